@@ -1,0 +1,1 @@
+//! Puts tokens on requests.

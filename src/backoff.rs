@@ -1,0 +1,1 @@
+//! Waits with chance in them.

@@ -1,0 +1,1 @@
+//! Makes any source calm.

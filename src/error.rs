@@ -1,0 +1,289 @@
+//! The one error of this crate: what failed, whose side it is, and whether waiting can help.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use tower::BoxError;
+
+use crate::clock;
+use crate::text;
+
+/// Why there is no token.
+///
+/// Cheap to clone: all callers that waited for the same token get the same error. It is found in the
+/// [`BoxError`] of a service by `downcast_ref::<TokenError>()`. Callers decide by [`class`](Self::class) and
+/// the predicates, never by text. Neither `Display` nor `Debug` ever shows a token, a secret or a raw answer.
+///
+/// # Examples
+///
+/// A source of one's own says whose side failed:
+///
+/// ```
+/// use tower_oauth2::TokenError;
+///
+/// fn read(file: &str) -> Result<String, TokenError> {
+///     std::fs::read_to_string(file)
+///         .map_err(|error| TokenError::config(format!("cannot read the token file {file}")).with_source(error))
+/// }
+///
+/// let error = read("/does/not/exist").unwrap_err();
+/// assert!(error.is_config() && !error.is_temporary());
+/// ```
+#[derive(Clone)]
+pub struct TokenError {
+    inner: Arc<Inner>,
+}
+
+#[derive(Clone)]
+struct Inner {
+    class: ErrorClass,
+    message: String,
+    code: Option<String>,
+    description: Option<String>,
+    uri: Option<String>,
+    status: Option<StatusCode>,
+    source: Option<Arc<dyn Error + Send + Sync>>,
+}
+
+/// Whose side a [`TokenError`] is, and so what may help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorClass {
+    /// The configuration is wrong: an operator has to change it.
+    Config,
+    /// The authorization server refused the client or its grant: waiting does not help.
+    Grant,
+    /// The authorization server asked for patience.
+    Throttled {
+        /// When it may be asked again, if it said so.
+        until: Option<Instant>,
+    },
+    /// A failure that may pass by itself: network, time-out, server error.
+    Transient,
+    /// The other side said something that is not OAuth 2.0.
+    Protocol,
+}
+
+impl TokenError {
+    /// Creates an error of this side's configuration. `message` says what is wrong and what to do about it.
+    #[must_use]
+    pub fn config(message: impl Into<String>) -> Self {
+        Self::new(ErrorClass::Config, message)
+    }
+
+    /// Creates an error for a refused client or grant.
+    #[must_use]
+    pub fn grant(message: impl Into<String>) -> Self {
+        Self::new(ErrorClass::Grant, message)
+    }
+
+    /// Creates an error for a server that asks for patience; see [`with_retry_after`](Self::with_retry_after).
+    #[must_use]
+    pub fn throttled(message: impl Into<String>) -> Self {
+        Self::new(ErrorClass::Throttled { until: None }, message)
+    }
+
+    /// Creates an error that may pass by itself.
+    #[must_use]
+    pub fn transient(message: impl Into<String>) -> Self {
+        Self::new(ErrorClass::Transient, message)
+    }
+
+    /// Creates an error for an answer that cannot be understood.
+    #[must_use]
+    pub fn protocol(message: impl Into<String>) -> Self {
+        Self::new(ErrorClass::Protocol, message)
+    }
+
+    fn new(class: ErrorClass, message: impl Into<String>) -> Self {
+        let message = text::one_line(&message.into());
+        let inner =
+            Inner { class, message, code: None, description: None, uri: None, status: None, source: None };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Adds what caused the error. It is not part of `Display`; it is found by walking `source()`.
+    ///
+    /// The source's own text must hold no secret.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {
+        self.edit().source = Some(Arc::from(source.into()));
+        self
+    }
+
+    /// Adds the machine-readable code, such as `invalid_client` (RFC 6749 §5.2).
+    #[must_use]
+    pub fn with_code(mut self, code: impl AsRef<str>) -> Self {
+        self.edit().code = Some(text::clean(code.as_ref()));
+        self
+    }
+
+    /// Adds the server's own description. Control characters are removed, and it is cut to 256 characters.
+    #[must_use]
+    pub fn with_description(mut self, description: impl AsRef<str>) -> Self {
+        self.edit().description = Some(text::clean(description.as_ref()));
+        self
+    }
+
+    /// Adds the address of a page about the error (RFC 6749 §5.2, `error_uri`).
+    #[must_use]
+    pub fn with_uri(mut self, uri: impl AsRef<str>) -> Self {
+        self.edit().uri = Some(text::clean(uri.as_ref()));
+        self
+    }
+
+    /// Adds the HTTP status of the answer.
+    #[must_use]
+    pub fn with_status(mut self, status: StatusCode) -> Self {
+        self.edit().status = Some(status);
+        self
+    }
+
+    /// Makes the error a throttled one that passes after `wait`.
+    #[must_use]
+    pub fn with_retry_after(mut self, wait: Duration) -> Self {
+        self.edit().class = ErrorClass::Throttled { until: clock::now().checked_add(wait).map(Into::into) };
+        self
+    }
+
+    /// Returns whose side the error is.
+    #[must_use]
+    pub fn class(&self) -> ErrorClass {
+        self.inner.class
+    }
+
+    /// Returns the machine-readable code, such as `invalid_client`.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        self.inner.code.as_deref()
+    }
+
+    /// Returns the server's own description, cleaned.
+    #[must_use]
+    pub fn description(&self) -> Option<&str> {
+        self.inner.description.as_deref()
+    }
+
+    /// Returns the address of a page about the error, cleaned.
+    #[must_use]
+    pub fn uri(&self) -> Option<&str> {
+        self.inner.uri.as_deref()
+    }
+
+    /// Returns the HTTP status of the answer that was refused.
+    #[must_use]
+    pub fn status(&self) -> Option<StatusCode> {
+        self.inner.status
+    }
+
+    /// Returns whether an operator has to change this side's configuration.
+    #[must_use]
+    pub fn is_config(&self) -> bool {
+        matches!(self.inner.class, ErrorClass::Config)
+    }
+
+    /// Returns whether the client or its grant was refused.
+    #[must_use]
+    pub fn is_grant(&self) -> bool {
+        matches!(self.inner.class, ErrorClass::Grant)
+    }
+
+    /// Returns whether the server asked for patience.
+    #[must_use]
+    pub fn is_throttled(&self) -> bool {
+        matches!(self.inner.class, ErrorClass::Throttled { .. })
+    }
+
+    /// Returns whether the failure may pass by itself: network, time-out, server error.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self.inner.class, ErrorClass::Transient)
+    }
+
+    /// Returns whether the answer could not be understood.
+    #[must_use]
+    pub fn is_protocol(&self) -> bool {
+        matches!(self.inner.class, ErrorClass::Protocol)
+    }
+
+    /// Returns whether waiting can help: throttled or transient.
+    #[must_use]
+    pub fn is_temporary(&self) -> bool {
+        self.is_throttled() || self.is_transient()
+    }
+
+    fn edit(&mut self) -> &mut Inner {
+        Arc::make_mut(&mut self.inner)
+    }
+}
+
+impl fmt::Display for TokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.inner.message)
+    }
+}
+
+impl fmt::Debug for TokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = &*self.inner;
+        f.debug_struct("TokenError")
+            .field("class", &inner.class)
+            .field("message", &inner.message)
+            .field("code", &inner.code)
+            .field("description", &inner.description)
+            .field("status", &inner.status)
+            .field("source", &inner.source)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Error for TokenError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.inner.source.as_deref().map(|source| source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn display_is_one_line_without_the_source() {
+        let error =
+            TokenError::transient("the token endpoint\r\ndid not answer").with_source("connection reset");
+        assert_eq!(error.to_string(), "the token endpoint  did not answer");
+        assert_eq!(error.source().unwrap().to_string(), "connection reset");
+    }
+
+    #[test]
+    fn every_class_answers_to_its_predicate_alone() {
+        let errors = [
+            TokenError::config("a"),
+            TokenError::grant("b"),
+            TokenError::throttled("c"),
+            TokenError::transient("d"),
+            TokenError::protocol("e"),
+        ];
+        for (at, error) in errors.iter().enumerate() {
+            let answers = [
+                error.is_config(),
+                error.is_grant(),
+                error.is_throttled(),
+                error.is_transient(),
+                error.is_protocol(),
+            ];
+            assert_eq!(answers.iter().position(|answer| *answer), Some(at));
+            assert_eq!(answers.iter().filter(|answer| **answer).count(), 1);
+            assert_eq!(error.is_temporary(), at == 2 || at == 3);
+        }
+    }
+
+    #[test]
+    fn a_wait_of_any_length_does_not_overflow() {
+        let error = TokenError::throttled("later").with_retry_after(Duration::MAX);
+        assert_eq!(error.class(), ErrorClass::Throttled { until: None });
+    }
+}

@@ -1,0 +1,189 @@
+//! What the layers tell each other and the caller, in the extensions of a request or a response.
+//!
+//! Each is a small value without a secret in it. What only one room writes and reads lives in that room:
+//! [`AuthOverride`](crate::auth::AuthOverride) with auth, [`RetryOptions`](crate::retry::RetryOptions) and
+//! [`RetryReport`](crate::retry::RetryReport) with retry.
+//!
+//! | type | on | written by | read by |
+//! |---|---|---|---|
+//! | [`AuthOverride`](crate::auth::AuthOverride) | request | caller | auth |
+//! | [`RetryOptions`](crate::retry::RetryOptions) | request | caller | retry |
+//! | [`Deadline`] | request | caller | retry |
+//! | [`Attempt`] | request | retry, on replays only | inner layers |
+//! | [`TokenRejected`], [`TokenWithheld`], [`ScopeMissing`] | response | auth | retry, caller |
+//! | [`RetryReport`](crate::retry::RetryReport) | response | retry, when something was replayed or refused | caller |
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use crate::clock;
+
+/// Marks a response on which an API refused the token that auth had put on the request.
+///
+/// Auth sets it, and removes any that came from elsewhere. The retry layer replays on its word and takes it off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenRejected {
+    verdict: RejectionVerdict,
+    error: Option<String>,
+    description: Option<String>,
+}
+
+/// What a refusal meant for the token that was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RejectionVerdict {
+    /// The token was dropped; a replay will carry a new one.
+    Invalidated,
+    /// A newer token was there already; a replay will carry it.
+    Superseded,
+    /// The challenge does not blame the token: another scope, another scheme, or a request that is wrong in itself.
+    NotRefreshable,
+    /// Tokens were rejected too often of late; this one is kept and the refusal handed out.
+    Braked,
+}
+
+impl TokenRejected {
+    /// Creates the marker. `error` and `description` must be cleaned already.
+    pub(crate) fn new(verdict: RejectionVerdict, error: Option<String>, description: Option<String>) -> Self {
+        Self { verdict, error, description }
+    }
+
+    /// Returns what the refusal meant for the token.
+    #[must_use]
+    pub fn verdict(&self) -> RejectionVerdict {
+        self.verdict
+    }
+
+    /// Returns whether a replay would carry another token.
+    #[must_use]
+    pub fn may_replay(&self) -> bool {
+        matches!(self.verdict, RejectionVerdict::Invalidated | RejectionVerdict::Superseded)
+    }
+
+    /// Returns the error code of the challenge, such as `invalid_token` (RFC 6750 §3.1), cleaned.
+    #[must_use]
+    pub fn error(&self) -> Option<&str> {
+        self.error.as_deref()
+    }
+
+    /// Returns the description of the challenge, cleaned and cut to 256 characters.
+    #[must_use]
+    pub fn description(&self) -> Option<&str> {
+        self.description.as_deref()
+    }
+}
+
+/// Marks a response to a request that was sent without a token on purpose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenWithheld {
+    reason: WithheldReason,
+    origin: Option<String>,
+}
+
+/// Why a request was sent without a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WithheldReason {
+    /// The request's origin is not on the list.
+    ForeignOrigin,
+    /// The request's `Host` header names another host than its URI.
+    HostMismatch,
+    /// The request's URI carries a user name or a password.
+    UserInfo,
+    /// The request is a `CONNECT`, which addresses a proxy.
+    Connect,
+    /// The request would go over plain http.
+    Plaintext,
+}
+
+impl TokenWithheld {
+    pub(crate) fn new(reason: WithheldReason, origin: Option<String>) -> Self {
+        Self { reason, origin }
+    }
+
+    /// Returns why the token was withheld.
+    #[must_use]
+    pub fn reason(&self) -> WithheldReason {
+        self.reason
+    }
+
+    /// Returns the origin of the request, as far as it has one.
+    #[must_use]
+    pub fn origin(&self) -> Option<&str> {
+        self.origin.as_deref()
+    }
+}
+
+impl fmt::Display for WithheldReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ForeignOrigin => "its origin is not on the list",
+            Self::HostMismatch => "its Host header names another host than its URI",
+            Self::UserInfo => "its URI carries a user name or a password",
+            Self::Connect => "CONNECT addresses a proxy",
+            Self::Plaintext => "it would go over plain http",
+        })
+    }
+}
+
+/// Marks a response whose API wants a scope that the token does not have (RFC 6750 §3.1, `insufficient_scope`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScopeMissing {
+    scope: Option<String>,
+}
+
+impl ScopeMissing {
+    pub(crate) fn new(scope: Option<String>) -> Self {
+        Self { scope }
+    }
+
+    /// Returns the scope that the API asks for, cleaned, if it said so.
+    #[must_use]
+    pub fn scope(&self) -> Option<&str> {
+        self.scope.as_deref()
+    }
+}
+
+/// When a request must be done. No wait is begun that would not end before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline(Instant);
+
+impl Deadline {
+    /// Sets the deadline at `instant`.
+    #[must_use]
+    pub fn at(instant: Instant) -> Self {
+        Self(instant)
+    }
+
+    /// Sets the deadline `within` from now; none if that is farther than a clock can say.
+    #[must_use]
+    pub fn within(within: Duration) -> Option<Self> {
+        clock::now().checked_add(within).map(|instant| Self(instant.into()))
+    }
+
+    /// Returns the instant.
+    #[must_use]
+    pub fn instant(self) -> Instant {
+        self.0
+    }
+}
+
+/// Marks a request that is sent again. Absence means the first attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    resend_count: u32,
+}
+
+impl Attempt {
+    /// Creates the marker of the `resend_count`-th resend.
+    pub(crate) fn new(resend_count: u32) -> Self {
+        Self { resend_count }
+    }
+
+    /// Returns how often the request was sent before: 1 on the first replay. OpenTelemetry calls this
+    /// `http.request.resend_count`.
+    #[must_use]
+    pub fn resend_count(self) -> u32 {
+        self.resend_count
+    }
+}

@@ -1,0 +1,1 @@
+//! What servers say in response headers, read into values.

@@ -1,0 +1,1 @@
+//! Token sources of OAuth 2.0.

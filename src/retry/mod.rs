@@ -1,0 +1,1 @@
+//! Sends a request again when that is right.

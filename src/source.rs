@@ -1,0 +1,251 @@
+//! The contract of a token source, and the small sources: a closure, a fixed token, one source or another.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+
+use crate::error::TokenError;
+use crate::token::AccessToken;
+
+/// How to *get* a token: the one trait that a user implements.
+///
+/// A source fetches; it does not cache, and it need not lock. A [`TokenCache`](crate::TokenCache) calls it from a task
+/// of its own, one call at a time, with a deadline, and decides when.
+///
+/// # Cancel safety
+///
+/// The cache lets a call run to its end even if nobody waits any more. It drops the future only at its own deadline or
+/// when the runtime shuts down.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_oauth2::{AccessToken, TokenError, TokenRequest, TokenSource};
+///
+/// struct Vault;
+///
+/// impl TokenSource for Vault {
+///     async fn token(&self, _request: TokenRequest) -> Result<AccessToken, TokenError> {
+///         let lease = read_lease().await.map_err(|error| {
+///             TokenError::transient("the vault did not answer").with_source(error)
+///         })?;
+///         Ok(AccessToken::bearer(lease)?.expires_in(Duration::from_secs(900)))
+///     }
+/// }
+/// # async fn read_lease() -> Result<String, std::io::Error> { Ok("token".into()) }
+/// ```
+pub trait TokenSource: Send + Sync + 'static {
+    /// Fetches a token. Called by at most one task at a time per cache.
+    ///
+    /// # Errors
+    ///
+    /// Whatever stopped the source; the class decides when the cache asks again.
+    fn token(&self, request: TokenRequest) -> impl Future<Output = Result<AccessToken, TokenError>> + Send;
+
+    /// Falls back on `other` where this source fails for good (a configuration or grant error): a refresh token if
+    /// there is one, else the grant. A failure that may pass is returned as it is.
+    #[must_use]
+    fn or<S: TokenSource>(self, other: S) -> Or<Self, S>
+    where
+        Self: Sized,
+    {
+        Or { first: self, second: other }
+    }
+}
+
+/// Why a token is wanted, and which tokens went before. Owned, so that closures and tasks can keep it.
+#[derive(Clone, Debug)]
+pub struct TokenRequest {
+    reason: FetchReason,
+    previous: Option<AccessToken>,
+    rejected: Option<AccessToken>,
+}
+
+/// Why a source is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FetchReason {
+    /// There was no token yet.
+    Initial,
+    /// The token will expire soon; it is still in use.
+    Expiring,
+    /// The token has expired, or is too close to it.
+    Expired,
+    /// An API rejected the token.
+    Rejected,
+    /// Somebody asked for a new token.
+    Forced,
+}
+
+impl TokenRequest {
+    /// Creates a request without earlier tokens, as a test of a source needs it.
+    #[must_use]
+    pub fn new(reason: FetchReason) -> Self {
+        Self { reason, previous: None, rejected: None }
+    }
+
+    /// Sets the token that was in use.
+    #[must_use]
+    pub fn previous_token(mut self, token: Option<AccessToken>) -> Self {
+        self.previous = token;
+        self
+    }
+
+    /// Sets the token that an API rejected.
+    #[must_use]
+    pub fn rejected_token(mut self, token: Option<AccessToken>) -> Self {
+        self.rejected = token;
+        self
+    }
+
+    /// Returns why a token is wanted.
+    #[must_use]
+    pub fn reason(&self) -> FetchReason {
+        self.reason
+    }
+
+    /// Returns the token that is or was in use.
+    #[must_use]
+    pub fn previous(&self) -> Option<&AccessToken> {
+        self.previous.as_ref()
+    }
+
+    /// Returns the token that an API rejected. A source that keeps tokens of its own must not return it again.
+    #[must_use]
+    pub fn rejected(&self) -> Option<&AccessToken> {
+        self.rejected.as_ref()
+    }
+}
+
+// --- DynTokenSource ---
+
+pub(crate) type TokenFuture<'a> = Pin<Box<dyn Future<Output = Result<AccessToken, TokenError>> + Send + 'a>>;
+
+/// The private twin of [`TokenSource`] that can be a trait object. Boxing is once per token request.
+pub(crate) trait DynTokenSource: Send + Sync {
+    fn fetch(&self, request: TokenRequest) -> TokenFuture<'_>;
+}
+
+impl<S: TokenSource> DynTokenSource for S {
+    fn fetch(&self, request: TokenRequest) -> TokenFuture<'_> {
+        Box::pin(self.token(request))
+    }
+}
+
+// --- SourceFn ---
+
+/// A source from a closure: see [`source_fn`].
+#[derive(Clone, Copy)]
+pub struct SourceFn<F> {
+    fetch: F,
+}
+
+/// Makes a source of a closure that returns a future.
+///
+/// # Examples
+///
+/// ```
+/// use tower_oauth2::{AccessToken, FetchReason, TokenRequest, TokenSource, source_fn};
+///
+/// let source = source_fn(|_request| async { AccessToken::bearer("from-a-closure") });
+/// let cache = TokenCache::new(source);
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+/// assert_eq!(cache.get().await?.scheme(), "Bearer");
+/// # Ok::<_, Box<dyn std::error::Error>>(()) })?;
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
+pub fn source_fn<F, Fut>(fetch: F) -> SourceFn<F>
+where
+    F: Fn(TokenRequest) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<AccessToken, TokenError>> + Send,
+{
+    SourceFn { fetch }
+}
+
+impl<F, Fut> TokenSource for SourceFn<F>
+where
+    F: Fn(TokenRequest) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<AccessToken, TokenError>> + Send,
+{
+    fn token(&self, request: TokenRequest) -> impl Future<Output = Result<AccessToken, TokenError>> + Send {
+        (self.fetch)(request)
+    }
+}
+
+impl<F> fmt::Debug for SourceFn<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SourceFn").finish_non_exhaustive()
+    }
+}
+
+// --- StaticToken ---
+
+/// A token that was given once and cannot be renewed: for tests, and for APIs with keys.
+///
+/// Where an API rejects it, the cache asks again, gets the same token, and its brakes keep that from becoming a loop.
+#[derive(Clone, Debug)]
+pub struct StaticToken {
+    token: AccessToken,
+}
+
+impl StaticToken {
+    /// Creates the source from its token.
+    #[must_use]
+    pub fn new(token: AccessToken) -> Self {
+        Self { token }
+    }
+}
+
+impl TokenSource for StaticToken {
+    async fn token(&self, _request: TokenRequest) -> Result<AccessToken, TokenError> {
+        Ok(self.token.clone())
+    }
+}
+
+// --- Or ---
+
+/// One source, or another where it fails for good: see [`TokenSource::or`].
+#[derive(Clone, Copy, Debug)]
+pub struct Or<A, B> {
+    first: A,
+    second: B,
+}
+
+impl<A: TokenSource, B: TokenSource> TokenSource for Or<A, B> {
+    async fn token(&self, request: TokenRequest) -> Result<AccessToken, TokenError> {
+        let error = match self.first.token(request.clone()).await {
+            Err(error) if error.is_config() || error.is_grant() => error,
+            answer => return answer,
+        };
+        tracing::debug!(%error, "the first source has no token; asking the other");
+        self.second.token(request).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn ask(source: impl TokenSource) -> Result<String, TokenError> {
+        let token = source.token(TokenRequest::new(FetchReason::Initial)).await?;
+        Ok(token.header_value().to_str().unwrap().to_owned())
+    }
+
+    fn failing(error: TokenError) -> impl TokenSource {
+        source_fn(move |_| std::future::ready(Err(error.clone())))
+    }
+
+    fn fixed(secret: &str) -> StaticToken {
+        StaticToken::new(AccessToken::bearer(secret).unwrap())
+    }
+
+    #[tokio::test]
+    async fn or_falls_back_where_the_first_fails_for_good() {
+        assert_eq!(ask(fixed("a").or(fixed("b"))).await.unwrap(), "Bearer a");
+        assert_eq!(ask(failing(TokenError::grant("revoked")).or(fixed("b"))).await.unwrap(), "Bearer b");
+        assert_eq!(ask(failing(TokenError::config("unset")).or(fixed("b"))).await.unwrap(), "Bearer b");
+        let error = ask(failing(TokenError::transient("down")).or(fixed("b"))).await.unwrap_err();
+        assert!(error.is_transient());
+    }
+}

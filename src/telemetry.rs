@@ -1,0 +1,1 @@
+//! The names of spans, events and their fields.
