@@ -26,6 +26,8 @@ mod headers;
 pub mod origin;
 mod telemetry;
 mod text;
+#[cfg(test)]
+mod vectors;
 
 // 2 token
 mod token;
@@ -45,5 +47,6 @@ pub mod auth;
 pub mod transport;
 
 pub use self::error::{ErrorClass, TokenError};
+pub use self::origin::Origin;
 pub use self::source::{FetchReason, Or, SourceFn, StaticToken, TokenRequest, TokenSource, source_fn};
 pub use self::token::AccessToken;

@@ -1,1 +1,7 @@
 //! What servers say in response headers, read into values.
+//!
+//! Pure functions of bytes and a clock reading: they never panic, take time linear in their input, and read what can be
+//! read where a part is broken.
+
+pub(crate) mod challenge;
+pub(crate) mod retry_after;
