@@ -146,6 +146,11 @@ fn replace_ignoring_case(text: &str, needle: &str) -> Option<String> {
     })
 }
 
+/// A character of a token in RFC 9110 §5.6.2.
+pub(crate) fn is_tchar(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
 fn json_escaped(secret: &str) -> String {
     let quoted = serde_json::Value::from(secret).to_string();
     quoted[1..quoted.len() - 1].to_owned()

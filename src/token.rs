@@ -13,6 +13,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use crate::claims::Claims;
 use crate::clock::Moment;
 use crate::error::TokenError;
+use crate::text::is_tchar;
 
 /// An access token with what is known about it.
 ///
@@ -311,11 +312,6 @@ fn check(secret: &str) -> Result<(), TokenError> {
             Err(TokenError::protocol("the access token contains a character that no header may carry"))
         }
     }
-}
-
-/// A character of a token in RFC 9110 §5.6.2.
-pub(crate) fn is_tchar(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// Returns whether `secret` is a `b64token` of RFC 6750 §2.1.

@@ -13,7 +13,7 @@
 use http::HeaderMap;
 use http::header::WWW_AUTHENTICATE;
 
-use crate::token::is_tchar;
+use crate::text::is_tchar;
 
 /// The most challenges that are kept, and the most parameters of one.
 const MOST: usize = 32;
