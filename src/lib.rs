@@ -47,6 +47,7 @@ pub mod auth;
 pub mod transport;
 
 pub use self::error::{ErrorClass, TokenError};
+pub use self::oauth2::{ClientAuth, ClientCredentials, ClientCredentialsConfig, ClientSecret};
 pub use self::origin::Origin;
 pub use self::source::{FetchReason, Or, SourceFn, StaticToken, TokenRequest, TokenSource, source_fn};
 pub use self::token::AccessToken;

@@ -1,1 +1,98 @@
-//! Token sources of OAuth 2.0.
+//! Token sources of OAuth 2.0 (RFC 6749): who asks, how it proves itself, and what an answer means.
+//!
+//! # What happens at a fetch
+//!
+//! 1. The client secret is read: a value, an environment variable, a file, a closure. A rotation needs no restart.
+//! 2. The request is a form POST to the token URL, query included, with `Accept: application/json` and
+//!    `Accept-Encoding: identity`. Client authentication is put on for each attempt anew, as a sensitive header or as
+//!    fields of the form, never in the URL (RFC 6749 §2.3.1). The form is wiped when the transport has dropped it.
+//! 3. An attempt has 10 s from connecting to the last byte of the answer, which may be 1 MiB long. A redirect is not
+//!    followed: it would carry the secret along.
+//! 4. 429, 5xx and attempts that brought no answer are repeated, up to 3 times. `Retry-After` is honoured; if it is
+//!    longer than the longest delay, the fetch ends with an error that says until when. Else the delay doubles, half of
+//!    it chance.
+//! 5. Where the server refuses the client, the secret is read once more, and the request is sent again only if the
+//!    secret has changed.
+//! 6. The lifetime of the token counts from just before the attempt was sent.
+//! 7. A source fetches and does not cache; see [`cache`](crate::cache).
+//!
+//! # What an answer means
+//!
+//! | answer | [class](crate::ErrorClass) |
+//! |---|---|
+//! | a 2xx with a bearer token and no `error` | a token |
+//! | 429; 503 with `Retry-After`; `slow_down` | throttled |
+//! | every other 5xx, whatever the body says; 408, 425; `temporarily_unavailable`, `server_error`, `authorization_pending`; no answer | transient |
+//! | `invalid_client`, `unauthorized_client`, `invalid_request`, `invalid_scope`, `invalid_target`, `unsupported_grant_type`, DPoP demanded; 401; 403, 404, 405, 406, 410, 415 without a code; a redirect; a required scope missing | config |
+//! | `invalid_grant` and every other code; every other 4xx | grant |
+//! | a 2xx that holds no bearer token: HTML, cut off, compressed, too long, another token type | protocol |
+//!
+//! Codes are compared exactly. A [`classifier`](GrantBuilder::classifier) may know better for a provider. Where an
+//! `error` stands beside a token, it is an error. `expires_in` may be a number or a string; what makes no sense leaves
+//! the lifetime unknown. A missing `token_type` means bearer. Other string members are kept as
+//! [`extra`](crate::AccessToken::extra).
+//!
+//! Errors hold the server's code and description, cleaned and cut, with every secret of the exchange blanked out. They
+//! never hold a body, and events name the origin of the endpoint only.
+//!
+//! # Examples
+//!
+//! The smallest:
+//!
+#![cfg_attr(feature = "hyper-client", doc = "```no_run")]
+#![cfg_attr(not(feature = "hyper-client"), doc = "```ignore")]
+//! use tower_oauth2::{ClientCredentials, ClientSecret};
+//!
+//! let secret = ClientSecret::from_env("CLIENT_SECRET");
+//! let source = ClientCredentials::builder("https://login.example.com/oauth/token", "billing", secret)
+//!     .scope("analytics:read")
+//!     .build()?;
+//! # Ok::<(), tower_oauth2::TokenError>(())
+//! ```
+//!
+//! With everything set:
+//!
+#![cfg_attr(feature = "hyper-client", doc = "```no_run")]
+#![cfg_attr(not(feature = "hyper-client"), doc = "```ignore")]
+//! use std::time::Duration;
+//! use http::StatusCode;
+//! use tower_oauth2::{ClientAuth, ClientCredentials, ClientSecret};
+//!
+//! let secret = ClientSecret::from_file("/run/secrets/billing");
+//! let source = ClientCredentials::builder("https://login.example.com/oauth/token?tenant=7", "billing", secret)
+//!     .auth(ClientAuth::post())
+//!     .scopes(["analytics:read", "users:read"])
+//!     .required_scope("analytics:read")
+//!     .audience("https://api.example.com/")
+//!     .resource("https://api.example.com/reports")
+//!     .param("organization", "north")
+//!     .with_strict_bearer()
+//!     .attempt_timeout(Duration::from_secs(5))
+//!     .retries(2)
+//!     .first_delay(Duration::from_millis(200))
+//!     .longest_delay(Duration::from_secs(3))
+//!     .retry_statuses([StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE])
+//!     .build()?;
+//! # Ok::<(), tower_oauth2::TokenError>(())
+//! ```
+//!
+//! # Caveat
+//!
+//! The transport must be one without an [`AuthLayer`](crate::auth) in it that would ask this very source.
+
+mod builder;
+mod classifier;
+mod client_auth;
+mod config;
+mod endpoint;
+mod grants;
+mod parameters;
+mod response;
+mod secret;
+
+pub use self::builder::GrantBuilder;
+pub use self::classifier::Refusal;
+pub use self::client_auth::ClientAuth;
+pub use self::config::ClientCredentialsConfig;
+pub use self::grants::{ClientCredentials, ClientCredentialsBuilder, ClientCredentialsGrant};
+pub use self::secret::ClientSecret;

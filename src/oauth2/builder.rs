@@ -1,0 +1,463 @@
+//! The builder that every grant shares: where the endpoint is, who asks, for what, and with how much patience.
+
+use std::fmt;
+use std::time::Duration;
+
+use http::{StatusCode, Uri};
+use secrecy::SecretString;
+
+use crate::backoff::Chance;
+use crate::error::{ErrorClass, TokenError};
+use crate::oauth2::classifier::{Classifier, Refusal};
+use crate::oauth2::client_auth::ClientAuth;
+use crate::oauth2::endpoint::{Patience, TokenEndpoint, Transport};
+use crate::oauth2::parameters::Parameters;
+use crate::oauth2::response::Expected;
+use crate::oauth2::secret::ClientSecret;
+use crate::origin::Origin;
+
+/// Builds a source that asks a token endpoint by the grant `G`.
+///
+/// Nothing is checked before the source is built, and everything then: what is wrong is an error that names the
+/// setting and the remedy.
+///
+/// # Defaults
+///
+/// - client authentication: [`ClientAuth::basic`]
+/// - scopes, audience, resources, further parameters: none
+/// - required scopes: none
+/// - tokens: any that a header can carry (no [`with_strict_bearer`](Self::with_strict_bearer))
+/// - an attempt: at most 10 s, from connecting to the last byte
+/// - retries: 3, after 500 ms, 1 s and 2 s, half of which is chance
+/// - the longest delay: 10 s; a server that asks for more is believed, and the error says until when
+/// - retried: 429, every 5xx, and attempts that brought no answer
+/// - plain http: to loopback alone
+#[derive(Clone)]
+pub struct GrantBuilder<G> {
+    options: Options,
+    grant: G,
+}
+
+#[derive(Clone, Debug)]
+struct Options {
+    token_url: String,
+    client_id: String,
+    secret: ClientSecret,
+    auth: ClientAuth,
+    scopes: Vec<String>,
+    required_scopes: Vec<String>,
+    audience: Option<String>,
+    resources: Vec<String>,
+    parameters: Parameters,
+    strict_bearer: bool,
+    classifier: Option<Classifier>,
+    patience: Patience,
+    insecure_http: bool,
+}
+
+impl<G> GrantBuilder<G> {
+    pub(crate) fn new(token_url: String, client_id: String, secret: ClientSecret, grant: G) -> Self {
+        let patience = Patience {
+            attempt_timeout: Duration::from_secs(10),
+            retries: 3,
+            first_delay: Duration::from_millis(500),
+            longest_delay: Duration::from_secs(10),
+            retry_statuses: None,
+        };
+        let options = Options {
+            token_url,
+            client_id,
+            secret,
+            auth: ClientAuth::default(),
+            scopes: Vec::new(),
+            required_scopes: Vec::new(),
+            audience: None,
+            resources: Vec::new(),
+            parameters: Parameters::default(),
+            strict_bearer: false,
+            classifier: None,
+            patience,
+            insecure_http: false,
+        };
+        Self { options, grant }
+    }
+
+    /// Sets how the client authenticates.
+    #[must_use]
+    pub fn auth(mut self, auth: ClientAuth) -> Self {
+        self.options.auth = auth;
+        self
+    }
+
+    /// Asks for a scope, or for several separated by spaces (RFC 6749 §3.3).
+    #[must_use]
+    pub fn scope(self, scope: impl AsRef<str>) -> Self {
+        self.scopes([scope])
+    }
+
+    /// Asks for scopes besides those that were named before.
+    #[must_use]
+    pub fn scopes<I>(mut self, scopes: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        add_scopes(&mut self.options.scopes, scopes);
+        self
+    }
+
+    /// Refuses a token that was granted without this scope. It is not asked for by this.
+    ///
+    /// What was granted is read from the `scope` of the answer, or from the claims of the token where the answer has
+    /// none; where neither says anything, it is what was asked for (RFC 6749 §5.1).
+    #[must_use]
+    pub fn required_scope(self, scope: impl AsRef<str>) -> Self {
+        self.required_scopes([scope])
+    }
+
+    /// Refuses a token that was granted without one of these scopes; see [`required_scope`](Self::required_scope).
+    #[must_use]
+    pub fn required_scopes<I>(mut self, scopes: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        add_scopes(&mut self.options.required_scopes, scopes);
+        self
+    }
+
+    /// Sets the `audience`, a parameter that several vendors know, as does RFC 8693 §2.1.
+    #[must_use]
+    pub fn audience(mut self, audience: impl Into<String>) -> Self {
+        self.options.audience = Some(audience.into());
+        self
+    }
+
+    /// Names a resource that the token is for: an absolute URI without a fragment (RFC 8707 §2). May be repeated.
+    #[must_use]
+    pub fn resource(mut self, resource: impl Into<String>) -> Self {
+        self.options.resources.push(resource.into());
+        self
+    }
+
+    /// Adds a parameter of the provider's own (RFC 6749 §8.2). One with an empty value is left out.
+    #[must_use]
+    pub fn param(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.options.parameters.push(name.into(), value.into());
+        self
+    }
+
+    /// Adds a parameter as [`param`](Self::param) does, whose value is a secret: it is blanked out wherever the server
+    /// repeats it.
+    #[must_use]
+    pub fn secret_param(mut self, name: impl Into<String>, value: impl Into<SecretString>) -> Self {
+        self.options.parameters.push_secret(name.into(), value);
+        self
+    }
+
+    /// Refuses tokens outside the grammar of RFC 6750 §2.1. Servers that hand out `!` or `|` exist.
+    #[must_use]
+    pub fn with_strict_bearer(mut self) -> Self {
+        self.options.strict_bearer = true;
+        self
+    }
+
+    /// Accepts any token that a header can carry.
+    #[must_use]
+    pub fn without_strict_bearer(mut self) -> Self {
+        self.options.strict_bearer = false;
+        self
+    }
+
+    /// Sets a hook that names the class of an answer without a token, or leaves it to the
+    /// [rules](crate::oauth2#what-an-answer-means).
+    ///
+    /// What it calls throttled or transient is retried, whatever its status, and what it calls otherwise is not.
+    ///
+    /// # Examples
+    ///
+    /// A provider that says 400 where it means 429:
+    ///
+    /// ```
+    /// use tower_oauth2::{ClientCredentials, ErrorClass};
+    ///
+    /// let builder = ClientCredentials::builder("https://login.example.com/oauth/token", "id", "secret").classifier(
+    ///     |refusal| {
+    ///         let throttled = refusal.code() == Some("invalid_request")
+    ///             && refusal.description().is_some_and(|text| text.starts_with("rate limit exceeded;"));
+    ///         throttled.then_some(ErrorClass::Throttled { until: None })
+    ///     },
+    /// );
+    /// ```
+    #[must_use]
+    pub fn classifier(
+        mut self,
+        classify: impl Fn(&Refusal<'_>) -> Option<ErrorClass> + Send + Sync + 'static,
+    ) -> Self {
+        self.options.classifier = Some(Classifier::new(classify));
+        self
+    }
+
+    /// Sets how long an attempt may take, from connecting to the last byte of the answer.
+    #[must_use]
+    pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
+        self.options.patience.attempt_timeout = timeout;
+        self
+    }
+
+    /// Sets how often a failed attempt is repeated within one fetch.
+    #[must_use]
+    pub fn retries(mut self, count: u32) -> Self {
+        self.options.patience.retries = count;
+        self
+    }
+
+    /// Sets the delay before the first retry; it doubles from one to the next.
+    #[must_use]
+    pub fn first_delay(mut self, delay: Duration) -> Self {
+        self.options.patience.first_delay = delay;
+        self
+    }
+
+    /// Sets the longest delay before a retry. A server that asks for a longer one is not asked again in this fetch.
+    #[must_use]
+    pub fn longest_delay(mut self, delay: Duration) -> Self {
+        self.options.patience.longest_delay = delay;
+        self
+    }
+
+    /// Sets the statuses that are retried, in place of 429 and every 5xx.
+    #[must_use]
+    pub fn retry_statuses(mut self, statuses: impl IntoIterator<Item = StatusCode>) -> Self {
+        self.options.patience.retry_statuses = Some(statuses.into_iter().collect());
+        self
+    }
+
+    /// Sends the client's secrets over plain http to hosts other than loopback. Whoever is on the way can read them.
+    #[must_use]
+    pub fn with_insecure_http(mut self) -> Self {
+        self.options.insecure_http = true;
+        self
+    }
+
+    /// Refuses plain http to hosts other than loopback.
+    #[must_use]
+    pub fn without_insecure_http(mut self) -> Self {
+        self.options.insecure_http = false;
+        self
+    }
+
+    /// Checks everything, and takes the builder apart: the endpoint, the parameters that every grant sends, and what
+    /// the grant has of its own.
+    pub(crate) fn finish(self, transport: Transport) -> Result<(TokenEndpoint, Parameters, G), TokenError> {
+        let Options {
+            token_url,
+            client_id,
+            secret,
+            auth,
+            scopes,
+            required_scopes,
+            audience,
+            resources,
+            parameters,
+            strict_bearer,
+            classifier,
+            patience,
+            insecure_http,
+        } = self.options;
+        let (uri, origin) = check_token_url(&token_url, insecure_http)?;
+        check_client(&client_id, &secret, &auth)?;
+        check_scopes("scope", &scopes)?;
+        check_scopes("required_scope", &required_scopes)?;
+        resources.iter().try_for_each(|resource| check_resource(resource))?;
+        check_parameters(&parameters)?;
+        check_patience(&patience)?;
+
+        let mut common = Parameters::default();
+        common.push("scope", scopes.join(" "));
+        if let Some(audience) = audience {
+            common.push("audience", audience);
+        }
+        for resource in resources {
+            common.push("resource", resource);
+        }
+        common.extend(parameters);
+        let expected = Expected { requested: scopes, required: required_scopes, strict_bearer, classifier };
+        let endpoint = TokenEndpoint {
+            uri,
+            origin,
+            client_id,
+            secret,
+            auth,
+            expected,
+            patience,
+            transport,
+            chance: Chance::default(),
+        };
+        Ok((endpoint, common, self.grant))
+    }
+}
+
+impl<G> fmt::Debug for GrantBuilder<G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The token URL is left out: nobody has checked yet that it holds no password.
+        f.debug_struct("GrantBuilder")
+            .field("client_id", &self.options.client_id)
+            .field("secret", &self.options.secret)
+            .field("auth", &self.options.auth)
+            .field("scopes", &self.options.scopes)
+            .field("required_scopes", &self.options.required_scopes)
+            .field("audience", &self.options.audience)
+            .field("resources", &self.options.resources)
+            .field("parameters", &self.options.parameters)
+            .field("patience", &self.options.patience)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Takes each of a space-separated list once: a scope that stands twice says nothing more.
+fn add_scopes<I>(list: &mut Vec<String>, scopes: I)
+where
+    I: IntoIterator,
+    I::Item: AsRef<str>,
+{
+    for scopes in scopes {
+        for scope in scopes.as_ref().split(' ').filter(|scope| !scope.is_empty()) {
+            if !list.iter().any(|known| known == scope) {
+                list.push(scope.to_owned());
+            }
+        }
+    }
+}
+
+// --- Checks ---
+
+/// Checks the token URL as text, since `Uri` drops a fragment without a word. The URL itself is not repeated: it may
+/// hold what nobody should read.
+fn check_token_url(url: &str, insecure_http: bool) -> Result<(Uri, Origin), TokenError> {
+    let refuse = |what: &str| TokenError::config(format!("token_url: {what}"));
+    if url.contains('#') {
+        return Err(refuse("it has a fragment, which RFC 6749 §3.2 forbids; remove the # and what follows"));
+    }
+    let uri: Uri = url.parse().map_err(|error: http::uri::InvalidUri| {
+        refuse("it is no URL; give it whole, such as https://login.example.com/oauth/token")
+            .with_source(error)
+    })?;
+    if uri.scheme().is_none() || uri.authority().is_none() {
+        return Err(refuse(
+            "it has no scheme and host; give it whole, such as https://login.example.com/oauth/token",
+        ));
+    }
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err(refuse("it holds a user name or a password; give them as client_id and client_secret"));
+    }
+    let Some(origin) = Origin::of(&uri) else {
+        return Err(refuse(
+            "its scheme, host or port is none that can be asked; begin it with https:// and the host",
+        ));
+    };
+    if origin.is_https() || origin.is_loopback() || insecure_http {
+        return Ok((uri, origin));
+    }
+    Err(refuse(
+        "plain http would show the client secret to everybody on the way; use https \
+         (with_insecure_http allows it all the same)",
+    ))
+}
+
+fn check_client(client_id: &str, secret: &ClientSecret, auth: &ClientAuth) -> Result<(), TokenError> {
+    if client_id.is_empty() {
+        return Err(TokenError::config(
+            "client_id: it is empty; set the id that the authorization server gave out",
+        ));
+    }
+    match (auth.wants_secret(), secret.is_none()) {
+        (true, true) => Err(TokenError::config(format!(
+            "client_secret: there is none, but the client authentication `{}` sends one; give the secret, or use \
+             ClientAuth::none",
+            auth.name()
+        ))),
+        (false, false) => Err(TokenError::config(format!(
+            "client_secret: there is one, but the client authentication `{}` never sends it; use ClientSecret::none, or \
+             another client authentication",
+            auth.name()
+        ))),
+        (true, false) | (false, true) => Ok(()),
+    }
+}
+
+/// The grammar of `scope-token` in RFC 6749 §3.3.
+fn check_scopes(field: &str, scopes: &[String]) -> Result<(), TokenError> {
+    let is_legal = |byte: u8| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
+    match scopes.iter().find(|scope| !scope.bytes().all(is_legal)) {
+        None => Ok(()),
+        Some(scope) => Err(TokenError::config(format!(
+            "{field}: {scope:?} holds a character that no scope may hold; only visible ASCII without quotes and \
+             backslashes is allowed"
+        ))),
+    }
+}
+
+/// RFC 8707 §2: an absolute URI, as text, since it may be one that is no URL (`urn:..`).
+fn check_resource(resource: &str) -> Result<(), TokenError> {
+    let refuse = |what: &str| TokenError::config(format!("resource: {resource:?} {what}"));
+    if resource.contains('#') {
+        return Err(refuse("has a fragment, which RFC 8707 §2 forbids; remove the # and what follows"));
+    }
+    let (scheme, rest) = resource.split_once(':').unwrap_or_default();
+    let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+        && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+    if !is_scheme || rest.is_empty() || rest == "//" {
+        return Err(refuse("is no absolute URI; begin with the scheme, such as https://api.example.com/"));
+    }
+    if !resource.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(refuse("holds a character that no URI may hold; percent-encode it"));
+    }
+    Ok(())
+}
+
+/// A parameter is sent once (RFC 6749 §3.2), and what has a setter of its own is not set beside it.
+fn check_parameters(parameters: &Parameters) -> Result<(), TokenError> {
+    let names: Vec<&str> = parameters.names().collect();
+    for (at, name) in names.iter().enumerate() {
+        let remedy = match *name {
+            "" => "it has no name; name it",
+            "grant_type" => "the source sets it; take the source of that grant",
+            "client_id" => "give the id to the builder",
+            "client_secret" | "client_assertion" | "client_assertion_type" => {
+                "a request authenticates in one way (RFC 6749 §2.3); give the secret to the builder, and choose by auth()"
+            }
+            "scope" => "use scope()",
+            "audience" => "use audience()",
+            "resource" => "use resource()",
+            name if names[..at].contains(&name) => "it is set twice; set it once",
+            _ => continue,
+        };
+        return Err(TokenError::config(format!("param: {name:?} is refused: {remedy}")));
+    }
+    Ok(())
+}
+
+fn check_patience(patience: &Patience) -> Result<(), TokenError> {
+    if patience.attempt_timeout.is_zero() {
+        return Err(TokenError::config(
+            "attempt_timeout: it is zero, so that no attempt could succeed; give it time",
+        ));
+    }
+    if patience.first_delay > patience.longest_delay {
+        return Err(TokenError::config(
+            "first_delay: it is longer than longest_delay; raise the one or lower the other",
+        ));
+    }
+    let statuses = patience.retry_statuses.as_deref().unwrap_or_default();
+    match statuses.iter().find(|status| !(status.is_client_error() || status.is_server_error())) {
+        None => Ok(()),
+        Some(status) => Err(TokenError::config(format!(
+            "retry_statuses: {} is no error; only statuses from 400 to 599 can be retried",
+            status.as_u16()
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

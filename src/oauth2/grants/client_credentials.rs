@@ -1,0 +1,118 @@
+//! The client credentials grant: a service asks for a token in its own name (RFC 6749 §4.4).
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use http_body_util::Full;
+use tower::{BoxError, Service};
+
+use crate::error::TokenError;
+use crate::oauth2::builder::GrantBuilder;
+use crate::oauth2::endpoint::{self, TokenEndpoint};
+use crate::oauth2::parameters::Parameters;
+use crate::oauth2::secret::ClientSecret;
+use crate::source::{TokenRequest, TokenSource};
+use crate::token::AccessToken;
+
+/// Gets tokens by the client credentials grant (RFC 6749 §4.4): a service in its own name, without a user.
+///
+/// Cheap to clone. It fetches and does not cache: put it into a [`TokenCache`](crate::TokenCache), or give it to an
+/// [`AuthLayer`](crate::AuthLayer), which does.
+///
+/// # Examples
+///
+/// ```
+/// use tower_oauth2::{ClientCredentials, ClientSecret};
+/// # use bytes::Bytes;
+/// # use http_body_util::Full;
+/// # let http_client = tower::service_fn(|_request: http::Request<Full<Bytes>>| async {
+/// #     Ok::<_, tower::BoxError>(http::Response::new(Full::new(Bytes::new())))
+/// # });
+///
+/// let source = ClientCredentials::builder(
+///     "https://login.example.com/oauth/token",
+///     "billing",
+///     ClientSecret::from_env("BILLING_SECRET"),
+/// )
+/// .scope("analytics:read")
+/// .build_with(http_client)?;
+/// # let _ = source;
+/// # Ok::<(), tower_oauth2::TokenError>(())
+/// ```
+#[derive(Clone)]
+pub struct ClientCredentials {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    endpoint: TokenEndpoint,
+    parameters: Parameters,
+}
+
+/// Builds [`ClientCredentials`]; the defaults are listed on [`GrantBuilder`].
+pub type ClientCredentialsBuilder = GrantBuilder<ClientCredentialsGrant>;
+
+/// Names the client credentials grant among the builders. It has no settings of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientCredentialsGrant {
+    _private: (),
+}
+
+impl ClientCredentials {
+    /// Starts with what is required: where to ask, who asks, and what proves it.
+    #[must_use]
+    pub fn builder(
+        token_url: impl Into<String>,
+        client_id: impl Into<String>,
+        client_secret: impl Into<ClientSecret>,
+    ) -> ClientCredentialsBuilder {
+        let grant = ClientCredentialsGrant { _private: () };
+        GrantBuilder::new(token_url.into(), client_id.into(), client_secret.into(), grant)
+    }
+}
+
+impl TokenSource for ClientCredentials {
+    async fn token(&self, _request: TokenRequest) -> Result<AccessToken, TokenError> {
+        self.inner.endpoint.exchange(&self.inner.parameters).await
+    }
+}
+
+impl fmt::Debug for ClientCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientCredentials")
+            .field("endpoint", &self.inner.endpoint)
+            .field("parameters", &self.inner.parameters)
+            .finish()
+    }
+}
+
+impl GrantBuilder<ClientCredentialsGrant> {
+    /// Builds the source over a transport of the caller's: any HTTP service, with the proxies, certificates and limits
+    /// that it brings.
+    ///
+    /// It must not follow redirects or retry: a redirect would carry the client's secret along. It is made ready for each
+    /// request and cloned for it.
+    ///
+    /// # Errors
+    ///
+    /// A configuration error that names the setting and the remedy: a token URL that is not https, or has a fragment or
+    /// a user name in it; an empty client id; a secret too many or too few for the client authentication; an illegal
+    /// scope; a resource that is no absolute URI; a parameter that has a setter of its own.
+    pub fn build_with<S, B>(self, transport: S) -> Result<ClientCredentials, TokenError>
+    where
+        S: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let (endpoint, common, ClientCredentialsGrant { .. }) = self.finish(endpoint::erase(transport))?;
+        let mut parameters = Parameters::default();
+        parameters.push("grant_type", "client_credentials");
+        parameters.extend(common);
+        Ok(ClientCredentials { inner: Arc::new(Inner { endpoint, parameters }) })
+    }
+}

@@ -1,0 +1,335 @@
+//! The client secret: a value, or where to read it at each fetch, so that a rotation needs no restart.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use secrecy::zeroize::Zeroizing;
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::error::TokenError;
+
+/// A secret file may not be longer than this.
+const MAX_FILE: u64 = 64 * 1024;
+
+/// What proves that a client is who it says it is (RFC 6749 §2.3.1).
+///
+/// Whatever is not a plain value is read at each fetch. Where the server answers `invalid_client`, it is read once
+/// more, and the request is sent again only if the secret has changed meanwhile.
+///
+/// # Examples
+///
+/// ```
+/// use tower_oauth2::ClientSecret;
+///
+/// let mounted = ClientSecret::from_file("/run/secrets/client_secret");
+/// let inherited = ClientSecret::from_env("CLIENT_SECRET");
+/// let given = ClientSecret::new("7Fjfp0ZBr1KtDRbnfVdmIw");
+/// assert!(!format!("{given:?}").contains("7Fjfp0"));
+/// ```
+#[derive(Clone)]
+pub struct ClientSecret {
+    kind: Kind,
+}
+
+#[derive(Clone)]
+enum Kind {
+    None,
+    Value(SecretString),
+    Env(Arc<str>),
+    File(Arc<Path>),
+    Fn(Arc<ReadFn>),
+}
+
+type ReadFn = dyn Fn() -> ReadFuture + Send + Sync;
+type ReadFuture = Pin<Box<dyn Future<Output = Result<SecretString, TokenError>> + Send>>;
+
+impl ClientSecret {
+    /// Creates the secret from its value.
+    #[must_use]
+    pub fn new(secret: impl Into<SecretString>) -> Self {
+        Self { kind: Kind::Value(secret.into()) }
+    }
+
+    /// Reads the secret from an environment variable. Unset or empty is a configuration error at the fetch.
+    #[must_use]
+    pub fn from_env(variable: impl Into<String>) -> Self {
+        Self { kind: Kind::Env(variable.into().into()) }
+    }
+
+    /// Reads the secret from a file, off the async thread.
+    ///
+    /// The file must be a regular one (links are followed) of at most 64 KiB in UTF-8. One line end at its end is
+    /// removed. Unreadable or empty is a configuration error at the fetch.
+    #[must_use]
+    pub fn from_file(path: impl Into<PathBuf>) -> Self {
+        Self { kind: Kind::File(path.into().into()) }
+    }
+
+    /// Asks a closure, for secrets that live in a vault.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_oauth2::{ClientSecret, TokenError};
+    ///
+    /// let secret = ClientSecret::from_fn(|| async {
+    ///     ask_vault().await.map_err(|error| TokenError::transient("the vault did not answer").with_source(error))
+    /// });
+    /// # async fn ask_vault() -> Result<String, std::io::Error> { Ok("s".into()) }
+    /// ```
+    #[must_use]
+    pub fn from_fn<F, Fut, S>(read: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<S, TokenError>> + Send + 'static,
+        S: Into<SecretString>,
+    {
+        let read = move || -> ReadFuture {
+            let secret = read();
+            Box::pin(async move { secret.await.map(Into::into) })
+        };
+        Self { kind: Kind::Fn(Arc::new(read)) }
+    }
+
+    /// Says that there is no secret, for [`ClientAuth::none`](crate::ClientAuth::none): public clients, and those that
+    /// the transport authenticates by a certificate.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { kind: Kind::None }
+    }
+
+    /// Returns whether there is no secret.
+    pub(crate) fn is_none(&self) -> bool {
+        matches!(self.kind, Kind::None)
+    }
+
+    /// Returns whether reading again can give another secret.
+    pub(crate) fn may_change(&self) -> bool {
+        match self.kind {
+            Kind::None | Kind::Value(_) => false,
+            Kind::Env(_) | Kind::File(_) | Kind::Fn(_) => true,
+        }
+    }
+
+    /// Reads the secret; an empty one if there is none.
+    pub(crate) async fn read(&self) -> Result<SecretString, TokenError> {
+        match &self.kind {
+            Kind::None => Ok(SecretString::default()),
+            Kind::Value(secret) => Ok(secret.clone()),
+            Kind::Env(variable) => read_env(variable),
+            Kind::File(path) => {
+                let path = Arc::clone(path);
+                // A disk may be a network away.
+                tokio::task::spawn_blocking(move || read_file(&path)).await.map_err(|_| {
+                    TokenError::transient("the runtime shut down while the client secret was read")
+                })?
+            }
+            Kind::Fn(read) => read().await,
+        }
+    }
+}
+
+impl From<&str> for ClientSecret {
+    fn from(secret: &str) -> Self {
+        Self::new(secret)
+    }
+}
+
+impl From<String> for ClientSecret {
+    fn from(secret: String) -> Self {
+        Self::new(secret)
+    }
+}
+
+impl From<SecretString> for ClientSecret {
+    fn from(secret: SecretString) -> Self {
+        Self::new(secret)
+    }
+}
+
+impl fmt::Debug for ClientSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientSecret(")?;
+        match &self.kind {
+            Kind::None => f.write_str("none")?,
+            Kind::Value(_) => f.write_str("value")?,
+            Kind::Env(variable) => write!(f, "env {variable:?}")?,
+            Kind::File(path) => write!(f, "file {path:?}")?,
+            Kind::Fn(_) => f.write_str("fn")?,
+        }
+        f.write_str(")")
+    }
+}
+
+/// Returns whether two secrets are the same one. Both are ours, so the time it takes tells nobody anything.
+pub(crate) fn same(one: &SecretString, other: &SecretString) -> bool {
+    one.expose_secret() == other.expose_secret()
+}
+
+fn read_env(variable: &str) -> Result<SecretString, TokenError> {
+    match std::env::var(variable) {
+        Ok(secret) if secret.is_empty() => Err(TokenError::config(format!(
+            "the client secret is empty: set the environment variable {variable}"
+        ))),
+        Ok(secret) => Ok(secret.into()),
+        Err(std::env::VarError::NotPresent) => Err(TokenError::config(format!(
+            "there is no client secret: set the environment variable {variable}"
+        ))),
+        // The error's own text would show the value.
+        Err(std::env::VarError::NotUnicode(_)) => Err(TokenError::config(format!(
+            "the client secret in the environment variable {variable} is not UTF-8"
+        ))),
+    }
+}
+
+fn read_file(path: &Path) -> Result<SecretString, TokenError> {
+    let refuse = |what: &str| {
+        TokenError::config(format!("the client secret cannot be read from {}: {what}", path.display()))
+    };
+    let unreadable = |error: std::io::Error| refuse("check the path and its permissions").with_source(error);
+    // Asked before it is opened, since opening a pipe would wait for a writer.
+    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Err(refuse("it is not a regular file"));
+    }
+    let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
+    File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(refuse("it is longer than 64 KiB"));
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|_| refuse("it is not UTF-8"))?;
+    let secret = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
+    if secret.is_empty() {
+        return Err(refuse("it is empty"));
+    }
+    Ok(secret.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    /// A file of its own for each case, removed at the end.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn holding(bytes: impl AsRef<[u8]>) -> Self {
+            static COUNT: AtomicU32 = AtomicU32::new(0);
+            let name = format!(
+                "tower-oauth2-secret-{}-{}",
+                std::process::id(),
+                COUNT.fetch_add(1, Ordering::Relaxed)
+            );
+            let path = std::env::temp_dir().join(name);
+            std::fs::write(&path, bytes).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    async fn read(bytes: impl AsRef<[u8]>) -> Result<String, TokenError> {
+        let file = Scratch::holding(bytes);
+        let secret = ClientSecret::from_file(&file.0).read().await?;
+        Ok(secret.expose_secret().to_owned())
+    }
+
+    #[tokio::test]
+    async fn one_line_end_at_the_end_of_a_file_is_removed() {
+        for (written, secret) in
+            [("s", "s"), ("s\n", "s"), ("s\r\n", "s"), ("s\n\n", "s\n"), ("s\r", "s\r"), (" s ", " s ")]
+        {
+            assert_eq!(read(written).await.unwrap(), secret, "{written:?}");
+        }
+        assert_eq!(read("x".repeat(64 * 1024)).await.unwrap().len(), 64 * 1024);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_holds_no_secret_is_an_error_that_names_it() {
+        let cases: [(&[u8], &str); 4] =
+            [(b"", "empty"), (b"\r\n", "empty"), (b"\xff\xfe", "UTF-8"), (&[b'x'; 64 * 1024 + 1], "64 KiB")];
+        for (written, reason) in cases {
+            let error = read(written).await.unwrap_err();
+            let text = error.to_string();
+            assert!(
+                error.is_config() && text.contains(reason) && text.contains("tower-oauth2-secret"),
+                "{text}"
+            );
+        }
+        let error = ClientSecret::from_file("/does/not/exist").read().await.unwrap_err();
+        assert!(error.is_config() && error.to_string().contains("/does/not/exist"), "{error}");
+        let error = ClientSecret::from_file(std::env::temp_dir()).read().await.unwrap_err();
+        assert!(error.to_string().contains("not a regular file"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_file_is_read_at_each_fetch() {
+        let file = Scratch::holding("old\n");
+        let secret = ClientSecret::from_file(&file.0);
+        assert_eq!(secret.read().await.unwrap().expose_secret(), "old");
+        std::fs::write(&file.0, "new\n").unwrap();
+        assert_eq!(secret.read().await.unwrap().expose_secret(), "new");
+    }
+
+    #[tokio::test]
+    async fn a_variable_that_is_not_set_is_named() {
+        let error = ClientSecret::from_env("TOWER_OAUTH2_TEST_UNSET").read().await.unwrap_err();
+        assert!(error.is_config() && error.to_string().contains("TOWER_OAUTH2_TEST_UNSET"), "{error}");
+        // Cargo sets this one for every test.
+        let secret = ClientSecret::from_env("CARGO_PKG_NAME").read().await.unwrap();
+        assert_eq!(secret.expose_secret(), "tower-oauth2");
+    }
+
+    #[tokio::test]
+    async fn a_closure_is_asked_each_time_and_its_error_is_passed_on() {
+        let count = Arc::new(AtomicU32::new(0));
+        let secret = ClientSecret::from_fn({
+            let count = Arc::clone(&count);
+            move || {
+                let n = count.fetch_add(1, Ordering::Relaxed);
+                async move {
+                    if n == 2 {
+                        return Err(TokenError::transient("the vault is sealed"));
+                    }
+                    Ok(format!("s{n}"))
+                }
+            }
+        });
+        assert_eq!(secret.read().await.unwrap().expose_secret(), "s0");
+        assert_eq!(secret.read().await.unwrap().expose_secret(), "s1");
+        assert!(secret.read().await.unwrap_err().is_transient());
+    }
+
+    #[test]
+    fn debug_says_where_a_secret_comes_from_and_not_what_it_is() {
+        let shown = [
+            ClientSecret::new("S3CR3T"),
+            "S3CR3T".into(),
+            ClientSecret::from_env("NAME"),
+            ClientSecret::from_file("/a/b"),
+            ClientSecret::from_fn(|| async { Ok("S3CR3T") }),
+            ClientSecret::none(),
+        ]
+        .map(|secret| format!("{secret:?}"));
+        assert_eq!(
+            shown,
+            [
+                "ClientSecret(value)",
+                "ClientSecret(value)",
+                "ClientSecret(env \"NAME\")",
+                "ClientSecret(file \"/a/b\")",
+                "ClientSecret(fn)",
+                "ClientSecret(none)",
+            ]
+        );
+    }
+}
