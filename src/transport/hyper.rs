@@ -1,0 +1,290 @@
+//! The default transport: hyper's client, with TLS by rustls and the platform's root certificates.
+//!
+//! 1. HTTP/1.1 or h2, as the server chooses by ALPN. Connections are kept and shared by all clones.
+//! 2. Redirects are not followed, and nothing is decompressed or retried, but for a request that a closing connection
+//!    never took.
+//! 3. The root certificates are read at the first request to an `https` URL, off the async thread. A machine without
+//!    any is a configuration error, not a panic.
+//! 4. Cryptography is ring's, named explicitly: the process-wide default of rustls is neither read nor set.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::uri::Scheme;
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
+use tokio::sync::OnceCell;
+use tower::BoxError;
+use tower_service::Service;
+
+use crate::error::TokenError;
+use crate::oauth2::{ClientCredentials, ClientCredentialsBuilder};
+
+/// Connecting takes longer than this only where nobody is.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An HTTP client over HTTP/1.1 and h2. Clones share its connections.
+///
+/// `B` is the body of its requests: one that the layers above produce, or `Full<Bytes>`.
+///
+/// # Defaults
+///
+/// - root certificates: the platform's
+/// - connecting: at most 10 s
+/// - an idle connection is kept for 90 s
+///
+/// # Examples
+///
+/// ```
+/// use bytes::Bytes;
+/// use http_body_util::Full;
+/// use tower_oauth2::transport::hyper::Client;
+///
+/// let client: Client<Full<Bytes>> = Client::new();
+/// ```
+pub struct Client<B = Full<Bytes>> {
+    shared: Arc<Shared<B>>,
+}
+
+/// One client per scheme, so that plain http to loopback works on a machine without root certificates.
+struct Shared<B> {
+    roots: Roots,
+    plain: OnceLock<legacy::Client<HttpConnector, B>>,
+    tls: OnceCell<legacy::Client<HttpsConnector<HttpConnector>, B>>,
+}
+
+enum Roots {
+    Platform,
+    These(Arc<RootCertStore>),
+}
+
+impl<B> Client<B> {
+    /// Creates a client that trusts the platform's root certificates. They are read when they are first needed.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::trusting(Roots::Platform)
+    }
+
+    /// Creates a client that trusts these root certificates alone, in PEM, for a private certificate authority.
+    ///
+    /// # Errors
+    ///
+    /// A configuration error if `pem` holds no certificate, or one that cannot be read.
+    pub fn with_roots(pem: impl AsRef<[u8]>) -> Result<Self, TokenError> {
+        let refuse = |what: &str| TokenError::config(format!("the root certificates cannot be used: {what}"));
+        let mut store = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(pem.as_ref()) {
+            let certificate = certificate.map_err(|error| refuse("the PEM is broken").with_source(error))?;
+            store
+                .add(certificate)
+                .map_err(|error| refuse("one is no root certificate").with_source(error))?;
+        }
+        if store.is_empty() {
+            return Err(refuse("the PEM holds no certificate"));
+        }
+        Ok(Self::trusting(Roots::These(Arc::new(store))))
+    }
+
+    fn trusting(roots: Roots) -> Self {
+        Self { shared: Arc::new(Shared { roots, plain: OnceLock::new(), tls: OnceCell::new() }) }
+    }
+}
+
+impl<B> Default for Client<B> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<B> Clone for Client<B> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<B> fmt::Debug for Client<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
+}
+
+impl<B> Service<Request<B>> for Client<B>
+where
+    B: Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<ResponseBody>;
+    type Error = BoxError;
+    type Future = ResponseFuture;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> ResponseFuture {
+        if request.uri().scheme() != Some(&Scheme::HTTPS) {
+            let client = self.shared.plain.get_or_init(|| builder().build(connector()));
+            return ResponseFuture { state: State::Sent(client.request(request)) };
+        }
+        if let Some(client) = self.shared.tls.get() {
+            return ResponseFuture { state: State::Sent(client.request(request)) };
+        }
+        let shared = Arc::clone(&self.shared);
+        let sent = Box::pin(async move {
+            let client = shared.tls.get_or_try_init(|| start(&shared.roots)).await?;
+            Ok(client.request(request).await?.map(ResponseBody::new))
+        });
+        ResponseFuture { state: State::Starting(sent) }
+    }
+}
+
+/// Reads the root certificates and builds the client for `https`. A failure is not remembered.
+async fn start<B>(roots: &Roots) -> Result<legacy::Client<HttpsConnector<HttpConnector>, B>, TokenError>
+where
+    B: Body + Send,
+    B::Data: Send,
+{
+    let config = match roots {
+        Roots::These(store) => tls()?.with_root_certificates(Arc::clone(store)).with_no_client_auth(),
+        Roots::Platform => tokio::task::spawn_blocking(platform_config).await.map_err(|_| {
+            TokenError::transient("the runtime shut down while the root certificates were read")
+        })??,
+    };
+    let connector = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_tls_config(config)
+        .https_only()
+        .enable_all_versions()
+        .wrap_connector(connector());
+    Ok(builder().build(connector))
+}
+
+fn platform_config() -> Result<ClientConfig, TokenError> {
+    let config = tls()?.with_native_roots().map_err(|error| {
+        TokenError::config(
+            "this machine has no root certificates to check a server by: install them (the package is often called \
+             ca-certificates), or name a file of them in SSL_CERT_FILE",
+        )
+        .with_source(error)
+    })?;
+    Ok(config.with_no_client_auth())
+}
+
+fn tls() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, TokenError> {
+    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| TokenError::config("TLS cannot be set up").with_source(error))
+}
+
+fn connector() -> HttpConnector {
+    let mut connector = HttpConnector::new();
+    // The scheme is looked at above.
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    connector
+}
+
+fn builder() -> legacy::Builder {
+    let mut builder = legacy::Client::builder(TokioExecutor::new());
+    builder.pool_timer(TokioTimer::new()).timer(TokioTimer::new());
+    builder
+}
+
+// --- ResponseFuture ---
+
+/// The future of [`Client`].
+pub struct ResponseFuture {
+    state: State,
+}
+
+enum State {
+    Sent(legacy::ResponseFuture),
+    /// The client itself must be made first.
+    Starting(Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, BoxError>> + Send>>),
+}
+
+impl Future for ResponseFuture {
+    type Output = Result<Response<ResponseBody>, BoxError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.state {
+            State::Sent(sent) => {
+                let response = ready!(Pin::new(sent).poll(cx))?;
+                Poll::Ready(Ok(response.map(ResponseBody::new)))
+            }
+            State::Starting(starting) => starting.as_mut().poll(cx),
+        }
+    }
+}
+
+impl fmt::Debug for ResponseFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}
+
+// --- ResponseBody ---
+
+/// The body of a response of [`Client`].
+pub struct ResponseBody {
+    inner: Incoming,
+}
+
+impl ResponseBody {
+    fn new(inner: Incoming) -> Self {
+        Self { inner }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.inner).poll_frame(cx).map_err(Into::into)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl fmt::Debug for ResponseBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseBody").finish_non_exhaustive()
+    }
+}
+
+// --- build() of the sources ---
+
+impl ClientCredentialsBuilder {
+    /// Builds the source over the default transport, a [`Client`] of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`build_with`](Self::build_with).
+    pub fn build(self) -> Result<ClientCredentials, TokenError> {
+        self.build_with(Client::new())
+    }
+}
