@@ -1,0 +1,331 @@
+//! Who fetches: one flight at a time, everybody else joins it, and a rejection compares before it drops.
+//!
+//! This file knows nothing of tokens, tasks or time, so that a model checker can run it as it is (`tests/loom`).
+//!
+//! Invariants:
+//! 1. At most one flight is on the board. Whoever puts it there holds its [`Pilot`], and nobody else.
+//! 2. A pilot that goes away without landing takes its flight off the board and frees all passengers.
+//! 3. A passenger whose flight has an outcome is woken, whenever the two meet.
+//! 4. Only the value whose identity was named is dropped by [`Board::reject`].
+//! 5. A value that is replaced or dropped is retired in the same critical section.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use crate::sync::{Arc, Mutex, MutexGuard};
+
+/// A value on the board: the snapshot of a token.
+pub(crate) trait Held: Clone {
+    /// Returns the identity by which it is compared.
+    fn id(&self) -> u64;
+
+    /// Marks it as no longer to be used; whoever still holds it sees that.
+    fn retire(&self);
+}
+
+/// The current value, the flight in the air, and what else belongs under the same lock.
+#[derive(Debug)]
+pub(crate) struct Board<T, E, M> {
+    inner: Mutex<Inner<T, E, M>>,
+}
+
+#[derive(Debug)]
+struct Inner<T, E, M> {
+    current: Option<T>,
+    flight: Option<Arc<Flight<T, E>>>,
+    memory: M,
+}
+
+/// What stands on the board at a glance, for a decision under its lock.
+#[derive(Debug)]
+pub(crate) struct View<'a, T, M> {
+    /// The current value.
+    pub(crate) current: Option<&'a T>,
+    /// Whether a flight is in the air.
+    pub(crate) in_flight: bool,
+    /// What else is remembered.
+    pub(crate) memory: &'a mut M,
+}
+
+/// What a caller decided to do.
+#[derive(Debug)]
+pub(crate) enum Choice<A> {
+    /// Nothing on the board changes.
+    Answer(A),
+    /// Join the flight in the air, or start one.
+    Board,
+    /// Start a flight unless one is in the air, and do not wait for it.
+    Launch(A),
+}
+
+/// What a caller got.
+#[derive(Debug)]
+pub(crate) struct Boarding<T: Held, E: Clone, M, A> {
+    /// The answer, where there is one at once.
+    pub(crate) answer: Option<A>,
+    /// A seat in the flight, where the caller has to wait.
+    pub(crate) passenger: Option<Passenger<T, E>>,
+    /// The pilot of a flight that was started just now: fly it, or drop it.
+    pub(crate) pilot: Option<Pilot<T, E, M>>,
+}
+
+/// What a rejection came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rejected {
+    /// The value was current and is dropped.
+    Dropped,
+    /// The value was current and is kept, as the caller's rule wanted it.
+    Kept,
+    /// Another value is current, or none.
+    Superseded,
+}
+
+impl<T: Held, E: Clone, M> Board<T, E, M> {
+    /// Creates an empty board.
+    pub(crate) fn new(memory: M) -> Self {
+        Self { inner: Mutex::new(Inner { current: None, flight: None, memory }) }
+    }
+
+    /// Decides under the lock, and boards as decided.
+    pub(crate) fn board<A>(
+        self: &Arc<Self>,
+        decide: impl FnOnce(View<'_, T, M>) -> Choice<A>,
+    ) -> Boarding<T, E, M, A> {
+        let mut inner = self.lock();
+        let choice = decide(inner.view());
+        let (answer, wait) = match choice {
+            Choice::Answer(answer) => return Boarding { answer: Some(answer), passenger: None, pilot: None },
+            Choice::Launch(answer) => (Some(answer), false),
+            Choice::Board => (None, true),
+        };
+        let mut pilot = None;
+        let flight = match &inner.flight {
+            Some(flight) => Arc::clone(flight),
+            None => {
+                let flight = Arc::new(Flight::default());
+                inner.flight = Some(Arc::clone(&flight));
+                pilot = Some(Pilot { board: Arc::clone(self), flight: Arc::clone(&flight), landed: false });
+                flight
+            }
+        };
+        drop(inner);
+        let passenger = wait.then(|| Passenger { flight, seat: None });
+        Boarding { answer, passenger, pilot }
+    }
+
+    /// Looks at the board, and may change what is remembered.
+    pub(crate) fn look<A>(&self, look: impl FnOnce(View<'_, T, M>) -> A) -> A {
+        look(self.lock().view())
+    }
+
+    /// Drops the value with this identity if it is the current one and `rule` agrees: a compare-and-set.
+    ///
+    /// A flight in the air took off before this rejection, so what it brings may be as bad: it is told to go again.
+    pub(crate) fn reject(&self, id: u64, rule: impl FnOnce(&T, &mut M) -> bool) -> Rejected {
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        let Some(current) = &inner.current else {
+            return Rejected::Superseded;
+        };
+        // The compare of the compare-and-set: without it a late rejection takes a newer value away.
+        if current.id() != id {
+            return Rejected::Superseded;
+        }
+        if !rule(current, &mut inner.memory) {
+            return Rejected::Kept;
+        }
+        current.retire();
+        inner.current = None;
+        if let Some(flight) = &inner.flight {
+            flight.lock().stale = true;
+        }
+        Rejected::Dropped
+    }
+
+    /// Takes the current value off the board, if `rule` agrees.
+    pub(crate) fn clear(&self, rule: impl FnOnce(View<'_, T, M>) -> bool) -> Option<T> {
+        let mut inner = self.lock();
+        if !rule(inner.view()) {
+            return None;
+        }
+        let current = inner.current.take();
+        if let Some(current) = &current {
+            current.retire();
+        }
+        current
+    }
+
+    /// Takes a flight off the board whose pilot does not come back in time. Its passengers are freed to start another.
+    pub(crate) fn give_up(&self, passenger: &Passenger<T, E>) {
+        self.remove(&passenger.flight);
+        passenger.flight.complete(Outcome::Lost);
+    }
+
+    fn remove(&self, flight: &Arc<Flight<T, E>>) -> bool {
+        let mut inner = self.lock();
+        let mine = inner.flight.as_ref().is_some_and(|current| Arc::ptr_eq(current, flight));
+        if mine {
+            inner.flight = None;
+        }
+        mine
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner<T, E, M>> {
+        // A panic under this lock can only come from a rule that was passed in; the data stays whole.
+        self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl<T, E, M> Inner<T, E, M> {
+    fn view(&mut self) -> View<'_, T, M> {
+        View { current: self.current.as_ref(), in_flight: self.flight.is_some(), memory: &mut self.memory }
+    }
+}
+
+// --- Pilot ---
+
+/// The one who fetches.
+#[derive(Debug)]
+pub(crate) struct Pilot<T: Held, E: Clone, M> {
+    board: Arc<Board<T, E, M>>,
+    flight: Arc<Flight<T, E>>,
+    landed: bool,
+}
+
+impl<T: Held, E: Clone, M> Pilot<T, E, M> {
+    /// Returns whether a rejection came since takeoff, and forgets it: the caller goes again.
+    pub(crate) fn must_go_again(&self) -> bool {
+        std::mem::take(&mut self.flight.lock().stale)
+    }
+
+    /// Ends the flight: publishes a value or notes an error, then wakes the passengers.
+    ///
+    /// `note` runs under the board's lock, before anybody can see the outcome; it says which value is published. A
+    /// flight that was given up publishes only where nothing newer can be in the way.
+    pub(crate) fn land(mut self, result: Result<T, E>, note: impl FnOnce(&Result<T, E>, View<'_, T, M>)) {
+        self.landed = true;
+        let mut guard = self.board.lock();
+        let inner = &mut *guard;
+        let mine = inner.flight.as_ref().is_some_and(|current| Arc::ptr_eq(current, &self.flight));
+        if mine {
+            inner.flight = None;
+        }
+        if mine || (inner.current.is_none() && inner.flight.is_none()) {
+            if let Ok(value) = &result
+                && let Some(old) = inner.current.replace(value.clone())
+            {
+                old.retire();
+            }
+            note(&result, inner.view());
+        }
+        drop(guard);
+        self.flight.complete(Outcome::Landed(result));
+    }
+}
+
+impl<T: Held, E: Clone, M> Drop for Pilot<T, E, M> {
+    fn drop(&mut self) {
+        if !self.landed {
+            self.board.remove(&self.flight);
+            self.flight.complete(Outcome::Lost);
+        }
+    }
+}
+
+// --- Flight ---
+
+/// How a flight ended.
+#[derive(Clone, Debug)]
+pub(crate) enum Outcome<T, E> {
+    /// With a value or an error.
+    Landed(Result<T, E>),
+    /// Without either: the pilot went away. Whoever still wants a value starts again.
+    Lost,
+}
+
+#[derive(Debug)]
+struct Flight<T, E> {
+    cabin: Mutex<Cabin<T, E>>,
+}
+
+#[derive(Debug)]
+struct Cabin<T, E> {
+    outcome: Option<Outcome<T, E>>,
+    seats: Vec<Option<Waker>>,
+    stale: bool,
+}
+
+impl<T, E> Default for Flight<T, E> {
+    fn default() -> Self {
+        Self { cabin: Mutex::new(Cabin { outcome: None, seats: Vec::new(), stale: false }) }
+    }
+}
+
+impl<T, E> Flight<T, E> {
+    fn lock(&self) -> MutexGuard<'_, Cabin<T, E>> {
+        self.cabin.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Sets the outcome, unless there is one, and wakes everybody outside the lock.
+    fn complete(&self, outcome: Outcome<T, E>) {
+        let seats = {
+            let mut cabin = self.lock();
+            if cabin.outcome.is_some() {
+                return;
+            }
+            cabin.outcome = Some(outcome);
+            std::mem::take(&mut cabin.seats)
+        };
+        for waker in seats.into_iter().flatten() {
+            waker.wake();
+        }
+    }
+}
+
+// --- Passenger ---
+
+/// Waits for the outcome of a flight.
+///
+/// # Cancel safety
+///
+/// Dropping it only gives up the seat.
+#[derive(Debug)]
+pub(crate) struct Passenger<T, E> {
+    flight: Arc<Flight<T, E>>,
+    seat: Option<usize>,
+}
+
+impl<T: Clone, E: Clone> Future for Passenger<T, E> {
+    type Output = Outcome<T, E>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let mut cabin = this.flight.lock();
+        if let Some(outcome) = &cabin.outcome {
+            this.seat = None;
+            return Poll::Ready(outcome.clone());
+        }
+        match this.seat {
+            None => {
+                this.seat = Some(cabin.seats.len());
+                cabin.seats.push(Some(context.waker().clone()));
+            }
+            Some(seat) => match &mut cabin.seats[seat] {
+                Some(waker) => waker.clone_from(context.waker()),
+                empty => *empty = Some(context.waker().clone()),
+            },
+        }
+        Poll::Pending
+    }
+}
+
+impl<T, E> Drop for Passenger<T, E> {
+    fn drop(&mut self) {
+        if let Some(seat) = self.seat
+            && let Some(place) = self.flight.lock().seats.get_mut(seat)
+        {
+            *place = None;
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! When a token is renewed: pure arithmetic of its life.
+
+use std::time::Duration;
+
+use crate::clock::Moment;
+
+/// The longest lead of the advisory window, before chance lengthens it.
+const LONGEST_ADVISORY: Duration = Duration::from_secs(5 * 60);
+/// The longest lead of the mandatory window.
+const LONGEST_MANDATORY: Duration = Duration::from_secs(10);
+/// A token is used at least this long, so that lifetimes of nothing do not become a storm of token requests.
+pub(crate) const SHORTEST_USE: Duration = Duration::from_secs(1);
+/// Chance lengthens the advisory lead by up to this share of itself.
+pub(crate) const LONGEST_STRETCH: f64 = 0.25;
+
+/// How long before its end a token is renewed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Windows {
+    /// Fixed lead of the advisory window; by default a fifth of the lifetime, at most five minutes.
+    pub(crate) refresh_before: Option<Duration>,
+    /// Fixed lead of the mandatory window; by default a twentieth of the lifetime, at most ten seconds.
+    pub(crate) min_validity: Option<Duration>,
+    /// The age at which a token is renewed whatever its lifetime.
+    pub(crate) max_age: Option<Duration>,
+    /// This instance's chance, 0 to [`LONGEST_STRETCH`]: a fleet that started together does not renew together.
+    pub(crate) stretch: f64,
+}
+
+/// The instants in a token's life, each no later than the next. `None` is never.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// When it was published.
+    pub(crate) born: Moment,
+    /// From here on one flight renews it while it stays in use.
+    pub(crate) due: Option<Moment>,
+    /// From here on requests wait for the new one.
+    pub(crate) must_wait: Option<Moment>,
+    /// From here on it is not used.
+    pub(crate) ends: Option<Moment>,
+}
+
+impl Plan {
+    /// Returns whether a request that needs `need` of validity should wait for another token: this one has less left,
+    /// and another would have more.
+    ///
+    /// A need that a whole life barely holds must not make every request a token request, so a token is used for a
+    /// second at least.
+    pub(crate) fn falls_short(&self, need: Duration, now: Moment) -> bool {
+        self.ends.is_some_and(|ends| {
+            now.until(ends) < need && need < self.born.until(ends) && now.since(self.born) >= SHORTEST_USE
+        })
+    }
+}
+
+impl Windows {
+    /// Plans the life of a token that counts from `obtained`, was published at `published` and ends at `expiry`.
+    ///
+    /// A lead that the life cannot hold would make the token due at birth, and every use a token request; the default
+    /// share of the life takes its place.
+    pub(crate) fn plan(&self, obtained: Moment, published: Moment, expiry: Option<Moment>) -> Plan {
+        let aged = self.max_age.map(|age| obtained.saturating_add(age));
+        let end = match (expiry, aged) {
+            (Some(expiry), Some(aged)) if aged.reached(expiry) => Some(expiry),
+            (expiry, None) => expiry,
+            (_, aged) => aged,
+        };
+        let Some(end) = end else {
+            return Plan { born: published, due: None, must_wait: None, ends: None };
+        };
+        // The life counts from `obtained`, but nothing of it can be used before `published`.
+        let life = obtained.until(end);
+        let usable = published.until(end);
+        if usable < SHORTEST_USE {
+            let ends = published.saturating_add(SHORTEST_USE);
+            return Plan { born: published, due: Some(ends), must_wait: Some(ends), ends: Some(ends) };
+        }
+        let mandatory =
+            self.min_validity.filter(|lead| *lead < usable).unwrap_or_else(|| default_mandatory(life));
+        let advisory =
+            self.refresh_before.filter(|lead| *lead < usable).unwrap_or_else(|| default_advisory(life));
+        let advisory = advisory.max(mandatory);
+        let stretched = advisory.mul_f64(1.0 + self.stretch.clamp(0.0, LONGEST_STRETCH));
+        let advisory = if stretched < usable { stretched } else { advisory };
+        // A flight that took most of the life leaves a token that is due at birth: it is used to the end of the half
+        // that is left before another flight starts.
+        let latest = usable / 2;
+        let lead = |lead: Duration| if lead < usable { lead } else { latest };
+        Plan {
+            born: published,
+            due: Some(back(end, lead(advisory))),
+            must_wait: Some(back(end, lead(mandatory))),
+            ends: Some(end),
+        }
+    }
+}
+
+fn default_advisory(life: Duration) -> Duration {
+    (life / 5).min(LONGEST_ADVISORY)
+}
+
+fn default_mandatory(life: Duration) -> Duration {
+    (life / 20).min(LONGEST_MANDATORY)
+}
+
+/// Moves a moment back on both clocks.
+fn back(moment: Moment, by: Duration) -> Moment {
+    Moment {
+        mono: moment.mono.checked_sub(by).unwrap_or(moment.mono),
+        wall: moment.wall.saturating_sub(crate::clock::nanos(by)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clock::WallClock;
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn leads(windows: Windows, lifetime: Duration) -> (Duration, Duration) {
+        let born = WallClock::default().moment();
+        let end = born.saturating_add(lifetime);
+        let plan = windows.plan(born, born, Some(end));
+        (plan.due.unwrap().until(end), plan.must_wait.unwrap().until(end))
+    }
+
+    #[test]
+    fn the_windows_come_from_the_lifetime() {
+        assert_eq!(leads(Windows::default(), seconds(100)), (seconds(20), seconds(5)));
+        assert_eq!(leads(Windows::default(), seconds(86_400)), (seconds(300), seconds(10)));
+        let stretched = Windows { stretch: 0.25, ..Windows::default() };
+        assert_eq!(leads(stretched, seconds(100)), (seconds(25), seconds(5)));
+    }
+
+    #[test]
+    fn a_lead_that_the_life_cannot_hold_gives_way_to_the_default() {
+        let fixed = Windows {
+            refresh_before: Some(seconds(600)),
+            min_validity: Some(seconds(60)),
+            ..Windows::default()
+        };
+        assert_eq!(leads(fixed, seconds(3600)), (seconds(600), seconds(60)));
+        assert_eq!(leads(fixed, seconds(300)), (seconds(60), seconds(60)));
+        assert_eq!(leads(fixed, seconds(20)), (seconds(4), seconds(1)));
+    }
+
+    #[test]
+    fn a_token_without_an_end_is_never_due_unless_it_may_only_age_so_far() {
+        let born = WallClock::default().moment();
+        let plan = Windows::default().plan(born, born, None);
+        assert_eq!((plan.due, plan.must_wait, plan.ends), (None, None, None));
+        let aging = Windows { max_age: Some(seconds(100)), ..Windows::default() };
+        assert_eq!(aging.plan(born, born, None).ends, Some(born.saturating_add(seconds(100))));
+        let short = born.saturating_add(seconds(50));
+        assert_eq!(aging.plan(born, born, Some(short)).ends, Some(short));
+    }
+
+    #[test]
+    fn a_token_without_a_life_is_used_for_a_second() {
+        let born = WallClock::default().moment();
+        for lifetime in [0, 1] {
+            let plan = Windows::default().plan(born, born.saturating_add(seconds(lifetime)), Some(born));
+            assert_eq!(plan.ends, Some(born.saturating_add(seconds(lifetime + 1))));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_instants_are_in_order_and_a_token_is_never_due_at_birth(
+            life_ms in 0_u64..100_000_000_000,
+            flight_ms in 0_u64..120_000,
+            before in proptest::option::of(0_u64..1_000_000),
+            validity in proptest::option::of(0_u64..1_000_000),
+            age in proptest::option::of(0_u64..1_000_000),
+            stretch in 0.0..1.0_f64,
+        ) {
+            let windows = Windows {
+                refresh_before: before.map(seconds),
+                min_validity: validity.map(seconds),
+                max_age: age.map(seconds),
+                stretch,
+            };
+            let born = WallClock::default().moment();
+            let published = born.saturating_add(Duration::from_millis(flight_ms));
+            let plan = windows.plan(born, published, Some(born.saturating_add(Duration::from_millis(life_ms))));
+            let (due, wait, ends) = (plan.due.unwrap(), plan.must_wait.unwrap(), plan.ends.unwrap());
+            prop_assert!(wait.reached(due) && ends.reached(wait));
+            prop_assert!(due.mono > published.mono && due.wall > published.wall);
+        }
+
+        #[test]
+        fn a_steady_client_asks_at_most_once_in_three_quarters_of_a_life(
+            life_ms in 1_000_u64..1_000_000_000,
+            stretch in 0.0..=0.25_f64,
+        ) {
+            let windows = Windows { stretch, ..Windows::default() };
+            let born = WallClock::default().moment();
+            let life = Duration::from_millis(life_ms);
+            let plan = windows.plan(born, born, Some(born.saturating_add(life)));
+            prop_assert!(born.until(plan.due.unwrap()) >= life.mul_f64(0.75) - Duration::from_micros(1));
+        }
+    }
+}
