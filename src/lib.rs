@@ -24,6 +24,7 @@ mod error;
 pub mod extensions;
 mod headers;
 pub mod origin;
+mod sync;
 mod telemetry;
 mod text;
 #[cfg(test)]
@@ -46,6 +47,7 @@ pub mod auth;
 // 6 joined
 pub mod transport;
 
+pub use self::cache::TokenCache;
 pub use self::error::{ErrorClass, TokenError};
 pub use self::oauth2::{ClientAuth, ClientCredentials, ClientCredentialsConfig, ClientSecret};
 pub use self::origin::Origin;

@@ -1,0 +1,83 @@
+//! The options of a cache.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::handle::TokenCache;
+use super::schedule::LONGEST_STRETCH;
+use super::shared::{Settings, Shared};
+use crate::source::DynTokenSource;
+
+/// Builds a [`TokenCache`].
+///
+/// Defaults:
+/// - `refresh_before`: a fifth of the token's lifetime, at most 5 minutes, lengthened by chance by up to a quarter
+/// - `min_validity`: a twentieth of the lifetime, at most 10 seconds
+/// - `max_age`: none; a token of unknown lifetime is used until it is rejected
+/// - `fetch_timeout`: 30 seconds, retries of the source included
+#[must_use]
+pub struct TokenCacheBuilder {
+    source: Box<dyn DynTokenSource>,
+    settings: Settings,
+}
+
+impl TokenCacheBuilder {
+    pub(super) fn new(source: Box<dyn DynTokenSource>) -> Self {
+        let mut settings = Settings { fetch_timeout: Duration::from_secs(30), ..Settings::default() };
+        settings.windows.stretch = settings.chance.fraction() * LONGEST_STRETCH;
+        Self { source, settings }
+    }
+
+    /// Sets how long before its end a token is renewed in the background. Requests go on with the old one meanwhile.
+    ///
+    /// A time as long as the token's life would make every use a token request; for such a token the default counts.
+    pub fn refresh_before(mut self, lead: Duration) -> Self {
+        self.settings.windows.refresh_before = Some(lead);
+        self
+    }
+
+    /// Sets how long a token must at least be valid for a request to go out with it; with less left it waits.
+    ///
+    /// For tokens that do not live that long the default counts.
+    pub fn min_validity(mut self, lead: Duration) -> Self {
+        self.settings.windows.min_validity = Some(lead);
+        self
+    }
+
+    /// Sets the age at which a token is replaced whatever its lifetime, counted from its token request.
+    pub fn max_age(mut self, age: Duration) -> Self {
+        self.settings.windows.max_age = Some(age);
+        self
+    }
+
+    /// Sets how long the source may take in all. Then its future is dropped and all who wait get an error.
+    pub fn fetch_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.fetch_timeout = timeout;
+        self
+    }
+
+    /// Builds the cache. Nothing is fetched and no task is started before its first use.
+    #[must_use]
+    pub fn build(self) -> TokenCache {
+        TokenCache::from_shared(Arc::new(Shared::new(self.source, self.settings)))
+    }
+
+    /// Puts the clocks and the chance of a test in place.
+    #[cfg(test)]
+    pub(crate) fn rigged(mut self, wall: crate::clock::WallClock, stretch: f64) -> Self {
+        self.settings.wall = wall;
+        self.settings.windows.stretch = stretch;
+        self.settings.chance = crate::backoff::Chance::seeded(7);
+        self
+    }
+}
+
+impl fmt::Debug for TokenCacheBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenCacheBuilder")
+            .field("windows", &self.settings.windows)
+            .field("fetch_timeout", &self.settings.fetch_timeout)
+            .finish_non_exhaustive()
+    }
+}

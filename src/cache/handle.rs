@@ -1,0 +1,276 @@
+//! The handle that everybody holds.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::acquire::{Acquire, alarm};
+use super::builder::TokenCacheBuilder;
+use super::chained::CachedSource;
+use super::shared::{Ask, Published, Shared};
+use super::status::{Status, StatusWatch};
+use crate::clock;
+use crate::error::TokenError;
+use crate::extensions::RejectionVerdict;
+use crate::source::TokenSource;
+use crate::token::AccessToken;
+
+/// Makes any source calm: one token for all, fetched once, renewed before it ends.
+///
+/// A handle is cheap to clone, and clones share everything. The [rules](super) say what it does when; the
+/// [builder](Self::builder) has the options.
+///
+/// # Examples
+///
+/// ```
+/// use tower_oauth2::{AccessToken, StaticToken, TokenCache};
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+/// let cache = TokenCache::new(StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?));
+/// let token = cache.get().await?;
+/// assert_eq!(token.header_value(), "Bearer mF_9.B5f-4.1JqM");
+/// # Ok::<_, tower_oauth2::TokenError>(()) })?;
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct TokenCache {
+    shared: Arc<Shared>,
+}
+
+impl TokenCache {
+    /// Creates a cache with the defaults. Nothing is fetched and no task is started before the first use.
+    #[must_use]
+    pub fn new(source: impl TokenSource) -> Self {
+        Self::builder(source).build()
+    }
+
+    /// Starts the options of a cache.
+    #[must_use]
+    pub fn builder(source: impl TokenSource) -> TokenCacheBuilder {
+        TokenCacheBuilder::new(Box::new(source))
+    }
+
+    pub(super) fn from_shared(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Returns a usable token, and waits for one only where there is none.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future only gives up the wait: a token request that has started goes on for everybody else.
+    ///
+    /// # Errors
+    ///
+    /// The error of the last token request where there is no valid token; a configuration error outside a tokio runtime
+    /// and after [`shutdown`](Self::shutdown).
+    pub async fn get(&self) -> Result<AccessToken, TokenError> {
+        if let Some(snapshot) = self.shared.fresh() {
+            return Ok(snapshot.token().clone());
+        }
+        Ok(self.shared.acquire(None).await?.token().clone())
+    }
+
+    /// Returns the token in use if there is a valid one. Fetches nothing.
+    #[must_use]
+    pub fn peek(&self) -> Option<AccessToken> {
+        self.shared.valid().map(|snapshot| snapshot.token().clone())
+    }
+
+    /// Reports that an API took this token. `AuthService` does so by itself; whoever sends tokens in another way calls
+    /// it, since a row of rejected tokens that nobody ever accepted closes a brake.
+    pub fn accept(&self, token: &AccessToken) {
+        if let Some(snapshot) = self.shared.valid().filter(|snapshot| snapshot.token().id() == token.id()) {
+            snapshot.accept();
+        }
+    }
+
+    /// Reports that an API rejected this token: a compare-and-set on its identity.
+    ///
+    /// If it is the token in use it is dropped, and the next use fetches another. If it is not, nothing happens: a late
+    /// rejection never takes a newer token away. Two brakes keep an API that rejects everything from becoming a storm of
+    /// token requests; then the token is kept and the verdict is [`Braked`](RejectionVerdict::Braked).
+    pub fn reject(&self, token: &AccessToken) -> RejectionVerdict {
+        self.shared.reject(token)
+    }
+
+    /// Drops the token in use; the next use fetches another and waits for it.
+    pub fn expire(&self) {
+        self.shared.expire();
+    }
+
+    /// Fetches a token now and returns it; the one in use stays in use meanwhile. Joins a fetch that is going on.
+    ///
+    /// This is also the way out of the wait that follows a refusal, after an operator has mended its cause.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`get`](Self::get).
+    ///
+    /// # Errors
+    ///
+    /// The error of the token request, even if the token in use is still valid.
+    pub async fn refresh(&self) -> Result<AccessToken, TokenError> {
+        use super::flight::Outcome;
+        match self.shared.force() {
+            Ask::Now(answer) => Ok(answer?.token().clone()),
+            Ask::Wait(mut seat, deadline) => {
+                let mut alarm = alarm(deadline)?;
+                let outcome = std::future::poll_fn(|context| {
+                    use std::future::Future as _;
+                    use std::pin::Pin;
+                    use std::task::Poll;
+                    match Pin::new(&mut seat).poll(context) {
+                        Poll::Ready(outcome) => Poll::Ready(outcome),
+                        Poll::Pending => alarm.as_mut().poll(context).map(|()| Outcome::Lost),
+                    }
+                })
+                .await;
+                match outcome {
+                    Outcome::Landed(result) => Ok(result?.token().clone()),
+                    Outcome::Lost => {
+                        self.shared.give_up(&seat);
+                        Err(TokenError::transient(
+                            "the token request was abandoned: its runtime was not driven",
+                        ))
+                    }
+                }
+            }
+        }
+    }
+
+    /// Fetches the first token, so that the first request finds one and a wrong secret shows at start-up.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`get`](Self::get).
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub async fn warm_up(&self) -> Result<(), TokenError> {
+        self.get().await.map(drop)
+    }
+
+    /// Waits a random time of at most `spread`, then warms up: a fleet that starts together does not ask together.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`get`](Self::get).
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub async fn warm_up_within(&self, spread: Duration) -> Result<(), TokenError> {
+        let wait = spread.mul_f64(self.shared.chance().fraction());
+        let until = self.shared.moment().saturating_add(wait);
+        // `alarm` adds its grace; a plain sleep must not panic either where the runtime has no timer.
+        drop(alarm(until)?);
+        tokio::time::sleep_until(until.mono).await;
+        self.warm_up().await
+    }
+
+    /// Renews the token from now on even if nobody asks for it, until the last handle is gone.
+    ///
+    /// The work is done by a task in the current runtime. Without it a token that nobody used for a lifetime is fetched
+    /// when the next request comes, which then waits.
+    ///
+    /// # Errors
+    ///
+    /// A configuration error outside a tokio runtime.
+    pub fn keep_warm(&self) -> Result<(), TokenError> {
+        let runtime = tokio::runtime::Handle::try_current().map_err(|_outside| {
+            TokenError::config(
+                "keep_warm starts a tokio task, and this call is outside a tokio runtime; enter one first",
+            )
+        })?;
+        self.shared.keeper().warm();
+        self.shared.keeper().ensure(&self.shared, &runtime, false);
+        Ok(())
+    }
+
+    /// Ends the cache: starts no further token request, waits for the one that is going on (and whatever it stores), and
+    /// drops the token. Call it when the last request is done.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves the cache closed, with the token that it had.
+    ///
+    /// # Errors
+    ///
+    /// A transient error if a token request was still going on after `within`; it goes on until the runtime ends.
+    pub async fn shutdown(&self, within: Duration) -> Result<(), TokenError> {
+        let deadline = clock::now().checked_add(within);
+        let finished = match (self.shared.close(), deadline) {
+            (None, _) => true,
+            (Some(seat), None) => {
+                seat.await;
+                true
+            }
+            (Some(seat), Some(deadline)) => tokio::time::timeout_at(deadline, seat).await.is_ok(),
+        };
+        self.shared.clear();
+        if finished {
+            return Ok(());
+        }
+        Err(TokenError::transient(
+            "a token request was still going on when the time for the shutdown was over",
+        ))
+    }
+
+    /// Returns how the cache is, for a health check. No secret is in it.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        Status::of(&self.shared)
+    }
+
+    /// Watches the status.
+    #[must_use]
+    pub fn watch(&self) -> StatusWatch {
+        StatusWatch::new(&self.shared)
+    }
+
+    /// Makes a source of the cache, to stand behind another cache or behind `or`. A rejection passes through.
+    #[must_use]
+    pub fn as_source(&self) -> CachedSource {
+        CachedSource::new(self.clone())
+    }
+
+    /// Returns the current snapshot if it can be used without asking anybody.
+    pub(crate) fn fresh(&self) -> Option<Published> {
+        self.shared.fresh()
+    }
+
+    /// Returns a future of a snapshot that is good for `min_validity` more.
+    pub(crate) fn acquire(&self, min_validity: Option<Duration>) -> Acquire {
+        self.shared.acquire(min_validity)
+    }
+
+    /// Returns an answer where there is one at once: a usable token, or an error. Starts what has to be started.
+    pub(crate) fn try_acquire(
+        &self,
+        min_validity: Option<Duration>,
+    ) -> Option<Result<Published, TokenError>> {
+        match self.shared.ask(min_validity) {
+            Ask::Now(answer) => Some(answer),
+            Ask::Wait(..) => None,
+        }
+    }
+
+    /// Returns whether both handles share one cache.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+}
+
+impl<S: TokenSource> From<S> for TokenCache {
+    fn from(source: S) -> Self {
+        Self::new(source)
+    }
+}
+
+impl fmt::Debug for TokenCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenCache").field("status", &self.status()).finish_non_exhaustive()
+    }
+}

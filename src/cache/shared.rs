@@ -1,0 +1,522 @@
+//! What all handles of one cache share: the board, the source, and the acts that change either.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tracing::instrument::WithSubscriber as _;
+use tracing::{Instrument as _, Span};
+
+use super::acquire::Acquire;
+use super::flight::{Board, Boarding, Choice, Passenger, Pilot, Rejected, View};
+use super::keeper::Keeper;
+use super::schedule::Windows;
+use super::snapshot::Snapshot;
+use super::state::{Brake, Ledger, Verdict};
+use crate::backoff::Chance;
+use crate::clock::{Moment, WallClock};
+use crate::error::TokenError;
+use crate::extensions::RejectionVerdict;
+use crate::source::{DynTokenSource, FetchReason, TokenRequest};
+use crate::telemetry;
+use crate::token::AccessToken;
+
+pub(crate) type Published = Arc<Snapshot>;
+pub(crate) type Seat = Passenger<Published, TokenError>;
+type Answer = Result<Published, TokenError>;
+type Captain = Pilot<Published, TokenError, Memory>;
+
+/// What a cache is made of besides its source.
+#[derive(Debug, Default)]
+pub(crate) struct Settings {
+    pub(crate) windows: Windows,
+    pub(crate) fetch_timeout: Duration,
+    pub(crate) wall: WallClock,
+    pub(crate) chance: Chance,
+}
+
+/// What all handles share.
+pub(crate) struct Shared {
+    source: Box<dyn DynTokenSource>,
+    settings: Settings,
+    board: Arc<Board<Published, TokenError, Memory>>,
+    /// The current snapshot again, for readers that take no lock. Whoever reads a stale one finds it retired.
+    current: ArcSwapOption<Snapshot>,
+    keeper: Keeper,
+    changes: watch::Sender<()>,
+}
+
+/// What is remembered under the board's lock.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    pub(crate) ledger: Ledger,
+    /// The instant at which the keeper has to send requests to the board.
+    armed: Option<Moment>,
+    previous: Option<AccessToken>,
+    rejected: Option<AccessToken>,
+    /// The flight in the air: when it must be down, and its span.
+    deadline: Option<Moment>,
+    span: Option<Span>,
+    pub(crate) fetched: u64,
+    closed: bool,
+}
+
+/// What a caller gets from [`Shared::ask`].
+pub(crate) enum Ask {
+    /// An answer at once.
+    Now(Answer),
+    /// A seat in a flight, and when the flight must be down.
+    Wait(Seat, Moment),
+}
+
+/// What is known at a glance, for the status.
+pub(crate) struct Glance {
+    pub(crate) token: Option<(AccessToken, bool)>,
+    pub(crate) in_flight: bool,
+    pub(crate) failure: Option<(TokenError, u32)>,
+    pub(crate) braked: bool,
+    pub(crate) fetched: u64,
+    pub(crate) closed: bool,
+}
+
+impl Shared {
+    pub(crate) fn new(source: Box<dyn DynTokenSource>, settings: Settings) -> Self {
+        Self {
+            source,
+            settings,
+            board: Arc::new(Board::new(Memory::default())),
+            current: ArcSwapOption::empty(),
+            keeper: Keeper::default(),
+            changes: watch::Sender::new(()),
+        }
+    }
+
+    /// Returns the current snapshot if it can be used without asking.
+    pub(crate) fn fresh(&self) -> Option<Published> {
+        // A guard would do for the look, but whoever asks wants to keep what it finds.
+        self.current.load_full().filter(|snapshot| snapshot.is_fresh())
+    }
+
+    /// Decides what a caller gets who needs a token that is good for `min_validity` more, and starts a flight where one
+    /// is due.
+    pub(crate) fn ask(self: &Arc<Self>, min_validity: Option<Duration>) -> Ask {
+        let now = self.moment();
+        let runtime = Handle::try_current().ok();
+        let mut takeoff = None;
+        let mut late = false;
+        let mut armed = None;
+        let boarding = self.board.board(|view| {
+            late = view.memory.keeper_is_late(now);
+            armed = view.memory.armed;
+            self.choose(view, min_validity, now, runtime.is_some(), &mut takeoff)
+        });
+        if let Some(runtime) = &runtime {
+            self.keeper.ensure(self, runtime, late);
+        }
+        if armed != self.board.look(|view| view.memory.armed) {
+            self.keeper.nudge();
+        }
+        self.depart(boarding, takeoff, runtime.as_ref(), now)
+    }
+
+    fn choose(
+        &self,
+        view: View<'_, Published, Memory>,
+        min_validity: Option<Duration>,
+        now: Moment,
+        in_runtime: bool,
+        takeoff: &mut Option<TokenRequest>,
+    ) -> Choice<Answer> {
+        let View { current, in_flight, memory } = view;
+        let plan = current.map(|snapshot| snapshot.plan());
+        let verdict = memory.ledger.decide(plan, in_flight, min_validity, now);
+        match (verdict, current) {
+            (Verdict::UseAndFetch(reason), Some(current)) if in_runtime && !memory.closed => {
+                memory.arm(current, true, now);
+                *takeoff = Some(memory.take_off(reason, self.deadline(now)));
+                Choice::Launch(Ok(Arc::clone(current)))
+            }
+            (Verdict::Use, Some(current)) => {
+                memory.arm(current, in_flight, now);
+                Choice::Answer(Ok(Arc::clone(current)))
+            }
+            (Verdict::UseAndFetch(_), Some(current)) => Choice::Answer(Ok(Arc::clone(current))),
+            (Verdict::Fail(error), _) => Choice::Answer(Err(error)),
+            (_, _) if memory.closed => Choice::Answer(Err(closed())),
+            (_, _) if !in_runtime => Choice::Answer(Err(no_runtime())),
+            (Verdict::Join, _) => {
+                memory.link_span();
+                Choice::Board
+            }
+            (Verdict::Fetch(reason), _) => {
+                *takeoff = Some(memory.take_off(reason, self.deadline(now)));
+                Choice::Board
+            }
+            // Both need a current token to be decided; without one there is nothing to use.
+            (Verdict::Use | Verdict::UseAndFetch(_), None) => {
+                *takeoff = Some(memory.take_off(FetchReason::Initial, self.deadline(now)));
+                Choice::Board
+            }
+        }
+    }
+
+    /// Starts a flight that nobody's need asked for, or joins the one in the air.
+    pub(crate) fn force(self: &Arc<Self>) -> Ask {
+        let Ok(runtime) = Handle::try_current() else {
+            return Ask::Now(Err(no_runtime()));
+        };
+        let now = self.moment();
+        let mut takeoff = None;
+        let boarding = self.board.board(|View { in_flight, memory, .. }| {
+            if memory.closed {
+                return Choice::Answer(Err(closed()));
+            }
+            if in_flight {
+                memory.link_span();
+            } else {
+                memory.ledger.forgive(now.mono);
+                takeoff = Some(memory.take_off(FetchReason::Forced, self.deadline(now)));
+            }
+            Choice::Board
+        });
+        self.keeper.ensure(self, &runtime, false);
+        self.depart(boarding, takeoff, Some(&runtime), now)
+    }
+
+    fn depart(
+        self: &Arc<Self>,
+        boarding: Boarding<Published, TokenError, Memory, Answer>,
+        takeoff: Option<TokenRequest>,
+        runtime: Option<&Handle>,
+        now: Moment,
+    ) -> Ask {
+        if let (Some(pilot), Some(request), Some(runtime)) = (boarding.pilot, takeoff, runtime) {
+            self.launch(pilot, request, runtime);
+        }
+        match (boarding.answer, boarding.passenger) {
+            (Some(answer), _) => Ask::Now(answer),
+            (None, Some(seat)) => {
+                let deadline = self.board.look(|view| view.memory.deadline);
+                Ask::Wait(seat, deadline.unwrap_or_else(|| self.deadline(now)))
+            }
+            (None, None) => {
+                Ask::Now(Err(TokenError::transient("the token request was abandoned; ask again")))
+            }
+        }
+    }
+
+    fn launch(self: &Arc<Self>, pilot: Captain, request: TokenRequest, runtime: &Handle) {
+        let span = self.board.look(|view| view.memory.span.clone()).unwrap_or_else(Span::none);
+        tracing::debug!(parent: &span, reason = ?request.reason(), "fetching a token");
+        let flight = fly(Arc::clone(self), pilot, request);
+        // A task of its own, so that a caller that goes away takes nothing with it. It inherits the subscriber, which a
+        // spawned task does not by itself.
+        runtime.spawn(flight.instrument(span).with_current_subscriber());
+        self.changed();
+    }
+
+    /// Ends a flight: publishes its token or notes its error.
+    fn land(&self, pilot: Captain, result: Result<AccessToken, TokenError>) {
+        let now = self.moment();
+        let result = result.map(|token| {
+            let obtained = token.obtained().unwrap_or(now);
+            let plan = self.settings.windows.plan(obtained, now, token.expiry());
+            Arc::new(Snapshot::new(token, plan, self.settings.wall.clone()))
+        });
+        let mut first_or_last = false;
+        pilot.land(result.clone(), |result, View { current, in_flight, memory }| {
+            memory.deadline = None;
+            memory.span = None;
+            match result {
+                Ok(snapshot) => {
+                    first_or_last = memory.ledger.succeeded();
+                    memory.fetched += 1;
+                    memory.previous = Some(snapshot.token().clone());
+                    memory.rejected = None;
+                    memory.arm(snapshot, in_flight, now);
+                    self.current.store(Some(Arc::clone(snapshot)));
+                }
+                Err(error) => {
+                    first_or_last = memory.ledger.failed(error.clone(), now.mono, &self.settings.chance);
+                    if let Some(current) = current {
+                        memory.arm(current, in_flight, now);
+                    }
+                }
+            }
+        });
+        match (&result, first_or_last) {
+            (Ok(_), true) => tracing::info!("got a token again after failed token requests"),
+            (Ok(snapshot), false) => tracing::debug!(token = ?snapshot.token(), "got a token"),
+            // Once per row of failures: an operator should act on the first, and not read the same line all night.
+            (Err(error), true) => tracing::warn!(%error, class = ?error.class(), "the token request failed"),
+            (Err(error), false) => {
+                tracing::debug!(%error, class = ?error.class(), "the token request failed again")
+            }
+        }
+        self.keeper.nudge();
+        self.changed();
+    }
+
+    /// Drops this token if it is the current one and the brakes allow it.
+    pub(crate) fn reject(&self, token: &AccessToken) -> RejectionVerdict {
+        let now = self.moment();
+        let mut brake = Brake::Open;
+        let rejected = self.board.reject(token.id(), |snapshot, memory| {
+            brake = memory.ledger.brake(snapshot.was_accepted(), now.mono);
+            if brake != Brake::Open {
+                return false;
+            }
+            memory.ledger.lost(FetchReason::Rejected);
+            memory.rejected = Some(token.clone());
+            memory.armed = None;
+            true
+        });
+        match rejected {
+            Rejected::Superseded => {
+                tracing::debug!("a rejected token was superseded already");
+                RejectionVerdict::Superseded
+            }
+            Rejected::Kept => {
+                if brake == Brake::JustClosed {
+                    tracing::warn!(
+                        "too many tokens were rejected: they are kept for now and the refusals handed out; check that \
+                         the API trusts the issuer of the tokens, and that all of its nodes do"
+                    );
+                }
+                self.changed();
+                RejectionVerdict::Braked
+            }
+            Rejected::Dropped => {
+                tracing::debug!("a rejected token was dropped");
+                self.forget_current();
+                RejectionVerdict::Invalidated
+            }
+        }
+    }
+
+    /// Drops the current token whatever it is; the next use fetches.
+    pub(crate) fn expire(&self) {
+        self.board.clear(|View { memory, .. }| {
+            memory.ledger.lost(FetchReason::Forced);
+            memory.armed = None;
+            true
+        });
+        self.forget_current();
+    }
+
+    /// Lets no further flight start. Returns a seat in the one that is in the air.
+    pub(crate) fn close(&self) -> Option<Seat> {
+        self.keeper.stop();
+        let boarding = self.board.board(|View { in_flight, memory, .. }| {
+            memory.closed = true;
+            if in_flight { Choice::Board } else { Choice::Answer(()) }
+        });
+        boarding.passenger
+    }
+
+    /// Takes the token away from a closed cache.
+    pub(crate) fn clear(&self) {
+        self.board.clear(|View { memory, .. }| {
+            memory.previous = None;
+            memory.rejected = None;
+            memory.armed = None;
+            true
+        });
+        self.forget_current();
+    }
+
+    /// Frees the passengers of a flight that did not come down in time.
+    pub(crate) fn give_up(&self, seat: &Seat) {
+        tracing::debug!("a token request was not driven to its end; giving it up");
+        self.board.give_up(seat);
+    }
+
+    /// Returns the current token if it has not ended, whatever windows it is in.
+    pub(crate) fn valid(&self) -> Option<Published> {
+        let now = self.moment();
+        self.board
+            .look(|view| view.current.cloned())
+            .filter(|snapshot| snapshot.plan().ends.is_none_or(|ends| !now.reached(ends)))
+    }
+
+    /// What the keeper does when it wakes. Returns when it has to wake again.
+    pub(crate) fn tick(self: &Arc<Self>, warm: bool) -> Option<Moment> {
+        let now = self.moment();
+        let due = self.board.look(|View { current, in_flight, memory }| {
+            let due = memory.armed.is_some_and(|armed| now.reached(armed));
+            if due {
+                memory.armed = None;
+                if let Some(current) = current {
+                    current.disarm();
+                }
+            }
+            let cooling = memory.ledger.failure().is_some_and(|(_, _, until)| now.mono < until);
+            !in_flight && !cooling && (due || current.is_none())
+        });
+        if warm && due {
+            // Nobody waits: the answer, or the seat, is of no use here.
+            drop(self.ask(None));
+        }
+        self.board.look(|View { in_flight, memory, .. }| {
+            let retry = memory.ledger.failure().map(|(_, _, until)| Moment {
+                mono: until,
+                wall: now.saturating_add(until.saturating_duration_since(now.mono)).wall,
+            });
+            memory.armed.or(retry.filter(|_| warm && !in_flight && !memory.closed))
+        })
+    }
+
+    /// Sends every request to the board: the keeper is gone.
+    pub(crate) fn disarm(&self) {
+        self.board.look(|View { current, memory, .. }| {
+            memory.armed = None;
+            if let Some(current) = current {
+                current.disarm();
+            }
+        });
+    }
+
+    pub(crate) fn keeper(&self) -> &Keeper {
+        &self.keeper
+    }
+
+    pub(crate) fn glance(&self) -> Glance {
+        let now = self.moment();
+        self.board.look(|View { current, in_flight, memory }| Glance {
+            token: current.map(|snapshot| {
+                let usable = snapshot.plan().ends.is_none_or(|ends| !now.reached(ends));
+                (snapshot.token().clone(), usable)
+            }),
+            in_flight,
+            failure: memory.ledger.failure().map(|(error, streak, _)| (error.clone(), streak)),
+            braked: memory.ledger.is_braked(now.mono),
+            fetched: memory.fetched,
+            closed: memory.closed,
+        })
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    pub(crate) fn acquire(self: &Arc<Self>, min_validity: Option<Duration>) -> Acquire {
+        Acquire::new(Arc::clone(self), min_validity)
+    }
+
+    pub(crate) fn chance(&self) -> &Chance {
+        &self.settings.chance
+    }
+
+    pub(crate) fn moment(&self) -> Moment {
+        self.settings.wall.moment()
+    }
+
+    fn deadline(&self, now: Moment) -> Moment {
+        now.saturating_add(self.settings.fetch_timeout)
+    }
+
+    fn forget_current(&self) {
+        // Another flight may have landed since: only a retired snapshot is forgotten.
+        let current = self.current.load_full();
+        if current.as_ref().is_some_and(|snapshot| snapshot.is_retired()) {
+            self.current.compare_and_swap(&current, None);
+        }
+        self.changed();
+    }
+
+    fn changed(&self) {
+        self.changes.send_replace(());
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.keeper.stop();
+    }
+}
+
+impl Memory {
+    /// Makes the token fresh until somebody has to think about it again.
+    fn arm(&mut self, snapshot: &Published, in_flight: bool, now: Moment) {
+        let next = self.ledger.next_thought(snapshot.plan(), in_flight, now);
+        self.armed = next;
+        snapshot.arm(next);
+    }
+
+    /// Notes a flight that starts now, and says what to ask the source for.
+    fn take_off(&mut self, reason: FetchReason, deadline: Moment) -> TokenRequest {
+        let span = tracing::info_span!(parent: None, telemetry::FETCH_SPAN, ?reason);
+        span.follows_from(Span::current());
+        self.span = Some(span);
+        self.deadline = Some(deadline);
+        TokenRequest::new(reason).previous_token(self.previous.clone()).rejected_token(self.rejected.clone())
+    }
+
+    /// Links the flight in the air to the caller who joins it.
+    fn link_span(&self) {
+        if let Some(span) = &self.span {
+            span.follows_from(Span::current());
+        }
+    }
+
+    /// The keeper should have been here long ago: it sits on a runtime that nobody drives.
+    fn keeper_is_late(&self, now: Moment) -> bool {
+        const PATIENCE: Duration = Duration::from_millis(100);
+        self.armed.is_some_and(|armed| now.mono.saturating_duration_since(armed.mono) > PATIENCE)
+    }
+}
+
+/// The task of a flight: asks the source until there is a token that no rejection overtook.
+async fn fly(shared: Arc<Shared>, pilot: Captain, mut request: TokenRequest) {
+    let timeout = shared.settings.fetch_timeout;
+    let fetch = async {
+        loop {
+            let started = shared.moment();
+            let token = shared.source.fetch(request.clone()).await?;
+            if pilot.must_go_again() {
+                tracing::debug!("a token was rejected while this one was fetched; fetching again");
+                request = TokenRequest::new(FetchReason::Rejected)
+                    .previous_token(request.previous().cloned())
+                    .rejected_token(shared.board.look(|view| view.memory.rejected.clone()));
+                continue;
+            }
+            return Ok(token.sealed(started, shared.moment()));
+        }
+    };
+    let result = match tokio::time::timeout(timeout, caught(fetch)).await {
+        Ok(result) => result,
+        Err(_elapsed) => Err(TokenError::transient(format!(
+            "the token source did not answer within {timeout:?}; check that the authorization server can be reached"
+        ))),
+    };
+    shared.land(pilot, result);
+}
+
+/// Turns a panic of the source into an error. Its message is left out: nobody knows what stands in it.
+async fn caught<T>(future: impl Future<Output = Result<T, TokenError>>) -> Result<T, TokenError> {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|context| {
+        catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))).unwrap_or_else(|_panic| {
+            std::task::Poll::Ready(Err(TokenError::transient(
+                "the token source panicked; see its message on stderr",
+            )))
+        })
+    })
+    .await
+}
+
+fn no_runtime() -> TokenError {
+    TokenError::config(
+        "a token is fetched by a tokio task, and this call is outside a tokio runtime; enter one first",
+    )
+}
+
+fn closed() -> TokenError {
+    TokenError::config("the token cache was shut down; it fetches no more tokens")
+}
+
+/// A weak handle for what must not keep the cache alive.
+pub(crate) type WeakShared = Weak<Shared>;

@@ -1,0 +1,132 @@
+//! How a cache is, for health checks and dashboards.
+
+use std::sync::{Arc, Weak};
+use std::time::SystemTime;
+
+use tokio::sync::watch;
+
+use super::shared::{Shared, WeakShared};
+use crate::error::TokenError;
+
+/// How a cache was at one instant. No secret is in it.
+#[derive(Clone, Debug)]
+pub struct Status {
+    health: Health,
+    expires: Option<SystemTime>,
+    fetching: bool,
+    braked: bool,
+    fetched: u64,
+    failures: u32,
+    last_error: Option<TokenError>,
+}
+
+/// The short answer of a health check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Health {
+    /// There is no valid token, and nothing has gone wrong: none was asked for, or the last one ended unused.
+    Idle,
+    /// There is a valid token.
+    Ready,
+    /// There is a valid token, but the last attempt to renew it failed.
+    Degraded,
+    /// There is no valid token, and the last attempt to get one failed: requests fail.
+    Failing,
+    /// The cache was shut down.
+    Closed,
+}
+
+impl Status {
+    pub(super) fn of(shared: &Shared) -> Self {
+        let glance = shared.glance();
+        let usable = glance.token.as_ref().is_some_and(|(_, usable)| *usable);
+        let health = match (glance.closed, usable, &glance.failure) {
+            (true, _, _) => Health::Closed,
+            (false, true, None) => Health::Ready,
+            (false, true, Some(_)) => Health::Degraded,
+            (false, false, Some(_)) => Health::Failing,
+            (false, false, None) => Health::Idle,
+        };
+        Self {
+            health,
+            expires: glance.token.and_then(|(token, _)| token.expires()),
+            fetching: glance.in_flight,
+            braked: glance.braked,
+            fetched: glance.fetched,
+            failures: glance.failure.as_ref().map_or(0, |(_, streak)| *streak),
+            last_error: glance.failure.map(|(error, _)| error),
+        }
+    }
+
+    /// Returns the short answer.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.health
+    }
+
+    /// Returns whether a request would find a valid token now.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        matches!(self.health, Health::Ready | Health::Degraded)
+    }
+
+    /// Returns when the token in use ends, if that is known.
+    #[must_use]
+    pub fn expires(&self) -> Option<SystemTime> {
+        self.expires
+    }
+
+    /// Returns whether a token request is going on.
+    #[must_use]
+    pub fn is_fetching(&self) -> bool {
+        self.fetching
+    }
+
+    /// Returns whether a brake is closed: tokens were rejected too often, and further rejections are handed out.
+    #[must_use]
+    pub fn is_braked(&self) -> bool {
+        self.braked
+    }
+
+    /// Returns how many tokens were fetched so far.
+    #[must_use]
+    pub fn fetched(&self) -> u64 {
+        self.fetched
+    }
+
+    /// Returns how many token requests failed in a row.
+    #[must_use]
+    pub fn failures_in_a_row(&self) -> u32 {
+        self.failures
+    }
+
+    /// Returns the error of the last token request, if it failed.
+    #[must_use]
+    pub fn last_error(&self) -> Option<&TokenError> {
+        self.last_error.as_ref()
+    }
+}
+
+/// Follows the status of a cache without keeping the cache alive.
+#[derive(Debug)]
+pub struct StatusWatch {
+    shared: WeakShared,
+    changes: watch::Receiver<()>,
+}
+
+impl StatusWatch {
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        Self { shared: Arc::downgrade(shared), changes: shared.subscribe() }
+    }
+
+    /// Waits until something has happened since the last call, and returns the status then; `None` once the cache is
+    /// gone. A token that ends by the clock alone is no event.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing: the next call returns at once.
+    pub async fn changed(&mut self) -> Option<Status> {
+        self.changes.changed().await.ok()?;
+        Weak::upgrade(&self.shared).map(|shared| Status::of(&shared))
+    }
+}
