@@ -4,6 +4,7 @@
 //! with its state inside would deal the same waits to every clone, which looks like jitter and is none. So a
 //! [`Chance`] has no state of its own; what is drawn comes from the thread's generator.
 
+#[cfg(test)]
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,22 +20,40 @@ const LONGEST_EXTRA: Duration = Duration::from_secs(1);
 /// and still no two draws are the same by construction.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Chance {
-    seeded: Option<Arc<Mutex<fastrand::Rng>>>,
+    source: Source,
+}
+
+#[derive(Clone, Debug, Default)]
+enum Source {
+    #[default]
+    Thread,
+    #[cfg(test)]
+    Seeded(Arc<Mutex<fastrand::Rng>>),
+    Drawn(f64),
 }
 
 impl Chance {
     /// Creates a handle whose draws follow from `seed`.
     #[cfg(test)]
     pub(crate) fn seeded(seed: u64) -> Self {
-        Self { seeded: Some(Arc::new(Mutex::new(fastrand::Rng::with_seed(seed)))) }
+        Self { source: Source::Seeded(Arc::new(Mutex::new(fastrand::Rng::with_seed(seed)))) }
+    }
+
+    /// Creates a handle that gives `fraction` at each draw, for pure functions that are handed what was drawn. What is
+    /// outside 0 to 1 counts as the nearer end.
+    pub(crate) fn drawn(fraction: f64) -> Self {
+        let fraction = if fraction.is_nan() { 0.0 } else { fraction.clamp(0.0, 1.0 - f64::EPSILON) };
+        Self { source: Source::Drawn(fraction) }
     }
 
     /// Draws a number from 0 to 1, the upper end excluded.
     #[allow(clippy::disallowed_methods, reason = "this is the door")]
     pub(crate) fn fraction(&self) -> f64 {
-        match &self.seeded {
-            None => fastrand::f64(),
-            Some(rng) => rng.lock().unwrap_or_else(PoisonError::into_inner).f64(),
+        match &self.source {
+            Source::Thread => fastrand::f64(),
+            Source::Drawn(fraction) => *fraction,
+            #[cfg(test)]
+            Source::Seeded(rng) => rng.lock().unwrap_or_else(PoisonError::into_inner).f64(),
         }
     }
 
@@ -145,6 +164,13 @@ mod tests {
         let seeded = Chance::seeded(7);
         assert_ne!(waits(&seeded), waits(&seeded.clone()));
         assert_eq!(waits(&Chance::seeded(7)), waits(&Chance::seeded(7)));
+    }
+
+    #[test]
+    fn what_was_drawn_beforehand_stays_within_the_bounds() {
+        let waits = [f64::NAN, f64::NEG_INFINITY, -1.0, 0.0, 0.5, 1.0, f64::INFINITY]
+            .map(|draw| Chance::drawn(draw).equal_jitter(FIRST, LONGEST, 0).as_millis());
+        assert_eq!(waits, [250, 250, 250, 250, 375, 500, 500]);
     }
 
     #[test]

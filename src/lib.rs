@@ -51,5 +51,6 @@ pub use self::cache::TokenCache;
 pub use self::error::{ErrorClass, TokenError};
 pub use self::oauth2::{ClientAuth, ClientCredentials, ClientCredentialsConfig, ClientSecret};
 pub use self::origin::Origin;
+pub use self::retry::RetryPolicy;
 pub use self::source::{FetchReason, Or, SourceFn, StaticToken, TokenRequest, TokenSource, source_fn};
 pub use self::token::AccessToken;

@@ -1,1 +1,118 @@
 //! Sends a request again when that is right.
+//!
+//! What happens to a request:
+//!
+//! 1. It is sent. Its body is kept for replays: shared if it is in memory, recorded if its length is known and at most
+//!    1 MiB (see [`ReplayBody`]). Any other body is sent once, and whatever the answer is, it is handed out.
+//! 2. An answer with the marker [`TokenRejected`](crate::extensions::TokenRejected) is replayed at once if another
+//!    token is there to be sent, whatever the method: the server says that it did nothing (RFC 9110 §15.5.2). Once per
+//!    request, and not counted among the retries. The layer below puts the new token on.
+//! 3. An answer of the table below is retried, three times by default.
+//! 4. The wait is what the server asks for (`Retry-After`, RFC 9110 §10.2.3), lengthened by chance by up to a tenth,
+//!    at most a second, and at least 100 ms in all. Without a hint it is 500 ms, doubled by each retry up to 30 s, of
+//!    which half is by chance.
+//! 5. A wait is not begun if the server asks for more than 60 s, if it would not end before the request's
+//!    [`Deadline`](crate::extensions::Deadline), or, where there is none, if all waits would be more than 120 s. The
+//!    answer is handed out at once, and the report says what was asked for.
+//! 6. For the wait the attempt before is dropped, and with it the permit that an inner limit lent it. Afterwards the
+//!    inner service is made ready anew. So a wait blocks nobody else, and a replay carries the token of its own time.
+//! 7. Giving up is no error: the newest real answer is handed out, whole, with a [`RetryReport`] in its extensions. A
+//!    replay that could not be sent (no token for it, inner service not ready) does not replace an answer already had;
+//!    a newer error of the transport does.
+//! 8. The answer before is kept unread until a newer outcome is there. If the inner service is not ready for the replay
+//!    within 200 ms, the body of that answer is let go, since a connection pool may be waiting for it. Should it have
+//!    to be handed out after all, its head is whole and its body ends in an [`Abandoned`] error. Readiness is waited
+//!    for until the deadline, or as long as the waits may be in all.
+//!
+//! | answer | retried |
+//! |---|---|
+//! | a refused token, by the marker | any method, at once |
+//! | 429 | any method, since the server says that it refused the work; with strict methods, as the next line |
+//! | 408, 425, 502, 503, 504 | idempotent methods (RFC 9110 §9.2.2), or with an `Idempotency-Key` |
+//! | 500 | as the line before, if switched on |
+//! | any other status | never |
+//! | an error of the inner service | never; it may have been sent, and nothing here can tell |
+//!
+//! # Examples
+//!
+//! ```
+//! use bytes::Bytes;
+//! use http::{Request, Response, StatusCode};
+//! use http_body_util::Full;
+//! use tower::{BoxError, ServiceBuilder, ServiceExt as _, service_fn};
+//! use tower_oauth2::RetryPolicy;
+//! use tower_oauth2::extensions::Attempt;
+//! use tower_oauth2::retry::ReplayBody;
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?.block_on(async {
+//! // A server that is busy at first.
+//! let server = service_fn(|request: Request<ReplayBody<Full<Bytes>>>| async move {
+//!     let status = match request.extensions().get::<Attempt>() {
+//!         None => StatusCode::TOO_MANY_REQUESTS,
+//!         Some(_) => StatusCode::CREATED,
+//!     };
+//!     Ok::<_, BoxError>(Response::builder().status(status).body(Full::<Bytes>::default())?)
+//! });
+//! let client = ServiceBuilder::new().layer(RetryPolicy::default()).service(server);
+//!
+//! let request = Request::post("https://api.example.com/orders").body(Full::from("one more"))?;
+//! assert_eq!(client.oneshot(request).await?.status(), StatusCode::CREATED);
+//! # Ok::<_, BoxError>(()) })?;
+//! # Ok::<_, BoxError>(())
+//! ```
+//!
+//! More patience in general, and none for one request:
+//!
+//! ```
+//! use std::time::Duration;
+//! use tower_oauth2::RetryPolicy;
+//! use tower_oauth2::extensions::Deadline;
+//! use tower_oauth2::retry::{ReportSlot, RetryOptions};
+//!
+//! let policy = RetryPolicy::builder()
+//!     .max_retries(8)
+//!     .longest_hint(Duration::from_secs(300))
+//!     .total_wait(Duration::from_secs(900))
+//!     .with_internal_errors()
+//!     .build()?;
+//!
+//! let slot = ReportSlot::new();
+//! let mut request = http::Request::get("https://api.example.com/now").body(())?;
+//! request.extensions_mut().insert(RetryOptions::new().max_retries(1).report_to(&slot));
+//! request.extensions_mut().insert(Deadline::within(Duration::from_secs(2)).expect("two seconds can be said"));
+//! # Ok::<_, tower::BoxError>(())
+//! ```
+//!
+//! # What to know
+//!
+//! - A body whose answer comes before all of it was sent is not replayed while the transport still holds it. The upload
+//!   goes on, and the answer is handed out.
+//! - The request's extensions go with every replay, as clones. What must be seen by one attempt only does not belong
+//!   there. [`Attempt`](crate::extensions::Attempt) tells the attempts apart.
+//! - Under another `RetryService` a resend of the outer one is sent once here, so that retries add up and do not
+//!   multiply.
+//! - A deadline ends waits. It does not end an attempt that is in flight, since what that did would be unknown: a
+//!   time-out belongs around the whole, and one around each attempt below.
+//! - Clients with a body type of their own take [`ReplayBody`] by `map_request(|request| request.map(Body::new))`.
+//! - Waits need tokio's timer.
+
+mod decide;
+mod future;
+mod options;
+mod policy;
+mod replay_body;
+mod report;
+mod retry_body;
+mod service;
+
+pub use self::decide::{Decision, View};
+pub use self::future::ResponseFuture;
+pub use self::options::RetryOptions;
+pub use self::policy::{RetryPolicy, RetryPolicyBuilder};
+pub use self::replay_body::{NotReplayable, ReplayBody};
+pub use self::report::{ReplayReason, Replayed, ReportSlot, RetryReport, StopReason};
+pub use self::retry_body::{Abandoned, RetryBody};
+pub use self::service::RetryService;
+
+#[cfg(test)]
+mod tests;

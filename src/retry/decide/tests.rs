@@ -1,0 +1,333 @@
+use http::HeaderMap;
+use http::header::RETRY_AFTER;
+use proptest::prelude::*;
+
+use super::*;
+use crate::vectors;
+
+const DRAW: f64 = 0.5;
+
+fn answer(status: u16, headers: &[(&'static str, &str)]) -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::from_u16(status).unwrap();
+    for (name, value) in headers {
+        response.headers_mut().append(*name, value.parse().unwrap());
+    }
+    response
+}
+
+fn refused(verdict: RejectionVerdict) -> Response<()> {
+    let mut response = answer(401, &[]);
+    response.extensions_mut().insert(TokenRejected::new(verdict, Some("the_code".into()), None));
+    response
+}
+
+fn decide(view: &View<'_>) -> Decision {
+    RetryPolicy::default().decide(view, DRAW)
+}
+
+fn replay(delay_ms: u64, reason: ReplayReason, requested_ms: Option<u64>) -> Decision {
+    let requested_delay = requested_ms.map(Duration::from_millis);
+    Decision::Replay { delay: Duration::from_millis(delay_ms), reason, requested_delay }
+}
+
+fn stop<T>(reason: StopReason) -> Result<T, StopReason> {
+    Err(reason)
+}
+
+#[test]
+fn what_is_retried_when() {
+    use ReplayReason::{Throttled, Unavailable};
+    let strict = RetryOptions::new().with_strict_methods();
+    let internal = RetryPolicy::builder().with_internal_errors().build().unwrap();
+    let not_idempotent = Decision::Stop(StopReason::NotIdempotent);
+    for status in (200..600).filter_map(|code| StatusCode::from_u16(code).ok()) {
+        let response = answer(status.as_u16(), &[]);
+        for method in ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE", "POST", "PATCH", "LINK", "get"] {
+            let repeatable = !matches!(method, "POST" | "PATCH" | "LINK" | "get");
+            let method = Method::from_bytes(method.as_bytes()).unwrap();
+            let view = View::new(&response, &method);
+            let keyed = view.clone().idempotency_key();
+            let unless_repeatable = |yes: Decision| if repeatable { yes } else { not_idempotent.clone() };
+            let (plain, with_key, strictly) = match status.as_u16() {
+                429 => {
+                    let yes = replay(375, Throttled, None);
+                    (yes.clone(), yes.clone(), unless_repeatable(yes))
+                }
+                408 | 425 | 502 | 503 | 504 => {
+                    let yes = replay(375, Unavailable, None);
+                    (unless_repeatable(yes.clone()), yes.clone(), unless_repeatable(yes))
+                }
+                _ => {
+                    let no = Decision::Stop(StopReason::Final);
+                    (no.clone(), no.clone(), no)
+                }
+            };
+            assert_eq!(decide(&view), plain, "{method} {status}");
+            assert_eq!(decide(&keyed), with_key, "{method} {status} with a key");
+            assert_eq!(decide(&view.clone().options(Some(&strict))), strictly, "{method} {status} strictly");
+            if status == StatusCode::INTERNAL_SERVER_ERROR {
+                let yes = unless_repeatable(replay(375, Unavailable, None));
+                assert_eq!(internal.decide(&view, DRAW), yes);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_refused_token_is_replayed_at_once_and_once_whatever_the_method() {
+    for verdict in [RejectionVerdict::Invalidated, RejectionVerdict::Superseded] {
+        let response = refused(verdict);
+        let view = View::new(&response, &Method::POST).retries(3).options(None);
+        assert_eq!(decide(&view), replay(0, ReplayReason::TokenRejected, None));
+        assert_eq!(decide(&view.auth_replays(1)), Decision::Stop(StopReason::AuthReplaysExhausted));
+    }
+}
+
+#[test]
+fn without_the_marker_a_401_is_an_answer_like_any_other() {
+    let response = answer(401, &[("www-authenticate", "Bearer error=\"invalid_token\"")]);
+    assert_eq!(decide(&View::new(&response, &Method::GET)), Decision::Stop(StopReason::Final));
+}
+
+#[test]
+fn a_marker_that_does_not_blame_the_token_stops() {
+    let response = refused(RejectionVerdict::NotRefreshable);
+    let error = Some("the_code".to_owned());
+    let expected = Decision::Stop(StopReason::ChallengeNotRefreshable { error });
+    assert_eq!(decide(&View::new(&response, &Method::GET)), expected);
+    let response = refused(RejectionVerdict::Braked);
+    assert_eq!(decide(&View::new(&response, &Method::GET)), Decision::Stop(StopReason::Braked));
+}
+
+#[test]
+fn further_replays_with_a_new_token_wait() {
+    let policy =
+        RetryPolicy::builder().auth_replays(3).auth_replay_delay(Duration::from_secs(2)).build().unwrap();
+    let response = refused(RejectionVerdict::Invalidated);
+    let decide = |replays| policy.decide(&View::new(&response, &Method::GET).auth_replays(replays), DRAW);
+    assert_eq!(decide(0), replay(0, ReplayReason::TokenRejected, None));
+    assert_eq!(decide(1), replay(2100, ReplayReason::TokenRejected, None));
+    assert_eq!(decide(2), replay(2100, ReplayReason::TokenRejected, None));
+    assert_eq!(decide(3), Decision::Stop(StopReason::AuthReplaysExhausted));
+}
+
+#[test]
+fn the_caller_may_forbid_it() {
+    fn decide(response: &Response<()>, options: &RetryOptions) -> Decision {
+        self::decide(&View::new(response, &Method::GET).options(Some(options)))
+    }
+    let (unavailable, refused) = (answer(503, &[]), refused(RejectionVerdict::Invalidated));
+    let turned_off = Decision::Stop(StopReason::TurnedOff);
+    assert_eq!(decide(&unavailable, &RetryOptions::never()), turned_off);
+    assert_eq!(decide(&refused, &RetryOptions::never()), turned_off);
+    assert_eq!(decide(&refused, &RetryOptions::new().no_auth_replay()), turned_off);
+    assert_eq!(decide(&answer(200, &[]), &RetryOptions::never()), Decision::Stop(StopReason::Final));
+    let none = RetryOptions::new().max_retries(0);
+    assert_eq!(decide(&unavailable, &none), Decision::Stop(StopReason::AttemptsExhausted));
+    assert_eq!(decide(&refused, &none), replay(0, ReplayReason::TokenRejected, None));
+}
+
+#[test]
+fn a_body_that_cannot_be_sent_again_stops() {
+    let stopped = Decision::Stop(StopReason::NotReplayable { cause: NotReplayable::TooLong });
+    for response in [answer(429, &[]), answer(503, &[]), refused(RejectionVerdict::Invalidated)] {
+        let view = View::new(&response, &Method::PUT).body(Err(NotReplayable::TooLong));
+        assert_eq!(decide(&view), stopped);
+    }
+}
+
+#[test]
+fn a_hint_wins_over_the_policy_and_is_only_lengthened() {
+    let wait = |hint: &str| match decide(&View::new(&answer(429, &[("retry-after", hint)]), &Method::GET)) {
+        Decision::Replay { delay, requested_delay, .. } => Ok((delay.as_millis(), requested_delay)),
+        Decision::Stop(stop) => Err(stop),
+    };
+    let asked = |secs| Some(Duration::from_secs(secs));
+    assert_eq!(wait("0"), Ok((105, asked(0))));
+    assert_eq!(wait("1"), Ok((1_050, asked(1))));
+    assert_eq!(wait("10"), Ok((10_500, asked(10))));
+    assert_eq!(wait("60"), Ok((60_500, asked(60))));
+    assert_eq!(wait("61"), stop(StopReason::DelayExceedsCap { requested: Duration::from_secs(61) }));
+    assert!(matches!(wait("18446744073709551615"), Err(StopReason::DelayExceedsCap { .. })));
+    assert_eq!(wait("soon"), Ok((375, None)));
+}
+
+#[test]
+fn the_servers_own_date_is_what_a_date_is_measured_against() {
+    // The local clock is half a century off and does not matter.
+    let dated = answer(
+        503,
+        &[("date", "Sun, 06 Nov 1994 08:49:37 GMT"), ("retry-after", "Sun, 06 Nov 1994 08:49:47 GMT")],
+    );
+    let expected = replay(10_500, ReplayReason::Unavailable, Some(10_000));
+    assert_eq!(decide(&View::new(&dated, &Method::GET)), expected);
+}
+
+#[test]
+fn a_wait_that_does_not_fit_is_not_begun() {
+    let response = answer(429, &[("retry-after", "10")]);
+    let view = View::new(&response, &Method::GET);
+    let needed = Duration::from_millis(10_500);
+    let left = |millis| view.clone().time_left(Some(Duration::from_millis(millis)));
+    assert_eq!(decide(&left(10_500)), Decision::Stop(StopReason::DeadlineTooClose { needed }));
+    assert_eq!(decide(&left(10_501)), replay(10_500, ReplayReason::Throttled, Some(10_000)));
+    let waited = |millis| view.clone().waited(Duration::from_millis(millis));
+    assert_eq!(decide(&waited(109_501)), Decision::Stop(StopReason::WaitsExhausted { needed }));
+    assert_eq!(decide(&waited(109_500)), replay(10_500, ReplayReason::Throttled, Some(10_000)));
+    // With a deadline, that alone counts.
+    assert!(matches!(decide(&left(60_000).waited(Duration::from_secs(500))), Decision::Replay { .. }));
+    // A deadline that has passed forbids even a replay at once.
+    let refused = refused(RejectionVerdict::Invalidated);
+    let late = View::new(&refused, &Method::GET).time_left(Some(Duration::ZERO));
+    let needed = Duration::ZERO;
+    assert_eq!(decide(&late), Decision::Stop(StopReason::DeadlineTooClose { needed }));
+}
+
+#[test]
+fn the_thousandth_attempt_neither_overflows_nor_goes_at_once() {
+    let policy = RetryPolicy::builder().max_retries(u32::MAX).build().unwrap();
+    let response = answer(429, &[]);
+    for retries in [63, 64, 1_000, u32::MAX - 1] {
+        let decision = policy.decide(&View::new(&response, &Method::GET).retries(retries), DRAW);
+        assert_eq!(decision, replay(22_500, ReplayReason::Throttled, None));
+    }
+}
+
+/// The vectors of which answers lead to which action. What a 401 means is auth's to say; here it is the marker.
+#[test]
+fn the_vectors_that_are_decided_here_pass() {
+    let mut seen = 0;
+    for vector in vectors::read("decisions") {
+        let (id, input, expect) = (&vector["id"], &vector["input"], &vector["expect"]);
+        let status = u16::try_from(input["status"].as_u64().unwrap()).unwrap();
+        let mut response = answer(status, &[]);
+        *response.headers_mut() = input["headers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|pair| {
+                (pair[0].as_str().unwrap().parse().unwrap(), pair[1].as_str().unwrap().parse().unwrap())
+            })
+            .collect::<HeaderMap>();
+        let action = expect["action"].as_str().unwrap();
+        let verdict = match (status, action) {
+            (401, "refresh_and_replay") => Some(RejectionVerdict::Invalidated),
+            (401, "replay_with_current_token") => Some(RejectionVerdict::Superseded),
+            // Proofs with a nonce are not offered: DPoP's rows are those of a challenge that no new token answers.
+            (401, _) if input["attempt"] == 1 => match input["body_replayable"] == true {
+                true => Some(RejectionVerdict::NotRefreshable),
+                false => Some(RejectionVerdict::Invalidated),
+            },
+            (401, _) => Some(RejectionVerdict::Invalidated),
+            _ => None,
+        };
+        if let Some(verdict) = verdict {
+            response.extensions_mut().insert(TokenRejected::new(verdict, None, None));
+        }
+        let method: Method = input["method"].as_str().unwrap().parse().unwrap();
+        let replays = u32::try_from(input["attempt"].as_u64().unwrap()).unwrap() - 1;
+        let body = if input["body_replayable"] == true { Ok(()) } else { Err(NotReplayable::UnknownLength) };
+        let view = View::new(&response, &method).auth_replays(replays).body(body);
+        let decision = decide(&view);
+        match action {
+            "refresh_and_replay" | "replay_with_current_token" => {
+                assert_eq!(decision, replay(0, ReplayReason::TokenRejected, None), "{id}");
+            }
+            "backoff" => {
+                assert_eq!(
+                    view.requested_delay().unwrap().as_millis(),
+                    u128::from(expect["delay_ms"].as_u64().unwrap())
+                );
+                assert!(
+                    matches!(decision, Decision::Replay { delay, .. } if Some(delay) >= view.requested_delay()),
+                    "{id}: {decision:?}"
+                );
+            }
+            "pass_through" | "retry_with_dpop_nonce" => {
+                assert!(matches!(decision, Decision::Stop(_)), "{id}: {decision:?}");
+            }
+            other => panic!("{id}: an action that is not known: {other}"),
+        }
+        seen += 1;
+    }
+    assert_eq!(seen, 24);
+}
+
+/// One answer of a server that says anything.
+#[derive(Clone, Debug)]
+struct Said {
+    status: u16,
+    retry_after: Option<String>,
+    verdict: Option<RejectionVerdict>,
+}
+
+fn said() -> impl Strategy<Value = Said> {
+    let status = prop_oneof![3 => Just(429_u16), 3 => Just(503), 3 => Just(401), 1 => 200..600_u16];
+    let hint = prop_oneof![
+        (0..90_u64).prop_map(|secs| secs.to_string()),
+        "[0-9]{0,25}",
+        Just("Sun, 06 Nov 1994 08:49:37 GMT".to_owned()),
+        "[ -~]{0,12}",
+    ];
+    let verdict = prop_oneof![
+        Just(RejectionVerdict::Invalidated),
+        Just(RejectionVerdict::Superseded),
+        Just(RejectionVerdict::NotRefreshable),
+        Just(RejectionVerdict::Braked),
+    ];
+    (status, proptest::option::of(hint), proptest::option::of(verdict)).prop_map(
+        |(status, retry_after, verdict)| Said {
+            status,
+            retry_after,
+            verdict: verdict.filter(|_| status == 401),
+        },
+    )
+}
+
+proptest! {
+    /// Whatever a server says, in whatever order: sends, single waits and their sum stay bounded, no wait is begun that
+    /// misses the deadline, and no hint is cut short.
+    #[test]
+    fn whatever_a_server_says_sends_and_waits_are_bounded(
+        answers in proptest::collection::vec(said(), 1..40),
+        max_retries in 0..6_u32,
+        auth_replays in 1..=3_u32,
+        deadline in proptest::option::of(0..200_000_u64),
+        draws in proptest::collection::vec(0.0..1.0_f64, 40),
+    ) {
+        let policy =
+            RetryPolicy::builder().max_retries(max_retries).auth_replays(auth_replays).build().unwrap();
+        let deadline = deadline.map(Duration::from_millis);
+        let (mut retries, mut replays, mut waited) = (0, 0, Duration::ZERO);
+        for (said, draw) in answers.iter().zip(draws) {
+            let mut response = answer(said.status, &[]);
+            if let Some(value) = said.retry_after.as_ref().and_then(|value| value.parse().ok()) {
+                response.headers_mut().insert(RETRY_AFTER, value);
+            }
+            if let Some(verdict) = said.verdict {
+                response.extensions_mut().insert(TokenRejected::new(verdict, None, None));
+            }
+            let view = View::new(&response, &Method::GET)
+                .retries(retries)
+                .auth_replays(replays)
+                .waited(waited)
+                .time_left(deadline.map(|deadline| deadline.saturating_sub(waited)));
+            let decision = policy.decide(&view, draw);
+            prop_assert_eq!(&decision, &policy.decide(&view, draw), "not a function of its arguments");
+            let Decision::Replay { delay, reason, requested_delay } = decision else { break };
+            match reason {
+                ReplayReason::TokenRejected => replays += 1,
+                ReplayReason::Throttled | ReplayReason::Unavailable => {
+                    retries += 1;
+                    let least = requested_delay.unwrap_or(Duration::from_millis(250));
+                    prop_assert!(delay >= least.max(Duration::from_millis(100)), "{delay:?} of {least:?}");
+                    prop_assert!(delay <= Duration::from_secs(61), "{delay:?}");
+                }
+            }
+            waited += delay;
+            prop_assert!(waited <= deadline.unwrap_or(Duration::from_secs(120)));
+        }
+        prop_assert!(retries <= max_retries && replays <= auth_replays);
+    }
+}

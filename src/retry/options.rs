@@ -1,0 +1,78 @@
+//! What a caller says about the replays of one request.
+
+use super::report::ReportSlot;
+
+/// What a caller wants for one request, put into its extensions. It wins over the policy.
+///
+/// Defaults: as the policy says; no report slot.
+///
+/// # Examples
+///
+/// ```
+/// use tower_oauth2::retry::{ReportSlot, RetryOptions};
+///
+/// let slot = ReportSlot::new();
+/// let request = http::Request::post("https://api.example.com/orders")
+///     .extension(RetryOptions::new().max_retries(1).report_to(&slot))
+///     .body(())?;
+/// # Ok::<(), http::Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct RetryOptions {
+    pub(super) never: bool,
+    pub(super) no_auth_replay: bool,
+    pub(super) max_retries: Option<u32>,
+    pub(super) strict_methods: Option<bool>,
+    pub(super) slot: Option<ReportSlot>,
+}
+
+impl RetryOptions {
+    /// Creates options that leave everything to the policy.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Creates options for a request that is sent once, whatever the answer.
+    #[must_use]
+    pub fn never() -> Self {
+        Self { never: true, ..Self::default() }
+    }
+
+    /// Hands out a refused token's 401 and does not replay: for servers that pass on a 401 of their own upstream after
+    /// they did something. The token is dropped nevertheless.
+    #[must_use]
+    pub fn no_auth_replay(mut self) -> Self {
+        self.no_auth_replay = true;
+        self
+    }
+
+    /// Sets how often the request may be sent again, replays with a new token not counted.
+    #[must_use]
+    pub fn max_retries(mut self, retries: u32) -> Self {
+        self.max_retries = Some(retries);
+        self
+    }
+
+    /// Retries a 429 only where the method may be repeated; see
+    /// [`RetryPolicyBuilder::with_strict_methods`](super::RetryPolicyBuilder::with_strict_methods).
+    #[must_use]
+    pub fn with_strict_methods(mut self) -> Self {
+        self.strict_methods = Some(true);
+        self
+    }
+
+    /// Retries a 429 whatever the method.
+    #[must_use]
+    pub fn without_strict_methods(mut self) -> Self {
+        self.strict_methods = Some(false);
+        self
+    }
+
+    /// Puts the [`RetryReport`](super::RetryReport) into `slot` as well, also where the request ends in an error.
+    #[must_use]
+    pub fn report_to(mut self, slot: &ReportSlot) -> Self {
+        self.slot = Some(slot.clone());
+        self
+    }
+}

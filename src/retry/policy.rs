@@ -1,0 +1,221 @@
+//! When a request is sent again, and after which wait: the settings.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::replay_body::ReplayBody;
+use crate::error::TokenError;
+
+/// When a request is sent again: a pure decision engine that is itself the tower `Layer`.
+///
+/// As a layer it makes a [`RetryService`](super::RetryService); as an engine it answers
+/// [`decide`](Self::decide). Cheap to clone. What it does is on the page of the [room](super).
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_oauth2::RetryPolicy;
+///
+/// let policy = RetryPolicy::builder()
+///     .max_retries(5)
+///     .first_delay(Duration::from_millis(200))
+///     .longest_hint(Duration::from_secs(20))
+///     .build()?;
+/// # Ok::<(), tower_oauth2::TokenError>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct RetryPolicy {
+    rules: Arc<Rules>,
+}
+
+/// Sets up a [`RetryPolicy`].
+///
+/// Defaults:
+///
+/// - `max_retries`: 3
+/// - `auth_replays`: 1; `auth_replay_delay`: 1 s
+/// - `first_delay`: 500 ms; `longest_delay`: 30 s
+/// - `longest_hint`: 60 s
+/// - `total_wait`: 120 s
+/// - `recorded_bytes`: 1 MiB
+/// - strict methods: off
+/// - retries of 500: off
+#[derive(Clone, Debug, Default)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct RetryPolicyBuilder {
+    rules: Rules,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Rules {
+    pub(super) max_retries: u32,
+    pub(super) auth_replays: u32,
+    pub(super) auth_replay_delay: Duration,
+    pub(super) first_delay: Duration,
+    pub(super) longest_delay: Duration,
+    pub(super) longest_hint: Duration,
+    pub(super) total_wait: Duration,
+    pub(super) recorded_bytes: u64,
+    pub(super) strict_methods: bool,
+    pub(super) internal_errors: bool,
+}
+
+impl RetryPolicy {
+    /// Starts a policy from the defaults.
+    pub fn builder() -> RetryPolicyBuilder {
+        RetryPolicyBuilder::default()
+    }
+
+    pub(super) fn rules(&self) -> &Rules {
+        &self.rules
+    }
+}
+
+// --- RetryPolicyBuilder ---
+
+impl RetryPolicyBuilder {
+    /// Sets how often a request may be sent again, replays with a new token not counted. Zero leaves only those.
+    pub fn max_retries(mut self, retries: u32) -> Self {
+        self.rules.max_retries = retries;
+        self
+    }
+
+    /// Sets how often a request may be replayed because its token was refused: 1 to 3. More than one is for servers
+    /// that come to know a new token late.
+    pub fn auth_replays(mut self, replays: u32) -> Self {
+        self.rules.auth_replays = replays;
+        self
+    }
+
+    /// Sets the wait before the second and third replay with a new token. The first goes at once.
+    pub fn auth_replay_delay(mut self, delay: Duration) -> Self {
+        self.rules.auth_replay_delay = delay;
+        self
+    }
+
+    /// Sets the wait before the first retry where the server gives no hint. Each further one doubles it; half of every
+    /// wait is by chance.
+    pub fn first_delay(mut self, delay: Duration) -> Self {
+        self.rules.first_delay = delay;
+        self
+    }
+
+    /// Sets where the doubling ends.
+    pub fn longest_delay(mut self, delay: Duration) -> Self {
+        self.rules.longest_delay = delay;
+        self
+    }
+
+    /// Sets the longest wait that a server may ask for. If it asks for more, its answer is handed out at once.
+    pub fn longest_hint(mut self, delay: Duration) -> Self {
+        self.rules.longest_hint = delay;
+        self
+    }
+
+    /// Sets how long the waits of one request may be in all, where it has no
+    /// [`Deadline`](crate::extensions::Deadline).
+    pub fn total_wait(mut self, wait: Duration) -> Self {
+        self.rules.total_wait = wait;
+        self
+    }
+
+    /// Sets up to which announced length a request body is recorded. A body of one frame in memory is not recorded but
+    /// shared; the limit holds for it too.
+    pub fn recorded_bytes(mut self, bytes: u64) -> Self {
+        self.rules.recorded_bytes = bytes;
+        self
+    }
+
+    /// Retries a 429 only where the method may be repeated, as is done for the 5xx: for servers that answer 429 after
+    /// they did part of the work.
+    pub fn with_strict_methods(mut self) -> Self {
+        self.rules.strict_methods = true;
+        self
+    }
+
+    /// Retries a 429 whatever the method, since the server says that it refused the work.
+    pub fn without_strict_methods(mut self) -> Self {
+        self.rules.strict_methods = false;
+        self
+    }
+
+    /// Retries a 500 as the other 5xx.
+    pub fn with_internal_errors(mut self) -> Self {
+        self.rules.internal_errors = true;
+        self
+    }
+
+    /// Hands a 500 out at once.
+    pub fn without_internal_errors(mut self) -> Self {
+        self.rules.internal_errors = false;
+        self
+    }
+
+    /// Finishes the policy.
+    ///
+    /// # Errors
+    ///
+    /// A configuration error that names the setting, if `auth_replays` is not 1 to 3, a delay is zero, or
+    /// `longest_delay` is shorter than `first_delay`.
+    pub fn build(self) -> Result<RetryPolicy, TokenError> {
+        let rules = self.rules;
+        if !(1..=3).contains(&rules.auth_replays) {
+            return Err(TokenError::config(
+                "auth_replays must be 1 to 3; to have none, use RetryOptions::no_auth_replay",
+            ));
+        }
+        if rules.auth_replay_delay.is_zero() {
+            return Err(TokenError::config("auth_replay_delay must not be zero"));
+        }
+        if rules.first_delay.is_zero() {
+            return Err(TokenError::config(
+                "first_delay must not be zero; a retry at once makes things worse",
+            ));
+        }
+        if rules.longest_delay < rules.first_delay {
+            return Err(TokenError::config("longest_delay must not be shorter than first_delay"));
+        }
+        Ok(RetryPolicy { rules: Arc::new(rules) })
+    }
+}
+
+// --- Rules ---
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            max_retries: 3,
+            auth_replays: 1,
+            auth_replay_delay: Duration::from_secs(1),
+            first_delay: Duration::from_millis(500),
+            longest_delay: Duration::from_secs(30),
+            longest_hint: Duration::from_secs(60),
+            total_wait: Duration::from_secs(120),
+            recorded_bytes: ReplayBody::<()>::LIMIT,
+            strict_methods: false,
+            internal_errors: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_setting_is_refused_by_name() {
+        let refused = |builder: RetryPolicyBuilder| {
+            let error = builder.build().unwrap_err();
+            assert!(error.is_config());
+            error.to_string().split(' ').next().unwrap().to_owned()
+        };
+        let builder = RetryPolicy::builder;
+        assert_eq!(refused(builder().auth_replays(0)), "auth_replays");
+        assert_eq!(refused(builder().auth_replays(4)), "auth_replays");
+        assert_eq!(refused(builder().auth_replay_delay(Duration::ZERO)), "auth_replay_delay");
+        assert_eq!(refused(builder().first_delay(Duration::ZERO)), "first_delay");
+        assert_eq!(refused(builder().longest_delay(Duration::from_millis(499))), "longest_delay");
+        assert!(builder().max_retries(0).auth_replays(3).recorded_bytes(0).build().is_ok());
+    }
+}

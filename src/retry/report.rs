@@ -1,0 +1,266 @@
+//! What became of a request, told to the caller.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::replay_body::NotReplayable;
+use crate::extensions::TokenRejected;
+
+/// How a request went, in the extensions of its response: only there if something was replayed or refused to be.
+///
+/// # Examples
+///
+/// ```
+/// use tower_oauth2::retry::{RetryReport, StopReason};
+///
+/// fn explain<B>(response: &http::Response<B>) -> String {
+///     match response.extensions().get::<RetryReport>() {
+///         None => "answered at once".to_owned(),
+///         Some(report) => format!("sent {} times; {}", report.attempts(), report.stop_reason()),
+///     }
+/// }
+/// # assert_eq!(explain(&http::Response::new(())), "answered at once");
+/// ```
+#[derive(Clone)]
+pub struct RetryReport {
+    inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub(super) attempts: u32,
+    pub(super) history: Vec<Replayed>,
+    pub(super) stop_reason: StopReason,
+    pub(super) requested_delay: Option<Duration>,
+    pub(super) rejected: Option<TokenRejected>,
+    pub(super) error: Option<Arc<dyn Error + Send + Sync>>,
+}
+
+/// One answer that was not handed out, and what was done about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replayed {
+    pub(super) status: Option<StatusCode>,
+    pub(super) reason: ReplayReason,
+    pub(super) delay: Duration,
+    pub(super) requested_delay: Option<Duration>,
+}
+
+/// Why a request is sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ReplayReason {
+    /// The token was refused, and the replay will carry another one.
+    TokenRejected,
+    /// The server had too much to do and refused the request: 429.
+    Throttled,
+    /// The server could not serve the request just now, and the method may be repeated: 408, 425, 5xx.
+    Unavailable,
+}
+
+/// Why an answer was handed out and the request not sent again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StopReason {
+    /// The answer is one to hand out: a success, or a failure that no replay would change.
+    Final,
+    /// The caller's [`RetryOptions`](super::RetryOptions) forbid it.
+    TurnedOff,
+    /// The method may not be repeated, and there is no `Idempotency-Key` (RFC 9110 §9.2.2).
+    NotIdempotent,
+    /// The request body cannot be sent again.
+    NotReplayable {
+        /// Why it cannot.
+        cause: NotReplayable,
+    },
+    /// All retries are used up.
+    AttemptsExhausted,
+    /// A replay carried another token, and that was refused too.
+    AuthReplaysExhausted,
+    /// The challenge does not blame the token, so a new one would not help.
+    ChallengeNotRefreshable {
+        /// The error code of the challenge, such as `insufficient_scope`.
+        error: Option<String>,
+    },
+    /// Tokens were refused too often of late, so this one was kept.
+    Braked,
+    /// The server asked for more patience than the policy has.
+    DelayExceedsCap {
+        /// What the server asked for.
+        requested: Duration,
+    },
+    /// The wait would not end before the [`Deadline`](crate::extensions::Deadline).
+    DeadlineTooClose {
+        /// What the wait would have been.
+        needed: Duration,
+    },
+    /// The waits of this request would be more in all than the policy allows.
+    WaitsExhausted {
+        /// What the wait would have been.
+        needed: Duration,
+    },
+    /// There was no token for the replay, so it was not sent. [`RetryReport::error`] says why.
+    TokenUnavailable,
+    /// The inner service did not become ready for the replay, so it was not sent.
+    NotReady,
+    /// The inner service failed; its error was handed out.
+    Failed,
+}
+
+/// A place for the [`RetryReport`] of a request, which the caller can read also where there is no response to carry it.
+///
+/// Clones share the place. See [`RetryOptions::report_to`](super::RetryOptions::report_to).
+#[derive(Clone, Debug, Default)]
+pub struct ReportSlot {
+    report: Arc<Mutex<Option<RetryReport>>>,
+}
+
+// --- RetryReport ---
+
+impl RetryReport {
+    pub(super) fn new(inner: Inner) -> Self {
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Returns how often the request was sent.
+    #[must_use]
+    pub fn attempts(&self) -> u32 {
+        self.inner.attempts
+    }
+
+    /// Returns the answers that were not handed out, oldest first.
+    #[must_use]
+    pub fn history(&self) -> &[Replayed] {
+        &self.inner.history
+    }
+
+    /// Returns why it ended there.
+    #[must_use]
+    pub fn stop_reason(&self) -> &StopReason {
+        &self.inner.stop_reason
+    }
+
+    /// Returns how long the server wants to be left alone, as the answer that was handed out says.
+    #[must_use]
+    pub fn requested_delay(&self) -> Option<Duration> {
+        self.inner.requested_delay
+    }
+
+    /// Returns the marker that was on the answer handed out. It is here and no longer on the response, so that an outer
+    /// retry layer does not act on it a second time.
+    #[must_use]
+    pub fn token_rejected(&self) -> Option<&TokenRejected> {
+        self.inner.rejected.as_ref()
+    }
+
+    /// Returns why the last replay could not be sent: a [`TokenError`](crate::TokenError), or the error of a service
+    /// that did not become ready.
+    #[must_use]
+    pub fn error(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
+        self.inner.error.as_deref()
+    }
+}
+
+impl fmt::Debug for RetryReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The error is left out: it may be anybody's, and its text anything.
+        f.debug_struct("RetryReport")
+            .field("attempts", &self.inner.attempts)
+            .field("history", &self.inner.history)
+            .field("stop_reason", &self.inner.stop_reason)
+            .field("requested_delay", &self.inner.requested_delay)
+            .finish_non_exhaustive()
+    }
+}
+
+// --- Replayed ---
+
+impl Replayed {
+    /// Returns the status of the answer; none where there was an error instead.
+    #[must_use]
+    pub fn status(&self) -> Option<StatusCode> {
+        self.status
+    }
+
+    /// Returns why the request was sent again.
+    #[must_use]
+    pub fn reason(&self) -> ReplayReason {
+        self.reason
+    }
+
+    /// Returns how long was waited before that.
+    #[must_use]
+    pub fn delay(&self) -> Duration {
+        self.delay
+    }
+
+    /// Returns what the server had asked for; none where the wait was the policy's own.
+    #[must_use]
+    pub fn requested_delay(&self) -> Option<Duration> {
+        self.requested_delay
+    }
+}
+
+// --- ReplayReason ---
+
+impl fmt::Display for ReplayReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TokenRejected => "the token was refused",
+            Self::Throttled => "the server asked for patience",
+            Self::Unavailable => "the server could not serve the request",
+        })
+    }
+}
+
+// --- StopReason ---
+
+impl fmt::Display for StopReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Final => f.write_str("the answer is final"),
+            Self::TurnedOff => f.write_str("the caller forbids replays"),
+            Self::NotIdempotent => f.write_str("the method may not be repeated"),
+            Self::NotReplayable { cause } => write!(f, "{cause}"),
+            Self::AttemptsExhausted => f.write_str("all retries are used up"),
+            Self::AuthReplaysExhausted => f.write_str("the new token was refused too"),
+            Self::ChallengeNotRefreshable { error: None } => f.write_str("a new token would not help"),
+            Self::ChallengeNotRefreshable { error: Some(error) } => {
+                write!(f, "a new token would not help against {error}")
+            }
+            Self::Braked => f.write_str("tokens were refused too often of late"),
+            Self::DelayExceedsCap { requested } => {
+                write!(f, "the server asked for {requested:?}, more than the policy waits")
+            }
+            Self::DeadlineTooClose { needed } => write!(f, "a wait of {needed:?} would miss the deadline"),
+            Self::WaitsExhausted { needed } => {
+                write!(f, "a wait of {needed:?} would make the waits too long in all")
+            }
+            Self::TokenUnavailable => f.write_str("there was no token for the replay"),
+            Self::NotReady => f.write_str("the inner service was not ready for the replay"),
+            Self::Failed => f.write_str("the inner service failed"),
+        }
+    }
+}
+
+// --- ReportSlot ---
+
+impl ReportSlot {
+    /// Creates an empty place.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes the report out, if one was put here.
+    #[must_use]
+    pub fn take(&self) -> Option<RetryReport> {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    pub(super) fn put(&self, report: RetryReport) {
+        *self.report.lock().unwrap_or_else(PoisonError::into_inner) = Some(report);
+    }
+}

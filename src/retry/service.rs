@@ -1,0 +1,126 @@
+//! The service that carries out what the policy decides.
+
+use std::fmt;
+use std::mem;
+use std::task::{Context, Poll};
+
+use http::{HeaderName, Request, Response};
+use http_body::Body;
+use tower::BoxError;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::future::{Facts, Replay, ResponseFuture};
+use super::options::RetryOptions;
+use super::policy::RetryPolicy;
+use super::replay_body::{NotReplayable, ReplayBody};
+use super::retry_body::RetryBody;
+use crate::extensions::Attempt;
+
+/// Sends a request again when its [`RetryPolicy`] says so. Rules, examples and caveats are on the page of the
+/// [room](super).
+///
+/// The inner service gets [`ReplayBody`]s, the caller [`RetryBody`]s. `poll_ready` forwards and reserves nothing else.
+#[derive(Clone)]
+pub struct RetryService<S> {
+    inner: S,
+    policy: RetryPolicy,
+}
+
+impl<S> RetryService<S> {
+    /// Wraps `inner`.
+    pub fn new(inner: S, policy: RetryPolicy) -> Self {
+        Self { inner, policy }
+    }
+
+    /// Returns the policy.
+    pub fn policy(&self) -> &RetryPolicy {
+        &self.policy
+    }
+
+    /// Returns the inner service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// Returns the inner service to be changed.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Unwraps the inner service.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S, B, RB> Service<Request<B>> for RetryService<S>
+where
+    S: Service<Request<ReplayBody<B>>, Response = Response<RB>> + Clone,
+    S::Error: Into<BoxError>,
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<RetryBody<RB>>;
+    type Error = BoxError;
+    type Future = ResponseFuture<S, B>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<B>) -> ResponseFuture<S, B> {
+        let (head, body) = request.into_parts();
+        // A resend of a retry layer further out: two of them must not multiply.
+        if head.extensions.get::<Attempt>().is_some() {
+            let body = ReplayBody::once(body, NotReplayable::Released);
+            return ResponseFuture::passing(self.inner.call(Request::from_parts(head, body)));
+        }
+        let rules = self.policy.rules();
+        let options = head.extensions.get::<RetryOptions>();
+        let original = match rules.may_replay(options, 0, 0) {
+            true => ReplayBody::with_limit(body, rules.recorded_bytes),
+            false => ReplayBody::once(body, NotReplayable::Released),
+        };
+        let facts = Facts {
+            policy: self.policy.clone(),
+            options: options.cloned().map(Box::new),
+            repeatable: head.method.is_idempotent() || head.headers.contains_key(IDEMPOTENCY_KEY),
+            body: original.replayable().err(),
+        };
+        let first = match original.replay() {
+            Ok(first) => first,
+            // The head is copied only where a replay can follow.
+            Err(_) => {
+                let future = self.inner.call(Request::from_parts(head, original));
+                return ResponseFuture::watching(future, facts, None);
+            }
+        };
+        let snapshot = head.clone();
+        // The instance that was polled ready is the one to call. It also serves the replays, polled ready anew for
+        // each; the clone stays behind for the next request.
+        let clone = self.inner.clone();
+        let mut ready = mem::replace(&mut self.inner, clone);
+        let future = ready.call(Request::from_parts(head, first));
+        ResponseFuture::watching(future, facts, Some(Box::new(Replay::new(ready, snapshot, original))))
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for RetryService<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RetryService").field("inner", &self.inner).field("policy", &self.policy).finish()
+    }
+}
+
+/// With this header a server does the work once, however often it is asked.
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+// --- RetryPolicy ---
+
+impl<S> Layer<S> for RetryPolicy {
+    type Service = RetryService<S>;
+
+    fn layer(&self, inner: S) -> RetryService<S> {
+        RetryService::new(inner, self.clone())
+    }
+}
