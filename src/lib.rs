@@ -6,7 +6,7 @@
 //!
 //! | floor | rooms |
 //! |---|---|
-//! | 1 words | `clock` `backoff` `claims` `error` [`extensions`] `headers` [`origin`] `telemetry` `text` |
+//! | 1 words | `clock` `backoff` `claims` `error` [`extensions`] `headers` [`origin`] `sync` `telemetry` `text` |
 //! | 2 token | `token` |
 //! | 3 contracts | `source` |
 //! | 4 mechanisms | [`cache`] [`retry`] [`oauth2`] |

@@ -15,7 +15,21 @@ use std::path::{Path, PathBuf};
 
 /// The rooms of each floor. A room may be a file inside a folder: the longest name that fits counts.
 const FLOORS: &[(u8, &[&str])] = &[
-    (1, &["backoff", "claims", "clock", "error", "extensions", "headers", "origin", "telemetry", "text"]),
+    (
+        1,
+        &[
+            "backoff",
+            "claims",
+            "clock",
+            "error",
+            "extensions",
+            "headers",
+            "origin",
+            "sync",
+            "telemetry",
+            "text",
+        ],
+    ),
     (2, &["token"]),
     (3, &["source"]),
     (4, &["cache", "oauth2", "retry"]),
@@ -111,6 +125,7 @@ fn an_import_that_goes_down_is_let_through() {
         ),
         ("cache/mod.rs", "mod flight;\npub use self::flight::Flight;"),
         ("cache/tests.rs", "use super::*; use crate::cache::TokenCache;"),
+        ("cache/state_tests.rs", "use super::*; use crate::cache::state::State;"),
         ("cache/flight.rs", "mod tests { use super::*; use super::super::state::State; }"),
         ("error.rs", "use crate::clock; use crate::text;"),
         (
@@ -138,6 +153,7 @@ fn example() -> House {
         "cache/state.rs",
         "cache/flight.rs",
         "cache/tests.rs",
+        "cache/state_tests.rs",
         "auth/mod.rs",
         "auth/layer.rs",
     ];
@@ -210,8 +226,10 @@ fn room(path: &[String]) -> Option<(u8, String)> {
     fits.max_by_key(|(_, room)| room.len()).map(|(floor, room)| (floor, room.to_owned()))
 }
 
+/// Returns the path of a file's module. The tests of `state.rs` lie beside it in `state_tests.rs`.
 fn module_of(file: &str) -> Vec<String> {
     let path = file.trim_end_matches(".rs").trim_end_matches("/mod");
+    let path = path.strip_suffix("_tests").map_or(path.to_owned(), |tested| format!("{tested}/tests"));
     if path == "lib" { Vec::new() } else { path.split('/').map(str::to_owned).collect() }
 }
 
