@@ -277,3 +277,45 @@ impl std::error::Error for Cause {
         self.source.as_deref().map(|source| source as _)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::Mutex;
+
+    use tower::service_fn;
+
+    use super::*;
+    use crate::oauth2::grants::ClientCredentials;
+    use crate::source::{FetchReason, TokenRequest, TokenSource as _};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_life_counts_from_before_the_attempt_that_brought_the_token() {
+        let answers = [
+            (StatusCode::SERVICE_UNAVAILABLE, ""),
+            (StatusCode::OK, r#"{"access_token":"a","expires_in":60}"#),
+        ];
+        let answers = Arc::new(Mutex::new(VecDeque::from(answers)));
+        let sent = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&sent);
+        let transport = service_fn(move |_request: Request<Full<Bytes>>| {
+            let (status, body) = answers.lock().unwrap().pop_front().unwrap();
+            log.lock().unwrap().push(clock::now());
+            async move {
+                tokio::time::sleep(Duration::from_secs(3)).await;
+                let mut response = Response::new(Full::new(Bytes::from(body)));
+                *response.status_mut() = status;
+                Ok::<_, BoxError>(response)
+            }
+        });
+        let source = ClientCredentials::builder("https://example.com/", "id", "secret");
+        let source = source.build_with(transport).unwrap();
+        let started = WallClock::default().moment();
+        let token = source.token(TokenRequest::new(FetchReason::Initial)).await.unwrap();
+        let token = token.sealed(started, WallClock::default().moment());
+        let second_attempt = sent.lock().unwrap()[1];
+        assert_eq!(token.obtained().unwrap().mono, second_attempt);
+        assert_eq!(token.expiry().unwrap().mono, second_attempt + Duration::from_secs(60));
+        assert_eq!(clock::now(), second_attempt + Duration::from_secs(3));
+    }
+}

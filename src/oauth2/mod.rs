@@ -40,7 +40,7 @@
 //! The smallest:
 //!
 #![cfg_attr(feature = "hyper-client", doc = "```no_run")]
-#![cfg_attr(not(feature = "hyper-client"), doc = "```ignore")]
+#![cfg_attr(not(feature = "hyper-client"), doc = "```text")]
 //! use tower_oauth2::{ClientCredentials, ClientSecret};
 //!
 //! let secret = ClientSecret::from_env("CLIENT_SECRET");
@@ -53,7 +53,7 @@
 //! With everything set:
 //!
 #![cfg_attr(feature = "hyper-client", doc = "```no_run")]
-#![cfg_attr(not(feature = "hyper-client"), doc = "```ignore")]
+#![cfg_attr(not(feature = "hyper-client"), doc = "```text")]
 //! use std::time::Duration;
 //! use http::StatusCode;
 //! use tower_oauth2::{ClientAuth, ClientCredentials, ClientSecret};

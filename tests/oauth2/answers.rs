@@ -1,0 +1,137 @@
+//! What is read of an answer, and what is not.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use http::{HeaderMap, Response};
+use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::{BodyExt as _, StreamBody};
+use tower::BoxError;
+
+use crate::scripted::{Body, Scripted, Step, TOKEN, a_token, answer, answer_with, billing, response};
+
+type Frames = Vec<Result<Frame<Bytes>, BoxError>>;
+
+fn data(text: &'static str) -> Result<Frame<Bytes>, BoxError> {
+    Ok(Frame::data(Bytes::from_static(text.as_bytes())))
+}
+
+fn in_frames(frames: Frames) -> Step {
+    let mut response = response(200, &[], "");
+    *response.body_mut() = StreamBody::new(stream::iter(frames)).boxed_unsync();
+    Step::Answer(response)
+}
+
+/// A body of 1 GiB that counts how much of it was taken.
+fn gibibyte(taken: &Arc<AtomicUsize>) -> Body {
+    let (chunk, taken) = (Bytes::from(vec![b' '; 64 * 1024]), Arc::clone(taken));
+    let frames = stream::iter(0..16 * 1024).map(move |_| {
+        taken.fetch_add(chunk.len(), Ordering::Relaxed);
+        Ok(Frame::data(chunk.clone()))
+    });
+    StreamBody::new(frames).boxed_unsync()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_in_pieces_with_trailers_is_one_answer() {
+    let (head, tail) = TOKEN.split_at(7);
+    let trailers = Ok(Frame::trailers(HeaderMap::new()));
+    let endpoint = Scripted::new([in_frames(vec![data(head), data(""), data(tail), trailers])]);
+    assert_eq!(endpoint.ask(billing()).await.unwrap().header_value(), "Bearer AT1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gibibyte_is_read_up_to_the_cap() {
+    let taken = Arc::new(AtomicUsize::new(0));
+    let endpoint = Scripted::new([Step::Answer(Response::new(gibibyte(&taken)))]);
+    let error = endpoint.ask(billing()).await.unwrap_err();
+    assert!(error.is_protocol() && error.to_string().contains("more than 1024 KiB"), "{error}");
+    let taken = taken.load(Ordering::Relaxed);
+    assert!(taken > 1024 * 1024 && taken <= 1024 * 1024 + 64 * 1024, "{taken}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_says_it_is_too_long_is_not_read_at_all() {
+    struct Announced(Body);
+
+    impl http_body::Body for Announced {
+        type Data = Bytes;
+        type Error = BoxError;
+
+        fn poll_frame(
+            mut self: std::pin::Pin<&mut Self>,
+            cx: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+            std::pin::Pin::new(&mut self.0).poll_frame(cx)
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            SizeHint::with_exact(1 << 30)
+        }
+    }
+
+    let taken = Arc::new(AtomicUsize::new(0));
+    let announced = Announced(gibibyte(&taken));
+    assert!(announced.size_hint().exact().is_some());
+    let endpoint = Scripted::new([Step::Answer(Response::new(announced.boxed_unsync()))]);
+    assert!(endpoint.ask(billing()).await.unwrap_err().is_protocol());
+    assert_eq!(taken.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_error_page_is_judged_by_its_status() {
+    let mut failed = Response::new(gibibyte(&Arc::default()));
+    *failed.status_mut() = http::StatusCode::BAD_GATEWAY;
+    let endpoint = Scripted::new([Step::Answer(failed), a_token()]);
+    assert!(endpoint.ask(billing()).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_of_exactly_the_cap_is_read() {
+    let padding = " ".repeat(1024 * 1024 - TOKEN.len());
+    let endpoint = Scripted::new([
+        answer(200, &format!("{TOKEN}{padding}")),
+        answer(200, &format!("{TOKEN}{padding} ")),
+    ]);
+    assert!(endpoint.ask(billing()).await.is_ok());
+    assert!(endpoint.ask(billing()).await.unwrap_err().is_protocol());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_compressed_answer_is_refused_by_name() {
+    let endpoint = Scripted::new([answer_with(200, &[("content-encoding", "gzip")], "\u{1f}\u{8b}")]);
+    let error = endpoint.ask(billing()).await.unwrap_err();
+    assert!(error.is_protocol() && error.to_string().contains("content encoding gzip"), "{error}");
+    let endpoint = Scripted::new([
+        answer_with(200, &[("content-encoding", "Identity")], TOKEN),
+        answer_with(503, &[("content-encoding", "br")], "x"),
+        a_token(),
+    ]);
+    assert!(endpoint.ask(billing()).await.is_ok());
+    assert!(endpoint.ask(billing()).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_breaks_off_is_asked_for_again() {
+    let broken = || in_frames(vec![data(r#"{"access_token":"AT"#), Err("connection reset".into())]);
+    let endpoint = Scripted::new([broken(), a_token()]);
+    assert_eq!(endpoint.ask(billing()).await.unwrap().header_value(), "Bearer AT1");
+
+    let endpoint = Scripted::new([broken()]);
+    let error = endpoint.ask(billing().retries(0)).await.unwrap_err();
+    assert!(error.is_transient() && error.to_string().contains("https://login.example.com"), "{error}");
+    assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "connection reset");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_builder_asks_of_a_token_is_checked() {
+    let odd = r#"{"access_token":"a|b","scope":"read"}"#;
+    let endpoint = Scripted::new((0..4).map(|_| answer(200, odd)));
+    assert!(endpoint.ask(billing()).await.is_ok());
+    assert!(endpoint.ask(billing().with_strict_bearer()).await.unwrap_err().is_protocol());
+    assert!(endpoint.ask(billing().scope("read").required_scope("read")).await.is_ok());
+    let error = endpoint.ask(billing().required_scopes(["read", "write"])).await.unwrap_err();
+    assert!(error.is_config() && error.to_string().contains("required scopes write:"), "{error}");
+}

@@ -1,0 +1,18 @@
+//! The client credentials source against token endpoints of every kind: scripted ones under a paused clock, and real
+//! ones on loopback.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::needless_pass_by_value,
+    clippy::disallowed_methods,
+    reason = "a test may panic, its helpers too, and it looks at the clock from outside"
+)]
+
+mod answers;
+mod attempts;
+mod echo;
+mod requests;
+mod scripted;
+mod secrets;
+#[cfg(feature = "hyper-client")]
+mod transport;
