@@ -1,0 +1,177 @@
+//! Which bodies are sent again, and how.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use tower::BoxError;
+use tower_oauth2::RetryPolicy;
+use tower_oauth2::retry::{NotReplayable, RetryOptions, StopReason};
+
+use super::support::{Answer, Script, reply};
+use super::{answers, post, report, send, text};
+
+/// A body of known length in several frames, with trailers; it counts how often it is polled and panics when it is
+/// polled after its end.
+struct Frames {
+    frames: VecDeque<Bytes>,
+    trailers: Option<HeaderMap>,
+    over: bool,
+    polled: Arc<AtomicUsize>,
+}
+
+impl Frames {
+    fn new(frames: &[&'static str]) -> Self {
+        let trailers = HeaderMap::from_iter([(
+            http::HeaderName::from_static("x-digest"),
+            HeaderValue::from_static("abc"),
+        )]);
+
+        Self { frames, trailers: Some(trailers), over: false, polled: Arc::default() }
+    }
+}
+
+impl Body for Frames {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        assert!(!this.over, "polled after its end");
+        this.polled.fetch_add(1, Ordering::Relaxed);
+        let data = this.frames.pop_front().map(Frame::data);
+        let frame = data.or_else(|| this.trailers.take().map(Frame::trailers));
+        this.over = frame.is_none();
+        Poll::Ready(frame.map(Ok))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.frames.iter().map(|frame| u64::try_from(frame.len()).unwrap()).sum())
+    }
+}
+
+fn put<B>(body: B) -> Request<B> {
+    Request::put("https://api.example.com/items/1").body(body).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_of_several_frames_is_sent_again_with_its_trailers() {
+    let script = answers(503, 3);
+    let response =
+        send(&RetryPolicy::default(), &script, put(Frames::new(&["one ", "", "three"]))).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    let seen = script.seen();
+    assert_eq!(seen.len(), 4);
+    for seen in seen {
+        assert_eq!(seen.body, "one three");
+        assert_eq!(seen.trailers.unwrap()["x-digest"], "abc");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_the_first_attempt_did_not_read_is_sent_whole() {
+    for unread in 1..=3 {
+        let script = Script::new((0..unread).map(|_| Answer::Unread(reply(429, ""))));
+        send(&RetryPolicy::default(), &script, put(Frames::new(&["one ", "two"]))).await.unwrap();
+        assert_eq!(script.seen().pop().unwrap().body, "one two");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_still_being_sent_is_not_sent_again() {
+    let body = Frames::new(&["one ", "two"]);
+    let polled = Arc::clone(&body.polled);
+    let script = Script::new([Answer::Stuck(reply(429, "early"))]);
+    let response = send(&RetryPolicy::default(), &script, put(body)).await.unwrap();
+    assert_eq!(script.seen().len(), 1);
+    let cause = NotReplayable::StillSending;
+    assert_eq!(report(&response).stop_reason(), &StopReason::NotReplayable { cause });
+    assert_eq!(text(response).await, "early");
+    // The upload was left alone: the source is still there, polled once.
+    assert_eq!((Arc::strong_count(&polled), polled.load(Ordering::Relaxed)), (2, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_of_unknown_length_is_sent_once_and_never_emptied() {
+    let frames = ["one ", "two"].map(|text| Ok::<_, BoxError>(Frame::data(Bytes::from(text))));
+    let script = answers(429, 9);
+    let body = StreamBody::new(futures_util::stream::iter(frames));
+    let response = send(&RetryPolicy::default(), &script, put(body)).await.unwrap();
+    let seen = script.seen();
+    assert_eq!((seen.len(), &seen[0].body[..]), (1, &b"one two"[..]));
+    let cause = NotReplayable::UnknownLength;
+    assert_eq!(report(&response).stop_reason(), &StopReason::NotReplayable { cause });
+    assert_eq!(text(response).await, "the server's own words");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_limit_is_settable_and_what_is_above_it_is_sent_once() {
+    let policy = |bytes| RetryPolicy::builder().recorded_bytes(bytes).build().unwrap();
+    for (bytes, sends) in [(4, 2), (3, 1), (0, 1), (u64::MAX, 2)] {
+        let script = answers(429, 1);
+        let response = send(&policy(bytes), &script, post()).await.unwrap();
+        let seen = script.seen();
+        assert_eq!(seen.len(), sends, "with a limit of {bytes}");
+        assert!(seen.iter().all(|seen| seen.body == "item"));
+        if sends == 1 {
+            let cause = NotReplayable::TooLong;
+            assert_eq!(report(&response).stop_reason(), &StopReason::NotReplayable { cause });
+        }
+    }
+    // An empty body is below any limit.
+    let script = answers(429, 1);
+    send(&policy(0), &script, put(Full::default())).await.unwrap();
+    assert_eq!(script.seen().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_fails_ends_the_request_with_its_own_error() {
+    let frames = [Ok(Frame::data(Bytes::from("one "))), Err("the disk is gone")];
+    let body = StreamBody::new(futures_util::stream::iter(frames.map(|frame| frame.map_err(BoxError::from))));
+    let script = answers(429, 9);
+    let error = send(&RetryPolicy::default(), &script, put(body)).await.unwrap_err();
+    assert_eq!(error.to_string(), "the disk is gone");
+    assert!(script.seen().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_attempt_is_not_recorded_and_yet_whole() {
+    let options = RetryOptions::new().max_retries(1).no_auth_replay();
+    let mut request = put(Frames::new(&["one ", "two"]));
+    request.extensions_mut().insert(options);
+    let script = Script::new([Answer::Unread(reply(503, "")), Answer::Reply(reply(503, "last"))]);
+    let response = send(&RetryPolicy::default(), &script, request).await.unwrap();
+    let seen = script.seen();
+    assert_eq!((seen.len(), &seen[1].body[..]), (2, &b"one two"[..]));
+    assert_eq!(report(&response).stop_reason(), &StopReason::AttemptsExhausted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_request_drops_its_body_in_every_state() {
+    // In flight, in the wait, and while nobody is ready.
+    for script in [Script::new([Answer::Hang]), answers(429, 1)] {
+        let body = Frames::new(&["one ", "two"]);
+        let polled = Arc::clone(&body.polled);
+        let policy = RetryPolicy::default();
+        let sent = send(&policy, &script, put(body));
+        tokio::time::timeout(std::time::Duration::from_millis(100), sent).await.unwrap_err();
+        assert_eq!(Arc::strong_count(&polled), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_goes_on_after_its_answer_is_left_alone() {
+    let body = Frames::new(&["one ", "two"]);
+    let polled = Arc::clone(&body.polled);
+    let script = Script::new([Answer::Stuck(reply(200, "go on"))]);
+    let response = send(&RetryPolicy::default(), &script, put(body)).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(Arc::strong_count(&polled), 2, "the upload was cut");
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "go on");
+}

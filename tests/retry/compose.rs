@@ -1,0 +1,196 @@
+//! The layer in other people's stacks.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body as AxumBody;
+use axum::routing::post;
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::combinators::{BoxBody, UnsyncBoxBody};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use tokio::net::TcpListener;
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, Layer as _, Service, ServiceBuilder, ServiceExt as _};
+use tower_oauth2::RetryPolicy;
+use tower_oauth2::retry::{ReplayBody, ResponseFuture, RetryBody, RetryService};
+
+use super::support::{Answer, Probe, Script, reply};
+use super::{answers, get, report, text};
+
+#[test]
+fn what_should_be_send_and_sync_is() {
+    fn is_send<T: Send>() {}
+    fn is_sync<T: Sync>() {}
+    fn is_unpin<T: Unpin>() {}
+    type Hyper = Client<HttpConnector, ReplayBody<AxumBody>>;
+    is_send::<RetryService<Hyper>>();
+    is_sync::<RetryService<Hyper>>();
+    is_send::<ResponseFuture<Hyper, AxumBody>>();
+    is_send::<ReplayBody<UnsyncBoxBody<Bytes, BoxError>>>();
+    is_sync::<ReplayBody<Full<Bytes>>>();
+    is_unpin::<ReplayBody<AxumBody>>();
+    is_sync::<RetryBody<Full<Bytes>>>();
+    is_sync::<RetryPolicy>();
+}
+
+/// A server on loopback that refuses every first try of a path with 429.
+async fn server() -> (String, Arc<AtomicUsize>) {
+    let tries = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&tries);
+    let app = Router::new().route(
+        "/items",
+        post(move |headers: HeaderMap, body: Bytes| async move {
+            let first = counter.fetch_add(1, Ordering::SeqCst) == 0;
+            // What is empty may go without a length.
+            let length = headers.get("content-length").map_or("0", |length| length.to_str().unwrap());
+            if length != body.len().to_string() || headers.contains_key("transfer-encoding") {
+                return (StatusCode::BAD_REQUEST, [("retry-after", "0")], Bytes::new());
+            }
+            let status = if first { StatusCode::TOO_MANY_REQUESTS } else { StatusCode::OK };
+            (status, [("retry-after", "0")], body)
+        }),
+    );
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/items", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    (url, tries)
+}
+
+/// Posts `body` to a server that refuses the first try.
+async fn through_hyper<B>(body: B) -> Bytes
+where
+    B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    let (url, tries) = server().await;
+    let client = Client::builder(TokioExecutor::new()).build_http::<ReplayBody<B>>();
+    let client = ServiceBuilder::new().layer(RetryPolicy::default()).service(client);
+    let response = client.oneshot(Request::post(url).body(body).unwrap()).await.unwrap();
+    assert_eq!((response.status(), tries.load(Ordering::SeqCst)), (StatusCode::OK, 2));
+    assert_eq!(report(&response).attempts(), 2);
+    response.into_body().collect().await.unwrap().to_bytes()
+}
+
+#[tokio::test]
+async fn under_hyper_a_body_in_memory_is_sent_again_with_its_length() {
+    assert_eq!(through_hyper(Full::from("in memory")).await, "in memory");
+}
+
+#[tokio::test]
+async fn under_hyper_an_empty_body_stays_empty() {
+    assert_eq!(through_hyper(Full::<Bytes>::default()).await, "");
+}
+
+#[tokio::test]
+async fn under_hyper_an_axum_body_is_sent_again() {
+    assert_eq!(through_hyper(AxumBody::from("axum's own")).await, "axum's own");
+}
+
+#[tokio::test]
+async fn under_hyper_a_boxed_body_is_sent_again() {
+    let body: BoxBody<Bytes, Infallible> = Full::from(vec![b'x'; 500_000]).boxed();
+    assert_eq!(through_hyper(body).await, vec![b'x'; 500_000]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn under_a_client_with_a_body_type_of_its_own() {
+    let script = answers(429, 1);
+    let client = ServiceBuilder::new()
+        .layer(RetryPolicy::default())
+        .map_request(|request: Request<ReplayBody<AxumBody>>| request.map(AxumBody::new))
+        .service(script.probe::<AxumBody>());
+    let request = Request::post("https://api.example.com/").body(AxumBody::from("mapped")).unwrap();
+    assert_eq!(client.oneshot(request).await.unwrap().status(), StatusCode::OK);
+    assert!(script.seen().iter().all(|seen| seen.body == "mapped"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn over_a_buffer_and_a_time_out() {
+    let script = answers(503, 2);
+    let client = ServiceBuilder::new()
+        .layer(RetryPolicy::default())
+        .buffer(4)
+        .timeout(Duration::from_secs(1))
+        .service(script.probe());
+    let response = client.oneshot(get()).await.unwrap();
+    assert_eq!((response.status(), report(&response).attempts()), (StatusCode::OK, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_times_out_is_an_error_of_the_inner_service() {
+    let script = Script::new([Answer::Reply(reply(503, "")), Answer::Hang]);
+    let client = ServiceBuilder::new()
+        .layer(RetryPolicy::default())
+        .timeout(Duration::from_secs(1))
+        .service(script.probe());
+    let error = client.oneshot(get()).await.unwrap_err();
+    assert!(error.is::<tower::timeout::error::Elapsed>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn inside_a_buffer_and_a_limit() {
+    let script = answers(429, 3);
+    let client = ServiceBuilder::new()
+        .buffer(4)
+        .concurrency_limit(2)
+        .layer(RetryPolicy::default())
+        .service(script.probe());
+    let response = client.oneshot(get()).await.unwrap();
+    assert_eq!((response.status(), report(&response).attempts()), (StatusCode::OK, 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn behind_one_erased_type() {
+    type Inner = BoxCloneSyncService<Request<ReplayBody<Full<Bytes>>>, Response<Full<Bytes>>, BoxError>;
+    type Erased = BoxCloneSyncService<Request<Full<Bytes>>, Response<RetryBody<Full<Bytes>>>, BoxError>;
+    let script = answers(429, 1);
+    let inner: Inner = BoxCloneSyncService::new(script.probe());
+    let erased: Erased = BoxCloneSyncService::new(RetryPolicy::default().layer(inner));
+    assert_eq!(text(erased.clone().oneshot(get()).await.unwrap()).await, "");
+    assert_eq!(script.seen().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn beside_tower_https_layers() {
+    use tower_http::follow_redirect::FollowRedirectLayer;
+    use tower_http::follow_redirect::policy::{PolicyExt as _, Standard, clone_body_fn};
+    use tower_http::request_id::{MakeRequestUuid, SetRequestIdLayer};
+    use tower_http::trace::TraceLayer;
+
+    let mut moved = reply(307, "");
+    moved.headers_mut().insert("location", "/elsewhere".parse().unwrap());
+    let script = Script::new([Answer::Reply(reply(429, "")), Answer::Reply(moved)]);
+    let redirects =
+        Standard::default().and::<_, _, BoxError>(clone_body_fn(|body: &Full<Bytes>| Some(body.clone())));
+    let client = ServiceBuilder::new()
+        .layer(FollowRedirectLayer::with_policy(redirects))
+        .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
+        .layer(RetryPolicy::default())
+        .layer(TraceLayer::new_for_http())
+        .service(script.probe());
+    let request = Request::post("https://api.example.com/items").body(Full::<Bytes>::from("order")).unwrap();
+    let response = client.oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    let seen = script.seen();
+    assert_eq!(seen.len(), 3);
+    assert_eq!(seen[0].head.headers["x-request-id"], seen[1].head.headers["x-request-id"]);
+    assert_eq!(seen[2].head.uri.path(), "/elsewhere");
+    assert!(seen.iter().all(|seen| seen.body == "order"));
+}
+
+#[test]
+fn the_inner_service_can_be_reached() {
+    let probe: Probe<Request<ReplayBody<Full<Bytes>>>, Response<Full<Bytes>>> = Script::default().probe();
+    let mut service = RetryService::new(probe, RetryPolicy::default());
+    assert_eq!((service.get_ref().calls(), service.get_mut().calls()), (0, 0));
+    assert_eq!(service.into_inner().calls(), 0);
+    fn is_a_service<S: Service<Request<Full<Bytes>>>>() {}
+    is_a_service::<RetryService<Probe<Request<ReplayBody<Full<Bytes>>>, Response<Full<Bytes>>>>>();
+}

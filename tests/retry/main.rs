@@ -1,0 +1,62 @@
+//! The retry room from outside, over fake services and under the paused clock.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::disallowed_methods, reason = "tests look at the paused clock")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bodies;
+mod compose;
+mod readiness;
+mod waits;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use http_body_util::{BodyExt as _, Full};
+use support::{Answer, Script, reply};
+use tower::{BoxError, Layer as _, ServiceExt as _};
+use tower_oauth2::RetryPolicy;
+use tower_oauth2::retry::{ReplayBody, RetryBody, RetryReport};
+
+type Outcome = Result<Response<RetryBody<Full<Bytes>>>, BoxError>;
+
+/// Sends a request through a retry layer over the script.
+async fn send<B>(policy: &RetryPolicy, script: &Script, request: Request<B>) -> Outcome
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    policy.layer(script.probe::<ReplayBody<B>>()).oneshot(request).await
+}
+
+fn get() -> Request<Full<Bytes>> {
+    Request::get("https://api.example.com/items").body(Full::default()).unwrap()
+}
+
+fn post() -> Request<Full<Bytes>> {
+    Request::post("https://api.example.com/items").body(Full::from("item")).unwrap()
+}
+
+fn answers(status: u16, times: usize) -> Script {
+    Script::new((0..times).map(|_| Answer::Reply(reply(status, "the server's own words"))))
+}
+
+fn hinted(status: u16, retry_after: &str) -> Answer {
+    let mut response = reply(status, "the server's own words");
+    response.headers_mut().insert("retry-after", retry_after.parse().unwrap());
+    Answer::Reply(response)
+}
+
+fn report<B>(response: &Response<B>) -> &RetryReport {
+    response.extensions().get().expect("no report")
+}
+
+async fn text<B>(response: Response<B>) -> String
+where
+    B: Body,
+    B::Error: std::fmt::Debug,
+{
+    String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
+}

@@ -1,0 +1,220 @@
+//! The contract of `tower::Service`, and what is held during waits.
+
+use std::convert::Infallible;
+use std::future::Future as _;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{Request, Response, StatusCode};
+use http_body::Body as _;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full};
+use tokio::time::Instant;
+use tower::{BoxError, Layer as _, Service, ServiceBuilder, ServiceExt as _};
+use tower_oauth2::RetryPolicy;
+use tower_oauth2::extensions::Deadline;
+use tower_oauth2::retry::{Abandoned, ReplayBody, RetryService, StopReason};
+
+use super::support::{Answer, Probe, Readiness, Script, reply};
+use super::{answers, get, hinted, post, report, text};
+
+type Inner = Probe<Request<ReplayBody<Full<Bytes>>>, Response<Full<Bytes>>>;
+
+fn over(inner: &Inner) -> RetryService<Inner> {
+    RetryPolicy::default().layer(inner.clone())
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_attempt_is_made_by_a_service_that_was_ready() {
+    // The probe panics otherwise.
+    let probe = answers(429, 3).probe();
+    let mut service = over(&probe);
+    for _ in 0..2 {
+        let response = service.ready().await.unwrap().call(post()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+    }
+    assert_eq!((probe.calls(), probe.reserved(), probe.busy()), (5, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn readiness_that_was_not_used_is_given_back() {
+    let probe: Inner = Script::default().probe_with_permits(1);
+    let mut service = over(&probe);
+    service.ready().await.unwrap();
+    assert_eq!(probe.reserved(), 1);
+    drop(service);
+    assert_eq!(probe.reserved(), 0);
+    over(&probe).oneshot(get()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_held_during_a_wait() {
+    let script = Script::new([hinted(429, "10")]);
+    let probe: Inner = script.probe_with_permits(1);
+    let waiting = tokio::spawn(over(&probe).oneshot(post()));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!((probe.calls(), probe.reserved(), probe.busy()), (1, 0, 0));
+    // Somebody else gets through meanwhile, through the one permit there is.
+    let start = Instant::now();
+    over(&probe).oneshot(get()).await.unwrap();
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert_eq!(waiting.await.unwrap().unwrap().status(), StatusCode::OK);
+    assert_eq!((probe.calls(), probe.most_busy()), (3, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_of_one_does_not_lock_itself_out() {
+    let inner = ServiceBuilder::new().concurrency_limit(1).service(answers(503, 3).probe());
+    let response = RetryPolicy::default().layer(inner).oneshot(get()).await.unwrap();
+    assert_eq!((response.status(), report(&response).attempts()), (StatusCode::OK, 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_requests_share_a_limit_of_one() {
+    let inner = ServiceBuilder::new().concurrency_limit(1).service(answers(429, 30).probe());
+    let service =
+        RetryPolicy::builder().max_retries(30).total_wait(Duration::from_secs(9_999)).build().unwrap();
+    let service = service.layer(inner);
+    let requests = (0..10).map(|_| service.clone().oneshot(post()));
+    for response in futures_util::future::join_all(requests).await {
+        assert_eq!(response.unwrap().status(), StatusCode::OK);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_breaks_before_the_replay_does_not_cost_the_answer() {
+    let probe: Inner = answers(429, 1).probe().readiness([Readiness::Ready, Readiness::Broken]);
+    let response = over(&probe).oneshot(post()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+    let told = report(&response);
+    assert_eq!((told.attempts(), told.stop_reason()), (1, &StopReason::NotReady));
+    assert_eq!(told.error().unwrap().to_string(), "the service is broken");
+    assert_eq!(text(response).await, "the server's own words");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_broken_from_the_start_says_so() {
+    let probe: Inner = Script::default().probe().readiness([Readiness::Broken]);
+    assert_eq!(over(&probe).oneshot(get()).await.unwrap_err().to_string(), "the service is broken");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_sheds_the_replay_does_not_cost_the_answer() {
+    let script = Script::new([Answer::Reply(reply(503, "whole")), Answer::Hang]);
+    let probe: Inner = script.probe_with_permits(1);
+    let inner = ServiceBuilder::new().load_shed().service(probe.clone());
+    let waiting = tokio::spawn(RetryPolicy::default().layer(inner).oneshot(get()));
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let _other = tokio::spawn(over(&probe).oneshot(get()));
+    let response = waiting.await.unwrap().unwrap();
+    assert_eq!((response.status(), probe.calls()), (StatusCode::SERVICE_UNAVAILABLE, 2));
+    assert_eq!((report(&response).attempts(), report(&response).stop_reason()), (1, &StopReason::NotReady));
+    assert!(report(&response).error().unwrap().is::<tower::load_shed::error::Overloaded>());
+    assert_eq!(text(response).await, "whole");
+}
+
+#[tokio::test(start_paused = true)]
+async fn readiness_is_waited_for_until_the_deadline() {
+    let (script, start) = (Script::new([hinted(429, "1")]), Instant::now());
+    let probe: Inner = script.probe().readiness([Readiness::Ready, Readiness::Never]);
+    let mut request = post();
+    request.extensions_mut().insert(Deadline::within(Duration::from_secs(5)).unwrap());
+    let response = over(&probe).oneshot(request).await.unwrap();
+    assert_eq!(start.elapsed(), Duration::from_secs(5));
+    assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(report(&response).stop_reason(), &StopReason::NotReady);
+    assert_eq!(report(&response).requested_delay(), Some(Duration::from_secs(1)));
+    // Its body had to be let go, and does not look complete.
+    assert!(!response.body().is_end_stream() && response.body().size_hint().exact().is_none());
+    let error = response.into_body().collect().await.unwrap_err();
+    assert!(error.is::<Abandoned>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_deadline_readiness_is_waited_for_as_long_as_waits_may_be_in_all() {
+    let (script, start) = (Script::new([hinted(429, "60")]), Instant::now());
+    let probe: Inner = script.probe().readiness([Readiness::Ready, Readiness::Never]);
+    let response = over(&probe).oneshot(post()).await.unwrap();
+    assert!(start.elapsed() > Duration::from_secs(119) && start.elapsed() <= Duration::from_secs(121));
+    assert_eq!(report(&response).stop_reason(), &StopReason::NotReady);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_answer_before_is_whole_if_the_service_breaks_soon() {
+    let (script, start) = (Script::new([hinted(429, "1")]), Instant::now());
+    let probe: Inner = script.probe().readiness([Readiness::Ready, Readiness::Never]);
+    let mut request = post();
+    request.extensions_mut().insert(Deadline::within(Duration::from_millis(1_150)).unwrap());
+    let response = over(&probe).oneshot(request).await.unwrap();
+    assert_eq!(start.elapsed(), Duration::from_millis(1_150));
+    assert_eq!(text(response).await, "the server's own words");
+}
+
+/// A pool with one connection, which is free again when the body of its response is dropped.
+#[derive(Clone)]
+struct OneConnection {
+    inner: Inner,
+    taken: Arc<Mutex<Option<Vec<Waker>>>>,
+}
+
+struct Taken(Arc<Mutex<Option<Vec<Waker>>>>);
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.0.lock().unwrap().take().into_iter().flatten().for_each(Waker::wake);
+    }
+}
+
+impl Service<Request<ReplayBody<Full<Bytes>>>> for OneConnection {
+    type Response = Response<UnsyncBoxBody<Bytes, Infallible>>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        match &mut *self.taken.lock().unwrap() {
+            Some(waiting) => {
+                waiting.push(cx.waker().clone());
+                Poll::Pending
+            }
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn call(&mut self, request: Request<ReplayBody<Full<Bytes>>>) -> Self::Future {
+        assert!(self.taken.lock().unwrap().replace(Vec::new()).is_none(), "the connection is taken");
+        let (inner, taken) = (self.inner.clone(), Taken(Arc::clone(&self.taken)));
+        Box::pin(async move {
+            let response = inner.oneshot(request).await?;
+            let hold = move |frame| {
+                let _ = &taken;
+                frame
+            };
+            Ok(response.map(|body| body.map_frame(hold).boxed_unsync()))
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_that_waits_for_the_answer_before_gets_it() {
+    let inner = OneConnection { inner: answers(429, 2).probe(), taken: Arc::default() };
+    let start = Instant::now();
+    let response = RetryPolicy::default().layer(inner).oneshot(post()).await.unwrap();
+    assert_eq!((response.status(), report(&response).attempts()), (StatusCode::OK, 3));
+    let waits: Duration = report(&response).history().iter().map(|replayed| replayed.delay()).sum();
+    assert!(start.elapsed() >= waits + Duration::from_millis(400));
+    assert!(start.elapsed() <= waits + Duration::from_millis(406));
+}
+
+#[test]
+fn it_does_nothing_until_it_is_polled_and_needs_no_runtime_for_an_answer_at_once() {
+    let probe: Inner = Script::default().probe();
+    let mut service = over(&probe);
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(service.poll_ready(&mut cx).is_ready());
+    let mut call = pin!(service.call(get()));
+    assert!(call.as_mut().poll(&mut cx).is_ready());
+}

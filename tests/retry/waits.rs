@@ -1,0 +1,212 @@
+//! How long is waited, and when not.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use http::StatusCode;
+use tokio::time::Instant;
+use tower_oauth2::RetryPolicy;
+use tower_oauth2::extensions::Deadline;
+use tower_oauth2::retry::{ReplayReason, ReportSlot, RetryOptions, RetryReport, StopReason};
+
+use super::support::{Answer, Script, reply};
+use super::{answers, get, hinted, post, report, send, text};
+
+const MS: Duration = Duration::from_millis(1);
+
+/// How long after the start each attempt came.
+fn arrivals(script: &Script, start: Instant) -> Vec<Duration> {
+    script.seen().iter().map(|seen| seen.after(start)).collect()
+}
+
+fn assert_between(waited: Duration, least: Duration, most: Duration) {
+    // The timer wheel turns in whole milliseconds.
+    assert!(waited >= least && waited <= most + MS, "{waited:?} is not within {least:?} and {most:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_429_without_a_hint_backs_off_with_half_of_the_wait_for_certain() {
+    let (script, start) = (answers(429, 3), Instant::now());
+    let response = send(&RetryPolicy::default(), &script, post()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    let at = arrivals(&script, start);
+    assert_eq!(at.len(), 4);
+    for (n, base) in [500, 1_000, 2_000].into_iter().enumerate() {
+        assert_between(at[n + 1] - at[n], base / 2 * MS, base * MS);
+    }
+    let report = report(&response);
+    assert_eq!((report.attempts(), report.stop_reason()), (4, &StopReason::Final));
+    let waited: Duration = report.history().iter().map(|replayed| replayed.delay()).sum();
+    assert_between(start.elapsed(), waited, waited + 3 * MS);
+    for replayed in report.history() {
+        assert_eq!(replayed.status(), Some(StatusCode::TOO_MANY_REQUESTS));
+        assert_eq!((replayed.reason(), replayed.requested_delay()), (ReplayReason::Throttled, None));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_requests_that_failed_together_do_not_come_back_together() {
+    let script = answers(429, 40);
+    let start = Instant::now();
+    let requests = (0..40).map(|_| async { send(&RetryPolicy::default(), &script, get()).await.unwrap() });
+    futures_util::future::join_all(requests).await;
+    let second: Vec<_> = arrivals(&script, start).into_iter().filter(|at| !at.is_zero()).collect();
+    assert_eq!(second.len(), 40);
+    assert!(second.iter().collect::<HashSet<_>>().len() > 20, "{second:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_is_a_lower_bound() {
+    for (hint, least) in [("10", 10_000), ("0", 100), ("60", 60_000)] {
+        let (script, start) = (Script::new([hinted(429, hint)]), Instant::now());
+        let response = send(&RetryPolicy::default(), &script, post()).await.unwrap();
+        assert_between(start.elapsed(), least * MS, least * MS * 11 / 10);
+        let asked = Duration::from_secs(hint.parse().unwrap());
+        assert_eq!(report(&response).history()[0].requested_delay(), Some(asked));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_503_is_waited_out_for_a_get_and_handed_out_for_a_post() {
+    let (script, start) = (Script::new([hinted(503, "3")]), Instant::now());
+    assert_eq!(send(&RetryPolicy::default(), &script, get()).await.unwrap().status(), StatusCode::OK);
+    assert_between(start.elapsed(), 3_000 * MS, 3_300 * MS);
+
+    let (script, start) = (Script::new([hinted(503, "3")]), Instant::now());
+    let response = send(&RetryPolicy::default(), &script, post()).await.unwrap();
+    assert_eq!((start.elapsed(), script.seen().len()), (Duration::ZERO, 1));
+    assert_eq!(report(&response).stop_reason(), &StopReason::NotIdempotent);
+    assert_eq!(report(&response).requested_delay(), Some(Duration::from_secs(3)));
+    assert_eq!(text(response).await, "the server's own words");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_post_with_an_idempotency_key_may_be_repeated() {
+    let mut request = post();
+    request.headers_mut().insert("Idempotency-Key", "8e03978e-40d5-43dd-bc93-6894a57f9324".parse().unwrap());
+    let script = answers(503, 1);
+    let response = send(&RetryPolicy::default(), &script, request).await.unwrap();
+    assert_eq!((response.status(), script.seen().len()), (StatusCode::OK, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_the_last_retry_the_last_answer_is_handed_out() {
+    let script = answers(503, 9);
+    let response = send(&RetryPolicy::default(), &script, get()).await.unwrap();
+    assert_eq!((response.status(), script.seen().len()), (StatusCode::SERVICE_UNAVAILABLE, 4));
+    assert_eq!(report(&response).stop_reason(), &StopReason::AttemptsExhausted);
+    assert_eq!(text(response).await, "the server's own words");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_above_the_cap_is_handed_out_at_once() {
+    for hint in ["61", "10000", "18446744073709551615", "99999999999999999999"] {
+        let (script, start) = (Script::new([hinted(429, hint)]), Instant::now());
+        let response = send(&RetryPolicy::default(), &script, post()).await.unwrap();
+        assert_eq!((start.elapsed(), script.seen().len()), (Duration::ZERO, 1), "{hint}");
+        let report = report(&response);
+        let requested = report.requested_delay().unwrap();
+        assert!(requested > Duration::from_secs(60));
+        assert_eq!(report.stop_reason(), &StopReason::DelayExceedsCap { requested });
+        assert_eq!(response.headers()["retry-after"], hint);
+        assert_eq!(text(response).await, "the server's own words");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_would_miss_the_deadline_is_not_begun() {
+    let (script, start) = (Script::new([hinted(429, "10")]), Instant::now());
+    let mut request = post();
+    request.extensions_mut().insert(Deadline::within(Duration::from_secs(5)).unwrap());
+    let response = send(&RetryPolicy::default(), &script, request).await.unwrap();
+    assert_eq!((start.elapsed(), script.seen().len()), (Duration::ZERO, 1));
+    assert!(matches!(report(&response).stop_reason(), StopReason::DeadlineTooClose { .. }));
+    assert_eq!(report(&response).requested_delay(), Some(Duration::from_secs(10)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_counts_from_when_it_was_set_and_not_from_each_answer() {
+    let (script, start) = (Script::new((0..9).map(|_| hinted(503, "10"))), Instant::now());
+    let mut request = get();
+    request.extensions_mut().insert(Deadline::within(Duration::from_secs(25)).unwrap());
+    let response = send(&RetryPolicy::default(), &script, request).await.unwrap();
+    assert_eq!(script.seen().len(), 3);
+    assert!(start.elapsed() < Duration::from_secs(25));
+    assert!(matches!(report(&response).stop_reason(), StopReason::DeadlineTooClose { .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_deadline_the_waits_are_bounded_in_all() {
+    let (script, start) = (Script::new((0..9).map(|_| hinted(429, "50"))), Instant::now());
+    let policy = RetryPolicy::builder().max_retries(9).build().unwrap();
+    let response = send(&policy, &script, post()).await.unwrap();
+    assert_eq!(script.seen().len(), 3);
+    assert_between(start.elapsed(), 100_000 * MS, 120_000 * MS);
+    assert!(matches!(report(&response).stop_reason(), StopReason::WaitsExhausted { .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_final_is_handed_out_without_a_report() {
+    for status in [200, 204, 301, 400, 401, 403, 404, 407, 409, 500, 501, 505] {
+        let (script, start) = (Script::new([hinted(status, "5")]), Instant::now());
+        let response = send(&RetryPolicy::default(), &script, get()).await.unwrap();
+        assert_eq!((start.elapsed(), script.seen().len()), (Duration::ZERO, 1), "{status}");
+        assert!(response.extensions().get::<RetryReport>().is_none());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_of_the_inner_service_is_returned_at_once() {
+    let (slot, start) = (ReportSlot::new(), Instant::now());
+    let script = Script::new([Answer::Fail("connection refused".into())]);
+    let mut request = get();
+    request.extensions_mut().insert(RetryOptions::new().report_to(&slot));
+    let error = send(&RetryPolicy::default(), &script, request).await.unwrap_err();
+    assert_eq!(error.to_string(), "connection refused");
+    assert_eq!((start.elapsed(), script.seen().len()), (Duration::ZERO, 1));
+    assert_eq!(slot.take().unwrap().stop_reason(), &StopReason::Failed);
+    assert!(slot.take().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_slot_gets_what_the_response_says() {
+    let slot = ReportSlot::new();
+    let script = answers(429, 1);
+    let mut request = post();
+    request.extensions_mut().insert(RetryOptions::new().report_to(&slot));
+    let response = send(&RetryPolicy::default(), &script, request).await.unwrap();
+    assert_eq!(format!("{:?}", slot.take().unwrap()), format!("{:?}", report(&response)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_may_have_rules_of_its_own() {
+    let run = async |options: RetryOptions, status| {
+        let script = answers(status, 9);
+        let mut request = post();
+        request.extensions_mut().insert(options);
+        let response = send(&RetryPolicy::default(), &script, request).await.unwrap();
+        (script.seen().len(), report(&response).stop_reason().clone())
+    };
+    assert_eq!(run(RetryOptions::never(), 429).await, (1, StopReason::TurnedOff));
+    assert_eq!(run(RetryOptions::new().max_retries(1), 429).await, (2, StopReason::AttemptsExhausted));
+    assert_eq!(run(RetryOptions::new().with_strict_methods(), 429).await, (1, StopReason::NotIdempotent));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_wait_sends_nothing_more() {
+    let script = Script::new([hinted(429, "10")]);
+    let policy = RetryPolicy::default();
+    let request = tokio::time::timeout(Duration::from_secs(5), send(&policy, &script, post()));
+    assert!(request.await.is_err());
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(script.seen().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_answer_of_a_replay_counts_and_not_the_one_before() {
+    let script = Script::new([hinted(429, "1"), Answer::Reply(reply(404, "gone"))]);
+    let response = send(&RetryPolicy::default(), &script, post()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::NOT_FOUND);
+    assert_eq!(report(&response).stop_reason(), &StopReason::Final);
+    assert_eq!(text(response).await, "gone");
+}
