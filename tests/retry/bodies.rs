@@ -33,6 +33,7 @@ impl Frames {
             HeaderValue::from_static("abc"),
         )]);
 
+        let frames = frames.iter().map(|frame| Bytes::from_static(frame.as_bytes())).collect();
         Self { frames, trailers: Some(trailers), over: false, polled: Arc::default() }
     }
 }
