@@ -282,7 +282,9 @@ impl<G> GrantBuilder<G> {
             common.push("resource", resource);
         }
         common.extend(parameters);
-        let expected = Expected { requested: scopes, required: required_scopes, strict_bearer, classifier };
+        let who = format!("the token endpoint at {origin}");
+        let expected =
+            Expected { who, requested: scopes, required: required_scopes, strict_bearer, classifier };
         let endpoint = TokenEndpoint {
             uri,
             origin,

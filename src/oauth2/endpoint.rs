@@ -151,8 +151,8 @@ impl TokenEndpoint {
             Err(_) => {
                 let limit = self.patience.attempt_timeout;
                 return Err(TokenError::transient(format!(
-                    "the token endpoint at {} did not answer to the end within {limit:?}",
-                    self.origin
+                    "{} did not answer to the end within {limit:?}",
+                    self.expected.who
                 ))
                 .into());
             }
@@ -207,7 +207,7 @@ impl TokenEndpoint {
         if let Some(error) = error.downcast_ref::<TokenError>() {
             return error.clone();
         }
-        TokenError::transient(format!("the token endpoint at {} could not be reached", self.origin))
+        TokenError::transient(format!("{} could not be reached", self.expected.who))
             .with_source(Cause::of(&**error, redactor))
     }
 }

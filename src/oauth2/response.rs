@@ -36,12 +36,26 @@ pub(crate) enum AnswerBody {
 }
 
 /// What was asked for, and what is taken for an answer.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Expected {
+    /// Who answers, as the subject of a sentence.
+    pub(crate) who: String,
     pub(crate) requested: Vec<String>,
     pub(crate) required: Vec<String>,
     pub(crate) strict_bearer: bool,
     pub(crate) classifier: Option<Classifier>,
+}
+
+impl Default for Expected {
+    fn default() -> Self {
+        Self {
+            who: "the token endpoint".into(),
+            requested: Vec::new(),
+            required: Vec::new(),
+            strict_bearer: false,
+            classifier: None,
+        }
+    }
 }
 
 /// An answer without a token that can be used.
@@ -73,7 +87,8 @@ pub(crate) fn read(
 ) -> Result<AccessToken, Refused> {
     let status = answer.status;
     if status.is_redirection() {
-        return Err(redirected(status, &answer.headers, redactor).with_status(status).into());
+        let error = redirected(&expected.who, status, &answer.headers, redactor);
+        return Err(error.with_status(status).into());
     }
     let body = Body::read(answer);
     if let Body::Object(members) = &body {
@@ -92,7 +107,7 @@ pub(crate) fn read(
 enum Body<'a> {
     Object(Members<'a>),
     Form(Vec<(String, String)>),
-    /// Nothing that can be read; the text completes "the token endpoint answered 200 with ..".
+    /// Nothing that can be read; the text completes "the endpoint answered 200 with ..".
     Nonsense(String),
 }
 
@@ -224,7 +239,7 @@ fn token(
 ) -> Result<AccessToken, TokenError> {
     let status = answer.status.as_u16();
     let nonsense =
-        |what: &str| TokenError::protocol(format!("the token endpoint answered {status} with {what}"));
+        |what: &str| TokenError::protocol(format!("{} answered {status} with {what}", expected.who));
     let members = match body {
         Body::Object(members) => members,
         Body::Form(_) => return Err(nonsense("a form instead of JSON, although it was asked for JSON")),
@@ -235,7 +250,7 @@ fn token(
             )));
         }
     };
-    check_type(members, redactor)?;
+    check_type(members, redactor).map_err(|what| nonsense(&what))?;
     let Some(raw) = members.get("access_token") else {
         return Err(nonsense("an object without access_token; is the token URL right?"));
     };
@@ -274,22 +289,22 @@ fn token(
 
 /// Accepts bearer tokens alone. RFC 6749 §5.1 requires the member; servers that leave it out mean `Bearer`, and older
 /// API gateways write `BearerToken`.
-fn check_type(members: &Members<'_>, redactor: &Redactor) -> Result<(), TokenError> {
+fn check_type(members: &Members<'_>, redactor: &Redactor) -> Result<(), String> {
     let Some(raw) = members.get("token_type") else {
         return Ok(());
     };
     let Some(name) = as_string(raw) else {
-        return Err(TokenError::protocol("the token endpoint sent a token_type that is not a string"));
+        return Err("a token_type that is not a string".into());
     };
     let name = name.trim();
     if ["bearer", "bearertoken"].iter().any(|known| name.eq_ignore_ascii_case(known)) {
         return Ok(());
     }
-    Err(TokenError::protocol(format!(
-        "the token endpoint issued a token of the type {}, which cannot be sent as a bearer token; \
-         set the client up for bearer tokens at the authorization server",
+    Err(format!(
+        "a token of the type {}, which cannot be sent as a bearer token; set the client up for bearer tokens at the \
+         authorization server",
         redactor.clean(name)
-    )))
+    ))
 }
 
 /// Returns what was granted, from `scope` or from the claims of the token itself. None: as requested (RFC 6749 §5.1).
@@ -319,8 +334,9 @@ fn check_scopes(granted: &[String], expected: &Expected) -> Result<(), TokenErro
         return Ok(());
     }
     Err(TokenError::config(format!(
-        "the token was granted without the required scopes {}: allow them to the client at the authorization server, \
-         and ask for them",
+        "{} granted a token without the required scopes {}: allow them to the client at the authorization server, and \
+         ask for them",
+        expected.who,
         missing.join(" ")
     )))
 }
@@ -357,8 +373,13 @@ fn refused(
     let named = expected.classifier.as_ref().and_then(|classifier| classifier.classify(&view));
     let class = named.unwrap_or_else(|| class(*status, code.as_deref(), hint.is_some()));
 
-    let message =
-        message(*status, code.as_deref(), description.as_deref(), &unreadable(body, headers, redactor));
+    let message = message(
+        &expected.who,
+        *status,
+        code.as_deref(),
+        description.as_deref(),
+        &unreadable(body, headers, redactor),
+    );
     let mut error = match class {
         ErrorClass::Config => TokenError::config(message),
         ErrorClass::Grant => TokenError::grant(message),
@@ -425,8 +446,14 @@ fn class(status: StatusCode, code: Option<&str>, has_hint: bool) -> ErrorClass {
 }
 
 /// One line: what was answered, and what to check.
-fn message(status: StatusCode, code: Option<&str>, description: Option<&str>, unreadable: &str) -> String {
-    let mut line = format!("the token endpoint answered {}", status.as_u16());
+fn message(
+    who: &str,
+    status: StatusCode,
+    code: Option<&str>,
+    description: Option<&str>,
+    unreadable: &str,
+) -> String {
+    let mut line = format!("{who} answered {}", status.as_u16());
     if let Some(code) = code {
         line = format!("{line} {code}");
     }
@@ -469,14 +496,14 @@ fn unreadable(body: &Body<'_>, headers: &HeaderMap, redactor: &Redactor) -> Stri
 }
 
 /// Following a redirect would carry the client's secrets to wherever it points: a 307 repeats the whole request.
-fn redirected(status: StatusCode, headers: &HeaderMap, redactor: &Redactor) -> TokenError {
+fn redirected(who: &str, status: StatusCode, headers: &HeaderMap, redactor: &Redactor) -> TokenError {
     let target = headers
         .get(LOCATION)
         .and_then(|location| location.to_str().ok()?.parse::<Uri>().ok())
         .and_then(|uri| Some(format!("{}://{}", uri.scheme_str()?, uri.host()?)));
     let target = target.map(|target| format!(" to {}", redactor.clean(&target))).unwrap_or_default();
     TokenError::config(format!(
-        "the token endpoint answered {} with a redirect{target}, which is not followed since it would carry the client \
+        "{who} answered {} with a redirect{target}, which is not followed since it would carry the client \
          secret along; set the token URL to the address where the endpoint is",
         status.as_u16()
     ))

@@ -69,7 +69,7 @@ impl ClientSecret {
         Self { kind: Kind::File(path.into().into()) }
     }
 
-    /// Asks a closure, for secrets that live in a vault.
+    /// Asks a closure, for secrets that live in a vault. Nothing limits how long it takes but the deadline of the cache.
     ///
     /// # Examples
     ///

@@ -10,6 +10,7 @@
 
 mod answers;
 mod attempts;
+mod cached;
 mod echo;
 mod requests;
 mod scripted;

@@ -22,6 +22,10 @@ use crate::token::AccessToken;
 /// Cheap to clone. It fetches and does not cache: put it into a [`TokenCache`](crate::TokenCache), or give it to an
 /// [`AuthLayer`](crate::AuthLayer), which does.
 ///
+/// # Cancel safety
+///
+/// Dropping a fetch drops its request. A token that the server issued meanwhile is lost, and no more than that.
+///
 /// # Examples
 ///
 /// ```

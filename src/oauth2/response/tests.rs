@@ -2,6 +2,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use http::header::HeaderName;
 use http_body_util::{BodyExt as _, Full};
+use proptest::prelude::*;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
@@ -178,6 +179,54 @@ async fn every_vector_of_token_errors_gives_its_result() {
         assert!(right, "{} {}: {refused:?}", vector["id"], vector["title"]);
     }
     assert_eq!(vectors.len(), 36);
+}
+
+// --- Properties ---
+
+proptest! {
+    #[test]
+    fn no_answer_whatever_makes_it_panic(
+        status in 200_u16..600,
+        body in prop::collection::vec(any::<u8>(), 0..200),
+        content_type in "[ -~]{0,40}",
+    ) {
+        let _ = read_plainly(&answer(status, Some(&content_type), body));
+    }
+
+    #[test]
+    fn no_members_whatever_make_it_panic_or_give_a_token_that_no_header_carries(
+        status in prop::sample::select(vec![200_u16, 201, 400, 401, 429, 500]),
+        members in prop::collection::btree_map(
+            prop::sample::select(KNOWN.to_vec()),
+            prop_oneof![
+                any::<String>().prop_map(Value::from),
+                "[!-~]{0,20}".prop_map(Value::from),
+                any::<f64>().prop_map(Value::from),
+                any::<i64>().prop_map(Value::from),
+                Just(Value::Null),
+                Just(json!({"a": [1]})),
+            ],
+            0..8,
+        ),
+    ) {
+        if let Ok(token) = read_plainly(&json_answer(status, &json!(members).to_string())) {
+            prop_assert!(status < 300 && !token.bare_header_value().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_secret_that_comes_back_in_a_description_is_never_shown(
+        secret in "[ -~]{8,30}",
+        before in ".{0,300}",
+        after in ".{0,300}",
+    ) {
+        let mut redactor = Redactor::default();
+        redactor.add(&secret);
+        let body = json!({"error": "invalid_client", "error_description": format!("{before}{secret}{after}")});
+        let error =
+            read(&json_answer(401, &body.to_string()), &Expected::default(), &mut redactor, NOW).unwrap_err().error;
+        prop_assert!(!error.to_string().contains(&secret) && !error.description().unwrap().contains(&secret));
+    }
 }
 
 // --- Tokens ---
