@@ -1,5 +1,6 @@
 //! The one error of this crate: what failed, whose side it is, and whether waiting can help.
 
+use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
@@ -217,6 +218,13 @@ impl TokenError {
 
     fn edit(&mut self) -> &mut Inner {
         Arc::make_mut(&mut self.inner)
+    }
+}
+
+/// What cannot fail has no error to convert; so an [`Origin`](crate::Origin) stands where a string may stand.
+impl From<Infallible> for TokenError {
+    fn from(never: Infallible) -> Self {
+        match never {}
     }
 }
 

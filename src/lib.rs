@@ -47,6 +47,7 @@ pub mod auth;
 // 6 joined
 pub mod transport;
 
+pub use self::auth::AuthLayer;
 pub use self::cache::TokenCache;
 pub use self::error::{ErrorClass, TokenError};
 pub use self::oauth2::{ClientAuth, ClientCredentials, ClientCredentialsConfig, ClientSecret};

@@ -126,6 +126,12 @@ impl Origin {
         *scheme == inner.scheme && (authority.as_str() == inner.short || inner.is_same(authority.as_str()))
     }
 
+    /// Returns whether a `Host` header names this origin's server (RFC 9110 §7.2).
+    pub(crate) fn is_host(&self, host: &[u8]) -> bool {
+        let inner = &*self.inner;
+        host == inner.short.as_bytes() || std::str::from_utf8(host).is_ok_and(|host| inner.is_same(host))
+    }
+
     /// Returns the origin of a request, plain http to wherever included, for messages and keys. A URI with a user name,
     /// without an authority, or of another scheme has none.
     pub(crate) fn of(uri: &Uri) -> Option<Self> {
@@ -202,6 +208,22 @@ impl FromStr for Origin {
 
     fn from_str(origin: &str) -> Result<Self, TokenError> {
         Self::parse(origin)
+    }
+}
+
+impl TryFrom<&str> for Origin {
+    type Error = TokenError;
+
+    fn try_from(origin: &str) -> Result<Self, TokenError> {
+        Self::parse(origin)
+    }
+}
+
+impl TryFrom<String> for Origin {
+    type Error = TokenError;
+
+    fn try_from(origin: String) -> Result<Self, TokenError> {
+        Self::parse(&origin)
     }
 }
 

@@ -246,17 +246,6 @@ impl TokenCache {
         self.shared.acquire(min_validity)
     }
 
-    /// Returns an answer where there is one at once: a usable token, or an error. Starts what has to be started.
-    pub(crate) fn try_acquire(
-        &self,
-        min_validity: Option<Duration>,
-    ) -> Option<Result<Published, TokenError>> {
-        match self.shared.ask(min_validity) {
-            Ask::Now(answer) => Some(answer),
-            Ask::Wait(..) => None,
-        }
-    }
-
     /// Returns whether both handles share one cache.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.shared, &other.shared)

@@ -1,0 +1,195 @@
+//! The layer and its options.
+
+use std::sync::Arc;
+
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName, StatusCode};
+use tower_layer::Layer;
+
+use super::rules::{Options, Origins, Rejection, Rules};
+use super::service::AuthService;
+use crate::cache::TokenCache;
+use crate::error::TokenError;
+use crate::origin::Origin;
+
+/// Puts access tokens on outgoing requests.
+///
+/// A token goes to the origins that were named and nowhere else. The [rules](super) say what happens to a request.
+///
+/// Defaults:
+/// - header: `Authorization`, with the token's scheme in front
+/// - a request that has the header already keeps it, and none of ours
+/// - a request to another origin is sent without a token, marked [`TokenWithheld`](crate::extensions::TokenWithheld)
+/// - a request whose URI is a path alone is an error
+/// - rejection: status 401 by its challenge, and gRPC's UNAUTHENTICATED over HTTP/2
+///
+/// # Examples
+///
+/// ```
+/// use tower::ServiceBuilder;
+/// use tower_oauth2::{AccessToken, AuthLayer, StaticToken};
+/// # let http_client = tower::service_fn(|_: http::Request<String>| async { Ok::<_, tower::BoxError>(http::Response::new(())) });
+///
+/// let source = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
+/// let client = ServiceBuilder::new()
+///     .layer(AuthLayer::for_origin(source, "https://api.example.com")?.refuse_other_origins())
+///     .service(http_client);
+/// # Ok::<(), tower_oauth2::TokenError>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct AuthLayer {
+    options: Options,
+}
+
+impl AuthLayer {
+    /// Creates a layer whose tokens go to one origin, such as `https://api.example.com`. Takes a source, or a cache that
+    /// others share.
+    ///
+    /// # Errors
+    ///
+    /// As [`Origin::parse`]; plain http is for loopback alone, or for an [`Origin::parse_with_insecure_http`].
+    pub fn for_origin<O>(source: impl Into<TokenCache>, origin: O) -> Result<Self, TokenError>
+    where
+        O: TryInto<Origin>,
+        O::Error: Into<TokenError>,
+    {
+        Ok(Self::new(Some(source.into()), Origins::These(vec![read(origin)?])))
+    }
+
+    /// Creates a layer whose tokens go to whatever https origin a request names, and to loopback.
+    ///
+    /// Whoever can choose the URI of a request, or redirect it above this layer, gets the token.
+    pub fn for_any_https_origin_unchecked(source: impl Into<TokenCache>) -> Self {
+        Self::new(Some(source.into()), Origins::AnyHttps)
+    }
+
+    /// Creates a layer without a token of its own: each request brings its cache in an
+    /// [`AuthOverride`](super::AuthOverride), and one that does not is an error.
+    ///
+    /// # Errors
+    ///
+    /// As [`for_origin`](Self::for_origin), and if there is no origin.
+    pub fn per_request<I>(origins: I) -> Result<Self, TokenError>
+    where
+        I: IntoIterator,
+        I::Item: TryInto<Origin>,
+        <I::Item as TryInto<Origin>>::Error: Into<TokenError>,
+    {
+        let origins = origins.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        if origins.is_empty() {
+            return Err(TokenError::config("the list of origins is empty; name those that may have tokens"));
+        }
+        Ok(Self::new(None, Origins::These(origins)).require_override())
+    }
+
+    fn new(cache: Option<TokenCache>, origins: Origins) -> Self {
+        Self { options: Options::new(cache, origins) }
+    }
+
+    /// Adds another origin that may have the token: a second region, a gateway.
+    ///
+    /// # Errors
+    ///
+    /// As [`for_origin`](Self::for_origin).
+    pub fn also_origin<O>(mut self, origin: O) -> Result<Self, TokenError>
+    where
+        O: TryInto<Origin>,
+        O::Error: Into<TokenError>,
+    {
+        let origin = read(origin)?;
+        match &mut self.options.origins {
+            Origins::These(origins) => origins.push(origin),
+            Origins::AnyHttps => {}
+        }
+        Ok(self)
+    }
+
+    /// Says where requests go whose URI is a path alone, as it is below tonic's channels, hyper's connections and
+    /// routers. The layer cannot check it: it is the client below that knows.
+    ///
+    /// # Errors
+    ///
+    /// As [`for_origin`](Self::for_origin).
+    pub fn relative_uris_go_to<O>(mut self, origin: O) -> Result<Self, TokenError>
+    where
+        O: TryInto<Origin>,
+        O::Error: Into<TokenError>,
+    {
+        let origin = read(origin)?;
+        self.options.relative = Some(origin);
+        Ok(self)
+    }
+
+    /// Sends the token in another header, without a scheme in front: `X-Auth-Token`, an API key.
+    pub fn header(mut self, name: HeaderName) -> Self {
+        self.options.terms.bare = name != AUTHORIZATION;
+        self.options.terms.header = name;
+        self
+    }
+
+    /// Sends the token in another header, with its scheme in front.
+    pub fn header_with_scheme(mut self, name: HeaderName) -> Self {
+        self.options.terms.bare = false;
+        self.options.terms.header = name;
+        self
+    }
+
+    /// Replaces a header that the request has already, and takes it off where no token goes: for gateways, which must
+    /// not forward their own caller's credential.
+    pub fn replace_authorization(mut self) -> Self {
+        self.options.terms.replace = true;
+        self
+    }
+
+    /// Refuses requests to other origins, where the default is to send them without a token.
+    pub fn refuse_other_origins(mut self) -> Self {
+        self.options.refuse = true;
+        self
+    }
+
+    /// Refuses requests without an [`AuthOverride`](super::AuthOverride), so that none falls back on the layer's token
+    /// because an override was lost on the way.
+    pub fn require_override(mut self) -> Self {
+        self.options.require_override = true;
+        self
+    }
+
+    /// Believes only a challenge with an error code: a 401 without one never drops a token.
+    pub fn strict_challenges(mut self) -> Self {
+        self.options.terms.strict = true;
+        self
+    }
+
+    /// Treats another status as a 401 too; some servers say 419 when a token has expired.
+    pub fn also_rejection_status(mut self, status: StatusCode) -> Self {
+        self.options.terms.statuses.push(status);
+        self
+    }
+
+    /// Asks a rule of one's own first what an answer means for the token. It sees every answer to a request with a
+    /// token, so it should be quick.
+    pub fn rejection<F>(mut self, rule: F) -> Self
+    where
+        F: Fn(StatusCode, &HeaderMap) -> Rejection + Send + Sync + 'static,
+    {
+        self.options.terms.rejection = Some(Arc::new(rule));
+        self
+    }
+}
+
+impl<S> Layer<S> for AuthLayer {
+    type Service = AuthService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        AuthService::new(inner, Arc::new(Rules::new(self.options.clone())))
+    }
+}
+
+fn read<O>(origin: O) -> Result<Origin, TokenError>
+where
+    O: TryInto<Origin>,
+    O::Error: Into<TokenError>,
+{
+    origin.try_into().map_err(Into::into)
+}

@@ -1,0 +1,357 @@
+//! What one layer was told, shared by all its services: which requests get a token, and what an answer means.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwapOption;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
+
+use super::per_request::{AuthOverride, From as Whose};
+use super::ticket::Ticket;
+use crate::cache::{Snapshot, TokenCache};
+use crate::error::TokenError;
+use crate::extensions::{TokenWithheld, WithheldReason};
+use crate::origin::Origin;
+use crate::token::AccessToken;
+
+/// Requests to so many foreign origins are warned of, one warning each.
+const MOST_WARNINGS: usize = 64;
+
+/// What a caller's own rule says of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Rejection {
+    /// Nothing: the layer's own rules count.
+    ByTheRules,
+    /// The token was rejected; another one may help.
+    OfTheToken,
+    /// The request was refused for another reason; no other token helps.
+    OfTheRequest,
+    /// The answer is no refusal at all.
+    No,
+}
+
+pub(super) type RejectionRule = dyn Fn(StatusCode, &HeaderMap) -> Rejection + Send + Sync;
+
+/// What a layer was told.
+#[derive(Clone)]
+pub(super) struct Options {
+    pub(super) cache: Option<TokenCache>,
+    pub(super) origins: Origins,
+    /// Where requests go whose URI is a path alone.
+    pub(super) relative: Option<Origin>,
+    pub(super) refuse: bool,
+    pub(super) require_override: bool,
+    pub(super) terms: Terms,
+}
+
+/// How a token is put on a request, and how the answers are read. A [`Ticket`] takes it along.
+#[derive(Clone)]
+pub(super) struct Terms {
+    pub(super) header: HeaderName,
+    pub(super) bare: bool,
+    pub(super) replace: bool,
+    pub(super) strict: bool,
+    pub(super) statuses: Vec<StatusCode>,
+    pub(super) rejection: Option<Arc<RejectionRule>>,
+}
+
+/// What all services of one layer share.
+pub(super) struct Rules {
+    options: Options,
+    terms: Arc<Terms>,
+    /// The ticket of the layer's own token, for services that have none of their own yet. A ticket must not lead back
+    /// here, or neither would ever be dropped.
+    tickets: ArcSwapOption<Ticket>,
+    warned: Mutex<HashSet<Origin>>,
+}
+
+/// Where tokens may go.
+#[derive(Clone, Debug)]
+pub(super) enum Origins {
+    These(Vec<Origin>),
+    AnyHttps,
+}
+
+/// What a request gets.
+pub(super) enum Route<'a> {
+    /// A token of the layer's cache, as most requests do.
+    Default,
+    /// A token of this cache, good for this long.
+    Other(&'a AuthOverride),
+    /// No token, because the caller wants it so.
+    Pass,
+    /// No token, because its target may not have it.
+    Withhold(WithheldReason),
+    /// Nothing: it is not sent.
+    Refuse(TokenError),
+}
+
+impl Options {
+    pub(super) fn new(cache: Option<TokenCache>, origins: Origins) -> Self {
+        let terms = Terms {
+            header: AUTHORIZATION,
+            bare: false,
+            replace: false,
+            strict: false,
+            statuses: vec![StatusCode::UNAUTHORIZED],
+            rejection: None,
+        };
+        Self { cache, origins, relative: None, refuse: false, require_override: false, terms }
+    }
+}
+
+impl Rules {
+    pub(super) fn new(options: Options) -> Self {
+        let terms = Arc::new(options.terms.clone());
+        Self { options, terms, tickets: ArcSwapOption::empty(), warned: Mutex::default() }
+    }
+
+    pub(super) fn options(&self) -> &Options {
+        &self.options
+    }
+
+    pub(super) fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    /// Returns the cache of the layer's own token.
+    pub(super) fn cache(&self) -> Option<&TokenCache> {
+        self.options.cache.as_ref()
+    }
+
+    /// Returns the ticket of the layer's own token if it is fresh.
+    #[inline]
+    pub(super) fn ticket(&self) -> Option<Arc<Ticket>> {
+        match self.tickets.load_full() {
+            Some(ticket) if ticket.snapshot.is_fresh() => Some(ticket),
+            Some(_) | None => {
+                let cache = self.options.cache.as_ref()?;
+                Some(self.ticket_for(cache.fresh()?, cache))
+            }
+        }
+    }
+
+    /// Makes a ticket of a snapshot. One of the layer's own cache is kept for the services that come next.
+    #[cold]
+    pub(super) fn ticket_for(&self, snapshot: Arc<Snapshot>, cache: &TokenCache) -> Arc<Ticket> {
+        let own = self.options.cache.as_ref().is_some_and(|own| own.is_same(cache));
+        if own
+            && let Some(ticket) = self.tickets.load_full()
+            && Arc::ptr_eq(&ticket.snapshot, &snapshot)
+        {
+            return ticket;
+        }
+        let ticket = Ticket::new(snapshot, cache.clone(), Arc::clone(&self.terms));
+        if own {
+            self.tickets.store(Some(Arc::clone(&ticket)));
+        }
+        ticket
+    }
+
+    /// Decides what a request gets. The hot path of every request: bytes are compared, nothing is taken apart.
+    #[inline]
+    pub(super) fn route<'a, B>(&self, request: &'a Request<B>) -> Route<'a> {
+        let wish = request.extensions().get::<AuthOverride>();
+        if let Some((Whose::Nobody, _)) = wish.map(AuthOverride::parts) {
+            return Route::Pass;
+        }
+        if let Some(reason) = self.withheld(request) {
+            return self.turn_away(reason, request);
+        }
+        match wish.map(AuthOverride::parts) {
+            None if self.options.require_override => self.miss_override(request.headers()),
+            None | Some((Whose::Layer, None)) => Route::Default,
+            Some(_) => wish.map_or(Route::Default, Route::Other),
+        }
+    }
+
+    #[cold]
+    fn miss_override(&self, headers: &HeaderMap) -> Route<'static> {
+        if self.terms.is_callers_own(headers) {
+            return Route::Pass;
+        }
+        Route::Refuse(TokenError::config(
+            "the request has no AuthOverride although the layer requires one; a redirect to another origin drops it, \
+             so put it on again where that is meant",
+        ))
+    }
+
+    /// Returns why this request's target may not have a token; nothing if it may.
+    #[inline]
+    fn withheld<B>(&self, request: &Request<B>) -> Option<WithheldReason> {
+        let uri = request.uri();
+        let known = match &self.options.origins {
+            Origins::These(origins) => origins.iter().find(|origin| origin.matches(uri)),
+            Origins::AnyHttps => None,
+        };
+        let Some(origin) = known else {
+            return self.withheld_elsewhere(request);
+        };
+        if *request.method() == Method::CONNECT {
+            return Some(WithheldReason::Connect);
+        }
+        match request.headers().get(HOST) {
+            Some(host) if !origin.is_host(host.as_bytes()) => Some(WithheldReason::HostMismatch),
+            Some(_) | None => None,
+        }
+    }
+
+    /// The same for what is not on the list of origins.
+    #[cold]
+    fn withheld_elsewhere<B>(&self, request: &Request<B>) -> Option<WithheldReason> {
+        let uri = request.uri();
+        if *request.method() == Method::CONNECT {
+            return Some(WithheldReason::Connect);
+        }
+        let origin = match (uri.authority(), &self.options.relative) {
+            (None, Some(relative)) => relative.clone(),
+            // Without an origin `turn_away` says what to do.
+            (None, None) => return Some(WithheldReason::ForeignOrigin),
+            (Some(authority), _) if authority.as_str().contains('@') => {
+                return Some(WithheldReason::UserInfo);
+            }
+            (Some(_), _) => match (&self.options.origins, Origin::of(uri)) {
+                (Origins::AnyHttps, Some(origin)) if origin.is_https() || origin.is_loopback() => origin,
+                (Origins::AnyHttps, Some(_)) => return Some(WithheldReason::Plaintext),
+                (Origins::AnyHttps | Origins::These(_), _) => return Some(WithheldReason::ForeignOrigin),
+            },
+        };
+        match request.headers().get(HOST) {
+            Some(host) if !origin.is_host(host.as_bytes()) => Some(WithheldReason::HostMismatch),
+            Some(_) | None => None,
+        }
+    }
+
+    #[cold]
+    fn turn_away<B>(&self, reason: WithheldReason, request: &Request<B>) -> Route<'static> {
+        if self.terms.is_callers_own(request.headers()) {
+            return Route::Pass;
+        }
+        let uri = request.uri();
+        if uri.authority().is_none() && reason == WithheldReason::ForeignOrigin {
+            return Route::Refuse(TokenError::config(
+                "the request's URI is a path without a host, so nobody can say where its token would go; name the \
+                 origin with AuthLayer::relative_uris_go_to",
+            ));
+        }
+        if self.options.refuse {
+            let target = Origin::of(uri).map_or_else(|| "its target".to_owned(), |origin| origin.to_string());
+            return Route::Refuse(TokenError::config(format!(
+                "the request to {target} was refused: {reason}; if it may have the token, add it with \
+                 AuthLayer::also_origin"
+            )));
+        }
+        Route::Withhold(reason)
+    }
+
+    /// Makes the marker of a withheld token, and warns once per origin.
+    #[cold]
+    pub(super) fn withhold(&self, reason: WithheldReason, uri: &Uri) -> TokenWithheld {
+        let origin = Origin::of(uri);
+        let first = origin.as_ref().is_none_or(|origin| {
+            let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+            warned.len() < MOST_WARNINGS && warned.insert(origin.clone())
+        });
+        let origin = origin.map(|origin| origin.to_string());
+        if first {
+            tracing::warn!(origin = origin.as_deref().unwrap_or("unknown"), %reason, "a request was sent without a token");
+        }
+        TokenWithheld::new(reason, origin)
+    }
+}
+
+impl Terms {
+    /// A caller's own header wins over everything that is said of ours.
+    pub(super) fn is_callers_own(&self, headers: &HeaderMap) -> bool {
+        !self.replace && headers.contains_key(&self.header)
+    }
+
+    /// Returns the header value of a token as this layer sends it.
+    pub(super) fn value<'a>(&self, token: &'a AccessToken) -> &'a HeaderValue {
+        if self.bare { token.bare_header_value() } else { token.header_value() }
+    }
+
+    /// Puts the token on a request. Returns whether it is on: a caller's own header wins, unless the layer was told to
+    /// replace it.
+    #[inline]
+    pub(super) fn stamp(&self, headers: &mut HeaderMap, value: HeaderValue) -> bool {
+        if self.replace {
+            headers.insert(&self.header, value);
+            return true;
+        }
+        // One look into the map where a look before the insertion would be two.
+        if !headers.append(&self.header, value) {
+            return true;
+        }
+        take_last(headers, &self.header);
+        false
+    }
+
+    /// Takes off what a gateway must not forward, from a request that gets no token.
+    #[inline]
+    pub(super) fn strip(&self, headers: &mut HeaderMap) {
+        if self.replace {
+            headers.remove(&self.header);
+        }
+    }
+
+    /// Returns whether an answer needs a closer look. The hot path of every answer.
+    #[inline]
+    pub(super) fn is_suspicious(&self, status: StatusCode, version: Version, headers: &HeaderMap) -> bool {
+        if status.is_success() && version != Version::HTTP_2 && self.rejection.is_none() {
+            return false;
+        }
+        status == StatusCode::UNAUTHORIZED
+            || status == StatusCode::FORBIDDEN
+            || self.rejection.is_some()
+            || self.statuses.contains(&status)
+            || is_grpc_unauthenticated(version, headers)
+    }
+
+    /// Returns what kind of refusal an answer is, if it is one.
+    pub(super) fn refusal(&self, status: StatusCode, version: Version, headers: &HeaderMap) -> Rejection {
+        match self.rejection.as_ref().map_or(Rejection::ByTheRules, |rule| rule(status, headers)) {
+            Rejection::ByTheRules => {}
+            decided @ (Rejection::OfTheToken | Rejection::OfTheRequest | Rejection::No) => return decided,
+        }
+        if is_grpc_unauthenticated(version, headers) {
+            return Rejection::OfTheToken;
+        }
+        if self.statuses.contains(&status) { Rejection::ByTheRules } else { Rejection::No }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("cache", &self.cache)
+            .field("origins", &self.origins)
+            .field("relative_uris_go_to", &self.relative)
+            .field("header", &self.terms.header)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Takes the value that was appended last off again.
+#[cold]
+fn take_last(headers: &mut HeaderMap, name: &HeaderName) {
+    let mut values: Vec<_> = headers.get_all(name).iter().cloned().collect();
+    values.pop();
+    headers.remove(name);
+    for value in values {
+        headers.append(name, value);
+    }
+}
+
+/// gRPC says UNAUTHENTICATED (16) with an HTTP status of 200. In the headers it means that no data follows; only there
+/// can it be seen without reading the body.
+#[inline]
+fn is_grpc_unauthenticated(version: Version, headers: &HeaderMap) -> bool {
+    version == Version::HTTP_2
+        && headers.get("grpc-status").is_some_and(|status| status == "16")
+        && headers.get_all("grpc-status").iter().count() == 1
+        && headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}

@@ -1,0 +1,210 @@
+//! The service: finds out what a request gets, and puts it on.
+
+use std::fmt;
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{Request, Response};
+use tower::BoxError;
+use tower_service::Service;
+
+use super::future::{ResponseFuture, Watch};
+use super::per_request::{AuthOverride, From as Whose};
+use super::rules::{Route, Rules};
+use super::ticket::Ticket;
+use crate::cache::{Acquire, TokenCache};
+use crate::error::TokenError;
+
+/// Puts access tokens on outgoing requests, and watches the answers: see [`AuthLayer`](super::AuthLayer).
+///
+/// A request whose token is at hand goes to the instance that was polled ready. Where it has to wait for a token that
+/// instance is given up first, with whatever it reserved, and a clone is polled ready afterwards; so a token request may
+/// go through the same limited client.
+pub struct AuthService<S> {
+    inner: S,
+    rules: Arc<Rules>,
+    /// This instance's own copy of the ticket, from its second use on. Never a ticket of an override.
+    own: Option<Arc<Ticket>>,
+    used: bool,
+}
+
+impl<S> AuthService<S> {
+    pub(super) fn new(inner: S, rules: Arc<Rules>) -> Self {
+        Self { inner, rules, own: None, used: false }
+    }
+
+    /// Returns the inner service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// Returns the inner service.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Returns the inner service.
+    #[must_use]
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+
+    /// Returns the layer's ticket if it is fresh. The hot path: an instance that is used once reads what all share, one
+    /// that is used again touches only what is its own.
+    #[inline]
+    fn ticket(&mut self) -> Option<Arc<Ticket>> {
+        if let Some(own) = &self.own
+            && own.snapshot.is_fresh()
+        {
+            return Some(Arc::clone(own));
+        }
+        self.shared_ticket()
+    }
+
+    fn shared_ticket(&mut self) -> Option<Arc<Ticket>> {
+        let shared = self.rules.ticket()?;
+        if !mem::replace(&mut self.used, true) {
+            return Some(shared);
+        }
+        let own = shared.private();
+        self.own = Some(Arc::clone(&own));
+        Some(own)
+    }
+}
+
+impl<S: Clone> AuthService<S> {
+    /// Gives up the instance that was polled ready, and what it reserved with it.
+    fn release(&mut self) -> S {
+        let spare = self.inner.clone();
+        drop(mem::replace(&mut self.inner, spare.clone()));
+        spare
+    }
+}
+
+impl<S: Clone> Clone for AuthService<S> {
+    /// A clone shares by reference count. It takes no ticket along: most clones serve one request.
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), rules: Arc::clone(&self.rules), own: None, used: false }
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for AuthService<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthService")
+            .field("inner", &self.inner)
+            .field("options", self.rules.options())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for AuthService<S>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone,
+    S::Error: Into<BoxError>,
+{
+    type Response = Response<R>;
+    type Error = BoxError;
+    type Future = ResponseFuture<S, B>;
+
+    /// Forwards. Nothing of a token is reserved here: no service knows where the next request goes.
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(context).map_err(Into::into)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        match self.rules.route(&request) {
+            Route::Default => match self.ticket() {
+                Some(ticket) => self.send(request, ticket),
+                None => self.fetch(request, None, None),
+            },
+            Route::Other(wish) => {
+                let (cache, validity) = wanted(wish);
+                self.fetch(request, cache, validity)
+            }
+            Route::Pass => {
+                self.rules.terms().strip(request.headers_mut());
+                ResponseFuture::sent(self.inner.call(request), Watch::Nothing)
+            }
+            Route::Withhold(reason) => {
+                let marker = self.rules.withhold(reason, request.uri());
+                self.rules.terms().strip(request.headers_mut());
+                ResponseFuture::sent(self.inner.call(request), Watch::Withheld(Box::new(marker)))
+            }
+            Route::Refuse(error) => self.fail(error),
+        }
+    }
+}
+
+impl<S: Clone> AuthService<S> {
+    #[inline]
+    fn send<B>(&mut self, mut request: Request<B>, ticket: Arc<Ticket>) -> ResponseFuture<S, B>
+    where
+        S: Service<Request<B>>,
+    {
+        let watch = match ticket.terms.stamp(request.headers_mut(), ticket.value.clone()) {
+            true => Watch::Ticket(ticket),
+            false => Watch::Nothing,
+        };
+        ResponseFuture::sent(self.inner.call(request), watch)
+    }
+
+    /// Gets a token that is not at hand: at once if the cache has it, or by a wait.
+    #[cold]
+    fn fetch<B>(
+        &mut self,
+        request: Request<B>,
+        cache: Option<TokenCache>,
+        validity: Option<Duration>,
+    ) -> ResponseFuture<S, B>
+    where
+        S: Service<Request<B>>,
+    {
+        if self.rules.terms().is_callers_own(request.headers()) {
+            return ResponseFuture::sent(self.inner.call(request), Watch::Nothing);
+        }
+        let Some(cache) = cache.or_else(|| self.rules.cache().cloned()) else {
+            return self.fail(TokenError::config(
+                "the layer has no token of its own; name a cache in the request's AuthOverride",
+            ));
+        };
+        let mut acquire = cache.acquire(validity);
+        match poll_once(&mut acquire) {
+            Poll::Ready(Ok(snapshot)) => {
+                let ticket = self.rules.ticket_for(snapshot, &cache);
+                self.send(request, ticket)
+            }
+            Poll::Ready(Err(error)) => self.fail(error),
+            Poll::Pending => {
+                let spare = self.release();
+                ResponseFuture::waiting(spare, request, acquire, cache, validity, Arc::clone(&self.rules))
+            }
+        }
+    }
+
+    /// Ends a request that is not sent. Fails closed: no token, no request.
+    #[cold]
+    fn fail<B>(&mut self, error: TokenError) -> ResponseFuture<S, B>
+    where
+        S: Service<Request<B>>,
+    {
+        drop(self.release());
+        ResponseFuture::failed(error)
+    }
+}
+
+fn wanted(wish: &AuthOverride) -> (Option<TokenCache>, Option<Duration>) {
+    let (whose, validity) = wish.parts();
+    let cache = match whose {
+        Whose::Cache(cache) => Some(cache.clone()),
+        Whose::Layer | Whose::Nobody => None,
+    };
+    (cache, validity)
+}
+
+/// Polls without a task that could be woken: whoever goes on with a pending one polls it again with its own.
+pub(super) fn poll_once(acquire: &mut Acquire) -> Poll<<Acquire as Future>::Output> {
+    Pin::new(acquire).poll(&mut Context::from_waker(std::task::Waker::noop()))
+}
