@@ -146,7 +146,7 @@ pub struct SourceFn<F> {
 /// # Examples
 ///
 /// ```
-/// use tower_oauth2::{AccessToken, FetchReason, TokenRequest, TokenSource, source_fn};
+/// use tower_oauth2::{AccessToken, TokenCache, source_fn};
 ///
 /// let source = source_fn(|_request| async { AccessToken::bearer("from-a-closure") });
 /// let cache = TokenCache::new(source);
