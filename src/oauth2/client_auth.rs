@@ -17,12 +17,12 @@ use crate::oauth2::parameters::Form;
 /// A request carries one kind of authentication and never two (RFC 6749 §2.3), and none of it stands in the URL.
 ///
 /// Default: [`basic`](Self::basic), the one that every authorization server must support.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct ClientAuth {
     method: Method,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 enum Method {
     Basic,
     BasicRaw,
