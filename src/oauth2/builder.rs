@@ -8,11 +8,11 @@ use secrecy::SecretString;
 
 use crate::backoff::Chance;
 use crate::error::{ErrorClass, TokenError};
+use crate::oauth2::answer::Expected;
 use crate::oauth2::classifier::{Classifier, Refusal};
 use crate::oauth2::client_auth::ClientAuth;
 use crate::oauth2::endpoint::{Patience, TokenEndpoint, Transport};
 use crate::oauth2::parameters::Parameters;
-use crate::oauth2::response::Expected;
 use crate::oauth2::secret::ClientSecret;
 use crate::origin::Origin;
 

@@ -80,6 +80,7 @@
 //!
 //! The transport must be one without an [`AuthLayer`](crate::auth) in it that would ask this very source.
 
+mod answer;
 mod builder;
 mod classifier;
 mod client_auth;
@@ -87,6 +88,7 @@ mod config;
 mod endpoint;
 mod grants;
 mod parameters;
+mod refused;
 mod response;
 mod secret;
 

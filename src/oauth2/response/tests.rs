@@ -1,12 +1,15 @@
 use bytes::Bytes;
-use http::HeaderValue;
-use http::header::HeaderName;
+use http::header::{CONTENT_TYPE, HeaderName, LOCATION};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use proptest::prelude::*;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::error::ErrorClass;
+use crate::oauth2::answer::AnswerBody;
+use crate::oauth2::classifier::Classifier;
 use crate::oauth2::endpoint;
 use crate::vectors;
 
@@ -398,11 +401,11 @@ fn a_form_encoded_error_is_read_and_a_form_never_becomes_a_token() {
 #[test]
 fn a_redirect_is_refused_with_its_target_and_no_more_of_it() {
     let mut redirect = answer(307, None, "");
-    let target = "https://elsewhere.example.net/S3CR3T?code=S3CR3T";
+    let target = "https://elsewhere.example.net:8443/S3CR3T?code=S3CR3T";
     redirect.headers.insert(LOCATION, HeaderValue::from_static(target));
     let error = error_of(&redirect);
     assert!(
-        error.is_config() && error.to_string().contains("to https://elsewhere.example.net, which"),
+        error.is_config() && error.to_string().contains("to https://elsewhere.example.net:8443, which"),
         "{error}"
     );
     assert!(!format!("{error} {error:?}").contains("S3CR3T"), "{error}");
@@ -430,20 +433,31 @@ fn a_classifier_knows_better_and_says_so() {
 }
 
 #[test]
+fn a_classifier_may_know_how_long_to_wait() {
+    let until = crate::clock::now() + Duration::from_secs(40);
+    let classifier = Classifier::new(move |_| Some(ErrorClass::Throttled { until: Some(until.into()) }));
+    let expected = Expected { classifier: Some(classifier), ..Expected::default() };
+    let mut busy = answer(503, None, "");
+    busy.headers.insert("retry-after", HeaderValue::from_static("5"));
+    let hint = read(&busy, &expected, &mut Redactor::default(), NOW).unwrap_err().hint.unwrap();
+    assert!(hint > Duration::from_secs(30) && hint <= Duration::from_secs(40), "{hint:?}");
+}
+
+#[test]
 fn secrets_of_the_request_and_of_the_answer_are_blanked_out() {
     let mut redactor = Redactor::default();
     redactor.add_basic("billing", "S3CR3T");
     let body = r#"{"error":"S3CR3T","error_description":"S3CR3T TOK3N-A R3FR3SH","error_uri":"https://x/S3CR3T",
         "access_token":"TOK3N-A","refresh_token":"R3FR3SH","token_type":"Bearer"}"#;
-    let error = read(&json_answer(200, body), &Expected::default(), &mut redactor, NOW).unwrap_err().error;
-    let shown = format!(
-        "{error} {error:?} {error:#?} {:?} {:?} {:?}",
-        error.code(),
-        error.description(),
-        error.uri()
-    );
-    for secret in ["S3CR3T", "TOK3N-A", "R3FR3SH"] {
-        assert!(!shown.contains(secret), "{shown}");
+    let form =
+        "error=odd&error_description=S3CR3T+TOK3N-A+R3FR3SH&access_token=TOK3N-A&refresh_token=R3FR3SH";
+    for answer in [json_answer(200, body), answer(400, Some("application/x-www-form-urlencoded"), form)] {
+        let error = read(&answer, &Expected::default(), &mut redactor.clone(), NOW).unwrap_err().error;
+        let told = (error.code(), error.description(), error.uri());
+        let shown = format!("{error} {error:?} {error:#?} {told:?}");
+        for secret in ["S3CR3T", "TOK3N-A", "R3FR3SH"] {
+            assert!(!shown.contains(secret), "{shown}");
+        }
+        assert!(shown.contains("[redacted]"));
     }
-    assert!(shown.contains("[redacted]"));
 }

@@ -1,0 +1,189 @@
+//! One answer of the token endpoint, what was expected of it, and what its body is made of.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, StatusCode};
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::oauth2::classifier::Classifier;
+use crate::text::Redactor;
+
+/// One answer, read to its end or to where reading it made no sense.
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: AnswerBody,
+}
+
+/// The body of an [`Answer`].
+pub(crate) enum AnswerBody {
+    Whole(Vec<u8>),
+    /// Why it was not read, as the end of a sentence about it.
+    Unread(String),
+}
+
+/// What was asked for, and what is taken for an answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Expected {
+    /// Who answers, as the subject of a sentence.
+    pub(crate) who: String,
+    pub(crate) requested: Vec<String>,
+    pub(crate) required: Vec<String>,
+    pub(crate) strict_bearer: bool,
+    pub(crate) classifier: Option<Classifier>,
+}
+
+impl Default for Expected {
+    fn default() -> Self {
+        Self {
+            who: "the token endpoint".into(),
+            requested: Vec::new(),
+            required: Vec::new(),
+            strict_bearer: false,
+            classifier: None,
+        }
+    }
+}
+
+// --- Body ---
+
+/// A body by what it is made of.
+pub(crate) enum Body<'a> {
+    Object(Members<'a>),
+    Form(Vec<(String, String)>),
+    /// Nothing that can be read; the text completes "the endpoint answered 200 with ..".
+    Nonsense(String),
+}
+
+/// What RFC 6749 §5.2 says in an error answer.
+pub(crate) struct OAuthError {
+    pub(crate) code: String,
+    pub(crate) description: Option<String>,
+    pub(crate) uri: Option<String>,
+}
+
+impl<'a> Body<'a> {
+    pub(crate) fn read(answer: &'a Answer) -> Self {
+        let bytes = match &answer.body {
+            AnswerBody::Whole(bytes) => bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes),
+            AnswerBody::Unread(reason) => return Self::Nonsense(reason.clone()),
+        };
+        let error = match serde_json::from_slice::<Members<'_>>(bytes) {
+            Ok(members) if members.repeated => {
+                return Self::Nonsense("a JSON object in which a member stands twice".into());
+            }
+            Ok(members) => return Self::Object(members),
+            Err(error) => error,
+        };
+        let is_form = essence(&answer.headers).eq_ignore_ascii_case("application/x-www-form-urlencoded");
+        if is_form || bytes.starts_with(b"error=") {
+            return Self::Form(form_urlencoded::parse(bytes).into_owned().collect());
+        }
+        let trimmed = bytes.trim_ascii_start();
+        Self::Nonsense(
+            match (trimmed.first(), error.classify()) {
+                (None, _) => "an empty body",
+                (Some(b'<'), _) => "HTML or XML instead of JSON",
+                (Some(b'{'), serde_json::error::Category::Eof) => "a JSON object that is cut off",
+                (Some(_), serde_json::error::Category::Data) => "JSON that is no object",
+                (Some(_), _) => "something else than JSON",
+            }
+            .into(),
+        )
+    }
+
+    /// Tells the redactor the secrets of the answer.
+    pub(crate) fn teach(&self, redactor: &mut Redactor) {
+        let is_secret = |name: &str| {
+            let words = ["token", "secret", "assertion"];
+            !name.ends_with("token_type") && words.iter().any(|word| name.contains(word))
+        };
+        match self {
+            Self::Object(members) => {
+                let secrets = members.map.iter().filter(|(name, _)| is_secret(name));
+                secrets.filter_map(|(_, raw)| as_string(raw)).for_each(|secret| redactor.add(&secret));
+            }
+            Self::Form(pairs) => {
+                let secrets = pairs.iter().filter(|(name, _)| is_secret(name));
+                secrets.for_each(|(_, secret)| redactor.add(secret));
+            }
+            Self::Nonsense(_) => {}
+        }
+    }
+
+    /// Returns the error that the body tells of. A code that breaks the grammar of RFC 6749 Appendix A.7 is none.
+    pub(crate) fn refusal(&self) -> Option<OAuthError> {
+        let read = |name: &str| match self {
+            Self::Object(members) => members.string(name),
+            Self::Form(pairs) => pairs.iter().find(|pair| pair.0 == name).map(|pair| pair.1.clone()),
+            Self::Nonsense(_) => None,
+        };
+        let code = read("error").filter(|code| is_error_code(code))?;
+        // Genesys Cloud says `description`.
+        let description = read("error_description").or_else(|| read("description"));
+        Some(OAuthError { code, description, uri: read("error_uri") })
+    }
+}
+
+// --- Members ---
+
+/// The members of a JSON object, not yet read: what nobody asks for is never interpreted, however deep or large.
+pub(crate) struct Members<'a> {
+    pub(crate) map: BTreeMap<String, &'a RawValue>,
+    repeated: bool,
+}
+
+impl<'a> Members<'a> {
+    pub(crate) fn get(&self, name: &str) -> Option<&'a RawValue> {
+        self.map.get(name).copied().filter(|raw| raw.get() != "null")
+    }
+
+    pub(crate) fn string(&self, name: &str) -> Option<String> {
+        self.get(name).and_then(as_string)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(MembersVisitor)
+    }
+}
+
+struct MembersVisitor;
+
+impl<'de> Visitor<'de> for MembersVisitor {
+    type Value = Members<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
+        let mut members = Members { map: BTreeMap::new(), repeated: false };
+        while let Some((name, raw)) = access.next_entry::<String, &'de RawValue>()? {
+            members.repeated |= members.map.insert(name, raw).is_some();
+        }
+        Ok(members)
+    }
+}
+
+// --- Helpers ---
+
+/// The media type without its parameters; empty if there is none.
+pub(crate) fn essence(headers: &HeaderMap) -> &str {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim()
+}
+
+pub(crate) fn as_string(raw: &RawValue) -> Option<String> {
+    serde_json::from_str(raw.get()).ok()
+}
+
+/// The grammar of RFC 6749 Appendix A.7, and not empty.
+fn is_error_code(code: &str) -> bool {
+    !code.is_empty() && code.bytes().all(|byte| matches!(byte, 0x20..=0x21 | 0x23..=0x5b | 0x5d..=0x7e))
+}

@@ -1,0 +1,200 @@
+//! What an answer without a token means: its class, and one line that says what to check.
+
+use std::time::Duration;
+
+use http::header::LOCATION;
+use http::{HeaderMap, StatusCode, Uri};
+
+use crate::clock;
+use crate::error::{ErrorClass, TokenError};
+use crate::headers::retry_after;
+use crate::oauth2::answer::{Answer, Body, Expected, OAuthError, essence};
+use crate::oauth2::classifier::Refusal;
+use crate::origin::Origin;
+use crate::text::Redactor;
+
+/// An answer without a token that can be used.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) error: TokenError,
+    /// How long the server asked to wait.
+    pub(crate) hint: Option<Duration>,
+    /// Whether the provider's classifier named the class.
+    pub(crate) by_classifier: bool,
+    /// Whether another secret may help.
+    pub(crate) blames_secret: bool,
+}
+
+impl From<TokenError> for Refused {
+    fn from(error: TokenError) -> Self {
+        Self { error, hint: None, by_classifier: false, blames_secret: false }
+    }
+}
+
+/// Makes the error of an answer without a token. Redirects have their own.
+pub(crate) fn refused(
+    answer: &Answer,
+    body: &Body<'_>,
+    refusal: Option<OAuthError>,
+    expected: &Expected,
+    redactor: &Redactor,
+    now: Duration,
+) -> Refused {
+    let Answer { status, headers, .. } = answer;
+    let clean = |text: Option<String>| text.map(|text| redactor.clean(&text)).filter(|text| !text.is_empty());
+    let (code, description, uri) = match refusal {
+        Some(error) => (clean(Some(error.code)), clean(error.description), clean(error.uri)),
+        None => (None, None, None),
+    };
+    let hint = retry_after::delay(headers, now);
+    let view = Refusal::new(*status, headers, code.as_deref(), description.as_deref());
+    let named = expected.classifier.as_ref().and_then(|classifier| classifier.classify(&view));
+    let class = named.unwrap_or_else(|| class(*status, code.as_deref(), hint.is_some()));
+
+    // A classifier may have found the time elsewhere than in `Retry-After`.
+    let hint = match class {
+        ErrorClass::Throttled { until: Some(until) } => {
+            Some(until.saturating_duration_since(clock::now().into()))
+        }
+        _ => hint,
+    };
+    let message = message(
+        &expected.who,
+        *status,
+        code.as_deref(),
+        description.as_deref(),
+        &unreadable(body, headers, redactor),
+    );
+    let mut error = match class {
+        ErrorClass::Config => TokenError::config(message),
+        ErrorClass::Grant => TokenError::grant(message),
+        ErrorClass::Throttled { .. } => {
+            let error = TokenError::throttled(message);
+            match hint {
+                Some(wait) => error.with_retry_after(wait),
+                None => error,
+            }
+        }
+        ErrorClass::Transient => TokenError::transient(message),
+        ErrorClass::Protocol => TokenError::protocol(message),
+    };
+    let blames_secret = match code.as_deref() {
+        Some(code) => code == "invalid_client",
+        None => matches!(*status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN),
+    };
+    error = error.with_status(*status);
+    if let Some(code) = code {
+        error = error.with_code(code);
+    }
+    if let Some(description) = description {
+        error = error.with_description(description);
+    }
+    if let Some(uri) = uri {
+        error = error.with_uri(uri);
+    }
+    Refused { error, hint, by_classifier: named.is_some(), blames_secret }
+}
+
+/// The class of an answer, where no classifier knows better.
+///
+/// The status goes before the code on 429 and 5xx: a server that fails may say anything, and what it says of a grant
+/// then is not final.
+fn class(status: StatusCode, code: Option<&str>, has_hint: bool) -> ErrorClass {
+    match (status.as_u16(), code) {
+        (429, _) => ErrorClass::Throttled { until: None },
+        (503, _) if has_hint => ErrorClass::Throttled { until: None },
+        (500..=599, _) => ErrorClass::Transient,
+        (_, Some("slow_down")) => ErrorClass::Throttled { until: None },
+        (_, Some("server_error" | "temporarily_unavailable" | "authorization_pending")) => {
+            ErrorClass::Transient
+        }
+        (
+            _,
+            Some(
+                "invalid_request"
+                | "invalid_client"
+                | "unauthorized_client"
+                | "unsupported_grant_type"
+                | "invalid_scope"
+                | "invalid_target"
+                | "invalid_dpop_proof"
+                | "use_dpop_nonce",
+            ),
+        ) => ErrorClass::Config,
+        (401, _) => ErrorClass::Config,
+        (_, Some(_)) => ErrorClass::Grant,
+        (408 | 425, None) => ErrorClass::Transient,
+        (403 | 404 | 405 | 406 | 410 | 415, None) => ErrorClass::Config,
+        (_, None) => ErrorClass::Grant,
+    }
+}
+
+/// One line: what was answered, and what to check.
+fn message(
+    who: &str,
+    status: StatusCode,
+    code: Option<&str>,
+    description: Option<&str>,
+    unreadable: &str,
+) -> String {
+    let mut line = format!("{who} answered {}", status.as_u16());
+    if let Some(code) = code {
+        line = format!("{line} {code}");
+    }
+    if let Some(description) = description {
+        line = format!("{line} ({description})");
+    }
+    let advice = match (status.as_u16(), code) {
+        (429, _) => "it asks for patience",
+        (500..=599, _) => "the failure is on its side",
+        (_, Some("invalid_client")) => "check the client id, the client secret, and the way they are sent",
+        (_, Some("invalid_grant")) => "the grant has expired, was revoked, or belongs to another client",
+        (_, Some("invalid_request")) => "check the parameters, and the way the client authenticates",
+        (_, Some("invalid_scope")) => "check the scopes that are asked for",
+        (_, Some("invalid_target")) => "check the resource and the audience",
+        (_, Some("unauthorized_client")) => "allow the client this grant at the authorization server",
+        (_, Some("unsupported_grant_type")) => {
+            "the server does not offer this grant; is the token URL right?"
+        }
+        (_, Some("invalid_dpop_proof" | "use_dpop_nonce")) => {
+            "the server wants DPoP proofs, which are not supported; set the client up for bearer tokens"
+        }
+        (401 | 403, _) => "check the client id, the client secret, and the way they are sent",
+        (404 | 405 | 406 | 410 | 415, None) => "is the token URL right?",
+        (_, None) => return format!("{line} without an error of OAuth 2.0{unreadable}"),
+        (_, Some(_)) => return line,
+    };
+    format!("{line}{}: {advice}", if code.is_none() { unreadable } else { "" })
+}
+
+/// Says what stood in the body instead of an error of OAuth 2.0.
+fn unreadable(body: &Body<'_>, headers: &HeaderMap, redactor: &Redactor) -> String {
+    let what = match body {
+        Body::Object(_) | Body::Form(_) => return String::new(),
+        Body::Nonsense(what) => redactor.clean(what),
+    };
+    match essence(headers) {
+        "" => format!(", with {what}"),
+        media_type => format!(", with {what} ({})", redactor.clean(media_type)),
+    }
+}
+
+/// Following a redirect would carry the client's secrets to wherever it points: a 307 repeats the whole request.
+pub(crate) fn redirected(
+    who: &str,
+    status: StatusCode,
+    headers: &HeaderMap,
+    redactor: &Redactor,
+) -> TokenError {
+    let target = headers
+        .get(LOCATION)
+        .and_then(|location| location.to_str().ok()?.parse::<Uri>().ok())
+        .and_then(|uri| Origin::of(&uri));
+    let target =
+        target.map(|target| format!(" to {}", redactor.clean(&target.to_string()))).unwrap_or_default();
+    TokenError::config(format!(
+        "{who} answered {} with a redirect{target}, which is not followed since it would carry the client \
+         secret along; set the token URL to the address where the endpoint is",
+        status.as_u16()
+    ))
+}
