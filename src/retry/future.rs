@@ -153,6 +153,12 @@ where
             let step = match (this.state.as_mut().project(), this.facts.as_ref(), this.replay.as_deref_mut())
             {
                 (StateProj::Calling { future }, Some(facts), replay) => match ready!(future.poll(cx)) {
+                    // Nearly every answer: it is handed out without a second look.
+                    Ok(response) if facts.is_plain(replay.as_deref(), &response) => {
+                        *this.replay = None;
+                        this.state.set(State::Done);
+                        return Poll::Ready(Ok(response.map(RetryBody::whole)));
+                    }
                     Ok(response) => facts.answered(replay, response),
                     Err(error) => facts.failed(replay, error.into()),
                 },
@@ -210,16 +216,22 @@ where
 // --- Facts ---
 
 impl Facts {
-    /// An answer came: it is handed out, or the next attempt is prepared.
-    fn answered<S, B, RB>(&self, mut replay: Option<&mut Replay<S, B>>, response: Response<RB>) -> Step<RB>
+    /// Whether an answer is final, and the first.
+    fn is_plain<S, B, RB>(&self, replay: Option<&Replay<S, B>>, response: &Response<RB>) -> bool
     where
         S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
     {
         let rejected = response.extensions().get::<TokenRejected>().is_some();
-        let replayed = replay.as_ref().is_some_and(|replay| !replay.progress.history.is_empty());
-        if self.policy.rules().reason(response.status(), rejected).is_none() && !replayed {
-            return Step::Done(Ok(response.map(RetryBody::whole)));
-        }
+        let replayed = replay.is_some_and(|replay| !replay.progress.history.is_empty());
+        !replayed && self.policy.rules().reason(response.status(), rejected).is_none()
+    }
+
+    /// An answer came that is not plain: the next attempt is prepared, or the answer is handed out with a report.
+    #[cold]
+    fn answered<S, B, RB>(&self, mut replay: Option<&mut Replay<S, B>>, response: Response<RB>) -> Step<RB>
+    where
+        S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
+    {
         let not_replayable = self.body.unwrap_or(NotReplayable::Released);
         let view = View::of(&response, self.repeatable).options(self.options.as_deref());
         let view = match &replay {
