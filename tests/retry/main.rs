@@ -10,6 +10,7 @@ mod bodies;
 mod compose;
 mod readiness;
 mod waits;
+mod with_auth;
 
 use bytes::Bytes;
 use http::{Request, Response};
