@@ -98,13 +98,13 @@ impl TokenEndpoint {
             };
             if refused.blames_secret && may_reread {
                 may_reread = false;
-                let newer = self.secret.read().await?;
-                if secret::same(&secret, &newer) {
-                    return Err(refused.error);
+                // Where it cannot be read now, what the server said counts for more.
+                let newer = self.secret.read().await.ok().filter(|newer| !secret::same(&secret, newer));
+                if let Some(newer) = newer {
+                    tracing::debug!(origin = %self.origin, "the client secret was rotated; asking with the new one");
+                    secret = newer;
+                    continue;
                 }
-                tracing::debug!(origin = %self.origin, "the client secret was rotated; asking with the new one");
-                secret = newer;
-                continue;
             }
             if retries == self.patience.retries || !self.passes(&refused) {
                 return Err(refused.error);

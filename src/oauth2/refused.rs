@@ -60,6 +60,7 @@ pub(crate) fn refused(
     };
     let message = message(
         &expected.who,
+        class,
         *status,
         code.as_deref(),
         description.as_deref(),
@@ -78,10 +79,11 @@ pub(crate) fn refused(
         ErrorClass::Transient => TokenError::transient(message),
         ErrorClass::Protocol => TokenError::protocol(message),
     };
-    let blames_secret = match code.as_deref() {
+    let is_about_the_client = match code.as_deref() {
         Some(code) => code == "invalid_client",
         None => matches!(*status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN),
     };
+    let blames_secret = is_about_the_client && !error.is_temporary();
     error = error.with_status(*status);
     if let Some(code) = code {
         error = error.with_code(code);
@@ -132,6 +134,7 @@ fn class(status: StatusCode, code: Option<&str>, has_hint: bool) -> ErrorClass {
 /// One line: what was answered, and what to check.
 fn message(
     who: &str,
+    class: ErrorClass,
     status: StatusCode,
     code: Option<&str>,
     description: Option<&str>,
@@ -145,8 +148,8 @@ fn message(
         line = format!("{line} ({description})");
     }
     let advice = match (status.as_u16(), code) {
-        (429, _) => "it asks for patience",
-        (500..=599, _) => "the failure is on its side",
+        _ if matches!(class, ErrorClass::Throttled { .. }) => "it asks for patience",
+        _ if matches!(class, ErrorClass::Transient) => "the failure is on its side, and may pass by itself",
         (_, Some("invalid_client")) => "check the client id, the client secret, and the way they are sent",
         (_, Some("invalid_grant")) => "the grant has expired, was revoked, or belongs to another client",
         (_, Some("invalid_request")) => "check the parameters, and the way the client authenticates",

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tower_oauth2::{ClientAuth, ClientCredentials, ClientSecret, TokenError};
+use tower_oauth2::{ClientAuth, ClientCredentials, ClientSecret, ErrorClass, TokenError};
 
 use crate::scripted::{Scripted, URL, a_token, answer, fetch};
 
@@ -70,6 +70,31 @@ async fn a_secret_is_read_again_once_and_no_more() {
     let endpoint = Scripted::new([answer(401, REFUSED), answer(401, REFUSED)]);
     assert!(endpoint.ask(by_post(secret)).await.unwrap_err().is_config());
     assert_eq!(reads.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_cannot_be_read_again_does_not_hide_the_refusal() {
+    let reads = AtomicUsize::new(0);
+    let sealed_later = ClientSecret::from_fn(move || {
+        let is_first = reads.fetch_add(1, Ordering::Relaxed) == 0;
+        async move { if is_first { Ok("one") } else { Err(TokenError::transient("the vault is sealed")) } }
+    });
+    let endpoint = Scripted::new([answer(401, REFUSED)]);
+    assert_eq!(endpoint.ask(by_post(sealed_later)).await.unwrap_err().code(), Some("invalid_client"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_passes_by_itself_blames_no_secret() {
+    let (secret, reads) = rotating(&["old", "new"]);
+    let endpoint = Scripted::new([answer(401, ""), a_token()]);
+    let flaky = by_post(secret).classifier(|_| Some(ErrorClass::Transient));
+    assert!(endpoint.ask(flaky).await.is_ok());
+    assert_eq!(reads.load(Ordering::Relaxed), 1);
+
+    let (secret, _) = rotating(&["old"]);
+    let endpoint = Scripted::new([answer(401, REFUSED), a_token()]);
+    let listed = by_post(secret).retry_statuses([http::StatusCode::UNAUTHORIZED]);
+    assert!(endpoint.ask(listed).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]

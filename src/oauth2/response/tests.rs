@@ -430,6 +430,7 @@ fn a_classifier_knows_better_and_says_so() {
     limited.headers.insert("x-limit", HeaderValue::from_static("0"));
     let refused = ask(&limited);
     assert!(refused.by_classifier && refused.error.is_throttled());
+    assert!(refused.error.to_string().ends_with(": it asks for patience"), "{}", refused.error);
 }
 
 #[test]
