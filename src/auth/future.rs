@@ -174,10 +174,7 @@ where
             let Some(mut request) = self.request.take() else {
                 return Poll::Ready(Err(TokenError::config("a request was sent twice by one future").into()));
             };
-            let watch = match ticket.terms.stamp(request.headers_mut(), ticket.value.clone()) {
-                true => Watch::Ticket(ticket),
-                false => Watch::Nothing,
-            };
+            let watch = ticket.put_on(&mut request);
             return Poll::Ready(Ok((self.service.call(request), watch)));
         }
     }
@@ -218,6 +215,15 @@ fn forget_markers<R>(response: &mut Response<R>) {
 }
 
 impl Ticket {
+    /// Puts the token on a request. What comes back is what is to be done with the answer.
+    #[inline]
+    pub(super) fn put_on<B>(self: Arc<Self>, request: &mut Request<B>) -> Watch {
+        match self.terms.stamp(request.headers_mut(), self.value.clone()) {
+            true => Watch::Ticket(self),
+            false => Watch::Nothing,
+        }
+    }
+
     /// Reads an answer that may say something about the token, drops the token if it is to blame, and marks the answer.
     #[cold]
     fn inspect<R>(&self, response: &mut Response<R>) {

@@ -123,15 +123,14 @@ impl AuthLayer {
 
     /// Sends the token in another header, without a scheme in front: `X-Auth-Token`, an API key.
     pub fn header(mut self, name: HeaderName) -> Self {
-        self.options.terms.bare = name != AUTHORIZATION;
-        self.options.terms.header = name;
+        let bare = name != AUTHORIZATION;
+        self.options.terms.send_in(name, bare);
         self
     }
 
     /// Sends the token in another header, with its scheme in front.
     pub fn header_with_scheme(mut self, name: HeaderName) -> Self {
-        self.options.terms.bare = false;
-        self.options.terms.header = name;
+        self.options.terms.send_in(name, false);
         self
     }
 

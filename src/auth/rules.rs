@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName};
@@ -16,6 +17,8 @@ use crate::extensions::{TokenWithheld, WithheldReason};
 use crate::origin::Origin;
 use crate::token::AccessToken;
 
+/// So many names are compared one by one.
+const FEW_HEADERS: usize = 8;
 /// Requests to so many foreign origins are warned of, one warning each.
 const MOST_WARNINGS: usize = 64;
 
@@ -51,6 +54,7 @@ pub(super) struct Options {
 #[derive(Clone)]
 pub(super) struct Terms {
     pub(super) header: HeaderName,
+    pub(super) standard: bool,
     pub(super) bare: bool,
     pub(super) replace: bool,
     pub(super) strict: bool,
@@ -76,11 +80,9 @@ pub(super) enum Origins {
 }
 
 /// What a request gets.
-pub(super) enum Route<'a> {
-    /// A token of the layer's cache, as most requests do.
-    Default,
-    /// A token of this cache, good for this long.
-    Other(&'a AuthOverride),
+pub(super) enum Route {
+    /// A token: of this cache or of the layer's own, good for at least this long.
+    Token { cache: Option<TokenCache>, validity: Option<Duration> },
     /// No token, because the caller wants it so.
     Pass,
     /// No token, because its target may not have it.
@@ -93,6 +95,7 @@ impl Options {
     pub(super) fn new(cache: Option<TokenCache>, origins: Origins) -> Self {
         let terms = Terms {
             header: AUTHORIZATION,
+            standard: true,
             bare: false,
             replace: false,
             strict: false,
@@ -151,25 +154,33 @@ impl Rules {
         ticket
     }
 
-    /// Decides what a request gets. The hot path of every request: bytes are compared, nothing is taken apart.
+    /// Returns whether a request gets the layer's own token, as most do. The hot path: bytes are compared, nothing is
+    /// taken apart.
     #[inline]
-    pub(super) fn route<'a, B>(&self, request: &'a Request<B>) -> Route<'a> {
-        let wish = request.extensions().get::<AuthOverride>();
-        if let Some((Whose::Nobody, _)) = wish.map(AuthOverride::parts) {
+    pub(super) fn is_default<B>(&self, request: &Request<B>) -> bool {
+        !self.options.require_override
+            && request.extensions().get::<AuthOverride>().is_none()
+            && self.withheld(request).is_none()
+    }
+
+    /// Decides what a request gets.
+    pub(super) fn route<B>(&self, request: &Request<B>) -> Route {
+        let wish = request.extensions().get::<AuthOverride>().map(AuthOverride::parts);
+        if let Some((Whose::Nobody, _)) = wish {
             return Route::Pass;
         }
         if let Some(reason) = self.withheld(request) {
             return self.turn_away(reason, request);
         }
-        match wish.map(AuthOverride::parts) {
+        match wish {
             None if self.options.require_override => self.miss_override(request.headers()),
-            None | Some((Whose::Layer, None)) => Route::Default,
-            Some(_) => wish.map_or(Route::Default, Route::Other),
+            None => Route::Token { cache: None, validity: None },
+            Some((Whose::Layer | Whose::Nobody, validity)) => Route::Token { cache: None, validity },
+            Some((Whose::Cache(cache), validity)) => Route::Token { cache: Some(cache.clone()), validity },
         }
     }
 
-    #[cold]
-    fn miss_override(&self, headers: &HeaderMap) -> Route<'static> {
+    fn miss_override(&self, headers: &HeaderMap) -> Route {
         if self.terms.is_callers_own(headers) {
             return Route::Pass;
         }
@@ -193,10 +204,7 @@ impl Rules {
         if *request.method() == Method::CONNECT {
             return Some(WithheldReason::Connect);
         }
-        match request.headers().get(HOST) {
-            Some(host) if !origin.is_host(host.as_bytes()) => Some(WithheldReason::HostMismatch),
-            Some(_) | None => None,
-        }
+        host_mismatch(request.headers(), origin)
     }
 
     /// The same for what is not on the list of origins.
@@ -219,14 +227,10 @@ impl Rules {
                 (Origins::AnyHttps | Origins::These(_), _) => return Some(WithheldReason::ForeignOrigin),
             },
         };
-        match request.headers().get(HOST) {
-            Some(host) if !origin.is_host(host.as_bytes()) => Some(WithheldReason::HostMismatch),
-            Some(_) | None => None,
-        }
+        host_mismatch(request.headers(), &origin)
     }
 
-    #[cold]
-    fn turn_away<B>(&self, reason: WithheldReason, request: &Request<B>) -> Route<'static> {
+    fn turn_away<B>(&self, reason: WithheldReason, request: &Request<B>) -> Route {
         if self.terms.is_callers_own(request.headers()) {
             return Route::Pass;
         }
@@ -264,6 +268,13 @@ impl Rules {
 }
 
 impl Terms {
+    /// Sends the token in this header, without its scheme if `bare`.
+    pub(super) fn send_in(&mut self, name: HeaderName, bare: bool) {
+        self.standard = name == AUTHORIZATION;
+        self.bare = bare;
+        self.header = name;
+    }
+
     /// A caller's own header wins over everything that is said of ours.
     pub(super) fn is_callers_own(&self, headers: &HeaderMap) -> bool {
         !self.replace && headers.contains_key(&self.header)
@@ -282,12 +293,15 @@ impl Terms {
             headers.insert(&self.header, value);
             return true;
         }
-        // One look into the map where a look before the insertion would be two.
-        if !headers.append(&self.header, value) {
-            return true;
+        // One look into the map where a look before the insertion would be two; a name that is known here is not cloned.
+        let had_one = match self.standard {
+            true => headers.append(AUTHORIZATION, value),
+            false => headers.append(&self.header, value),
+        };
+        if had_one {
+            take_last(headers, &self.header);
         }
-        take_last(headers, &self.header);
-        false
+        !had_one
     }
 
     /// Takes off what a gateway must not forward, from a request that gets no token.
@@ -333,6 +347,18 @@ impl fmt::Debug for Options {
             .field("header", &self.terms.header)
             .finish_non_exhaustive()
     }
+}
+
+/// Returns whether a `Host` header names another server than the URI does. Every line of it must agree.
+#[inline]
+fn host_mismatch(headers: &HeaderMap, origin: &Origin) -> Option<WithheldReason> {
+    // A request to an absolute URI seldom has the header, and few headers are compared faster than one is hashed.
+    let has_host = match headers.keys_len() {
+        0..=FEW_HEADERS => headers.keys().any(|name| *name == HOST),
+        _ => headers.contains_key(HOST),
+    };
+    let differs = has_host && headers.get_all(HOST).iter().any(|host| !origin.is_host(host.as_bytes()));
+    differs.then_some(WithheldReason::HostMismatch)
 }
 
 /// Takes the value that was appended last off again.

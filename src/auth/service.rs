@@ -12,7 +12,6 @@ use tower::BoxError;
 use tower_service::Service;
 
 use super::future::{ResponseFuture, Watch};
-use super::per_request::{AuthOverride, From as Whose};
 use super::rules::{Route, Rules};
 use super::ticket::Ticket;
 use crate::cache::{Acquire, TokenCache};
@@ -114,16 +113,28 @@ where
         self.inner.poll_ready(context).map_err(Into::into)
     }
 
+    #[inline]
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        // Most requests end here. The rest is a function of its own, so that a request is not moved about before it is
+        // known which way it goes: it is large.
+        if self.rules.is_default(&request)
+            && let Some(ticket) = self.ticket()
+        {
+            let watch = ticket.put_on(&mut request);
+            return ResponseFuture::sent(self.inner.call(request), watch);
+        }
+        self.call_otherwise(request)
+    }
+}
+
+impl<S: Clone> AuthService<S> {
+    #[cold]
+    fn call_otherwise<B>(&mut self, mut request: Request<B>) -> ResponseFuture<S, B>
+    where
+        S: Service<Request<B>>,
+    {
         match self.rules.route(&request) {
-            Route::Default => match self.ticket() {
-                Some(ticket) => self.send(request, ticket),
-                None => self.fetch(request, None, None),
-            },
-            Route::Other(wish) => {
-                let (cache, validity) = wanted(wish);
-                self.fetch(request, cache, validity)
-            }
+            Route::Token { cache, validity } => self.fetch(request, cache, validity),
             Route::Pass => {
                 self.rules.terms().strip(request.headers_mut());
                 ResponseFuture::sent(self.inner.call(request), Watch::Nothing)
@@ -136,26 +147,11 @@ where
             Route::Refuse(error) => self.fail(error),
         }
     }
-}
-
-impl<S: Clone> AuthService<S> {
-    #[inline]
-    fn send<B>(&mut self, mut request: Request<B>, ticket: Arc<Ticket>) -> ResponseFuture<S, B>
-    where
-        S: Service<Request<B>>,
-    {
-        let watch = match ticket.terms.stamp(request.headers_mut(), ticket.value.clone()) {
-            true => Watch::Ticket(ticket),
-            false => Watch::Nothing,
-        };
-        ResponseFuture::sent(self.inner.call(request), watch)
-    }
 
     /// Gets a token that is not at hand: at once if the cache has it, or by a wait.
-    #[cold]
     fn fetch<B>(
         &mut self,
-        request: Request<B>,
+        mut request: Request<B>,
         cache: Option<TokenCache>,
         validity: Option<Duration>,
     ) -> ResponseFuture<S, B>
@@ -174,7 +170,8 @@ impl<S: Clone> AuthService<S> {
         match poll_once(&mut acquire) {
             Poll::Ready(Ok(snapshot)) => {
                 let ticket = self.rules.ticket_for(snapshot, &cache);
-                self.send(request, ticket)
+                let watch = ticket.put_on(&mut request);
+                ResponseFuture::sent(self.inner.call(request), watch)
             }
             Poll::Ready(Err(error)) => self.fail(error),
             Poll::Pending => {
@@ -185,7 +182,6 @@ impl<S: Clone> AuthService<S> {
     }
 
     /// Ends a request that is not sent. Fails closed: no token, no request.
-    #[cold]
     fn fail<B>(&mut self, error: TokenError) -> ResponseFuture<S, B>
     where
         S: Service<Request<B>>,
@@ -193,15 +189,6 @@ impl<S: Clone> AuthService<S> {
         drop(self.release());
         ResponseFuture::failed(error)
     }
-}
-
-fn wanted(wish: &AuthOverride) -> (Option<TokenCache>, Option<Duration>) {
-    let (whose, validity) = wish.parts();
-    let cache = match whose {
-        Whose::Cache(cache) => Some(cache.clone()),
-        Whose::Layer | Whose::Nobody => None,
-    };
-    (cache, validity)
 }
 
 /// Polls without a task that could be woken: whoever goes on with a pending one polls it again with its own.
