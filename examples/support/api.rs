@@ -30,6 +30,7 @@ use super::tokens::Worth;
 /// |---|---|
 /// | `GET /items/{id}` | 200 with the item |
 /// | `POST /items` with [`Api::ITEM_ID`] and [`Api::CONTENT_DIGEST`] | 201; 400 if the digest is not that of the body; 409 if the id came before |
+/// | `GET /headers` | 200 with the headers that came, one a line; of the token only the scheme |
 /// | without a token | 401 `Bearer` |
 /// | with a token that is unknown, expired or revoked | 401 `Bearer error="invalid_token"` |
 /// | over the limit | 429 with `Retry-After: 1` |
@@ -130,6 +131,7 @@ impl ApiBuilder {
         let router = Router::new()
             .route("/items/{id}", get(read))
             .route("/items", post(write))
+            .route("/headers", get(headers))
             .layer(DefaultBodyLimit::max(16 << 20))
             .layer(middleware::from_fn_with_state(Arc::clone(&shared), admit))
             .with_state(Arc::clone(&shared));
@@ -264,6 +266,14 @@ async fn admit(State(shared): State<Arc<Shared>>, request: Request, next: Next) 
 
 async fn read(Path(id): Path<String>) -> Response {
     Json(json!({ "id": id, "name": format!("item {id}") })).into_response()
+}
+
+async fn headers(headers: HeaderMap) -> String {
+    let line = |(name, value): (&header::HeaderName, &HeaderValue)| {
+        let shown = if name == header::AUTHORIZATION { &b"Bearer ..."[..] } else { value.as_bytes() };
+        format!("{name}: {}\n", String::from_utf8_lossy(shown))
+    };
+    headers.iter().map(line).collect()
 }
 
 async fn write(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {

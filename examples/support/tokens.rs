@@ -200,7 +200,7 @@ impl Tokens {
 }
 
 /// Makes a secret of 256 random bits.
-fn random() -> String {
+pub(super) fn random() -> String {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).expect("an operating system with a random number generator");
     BASE64_URL_SAFE_NO_PAD.encode(bytes)

@@ -1,0 +1,232 @@
+//! A client that calls a protected API without one failed request, while tokens expire, are revoked, and the API limits
+//! the rate.
+//!
+//! ```sh
+//! cargo run --example quickstart
+//! ```
+//!
+//! It starts an authorization server and an API of its own, on loopback, and for ten seconds sends requests from 64
+//! tasks: GETs, and POSTs whose bodies the API checks by their digests.
+//!
+//! 1. Tokens live 2 s. Each is replaced in the background while it is still good.
+//! 2. Twice every token is revoked while 64 requests are in flight. They get a 401, and are sent again with a new one.
+//! 3. Twice the tasks send more than the API takes. It answers 429, and they wait as long as it says.
+//!
+//! With the environment variables `TOKEN_URL`, `CLIENT_ID`, `CLIENT_SECRET`, `API_URL` and, if need be, `SCOPE`, it sends
+//! GETs to a server of your own instead, four per second. The exit code is 1 if anything was off.
+
+#![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a program that measures and prints")]
+
+mod support;
+#[path = "quickstart/tally.rs"]
+mod tally;
+#[path = "quickstart/traffic.rs"]
+mod traffic;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use http::Uri;
+use tokio::time::{Instant, sleep, sleep_until};
+use tower::{BoxError, ServiceBuilder};
+use tower_oauth2::auth::AuthLayer;
+use tower_oauth2::retry::RetryPolicy;
+use tower_oauth2::transport::hyper::Client as HttpClient;
+use tower_oauth2::{ClientCredentials, TokenCache};
+
+use support::{Api, AuthorizationServer, Client};
+use tally::Tally;
+use traffic::{Plan, Round, Target, Traffic};
+
+const LIFETIME: Duration = Duration::from_secs(2);
+const RUN: Duration = Duration::from_secs(10);
+const TASKS: usize = 64;
+/// Requests per second that the API takes. The tasks send 256, but for the rushes; so whoever is sent away finds room on
+/// coming back, and the three retries of the default policy are plenty.
+const LIMIT: u32 = 320;
+/// How long the API takes for a request.
+const THINK_TIME: Duration = Duration::from_millis(60);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let done = match std::env::var("TOKEN_URL") {
+        Ok(token_url) => call_your_servers(&token_url).await,
+        Err(_) => call_our_servers().await,
+    };
+    done.unwrap_or_else(|error| {
+        println!("off: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Builds what every user of the library has: retries outside, tokens inside, an HTTP client at the core.
+fn connect(cache: &TokenCache, origin: &str) -> Result<traffic::Client, BoxError> {
+    Ok(ServiceBuilder::new()
+        .layer(RetryPolicy::default())
+        .layer(AuthLayer::for_origin(cache.clone(), origin)?)
+        .service(HttpClient::new()))
+}
+
+async fn call_our_servers() -> Result<ExitCode, BoxError> {
+    let server = AuthorizationServer::builder()
+        .client(Client::confidential("quickstart", "a secret").scopes("items:read items:write"))
+        .lifetime(LIFETIME)
+        .latency(Duration::from_millis(150))
+        .start()
+        .await?;
+    let api = Api::builder(&server).limit(LIMIT).think_time(THINK_TIME).start().await?;
+    println!("authorization server on {}, tokens live {LIFETIME:?}", server.origin());
+    println!("API on {}, takes {THINK_TIME:?} for a request, at most {LIMIT} per second", api.origin());
+
+    let source = ClientCredentials::builder(server.token_url(), "quickstart", "a secret")
+        .scope("items:read")
+        .scope("items:write")
+        .build()?;
+    let cache = TokenCache::new(source);
+    cache.warm_up().await?;
+
+    // Two short rounds, to be caught by a revocation; two rushes that are more than the API takes.
+    let started = Instant::now();
+    let round = |millis, each| Round { at: started + Duration::from_millis(millis), each };
+    let plan = Plan {
+        tasks: TASKS,
+        pause: Duration::from_millis(250),
+        end: started + RUN,
+        rounds: vec![round(2000, 3), round(3000, 12), round(6600, 3), round(7200, 12)],
+    };
+    let revoked = [plan.rounds[0].at, plan.rounds[2].at];
+    let traffic = Traffic::new(connect(&cache, &api.origin())?, cache, Target::Items(api.origin()));
+    let revocations = async {
+        let mut met = 0;
+        for at in revoked {
+            sleep_until(at).await;
+            // Every task waits for an answer, and most requests have arrived: the API has not looked at their tokens.
+            let ready = || traffic.open() >= TASKS as u64 && api.counts().waiting >= TASKS as u64 * 3 / 4;
+            while !ready() && started.elapsed() < RUN {
+                sleep(Duration::from_millis(1)).await;
+            }
+            let (open, waiting) = (traffic.open(), api.counts().waiting);
+            let number = server.revoke_all();
+            println!(
+                "{:>4.1} s  every token is revoked; {open} requests are in flight, {waiting} of them at the API",
+                seconds(started),
+            );
+            sleep(Duration::from_millis(500)).await;
+            met += api.met_revocation(number);
+        }
+        met
+    };
+    let progress = async {
+        loop {
+            sleep(Duration::from_secs(1)).await;
+            let (tokens, seen) = (server.counts().token_requests, api.counts());
+            println!(
+                "{:>4.1} s  {} sent, {} unanswered; {tokens} token requests, {} answers of 401, {} of 429",
+                seconds(started),
+                traffic.sent(),
+                traffic.open(),
+                seen.unauthorized,
+                seen.limited,
+            );
+        }
+    };
+    let (tally, met) = tokio::select! {
+        done = async { tokio::join!(traffic.run(plan), revocations) } => done,
+        never = progress => never,
+    };
+    let tally = tally?;
+    let elapsed = started.elapsed();
+
+    let (issued, seen) = (server.counts(), api.counts());
+    let allowed = 1.0 + issued.revocations as f64 + elapsed.as_secs_f64() / (0.75 * LIFETIME.as_secs_f64());
+    let rows = [
+        ("requests, from 64 tasks", tally.requests() as u64),
+        ("failed", tally.failures() as u64),
+        ("token requests", issued.token_requests),
+        ("answers of 401, replayed", seen.unauthorized),
+        ("  since the token had been revoked", met),
+        ("answers of 429, waited out", seen.limited),
+        ("items accepted twice", seen.duplicates),
+        ("bodies that arrived wrong", seen.wrong_bodies),
+    ];
+    tally.print(elapsed, &rows);
+    let misses = [
+        (tally.requests() < 2000, "fewer than 2000 requests"),
+        (tally.failures() > 0, "a request failed"),
+        (seen.ok != tally.requests() as u64, "the API did not serve as many requests as were sent"),
+        (seen.duplicates > 0, "an item arrived twice"),
+        (seen.wrong_bodies > 0, "a body arrived wrong"),
+        (met < 64, "fewer than 64 requests met a revocation"),
+        (seen.limited == 0, "no 429 was met"),
+        (issued.token_requests as f64 > allowed, "more token requests than expiries and revocations explain"),
+    ];
+    Ok(conclude(&tally, &misses, issued.token_requests, seen.unauthorized, seen.limited))
+}
+
+async fn call_your_servers(token_url: &str) -> Result<ExitCode, BoxError> {
+    let variable = |name| std::env::var(name).map_err(|_| format!("{name} must be set along with TOKEN_URL"));
+    let mut builder =
+        ClientCredentials::builder(token_url, variable("CLIENT_ID")?, variable("CLIENT_SECRET")?);
+    if let Ok(scope) = std::env::var("SCOPE") {
+        builder = builder.scopes(scope.split_whitespace());
+    }
+    let api_url: Uri = variable("API_URL")?.parse()?;
+    let (Some(scheme), Some(authority)) = (api_url.scheme(), api_url.authority()) else {
+        return Err("API_URL must be a whole URL, such as https://api.example.com/v1/items".into());
+    };
+    let origin = format!("{scheme}://{authority}");
+    let cache = TokenCache::new(builder.build()?);
+    cache.warm_up().await?;
+    println!("there is a token; sending 4 requests per second to {origin} for {RUN:?}");
+
+    let started = Instant::now();
+    let plan =
+        Plan { tasks: 4, pause: Duration::from_secs(1), end: Instant::now() + RUN, rounds: Vec::new() };
+    let traffic = Traffic::new(connect(&cache, &origin)?, cache.clone(), Target::Url(api_url));
+    let progress = async {
+        loop {
+            sleep(Duration::from_secs(1)).await;
+            println!("{:>4.1} s  {} sent, {} unanswered", seconds(started), traffic.sent(), traffic.open());
+        }
+    };
+    let tally = tokio::select! {
+        tally = traffic.run(plan) => tally?,
+        never = progress => never,
+    };
+
+    // The servers' counters are out of reach: these are the client's.
+    let status = cache.status();
+    let token_requests = status.fetched() + u64::from(status.failures_in_a_row());
+    let rows = [
+        ("requests, from 4 tasks", tally.requests() as u64),
+        ("failed", tally.failures() as u64),
+        ("token requests", token_requests),
+        ("answers of 401, replayed", tally.replayed_401()),
+        ("answers of 429, waited out", tally.waited_429()),
+    ];
+    tally.print(started.elapsed(), &rows);
+    let misses = [(tally.failures() > 0, "a request failed")];
+    Ok(conclude(&tally, &misses, token_requests, tally.replayed_401(), tally.waited_429()))
+}
+
+fn conclude(
+    tally: &Tally,
+    misses: &[(bool, &str)],
+    token_requests: u64,
+    replayed: u64,
+    waited: u64,
+) -> ExitCode {
+    for (_, miss) in misses.iter().filter(|(missed, _)| *missed) {
+        println!("off: {miss}");
+    }
+    println!(
+        "quickstart: requests={} failed={} token_requests={token_requests} replayed_401={replayed} waited_429={waited}",
+        tally.requests(),
+        tally.failures(),
+    );
+    ExitCode::from(u8::from(misses.iter().any(|(missed, _)| *missed)))
+}
+
+fn seconds(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64()
+}
