@@ -37,6 +37,7 @@ pin_project! {
     /// # Panics
     ///
     /// Waits need a tokio runtime with its timer enabled.
+    #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<S, B>
     where
         S: Service<Request<ReplayBody<B>>>,

@@ -94,6 +94,7 @@
 //! - A deadline ends waits. It does not end an attempt that is in flight, since what that did would be unknown: a
 //!   time-out belongs around the whole, and one around each attempt below.
 //! - Clients with a body type of their own take [`ReplayBody`] by `map_request(|request| request.map(Body::new))`.
+//! - Request bodies must be `Unpin`; any other becomes so by `BodyExt::boxed_unsync`.
 //! - Waits need tokio's timer.
 
 mod decide;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Full, StreamBody};
-use tower::BoxError;
+use tower::{BoxError, Layer as _, Service as _, ServiceExt as _};
 use tower_oauth2::RetryPolicy;
 use tower_oauth2::retry::{NotReplayable, RetryOptions, StopReason};
 
@@ -163,6 +163,20 @@ async fn dropping_the_request_drops_its_body_in_every_state() {
         let sent = send(&policy, &script, put(body));
         tokio::time::timeout(std::time::Duration::from_millis(100), sent).await.unwrap_err();
         assert_eq!(Arc::strong_count(&polled), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_future_that_is_done_keeps_nothing_though_nobody_drops_it() {
+    for script in [Script::default(), answers(429, 1), answers(429, 9)] {
+        let body = Frames::new(&["one ", "two"]);
+        let polled = Arc::clone(&body.polled);
+        let policy = RetryPolicy::default();
+        let mut service = policy.layer(script.probe());
+        let mut sent = Box::pin(service.ready().await.unwrap().call(put(body)));
+        let response = sent.as_mut().await.unwrap();
+        assert_eq!(Arc::strong_count(&polled), 1, "{:?}", response.status());
+        drop(sent);
     }
 }
 

@@ -8,6 +8,7 @@ mod support;
 
 mod bodies;
 mod compose;
+mod events;
 mod readiness;
 mod waits;
 mod with_auth;
