@@ -83,6 +83,7 @@ async fn call_our_servers() -> Result<ExitCode, BoxError> {
         .scope("items:write")
         .build()?;
     let cache = TokenCache::new(source);
+    let begun = Instant::now();
     cache.warm_up().await?;
 
     // Two short rounds, to be caught by a revocation; two rushes that are more than the API takes.
@@ -135,9 +136,10 @@ async fn call_our_servers() -> Result<ExitCode, BoxError> {
         never = progress => never,
     };
     let tally = tally?;
-    let elapsed = started.elapsed();
+    let elapsed = begun.elapsed();
 
     let (issued, seen) = (server.counts(), api.counts());
+    // The first, one for each revocation, and no more than one in three quarters of a lifetime.
     let allowed = 1.0 + issued.revocations as f64 + elapsed.as_secs_f64() / (0.75 * LIFETIME.as_secs_f64());
     let rows = [
         ("requests, from 64 tasks", tally.requests() as u64),

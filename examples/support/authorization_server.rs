@@ -23,7 +23,7 @@ use super::tokens::{Rotation, Tokens, Worth};
 ///
 /// # Examples
 ///
-/// ```ignore
+/// ```
 /// let server = AuthorizationServer::builder()
 ///     .client(Client::confidential("reports", "hunter2").scopes("items:read items:write"))
 ///     .lifetime(Duration::from_secs(2))
