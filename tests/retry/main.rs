@@ -8,7 +8,6 @@ mod support;
 
 mod bodies;
 mod compose;
-mod events;
 mod readiness;
 mod waits;
 mod with_auth;

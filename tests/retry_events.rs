@@ -1,14 +1,23 @@
-//! What the log tells, and what it must not.
+//! What the retry room's log tells, and what it must not.
+//!
+//! A process of its own: whether an event is wanted is settled once per process by whoever comes by it first, and that
+//! must not be a test without a subscriber.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod support;
 
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
+use http::Request;
 use http_body_util::Full;
+use support::{Answer, Script, reply};
+use tower::{Layer as _, ServiceExt as _};
 use tower_oauth2::RetryPolicy;
+use tower_oauth2::retry::{ReplayBody, RetryReport};
 use tracing_subscriber::fmt::MakeWriter;
-
-use super::support::{Answer, Script, reply};
-use super::{post, report, send};
 
 /// Everything that was logged, at every level.
 #[derive(Clone, Default)]
@@ -46,15 +55,21 @@ async fn every_decision_is_told_once_and_without_bodies_or_header_values() {
     let mut busy = reply(429, "PLANTED-answer");
     busy.headers_mut().insert("retry-after", "7".parse().unwrap());
     busy.headers_mut().insert("x-secret", "PLANTED-answer-header".parse().unwrap());
+    let policy = RetryPolicy::default();
     let script = Script::new([Answer::Reply(busy), Answer::Fail("PLANTED-error".into())]);
-    let mut request = post().map(|_| Full::from("PLANTED-body"));
-    *request.uri_mut() = "https://api.example.com/PLANTED-path?PLANTED-query".parse().unwrap();
-    request.headers_mut().insert("authorization", "Bearer PLANTED-token".parse().unwrap());
-    send(&RetryPolicy::default(), &script, request).await.unwrap_err();
+    let request = Request::post("https://api.example.com/PLANTED-path?PLANTED-query")
+        .header("authorization", "Bearer PLANTED-token")
+        .body(Full::from("PLANTED-body"))
+        .unwrap();
+    let client = policy.layer(script.probe::<ReplayBody<Full<Bytes>>>());
+    client.oneshot(request).await.unwrap_err();
 
-    let script = Script::new([Answer::Reply(reply(503, ""))]);
-    let response = send(&RetryPolicy::default(), &script, post()).await.unwrap();
-    let told = format!("{:?} {}", report(&response), report(&response).stop_reason());
+    let script = Script::new([Answer::Reply(reply(503, "PLANTED-answer"))]);
+    let request = Request::post("https://api.example.com/").body(Full::from("PLANTED-body")).unwrap();
+    let client = policy.layer(script.probe::<ReplayBody<Full<Bytes>>>());
+    let response = client.oneshot(request).await.unwrap();
+    let report: &RetryReport = response.extensions().get().unwrap();
+    let told = format!("{report:?} {}", report.stop_reason());
     drop(guard);
 
     let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
