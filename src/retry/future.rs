@@ -119,6 +119,12 @@ enum Patience {
     Begun { give_up: Instant },
 }
 
+/// The outcome of an attempt, or of the try to make one.
+enum Step<RB> {
+    Replay,
+    Done(Result<Response<RetryBody<RB>>, BoxError>),
+}
+
 /// For how long the previous response is kept while the inner service is not ready.
 const KEEP_PREVIOUS: Duration = Duration::from_millis(200);
 
@@ -133,12 +139,6 @@ where
     pub(super) fn watching(future: S::Future, facts: Facts, replay: Option<Box<Replay<S, B>>>) -> Self {
         Self { state: State::Calling { future }, facts: Some(facts), replay }
     }
-}
-
-/// The outcome of an attempt, or of the try to make one.
-enum Step<RB> {
-    Replay,
-    Done(Result<Response<RetryBody<RB>>, BoxError>),
 }
 
 impl<S, B, RB> Future for ResponseFuture<S, B>
@@ -273,24 +273,17 @@ impl Facts {
         } else {
             StopReason::Failed
         };
-        match (replay, stop) {
-            (Some(replay), StopReason::Failed) => {
-                self.report(replay.progress.finish(), StopReason::Failed, None, None, None);
-                Step::Done(Err(error))
-            }
-            (None, StopReason::Failed) => {
-                self.report(Progress::first(), StopReason::Failed, None, None, None);
-                Step::Done(Err(error))
-            }
-            (Some(replay), stop) => {
+        let sent = stop == StopReason::Failed;
+        let progress = match replay {
+            None => Progress { sent: u32::from(sent), ..Progress::first() },
+            Some(replay) if sent => replay.progress.finish(),
+            Some(replay) => {
                 replay.progress.sent -= 1;
-                self.unsent(replay, stop, error)
+                return self.unsent(replay, stop, error);
             }
-            (None, stop) => {
-                self.report(Progress { sent: 0, ..Progress::first() }, stop, None, None, None);
-                Step::Done(Err(error))
-            }
-        }
+        };
+        self.report(progress, stop, None, None, None);
+        Step::Done(Err(error))
     }
 
     /// An attempt could not be sent: the answer before is handed out, if there is one.

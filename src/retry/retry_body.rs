@@ -110,3 +110,34 @@ impl fmt::Display for Abandoned {
 }
 
 impl Error for Abandoned {}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http_body_util::{BodyExt as _, Full};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_whole_body_is_the_inner_one() {
+        let trailers =
+            http::HeaderMap::from_iter([(http::header::ETAG, http::HeaderValue::from_static("x"))]);
+        let inner = Full::<Bytes>::from("data").with_trailers(std::future::ready(Some(Ok(trailers.clone()))));
+        let body = RetryBody::whole(inner);
+        assert_eq!((body.size_hint().lower(), body.is_end_stream()), (4, false));
+        let collected = body.collect().await.unwrap();
+        assert_eq!(collected.trailers(), Some(&trailers));
+        assert_eq!(collected.to_bytes(), "data");
+        let empty = RetryBody::<Full<Bytes>>::default();
+        assert!(empty.is_end_stream() && empty.into_inner().is_some());
+    }
+
+    #[tokio::test]
+    async fn an_abandoned_body_ends_in_an_error_and_not_before() {
+        let mut body = RetryBody::<Full<Bytes>>::abandoned();
+        assert!(!body.is_end_stream() && body.size_hint().exact().is_none());
+        assert!(body.frame().await.unwrap().unwrap_err().is::<Abandoned>());
+        assert!(body.is_end_stream() && body.frame().await.is_none());
+        assert!(body.into_inner().is_none());
+    }
+}

@@ -1,8 +1,10 @@
 //! The layer in other people's stacks.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -10,6 +12,7 @@ use axum::body::Body as AxumBody;
 use axum::routing::post;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
+use http_body::{Frame, SizeHint};
 use http_body_util::combinators::{BoxBody, UnsyncBoxBody};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
@@ -19,7 +22,7 @@ use tokio::net::TcpListener;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Layer as _, Service, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::RetryPolicy;
-use tower_oauth2::retry::{ReplayBody, ResponseFuture, RetryBody, RetryService};
+use tower_oauth2::retry::{NotReplayable, ReplayBody, ResponseFuture, RetryBody, RetryService, StopReason};
 
 use super::support::{Answer, Probe, Script, reply};
 use super::{answers, get, report, text};
@@ -97,6 +100,78 @@ async fn under_hyper_an_axum_body_is_sent_again() {
 async fn under_hyper_a_boxed_body_is_sent_again() {
     let body: BoxBody<Bytes, Infallible> = Full::from(vec![b'x'; 500_000]).boxed();
     assert_eq!(through_hyper(body).await, vec![b'x'; 500_000]);
+}
+
+/// A body of a known length in many frames, as a file would be read.
+struct Blocks {
+    left: usize,
+}
+
+const BLOCK: usize = 16 * 1024;
+
+impl http_body::Body for Blocks {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let Some(left) = self.left.checked_sub(1) else { return Poll::Ready(None) };
+        self.left = left;
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from(vec![u8::try_from(left).unwrap(); BLOCK])))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(u64::try_from(self.left * BLOCK).unwrap())
+    }
+}
+
+/// Whether the transport still holds the body when the answer comes is a race. Whoever wins it, no server is ever given
+/// less than the whole body as if it were the whole.
+#[tokio::test]
+async fn under_hyper_an_answer_before_the_upload_ends_never_cuts_the_body_short() {
+    for h2 in [false, true] {
+        for _ in 0..10 {
+            let (tries, short) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+            let (tried, seen_short) = (Arc::clone(&tries), Arc::clone(&short));
+            let app = Router::new().route(
+                "/items",
+                post(move |request: Request<AxumBody>| async move {
+                    if tried.fetch_add(1, Ordering::SeqCst) == 0 {
+                        return (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "0")]);
+                    }
+                    let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes);
+                    if body.is_ok_and(|body| body.len() != 60 * BLOCK) {
+                        seen_short.fetch_add(1, Ordering::SeqCst);
+                    }
+                    (StatusCode::OK, [("retry-after", "0")])
+                }),
+            );
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}/items", listener.local_addr().unwrap());
+            let server = tokio::spawn(async move { axum::serve(listener, app).await });
+            let client = Client::builder(TokioExecutor::new()).http2_only(h2).build_http();
+            let client = RetryPolicy::default().layer(client);
+            let request = Request::post(url).body(Blocks { left: 60 }).unwrap();
+            let outcome = tokio::time::timeout(Duration::from_secs(20), client.oneshot(request)).await;
+            match outcome.expect("it hangs") {
+                Ok(response) if response.status() == StatusCode::OK => {
+                    assert_eq!(tries.load(Ordering::SeqCst), 2);
+                }
+                Ok(response) => {
+                    assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+                    assert_eq!(tries.load(Ordering::SeqCst), 1);
+                    let cause = NotReplayable::StillSending;
+                    assert_eq!(report(&response).stop_reason(), &StopReason::NotReplayable { cause });
+                }
+                // The connection was gone before the answer could be read.
+                Err(error) => assert!(error.is::<hyper_util::client::legacy::Error>(), "{error:?}"),
+            }
+            assert_eq!(short.load(Ordering::SeqCst), 0);
+            server.abort();
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
