@@ -20,7 +20,8 @@ use crate::clock;
 
 /// Marks a response on which an API refused the token that auth had put on the request.
 ///
-/// Auth sets it, and removes any that came from elsewhere. The retry layer replays on its word and takes it off.
+/// Auth sets it, and removes any that came from elsewhere. The retry layer replays on its word and takes it off; the
+/// [`RetryReport`](crate::retry::RetryReport) keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenRejected {
     verdict: RejectionVerdict,

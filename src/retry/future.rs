@@ -440,8 +440,10 @@ where
                     sleep.as_mut().reset(give_up);
                 }
                 (Patience::Fresh | Patience::Begun { .. }, _) => {
+                    // Where the waits were all that is allowed, a service that is busy for a moment is not given up yet.
                     let left = self.time_left().unwrap_or_else(|| {
-                        facts.policy.rules().total_wait.saturating_sub(self.progress.waited)
+                        let left = facts.policy.rules().total_wait.saturating_sub(self.progress.waited);
+                        left.max(KEEP_PREVIOUS)
                     });
                     let now = clock::now();
                     let give_up = now.checked_add(left).unwrap_or(now);

@@ -144,6 +144,19 @@ async fn without_a_deadline_readiness_is_waited_for_as_long_as_waits_may_be_in_a
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_service_that_is_busy_for_a_moment_is_waited_for_though_the_waits_are_used_up() {
+    let second = Duration::from_secs(1);
+    let policy = RetryPolicy::builder().first_delay(second).longest_delay(second).total_wait(second);
+    let policy = policy.build().unwrap();
+    // By chance the wait leaves up to half a second, or nothing at all.
+    for _ in 0..100 {
+        let probe: Inner = answers(429, 1).probe().readiness([Readiness::Ready, Readiness::Soon]);
+        let response = policy.layer(probe).oneshot(post()).await.unwrap();
+        assert_eq!((response.status(), report(&response).attempts()), (StatusCode::OK, 2));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_answer_before_is_whole_if_the_service_breaks_soon() {
     let (script, start) = (Script::new([hinted(429, "1")]), Instant::now());
     let probe: Inner = script.probe().readiness([Readiness::Ready, Readiness::Never]);

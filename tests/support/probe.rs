@@ -6,6 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use tower::{BoxError, Service};
 
@@ -27,6 +28,8 @@ pub(crate) struct Probe<Req, Res> {
 pub(crate) enum Readiness {
     /// Ready, if there is a permit.
     Ready,
+    /// Not ready for 100 ms, then woken.
+    Soon,
     /// Not ready, and never woken for it.
     Never,
     /// The service is broken.
@@ -120,6 +123,16 @@ impl<Req, Res> Service<Req> for Probe<Req, Res> {
         let mut permits = self.shared.permits.lock().expect("no test panics under this lock");
         match permits.script.pop_front() {
             None | Some(Readiness::Ready) => {}
+            Some(Readiness::Soon) => {
+                permits.script.push_front(Readiness::Never);
+                let (waker, shared) = (cx.waker().clone(), Arc::clone(&self.shared.permits));
+                tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    shared.lock().expect("no test panics under this lock").script.pop_front();
+                    waker.wake();
+                });
+                return Poll::Pending;
+            }
             Some(Readiness::Never) => {
                 // The script stays on this answer: nobody wakes the caller, and a second look sees the same.
                 permits.script.push_front(Readiness::Never);
