@@ -2,8 +2,9 @@
 //!
 //! What happens to a request:
 //!
-//! 1. It is sent. Its body is kept for replays: shared if it is in memory, recorded if its length is known and at most
-//!    1 MiB (see [`ReplayBody`]). Any other body is sent once, and whatever the answer is, it is handed out.
+//! 1. It is sent. Its body is kept for replays if its length is known and at most 1 MiB: shared if it is one frame in
+//!    memory, else recorded (see [`ReplayBody`]). Any other body is sent once, and whatever the answer is, it is handed
+//!    out.
 //! 2. An answer with the marker [`TokenRejected`](crate::extensions::TokenRejected) is replayed at once if another
 //!    token is there to be sent, whatever the method: the server says that it did nothing (RFC 9110 §15.5.2). Once per
 //!    request, and not counted among the retries. The layer below puts the new token on.
