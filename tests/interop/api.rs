@@ -38,6 +38,8 @@ pub(crate) struct Api {
 pub(crate) enum Check {
     /// It asks at every request.
     EveryTime,
+    /// It asks at every request, after 0, 50, 100 or 150 ms: so refusals of one token arrive when there is another.
+    AfterAWhile,
     /// It believes what it was told until the token expires, as many APIs do; so it can do without the server.
     Remembering,
     /// It asks at every request, but one of its four nodes says `invalid_token` whatever comes.
@@ -118,6 +120,9 @@ async fn items(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Respons
     let Some(token) = value.and_then(|value| value.strip_prefix("Bearer ")) else { return refused("Bearer") };
     if shared.check == Check::WithOneBadNode && number % 4 == 3 {
         return refused("Bearer error=\"invalid_token\"");
+    }
+    if shared.check == Check::AfterAWhile {
+        tokio::time::sleep(Duration::from_millis(number % 4 * 50)).await;
     }
     match shared.is_good(token).await {
         Ok(true) => "items\n".into_response(),

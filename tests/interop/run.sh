@@ -14,7 +14,9 @@ if ! command -v npm >/dev/null; then
     as_root=""
     [ "$(id -u)" = 0 ] || as_root=sudo
     $as_root apt-get update -qq
-    $as_root apt-get install -y -qq --no-install-recommends nodejs npm >/dev/null
+    $as_root apt-get install -y -qq --no-install-recommends nodejs >/dev/null
+    # Some packages of Node bring npm along, and do not go together with the one that is apart.
+    command -v npm >/dev/null || $as_root apt-get install -y -qq --no-install-recommends npm >/dev/null
 fi
 
 # Again only if the lock has changed since. Scripts of packages are not run.
