@@ -10,6 +10,8 @@
 //! Instructions are counted by valgrind's callgrind as the difference of two runs of this binary, so that start-up does
 //! not count.
 
+#![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a benchmark tells the time")]
+
 use std::convert::Infallible;
 use std::future::{Future, Ready, ready};
 use std::hint::black_box;
@@ -247,12 +249,12 @@ impl Shape {
 
     fn stacks(self, mode: Mode, count: usize) -> Vec<Requests> {
         match self {
-            Self::Bare => stacks(mode, count, &Answers, ()),
-            Self::Static => stacks(mode, count, &AddAuthorization::bearer(Answers, SECRET), ()),
+            Self::Bare => stacks(mode, count, &Answers, &()),
+            Self::Static => stacks(mode, count, &AddAuthorization::bearer(Answers, SECRET), &()),
             Self::Ours => {
                 let (cache, runtime) = cache();
                 let layer = AuthLayer::for_origin(cache, "https://api.example.com").expect("an origin");
-                stacks(mode, count, &layer.layer(Answers), std::sync::Arc::new(runtime))
+                stacks(mode, count, &layer.layer(Answers), &std::sync::Arc::new(runtime))
             }
         }
     }
@@ -261,7 +263,7 @@ impl Shape {
 /// Sends so many requests.
 type Requests = Box<dyn FnMut(u64) + Send>;
 
-fn stacks<S, E, F, K>(mode: Mode, count: usize, stack: &S, keep: K) -> Vec<Requests>
+fn stacks<S, E, F, K>(mode: Mode, count: usize, stack: &S, keep: &K) -> Vec<Requests>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = E> + Clone + Send + 'static,
     S: Service<Request<ReplayBody<Body>>, Response = Response<Body>, Error = E, Future = F>

@@ -45,7 +45,7 @@ pub(crate) fn judge<'a>(challenges: &'a [Challenge], sent: Sent<'_>, strict: boo
     // A code says more than its absence, and one that blames the token more than one that does not: a list of
     // challenges offers ways, and one way that another token can go is enough.
     let coded = ours()
-        .find(|challenge| blames(*challenge) == Some(true))
+        .find(|challenge| blames(challenge) == Some(true))
         .or_else(|| ours().find(|c| blames(c).is_some()));
     if let Some(challenge) = coded {
         return Judgement {

@@ -45,7 +45,6 @@ impl TokenCache {
     }
 
     /// Starts the options of a cache.
-    #[must_use]
     pub fn builder(source: impl TokenSource) -> TokenCacheBuilder {
         TokenCacheBuilder::new(Box::new(source))
     }
@@ -90,6 +89,7 @@ impl TokenCache {
     /// If it is the token in use it is dropped, and the next use fetches another. If it is not, nothing happens: a late
     /// rejection never takes a newer token away. Two brakes keep an API that rejects everything from becoming a storm of
     /// token requests; then the token is kept and the verdict is [`Braked`](RejectionVerdict::Braked).
+    #[allow(clippy::must_use_candidate, reason = "most callers only report")]
     pub fn reject(&self, token: &AccessToken) -> RejectionVerdict {
         self.shared.reject(token)
     }

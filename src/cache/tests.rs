@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::{advance, sleep};
 
 use super::{Health, TokenCache, TokenCacheBuilder};
-use crate::clock::{WallClock, nanos, unix_time};
+use crate::clock::{self, WallClock, nanos, unix_time};
 use crate::error::TokenError;
 use crate::extensions::RejectionVerdict;
 use crate::source::{FetchReason, StaticToken, TokenRequest, TokenSource, source_fn};
@@ -309,7 +309,7 @@ async fn a_source_that_panics_frees_the_waiters_and_is_asked_again_later() {
 async fn a_source_that_hangs_is_dropped_at_the_deadline() {
     let rig =
         Rig::new(|call, _| if call == 1 { Box::pin(std::future::pending()) } else { answer(call, 100, 0) });
-    let begun = tokio::time::Instant::now();
+    let begun = clock::now();
     let error = rig.cache.get().await.unwrap_err();
     assert!(error.is_transient());
     assert_eq!(begun.elapsed().as_secs(), 30);
@@ -641,7 +641,7 @@ async fn warm_up_shows_a_wrong_secret_at_start_up_and_spreads_a_fleet() {
     let wrong = Rig::new(move |_, _| failure(&error));
     assert!(wrong.cache.warm_up().await.unwrap_err().is_config());
     let rig = Rig::steady(100, 0);
-    let begun = tokio::time::Instant::now();
+    let begun = clock::now();
     rig.cache.warm_up_within(Duration::from_secs(10)).await.unwrap();
     assert!(begun.elapsed() < Duration::from_secs(10) && begun.elapsed() > Duration::ZERO);
     assert_eq!(rig.at_once().unwrap(), "token-1");
@@ -685,7 +685,7 @@ async fn a_shutdown_does_not_wait_longer_than_it_may() {
     let rig = Rig::steady(100, 60_000);
     assert_eq!(rig.at_once(), None);
     settle().await;
-    let begun = tokio::time::Instant::now();
+    let begun = clock::now();
     assert!(rig.cache.shutdown(Duration::from_secs(5)).await.unwrap_err().is_transient());
     assert_eq!(begun.elapsed().as_secs(), 5);
 }
