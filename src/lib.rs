@@ -1,5 +1,51 @@
 //! OAuth 2.0 access tokens for outgoing HTTP requests, as tower middleware.
 //!
+//! An [`AuthLayer`] puts tokens on requests and reads the answers; a [`RetryPolicy`], which is a layer itself, replays
+//! what a new token or a wait can help. Between the layer and a [`TokenSource`] stands a [`TokenCache`], which fetches
+//! once for all, renews before the end, and drops a refused token only if it is the one in use.
+//!
+#![cfg_attr(feature = "hyper-client", doc = "```no_run")]
+#![cfg_attr(not(feature = "hyper-client"), doc = "```text")]
+//! use bytes::Bytes;
+//! use http::Request;
+//! use http_body_util::Full;
+//! use tower::{ServiceBuilder, ServiceExt as _};
+//! use tower_oauth2::transport::hyper;
+//! use tower_oauth2::{AuthLayer, ClientCredentials, ClientSecret, RetryPolicy};
+//!
+//! # async fn example() -> Result<(), tower::BoxError> {
+//! let secret = ClientSecret::from_env("CLIENT_SECRET");
+//! let source = ClientCredentials::builder("https://login.example.com/oauth/token", "billing", secret)
+//!     .scope("analytics:read")
+//!     .build()?;
+//! let client = ServiceBuilder::new()
+//!     .layer(RetryPolicy::default())
+//!     .layer(AuthLayer::for_origin(source, "https://api.example.com")?)
+//!     .service(hyper::Client::new());
+//!
+//! let request = Request::get("https://api.example.com/reports/7").body(Full::<Bytes>::default())?;
+//! let response = client.clone().oneshot(request).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Where to read on
+//!
+//! - [`cache`]: when a token is fetched, and what happens when that fails
+//! - [`auth`]: which requests get a token, and what an answer says about it
+//! - [`retry`]: what is sent again, when, and what is handed out instead
+//! - [`oauth2`]: the client credentials grant
+//! - [`extensions`]: what the layers tell each other and you
+//!
+//! # Features
+//!
+//! | feature | default | what it adds |
+//! |---|---|---|
+//! | `hyper-client` | yes | [`transport::hyper`](transport), and the `build()` of the sources |
+//! | `full` | no | all of them |
+//!
+//! Features add names and change nothing that is there.
+//!
 //! # The map
 //!
 //! Floors; imports go down only (`tests/floors.rs` holds the code to it).
@@ -46,6 +92,11 @@ pub mod auth;
 
 // 6 joined
 pub mod transport;
+
+/// The code of the README, compiled.
+#[cfg(all(doctest, feature = "hyper-client"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 pub use self::auth::AuthLayer;
 pub use self::cache::TokenCache;

@@ -1,6 +1,6 @@
 //! Ready-made transports, and the `build()` of what needs one.
 //!
-//! 1. [`hyper`] (feature `hyper-client`, on by default): the default client of the token endpoint, over HTTP/1.1 and
+//! 1. `hyper` (feature `hyper-client`, on by default): the default client of the token endpoint, over HTTP/1.1 and
 //!    h2 with TLS by rustls. It serves for an API as well.
 //! 2. Any other tower HTTP service goes in by `build_with`: that is the way to proxies, client certificates and
 //!    connection limits. It must not follow redirects.
