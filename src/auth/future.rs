@@ -154,9 +154,10 @@ where
                 self.acquire = None;
             }
             ready!(self.service.poll_ready(context)).map_err(Into::into)?;
-            // Readiness may have taken long: a limit, a buffer. A token that ended meanwhile is not sent.
+            // Readiness may have taken long: a limit, a buffer. A token that ended meanwhile is not sent, nor one that
+            // no longer lives as long as the request wants; only the cache can say that.
             let snapshot = match self.snapshot.take() {
-                Some(snapshot) if snapshot.is_fresh() => snapshot,
+                Some(snapshot) if self.validity.is_none() && snapshot.is_fresh() => snapshot,
                 Some(_) | None => {
                     let mut acquire = self.cache.acquire(self.validity);
                     match poll_once(&mut acquire) {

@@ -135,7 +135,8 @@ impl AuthLayer {
     }
 
     /// Replaces a header that the request has already, and takes it off where no token goes: for gateways, which must
-    /// not forward their own caller's credential.
+    /// not forward their own caller's credential. Where the token goes in another header, `Authorization` is taken off
+    /// all the same.
     pub fn replace_authorization(mut self) -> Self {
         self.options.terms.replace = true;
         self

@@ -69,7 +69,8 @@ pub(super) struct Rules {
     /// The ticket of the layer's own token, for services that have none of their own yet. A ticket must not lead back
     /// here, or neither would ever be dropped.
     tickets: ArcSwapOption<Ticket>,
-    warned: Mutex<HashSet<Origin>>,
+    /// The origins that were warned of; for a request without one the reason stands in.
+    warned: Mutex<HashSet<Result<Origin, WithheldReason>>>,
 }
 
 /// Where tokens may go.
@@ -243,9 +244,9 @@ impl Rules {
         }
         if self.options.refuse {
             let target = Origin::of(uri).map_or_else(|| "its target".to_owned(), |origin| origin.to_string());
+            let cure = cure(reason);
             return Route::Refuse(TokenError::config(format!(
-                "the request to {target} was refused: {reason}; if it may have the token, add it with \
-                 AuthLayer::also_origin"
+                "the request to {target} was refused: {reason}; {cure}"
             )));
         }
         Route::Withhold(reason)
@@ -255,10 +256,10 @@ impl Rules {
     #[cold]
     pub(super) fn withhold(&self, reason: WithheldReason, uri: &Uri) -> TokenWithheld {
         let origin = Origin::of(uri);
-        let first = origin.as_ref().is_none_or(|origin| {
+        let first = {
             let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-            warned.len() < MOST_WARNINGS && warned.insert(origin.clone())
-        });
+            warned.len() < MOST_WARNINGS && warned.insert(origin.clone().ok_or(reason))
+        };
         let origin = origin.map(|origin| origin.to_string());
         if first {
             tracing::warn!(origin = origin.as_deref().unwrap_or("unknown"), %reason, "a request was sent without a token");
@@ -290,6 +291,7 @@ impl Terms {
     #[inline]
     pub(super) fn stamp(&self, headers: &mut HeaderMap, value: HeaderValue) -> bool {
         if self.replace {
+            self.strip(headers);
             headers.insert(&self.header, value);
             return true;
         }
@@ -304,11 +306,14 @@ impl Terms {
         !had_one
     }
 
-    /// Takes off what a gateway must not forward, from a request that gets no token.
+    /// Takes off what a gateway must not forward: the header of the token, and `Authorization` in any case.
     #[inline]
     pub(super) fn strip(&self, headers: &mut HeaderMap) {
         if self.replace {
             headers.remove(&self.header);
+            if !self.standard {
+                headers.remove(AUTHORIZATION);
+            }
         }
     }
 
@@ -359,6 +364,17 @@ fn host_mismatch(headers: &HeaderMap, origin: &Origin) -> Option<WithheldReason>
     };
     let differs = has_host && headers.get_all(HOST).iter().any(|host| !origin.is_host(host.as_bytes()));
     differs.then_some(WithheldReason::HostMismatch)
+}
+
+/// Says what may be done about a request that was refused.
+fn cure(reason: WithheldReason) -> &'static str {
+    match reason {
+        WithheldReason::ForeignOrigin => "if it may have the token, add it with AuthLayer::also_origin",
+        WithheldReason::HostMismatch => "leave the Host header out, or make the two agree",
+        WithheldReason::UserInfo => "take out of the URI what stands before the @",
+        WithheldReason::Connect => "open tunnels below this layer",
+        WithheldReason::Plaintext => "use https",
+    }
 }
 
 /// Takes the value that was appended last off again.
