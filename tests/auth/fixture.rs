@@ -1,0 +1,222 @@
+//! An issuer that counts, requests, and a look at what was sent and logged.
+
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::AUTHORIZATION;
+use http::{HeaderName, Request, Response};
+use http_body_util::Full;
+use tower::{BoxError, Layer as _, ServiceExt as _};
+use tower_oauth2::auth::{AuthLayer, AuthService};
+use tower_oauth2::{AccessToken, TokenCache, TokenError, TokenRequest, TokenSource};
+use tracing::subscriber::DefaultGuard;
+use tracing::{Dispatch, Level};
+use tracing_subscriber::fmt::MakeWriter;
+
+use super::support::{Answer, Probe, Script, Seen, reply};
+
+pub(crate) const API: &str = "https://api.example.com";
+
+pub(crate) type Body = Full<Bytes>;
+pub(crate) type Api = Probe<Request<Body>, Response<Body>>;
+pub(crate) type Client = AuthService<Api>;
+pub(crate) type Outcome = Result<Response<Body>, BoxError>;
+
+// --- Issuer ---
+
+/// Hands out `name-1`, `name-2`, and so on, and counts how often it is asked.
+#[derive(Clone)]
+pub(crate) struct Issuer {
+    name: &'static str,
+    issued: Arc<AtomicUsize>,
+    latency: Duration,
+    lifetime: Duration,
+    fails_from: usize,
+}
+
+impl Issuer {
+    pub(crate) fn new(name: &'static str) -> Self {
+        let lifetime = Duration::from_secs(3600);
+        Self { name, issued: Arc::default(), latency: Duration::ZERO, lifetime, fails_from: usize::MAX }
+    }
+
+    pub(crate) fn latency(mut self, latency: Duration) -> Self {
+        self.latency = latency;
+        self
+    }
+
+    pub(crate) fn lifetime(mut self, lifetime: Duration) -> Self {
+        self.lifetime = lifetime;
+        self
+    }
+
+    /// Fails from this token on.
+    pub(crate) fn fails_from(mut self, number: usize) -> Self {
+        self.fails_from = number;
+        self
+    }
+
+    pub(crate) fn issued(&self) -> usize {
+        self.issued.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn cache(&self) -> TokenCache {
+        TokenCache::new(self.clone())
+    }
+
+    /// Creates a cache that has its first token already.
+    pub(crate) async fn warm(&self) -> TokenCache {
+        let cache = self.cache();
+        cache.warm_up().await.unwrap();
+        cache
+    }
+
+    /// Creates a layer for the API.
+    pub(crate) fn layer(&self) -> AuthLayer {
+        AuthLayer::for_origin(self.clone(), API).unwrap()
+    }
+}
+
+impl TokenSource for Issuer {
+    async fn token(&self, _: TokenRequest) -> Result<AccessToken, TokenError> {
+        let number = self.issued.fetch_add(1, Ordering::SeqCst) + 1;
+        tokio::time::sleep(self.latency).await;
+        if number >= self.fails_from {
+            return Err(TokenError::grant("the client was removed"));
+        }
+        Ok(AccessToken::bearer(format!("{}-{number}", self.name))?.expires_in(self.lifetime))
+    }
+}
+
+// --- Requests ---
+
+pub(crate) fn get(uri: &str) -> Request<Body> {
+    Request::get(uri).body(Body::default()).unwrap()
+}
+
+pub(crate) fn item() -> Request<Body> {
+    get("https://api.example.com/items/7?page=secret-query")
+}
+
+/// Creates a request with an extension.
+pub(crate) fn with<T: Clone + Send + Sync + 'static>(extension: T) -> Request<Body> {
+    let mut request = item();
+    request.extensions_mut().insert(extension);
+    request
+}
+
+/// Creates a request with a header.
+pub(crate) fn item_with(name: &'static str, value: &str) -> Request<Body> {
+    let mut request = item();
+    request.headers_mut().append(HeaderName::from_static(name), value.parse().unwrap());
+    request
+}
+
+pub(crate) fn over(layer: &AuthLayer, script: &Script) -> Client {
+    layer.layer(script.probe())
+}
+
+pub(crate) async fn send(client: &Client, request: Request<Body>) -> Outcome {
+    client.clone().oneshot(request).await
+}
+
+/// Sends one request through a new service of a layer, and returns the response with what the server saw.
+pub(crate) async fn once(layer: &AuthLayer, request: Request<Body>) -> (Response<Body>, Seen) {
+    let script = Script::default();
+    let response = send(&over(layer, &script), request).await.unwrap();
+    let mut seen = script.seen();
+    assert_eq!(seen.len(), 1);
+    (response, seen.remove(0))
+}
+
+/// Returns the error of a request that must not be sent.
+pub(crate) async fn refused(layer: &AuthLayer, request: Request<Body>) -> TokenError {
+    let script = Script::default();
+    let error = send(&over(layer, &script), request).await.unwrap_err();
+    assert!(script.seen().is_empty());
+    error.downcast_ref::<TokenError>().unwrap().clone()
+}
+
+// --- What was seen ---
+
+/// Returns the values of a header, joined; empty without the header.
+pub(crate) fn values(seen: &Seen, name: &str) -> String {
+    let values = seen.head.headers.get_all(name).iter().map(|value| value.to_str().unwrap());
+    values.collect::<Vec<_>>().join(" and ")
+}
+
+pub(crate) fn token(seen: &Seen) -> String {
+    values(seen, AUTHORIZATION.as_str())
+}
+
+/// Takes the tokens of all requests so far.
+pub(crate) fn tokens(script: &Script) -> Vec<String> {
+    script.seen().iter().map(token).collect()
+}
+
+/// Makes an answer with headers.
+pub(crate) fn answer(status: u16, headers: &[(&'static str, &str)]) -> Answer {
+    let mut response = reply(status, "the server's own words");
+    for (name, value) in headers {
+        let value = http::HeaderValue::from_bytes(value.as_bytes()).unwrap();
+        response.headers_mut().append(*name, value);
+    }
+    Answer::Reply(response)
+}
+
+/// Makes a 401 with a challenge.
+pub(crate) fn challenged(challenge: &str) -> Answer {
+    answer(401, &[("www-authenticate", challenge)])
+}
+
+// --- Log ---
+
+/// What was logged while its guard lives.
+#[derive(Clone, Default)]
+pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    pub(crate) fn from(level: Level) -> (Self, DefaultGuard) {
+        // With one dispatcher alive tracing asks only the thread that meets an event first, and a test that logs nothing
+        // would turn the event off for all. A second one that is always there makes it ask every dispatcher.
+        static ANOTHER: OnceLock<Dispatch> = OnceLock::new();
+        ANOTHER.get_or_init(|| Dispatch::new(tracing_subscriber::registry()));
+        let log = Self::default();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(level)
+            .with_ansi(false)
+            .with_writer(log.clone())
+            .finish();
+        (log, tracing::subscriber::set_default(subscriber))
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.text().lines().map(str::to_owned).collect()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Log {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
