@@ -291,7 +291,9 @@ impl Terms {
     #[inline]
     pub(super) fn stamp(&self, headers: &mut HeaderMap, value: HeaderValue) -> bool {
         if self.replace {
-            self.strip(headers);
+            if !self.standard {
+                headers.remove(AUTHORIZATION);
+            }
             headers.insert(&self.header, value);
             return true;
         }
@@ -306,7 +308,8 @@ impl Terms {
         !had_one
     }
 
-    /// Takes off what a gateway must not forward: the header of the token, and `Authorization` in any case.
+    /// Takes off what a gateway must not forward, from a request that gets no token: the header of the token, and
+    /// `Authorization` in any case.
     #[inline]
     pub(super) fn strip(&self, headers: &mut HeaderMap) {
         if self.replace {
