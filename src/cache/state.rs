@@ -98,7 +98,8 @@ struct Bucket {
 
 impl Default for Ledger {
     fn default() -> Self {
-        let bucket = Bucket { left: REJECTION_BURST, refilled: None, warned: false };
+        // The first token counts as one of the burst: a minute of rejections costs sixty token requests in all.
+        let bucket = Bucket { left: REJECTION_BURST - 1, refilled: None, warned: false };
         Self { failure: None, lost: None, futile: Futile::default(), bucket }
     }
 }
