@@ -123,6 +123,9 @@ impl TokenError {
     }
 
     /// Adds the server's own description. Control characters are removed, and it is cut to 256 characters.
+    ///
+    /// It is shown, as the message and the code are: a source that passes on what a server says takes the secrets out
+    /// of it first, since a server may echo them. Those of this crate do.
     #[must_use]
     pub fn with_description(mut self, description: impl AsRef<str>) -> Self {
         self.edit().description = Some(text::clean(description.as_ref()));

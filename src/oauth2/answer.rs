@@ -98,19 +98,13 @@ impl<'a> Body<'a> {
 
     /// Tells the redactor the secrets of the answer.
     pub(crate) fn teach(&self, redactor: &mut Redactor) {
-        let is_secret = |name: &str| {
-            let words = ["token", "secret", "assertion"];
-            !name.ends_with("token_type") && words.iter().any(|word| name.contains(word))
-        };
         match self {
-            Self::Object(members) => {
-                let secrets = members.map.iter().filter(|(name, _)| is_secret(name));
-                secrets.filter_map(|(_, raw)| as_string(raw)).for_each(|secret| redactor.add(&secret));
-            }
-            Self::Form(pairs) => {
-                let secrets = pairs.iter().filter(|(name, _)| is_secret(name));
-                secrets.for_each(|(_, secret)| redactor.add(secret));
-            }
+            Self::Object(members) => members.map.iter().for_each(|(name, raw)| {
+                if let Some(value) = as_string(raw) {
+                    redactor.learn(name, &value);
+                }
+            }),
+            Self::Form(pairs) => pairs.iter().for_each(|(name, value)| redactor.learn(name, value)),
             Self::Nonsense(_) => {}
         }
     }
