@@ -1,6 +1,7 @@
 //! What the layers tell each other and the caller, in the extensions of a request or a response.
 //!
-//! Each is a small value without a secret in it. What only one room writes and reads lives in that room:
+//! Each is a small value without a secret in it: what an API says is blanked out where it echoes the token, or what came
+//! with it. What only one room writes and reads lives in that room:
 //! [`AuthOverride`](crate::auth::AuthOverride) with auth, [`RetryOptions`](crate::retry::RetryOptions) and
 //! [`RetryReport`](crate::retry::RetryReport) with retry.
 //!

@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use crate::claims::Claims;
 use crate::clock::Moment;
 use crate::error::TokenError;
-use crate::text::is_tchar;
+use crate::text::{Redactor, is_tchar};
 
 /// An access token with what is known about it.
 ///
@@ -275,6 +275,18 @@ impl AccessToken {
     /// Returns the end of the token on both clocks.
     pub(crate) fn expiry(&self) -> Option<Moment> {
         self.inner.seal.and_then(|seal| seal.expiry)
+    }
+
+    /// Tells the redactor the secrets that came with the token, itself included.
+    pub(crate) fn teach(&self, redactor: &mut Redactor) {
+        let inner = &*self.inner;
+        redactor.add(inner.secret.expose_secret());
+        if let Some(refresh_token) = &inner.refresh_token {
+            redactor.learn("refresh_token", refresh_token.expose_secret());
+        }
+        for (name, value) in &inner.extra {
+            redactor.learn(name, value.expose_secret());
+        }
     }
 
     fn edit(&mut self) -> &mut Inner {

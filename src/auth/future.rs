@@ -1,5 +1,6 @@
 //! The future of a response: the inner one with an eye on its answer, or a wait for a token before it.
 
+use std::cell::LazyCell;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -9,7 +10,6 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use pin_project_lite::pin_project;
-use secrecy::ExposeSecret as _;
 use tower::BoxError;
 use tower_service::Service;
 
@@ -231,8 +231,12 @@ impl Ticket {
         let refusal = self.terms.refusal(response.status(), response.version(), response.headers());
         let challenges = challenge::of(response.headers());
         let token = self.snapshot.token();
-        let mut redactor = Redactor::default();
-        redactor.add(token.secret().expose_secret());
+        // Made only where there is something to show: a server that refuses everything must not cost more than that.
+        let redactor = LazyCell::new(|| {
+            let mut redactor = Redactor::default();
+            token.teach(&mut redactor);
+            redactor
+        });
         let clean = |text: &str| redactor.clean(text);
 
         if let Some(scope) = missing_scope(&challenges, token.scheme())

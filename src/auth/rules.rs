@@ -15,6 +15,7 @@ use crate::cache::{Snapshot, TokenCache};
 use crate::error::TokenError;
 use crate::extensions::{TokenWithheld, WithheldReason};
 use crate::origin::Origin;
+use crate::text::Redactor;
 use crate::token::AccessToken;
 
 /// So many names are compared one by one.
@@ -243,7 +244,8 @@ impl Rules {
             ));
         }
         if self.options.refuse {
-            let target = Origin::of(uri).map_or_else(|| "its target".to_owned(), |origin| origin.to_string());
+            let target =
+                Origin::of(uri).map_or_else(|| "its target".to_owned(), |origin| self.shown(&origin));
             let cure = cure(reason);
             return Route::Refuse(TokenError::config(format!(
                 "the request to {target} was refused: {reason}; {cure}"
@@ -260,11 +262,20 @@ impl Rules {
             let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
             warned.len() < MOST_WARNINGS && warned.insert(origin.clone().ok_or(reason))
         };
-        let origin = origin.map(|origin| origin.to_string());
+        let origin = origin.map(|origin| self.shown(&origin));
         if first {
             tracing::warn!(origin = origin.as_deref().unwrap_or("unknown"), %reason, "a request was sent without a token");
         }
         TokenWithheld::new(reason, origin)
+    }
+
+    /// A redirect names the host, and whoever sent it knows the token.
+    fn shown(&self, origin: &Origin) -> String {
+        let mut redactor = Redactor::default();
+        if let Some(ticket) = self.tickets.load_full() {
+            ticket.snapshot.token().teach(&mut redactor);
+        }
+        redactor.clean(&origin.to_string())
     }
 }
 

@@ -24,6 +24,7 @@ use crate::oauth2::refused::Refused;
 use crate::oauth2::response;
 use crate::oauth2::secret::{self, ClientSecret};
 use crate::origin::Origin;
+use crate::source::TokenRequest;
 use crate::text::Redactor;
 use crate::token::AccessToken;
 
@@ -87,12 +88,18 @@ impl TokenEndpoint {
     /// Exchanges `parameters` for a token: one flight, retries included.
     ///
     /// The secret is read once; and once more where the server refuses the client, since it may just have been rotated.
-    pub(crate) async fn exchange(&self, parameters: &Parameters) -> Result<AccessToken, TokenError> {
+    /// `request` is where the tokens come from that the server may echo besides what it is sent now.
+    pub(crate) async fn exchange(
+        &self,
+        parameters: &Parameters,
+        request: &TokenRequest,
+    ) -> Result<AccessToken, TokenError> {
         let mut secret = self.secret.read().await?;
+        let mut redactor = self.redactor(parameters, request);
         let mut may_reread = self.secret.may_change();
         let mut retries = 0;
         loop {
-            let refused = match self.attempt(parameters, &secret).await {
+            let refused = match self.attempt(parameters, &secret, &mut redactor).await {
                 Ok(token) => return Ok(token),
                 Err(refused) => refused,
             };
@@ -140,16 +147,34 @@ impl TokenEndpoint {
         }
     }
 
-    async fn attempt(&self, parameters: &Parameters, secret: &SecretString) -> Result<AccessToken, Refused> {
+    /// Makes a redactor that knows what can be known before the first attempt. It stays for all of them: an answer may
+    /// echo what an earlier one brought.
+    fn redactor(&self, parameters: &Parameters, request: &TokenRequest) -> Redactor {
         let mut redactor = Redactor::default();
-        redactor.add_basic(&self.client_id, secret.expose_secret());
         parameters.teach(&mut redactor);
+        for token in request.previous().into_iter().chain(request.rejected()) {
+            token.teach(&mut redactor);
+        }
+        // Some endpoints want a key there, and some clients put the whole URL into their errors.
+        if let Some(query) = self.uri.query().filter(|query| query.contains('=')) {
+            redactor.add(query);
+        }
+        redactor
+    }
+
+    async fn attempt(
+        &self,
+        parameters: &Parameters,
+        secret: &SecretString,
+        redactor: &mut Redactor,
+    ) -> Result<AccessToken, Refused> {
+        redactor.add_basic(&self.client_id, secret.expose_secret());
 
         let request = self.request(parameters, secret)?;
         let requested = WallClock::default().moment();
         let answer = match tokio::time::timeout(self.patience.attempt_timeout, self.send(request)).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return Err(self.unreachable(&error, &redactor).into()),
+            Ok(Err(error)) => return Err(self.unreachable(&error, redactor).into()),
             Err(_) => {
                 let limit = self.patience.attempt_timeout;
                 return Err(TokenError::transient(format!(
@@ -160,7 +185,7 @@ impl TokenEndpoint {
             }
         };
         tracing::debug!(origin = %self.origin, status = answer.status.as_u16(), "the token endpoint answered");
-        let token = response::read(&answer, &self.expected, &mut redactor, clock::unix_time())?;
+        let token = response::read(&answer, &self.expected, redactor, clock::unix_time())?;
         Ok(token.requested(requested))
     }
 

@@ -32,8 +32,10 @@
 //! the lifetime unknown. A missing `token_type` means bearer. Other string members are kept as
 //! [`extra`](crate::AccessToken::extra).
 //!
-//! Errors hold the server's code and description, cleaned and cut, with every secret of the exchange blanked out. They
-//! never hold a body, and events name the origin of the endpoint only.
+//! Errors hold the server's code and description, cleaned and cut, with every secret of the exchange blanked out, in
+//! whatever encoding and in pieces from 8 bytes on: what was sent, what came, and what came with the token before. They
+//! never hold a body, and events name the origin of the endpoint only. A secret that is an ordinary word goes wherever
+//! the word stands; one of three characters or fewer takes the whole text along.
 //!
 //! # Examples
 //!

@@ -42,8 +42,10 @@ pub(crate) fn refused(
 ) -> Refused {
     let Answer { status, headers, .. } = answer;
     let clean = |text: Option<String>| text.map(|text| redactor.clean(&text)).filter(|text| !text.is_empty());
+    // A registered code says nothing of a secret, whatever words that is made of, and it decides.
+    let clean_code = |code: String| if is_registered(&code) { Some(code) } else { clean(Some(code)) };
     let (code, description, uri) = match refusal {
-        Some(error) => (clean(Some(error.code)), clean(error.description), clean(error.uri)),
+        Some(error) => (clean_code(error.code), clean(error.description), clean(error.uri)),
         None => (None, None, None),
     };
     let hint = retry_after::delay(headers, now);
@@ -129,6 +131,29 @@ fn class(status: StatusCode, code: Option<&str>, has_hint: bool) -> ErrorClass {
         (403 | 404 | 405 | 406 | 410 | 415, None) => ErrorClass::Config,
         (_, None) => ErrorClass::Grant,
     }
+}
+
+/// The codes of RFC 6749 §5.2, RFC 8628 §3.5, RFC 8707 §2 and RFC 9449 §5 and §8, and two of RFC 6749 §4.1.2.1 that
+/// token endpoints say too.
+fn is_registered(code: &str) -> bool {
+    matches!(
+        code,
+        "invalid_request"
+            | "invalid_client"
+            | "invalid_grant"
+            | "unauthorized_client"
+            | "unsupported_grant_type"
+            | "invalid_scope"
+            | "server_error"
+            | "temporarily_unavailable"
+            | "authorization_pending"
+            | "slow_down"
+            | "access_denied"
+            | "expired_token"
+            | "invalid_target"
+            | "invalid_dpop_proof"
+            | "use_dpop_nonce"
+    )
 }
 
 /// One line: what was answered, and what to check.

@@ -89,7 +89,11 @@ fn token(
     check_scopes(granted.as_deref().unwrap_or_default(), expected)?;
     let mut token = AccessToken::bearer(secret)
         .map_err(|error| nonsense(&format!("a token that cannot be used: {error}")))?;
-    if let Some(granted) = granted {
+    if let Some(mut granted) = granted {
+        // Scopes are shown. One that nobody asked for and that holds a secret is an echo.
+        let is_ours =
+            |scope: &String| expected.requested.contains(scope) || expected.required.contains(scope);
+        granted.retain(|scope| is_ours(scope) || !redactor.finds(scope));
         token = token.scopes(granted);
     }
     if let Some(lifetime) = members.get("expires_in").and_then(lifetime) {

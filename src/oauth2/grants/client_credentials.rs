@@ -79,8 +79,8 @@ impl ClientCredentials {
 }
 
 impl TokenSource for ClientCredentials {
-    async fn token(&self, _request: TokenRequest) -> Result<AccessToken, TokenError> {
-        self.inner.endpoint.exchange(&self.inner.parameters).await
+    async fn token(&self, request: TokenRequest) -> Result<AccessToken, TokenError> {
+        self.inner.endpoint.exchange(&self.inner.parameters, &request).await
     }
 }
 
