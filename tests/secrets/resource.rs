@@ -217,17 +217,23 @@ async fn a_redirect_to_a_host_that_is_the_token_shows_nothing() {
     });
     let cache = TokenCache::new(StaticToken::new(token));
     cache.get().await.unwrap();
-    let client = ServiceBuilder::new()
-        .layer(FollowRedirectLayer::new())
-        .layer(AuthLayer::for_origin(cache, "https://api.example.com").unwrap())
-        .service(below);
-    let request = Request::get("https://api.example.com/").body(Body::default()).unwrap();
-    let response = client.oneshot(request).await.unwrap();
+    let layer = AuthLayer::for_origin(cache, "https://api.example.com").unwrap();
+    let request = || Request::get("https://api.example.com/").body(Body::default()).unwrap();
+
+    let client =
+        ServiceBuilder::new().layer(FollowRedirectLayer::new()).layer(layer.clone()).service(below.clone());
+    let response = client.oneshot(request()).await.unwrap();
     let withheld = response.extensions().get::<TokenWithheld>().unwrap();
     assert_eq!(withheld.origin(), Some("https://[redacted].example.net"));
     trail.debug("TokenWithheld", withheld);
+
+    let strict = layer.refuse_other_origins();
+    let client = ServiceBuilder::new().layer(FollowRedirectLayer::new()).layer(strict).service(below);
+    let error = client.oneshot(request()).await.unwrap_err();
+    assert!(error.to_string().contains("https://[redacted].example.net"), "{error}");
+    trail.error("a refusal", &*error);
     trail.assert_clean();
-    assert!(trail.log().contains("a request was sent without a token"));
+    assert!(trail.log().contains("a request was sent without a token"), "a warning");
 }
 
 /// The token in letters that a host may have.
