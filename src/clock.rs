@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+/// A hundred years: every platform's clock can add them to any of its readings, and they outlive every token.
+pub(crate) const FARTHEST: Duration = Duration::from_secs(100 * 365 * 86_400);
+
 /// Reads the monotonic clock. Under a paused tokio clock this is tokio's time.
 #[allow(clippy::disallowed_methods, reason = "this is the door")]
 pub(crate) fn now() -> Instant {
@@ -27,8 +30,6 @@ pub(crate) struct Moment {
 impl Moment {
     /// Returns this moment moved by `by`, or the farthest one that can be said.
     pub(crate) fn saturating_add(self, by: Duration) -> Self {
-        // A hundred years fit every platform's Instant, and outlive every token.
-        const FARTHEST: Duration = Duration::from_secs(100 * 365 * 86_400);
         let by = by.min(FARTHEST);
         Self {
             mono: self.mono.checked_add(by).unwrap_or(self.mono),

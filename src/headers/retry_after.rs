@@ -5,8 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::HeaderMap;
 use http::header::{DATE, HeaderName, RETRY_AFTER};
 
-/// The longest wait that is told. A caller's cap is far below; what matters is that sums with it do not overflow.
-const FARTHEST: Duration = Duration::from_secs(100 * 365 * 86_400);
+use crate::clock::FARTHEST;
 
 /// Reads how long to wait from now, given as the time since the Unix epoch.
 ///
@@ -18,6 +17,7 @@ pub(crate) fn delay(headers: &HeaderMap, now: Duration) -> Option<Duration> {
     let date = values(headers, &DATE).find_map(|date| http_date(date, now));
     let base = date.unwrap_or(now);
     let longest = values(headers, &RETRY_AFTER).filter_map(|line| longest(line, base, now)).max()?;
+    // A caller's cap is far below; what matters is that sums with it do not overflow.
     Some(longest.min(FARTHEST))
 }
 

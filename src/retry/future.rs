@@ -116,7 +116,7 @@ enum Previous<R> {
 #[derive(Clone, Copy)]
 enum Patience {
     Fresh,
-    Begun { give_up: Instant },
+    Begun { since: Instant, give_up: Instant },
 }
 
 /// The outcome of an attempt, or of the try to make one.
@@ -425,11 +425,15 @@ where
         S::Error: Into<BoxError>,
     {
         if let Poll::Ready(ready) = self.service.poll_ready(cx) {
+            if let Patience::Begun { since, .. } = self.patience {
+                // It was a wait like any other.
+                self.progress.waited = self.progress.waited.saturating_add(clock::now() - since);
+            }
             return Poll::Ready(ready.map_err(Into::into));
         }
         loop {
             match (self.patience, &mut self.sleep) {
-                (Patience::Begun { give_up }, Some(sleep)) => {
+                (Patience::Begun { give_up, .. }, Some(sleep)) => {
                     ready!(sleep.as_mut().poll(cx));
                     if clock::now() >= give_up {
                         return Poll::Ready(Err(
@@ -445,10 +449,10 @@ where
                         let left = facts.policy.rules().total_wait.saturating_sub(self.progress.waited);
                         left.max(KEEP_PREVIOUS)
                     });
-                    let now = clock::now();
-                    let give_up = now.checked_add(left).unwrap_or(now);
+                    let since = clock::now();
+                    let give_up = since + left.min(clock::FARTHEST);
                     self.sleep = Some(Box::pin(tokio::time::sleep(KEEP_PREVIOUS.min(left))));
-                    self.patience = Patience::Begun { give_up };
+                    self.patience = Patience::Begun { since, give_up };
                 }
             }
         }

@@ -23,7 +23,7 @@
 //! 8. The answer before is kept unread until a newer outcome is there. If the inner service is not ready for the replay
 //!    within 200 ms, the body of that answer is let go, since a connection pool may be waiting for it. Should it have
 //!    to be handed out after all, its head is whole and its body ends in an [`Abandoned`] error. Readiness is waited
-//!    for until the deadline, or for what is left of the waits in all, and then for 200 ms at least.
+//!    for until the deadline, or for what is left of the waits in all, of which this is one; and for 200 ms at least.
 //!
 //! | answer | retried |
 //! |---|---|

@@ -144,6 +144,37 @@ async fn without_a_deadline_readiness_is_waited_for_as_long_as_waits_may_be_in_a
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_time_until_the_service_is_ready_is_one_of_the_waits() {
+    let script = answers(503, 9);
+    let probe: Inner = script.probe_with_permits(1);
+    let waiting = tokio::spawn(over(&probe).oneshot(get()));
+    let start = Instant::now();
+    // Somebody else has the one permit, all but a moment of the time.
+    while !waiting.is_finished() {
+        let other = probe.clone().ready_oneshot().await.unwrap();
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        drop(other);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let response = waiting.await.unwrap().unwrap();
+    assert!(start.elapsed() < Duration::from_secs(301), "{:?}", start.elapsed());
+    assert_eq!(report(&response).attempts(), 2, "the second replay would come after more than 120 s");
+    assert_eq!(report(&response).stop_reason(), &StopReason::NotReady);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_waits_may_be_of_any_length_readiness_is_waited_for() {
+    let policy = RetryPolicy::builder().total_wait(Duration::MAX).build().unwrap();
+    let probe: Inner = answers(503, 1).probe_with_permits(1);
+    let waiting = tokio::spawn(policy.layer(probe.clone()).oneshot(get()));
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let other = probe.clone().ready_oneshot().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    drop(other);
+    assert_eq!(waiting.await.unwrap().unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_service_that_is_busy_for_a_moment_is_waited_for_though_the_waits_are_used_up() {
     let second = Duration::from_secs(1);
     let policy = RetryPolicy::builder().first_delay(second).longest_delay(second).total_wait(second);
