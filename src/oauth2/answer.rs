@@ -73,15 +73,17 @@ impl<'a> Body<'a> {
             AnswerBody::Unread(reason) => return Self::Nonsense(reason.clone()),
         };
         let error = match serde_json::from_slice::<Members<'_>>(bytes) {
-            Ok(members) if members.repeated => {
-                return Self::Nonsense("a JSON object in which a member stands twice".into());
-            }
+            Ok(Members { flaw: Some(flaw), .. }) => return Self::Nonsense(flaw.into()),
             Ok(members) => return Self::Object(members),
             Err(error) => error,
         };
         let is_form = essence(&answer.headers).eq_ignore_ascii_case("application/x-www-form-urlencoded");
         if is_form || bytes.starts_with(b"error=") {
-            return Self::Form(form_urlencoded::parse(bytes).into_owned().collect());
+            let pairs = form_urlencoded::parse(bytes);
+            if pairs.count() > MOST_MEMBERS {
+                return Self::Nonsense("a form of more than 256 fields".into());
+            }
+            return Self::Form(pairs.into_owned().collect());
         }
         let trimmed = bytes.trim_ascii_start();
         Self::Nonsense(
@@ -128,8 +130,12 @@ impl<'a> Body<'a> {
 /// The members of a JSON object, not yet read: what nobody asks for is never interpreted, however deep or large.
 pub(crate) struct Members<'a> {
     pub(crate) map: BTreeMap<String, &'a RawValue>,
-    repeated: bool,
+    /// Why none of it is believed, as the end of a sentence about it.
+    flaw: Option<&'static str>,
 }
+
+/// Real answers have a dozen. Each may be a secret that is looked for in all that is shown.
+const MOST_MEMBERS: usize = 256;
 
 impl<'a> Members<'a> {
     pub(crate) fn get(&self, name: &str) -> Option<&'a RawValue> {
@@ -157,9 +163,13 @@ impl<'de> Visitor<'de> for MembersVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
-        let mut members = Members { map: BTreeMap::new(), repeated: false };
+        let mut members = Members { map: BTreeMap::new(), flaw: None };
         while let Some((name, raw)) = access.next_entry::<String, &'de RawValue>()? {
-            members.repeated |= members.map.insert(name, raw).is_some();
+            if members.map.len() == MOST_MEMBERS {
+                members.flaw = Some("a JSON object of more than 256 members");
+            } else if members.map.insert(name, raw).is_some() {
+                members.flaw = Some("a JSON object in which a member stands twice");
+            }
         }
         Ok(members)
     }

@@ -261,6 +261,8 @@ pub(crate) async fn read_capped(body: UnsyncBoxBody<Bytes, BoxError>) -> Result<
     let mut body = std::pin::pin!(body);
     let mut whole = Vec::new();
     while let Some(frame) = body.frame().await {
+        // Empty frames count for no cap; so that there is a time-out, it must have its turn.
+        tokio::task::consume_budget().await;
         let Ok(data) = frame?.into_data() else { continue };
         if whole.len() + data.len() > MAX_ANSWER {
             return Ok(too_long());

@@ -6,8 +6,8 @@
 //! 2. The request is a form POST to the token URL, query included, with `Accept: application/json` and
 //!    `Accept-Encoding: identity`. Client authentication is put on for each attempt anew, as a sensitive header or as
 //!    fields of the form, never in the URL (RFC 6749 §2.3.1). The form is wiped when the transport has dropped it.
-//! 3. An attempt has 10 s from connecting to the last byte of the answer, which may be 1 MiB long. A redirect is not
-//!    followed: it would carry the secret along.
+//! 3. An attempt has 10 s from connecting to the last byte of the answer, which may be 1 MiB long and have 256 members.
+//!    A redirect is not followed: it would carry the secret along.
 //! 4. 429, 5xx and attempts that brought no answer are repeated, up to 3 times. `Retry-After` is honoured; if it is
 //!    longer than the longest delay, the fetch ends with an error that says until when. Else the delay doubles, half of
 //!    it chance.

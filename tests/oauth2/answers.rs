@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
@@ -123,6 +124,26 @@ async fn an_answer_that_breaks_off_is_asked_for_again() {
     let error = endpoint.ask(billing().retries(0)).await.unwrap_err();
     assert!(error.is_transient() && error.to_string().contains("https://login.example.com"), "{error}");
     assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "connection reset");
+}
+
+/// Each secret of an answer is looked for in what is shown of it.
+#[tokio::test]
+async fn an_answer_of_nothing_but_secrets_takes_no_time() {
+    let secrets = |count: usize, between: &str| -> Vec<String> {
+        (0..count).map(|n| format!("token{n}{between}{n:05}")).collect()
+    };
+    let object = format!(r#"{{"error":"invalid_grant","{}"}}"#, secrets(40_000, r#"":""#).join(r#"",""#));
+    let form = format!("error=invalid_grant&{}", secrets(40_000, "=").join("&"));
+    for body in [object, form] {
+        assert!(body.len() < 1024 * 1024);
+        for status in [200, 400] {
+            let endpoint = Scripted::new([answer(status, &body)]);
+            let start = std::time::Instant::now();
+            assert!(!endpoint.ask(billing()).await.unwrap_err().is_temporary());
+            // Half a second without optimisation is a lot; with the square of the number it would be many minutes.
+            assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -151,6 +151,25 @@ async fn an_attempt_that_hangs_anywhere_is_given_up() {
     }
 }
 
+/// It must not take the thread for itself, or no time-out comes through. So real time, and a runtime to give up.
+#[test]
+fn an_answer_of_empty_frames_without_end_is_given_up() {
+    let (done, wait) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let mut response = response(200, &[], "");
+        let empty = || Ok::<_, tower::BoxError>(http_body::Frame::data(bytes::Bytes::new()));
+        *response.body_mut() = http_body_util::BodyExt::boxed_unsync(http_body_util::StreamBody::new(
+            futures_util::stream::repeat_with(empty),
+        ));
+        let endpoint = Scripted::new([Step::Answer(response)]);
+        let patience = billing().attempt_timeout(millis(100)).retries(0);
+        let _ = done.send(runtime.block_on(endpoint.ask(patience)));
+    });
+    let outcome = wait.recv_timeout(10 * SECOND).expect("the attempt has no end");
+    assert!(outcome.unwrap_err().is_transient());
+}
+
 #[tokio::test(start_paused = true)]
 async fn dropping_the_fetch_ends_it() {
     let endpoint = Scripted::new([answer(503, ""), a_token()]);
