@@ -5,7 +5,10 @@
 //!    never took.
 //! 3. The root certificates are read at the first request to an `https` URL, off the async thread. A machine without
 //!    any is a configuration error, not a panic.
-//! 4. Cryptography is ring's, named explicitly: the process-wide default of rustls is neither read nor set.
+//! 4. An h2 connection that says nothing for 10 s while a request waits on it is asked for a sign of life (PING), and given
+//!    up after 5 s more without one. Else all requests would wait on a dead connection until the system notices.
+//! 5. A URI whose scheme is neither `http` nor `https`, by the letter, is an error: nothing else goes over plain text.
+//! 6. Cryptography is ring's, named explicitly: the process-wide default of rustls is neither read nor set.
 
 use std::fmt;
 use std::pin::Pin;
@@ -15,7 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::Scheme;
-use http::{Request, Response};
+use http::{Request, Response, Uri};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -36,6 +39,11 @@ use crate::oauth2::{ClientCredentials, ClientCredentialsBuilder};
 /// Connecting takes longer than this only where nobody is.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// After so much silence an h2 connection on which a request waits is asked for a sign of life. The two together leave the
+/// token endpoint's default retries the time to go over a new one.
+const PING_AFTER: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// An HTTP client over HTTP/1.1 and h2. Clones share its connections.
 ///
 /// `B` is the body of its requests: one that the layers above produce, or `Full<Bytes>`.
@@ -43,7 +51,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// # Defaults
 ///
 /// - root certificates: the platform's
-/// - connecting: at most 10 s
+/// - connecting: at most 10 s, from looking up the name to the end of the TLS handshake
 /// - an idle connection is kept for 90 s
 ///
 /// # Examples
@@ -62,9 +70,11 @@ pub struct Client<B = Full<Bytes>> {
 /// One client per scheme, so that plain http to loopback works on a machine without root certificates.
 struct Shared<B> {
     roots: Roots,
-    plain: OnceLock<legacy::Client<HttpConnector, B>>,
-    tls: OnceCell<legacy::Client<HttpsConnector<HttpConnector>, B>>,
+    plain: OnceLock<legacy::Client<Bounded<HttpConnector>, B>>,
+    tls: OnceCell<TlsClient<B>>,
 }
+
+type TlsClient<B> = legacy::Client<Bounded<HttpsConnector<HttpConnector>>, B>;
 
 enum Roots {
     Platform,
@@ -136,8 +146,9 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> ResponseFuture {
-        if request.uri().scheme() != Some(&Scheme::HTTPS) {
-            let client = self.shared.plain.get_or_init(|| builder().build(connector()));
+        // Whatever else the scheme is, the connector for `https` refuses it.
+        if request.uri().scheme() == Some(&Scheme::HTTP) {
+            let client = self.shared.plain.get_or_init(|| builder().build(Bounded { inner: connector() }));
             return ResponseFuture { state: State::Sent(client.request(request)) };
         }
         if let Some(client) = self.shared.tls.get() {
@@ -153,7 +164,7 @@ where
 }
 
 /// Reads the root certificates and builds the client for `https`. A failure is not remembered.
-async fn start<B>(roots: &Roots) -> Result<legacy::Client<HttpsConnector<HttpConnector>, B>, TokenError>
+async fn start<B>(roots: &Roots) -> Result<TlsClient<B>, TokenError>
 where
     B: Body + Send,
     B::Data: Send,
@@ -169,7 +180,7 @@ where
         .https_only()
         .enable_all_versions()
         .wrap_connector(connector());
-    Ok(builder().build(connector))
+    Ok(builder().build(Bounded { inner: connector }))
 }
 
 fn platform_config() -> Result<ClientConfig, TokenError> {
@@ -201,7 +212,41 @@ fn connector() -> HttpConnector {
 fn builder() -> legacy::Builder {
     let mut builder = legacy::Client::builder(TokioExecutor::new());
     builder.pool_timer(TokioTimer::new()).timer(TokioTimer::new());
+    builder.http2_keep_alive_interval(PING_AFTER).http2_keep_alive_timeout(PING_TIMEOUT);
     builder
+}
+
+// --- Bounded ---
+
+/// A connector with an end to its patience. That of [`HttpConnector`] is for TCP alone.
+#[derive(Clone)]
+struct Bounded<C> {
+    inner: C,
+}
+
+impl<C> Service<Uri> for Bounded<C>
+where
+    C: Service<Uri>,
+    C::Error: Into<BoxError>,
+    C::Future: Send + 'static,
+{
+    type Response = C::Response;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<C::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let connecting = self.inner.call(uri);
+        Box::pin(async move {
+            match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
+                Ok(connected) => connected.map_err(Into::into),
+                Err(_) => Err(format!("connecting took longer than {CONNECT_TIMEOUT:?}").into()),
+            }
+        })
+    }
 }
 
 // --- ResponseFuture ---

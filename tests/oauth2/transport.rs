@@ -1,6 +1,7 @@
 //! The default transport against real servers on loopback.
 
 use std::convert::Infallible;
+use std::future::pending;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use http::{Request, Response, Version};
+use http::{Request, Response, Uri, Version};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::Incoming;
@@ -17,7 +18,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 use tower::{BoxError, ServiceExt as _};
 use tower_oauth2::oauth2::ClientCredentialsBuilder;
@@ -290,4 +292,73 @@ async fn the_client_serves_an_api_as_well_and_keeps_its_connections() {
         assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), text);
     }
     assert_eq!(connections.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn what_is_neither_http_nor_https_is_not_sent_over_plain_text() {
+    let HttpServer { address, connections } = http_server(|_| response(200, &[], "")).await;
+    let (_, pem) = https_server(&[], |_| response(200, &[], "")).await;
+    let client: Client<Body> = Client::with_roots(pem).unwrap();
+    for scheme in ["HTTPS", "wss", "ftp"] {
+        let uri = Uri::builder().scheme(scheme).authority(address.to_string()).path_and_query("/");
+        let request = Request::get(uri.build().unwrap()).body(body("")).unwrap();
+        let error = client.clone().oneshot(request).await.unwrap_err();
+        assert!(chain(&*error).contains(&format!("unsupported scheme {scheme}")), "{}", chain(&*error));
+    }
+    assert_eq!(connections.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_in_the_handshake_is_given_up() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("https://{}/", silent.local_addr().unwrap());
+    let (_, pem) = https_server(&[], |_| response(200, &[], "")).await;
+    let client: Client<Body> = Client::with_roots(pem).unwrap();
+    let waiting = tokio::spawn(client.oneshot(Request::get(uri).body(body("")).unwrap()));
+    let _connection = silent.accept().await.unwrap();
+    tokio::time::pause();
+    let start = tokio::time::Instant::now();
+    let outcome = tokio::time::timeout(Duration::from_secs(3_600), waiting).await.expect("it hangs");
+    let error = outcome.unwrap().unwrap_err();
+    assert!(chain(&*error).contains("longer than 10s"), "{}", chain(&*error));
+    assert!(start.elapsed() < Duration::from_secs(11));
+}
+
+/// Stands between a client and a server, until the connections of that moment go dead and nobody is told.
+async fn relay(to: SocketAddr) -> (SocketAddr, Arc<Notify>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, dead) = (listener.local_addr().unwrap(), Arc::new(Notify::new()));
+    let killed = Arc::clone(&dead);
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let (mut far, killed) = (TcpStream::connect(to).await.unwrap(), Arc::clone(&killed));
+            tokio::spawn(async move {
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                    () = killed.notified() => pending().await,
+                }
+            });
+        }
+    });
+    (address, dead)
+}
+
+#[tokio::test]
+async fn an_h2_connection_that_went_dead_is_noticed_and_replaced() {
+    let (server, pem) = https_server(&["h2"], |_| response(200, &[], "")).await;
+    let (address, dead) = relay(server).await;
+    let client: Client<Body> = Client::with_roots(pem).unwrap();
+    let ask = || {
+        let request = Request::get(format!("https://{address}/")).body(body("")).unwrap();
+        tokio::time::timeout(Duration::from_secs(3_600), client.clone().oneshot(request))
+    };
+    ask().await.unwrap().unwrap();
+    dead.notify_waiters();
+    tokio::time::pause();
+    let start = tokio::time::Instant::now();
+    ask().await.expect("it hangs").unwrap_err();
+    // In time for what the default retries of a token request have left.
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    tokio::time::resume();
+    ask().await.unwrap().unwrap();
 }
