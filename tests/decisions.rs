@@ -215,6 +215,25 @@ async fn only_vectors_that_differ_are_exceptions() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn replays_for_a_token_and_for_patience_are_counted_apart_and_both_end() {
+    let (source, issued) = issuer("Bearer");
+    let refused = || Answer::Reply(challenged(INVALID));
+    let busy = || Answer::Reply(reply(429, ""));
+    let script = Script::new([refused(), busy(), refused(), busy()]);
+    let response = client(&TokenCache::new(source), script.probe()).oneshot(get()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(report(&response).stop_reason(), &StopReason::AuthReplaysExhausted);
+    assert_eq!((script.seen().len(), issued.load(Ordering::SeqCst)), (3, 2));
+
+    let (source, issued) = issuer("Bearer");
+    let script = Script::new([busy(), busy(), refused(), busy(), busy(), refused()]);
+    let response = client(&TokenCache::new(source), script.probe()).oneshot(get()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(report(&response).stop_reason(), &StopReason::AttemptsExhausted);
+    assert_eq!((script.seen().len(), issued.load(Ordering::SeqCst)), (5, 2));
+}
+
 // --- Many at once ---
 
 /// An API that is told how to answer by a token's number and by how many requests there were before.

@@ -1,9 +1,12 @@
 //! What is kept, for how long, and who may hold it.
 
+use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use http::header::AUTHORIZATION;
+use http::{Request, Response};
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use tower::{Layer as _, Service as _, ServiceExt as _};
@@ -11,7 +14,7 @@ use tower_oauth2::auth::{AuthLayer, AuthOverride, AuthService, ResponseFuture};
 use tower_oauth2::{AccessToken, RetryPolicy, TokenCache, TokenError, TokenRequest, TokenSource};
 
 use super::fixture::{API, Body, Client, Issuer, challenged, item, over, with};
-use super::support::Script;
+use super::support::{Probe, Script};
 
 /// A source that says when it is dropped, and with it the cache.
 struct Mortal {
@@ -77,6 +80,88 @@ async fn a_future_that_waits_ends_with_its_caches() {
     drop(client.oneshot(item()));
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(ended.load(Ordering::SeqCst), 1);
+}
+
+/// Lets an instance that has its own copy of the token live through `what`, and says what it sends then.
+async fn held_through<Fut: Future<Output = ()>>(what: impl FnOnce(TokenCache) -> Fut) -> String {
+    let issuer = Issuer::new("token").lifetime(Duration::from_secs(100));
+    let cache = issuer.warm().await;
+    let script = Script::default();
+    let mut held = over(&AuthLayer::for_origin(cache.clone(), API).unwrap(), &script);
+    for _ in 0..4 {
+        held.ready().await.unwrap().call(item()).await.unwrap();
+    }
+    let mut clone = held.clone();
+    what(cache).await;
+    for _ in 0..4 {
+        held.ready().await.unwrap().call(item()).await.unwrap();
+        clone.ready().await.unwrap().call(item()).await.unwrap();
+    }
+    let sent = super::fixture::tokens(&script);
+    assert_eq!(sent[..4], ["Bearer token-1"; 4]);
+    assert!(sent[4..].iter().all(|token| *token == sent[4]), "{sent:?}");
+    sent[4].clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_is_held_lets_an_old_token_go() {
+    assert_eq!(held_through(|_| async {}).await, "Bearer token-1");
+    assert_eq!(held_through(|_| tokio::time::sleep(Duration::from_secs(101))).await, "Bearer token-2");
+    assert_eq!(held_through(|cache| async move { cache.expire() }).await, "Bearer token-2");
+    let rejected = held_through(|cache| async move {
+        cache.reject(&cache.peek().unwrap());
+    });
+    assert_eq!(rejected.await, "Bearer token-2");
+    let renewed = held_through(|cache| async move {
+        cache.refresh().await.unwrap();
+    });
+    assert_eq!(renewed.await, "Bearer token-2");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_token_that_was_dropped_before_a_call_is_never_sent_by_it() {
+    // Says which token it saw.
+    let api = Probe::new(|request: Request<Body>| async move {
+        let number =
+            request.headers()[AUTHORIZATION].to_str()?.rsplit('-').next().unwrap().parse::<usize>()?;
+        Ok(Response::new(Body::default())).map(|mut response| {
+            response.extensions_mut().insert(number);
+            response
+        })
+    });
+    let cache = Issuer::new("token").warm().await;
+    let client: Client = AuthLayer::for_origin(cache.clone(), API).unwrap().layer(api);
+    let (dropped, done) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+    let workers: Vec<_> = (0..4)
+        .map(|number| {
+            let (dropped, done, mut held) = (Arc::clone(&dropped), Arc::clone(&done), client.clone());
+            tokio::spawn(async move {
+                let mut calls = 0;
+                while !done.load(Ordering::SeqCst) {
+                    if number % 2 == 0 {
+                        held = held.clone();
+                    }
+                    let before = dropped.load(Ordering::SeqCst);
+                    let response = held.ready().await.unwrap().call(item()).await.unwrap();
+                    let sent: usize = *response.extensions().get().unwrap();
+                    assert!(sent > before, "token-{sent} was sent after token-{before} was dropped");
+                    calls += 1;
+                    tokio::task::yield_now().await;
+                }
+                calls
+            })
+        })
+        .collect();
+    for _ in 0..500 {
+        let current = cache.get().await.unwrap().header_value().to_str().unwrap().to_owned();
+        cache.expire();
+        dropped.store(current.rsplit('-').next().unwrap().parse().unwrap(), Ordering::SeqCst);
+        tokio::task::yield_now().await;
+    }
+    done.store(true, Ordering::SeqCst);
+    for worker in workers {
+        assert!(worker.await.unwrap() > 0);
+    }
 }
 
 #[test]

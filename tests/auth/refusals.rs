@@ -273,6 +273,27 @@ async fn a_missing_scope_is_said_and_keeps_the_token() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn whoever_asks_for_more_scope_has_taken_the_token() {
+    let asks = "Bearer error=insufficient_scope";
+    let script = Script::new([answer(403, &[("www-authenticate", asks)]), answer(401, &[])]);
+    let client = over(&Issuer::new("token").layer(), &script);
+    send(&client, item()).await.unwrap();
+    let response = send(&client, item()).await.unwrap();
+    let marker: &TokenRejected = response.extensions().get().unwrap();
+    assert_eq!(marker.verdict(), Verdict::Invalidated);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_means_a_refusal_is_replayed() {
+    let status = StatusCode::from_u16(419).unwrap();
+    let layer = Issuer::new("token").layer().also_rejection_status(status);
+    let script = Script::new([answer(419, &[("www-authenticate", INVALID)])]);
+    let client = RetryPolicy::default().layer(layer.layer(script.probe()));
+    assert_eq!(client.oneshot(item()).await.unwrap().status(), 200);
+    assert_eq!(tokens(&script), ["Bearer token-1", "Bearer token-2"]);
+}
+
 /// Gets real markers, the only ones there are.
 async fn markers() -> (TokenRejected, TokenWithheld, ScopeMissing) {
     let script = Script::new([challenged("Bearer error=insufficient_scope, scope=admin")]);

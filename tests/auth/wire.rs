@@ -10,9 +10,9 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, WWW_AUTHENTICATE};
 use http::{Request, Response, StatusCode, Version};
 use http_body_util::BodyExt as _;
 use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpListener;
-use tower::{Service as _, ServiceBuilder, ServiceExt as _};
+use tower::{Layer as _, Service as _, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::extensions::TokenWithheld;
 use tower_oauth2::retry::{ReplayBody, RetryReport};
 use tower_oauth2::{AuthLayer, RetryPolicy};
@@ -141,6 +141,28 @@ async fn a_grpc_refusal_is_read_over_http_2() {
     assert_eq!(issuer.issued(), 2);
     let sent: Vec<_> = server.seen().into_iter().map(|(_, token, _)| token).collect();
     assert_eq!(sent, ["Bearer token-1", "Bearer token-2"]);
+}
+
+#[tokio::test]
+async fn over_one_connection_a_path_goes_where_the_layer_was_told() {
+    let server = Server::default();
+    let origin = server.start().await;
+    let address = origin.strip_prefix("http://").unwrap().to_owned();
+    let stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let sender = Arc::new(tokio::sync::Mutex::new(sender));
+    let connection = tower::service_fn(move |request: Request<Body>| {
+        let sender = Arc::clone(&sender);
+        async move { sender.lock().await.send_request(request).await }
+    });
+    let layer = Issuer::new("token").layer();
+    let request = || Request::get("/items").header(HOST, &address).body(Body::default()).unwrap();
+    let error = layer.layer(connection.clone()).oneshot(request()).await.unwrap_err();
+    assert!(error.to_string().contains("relative_uris_go_to"), "{error}");
+    let layer = layer.relative_uris_go_to(origin.as_str()).unwrap();
+    assert_eq!(layer.layer(connection).oneshot(request()).await.unwrap().status(), StatusCode::OK);
+    assert_eq!(server.seen(), [(Version::HTTP_11, "Bearer token-1".to_owned(), Bytes::new())]);
 }
 
 #[tokio::test]
