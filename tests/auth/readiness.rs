@@ -191,6 +191,21 @@ async fn a_request_that_is_refused_frees_the_permit() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_that_fails_after_the_wait_frees_the_permit_even_if_its_future_is_kept() {
+    let mut world = World::of(Issuer::new("token").latency(SECOND).fails_from(2), Script::default());
+    let mut kept = world.call().await;
+    let occupant = world.occupy().await;
+    tokio::time::timeout(SECOND * 2, &mut kept).await.unwrap_err();
+    // The token is gone when the service is ready at last, and the source is left alone for a while.
+    world.cache.refresh().await.unwrap_err();
+    world.cache.expire();
+    drop(occupant);
+    assert!((&mut kept).await.unwrap_err().is::<tower_oauth2::TokenError>());
+    assert_eq!((world.permits(), world.probe.calls()), ((0, 0), 0));
+    drop(kept);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_service_that_breaks_during_the_wait_is_reported_unchanged() {
     let script = Script::default();
     let probe = script.probe::<Body>().readiness([Readiness::Ready, Readiness::Broken]);
