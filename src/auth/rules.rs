@@ -49,7 +49,11 @@ pub(super) struct Options {
     pub(super) refuse: bool,
     pub(super) require_override: bool,
     pub(super) terms: Terms,
+    warned: Arc<Mutex<Warned>>,
 }
+
+/// The origins that were warned of, by any service of the layer; for a request without one the reason stands in.
+type Warned = HashSet<Result<Origin, WithheldReason>>;
 
 /// How a token is put on a request, and how the answers are read. A [`Ticket`] takes it along.
 #[derive(Clone)]
@@ -63,15 +67,13 @@ pub(super) struct Terms {
     pub(super) rejection: Option<Arc<RejectionRule>>,
 }
 
-/// What all services of one layer share.
+/// What a service and its clones share.
 pub(super) struct Rules {
     options: Options,
     terms: Arc<Terms>,
     /// The ticket of the layer's own token, for services that have none of their own yet. A ticket must not lead back
     /// here, or neither would ever be dropped.
     tickets: ArcSwapOption<Ticket>,
-    /// The origins that were warned of; for a request without one the reason stands in.
-    warned: Mutex<HashSet<Result<Origin, WithheldReason>>>,
 }
 
 /// Where tokens may go.
@@ -104,14 +106,15 @@ impl Options {
             statuses: vec![StatusCode::UNAUTHORIZED],
             rejection: None,
         };
-        Self { cache, origins, relative: None, refuse: false, require_override: false, terms }
+        let warned = Arc::default();
+        Self { cache, origins, relative: None, refuse: false, require_override: false, terms, warned }
     }
 }
 
 impl Rules {
     pub(super) fn new(options: Options) -> Self {
         let terms = Arc::new(options.terms.clone());
-        Self { options, terms, tickets: ArcSwapOption::empty(), warned: Mutex::default() }
+        Self { options, terms, tickets: ArcSwapOption::empty() }
     }
 
     pub(super) fn options(&self) -> &Options {
@@ -259,7 +262,7 @@ impl Rules {
     pub(super) fn withhold(&self, reason: WithheldReason, uri: &Uri) -> TokenWithheld {
         let origin = Origin::of(uri);
         let first = {
-            let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut warned = self.options.warned.lock().unwrap_or_else(PoisonError::into_inner);
             warned.len() < MOST_WARNINGS && warned.insert(origin.clone().ok_or(reason))
         };
         let origin = origin.map(|origin| self.shown(&origin));

@@ -246,6 +246,16 @@ async fn a_foreign_origin_is_warned_of_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn all_services_of_a_layer_share_one_warning() {
+    let (log, _guard) = Log::from(Level::WARN);
+    let layer = Issuer::new("token").layer();
+    for layer in [layer.clone(), layer.clone(), layer] {
+        once(&layer, get("https://elsewhere.example.net/")).await;
+    }
+    assert_eq!(log.lines().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_has_no_origin_is_warned_of_once_per_reason() {
     let (log, _guard) = Log::from(Level::WARN);
     let script = Script::default();
