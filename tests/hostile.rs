@@ -254,9 +254,13 @@ async fn json_of_any_depth_or_width_overflows_nothing() {
     // A member that nobody asks for is skipped, not interpreted.
     let token = ask(&Server::saying(json(&inside)).await).await.unwrap();
     assert_eq!(token.header_value(), "Bearer a");
-    let members: Vec<String> = (0..50_000).map(|n| format!(r#""m{n}":"v""#)).collect();
-    let wide = format!(r#"{{{},"access_token":"a"}}"#, members.join(","));
-    assert!(ask(&Server::saying(json(&wide)).await).await.is_ok());
+    let wide = |width: usize| {
+        let members: Vec<String> = (0..width).map(|n| format!(r#""m{n}":"v""#)).collect();
+        format!(r#"{{{},"access_token":"a"}}"#, members.join(","))
+    };
+    assert!(ask(&Server::saying(json(&wide(200))).await).await.is_ok());
+    let error = refused(&Server::saying(json(&wide(50_000))).await).await;
+    assert!(error.is_protocol() && error.to_string().contains("members"), "{error}");
 }
 
 #[tokio::test]
