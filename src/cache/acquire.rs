@@ -32,7 +32,8 @@ pub(crate) struct Acquire {
     rounds: u32,
 }
 
-struct Wait {
+/// A seat in a flight, and an alarm for the case that nobody drives it.
+pub(super) struct Wait {
     seat: Seat,
     alarm: Pin<Box<Sleep>>,
 }
@@ -43,11 +44,17 @@ impl Acquire {
     }
 
     fn ask(&mut self) -> Option<Result<Published, TokenError>> {
+        // Not for a request with a need of its own: what is fresh for others may end too soon for it.
+        if self.min_validity.is_none()
+            && let Some(fresh) = self.shared.fresh()
+        {
+            return Some(Ok(fresh));
+        }
         match self.shared.ask(self.min_validity) {
             Ask::Now(answer) => Some(answer),
-            Ask::Wait(seat, deadline) => match alarm(deadline) {
-                Ok(alarm) => {
-                    self.wait = Some(Wait { seat, alarm });
+            Ask::Wait(seat, deadline) => match Wait::new(seat, deadline) {
+                Ok(wait) => {
+                    self.wait = Some(wait);
                     None
                 }
                 Err(error) => Some(Err(error)),
@@ -79,9 +86,7 @@ impl Future for Acquire {
                 Outcome::Landed(Err(error)) => return Poll::Ready(this.shared.valid().ok_or(error)),
                 Outcome::Landed(Ok(_)) | Outcome::Lost if this.rounds < MOST_ROUNDS => {}
                 Outcome::Landed(Ok(_)) | Outcome::Lost => {
-                    return Poll::Ready(Err(TokenError::transient(
-                        "the token request was abandoned: the runtime that ran it was shut down or not driven",
-                    )));
+                    return Poll::Ready(Err(abandoned()));
                 }
             }
         }
@@ -89,7 +94,15 @@ impl Future for Acquire {
 }
 
 impl Wait {
-    fn poll(&mut self, shared: &Shared, context: &mut Context<'_>) -> Poll<Outcome<Published, TokenError>> {
+    pub(super) fn new(seat: Seat, deadline: Moment) -> Result<Self, TokenError> {
+        Ok(Self { seat, alarm: alarm(deadline)? })
+    }
+
+    pub(super) fn poll(
+        &mut self,
+        shared: &Arc<Shared>,
+        context: &mut Context<'_>,
+    ) -> Poll<Outcome<Published, TokenError>> {
         if let Poll::Ready(outcome) = Pin::new(&mut self.seat).poll(context) {
             return Poll::Ready(outcome);
         }
@@ -108,9 +121,15 @@ impl fmt::Debug for Acquire {
 /// Sets the alarm a little after the flight's own deadline.
 ///
 /// tokio panics where a runtime has no timer; a library must not, and there is no other way to ask.
-pub(crate) fn alarm(deadline: Moment) -> Result<Pin<Box<Sleep>>, TokenError> {
+pub(super) fn alarm(deadline: Moment) -> Result<Pin<Box<Sleep>>, TokenError> {
     let at = deadline.saturating_add(GRACE).mono;
     catch_unwind(AssertUnwindSafe(|| Box::pin(tokio::time::sleep_until(at)))).map_err(|_panic| {
         TokenError::config("this tokio runtime has no timer; build it with enable_time() or enable_all()")
     })
+}
+
+pub(super) fn abandoned() -> TokenError {
+    TokenError::transient(
+        "the token request was abandoned: the runtime that ran it was shut down or not driven",
+    )
 }

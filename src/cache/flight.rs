@@ -20,6 +20,9 @@ pub(crate) trait Held: Clone {
     /// Returns the identity by which it is compared.
     fn id(&self) -> u64;
 
+    /// Sends whoever uses it to the board once more: what was decided about it no longer holds.
+    fn doubt(&self);
+
     /// Marks it as no longer to be used; whoever still holds it sees that.
     fn retire(&self);
 }
@@ -157,9 +160,12 @@ impl<T: Held, E: Clone, M> Board<T, E, M> {
     }
 
     /// Takes a flight off the board whose pilot does not come back in time. Its passengers are freed to start another.
-    pub(crate) fn give_up(&self, passenger: &Passenger<T, E>) {
-        self.remove(&passenger.flight);
+    ///
+    /// Returns whether it was there still: the first who gives it up takes it off.
+    pub(crate) fn give_up(&self, passenger: &Passenger<T, E>) -> bool {
+        let removed = self.remove(&passenger.flight);
         passenger.flight.complete(Outcome::Lost);
+        removed
     }
 
     fn remove(&self, flight: &Arc<Flight<T, E>>) -> bool {
@@ -167,6 +173,10 @@ impl<T: Held, E: Clone, M> Board<T, E, M> {
         let mine = inner.flight.as_ref().is_some_and(|current| Arc::ptr_eq(current, flight));
         if mine {
             inner.flight = None;
+            // It may have been left in use in the trust that this flight brings the next.
+            if let Some(current) = &inner.current {
+                current.doubt();
+            }
         }
         mine
     }
@@ -201,25 +211,28 @@ impl<T: Held, E: Clone, M> Pilot<T, E, M> {
 
     /// Ends the flight: publishes a value or notes an error, then wakes the passengers.
     ///
-    /// `note` runs under the board's lock, before anybody can see the outcome; it says which value is published. A
+    /// `note` runs under the board's lock, before anybody can see the outcome; it says whether a value is published. A
     /// flight that was given up publishes only where nothing newer can be in the way.
-    pub(crate) fn land(mut self, result: Result<T, E>, note: impl FnOnce(&Result<T, E>, View<'_, T, M>)) {
-        self.landed = true;
+    pub(crate) fn land(
+        mut self,
+        result: Result<T, E>,
+        note: impl FnOnce(&Result<T, E>, View<'_, T, M>) -> bool,
+    ) {
         let mut guard = self.board.lock();
         let inner = &mut *guard;
         let mine = inner.flight.as_ref().is_some_and(|current| Arc::ptr_eq(current, &self.flight));
         if mine {
             inner.flight = None;
         }
-        if mine || (inner.current.is_none() && inner.flight.is_none()) {
-            if let Ok(value) = &result
-                && let Some(old) = inner.current.replace(value.clone())
-            {
-                old.retire();
-            }
-            note(&result, inner.view());
+        if (mine || (inner.current.is_none() && inner.flight.is_none()))
+            && note(&result, inner.view())
+            && let Ok(value) = &result
+            && let Some(old) = inner.current.replace(value.clone())
+        {
+            old.retire();
         }
         drop(guard);
+        self.landed = true;
         self.flight.complete(Outcome::Landed(result));
     }
 }
@@ -306,26 +319,28 @@ impl<T: Clone, E: Clone> Future for Passenger<T, E> {
             this.seat = None;
             return Poll::Ready(outcome.clone());
         }
-        match this.seat {
+        let replaced = match this.seat {
             None => {
                 this.seat = Some(cabin.seats.len());
                 cabin.seats.push(Some(context.waker().clone()));
+                None
             }
             Some(seat) => match &mut cabin.seats[seat] {
-                Some(waker) => waker.clone_from(context.waker()),
-                empty => *empty = Some(context.waker().clone()),
+                Some(waker) if waker.will_wake(context.waker()) => None,
+                place => place.replace(context.waker().clone()),
             },
-        }
+        };
+        // A waker may be the last that holds a task, and the task another seat: none is dropped under the lock.
+        drop(cabin);
+        drop(replaced);
         Poll::Pending
     }
 }
 
 impl<T, E> Drop for Passenger<T, E> {
     fn drop(&mut self) {
-        if let Some(seat) = self.seat
-            && let Some(place) = self.flight.lock().seats.get_mut(seat)
-        {
-            *place = None;
-        }
+        let waker = self.seat.and_then(|seat| self.flight.lock().seats.get_mut(seat).and_then(Option::take));
+        // Not under the lock: see `poll`.
+        drop(waker);
     }
 }

@@ -1,12 +1,14 @@
 //! The handle that everybody holds.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::acquire::{Acquire, alarm};
+use super::acquire::{Acquire, Wait, abandoned, alarm};
 use super::builder::TokenCacheBuilder;
 use super::chained::CachedSource;
+use super::flight::Outcome;
 use super::shared::{Ask, Published, Shared};
 use super::status::{Status, StatusWatch};
 use crate::clock;
@@ -111,32 +113,17 @@ impl TokenCache {
     ///
     /// The error of the token request, even if the token in use is still valid.
     pub async fn refresh(&self) -> Result<AccessToken, TokenError> {
-        use super::flight::Outcome;
-        match self.shared.force() {
-            Ask::Now(answer) => Ok(answer?.token().clone()),
-            Ask::Wait(mut seat, deadline) => {
-                let mut alarm = alarm(deadline)?;
-                let outcome = std::future::poll_fn(|context| {
-                    use std::future::Future as _;
-                    use std::pin::Pin;
-                    use std::task::Poll;
-                    match Pin::new(&mut seat).poll(context) {
-                        Poll::Ready(outcome) => Poll::Ready(outcome),
-                        Poll::Pending => alarm.as_mut().poll(context).map(|()| Outcome::Lost),
-                    }
-                })
-                .await;
-                match outcome {
-                    Outcome::Landed(result) => Ok(result?.token().clone()),
-                    Outcome::Lost => {
-                        self.shared.give_up(&seat);
-                        Err(TokenError::transient(
-                            "the token request was abandoned: its runtime was not driven",
-                        ))
-                    }
+        let answer = match self.shared.force() {
+            Ask::Now(answer) => answer,
+            Ask::Wait(seat, deadline) => {
+                let mut wait = Wait::new(seat, deadline)?;
+                match poll_fn(|context| wait.poll(&self.shared, context)).await {
+                    Outcome::Landed(result) => result,
+                    Outcome::Lost => Err(abandoned()),
                 }
             }
-        }
+        };
+        Ok(answer?.token().clone())
     }
 
     /// Fetches the first token, so that the first request finds one and a wrong secret shows at start-up.
@@ -184,8 +171,7 @@ impl TokenCache {
                 "keep_warm starts a tokio task, and this call is outside a tokio runtime; enter one first",
             )
         })?;
-        self.shared.keeper().warm();
-        self.shared.keeper().ensure(&self.shared, &runtime, false);
+        self.shared.keeper().warm(&self.shared, &runtime);
         Ok(())
     }
 

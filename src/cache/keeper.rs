@@ -4,11 +4,12 @@
 //! its work. The next request that comes in a runtime starts another.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
+use tracing::instrument::WithSubscriber as _;
 
 use super::shared::{Shared, WeakShared};
 
@@ -19,8 +20,14 @@ pub(crate) struct Keeper {
     alive: Arc<AtomicU64>,
     spawned: AtomicU64,
     warm: Arc<AtomicBool>,
+    task: Mutex<Option<Task>>,
+}
+
+#[derive(Debug)]
+struct Task {
+    handle: AbortHandle,
+    /// Its own: one that was left behind in a parked runtime still waits, and would take the wake-up of the next.
     nudge: Arc<Notify>,
-    task: Mutex<Option<AbortHandle>>,
 }
 
 impl Keeper {
@@ -30,42 +37,50 @@ impl Keeper {
         if alive != 0 && !late {
             return;
         }
+        let mut task = self.lock();
         let number = self.spawned.fetch_add(1, Ordering::Relaxed) + 1;
         // Whoever wins starts one; the others need none.
         if self.alive.compare_exchange(alive, number, Ordering::AcqRel, Ordering::Relaxed).is_err() {
             return;
         }
+        let nudge = Arc::new(Notify::new());
         let watch = Watch { shared: Arc::downgrade(shared), alive: Arc::clone(&self.alive), number };
-        let task = keep(watch, Arc::clone(&self.nudge), Arc::clone(&self.warm));
-        // The task has no span: it belongs to no request.
-        let handle = {
-            use tracing::instrument::WithSubscriber as _;
-            runtime.spawn(task.with_current_subscriber()).abort_handle()
-        };
-        let old = self.task.lock().unwrap_or_else(PoisonError::into_inner).replace(handle);
+        let keep = keep(watch, Arc::clone(&nudge), Arc::clone(&self.warm));
+        // The task has no span: it belongs to no request. Under the lock, so that no nudge falls between it and its end
+        // here.
+        let handle = runtime.spawn(keep.with_current_subscriber()).abort_handle();
+        let old = task.replace(Task { handle, nudge });
+        drop(task);
         if let Some(old) = old {
-            old.abort();
+            old.handle.abort();
         }
     }
 
-    /// Renews tokens from now on even if nobody asks.
-    pub(crate) fn warm(&self) {
+    /// Renews tokens from now on even if nobody asks, by a task in this runtime.
+    pub(crate) fn warm(&self, shared: &Arc<Shared>, runtime: &Handle) {
         self.warm.store(true, Ordering::Release);
-        self.nudge();
+        // Whatever is alive may sit in a runtime that nobody drives.
+        self.ensure(shared, runtime, true);
     }
 
     /// Wakes the task: the instant it waits for has changed.
     pub(crate) fn nudge(&self) {
-        self.nudge.notify_one();
+        if let Some(task) = &*self.lock() {
+            task.nudge.notify_one();
+        }
     }
 
     /// Ends the task.
     pub(crate) fn stop(&self) {
         self.warm.store(false, Ordering::Release);
-        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let task = self.lock().take();
         if let Some(task) = task {
-            task.abort();
+            task.handle.abort();
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Task>> {
+        self.task.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

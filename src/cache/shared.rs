@@ -58,9 +58,20 @@ pub(crate) struct Memory {
     rejected: Option<AccessToken>,
     /// The flight in the air: when it must be down, and its span.
     deadline: Option<Moment>,
-    span: Option<Span>,
+    span: Option<Arc<Span>>,
     pub(crate) fetched: u64,
+    /// No flight starts any more; and then none that lands late brings a token back.
     closed: bool,
+    cleared: bool,
+}
+
+/// What a decision under the board's lock leaves to be done after it. Nothing foreign is called under the lock: a
+/// subscriber may ask the cache itself, since what exports the traces may send them with a token of ours.
+#[derive(Default)]
+struct Errand {
+    takeoff: Option<TokenRequest>,
+    joined: Option<Arc<Span>>,
+    deadline: Option<Moment>,
 }
 
 /// What a caller gets from [`Shared::ask`].
@@ -104,21 +115,27 @@ impl Shared {
     pub(crate) fn ask(self: &Arc<Self>, min_validity: Option<Duration>) -> Ask {
         let now = self.moment();
         let runtime = Handle::try_current().ok();
-        let mut takeoff = None;
+        let mut errand = Errand::default();
         let mut late = false;
-        let mut armed = None;
-        let boarding = self.board.board(|view| {
-            late = view.memory.keeper_is_late(now);
-            armed = view.memory.armed;
-            self.choose(view, min_validity, now, runtime.is_some(), &mut takeoff)
+        let mut rearmed = false;
+        let boarding = self.board.board(|View { current, in_flight, memory }| {
+            let armed = memory.armed;
+            late = memory.keeper_is_late(now);
+            if late {
+                memory.disarm(current);
+            }
+            let view = View { current, in_flight, memory: &mut *memory };
+            let choice = self.choose(view, min_validity, now, runtime.is_some(), &mut errand);
+            rearmed = memory.armed != armed;
+            choice
         });
         if let Some(runtime) = &runtime {
             self.keeper.ensure(self, runtime, late);
         }
-        if armed != self.board.look(|view| view.memory.armed) {
+        if rearmed {
             self.keeper.nudge();
         }
-        self.depart(boarding, takeoff, runtime.as_ref(), now)
+        self.depart(boarding, errand, runtime.as_ref(), now)
     }
 
     fn choose(
@@ -127,7 +144,7 @@ impl Shared {
         min_validity: Option<Duration>,
         now: Moment,
         in_runtime: bool,
-        takeoff: &mut Option<TokenRequest>,
+        errand: &mut Errand,
     ) -> Choice<Answer> {
         let View { current, in_flight, memory } = view;
         let plan = current.map(|snapshot| snapshot.plan());
@@ -135,11 +152,14 @@ impl Shared {
         match (verdict, current) {
             (Verdict::UseAndFetch(reason), Some(current)) if in_runtime && !memory.closed => {
                 memory.arm(current, true, now);
-                *takeoff = Some(memory.take_off(reason, self.deadline(now)));
+                memory.take_off(reason, self.deadline(now), errand);
                 Choice::Launch(Ok(Arc::clone(current)))
             }
             (Verdict::Use, Some(current)) => {
-                memory.arm(current, in_flight, now);
+                // Outside a runtime no keeper can be started, and none may be alive to see the end in time.
+                if in_runtime {
+                    memory.arm(current, in_flight, now);
+                }
                 Choice::Answer(Ok(Arc::clone(current)))
             }
             (Verdict::UseAndFetch(_), Some(current)) => Choice::Answer(Ok(Arc::clone(current))),
@@ -147,16 +167,16 @@ impl Shared {
             (_, _) if memory.closed => Choice::Answer(Err(closed())),
             (_, _) if !in_runtime => Choice::Answer(Err(no_runtime())),
             (Verdict::Join, _) => {
-                memory.link_span();
+                memory.join(errand);
                 Choice::Board
             }
             (Verdict::Fetch(reason), _) => {
-                *takeoff = Some(memory.take_off(reason, self.deadline(now)));
+                memory.take_off(reason, self.deadline(now), errand);
                 Choice::Board
             }
             // Both need a current token to be decided; without one there is nothing to use.
             (Verdict::Use | Verdict::UseAndFetch(_), None) => {
-                *takeoff = Some(memory.take_off(FetchReason::Initial, self.deadline(now)));
+                memory.take_off(FetchReason::Initial, self.deadline(now), errand);
                 Choice::Board
             }
         }
@@ -168,39 +188,39 @@ impl Shared {
             return Ask::Now(Err(no_runtime()));
         };
         let now = self.moment();
-        let mut takeoff = None;
+        let mut errand = Errand::default();
         let boarding = self.board.board(|View { in_flight, memory, .. }| {
             if memory.closed {
                 return Choice::Answer(Err(closed()));
             }
             if in_flight {
-                memory.link_span();
+                memory.join(&mut errand);
             } else {
                 memory.ledger.forgive(now.mono);
-                takeoff = Some(memory.take_off(FetchReason::Forced, self.deadline(now)));
+                memory.take_off(FetchReason::Forced, self.deadline(now), &mut errand);
             }
             Choice::Board
         });
         self.keeper.ensure(self, &runtime, false);
-        self.depart(boarding, takeoff, Some(&runtime), now)
+        self.depart(boarding, errand, Some(&runtime), now)
     }
 
     fn depart(
         self: &Arc<Self>,
         boarding: Boarding<Published, TokenError, Memory, Answer>,
-        takeoff: Option<TokenRequest>,
+        errand: Errand,
         runtime: Option<&Handle>,
         now: Moment,
     ) -> Ask {
-        if let (Some(pilot), Some(request), Some(runtime)) = (boarding.pilot, takeoff, runtime) {
+        if let (Some(pilot), Some(request), Some(runtime)) = (boarding.pilot, errand.takeoff, runtime) {
             self.launch(pilot, request, runtime);
+        }
+        if let Some(span) = errand.joined {
+            span.follows_from(Span::current());
         }
         match (boarding.answer, boarding.passenger) {
             (Some(answer), _) => Ask::Now(answer),
-            (None, Some(seat)) => {
-                let deadline = self.board.look(|view| view.memory.deadline);
-                Ask::Wait(seat, deadline.unwrap_or_else(|| self.deadline(now)))
-            }
+            (None, Some(seat)) => Ask::Wait(seat, errand.deadline.unwrap_or_else(|| self.deadline(now))),
             (None, None) => {
                 Ask::Now(Err(TokenError::transient("the token request was abandoned; ask again")))
             }
@@ -208,7 +228,11 @@ impl Shared {
     }
 
     fn launch(self: &Arc<Self>, pilot: Captain, request: TokenRequest, runtime: &Handle) {
-        let span = self.board.look(|view| view.memory.span.clone()).unwrap_or_else(Span::none);
+        let span = tracing::info_span!(parent: None, telemetry::FETCH_SPAN, reason = ?request.reason());
+        span.follows_from(Span::current());
+        let shown = Arc::new(span.clone());
+        let lost = self.board.look(|view| view.memory.span.replace(shown));
+        drop(lost);
         tracing::debug!(parent: &span, reason = ?request.reason(), "fetching a token");
         let flight = fly(Arc::clone(self), pilot, request);
         // A task of its own, so that a caller that goes away takes nothing with it. It inherits the subscriber, which a
@@ -226,11 +250,18 @@ impl Shared {
             Arc::new(Snapshot::new(token, plan, self.settings.wall.clone()))
         });
         let mut first_or_last = false;
+        let mut span = None;
         pilot.land(result.clone(), |result, View { current, in_flight, memory }| {
             memory.deadline = None;
-            memory.span = None;
+            span = memory.span.take();
+            if memory.cleared {
+                return false;
+            }
             match result {
                 Ok(snapshot) => {
+                    if current.is_some_and(|old| old.was_accepted()) {
+                        memory.ledger.accepted();
+                    }
                     first_or_last = memory.ledger.succeeded();
                     memory.fetched += 1;
                     memory.previous = Some(snapshot.token().clone());
@@ -245,7 +276,9 @@ impl Shared {
                     }
                 }
             }
+            true
         });
+        drop(span);
         match (&result, first_or_last) {
             (Ok(_), true) => tracing::info!("got a token again after failed token requests"),
             (Ok(snapshot), false) => tracing::debug!(token = ?snapshot.token(), "got a token"),
@@ -298,7 +331,10 @@ impl Shared {
 
     /// Drops the current token whatever it is; the next use fetches.
     pub(crate) fn expire(&self) {
-        self.board.clear(|View { memory, .. }| {
+        self.board.clear(|View { current, memory, .. }| {
+            if current.is_some_and(|current| current.was_accepted()) {
+                memory.ledger.accepted();
+            }
             memory.ledger.lost(FetchReason::Forced);
             memory.armed = None;
             true
@@ -316,9 +352,10 @@ impl Shared {
         boarding.passenger
     }
 
-    /// Takes the token away from a closed cache.
+    /// Takes the token away from a closed cache, and whatever a flight that is late brings.
     pub(crate) fn clear(&self) {
         self.board.clear(|View { memory, .. }| {
+            memory.cleared = true;
             memory.previous = None;
             memory.rejected = None;
             memory.armed = None;
@@ -328,9 +365,15 @@ impl Shared {
     }
 
     /// Frees the passengers of a flight that did not come down in time.
-    pub(crate) fn give_up(&self, seat: &Seat) {
+    pub(crate) fn give_up(self: &Arc<Self>, seat: &Seat) {
+        if !self.board.give_up(seat) {
+            return;
+        }
         tracing::debug!("a token request was not driven to its end; giving it up");
-        self.board.give_up(seat);
+        // The keeper may sit in the same runtime that nobody drives.
+        if let Ok(runtime) = Handle::try_current() {
+            self.keeper.ensure(self, &runtime, true);
+        }
     }
 
     /// Returns the current token if it has not ended, whatever windows it is in.
@@ -345,37 +388,33 @@ impl Shared {
     pub(crate) fn tick(self: &Arc<Self>, warm: bool) -> Option<Moment> {
         let now = self.moment();
         let due = self.board.look(|View { current, in_flight, memory }| {
-            let due = memory.armed.is_some_and(|armed| now.reached(armed));
-            if due {
-                memory.armed = None;
-                if let Some(current) = current {
-                    current.disarm();
-                }
+            if memory.armed.is_some_and(|armed| now.reached(armed)) {
+                memory.disarm(current);
             }
-            let cooling = memory.ledger.failure().is_some_and(|(_, _, until)| now.mono < until);
-            !in_flight && !cooling && (due || current.is_none())
+            let plan = current.map(|snapshot| snapshot.plan());
+            matches!(
+                memory.ledger.decide(plan, in_flight, None, now),
+                Verdict::Fetch(_) | Verdict::UseAndFetch(_)
+            )
         });
         if warm && due {
             // Nobody waits: the answer, or the seat, is of no use here.
             drop(self.ask(None));
         }
         self.board.look(|View { in_flight, memory, .. }| {
-            let retry = memory.ledger.failure().map(|(_, _, until)| Moment {
-                mono: until,
-                wall: now.saturating_add(until.saturating_duration_since(now.mono)).wall,
-            });
+            let retry = memory
+                .ledger
+                .failure()
+                .map(|(_, _, until)| until.saturating_duration_since(now.mono))
+                .filter(|wait| !wait.is_zero())
+                .map(|wait| now.saturating_add(wait));
             memory.armed.or(retry.filter(|_| warm && !in_flight && !memory.closed))
         })
     }
 
     /// Sends every request to the board: the keeper is gone.
     pub(crate) fn disarm(&self) {
-        self.board.look(|View { current, memory, .. }| {
-            memory.armed = None;
-            if let Some(current) = current {
-                current.disarm();
-            }
-        });
+        self.board.look(|View { current, memory, .. }| memory.disarm(current));
     }
 
     pub(crate) fn keeper(&self) -> &Keeper {
@@ -445,20 +484,26 @@ impl Memory {
         snapshot.arm(next);
     }
 
-    /// Notes a flight that starts now, and says what to ask the source for.
-    fn take_off(&mut self, reason: FetchReason, deadline: Moment) -> TokenRequest {
-        let span = tracing::info_span!(parent: None, telemetry::FETCH_SPAN, ?reason);
-        span.follows_from(Span::current());
-        self.span = Some(span);
-        self.deadline = Some(deadline);
-        TokenRequest::new(reason).previous_token(self.previous.clone()).rejected_token(self.rejected.clone())
+    /// Sends the next request to the board.
+    fn disarm(&mut self, current: Option<&Published>) {
+        self.armed = None;
+        if let Some(current) = current {
+            current.disarm();
+        }
     }
 
-    /// Links the flight in the air to the caller who joins it.
-    fn link_span(&self) {
-        if let Some(span) = &self.span {
-            span.follows_from(Span::current());
-        }
+    /// Notes a flight that starts now, and what to ask the source for.
+    fn take_off(&mut self, reason: FetchReason, deadline: Moment, errand: &mut Errand) {
+        self.deadline = Some(deadline);
+        errand.deadline = Some(deadline);
+        let (previous, rejected) = (self.previous.clone(), self.rejected.clone());
+        errand.takeoff = Some(TokenRequest::new(reason).previous_token(previous).rejected_token(rejected));
+    }
+
+    /// Notes a caller who joins the flight in the air.
+    fn join(&self, errand: &mut Errand) {
+        errand.deadline = self.deadline;
+        errand.joined.clone_from(&self.span);
     }
 
     /// The keeper should have been here long ago: it sits on a runtime that nobody drives.

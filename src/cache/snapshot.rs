@@ -102,6 +102,10 @@ impl Held for Arc<Snapshot> {
         self.token.id()
     }
 
+    fn doubt(&self) {
+        self.disarm();
+    }
+
     fn retire(&self) {
         self.phase.store(RETIRED, Ordering::Release);
     }

@@ -144,7 +144,9 @@ impl Ledger {
     /// think again about this token.
     pub(crate) fn next_thought(&self, plan: &Plan, in_flight: bool, now: Moment) -> Option<Moment> {
         let ahead = |instant: Option<Moment>| instant.filter(|instant| !now.reached(*instant));
-        if let Some(due) = ahead(plan.due) {
+        // What never is due needs no thought at all.
+        let due = plan.due?;
+        if !now.reached(due) {
             return Some(due);
         }
         let cooled = self
@@ -206,10 +208,15 @@ impl Ledger {
         self.failure.as_ref().map(|failure| (&failure.error, failure.streak, failure.until))
     }
 
+    /// Notes that an API took a token: a row of tokens that none took is over.
+    pub(crate) fn accepted(&mut self) {
+        self.futile = Futile::default();
+    }
+
     /// Passes a rejection through both brakes. `accepted` says whether an API ever took this token.
     pub(crate) fn brake(&mut self, accepted: bool, now: Instant) -> Brake {
         if accepted {
-            self.futile = Futile::default();
+            self.accepted();
         } else {
             match self.futile.check(now) {
                 Brake::Open => {}

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use tokio::time::{advance, sleep};
 
+use super::flight::{Board, Choice};
+use super::shared::{Published, Seat};
 use super::{Health, TokenCache, TokenCacheBuilder};
 use crate::clock::{self, WallClock, nanos, unix_time};
 use crate::error::TokenError;
@@ -107,6 +109,10 @@ async fn settle() {
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn paused() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
 }
 
 // --- One flight ---
@@ -510,8 +516,7 @@ fn a_keeper_that_went_down_with_its_runtime_is_replaced_by_the_next() {
     let first = runtime();
     first.block_on(rig.token());
     drop(first);
-    let second =
-        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let second = paused();
     second.block_on(async {
         // Adopted here; then the wall clock stands still, so that only the new keeper can see the end.
         assert_eq!(rig.token().await, "token-1");
@@ -560,8 +565,7 @@ fn a_flight_that_is_not_driven_past_its_deadline_is_given_up() {
         assert_eq!(rig.at_once(), None);
         settle().await;
     });
-    let second =
-        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let second = paused();
     assert_eq!(second.block_on(rig.token()), "token-2");
     // The parked one wakes up late, and its failure no longer counts.
     parked.block_on(settle());
@@ -730,4 +734,242 @@ fn a_source_or_another_makes_a_cache_by_itself() {
     let first = source_fn(|_| std::future::ready(Err(TokenError::grant("no refresh token"))));
     let cache = TokenCache::from(first.or(StaticToken::new(AccessToken::bearer("fallback").unwrap())));
     assert_eq!(shown(&runtime().block_on(cache.get()).unwrap()), "fallback");
+}
+
+// --- What went wrong once ---
+
+#[tokio::test(start_paused = true)]
+async fn a_token_of_unknown_life_is_used_without_asking() {
+    let rig = Rig::new(|call, _| Box::pin(std::future::ready(AccessToken::bearer(format!("token-{call}")))));
+    rig.token().await;
+    assert!(rig.cache.fresh().is_some());
+    rig.pass(86_400.0).await;
+    assert!(rig.cache.fresh().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_warm_cache_comes_back_from_an_outage_that_outlasts_its_token() {
+    let rig = Rig::new(|call, _| {
+        if call == 2 {
+            failure(&TokenError::throttled("later").with_retry_after(Duration::from_secs(60)))
+        } else {
+            answer(call, 100, 0)
+        }
+    });
+    rig.cache.keep_warm().unwrap();
+    settle().await;
+    rig.pass(80.1).await;
+    assert_eq!(rig.calls(), 2);
+    for _ in 0..61 {
+        rig.pass(1.0).await;
+    }
+    assert_eq!(rig.calls(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_warm_cache_renews_after_a_wait_that_began_before_the_token_was_due() {
+    let rig =
+        Rig::new(
+            |call, _| {
+                if call == 2 { failure(&TokenError::config("wrong secret")) } else { answer(call, 100, 0) }
+            },
+        );
+    rig.cache.keep_warm().unwrap();
+    settle().await;
+    rig.pass(70.0).await;
+    assert!(rig.cache.refresh().await.unwrap_err().is_config());
+    for _ in 0..29 {
+        rig.pass(1.0).await;
+        assert_eq!(rig.calls(), 2);
+    }
+    rig.pass(1.1).await;
+    assert_eq!(rig.calls(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flight_that_lands_after_the_shutdown_brings_no_token_back() {
+    let rig = Rig::steady(3600, 10_000);
+    assert_eq!(rig.at_once(), None);
+    settle().await;
+    rig.cache.shutdown(Duration::from_secs(5)).await.unwrap_err();
+    rig.pass(6.0).await;
+    assert!(rig.cache.get().await.unwrap_err().is_config());
+    assert_eq!(rig.cache.peek().map(|token| shown(&token)), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_served_its_time_ends_a_row_of_rejections() {
+    let rig = Rig::steady(100, 0);
+    for _ in 0..2 {
+        let token = rig.cache.get().await.unwrap();
+        assert_eq!(rig.cache.reject(&token), RejectionVerdict::Invalidated);
+    }
+    let token = rig.cache.get().await.unwrap();
+    rig.cache.accept(&token);
+    rig.pass(96.0).await;
+    let token = rig.cache.get().await.unwrap();
+    assert_eq!((shown(&token).as_str(), rig.calls()), ("token-4", 4));
+    assert_eq!(rig.cache.reject(&token), RejectionVerdict::Invalidated);
+}
+
+#[test]
+fn keep_warm_works_in_the_runtime_that_it_was_called_in() {
+    let rig = Rig::steady(100, 0);
+    let parked = runtime();
+    parked.block_on(rig.token());
+    paused().block_on(async {
+        rig.cache.keep_warm().unwrap();
+        settle().await;
+        rig.pass(80.1).await;
+        assert_eq!(rig.calls(), 2);
+    });
+}
+
+#[test]
+fn a_keeper_that_was_left_in_a_parked_runtime_takes_no_wake_up_along() {
+    let rig = Rig::steady(100, 0);
+    let parked = runtime();
+    parked.block_on(async {
+        rig.cache.keep_warm().unwrap();
+        rig.token().await;
+        settle().await;
+    });
+    paused().block_on(async {
+        rig.pass(101.0).await;
+        assert_eq!(rig.token().await, "token-2");
+        settle().await;
+        rig.pass(80.1).await;
+        assert_eq!(rig.calls(), 3);
+    });
+}
+
+#[test]
+fn a_warm_cache_leaves_a_parked_runtime_with_its_flight() {
+    let rig =
+        Rig::new(|call, _| if call == 1 { Box::pin(std::future::pending()) } else { answer(call, 100, 0) });
+    let parked = runtime();
+    parked.block_on(async {
+        rig.cache.keep_warm().unwrap();
+        settle().await;
+    });
+    assert_eq!(rig.calls(), 1);
+    paused().block_on(async {
+        assert_eq!(rig.token().await, "token-2");
+        rig.pass(80.1).await;
+        assert_eq!(rig.calls(), 3);
+    });
+}
+
+#[test]
+fn outside_a_runtime_a_token_is_not_used_beyond_what_the_keeper_watches() {
+    let rig = Rig::steady(100, 0);
+    let first = runtime();
+    first.block_on(rig.token());
+    drop(first);
+    // No keeper is alive now, and none can be started here.
+    assert_eq!(rig.at_once().unwrap(), "token-1");
+    paused().block_on(async {
+        advance(Duration::from_secs(101)).await;
+        assert_eq!(rig.token().await, "token-2");
+    });
+}
+
+#[test]
+fn a_flight_that_went_down_in_the_advisory_window_is_followed_by_another() {
+    let rig = Rig::steady(100, 1_000);
+    let (keeper, flier) = (paused(), paused());
+    keeper.block_on(rig.token());
+    rig.wall.fetch_add(nanos(Duration::from_secs(81)), Ordering::SeqCst);
+    flier.block_on(async {
+        assert_eq!(rig.at_once().unwrap(), "token-1");
+        settle().await;
+    });
+    assert_eq!(rig.calls(), 2);
+    drop(flier);
+    keeper.block_on(async {
+        assert_eq!(rig.at_once().unwrap(), "token-1");
+        settle().await;
+    });
+    assert_eq!(rig.calls(), 3);
+}
+
+/// A subscriber that asks the cache how it is whenever it is told anything, as an exporter does that sends through it.
+#[test]
+fn a_subscriber_that_uses_the_cache_does_not_hang() {
+    use tracing::span;
+    struct Asking(TokenCache, AtomicU64);
+    impl tracing::Subscriber for Asking {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+            drop(self.0.status());
+            span::Id::from_u64(self.1.fetch_add(1, Ordering::Relaxed) + 1)
+        }
+        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {
+            drop(self.0.status());
+        }
+        fn event(&self, _: &tracing::Event<'_>) {
+            drop(self.0.status());
+        }
+        fn enter(&self, _: &span::Id) {}
+        fn exit(&self, _: &span::Id) {}
+        fn try_close(&self, _: span::Id) -> bool {
+            drop(self.0.status());
+            true
+        }
+    }
+    ends(|| {
+        let rig = Rig::steady(100, 1_000);
+        let asking = Asking(rig.cache.clone(), AtomicU64::new(0));
+        tracing::subscriber::with_default(asking, || {
+            paused().block_on(async {
+                let span = tracing::info_span!("a caller");
+                let _entered = span.enter();
+                assert_eq!(rig.at_once(), None);
+                assert_eq!(rig.at_once(), None);
+                rig.pass(1.1).await;
+                let token = rig.cache.get().await.unwrap();
+                rig.cache.reject(&token);
+                rig.cache.refresh().await.unwrap();
+            });
+        });
+    });
+}
+
+/// A waker may be all that holds a task, and the task may hold another seat of the same flight.
+#[test]
+fn a_seat_that_is_given_up_with_a_waker_that_holds_another_seat_does_not_hang() {
+    struct Holding(#[allow(dead_code, reason = "held to be dropped")] Mutex<Seat>);
+    impl std::task::Wake for Holding {
+        fn wake(self: Arc<Self>) {}
+    }
+    fn sit(seat: &mut Seat, waker: &Waker) {
+        assert!(Pin::new(seat).poll(&mut Context::from_waker(waker)).is_pending());
+    }
+    ends(|| {
+        let board = Arc::new(Board::<Published, TokenError, ()>::new(()));
+        let take = || board.board(|_view| Choice::<()>::Board);
+        let (first, pilot) = (take(), take().pilot);
+        let (mut one, mut other, mut third) =
+            (first.passenger.unwrap(), take().passenger.unwrap(), take().passenger.unwrap());
+        for seat in [&mut one, &mut other, &mut third] {
+            sit(seat, Waker::noop());
+        }
+        sit(&mut third, &Arc::new(Holding(Mutex::new(one))).into());
+        sit(&mut third, &Arc::new(Holding(Mutex::new(other))).into());
+        drop(third);
+        drop((first.pilot, pilot));
+    });
+}
+
+/// Fails where the test would hang.
+fn ends(test: impl FnOnce() + Send + 'static) {
+    let (done, finished) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        test();
+        done.send(()).unwrap();
+    });
+    finished.recv_timeout(Duration::from_secs(20)).expect("it waits for a lock that it holds");
 }

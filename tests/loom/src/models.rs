@@ -30,6 +30,8 @@ impl Held for Token {
         self.id
     }
 
+    fn doubt(&self) {}
+
     fn retire(&self) {
         self.retired.store(true, Ordering::SeqCst);
     }
@@ -52,7 +54,7 @@ fn renew(board: &Table) -> Option<Pilot<Token, Error, ()>> {
 }
 
 fn land(pilot: Pilot<Token, Error, ()>, result: Result<Token, Error>) {
-    pilot.land(result, |_result, _view| {});
+    pilot.land(result, |_result, _view| true);
 }
 
 /// A board with this token on it.
