@@ -13,8 +13,8 @@ use pin_project_lite::pin_project;
 use tower::BoxError;
 use tower_service::Service;
 
-use super::rules::{Rejection, Rules};
-use super::service::poll_once;
+use super::rules::Rules;
+use super::terms::Rejection;
 use super::ticket::Ticket;
 use super::verdict::{Sent, judge, missing_scope};
 use crate::cache::{Acquire, Snapshot, TokenCache};
@@ -274,4 +274,9 @@ impl Ticket {
         tracing::debug!(status = %response.status(), ?verdict, error, "an API refused a token");
         response.extensions_mut().insert(TokenRejected::new(verdict, error, description));
     }
+}
+
+/// Polls without a task that could be woken: whoever goes on with a pending one polls it again with its own.
+pub(super) fn poll_once(acquire: &mut Acquire) -> Poll<<Acquire as Future>::Output> {
+    Pin::new(acquire).poll(&mut Context::from_waker(std::task::Waker::noop()))
 }

@@ -6,8 +6,9 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, StatusCode};
 use tower_layer::Layer;
 
-use super::rules::{Options, Origins, Rejection, Rules};
+use super::rules::{Options, Origins, Rules};
 use super::service::AuthService;
+use super::terms::Rejection;
 use crate::cache::TokenCache;
 use crate::error::TokenError;
 use crate::origin::Origin;

@@ -56,11 +56,12 @@ mod layer;
 mod per_request;
 mod rules;
 mod service;
+mod terms;
 mod ticket;
 mod verdict;
 
 pub use self::future::ResponseFuture;
 pub use self::layer::AuthLayer;
 pub use self::per_request::AuthOverride;
-pub use self::rules::Rejection;
 pub use self::service::AuthService;
+pub use self::terms::Rejection;

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::mem;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -11,10 +10,10 @@ use http::{Request, Response};
 use tower::BoxError;
 use tower_service::Service;
 
-use super::future::{ResponseFuture, Watch};
+use super::future::{ResponseFuture, Watch, poll_once};
 use super::rules::{Route, Rules};
 use super::ticket::Ticket;
-use crate::cache::{Acquire, TokenCache};
+use crate::cache::TokenCache;
 use crate::error::TokenError;
 
 /// Puts access tokens on outgoing requests, and watches the answers: see [`AuthLayer`](super::AuthLayer).
@@ -189,9 +188,4 @@ impl<S: Clone> AuthService<S> {
         drop(self.release());
         ResponseFuture::failed(error)
     }
-}
-
-/// Polls without a task that could be woken: whoever goes on with a pending one polls it again with its own.
-pub(super) fn poll_once(acquire: &mut Acquire) -> Poll<<Acquire as Future>::Output> {
-    Pin::new(acquire).poll(&mut Context::from_waker(std::task::Waker::noop()))
 }

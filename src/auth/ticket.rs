@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
-use super::rules::Terms;
+use super::terms::Terms;
 use crate::cache::{Snapshot, TokenCache};
 
 /// A finished header, the snapshot that says whether it may still be used, and whom to tell if it is rejected.

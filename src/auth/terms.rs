@@ -1,0 +1,149 @@
+//! How a token is put on a request, and which answers say something about it.
+
+use std::sync::Arc;
+
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName};
+use http::{HeaderMap, HeaderValue, StatusCode, Version};
+
+use crate::token::AccessToken;
+
+/// What a caller's own rule says of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Rejection {
+    /// Nothing: the layer's own rules count.
+    ByTheRules,
+    /// The token was rejected; another one may help.
+    OfTheToken,
+    /// The request was refused for another reason; no other token helps.
+    OfTheRequest,
+    /// The answer is no refusal at all.
+    No,
+}
+
+pub(super) type RejectionRule = dyn Fn(StatusCode, &HeaderMap) -> Rejection + Send + Sync;
+
+/// What a layer was told about headers and answers. A ticket takes it along.
+#[derive(Clone)]
+pub(super) struct Terms {
+    pub(super) header: HeaderName,
+    pub(super) standard: bool,
+    pub(super) bare: bool,
+    pub(super) replace: bool,
+    pub(super) strict: bool,
+    pub(super) statuses: Vec<StatusCode>,
+    pub(super) rejection: Option<Arc<RejectionRule>>,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self {
+            header: AUTHORIZATION,
+            standard: true,
+            bare: false,
+            replace: false,
+            strict: false,
+            statuses: vec![StatusCode::UNAUTHORIZED],
+            rejection: None,
+        }
+    }
+}
+
+impl Terms {
+    /// Sends the token in this header, without its scheme if `bare`.
+    pub(super) fn send_in(&mut self, name: HeaderName, bare: bool) {
+        self.standard = name == AUTHORIZATION;
+        self.bare = bare;
+        self.header = name;
+    }
+
+    /// A caller's own header wins over everything that is said of ours.
+    pub(super) fn is_callers_own(&self, headers: &HeaderMap) -> bool {
+        !self.replace && headers.contains_key(&self.header)
+    }
+
+    /// Returns the header value of a token as this layer sends it.
+    pub(super) fn value<'a>(&self, token: &'a AccessToken) -> &'a HeaderValue {
+        if self.bare { token.bare_header_value() } else { token.header_value() }
+    }
+
+    /// Puts the token on a request. Returns whether it is on: a caller's own header wins, unless the layer was told to
+    /// replace it.
+    #[inline]
+    pub(super) fn stamp(&self, headers: &mut HeaderMap, value: HeaderValue) -> bool {
+        if self.replace {
+            if !self.standard {
+                headers.remove(AUTHORIZATION);
+            }
+            headers.insert(&self.header, value);
+            return true;
+        }
+        // One look into the map where a look before the insertion would be two; a name that is known here is not cloned.
+        let had_one = match self.standard {
+            true => headers.append(AUTHORIZATION, value),
+            false => headers.append(&self.header, value),
+        };
+        if had_one {
+            take_last(headers, &self.header);
+        }
+        !had_one
+    }
+
+    /// Takes off what a gateway must not forward, from a request that gets no token: the header of the token, and
+    /// `Authorization` in any case.
+    #[inline]
+    pub(super) fn strip(&self, headers: &mut HeaderMap) {
+        if self.replace {
+            headers.remove(&self.header);
+            if !self.standard {
+                headers.remove(AUTHORIZATION);
+            }
+        }
+    }
+
+    /// Returns whether an answer needs a closer look. The hot path of every answer.
+    #[inline]
+    pub(super) fn is_suspicious(&self, status: StatusCode, version: Version, headers: &HeaderMap) -> bool {
+        if status.is_success() && version != Version::HTTP_2 && self.rejection.is_none() {
+            return false;
+        }
+        status == StatusCode::UNAUTHORIZED
+            || status == StatusCode::FORBIDDEN
+            || self.rejection.is_some()
+            || self.statuses.contains(&status)
+            || is_grpc_unauthenticated(version, headers)
+    }
+
+    /// Returns what kind of refusal an answer is, if it is one.
+    pub(super) fn refusal(&self, status: StatusCode, version: Version, headers: &HeaderMap) -> Rejection {
+        match self.rejection.as_ref().map_or(Rejection::ByTheRules, |rule| rule(status, headers)) {
+            Rejection::ByTheRules => {}
+            decided @ (Rejection::OfTheToken | Rejection::OfTheRequest | Rejection::No) => return decided,
+        }
+        if is_grpc_unauthenticated(version, headers) {
+            return Rejection::OfTheToken;
+        }
+        if self.statuses.contains(&status) { Rejection::ByTheRules } else { Rejection::No }
+    }
+}
+
+/// Takes the value that was appended last off again.
+#[cold]
+fn take_last(headers: &mut HeaderMap, name: &HeaderName) {
+    let mut values: Vec<_> = headers.get_all(name).iter().cloned().collect();
+    values.pop();
+    headers.remove(name);
+    for value in values {
+        headers.append(name, value);
+    }
+}
+
+/// gRPC says UNAUTHENTICATED (16) with an HTTP status of 200. In the headers it means that no data follows; only there
+/// can it be seen without reading the body.
+#[inline]
+fn is_grpc_unauthenticated(version: Version, headers: &HeaderMap) -> bool {
+    version == Version::HTTP_2
+        && headers.get("grpc-status").is_some_and(|status| status == "16")
+        && headers.get_all("grpc-status").iter().count() == 1
+        && headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
