@@ -47,7 +47,7 @@ pin_project! {
         // None: another retry layer resends this request, and nothing is looked at here.
         facts: Option<Facts>,
         // None: no replay can follow.
-        replay: Option<Box<Replay<S, B>>>,
+        replay: Option<Replay<S, B>>,
     }
 }
 
@@ -136,7 +136,7 @@ where
         Self { state: State::Calling { future }, facts: None, replay: None }
     }
 
-    pub(super) fn watching(future: S::Future, facts: Facts, replay: Option<Box<Replay<S, B>>>) -> Self {
+    pub(super) fn watching(future: S::Future, facts: Facts, replay: Option<Replay<S, B>>) -> Self {
         Self { state: State::Calling { future }, facts: Some(facts), replay }
     }
 }
@@ -151,8 +151,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
-            let step = match (this.state.as_mut().project(), this.facts.as_ref(), this.replay.as_deref_mut())
-            {
+            let step = match (this.state.as_mut().project(), this.facts.as_ref(), this.replay.as_mut()) {
                 (StateProj::Calling { future }, Some(facts), replay) => match ready!(future.poll(cx)) {
                     // Nearly every answer: it is handed out without a second look.
                     Ok(response) if facts.is_plain(replay.as_deref(), &response) => {

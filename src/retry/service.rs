@@ -102,7 +102,7 @@ where
         let clone = self.inner.clone();
         let mut ready = mem::replace(&mut self.inner, clone);
         let future = ready.call(Request::from_parts(head, first));
-        ResponseFuture::watching(future, facts, Some(Box::new(Replay::new(ready, snapshot, original))))
+        ResponseFuture::watching(future, facts, Some(Replay::new(ready, snapshot, original)))
     }
 }
 
