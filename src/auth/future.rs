@@ -163,8 +163,10 @@ where
                     match poll_once(&mut acquire) {
                         Poll::Ready(snapshot) => snapshot?,
                         Poll::Pending => {
-                            // Before another wait what was reserved is given up again.
+                            // Before another wait what was reserved is given up again. The wish for a long life was
+                            // looked at; a readiness that takes longer every time must not become a loop.
                             self.service = self.service.clone();
+                            self.validity = None;
                             self.acquire = Some(acquire);
                             continue;
                         }

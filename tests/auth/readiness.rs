@@ -364,3 +364,43 @@ async fn under_retry_every_attempt_is_polled_ready_and_waits_hold_nothing() {
     let sent = tokens(&script);
     assert_eq!(sent, ["Bearer token-1", "Bearer token-1", "Bearer token-2", "Bearer token-2"]);
 }
+
+/// Every clone of it takes two seconds to become ready.
+struct Slow {
+    api: Api,
+    wait: Option<Pin<Box<tokio::time::Sleep>>>,
+}
+
+impl Clone for Slow {
+    fn clone(&self) -> Self {
+        Self { api: self.api.clone(), wait: None }
+    }
+}
+
+impl tower::Service<Request<Body>> for Slow {
+    type Response = <Api as tower::Service<Request<Body>>>::Response;
+    type Error = <Api as tower::Service<Request<Body>>>::Error;
+    type Future = <Api as tower::Service<Request<Body>>>::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        let wait = self.wait.get_or_insert_with(|| Box::pin(tokio::time::sleep(SECOND * 2)));
+        std::task::ready!(wait.as_mut().poll(context));
+        self.api.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        self.wait = None;
+        self.api.call(request)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_minimum_validity_that_readiness_always_outlasts_does_not_keep_a_request_for_ever() {
+    let issuer = Issuer::new("token").latency(SECOND).lifetime(SECOND * 100);
+    let script = Script::default();
+    let slow = Slow { api: script.probe_with_permits(1), wait: None };
+    let client = issuer.layer().layer(slow);
+    let request = with(AuthOverride::layer().min_validity(SECOND * 98));
+    tokio::time::timeout(SECOND * 60, client.oneshot(request)).await.expect("it ends").unwrap();
+    assert_eq!((tokens(&script), issuer.issued()), (vec!["Bearer token-2".to_owned()], 2));
+}
