@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use crate::error::TokenError;
 use crate::token::AccessToken;
@@ -115,6 +116,13 @@ impl TokenRequest {
     #[must_use]
     pub fn rejected(&self) -> Option<&AccessToken> {
         self.rejected.as_ref()
+    }
+}
+
+/// A source that is shared, with other caches or with whoever made it.
+impl<S: TokenSource> TokenSource for Arc<S> {
+    fn token(&self, request: TokenRequest) -> impl Future<Output = Result<AccessToken, TokenError>> + Send {
+        S::token(self, request)
     }
 }
 
@@ -247,5 +255,12 @@ mod tests {
         assert_eq!(ask(failing(TokenError::config("unset")).or(fixed("b"))).await.unwrap(), "Bearer b");
         let error = ask(failing(TokenError::transient("down")).or(fixed("b"))).await.unwrap_err();
         assert!(error.is_transient());
+    }
+
+    #[tokio::test]
+    async fn a_shared_source_is_a_source() {
+        let shared = Arc::new(fixed("a"));
+        assert_eq!(ask(Arc::clone(&shared)).await.unwrap(), "Bearer a");
+        assert_eq!(ask(failing(TokenError::grant("revoked")).or(shared)).await.unwrap(), "Bearer a");
     }
 }
