@@ -96,7 +96,7 @@ impl TokenCache {
         self.shared.reject(token)
     }
 
-    /// Drops the token in use; the next use fetches another and waits for it.
+    /// Drops the token in use; the next use waits for another: of the fetch that is going on, or of one that it starts.
     pub fn expire(&self) {
         self.shared.expire();
     }

@@ -736,6 +736,72 @@ fn a_source_or_another_makes_a_cache_by_itself() {
     assert_eq!(shown(&runtime().block_on(cache.get()).unwrap()), "fallback");
 }
 
+// --- Spans ---
+
+/// What happened to spans, in words.
+#[derive(Clone, Default)]
+struct Story(Arc<Mutex<Vec<String>>>);
+
+impl Story {
+    fn tell(&self, line: String) {
+        self.0.lock().unwrap().push(line);
+    }
+}
+
+impl<S> tracing_subscriber::Layer<S> for Story
+where
+    S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
+{
+    fn on_new_span(
+        &self,
+        _: &tracing::span::Attributes<'_>,
+        id: &tracing::span::Id,
+        context: tracing_subscriber::layer::Context<'_, S>,
+    ) {
+        let span = context.span(id).unwrap();
+        let parent = span.parent().map_or("nobody", |parent| parent.name());
+        self.tell(format!("{} under {parent}", span.name()));
+    }
+
+    fn on_follows_from(
+        &self,
+        id: &tracing::span::Id,
+        from: &tracing::span::Id,
+        context: tracing_subscriber::layer::Context<'_, S>,
+    ) {
+        let (span, from) = (context.span(id).unwrap(), context.span(from).unwrap());
+        self.tell(format!("{} follows {}", span.name(), from.name()));
+    }
+
+    fn on_close(&self, id: tracing::span::Id, context: tracing_subscriber::layer::Context<'_, S>) {
+        self.tell(format!("{} ends", context.span(&id).unwrap().name()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flight_has_a_span_of_its_own_that_is_linked_to_its_callers_and_ends_with_it() {
+    use tracing::Instrument as _;
+    use tracing_subscriber::layer::SubscriberExt as _;
+    let story = Story::default();
+    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(story.clone()));
+    let rig = Rig::steady(100, 1_000);
+    let first = rig.token().instrument(tracing::info_span!("first"));
+    let second = rig.token().instrument(tracing::info_span!("second"));
+    tokio::join!(first, second);
+    settle().await;
+    let mut told = std::mem::take(&mut *story.0.lock().unwrap());
+    told.retain(|line| line.starts_with("token_fetch"));
+    assert_eq!(
+        told,
+        [
+            "token_fetch under nobody",
+            "token_fetch follows first",
+            "token_fetch follows second",
+            "token_fetch ends"
+        ]
+    );
+}
+
 // --- What went wrong once ---
 
 #[tokio::test(start_paused = true)]
