@@ -2,17 +2,17 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Full, StreamBody};
-use tower::{BoxError, Layer as _, Service as _, ServiceExt as _};
+use tower::{BoxError, Layer as _, Service as _, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::RetryPolicy;
-use tower_oauth2::retry::{NotReplayable, RetryOptions, StopReason};
+use tower_oauth2::retry::{NotReplayable, ReplayBody, RetryOptions, StopReason};
 
 use super::support::{Answer, Script, reply};
 use super::{answers, post, report, send, text};
@@ -147,7 +147,15 @@ async fn the_last_attempt_is_not_recorded_and_yet_whole() {
     let mut request = put(Frames::new(&["one ", "two"]));
     request.extensions_mut().insert(options);
     let script = Script::new([Answer::Unread(reply(503, "")), Answer::Reply(reply(503, "last"))]);
-    let response = send(&RetryPolicy::default(), &script, request).await.unwrap();
+    let kept = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&kept);
+    let look = move |request: Request<ReplayBody<Frames>>| {
+        log.lock().unwrap().push(request.body().replayable());
+        request
+    };
+    let client = ServiceBuilder::new().layer(RetryPolicy::default()).map_request(look);
+    let response = client.service(script.probe()).oneshot(request).await.unwrap();
+    assert_eq!(*kept.lock().unwrap(), [Ok(()), Err(NotReplayable::Released)]);
     let seen = script.seen();
     assert_eq!((seen.len(), &seen[1].body[..]), (2, &b"one two"[..]));
     assert_eq!(report(&response).stop_reason(), &StopReason::AttemptsExhausted);
