@@ -7,8 +7,10 @@
 //!    any is a configuration error, not a panic.
 //! 4. An h2 connection that says nothing for 10 s while a request waits on it is asked for a sign of life (PING), and given
 //!    up after 5 s more without one. Else all requests would wait on a dead connection until the system notices.
-//! 5. A URI whose scheme is neither `http` nor `https`, by the letter, is an error: nothing else goes over plain text.
-//! 6. Cryptography is ring's, named explicitly: the process-wide default of rustls is neither read nor set.
+//! 5. A connection on which a request was given up after 5 s without an answer is not used for further ones. So a retry
+//!    gets a new one; also where the old one belongs to a tokio runtime that nobody drives any more.
+//! 6. A URI whose scheme is neither `http` nor `https`, by the letter, is an error: nothing else goes over plain text.
+//! 7. Cryptography is ring's, named explicitly: the process-wide default of rustls is neither read nor set.
 
 use std::fmt;
 use std::pin::Pin;
@@ -24,15 +26,17 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector};
 use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{CaptureConnection, Connect, HttpConnector, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 use tower::BoxError;
 use tower_service::Service;
 
+use crate::clock;
 use crate::error::TokenError;
 use crate::oauth2::{ClientCredentials, ClientCredentialsBuilder};
 
@@ -43,6 +47,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// token endpoint's default retries the time to go over a new one.
 const PING_AFTER: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Whoever gives a request up after this may have met a connection that is dead.
+const SUSPICIOUS: Duration = Duration::from_secs(5);
 
 /// An HTTP client over HTTP/1.1 and h2. Clones share its connections.
 ///
@@ -149,15 +156,15 @@ where
         // Whatever else the scheme is, the connector for `https` refuses it.
         if request.uri().scheme() == Some(&Scheme::HTTP) {
             let client = self.shared.plain.get_or_init(|| builder().build(Bounded { inner: connector() }));
-            return ResponseFuture { state: State::Sent(client.request(request)) };
+            return ResponseFuture { state: State::Sent(Sent::new(client, request)) };
         }
         if let Some(client) = self.shared.tls.get() {
-            return ResponseFuture { state: State::Sent(client.request(request)) };
+            return ResponseFuture { state: State::Sent(Sent::new(client, request)) };
         }
         let shared = Arc::clone(&self.shared);
         let sent = Box::pin(async move {
             let client = shared.tls.get_or_try_init(|| start(&shared.roots)).await?;
-            Ok(client.request(request).await?.map(ResponseBody::new))
+            Sent::new(client, request).await
         });
         ResponseFuture { state: State::Starting(sent) }
     }
@@ -257,7 +264,7 @@ pub struct ResponseFuture {
 }
 
 enum State {
-    Sent(legacy::ResponseFuture),
+    Sent(Sent),
     /// The client itself must be made first.
     Starting(Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, BoxError>> + Send>>),
 }
@@ -267,10 +274,7 @@ impl Future for ResponseFuture {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.state {
-            State::Sent(sent) => {
-                let response = ready!(Pin::new(sent).poll(cx))?;
-                Poll::Ready(Ok(response.map(ResponseBody::new)))
-            }
+            State::Sent(sent) => Pin::new(sent).poll(cx),
             State::Starting(starting) => starting.as_mut().poll(cx),
         }
     }
@@ -279,6 +283,50 @@ impl Future for ResponseFuture {
 impl fmt::Debug for ResponseFuture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}
+
+// --- Sent ---
+
+/// A request on its way, and the connection it went by.
+struct Sent {
+    response: legacy::ResponseFuture,
+    /// None once there is an outcome.
+    connection: Option<CaptureConnection>,
+    since: Instant,
+}
+
+impl Sent {
+    fn new<C, B>(client: &legacy::Client<C, B>, mut request: Request<B>) -> Self
+    where
+        C: Connect + Clone + Send + Sync + 'static,
+        B: Body + Send + Unpin + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        let connection = Some(capture_connection(&mut request));
+        Self { response: client.request(request), connection, since: clock::now() }
+    }
+}
+
+impl Future for Sent {
+    type Output = Result<Response<ResponseBody>, BoxError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let outcome = ready!(Pin::new(&mut self.response).poll(cx));
+        self.connection = None;
+        Poll::Ready(Ok(outcome?.map(ResponseBody::new)))
+    }
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        let Some(connection) = &self.connection else { return };
+        if let Some(connected) = &*connection.connection_metadata()
+            && clock::now() - self.since >= SUSPICIOUS
+        {
+            connected.poison();
+        }
     }
 }
 

@@ -362,3 +362,26 @@ async fn an_h2_connection_that_went_dead_is_noticed_and_replaced() {
     tokio::time::resume();
     ask().await.unwrap().unwrap();
 }
+
+/// Connections are driven by the runtime that opened them.
+#[test]
+fn a_runtime_that_is_parked_does_not_keep_others_from_connecting() {
+    let server = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let client_runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for alpn in [&["h2"][..], &[]] {
+        let (address, pem) = server.block_on(https_server(alpn, |_| response(200, &[], "")));
+        let client: Client<Body> = Client::with_roots(pem).unwrap();
+        let ask = || {
+            let request = Request::get(format!("https://{address}/")).body(body("")).unwrap();
+            tokio::time::timeout(Duration::from_secs(6), client.clone().oneshot(request))
+        };
+        let (parked, driven) = (client_runtime(), client_runtime());
+        parked.block_on(async { ask().await }).unwrap().unwrap();
+        driven.block_on(async {
+            tokio::time::pause();
+            assert!(ask().await.is_err(), "the connection of the other runtime answered");
+            tokio::time::resume();
+            ask().await.expect("it hangs").unwrap();
+        });
+    }
+}
