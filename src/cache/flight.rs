@@ -266,12 +266,15 @@ struct Flight<T, E> {
 struct Cabin<T, E> {
     outcome: Option<Outcome<T, E>>,
     seats: Vec<Option<Waker>>,
+    /// Seats that were given up: who comes next takes one of them.
+    free: Vec<usize>,
     stale: bool,
 }
 
 impl<T, E> Default for Flight<T, E> {
     fn default() -> Self {
-        Self { cabin: Mutex::new(Cabin { outcome: None, seats: Vec::new(), stale: false }) }
+        let cabin = Cabin { outcome: None, seats: Vec::new(), free: Vec::new(), stale: false };
+        Self { cabin: Mutex::new(cabin) }
     }
 }
 
@@ -321,9 +324,12 @@ impl<T: Clone, E: Clone> Future for Passenger<T, E> {
         }
         let replaced = match this.seat {
             None => {
-                this.seat = Some(cabin.seats.len());
-                cabin.seats.push(Some(context.waker().clone()));
-                None
+                let seat = cabin.free.pop().unwrap_or(cabin.seats.len());
+                if seat == cabin.seats.len() {
+                    cabin.seats.push(None);
+                }
+                this.seat = Some(seat);
+                cabin.seats[seat].replace(context.waker().clone())
             }
             Some(seat) => match &mut cabin.seats[seat] {
                 Some(waker) if waker.will_wake(context.waker()) => None,
@@ -339,8 +345,14 @@ impl<T: Clone, E: Clone> Future for Passenger<T, E> {
 
 impl<T, E> Drop for Passenger<T, E> {
     fn drop(&mut self) {
-        let waker = self.seat.and_then(|seat| self.flight.lock().seats.get_mut(seat).and_then(Option::take));
+        let Some(seat) = self.seat else { return };
+        let mut cabin = self.flight.lock();
+        let waker = cabin.seats.get_mut(seat).and_then(Option::take);
+        if waker.is_some() {
+            cabin.free.push(seat);
+        }
         // Not under the lock: see `poll`.
+        drop(cabin);
         drop(waker);
     }
 }

@@ -1030,6 +1030,22 @@ fn a_seat_that_is_given_up_with_a_waker_that_holds_another_seat_does_not_hang() 
     });
 }
 
+#[test]
+fn callers_that_come_and_go_during_a_flight_leave_no_seats_behind() {
+    let board = Arc::new(Board::<Published, TokenError, ()>::new(()));
+    let boarding = board.board(|_view| Choice::<()>::Board);
+    let mut staying = boarding.passenger.unwrap();
+    for _ in 0..1_000 {
+        let mut seat = board.board(|_view| Choice::<()>::Board).passenger.unwrap();
+        assert!(Pin::new(&mut seat).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    }
+    assert!(Pin::new(&mut staying).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    // What is shown of a flight shows its seats.
+    assert!(format!("{staying:?}").len() < 1_000, "{staying:?}");
+    drop(boarding.pilot);
+    assert!(Pin::new(&mut staying).poll(&mut Context::from_waker(Waker::noop())).is_ready());
+}
+
 /// Fails where the test would hang.
 fn ends(test: impl FnOnce() + Send + 'static) {
     let (done, finished) = std::sync::mpsc::channel();
