@@ -12,6 +12,11 @@ use tokio::time::Instant;
 /// A hundred years: every platform's clock can add them to any of its readings, and they outlive every token.
 pub(crate) const FARTHEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 
+/// Returns the instant `by` after `instant`, or the farthest one that can be said.
+pub(crate) fn after(instant: Instant, by: Duration) -> Instant {
+    instant.checked_add(by.min(FARTHEST)).unwrap_or(instant)
+}
+
 /// Reads the monotonic clock. Under a paused tokio clock this is tokio's time.
 #[allow(clippy::disallowed_methods, reason = "this is the door")]
 pub(crate) fn now() -> Instant {
@@ -30,11 +35,7 @@ pub(crate) struct Moment {
 impl Moment {
     /// Returns this moment moved by `by`, or the farthest one that can be said.
     pub(crate) fn saturating_add(self, by: Duration) -> Self {
-        let by = by.min(FARTHEST);
-        Self {
-            mono: self.mono.checked_add(by).unwrap_or(self.mono),
-            wall: self.wall.saturating_add(nanos(by)),
-        }
+        Self { mono: after(self.mono, by), wall: self.wall.saturating_add(nanos(by.min(FARTHEST))) }
     }
 
     /// Returns how long it is from `earlier` to this moment by the clock that says the longer time.

@@ -157,10 +157,10 @@ impl Deadline {
         Self(instant)
     }
 
-    /// Sets the deadline `within` from now; none if that is farther than a clock can say.
+    /// Sets the deadline `within` from now, or as far away as a clock can say.
     #[must_use]
-    pub fn within(within: Duration) -> Option<Self> {
-        clock::now().checked_add(within).map(|instant| Self(instant.into()))
+    pub fn within(within: Duration) -> Self {
+        Self(clock::after(clock::now(), within).into())
     }
 
     /// Returns the instant.

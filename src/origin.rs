@@ -219,11 +219,28 @@ impl TryFrom<&str> for Origin {
     }
 }
 
+impl TryFrom<&String> for Origin {
+    type Error = TokenError;
+
+    fn try_from(origin: &String) -> Result<Self, TokenError> {
+        Self::parse(origin)
+    }
+}
+
 impl TryFrom<String> for Origin {
     type Error = TokenError;
 
     fn try_from(origin: String) -> Result<Self, TokenError> {
         Self::parse(&origin)
+    }
+}
+
+/// The URI may be an origin alone, or with a slash; what goes on behind the host is refused.
+impl TryFrom<&Uri> for Origin {
+    type Error = TokenError;
+
+    fn try_from(uri: &Uri) -> Result<Self, TokenError> {
+        Self::parse(&uri.to_string())
     }
 }
 

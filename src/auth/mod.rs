@@ -46,7 +46,12 @@
 //! # Ok::<(), tower_oauth2::TokenError>(())
 //! ```
 //!
+//! A gateway that passes a request on gives it the URI of the next server and takes `Host` off, which still names the
+//! gateway itself and so would keep the token back; `examples/axum_gateway.rs` shows it.
+//!
 //! # Order
+//!
+//! This layer belongs below the retry layer: above it, a replay would carry the refused token again, so none is made.
 //!
 //! Whatever follows redirects belongs outside this layer, so that each hop is checked here. The HTTP client's own
 //! redirects must be off: it would carry the header to wherever a server points.

@@ -20,7 +20,7 @@ use crate::cache::TokenCache;
 /// let tenant = TokenCache::new(StaticToken::new(AccessToken::bearer("of-this-tenant")?));
 /// let request = http::Request::get("https://api.example.com/items")
 ///     .extension(AuthOverride::cache(tenant))
-///     .body(())?;
+///     .body(http_body_util::Full::<bytes::Bytes>::default())?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -52,7 +52,8 @@ impl AuthOverride {
         Self { from: From::Cache(cache), min_validity: None }
     }
 
-    /// Sends the request with the layer's own token, said out loud.
+    /// Sends the request with the layer's own token, said out loud where the layer
+    /// [requires](crate::auth::AuthLayer::require_override) an override, or with a minimum.
     #[must_use]
     pub fn layer() -> Self {
         Self { from: From::Layer, min_validity: None }

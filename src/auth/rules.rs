@@ -205,8 +205,9 @@ impl Rules {
         let uri = request.uri();
         if uri.authority().is_none() && reason == WithheldReason::ForeignOrigin {
             return Route::Refuse(TokenError::config(
-                "the request's URI is a path without a host, so nobody can say where its token would go; name the \
-                 origin with AuthLayer::relative_uris_go_to",
+                "the request's URI is a path without a host, so nobody can say where its token would go; give it a \
+                 whole URI, or, if the client below knows the host by itself, name that with \
+                 AuthLayer::relative_uris_go_to",
             ));
         }
         if self.options.refuse {
@@ -272,7 +273,7 @@ fn host_mismatch(headers: &HeaderMap, origin: &Origin) -> Option<WithheldReason>
 fn cure(reason: WithheldReason) -> &'static str {
     match reason {
         WithheldReason::ForeignOrigin => "if it may have the token, add it with AuthLayer::also_origin",
-        WithheldReason::HostMismatch => "leave the Host header out, or make the two agree",
+        WithheldReason::HostMismatch => "take the Host header off, and the client sets the right one",
         WithheldReason::UserInfo => "take out of the URI what stands before the @",
         WithheldReason::Connect => "open tunnels below this layer",
         WithheldReason::Plaintext => "use https",

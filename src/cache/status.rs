@@ -1,5 +1,6 @@
 //! How a cache is, for health checks and dashboards.
 
+use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
@@ -28,7 +29,8 @@ pub enum Health {
     Idle,
     /// There is a valid token.
     Ready,
-    /// There is a valid token, but the last attempt to renew it failed.
+    /// There is a valid token, but the last attempt to renew it failed, or APIs reject tokens so often that a
+    /// [brake](Status::is_braked) is closed.
     Degraded,
     /// There is no valid token, and the last attempt to get one failed: requests fail.
     Failing,
@@ -42,8 +44,8 @@ impl Status {
         let usable = glance.token.as_ref().is_some_and(|(_, usable)| *usable);
         let health = match (glance.closed, usable, &glance.failure) {
             (true, _, _) => Health::Closed,
-            (false, true, None) => Health::Ready,
-            (false, true, Some(_)) => Health::Degraded,
+            (false, true, None) if !glance.braked => Health::Ready,
+            (false, true, _) => Health::Degraded,
             (false, false, Some(_)) => Health::Failing,
             (false, false, None) => Health::Idle,
         };
@@ -64,7 +66,8 @@ impl Status {
         self.health
     }
 
-    /// Returns whether a request would find a valid token now.
+    /// Returns whether a request would find a valid token now. Before the first request there is none, unless the cache
+    /// was [warmed up](crate::TokenCache::warm_up).
     #[must_use]
     pub fn is_ready(&self) -> bool {
         matches!(self.health, Health::Ready | Health::Degraded)
@@ -104,6 +107,18 @@ impl Status {
     #[must_use]
     pub fn last_error(&self) -> Option<&TokenError> {
         self.last_error.as_ref()
+    }
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Idle => "idle",
+            Self::Ready => "ready",
+            Self::Degraded => "degraded",
+            Self::Failing => "failing",
+            Self::Closed => "closed",
+        })
     }
 }
 

@@ -391,6 +391,7 @@ async fn a_source_that_returns_the_rejected_token_again_does_not_loop() {
     assert_eq!(verdicts.iter().filter(|verdict| **verdict == RejectionVerdict::Invalidated).count(), 2);
     assert_eq!(verdicts.iter().filter(|verdict| **verdict == RejectionVerdict::Braked).count(), 998);
     assert!(cache.status().is_braked());
+    assert_eq!(cache.status().health(), Health::Degraded);
 }
 
 #[tokio::test(start_paused = true)]

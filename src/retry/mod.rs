@@ -80,7 +80,7 @@
 //! let slot = ReportSlot::new();
 //! let mut request = http::Request::get("https://api.example.com/now").body(())?;
 //! request.extensions_mut().insert(RetryOptions::new().max_retries(1).report_to(&slot));
-//! request.extensions_mut().insert(Deadline::within(Duration::from_secs(2)).expect("two seconds can be said"));
+//! request.extensions_mut().insert(Deadline::within(Duration::from_secs(2)));
 //! # Ok::<_, tower::BoxError>(())
 //! ```
 //!
@@ -94,9 +94,34 @@
 //!   multiply.
 //! - A deadline ends waits. It does not end an attempt that is in flight, since what that did would be unknown: a
 //!   time-out belongs around the whole, and one around each attempt below.
-//! - Clients with a body type of their own take [`ReplayBody`] by `map_request(|request| request.map(Body::new))`.
 //! - Request bodies must be `Unpin`; any other becomes so by `BodyExt::boxed_unsync`.
 //! - Waits need tokio's timer.
+//!
+//! # Body types
+//!
+//! The service below gets a `Request<ReplayBody<B>>` where the caller sends a `Request<B>`, and the caller gets a
+//! `Response<RetryBody<R>>` where the service below answers with a `Response<R>`. A client that is generic over its body
+//! needs nothing. One that was made for one body type is not a service for the other, and the compiler says so by "the
+//! method `oneshot` exists .. but its trait bounds were not satisfied". It gets the body that it knows by `map_request`:
+//!
+//! ```
+//! use axum::body::Body;
+//! use bytes::Bytes;
+//! use http::{Request, Response};
+//! use http_body_util::Full;
+//! use tower::{BoxError, ServiceBuilder, ServiceExt as _, service_fn};
+//! use tower_oauth2::RetryPolicy;
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+//! let client = service_fn(|_: Request<Body>| async { Ok::<_, BoxError>(Response::new(Body::empty())) });
+//! let client = ServiceBuilder::new()
+//!     .layer(RetryPolicy::default())
+//!     .map_request(|request: Request<_>| request.map(Body::new))
+//!     .service(client);
+//! client.oneshot(Request::new(Full::<Bytes>::from("any body"))).await?;
+//! # Ok::<_, BoxError>(()) })?;
+//! # Ok::<_, BoxError>(())
+//! ```
 
 mod decide;
 mod future;

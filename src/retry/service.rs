@@ -18,9 +18,10 @@ use super::retry_body::RetryBody;
 use crate::extensions::Attempt;
 
 /// Sends a request again when its [`RetryPolicy`] says so. Rules, examples and caveats are on the page of the
-/// [room](super).
+/// [module](super).
 ///
-/// The inner service gets [`ReplayBody`]s, the caller [`RetryBody`]s. `poll_ready` forwards and reserves nothing else.
+/// The inner service gets [`ReplayBody`]s, the caller [`RetryBody`]s; where a client does not take those, see
+/// [body types](super#body-types). `poll_ready` forwards and reserves nothing else.
 #[derive(Clone)]
 pub struct RetryService<S> {
     inner: S,

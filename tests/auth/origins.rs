@@ -96,7 +96,7 @@ async fn other_origins_can_be_refused() {
     assert!(!error.to_string().contains("user:password"), "{error}");
     assert!(error.to_string().contains("before the @"), "{error}");
     let error = refused(&layer, with_host(API, &["evil.example.net"])).await;
-    assert!(error.to_string().contains("leave the Host header out"), "{error}");
+    assert!(error.to_string().contains("take the Host header off"), "{error}");
     let error = refused(&layer, connect("api.example.com:443")).await;
     assert!(error.to_string().contains("tunnels below"), "{error}");
     goes(&layer, item()).await;

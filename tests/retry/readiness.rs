@@ -122,7 +122,7 @@ async fn readiness_is_waited_for_until_the_deadline() {
     let (script, start) = (Script::new([hinted(429, "1")]), Instant::now());
     let probe: Inner = script.probe().readiness([Readiness::Ready, Readiness::Never]);
     let mut request = post();
-    request.extensions_mut().insert(Deadline::within(Duration::from_secs(5)).unwrap());
+    request.extensions_mut().insert(Deadline::within(Duration::from_secs(5)));
     let response = over(&probe).oneshot(request).await.unwrap();
     assert_eq!(start.elapsed(), Duration::from_secs(5));
     assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
@@ -192,7 +192,7 @@ async fn the_answer_before_is_whole_if_the_service_breaks_soon() {
     let (script, start) = (Script::new([hinted(429, "1")]), Instant::now());
     let probe: Inner = script.probe().readiness([Readiness::Ready, Readiness::Never]);
     let mut request = post();
-    request.extensions_mut().insert(Deadline::within(Duration::from_millis(1_150)).unwrap());
+    request.extensions_mut().insert(Deadline::within(Duration::from_millis(1_150)));
     let response = over(&probe).oneshot(request).await.unwrap();
     assert_eq!(start.elapsed(), Duration::from_millis(1_150));
     assert_eq!(text(response).await, "the server's own words");
