@@ -1,6 +1,9 @@
 //! Each model is run for every order in which its threads can meet.
 
+use std::future::Future as _;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 
 use loom::future::block_on;
 use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -166,6 +169,26 @@ fn a_passenger_that_leaves_takes_no_wake_up_along() {
         let pilot = first.pilot.expect("a flight");
         let landing = thread::spawn(move || land(pilot, Ok(Token::new(1))));
         assert!(matches!(block_on(first.passenger.expect("a seat")), Outcome::Landed(Ok(_))));
+        leaving.join().unwrap();
+        landing.join().unwrap();
+    });
+}
+
+#[test]
+fn a_seat_that_is_taken_again_is_woken() {
+    loom::model(|| {
+        let board: Table = Arc::new(Board::new(()));
+        let first = ask(&board);
+        let mut leaving = ask(&board).passenger.expect("a seat");
+        let waiting = Pin::new(&mut leaving).poll(&mut Context::from_waker(Waker::noop())).is_pending();
+        assert!(waiting);
+        let leaving = thread::spawn(move || drop(leaving));
+        let pilot = first.pilot.expect("a flight");
+        let landing = thread::spawn(move || land(pilot, Ok(Token::new(1))));
+        let next = ask(&board);
+        for passenger in [first.passenger, next.passenger].into_iter().flatten() {
+            assert!(matches!(block_on(passenger), Outcome::Landed(Ok(_))));
+        }
         leaving.join().unwrap();
         landing.join().unwrap();
     });
