@@ -214,6 +214,8 @@ mod tests {
         assert_eq!(wait("5, Tue, 14 Nov 2023 22:13:40 GMT, 10"), Some(Duration::from_secs(20)));
         assert_eq!(wait("Tue, 14 Nov 2023 22:13:40 GMT,30"), Some(Duration::from_secs(30)));
         assert_eq!(wait("5, soon, 10"), None);
+        let lines = ["5", "10", "soon", "7"].map(|value| ("retry-after", value));
+        assert_eq!(delay(&headers(lines), NOW), Some(Duration::from_secs(10)));
     }
 
     #[test]
