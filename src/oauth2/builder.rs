@@ -312,7 +312,9 @@ impl<G> fmt::Debug for GrantBuilder<G> {
             .field("audience", &self.options.audience)
             .field("resources", &self.options.resources)
             .field("parameters", &self.options.parameters)
+            .field("strict_bearer", &self.options.strict_bearer)
             .field("patience", &self.options.patience)
+            .field("insecure_http", &self.options.insecure_http)
             .finish_non_exhaustive()
     }
 }

@@ -210,11 +210,13 @@ mod tests {
             r#"audience: Some("x")"#,
             r#"resources: ["https://r/"]"#,
             r#"parameters: ["org"]"#,
+            "strict_bearer: true",
             "attempt_timeout: 2.5s",
             "retries: 7",
             "first_delay: 1s",
             "longest_delay: 9s",
             "retry_statuses: Some([503])",
+            "insecure_http: true",
         ] {
             assert!(shown.contains(part), "{part} in {shown}");
         }
