@@ -379,9 +379,7 @@ impl<B> State<B> {
     }
 
     fn is_at_end(&self) -> bool {
-        self.source.is_none()
-            && self.cursor == self.log.len()
-            && self.lost != Some(NotReplayable::SourceFailed)
+        self.source.is_none() && self.cursor == self.log.len()
     }
 
     /// Gives up on replays and frees what was given already.

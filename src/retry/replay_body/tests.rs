@@ -167,6 +167,7 @@ fn a_body_that_is_still_being_sent_is_not_replayed_nor_disturbed() {
 #[test]
 fn a_replay_ends_the_attempt_before_it_with_an_error() {
     let original = ReplayBody::new(Script::new(four_frames()));
+    let held = original.replay().unwrap();
     let mut unpolled = original.replay().unwrap();
     let mut second = original.replay().unwrap();
     assert_eq!(poll(&mut second), data("one"));
@@ -177,6 +178,9 @@ fn a_replay_ends_the_attempt_before_it_with_an_error() {
     drop(unpolled);
     assert_eq!(original.replayable(), Err(NotReplayable::StillSending));
     assert_eq!(read(&mut second)[..], as_seen()[1..]);
+    // A transport that asks before it polls must not take the newer attempt's end for that of this one.
+    assert!(second.is_end_stream() && !held.is_end_stream());
+    assert_eq!(held.size_hint().exact(), None);
 }
 
 #[test]
