@@ -101,9 +101,10 @@ pub enum StopReason {
         /// What the wait would have been.
         needed: Duration,
     },
-    /// There was no token for the replay, so it was not sent. [`RetryReport::error`] says why.
+    /// Auth refused to send the attempt: there was no token for it, or it may not have one. Where an earlier answer is
+    /// handed out [`RetryReport::error`] says why; where there is none the service's own error does.
     TokenUnavailable,
-    /// The inner service did not become ready for the replay, so it was not sent.
+    /// The inner service did not become ready, so the attempt was not sent. For the reason as the line before.
     NotReady,
     /// The inner service failed; its error was handed out.
     Failed,
@@ -155,8 +156,8 @@ impl RetryReport {
         self.inner.rejected.as_ref()
     }
 
-    /// Returns why the last replay could not be sent: a [`TokenError`](crate::TokenError), or the error of a service
-    /// that did not become ready.
+    /// Returns why the last replay could not be sent, where an earlier answer is handed out in its place: a
+    /// [`TokenError`](crate::TokenError), or the error of a service that did not become ready.
     #[must_use]
     pub fn error(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
         self.inner.error.as_deref()
@@ -238,8 +239,8 @@ impl fmt::Display for StopReason {
             Self::WaitsExhausted { needed } => {
                 write!(f, "a wait of {needed:?} would make the waits too long in all")
             }
-            Self::TokenUnavailable => f.write_str("there was no token for the replay"),
-            Self::NotReady => f.write_str("the inner service was not ready for the replay"),
+            Self::TokenUnavailable => f.write_str("there was no token for it"),
+            Self::NotReady => f.write_str("the inner service was not ready"),
             Self::Failed => f.write_str("the inner service failed"),
         }
     }
