@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::handle::TokenCache;
 use super::schedule::LONGEST_STRETCH;
 use super::shared::{Settings, Shared};
-use crate::source::DynTokenSource;
+use crate::source::{DynTokenSource, TokenSource};
 
 /// Builds a [`TokenCache`].
 ///
@@ -22,8 +22,27 @@ pub struct TokenCacheBuilder {
     settings: Settings,
 }
 
+impl TokenCache {
+    /// Creates a cache with the defaults. Nothing is fetched and no task is started before the first use.
+    #[must_use]
+    pub fn new(source: impl TokenSource) -> Self {
+        Self::builder(source).build()
+    }
+
+    /// Starts the options of a cache.
+    pub fn builder(source: impl TokenSource) -> TokenCacheBuilder {
+        TokenCacheBuilder::new(Box::new(source))
+    }
+}
+
+impl<S: TokenSource> From<S> for TokenCache {
+    fn from(source: S) -> Self {
+        Self::new(source)
+    }
+}
+
 impl TokenCacheBuilder {
-    pub(super) fn new(source: Box<dyn DynTokenSource>) -> Self {
+    fn new(source: Box<dyn DynTokenSource>) -> Self {
         let mut settings = Settings { fetch_timeout: Duration::from_secs(30), ..Settings::default() };
         settings.windows.stretch = settings.chance.fraction() * LONGEST_STRETCH;
         Self { source, settings }

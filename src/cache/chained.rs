@@ -11,9 +11,11 @@ pub struct CachedSource {
     cache: TokenCache,
 }
 
-impl CachedSource {
-    pub(super) fn new(cache: TokenCache) -> Self {
-        Self { cache }
+impl TokenCache {
+    /// Makes a source of the cache, to stand behind another cache or behind `or`. A rejection passes through.
+    #[must_use]
+    pub fn as_source(&self) -> CachedSource {
+        CachedSource { cache: self.clone() }
     }
 }
 

@@ -6,21 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::acquire::{Acquire, Wait, abandoned, alarm};
-use super::builder::TokenCacheBuilder;
-use super::chained::CachedSource;
 use super::flight::Outcome;
 use super::shared::{Ask, Published, Shared};
 use super::status::{Status, StatusWatch};
 use crate::clock;
 use crate::error::TokenError;
 use crate::extensions::RejectionVerdict;
-use crate::source::TokenSource;
 use crate::token::AccessToken;
 
 /// Makes any source calm: one token for all, fetched once, renewed before it ends.
 ///
 /// A handle is cheap to clone, and clones share everything. The [rules](super) say what it does when; the
-/// [builder](Self::builder) has the options.
+/// [builder](super::TokenCacheBuilder) has the options.
 ///
 /// # Examples
 ///
@@ -40,17 +37,6 @@ pub struct TokenCache {
 }
 
 impl TokenCache {
-    /// Creates a cache with the defaults. Nothing is fetched and no task is started before the first use.
-    #[must_use]
-    pub fn new(source: impl TokenSource) -> Self {
-        Self::builder(source).build()
-    }
-
-    /// Starts the options of a cache.
-    pub fn builder(source: impl TokenSource) -> TokenCacheBuilder {
-        TokenCacheBuilder::new(Box::new(source))
-    }
-
     pub(super) fn from_shared(shared: Arc<Shared>) -> Self {
         Self { shared }
     }
@@ -69,7 +55,7 @@ impl TokenCache {
         if let Some(snapshot) = self.shared.fresh() {
             return Ok(snapshot.token().clone());
         }
-        Ok(self.shared.acquire(None).await?.token().clone())
+        Ok(Acquire::new(Arc::clone(&self.shared), None).await?.token().clone())
     }
 
     /// Returns the token in use if there is a valid one. Fetches nothing.
@@ -216,12 +202,6 @@ impl TokenCache {
         StatusWatch::new(&self.shared)
     }
 
-    /// Makes a source of the cache, to stand behind another cache or behind `or`. A rejection passes through.
-    #[must_use]
-    pub fn as_source(&self) -> CachedSource {
-        CachedSource::new(self.clone())
-    }
-
     /// Returns the current snapshot if it can be used without asking anybody.
     pub(crate) fn fresh(&self) -> Option<Published> {
         self.shared.fresh()
@@ -229,18 +209,12 @@ impl TokenCache {
 
     /// Returns a future of a snapshot that is good for `min_validity` more.
     pub(crate) fn acquire(&self, min_validity: Option<Duration>) -> Acquire {
-        self.shared.acquire(min_validity)
+        Acquire::new(Arc::clone(&self.shared), min_validity)
     }
 
     /// Returns whether both handles share one cache.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.shared, &other.shared)
-    }
-}
-
-impl<S: TokenSource> From<S> for TokenCache {
-    fn from(source: S) -> Self {
-        Self::new(source)
     }
 }
 

@@ -11,7 +11,16 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tracing::instrument::WithSubscriber as _;
 
-use super::shared::{Shared, WeakShared};
+use crate::clock::Moment;
+
+/// What a keeper watches over.
+pub(crate) trait Watched: Send + Sync + 'static {
+    /// Does what the clock asks for, and says when the keeper has to wake again. `warm`: even if nobody needs it.
+    fn tick(self: &Arc<Self>, warm: bool) -> Option<Moment>;
+
+    /// Sends every request the long way round: the keeper is gone.
+    fn disarm(&self);
+}
 
 /// The keeper's end in the cache.
 #[derive(Debug, Default)]
@@ -32,7 +41,7 @@ struct Task {
 
 impl Keeper {
     /// Starts the task if none is alive, or in the place of one that is late.
-    pub(crate) fn ensure(&self, shared: &Arc<Shared>, runtime: &Handle, late: bool) {
+    pub(crate) fn ensure<W: Watched>(&self, watched: &Arc<W>, runtime: &Handle, late: bool) {
         let alive = self.alive.load(Ordering::Acquire);
         if alive != 0 && !late {
             return;
@@ -44,7 +53,7 @@ impl Keeper {
             return;
         }
         let nudge = Arc::new(Notify::new());
-        let watch = Watch { shared: Arc::downgrade(shared), alive: Arc::clone(&self.alive), number };
+        let watch = Watch { watched: Arc::downgrade(watched), alive: Arc::clone(&self.alive), number };
         let keep = keep(watch, Arc::clone(&nudge), Arc::clone(&self.warm));
         // The task has no span: it belongs to no request. Under the lock, so that no nudge falls between it and its end
         // here.
@@ -57,10 +66,10 @@ impl Keeper {
     }
 
     /// Renews tokens from now on even if nobody asks, by a task in this runtime.
-    pub(crate) fn warm(&self, shared: &Arc<Shared>, runtime: &Handle) {
+    pub(crate) fn warm<W: Watched>(&self, watched: &Arc<W>, runtime: &Handle) {
         self.warm.store(true, Ordering::Release);
         // Whatever is alive may sit in a runtime that nobody drives.
-        self.ensure(shared, runtime, true);
+        self.ensure(watched, runtime, true);
     }
 
     /// Wakes the task: the instant it waits for has changed.
@@ -85,27 +94,27 @@ impl Keeper {
 }
 
 /// Tells the cache when its keeper goes away, as it does when the runtime shuts down.
-struct Watch {
-    shared: WeakShared,
+struct Watch<W: Watched> {
+    watched: Weak<W>,
     alive: Arc<AtomicU64>,
     number: u64,
 }
 
-impl Drop for Watch {
+impl<W: Watched> Drop for Watch<W> {
     fn drop(&mut self) {
         let mine = self.alive.compare_exchange(self.number, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok();
-        if let Some(shared) = Weak::upgrade(&self.shared).filter(|_| mine) {
-            shared.disarm();
+        if let Some(watched) = self.watched.upgrade().filter(|_| mine) {
+            watched.disarm();
         }
     }
 }
 
-async fn keep(watch: Watch, nudge: Arc<Notify>, warm: Arc<AtomicBool>) {
+async fn keep<W: Watched>(watch: Watch<W>, nudge: Arc<Notify>, warm: Arc<AtomicBool>) {
     loop {
         // Nothing strong is held across the wait: the last handle ends the cache, and with it this task.
         let next = {
-            let Some(shared) = Weak::upgrade(&watch.shared) else { return };
-            shared.tick(warm.load(Ordering::Acquire))
+            let Some(watched) = watch.watched.upgrade() else { return };
+            watched.tick(warm.load(Ordering::Acquire))
         };
         match next {
             Some(next) => drop(tokio::time::timeout_at(next.mono, nudge.notified()).await),

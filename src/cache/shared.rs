@@ -9,9 +9,8 @@ use tokio::sync::watch;
 use tracing::instrument::WithSubscriber as _;
 use tracing::{Instrument as _, Span};
 
-use super::acquire::Acquire;
 use super::flight::{Board, Boarding, Choice, Passenger, Pilot, Rejected, View};
-use super::keeper::Keeper;
+use super::keeper::{Keeper, Watched};
 use super::schedule::Windows;
 use super::snapshot::Snapshot;
 use super::state::{Brake, Ledger, Verdict};
@@ -384,8 +383,57 @@ impl Shared {
             .filter(|snapshot| snapshot.plan().ends.is_none_or(|ends| !now.reached(ends)))
     }
 
-    /// What the keeper does when it wakes. Returns when it has to wake again.
-    pub(crate) fn tick(self: &Arc<Self>, warm: bool) -> Option<Moment> {
+    pub(crate) fn keeper(&self) -> &Keeper {
+        &self.keeper
+    }
+
+    pub(crate) fn glance(&self) -> Glance {
+        let now = self.moment();
+        self.board.look(|View { current, in_flight, memory }| Glance {
+            token: current.map(|snapshot| {
+                let usable = snapshot.plan().ends.is_none_or(|ends| !now.reached(ends));
+                (snapshot.token().clone(), usable)
+            }),
+            in_flight,
+            failure: memory.ledger.failure().map(|(error, streak, _)| (error.clone(), streak)),
+            braked: memory.ledger.is_braked(now.mono),
+            fetched: memory.fetched,
+            closed: memory.closed,
+        })
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    pub(crate) fn chance(&self) -> &Chance {
+        &self.settings.chance
+    }
+
+    pub(crate) fn moment(&self) -> Moment {
+        self.settings.wall.moment()
+    }
+
+    fn deadline(&self, now: Moment) -> Moment {
+        now.saturating_add(self.settings.fetch_timeout)
+    }
+
+    fn forget_current(&self) {
+        // Another flight may have landed since: only a retired snapshot is forgotten.
+        let current = self.current.load_full();
+        if current.as_ref().is_some_and(|snapshot| snapshot.is_retired()) {
+            self.current.compare_and_swap(&current, None);
+        }
+        self.changed();
+    }
+
+    fn changed(&self) {
+        self.changes.send_replace(());
+    }
+}
+
+impl Watched for Shared {
+    fn tick(self: &Arc<Self>, warm: bool) -> Option<Moment> {
         let now = self.moment();
         let due = self.board.look(|View { current, in_flight, memory }| {
             if memory.armed.is_some_and(|armed| now.reached(armed)) {
@@ -412,61 +460,8 @@ impl Shared {
         })
     }
 
-    /// Sends every request to the board: the keeper is gone.
-    pub(crate) fn disarm(&self) {
+    fn disarm(&self) {
         self.board.look(|View { current, memory, .. }| memory.disarm(current));
-    }
-
-    pub(crate) fn keeper(&self) -> &Keeper {
-        &self.keeper
-    }
-
-    pub(crate) fn glance(&self) -> Glance {
-        let now = self.moment();
-        self.board.look(|View { current, in_flight, memory }| Glance {
-            token: current.map(|snapshot| {
-                let usable = snapshot.plan().ends.is_none_or(|ends| !now.reached(ends));
-                (snapshot.token().clone(), usable)
-            }),
-            in_flight,
-            failure: memory.ledger.failure().map(|(error, streak, _)| (error.clone(), streak)),
-            braked: memory.ledger.is_braked(now.mono),
-            fetched: memory.fetched,
-            closed: memory.closed,
-        })
-    }
-
-    pub(crate) fn subscribe(&self) -> watch::Receiver<()> {
-        self.changes.subscribe()
-    }
-
-    pub(crate) fn acquire(self: &Arc<Self>, min_validity: Option<Duration>) -> Acquire {
-        Acquire::new(Arc::clone(self), min_validity)
-    }
-
-    pub(crate) fn chance(&self) -> &Chance {
-        &self.settings.chance
-    }
-
-    pub(crate) fn moment(&self) -> Moment {
-        self.settings.wall.moment()
-    }
-
-    fn deadline(&self, now: Moment) -> Moment {
-        now.saturating_add(self.settings.fetch_timeout)
-    }
-
-    fn forget_current(&self) {
-        // Another flight may have landed since: only a retired snapshot is forgotten.
-        let current = self.current.load_full();
-        if current.as_ref().is_some_and(|snapshot| snapshot.is_retired()) {
-            self.current.compare_and_swap(&current, None);
-        }
-        self.changed();
-    }
-
-    fn changed(&self) {
-        self.changes.send_replace(());
     }
 }
 
