@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -11,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Sleep;
 
 use super::flight::Outcome;
-use super::shared::{Ask, Published, Seat, Shared};
+use super::shared::{Ask, Published, Seat, Shared, with_timer};
 use crate::clock::Moment;
 use crate::error::TokenError;
 
@@ -119,13 +118,9 @@ impl fmt::Debug for Acquire {
 }
 
 /// Sets the alarm a little after the flight's own deadline.
-///
-/// tokio panics where a runtime has no timer; a library must not, and there is no other way to ask.
 pub(super) fn alarm(deadline: Moment) -> Result<Pin<Box<Sleep>>, TokenError> {
     let at = deadline.saturating_add(GRACE).mono;
-    catch_unwind(AssertUnwindSafe(|| Box::pin(tokio::time::sleep_until(at)))).map_err(|_panic| {
-        TokenError::config("this tokio runtime has no timer; build it with enable_time() or enable_all()")
-    })
+    with_timer(|| Box::pin(tokio::time::sleep_until(at)))
 }
 
 pub(super) fn abandoned() -> TokenError {

@@ -525,11 +525,15 @@ async fn fly(shared: Arc<Shared>, pilot: Captain, mut request: TokenRequest) {
             return Ok(token.sealed(started, shared.moment()));
         }
     };
-    let result = match tokio::time::timeout(timeout, caught(fetch)).await {
-        Ok(result) => result,
-        Err(_elapsed) => Err(TokenError::transient(format!(
-            "the token source did not answer within {timeout:?}; check that the authorization server can be reached"
-        ))),
+    // Lost in a panic, the flight would be followed by another at once, which would fare no better.
+    let result = match with_timer(|| tokio::time::timeout(timeout, caught(fetch))) {
+        Err(no_timer) => Err(no_timer),
+        Ok(fetch) => fetch.await.unwrap_or_else(|_elapsed| {
+            Err(TokenError::transient(format!(
+                "the token source did not answer within {timeout:?}; check that the authorization server can be \
+                 reached"
+            )))
+        }),
     };
     shared.land(pilot, result);
 }
@@ -546,6 +550,16 @@ async fn caught<T>(future: impl Future<Output = Result<T, TokenError>>) -> Resul
         })
     })
     .await
+}
+
+/// Makes something that needs a timer.
+///
+/// tokio panics where a runtime has none; a library must not, and there is no other way to ask.
+pub(crate) fn with_timer<T>(make: impl FnOnce() -> T) -> Result<T, TokenError> {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    catch_unwind(AssertUnwindSafe(make)).map_err(|_panic| {
+        TokenError::config("this tokio runtime has no timer; build it with enable_time() or enable_all()")
+    })
 }
 
 fn no_runtime() -> TokenError {

@@ -1005,6 +1005,23 @@ fn a_subscriber_that_uses_the_cache_does_not_hang() {
     });
 }
 
+#[test]
+fn a_flight_in_a_runtime_without_a_timer_is_a_failure_that_is_waited_out() {
+    let rig = Rig::steady(100, 0);
+    let (owner, bare) = (runtime(), tokio::runtime::Builder::new_current_thread().build().unwrap());
+    owner.block_on(rig.token());
+    rig.wall.fetch_add(nanos(Duration::from_secs(81)), Ordering::SeqCst);
+    bare.block_on(async {
+        for _ in 0..10 {
+            assert_eq!(rig.at_once().unwrap(), "token-1");
+            settle().await;
+        }
+    });
+    // One flight, and then no more: it would not end otherwise either.
+    assert_eq!(rig.cache.status().failures_in_a_row(), 1);
+    assert!(rig.cache.status().last_error().unwrap().to_string().contains("enable_time"));
+}
+
 /// A waker may be all that holds a task, and the task may hold another seat of the same flight.
 #[test]
 fn a_seat_that_is_given_up_with_a_waker_that_holds_another_seat_does_not_hang() {
