@@ -49,13 +49,16 @@ struct Inner {
     source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
-/// Whose side a [`TokenError`] is, and so what may help.
+/// Whose side a [`TokenError`] is, and so what may help. `Display` is its name in one word, for a metric or a log.
+///
+/// The [table of the OAuth 2.0 sources](crate::oauth2#what-an-answer-means) says which answer is of which class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorClass {
-    /// The configuration is wrong: an operator has to change it.
+    /// Something was set up wrong, and an operator has to change it: the configuration here, or what the authorization
+    /// server knows of the client. So a refused client (`invalid_client`), scope or parameter is of this class.
     Config,
-    /// The authorization server refused the client or its grant: waiting does not help.
+    /// The authorization server refused the grant (`invalid_grant`), or gave a reason of its own: waiting does not help.
     Grant,
     /// The authorization server asked for patience.
     Throttled {
@@ -68,14 +71,27 @@ pub enum ErrorClass {
     Protocol,
 }
 
+/// What keeps a connection from being made, today and tomorrow: a transport of this crate puts it into the chain of its
+/// error, and the token endpoint finds it there.
+#[derive(Debug)]
+#[cfg_attr(not(feature = "hyper-client"), allow(dead_code, reason = "other transports cannot tell"))]
+pub(crate) struct Lasting {
+    /// What to do about it.
+    pub(crate) advice: &'static str,
+    pub(crate) source: BoxError,
+}
+
+// --- TokenError ---
+
 impl TokenError {
-    /// Creates an error of this side's configuration. `message` says what is wrong and what to do about it.
+    /// Creates an error that an operator has to mend, such as a setting that is wrong, or a client that the server does
+    /// not know. `message` says what is wrong and what to do about it.
     #[must_use]
     pub fn config(message: impl Into<String>) -> Self {
         Self::new(ErrorClass::Config, message)
     }
 
-    /// Creates an error for a refused client or grant.
+    /// Creates an error for a grant that was refused for good: expired, revoked, or somebody else's.
     #[must_use]
     pub fn grant(message: impl Into<String>) -> Self {
         Self::new(ErrorClass::Grant, message)
@@ -183,13 +199,14 @@ impl TokenError {
         self.inner.status
     }
 
-    /// Returns whether an operator has to change this side's configuration.
+    /// Returns whether an operator has to change something: the configuration here, or the client at the authorization
+    /// server, which may have refused it.
     #[must_use]
     pub fn is_config(&self) -> bool {
         matches!(self.inner.class, ErrorClass::Config)
     }
 
-    /// Returns whether the client or its grant was refused.
+    /// Returns whether the grant was refused. A refused client is a configuration error.
     #[must_use]
     pub fn is_grant(&self) -> bool {
         matches!(self.inner.class, ErrorClass::Grant)
@@ -257,6 +274,34 @@ impl Error for TokenError {
     }
 }
 
+// --- ErrorClass ---
+
+impl fmt::Display for ErrorClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Config => "config",
+            Self::Grant => "grant",
+            Self::Throttled { .. } => "throttled",
+            Self::Transient => "transient",
+            Self::Protocol => "protocol",
+        })
+    }
+}
+
+// --- Lasting ---
+
+impl fmt::Display for Lasting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no connection can be made this way: {}", self.advice)
+    }
+}
+
+impl Error for Lasting {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.source)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -289,6 +334,20 @@ mod tests {
             assert_eq!(answers.iter().position(|answer| *answer), Some(at));
             assert_eq!(answers.iter().filter(|answer| **answer).count(), 1);
             assert_eq!(error.is_temporary(), at == 2 || at == 3);
+        }
+    }
+
+    #[test]
+    fn a_class_is_shown_by_its_name() {
+        let until = Some(clock::now().into());
+        for (class, name) in [
+            (ErrorClass::Config, "config"),
+            (ErrorClass::Grant, "grant"),
+            (ErrorClass::Throttled { until }, "throttled"),
+            (ErrorClass::Transient, "transient"),
+            (ErrorClass::Protocol, "protocol"),
+        ] {
+            assert_eq!(class.to_string(), name);
         }
     }
 

@@ -12,6 +12,25 @@ pub(crate) fn clean(text: &str) -> String {
     cut(text, MAX_SHOWN)
 }
 
+/// Returns `text` with each URL in it cut down to its scheme, host and port. What else a URL has may be a secret.
+pub(crate) fn origins_only(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, url) = rest.split_at(at + 3);
+        shown.push_str(before);
+        let is_end = |c: char| c.is_whitespace() || c.is_control() || "\"'<>(){}`".contains(c);
+        let (url, after) = url.split_at(url.find(is_end).unwrap_or(url.len()));
+        let (authority, tail) = url.split_at(url.find(['/', '?', '#', '\\']).unwrap_or(url.len()));
+        // In what is no path a password may stand with a `/` in it.
+        let host = if tail.contains('@') { "" } else { authority.rsplit('@').next().unwrap_or_default() };
+        shown.push_str(host);
+        rest = after;
+    }
+    shown.push_str(rest);
+    shown
+}
+
 /// Returns a message of our own on one line. It may be longer than foreign text, but not without bound.
 pub(crate) fn one_line(message: &str) -> String {
     cut(message, 4 * MAX_SHOWN)
@@ -53,6 +72,20 @@ pub(crate) fn is_tchar(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_url_its_origin_is_shown() {
+        for (said, shown) in [
+            ("no URL here: refused", "no URL here: refused"),
+            ("for url (https://a.example:8443/token?key=K#f): no", "for url (https://a.example:8443): no"),
+            ("proxy http://user:pass@proxy:3128 says no", "proxy http://proxy:3128 says no"),
+            ("http://user:pa/ss@proxy/ and \"https://b?k\"", "http:// and \"https://b\""),
+            ("https://a://b?c", "https://a:"),
+            ("://", "://"),
+        ] {
+            assert_eq!(origins_only(said), shown, "{said}");
+        }
+    }
 
     #[test]
     fn control_characters_become_spaces_and_long_text_is_cut() {

@@ -16,7 +16,7 @@ use tower::{BoxError, Service, ServiceExt as _};
 
 use crate::backoff::Chance;
 use crate::clock::{self, WallClock};
-use crate::error::TokenError;
+use crate::error::{Lasting, TokenError};
 use crate::oauth2::answer::{Answer, AnswerBody, Expected};
 use crate::oauth2::client_auth::{ClientAuth, Credentials};
 use crate::oauth2::parameters::{Form, Parameters};
@@ -25,7 +25,7 @@ use crate::oauth2::response;
 use crate::oauth2::secret::{self, ClientSecret};
 use crate::origin::Origin;
 use crate::source::TokenRequest;
-use crate::text::Redactor;
+use crate::text::{self, Redactor};
 use crate::token::AccessToken;
 
 /// An answer may be this long after decoding. Real ones have a few KiB.
@@ -234,8 +234,14 @@ impl TokenEndpoint {
         if let Some(error) = error.downcast_ref::<TokenError>() {
             return error.clone();
         }
-        TokenError::transient(format!("{} could not be reached", self.expected.who))
-            .with_source(Cause::of(&**error, redactor))
+        let what = redactor.clean(&text::origins_only(&innermost(&**error)));
+        let line =
+            |advice| format!("{} could not be reached: {}; {advice}", self.expected.who, lower_case(&what));
+        let told = match chain(&**error).find_map(|error| error.downcast_ref::<Lasting>()) {
+            Some(lasting) => TokenError::config(line(lasting.advice)),
+            None => TokenError::transient(line("check the token URL, and the way there from this machine")),
+        };
+        told.with_source(Cause::of(&**error, redactor))
     }
 }
 
@@ -304,6 +310,30 @@ impl fmt::Display for Cause {
 impl std::error::Error for Cause {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.source.as_deref().map(|source| source as _)
+    }
+}
+
+/// Walks a chain, as deep as a cause is kept.
+fn chain<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source()).take(17)
+}
+
+/// Returns the text closest to what happened: what stands above it in the chain says only that something did.
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let said = chain(error).map(ToString::to_string).filter(|text| !text.trim().is_empty()).last();
+    said.unwrap_or_else(|| "the transport did not say why".to_owned())
+}
+
+/// Begins a sentence of somebody else's as the rest of one of ours. An abbreviation stays as it is.
+fn lower_case(text: &str) -> String {
+    let mut chars = text.chars();
+    match (chars.next(), chars.clone().next()) {
+        (Some(first), Some(second)) if first.is_ascii_uppercase() && second.is_lowercase() => {
+            format!("{}{}", first.to_ascii_lowercase(), chars.as_str())
+        }
+        _ => text.to_owned(),
     }
 }
 

@@ -23,7 +23,7 @@
 //! | a 2xx with a bearer token and no `error` | a token |
 //! | 429; 503 with `Retry-After`; `slow_down` | throttled |
 //! | every other 5xx, whatever the body says; 408, 425; `temporarily_unavailable`, `server_error`, `authorization_pending`; no answer | transient |
-//! | `invalid_client`, `unauthorized_client`, `invalid_request`, `invalid_scope`, `invalid_target`, `unsupported_grant_type`, DPoP demanded; 401; 403, 404, 405, 406, 410, 415 without a code; a redirect; a required scope missing | config |
+//! | `invalid_client`, `unauthorized_client`, `invalid_request`, `invalid_scope`, `invalid_target`, `unsupported_grant_type`, DPoP demanded; 401; 403, 404, 405, 406, 410, 415 without a code; a redirect; a required scope missing; a certificate that is not trusted, or a server without TLS at an `https` URL, as the [default transport](crate::transport) tells it | config |
 //! | `invalid_grant` and every other code; every other 4xx | grant |
 //! | a 2xx that holds no bearer token: HTML, cut off, compressed, too long, another token type | protocol |
 //!

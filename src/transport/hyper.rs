@@ -10,9 +10,13 @@
 //! 5. A connection on which a request was given up after 5 s without an answer is not used for further ones. So a retry
 //!    gets a new one; also where the old one belongs to a tokio runtime that nobody drives any more.
 //! 6. A URI whose scheme is neither `http` nor `https`, by the letter, is an error: nothing else goes over plain text.
-//! 7. Cryptography is ring's, named explicitly: the process-wide default of rustls is neither read nor set.
+//! 7. A certificate that is not trusted, and a server that speaks no TLS, or none that fits, are told from failures that
+//!    may pass: the token endpoint is not asked again and the error is one of the configuration.
+//! 8. Cryptography is ring's, named explicitly: the process-wide default of rustls is neither read nor set.
 
+use std::error::Error;
 use std::fmt;
+use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
@@ -37,7 +41,7 @@ use tower::BoxError;
 use tower_service::Service;
 
 use crate::clock;
-use crate::error::TokenError;
+use crate::error::{Lasting, TokenError};
 use crate::oauth2::{ClientCredentials, ClientCredentialsBuilder};
 
 /// Connecting takes longer than this only where nobody is.
@@ -249,11 +253,45 @@ where
         let connecting = self.inner.call(uri);
         Box::pin(async move {
             match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
-                Ok(connected) => connected.map_err(Into::into),
+                Ok(connected) => connected.map_err(|error| told_apart(error.into())),
                 Err(_) => Err(format!("connecting took longer than {CONNECT_TIMEOUT:?}").into()),
             }
         })
     }
+}
+
+/// Marks a handshake that would fail again, as far as rustls says so beyond doubt. An alert may be a server that is just
+/// being set up, and a broken connection may be anything.
+fn told_apart(error: BoxError) -> BoxError {
+    let advice = match in_tls(&*error) {
+        Some(rustls::Error::InvalidCertificate(_)) => {
+            "check that the URL names the right host, and that the authority that signed its certificate is trusted here"
+        }
+        Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => {
+            "the server does not speak TLS there; check the scheme and the port of the URL"
+        }
+        Some(rustls::Error::PeerIncompatible(_)) => {
+            "the server knows no version or cipher of TLS that this client does; check what it offers"
+        }
+        _ => return error,
+    };
+    Lasting { advice, source: error }.into()
+}
+
+/// Finds the error of TLS in a chain, and in the I/O errors there, which do not name what they carry as their source.
+fn in_tls<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    let mut next = Some(error);
+    for _ in 0..16 {
+        let error = next?;
+        if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+            return Some(tls);
+        }
+        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(carried) => Some(carried),
+            None => error.source(),
+        };
+    }
+    None
 }
 
 // --- ResponseFuture ---
@@ -377,6 +415,7 @@ impl ClientCredentialsBuilder {
     /// # Errors
     ///
     /// As [`build_with`](Self::build_with).
+    #[cfg_attr(docsrs, doc(cfg(feature = "hyper-client")))]
     pub fn build(self) -> Result<ClientCredentials, TokenError> {
         self.build_with(Client::new())
     }

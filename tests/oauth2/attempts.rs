@@ -43,6 +43,30 @@ async fn what_passes_by_itself_ends_with_a_token() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_transport_says_is_one_short_line_of_the_error() {
+    let starts = "the token endpoint at https://login.example.com could not be reached: ";
+    let ends = "; check the token URL, and the way there from this machine";
+    for (said, shown) in [
+        ("Connection refused (os error 111)", "connection refused (os error 111)"),
+        ("TLS is not for us", "TLS is not for us"),
+        (
+            "sending to https://u:pw@proxy.example:3128/?key=K3y failed",
+            "sending to https://proxy.example:3128 failed",
+        ),
+        ("a\r\nb\u{1b}[31m", "a  b [31m"),
+        ("  ", "the transport did not say why"),
+    ] {
+        let endpoint = Scripted::new([Step::Fail(said.into())]);
+        let error = endpoint.ask(billing().retries(0)).await.unwrap_err();
+        assert!(error.is_transient());
+        assert_eq!(error.to_string(), format!("{starts}{shown}{ends}"));
+    }
+    let endpoint = Scripted::new([Step::Fail("x".repeat(100_000).into())]);
+    let error = endpoint.ask(billing().retries(0)).await.unwrap_err().to_string();
+    assert!(error.chars().count() < 512 && error.ends_with(ends), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_does_not_pass_by_itself_is_asked_once() {
     for (status, body) in [
         (400, r#"{"error":"invalid_request"}"#),
