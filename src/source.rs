@@ -36,6 +36,23 @@ use crate::token::AccessToken;
 /// }
 /// # async fn read_lease() -> Result<String, std::io::Error> { Ok("token".into()) }
 /// ```
+///
+/// # One type for several sources
+///
+/// The trait is not dyn-compatible: there is no `Box<dyn TokenSource>`. What hides the type of a source is the
+/// [`TokenCache`](crate::TokenCache), so where the configuration chooses a source, each branch makes its cache:
+///
+/// ```
+/// use tower_oauth2::{AccessToken, StaticToken, TokenCache, TokenError, source_fn};
+///
+/// fn configured(api_key: Option<&str>) -> Result<TokenCache, TokenError> {
+///     Ok(match api_key {
+///         Some(key) => TokenCache::new(StaticToken::new(AccessToken::bearer(key)?)),
+///         None => TokenCache::new(source_fn(|_request| async { AccessToken::bearer("from-a-closure") })),
+///     })
+/// }
+/// # assert!(configured(Some("key")).is_ok() && configured(None).is_ok());
+/// ```
 pub trait TokenSource: Send + Sync + 'static {
     /// Fetches a token. Called by at most one task at a time per cache.
     ///
@@ -160,6 +177,39 @@ pub struct SourceFn<F> {
 /// let cache = TokenCache::new(source);
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
 /// assert_eq!(cache.get().await?.scheme(), "Bearer");
+/// # Ok::<_, Box<dyn std::error::Error>>(()) })?;
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
+///
+/// A closure with a state is called many times, and the future of each call outlives it. So each call clones what it
+/// needs, and moves the clone into its future; `async` alone, or `async move` with what the closure holds, does not
+/// compile:
+///
+/// ```
+/// use std::sync::Arc;
+/// use tower_oauth2::{AccessToken, TokenCache, TokenError, source_fn};
+///
+/// struct Vault;
+///
+/// impl Vault {
+///     async fn lease(&self, path: &str) -> Result<String, std::io::Error> {
+///         Ok(format!("token-for-{path}"))
+///     }
+/// }
+///
+/// let vault = Arc::new(Vault);
+/// let source = source_fn(move |_request| {
+///     let vault = Arc::clone(&vault);
+///     async move {
+///         let lease = vault.lease("billing").await.map_err(|error| {
+///             TokenError::transient("the vault did not answer").with_source(error)
+///         })?;
+///         AccessToken::bearer(lease)
+///     }
+/// });
+/// let cache = TokenCache::new(source);
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+/// # assert_eq!(cache.get().await?.header_value(), "Bearer token-for-billing");
 /// # Ok::<_, Box<dyn std::error::Error>>(()) })?;
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```

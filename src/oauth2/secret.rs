@@ -81,6 +81,28 @@ impl ClientSecret {
     /// });
     /// # async fn ask_vault() -> Result<String, std::io::Error> { Ok("s".into()) }
     /// ```
+    ///
+    /// A closure with a state is called many times, and the future of each call outlives it. So each call clones what
+    /// it needs, and moves the clone into its future:
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use tower_oauth2::{ClientSecret, TokenError};
+    /// # struct Vault;
+    /// # impl Vault {
+    /// #     async fn read(&self, _path: &str) -> Result<String, std::io::Error> { Ok("s".into()) }
+    /// # }
+    ///
+    /// let vault = Arc::new(Vault);
+    /// let secret = ClientSecret::from_fn(move || {
+    ///     let vault = Arc::clone(&vault);
+    ///     async move {
+    ///         vault.read("billing").await.map_err(|error| {
+    ///             TokenError::transient("the vault did not answer").with_source(error)
+    ///         })
+    ///     }
+    /// });
+    /// ```
     #[must_use]
     pub fn from_fn<F, Fut, S>(read: F) -> Self
     where

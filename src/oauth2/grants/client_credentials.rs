@@ -100,6 +100,10 @@ impl GrantBuilder<ClientCredentialsGrant> {
     /// It must not follow redirects or retry: a redirect would carry the client's secret along. It is made ready for each
     /// request and cloned for it.
     ///
+    /// It must be `Send + Sync + Clone`, as hyper's and reqwest's clients are. A boxed one is
+    /// [`BoxCloneSyncService`](tower::util::BoxCloneSyncService); tower's `BoxService` cannot be cloned, and its
+    /// `BoxCloneService` is not `Sync`.
+    ///
     /// # Errors
     ///
     /// A configuration error that names the setting and the remedy: a token URL that is not https, or has a fragment or
