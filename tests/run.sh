@@ -95,7 +95,7 @@ run "format" cargo fmt --check
 run "lints, all features and each alone" lints
 run "docs" docs
 run "tests, all features" count --all-features
-run "tests without default features, over transports of their own" count --lib --test oauth2 --no-default-features
+run "tests without default features, over transports of their own" count --lib --test oauth2 --test auth --test retry --test decisions --no-default-features
 run "lean" lean
 run "models" bash tests/loom.sh smoke
 run "servers that nobody here wrote" bash tests/interop/run.sh --smoke
