@@ -14,29 +14,40 @@ use crate::clock::FARTHEST;
 /// the longest counts. Whatever is not a wait by the letter (a sign, an exponent, a unit, a quote, a word) is
 /// ignored: then the caller's own backoff decides.
 pub(crate) fn delay(headers: &HeaderMap, now: Duration) -> Option<Duration> {
-    let date = values(headers, &DATE).find_map(|date| http_date(date, now));
-    let base = date.unwrap_or(now);
-    let longest = values(headers, &RETRY_AFTER).filter_map(|line| longest(line, base, now)).max()?;
+    let base = server_time(headers, now);
+    longest(headers, &RETRY_AFTER, |element| {
+        seconds(element).or_else(|| Some(http_date(element, now)?.saturating_sub(base)))
+    })
+}
+
+/// Returns the time by the server's clock, if it says that, else by ours.
+pub(super) fn server_time(headers: &HeaderMap, now: Duration) -> Duration {
+    values(headers, &DATE).find_map(|date| http_date(date, now)).unwrap_or(now)
+}
+
+/// Reads a field and returns the longest of its values.
+pub(super) fn longest(
+    headers: &HeaderMap,
+    name: &HeaderName,
+    read: impl Fn(&str) -> Option<Duration>,
+) -> Option<Duration> {
+    let longest = values(headers, name).filter_map(|line| longest_in(line, &read)).max()?;
     // A caller's cap is far below; what matters is that sums with it do not overflow.
     Some(longest.min(FARTHEST))
 }
 
-fn values<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+pub(super) fn values<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     headers.get_all(name).iter().filter_map(|value| std::str::from_utf8(value.as_bytes()).ok())
 }
 
 /// Reads one field line, in which a proxy may have merged several. All of its elements must be readable, or else nobody
 /// can say which wait is the longest.
-fn longest(line: &str, base: Duration, now: Duration) -> Option<Duration> {
+fn longest_in(line: &str, read: impl Fn(&str) -> Option<Duration>) -> Option<Duration> {
     let mut longest = None;
     let mut rest = line;
     loop {
         let (element, after) = element(rest);
-        let wait = match seconds(element) {
-            Some(wait) => wait,
-            None => http_date(element, now)?.saturating_sub(base),
-        };
-        longest = longest.max(Some(wait));
+        longest = longest.max(Some(read(element)?));
         match after {
             Some(after) => rest = after,
             None => return longest,
@@ -57,7 +68,7 @@ fn element(list: &str) -> (&str, Option<&str>) {
 }
 
 /// Reads a whole or decimal number of seconds. What a duration cannot hold is as long as it can be.
-fn seconds(text: &str) -> Option<Duration> {
+pub(super) fn seconds(text: &str) -> Option<Duration> {
     let text = text.trim_ascii();
     let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
     let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
@@ -76,7 +87,7 @@ fn seconds(text: &str) -> Option<Duration> {
 /// Reads an HTTP-date (RFC 9110 §5.6.7) in any of its three forms, as the time since the Unix epoch.
 ///
 /// Case and zone are taken by the letter, a wrong weekday makes it no date, and so does a year before 1970.
-fn http_date(text: &str, now: Duration) -> Option<Duration> {
+pub(super) fn http_date(text: &str, now: Duration) -> Option<Duration> {
     let text = text.trim_ascii();
     let date = match with_four_digit_year(text, now) {
         Some(text) => httpdate::parse_http_date(&text),

@@ -1,8 +1,9 @@
 //! What happened, and what follows from it: values in, verdict out.
 
+use std::fmt;
 use std::time::Duration;
 
-use http::{Method, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
 
 use super::options::RetryOptions;
 use super::policy::{RetryPolicy, Rules};
@@ -11,7 +12,7 @@ use super::report::{ReplayReason, StopReason};
 use crate::backoff::Chance;
 use crate::clock;
 use crate::extensions::{RejectionVerdict, TokenRejected};
-use crate::headers::retry_after;
+use crate::headers::rate_limit::{self, Hint};
 
 /// What [`RetryPolicy::decide`] looks at: one answer, and what went before it.
 ///
@@ -21,7 +22,9 @@ use crate::headers::retry_after;
 pub struct View<'a> {
     status: StatusCode,
     rejected: Option<&'a TokenRejected>,
-    requested_delay: Option<Duration>,
+    headers: Headers<'a>,
+    /// When the answer was looked at, as the time since the Unix epoch.
+    now: Duration,
     repeatable: bool,
     body: Result<(), NotReplayable>,
     retries: u32,
@@ -51,8 +54,8 @@ pub enum Decision {
 impl<'a> View<'a> {
     /// Creates the view of the answer to a request with `method`.
     ///
-    /// It reads the marker of auth, and what the server asks for: `Retry-After`, against its own `Date` or else against
-    /// the clock (RFC 9110 §10.2.3).
+    /// It reads the clock, against which a server's points in time are measured if it does not say its own, and the
+    /// marker of auth. What the server asks for is read by the policy that decides.
     pub fn new<B>(response: &'a Response<B>, method: &Method) -> Self {
         Self::of(response, method.is_idempotent())
     }
@@ -61,7 +64,8 @@ impl<'a> View<'a> {
         Self {
             status: response.status(),
             rejected: response.extensions().get(),
-            requested_delay: retry_after::delay(response.headers(), clock::unix_time()),
+            headers: Headers(response.headers()),
+            now: clock::unix_time(),
             repeatable,
             body: Ok(()),
             retries: 0,
@@ -113,13 +117,9 @@ impl<'a> View<'a> {
         self.options = options;
         self
     }
-
-    /// Returns what the server asked for.
-    #[must_use]
-    pub fn requested_delay(&self) -> Option<Duration> {
-        self.requested_delay
-    }
 }
+
+// --- RetryPolicy ---
 
 impl RetryPolicy {
     /// Decides what follows from an answer: a pure function of its arguments.
@@ -148,31 +148,48 @@ impl RetryPolicy {
     #[must_use]
     pub fn decide(&self, view: &View<'_>, draw: f64) -> Decision {
         let rules = self.rules();
-        let Some(reason) = rules.reason(view.status, view.rejected.is_some()) else {
+        let requested = self.requested_delay(view);
+        let Some(reason) = rules.reason(view.status, view.rejected.is_some(), || requested.is_some()) else {
             return Decision::Stop(StopReason::Final);
         };
         let chance = Chance::drawn(draw);
         let wait = match (view.options, view.rejected) {
             (Some(options), _) if options.never => Err(StopReason::TurnedOff),
             (_, Some(rejected)) => rules.auth_replay(view, rejected, &chance),
-            (_, None) => rules.retry(view, reason, &chance),
+            (_, None) => rules.retry(view, reason, requested, &chance),
         };
         match wait.and_then(|wait| rules.fit(view, wait)) {
             Ok((delay, requested_delay)) => Decision::Replay { delay, reason, requested_delay },
             Err(stop) => Decision::Stop(stop),
         }
     }
+
+    /// Returns the wait that the server asked for, in the first of the headers on the page of the [room](super) that
+    /// does so. Only a 4xx or 5xx asks for one.
+    #[must_use]
+    pub fn requested_delay(&self, view: &View<'_>) -> Option<Duration> {
+        Some(self.rules().hint(view.status, view.headers.0, view.now)?.delay)
+    }
 }
+
+// --- Rules ---
 
 /// A wait, and what the server had asked for.
 type Wait = (Duration, Option<Duration>);
 
 impl Rules {
-    /// Why an answer asks for a replay at all; none if it is final.
-    pub(super) fn reason(&self, status: StatusCode, token_rejected: bool) -> Option<ReplayReason> {
+    /// Why an answer asks for a replay at all; none if it is final. `hinted` is asked where the profile makes a refusal
+    /// of the status if the server says when to come back.
+    pub(super) fn reason(
+        &self,
+        status: StatusCode,
+        token_rejected: bool,
+        hinted: impl Fn() -> bool,
+    ) -> Option<ReplayReason> {
         match status {
             _ if token_rejected => Some(ReplayReason::TokenRejected),
             StatusCode::TOO_MANY_REQUESTS => Some(ReplayReason::Throttled),
+            _ if self.profile.refuses_with(status) && hinted() => Some(ReplayReason::Throttled),
             StatusCode::REQUEST_TIMEOUT
             | StatusCode::TOO_EARLY
             | StatusCode::BAD_GATEWAY
@@ -181,6 +198,10 @@ impl Rules {
             StatusCode::INTERNAL_SERVER_ERROR if self.internal_errors => Some(ReplayReason::Unavailable),
             _ => None,
         }
+    }
+
+    pub(super) fn hint(&self, status: StatusCode, headers: &HeaderMap, now: Duration) -> Option<Hint<'_>> {
+        rate_limit::hint(&self.profile, status, headers, now)
     }
 
     /// Returns whether any answer could still lead to a replay.
@@ -223,19 +244,33 @@ impl Rules {
         Ok((delay, None))
     }
 
-    fn retry(&self, view: &View<'_>, reason: ReplayReason, chance: &Chance) -> Result<Wait, StopReason> {
+    fn retry(
+        &self,
+        view: &View<'_>,
+        reason: ReplayReason,
+        requested: Option<Duration>,
+        chance: &Chance,
+    ) -> Result<Wait, StopReason> {
         let strict = view.options.and_then(|options| options.strict_methods).unwrap_or(self.strict_methods);
         // A server that says 429 says that it refused the work; after any other answer it may have been done.
-        let refused = reason == ReplayReason::Throttled && !strict;
-        if !view.repeatable && !refused {
+        let throttled = reason == ReplayReason::Throttled;
+        if !view.repeatable && (!throttled || strict) {
             return Err(StopReason::NotIdempotent);
         }
         if view.retries >= self.retries_of(view.options) {
             return Err(StopReason::AttemptsExhausted);
         }
         view.body.map_err(|cause| StopReason::NotReplayable { cause })?;
-        match view.requested_delay {
-            None => Ok((chance.equal_jitter(self.first_delay, self.longest_delay, view.retries), None)),
+        match requested {
+            None => {
+                let delay = match self.profile.wait_without_hint() {
+                    Some(wait) if throttled => {
+                        chance.lengthen(wait.saturating_mul(2_u32.saturating_pow(view.retries)))
+                    }
+                    _ => chance.equal_jitter(self.first_delay, self.longest_delay, view.retries),
+                };
+                Ok((delay, None))
+            }
             Some(requested) if requested > self.longest_hint => {
                 Err(StopReason::DelayExceedsCap { requested })
             }
@@ -253,6 +288,18 @@ impl Rules {
             }
             Some(_) | None => Ok(wait),
         }
+    }
+}
+
+// --- Headers ---
+
+/// The headers of an answer, not to be shown: there may be secrets among them.
+#[derive(Clone, Copy)]
+struct Headers<'a>(&'a HeaderMap);
+
+impl fmt::Debug for Headers<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("..")
     }
 }
 

@@ -223,7 +223,9 @@ impl Facts {
     {
         let rejected = response.extensions().get::<TokenRejected>().is_some();
         let replayed = replay.is_some_and(|replay| !replay.progress.history.is_empty());
-        !replayed && self.policy.rules().reason(response.status(), rejected).is_none()
+        let (rules, status) = (self.policy.rules(), response.status());
+        let hinted = || rules.hint(status, response.headers(), clock::unix_time()).is_some();
+        !replayed && rules.reason(status, rejected, hinted).is_none()
     }
 
     /// An answer came that is not plain: the next attempt is prepared, or the answer is handed out with a report.
@@ -238,7 +240,7 @@ impl Facts {
             None => view.body(Err(not_replayable)),
             Some(replay) => replay.complete(view),
         };
-        let requested_delay = view.requested_delay();
+        let requested_delay = self.policy.requested_delay(&view);
         let stop = match self.policy.decide(&view, Chance::default().fraction()) {
             Decision::Stop(stop) => stop,
             Decision::Replay { delay, reason, requested_delay } => {

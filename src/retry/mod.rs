@@ -9,9 +9,9 @@
 //!    token is there to be sent, whatever the method: the server says that it did nothing (RFC 9110 §15.5.2). Once per
 //!    request, and not counted among the retries. The layer below puts the new token on.
 //! 3. An answer of the table below is retried, three times by default.
-//! 4. The wait is what the server asks for (`Retry-After`, RFC 9110 §10.2.3), lengthened by chance by up to a tenth,
-//!    at most a second, and at least 100 ms in all. Without a hint it is 500 ms, doubled by each retry up to 30 s, of
-//!    which half is by chance.
+//! 4. The wait is what the server asks for, in the first header of the second table that does so, lengthened by chance
+//!    by up to a tenth, at most a second, and at least 100 ms in all. Without a hint it is 500 ms, doubled by each retry
+//!    up to 30 s, of which half is by chance.
 //! 5. A wait is not begun if the server asks for more than 60 s, if it would not end before the request's
 //!    [`Deadline`](crate::extensions::Deadline), or, where there is none, if all waits would be more than 120 s. The
 //!    answer is handed out at once, and the report says what was asked for.
@@ -31,8 +31,30 @@
 //! | 429 | any method, since the server says that it refused the work; with strict methods, as the next line |
 //! | 408, 425, 502, 503, 504 | idempotent methods (RFC 9110 §9.2.2), or with an `Idempotency-Key` |
 //! | 500 | as the line before, if switched on |
+//! | a status that the [`RateLimitProfile`] names, such as GitHub's 403, if it asks for a wait | as 429 |
 //! | any other status | never |
 //! | an error of the inner service | never; it may have been sent, and nothing here can tell |
+//!
+//! | header, in this order | what it says |
+//! |---|---|
+//! | `retry-after-ms`, `x-ms-retry-after-ms` | a wait in milliseconds |
+//! | `Retry-After` (RFC 9110 §10.2.3) | a wait in seconds, or a date |
+//! | `RateLimit` | the quotas of draft-ietf-httpapi-ratelimit-headers, `"name";r=0;t=30` or `remaining=0, reset=30`: of those with nothing left the longest wait |
+//! | `RateLimit-Reset`, with `RateLimit-Remaining` | when the quota is renewed |
+//! | `x-ratelimit-reset-after`, with `x-ratelimit-remaining` | the same |
+//! | `x-ratelimit-retry-after` | a wait |
+//! | `x-ratelimit-reset`, with `x-ratelimit-remaining` | when the quota is renewed |
+//! | `x-rate-limit-reset`, with `x-rate-limit-remaining` | the same |
+//! | those of the [`RateLimitProfile`] | the longest wait among them |
+//!
+//! - A quota asks for a wait where nothing is left of it, and on a 429 also where the server does not say what is left.
+//!   While something is left, it asks for none. A quota in an answer from a cache (`Age`) is that of another time, and
+//!   is passed over.
+//! - Only a 4xx or 5xx is read for waits, whatever the header.
+//! - A time of renewal is a number of seconds below 10^9, seconds since the Unix epoch from there on, and milliseconds
+//!   since then from 10^12 on; or a date (RFC 3339, RFC 9110 §5.6.7); or a duration such as `1m30s`. Points in time are
+//!   measured against the server's `Date`, if it sends one.
+//! - What cannot be read is passed over, a malformed `RateLimit` as a whole. `RateLimit-Policy` asks for no wait.
 //!
 //! # Examples
 //!
@@ -140,6 +162,7 @@ pub use self::replay_body::{NotReplayable, ReplayBody};
 pub use self::report::{ReplayReason, Replayed, ReportSlot, RetryReport, StopReason};
 pub use self::retry_body::{Abandoned, RetryBody};
 pub use self::service::RetryService;
+pub use crate::headers::profile::RateLimitProfile;
 
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::replay_body::ReplayBody;
 use crate::error::TokenError;
+use crate::headers::profile::RateLimitProfile;
 
 /// When a request is sent again: a pure decision engine that is itself the tower `Layer`.
 ///
@@ -39,6 +40,7 @@ pub struct RetryPolicy {
 /// - `longest_hint`: 60 s
 /// - `total_wait`: 120 s
 /// - `recorded_bytes`: 1 MiB
+/// - `rate_limit_profile`: [`RateLimitProfile::generic`]
 /// - strict methods: off
 /// - retries of 500: off
 #[derive(Clone, Debug, Default)]
@@ -57,6 +59,7 @@ pub(super) struct Rules {
     pub(super) longest_hint: Duration,
     pub(super) total_wait: Duration,
     pub(super) recorded_bytes: u64,
+    pub(super) profile: RateLimitProfile,
     pub(super) strict_methods: bool,
     pub(super) internal_errors: bool,
 }
@@ -127,6 +130,12 @@ impl RetryPolicyBuilder {
         self
     }
 
+    /// Sets what the server says about its rate limits beyond the headers that are always read.
+    pub fn rate_limit_profile(mut self, profile: RateLimitProfile) -> Self {
+        self.rules.profile = profile;
+        self
+    }
+
     /// Retries a 429 only where the method may be repeated, as is done for the 5xx: for servers that answer 429 after
     /// they did part of the work.
     pub fn with_strict_methods(mut self) -> Self {
@@ -156,8 +165,8 @@ impl RetryPolicyBuilder {
     ///
     /// # Errors
     ///
-    /// A configuration error that names the setting, if `auth_replays` is not 1 to 3, a delay is zero, or
-    /// `longest_delay` is shorter than `first_delay`.
+    /// A configuration error that names the setting, if `auth_replays` is not 1 to 3, a delay is zero (that of
+    /// the profile as well), or `longest_delay` is shorter than `first_delay`.
     pub fn build(self) -> Result<RetryPolicy, TokenError> {
         let rules = self.rules;
         if !(1..=3).contains(&rules.auth_replays) {
@@ -176,6 +185,9 @@ impl RetryPolicyBuilder {
         if rules.longest_delay < rules.first_delay {
             return Err(TokenError::config("longest_delay must not be shorter than first_delay"));
         }
+        if rules.profile.wait_without_hint().is_some_and(|wait| wait.is_zero()) {
+            return Err(TokenError::config("unhinted_wait of the rate-limit profile must not be zero"));
+        }
         Ok(RetryPolicy { rules: Arc::new(rules) })
     }
 }
@@ -193,6 +205,7 @@ impl Default for Rules {
             longest_hint: Duration::from_secs(60),
             total_wait: Duration::from_secs(120),
             recorded_bytes: ReplayBody::<()>::LIMIT,
+            profile: RateLimitProfile::generic(),
             strict_methods: false,
             internal_errors: false,
         }
@@ -216,6 +229,8 @@ mod tests {
         assert_eq!(refused(builder().auth_replay_delay(Duration::ZERO)), "auth_replay_delay");
         assert_eq!(refused(builder().first_delay(Duration::ZERO)), "first_delay");
         assert_eq!(refused(builder().longest_delay(Duration::from_millis(499))), "longest_delay");
+        let profile = RateLimitProfile::generic().unhinted_wait(Duration::ZERO);
+        assert_eq!(refused(builder().rate_limit_profile(profile)), "unhinted_wait");
         assert!(builder().max_retries(0).auth_replays(3).recorded_bytes(0).build().is_ok());
     }
 }

@@ -54,7 +54,8 @@ pub struct Replayed {
 pub enum ReplayReason {
     /// The token was refused, and the replay will carry another one.
     TokenRejected,
-    /// The server had too much to do and refused the request: 429.
+    /// The server had too much to do and refused the request: 429, or what the
+    /// [`RateLimitProfile`](super::RateLimitProfile) counts as one.
     Throttled,
     /// The server could not serve the request just now, and the method may be repeated: 408, 425, 5xx.
     Unavailable,

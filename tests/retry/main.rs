@@ -8,6 +8,7 @@ mod support;
 
 mod bodies;
 mod compose;
+mod hints;
 mod readiness;
 mod waits;
 mod with_auth;

@@ -3,6 +3,7 @@ use http::header::RETRY_AFTER;
 use proptest::prelude::*;
 
 use super::*;
+use crate::headers::profile::RateLimitProfile;
 use crate::vectors;
 
 const DRAW: f64 = 0.5;
@@ -185,6 +186,38 @@ fn a_wait_that_does_not_fit_is_not_begun() {
 }
 
 #[test]
+fn a_view_shows_no_header() {
+    let response = answer(429, &[("set-cookie", "session=PLANTED"), ("retry-after", "5")]);
+    let shown = format!("{:?}", View::new(&response, &Method::GET));
+    assert!(shown.contains("429") && !shown.contains("PLANTED"), "{shown}");
+}
+
+#[test]
+fn a_refusal_by_profile_is_decided_as_a_429() {
+    let github = RetryPolicy::builder().rate_limit_profile(RateLimitProfile::github());
+    let strict = github.clone().with_strict_methods().build().unwrap();
+    let github = github.build().unwrap();
+    let limited = answer(403, &[("retry-after", "10")]);
+    let view = View::new(&limited, &Method::POST);
+    assert_eq!(github.decide(&view, DRAW), replay(10_500, ReplayReason::Throttled, Some(10_000)));
+    assert_eq!(strict.decide(&view, DRAW), Decision::Stop(StopReason::NotIdempotent));
+    assert_eq!(decide(&view), Decision::Stop(StopReason::Final));
+    let forbidden = answer(403, &[]);
+    assert_eq!(github.decide(&View::new(&forbidden, &Method::GET), DRAW), Decision::Stop(StopReason::Final));
+    // The wait without a hint grows without overflow, and stays within what all waits may be.
+    let unhinted = answer(429, &[]);
+    for retries in [2, 32, u32::MAX - 1] {
+        let patient = RetryPolicy::builder()
+            .max_retries(u32::MAX)
+            .rate_limit_profile(RateLimitProfile::github().unhinted_wait(Duration::MAX))
+            .build()
+            .unwrap();
+        let decision = patient.decide(&View::new(&unhinted, &Method::GET).retries(retries), DRAW);
+        assert!(matches!(decision, Decision::Stop(StopReason::WaitsExhausted { .. })), "{decision:?}");
+    }
+}
+
+#[test]
 fn the_thousandth_attempt_neither_overflows_nor_goes_at_once() {
     let policy = RetryPolicy::builder().max_retries(u32::MAX).build().unwrap();
     let response = answer(429, &[]);
@@ -235,12 +268,10 @@ fn the_vectors_that_are_decided_here_pass() {
                 assert_eq!(decision, replay(0, ReplayReason::TokenRejected, None), "{id}");
             }
             "backoff" => {
-                assert_eq!(
-                    view.requested_delay().unwrap().as_millis(),
-                    u128::from(expect["delay_ms"].as_u64().unwrap())
-                );
+                let requested = RetryPolicy::default().requested_delay(&view);
+                assert_eq!(requested.unwrap().as_millis(), u128::from(expect["delay_ms"].as_u64().unwrap()));
                 assert!(
-                    matches!(decision, Decision::Replay { delay, .. } if Some(delay) >= view.requested_delay()),
+                    matches!(decision, Decision::Replay { delay, .. } if Some(delay) >= requested),
                     "{id}: {decision:?}"
                 );
             }

@@ -1,0 +1,147 @@
+//! What one vendor says about its rate limits beyond what everybody says: data, no code.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use http::header::HeaderName;
+
+/// What a server says about its rate limits beyond the headers that are always read.
+///
+/// The headers of the table on the page of [`retry`](crate::retry) are read whatever the profile, and before it. A
+/// profile adds headers after those, answers that count as a 429, and a wait for a 429 that gives no hint. Of several
+/// headers of a profile the longest wait counts.
+///
+/// All its headers are read in the same way: seconds, with decimals if need be; from 10^9 on seconds since the Unix
+/// epoch, from 10^12 on milliseconds since then; a time as RFC 3339 or RFC 9110 §5.6.7 write it; or a duration with
+/// units, such as `1m30s` or `12ms`. What is not readable is ignored.
+///
+/// Defaults: [`generic`](Self::generic).
+///
+/// # Examples
+///
+/// ```
+/// use http::HeaderName;
+/// use tower_oauth2::RetryPolicy;
+/// use tower_oauth2::retry::RateLimitProfile;
+///
+/// let reset = HeaderName::from_static("x-quota-reset");
+/// let remaining = HeaderName::from_static("x-quota-remaining");
+/// let policy = RetryPolicy::builder()
+///     .rate_limit_profile(RateLimitProfile::github().quota(reset, remaining))
+///     .build()?;
+/// # Ok::<(), tower_oauth2::TokenError>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use = "a profile does nothing until a policy has it"]
+pub struct RateLimitProfile {
+    fields: Vec<Field>,
+    refusals: Vec<StatusCode>,
+    unhinted_wait: Option<Duration>,
+}
+
+/// A header that says when to come back, and what tells whether it is to be heeded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Field {
+    pub(super) reset: HeaderName,
+    pub(super) left: Left,
+}
+
+/// What is left of a quota.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    /// There is no quota: the header asks for a wait by being there.
+    Unsaid,
+    /// What a header says.
+    Remaining(HeaderName),
+    /// What one header allows, less what another one counts.
+    Counted { used: HeaderName, allowed: HeaderName },
+}
+
+impl RateLimitProfile {
+    /// Creates a profile that adds nothing.
+    pub fn generic() -> Self {
+        Self::default()
+    }
+
+    /// Creates the profile of GitHub's REST API: a 403 that gives a hint is a rate limit, and after a 429 without one
+    /// the wait is a minute at least.
+    ///
+    /// A 403 for the secondary limit that gives no hint at all says so in its body only, which is not read here: it is
+    /// handed out.
+    pub fn github() -> Self {
+        Self::default().refusal(StatusCode::FORBIDDEN).unhinted_wait(Duration::from_secs(60))
+    }
+
+    /// Creates the profile of Genesys Cloud: `inin-ratelimit-reset`, with `-count` and `-allowed`.
+    pub fn genesys() -> Self {
+        let [reset, used, allowed] =
+            ["inin-ratelimit-reset", "inin-ratelimit-count", "inin-ratelimit-allowed"]
+                .map(HeaderName::from_static);
+        Self::default().counted_quota(reset, used, allowed)
+    }
+
+    /// Creates the profile of the vendors of large language models: quotas of requests and of tokens side by side, as
+    /// `x-ratelimit-reset-requests` or as `anthropic-ratelimit-requests-reset`.
+    pub fn llm() -> Self {
+        [
+            ("anthropic-ratelimit-requests-reset", "anthropic-ratelimit-requests-remaining"),
+            ("anthropic-ratelimit-tokens-reset", "anthropic-ratelimit-tokens-remaining"),
+            ("anthropic-ratelimit-input-tokens-reset", "anthropic-ratelimit-input-tokens-remaining"),
+            ("anthropic-ratelimit-output-tokens-reset", "anthropic-ratelimit-output-tokens-remaining"),
+            ("x-ratelimit-reset-requests", "x-ratelimit-remaining-requests"),
+            ("x-ratelimit-reset-tokens", "x-ratelimit-remaining-tokens"),
+        ]
+        .into_iter()
+        .fold(Self::default(), |profile, (reset, remaining)| {
+            profile.quota(HeaderName::from_static(reset), HeaderName::from_static(remaining))
+        })
+    }
+
+    /// Adds a header that asks for a wait by being there, as `Retry-After` does.
+    pub fn delay(self, header: HeaderName) -> Self {
+        self.field(header, Left::Unsaid)
+    }
+
+    /// Adds a quota: when it is renewed, and what is left of it. It is waited for where nothing is left, and on a 429
+    /// also where the server does not say what is left.
+    pub fn quota(self, reset: HeaderName, remaining: HeaderName) -> Self {
+        self.field(reset, Left::Remaining(remaining))
+    }
+
+    /// Adds a quota of which the server says how much was used and how much is allowed.
+    pub fn counted_quota(self, reset: HeaderName, used: HeaderName, allowed: HeaderName) -> Self {
+        self.field(reset, Left::Counted { used, allowed })
+    }
+
+    /// Counts an answer of this status as a 429 if its headers ask for a wait. It must be a 4xx or 5xx; other answers
+    /// are never read for waits.
+    pub fn refusal(mut self, status: StatusCode) -> Self {
+        self.refusals.push(status);
+        self
+    }
+
+    /// Sets the wait after a 429 that gives no hint, in place of the policy's own. Each further one doubles it.
+    pub fn unhinted_wait(mut self, wait: Duration) -> Self {
+        self.unhinted_wait = Some(wait);
+        self
+    }
+
+    fn field(mut self, reset: HeaderName, left: Left) -> Self {
+        self.fields.push(Field { reset, left });
+        self
+    }
+
+    pub(super) fn fields(&self) -> &[Field] {
+        &self.fields
+    }
+
+    /// Returns whether an answer of this status counts as a 429 if it gives a hint.
+    pub(crate) fn refuses_with(&self, status: StatusCode) -> bool {
+        self.refusals.contains(&status)
+    }
+
+    /// Returns the wait after a 429 without a hint, where the profile knows one.
+    pub(crate) fn wait_without_hint(&self) -> Option<Duration> {
+        self.unhinted_wait
+    }
+}

@@ -1,0 +1,227 @@
+//! What a server asks for, in which header, and what is done about it.
+
+use std::time::Duration;
+
+use http::{HeaderName, StatusCode};
+use tokio::time::Instant;
+use tower_oauth2::RetryPolicy;
+use tower_oauth2::extensions::Deadline;
+use tower_oauth2::retry::{RateLimitProfile, ReplayReason, RetryReport, StopReason};
+
+use super::support::{Answer, Script, reply};
+use super::{get, post, report, send, text};
+
+fn said(status: u16, headers: &[(&'static str, &str)]) -> Answer {
+    let mut response = reply(status, "the server's own words");
+    for (name, value) in headers {
+        response.headers_mut().append(*name, value.parse().unwrap());
+    }
+    Answer::Reply(response)
+}
+
+fn with(profile: RateLimitProfile) -> RetryPolicy {
+    RetryPolicy::builder().rate_limit_profile(profile).build().unwrap()
+}
+
+/// Sends a request whose first answer is this one, and returns how long it waited and what the report says was asked
+/// for.
+async fn waited(policy: &RetryPolicy, answer: Answer) -> (Duration, Option<Duration>) {
+    let (script, start) = (Script::new([answer]), Instant::now());
+    let response = send(policy, &script, post()).await.unwrap();
+    assert_eq!((response.status(), script.seen().len()), (StatusCode::OK, 2));
+    let replayed = report(&response).history()[0];
+    assert_eq!(replayed.reason(), ReplayReason::Throttled);
+    (start.elapsed(), replayed.requested_delay())
+}
+
+fn assert_waited(policy: &str, (waited, requested): (Duration, Option<Duration>), asked: Duration) {
+    assert_eq!(requested, Some(asked), "{policy}");
+    // A tenth by chance, at most a second; the timer wheel turns in whole milliseconds.
+    let most = asked + (asked / 10).min(Duration::from_secs(1)) + Duration::from_millis(1);
+    assert!((asked..=most).contains(&waited), "{policy}: {waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_429_waits_as_each_header_says() {
+    let in_twenty_seconds = |unit: u32| {
+        let at = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap() + Duration::from_secs(20);
+        (at.as_millis() * u128::from(unit) / 1000).to_string()
+    };
+    let seconds = Duration::from_secs;
+    for (name, value, asked) in [
+        ("retry-after-ms", "1500", Duration::from_millis(1500)),
+        ("x-ms-retry-after-ms", "2500", Duration::from_millis(2500)),
+        ("retry-after", "3", seconds(3)),
+        ("ratelimit", "\"burst\";r=0;t=4, \"day\";r=90;t=4000", seconds(4)),
+        ("ratelimit", "limit=10, remaining=0, reset=5", seconds(5)),
+        ("ratelimit-reset", "6", seconds(6)),
+        ("x-ratelimit-reset-after", "7.5", Duration::from_millis(7500)),
+        ("x-ratelimit-retry-after", "8", seconds(8)),
+        ("x-ratelimit-reset", "9", seconds(9)),
+        ("x-rate-limit-reset", "10", seconds(10)),
+    ] {
+        let answer = said(429, &[(name, value)]);
+        assert_waited(name, waited(&RetryPolicy::default(), answer).await, asked);
+    }
+    // A point in time, against the machine's clock, which goes on while the test's stands still.
+    for unit in [1, 1000] {
+        let answer = said(429, &[("x-ratelimit-reset", &in_twenty_seconds(unit))]);
+        let (waited, requested) = waited(&RetryPolicy::default(), answer).await;
+        assert!(waited >= requested.unwrap() && requested.unwrap() > seconds(15), "{waited:?}");
+        assert!(requested.unwrap() <= seconds(20));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_header_that_asks_for_a_wait_counts() {
+    let mut all = vec![
+        ("x-ratelimit-reset", "7"),
+        ("x-ratelimit-reset-after", "6"),
+        ("ratelimit-reset", "5"),
+        ("ratelimit", "\"a\";r=0;t=4"),
+        ("retry-after", "3"),
+        ("x-ms-retry-after-ms", "2000"),
+        ("retry-after-ms", "1000"),
+    ];
+    for asked in 1..=7 {
+        let answer = said(429, &all);
+        let (name, _) = all.pop().unwrap();
+        assert_waited(name, waited(&RetryPolicy::default(), answer).await, Duration::from_secs(asked));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reset_above_the_cap_is_handed_out_at_once() {
+    for (name, value, secs) in [
+        ("x-ratelimit-reset", "3600", 3600),
+        ("ratelimit", "\"hour\";r=0;t=61", 61),
+        ("retry-after-ms", "61000", 61),
+    ] {
+        let (script, start) = (Script::new([said(429, &[(name, value)])]), Instant::now());
+        let response = send(&RetryPolicy::default(), &script, post()).await.unwrap();
+        assert_eq!((start.elapsed(), script.seen().len()), (Duration::ZERO, 1), "{name}");
+        let requested = Duration::from_secs(secs);
+        assert_eq!(report(&response).requested_delay(), Some(requested));
+        assert_eq!(report(&response).stop_reason(), &StopReason::DelayExceedsCap { requested });
+        assert_eq!(response.headers()[name], value);
+        assert_eq!(text(response).await, "the server's own words");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reset_behind_the_deadline_is_not_waited_for() {
+    let (script, start) = (Script::new([said(429, &[("ratelimit-reset", "10")])]), Instant::now());
+    let mut request = post();
+    request.extensions_mut().insert(Deadline::within(Duration::from_secs(5)));
+    let response = send(&RetryPolicy::default(), &script, request).await.unwrap();
+    assert_eq!((start.elapsed(), script.seen().len()), (Duration::ZERO, 1));
+    assert!(matches!(report(&response).stop_reason(), StopReason::DeadlineTooClose { .. }));
+    assert_eq!(report(&response).requested_delay(), Some(Duration::from_secs(10)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quota_that_is_not_used_up_does_not_lengthen_the_backoff() {
+    for quota in [
+        &[("x-ratelimit-remaining", "4999"), ("x-ratelimit-reset", "3600")][..],
+        &[("ratelimit", "\"hour\";r=7;t=3600")],
+    ] {
+        for (status, request) in [(429, post()), (503, get())] {
+            let (script, start) = (Script::new([said(status, quota)]), Instant::now());
+            let response = send(&RetryPolicy::default(), &script, request).await.unwrap();
+            assert_eq!((response.status(), script.seen().len()), (StatusCode::OK, 2));
+            assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+            assert_eq!(report(&response).history()[0].requested_delay(), None);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_success_asks_for_no_wait() {
+    let spent = [("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "5"), ("retry-after", "7")];
+    let start = Instant::now();
+    let script = Script::new([said(200, &spent)]);
+    let response = send(&RetryPolicy::default(), &script, get()).await.unwrap();
+    assert!(response.extensions().get::<RetryReport>().is_none());
+
+    // Nor is one reported where there is something to report.
+    let script = Script::new([said(429, &[("retry-after", "0")]), said(200, &spent)]);
+    let response = send(&RetryPolicy::default(), &script, get()).await.unwrap();
+    assert_eq!(report(&response).requested_delay(), None);
+    assert!(start.elapsed() < Duration::from_millis(200), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_quotas_of_a_vendor_are_read_with_its_profile_alone() {
+    let genesys =
+        [("inin-ratelimit-count", "301"), ("inin-ratelimit-allowed", "300"), ("inin-ratelimit-reset", "21")];
+    let llm = [("x-ratelimit-remaining-tokens", "0"), ("x-ratelimit-reset-tokens", "0m21s")];
+    for (profile, headers) in [(RateLimitProfile::genesys(), &genesys[..]), (RateLimitProfile::llm(), &llm)] {
+        let policy = with(profile);
+        assert_waited(headers[0].0, waited(&policy, said(429, headers)).await, Duration::from_secs(21));
+        let (backoff, requested) = waited(&RetryPolicy::default(), said(429, headers)).await;
+        assert!(requested.is_none() && backoff < Duration::from_secs(1), "{backoff:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_profile_of_ones_own_may_add_to_a_named_one() {
+    let [delay, reset, left] = ["x-come-back", "x-renewal", "x-tickets"].map(HeaderName::from_static);
+    let own = RateLimitProfile::genesys().delay(delay).quota(reset, left).refusal(StatusCode::CONFLICT);
+    let policy = with(own);
+    for answer in [
+        said(429, &[("x-come-back", "12s")]),
+        said(409, &[("x-come-back", "12s")]),
+        said(409, &[("x-tickets", "0"), ("x-renewal", "12")]),
+        said(429, &[("inin-ratelimit-reset", "12")]),
+    ] {
+        assert_waited("own", waited(&policy, answer).await, Duration::from_secs(12));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_403_of_github_is_a_rate_limit_if_it_gives_a_hint_and_only_with_its_profile() {
+    let github = with(RateLimitProfile::github());
+    let primary = [("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "30")];
+    let secondary = [("x-ratelimit-remaining", "4999"), ("x-ratelimit-reset", "3000"), ("retry-after", "30")];
+    for limit in [&primary[..], &secondary] {
+        assert_waited("github", waited(&github, said(403, limit)).await, Duration::from_secs(30));
+        let script = Script::new([said(403, limit)]);
+        let response = send(&RetryPolicy::default(), &script, get()).await.unwrap();
+        assert_eq!((response.status(), script.seen().len()), (StatusCode::FORBIDDEN, 1));
+        assert!(response.extensions().get::<RetryReport>().is_none());
+    }
+    for refusal in [&secondary[..2], &primary[1..], &[]] {
+        let script = Script::new([said(403, refusal)]);
+        let response = send(&github, &script, get()).await.unwrap();
+        assert_eq!((response.status(), script.seen().len()), (StatusCode::FORBIDDEN, 1));
+        assert!(response.extensions().get::<RetryReport>().is_none());
+    }
+    // One above the cap is handed out with what was asked for.
+    let hour = [("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "3600")];
+    let response = send(&github, &Script::new([said(403, &hour)]), get()).await.unwrap();
+    let requested = Duration::from_secs(3600);
+    assert_eq!(report(&response).stop_reason(), &StopReason::DelayExceedsCap { requested });
+}
+
+#[tokio::test(start_paused = true)]
+async fn github_without_a_hint_is_left_alone_for_a_minute_and_then_for_longer() {
+    let minute = Duration::from_secs(60);
+    let (at, requested) =
+        waited(&with(RateLimitProfile::github()), said(429, &[("x-ratelimit-remaining", "4999")])).await;
+    assert!(requested.is_none() && at >= minute && at < minute * 11 / 10, "{at:?}");
+
+    let patient = RetryPolicy::builder()
+        .rate_limit_profile(RateLimitProfile::github())
+        .total_wait(Duration::from_secs(600))
+        .build()
+        .unwrap();
+    let (script, start) = (Script::new([said(429, &[]), said(429, &[])]), Instant::now());
+    assert_eq!(send(&patient, &script, get()).await.unwrap().status(), StatusCode::OK);
+    let at: Vec<_> = script.seen().iter().map(|seen| seen.after(start)).collect();
+    assert!(at[2] - at[1] >= 2 * minute, "{at:?}");
+
+    // It is for rate limits, not for failures.
+    let (script, start) = (Script::new([said(503, &[])]), Instant::now());
+    send(&patient, &script, get()).await.unwrap();
+    assert!(start.elapsed() < Duration::from_secs(1));
+}
