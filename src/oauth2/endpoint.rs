@@ -113,13 +113,15 @@ impl TokenEndpoint {
                     continue;
                 }
             }
-            if retries == self.patience.retries || !self.passes(&refused) {
+            if !self.passes(&refused) {
                 return Err(refused.error);
             }
             let delay = match refused.hint {
-                Some(hint) if hint > self.patience.longest_delay => {
+                // Whoever asks next keeps to the hint.
+                Some(hint) if hint > self.patience.longest_delay || retries == self.patience.retries => {
                     return Err(refused.error.with_retry_after(hint));
                 }
+                None if retries == self.patience.retries => return Err(refused.error),
                 Some(hint) => self.chance.lengthen(hint),
                 None => {
                     self.chance.equal_jitter(self.patience.first_delay, self.patience.longest_delay, retries)
@@ -231,7 +233,7 @@ impl TokenEndpoint {
 
     fn unreachable(&self, error: &BoxError, redactor: &Redactor) -> TokenError {
         // The transport knows better: it has no root certificates, say.
-        if let Some(error) = error.downcast_ref::<TokenError>() {
+        if let Some(error) = chain(&**error).find_map(|error| error.downcast_ref::<TokenError>()) {
             return error.clone();
         }
         let what = redactor.clean(&text::origins_only(&innermost(&**error)));

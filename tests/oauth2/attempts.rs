@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use tokio::time::Instant;
-use tower_oauth2::ErrorClass;
+use tower_oauth2::{ErrorClass, TokenError};
 
 use crate::scripted::{Scripted, Step, TOKEN, a_token, answer, answer_with, billing, response};
 
@@ -113,6 +113,40 @@ async fn a_wait_beyond_the_longest_delay_is_handed_out_and_not_waited_for() {
     }
     let endpoint = Scripted::new([answer_with(429, &[("retry-after", "30")], ""), a_token()]);
     assert!(endpoint.ask(billing().longest_delay(30 * SECOND)).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_hint_of_the_last_attempt_is_handed_out() {
+    for status in [429, 503, 500] {
+        let endpoint = Scripted::new([answer_with(status, &[("retry-after", "2")], "")]);
+        let start = Instant::now();
+        let error = endpoint.ask(billing().retries(0)).await.unwrap_err();
+        let ErrorClass::Throttled { until: Some(until) } = error.class() else { panic!("{error:?}") };
+        assert_eq!(until - start.into_std(), 2 * SECOND);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_transport_knows_better_is_found_below_other_layers() {
+    #[derive(Debug)]
+    struct Layered(TokenError);
+
+    impl std::fmt::Display for Layered {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("the connection pool failed")
+        }
+    }
+
+    impl std::error::Error for Layered {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            Some(&self.0)
+        }
+    }
+
+    let layered = Layered(TokenError::config("there are no root certificates"));
+    let endpoint = Scripted::new([Step::Fail(layered.into())]);
+    let error = endpoint.ask(billing()).await.unwrap_err();
+    assert!(error.is_config() && error.to_string() == "there are no root certificates", "{error}");
 }
 
 #[tokio::test(start_paused = true)]
