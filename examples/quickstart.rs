@@ -13,7 +13,8 @@
 //! 3. Twice the tasks send more than the API takes. It answers 429, and they wait as long as it says.
 //!
 //! With the environment variables `TOKEN_URL`, `CLIENT_ID`, `CLIENT_SECRET`, `API_URL` and, if need be, `SCOPE`, it sends
-//! GETs to a server of your own instead, four per second. The exit code is 1 if anything was off.
+//! GETs to a server of your own instead, four per second; if one of the four is missing, it says so and does nothing. The
+//! exit code is 1 if anything was off.
 
 #![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a program that measures and prints")]
 
@@ -22,21 +23,23 @@ mod support;
 mod tally;
 #[path = "quickstart/traffic.rs"]
 mod traffic;
+#[path = "quickstart/yours.rs"]
+mod yours;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use http::Uri;
 use tokio::time::{Instant, sleep, sleep_until};
 use tower::{BoxError, ServiceBuilder};
 use tower_oauth2::auth::AuthLayer;
 use tower_oauth2::retry::RetryPolicy;
 use tower_oauth2::transport::hyper::Client as HttpClient;
-use tower_oauth2::{ClientCredentials, TokenCache};
+use tower_oauth2::{ClientCredentials, Origin, TokenCache};
 
 use support::{Api, AuthorizationServer, Client};
 use tally::Tally;
 use traffic::{Plan, Round, Target, Traffic};
+use yours::Yours;
 
 const LIFETIME: Duration = Duration::from_secs(2);
 const RUN: Duration = Duration::from_secs(10);
@@ -46,21 +49,24 @@ const TASKS: usize = 64;
 const LIMIT: u32 = 320;
 /// How long the API takes for a request.
 const THINK_TIME: Duration = Duration::from_millis(60);
+/// How long the last answers of servers that are not ours are waited for.
+const GRACE: Duration = Duration::from_secs(2);
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let done = match std::env::var("TOKEN_URL") {
-        Ok(token_url) => call_your_servers(&token_url).await,
-        Err(_) => call_our_servers().await,
+    let done = match Yours::from_env() {
+        Ok(Some(yours)) => call_your_servers(yours).await,
+        Ok(None) => call_our_servers().await,
+        Err(error) => Err(error),
     };
     done.unwrap_or_else(|error| {
-        println!("off: {error}");
+        println!("error: {}", yours::one_line(&*error));
         ExitCode::FAILURE
     })
 }
 
 /// Builds what every user of the library has: retries outside, tokens inside, an HTTP client at the core.
-fn connect(cache: &TokenCache, origin: &str) -> Result<traffic::Client, BoxError> {
+fn connect(cache: &TokenCache, origin: Origin) -> Result<traffic::Client, BoxError> {
     Ok(ServiceBuilder::new()
         .layer(RetryPolicy::default())
         .layer(AuthLayer::for_origin(cache.clone(), origin)?)
@@ -75,6 +81,7 @@ async fn call_our_servers() -> Result<ExitCode, BoxError> {
         .start()
         .await?;
     let api = Api::builder(&server).limit(LIMIT).think_time(THINK_TIME).start().await?;
+    println!("local servers, as the environment names none");
     println!("authorization server on {}, tokens live {LIFETIME:?}", server.origin());
     println!("API on {}, takes {THINK_TIME:?} for a request, at most {LIMIT} per second", api.origin());
 
@@ -96,7 +103,8 @@ async fn call_our_servers() -> Result<ExitCode, BoxError> {
         rounds: vec![round(2000, 3), round(3000, 12), round(6600, 3), round(7200, 12)],
     };
     let revoked = [plan.rounds[0].at, plan.rounds[2].at];
-    let traffic = Traffic::new(connect(&cache, &api.origin())?, cache, Target::Items(api.origin()));
+    let traffic =
+        Traffic::new(connect(&cache, Origin::parse(&api.origin())?)?, cache, Target::Items(api.origin()));
     let revocations = async {
         let mut met = 0;
         for at in revoked {
@@ -165,30 +173,32 @@ async fn call_our_servers() -> Result<ExitCode, BoxError> {
     Ok(conclude(&tally, &misses, issued.token_requests, seen.unauthorized, seen.limited))
 }
 
-async fn call_your_servers(token_url: &str) -> Result<ExitCode, BoxError> {
-    let variable = |name| std::env::var(name).map_err(|_| format!("{name} must be set along with TOKEN_URL"));
-    let mut builder =
-        ClientCredentials::builder(token_url, variable("CLIENT_ID")?, variable("CLIENT_SECRET")?);
-    if let Ok(scope) = std::env::var("SCOPE") {
-        builder = builder.scopes(scope.split_whitespace());
-    }
-    let api_url: Uri = variable("API_URL")?.parse()?;
-    let (Some(scheme), Some(authority)) = (api_url.scheme(), api_url.authority()) else {
-        return Err("API_URL must be a whole URL, such as https://api.example.com/v1/items".into());
-    };
-    let origin = format!("{scheme}://{authority}");
-    let cache = TokenCache::new(builder.build()?);
+async fn call_your_servers(yours: Yours) -> Result<ExitCode, BoxError> {
+    let Yours { token_url, client_id, client_secret, api_url, api_origin, scope } = yours;
+    let source = ClientCredentials::builder(token_url, client_id, client_secret)
+        .scopes(scope.split_whitespace())
+        .build()?;
+    let cache = TokenCache::new(source);
+    let client = connect(&cache, api_origin.clone())?;
+    println!("your servers, as the environment names them; asking for a token");
     cache.warm_up().await?;
-    println!("there is a token; sending 4 requests per second to {origin} for {RUN:?}");
+    println!("there is a token; sending 4 requests per second to {api_origin} for {RUN:?}");
 
     let started = Instant::now();
-    let plan =
-        Plan { tasks: 4, pause: Duration::from_secs(1), end: Instant::now() + RUN, rounds: Vec::new() };
-    let traffic = Traffic::new(connect(&cache, &origin)?, cache.clone(), Target::Url(api_url));
+    let end = started + RUN;
+    let plan = Plan { tasks: 4, pause: Duration::from_secs(1), end, rounds: Vec::new() };
+    let traffic = Traffic::new(client, cache.clone(), Target::Url { url: api_url, until: end + GRACE });
     let progress = async {
         loop {
             sleep(Duration::from_secs(1)).await;
-            println!("{:>4.1} s  {} sent, {} unanswered", seconds(started), traffic.sent(), traffic.open());
+            println!(
+                "{:>4.1} s  {} sent, {} unanswered; {} answers of 401, {} of 429",
+                seconds(started),
+                traffic.sent(),
+                traffic.open(),
+                traffic.rejected(),
+                traffic.throttled(),
+            );
         }
     };
     let tally = tokio::select! {
@@ -207,7 +217,13 @@ async fn call_your_servers(token_url: &str) -> Result<ExitCode, BoxError> {
         ("answers of 429, waited out", tally.waited_429()),
     ];
     tally.print(started.elapsed(), &rows);
-    let misses = [(tally.failures() > 0, "a request failed")];
+    let failed = match traffic.hopeless() {
+        Some(failure) => {
+            format!("stopped, as the first requests all failed: {failure}; {}", yours::advice(&failure))
+        }
+        None => "a request failed".to_owned(),
+    };
+    let misses = [(tally.failures() > 0, failed.as_str()), (tally.requests() == 0, "no request was sent")];
     Ok(conclude(&tally, &misses, token_requests, tally.replayed_401(), tally.waited_429()))
 }
 
@@ -219,7 +235,7 @@ fn conclude(
     waited: u64,
 ) -> ExitCode {
     for (_, miss) in misses.iter().filter(|(missed, _)| *missed) {
-        println!("off: {miss}");
+        println!("error: {miss}");
     }
     println!(
         "quickstart: requests={} failed={} token_requests={token_requests} replayed_401={replayed} waited_429={waited}",

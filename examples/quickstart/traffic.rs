@@ -1,22 +1,27 @@
 //! The requests: who sends them, when, and what becomes of each.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, Uri};
+use http::{Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout_at};
 use tower::{BoxError, ServiceExt as _};
 use tower_oauth2::TokenCache;
 use tower_oauth2::auth::AuthService;
-use tower_oauth2::retry::{ReplayBody, ReplayReason, RetryBody, RetryReport, RetryService};
+use tower_oauth2::extensions::Deadline;
+use tower_oauth2::retry::{ReplayBody, ReplayReason, RetryBody, RetryReport, RetryService, StopReason};
 use tower_oauth2::transport::hyper::{Client as HttpClient, ResponseBody};
 
 use crate::support::Api;
 use crate::tally::{Kind, Sample, Tally};
+use crate::yours;
+
+/// Where so many requests at the beginning fail in the same way, the rest would too.
+const OPENING: usize = 10;
 
 /// The client. Clones share everything, so each task has one.
 pub(crate) type Client = RetryService<AuthService<HttpClient<ReplayBody<Full<Bytes>>>>>;
@@ -39,8 +44,9 @@ pub(crate) struct Round {
 pub(crate) enum Target {
     /// To the API of this example: reading, and every third time writing.
     Items(String),
-    /// To an API of somebody else's: reading only.
-    Url(Uri),
+    /// To an API of somebody else's: reading only. Nobody knows how long it takes, so no answer is waited for after
+    /// `until`, and none where the first requests all failed.
+    Url { url: Uri, until: Instant },
 }
 
 pub(crate) struct Traffic {
@@ -49,11 +55,32 @@ pub(crate) struct Traffic {
     target: Target,
     sent: AtomicU64,
     done: AtomicU64,
+    rejected: AtomicU64,
+    throttled: AtomicU64,
+    opening: Mutex<Opening>,
+}
+
+/// How the first requests ended.
+#[derive(Default)]
+struct Opening {
+    done: usize,
+    /// The failure of the first, and how many were like it.
+    failure: Option<String>,
+    alike: usize,
 }
 
 impl Traffic {
     pub(crate) fn new(client: Client, cache: TokenCache, target: Target) -> Arc<Self> {
-        Arc::new(Self { client, cache, target, sent: AtomicU64::new(0), done: AtomicU64::new(0) })
+        Arc::new(Self {
+            client,
+            cache,
+            target,
+            sent: AtomicU64::new(0),
+            done: AtomicU64::new(0),
+            rejected: AtomicU64::new(0),
+            throttled: AtomicU64::new(0),
+            opening: Mutex::default(),
+        })
     }
 
     /// Returns how many requests were sent so far; a replay is none.
@@ -64,6 +91,22 @@ impl Traffic {
     /// Returns how many requests are not answered yet.
     pub(crate) fn open(&self) -> u64 {
         self.sent() - self.done.load(Relaxed).min(self.sent())
+    }
+
+    /// Returns how many answers of 401 the client knows of: it hears of those that were replayed with the last answer.
+    pub(crate) fn rejected(&self) -> u64 {
+        self.rejected.load(Relaxed)
+    }
+
+    /// Returns how many answers of 429 the client knows of, likewise.
+    pub(crate) fn throttled(&self) -> u64 {
+        self.throttled.load(Relaxed)
+    }
+
+    /// Returns how the first requests failed, if all of them did and in the same way.
+    pub(crate) fn hopeless(&self) -> Option<String> {
+        let opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        opening.failure.clone().filter(|_| opening.alike == OPENING)
     }
 
     /// Carries out a plan.
@@ -93,7 +136,8 @@ impl Traffic {
                 _ = ticks.tick() => 1,
                 () = sleep_until(round) => rounds.next().map_or(0, |round| round.each),
             };
-            if Instant::now() >= plan.end {
+            let stops = matches!(self.target, Target::Url { .. }) && self.hopeless().is_some();
+            if Instant::now() >= plan.end || stops {
                 return samples;
             }
             for _ in 0..requests {
@@ -106,7 +150,12 @@ impl Traffic {
         self.sent.fetch_add(1, Relaxed);
         let before = self.cache.status();
         let start = Instant::now();
-        let answer = self.answer(client.clone(), task, number).await;
+        let answer = match &self.target {
+            Target::Items(_) => self.answer(client.clone(), task, number).await,
+            Target::Url { until, .. } => timeout_at(*until, self.answer(client.clone(), task, number))
+                .await
+                .unwrap_or_else(|_| Err("no answer by the end of the run".into())),
+        };
         let latency = start.elapsed();
         let after = self.cache.status();
         self.done.fetch_add(1, Relaxed);
@@ -125,17 +174,26 @@ impl Traffic {
             (0, 0) if refreshing => Kind::DuringRefresh,
             (0, 0) => Kind::Plain,
         };
+        let status = answer.as_ref().ok().map(Response::status);
         let failure = match &answer {
             Ok(response) if response.status().is_success() => None,
-            Ok(response) => Some(response.status().to_string()),
-            Err(error) => Some(error.to_string()),
+            Ok(response) => Some(described(response)),
+            Err(error) => Some(yours::one_line(&**error)),
         };
+        // What was handed out counts as well.
+        let is = |code| u64::from(status == Some(code));
+        self.rejected.fetch_add(rejected as u64 + is(StatusCode::UNAUTHORIZED), Relaxed);
+        self.throttled.fetch_add(throttled as u64 + is(StatusCode::TOO_MANY_REQUESTS), Relaxed);
+        self.opening.lock().unwrap_or_else(PoisonError::into_inner).note(failure.as_deref());
         Sample { kind, latency, rejected, throttled, failure }
     }
 
     async fn answer(&self, client: Client, task: usize, number: usize) -> Result<Response<Bytes>, BoxError> {
         let request = match &self.target {
-            Target::Url(url) => Request::get(url).body(Full::default())?,
+            Target::Url { url, until } => {
+                let deadline = Deadline::at((*until).into());
+                Request::get(url).extension(deadline).body(Full::default())?
+            }
             Target::Items(origin) if !number.is_multiple_of(3) => {
                 Request::get(format!("{origin}/items/{number}")).body(Full::default())?
             }
@@ -150,5 +208,27 @@ impl Traffic {
         let response: Response<RetryBody<ResponseBody>> = client.oneshot(request).await?;
         let (head, body) = response.into_parts();
         Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
+    }
+}
+
+impl Opening {
+    fn note(&mut self, failure: Option<&str>) {
+        if self.done == OPENING {
+            return;
+        }
+        self.done += 1;
+        if let Some(failure) = failure {
+            let first = self.failure.get_or_insert_with(|| failure.to_owned());
+            // Why it was not sent again may differ.
+            self.alike += usize::from(first.split(';').next() == failure.split(';').next());
+        }
+    }
+}
+
+/// Says what was answered, and why the request was not sent again.
+fn described(response: &Response<Bytes>) -> String {
+    match response.extensions().get::<RetryReport>().map(RetryReport::stop_reason) {
+        None | Some(StopReason::Final) => response.status().to_string(),
+        Some(reason) => format!("{}; {reason}", response.status()),
     }
 }
