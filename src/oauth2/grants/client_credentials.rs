@@ -100,7 +100,7 @@ impl GrantBuilder<ClientCredentialsGrant> {
     /// It must not follow redirects or retry: a redirect would carry the client's secret along. It is made ready for each
     /// request and cloned for it.
     ///
-    /// It must be `Send + Sync + Clone`, as hyper's and reqwest's clients are. A boxed one is
+    /// It must be `Send + Sync + Clone`, as clients that pool connections mostly are. A boxed one is
     /// [`BoxCloneSyncService`](tower::util::BoxCloneSyncService); tower's `BoxService` cannot be cloned, and its
     /// `BoxCloneService` is not `Sync`.
     ///
