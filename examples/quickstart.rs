@@ -106,7 +106,7 @@ async fn call_our_servers() -> Result<ExitCode, BoxError> {
     let traffic =
         Traffic::new(connect(&cache, Origin::parse(&api.origin())?)?, cache, Target::Items(api.origin()));
     let revocations = async {
-        let mut met = 0;
+        let mut met = Vec::new();
         for at in revoked {
             sleep_until(at).await;
             // Every task waits for an answer, and most requests have arrived: the API has not looked at their tokens.
@@ -121,7 +121,7 @@ async fn call_our_servers() -> Result<ExitCode, BoxError> {
                 seconds(started),
             );
             sleep(Duration::from_millis(500)).await;
-            met += api.met_revocation(number);
+            met.push(api.met_revocation(number));
         }
         met
     };
@@ -154,7 +154,7 @@ async fn call_our_servers() -> Result<ExitCode, BoxError> {
         ("failed", tally.failures() as u64),
         ("token requests", issued.token_requests),
         ("answers of 401, replayed", seen.unauthorized),
-        ("  since the token had been revoked", met),
+        ("  since the token had been revoked", met.iter().sum()),
         ("answers of 429, waited out", seen.limited),
         ("items accepted twice", seen.duplicates),
         ("bodies that arrived wrong", seen.wrong_bodies),
@@ -166,7 +166,7 @@ async fn call_our_servers() -> Result<ExitCode, BoxError> {
         (seen.ok != tally.requests() as u64, "the API did not serve as many requests as were sent"),
         (seen.duplicates > 0, "an item arrived twice"),
         (seen.wrong_bodies > 0, "a body arrived wrong"),
-        (met < 64, "fewer than 64 requests met a revocation"),
+        (met.iter().all(|met| *met < 64), "no revocation was met by 64 requests"),
         (seen.limited == 0, "no 429 was met"),
         (issued.token_requests as f64 > allowed, "more token requests than expiries and revocations explain"),
     ];
