@@ -7,40 +7,13 @@
 
 mod support;
 
-use std::io;
-use std::sync::{Arc, Mutex};
-
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
-use support::{Answer, Script, reply};
+use support::{Answer, Log, Script, reply};
 use tower::{Layer as _, ServiceExt as _};
 use tower_oauth2::RetryPolicy;
 use tower_oauth2::retry::{ReplayBody, RetryReport};
-use tracing_subscriber::fmt::MakeWriter;
-
-/// Everything that was logged, at every level.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
 
 #[tokio::test(start_paused = true)]
 async fn every_decision_is_told_once_and_without_bodies_or_header_values() {
@@ -72,7 +45,7 @@ async fn every_decision_is_told_once_and_without_bodies_or_header_values() {
     let told = format!("{report:?} {}", report.stop_reason());
     drop(guard);
 
-    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let text = log.text();
     assert_eq!(text.lines().count(), 3, "{text}");
     for part in [
         "the request is sent again",

@@ -1,8 +1,7 @@
 //! An issuer that counts, requests, and a look at what was sent and logged.
 
-use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,8 +13,8 @@ use tower_oauth2::auth::{AuthLayer, AuthService};
 use tower_oauth2::{AccessToken, TokenCache, TokenError, TokenRequest, TokenSource};
 use tracing::subscriber::DefaultGuard;
 use tracing::{Dispatch, Level};
-use tracing_subscriber::fmt::MakeWriter;
 
+pub(crate) use super::support::Log;
 use super::support::{Answer, Probe, Script, Seen, reply};
 
 pub(crate) const API: &str = "https://api.example.com";
@@ -174,11 +173,8 @@ pub(crate) fn challenged(challenge: &str) -> Answer {
 
 // --- Log ---
 
-/// What was logged while its guard lives.
-#[derive(Clone, Default)]
-pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
-
 impl Log {
+    /// Logs while the guard lives.
     pub(crate) fn from(level: Level) -> (Self, DefaultGuard) {
         // With one dispatcher alive tracing asks only the thread that meets an event first, and a test that logs nothing
         // would turn the event off for all. A second one that is always there makes it ask every dispatcher.
@@ -191,32 +187,5 @@ impl Log {
             .with_writer(log.clone())
             .finish();
         (log, tracing::subscriber::set_default(subscriber))
-    }
-
-    pub(crate) fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-
-    pub(crate) fn lines(&self) -> Vec<String> {
-        self.text().lines().map(str::to_owned).collect()
-    }
-}
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl MakeWriter<'_> for Log {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
     }
 }

@@ -2,15 +2,13 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
-use std::io;
-use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use tower_oauth2::oauth2::ClientCredentialsBuilder;
 use tower_oauth2::{ClientAuth, ClientCredentials, TokenError};
-use tracing_subscriber::fmt::MakeWriter;
 
+use crate::log::Log;
 use crate::scripted::{Scripted, Step, answer, answer_with};
 
 const SECRET: &str = "S3cr&t /+x%y";
@@ -62,35 +60,6 @@ fn shown(error: &TokenError) -> String {
         source = error.source();
     }
     all
-}
-
-/// What a log holds.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-}
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl MakeWriter<'_> for Log {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
 }
 
 fn traced() -> (Log, tracing::subscriber::DefaultGuard) {

@@ -12,6 +12,8 @@ mod answers;
 mod attempts;
 mod cached;
 mod echo;
+#[path = "../support/log.rs"]
+mod log;
 mod requests;
 mod scripted;
 mod secrets;

@@ -21,6 +21,8 @@ mod support;
 
 mod control;
 mod endpoint;
+#[path = "../support/log.rs"]
+mod log;
 mod resource;
 mod server;
 mod shapes;

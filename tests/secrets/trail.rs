@@ -3,13 +3,12 @@
 use std::collections::HashSet;
 use std::error::Error;
 use std::fmt::Debug;
-use std::io;
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::sync::{Mutex, Once, PoisonError};
 
 use tracing::subscriber::DefaultGuard;
-use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
+use crate::log::Log;
 use crate::words;
 
 /// The log of this thread, and whatever else was shown.
@@ -34,7 +33,7 @@ impl Trail {
     }
 
     pub(crate) fn log(&self) -> String {
-        String::from_utf8_lossy(&self.log.0.lock().unwrap()).into_owned()
+        self.log.text()
     }
 
     /// Notes what Debug shows of a value.
@@ -99,30 +98,6 @@ pub(crate) fn first_leak(text: &str, secrets: &[&str]) -> Option<(String, String
 
 fn pair(piece: &[u8]) -> usize {
     usize::from(piece[0]) << 8 | usize::from(piece[1])
-}
-
-// --- Log ---
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl MakeWriter<'_> for Log {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
 }
 
 // --- Panics ---
