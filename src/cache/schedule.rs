@@ -40,6 +40,11 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// Returns whether the token's life is over.
+    pub(crate) fn has_ended(&self, now: Moment) -> bool {
+        self.ends.is_some_and(|ends| now.reached(ends))
+    }
+
     /// Returns whether a request that needs `need` of validity should wait for another token: this one has less left,
     /// and another would have more.
     ///

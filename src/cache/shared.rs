@@ -378,9 +378,7 @@ impl Shared {
     /// Returns the current token if it has not ended, whatever windows it is in.
     pub(crate) fn valid(&self) -> Option<Published> {
         let now = self.moment();
-        self.board
-            .look(|view| view.current.cloned())
-            .filter(|snapshot| snapshot.plan().ends.is_none_or(|ends| !now.reached(ends)))
+        self.board.look(|view| view.current.cloned()).filter(|snapshot| !snapshot.plan().has_ended(now))
     }
 
     pub(crate) fn keeper(&self) -> &Keeper {
@@ -391,7 +389,7 @@ impl Shared {
         let now = self.moment();
         self.board.look(|View { current, in_flight, memory }| Glance {
             token: current.map(|snapshot| {
-                let usable = snapshot.plan().ends.is_none_or(|ends| !now.reached(ends));
+                let usable = !snapshot.plan().has_ended(now);
                 (snapshot.token().clone(), usable)
             }),
             in_flight,

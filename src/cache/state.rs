@@ -117,7 +117,7 @@ impl Ledger {
         now: Moment,
     ) -> Verdict {
         let cooling = self.failure.as_ref().filter(|failure| now.mono < failure.until);
-        let usable = token.filter(|plan| !reached(plan.ends, now));
+        let usable = token.filter(|plan| !plan.has_ended(now));
         let Some(plan) = usable else {
             let reason = match token {
                 Some(_) => FetchReason::Expired,
