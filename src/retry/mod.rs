@@ -146,9 +146,11 @@
 //! ```
 
 mod decide;
+mod facts;
 mod future;
 mod options;
 mod policy;
+mod replay;
 mod replay_body;
 mod report;
 mod retry_body;

@@ -10,9 +10,11 @@ use tower::BoxError;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::future::{Facts, Replay, ResponseFuture};
+use super::facts::Facts;
+use super::future::ResponseFuture;
 use super::options::RetryOptions;
 use super::policy::RetryPolicy;
+use super::replay::Replay;
 use super::replay_body::{NotReplayable, ReplayBody};
 use super::retry_body::RetryBody;
 use crate::extensions::Attempt;

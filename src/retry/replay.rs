@@ -1,0 +1,216 @@
+//! What replays are made from: the request, the service, and the answer before.
+
+use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use http::{Request, Response, StatusCode, request, response};
+use tokio::time::{Instant, Sleep};
+use tower::BoxError;
+use tower_service::Service;
+
+use super::decide::View;
+use super::facts::Facts;
+use super::replay_body::{NotReplayable, ReplayBody};
+use super::report::{ReplayReason, Replayed};
+use crate::clock;
+use crate::extensions::{Attempt, Deadline};
+
+/// What replays are made from, and how they went so far.
+///
+/// 1. `service` is never held ready: it is polled ready for an attempt, and called at once.
+/// 2. `next` is there from the decision to replay until the replay is sent.
+/// 3. `previous` is the newest answer there is. It is kept until a newer outcome replaces it, so that it can be handed
+///    out should the replay not come about.
+pub(super) struct Replay<S, B>
+where
+    S: Service<Request<ReplayBody<B>>>,
+{
+    service: S,
+    head: request::Parts,
+    /// None once no replay can follow, so that the last attempt is not recorded.
+    original: Option<ReplayBody<B>>,
+    next: Option<ReplayBody<B>>,
+    pub(super) previous: Option<Box<Previous<S::Response>>>,
+    sleep: Option<Pin<Box<Sleep>>>,
+    patience: Patience,
+    pub(super) progress: Progress,
+}
+
+/// What went on so far.
+pub(super) struct Progress {
+    pub(super) sent: u32,
+    pub(super) retries: u32,
+    pub(super) auth_replays: u32,
+    pub(super) waited: Duration,
+    pub(super) history: Vec<Replayed>,
+}
+
+/// The answer before, while a replay is tried.
+pub(super) enum Previous<R> {
+    Whole(R),
+    /// Its body was given up; see [`Patience`].
+    Head(response::Parts),
+}
+
+/// How the inner service is waited for. A connection pool may wait for the very response that is being kept: then it is
+/// let go.
+#[derive(Clone, Copy)]
+enum Patience {
+    Fresh,
+    Begun { since: Instant, give_up: Instant },
+}
+
+/// For how long the previous response is kept while the inner service is not ready.
+const KEEP_PREVIOUS: Duration = Duration::from_millis(200);
+
+impl<S, B, RB> Replay<S, B>
+where
+    S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
+{
+    pub(super) fn new(service: S, head: request::Parts, original: ReplayBody<B>) -> Self {
+        Self {
+            service,
+            head,
+            original: Some(original),
+            next: None,
+            previous: None,
+            sleep: None,
+            patience: Patience::Fresh,
+            progress: Progress::first(),
+        }
+    }
+
+    /// Adds to a view what only this side knows.
+    pub(super) fn complete<'a>(&self, view: View<'a>) -> View<'a> {
+        let replayable = self.original.as_ref().map_or(Err(NotReplayable::Released), ReplayBody::replayable);
+        view.body(replayable)
+            .retries(self.progress.retries)
+            .auth_replays(self.progress.auth_replays)
+            .waited(self.progress.waited)
+            .time_left(self.time_left())
+    }
+
+    fn time_left(&self) -> Option<Duration> {
+        let deadline = Instant::from_std(self.head.extensions.get::<Deadline>()?.instant());
+        Some(deadline.saturating_duration_since(clock::now()))
+    }
+
+    /// Makes the body of the next attempt, now: an upload that goes on during the wait would be in vain.
+    pub(super) fn claim(&self) -> Result<ReplayBody<B>, NotReplayable> {
+        self.original.as_ref().ok_or(NotReplayable::Released)?.replay()
+    }
+
+    /// Notes a replay that was decided, and starts its wait.
+    pub(super) fn prepare(&mut self, body: ReplayBody<B>, replayed: Replayed, previous: S::Response) {
+        let Replayed { status, reason, delay, requested_delay } = replayed;
+        tracing::debug!(
+            status = status.as_ref().map(StatusCode::as_u16),
+            %reason,
+            ?delay,
+            ?requested_delay,
+            resend_count = self.progress.sent,
+            "the request is sent again"
+        );
+        self.next = Some(body);
+        self.previous = Some(Box::new(Previous::Whole(previous)));
+        self.patience = Patience::Fresh;
+        self.sleep = (!delay.is_zero()).then(|| Box::pin(tokio::time::sleep(delay)));
+        self.progress.note(replayed);
+    }
+
+    pub(super) fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(sleep) = &mut self.sleep {
+            ready!(sleep.as_mut().poll(cx));
+            self.sleep = None;
+        }
+        Poll::Ready(())
+    }
+
+    /// Makes the inner service ready, within the time that is left.
+    pub(super) fn poll_ready(&mut self, facts: &Facts, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>>
+    where
+        S::Error: Into<BoxError>,
+    {
+        if let Poll::Ready(ready) = self.service.poll_ready(cx) {
+            if let Patience::Begun { since, .. } = self.patience {
+                // It was a wait like any other.
+                self.progress.waited = self.progress.waited.saturating_add(clock::now() - since);
+            }
+            return Poll::Ready(ready.map_err(Into::into));
+        }
+        loop {
+            match (self.patience, &mut self.sleep) {
+                (Patience::Begun { give_up, .. }, Some(sleep)) => {
+                    ready!(sleep.as_mut().poll(cx));
+                    if clock::now() >= give_up {
+                        return Poll::Ready(Err(
+                            "the inner service was not ready in time for the replay".into()
+                        ));
+                    }
+                    self.previous = self.previous.take().map(Previous::without_body);
+                    sleep.as_mut().reset(give_up);
+                }
+                (Patience::Fresh | Patience::Begun { .. }, _) => {
+                    // Where the waits were all that is allowed, a service that is busy for a moment is not given up yet.
+                    let left = self.time_left().unwrap_or_else(|| {
+                        let left = facts.policy.rules().total_wait.saturating_sub(self.progress.waited);
+                        left.max(KEEP_PREVIOUS)
+                    });
+                    let since = clock::now();
+                    let give_up = since + left.min(clock::FARTHEST);
+                    self.sleep = Some(Box::pin(tokio::time::sleep(KEEP_PREVIOUS.min(left))));
+                    self.patience = Patience::Begun { since, give_up };
+                }
+            }
+        }
+    }
+
+    /// Sends the attempt that was prepared. The service is ready.
+    pub(super) fn send(&mut self, facts: &Facts) -> S::Future {
+        let body = self.next.take().expect("a replay is prepared before it is sent");
+        let Progress { sent, retries, auth_replays, .. } = self.progress;
+        if !facts.policy.rules().may_replay(facts.options.as_deref(), retries, auth_replays) {
+            self.original = None;
+        }
+        let mut head = self.head.clone();
+        head.extensions.insert(Attempt::new(sent));
+        self.progress.sent += 1;
+        self.sleep = None;
+        self.service.call(Request::from_parts(head, body))
+    }
+}
+
+// --- Previous ---
+
+impl<RB> Previous<Response<RB>> {
+    fn without_body(self: Box<Self>) -> Box<Self> {
+        match *self {
+            Self::Whole(response) => Box::new(Self::Head(response.into_parts().0)),
+            Self::Head(_) => self,
+        }
+    }
+}
+
+// --- Progress ---
+
+impl Progress {
+    /// The first attempt has been sent.
+    pub(super) fn first() -> Self {
+        Self { sent: 1, retries: 0, auth_replays: 0, waited: Duration::ZERO, history: Vec::new() }
+    }
+
+    fn note(&mut self, replayed: Replayed) {
+        match replayed.reason {
+            ReplayReason::TokenRejected => self.auth_replays += 1,
+            ReplayReason::Throttled | ReplayReason::Unavailable => self.retries += 1,
+        }
+        self.waited = self.waited.saturating_add(replayed.delay);
+        self.history.push(replayed);
+    }
+
+    pub(super) fn finish(&mut self) -> Self {
+        mem::replace(self, Self::first())
+    }
+}
