@@ -1,7 +1,6 @@
-//! A request body that can be sent again.
+//! The body itself: what kind it is, and what each attempt reads.
 
 use std::collections::VecDeque;
-use std::error::Error;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,6 +9,8 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::{Buf as _, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use tower::BoxError;
+
+use super::not_replayable::NotReplayable;
 
 /// A body that remembers what it gave, so that it can be sent again byte for byte.
 ///
@@ -45,24 +46,6 @@ use tower::BoxError;
 /// ```
 pub struct ReplayBody<B> {
     kind: Kind<B>,
-}
-
-/// Why a body cannot be sent again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum NotReplayable {
-    /// Its length is not known beforehand.
-    UnknownLength,
-    /// It is longer than the limit.
-    TooLong,
-    /// It was still being sent when the answer came.
-    StillSending,
-    /// Its source failed.
-    SourceFailed,
-    /// It has a frame that is neither data nor trailers.
-    UnknownFrame,
-    /// Nothing of it is kept: no replay could follow, or it was freed.
-    Released,
 }
 
 enum Kind<B> {
@@ -276,23 +259,6 @@ impl<B> fmt::Debug for ReplayBody<B> {
         f.debug_struct("ReplayBody").field("replayable", &self.replayable()).finish_non_exhaustive()
     }
 }
-
-// --- NotReplayable ---
-
-impl fmt::Display for NotReplayable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::UnknownLength => "the request body's length was not known beforehand",
-            Self::TooLong => "the request body is longer than what is recorded",
-            Self::StillSending => "the request body was still being sent",
-            Self::SourceFailed => "the request body failed while it was read",
-            Self::UnknownFrame => "the request body has a frame that cannot be recorded",
-            Self::Released => "nothing of the request body is kept",
-        })
-    }
-}
-
-impl Error for NotReplayable {}
 
 // --- Share ---
 
