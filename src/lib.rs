@@ -35,6 +35,7 @@
 //! - [`auth`]: which requests get a token, and what an answer says about it
 //! - [`retry`]: what is sent again, when, and what is handed out instead
 //! - [`oauth2`]: the client credentials grant
+//! - `stack`: all layers in one order, for those who do not want to learn it; and why it is this one
 //! - [`extensions`]: what the layers tell each other and you
 //!
 //! # Features
@@ -42,6 +43,7 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `hyper-client` | yes | [`transport::hyper`](transport), and the `build()` of the sources |
+//! | `stack` | no | `Stack`, all layers in one order |
 //! | `full` | no | all of them |
 //!
 //! Features add names and change nothing that is there.
@@ -57,7 +59,7 @@
 //! | 3 contracts | `source` |
 //! | 4 mechanisms | [`cache`] [`retry`] [`oauth2`] |
 //! | 5 on the cache | [`auth`] |
-//! | 6 joined | [`transport`] |
+//! | 6 joined | `stack` [`transport`] |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
@@ -91,6 +93,9 @@ pub mod retry;
 pub mod auth;
 
 // 6 joined
+#[cfg(feature = "stack")]
+#[cfg_attr(docsrs, doc(cfg(feature = "stack")))]
+pub mod stack;
 pub mod transport;
 
 /// The code of the README, compiled.
@@ -105,4 +110,7 @@ pub use self::oauth2::{ClientAuth, ClientCredentials, ClientCredentialsConfig, C
 pub use self::origin::Origin;
 pub use self::retry::RetryPolicy;
 pub use self::source::{FetchReason, Or, SourceFn, StaticToken, TokenRequest, TokenSource, source_fn};
+#[cfg(feature = "stack")]
+#[cfg_attr(docsrs, doc(cfg(feature = "stack")))]
+pub use self::stack::Stack;
 pub use self::token::AccessToken;

@@ -34,7 +34,7 @@ const FLOORS: &[(u8, &[&str])] = &[
     (3, &["source"]),
     (4, &["cache", "oauth2", "retry"]),
     (5, &["auth"]),
-    (6, &["transport"]),
+    (6, &["stack", "transport"]),
 ];
 
 /// Rooms of the first floor that exist only under `cfg(test)` and so stand on no public map.

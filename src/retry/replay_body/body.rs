@@ -99,6 +99,15 @@ impl<B> ReplayBody<B> {
         Self { kind: Kind::Through { backlog: VecDeque::new(), source: Some(body), why } }
     }
 
+    /// Makes a second copy of a body that is in memory at once, or empty. None for any other: two cannot be sent at once.
+    #[cfg(feature = "stack")]
+    pub(crate) fn shared(&self) -> Option<Self> {
+        match &self.kind {
+            Kind::Empty | Kind::Whole { .. } => self.replay().ok(),
+            Kind::Recorded(_) | Kind::Through { .. } | Kind::Failed { .. } => None,
+        }
+    }
+
     /// Makes the body of another attempt. It starts at the first frame, and it ends the attempt before it.
     ///
     /// # Errors

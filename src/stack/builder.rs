@@ -1,0 +1,107 @@
+//! The options of a stack.
+
+use std::time::Duration;
+
+use super::redirects::SameOrigin;
+use super::service::Stack;
+use crate::auth::AuthLayer;
+use crate::cache::TokenCache;
+use crate::error::TokenError;
+use crate::origin::Origin;
+use crate::retry::RetryPolicy;
+
+/// Builds a [`Stack`]. The [order of the layers](super) is not among the options.
+///
+/// Defaults:
+///
+/// - requests to other origins: refused
+/// - `retry`: [`RetryPolicy::default`]
+/// - `concurrency_limit`: none
+/// - `attempt_timeout`: 30 s, to the head of the answer
+/// - `total_timeout`: none; the waits of the retries are bounded by their policy
+/// - `redirects`: 10, within the origin of the request
+/// - `x-request-id`: set where the request has none
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct StackBuilder {
+    pub(super) auth: AuthLayer,
+    pub(super) policy: RetryPolicy,
+    pub(super) concurrency: Option<usize>,
+    pub(super) attempt_timeout: Duration,
+    pub(super) total_timeout: Option<Duration>,
+    pub(super) redirects: Option<SameOrigin>,
+}
+
+impl Stack<()> {
+    /// Starts a stack whose tokens go to one origin, such as `https://api.example.com`. Takes a source, or a cache that
+    /// others share.
+    ///
+    /// # Errors
+    ///
+    /// As [`AuthLayer::for_origin`].
+    pub fn for_origin<O>(source: impl Into<TokenCache>, origin: O) -> Result<StackBuilder, TokenError>
+    where
+        O: TryInto<Origin>,
+        O::Error: Into<TokenError>,
+    {
+        Ok(Self::with_auth(AuthLayer::for_origin(source, origin)?))
+    }
+
+    /// Starts a stack around an auth layer with options of its own: more origins, another header, a token per request.
+    /// Requests to origins that it does not know are refused, whatever it says.
+    pub fn with_auth(auth: AuthLayer) -> StackBuilder {
+        StackBuilder {
+            auth: auth.refuse_other_origins(),
+            policy: RetryPolicy::default(),
+            concurrency: None,
+            attempt_timeout: Duration::from_secs(30),
+            total_timeout: None,
+            redirects: Some(SameOrigin::up_to(10)),
+        }
+    }
+}
+
+impl StackBuilder {
+    /// Sets when a request is sent again.
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Sets how many requests of all clones may be on their way at once, each until the head of its answer; at least
+    /// one. Requests that wait for a retry or a token are not on their way.
+    pub fn concurrency_limit(mut self, requests: usize) -> Self {
+        self.concurrency = Some(requests.max(1));
+        self
+    }
+
+    /// Sets how long an attempt may take on the wire, to the head of the answer.
+    pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
+        self.attempt_timeout = timeout;
+        self
+    }
+
+    /// Sets by when a request must have its answer, hops, waits and replays included, by a
+    /// [`Deadline`](crate::extensions::Deadline). A request that brings its own keeps the earlier of both.
+    pub fn total_timeout(mut self, timeout: Duration) -> Self {
+        self.total_timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how many redirects of one request are followed. The next one is handed out.
+    pub fn redirects(mut self, most: u32) -> Self {
+        self.redirects = Some(SameOrigin::up_to(most));
+        self
+    }
+
+    /// Hands every redirect out. A request costs a copy of its head less.
+    pub fn without_redirects(mut self) -> Self {
+        self.redirects = None;
+        self
+    }
+
+    /// Builds the stack around any tower HTTP client. Its own redirects and retries must be off.
+    pub fn build<S>(self, client: S) -> Stack<S> {
+        Stack::new(self, client)
+    }
+}

@@ -1,0 +1,164 @@
+//! The stack as a service.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tower::BoxError;
+use tower::limit::ConcurrencyLimit;
+use tower::timeout::Timeout;
+use tower::util::Either;
+use tower_http::follow_redirect::FollowRedirect;
+use tower_http::request_id::{MakeRequestUuid, SetRequestId};
+use tower_layer::Layer as _;
+use tower_service::Service;
+
+use super::builder::StackBuilder;
+use super::redirects::SameOrigin;
+use crate::auth::AuthService;
+use crate::extensions::Deadline;
+use crate::retry::{ReplayBody, RetryBody, RetryService};
+
+/// An HTTP client with everything around it: redirects, retries, limits, tokens, time-outs.
+///
+/// The [order of the layers](super) and what happens to a request stand on the page of the module. Clones share the
+/// limit, the tokens and the client.
+///
+/// `S` is the client. To keep one in a struct, name it: `Stack<tower_oauth2::transport::hyper::Client<..>>`.
+#[derive(Clone)]
+pub struct Stack<S> {
+    layers: Layers<S>,
+    total_timeout: Option<Duration>,
+}
+
+/// What the client below a [`Stack`] gets as a body where the caller sends a `B`: one that can be sent again, for
+/// redirects and for retries.
+pub type RequestBody<B> = ReplayBody<ReplayBody<B>>;
+
+/// Outermost first, as on the page of the module.
+type Layers<S> = SetRequestId<Redirecting<RetryService<Limited<AuthService<Timeout<S>>>>>, MakeRequestUuid>;
+type Redirecting<S> = Either<FollowRedirect<S, SameOrigin>, S>;
+type Limited<S> = Either<ConcurrencyLimit<S>, S>;
+
+impl<S> Stack<S> {
+    pub(super) fn new(options: StackBuilder, client: S) -> Self {
+        let StackBuilder { auth, policy, concurrency, attempt_timeout, total_timeout, redirects } = options;
+        let authorized = auth.layer(Timeout::new(client, attempt_timeout));
+        let limited = match concurrency {
+            Some(most) => Either::Left(ConcurrencyLimit::new(authorized, most)),
+            None => Either::Right(authorized),
+        };
+        let retried = policy.layer(limited);
+        let redirected = match redirects {
+            Some(policy) => Either::Left(FollowRedirect::with_policy(retried, policy)),
+            None => Either::Right(retried),
+        };
+        Self { layers: SetRequestId::x_request_id(redirected, MakeRequestUuid), total_timeout }
+    }
+}
+
+impl<S, B, RB> Service<Request<B>> for Stack<S>
+where
+    S: Service<Request<RequestBody<B>>, Response = Response<RB>> + Clone,
+    S::Error: Into<BoxError>,
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<RetryBody<RB>>;
+    type Error = BoxError;
+    type Future = ResponseFuture<S, B, RB>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.layers.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let mut request = request.map(for_hops);
+        if let Some(timeout) = self.total_timeout {
+            let ours = Deadline::within(timeout);
+            let theirs = request.extensions().get::<Deadline>().copied();
+            request.extensions_mut().insert(theirs.map_or(ours, |theirs| theirs.min(ours)));
+        }
+        ResponseFuture { inner: self.layers.call(request) }
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Stack<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stack")
+            .field("layers", self.layers.get_ref())
+            .field("total_timeout", &self.total_timeout)
+            .finish()
+    }
+}
+
+/// Makes a body that a redirect can share if it is in memory, and that passes by otherwise: what retry records once need
+/// not be recorded twice.
+fn for_hops<B>(body: B) -> ReplayBody<B>
+where
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
+{
+    let original = ReplayBody::new(body);
+    match original.shared() {
+        Some(_) => original,
+        // With its original gone nothing of it is kept.
+        None => original.replay().unwrap_or(original),
+    }
+}
+
+// --- ResponseFuture ---
+
+type Sent<S, B> = <Layers<S> as Service<Request<ReplayBody<B>>>>::Future;
+
+pin_project! {
+    /// The future of a [`Stack`] over the client `S`, for request bodies `B` and response bodies `RB`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it drops the request, wherever it is. A token request that it waited for goes on for everybody else.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<S, B, RB>
+    where
+        S: Service<Request<RequestBody<B>>, Response = Response<RB>>,
+        S: Clone,
+        S::Error: Into<BoxError>,
+        B: Body,
+        B: Unpin,
+        B::Error: Into<BoxError>,
+    {
+        #[pin]
+        inner: Sent<S, B>,
+    }
+}
+
+impl<S, B, RB> Future for ResponseFuture<S, B, RB>
+where
+    S: Service<Request<RequestBody<B>>, Response = Response<RB>> + Clone,
+    S::Error: Into<BoxError>,
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
+{
+    type Output = Result<Response<RetryBody<RB>>, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().inner.poll(cx)
+    }
+}
+
+impl<S, B, RB> fmt::Debug for ResponseFuture<S, B, RB>
+where
+    S: Service<Request<RequestBody<B>>, Response = Response<RB>> + Clone,
+    S::Error: Into<BoxError>,
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,294 @@
+//! The paved path: what each layer does where it stands.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::disallowed_methods, reason = "tests look at the paused clock")]
+
+#[path = "support/mod.rs"]
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{Method, Request, Response};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use support::{Answer, Probe, Script, Seen, reply};
+use tokio::time::Instant;
+use tower::timeout::error::Elapsed;
+use tower::{BoxError, ServiceExt as _};
+use tower_oauth2::extensions::{Attempt, Deadline};
+use tower_oauth2::retry::{RetryBody, RetryReport, StopReason};
+use tower_oauth2::stack::{RequestBody, StackBuilder};
+use tower_oauth2::{AccessToken, AuthLayer, Stack, TokenError, source_fn};
+
+type Body = Full<Bytes>;
+type Client<B = Body> = Stack<Probe<Request<RequestBody<B>>, Response<Full<Bytes>>>>;
+type Outcome = Result<Response<RetryBody<Full<Bytes>>>, BoxError>;
+
+const API: &str = "https://api.example.com";
+
+/// Starts a stack whose tokens are `token-1`, `token-2`, and so on.
+fn builder() -> StackBuilder {
+    let issued = Arc::new(AtomicUsize::new(0));
+    let source = source_fn(move |_| {
+        let number = issued.fetch_add(1, Ordering::SeqCst) + 1;
+        async move { Ok(AccessToken::bearer(format!("token-{number}"))?.expires_in(Duration::from_secs(3600))) }
+    });
+    Stack::for_origin(source, API).unwrap()
+}
+
+fn over(builder: StackBuilder, script: &Script) -> Client {
+    builder.build(script.probe())
+}
+
+async fn send(client: &Client, request: Request<Body>) -> Outcome {
+    client.clone().oneshot(request).await
+}
+
+fn request(method: Method, path: &str, body: &'static str) -> Request<Body> {
+    Request::builder().method(method).uri(format!("{API}{path}")).body(Full::from(body)).unwrap()
+}
+
+fn get() -> Request<Body> {
+    request(Method::GET, "/items", "")
+}
+
+fn post() -> Request<Body> {
+    request(Method::POST, "/items", "one more")
+}
+
+/// Makes an answer with a header.
+fn answer(status: u16, name: &'static str, value: &str) -> Answer {
+    let mut response = reply(status, "the server's own words");
+    response.headers_mut().insert(name, value.parse().unwrap());
+    Answer::Reply(response)
+}
+
+fn moved(status: u16, location: &str) -> Answer {
+    answer(status, "location", location)
+}
+
+fn all(seen: &[Seen], name: &str) -> Vec<String> {
+    let value = |seen: &Seen| seen.head.headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+    seen.iter().map(|seen| value(seen).unwrap_or_default()).collect()
+}
+
+fn assert_shared<T: Clone + Send + Sync + std::fmt::Debug + 'static>(_: &T) {}
+
+#[tokio::test(start_paused = true)]
+async fn one_request_id_names_all_hops_and_all_attempts() {
+    let script = Script::new([
+        answer(401, "www-authenticate", "Bearer error=\"invalid_token\""),
+        moved(307, "/elsewhere"),
+        answer(503, "retry-after", "1"),
+    ]);
+    let client = over(builder(), &script);
+    assert_eq!(send(&client, get()).await.unwrap().status(), 200);
+    let seen = script.seen();
+    assert_eq!(
+        seen.iter().map(|seen| seen.head.uri.path()).collect::<Vec<_>>(),
+        ["/items", "/items", "/elsewhere", "/elsewhere"]
+    );
+    assert_eq!(
+        all(&seen, "authorization"),
+        ["Bearer token-1", "Bearer token-2", "Bearer token-2", "Bearer token-2"]
+    );
+    let ids = all(&seen, "x-request-id");
+    assert!(ids[0].len() == 36 && ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    // An attempt is counted within its hop.
+    let resends =
+        seen.iter().map(|seen| seen.head.extensions.get::<Attempt>().map(|attempt| attempt.resend_count()));
+    assert_eq!(resends.collect::<Vec<_>>(), [None, Some(1), None, Some(1)]);
+
+    send(&client, get()).await.unwrap();
+    assert_ne!(all(&script.seen(), "x-request-id")[0], ids[0]);
+    let mut named = get();
+    named.headers_mut().insert("x-request-id", "of-the-caller".parse().unwrap());
+    send(&client, named).await.unwrap();
+    assert_eq!(all(&script.seen(), "x-request-id"), ["of-the-caller"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_redirect_that_leaves_the_origin_is_handed_out() {
+    let targets = [
+        "https://elsewhere.example.com/items",
+        "https://api.example.com.evil.example/",
+        "https://api.example.com:8443/items",
+        "https://user@api.example.com/items",
+        "http://api.example.com/items",
+        "//elsewhere.example.com/items",
+        "https://eu.example.com/items",
+    ];
+    for target in targets {
+        for status in [301, 302, 303, 307, 308] {
+            let source = source_fn(|_| async { AccessToken::bearer("token") });
+            // Even where the target may have tokens.
+            let auth =
+                AuthLayer::for_origin(source, API).unwrap().also_origin("https://eu.example.com").unwrap();
+            for options in [builder(), Stack::with_auth(auth)] {
+                let script = Script::new([moved(status, target)]);
+                let response = send(&over(options, &script), get()).await.unwrap();
+                assert_eq!(response.status(), status);
+                assert_eq!(response.headers()["location"], target);
+                assert_eq!(script.seen().len(), 1, "{target}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_redirect_repeats_the_body_or_becomes_a_get_without_one() {
+    for (status, method, body) in [
+        (301, Method::GET, ""),
+        (302, Method::GET, ""),
+        (303, Method::GET, ""),
+        (307, Method::POST, "one more"),
+        (308, Method::POST, "one more"),
+    ] {
+        let script =
+            Script::new([moved(status, "/b?page=2"), moved(status, "https://API.example.com:443/c")]);
+        assert_eq!(send(&over(builder(), &script), post()).await.unwrap().status(), 200);
+        let seen = script.seen();
+        assert_eq!(seen[1].head.uri, "https://api.example.com/b?page=2");
+        assert_eq!(seen[2].head.uri.path(), "/c");
+        for hop in &seen[1..] {
+            assert_eq!((&hop.head.method, &*hop.body), (&method, body.as_bytes()));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_is_sent_once_and_its_redirect_handed_out() {
+    let script = Script::new([moved(307, "/elsewhere"), moved(303, "/elsewhere")]);
+    let client = builder().build(script.probe());
+    let upload = || {
+        let frames = ["one", " ", "more"].map(|data| Ok::<_, BoxError>(Frame::data(Bytes::from(data))));
+        Request::post(format!("{API}/items")).body(StreamBody::new(stream::iter(frames))).unwrap()
+    };
+    let response = client.clone().oneshot(upload()).await.unwrap();
+    assert_eq!(response.status(), 307);
+    let seen = script.seen();
+    assert_eq!((seen.len(), &*seen[0].body), (1, &b"one more"[..]));
+    // No body is needed for this one.
+    assert_eq!(client.oneshot(upload()).await.unwrap().status(), 200);
+    assert_eq!(script.seen()[1].head.method, Method::GET);
+}
+
+#[tokio::test(start_paused = true)]
+async fn redirects_have_a_limit_and_can_be_off() {
+    let circle = || Script::new((0..20).map(|_| moved(302, "/again")));
+    for (options, hops) in [(builder(), 11), (builder().redirects(2), 3), (builder().redirects(0), 1)] {
+        let script = circle();
+        assert_eq!(send(&over(options, &script), get()).await.unwrap().status(), 302);
+        assert_eq!(script.seen().len(), hops);
+    }
+    let script = circle();
+    assert_eq!(send(&over(builder().without_redirects(), &script), get()).await.unwrap().status(), 302);
+    assert_eq!(script.seen().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_to_other_origins_are_refused_whatever_the_auth_layer_says() {
+    let source = || source_fn(|_| async { AccessToken::bearer("token") });
+    for options in [builder(), Stack::with_auth(AuthLayer::for_origin(source(), API).unwrap())] {
+        let script = Script::default();
+        for uri in ["https://elsewhere.example.com/", "http://api.example.com/", "/items"] {
+            let request = Request::get(uri).body(Body::default()).unwrap();
+            let error = send(&over(options.clone(), &script), request).await.unwrap_err();
+            assert!(error.downcast_ref::<TokenError>().unwrap().is_config(), "{uri}: {error}");
+        }
+        assert!(script.seen().is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_waits_for_its_retry_holds_no_permit() {
+    let script = Script::new([answer(503, "retry-after", "30")]);
+    let client = over(builder().concurrency_limit(1), &script);
+    let start = Instant::now();
+    let throttled = tokio::spawn({
+        let client = client.clone();
+        async move { send(&client, get()).await.map(|_| Instant::now()) }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    send(&client, get()).await.unwrap();
+    assert_eq!(start.elapsed(), Duration::from_secs(1));
+    assert!(throttled.await.unwrap().unwrap() - start >= Duration::from_secs(30));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_limit_holds_for_all_clones() {
+    let script = Script::new([Answer::Hang]);
+    let client = over(builder().concurrency_limit(1).attempt_timeout(Duration::from_secs(5)), &script);
+    let start = Instant::now();
+    let hanging = tokio::spawn({
+        let client = client.clone();
+        async move { send(&client, post()).await }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    send(&client, get()).await.unwrap();
+    assert_eq!(start.elapsed(), Duration::from_secs(5));
+    assert!(hanging.await.unwrap().unwrap_err().is::<Elapsed>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_takes_too_long_is_no_wait_for_a_token() {
+    let slow = source_fn(|_| async {
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        AccessToken::bearer("token")
+    });
+    let script = Script::default();
+    let options = Stack::for_origin(slow, API).unwrap().attempt_timeout(Duration::from_secs(5));
+    let start = Instant::now();
+    assert_eq!(send(&over(options, &script), get()).await.unwrap().status(), 200);
+    assert_eq!(start.elapsed(), Duration::from_secs(20));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_total_time_out_hands_out_the_answer_that_is_there() {
+    let busy = || Script::new([answer(429, "retry-after", "30")]);
+    let script = busy();
+    let client = over(builder().total_timeout(Duration::from_secs(10)), &script);
+    let start = Instant::now();
+    let response = send(&client, get()).await.unwrap();
+    assert_eq!((response.status().as_u16(), start.elapsed()), (429, Duration::ZERO));
+    let report = response.extensions().get::<RetryReport>().unwrap();
+    assert!(matches!(report.stop_reason(), StopReason::DeadlineTooClose { .. }), "{report:?}");
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "the server's own words");
+
+    // The earlier deadline counts.
+    for (ours, theirs, sent) in [(10, 60, 1), (60, 10, 1), (60, 90, 2)] {
+        let script = busy();
+        let client = over(builder().total_timeout(Duration::from_secs(ours)), &script);
+        let mut request = get();
+        request.extensions_mut().insert(Deadline::within(Duration::from_secs(theirs)));
+        send(&client, request).await.unwrap();
+        assert_eq!(script.seen().len(), sent, "{ours} {theirs}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stack_is_one_type_to_be_kept_and_cloned() {
+    struct Billing {
+        http: Client,
+    }
+    let script = Script::default();
+    let billing = Billing {
+        http: over(builder().concurrency_limit(4).total_timeout(Duration::from_secs(60)), &script),
+    };
+    assert_shared(&billing.http);
+    let requests = (0..16).map(|_| {
+        let client = billing.http.clone();
+        tokio::spawn(async move { send(&client, post()).await.unwrap().status() })
+    });
+    for request in requests.collect::<Vec<_>>() {
+        assert_eq!(request.await.unwrap(), 200);
+    }
+    let seen = script.seen();
+    assert!(all(&seen, "authorization").iter().all(|token| token == "Bearer token-1"));
+    assert!(seen.iter().all(|seen| seen.body == "one more"));
+    assert!(!format!("{:?}", billing.http).contains("token-1"));
+}
