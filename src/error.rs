@@ -81,6 +81,34 @@ pub(crate) struct Lasting {
     pub(crate) source: BoxError,
 }
 
+/// Marks an error of a request of which the server did no work: it was never sent, or the server said that it did not
+/// look at it. So it may be sent again, whatever its method.
+///
+/// The retry layer looks for it in the chain of an error, and takes its word. A transport puts it around what it can prove,
+/// and around nothing else: an error after which the server may have begun is not one of these. That of this crate does
+/// ([`transport::hyper`](crate::transport)).
+///
+/// # Examples
+///
+/// ```
+/// use http::{Request, Response};
+/// use tower::{BoxError, ServiceExt as _, service_fn};
+/// use tower_oauth2::retry::Unsent;
+///
+/// // A transport that fails only before it sends anything.
+/// let transport = service_fn(async |_: Request<()>| Err::<Response<()>, BoxError>("the line is cut".into()));
+/// let transport = transport.map_err(Unsent::new);
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// let error = transport.oneshot(Request::new(())).await.unwrap_err();
+/// assert_eq!(error.to_string(), "the request was not sent");
+/// # });
+/// # Ok::<_, BoxError>(())
+/// ```
+#[derive(Debug)]
+pub struct Unsent {
+    source: BoxError,
+}
+
 // --- TokenError ---
 
 impl TokenError {
@@ -285,6 +313,27 @@ impl fmt::Display for ErrorClass {
             Self::Transient => "transient",
             Self::Protocol => "protocol",
         })
+    }
+}
+
+// --- Unsent ---
+
+impl Unsent {
+    /// Marks `source`.
+    pub fn new(source: impl Into<BoxError>) -> Self {
+        Self { source: source.into() }
+    }
+}
+
+impl fmt::Display for Unsent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the request was not sent")
+    }
+}
+
+impl Error for Unsent {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.source)
     }
 }
 

@@ -51,9 +51,10 @@ async fn every_decision_is_told_once_and_without_bodies_or_header_values() {
         "the request is sent again",
         "status=429",
         "reason=the server asked for patience",
-        "requested_delay=Some(7s)",
+        "requested_delay=7s",
+        "requested_by=\"retry-after\"",
         "resend_count=1",
-        "the request is not sent again reason=the inner service failed attempts=2",
+        "the request is not sent again reason=the method may not be repeated attempts=2",
         "the request is not sent again reason=the method may not be repeated attempts=1",
     ] {
         assert!(text.contains(part), "no {part} in\n{text}");

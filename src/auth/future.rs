@@ -194,7 +194,7 @@ impl Watch {
         match self {
             Self::Nothing | Self::Failed(_) => {}
             Self::Ticket(ticket) => {
-                if ticket.terms.is_suspicious(response.status(), response.version(), response.headers()) {
+                if ticket.terms.is_suspicious(&response) {
                     ticket.inspect(&mut response);
                 } else if response.status().is_success() {
                     ticket.snapshot.accept();
@@ -230,7 +230,7 @@ impl Ticket {
     /// Reads an answer that may say something about the token, drops the token if it is to blame, and marks the answer.
     #[cold]
     fn inspect<R>(&self, response: &mut Response<R>) {
-        let refusal = self.terms.refusal(response.status(), response.version(), response.headers());
+        let refusal = self.terms.refusal(response);
         let challenges = challenge::of(response.headers());
         let token = self.snapshot.token();
         // Made only where there is something to show: a server that refuses everything must not cost more than that.

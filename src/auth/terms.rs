@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName};
-use http::{HeaderMap, HeaderValue, StatusCode, Version};
+use http::header::{AUTHORIZATION, HeaderName};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 
+use crate::headers::grpc;
 use crate::token::AccessToken;
 
 /// What a caller's own rule says of an answer.
@@ -103,24 +104,26 @@ impl Terms {
 
     /// Returns whether an answer needs a closer look. The hot path of every answer.
     #[inline]
-    pub(super) fn is_suspicious(&self, status: StatusCode, version: Version, headers: &HeaderMap) -> bool {
-        if status.is_success() && version != Version::HTTP_2 && self.rejection.is_none() {
+    pub(super) fn is_suspicious<R>(&self, response: &Response<R>) -> bool {
+        let status = response.status();
+        if status.is_success() && response.version() != Version::HTTP_2 && self.rejection.is_none() {
             return false;
         }
         status == StatusCode::UNAUTHORIZED
             || status == StatusCode::FORBIDDEN
             || self.rejection.is_some()
             || self.statuses.contains(&status)
-            || is_grpc_unauthenticated(version, headers)
+            || is_grpc_unauthenticated(response)
     }
 
     /// Returns what kind of refusal an answer is, if it is one.
-    pub(super) fn refusal(&self, status: StatusCode, version: Version, headers: &HeaderMap) -> Rejection {
+    pub(super) fn refusal<R>(&self, response: &Response<R>) -> Rejection {
+        let (status, headers) = (response.status(), response.headers());
         match self.rejection.as_ref().map_or(Rejection::ByTheRules, |rule| rule(status, headers)) {
             Rejection::ByTheRules => {}
             decided @ (Rejection::OfTheToken | Rejection::OfTheRequest | Rejection::No) => return decided,
         }
-        if is_grpc_unauthenticated(version, headers) {
+        if is_grpc_unauthenticated(response) {
             return Rejection::OfTheToken;
         }
         if self.statuses.contains(&status) { Rejection::ByTheRules } else { Rejection::No }
@@ -141,9 +144,7 @@ fn take_last(headers: &mut HeaderMap, name: &HeaderName) {
 /// gRPC says UNAUTHENTICATED (16) with an HTTP status of 200. In the headers it means that no data follows; only there
 /// can it be seen without reading the body.
 #[inline]
-fn is_grpc_unauthenticated(version: Version, headers: &HeaderMap) -> bool {
-    version == Version::HTTP_2
-        && headers.get("grpc-status").is_some_and(|status| status == "16")
-        && headers.get_all("grpc-status").iter().count() == 1
-        && headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+fn is_grpc_unauthenticated<R>(response: &Response<R>) -> bool {
+    grpc::is_grpc(response)
+        && grpc::read(response.headers()).is_some_and(|status| status.code == grpc::UNAUTHENTICATED)
 }

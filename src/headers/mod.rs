@@ -4,6 +4,7 @@
 //! read where a part is broken.
 
 pub(crate) mod challenge;
+pub(crate) mod grpc;
 pub(crate) mod profile;
 pub(crate) mod rate_limit;
 pub(crate) mod retry_after;

@@ -62,8 +62,7 @@ pub(crate) struct Hint<'a> {
     /// How long to wait from now.
     pub(crate) delay: Duration,
     /// The header that says so.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no decision asks for it; the vectors do"))]
-    source: &'a HeaderName,
+    pub(crate) source: &'a HeaderName,
 }
 
 /// Reads what an answer asks for, by the rules above. `now` is the time since the Unix epoch.

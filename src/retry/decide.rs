@@ -1,40 +1,21 @@
 //! What happened, and what follows from it: values in, verdict out.
 
-use std::fmt;
 use std::time::Duration;
 
-use http::{HeaderMap, Method, Response, StatusCode};
+use http::{HeaderName, Response, StatusCode, Version};
 
+use super::classify::Failure;
 use super::options::RetryOptions;
 use super::policy::{RetryPolicy, Rules};
-use super::replay_body::NotReplayable;
 use super::report::{ReplayReason, StopReason};
+use super::view::{Answer, Outcome, View};
 use crate::backoff::Chance;
 use crate::clock;
 use crate::extensions::{RejectionVerdict, TokenRejected};
+use crate::headers::grpc::{self, GrpcStatus, Pushback};
 use crate::headers::rate_limit::{self, Hint};
 
-/// What [`RetryPolicy::decide`] looks at: one answer, and what went before it.
-///
-/// Defaults: a first attempt without a deadline, whose body can be sent again, under the policy's own rules.
-#[derive(Clone, Debug)]
-#[must_use = "a view is there to be decided on"]
-pub struct View<'a> {
-    status: StatusCode,
-    rejected: Option<&'a TokenRejected>,
-    headers: Headers<'a>,
-    /// When the answer was looked at, as the time since the Unix epoch.
-    now: Duration,
-    repeatable: bool,
-    body: Result<(), NotReplayable>,
-    retries: u32,
-    auth_replays: u32,
-    waited: Duration,
-    time_left: Option<Duration>,
-    options: Option<&'a RetryOptions>,
-}
-
-/// What is to be done about an answer.
+/// What is to be done about an answer or a failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Send the request again.
@@ -46,83 +27,17 @@ pub enum Decision {
         reason: ReplayReason,
         /// What the server had asked for; none where the wait is the policy's own.
         requested_delay: Option<Duration>,
+        /// The header in which it did so.
+        requested_by: Option<HeaderName>,
     },
-    /// Hand the answer out.
+    /// Hand the outcome out.
     Stop(StopReason),
-}
-
-impl<'a> View<'a> {
-    /// Creates the view of the answer to a request with `method`.
-    ///
-    /// It reads the clock, against which a server's points in time are measured if it does not say its own, and the
-    /// marker of auth. What the server asks for is read by the policy that decides.
-    pub fn new<B>(response: &'a Response<B>, method: &Method) -> Self {
-        Self::of(response, method.is_idempotent())
-    }
-
-    pub(super) fn of<B>(response: &'a Response<B>, repeatable: bool) -> Self {
-        Self {
-            status: response.status(),
-            rejected: response.extensions().get(),
-            headers: Headers(response.headers()),
-            now: clock::unix_time(),
-            repeatable,
-            body: Ok(()),
-            retries: 0,
-            auth_replays: 0,
-            waited: Duration::ZERO,
-            time_left: None,
-            options: None,
-        }
-    }
-
-    /// Says that the request has an `Idempotency-Key`, so that it may be repeated whatever its method.
-    pub fn idempotency_key(mut self) -> Self {
-        self.repeatable = true;
-        self
-    }
-
-    /// Sets whether the request body can be sent again.
-    pub fn body(mut self, replayable: Result<(), NotReplayable>) -> Self {
-        self.body = replayable;
-        self
-    }
-
-    /// Sets how often the request was sent again, replays with a new token not counted.
-    pub fn retries(mut self, retries: u32) -> Self {
-        self.retries = retries;
-        self
-    }
-
-    /// Sets how often the request was replayed with a new token.
-    pub fn auth_replays(mut self, replays: u32) -> Self {
-        self.auth_replays = replays;
-        self
-    }
-
-    /// Sets how long was waited for this request so far.
-    pub fn waited(mut self, waited: Duration) -> Self {
-        self.waited = waited;
-        self
-    }
-
-    /// Sets the time left until the request's deadline. Without one, the policy's total wait counts.
-    pub fn time_left(mut self, left: Option<Duration>) -> Self {
-        self.time_left = left;
-        self
-    }
-
-    /// Sets what the caller wants for this request.
-    pub fn options(mut self, options: Option<&'a RetryOptions>) -> Self {
-        self.options = options;
-        self
-    }
 }
 
 // --- RetryPolicy ---
 
 impl RetryPolicy {
-    /// Decides what follows from an answer: a pure function of its arguments.
+    /// Decides what follows from an outcome: a pure function of its arguments.
     ///
     /// `draw` is a random number from 0 to 1, the upper end excluded, from which the jitter is made; what is outside
     /// counts as the nearer end.
@@ -148,60 +63,116 @@ impl RetryPolicy {
     #[must_use]
     pub fn decide(&self, view: &View<'_>, draw: f64) -> Decision {
         let rules = self.rules();
-        let requested = self.requested_delay(view);
-        let Some(reason) = rules.reason(view.status, view.rejected.is_some(), || requested.is_some()) else {
-            return Decision::Stop(StopReason::Final);
-        };
         let chance = Chance::drawn(draw);
-        let wait = match (view.options, view.rejected) {
-            (Some(options), _) if options.never => Err(StopReason::TurnedOff),
-            (_, Some(rejected)) => rules.auth_replay(view, rejected, &chance),
-            (_, None) => rules.retry(view, reason, requested, &chance),
+        let (reason, wait) = match &view.outcome {
+            Outcome::Failure(failure) => match failure {
+                Failure::Unsent => (ReplayReason::Unsent, rules.resend(view, true, &chance)),
+                Failure::Ambiguous => (ReplayReason::Ambiguous, rules.resend(view, false, &chance)),
+                Failure::Fatal => return Decision::Stop(StopReason::Failed),
+            },
+            Outcome::Answer(answer) => {
+                let hint = rules.hint(answer);
+                let Some(reason) =
+                    rules.reason(answer.status, answer.rejected, answer.grpc, || hint.is_some())
+                else {
+                    return Decision::Stop(StopReason::Final);
+                };
+                let wait = match (answer.rejected, answer.grpc) {
+                    (Some(rejected), _) => rules.auth_replay(view, rejected, &chance),
+                    (None, Some(grpc)) if grpc.is_retried() => rules.call_again(view, grpc.pushback, &chance),
+                    (None, Some(_) | None) => rules.retry(view, reason, hint, &chance),
+                };
+                (reason, wait)
+            }
         };
+        if view.options.is_some_and(|options| options.never) {
+            return Decision::Stop(StopReason::TurnedOff);
+        }
         match wait.and_then(|wait| rules.fit(view, wait)) {
-            Ok((delay, requested_delay)) => Decision::Replay { delay, reason, requested_delay },
+            Ok(Wait { delay, requested: None }) => {
+                Decision::Replay { delay, reason, requested_delay: None, requested_by: None }
+            }
+            Ok(Wait { delay, requested: Some((requested, header)) }) => Decision::Replay {
+                delay,
+                reason,
+                requested_delay: Some(requested),
+                requested_by: Some(header.clone()),
+            },
             Err(stop) => Decision::Stop(stop),
         }
     }
 
-    /// Returns the wait that the server asked for, in the first of the headers on the page of the [room](super) that
-    /// does so. Only a 4xx or 5xx asks for one.
+    /// Returns the wait that the server asked for: what a gRPC status says, else the first of the headers on the page of
+    /// the [room](super) that does so. Only a 4xx or 5xx asks by headers.
     #[must_use]
     pub fn requested_delay(&self, view: &View<'_>) -> Option<Duration> {
-        Some(self.rules().hint(view.status, view.headers.0, view.now)?.delay)
+        match &view.outcome {
+            Outcome::Failure(_) => None,
+            Outcome::Answer(answer) => match answer.grpc {
+                Some(GrpcStatus { pushback: Pushback::After(delay), .. }) => Some(delay),
+                Some(_) | None => Some(self.rules().hint(answer)?.delay),
+            },
+        }
     }
 }
 
 // --- Rules ---
 
-/// A wait, and what the server had asked for.
-type Wait = (Duration, Option<Duration>);
+/// A wait, and what the server had asked for, with the header that says so.
+struct Wait<'a> {
+    delay: Duration,
+    requested: Option<(Duration, &'a HeaderName)>,
+}
 
 impl Rules {
+    /// Returns whether an answer is one to hand out at once: what nearly every one is.
+    #[inline]
+    pub(super) fn is_final<B>(&self, response: &Response<B>) -> bool {
+        let status = response.status();
+        // A gRPC answer says with a 200 what others say with a status.
+        if (status.is_success() && response.version() != Version::HTTP_2) && response.extensions().is_empty()
+        {
+            return true;
+        }
+        let rejected = response.extensions().get::<TokenRejected>();
+        let grpc = if grpc::is_grpc(response) { grpc::read(response.headers()) } else { None };
+        let hinted =
+            || rate_limit::hint(&self.profile, status, response.headers(), clock::unix_time()).is_some();
+        self.reason(status, rejected, grpc, hinted).is_none()
+    }
+
     /// Why an answer asks for a replay at all; none if it is final. `hinted` is asked where the profile makes a refusal
     /// of the status if the server says when to come back.
-    pub(super) fn reason(
+    fn reason(
         &self,
         status: StatusCode,
-        token_rejected: bool,
+        rejected: Option<&TokenRejected>,
+        grpc: Option<GrpcStatus>,
         hinted: impl Fn() -> bool,
     ) -> Option<ReplayReason> {
-        match status {
-            _ if token_rejected => Some(ReplayReason::TokenRejected),
-            StatusCode::TOO_MANY_REQUESTS => Some(ReplayReason::Throttled),
-            _ if self.profile.refuses_with(status) && hinted() => Some(ReplayReason::Throttled),
-            StatusCode::REQUEST_TIMEOUT
-            | StatusCode::TOO_EARLY
-            | StatusCode::BAD_GATEWAY
-            | StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::GATEWAY_TIMEOUT => Some(ReplayReason::Unavailable),
-            StatusCode::INTERNAL_SERVER_ERROR if self.internal_errors => Some(ReplayReason::Unavailable),
-            _ => None,
+        if rejected.is_some() {
+            return Some(ReplayReason::TokenRejected);
+        }
+        match grpc.map(|grpc| grpc.code) {
+            Some(grpc::RESOURCE_EXHAUSTED) => return Some(ReplayReason::Throttled),
+            Some(grpc::UNAVAILABLE) => return Some(ReplayReason::Unavailable),
+            Some(_) | None => {}
+        }
+        if !status.is_client_error() && !status.is_server_error() {
+            None
+        } else if self.throttled.contains(&status) || self.profile.refuses_with(status) && hinted() {
+            Some(ReplayReason::Throttled)
+        } else if self.unavailable.contains(&status)
+            || status == StatusCode::INTERNAL_SERVER_ERROR && self.internal_errors
+        {
+            Some(ReplayReason::Unavailable)
+        } else {
+            None
         }
     }
 
-    pub(super) fn hint(&self, status: StatusCode, headers: &HeaderMap, now: Duration) -> Option<Hint<'_>> {
-        rate_limit::hint(&self.profile, status, headers, now)
+    fn hint(&self, answer: &Answer<'_>) -> Option<Hint<'_>> {
+        rate_limit::hint(&self.profile, answer.status, answer.headers.0, answer.now)
     }
 
     /// Returns whether any answer could still lead to a replay.
@@ -221,7 +192,7 @@ impl Rules {
         view: &View<'_>,
         rejected: &TokenRejected,
         chance: &Chance,
-    ) -> Result<Wait, StopReason> {
+    ) -> Result<Wait<'_>, StopReason> {
         match rejected.verdict() {
             RejectionVerdict::Invalidated | RejectionVerdict::Superseded => {}
             RejectionVerdict::NotRefreshable => {
@@ -241,46 +212,86 @@ impl Rules {
             0 => Duration::ZERO,
             _ => chance.lengthen(self.auth_replay_delay),
         };
-        Ok((delay, None))
+        Ok(Wait { delay, requested: None })
     }
 
-    fn retry(
+    /// After an answer that a wait may help.
+    fn retry<'a>(
         &self,
         view: &View<'_>,
         reason: ReplayReason,
-        requested: Option<Duration>,
+        hint: Option<Hint<'a>>,
         chance: &Chance,
-    ) -> Result<Wait, StopReason> {
-        let strict = view.options.and_then(|options| options.strict_methods).unwrap_or(self.strict_methods);
+    ) -> Result<Wait<'a>, StopReason> {
         // A server that says 429 says that it refused the work; after any other answer it may have been done.
         let throttled = reason == ReplayReason::Throttled;
-        if !view.repeatable && (!throttled || strict) {
-            return Err(StopReason::NotIdempotent);
-        }
-        if view.retries >= self.retries_of(view.options) {
-            return Err(StopReason::AttemptsExhausted);
-        }
-        view.body.map_err(|cause| StopReason::NotReplayable { cause })?;
-        match requested {
+        self.permit(view, throttled && !self.is_strict(view))?;
+        match hint {
             None => {
                 let delay = match self.profile.wait_without_hint() {
                     Some(wait) if throttled => {
                         chance.lengthen(wait.saturating_mul(2_u32.saturating_pow(view.retries)))
                     }
-                    _ => chance.equal_jitter(self.first_delay, self.longest_delay, view.retries),
+                    _ => self.backoff(view, chance),
                 };
-                Ok((delay, None))
+                Ok(Wait { delay, requested: None })
             }
-            Some(requested) if requested > self.longest_hint => {
-                Err(StopReason::DelayExceedsCap { requested })
+            Some(Hint { delay, .. }) if delay > self.longest_hint => {
+                Err(StopReason::DelayExceedsCap { requested: delay })
             }
-            Some(requested) => Ok((chance.lengthen(requested), Some(requested))),
+            Some(Hint { delay, source }) => {
+                Ok(Wait { delay: chance.lengthen(delay), requested: Some((delay, source)) })
+            }
         }
     }
 
+    /// After a gRPC status that allows another attempt. The server's pushback is exact (gRFC A6).
+    fn call_again(
+        &self,
+        view: &View<'_>,
+        pushback: Pushback,
+        chance: &Chance,
+    ) -> Result<Wait<'static>, StopReason> {
+        self.permit(view, !self.is_strict(view))?;
+        match pushback {
+            Pushback::Unsaid => Ok(Wait { delay: self.backoff(view, chance), requested: None }),
+            Pushback::Never => Err(StopReason::PushedBack),
+            Pushback::After(requested) if requested > self.longest_hint => {
+                Err(StopReason::DelayExceedsCap { requested })
+            }
+            Pushback::After(delay) => Ok(Wait { delay, requested: Some((delay, &grpc::PUSHBACK)) }),
+        }
+    }
+
+    /// After an error of the inner service.
+    fn resend(&self, view: &View<'_>, unsent: bool, chance: &Chance) -> Result<Wait<'static>, StopReason> {
+        self.permit(view, unsent)?;
+        Ok(Wait { delay: self.backoff(view, chance), requested: None })
+    }
+
+    /// Refuses a retry that this request may not have, whatever the wait.
+    fn permit(&self, view: &View<'_>, whatever_the_method: bool) -> Result<(), StopReason> {
+        if !view.repeatable && !whatever_the_method {
+            return Err(StopReason::NotIdempotent);
+        }
+        if view.retries >= self.retries_of(view.options) {
+            return Err(StopReason::AttemptsExhausted);
+        }
+        view.body.map_err(|cause| StopReason::NotReplayable { cause })
+    }
+
+    fn is_strict(&self, view: &View<'_>) -> bool {
+        view.options.and_then(|options| options.strict_methods).unwrap_or(self.strict_methods)
+    }
+
+    fn backoff(&self, view: &View<'_>, chance: &Chance) -> Duration {
+        let doubled = view.backoffs.unwrap_or(view.retries);
+        chance.equal_jitter(self.first_delay, self.longest_delay, doubled)
+    }
+
     /// Refuses a wait that cannot be waited out.
-    fn fit(&self, view: &View<'_>, wait: Wait) -> Result<Wait, StopReason> {
-        let (needed, _) = wait;
+    fn fit<'a>(&self, view: &View<'_>, wait: Wait<'a>) -> Result<Wait<'a>, StopReason> {
+        let needed = wait.delay;
         match view.time_left {
             Some(left) if needed >= left => Err(StopReason::DeadlineTooClose { needed }),
             None if view.waited.saturating_add(needed) > self.total_wait => {
@@ -288,18 +299,6 @@ impl Rules {
             }
             Some(_) | None => Ok(wait),
         }
-    }
-}
-
-// --- Headers ---
-
-/// The headers of an answer, not to be shown: there may be secrets among them.
-#[derive(Clone, Copy)]
-struct Headers<'a>(&'a HeaderMap);
-
-impl fmt::Debug for Headers<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("..")
     }
 }
 

@@ -4,20 +4,21 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use tower::BoxError;
 use tower::load_shed::error::Overloaded;
 use tower_service::Service;
 
-use super::decide::{Decision, View};
+use super::classify::{Failure, has};
+use super::decide::Decision;
 use super::options::RetryOptions;
 use super::policy::RetryPolicy;
-use super::replay::{Previous, Progress, Replay};
+use super::replay::{Again, Previous, Progress, Replay};
 use super::replay_body::{NotReplayable, ReplayBody};
 use super::report::{self, Replayed, RetryReport, StopReason};
 use super::retry_body::RetryBody;
+use super::view::{Outcome, View};
 use crate::backoff::Chance;
-use crate::clock;
 use crate::error::TokenError;
 use crate::extensions::TokenRejected;
 
@@ -43,11 +44,8 @@ impl Facts {
     where
         S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
     {
-        let rejected = response.extensions().get::<TokenRejected>().is_some();
         let replayed = replay.is_some_and(|replay| !replay.progress.history.is_empty());
-        let (rules, status) = (self.policy.rules(), response.status());
-        let hinted = || rules.hint(status, response.headers(), clock::unix_time()).is_some();
-        !replayed && rules.reason(status, rejected, hinted).is_none()
+        !replayed && self.policy.rules().is_final(response)
     }
 
     /// An answer came that is not plain: the next attempt is prepared, or the answer is handed out with a report.
@@ -60,57 +58,91 @@ impl Facts {
     where
         S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
     {
-        let not_replayable = self.body.unwrap_or(NotReplayable::Released);
-        let view = View::of(&response, self.repeatable).options(self.options.as_deref());
-        let view = match &replay {
-            None => view.body(Err(not_replayable)),
-            Some(replay) => replay.complete(view),
-        };
+        let view = self.view(replay.as_deref(), View::answered(&response, self.repeatable));
         let requested_delay = self.policy.requested_delay(&view);
-        let stop = match self.policy.decide(&view, Chance::default().fraction()) {
-            Decision::Stop(stop) => stop,
-            Decision::Replay { delay, reason, requested_delay } => {
-                let replayed = Replayed { status: Some(response.status()), reason, delay, requested_delay };
-                let claimed = replay
-                    .as_deref_mut()
-                    .ok_or(not_replayable)
-                    .and_then(|replay| replay.claim().map(|body| (replay, body)));
-                match claimed {
-                    Ok((replay, body)) => {
-                        replay.prepare(body, replayed, response);
-                        return Step::Replay;
-                    }
-                    Err(cause) => StopReason::NotReplayable { cause },
-                }
+        let status = Some(response.status());
+        let stop = match self.again(replay.as_deref_mut(), &view, status, None) {
+            Ok((replay, again)) => {
+                replay.prepare(again, Previous::Whole(response));
+                return Step::Replay;
             }
+            Err(stop) => stop,
         };
         let progress = replay.map_or_else(Progress::first, |replay| replay.progress.finish());
         Step::Done(Ok(self.hand_out(progress, response.map(RetryBody::whole), stop, requested_delay, None)))
     }
 
-    /// The inner service failed. What was surely never sent does not replace an answer already had.
-    pub(super) fn failed<S, B, RB>(&self, replay: Option<&mut Replay<S, B>>, error: BoxError) -> Step<RB>
+    /// The inner service failed: the next attempt is prepared, or the error is handed out. What auth or a limit refused to
+    /// send does not replace an answer already had.
+    #[cold]
+    pub(super) fn failed<S, B, RB>(&self, mut replay: Option<&mut Replay<S, B>>, error: BoxError) -> Step<RB>
     where
         S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
     {
-        let stop = if has::<TokenError>(&*error) {
-            StopReason::TokenUnavailable
-        } else if has::<Overloaded>(&*error) {
-            StopReason::NotReady
-        } else {
-            StopReason::Failed
-        };
-        let sent = stop == StopReason::Failed;
-        let progress = match replay {
-            None => Progress { sent: u32::from(sent), ..Progress::first() },
-            Some(replay) if sent => replay.progress.finish(),
-            Some(replay) => {
-                replay.progress.sent -= 1;
-                return self.unsent(replay, stop, error);
+        if let Some(stop) = refused(&*error) {
+            match replay {
+                Some(replay) => {
+                    replay.progress.sent -= 1;
+                    return self.unsent(replay, stop, error);
+                }
+                None => {
+                    self.report(Progress { sent: 0, ..Progress::first() }, stop, None, None, None);
+                    return Step::Done(Err(error));
+                }
             }
+        }
+        let failure = self.policy.rules().classifier.classify(&*error);
+        let view = self.view(replay.as_deref(), View::of(Outcome::Failure(failure), self.repeatable));
+        let stop = match self.again(replay.as_deref_mut(), &view, None, Some(failure)) {
+            Ok((replay, again)) => {
+                replay.prepare(again, Previous::Failed(error));
+                return Step::Replay;
+            }
+            Err(stop) => stop,
         };
+        let progress = replay.map_or_else(Progress::first, |replay| replay.progress.finish());
         self.report(progress, stop, None, None, None);
         Step::Done(Err(error))
+    }
+
+    /// Adds to a view what is known here.
+    fn view<'a, S, B, RB>(&'a self, replay: Option<&Replay<S, B>>, view: View<'a>) -> View<'a>
+    where
+        S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
+    {
+        let view = view.options(self.options.as_deref());
+        match replay {
+            None => view.body(Err(self.not_replayable())),
+            Some(replay) => replay.complete(view),
+        }
+    }
+
+    /// Decides, and claims the body of the attempt that follows.
+    fn again<'r, S, B, RB>(
+        &self,
+        replay: Option<&'r mut Replay<S, B>>,
+        view: &View<'_>,
+        status: Option<StatusCode>,
+        failure: Option<Failure>,
+    ) -> Result<(&'r mut Replay<S, B>, Again<B>), StopReason>
+    where
+        S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
+    {
+        match self.policy.decide(view, Chance::default().fraction()) {
+            Decision::Stop(stop) => Err(stop),
+            Decision::Replay { delay, reason, requested_delay, requested_by } => {
+                let claimed = replay
+                    .ok_or(self.not_replayable())
+                    .and_then(|replay| replay.claim().map(|body| (replay, body)));
+                let (replay, body) = claimed.map_err(|cause| StopReason::NotReplayable { cause })?;
+                let replayed = Replayed { status, failure, reason, delay, requested_delay };
+                Ok((replay, Again { body, replayed, requested_by }))
+            }
+        }
+    }
+
+    fn not_replayable(&self) -> NotReplayable {
+        self.body.unwrap_or(NotReplayable::Released)
     }
 
     /// An attempt could not be sent: the answer before is handed out, if there is one.
@@ -128,12 +160,16 @@ impl Facts {
             self.report(progress, stop, None, None, None);
             return Step::Done(Err(error));
         };
+        // What was to be replaced is handed out after all.
+        let requested_delay = progress.history.pop().and_then(|last| last.requested_delay);
         let response = match *previous {
             Previous::Whole(response) => response.map(RetryBody::whole),
             Previous::Head(head) => Response::from_parts(head, RetryBody::abandoned()),
+            Previous::Failed(earlier) => {
+                self.report(progress, stop, None, None, Some(error));
+                return Step::Done(Err(earlier));
+            }
         };
-        // The answer that was to be replaced is handed out after all.
-        let requested_delay = progress.history.pop().and_then(|last| last.requested_delay);
         Step::Done(Ok(self.hand_out(progress, response, stop, requested_delay, Some(error))))
     }
 
@@ -181,7 +217,13 @@ impl Facts {
     }
 }
 
-/// Returns whether the error or one of its sources is an `E`.
-fn has<E: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| (*error).source()).any(<dyn Error>::is::<E>)
+/// Returns why an attempt was not sent at all, if one of our own kind says so.
+fn refused(error: &(dyn Error + 'static)) -> Option<StopReason> {
+    if has::<TokenError>(error) {
+        Some(StopReason::TokenUnavailable)
+    } else if has::<Overloaded>(error) {
+        Some(StopReason::NotReady)
+    } else {
+        None
+    }
 }

@@ -33,7 +33,18 @@
 //! | 500 | as the line before, if switched on |
 //! | a status that the [`RateLimitProfile`] names, such as GitHub's 403, if it asks for a wait | as 429 |
 //! | any other status | never |
-//! | an error of the inner service | never; it may have been sent, and nothing here can tell |
+//! | an error after which the server provably did no work ([`Failure::Unsent`]) | any method |
+//! | any other error of the inner service ([`Failure::Ambiguous`]) | idempotent methods, or with an `Idempotency-Key` |
+//! | one that another attempt would not change ([`Failure::Fatal`]) | never |
+//! | a [`TokenError`](crate::TokenError), an overloaded inner service | never |
+//! | gRPC: `grpc-status` 8 or 14 | any method, as 429 |
+//!
+//! - Which statuses count as 429 and which as 503 is a setting.
+//! - A gRPC status counts on HTTP/2 with a content type that begins with `application/grpc`. `grpc-retry-pushback-ms` is
+//!   waited to the millisecond, and at once if it is 0. If it is negative, unreadable or there twice, the server wants no
+//!   other attempt. It counts for one attempt; afterwards the policy's own waits begin anew.
+//! - What kind of error it was is told by markers ([`Unsent`]), which the client of this crate sets, or by a
+//!   [`classifier`](RetryPolicyBuilder::classifier).
 //!
 //! | header, in this order | what it says |
 //! |---|---|
@@ -145,6 +156,7 @@
 //! # Ok::<_, BoxError>(())
 //! ```
 
+mod classify;
 mod decide;
 mod facts;
 mod future;
@@ -155,8 +167,10 @@ mod replay_body;
 mod report;
 mod retry_body;
 mod service;
+mod view;
 
-pub use self::decide::{Decision, View};
+pub use self::classify::Failure;
+pub use self::decide::Decision;
 pub use self::future::ResponseFuture;
 pub use self::options::RetryOptions;
 pub use self::policy::{RetryPolicy, RetryPolicyBuilder};
@@ -164,6 +178,8 @@ pub use self::replay_body::{NotReplayable, ReplayBody};
 pub use self::report::{ReplayReason, Replayed, ReportSlot, RetryReport, StopReason};
 pub use self::retry_body::{Abandoned, RetryBody};
 pub use self::service::RetryService;
+pub use self::view::View;
+pub use crate::error::Unsent;
 pub use crate::headers::profile::RateLimitProfile;
 
 #[cfg(test)]

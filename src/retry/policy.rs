@@ -1,8 +1,12 @@
 //! When a request is sent again, and after which wait: the settings.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
+
+use super::classify::{Classifier, Failure};
 use super::replay_body::ReplayBody;
 use crate::error::TokenError;
 use crate::headers::profile::RateLimitProfile;
@@ -41,6 +45,9 @@ pub struct RetryPolicy {
 /// - `total_wait`: 120 s
 /// - `recorded_bytes`: 1 MiB
 /// - `rate_limit_profile`: [`RateLimitProfile::generic`]
+/// - `throttled_statuses`: 429, and what the profile names
+/// - `unavailable_statuses`: 408, 425, 502, 503, 504
+/// - `classifier`: [`Failure::of`]
 /// - strict methods: off
 /// - retries of 500: off
 #[derive(Clone, Debug, Default)]
@@ -60,6 +67,9 @@ pub(super) struct Rules {
     pub(super) total_wait: Duration,
     pub(super) recorded_bytes: u64,
     pub(super) profile: RateLimitProfile,
+    pub(super) throttled: Vec<StatusCode>,
+    pub(super) unavailable: Vec<StatusCode>,
+    pub(super) classifier: Classifier,
     pub(super) strict_methods: bool,
     pub(super) internal_errors: bool,
 }
@@ -136,6 +146,58 @@ impl RetryPolicyBuilder {
         self
     }
 
+    /// Sets which answers say that the server refused the work, so that the request is sent again whatever its method. What
+    /// the profile names counts besides.
+    pub fn throttled_statuses(mut self, statuses: impl IntoIterator<Item = StatusCode>) -> Self {
+        self.rules.throttled = statuses.into_iter().collect();
+        self
+    }
+
+    /// Sets which answers say that the server could not serve the request just now, so that it is sent again if it may be
+    /// repeated.
+    pub fn unavailable_statuses(mut self, statuses: impl IntoIterator<Item = StatusCode>) -> Self {
+        self.rules.unavailable = statuses.into_iter().collect();
+        self
+    }
+
+    /// Sets what tells the errors of the inner service apart. It is asked about every one but a
+    /// [`TokenError`], and must be quick.
+    ///
+    #[cfg_attr(
+        feature = "hyper-client",
+        doc = "For hyper's own client that is [`transport::hyper::classify`](crate::transport::hyper::classify)."
+    )]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::error::Error;
+    /// use tower_oauth2::RetryPolicy;
+    /// use tower_oauth2::retry::Failure;
+    ///
+    /// #[derive(Debug)]
+    /// struct Refused;
+    /// # impl std::fmt::Display for Refused {
+    /// #     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.write_str("refused") }
+    /// # }
+    /// # impl Error for Refused {}
+    ///
+    /// let policy = RetryPolicy::builder()
+    ///     .classifier(|error: &(dyn Error + 'static)| match error.downcast_ref::<Refused>() {
+    ///         Some(Refused) => Failure::Unsent,
+    ///         None => Failure::of(error),
+    ///     })
+    ///     .build()?;
+    /// # Ok::<(), tower_oauth2::TokenError>(())
+    /// ```
+    pub fn classifier(
+        mut self,
+        classifier: impl Fn(&(dyn Error + 'static)) -> Failure + Send + Sync + 'static,
+    ) -> Self {
+        self.rules.classifier = Classifier::new(classifier);
+        self
+    }
+
     /// Retries a 429 only where the method may be repeated, as is done for the 5xx: for servers that answer 429 after
     /// they did part of the work.
     pub fn with_strict_methods(mut self) -> Self {
@@ -166,7 +228,7 @@ impl RetryPolicyBuilder {
     /// # Errors
     ///
     /// A configuration error that names the setting, if `auth_replays` is not 1 to 3, a delay is zero (that of
-    /// the profile as well), or `longest_delay` is shorter than `first_delay`.
+    /// the profile as well), `longest_delay` is shorter than `first_delay`, or a status is neither a 4xx nor a 5xx.
     pub fn build(self) -> Result<RetryPolicy, TokenError> {
         let rules = self.rules;
         if !(1..=3).contains(&rules.auth_replays) {
@@ -188,6 +250,12 @@ impl RetryPolicyBuilder {
         if rules.profile.wait_without_hint().is_some_and(|wait| wait.is_zero()) {
             return Err(TokenError::config("unhinted_wait of the rate-limit profile must not be zero"));
         }
+        let failure = |status: &StatusCode| status.is_client_error() || status.is_server_error();
+        if !rules.throttled.iter().chain(&rules.unavailable).all(failure) {
+            return Err(TokenError::config(
+                "throttled_statuses and unavailable_statuses may name a 4xx or 5xx only",
+            ));
+        }
         Ok(RetryPolicy { rules: Arc::new(rules) })
     }
 }
@@ -206,6 +274,15 @@ impl Default for Rules {
             total_wait: Duration::from_secs(120),
             recorded_bytes: ReplayBody::<()>::LIMIT,
             profile: RateLimitProfile::generic(),
+            throttled: vec![StatusCode::TOO_MANY_REQUESTS],
+            unavailable: vec![
+                StatusCode::REQUEST_TIMEOUT,
+                StatusCode::TOO_EARLY,
+                StatusCode::BAD_GATEWAY,
+                StatusCode::SERVICE_UNAVAILABLE,
+                StatusCode::GATEWAY_TIMEOUT,
+            ],
+            classifier: Classifier::default(),
             strict_methods: false,
             internal_errors: false,
         }
@@ -231,6 +308,8 @@ mod tests {
         assert_eq!(refused(builder().longest_delay(Duration::from_millis(499))), "longest_delay");
         let profile = RateLimitProfile::generic().unhinted_wait(Duration::ZERO);
         assert_eq!(refused(builder().rate_limit_profile(profile)), "unhinted_wait");
+        assert_eq!(refused(builder().throttled_statuses([StatusCode::OK])), "throttled_statuses");
+        assert_eq!(refused(builder().unavailable_statuses([StatusCode::FOUND])), "throttled_statuses");
         assert!(builder().max_retries(0).auth_replays(3).recorded_bytes(0).build().is_ok());
     }
 }

@@ -5,24 +5,25 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode, request, response};
+use http::{HeaderName, Request, Response, StatusCode, request, response};
 use tokio::time::{Instant, Sleep};
 use tower::BoxError;
 use tower_service::Service;
 
-use super::decide::View;
 use super::facts::Facts;
 use super::replay_body::{NotReplayable, ReplayBody};
 use super::report::{ReplayReason, Replayed};
+use super::view::View;
 use crate::clock;
 use crate::extensions::{Attempt, Deadline};
+use crate::headers::grpc;
 
 /// What replays are made from, and how they went so far.
 ///
 /// 1. `service` is never held ready: it is polled ready for an attempt, and called at once.
 /// 2. `next` is there from the decision to replay until the replay is sent.
-/// 3. `previous` is the newest answer there is. It is kept until a newer outcome replaces it, so that it can be handed
-///    out should the replay not come about.
+/// 3. `previous` is the newest outcome there is. It is kept until a newer one replaces it, so that it can be handed out
+///    should the replay not come about.
 pub(super) struct Replay<S, B>
 where
     S: Service<Request<ReplayBody<B>>>,
@@ -38,20 +39,31 @@ where
     pub(super) progress: Progress,
 }
 
+/// An attempt that was decided: its body, why it is made, and the header that said when.
+pub(super) struct Again<B> {
+    pub(super) body: ReplayBody<B>,
+    pub(super) replayed: Replayed,
+    pub(super) requested_by: Option<HeaderName>,
+}
+
 /// What went on so far.
 pub(super) struct Progress {
     pub(super) sent: u32,
     pub(super) retries: u32,
+    /// Retries since a gRPC server said when to come; the policy's own waits grow with these.
+    pub(super) backoffs: u32,
     pub(super) auth_replays: u32,
     pub(super) waited: Duration,
     pub(super) history: Vec<Replayed>,
 }
 
-/// The answer before, while a replay is tried.
+/// The outcome before, while a replay is tried.
 pub(super) enum Previous<R> {
     Whole(R),
     /// Its body was given up; see [`Patience`].
     Head(response::Parts),
+    /// There was no answer.
+    Failed(BoxError),
 }
 
 /// How the inner service is waited for. A connection pool may wait for the very response that is being kept: then it is
@@ -87,6 +99,7 @@ where
         let replayable = self.original.as_ref().map_or(Err(NotReplayable::Released), ReplayBody::replayable);
         view.body(replayable)
             .retries(self.progress.retries)
+            .backoffs(self.progress.backoffs)
             .auth_replays(self.progress.auth_replays)
             .waited(self.progress.waited)
             .time_left(self.time_left())
@@ -103,21 +116,24 @@ where
     }
 
     /// Notes a replay that was decided, and starts its wait.
-    pub(super) fn prepare(&mut self, body: ReplayBody<B>, replayed: Replayed, previous: S::Response) {
-        let Replayed { status, reason, delay, requested_delay } = replayed;
+    pub(super) fn prepare(&mut self, again: Again<B>, previous: Previous<S::Response>) {
+        let Again { body, replayed, requested_by } = again;
+        let Replayed { status, failure, reason, delay, requested_delay } = replayed;
         tracing::debug!(
             status = status.as_ref().map(StatusCode::as_u16),
+            failure = failure.map(tracing::field::display),
             %reason,
             ?delay,
-            ?requested_delay,
+            requested_delay = requested_delay.map(tracing::field::debug),
+            requested_by = requested_by.as_ref().map(HeaderName::as_str),
             resend_count = self.progress.sent,
             "the request is sent again"
         );
         self.next = Some(body);
-        self.previous = Some(Box::new(Previous::Whole(previous)));
+        self.previous = Some(Box::new(previous));
         self.patience = Patience::Fresh;
         self.sleep = (!delay.is_zero()).then(|| Box::pin(tokio::time::sleep(delay)));
-        self.progress.note(replayed);
+        self.progress.note(replayed, requested_by.is_some_and(|header| header == grpc::PUSHBACK));
     }
 
     pub(super) fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -188,7 +204,7 @@ impl<RB> Previous<Response<RB>> {
     fn without_body(self: Box<Self>) -> Box<Self> {
         match *self {
             Self::Whole(response) => Box::new(Self::Head(response.into_parts().0)),
-            Self::Head(_) => self,
+            Self::Head(_) | Self::Failed(_) => self,
         }
     }
 }
@@ -198,13 +214,26 @@ impl<RB> Previous<Response<RB>> {
 impl Progress {
     /// The first attempt has been sent.
     pub(super) fn first() -> Self {
-        Self { sent: 1, retries: 0, auth_replays: 0, waited: Duration::ZERO, history: Vec::new() }
+        Self {
+            sent: 1,
+            retries: 0,
+            backoffs: 0,
+            auth_replays: 0,
+            waited: Duration::ZERO,
+            history: Vec::new(),
+        }
     }
 
-    fn note(&mut self, replayed: Replayed) {
+    fn note(&mut self, replayed: Replayed, pushed_back: bool) {
         match replayed.reason {
             ReplayReason::TokenRejected => self.auth_replays += 1,
-            ReplayReason::Throttled | ReplayReason::Unavailable => self.retries += 1,
+            ReplayReason::Throttled
+            | ReplayReason::Unavailable
+            | ReplayReason::Unsent
+            | ReplayReason::Ambiguous => {
+                self.retries += 1;
+                self.backoffs = if pushed_back { 0 } else { self.backoffs + 1 };
+            }
         }
         self.waited = self.waited.saturating_add(replayed.delay);
         self.history.push(replayed);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use super::classify::Failure;
 use super::replay_body::NotReplayable;
 use crate::extensions::TokenRejected;
 
@@ -39,10 +40,11 @@ pub(super) struct Inner {
     pub(super) error: Option<Arc<dyn Error + Send + Sync>>,
 }
 
-/// One answer that was not handed out, and what was done about it.
+/// One answer or error that was not handed out, and what was done about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Replayed {
     pub(super) status: Option<StatusCode>,
+    pub(super) failure: Option<Failure>,
     pub(super) reason: ReplayReason,
     pub(super) delay: Duration,
     pub(super) requested_delay: Option<Duration>,
@@ -59,6 +61,10 @@ pub enum ReplayReason {
     Throttled,
     /// The server could not serve the request just now, and the method may be repeated: 408, 425, 5xx.
     Unavailable,
+    /// The inner service failed, and the server did no work: see [`Failure::Unsent`].
+    Unsent,
+    /// The inner service failed, nobody knows how far the request came, and the method may be repeated.
+    Ambiguous,
 }
 
 /// Why an answer was handed out and the request not sent again.
@@ -87,6 +93,8 @@ pub enum StopReason {
     },
     /// Tokens were refused too often of late, so this one was kept.
     Braked,
+    /// A gRPC server said that it wants no other attempt (`grpc-retry-pushback-ms`).
+    PushedBack,
     /// The server asked for more patience than the policy has.
     DelayExceedsCap {
         /// What the server asked for.
@@ -107,7 +115,7 @@ pub enum StopReason {
     TokenUnavailable,
     /// The inner service did not become ready, so the attempt was not sent. For the reason as the line before.
     NotReady,
-    /// The inner service failed; its error was handed out.
+    /// The inner service failed in a way that another attempt would not change; its error was handed out.
     Failed,
 }
 
@@ -186,6 +194,12 @@ impl Replayed {
         self.status
     }
 
+    /// Returns what kind of error there was; none where there was an answer.
+    #[must_use]
+    pub fn failure(&self) -> Option<Failure> {
+        self.failure
+    }
+
     /// Returns why the request was sent again.
     #[must_use]
     pub fn reason(&self) -> ReplayReason {
@@ -213,6 +227,8 @@ impl fmt::Display for ReplayReason {
             Self::TokenRejected => "the token was refused",
             Self::Throttled => "the server asked for patience",
             Self::Unavailable => "the server could not serve the request",
+            Self::Unsent => "the request was not sent",
+            Self::Ambiguous => "there was no answer",
         })
     }
 }
@@ -233,6 +249,7 @@ impl fmt::Display for StopReason {
                 write!(f, "a new token would not help against {error}")
             }
             Self::Braked => f.write_str("tokens were refused too often of late"),
+            Self::PushedBack => f.write_str("the server wants no other attempt"),
             Self::DelayExceedsCap { requested } => {
                 write!(f, "the server asked for {requested:?}, more than the policy waits")
             }

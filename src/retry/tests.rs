@@ -189,7 +189,7 @@ async fn a_newer_transport_error_replaces_an_answer() {
     let error = send(&script, &RetryPolicy::default(), request).await.unwrap_err();
     assert_eq!(error.to_string(), "connection reset");
     let told = slot.take().unwrap();
-    assert_eq!((told.attempts(), told.stop_reason()), (2, &StopReason::Failed));
+    assert_eq!((told.attempts(), told.stop_reason()), (2, &StopReason::NotIdempotent));
     assert_eq!(told.history().len(), 1);
 }
 

@@ -12,7 +12,11 @@
 //! 6. A URI whose scheme is neither `http` nor `https`, by the letter, is an error: nothing else goes over plain text.
 //! 7. A certificate that is not trusted, and a server that speaks no TLS, or none that fits, are told from failures that
 //!    may pass: the token endpoint is not asked again and the error is one of the configuration.
-//! 8. Cryptography is ring's, named explicitly: the process-wide default of rustls is neither read nor set.
+//! 8. An error of a request that was provably not sent is marked by [`Unsent`], so that a retry layer above sends it again
+//!    whatever its method. [`classify`] says which those are.
+//! 9. Cryptography is ring's, named explicitly: the process-wide default of rustls is neither read nor set.
+
+mod classify;
 
 use std::error::Error;
 use std::fmt;
@@ -40,9 +44,11 @@ use tokio::time::Instant;
 use tower::BoxError;
 use tower_service::Service;
 
+pub use self::classify::classify;
 use crate::clock;
-use crate::error::{Lasting, TokenError};
+use crate::error::{Lasting, TokenError, Unsent};
 use crate::oauth2::{ClientCredentials, ClientCredentialsBuilder};
+use crate::retry::Failure;
 
 /// Connecting takes longer than this only where nobody is.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -353,7 +359,11 @@ impl Future for Sent {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let outcome = ready!(Pin::new(&mut self.response).poll(cx));
         self.connection = None;
-        Poll::Ready(Ok(outcome?.map(ResponseBody::new)))
+        Poll::Ready(match outcome {
+            Ok(response) => Ok(response.map(ResponseBody::new)),
+            Err(error) if classify(&error) == Failure::Unsent => Err(Unsent::new(error).into()),
+            Err(error) => Err(error.into()),
+        })
     }
 }
 

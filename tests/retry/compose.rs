@@ -199,14 +199,20 @@ async fn over_a_buffer_and_a_time_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_attempt_that_times_out_is_an_error_of_the_inner_service() {
-    let script = Script::new([Answer::Reply(reply(503, "")), Answer::Hang]);
-    let client = ServiceBuilder::new()
-        .layer(RetryPolicy::default())
-        .timeout(Duration::from_secs(1))
-        .service(script.probe());
-    let error = client.oneshot(get()).await.unwrap_err();
-    assert!(error.is::<tower::timeout::error::Elapsed>());
+async fn an_attempt_that_times_out_below_may_have_been_sent() {
+    let run = async |request| {
+        let script = Script::new([Answer::Hang, Answer::Hang]);
+        let client = ServiceBuilder::new()
+            .layer(RetryPolicy::default())
+            .timeout(Duration::from_secs(1))
+            .service(script.probe());
+        (client.oneshot(request).await, script.seen().len())
+    };
+    let (response, sent) = run(get()).await;
+    assert_eq!((response.unwrap().status(), sent), (StatusCode::OK, 3));
+    let (error, sent) = run(super::post()).await;
+    assert!(error.unwrap_err().is::<tower::timeout::error::Elapsed>());
+    assert_eq!(sent, 1);
 }
 
 #[tokio::test(start_paused = true)]

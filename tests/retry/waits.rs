@@ -3,11 +3,15 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::StatusCode;
+use http_body::Frame;
+use http_body_util::StreamBody;
 use tokio::time::Instant;
-use tower_oauth2::RetryPolicy;
+use tower::BoxError;
 use tower_oauth2::extensions::Deadline;
-use tower_oauth2::retry::{ReplayReason, ReportSlot, RetryOptions, RetryReport, StopReason};
+use tower_oauth2::retry::{Failure, ReplayReason, ReportSlot, RetryOptions, RetryReport, StopReason, Unsent};
+use tower_oauth2::{RetryPolicy, TokenError};
 
 use super::support::{Answer, Script, reply};
 use super::{answers, get, hinted, post, report, send, text};
@@ -156,15 +160,15 @@ async fn what_is_final_is_handed_out_without_a_report() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_of_the_inner_service_is_returned_at_once() {
+async fn an_error_that_may_have_come_after_the_work_is_returned_at_once_for_a_post() {
     let (slot, start) = (ReportSlot::new(), Instant::now());
     let script = Script::new([Answer::Fail("connection refused".into())]);
-    let mut request = get();
+    let mut request = post();
     request.extensions_mut().insert(RetryOptions::new().report_to(&slot));
     let error = send(&RetryPolicy::default(), &script, request).await.unwrap_err();
     assert_eq!(error.to_string(), "connection refused");
     assert_eq!((start.elapsed(), script.seen().len()), (Duration::ZERO, 1));
-    assert_eq!(slot.take().unwrap().stop_reason(), &StopReason::Failed);
+    assert_eq!(slot.take().unwrap().stop_reason(), &StopReason::NotIdempotent);
     assert!(slot.take().is_none());
 }
 
@@ -209,4 +213,65 @@ async fn the_answer_of_a_replay_counts_and_not_the_one_before() {
     assert_eq!(response.status(), StatusCode::NOT_FOUND);
     assert_eq!(report(&response).stop_reason(), &StopReason::Final);
     assert_eq!(text(response).await, "gone");
+}
+
+// --- Errors of the inner service ---
+
+fn unsent() -> Answer {
+    Answer::Fail(Unsent::new("connection refused").into())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_not_sent_is_sent_again_whatever_the_method() {
+    let (script, start) = (Script::new([unsent(), unsent()]), Instant::now());
+    let response = send(&RetryPolicy::default(), &script, post()).await.unwrap();
+    assert_eq!((response.status(), script.seen().len()), (StatusCode::OK, 3));
+    assert_between(start.elapsed(), 750 * MS, 1_500 * MS);
+    let report = report(&response);
+    assert_eq!((report.attempts(), report.stop_reason()), (3, &StopReason::Final));
+    for replayed in report.history() {
+        assert_eq!((replayed.status(), replayed.failure()), (None, Some(Failure::Unsent)));
+        assert_eq!(replayed.reason(), ReplayReason::Unsent);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_replaces_the_answer_before_and_the_answer_after_replaces_the_error() {
+    let script = Script::new([
+        Answer::Reply(reply(503, "busy")),
+        Answer::Fail("connection reset".into()),
+        Answer::Reply(reply(404, "gone")),
+    ]);
+    let response = send(&RetryPolicy::default(), &script, get()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::NOT_FOUND);
+    let reasons: Vec<_> = report(&response).history().iter().map(|replayed| replayed.reason()).collect();
+    assert_eq!(reasons, [ReplayReason::Unavailable, ReplayReason::Ambiguous]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_is_the_newest_outcome_where_the_replay_after_it_cannot_be_sent() {
+    let slot = ReportSlot::new();
+    let refused = Answer::Fail(TokenError::transient("the token endpoint is away").into());
+    let script = Script::new([hinted(503, "1"), Answer::Fail("connection reset".into()), refused]);
+    let mut request = get();
+    request.extensions_mut().insert(RetryOptions::new().report_to(&slot));
+    let error = send(&RetryPolicy::default(), &script, request).await.unwrap_err();
+    assert_eq!(error.to_string(), "connection reset");
+    let told = slot.take().unwrap();
+    assert_eq!((told.attempts(), told.stop_reason()), (2, &StopReason::TokenUnavailable));
+    assert_eq!((told.history().len(), told.requested_delay()), (1, None));
+    assert_eq!(told.error().unwrap().to_string(), "the token endpoint is away");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_cannot_be_sent_again_is_not_sent_again_after_an_error_either() {
+    let slot = ReportSlot::new();
+    let frames = futures_util::stream::iter([Ok::<_, BoxError>(Frame::data(Bytes::from("item")))]);
+    let mut request = post().map(|_| StreamBody::new(frames));
+    request.extensions_mut().insert(RetryOptions::new().report_to(&slot));
+    let policy = RetryPolicy::builder().recorded_bytes(0).build().unwrap();
+    let error = send(&policy, &Script::new([unsent()]), request).await.unwrap_err();
+    assert!(error.is::<Unsent>());
+    let told = slot.take().unwrap();
+    assert!(matches!(told.stop_reason(), StopReason::NotReplayable { .. }), "{told:?}");
 }

@@ -1,9 +1,10 @@
-use http::HeaderMap;
 use http::header::RETRY_AFTER;
+use http::{HeaderMap, Method};
 use proptest::prelude::*;
 
 use super::*;
 use crate::headers::profile::RateLimitProfile;
+use crate::retry::NotReplayable;
 use crate::vectors;
 
 const DRAW: f64 = 0.5;
@@ -29,7 +30,8 @@ fn decide(view: &View<'_>) -> Decision {
 
 fn replay(delay_ms: u64, reason: ReplayReason, requested_ms: Option<u64>) -> Decision {
     let requested_delay = requested_ms.map(Duration::from_millis);
-    Decision::Replay { delay: Duration::from_millis(delay_ms), reason, requested_delay }
+    let requested_by = requested_delay.map(|_| RETRY_AFTER);
+    Decision::Replay { delay: Duration::from_millis(delay_ms), reason, requested_delay, requested_by }
 }
 
 fn stop<T>(reason: StopReason) -> Result<T, StopReason> {
@@ -285,6 +287,176 @@ fn the_vectors_that_are_decided_here_pass() {
     assert_eq!(seen, 24);
 }
 
+// --- Failures ---
+
+#[test]
+fn which_failures_are_retried_for_which_requests() {
+    let again = |reason| Some(replay(375, reason, None));
+    let policy = RetryPolicy::builder().with_strict_methods().build().unwrap();
+    for (failure, get, post) in [
+        (Failure::Unsent, again(ReplayReason::Unsent), again(ReplayReason::Unsent)),
+        (Failure::Ambiguous, again(ReplayReason::Ambiguous), None),
+        (Failure::Fatal, Some(Decision::Stop(StopReason::Failed)), Some(Decision::Stop(StopReason::Failed))),
+    ] {
+        let post = post.unwrap_or(Decision::Stop(StopReason::NotIdempotent));
+        // Whether a 429 is believed has nothing to do with it.
+        for policy in [&RetryPolicy::default(), &policy] {
+            let view = View::failed(failure, &Method::POST);
+            assert_eq!(policy.decide(&view, DRAW), post);
+            assert_eq!(Some(policy.decide(&view.idempotency_key(), DRAW)), get);
+            assert_eq!(Some(policy.decide(&View::failed(failure, &Method::GET), DRAW)), get);
+        }
+    }
+}
+
+#[test]
+fn failures_keep_to_the_same_bounds_as_answers() {
+    let view = View::failed(Failure::Unsent, &Method::GET);
+    assert_eq!(decide(&view.clone().retries(1)), replay(750, ReplayReason::Unsent, None));
+    assert_eq!(decide(&view.clone().retries(3)), Decision::Stop(StopReason::AttemptsExhausted));
+    let cause = NotReplayable::TooLong;
+    assert_eq!(decide(&view.clone().body(Err(cause))), Decision::Stop(StopReason::NotReplayable { cause }));
+    let needed = Duration::from_millis(375);
+    let late = view.clone().time_left(Some(needed));
+    assert_eq!(decide(&late), Decision::Stop(StopReason::DeadlineTooClose { needed }));
+    let never = RetryOptions::never();
+    assert_eq!(decide(&view.options(Some(&never))), Decision::Stop(StopReason::TurnedOff));
+}
+
+// --- Settings ---
+
+#[test]
+fn the_statuses_are_the_callers_to_choose() {
+    let policy = RetryPolicy::builder()
+        .throttled_statuses([StatusCode::IM_A_TEAPOT, StatusCode::LOCKED])
+        .unavailable_statuses([StatusCode::LOCKED, StatusCode::NOT_FOUND])
+        .build()
+        .unwrap();
+    let decide = |status, method| policy.decide(&View::new(&answer(status, &[]), &method), DRAW);
+    let (throttled, unavailable) = (ReplayReason::Throttled, ReplayReason::Unavailable);
+    assert_eq!(decide(418, Method::POST), replay(375, throttled, None));
+    assert_eq!(decide(423, Method::POST), replay(375, throttled, None));
+    assert_eq!(decide(404, Method::GET), replay(375, unavailable, None));
+    assert_eq!(decide(404, Method::POST), Decision::Stop(StopReason::NotIdempotent));
+    for status in [429, 408, 425, 500, 502, 503, 504] {
+        assert_eq!(decide(status, Method::GET), Decision::Stop(StopReason::Final), "{status}");
+    }
+}
+
+// --- gRPC ---
+
+/// An answer of gRPC, with what is in its headers.
+fn call(status: u16, headers: &[(&'static str, &str)]) -> Response<()> {
+    let mut response = answer(status, headers);
+    *response.version_mut() = Version::HTTP_2;
+    response.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+    response
+}
+
+#[test]
+fn a_grpc_status_counts_in_headers_and_in_trailers_and_only_for_grpc() {
+    let again = |reason| Decision::Replay {
+        delay: Duration::from_millis(375),
+        reason,
+        requested_delay: None,
+        requested_by: None,
+    };
+    for (code, expected) in [
+        ("8", again(ReplayReason::Throttled)),
+        ("14", again(ReplayReason::Unavailable)),
+        ("0", Decision::Stop(StopReason::Final)),
+        ("4", Decision::Stop(StopReason::Final)),
+        ("7", Decision::Stop(StopReason::Final)),
+        ("16", Decision::Stop(StopReason::Final)),
+        ("abc", Decision::Stop(StopReason::Final)),
+    ] {
+        let said = call(200, &[("grpc-status", code)]);
+        // Every call is a POST.
+        assert_eq!(decide(&View::new(&said, &Method::POST)), expected, "{code}");
+        let open = call(200, &[]);
+        assert_eq!(decide(&View::new(&open, &Method::POST).trailers(said.headers())), expected, "{code}");
+        let plain = answer(200, &[("grpc-status", code)]);
+        let view = View::new(&plain, &Method::POST).trailers(said.headers());
+        assert_eq!(decide(&view), Decision::Stop(StopReason::Final));
+    }
+    let strict = RetryPolicy::builder().with_strict_methods().build().unwrap();
+    let busy = call(200, &[("grpc-status", "14")]);
+    let decision = strict.decide(&View::new(&busy, &Method::POST), DRAW);
+    assert_eq!(decision, Decision::Stop(StopReason::NotIdempotent));
+}
+
+#[test]
+fn a_pushback_counts_for_one_attempt_and_raises_no_limit() {
+    let pushed = call(200, &[("grpc-status", "14"), ("grpc-retry-pushback-ms", "60000")]);
+    let view = View::new(&pushed, &Method::POST);
+    assert!(matches!(decide(&view), Decision::Replay { delay, .. } if delay == Duration::from_secs(60)));
+    assert_eq!(decide(&view.retries(3)), Decision::Stop(StopReason::AttemptsExhausted));
+    let requested = Duration::from_millis(60_001);
+    let long = call(200, &[("grpc-status", "14"), ("grpc-retry-pushback-ms", "60001")]);
+    let view = View::new(&long, &Method::POST);
+    assert_eq!(decide(&view), Decision::Stop(StopReason::DelayExceedsCap { requested }));
+    assert_eq!(RetryPolicy::default().requested_delay(&view), Some(requested));
+    // Afterwards the policy's own waits begin anew.
+    let busy = call(200, &[("grpc-status", "14")]);
+    let after = View::new(&busy, &Method::POST).retries(2);
+    assert!(matches!(decide(&after), Decision::Replay { delay, .. } if delay.as_millis() == 1500));
+    assert!(matches!(decide(&after.backoffs(0)), Decision::Replay { delay, .. } if delay.as_millis() == 375));
+}
+
+/// The vectors of gRPC. What becomes of a 16 is auth's to say; here it is the marker, as for a 401.
+#[test]
+fn the_vectors_of_grpc_pass() {
+    let mut seen = 0;
+    for vector in vectors::read("grpc") {
+        let (id, input, expect) = (&vector["id"], &vector["input"], &vector["expect"]);
+        let status = u16::try_from(input["http_status"].as_u64().unwrap()).unwrap();
+        let mut said = HeaderMap::new();
+        let code = match &input["grpc_status"] {
+            serde_json::Value::Null => None,
+            serde_json::Value::String(text) => Some(text.clone()),
+            number => Some(number.to_string()),
+        };
+        if let Some(code) = &code {
+            said.insert("grpc-status", code.parse().unwrap());
+        }
+        for pair in input["trailers"].as_array().unwrap() {
+            let name: HeaderName = pair[0].as_str().unwrap().parse().unwrap();
+            said.append(name, pair[1].as_str().unwrap().parse().unwrap());
+        }
+        let mut response = call(status, &[]);
+        let (in_headers, data_seen) = (input["in_headers"] == true, input["data_seen"] == true);
+        if in_headers {
+            response.headers_mut().extend(said.clone());
+        }
+        if status == 401 || code.as_deref() == Some("16") && in_headers {
+            let rejected = TokenRejected::new(RejectionVerdict::Invalidated, None, None);
+            response.extensions_mut().insert(rejected);
+        }
+        let replays = u32::try_from(input["attempt"].as_u64().unwrap()).unwrap() - 1;
+        let view = View::new(&response, &Method::POST).auth_replays(replays);
+        // After data nobody reads the trailers for a decision.
+        let view = if in_headers || data_seen { view } else { view.trailers(&said) };
+        let decision = decide(&view);
+        match expect["action"].as_str().unwrap() {
+            "refresh_and_replay" => {
+                assert_eq!(decision, replay(0, ReplayReason::TokenRejected, None), "{id}")
+            }
+            "backoff" => {
+                let Decision::Replay { delay, requested_delay, .. } = decision else {
+                    panic!("{id}: {decision:?}")
+                };
+                let expected = expect["delay_ms"].as_u64().map(Duration::from_millis);
+                assert_eq!(requested_delay, expected, "{id}");
+                assert!(expected.is_none_or(|expected| delay == expected), "{id}: {delay:?}");
+            }
+            "pass_through" => assert!(matches!(decision, Decision::Stop(_)), "{id}: {decision:?}"),
+            other => panic!("{id}: an action that is not known: {other}"),
+        }
+        seen += 1;
+    }
+    assert!(seen >= 14, "{seen}");
+}
+
 /// One answer of a server that says anything.
 #[derive(Clone, Debug)]
 struct Said {
@@ -346,10 +518,10 @@ proptest! {
                 .time_left(deadline.map(|deadline| deadline.saturating_sub(waited)));
             let decision = policy.decide(&view, draw);
             prop_assert_eq!(&decision, &policy.decide(&view, draw), "not a function of its arguments");
-            let Decision::Replay { delay, reason, requested_delay } = decision else { break };
+            let Decision::Replay { delay, reason, requested_delay, .. } = decision else { break };
             match reason {
                 ReplayReason::TokenRejected => replays += 1,
-                ReplayReason::Throttled | ReplayReason::Unavailable => {
+                _ => {
                     retries += 1;
                     let least = requested_delay.unwrap_or(Duration::from_millis(250));
                     prop_assert!(delay >= least.max(Duration::from_millis(100)), "{delay:?} of {least:?}");

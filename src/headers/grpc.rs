@@ -1,0 +1,160 @@
+//! What a gRPC answer says of its call, in headers or trailers.
+//!
+//! 1. An answer is one of gRPC if it came over HTTP/2 with a content type that begins with `application/grpc`.
+//! 2. `grpc-status` counts if it is there once and is a number. A repeated or unreadable one says nothing.
+//! 3. `grpc-retry-pushback-ms` is how the server wants the next attempt: after so many milliseconds, or not at all if it is
+//!    negative, no number, more than 2^31 - 1, or there more than once (gRFC A6).
+
+use std::time::Duration;
+
+use http::header::{CONTENT_TYPE, HeaderName};
+use http::{HeaderMap, Response, Version};
+
+static STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// The header that asks for a wait.
+pub(crate) static PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+
+/// The numbers of the status codes that mean something here.
+pub(crate) const RESOURCE_EXHAUSTED: u32 = 8;
+pub(crate) const UNAVAILABLE: u32 = 14;
+pub(crate) const UNAUTHENTICATED: u32 = 16;
+
+/// What a gRPC answer says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GrpcStatus {
+    pub(crate) code: u32,
+    pub(crate) pushback: Pushback,
+}
+
+impl GrpcStatus {
+    /// Returns whether it is one after which another attempt may end better.
+    pub(crate) fn is_retried(self) -> bool {
+        matches!(self.code, RESOURCE_EXHAUSTED | UNAVAILABLE)
+    }
+}
+
+/// What a server says about another attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pushback {
+    Unsaid,
+    After(Duration),
+    Never,
+}
+
+/// Returns whether an answer is one of gRPC.
+#[inline]
+pub(crate) fn is_grpc<B>(response: &Response<B>) -> bool {
+    response.version() == Version::HTTP_2 && is_grpc_content(response.headers())
+}
+
+#[inline]
+fn is_grpc_content(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Reads the headers or trailers of a gRPC answer.
+pub(crate) fn read(headers: &HeaderMap) -> Option<GrpcStatus> {
+    let code = once(headers, &STATUS).ok().flatten()?;
+    // As it is written: without a sign, a space, or a zero in front.
+    let written = code.len() <= 9 && code.bytes().all(|byte| byte.is_ascii_digit());
+    if !written || code.len() > 1 && code.starts_with('0') {
+        return None;
+    }
+    let code = code.parse().ok()?;
+    let pushback = match once(headers, &PUSHBACK) {
+        Ok(None) => Pushback::Unsaid,
+        Ok(Some(millis)) => match millis.parse::<i32>().ok().and_then(|millis| u64::try_from(millis).ok()) {
+            Some(millis) => Pushback::After(Duration::from_millis(millis)),
+            None => Pushback::Never,
+        },
+        Err(Unreadable) => Pushback::Never,
+    };
+    Some(GrpcStatus { code, pushback })
+}
+
+/// A header that is there more than once, or is no text.
+struct Unreadable;
+
+fn once<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Unreadable> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => value.to_str().map(Some).map_err(|_| Unreadable),
+        (Some(_), Some(_)) => Err(Unreadable),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn map(headers: &[(&'static str, &str)]) -> HeaderMap {
+        headers.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()
+    }
+
+    fn pushback(values: &[&str]) -> Pushback {
+        let mut headers = map(&[("grpc-status", "8")]);
+        for value in values {
+            headers.append(&PUSHBACK, value.parse().unwrap());
+        }
+        read(&headers).unwrap().pushback
+    }
+
+    #[test]
+    fn a_pushback_that_cannot_be_read_forbids() {
+        let after = |millis| Pushback::After(Duration::from_millis(millis));
+        assert_eq!(pushback(&[]), Pushback::Unsaid);
+        assert_eq!(pushback(&["0"]), after(0));
+        assert_eq!(pushback(&["2147483647"]), after(2_147_483_647));
+        for bad in ["-1", "-0x", "2147483648", "4294967296", "soon", "", "1.5", " 1 0"] {
+            assert_eq!(pushback(&[bad]), Pushback::Never, "{bad}");
+        }
+        assert_eq!(pushback(&["5", "5"]), Pushback::Never);
+        let mut headers = map(&[("grpc-status", "8")]);
+        headers.insert(&PUSHBACK, http::HeaderValue::from_bytes(b"\xff").unwrap());
+        assert_eq!(read(&headers).unwrap().pushback, Pushback::Never);
+    }
+
+    #[test]
+    fn a_status_that_is_repeated_or_no_number_says_nothing() {
+        let code = |headers: &[(&'static str, &str)]| read(&map(headers)).map(|status| status.code);
+        assert_eq!(code(&[("grpc-status", "16")]), Some(16));
+        assert_eq!(code(&[("grpc-status", "0")]), Some(0));
+        for bad in ["abc", "", "+8", "08", "-1", "8 8", "1.0", "99999999999"] {
+            assert_eq!(code(&[("grpc-status", bad)]), None, "{bad}");
+        }
+        assert_eq!(code(&[]), None);
+        let mut twice = map(&[("grpc-status", "8")]);
+        twice.append("grpc-status", "8".parse().unwrap());
+        assert_eq!(read(&twice), None);
+    }
+
+    #[test]
+    fn only_http_2_with_its_content_type_is_grpc() {
+        let answer = |version, kind: &str| {
+            let response = Response::builder().version(version).header(CONTENT_TYPE, kind).body(()).unwrap();
+            is_grpc(&response)
+        };
+        assert!(answer(Version::HTTP_2, "application/grpc"));
+        assert!(answer(Version::HTTP_2, "application/grpc+proto"));
+        assert!(!answer(Version::HTTP_2, "application/json"));
+        assert!(!answer(Version::HTTP_11, "application/grpc"));
+        assert!(!is_grpc(&Response::builder().version(Version::HTTP_2).body(()).unwrap()));
+    }
+
+    proptest! {
+        #[test]
+        fn no_value_panics(status in "\\PC{0,24}", wait in "\\PC{0,24}") {
+            let mut headers = HeaderMap::new();
+            for (name, value) in [(&STATUS, status), (&PUSHBACK, wait)] {
+                if let Ok(value) = http::HeaderValue::from_str(&value) {
+                    headers.append(name, value);
+                }
+            }
+            let _ = read(&headers);
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! What an error of the inner service says about the request: whether the server may have begun with it.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::error::{Lasting, Unsent};
+
+/// What an error of the inner service says about the request that it ended.
+///
+/// The transport knows best; see [`RetryPolicyBuilder::classifier`](super::RetryPolicyBuilder::classifier).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Failure {
+    /// The server provably did no work: the request was not sent, or the server said that it did not look at it. It is
+    /// sent again whatever its method.
+    Unsent,
+    /// Nobody knows how far it came. It is sent again if it may be repeated.
+    Ambiguous,
+    /// Sending it again would end in the same way. It is not.
+    Fatal,
+}
+
+/// Tells errors apart: the marker's word, or a function of the caller's.
+#[derive(Clone, Default)]
+pub(super) struct Classifier {
+    by: Option<Arc<ByCaller>>,
+}
+
+type ByCaller = dyn Fn(&(dyn Error + 'static)) -> Failure + Send + Sync;
+
+/// A chain of errors is looked at so far. One that is longer goes in a circle.
+const DEPTH: usize = 16;
+
+impl Failure {
+    /// Tells an error apart by the markers in its chain: [`Unsent`] means unsent. Without one it is ambiguous.
+    ///
+    /// This is what a policy does by default. A classifier of one's own may ask it about the errors that it does not know.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_oauth2::retry::{Failure, Unsent};
+    ///
+    /// assert_eq!(Failure::of(&Unsent::new("the line is cut")), Failure::Unsent);
+    /// assert_eq!(Failure::of(&std::io::Error::other("the line was cut")), Failure::Ambiguous);
+    /// ```
+    #[must_use]
+    pub fn of(error: &(dyn Error + 'static)) -> Self {
+        for error in chain(error) {
+            if error.is::<Lasting>() {
+                return Self::Fatal;
+            }
+            if error.is::<Unsent>() {
+                // What keeps a connection from being made stands below.
+                return if has::<Lasting>(error) { Self::Fatal } else { Self::Unsent };
+            }
+        }
+        Self::Ambiguous
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unsent => "the request was not sent",
+            Self::Ambiguous => "the request may have been sent",
+            Self::Fatal => "the request cannot be sent",
+        })
+    }
+}
+
+// --- Classifier ---
+
+impl Classifier {
+    pub(super) fn new(by: impl Fn(&(dyn Error + 'static)) -> Failure + Send + Sync + 'static) -> Self {
+        Self { by: Some(Arc::new(by)) }
+    }
+
+    pub(super) fn classify(&self, error: &(dyn Error + 'static)) -> Failure {
+        match &self.by {
+            Some(by) => by(error),
+            None => Failure::of(error),
+        }
+    }
+}
+
+impl fmt::Debug for Classifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.by.is_some() { "of the caller" } else { "by markers" })
+    }
+}
+
+/// Returns whether the error or one of its sources is an `E`.
+pub(super) fn has<E: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
+    chain(error).any(<dyn Error>::is::<E>)
+}
+
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error| (*error).source()).take(DEPTH)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use tower::BoxError;
+
+    use super::*;
+
+    #[test]
+    fn the_marker_is_found_below_other_errors_and_gives_way_to_what_lasts() {
+        let unsent = || Unsent::new("refused");
+        let lasting = || Lasting { advice: "mend it", source: "a bad certificate".into() };
+        let above = |source: BoxError| Lasting { advice: "", source };
+        assert_eq!(Failure::of(&unsent()), Failure::Unsent);
+        assert_eq!(Failure::of(&lasting()), Failure::Fatal);
+        assert_eq!(Failure::of(&Unsent::new(lasting())), Failure::Fatal);
+        assert_eq!(Failure::of(&above(Box::new(unsent()))), Failure::Fatal);
+        assert_eq!(Failure::of(&Unsent::new(unsent())), Failure::Unsent);
+        assert_eq!(Failure::of(&io::Error::from(io::ErrorKind::ConnectionReset)), Failure::Ambiguous);
+    }
+
+    #[test]
+    fn a_chain_that_never_ends_is_left_in_the_end() {
+        #[derive(Debug)]
+        struct Circle;
+        impl fmt::Display for Circle {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("around")
+            }
+        }
+        impl Error for Circle {
+            fn source(&self) -> Option<&(dyn Error + 'static)> {
+                Some(self)
+            }
+        }
+        assert_eq!(Failure::of(&Circle), Failure::Ambiguous);
+    }
+
+    #[test]
+    fn a_classifier_of_the_callers_own_is_asked_instead() {
+        let fatal = Classifier::new(|_| Failure::Fatal);
+        assert_eq!(fatal.classify(&Unsent::new("refused")), Failure::Fatal);
+        assert_eq!(Classifier::default().classify(&Unsent::new("refused")), Failure::Unsent);
+        assert_eq!(format!("{fatal:?} {:?}", Classifier::default()), "of the caller by markers");
+    }
+}

@@ -1,0 +1,164 @@
+//! What is known of one outcome of a request, to be decided on.
+
+use std::fmt;
+use std::time::Duration;
+
+use http::{HeaderMap, Method, Response, StatusCode};
+
+use super::classify::Failure;
+use super::options::RetryOptions;
+use super::replay_body::NotReplayable;
+use crate::clock;
+use crate::extensions::TokenRejected;
+use crate::headers::grpc::{self, GrpcStatus};
+
+/// What [`RetryPolicy::decide`](super::RetryPolicy::decide) looks at: one answer or failure, and what went before it.
+///
+/// Defaults: a first attempt without a deadline, whose body can be sent again, under the policy's own rules.
+#[derive(Clone, Debug)]
+#[must_use = "a view is there to be decided on"]
+pub struct View<'a> {
+    pub(super) outcome: Outcome<'a>,
+    pub(super) repeatable: bool,
+    pub(super) body: Result<(), NotReplayable>,
+    pub(super) retries: u32,
+    /// How many waits of the policy's own length there were in a row; none: as many as there were retries.
+    pub(super) backoffs: Option<u32>,
+    pub(super) auth_replays: u32,
+    pub(super) waited: Duration,
+    pub(super) time_left: Option<Duration>,
+    pub(super) options: Option<&'a RetryOptions>,
+}
+
+/// What came of an attempt.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Outcome<'a> {
+    Answer(Answer<'a>),
+    Failure(Failure),
+}
+
+/// What an answer says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Answer<'a> {
+    pub(super) status: StatusCode,
+    pub(super) rejected: Option<&'a TokenRejected>,
+    pub(super) headers: Headers<'a>,
+    pub(super) is_grpc: bool,
+    pub(super) grpc: Option<GrpcStatus>,
+    /// When it was looked at, as the time since the Unix epoch.
+    pub(super) now: Duration,
+}
+
+/// The headers of an answer, not to be shown: there may be secrets among them.
+#[derive(Clone, Copy)]
+pub(super) struct Headers<'a>(pub(super) &'a HeaderMap);
+
+impl<'a> View<'a> {
+    /// Creates the view of the answer to a request with `method`.
+    ///
+    /// It reads the clock, against which a server's points in time are measured if it does not say its own, and the
+    /// marker of auth. What the server asks for is read by the policy that decides.
+    pub fn new<B>(response: &'a Response<B>, method: &Method) -> Self {
+        Self::answered(response, method.is_idempotent())
+    }
+
+    /// Creates the view of a request with `method` that ended in an error.
+    pub fn failed(failure: Failure, method: &Method) -> Self {
+        Self::of(Outcome::Failure(failure), method.is_idempotent())
+    }
+
+    pub(super) fn answered<B>(response: &'a Response<B>, repeatable: bool) -> Self {
+        let is_grpc = grpc::is_grpc(response);
+        let answer = Answer {
+            status: response.status(),
+            rejected: response.extensions().get(),
+            headers: Headers(response.headers()),
+            is_grpc,
+            grpc: if is_grpc { grpc::read(response.headers()) } else { None },
+            now: clock::unix_time(),
+        };
+        Self::of(Outcome::Answer(answer), repeatable)
+    }
+
+    pub(super) fn of(outcome: Outcome<'a>, repeatable: bool) -> Self {
+        Self {
+            outcome,
+            repeatable,
+            body: Ok(()),
+            retries: 0,
+            backoffs: None,
+            auth_replays: 0,
+            waited: Duration::ZERO,
+            time_left: None,
+            options: None,
+        }
+    }
+
+    /// Adds the trailers of a gRPC answer without data, which say what became of the call. Of any other answer they are not
+    /// read.
+    pub fn trailers(mut self, trailers: &HeaderMap) -> Self {
+        if let Outcome::Answer(answer) = &mut self.outcome
+            && answer.is_grpc
+        {
+            answer.grpc = grpc::read(trailers);
+        }
+        self
+    }
+
+    /// Says that the request has an `Idempotency-Key`, so that it may be repeated whatever its method.
+    pub fn idempotency_key(mut self) -> Self {
+        self.repeatable = true;
+        self
+    }
+
+    /// Sets whether the request body can be sent again.
+    pub fn body(mut self, replayable: Result<(), NotReplayable>) -> Self {
+        self.body = replayable;
+        self
+    }
+
+    /// Sets how often the request was sent again, replays with a new token not counted.
+    pub fn retries(mut self, retries: u32) -> Self {
+        self.retries = retries;
+        self
+    }
+
+    /// Sets how often the wait was doubled so far, where that is not once per retry: after a gRPC server said how long to
+    /// wait, the policy's own waits begin anew.
+    pub fn backoffs(mut self, backoffs: u32) -> Self {
+        self.backoffs = Some(backoffs);
+        self
+    }
+
+    /// Sets how often the request was replayed with a new token.
+    pub fn auth_replays(mut self, replays: u32) -> Self {
+        self.auth_replays = replays;
+        self
+    }
+
+    /// Sets how long was waited for this request so far.
+    pub fn waited(mut self, waited: Duration) -> Self {
+        self.waited = waited;
+        self
+    }
+
+    /// Sets the time left until the request's deadline. Without one, the policy's total wait counts.
+    pub fn time_left(mut self, left: Option<Duration>) -> Self {
+        self.time_left = left;
+        self
+    }
+
+    /// Sets what the caller wants for this request.
+    pub fn options(mut self, options: Option<&'a RetryOptions>) -> Self {
+        self.options = options;
+        self
+    }
+}
+
+// --- Headers ---
+
+impl fmt::Debug for Headers<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("..")
+    }
+}

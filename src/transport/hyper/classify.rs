@@ -1,0 +1,74 @@
+//! What an error of hyper's client says about the request.
+//!
+//! | error | why it says so | failure |
+//! |---|---|---|
+//! | connecting failed, TLS included | no connection, so no byte of the request went out | unsent |
+//! | the same, and rustls says that it will fail again | a certificate does not get better by waiting | fatal |
+//! | a connection was made and broke before it took the request | hyper gave the request back, or never had a connection for it | unsent |
+//! | h2: `REFUSED_STREAM` from the server | no work was done (RFC 9113 §8.7) | unsent |
+//! | h2: `GOAWAY` from the server | it ends those streams only that it says it did not and will not look at (RFC 9113 §6.8) | unsent |
+//! | the client itself refuses: a method, a version or a URI that it cannot send | it would again | fatal |
+//! | a reset, an end, a broken answer, a time-out after the request was taken | nobody knows how far it came | ambiguous |
+//!
+//! An end right after the request was written is ambiguous too, also on a connection that had been idle: the server may have
+//! read it before it closed. hyper gives back what it did not begin to write, and its pooled client sends that once more by
+//! itself on another connection.
+
+use std::error::Error;
+
+use hyper_util::client::legacy;
+
+use crate::error::Lasting;
+use crate::retry::Failure;
+
+/// A chain of errors is looked at so far.
+const DEPTH: usize = 16;
+
+/// Tells the errors of hyper and of hyper-util's pooled client apart; what it does not know, as [`Failure::of`] does.
+///
+/// [`Client`](super::Client) marks its errors itself. This is for a client of one's own:
+///
+/// ```
+/// use tower_oauth2::RetryPolicy;
+/// use tower_oauth2::transport::hyper::classify;
+///
+/// let policy = RetryPolicy::builder().classifier(classify).build()?;
+/// # Ok::<(), tower_oauth2::TokenError>(())
+/// ```
+#[must_use]
+pub fn classify(error: &(dyn Error + 'static)) -> Failure {
+    let chain = || std::iter::successors(Some(error), |error| (*error).source()).take(DEPTH);
+    if chain().any(<dyn Error>::is::<Lasting>) {
+        return Failure::Fatal;
+    }
+    for error in chain() {
+        if let Some(error) = error.downcast_ref::<legacy::Error>() {
+            if error.is_connect() {
+                return Failure::Unsent;
+            }
+            // What the client refuses has no cause but itself.
+            if error.source().is_none() {
+                return Failure::Fatal;
+            }
+            // It is there as soon as the request has a connection to go by.
+            if error.connect_info().is_none() {
+                return Failure::Unsent;
+            }
+        } else if let Some(error) = error.downcast_ref::<hyper::Error>() {
+            if error.is_canceled() {
+                return Failure::Unsent;
+            }
+            if error.is_user() {
+                // What stands below is an error of the request body, and says nothing of this connection.
+                return Failure::Ambiguous;
+            }
+        } else if let Some(error) = error.downcast_ref::<h2::Error>() {
+            let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+            return match error.is_remote() && (refused || error.is_go_away()) {
+                true => Failure::Unsent,
+                false => Failure::Ambiguous,
+            };
+        }
+    }
+    Failure::of(error)
+}
