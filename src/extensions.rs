@@ -10,11 +10,13 @@
 //! | [`AuthOverride`](crate::auth::AuthOverride) | request | caller | auth |
 //! | [`RetryOptions`](crate::retry::RetryOptions) | request | caller | retry |
 //! | [`Deadline`] | request | caller | retry |
+//! | [`CredentialId`] | request | caller | retry's budget |
 //! | [`Attempt`] | request | retry, on replays only | inner layers |
 //! | [`TokenRejected`], [`TokenWithheld`], [`ScopeMissing`] | response | auth | retry, caller |
 //! | [`RetryReport`](crate::retry::RetryReport) | response | retry, when something was replayed or refused | caller |
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::clock;
@@ -167,6 +169,45 @@ impl Deadline {
     #[must_use]
     pub fn instant(self) -> Instant {
         self.0
+    }
+}
+
+/// Names the credential that a request is sent with: a tenant, a user, an API key. Opaque, and cheap to clone.
+///
+/// Servers limit rates per credential. Where requests of one client are sent with several, this tells them apart, so that
+/// the retries and the waits of one are not those of another. Whoever puts an
+/// [`AuthOverride`](crate::auth::AuthOverride) on a request puts this beside it. It may be shown, so it is a name and never
+/// the secret itself.
+///
+/// # Examples
+///
+/// ```
+/// use tower_oauth2::extensions::CredentialId;
+///
+/// let mut request = http::Request::get("https://api.example.com/reports").body(())?;
+/// request.extensions_mut().insert(CredentialId::new("tenant-7"));
+/// # Ok::<(), http::Error>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct CredentialId(Arc<str>);
+
+impl CredentialId {
+    /// Creates the id from a name that is no secret.
+    #[must_use]
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        Self(name.into())
+    }
+
+    /// Returns the name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for CredentialId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CredentialId({})", &*self.0)
     }
 }
 

@@ -53,6 +53,7 @@ async fn every_decision_is_told_once_and_without_bodies_or_header_values() {
         "reason=the server asked for patience",
         "requested_delay=7s",
         "requested_by=\"retry-after\"",
+        "budget=9.0",
         "resend_count=1",
         "the request is not sent again reason=the method may not be repeated attempts=2",
         "the request is not sent again reason=the method may not be repeated attempts=1",

@@ -9,13 +9,15 @@ use tower::BoxError;
 use tower::load_shed::error::Overloaded;
 use tower_service::Service;
 
+use super::account::Target;
+use super::budget::{RetryBudget, Spent};
 use super::classify::{Failure, has};
 use super::decide::Decision;
 use super::options::RetryOptions;
 use super::policy::RetryPolicy;
 use super::replay::{Again, Previous, Progress, Replay};
 use super::replay_body::{NotReplayable, ReplayBody};
-use super::report::{self, Replayed, RetryReport, StopReason};
+use super::report::{self, ReplayReason, Replayed, RetryReport, StopReason};
 use super::retry_body::RetryBody;
 use super::view::{Outcome, View};
 use crate::backoff::Chance;
@@ -131,13 +133,30 @@ impl Facts {
         match self.policy.decide(view, Chance::default().fraction()) {
             Decision::Stop(stop) => Err(stop),
             Decision::Replay { delay, reason, requested_delay, requested_by } => {
-                let claimed = replay
-                    .ok_or(self.not_replayable())
-                    .and_then(|replay| replay.claim().map(|body| (replay, body)));
-                let (replay, body) = claimed.map_err(|cause| StopReason::NotReplayable { cause })?;
+                let not_replayable = |cause| StopReason::NotReplayable { cause };
+                let replay = replay.ok_or(not_replayable(self.not_replayable()))?;
+                let bill = self.pay(replay, reason)?;
+                let body = replay.claim().map_err(|cause| {
+                    bill.cancel(replay.target());
+                    not_replayable(cause)
+                })?;
                 let replayed = Replayed { status, failure, reason, delay, requested_delay };
-                Ok((replay, Again { body, replayed, requested_by }))
+                Ok((replay, Again { body, replayed, requested_by, budget: bill.left() }))
             }
+        }
+    }
+
+    /// Takes what a replay costs from the budget. A refused token is nothing that a server suffers from.
+    fn pay<S, B, RB>(&self, replay: &Replay<S, B>, reason: ReplayReason) -> Result<Bill<'_>, StopReason>
+    where
+        S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
+    {
+        match &self.policy.rules().budget {
+            Some(budget) if reason != ReplayReason::TokenRejected => {
+                let left = budget.withdraw(replay.target()).map_err(|Spent| StopReason::BudgetExhausted)?;
+                Ok(Bill::Paid { budget, left })
+            }
+            Some(_) | None => Ok(Bill::Free),
         }
     }
 
@@ -214,6 +233,29 @@ impl Facts {
             slot.put(report.clone());
         }
         report
+    }
+}
+
+/// What a replay cost.
+enum Bill<'a> {
+    Free,
+    Paid { budget: &'a RetryBudget, left: f64 },
+}
+
+impl Bill<'_> {
+    /// The replay did not come about.
+    fn cancel(&self, target: Target<'_>) {
+        if let Self::Paid { budget, .. } = self {
+            budget.give_back(target);
+        }
+    }
+
+    /// Returns how many retries are left, where they are counted.
+    fn left(&self) -> Option<f64> {
+        match self {
+            Self::Free => None,
+            Self::Paid { left, .. } => Some(*left),
+        }
     }
 }
 

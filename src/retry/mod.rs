@@ -24,6 +24,9 @@
 //!    within 200 ms, the body of that answer is let go, since a connection pool may be waiting for it. Should it have
 //!    to be handed out after all, its head is whole and its body ends in an [`Abandoned`] error. Readiness is waited
 //!    for until the deadline, or for what is left of the waits in all, of which this is one; and for 200 ms at least.
+//! 9. Retries are kept to a share of the requests by a [`RetryBudget`] per origin and
+//!    [`CredentialId`](crate::extensions::CredentialId): one for five requests and 3 per second, at most 10 at once. When
+//!    it is spent, the answer is handed out. Replays with a new token are free.
 //!
 //! | answer | retried |
 //! |---|---|
@@ -156,6 +159,8 @@
 //! # Ok::<_, BoxError>(())
 //! ```
 
+mod account;
+mod budget;
 mod classify;
 mod decide;
 mod facts;
@@ -169,6 +174,7 @@ mod retry_body;
 mod service;
 mod view;
 
+pub use self::budget::{RetryBudget, RetryBudgetBuilder};
 pub use self::classify::Failure;
 pub use self::decide::Decision;
 pub use self::future::ResponseFuture;

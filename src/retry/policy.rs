@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use super::budget::RetryBudget;
 use super::classify::{Classifier, Failure};
 use super::replay_body::ReplayBody;
 use crate::error::TokenError;
@@ -50,10 +51,21 @@ pub struct RetryPolicy {
 /// - `classifier`: [`Failure::of`]
 /// - strict methods: off
 /// - retries of 500: off
+/// - `budget`: a [`RetryBudget`] of its own
 #[derive(Clone, Debug, Default)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct RetryPolicyBuilder {
     rules: Rules,
+    budget: Share<RetryBudget>,
+}
+
+/// What a policy may have of its own or share with others.
+#[derive(Clone, Debug, Default)]
+enum Share<T> {
+    #[default]
+    Own,
+    With(T),
+    Off,
 }
 
 #[derive(Clone, Debug)]
@@ -72,6 +84,7 @@ pub(super) struct Rules {
     pub(super) classifier: Classifier,
     pub(super) strict_methods: bool,
     pub(super) internal_errors: bool,
+    pub(super) budget: Option<RetryBudget>,
 }
 
 impl RetryPolicy {
@@ -223,6 +236,19 @@ impl RetryPolicyBuilder {
         self
     }
 
+    /// Sets the budget from which retries are paid, to be shared with other policies. Without this a policy has one of
+    /// its own, which its clones share.
+    pub fn budget(mut self, budget: RetryBudget) -> Self {
+        self.budget = Share::With(budget);
+        self
+    }
+
+    /// Retries however many retries there were.
+    pub fn without_budget(mut self) -> Self {
+        self.budget = Share::Off;
+        self
+    }
+
     /// Finishes the policy.
     ///
     /// # Errors
@@ -230,7 +256,7 @@ impl RetryPolicyBuilder {
     /// A configuration error that names the setting, if `auth_replays` is not 1 to 3, a delay is zero (that of
     /// the profile as well), `longest_delay` is shorter than `first_delay`, or a status is neither a 4xx nor a 5xx.
     pub fn build(self) -> Result<RetryPolicy, TokenError> {
-        let rules = self.rules;
+        let mut rules = self.rules;
         if !(1..=3).contains(&rules.auth_replays) {
             return Err(TokenError::config(
                 "auth_replays must be 1 to 3; to have none, use RetryOptions::no_auth_replay",
@@ -256,7 +282,20 @@ impl RetryPolicyBuilder {
                 "throttled_statuses and unavailable_statuses may name a 4xx or 5xx only",
             ));
         }
+        rules.budget = self.budget.settle();
         Ok(RetryPolicy { rules: Arc::new(rules) })
+    }
+}
+
+// --- Share ---
+
+impl<T: Default> Share<T> {
+    fn settle(self) -> Option<T> {
+        match self {
+            Self::Own => Some(T::default()),
+            Self::With(shared) => Some(shared),
+            Self::Off => None,
+        }
     }
 }
 
@@ -285,6 +324,7 @@ impl Default for Rules {
             classifier: Classifier::default(),
             strict_methods: false,
             internal_errors: false,
+            budget: Some(RetryBudget::default()),
         }
     }
 }

@@ -10,6 +10,7 @@ use tokio::time::{Instant, Sleep};
 use tower::BoxError;
 use tower_service::Service;
 
+use super::account::Target;
 use super::facts::Facts;
 use super::replay_body::{NotReplayable, ReplayBody};
 use super::report::{ReplayReason, Replayed};
@@ -44,6 +45,8 @@ pub(super) struct Again<B> {
     pub(super) body: ReplayBody<B>,
     pub(super) replayed: Replayed,
     pub(super) requested_by: Option<HeaderName>,
+    /// How many retries are left after this one, where they are counted.
+    pub(super) budget: Option<f64>,
 }
 
 /// What went on so far.
@@ -105,6 +108,11 @@ where
             .time_left(self.time_left())
     }
 
+    /// Where the request goes, and with which credential.
+    pub(super) fn target(&self) -> Target<'_> {
+        Target::of(&self.head)
+    }
+
     fn time_left(&self) -> Option<Duration> {
         let deadline = Instant::from_std(self.head.extensions.get::<Deadline>()?.instant());
         Some(deadline.saturating_duration_since(clock::now()))
@@ -117,7 +125,7 @@ where
 
     /// Notes a replay that was decided, and starts its wait.
     pub(super) fn prepare(&mut self, again: Again<B>, previous: Previous<S::Response>) {
-        let Again { body, replayed, requested_by } = again;
+        let Again { body, replayed, requested_by, budget } = again;
         let Replayed { status, failure, reason, delay, requested_delay } = replayed;
         tracing::debug!(
             status = status.as_ref().map(StatusCode::as_u16),
@@ -126,6 +134,7 @@ where
             ?delay,
             requested_delay = requested_delay.map(tracing::field::debug),
             requested_by = requested_by.as_ref().map(HeaderName::as_str),
+            budget,
             resend_count = self.progress.sent,
             "the request is sent again"
         );

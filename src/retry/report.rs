@@ -95,6 +95,9 @@ pub enum StopReason {
     Braked,
     /// A gRPC server said that it wants no other attempt (`grpc-retry-pushback-ms`).
     PushedBack,
+    /// There were too many retries of late for the requests there were: the
+    /// [`RetryBudget`](super::RetryBudget) was spent.
+    BudgetExhausted,
     /// The server asked for more patience than the policy has.
     DelayExceedsCap {
         /// What the server asked for.
@@ -250,6 +253,7 @@ impl fmt::Display for StopReason {
             }
             Self::Braked => f.write_str("tokens were refused too often of late"),
             Self::PushedBack => f.write_str("the server wants no other attempt"),
+            Self::BudgetExhausted => f.write_str("the budget for retries is spent"),
             Self::DelayExceedsCap { requested } => {
                 write!(f, "the server asked for {requested:?}, more than the policy waits")
             }

@@ -10,6 +10,7 @@ use tower::BoxError;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use super::account::Target;
 use super::facts::Facts;
 use super::future::ResponseFuture;
 use super::options::RetryOptions;
@@ -80,6 +81,9 @@ where
             return ResponseFuture::passing(self.inner.call(Request::from_parts(head, body)));
         }
         let rules = self.policy.rules();
+        if let Some(budget) = &rules.budget {
+            budget.deposit(Target::of(&head));
+        }
         let options = head.extensions.get::<RetryOptions>();
         let original = match rules.may_replay(options, 0, 0) {
             true => ReplayBody::with_limit(body, rules.recorded_bytes),

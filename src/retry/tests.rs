@@ -254,3 +254,14 @@ async fn two_retry_layers_do_not_multiply() {
     // The marker of a resend is left for the layer that resent.
     assert_eq!((response.status(), script.seen().len()), (StatusCode::OK, 3));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_with_a_new_token_costs_no_budget() {
+    let budget = RetryBudget::builder().floor(0).build().unwrap();
+    let policy = RetryPolicy::builder().budget(budget.clone()).build().unwrap();
+    for _ in 0..20 {
+        let script = Script::new([Answer::Reply(refusal("")), Answer::Reply(reply(201, "done"))]);
+        assert_eq!(send(&script, &policy, order()).await.unwrap().status(), StatusCode::CREATED);
+    }
+    assert_eq!(budget.balance(order().uri(), None), 10.0);
+}

@@ -7,6 +7,7 @@
 mod support;
 
 mod bodies;
+mod budget;
 mod compose;
 mod hints;
 mod readiness;

@@ -1,0 +1,101 @@
+//! Whose limits a request counts against.
+
+use std::hash::{Hash, Hasher};
+
+use http::{Uri, request};
+
+use crate::extensions::CredentialId;
+use crate::origin::Origin;
+
+/// A server, and the credential with which it is asked: servers keep their limits by both.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Account {
+    /// None for a URI that does not say where it goes, as those of a client that knows one server only.
+    pub(super) origin: Option<Origin>,
+    pub(super) credential: Option<CredentialId>,
+}
+
+/// Where a request goes, and with which credential.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Target<'a> {
+    pub(super) uri: &'a Uri,
+    pub(super) credential: Option<&'a CredentialId>,
+}
+
+impl<'a> Target<'a> {
+    pub(super) fn of(head: &'a request::Parts) -> Self {
+        Self { uri: &head.uri, credential: head.extensions.get() }
+    }
+}
+
+impl Account {
+    pub(super) fn of(target: Target<'_>) -> Self {
+        Self { origin: Origin::of(target.uri), credential: target.credential.cloned() }
+    }
+
+    /// Returns whether a request counts against this account. It allocates nothing, as it is asked for every request.
+    #[inline]
+    pub(super) fn is_of(&self, Target { uri, credential }: Target<'_>) -> bool {
+        let origin = match &self.origin {
+            Some(origin) => origin.matches(uri),
+            None => Origin::of(uri).is_none(),
+        };
+        origin && self.credential.as_ref() == credential
+    }
+
+    /// Hashes what a request counts against, without making an account of it. Requests that count against one account
+    /// hash alike, but for IPv6 addresses that are not written as usual.
+    pub(super) fn hash_of(Target { uri, credential }: Target<'_>, state: &mut impl Hasher) {
+        credential.hash(state);
+        let scheme = uri.scheme_str().unwrap_or_default();
+        scheme.hash(state);
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        let default_port = if scheme == "https" { ":443" } else { ":80" };
+        for byte in authority.strip_suffix(default_port).unwrap_or(authority).bytes() {
+            state.write_u8(byte.to_ascii_lowercase());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hash::DefaultHasher;
+
+    use super::*;
+
+    fn to<'a>(uri: &'a Uri, credential: Option<&'a CredentialId>) -> Target<'a> {
+        Target { uri, credential }
+    }
+
+    fn hash(uri: &Uri, credential: Option<&CredentialId>) -> u64 {
+        let mut state = DefaultHasher::new();
+        Account::hash_of(to(uri, credential), &mut state);
+        state.finish()
+    }
+
+    #[test]
+    fn an_account_is_known_by_origin_and_credential_however_they_are_written() {
+        let (one, other) = (CredentialId::new("one"), CredentialId::new("other"));
+        let uri = Uri::from_static;
+        for (a, b) in [
+            (uri("https://api.example.com/a"), uri("https://API.example.com:443/b?c")),
+            (uri("http://api.example.com"), uri("http://api.example.com:80")),
+            (uri("/a"), uri("/b")),
+            (uri("https://me@api.example.com/"), uri("https://me@api.example.com/b")),
+        ] {
+            let account = Account::of(to(&a, Some(&one)));
+            assert!(account.is_of(to(&a, Some(&one))) && account.is_of(to(&b, Some(&one))), "{a} {b}");
+            assert!(!account.is_of(to(&a, Some(&other))) && !account.is_of(to(&a, None)));
+            assert_eq!(account, Account::of(to(&b, Some(&one))));
+            assert_eq!(hash(&a, Some(&one)), hash(&b, Some(&one)), "{a} {b}");
+            assert_ne!(hash(&a, Some(&one)), hash(&a, Some(&other)));
+        }
+        let account = Account::of(to(&uri("https://api.example.com/"), None));
+        for other in
+            ["http://api.example.com/", "https://api.example.com:444/", "https://example.com/", "/", "a:1"]
+        {
+            assert!(!account.is_of(to(&uri(other), None)), "{other}");
+        }
+        assert!(!Account::of(to(&uri("/"), None)).is_of(to(&uri("https://api.example.com/"), None)));
+    }
+}

@@ -1,0 +1,462 @@
+//! How many retries there may be for the requests there were.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+
+use http::Uri;
+use tokio::time::Instant;
+
+use super::account::{Account, Target};
+use crate::clock;
+use crate::error::TokenError;
+use crate::extensions::CredentialId;
+
+/// Keeps retries to a share of the requests, so that a server in trouble is not asked several times as much.
+///
+/// Each request adds a share of a retry to the balance of its origin and [`CredentialId`], each second adds some, and
+/// each retry takes one. Where there is none left, the answer is handed out
+/// ([`StopReason::BudgetExhausted`](super::StopReason::BudgetExhausted)). Replays with a new token are free.
+///
+/// Clones share the balances, and so may several policies:
+///
+/// ```
+/// use tower_oauth2::RetryPolicy;
+/// use tower_oauth2::retry::RetryBudget;
+///
+/// let budget = RetryBudget::builder().share(0.1).burst(20).build()?;
+/// let patient = RetryPolicy::builder().max_retries(8).budget(budget.clone()).build()?;
+/// let brisk = RetryPolicy::builder().max_retries(1).budget(budget.clone()).build()?;
+///
+/// let uri = http::Uri::from_static("https://api.example.com/reports");
+/// assert_eq!(budget.balance(&uri, None), 20.0);
+/// # Ok::<(), tower_oauth2::TokenError>(())
+/// ```
+///
+/// 1024 balances are kept. Beyond that the one that was not used for longest is forgotten, and full when it is used
+/// again.
+#[derive(Clone)]
+pub struct RetryBudget {
+    inner: Arc<Inner>,
+}
+
+/// Sets up a [`RetryBudget`].
+///
+/// Defaults:
+///
+/// - `share`: 0.2, one retry for five requests
+/// - `floor`: 3 retries per second besides
+/// - `burst`: 10 retries, with which each balance begins
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct RetryBudgetBuilder {
+    share: f64,
+    floor: u32,
+    burst: u32,
+}
+
+struct Inner {
+    terms: Terms,
+    /// The first account there was, and in most clients the only one: found without a hash or a lock.
+    first: OnceLock<Purse>,
+    /// All others, by their hash. Should two have the same, they take turns.
+    others: RwLock<HashMap<u64, Arc<Purse>>>,
+    hashes: RandomState,
+    /// How many accounts were added so far: the time by which it is told who was not used lately.
+    added: AtomicU64,
+}
+
+/// In thousandths of a retry, so that sums are exact.
+#[derive(Clone, Copy, Debug)]
+struct Terms {
+    per_request: u64,
+    /// Thousandths per millisecond, which are whole ones per second.
+    per_millisecond: u64,
+    burst: u64,
+}
+
+/// The balance of one account.
+struct Purse {
+    account: Account,
+    /// Requests that were not added to the balance yet. Nothing is taken between two looks at the balance, so adding
+    /// them up late and cutting the sum at the burst comes to the same as adding each and cutting each time.
+    requests: AtomicU64,
+    used: AtomicU64,
+    balance: Mutex<Balance>,
+}
+
+#[derive(Clone, Copy)]
+struct Balance {
+    thousandths: u64,
+    /// Up to when the floor was added; moves by whole milliseconds.
+    at: Instant,
+}
+
+/// There is not one retry left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Spent;
+
+/// One retry.
+const RETRY: u64 = 1_000;
+
+/// How many accounts are kept besides the first.
+const ACCOUNTS: usize = 1_023;
+
+impl RetryBudget {
+    /// Starts a budget from the defaults.
+    pub fn builder() -> RetryBudgetBuilder {
+        RetryBudgetBuilder { share: 0.2, floor: 3, burst: 10 }
+    }
+
+    /// Returns how many retries there may be at once, just now, of requests to where `uri` goes.
+    #[must_use]
+    pub fn balance(&self, uri: &Uri, credential: Option<&CredentialId>) -> f64 {
+        let terms = self.inner.terms;
+        let thousandths =
+            match self.inner.find(Target { uri, credential }, |purse| purse.look(terms, clock::now())) {
+                Some(balance) => balance.thousandths,
+                None => terms.burst,
+            };
+        // A burst is a u32 of retries, so nothing is lost.
+        thousandths as f64 / RETRY as f64
+    }
+
+    /// Adds the share of a request.
+    #[inline]
+    pub(super) fn deposit(&self, target: Target<'_>) {
+        match self.inner.first.get() {
+            Some(purse) if purse.account.is_of(target) => purse.deposit(),
+            Some(_) | None => self.inner.with(target, Purse::deposit),
+        }
+    }
+
+    /// Takes a retry, if there is one. Returns how many are left.
+    pub(super) fn withdraw(&self, target: Target<'_>) -> Result<f64, Spent> {
+        let (terms, now) = (self.inner.terms, clock::now());
+        let left = self.inner.with(target, |purse| purse.withdraw(terms, now))?;
+        Ok(left as f64 / RETRY as f64)
+    }
+
+    /// Gives back a retry that was taken and not made.
+    pub(super) fn give_back(&self, target: Target<'_>) {
+        let terms = self.inner.terms;
+        self.inner.with(target, |purse| {
+            let mut balance = purse.balance.lock().unwrap_or_else(PoisonError::into_inner);
+            balance.thousandths = balance.thousandths.saturating_add(RETRY).min(terms.burst);
+        });
+    }
+}
+
+impl Default for RetryBudget {
+    fn default() -> Self {
+        RetryBudgetBuilder::finish(Terms { per_request: 200, per_millisecond: 3, burst: 10 * RETRY })
+    }
+}
+
+impl fmt::Debug for RetryBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RetryBudget").field("terms", &self.inner.terms).finish_non_exhaustive()
+    }
+}
+
+// --- RetryBudgetBuilder ---
+
+impl RetryBudgetBuilder {
+    /// Sets how many retries each request adds, in whole thousandths: 0.2 is one for five requests.
+    pub fn share(mut self, share: f64) -> Self {
+        self.share = share;
+        self
+    }
+
+    /// Sets how many retries each second adds, however few requests there are.
+    pub fn floor(mut self, per_second: u32) -> Self {
+        self.floor = per_second;
+        self
+    }
+
+    /// Sets how many retries a balance may hold, and begins with.
+    pub fn burst(mut self, retries: u32) -> Self {
+        self.burst = retries;
+        self
+    }
+
+    /// Finishes the budget.
+    ///
+    /// # Errors
+    ///
+    /// A configuration error that names the setting, if `share` is not a number from 0 to 1000, or `burst` is zero.
+    pub fn build(self) -> Result<RetryBudget, TokenError> {
+        if !(0.0..=1_000.0).contains(&self.share) {
+            return Err(TokenError::config("share of the retry budget must be a number from 0 to 1000"));
+        }
+        if self.burst == 0 {
+            return Err(TokenError::config(
+                "burst of the retry budget must not be 0; to have no retries, use max_retries(0)",
+            ));
+        }
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1000000")]
+        let per_request = (self.share * RETRY as f64).round() as u64;
+        let burst = u64::from(self.burst) * RETRY;
+        Ok(Self::finish(Terms { per_request, per_millisecond: self.floor.into(), burst }))
+    }
+
+    fn finish(terms: Terms) -> RetryBudget {
+        RetryBudget {
+            inner: Arc::new(Inner {
+                terms,
+                first: OnceLock::new(),
+                others: RwLock::default(),
+                hashes: RandomState::new(),
+                added: AtomicU64::new(0),
+            }),
+        }
+    }
+}
+
+// --- Inner ---
+
+impl Inner {
+    fn find<T>(&self, target: Target<'_>, look: impl FnOnce(&Purse) -> T) -> Option<T> {
+        if let Some(first) = self.first.get().filter(|first| first.account.is_of(target)) {
+            return Some(look(first));
+        }
+        let others = self.others.read().unwrap_or_else(PoisonError::into_inner);
+        let purse = others.get(&self.hash(target))?;
+        purse.account.is_of(target).then(|| look(purse))
+    }
+
+    /// Does something with the purse of an account, which is made if need be.
+    fn with<T>(&self, target: Target<'_>, act: impl FnOnce(&Purse) -> T) -> T {
+        let fresh = || Purse::full(Account::of(target), self.terms);
+        let first = self.first.get_or_init(fresh);
+        if first.account.is_of(target) {
+            return act(first);
+        }
+        let hash = self.hash(target);
+        let others = self.others.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(purse) = others.get(&hash).filter(|purse| purse.account.is_of(target)) {
+            purse.used.store(self.added.load(Ordering::Relaxed), Ordering::Relaxed);
+            return act(purse);
+        }
+        drop(others);
+        let mut others = self.others.write().unwrap_or_else(PoisonError::into_inner);
+        // Somebody else may have been faster.
+        match others.get(&hash) {
+            Some(purse) if purse.account.is_of(target) => act(purse),
+            Some(_) | None => {
+                if others.len() >= ACCOUNTS {
+                    make_room(&mut others);
+                }
+                let purse = Arc::new(fresh());
+                purse.used.store(self.added.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+                let done = act(&purse);
+                others.insert(hash, purse);
+                done
+            }
+        }
+    }
+
+    fn hash(&self, target: Target<'_>) -> u64 {
+        let mut state = self.hashes.build_hasher();
+        Account::hash_of(target, &mut state);
+        state.finish()
+    }
+}
+
+/// Forgets the purse that was not used for longest.
+fn make_room(others: &mut HashMap<u64, Arc<Purse>>) {
+    let oldest = others.iter().min_by_key(|(_, purse)| purse.used.load(Ordering::Relaxed));
+    if let Some(hash) = oldest.map(|(hash, _)| *hash) {
+        others.remove(&hash);
+    }
+}
+
+// --- Purse ---
+
+impl Purse {
+    fn full(account: Account, terms: Terms) -> Self {
+        let balance = Balance { thousandths: terms.burst, at: clock::now() };
+        Self { account, requests: AtomicU64::new(0), used: AtomicU64::new(0), balance: Mutex::new(balance) }
+    }
+
+    #[inline]
+    fn deposit(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn look(&self, terms: Terms, now: Instant) -> Balance {
+        let mut balance = self.balance.lock().unwrap_or_else(PoisonError::into_inner);
+        balance.add(self.requests.swap(0, Ordering::Relaxed), terms, now);
+        *balance
+    }
+
+    fn withdraw(&self, terms: Terms, now: Instant) -> Result<u64, Spent> {
+        let mut balance = self.balance.lock().unwrap_or_else(PoisonError::into_inner);
+        balance.add(self.requests.swap(0, Ordering::Relaxed), terms, now);
+        balance.thousandths = balance.thousandths.checked_sub(RETRY).ok_or(Spent)?;
+        Ok(balance.thousandths)
+    }
+}
+
+// --- Balance ---
+
+impl Balance {
+    fn add(&mut self, requests: u64, terms: Terms, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.at);
+        let milliseconds = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        self.at += std::time::Duration::from_millis(milliseconds);
+        let by_requests = requests.saturating_mul(terms.per_request);
+        let by_time = milliseconds.saturating_mul(terms.per_millisecond);
+        self.thousandths =
+            self.thousandths.saturating_add(by_requests).saturating_add(by_time).min(terms.burst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn api() -> Uri {
+        Uri::from_static("https://api.example.com/reports")
+    }
+
+    fn to<'a>(uri: &'a Uri, credential: Option<&'a CredentialId>) -> Target<'a> {
+        Target { uri, credential }
+    }
+
+    fn drain(budget: &RetryBudget, uri: &Uri, credential: Option<&CredentialId>) -> u64 {
+        let mut taken = 0;
+        while budget.withdraw(to(uri, credential)).is_ok() {
+            taken += 1;
+        }
+        taken
+    }
+
+    // A sum over rounded weights once allowed 333 retries where 300 were meant (cases E2 and G01).
+    #[tokio::test(start_paused = true)]
+    async fn a_thousand_requests_pay_for_their_share_of_retries_exactly() {
+        for hundredths in 5..=300_u32 {
+            let share = f64::from(hundredths) / 100.0;
+            let budget = RetryBudget::builder().share(share).floor(0).burst(5_000).build().unwrap();
+            assert_eq!(drain(&budget, &api(), None), 5_000);
+            for _ in 0..1_000 {
+                budget.deposit(to(&api(), None));
+            }
+            assert_eq!(drain(&budget, &api(), None), u64::from(hundredths) * 10, "at {share}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_makes_no_difference_when_deposits_are_added_up() {
+        let budget = RetryBudget::builder().share(0.3).floor(0).burst(4).build().unwrap();
+        let (mut rng, mut model) = (fastrand::Rng::with_seed(7), 4_000_u64);
+        for _ in 0..10_000 {
+            if rng.f64() < 0.8 {
+                budget.deposit(to(&api(), None));
+                model = (model + 300).min(4_000);
+            } else {
+                let expected = model.checked_sub(1_000).ok_or(Spent);
+                model = expected.unwrap_or(model);
+                assert_eq!(budget.withdraw(to(&api(), None)), expected.map(|left| left as f64 / 1_000.0));
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_floor_is_paid_by_time_and_a_long_silence_pays_no_more_than_the_burst() {
+        let budget = RetryBudget::default();
+        assert_eq!(budget.balance(&api(), None), 10.0);
+        assert_eq!(drain(&budget, &api(), None), 10);
+        // Looking often loses nothing.
+        for _ in 0..10_000 {
+            tokio::time::advance(Duration::from_micros(100)).await;
+            assert!(budget.balance(&api(), None) <= 3.0);
+        }
+        assert_eq!(budget.balance(&api(), None), 3.0);
+        assert_eq!(drain(&budget, &api(), None), 3);
+        tokio::time::advance(Duration::from_secs(1_000_000)).await;
+        assert_eq!(drain(&budget, &api(), None), 10);
+    }
+
+    #[test]
+    fn sixty_four_threads_cannot_overdraw_it_and_lose_no_deposit() {
+        let budget = RetryBudget::builder().share(0.5).floor(0).burst(1_000_000).build().unwrap();
+        drain(&budget, &api(), None);
+        let taken: u64 = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..64)
+                .map(|_| {
+                    let budget = budget.clone();
+                    scope.spawn(move || {
+                        (0..1_000)
+                            .filter(|_| {
+                                budget.deposit(to(&api(), None));
+                                budget.withdraw(to(&api(), None)).is_ok()
+                            })
+                            .count() as u64
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert!(taken <= 32_000, "{taken}");
+        assert_eq!(taken + drain(&budget, &api(), None), 32_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn origins_and_credentials_have_balances_of_their_own() {
+        let budget = RetryBudget::builder().floor(0).build().unwrap();
+        let (a, b) = (CredentialId::new("a"), CredentialId::new("b"));
+        let (api, other) = (api(), Uri::from_static("https://other.example.com/"));
+        let accounts = [(&api, None), (&api, Some(&a)), (&api, Some(&b)), (&other, None), (&other, Some(&a))];
+        for (uri, credential) in accounts {
+            assert_eq!(drain(&budget, uri, credential), 10, "{uri} {credential:?}");
+        }
+        for _ in 0..5 {
+            budget.deposit(to(&other, Some(&a)));
+        }
+        for (uri, credential) in accounts {
+            let expected = if (uri, credential) == (&other, Some(&a)) { 1.0 } else { 0.0 };
+            assert_eq!(budget.balance(uri, credential), expected, "{uri} {credential:?}");
+        }
+        // Another path, another spelling: the same server.
+        let spelled = Uri::from_static("https://OTHER.example.com:443/a?b");
+        assert_eq!(budget.balance(&spelled, Some(&a)), 1.0);
+        let shared = budget.clone();
+        assert!(shared.withdraw(to(&spelled, Some(&a))).is_ok());
+        assert_eq!(budget.balance(&other, Some(&a)), 0.0);
+        budget.give_back(to(&other, Some(&a)));
+        assert_eq!(budget.balance(&other, Some(&a)), 1.0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn five_thousand_origins_take_bounded_room_and_those_in_use_stay() {
+        let budget = RetryBudget::builder().floor(0).share(0.001).build().unwrap();
+        let busy = Uri::from_static("https://busy.example.com/");
+        budget.deposit(to(&api(), None));
+        drain(&budget, &api(), None);
+        budget.deposit(to(&busy, None));
+        drain(&budget, &busy, None);
+        for n in 0..5_000 {
+            budget.deposit(to(&format!("https://{n}.example.com/").parse().unwrap(), None));
+            budget.deposit(to(&busy, None));
+        }
+        assert_eq!(budget.inner.others.read().unwrap().len(), ACCOUNTS);
+        assert_eq!(budget.balance(&api(), None), 0.0, "the first is always kept");
+        assert_eq!(budget.balance(&busy, None), 5.0, "it was always in use");
+    }
+
+    #[test]
+    fn a_bad_setting_is_refused_by_name() {
+        for share in [f64::NAN, -0.1, 1_000.1, f64::INFINITY] {
+            let error = RetryBudget::builder().share(share).build().unwrap_err();
+            assert!(error.is_config() && error.to_string().starts_with("share of"), "{error}");
+        }
+        let error = RetryBudget::builder().burst(0).build().unwrap_err();
+        assert!(error.is_config() && error.to_string().starts_with("burst of"), "{error}");
+        assert!(RetryBudget::builder().share(0.0).floor(0).burst(1).build().is_ok());
+    }
+}
