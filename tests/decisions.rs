@@ -41,9 +41,10 @@ fn client(cache: &TokenCache, api: Api) -> Client {
     ServiceBuilder::new().layer(RetryPolicy::default()).layer(auth).service(api)
 }
 
-/// Creates a request with a body that is in memory, or one of which nobody knows how long it is.
+/// Creates a request with a body that is in memory, or one that turns out to be longer than what is recorded.
 fn request(method: &str, replayable: bool) -> Request<Body> {
-    let frames = futures_util::stream::iter([Ok::<_, BoxError>(Frame::data(Bytes::from("an order")))]);
+    let long = Bytes::from(vec![b'x'; 64 * 1024 + 1]);
+    let frames = futures_util::stream::iter([Ok::<_, BoxError>(Frame::data(long))]);
     let body = match (method, replayable) {
         ("GET", true) => Full::default().map_err(Into::into).boxed_unsync(),
         (_, true) => Full::from("an order").map_err(Into::into).boxed_unsync(),

@@ -2,9 +2,10 @@
 //!
 //! What happens to a request:
 //!
-//! 1. It is sent. Its body is kept for replays if its length is known and at most 1 MiB: shared if it is one frame in
-//!    memory, else recorded (see [`ReplayBody`]). Any other body is sent once, and whatever the answer is, it is handed
-//!    out.
+//! 1. It is sent. Its body is kept for replays (see [`ReplayBody`]): shared if it is one frame in memory, else recorded
+//!    while it is sent, up to 1 MiB if its length is known, up to 64 KiB if not, and up to 32 MiB for all requests of the
+//!    policy at one time. A body above that is sent once, and whatever the answer is, it is handed out. What was recorded
+//!    is freed as soon as no replay can follow.
 //! 2. An answer with the marker [`TokenRejected`](crate::extensions::TokenRejected) is replayed at once if another
 //!    token is there to be sent, whatever the method: the server says that it did nothing (RFC 9110 §15.5.2). Once per
 //!    request, and not counted among the retries. The layer below puts the new token on.
@@ -122,8 +123,10 @@
 //!
 //! # What to know
 //!
-//! - A body whose answer comes before all of it was sent is not replayed while the transport still holds it. The upload
-//!   goes on, and the answer is handed out.
+//! - Where an answer comes before all of the body was sent, a replay cuts the upload short: the attempt's body ends in an
+//!   error, and so the transport resets the stream (h2) or closes the connection (HTTP/1.1). Over HTTP/1.1 the body of that
+//!   answer may be cut with it, should it have to be handed out after all; then it ends in an error. An answer that is
+//!   final leaves the upload alone.
 //! - The request's extensions go with every replay, as clones. What must be seen by one attempt only does not belong
 //!   there. [`Attempt`](crate::extensions::Attempt) tells the attempts apart.
 //! - Under another `RetryService` a resend of the outer one is sent once here, so that retries add up and do not

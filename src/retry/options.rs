@@ -23,6 +23,7 @@ pub struct RetryOptions {
     pub(super) no_auth_replay: bool,
     pub(super) max_retries: Option<u32>,
     pub(super) strict_methods: Option<bool>,
+    pub(super) recorded_bytes: Option<u64>,
     pub(super) slot: Option<ReportSlot>,
 }
 
@@ -66,6 +67,14 @@ impl RetryOptions {
     #[must_use]
     pub fn without_strict_methods(mut self) -> Self {
         self.strict_methods = Some(false);
+        self
+    }
+
+    /// Sets how much of the body is recorded, whether its length is known or not. What the policy allows for all
+    /// requests together stays as it is.
+    #[must_use]
+    pub fn recorded_bytes(mut self, bytes: u64) -> Self {
+        self.recorded_bytes = Some(bytes);
         self
     }
 

@@ -8,7 +8,8 @@ use http::StatusCode;
 
 use super::budget::RetryBudget;
 use super::classify::{Classifier, Failure};
-use super::replay_body::ReplayBody;
+use super::options::RetryOptions;
+use super::replay_body::{Allowance, Limits};
 use crate::error::TokenError;
 use crate::headers::profile::RateLimitProfile;
 
@@ -44,7 +45,7 @@ pub struct RetryPolicy {
 /// - `first_delay`: 500 ms; `longest_delay`: 30 s
 /// - `longest_hint`: 60 s
 /// - `total_wait`: 120 s
-/// - `recorded_bytes`: 1 MiB
+/// - `recorded_bytes`: 1 MiB; `recorded_stream_bytes`: 64 KiB; `recorded_bytes_in_all`: 32 MiB
 /// - `rate_limit_profile`: [`RateLimitProfile::generic`]
 /// - `throttled_statuses`: 429, and what the profile names
 /// - `unavailable_statuses`: 408, 425, 502, 503, 504
@@ -78,6 +79,10 @@ pub(super) struct Rules {
     pub(super) longest_hint: Duration,
     pub(super) total_wait: Duration,
     pub(super) recorded_bytes: u64,
+    pub(super) recorded_stream_bytes: u64,
+    pub(super) recorded_bytes_in_all: u64,
+    /// What is left of the latter. A policy has its own.
+    pub(super) allowance: Arc<Allowance>,
     pub(super) profile: RateLimitProfile,
     pub(super) throttled: Vec<StatusCode>,
     pub(super) unavailable: Vec<StatusCode>,
@@ -146,10 +151,25 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// Sets up to which announced length a request body is recorded. A body of one frame in memory is not recorded but
-    /// shared; the limit holds for it too.
+    /// Sets up to which length a request body of known length is recorded. A body of one frame in memory is not recorded
+    /// but shared; the limit holds for it too.
     pub fn recorded_bytes(mut self, bytes: u64) -> Self {
         self.rules.recorded_bytes = bytes;
+        self
+    }
+
+    /// Sets how much is recorded of a request body whose length is not known beforehand. If more comes, what was
+    /// recorded is freed, and the body is sent once.
+    pub fn recorded_stream_bytes(mut self, bytes: u64) -> Self {
+        self.rules.recorded_stream_bytes = bytes;
+        self
+    }
+
+    /// Sets how much may be recorded at one time of the bodies of all requests of this policy and its clones. What comes
+    /// on top is sent once and not refused. A body of known length counts in full from its start, a frame as 128 bytes
+    /// at least, and what is shared not at all.
+    pub fn recorded_bytes_in_all(mut self, bytes: u64) -> Self {
+        self.rules.recorded_bytes_in_all = bytes;
         self
     }
 
@@ -283,6 +303,8 @@ impl RetryPolicyBuilder {
             ));
         }
         rules.budget = self.budget.settle();
+        // A builder may be built from twice.
+        rules.allowance = Arc::new(Allowance::new(rules.recorded_bytes_in_all));
         Ok(RetryPolicy { rules: Arc::new(rules) })
     }
 }
@@ -301,6 +323,21 @@ impl<T: Default> Share<T> {
 
 // --- Rules ---
 
+impl Rules {
+    /// Returns how much of a request's body is recorded.
+    pub(super) fn limits(&self, options: Option<&RetryOptions>) -> Limits<'_> {
+        let own = options.and_then(|options| options.recorded_bytes);
+        Limits {
+            exact: own.unwrap_or(self.recorded_bytes),
+            stream: own.unwrap_or(self.recorded_stream_bytes),
+            allowance: Some(&self.allowance),
+        }
+    }
+}
+
+/// How much is recorded at one time by default: 32 MiB.
+const IN_ALL: u64 = 32 * 1024 * 1024;
+
 impl Default for Rules {
     fn default() -> Self {
         Self {
@@ -311,7 +348,10 @@ impl Default for Rules {
             longest_delay: Duration::from_secs(30),
             longest_hint: Duration::from_secs(60),
             total_wait: Duration::from_secs(120),
-            recorded_bytes: ReplayBody::<()>::LIMIT,
+            recorded_bytes: Limits::EXACT,
+            recorded_stream_bytes: Limits::STREAM,
+            recorded_bytes_in_all: IN_ALL,
+            allowance: Arc::new(Allowance::new(IN_ALL)),
             profile: RateLimitProfile::generic(),
             throttled: vec![StatusCode::TOO_MANY_REQUESTS],
             unavailable: vec![

@@ -86,7 +86,7 @@ where
         }
         let options = head.extensions.get::<RetryOptions>();
         let original = match rules.may_replay(options, 0, 0) {
-            true => ReplayBody::with_limit(body, rules.recorded_bytes),
+            true => ReplayBody::recording(body, rules.limits(options)),
             false => ReplayBody::once(body, NotReplayable::Released),
         };
         let facts = Facts {

@@ -5,8 +5,10 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Full, StreamBody};
@@ -85,30 +87,95 @@ async fn a_body_that_the_first_attempt_did_not_read_is_sent_whole() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_is_still_being_sent_is_not_sent_again() {
-    let body = Frames::new(&["one ", "two"]);
-    let polled = Arc::clone(&body.polled);
-    let script = Script::new([Answer::Stuck(reply(429, "early"))]);
-    let response = send(&RetryPolicy::default(), &script, put(body)).await.unwrap();
-    assert_eq!(script.seen().len(), 1);
-    let cause = NotReplayable::StillSending;
-    assert_eq!(report(&response).stop_reason(), &StopReason::NotReplayable { cause });
-    assert_eq!(text(response).await, "early");
-    // The upload was left alone: the source is still there, polled once.
-    assert_eq!((Arc::strong_count(&polled), polled.load(Ordering::Relaxed)), (2, 1));
+async fn a_body_that_is_still_being_sent_is_taken_over() {
+    for stuck in 1..=3 {
+        let body = Frames::new(&["one ", "two"]);
+        let polled = Arc::clone(&body.polled);
+        let script = Script::new((0..stuck).map(|_| Answer::Stuck(reply(429, "early"))));
+        let response = send(&RetryPolicy::default(), &script, put(body)).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        let last = script.seen().pop().unwrap();
+        assert_eq!(last.body, "one two");
+        assert_eq!(last.trailers.unwrap()["x-digest"], "abc");
+        // Each frame was taken from the source once, and the source is gone though the old attempts are still held.
+        assert_eq!((Arc::strong_count(&polled), polled.load(Ordering::Relaxed)), (1, 4));
+    }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_of_unknown_length_is_sent_once_and_never_emptied() {
-    let frames = ["one ", "two"].map(|text| Ok::<_, BoxError>(Frame::data(Bytes::from(text))));
-    let script = answers(429, 9);
-    let body = StreamBody::new(futures_util::stream::iter(frames));
+async fn a_body_whose_source_never_goes_on_is_taken_over_too() {
+    let first = futures_util::stream::iter([Ok::<_, BoxError>(Frame::data(Bytes::from("one")))]);
+    let body = StreamBody::new(Box::pin(first.chain(futures_util::stream::pending())));
+    let script = Script::new([Answer::Stuck(reply(429, "")), Answer::Stuck(reply(200, "whole"))]);
     let response = send(&RetryPolicy::default(), &script, put(body)).await.unwrap();
+    assert_eq!(text(response).await, "whole");
+    assert!(script.seen().iter().all(|seen| seen.body == "one"));
+}
+
+fn stream(frames: &[&'static str]) -> impl Body<Data = Bytes, Error = BoxError> + Send + Unpin + use<> {
+    let frames: Vec<_> = frames.iter().map(|text| Ok(Frame::data(Bytes::from(*text)))).collect();
+    StreamBody::new(futures_util::stream::iter(frames))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_of_unknown_length_is_sent_again_if_it_is_short_and_never_emptied() {
+    for (bytes, sends) in [(7, 2), (6, 1), (0, 1)] {
+        let policy = RetryPolicy::builder().recorded_stream_bytes(bytes).build().unwrap();
+        let script = answers(429, 1);
+        let response = send(&policy, &script, put(stream(&["one ", "two"]))).await.unwrap();
+        let seen = script.seen();
+        assert!(seen.len() == sends && seen.iter().all(|seen| seen.body == "one two"), "up to {bytes} bytes");
+        if sends == 1 {
+            let cause = NotReplayable::UnknownLength;
+            assert_eq!(report(&response).stop_reason(), &StopReason::NotReplayable { cause });
+            assert_eq!(text(response).await, "the server's own words");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_may_have_a_limit_of_its_own() {
+    for (bytes, sends) in [(7, 2), (6, 1)] {
+        let script = answers(429, 1);
+        let mut known = put(Frames::new(&["one ", "two"]));
+        known.extensions_mut().insert(RetryOptions::new().recorded_bytes(bytes));
+        send(&RetryPolicy::default(), &script, known).await.unwrap();
+        assert_eq!(script.seen().len(), sends);
+
+        let script = answers(429, 1);
+        let mut unknown = put(stream(&["one ", "two"]));
+        unknown.extensions_mut().insert(RetryOptions::new().recorded_bytes(bytes));
+        send(&RetryPolicy::default(), &script, unknown).await.unwrap();
+        assert_eq!(script.seen().len(), sends);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_at_once_share_what_may_be_recorded_and_none_is_refused() {
+    const FRAME: &str = match std::str::from_utf8(&[b'x'; 200]) {
+        Ok(frame) => frame,
+        Err(_) => panic!("x is UTF-8"),
+    };
+    let policy = RetryPolicy::builder().recorded_bytes_in_all(1000).build().unwrap();
+    let body = || Frames::new(&[FRAME, FRAME]);
+    let hanging = Script::new([Answer::Hang, Answer::Hang]);
+    let (one, two) = (send(&policy, &hanging, put(body())), send(&policy, &hanging, put(body())));
+    let both = futures_util::future::join(one, two);
+    let mut both = Box::pin(tokio::time::timeout(Duration::from_secs(1), both));
+    assert!(futures_util::future::poll_immediate(&mut both).await.is_none());
+
+    // A clone of the policy has the same allowance.
+    let script = answers(429, 1);
+    let response = send(&policy.clone(), &script, put(body())).await.unwrap();
     let seen = script.seen();
-    assert_eq!((seen.len(), &seen[0].body[..]), (1, &b"one two"[..]));
-    let cause = NotReplayable::UnknownLength;
+    assert_eq!((seen.len(), seen[0].body.len()), (1, 400));
+    let cause = NotReplayable::AllowanceExhausted;
     assert_eq!(report(&response).stop_reason(), &StopReason::NotReplayable { cause });
-    assert_eq!(text(response).await, "the server's own words");
+
+    drop(both);
+    let script = answers(429, 1);
+    assert_eq!(send(&policy, &script, put(body())).await.unwrap().status(), StatusCode::OK);
+    assert_eq!(script.seen().len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -169,7 +236,7 @@ async fn dropping_the_request_drops_its_body_in_every_state() {
         let polled = Arc::clone(&body.polled);
         let policy = RetryPolicy::default();
         let sent = send(&policy, &script, put(body));
-        tokio::time::timeout(std::time::Duration::from_millis(100), sent).await.unwrap_err();
+        tokio::time::timeout(Duration::from_millis(100), sent).await.unwrap_err();
         assert_eq!(Arc::strong_count(&polled), 1);
     }
 }

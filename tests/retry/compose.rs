@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Layer as _, Service, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::RetryPolicy;
-use tower_oauth2::retry::{NotReplayable, ReplayBody, ResponseFuture, RetryBody, RetryService, StopReason};
+use tower_oauth2::retry::{ReplayBody, ResponseFuture, RetryBody, RetryService};
 
 use super::support::{Answer, Probe, Script, reply};
 use super::{answers, get, report, text};
@@ -127,10 +127,10 @@ impl http_body::Body for Blocks {
     }
 }
 
-/// Whether the transport still holds the body when the answer comes is a race. Whoever wins it, no server is ever given
-/// less than the whole body as if it were the whole.
+/// The transport still holds the body when the answer comes, or has let go of it: a race that must not matter. Nor is any
+/// server given less than the whole body as if it were the whole.
 #[tokio::test]
-async fn under_hyper_an_answer_before_the_upload_ends_never_cuts_the_body_short() {
+async fn under_hyper_an_upload_is_taken_over_when_the_answer_comes_before_its_end() {
     for h2 in [false, true] {
         for _ in 0..10 {
             let (tries, short) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -156,17 +156,11 @@ async fn under_hyper_an_answer_before_the_upload_ends_never_cuts_the_body_short(
             let request = Request::post(url).body(Blocks { left: 60 }).unwrap();
             let outcome = tokio::time::timeout(Duration::from_secs(20), client.oneshot(request)).await;
             match outcome.expect("it hangs") {
-                Ok(response) if response.status() == StatusCode::OK => {
-                    assert_eq!(tries.load(Ordering::SeqCst), 2);
-                }
                 Ok(response) => {
-                    assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
-                    assert_eq!(tries.load(Ordering::SeqCst), 1);
-                    let cause = NotReplayable::StillSending;
-                    assert_eq!(report(&response).stop_reason(), &StopReason::NotReplayable { cause });
+                    assert_eq!((response.status(), tries.load(Ordering::SeqCst)), (StatusCode::OK, 2));
                 }
-                // The connection was gone before the answer could be read.
-                Err(error) => assert!(error.is::<hyper_util::client::legacy::Error>(), "{error:?}"),
+                // The server closed the connection, and the answer was lost on the way.
+                Err(error) => assert!(!h2 && error.is::<hyper_util::client::legacy::Error>(), "{error:?}"),
             }
             assert_eq!(short.load(Ordering::SeqCst), 0);
             server.abort();

@@ -1,7 +1,11 @@
 //! A request body that can be sent again.
 
+mod allowance;
 mod body;
 mod not_replayable;
+mod takeover;
 
+pub(crate) use self::allowance::Allowance;
+pub(crate) use self::body::Limits;
 pub use self::body::ReplayBody;
 pub use self::not_replayable::NotReplayable;

@@ -7,12 +7,12 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum NotReplayable {
-    /// Its length is not known beforehand.
-    UnknownLength,
-    /// It is longer than the limit.
+    /// It is longer than what is recorded of a body of known length.
     TooLong,
-    /// It was still being sent when the answer came.
-    StillSending,
+    /// Its length is not known beforehand, and it is longer than what is recorded of such a body.
+    UnknownLength,
+    /// The bodies of other requests take up all that the policy may record.
+    AllowanceExhausted,
     /// Its source failed.
     SourceFailed,
     /// It has a frame that is neither data nor trailers.
@@ -24,9 +24,11 @@ pub enum NotReplayable {
 impl fmt::Display for NotReplayable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::UnknownLength => "the request body's length was not known beforehand",
             Self::TooLong => "the request body is longer than what is recorded",
-            Self::StillSending => "the request body was still being sent",
+            Self::UnknownLength => {
+                "the request body has no known length and is longer than what is recorded of such"
+            }
+            Self::AllowanceExhausted => "the bodies of other requests take up all that may be recorded",
             Self::SourceFailed => "the request body failed while it was read",
             Self::UnknownFrame => "the request body has a frame that cannot be recorded",
             Self::Released => "nothing of the request body is kept",

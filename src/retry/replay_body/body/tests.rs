@@ -1,9 +1,11 @@
-use std::convert::Infallible;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Wake;
 
 use http::{HeaderMap, HeaderValue};
 use http_body_util::{BodyExt as _, Full};
 
+use super::super::takeover::{LEAST_WEIGHT, MOST_FRAMES};
 use super::*;
 
 /// A body of exact length that gives its frames one by one, is pending where the script says so, and panics when it is
@@ -126,6 +128,13 @@ fn as_seen() -> Vec<Seen> {
     vec![data("one"), data(""), data("three"), Seen::Trailers(trailers("end")), Seen::End]
 }
 
+fn share<B>(body: &ReplayBody<B>) -> &Share<B, Frame<Bytes>> {
+    match &body.kind {
+        Kind::Recorded(share) => share,
+        _ => panic!("not recorded"),
+    }
+}
+
 #[test]
 fn every_attempt_gives_the_same_frames_with_their_borders() {
     let original = ReplayBody::new(Script::new(four_frames()));
@@ -153,34 +162,125 @@ fn an_attempt_that_was_dropped_after_any_number_of_polls_is_taken_up_where_it_le
     }
 }
 
-#[test]
-fn a_body_that_is_still_being_sent_is_not_replayed_nor_disturbed() {
-    let original = ReplayBody::new(Script::new(four_frames()));
-    let mut first = original.replay().unwrap();
-    assert_eq!(poll(&mut first), data("one"));
-    assert_eq!(original.replayable(), Err(NotReplayable::StillSending));
-    assert_eq!(original.replay().unwrap_err(), NotReplayable::StillSending);
-    assert_eq!(read(&mut first)[..], as_seen()[1..]);
-    assert_eq!(original.replayable(), Ok(()));
+/// Counts how often a task was woken.
+#[derive(Default)]
+struct Bell(AtomicUsize);
+
+impl Bell {
+    fn rung(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Polls as the task that hears this bell, and expects to wait.
+fn wait<B>(body: &mut ReplayBody<B>, bell: &Arc<Bell>)
+where
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
+{
+    let waker = Waker::from(Arc::clone(bell));
+    assert!(Pin::new(body).poll_frame(&mut Context::from_waker(&waker)).is_pending());
+}
+
+fn is_taken_over<B>(body: &mut ReplayBody<B>) -> bool
+where
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
+{
+    let over = matches!(poll(body), Seen::Error(error) if error.contains("newer attempt"));
+    over && !body.is_end_stream() && body.size_hint().exact().is_none()
 }
 
 #[test]
-fn a_replay_ends_the_attempt_before_it_with_an_error() {
-    let original = ReplayBody::new(Script::new(four_frames()));
-    let held = original.replay().unwrap();
-    let mut unpolled = original.replay().unwrap();
-    let mut second = original.replay().unwrap();
-    assert_eq!(poll(&mut second), data("one"));
-    for _ in 0..2 {
-        assert!(matches!(poll(&mut unpolled), Seen::Error(error) if error.contains("newer attempt")));
-        assert!(!unpolled.is_end_stream());
+fn an_upload_is_taken_over_after_any_number_of_polls_and_any_number_of_times() {
+    for polls in 0..6 {
+        let original = ReplayBody::new(Script::new(four_frames()));
+        let mut held: Vec<ReplayBody<_>> = Vec::new();
+        for _ in 0..4 {
+            let mut attempt = original.replay().unwrap();
+            assert_eq!(attempt.size_hint().exact(), Some(8));
+            for _ in 0..polls {
+                poll(&mut attempt);
+            }
+            held.push(attempt);
+        }
+        let mut last = original.replay().unwrap();
+        assert_eq!(poll(&mut last), data("one"));
+        // Twice, and never an end, even while the newest is in the middle.
+        assert!(held.iter_mut().chain([]).all(|old| is_taken_over(old) && is_taken_over(old)));
+        drop(held);
+        assert_eq!(read(&mut last)[..], as_seen()[1..], "after {polls} polls");
+        assert!(last.is_end_stream());
     }
-    drop(unpolled);
-    assert_eq!(original.replayable(), Err(NotReplayable::StillSending));
-    assert_eq!(read(&mut second)[..], as_seen()[1..]);
-    // A transport that asks before it polls must not take the newer attempt's end for that of this one.
-    assert!(second.is_end_stream() && !held.is_end_stream());
-    assert_eq!(held.size_hint().exact(), None);
+}
+
+#[test]
+fn an_attempt_that_waits_is_woken_by_the_next_one_once_and_at_once() {
+    let (old, new) = (Arc::new(Bell::default()), Arc::new(Bell::default()));
+    let steps = [Step::Pending, Step::Pending, Step::Pending, Step::Data("one")];
+    let original = ReplayBody::new(Script::new(steps));
+    let mut first = original.replay().unwrap();
+    wait(&mut first, &old);
+    let mut second = original.replay().unwrap();
+    assert_eq!(old.rung(), 1);
+    wait(&mut second, &new);
+    // The task of the first attempt has nothing to do with this body any more.
+    assert!(is_taken_over(&mut first));
+    drop(first);
+    assert_eq!((old.rung(), new.rung(), Arc::strong_count(&old)), (1, 0, 1));
+    assert_eq!(read(&mut second), [data("one"), Seen::End]);
+}
+
+#[test]
+fn an_attempt_that_was_dropped_is_not_woken_nor_is_its_task_kept() {
+    let bell = Arc::new(Bell::default());
+    let original = ReplayBody::new(Script::new([Step::Pending, Step::Pending, Step::Data("one")]));
+    let mut first = original.replay().unwrap();
+    wait(&mut first, &bell);
+    drop(first);
+    assert_eq!(Arc::strong_count(&bell), 1);
+    assert_eq!(read(&mut original.replay().unwrap()), [data("one"), Seen::End]);
+    assert_eq!(bell.rung(), 0);
+}
+
+#[test]
+fn a_source_that_keeps_everybody_waiting_is_replayed_as_far_as_it_came() {
+    let steps = [Step::Data("one"), Step::Data("two")].into_iter();
+    let original = ReplayBody::new(Script::new(steps.chain(std::iter::repeat_n(Step::Pending, 100))));
+    let bell = Arc::new(Bell::default());
+    for round in 0..10 {
+        let mut attempt = original.replay().unwrap();
+        assert_eq!((poll(&mut attempt), poll(&mut attempt)), (data("one"), data("two")));
+        wait(&mut attempt, &bell);
+        // It stays held, as by a transport that has not noticed.
+        std::mem::forget(attempt);
+        assert_eq!(bell.rung(), round);
+    }
+}
+
+#[test]
+fn what_goes_with_a_waker_may_come_back_to_the_body() {
+    /// A task that holds an attempt, and goes away with its last waker.
+    struct Task(#[expect(dead_code, reason = "it is there to be dropped")] ReplayBody<Script>);
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {}
+    }
+    let original = ReplayBody::new(Script::new(std::iter::repeat_n(Step::Pending, 9)));
+    let task = || Waker::from(Arc::new(Task(original.replay().unwrap())));
+    let (one, two) = (task(), task());
+    let mut attempt = original.replay().unwrap();
+    for waker in [one, two] {
+        // The second poll is by another task: it ends the first task, whose attempt wants the lock for its own end.
+        assert!(Pin::new(&mut attempt).poll_frame(&mut Context::from_waker(&waker)).is_pending());
+    }
+    // So does the next attempt.
+    drop(original.replay().unwrap());
 }
 
 #[test]
@@ -253,20 +353,168 @@ fn the_limit_itself_is_replayable_and_a_byte_more_is_not() {
         // It is sent nevertheless, and not one frame of it is kept.
         assert_eq!(once.size_hint().exact(), Some(8));
         assert_eq!(read(&mut once), [data("four"), data("four"), Seen::End]);
-        assert!(matches!(once.kind, Kind::Through { ref backlog, source: None, .. } if backlog.is_empty()));
+        assert!(matches!(&once.kind, Kind::Once(rest) if is_over(&rest.ahead())));
+    }
+}
+
+/// A body that says nothing of its length.
+fn unknown(steps: impl IntoIterator<Item = Step>) -> impl Body<Data = Bytes, Error = &'static str> + Unpin {
+    let mut script = Script::new(steps);
+    http_body_util::StreamBody::new(futures_util::stream::poll_fn(move |cx| {
+        if script.over { Poll::Ready(None) } else { Pin::new(&mut script).poll_frame(cx) }
+    }))
+}
+
+#[test]
+fn a_body_of_unknown_length_is_recorded_up_to_a_limit_of_its_own() {
+    let original = ReplayBody::new(unknown(four_frames()));
+    for _ in 0..3 {
+        let mut attempt = original.replay().unwrap();
+        assert_eq!(read(&mut attempt), as_seen());
+    }
+    // What was recorded is known for sure.
+    assert_eq!(original.replay().unwrap().size_hint().exact(), Some(8));
+
+    static KIB: [u8; 1024] = [b'x'; 1024];
+    let kib = || Step::Data(std::str::from_utf8(&KIB).unwrap());
+    for (extra, expected) in [(None, Ok(())), (Some(Step::Data("y")), Err(NotReplayable::UnknownLength))] {
+        let original = ReplayBody::new(unknown(std::iter::repeat_with(kib).take(64).chain(extra)));
+        let mut attempt = original.replay().unwrap();
+        let seen = read(&mut attempt);
+        assert_eq!(seen.last(), Some(&Seen::End));
+        assert_eq!(original.replayable(), expected);
+        assert_eq!(original.replay().err(), expected.err());
     }
 }
 
 #[test]
-fn a_body_of_unknown_length_is_sent_once() {
-    let stream = http_body_util::StreamBody::new(futures_util::stream::iter([
-        Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"x"))),
-        Ok(Frame::data(Bytes::new())),
-    ]));
-    let mut once = ReplayBody::new(stream);
-    assert_eq!(once.replayable(), Err(NotReplayable::UnknownLength));
-    assert_eq!(read(&mut once), [data("x"), data(""), Seen::End]);
-    assert_eq!(poll(&mut once), Seen::End);
+fn a_limit_that_is_hit_in_a_later_attempt_leaves_that_attempt_whole() {
+    let steps = [Step::Data("four"), Step::Data("four"), Step::Data("more"), Step::Data("end")];
+    let original = ReplayBody::with_limit(unknown(steps), 8);
+    let mut first = original.replay().unwrap();
+    assert_eq!((poll(&mut first), poll(&mut first)), (data("four"), data("four")));
+    let mut second = original.replay().unwrap();
+    assert_eq!(read(&mut second), [data("four"), data("four"), data("more"), data("end"), Seen::End]);
+    assert!(is_taken_over(&mut first));
+    assert_eq!(original.replay().unwrap_err(), NotReplayable::UnknownLength);
+}
+
+#[test]
+fn at_the_limit_of_zero_only_what_has_no_bytes_is_recorded() {
+    let original = ReplayBody::with_limit(unknown([Step::Data(""), Step::Trailers("end")]), 0);
+    for _ in 0..2 {
+        let seen = [data(""), Seen::Trailers(trailers("end")), Seen::End];
+        assert_eq!(read(&mut original.replay().unwrap()), seen);
+    }
+    let original = ReplayBody::with_limit(unknown([Step::Data("x")]), 0);
+    assert_eq!(read(&mut original.replay().unwrap()), [data("x"), Seen::End]);
+    assert_eq!(original.replayable(), Err(NotReplayable::UnknownLength));
+}
+
+#[test]
+fn the_bodies_of_all_requests_share_an_allowance_and_none_is_refused() {
+    let allowance = Arc::new(Allowance::new(20));
+    let limits = Limits { exact: 100, stream: 100, allowance: Some(&allowance) };
+    // Eight bytes in four frames: they weigh more than they are long, so that the allowance counts frames as well.
+    let of_eight = || ReplayBody::recording(Script::new([Step::Data("four"), Step::Data("four")]), limits);
+    let pending = || ReplayBody::recording(Script::new([Step::Pending, Step::Missing(8)]), limits);
+    let (one, two) = (pending(), pending());
+    assert_eq!((allowance.left(), one.replayable(), two.replayable()), (4, Ok(()), Ok(())));
+    let mut third = of_eight();
+    assert_eq!(third.replay().unwrap_err(), NotReplayable::AllowanceExhausted);
+    assert_eq!(third.size_hint().exact(), Some(8));
+    assert_eq!(read(&mut third), [data("four"), data("four"), Seen::End]);
+    assert_eq!(allowance.left(), 4);
+    drop((one, two));
+    assert_eq!(allowance.left(), 20);
+
+    // In memory, and so not counted.
+    let whole = ReplayBody::recording(Full::new(Bytes::from(vec![7; 50])), limits);
+    assert_eq!((allowance.left(), whole.replayable()), (20, Ok(())));
+}
+
+#[test]
+fn what_a_recording_held_is_given_back_exactly_when_it_is_freed() {
+    let allowance = Arc::new(Allowance::new(10 * LEAST_WEIGHT));
+    let limits = Limits { exact: 100, stream: 100, allowance: Some(&allowance) };
+    let start = || {
+        let original = ReplayBody::recording(unknown(four_frames()), limits);
+        let mut attempt = original.replay().unwrap();
+        assert_eq!((poll(&mut attempt), poll(&mut attempt)), (data("one"), data("")));
+        assert_eq!(allowance.left(), 8 * LEAST_WEIGHT);
+        (original, attempt)
+    };
+    // On commit, though the upload goes on.
+    let (original, mut attempt) = start();
+    drop(original);
+    assert_eq!(allowance.left(), 10 * LEAST_WEIGHT);
+    assert_eq!(read(&mut attempt), as_seen()[2..]);
+
+    // On the last permitted attempt: as soon as it has given what was recorded.
+    let (original, _held) = start();
+    let mut last = original.replay().unwrap();
+    drop(original);
+    assert_eq!((poll(&mut last), allowance.left()), (data("one"), 8 * LEAST_WEIGHT));
+    assert_eq!((poll(&mut last), allowance.left()), (data(""), 10 * LEAST_WEIGHT));
+
+    // When the transport drops the last attempt, whenever that is.
+    let (original, attempt) = start();
+    drop((attempt, original));
+    assert_eq!(allowance.left(), 10 * LEAST_WEIGHT);
+
+    // When there is no more to be had: in the middle of the upload.
+    let (original, mut attempt) = start();
+    let mut others = Held::nothing_of(&allowance);
+    assert!(others.cover(8 * LEAST_WEIGHT));
+    assert_eq!((poll(&mut attempt), poll(&mut attempt)), (Seen::Pending, data("three")));
+    assert_eq!(allowance.left(), 2 * LEAST_WEIGHT);
+    assert_eq!(original.replay().unwrap_err(), NotReplayable::AllowanceExhausted);
+    assert_eq!(read(&mut attempt), as_seen()[3..]);
+}
+
+#[test]
+fn a_frame_of_an_unknown_kind_goes_through_and_ends_the_recording() {
+    /// A kind of frame that http-body may come to have one day.
+    struct Odd;
+    impl Recorded for Odd {
+        fn share(&self) -> Option<Self> {
+            None
+        }
+        fn bytes(&self) -> u64 {
+            0
+        }
+    }
+    struct Odds(u8);
+    impl Source for Odds {
+        type Frame = Odd;
+        type Error = BoxError;
+        fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Odd, BoxError>>> {
+            self.0 += 1;
+            Poll::Ready((self.0 < 3).then_some(Ok(Odd)))
+        }
+        fn is_over(&self) -> bool {
+            false
+        }
+    }
+    let limit = || Limit { bytes: 9, above: NotReplayable::TooLong, held: Held::default() };
+    for first in [None, Some(Odd)] {
+        let taken = u8::from(first.is_some());
+        let share = Share::original(Some(Odds(taken)), first, limit());
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut given = 0;
+        let mut rest = loop {
+            match share.poll_read(&mut cx) {
+                Poll::Ready(Read::Frame(Odd)) => given += 1,
+                Poll::Ready(Read::Alone(rest)) => break rest,
+                _ => panic!("neither a frame nor the rest"),
+            }
+        };
+        assert_eq!(share.replayable(), Err(NotReplayable::UnknownFrame));
+        while let Poll::Ready(Some(Ok(Odd))) = rest.poll_next(&mut cx) {
+            given += 1;
+        }
+        assert_eq!(given, 2);
+    }
 }
 
 #[test]
@@ -290,8 +538,7 @@ fn a_body_longer_than_it_said_goes_on_without_being_recorded() {
     let original = ReplayBody::with_limit(Liar(Script::new(steps)), 6);
     let mut attempt = original.replay().unwrap();
     assert_eq!((poll(&mut attempt), poll(&mut attempt)), (data("four"), data("more")));
-    let Kind::Recorded(share) = &original.kind else { panic!("not recorded") };
-    assert!(share.lock().unwrap().log.is_empty(), "what was recorded is still there");
+    assert_eq!(share(&original).recorded(), 0, "what was recorded is still there");
     assert_eq!(original.replay().unwrap_err(), NotReplayable::TooLong);
     assert_eq!(original.replayable(), Err(NotReplayable::TooLong));
     assert_eq!(read(&mut attempt), [data("end"), Seen::End]);
@@ -348,12 +595,11 @@ fn dropping_the_original_frees_what_was_given_and_the_attempt_goes_on() {
     let mut attempt = original.replay().unwrap();
     assert_eq!(poll(&mut attempt), data("one"));
     drop(original);
-    let Kind::Recorded(share) = &attempt.kind else { panic!("not recorded") };
-    assert!(share.lock().unwrap().log.is_empty());
+    assert_eq!(share(&attempt).recorded(), 0);
     assert_eq!(attempt.size_hint().exact(), Some(5));
     assert_eq!(attempt.replayable(), Err(NotReplayable::Released));
     assert_eq!(read(&mut attempt)[..], as_seen()[1..]);
-    assert!(matches!(attempt.kind, Kind::Through { .. }));
+    assert!(matches!(attempt.kind, Kind::Once(_)));
 }
 
 #[test]

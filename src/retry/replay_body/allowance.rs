@@ -1,0 +1,84 @@
+//! How much the recordings of all requests may take up together.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::sync::{Arc, AtomicU64};
+
+/// The bytes that the bodies of all requests of a policy may take up in recordings.
+#[derive(Debug)]
+pub(crate) struct Allowance {
+    left: AtomicU64,
+}
+
+/// Bytes taken from an [`Allowance`]. They are given back when this is dropped, exactly.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    /// None: there is no end to what may be held.
+    allowance: Option<Arc<Allowance>>,
+    bytes: u64,
+}
+
+impl Allowance {
+    pub(crate) fn new(bytes: u64) -> Self {
+        Self { left: AtomicU64::new(bytes) }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn left(&self) -> u64 {
+        self.left.load(Relaxed)
+    }
+}
+
+// --- Held ---
+
+impl Held {
+    /// Holds nothing yet of `allowance`.
+    pub(crate) fn nothing_of(allowance: &Arc<Allowance>) -> Self {
+        Self { allowance: Some(Arc::clone(allowance)), bytes: 0 }
+    }
+
+    /// Takes what is missing to hold `bytes`. If there is not as much left, nothing is taken.
+    #[must_use]
+    pub(crate) fn cover(&mut self, bytes: u64) -> bool {
+        let missing = bytes.saturating_sub(self.bytes);
+        let Some(allowance) = self.allowance.as_ref().filter(|_| missing > 0) else { return true };
+        let taken = allowance.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(missing));
+        if taken.is_ok() {
+            self.bytes = bytes;
+        }
+        taken.is_ok()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(allowance) = self.allowance.as_ref().filter(|_| self.bytes > 0) {
+            allowance.left.fetch_add(self.bytes, Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_taken_is_given_back_exactly() {
+        let allowance = Arc::new(Allowance::new(100));
+        let (mut one, mut two) = (Held::nothing_of(&allowance), Held::nothing_of(&allowance));
+        assert!(one.cover(60) && one.cover(10) && two.cover(40));
+        assert_eq!(allowance.left(), 0);
+        // Nothing is taken where not all of it is there.
+        assert!(!one.cover(61) && !two.cover(u64::MAX) && one.cover(60));
+        drop(one);
+        assert_eq!(allowance.left(), 60);
+        assert!(two.cover(100));
+        drop(two);
+        assert_eq!(allowance.left(), 100);
+    }
+
+    #[test]
+    fn without_an_allowance_there_is_no_end() {
+        assert!(Held::default().cover(u64::MAX));
+    }
+}

@@ -1,0 +1,384 @@
+//! Who reads: a log of frames, a live source behind it, and the newest attempt, which takes over both.
+//!
+//! This file knows nothing of HTTP, so that a model checker can run it as it is (`tests/loom`).
+//!
+//! Invariants:
+//! 1. Only the newest attempt reads. An older one gets [`Read::TakenOver`] at its next poll, and never an end.
+//! 2. While nothing is lost, the log holds every frame that was taken from the source, and `cursor` is the next of them
+//!    for the newest attempt.
+//! 3. An attempt that was told to wait is woken when it is taken over. The newest one polls the source itself before it
+//!    waits, so that the source wakes its task and no other.
+//! 4. The source is let go as soon as it ends or fails, and so never polled again.
+//! 5. Once something is lost, the log holds only what the newest attempt has not been given, and its next poll takes
+//!    log and source out of the lock.
+//! 6. Of what is foreign only polls and hints of the source, and clones of frames and wakers, run under the lock. What
+//!    is dropped or woken is carried out of it first: it may come back here.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::sync::PoisonError;
+use std::task::{Context, Poll, Waker};
+
+use super::allowance::Held;
+use super::not_replayable::NotReplayable;
+use crate::sync::{Arc, Mutex};
+
+/// Where frames come from.
+pub(crate) trait Source {
+    type Frame: Recorded;
+    type Error;
+
+    /// Polls for the next frame. Not called again after an end or an error.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Self::Frame, Self::Error>>>;
+
+    /// Returns whether no frame follows the last one.
+    fn is_over(&self) -> bool;
+}
+
+/// A frame of which the log keeps a copy.
+pub(crate) trait Recorded: Sized {
+    /// Copies the frame without copying its data; none if it is of a kind that cannot be copied.
+    fn share(&self) -> Option<Self>;
+
+    /// Returns the length of its data.
+    fn bytes(&self) -> u64;
+}
+
+/// How much of a source is recorded.
+#[derive(Debug)]
+pub(crate) struct Limit {
+    pub(crate) bytes: u64,
+    /// What it is called to go beyond.
+    pub(crate) above: NotReplayable,
+    pub(crate) held: Held,
+}
+
+/// One holder of a recording: the original, which is number 0, or one of its attempts.
+pub(crate) struct Share<S, F> {
+    state: Arc<Mutex<State<S, F>>>,
+    attempt: u64,
+}
+
+/// What one poll gives.
+pub(crate) enum Read<S, F, E> {
+    Frame(F),
+    Error(E),
+    End,
+    /// There is a newer attempt.
+    TakenOver,
+    /// The source panicked while it was polled.
+    Broken,
+    /// Nothing is recorded any more: what is left, to be read without a lock.
+    Alone(Rest<S, F>),
+}
+
+/// What is left of a body that is not recorded: frames that were and are still to be given, then the source.
+pub(crate) struct Rest<S, F> {
+    frames: VecDeque<F>,
+    bytes: u64,
+    source: Option<S>,
+    held: Held,
+    why: NotReplayable,
+}
+
+/// How far a body has come, for whoever reads it.
+pub(crate) struct Ahead<'a, S> {
+    /// Frames that are recorded and not yet given.
+    pub(crate) frames: usize,
+    /// Their data.
+    pub(crate) bytes: u64,
+    /// What comes after them.
+    pub(crate) source: Option<&'a S>,
+}
+
+struct State<S, F> {
+    source: Option<S>,
+    log: VecDeque<F>,
+    cursor: usize,
+    /// The data in the log.
+    bytes: u64,
+    /// The data in the log from the cursor on.
+    unread: u64,
+    /// What the log is counted as in the allowance.
+    weight: u64,
+    limit: Limit,
+    newest: u64,
+    /// Of the newest attempt, if its last poll was told to wait.
+    waiting: Option<Waker>,
+    lost: Option<NotReplayable>,
+}
+
+/// What leaves the lock, to be dropped outside. See invariant 6.
+struct Leaving<S, F> {
+    source: Option<S>,
+    log: VecDeque<F>,
+    held: Held,
+    waker: Option<Waker>,
+}
+
+/// A recorded frame costs about 100 bytes besides its data: with this many, a body of tiny frames stays below 1 MiB too.
+pub(crate) const MOST_FRAMES: usize = 8 * 1024;
+
+/// What a frame is counted as at least in an allowance, for the same reason.
+pub(crate) const LEAST_WEIGHT: u64 = 128;
+
+impl<S, F> Share<S, F> {
+    /// Makes the body of another attempt, which starts at the first frame, and ends the one before.
+    pub(crate) fn replay(&self) -> Result<Self, NotReplayable> {
+        let (attempt, taken_over) = self.change(|state, _| match state.lost {
+            Some(why) => Err(why),
+            None => {
+                state.newest += 1;
+                state.cursor = 0;
+                state.unread = state.bytes;
+                Ok((state.newest, state.waiting.take()))
+            }
+        })??;
+        if let Some(waker) = taken_over {
+            waker.wake();
+        }
+        Ok(Self { state: Arc::clone(&self.state), attempt })
+    }
+
+    pub(crate) fn replayable(&self) -> Result<(), NotReplayable> {
+        self.change(|state, _| state.lost.map_or(Ok(()), Err))?
+    }
+
+    /// Looks at what is still to come; none for an attempt that was taken over.
+    pub(crate) fn ahead<T>(&self, look: impl FnOnce(Ahead<'_, S>) -> T) -> Option<T> {
+        let ahead = self.change(|state, _| {
+            let frames = state.log.len() - state.cursor;
+            let ahead = Ahead { frames, bytes: state.unread, source: state.source.as_ref() };
+            (state.newest == self.attempt).then(|| look(ahead))
+        });
+        ahead.ok().flatten()
+    }
+
+    /// Changes the state under its lock, and drops outside it what leaves. A source that panicked left the state in the
+    /// middle of something: it counts as failed.
+    fn change<T>(
+        &self,
+        change: impl FnOnce(&mut State<S, F>, &mut Leaving<S, F>) -> T,
+    ) -> Result<T, NotReplayable> {
+        let mut leaving = Leaving::default();
+        let mut state = self.state.lock().map_err(|_| NotReplayable::SourceFailed)?;
+        let changed = change(&mut state, &mut leaving);
+        drop(state);
+        Ok(changed)
+    }
+}
+
+impl<S, F> Share<S, F>
+where
+    S: Source<Frame = F>,
+    F: Recorded,
+{
+    /// Starts a recording of `source`. `first` is a frame that was taken from it already.
+    pub(crate) fn original(source: Option<S>, first: Option<F>, limit: Limit) -> Self {
+        let mut state = State {
+            source,
+            log: VecDeque::new(),
+            cursor: 0,
+            bytes: 0,
+            unread: 0,
+            weight: 0,
+            limit,
+            newest: 0,
+            waiting: None,
+            lost: None,
+        };
+        if let Some(first) = first {
+            state.unread = first.bytes();
+            if let Err(why) = state.record(&first) {
+                state.lost = Some(why);
+                state.log.push_back(first);
+            }
+        }
+        Self { state: Arc::new(Mutex::new(state)), attempt: 0 }
+    }
+
+    pub(crate) fn poll_read(&self, cx: &mut Context<'_>) -> Poll<Read<S, F, S::Error>> {
+        self.change(|state, leaving| {
+            if state.newest != self.attempt {
+                return Poll::Ready(Read::TakenOver);
+            }
+            state.poll_read(cx, leaving)
+        })
+        .unwrap_or(Poll::Ready(Read::Broken))
+    }
+
+    /// How much is in the log, for tests.
+    #[cfg(test)]
+    pub(crate) fn recorded(&self) -> usize {
+        self.change(|state, _| state.log.len()).unwrap()
+    }
+}
+
+impl<S, F> Drop for Share<S, F> {
+    fn drop(&mut self) {
+        let mut leaving = Leaving::default();
+        // Declared later and so dropped first: what leaves is dropped with the lock open.
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.attempt == 0 {
+            state.lose(NotReplayable::Released, &mut leaving);
+        }
+        if self.attempt == state.newest {
+            leaving.waker = state.waiting.take();
+        }
+    }
+}
+
+// --- State ---
+
+impl<S, F> State<S, F> {
+    /// Gives up on replays, and frees what was given already.
+    fn lose(&mut self, why: NotReplayable, leaving: &mut Leaving<S, F>) {
+        if self.lost.is_some() {
+            return;
+        }
+        self.lost = Some(why);
+        let unread = self.log.split_off(self.cursor);
+        leaving.log = mem::replace(&mut self.log, unread);
+        self.cursor = 0;
+        if self.log.is_empty() {
+            leaving.held = mem::take(&mut self.limit.held);
+        }
+    }
+}
+
+impl<S, F> State<S, F>
+where
+    S: Source<Frame = F>,
+    F: Recorded,
+{
+    /// Gives the newest attempt its next frame: from the log, else from the source.
+    fn poll_read(&mut self, cx: &mut Context<'_>, leaving: &mut Leaving<S, F>) -> Poll<Read<S, F, S::Error>> {
+        if let Some(why) = self.lost {
+            return Poll::Ready(Read::Alone(Rest {
+                frames: mem::take(&mut self.log),
+                bytes: mem::take(&mut self.unread),
+                source: self.source.take(),
+                held: mem::take(&mut self.limit.held),
+                why,
+            }));
+        }
+        if let Some(copy) = self.log.get(self.cursor).and_then(F::share) {
+            self.cursor += 1;
+            self.unread -= copy.bytes();
+            return Poll::Ready(Read::Frame(copy));
+        }
+        let Some(source) = &mut self.source else { return Poll::Ready(Read::End) };
+        match source.poll_next(cx) {
+            Poll::Pending => {
+                if !self.waiting.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                    leaving.waker = self.waiting.replace(cx.waker().clone());
+                }
+                Poll::Pending
+            }
+            Poll::Ready(None) => {
+                leaving.source = self.source.take();
+                Poll::Ready(Read::End)
+            }
+            Poll::Ready(Some(Err(error))) => {
+                leaving.source = self.source.take();
+                self.lose(NotReplayable::SourceFailed, leaving);
+                Poll::Ready(Read::Error(error))
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                if source.is_over() {
+                    leaving.source = self.source.take();
+                }
+                let recorded = self.record(&frame);
+                self.cursor = self.log.len();
+                if let Err(why) = recorded {
+                    self.lose(why, leaving);
+                }
+                Poll::Ready(Read::Frame(frame))
+            }
+        }
+    }
+
+    /// Puts a copy of a frame into the log, if it may be recorded.
+    fn record(&mut self, frame: &F) -> Result<(), NotReplayable> {
+        let copy = frame.share().ok_or(NotReplayable::UnknownFrame)?;
+        self.bytes = self.bytes.saturating_add(copy.bytes());
+        if self.bytes > self.limit.bytes || self.log.len() >= MOST_FRAMES {
+            return Err(self.limit.above);
+        }
+        self.weight = self.weight.saturating_add(copy.bytes().max(LEAST_WEIGHT));
+        if !self.limit.held.cover(self.weight) {
+            return Err(NotReplayable::AllowanceExhausted);
+        }
+        self.log.push_back(copy);
+        Ok(())
+    }
+}
+
+// --- Rest ---
+
+impl<S, F> Rest<S, F> {
+    /// A body of which nothing is recorded.
+    pub(crate) fn all_of(source: S, why: NotReplayable) -> Self {
+        Self { frames: VecDeque::new(), bytes: 0, source: Some(source), held: Held::default(), why }
+    }
+
+    /// A body of which nothing is recorded any more. `first` is a frame that was taken from its source already.
+    pub(crate) fn beginning_with(first: Option<F>, source: Option<S>, why: NotReplayable) -> Self
+    where
+        F: Recorded,
+    {
+        let bytes = first.as_ref().map_or(0, F::bytes);
+        Self { frames: first.into_iter().collect(), bytes, source, held: Held::default(), why }
+    }
+
+    pub(crate) fn why(&self) -> NotReplayable {
+        self.why
+    }
+
+    pub(crate) fn ahead(&self) -> Ahead<'_, S> {
+        Ahead { frames: self.frames.len(), bytes: self.bytes, source: self.source.as_ref() }
+    }
+}
+
+impl<S, F> Rest<S, F>
+where
+    S: Source<Frame = F>,
+    F: Recorded,
+{
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<F, S::Error>>> {
+        if let Some(frame) = self.frames.pop_front() {
+            self.bytes -= frame.bytes();
+            if self.frames.is_empty() {
+                self.held = Held::default();
+            }
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        poll_source(&mut self.source, cx)
+    }
+}
+
+/// Polls a source, and lets it go as soon as it ended or failed.
+pub(crate) fn poll_source<S: Source>(
+    source: &mut Option<S>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<S::Frame, S::Error>>> {
+    let Some(live) = source else { return Poll::Ready(None) };
+    let frame = live.poll_next(cx);
+    let over = match &frame {
+        Poll::Pending => false,
+        Poll::Ready(None | Some(Err(_))) => true,
+        Poll::Ready(Some(Ok(_))) => live.is_over(),
+    };
+    if over {
+        *source = None;
+    }
+    frame
+}
+
+// --- Leaving ---
+
+impl<S, F> Default for Leaving<S, F> {
+    fn default() -> Self {
+        Self { source: None, log: VecDeque::new(), held: Held::default(), waker: None }
+    }
+}
