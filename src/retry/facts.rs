@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
+use tokio::time::Instant;
 use tower::BoxError;
 use tower::load_shed::error::Overloaded;
 use tower_service::Service;
@@ -15,10 +16,11 @@ use super::classify::{Failure, has};
 use super::decide::Decision;
 use super::options::RetryOptions;
 use super::policy::RetryPolicy;
-use super::replay::{Again, Previous, Progress, Replay};
+use super::replay::{Again, Earlier, Previous, Progress, Replay};
 use super::replay_body::{NotReplayable, ReplayBody};
 use super::report::{self, ReplayReason, Replayed, RetryReport, StopReason};
 use super::retry_body::RetryBody;
+use super::timeouts::{self, AttemptTimeout, DeadlineExceeded, Over};
 use super::view::{Outcome, View};
 use crate::backoff::Chance;
 use crate::error::TokenError;
@@ -32,6 +34,8 @@ pub(super) struct Facts {
     pub(super) repeatable: bool,
     /// Why the body cannot be sent again, as far as that was known at once.
     pub(super) body: Option<NotReplayable>,
+    /// When it must be done.
+    pub(super) deadline: Option<Instant>,
 }
 
 /// The outcome of an attempt, or of the try to make one.
@@ -107,12 +111,42 @@ impl Facts {
         Step::Done(Err(error))
     }
 
+    /// The time of the attempt in flight is over. That does not replace an answer already had.
+    #[cold]
+    pub(super) fn ended<S, B, RB>(&self, mut replay: Option<&mut Replay<S, B>>, over: &Over) -> Step<RB>
+    where
+        S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
+    {
+        let (stop, error): (_, BoxError) = match over {
+            Over::Request => (StopReason::DeadlineExceeded, DeadlineExceeded::new().into()),
+            Over::Attempt { limit } => {
+                let error = AttemptTimeout::new(*limit).into();
+                let failure = Failure::Ambiguous;
+                let view = self.view(replay.as_deref(), View::of(Outcome::Failure(failure), self.repeatable));
+                match self.again(replay.as_deref_mut(), &view, None, Some(failure)) {
+                    Ok((replay, again)) => {
+                        replay.prepare(again, Previous::Failed(error));
+                        return Step::Replay;
+                    }
+                    Err(stop) => (stop, error),
+                }
+            }
+        };
+        match replay {
+            Some(replay) => self.unsent(replay, stop, error),
+            None => {
+                self.report(Progress::first(), stop, None, None, None);
+                Step::Done(Err(error))
+            }
+        }
+    }
+
     /// Adds to a view what is known here.
     fn view<'a, S, B, RB>(&'a self, replay: Option<&Replay<S, B>>, view: View<'a>) -> View<'a>
     where
         S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
     {
-        let view = view.options(self.options.as_deref());
+        let view = view.options(self.options.as_deref()).time_left(timeouts::left(self.deadline));
         match replay {
             None => view.body(Err(self.not_replayable())),
             Some(replay) => replay.complete(view),
@@ -164,7 +198,7 @@ impl Facts {
         self.body.unwrap_or(NotReplayable::Released)
     }
 
-    /// An attempt could not be sent: the answer before is handed out, if there is one.
+    /// An attempt could not be sent, or came to nothing: the answer before is handed out, if there is one.
     pub(super) fn unsent<S, B, RB>(
         &self,
         replay: &mut Replay<S, B>,
@@ -179,16 +213,25 @@ impl Facts {
             self.report(progress, stop, None, None, None);
             return Step::Done(Err(error));
         };
-        // What was to be replaced is handed out after all.
-        let requested_delay = progress.history.pop().and_then(|last| last.requested_delay);
-        let response = match *previous {
+        let Earlier { outcome, at } = previous;
+        let response = match *outcome {
             Previous::Whole(response) => response.map(RetryBody::whole),
             Previous::Head(head) => Response::from_parts(head, RetryBody::abandoned()),
+            // An end that we made is news; that an attempt was not sent is none.
             Previous::Failed(earlier) => {
-                self.report(progress, stop, None, None, Some(error));
-                return Step::Done(Err(earlier));
+                let (error, why) = match is_ours(&*error) {
+                    true => (error, earlier),
+                    false => {
+                        progress.history.remove(at);
+                        (earlier, error)
+                    }
+                };
+                self.report(progress, stop, None, None, Some(why));
+                return Step::Done(Err(error));
             }
         };
+        // What was to be replaced is handed out after all.
+        let requested_delay = progress.history.remove(at).requested_delay;
         Step::Done(Ok(self.hand_out(progress, response, stop, requested_delay, Some(error))))
     }
 
@@ -257,6 +300,11 @@ impl Bill<'_> {
             Self::Paid { left, .. } => Some(*left),
         }
     }
+}
+
+/// Returns whether an error says that an attempt was ended here.
+fn is_ours(error: &(dyn Error + 'static)) -> bool {
+    error.is::<DeadlineExceeded>() || error.is::<AttemptTimeout>()
 }
 
 /// Returns why an attempt was not sent at all, if one of our own kind says so.

@@ -15,6 +15,7 @@ use super::replay::Replay;
 use super::replay_body::ReplayBody;
 use super::report::StopReason;
 use super::retry_body::RetryBody;
+use super::timeouts::Timer;
 
 pin_project! {
     /// The response future of a [`RetryService`](super::RetryService).
@@ -37,6 +38,7 @@ pin_project! {
         facts: Option<Facts>,
         // None: no replay can follow.
         replay: Option<Replay<S, B>>,
+        timer: Timer,
     }
 }
 
@@ -57,11 +59,11 @@ where
     S: Service<Request<ReplayBody<B>>>,
 {
     pub(super) fn passing(future: S::Future) -> Self {
-        Self { state: State::Calling { future }, facts: None, replay: None }
+        Self { state: State::Calling { future }, facts: None, replay: None, timer: Timer::default() }
     }
 
     pub(super) fn watching(future: S::Future, facts: Facts, replay: Option<Replay<S, B>>) -> Self {
-        Self { state: State::Calling { future }, facts: Some(facts), replay }
+        Self { state: State::Calling { future }, facts: Some(facts), replay, timer: Timer::default() }
     }
 }
 
@@ -76,15 +78,20 @@ where
         let mut this = self.project();
         loop {
             let step = match (this.state.as_mut().project(), this.facts.as_ref(), this.replay.as_mut()) {
-                (StateProj::Calling { future }, Some(facts), replay) => match ready!(future.poll(cx)) {
+                (StateProj::Calling { future }, Some(facts), replay) => match future.poll(cx) {
+                    Poll::Pending => {
+                        let limit = facts.policy.rules().attempt_timeout;
+                        let over = ready!(this.timer.poll_over(facts.deadline, limit, cx));
+                        facts.ended(replay, &over)
+                    }
                     // Nearly every answer: it is handed out without a second look.
-                    Ok(response) if facts.is_plain(replay.as_deref(), &response) => {
+                    Poll::Ready(Ok(response)) if facts.is_plain(replay.as_deref(), &response) => {
                         *this.replay = None;
                         this.state.set(State::Done);
                         return Poll::Ready(Ok(response.map(RetryBody::whole)));
                     }
-                    Ok(response) => facts.answered(replay, response),
-                    Err(error) => facts.failed(replay, error.into()),
+                    Poll::Ready(Ok(response)) => facts.answered(replay, response),
+                    Poll::Ready(Err(error)) => facts.failed(replay, error.into()),
                 },
                 (StateProj::Calling { future }, None, _) => {
                     let answer = ready!(future.poll(cx));
@@ -98,6 +105,7 @@ where
                 (StateProj::Readying, Some(facts), Some(replay)) => {
                     match ready!(replay.poll_ready(facts, cx)) {
                         Ok(()) => {
+                            this.timer.reset();
                             let future = replay.send(facts);
                             this.state.set(State::Calling { future });
                             continue;

@@ -14,13 +14,14 @@
 //!    by up to a tenth, at most a second, and at least 100 ms in all. Without a hint it is 500 ms, doubled by each retry
 //!    up to 30 s, of which half is by chance.
 //! 5. A wait is not begun if the server asks for more than 60 s, if it would not end before the request's
-//!    [`Deadline`](crate::extensions::Deadline), or, where there is none, if all waits would be more than 120 s. The
-//!    answer is handed out at once, and the report says what was asked for.
+//!    [`Deadline`](crate::extensions::Deadline) or the policy's `total_timeout`, or, where there is neither, if all waits
+//!    would be more than 120 s. The answer is handed out at once, and the report says what was asked for. An attempt that is
+//!    in flight at the deadline is ended.
 //! 6. For the wait the attempt before is dropped, and with it the permit that an inner limit lent it. Afterwards the
 //!    inner service is made ready anew. So a wait blocks nobody else, and a replay carries the token of its own time.
 //! 7. Giving up is no error: the newest real answer is handed out, whole, with a [`RetryReport`] in its extensions. A
-//!    replay that could not be sent (no token for it, inner service not ready) does not replace an answer already had;
-//!    a newer error of the transport does.
+//!    replay that could not be sent (no token for it, inner service not ready) or was ended by a time-out here does not
+//!    replace an answer already had; a newer error of the transport does.
 //! 8. The answer before is kept unread until a newer outcome is there. If the inner service is not ready for the replay
 //!    within 200 ms, the body of that answer is let go, since a connection pool may be waiting for it. Should it have
 //!    to be handed out after all, its head is whole and its body ends in an [`Abandoned`] error. Readiness is waited
@@ -131,8 +132,10 @@
 //!   there. [`Attempt`](crate::extensions::Attempt) tells the attempts apart.
 //! - Under another `RetryService` a resend of the outer one is sent once here, so that retries add up and do not
 //!   multiply.
-//! - A deadline ends waits. It does not end an attempt that is in flight, since what that did would be unknown: a
-//!   time-out belongs around the whole, and one around each attempt below.
+//! - A deadline is for the head of the answer. What its body takes belongs to the caller, or to a time-out below. An attempt
+//!   that is ended in flight may have been taken by the server nevertheless: what that did is unknown, and the error
+//!   ([`DeadlineExceeded`]) says so by saying no more. Layers below see the request's own deadline in its extensions; one that
+//!   the policy sets they do not.
 //! - Request bodies must be `Unpin`; any other becomes so by `BodyExt::boxed_unsync`.
 //! - Waits need tokio's timer.
 //!
@@ -175,6 +178,7 @@ mod replay_body;
 mod report;
 mod retry_body;
 mod service;
+mod timeouts;
 mod view;
 
 pub use self::budget::{RetryBudget, RetryBudgetBuilder};
@@ -187,6 +191,7 @@ pub use self::replay_body::{NotReplayable, ReplayBody};
 pub use self::report::{ReplayReason, Replayed, ReportSlot, RetryReport, StopReason};
 pub use self::retry_body::{Abandoned, RetryBody};
 pub use self::service::RetryService;
+pub use self::timeouts::{AttemptTimeout, DeadlineExceeded};
 pub use self::view::View;
 pub use crate::error::Unsent;
 pub use crate::headers::profile::RateLimitProfile;

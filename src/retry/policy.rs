@@ -45,6 +45,8 @@ pub struct RetryPolicy {
 /// - `first_delay`: 500 ms; `longest_delay`: 30 s
 /// - `longest_hint`: 60 s
 /// - `total_wait`: 120 s
+/// - `total_timeout`: none
+/// - `attempt_timeout`: none
 /// - `recorded_bytes`: 1 MiB; `recorded_stream_bytes`: 64 KiB; `recorded_bytes_in_all`: 32 MiB
 /// - `rate_limit_profile`: [`RateLimitProfile::generic`]
 /// - `throttled_statuses`: 429, and what the profile names
@@ -78,6 +80,8 @@ pub(super) struct Rules {
     pub(super) longest_delay: Duration,
     pub(super) longest_hint: Duration,
     pub(super) total_wait: Duration,
+    pub(super) total_timeout: Option<Duration>,
+    pub(super) attempt_timeout: Option<Duration>,
     pub(super) recorded_bytes: u64,
     pub(super) recorded_stream_bytes: u64,
     pub(super) recorded_bytes_in_all: u64,
@@ -144,10 +148,31 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// Sets how long the waits of one request may be in all, where it has no
-    /// [`Deadline`](crate::extensions::Deadline).
+    /// Sets how long the waits of one request may be in all, where it has neither a
+    /// [`Deadline`](crate::extensions::Deadline) nor a `total_timeout`.
     pub fn total_wait(mut self, wait: Duration) -> Self {
         self.rules.total_wait = wait;
+        self
+    }
+
+    /// Sets how long a request may take until the head of its answer is there: all attempts and waits together. A
+    /// [`Deadline`](crate::extensions::Deadline) of the request's own counts if it is earlier.
+    ///
+    /// A wait that would not end in time is not begun, and an attempt that is in flight then is ended. The newest answer
+    /// before is handed out, or else [`DeadlineExceeded`](super::DeadlineExceeded). What the body of the answer takes is not
+    /// limited.
+    pub fn total_timeout(mut self, timeout: Duration) -> Self {
+        self.rules.total_timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how long one attempt may take until the head of its answer is there, with the wait for a token if auth is below.
+    /// One that takes longer is ended, and counts as an error after which nobody knows how far the request came
+    /// ([`Failure::Ambiguous`]).
+    ///
+    /// After the last attempt the newest answer before is handed out, or else [`AttemptTimeout`](super::AttemptTimeout).
+    pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
+        self.rules.attempt_timeout = Some(timeout);
         self
     }
 
@@ -273,7 +298,7 @@ impl RetryPolicyBuilder {
     ///
     /// # Errors
     ///
-    /// A configuration error that names the setting, if `auth_replays` is not 1 to 3, a delay is zero (that of
+    /// A configuration error that names the setting, if `auth_replays` is not 1 to 3, a delay or time-out is zero (that of
     /// the profile as well), `longest_delay` is shorter than `first_delay`, or a status is neither a 4xx nor a 5xx.
     pub fn build(self) -> Result<RetryPolicy, TokenError> {
         let mut rules = self.rules;
@@ -292,6 +317,12 @@ impl RetryPolicyBuilder {
         }
         if rules.longest_delay < rules.first_delay {
             return Err(TokenError::config("longest_delay must not be shorter than first_delay"));
+        }
+        if rules.total_timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Err(TokenError::config("total_timeout must not be zero"));
+        }
+        if rules.attempt_timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Err(TokenError::config("attempt_timeout must not be zero"));
         }
         if rules.profile.wait_without_hint().is_some_and(|wait| wait.is_zero()) {
             return Err(TokenError::config("unhinted_wait of the rate-limit profile must not be zero"));
@@ -348,6 +379,8 @@ impl Default for Rules {
             longest_delay: Duration::from_secs(30),
             longest_hint: Duration::from_secs(60),
             total_wait: Duration::from_secs(120),
+            total_timeout: None,
+            attempt_timeout: None,
             recorded_bytes: Limits::EXACT,
             recorded_stream_bytes: Limits::STREAM,
             recorded_bytes_in_all: IN_ALL,
@@ -388,6 +421,8 @@ mod tests {
         assert_eq!(refused(builder().longest_delay(Duration::from_millis(499))), "longest_delay");
         let profile = RateLimitProfile::generic().unhinted_wait(Duration::ZERO);
         assert_eq!(refused(builder().rate_limit_profile(profile)), "unhinted_wait");
+        assert_eq!(refused(builder().total_timeout(Duration::ZERO)), "total_timeout");
+        assert_eq!(refused(builder().attempt_timeout(Duration::ZERO)), "attempt_timeout");
         assert_eq!(refused(builder().throttled_statuses([StatusCode::OK])), "throttled_statuses");
         assert_eq!(refused(builder().unavailable_statuses([StatusCode::FOUND])), "throttled_statuses");
         assert!(builder().max_retries(0).auth_replays(3).recorded_bytes(0).build().is_ok());

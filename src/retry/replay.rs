@@ -14,9 +14,10 @@ use super::account::Target;
 use super::facts::Facts;
 use super::replay_body::{NotReplayable, ReplayBody};
 use super::report::{ReplayReason, Replayed};
+use super::timeouts::{self, AttemptTimeout};
 use super::view::View;
 use crate::clock;
-use crate::extensions::{Attempt, Deadline};
+use crate::extensions::Attempt;
 use crate::headers::grpc;
 
 /// What replays are made from, and how they went so far.
@@ -34,7 +35,7 @@ where
     /// None once no replay can follow, so that the last attempt is not recorded.
     original: Option<ReplayBody<B>>,
     next: Option<ReplayBody<B>>,
-    pub(super) previous: Option<Box<Previous<S::Response>>>,
+    pub(super) previous: Option<Earlier<S::Response>>,
     sleep: Option<Pin<Box<Sleep>>>,
     patience: Patience,
     pub(super) progress: Progress,
@@ -58,6 +59,12 @@ pub(super) struct Progress {
     pub(super) auth_replays: u32,
     pub(super) waited: Duration,
     pub(super) history: Vec<Replayed>,
+}
+
+/// The outcome before, and its place in the history.
+pub(super) struct Earlier<R> {
+    pub(super) outcome: Box<Previous<R>>,
+    pub(super) at: usize,
 }
 
 /// The outcome before, while a replay is tried.
@@ -105,7 +112,6 @@ where
             .backoffs(self.progress.backoffs)
             .auth_replays(self.progress.auth_replays)
             .waited(self.progress.waited)
-            .time_left(self.time_left())
     }
 
     /// Where the request goes, and with which credential.
@@ -113,17 +119,12 @@ where
         Target::of(&self.head)
     }
 
-    fn time_left(&self) -> Option<Duration> {
-        let deadline = Instant::from_std(self.head.extensions.get::<Deadline>()?.instant());
-        Some(deadline.saturating_duration_since(clock::now()))
-    }
-
     /// Makes the body of the next attempt, now: an upload that goes on during the wait would be in vain.
     pub(super) fn claim(&self) -> Result<ReplayBody<B>, NotReplayable> {
         self.original.as_ref().ok_or(NotReplayable::Released)?.replay()
     }
 
-    /// Notes a replay that was decided, and starts its wait.
+    /// Notes a replay that was decided, and starts its wait. A time-out of ours does not take the place of an answer.
     pub(super) fn prepare(&mut self, again: Again<B>, previous: Previous<S::Response>) {
         let Again { body, replayed, requested_by, budget } = again;
         let Replayed { status, failure, reason, delay, requested_delay } = replayed;
@@ -139,7 +140,11 @@ where
             "the request is sent again"
         );
         self.next = Some(body);
-        self.previous = Some(Box::new(previous));
+        let kept = matches!(&previous, Previous::Failed(error) if error.is::<AttemptTimeout>())
+            && self.previous.as_ref().is_some_and(|earlier| earlier.outcome.is_answer());
+        if !kept {
+            self.previous = Some(Earlier { outcome: Box::new(previous), at: self.progress.history.len() });
+        }
         self.patience = Patience::Fresh;
         self.sleep = (!delay.is_zero()).then(|| Box::pin(tokio::time::sleep(delay)));
         self.progress.note(replayed, requested_by.is_some_and(|header| header == grpc::PUSHBACK));
@@ -174,12 +179,12 @@ where
                             "the inner service was not ready in time for the replay".into()
                         ));
                     }
-                    self.previous = self.previous.take().map(Previous::without_body);
+                    self.previous = self.previous.take().map(Earlier::without_body);
                     sleep.as_mut().reset(give_up);
                 }
                 (Patience::Fresh | Patience::Begun { .. }, _) => {
                     // Where the waits were all that is allowed, a service that is busy for a moment is not given up yet.
-                    let left = self.time_left().unwrap_or_else(|| {
+                    let left = timeouts::left(facts.deadline).unwrap_or_else(|| {
                         let left = facts.policy.rules().total_wait.saturating_sub(self.progress.waited);
                         left.max(KEEP_PREVIOUS)
                     });
@@ -209,11 +214,21 @@ where
 
 // --- Previous ---
 
-impl<RB> Previous<Response<RB>> {
-    fn without_body(self: Box<Self>) -> Box<Self> {
-        match *self {
-            Self::Whole(response) => Box::new(Self::Head(response.into_parts().0)),
-            Self::Head(_) | Self::Failed(_) => self,
+impl<RB> Earlier<Response<RB>> {
+    fn without_body(self) -> Self {
+        let outcome = match *self.outcome {
+            Previous::Whole(response) => Box::new(Previous::Head(response.into_parts().0)),
+            Previous::Head(_) | Previous::Failed(_) => self.outcome,
+        };
+        Self { outcome, at: self.at }
+    }
+}
+
+impl<R> Previous<R> {
+    fn is_answer(&self) -> bool {
+        match self {
+            Self::Whole(_) | Self::Head(_) => true,
+            Self::Failed(_) => false,
         }
     }
 }

@@ -108,6 +108,8 @@ pub enum StopReason {
         /// What the wait would have been.
         needed: Duration,
     },
+    /// The deadline passed while an attempt was in flight, which was ended.
+    DeadlineExceeded,
     /// The waits of this request would be more in all than the policy allows.
     WaitsExhausted {
         /// What the wait would have been.
@@ -168,8 +170,9 @@ impl RetryReport {
         self.inner.rejected.as_ref()
     }
 
-    /// Returns why the last replay could not be sent, where an earlier answer is handed out in its place: a
-    /// [`TokenError`](crate::TokenError), or the error of a service that did not become ready.
+    /// Returns why the last replay could not be sent or was ended, where an earlier outcome is handed out in its place: a
+    /// [`TokenError`](crate::TokenError), the error of a service that did not become ready, or that of a time-out. Where a
+    /// time-out is what is handed out, this is the error before it.
     #[must_use]
     pub fn error(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
         self.inner.error.as_deref()
@@ -258,6 +261,7 @@ impl fmt::Display for StopReason {
                 write!(f, "the server asked for {requested:?}, more than the policy waits")
             }
             Self::DeadlineTooClose { needed } => write!(f, "a wait of {needed:?} would miss the deadline"),
+            Self::DeadlineExceeded => f.write_str("the deadline passed"),
             Self::WaitsExhausted { needed } => {
                 write!(f, "a wait of {needed:?} would make the waits too long in all")
             }

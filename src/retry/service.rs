@@ -18,6 +18,7 @@ use super::policy::RetryPolicy;
 use super::replay::Replay;
 use super::replay_body::{NotReplayable, ReplayBody};
 use super::retry_body::RetryBody;
+use super::timeouts;
 use crate::extensions::Attempt;
 
 /// Sends a request again when its [`RetryPolicy`] says so. Rules, examples and caveats are on the page of the
@@ -94,6 +95,7 @@ where
             options: options.cloned().map(Box::new),
             repeatable: head.method.is_idempotent() || head.headers.contains_key(IDEMPOTENCY_KEY),
             body: original.replayable().err(),
+            deadline: timeouts::deadline(rules, &head.extensions),
         };
         let first = match original.replay() {
             Ok(first) => first,

@@ -9,6 +9,7 @@ mod support;
 mod bodies;
 mod budget;
 mod compose;
+mod deadlines;
 mod hints;
 mod readiness;
 mod waits;

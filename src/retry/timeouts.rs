@@ -1,0 +1,131 @@
+//! The end of what takes too long: an attempt, or the request as a whole.
+
+use std::error::Error;
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use http::Extensions;
+use tokio::time::{Instant, Sleep};
+
+use super::policy::Rules;
+use crate::clock;
+use crate::extensions::Deadline;
+
+/// A request's deadline passed before there was an answer.
+///
+/// It is found in the error of the service by `downcast_ref`. Where there had been an answer, that is handed out instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeadlineExceeded(());
+
+/// An attempt took longer than [`attempt_timeout`](super::RetryPolicyBuilder::attempt_timeout), and it was the last one.
+///
+/// It is found in the error of the service by `downcast_ref`. Where there had been an answer before, that is handed out
+/// instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttemptTimeout {
+    limit: Duration,
+}
+
+/// Ends an attempt whose time is over. Where nothing is limited it never looks at the clock, and there is no timer.
+#[derive(Default)]
+pub(super) struct Timer {
+    /// Made when an attempt has to be waited for.
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+/// Whose time is over.
+pub(super) enum Over {
+    Request,
+    Attempt { limit: Duration },
+}
+
+/// Returns when a request that begins now must be done: by the policy, or earlier if it says so itself.
+pub(super) fn deadline(rules: &Rules, extensions: &Extensions) -> Option<Instant> {
+    let own = extensions.get::<Deadline>().map(|deadline| Instant::from_std(deadline.instant()));
+    let general = rules.total_timeout.map(|timeout| clock::after(clock::now(), timeout));
+    match (own, general) {
+        (Some(own), Some(general)) => Some(own.min(general)),
+        (one, other) => one.or(other),
+    }
+}
+
+/// Returns the time left until a deadline.
+pub(super) fn left(deadline: Option<Instant>) -> Option<Duration> {
+    Some(deadline?.saturating_duration_since(clock::now()))
+}
+
+// --- Timer ---
+
+impl Timer {
+    /// Notes that another attempt is sent.
+    pub(super) fn reset(&mut self) {
+        self.sleep = None;
+    }
+
+    /// Is ready when the attempt in flight has no time left.
+    pub(super) fn poll_over(
+        &mut self,
+        deadline: Option<Instant>,
+        attempt_timeout: Option<Duration>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Over> {
+        let sleep = match &mut self.sleep {
+            Some(sleep) => sleep,
+            None => {
+                let attempt = attempt_timeout.map(|limit| clock::after(clock::now(), limit));
+                let end = match (attempt, deadline) {
+                    (Some(attempt), Some(deadline)) => attempt.min(deadline),
+                    (Some(end), None) | (None, Some(end)) => end,
+                    (None, None) => return Poll::Pending,
+                };
+                self.sleep.insert(Box::pin(tokio::time::sleep_until(end)))
+            }
+        };
+        ready!(sleep.as_mut().poll(cx));
+        let request = left(deadline).is_some_and(|left| left.is_zero());
+        match attempt_timeout {
+            Some(limit) if !request => Poll::Ready(Over::Attempt { limit }),
+            Some(_) | None => Poll::Ready(Over::Request),
+        }
+    }
+}
+
+// --- DeadlineExceeded ---
+
+impl DeadlineExceeded {
+    pub(super) fn new() -> Self {
+        Self(())
+    }
+}
+
+impl fmt::Display for DeadlineExceeded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the request's deadline passed before there was an answer")
+    }
+}
+
+impl Error for DeadlineExceeded {}
+
+// --- AttemptTimeout ---
+
+impl AttemptTimeout {
+    pub(super) fn new(limit: Duration) -> Self {
+        Self { limit }
+    }
+
+    /// Returns how long an attempt may take.
+    #[must_use]
+    pub fn limit(&self) -> Duration {
+        self.limit
+    }
+}
+
+impl fmt::Display for AttemptTimeout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "there was no answer to the attempt within {:?}", self.limit)
+    }
+}
+
+impl Error for AttemptTimeout {}

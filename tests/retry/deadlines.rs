@@ -1,0 +1,163 @@
+//! The end of a request that takes too long.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use tokio::time::Instant;
+use tower::BoxError;
+use tower_oauth2::RetryPolicy;
+use tower_oauth2::extensions::Deadline;
+use tower_oauth2::retry::{
+    AttemptTimeout, DeadlineExceeded, Failure, ReplayReason, ReportSlot, RetryOptions, RetryPolicyBuilder,
+    RetryReport, StopReason, Unsent,
+};
+
+use super::support::{Answer, Script, reply};
+use super::{Outcome, get, hinted, post, report, send, text};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn policy(adjust: impl FnOnce(RetryPolicyBuilder) -> RetryPolicyBuilder) -> RetryPolicy {
+    adjust(RetryPolicy::builder()).build().unwrap()
+}
+
+/// Sends a GET, and returns what came of it, its report, the attempts that were seen, and how long it took.
+async fn run(
+    policy: &RetryPolicy,
+    answers: Vec<Answer>,
+    deadline: Option<Duration>,
+) -> (Outcome, RetryReport, usize, Duration) {
+    let (slot, script, start) = (ReportSlot::new(), Script::new(answers), Instant::now());
+    let mut request = get();
+    request.extensions_mut().insert(RetryOptions::new().report_to(&slot));
+    if let Some(within) = deadline {
+        request.extensions_mut().insert(Deadline::within(within));
+    }
+    let outcome = send(policy, &script, request).await;
+    (outcome, slot.take().unwrap(), script.seen().len(), start.elapsed())
+}
+
+fn is<E: std::error::Error + 'static>(error: &BoxError) -> bool {
+    error.is::<E>()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_in_flight_at_the_deadline_is_ended() {
+    let total = policy(|policy| policy.total_timeout(5 * SECOND));
+    let both = policy(|policy| policy.total_timeout(9 * SECOND));
+    for (policy, deadline) in [
+        (&total, None),
+        (&both, Some(5 * SECOND)),
+        (&total, Some(9 * SECOND)),
+        (&RetryPolicy::default(), Some(5 * SECOND)),
+    ] {
+        let (outcome, told, sent, took) = run(policy, vec![Answer::Hang], deadline).await;
+        let error = outcome.unwrap_err();
+        assert!(is::<DeadlineExceeded>(&error), "{error}");
+        assert_eq!((sent, told.attempts(), told.stop_reason()), (1, 1, &StopReason::DeadlineExceeded));
+        assert!(took >= 5 * SECOND && took < 5 * SECOND + Duration::from_millis(3), "{took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_answer_before_is_handed_out_at_the_deadline() {
+    let answers = vec![hinted(503, "1"), Answer::Hang];
+    let (outcome, told, sent, took) = run(&RetryPolicy::default(), answers, Some(5 * SECOND)).await;
+    let response = outcome.unwrap();
+    assert_eq!((response.status(), sent), (StatusCode::SERVICE_UNAVAILABLE, 2));
+    assert_eq!((told.attempts(), told.stop_reason()), (2, &StopReason::DeadlineExceeded));
+    assert!(told.history().is_empty() && told.error().unwrap().is::<DeadlineExceeded>());
+    assert_eq!(told.requested_delay(), Some(SECOND));
+    assert_eq!(told.attempts(), report(&response).attempts());
+    assert_eq!(text(response).await, "the server's own words");
+    assert!(took < 5 * SECOND + Duration::from_millis(3), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_before_does_not_hide_that_the_deadline_passed() {
+    let refused = Answer::Fail(Unsent::new("connection refused").into());
+    let (outcome, told, sent, _) =
+        run(&RetryPolicy::default(), vec![refused, Answer::Hang], Some(5 * SECOND)).await;
+    assert!(is::<DeadlineExceeded>(&outcome.unwrap_err()));
+    assert_eq!((sent, told.history().len()), (2, 1));
+    assert_eq!(told.history()[0].reason(), ReplayReason::Unsent);
+    assert!(told.error().unwrap().is::<Unsent>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_sent_once_has_a_deadline_all_the_same() {
+    let total = policy(|policy| policy.total_timeout(SECOND).max_retries(0).recorded_bytes(0));
+    let script = Script::new([Answer::Hang]);
+    let error = send(&total, &script, post()).await.unwrap_err();
+    assert!(is::<DeadlineExceeded>(&error));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_takes_too_long_is_made_again() {
+    let quick = policy(|policy| policy.attempt_timeout(2 * SECOND));
+    let (outcome, told, sent, took) = run(&quick, vec![Answer::Hang, Answer::Hang], None).await;
+    assert_eq!((outcome.unwrap().status(), sent), (StatusCode::OK, 3));
+    assert!(took >= 4 * SECOND + Duration::from_millis(750) && took < 6 * SECOND, "{took:?}");
+    for replayed in told.history() {
+        assert_eq!(replayed.failure(), Some(Failure::Ambiguous));
+        assert_eq!(replayed.reason(), ReplayReason::Ambiguous);
+    }
+    // A POST may have been done.
+    let script = Script::new([Answer::Hang]);
+    let error = send(&quick, &script, post()).await.unwrap_err();
+    assert_eq!(error.downcast_ref::<AttemptTimeout>().unwrap().limit(), 2 * SECOND);
+    assert_eq!(script.seen().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_the_last_attempt_that_takes_too_long_the_answer_before_is_handed_out() {
+    let quick = policy(|policy| policy.attempt_timeout(2 * SECOND));
+    let busy = || Answer::Reply(reply(503, "busy"));
+    let answers = vec![Answer::Hang, busy(), Answer::Hang, Answer::Hang];
+    let (outcome, told, sent, _) = run(&quick, answers, None).await;
+    let response = outcome.unwrap();
+    assert_eq!((response.status(), sent), (StatusCode::SERVICE_UNAVAILABLE, 4));
+    assert_eq!((told.attempts(), told.stop_reason()), (4, &StopReason::AttemptsExhausted));
+    // What was handed out is no part of the history.
+    assert_eq!(told.history().iter().map(|replayed| replayed.status()).collect::<Vec<_>>(), [None, None]);
+    assert!(told.error().unwrap().is::<AttemptTimeout>());
+    assert_eq!(text(response).await, "busy");
+
+    let (outcome, told, sent, _) = run(&quick, (0..9).map(|_| Answer::Hang).collect(), None).await;
+    assert!(is::<AttemptTimeout>(&outcome.unwrap_err()));
+    assert_eq!((sent, told.stop_reason(), told.history().len()), (4, &StopReason::AttemptsExhausted, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_attempt_has_no_more_than_what_remains() {
+    let quick = policy(|policy| policy.attempt_timeout(2 * SECOND).total_timeout(4 * SECOND));
+    let (outcome, told, _, took) = run(&quick, (0..9).map(|_| Answer::Hang).collect(), None).await;
+    assert!(is::<DeadlineExceeded>(&outcome.unwrap_err()));
+    assert_eq!(told.stop_reason(), &StopReason::DeadlineExceeded);
+    assert!(took >= 4 * SECOND && took < 4 * SECOND + Duration::from_millis(3), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_there_counts_however_late() {
+    let mut request = get();
+    request.extensions_mut().insert(Deadline::within(Duration::ZERO));
+    let response = send(&RetryPolicy::default(), &Script::default(), request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn without_limits_there_is_no_timer() {
+    // A runtime of its own, which has none: a sleep would panic.
+    let runtime = std::thread::spawn(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let client = tower::service_fn(|_: http::Request<tower_oauth2::retry::ReplayBody<_>>| async {
+                tokio::task::yield_now().await;
+                Ok::<_, BoxError>(reply(200, ""))
+            });
+            let client = tower::Layer::layer(&RetryPolicy::default(), client);
+            tower::ServiceExt::oneshot(client, get()).await.unwrap().status()
+        })
+    });
+    assert_eq!(runtime.join().unwrap(), StatusCode::OK);
+}
