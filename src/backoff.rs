@@ -82,6 +82,15 @@ impl Chance {
     }
 }
 
+/// Draws bytes that nobody can guess and nothing draws twice; none where the system has no such source.
+///
+/// Not from the thread's generator: a name that two requests share loses one of them, and that generator begins with 64 bits.
+pub(crate) fn unguessable() -> Option<[u8; 16]> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).ok()?;
+    Some(bytes)
+}
+
 /// Doubles `first` `n` times, but not beyond `longest`.
 fn doubled(first: Duration, longest: Duration, n: u32) -> Duration {
     let mut wait = first.min(longest);

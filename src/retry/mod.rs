@@ -44,7 +44,8 @@
 //! | a [`TokenError`](crate::TokenError), an overloaded inner service | never |
 //! | gRPC: `grpc-status` 8 or 14 | any method, as 429 |
 //!
-//! - Which statuses count as 429 and which as 503 is a setting.
+//! - Which statuses count as 429 and which as 503 is a setting, and whether a request without an `Idempotency-Key` is given
+//!   one.
 //! - A gRPC status counts on HTTP/2 with a content type that begins with `application/grpc`. `grpc-retry-pushback-ms` is
 //!   waited to the millisecond, and at once if it is 0. If it is negative, unreadable or there twice, the server wants no
 //!   other attempt. It counts for one attempt; afterwards the policy's own waits begin anew.
@@ -171,6 +172,7 @@ mod classify;
 mod decide;
 mod facts;
 mod future;
+mod idempotency;
 mod options;
 mod policy;
 mod replay;

@@ -53,6 +53,7 @@ pub struct RetryPolicy {
 /// - `unavailable_statuses`: 408, 425, 502, 503, 504
 /// - `classifier`: [`Failure::of`]
 /// - strict methods: off
+/// - generated idempotency keys: off
 /// - retries of 500: off
 /// - `budget`: a [`RetryBudget`] of its own
 #[derive(Clone, Debug, Default)]
@@ -92,6 +93,7 @@ pub(super) struct Rules {
     pub(super) unavailable: Vec<StatusCode>,
     pub(super) classifier: Classifier,
     pub(super) strict_methods: bool,
+    pub(super) generated_keys: bool,
     pub(super) internal_errors: bool,
     pub(super) budget: Option<RetryBudget>,
 }
@@ -269,6 +271,20 @@ impl RetryPolicyBuilder {
         self
     }
 
+    /// Gives every request an `Idempotency-Key` whose method is not idempotent and that has none: a random UUID, the same for
+    /// all attempts. It may be repeated then as a GET may. For servers that heed the key; one that does not does the work
+    /// twice.
+    pub fn with_generated_idempotency_keys(mut self) -> Self {
+        self.rules.generated_keys = true;
+        self
+    }
+
+    /// Leaves it to the caller to set an `Idempotency-Key`.
+    pub fn without_generated_idempotency_keys(mut self) -> Self {
+        self.rules.generated_keys = false;
+        self
+    }
+
     /// Retries a 500 as the other 5xx.
     pub fn with_internal_errors(mut self) -> Self {
         self.rules.internal_errors = true;
@@ -396,6 +412,7 @@ impl Default for Rules {
             ],
             classifier: Classifier::default(),
             strict_methods: false,
+            generated_keys: false,
             internal_errors: false,
             budget: Some(RetryBudget::default()),
         }

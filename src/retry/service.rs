@@ -4,7 +4,7 @@ use std::fmt;
 use std::mem;
 use std::task::{Context, Poll};
 
-use http::{HeaderName, Request, Response};
+use http::{Request, Response};
 use http_body::Body;
 use tower::BoxError;
 use tower_layer::Layer;
@@ -13,6 +13,7 @@ use tower_service::Service;
 use super::account::Target;
 use super::facts::Facts;
 use super::future::ResponseFuture;
+use super::idempotency;
 use super::options::RetryOptions;
 use super::policy::RetryPolicy;
 use super::replay::Replay;
@@ -75,13 +76,14 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> ResponseFuture<S, B> {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         // A resend of a retry layer further out: two of them must not multiply.
         if head.extensions.get::<Attempt>().is_some() {
             let body = ReplayBody::once(body, NotReplayable::Released);
             return ResponseFuture::passing(self.inner.call(Request::from_parts(head, body)));
         }
         let rules = self.policy.rules();
+        let repeatable = idempotency::is_repeatable(&mut head, rules);
         if let Some(budget) = &rules.budget {
             budget.deposit(Target::of(&head));
         }
@@ -93,7 +95,7 @@ where
         let facts = Facts {
             policy: self.policy.clone(),
             options: options.cloned().map(Box::new),
-            repeatable: head.method.is_idempotent() || head.headers.contains_key(IDEMPOTENCY_KEY),
+            repeatable,
             body: original.replayable().err(),
             deadline: timeouts::deadline(rules, &head.extensions),
         };
@@ -120,9 +122,6 @@ impl<S: fmt::Debug> fmt::Debug for RetryService<S> {
         f.debug_struct("RetryService").field("inner", &self.inner).field("policy", &self.policy).finish()
     }
 }
-
-/// With this header a server does the work once, however often it is asked.
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 // --- RetryPolicy ---
 

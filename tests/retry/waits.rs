@@ -90,6 +90,33 @@ async fn a_post_with_an_idempotency_key_may_be_repeated() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_generated_key_is_the_same_for_all_attempts_and_another_for_each_request() {
+    let policy = RetryPolicy::builder().with_generated_idempotency_keys().build().unwrap();
+    let mut keys = HashSet::new();
+    for _ in 0..2 {
+        let script = Script::new([Answer::Reply(reply(503, "")), Answer::Fail("reset".into())]);
+        let response = send(&policy, &script, post()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        let seen = script.seen();
+        let mut sent: Vec<_> = seen.iter().map(|seen| seen.head.headers["idempotency-key"].clone()).collect();
+        assert_eq!(sent.len(), 3);
+        sent.dedup();
+        assert_eq!((sent.len(), sent[0].len()), (1, 38));
+        keys.extend(sent);
+    }
+    assert_eq!(keys.len(), 2);
+    // A GET may be repeated as it is, and a key of the caller's own stays.
+    let script = answers(503, 1);
+    send(&policy, &script, get()).await.unwrap();
+    assert!(script.seen().iter().all(|seen| !seen.head.headers.contains_key("idempotency-key")));
+    let mut request = post();
+    request.headers_mut().insert("idempotency-key", "mine".parse().unwrap());
+    let script = answers(503, 1);
+    send(&policy, &script, request).await.unwrap();
+    assert!(script.seen().iter().all(|seen| seen.head.headers["idempotency-key"] == "mine"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn after_the_last_retry_the_last_answer_is_handed_out() {
     let script = answers(503, 9);
     let response = send(&RetryPolicy::default(), &script, get()).await.unwrap();
