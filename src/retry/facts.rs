@@ -29,7 +29,7 @@ use crate::extensions::TokenRejected;
 /// What is known of a request whether or not it can be replayed.
 pub(super) struct Facts {
     pub(super) policy: RetryPolicy,
-    pub(super) options: Option<Box<RetryOptions>>,
+    pub(super) options: Option<RetryOptions>,
     /// The method is idempotent, or an `Idempotency-Key` makes it so.
     pub(super) repeatable: bool,
     /// Why the body cannot be sent again, as far as that was known at once.
@@ -146,7 +146,7 @@ impl Facts {
     where
         S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
     {
-        let view = view.options(self.options.as_deref()).time_left(timeouts::left(self.deadline));
+        let view = view.options(self.options.as_ref()).time_left(timeouts::left(self.deadline));
         match replay {
             None => view.body(Err(self.not_replayable())),
             Some(replay) => replay.complete(view),

@@ -201,7 +201,7 @@ where
     pub(super) fn send(&mut self, facts: &Facts) -> S::Future {
         let body = self.next.take().expect("a replay is prepared before it is sent");
         let Progress { sent, retries, auth_replays, .. } = self.progress;
-        if !facts.policy.rules().may_replay(facts.options.as_deref(), retries, auth_replays) {
+        if !facts.policy.rules().may_replay(facts.options.as_ref(), retries, auth_replays) {
             self.original = None;
         }
         let mut head = self.head.clone();

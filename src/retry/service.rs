@@ -94,7 +94,7 @@ where
         };
         let facts = Facts {
             policy: self.policy.clone(),
-            options: options.cloned().map(Box::new),
+            options: options.cloned(),
             repeatable,
             body: original.replayable().err(),
             deadline: timeouts::deadline(rules, &head.extensions),
