@@ -199,8 +199,7 @@ enum Shape {
 type Requests = Box<dyn FnMut(u64)>;
 
 impl Case {
-    const ALL: [Self; 6] =
-        [Self::Empty, Self::Json, Self::InMemory, Self::Never, Self::Stream, Self::Exact];
+    const ALL: [Self; 6] = [Self::Empty, Self::Json, Self::InMemory, Self::Never, Self::Stream, Self::Exact];
 
     fn name(self) -> &'static str {
         match self {

@@ -86,7 +86,7 @@ impl<B> ReplayBody<B> {
     pub(crate) fn shared(&self) -> Option<Self> {
         match &self.kind {
             Kind::Empty | Kind::Whole { .. } => self.replay().ok(),
-            Kind::Recorded(_) | Kind::Through { .. } | Kind::Failed { .. } => None,
+            Kind::Recorded(_) | Kind::Once(_) | Kind::Failed { .. } => None,
         }
     }
 
