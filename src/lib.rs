@@ -44,6 +44,7 @@
 //! |---|---|---|
 //! | `hyper-client` | yes | [`transport::hyper`](transport), and the `build()` of the sources |
 //! | `stack` | no | `Stack`, all layers in one order |
+//! | `tower-retry` | no | [`RetryPolicy`]`::for_tower`, for tower's own retry layer |
 //! | `full` | no | all of them |
 //!
 //! Features add names and change nothing that is there.

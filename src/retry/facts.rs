@@ -266,15 +266,7 @@ impl Facts {
             rejected,
             error: error.map(Arc::from),
         });
-        tracing::debug!(
-            reason = %report.stop_reason(),
-            attempts = report.attempts(),
-            ?requested_delay,
-            "the request is not sent again"
-        );
-        if let Some(slot) = self.options.as_ref().and_then(|options| options.slot.as_ref()) {
-            slot.put(report.clone());
-        }
+        report.tell(self.options.as_ref().and_then(|options| options.slot.as_ref()));
         report
     }
 }
@@ -308,7 +300,7 @@ fn is_ours(error: &(dyn Error + 'static)) -> bool {
 }
 
 /// Returns why an attempt was not sent at all, if one of our own kind says so.
-fn refused(error: &(dyn Error + 'static)) -> Option<StopReason> {
+pub(super) fn refused(error: &(dyn Error + 'static)) -> Option<StopReason> {
     if has::<TokenError>(error) {
         Some(StopReason::TokenUnavailable)
     } else if has::<Overloaded>(error) {

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use http::{HeaderName, HeaderValue, Method, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, request};
 
 use super::policy::Rules;
 use crate::backoff;
@@ -14,7 +14,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Returns whether a request may be repeated after it may have been done: its method is idempotent (RFC 9110 §9.2.2), or
 /// it has a key. Where the policy says so it is given one; it stands in the head then that all attempts are made from.
 pub(super) fn is_repeatable(head: &mut request::Parts, rules: &Rules) -> bool {
-    if head.method.is_idempotent() || head.headers.contains_key(IDEMPOTENCY_KEY) {
+    if is_repeatable_as_it_is(&head.method, &head.headers) {
         return true;
     }
     // CONNECT addresses a proxy, which knows of no keys.
@@ -31,6 +31,11 @@ pub(super) fn is_repeatable(head: &mut request::Parts, rules: &Rules) -> bool {
             false
         }
     }
+}
+
+/// Returns the same of a request to which nothing is added.
+pub(super) fn is_repeatable_as_it_is(method: &Method, headers: &HeaderMap) -> bool {
+    method.is_idempotent() || headers.contains_key(IDEMPOTENCY_KEY)
 }
 
 /// Writes a random UUID (RFC 9562 §5.4) as a string of structured fields (RFC 9651 §3.3.3).

@@ -181,6 +181,8 @@ mod report;
 mod retry_body;
 mod service;
 mod timeouts;
+#[cfg(feature = "tower-retry")]
+mod tower_policy;
 mod view;
 
 pub use self::budget::{RetryBudget, RetryBudgetBuilder};
@@ -194,6 +196,9 @@ pub use self::report::{ReplayReason, Replayed, ReportSlot, RetryReport, StopReas
 pub use self::retry_body::{Abandoned, RetryBody};
 pub use self::service::RetryService;
 pub use self::timeouts::{AttemptTimeout, DeadlineExceeded};
+#[cfg(feature = "tower-retry")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tower-retry")))]
+pub use self::tower_policy::{TowerPolicy, TowerWait};
 pub use self::view::View;
 pub use crate::error::Unsent;
 pub use crate::headers::profile::RateLimitProfile;

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::{HeaderName, Request, Response, StatusCode, request, response};
+use http::{HeaderName, Request, Response, request, response};
 use tokio::time::{Instant, Sleep};
 use tower::BoxError;
 use tower_service::Service;
@@ -51,6 +51,7 @@ pub(super) struct Again<B> {
 }
 
 /// What went on so far.
+#[derive(Clone)]
 pub(super) struct Progress {
     pub(super) sent: u32,
     pub(super) retries: u32,
@@ -127,18 +128,8 @@ where
     /// Notes a replay that was decided, and starts its wait. A time-out of ours does not take the place of an answer.
     pub(super) fn prepare(&mut self, again: Again<B>, previous: Previous<S::Response>) {
         let Again { body, replayed, requested_by, budget } = again;
-        let Replayed { status, failure, reason, delay, requested_delay } = replayed;
-        tracing::debug!(
-            status = status.as_ref().map(StatusCode::as_u16),
-            failure = failure.map(tracing::field::display),
-            %reason,
-            ?delay,
-            requested_delay = requested_delay.map(tracing::field::debug),
-            requested_by = requested_by.as_ref().map(HeaderName::as_str),
-            budget,
-            resend_count = self.progress.sent,
-            "the request is sent again"
-        );
+        replayed.tell(requested_by.as_ref(), budget, self.progress.sent);
+        let delay = replayed.delay;
         self.next = Some(body);
         let kept = matches!(&previous, Previous::Failed(error) if error.is::<AttemptTimeout>())
             && self.previous.as_ref().is_some_and(|earlier| earlier.outcome.is_answer());
@@ -248,7 +239,7 @@ impl Progress {
         }
     }
 
-    fn note(&mut self, replayed: Replayed, pushed_back: bool) {
+    pub(super) fn note(&mut self, replayed: Replayed, pushed_back: bool) {
         match replayed.reason {
             ReplayReason::TokenRejected => self.auth_replays += 1,
             ReplayReason::Throttled

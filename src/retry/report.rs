@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
 
 use super::classify::Failure;
 use super::replay_body::NotReplayable;
@@ -139,6 +139,19 @@ impl RetryReport {
         Self { inner: Arc::new(inner) }
     }
 
+    /// Tells the log, and who else wants to know.
+    pub(super) fn tell(&self, slot: Option<&ReportSlot>) {
+        tracing::debug!(
+            reason = %self.stop_reason(),
+            attempts = self.attempts(),
+            requested_delay = ?self.requested_delay(),
+            "the request is not sent again"
+        );
+        if let Some(slot) = slot {
+            slot.put(self.clone());
+        }
+    }
+
     /// Returns how often the request was sent.
     #[must_use]
     pub fn attempts(&self) -> u32 {
@@ -194,6 +207,22 @@ impl fmt::Debug for RetryReport {
 // --- Replayed ---
 
 impl Replayed {
+    /// Tells the log.
+    pub(super) fn tell(&self, requested_by: Option<&HeaderName>, budget: Option<f64>, resend_count: u32) {
+        let Self { status, failure, reason, delay, requested_delay } = self;
+        tracing::debug!(
+            status = status.as_ref().map(StatusCode::as_u16),
+            failure = failure.map(tracing::field::display),
+            %reason,
+            ?delay,
+            requested_delay = requested_delay.map(tracing::field::debug),
+            requested_by = requested_by.map(HeaderName::as_str),
+            budget,
+            resend_count,
+            "the request is sent again"
+        );
+    }
+
     /// Returns the status of the answer; none where there was an error instead.
     #[must_use]
     pub fn status(&self) -> Option<StatusCode> {
@@ -287,7 +316,7 @@ impl ReportSlot {
         self.report.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    pub(super) fn put(&self, report: RetryReport) {
+    fn put(&self, report: RetryReport) {
         *self.report.lock().unwrap_or_else(PoisonError::into_inner) = Some(report);
     }
 }

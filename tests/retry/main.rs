@@ -10,6 +10,8 @@ mod bodies;
 mod budget;
 mod compose;
 mod deadlines;
+#[cfg(feature = "tower-retry")]
+mod for_tower;
 mod hints;
 mod readiness;
 mod waits;
