@@ -1,45 +1,64 @@
 #!/usr/bin/env bash
-# Model-checks the flight of the token cache (src/cache/flight.rs) with loom.
+# Model-checks the flight of the token cache (src/cache/flight.rs) and the takeover of a request body
+# (src/retry/replay_body/takeover.rs) with loom.
 #
-#   bash tests/loom.sh          every order of events of two threads, and three with at most three preemptions
-#   bash tests/loom.sh smoke    two threads with at most two preemptions, as the test run does it
+#   bash tests/loom.sh          the flight: every order of events of two threads, and three with at most three
+#                               preemptions; the takeover: two and three threads with at most four
+#   bash tests/loom.sh smoke    both with at most two preemptions, as the test run does it
 #
 # Both prove as well that the models can fail.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 models() {
-    CARGO_TARGET_DIR=$PWD/target/loom cargo test --locked --quiet --manifest-path tests/loom/Cargo.toml
+    CARGO_TARGET_DIR=$PWD/target/loom cargo test --locked --quiet --manifest-path tests/loom/Cargo.toml "$@"
 }
 
 mode=${1:-full}
 case $mode in
     smoke) LOOM_CROWD=2 LOOM_MAX_PREEMPTIONS=2 models ;;
     full)
-        LOOM_CROWD=2 models
-        LOOM_CROWD=3 LOOM_MAX_PREEMPTIONS=3 models
+        LOOM_CROWD=2 models models::
+        LOOM_CROWD=3 LOOM_MAX_PREEMPTIONS=3 models models::
+        LOOM_MAX_PREEMPTIONS=4 models takeovers::
         ;;
     *) echo "usage: bash tests/loom.sh [smoke]" >&2; exit 2 ;;
 esac
 
-# A model that cannot fail proves nothing: without the compare of the compare-and-set it has to.
+# A model that cannot fail proves nothing: without the line that each rests on it has to.
+#
+#   mutant FILE LINE INSTEAD TEST
 mutant=$PWD/target/loom-mutant
-rm -rf "$mutant/tests" "$mutant/src"
-mkdir -p "$mutant/tests" "$mutant/src/cache"
-cp -r tests/loom "$mutant/tests/loom"
-sed 's/if current\.id() != id {/if false \&\& current.id() != id {/' src/cache/flight.rs > "$mutant/src/cache/flight.rs"
-if cmp -s src/cache/flight.rs "$mutant/src/cache/flight.rs"; then
-    echo "loom: the compare of the compare-and-set was not found in src/cache/flight.rs" >&2
-    exit 1
-fi
-# A target folder of its own: cargo cannot tell the two packages apart.
-said=$(CARGO_TARGET_DIR=$mutant/target cargo test --locked --quiet --manifest-path "$mutant/tests/loom/Cargo.toml" \
-    a_late_rejection_never_drops_a_newer_token 2>&1) && {
-    echo "loom: the model passes without the compare-and-set" >&2
-    exit 1
+mutant() {
+    local file=$1 line=$2 instead=$3 test=$4 said
+    rm -rf "$mutant/tests" "$mutant/src"
+    mkdir -p "$mutant/tests" "$mutant/src/cache" "$mutant/src/retry/replay_body"
+    cp -r tests/loom "$mutant/tests/loom"
+    cp src/cache/flight.rs "$mutant/src/cache/"
+    cp src/retry/replay_body/{allowance,not_replayable,takeover}.rs "$mutant/src/retry/replay_body/"
+    sed "s/$line/$instead/" "$file" > "$mutant/$file"
+    if cmp -s "$file" "$mutant/$file"; then
+        echo "loom: '$line' was not found in $file" >&2
+        return 1
+    fi
+    # A target folder of its own: cargo cannot tell the two packages apart.
+    said=$(CARGO_TARGET_DIR=$mutant/target cargo test --locked --quiet --manifest-path "$mutant/tests/loom/Cargo.toml" \
+        "$test" 2>&1) && {
+        echo "loom: $test holds with '$instead' in $file" >&2
+        return 1
+    }
+    # Where all threads sleep for ever the checker unwinds through a lock, and the process ends with it.
+    if ! grep -q "test result: FAILED\|$test'.* panicked" <<<"$said"; then
+        printf 'loom: the mutant did not get as far as failing its model:\n%s\n' "$said" >&2
+        return 1
+    fi
 }
-if ! grep -q "a_late_rejection_never_drops_a_newer_token .*FAILED\|test result: FAILED" <<<"$said"; then
-    printf 'loom: the mutant did not get as far as failing its model:\n%s\n' "$said" >&2
-    exit 1
-fi
-echo "loom: $mode models hold, and fail without the compare-and-set"
+
+mutant src/cache/flight.rs 'if current\.id() != id {' 'if false \&\& current.id() != id {' \
+    a_late_rejection_never_drops_a_newer_token
+mutant src/retry/replay_body/takeover.rs 'if state\.newest != self\.attempt {' \
+    'if false \&\& state.newest != self.attempt {' \
+    a_newer_attempt_gets_every_frame_once_and_the_older_one_no_false_end
+mutant src/retry/replay_body/takeover.rs 'waker\.wake();' 'drop(waker);' \
+    an_older_attempt_that_waits_is_woken_even_if_its_source_never_goes_on
+echo "loom: $mode models hold, and fail without the compare-and-set, the generation check and the wake-up"

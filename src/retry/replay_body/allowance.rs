@@ -57,28 +57,3 @@ impl Drop for Held {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_taken_is_given_back_exactly() {
-        let allowance = Arc::new(Allowance::new(100));
-        let (mut one, mut two) = (Held::nothing_of(&allowance), Held::nothing_of(&allowance));
-        assert!(one.cover(60) && one.cover(10) && two.cover(40));
-        assert_eq!(allowance.left(), 0);
-        // Nothing is taken where not all of it is there.
-        assert!(!one.cover(61) && !two.cover(u64::MAX) && one.cover(60));
-        drop(one);
-        assert_eq!(allowance.left(), 60);
-        assert!(two.cover(100));
-        drop(two);
-        assert_eq!(allowance.left(), 100);
-    }
-
-    #[test]
-    fn without_an_allowance_there_is_no_end() {
-        assert!(Held::default().cover(u64::MAX));
-    }
-}

@@ -1,6 +1,7 @@
-//! The flight of the token cache, as it stands in `src/cache/flight.rs`, under the loom model checker.
+//! The flight of the token cache and the takeover of a request body, as they stand in `src/cache/flight.rs` and
+//! `src/retry/replay_body/takeover.rs`, under the loom model checker.
 //!
-//! A package of its own: the checker's locks come in through `crate::sync`, so the production file needs no line for
+//! A package of its own: the checker's locks come in through `crate::sync`, so the production files need no line for
 //! it, and nothing else of the tree is built with them.
 
 #![cfg_attr(not(test), allow(dead_code))]
@@ -9,13 +10,28 @@
 #[allow(dead_code, reason = "the models use what they model")]
 mod flight;
 
+#[path = "../../../src/retry/replay_body/takeover.rs"]
+#[allow(dead_code, reason = "the models use what they model")]
+mod takeover;
+
+// What the takeover stands on.
+#[path = "../../../src/retry/replay_body/allowance.rs"]
+#[allow(dead_code, reason = "the models use what they model")]
+mod allowance;
+#[path = "../../../src/retry/replay_body/not_replayable.rs"]
+#[allow(dead_code, reason = "the models use what they model")]
+mod not_replayable;
+
 /// What `src/sync.rs` is in the library. `Arc` is std's: a method of the board takes `&Arc<Self>`, which only std's can
 /// be, and counting references is not what is modelled here.
 mod sync {
     pub(crate) use std::sync::Arc;
 
+    pub(crate) use loom::sync::atomic::AtomicU64;
     pub(crate) use loom::sync::{Mutex, MutexGuard};
 }
 
 #[cfg(test)]
 mod models;
+#[cfg(test)]
+mod takeovers;

@@ -388,6 +388,26 @@ fn a_body_of_unknown_length_is_recorded_up_to_a_limit_of_its_own() {
 }
 
 #[test]
+fn what_is_taken_is_given_back_exactly() {
+    let allowance = Arc::new(Allowance::new(100));
+    let (mut one, mut two) = (Held::nothing_of(&allowance), Held::nothing_of(&allowance));
+    assert!(one.cover(60) && one.cover(10) && two.cover(40));
+    assert_eq!(allowance.left(), 0);
+    // Nothing is taken where not all of it is there.
+    assert!(!one.cover(61) && !two.cover(u64::MAX) && one.cover(60));
+    drop(one);
+    assert_eq!(allowance.left(), 60);
+    assert!(two.cover(100));
+    drop(two);
+    assert_eq!(allowance.left(), 100);
+}
+
+#[test]
+fn without_an_allowance_there_is_no_end() {
+    assert!(Held::default().cover(u64::MAX));
+}
+
+#[test]
 fn a_limit_that_is_hit_in_a_later_attempt_leaves_that_attempt_whole() {
     let steps = [Step::Data("four"), Step::Data("four"), Step::Data("more"), Step::Data("end")];
     let original = ReplayBody::with_limit(unknown(steps), 8);
