@@ -10,7 +10,7 @@
 //! | [`AuthOverride`](crate::auth::AuthOverride) | request | caller | auth |
 //! | [`RetryOptions`](crate::retry::RetryOptions) | request | caller | retry |
 //! | [`Deadline`] | request | caller | retry |
-//! | [`CredentialId`] | request | caller | retry's budget |
+//! | [`CredentialId`] | request | caller | retry's budget and gate |
 //! | [`Attempt`] | request | retry, on replays only | inner layers |
 //! | [`TokenRejected`], [`TokenWithheld`], [`ScopeMissing`] | response | auth | retry, caller |
 //! | [`RetryReport`](crate::retry::RetryReport) | response | retry, when something was replayed or refused | caller |
@@ -176,8 +176,8 @@ impl Deadline {
 ///
 /// Servers limit rates per credential. Where requests of one client are sent with several, this tells them apart, so that
 /// the retries and the waits of one are not those of another. Whoever puts an
-/// [`AuthOverride`](crate::auth::AuthOverride) on a request puts this beside it. It may be shown, so it is a name and never
-/// the secret itself.
+/// [`AuthOverride`](crate::auth::AuthOverride) on a request puts this beside it. It is shown by
+/// [`GateStatus`](crate::retry::GateStatus), so it is a name and never the secret itself.
 ///
 /// # Examples
 ///

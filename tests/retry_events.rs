@@ -28,7 +28,7 @@ async fn every_decision_is_told_once_and_without_bodies_or_header_values() {
     let mut busy = reply(429, "PLANTED-answer");
     busy.headers_mut().insert("retry-after", "7".parse().unwrap());
     busy.headers_mut().insert("x-secret", "PLANTED-answer-header".parse().unwrap());
-    let policy = RetryPolicy::default();
+    let policy = RetryPolicy::builder().without_gate().build().unwrap();
     let script = Script::new([Answer::Reply(busy), Answer::Fail("PLANTED-error".into())]);
     let request = Request::post("https://api.example.com/PLANTED-path?PLANTED-query")
         .header("authorization", "Bearer PLANTED-token")
@@ -43,10 +43,20 @@ async fn every_decision_is_told_once_and_without_bodies_or_header_values() {
     let response = client.oneshot(request).await.unwrap();
     let report: &RetryReport = response.extensions().get().unwrap();
     let told = format!("{report:?} {}", report.stop_reason());
+
+    let policy = RetryPolicy::default();
+    let mut busy = reply(429, "PLANTED-answer");
+    busy.headers_mut().insert("retry-after", "1".parse().unwrap());
+    let script = Script::new([Answer::Reply(busy)]);
+    for _ in 0..2 {
+        let request = Request::get("https://api.example.com/PLANTED-path").body(Full::default()).unwrap();
+        let client = policy.layer(script.probe::<ReplayBody<Full<Bytes>>>());
+        assert!(client.oneshot(request).await.unwrap().status().is_success());
+    }
     drop(guard);
 
     let text = log.text();
-    assert_eq!(text.lines().count(), 3, "{text}");
+    assert_eq!(text.lines().count(), 6, "{text}");
     for part in [
         "the request is sent again",
         "status=429",
@@ -57,6 +67,8 @@ async fn every_decision_is_told_once_and_without_bodies_or_header_values() {
         "resend_count=1",
         "the request is not sent again reason=the method may not be repeated attempts=2",
         "the request is not sent again reason=the method may not be repeated attempts=1",
+        "delay=0ns requested_delay=1s requested_by=\"retry-after\" at_gate=true resend_count=1",
+        "the request is held back, since the server asked for patience",
     ] {
         assert!(text.contains(part), "no {part} in\n{text}");
     }

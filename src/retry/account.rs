@@ -28,6 +28,23 @@ impl<'a> Target<'a> {
     }
 }
 
+/// A target that outlives its request.
+#[derive(Clone, Debug)]
+pub(super) struct Aim {
+    uri: Uri,
+    credential: Option<CredentialId>,
+}
+
+impl Aim {
+    pub(super) fn of(head: &request::Parts) -> Self {
+        Self { uri: head.uri.clone(), credential: head.extensions.get().cloned() }
+    }
+
+    pub(super) fn target(&self) -> Target<'_> {
+        Target { uri: &self.uri, credential: self.credential.as_ref() }
+    }
+}
+
 impl Account {
     pub(super) fn of(target: Target<'_>) -> Self {
         Self { origin: Origin::of(target.uri), credential: target.credential.cloned() }

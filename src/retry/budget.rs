@@ -18,7 +18,8 @@ use crate::extensions::CredentialId;
 ///
 /// Each request adds a share of a retry to the balance of its origin and [`CredentialId`], each second adds some, and
 /// each retry takes one. Where there is none left, the answer is handed out
-/// ([`StopReason::BudgetExhausted`](super::StopReason::BudgetExhausted)). Replays with a new token are free.
+/// ([`StopReason::BudgetExhausted`](super::StopReason::BudgetExhausted)). Replays with a new token are free, and
+/// so are retries that wait at the [gate](super::RetryGate).
 ///
 /// Clones share the balances, and so may several policies:
 ///

@@ -141,6 +141,18 @@ impl Rules {
         self.reason(status, rejected, grpc, hinted).is_none()
     }
 
+    /// Whether an answer says that the request came too early.
+    pub(super) fn is_throttled(&self, view: &View<'_>) -> bool {
+        match &view.outcome {
+            Outcome::Failure(_) => false,
+            Outcome::Answer(answer) => {
+                let hinted = || self.hint(answer).is_some();
+                let reason = self.reason(answer.status, answer.rejected, answer.grpc, hinted);
+                reason == Some(ReplayReason::Throttled)
+            }
+        }
+    }
+
     /// Why an answer asks for a replay at all; none if it is final. `hinted` is asked where the profile makes a refusal
     /// of the status if the server says when to come back.
     fn reason(

@@ -4,16 +4,17 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, request};
 use tokio::time::Instant;
 use tower::BoxError;
 use tower::load_shed::error::Overloaded;
 use tower_service::Service;
 
-use super::account::Target;
+use super::account::{Aim, Target};
 use super::budget::{RetryBudget, Spent};
 use super::classify::{Failure, has};
 use super::decide::Decision;
+use super::gate::{GateKey, Place};
 use super::options::RetryOptions;
 use super::policy::RetryPolicy;
 use super::replay::{Again, Earlier, Previous, Progress, Replay};
@@ -36,12 +37,26 @@ pub(super) struct Facts {
     pub(super) body: Option<NotReplayable>,
     /// When it must be done.
     pub(super) deadline: Option<Instant>,
+    /// What the gate must know of a request that is not kept.
+    pub(super) sent_to: Option<SentTo>,
+}
+
+/// What is left of a request that is not kept: where it went, for the gate.
+pub(super) struct SentTo {
+    aim: Aim,
+    key: Option<String>,
 }
 
 /// The outcome of an attempt, or of the try to make one.
 pub(super) enum Step<RB> {
     Replay,
     Done(Result<Response<RetryBody<RB>>, BoxError>),
+}
+
+impl SentTo {
+    pub(super) fn of(head: &request::Parts, key: &GateKey) -> Self {
+        Self { aim: Aim::of(head), key: key.of(head) }
+    }
 }
 
 impl Facts {
@@ -67,7 +82,8 @@ impl Facts {
         let view = self.view(replay.as_deref(), View::answered(&response, self.repeatable));
         let requested_delay = self.policy.requested_delay(&view);
         let status = Some(response.status());
-        let stop = match self.again(replay.as_deref_mut(), &view, status, None) {
+        let held = self.tell_gate(replay.as_deref_mut(), &view, requested_delay);
+        let stop = match self.again(replay.as_deref_mut(), &view, status, None, held) {
             Ok((replay, again)) => {
                 replay.prepare(again, Previous::Whole(response));
                 return Step::Replay;
@@ -99,7 +115,7 @@ impl Facts {
         }
         let failure = self.policy.rules().classifier.classify(&*error);
         let view = self.view(replay.as_deref(), View::of(Outcome::Failure(failure), self.repeatable));
-        let stop = match self.again(replay.as_deref_mut(), &view, None, Some(failure)) {
+        let stop = match self.again(replay.as_deref_mut(), &view, None, Some(failure), false) {
             Ok((replay, again)) => {
                 replay.prepare(again, Previous::Failed(error));
                 return Step::Replay;
@@ -123,7 +139,7 @@ impl Facts {
                 let error = AttemptTimeout::new(*limit).into();
                 let failure = Failure::Ambiguous;
                 let view = self.view(replay.as_deref(), View::of(Outcome::Failure(failure), self.repeatable));
-                match self.again(replay.as_deref_mut(), &view, None, Some(failure)) {
+                match self.again(replay.as_deref_mut(), &view, None, Some(failure), false) {
                     Ok((replay, again)) => {
                         replay.prepare(again, Previous::Failed(error));
                         return Step::Replay;
@@ -149,7 +165,7 @@ impl Facts {
         let view = view.options(self.options.as_ref()).time_left(timeouts::left(self.deadline));
         match replay {
             None => view.body(Err(self.not_replayable())),
-            Some(replay) => replay.complete(view),
+            Some(replay) => replay.complete(view, self.not_replayable()),
         }
     }
 
@@ -160,6 +176,7 @@ impl Facts {
         view: &View<'_>,
         status: Option<StatusCode>,
         failure: Option<Failure>,
+        held: bool,
     ) -> Result<(&'r mut Replay<S, B>, Again<B>), StopReason>
     where
         S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
@@ -169,7 +186,10 @@ impl Facts {
             Decision::Replay { delay, reason, requested_delay, requested_by } => {
                 let not_replayable = |cause| StopReason::NotReplayable { cause };
                 let replay = replay.ok_or(not_replayable(self.not_replayable()))?;
-                let bill = self.pay(replay, reason)?;
+                let queued = held && replay.queue_again(self, requested_delay);
+                // While it waits at the gate it waits for nothing else.
+                let delay = if queued { Duration::ZERO } else { delay };
+                let bill = if queued { Bill::Free } else { self.pay(replay, reason)? };
                 let body = replay.claim().map_err(|cause| {
                     bill.cancel(replay.target());
                     not_replayable(cause)
@@ -177,6 +197,36 @@ impl Facts {
                 let replayed = Replayed { status, failure, reason, delay, requested_delay };
                 Ok((replay, Again { body, replayed, requested_by, budget: bill.left() }))
             }
+        }
+    }
+
+    /// Tells the gate what an answer says about the pace. Returns whether the gate now holds back what was refused.
+    fn tell_gate<S, B, RB>(
+        &self,
+        replay: Option<&mut Replay<S, B>>,
+        view: &View<'_>,
+        requested: Option<Duration>,
+    ) -> bool
+    where
+        S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
+    {
+        let rules = self.policy.rules();
+        let Some(gate) = &rules.gate else { return false };
+        if !rules.is_throttled(view) {
+            if let Some(replay) = replay {
+                replay.accepted();
+            }
+            return false;
+        }
+        // What is asked for in earnest; more than that no request waits for.
+        let Some(wait) = requested.filter(|wait| *wait <= rules.longest_hint) else { return false };
+        match (replay, &self.sent_to) {
+            (Some(replay), _) => {
+                let pass = replay.take_pass();
+                gate.refused(&rules.gate_key.place(replay.head()), pass.as_deref(), wait)
+            }
+            (None, Some(to)) => gate.refused(&Place::of(to.aim.target(), to.key.clone()), None, wait),
+            (None, None) => false,
         }
     }
 

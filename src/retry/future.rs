@@ -47,7 +47,7 @@ pin_project! {
     enum State<F> {
         // An attempt is in flight.
         Calling { #[pin] future: F },
-        // The wait before the next attempt. The attempt before is dropped, and with it what an inner limit lent it.
+        // The wait before the next attempt, at the gate or for itself. The attempt before is dropped, and with it what an inner limit lent it.
         Waiting,
         // The inner service is being made ready for the next attempt.
         Readying,
@@ -60,6 +60,10 @@ where
 {
     pub(super) fn passing(future: S::Future) -> Self {
         Self { state: State::Calling { future }, facts: None, replay: None, timer: Timer::default() }
+    }
+
+    pub(super) fn held_back(facts: Facts, replay: Replay<S, B>) -> Self {
+        Self { state: State::Waiting, facts: Some(facts), replay: Some(replay), timer: Timer::default() }
     }
 
     pub(super) fn watching(future: S::Future, facts: Facts, replay: Option<Replay<S, B>>) -> Self {
@@ -86,6 +90,9 @@ where
                     }
                     // Nearly every answer: it is handed out without a second look.
                     Poll::Ready(Ok(response)) if facts.is_plain(replay.as_deref(), &response) => {
+                        if let Some(replay) = replay {
+                            replay.accepted();
+                        }
                         *this.replay = None;
                         this.state.set(State::Done);
                         return Poll::Ready(Ok(response.map(RetryBody::whole)));
@@ -97,8 +104,8 @@ where
                     let answer = ready!(future.poll(cx));
                     Step::Done(answer.map(|response| response.map(RetryBody::whole)).map_err(Into::into))
                 }
-                (StateProj::Waiting, _, Some(replay)) => {
-                    ready!(replay.poll_wait(cx));
+                (StateProj::Waiting, Some(facts), Some(replay)) => {
+                    ready!(replay.poll_wait(facts, cx));
                     this.state.set(State::Readying);
                     continue;
                 }

@@ -28,7 +28,10 @@
 //!    for until the deadline, or for what is left of the waits in all, of which this is one; and for 200 ms at least.
 //! 9. Retries are kept to a share of the requests by a [`RetryBudget`] per origin and
 //!    [`CredentialId`](crate::extensions::CredentialId): one for five requests and 3 per second, at most 10 at once. When
-//!    it is spent, the answer is handed out. Replays with a new token are free.
+//!    it is spent, the answer is handed out. Replays with a new token are free, and so are retries that wait at the gate.
+//! 10. A 429 that says for how long closes the [`RetryGate`] of its origin and credential: no request of theirs leaves
+//!     before that time is over. Then they leave one by one, those first that were refused before, at a pace that is
+//!     learned. Whoever waits there waits as in rule 6. What cannot be waited out (rule 5) is let through at once.
 //!
 //! | answer | retried |
 //! |---|---|
@@ -172,6 +175,7 @@ mod classify;
 mod decide;
 mod facts;
 mod future;
+mod gate;
 mod idempotency;
 mod options;
 mod policy;
@@ -189,6 +193,7 @@ pub use self::budget::{RetryBudget, RetryBudgetBuilder};
 pub use self::classify::Failure;
 pub use self::decide::Decision;
 pub use self::future::ResponseFuture;
+pub use self::gate::{GateStatus, RetryGate};
 pub use self::options::RetryOptions;
 pub use self::policy::{RetryPolicy, RetryPolicyBuilder};
 pub use self::replay_body::{NotReplayable, ReplayBody};

@@ -4,10 +4,11 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{StatusCode, request};
 
 use super::budget::RetryBudget;
 use super::classify::{Classifier, Failure};
+use super::gate::{GateKey, RetryGate};
 use super::options::RetryOptions;
 use super::replay_body::{Allowance, Limits};
 use crate::error::TokenError;
@@ -56,11 +57,13 @@ pub struct RetryPolicy {
 /// - generated idempotency keys: off
 /// - retries of 500: off
 /// - `budget`: a [`RetryBudget`] of its own
+/// - `gate`: a [`RetryGate`] of its own; `gate_key`: none
 #[derive(Clone, Debug, Default)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct RetryPolicyBuilder {
     rules: Rules,
     budget: Share<RetryBudget>,
+    gate: Share<RetryGate>,
 }
 
 /// What a policy may have of its own or share with others.
@@ -96,6 +99,8 @@ pub(super) struct Rules {
     pub(super) generated_keys: bool,
     pub(super) internal_errors: bool,
     pub(super) budget: Option<RetryBudget>,
+    pub(super) gate: Option<RetryGate>,
+    pub(super) gate_key: GateKey,
 }
 
 impl RetryPolicy {
@@ -310,6 +315,36 @@ impl RetryPolicyBuilder {
         self
     }
 
+    /// Sets the gate that holds requests back while a server asks for patience, to be shared with other policies. Without
+    /// this a policy has one of its own, which its clones share.
+    pub fn gate(mut self, gate: RetryGate) -> Self {
+        self.gate = Share::With(gate);
+        self
+    }
+
+    /// Lets each request find out for itself that the server asks for patience.
+    pub fn without_gate(mut self) -> Self {
+        self.gate = Share::Off;
+        self
+    }
+
+    /// Sets what a rate limit is for, where a server has several: requests for which `key` says the same share a limit.
+    /// It is asked only while some gate is not open, and about requests that were refused.
+    ///
+    /// ```
+    /// use tower_oauth2::RetryPolicy;
+    ///
+    /// // This server has a limit for searches, and one for all else.
+    /// let policy = RetryPolicy::builder()
+    ///     .gate_key(|head| head.uri.path().starts_with("/search").to_string())
+    ///     .build()?;
+    /// # Ok::<(), tower_oauth2::TokenError>(())
+    /// ```
+    pub fn gate_key(mut self, key: impl Fn(&request::Parts) -> String + Send + Sync + 'static) -> Self {
+        self.rules.gate_key = GateKey::new(key);
+        self
+    }
+
     /// Finishes the policy.
     ///
     /// # Errors
@@ -350,6 +385,7 @@ impl RetryPolicyBuilder {
             ));
         }
         rules.budget = self.budget.settle();
+        rules.gate = self.gate.settle();
         // A builder may be built from twice.
         rules.allowance = Arc::new(Allowance::new(rules.recorded_bytes_in_all));
         Ok(RetryPolicy { rules: Arc::new(rules) })
@@ -415,6 +451,8 @@ impl Default for Rules {
             generated_keys: false,
             internal_errors: false,
             budget: Some(RetryBudget::default()),
+            gate: Some(RetryGate::default()),
+            gate_key: GateKey::default(),
         }
     }
 }

@@ -12,6 +12,7 @@ use tower_service::Service;
 
 use super::account::Target;
 use super::facts::Facts;
+use super::gate::{Admission, Pass, Ticket};
 use super::replay_body::{NotReplayable, ReplayBody};
 use super::report::{ReplayReason, Replayed};
 use super::timeouts::{self, AttemptTimeout};
@@ -37,6 +38,7 @@ where
     next: Option<ReplayBody<B>>,
     pub(super) previous: Option<Earlier<S::Response>>,
     sleep: Option<Pin<Box<Sleep>>>,
+    gate: Gate,
     patience: Patience,
     pub(super) progress: Progress,
 }
@@ -48,6 +50,14 @@ pub(super) struct Again<B> {
     pub(super) requested_by: Option<HeaderName>,
     /// How many retries are left after this one, where they are counted.
     pub(super) budget: Option<f64>,
+}
+
+/// How the next attempt, or the one in flight, stands with the gate.
+enum Gate {
+    /// It will ask once the wait is over.
+    Unasked,
+    Queued(Box<Ticket>),
+    Through(Option<Box<Pass>>),
 }
 
 /// What went on so far.
@@ -92,22 +102,23 @@ impl<S, B, RB> Replay<S, B>
 where
     S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
 {
-    pub(super) fn new(service: S, head: request::Parts, original: ReplayBody<B>) -> Self {
+    pub(super) fn new(service: S, head: request::Parts, original: Option<ReplayBody<B>>) -> Self {
         Self {
             service,
             head,
-            original: Some(original),
+            original,
             next: None,
             previous: None,
             sleep: None,
+            gate: Gate::Through(None),
             patience: Patience::Fresh,
             progress: Progress::first(),
         }
     }
 
     /// Adds to a view what only this side knows.
-    pub(super) fn complete<'a>(&self, view: View<'a>) -> View<'a> {
-        let replayable = self.original.as_ref().map_or(Err(NotReplayable::Released), ReplayBody::replayable);
+    pub(super) fn complete<'a>(&self, view: View<'a>, without_body: NotReplayable) -> View<'a> {
+        let replayable = self.original.as_ref().map_or(Err(without_body), ReplayBody::replayable);
         view.body(replayable)
             .retries(self.progress.retries)
             .backoffs(self.progress.backoffs)
@@ -120,6 +131,58 @@ where
         Target::of(&self.head)
     }
 
+    pub(super) fn head(&self) -> &request::Parts {
+        &self.head
+    }
+
+    /// Asks the gate for the next attempt. Returns whether it has to wait.
+    pub(super) fn ask_gate(&mut self, facts: &Facts, least: Duration) -> bool {
+        let rules = facts.policy.rules();
+        let Some(gate) = rules.gate.as_ref().filter(|gate| !gate.is_open()) else {
+            self.gate = Gate::Through(None);
+            return false;
+        };
+        let left = || rules.total_wait.saturating_sub(self.progress.waited);
+        let longest = timeouts::left(facts.deadline).unwrap_or_else(left);
+        self.gate = match gate.admit(&rules.gate_key.place(&self.head), self.progress.retries, least, longest)
+        {
+            Admission::Open => Gate::Through(None),
+            Admission::Go(pass) => Gate::Through(Some(Box::new(pass))),
+            Admission::Wait(ticket) => Gate::Queued(Box::new(ticket)),
+        };
+        matches!(self.gate, Gate::Queued(_))
+    }
+
+    /// Asks the gate for a retry of what it just closed for. Where it cannot wait for its turn, it waits for itself.
+    pub(super) fn queue_again(&mut self, facts: &Facts, requested: Option<Duration>) -> bool {
+        let queued = self.ask_gate(facts, requested.unwrap_or_default());
+        if !queued {
+            self.gate = Gate::Through(None);
+        }
+        queued
+    }
+
+    /// The first attempt waits at the gate.
+    pub(super) fn hold_back(&mut self, first: ReplayBody<B>) {
+        tracing::debug!("the request is held back, since the server asked for patience");
+        self.next = Some(first);
+        self.progress.sent = 0;
+    }
+
+    /// The attempt in flight was not refused for coming too early.
+    pub(super) fn accepted(&mut self) {
+        if let Some(pass) = self.take_pass() {
+            pass.accepted();
+        }
+    }
+
+    pub(super) fn take_pass(&mut self) -> Option<Box<Pass>> {
+        match &mut self.gate {
+            Gate::Through(pass) => pass.take(),
+            Gate::Unasked | Gate::Queued(_) => None,
+        }
+    }
+
     /// Makes the body of the next attempt, now: an upload that goes on during the wait would be in vain.
     pub(super) fn claim(&self) -> Result<ReplayBody<B>, NotReplayable> {
         self.original.as_ref().ok_or(NotReplayable::Released)?.replay()
@@ -128,7 +191,8 @@ where
     /// Notes a replay that was decided, and starts its wait. A time-out of ours does not take the place of an answer.
     pub(super) fn prepare(&mut self, again: Again<B>, previous: Previous<S::Response>) {
         let Again { body, replayed, requested_by, budget } = again;
-        replayed.tell(requested_by.as_ref(), budget, self.progress.sent);
+        let at_gate = matches!(self.gate, Gate::Queued(_));
+        replayed.tell(requested_by.as_ref(), budget, at_gate, self.progress.sent);
         let delay = replayed.delay;
         self.next = Some(body);
         let kept = matches!(&previous, Previous::Failed(error) if error.is::<AttemptTimeout>())
@@ -138,13 +202,28 @@ where
         }
         self.patience = Patience::Fresh;
         self.sleep = (!delay.is_zero()).then(|| Box::pin(tokio::time::sleep(delay)));
+        if !at_gate {
+            self.gate = Gate::Unasked;
+        }
         self.progress.note(replayed, requested_by.is_some_and(|header| header == grpc::PUSHBACK));
     }
 
-    pub(super) fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_wait(&mut self, facts: &Facts, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(sleep) = &mut self.sleep {
             ready!(sleep.as_mut().poll(cx));
             self.sleep = None;
+        }
+        if matches!(self.gate, Gate::Unasked) {
+            self.ask_gate(facts, Duration::ZERO);
+        }
+        if let Gate::Queued(ticket) = &mut self.gate {
+            let pass = ready!(ticket.poll(cx));
+            let waited = clock::now().saturating_duration_since(ticket.since());
+            self.gate = Gate::Through(Some(Box::new(pass)));
+            self.progress.waited = self.progress.waited.saturating_add(waited);
+            if let Some(last) = self.progress.history.last_mut() {
+                last.delay = last.delay.saturating_add(waited);
+            }
         }
         Poll::Ready(())
     }
@@ -160,6 +239,10 @@ where
                 self.progress.waited = self.progress.waited.saturating_add(clock::now() - since);
             }
             return Poll::Ready(ready.map_err(Into::into));
+        }
+        if self.progress.sent == 0 {
+            // There is no answer to go back to, so it waits as long as its caller would have had to.
+            return Poll::Pending;
         }
         loop {
             match (self.patience, &mut self.sleep) {
@@ -196,7 +279,9 @@ where
             self.original = None;
         }
         let mut head = self.head.clone();
-        head.extensions.insert(Attempt::new(sent));
+        if sent > 0 {
+            head.extensions.insert(Attempt::new(sent));
+        }
         self.progress.sent += 1;
         self.sleep = None;
         self.service.call(Request::from_parts(head, body))

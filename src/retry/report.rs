@@ -208,7 +208,13 @@ impl fmt::Debug for RetryReport {
 
 impl Replayed {
     /// Tells the log.
-    pub(super) fn tell(&self, requested_by: Option<&HeaderName>, budget: Option<f64>, resend_count: u32) {
+    pub(super) fn tell(
+        &self,
+        requested_by: Option<&HeaderName>,
+        budget: Option<f64>,
+        at_gate: bool,
+        resend_count: u32,
+    ) {
         let Self { status, failure, reason, delay, requested_delay } = self;
         tracing::debug!(
             status = status.as_ref().map(StatusCode::as_u16),
@@ -218,6 +224,7 @@ impl Replayed {
             requested_delay = requested_delay.map(tracing::field::debug),
             requested_by = requested_by.map(HeaderName::as_str),
             budget,
+            at_gate = at_gate.then_some(true),
             resend_count,
             "the request is sent again"
         );

@@ -3,15 +3,16 @@
 use std::fmt;
 use std::mem;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Request, Response, request};
 use http_body::Body;
 use tower::BoxError;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use super::account::Target;
-use super::facts::Facts;
+use super::facts::{Facts, SentTo};
 use super::future::ResponseFuture;
 use super::idempotency;
 use super::options::RetryOptions;
@@ -92,28 +93,66 @@ where
             true => ReplayBody::recording(body, rules.limits(options)),
             false => ReplayBody::once(body, NotReplayable::Released),
         };
-        let facts = Facts {
+        let mut facts = Facts {
             policy: self.policy.clone(),
             options: options.cloned(),
             repeatable,
             body: original.replayable().err(),
             deadline: timeouts::deadline(rules, &head.extensions),
+            sent_to: None,
         };
+        if rules.gate.as_ref().is_some_and(|gate| !gate.is_open()) {
+            return self.call_through_gate(head, original, facts);
+        }
         let first = match original.replay() {
             Ok(first) => first,
             // The head is copied only where a replay can follow.
             Err(_) => {
+                facts.sent_to = rules.gate.is_some().then(|| SentTo::of(&head, &rules.gate_key));
                 let future = self.inner.call(Request::from_parts(head, original));
                 return ResponseFuture::watching(future, facts, None);
             }
         };
         let snapshot = head.clone();
-        // The instance that was polled ready is the one to call. It also serves the replays, polled ready anew for
-        // each; the clone stays behind for the next request.
-        let clone = self.inner.clone();
-        let mut ready = mem::replace(&mut self.inner, clone);
+        let mut ready = self.take_ready();
         let future = ready.call(Request::from_parts(head, first));
-        ResponseFuture::watching(future, facts, Some(Replay::new(ready, snapshot, original)))
+        ResponseFuture::watching(future, facts, Some(Replay::new(ready, snapshot, Some(original))))
+    }
+}
+
+impl<S: Clone> RetryService<S> {
+    /// Takes the instance that was polled ready, for it is the one to call. It also serves the replays, polled ready anew
+    /// for each; a clone stays behind for the next request.
+    fn take_ready(&mut self) -> S {
+        let clone = self.inner.clone();
+        mem::replace(&mut self.inner, clone)
+    }
+
+    /// Sends a request if the gate lets it through, or has it wait.
+    #[cold]
+    fn call_through_gate<B, RB>(
+        &mut self,
+        head: request::Parts,
+        original: ReplayBody<B>,
+        facts: Facts,
+    ) -> ResponseFuture<S, B>
+    where
+        S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
+    {
+        let (first, original) = match original.replay() {
+            Ok(first) => (first, Some(original)),
+            Err(_) => (original, None),
+        };
+        let mut ready = self.take_ready();
+        let mut replay = Replay::new(ready.clone(), head, original);
+        if replay.ask_gate(&facts, Duration::ZERO) {
+            // Whoever waits holds nothing that others wait for: the instance that is ready goes.
+            drop(ready);
+            replay.hold_back(first);
+            return ResponseFuture::held_back(facts, replay);
+        }
+        let future = ready.call(Request::from_parts(replay.head().clone(), first));
+        ResponseFuture::watching(future, facts, Some(replay))
     }
 }
 

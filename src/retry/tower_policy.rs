@@ -192,7 +192,7 @@ impl TowerPolicy {
         };
         let status = result.as_ref().ok().map(Response::status);
         let replayed = Replayed { status, failure, reason, delay, requested_delay };
-        replayed.tell(requested_by.as_ref(), budget, self.progress.sent);
+        replayed.tell(requested_by.as_ref(), budget, false, self.progress.sent);
         self.progress.note(replayed, requested_by.is_some_and(|header| header == grpc::PUSHBACK));
         Ok(TowerWait { sleep: (!delay.is_zero()).then(|| Box::pin(tokio::time::sleep(delay))) })
     }
