@@ -11,9 +11,58 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 use support::{Answer, Log, Script, reply};
-use tower::{Layer as _, ServiceExt as _};
+use tower::{Layer as _, ServiceBuilder, ServiceExt as _};
+use tower_http::trace::TraceLayer;
 use tower_oauth2::RetryPolicy;
+use tower_oauth2::extensions::Attempt;
 use tower_oauth2::retry::{ReplayBody, RetryReport};
+use tracing::Instrument as _;
+use tracing_subscriber::fmt::format::FmtSpan;
+
+fn attempt_span<B>(request: &Request<B>) -> tracing::Span {
+    let span = tracing::info_span!("attempt", http.request.resend_count = tracing::field::Empty);
+    if let Some(attempt) = request.extensions().get::<Attempt>() {
+        span.record("http.request.resend_count", attempt.resend_count());
+    }
+    span
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trace_layer_below_makes_one_span_per_attempt_and_counts_the_resends() {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
+        .with_span_events(FmtSpan::CLOSE)
+        .with_ansi(false)
+        .with_writer(log.clone())
+        .finish();
+    let guard = tracing::subscriber::set_default(subscriber);
+    let script = Script::new([Answer::Reply(reply(503, "")), Answer::Fail("reset".into())]);
+    let client = ServiceBuilder::new()
+        .layer(RetryPolicy::default())
+        .layer(TraceLayer::new_for_http().make_span_with(attempt_span::<ReplayBody<Full<Bytes>>>))
+        .service(script.probe::<ReplayBody<Full<Bytes>>>());
+    let request = Request::get("https://api.example.com/").body(Full::default()).unwrap();
+    let response = client.oneshot(request).instrument(tracing::info_span!("caller")).await.unwrap();
+    drop((response, guard));
+
+    let lines = log.lines();
+    let closed = |line: &&String| line.contains("close") && line.contains(":attempt");
+    let spans: Vec<_> = lines.iter().filter(closed).collect();
+    assert_eq!(spans.len(), 3, "{lines:#?}");
+    assert!(!spans[0].contains("resend_count"), "{spans:#?}");
+    assert!(spans[1].contains("{http.request.resend_count=1}"), "{spans:#?}");
+    assert!(spans[2].contains("{http.request.resend_count=2}"), "{spans:#?}");
+    // The decisions belong to the caller.
+    let decisions: Vec<_> = lines.iter().filter(|line| line.contains("is sent again")).collect();
+    assert_eq!(decisions.len(), 2, "{lines:#?}");
+    assert!(
+        decisions.iter().all(|line| line.contains("caller") && !line.contains("attempt{")),
+        "{decisions:#?}"
+    );
+    assert!(decisions[0].contains("status=503") && decisions[0].contains("budget="), "{decisions:#?}");
+    assert!(decisions[1].contains("failure=the request may have been sent"), "{decisions:#?}");
+}
 
 #[tokio::test(start_paused = true)]
 async fn every_decision_is_told_once_and_without_bodies_or_header_values() {

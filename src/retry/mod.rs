@@ -126,6 +126,38 @@
 //! # Ok::<_, tower::BoxError>(())
 //! ```
 //!
+//! # Spans
+//!
+//! OpenTelemetry wants one span per attempt, with `http.request.resend_count` on all but the first. A trace layer below
+//! makes one per attempt, and [`Attempt`](crate::extensions::Attempt) says which it is. The decision between two attempts
+//! is a debug event in the caller's span, with its reason, delay, the header that asked for it, and what is left of the
+//! budget.
+//!
+//! ```
+//! use http::Request;
+//! use tower::ServiceBuilder;
+//! use tower_http::trace::TraceLayer;
+//! use tower_oauth2::RetryPolicy;
+//! use tower_oauth2::extensions::Attempt;
+//!
+//! fn attempt_span<B>(request: &Request<B>) -> tracing::Span {
+//!     let span = tracing::info_span!(
+//!         "HTTP",
+//!         otel.kind = "client",
+//!         http.request.method = %request.method(),
+//!         http.request.resend_count = tracing::field::Empty,
+//!     );
+//!     if let Some(attempt) = request.extensions().get::<Attempt>() {
+//!         span.record("http.request.resend_count", attempt.resend_count());
+//!     }
+//!     span
+//! }
+//!
+//! let layers = ServiceBuilder::new()
+//!     .layer(RetryPolicy::default())
+//!     .layer(TraceLayer::new_for_http().make_span_with(attempt_span::<()>));
+//! ```
+//!
 //! # What to know
 //!
 //! - Where an answer comes before all of the body was sent, a replay cuts the upload short: the attempt's body ends in an
