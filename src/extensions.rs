@@ -9,6 +9,7 @@
 //! |---|---|---|---|
 //! | [`AuthOverride`](crate::auth::AuthOverride) | request | caller | auth |
 //! | [`RetryOptions`](crate::retry::RetryOptions) | request | caller | retry |
+//! | [`BodyFactory`](crate::retry::BodyFactory) | request | caller | retry |
 //! | [`Deadline`] | request | caller | retry |
 //! | [`CredentialId`] | request | caller | retry's budget and gate |
 //! | [`Attempt`] | request | retry, on replays only | inner layers |

@@ -49,6 +49,8 @@ pin_project! {
         Calling { #[pin] future: F },
         // The wait before the next attempt, at the gate or for itself. The attempt before is dropped, and with it what an inner limit lent it.
         Waiting,
+        // The body of the next attempt is being opened, if a factory makes it.
+        Reopening,
         // The inner service is being made ready for the next attempt.
         Readying,
         Done,
@@ -106,8 +108,17 @@ where
                 }
                 (StateProj::Waiting, Some(facts), Some(replay)) => {
                     ready!(replay.poll_wait(facts, cx));
-                    this.state.set(State::Readying);
+                    this.state.set(State::Reopening);
                     continue;
+                }
+                (StateProj::Reopening, Some(facts), Some(replay)) => {
+                    match ready!(replay.poll_reopen(facts, cx)) {
+                        Ok(()) => {
+                            this.state.set(State::Readying);
+                            continue;
+                        }
+                        Err(error) => facts.unsent(replay, StopReason::BodyNotReopened, error),
+                    }
                 }
                 (StateProj::Readying, Some(facts), Some(replay)) => {
                     match ready!(replay.poll_ready(facts, cx)) {
@@ -120,7 +131,7 @@ where
                         Err(error) => facts.unsent(replay, StopReason::NotReady, error),
                     }
                 }
-                (StateProj::Waiting | StateProj::Readying | StateProj::Done, _, _) => {
+                (StateProj::Waiting | StateProj::Reopening | StateProj::Readying | StateProj::Done, _, _) => {
                     panic!("a response future was polled after it was done")
                 }
             };
@@ -145,6 +156,7 @@ where
         let state = match &self.state {
             State::Calling { .. } => "calling",
             State::Waiting => "waiting",
+            State::Reopening => "reopening",
             State::Readying => "readying",
             State::Done => "done",
         };

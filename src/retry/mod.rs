@@ -5,7 +5,8 @@
 //! 1. It is sent. Its body is kept for replays (see [`ReplayBody`]): shared if it is one frame in memory, else recorded
 //!    while it is sent, up to 1 MiB if its length is known, up to 64 KiB if not, and up to 32 MiB for all requests of the
 //!    policy at one time. A body above that is sent once, and whatever the answer is, it is handed out. What was recorded
-//!    is freed as soon as no replay can follow.
+//!    is freed as soon as no replay can follow. With a [`BodyFactory`] nothing is recorded: each further attempt opens
+//!    the body anew, whatever its length.
 //! 2. An answer with the marker [`TokenRejected`](crate::extensions::TokenRejected) is replayed at once if another
 //!    token is there to be sent, whatever the method: the server says that it did nothing (RFC 9110 §15.5.2). Once per
 //!    request, and not counted among the retries. The layer below puts the new token on.
@@ -202,6 +203,7 @@
 //! ```
 
 mod account;
+mod body_factory;
 mod budget;
 mod classify;
 mod decide;
@@ -210,6 +212,7 @@ mod future;
 mod gate;
 mod idempotency;
 mod options;
+mod original;
 mod policy;
 mod replay;
 mod replay_body;
@@ -221,6 +224,7 @@ mod timeouts;
 mod tower_policy;
 mod view;
 
+pub use self::body_factory::BodyFactory;
 pub use self::budget::{RetryBudget, RetryBudgetBuilder};
 pub use self::classify::Failure;
 pub use self::decide::Decision;

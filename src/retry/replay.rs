@@ -13,6 +13,7 @@ use tower_service::Service;
 use super::account::Target;
 use super::facts::Facts;
 use super::gate::{Admission, Pass, Ticket};
+use super::original::{Next, Original, reopened};
 use super::replay_body::{NotReplayable, ReplayBody};
 use super::report::{ReplayReason, Replayed};
 use super::timeouts::{self, AttemptTimeout};
@@ -24,7 +25,7 @@ use crate::headers::grpc;
 /// What replays are made from, and how they went so far.
 ///
 /// 1. `service` is never held ready: it is polled ready for an attempt, and called at once.
-/// 2. `next` is there from the decision to replay until the replay is sent.
+/// 2. `next` is there from the decision to replay until the replay is sent; it is open before the service is made ready.
 /// 3. `previous` is the newest outcome there is. It is kept until a newer one replaces it, so that it can be handed out
 ///    should the replay not come about.
 pub(super) struct Replay<S, B>
@@ -34,8 +35,8 @@ where
     service: S,
     head: request::Parts,
     /// None once no replay can follow, so that the last attempt is not recorded.
-    original: Option<ReplayBody<B>>,
-    next: Option<ReplayBody<B>>,
+    original: Option<Original<B>>,
+    next: Option<Next<B>>,
     pub(super) previous: Option<Earlier<S::Response>>,
     sleep: Option<Pin<Box<Sleep>>>,
     gate: Gate,
@@ -45,7 +46,7 @@ where
 
 /// An attempt that was decided: its body, why it is made, and the header that said when.
 pub(super) struct Again<B> {
-    pub(super) body: ReplayBody<B>,
+    pub(super) body: Next<B>,
     pub(super) replayed: Replayed,
     pub(super) requested_by: Option<HeaderName>,
     /// How many retries are left after this one, where they are counted.
@@ -102,7 +103,7 @@ impl<S, B, RB> Replay<S, B>
 where
     S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
 {
-    pub(super) fn new(service: S, head: request::Parts, original: Option<ReplayBody<B>>) -> Self {
+    pub(super) fn new(service: S, head: request::Parts, original: Option<Original<B>>) -> Self {
         Self {
             service,
             head,
@@ -118,7 +119,7 @@ where
 
     /// Adds to a view what only this side knows.
     pub(super) fn complete<'a>(&self, view: View<'a>, without_body: NotReplayable) -> View<'a> {
-        let replayable = self.original.as_ref().map_or(Err(without_body), ReplayBody::replayable);
+        let replayable = self.original.as_ref().map_or(Err(without_body), Original::replayable);
         view.body(replayable)
             .retries(self.progress.retries)
             .backoffs(self.progress.backoffs)
@@ -165,7 +166,7 @@ where
     /// The first attempt waits at the gate.
     pub(super) fn hold_back(&mut self, first: ReplayBody<B>) {
         tracing::debug!("the request is held back, since the server asked for patience");
-        self.next = Some(first);
+        self.next = Some(Next::Body(first));
         self.progress.sent = 0;
     }
 
@@ -183,9 +184,9 @@ where
         }
     }
 
-    /// Makes the body of the next attempt, now: an upload that goes on during the wait would be in vain.
-    pub(super) fn claim(&self) -> Result<ReplayBody<B>, NotReplayable> {
-        self.original.as_ref().ok_or(NotReplayable::Released)?.replay()
+    /// Begins the body of the next attempt, now: an upload that goes on during the wait would be in vain.
+    pub(super) fn claim(&mut self) -> Result<Next<B>, NotReplayable> {
+        self.original.as_mut().ok_or(NotReplayable::Released)?.claim()
     }
 
     /// Notes a replay that was decided, and starts its wait. A time-out of ours does not take the place of an answer.
@@ -228,6 +229,40 @@ where
         Poll::Ready(())
     }
 
+    /// Opens the body of the next attempt where it comes from a factory, within the time that is left. After the wait, so
+    /// that no file stays open for it; before the service is ready, so that no permit of it is held meanwhile.
+    pub(super) fn poll_reopen(&mut self, facts: &Facts, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        loop {
+            match self.next.take() {
+                next @ (None | Some(Next::Body(_))) => {
+                    self.next = next;
+                    return Poll::Ready(Ok(()));
+                }
+                Some(Next::ToOpen { factory, tether }) => {
+                    let left = self.time_left(facts);
+                    self.sleep = Some(Box::pin(tokio::time::sleep(left)));
+                    self.next = Some(Next::Opening { opening: factory.open(), tether, since: clock::now() });
+                }
+                Some(Next::Opening { mut opening, tether, since }) => match opening.as_mut().poll(cx) {
+                    Poll::Ready(opened) => {
+                        self.sleep = None;
+                        // It was a wait like any other.
+                        self.progress.waited = self.progress.waited.saturating_add(clock::now() - since);
+                        self.next = Some(Next::Body(reopened(opened?, tether, &self.head.headers)?));
+                    }
+                    Poll::Pending => {
+                        self.next = Some(Next::Opening { opening, tether, since });
+                        if let Some(sleep) = &mut self.sleep {
+                            ready!(sleep.as_mut().poll(cx));
+                        }
+                        (self.next, self.sleep) = (None, None);
+                        return Poll::Ready(Err("the request body was not opened again in time".into()));
+                    }
+                },
+            }
+        }
+    }
+
     /// Makes the inner service ready, within the time that is left.
     pub(super) fn poll_ready(&mut self, facts: &Facts, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>>
     where
@@ -257,13 +292,9 @@ where
                     sleep.as_mut().reset(give_up);
                 }
                 (Patience::Fresh | Patience::Begun { .. }, _) => {
-                    // Where the waits were all that is allowed, a service that is busy for a moment is not given up yet.
-                    let left = timeouts::left(facts.deadline).unwrap_or_else(|| {
-                        let left = facts.policy.rules().total_wait.saturating_sub(self.progress.waited);
-                        left.max(KEEP_PREVIOUS)
-                    });
+                    let left = self.time_left(facts);
                     let since = clock::now();
-                    let give_up = since + left.min(clock::FARTHEST);
+                    let give_up = since + left;
                     self.sleep = Some(Box::pin(tokio::time::sleep(KEEP_PREVIOUS.min(left))));
                     self.patience = Patience::Begun { since, give_up };
                 }
@@ -271,9 +302,21 @@ where
         }
     }
 
-    /// Sends the attempt that was prepared. The service is ready.
+    /// For how long something may be waited for that the next attempt needs. Where the waits were all that is allowed, what
+    /// is busy for a moment is not given up yet.
+    fn time_left(&self, facts: &Facts) -> Duration {
+        let left = timeouts::left(facts.deadline).unwrap_or_else(|| {
+            let left = facts.policy.rules().total_wait.saturating_sub(self.progress.waited);
+            left.max(KEEP_PREVIOUS)
+        });
+        left.min(clock::FARTHEST)
+    }
+
+    /// Sends the attempt that was prepared. The service is ready, and the body is open.
     pub(super) fn send(&mut self, facts: &Facts) -> S::Future {
-        let body = self.next.take().expect("a replay is prepared before it is sent");
+        let Some(Next::Body(body)) = self.next.take() else {
+            panic!("a replay is prepared, and its body opened, before it is sent");
+        };
         let Progress { sent, retries, auth_replays, .. } = self.progress;
         if !facts.policy.rules().may_replay(facts.options.as_ref(), retries, auth_replays) {
             self.original = None;

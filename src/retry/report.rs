@@ -118,6 +118,8 @@ pub enum StopReason {
     /// Auth refused to send the attempt: there was no token for it, or it may not have one. Where an earlier answer is
     /// handed out [`RetryReport::error`] says why; where there is none the service's own error does.
     TokenUnavailable,
+    /// The [`BodyFactory`](super::BodyFactory) did not open the body for the attempt. [`RetryReport::error`] says why.
+    BodyNotReopened,
     /// The inner service did not become ready, so the attempt was not sent. For the reason as the line before.
     NotReady,
     /// The inner service failed in a way that another attempt would not change; its error was handed out.
@@ -302,6 +304,7 @@ impl fmt::Display for StopReason {
                 write!(f, "a wait of {needed:?} would make the waits too long in all")
             }
             Self::TokenUnavailable => f.write_str("there was no token for it"),
+            Self::BodyNotReopened => f.write_str("the request body was not opened again"),
             Self::NotReady => f.write_str("the inner service was not ready"),
             Self::Failed => f.write_str("the inner service failed"),
         }

@@ -12,10 +12,12 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::account::Target;
+use super::body_factory::BodyFactory;
 use super::facts::{Facts, SentTo};
 use super::future::ResponseFuture;
 use super::idempotency;
 use super::options::RetryOptions;
+use super::original::Original;
 use super::policy::RetryPolicy;
 use super::replay::Replay;
 use super::replay_body::{NotReplayable, ReplayBody};
@@ -89,29 +91,26 @@ where
             budget.deposit(Target::of(&head));
         }
         let options = head.extensions.get::<RetryOptions>();
-        let original = match rules.may_replay(options, 0, 0) {
-            true => ReplayBody::recording(body, rules.limits(options)),
-            false => ReplayBody::once(body, NotReplayable::Released),
+        let (first, original) = match rules.may_replay(options, 0, 0) {
+            true => Original::of(body, head.extensions.get::<BodyFactory>(), rules.limits(options)),
+            false => (ReplayBody::once(body, NotReplayable::Released), Err(NotReplayable::Released)),
         };
         let mut facts = Facts {
             policy: self.policy.clone(),
             options: options.cloned(),
             repeatable,
-            body: original.replayable().err(),
+            body: original.as_ref().err().copied(),
             deadline: timeouts::deadline(rules, &head.extensions),
             sent_to: None,
         };
         if rules.gate.as_ref().is_some_and(|gate| !gate.is_open()) {
-            return self.call_through_gate(head, original, facts);
+            return self.call_through_gate(head, first, original.ok(), facts);
         }
-        let first = match original.replay() {
-            Ok(first) => first,
-            // The head is copied only where a replay can follow.
-            Err(_) => {
-                facts.sent_to = rules.gate.is_some().then(|| SentTo::of(&head, &rules.gate_key));
-                let future = self.inner.call(Request::from_parts(head, original));
-                return ResponseFuture::watching(future, facts, None);
-            }
+        // The head is copied only where a replay can follow.
+        let Ok(original) = original else {
+            facts.sent_to = rules.gate.is_some().then(|| SentTo::of(&head, &rules.gate_key));
+            let future = self.inner.call(Request::from_parts(head, first));
+            return ResponseFuture::watching(future, facts, None);
         };
         let snapshot = head.clone();
         let mut ready = self.take_ready();
@@ -133,16 +132,13 @@ impl<S: Clone> RetryService<S> {
     fn call_through_gate<B, RB>(
         &mut self,
         head: request::Parts,
-        original: ReplayBody<B>,
+        first: ReplayBody<B>,
+        original: Option<Original<B>>,
         facts: Facts,
     ) -> ResponseFuture<S, B>
     where
         S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
     {
-        let (first, original) = match original.replay() {
-            Ok(first) => (first, Some(original)),
-            Err(_) => (original, None),
-        };
         let mut ready = self.take_ready();
         let mut replay = Replay::new(ready.clone(), head, original);
         if replay.ask_gate(&facts, Duration::ZERO) {

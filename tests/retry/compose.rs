@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Layer as _, Service, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::RetryPolicy;
-use tower_oauth2::retry::{ReplayBody, ResponseFuture, RetryBody, RetryService};
+use tower_oauth2::retry::{BodyFactory, ReplayBody, ResponseFuture, RetryBody, RetryService};
 
 use super::support::{Answer, Probe, Script, reply};
 use super::{answers, get, report, text};
@@ -41,6 +41,7 @@ fn what_should_be_send_and_sync_is() {
     is_unpin::<ReplayBody<AxumBody>>();
     is_sync::<RetryBody<Full<Bytes>>>();
     is_sync::<RetryPolicy>();
+    is_sync::<BodyFactory>();
 }
 
 /// A server on loopback that refuses every first try of a path with 429.

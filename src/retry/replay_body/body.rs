@@ -6,11 +6,14 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf as _, Bytes};
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
 use tower::BoxError;
 
 use super::allowance::{Allowance, Held};
 use super::not_replayable::NotReplayable;
 use super::takeover::{Ahead, Limit, Read, Recorded, Rest, Share, Source, poll_source};
+use super::tether::Tether;
+use super::tied::Tied;
 use crate::sync::Arc;
 
 /// A body that remembers what it gave, so that it can be sent again byte for byte.
@@ -60,6 +63,8 @@ enum Kind<B> {
     Recorded(Share<B, Frame<Bytes>>),
     /// Passed through.
     Once(Rest<B, Frame<Bytes>>),
+    /// Passed through, and ended from outside where a factory makes the next one.
+    Tied(Tied<B>),
     /// The source failed before anybody read it. The one attempt there is reports it.
     Failed { error: Option<BoxError> },
 }
@@ -81,12 +86,22 @@ impl<B> ReplayBody<B> {
         Self { kind: Kind::Once(Rest::all_of(body, why)) }
     }
 
+    /// Passes `body` through until the tether is cut.
+    pub(crate) fn tied(body: B, tether: Tether) -> Self {
+        Self { kind: Kind::Tied(Tied::own(body, tether)) }
+    }
+
+    /// Sends a body that was opened for a further attempt, until the tether is cut.
+    pub(crate) fn opened(body: UnsyncBoxBody<Bytes, BoxError>, tether: Tether) -> Self {
+        Self { kind: Kind::Tied(Tied::opened(body, tether)) }
+    }
+
     /// Makes a second copy of a body that is in memory at once, or empty. None for any other: two cannot be sent at once.
     #[cfg(feature = "stack")]
     pub(crate) fn shared(&self) -> Option<Self> {
         match &self.kind {
             Kind::Empty | Kind::Whole { .. } => self.replay().ok(),
-            Kind::Recorded(_) | Kind::Once(_) | Kind::Failed { .. } => None,
+            Kind::Recorded(_) | Kind::Once(_) | Kind::Tied(_) | Kind::Failed { .. } => None,
         }
     }
 
@@ -101,6 +116,7 @@ impl<B> ReplayBody<B> {
             Kind::Whole { data, .. } => Kind::Whole { data: data.clone(), given: false },
             Kind::Recorded(share) => Kind::Recorded(share.replay()?),
             Kind::Once(rest) => return Err(rest.why()),
+            Kind::Tied(_) => return Err(NotReplayable::Released),
             Kind::Failed { .. } => return Err(NotReplayable::SourceFailed),
         };
         Ok(Self { kind })
@@ -116,6 +132,7 @@ impl<B> ReplayBody<B> {
             Kind::Empty | Kind::Whole { .. } => Ok(()),
             Kind::Recorded(share) => share.replayable(),
             Kind::Once(rest) => Err(rest.why()),
+            Kind::Tied(_) => Err(NotReplayable::Released),
             Kind::Failed { .. } => Err(NotReplayable::SourceFailed),
         }
     }
@@ -212,6 +229,7 @@ where
                 Poll::Ready(Some(Ok(Frame::data(data.clone()))))
             }
             Kind::Once(rest) => rest.poll_next(cx),
+            Kind::Tied(tied) => tied.poll_next(cx, TAKEN_OVER),
             Kind::Failed { error } => Poll::Ready(error.take().map(Err)),
         }
     }
@@ -222,6 +240,7 @@ where
             Kind::Whole { given, .. } => *given,
             Kind::Recorded(share) => share.ahead(|ahead| is_over(&ahead)).unwrap_or(false),
             Kind::Once(rest) => is_over(&rest.ahead()),
+            Kind::Tied(tied) => tied.is_over(),
             Kind::Failed { error } => error.is_none(),
         }
     }
@@ -232,6 +251,7 @@ where
             Kind::Whole { data, .. } => SizeHint::with_exact(length(data.len())),
             Kind::Recorded(share) => share.ahead(|ahead| hint(&ahead)).unwrap_or_default(),
             Kind::Once(rest) => hint(&rest.ahead()),
+            Kind::Tied(tied) => tied.hint(),
             Kind::Failed { .. } => SizeHint::default(),
         }
     }

@@ -4,8 +4,11 @@ mod allowance;
 mod body;
 mod not_replayable;
 mod takeover;
+mod tether;
+mod tied;
 
 pub(crate) use self::allowance::Allowance;
 pub(crate) use self::body::Limits;
 pub use self::body::ReplayBody;
 pub use self::not_replayable::NotReplayable;
+pub(crate) use self::tether::Tether;

@@ -22,12 +22,16 @@ mod allowance;
 #[allow(dead_code, reason = "the models use what they model")]
 mod not_replayable;
 
+#[path = "../../../src/retry/replay_body/tether.rs"]
+#[allow(dead_code, reason = "the models use what they model")]
+mod tether;
+
 /// What `src/sync.rs` is in the library. `Arc` is std's: a method of the board takes `&Arc<Self>`, which only std's can
 /// be, and counting references is not what is modelled here.
 mod sync {
     pub(crate) use std::sync::Arc;
 
-    pub(crate) use loom::sync::atomic::AtomicU64;
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64};
     pub(crate) use loom::sync::{Mutex, MutexGuard};
 }
 

@@ -10,6 +10,7 @@ use loom::thread;
 use crate::allowance::{Allowance, Held};
 use crate::not_replayable::NotReplayable;
 use crate::takeover::{Limit, Read, Recorded, Share, Source};
+use crate::tether::Tether;
 
 /// What a producer has laid out for the source, and the task that the source has to wake.
 #[derive(Default)]
@@ -207,6 +208,22 @@ fn an_upload_goes_on_when_the_original_is_dropped_in_the_middle() {
         assert_eq!(read(&first), (vec![1], End::Whole));
         dropping.join().unwrap();
         producing.join().unwrap();
+    });
+}
+
+#[test]
+fn a_body_that_waits_is_woken_when_its_tether_is_cut() {
+    loom::model(|| {
+        let tether = Tether::new();
+        let body = tether.clone();
+        let waiting = thread::spawn(move || {
+            block_on(std::future::poll_fn(|cx| {
+                // As a body does whose source never goes on: a look without a lock, then the wait.
+                if body.is_cut() || !body.wait(cx) { Poll::Ready(()) } else { Poll::Pending }
+            }))
+        });
+        tether.cut();
+        waiting.join().unwrap();
     });
 }
 

@@ -1,0 +1,93 @@
+//! Opens a request body anew for each further attempt.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body::Body;
+use http_body_util::BodyExt as _;
+use http_body_util::combinators::UnsyncBoxBody;
+use tower::BoxError;
+
+/// Opens a request body anew for each further attempt, so that nothing of it has to be recorded.
+///
+/// In a request's extensions it makes a body of any size replayable at constant memory: a file, or whatever else can be
+/// read twice.
+///
+/// 1. The first attempt sends the request's own body, unrecorded and whatever its length.
+/// 2. For each further attempt the factory is called once: after the wait, so that no file stays open for it, and before
+///    the inner service is made ready, so that no permit of it is held meanwhile. If no attempt follows, it is not called.
+/// 3. What it opens is sent from its beginning. It must be the same body again; where the request names a
+///    `Content-Length`, a body that announces another is refused.
+/// 4. The body of the attempt before ends in an error at its next poll, wherever that is.
+/// 5. If it fails, or takes longer than the request has, the answer before is handed out with
+///    [`StopReason::BodyNotReopened`](super::StopReason::BodyNotReopened), and
+///    [`RetryReport::error`](super::RetryReport::error) says why.
+///
+/// # Examples
+///
+/// ```
+/// use bytes::Bytes;
+/// use http::Request;
+/// use http_body_util::Full;
+/// use tower_oauth2::retry::BodyFactory;
+///
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// # let path = std::env::temp_dir().join(format!("tower-oauth2-body-factory-{}", std::process::id()));
+/// # std::fs::write(&path, "a report")?;
+/// // A real file would be streamed, by `tokio_util::io::ReaderStream` for example.
+/// async fn open(path: std::path::PathBuf) -> std::io::Result<Full<Bytes>> {
+///     Ok(Full::from(tokio::fs::read(path).await?))
+/// }
+///
+/// let again = path.clone();
+/// let request = Request::put("https://api.example.com/reports/7")
+///     .extension(BodyFactory::new(move || open(again.clone())))
+///     .body(open(path.clone()).await?)?;
+/// # std::fs::remove_file(&path)?;
+/// # Ok::<_, tower::BoxError>(()) })?;
+/// # Ok::<_, tower::BoxError>(())
+/// ```
+#[derive(Clone)]
+pub struct BodyFactory {
+    open: Arc<dyn Fn() -> Opening + Send + Sync>,
+}
+
+/// A body that is being opened.
+pub(super) type Opening = Pin<Box<dyn Future<Output = Result<Opened, BoxError>> + Send>>;
+
+/// A body that was opened.
+pub(super) type Opened = UnsyncBoxBody<Bytes, BoxError>;
+
+impl BodyFactory {
+    /// Creates a factory from a closure that opens the body. It is independent of the type of the request's own body.
+    pub fn new<F, Fut, B, E>(open: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<B, E>> + Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+        E: Into<BoxError>,
+    {
+        let open = move || -> Opening {
+            let opening = open();
+            Box::pin(async move {
+                let body = opening.await.map_err(Into::into)?;
+                Ok(body.map_err(Into::into).boxed_unsync())
+            })
+        };
+        Self { open: Arc::new(open) }
+    }
+
+    pub(super) fn open(&self) -> Opening {
+        (self.open)()
+    }
+}
+
+impl fmt::Debug for BodyFactory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BodyFactory").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,95 @@
+//! Where the bodies of all attempts come from: a recording, or a factory.
+
+use std::mem;
+
+use http::{HeaderMap, header};
+use http_body::Body;
+use tokio::time::Instant;
+use tower::BoxError;
+
+use super::body_factory::{BodyFactory, Opened, Opening};
+use super::replay_body::{Limits, NotReplayable, ReplayBody, Tether};
+
+/// What the bodies of further attempts are made from. Dropping it leaves the attempt in flight alone.
+pub(super) enum Original<B> {
+    Recorded(ReplayBody<B>),
+    /// Nothing is recorded. `sending` ends the attempt in flight.
+    Factory {
+        factory: BodyFactory,
+        sending: Tether,
+    },
+}
+
+/// The body of the next attempt, as far as it is there.
+pub(super) enum Next<B> {
+    Body(ReplayBody<B>),
+    ToOpen { factory: BodyFactory, tether: Tether },
+    Opening { opening: Opening, tether: Tether, since: Instant },
+}
+
+impl<B> Original<B>
+where
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
+{
+    /// Makes the body of the first attempt, and what the others will come from.
+    pub(super) fn of(
+        body: B,
+        factory: Option<&BodyFactory>,
+        limits: Limits<'_>,
+    ) -> (ReplayBody<B>, Result<Self, NotReplayable>) {
+        if let Some(factory) = factory {
+            let sending = Tether::new();
+            let first = ReplayBody::tied(body, sending.clone());
+            return (first, Ok(Self::Factory { factory: factory.clone(), sending }));
+        }
+        let original = ReplayBody::recording(body, limits);
+        match original.replay() {
+            Ok(first) => (first, Ok(Self::Recorded(original))),
+            Err(why) => (original, Err(why)),
+        }
+    }
+}
+
+impl<B> Original<B> {
+    pub(super) fn replayable(&self) -> Result<(), NotReplayable> {
+        match self {
+            Self::Recorded(original) => original.replayable(),
+            Self::Factory { sending, .. } if sending.has_failed() => Err(NotReplayable::SourceFailed),
+            Self::Factory { .. } => Ok(()),
+        }
+    }
+
+    /// Begins the body of the next attempt, and ends that of the one before.
+    pub(super) fn claim(&mut self) -> Result<Next<B>, NotReplayable> {
+        self.replayable()?;
+        match self {
+            Self::Recorded(original) => original.replay().map(Next::Body),
+            Self::Factory { factory, sending } => {
+                let tether = Tether::new();
+                mem::replace(sending, tether.clone()).cut();
+                Ok(Next::ToOpen { factory: factory.clone(), tether })
+            }
+        }
+    }
+}
+
+/// Makes what a factory opened the body of an attempt.
+pub(super) fn reopened<B>(
+    opened: Opened,
+    tether: Tether,
+    headers: &HeaderMap,
+) -> Result<ReplayBody<B>, BoxError> {
+    // A transport goes by the header. It would cut the body short, or wait for the rest of it.
+    let announced =
+        headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    match (announced, opened.size_hint().exact()) {
+        (Some(announced), Some(length)) if announced != length => {
+            let error =
+                format!("the body was opened again with {length} bytes and not {announced} as before");
+            return Err(error.into());
+        }
+        (Some(_) | None, _) => {}
+    }
+    Ok(ReplayBody::opened(opened, tether))
+}

@@ -1,0 +1,71 @@
+//! Ends an attempt whose body is not recorded, from outside.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering::{Acquire, Release};
+use std::task::{Context, Waker};
+
+use crate::sync::{Arc, AtomicBool, Mutex};
+
+/// What ties the body of an attempt to whoever may make the next one. Clones are of one tether.
+///
+/// 1. A body that finds its tether cut ends in an error.
+/// 2. A body that waits when the tether is cut is woken.
+/// 3. Looking takes no lock; only waiting does.
+#[derive(Clone, Debug)]
+pub(crate) struct Tether {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// Set under the lock of `waiting`.
+    cut: AtomicBool,
+    failed: AtomicBool,
+    waiting: Mutex<Option<Waker>>,
+}
+
+impl Tether {
+    pub(crate) fn new() -> Self {
+        let (cut, failed) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { inner: Arc::new(Inner { cut, failed, waiting: Mutex::new(None) }) }
+    }
+
+    /// Ends the body, and wakes whoever polls it.
+    pub(crate) fn cut(&self) {
+        let mut waiting = self.inner.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        self.inner.cut.store(true, Release);
+        let waker = waiting.take();
+        drop(waiting);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    pub(crate) fn is_cut(&self) -> bool {
+        self.inner.cut.load(Acquire)
+    }
+
+    /// Notes that the source failed.
+    pub(crate) fn fail(&self) {
+        self.inner.failed.store(true, Release);
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.inner.failed.load(Acquire)
+    }
+
+    /// Notes who is to be woken when the tether is cut. False if it is.
+    #[must_use]
+    pub(crate) fn wait(&self, cx: &mut Context<'_>) -> bool {
+        // What goes with a waker that is replaced must find the lock open: it is declared first, and so dropped last.
+        let _stale;
+        let mut waiting = self.inner.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_cut() {
+            return false;
+        }
+        if !waiting.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            _stale = waiting.replace(cx.waker().clone());
+        }
+        true
+    }
+}

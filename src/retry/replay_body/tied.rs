@@ -1,0 +1,109 @@
+//! A body of which nothing is recorded, and which can be ended from outside.
+
+use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
+use tower::BoxError;
+
+use super::takeover::poll_source;
+use super::tether::Tether;
+
+/// A body on a [`Tether`]: the request's own, or one that was opened for a further attempt.
+pub(crate) struct Tied<B> {
+    source: Origin<B>,
+    tether: Tether,
+}
+
+/// Where it comes from. None once that ended or failed: it must not be polled again.
+enum Origin<B> {
+    Own(Option<B>),
+    Opened(Option<Opened>),
+}
+
+/// A body that need not be `Sync`, in one that is.
+struct Opened(Mutex<UnsyncBoxBody<Bytes, BoxError>>);
+
+impl<B> Tied<B> {
+    pub(crate) fn own(body: B, tether: Tether) -> Self {
+        Self { source: Origin::Own(Some(body)), tether }
+    }
+
+    pub(crate) fn opened(body: UnsyncBoxBody<Bytes, BoxError>, tether: Tether) -> Self {
+        Self { source: Origin::Opened(Some(Opened(Mutex::new(body)))), tether }
+    }
+}
+
+impl<B> Tied<B>
+where
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
+{
+    /// Polls for the next frame. Fails with `ended` once the tether is cut.
+    pub(crate) fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+        ended: &'static str,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.tether.is_cut() {
+            return Poll::Ready(Some(Err(ended.into())));
+        }
+        let frame = match &mut self.source {
+            Origin::Own(source) => poll_source(source, cx),
+            Origin::Opened(source) => poll_source(source, cx),
+        };
+        match frame {
+            Poll::Pending if !self.tether.wait(cx) => Poll::Ready(Some(Err(ended.into()))),
+            Poll::Ready(Some(Err(_))) => {
+                self.tether.fail();
+                frame
+            }
+            Poll::Ready(_) | Poll::Pending => frame,
+        }
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        !self.tether.is_cut()
+            && match &self.source {
+                Origin::Own(source) => source.as_ref().is_none_or(B::is_end_stream),
+                Origin::Opened(source) => source.as_ref().is_none_or(Body::is_end_stream),
+            }
+    }
+
+    pub(crate) fn hint(&self) -> SizeHint {
+        if self.tether.is_cut() {
+            return SizeHint::default();
+        }
+        let none = SizeHint::with_exact(0);
+        match &self.source {
+            Origin::Own(source) => source.as_ref().map_or(none, B::size_hint),
+            Origin::Opened(source) => source.as_ref().map_or(none, Body::size_hint),
+        }
+    }
+}
+
+// --- Opened ---
+
+impl Body for Opened {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let body = self.get_mut().0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        Pin::new(body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).size_hint()
+    }
+}
