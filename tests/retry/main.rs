@@ -13,6 +13,7 @@ mod deadlines;
 mod factory;
 #[cfg(feature = "tower-retry")]
 mod for_tower;
+mod gate;
 mod hints;
 mod readiness;
 mod waits;

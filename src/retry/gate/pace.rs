@@ -50,12 +50,21 @@ const FIRST: f64 = 4.0;
 /// The least time in which the pace doubles.
 const DOUBLING: Duration = Duration::from_millis(200);
 
+/// Answers that take longer say nothing about the way.
+const LONGEST_ROUND_TRIP: Duration = Duration::from_secs(10);
+
 /// Slowest and fastest pace, per second.
 const SLOWEST: f64 = 1.0 / 60.0;
 const FASTEST: f64 = 1e6;
 
 /// What is left of a sure pace at the next closing.
 const MEMORY: f64 = 0.85;
+
+/// What was sure is doubted where it is more than this part of what was refused.
+const REFUTED: f64 = 0.75;
+
+/// From how many times the time on, two times between closings are told apart.
+const MUCH_LONGER: f64 = 1.4;
 
 /// How far what may be too much is above what is sure, at least.
 const LEAST_GAP: f64 = 0.1;
@@ -95,15 +104,17 @@ impl Pace {
         let refused = self.per_second;
         // Where not even one was accepted there is nothing to go by.
         let sure = if self.accepted == 0 { refused / 2.0 } else { accepted / closed };
-        // What was sure before the last closing is not forgotten at once: a short time tells little.
+        // What was sure at the last closing is not forgotten at once, since a short time tells little; unless what was
+        // refused now was hardly more, for then the limit is another than it was.
         let before = if let Climb::Towards { sure, .. } = self.climb { sure * MEMORY } else { 0.0 };
+        let before = before.min(refused * REFUTED);
         let sure = sure.max(before).min(refused).clamp(SLOWEST, FASTEST);
         let high = ((accepted / open).clamp(sure, refused) * refused).sqrt().max(sure * (1.0 + LEAST_GAP));
         let pause =
             opens_at.saturating_duration_since(now).as_secs_f64().clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
         // The server's burst is in both, and so not in their difference.
         let (sure, high) = match self.last {
-            Some((before, when)) if open > when * 1.3 && accepted > before => {
+            Some((before, when)) if open > when * MUCH_LONGER && accepted > before => {
                 let slope = (accepted - before) / (open - when);
                 let sure = sure.max((slope * 0.9).min(high));
                 (sure, high.min(slope * 1.2).max(sure * (1.0 + LEAST_GAP)))
@@ -157,6 +168,7 @@ impl Pace {
 
     /// Notes that a request which took `round_trip` was not refused; `current` if it was let out since the closing.
     pub(super) fn accepted(&mut self, round_trip: Duration, current: bool) {
+        let round_trip = round_trip.min(LONGEST_ROUND_TRIP);
         self.accepted = self.accepted.saturating_add(1);
         self.proven |= current;
         self.round_trip =
@@ -204,5 +216,118 @@ impl Pace {
             }
         }
         self.per_second = self.per_second.min(FASTEST);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Lets out for so long as often as the pace allows, with somebody waiting all the time and all accepted.
+    fn let_out(pace: &mut Pace, from: Instant, span: Duration) -> u32 {
+        let (mut now, mut out) = (from, 0);
+        while now < from + span {
+            if pace.take(now, true) {
+                pace.accepted(SECOND / 1_000, true);
+                out += 1;
+            }
+            now = pace.due().max(now + SECOND / 1_000);
+        }
+        out
+    }
+
+    #[test]
+    fn it_is_closed_until_it_opens_and_then_lets_out_one_and_not_all() {
+        let start = clock::now();
+        let mut pace = Pace::new(start, start + SECOND);
+        assert_eq!(pace.due(), start + SECOND);
+        assert!(!pace.take(start + SECOND * 999 / 1_000, true));
+        assert!(pace.take(start + SECOND, true));
+        assert!(!pace.take(start + SECOND, true));
+        // A long silence is not made up for.
+        let later = start + SECOND * 100;
+        assert!(pace.take(later, true) && !pace.take(later, true));
+    }
+
+    #[test]
+    fn it_doubles_as_long_as_nothing_is_known_and_answers_come() {
+        let start = clock::now();
+        let mut unproven = Pace::new(start, start);
+        for n in 0..8 {
+            assert!(unproven.take(start + SECOND * n / 4, true));
+        }
+        assert_eq!(unproven.per_second(), FIRST);
+        let mut pace = Pace::new(start, start);
+        let_out(&mut pace, start, SECOND);
+        let after_one = pace.per_second();
+        let_out(&mut pace, start + SECOND, SECOND);
+        assert!((8.0..=128.0).contains(&after_one), "{after_one}");
+        assert!(pace.per_second() > after_one * 16.0, "{after_one} {}", pace.per_second());
+    }
+
+    #[test]
+    fn the_next_refusal_takes_it_down_to_what_was_surely_accepted() {
+        let start = clock::now();
+        let mut pace = Pace::new(start, start + SECOND);
+        let out = let_out(&mut pace, start + SECOND, SECOND);
+        let refused = pace.per_second();
+        let now = start + SECOND * 2;
+        pace.close(now, now + SECOND);
+        assert!((pace.per_second() - f64::from(out) / 2.0).abs() < 0.01, "{out} {}", pace.per_second());
+        assert!(pace.per_second() < refused / 2.0);
+        // From there it climbs, and does not double.
+        let_out(&mut pace, now + SECOND, SECOND);
+        assert!(pace.per_second() < refused, "{refused} {}", pace.per_second());
+        // Nothing accepted at all: half of it.
+        let before = pace.per_second();
+        pace.close(now + SECOND * 2, now + SECOND * 3);
+        let low = pace.per_second();
+        pace.close(now + SECOND * 3, now + SECOND * 4);
+        assert!(low < before && pace.per_second() < low, "{before} {low} {}", pace.per_second());
+    }
+
+    #[test]
+    fn what_nobody_waits_for_proves_nothing() {
+        let start = clock::now();
+        let mut pace = Pace::new(start, start);
+        for n in 0..100 {
+            assert!(pace.take(start + SECOND * n, false));
+            pace.accepted(SECOND / 1_000, true);
+        }
+        assert_eq!(pace.per_second(), FIRST);
+    }
+
+    #[test]
+    fn an_extension_only_makes_it_longer_and_keeps_the_pace() {
+        let start = clock::now();
+        let mut pace = Pace::new(start, start + SECOND * 5);
+        pace.extend(start + SECOND);
+        assert_eq!(pace.opens_at(), start + SECOND * 5);
+        pace.extend(start + SECOND * 9);
+        assert_eq!((pace.due(), pace.per_second()), (start + SECOND * 9, FIRST));
+    }
+
+    #[test]
+    fn hostile_numbers_do_no_harm() {
+        let start = clock::now();
+        let far = clock::after(start, clock::FARTHEST);
+        let mut pace = Pace::new(start, far);
+        assert!(!pace.take(start, true));
+        assert!(pace.time_for(start, usize::MAX) >= clock::FARTHEST);
+        pace.close(start, start);
+        for n in 0..10_000_u32 {
+            let now = start + SECOND / 10 * n;
+            pace.accepted(Duration::MAX / 64, true);
+            pace.take(now, true);
+            if n % 3 == 0 {
+                pace.close(now, now);
+            }
+            assert!((SLOWEST..=FASTEST).contains(&pace.per_second()), "{}", pace.per_second());
+        }
+        pace.accepted(Duration::MAX, true);
+        assert!(pace.time_for(start, usize::MAX) > Duration::ZERO);
     }
 }

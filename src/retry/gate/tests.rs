@@ -134,12 +134,31 @@ async fn run(server: &Arc<Server>, policy: &RetryPolicy, requests: usize, at_onc
 }
 
 fn simulate(limit: Limit, latency: (u64, u64), requests: usize, at_once: usize, seed: u64) -> Run {
+    simulate_change(limit, None, latency, requests, at_once, seed)
+}
+
+/// The server may have another limit from some time on.
+fn simulate_change(
+    limit: Limit,
+    change: Option<(Duration, Limit)>,
+    latency: (u64, u64),
+    requests: usize,
+    at_once: usize,
+    seed: u64,
+) -> Run {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let gate = RetryGate::seeded(seed);
         let policy = RetryPolicy::builder().gate(gate.clone()).build().unwrap();
         let server = Server::new(limit, latency, seed);
+        let changing = Arc::clone(&server);
+        tokio::spawn(async move {
+            if let Some((after, limit)) = change {
+                tokio::time::sleep(after).await;
+                *changing.limit.lock().unwrap() = limit;
+            }
+        });
         let mut run = run(&server, &policy, requests, at_once).await;
         run.closings = gate.inner.epochs.load(Ordering::Relaxed);
         run
@@ -191,6 +210,26 @@ fn three_retries_are_enough_however_many_wait_and_however_the_server_limits() {
             assert_eq!((run.failed, run.served), (0, requests), "{limit:?} {latency:?} {run:?}");
             assert!(run.seconds <= ideal * per_ideal, "{limit:?} {latency:?} {run:?}");
             assert!(run.sent as f64 <= per_served * requests as f64, "{limit:?} {latency:?} {run:?}");
+        }
+    }
+}
+
+#[test]
+fn a_limit_that_halves_or_doubles_on_the_way_is_found_again() {
+    for (before, after, requests, ideal, per_ideal, per_served) in [
+        (leaky(50.0, 10.0), leaky(25.0, 10.0), 1_000, 29.6, 1.5, 1.25),
+        (leaky(50.0, 10.0), leaky(100.0, 10.0), 1_500, 19.9, 1.5, 1.15),
+        (leaky(10.0, 5.0), leaky(5.0, 5.0), 200, 29.0, 1.5, 1.5),
+    ] {
+        for latency in [(1, 2), (100, 200)] {
+            for seed in 0..3 {
+                let change = Some((Duration::from_secs(10), after.clone()));
+                let run = simulate_change(before.clone(), change, latency, requests, 64, seed);
+                let told = format!("{before:?} {after:?} {latency:?} {seed}: {run:?}");
+                assert_eq!((run.failed, run.served), (0, requests), "{told}");
+                assert!(run.seconds <= ideal * per_ideal, "{told}");
+                assert!(run.sent as f64 <= per_served * requests as f64, "{told}");
+            }
         }
     }
 }
