@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode, request};
+use http_body::Body;
 use tokio::time::Instant;
 use tower::BoxError;
 use tower::load_shed::error::Overloaded;
@@ -14,6 +15,7 @@ use super::account::{Aim, Target};
 use super::budget::{RetryBudget, Spent};
 use super::classify::{Failure, has};
 use super::decide::Decision;
+use super::drain::Draining;
 use super::gate::{GateKey, Place};
 use super::options::RetryOptions;
 use super::policy::RetryPolicy;
@@ -48,7 +50,7 @@ pub(super) struct SentTo {
 }
 
 /// The outcome of an attempt, or of the try to make one.
-pub(super) enum Step<RB> {
+pub(super) enum Step<RB: Body> {
     Replay,
     Done(Result<Response<RetryBody<RB>>, BoxError>),
 }
@@ -64,6 +66,7 @@ impl Facts {
     pub(super) fn is_plain<S, B, RB>(&self, replay: Option<&Replay<S, B>>, response: &Response<RB>) -> bool
     where
         S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
+        RB: Body<Error: Into<BoxError>>,
     {
         let replayed = replay.is_some_and(|replay| !replay.progress.history.is_empty());
         !replayed && self.policy.rules().is_final(response)
@@ -78,6 +81,7 @@ impl Facts {
     ) -> Step<RB>
     where
         S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
+        RB: Body<Error: Into<BoxError>>,
     {
         let view = self.view(replay.as_deref(), View::answered(&response, self.repeatable));
         let requested_delay = self.policy.requested_delay(&view);
@@ -85,7 +89,8 @@ impl Facts {
         let held = self.tell_gate(replay.as_deref_mut(), &view, requested_delay);
         let stop = match self.again(replay.as_deref_mut(), &view, status, None, held) {
             Ok((replay, again)) => {
-                replay.prepare(again, Previous::Whole(response));
+                let draining = Draining::new(response.map(RetryBody::whole), timeouts::left(self.deadline));
+                replay.prepare(again, Previous::Answered(draining));
                 return Step::Replay;
             }
             Err(stop) => stop,
@@ -100,6 +105,7 @@ impl Facts {
     pub(super) fn failed<S, B, RB>(&self, mut replay: Option<&mut Replay<S, B>>, error: BoxError) -> Step<RB>
     where
         S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
+        RB: Body<Error: Into<BoxError>>,
     {
         if let Some(stop) = refused(&*error) {
             match replay {
@@ -132,6 +138,7 @@ impl Facts {
     pub(super) fn ended<S, B, RB>(&self, mut replay: Option<&mut Replay<S, B>>, over: &Over) -> Step<RB>
     where
         S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
+        RB: Body<Error: Into<BoxError>>,
     {
         let (stop, error): (_, BoxError) = match over {
             Over::Request => (StopReason::DeadlineExceeded, DeadlineExceeded::new().into()),
@@ -161,6 +168,7 @@ impl Facts {
     fn view<'a, S, B, RB>(&'a self, replay: Option<&Replay<S, B>>, view: View<'a>) -> View<'a>
     where
         S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
+        RB: Body<Error: Into<BoxError>>,
     {
         let view = view.options(self.options.as_ref()).time_left(timeouts::left(self.deadline));
         match replay {
@@ -180,6 +188,7 @@ impl Facts {
     ) -> Result<(&'r mut Replay<S, B>, Again<B>), StopReason>
     where
         S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
+        RB: Body<Error: Into<BoxError>>,
     {
         match self.policy.decide(view, Chance::default().fraction()) {
             Decision::Stop(stop) => Err(stop),
@@ -209,6 +218,7 @@ impl Facts {
     ) -> bool
     where
         S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
+        RB: Body<Error: Into<BoxError>>,
     {
         let rules = self.policy.rules();
         let Some(gate) = &rules.gate else { return false };
@@ -234,6 +244,7 @@ impl Facts {
     fn pay<S, B, RB>(&self, replay: &Replay<S, B>, reason: ReplayReason) -> Result<Bill<'_>, StopReason>
     where
         S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
+        RB: Body<Error: Into<BoxError>>,
     {
         match &self.policy.rules().budget {
             Some(budget) if reason != ReplayReason::TokenRejected => {
@@ -257,6 +268,7 @@ impl Facts {
     ) -> Step<RB>
     where
         S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
+        RB: Body<Error: Into<BoxError>>,
     {
         let mut progress = replay.progress.finish();
         let Some(previous) = replay.previous.take() else {
@@ -265,8 +277,7 @@ impl Facts {
         };
         let Earlier { outcome, at } = previous;
         let response = match *outcome {
-            Previous::Whole(response) => response.map(RetryBody::whole),
-            Previous::Head(head) => Response::from_parts(head, RetryBody::abandoned()),
+            Previous::Answered(draining) => draining.into_response(),
             // An end that we made is news; that an attempt was not sent is none.
             Previous::Failed(earlier) => {
                 let (error, why) = match is_ours(&*error) {
@@ -286,7 +297,7 @@ impl Facts {
     }
 
     /// Finishes a response that was replayed for, or refused to be.
-    fn hand_out<RB>(
+    fn hand_out<RB: Body>(
         &self,
         progress: Progress,
         mut response: Response<RB>,

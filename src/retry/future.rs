@@ -6,12 +6,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use http::{Request, Response};
+use http_body::Body;
 use pin_project_lite::pin_project;
 use tower::BoxError;
 use tower_service::Service;
 
 use super::facts::{Facts, Step};
-use super::replay::Replay;
+use super::replay::{HttpService, Replay};
 use super::replay_body::ReplayBody;
 use super::report::StopReason;
 use super::retry_body::RetryBody;
@@ -30,7 +31,7 @@ pin_project! {
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<S, B>
     where
-        S: Service<Request<ReplayBody<B>>>,
+        S: HttpService<B>,
     {
         #[pin]
         state: State<S::Future>,
@@ -47,7 +48,8 @@ pin_project! {
     enum State<F> {
         // An attempt is in flight.
         Calling { #[pin] future: F },
-        // The wait before the next attempt, at the gate or for itself. The attempt before is dropped, and with it what an inner limit lent it.
+        // The wait before the next attempt, at the gate or for itself. The attempt before is dropped, and with it what an
+        // inner limit lent it; its answer is drained.
         Waiting,
         // The body of the next attempt is being opened, if a factory makes it.
         Reopening,
@@ -58,7 +60,7 @@ pin_project! {
 }
 impl<S, B> ResponseFuture<S, B>
 where
-    S: Service<Request<ReplayBody<B>>>,
+    S: HttpService<B>,
 {
     pub(super) fn passing(future: S::Future) -> Self {
         Self { state: State::Calling { future }, facts: None, replay: None, timer: Timer::default() }
@@ -76,6 +78,7 @@ where
 impl<S, B, RB> Future for ResponseFuture<S, B>
 where
     S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
+    RB: Body<Error: Into<BoxError>>,
     S::Error: Into<BoxError>,
 {
     type Output = Result<Response<RetryBody<RB>>, BoxError>;
@@ -150,7 +153,7 @@ where
 
 impl<S, B> fmt::Debug for ResponseFuture<S, B>
 where
-    S: Service<Request<ReplayBody<B>>>,
+    S: HttpService<B>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {

@@ -23,10 +23,12 @@
 //! 7. Giving up is no error: the newest real answer is handed out, whole, with a [`RetryReport`] in its extensions. A
 //!    replay that could not be sent (no token for it, inner service not ready) or was ended by a time-out here does not
 //!    replace an answer already had; a newer error of the transport does.
-//! 8. The answer before is kept unread until a newer outcome is there. If the inner service is not ready for the replay
-//!    within 200 ms, the body of that answer is let go, since a connection pool may be waiting for it. Should it have
-//!    to be handed out after all, its head is whole and its body ends in an [`Abandoned`] error. Readiness is waited
-//!    for until the deadline, or for what is left of the waits in all, of which this is one; and for 200 ms at least.
+//! 8. The body of the answer before is read while the wait goes on, so that its connection can be used again: for as
+//!    long as the wait, but at least 10 ms and at most 200 ms, and up to 64 KiB or 1024 frames. The rest is dropped, and
+//!    only then is the inner service made ready. What was read is kept until a newer outcome is there. Should that
+//!    answer have to be handed out after all, it is whole, or ends in an [`Abandoned`] error or in its own. Readiness is
+//!    waited for until the deadline, or for what is left of the waits in all, of which this is one; and for 200 ms at
+//!    least.
 //! 9. Retries are kept to a share of the requests by a [`RetryBudget`] per origin and
 //!    [`CredentialId`](crate::extensions::CredentialId): one for five requests and 3 per second, at most 10 at once. When
 //!    it is spent, the answer is handed out. Replays with a new token are free, and so are retries that wait at the gate.
@@ -207,6 +209,7 @@ mod body_factory;
 mod budget;
 mod classify;
 mod decide;
+mod drain;
 mod facts;
 mod future;
 mod gate;
@@ -232,6 +235,7 @@ pub use self::future::ResponseFuture;
 pub use self::gate::{GateStatus, RetryGate};
 pub use self::options::RetryOptions;
 pub use self::policy::{RetryPolicy, RetryPolicyBuilder};
+pub use self::replay::HttpService;
 pub use self::replay_body::{NotReplayable, ReplayBody};
 pub use self::report::{ReplayReason, Replayed, ReportSlot, RetryReport, StopReason};
 pub use self::retry_body::{Abandoned, RetryBody};

@@ -5,12 +5,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::{HeaderName, Request, Response, request, response};
+use http::{HeaderName, Request, Response, request};
+use http_body::Body;
 use tokio::time::{Instant, Sleep};
 use tower::BoxError;
 use tower_service::Service;
 
 use super::account::Target;
+use super::drain::Draining;
 use super::facts::Facts;
 use super::gate::{Admission, Pass, Ticket};
 use super::original::{Next, Original, reopened};
@@ -27,20 +29,22 @@ use crate::headers::grpc;
 /// 1. `service` is never held ready: it is polled ready for an attempt, and called at once.
 /// 2. `next` is there from the decision to replay until the replay is sent; it is open before the service is made ready.
 /// 3. `previous` is the newest outcome there is. It is kept until a newer one replaces it, so that it can be handed out
-///    should the replay not come about.
+///    should the replay not come about. An answer is drained before the service is polled ready, so that it holds
+///    nothing that the service may be waiting for.
 pub(super) struct Replay<S, B>
 where
-    S: Service<Request<ReplayBody<B>>>,
+    S: HttpService<B>,
 {
     service: S,
     head: request::Parts,
     /// None once no replay can follow, so that the last attempt is not recorded.
     original: Option<Original<B>>,
     next: Option<Next<B>>,
-    pub(super) previous: Option<Earlier<S::Response>>,
+    pub(super) previous: Option<Earlier<S::ResponseBody>>,
     sleep: Option<Pin<Box<Sleep>>>,
     gate: Gate,
-    patience: Patience,
+    /// Since when the service is waited for.
+    unready: Option<Instant>,
     pub(super) progress: Progress,
 }
 
@@ -74,34 +78,40 @@ pub(super) struct Progress {
 }
 
 /// The outcome before, and its place in the history.
-pub(super) struct Earlier<R> {
-    pub(super) outcome: Box<Previous<R>>,
+pub(super) struct Earlier<B: Body> {
+    pub(super) outcome: Box<Previous<B>>,
     pub(super) at: usize,
 }
 
 /// The outcome before, while a replay is tried.
-pub(super) enum Previous<R> {
-    Whole(R),
-    /// Its body was given up; see [`Patience`].
-    Head(response::Parts),
+pub(super) enum Previous<B: Body> {
+    Answered(Draining<B>),
     /// There was no answer.
     Failed(BoxError),
 }
 
-/// How the inner service is waited for. A connection pool may wait for the very response that is being kept: then it is
-/// let go.
-#[derive(Clone, Copy)]
-enum Patience {
-    Fresh,
-    Begun { since: Instant, give_up: Instant },
+/// A service that a [`RetryService`](super::RetryService) can send replays through: an alias, implemented for all that
+/// fit. It gives the response body a name where only the service is known.
+pub trait HttpService<B>: Service<Request<ReplayBody<B>>> {
+    /// The body of its responses.
+    type ResponseBody: Body;
 }
 
-/// For how long the previous response is kept while the inner service is not ready.
-const KEEP_PREVIOUS: Duration = Duration::from_millis(200);
+impl<S, B, RB> HttpService<B> for S
+where
+    S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
+    RB: Body,
+{
+    type ResponseBody = RB;
+}
+
+/// For how long the inner service is waited for at least.
+const SHORTEST_PATIENCE: Duration = Duration::from_millis(200);
 
 impl<S, B, RB> Replay<S, B>
 where
     S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
+    RB: Body<Error: Into<BoxError>>,
 {
     pub(super) fn new(service: S, head: request::Parts, original: Option<Original<B>>) -> Self {
         Self {
@@ -112,7 +122,7 @@ where
             previous: None,
             sleep: None,
             gate: Gate::Through(None),
-            patience: Patience::Fresh,
+            unready: None,
             progress: Progress::first(),
         }
     }
@@ -190,7 +200,7 @@ where
     }
 
     /// Notes a replay that was decided, and starts its wait. A time-out of ours does not take the place of an answer.
-    pub(super) fn prepare(&mut self, again: Again<B>, previous: Previous<S::Response>) {
+    pub(super) fn prepare(&mut self, again: Again<B>, previous: Previous<RB>) {
         let Again { body, replayed, requested_by, budget } = again;
         let at_gate = matches!(self.gate, Gate::Queued(_));
         replayed.tell(requested_by.as_ref(), budget, at_gate, self.progress.sent);
@@ -201,7 +211,7 @@ where
         if !kept {
             self.previous = Some(Earlier { outcome: Box::new(previous), at: self.progress.history.len() });
         }
-        self.patience = Patience::Fresh;
+        self.unready = None;
         self.sleep = (!delay.is_zero()).then(|| Box::pin(tokio::time::sleep(delay)));
         if !at_gate {
             self.gate = Gate::Unasked;
@@ -209,7 +219,27 @@ where
         self.progress.note(replayed, requested_by.is_some_and(|header| header == grpc::PUSHBACK));
     }
 
+    /// Waits, and drains the answer before meanwhile.
     pub(super) fn poll_wait(&mut self, facts: &Facts, cx: &mut Context<'_>) -> Poll<()> {
+        let drained = self.draining().map_or(Poll::Ready(()), |draining| draining.poll_drained(cx));
+        ready!(self.poll_waited(facts, cx));
+        match self.draining() {
+            Some(draining) if drained.is_pending() => {
+                draining.hurry();
+                draining.poll_drained(cx)
+            }
+            Some(_) | None => Poll::Ready(()),
+        }
+    }
+
+    fn draining(&mut self) -> Option<&mut Draining<RB>> {
+        match &mut *self.previous.as_mut()?.outcome {
+            Previous::Answered(draining) => Some(draining),
+            Previous::Failed(_) => None,
+        }
+    }
+
+    fn poll_waited(&mut self, facts: &Facts, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(sleep) = &mut self.sleep {
             ready!(sleep.as_mut().poll(cx));
             self.sleep = None;
@@ -269,7 +299,7 @@ where
         S::Error: Into<BoxError>,
     {
         if let Poll::Ready(ready) = self.service.poll_ready(cx) {
-            if let Patience::Begun { since, .. } = self.patience {
+            if let Some(since) = self.unready {
                 // It was a wait like any other.
                 self.progress.waited = self.progress.waited.saturating_add(clock::now() - since);
             }
@@ -279,27 +309,15 @@ where
             // There is no answer to go back to, so it waits as long as its caller would have had to.
             return Poll::Pending;
         }
-        loop {
-            match (self.patience, &mut self.sleep) {
-                (Patience::Begun { give_up, .. }, Some(sleep)) => {
-                    ready!(sleep.as_mut().poll(cx));
-                    if clock::now() >= give_up {
-                        return Poll::Ready(Err(
-                            "the inner service was not ready in time for the replay".into()
-                        ));
-                    }
-                    self.previous = self.previous.take().map(Earlier::without_body);
-                    sleep.as_mut().reset(give_up);
-                }
-                (Patience::Fresh | Patience::Begun { .. }, _) => {
-                    let left = self.time_left(facts);
-                    let since = clock::now();
-                    let give_up = since + left;
-                    self.sleep = Some(Box::pin(tokio::time::sleep(KEEP_PREVIOUS.min(left))));
-                    self.patience = Patience::Begun { since, give_up };
-                }
-            }
+        if self.unready.is_none() {
+            let since = clock::now();
+            self.unready = Some(since);
+            self.sleep = Some(Box::pin(tokio::time::sleep_until(since + self.time_left(facts))));
         }
+        if let Some(sleep) = &mut self.sleep {
+            ready!(sleep.as_mut().poll(cx));
+        }
+        Poll::Ready(Err("the inner service was not ready in time for the replay".into()))
     }
 
     /// For how long something may be waited for that the next attempt needs. Where the waits were all that is allowed, what
@@ -307,7 +325,7 @@ where
     fn time_left(&self, facts: &Facts) -> Duration {
         let left = timeouts::left(facts.deadline).unwrap_or_else(|| {
             let left = facts.policy.rules().total_wait.saturating_sub(self.progress.waited);
-            left.max(KEEP_PREVIOUS)
+            left.max(SHORTEST_PATIENCE)
         });
         left.min(clock::FARTHEST)
     }
@@ -333,20 +351,10 @@ where
 
 // --- Previous ---
 
-impl<RB> Earlier<Response<RB>> {
-    fn without_body(self) -> Self {
-        let outcome = match *self.outcome {
-            Previous::Whole(response) => Box::new(Previous::Head(response.into_parts().0)),
-            Previous::Head(_) | Previous::Failed(_) => self.outcome,
-        };
-        Self { outcome, at: self.at }
-    }
-}
-
-impl<R> Previous<R> {
+impl<B: Body> Previous<B> {
     fn is_answer(&self) -> bool {
         match self {
-            Self::Whole(_) | Self::Head(_) => true,
+            Self::Answered(_) => true,
             Self::Failed(_) => false,
         }
     }

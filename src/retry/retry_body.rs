@@ -1,10 +1,13 @@
 //! The body of a response that went through the retry layer.
 
+use std::collections::VecDeque;
 use std::error::Error;
 use std::fmt;
+use std::mem;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
+use bytes::Buf;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower::BoxError;
@@ -12,10 +15,14 @@ use tower::BoxError;
 pin_project! {
     /// The body of a response that went through a [`RetryService`](super::RetryService).
     ///
-    /// It is the inner service's body, frame for frame. Only a response that is handed back after its body had to be
-    /// given up (rule 8 of the [room](super)) ends in an [`Abandoned`] error, so that it never looks complete. Hence
-    /// the error type is the boxed one.
-    pub struct RetryBody<B> {
+    /// It is the inner service's body, frame for frame. Only a response that is handed back after a replay was tried
+    /// for it (rule 8 of the [room](super)) has been read before: then its frames are here, and if there were more of
+    /// them than are kept it ends in an [`Abandoned`] error after those, so that it never looks complete. Hence the
+    /// error type is the boxed one.
+    pub struct RetryBody<B>
+    where
+        B: Body,
+    {
         #[pin]
         inner: Inner<B>,
     }
@@ -23,30 +30,60 @@ pin_project! {
 
 pin_project! {
     #[project = InnerProj]
-    enum Inner<B> {
+    enum Inner<B>
+    where
+        B: Body,
+    {
         Whole { #[pin] body: B },
-        Abandoned { told: bool },
+        // Rare: boxed, so that the other case gets no larger.
+        Kept { kept: Box<Kept<B>> },
     }
 }
 
-/// Why a response body ends early: it was given up while a replay was tried, and the replay could not be made.
+/// Frames of a body that were read ahead, and what comes after them.
+pub(super) struct Kept<B: Body> {
+    frames: VecDeque<Frame<B::Data>>,
+    /// How much data is in `frames`.
+    bytes: u64,
+    rest: Rest<B>,
+}
+
+enum Rest<B> {
+    /// What was not read yet.
+    Body(Pin<Box<B>>),
+    /// The body ended there, or its error has been told.
+    End,
+    Failed(BoxError),
+    Abandoned,
+}
+
+/// Why a response body ends early: the rest was given up while a replay was tried, and the replay could not be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Abandoned(());
 
-impl<B> RetryBody<B> {
-    pub(crate) fn whole(body: B) -> Self {
+impl<B: Body> RetryBody<B> {
+    pub(super) fn whole(body: B) -> Self {
         Self { inner: Inner::Whole { body } }
     }
 
-    pub(crate) fn abandoned() -> Self {
-        Self { inner: Inner::Abandoned { told: false } }
+    pub(super) fn kept(kept: Kept<B>) -> Self {
+        Self { inner: Inner::Kept { kept: Box::new(kept) } }
     }
 
-    /// Returns the inner service's body; none if it had to be given up.
+    /// Makes a body that is read ahead from here on.
+    pub(super) fn into_kept(self) -> Kept<B> {
+        match self.inner {
+            Inner::Whole { body } => Kept::new(body),
+            Inner::Kept { kept } => *kept,
+        }
+    }
+
+    /// Returns the inner service's body as it came; none if it was read ahead, in part or to its end, and only its
+    /// frames are here.
     pub fn into_inner(self) -> Option<B> {
         match self.inner {
             Inner::Whole { body } => Some(body),
-            Inner::Abandoned { .. } => None,
+            Inner::Kept { .. } => None,
         }
     }
 }
@@ -65,47 +102,147 @@ where
     ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
         match self.project().inner.project() {
             InnerProj::Whole { body } => body.poll_frame(cx).map_err(Into::into),
-            InnerProj::Abandoned { told: true } => Poll::Ready(None),
-            InnerProj::Abandoned { told } => {
-                *told = true;
-                Poll::Ready(Some(Err(Abandoned(()).into())))
-            }
+            InnerProj::Kept { kept } => kept.poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.inner {
             Inner::Whole { body } => body.is_end_stream(),
-            Inner::Abandoned { told } => *told,
+            Inner::Kept { kept } => kept.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.inner {
             Inner::Whole { body } => body.size_hint(),
-            Inner::Abandoned { .. } => SizeHint::default(),
+            Inner::Kept { kept } => kept.size_hint(),
         }
     }
 }
 
-impl<B: Default> Default for RetryBody<B> {
+impl<B: Body + Default> Default for RetryBody<B> {
     fn default() -> Self {
         Self::whole(B::default())
     }
 }
 
-impl<B> fmt::Debug for RetryBody<B> {
+impl<B: Body> fmt::Debug for RetryBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let abandoned = matches!(self.inner, Inner::Abandoned { .. });
-        f.debug_struct("RetryBody").field("abandoned", &abandoned).finish_non_exhaustive()
+        let (kept, abandoned) = match &self.inner {
+            Inner::Whole { .. } => (None, false),
+            Inner::Kept { kept } => (Some(kept.bytes), matches!(kept.rest, Rest::Abandoned)),
+        };
+        f.debug_struct("RetryBody")
+            .field("kept_bytes", &kept)
+            .field("abandoned", &abandoned)
+            .finish_non_exhaustive()
     }
+}
+
+// --- Kept ---
+
+impl<B: Body> Kept<B> {
+    pub(super) fn new(body: B) -> Self {
+        let rest = if body.is_end_stream() { Rest::End } else { Rest::Body(Box::pin(body)) };
+        Self { frames: VecDeque::new(), bytes: 0, rest }
+    }
+
+    /// How many frames are kept.
+    pub(super) fn frames(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// How much data is kept.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Gives up what was not read yet.
+    pub(super) fn abandon(&mut self) {
+        if let Rest::Body(_) = self.rest {
+            self.rest = Rest::Abandoned;
+        }
+    }
+
+    /// Reads one more frame to be kept, and tells whether there was one. The body is dropped as soon as it has ended.
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<bool>
+    where
+        B::Error: Into<BoxError>,
+    {
+        let Rest::Body(body) = &mut self.rest else { return Poll::Ready(false) };
+        let frame = match ready!(body.as_mut().poll_frame(cx)) {
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => {
+                self.rest = Rest::Failed(error.into());
+                return Poll::Ready(false);
+            }
+            None => {
+                self.rest = Rest::End;
+                return Poll::Ready(false);
+            }
+        };
+        if body.is_end_stream() {
+            self.rest = Rest::End;
+        }
+        self.bytes = self.bytes.saturating_add(data_len(&frame));
+        self.frames.push_back(frame);
+        Poll::Ready(true)
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, BoxError>>>
+    where
+        B::Error: Into<BoxError>,
+    {
+        if let Some(frame) = self.frames.pop_front() {
+            self.bytes = self.bytes.saturating_sub(data_len(&frame));
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        if let Rest::Body(body) = &mut self.rest {
+            return body.as_mut().poll_frame(cx).map_err(Into::into);
+        }
+        Poll::Ready(match mem::replace(&mut self.rest, Rest::End) {
+            Rest::Body(_) | Rest::End => None,
+            Rest::Failed(error) => Some(Err(error)),
+            Rest::Abandoned => Some(Err(Abandoned(()).into())),
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.frames.is_empty()
+            && match &self.rest {
+                Rest::Body(body) => body.is_end_stream(),
+                Rest::End => true,
+                Rest::Failed(_) | Rest::Abandoned => false,
+            }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let rest = match &self.rest {
+            Rest::Body(body) => body.size_hint(),
+            Rest::End => SizeHint::with_exact(0),
+            Rest::Failed(_) | Rest::Abandoned => SizeHint::default(),
+        };
+        let mut hint = SizeHint::new();
+        hint.set_lower(self.bytes.saturating_add(rest.lower()));
+        if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(self.bytes)) {
+            hint.set_upper(upper);
+        }
+        hint
+    }
+}
+
+fn data_len<D: Buf>(frame: &Frame<D>) -> u64 {
+    frame.data_ref().map_or(0, |data| u64::try_from(data.remaining()).unwrap_or(u64::MAX))
 }
 
 // --- Abandoned ---
 
 impl fmt::Display for Abandoned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("this response's body was given up to make a replay possible, and there was no replay")
+        f.write_str(
+            "the rest of this response was given up to make a replay possible, and there was no replay",
+        )
     }
 }
 
@@ -113,31 +250,118 @@ impl Error for Abandoned {}
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::future::poll_fn;
+
     use bytes::Bytes;
-    use http_body_util::{BodyExt as _, Full};
+    use futures_util::stream;
+    use http::HeaderMap;
+    use http::header::{ETAG, HeaderValue};
+    use http_body_util::{BodyExt as _, Full, StreamBody};
 
     use super::*;
 
+    fn trailers() -> HeaderMap {
+        HeaderMap::from_iter([(ETAG, HeaderValue::from_static("x"))])
+    }
+
+    /// Two frames of data, an empty one between them, and trailers.
+    fn body() -> impl Body<Data = Bytes, Error = Infallible> {
+        let data = ["one", "", "three"].map(|data| Frame::data(Bytes::from_static(data.as_bytes())));
+        StreamBody::new(stream::iter(data.into_iter().chain([Frame::trailers(trailers())]).map(Ok)))
+    }
+
+    async fn read<B: Body<Error: Into<BoxError>>>(body: B, frames: usize) -> Kept<B> {
+        let mut kept = Kept::new(body);
+        for _ in 0..frames {
+            poll_fn(|cx| kept.poll_read(cx)).await;
+        }
+        kept
+    }
+
     #[tokio::test]
     async fn a_whole_body_is_the_inner_one() {
-        let trailers =
-            http::HeaderMap::from_iter([(http::header::ETAG, http::HeaderValue::from_static("x"))]);
-        let inner = Full::<Bytes>::from("data").with_trailers(std::future::ready(Some(Ok(trailers.clone()))));
+        let inner = Full::<Bytes>::from("data").with_trailers(std::future::ready(Some(Ok(trailers()))));
         let body = RetryBody::whole(inner);
         assert_eq!((body.size_hint().lower(), body.is_end_stream()), (4, false));
         let collected = body.collect().await.unwrap();
-        assert_eq!(collected.trailers(), Some(&trailers));
+        assert_eq!(collected.trailers(), Some(&trailers()));
         assert_eq!(collected.to_bytes(), "data");
         let empty = RetryBody::<Full<Bytes>>::default();
         assert!(empty.is_end_stream() && empty.into_inner().is_some());
     }
 
     #[tokio::test]
-    async fn an_abandoned_body_ends_in_an_error_and_not_before() {
-        let mut body = RetryBody::<Full<Bytes>>::abandoned();
-        assert!(!body.is_end_stream() && body.size_hint().exact().is_none());
-        assert!(body.frame().await.unwrap().unwrap_err().is::<Abandoned>());
+    async fn kept_frames_come_first_and_then_the_rest_wherever_reading_stopped() {
+        for read_ahead in 0..=6 {
+            let mut body = RetryBody::kept(read(body(), read_ahead).await);
+            let mut seen = Vec::new();
+            while let Some(frame) = body.frame().await {
+                seen.push(frame.unwrap().into_data().map_err(|frame| frame.into_trailers().unwrap()));
+            }
+            let expected = ["one", "", "three"].map(|data| Ok(Bytes::from(data)));
+            assert_eq!(seen, [&expected[..], &[Err(trailers())]].concat(), "{read_ahead} read ahead");
+            assert!(body.frame().await.is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn an_abandoned_body_gives_what_is_kept_and_ends_in_an_error() {
+        for (read_ahead, bytes) in [(0, 0), (1, 3), (2, 3), (3, 8)] {
+            let mut kept = read(body(), read_ahead).await;
+            kept.abandon();
+            let mut body = RetryBody::kept(kept);
+            for _ in 0..read_ahead {
+                assert!(body.frame().await.unwrap().unwrap().is_data());
+            }
+            assert!(!body.is_end_stream() && body.size_hint().exact().is_none(), "{bytes}");
+            assert!(body.frame().await.unwrap().unwrap_err().is::<Abandoned>());
+            assert!(body.is_end_stream() && body.frame().await.is_none());
+            assert!(body.into_inner().is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_was_read_to_its_end_cannot_be_abandoned() {
+        let mut kept = read(Full::<Bytes>::from("data"), 1).await;
+        kept.abandon();
+        let body = RetryBody::kept(kept);
+        assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(4), false));
+        assert_eq!(body.collect().await.unwrap().to_bytes(), "data");
+        let mut kept = Kept::new(Full::<Bytes>::default());
+        kept.abandon();
+        let mut body = RetryBody::kept(kept);
+        assert!(body.is_end_stream() && body.size_hint().exact() == Some(0));
+        assert!(body.frame().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_body_that_failed_ends_in_its_own_error_once() {
+        let frames = [Ok(Frame::data(Bytes::from("part"))), Err(std::io::Error::other("connection reset"))];
+        let mut kept = read(StreamBody::new(stream::iter(frames)), 3).await;
+        kept.abandon();
+        let mut body = RetryBody::kept(kept);
+        assert_eq!((body.size_hint().lower(), body.size_hint().upper()), (4, None));
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "part");
+        assert!(!body.is_end_stream());
+        assert_eq!(body.frame().await.unwrap().unwrap_err().to_string(), "connection reset");
         assert!(body.is_end_stream() && body.frame().await.is_none());
-        assert!(body.into_inner().is_none());
+    }
+
+    #[tokio::test]
+    async fn the_size_is_that_of_what_is_kept_and_of_what_is_to_come() {
+        let mut kept = read(Full::<Bytes>::from("data"), 0).await;
+        assert_eq!((kept.size_hint().exact(), kept.bytes(), kept.frames()), (Some(4), 0, 0));
+        assert!(poll_fn(|cx| kept.poll_read(cx)).await);
+        assert_eq!((kept.size_hint().exact(), kept.bytes(), kept.frames()), (Some(4), 4, 1));
+        assert!(!poll_fn(|cx| kept.poll_read(cx)).await);
+        let mut body = RetryBody::kept(kept);
+        body.frame().await.unwrap().unwrap();
+        assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(0), true));
+    }
+
+    #[test]
+    fn reading_ahead_makes_no_whole_body_larger() {
+        assert!(mem::size_of::<RetryBody<Full<Bytes>>>() <= mem::size_of::<Full<Bytes>>() + 8);
     }
 }

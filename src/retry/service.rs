@@ -69,6 +69,8 @@ where
     S::Error: Into<BoxError>,
     B: Body + Unpin,
     B::Error: Into<BoxError>,
+    RB: Body,
+    RB::Error: Into<BoxError>,
 {
     type Response = Response<RetryBody<RB>>;
     type Error = BoxError;
@@ -138,6 +140,7 @@ impl<S: Clone> RetryService<S> {
     ) -> ResponseFuture<S, B>
     where
         S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
+        RB: Body<Error: Into<BoxError>>,
     {
         let mut ready = self.take_ready();
         let mut replay = Replay::new(ready.clone(), head, original);

@@ -65,6 +65,7 @@ impl<S> Stack<S> {
 impl<S, B, RB> Service<Request<B>> for Stack<S>
 where
     S: Service<Request<RequestBody<B>>, Response = Response<RB>> + Clone,
+    RB: Body<Error: Into<BoxError>>,
     S::Error: Into<BoxError>,
     B: Body + Unpin,
     B::Error: Into<BoxError>,
@@ -126,6 +127,7 @@ pin_project! {
     pub struct ResponseFuture<S, B, RB>
     where
         S: Service<Request<RequestBody<B>>, Response = Response<RB>>,
+        RB: Body<Error: Into<BoxError>>,
         S: Clone,
         S::Error: Into<BoxError>,
         B: Body,
@@ -140,6 +142,7 @@ pin_project! {
 impl<S, B, RB> Future for ResponseFuture<S, B, RB>
 where
     S: Service<Request<RequestBody<B>>, Response = Response<RB>> + Clone,
+    RB: Body<Error: Into<BoxError>>,
     S::Error: Into<BoxError>,
     B: Body + Unpin,
     B::Error: Into<BoxError>,
@@ -154,6 +157,7 @@ where
 impl<S, B, RB> fmt::Debug for ResponseFuture<S, B, RB>
 where
     S: Service<Request<RequestBody<B>>, Response = Response<RB>> + Clone,
+    RB: Body<Error: Into<BoxError>>,
     S::Error: Into<BoxError>,
     B: Body + Unpin,
     B::Error: Into<BoxError>,

@@ -10,6 +10,7 @@ mod bodies;
 mod budget;
 mod compose;
 mod deadlines;
+mod drain;
 mod factory;
 #[cfg(feature = "tower-retry")]
 mod for_tower;

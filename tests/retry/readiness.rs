@@ -10,14 +10,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Request, Response, StatusCode};
-use http_body::Body as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 use tokio::time::Instant;
 use tower::{BoxError, Layer as _, Service, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::RetryPolicy;
 use tower_oauth2::extensions::Deadline;
-use tower_oauth2::retry::{Abandoned, ReplayBody, RetryService, StopReason};
+use tower_oauth2::retry::{ReplayBody, RetryService, StopReason};
 
 use super::support::{Answer, Probe, Readiness, Script, reply};
 use super::{answers, get, hinted, post, report, text};
@@ -127,10 +126,7 @@ async fn readiness_is_waited_for_until_the_deadline() {
     assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(report(&response).stop_reason(), &StopReason::NotReady);
     assert_eq!(report(&response).requested_delay(), Some(Duration::from_secs(1)));
-    // Its body had to be let go, and does not look complete.
-    assert!(!response.body().is_end_stream() && response.body().size_hint().exact().is_none());
-    let error = response.into_body().collect().await.unwrap_err();
-    assert!(error.is::<Abandoned>());
+    assert_eq!(text(response).await, "the server's own words");
 }
 
 #[tokio::test(start_paused = true)]
@@ -186,17 +182,6 @@ async fn a_service_that_is_busy_for_a_moment_is_waited_for_though_the_waits_are_
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn the_answer_before_is_whole_if_the_service_breaks_soon() {
-    let (script, start) = (Script::new([hinted(429, "1")]), Instant::now());
-    let probe: Inner = script.probe().readiness([Readiness::Ready, Readiness::Never]);
-    let mut request = post();
-    request.extensions_mut().insert(Deadline::within(Duration::from_millis(1_150)));
-    let response = over(&probe).oneshot(request).await.unwrap();
-    assert_eq!(start.elapsed(), Duration::from_millis(1_150));
-    assert_eq!(text(response).await, "the server's own words");
-}
-
 /// A pool with one connection, which is free again when the body of its response is dropped.
 #[derive(Clone)]
 struct OneConnection {
@@ -242,14 +227,13 @@ impl Service<Request<ReplayBody<Full<Bytes>>>> for OneConnection {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pool_that_waits_for_the_answer_before_gets_it() {
+async fn a_pool_that_waits_for_the_answer_before_has_it_when_the_wait_is_over() {
     let inner = OneConnection { inner: answers(429, 2).probe(), taken: Arc::default() };
     let start = Instant::now();
     let response = RetryPolicy::default().layer(inner).oneshot(post()).await.unwrap();
     assert_eq!((response.status(), report(&response).attempts()), (StatusCode::OK, 3));
     let waits: Duration = report(&response).history().iter().map(|replayed| replayed.delay()).sum();
-    assert!(start.elapsed() >= waits + Duration::from_millis(400));
-    assert!(start.elapsed() <= waits + Duration::from_millis(406));
+    assert!(start.elapsed() >= waits && start.elapsed() <= waits + Duration::from_millis(6));
 }
 
 #[test]

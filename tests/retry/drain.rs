@@ -1,0 +1,426 @@
+//! What becomes of a response that a replay is to replace.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _, stream};
+use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http_body::{Body as _, Frame};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _};
+use tower_oauth2::auth::AuthLayer;
+use tower_oauth2::extensions::Deadline;
+use tower_oauth2::retry::{Abandoned, ReplayBody, RetryBody, StopReason};
+use tower_oauth2::{AccessToken, RetryPolicy, TokenCache, source_fn};
+
+use super::support::{Probe, Readiness};
+use super::{get, report};
+
+type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+type Inner = Probe<Request<ReplayBody<Full<Bytes>>>, Response<Body>>;
+
+/// A body that notes when it is dropped.
+#[derive(Clone, Default)]
+struct Watch {
+    dropped: Arc<Mutex<Option<Instant>>>,
+    frames: Arc<AtomicUsize>,
+}
+
+struct Held(Watch);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        *self.0.dropped.lock().unwrap() = Some(Instant::now());
+    }
+}
+
+impl Watch {
+    fn body(
+        &self,
+        frames: impl Stream<Item = Result<Frame<Bytes>, BoxError>> + Send + 'static,
+    ) -> Response<Body> {
+        let held = Held(self.clone());
+        let frames = frames.inspect(move |_| {
+            held.0.frames.fetch_add(1, Ordering::SeqCst);
+        });
+        Response::new(StreamBody::new(frames).boxed_unsync())
+    }
+
+    /// When the body was dropped, after `start`.
+    fn dropped(&self, start: Instant) -> Option<Duration> {
+        self.dropped.lock().unwrap().map(|dropped| dropped - start)
+    }
+
+    fn frames(&self) -> usize {
+        self.frames.load(Ordering::SeqCst)
+    }
+}
+
+fn data(data: &'static str) -> Result<Frame<Bytes>, BoxError> {
+    Ok(Frame::data(Bytes::from_static(data.as_bytes())))
+}
+
+/// Gives `frames` at once, and never ends.
+fn then_nothing(frames: &[&'static str]) -> impl Stream<Item = Result<Frame<Bytes>, BoxError>> + use<> {
+    let frames: Vec<_> = frames.iter().copied().map(data).collect();
+    stream::iter(frames).chain(stream::pending())
+}
+
+/// A service that gives these answers, then 200.
+fn answering(answers: impl IntoIterator<Item = Response<Body>>) -> Inner {
+    let answers = Mutex::new(answers.into_iter().collect::<VecDeque<_>>());
+    Probe::new(move |_| {
+        let answer = answers.lock().unwrap().pop_front();
+        std::future::ready(Ok(answer.unwrap_or_else(|| Watch::default().body(stream::iter([data("done")])))))
+    })
+}
+
+/// Makes it a 503 that asks for a wait in seconds.
+fn busy(mut response: Response<Body>, wait: &'static str) -> Response<Body> {
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(wait));
+    response
+}
+
+/// Sends a request that is answered by `refused` and cannot be sent again, since the service breaks before.
+async fn handed_back(refused: Response<Body>) -> Response<RetryBody<Body>> {
+    let inner = answering([refused]).readiness([Readiness::Ready, Readiness::Broken]);
+    let response = RetryPolicy::default().layer(inner).oneshot(get()).await.unwrap();
+    assert_eq!(report(&response).stop_reason(), &StopReason::NotReady);
+    response
+}
+
+/// Gives another token at each fetch.
+fn tokens() -> TokenCache {
+    let number = AtomicUsize::new(0);
+    TokenCache::new(source_fn(move |_| {
+        let token = AccessToken::bearer(format!("token-{}", number.fetch_add(1, Ordering::SeqCst)));
+        std::future::ready(token.map(|token| token.expires_in(Duration::from_secs(3_600))))
+    }))
+}
+
+async fn frames(body: &mut RetryBody<Body>) -> (Vec<String>, Result<(), BoxError>) {
+    let mut seen = Vec::new();
+    loop {
+        match body.frame().await {
+            None => return (seen, Ok(())),
+            Some(Err(error)) => return (seen, Err(error)),
+            Some(Ok(frame)) => seen.push(match frame.into_data() {
+                Ok(data) => String::from_utf8(data.to_vec()).unwrap(),
+                Err(trailers) => format!("{:?}", trailers.into_trailers().unwrap()),
+            }),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_that_was_drained_is_handed_back_whole() {
+    let (watch, start) = (Watch::default(), Instant::now());
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-sum", HeaderValue::from_static("9"));
+    let slow = stream::iter([data("please"), data(""), Ok(Frame::trailers(trailers))]).then(|frame| async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        frame
+    });
+    let mut response = handed_back(busy(watch.body(slow), "1")).await;
+    assert_eq!(watch.dropped(start), Some(Duration::from_millis(150)), "it was read while the wait went on");
+    assert_eq!(
+        (response.status(), response.headers()[RETRY_AFTER].as_bytes()),
+        (StatusCode::SERVICE_UNAVAILABLE, &b"1"[..])
+    );
+    assert_eq!(response.body().size_hint().exact(), Some(6));
+    let (seen, end) = frames(response.body_mut()).await;
+    assert_eq!(seen, ["please", "", "{\"x-sum\": \"9\"}"]);
+    assert!(end.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_that_does_not_end_in_time_is_let_go_and_says_so() {
+    let (watch, start) = (Watch::default(), Instant::now());
+    let mut response = handed_back(busy(watch.body(then_nothing(&["half ", "of it"])), "1")).await;
+    assert_eq!(watch.dropped(start), Some(Duration::from_millis(200)));
+    assert!(start.elapsed() >= Duration::from_secs(1));
+    let hint = response.body().size_hint();
+    assert_eq!((hint.lower(), hint.upper(), response.body().is_end_stream()), (10, None, false));
+    let (seen, end) = frames(response.body_mut()).await;
+    assert_eq!(seen, ["half ", "of it"]);
+    assert!(end.unwrap_err().is::<Abandoned>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn reading_does_not_make_a_wait_longer() {
+    let (watch, start) = (Watch::default(), Instant::now());
+    let inner = answering([busy(watch.body(then_nothing(&["never whole"])), "0")]);
+    let response = RetryPolicy::default().layer(inner).oneshot(get()).await.unwrap();
+    let wait = report(&response).history()[0].delay();
+    assert!(wait >= Duration::from_millis(100) && wait < Duration::from_millis(200));
+    let (dropped, sent) = (watch.dropped(start).unwrap(), start.elapsed());
+    // Timers are good to a millisecond.
+    assert!(dropped <= sent && sent <= wait + Duration::from_millis(1), "{dropped:?} {sent:?} {wait:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn before_a_replay_at_once_only_what_is_there_is_read() {
+    let auth = AuthLayer::for_origin(tokens(), "https://api.example.com").unwrap();
+    let client = ServiceBuilder::new().layer(RetryPolicy::default()).layer(auth);
+    for (whole, read_for) in [(true, Duration::ZERO), (false, Duration::from_millis(10))] {
+        let (watch, start) = (Watch::default(), Instant::now());
+        let mut response = match whole {
+            true => watch.body(stream::iter([data("refused")])),
+            false => watch.body(then_nothing(&["refus"])),
+        };
+        *response.status_mut() = StatusCode::UNAUTHORIZED;
+        let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\"");
+        response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        let response = client.service(answering([response])).oneshot(get()).await.unwrap();
+        assert_eq!((response.status(), report(&response).attempts()), (StatusCode::OK, 2));
+        assert_eq!((watch.dropped(start), start.elapsed()), (Some(read_for), read_for));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn reading_does_not_outlast_the_deadline() {
+    let (watch, start) = (Watch::default(), Instant::now());
+    let millisecond = Duration::from_millis(1);
+    let policy = RetryPolicy::builder().first_delay(millisecond).build().unwrap();
+    let mut response = watch.body(then_nothing(&[]));
+    *response.status_mut() = StatusCode::BAD_GATEWAY;
+    let mut request = get();
+    request.extensions_mut().insert(Deadline::within(5 * millisecond));
+    policy.layer(answering([response])).oneshot(request).await.unwrap();
+    assert_eq!(watch.dropped(start), Some(5 * millisecond));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endless_response_is_read_up_to_a_size() {
+    for (frame, most) in [(16 * 1024, 5), (64 * 1024, 2), (10 << 20, 1), (64, 1024), (0, 1024)] {
+        let watch = Watch::default();
+        let chunk = Bytes::from(vec![b'x'; frame]);
+        let endless = stream::repeat_with(move || Ok(Frame::data(chunk.clone())));
+        let mut response = handed_back(busy(watch.body(endless), "1")).await;
+        assert_eq!(watch.frames(), most, "frames of {frame} bytes");
+        let (seen, end) = frames(response.body_mut()).await;
+        assert_eq!(seen.len(), most);
+        assert!(end.unwrap_err().is::<Abandoned>());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_of_just_that_size_is_whole() {
+    let watch = Watch::default();
+    let four = (0..4).map(|_| Ok(Frame::data(Bytes::from(vec![b'x'; 16 * 1024]))));
+    let response = handed_back(busy(watch.body(stream::iter(four)), "1")).await;
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes().len(), 64 * 1024);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_that_breaks_off_does_not_stop_the_replay() {
+    let broken = || stream::iter([data("half"), Err("connection reset".into())]);
+    let inner = answering([busy(Watch::default().body(broken()), "1")]);
+    let response = RetryPolicy::default().layer(inner).oneshot(get()).await.unwrap();
+    assert_eq!((response.status(), report(&response).attempts()), (StatusCode::OK, 2));
+    // Handed back, it breaks off at the same place and for the same reason.
+    let mut response = handed_back(busy(Watch::default().body(broken()), "1")).await;
+    let (seen, end) = frames(response.body_mut()).await;
+    assert_eq!(
+        (seen, end.unwrap_err().to_string()),
+        (vec!["half".to_owned()], "connection reset".to_owned())
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_given_up_lets_the_response_go() {
+    let (watch, start) = (Watch::default(), Instant::now());
+    let inner = answering([busy(watch.body(then_nothing(&["half"])), "1")]);
+    let request = RetryPolicy::default().layer(inner).oneshot(get());
+    let outcome = tokio::time::timeout(Duration::from_millis(150), request).await;
+    assert!(outcome.is_err());
+    assert_eq!(watch.dropped(start), Some(Duration::from_millis(150)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_answer_takes_the_place_of_the_one_that_was_kept() {
+    let refused = |text| busy(Watch::default().body(stream::iter([data(text)])), "1");
+    let inner = answering([refused("first"), refused("second")]);
+    let inner = inner.readiness([Readiness::Ready, Readiness::Ready, Readiness::Broken]);
+    let mut response = RetryPolicy::default().layer(inner).oneshot(get()).await.unwrap();
+    assert_eq!(report(&response).attempts(), 2);
+    assert_eq!(frames(response.body_mut()).await.0, ["second"]);
+}
+
+// --- Connections ---
+
+/// A server on loopback that refuses every second request. On h2 it allows one stream at a time.
+struct Server {
+    url: String,
+    /// How many connections it accepted.
+    connections: Arc<AtomicUsize>,
+    /// How many responses were not sent to their end or given up.
+    open: Arc<AtomicUsize>,
+}
+
+type Refusal = fn() -> Response<Body>;
+
+/// Counts a response as open until its body is dropped.
+struct Open(Arc<AtomicUsize>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Server {
+    async fn start(refuse: Refusal) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (connections, open) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let server = Self { url, connections: Arc::clone(&connections), open: Arc::clone(&open) };
+        tokio::spawn(async move {
+            let requests = Arc::new(AtomicUsize::new(0));
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                // Else the second piece of an answer waits 40 ms for the client's acknowledgement of the first.
+                stream.set_nodelay(true).unwrap();
+                connections.fetch_add(1, Ordering::SeqCst);
+                let (requests, open) = (Arc::clone(&requests), Arc::clone(&open));
+                let service = service_fn(move |_: Request<Incoming>| {
+                    let refused = requests.fetch_add(1, Ordering::SeqCst).is_multiple_of(2);
+                    open.fetch_add(1, Ordering::SeqCst);
+                    let open = Open(Arc::clone(&open));
+                    async move {
+                        let response = match refused {
+                            true => refuse(),
+                            false => Response::new(Full::from("done").map_err(Into::into).boxed_unsync()),
+                        };
+                        let hold = move |frame| {
+                            let _ = &open;
+                            frame
+                        };
+                        Ok::<_, Infallible>(response.map(|body| body.map_frame(hold).boxed_unsync()))
+                    }
+                });
+                tokio::spawn(async move {
+                    let mut builder = auto::Builder::new(TokioExecutor::new());
+                    builder.http2().max_concurrent_streams(1);
+                    builder.serve_connection(TokioIo::new(stream), service).await
+                });
+            }
+        });
+        server
+    }
+
+    fn request(&self) -> Request<Full<Bytes>> {
+        Request::post(&self.url).body(Full::from("order")).unwrap()
+    }
+}
+
+fn client(h2: bool) -> Client<HttpConnector, ReplayBody<Full<Bytes>>> {
+    Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).http2_only(h2).build_http()
+}
+
+/// One piece of 64 KiB.
+fn large() -> Response<Body> {
+    Response::new(Full::from(vec![b'x'; 64 * 1024]).map_err(Into::into).boxed_unsync())
+}
+
+/// 200 bytes in two pieces, 20 ms apart.
+fn dribbled() -> Response<Body> {
+    let chunk = || Ok(Frame::data(Bytes::from(vec![b'x'; 100])));
+    let second = async move {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        chunk()
+    };
+    let frames = stream::iter([chunk()]).chain(stream::once(second));
+    Response::new(StreamBody::new(frames).boxed_unsync())
+}
+
+fn too_many(mut response: Response<Body>) -> Response<Body> {
+    *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("0"));
+    response
+}
+
+#[tokio::test]
+async fn refused_responses_leave_their_connection_usable() {
+    let refusals: [Refusal; 2] = [|| too_many(large()), || too_many(dribbled())];
+    let runs = refusals.into_iter().flat_map(|refusal| [(refusal, false), (refusal, true)]);
+    let runs = runs.map(|(refusal, h2)| async move {
+        let server = Server::start(refusal).await;
+        let client = RetryPolicy::default().layer(client(h2));
+        for _ in 0..10 {
+            let response = client.clone().oneshot(server.request()).await.unwrap();
+            assert_eq!((response.status(), report(&response).attempts()), (StatusCode::OK, 2));
+            assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "done");
+        }
+        assert_eq!(server.connections.load(Ordering::SeqCst), 1, "h2: {h2}");
+    });
+    futures_util::future::join_all(runs).await;
+}
+
+/// A refused token, with a small body in two pieces.
+fn challenge() -> Response<Body> {
+    let pieces = stream::iter([data("{\"error\":"), data("\"invalid_token\"}")]).then(|frame| async {
+        tokio::task::yield_now().await;
+        frame
+    });
+    let mut response = Response::new(StreamBody::new(pieces).boxed_unsync());
+    *response.status_mut() = StatusCode::UNAUTHORIZED;
+    response
+        .headers_mut()
+        .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer error=\"invalid_token\""));
+    response
+}
+
+#[tokio::test]
+async fn a_replay_at_once_finds_the_connection_free() {
+    for h2 in [false, true] {
+        let server = Server::start(challenge).await;
+        let auth = AuthLayer::for_origin(tokens(), &server.url).unwrap();
+        let client = ServiceBuilder::new().layer(RetryPolicy::default()).layer(auth).service(client(h2));
+        for _ in 0..10 {
+            let response = client.clone().oneshot(server.request()).await.unwrap();
+            assert_eq!((response.status(), report(&response).attempts()), (StatusCode::OK, 2));
+            response.into_body().collect().await.unwrap();
+        }
+        assert_eq!(server.connections.load(Ordering::SeqCst), 1, "h2: {h2}");
+    }
+}
+
+#[tokio::test]
+async fn an_endless_response_does_not_keep_its_stream() {
+    // The server allows one stream at a time: the replay could not be sent otherwise.
+    let server = Server::start(|| {
+        let endless = stream::repeat_with(|| Ok(Frame::data(Bytes::from(vec![b'x'; 1024]))));
+        too_many(Response::new(StreamBody::new(endless).boxed_unsync()))
+    })
+    .await;
+    let client = RetryPolicy::default().layer(client(true));
+    let request = client.oneshot(server.request());
+    let response = tokio::time::timeout(Duration::from_secs(20), request).await.expect("it hangs").unwrap();
+    assert_eq!((response.status(), report(&response).attempts()), (StatusCode::OK, 2));
+    response.into_body().collect().await.unwrap();
+    for _ in 0..1_000 {
+        if server.open.load(Ordering::SeqCst) == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(server.open.load(Ordering::SeqCst), 0);
+    assert_eq!(server.connections.load(Ordering::SeqCst), 1);
+}
