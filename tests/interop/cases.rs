@@ -1,11 +1,13 @@
 //! The client against servers that nobody here wrote; started by `tests/interop/run.sh`.
 //!
-//! The authorization server is npm's oidc-provider in a process of its own. The API introspects every token there.
+//! The authorization server is npm's oidc-provider in a process of its own. The API introspects every token there. nginx
+//! limits a rate.
 //! What counts is the server's own log: each case prints one line with what it found and what was allowed.
 
 #![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a program that measures and prints")]
 
 mod api;
+mod nginx;
 mod server;
 #[path = "../../examples/support/mod.rs"]
 mod support;
@@ -13,6 +15,8 @@ mod support;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,13 +26,14 @@ use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
-use tower::{BoxError, ServiceBuilder, ServiceExt as _};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::auth::{AuthLayer, AuthService};
 use tower_oauth2::retry::{ReplayBody, RetryPolicy, RetryService};
 use tower_oauth2::{ClientAuth, ClientCredentials, ClientSecret, TokenCache, TokenError};
 
 use api::{Api, Check, INTROSPECTOR};
+use nginx::{Counts, Nginx};
 use server::{Registered, Server};
 
 /// What every user of the library has: retries outside, tokens inside, an HTTP client at the core.
@@ -65,7 +70,11 @@ async fn main() -> ExitCode {
     tally.case("3 s tokens under steady traffic", short_tokens(seconds(8, 20))).await;
     tally.case("all tokens revoked in mid-traffic", revoked_in_traffic(seconds(4, 10))).await;
     tally.case("wrong secret under traffic", wrong_secret(Duration::from_secs(5))).await;
-    if !smoke {
+    if smoke {
+        // Half of the first 20 are refused, and then all have to be learned in 3 s.
+        tally.case("nginx takes 10 per second: 30 requests, 20 at once", limited(30, 20, 2.0, 4.0)).await;
+    } else {
+        tally.case("nginx takes 10 per second: 200 requests, 50 at once", limited(200, 50, 1.4, 1.25)).await;
         tally.case("server away for 3 s while the token is valid", server_away()).await;
         tally.case("one API node of four says 401", bad_node(Duration::from_secs(60))).await;
     }
@@ -178,6 +187,46 @@ async fn bad_node(span: Duration) -> Result<Finding, BoxError> {
         .demand(only_401, "nothing worse than a 401 that is handed out")
         .demand(traffic.ok >= traffic.sent * 7 / 10, "the three good nodes keep working")
         .demand(token_requests <= 60, "fewer token requests"))
+}
+
+/// Sends requests from so many tasks, each of which sends its next one when it has the answer.
+async fn limited(requests: u32, at_once: u32, per_served: f64, per_ideal: f64) -> Result<Finding, BoxError> {
+    let nginx = Nginx::from_env()?;
+    let http = HttpClient::builder(TokioExecutor::new()).build_http::<ReplayBody<Full<Bytes>>>();
+    let client = RetryPolicy::default().layer(http);
+    let path = format!("/{requests}");
+    let url = nginx.origin() + &path;
+    let (start, left) = (Instant::now(), Arc::new(AtomicU32::new(requests)));
+    let mut tasks = JoinSet::new();
+    for _ in 0..at_once {
+        let (client, url, left) = (client.clone(), url.clone(), Arc::clone(&left));
+        tasks.spawn(async move {
+            let mut failed = 0;
+            while left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
+                let request = Request::get(&url).body(Full::default())?;
+                let answer = client.clone().oneshot(request).await?;
+                failed += u32::from(answer.status() != StatusCode::OK);
+                answer.into_body().collect().await?;
+            }
+            Ok::<_, BoxError>(failed)
+        });
+    }
+    let mut failed = 0;
+    while let Some(task) = tasks.join_next().await {
+        failed += task??;
+    }
+    let (took, Counts { sent, served, refused }) = (start.elapsed(), nginx.counts(&path).await?);
+    let sent_per_served = f64::from(sent) / f64::from(served);
+    let time_per_ideal = took.as_secs_f64() / Nginx::ideal(requests).as_secs_f64();
+    Ok(Finding::new(format!(
+        "failed={failed} sent={sent} served={served} sent_per_served={sent_per_served:.2} (at most {per_served}) \
+         time={:.1}s time_per_ideal={time_per_ideal:.2} (at most {per_ideal})",
+        took.as_secs_f64()
+    ))
+    .demand(failed == 0 && served == requests, "no failure")
+    .demand(sent == served + refused && refused > 0, "429 and nothing else for the rest")
+    .demand(sent_per_served <= per_served, "fewer requests sent")
+    .demand(time_per_ideal <= per_ideal, "less time"))
 }
 
 // --- The client ---
