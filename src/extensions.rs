@@ -78,6 +78,24 @@ impl TokenRejected {
     }
 }
 
+/// Put by auth on a gRPC response that will say only in its trailers what became of the call. Whoever reads those tells
+/// auth by it that they refuse the token, and gets the marker that auth would have set.
+#[derive(Clone)]
+pub(crate) struct LateRefusal {
+    told: Arc<dyn Fn() -> TokenRejected + Send + Sync>,
+}
+
+impl LateRefusal {
+    pub(crate) fn new(told: impl Fn() -> TokenRejected + Send + Sync + 'static) -> Self {
+        Self { told: Arc::new(told) }
+    }
+
+    /// Tells auth that the token was refused.
+    pub(crate) fn tell(&self) -> TokenRejected {
+        (self.told)()
+    }
+}
+
 /// Marks a response to a request that was sent without a token on purpose.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenWithheld {

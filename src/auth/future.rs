@@ -20,8 +20,8 @@ use super::verdict::{Sent, judge, missing_scope};
 use crate::cache::{Acquire, Snapshot, TokenCache};
 use crate::clock;
 use crate::error::TokenError;
-use crate::extensions::{RejectionVerdict, ScopeMissing, TokenRejected, TokenWithheld};
-use crate::headers::challenge;
+use crate::extensions::{LateRefusal, RejectionVerdict, ScopeMissing, TokenRejected, TokenWithheld};
+use crate::headers::{challenge, grpc};
 use crate::text::Redactor;
 
 pin_project! {
@@ -199,6 +199,9 @@ impl Watch {
                 } else if response.status().is_success() {
                     ticket.snapshot.accept();
                 }
+                if grpc::is_late(&response) {
+                    ticket.await_trailers(&mut response);
+                }
             }
             Self::Withheld(marker) => {
                 response.extensions_mut().insert(TokenWithheld::clone(marker));
@@ -215,6 +218,7 @@ fn forget_markers<R>(response: &mut Response<R>) {
     extensions.remove::<TokenRejected>();
     extensions.remove::<TokenWithheld>();
     extensions.remove::<ScopeMissing>();
+    extensions.remove::<LateRefusal>();
 }
 
 impl Ticket {
@@ -225,6 +229,17 @@ impl Ticket {
             true => Watch::Ticket(self),
             false => Watch::Nothing,
         }
+    }
+
+    /// Lets whoever reads the trailers of a gRPC answer tell that they refuse the token.
+    #[cold]
+    fn await_trailers<R>(self: &Arc<Self>, response: &mut Response<R>) {
+        let ticket = Arc::clone(self);
+        response.extensions_mut().insert(LateRefusal::new(move || {
+            let verdict = ticket.cache.reject(ticket.snapshot.token());
+            tracing::debug!(?verdict, "an API refused a token in its trailers");
+            TokenRejected::new(verdict, None, None)
+        }));
     }
 
     /// Reads an answer that may say something about the token, drops the token if it is to blame, and marks the answer.

@@ -25,7 +25,8 @@
 //!    | `insufficient_scope`, `insufficient_user_authentication`, `insufficient_claims`, `invalid_request` | no |
 //!    | only `Basic`, `Negotiate`, `Digest`; `DPoP` where it was not sent | no |
 //!
-//! 7. gRPC's UNAUTHENTICATED (16) in the headers of an HTTP/2 answer drops the token as well.
+//! 7. gRPC's UNAUTHENTICATED (16) in the headers of an HTTP/2 answer drops the token as well. In the trailers only a retry
+//!    layer above sees it, which tells this one.
 //! 8. `insufficient_scope` with 401 or 403 marks the answer [`ScopeMissing`](crate::extensions::ScopeMissing): another
 //!    token of the same kind would not help.
 //! 9. Text of a server stands in a marker only after control characters and the token itself were taken out of it.

@@ -145,6 +145,5 @@ fn take_last(headers: &mut HeaderMap, name: &HeaderName) {
 /// can it be seen without reading the body.
 #[inline]
 fn is_grpc_unauthenticated<R>(response: &Response<R>) -> bool {
-    grpc::is_grpc(response)
-        && grpc::read(response.headers()).is_some_and(|status| status.code == grpc::UNAUTHENTICATED)
+    grpc::is_grpc(response) && grpc::is_unauthenticated(response.headers())
 }

@@ -18,7 +18,7 @@ pub(crate) static PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pus
 /// The numbers of the status codes that mean something here.
 pub(crate) const RESOURCE_EXHAUSTED: u32 = 8;
 pub(crate) const UNAVAILABLE: u32 = 14;
-pub(crate) const UNAUTHENTICATED: u32 = 16;
+const UNAUTHENTICATED: u32 = 16;
 
 /// What a gRPC answer says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,12 @@ pub(crate) fn is_grpc<B>(response: &Response<B>) -> bool {
     response.version() == Version::HTTP_2 && is_grpc_content(response.headers())
 }
 
+/// Returns whether a gRPC answer will say only at its end what became of the call.
+#[inline]
+pub(crate) fn is_late<B>(response: &Response<B>) -> bool {
+    is_grpc(response) && response.status().is_success() && !response.headers().contains_key(&STATUS)
+}
+
 #[inline]
 fn is_grpc_content(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
@@ -71,6 +77,11 @@ pub(crate) fn read(headers: &HeaderMap) -> Option<GrpcStatus> {
         Err(Unreadable) => Pushback::Never,
     };
     Some(GrpcStatus { code, pushback })
+}
+
+/// Returns whether headers or trailers refuse the token.
+pub(crate) fn is_unauthenticated(headers: &HeaderMap) -> bool {
+    read(headers).is_some_and(|status| status.code == UNAUTHENTICATED)
 }
 
 /// A header that is there more than once, or is no text.

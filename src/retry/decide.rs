@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderName, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderName, Response, StatusCode, Version};
 
 use super::classify::Failure;
 use super::options::RetryOptions;
@@ -127,7 +127,7 @@ struct Wait<'a> {
 impl Rules {
     /// Returns whether an answer is one to hand out at once: what nearly every one is.
     #[inline]
-    pub(super) fn is_final<B>(&self, response: &Response<B>) -> bool {
+    pub(super) fn is_final<B>(&self, response: &Response<B>, trailers: Option<&HeaderMap>) -> bool {
         let status = response.status();
         // A gRPC answer says with a 200 what others say with a status.
         if (status.is_success() && response.version() != Version::HTTP_2) && response.extensions().is_empty()
@@ -135,7 +135,10 @@ impl Rules {
             return true;
         }
         let rejected = response.extensions().get::<TokenRejected>();
-        let grpc = if grpc::is_grpc(response) { grpc::read(response.headers()) } else { None };
+        let grpc = match grpc::is_grpc(response) {
+            true => grpc::read(trailers.unwrap_or(response.headers())),
+            false => None,
+        };
         let hinted =
             || rate_limit::hint(&self.profile, status, response.headers(), clock::unix_time()).is_some();
         self.reason(status, rejected, grpc, hinted).is_none()
@@ -145,6 +148,8 @@ impl Rules {
     pub(super) fn is_throttled(&self, view: &View<'_>) -> bool {
         match &view.outcome {
             Outcome::Failure(_) => false,
+            // A gRPC pushback is about one call.
+            Outcome::Answer(answer) if answer.grpc.is_some() => false,
             Outcome::Answer(answer) => {
                 let hinted = || self.hint(answer).is_some();
                 let reason = self.reason(answer.status, answer.rejected, answer.grpc, hinted);

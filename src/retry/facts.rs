@@ -4,7 +4,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode, request};
+use http::{HeaderMap, Request, Response, StatusCode, request};
 use http_body::Body;
 use tokio::time::Instant;
 use tower::BoxError;
@@ -17,6 +17,7 @@ use super::classify::{Failure, has};
 use super::decide::Decision;
 use super::drain::Draining;
 use super::gate::{GateKey, Place};
+use super::late;
 use super::options::RetryOptions;
 use super::policy::RetryPolicy;
 use super::replay::{Again, Earlier, Previous, Progress, Replay};
@@ -28,6 +29,7 @@ use super::view::{Outcome, View};
 use crate::backoff::Chance;
 use crate::error::TokenError;
 use crate::extensions::TokenRejected;
+use crate::headers::grpc;
 
 /// What is known of a request whether or not it can be replayed.
 pub(super) struct Facts {
@@ -63,16 +65,21 @@ impl SentTo {
 
 impl Facts {
     /// Whether an answer is final, and the first.
-    pub(super) fn is_plain<S, B, RB>(&self, replay: Option<&Replay<S, B>>, response: &Response<RB>) -> bool
+    pub(super) fn is_plain<S, B, RB, T>(
+        &self,
+        replay: Option<&Replay<S, B>>,
+        response: &Response<T>,
+        trailers: Option<&HeaderMap>,
+    ) -> bool
     where
         S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
         RB: Body<Error: Into<BoxError>>,
     {
         let replayed = replay.is_some_and(|replay| !replay.progress.history.is_empty());
-        !replayed && self.policy.rules().is_final(response)
+        !replayed && self.policy.rules().is_final(response, trailers)
     }
 
-    /// An answer came that is not plain: the next attempt is prepared, or the answer is handed out with a report.
+    /// An answer came that needs a closer look: the next attempt is prepared, or the answer is handed out with a report.
     #[cold]
     pub(super) fn answered<S, B, RB>(
         &self,
@@ -83,20 +90,35 @@ impl Facts {
         S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
         RB: Body<Error: Into<BoxError>>,
     {
-        let view = self.view(replay.as_deref(), View::answered(&response, self.repeatable));
+        let (response, trailers) = match grpc::is_late(&response) {
+            true => late::look(response),
+            false => (response.map(RetryBody::whole), None),
+        };
+        if self.is_plain(replay.as_deref(), &response, trailers.as_ref()) {
+            if let Some(replay) = replay {
+                replay.accepted();
+            }
+            return Step::Done(Ok(response));
+        }
+        let view = View::answered(&response, self.repeatable);
+        let view = match &trailers {
+            Some(trailers) => view.trailers(trailers),
+            None => view,
+        };
+        let view = self.view(replay.as_deref(), view);
         let requested_delay = self.policy.requested_delay(&view);
         let status = Some(response.status());
         let held = self.tell_gate(replay.as_deref_mut(), &view, requested_delay);
         let stop = match self.again(replay.as_deref_mut(), &view, status, None, held) {
             Ok((replay, again)) => {
-                let draining = Draining::new(response.map(RetryBody::whole), timeouts::left(self.deadline));
+                let draining = Draining::new(response, timeouts::left(self.deadline));
                 replay.prepare(again, Previous::Answered(draining));
                 return Step::Replay;
             }
             Err(stop) => stop,
         };
         let progress = replay.map_or_else(Progress::first, |replay| replay.progress.finish());
-        Step::Done(Ok(self.hand_out(progress, response.map(RetryBody::whole), stop, requested_delay, None)))
+        Step::Done(Ok(self.hand_out(progress, response, stop, requested_delay, None)))
     }
 
     /// The inner service failed: the next attempt is prepared, or the error is handed out. What auth or a limit refused to

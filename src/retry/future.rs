@@ -17,6 +17,7 @@ use super::replay_body::ReplayBody;
 use super::report::StopReason;
 use super::retry_body::RetryBody;
 use super::timeouts::Timer;
+use crate::headers::grpc;
 
 pin_project! {
     /// The response future of a [`RetryService`](super::RetryService).
@@ -94,7 +95,10 @@ where
                         facts.ended(replay, &over)
                     }
                     // Nearly every answer: it is handed out without a second look.
-                    Poll::Ready(Ok(response)) if facts.is_plain(replay.as_deref(), &response) => {
+                    Poll::Ready(Ok(response))
+                        if !grpc::is_late(&response)
+                            && facts.is_plain(replay.as_deref(), &response, None) =>
+                    {
                         if let Some(replay) = replay {
                             replay.accepted();
                         }

@@ -10,7 +10,7 @@
 //! 2. An answer with the marker [`TokenRejected`](crate::extensions::TokenRejected) is replayed at once if another
 //!    token is there to be sent, whatever the method: the server says that it did nothing (RFC 9110 §15.5.2). Once per
 //!    request, and not counted among the retries. The layer below puts the new token on.
-//! 3. An answer of the table below is retried, three times by default.
+//! 3. An answer or an error of the first table is retried, three times by default.
 //! 4. The wait is what the server asks for, in the first header of the second table that does so, lengthened by chance
 //!    by up to a tenth, at most a second, and at least 100 ms in all. Without a hint it is 500 ms, doubled by each retry
 //!    up to 30 s, of which half is by chance.
@@ -36,27 +36,36 @@
 //!     before that time is over. Then they leave one by one, those first that were refused before, at a pace that is
 //!     learned. Whoever waits there waits as in rule 6. What cannot be waited out (rule 5) is let through at once.
 //!
-//! | answer | retried |
-//! |---|---|
-//! | a refused token, by the marker | any method, at once |
-//! | 429 | any method, since the server says that it refused the work; with strict methods, as the next line |
-//! | 408, 425, 502, 503, 504 | idempotent methods (RFC 9110 §9.2.2), or with an `Idempotency-Key` |
-//! | 500 | as the line before, if switched on |
-//! | a status that the [`RateLimitProfile`] names, such as GitHub's 403, if it asks for a wait | as 429 |
-//! | any other status | never |
-//! | an error after which the server provably did no work ([`Failure::Unsent`]) | any method |
-//! | any other error of the inner service ([`Failure::Ambiguous`]) | idempotent methods, or with an `Idempotency-Key` |
-//! | one that another attempt would not change ([`Failure::Fatal`]) | never |
-//! | a [`TokenError`](crate::TokenError), an overloaded inner service | never |
-//! | gRPC: `grpc-status` 8 or 14 | any method, as 429 |
+//! # What is retried when
 //!
+//! | outcome of an attempt | is retried for | as |
+//! |---|---|---|
+//! | a refused token, by auth's marker | any method, at once | [`TokenRejected`](ReplayReason::TokenRejected) |
+//! | 429 | any method: the server says that it refused the work | [`Throttled`](ReplayReason::Throttled) |
+//! | a status that the [`RateLimitProfile`] names, such as GitHub's 403, if it asks for a wait | any method | `Throttled` |
+//! | gRPC `RESOURCE_EXHAUSTED` (8) | any method | `Throttled` |
+//! | gRPC `UNAVAILABLE` (14) | any method | [`Unavailable`](ReplayReason::Unavailable) |
+//! | 408, 425, 502, 503, 504 | idempotent methods (RFC 9110 §9.2.2), or with an `Idempotency-Key` | `Unavailable` |
+//! | 500, if switched on | the same | `Unavailable` |
+//! | an error after which the server provably did no work ([`Failure::Unsent`]) | any method | [`Unsent`](ReplayReason::Unsent) |
+//! | any other error, or an attempt that took too long ([`Failure::Ambiguous`]) | idempotent methods, or with an `Idempotency-Key` | [`Ambiguous`](ReplayReason::Ambiguous) |
+//! | an error that another attempt would not change ([`Failure::Fatal`]) | never | |
+//! | a [`TokenError`](crate::TokenError), an overloaded inner service | never: that was not sent, and will not be | |
+//! | any other answer | never | |
+//!
+//! - With strict methods (a setting, also of one request) "any method" of an answer that blames no token becomes "idempotent
+//!   methods, or with an `Idempotency-Key`".
 //! - Which statuses count as 429 and which as 503 is a setting, and whether a request without an `Idempotency-Key` is given
 //!   one.
-//! - A gRPC status counts on HTTP/2 with a content type that begins with `application/grpc`. `grpc-retry-pushback-ms` is
-//!   waited to the millisecond, and at once if it is 0. If it is negative, unreadable or there twice, the server wants no
+//! - A gRPC status counts on HTTP/2 with a content type that begins with `application/grpc`: in the headers, and in the
+//!   trailers of an answer without data. For those the body is polled once when the head is there, which never waits; what
+//!   came goes with the answer. UNAUTHENTICATED (16) goes the way of a 401, if auth is below. In trailers after data it drops
+//!   the token, and nothing is replayed. `grpc-retry-pushback-ms` is waited to the millisecond, and at once if it is 0. If it is negative, unreadable or there twice, the server wants no
 //!   other attempt. It counts for one attempt; afterwards the policy's own waits begin anew.
 //! - What kind of error it was is told by markers ([`Unsent`]), which the client of this crate sets, or by a
 //!   [`classifier`](RetryPolicyBuilder::classifier).
+//!
+//! # What servers ask for
 //!
 //! | header, in this order | what it says |
 //! |---|---|
@@ -214,6 +223,7 @@ mod facts;
 mod future;
 mod gate;
 mod idempotency;
+mod late;
 mod options;
 mod original;
 mod policy;

@@ -2,7 +2,8 @@
 
 use super::report::ReportSlot;
 
-/// What a caller wants for one request, put into its extensions. It wins over the policy.
+/// What a caller wants for one request, put into its extensions. It wins over the policy. How long the request may take in
+/// all is said by a [`Deadline`](crate::extensions::Deadline) beside it.
 ///
 /// Defaults: as the policy says; no report slot.
 ///

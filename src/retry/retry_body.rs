@@ -8,9 +8,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Buf;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower::BoxError;
+
+use crate::extensions::LateRefusal;
+use crate::headers::grpc;
 
 pin_project! {
     /// The body of a response that went through a [`RetryService`](super::RetryService).
@@ -46,6 +50,8 @@ pub(super) struct Kept<B: Body> {
     /// How much data is in `frames`.
     bytes: u64,
     rest: Rest<B>,
+    /// Whom to tell if the trailers refuse the token.
+    refusal: Option<LateRefusal>,
 }
 
 enum Rest<B> {
@@ -145,7 +151,17 @@ impl<B: Body> fmt::Debug for RetryBody<B> {
 impl<B: Body> Kept<B> {
     pub(super) fn new(body: B) -> Self {
         let rest = if body.is_end_stream() { Rest::End } else { Rest::Body(Box::pin(body)) };
-        Self { frames: VecDeque::new(), bytes: 0, rest }
+        Self { frames: VecDeque::new(), bytes: 0, rest, refusal: None }
+    }
+
+    /// Returns the trailers of a body that has nothing else, if they were read.
+    pub(super) fn trailers(&self) -> Option<&HeaderMap> {
+        self.frames.front().and_then(Frame::trailers_ref)
+    }
+
+    /// Tells auth if the trailers, which have not been read yet, refuse the token.
+    pub(super) fn watch(&mut self, refusal: LateRefusal) {
+        self.refusal = Some(refusal);
     }
 
     /// How many frames are kept.
@@ -199,7 +215,15 @@ impl<B: Body> Kept<B> {
             return Poll::Ready(Some(Ok(frame)));
         }
         if let Rest::Body(body) = &mut self.rest {
-            return body.as_mut().poll_frame(cx).map_err(Into::into);
+            let frame = ready!(body.as_mut().poll_frame(cx));
+            if let Some(Ok(frame)) = &frame
+                && frame.trailers_ref().is_some_and(grpc::is_unauthenticated)
+                && let Some(refusal) = self.refusal.take()
+            {
+                // The answer has been handed out: what auth makes of it counts for the next request.
+                let _ = refusal.tell();
+            }
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
         Poll::Ready(match mem::replace(&mut self.rest, Rest::End) {
             Rest::Body(_) | Rest::End => None,

@@ -112,7 +112,7 @@ where
         // Nearly every answer: there is nothing to say of it.
         if let Ok(response) = result
             && self.progress.history.is_empty()
-            && self.policy.rules().is_final(response)
+            && self.policy.rules().is_final(response, None)
         {
             return None;
         }

@@ -15,6 +15,7 @@ mod factory;
 #[cfg(feature = "tower-retry")]
 mod for_tower;
 mod gate;
+mod grpc;
 mod hints;
 mod readiness;
 mod waits;

@@ -1,0 +1,35 @@
+//! A gRPC answer that says at its end what became of the call: a look at whether the end has come already.
+
+use std::task::{Context, Waker};
+
+use http::{HeaderMap, Response};
+use http_body::Body;
+use tower::BoxError;
+
+use super::retry_body::{Kept, RetryBody};
+use crate::extensions::LateRefusal;
+use crate::headers::grpc;
+
+/// Polls the body of an answer once, which never waits: an answer that has not begun is handed out as it is. What was read
+/// goes with it. Where it was the trailers, they are returned; if they refuse the token, auth has been told, and the answer
+/// carries its marker. Where data comes first, the body tells auth by itself when it comes to the trailers.
+#[cold]
+pub(super) fn look<RB>(response: Response<RB>) -> (Response<RetryBody<RB>>, Option<HeaderMap>)
+where
+    RB: Body<Error: Into<BoxError>>,
+{
+    let (mut head, body) = response.into_parts();
+    let refusal = head.extensions.remove::<LateRefusal>();
+    let mut kept = Kept::new(body);
+    // Nobody waits for it here. Whoever reads on is the one that it wakes.
+    let _ = kept.poll_read(&mut Context::from_waker(Waker::noop()));
+    let trailers = kept.trailers().cloned();
+    match (&trailers, refusal) {
+        (Some(trailers), Some(refusal)) if grpc::is_unauthenticated(trailers) => {
+            head.extensions.insert(refusal.tell());
+        }
+        (Some(_), _) | (None, None) => {}
+        (None, Some(refusal)) => kept.watch(refusal),
+    }
+    (Response::from_parts(head, RetryBody::kept(kept)), trailers)
+}
