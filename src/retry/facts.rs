@@ -112,7 +112,7 @@ impl Facts {
         let stop = match self.again(replay.as_deref_mut(), &view, status, None, held) {
             Ok((replay, again)) => {
                 let draining = Draining::new(response, timeouts::left(self.deadline));
-                replay.prepare(again, Previous::Answered(draining));
+                replay.prepare(again, Previous::Answered(Box::new(draining)));
                 return Step::Replay;
             }
             Err(stop) => stop,
@@ -298,7 +298,7 @@ impl Facts {
             return Step::Done(Err(error));
         };
         let Earlier { outcome, at } = previous;
-        let response = match *outcome {
+        let response = match outcome {
             Previous::Answered(draining) => draining.into_response(),
             // An end that we made is news; that an attempt was not sent is none.
             Previous::Failed(earlier) => {

@@ -79,13 +79,13 @@ pub(super) struct Progress {
 
 /// The outcome before, and its place in the history.
 pub(super) struct Earlier<B: Body> {
-    pub(super) outcome: Box<Previous<B>>,
+    pub(super) outcome: Previous<B>,
     pub(super) at: usize,
 }
 
 /// The outcome before, while a replay is tried.
 pub(super) enum Previous<B: Body> {
-    Answered(Draining<B>),
+    Answered(Box<Draining<B>>),
     /// There was no answer.
     Failed(BoxError),
 }
@@ -209,7 +209,7 @@ where
         let kept = matches!(&previous, Previous::Failed(error) if error.is::<AttemptTimeout>())
             && self.previous.as_ref().is_some_and(|earlier| earlier.outcome.is_answer());
         if !kept {
-            self.previous = Some(Earlier { outcome: Box::new(previous), at: self.progress.history.len() });
+            self.previous = Some(Earlier { outcome: previous, at: self.progress.history.len() });
         }
         self.unready = None;
         self.sleep = (!delay.is_zero()).then(|| Box::pin(tokio::time::sleep(delay)));
@@ -233,7 +233,7 @@ where
     }
 
     fn draining(&mut self) -> Option<&mut Draining<RB>> {
-        match &mut *self.previous.as_mut()?.outcome {
+        match &mut self.previous.as_mut()?.outcome {
             Previous::Answered(draining) => Some(draining),
             Previous::Failed(_) => None,
         }
