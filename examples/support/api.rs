@@ -15,6 +15,8 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
@@ -225,7 +227,11 @@ impl Counters {
 
 // --- Endpoints ---
 
-/// Lets a request through to its endpoint, or not. The body is not read before that.
+/// For how long a body is read on that was refused.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Lets a request through to its endpoint, or not. The body is not read before that. If it is refused it is read on for a
+/// while, as by most servers: closing the connection at once could take the answer along.
 async fn admit(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     let counters = &shared.counters;
     counters.requests.fetch_add(1, Relaxed);
@@ -243,6 +249,7 @@ async fn admit(State(shared): State<Arc<Shared>>, request: Request, next: Next) 
         }
         Some(Worth::Active(_)) => {
             counters.limited.fetch_add(1, Relaxed);
+            linger(request);
             return (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, "1")]).into_response();
         }
         Some(Worth::Expired) => {
@@ -260,8 +267,20 @@ async fn admit(State(shared): State<Arc<Shared>>, request: Request, next: Next) 
         None => r#"Bearer realm="items""#,
     };
     counters.unauthorized.fetch_add(1, Relaxed);
+    linger(request);
     let challenge = HeaderValue::from_static(challenge);
     (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, challenge)]).into_response()
+}
+
+/// Reads what is left of a request, for nothing.
+fn linger(request: Request) {
+    let mut body = request.into_body();
+    if !body.is_end_stream() {
+        tokio::spawn(tokio::time::timeout(
+            LINGER,
+            async move { while let Some(Ok(_)) = body.frame().await {} },
+        ));
+    }
 }
 
 async fn read(Path(id): Path<String>) -> Response {

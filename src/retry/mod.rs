@@ -176,6 +176,9 @@
 //!   error, and so the transport resets the stream (h2) or closes the connection (HTTP/1.1). Over HTTP/1.1 the body of that
 //!   answer may be cut with it, should it have to be handed out after all; then it ends in an error. An answer that is
 //!   final leaves the upload alone.
+//! - A server that closes an HTTP/1.1 connection right after an early answer may have that answer lost on the way: the
+//!   transport sees its upload fail first. That is an error after which the server may have acted, so only methods that
+//!   may be repeated are sent again. Most servers read on for a while; over h2 it does not happen.
 //! - The request's extensions go with every replay, as clones. What must be seen by one attempt only does not belong
 //!   there. [`Attempt`](crate::extensions::Attempt) tells the attempts apart.
 //! - Under another `RetryService` a resend of the outer one is sent once here, so that retries add up and do not
