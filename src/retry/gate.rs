@@ -131,7 +131,7 @@ struct Lane {
 /// 2. Whoever finds that turns have come lets all of them out, also those of others. So nobody who is not polled keeps
 ///    others waiting.
 struct State {
-    /// The number of the last closing, unique in the process's gates of one handle.
+    /// The number of the last closing. No two closings of a handle have the same.
     epoch: u64,
     pace: Pace,
     queue: BTreeMap<Rank, Waiter>,

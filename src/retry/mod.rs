@@ -35,6 +35,7 @@
 //! 10. A 429 that says for how long closes the [`RetryGate`] of its origin and credential: no request of theirs leaves
 //!     before that time is over. Then they leave one by one, those first that were refused before, at a pace that is
 //!     learned. Whoever waits there waits as in rule 6. What cannot be waited out (rule 5) is let through at once.
+//!     A request that was never sent has no answer to go back to: for it readiness is waited for until the deadline.
 //!
 //! # What is retried when
 //!

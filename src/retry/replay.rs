@@ -18,7 +18,7 @@ use super::gate::{Admission, Pass, Ticket};
 use super::original::{Next, Original, reopened};
 use super::replay_body::{NotReplayable, ReplayBody};
 use super::report::{ReplayReason, Replayed};
-use super::timeouts::{self, AttemptTimeout};
+use super::timeouts::{self, AttemptTimeout, DeadlineExceeded};
 use super::view::View;
 use crate::clock;
 use crate::extensions::Attempt;
@@ -305,7 +305,8 @@ where
             }
             return Poll::Ready(ready.map_err(Into::into));
         }
-        if self.progress.sent == 0 {
+        let never_sent = self.progress.sent == 0;
+        if never_sent && facts.deadline.is_none() {
             // There is no answer to go back to, so it waits as long as its caller would have had to.
             return Poll::Pending;
         }
@@ -317,7 +318,10 @@ where
         if let Some(sleep) = &mut self.sleep {
             ready!(sleep.as_mut().poll(cx));
         }
-        Poll::Ready(Err("the inner service was not ready in time for the replay".into()))
+        Poll::Ready(Err(match never_sent {
+            true => DeadlineExceeded::new().into(),
+            false => "the inner service was not ready in time for the replay".into(),
+        }))
     }
 
     /// For how long something may be waited for that the next attempt needs. Where the waits were all that is allowed, what

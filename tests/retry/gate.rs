@@ -14,9 +14,11 @@ use tower::limit::ConcurrencyLimit;
 use tower::{BoxError, Layer as _, Service as _, ServiceExt as _};
 use tower_oauth2::RetryPolicy;
 use tower_oauth2::extensions::{Attempt, CredentialId, Deadline};
-use tower_oauth2::retry::{ReplayBody, RetryBudget, RetryGate, RetryOptions, StopReason};
+use tower_oauth2::retry::{
+    DeadlineExceeded, ReplayBody, ReportSlot, RetryBudget, RetryGate, RetryOptions, StopReason,
+};
 
-use super::support::{Answer, Probe, Script, Seen, reply};
+use super::support::{Answer, Probe, Readiness, Script, Seen, reply};
 use super::{answers, get, hinted, post, report, send, text};
 
 type Inner = Probe<Request<ReplayBody<Full<Bytes>>>, Response<Full<Bytes>>>;
@@ -326,6 +328,29 @@ async fn the_instance_that_was_ready_is_given_back_and_another_made_ready_afterw
     assert_eq!((probe.reserved(), probe.busy()), (0, 0));
     assert_eq!(waiting.await.unwrap().status(), StatusCode::OK);
     assert_eq!((probe.calls(), probe.reserved(), probe.busy()), (1, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_not_ready_afterwards_is_waited_for_until_the_deadline() {
+    let (policy, _gate) = gated();
+    close(&policy, get(), "2").await;
+    let never = |script: &Script| {
+        script.probe::<ReplayBody<Full<Bytes>>>().readiness([Readiness::Ready, Readiness::Never])
+    };
+    let (script, slot, start) = (Script::default(), ReportSlot::new(), Instant::now());
+    let mut request = get();
+    request.extensions_mut().insert(Deadline::within(SECOND * 10));
+    request.extensions_mut().insert(RetryOptions::new().report_to(&slot));
+    let error = policy.layer(never(&script)).oneshot(request).await.unwrap_err();
+    assert!(error.is::<DeadlineExceeded>(), "{error}");
+    assert_eq!((start.elapsed(), script.seen().len()), (SECOND * 10, 0));
+    let report = slot.take().unwrap();
+    assert_eq!((report.attempts(), report.stop_reason()), (0, &StopReason::NotReady));
+
+    // Without one it is waited for as its caller would have done.
+    close(&policy, get(), "2").await;
+    let waiting = policy.layer(never(&script)).oneshot(get());
+    assert!(tokio::time::timeout(SECOND * 9_999, waiting).await.is_err());
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,9 +6,11 @@
 //!
 //! 1. After the first closing nothing is known. The pace begins low and doubles, as long as answers come, until the next
 //!    refusal.
-//! 2. From the second closing on it begins at what the server surely takes and climbs in even steps to what may be too
-//!    much; the time for this climb is a multiple of the pause that a further refusal would cost.
-//! 3. When that was not too much either, the steps grow: the limit is another than before.
+//! 2. From the second closing on it begins at what the server surely takes and closes in on what may be too much: the gap
+//!    is halved in equal times, which are the longer the smaller the gap is and the longer the pause that a further
+//!    refusal would cost.
+//! 3. A step is added that doubles in the same time. So when the doubtful pace was not too much either, it is left behind
+//!    ever faster: the limit is another than before.
 //! 4. The pace grows only while somebody waits and answers come, since what nobody uses proves nothing.
 
 use std::time::Duration;
@@ -29,6 +31,7 @@ pub(super) struct Pace {
     grown_at: Instant,
     /// What the server took since the closing began.
     accepted: u32,
+    /// What it took between the last two closings, and in how many seconds it was open.
     last: Option<(f64, f64)>,
     /// Something that was let out since the closing was accepted.
     proven: bool,
