@@ -168,16 +168,17 @@ where
         if hint.lower() > bytes {
             return Self::once(body, above);
         }
-        let held = limits.allowance.map_or_else(Held::default, Held::nothing_of);
-        let limit = Limit { bytes, above, held };
+        // Asked for when something is recorded: a body in memory is not.
+        let limit =
+            || Limit { bytes, above, held: limits.allowance.map_or_else(Held::default, Held::nothing_of) };
         let kind = match exact {
             Some(length) => Self::in_memory_or_recorded(body, length, limit),
-            None => Kind::Recorded(Share::original(Some(body), None, limit)),
+            None => Kind::Recorded(Share::original(Some(body), None, limit())),
         };
         Self { kind }
     }
 
-    fn in_memory_or_recorded(body: B, length: u64, mut limit: Limit) -> Kind<B> {
+    fn in_memory_or_recorded(body: B, length: u64, limit: impl FnOnce() -> Limit) -> Kind<B> {
         let mut source = Some(body);
         // No task reads yet. Whichever will, polls again, and is then the one that the source wakes.
         let first = match poll_source(&mut source, &mut Context::from_waker(Waker::noop())) {
@@ -190,6 +191,7 @@ where
                 Err(frame) => Some(frame),
             },
         };
+        let mut limit = limit();
         // All of it is taken at once: bodies that each get half of it would leave none of them replayable.
         if limit.held.cover(length) {
             Kind::Recorded(Share::original(source, first, limit))
@@ -317,6 +319,7 @@ where
     type Frame = Frame<Bytes>;
     type Error = BoxError;
 
+    #[inline]
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         // `copy_to_bytes` of a `Bytes` shares it; any other buffer is copied, once.
         let shared = |frame: Frame<B::Data>| frame.map_data(|mut data| data.copy_to_bytes(data.remaining()));

@@ -74,11 +74,18 @@ pub(crate) enum Read<S, F, E> {
 
 /// What is left of a body that is not recorded: frames that were and are still to be given, then the source.
 pub(crate) struct Rest<S, F> {
+    /// None where nothing was recorded, as for most: every body is moved with each request.
+    unread: Option<Box<Unread<F>>>,
+    source: Option<S>,
+    why: NotReplayable,
+}
+
+/// Recorded frames that are still to be given.
+struct Unread<F> {
     frames: VecDeque<F>,
     bytes: u64,
-    source: Option<S>,
-    held: Held,
-    why: NotReplayable,
+    /// Given back with the last of them.
+    _held: Held,
 }
 
 /// How far a body has come, for whoever reads it.
@@ -254,11 +261,14 @@ where
     /// Gives the newest attempt its next frame: from the log, else from the source.
     fn poll_read(&mut self, cx: &mut Context<'_>, leaving: &mut Leaving<S, F>) -> Poll<Read<S, F, S::Error>> {
         if let Some(why) = self.lost {
-            return Poll::Ready(Read::Alone(Rest {
+            let unread = Unread {
                 frames: mem::take(&mut self.log),
                 bytes: mem::take(&mut self.unread),
+                _held: mem::take(&mut self.limit.held),
+            };
+            return Poll::Ready(Read::Alone(Rest {
+                unread: unread.boxed(),
                 source: self.source.take(),
-                held: mem::take(&mut self.limit.held),
                 why,
             }));
         }
@@ -319,7 +329,7 @@ where
 impl<S, F> Rest<S, F> {
     /// A body of which nothing is recorded.
     pub(crate) fn all_of(source: S, why: NotReplayable) -> Self {
-        Self { frames: VecDeque::new(), bytes: 0, source: Some(source), held: Held::default(), why }
+        Self { unread: None, source: Some(source), why }
     }
 
     /// A body of which nothing is recorded any more. `first` is a frame that was taken from its source already.
@@ -328,7 +338,8 @@ impl<S, F> Rest<S, F> {
         F: Recorded,
     {
         let bytes = first.as_ref().map_or(0, F::bytes);
-        Self { frames: first.into_iter().collect(), bytes, source, held: Held::default(), why }
+        let unread = Unread { frames: first.into_iter().collect(), bytes, _held: Held::default() };
+        Self { unread: unread.boxed(), source, why }
     }
 
     pub(crate) fn why(&self) -> NotReplayable {
@@ -336,7 +347,9 @@ impl<S, F> Rest<S, F> {
     }
 
     pub(crate) fn ahead(&self) -> Ahead<'_, S> {
-        Ahead { frames: self.frames.len(), bytes: self.bytes, source: self.source.as_ref() }
+        let (frames, bytes) =
+            self.unread.as_ref().map_or((0, 0), |unread| (unread.frames.len(), unread.bytes));
+        Ahead { frames, bytes, source: self.source.as_ref() }
     }
 }
 
@@ -345,19 +358,31 @@ where
     S: Source<Frame = F>,
     F: Recorded,
 {
+    #[inline]
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<F, S::Error>>> {
-        if let Some(frame) = self.frames.pop_front() {
-            self.bytes -= frame.bytes();
-            if self.frames.is_empty() {
-                self.held = Held::default();
-            }
-            return Poll::Ready(Some(Ok(frame)));
+        let Some(unread) = &mut self.unread else { return poll_source(&mut self.source, cx) };
+        let frame = unread
+            .frames
+            .pop_front()
+            .expect("frames that are still to be given are kept while there are any");
+        unread.bytes -= frame.bytes();
+        if unread.frames.is_empty() {
+            self.unread = None;
         }
-        poll_source(&mut self.source, cx)
+        Poll::Ready(Some(Ok(frame)))
+    }
+}
+
+// --- Unread ---
+
+impl<F> Unread<F> {
+    fn boxed(self) -> Option<Box<Self>> {
+        (!self.frames.is_empty()).then(|| Box::new(self))
     }
 }
 
 /// Polls a source, and lets it go as soon as it ended or failed.
+#[inline]
 pub(crate) fn poll_source<S: Source>(
     source: &mut Option<S>,
     cx: &mut Context<'_>,
