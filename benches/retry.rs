@@ -33,8 +33,13 @@ use tower::{Layer as _, Service};
 use tower_oauth2::RetryPolicy;
 use tower_oauth2::retry::RetryOptions;
 
-/// A request that is not retried costs at most so many times what tower's layer adds to it.
+/// A request that is not retried costs at most so many times the time that tower's layer adds to it.
 const MOST_ADDED: f64 = 1.3;
+/// And at most so many times the instructions. They are no target: they are what a change for the worse is seen by while
+/// the machine is too busy for times. Ours has a budget, a gate and deadlines to look at, tower's has not.
+const MOST_INSTRUCTIONS: f64 = 1.7;
+/// Where no replay can follow tower's layer does next to nothing: there the instructions added are held to so many.
+const MOST_NEVER: f64 = 1_300.0;
 /// A long upload takes at most so many times as long as without a retry layer.
 const MOST_UPLOAD: f64 = 1.06;
 /// It takes at most so much memory more.
@@ -114,7 +119,7 @@ fn instructions() -> Vec<String> {
             (run(many) - run(few)) / (many - few) as f64
         })
     };
-    judged(counted, "instructions")
+    judged(counted, "instructions", MOST_INSTRUCTIONS)
 }
 
 fn times() -> Vec<String> {
@@ -134,11 +139,11 @@ fn times() -> Vec<String> {
         }
         best
     };
-    judged(timed, "nanoseconds")
+    judged(timed, "nanoseconds", MOST_ADDED)
 }
 
 /// Prints a line for each case, and holds what can be held to a limit to it.
-fn judged(figures: impl Fn(Case) -> [f64; 3], unit: &str) -> Vec<String> {
+fn judged(figures: impl Fn(Case) -> [f64; 3], unit: &str, most_added: f64) -> Vec<String> {
     let mut misses = Vec::new();
     for case in Case::ALL {
         let [bare, tower, ours] = figures(case);
@@ -149,9 +154,17 @@ fn judged(figures: impl Fn(Case) -> [f64; 3], unit: &str) -> Vec<String> {
         } else {
             let ratio = (ours - bare) / (tower - bare);
             println!("   added {:.0} and {:.0}: x {ratio:.2}", tower - bare, ours - bare);
-            (ratio, MOST_ADDED)
+            (ratio, most_added)
         };
-        if ratio > most {
+        if case == Case::Never && unit == "instructions" {
+            if ours - bare > MOST_NEVER {
+                misses.push(format!(
+                    "{}: {:.0} {unit} added where {MOST_NEVER} are the limit",
+                    case.name(),
+                    ours - bare
+                ));
+            }
+        } else if ratio > most {
             misses.push(format!("{}: {ratio:.3} x the {unit} where {most} x is the limit", case.name()));
         }
     }
