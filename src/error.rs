@@ -109,6 +109,13 @@ pub struct Unsent {
     source: BoxError,
 }
 
+/// Marks an error of a request body, which says nothing about the connection that it ended: what stands below may have come
+/// from another request altogether, where it meant something else.
+#[derive(Debug)]
+pub(crate) struct OfTheBody {
+    source: BoxError,
+}
+
 // --- TokenError ---
 
 impl TokenError {
@@ -332,6 +339,26 @@ impl fmt::Display for Unsent {
 }
 
 impl Error for Unsent {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.source)
+    }
+}
+
+// --- OfTheBody ---
+
+impl OfTheBody {
+    pub(crate) fn new(source: impl Into<BoxError>) -> Self {
+        Self { source: source.into() }
+    }
+}
+
+impl fmt::Display for OfTheBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.source, f)
+    }
+}
+
+impl Error for OfTheBody {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(&*self.source)
     }

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::error::{Lasting, Unsent};
+use crate::error::{Lasting, OfTheBody, Unsent};
 
 /// What an error of the inner service says about the request that it ended.
 ///
@@ -96,8 +96,10 @@ pub(super) fn has<E: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
     chain(error).any(<dyn Error>::is::<E>)
 }
 
+/// Walks a chain down to where a request body has failed.
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |error| (*error).source()).take(DEPTH)
+    let chain = std::iter::successors(Some(error), |error| (*error).source()).take(DEPTH);
+    chain.take_while(|error| !error.is::<OfTheBody>())
 }
 
 #[cfg(test)]
@@ -107,6 +109,7 @@ mod tests {
     use tower::BoxError;
 
     use super::*;
+    use crate::error::TokenError;
 
     #[test]
     fn the_marker_is_found_below_other_errors_and_gives_way_to_what_lasts() {
@@ -119,6 +122,15 @@ mod tests {
         assert_eq!(Failure::of(&above(Box::new(unsent()))), Failure::Fatal);
         assert_eq!(Failure::of(&Unsent::new(unsent())), Failure::Unsent);
         assert_eq!(Failure::of(&io::Error::from(io::ErrorKind::ConnectionReset)), Failure::Ambiguous);
+    }
+
+    #[test]
+    fn what_ended_the_request_body_says_nothing_of_the_request() {
+        let carried = |source: BoxError| TokenError::transient("a transport failed").with_source(source);
+        let of_the_body = carried(OfTheBody::new(Unsent::new("another request")).into());
+        assert_eq!(Failure::of(&of_the_body), Failure::Ambiguous);
+        let unsent = Unsent::new(OfTheBody::new(Lasting { advice: "", source: "of another".into() }));
+        assert_eq!(Failure::of(&unsent), Failure::Unsent);
     }
 
     #[test]

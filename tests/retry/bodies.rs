@@ -12,9 +12,10 @@ use futures_util::StreamExt as _;
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Full, StreamBody};
+use tower::load_shed::error::Overloaded;
 use tower::{BoxError, Layer as _, Service as _, ServiceBuilder, ServiceExt as _};
-use tower_oauth2::RetryPolicy;
-use tower_oauth2::retry::{NotReplayable, ReplayBody, RetryOptions, StopReason};
+use tower_oauth2::retry::{NotReplayable, ReplayBody, ReportSlot, RetryOptions, StopReason, Unsent};
+use tower_oauth2::{RetryPolicy, TokenError};
 
 use super::support::{Answer, Script, reply};
 use super::{answers, post, report, send, text};
@@ -264,4 +265,27 @@ async fn an_upload_that_goes_on_after_its_answer_is_left_alone() {
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(Arc::strong_count(&polled), 2, "the upload was cut");
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "go on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_ended_a_request_body_is_not_taken_for_what_ended_the_request() {
+    // A body that is the answer to another request fails as that one did.
+    let causes: [fn() -> BoxError; 3] = [
+        || Unsent::new("of another request").into(),
+        || TokenError::config("of another client").into(),
+        || Overloaded::new().into(),
+    ];
+    for cause in causes {
+        let frames = futures_util::stream::iter([Ok(Frame::data(Bytes::from("half"))), Err(cause())]);
+        let slot = ReportSlot::new();
+        let request = Request::post("https://api.example.com/items")
+            .extension(RetryOptions::new().report_to(&slot))
+            .body(StreamBody::new(frames))
+            .unwrap();
+        let script = Script::default();
+        let error = send(&RetryPolicy::default(), &script, request).await.unwrap_err();
+        assert_eq!(error.to_string(), cause().to_string());
+        let report = slot.take().unwrap();
+        assert_eq!((report.attempts(), report.stop_reason()), (1, &StopReason::NotIdempotent));
+    }
 }

@@ -14,6 +14,7 @@ use super::not_replayable::NotReplayable;
 use super::takeover::{Ahead, Limit, Read, Recorded, Rest, Share, Source, poll_source};
 use super::tether::Tether;
 use super::tied::Tied;
+use crate::error::OfTheBody;
 use crate::sync::Arc;
 
 /// A body that remembers what it gave, so that it can be sent again byte for byte.
@@ -324,7 +325,7 @@ where
         // `copy_to_bytes` of a `Bytes` shares it; any other buffer is copied, once.
         let shared = |frame: Frame<B::Data>| frame.map_data(|mut data| data.copy_to_bytes(data.remaining()));
         let frame = ready!(Pin::new(self).poll_frame(cx));
-        Poll::Ready(frame.map(|frame| frame.map(shared).map_err(Into::into)))
+        Poll::Ready(frame.map(|frame| frame.map(shared).map_err(|error| OfTheBody::new(error).into())))
     }
 
     fn is_over(&self) -> bool {

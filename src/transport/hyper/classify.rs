@@ -18,7 +18,7 @@ use std::error::Error;
 
 use hyper_util::client::legacy;
 
-use crate::error::Lasting;
+use crate::error::{Lasting, OfTheBody};
 use crate::retry::Failure;
 
 /// A chain of errors is looked at so far.
@@ -37,7 +37,10 @@ const DEPTH: usize = 16;
 /// ```
 #[must_use]
 pub fn classify(error: &(dyn Error + 'static)) -> Failure {
-    let chain = || std::iter::successors(Some(error), |error| (*error).source()).take(DEPTH);
+    let chain = || {
+        let chain = std::iter::successors(Some(error), |error| (*error).source()).take(DEPTH);
+        chain.take_while(|error| !error.is::<OfTheBody>())
+    };
     if chain().any(<dyn Error>::is::<Lasting>) {
         return Failure::Fatal;
     }
