@@ -61,13 +61,22 @@ enum Kind<B> {
     /// One frame in memory; each attempt gives it once.
     Whole { data: Bytes, given: bool },
     /// Shared between the original and its attempts.
-    Recorded(Share<B, Frame<Bytes>>),
+    Recorded { share: Share<B, Frame<Bytes>>, framing: Framing, begun: bool },
     /// Passed through.
     Once(Rest<B, Frame<Bytes>>),
     /// Passed through, and ended from outside where a factory makes the next one.
     Tied(Tied<B>),
     /// The source failed before anybody read it. The one attempt there is reports it.
     Failed { error: Option<BoxError> },
+}
+
+/// How a transport is to frame an attempt, which it finds out before the first poll.
+#[derive(Clone, Copy)]
+enum Framing {
+    /// By what is known of it now.
+    Known,
+    /// As a body of unknown length, even where a recording knows better: every attempt has the same headers.
+    Unknown,
 }
 
 /// How much of a body is recorded.
@@ -102,7 +111,7 @@ impl<B> ReplayBody<B> {
     pub(crate) fn shared(&self) -> Option<Self> {
         match &self.kind {
             Kind::Empty | Kind::Whole { .. } => self.replay().ok(),
-            Kind::Recorded(_) | Kind::Once(_) | Kind::Tied(_) | Kind::Failed { .. } => None,
+            Kind::Recorded { .. } | Kind::Once(_) | Kind::Tied(_) | Kind::Failed { .. } => None,
         }
     }
 
@@ -115,7 +124,9 @@ impl<B> ReplayBody<B> {
         let kind = match &self.kind {
             Kind::Empty => Kind::Empty,
             Kind::Whole { data, .. } => Kind::Whole { data: data.clone(), given: false },
-            Kind::Recorded(share) => Kind::Recorded(share.replay()?),
+            Kind::Recorded { share, framing, .. } => {
+                Kind::Recorded { share: share.replay()?, framing: *framing, begun: false }
+            }
             Kind::Once(rest) => return Err(rest.why()),
             Kind::Tied(_) => return Err(NotReplayable::Released),
             Kind::Failed { .. } => return Err(NotReplayable::SourceFailed),
@@ -131,7 +142,7 @@ impl<B> ReplayBody<B> {
     pub fn replayable(&self) -> Result<(), NotReplayable> {
         match &self.kind {
             Kind::Empty | Kind::Whole { .. } => Ok(()),
-            Kind::Recorded(share) => share.replayable(),
+            Kind::Recorded { share, .. } => share.replayable(),
             Kind::Once(rest) => Err(rest.why()),
             Kind::Tied(_) => Err(NotReplayable::Released),
             Kind::Failed { .. } => Err(NotReplayable::SourceFailed),
@@ -174,7 +185,11 @@ where
             || Limit { bytes, above, held: limits.allowance.map_or_else(Held::default, Held::nothing_of) };
         let kind = match exact {
             Some(length) => Self::in_memory_or_recorded(body, length, limit),
-            None => Kind::Recorded(Share::original(Some(body), None, limit())),
+            None => Kind::Recorded {
+                share: Share::original(Some(body), None, limit()),
+                framing: Framing::Unknown,
+                begun: false,
+            },
         };
         Self { kind }
     }
@@ -195,7 +210,11 @@ where
         let mut limit = limit();
         // All of it is taken at once: bodies that each get half of it would leave none of them replayable.
         if limit.held.cover(length) {
-            Kind::Recorded(Share::original(source, first, limit))
+            Kind::Recorded {
+                share: Share::original(source, first, limit),
+                framing: Framing::Known,
+                begun: false,
+            }
         } else {
             Kind::Once(Rest::beginning_with(first, source, NotReplayable::AllowanceExhausted))
         }
@@ -215,7 +234,8 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
-        if let Kind::Recorded(share) = &this.kind {
+        if let Kind::Recorded { share, begun, .. } = &mut this.kind {
+            *begun = true;
             match ready!(share.poll_read(cx)) {
                 Read::Frame(frame) => return Poll::Ready(Some(Ok(frame))),
                 Read::Error(error) => return Poll::Ready(Some(Err(error))),
@@ -226,7 +246,7 @@ where
             }
         }
         match &mut this.kind {
-            Kind::Empty | Kind::Recorded(_) | Kind::Whole { given: true, .. } => Poll::Ready(None),
+            Kind::Empty | Kind::Recorded { .. } | Kind::Whole { given: true, .. } => Poll::Ready(None),
             Kind::Whole { data, given } => {
                 *given = true;
                 Poll::Ready(Some(Ok(Frame::data(data.clone()))))
@@ -241,7 +261,8 @@ where
         match &self.kind {
             Kind::Empty => true,
             Kind::Whole { given, .. } => *given,
-            Kind::Recorded(share) => share.ahead(|ahead| is_over(&ahead)).unwrap_or(false),
+            Kind::Recorded { framing: Framing::Unknown, begun: false, .. } => false,
+            Kind::Recorded { share, .. } => share.ahead(|ahead| is_over(&ahead)).unwrap_or(false),
             Kind::Once(rest) => is_over(&rest.ahead()),
             Kind::Tied(tied) => tied.is_over(),
             Kind::Failed { error } => error.is_none(),
@@ -252,7 +273,12 @@ where
         match &self.kind {
             Kind::Empty | Kind::Whole { given: true, .. } => SizeHint::with_exact(0),
             Kind::Whole { data, .. } => SizeHint::with_exact(length(data.len())),
-            Kind::Recorded(share) => share.ahead(|ahead| hint(&ahead)).unwrap_or_default(),
+            Kind::Recorded { framing: Framing::Unknown, begun: false, share } => {
+                let mut open = SizeHint::new();
+                open.set_lower(share.ahead(|ahead| hint(&ahead).lower()).unwrap_or_default());
+                open
+            }
+            Kind::Recorded { share, .. } => share.ahead(|ahead| hint(&ahead)).unwrap_or_default(),
             Kind::Once(rest) => hint(&rest.ahead()),
             Kind::Tied(tied) => tied.hint(),
             Kind::Failed { .. } => SizeHint::default(),

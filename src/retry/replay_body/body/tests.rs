@@ -130,7 +130,7 @@ fn as_seen() -> Vec<Seen> {
 
 fn share<B>(body: &ReplayBody<B>) -> &Share<B, Frame<Bytes>> {
     match &body.kind {
-        Kind::Recorded(share) => share,
+        Kind::Recorded { share, .. } => share,
         _ => panic!("not recorded"),
     }
 }
@@ -372,8 +372,18 @@ fn a_body_of_unknown_length_is_recorded_up_to_a_limit_of_its_own() {
         let mut attempt = original.replay().unwrap();
         assert_eq!(read(&mut attempt), as_seen());
     }
-    // What was recorded is known for sure.
-    assert_eq!(original.replay().unwrap().size_hint().exact(), Some(8));
+    // What was recorded is known for sure, and yet a transport frames it as it did the first time.
+    let mut attempt = original.replay().unwrap();
+    assert_eq!((attempt.size_hint().lower(), attempt.size_hint().upper()), (8, None));
+    poll(&mut attempt);
+    assert_eq!(attempt.size_hint().exact(), Some(5));
+    let empty = ReplayBody::new(unknown([]));
+    for _ in 0..2 {
+        let mut attempt = empty.replay().unwrap();
+        assert!(!attempt.is_end_stream() && attempt.size_hint().exact().is_none());
+        assert_eq!(poll(&mut attempt), Seen::End);
+        assert!(attempt.is_end_stream());
+    }
 
     static KIB: [u8; 1024] = [b'x'; 1024];
     let kib = || Step::Data(std::str::from_utf8(&KIB).unwrap());
