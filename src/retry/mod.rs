@@ -195,7 +195,16 @@
 //!
 //! The service below gets a `Request<ReplayBody<B>>` where the caller sends a `Request<B>`, and the caller gets a
 //! `Response<RetryBody<R>>` where the service below answers with a `Response<R>`. A client that is generic over its body
-//! needs nothing. One that was made for one body type is not a service for the other, and the compiler says so by "the
+//! needs nothing: hyper's takes whatever is a body, be it axum's, tonic's or a boxed one.
+//!
+//! | request body | what it needs |
+//! |---|---|
+//! | `Full<Bytes>`, `Empty`, `axum::body::Body`, `tonic::body::Body`, `BoxBody`, `UnsyncBoxBody` | nothing |
+//! | one that is not `Unpin`, such as some streams | `BodyExt::boxed_unsync` |
+//! | one whose data is no `Bytes` | nothing; each frame is copied once |
+//! | one that must be `Sync` below, as `BodyExt::boxed` asks | to be `Sync` itself |
+//!
+//! One that was made for one body type is not a service for the other, and the compiler says so by "the
 //! method `oneshot` exists .. but its trait bounds were not satisfied". It gets the body that it knows by `map_request`:
 //!
 //! ```

@@ -2,8 +2,8 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,11 +14,12 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use http_body_util::combinators::{BoxBody, UnsyncBoxBody};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tokio::net::TcpListener;
+use tonic::body::Body as TonicBody;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Layer as _, Service, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::RetryPolicy;
@@ -103,6 +104,61 @@ async fn under_hyper_a_boxed_body_is_sent_again() {
     assert_eq!(through_hyper(body).await, vec![b'x'; 500_000]);
 }
 
+#[tokio::test]
+async fn under_hyper_a_boxed_body_that_is_not_sync_is_sent_again() {
+    let body: UnsyncBoxBody<Bytes, Infallible> = Full::from("boxed").boxed_unsync();
+    assert_eq!(through_hyper(body).await, "boxed");
+}
+
+#[tokio::test]
+async fn under_hyper_a_tonic_body_is_sent_again() {
+    assert_eq!(through_hyper(TonicBody::new(Full::<Bytes>::from("tonic's own"))).await, "tonic's own");
+}
+
+#[tokio::test]
+async fn under_hyper_the_headers_of_a_body_are_the_same_in_every_attempt() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&seen);
+    let app = Router::new().route(
+        "/items",
+        post(move |headers: HeaderMap, body: Bytes| async move {
+            let mut log = log.lock().unwrap();
+            log.push((headers, body));
+            let status = if log.len() < 3 { StatusCode::TOO_MANY_REQUESTS } else { StatusCode::OK };
+            (status, [("retry-after", "0")])
+        }),
+    );
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/items", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move { axum::serve(listener, app).await });
+    let client = RetryPolicy::default().layer(Client::builder(TokioExecutor::new()).build_http());
+    // hyper sends the body without waiting for the 100, so that a refusal costs what was sent until then.
+    let request = Request::post(&url)
+        .header("expect", "100-continue")
+        .header("x-tag", "one")
+        .header("x-tag", "two")
+        .body(Blocks { left: 3 })
+        .unwrap();
+    client.clone().oneshot(request).await.unwrap();
+    let unknown = [Ok::<_, Infallible>(Frame::data(Bytes::from("some")))];
+    let unknown = StreamBody::new(futures_util::stream::iter(unknown)).boxed_unsync();
+    let client = RetryPolicy::default().layer(Client::builder(TokioExecutor::new()).build_http());
+    let known = std::mem::take(&mut *seen.lock().unwrap());
+    client.oneshot(Request::post(&url).body(unknown).unwrap()).await.unwrap();
+    let unknown = std::mem::take(&mut *seen.lock().unwrap());
+    server.abort();
+
+    for attempts in [&known, &unknown] {
+        assert_eq!(attempts.len(), 3);
+        assert!(attempts.iter().all(|attempt| *attempt == attempts[0]));
+    }
+    let headers = &known[0].0;
+    assert!(headers["expect"] == "100-continue" && headers["content-length"] == "49152");
+    assert!(headers.get_all("x-tag").iter().eq(["one", "two"]) && known[0].1.len() == 3 * BLOCK);
+    let headers = &unknown[0].0;
+    assert!(headers["transfer-encoding"] == "chunked" && !headers.contains_key("content-length"));
+}
+
 /// A body of a known length in many frames, as a file would be read.
 struct Blocks {
     left: usize,
@@ -179,6 +235,32 @@ async fn under_a_client_with_a_body_type_of_its_own() {
     let request = Request::post("https://api.example.com/").body(AxumBody::from("mapped")).unwrap();
     assert_eq!(client.oneshot(request).await.unwrap().status(), StatusCode::OK);
     assert!(script.seen().iter().all(|seen| seen.body == "mapped"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn under_a_client_of_tonics_body_type() {
+    let script = answers(429, 1);
+    let client = ServiceBuilder::new()
+        .layer(RetryPolicy::default())
+        .map_request(|request: Request<ReplayBody<TonicBody>>| request.map(TonicBody::new))
+        .service(script.probe::<TonicBody>());
+    let body = TonicBody::new(Full::<Bytes>::from("message"));
+    let request = Request::post("https://api.example.com/billing.Invoices/Add").body(body).unwrap();
+    assert_eq!(client.oneshot(request).await.unwrap().status(), StatusCode::OK);
+    let seen = script.seen();
+    assert!(seen.len() == 2 && seen.iter().all(|seen| seen.body == "message"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn under_a_client_of_a_boxed_body_type() {
+    let script = answers(429, 1);
+    let client = ServiceBuilder::new()
+        .layer(RetryPolicy::default())
+        .map_request(|request: Request<ReplayBody<_>>| request.map(|body| body.boxed()))
+        .service(script.probe::<BoxBody<Bytes, BoxError>>());
+    let request = Request::post("https://api.example.com/").body(Full::<Bytes>::from("boxed")).unwrap();
+    assert_eq!(client.oneshot(request).await.unwrap().status(), StatusCode::OK);
+    assert!(script.seen().iter().all(|seen| seen.body == "boxed"));
 }
 
 #[tokio::test(start_paused = true)]
