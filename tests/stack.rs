@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tower::timeout::error::Elapsed;
 use tower::{BoxError, ServiceExt as _};
 use tower_oauth2::extensions::{Attempt, Deadline};
-use tower_oauth2::retry::{RetryBody, RetryReport, StopReason};
+use tower_oauth2::retry::{BodyFactory, RetryBody, RetryReport, StopReason};
 use tower_oauth2::stack::{RequestBody, StackBuilder};
 use tower_oauth2::{AccessToken, AuthLayer, Stack, TokenError, source_fn};
 
@@ -158,6 +158,19 @@ async fn a_redirect_repeats_the_body_or_becomes_a_get_without_one() {
             assert_eq!((&hop.head.method, &*hop.body), (&method, body.as_bytes()));
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_became_a_get_stays_one_without_a_body_when_it_is_retried() {
+    let script = Script::new([moved(303, "/done"), answer(503, "retry-after", "1")]);
+    let client = over(builder(), &script);
+    let mut request = post();
+    let open = || async { Ok::<_, BoxError>(Full::from("one more")) };
+    request.extensions_mut().insert(BodyFactory::new(open));
+    assert_eq!(send(&client, request).await.unwrap().status(), 200);
+    let seen: Vec<_> = script.seen().into_iter().map(|seen| (seen.head.method, seen.body)).collect();
+    let done = (Method::GET, Bytes::new());
+    assert_eq!(seen, [(Method::POST, Bytes::from("one more")), done.clone(), done]);
 }
 
 #[tokio::test(start_paused = true)]

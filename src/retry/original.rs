@@ -38,7 +38,8 @@ where
         factory: Option<&BodyFactory>,
         limits: Limits<'_>,
     ) -> (ReplayBody<B>, Result<Self, NotReplayable>) {
-        if let Some(factory) = factory {
+        // What a redirect made of an upload, a GET without a body, still has the factory of the upload.
+        if let Some(factory) = factory.filter(|_| !body.is_end_stream()) {
             let sending = Tether::new();
             let first = ReplayBody::tied(body, sending.clone());
             return (first, Ok(Self::Factory { factory: factory.clone(), sending }));
