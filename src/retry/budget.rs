@@ -5,6 +5,7 @@ use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
 use http::Uri;
 use tokio::time::Instant;
@@ -307,7 +308,7 @@ impl Balance {
     fn add(&mut self, requests: u64, terms: Terms, now: Instant) {
         let elapsed = now.saturating_duration_since(self.at);
         let milliseconds = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        self.at += std::time::Duration::from_millis(milliseconds);
+        self.at += Duration::from_millis(milliseconds);
         let by_requests = requests.saturating_mul(terms.per_request);
         let by_time = milliseconds.saturating_mul(terms.per_millisecond);
         self.thousandths =
@@ -317,8 +318,6 @@ impl Balance {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn api() -> Uri {

@@ -28,7 +28,7 @@ pin_project! {
     ///
     /// # Panics
     ///
-    /// Waits need a tokio runtime with its timer enabled.
+    /// Waits need a tokio runtime with its timer enabled. It must not be polled again after it was ready.
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<S, B>
     where
@@ -59,6 +59,7 @@ pin_project! {
         Done,
     }
 }
+
 impl<S, B> ResponseFuture<S, B>
 where
     S: HttpService<B>,

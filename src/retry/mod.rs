@@ -59,10 +59,11 @@
 //! - Which statuses count as 429 and which as 503 is a setting, and whether a request without an `Idempotency-Key` is given
 //!   one.
 //! - A gRPC status counts on HTTP/2 with a content type that begins with `application/grpc`: in the headers, and in the
-//!   trailers of an answer without data. For those the body is polled once when the head is there, which never waits; what
-//!   came goes with the answer. UNAUTHENTICATED (16) goes the way of a 401, if auth is below. In trailers after data it drops
-//!   the token, and nothing is replayed. `grpc-retry-pushback-ms` is waited to the millisecond, and at once if it is 0. If it is negative, unreadable or there twice, the server wants no
-//!   other attempt. It counts for one attempt; afterwards the policy's own waits begin anew.
+//!   trailers of an answer without data. For those the body is polled once when the head is there, which never waits;
+//!   what came goes with the answer. UNAUTHENTICATED (16) goes the way of a 401, if auth is below. In trailers after data
+//!   it drops the token, and nothing is replayed.
+//! - `grpc-retry-pushback-ms` is waited to the millisecond, and at once if it is 0. If it is negative, unreadable or there
+//!   twice, the server wants no other attempt. It counts for one attempt; afterwards the policy's own waits begin anew.
 //! - What kind of error it was is told by markers ([`Unsent`]), which the client of this crate sets, or by a
 //!   [`classifier`](RetryPolicyBuilder::classifier).
 //!

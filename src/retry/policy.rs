@@ -329,7 +329,8 @@ impl RetryPolicyBuilder {
     }
 
     /// Sets what a rate limit is for, where a server has several: requests for which `key` says the same share a limit.
-    /// It is asked only while some gate is not open, and about requests that were refused.
+    /// It is asked while some gate is not open, about requests that were refused, and about every one that is sent once,
+    /// since it is gone when its answer comes.
     ///
     /// ```
     /// use tower_oauth2::RetryPolicy;

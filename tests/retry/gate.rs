@@ -2,6 +2,8 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -115,6 +117,22 @@ async fn the_limit_of_one_endpoint_need_not_stop_the_others() {
     assert_eq!(gate.status()[0].key(), Some("search"));
     assert_eq!(time(&policy, to("https://api.example.com/items/1")).await, Duration::ZERO);
     assert_held_back(time(&policy, to("https://api.example.com/search/2")).await, SECOND * 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_it_is_open_nobody_is_asked_for_the_key_of_what_can_be_sent_again() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let policy = RetryPolicy::builder().gate_key(move |_| count.fetch_add(1, Ordering::SeqCst).to_string());
+    let policy = policy.build().unwrap();
+    send(&policy, &Script::default(), get()).await.unwrap();
+    assert_eq!(asked.load(Ordering::SeqCst), 0);
+    let mut once = get();
+    once.extensions_mut().insert(RetryOptions::never());
+    send(&policy, &Script::default(), once).await.unwrap();
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+    close(&policy, get(), "1").await;
+    assert_eq!(asked.load(Ordering::SeqCst), 3, "for the closing, and for the place in the queue");
 }
 
 #[tokio::test(start_paused = true)]
