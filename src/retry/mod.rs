@@ -90,6 +90,21 @@
 //!   measured against the server's `Date`, if it sends one.
 //! - What cannot be read is passed over, a malformed `RateLimit` as a whole. `RateLimit-Policy` asks for no wait.
 //!
+//! # Settings
+//!
+//! All defaults stand in one list on [`RetryPolicyBuilder`], those of the budget on [`RetryBudgetBuilder`]. What is for one
+//! request goes into its extensions:
+//!
+//! | extension | says |
+//! |---|---|
+//! | [`RetryOptions`] | what is other than the policy says; where the report is to be put besides |
+//! | [`Deadline`](crate::extensions::Deadline) | by when the head of the answer must be there |
+//! | [`CredentialId`](crate::extensions::CredentialId) | whose budget and gate it is, where one client serves several tenants |
+//! | [`BodyFactory`] | how its body is opened anew |
+//!
+//! Who must keep tower's own `RetryLayer` gets the same decisions by `RetryPolicy::for_tower` (feature `tower-retry`), and
+//! `TowerPolicy` says what they lack there. The place of this layer among others is on the page of `stack`.
+//!
 //! # Examples
 //!
 //! ```
@@ -206,7 +221,9 @@
 //! | one that must be `Sync` below, as `BodyExt::boxed` asks | to be `Sync` itself |
 //!
 //! One that was made for one body type is not a service for the other, and the compiler says so by "the
-//! method `oneshot` exists .. but its trait bounds were not satisfied". It gets the body that it knows by `map_request`:
+//! method `oneshot` exists .. but its trait bounds were not satisfied". (Which of them it was, it says where the request is
+//! named: `ServiceExt::<Request<B>>::oneshot(client, request)`.) It gets the body that it knows by `map_request`, tonic's
+//! `Channel` by `tonic::body::Body::new`:
 //!
 //! ```
 //! use axum::body::Body;
