@@ -3,7 +3,7 @@
 //! 1. An answer is one of gRPC if it came over HTTP/2 with a content type that begins with `application/grpc`.
 //! 2. `grpc-status` counts if it is there once and is a number. A repeated or unreadable one says nothing.
 //! 3. `grpc-retry-pushback-ms` is how the server wants the next attempt: after so many milliseconds, or not at all if it is
-//!    negative, no number, more than 2^31 - 1, or there more than once (gRFC A6).
+//!    negative, no number as it is written, more than 2^31 - 1, or there more than once (gRFC A6).
 
 use std::time::Duration;
 
@@ -61,17 +61,11 @@ fn is_grpc_content(headers: &HeaderMap) -> bool {
 
 /// Reads the headers or trailers of a gRPC answer.
 pub(crate) fn read(headers: &HeaderMap) -> Option<GrpcStatus> {
-    let code = once(headers, &STATUS).ok().flatten()?;
-    // As it is written: without a sign, a space, or a zero in front.
-    let written = code.len() <= 9 && code.bytes().all(|byte| byte.is_ascii_digit());
-    if !written || code.len() > 1 && code.starts_with('0') {
-        return None;
-    }
-    let code = code.parse().ok()?;
+    let code = number(once(headers, &STATUS).ok().flatten()?)?;
     let pushback = match once(headers, &PUSHBACK) {
         Ok(None) => Pushback::Unsaid,
-        Ok(Some(millis)) => match millis.parse::<i32>().ok().and_then(|millis| u64::try_from(millis).ok()) {
-            Some(millis) => Pushback::After(Duration::from_millis(millis)),
+        Ok(Some(millis)) => match number(millis).filter(|millis| i32::try_from(*millis).is_ok()) {
+            Some(millis) => Pushback::After(Duration::from_millis(millis.into())),
             None => Pushback::Never,
         },
         Err(Unreadable) => Pushback::Never,
@@ -82,6 +76,12 @@ pub(crate) fn read(headers: &HeaderMap) -> Option<GrpcStatus> {
 /// Returns whether headers or trailers refuse the token.
 pub(crate) fn is_unauthenticated(headers: &HeaderMap) -> bool {
     read(headers).is_some_and(|status| status.code == UNAUTHENTICATED)
+}
+
+/// Reads a number that is written as both headers demand: without a sign, a space, or a zero in front.
+fn number(text: &str) -> Option<u32> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits || text.len() > 1 && text.starts_with('0') { None } else { text.parse().ok() }
 }
 
 /// A header that is there more than once, or is no text.
@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(pushback(&[]), Pushback::Unsaid);
         assert_eq!(pushback(&["0"]), after(0));
         assert_eq!(pushback(&["2147483647"]), after(2_147_483_647));
-        for bad in ["-1", "-0x", "2147483648", "4294967296", "soon", "", "1.5", " 1 0"] {
+        for bad in ["-1", "-0", "+5", "05", "-0x", "2147483648", "4294967296", "soon", "", "1.5", " 1 0"] {
             assert_eq!(pushback(&[bad]), Pushback::Never, "{bad}");
         }
         assert_eq!(pushback(&["5", "5"]), Pushback::Never);

@@ -91,6 +91,8 @@ pub(super) fn http_date(text: &str, now: Duration) -> Option<Duration> {
     let text = text.trim_ascii();
     let date = match with_four_digit_year(text, now) {
         Some(text) => httpdate::parse_http_date(&text),
+        // A long weekday that is not followed by what follows one. The parser overlooks the separators there.
+        None if text.find(',').is_some_and(|at| at != 3) => return None,
         None => httpdate::parse_http_date(text),
     };
     date.ok().and_then(since_epoch)
@@ -193,6 +195,7 @@ mod tests {
         assert_eq!(year("Sunday, 14-Nov-00 22:13:20 GMT", 2099), Some(2100));
         assert_eq!(year("Sunday, 14-Nov-99 22:13:20 GMT", 2099), Some(2099));
         assert_eq!(year("Sun, 14-Nov-99 22:13:20 GMT", 2099), None);
+        assert_eq!(http_date("Thursday, 14-Nov-30-22:13:20 GMT", Duration::ZERO), None);
         // 14 November 1976 was a Sunday, and 2076 would not be.
         let date = http_date("Sunday, 14-Nov-76 22:13:20 GMT", NOW).unwrap();
         assert_eq!(date.as_secs(), 216_857_600);
