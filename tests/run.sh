@@ -98,6 +98,7 @@ run "tests, all features" count --all-features
 run "tests without default features, over transports of their own" count --lib --test oauth2 --test auth --test retry --test decisions --no-default-features
 run "lean" lean
 run "models" bash tests/loom.sh smoke
+run "fuzz targets, near their seeds" bash tests/fuzz.sh smoke
 run "servers that nobody here wrote" bash tests/interop/run.sh --smoke
 run "examples" examples
 run "allocations on the hot path" cargo bench --locked --bench hot_path -- --smoke

@@ -1,0 +1,52 @@
+//! What must hold for every input, for each place where tower-oauth2 reads what others wrote.
+//!
+//! A property takes bytes and panics where it finds a fault. The targets in `targets/` give them to libFuzzer
+//! (`bash tests/fuzz.sh`), and `tests/smoke.rs` runs the same ones on stable, on the seeds and on what is near them.
+//!
+//! The readers are private, so this is a package that compiles their files as they stand, and the library needs no line
+//! for it.
+
+/// The files of the library.
+#[path = "../../src"]
+#[allow(
+    dead_code,
+    unfulfilled_lint_expectations,
+    unused_imports,
+    reason = "a part of the library is used by less than the whole"
+)]
+mod library {
+    pub(crate) mod claims;
+    pub(crate) mod clock;
+    pub(crate) mod error;
+    pub(crate) mod headers;
+    pub(crate) mod origin;
+    pub(crate) mod sync;
+    pub(crate) mod text;
+    pub(crate) mod token;
+
+    pub(crate) mod oauth2 {
+        pub(crate) mod answer;
+        pub(crate) mod classifier;
+        pub(crate) mod refused;
+        pub(crate) mod response;
+    }
+
+    pub(crate) mod retry {
+        pub(crate) mod replay_body;
+    }
+}
+
+// The files name each other by their places in the library.
+use self::library::{claims, clock, error, headers, oauth2, origin, retry, sync, text, token};
+
+/// Within the library only its neighbours see it, so it is here a second time.
+#[path = "../../src/headers/structured.rs"]
+#[allow(dead_code, reason = "a part of the library is used by less than the whole")]
+mod structured;
+
+mod input;
+mod properties;
+mod seeds;
+
+pub use self::properties::*;
+pub use self::seeds::{TARGETS, seeds};
