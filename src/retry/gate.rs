@@ -273,6 +273,8 @@ impl RetryGate {
         state.needed = now;
         if pass.is_some_and(|pass| pass.epoch == state.epoch) {
             state.epoch = self.inner.next_epoch();
+            // Others may have been told to stay away for longer meanwhile.
+            let opens_at = opens_at.max(state.pace.opens_at());
             state.pace.close(now, opens_at);
         } else {
             // It was on its way when the gate closed, and says nothing about the pace since.
@@ -295,7 +297,8 @@ impl fmt::Debug for RetryGate {
 // --- GateStatus ---
 
 impl GateStatus {
-    /// Returns the origin before which it stands; none for requests whose URI does not say where they go.
+    /// Returns the origin before which it stands; none for requests whose URI does not say where they go, or whose
+    /// authority is that of no origin, as with a user name.
     #[must_use]
     pub fn origin(&self) -> Option<&Origin> {
         self.place.account.origin.as_ref()
@@ -399,11 +402,14 @@ impl Ticket {
 
     /// Looks whether it may go now, and else when to look again.
     fn look(&mut self, now: Instant, cx: &Context<'_>) -> Look {
+        // What goes with a waker must find the lock open: these are declared first, and so dropped last.
+        let (left, _stale);
         let mut state = self.lane.state();
         let wakers = state.turn(now);
         let call = state.called.remove(&self.rank.1);
         if call.is_none() && now >= self.give_up {
-            self.hurried |= state.queue.remove(&self.rank).is_some();
+            left = state.queue.remove(&self.rank);
+            self.hurried |= left.is_some();
         }
         self.hurried |= matches!(call, Some(Call::Hurry));
         let look = if let Some(Call::Turn { epoch }) = call {
@@ -414,7 +420,7 @@ impl Ticket {
             Look::Until(self.not_before)
         } else {
             if let Some(waiter) = state.queue.get_mut(&self.rank) {
-                waiter.waker = Some(cx.waker().clone());
+                _stale = waiter.waker.replace(cx.waker().clone());
             }
             // It is woken when it is the next, for then the instant is sure. That it also looks by itself is for the case
             // that those ahead are not polled.
@@ -440,10 +446,12 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         let mut state = self.lane.state();
         let first = state.queue.first_key_value().is_some_and(|(rank, _)| *rank == self.rank);
-        state.queue.remove(&self.rank);
+        let left = state.queue.remove(&self.rank);
         state.called.remove(&self.rank.1);
         let waker = if first { state.first_waker() } else { None };
+        // Before what goes with the waker, which may come back here.
         drop(state);
+        drop(left);
         if let Some(waker) = waker {
             waker.wake();
         }

@@ -233,3 +233,20 @@ fn a_limit_that_halves_or_doubles_on_the_way_is_found_again() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_short_wait_that_is_asked_for_later_does_not_end_a_longer_one() {
+    let gate = RetryGate::new();
+    let uri = http::Uri::from_static("https://api.example.com/");
+    let place = Place::of(Target { uri: &uri, credential: None }, None);
+    let seconds = Duration::from_secs;
+    assert!(gate.refused(&place, None, seconds(1)));
+    tokio::time::advance(seconds(3)).await;
+    let Admission::Go(pass) = gate.admit(&place, 0, Duration::ZERO, seconds(120)) else {
+        panic!("it is open")
+    };
+    // One that was on its way since before, and then the one that was let out.
+    assert!(gate.refused(&place, None, seconds(60)));
+    assert!(gate.refused(&place, Some(&pass), seconds(1)));
+    assert!(gate.status()[0].opens_in() >= Some(seconds(60)), "{:?}", gate.status());
+}
