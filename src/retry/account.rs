@@ -1,5 +1,6 @@
 //! Whose limits a request counts against.
 
+use std::fmt;
 use std::hash::{Hash, Hasher};
 
 use http::{Uri, request};
@@ -10,9 +11,19 @@ use crate::origin::Origin;
 /// A server, and the credential with which it is asked: servers keep their limits by both.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Account {
-    /// None for a URI that does not say where it goes, as those of a client that knows one server only.
     pub(super) origin: Option<Origin>,
+    /// Where there is no origin. Neither is there for a URI that does not say where it goes, as those of a client that
+    /// knows one server only.
+    spelled: Option<Spelled>,
     pub(super) credential: Option<CredentialId>,
+}
+
+/// A server as a URI spells it that has no origin: with a user name, another scheme, an unusual host. Whoever spells it
+/// otherwise is told apart from it, which is never too little. There may be a password in it.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Spelled {
+    scheme: Box<str>,
+    authority: Box<str>,
 }
 
 /// Where a request goes, and with which credential.
@@ -47,17 +58,20 @@ impl Aim {
 
 impl Account {
     pub(super) fn of(target: Target<'_>) -> Self {
-        Self { origin: Origin::of(target.uri), credential: target.credential.cloned() }
+        let origin = Origin::of(target.uri);
+        let spelled = if origin.is_none() { Spelled::of(target.uri) } else { None };
+        Self { origin, spelled, credential: target.credential.cloned() }
     }
 
     /// Returns whether a request counts against this account. It allocates nothing, as it is asked for every request.
     #[inline]
     pub(super) fn is_of(&self, Target { uri, credential }: Target<'_>) -> bool {
-        let origin = match &self.origin {
-            Some(origin) => origin.matches(uri),
-            None => Origin::of(uri).is_none(),
+        let server = match (&self.origin, &self.spelled) {
+            (Some(origin), _) => origin.matches(uri),
+            (None, Some(spelled)) => spelled.is_of(uri),
+            (None, None) => uri.authority().is_none(),
         };
-        origin && self.credential.as_ref() == credential
+        server && self.credential.as_ref() == credential
     }
 
     /// Hashes what a request counts against, without making an account of it. Requests that count against one account
@@ -71,6 +85,26 @@ impl Account {
         for byte in authority.strip_suffix(default_port).unwrap_or(authority).bytes() {
             state.write_u8(byte.to_ascii_lowercase());
         }
+    }
+}
+
+// --- Spelled ---
+
+impl Spelled {
+    fn of(uri: &Uri) -> Option<Self> {
+        let authority = uri.authority()?.as_str().into();
+        Some(Self { scheme: uri.scheme_str().unwrap_or_default().into(), authority })
+    }
+
+    fn is_of(&self, uri: &Uri) -> bool {
+        uri.authority().is_some_and(|authority| authority.as_str() == &*self.authority)
+            && uri.scheme_str().unwrap_or_default() == &*self.scheme
+    }
+}
+
+impl fmt::Debug for Spelled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("..")
     }
 }
 
