@@ -17,6 +17,7 @@ mod for_tower;
 mod gate;
 mod grpc;
 mod hints;
+mod hostile;
 mod readiness;
 mod waits;
 mod with_auth;

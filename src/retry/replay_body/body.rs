@@ -29,7 +29,8 @@ use crate::sync::Arc;
 ///    and its next poll is an error, never an end that looks complete. So there is a replay also of an upload that is
 ///    still going on, of one that its source keeps waiting, and of one that was never begun.
 /// 5. A body that announces more than the limit is not recorded at all. One that turns out to be longer is let go when
-///    it does. Either way it is sent once, as it is, and [`replay`](Self::replay) says why there is no other time.
+///    it does. Either way it is sent once, as it is, and [`replay`](Self::replay) says why there is no other time. Nor is
+///    there for one that gives more or less than the length that it announced.
 /// 6. Dropping the original frees what was recorded; the running attempt goes on.
 ///
 /// The default limit is 1 MiB where the length is known, 64 KiB where it is not. The source is never polled again after
@@ -73,8 +74,8 @@ enum Kind<B> {
 /// How a transport is to frame an attempt, which it finds out before the first poll.
 #[derive(Clone, Copy)]
 enum Framing {
-    /// By what is known of it now.
-    Known,
+    /// By the length that it announced, even where it does not count down while it is read.
+    Known(u64),
     /// As a body of unknown length, even where a recording knows better: every attempt has the same headers.
     Unknown,
 }
@@ -181,8 +182,12 @@ where
             return Self::once(body, above);
         }
         // Asked for when something is recorded: a body in memory is not.
-        let limit =
-            || Limit { bytes, above, held: limits.allowance.map_or_else(Held::default, Held::nothing_of) };
+        let limit = || Limit {
+            bytes,
+            announced: exact,
+            above,
+            held: limits.allowance.map_or_else(Held::default, Held::nothing_of),
+        };
         let kind = match exact {
             Some(length) => Self::in_memory_or_recorded(body, length, limit),
             None => Kind::Recorded {
@@ -199,10 +204,13 @@ where
         // No task reads yet. Whichever will, polls again, and is then the one that the source wakes.
         let first = match poll_source(&mut source, &mut Context::from_waker(Waker::noop())) {
             Poll::Pending => None,
-            Poll::Ready(None) => return Kind::Empty,
+            Poll::Ready(None) if length == 0 => return Kind::Empty,
+            Poll::Ready(None) => return Kind::Failed { error: Some(NotReplayable::SourceFailed.into()) },
             Poll::Ready(Some(Err(error))) => return Kind::Failed { error: Some(error) },
             Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                Ok(data) if source.is_none() => return Kind::Whole { data, given: false },
+                Ok(data) if source.is_none() && self::length(data.len()) == length => {
+                    return Kind::Whole { data, given: false };
+                }
                 Ok(data) => Some(Frame::data(data)),
                 Err(frame) => Some(frame),
             },
@@ -212,7 +220,7 @@ where
         if limit.held.cover(length) {
             Kind::Recorded {
                 share: Share::original(source, first, limit),
-                framing: Framing::Known,
+                framing: Framing::Known(length),
                 begun: false,
             }
         } else {
@@ -277,6 +285,9 @@ where
                 let mut open = SizeHint::new();
                 open.set_lower(share.ahead(|ahead| hint(&ahead).lower()).unwrap_or_default());
                 open
+            }
+            Kind::Recorded { framing: Framing::Known(length), begun: false, .. } => {
+                SizeHint::with_exact(*length)
             }
             Kind::Recorded { share, .. } => share.ahead(|ahead| hint(&ahead)).unwrap_or_default(),
             Kind::Once(rest) => hint(&rest.ahead()),

@@ -13,7 +13,7 @@ pub enum NotReplayable {
     UnknownLength,
     /// The bodies of other requests take up all that the policy may record.
     AllowanceExhausted,
-    /// Its source failed.
+    /// Its source failed, or gave more or less than the length that it had announced.
     SourceFailed,
     /// It has a frame that is neither data nor trailers.
     UnknownFrame,

@@ -48,6 +48,8 @@ pub(crate) trait Recorded: Sized {
 #[derive(Debug)]
 pub(crate) struct Limit {
     pub(crate) bytes: u64,
+    /// How much the source announced, if it did. Another attempt is not made of less or more.
+    pub(crate) announced: Option<u64>,
     /// What it is called to go beyond.
     pub(crate) above: NotReplayable,
     pub(crate) held: Held,
@@ -66,7 +68,7 @@ pub(crate) enum Read<S, F, E> {
     End,
     /// There is a newer attempt.
     TakenOver,
-    /// The source panicked while it was polled.
+    /// The source panicked while it was polled, or ended before it had given what it announced.
     Broken,
     /// Nothing is recorded any more: what is left, to be read without a lock.
     Alone(Rest<S, F>),
@@ -199,6 +201,8 @@ where
             if let Err(why) = state.record(&first) {
                 state.lost = Some(why);
                 state.log.push_back(first);
+            } else if state.source.is_none() && state.is_short() {
+                state.lost = Some(NotReplayable::SourceFailed);
             }
         }
         Self { state: Arc::new(Mutex::new(state)), attempt: 0 }
@@ -287,6 +291,10 @@ where
             }
             Poll::Ready(None) => {
                 leaving.source = self.source.take();
+                if self.is_short() {
+                    self.lose(NotReplayable::SourceFailed, leaving);
+                    return Poll::Ready(Read::Broken);
+                }
                 Poll::Ready(Read::End)
             }
             Poll::Ready(Some(Err(error))) => {
@@ -302,10 +310,17 @@ where
                 self.cursor = self.log.len();
                 if let Err(why) = recorded {
                     self.lose(why, leaving);
+                } else if self.source.is_none() && self.is_short() {
+                    self.lose(NotReplayable::SourceFailed, leaving);
                 }
                 Poll::Ready(Read::Frame(frame))
             }
         }
+    }
+
+    /// Whether less was recorded than the source announced.
+    fn is_short(&self) -> bool {
+        self.limit.announced.is_some_and(|announced| self.bytes < announced)
     }
 
     /// Puts a copy of a frame into the log, if it may be recorded.
@@ -314,6 +329,9 @@ where
         self.bytes = self.bytes.saturating_add(copy.bytes());
         if self.bytes > self.limit.bytes || self.log.len() >= MOST_FRAMES {
             return Err(self.limit.above);
+        }
+        if self.limit.announced.is_some_and(|announced| self.bytes > announced) {
+            return Err(NotReplayable::SourceFailed);
         }
         self.weight = self.weight.saturating_add(copy.bytes().max(LEAST_WEIGHT));
         if !self.limit.held.cover(self.weight) {

@@ -526,7 +526,7 @@ fn a_frame_of_an_unknown_kind_goes_through_and_ends_the_recording() {
             false
         }
     }
-    let limit = || Limit { bytes: 9, above: NotReplayable::TooLong, held: Held::default() };
+    let limit = || Limit { bytes: 9, announced: None, above: NotReplayable::TooLong, held: Held::default() };
     for first in [None, Some(Odd)] {
         let taken = u8::from(first.is_some());
         let share = Share::original(Some(Odds(taken)), first, limit());
