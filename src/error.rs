@@ -378,6 +378,16 @@ impl Error for Lasting {
     }
 }
 
+/// A chain of errors is looked at so far. One that is longer goes in a circle.
+const DEPTH: usize = 16;
+
+/// Walks the chain of an error of the transport, down to where a request body has failed: what stands below that says
+/// nothing about the connection.
+pub(crate) fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    let chain = std::iter::successors(Some(error), |error| (*error).source()).take(DEPTH);
+    chain.take_while(|error| !error.is::<OfTheBody>())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::error::{Lasting, OfTheBody, Unsent};
+use crate::error::{Lasting, Unsent, chain};
 
 /// What an error of the inner service says about the request that it ended.
 ///
@@ -28,9 +28,6 @@ pub(super) struct Classifier {
 }
 
 type ByCaller = dyn Fn(&(dyn Error + 'static)) -> Failure + Send + Sync;
-
-/// A chain of errors is looked at so far. One that is longer goes in a circle.
-const DEPTH: usize = 16;
 
 impl Failure {
     /// Tells an error apart by the markers in its chain: [`Unsent`] means unsent. Without one it is ambiguous.
@@ -96,12 +93,6 @@ pub(super) fn has<E: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
     chain(error).any(<dyn Error>::is::<E>)
 }
 
-/// Walks a chain down to where a request body has failed.
-fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    let chain = std::iter::successors(Some(error), |error| (*error).source()).take(DEPTH);
-    chain.take_while(|error| !error.is::<OfTheBody>())
-}
-
 #[cfg(test)]
 mod tests {
     use std::io;
@@ -109,7 +100,7 @@ mod tests {
     use tower::BoxError;
 
     use super::*;
-    use crate::error::TokenError;
+    use crate::error::{OfTheBody, TokenError};
 
     #[test]
     fn the_marker_is_found_below_other_errors_and_gives_way_to_what_lasts() {

@@ -18,11 +18,8 @@ use std::error::Error;
 
 use hyper_util::client::legacy;
 
-use crate::error::{Lasting, OfTheBody};
+use crate::error::{Lasting, chain};
 use crate::retry::Failure;
-
-/// A chain of errors is looked at so far.
-const DEPTH: usize = 16;
 
 /// Tells the errors of hyper and of hyper-util's pooled client apart; what it does not know, as [`Failure::of`] does.
 ///
@@ -37,14 +34,10 @@ const DEPTH: usize = 16;
 /// ```
 #[must_use]
 pub fn classify(error: &(dyn Error + 'static)) -> Failure {
-    let chain = || {
-        let chain = std::iter::successors(Some(error), |error| (*error).source()).take(DEPTH);
-        chain.take_while(|error| !error.is::<OfTheBody>())
-    };
-    if chain().any(<dyn Error>::is::<Lasting>) {
+    if chain(error).any(<dyn Error>::is::<Lasting>) {
         return Failure::Fatal;
     }
-    for error in chain() {
+    for error in chain(error) {
         if let Some(error) = error.downcast_ref::<legacy::Error>() {
             if error.is_connect() {
                 return Failure::Unsent;
