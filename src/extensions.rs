@@ -167,7 +167,8 @@ impl ScopeMissing {
     }
 }
 
-/// When a request must be done. No wait is begun that would not end before it.
+/// By when the head of a request's answer must be there. No wait is begun that would not end before it, and an attempt that
+/// is in flight then is ended: see the rules of [retry](crate::retry). What the body of the answer takes is not bounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(Instant);
 

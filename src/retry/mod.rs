@@ -13,7 +13,7 @@
 //! 3. An answer or an error of the first table is retried, three times by default.
 //! 4. The wait is what the server asks for, in the first header of the second table that does so, lengthened by chance
 //!    by up to a tenth, at most a second, and at least 100 ms in all. Without a hint it is 500 ms, doubled by each retry
-//!    up to 30 s, of which half is by chance.
+//!    up to 30 s, of which half is by chance; or after a 429 what the [`RateLimitProfile`] has for that, doubled too.
 //! 5. A wait is not begun if the server asks for more than 60 s, if it would not end before the request's
 //!    [`Deadline`](crate::extensions::Deadline) or the policy's `total_timeout`, or, where there is neither, if all waits
 //!    would be more than 120 s. The answer is handed out at once, and the report says what was asked for. An attempt that is
@@ -33,9 +33,10 @@
 //!    [`CredentialId`](crate::extensions::CredentialId): one for five requests and 3 per second, at most 10 at once. When
 //!    it is spent, the answer is handed out. Replays with a new token are free, and so are retries that wait at the gate.
 //! 10. A 429 that says for how long closes the [`RetryGate`] of its origin and credential: no request of theirs leaves
-//!     before that time is over. Then they leave one by one, those first that were refused before, at a pace that is
-//!     learned. Whoever waits there waits as in rule 6. What cannot be waited out (rule 5) is let through at once.
-//!     A request that was never sent has no answer to go back to: for it readiness is waited for until the deadline.
+//!     before that time is over. So does any other status that counts as a 429; one that asks for more than 60 s does
+//!     not, nor does gRPC's. Then they leave one by one, those first that were refused before, at a pace that is
+//!     learned. Whoever waits there waits as in rule 6. What cannot be waited out (rule 5) is let through at once. A
+//!     request that was never sent has no answer to go back to: for it readiness is waited for until the deadline.
 //!
 //! # What is retried when
 //!
