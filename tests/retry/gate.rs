@@ -17,7 +17,8 @@ use tower::{BoxError, Layer as _, Service as _, ServiceExt as _};
 use tower_oauth2::RetryPolicy;
 use tower_oauth2::extensions::{Attempt, CredentialId, Deadline};
 use tower_oauth2::retry::{
-    DeadlineExceeded, ReplayBody, ReportSlot, RetryBudget, RetryGate, RetryOptions, StopReason,
+    DeadlineExceeded, RateLimitProfile, ReplayBody, ReportSlot, RetryBudget, RetryGate, RetryOptions,
+    StopReason,
 };
 
 use super::support::{Answer, Probe, Readiness, Script, Seen, reply};
@@ -151,6 +152,30 @@ async fn only_a_429_with_a_delay_within_the_cap_closes_it() {
         waits(&mut request);
         assert_eq!((script.seen().len(), gate.status().len()), (1, 0));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_status_that_counts_as_a_429_closes_it_and_one_of_grpc_does_not() {
+    for (status, closed) in [(403, 1), (429, 1), (404, 0)] {
+        let gate = RetryGate::new();
+        let github = RetryPolicy::builder().rate_limit_profile(RateLimitProfile::github()).gate(gate.clone());
+        let (policy, script) = (github.build().unwrap(), Script::new([hinted(status, "1")]));
+        let mut request = pin!(send(&policy, &script, get()));
+        assert_eq!((waits(&mut request), gate.status().len()), (closed == 1, closed), "{status}");
+    }
+
+    let (policy, gate) = gated();
+    let mut exhausted = reply(200, "");
+    *exhausted.version_mut() = http::Version::HTTP_2;
+    for (name, value) in
+        [("content-type", "application/grpc"), ("grpc-status", "8"), ("grpc-retry-pushback-ms", "1000")]
+    {
+        exhausted.headers_mut().insert(name, value.parse().unwrap());
+    }
+    let script = Script::new([Answer::Reply(exhausted)]);
+    let mut request = pin!(send(&policy, &script, get()));
+    assert!(waits(&mut request), "the call is made again");
+    assert_eq!((script.seen().len(), gate.status().len()), (1, 0), "and others need not wait for it");
 }
 
 #[tokio::test(start_paused = true)]
