@@ -550,6 +550,8 @@ impl State {
     fn ahead(&self, rank: Rank) -> usize {
         match self.queue.last_key_value() {
             Some((last, _)) if *last < rank => self.queue.len(),
+            // Whoever came last looks as soon as it has come: a storm of them must not count the whole queue each time.
+            Some((last, _)) if *last == rank => self.queue.len() - 1,
             Some(_) | None => self.queue.range(..rank).count(),
         }
     }
