@@ -41,7 +41,7 @@ use self::library::{claims, clock, error, headers, oauth2, origin, retry, sync, 
 
 /// Within the library only its neighbours see it, so it is here a second time.
 #[path = "../../src/headers/structured.rs"]
-#[allow(dead_code, reason = "a part of the library is used by less than the whole")]
+#[allow(dead_code, clippy::duplicate_mod, reason = "a part of the library is used by less than the whole")]
 mod structured;
 
 mod input;

@@ -29,7 +29,10 @@ pub const TARGETS: [(&str, Property); 11] = [
 /// Where a vector is not as it should be, or there is no such target.
 pub fn seeds(target: &str) -> Vec<Vec<u8>> {
     let mut seeds = match target {
-        "challenge" => of("challenges", |input| lines(&input["lines"])),
+        "challenge" => of("challenges", |input| lines(&input["lines"]))
+            .into_iter()
+            .chain([format!("A {}", "b=c, ".repeat(40)).into_bytes(), "A b=c, ".repeat(40).into_bytes()])
+            .collect(),
         "claims" => by_hand(&[
             "1700000000\n{\"exp\":1700003600.5,\"iat\":1700000000,\"scope\":\"a b\"}",
             "1700000000\n{\"exp\":1700000000,\"scp\":[\"a\",\"b\"]}",
@@ -57,7 +60,13 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
             let now = input["now_unix_ms"].as_u64().expect("a time") / 1000;
             let profile = input["profile"].as_str().unwrap_or("generic");
             format!("{} {profile} {now}\n{}", input["status"], headers(&input["headers"]))
-        }),
+        })
+        .into_iter()
+        .chain(by_hand(&[
+            "429 generic 1700000000\nage: 12\nratelimit-reset: 5",
+            "503 own 1700000000\nage: 12\nx-come-back: 1m30s\nratelimit: \"a\";r=0;t=5",
+        ]))
+        .collect(),
         "redactor" => by_hand(&[
             "s3cret-a&b<c>\"d'e/ü+%f\ngot \u{1} and \u{4}, \u{5}, \u{6}",
             "hunter-two-three\n\u{2} \u{3} \u{7} \u{e} \u{f} \u{10} \u{11} \u{12}",

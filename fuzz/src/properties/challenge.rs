@@ -7,7 +7,8 @@ const MOST: usize = 32;
 
 /// Input: the lines of the field.
 ///
-/// What was read keeps to its limits, is made of what the grammar allows, and is read again from its plainest form.
+/// What was read keeps to its limits, is made of what the grammar allows, and is read again from its plainest form. And
+/// the input itself is read back as the value of a parameter.
 pub fn challenge(data: &[u8]) {
     let read = parse(data.split(|byte| *byte == b'\n'));
     assert!(read.len() <= MOST);
@@ -26,6 +27,11 @@ pub fn challenge(data: &[u8]) {
     assert_eq!(again.iter().map(write).collect::<Vec<_>>(), written);
     let again = parse([written.join(", ").as_bytes()]);
     assert_eq!(again.iter().map(write).collect::<Vec<_>>(), written);
+
+    let value = String::from_utf8_lossy(data);
+    let again = parse([format!("Bearer realm={}, error=x", quoted(&value)).as_bytes()]);
+    let params: Vec<_> = again.iter().flat_map(Challenge::params).collect();
+    assert_eq!(params, [("realm", &*value), ("error", "x")]);
 }
 
 /// A word of RFC 9110 §5.6.2, in lower case.
@@ -35,9 +41,14 @@ fn is_word(text: &str) -> bool {
 }
 
 fn write(challenge: &Challenge) -> String {
-    let quoted = |value: &str| format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""));
-    let params: Vec<_> =
-        challenge.params().map(|(name, value)| format!("{name}={}", quoted(value))).collect();
-    let rest = challenge.token68().map_or_else(|| params.join(", "), str::to_owned);
+    let params = challenge.params().map(|(name, value)| format!("{name}={}", quoted(value)));
+    let rest = match challenge.token68() {
+        Some(token68) => token68.to_owned(),
+        None => params.collect::<Vec<_>>().join(", "),
+    };
     format!("{} {rest}", challenge.scheme()).trim_end().to_owned()
+}
+
+fn quoted(value: &str) -> String {
+    format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""))
 }
