@@ -40,8 +40,9 @@ pub fn rate_limit(data: &[u8]) {
         assert!(headers.contains_key(hint.source));
         let source = hint.source.as_str();
         let asks = OUTRIGHT.contains(&source) || ["x-ratelimit-retry-after", "x-come-back"].contains(&source);
-        let age = headers.get_all(AGE).iter().filter_map(|age| age.to_str().ok()?.parse::<u64>().ok()).min();
-        let stored = headers.get_all(AGE).iter().count() == 1 && age.is_some_and(|age| age > 0);
+        let mut ages = headers.get_all(AGE).iter().map(|age| age.as_bytes());
+        let old = |age: &[u8]| age.iter().all(u8::is_ascii_digit) && age.iter().any(|digit| *digit != b'0');
+        let stored = ages.next().is_some_and(old) && ages.next().is_none();
         assert!(asks || !stored, "{source}");
     }
     if let Some(delay) = retry_after::delay(&headers, now) {
