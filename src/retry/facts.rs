@@ -41,8 +41,6 @@ pub(super) struct Facts {
     pub(super) body: Option<NotReplayable>,
     /// When it must be done.
     pub(super) deadline: Option<Instant>,
-    /// What the gate must know of a request that is not kept.
-    pub(super) sent_to: Option<SentTo>,
 }
 
 /// What is left of a request that is not kept: where it went, for the gate.
@@ -75,8 +73,8 @@ impl Facts {
         S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
         RB: Body<Error: Into<BoxError>>,
     {
-        let replayed = replay.is_some_and(|replay| !replay.progress.history.is_empty());
-        !replayed && self.policy.rules().is_final(response, trailers)
+        let first = replay.is_none_or(Replay::is_first);
+        first && self.policy.rules().is_final(response, trailers)
     }
 
     /// An answer came that needs a closer look: the next attempt is prepared, or the answer is handed out with a report.
@@ -84,6 +82,7 @@ impl Facts {
     pub(super) fn answered<S, B, RB>(
         &self,
         mut replay: Option<&mut Replay<S, B>>,
+        sent_to: Option<&SentTo>,
         response: Response<RB>,
     ) -> Step<RB>
     where
@@ -108,7 +107,7 @@ impl Facts {
         let view = self.view(replay.as_deref(), view);
         let requested_delay = self.policy.requested_delay(&view);
         let status = Some(response.status());
-        let held = self.tell_gate(replay.as_deref_mut(), &view, requested_delay);
+        let held = self.tell_gate(replay.as_deref_mut(), sent_to, &view, requested_delay);
         let stop = match self.again(replay.as_deref_mut(), &view, status, None, held) {
             Ok((replay, again)) => {
                 let draining = Draining::new(response, timeouts::left(self.deadline));
@@ -117,7 +116,7 @@ impl Facts {
             }
             Err(stop) => stop,
         };
-        let progress = replay.map_or_else(Progress::first, |replay| replay.progress.finish());
+        let progress = replay.map_or_else(Progress::first, Replay::finish);
         Step::Done(Ok(self.hand_out(progress, response, stop, requested_delay, None)))
     }
 
@@ -132,7 +131,7 @@ impl Facts {
         if let Some(stop) = refused(&*error) {
             match replay {
                 Some(replay) => {
-                    replay.progress.sent -= 1;
+                    replay.take_back();
                     return self.unsent(replay, stop, error);
                 }
                 None => {
@@ -150,7 +149,7 @@ impl Facts {
             }
             Err(stop) => stop,
         };
-        let progress = replay.map_or_else(Progress::first, |replay| replay.progress.finish());
+        let progress = replay.map_or_else(Progress::first, Replay::finish);
         self.report(progress, stop, None, None, None);
         Step::Done(Err(error))
     }
@@ -235,6 +234,7 @@ impl Facts {
     fn tell_gate<S, B, RB>(
         &self,
         replay: Option<&mut Replay<S, B>>,
+        sent_to: Option<&SentTo>,
         view: &View<'_>,
         requested: Option<Duration>,
     ) -> bool
@@ -252,7 +252,7 @@ impl Facts {
         }
         // What is asked for in earnest; more than that no request waits for.
         let Some(wait) = requested.filter(|wait| *wait <= rules.longest_hint) else { return false };
-        match (replay, &self.sent_to) {
+        match (replay, sent_to) {
             (Some(replay), _) => {
                 let pass = replay.take_pass();
                 gate.refused(&rules.gate_key.place(replay.head()), pass.as_deref(), wait)
@@ -292,8 +292,8 @@ impl Facts {
         S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
         RB: Body<Error: Into<BoxError>>,
     {
-        let mut progress = replay.progress.finish();
-        let Some(previous) = replay.previous.take() else {
+        let mut progress = replay.finish();
+        let Some(previous) = replay.take_previous() else {
             self.report(progress, stop, None, None, None);
             return Step::Done(Err(error));
         };

@@ -11,7 +11,7 @@ use pin_project_lite::pin_project;
 use tower::BoxError;
 use tower_service::Service;
 
-use super::facts::{Facts, Step};
+use super::facts::{Facts, SentTo, Step};
 use super::replay::{HttpService, Replay};
 use super::replay_body::ReplayBody;
 use super::report::StopReason;
@@ -38,8 +38,7 @@ pin_project! {
         state: State<S::Future>,
         // None: another retry layer resends this request, and nothing is looked at here.
         facts: Option<Facts>,
-        // None: no replay can follow.
-        replay: Option<Replay<S, B>>,
+        kept: Kept<S, B>,
         timer: Timer,
     }
 }
@@ -60,20 +59,33 @@ pin_project! {
     }
 }
 
+/// What is kept of a request while it is in flight.
+pub(super) enum Kept<S, B>
+where
+    S: HttpService<B>,
+{
+    /// What replays are made from.
+    Replay(Replay<S, B>),
+    /// No replay can follow: where it went, for the gate.
+    Place(SentTo),
+    Nothing,
+}
+
 impl<S, B> ResponseFuture<S, B>
 where
     S: HttpService<B>,
 {
     pub(super) fn passing(future: S::Future) -> Self {
-        Self { state: State::Calling { future }, facts: None, replay: None, timer: Timer::default() }
+        Self { state: State::Calling { future }, facts: None, kept: Kept::Nothing, timer: Timer::default() }
     }
 
     pub(super) fn held_back(facts: Facts, replay: Replay<S, B>) -> Self {
-        Self { state: State::Waiting, facts: Some(facts), replay: Some(replay), timer: Timer::default() }
+        let kept = Kept::Replay(replay);
+        Self { state: State::Waiting, facts: Some(facts), kept, timer: Timer::default() }
     }
 
-    pub(super) fn watching(future: S::Future, facts: Facts, replay: Option<Replay<S, B>>) -> Self {
-        Self { state: State::Calling { future }, facts: Some(facts), replay, timer: Timer::default() }
+    pub(super) fn watching(future: S::Future, facts: Facts, kept: Kept<S, B>) -> Self {
+        Self { state: State::Calling { future }, facts: Some(facts), kept, timer: Timer::default() }
     }
 }
 
@@ -88,7 +100,8 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
-            let step = match (this.state.as_mut().project(), this.facts.as_ref(), this.replay.as_mut()) {
+            let (replay, sent_to) = this.kept.parts();
+            let step = match (this.state.as_mut().project(), this.facts.as_ref(), replay) {
                 (StateProj::Calling { future }, Some(facts), replay) => match future.poll(cx) {
                     Poll::Pending => {
                         let limit = facts.policy.rules().attempt_timeout;
@@ -103,11 +116,11 @@ where
                         if let Some(replay) = replay {
                             replay.accepted();
                         }
-                        *this.replay = None;
+                        *this.kept = Kept::Nothing;
                         this.state.set(State::Done);
                         return Poll::Ready(Ok(response.map(RetryBody::whole)));
                     }
-                    Poll::Ready(Ok(response)) => facts.answered(replay, response),
+                    Poll::Ready(Ok(response)) => facts.answered(replay, sent_to, response),
                     Poll::Ready(Err(error)) => facts.failed(replay, error.into()),
                 },
                 (StateProj::Calling { future }, None, _) => {
@@ -147,11 +160,24 @@ where
                 Step::Replay => this.state.set(State::Waiting),
                 Step::Done(result) => {
                     // What was recorded is freed now, even if nobody drops this future for long.
-                    *this.replay = None;
+                    *this.kept = Kept::Nothing;
                     this.state.set(State::Done);
                     return Poll::Ready(result);
                 }
             }
+        }
+    }
+}
+
+impl<S, B> Kept<S, B>
+where
+    S: HttpService<B>,
+{
+    fn parts(&mut self) -> (Option<&mut Replay<S, B>>, Option<&SentTo>) {
+        match self {
+            Self::Replay(replay) => (Some(replay), None),
+            Self::Place(to) => (None, Some(to)),
+            Self::Nothing => (None, None),
         }
     }
 }

@@ -27,8 +27,9 @@ use crate::headers::grpc;
 /// What replays are made from, and how they went so far.
 ///
 /// 1. `service` is never held ready: it is polled ready for an attempt, and called at once.
-/// 2. `next` is there from the decision to replay until the replay is sent; it is open before the service is made ready.
-/// 3. `previous` is the newest outcome there is. It is kept until a newer one replaces it, so that it can be handed out
+/// 2. `course` is there from the first wait on, and boxed: most requests have none, and its size would slow down all.
+/// 3. `next` is there from the decision to replay until the replay is sent; it is open before the service is made ready.
+/// 4. `previous` is the newest outcome there is. It is kept until a newer one replaces it, so that it can be handed out
 ///    should the replay not come about. An answer is drained before the service is polled ready, so that it holds
 ///    nothing that the service may be waiting for.
 pub(super) struct Replay<S, B>
@@ -39,13 +40,18 @@ where
     head: request::Parts,
     /// None once no replay can follow, so that the last attempt is not recorded.
     original: Option<Original<B>>,
-    next: Option<Next<B>>,
-    pub(super) previous: Option<Earlier<S::ResponseBody>>,
-    sleep: Option<Pin<Box<Sleep>>>,
     gate: Gate,
+    course: Option<Box<Course<B, S::ResponseBody>>>,
+}
+
+/// How replays went so far.
+struct Course<B, RB: Body> {
+    next: Option<Next<B>>,
+    previous: Option<Earlier<RB>>,
+    sleep: Option<Pin<Box<Sleep>>>,
     /// Since when the service is waited for.
     unready: Option<Instant>,
-    pub(super) progress: Progress,
+    progress: Progress,
 }
 
 /// An attempt that was decided: its body, why it is made, and the header that said when.
@@ -114,27 +120,45 @@ where
     RB: Body<Error: Into<BoxError>>,
 {
     pub(super) fn new(service: S, head: request::Parts, original: Option<Original<B>>) -> Self {
-        Self {
-            service,
-            head,
-            original,
-            next: None,
-            previous: None,
-            sleep: None,
-            gate: Gate::Through(None),
-            unready: None,
-            progress: Progress::first(),
-        }
+        Self { service, head, original, gate: Gate::Through(None), course: None }
+    }
+
+    /// Whether no attempt came to nothing yet.
+    pub(super) fn is_first(&self) -> bool {
+        self.course.as_ref().is_none_or(|course| course.progress.history.is_empty())
+    }
+
+    /// The attempt was not sent after all.
+    pub(super) fn take_back(&mut self) {
+        Course::of(&mut self.course).progress.sent -= 1;
+    }
+
+    /// Takes how it went, at the end.
+    pub(super) fn finish(&mut self) -> Progress {
+        self.course.as_mut().map_or_else(Progress::first, |course| course.progress.finish())
+    }
+
+    pub(super) fn take_previous(&mut self) -> Option<Earlier<RB>> {
+        self.course.as_mut()?.previous.take()
+    }
+
+    fn waited(&self) -> Duration {
+        self.course.as_ref().map_or(Duration::ZERO, |course| course.progress.waited)
+    }
+
+    fn retries(&self) -> u32 {
+        self.course.as_ref().map_or(0, |course| course.progress.retries)
     }
 
     /// Adds to a view what only this side knows.
     pub(super) fn complete<'a>(&self, view: View<'a>, without_body: NotReplayable) -> View<'a> {
         let replayable = self.original.as_ref().map_or(Err(without_body), Original::replayable);
-        view.body(replayable)
-            .retries(self.progress.retries)
-            .backoffs(self.progress.backoffs)
-            .auth_replays(self.progress.auth_replays)
-            .waited(self.progress.waited)
+        let view = view.body(replayable);
+        let Some(Course { progress, .. }) = self.course.as_deref() else { return view };
+        view.retries(progress.retries)
+            .backoffs(progress.backoffs)
+            .auth_replays(progress.auth_replays)
+            .waited(progress.waited)
     }
 
     /// Where the request goes, and with which credential.
@@ -153,10 +177,9 @@ where
             self.gate = Gate::Through(None);
             return false;
         };
-        let left = || rules.total_wait.saturating_sub(self.progress.waited);
+        let left = || rules.total_wait.saturating_sub(self.waited());
         let longest = timeouts::left(facts.deadline).unwrap_or_else(left);
-        self.gate = match gate.admit(&rules.gate_key.place(&self.head), self.progress.retries, least, longest)
-        {
+        self.gate = match gate.admit(&rules.gate_key.place(&self.head), self.retries(), least, longest) {
             Admission::Open => Gate::Through(None),
             Admission::Go(pass) => Gate::Through(Some(Box::new(pass))),
             Admission::Wait(ticket) => Gate::Queued(Box::new(ticket)),
@@ -175,9 +198,10 @@ where
 
     /// The first attempt waits at the gate.
     pub(super) fn hold_back(&mut self, first: ReplayBody<B>) {
+        let course = Course::of(&mut self.course);
         tracing::debug!("the request is held back, since the server asked for patience");
-        self.next = Some(Next::Body(first));
-        self.progress.sent = 0;
+        course.next = Some(Next::Body(first));
+        course.progress.sent = 0;
     }
 
     /// The attempt in flight was not refused for coming too early.
@@ -201,22 +225,23 @@ where
 
     /// Notes a replay that was decided, and starts its wait. A time-out of ours does not take the place of an answer.
     pub(super) fn prepare(&mut self, again: Again<B>, previous: Previous<RB>) {
+        let course = Course::of(&mut self.course);
         let Again { body, replayed, requested_by, budget } = again;
         let at_gate = matches!(self.gate, Gate::Queued(_));
-        replayed.tell(requested_by.as_ref(), budget, at_gate, self.progress.sent);
+        replayed.tell(requested_by.as_ref(), budget, at_gate, course.progress.sent);
         let delay = replayed.delay;
-        self.next = Some(body);
+        course.next = Some(body);
         let kept = matches!(&previous, Previous::Failed(error) if error.is::<AttemptTimeout>())
-            && self.previous.as_ref().is_some_and(|earlier| earlier.outcome.is_answer());
+            && course.previous.as_ref().is_some_and(|earlier| earlier.outcome.is_answer());
         if !kept {
-            self.previous = Some(Earlier { outcome: previous, at: self.progress.history.len() });
+            course.previous = Some(Earlier { outcome: previous, at: course.progress.history.len() });
         }
-        self.unready = None;
-        self.sleep = (!delay.is_zero()).then(|| Box::pin(tokio::time::sleep(delay)));
+        course.unready = None;
+        course.sleep = (!delay.is_zero()).then(|| Box::pin(tokio::time::sleep(delay)));
         if !at_gate {
             self.gate = Gate::Unasked;
         }
-        self.progress.note(replayed, requested_by.is_some_and(|header| header == grpc::PUSHBACK));
+        course.progress.note(replayed, requested_by.is_some_and(|header| header == grpc::PUSHBACK));
     }
 
     /// Waits, and drains the answer before meanwhile.
@@ -233,26 +258,28 @@ where
     }
 
     fn draining(&mut self) -> Option<&mut Draining<RB>> {
-        match &mut self.previous.as_mut()?.outcome {
+        match &mut self.course.as_mut()?.previous.as_mut()?.outcome {
             Previous::Answered(draining) => Some(draining),
             Previous::Failed(_) => None,
         }
     }
 
     fn poll_waited(&mut self, facts: &Facts, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(sleep) = &mut self.sleep {
+        let course = Course::of(&mut self.course);
+        if let Some(sleep) = &mut course.sleep {
             ready!(sleep.as_mut().poll(cx));
-            self.sleep = None;
+            course.sleep = None;
         }
         if matches!(self.gate, Gate::Unasked) {
             self.ask_gate(facts, Duration::ZERO);
         }
+        let course = Course::of(&mut self.course);
         if let Gate::Queued(ticket) = &mut self.gate {
             let pass = ready!(ticket.poll(cx));
             let waited = clock::now().saturating_duration_since(ticket.since());
             self.gate = Gate::Through(Some(Box::new(pass)));
-            self.progress.waited = self.progress.waited.saturating_add(waited);
-            if let Some(last) = self.progress.history.last_mut() {
+            course.progress.waited = course.progress.waited.saturating_add(waited);
+            if let Some(last) = course.progress.history.last_mut() {
                 last.delay = last.delay.saturating_add(waited);
             }
         }
@@ -262,30 +289,32 @@ where
     /// Opens the body of the next attempt where it comes from a factory, within the time that is left. After the wait, so
     /// that no file stays open for it; before the service is ready, so that no permit of it is held meanwhile.
     pub(super) fn poll_reopen(&mut self, facts: &Facts, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        let course = Course::of(&mut self.course);
         loop {
-            match self.next.take() {
+            match course.next.take() {
                 next @ (None | Some(Next::Body(_))) => {
-                    self.next = next;
+                    course.next = next;
                     return Poll::Ready(Ok(()));
                 }
                 Some(Next::ToOpen { factory, tether }) => {
-                    let left = self.time_left(facts);
-                    self.sleep = Some(Box::pin(tokio::time::sleep(left)));
-                    self.next = Some(Next::Opening { opening: factory.open(), tether, since: clock::now() });
+                    let left = course.time_left(facts);
+                    course.sleep = Some(Box::pin(tokio::time::sleep(left)));
+                    course.next =
+                        Some(Next::Opening { opening: factory.open(), tether, since: clock::now() });
                 }
                 Some(Next::Opening { mut opening, tether, since }) => match opening.as_mut().poll(cx) {
                     Poll::Ready(opened) => {
-                        self.sleep = None;
+                        course.sleep = None;
                         // It was a wait like any other.
-                        self.progress.waited = self.progress.waited.saturating_add(clock::now() - since);
-                        self.next = Some(Next::Body(reopened(opened?, tether, &self.head.headers)?));
+                        course.progress.waited = course.progress.waited.saturating_add(clock::now() - since);
+                        course.next = Some(Next::Body(reopened(opened?, tether, &self.head.headers)?));
                     }
                     Poll::Pending => {
-                        self.next = Some(Next::Opening { opening, tether, since });
-                        if let Some(sleep) = &mut self.sleep {
+                        course.next = Some(Next::Opening { opening, tether, since });
+                        if let Some(sleep) = &mut course.sleep {
                             ready!(sleep.as_mut().poll(cx));
                         }
-                        (self.next, self.sleep) = (None, None);
+                        (course.next, course.sleep) = (None, None);
                         return Poll::Ready(Err("the request body was not opened again in time".into()));
                     }
                 },
@@ -298,30 +327,61 @@ where
     where
         S::Error: Into<BoxError>,
     {
+        let course = Course::of(&mut self.course);
         if let Poll::Ready(ready) = self.service.poll_ready(cx) {
-            if let Some(since) = self.unready {
+            if let Some(since) = course.unready {
                 // It was a wait like any other.
-                self.progress.waited = self.progress.waited.saturating_add(clock::now() - since);
+                course.progress.waited = course.progress.waited.saturating_add(clock::now() - since);
             }
             return Poll::Ready(ready.map_err(Into::into));
         }
-        let never_sent = self.progress.sent == 0;
+        let never_sent = course.progress.sent == 0;
         if never_sent && facts.deadline.is_none() {
             // There is no answer to go back to, so it waits as long as its caller would have had to.
             return Poll::Pending;
         }
-        if self.unready.is_none() {
+        if course.unready.is_none() {
             let since = clock::now();
-            self.unready = Some(since);
-            self.sleep = Some(Box::pin(tokio::time::sleep_until(since + self.time_left(facts))));
+            course.unready = Some(since);
+            course.sleep = Some(Box::pin(tokio::time::sleep_until(since + course.time_left(facts))));
         }
-        if let Some(sleep) = &mut self.sleep {
+        if let Some(sleep) = &mut course.sleep {
             ready!(sleep.as_mut().poll(cx));
         }
         Poll::Ready(Err(match never_sent {
             true => DeadlineExceeded::new().into(),
             false => "the inner service was not ready in time for the replay".into(),
         }))
+    }
+
+    /// Sends the attempt that was prepared. The service is ready, and the body is open.
+    pub(super) fn send(&mut self, facts: &Facts) -> S::Future {
+        let course = Course::of(&mut self.course);
+        let Some(Next::Body(body)) = course.next.take() else {
+            panic!("a replay is prepared, and its body opened, before it is sent");
+        };
+        let Progress { sent, retries, auth_replays, .. } = course.progress;
+        if !facts.policy.rules().may_replay(facts.options.as_ref(), retries, auth_replays) {
+            self.original = None;
+        }
+        let mut head = self.head.clone();
+        if sent > 0 {
+            head.extensions.insert(Attempt::new(sent));
+        }
+        course.progress.sent += 1;
+        course.sleep = None;
+        self.service.call(Request::from_parts(head, body))
+    }
+}
+
+// --- Course ---
+
+impl<B, RB: Body> Course<B, RB> {
+    fn of(course: &mut Option<Box<Self>>) -> &mut Self {
+        course.get_or_insert_with(|| {
+            let progress = Progress::first();
+            Box::new(Self { next: None, previous: None, sleep: None, unready: None, progress })
+        })
     }
 
     /// For how long something may be waited for that the next attempt needs. Where the waits were all that is allowed, what
@@ -332,24 +392,6 @@ where
             left.max(SHORTEST_PATIENCE)
         });
         left.min(clock::FARTHEST)
-    }
-
-    /// Sends the attempt that was prepared. The service is ready, and the body is open.
-    pub(super) fn send(&mut self, facts: &Facts) -> S::Future {
-        let Some(Next::Body(body)) = self.next.take() else {
-            panic!("a replay is prepared, and its body opened, before it is sent");
-        };
-        let Progress { sent, retries, auth_replays, .. } = self.progress;
-        if !facts.policy.rules().may_replay(facts.options.as_ref(), retries, auth_replays) {
-            self.original = None;
-        }
-        let mut head = self.head.clone();
-        if sent > 0 {
-            head.extensions.insert(Attempt::new(sent));
-        }
-        self.progress.sent += 1;
-        self.sleep = None;
-        self.service.call(Request::from_parts(head, body))
     }
 }
 

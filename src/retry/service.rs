@@ -14,7 +14,7 @@ use tower_service::Service;
 use super::account::Target;
 use super::body_factory::BodyFactory;
 use super::facts::{Facts, SentTo};
-use super::future::ResponseFuture;
+use super::future::{Kept, ResponseFuture};
 use super::idempotency;
 use super::options::RetryOptions;
 use super::original::Original;
@@ -97,27 +97,30 @@ where
             true => Original::of(body, head.extensions.get::<BodyFactory>(), rules.limits(options)),
             false => (ReplayBody::once(body, NotReplayable::Released), Err(NotReplayable::Released)),
         };
-        let mut facts = Facts {
+        let facts = Facts {
             policy: self.policy.clone(),
             options: options.cloned(),
             repeatable,
             body: original.as_ref().err().copied(),
             deadline: timeouts::deadline(rules, &head.extensions),
-            sent_to: None,
         };
         if rules.gate.as_ref().is_some_and(|gate| !gate.is_open()) {
             return self.call_through_gate(head, first, original.ok(), facts);
         }
         // The head is copied only where a replay can follow.
         let Ok(original) = original else {
-            facts.sent_to = rules.gate.is_some().then(|| SentTo::of(&head, &rules.gate_key));
+            let kept = match &rules.gate {
+                Some(_) => Kept::Place(SentTo::of(&head, &rules.gate_key)),
+                None => Kept::Nothing,
+            };
             let future = self.inner.call(Request::from_parts(head, first));
-            return ResponseFuture::watching(future, facts, None);
+            return ResponseFuture::watching(future, facts, kept);
         };
         let snapshot = head.clone();
         let mut ready = self.take_ready();
         let future = ready.call(Request::from_parts(head, first));
-        ResponseFuture::watching(future, facts, Some(Replay::new(ready, snapshot, Some(original))))
+        let replay = Replay::new(ready, snapshot, Some(original));
+        ResponseFuture::watching(future, facts, Kept::Replay(replay))
     }
 }
 
@@ -151,7 +154,7 @@ impl<S: Clone> RetryService<S> {
             return ResponseFuture::held_back(facts, replay);
         }
         let future = ready.call(Request::from_parts(replay.head().clone(), first));
-        ResponseFuture::watching(future, facts, Some(replay))
+        ResponseFuture::watching(future, facts, Kept::Replay(replay))
     }
 }
 
