@@ -33,6 +33,7 @@
 //!
 //! - [`cache`]: when a token is fetched, and what happens when that fails
 //! - [`auth`]: which requests get a token, and what an answer says about it
+//! - [`tenants`]: a cache for each user or tenant
 //! - [`retry`]: what is sent again, when, and what is handed out instead
 //! - [`oauth2`]: the client credentials grant
 //! - [`extensions`]: what the layers tell each other and you
@@ -56,7 +57,7 @@
 //! | 2 token | `token` |
 //! | 3 contracts | `source` |
 //! | 4 mechanisms | [`cache`] [`retry`] [`oauth2`] |
-//! | 5 on the cache | [`auth`] |
+//! | 5 on the cache | [`auth`] [`tenants`] |
 //! | 6 joined | [`transport`] |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -89,6 +90,7 @@ pub mod retry;
 
 // 5 on the cache
 pub mod auth;
+pub mod tenants;
 
 // 6 joined
 pub mod transport;

@@ -41,6 +41,12 @@ impl<S: TokenSource> From<S> for TokenCache {
     }
 }
 
+impl<S: TokenSource> From<S> for TokenCacheBuilder {
+    fn from(source: S) -> Self {
+        Self::new(Box::new(source))
+    }
+}
+
 impl TokenCacheBuilder {
     fn new(source: Box<dyn DynTokenSource>) -> Self {
         let mut settings = Settings { fetch_timeout: Duration::from_secs(30), ..Settings::default() };
@@ -73,6 +79,12 @@ impl TokenCacheBuilder {
     /// Sets how long the source may take in all. Then its future is dropped and all who wait get an error.
     pub fn fetch_timeout(mut self, timeout: Duration) -> Self {
         self.settings.fetch_timeout = timeout;
+        self
+    }
+
+    /// Puts something around the source.
+    pub(crate) fn around<S: TokenSource>(mut self, wrap: impl FnOnce(Box<dyn DynTokenSource>) -> S) -> Self {
+        self.source = Box::new(wrap(self.source));
         self
     }
 

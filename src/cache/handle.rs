@@ -212,6 +212,16 @@ impl TokenCache {
         Acquire::new(Arc::clone(&self.shared), min_validity)
     }
 
+    /// Returns whether this is the last handle, no flight is in the air, and nothing would be lost with the cache.
+    pub(crate) fn is_idle(&self) -> bool {
+        // A flight has a handle of its own.
+        Arc::strong_count(&self.shared) == 1 && self.is_disposable()
+    }
+
+    pub(crate) fn is_disposable(&self) -> bool {
+        self.shared.is_disposable()
+    }
+
     /// Returns whether both handles share one cache.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.shared, &other.shared)

@@ -341,6 +341,11 @@ impl Shared {
         self.forget_current();
     }
 
+    /// Returns whether nothing would be lost with the source.
+    pub(crate) fn is_disposable(&self) -> bool {
+        self.source.may_be_dropped()
+    }
+
     /// Lets no further flight start. Returns a seat in the one that is in the air.
     pub(crate) fn close(&self) -> Option<Seat> {
         self.keeper.stop();
