@@ -81,6 +81,14 @@ pub(crate) struct Lasting {
     pub(crate) source: BoxError,
 }
 
+/// A connection that could not be made, so that nothing was sent on it. A transport of this crate puts it into the chain
+/// of its error.
+#[derive(Debug)]
+#[cfg_attr(not(feature = "hyper-client"), allow(dead_code, reason = "other transports cannot tell"))]
+pub(crate) struct Unconnected {
+    pub(crate) source: BoxError,
+}
+
 // --- TokenError ---
 
 impl TokenError {
@@ -297,6 +305,20 @@ impl fmt::Display for Lasting {
 }
 
 impl Error for Lasting {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.source)
+    }
+}
+
+// --- Unconnected ---
+
+impl fmt::Display for Unconnected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no connection could be made")
+    }
+}
+
+impl Error for Unconnected {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(&*self.source)
     }

@@ -35,7 +35,7 @@
 //! - [`auth`]: which requests get a token, and what an answer says about it
 //! - [`tenants`]: a cache for each user or tenant
 //! - [`retry`]: what is sent again, when, and what is handed out instead
-//! - [`oauth2`]: the client credentials grant
+//! - [`oauth2`]: the client credentials grant, and refresh tokens
 //! - [`extensions`]: what the layers tell each other and you
 //!
 //! # Features
@@ -103,7 +103,7 @@ struct Readme;
 pub use self::auth::AuthLayer;
 pub use self::cache::TokenCache;
 pub use self::error::{ErrorClass, TokenError};
-pub use self::oauth2::{ClientAuth, ClientCredentials, ClientCredentialsConfig, ClientSecret};
+pub use self::oauth2::{ClientAuth, ClientCredentials, ClientCredentialsConfig, ClientSecret, RefreshToken};
 pub use self::origin::Origin;
 pub use self::retry::RetryPolicy;
 pub use self::source::{FetchReason, Or, SourceFn, StaticToken, TokenRequest, TokenSource, source_fn};

@@ -31,6 +31,8 @@ pub(crate) enum AnswerBody {
 pub(crate) struct Expected {
     /// Who answers, as the subject of a sentence.
     pub(crate) who: String,
+    /// What its address is called, where it may be wrong.
+    pub(crate) url: &'static str,
     pub(crate) requested: Vec<String>,
     pub(crate) required: Vec<String>,
     pub(crate) strict_bearer: bool,
@@ -41,6 +43,7 @@ impl Default for Expected {
     fn default() -> Self {
         Self {
             who: "the token endpoint".into(),
+            url: "token URL",
             requested: Vec::new(),
             required: Vec::new(),
             strict_bearer: false,

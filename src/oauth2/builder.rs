@@ -247,6 +247,12 @@ impl<G> GrantBuilder<G> {
         self
     }
 
+    /// Sets what the grant has of its own.
+    pub(crate) fn with_grant(mut self, set: impl FnOnce(&mut G)) -> Self {
+        set(&mut self.grant);
+        self
+    }
+
     /// Checks everything, and takes the builder apart: the endpoint, the parameters that every grant sends, and what
     /// the grant has of its own.
     pub(crate) fn finish(self, transport: Transport) -> Result<(TokenEndpoint, Parameters, G), TokenError> {
@@ -283,8 +289,14 @@ impl<G> GrantBuilder<G> {
         }
         common.extend(parameters);
         let who = format!("the token endpoint at {origin}");
-        let expected =
-            Expected { who, requested: scopes, required: required_scopes, strict_bearer, classifier };
+        let expected = Expected {
+            who,
+            url: "token URL",
+            requested: scopes,
+            required: required_scopes,
+            strict_bearer,
+            classifier,
+        };
         let endpoint = TokenEndpoint {
             uri,
             origin,

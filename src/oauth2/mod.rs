@@ -15,6 +15,7 @@
 //!    secret has changed.
 //! 6. The lifetime of the token counts from just before the attempt was sent.
 //! 7. A source fetches and does not cache; see [`cache`](crate::cache).
+//! 8. What a server takes only once is sent with more care: see [`RefreshToken`].
 //!
 //! # What an answer means
 //!
@@ -89,14 +90,21 @@ mod client_auth;
 mod config;
 mod endpoint;
 mod grants;
+mod lineage;
 mod parameters;
 mod refused;
 mod response;
+mod rotation;
 mod secret;
 
 pub use self::builder::GrantBuilder;
 pub use self::classifier::Refusal;
 pub use self::client_auth::ClientAuth;
 pub use self::config::ClientCredentialsConfig;
-pub use self::grants::{ClientCredentials, ClientCredentialsBuilder, ClientCredentialsGrant};
+pub use self::grants::{
+    ClientCredentials, ClientCredentialsBuilder, ClientCredentialsGrant, RefreshToken, RefreshTokenBuilder,
+    RefreshTokenGrant,
+};
+pub use self::response::read_token_response;
+pub use self::rotation::RotatedToken;
 pub use self::secret::ClientSecret;

@@ -41,8 +41,8 @@ use tower::BoxError;
 use tower_service::Service;
 
 use crate::clock;
-use crate::error::{Lasting, TokenError};
-use crate::oauth2::{ClientCredentials, ClientCredentialsBuilder};
+use crate::error::{Lasting, TokenError, Unconnected};
+use crate::oauth2::{ClientCredentials, ClientCredentialsBuilder, RefreshToken, RefreshTokenBuilder};
 
 /// Connecting takes longer than this only where nobody is.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -254,13 +254,16 @@ where
         Box::pin(async move {
             match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
                 Ok(connected) => connected.map_err(|error| told_apart(error.into())),
-                Err(_) => Err(format!("connecting took longer than {CONNECT_TIMEOUT:?}").into()),
+                Err(_) => {
+                    let slow = format!("connecting took longer than {CONNECT_TIMEOUT:?}");
+                    Err(Unconnected { source: slow.into() }.into())
+                }
             }
         })
     }
 }
 
-/// Marks a handshake that would fail again, as far as rustls says so beyond doubt. An alert may be a server that is just
+/// Marks what never became a connection; and a handshake that would fail again, as far as rustls says so beyond doubt. An alert may be a server that is just
 /// being set up, and a broken connection may be anything.
 fn told_apart(error: BoxError) -> BoxError {
     let advice = match in_tls(&*error) {
@@ -273,7 +276,7 @@ fn told_apart(error: BoxError) -> BoxError {
         Some(rustls::Error::PeerIncompatible(_)) => {
             "the server knows no version or cipher of TLS that this client does; check what it offers"
         }
-        _ => return error,
+        _ => return Unconnected { source: error }.into(),
     };
     Lasting { advice, source: error }.into()
 }
@@ -417,6 +420,18 @@ impl ClientCredentialsBuilder {
     /// As [`build_with`](Self::build_with).
     #[cfg_attr(docsrs, doc(cfg(feature = "hyper-client")))]
     pub fn build(self) -> Result<ClientCredentials, TokenError> {
+        self.build_with(Client::new())
+    }
+}
+
+impl RefreshTokenBuilder {
+    /// Builds the source over the default transport, a [`Client`] of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`build_with`](Self::build_with).
+    #[cfg_attr(docsrs, doc(cfg(feature = "hyper-client")))]
+    pub fn build(self) -> Result<RefreshToken, TokenError> {
         self.build_with(Client::new())
     }
 }

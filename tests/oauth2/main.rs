@@ -14,7 +14,9 @@ mod cached;
 mod echo;
 #[path = "../support/log.rs"]
 mod log;
+mod refresh;
 mod requests;
+mod rotating;
 mod scripted;
 mod secrets;
 #[cfg(feature = "hyper-client")]
