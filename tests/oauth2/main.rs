@@ -11,6 +11,7 @@
 mod answers;
 mod attempts;
 mod cached;
+mod crashes;
 mod echo;
 #[path = "../support/log.rs"]
 mod log;
