@@ -151,6 +151,16 @@ impl Lineage {
         self.state().ready.take()
     }
 
+    /// Returns whether nothing would be lost that is not stored elsewhere. While an exchange runs, that is not known.
+    pub(crate) fn is_disposable(&self) -> bool {
+        let state = self.state();
+        let is_stored = match state.storage {
+            Storage::Done => true,
+            Storage::Due | Storage::Failed(_) => state.dead.is_some(),
+        };
+        is_stored && self.turn.available_permits() > 0
+    }
+
     /// Returns the newest token if it is still to be stored.
     pub(crate) fn unstored(&self) -> Option<Held> {
         let state = self.state();

@@ -16,7 +16,7 @@ use tower_oauth2::{
 
 use crate::log::Log;
 use crate::rotating::{Rotating, builder, renew};
-use crate::scripted::{Scripted, Step, TOKEN, URL, a_token, answer, answer_with};
+use crate::scripted::{Scripted, Step, TOKEN, URL, a_token, answer, answer_with, response};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -354,6 +354,40 @@ async fn what_failed_to_be_stored_can_be_stored_by_request() {
     assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "the disk is full");
     source.store().await.unwrap();
     assert!(source.store_error().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_is_disposable_while_its_refresh_token_is_stored_elsewhere() {
+    // Nothing stores it.
+    let endpoint = Scripted::new([a_token(), rotated("RT2"), refused()]);
+    let source = source(&endpoint, rt1());
+    renew(&source).await.unwrap();
+    assert!(source.is_disposable());
+    renew(&source).await.unwrap();
+    assert!(!source.is_disposable());
+    renew(&source).await.unwrap_err();
+    assert!(source.is_disposable());
+
+    // It is stored in the second attempt, and while it is exchanged nobody knows.
+    let late = r#"{"access_token":"AT1","refresh_token":"RT2"}"#;
+    let endpoint = Scripted::new([Step::AnswerAfter(SECOND, response(200, &[], late))]);
+    let fails = Arc::new(AtomicU32::new(1));
+    let builder = rt1().on_rotate(move |_| {
+        let fails = fails.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok();
+        async move { if fails { Err("the disk is full".into()) } else { Ok(()) } }
+    });
+    let source = self::source(&endpoint, builder);
+    assert!(source.is_disposable());
+    let fetching = tokio::spawn({
+        let source = source.clone();
+        async move { renew(&source).await.map(drop) }
+    });
+    sleep(SECOND / 2).await;
+    assert!(!source.is_disposable());
+    fetching.await.unwrap().unwrap();
+    assert!(!source.is_disposable());
+    source.store().await.unwrap();
+    assert!(source.is_disposable());
 }
 
 #[tokio::test(start_paused = true)]

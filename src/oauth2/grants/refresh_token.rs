@@ -238,6 +238,12 @@ impl TokenSource for RefreshToken {
             // Somebody gave the source another refresh token meanwhile.
         }
     }
+
+    /// Returns false while there is a rotated refresh token that nothing has stored: without
+    /// [`on_rotate`](GrantBuilder::on_rotate), or where it failed. Likewise while one is exchanged.
+    fn is_disposable(&self) -> bool {
+        self.inner.lineage.is_disposable()
+    }
 }
 
 impl fmt::Debug for RefreshToken {
@@ -404,13 +410,8 @@ impl Inner {
 
     /// Stores the newest refresh token, if it is not stored yet. A failure is noted.
     async fn store(&self) {
-        let Some(held) = self.lineage.unstored() else { return };
-        let result = match &self.on_rotate {
-            Some(on_rotate) => {
-                on_rotate.store(RotatedToken::new(held.secret.clone()), self.store_timeout).await
-            }
-            None => Ok(()),
-        };
+        let (Some(held), Some(on_rotate)) = (self.lineage.unstored(), &self.on_rotate) else { return };
+        let result = on_rotate.store(RotatedToken::new(held.secret.clone()), self.store_timeout).await;
         if let Err(error) = &result {
             let cause = std::error::Error::source(error).map(ToString::to_string);
             tracing::warn!(
