@@ -35,7 +35,7 @@
 //! - [`auth`]: which requests get a token, and what an answer says about it
 //! - [`tenants`]: a cache for each user or tenant
 //! - [`retry`]: what is sent again, when, and what is handed out instead
-//! - [`oauth2`]: the client credentials grant, and refresh tokens
+//! - [`oauth2`]: the client credentials grant, refresh tokens, and revocation
 //! - [`extensions`]: what the layers tell each other and you
 //!
 //! # Features
@@ -55,7 +55,7 @@
 //! |---|---|
 //! | 1 words | `clock` `backoff` `claims` `error` [`extensions`] `headers` [`origin`] `sync` `telemetry` `text` |
 //! | 2 token | `token` |
-//! | 3 contracts | `source` |
+//! | 3 contracts | `revoke` `source` |
 //! | 4 mechanisms | [`cache`] [`retry`] [`oauth2`] |
 //! | 5 on the cache | [`auth`] [`tenants`] |
 //! | 6 joined | [`transport`] |
@@ -81,6 +81,7 @@ mod vectors;
 mod token;
 
 // 3 contracts
+mod revoke;
 mod source;
 
 // 4 mechanisms
@@ -106,5 +107,6 @@ pub use self::error::{ErrorClass, TokenError};
 pub use self::oauth2::{ClientAuth, ClientCredentials, ClientCredentialsConfig, ClientSecret, RefreshToken};
 pub use self::origin::Origin;
 pub use self::retry::RetryPolicy;
+pub use self::revoke::{RevokerFn, TokenRevoker, revoker_fn};
 pub use self::source::{FetchReason, Or, SourceFn, StaticToken, TokenRequest, TokenSource, source_fn};
 pub use self::token::AccessToken;

@@ -275,6 +275,13 @@ impl AccessToken {
         }
     }
 
+    /// Returns the token without the refresh token that came with it.
+    #[must_use]
+    pub(crate) fn without_refresh_token(mut self) -> Self {
+        self.edit().refresh_token = None;
+        self
+    }
+
     /// Returns the identity, zero before a cache gave one.
     pub(crate) fn id(&self) -> u64 {
         self.inner.seal.map_or(0, |seal| seal.id)

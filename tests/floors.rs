@@ -31,7 +31,7 @@ const FLOORS: &[(u8, &[&str])] = &[
         ],
     ),
     (2, &["token"]),
-    (3, &["source"]),
+    (3, &["revoke", "source"]),
     (4, &["cache", "oauth2", "retry"]),
     (5, &["auth", "tenants"]),
     (6, &["transport"]),

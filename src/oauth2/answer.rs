@@ -31,19 +31,48 @@ pub(crate) enum AnswerBody {
 pub(crate) struct Expected {
     /// Who answers, as the subject of a sentence.
     pub(crate) who: String,
-    /// What its address is called, where it may be wrong.
-    pub(crate) url: &'static str,
+    pub(crate) naming: Naming,
     pub(crate) requested: Vec<String>,
     pub(crate) required: Vec<String>,
     pub(crate) strict_bearer: bool,
     pub(crate) classifier: Option<Classifier>,
 }
 
+/// What an endpoint and its address are called in messages, and whether it says something by its successes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Naming {
+    pub(crate) endpoint: &'static str,
+    pub(crate) url: &'static str,
+    /// The setting with the URL.
+    pub(crate) field: &'static str,
+    pub(crate) example: &'static str,
+    /// Whether the body of a success is of interest.
+    pub(crate) speaks: bool,
+}
+
+impl Naming {
+    pub(crate) const TOKEN: Self = Self {
+        endpoint: "the token endpoint",
+        url: "token URL",
+        field: "token_url",
+        example: "https://login.example.com/oauth/token",
+        speaks: true,
+    };
+
+    pub(crate) const REVOCATION: Self = Self {
+        endpoint: "the revocation endpoint",
+        url: "revocation URL",
+        field: "revocation_url",
+        example: "https://login.example.com/oauth/revoke",
+        speaks: false,
+    };
+}
+
 impl Default for Expected {
     fn default() -> Self {
         Self {
-            who: "the token endpoint".into(),
-            url: "token URL",
+            who: Naming::TOKEN.endpoint.into(),
+            naming: Naming::TOKEN,
             requested: Vec::new(),
             required: Vec::new(),
             strict_bearer: false,

@@ -8,7 +8,7 @@ use secrecy::SecretString;
 
 use crate::backoff::Chance;
 use crate::error::{ErrorClass, TokenError};
-use crate::oauth2::answer::Expected;
+use crate::oauth2::answer::{Expected, Naming};
 use crate::oauth2::classifier::{Classifier, Refusal};
 use crate::oauth2::client_auth::ClientAuth;
 use crate::oauth2::endpoint::{Patience, TokenEndpoint, Transport};
@@ -53,6 +53,7 @@ struct Options {
     classifier: Option<Classifier>,
     patience: Patience,
     insecure_http: bool,
+    naming: Naming,
 }
 
 impl<G> GrantBuilder<G> {
@@ -78,6 +79,7 @@ impl<G> GrantBuilder<G> {
             classifier: None,
             patience,
             insecure_http: false,
+            naming: Naming::TOKEN,
         };
         Self { options, grant }
     }
@@ -247,6 +249,12 @@ impl<G> GrantBuilder<G> {
         self
     }
 
+    /// Sets what the endpoint is called.
+    pub(crate) fn named(mut self, naming: Naming) -> Self {
+        self.options.naming = naming;
+        self
+    }
+
     /// Sets what the grant has of its own.
     pub(crate) fn with_grant(mut self, set: impl FnOnce(&mut G)) -> Self {
         set(&mut self.grant);
@@ -270,8 +278,9 @@ impl<G> GrantBuilder<G> {
             classifier,
             patience,
             insecure_http,
+            naming,
         } = self.options;
-        let (uri, origin) = check_token_url(&token_url, insecure_http)?;
+        let (uri, origin) = check_url(&token_url, insecure_http, naming)?;
         check_client(&client_id, &secret, &auth)?;
         check_scopes("scope", &scopes)?;
         check_scopes("required_scope", &required_scopes)?;
@@ -288,15 +297,9 @@ impl<G> GrantBuilder<G> {
             common.push("resource", resource);
         }
         common.extend(parameters);
-        let who = format!("the token endpoint at {origin}");
-        let expected = Expected {
-            who,
-            url: "token URL",
-            requested: scopes,
-            required: required_scopes,
-            strict_bearer,
-            classifier,
-        };
+        let who = format!("{} at {origin}", naming.endpoint);
+        let expected =
+            Expected { who, naming, requested: scopes, required: required_scopes, strict_bearer, classifier };
         let endpoint = TokenEndpoint {
             uri,
             origin,
@@ -348,21 +351,19 @@ where
 
 // --- Checks ---
 
-/// Checks the token URL as text, since `Uri` drops a fragment without a word. The URL itself is not repeated: it may
+/// Checks the URL of an endpoint as text, since `Uri` drops a fragment without a word. The URL itself is not repeated: it may
 /// hold what nobody should read.
-fn check_token_url(url: &str, insecure_http: bool) -> Result<(Uri, Origin), TokenError> {
-    let refuse = |what: &str| TokenError::config(format!("token_url: {what}"));
+fn check_url(url: &str, insecure_http: bool, naming: Naming) -> Result<(Uri, Origin), TokenError> {
+    let Naming { field, example, .. } = naming;
+    let refuse = |what: &str| TokenError::config(format!("{field}: {what}"));
     if url.contains('#') {
         return Err(refuse("it has a fragment, which RFC 6749 §3.2 forbids; remove the # and what follows"));
     }
     let uri: Uri = url.parse().map_err(|error: http::uri::InvalidUri| {
-        refuse("it is no URL; give it whole, such as https://login.example.com/oauth/token")
-            .with_source(error)
+        refuse(&format!("it is no URL; give it whole, such as {example}")).with_source(error)
     })?;
     if uri.scheme().is_none() || uri.authority().is_none() {
-        return Err(refuse(
-            "it has no scheme and host; give it whole, such as https://login.example.com/oauth/token",
-        ));
+        return Err(refuse(&format!("it has no scheme and host; give it whole, such as {example}")));
     }
     if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
         return Err(refuse("it holds a user name or a password; give them as client_id and client_secret"));

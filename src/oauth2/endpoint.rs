@@ -97,7 +97,7 @@ impl TokenEndpoint {
         parameters: &Parameters,
         request: &TokenRequest,
     ) -> Result<AccessToken, TokenError> {
-        let redactor = self.redactor(parameters, request);
+        let redactor = self.redactor(parameters, Some(request));
         let answered = self.ask(parameters, redactor, None, response::read).await;
         answered.map(|(token, requested)| token.requested(requested)).map_err(|refused| refused.error)
     }
@@ -112,7 +112,7 @@ impl TokenEndpoint {
         request: &TokenRequest,
         doubt: &Doubt,
     ) -> Result<AccessToken, Refused> {
-        let redactor = self.redactor(parameters, request);
+        let redactor = self.redactor(parameters, Some(request));
         let (token, requested) = self.ask(parameters, redactor, Some(doubt), response::read).await?;
         Ok(token.requested(requested))
     }
@@ -190,10 +190,11 @@ impl TokenEndpoint {
 
     /// Makes a redactor that knows what can be known before the first attempt. It stays for all of them: an answer may
     /// echo what an earlier one brought.
-    fn redactor(&self, parameters: &Parameters, request: &TokenRequest) -> Redactor {
+    pub(crate) fn redactor(&self, parameters: &Parameters, request: Option<&TokenRequest>) -> Redactor {
         let mut redactor = Redactor::default();
         parameters.teach(&mut redactor);
-        for token in request.previous().into_iter().chain(request.rejected()) {
+        let known = request.into_iter().flat_map(|request| [request.previous(), request.rejected()]);
+        for token in known.flatten() {
             token.teach(&mut redactor);
         }
         // Some endpoints want a key there, and some clients put the whole URL into their errors.
@@ -279,7 +280,9 @@ impl TokenEndpoint {
         let response = ready.call(request).await?;
         let (parts, body) = response.into_parts();
         let encoding = parts.headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes).unwrap_or_default();
-        let body = if encoding.is_empty() || encoding.eq_ignore_ascii_case(b"identity") {
+        let body = if parts.status.is_success() && !self.expected.naming.speaks {
+            AnswerBody::Unread("a body that nobody reads".into())
+        } else if encoding.is_empty() || encoding.eq_ignore_ascii_case(b"identity") {
             read_capped(body).await?
         } else {
             AnswerBody::Unread(format!(
@@ -307,7 +310,7 @@ impl TokenEndpoint {
         let told = match chain(&**error).find_map(|error| error.downcast_ref::<Lasting>()) {
             Some(lasting) => TokenError::config(line(lasting.advice)),
             None => {
-                let url = self.expected.url;
+                let url = self.expected.naming.url;
                 TokenError::transient(line(&format!("check the {url}, and the way there from this machine")))
             }
         };

@@ -94,6 +94,7 @@ mod lineage;
 mod parameters;
 mod refused;
 mod response;
+mod revocation;
 mod rotation;
 mod secret;
 
@@ -106,5 +107,6 @@ pub use self::grants::{
     RefreshTokenGrant,
 };
 pub use self::response::read_token_response;
+pub use self::revocation::{Revocation, RevocationBuilder};
 pub use self::rotation::RotatedToken;
 pub use self::secret::ClientSecret;

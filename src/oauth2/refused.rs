@@ -9,7 +9,7 @@ use secrecy::SecretString;
 use crate::clock;
 use crate::error::{ErrorClass, TokenError};
 use crate::headers::retry_after;
-use crate::oauth2::answer::{Answer, Body, Expected, OAuthError, essence};
+use crate::oauth2::answer::{Answer, Body, Expected, Naming, OAuthError, essence};
 use crate::oauth2::classifier::Refusal;
 use crate::origin::Origin;
 use crate::text::Redactor;
@@ -195,7 +195,7 @@ fn message(
     description: Option<&str>,
     unreadable: &str,
 ) -> String {
-    let Expected { who, url, .. } = expected;
+    let Expected { who, naming: Naming { url, .. }, .. } = expected;
     let mut line = format!("{who} answered {}", status.as_u16());
     if let Some(code) = code {
         line = format!("{line} {code}");
@@ -241,7 +241,7 @@ fn unreadable(body: &Body<'_>, headers: &HeaderMap, redactor: &Redactor) -> Stri
 /// Following a redirect would carry the client's secrets to wherever it points: a 307 repeats the whole request.
 pub(crate) fn redirected(answer: &Answer, expected: &Expected, redactor: &Redactor) -> Refused {
     let Answer { status, headers, .. } = answer;
-    let Expected { who, url, .. } = expected;
+    let Expected { who, naming: Naming { url, .. }, .. } = expected;
     let target = headers
         .get(LOCATION)
         .and_then(|location| location.to_str().ok()?.parse::<Uri>().ok())

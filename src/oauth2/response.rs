@@ -111,13 +111,16 @@ fn token(
             let what = redactor.clean(what);
             return Err(nonsense(&format!(
                 "{what}; is the {} right, or does a proxy or a login page stand in between?",
-                expected.url
+                expected.naming.url
             )));
         }
     };
     check_type(members, redactor).map_err(|what| nonsense(&what))?;
     let Some(raw) = members.get("access_token") else {
-        return Err(nonsense(&format!("an object without access_token; is the {} right?", expected.url)));
+        return Err(nonsense(&format!(
+            "an object without access_token; is the {} right?",
+            expected.naming.url
+        )));
     };
     let Some(secret) = as_string(raw).map(SecretString::from) else {
         return Err(nonsense("an access_token that is not a string"));

@@ -42,7 +42,10 @@ use tower_service::Service;
 
 use crate::clock;
 use crate::error::{Lasting, TokenError, Unconnected};
-use crate::oauth2::{ClientCredentials, ClientCredentialsBuilder, RefreshToken, RefreshTokenBuilder};
+use crate::oauth2::{
+    ClientCredentials, ClientCredentialsBuilder, RefreshToken, RefreshTokenBuilder, Revocation,
+    RevocationBuilder,
+};
 
 /// Connecting takes longer than this only where nobody is.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -432,6 +435,18 @@ impl RefreshTokenBuilder {
     /// As [`build_with`](Self::build_with).
     #[cfg_attr(docsrs, doc(cfg(feature = "hyper-client")))]
     pub fn build(self) -> Result<RefreshToken, TokenError> {
+        self.build_with(Client::new())
+    }
+}
+
+impl RevocationBuilder {
+    /// Builds the revocation over the default transport, a [`Client`] of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`build_with`](Self::build_with).
+    #[cfg_attr(docsrs, doc(cfg(feature = "hyper-client")))]
+    pub fn build(self) -> Result<Revocation, TokenError> {
         self.build_with(Client::new())
     }
 }

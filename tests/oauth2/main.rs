@@ -17,6 +17,7 @@ mod echo;
 mod log;
 mod refresh;
 mod requests;
+mod revocation;
 mod rotating;
 mod scripted;
 mod secrets;

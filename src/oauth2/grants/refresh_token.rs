@@ -397,7 +397,7 @@ impl Inner {
         let is_final = error.is_grant()
             && (error.code() == Some("invalid_grant") || refused.by_classifier || answer_was_lost);
         if is_final {
-            let error = dead(&error, answer_was_lost);
+            let error = dead(error, answer_was_lost);
             let is_in_use = self.lineage.bury(held, &error);
             return (Err(error), is_in_use);
         }
@@ -444,26 +444,13 @@ fn check(refresh_token: &SecretString) -> Result<(), TokenError> {
 }
 
 /// Says what is to be done about a refresh token that was refused for good.
-fn dead(refused: &TokenError, answer_was_lost: bool) -> TokenError {
+fn dead(refused: TokenError, answer_was_lost: bool) -> TokenError {
     let cause = if answer_was_lost {
         "; an answer that may have brought the next refresh token was lost before, so this one may be spent"
     } else {
         ""
     };
-    let mut error = TokenError::grant(format!(
-        "{refused}{cause}; authorize again: sign in, and give the new refresh token to the source"
-    ));
-    if let Some(code) = refused.code() {
-        error = error.with_code(code);
-    }
-    if let Some(description) = refused.description() {
-        error = error.with_description(description);
-    }
-    if let Some(uri) = refused.uri() {
-        error = error.with_uri(uri);
-    }
-    if let Some(status) = refused.status() {
-        error = error.with_status(status);
-    }
-    error
+    let line =
+        format!("{refused}{cause}; authorize again: sign in, and give the new refresh token to the source");
+    refused.reworded(line)
 }
