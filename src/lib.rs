@@ -35,7 +35,8 @@
 //! - [`auth`]: which requests get a token, and what an answer says about it
 //! - [`tenants`]: a cache for each user or tenant
 //! - [`retry`]: what is sent again, when, and what is handed out instead
-//! - [`oauth2`]: the client credentials grant, refresh tokens, and revocation
+//! - [`oauth2`]: client credentials, refresh tokens, token exchange, and grants of a provider's own; assertions by a
+//!   key; revocation
 //! - [`extensions`]: what the layers tell each other and you
 //!
 //! # Features
@@ -43,6 +44,7 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `hyper-client` | yes | [`transport::hyper`](transport), and the `build()` of the sources |
+//! | `jwt` | no | [`oauth2::jwt`](oauth2): client authentication by a key, and the JWT bearer grant |
 //! | `full` | no | all of them |
 //!
 //! Features add names and change nothing that is there.
@@ -53,7 +55,7 @@
 //!
 //! | floor | rooms |
 //! |---|---|
-//! | 1 words | `clock` `backoff` `claims` `error` [`extensions`] `headers` [`origin`] `sync` `telemetry` `text` |
+//! | 1 words | `clock` `backoff` `claims` `error` [`extensions`] `file` `headers` [`origin`] `sync` `telemetry` `text` |
 //! | 2 token | `token` |
 //! | 3 contracts | `revoke` `source` |
 //! | 4 mechanisms | [`cache`] [`retry`] [`oauth2`] |
@@ -69,6 +71,7 @@ mod claims;
 mod clock;
 mod error;
 pub mod extensions;
+mod file;
 mod headers;
 pub mod origin;
 mod sync;

@@ -23,6 +23,7 @@ const FLOORS: &[(u8, &[&str])] = &[
             "clock",
             "error",
             "extensions",
+            "file",
             "headers",
             "origin",
             "sync",

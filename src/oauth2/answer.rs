@@ -36,6 +36,12 @@ pub(crate) struct Expected {
     pub(crate) required: Vec<String>,
     pub(crate) strict_bearer: bool,
     pub(crate) classifier: Option<Classifier>,
+    /// What RFC 6749 calls a member, and what this endpoint does.
+    pub(crate) renamed: Vec<(String, String)>,
+    /// Whether an assertion authenticates the client.
+    pub(crate) client_asserts: bool,
+    /// Whether an assertion is the grant.
+    pub(crate) grant_asserts: bool,
 }
 
 /// What an endpoint and its address are called in messages, and whether it says something by its successes.
@@ -77,6 +83,9 @@ impl Default for Expected {
             required: Vec::new(),
             strict_bearer: false,
             classifier: None,
+            renamed: Vec::new(),
+            client_asserts: false,
+            grant_asserts: false,
         }
     }
 }
@@ -140,6 +149,18 @@ impl<'a> Body<'a> {
             }),
             Self::Form(pairs) => pairs.iter().for_each(|(name, value)| redactor.learn(name, value)),
             Self::Nonsense(_) => {}
+        }
+    }
+
+    /// Gives members the names that RFC 6749 has for them. One that has its right name already stays.
+    pub(crate) fn rename(&mut self, renamed: &[(String, String)]) {
+        let Self::Object(members) = self else { return };
+        for (ours, theirs) in renamed {
+            if members.get(ours).is_none()
+                && let Some(raw) = members.map.remove(theirs)
+            {
+                members.map.insert(ours.clone(), raw);
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::Body;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Service, ServiceExt as _};
 
@@ -19,8 +19,9 @@ use crate::backoff::Chance;
 use crate::clock::{self, Moment, WallClock};
 use crate::error::{Lasting, TokenError, Unconnected};
 use crate::oauth2::answer::{Answer, AnswerBody, Expected};
-use crate::oauth2::client_auth::{ClientAuth, Credentials};
-use crate::oauth2::parameters::{Form, Parameters};
+use crate::oauth2::client_auth::{ClientAuth, Unauthenticated};
+use crate::oauth2::parameters::{Encoding, Form, Parameters};
+use crate::oauth2::parties::Parties;
 use crate::oauth2::refused::{Delivery, Refused};
 use crate::oauth2::response;
 use crate::oauth2::secret::{self, ClientSecret};
@@ -79,9 +80,10 @@ pub(crate) struct TokenEndpoint {
     pub(crate) uri: Uri,
     /// For messages and events, which never show more of the URL.
     pub(crate) origin: Origin,
-    pub(crate) client_id: String,
+    pub(crate) parties: Parties,
     pub(crate) secret: ClientSecret,
     pub(crate) auth: ClientAuth,
+    pub(crate) encoding: Encoding,
     pub(crate) expected: Expected,
     pub(crate) patience: Patience,
     pub(crate) transport: Transport,
@@ -97,7 +99,7 @@ impl TokenEndpoint {
         parameters: &Parameters,
         request: &TokenRequest,
     ) -> Result<AccessToken, TokenError> {
-        let redactor = self.redactor(parameters, Some(request));
+        let redactor = self.redactor(Some(request));
         let answered = self.ask(parameters, redactor, None, response::read).await;
         answered.map(|(token, requested)| token.requested(requested)).map_err(|refused| refused.error)
     }
@@ -112,7 +114,7 @@ impl TokenEndpoint {
         request: &TokenRequest,
         doubt: &Doubt,
     ) -> Result<AccessToken, Refused> {
-        let redactor = self.redactor(parameters, Some(request));
+        let redactor = self.redactor(Some(request));
         let (token, requested) = self.ask(parameters, redactor, Some(doubt), response::read).await?;
         Ok(token.requested(requested))
     }
@@ -128,8 +130,9 @@ impl TokenEndpoint {
         doubt: Option<&Doubt>,
         read: Read<T>,
     ) -> Result<(T, Moment), Refused> {
-        let mut secret = self.secret.read().await?;
-        let mut may_reread = self.secret.may_change();
+        let proof = self.auth.proof(&self.secret);
+        let mut secret = proof.read().await?;
+        let mut may_reread = proof.may_change();
         let mut retries = 0;
         loop {
             let was_in_doubt = doubt.is_some_and(Doubt::is_raised);
@@ -145,7 +148,7 @@ impl TokenEndpoint {
             if refused.blames_secret && may_reread {
                 may_reread = false;
                 // Where it cannot be read now, what the server said counts for more.
-                let newer = self.secret.read().await.ok().filter(|newer| !secret::same(&secret, newer));
+                let newer = proof.read().await.ok().filter(|newer| !secret::same(&secret, newer));
                 if let Some(newer) = newer {
                     tracing::debug!(origin = %self.origin, "the client secret was rotated; asking with the new one");
                     secret = newer;
@@ -190,9 +193,8 @@ impl TokenEndpoint {
 
     /// Makes a redactor that knows what can be known before the first attempt. It stays for all of them: an answer may
     /// echo what an earlier one brought.
-    pub(crate) fn redactor(&self, parameters: &Parameters, request: Option<&TokenRequest>) -> Redactor {
+    pub(crate) fn redactor(&self, request: Option<&TokenRequest>) -> Redactor {
         let mut redactor = Redactor::default();
-        parameters.teach(&mut redactor);
         let known = request.into_iter().flat_map(|request| [request.previous(), request.rejected()]);
         for token in known.flatten() {
             token.teach(&mut redactor);
@@ -212,9 +214,7 @@ impl TokenEndpoint {
         doubt: Option<&Doubt>,
         read: Read<T>,
     ) -> Result<(T, Moment), Refused> {
-        redactor.add_basic(&self.client_id, secret.expose_secret());
-
-        let request = self.request(parameters, secret)?;
+        let request = self.request(parameters, secret, redactor).await?;
         let requested = WallClock::default().moment();
         let is_sent = AtomicBool::new(false);
         let sending = || {
@@ -243,23 +243,24 @@ impl TokenEndpoint {
         if is_sent.into_inner() { Err(failed) } else { Err(Refused { delivery: Delivery::Unsent, ..failed }) }
     }
 
-    fn request(
+    async fn request(
         &self,
         parameters: &Parameters,
         secret: &SecretString,
+        redactor: &mut Redactor,
     ) -> Result<Request<Full<Bytes>>, TokenError> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.encoding.media_type()));
         headers.insert(
             USER_AGENT,
             HeaderValue::from_static(concat!("tower-oauth2/", env!("CARGO_PKG_VERSION"))),
         );
-        let mut form = Form::new();
-        parameters.write(&mut form);
-        let credentials = Credentials { client_id: &self.client_id, secret };
-        self.auth.apply(&credentials, &mut form, &mut headers)?;
+        let mut form = Form::new(self.encoding);
+        parameters.write(&self.parties, &mut form, redactor).await?;
+        let unauthenticated = Unauthenticated { form: &mut form, headers: &mut headers, redactor };
+        self.auth.apply(&self.parties, secret, unauthenticated).await?;
 
         let mut request = Request::new(Full::new(form.into_bytes()));
         *request.method_mut() = Method::POST;
@@ -323,7 +324,7 @@ impl fmt::Debug for TokenEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenEndpoint")
             .field("origin", &self.origin)
-            .field("client_id", &self.client_id)
+            .field("client_id", &self.parties.client_id)
             .field("secret", &self.secret)
             .field("auth", &self.auth)
             .field("expected", &self.expected)

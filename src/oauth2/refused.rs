@@ -9,6 +9,7 @@ use secrecy::SecretString;
 use crate::clock;
 use crate::error::{ErrorClass, TokenError};
 use crate::headers::retry_after;
+use crate::oauth2::advice;
 use crate::oauth2::answer::{Answer, Body, Expected, Naming, OAuthError, essence};
 use crate::oauth2::classifier::Refusal;
 use crate::origin::Origin;
@@ -90,6 +91,15 @@ pub(crate) fn refused(
         _ if status.is_server_error() => Delivery::Unclear,
         _ => Delivery::Declined,
     };
+    let is_about_the_client = match code.as_deref() {
+        Some(code) => code == "invalid_client",
+        None => matches!(*status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN),
+    };
+    let blames_assertion = (expected.client_asserts && is_about_the_client)
+        || (expected.grant_asserts && code.as_deref() == Some("invalid_grant"));
+    let advice = blames_assertion.then(|| {
+        advice::about_assertion(description.as_deref(), retry_after::server_time(headers, now), now)
+    });
     let message = message(
         expected,
         class,
@@ -97,6 +107,7 @@ pub(crate) fn refused(
         code.as_deref(),
         description.as_deref(),
         &unreadable(body, headers, redactor),
+        advice.as_deref(),
     );
     let mut error = match class {
         ErrorClass::Config => TokenError::config(message),
@@ -110,10 +121,6 @@ pub(crate) fn refused(
         }
         ErrorClass::Transient => TokenError::transient(message),
         ErrorClass::Protocol => TokenError::protocol(message),
-    };
-    let is_about_the_client = match code.as_deref() {
-        Some(code) => code == "invalid_client",
-        None => matches!(*status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN),
     };
     let blames_secret = is_about_the_client && !error.is_temporary();
     error = error.with_status(*status);
@@ -194,6 +201,7 @@ fn message(
     code: Option<&str>,
     description: Option<&str>,
     unreadable: &str,
+    about_assertion: Option<&str>,
 ) -> String {
     let Expected { who, naming: Naming { url, .. }, .. } = expected;
     let mut line = format!("{who} answered {}", status.as_u16());
@@ -206,6 +214,7 @@ fn message(
     let advice = match (status.as_u16(), code) {
         _ if matches!(class, ErrorClass::Throttled { .. }) => "it asks for patience",
         _ if matches!(class, ErrorClass::Transient) => "the failure is on its side, and may pass by itself",
+        _ if about_assertion.is_some() => about_assertion.unwrap_or_default(),
         (_, Some("invalid_client")) => "check the client id, the client secret, and the way they are sent",
         (_, Some("invalid_grant")) => "the grant has expired, was revoked, or belongs to another client",
         (_, Some("invalid_request")) => "check the parameters, and the way the client authenticates",

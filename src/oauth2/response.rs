@@ -57,7 +57,9 @@ pub(crate) fn read(
     if status.is_redirection() {
         return Err(refused::redirected(answer, expected, redactor));
     }
-    let body = Body::read(answer);
+    let mut body = Body::read(answer);
+    body.teach(redactor);
+    body.rename(&expected.renamed);
     body.teach(redactor);
     let refusal = body.refusal();
     if refusal.is_none() && status.is_success() {

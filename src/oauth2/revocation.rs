@@ -108,7 +108,7 @@ impl Revocation {
         parameters.push_secret("token", secret.clone());
         parameters.push("token_type_hint", hint);
         parameters.extend(common.clone());
-        let mut redactor = endpoint.redactor(&parameters, None);
+        let mut redactor = endpoint.redactor(None);
         token.teach(&mut redactor);
         match endpoint.ask(&parameters, redactor, None, read).await {
             Ok(_) => Ok(()),
@@ -152,6 +152,15 @@ impl RevocationBuilder {
     #[must_use]
     pub fn auth(self, auth: ClientAuth) -> Self {
         Self { inner: self.inner.auth(auth) }
+    }
+
+    /// Sets the issuer identifier of the authorization server: the audience of assertions that name no other. One whose
+    /// audience is the token URL gets the URL of the revocation.
+    #[cfg(feature = "jwt")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
+    #[must_use]
+    pub fn issuer(self, issuer: impl Into<String>) -> Self {
+        Self { inner: self.inner.issuer(issuer) }
     }
 
     /// Adds a parameter of the provider's own. One with an empty value is left out.

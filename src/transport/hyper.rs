@@ -43,9 +43,11 @@ use tower_service::Service;
 use crate::clock;
 use crate::error::{Lasting, TokenError, Unconnected};
 use crate::oauth2::{
-    ClientCredentials, ClientCredentialsBuilder, RefreshToken, RefreshTokenBuilder, Revocation,
-    RevocationBuilder,
+    ClientCredentials, ClientCredentialsBuilder, CustomGrant, CustomGrantBuilder, RefreshToken,
+    RefreshTokenBuilder, Revocation, RevocationBuilder, TokenExchange, TokenExchangeBuilder,
 };
+#[cfg(feature = "jwt")]
+use crate::oauth2::{JwtBearer, JwtBearerBuilder};
 
 /// Connecting takes longer than this only where nobody is.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -447,6 +449,43 @@ impl RevocationBuilder {
     /// As [`build_with`](Self::build_with).
     #[cfg_attr(docsrs, doc(cfg(feature = "hyper-client")))]
     pub fn build(self) -> Result<Revocation, TokenError> {
+        self.build_with(Client::new())
+    }
+}
+
+impl CustomGrantBuilder {
+    /// Builds the source over the default transport, a [`Client`] of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`build_with`](Self::build_with).
+    #[cfg_attr(docsrs, doc(cfg(feature = "hyper-client")))]
+    pub fn build(self) -> Result<CustomGrant, TokenError> {
+        self.build_with(Client::new())
+    }
+}
+
+impl TokenExchangeBuilder {
+    /// Builds the source over the default transport, a [`Client`] of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`build_with`](Self::build_with).
+    #[cfg_attr(docsrs, doc(cfg(feature = "hyper-client")))]
+    pub fn build(self) -> Result<TokenExchange, TokenError> {
+        self.build_with(Client::new())
+    }
+}
+
+#[cfg(feature = "jwt")]
+impl JwtBearerBuilder {
+    /// Builds the source over the default transport, a [`Client`] of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`build_with`](Self::build_with).
+    #[cfg_attr(docsrs, doc(cfg(all(feature = "hyper-client", feature = "jwt"))))]
+    pub fn build(self) -> Result<JwtBearer, TokenError> {
         self.build_with(Client::new())
     }
 }

@@ -9,10 +9,13 @@
 )]
 
 mod answers;
+#[cfg(feature = "jwt")]
+mod assertions;
 mod attempts;
 mod cached;
 mod crashes;
 mod echo;
+mod grants;
 #[path = "../support/log.rs"]
 mod log;
 mod refresh;
