@@ -111,5 +111,7 @@ pub use self::oauth2::{ClientAuth, ClientCredentials, ClientCredentialsConfig, C
 pub use self::origin::Origin;
 pub use self::retry::RetryPolicy;
 pub use self::revoke::{RevokerFn, TokenRevoker, revoker_fn};
-pub use self::source::{FetchReason, Or, SourceFn, StaticToken, TokenRequest, TokenSource, source_fn};
+pub use self::source::{
+    FetchReason, FileToken, Or, SourceFn, StaticToken, TokenRequest, TokenSource, source_fn,
+};
 pub use self::token::AccessToken;

@@ -1,9 +1,13 @@
-//! The contract of a token source, and the small sources: a closure, a fixed token, one source or another.
+//! The contract of a token source, and the small sources: a closure, a fixed token, a file, one source or another.
+
+mod file_token;
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+
+pub use self::file_token::FileToken;
 
 use crate::error::TokenError;
 use crate::token::AccessToken;
