@@ -176,8 +176,8 @@ fn read_pem(text: &str) -> Result<PrivateKey, String> {
                 .into(),
         );
     }
-    let known = |label: &&str| matches!(*label, "PRIVATE KEY" | "RSA PRIVATE KEY" | "EC PRIVATE KEY");
-    if !labels.iter().any(|label| known(label)) {
+    let is_private = |label: &&str| matches!(*label, "PRIVATE KEY" | "RSA PRIVATE KEY" | "EC PRIVATE KEY");
+    if !labels.iter().any(is_private) {
         return Err(match labels.first() {
             None => "it is neither PEM nor a JWK; PEM begins with -----BEGIN PRIVATE KEY-----".into(),
             Some(&"OPENSSH PRIVATE KEY") => {
