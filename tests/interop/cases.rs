@@ -6,6 +6,8 @@
 #![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a program that measures and prints")]
 
 mod api;
+mod login;
+mod refreshing;
 mod server;
 #[path = "../../examples/support/mod.rs"]
 mod support;
@@ -48,6 +50,9 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    if let Some(code) = refreshing::child().await {
+        return code;
+    }
     let smoke = std::env::args().any(|argument| argument == "--smoke");
     let seconds = |short: u64, full: u64| Duration::from_secs(if smoke { short } else { full });
     let mut tally = Tally::default();
@@ -65,6 +70,17 @@ async fn main() -> ExitCode {
     tally.case("3 s tokens under steady traffic", short_tokens(seconds(8, 20))).await;
     tally.case("all tokens revoked in mid-traffic", revoked_in_traffic(seconds(4, 10))).await;
     tally.case("wrong secret under traffic", wrong_secret(Duration::from_secs(5))).await;
+    tally.case("login by a device flow, then 3 refreshes", refreshing::login_and_rotation()).await;
+    tally
+        .case(
+            "access tokens revoked every 0.8 s, refresh tokens rotated",
+            refreshing::revoked_under_rotation(seconds(4, 20)),
+        )
+        .await;
+    tally
+        .case("the same, the process killed and restarted", refreshing::killed_and_restarted(seconds(4, 20)))
+        .await;
+    tally.case("revocation on request and at a shutdown", refreshing::revoked_for_good()).await;
     if !smoke {
         tally.case("server away for 3 s while the token is valid", server_away()).await;
         tally.case("one API node of four says 401", bad_node(Duration::from_secs(60))).await;
@@ -79,7 +95,7 @@ async fn main() -> ExitCode {
 async fn cold_start(client: Registered, auth: ClientAuth) -> Result<Finding, BoxError> {
     let server = Server::start(HOUR, CLIENTS).await?;
     let api = Api::start(&server, Check::EveryTime).await?;
-    let traffic = send_at_once(&connect(&cache(&server, client, auth)?, &api)?, &api, 1).await;
+    let traffic = send_at_once(&connect(&cache(&server, client, auth)?, &api.origin())?, &api, 1).await;
     let token_requests = server.token_requests()?;
     Ok(Finding::new(format!("{traffic} token_requests={token_requests}"))
         .demand(traffic.failed() == 0, "no failure")
@@ -89,7 +105,7 @@ async fn cold_start(client: Registered, auth: ClientAuth) -> Result<Finding, Box
 async fn stampede() -> Result<Finding, BoxError> {
     let server = Server::start(HOUR, CLIENTS).await?;
     let api = Api::start(&server, Check::EveryTime).await?;
-    let traffic = send_at_once(&connect(&basic_cache(&server)?, &api)?, &api, 200).await;
+    let traffic = send_at_once(&connect(&basic_cache(&server)?, &api.origin())?, &api, 200).await;
     let token_requests = server.token_requests()?;
     Ok(Finding::new(format!("{traffic} token_requests={token_requests}"))
         .demand(traffic.sent == 200 && traffic.failed() == 0, "no failure")
@@ -99,7 +115,7 @@ async fn stampede() -> Result<Finding, BoxError> {
 async fn short_tokens(span: Duration) -> Result<Finding, BoxError> {
     let server = Server::start(Duration::from_secs(3), CLIENTS).await?;
     let api = Api::start(&server, Check::EveryTime).await?;
-    let traffic = send_steadily(&connect(&basic_cache(&server)?, &api)?, &api, 100, span).await;
+    let traffic = send_steadily(&connect(&basic_cache(&server)?, &api.origin())?, &api, 100, span).await;
     let token_requests = server.token_requests()?;
     // The first, and one per 2 s: a token of whole seconds may die 1 s early, and where that overtakes the fetch of the
     // next one, it is fetched once more. In 20 s no more than 10 all the same.
@@ -112,7 +128,7 @@ async fn short_tokens(span: Duration) -> Result<Finding, BoxError> {
 async fn revoked_in_traffic(span: Duration) -> Result<Finding, BoxError> {
     let server = Server::start(HOUR, CLIENTS).await?;
     let api = Api::start(&server, Check::AfterAWhile).await?;
-    let client = connect(&basic_cache(&server)?, &api)?;
+    let client = connect(&basic_cache(&server)?, &api.origin())?;
     let revocation = async {
         sleep(span / 2).await;
         let before = server.token_requests()?;
@@ -131,7 +147,7 @@ async fn wrong_secret(span: Duration) -> Result<Finding, BoxError> {
     let server = Server::start(HOUR, CLIENTS).await?;
     let api = Api::start(&server, Check::EveryTime).await?;
     let wrong = Registered { secret: "not-the-secret", ..BASIC };
-    let client = connect(&cache(&server, wrong, ClientAuth::basic())?, &api)?;
+    let client = connect(&cache(&server, wrong, ClientAuth::basic())?, &api.origin())?;
     let traffic = send_steadily(&client, &api, 100, span).await;
     let token_requests = server.token_requests()?;
     let errors: Vec<&String> = traffic.errors.keys().collect();
@@ -150,7 +166,7 @@ async fn server_away() -> Result<Finding, BoxError> {
     let server = Server::start(Duration::from_secs(30), CLIENTS).await?;
     let api = Api::start(&server, Check::Remembering).await?;
     let cache = basic_cache(&server)?;
-    let client = connect(&cache, &api)?;
+    let client = connect(&cache, &api.origin())?;
     let outage = async {
         sleep(Duration::from_millis(21_800)).await;
         server.take_down().await?;
@@ -171,7 +187,7 @@ async fn server_away() -> Result<Finding, BoxError> {
 async fn bad_node(span: Duration) -> Result<Finding, BoxError> {
     let server = Server::start(HOUR, CLIENTS).await?;
     let api = Api::start(&server, Check::WithOneBadNode).await?;
-    let traffic = send_steadily(&connect(&basic_cache(&server)?, &api)?, &api, 200, span).await;
+    let traffic = send_steadily(&connect(&basic_cache(&server)?, &api.origin())?, &api, 200, span).await;
     let token_requests = server.token_requests()?;
     let only_401 = traffic.errors.is_empty() && traffic.refused.keys().all(|status| *status == 401);
     Ok(Finding::new(format!("{traffic} token_requests={token_requests} (at most 60)"))
@@ -186,22 +202,27 @@ fn basic_cache(server: &Server) -> Result<TokenCache, BoxError> {
     cache(server, BASIC, ClientAuth::basic())
 }
 
+fn basic_source(server: &Server) -> Result<ClientCredentials, BoxError> {
+    source(server, BASIC, ClientAuth::basic())
+}
+
 fn cache(server: &Server, client: Registered, auth: ClientAuth) -> Result<TokenCache, BoxError> {
+    Ok(TokenCache::new(source(server, client, auth)?))
+}
+
+fn source(server: &Server, client: Registered, auth: ClientAuth) -> Result<ClientCredentials, BoxError> {
     let secret = match client.method {
         "none" => ClientSecret::none(),
         _ => client.secret.into(),
     };
-    let source = ClientCredentials::builder(server.token_url(), client.id, secret)
-        .auth(auth)
-        .scope("items:read")
-        .build()?;
-    Ok(TokenCache::new(source))
+    let builder = ClientCredentials::builder(server.token_url(), client.id, secret);
+    Ok(builder.auth(auth).scope("items:read").build()?)
 }
 
-fn connect(cache: &TokenCache, api: &Api) -> Result<Client, BoxError> {
+fn connect(cache: &TokenCache, origin: &str) -> Result<Client, BoxError> {
     Ok(ServiceBuilder::new()
         .layer(RetryPolicy::default())
-        .layer(AuthLayer::for_origin(cache.clone(), api.origin())?)
+        .layer(AuthLayer::for_origin(cache.clone(), origin)?)
         .service(HttpClient::builder(TokioExecutor::new()).build_http()))
 }
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The client against servers that nobody here wrote: oidc-provider as authorization server, an API that introspects.
 #
-#   tests/interop/run.sh            every case, about two minutes
-#   tests/interop/run.sh --smoke    the short ones, well under a minute
+#   tests/interop/run.sh            every case, about three minutes
+#   tests/interop/run.sh --smoke    the short ones, about a minute
 #
 # Installs what is missing (npm; node if there is none), builds, runs. The last line is "N passed, M failed"; the exit
 # code is 1 if M is not 0. Nothing listens but on loopback, on free ports. The server ends when this script ends,

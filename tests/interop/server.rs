@@ -82,6 +82,14 @@ impl Server {
         format!("{}/introspection", self.token_url())
     }
 
+    pub(crate) fn revocation_url(&self) -> String {
+        format!("{}/revocation", self.token_url())
+    }
+
+    pub(crate) fn device_url(&self) -> String {
+        format!("http://127.0.0.1:{}/device/auth", self.ports.port)
+    }
+
     /// Revokes every access token.
     pub(crate) async fn revoke_all(&self) -> Result<(), BoxError> {
         self.order("/revoke-all").await
