@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a program that measures and prints")]
 
 mod api;
+mod keys;
 mod login;
 mod refreshing;
 mod server;
@@ -27,6 +28,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::auth::{AuthLayer, AuthService};
+use tower_oauth2::oauth2::jwt::{Assertion, JwtAlgorithm};
 use tower_oauth2::retry::{ReplayBody, RetryPolicy, RetryService};
 use tower_oauth2::{ClientAuth, ClientCredentials, ClientSecret, TokenCache, TokenError};
 
@@ -44,7 +46,10 @@ const ODD_BASIC: Registered =
     Registered { id: "a&b=c: 50%+tax/x?", secret: "s:e&c=r+e%t /~!*'()-_.", method: "client_secret_basic" };
 const ODD_POST: Registered =
     Registered { id: "p&b=c: 50%+tax/x?", secret: "s:e&c=r+e%t /~!*'()-_.", method: "client_secret_post" };
-const CLIENTS: &[Registered] = &[INTROSPECTOR, BASIC, POST, NONE, ODD_BASIC, ODD_POST];
+const BY_KEY: Registered = Registered { id: "by-key", secret: "", method: "private_key_jwt" };
+const BY_SECRET: Registered =
+    Registered { id: "by-hmac", secret: "0123456789abcdef0123456789abcdef", method: "client_secret_jwt" };
+const CLIENTS: &[Registered] = &[INTROSPECTOR, BASIC, POST, NONE, ODD_BASIC, ODD_POST, BY_KEY, BY_SECRET];
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -63,9 +68,13 @@ async fn main() -> ExitCode {
         ("cold start, secret in the body", POST, ClientAuth::post()),
         ("cold start, secret in the body, reserved characters", ODD_POST, ClientAuth::post()),
         ("cold start, no secret", NONE, ClientAuth::none()),
+        ("cold start, private_key_jwt RS256", BY_KEY, ClientAuth::private_key_jwt(keys::RS256.signing_key())),
+        ("cold start, private_key_jwt ES256", BY_KEY, ClientAuth::private_key_jwt(keys::ES256.signing_key())),
+        ("cold start, client_secret_jwt", BY_SECRET, ClientAuth::client_secret_jwt(by_secret())),
     ] {
         tally.case(name, cold_start(client, auth)).await;
     }
+    tally.case("assertions of a key and of a clock that the server has not", refused_assertions()).await;
     tally.case("200 requests at once on a cold cache", stampede()).await;
     tally.case("3 s tokens under steady traffic", short_tokens(seconds(8, 20))).await;
     tally.case("all tokens revoked in mid-traffic", revoked_in_traffic(seconds(4, 10))).await;
@@ -100,6 +109,29 @@ async fn cold_start(client: Registered, auth: ClientAuth) -> Result<Finding, Box
     Ok(Finding::new(format!("{traffic} token_requests={token_requests}"))
         .demand(traffic.failed() == 0, "no failure")
         .demand(token_requests == 1, "1 token request"))
+}
+
+async fn refused_assertions() -> Result<Finding, BoxError> {
+    let server = Server::start(HOUR, CLIENTS).await?;
+    let unknown = ClientAuth::private_key_jwt(keys::UNKNOWN.signing_key());
+    let early = Assertion::by_key(keys::ES256.signing_key()).clock_ahead_by(HOUR);
+    let mut lines = Vec::new();
+    for auth in [unknown, ClientAuth::private_key_jwt(early)] {
+        lines.push(match cache(&server, BY_KEY, auth)?.get().await {
+            Ok(_) => "a token".to_owned(),
+            Err(error) => error.to_string(),
+        });
+    }
+    let advises =
+        |line: &String| line.contains("invalid_client") && line.contains("the key that is registered for it");
+    let token_requests = server.token_requests()?;
+    Ok(Finding::new(format!("token_requests={token_requests} error=\"{}\"", lines.join("\", \"")))
+        .demand(lines.iter().all(advises), "an error that says what to check")
+        .demand(token_requests == 2, "1 token request each"))
+}
+
+fn by_secret() -> Assertion {
+    Assertion::by_client_secret(JwtAlgorithm::Hs256)
 }
 
 async fn stampede() -> Result<Finding, BoxError> {
@@ -212,10 +244,10 @@ fn cache(server: &Server, client: Registered, auth: ClientAuth) -> Result<TokenC
 
 fn source(server: &Server, client: Registered, auth: ClientAuth) -> Result<ClientCredentials, BoxError> {
     let secret = match client.method {
-        "none" => ClientSecret::none(),
+        "none" | "private_key_jwt" => ClientSecret::none(),
         _ => client.secret.into(),
     };
-    let builder = ClientCredentials::builder(server.token_url(), client.id, secret);
+    let builder = ClientCredentials::builder(server.token_url(), client.id, secret).issuer(server.issuer());
     Ok(builder.auth(auth).scope("items:read").build()?)
 }
 

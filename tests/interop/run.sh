@@ -36,5 +36,5 @@ export NODE
 export INTEROP_SERVER="$PWD/server.mjs"
 
 cd ../..
-cargo build --quiet --locked --example interop
-exec timeout --kill-after=10 300 cargo run --quiet --locked --example interop -- "$@"
+cargo build --quiet --locked --features jwt --example interop
+exec timeout --kill-after=10 300 cargo run --quiet --locked --features jwt --example interop -- "$@"

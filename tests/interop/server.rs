@@ -16,6 +16,8 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tower::BoxError;
 
+use crate::keys;
+
 /// A client as the server is told about it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Registered {
@@ -50,8 +52,10 @@ impl Server {
             .map(|client| {
                 let mut entry =
                     json!({ "client_id": client.id, "token_endpoint_auth_method": client.method });
-                if client.method != "none" {
-                    entry["client_secret"] = client.secret.into();
+                match client.method {
+                    "none" => {}
+                    "private_key_jwt" => entry["jwks"] = keys::published(),
+                    _ => entry["client_secret"] = client.secret.into(),
                 }
                 entry
             })
@@ -72,6 +76,11 @@ impl Server {
         let ports = serde_json::from_str(&line.ok_or("the server ended before it told its ports")?)?;
         let http = HttpClient::builder(TokioExecutor::new()).build_http();
         Ok(Self { process, ports, log, http })
+    }
+
+    /// Returns the name by which the server calls itself.
+    pub(crate) fn issuer(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ports.port)
     }
 
     pub(crate) fn token_url(&self) -> String {
