@@ -19,8 +19,10 @@
 )]
 
 mod api;
+mod assertions;
 mod authorization_server;
 mod client;
+mod jwt;
 mod listener;
 mod presence;
 mod tokens;
@@ -31,6 +33,7 @@ pub use self::{
     api::{Api, ApiBuilder, ApiCounts},
     authorization_server::{Answer, AuthorizationServer, AuthorizationServerBuilder, Counts},
     client::Client,
+    jwt::{PrivateKey, PublicKey},
     listener::Listener,
     vault::VaultServer,
 };
