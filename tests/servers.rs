@@ -206,6 +206,33 @@ async fn a_token_of_the_platform_is_exchanged_for_its_workload_alone() {
 }
 
 #[tokio::test]
+async fn a_device_gets_its_tokens_when_its_user_has_agreed() {
+    let offline = Client::public("tv").scopes("read offline_access");
+    let server = AuthorizationServer::builder().client(offline).start().await.unwrap();
+    let client = ("client_id", "tv");
+    let begin = async |scope: &str| post(&server.device_url(), None, &[client, ("scope", scope)]).await;
+    let poll = async |code: &str| {
+        let grant = ("grant_type", "urn:ietf:params:oauth:grant-type:device_code");
+        post(&server.token_url(), None, &[client, grant, ("device_code", code)]).await.json()
+    };
+    assert_eq!(begin("admin").await.json()["error"], "invalid_scope");
+    for (scope, is_kept) in [("read offline_access", true), ("read", false)] {
+        let told = begin(scope).await.json();
+        let text = |name: &str| told[name].as_str().unwrap().to_owned();
+        let code = text("device_code");
+        assert_eq!(poll(&code).await["error"], "authorization_pending");
+        let wrong = post(&text("verification_uri"), None, &[("user_code", "WRONG")]).await;
+        assert_eq!(wrong.status, StatusCode::NOT_FOUND);
+        let agreed = post(&text("verification_uri"), None, &[("user_code", &text("user_code"))]).await;
+        assert_eq!(agreed.status, StatusCode::NO_CONTENT);
+        let tokens = poll(&code).await;
+        assert_eq!((&tokens["scope"], tokens["refresh_token"].is_string()), (&scope.into(), is_kept));
+        // It is good for once.
+        assert_eq!(poll(&code).await["error"], "invalid_grant");
+    }
+}
+
+#[tokio::test]
 async fn a_refresh_token_that_comes_twice_ends_everything_of_its_lineage() {
     let server = server().await;
     let api = Api::builder(&server).start().await.unwrap();

@@ -1,5 +1,5 @@
-//! The authorization server: RFC 6749 (client credentials, refresh), RFC 7009 (revocation), RFC 7662 (introspection),
-//! RFC 7523 (clients with a key), RFC 8693 (token exchange).
+//! The authorization server: RFC 6749 (client credentials, refresh), RFC 8628 (device flow), RFC 7009 (revocation),
+//! RFC 7662 (introspection), RFC 7523 (clients with a key), RFC 8693 (token exchange).
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::assertions::Assertions;
 use super::client::{self, Client, Refusal};
+use super::devices::{self, Devices};
 use super::jwt::PublicKey;
 use super::listener::Listener;
 use super::presence::Presence;
@@ -105,6 +106,12 @@ impl AuthorizationServer {
 
     pub fn introspection_url(&self) -> String {
         self.origin() + "/introspect"
+    }
+
+    /// Returns where a device begins a login (RFC 8628 §3.1). Its user agrees by a POST of `user_code` to the address
+    /// that the device is told.
+    pub fn device_url(&self) -> String {
+        self.origin() + "/device_authorization"
     }
 
     pub fn revocation_url(&self) -> String {
@@ -205,11 +212,14 @@ impl AuthorizationServerBuilder {
             platform: self.platform,
             assertions: Assertions::default(),
             tokens: Mutex::new(Tokens::new()),
+            devices: Mutex::default(),
             script: Mutex::new(script),
             counters: Counters::default(),
         });
         let router = Router::new()
             .route("/token", post(token))
+            .route("/device_authorization", post(begin_device))
+            .route("/device", post(agree_to_device))
             .route("/revoke", post(revoke))
             .route("/introspect", post(introspect))
             .with_state(Arc::clone(&shared));
@@ -241,6 +251,7 @@ struct Shared {
     platform: Option<PublicKey>,
     assertions: Assertions,
     tokens: Mutex<Tokens>,
+    devices: Mutex<Devices>,
     script: Mutex<Script>,
     counters: Counters,
 }
@@ -265,9 +276,13 @@ struct Counters {
 }
 
 impl Shared {
-    // Neither lock guards a step that can be left half done, so what a panic leaves behind is sound.
+    // No lock guards a step that can be left half done, so what a panic leaves behind is sound.
     fn tokens(&self) -> MutexGuard<'_, Tokens> {
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn devices(&self) -> MutexGuard<'_, Devices> {
+        self.devices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn script(&self) -> MutexGuard<'_, Script> {
@@ -388,9 +403,50 @@ fn grant(
             answer["issued_token_type"] = "urn:ietf:params:oauth:token-type:access_token".into();
             Ok(answer)
         }
+        Some("urn:ietf:params:oauth:grant-type:device_code") => {
+            let code = form.get("device_code");
+            let code = code.ok_or_else(|| error("invalid_request", "the device code is missing"))?;
+            let polled = shared.devices().poll(code, client.id());
+            match polled {
+                devices::Poll::Agreed(scopes) => {
+                    let (access, refresh) = shared.tokens().issue_both(client.id(), scopes.clone(), lifetime);
+                    let is_kept = scopes.iter().any(|scope| scope == "offline_access");
+                    Ok(answer(access, is_kept.then_some(refresh), scopes))
+                }
+                devices::Poll::Pending => Err(error("authorization_pending", "nobody has agreed yet")),
+                devices::Poll::Expired => Err(error("expired_token", "the code has expired; begin again")),
+                devices::Poll::Unknown => Err(error("invalid_grant", "the device code is unknown")),
+            }
+        }
         Some(_) => Err(error("unsupported_grant_type", "this grant is not known here")),
         None => Err(error("invalid_request", "the grant type is missing")),
     }
+}
+
+async fn begin_device(State(shared): State<Arc<Shared>>, headers: HeaderMap, Form(form): Fields) -> Response {
+    let client = match client::authenticate(&shared.clients, &headers, &form, &shared.assertions) {
+        Ok(client) => client,
+        Err(refusal) => return Refused::Client(refusal).into_response(),
+    };
+    let Some(scopes) = client.grant(form.get("scope").map(String::as_str)) else {
+        return Refused::Request("invalid_scope", "a scope is unknown or out of reach for this client")
+            .into_response();
+    };
+    let (device_code, user_code) = shared.devices().begin(client.id(), scopes);
+    // The address is the one by which the device came.
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    uncached(Json(json!({
+        "device_code": device_code,
+        "user_code": user_code,
+        "verification_uri": format!("http://{host}/device"),
+        "expires_in": devices::LIFETIME.as_secs(),
+        "interval": devices::INTERVAL.as_secs(),
+    })))
+}
+
+async fn agree_to_device(State(shared): State<Arc<Shared>>, Form(form): Fields) -> Response {
+    let is_known = form.get("user_code").is_some_and(|code| shared.devices().agree(code));
+    if is_known { StatusCode::NO_CONTENT.into_response() } else { StatusCode::NOT_FOUND.into_response() }
 }
 
 async fn revoke(State(shared): State<Arc<Shared>>, headers: HeaderMap, Form(form): Fields) -> Response {

@@ -22,6 +22,7 @@ mod api;
 mod assertions;
 mod authorization_server;
 mod client;
+mod devices;
 mod jwt;
 mod listener;
 mod presence;
