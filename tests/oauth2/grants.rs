@@ -169,6 +169,30 @@ async fn a_subject_that_stays_the_same_is_not_sent_again() {
     assert!(endpoint.is_finished());
 }
 
+#[test]
+fn an_exchange_is_as_disposable_as_what_it_exchanges() {
+    struct Keeper;
+
+    impl TokenSource for Keeper {
+        async fn token(&self, _request: TokenRequest) -> Result<AccessToken, TokenError> {
+            AccessToken::bearer("S")
+        }
+
+        fn is_disposable(&self) -> bool {
+            false
+        }
+    }
+
+    let keeper = || SecurityToken::from_source(Keeper, TokenType::jwt());
+    for (builder, is_disposable) in [
+        (TokenExchange::builder(URL, subject()), true),
+        (TokenExchange::builder(URL, keeper()), false),
+        (TokenExchange::builder(URL, subject()).actor(keeper()), false),
+    ] {
+        assert_eq!(builder.build_with(Scripted::new([])).unwrap().is_disposable(), is_disposable);
+    }
+}
+
 #[tokio::test]
 async fn without_a_subject_nothing_is_sent() {
     let endpoint = Scripted::new([]);

@@ -126,6 +126,11 @@ impl TokenSource for TokenExchange {
         tracing::debug!(origin = %endpoint.origin, "the token to exchange was renewed; asking with the new one");
         endpoint.exchange(&grant.parameters(&newer, common), &request).await
     }
+
+    fn is_disposable(&self) -> bool {
+        let TokenExchangeGrant { subject, actor, .. } = &self.inner.grant;
+        [Some(subject), actor.as_ref()].into_iter().flatten().all(SecurityToken::is_disposable)
+    }
 }
 
 impl fmt::Debug for TokenExchange {
@@ -270,6 +275,13 @@ impl SecurityToken {
     #[must_use]
     pub fn from_source(source: impl TokenSource, token_type: TokenType) -> Self {
         Self { origin: TokenOrigin::Source(Arc::new(source)), token_type }
+    }
+
+    fn is_disposable(&self) -> bool {
+        match &self.origin {
+            TokenOrigin::Fixed(_) => true,
+            TokenOrigin::Source(source) => source.may_be_dropped(),
+        }
     }
 
     async fn give(&self, what: &'static str, request: TokenRequest) -> Result<Given, TokenError> {
