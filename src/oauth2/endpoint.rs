@@ -227,7 +227,8 @@ impl TokenEndpoint {
             match tokio::time::timeout(self.patience.attempt_timeout, self.send(request, sending)).await {
                 Ok(Ok(answer)) => {
                     let status = answer.status.as_u16();
-                    tracing::debug!(origin = %self.origin, status, "the endpoint answered");
+                    let who = self.expected.naming.endpoint;
+                    tracing::debug!(origin = %self.origin, status, "{who} answered");
                     let value = read(&answer, &self.expected, redactor, clock::unix_time())?;
                     return Ok((value, requested));
                 }

@@ -49,6 +49,8 @@ enum Storage {
 pub(crate) struct Held {
     pub(crate) secret: SecretString,
     pub(crate) doubt: Doubt,
+    /// Whether it comes from elsewhere and was not taken yet, so that nobody here knows what became of it before.
+    pub(crate) is_untried: bool,
     generation: u64,
 }
 
@@ -58,7 +60,7 @@ pub(crate) type Turn = OwnedSemaphorePermit;
 impl Lineage {
     /// Begins with what there is at the start: perhaps a refresh token, perhaps an access token to use first.
     pub(crate) fn new(refresh_token: Option<SecretString>, ready: Option<AccessToken>) -> Self {
-        let held = refresh_token.map(|secret| Held { secret, doubt: Doubt::default(), generation: 0 });
+        let held = refresh_token.map(|secret| Held::new(secret, 0));
         let state = State { held, generation: 0, dead: None, ready, storage: Storage::Done };
         Self { turn: Arc::new(Semaphore::new(1)), state: Mutex::new(state) }
     }
@@ -109,6 +111,9 @@ impl Lineage {
                 state.storage = Storage::Due;
             }
             None => held.doubt.set(false),
+        }
+        if let Some(held) = &mut state.held {
+            held.is_untried = false;
         }
         // Whoever revokes the access token finds the refresh token there.
         if let (Some(token), Some(held)) = (access_token, &state.held) {
@@ -207,7 +212,13 @@ impl State {
 
     fn put(&mut self, secret: SecretString) {
         self.generation += 1;
-        self.held = Some(Held { secret, doubt: Doubt::default(), generation: self.generation });
+        self.held = Some(Held::new(secret, self.generation));
+    }
+}
+
+impl Held {
+    fn new(secret: SecretString, generation: u64) -> Self {
+        Self { secret, doubt: Doubt::default(), is_untried: true, generation }
     }
 }
 

@@ -34,7 +34,8 @@ use crate::token::AccessToken;
 /// 1. The newest refresh token is in memory as soon as the answer is read, and [`on_rotate`](GrantBuilder::on_rotate) has
 ///    stored it before the access token is handed out. An answer without one, or with an empty one, keeps the old.
 /// 2. Clones share the refresh token, and ask one after another whichever caches they are in. Whoever waited goes on
-///    with the newest. (Sources that were *built* from the same refresh token know nothing of each other: build one.)
+///    with the newest. (Sources that were *built* from the same refresh token know nothing of each other: build one, and
+///    best put it into one cache, whose clones share the access token as well.)
 /// 3. An exchange runs in a task of its own. Whoever gives it up underway, loses nothing: the next one to ask gets the
 ///    access token that it brought.
 /// 4. From when a request may have left until its answer is read, the refresh token may be spent. If the answer is lost,
@@ -397,7 +398,7 @@ impl Inner {
         let is_final = error.is_grant()
             && (error.code() == Some("invalid_grant") || refused.by_classifier || answer_was_lost);
         if is_final {
-            let error = dead(error, answer_was_lost);
+            let error = dead(error, held);
             let is_in_use = self.lineage.bury(held, &error);
             return (Err(error), is_in_use);
         }
@@ -444,9 +445,11 @@ fn check(refresh_token: &SecretString) -> Result<(), TokenError> {
 }
 
 /// Says what is to be done about a refresh token that was refused for good.
-fn dead(refused: TokenError, answer_was_lost: bool) -> TokenError {
-    let cause = if answer_was_lost {
+fn dead(refused: TokenError, held: &Held) -> TokenError {
+    let cause = if held.doubt.is_raised() {
         "; an answer that may have brought the next refresh token was lost before, so this one may be spent"
+    } else if held.is_untried {
+        "; or a process that had it before spent it, and ended before it stored the next one"
     } else {
         ""
     };
