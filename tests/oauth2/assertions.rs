@@ -1,16 +1,20 @@
 //! Clients and grants that prove themselves by assertions: what is sent, when it is made anew, and what is said when it
 //! is refused.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full};
 use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
 use jsonwebtoken::{Algorithm, DecodingKey};
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use tower::{BoxError, service_fn};
 use tower_oauth2::oauth2::jwt::{Assertion, JwtAlgorithm, JwtSigner, SigningKey};
 use tower_oauth2::oauth2::{ClientCredentialsBuilder, JwtBearer};
 use tower_oauth2::{
@@ -18,6 +22,7 @@ use tower_oauth2::{
     TokenSource,
 };
 
+use crate::log::Log;
 use crate::scripted::{Scripted, Seen, URL, a_token, answer, answer_with};
 
 const ISSUER: &str = "https://login.example.com";
@@ -356,22 +361,46 @@ async fn a_refused_grant_says_what_to_check() {
 
 #[tokio::test]
 async fn an_assertion_that_the_server_gives_back_is_not_shown() {
-    struct Known;
-
-    impl JwtSigner for Known {
-        fn algorithm(&self) -> JwtAlgorithm {
-            JwtAlgorithm::Rs256
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_ansi(false)
+        .with_writer(log.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let sent: Arc<Mutex<Vec<String>>> = Arc::default();
+    let all = Arc::clone(&sent);
+    let mirror = service_fn(move |request: Request<Full<Bytes>>| {
+        let all = Arc::clone(&all);
+        async move {
+            let body = String::from_utf8(request.into_body().collect().await?.to_bytes().to_vec())?;
+            let assertion = body.split("assertion=").nth(1).unwrap().split('&').next().unwrap().to_owned();
+            let answer =
+                json!({ "error": "invalid_client", "error_description": format!("no: {assertion}") });
+            all.lock().unwrap().push(assertion);
+            let mut response = Response::new(Full::new(Bytes::from(answer.to_string())));
+            *response.status_mut() = http::StatusCode::UNAUTHORIZED;
+            Ok::<_, BoxError>(response)
         }
+    });
 
-        async fn sign(&self, _input: &[u8]) -> Result<Vec<u8>, TokenError> {
-            Ok(b"a signature that is known".to_vec())
+    let pair = KeyPair::generate().unwrap();
+    let grant = Assertion::by_key(es256(&pair)).issuer("robot").audience(ISSUER);
+    let client = by(ClientAuth::private_key_jwt(es256(&pair))).build_with(mirror.clone()).unwrap();
+    let grant = JwtBearer::builder(URL, grant).build_with(mirror).unwrap();
+    let errors = [ask(&client).await.unwrap_err(), ask(&grant).await.unwrap_err()];
+    let shown = format!("{errors:?} {} {} {client:?} {grant:#?} {}", errors[0], errors[1], log.text());
+    assert!(log.text().contains("the endpoint answered") && shown.contains("[redacted]"), "{shown}");
+
+    let pem = pair.serialize_pem();
+    let key = pem.lines().filter(|line| !line.starts_with('-')).map(str::to_owned);
+    let sent = sent.lock().unwrap().clone();
+    assert_eq!(sent.len(), 2);
+    let parts = sent.iter().flat_map(|jwt| jwt.split('.')).map(str::to_owned);
+    for secret in parts.chain(key) {
+        for piece in secret.as_bytes().windows(12) {
+            let piece = std::str::from_utf8(piece).unwrap();
+            assert!(!shown.contains(piece), "{piece} in {shown}");
         }
     }
-
-    let signature = URL_SAFE_NO_PAD.encode("a signature that is known");
-    let body = json!({ "error": "invalid_client", "error_description": format!("bad JWT: x.y.{signature}") });
-    let endpoint = Scripted::new([answer(401, &body.to_string())]);
-    let auth = ClientAuth::private_key_jwt(Assertion::by_signer(Known));
-    let error = endpoint.ask(by(auth)).await.unwrap_err();
-    assert!(!format!("{error} {error:?}").contains(&signature[..12]), "{error}");
 }
