@@ -26,6 +26,7 @@
 //! 6. The lifetime of the token counts from just before the attempt was sent.
 //! 7. A source fetches and does not cache; see [`cache`](crate::cache).
 //! 8. What a server takes only once is sent with more care: see [`RefreshToken`].
+//! 9. A [`Revocation`] takes tokens back, with the same care for retries and secrets.
 //!
 //! # What an answer means
 //!

@@ -4,19 +4,19 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{Request, Response, StatusCode};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
-use tower::BoxError;
+use tower::{BoxError, Layer as _, ServiceExt as _};
 use tower_oauth2::oauth2::{RefreshTokenBuilder, RotatedToken, read_token_response};
 use tower_oauth2::{
-    AccessToken, ClientAuth, ClientSecret, FetchReason, RefreshToken, StaticToken, TokenError, TokenRequest,
-    TokenSource as _,
+    AccessToken, AuthLayer, ClientAuth, ClientSecret, FetchReason, RefreshToken, StaticToken, TokenError,
+    TokenRequest, TokenSource as _,
 };
 
 use crate::log::Log;
 use crate::rotating::{Rotating, builder, renew};
-use crate::scripted::{Scripted, Step, TOKEN, URL, a_token, answer, answer_with, response};
+use crate::scripted::{Scripted, Step, TOKEN, URL, a_token, answer, answer_with, billing, fetch, response};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -579,6 +579,37 @@ async fn a_token_that_was_replaced_while_it_was_exchanged_leaves_no_trace() {
         assert_eq!(arrived(&endpoint), ["RT1", "RT9"]);
         assert!(stored.lock().unwrap().is_empty() && source.has_refresh_token());
     }
+}
+
+// --- Elsewhere ---
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_token_that_comes_with_client_credentials_is_not_used() {
+    let endpoint = Scripted::new([rotated("RT2"), a_token()]);
+    let source = billing().build_with(endpoint.clone()).unwrap();
+    let token = fetch(&source).await.unwrap();
+    let request = TokenRequest::new(FetchReason::Expired).previous_token(Some(token));
+    source.token(request).await.unwrap();
+    assert!(endpoint.seen().iter().all(|seen| seen.body == "grant_type=client_credentials"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_sees_the_access_token_alone() {
+    let endpoint = Scripted::new([rotated("R3FR3SH")]);
+    let source = source(&endpoint, builder(Some("R3FR3SH-before")));
+    let api = tower::service_fn(|request: Request<String>| async move {
+        assert_eq!(request.headers()["authorization"], "Bearer AT1");
+        let mut seen = format!("{} {} {:?}", request.uri(), request.body(), request.extensions());
+        for (name, value) in request.headers() {
+            seen += &format!("{name}: {}", value.to_str().unwrap());
+        }
+        assert!(!seen.contains("R3FR3SH"), "{seen}");
+        Ok::<_, BoxError>(Response::new(String::new()))
+    });
+    let client = AuthLayer::for_origin(source, "https://api.example.com").unwrap().layer(api);
+    let request = Request::get("https://api.example.com/items?a=b").body("a body".to_owned()).unwrap();
+    assert_eq!(client.oneshot(request).await.unwrap().status(), StatusCode::OK);
+    assert!(endpoint.is_finished());
 }
 
 #[test]
