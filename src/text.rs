@@ -91,6 +91,16 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_is_told_by_its_name_however_that_is_written() {
+        for name in ["access_token", "accessToken", "id_token", "clientSecret", "assertion", "TOKEN"] {
+            assert!(names_a_secret(name), "{name}");
+        }
+        for name in ["token_type", "tokenType", "issued_token_type", "scope", "expires_in", "instance_url"] {
+            assert!(!names_a_secret(name), "{name}");
+        }
+    }
+
+    #[test]
     fn control_characters_become_spaces_and_long_text_is_cut() {
         assert_eq!(clean("a\r\nb\u{1b}[31mc\u{202e}d"), "a  b [31mc d");
         let long = clean(&"x".repeat(10_000));

@@ -23,8 +23,8 @@ use crate::origin::Origin;
 ///
 /// # Defaults
 ///
-/// - client authentication: [`ClientAuth::basic`]
-/// - scopes, audience, resources, further parameters: none
+/// - client authentication: [`ClientAuth::basic`]; none where the grant needs no client and none is set
+/// - scopes, audiences, resources, further parameters, issuer: none
 /// - required scopes: none
 /// - tokens: any that a header can carry (no [`with_strict_bearer`](Self::with_strict_bearer))
 /// - an attempt: at most 10 s, from connecting to the last byte

@@ -150,7 +150,7 @@ impl TokenEndpoint {
                 // Where it cannot be read now, what the server said counts for more.
                 let newer = proof.read().await.ok().filter(|newer| !secret::same(&secret, newer));
                 if let Some(newer) = newer {
-                    tracing::debug!(origin = %self.origin, "the client secret was rotated; asking with the new one");
+                    tracing::debug!(origin = %self.origin, "what proves the client was rotated; asking with the new one");
                     secret = newer;
                     continue;
                 }

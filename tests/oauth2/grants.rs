@@ -7,8 +7,8 @@ use secrecy::ExposeSecret as _;
 use serde_json::Value;
 use tower_oauth2::oauth2::{CustomGrant, SecurityToken, TokenExchange, TokenType};
 use tower_oauth2::{
-    AccessToken, ClientAuth, ClientSecret, FetchReason, TokenCache, TokenError, TokenRequest, TokenSource,
-    source_fn,
+    AccessToken, ClientAuth, ClientSecret, FetchReason, FileToken, TokenCache, TokenError, TokenRequest,
+    TokenSource, source_fn,
 };
 
 use crate::scripted::{Scripted, URL, a_token, answer};
@@ -215,6 +215,25 @@ async fn what_an_exchange_sets_by_itself_and_types_that_are_empty_are_refused() 
     assert!(untyped.starts_with("actor: its token type is empty"), "{untyped}");
     let nobody = build(TokenExchange::builder(URL, subject()).auth(ClientAuth::basic()));
     assert!(nobody.starts_with("client_id: there is no client"), "{nobody}");
+}
+
+// --- FileToken ---
+
+#[tokio::test]
+async fn a_file_that_changed_is_read_when_its_token_is_rejected_and_then_serves_all() {
+    let path = std::env::temp_dir().join(format!("tower-oauth2-projected-{}", std::process::id()));
+    std::fs::write(&path, "first").unwrap();
+    let cache = TokenCache::new(FileToken::new(&path));
+    let first = cache.get().await.unwrap();
+    std::fs::write(&path, "second").unwrap();
+    assert_eq!(cache.get().await.unwrap().header_value(), "Bearer first", "a token that is good is kept");
+    cache.reject(&first);
+    assert_eq!(cache.get().await.unwrap().header_value(), "Bearer second");
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(cache.get().await.unwrap().header_value(), "Bearer second", "nothing is read without need");
+    cache.expire();
+    let error = cache.get().await.unwrap_err();
+    assert!(error.is_config() && error.to_string().contains("tower-oauth2-projected"), "{error}");
 }
 
 // --- CustomGrant ---

@@ -190,7 +190,9 @@ fn read_pem(text: &str) -> Result<PrivateKey, String> {
     }
     let key = PrivateKeyDer::from_pem_slice(text.as_bytes());
     let key = key.map_err(|_| "its PEM text is damaged: a line is missing or is no base64")?;
-    match &key {
+    // It does not wipe itself.
+    let key = Zeroizing::new(key);
+    match &*key {
         PrivateKeyDer::Pkcs1(key) => {
             Ok(PrivateKey { kind: KeyKind::Rsa, der: Zeroizing::new(key.secret_pkcs1_der().to_vec()) })
         }
