@@ -248,6 +248,9 @@ async fn a_custom_grant_sends_its_type_and_its_parameters() {
     );
     assert_eq!(seen.body, "grant_type=password&username=KEY-ID&password=p%3Dw+d");
     assert!(seen.headers.contains_key("authorization"));
+    let jwt_bearer = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+    let seen = body_of!(CustomGrant::builder(URL, jwt_bearer).secret_param("assertion", "eyJh.eyJp.c2ln"));
+    assert_eq!(seen.body, vector("token_request", "TQ-012")["expect"]["body"].as_str().unwrap());
     let public = body_of!(CustomGrant::builder(URL, "urn:x").client("id", ClientSecret::none()));
     assert_eq!(public.body, "grant_type=urn%3Ax&client_id=id");
     assert!(!public.headers.contains_key("authorization"));

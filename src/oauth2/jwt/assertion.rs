@@ -328,7 +328,13 @@ impl Assertion {
         check_members("claim", &self.claims, &["iss", "sub", "aud", "exp", "iat", "nbf", "jti"])?;
         check_members("header", &self.header, &["alg", "typ", "kid", "x5t#S256"])?;
         match &self.signed_by {
+            SignedBy::Key(key) if key.algorithm().is_symmetric() => {
+                Err(refused(&format!("no private key signs by {}; take another algorithm", key.algorithm())))
+            }
             SignedBy::Key(key) => key.check(),
+            SignedBy::ClientSecret(algorithm) if !algorithm.is_symmetric() => Err(refused(&format!(
+                "no client secret signs by {algorithm}; take HS256 or one of its kin, or a key"
+            ))),
             SignedBy::Signer(_) | SignedBy::ClientSecret(_) => Ok(()),
         }
     }

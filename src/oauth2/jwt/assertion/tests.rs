@@ -182,6 +182,13 @@ fn what_makes_no_sense_is_refused_by_its_name() {
         (client(es256().claim_json("a", "b")), "is no JSON"),
         (client(es256().header("alg", "none")), "\"alg\""),
         (client(Assertion::by_signer(Stamp(JwtAlgorithm::Hs256))), "client_secret_jwt"),
+        (client(Assertion::by_client_secret(JwtAlgorithm::Es256)), "no client secret signs by ES256"),
+        (
+            Assertion::by_key(SigningKey::new(JwtAlgorithm::Hs256, "x"))
+                .check_for_grant(&parties())
+                .unwrap_err(),
+            "no private key signs by HS256",
+        ),
         (es256().check_for_client(&no_issuer).unwrap_err(), "issuer()"),
         (es256().check_for_grant(&anonymous).unwrap_err(), "issuer()"),
         (
