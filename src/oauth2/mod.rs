@@ -5,6 +5,7 @@
 //! | what a service has | source |
 //! |---|---|
 //! | a secret or a key of its own | [`ClientCredentials`], with a [`ClientAuth`] that fits |
+//! | a refresh token that a login left behind | [`RefreshToken`] |
 //! | a token of its platform or of a user, to give for another | [`TokenExchange`] |
 //! | a key that stands for a service account, or for a user who agreed | `JwtBearer` (feature `jwt`) |
 //! | whatever its provider has thought up, as a form or as JSON | [`CustomGrant`] |

@@ -390,7 +390,7 @@ async fn an_assertion_that_the_server_gives_back_is_not_shown() {
     let grant = JwtBearer::builder(URL, grant).build_with(mirror).unwrap();
     let errors = [ask(&client).await.unwrap_err(), ask(&grant).await.unwrap_err()];
     let shown = format!("{errors:?} {} {} {client:?} {grant:#?} {}", errors[0], errors[1], log.text());
-    assert!(log.text().contains("the endpoint answered") && shown.contains("[redacted]"), "{shown}");
+    assert!(log.text().contains("the token endpoint answered") && shown.contains("[redacted]"), "{shown}");
 
     let pem = pair.serialize_pem();
     let key = pem.lines().filter(|line| !line.starts_with('-')).map(str::to_owned);
