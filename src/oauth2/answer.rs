@@ -38,6 +38,8 @@ pub(crate) struct Expected {
     pub(crate) classifier: Option<Classifier>,
     /// What RFC 6749 calls a member, and what this endpoint does.
     pub(crate) renamed: Vec<(String, String)>,
+    /// Whether no client is set.
+    pub(crate) is_anonymous: bool,
     /// Whether an assertion authenticates the client.
     pub(crate) client_asserts: bool,
     /// Whether an assertion is the grant.
@@ -84,6 +86,7 @@ impl Default for Expected {
             strict_bearer: false,
             classifier: None,
             renamed: Vec::new(),
+            is_anonymous: false,
             client_asserts: false,
             grant_asserts: false,
         }

@@ -386,6 +386,7 @@ impl<G> GrantBuilder<G> {
             strict_bearer,
             classifier,
             renamed: terms.renamed,
+            is_anonymous,
             client_asserts: auth.is_assertion(),
             grant_asserts: terms.is_assertion,
         };

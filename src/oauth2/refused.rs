@@ -215,6 +215,9 @@ fn message(
         _ if matches!(class, ErrorClass::Throttled { .. }) => "it asks for patience",
         _ if matches!(class, ErrorClass::Transient) => "the failure is on its side, and may pass by itself",
         _ if about_assertion.is_some() => about_assertion.unwrap_or_default(),
+        (_, Some("invalid_client")) | (401 | 403, None) if expected.is_anonymous => {
+            "the server wants the client to prove itself; set client()"
+        }
         (_, Some("invalid_client")) => "check the client id, the client secret, and the way they are sent",
         (_, Some("invalid_grant")) => "the grant has expired, was revoked, or belongs to another client",
         (_, Some("invalid_request")) => "check the parameters, and the way the client authenticates",

@@ -117,6 +117,21 @@ async fn an_invalid_target_is_final() {
 }
 
 #[tokio::test]
+async fn a_server_that_wants_a_client_is_told_apart_from_one_that_refuses_it() {
+    for (builder, advice) in [
+        (TokenExchange::builder(URL, subject()), "set client()"),
+        (
+            TokenExchange::builder(URL, subject()).client("id", "secret"),
+            "check the client id, the client secret",
+        ),
+    ] {
+        let endpoint = Scripted::new([answer(401, r#"{"error":"invalid_client"}"#)]);
+        let error = ask(&builder.build_with(endpoint).unwrap()).await.unwrap_err();
+        assert!(error.is_config() && error.to_string().contains(advice), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_source_is_asked_at_each_exchange() {
     let count = Arc::new(AtomicUsize::new(0));
     let asked = Arc::clone(&count);
