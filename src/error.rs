@@ -271,6 +271,12 @@ impl TokenError {
         self.is_throttled() || self.is_transient()
     }
 
+    /// Says it in other words; the class, the code and all the rest stay.
+    pub(crate) fn reworded(mut self, message: impl Into<String>) -> Self {
+        self.edit().message = text::one_line(&message.into());
+        self
+    }
+
     fn edit(&mut self) -> &mut Inner {
         Arc::make_mut(&mut self.inner)
     }

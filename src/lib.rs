@@ -33,8 +33,10 @@
 //!
 //! - [`cache`]: when a token is fetched, and what happens when that fails
 //! - [`auth`]: which requests get a token, and what an answer says about it
+//! - [`tenants`]: a cache for each user or tenant
 //! - [`retry`]: what is sent again, when, and what is handed out instead
-//! - [`oauth2`]: the client credentials grant
+//! - [`oauth2`]: client credentials, refresh tokens, token exchange, and grants of a provider's own; assertions by a
+//!   key; revocation
 //! - `stack`: all layers in one order, for those who do not want to learn it; and why it is this one
 //! - [`extensions`]: what the layers tell each other and you
 //!
@@ -43,6 +45,7 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `hyper-client` | yes | [`transport::hyper`](transport), and the `build()` of the sources |
+//! | `jwt` | no | [`oauth2::jwt`](oauth2): client authentication by a key, and the JWT bearer grant |
 //! | `stack` | no | `Stack`, all layers in one order |
 //! | `tower-retry` | no | [`RetryPolicy`]`::for_tower`, for tower's own retry layer |
 //! | `full` | no | all of them |
@@ -55,11 +58,11 @@
 //!
 //! | floor | rooms |
 //! |---|---|
-//! | 1 words | `clock` `backoff` `claims` `error` [`extensions`] `headers` [`origin`] `sync` `telemetry` `text` |
+//! | 1 words | `clock` `backoff` `claims` `error` [`extensions`] `file` `headers` [`origin`] `sync` `telemetry` `text` |
 //! | 2 token | `token` |
-//! | 3 contracts | `source` |
+//! | 3 contracts | `revoke` `source` |
 //! | 4 mechanisms | [`cache`] [`retry`] [`oauth2`] |
-//! | 5 on the cache | [`auth`] |
+//! | 5 on the cache | [`auth`] [`tenants`] |
 //! | 6 joined | `stack` [`transport`] |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -71,6 +74,7 @@ mod claims;
 mod clock;
 mod error;
 pub mod extensions;
+mod file;
 mod headers;
 pub mod origin;
 mod sync;
@@ -83,6 +87,7 @@ mod vectors;
 mod token;
 
 // 3 contracts
+mod revoke;
 mod source;
 
 // 4 mechanisms
@@ -92,6 +97,7 @@ pub mod retry;
 
 // 5 on the cache
 pub mod auth;
+pub mod tenants;
 
 // 6 joined
 #[cfg(feature = "stack")]
@@ -107,10 +113,13 @@ struct Readme;
 pub use self::auth::AuthLayer;
 pub use self::cache::TokenCache;
 pub use self::error::{ErrorClass, TokenError};
-pub use self::oauth2::{ClientAuth, ClientCredentials, ClientCredentialsConfig, ClientSecret};
+pub use self::oauth2::{ClientAuth, ClientCredentials, ClientCredentialsConfig, ClientSecret, RefreshToken};
 pub use self::origin::Origin;
 pub use self::retry::RetryPolicy;
-pub use self::source::{FetchReason, Or, SourceFn, StaticToken, TokenRequest, TokenSource, source_fn};
+pub use self::revoke::{RevokerFn, TokenRevoker, revoker_fn};
+pub use self::source::{
+    FetchReason, FileToken, Or, SourceFn, StaticToken, TokenRequest, TokenSource, source_fn,
+};
 #[cfg(feature = "stack")]
 #[cfg_attr(docsrs, doc(cfg(feature = "stack")))]
 pub use self::stack::Stack;

@@ -1,9 +1,13 @@
-//! The contract of a token source, and the small sources: a closure, a fixed token, one source or another.
+//! The contract of a token source, and the small sources: a closure, a fixed token, a file, one source or another.
+
+mod file_token;
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+
+pub use self::file_token::FileToken;
 
 use crate::error::TokenError;
 use crate::token::AccessToken;
@@ -60,6 +64,15 @@ pub trait TokenSource: Send + Sync + 'static {
     ///
     /// Whatever stopped the source; the class decides when the cache asks again.
     fn token(&self, request: TokenRequest) -> impl Future<Output = Result<AccessToken, TokenError>> + Send;
+
+    /// Returns whether nothing is lost for good if the source is dropped now; what it can fetch again is not lost. One
+    /// that keeps a refresh token which is stored nowhere else says no.
+    ///
+    /// A set of caches ([`TokenCaches`](crate::tenants::TokenCaches)) keeps a cache whose source says no. It asks
+    /// often and under a lock, so the answer should be at hand.
+    fn is_disposable(&self) -> bool {
+        true
+    }
 
     /// Falls back on `other` where this source fails for good (a configuration or grant error): a refresh token if
     /// there is one, else the grant. A failure that may pass is returned as it is.
@@ -141,6 +154,10 @@ impl<S: TokenSource> TokenSource for Arc<S> {
     fn token(&self, request: TokenRequest) -> impl Future<Output = Result<AccessToken, TokenError>> + Send {
         S::token(self, request)
     }
+
+    fn is_disposable(&self) -> bool {
+        S::is_disposable(self)
+    }
 }
 
 // --- DynTokenSource ---
@@ -150,11 +167,18 @@ pub(crate) type TokenFuture<'a> = Pin<Box<dyn Future<Output = Result<AccessToken
 /// The private twin of [`TokenSource`] that can be a trait object. Boxing is once per token request.
 pub(crate) trait DynTokenSource: Send + Sync {
     fn fetch(&self, request: TokenRequest) -> TokenFuture<'_>;
+
+    /// See [`TokenSource::is_disposable`].
+    fn may_be_dropped(&self) -> bool;
 }
 
 impl<S: TokenSource> DynTokenSource for S {
     fn fetch(&self, request: TokenRequest) -> TokenFuture<'_> {
         Box::pin(self.token(request))
+    }
+
+    fn may_be_dropped(&self) -> bool {
+        self.is_disposable()
     }
 }
 
@@ -278,6 +302,10 @@ impl<A: TokenSource, B: TokenSource> TokenSource for Or<A, B> {
         };
         tracing::debug!(%error, "the first source has no token; asking the other");
         self.second.token(request).await
+    }
+
+    fn is_disposable(&self) -> bool {
+        self.first.is_disposable() && self.second.is_disposable()
     }
 }
 

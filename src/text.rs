@@ -60,8 +60,11 @@ fn printable(c: char) -> char {
 }
 
 /// Returns whether a member of this name is likely to hold a secret.
+///
+/// Endpoints that know nothing of RFC 6749 write `accessToken`, and mean the same.
 pub(crate) fn names_a_secret(name: &str) -> bool {
-    !name.ends_with("token_type") && ["token", "secret", "assertion"].iter().any(|word| name.contains(word))
+    let name = name.to_ascii_lowercase().replace('_', "");
+    !name.ends_with("tokentype") && ["token", "secret", "assertion"].iter().any(|word| name.contains(word))
 }
 
 /// A character of a token in RFC 9110 §5.6.2.
@@ -84,6 +87,16 @@ mod tests {
             ("://", "://"),
         ] {
             assert_eq!(origins_only(said), shown, "{said}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_told_by_its_name_however_that_is_written() {
+        for name in ["access_token", "accessToken", "id_token", "clientSecret", "assertion", "TOKEN"] {
+            assert!(names_a_secret(name), "{name}");
+        }
+        for name in ["token_type", "tokenType", "issued_token_type", "scope", "expires_in", "instance_url"] {
+            assert!(!names_a_secret(name), "{name}");
         }
     }
 

@@ -243,7 +243,23 @@ impl AccessToken {
             return self;
         }
         let from = self.inner.requested.unwrap_or(started);
-        let expiry = match self.inner.life {
+        let expiry = self.end(from, now);
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        self.edit().seal = Some(Seal { id, obtained: from, expiry });
+        self
+    }
+
+    /// Returns whether a token that waits to be used has more left than a cache would want of it: a twentieth of its
+    /// life, at most 10 seconds.
+    pub(crate) fn is_worth_handing_out(&self, now: Moment) -> bool {
+        let from = self.inner.requested.unwrap_or(now);
+        let Some(end) = self.expiry().or_else(|| self.end(from, now)) else { return true };
+        now.until(end) > (from.until(end) / 20).min(Duration::from_secs(10))
+    }
+
+    /// Returns when the token ends whose lifetime counts from `from`, if that is known.
+    fn end(&self, from: Moment, now: Moment) -> Option<Moment> {
+        match self.inner.life {
             Life::Lasts(lifetime) => Some(from.saturating_add(lifetime)),
             Life::EndsAt(instant) => Some(
                 now.saturating_add(
@@ -256,9 +272,13 @@ impl AccessToken {
             Life::Unknown => Claims::read(self.inner.secret.expose_secret())
                 .and_then(|claims| claims.lifetime(Duration::from_nanos(now.wall)))
                 .map(|lifetime| from.saturating_add(lifetime)),
-        };
-        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        self.edit().seal = Some(Seal { id, obtained: from, expiry });
+        }
+    }
+
+    /// Returns the token without the refresh token that came with it.
+    #[must_use]
+    pub(crate) fn without_refresh_token(mut self) -> Self {
+        self.edit().refresh_token = None;
         self
     }
 

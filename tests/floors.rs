@@ -23,6 +23,7 @@ const FLOORS: &[(u8, &[&str])] = &[
             "clock",
             "error",
             "extensions",
+            "file",
             "headers",
             "origin",
             "sync",
@@ -31,9 +32,9 @@ const FLOORS: &[(u8, &[&str])] = &[
         ],
     ),
     (2, &["token"]),
-    (3, &["source"]),
+    (3, &["revoke", "source"]),
     (4, &["cache", "oauth2", "retry"]),
-    (5, &["auth"]),
+    (5, &["auth", "tenants"]),
     (6, &["stack", "transport"]),
 ];
 

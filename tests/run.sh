@@ -81,6 +81,11 @@ lean() {
     [ "$crates" -le "$LEAN" ]
 }
 
+# A build in which somebody else has switched on both back ends of jsonwebtoken.
+backends() {
+    CARGO_TARGET_DIR=$PWD/target cargo test --locked --quiet --manifest-path tests/backends/Cargo.toml
+}
+
 examples() {
     local file example
     for file in examples/*.rs; do
@@ -97,6 +102,7 @@ run "docs" docs
 run "tests, all features" count --all-features
 run "tests without default features, over transports of their own" count --lib --test oauth2 --test auth --test retry --test decisions --no-default-features
 run "lean" lean
+run "assertions beside both back ends of jsonwebtoken" backends
 run "models" bash tests/loom.sh smoke
 run "fuzz targets, near their seeds" bash tests/fuzz.sh smoke
 run "servers that nobody here wrote" bash tests/interop/run.sh --smoke

@@ -1,11 +1,15 @@
 //! The servers of the examples keep the promises that examples and tests rely on.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic, its helpers too")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "a test may panic, its helpers too, and it looks at the clock from outside"
+)]
 
 #[path = "../examples/support/mod.rs"]
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -13,9 +17,9 @@ use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::rt::TokioExecutor;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use support::{Answer, Api, AuthorizationServer, Client};
+use support::{Answer, Api, AuthorizationServer, Client, PrivateKey};
 
 type Body = Full<bytes::Bytes>;
 
@@ -125,6 +129,107 @@ async fn wrong_clients_are_refused_in_the_words_of_the_rfc() {
     assert_eq!(code(good(), &[GRANT, ("scope", "read admin")]).await, "invalid_scope");
     assert_eq!(code(None, &[GRANT, ("client_id", "phone")]).await, "unauthorized_client");
     assert_eq!((server.counts().token_requests, server.counts().refusals), (10, 10));
+}
+
+#[tokio::test]
+async fn an_assertion_is_taken_once_and_only_if_all_of_it_is_right() {
+    let (key, other) = (PrivateKey::generate(), PrivateKey::generate());
+    let client = Client::by_key("robot", key.public()).scopes("read");
+    let server = AuthorizationServer::builder().client(client).start().await.unwrap();
+    let claims = |change: fn(&mut Value)| {
+        let exp = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 60;
+        let mut claims =
+            json!({ "iss": "robot", "sub": "robot", "aud": server.origin(), "exp": exp, "jti": "one" });
+        change(&mut claims);
+        claims
+    };
+    let ask = async |assertion: &str| {
+        let kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+        let form =
+            [GRANT, ("client_id", "robot"), ("client_assertion_type", kind), ("client_assertion", assertion)];
+        post(&server.token_url(), None, &form).await.status
+    };
+    let wrong: [fn(&mut Value); 5] = [
+        |claims| claims["sub"] = "human".into(),
+        |claims| claims["aud"] = "https://elsewhere.example.com".into(),
+        |claims| claims["exp"] = 1.into(),
+        |claims| claims["exp"] = u64::MAX.into(),
+        |claims| claims["jti"] = Value::Null,
+    ];
+    for change in wrong {
+        assert_eq!(ask(&key.sign(&claims(change))).await, StatusCode::UNAUTHORIZED);
+    }
+    assert_eq!(ask(&other.sign(&claims(|_| ()))).await, StatusCode::UNAUTHORIZED);
+    let right = key.sign(&claims(|_| ()));
+    assert_eq!(ask(&right).await, StatusCode::OK);
+    assert_eq!(ask(&right).await, StatusCode::UNAUTHORIZED);
+    server.replace_key("robot", other.public());
+    let after = claims(|claims| claims["jti"] = "two".into());
+    assert_eq!(ask(&key.sign(&after)).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(ask(&other.sign(&after)).await, StatusCode::OK);
+    let by_name = post(&server.token_url(), None, &[GRANT, ("client_id", "robot")]).await;
+    assert_eq!(by_name.status, StatusCode::UNAUTHORIZED);
+    let counts = server.counts();
+    assert_eq!((counts.assertions, counts.replayed_assertions, counts.tokens), (2, 1, 2));
+}
+
+#[tokio::test]
+async fn a_token_of_the_platform_is_exchanged_for_its_workload_alone() {
+    let platform = PrivateKey::generate();
+    let server = AuthorizationServer::builder()
+        .client(Client::workload("billing", "pod-7").scopes("read"))
+        .client(Client::public("phone"))
+        .platform(platform.public())
+        .start()
+        .await
+        .unwrap();
+    let exp = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 60;
+    let signed = |sub: &str| platform.sign(&json!({ "sub": sub, "aud": server.origin(), "exp": exp }));
+    let ask = async |client: &str, subject: &str| {
+        let form = [
+            ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+            ("client_id", client),
+            ("subject_token", subject),
+            ("subject_token_type", "urn:ietf:params:oauth:token-type:jwt"),
+        ];
+        post(&server.token_url(), None, &form).await
+    };
+    let granted = ask("billing", &signed("pod-7")).await;
+    assert_eq!(granted.status, StatusCode::OK);
+    assert_eq!(granted.json()["issued_token_type"], "urn:ietf:params:oauth:token-type:access_token");
+    for refused in [ask("billing", &signed("pod-8")).await, ask("phone", &signed("pod-7")).await] {
+        assert_eq!(
+            (refused.status, &refused.json()["error"]),
+            (StatusCode::BAD_REQUEST, &json!("invalid_grant"))
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_device_gets_its_tokens_when_its_user_has_agreed() {
+    let offline = Client::public("tv").scopes("read offline_access");
+    let server = AuthorizationServer::builder().client(offline).start().await.unwrap();
+    let client = ("client_id", "tv");
+    let begin = async |scope: &str| post(&server.device_url(), None, &[client, ("scope", scope)]).await;
+    let poll = async |code: &str| {
+        let grant = ("grant_type", "urn:ietf:params:oauth:grant-type:device_code");
+        post(&server.token_url(), None, &[client, grant, ("device_code", code)]).await.json()
+    };
+    assert_eq!(begin("admin").await.json()["error"], "invalid_scope");
+    for (scope, is_kept) in [("read offline_access", true), ("read", false)] {
+        let told = begin(scope).await.json();
+        let text = |name: &str| told[name].as_str().unwrap().to_owned();
+        let code = text("device_code");
+        assert_eq!(poll(&code).await["error"], "authorization_pending");
+        let wrong = post(&text("verification_uri"), None, &[("user_code", "WRONG")]).await;
+        assert_eq!(wrong.status, StatusCode::NOT_FOUND);
+        let agreed = post(&text("verification_uri"), None, &[("user_code", &text("user_code"))]).await;
+        assert_eq!(agreed.status, StatusCode::NO_CONTENT);
+        let tokens = poll(&code).await;
+        assert_eq!((&tokens["scope"], tokens["refresh_token"].is_string()), (&scope.into(), is_kept));
+        // It is good for once.
+        assert_eq!(poll(&code).await["error"], "invalid_grant");
+    }
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! The authorization server: RFC 6749 (client credentials, refresh), RFC 7009 (revocation), RFC 7662 (introspection).
+//! The authorization server: RFC 6749 (client credentials, refresh), RFC 8628 (device flow), RFC 7009 (revocation),
+//! RFC 7662 (introspection), RFC 7523 (clients with a key), RFC 8693 (token exchange).
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -14,7 +15,10 @@ use axum::{Json, Router};
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::assertions::Assertions;
 use super::client::{self, Client, Refusal};
+use super::devices::{self, Devices};
+use super::jwt::PublicKey;
 use super::listener::Listener;
 use super::presence::Presence;
 use super::tokens::{Rotation, Tokens, Worth};
@@ -43,6 +47,7 @@ pub struct AuthorizationServer {
 #[derive(Debug)]
 pub struct AuthorizationServerBuilder {
     clients: HashMap<String, Client>,
+    platform: Option<PublicKey>,
     lifetime: Duration,
     latency: Duration,
 }
@@ -75,12 +80,17 @@ pub struct Counts {
     pub reuses: u64,
     /// Requests that came to the introspection endpoint.
     pub introspections: u64,
+    /// Assertions that proved who a client is.
+    pub assertions: u64,
+    /// Assertions that came a second time.
+    pub replayed_assertions: u64,
 }
 
 impl AuthorizationServer {
     pub fn builder() -> AuthorizationServerBuilder {
         AuthorizationServerBuilder {
             clients: HashMap::new(),
+            platform: None,
             lifetime: Duration::from_secs(3600),
             latency: Duration::ZERO,
         }
@@ -96,6 +106,12 @@ impl AuthorizationServer {
 
     pub fn introspection_url(&self) -> String {
         self.origin() + "/introspect"
+    }
+
+    /// Returns where a device begins a login (RFC 8628 §3.1). Its user agrees by a POST of `user_code` to the address
+    /// that the device is told.
+    pub fn device_url(&self) -> String {
+        self.origin() + "/device_authorization"
     }
 
     pub fn revocation_url(&self) -> String {
@@ -140,7 +156,15 @@ impl AuthorizationServer {
     }
 
     pub fn counts(&self) -> Counts {
-        self.shared.counters.read()
+        let (assertions, replayed_assertions) = self.shared.assertions.counts();
+        Counts { assertions, replayed_assertions, ..self.shared.counters.read() }
+    }
+
+    /// Knows a client by another key from now on, and no longer by the one before.
+    pub fn replace_key(&self, client_id: &str, key: PublicKey) {
+        if let Some(client) = self.shared.clients.get(client_id) {
+            client.replace_key(key);
+        }
     }
 
     /// Returns how the API next door asks about tokens without a request.
@@ -156,6 +180,13 @@ impl AuthorizationServerBuilder {
     #[must_use]
     pub fn client(mut self, client: Client) -> Self {
         self.clients.insert(client.id().to_owned(), client);
+        self
+    }
+
+    /// Trusts a platform, whose key signs tokens that its workloads may give for those of this server.
+    #[must_use]
+    pub fn platform(mut self, key: PublicKey) -> Self {
+        self.platform = Some(key);
         self
     }
 
@@ -178,16 +209,23 @@ impl AuthorizationServerBuilder {
         let script = Script { lifetime: self.lifetime, latency: self.latency, answers: VecDeque::new() };
         let shared = Arc::new(Shared {
             clients: self.clients,
+            platform: self.platform,
+            assertions: Assertions::default(),
             tokens: Mutex::new(Tokens::new()),
+            devices: Mutex::default(),
             script: Mutex::new(script),
             counters: Counters::default(),
         });
         let router = Router::new()
             .route("/token", post(token))
+            .route("/device_authorization", post(begin_device))
+            .route("/device", post(agree_to_device))
             .route("/revoke", post(revoke))
             .route("/introspect", post(introspect))
             .with_state(Arc::clone(&shared));
-        Ok(AuthorizationServer { shared, listener: Listener::start(router).await? })
+        let listener = Listener::start(router).await?;
+        shared.assertions.name(listener.origin());
+        Ok(AuthorizationServer { shared, listener })
     }
 }
 
@@ -210,7 +248,10 @@ impl Introspector {
 #[derive(Debug)]
 struct Shared {
     clients: HashMap<String, Client>,
+    platform: Option<PublicKey>,
+    assertions: Assertions,
     tokens: Mutex<Tokens>,
+    devices: Mutex<Devices>,
     script: Mutex<Script>,
     counters: Counters,
 }
@@ -235,9 +276,13 @@ struct Counters {
 }
 
 impl Shared {
-    // Neither lock guards a step that can be left half done, so what a panic leaves behind is sound.
+    // No lock guards a step that can be left half done, so what a panic leaves behind is sound.
     fn tokens(&self) -> MutexGuard<'_, Tokens> {
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn devices(&self) -> MutexGuard<'_, Devices> {
+        self.devices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn script(&self) -> MutexGuard<'_, Script> {
@@ -255,6 +300,7 @@ impl Counters {
             revocations: self.revocations.load(Relaxed),
             reuses: self.reuses.load(Relaxed),
             introspections: self.introspections.load(Relaxed),
+            ..Counts::default()
         }
     }
 }
@@ -299,7 +345,8 @@ fn grant(
     form: &HashMap<String, String>,
     lifetime: Duration,
 ) -> Result<serde_json::Value, Refused> {
-    let client = client::authenticate(&shared.clients, headers, form).map_err(Refused::Client)?;
+    let client =
+        client::authenticate(&shared.clients, headers, form, &shared.assertions).map_err(Refused::Client)?;
     let error = Refused::Request;
     let asked = form.get("scope").map(String::as_str);
     let answer = |access: String, refresh: Option<String>, scopes: Vec<String>| {
@@ -338,13 +385,72 @@ fn grant(
                 Rotation::Unknown => Err(error("invalid_grant", "the refresh token is unknown or revoked")),
             }
         }
-        Some(_) => Err(error("unsupported_grant_type", "client_credentials and refresh_token are known")),
+        Some("urn:ietf:params:oauth:grant-type:token-exchange") => {
+            let field = |name: &str| form.get(name).map(String::as_str).unwrap_or_default();
+            if field("subject_token_type") != "urn:ietf:params:oauth:token-type:jwt" {
+                return Err(error("invalid_request", "the subject token must be a JWT"));
+            }
+            let platform = shared.platform.as_ref();
+            let claims = platform.and_then(|key| shared.assertions.current(field("subject_token"), key));
+            if !claims.is_some_and(|claims| client.is_workload(&claims["sub"])) {
+                return Err(error("invalid_grant", "the subject token is expired, or not of this workload"));
+            }
+            let scopes = client.grant(asked).ok_or_else(|| {
+                error("invalid_scope", "a scope is unknown or out of reach for this client")
+            })?;
+            let mut answer =
+                answer(shared.tokens().issue(client.id(), scopes.clone(), lifetime), None, scopes);
+            answer["issued_token_type"] = "urn:ietf:params:oauth:token-type:access_token".into();
+            Ok(answer)
+        }
+        Some("urn:ietf:params:oauth:grant-type:device_code") => {
+            let code = form.get("device_code");
+            let code = code.ok_or_else(|| error("invalid_request", "the device code is missing"))?;
+            let polled = shared.devices().poll(code, client.id());
+            match polled {
+                devices::Poll::Agreed(scopes) => {
+                    let (access, refresh) = shared.tokens().issue_both(client.id(), scopes.clone(), lifetime);
+                    let is_kept = scopes.iter().any(|scope| scope == "offline_access");
+                    Ok(answer(access, is_kept.then_some(refresh), scopes))
+                }
+                devices::Poll::Pending => Err(error("authorization_pending", "nobody has agreed yet")),
+                devices::Poll::Expired => Err(error("expired_token", "the code has expired; begin again")),
+                devices::Poll::Unknown => Err(error("invalid_grant", "the device code is unknown")),
+            }
+        }
+        Some(_) => Err(error("unsupported_grant_type", "this grant is not known here")),
         None => Err(error("invalid_request", "the grant type is missing")),
     }
 }
 
+async fn begin_device(State(shared): State<Arc<Shared>>, headers: HeaderMap, Form(form): Fields) -> Response {
+    let client = match client::authenticate(&shared.clients, &headers, &form, &shared.assertions) {
+        Ok(client) => client,
+        Err(refusal) => return Refused::Client(refusal).into_response(),
+    };
+    let Some(scopes) = client.grant(form.get("scope").map(String::as_str)) else {
+        return Refused::Request("invalid_scope", "a scope is unknown or out of reach for this client")
+            .into_response();
+    };
+    let (device_code, user_code) = shared.devices().begin(client.id(), scopes);
+    // The address is the one by which the device came.
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    uncached(Json(json!({
+        "device_code": device_code,
+        "user_code": user_code,
+        "verification_uri": format!("http://{host}/device"),
+        "expires_in": devices::LIFETIME.as_secs(),
+        "interval": devices::INTERVAL.as_secs(),
+    })))
+}
+
+async fn agree_to_device(State(shared): State<Arc<Shared>>, Form(form): Fields) -> Response {
+    let is_known = form.get("user_code").is_some_and(|code| shared.devices().agree(code));
+    if is_known { StatusCode::NO_CONTENT.into_response() } else { StatusCode::NOT_FOUND.into_response() }
+}
+
 async fn revoke(State(shared): State<Arc<Shared>>, headers: HeaderMap, Form(form): Fields) -> Response {
-    let client = match client::authenticate(&shared.clients, &headers, &form) {
+    let client = match client::authenticate(&shared.clients, &headers, &form, &shared.assertions) {
         Ok(client) => client,
         Err(refusal) => return Refused::Client(refusal).into_response(),
     };
@@ -359,7 +465,7 @@ async fn revoke(State(shared): State<Arc<Shared>>, headers: HeaderMap, Form(form
 
 async fn introspect(State(shared): State<Arc<Shared>>, headers: HeaderMap, Form(form): Fields) -> Response {
     shared.counters.introspections.fetch_add(1, Relaxed);
-    if let Err(refusal) = client::authenticate(&shared.clients, &headers, &form) {
+    if let Err(refusal) = client::authenticate(&shared.clients, &headers, &form, &shared.assertions) {
         return Refused::Client(refusal).into_response();
     }
     let Some(secret) = form.get("token") else {

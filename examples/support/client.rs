@@ -1,11 +1,15 @@
 //! The clients that an authorization server knows, and how it makes sure that it is them (RFC 6749 §2.3).
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::http::{HeaderMap, header};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use sha2::{Digest as _, Sha256};
+
+use super::assertions::Assertions;
+use super::jwt::PublicKey;
 
 /// A client that an authorization server knows.
 #[derive(Clone, Debug)]
@@ -13,6 +17,10 @@ pub struct Client {
     id: String,
     /// The digest of the secret: comparing digests takes as long for a near miss as for a wide one.
     secret: Option<[u8; 32]>,
+    /// The key whose assertions prove that it is the client; another one after a rotation.
+    key: Option<Arc<Mutex<PublicKey>>>,
+    /// Whom its platform's tokens speak of.
+    workload: Option<String>,
     client_credentials: bool,
     scopes: Vec<String>,
 }
@@ -21,12 +29,30 @@ impl Client {
     /// Creates a client with a secret, which it may send by Basic or in the body.
     pub fn confidential(id: impl Into<String>, secret: &str) -> Self {
         let secret = Some(Sha256::digest(secret).into());
-        Self { id: id.into(), secret, client_credentials: true, scopes: Vec::new() }
+        Self { secret, client_credentials: true, ..Self::public(id) }
+    }
+
+    /// Creates a client that proves itself by assertions (`private_key_jwt`).
+    pub fn by_key(id: impl Into<String>, key: PublicKey) -> Self {
+        Self { key: Some(Arc::new(Mutex::new(key))), client_credentials: true, ..Self::public(id) }
+    }
+
+    /// Creates a client without a secret, which gives the tokens of its platform for those of the server. `subject` is
+    /// whom they speak of.
+    pub fn workload(id: impl Into<String>, subject: impl Into<String>) -> Self {
+        Self { workload: Some(subject.into()), ..Self::public(id) }
     }
 
     /// Creates a client without a secret. It may use refresh tokens, but no client credentials: it has none.
     pub fn public(id: impl Into<String>) -> Self {
-        Self { id: id.into(), secret: None, client_credentials: false, scopes: Vec::new() }
+        Self {
+            id: id.into(),
+            secret: None,
+            key: None,
+            workload: None,
+            client_credentials: false,
+            scopes: Vec::new(),
+        }
     }
 
     /// Creates a client without a secret that is known by other means, such as its network, and may get tokens by its
@@ -44,6 +70,18 @@ impl Client {
 
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Takes another key for the one before.
+    pub(super) fn replace_key(&self, key: PublicKey) {
+        if let Some(known) = &self.key {
+            *known.lock().unwrap_or_else(PoisonError::into_inner) = key;
+        }
+    }
+
+    /// Returns whether the platform's tokens for `subject` are this client's.
+    pub(super) fn is_workload(&self, subject: &serde_json::Value) -> bool {
+        self.workload.as_ref().is_some_and(|workload| subject == workload)
     }
 
     pub(super) fn may_use_client_credentials(&self) -> bool {
@@ -70,13 +108,21 @@ pub(super) enum Refusal {
     },
 }
 
-/// Finds out which client sent a request: by Basic, by the body, or, without a secret, by its name.
+/// Finds out which client sent a request: by Basic, by the body, by an assertion, or, without a
+/// secret, by its name.
 pub(super) fn authenticate<'a>(
     clients: &'a HashMap<String, Client>,
     headers: &HeaderMap,
     form: &HashMap<String, String>,
+    assertions: &Assertions,
 ) -> Result<&'a Client, Refusal> {
     let in_body = form.get("client_secret");
+    if let Some(assertion) = form.get("client_assertion") {
+        if in_body.is_some() || headers.contains_key(header::AUTHORIZATION) {
+            return Err(Refusal::Malformed);
+        }
+        return by_assertion(clients, form, assertion, assertions);
+    }
     let (id, secret, by_basic) = match headers.get(header::AUTHORIZATION) {
         Some(_) if in_body.is_some() => return Err(Refusal::Malformed),
         Some(value) => {
@@ -88,9 +134,29 @@ pub(super) fn authenticate<'a>(
             (id.clone(), in_body.cloned(), false)
         }
     };
-    let client = clients.get(&id).ok_or(Refusal::Unknown { by_basic })?;
+    let unknown = Refusal::Unknown { by_basic };
+    // Whoever has a key proves that.
+    let client = clients.get(&id).filter(|client| client.key.is_none()).ok_or(unknown)?;
     let digest: Option<[u8; 32]> = secret.map(|secret| Sha256::digest(secret).into());
-    if digest == client.secret { Ok(client) } else { Err(Refusal::Unknown { by_basic }) }
+    if digest == client.secret { Ok(client) } else { Err(unknown) }
+}
+
+/// RFC 7523 §2.2.
+fn by_assertion<'a>(
+    clients: &'a HashMap<String, Client>,
+    form: &HashMap<String, String>,
+    assertion: &str,
+    assertions: &Assertions,
+) -> Result<&'a Client, Refusal> {
+    let is_jwt = form
+        .get("client_assertion_type")
+        .is_some_and(|kind| kind == "urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
+    let id = form.get("client_id").filter(|_| is_jwt).ok_or(Refusal::Malformed)?;
+    let proven = |client: &&Client| {
+        let key = client.key.as_ref().map(|key| key.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        key.is_some_and(|key| assertions.prove(assertion, id, &key))
+    };
+    clients.get(id).filter(proven).ok_or(Refusal::Unknown { by_basic: false })
 }
 
 /// Reads `Basic`: both halves were form-encoded before they were joined (RFC 6749 §2.3.1).

@@ -19,8 +19,11 @@
 )]
 
 mod api;
+mod assertions;
 mod authorization_server;
 mod client;
+mod devices;
+mod jwt;
 mod listener;
 mod presence;
 mod tokens;
@@ -31,6 +34,7 @@ pub use self::{
     api::{Api, ApiBuilder, ApiCounts},
     authorization_server::{Answer, AuthorizationServer, AuthorizationServerBuilder, Counts},
     client::Client,
+    jwt::{PrivateKey, PublicKey},
     listener::Listener,
     vault::VaultServer,
 };

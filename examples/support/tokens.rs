@@ -86,6 +86,17 @@ impl Tokens {
         self.issue_refresh_of(client, scopes, self.lineages)
     }
 
+    /// Issues an access token, and a refresh token of the same lineage.
+    pub(super) fn issue_both(
+        &mut self,
+        client: &str,
+        scopes: Vec<String>,
+        lifetime: Duration,
+    ) -> (String, String) {
+        let refresh = self.issue_refresh(client, scopes.clone());
+        (self.issue_access(client, scopes, lifetime, Some(self.lineages)), refresh)
+    }
+
     /// Takes a refresh token for an access token and the next refresh token. One that was spent before was stolen, by
     /// then or now: everything of its lineage ends.
     pub(super) fn rotate(

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::handle::TokenCache;
 use super::schedule::LONGEST_STRETCH;
 use super::shared::{Settings, Shared};
+use crate::revoke::{Revoker, TokenRevoker};
 use crate::source::{DynTokenSource, TokenSource};
 
 /// Builds a [`TokenCache`].
@@ -16,6 +17,7 @@ use crate::source::{DynTokenSource, TokenSource};
 /// - `min_validity`: a twentieth of the lifetime, at most 10 seconds
 /// - `max_age`: none; a token of unknown lifetime is used until it is rejected
 /// - `fetch_timeout`: 30 seconds, retries of the source included
+/// - `revoke_with`: nothing; at a shutdown no token is revoked
 #[must_use]
 pub struct TokenCacheBuilder {
     source: Box<dyn DynTokenSource>,
@@ -38,6 +40,12 @@ impl TokenCache {
 impl<S: TokenSource> From<S> for TokenCache {
     fn from(source: S) -> Self {
         Self::new(source)
+    }
+}
+
+impl<S: TokenSource> From<S> for TokenCacheBuilder {
+    fn from(source: S) -> Self {
+        Self::new(Box::new(source))
     }
 }
 
@@ -76,6 +84,35 @@ impl TokenCacheBuilder {
         self
     }
 
+    /// Puts something around the source.
+    pub(crate) fn around<S: TokenSource>(mut self, wrap: impl FnOnce(Box<dyn DynTokenSource>) -> S) -> Self {
+        self.source = Box::new(wrap(self.source));
+        self
+    }
+
+    /// Sets how tokens are revoked: by [`Revocation`](crate::oauth2::Revocation), or by a closure
+    /// ([`revoker_fn`](crate::revoker_fn)). [`TokenCache::revoke`] does so on request.
+    pub fn revoke_with(mut self, revoker: impl TokenRevoker) -> Self {
+        self.settings.revoker = Some(Revoker::new(revoker));
+        self
+    }
+
+    /// Has [`TokenCache::shutdown`] revoke the access token, so that nobody uses it after the end of the process. It does
+    /// so in the time that the shutdown has.
+    ///
+    /// The refresh token is not revoked then: the next start may begin with it. But a server may end it along with the
+    /// access token (RFC 7009 §2.1), and some servers hand out the same access token to several processes of one client.
+    pub fn with_revocation_at_shutdown(mut self) -> Self {
+        self.settings.revokes_at_shutdown = true;
+        self
+    }
+
+    /// Leaves the access token to its end at a shutdown.
+    pub fn without_revocation_at_shutdown(mut self) -> Self {
+        self.settings.revokes_at_shutdown = false;
+        self
+    }
+
     /// Builds the cache. Nothing is fetched and no task is started before its first use.
     #[must_use]
     pub fn build(self) -> TokenCache {
@@ -97,6 +134,8 @@ impl fmt::Debug for TokenCacheBuilder {
         f.debug_struct("TokenCacheBuilder")
             .field("windows", &self.settings.windows)
             .field("fetch_timeout", &self.settings.fetch_timeout)
+            .field("revoker", &self.settings.revoker)
+            .field("revokes_at_shutdown", &self.settings.revokes_at_shutdown)
             .finish_non_exhaustive()
     }
 }

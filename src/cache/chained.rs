@@ -39,4 +39,8 @@ impl TokenSource for CachedSource {
             | FetchReason::Forced => Ok(token),
         }
     }
+
+    fn is_disposable(&self) -> bool {
+        self.cache.is_disposable()
+    }
 }

@@ -5,9 +5,11 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::acquire::{Acquire, Wait, abandoned, alarm};
 use super::flight::Outcome;
-use super::shared::{Ask, Published, Shared};
+use super::shared::{Ask, Published, Shared, caught, with_timer};
 use super::status::{Status, StatusWatch};
 use crate::clock;
 use crate::error::TokenError;
@@ -161,8 +163,34 @@ impl TokenCache {
         Ok(())
     }
 
-    /// Ends the cache: starts no further token request, waits for the one that is going on (and whatever it stores), and
-    /// drops the token. Call it when the last request is done.
+    /// Revokes the token in use, and the refresh token that it carries, then drops it: the next use fetches another,
+    /// where the source still can. With no token there is nothing to do.
+    ///
+    /// A token request that is going on is not waited for, and what it brings is not revoked. To end for good, stop the
+    /// requests first.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the request. The token stays in use: revoked or not, and if it was, the first API that
+    /// refuses it has it replaced.
+    ///
+    /// # Errors
+    ///
+    /// That of the [revoker](super::TokenCacheBuilder::revoke_with); the token stays in use then, since it counts as still
+    /// valid. A configuration error if there is no revoker.
+    pub async fn revoke(&self) -> Result<(), TokenError> {
+        let revoker = self.shared.revoker()?;
+        let Some(token) = self.shared.revocable() else {
+            return Ok(());
+        };
+        caught("the revoker", revoker.revoke(token.clone())).await?;
+        self.shared.forget(&token);
+        Ok(())
+    }
+
+    /// Ends the cache: starts no further token request, waits for the one that is going on (and whatever it stores),
+    /// revokes the token if it was [told to](super::TokenCacheBuilder::with_revocation_at_shutdown), and drops it. Call it
+    /// when the last request is done.
     ///
     /// # Cancel safety
     ///
@@ -170,7 +198,9 @@ impl TokenCache {
     ///
     /// # Errors
     ///
-    /// A transient error if a token request was still going on after `within`; it goes on until the runtime ends.
+    /// A transient error if a token request was still going on after `within`; it goes on until the runtime ends, and
+    /// nothing is revoked. The error of the revoker where the token was not revoked, a transient one if the time was over.
+    /// The cache is ended in either case.
     pub async fn shutdown(&self, within: Duration) -> Result<(), TokenError> {
         let deadline = clock::now().checked_add(within);
         let finished = match (self.shared.close(), deadline) {
@@ -181,13 +211,30 @@ impl TokenCache {
             }
             (Some(seat), Some(deadline)) => tokio::time::timeout_at(deadline, seat).await.is_ok(),
         };
+        let result = match (finished, self.shared.valid()) {
+            (false, _) => Err(TokenError::transient(
+                "a token request was still going on when the time for the shutdown was over",
+            )),
+            (true, Some(snapshot)) if self.shared.revokes_at_shutdown() => {
+                self.revoke_until(snapshot.token().clone().without_refresh_token(), deadline).await
+            }
+            (true, _) => Ok(()),
+        };
         self.shared.clear();
-        if finished {
-            return Ok(());
-        }
-        Err(TokenError::transient(
-            "a token request was still going on when the time for the shutdown was over",
-        ))
+        result
+    }
+
+    async fn revoke_until(&self, token: AccessToken, deadline: Option<Instant>) -> Result<(), TokenError> {
+        let revoking = caught("the revoker", self.shared.revoker()?.revoke(token));
+        let Some(deadline) = deadline else {
+            return revoking.await;
+        };
+        let revoking = with_timer(|| tokio::time::timeout_at(deadline, revoking))?;
+        revoking.await.unwrap_or_else(|_elapsed| {
+            Err(TokenError::transient(
+                "the token was not revoked in the time that the shutdown had; it counts as valid until it expires",
+            ))
+        })
     }
 
     /// Returns how the cache is, for a health check. No secret is in it.
@@ -210,6 +257,16 @@ impl TokenCache {
     /// Returns a future of a snapshot that is good for `min_validity` more.
     pub(crate) fn acquire(&self, min_validity: Option<Duration>) -> Acquire {
         Acquire::new(Arc::clone(&self.shared), min_validity)
+    }
+
+    /// Returns whether this is the last handle, no flight is in the air, and nothing would be lost with the cache.
+    pub(crate) fn is_idle(&self) -> bool {
+        // A flight has a handle of its own.
+        Arc::strong_count(&self.shared) == 1 && self.is_disposable()
+    }
+
+    pub(crate) fn is_disposable(&self) -> bool {
+        self.shared.is_disposable()
     }
 
     /// Returns whether both handles share one cache.

@@ -19,6 +19,8 @@
 //! 7. [`reject`](TokenCache::reject) drops a token only if it is the one in use.
 //! 8. Two brakes: three tokens in a row that no API ever accepted stop further rejections from counting for 30 seconds,
 //!    doubling to 5 minutes; and rejections cause at most 30 fetches in a row, one more every 2 seconds.
+//! 9. [`revoke`](TokenCache::revoke) has the token taken back where it came from, and then drops it; a
+//!    [`shutdown`](TokenCache::shutdown) does so if it was told to. A token that could not be revoked counts as valid.
 //!
 //! # Examples
 //!

@@ -18,6 +18,7 @@ use crate::backoff::Chance;
 use crate::clock::{Moment, WallClock};
 use crate::error::TokenError;
 use crate::extensions::RejectionVerdict;
+use crate::revoke::Revoker;
 use crate::source::{DynTokenSource, FetchReason, TokenRequest};
 use crate::telemetry;
 use crate::token::AccessToken;
@@ -34,6 +35,8 @@ pub(crate) struct Settings {
     pub(crate) fetch_timeout: Duration,
     pub(crate) wall: WallClock,
     pub(crate) chance: Chance,
+    pub(crate) revoker: Option<Revoker>,
+    pub(crate) revokes_at_shutdown: bool,
 }
 
 /// What all handles share.
@@ -341,6 +344,51 @@ impl Shared {
         self.forget_current();
     }
 
+    /// Returns whether nothing would be lost with the source.
+    pub(crate) fn is_disposable(&self) -> bool {
+        self.source.may_be_dropped()
+    }
+
+    /// Returns the token to revoke: the current one, also if it has ended; else the one before, for its refresh token.
+    pub(crate) fn revocable(&self) -> Option<AccessToken> {
+        self.board.look(|View { current, memory, .. }| {
+            current.map(|snapshot| snapshot.token().clone()).or_else(|| memory.previous.clone())
+        })
+    }
+
+    /// Returns what revokes tokens.
+    pub(crate) fn revoker(&self) -> Result<&Revoker, TokenError> {
+        self.settings.revoker.as_ref().ok_or_else(|| {
+            TokenError::config(
+                "the token cache does not know how to revoke: give TokenCacheBuilder::revoke_with a Revocation or a \
+                 closure",
+            )
+        })
+    }
+
+    pub(crate) fn revokes_at_shutdown(&self) -> bool {
+        self.settings.revokes_at_shutdown
+    }
+
+    /// Drops a token that was revoked: a compare-and-set on its identity. The next use fetches.
+    pub(crate) fn forget(&self, token: &AccessToken) {
+        self.board.clear(|View { current, memory, .. }| {
+            if memory.previous.as_ref().is_some_and(|previous| previous.id() == token.id()) {
+                memory.previous = None;
+            }
+            let Some(current) = current.filter(|current| current.token().id() == token.id()) else {
+                return false;
+            };
+            if current.was_accepted() {
+                memory.ledger.accepted();
+            }
+            memory.ledger.lost(FetchReason::Forced);
+            memory.armed = None;
+            true
+        });
+        self.forget_current();
+    }
+
     /// Lets no further flight start. Returns a seat in the one that is in the air.
     pub(crate) fn close(&self) -> Option<Seat> {
         self.keeper.stop();
@@ -524,7 +572,7 @@ async fn fly(shared: Arc<Shared>, pilot: Captain, mut request: TokenRequest) {
         }
     };
     // Lost in a panic, the flight would be followed by another at once, which would fare no better.
-    let result = match with_timer(|| tokio::time::timeout(timeout, caught(fetch))) {
+    let result = match with_timer(|| tokio::time::timeout(timeout, caught("the token source", fetch))) {
         Err(no_timer) => Err(no_timer),
         Ok(fetch) => fetch.await.unwrap_or_else(|_elapsed| {
             Err(TokenError::transient(format!(
@@ -536,15 +584,18 @@ async fn fly(shared: Arc<Shared>, pilot: Captain, mut request: TokenRequest) {
     shared.land(pilot, result);
 }
 
-/// Turns a panic of the source into an error. Its message is left out: nobody knows what stands in it.
-async fn caught<T>(future: impl Future<Output = Result<T, TokenError>>) -> Result<T, TokenError> {
+/// Turns a panic of the source, or of who else, into an error. Its message is left out: nobody knows what stands in it.
+pub(crate) async fn caught<T>(
+    who: &str,
+    future: impl Future<Output = Result<T, TokenError>>,
+) -> Result<T, TokenError> {
     use std::panic::{AssertUnwindSafe, catch_unwind};
     let mut future = std::pin::pin!(future);
     std::future::poll_fn(|context| {
         catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))).unwrap_or_else(|_panic| {
-            std::task::Poll::Ready(Err(TokenError::transient(
-                "the token source panicked; see its message on stderr",
-            )))
+            std::task::Poll::Ready(Err(TokenError::transient(format!(
+                "{who} panicked; see its message on stderr"
+            ))))
         })
     })
     .await

@@ -21,7 +21,7 @@ pub(crate) fn delay(headers: &HeaderMap, now: Duration) -> Option<Duration> {
 }
 
 /// Returns the time by the server's clock, if it says that, else by ours.
-pub(super) fn server_time(headers: &HeaderMap, now: Duration) -> Duration {
+pub(crate) fn server_time(headers: &HeaderMap, now: Duration) -> Duration {
     values(headers, &DATE).find_map(|date| http_date(date, now)).unwrap_or(now)
 }
 

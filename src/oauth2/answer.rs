@@ -31,20 +31,64 @@ pub(crate) enum AnswerBody {
 pub(crate) struct Expected {
     /// Who answers, as the subject of a sentence.
     pub(crate) who: String,
+    pub(crate) naming: Naming,
     pub(crate) requested: Vec<String>,
     pub(crate) required: Vec<String>,
     pub(crate) strict_bearer: bool,
     pub(crate) classifier: Option<Classifier>,
+    /// What RFC 6749 calls a member, and what this endpoint does.
+    pub(crate) renamed: Vec<(String, String)>,
+    /// Whether no client is set.
+    pub(crate) is_anonymous: bool,
+    /// Whether an assertion authenticates the client.
+    pub(crate) client_asserts: bool,
+    /// Whether an assertion is the grant.
+    pub(crate) grant_asserts: bool,
+}
+
+/// What an endpoint and its address are called in messages, and whether it says something by its successes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Naming {
+    pub(crate) endpoint: &'static str,
+    pub(crate) url: &'static str,
+    /// The setting with the URL.
+    pub(crate) field: &'static str,
+    pub(crate) example: &'static str,
+    /// Whether the body of a success is of interest.
+    pub(crate) speaks: bool,
+}
+
+impl Naming {
+    pub(crate) const TOKEN: Self = Self {
+        endpoint: "the token endpoint",
+        url: "token URL",
+        field: "token_url",
+        example: "https://login.example.com/oauth/token",
+        speaks: true,
+    };
+
+    pub(crate) const REVOCATION: Self = Self {
+        endpoint: "the revocation endpoint",
+        url: "revocation URL",
+        field: "revocation_url",
+        example: "https://login.example.com/oauth/revoke",
+        speaks: false,
+    };
 }
 
 impl Default for Expected {
     fn default() -> Self {
         Self {
-            who: "the token endpoint".into(),
+            who: Naming::TOKEN.endpoint.into(),
+            naming: Naming::TOKEN,
             requested: Vec::new(),
             required: Vec::new(),
             strict_bearer: false,
             classifier: None,
+            renamed: Vec::new(),
+            is_anonymous: false,
+            client_asserts: false,
+            grant_asserts: false,
         }
     }
 }
@@ -108,6 +152,18 @@ impl<'a> Body<'a> {
             }),
             Self::Form(pairs) => pairs.iter().for_each(|(name, value)| redactor.learn(name, value)),
             Self::Nonsense(_) => {}
+        }
+    }
+
+    /// Gives members the names that RFC 6749 has for them. One that has its right name already stays.
+    pub(crate) fn rename(&mut self, renamed: &[(String, String)]) {
+        let Self::Object(members) = self else { return };
+        for (ours, theirs) in renamed {
+            if members.get(ours).is_none()
+                && let Some(raw) = members.map.remove(theirs)
+            {
+                members.map.insert(ours.clone(), raw);
+            }
         }
     }
 

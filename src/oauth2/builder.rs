@@ -4,15 +4,15 @@ use std::fmt;
 use std::time::Duration;
 
 use http::{StatusCode, Uri};
-use secrecy::SecretString;
 
 use crate::backoff::Chance;
 use crate::error::{ErrorClass, TokenError};
-use crate::oauth2::answer::Expected;
+use crate::oauth2::answer::{Expected, Naming};
 use crate::oauth2::classifier::{Classifier, Refusal};
 use crate::oauth2::client_auth::ClientAuth;
 use crate::oauth2::endpoint::{Patience, TokenEndpoint, Transport};
-use crate::oauth2::parameters::Parameters;
+use crate::oauth2::parameters::{Encoding, Parameters};
+use crate::oauth2::parties::Parties;
 use crate::oauth2::secret::ClientSecret;
 use crate::origin::Origin;
 
@@ -23,8 +23,8 @@ use crate::origin::Origin;
 ///
 /// # Defaults
 ///
-/// - client authentication: [`ClientAuth::basic`]
-/// - scopes, audience, resources, further parameters: none
+/// - client authentication: [`ClientAuth::basic`]; none where the grant needs no client and none is set
+/// - scopes, audiences, resources, further parameters, issuer: none
 /// - required scopes: none
 /// - tokens: any that a header can carry (no [`with_strict_bearer`](Self::with_strict_bearer))
 /// - an attempt: at most 10 s, from connecting to the last byte
@@ -46,13 +46,29 @@ struct Options {
     auth: ClientAuth,
     scopes: Vec<String>,
     required_scopes: Vec<String>,
-    audience: Option<String>,
+    audiences: Vec<String>,
     resources: Vec<String>,
     parameters: Parameters,
+    issuer: String,
     strict_bearer: bool,
     classifier: Option<Classifier>,
     patience: Patience,
     insecure_http: bool,
+    naming: Naming,
+    terms: Terms,
+}
+
+/// What a grant is like, as opposed to what its user sets.
+#[derive(Clone, Debug, Default)]
+struct Terms {
+    /// The parameters that it sends by itself.
+    own: &'static [&'static str],
+    /// Whether it may do without a client.
+    client_is_optional: bool,
+    /// Whether an assertion is the grant.
+    is_assertion: bool,
+    encoding: Encoding,
+    renamed: Vec<(String, String)>,
 }
 
 impl<G> GrantBuilder<G> {
@@ -71,15 +87,62 @@ impl<G> GrantBuilder<G> {
             auth: ClientAuth::default(),
             scopes: Vec::new(),
             required_scopes: Vec::new(),
-            audience: None,
+            audiences: Vec::new(),
             resources: Vec::new(),
             parameters: Parameters::default(),
+            issuer: String::new(),
             strict_bearer: false,
             classifier: None,
             patience,
             insecure_http: false,
+            naming: Naming::TOKEN,
+            terms: Terms { own: &["grant_type"], ..Terms::default() },
         };
         Self { options, grant }
+    }
+
+    /// Starts without a client, which the grant can do without.
+    pub(crate) fn anonymous(token_url: String, grant: G) -> Self {
+        let mut builder =
+            Self::new(token_url, String::new(), ClientSecret::none(), grant).auth(ClientAuth::none());
+        builder.options.terms.client_is_optional = true;
+        builder
+    }
+
+    /// Names the parameters that the grant sends by itself, so that nobody sends them twice.
+    pub(crate) fn own_parameters(mut self, names: &'static [&'static str]) -> Self {
+        self.options.terms.own = names;
+        self
+    }
+
+    /// Says that an assertion is the grant.
+    #[cfg(feature = "jwt")]
+    pub(crate) fn by_assertion(mut self) -> Self {
+        self.options.terms.is_assertion = true;
+        self
+    }
+
+    pub(crate) fn encoding(mut self, encoding: Encoding) -> Self {
+        self.options.terms.encoding = encoding;
+        self
+    }
+
+    /// Names a member of the answer as this endpoint does.
+    pub(crate) fn renamed_member(mut self, ours: String, theirs: String) -> Self {
+        self.options.terms.renamed.push((ours, theirs));
+        self
+    }
+
+    /// Sets the client, and that it authenticates as clients do by default.
+    pub(crate) fn set_client(mut self, client_id: String, secret: ClientSecret) -> Self {
+        self.options.client_id = client_id;
+        self.options.auth = if secret.is_none() { ClientAuth::none() } else { ClientAuth::default() };
+        self.options.secret = secret;
+        self
+    }
+
+    pub(crate) fn grant_mut(&mut self) -> &mut G {
+        &mut self.grant
     }
 
     /// Sets how the client authenticates.
@@ -126,10 +189,10 @@ impl<G> GrantBuilder<G> {
         self
     }
 
-    /// Sets the `audience`, a parameter that several vendors know, as does RFC 8693 §2.1.
+    /// Names an `audience`, a parameter that several vendors know, as does RFC 8693 §2.1. May be repeated.
     #[must_use]
     pub fn audience(mut self, audience: impl Into<String>) -> Self {
-        self.options.audience = Some(audience.into());
+        self.options.audiences.push(audience.into());
         self
     }
 
@@ -149,9 +212,22 @@ impl<G> GrantBuilder<G> {
 
     /// Adds a parameter as [`param`](Self::param) does, whose value is a secret: it is blanked out wherever the server
     /// repeats it.
+    ///
+    /// It may be a value, or a variable, a file or a closure that is asked at each attempt; so a value that changes from
+    /// one to the next, such as a one-time password, is one too.
     #[must_use]
-    pub fn secret_param(mut self, name: impl Into<String>, value: impl Into<SecretString>) -> Self {
+    pub fn secret_param(mut self, name: impl Into<String>, value: impl Into<ClientSecret>) -> Self {
         self.options.parameters.push_secret(name.into(), value);
+        self
+    }
+
+    /// Sets the issuer identifier of the authorization server (RFC 8414 §2), as the server writes it: the audience of
+    /// [assertions](crate::oauth2::jwt) that name no other.
+    #[cfg(feature = "jwt")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
+    #[must_use]
+    pub fn issuer(mut self, issuer: impl Into<String>) -> Self {
+        self.options.issuer = issuer.into();
         self
     }
 
@@ -247,6 +323,18 @@ impl<G> GrantBuilder<G> {
         self
     }
 
+    /// Sets what the endpoint is called.
+    pub(crate) fn named(mut self, naming: Naming) -> Self {
+        self.options.naming = naming;
+        self
+    }
+
+    /// Sets what the grant has of its own.
+    pub(crate) fn with_grant(mut self, set: impl FnOnce(&mut G)) -> Self {
+        set(&mut self.grant);
+        self
+    }
+
     /// Checks everything, and takes the builder apart: the endpoint, the parameters that every grant sends, and what
     /// the grant has of its own.
     pub(crate) fn finish(self, transport: Transport) -> Result<(TokenEndpoint, Parameters, G), TokenError> {
@@ -257,40 +345,58 @@ impl<G> GrantBuilder<G> {
             auth,
             scopes,
             required_scopes,
-            audience,
+            audiences,
             resources,
             parameters,
+            issuer,
             strict_bearer,
             classifier,
             patience,
             insecure_http,
+            naming,
+            terms,
         } = self.options;
-        let (uri, origin) = check_token_url(&token_url, insecure_http)?;
-        check_client(&client_id, &secret, &auth)?;
+        let (uri, origin) = check_url(&token_url, insecure_http, naming)?;
+        let is_anonymous = terms.client_is_optional && client_id.is_empty();
+        check_client(&client_id, &secret, &auth, is_anonymous)?;
+        let parties = Parties { client_id, issuer, token_url };
+        #[cfg(feature = "jwt")]
+        auth.check(&parties)?;
         check_scopes("scope", &scopes)?;
         check_scopes("required_scope", &required_scopes)?;
         resources.iter().try_for_each(|resource| check_resource(resource))?;
-        check_parameters(&parameters)?;
+        check_parameters(&parameters, terms.own)?;
         check_patience(&patience)?;
 
         let mut common = Parameters::default();
         common.push("scope", scopes.join(" "));
-        if let Some(audience) = audience {
+        for audience in audiences {
             common.push("audience", audience);
         }
         for resource in resources {
             common.push("resource", resource);
         }
         common.extend(parameters);
-        let who = format!("the token endpoint at {origin}");
-        let expected =
-            Expected { who, requested: scopes, required: required_scopes, strict_bearer, classifier };
+        let who = format!("{} at {origin}", naming.endpoint);
+        let expected = Expected {
+            who,
+            naming,
+            requested: scopes,
+            required: required_scopes,
+            strict_bearer,
+            classifier,
+            renamed: terms.renamed,
+            is_anonymous,
+            client_asserts: auth.is_assertion(),
+            grant_asserts: terms.is_assertion,
+        };
         let endpoint = TokenEndpoint {
             uri,
             origin,
-            client_id,
+            parties,
             secret,
             auth,
+            encoding: terms.encoding,
             expected,
             patience,
             transport,
@@ -309,9 +415,10 @@ impl<G> fmt::Debug for GrantBuilder<G> {
             .field("auth", &self.options.auth)
             .field("scopes", &self.options.scopes)
             .field("required_scopes", &self.options.required_scopes)
-            .field("audience", &self.options.audience)
+            .field("audiences", &self.options.audiences)
             .field("resources", &self.options.resources)
             .field("parameters", &self.options.parameters)
+            .field("issuer", &self.options.issuer)
             .field("strict_bearer", &self.options.strict_bearer)
             .field("patience", &self.options.patience)
             .field("insecure_http", &self.options.insecure_http)
@@ -336,21 +443,19 @@ where
 
 // --- Checks ---
 
-/// Checks the token URL as text, since `Uri` drops a fragment without a word. The URL itself is not repeated: it may
+/// Checks the URL of an endpoint as text, since `Uri` drops a fragment without a word. The URL itself is not repeated: it may
 /// hold what nobody should read.
-fn check_token_url(url: &str, insecure_http: bool) -> Result<(Uri, Origin), TokenError> {
-    let refuse = |what: &str| TokenError::config(format!("token_url: {what}"));
+fn check_url(url: &str, insecure_http: bool, naming: Naming) -> Result<(Uri, Origin), TokenError> {
+    let Naming { field, example, .. } = naming;
+    let refuse = |what: &str| TokenError::config(format!("{field}: {what}"));
     if url.contains('#') {
         return Err(refuse("it has a fragment, which RFC 6749 §3.2 forbids; remove the # and what follows"));
     }
     let uri: Uri = url.parse().map_err(|error: http::uri::InvalidUri| {
-        refuse("it is no URL; give it whole, such as https://login.example.com/oauth/token")
-            .with_source(error)
+        refuse(&format!("it is no URL; give it whole, such as {example}")).with_source(error)
     })?;
     if uri.scheme().is_none() || uri.authority().is_none() {
-        return Err(refuse(
-            "it has no scheme and host; give it whole, such as https://login.example.com/oauth/token",
-        ));
+        return Err(refuse(&format!("it has no scheme and host; give it whole, such as {example}")));
     }
     if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
         return Err(refuse("it holds a user name or a password; give them as client_id and client_secret"));
@@ -369,20 +474,31 @@ fn check_token_url(url: &str, insecure_http: bool) -> Result<(Uri, Origin), Toke
     ))
 }
 
-fn check_client(client_id: &str, secret: &ClientSecret, auth: &ClientAuth) -> Result<(), TokenError> {
-    if client_id.is_empty() {
+fn check_client(
+    client_id: &str,
+    secret: &ClientSecret,
+    auth: &ClientAuth,
+    is_anonymous: bool,
+) -> Result<(), TokenError> {
+    if is_anonymous && (auth.wants_secret() || auth.is_assertion()) {
+        return Err(TokenError::config(format!(
+            "client_id: there is no client, but the client authentication `{}` proves one; set client()",
+            auth.name()
+        )));
+    }
+    if client_id.is_empty() && !is_anonymous {
         return Err(TokenError::config(
             "client_id: it is empty; set the id that the authorization server gave out",
         ));
     }
     match (auth.wants_secret(), secret.is_none()) {
         (true, true) => Err(TokenError::config(format!(
-            "client_secret: there is none, but the client authentication `{}` sends one; give the secret, or use \
+            "client_secret: there is none, but the client authentication `{}` needs one; give the secret, or use \
              ClientAuth::none",
             auth.name()
         ))),
         (false, false) => Err(TokenError::config(format!(
-            "client_secret: there is one, but the client authentication `{}` never sends it; use ClientSecret::none, or \
+            "client_secret: there is one, but the client authentication `{}` has no use for it; use ClientSecret::none, or \
              another client authentication",
             auth.name()
         ))),
@@ -421,12 +537,13 @@ fn check_resource(resource: &str) -> Result<(), TokenError> {
 }
 
 /// A parameter is sent once (RFC 6749 §3.2), and what has a setter of its own is not set beside it.
-fn check_parameters(parameters: &Parameters) -> Result<(), TokenError> {
+fn check_parameters(parameters: &Parameters, own: &[&str]) -> Result<(), TokenError> {
     let names: Vec<&str> = parameters.names().collect();
     for (at, name) in names.iter().enumerate() {
         let remedy = match *name {
             "" => "it has no name; name it",
-            "grant_type" => "the source sets it; take the source of that grant",
+            "grant_type" if own.contains(name) => "the source sets it; take the source of that grant",
+            name if own.contains(&name) => "the source sets it; use its own setter",
             "client_id" => "give the id to the builder",
             "client_secret" | "client_assertion" | "client_assertion_type" => {
                 "a request authenticates in one way (RFC 6749 §2.3); give the secret to the builder, and choose by auth()"

@@ -207,7 +207,7 @@ mod tests {
             "BasicRaw",
             r#"scopes: ["a", "b"]"#,
             r#"required_scopes: ["a"]"#,
-            r#"audience: Some("x")"#,
+            r#"audiences: ["x"]"#,
             r#"resources: ["https://r/"]"#,
             r#"parameters: ["org"]"#,
             "strict_bearer: true",

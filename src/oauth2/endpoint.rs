@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,17 +11,18 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::Body;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Service, ServiceExt as _};
 
 use crate::backoff::Chance;
-use crate::clock::{self, WallClock};
-use crate::error::{Lasting, TokenError};
+use crate::clock::{self, Moment, WallClock};
+use crate::error::{Lasting, TokenError, Unsent};
 use crate::oauth2::answer::{Answer, AnswerBody, Expected};
-use crate::oauth2::client_auth::{ClientAuth, Credentials};
-use crate::oauth2::parameters::{Form, Parameters};
-use crate::oauth2::refused::Refused;
+use crate::oauth2::client_auth::{ClientAuth, Unauthenticated};
+use crate::oauth2::parameters::{Encoding, Form, Parameters};
+use crate::oauth2::parties::Parties;
+use crate::oauth2::refused::{Delivery, Refused};
 use crate::oauth2::response;
 use crate::oauth2::secret::{self, ClientSecret};
 use crate::origin::Origin;
@@ -70,14 +72,18 @@ impl Patience {
     }
 }
 
-/// A token endpoint and the client that asks it.
+/// Makes what an answer stands for of it. The redactor learns the secrets in it; the time is that since the Unix epoch.
+type Read<T> = fn(&Answer, &Expected, &mut Redactor, Duration) -> Result<T, Refused>;
+
+/// A token endpoint, or another of the same manners, and the client that asks it.
 pub(crate) struct TokenEndpoint {
     pub(crate) uri: Uri,
     /// For messages and events, which never show more of the URL.
     pub(crate) origin: Origin,
-    pub(crate) client_id: String,
+    pub(crate) parties: Parties,
     pub(crate) secret: ClientSecret,
     pub(crate) auth: ClientAuth,
+    pub(crate) encoding: Encoding,
     pub(crate) expected: Expected,
     pub(crate) patience: Patience,
     pub(crate) transport: Transport,
@@ -87,41 +93,77 @@ pub(crate) struct TokenEndpoint {
 impl TokenEndpoint {
     /// Exchanges `parameters` for a token: one flight, retries included.
     ///
-    /// The secret is read once; and once more where the server refuses the client, since it may just have been rotated.
     /// `request` is where the tokens come from that the server may echo besides what it is sent now.
     pub(crate) async fn exchange(
         &self,
         parameters: &Parameters,
         request: &TokenRequest,
     ) -> Result<AccessToken, TokenError> {
-        let mut secret = self.secret.read().await?;
-        let mut redactor = self.redactor(parameters, request);
-        let mut may_reread = self.secret.may_change();
+        let redactor = self.redactor(Some(request));
+        let answered = self.ask(parameters, redactor, None, response::read).await;
+        answered.map(|(token, requested)| token.requested(requested)).map_err(|refused| refused.error)
+    }
+
+    /// Exchanges `parameters` for a token as [`exchange`](Self::exchange) does, where the server may take them only once.
+    ///
+    /// While it is in doubt whether it did, they are sent once more and no further. A success leaves the doubt to
+    /// whoever takes the token in.
+    pub(crate) async fn exchange_once(
+        &self,
+        parameters: &Parameters,
+        request: &TokenRequest,
+        doubt: &Doubt,
+    ) -> Result<AccessToken, Refused> {
+        let redactor = self.redactor(Some(request));
+        let (token, requested) = self.ask(parameters, redactor, Some(doubt), response::read).await?;
+        Ok(token.requested(requested))
+    }
+
+    /// Asks until there is an answer that stands: one flight, retries included. Returns what `read` made of the answer,
+    /// and the moment at which its attempt was sent.
+    ///
+    /// The secret is read once; and once more where the server refuses the client, since it may just have been rotated.
+    pub(crate) async fn ask<T>(
+        &self,
+        parameters: &Parameters,
+        mut redactor: Redactor,
+        doubt: Option<&Doubt>,
+        read: Read<T>,
+    ) -> Result<(T, Moment), Refused> {
+        let proof = self.auth.proof(&self.secret);
+        let mut secret = proof.read().await?;
+        let mut may_reread = proof.may_change();
         let mut retries = 0;
         loop {
-            let refused = match self.attempt(parameters, &secret, &mut redactor).await {
-                Ok(token) => return Ok(token),
+            let was_in_doubt = doubt.is_some_and(Doubt::is_raised);
+            let refused = match self.attempt(parameters, &secret, &mut redactor, doubt, read).await {
+                Ok(answered) => return Ok(answered),
                 Err(refused) => refused,
             };
+            match (doubt, refused.delivery) {
+                (Some(_), Delivery::Unclear) if was_in_doubt => return Err(refused),
+                (Some(doubt), Delivery::Unsent | Delivery::Declined) => doubt.set(was_in_doubt),
+                (Some(_), Delivery::Unclear) | (None, _) => {}
+            }
             if refused.blames_secret && may_reread {
                 may_reread = false;
                 // Where it cannot be read now, what the server said counts for more.
-                let newer = self.secret.read().await.ok().filter(|newer| !secret::same(&secret, newer));
+                let newer = proof.read().await.ok().filter(|newer| !secret::same(&secret, newer));
                 if let Some(newer) = newer {
-                    tracing::debug!(origin = %self.origin, "the client secret was rotated; asking with the new one");
+                    tracing::debug!(origin = %self.origin, "what proves the client was rotated; asking with the new one");
                     secret = newer;
                     continue;
                 }
             }
             if !self.passes(&refused) {
-                return Err(refused.error);
+                return Err(refused);
             }
             let delay = match refused.hint {
                 // Whoever asks next keeps to the hint.
                 Some(hint) if hint > self.patience.longest_delay || retries == self.patience.retries => {
-                    return Err(refused.error.with_retry_after(hint));
+                    return Err(Refused { error: refused.error.with_retry_after(hint), ..refused });
                 }
-                None if retries == self.patience.retries => return Err(refused.error),
+                None if retries == self.patience.retries => return Err(refused),
                 Some(hint) => self.chance.lengthen(hint),
                 None => {
                     self.chance.equal_jitter(self.patience.first_delay, self.patience.longest_delay, retries)
@@ -133,7 +175,7 @@ impl TokenEndpoint {
                 status = refused.error.status().map(|status| status.as_u16()),
                 retry = retries,
                 delay_ms = delay.as_millis(),
-                "the token request is sent again after a wait"
+                "the request is sent again after a wait"
             );
             tokio::time::sleep(delay).await;
         }
@@ -151,10 +193,10 @@ impl TokenEndpoint {
 
     /// Makes a redactor that knows what can be known before the first attempt. It stays for all of them: an answer may
     /// echo what an earlier one brought.
-    fn redactor(&self, parameters: &Parameters, request: &TokenRequest) -> Redactor {
+    pub(crate) fn redactor(&self, request: Option<&TokenRequest>) -> Redactor {
         let mut redactor = Redactor::default();
-        parameters.teach(&mut redactor);
-        for token in request.previous().into_iter().chain(request.rejected()) {
+        let known = request.into_iter().flat_map(|request| [request.previous(), request.rejected()]);
+        for token in known.flatten() {
             token.teach(&mut redactor);
         }
         // Some endpoints want a key there, and some clients put the whole URL into their errors.
@@ -164,50 +206,62 @@ impl TokenEndpoint {
         redactor
     }
 
-    async fn attempt(
+    async fn attempt<T>(
         &self,
         parameters: &Parameters,
         secret: &SecretString,
         redactor: &mut Redactor,
-    ) -> Result<AccessToken, Refused> {
-        redactor.add_basic(&self.client_id, secret.expose_secret());
-
-        let request = self.request(parameters, secret)?;
+        doubt: Option<&Doubt>,
+        read: Read<T>,
+    ) -> Result<(T, Moment), Refused> {
+        let request = self.request(parameters, secret, redactor).await?;
         let requested = WallClock::default().moment();
-        let answer = match tokio::time::timeout(self.patience.attempt_timeout, self.send(request)).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return Err(self.unreachable(&error, redactor).into()),
-            Err(_) => {
-                let limit = self.patience.attempt_timeout;
-                return Err(TokenError::transient(format!(
-                    "{} did not answer to the end within {limit:?}",
-                    self.expected.who
-                ))
-                .into());
+        let is_sent = AtomicBool::new(false);
+        let sending = || {
+            is_sent.store(true, Ordering::Relaxed);
+            if let Some(doubt) = doubt {
+                doubt.set(true);
             }
         };
-        tracing::debug!(origin = %self.origin, status = answer.status.as_u16(), "the token endpoint answered");
-        let token = response::read(&answer, &self.expected, redactor, clock::unix_time())?;
-        Ok(token.requested(requested))
+        let failed =
+            match tokio::time::timeout(self.patience.attempt_timeout, self.send(request, sending)).await {
+                Ok(Ok(answer)) => {
+                    let status = answer.status.as_u16();
+                    let who = self.expected.naming.endpoint;
+                    tracing::debug!(origin = %self.origin, status, "{who} answered");
+                    let value = read(&answer, &self.expected, redactor, clock::unix_time())?;
+                    return Ok((value, requested));
+                }
+                Ok(Err(error)) => self.unreachable(&error, redactor),
+                Err(_) => {
+                    let limit = self.patience.attempt_timeout;
+                    let who = &self.expected.who;
+                    let error =
+                        TokenError::transient(format!("{who} did not answer to the end within {limit:?}"));
+                    Refused { delivery: Delivery::Unclear, ..error.into() }
+                }
+            };
+        if is_sent.into_inner() { Err(failed) } else { Err(Refused { delivery: Delivery::Unsent, ..failed }) }
     }
 
-    fn request(
+    async fn request(
         &self,
         parameters: &Parameters,
         secret: &SecretString,
+        redactor: &mut Redactor,
     ) -> Result<Request<Full<Bytes>>, TokenError> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.encoding.media_type()));
         headers.insert(
             USER_AGENT,
             HeaderValue::from_static(concat!("tower-oauth2/", env!("CARGO_PKG_VERSION"))),
         );
-        let mut form = Form::new();
-        parameters.write(&mut form);
-        let credentials = Credentials { client_id: &self.client_id, secret };
-        self.auth.apply(&credentials, &mut form, &mut headers)?;
+        let mut form = Form::new(self.encoding);
+        parameters.write(&self.parties, &mut form, redactor).await?;
+        let unauthenticated = Unauthenticated { form: &mut form, headers: &mut headers, redactor };
+        self.auth.apply(&self.parties, secret, unauthenticated).await?;
 
         let mut request = Request::new(Full::new(form.into_bytes()));
         *request.method_mut() = Method::POST;
@@ -216,11 +270,21 @@ impl TokenEndpoint {
         Ok(request)
     }
 
-    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, BoxError> {
-        let response = self.transport.clone().oneshot(request).await?;
+    /// Sends a request and reads the answer. `sending` is called when the transport is ready to take the request.
+    async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+        sending: impl FnOnce() + Send,
+    ) -> Result<Answer, BoxError> {
+        let mut transport = self.transport.clone();
+        let ready = transport.ready().await?;
+        sending();
+        let response = ready.call(request).await?;
         let (parts, body) = response.into_parts();
         let encoding = parts.headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes).unwrap_or_default();
-        let body = if encoding.is_empty() || encoding.eq_ignore_ascii_case(b"identity") {
+        let body = if parts.status.is_success() && !self.expected.naming.speaks {
+            AnswerBody::Unread("a body that nobody reads".into())
+        } else if encoding.is_empty() || encoding.eq_ignore_ascii_case(b"identity") {
             read_capped(body).await?
         } else {
             AnswerBody::Unread(format!(
@@ -231,19 +295,29 @@ impl TokenEndpoint {
         Ok(Answer { status: parts.status, headers: parts.headers, body })
     }
 
-    fn unreachable(&self, error: &BoxError, redactor: &Redactor) -> TokenError {
+    fn unreachable(&self, error: &BoxError, redactor: &Redactor) -> Refused {
+        let unconnected = chain(&**error).any(|error| {
+            let refused = |error: &std::io::Error| error.kind() == std::io::ErrorKind::ConnectionRefused;
+            error.is::<Unsent>() || error.is::<Lasting>() || error.downcast_ref().is_some_and(refused)
+        });
         // The transport knows better: it has no root certificates, say.
         if let Some(error) = chain(&**error).find_map(|error| error.downcast_ref::<TokenError>()) {
-            return error.clone();
+            let delivery =
+                if unconnected || error.is_config() { Delivery::Unsent } else { Delivery::Unclear };
+            return Refused { delivery, ..error.clone().into() };
         }
         let what = redactor.clean(&text::origins_only(&innermost(&**error)));
         let line =
             |advice| format!("{} could not be reached: {}; {advice}", self.expected.who, lower_case(&what));
         let told = match chain(&**error).find_map(|error| error.downcast_ref::<Lasting>()) {
             Some(lasting) => TokenError::config(line(lasting.advice)),
-            None => TokenError::transient(line("check the token URL, and the way there from this machine")),
+            None => {
+                let url = self.expected.naming.url;
+                TokenError::transient(line(&format!("check the {url}, and the way there from this machine")))
+            }
         };
-        told.with_source(Cause::of(&**error, redactor))
+        let delivery = if unconnected { Delivery::Unsent } else { Delivery::Unclear };
+        Refused { delivery, ..told.with_source(Cause::of(&**error, redactor)).into() }
     }
 }
 
@@ -251,7 +325,7 @@ impl fmt::Debug for TokenEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenEndpoint")
             .field("origin", &self.origin)
-            .field("client_id", &self.client_id)
+            .field("client_id", &self.parties.client_id)
             .field("secret", &self.secret)
             .field("auth", &self.auth)
             .field("expected", &self.expected)
@@ -259,6 +333,28 @@ impl fmt::Debug for TokenEndpoint {
             .finish_non_exhaustive()
     }
 }
+
+// --- Doubt ---
+
+/// Whether the server may have taken something that it takes only once. Clones share it.
+///
+/// It is raised when a request is about to leave, so that a future that is dropped underway leaves it raised.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Doubt {
+    raised: Arc<AtomicBool>,
+}
+
+impl Doubt {
+    pub(crate) fn is_raised(&self) -> bool {
+        self.raised.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set(&self, raised: bool) {
+        self.raised.store(raised, Ordering::Release);
+    }
+}
+
+// --- Answers ---
 
 /// Reads a body to its end, or to the cap. Trailers are of no interest.
 pub(crate) async fn read_capped(body: UnsyncBoxBody<Bytes, BoxError>) -> Result<AnswerBody, BoxError> {

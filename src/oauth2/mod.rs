@@ -1,8 +1,19 @@
 //! Token sources of OAuth 2.0 (RFC 6749): who asks, how it proves itself, and what an answer means.
 //!
+//! # Which source
+//!
+//! | what a service has | source |
+//! |---|---|
+//! | a secret or a key of its own | [`ClientCredentials`], with a [`ClientAuth`] that fits |
+//! | a refresh token that a login left behind | [`RefreshToken`] |
+//! | a token of its platform or of a user, to give for another | [`TokenExchange`] |
+//! | a key that stands for a service account, or for a user who agreed | `JwtBearer` (feature `jwt`) |
+//! | whatever its provider has thought up, as a form or as JSON | [`CustomGrant`] |
+//!
 //! # What happens at a fetch
 //!
-//! 1. The client secret is read: a value, an environment variable, a file, a closure. A rotation needs no restart.
+//! 1. The client secret, or the key that stands for it, is read: a value, an environment variable, a file, a closure. A
+//!    rotation needs no restart. Secret parameters are read at each attempt, and assertions made for each attempt anew.
 //! 2. The request is a form POST to the token URL, query included, with `Accept: application/json` and
 //!    `Accept-Encoding: identity`. Client authentication is put on for each attempt anew, as a sensitive header or as
 //!    fields of the form, never in the URL (RFC 6749 §2.3.1). The form is wiped when the transport has dropped it.
@@ -11,10 +22,12 @@
 //! 4. 429, 5xx and attempts that brought no answer are repeated, up to 3 times. `Retry-After` is honoured; if it is
 //!    longer than the longest delay, the fetch ends with an error that says until when. Else the delay doubles, half of
 //!    it chance.
-//! 5. Where the server refuses the client, the secret is read once more, and the request is sent again only if the
+//! 5. Where the server refuses the client, the secret or the key is read once more, and the request is sent again only if the
 //!    secret has changed.
 //! 6. The lifetime of the token counts from just before the attempt was sent.
 //! 7. A source fetches and does not cache; see [`cache`](crate::cache).
+//! 8. What a server takes only once is sent with more care: see [`RefreshToken`].
+//! 9. A [`Revocation`] takes tokens back, with the same care for retries and secrets.
 //!
 //! # What an answer means
 //!
@@ -82,6 +95,7 @@
 //!
 //! The transport must be one without an [`AuthLayer`](crate::auth) in it that would ask this very source.
 
+mod advice;
 mod answer;
 mod builder;
 mod classifier;
@@ -89,14 +103,31 @@ mod client_auth;
 mod config;
 mod endpoint;
 mod grants;
+#[cfg(feature = "jwt")]
+#[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
+pub mod jwt;
+mod lineage;
 mod parameters;
+mod parties;
 mod refused;
 mod response;
+mod revocation;
+mod rotation;
 mod secret;
 
 pub use self::builder::GrantBuilder;
 pub use self::classifier::Refusal;
 pub use self::client_auth::ClientAuth;
 pub use self::config::ClientCredentialsConfig;
-pub use self::grants::{ClientCredentials, ClientCredentialsBuilder, ClientCredentialsGrant};
+pub use self::grants::{
+    ClientCredentials, ClientCredentialsBuilder, ClientCredentialsGrant, CustomGrant, CustomGrantBuilder,
+    CustomTerms, RefreshToken, RefreshTokenBuilder, RefreshTokenGrant, SecurityToken, TokenExchange,
+    TokenExchangeBuilder, TokenExchangeGrant, TokenType,
+};
+#[cfg(feature = "jwt")]
+#[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
+pub use self::grants::{JwtBearer, JwtBearerBuilder, JwtBearerGrant};
+pub use self::response::read_token_response;
+pub use self::revocation::{Revocation, RevocationBuilder};
+pub use self::rotation::RotatedToken;
 pub use self::secret::ClientSecret;

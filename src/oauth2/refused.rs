@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use http::header::LOCATION;
 use http::{HeaderMap, StatusCode, Uri};
+use secrecy::SecretString;
 
 use crate::clock;
 use crate::error::{ErrorClass, TokenError};
 use crate::headers::retry_after;
-use crate::oauth2::answer::{Answer, Body, Expected, OAuthError, essence};
+use crate::oauth2::advice;
+use crate::oauth2::answer::{Answer, Body, Expected, Naming, OAuthError, essence};
 use crate::oauth2::classifier::Refusal;
 use crate::origin::Origin;
 use crate::text::Redactor;
@@ -23,11 +25,33 @@ pub(crate) struct Refused {
     pub(crate) by_classifier: bool,
     /// Whether another secret may help.
     pub(crate) blames_secret: bool,
+    /// What the server did with the request, as far as can be told.
+    pub(crate) delivery: Delivery,
+    /// The refresh token that came with an access token that is of no use. The one before is spent all the same.
+    pub(crate) refresh_token: Option<SecretString>,
+}
+
+/// What became of a request that brought nothing: whether the server may have acted on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    /// It never left.
+    Unsent,
+    /// The server said that it did not.
+    Declined,
+    /// It may have: the answer was lost, could not be read, or came from a server that failed underway.
+    Unclear,
 }
 
 impl From<TokenError> for Refused {
     fn from(error: TokenError) -> Self {
-        Self { error, hint: None, by_classifier: false, blames_secret: false }
+        Self {
+            error,
+            hint: None,
+            by_classifier: false,
+            blames_secret: false,
+            delivery: Delivery::Unsent,
+            refresh_token: None,
+        }
     }
 }
 
@@ -60,13 +84,30 @@ pub(crate) fn refused(
         }
         _ => hint,
     };
+    // A server that asks for patience says that it did nothing. One that fails may do so after the deed, and a gateway
+    // before it does not know what became of it.
+    let delivery = match class {
+        ErrorClass::Throttled { .. } => Delivery::Declined,
+        _ if status.is_server_error() => Delivery::Unclear,
+        _ => Delivery::Declined,
+    };
+    let is_about_the_client = match code.as_deref() {
+        Some(code) => code == "invalid_client",
+        None => matches!(*status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN),
+    };
+    let blames_assertion = (expected.client_asserts && is_about_the_client)
+        || (expected.grant_asserts && code.as_deref() == Some("invalid_grant"));
+    let advice = blames_assertion.then(|| {
+        advice::about_assertion(description.as_deref(), retry_after::server_time(headers, now), now)
+    });
     let message = message(
-        &expected.who,
+        expected,
         class,
         *status,
         code.as_deref(),
         description.as_deref(),
         &unreadable(body, headers, redactor),
+        advice.as_deref(),
     );
     let mut error = match class {
         ErrorClass::Config => TokenError::config(message),
@@ -81,10 +122,6 @@ pub(crate) fn refused(
         ErrorClass::Transient => TokenError::transient(message),
         ErrorClass::Protocol => TokenError::protocol(message),
     };
-    let is_about_the_client = match code.as_deref() {
-        Some(code) => code == "invalid_client",
-        None => matches!(*status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN),
-    };
     let blames_secret = is_about_the_client && !error.is_temporary();
     error = error.with_status(*status);
     if let Some(code) = code {
@@ -96,7 +133,7 @@ pub(crate) fn refused(
     if let Some(uri) = uri {
         error = error.with_uri(uri);
     }
-    Refused { error, hint, by_classifier: named.is_some(), blames_secret }
+    Refused { error, hint, by_classifier: named.is_some(), blames_secret, delivery, refresh_token: None }
 }
 
 /// The class of an answer, where no classifier knows better.
@@ -158,13 +195,15 @@ fn is_registered(code: &str) -> bool {
 
 /// One line: what was answered, and what to check.
 fn message(
-    who: &str,
+    expected: &Expected,
     class: ErrorClass,
     status: StatusCode,
     code: Option<&str>,
     description: Option<&str>,
     unreadable: &str,
+    about_assertion: Option<&str>,
 ) -> String {
+    let Expected { who, naming: Naming { url, .. }, .. } = expected;
     let mut line = format!("{who} answered {}", status.as_u16());
     if let Some(code) = code {
         line = format!("{line} {code}");
@@ -175,6 +214,10 @@ fn message(
     let advice = match (status.as_u16(), code) {
         _ if matches!(class, ErrorClass::Throttled { .. }) => "it asks for patience",
         _ if matches!(class, ErrorClass::Transient) => "the failure is on its side, and may pass by itself",
+        _ if about_assertion.is_some() => about_assertion.unwrap_or_default(),
+        (_, Some("invalid_client")) | (401 | 403, None) if expected.is_anonymous => {
+            "the server wants the client to prove itself; set client()"
+        }
         (_, Some("invalid_client")) => "check the client id, the client secret, and the way they are sent",
         (_, Some("invalid_grant")) => "the grant has expired, was revoked, or belongs to another client",
         (_, Some("invalid_request")) => "check the parameters, and the way the client authenticates",
@@ -182,13 +225,13 @@ fn message(
         (_, Some("invalid_target")) => "check the resource and the audience",
         (_, Some("unauthorized_client")) => "allow the client this grant at the authorization server",
         (_, Some("unsupported_grant_type")) => {
-            "the server does not offer this grant; is the token URL right?"
+            &format!("the server does not offer this grant; is the {url} right?")
         }
         (_, Some("invalid_dpop_proof" | "use_dpop_nonce")) => {
             "the server wants DPoP proofs, which are not supported; set the client up for bearer tokens"
         }
         (401 | 403, _) => "check the client id, the client secret, and the way they are sent",
-        (404 | 405 | 406 | 410 | 415, None) => "is the token URL right?",
+        (404 | 405 | 406 | 410 | 415, None) => &format!("is the {url} right?"),
         (_, None) => return format!("{line} without an error of OAuth 2.0{unreadable}"),
         (_, Some(_)) => return line,
     };
@@ -208,21 +251,19 @@ fn unreadable(body: &Body<'_>, headers: &HeaderMap, redactor: &Redactor) -> Stri
 }
 
 /// Following a redirect would carry the client's secrets to wherever it points: a 307 repeats the whole request.
-pub(crate) fn redirected(
-    who: &str,
-    status: StatusCode,
-    headers: &HeaderMap,
-    redactor: &Redactor,
-) -> TokenError {
+pub(crate) fn redirected(answer: &Answer, expected: &Expected, redactor: &Redactor) -> Refused {
+    let Answer { status, headers, .. } = answer;
+    let Expected { who, naming: Naming { url, .. }, .. } = expected;
     let target = headers
         .get(LOCATION)
         .and_then(|location| location.to_str().ok()?.parse::<Uri>().ok())
         .and_then(|uri| Origin::of(&uri));
     let target =
         target.map(|target| format!(" to {}", redactor.clean(&target.to_string()))).unwrap_or_default();
-    TokenError::config(format!(
+    let error = TokenError::config(format!(
         "{who} answered {} with a redirect{target}, which is not followed since it would carry the client \
-         secret along; set the token URL to the address where the endpoint is",
+         secret along; set the {url} to the address where the endpoint is",
         status.as_u16()
-    ))
+    ));
+    Refused { delivery: Delivery::Declined, ..Refused::from(error.with_status(*status)) }
 }

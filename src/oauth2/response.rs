@@ -5,15 +5,44 @@
 
 use std::time::Duration;
 
+use http::{HeaderMap, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::value::RawValue;
 
 use crate::claims::Claims;
+use crate::clock;
 use crate::error::TokenError;
-use crate::oauth2::answer::{Answer, Body, Expected, Members, as_string};
-use crate::oauth2::refused::{self, Refused};
+use crate::oauth2::answer::{Answer, AnswerBody, Body, Expected, Members, as_string};
+use crate::oauth2::refused::{self, Delivery, Refused};
 use crate::text::Redactor;
 use crate::token::{AccessToken, is_b64token};
+
+/// Reads a token response that somebody else got (RFC 6749 §5.1), as an interactive login leaves one behind: the text of
+/// a JSON object, or what another crate serialized.
+///
+/// It is read as leniently as the sources of this crate read theirs. The lifetime counts from when the token is handed
+/// on, so hand it on at once.
+///
+/// # Errors
+///
+/// A protocol error if there is no bearer token in it that could be used; the error of RFC 6749 §5.2 if it holds one.
+///
+/// # Examples
+///
+/// ```
+/// use tower_oauth2::oauth2::read_token_response;
+///
+/// let token = read_token_response(r#"{"access_token":"AT1","token_type":"bearer","expires_in":3600}"#)?;
+/// assert_eq!(token.lifetime().map(|lifetime| lifetime.as_secs()), Some(3600));
+/// assert!(token.refresh_secret().is_none());
+/// # Ok::<(), tower_oauth2::TokenError>(())
+/// ```
+pub fn read_token_response(response: impl AsRef<[u8]>) -> Result<AccessToken, TokenError> {
+    let body = AnswerBody::Whole(response.as_ref().to_vec());
+    let answer = Answer { status: StatusCode::OK, headers: HeaderMap::new(), body };
+    let expected = Expected { who: "the server of the token response".into(), ..Expected::default() };
+    read(&answer, &expected, &mut Redactor::default(), clock::unix_time()).map_err(|refused| refused.error)
+}
 
 /// Reads an answer. `now` is the time since the Unix epoch.
 ///
@@ -26,16 +55,34 @@ pub(crate) fn read(
 ) -> Result<AccessToken, Refused> {
     let status = answer.status;
     if status.is_redirection() {
-        let error = refused::redirected(&expected.who, status, &answer.headers, redactor);
-        return Err(error.with_status(status).into());
+        return Err(refused::redirected(answer, expected, redactor));
     }
-    let body = Body::read(answer);
+    let mut body = Body::read(answer);
+    body.teach(redactor);
+    body.rename(&expected.renamed);
     body.teach(redactor);
     let refusal = body.refusal();
     if refusal.is_none() && status.is_success() {
-        return token(&body, answer, expected, redactor).map_err(|error| error.with_status(status).into());
+        return token(&body, answer, expected, redactor)
+            .map_err(|error| unusable(&body, error.with_status(status)));
     }
     Err(refused::refused(answer, &body, refusal, expected, redactor, now))
+}
+
+/// A token came, or may have, and cannot be used. A refresh token beside it is good all the same.
+fn unusable(body: &Body<'_>, error: TokenError) -> Refused {
+    let (delivery, refresh_token) = match body {
+        Body::Object(members) if members.get("access_token").is_some() => {
+            (Delivery::Declined, refresh_token(members))
+        }
+        Body::Object(_) | Body::Form(_) | Body::Nonsense(_) => (Delivery::Unclear, None),
+    };
+    Refused { delivery, refresh_token, ..error.into() }
+}
+
+/// None and an empty one are the same.
+fn refresh_token(members: &Members<'_>) -> Option<SecretString> {
+    members.string("refresh_token").filter(|refresh| !refresh.is_empty()).map(SecretString::from)
 }
 
 /// The members that have a meaning of their own. Other strings are kept as extra members of the token.
@@ -65,13 +112,17 @@ fn token(
         Body::Nonsense(what) => {
             let what = redactor.clean(what);
             return Err(nonsense(&format!(
-                "{what}; is the token URL right, or does a proxy or a login page stand in between?"
+                "{what}; is the {} right, or does a proxy or a login page stand in between?",
+                expected.naming.url
             )));
         }
     };
     check_type(members, redactor).map_err(|what| nonsense(&what))?;
     let Some(raw) = members.get("access_token") else {
-        return Err(nonsense("an object without access_token; is the token URL right?"));
+        return Err(nonsense(&format!(
+            "an object without access_token; is the {} right?",
+            expected.naming.url
+        )));
     };
     let Some(secret) = as_string(raw).map(SecretString::from) else {
         return Err(nonsense("an access_token that is not a string"));
@@ -99,7 +150,7 @@ fn token(
     if let Some(lifetime) = members.get("expires_in").and_then(lifetime) {
         token = token.expires_in(lifetime);
     }
-    if let Some(refresh) = members.string("refresh_token").filter(|refresh| !refresh.is_empty()) {
+    if let Some(refresh) = refresh_token(members) {
         token = token.refresh_token(refresh);
     }
     for (name, raw) in members.map.iter().filter(|(name, _)| !KNOWN.contains(&name.as_str())) {

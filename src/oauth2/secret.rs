@@ -1,19 +1,14 @@
 //! The client secret: a value, or where to read it at each fetch, so that a rotation needs no restart.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
-use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::error::TokenError;
-
-/// A secret file may not be longer than this.
-const MAX_FILE: u64 = 64 * 1024;
+use crate::file;
 
 /// What proves that a client is who it says it is (RFC 6749 §2.3.1).
 ///
@@ -137,19 +132,28 @@ impl ClientSecret {
         }
     }
 
+    /// Returns the secret if it is a plain value.
+    #[cfg(feature = "jwt")]
+    pub(crate) fn value(&self) -> Option<&SecretString> {
+        match &self.kind {
+            Kind::Value(secret) => Some(secret),
+            Kind::None | Kind::Env(_) | Kind::File(_) | Kind::Fn(_) => None,
+        }
+    }
+
     /// Reads the secret; an empty one if there is none.
-    pub(crate) async fn read(&self) -> Result<SecretString, TokenError> {
+    #[cfg(test)]
+    async fn read(&self) -> Result<SecretString, TokenError> {
+        self.read_as("client secret").await
+    }
+
+    /// Reads the secret; an empty one if there is none. `what` is what it is called in messages.
+    pub(crate) async fn read_as(&self, what: &'static str) -> Result<SecretString, TokenError> {
         match &self.kind {
             Kind::None => Ok(SecretString::default()),
             Kind::Value(secret) => Ok(secret.clone()),
-            Kind::Env(variable) => read_env(variable),
-            Kind::File(path) => {
-                let path = Arc::clone(path);
-                // A disk may be a network away.
-                tokio::task::spawn_blocking(move || read_file(&path)).await.map_err(|_| {
-                    TokenError::transient("the runtime shut down while the client secret was read")
-                })?
-            }
+            Kind::Env(variable) => read_env(what, variable),
+            Kind::File(path) => file::read(what, Arc::clone(path)).await,
             Kind::Fn(read) => read().await,
         }
     }
@@ -192,42 +196,20 @@ pub(crate) fn same(one: &SecretString, other: &SecretString) -> bool {
     one.expose_secret() == other.expose_secret()
 }
 
-fn read_env(variable: &str) -> Result<SecretString, TokenError> {
+fn read_env(what: &str, variable: &str) -> Result<SecretString, TokenError> {
     match std::env::var(variable) {
-        Ok(secret) if secret.is_empty() => Err(TokenError::config(format!(
-            "the client secret is empty: set the environment variable {variable}"
-        ))),
+        Ok(secret) if secret.is_empty() => {
+            Err(TokenError::config(format!("the {what} is empty: set the environment variable {variable}")))
+        }
         Ok(secret) => Ok(secret.into()),
-        Err(std::env::VarError::NotPresent) => Err(TokenError::config(format!(
-            "there is no client secret: set the environment variable {variable}"
-        ))),
+        Err(std::env::VarError::NotPresent) => {
+            Err(TokenError::config(format!("there is no {what}: set the environment variable {variable}")))
+        }
         // The error's own text would show the value.
-        Err(std::env::VarError::NotUnicode(_)) => Err(TokenError::config(format!(
-            "the client secret in the environment variable {variable} is not UTF-8"
-        ))),
+        Err(std::env::VarError::NotUnicode(_)) => {
+            Err(TokenError::config(format!("the {what} in the environment variable {variable} is not UTF-8")))
+        }
     }
-}
-
-fn read_file(path: &Path) -> Result<SecretString, TokenError> {
-    let refuse = |what: &str| {
-        TokenError::config(format!("the client secret cannot be read from {}: {what}", path.display()))
-    };
-    let unreadable = |error: std::io::Error| refuse("check the path and its permissions").with_source(error);
-    // Asked before it is opened, since opening a pipe would wait for a writer.
-    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
-        return Err(refuse("it is not a regular file"));
-    }
-    let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
-    File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(refuse("it is longer than 64 KiB"));
-    }
-    let text = std::str::from_utf8(&bytes).map_err(|_| refuse("it is not UTF-8"))?;
-    let secret = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
-    if secret.is_empty() {
-        return Err(refuse("it is empty"));
-    }
-    Ok(secret.into())
 }
 
 #[cfg(test)]

@@ -47,7 +47,12 @@ use tower_service::Service;
 pub use self::classify::classify;
 use crate::clock;
 use crate::error::{Lasting, TokenError, Unsent};
-use crate::oauth2::{ClientCredentials, ClientCredentialsBuilder};
+use crate::oauth2::{
+    ClientCredentials, ClientCredentialsBuilder, CustomGrant, CustomGrantBuilder, RefreshToken,
+    RefreshTokenBuilder, Revocation, RevocationBuilder, TokenExchange, TokenExchangeBuilder,
+};
+#[cfg(feature = "jwt")]
+use crate::oauth2::{JwtBearer, JwtBearerBuilder};
 use crate::retry::Failure;
 
 /// Connecting takes longer than this only where nobody is.
@@ -427,6 +432,67 @@ impl ClientCredentialsBuilder {
     /// As [`build_with`](Self::build_with).
     #[cfg_attr(docsrs, doc(cfg(feature = "hyper-client")))]
     pub fn build(self) -> Result<ClientCredentials, TokenError> {
+        self.build_with(Client::new())
+    }
+}
+
+impl RefreshTokenBuilder {
+    /// Builds the source over the default transport, a [`Client`] of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`build_with`](Self::build_with).
+    #[cfg_attr(docsrs, doc(cfg(feature = "hyper-client")))]
+    pub fn build(self) -> Result<RefreshToken, TokenError> {
+        self.build_with(Client::new())
+    }
+}
+
+impl RevocationBuilder {
+    /// Builds the revocation over the default transport, a [`Client`] of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`build_with`](Self::build_with).
+    #[cfg_attr(docsrs, doc(cfg(feature = "hyper-client")))]
+    pub fn build(self) -> Result<Revocation, TokenError> {
+        self.build_with(Client::new())
+    }
+}
+
+impl CustomGrantBuilder {
+    /// Builds the source over the default transport, a [`Client`] of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`build_with`](Self::build_with).
+    #[cfg_attr(docsrs, doc(cfg(feature = "hyper-client")))]
+    pub fn build(self) -> Result<CustomGrant, TokenError> {
+        self.build_with(Client::new())
+    }
+}
+
+impl TokenExchangeBuilder {
+    /// Builds the source over the default transport, a [`Client`] of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`build_with`](Self::build_with).
+    #[cfg_attr(docsrs, doc(cfg(feature = "hyper-client")))]
+    pub fn build(self) -> Result<TokenExchange, TokenError> {
+        self.build_with(Client::new())
+    }
+}
+
+#[cfg(feature = "jwt")]
+impl JwtBearerBuilder {
+    /// Builds the source over the default transport, a [`Client`] of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`build_with`](Self::build_with).
+    #[cfg_attr(docsrs, doc(cfg(all(feature = "hyper-client", feature = "jwt"))))]
+    pub fn build(self) -> Result<JwtBearer, TokenError> {
         self.build_with(Client::new())
     }
 }

@@ -7,7 +7,10 @@
 #![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a program that measures and prints")]
 
 mod api;
+mod keys;
+mod login;
 mod nginx;
+mod refreshing;
 mod server;
 #[path = "../../examples/support/mod.rs"]
 mod support;
@@ -29,6 +32,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::auth::{AuthLayer, AuthService};
+use tower_oauth2::oauth2::jwt::{Assertion, JwtAlgorithm};
 use tower_oauth2::retry::{ReplayBody, RetryPolicy, RetryService};
 use tower_oauth2::{ClientAuth, ClientCredentials, ClientSecret, TokenCache, TokenError};
 
@@ -47,12 +51,18 @@ const ODD_BASIC: Registered =
     Registered { id: "a&b=c: 50%+tax/x?", secret: "s:e&c=r+e%t /~!*'()-_.", method: "client_secret_basic" };
 const ODD_POST: Registered =
     Registered { id: "p&b=c: 50%+tax/x?", secret: "s:e&c=r+e%t /~!*'()-_.", method: "client_secret_post" };
-const CLIENTS: &[Registered] = &[INTROSPECTOR, BASIC, POST, NONE, ODD_BASIC, ODD_POST];
+const BY_KEY: Registered = Registered { id: "by-key", secret: "", method: "private_key_jwt" };
+const BY_SECRET: Registered =
+    Registered { id: "by-hmac", secret: "0123456789abcdef0123456789abcdef", method: "client_secret_jwt" };
+const CLIENTS: &[Registered] = &[INTROSPECTOR, BASIC, POST, NONE, ODD_BASIC, ODD_POST, BY_KEY, BY_SECRET];
 
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    if let Some(code) = refreshing::child().await {
+        return code;
+    }
     let smoke = std::env::args().any(|argument| argument == "--smoke");
     let seconds = |short: u64, full: u64| Duration::from_secs(if smoke { short } else { full });
     let mut tally = Tally::default();
@@ -63,13 +73,28 @@ async fn main() -> ExitCode {
         ("cold start, secret in the body", POST, ClientAuth::post()),
         ("cold start, secret in the body, reserved characters", ODD_POST, ClientAuth::post()),
         ("cold start, no secret", NONE, ClientAuth::none()),
+        ("cold start, private_key_jwt RS256", BY_KEY, ClientAuth::private_key_jwt(keys::RS256.signing_key())),
+        ("cold start, private_key_jwt ES256", BY_KEY, ClientAuth::private_key_jwt(keys::ES256.signing_key())),
+        ("cold start, client_secret_jwt", BY_SECRET, ClientAuth::client_secret_jwt(by_secret())),
     ] {
         tally.case(name, cold_start(client, auth)).await;
     }
+    tally.case("assertions of a key and of a clock that the server has not", refused_assertions()).await;
     tally.case("200 requests at once on a cold cache", stampede()).await;
     tally.case("3 s tokens under steady traffic", short_tokens(seconds(8, 20))).await;
     tally.case("all tokens revoked in mid-traffic", revoked_in_traffic(seconds(4, 10))).await;
     tally.case("wrong secret under traffic", wrong_secret(Duration::from_secs(5))).await;
+    tally.case("login by a device flow, then 3 refreshes", refreshing::login_and_rotation()).await;
+    tally
+        .case(
+            "access tokens revoked every 0.8 s, refresh tokens rotated",
+            refreshing::revoked_under_rotation(seconds(4, 20)),
+        )
+        .await;
+    tally
+        .case("the same, the process killed and restarted", refreshing::killed_and_restarted(seconds(4, 20)))
+        .await;
+    tally.case("revocation on request and at a shutdown", refreshing::revoked_for_good()).await;
     if smoke {
         // Half of the first 20 are refused, and then all have to be learned in 3 s.
         tally.case("nginx takes 10 per second: 30 requests, 20 at once", limited(30, 20, 2.0, 4.0)).await;
@@ -88,17 +113,40 @@ async fn main() -> ExitCode {
 async fn cold_start(client: Registered, auth: ClientAuth) -> Result<Finding, BoxError> {
     let server = Server::start(HOUR, CLIENTS).await?;
     let api = Api::start(&server, Check::EveryTime).await?;
-    let traffic = send_at_once(&connect(&cache(&server, client, auth)?, &api)?, &api, 1).await;
+    let traffic = send_at_once(&connect(&cache(&server, client, auth)?, &api.origin())?, &api, 1).await;
     let token_requests = server.token_requests()?;
     Ok(Finding::new(format!("{traffic} token_requests={token_requests}"))
         .demand(traffic.failed() == 0, "no failure")
         .demand(token_requests == 1, "1 token request"))
 }
 
+async fn refused_assertions() -> Result<Finding, BoxError> {
+    let server = Server::start(HOUR, CLIENTS).await?;
+    let unknown = ClientAuth::private_key_jwt(keys::UNKNOWN.signing_key());
+    let early = Assertion::by_key(keys::ES256.signing_key()).clock_ahead_by(HOUR);
+    let mut lines = Vec::new();
+    for auth in [unknown, ClientAuth::private_key_jwt(early)] {
+        lines.push(match cache(&server, BY_KEY, auth)?.get().await {
+            Ok(_) => "a token".to_owned(),
+            Err(error) => error.to_string(),
+        });
+    }
+    let advises =
+        |line: &String| line.contains("invalid_client") && line.contains("the key that is registered for it");
+    let token_requests = server.token_requests()?;
+    Ok(Finding::new(format!("token_requests={token_requests} error=\"{}\"", lines.join("\", \"")))
+        .demand(lines.iter().all(advises), "an error that says what to check")
+        .demand(token_requests == 2, "1 token request each"))
+}
+
+fn by_secret() -> Assertion {
+    Assertion::by_client_secret(JwtAlgorithm::Hs256)
+}
+
 async fn stampede() -> Result<Finding, BoxError> {
     let server = Server::start(HOUR, CLIENTS).await?;
     let api = Api::start(&server, Check::EveryTime).await?;
-    let traffic = send_at_once(&connect(&basic_cache(&server)?, &api)?, &api, 200).await;
+    let traffic = send_at_once(&connect(&basic_cache(&server)?, &api.origin())?, &api, 200).await;
     let token_requests = server.token_requests()?;
     Ok(Finding::new(format!("{traffic} token_requests={token_requests}"))
         .demand(traffic.sent == 200 && traffic.failed() == 0, "no failure")
@@ -108,7 +156,7 @@ async fn stampede() -> Result<Finding, BoxError> {
 async fn short_tokens(span: Duration) -> Result<Finding, BoxError> {
     let server = Server::start(Duration::from_secs(3), CLIENTS).await?;
     let api = Api::start(&server, Check::EveryTime).await?;
-    let traffic = send_steadily(&connect(&basic_cache(&server)?, &api)?, &api, 100, span).await;
+    let traffic = send_steadily(&connect(&basic_cache(&server)?, &api.origin())?, &api, 100, span).await;
     let token_requests = server.token_requests()?;
     // The first, and one per 2 s: a token of whole seconds may die 1 s early, and where that overtakes the fetch of the
     // next one, it is fetched once more. In 20 s no more than 10 all the same.
@@ -121,7 +169,7 @@ async fn short_tokens(span: Duration) -> Result<Finding, BoxError> {
 async fn revoked_in_traffic(span: Duration) -> Result<Finding, BoxError> {
     let server = Server::start(HOUR, CLIENTS).await?;
     let api = Api::start(&server, Check::AfterAWhile).await?;
-    let client = connect(&basic_cache(&server)?, &api)?;
+    let client = connect(&basic_cache(&server)?, &api.origin())?;
     let revocation = async {
         sleep(span / 2).await;
         let before = server.token_requests()?;
@@ -140,7 +188,7 @@ async fn wrong_secret(span: Duration) -> Result<Finding, BoxError> {
     let server = Server::start(HOUR, CLIENTS).await?;
     let api = Api::start(&server, Check::EveryTime).await?;
     let wrong = Registered { secret: "not-the-secret", ..BASIC };
-    let client = connect(&cache(&server, wrong, ClientAuth::basic())?, &api)?;
+    let client = connect(&cache(&server, wrong, ClientAuth::basic())?, &api.origin())?;
     let traffic = send_steadily(&client, &api, 100, span).await;
     let token_requests = server.token_requests()?;
     let errors: Vec<&String> = traffic.errors.keys().collect();
@@ -159,7 +207,7 @@ async fn server_away() -> Result<Finding, BoxError> {
     let server = Server::start(Duration::from_secs(30), CLIENTS).await?;
     let api = Api::start(&server, Check::Remembering).await?;
     let cache = basic_cache(&server)?;
-    let client = connect(&cache, &api)?;
+    let client = connect(&cache, &api.origin())?;
     let outage = async {
         sleep(Duration::from_millis(21_800)).await;
         server.take_down().await?;
@@ -180,7 +228,7 @@ async fn server_away() -> Result<Finding, BoxError> {
 async fn bad_node(span: Duration) -> Result<Finding, BoxError> {
     let server = Server::start(HOUR, CLIENTS).await?;
     let api = Api::start(&server, Check::WithOneBadNode).await?;
-    let traffic = send_steadily(&connect(&basic_cache(&server)?, &api)?, &api, 200, span).await;
+    let traffic = send_steadily(&connect(&basic_cache(&server)?, &api.origin())?, &api, 200, span).await;
     let token_requests = server.token_requests()?;
     let only_401 = traffic.errors.is_empty() && traffic.refused.keys().all(|status| *status == 401);
     Ok(Finding::new(format!("{traffic} token_requests={token_requests} (at most 60)"))
@@ -235,22 +283,27 @@ fn basic_cache(server: &Server) -> Result<TokenCache, BoxError> {
     cache(server, BASIC, ClientAuth::basic())
 }
 
-fn cache(server: &Server, client: Registered, auth: ClientAuth) -> Result<TokenCache, BoxError> {
-    let secret = match client.method {
-        "none" => ClientSecret::none(),
-        _ => client.secret.into(),
-    };
-    let source = ClientCredentials::builder(server.token_url(), client.id, secret)
-        .auth(auth)
-        .scope("items:read")
-        .build()?;
-    Ok(TokenCache::new(source))
+fn basic_source(server: &Server) -> Result<ClientCredentials, BoxError> {
+    source(server, BASIC, ClientAuth::basic())
 }
 
-fn connect(cache: &TokenCache, api: &Api) -> Result<Client, BoxError> {
+fn cache(server: &Server, client: Registered, auth: ClientAuth) -> Result<TokenCache, BoxError> {
+    Ok(TokenCache::new(source(server, client, auth)?))
+}
+
+fn source(server: &Server, client: Registered, auth: ClientAuth) -> Result<ClientCredentials, BoxError> {
+    let secret = match client.method {
+        "none" | "private_key_jwt" => ClientSecret::none(),
+        _ => client.secret.into(),
+    };
+    let builder = ClientCredentials::builder(server.token_url(), client.id, secret).issuer(server.issuer());
+    Ok(builder.auth(auth).scope("items:read").build()?)
+}
+
+fn connect(cache: &TokenCache, origin: &str) -> Result<Client, BoxError> {
     Ok(ServiceBuilder::new()
         .layer(RetryPolicy::default())
-        .layer(AuthLayer::for_origin(cache.clone(), api.origin())?)
+        .layer(AuthLayer::for_origin(cache.clone(), origin)?)
         .service(HttpClient::builder(TokioExecutor::new()).build_http()))
 }
 

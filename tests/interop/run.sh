@@ -3,7 +3,7 @@
 # and nginx with a limit of its rate.
 #
 #   tests/interop/run.sh            every case, about three minutes
-#   tests/interop/run.sh --smoke    the short ones, well under a minute
+#   tests/interop/run.sh --smoke    the short ones, about a minute
 #
 # Installs what is missing (npm; node if there is none; nginx), builds, runs. The last line is "N passed, M failed"; the exit
 # code is 1 if M is not 0. Nothing listens but on loopback, on free ports. The server ends when this script ends,
@@ -79,5 +79,5 @@ echo items >"$nginx_home/items"
 start_nginx
 
 cd ../..
-cargo build --quiet --locked --example interop
-timeout --kill-after=10 300 cargo run --quiet --locked --example interop -- "$@"
+cargo build --quiet --locked --features jwt --example interop
+timeout --kill-after=10 300 cargo run --quiet --locked --features jwt --example interop -- "$@"

@@ -10,6 +10,9 @@ import Provider from 'oidc-provider';
 
 const { log, lifetime, clients } = JSON.parse(process.env.INTEROP);
 
+// The package remarks on this and that. After the line with the ports nobody reads the output any more.
+console.info = console.warn;
+
 // --- The store: what the package's own store is, but within reach ---
 
 const models = new Map();
@@ -34,11 +37,27 @@ class Store {
     this.entries.delete(id);
   }
 
-  // Only flows with a user need these.
-  async findByUid() {}
-  async findByUserCode() {}
-  async consume() {}
-  async revokeByGrantId() {}
+  async findByUid(uid) {
+    return this.findBy((payload) => payload.uid === uid);
+  }
+
+  async findByUserCode(userCode) {
+    return this.findBy((payload) => payload.userCode === userCode);
+  }
+
+  findBy(fits) {
+    return [...this.entries.values()].map(({ payload }) => payload).find(fits);
+  }
+
+  async consume(id) {
+    this.entries.get(id).payload.consumed = Math.floor(Date.now() / 1000);
+  }
+
+  async revokeByGrantId(grantId) {
+    for (const [id, { payload }] of this.entries) {
+      if (payload.grantId === grantId) this.entries.delete(id);
+    }
+  }
 }
 
 // --- The server ---
@@ -52,18 +71,24 @@ const provider = new Provider(`http://127.0.0.1:${port}`, {
   clients: clients.map((client) => ({
     redirect_uris: [],
     response_types: [],
-    grant_types: client.grant_types ?? ['client_credentials'],
-    scope: 'items:read items:write',
+    grant_types: client.grant_types ?? [
+      'client_credentials', 'refresh_token', 'urn:ietf:params:oauth:grant-type:device_code',
+    ],
+    scope: 'items:read items:write openid offline_access',
     ...client,
   })),
-  scopes: ['items:read', 'items:write'],
+  scopes: ['items:read', 'items:write', 'openid', 'offline_access'],
   features: {
     clientCredentials: { enabled: true },
-    devInteractions: { enabled: false },
+    // Its pages take any name and password; login.rs is the user.
+    devInteractions: { enabled: true },
+    deviceFlow: { enabled: true },
     introspection: { enabled: true },
     revocation: { enabled: true },
   },
-  ttl: { ClientCredentials: lifetime },
+  // Each refresh token is good for once. The second time ends the grant: that is the package's own doing.
+  rotateRefreshToken: true,
+  ttl: { ClientCredentials: lifetime, AccessToken: lifetime },
 });
 
 // One line for each request that was answered. No token, no secret: who, where, and how it ended.
@@ -95,7 +120,7 @@ function listen(at) {
 
 const orders = {
   // Every access token is gone from one moment to the next.
-  '/revoke-all': async () => models.get('ClientCredentials')?.clear(),
+  '/revoke-all': async () => ['ClientCredentials', 'AccessToken'].forEach((model) => models.get(model)?.clear()),
   // The port is closed, and so is every connection. What was issued stays.
   '/down': () => new Promise((resolve) => {
     server.close(resolve);

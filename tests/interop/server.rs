@@ -16,6 +16,8 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tower::BoxError;
 
+use crate::keys;
+
 /// A client as the server is told about it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Registered {
@@ -50,8 +52,10 @@ impl Server {
             .map(|client| {
                 let mut entry =
                     json!({ "client_id": client.id, "token_endpoint_auth_method": client.method });
-                if client.method != "none" {
-                    entry["client_secret"] = client.secret.into();
+                match client.method {
+                    "none" => {}
+                    "private_key_jwt" => entry["jwks"] = keys::published(),
+                    _ => entry["client_secret"] = client.secret.into(),
                 }
                 entry
             })
@@ -74,12 +78,25 @@ impl Server {
         Ok(Self { process, ports, log, http })
     }
 
+    /// Returns the name by which the server calls itself.
+    pub(crate) fn issuer(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ports.port)
+    }
+
     pub(crate) fn token_url(&self) -> String {
         format!("http://127.0.0.1:{}/token", self.ports.port)
     }
 
     pub(crate) fn introspection_url(&self) -> String {
         format!("{}/introspection", self.token_url())
+    }
+
+    pub(crate) fn revocation_url(&self) -> String {
+        format!("{}/revocation", self.token_url())
+    }
+
+    pub(crate) fn device_url(&self) -> String {
+        format!("http://127.0.0.1:{}/device/auth", self.ports.port)
     }
 
     /// Revokes every access token.

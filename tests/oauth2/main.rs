@@ -9,12 +9,19 @@
 )]
 
 mod answers;
+#[cfg(feature = "jwt")]
+mod assertions;
 mod attempts;
 mod cached;
+mod crashes;
 mod echo;
+mod grants;
 #[path = "../support/log.rs"]
 mod log;
+mod refresh;
 mod requests;
+mod revocation;
+mod rotating;
 mod scripted;
 mod secrets;
 #[cfg(feature = "hyper-client")]

@@ -24,8 +24,9 @@ use tokio_rustls::TlsAcceptor;
 use tower::{BoxError, ServiceExt as _};
 use tower_oauth2::oauth2::ClientCredentialsBuilder;
 use tower_oauth2::transport::hyper::Client;
-use tower_oauth2::{ClientAuth, ClientCredentials, ErrorClass};
+use tower_oauth2::{ClientAuth, ClientCredentials, ErrorClass, RefreshToken};
 
+use crate::rotating::renew;
 use crate::scripted::{Body, TOKEN, body, fetch, response};
 
 #[path = "../../examples/support/mod.rs"]
@@ -301,6 +302,41 @@ async fn nobody_at_the_address_is_transient_and_says_where() {
         "{}",
         chain(&error)
     );
+}
+
+#[tokio::test]
+async fn only_a_connection_that_was_made_puts_a_refresh_token_in_doubt() {
+    let source = |address: SocketAddr| {
+        let url = format!("http://{address}/token");
+        RefreshToken::builder(url, "reports", "secret", Some("RT1")).retries(0).build().unwrap()
+    };
+    let is_in_doubt = async |source: RefreshToken| {
+        assert!(renew(&source).await.unwrap_err().is_transient());
+        format!("{source:?}").contains("in_doubt: true")
+    };
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    assert!(!is_in_doubt(source(free)).await);
+
+    // It takes the request, and goes away.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"refresh_token=RT1") {
+            assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0);
+        }
+    });
+    assert!(is_in_doubt(source(address)).await);
+
+    // It speaks no TLS: the request never left.
+    let HttpServer { address, .. } = http_server(|_| response(200, &[], TOKEN)).await;
+    let url = format!("https://{address}/token");
+    let source = RefreshToken::builder(url, "reports", "secret", Some("RT1"))
+        .build_with(Client::with_roots(https_server(&[], |_| response(200, &[], TOKEN)).await.1).unwrap());
+    let source = source.unwrap();
+    assert!(renew(&source).await.unwrap_err().is_config());
+    assert!(format!("{source:?}").contains("in_doubt: false"));
 }
 
 #[tokio::test]

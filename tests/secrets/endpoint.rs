@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 use tower_oauth2::cache::TokenCacheBuilder;
-use tower_oauth2::oauth2::ClientCredentialsBuilder;
+use tower_oauth2::oauth2::{ClientCredentialsBuilder, Revocation};
 use tower_oauth2::{
-    AccessToken, ClientAuth, ClientCredentials, ClientSecret, TokenCache, TokenError, source_fn,
+    AccessToken, ClientAuth, ClientCredentials, ClientSecret, RefreshToken, TokenCache, TokenError,
+    TokenRevoker as _, source_fn,
 };
 
 use crate::server::{Says, Server};
@@ -359,4 +360,39 @@ async fn a_key_in_the_token_url_is_not_shown() {
     let chain = format!("{error} {error:?} {error:#?} {}", trail.log());
     assert!(chain.contains("cannot send to https://login.example.com/token?[redacted]"), "{chain}");
     assert!(!chain.contains("K3y-0f"), "{chain}");
+}
+
+#[test]
+fn a_refresh_token_is_shown_neither_by_its_source_nor_by_its_revocation() {
+    on_each_runtime(|| async {
+        let server = Server::start(Says::Nothing);
+        for echo in echoes(REFRESH) {
+            let trail = Trail::begin();
+            for says in answers(&echo).into_iter().chain(answers_that_name_nothing(&echo)) {
+                server.say(says);
+                let builder = RefreshToken::builder(
+                    format!("{}/token", server.origin),
+                    CLIENT_ID,
+                    CLIENT_SECRET,
+                    Some(REFRESH),
+                );
+                trail.debug("builder", &builder);
+                let source = builder.retries(0).build().unwrap();
+                let cache = TokenCache::new(source.clone());
+                trail.error("the error of a cache", &cache.get().await.unwrap_err());
+                trail.debug("source", &source);
+                look(&trail, &cache);
+
+                let url = format!("{}/revoke", server.origin);
+                let revocation =
+                    Revocation::builder(url, CLIENT_ID, CLIENT_SECRET).retries(0).build().unwrap();
+                let token = AccessToken::bearer(OPAQUE).unwrap().refresh_token(REFRESH);
+                if let Err(error) = revocation.revoke(token).await {
+                    trail.error("the error of a revocation", &error);
+                }
+                trail.debug("revocation", &revocation);
+            }
+            trail.assert_clean();
+        }
+    });
 }

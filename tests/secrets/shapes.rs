@@ -7,11 +7,13 @@ use http_body_util::Full;
 use secrecy::SecretString;
 use tower::{Layer as _, Service as _, ServiceExt as _};
 use tower_oauth2::auth::AuthOverride;
+use tower_oauth2::oauth2::{CustomGrant, SecurityToken, TokenExchange, TokenType};
 use tower_oauth2::retry::{ReplayBody, RetryOptions};
 use tower_oauth2::transport::hyper::Client;
 use tower_oauth2::{
     AccessToken, AuthLayer, ClientAuth, ClientCredentials, ClientCredentialsConfig, ClientSecret,
-    FetchReason, RetryPolicy, StaticToken, TokenCache, TokenError, TokenRequest, TokenSource, source_fn,
+    FetchReason, FileToken, RetryPolicy, StaticToken, TokenCache, TokenError, TokenRequest, TokenSource,
+    source_fn,
 };
 
 use crate::trail::Trail;
@@ -102,6 +104,48 @@ async fn debug_of_no_public_type_shows_a_secret() {
     trail.debug("ResponseFuture", &response);
     trail.error("unreachable", &*response.await.unwrap_err());
     trail.debug("after use", &client);
+    trail.assert_clean();
+}
+
+#[tokio::test]
+async fn debug_of_no_grant_shows_a_secret() {
+    let trail = Trail::begin();
+    let url = "https://login.example.com/token";
+    let subject = SecurityToken::new(OPAQUE, TokenType::jwt());
+    let actor = SecurityToken::from_source(StaticToken::new(token()), TokenType::access_token());
+    trail.debug("SecurityToken", &subject);
+    trail.debug("SecurityToken", &actor);
+    let exchange = TokenExchange::builder(url, subject).actor(actor).client(CLIENT_ID, CLIENT_SECRET);
+    trail.debug("builder", &exchange);
+    trail.debug("TokenExchange", &exchange.build().unwrap());
+    let custom = CustomGrant::json(url).secret_param("pin", PIN).secret_param("session", SESSION);
+    trail.debug("builder", &custom);
+    trail.debug("CustomGrant", &custom.build().unwrap());
+    let file = FileToken::new("/does/not/exist");
+    trail.debug("FileToken", &file);
+    trail.error("FileToken", &file.token(TokenRequest::new(FetchReason::Initial)).await.unwrap_err());
+    trail.assert_clean();
+}
+
+#[cfg(feature = "jwt")]
+#[test]
+fn debug_of_no_assertion_shows_a_secret() {
+    use tower_oauth2::oauth2::JwtBearer;
+    use tower_oauth2::oauth2::jwt::{Assertion, JwtAlgorithm, SigningKey};
+
+    let trail = Trail::begin();
+    let key = || SigningKey::new(JwtAlgorithm::Es256, OPAQUE).key_id("16").certificate(REFRESH);
+    trail.debug("SigningKey", &key());
+    trail.debug("Assertion", &Assertion::by_key(key()));
+    let auth = ClientAuth::private_key_jwt(key());
+    trail.debug("ClientAuth", &auth);
+    let url = "https://login.example.com/token";
+    let client = ClientCredentials::builder(url, CLIENT_ID, ClientSecret::none()).issuer(url).auth(auth);
+    trail.debug("builder", &client);
+    trail.error("build", &client.build().unwrap_err());
+    let grant = JwtBearer::builder(url, Assertion::by_key(key()).issuer("robot")).issuer(url);
+    trail.debug("builder", &grant);
+    trail.error("build", &grant.build().unwrap_err());
     trail.assert_clean();
 }
 

@@ -22,6 +22,8 @@ use crate::token::AccessToken;
 /// Cheap to clone. It fetches and does not cache: put it into a [`TokenCache`](crate::TokenCache), or give it to an
 /// [`AuthLayer`](crate::AuthLayer), which does.
 ///
+/// A refresh token that comes along is not used: there should be none (RFC 6749 §4.4.3), and the credentials do as well.
+///
 /// # Cancel safety
 ///
 /// Dropping a fetch drops its request. A token that the server issued meanwhile is lost, and no more than that.

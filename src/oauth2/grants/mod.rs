@@ -1,5 +1,18 @@
 //! The grants, one file each: what a source sends besides what all of them send.
 
 mod client_credentials;
+mod custom;
+#[cfg(feature = "jwt")]
+mod jwt_bearer;
+mod refresh_token;
+mod token_exchange;
 
 pub use self::client_credentials::{ClientCredentials, ClientCredentialsBuilder, ClientCredentialsGrant};
+pub use self::custom::{CustomGrant, CustomGrantBuilder, CustomTerms};
+#[cfg(feature = "jwt")]
+#[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
+pub use self::jwt_bearer::{JwtBearer, JwtBearerBuilder, JwtBearerGrant};
+pub use self::refresh_token::{RefreshToken, RefreshTokenBuilder, RefreshTokenGrant};
+pub use self::token_exchange::{
+    SecurityToken, TokenExchange, TokenExchangeBuilder, TokenExchangeGrant, TokenType,
+};

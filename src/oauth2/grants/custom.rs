@@ -1,0 +1,184 @@
+//! Grants that are nobody else's: a grant type and parameters of the provider's own, as a form or as JSON.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use http_body_util::Full;
+use tower::{BoxError, Service};
+
+use crate::error::TokenError;
+use crate::oauth2::builder::GrantBuilder;
+use crate::oauth2::endpoint::{self, TokenEndpoint};
+use crate::oauth2::parameters::{Encoding, Parameters};
+use crate::oauth2::secret::ClientSecret;
+use crate::source::{TokenRequest, TokenSource};
+use crate::token::AccessToken;
+
+/// Gets tokens by a grant of the provider's own (RFC 6749 §4.5), or from an endpoint that knows nothing of OAuth 2.0 but
+/// answers with a token.
+///
+/// All that other sources have is there: retries, time-outs, caps, secrets that are read at each attempt. Parameters are
+/// set by [`param`](GrantBuilder::param) and [`secret_param`](GrantBuilder::secret_param), whose value may be a closure
+/// that is asked at each attempt.
+///
+/// Cheap to clone. It fetches and does not cache.
+///
+/// # Cancel safety
+///
+/// Dropping a fetch drops its request. A token that the server issued meanwhile is lost, and no more than that.
+///
+/// # Examples
+///
+/// An assertion of SAML 2.0 (RFC 7522), read from a file:
+///
+/// ```
+/// use tower_oauth2::ClientSecret;
+/// use tower_oauth2::oauth2::CustomGrant;
+///
+/// let builder = CustomGrant::builder(
+///     "https://login.example.com/oauth/token",
+///     "urn:ietf:params:oauth:grant-type:saml2-bearer",
+/// )
+/// .client("billing", "7Fjfp0ZBr1KtDRbnfVdmIw")
+/// .secret_param("assertion", ClientSecret::from_file("/run/secrets/assertion"));
+/// ```
+///
+/// An endpoint that takes JSON and answers in words of its own, as NICE CXone's does for access keys:
+///
+/// ```
+/// use tower_oauth2::ClientSecret;
+/// use tower_oauth2::oauth2::CustomGrant;
+///
+/// let builder = CustomGrant::json("https://na1.nice-incontact.com/authentication/v1/token/access-key")
+///     .param("accessKeyId", "KEY-ID")
+///     .secret_param("accessKeySecret", ClientSecret::from_env("ACCESS_KEY_SECRET"))
+///     .response_member("access_token", "accessToken")
+///     .response_member("expires_in", "expiresIn");
+/// ```
+///
+/// # The password grant
+///
+/// There is no source for it. RFC 9700 §2.4 forbids it: a program that is given the password of a person can do whatever
+/// the person can, for as long as the password lives, past every second factor. One vendor, NICE CXone, documents it for
+/// back ends whose "user" is an access key made for a machine; that is what this form is for, and nothing else:
+///
+/// ```
+/// use tower_oauth2::ClientSecret;
+/// use tower_oauth2::oauth2::CustomGrant;
+///
+/// let builder = CustomGrant::builder("https://cxone.niceincontact.com/auth/token", "password")
+///     .client("CLIENT-ID", ClientSecret::from_env("CLIENT_SECRET"))
+///     .param("username", "ACCESS-KEY-ID")
+///     .secret_param("password", ClientSecret::from_env("ACCESS_KEY_SECRET"));
+/// ```
+#[derive(Clone)]
+pub struct CustomGrant {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    endpoint: TokenEndpoint,
+    parameters: Parameters,
+}
+
+/// Builds a [`CustomGrant`]; the defaults are listed on [`GrantBuilder`], but that there is no client.
+pub type CustomGrantBuilder = GrantBuilder<CustomTerms>;
+
+/// Names custom grants among the builders, and holds the grant type.
+#[derive(Clone, Debug)]
+pub struct CustomTerms {
+    grant_type: Option<String>,
+}
+
+impl CustomGrant {
+    /// Starts with what is required: where to ask, and the grant type. The request is a form.
+    #[must_use]
+    pub fn builder(token_url: impl Into<String>, grant_type: impl Into<String>) -> CustomGrantBuilder {
+        let terms = CustomTerms { grant_type: Some(grant_type.into()) };
+        GrantBuilder::anonymous(token_url.into(), terms)
+    }
+
+    /// Starts with where to ask. The request is one JSON object of strings, without a grant type of its own; a parameter
+    /// that stands twice, such as a second resource, is refused.
+    #[must_use]
+    pub fn json(token_url: impl Into<String>) -> CustomGrantBuilder {
+        GrantBuilder::anonymous(token_url.into(), CustomTerms { grant_type: None })
+            .own_parameters(&[])
+            .encoding(Encoding::Json)
+    }
+}
+
+impl TokenSource for CustomGrant {
+    async fn token(&self, request: TokenRequest) -> Result<AccessToken, TokenError> {
+        self.inner.endpoint.exchange(&self.inner.parameters, &request).await
+    }
+}
+
+impl fmt::Debug for CustomGrant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CustomGrant")
+            .field("endpoint", &self.inner.endpoint)
+            .field("parameters", &self.inner.parameters)
+            .finish()
+    }
+}
+
+impl GrantBuilder<CustomTerms> {
+    /// Sets the client, which authenticates by [`basic`](crate::ClientAuth::basic), or sends its name alone if its secret
+    /// is [`ClientSecret::none`]; for another way call [`auth`](Self::auth) afterwards.
+    #[must_use]
+    pub fn client(self, client_id: impl Into<String>, client_secret: impl Into<ClientSecret>) -> Self {
+        self.set_client(client_id.into(), client_secret.into())
+    }
+
+    /// Reads a member of the answer by another name: `standard` is that of RFC 6749 §5.1 or §5.2, such as
+    /// `access_token`, `expires_in`, `refresh_token`, `scope`, `error`; `theirs` is the endpoint's. Where the answer has
+    /// the standard one too, that counts.
+    #[must_use]
+    pub fn response_member(self, standard: impl Into<String>, theirs: impl Into<String>) -> Self {
+        self.renamed_member(standard.into(), theirs.into())
+    }
+
+    /// Builds the source over a transport of the caller's: any HTTP service, as
+    /// [`ClientCredentials`](crate::ClientCredentials) takes it.
+    ///
+    /// # Errors
+    ///
+    /// A configuration error that names the setting and the remedy.
+    pub fn build_with<S, B>(self, transport: S) -> Result<CustomGrant, TokenError>
+    where
+        S: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let (endpoint, common, CustomTerms { grant_type }) = self.finish(endpoint::erase(transport))?;
+        let mut parameters = Parameters::default();
+        match grant_type {
+            Some(grant_type) if grant_type.is_empty() => {
+                return Err(TokenError::config(
+                    "grant_type: it is empty; give the provider's, or use CustomGrant::json",
+                ));
+            }
+            Some(grant_type) => parameters.push("grant_type", grant_type),
+            None => check_once(&common)?,
+        }
+        parameters.extend(common);
+        Ok(CustomGrant { inner: Arc::new(Inner { endpoint, parameters }) })
+    }
+}
+
+/// A form may hold a name twice, a JSON object may not.
+fn check_once(parameters: &Parameters) -> Result<(), TokenError> {
+    let names: Vec<&str> = parameters.names().collect();
+    match names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
+        None => Ok(()),
+        Some((_, name)) => {
+            Err(TokenError::config(format!("{name}: it is set twice, which JSON has no way to say")))
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The JWT bearer grant: a signed assertion is the grant (RFC 7523 §2.1).
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use http_body_util::Full;
+use tower::{BoxError, Service};
+
+use crate::error::TokenError;
+use crate::oauth2::builder::GrantBuilder;
+use crate::oauth2::endpoint::{self, TokenEndpoint};
+use crate::oauth2::jwt::assertion::Assertion;
+use crate::oauth2::parameters::Parameters;
+use crate::oauth2::secret::ClientSecret;
+use crate::source::{TokenRequest, TokenSource};
+use crate::token::AccessToken;
+
+/// Gets tokens by an assertion that it signs itself: for service accounts, and in the name of users who agreed to it.
+///
+/// The assertion is made for each attempt anew. `iss` and `sub` are settings of it; scopes go into the form, or into a
+/// claim, as the server wants them. A client need not authenticate besides (RFC 7523 §3.1); where the server demands it,
+/// set [`client`](crate::oauth2::JwtBearerBuilder::client).
+///
+/// Cheap to clone. It fetches and does not cache.
+///
+/// # Cancel safety
+///
+/// Dropping a fetch drops its request. A token that the server issued meanwhile is lost, and no more than that.
+///
+/// # Examples
+///
+/// A service account of Google's, with the scopes in a claim:
+///
+/// ```
+/// use tower_oauth2::ClientSecret;
+/// use tower_oauth2::oauth2::JwtBearer;
+/// use tower_oauth2::oauth2::jwt::{Assertion, JwtAlgorithm, SigningKey};
+///
+/// let key = SigningKey::new(JwtAlgorithm::Rs256, ClientSecret::from_file("/run/secrets/robot.pem")).key_id("KEY-ID");
+/// let assertion = Assertion::by_key(key)
+///     .issuer("robot@project.iam.gserviceaccount.com")
+///     .without_subject()
+///     .with_token_url_as_audience()
+///     .claim("scope", "https://www.googleapis.com/auth/devstorage.read_only");
+/// let builder = JwtBearer::builder("https://oauth2.googleapis.com/token", assertion);
+/// ```
+///
+/// Salesforce, in the name of a user:
+///
+/// ```
+/// # use tower_oauth2::ClientSecret;
+/// # use tower_oauth2::oauth2::JwtBearer;
+/// # use tower_oauth2::oauth2::jwt::{Assertion, JwtAlgorithm, SigningKey};
+/// let key = SigningKey::new(JwtAlgorithm::Rs256, ClientSecret::from_file("/run/secrets/key.pem"));
+/// let assertion = Assertion::by_key(key)
+///     .issuer("CONSUMER-KEY")
+///     .subject("robot@example.com")
+///     .audience("https://login.salesforce.com");
+/// let builder = JwtBearer::builder("https://login.salesforce.com/services/oauth2/token", assertion);
+/// ```
+#[derive(Clone)]
+pub struct JwtBearer {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    endpoint: TokenEndpoint,
+    parameters: Parameters,
+}
+
+/// Builds a [`JwtBearer`]; the defaults are listed on [`GrantBuilder`], but that there is no client.
+pub type JwtBearerBuilder = GrantBuilder<JwtBearerGrant>;
+
+/// Names the JWT bearer grant among the builders, and holds its assertion.
+#[derive(Clone, Debug)]
+pub struct JwtBearerGrant {
+    assertion: Arc<Assertion>,
+}
+
+impl JwtBearer {
+    /// Starts with what is required: where to ask, and the assertion that is the grant.
+    #[must_use]
+    pub fn builder(token_url: impl Into<String>, assertion: impl Into<Assertion>) -> JwtBearerBuilder {
+        let grant = JwtBearerGrant { assertion: Arc::new(assertion.into()) };
+        GrantBuilder::anonymous(token_url.into(), grant)
+            .own_parameters(&["grant_type", "assertion"])
+            .by_assertion()
+    }
+}
+
+impl TokenSource for JwtBearer {
+    async fn token(&self, request: TokenRequest) -> Result<AccessToken, TokenError> {
+        self.inner.endpoint.exchange(&self.inner.parameters, &request).await
+    }
+}
+
+impl fmt::Debug for JwtBearer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JwtBearer")
+            .field("endpoint", &self.inner.endpoint)
+            .field("parameters", &self.inner.parameters)
+            .finish()
+    }
+}
+
+impl GrantBuilder<JwtBearerGrant> {
+    /// Sets the client, which authenticates by [`basic`](crate::ClientAuth::basic), or sends its name alone if its secret
+    /// is [`ClientSecret::none`]; for another way call [`auth`](Self::auth) afterwards.
+    #[must_use]
+    pub fn client(self, client_id: impl Into<String>, client_secret: impl Into<ClientSecret>) -> Self {
+        self.set_client(client_id.into(), client_secret.into())
+    }
+
+    /// Builds the source over a transport of the caller's: any HTTP service, as
+    /// [`ClientCredentials`](crate::ClientCredentials) takes it.
+    ///
+    /// # Errors
+    ///
+    /// A configuration error that names the setting and the remedy.
+    pub fn build_with<S, B>(self, transport: S) -> Result<JwtBearer, TokenError>
+    where
+        S: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let (endpoint, common, JwtBearerGrant { assertion }) = self.finish(endpoint::erase(transport))?;
+        assertion.check_for_grant(&endpoint.parties)?;
+        let mut parameters = Parameters::default();
+        parameters.push("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer");
+        parameters.push_assertion("assertion", assertion);
+        parameters.extend(common);
+        Ok(JwtBearer { inner: Arc::new(Inner { endpoint, parameters }) })
+    }
+}

@@ -1,0 +1,459 @@
+//! The refresh token grant: a service lives on what a user once agreed to (RFC 6749 §6).
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use http_body_util::Full;
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::runtime::Handle;
+use tower::{BoxError, Service};
+use tracing::Instrument as _;
+use tracing::instrument::WithSubscriber as _;
+
+use crate::clock::WallClock;
+use crate::error::TokenError;
+use crate::oauth2::builder::GrantBuilder;
+use crate::oauth2::endpoint::{self, TokenEndpoint};
+use crate::oauth2::lineage::{Held, Lineage, Turn};
+use crate::oauth2::parameters::Parameters;
+use crate::oauth2::refused::Refused;
+use crate::oauth2::rotation::{OnRotate, RotatedToken};
+use crate::oauth2::secret::ClientSecret;
+use crate::source::{FetchReason, TokenRequest, TokenSource};
+use crate::token::AccessToken;
+
+/// Gets tokens by the refresh token grant (RFC 6749 §6): a service lives on what a user once agreed to.
+///
+/// Many servers take a refresh token once, answer with the next one, and end the whole grant when one comes a second
+/// time (RFC 9700 §4.14). So:
+///
+/// 1. The newest refresh token is in memory as soon as the answer is read, and [`on_rotate`](GrantBuilder::on_rotate) has
+///    stored it before the access token is handed out. An answer without one, or with an empty one, keeps the old.
+/// 2. Clones share the refresh token, and ask one after another whichever caches they are in. Whoever waited goes on
+///    with the newest. (Sources that were *built* from the same refresh token know nothing of each other: build one, and
+///    best put it into one cache, whose clones share the access token as well.)
+/// 3. An exchange runs in a task of its own. Whoever gives it up underway, loses nothing: the next one to ask gets the
+///    access token that it brought.
+/// 4. From when a request may have left until its answer is read, the refresh token may be spent. If the answer is lost,
+///    it is sent once more; if it is refused then, the error says so, and that somebody has to sign in again.
+/// 5. A refresh token that was refused for good (`invalid_grant`) is not sent again: every fetch fails at once, until
+///    [`replace`](Self::replace) brings another. A refused client, scope or parameter leaves it as it is.
+///
+/// Each access token carries the refresh token that was the newest when it came
+/// ([`refresh_secret`](AccessToken::refresh_secret)), for whoever revokes both.
+///
+/// # What an answer does to the refresh token
+///
+/// | an attempt ended with | the refresh token | sent again in the same fetch |
+/// |---|---|---|
+/// | an access token | is good, or replaced by the one that came | |
+/// | an access token that cannot be used (a required scope is missing, it is no bearer token) | likewise | no |
+/// | `invalid_grant` | is dead | no |
+/// | any other 4xx; a redirect; an `error` with 200 | as it was | as with every grant: 429 |
+/// | 503 with `Retry-After` | as it was: the server did nothing | as with every grant |
+/// | no connection | as it was: nothing was sent | as with every grant |
+/// | every other 5xx; the status may be a gateway's | may be spent | once |
+/// | no answer, or one that breaks off; time-out | may be spent | once |
+/// | a 2xx that cannot be read: HTML, cut off, too long | may be spent | no |
+///
+/// What may be spent is sent once per fetch. So an outage of any length ends with the first answer, while a server that
+/// gave out the next one already gets to see the old one as soon as can be: some allow for that within seconds.
+///
+/// # Cancel safety
+///
+/// Dropping a fetch leaves its exchange running to its end. Only the end of its runtime stops it; then the refresh token
+/// may be spent.
+///
+/// # Examples
+///
+/// What the last run stored is where this one begins, and a first start without any is told apart:
+///
+/// ```
+/// use tower_oauth2::{ClientAuth, ClientSecret, RefreshToken};
+/// # use bytes::Bytes;
+/// # use http_body_util::Full;
+/// # let http_client = tower::service_fn(|_request: http::Request<Full<Bytes>>| async {
+/// #     Ok::<_, tower::BoxError>(http::Response::new(Full::new(Bytes::new())))
+/// # });
+///
+/// let stored = std::fs::read_to_string("/var/lib/reports/refresh_token").ok();
+/// let source = RefreshToken::builder("https://login.example.com/token", "reports", ClientSecret::none(), stored)
+///     .auth(ClientAuth::none())
+///     .on_rotate(|token| async move {
+///         // In one step: half a file is no refresh token.
+///         let new = "/var/lib/reports/refresh_token.new";
+///         tokio::fs::write(new, token.expose_refresh_token()).await?;
+///         tokio::fs::rename(new, "/var/lib/reports/refresh_token").await?;
+///         Ok(())
+///     })
+///     .build_with(http_client)?;
+/// if !source.has_refresh_token() {
+///     eprintln!("nobody has signed in yet, or without offline_access");
+/// }
+/// # Ok::<(), tower_oauth2::TokenError>(())
+/// ```
+///
+/// The token response of an interactive login is where it begins, whichever crate made the login:
+///
+/// ```
+/// use tower_oauth2::oauth2::read_token_response;
+/// use tower_oauth2::{RefreshToken, TokenError};
+///
+/// # fn seeded(response: &[u8]) -> Result<(), TokenError> {
+/// // Of the `oauth2` crate: `serde_json::to_vec(&response)`.
+/// let token = read_token_response(response)?;
+/// let refresh_token = token.refresh_secret().cloned();
+/// let builder = RefreshToken::builder("https://login.example.com/token", "reports", "secret", refresh_token)
+///     .access_token(token);
+/// # let _ = builder; Ok(()) }
+/// # seeded(br#"{"access_token":"AT1","token_type":"bearer","expires_in":3600,"refresh_token":"RT1"}"#)?;
+/// # Ok::<(), TokenError>(())
+/// ```
+#[derive(Clone)]
+pub struct RefreshToken {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    endpoint: TokenEndpoint,
+    common: Parameters,
+    lineage: Lineage,
+    on_rotate: Option<OnRotate>,
+    store_timeout: Duration,
+}
+
+/// Builds a [`RefreshToken`]; the defaults are listed on [`GrantBuilder`], and these are its own:
+///
+/// - scopes: none, so that the token is for what the user agreed to (RFC 6749 §6)
+/// - resources, audience and further parameters are sent at every renewal
+/// - an access token to begin with: none
+/// - `on_rotate`: nothing is stored
+/// - `store_timeout`: 5 s
+pub type RefreshTokenBuilder = GrantBuilder<RefreshTokenGrant>;
+
+/// The settings that the refresh token grant has of its own.
+#[derive(Clone)]
+pub struct RefreshTokenGrant {
+    refresh_token: Option<SecretString>,
+    access_token: Option<AccessToken>,
+    on_rotate: Option<OnRotate>,
+    store_timeout: Duration,
+}
+
+impl RefreshToken {
+    /// Starts with what is required: where to ask, who asks, what proves it, and the refresh token, if there is one.
+    ///
+    /// A public client has [`ClientSecret::none`] and [`ClientAuth::none`](crate::ClientAuth::none). A source without a
+    /// refresh token, or with an empty one, fails with a grant error that says so; [`or`](TokenSource::or) falls back on
+    /// another grant then.
+    #[must_use]
+    pub fn builder(
+        token_url: impl Into<String>,
+        client_id: impl Into<String>,
+        client_secret: impl Into<ClientSecret>,
+        refresh_token: Option<impl Into<SecretString>>,
+    ) -> RefreshTokenBuilder {
+        let refresh_token: Option<SecretString> = refresh_token.map(Into::into);
+        let grant = RefreshTokenGrant {
+            refresh_token: refresh_token.filter(|token| !token.expose_secret().is_empty()),
+            access_token: None,
+            on_rotate: None,
+            store_timeout: Duration::from_secs(5),
+        };
+        GrantBuilder::new(token_url.into(), client_id.into(), client_secret.into(), grant)
+    }
+
+    /// Returns whether there is a refresh token that was not refused: at a start, whether one was granted.
+    #[must_use]
+    pub fn has_refresh_token(&self) -> bool {
+        self.inner.lineage.is_alive()
+    }
+
+    /// Goes on with another refresh token, as after somebody has signed in again. All clones do.
+    ///
+    /// It is not given to [`on_rotate`](GrantBuilder::on_rotate): store it before. What an exchange brings that is still
+    /// going on is left alone. A [`TokenCache`](crate::TokenCache) that has just been refused asks again by itself within
+    /// half a minute, and at once by [`refresh`](crate::TokenCache::refresh).
+    ///
+    /// # Errors
+    ///
+    /// A configuration error if it is empty, or holds a character that no refresh token may hold.
+    pub fn replace(&self, refresh_token: impl Into<SecretString>) -> Result<(), TokenError> {
+        let refresh_token = refresh_token.into();
+        check(&refresh_token)?;
+        self.inner.lineage.replace(refresh_token);
+        Ok(())
+    }
+
+    /// Returns why the newest refresh token is not stored, where [`on_rotate`](GrantBuilder::on_rotate) failed.
+    ///
+    /// Until it is, a restart would begin with one that is spent: a matter for a health check.
+    #[must_use]
+    pub fn store_error(&self) -> Option<TokenError> {
+        self.inner.lineage.store_error()
+    }
+
+    /// Stores the newest refresh token if that failed before: once more, before a process ends.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the attempt; the token is still to be stored then.
+    ///
+    /// # Errors
+    ///
+    /// A transient error that says why it is still not stored; its source is that of the callback.
+    pub async fn store(&self) -> Result<(), TokenError> {
+        let turn = self.inner.lineage.turn().await;
+        self.inner.store().await;
+        drop(turn);
+        self.store_error().map_or(Ok(()), Err)
+    }
+}
+
+impl TokenSource for RefreshToken {
+    async fn token(&self, request: TokenRequest) -> Result<AccessToken, TokenError> {
+        let runtime = Handle::try_current().map_err(|_outside| {
+            TokenError::config(
+                "a refresh token is exchanged by a tokio task, and this call is outside a tokio runtime",
+            )
+        })?;
+        let mut turn = self.inner.lineage.turn().await;
+        loop {
+            // The turn goes along and comes back, so that nobody asks at the same time, even if nobody waits here.
+            let renewal = Arc::clone(&self.inner).renew(turn, request.clone());
+            let task = runtime.spawn(renewal.in_current_span().with_current_subscriber());
+            let (back, result) = task.await.map_err(|_ended| {
+                TokenError::transient(
+                    "the exchange of the refresh token broke off: its runtime was shut down, or the transport panicked",
+                )
+            })?;
+            result?;
+            turn = back;
+            if let Some(token) = self.inner.lineage.take_ready() {
+                return Ok(token);
+            }
+            // Somebody gave the source another refresh token meanwhile.
+        }
+    }
+
+    /// Returns false while there is a rotated refresh token that nothing has stored: without
+    /// [`on_rotate`](GrantBuilder::on_rotate), or where it failed. Likewise while one is exchanged.
+    fn is_disposable(&self) -> bool {
+        self.inner.lineage.is_disposable()
+    }
+}
+
+impl fmt::Debug for RefreshToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RefreshToken")
+            .field("endpoint", &self.inner.endpoint)
+            .field("parameters", &self.inner.common)
+            .field("lineage", &self.inner.lineage)
+            .finish_non_exhaustive()
+    }
+}
+
+// --- GrantBuilder ---
+
+impl GrantBuilder<RefreshTokenGrant> {
+    /// Hands out this access token first, as long as it is good, in place of an exchange: the one that came with the
+    /// refresh token. Its lifetime counts from this call.
+    #[must_use]
+    pub fn access_token(self, token: AccessToken) -> Self {
+        let token = token.requested(WallClock::default().moment());
+        self.with_grant(|grant| grant.access_token = Some(token))
+    }
+
+    /// Sets what stores a refresh token that replaced another one. It is awaited before the access token that came with
+    /// it is handed out: whoever starts after a crash finds no token that is spent.
+    ///
+    /// Where it fails, panics or takes longer than [`store_timeout`](Self::store_timeout), the access token is handed out
+    /// all the same, and the refresh token in memory is the new one: to hold back a good token would make a full disk an
+    /// outage, and would not bring back the old refresh token, which is spent. There is a warning then,
+    /// [`RefreshToken::store_error`] says why, and the closure is called again before the next exchange.
+    ///
+    /// # Examples
+    ///
+    /// A closure with a state is called many times, and each call clones what it needs:
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use tower_oauth2::RefreshToken;
+    /// # struct Vault;
+    /// # impl Vault {
+    /// #     async fn write(&self, _path: &str, _secret: &str) -> Result<(), std::io::Error> { Ok(()) }
+    /// # }
+    ///
+    /// let vault = Arc::new(Vault);
+    /// let builder = RefreshToken::builder("https://login.example.com/token", "reports", "secret", Some("RT1"))
+    ///     .on_rotate(move |token| {
+    ///         let vault = Arc::clone(&vault);
+    ///         async move { Ok(vault.write("reports", token.expose_refresh_token()).await?) }
+    ///     });
+    /// # let _ = builder;
+    /// ```
+    #[must_use]
+    pub fn on_rotate<F, Fut>(self, store: F) -> Self
+    where
+        F: Fn(RotatedToken) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), BoxError>> + Send + 'static,
+    {
+        self.with_grant(|grant| grant.on_rotate = Some(OnRotate::new(store)))
+    }
+
+    /// Sets how long storing a refresh token may take. The time counts for the fetch.
+    #[must_use]
+    pub fn store_timeout(self, timeout: Duration) -> Self {
+        self.with_grant(|grant| grant.store_timeout = timeout)
+    }
+
+    /// Builds the source over a transport of the caller's, as
+    /// [that of the client credentials](GrantBuilder::<crate::oauth2::ClientCredentialsGrant>::build_with).
+    ///
+    /// # Errors
+    ///
+    /// As there; and if the refresh token holds a character that none may hold, such as a line end.
+    pub fn build_with<S, B>(self, transport: S) -> Result<RefreshToken, TokenError>
+    where
+        S: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let (endpoint, common, grant) = self.finish(endpoint::erase(transport))?;
+        let RefreshTokenGrant { refresh_token, access_token, on_rotate, store_timeout } = grant;
+        if let Some(refresh_token) = &refresh_token {
+            check(refresh_token)?;
+        }
+        let lineage = Lineage::new(refresh_token, access_token);
+        let inner = Inner { endpoint, common, lineage, on_rotate, store_timeout };
+        Ok(RefreshToken { inner: Arc::new(inner) })
+    }
+}
+
+impl fmt::Debug for RefreshTokenGrant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RefreshTokenGrant")
+            .field("refresh_token", &self.refresh_token.is_some())
+            .field("access_token", &self.access_token)
+            .field("on_rotate", &self.on_rotate)
+            .field("store_timeout", &self.store_timeout)
+            .finish()
+    }
+}
+
+// --- Inner ---
+
+impl Inner {
+    /// Sees to it that an access token is ready, by an exchange if there is none.
+    async fn renew(self: Arc<Self>, turn: Turn, request: TokenRequest) -> (Turn, Result<(), TokenError>) {
+        self.store().await;
+        let may_be_older = match request.reason() {
+            FetchReason::Initial | FetchReason::Expiring | FetchReason::Expired => true,
+            // One that waits here since before the rejection may have been revoked along with the rejected one.
+            FetchReason::Rejected | FetchReason::Forced => false,
+        };
+        if may_be_older && self.lineage.is_ready(WallClock::default().moment()) {
+            return (turn, Ok(()));
+        }
+        let result = self.exchange(&request).await;
+        (turn, result)
+    }
+
+    async fn exchange(&self, request: &TokenRequest) -> Result<(), TokenError> {
+        let held = self.lineage.held()?;
+        let mut parameters = Parameters::default();
+        parameters.push("grant_type", "refresh_token");
+        parameters.push_secret("refresh_token", held.secret.clone());
+        parameters.extend(self.common.clone());
+        let (result, is_in_use) = match self.endpoint.exchange_once(&parameters, request, &held.doubt).await {
+            // Nothing is awaited between the answer and this: whatever ends the task finds the new token in its place.
+            Ok(token) => {
+                let refresh_token = token.refresh_secret().cloned();
+                (Ok(()), self.lineage.take_in(&held, Some(token), refresh_token))
+            }
+            Err(refused) => self.refused(&held, refused),
+        };
+        if !is_in_use {
+            tracing::debug!("the refresh token was replaced while it was exchanged");
+            return Ok(());
+        }
+        self.store().await;
+        result
+    }
+
+    /// Draws the consequences of an exchange that failed. Returns false if its refresh token is no longer in use.
+    fn refused(&self, held: &Held, refused: Refused) -> (Result<(), TokenError>, bool) {
+        let answer_was_lost = held.doubt.is_raised();
+        let error = refused.error;
+        if let Some(refresh_token) = refused.refresh_token {
+            return (Err(error), self.lineage.take_in(held, None, Some(refresh_token)));
+        }
+        // Not every server has the code for it; but what a doubtful token is refused with is about that token.
+        let is_final = error.is_grant()
+            && (error.code() == Some("invalid_grant") || refused.by_classifier || answer_was_lost);
+        if is_final {
+            let error = dead(error, held);
+            let is_in_use = self.lineage.bury(held, &error);
+            return (Err(error), is_in_use);
+        }
+        if answer_was_lost {
+            tracing::debug!(%error, "nobody knows whether the refresh token was spent; it will be sent once more");
+        }
+        let is_in_use = self.lineage.holds(held);
+        (Err(error), is_in_use)
+    }
+
+    /// Stores the newest refresh token, if it is not stored yet. A failure is noted.
+    async fn store(&self) {
+        let (Some(held), Some(on_rotate)) = (self.lineage.unstored(), &self.on_rotate) else { return };
+        let result = on_rotate.store(RotatedToken::new(held.secret.clone()), self.store_timeout).await;
+        if let Err(error) = &result {
+            let cause = std::error::Error::source(error).map(ToString::to_string);
+            tracing::warn!(
+                %error,
+                cause,
+                "the refresh token in use is in memory alone: a restart would begin with one that is spent"
+            );
+        }
+        self.lineage.stored(&held, result);
+    }
+}
+
+// --- Helpers ---
+
+/// The grammar of RFC 6749 Appendix A.17. The token itself is not repeated.
+fn check(refresh_token: &SecretString) -> Result<(), TokenError> {
+    let text = refresh_token.expose_secret();
+    if text.is_empty() {
+        return Err(TokenError::config(
+            "refresh_token: it is empty; give the one that the authorization server granted",
+        ));
+    }
+    if text.bytes().all(|byte| matches!(byte, 0x20..=0x7e)) {
+        return Ok(());
+    }
+    Err(TokenError::config(
+        "refresh_token: it holds a character that no refresh token may hold, such as a line end; if it was read from a \
+         file, trim it",
+    ))
+}
+
+/// Says what is to be done about a refresh token that was refused for good.
+fn dead(refused: TokenError, held: &Held) -> TokenError {
+    let cause = if held.doubt.is_raised() {
+        "; an answer that may have brought the next refresh token was lost before, so this one may be spent"
+    } else if held.is_untried {
+        "; or a process that had it before spent it, and ended before it stored the next one"
+    } else {
+        ""
+    };
+    let line =
+        format!("{refused}{cause}; authorize again: sign in, and give the new refresh token to the source");
+    refused.reworded(line)
+}

@@ -1,0 +1,363 @@
+//! Token exchange: one token is given for another (RFC 8693).
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use http_body_util::Full;
+use secrecy::SecretString;
+use tower::{BoxError, Service};
+
+use crate::error::TokenError;
+use crate::oauth2::builder::GrantBuilder;
+use crate::oauth2::endpoint::{self, TokenEndpoint};
+use crate::oauth2::parameters::Parameters;
+use crate::oauth2::secret::{self, ClientSecret};
+use crate::source::{DynTokenSource, FetchReason, TokenRequest, TokenSource};
+use crate::token::AccessToken;
+
+/// Gets tokens by giving others for them: that of a workload for one of the cloud's, that of a user for one that a
+/// service may use in their name (RFC 8693).
+///
+/// 1. At each fetch the subject's source is asked for its token, and the actor's if there is one. They need not be
+///    cached: a source that should be is put into a [`TokenCache`](crate::TokenCache) and given as its
+///    [`as_source`](crate::TokenCache::as_source).
+/// 2. Where the server refuses them, the sources are asked once more, told that their token was rejected, and what they
+///    give is sent if it is another one.
+/// 3. `issued_token_type` is an [`extra`](AccessToken::extra) of the token. A token that is no access token
+///    (`token_type` `N_A`, RFC 8693 §2.2.1) is an error and never sent to an API.
+/// 4. A client need not authenticate; where the server demands it, set
+///    [`client`](crate::oauth2::TokenExchangeBuilder::client).
+///
+/// One source exchanges the tokens of one subject. Each user has a source and a cache of their own.
+///
+/// # Cancel safety
+///
+/// Dropping a fetch drops its request. A token that the server issued meanwhile is lost, and no more than that.
+///
+/// # Examples
+///
+/// The token that Kubernetes projects into a pod, for one of the authorization server:
+///
+/// ```
+/// use tower_oauth2::FileToken;
+/// use tower_oauth2::oauth2::{SecurityToken, TokenExchange, TokenType};
+///
+/// let workload = FileToken::new("/var/run/secrets/tokens/billing");
+/// let subject = SecurityToken::from_source(workload, TokenType::jwt());
+/// let builder = TokenExchange::builder("https://login.example.com/token", subject)
+///     .client("billing", "7Fjfp0ZBr1KtDRbnfVdmIw")
+///     .audience("https://api.example.com")
+///     .scope("reports:read");
+/// ```
+#[derive(Clone)]
+pub struct TokenExchange {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    endpoint: TokenEndpoint,
+    grant: TokenExchangeGrant,
+    common: Parameters,
+}
+
+/// Builds a [`TokenExchange`]; the defaults are listed on [`GrantBuilder`], but that there is no client.
+pub type TokenExchangeBuilder = GrantBuilder<TokenExchangeGrant>;
+
+/// Names the token exchange among the builders, and holds what is exchanged.
+#[derive(Clone, Debug)]
+pub struct TokenExchangeGrant {
+    subject: SecurityToken,
+    actor: Option<SecurityToken>,
+    requested: Option<TokenType>,
+}
+
+/// A token that is exchanged, with its type (RFC 8693 §2.1): a fixed one, or a source that is asked at each exchange.
+#[derive(Clone)]
+pub struct SecurityToken {
+    origin: TokenOrigin,
+    token_type: TokenType,
+}
+
+#[derive(Clone)]
+enum TokenOrigin {
+    Fixed(ClientSecret),
+    Source(Arc<dyn DynTokenSource>),
+}
+
+/// The type of a token, a URI (RFC 8693 §3).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TokenType {
+    uri: String,
+}
+
+impl TokenExchange {
+    /// Starts with what is required: where to ask, and the token in whose name the new one is.
+    #[must_use]
+    pub fn builder(token_url: impl Into<String>, subject: SecurityToken) -> TokenExchangeBuilder {
+        let grant = TokenExchangeGrant { subject, actor: None, requested: None };
+        GrantBuilder::anonymous(token_url.into(), grant).own_parameters(&[
+            "grant_type",
+            "subject_token",
+            "subject_token_type",
+            "actor_token",
+            "actor_token_type",
+            "requested_token_type",
+        ])
+    }
+}
+
+impl TokenSource for TokenExchange {
+    async fn token(&self, request: TokenRequest) -> Result<AccessToken, TokenError> {
+        let Inner { endpoint, grant, common } = &*self.inner;
+        let asked = Asked::first(grant).await?;
+        let error = match endpoint.exchange(&grant.parameters(&asked, common), &request).await {
+            Ok(token) => return Ok(token),
+            Err(error) => error,
+        };
+        // RFC 8693 §2.2.2 has a bad subject token be an invalid request; most servers call it an invalid grant.
+        if !matches!(error.code(), Some("invalid_grant" | "invalid_request")) {
+            return Err(error);
+        }
+        // Where there is no other token, what the server said counts for more.
+        let Ok(Some(newer)) = asked.again(grant).await else { return Err(error) };
+        tracing::debug!(origin = %endpoint.origin, "the token to exchange was renewed; asking with the new one");
+        endpoint.exchange(&grant.parameters(&newer, common), &request).await
+    }
+
+    fn is_disposable(&self) -> bool {
+        let TokenExchangeGrant { subject, actor, .. } = &self.inner.grant;
+        [Some(subject), actor.as_ref()].into_iter().flatten().all(SecurityToken::is_disposable)
+    }
+}
+
+impl fmt::Debug for TokenExchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenExchange")
+            .field("endpoint", &self.inner.endpoint)
+            .field("grant", &self.inner.grant)
+            .field("parameters", &self.inner.common)
+            .finish()
+    }
+}
+
+impl GrantBuilder<TokenExchangeGrant> {
+    /// Sets the client, which authenticates by [`basic`](crate::ClientAuth::basic), or sends its name alone if its secret
+    /// is [`ClientSecret::none`]; for another way call [`auth`](Self::auth) afterwards.
+    #[must_use]
+    pub fn client(self, client_id: impl Into<String>, client_secret: impl Into<ClientSecret>) -> Self {
+        self.set_client(client_id.into(), client_secret.into())
+    }
+
+    /// Sets the token of whoever acts in the name of the subject (RFC 8693 §1.1).
+    #[must_use]
+    pub fn actor(mut self, actor: SecurityToken) -> Self {
+        self.grant_mut().actor = Some(actor);
+        self
+    }
+
+    /// Sets the type of the token that is wanted. Default: as the server chooses.
+    #[must_use]
+    pub fn requested_token_type(mut self, requested: TokenType) -> Self {
+        self.grant_mut().requested = Some(requested);
+        self
+    }
+
+    /// Builds the source over a transport of the caller's: any HTTP service, as
+    /// [`ClientCredentials`](crate::ClientCredentials) takes it.
+    ///
+    /// # Errors
+    ///
+    /// A configuration error that names the setting and the remedy.
+    pub fn build_with<S, B>(self, transport: S) -> Result<TokenExchange, TokenError>
+    where
+        S: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let (endpoint, common, grant) = self.finish(endpoint::erase(transport))?;
+        let types = [
+            ("subject", Some(&grant.subject.token_type)),
+            ("actor", grant.actor.as_ref().map(|actor| &actor.token_type)),
+            ("requested_token_type", grant.requested.as_ref()),
+        ];
+        for (setting, token_type) in types {
+            if token_type.is_some_and(|token_type| token_type.uri.is_empty()) {
+                return Err(TokenError::config(format!(
+                    "{setting}: its token type is empty, and RFC 8693 §2.1 demands one; TokenType has the registered ones"
+                )));
+            }
+        }
+        Ok(TokenExchange { inner: Arc::new(Inner { endpoint, grant, common }) })
+    }
+}
+
+// --- TokenExchangeGrant ---
+
+impl TokenExchangeGrant {
+    fn parameters(&self, asked: &Asked, common: &Parameters) -> Parameters {
+        let mut parameters = Parameters::default();
+        parameters.push("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange");
+        parameters.push_secret("subject_token", asked.subject.secret.clone());
+        parameters.push("subject_token_type", self.subject.token_type.uri.clone());
+        if let (Some(actor), Some(asked)) = (&self.actor, &asked.actor) {
+            parameters.push_secret("actor_token", asked.secret.clone());
+            parameters.push("actor_token_type", actor.token_type.uri.clone());
+        }
+        if let Some(requested) = &self.requested {
+            parameters.push("requested_token_type", requested.uri.clone());
+        }
+        parameters.extend(common.clone());
+        parameters
+    }
+}
+
+// --- Asked ---
+
+/// The tokens that were asked for, for one exchange.
+struct Asked {
+    subject: Given,
+    actor: Option<Given>,
+}
+
+struct Given {
+    secret: SecretString,
+    /// What a source gave, so that it can be told when the token is refused.
+    token: Option<AccessToken>,
+}
+
+impl Asked {
+    async fn first(grant: &TokenExchangeGrant) -> Result<Self, TokenError> {
+        // The tokens of the fetch are those of the other side of the exchange, and say nothing of these.
+        let request = || TokenRequest::new(FetchReason::Initial);
+        let subject = grant.subject.give("subject token", request()).await?;
+        let actor = match &grant.actor {
+            Some(actor) => Some(actor.give("actor token", request()).await?),
+            None => None,
+        };
+        Ok(Self { subject, actor })
+    }
+
+    /// Asks once more. None if nothing has changed.
+    async fn again(&self, grant: &TokenExchangeGrant) -> Result<Option<Self>, TokenError> {
+        let rejected = |given: &Given| {
+            let request = TokenRequest::new(FetchReason::Rejected);
+            request.previous_token(given.token.clone()).rejected_token(given.token.clone())
+        };
+        let subject = grant.subject.give("subject token", rejected(&self.subject)).await?;
+        let mut is_new = !secret::same(&subject.secret, &self.subject.secret);
+        let actor = match (&grant.actor, &self.actor) {
+            (Some(actor), Some(given)) => {
+                let newer = actor.give("actor token", rejected(given)).await?;
+                is_new |= !secret::same(&newer.secret, &given.secret);
+                Some(newer)
+            }
+            (_, None) | (None, _) => None,
+        };
+        Ok(is_new.then_some(Self { subject, actor }))
+    }
+}
+
+// --- SecurityToken ---
+
+impl SecurityToken {
+    /// Creates a token from its value, or from where it is read at each exchange.
+    #[must_use]
+    pub fn new(token: impl Into<ClientSecret>, token_type: TokenType) -> Self {
+        Self { origin: TokenOrigin::Fixed(token.into()), token_type }
+    }
+
+    /// Takes the token of a source, which is asked at each exchange.
+    #[must_use]
+    pub fn from_source(source: impl TokenSource, token_type: TokenType) -> Self {
+        Self { origin: TokenOrigin::Source(Arc::new(source)), token_type }
+    }
+
+    fn is_disposable(&self) -> bool {
+        match &self.origin {
+            TokenOrigin::Fixed(_) => true,
+            TokenOrigin::Source(source) => source.may_be_dropped(),
+        }
+    }
+
+    async fn give(&self, what: &'static str, request: TokenRequest) -> Result<Given, TokenError> {
+        match &self.origin {
+            TokenOrigin::Fixed(secret) => Ok(Given { secret: secret.read_as(what).await?, token: None }),
+            TokenOrigin::Source(source) => {
+                let token = source.fetch(request).await?;
+                Ok(Given { secret: token.secret().clone(), token: Some(token) })
+            }
+        }
+    }
+}
+
+impl fmt::Debug for SecurityToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("SecurityToken");
+        match &self.origin {
+            TokenOrigin::Fixed(secret) => shown.field("token", secret),
+            TokenOrigin::Source(_) => shown.field("token", &"source"),
+        };
+        shown.field("token_type", &self.token_type.uri).finish()
+    }
+}
+
+// --- TokenType ---
+
+impl TokenType {
+    /// Creates a type of a vendor's own.
+    #[must_use]
+    pub fn new(uri: impl Into<String>) -> Self {
+        Self { uri: uri.into() }
+    }
+
+    /// An access token of OAuth 2.0: `urn:ietf:params:oauth:token-type:access_token`.
+    #[must_use]
+    pub fn access_token() -> Self {
+        Self::registered("access_token")
+    }
+
+    /// A refresh token of OAuth 2.0: `urn:ietf:params:oauth:token-type:refresh_token`.
+    #[must_use]
+    pub fn refresh_token() -> Self {
+        Self::registered("refresh_token")
+    }
+
+    /// An ID token of OpenID Connect: `urn:ietf:params:oauth:token-type:id_token`.
+    #[must_use]
+    pub fn id_token() -> Self {
+        Self::registered("id_token")
+    }
+
+    /// Any JWT, such as the token that Kubernetes projects into a pod: `urn:ietf:params:oauth:token-type:jwt`.
+    #[must_use]
+    pub fn jwt() -> Self {
+        Self::registered("jwt")
+    }
+
+    /// An assertion of SAML 1.1, in base64url: `urn:ietf:params:oauth:token-type:saml1`.
+    #[must_use]
+    pub fn saml1() -> Self {
+        Self::registered("saml1")
+    }
+
+    /// An assertion of SAML 2.0, in base64url: `urn:ietf:params:oauth:token-type:saml2`.
+    #[must_use]
+    pub fn saml2() -> Self {
+        Self::registered("saml2")
+    }
+
+    fn registered(name: &str) -> Self {
+        Self { uri: format!("urn:ietf:params:oauth:token-type:{name}") }
+    }
+
+    /// Returns the URI.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.uri
+    }
+}

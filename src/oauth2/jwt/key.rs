@@ -1,0 +1,125 @@
+//! A private key: where it is read, and what its signatures say of it.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
+use jsonwebtoken::jwk::ThumbprintHash;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::error::TokenError;
+use crate::oauth2::jwt::algorithm::JwtAlgorithm;
+use crate::oauth2::jwt::material::Material;
+use crate::oauth2::secret::ClientSecret;
+
+/// A private key that signs assertions: PEM or a JWK, read each time it is used.
+///
+/// PEM may be PKCS#8 (`PRIVATE KEY`), PKCS#1 (`RSA PRIVATE KEY`) or SEC 1 (`EC PRIVATE KEY`), without a passphrase, and
+/// may have certificates beside the key. A JWK is one JSON object with the private members, of RSA all of RFC 7518
+/// §6.3.2 but `oth`.
+///
+/// A key that is given as a value is checked when the source is built, any other at its first use.
+///
+/// # Examples
+///
+/// ```
+/// use tower_oauth2::ClientSecret;
+/// use tower_oauth2::oauth2::jwt::{JwtAlgorithm, SigningKey};
+///
+/// let mounted = SigningKey::new(JwtAlgorithm::Rs256, ClientSecret::from_file("/run/secrets/key.pem")).key_id("2026-11");
+/// let given = SigningKey::new(JwtAlgorithm::EdDsa, r#"{"kty":"OKP","crv":"Ed25519","d":"S3CR3T","x":"..."}"#);
+/// assert!(!format!("{given:?}").contains("S3CR3T"));
+/// ```
+#[derive(Clone)]
+pub struct SigningKey {
+    algorithm: JwtAlgorithm,
+    key: ClientSecret,
+    key_id: Option<String>,
+    certificate: Option<ClientSecret>,
+}
+
+impl SigningKey {
+    /// Creates the key from the algorithm that it is for, and from where it is.
+    #[must_use]
+    pub fn new(algorithm: JwtAlgorithm, key: impl Into<ClientSecret>) -> Self {
+        Self { algorithm, key: key.into(), key_id: None, certificate: None }
+    }
+
+    /// Sets the name by which the server knows the key (`kid`). Default: that of the JWK, else none.
+    #[must_use]
+    pub fn key_id(mut self, key_id: impl Into<String>) -> Self {
+        self.key_id = Some(key_id.into());
+        self
+    }
+
+    /// Names the key by its certificate: the SHA-256 thumbprint of the first one in this PEM text goes into the header
+    /// as `x5t#S256` (RFC 7515 §4.1.8). It is read as the key is, and may be the same file.
+    #[must_use]
+    pub fn certificate(mut self, pem: impl Into<ClientSecret>) -> Self {
+        self.certificate = Some(pem.into());
+        self
+    }
+
+    pub(super) fn algorithm(&self) -> JwtAlgorithm {
+        self.algorithm
+    }
+
+    /// Returns where the key is.
+    pub(super) fn secret(&self) -> &ClientSecret {
+        &self.key
+    }
+
+    /// Returns the name that was set. That of a JWK is known when it is read.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.key_id.as_deref()
+    }
+
+    /// Makes a key of the text that was read.
+    pub(super) fn material(&self, text: &SecretString) -> Result<Material, TokenError> {
+        Material::read(self.algorithm, text.expose_secret())
+    }
+
+    /// Reads the certificate and returns its thumbprint.
+    pub(super) async fn thumbprint(&self) -> Result<Option<String>, TokenError> {
+        let Some(certificate) = &self.certificate else { return Ok(None) };
+        let pem = certificate.read_as("certificate").await?;
+        thumbprint(pem.expose_secret()).map(Some)
+    }
+
+    /// Checks what can be checked without a file, a variable or a closure.
+    pub(super) fn check(&self) -> Result<(), TokenError> {
+        if let Some(text) = self.key.value() {
+            // A signature is the one proof that the key is whole.
+            self.material(text)?.sign(b"")?;
+        }
+        match self.certificate.as_ref().and_then(ClientSecret::value) {
+            Some(pem) => thumbprint(pem.expose_secret()).map(drop),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SigningKey")
+            .field("algorithm", &self.algorithm)
+            .field("key", &self.key)
+            .field("key_id", &self.key_id)
+            .field("certificate", &self.certificate)
+            .finish()
+    }
+}
+
+fn thumbprint(pem: &str) -> Result<String, TokenError> {
+    let unusable = || {
+        TokenError::config(
+            "the certificate of the signing key cannot be used: it is no PEM text with a certificate in it",
+        )
+    };
+    let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| unusable())?;
+    let digest = (DEFAULT_PROVIDER.key_utils.compute_digest)(&certificate, ThumbprintHash::SHA256);
+    digest.map(|digest| URL_SAFE_NO_PAD.encode(digest)).map_err(|_| unusable())
+}

@@ -1,0 +1,52 @@
+//! Assertions: short-lived JWTs that a client signs, to prove who it is or to stand for somebody (RFC 7521, RFC 7523).
+//!
+//! 1. An assertion is made for each attempt anew, retries included, with an identifier (`jti`) that never comes again.
+//! 2. The key is read each time: a value, a variable, a file or a closure, as [`ClientSecret`](crate::ClientSecret) has
+//!    it. So a rotation needs no restart. A key that never leaves its hardware signs by a [`JwtSigner`].
+//! 3. `exp` is 60 s ahead, `iat` is there, `nbf` only if asked for; all of them whole seconds (RFC 7519 §2).
+//! 4. The audience is one string: the issuer of the authorization server, as it is written; see
+//!    [`audience`](Assertion::audience) and [`with_token_url_as_audience`](Assertion::with_token_url_as_audience).
+//! 5. No key and no assertion is ever shown. What is wrong with a key is said in one line without a part of it.
+//! 6. Cryptography is aws-lc's, named explicitly: the process-wide provider of `jsonwebtoken` is neither read nor set,
+//!    whichever back ends other crates have switched on.
+//!
+//! # Examples
+//!
+//! Client authentication by a key, as OpenID Connect Core §9 has it:
+//!
+//! ```
+//! use tower_oauth2::oauth2::jwt::{JwtAlgorithm, SigningKey};
+//! use tower_oauth2::{ClientAuth, ClientCredentials, ClientSecret};
+//!
+//! let key = SigningKey::new(JwtAlgorithm::Es256, ClientSecret::from_file("/run/secrets/key.pem")).key_id("16");
+//! let builder = ClientCredentials::builder("https://login.example.com/token", "billing", ClientSecret::none())
+//!     .issuer("https://login.example.com")
+//!     .auth(ClientAuth::private_key_jwt(key));
+//! ```
+//!
+//! Microsoft Entra wants PS256, the thumbprint of the certificate, and the token endpoint as audience:
+//!
+//! ```
+//! use tower_oauth2::oauth2::jwt::{Assertion, JwtAlgorithm, SigningKey};
+//! use tower_oauth2::{ClientAuth, ClientCredentials, ClientSecret};
+//!
+//! let key = SigningKey::new(JwtAlgorithm::Ps256, ClientSecret::from_file("/run/secrets/key.pem"))
+//!     .certificate(ClientSecret::from_file("/run/secrets/certificate.pem"));
+//! let assertion = Assertion::by_key(key).with_token_url_as_audience();
+//! let token_url = "https://login.microsoftonline.com/TENANT/oauth2/v2.0/token";
+//! let builder = ClientCredentials::builder(token_url, "CLIENT-ID", ClientSecret::none())
+//!     .auth(ClientAuth::private_key_jwt(assertion))
+//!     .scope("https://graph.microsoft.com/.default");
+//! ```
+
+mod algorithm;
+pub(crate) mod assertion;
+mod der;
+mod key;
+mod material;
+mod signer;
+
+pub use self::algorithm::JwtAlgorithm;
+pub use self::assertion::Assertion;
+pub use self::key::SigningKey;
+pub use self::signer::JwtSigner;

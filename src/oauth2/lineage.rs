@@ -1,0 +1,325 @@
+//! What is known of one refresh token and its successors: which is the newest, whether it may be spent, what is not
+//! stored yet, and what nobody has taken yet. No future and no time in here.
+//!
+//! Invariants:
+//! 1. The newest refresh token is in memory in the same poll in which the answer that brought it was read.
+//! 2. What an exchange brought changes nothing once [`replace`](Lineage::replace) has put another token in its place.
+//! 3. A token that was refused for good is never sent again.
+//! 4. An access token stays here until somebody takes it, so whoever goes away while it is fetched loses nothing.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use secrecy::SecretString;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::clock::Moment;
+use crate::error::TokenError;
+use crate::oauth2::endpoint::Doubt;
+use crate::oauth2::secret;
+use crate::token::AccessToken;
+
+/// A refresh token and its successors.
+pub(crate) struct Lineage {
+    /// One exchange at a time, whoever asks.
+    turn: Arc<Semaphore>,
+    state: Mutex<State>,
+}
+
+struct State {
+    held: Option<Held>,
+    /// Counts the tokens, so that one can be told from the next.
+    generation: u64,
+    /// Why the token is of no use any more.
+    dead: Option<TokenError>,
+    ready: Option<AccessToken>,
+    storage: Storage,
+}
+
+/// Whether the newest token is where a restart finds it.
+#[derive(Debug)]
+enum Storage {
+    Done,
+    Due,
+    Failed(TokenError),
+}
+
+/// The refresh token that is to be sent.
+#[derive(Clone)]
+pub(crate) struct Held {
+    pub(crate) secret: SecretString,
+    pub(crate) doubt: Doubt,
+    /// Whether it comes from elsewhere and was not taken yet, so that nobody here knows what became of it before.
+    pub(crate) is_untried: bool,
+    generation: u64,
+}
+
+/// The right to exchange. Dropping it hands it on.
+pub(crate) type Turn = OwnedSemaphorePermit;
+
+impl Lineage {
+    /// Begins with what there is at the start: perhaps a refresh token, perhaps an access token to use first.
+    pub(crate) fn new(refresh_token: Option<SecretString>, ready: Option<AccessToken>) -> Self {
+        let held = refresh_token.map(|secret| Held::new(secret, 0));
+        let state = State { held, generation: 0, dead: None, ready, storage: Storage::Done };
+        Self { turn: Arc::new(Semaphore::new(1)), state: Mutex::new(state) }
+    }
+
+    /// Waits for the right to exchange.
+    pub(crate) async fn turn(&self) -> Turn {
+        let turn = Arc::clone(&self.turn).acquire_owned().await;
+        turn.expect("the semaphore is never closed")
+    }
+
+    /// Returns whether there is a refresh token that was not refused.
+    pub(crate) fn is_alive(&self) -> bool {
+        let state = self.state();
+        state.held.is_some() && state.dead.is_none()
+    }
+
+    /// Returns the token to send; why there is none that could be.
+    pub(crate) fn held(&self) -> Result<Held, TokenError> {
+        let state = self.state();
+        if let Some(error) = &state.dead {
+            return Err(error.clone());
+        }
+        state.held.clone().ok_or_else(|| {
+            TokenError::grant(
+                "there is no refresh token: the authorization server granted none; ask for one when the user signs in \
+                 (many servers want the scope offline_access), or fall back on another grant with `or`",
+            )
+        })
+    }
+
+    /// Takes in what an exchange of `held` brought. Returns false if that is no longer the token in use.
+    ///
+    /// No refresh token, or the same again, leaves the old one, of which it is certain now that it is good.
+    pub(crate) fn take_in(
+        &self,
+        held: &Held,
+        access_token: Option<AccessToken>,
+        refresh_token: Option<SecretString>,
+    ) -> bool {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        if !state.holds(held) {
+            return false;
+        }
+        match refresh_token.filter(|newer| !secret::same(newer, &held.secret)) {
+            Some(newer) => {
+                state.put(newer);
+                state.storage = Storage::Due;
+            }
+            None => held.doubt.set(false),
+        }
+        if let Some(held) = &mut state.held {
+            held.is_untried = false;
+        }
+        // Whoever revokes the access token finds the refresh token there.
+        if let (Some(token), Some(held)) = (access_token, &state.held) {
+            state.ready = Some(token.refresh_token(held.secret.clone()));
+        }
+        true
+    }
+
+    /// Notes that `held` was refused for good. Returns false if that is no longer the token in use.
+    pub(crate) fn bury(&self, held: &Held, error: &TokenError) -> bool {
+        let mut state = self.state();
+        let is_in_use = state.holds(held);
+        if is_in_use {
+            state.dead = Some(error.clone());
+        }
+        is_in_use
+    }
+
+    /// Begins anew with a token from elsewhere.
+    pub(crate) fn replace(&self, refresh_token: SecretString) {
+        let mut state = self.state();
+        state.put(refresh_token);
+        state.dead = None;
+        state.ready = None;
+        state.storage = Storage::Done;
+    }
+
+    /// Returns whether an access token that nobody took yet is good for a while. One that is not is dropped.
+    pub(crate) fn is_ready(&self, now: Moment) -> bool {
+        let mut state = self.state();
+        let is_good = state.ready.as_ref().is_some_and(|token| token.is_worth_handing_out(now));
+        if !is_good {
+            state.ready = None;
+        }
+        is_good
+    }
+
+    /// Hands out the access token that nobody took yet.
+    pub(crate) fn take_ready(&self) -> Option<AccessToken> {
+        self.state().ready.take()
+    }
+
+    /// Returns whether nothing would be lost that is not stored elsewhere. While an exchange runs, that is not known.
+    pub(crate) fn is_disposable(&self) -> bool {
+        let state = self.state();
+        let is_stored = match state.storage {
+            Storage::Done => true,
+            Storage::Due | Storage::Failed(_) => state.dead.is_some(),
+        };
+        is_stored && self.turn.available_permits() > 0
+    }
+
+    /// Returns the newest token if it is still to be stored.
+    pub(crate) fn unstored(&self) -> Option<Held> {
+        let state = self.state();
+        match state.storage {
+            Storage::Done => None,
+            Storage::Due | Storage::Failed(_) => state.held.clone(),
+        }
+    }
+
+    /// Notes how storing a token ended.
+    pub(crate) fn stored(&self, held: &Held, result: Result<(), TokenError>) {
+        let mut state = self.state();
+        if state.holds(held) {
+            state.storage = match result {
+                Ok(()) => Storage::Done,
+                Err(error) => Storage::Failed(error),
+            };
+        }
+    }
+
+    /// Returns why the newest token is not stored.
+    pub(crate) fn store_error(&self) -> Option<TokenError> {
+        match &self.state().storage {
+            Storage::Failed(error) => Some(error.clone()),
+            Storage::Done | Storage::Due => None,
+        }
+    }
+
+    /// Returns whether `held` is the token in use.
+    pub(crate) fn holds(&self, held: &Held) -> bool {
+        self.state().holds(held)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change under this lock is a few assignments, so what a panic leaves behind is whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn holds(&self, held: &Held) -> bool {
+        self.generation == held.generation
+    }
+
+    fn put(&mut self, secret: SecretString) {
+        self.generation += 1;
+        self.held = Some(Held::new(secret, self.generation));
+    }
+}
+
+impl Held {
+    fn new(secret: SecretString, generation: u64) -> Self {
+        Self { secret, doubt: Doubt::default(), is_untried: true, generation }
+    }
+}
+
+impl fmt::Debug for Lineage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state();
+        f.debug_struct("Lineage")
+            .field("refresh_token", &state.held.is_some())
+            .field("in_doubt", &state.held.as_ref().is_some_and(|held| held.doubt.is_raised()))
+            .field("dead", &state.dead)
+            .field("storage", &state.storage)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use secrecy::ExposeSecret as _;
+
+    use super::*;
+    use crate::clock::WallClock;
+
+    fn lineage() -> Lineage {
+        Lineage::new(Some("RT1".into()), None)
+    }
+
+    fn access() -> AccessToken {
+        AccessToken::bearer("AT").unwrap().expires_in(Duration::from_secs(3600))
+    }
+
+    fn newest(lineage: &Lineage) -> String {
+        lineage.held().unwrap().secret.expose_secret().to_owned()
+    }
+
+    #[test]
+    fn a_new_refresh_token_replaces_the_old_and_is_to_be_stored() {
+        let lineage = lineage();
+        let first = lineage.held().unwrap();
+        first.doubt.set(true);
+        assert!(lineage.take_in(&first, Some(access()), Some("RT2".into())));
+        let second = lineage.unstored().unwrap();
+        assert_eq!((newest(&lineage).as_str(), second.secret.expose_secret()), ("RT2", "RT2"));
+        assert!(!second.doubt.is_raised());
+        lineage.stored(&second, Ok(()));
+        assert!(lineage.unstored().is_none());
+        let token = lineage.take_ready().unwrap();
+        assert_eq!(token.refresh_secret().unwrap().expose_secret(), "RT2");
+        assert!(lineage.take_ready().is_none());
+    }
+
+    #[test]
+    fn no_new_one_and_the_same_again_keep_the_old_and_end_the_doubt() {
+        for answered in [None, Some(SecretString::from("RT1"))] {
+            let lineage = lineage();
+            let held = lineage.held().unwrap();
+            held.doubt.set(true);
+            assert!(lineage.take_in(&held, Some(access()), answered));
+            assert_eq!(newest(&lineage), "RT1");
+            assert!(!lineage.held().unwrap().doubt.is_raised() && lineage.unstored().is_none());
+            assert_eq!(lineage.take_ready().unwrap().refresh_secret().unwrap().expose_secret(), "RT1");
+        }
+    }
+
+    #[test]
+    fn what_an_exchange_of_a_replaced_token_brings_changes_nothing() {
+        let lineage = lineage();
+        let old = lineage.held().unwrap();
+        lineage.replace("RT9".into());
+        assert!(!lineage.take_in(&old, Some(access()), Some("RT2".into())));
+        assert!(!lineage.bury(&old, &TokenError::grant("refused")));
+        lineage.stored(&old, Err(TokenError::transient("full")));
+        assert_eq!(newest(&lineage), "RT9");
+        assert!(lineage.take_ready().is_none() && lineage.store_error().is_none());
+    }
+
+    #[test]
+    fn a_refused_token_is_dead_until_it_is_replaced() {
+        let lineage = lineage();
+        assert!(lineage.bury(&lineage.held().unwrap(), &TokenError::grant("refused")));
+        assert!(!lineage.is_alive());
+        assert_eq!(lineage.held().err().unwrap().to_string(), "refused");
+        lineage.replace("RT9".into());
+        assert!(lineage.is_alive());
+        assert_eq!(newest(&lineage), "RT9");
+    }
+
+    #[test]
+    fn an_access_token_that_is_over_is_not_handed_out() {
+        let now = WallClock::default().moment();
+        for (lifetime, is_good) in [(0, false), (1, true), (3600, true)] {
+            let token = AccessToken::bearer("AT").unwrap().expires_in(Duration::from_secs(lifetime));
+            let lineage = Lineage::new(None, Some(token.requested(now)));
+            assert_eq!(lineage.is_ready(now), is_good, "{lifetime}");
+            assert_eq!(lineage.take_ready().is_some(), is_good, "{lifetime}");
+        }
+        let token = access().requested(now);
+        let late = now.saturating_add(Duration::from_secs(3595));
+        assert!(!Lineage::new(None, Some(token)).is_ready(late));
+        let unknown = AccessToken::bearer("AT").unwrap().requested(now);
+        assert!(Lineage::new(None, Some(unknown)).is_ready(late));
+    }
+}

@@ -1,0 +1,240 @@
+//! Token revocation (RFC 7009): a token is taken back before its end.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use http_body_util::Full;
+use secrecy::SecretString;
+use tower::{BoxError, Service};
+
+use crate::error::TokenError;
+use crate::oauth2::answer::{self, Answer, Expected, Naming};
+use crate::oauth2::builder::GrantBuilder;
+use crate::oauth2::client_auth::ClientAuth;
+use crate::oauth2::endpoint::{self, TokenEndpoint};
+use crate::oauth2::parameters::Parameters;
+use crate::oauth2::refused::{self, Refused};
+use crate::oauth2::secret::ClientSecret;
+use crate::revoke::TokenRevoker;
+use crate::text::Redactor;
+use crate::token::AccessToken;
+
+/// Revokes tokens at a revocation endpoint (RFC 7009).
+///
+/// Cheap to clone. A [`TokenCache`](crate::TokenCache) revokes with it on request and, if it is told to, in its shutdown:
+/// see [`revoke_with`](crate::cache::TokenCacheBuilder::revoke_with).
+///
+/// 1. The refresh token goes first, if there is one: with it, most servers end the access tokens of the same grant.
+/// 2. Every 2xx is a success, whatever else it says: the server knows the token no longer, or never did.
+/// 3. 503, 429, every other 5xx and no answer mean that the token counts as still valid. They are repeated as the
+///    builder says, `Retry-After` is honoured, and where it asks for too much patience the error says until when.
+/// 4. Everything else is final, such as `unsupported_token_type` of a server that revokes refresh tokens alone.
+/// 5. Tokens stand in the form, never in the URL.
+///
+/// # Cancel safety
+///
+/// Dropping a revocation drops its request: the token may be revoked or not, and can be revoked again.
+///
+/// # Examples
+///
+/// ```
+/// use tower_oauth2::oauth2::Revocation;
+/// use tower_oauth2::{ClientCredentials, ClientSecret, TokenCache};
+/// # use bytes::Bytes;
+/// # use http_body_util::Full;
+/// # let http_client = tower::service_fn(|_request: http::Request<Full<Bytes>>| async {
+/// #     Ok::<_, tower::BoxError>(http::Response::new(Full::new(Bytes::new())))
+/// # });
+///
+/// let secret = ClientSecret::from_env("BILLING_SECRET");
+/// let revocation = Revocation::builder("https://login.example.com/oauth/revoke", "billing", secret.clone())
+///     .build_with(http_client.clone())?;
+/// let source = ClientCredentials::builder("https://login.example.com/oauth/token", "billing", secret)
+///     .build_with(http_client)?;
+/// let cache = TokenCache::builder(source).revoke_with(revocation).with_revocation_at_shutdown().build();
+/// # let _ = cache;
+/// # Ok::<(), tower_oauth2::TokenError>(())
+/// ```
+#[derive(Clone)]
+pub struct Revocation {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    endpoint: TokenEndpoint,
+    common: Parameters,
+}
+
+/// Builds a [`Revocation`]. Nothing is checked before it is built, and everything then.
+///
+/// # Defaults
+///
+/// - client authentication: [`ClientAuth::basic`]
+/// - further parameters: none
+/// - an attempt: at most 10 s, from connecting to the head of the answer
+/// - retries: 3, after 500 ms, 1 s and 2 s, half of which is chance
+/// - the longest delay: 10 s; a server that asks for more is believed, and the error says until when
+/// - plain http: to loopback alone
+#[derive(Clone, Debug)]
+pub struct RevocationBuilder {
+    inner: GrantBuilder<()>,
+}
+
+impl Revocation {
+    /// Starts with what is required: where to revoke, who asks, and what proves it.
+    #[must_use]
+    pub fn builder(
+        revocation_url: impl Into<String>,
+        client_id: impl Into<String>,
+        client_secret: impl Into<ClientSecret>,
+    ) -> RevocationBuilder {
+        let inner = GrantBuilder::new(revocation_url.into(), client_id.into(), client_secret.into(), ());
+        RevocationBuilder { inner: inner.named(Naming::REVOCATION) }
+    }
+
+    /// Revokes one of the secrets of a token.
+    async fn revoke_one(
+        &self,
+        secret: &SecretString,
+        hint: &'static str,
+        token: &AccessToken,
+    ) -> Result<(), TokenError> {
+        let Inner { endpoint, common } = &*self.inner;
+        let mut parameters = Parameters::default();
+        parameters.push_secret("token", secret.clone());
+        parameters.push("token_type_hint", hint);
+        parameters.extend(common.clone());
+        let mut redactor = endpoint.redactor(None);
+        token.teach(&mut redactor);
+        match endpoint.ask(&parameters, redactor, None, read).await {
+            Ok(_) => Ok(()),
+            Err(Refused { error, .. }) if error.is_temporary() => {
+                let line = format!("{error}; the token counts as still valid");
+                Err(error.reworded(line))
+            }
+            Err(refused) => Err(refused.error),
+        }
+    }
+}
+
+impl TokenRevoker for Revocation {
+    async fn revoke(&self, token: AccessToken) -> Result<(), TokenError> {
+        let refresh_token = match token.refresh_secret() {
+            Some(refresh_token) => self.revoke_one(refresh_token, "refresh_token", &token).await,
+            None => Ok(()),
+        };
+        // The server asked to be left alone.
+        if refresh_token.as_ref().is_err_and(TokenError::is_throttled) {
+            return refresh_token;
+        }
+        let access_token = self.revoke_one(token.secret(), "access_token", &token).await;
+        refresh_token.and(access_token)
+    }
+}
+
+impl fmt::Debug for Revocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Revocation")
+            .field("endpoint", &self.inner.endpoint)
+            .field("parameters", &self.inner.common)
+            .finish()
+    }
+}
+
+// --- RevocationBuilder ---
+
+impl RevocationBuilder {
+    /// Sets how the client authenticates.
+    #[must_use]
+    pub fn auth(self, auth: ClientAuth) -> Self {
+        Self { inner: self.inner.auth(auth) }
+    }
+
+    /// Sets the issuer identifier of the authorization server: the audience of assertions that name no other. One whose
+    /// audience is the token URL gets the URL of the revocation.
+    #[cfg(feature = "jwt")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
+    #[must_use]
+    pub fn issuer(self, issuer: impl Into<String>) -> Self {
+        Self { inner: self.inner.issuer(issuer) }
+    }
+
+    /// Adds a parameter of the provider's own. One with an empty value is left out.
+    #[must_use]
+    pub fn param(self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        Self { inner: self.inner.param(name, value) }
+    }
+
+    /// Sets how long an attempt may take, from connecting to the head of the answer.
+    #[must_use]
+    pub fn attempt_timeout(self, timeout: Duration) -> Self {
+        Self { inner: self.inner.attempt_timeout(timeout) }
+    }
+
+    /// Sets how often a failed attempt is repeated.
+    #[must_use]
+    pub fn retries(self, count: u32) -> Self {
+        Self { inner: self.inner.retries(count) }
+    }
+
+    /// Sets the delay before the first retry; it doubles from one to the next.
+    #[must_use]
+    pub fn first_delay(self, delay: Duration) -> Self {
+        Self { inner: self.inner.first_delay(delay) }
+    }
+
+    /// Sets the longest delay before a retry. A server that asks for a longer one is not asked again.
+    #[must_use]
+    pub fn longest_delay(self, delay: Duration) -> Self {
+        Self { inner: self.inner.longest_delay(delay) }
+    }
+
+    /// Sends the tokens and the client's secrets over plain http to hosts other than loopback. Whoever is on the way can
+    /// read them.
+    #[must_use]
+    pub fn with_insecure_http(self) -> Self {
+        Self { inner: self.inner.with_insecure_http() }
+    }
+
+    /// Refuses plain http to hosts other than loopback.
+    #[must_use]
+    pub fn without_insecure_http(self) -> Self {
+        Self { inner: self.inner.without_insecure_http() }
+    }
+
+    /// Builds the revocation over a transport of the caller's, which must not follow redirects or retry.
+    ///
+    /// # Errors
+    ///
+    /// A configuration error that names the setting and the remedy: a URL that is not https, or has a fragment or a user
+    /// name in it; an empty client id; a secret too many or too few for the client authentication.
+    pub fn build_with<S, B>(self, transport: S) -> Result<Revocation, TokenError>
+    where
+        S: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let (endpoint, common, ()) = self.inner.finish(endpoint::erase(transport))?;
+        Ok(Revocation { inner: Arc::new(Inner { endpoint, common }) })
+    }
+}
+
+/// Reads an answer (RFC 7009 §2.2): a success says all by its status.
+fn read(answer: &Answer, expected: &Expected, redactor: &mut Redactor, now: Duration) -> Result<(), Refused> {
+    if answer.status.is_success() {
+        return Ok(());
+    }
+    if answer.status.is_redirection() {
+        return Err(refused::redirected(answer, expected, redactor));
+    }
+    let body = answer::Body::read(answer);
+    body.teach(redactor);
+    let refusal = body.refusal();
+    Err(refused::refused(answer, &body, refusal, expected, redactor, now))
+}

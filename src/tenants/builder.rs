@@ -1,0 +1,105 @@
+//! The options of a set of caches.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::caches::TokenCaches;
+use super::turnstile::{Metered, Turnstile};
+use crate::cache::{TokenCache, TokenCacheBuilder};
+use crate::error::TokenError;
+
+/// Makes the cache of a key, behind the turnstile.
+pub(super) type Make<K> = Box<dyn Fn(&K) -> Result<TokenCache, TokenError> + Send + Sync>;
+
+/// What the caller gave to make one.
+type Recipe<K> = Box<dyn Fn(&K) -> Result<TokenCacheBuilder, TokenError> + Send + Sync>;
+
+/// Builds [`TokenCaches`].
+///
+/// Defaults:
+/// - `capacity`: 10,000 caches
+/// - `idle_after`: 1 hour
+/// - `token_requests`: 100 a second, 1,000 at once
+#[must_use = "a builder does nothing until it is built"]
+pub struct TokenCachesBuilder<K> {
+    make: Recipe<K>,
+    capacity: usize,
+    idle_after: Duration,
+    per_second: u32,
+    burst: u32,
+}
+
+impl<K: 'static> TokenCachesBuilder<K> {
+    pub(super) fn new<C>(make: impl Fn(&K) -> Result<C, TokenError> + Send + Sync + 'static) -> Self
+    where
+        C: Into<TokenCacheBuilder>,
+    {
+        Self {
+            make: Box::new(move |key| make(key).map(Into::into)),
+            capacity: 10_000,
+            idle_after: Duration::from_secs(3600),
+            per_second: 100,
+            burst: 1_000,
+        }
+    }
+
+    /// Sets how many caches there may be.
+    pub fn capacity(mut self, caches: usize) -> Self {
+        self.capacity = caches;
+        self
+    }
+
+    /// Sets after which time without use a cache goes. It is looked at when caches are asked for; no task is started.
+    pub fn idle_after(mut self, idle: Duration) -> Self {
+        self.idle_after = idle;
+        self
+    }
+
+    /// Sets how many token requests all caches together may make in a second, and how many of them at once after a
+    /// time of rest.
+    pub fn token_requests(mut self, per_second: u32, burst: u32) -> Self {
+        self.per_second = per_second;
+        self.burst = burst;
+        self
+    }
+
+    /// Builds the set. It is empty, and nothing is fetched.
+    ///
+    /// # Errors
+    ///
+    /// A configuration error that names the setting, if one of them is zero.
+    pub fn build(self) -> Result<TokenCaches<K>, TokenError> {
+        if self.capacity == 0 {
+            return Err(TokenError::config("capacity: it is zero, so that no cache could be made; raise it"));
+        }
+        if self.per_second == 0 || self.burst == 0 {
+            return Err(TokenError::config(
+                "token_requests: one of both is zero, so that no token could be fetched; raise it",
+            ));
+        }
+        Ok(self.finish())
+    }
+
+    /// Builds the set of settings that are known to be good.
+    pub(super) fn finish(self) -> TokenCaches<K> {
+        let Self { make, capacity, idle_after, per_second, burst } = self;
+        let turnstile = Arc::new(Turnstile::new(per_second, burst));
+        let make: Make<K> = Box::new(move |key| {
+            let turnstile = Arc::clone(&turnstile);
+            Ok(make(key)?.around(|source| Metered { source, turnstile }).build())
+        });
+        TokenCaches::with(make, capacity, idle_after)
+    }
+}
+
+impl<K> fmt::Debug for TokenCachesBuilder<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenCachesBuilder")
+            .field("capacity", &self.capacity)
+            .field("idle_after", &self.idle_after)
+            .field("per_second", &self.per_second)
+            .field("burst", &self.burst)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,320 @@
+//! The set: who is in it, and who has to go.
+
+use std::borrow::Borrow;
+use std::collections::HashMap;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::hash::Hash;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::builder::{Make, TokenCachesBuilder};
+use crate::cache::{TokenCache, TokenCacheBuilder};
+use crate::clock;
+use crate::error::TokenError;
+
+/// A bounded set of [`TokenCache`]s, one for each key: users, tenants, scopes.
+///
+/// A handle is cheap to clone, and clones share everything. The [rules](super) say who stays and who goes; the
+/// [builder](TokenCachesBuilder) has the bounds.
+pub struct TokenCaches<K> {
+    inner: Arc<Inner<K>>,
+}
+
+struct Inner<K> {
+    make: Make<K>,
+    capacity: usize,
+    idle_after: u64,
+    began: Instant,
+    /// When idle caches are looked for next, in nanoseconds since the beginning.
+    sweep: AtomicU64,
+    members: RwLock<Members<K>>,
+}
+
+struct Members<K> {
+    caches: HashMap<K, Member>,
+    closed: bool,
+}
+
+struct Member {
+    cache: TokenCache,
+    /// In nanoseconds since the beginning.
+    used: AtomicU64,
+}
+
+impl<K: 'static> TokenCaches<K> {
+    /// Creates a set with the defaults. `make` makes the source of a key, or a cache builder with windows of its own; it
+    /// is called once for a key, and again after its cache has gone.
+    #[must_use]
+    pub fn new<C>(make: impl Fn(&K) -> Result<C, TokenError> + Send + Sync + 'static) -> Self
+    where
+        C: Into<TokenCacheBuilder>,
+    {
+        Self::builder(make).finish()
+    }
+
+    /// Starts the options of a set; `make` as for [`new`](Self::new).
+    pub fn builder<C>(
+        make: impl Fn(&K) -> Result<C, TokenError> + Send + Sync + 'static,
+    ) -> TokenCachesBuilder<K>
+    where
+        C: Into<TokenCacheBuilder>,
+    {
+        TokenCachesBuilder::new(make)
+    }
+}
+
+impl<K> TokenCaches<K> {
+    pub(super) fn with(make: Make<K>, capacity: usize, idle_after: Duration) -> Self {
+        let idle_after = clock::nanos(idle_after);
+        let inner = Inner {
+            make,
+            capacity,
+            idle_after,
+            began: clock::now(),
+            sweep: AtomicU64::new(idle_after),
+            members: RwLock::new(Members { caches: HashMap::new(), closed: false }),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Returns how many caches there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.inner.read().caches.len()
+    }
+
+    /// Returns whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<K: Hash + Eq> TokenCaches<K> {
+    /// Returns the cache of a key, and makes it if there is none.
+    ///
+    /// Who holds it keeps it in the set, so put it into a request and let it go.
+    ///
+    /// # Errors
+    ///
+    /// The error of the closure that makes the source, which is asked again next time; a throttled error if all caches
+    /// that are allowed are in use; a configuration error after [`shutdown`](Self::shutdown).
+    pub fn get<Q>(&self, key: &Q) -> Result<TokenCache, TokenError>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        let inner = &*self.inner;
+        let now = inner.now();
+        if let Some(cache) = inner.known(key, now)? {
+            inner.sweep_sometimes(now);
+            return Ok(cache);
+        }
+        let key = key.to_owned();
+        // Foreign code is not called under the lock. Where two make the same, one is dropped before it has done anything.
+        let made = (inner.make)(&key)?;
+        inner.admit(key, made, now)
+    }
+
+    /// Returns the cache of a key if there is one. Does not count as use.
+    #[must_use]
+    pub fn peek<Q>(&self, key: &Q) -> Option<TokenCache>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.inner.read().caches.get(key).map(|member| member.cache.clone())
+    }
+
+    /// Takes the cache of a key out of the set, whatever state it is in: a user who has left. Requests that have it go on
+    /// with it.
+    #[allow(clippy::must_use_candidate, reason = "most callers only want it gone")]
+    pub fn remove<Q>(&self, key: &Q) -> Option<TokenCache>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let member = self.inner.write().caches.remove(key);
+        member.map(|member| member.cache)
+    }
+
+    /// Ends all caches as [`TokenCache::shutdown`] does, at the same time. No further one is made.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves all caches closed, with the tokens that they had.
+    ///
+    /// # Errors
+    ///
+    /// A transient error that says for how many caches a token request was still going on after `within`.
+    pub async fn shutdown(&self, within: Duration) -> Result<(), TokenError> {
+        let members = {
+            let mut members = self.inner.write();
+            members.closed = true;
+            std::mem::take(&mut members.caches)
+        };
+        let caches: Vec<TokenCache> = members.into_values().map(|member| member.cache).collect();
+        let endings = caches.iter().map(|cache| cache.shutdown(within));
+        let late = all(endings).await.into_iter().filter(Result::is_err).count();
+        match late {
+            0 => Ok(()),
+            late => Err(TokenError::transient(format!(
+                "the token requests of {late} caches were still going on when the time for the shutdown was over"
+            ))),
+        }
+    }
+}
+
+impl<K> Clone for TokenCaches<K> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<K> fmt::Debug for TokenCaches<K> {
+    /// Shows how many there are. The keys may be people.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenCaches")
+            .field("len", &self.len())
+            .field("capacity", &self.inner.capacity)
+            .finish_non_exhaustive()
+    }
+}
+
+// --- Inner ---
+
+impl<K> Inner<K> {
+    fn now(&self) -> u64 {
+        clock::nanos(clock::now().saturating_duration_since(self.began))
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Members<K>> {
+        self.members.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Members<K>> {
+        self.members.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Hash + Eq> Inner<K> {
+    fn known<Q>(&self, key: &Q, now: u64) -> Result<Option<TokenCache>, TokenError>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let members = self.read();
+        if members.closed {
+            return Err(closed());
+        }
+        Ok(members.caches.get(key).map(|member| {
+            member.used.fetch_max(now, Ordering::Relaxed);
+            member.cache.clone()
+        }))
+    }
+
+    fn admit(&self, key: K, made: TokenCache, now: u64) -> Result<TokenCache, TokenError> {
+        let mut gone = Vec::new();
+        let mut members = self.write();
+        if members.closed {
+            return Err(closed());
+        }
+        if let Some(member) = members.caches.get(&key) {
+            member.used.fetch_max(now, Ordering::Relaxed);
+            let cache = member.cache.clone();
+            drop(members);
+            return Ok(cache);
+        }
+        if members.caches.len() >= self.capacity {
+            members.take_idle(now.saturating_sub(self.idle_after), &mut gone);
+            if members.caches.len() >= self.capacity {
+                members.take_oldest(self.capacity.div_ceil(16), &mut gone);
+            }
+        }
+        let full = members.caches.len() >= self.capacity;
+        if !full {
+            members.caches.insert(key, Member { cache: made.clone(), used: AtomicU64::new(now) });
+        }
+        drop(members);
+        // Sources are foreign code too, and so is the end of one.
+        drop(gone);
+        match full {
+            false => Ok(made),
+            true => Err(TokenError::throttled(format!(
+                "all {} token caches that are allowed are in use; raise capacity, or look at where the keys come from",
+                self.capacity
+            ))),
+        }
+    }
+
+    /// Looks for idle caches a few times within the time that makes one idle.
+    fn sweep_sometimes(&self, now: u64) {
+        let due = self.sweep.load(Ordering::Relaxed);
+        let next = now.saturating_add((self.idle_after / 4).max(1));
+        if now < due || self.sweep.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_err()
+        {
+            return;
+        }
+        let mut gone = Vec::new();
+        self.write().take_idle(now.saturating_sub(self.idle_after), &mut gone);
+    }
+}
+
+// --- Members ---
+
+impl<K: Hash + Eq> Members<K> {
+    /// Takes those out that were not used since.
+    fn take_idle(&mut self, since: u64, gone: &mut Vec<TokenCache>) {
+        let idle = |member: &Member| member.used() < since && member.cache.is_idle();
+        gone.extend(self.caches.extract_if(|_, member| idle(member)).map(|(_, member)| member.cache));
+    }
+
+    /// Takes so many out, of those that can go the ones that were unused the longest.
+    fn take_oldest(&mut self, count: usize, gone: &mut Vec<TokenCache>) {
+        let can_go = self.caches.values().filter(|member| member.cache.is_idle());
+        let mut used: Vec<u64> = can_go.map(Member::used).collect();
+        let Some(last) = count.min(used.len()).checked_sub(1) else { return };
+        let (_, &mut limit, _) = used.select_nth_unstable(last);
+        let mut left = count;
+        let oldest = self.caches.extract_if(|_, member| {
+            let goes = left > 0 && member.used() <= limit && member.cache.is_idle();
+            left -= usize::from(goes);
+            goes
+        });
+        gone.extend(oldest.map(|(_, member)| member.cache));
+    }
+}
+
+impl Member {
+    fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+}
+
+fn closed() -> TokenError {
+    TokenError::config("these token caches were shut down; they make no more")
+}
+
+/// Drives all of them, and returns what they return.
+async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut running: Vec<Pin<Box<F>>> = futures.map(Box::pin).collect();
+    let mut done = Vec::with_capacity(running.len());
+    poll_fn(|context| {
+        running.retain_mut(|future| match future.as_mut().poll(context) {
+            Poll::Ready(output) => {
+                done.push(output);
+                false
+            }
+            Poll::Pending => true,
+        });
+        if running.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    done
+}

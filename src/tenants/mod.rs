@@ -1,0 +1,75 @@
+//! A token cache for each user, tenant or scope: as many as are in use, and no more than are allowed.
+//!
+//! What happens when a cache is asked for:
+//!
+//! 1. Each key has one cache, which all who ask for it share: a thousand tasks of one tenant cause one token request.
+//!    Whatever shapes the token is in the key, since the source is made from the key and nothing else. [`TokenKey`] is a
+//!    key of everything that OAuth knows; a type of one's own is as good.
+//! 2. A cache that was not asked for in an hour goes, and with it its token. Where there are as many as are allowed, the
+//!    sixteenth part that was unused the longest goes at once.
+//! 3. Never one that is in use: while somebody holds a handle, a request is on its way or a token is being fetched. And
+//!    none whose source has something that would be lost for good
+//!    ([`is_disposable`](crate::TokenSource::is_disposable)), such as a refresh token that is stored nowhere.
+//! 4. Where all that are allowed are in use, a new key is refused.
+//! 5. All caches together make so many token requests a second. What is beyond waits its turn, and what would wait for
+//!    more than ten seconds fails with the time at which to come back. So whoever can invent keys cannot make a storm of
+//!    them at the authorization server. He can delay others, though: look at a name from outside before it becomes a
+//!    key.
+//!
+//! # Examples
+//!
+//! One layer for all tenants; each request brings its own cache:
+//!
+//! ```
+//! use tower_oauth2::auth::AuthOverride;
+//! use tower_oauth2::tenants::TokenCaches;
+//! use tower_oauth2::{AccessToken, AuthLayer, TokenError, source_fn};
+//!
+//! let caches = TokenCaches::new(|tenant: &String| {
+//!     let tenant = tenant.clone();
+//!     Ok::<_, TokenError>(source_fn(move |_| {
+//!         let token = AccessToken::bearer(format!("token-of-{tenant}"));
+//!         async move { token }
+//!     }))
+//! });
+//! let layer = AuthLayer::per_request(["https://api.example.com"])?;
+//!
+//! let request = http::Request::get("https://api.example.com/items")
+//!     .extension(AuthOverride::cache(caches.get("north")?))
+//!     .body(())?;
+//! # let _ = layer;
+//! # Ok::<_, tower::BoxError>(())
+//! ```
+//!
+//! With windows of its own for each cache, and bounds for all:
+//!
+//! ```
+//! use std::time::Duration;
+//! use tower_oauth2::tenants::{TokenCaches, TokenKey};
+//! use tower_oauth2::{AccessToken, StaticToken, TokenCache, TokenError};
+//!
+//! let caches = TokenCaches::builder(|key: &TokenKey| {
+//!     let source = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
+//!     Ok::<_, TokenError>(TokenCache::builder(source).refresh_before(Duration::from_secs(60)))
+//! })
+//! .capacity(500)
+//! .idle_after(Duration::from_secs(600))
+//! .token_requests(20, 100)
+//! .build()?;
+//!
+//! let key = TokenKey::new().for_principal("user-7").with_scope("orders:read");
+//! let cache = caches.get(&key)?;
+//! # Ok::<_, TokenError>(())
+//! ```
+
+mod builder;
+mod caches;
+mod key;
+mod turnstile;
+
+pub use self::builder::TokenCachesBuilder;
+pub use self::caches::TokenCaches;
+pub use self::key::TokenKey;
+
+#[cfg(test)]
+mod tests;

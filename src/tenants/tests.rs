@@ -1,0 +1,248 @@
+//! Who stays, who goes, and how many token requests that makes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::{TokenCaches, TokenCachesBuilder};
+use crate::clock;
+use crate::error::TokenError;
+use crate::source::{TokenRequest, TokenSource};
+use crate::token::AccessToken;
+
+/// Hands out tokens that name their tenant, and counts.
+#[derive(Clone, Default)]
+struct Issuer {
+    asked: Arc<AtomicUsize>,
+    latency: Duration,
+    precious: Arc<AtomicBool>,
+}
+
+struct Tenant {
+    name: String,
+    issuer: Issuer,
+}
+
+impl TokenSource for Tenant {
+    async fn token(&self, _: TokenRequest) -> Result<AccessToken, TokenError> {
+        self.issuer.asked.fetch_add(1, Ordering::SeqCst);
+        sleep(self.issuer.latency).await;
+        Ok(AccessToken::bearer(format!("of-{}", self.name))?.expires_in(Duration::from_secs(36_000)))
+    }
+
+    fn is_disposable(&self) -> bool {
+        !self.issuer.precious.load(Ordering::SeqCst)
+    }
+}
+
+impl Issuer {
+    fn slow(latency: Duration) -> Self {
+        Self { latency, ..Self::default() }
+    }
+
+    fn caches(&self) -> TokenCachesBuilder<String> {
+        let issuer = self.clone();
+        TokenCaches::builder(move |name: &String| Ok(Tenant { name: name.clone(), issuer: issuer.clone() }))
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+async fn token(caches: &TokenCaches<String>, tenant: &str) -> String {
+    let token = caches.get(tenant).unwrap().get().await.unwrap();
+    token.header_value().to_str().unwrap().to_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_tenants_of_twenty_tasks_cause_a_thousand_token_requests() {
+    let issuer = Issuer::slow(Duration::from_millis(50));
+    let caches = issuer.caches().build().unwrap();
+    let mut tasks = Vec::new();
+    for task in 0..20_000 {
+        let caches = caches.clone();
+        tasks.push(tokio::spawn(async move {
+            let tenant = format!("tenant-{}", task % 1_000);
+            assert_eq!(token(&caches, &tenant).await, format!("Bearer of-{tenant}"));
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!((issuer.asked(), caches.len()), (1_000, 1_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn hostile_keys_cause_so_many_token_requests_a_second_and_no_more() {
+    let issuer = Issuer::default();
+    let caches = issuer.caches().token_requests(20, 50).build().unwrap();
+    let storm = |from: usize| {
+        for number in from..from + 1_000 {
+            let cache = caches.get(&format!("{number}")).unwrap();
+            tokio::spawn(async move { cache.get().await });
+        }
+    };
+    storm(0);
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(issuer.asked(), 50);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(issuer.asked(), 70);
+    storm(1_000);
+    sleep(Duration::from_secs(30)).await;
+    // Those that would have waited for more than ten seconds were sent away at once, with the time to come back at.
+    assert_eq!(issuer.asked(), 50 + 200 + 20);
+    for number in 5_000..5_250 {
+        let cache = caches.get(&format!("{number}")).unwrap();
+        tokio::spawn(async move { cache.get().await });
+    }
+    sleep(Duration::from_millis(10)).await;
+    let error = caches.get("one too many").unwrap().get().await.unwrap_err();
+    assert!(error.is_throttled(), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cache_that_is_not_used_goes_and_one_that_is_used_stays() {
+    let issuer = Issuer::default();
+    let caches = issuer.caches().idle_after(Duration::from_secs(600)).build().unwrap();
+    token(&caches, "idle").await;
+    for _ in 0..10 {
+        token(&caches, "busy").await;
+        sleep(Duration::from_secs(100)).await;
+    }
+    assert!(caches.peek("idle").is_none() && caches.peek("busy").is_some());
+    assert_eq!(issuer.asked(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_oldest_go_where_there_are_too_many() {
+    let issuer = Issuer::default();
+    let caches = issuer.caches().capacity(32).build().unwrap();
+    for number in 0..32 {
+        token(&caches, &number.to_string()).await;
+        sleep(Duration::from_secs(1)).await;
+    }
+    token(&caches, "0").await;
+    token(&caches, "new").await;
+    // A sixteenth of 32 made room.
+    assert_eq!(caches.len(), 31);
+    let there = |key: &str| caches.peek(key).is_some();
+    assert!(there("0") && there("new") && !there("1") && !there("2") && there("3"));
+    assert_eq!(issuer.asked(), 33);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cache_in_use_never_goes() {
+    let issuer = Issuer::slow(Duration::from_secs(20));
+    let caches = issuer.caches().capacity(2).idle_after(Duration::from_secs(1)).build().unwrap();
+    // One is held, one fetches for somebody who has gone.
+    let held = caches.get("held").unwrap();
+    let fetching = caches.get("fetching").unwrap();
+    assert!(tokio::time::timeout(Duration::from_secs(5), fetching.get()).await.is_err());
+    drop(fetching);
+    let error = caches.get("third").unwrap_err();
+    assert!(error.is_throttled() && error.to_string().contains("all 2"), "{error}");
+    assert!(caches.peek("held").is_some_and(|cache| cache.is_same(&held)));
+    sleep(Duration::from_secs(30)).await;
+    // The flight has landed, and its token was waited for by nobody; now it may go.
+    caches.get("third").unwrap();
+    assert!(caches.peek("fetching").is_none() && caches.peek("held").is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_would_be_lost_for_good_never_goes() {
+    let issuer = Issuer::default();
+    let caches = issuer.caches().capacity(1).idle_after(Duration::from_secs(1)).build().unwrap();
+    token(&caches, "rotated").await;
+    issuer.precious.store(true, Ordering::SeqCst);
+    sleep(Duration::from_secs(3_600)).await;
+    assert!(caches.get("second").unwrap_err().is_throttled());
+    issuer.precious.store(false, Ordering::SeqCst);
+    caches.get("second").unwrap();
+    assert!(caches.peek("rotated").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_cannot_be_made_is_tried_again_and_takes_no_place() {
+    let tries = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&tries);
+    let caches = TokenCaches::new(move |name: &String| match counter.fetch_add(1, Ordering::SeqCst) {
+        0 => Err(TokenError::config("no such tenant")),
+        _ => Ok(Tenant { name: name.clone(), issuer: Issuer::default() }),
+    });
+    assert!(caches.get("a").unwrap_err().is_config() && caches.is_empty());
+    assert_eq!(token(&caches, "a").await, "Bearer of-a");
+    token(&caches, "a").await;
+    assert_eq!(tries.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn all_threads_get_the_same_cache() {
+    for _ in 0..50 {
+        let caches = Issuer::default().caches().build().unwrap();
+        let got: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| caches.get("a").unwrap())).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(got.iter().all(|cache| cache.is_same(&got[0])));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_ends_all_at_once_and_makes_no_more() {
+    let issuer = Issuer::slow(Duration::from_secs(5));
+    let caches = issuer.caches().build().unwrap();
+    for tenant in ["a", "b", "c"] {
+        let cache = caches.get(tenant).unwrap();
+        tokio::spawn(async move { cache.get().await });
+    }
+    sleep(Duration::from_secs(1)).await;
+    let start = clock::now();
+    let other = caches.clone();
+    caches.shutdown(Duration::from_secs(10)).await.unwrap();
+    assert_eq!((start.elapsed(), issuer.asked()), (Duration::from_secs(4), 3));
+    assert!(other.is_empty() && other.get("a").unwrap_err().is_config());
+    other.shutdown(Duration::ZERO).await.unwrap();
+
+    let issuer = Issuer::slow(Duration::from_secs(60));
+    let caches = issuer.caches().build().unwrap();
+    let cache = caches.get("a").unwrap();
+    tokio::spawn(async move { cache.get().await });
+    sleep(Duration::from_secs(1)).await;
+    let error = caches.shutdown(Duration::from_secs(2)).await.unwrap_err();
+    assert!(error.is_transient() && error.to_string().contains("1 caches"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_user_who_leaves_is_taken_out() {
+    let issuer = Issuer::default();
+    let caches = issuer.caches().build().unwrap();
+    let held = caches.get("a").unwrap();
+    assert!(caches.remove("a").is_some_and(|cache| cache.is_same(&held)));
+    assert!(caches.remove("a").is_none() && caches.is_empty());
+    assert!(!caches.get("a").unwrap().is_same(&held));
+}
+
+#[test]
+fn a_bad_setting_is_refused_by_name() {
+    let refused = |builder: TokenCachesBuilder<String>| {
+        let error = builder.build().unwrap_err();
+        assert!(error.is_config());
+        error.to_string().split(':').next().unwrap().to_owned()
+    };
+    let caches = || Issuer::default().caches();
+    assert_eq!(refused(caches().capacity(0)), "capacity");
+    assert_eq!(refused(caches().token_requests(0, 1)), "token_requests");
+    assert_eq!(refused(caches().token_requests(1, 0)), "token_requests");
+    assert!(caches().capacity(1).token_requests(1, 1).idle_after(Duration::ZERO).build().is_ok());
+}
+
+#[test]
+fn debug_shows_no_key() {
+    let caches = Issuer::default().caches().build().unwrap();
+    caches.get("jane.doe@example.com").unwrap();
+    let shown = format!("{caches:?} {:#?}", Issuer::default().caches());
+    assert!(shown.contains("len: 1") && !shown.contains("jane"), "{shown}");
+}

@@ -1,0 +1,100 @@
+//! Lets so many token requests through in a second, whoever makes them.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::clock;
+use crate::error::TokenError;
+use crate::source::{DynTokenSource, TokenRequest, TokenSource};
+use crate::token::AccessToken;
+
+/// Who would have to wait longer is sent away.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// A bucket of turns, which refills evenly: the generic cell rate algorithm. A turn that was booked is used up, also
+/// where nobody comes for it.
+#[derive(Debug)]
+pub(super) struct Turnstile {
+    /// From one turn to the next.
+    interval: Duration,
+    /// How far ahead of an even pace turns may be taken.
+    slack: Duration,
+    /// When the next turn would come if all came evenly.
+    next: Mutex<Option<Instant>>,
+}
+
+impl Turnstile {
+    /// Creates one for `per_second` turns, of which `burst` may be taken at once. Neither may be zero.
+    pub(super) fn new(per_second: u32, burst: u32) -> Self {
+        let interval = Duration::from_secs(1) / per_second;
+        Self { interval, slack: interval.saturating_mul(burst - 1), next: Mutex::new(None) }
+    }
+
+    /// Books a turn, and says when it is.
+    fn book(&self) -> Result<Instant, TokenError> {
+        let now = clock::now();
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let even = next.unwrap_or(now).max(now);
+        let wait = even.saturating_duration_since(now).saturating_sub(self.slack);
+        if wait > LONGEST_WAIT {
+            return Err(TokenError::throttled(
+                "too many token requests at once for all of these caches; they are let through one by one",
+            )
+            .with_retry_after(wait));
+        }
+        *next = Some(clock::after(even, self.interval));
+        Ok(clock::after(now, wait))
+    }
+}
+
+/// A source behind the turnstile.
+pub(super) struct Metered {
+    pub(super) source: Box<dyn DynTokenSource>,
+    pub(super) turnstile: Arc<Turnstile>,
+}
+
+impl TokenSource for Metered {
+    async fn token(&self, request: TokenRequest) -> Result<AccessToken, TokenError> {
+        let turn = self.turnstile.book()?;
+        if turn > clock::now() {
+            tokio::time::sleep_until(turn).await;
+        }
+        self.source.fetch(request).await
+    }
+
+    fn is_disposable(&self) -> bool {
+        self.source.may_be_dropped()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_passes_and_the_rest_comes_evenly() {
+        let turnstile = Turnstile::new(10, 3);
+        let start = clock::now();
+        let waits: Vec<_> = (0..6).map(|_| (turnstile.book().unwrap() - start).as_millis()).collect();
+        assert_eq!(waits, [0, 0, 0, 100, 200, 300]);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let start = clock::now();
+        let waits: Vec<_> = (0..4).map(|_| (turnstile.book().unwrap() - start).as_millis()).collect();
+        assert_eq!(waits, [0, 0, 0, 100]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_would_wait_too_long_books_nothing() {
+        let turnstile = Turnstile::new(1, 1);
+        for _ in 0..11 {
+            turnstile.book().unwrap();
+        }
+        for _ in 0..100 {
+            assert!(turnstile.book().unwrap_err().is_throttled());
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        turnstile.book().unwrap();
+    }
+}
