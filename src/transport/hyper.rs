@@ -14,13 +14,19 @@
 //!    may pass: the token endpoint is not asked again and the error is one of the configuration.
 //! 8. An error of a request that was provably not sent is marked by [`Unsent`], so that a retry layer above sends it again
 //!    whatever its method. [`classify`] says which those are.
-//! 9. Cryptography is ring's, named explicitly: the process-wide default of rustls is neither read nor set.
+//! 9. `https` goes through the proxy that `HTTPS_PROXY` or `ALL_PROXY` names, by CONNECT, so that the proxy sees no more
+//!    than the host; or through the one that is [set](ClientBuilder::proxy). Never to loopback, nor to what `NO_PROXY` lists.
+//!    No URL of a proxy is shown anywhere.
+//! 10. Cryptography is ring's, named explicitly: the process-wide default of rustls is neither read nor set.
 
+mod builder;
+mod certificates;
 mod classify;
+mod connect;
+mod proxy;
+mod resolver;
 
-use std::error::Error;
 use std::fmt;
-use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
@@ -28,25 +34,25 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::Scheme;
-use http::{Request, Response, Uri};
+use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector};
 use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::{CaptureConnection, Connect, HttpConnector, capture_connection};
+use hyper_util::client::legacy::connect::{CaptureConnection, Connect, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 use tower::BoxError;
 use tower_service::Service;
 
+pub use self::builder::ClientBuilder;
+use self::builder::Settings;
 pub use self::classify::classify;
+use self::connect::{Plain, Tls};
+pub use self::proxy::Proxy;
 use crate::clock;
-use crate::error::{Lasting, TokenError, Unsent};
+use crate::error::{TokenError, Unsent};
 use crate::oauth2::{
     ClientCredentials, ClientCredentialsBuilder, CustomGrant, CustomGrantBuilder, RefreshToken,
     RefreshTokenBuilder, Revocation, RevocationBuilder, TokenExchange, TokenExchangeBuilder,
@@ -54,9 +60,6 @@ use crate::oauth2::{
 #[cfg(feature = "jwt")]
 use crate::oauth2::{JwtBearer, JwtBearerBuilder};
 use crate::retry::Failure;
-
-/// Connecting takes longer than this only where nobody is.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// After so much silence an h2 connection on which a request waits is asked for a sign of life. The two together leave the
 /// token endpoint's default retries the time to go over a new one.
@@ -70,11 +73,7 @@ const SUSPICIOUS: Duration = Duration::from_secs(5);
 ///
 /// `B` is the body of its requests: one that the layers above produce, or `Full<Bytes>`.
 ///
-/// # Defaults
-///
-/// - root certificates: the platform's
-/// - connecting: at most 10 s, from looking up the name to the end of the TLS handshake
-/// - an idle connection is kept for 90 s
+/// Its defaults are those of [`ClientBuilder`].
 ///
 /// # Examples
 ///
@@ -91,23 +90,16 @@ pub struct Client<B = Full<Bytes>> {
 
 /// One client per scheme, so that plain http to loopback works on a machine without root certificates.
 struct Shared<B> {
-    roots: Roots,
-    plain: OnceLock<legacy::Client<Bounded<HttpConnector>, B>>,
-    tls: OnceCell<TlsClient<B>>,
-}
-
-type TlsClient<B> = legacy::Client<Bounded<HttpsConnector<HttpConnector>>, B>;
-
-enum Roots {
-    Platform,
-    These(Arc<RootCertStore>),
+    settings: Settings,
+    plain: OnceLock<legacy::Client<Plain, B>>,
+    tls: OnceCell<legacy::Client<Tls, B>>,
 }
 
 impl<B> Client<B> {
-    /// Creates a client that trusts the platform's root certificates. They are read when they are first needed.
+    /// Creates a client with the defaults. Nothing is read before the first request.
     #[must_use]
     pub fn new() -> Self {
-        Self::trusting(Roots::Platform)
+        Self::with(Settings::default())
     }
 
     /// Creates a client that trusts these root certificates alone, in PEM, for a private certificate authority.
@@ -116,22 +108,18 @@ impl<B> Client<B> {
     ///
     /// A configuration error if `pem` holds no certificate, or one that cannot be read.
     pub fn with_roots(pem: impl AsRef<[u8]>) -> Result<Self, TokenError> {
-        let refuse = |what: &str| TokenError::config(format!("the root certificates cannot be used: {what}"));
-        let mut store = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(pem.as_ref()) {
-            let certificate = certificate.map_err(|error| refuse("the PEM is broken").with_source(error))?;
-            store
-                .add(certificate)
-                .map_err(|error| refuse("one is no root certificate").with_source(error))?;
-        }
-        if store.is_empty() {
-            return Err(refuse("the PEM holds no certificate"));
-        }
-        Ok(Self::trusting(Roots::These(Arc::new(store))))
+        Ok(ClientBuilder::default().only_roots(pem)?.build())
     }
 
-    fn trusting(roots: Roots) -> Self {
-        Self { shared: Arc::new(Shared { roots, plain: OnceLock::new(), tls: OnceCell::new() }) }
+    fn with(settings: Settings) -> Self {
+        Self { shared: Arc::new(Shared { settings, plain: OnceLock::new(), tls: OnceCell::new() }) }
+    }
+}
+
+impl Client {
+    /// Starts a client with a proxy, certificates, a resolver or time-outs of its own.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::default()
     }
 }
 
@@ -170,7 +158,8 @@ where
     fn call(&mut self, request: Request<B>) -> ResponseFuture {
         // Whatever else the scheme is, the connector for `https` refuses it.
         if request.uri().scheme() == Some(&Scheme::HTTP) {
-            let client = self.shared.plain.get_or_init(|| builder().build(Bounded { inner: connector() }));
+            let settings = &self.shared.settings;
+            let client = self.shared.plain.get_or_init(|| pool(settings).build(connect::plain(settings)));
             return ResponseFuture { state: State::Sent(Sent::new(client, request)) };
         }
         if let Some(client) = self.shared.tls.get() {
@@ -178,131 +167,29 @@ where
         }
         let shared = Arc::clone(&self.shared);
         let sent = Box::pin(async move {
-            let client = shared.tls.get_or_try_init(|| start(&shared.roots)).await?;
+            let client = shared.tls.get_or_try_init(|| start(&shared.settings)).await?;
             Sent::new(client, request).await
         });
         ResponseFuture { state: State::Starting(sent) }
     }
 }
 
-/// Reads the root certificates and builds the client for `https`. A failure is not remembered.
-async fn start<B>(roots: &Roots) -> Result<TlsClient<B>, TokenError>
+/// Builds the client for `https`. A failure is not remembered.
+async fn start<B>(settings: &Settings) -> Result<legacy::Client<Tls, B>, TokenError>
 where
     B: Body + Send,
     B::Data: Send,
 {
-    let config = match roots {
-        Roots::These(store) => tls()?.with_root_certificates(Arc::clone(store)).with_no_client_auth(),
-        Roots::Platform => tokio::task::spawn_blocking(platform_config).await.map_err(|_| {
-            TokenError::transient("the runtime shut down while the root certificates were read")
-        })??,
-    };
-    let connector = hyper_rustls::HttpsConnectorBuilder::new()
-        .with_tls_config(config)
-        .https_only()
-        .enable_all_versions()
-        .wrap_connector(connector());
-    Ok(builder().build(Bounded { inner: connector }))
+    let (own, to_proxy) = settings.certificates.configs().await?;
+    Ok(pool(settings).build(connect::tls(settings, own, to_proxy)))
 }
 
-fn platform_config() -> Result<ClientConfig, TokenError> {
-    let config = tls()?.with_native_roots().map_err(|error| {
-        TokenError::config(
-            "this machine has no root certificates to check a server by: install them (the package is often called \
-             ca-certificates), or name a file of them in SSL_CERT_FILE",
-        )
-        .with_source(error)
-    })?;
-    Ok(config.with_no_client_auth())
-}
-
-fn tls() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, TokenError> {
-    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| TokenError::config("TLS cannot be set up").with_source(error))
-}
-
-fn connector() -> HttpConnector {
-    let mut connector = HttpConnector::new();
-    // The scheme is looked at above.
-    connector.enforce_http(false);
-    connector.set_nodelay(true);
-    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-    connector
-}
-
-fn builder() -> legacy::Builder {
+fn pool(settings: &Settings) -> legacy::Builder {
     let mut builder = legacy::Client::builder(TokioExecutor::new());
     builder.pool_timer(TokioTimer::new()).timer(TokioTimer::new());
+    builder.pool_idle_timeout(settings.idle_timeout);
     builder.http2_keep_alive_interval(PING_AFTER).http2_keep_alive_timeout(PING_TIMEOUT);
     builder
-}
-
-// --- Bounded ---
-
-/// A connector with an end to its patience. That of [`HttpConnector`] is for TCP alone.
-#[derive(Clone)]
-struct Bounded<C> {
-    inner: C,
-}
-
-impl<C> Service<Uri> for Bounded<C>
-where
-    C: Service<Uri>,
-    C::Error: Into<BoxError>,
-    C::Future: Send + 'static,
-{
-    type Response = C::Response;
-    type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<C::Response, BoxError>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(cx).map_err(Into::into)
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let connecting = self.inner.call(uri);
-        Box::pin(async move {
-            match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
-                Ok(connected) => connected.map_err(|error| told_apart(error.into())),
-                Err(_) => Err(format!("connecting took longer than {CONNECT_TIMEOUT:?}").into()),
-            }
-        })
-    }
-}
-
-/// Marks a handshake that would fail again, as far as rustls says so beyond doubt. An alert may be a server that is just
-/// being set up, and a broken connection may be anything.
-fn told_apart(error: BoxError) -> BoxError {
-    let advice = match in_tls(&*error) {
-        Some(rustls::Error::InvalidCertificate(_)) => {
-            "check that the URL names the right host, and that the authority that signed its certificate is trusted here"
-        }
-        Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => {
-            "the server does not speak TLS there; check the scheme and the port of the URL"
-        }
-        Some(rustls::Error::PeerIncompatible(_)) => {
-            "the server knows no version or cipher of TLS that this client does; check what it offers"
-        }
-        _ => return error,
-    };
-    Lasting { advice, source: error }.into()
-}
-
-/// Finds the error of TLS in a chain, and in the I/O errors there, which do not name what they carry as their source.
-fn in_tls<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
-    let mut next = Some(error);
-    for _ in 0..16 {
-        let error = next?;
-        if let Some(tls) = error.downcast_ref::<rustls::Error>() {
-            return Some(tls);
-        }
-        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-            Some(carried) => Some(carried),
-            None => error.source(),
-        };
-    }
-    None
 }
 
 // --- ResponseFuture ---

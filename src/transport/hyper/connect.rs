@@ -1,0 +1,178 @@
+//! How a connection is made: a name looked up, a proxy asked, TLS begun, and all that within a time.
+
+use std::error::Error;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::Uri;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use tokio::net::TcpStream;
+use tower::BoxError;
+use tower_service::Service;
+
+use super::builder::Settings;
+use super::proxy::{Detour, Proxies};
+use super::resolver::Resolver;
+use crate::error::Lasting;
+
+/// The connector for plain http.
+pub(super) type Plain = Bounded<HttpConnector<Resolver>>;
+
+/// The connector for https.
+pub(super) type Tls = Bounded<HttpsConnector<Route>>;
+
+pub(super) fn plain(settings: &Settings) -> Plain {
+    Bounded { inner: tcp(settings), timeout: settings.connect_timeout }
+}
+
+/// `own` is the configuration for servers, `to_proxy` that for a proxy which is asked over TLS.
+pub(super) fn tls(settings: &Settings, own: ClientConfig, to_proxy: ClientConfig) -> Tls {
+    let to_proxy = HttpsConnectorBuilder::new().with_tls_config(to_proxy).https_or_http().enable_http1();
+    let route = Route {
+        direct: tcp(settings),
+        to_proxy: to_proxy.wrap_connector(tcp(settings)),
+        proxies: Arc::new(settings.proxy.find()),
+    };
+    let https = HttpsConnectorBuilder::new().with_tls_config(own).https_only().enable_all_versions();
+    Bounded { inner: https.wrap_connector(route), timeout: settings.connect_timeout }
+}
+
+fn tcp(settings: &Settings) -> HttpConnector<Resolver> {
+    let mut connector = HttpConnector::new_with_resolver(settings.resolver.clone());
+    // The scheme is looked at where a request comes in.
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(settings.connect_timeout));
+    connector
+}
+
+// --- Route ---
+
+/// Goes straight to where TLS is to be spoken, or through a proxy.
+#[derive(Clone)]
+pub(super) struct Route {
+    direct: HttpConnector<Resolver>,
+    to_proxy: HttpsConnector<HttpConnector<Resolver>>,
+    proxies: Arc<Proxies>,
+}
+
+impl Service<Uri> for Route {
+    type Response = MaybeHttpsStream<TokioIo<TcpStream>>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        // Both are always ready.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, destination: Uri) -> Self::Future {
+        match self.proxies.detour(&destination) {
+            Err(error) => Box::pin(async { Err(error.into()) }),
+            Ok(None) => {
+                let connecting = self.direct.call(destination);
+                Box::pin(async { Ok(MaybeHttpsStream::Http(connecting.await?)) })
+            }
+            Ok(Some(Detour { address, credentials })) => {
+                let mut tunnel = Tunnel::new(address, self.to_proxy.clone());
+                if let Some(credentials) = credentials {
+                    tunnel = tunnel.with_auth(credentials);
+                }
+                let connecting = tunnel.call(destination);
+                Box::pin(async { Ok(connecting.await?) })
+            }
+        }
+    }
+}
+
+// --- Bounded ---
+
+/// A connector with an end to its patience. That of [`HttpConnector`] is for TCP alone.
+#[derive(Clone)]
+pub(super) struct Bounded<C> {
+    inner: C,
+    timeout: Duration,
+}
+
+impl<C> Service<Uri> for Bounded<C>
+where
+    C: Service<Uri>,
+    C::Error: Into<BoxError>,
+    C::Future: Send + 'static,
+{
+    type Response = C::Response;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<C::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let (connecting, timeout) = (self.inner.call(uri), self.timeout);
+        Box::pin(async move {
+            match tokio::time::timeout(timeout, connecting).await {
+                Ok(connected) => connected.map_err(|error| told_apart(error.into())),
+                Err(_) => Err(format!("connecting took longer than {timeout:?}").into()),
+            }
+        })
+    }
+}
+
+/// Marks a handshake that would fail again, as far as rustls says so beyond doubt. An alert may be a server that is just
+/// being set up, and a broken connection may be anything.
+fn told_apart(error: BoxError) -> BoxError {
+    let advice = match in_tls(&*error) {
+        Some(rustls::Error::InvalidCertificate(_)) => {
+            "check that the URL names the right host, and that the authority that signed its certificate is trusted here"
+        }
+        Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => {
+            "the server does not speak TLS there; check the scheme and the port of the URL"
+        }
+        Some(rustls::Error::PeerIncompatible(_)) => {
+            "the server knows no version or cipher of TLS that this client does; check what it offers"
+        }
+        _ => match in_tunnel(&*error) {
+            Some(advice) => advice,
+            None => return error,
+        },
+    };
+    Lasting { advice, source: error }.into()
+}
+
+/// Finds the error of TLS in a chain, and in the I/O errors there, which do not name what they carry as their source.
+fn in_tls<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    let mut next = Some(error);
+    for _ in 0..16 {
+        let error = next?;
+        if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+            return Some(tls);
+        }
+        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(carried) => Some(carried),
+            None => error.source(),
+        };
+    }
+    None
+}
+
+/// What can be done about a proxy that refuses. Its error is known by its words alone.
+fn in_tunnel(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    let mut chain = std::iter::successors(Some(error), |error| (*error).source()).take(16);
+    chain.find_map(|error| match &*error.to_string() {
+        "tunnel error: proxy authorization required" => {
+            Some("the proxy on the way wants a user and a password, or others than these; check them")
+        }
+        "tunnel error: unsuccessful" => {
+            Some("the proxy on the way refuses the connection; check that it may go there, or add the host to NO_PROXY")
+        }
+        _ => None,
+    })
+}

@@ -1,0 +1,155 @@
+//! The way through a proxy.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use http::{HeaderValue, Uri};
+use hyper_util::client::proxy::matcher::Matcher;
+
+use crate::error::TokenError;
+use crate::origin::Origin;
+
+/// By which proxy `https` goes, by CONNECT (RFC 9110 §9.3.6): it learns the host and the port, and no more.
+///
+/// Connections to loopback never go through a proxy, and neither does plain http. The proxy itself may be asked over
+/// `http` or `https`; SOCKS is not spoken. Neither its address nor its password is shown by `Debug` or in an error.
+///
+/// # Examples
+///
+/// ```
+/// use tower_oauth2::transport::hyper::Proxy;
+///
+/// let proxy = Proxy::new("http", "proxy.example.net", 3128)?
+///     .credentials("billing", "secret")
+///     .except("internal.example.net, 10.0.0.0/8");
+/// # Ok::<(), tower_oauth2::TokenError>(())
+/// ```
+#[derive(Clone)]
+pub struct Proxy {
+    choice: Choice,
+}
+
+#[derive(Clone)]
+enum Choice {
+    None,
+    Environment,
+    This { address: Uri, credentials: Option<HeaderValue>, except: String },
+}
+
+/// A proxy that is to be asked.
+pub(super) struct Detour {
+    pub(super) address: Uri,
+    pub(super) credentials: Option<HeaderValue>,
+}
+
+/// Finds the proxy for a destination.
+pub(super) struct Proxies {
+    matcher: Option<Matcher>,
+    credentials: Option<HeaderValue>,
+}
+
+impl Proxy {
+    /// Creates a proxy of scheme (`http` or `https`), host and port.
+    ///
+    /// # Errors
+    ///
+    /// A configuration error if one of them is none.
+    pub fn new(scheme: &str, host: &str, port: u16) -> Result<Self, TokenError> {
+        let refuse = |what| TokenError::config(format!("proxy: {what}"));
+        if !matches!(scheme, "http" | "https") {
+            return Err(refuse("its scheme is neither http nor https; no other is spoken here"));
+        }
+        if host.is_empty() || host.contains(['@', '/', '?', '#']) {
+            return Err(refuse(
+                "its host is none; give the bare name, and user and password by credentials()",
+            ));
+        }
+        let address = Uri::builder().scheme(scheme).authority(format!("{host}:{port}")).path_and_query("/");
+        let address = address
+            .build()
+            .map_err(|_| refuse("its host is none; give the bare name, an IPv6 address in brackets"))?;
+        Ok(Self { choice: Choice::This { address, credentials: None, except: String::new() } })
+    }
+
+    /// The proxy that the environment names: `HTTPS_PROXY`, else `ALL_PROXY`, but not for what `NO_PROXY` lists; the names
+    /// in lower case serve too. The variables are read at the first request to an `https` URL.
+    #[must_use]
+    pub fn from_environment() -> Self {
+        Self { choice: Choice::Environment }
+    }
+
+    /// No proxy, whatever the environment says.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { choice: Choice::None }
+    }
+
+    /// Sets user and password (RFC 7617). Without effect on the other two kinds of proxy.
+    #[must_use]
+    pub fn credentials(mut self, user: &str, password: &str) -> Self {
+        if let Choice::This { credentials, .. } = &mut self.choice {
+            let text = BASE64_STANDARD.encode(format!("{user}:{password}"));
+            *credentials = HeaderValue::try_from(format!("Basic {text}")).ok().map(|mut value| {
+                value.set_sensitive(true);
+                value
+            });
+        }
+        self
+    }
+
+    /// Sets what is reached without this proxy, in the form of `NO_PROXY`: names with all that is below them, addresses,
+    /// networks, or `*`, with commas between. Without effect on the other two kinds of proxy.
+    #[must_use]
+    pub fn except(mut self, list: impl Into<String>) -> Self {
+        if let Choice::This { except, .. } = &mut self.choice {
+            *except = list.into();
+        }
+        self
+    }
+
+    /// Reads the environment, if that is asked.
+    pub(super) fn find(&self) -> Proxies {
+        match &self.choice {
+            Choice::None => Proxies { matcher: None, credentials: None },
+            Choice::Environment => Proxies { matcher: Some(Matcher::from_env()), credentials: None },
+            Choice::This { address, credentials, except } => {
+                let matcher = Matcher::builder().https(address.to_string()).no(except.clone()).build();
+                Proxies { matcher: Some(matcher), credentials: credentials.clone() }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match &self.choice {
+            Choice::None => "Proxy(none)",
+            Choice::Environment => "Proxy(environment)",
+            Choice::This { .. } => "Proxy(..)",
+        })
+    }
+}
+
+impl Proxies {
+    /// Returns the proxy for a destination, if it has one.
+    ///
+    /// # Errors
+    ///
+    /// A configuration error if that proxy speaks something else.
+    pub(super) fn detour(&self, destination: &Uri) -> Result<Option<Detour>, TokenError> {
+        let Some(matcher) = &self.matcher else { return Ok(None) };
+        if Origin::of(destination).is_none_or(|origin| origin.is_loopback()) {
+            return Ok(None);
+        }
+        let Some(proxy) = matcher.intercept(destination) else { return Ok(None) };
+        if !matches!(proxy.uri().scheme_str(), Some("http" | "https")) {
+            return Err(TokenError::config(
+                "the proxy that the environment names speaks neither http nor https; set HTTPS_PROXY to one that does, \
+                 or NO_PROXY",
+            ));
+        }
+        let credentials = self.credentials.as_ref().or(proxy.basic_auth()).cloned();
+        Ok(Some(Detour { address: proxy.uri().clone(), credentials }))
+    }
+}
