@@ -2,7 +2,7 @@
 # The client against servers that nobody here wrote: oidc-provider as authorization server with an API that introspects,
 # and nginx with a limit of its rate.
 #
-#   tests/interop/run.sh            every case, about three minutes
+#   tests/interop/run.sh            every case, about four minutes
 #   tests/interop/run.sh --smoke    the short ones, about a minute
 #
 # Installs what is missing (npm; node if there is none; nginx), builds, runs. The last line is "N passed, M failed"; the exit
@@ -80,4 +80,4 @@ start_nginx
 
 cd ../..
 cargo build --quiet --locked --features jwt --example interop
-timeout --kill-after=10 300 cargo run --quiet --locked --features jwt --example interop -- "$@"
+timeout --kill-after=10 480 cargo run --quiet --locked --features jwt --example interop -- "$@"
