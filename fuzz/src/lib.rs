@@ -25,6 +25,7 @@ mod library {
     pub(crate) mod token;
 
     pub(crate) mod oauth2 {
+        pub(crate) mod advice;
         pub(crate) mod answer;
         pub(crate) mod classifier;
         pub(crate) mod refused;
