@@ -18,10 +18,12 @@
 //!
 //! # Examples
 //!
-//! One layer for all tenants; each request brings its own cache:
+//! One layer for all tenants; each request brings its own cache, and a name for it, by which the retry layer keeps the
+//! limits of one tenant from holding up another:
 //!
 //! ```
 //! use tower_oauth2::auth::AuthOverride;
+//! use tower_oauth2::extensions::CredentialId;
 //! use tower_oauth2::tenants::TokenCaches;
 //! use tower_oauth2::{AccessToken, AuthLayer, TokenError, source_fn};
 //!
@@ -36,6 +38,7 @@
 //!
 //! let request = http::Request::get("https://api.example.com/items")
 //!     .extension(AuthOverride::cache(caches.get("north")?))
+//!     .extension(CredentialId::new("north"))
 //!     .body(())?;
 //! # let _ = layer;
 //! # Ok::<_, tower::BoxError>(())

@@ -1,7 +1,7 @@
 //! An issuer that counts, requests, and a look at what was sent and logged.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,8 +11,8 @@ use http_body_util::Full;
 use tower::{BoxError, Layer as _, ServiceExt as _};
 use tower_oauth2::auth::{AuthLayer, AuthService};
 use tower_oauth2::{AccessToken, TokenCache, TokenError, TokenRequest, TokenSource};
+use tracing::Level;
 use tracing::subscriber::DefaultGuard;
-use tracing::{Dispatch, Level};
 
 pub(crate) use super::support::Log;
 use super::support::{Answer, Probe, Script, Seen, reply};
@@ -176,10 +176,6 @@ pub(crate) fn challenged(challenge: &str) -> Answer {
 impl Log {
     /// Logs while the guard lives.
     pub(crate) fn from(level: Level) -> (Self, DefaultGuard) {
-        // With one dispatcher alive tracing asks only the thread that meets an event first, and a test that logs nothing
-        // would turn the event off for all. A second one that is always there makes it ask every dispatcher.
-        static ANOTHER: OnceLock<Dispatch> = OnceLock::new();
-        ANOTHER.get_or_init(|| Dispatch::new(tracing_subscriber::registry()));
         let log = Self::default();
         let subscriber = tracing_subscriber::fmt()
             .with_max_level(level)

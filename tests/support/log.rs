@@ -4,13 +4,24 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
+use tracing::Dispatch;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// A log in memory. Clones write into the same one.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Default for Log {
+    fn default() -> Self {
+        // With one dispatcher alive tracing asks only the thread that meets an event first, and a test that logs nothing
+        // would turn the event off for all. A second one that is always there makes it ask every dispatcher.
+        static ANOTHER: OnceLock<Dispatch> = OnceLock::new();
+        ANOTHER.get_or_init(|| Dispatch::new(tracing_subscriber::registry()));
+        Self(Arc::default())
+    }
+}
 
 impl Log {
     /// Returns all that was logged so far.
