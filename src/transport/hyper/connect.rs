@@ -20,7 +20,7 @@ use tower_service::Service;
 use super::builder::Settings;
 use super::proxy::{Detour, Proxies};
 use super::resolver::Resolver;
-use crate::error::Lasting;
+use crate::error::{Lasting, chain};
 
 /// The connector for plain http.
 pub(super) type Plain = Bounded<HttpConnector<Resolver>>;
@@ -165,8 +165,7 @@ fn in_tls<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
 
 /// What can be done about a proxy that refuses. Its error is known by its words alone.
 fn in_tunnel(error: &(dyn Error + 'static)) -> Option<&'static str> {
-    let mut chain = std::iter::successors(Some(error), |error| (*error).source()).take(16);
-    chain.find_map(|error| match &*error.to_string() {
+    chain(error).find_map(|error| match &*error.to_string() {
         "tunnel error: proxy authorization required" => {
             Some("the proxy on the way wants a user and a password, or others than these; check them")
         }
