@@ -543,6 +543,10 @@ fn check_parameters(parameters: &Parameters, own: &[&str]) -> Result<(), TokenEr
         let remedy = match *name {
             "" => "it has no name; name it",
             "grant_type" if own.contains(name) => "the source sets it; take the source of that grant",
+            "refresh_token" if own.contains(name) => {
+                "the source sends the newest; give it to the builder, or to replace()"
+            }
+            "token" | "token_type_hint" if own.contains(name) => "each revocation sends its own",
             name if own.contains(&name) => "the source sets it; use its own setter",
             "client_id" => "give the id to the builder",
             "client_secret" | "client_assertion" | "client_assertion_type" => {

@@ -93,7 +93,8 @@ impl Revocation {
         client_secret: impl Into<ClientSecret>,
     ) -> RevocationBuilder {
         let inner = GrantBuilder::new(revocation_url.into(), client_id.into(), client_secret.into(), ());
-        RevocationBuilder { inner: inner.named(Naming::REVOCATION) }
+        let inner = inner.named(Naming::REVOCATION).own_parameters(&["token", "token_type_hint"]);
+        RevocationBuilder { inner }
     }
 
     /// Revokes one of the secrets of a token.

@@ -3,7 +3,7 @@ use http_body_util::Full;
 use tower::{BoxError, service_fn};
 
 use super::*;
-use crate::oauth2::{ClientCredentials, ClientCredentialsBuilder};
+use crate::oauth2::{ClientCredentials, ClientCredentialsBuilder, RefreshToken, Revocation};
 
 const URL: &str = "https://login.example.com/oauth/token";
 
@@ -118,6 +118,34 @@ fn a_parameter_that_has_a_setter_or_stands_twice_is_refused() {
     assert_refused(billing().param("resource", "x"), "param", "use resource()");
     assert_refused(billing().param("", "x"), "param", "name it");
     assert_refused(billing().param("a", "x").secret_param("a", "y"), "param", "set it once");
+}
+
+#[test]
+fn what_a_source_sends_by_itself_is_not_sent_twice() {
+    let transport = || {
+        service_fn(|_request: http::Request<Full<Bytes>>| async {
+            Ok::<_, BoxError>(http::Response::new(Full::new(Bytes::new())))
+        })
+    };
+    let refreshing = |name: &str| {
+        let builder = RefreshToken::builder(URL, "billing", "S3CR3T", Some("RT1")).param(name, "S3CR3T");
+        builder.build_with(transport()).map(drop)
+    };
+    let revoking = |name: &str| {
+        let builder = Revocation::builder(URL, "billing", "S3CR3T").param(name, "S3CR3T");
+        builder.build_with(transport()).map(drop)
+    };
+    for (built, name, remedy) in [
+        (refreshing("refresh_token"), "refresh_token", "give it to the builder, or to replace()"),
+        (refreshing("grant_type"), "grant_type", "the source of that grant"),
+        (revoking("token"), "token", "each revocation sends its own"),
+        (revoking("token_type_hint"), "token_type_hint", "each revocation sends its own"),
+    ] {
+        let error = built.unwrap_err();
+        let text = error.to_string();
+        assert!(error.is_config() && text.starts_with(&format!("param: {name:?} is refused")), "{text}");
+        assert!(text.contains(remedy) && !text.contains("S3CR3T"), "{text}");
+    }
 }
 
 #[test]

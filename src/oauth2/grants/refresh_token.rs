@@ -165,6 +165,7 @@ impl RefreshToken {
             store_timeout: Duration::from_secs(5),
         };
         GrantBuilder::new(token_url.into(), client_id.into(), client_secret.into(), grant)
+            .own_parameters(&["grant_type", "refresh_token"])
     }
 
     /// Returns whether there is a refresh token that was not refused: at a start, whether one was granted.
