@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::extract::{DefaultBodyLimit, Extension, Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use super::authorization_server::{AuthorizationServer, Introspector};
 use super::listener::Listener;
 use super::presence::Presence;
-use super::tokens::Worth;
+use super::tokens::{Access, Worth};
 
 /// An API on loopback that wants a bearer token of an [`AuthorizationServer`]. Dropping it ends it.
 ///
@@ -32,6 +32,7 @@ use super::tokens::Worth;
 /// |---|---|
 /// | `GET /items/{id}` | 200 with the item |
 /// | `POST /items` with [`Api::ITEM_ID`] and [`Api::CONTENT_DIGEST`] | 201; 400 if the digest is not that of the body; 409 if the id came before |
+/// | `GET /tenants/{tenant}/items/{id}` | 200 with the item; 403 if the token is not that client's |
 /// | `GET /headers` | 200 with the headers that came, one a line; of the token only the scheme |
 /// | without a token | 401 `Bearer` |
 /// | with a token that is unknown, expired or revoked | 401 `Bearer error="invalid_token"` |
@@ -49,6 +50,7 @@ pub struct Api {
 pub struct ApiBuilder {
     introspector: Introspector,
     limit: Option<u32>,
+    limits_of: HashMap<String, u32>,
     think_time: Duration,
 }
 
@@ -71,6 +73,8 @@ pub struct ApiCounts {
     pub wrong_bodies: u64,
     /// Requests whose item had been accepted before.
     pub duplicates: u64,
+    /// Requests for a tenant with the token of another.
+    pub crossed: u64,
 }
 
 impl Api {
@@ -81,7 +85,12 @@ impl Api {
 
     /// Creates an API that accepts the tokens of `server`.
     pub fn builder(server: &AuthorizationServer) -> ApiBuilder {
-        ApiBuilder { introspector: server.introspector(), limit: None, think_time: Duration::ZERO }
+        ApiBuilder {
+            introspector: server.introspector(),
+            limit: None,
+            limits_of: HashMap::new(),
+            think_time: Duration::ZERO,
+        }
     }
 
     pub fn origin(&self) -> String {
@@ -114,6 +123,13 @@ impl ApiBuilder {
         self
     }
 
+    /// Sets how many requests per second of one client are answered, whatever the others do.
+    #[must_use]
+    pub fn limit_of(mut self, client: impl Into<String>, per_second: u32) -> Self {
+        self.limits_of.insert(client.into(), per_second);
+        self
+    }
+
     /// Sets how long a request lies around before its token is looked at.
     #[must_use]
     pub fn think_time(mut self, think_time: Duration) -> Self {
@@ -127,12 +143,18 @@ impl ApiBuilder {
             introspector: self.introspector,
             think_time: self.think_time,
             bucket: self.limit.map(|limit| Mutex::new(Bucket::full(limit))),
+            buckets_of: self
+                .limits_of
+                .into_iter()
+                .map(|(client, limit)| (client, Mutex::new(Bucket::full(limit))))
+                .collect(),
             ledger: Mutex::default(),
             counters: Counters::default(),
         });
         let router = Router::new()
             .route("/items/{id}", get(read))
             .route("/items", post(write))
+            .route("/tenants/{tenant}/items/{id}", get(read_of_tenant))
             .route("/headers", get(headers))
             .layer(DefaultBodyLimit::max(16 << 20))
             .layer(middleware::from_fn_with_state(Arc::clone(&shared), admit))
@@ -148,6 +170,7 @@ struct Shared {
     introspector: Introspector,
     think_time: Duration,
     bucket: Option<Mutex<Bucket>>,
+    buckets_of: HashMap<String, Mutex<Bucket>>,
     ledger: Mutex<Ledger>,
     counters: Counters,
 }
@@ -178,6 +201,7 @@ struct Counters {
     limited: AtomicU64,
     wrong_bodies: AtomicU64,
     duplicates: AtomicU64,
+    crossed: AtomicU64,
 }
 
 impl Shared {
@@ -186,9 +210,9 @@ impl Shared {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn within_limit(&self) -> bool {
-        let Some(bucket) = &self.bucket else { return true };
-        bucket.lock().unwrap_or_else(PoisonError::into_inner).take()
+    fn within_limits(&self, client: &str) -> bool {
+        let mut buckets = self.buckets_of.get(client).into_iter().chain(&self.bucket);
+        buckets.all(|bucket| bucket.lock().unwrap_or_else(PoisonError::into_inner).take())
     }
 }
 
@@ -221,6 +245,7 @@ impl Counters {
             limited: self.limited.load(Relaxed),
             wrong_bodies: self.wrong_bodies.load(Relaxed),
             duplicates: self.duplicates.load(Relaxed),
+            crossed: self.crossed.load(Relaxed),
         }
     }
 }
@@ -232,7 +257,7 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// Lets a request through to its endpoint, or not. The body is not read before that. If it is refused it is read on for a
 /// while, as by most servers: closing the connection at once could take the answer along.
-async fn admit(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+async fn admit(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
     let counters = &shared.counters;
     counters.requests.fetch_add(1, Relaxed);
     let waiting = Presence::enter(&counters.waiting);
@@ -240,7 +265,8 @@ async fn admit(State(shared): State<Arc<Shared>>, request: Request, next: Next) 
     let worth = bearer(request.headers()).map(|secret| shared.introspector.worth(secret));
     drop(waiting);
     let challenge = match worth {
-        Some(Worth::Active(_)) if shared.within_limit() => {
+        Some(Worth::Active(access)) if shared.within_limits(&access.client) => {
+            request.extensions_mut().insert(access);
             let response = next.run(request).await;
             if response.status().is_success() {
                 counters.ok.fetch_add(1, Relaxed);
@@ -285,6 +311,18 @@ fn linger(request: Request) {
 
 async fn read(Path(id): Path<String>) -> Response {
     Json(json!({ "id": id, "name": format!("item {id}") })).into_response()
+}
+
+async fn read_of_tenant(
+    State(shared): State<Arc<Shared>>,
+    Extension(access): Extension<Access>,
+    Path((tenant, id)): Path<(String, String)>,
+) -> Response {
+    if access.client != tenant {
+        shared.counters.crossed.fetch_add(1, Relaxed);
+        return (StatusCode::FORBIDDEN, "the token is another tenant's").into_response();
+    }
+    read(Path(id)).await
 }
 
 async fn headers(headers: HeaderMap) -> String {
