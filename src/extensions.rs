@@ -82,17 +82,24 @@ impl TokenRejected {
 /// auth by it that they refuse the token, and gets the marker that auth would have set.
 #[derive(Clone)]
 pub(crate) struct LateRefusal {
-    told: Arc<dyn Fn() -> TokenRejected + Send + Sync>,
+    sent: Arc<dyn SentToken>,
+}
+
+/// A token that was sent, and whoever must know if it is refused. A trait, so that what is shared already can be handed on
+/// as it is: nearly every gRPC answer carries one.
+pub(crate) trait SentToken: Send + Sync {
+    /// Takes the word that the token was refused.
+    fn refused(&self) -> TokenRejected;
 }
 
 impl LateRefusal {
-    pub(crate) fn new(told: impl Fn() -> TokenRejected + Send + Sync + 'static) -> Self {
-        Self { told: Arc::new(told) }
+    pub(crate) fn new(sent: Arc<dyn SentToken>) -> Self {
+        Self { sent }
     }
 
     /// Tells auth that the token was refused.
     pub(crate) fn tell(&self) -> TokenRejected {
-        (self.told)()
+        self.sent.refused()
     }
 }
 

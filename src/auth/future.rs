@@ -20,7 +20,9 @@ use super::verdict::{Sent, judge, missing_scope};
 use crate::cache::{Acquire, Snapshot, TokenCache};
 use crate::clock;
 use crate::error::TokenError;
-use crate::extensions::{LateRefusal, RejectionVerdict, ScopeMissing, TokenRejected, TokenWithheld};
+use crate::extensions::{
+    LateRefusal, RejectionVerdict, ScopeMissing, SentToken, TokenRejected, TokenWithheld,
+};
 use crate::headers::{challenge, grpc};
 use crate::text::Redactor;
 
@@ -235,11 +237,7 @@ impl Ticket {
     #[cold]
     fn await_trailers<R>(self: &Arc<Self>, response: &mut Response<R>) {
         let ticket = Arc::clone(self);
-        response.extensions_mut().insert(LateRefusal::new(move || {
-            let verdict = ticket.cache.reject(ticket.snapshot.token());
-            tracing::debug!(?verdict, "an API refused a token in its trailers");
-            TokenRejected::new(verdict, None, None)
-        }));
+        response.extensions_mut().insert(LateRefusal::new(ticket));
     }
 
     /// Reads an answer that may say something about the token, drops the token if it is to blame, and marks the answer.
@@ -290,6 +288,14 @@ impl Ticket {
         let (error, description) = (judgement.error.map(clean), judgement.description.map(clean));
         tracing::debug!(status = %response.status(), ?verdict, error, "an API refused a token");
         response.extensions_mut().insert(TokenRejected::new(verdict, error, description));
+    }
+}
+
+impl SentToken for Ticket {
+    fn refused(&self) -> TokenRejected {
+        let verdict = self.cache.reject(self.snapshot.token());
+        tracing::debug!(?verdict, "an API refused a token in its trailers");
+        TokenRejected::new(verdict, None, None)
     }
 }
 
