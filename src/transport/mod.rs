@@ -3,8 +3,10 @@
 //! 1. `hyper` (feature `hyper-client`, on by default): the default client of the token endpoint, over HTTP/1.1 and
 //!    h2 with TLS by rustls. It serves for an API as well. Its builder knows proxies, client certificates and private
 //!    authorities.
-//! 2. Any other tower HTTP service goes in by `build_with`, with whatever limits it brings. It must not follow redirects.
+//! 2. [`tonic`]: how a gRPC channel stands below the layers. A page, and no feature.
+//! 3. Any other tower HTTP service goes in by `build_with`, with whatever limits it brings. It must not follow redirects.
 
 #[cfg(feature = "hyper-client")]
 #[cfg_attr(docsrs, doc(cfg(feature = "hyper-client")))]
 pub mod hyper;
+pub mod tonic;

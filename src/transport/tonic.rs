@@ -1,0 +1,112 @@
+//! gRPC: tonic's channel below the layers, a generated client above them. That takes no code of ours, so this page is all
+//! there is.
+//!
+//! 1. A generated client leaves the host to its channel, and its requests name a path alone.
+//!    [`relative_uris_go_to`](crate::AuthLayer::relative_uris_go_to) says which origin that is. A client made by
+//!    `with_origin` names it in each request, which is held against the list instead.
+//! 2. A channel takes no body but tonic's own. `map_request` puts what the retry layer sends into one.
+//! 3. UNAUTHENTICATED before any data: the token is dropped and the call made again with another, whether one message was
+//!    asked for or a stream. Trailers that come by themselves after the headers may be seen too late for that. Then, and
+//!    after data, the token is dropped and the answer is the caller's: the next call has another token.
+//! 4. RESOURCE_EXHAUSTED and UNAVAILABLE are retried when the server says (`grpc-retry-pushback-ms`), else with the
+//!    policy's own waits; see [what is retried](crate::retry#what-is-retried-when).
+//! 5. gRPC never says how long a request is, so what counts for it is the limit for unknown lengths: a call of which more
+//!    than 64 KiB was sent is made once. `recorded_stream_bytes` raises that. A client stream within the limit is replayed
+//!    like any other call, whole: what was sent, and then what comes. Where a server acts on messages before the last one
+//!    came, the call says `RetryOptions::never()` in its extensions; the token is dropped all the same.
+//! 6. An error of the layers becomes a `Status` with the code `Unknown` and the error as its source, where `downcast_ref`
+//!    finds a [`TokenError`](crate::TokenError). A [`RetryReport`](crate::retry::RetryReport) is in the extensions of an
+//!    answer. A `Status` has none, but a [`ReportSlot`](crate::retry::ReportSlot) has it.
+//! 7. `Request::set_timeout` is for each attempt. A [`Deadline`](crate::extensions::Deadline) in the request's extensions is
+//!    for all of them and the waits between.
+//!
+//! An interceptor is no place for tokens: it cannot wait for one, and never sees an answer.
+//!
+//! # Examples
+//!
+//! The health service stands in for a client of your own; so it is with every one that tonic generates.
+//!
+//! ```no_run
+//! use http::Request;
+//! use tonic::body::Body;
+//! use tonic::transport::{Channel, ClientTlsConfig};
+//! use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+//! use tower::ServiceBuilder;
+//! use tower_oauth2::{AuthLayer, RetryPolicy};
+//! # use tower_oauth2::{AccessToken, StaticToken};
+//!
+//! const API: &str = "https://api.example.com";
+//!
+//! # async fn example() -> Result<(), tower::BoxError> {
+//! # let source = StaticToken::new(AccessToken::bearer("token")?);
+//! let tls = ClientTlsConfig::new().with_enabled_roots();
+//! let channel = ServiceBuilder::new()
+//!     .layer(RetryPolicy::default())
+//!     .layer(AuthLayer::for_origin(source, API)?.relative_uris_go_to(API)?)
+//!     .map_request(|request: Request<_>| request.map(Body::new))
+//!     .service(Channel::from_static(API).tls_config(tls)?.connect_lazy());
+//!
+//! let mut client = HealthClient::new(channel);
+//! let answer = client.check(HealthCheckRequest::default()).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The name of all that, to keep it in a struct. It is not boxed, and costs a call with a token at hand no allocation on
+//! its way:
+//!
+//! ```no_run
+//! use http::Request;
+//! use tonic::body::Body;
+//! use tonic::transport::Channel;
+//! use tonic_health::pb::health_client::HealthClient;
+//! use tower::ServiceBuilder;
+//! use tower::util::MapRequest;
+//! use tower_oauth2::auth::{AuthLayer, AuthService};
+//! use tower_oauth2::retry::{ReplayBody, RetryPolicy, RetryService};
+//!
+//! type ToTonic = fn(Request<ReplayBody<Body>>) -> Request<Body>;
+//! type Api = RetryService<AuthService<MapRequest<Channel, ToTonic>>>;
+//!
+//! struct Billing {
+//!     health: HealthClient<Api>,
+//! }
+//!
+//! impl Billing {
+//!     fn new(auth: AuthLayer, channel: Channel) -> Self {
+//!         let to_tonic: ToTonic = |request| request.map(Body::new);
+//!         let api = ServiceBuilder::new()
+//!             .layer(RetryPolicy::default())
+//!             .layer(auth)
+//!             .map_request(to_tonic)
+//!             .service(channel);
+//!         Self { health: HealthClient::new(api) }
+//!     }
+//! }
+//! ```
+//!
+//! tonic tells by an error of its own that it could not connect, after which nothing was sent and every call may be made
+//! again. What is below that is hyper's:
+//!
+#![cfg_attr(feature = "hyper-client", doc = "```")]
+#![cfg_attr(not(feature = "hyper-client"), doc = "```text")]
+//! use std::error::Error;
+//! use std::iter::successors;
+//!
+//! use tower_oauth2::RetryPolicy;
+//! use tower_oauth2::retry::Failure;
+//! use tower_oauth2::transport::hyper;
+//!
+//! fn classify(error: &(dyn Error + 'static)) -> Failure {
+//!     let mut causes = successors(Some(error), |&error| error.source());
+//!     match causes.any(<dyn Error>::is::<tonic::ConnectError>) {
+//!         true => Failure::Unsent,
+//!         false => hyper::classify(error),
+//!     }
+//! }
+//!
+//! let policy = RetryPolicy::builder().classifier(classify).build()?;
+//! # Ok::<_, tower_oauth2::TokenError>(())
+//! ```
+//!
+//! `examples/tonic_client.rs` has a server as well, and revokes tokens under load.
