@@ -8,6 +8,8 @@
 
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
+#[path = "tonic_client/introspection.rs"]
+mod introspection;
 #[path = "tonic_client/items.rs"]
 mod items;
 mod support;
@@ -19,17 +21,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
-use http_body_util::{BodyExt as _, Full};
+use introspection::Introspection;
 use items::{ItemsClient, ItemsServer, Refusal};
 use support::{AuthorizationServer, Client};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tonic::Status;
 use tonic::body::Body;
-use tonic::metadata::MetadataMap;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Endpoint, Server};
-use tower::{BoxError, ServiceBuilder, ServiceExt as _};
+use tower::{BoxError, ServiceBuilder};
 use tower_oauth2::transport::hyper;
 use tower_oauth2::{AuthLayer, ClientCredentials, RetryPolicy};
 
@@ -43,13 +44,17 @@ async fn main() -> Result<ExitCode, BoxError> {
     let reports = Client::confidential("reports", "hunter2").scopes("items:read");
     let server = AuthorizationServer::builder().client(reports).start().await?;
     let refused = Arc::new(AtomicU64::new(0));
-    let (introspection, count) = (server.introspection_url(), Arc::clone(&refused));
-    let http_client = hyper::Client::new();
-    let items = ItemsServer::new(move |metadata| {
+    let introspection = Introspection {
+        url: server.introspection_url(),
+        client_id: "reports",
+        client_secret: "hunter2",
+        http_client: hyper::Client::new(),
+    };
+    let count = Arc::clone(&refused);
+    let items = ItemsServer::new(move |call| {
         let (introspection, count) = (introspection.clone(), Arc::clone(&count));
-        let http_client = http_client.clone();
         async move {
-            match is_active(http_client, &introspection, &metadata).await {
+            match introspection.is_active(&call).await {
                 Ok(true) => Ok(()),
                 Ok(false) => {
                     count.fetch_add(1, Relaxed);
@@ -109,22 +114,4 @@ async fn main() -> Result<ExitCode, BoxError> {
     // The first token, and one for each revocation.
     let as_promised = failed == 0 && token_requests == 1 + REVOCATIONS && refused >= REVOCATIONS;
     Ok(if as_promised { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// Asks the authorization server about the token of a call (RFC 7662 §2.1).
-async fn is_active(
-    http_client: hyper::Client<Full<Bytes>>,
-    introspection: &str,
-    metadata: &MetadataMap,
-) -> Result<bool, BoxError> {
-    let header = metadata.get("authorization").map(|value| value.to_str()).transpose()?;
-    let Some(token) = header.and_then(|header| header.strip_prefix("Bearer ")) else { return Ok(false) };
-    let form = [("token", token), ("client_id", "reports"), ("client_secret", "hunter2")];
-    let form = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
-    let request = Request::post(introspection)
-        .header("content-type", "application/x-www-form-urlencoded")
-        .body(Full::<Bytes>::from(form))?;
-    let answer = http_client.oneshot(request).await?.into_body().collect().await?.to_bytes();
-    let answer: serde_json::Value = serde_json::from_slice(&answer)?;
-    Ok(answer["active"] == true)
 }

@@ -8,7 +8,7 @@
 //! 3. UNAUTHENTICATED before any data: the token is dropped and the call made again with another, whether one message was
 //!    asked for or a stream. Trailers that come by themselves after the headers may be seen too late for that. Then, and
 //!    after data, the token is dropped and the answer is the caller's: the next call has another token.
-//! 4. RESOURCE_EXHAUSTED and UNAVAILABLE are retried when the server says (`grpc-retry-pushback-ms`), else with the
+//! 4. `RESOURCE_EXHAUSTED` and `UNAVAILABLE` are retried when the server says (`grpc-retry-pushback-ms`), else with the
 //!    policy's own waits; see [what is retried](crate::retry#what-is-retried-when).
 //! 5. gRPC never says how long a request is, so what counts for it is the limit for unknown lengths: a call of which more
 //!    than 64 KiB was sent is made once. `recorded_stream_bytes` raises that. A client stream within the limit is replayed

@@ -1,0 +1,36 @@
+//! How a gRPC service finds out whether a token is good: it asks whoever issued it (RFC 7662).
+
+#![allow(unreachable_pub, reason = "examples and tests share it")]
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt as _, Full};
+use tonic::metadata::MetadataMap;
+use tower::{BoxError, ServiceExt as _};
+use tower_oauth2::transport::hyper;
+
+/// An authorization server's introspection endpoint, as one of its clients sees it.
+#[derive(Clone, Debug)]
+pub struct Introspection {
+    pub url: String,
+    pub client_id: &'static str,
+    pub client_secret: &'static str,
+    pub http_client: hyper::Client<Full<Bytes>>,
+}
+
+impl Introspection {
+    /// Returns whether the token of a call is good; one without a token has none that is.
+    pub async fn is_active(&self, call: &MetadataMap) -> Result<bool, BoxError> {
+        let header = call.get("authorization").map(|value| value.to_str()).transpose()?;
+        let Some(token) = header.and_then(|header| header.strip_prefix("Bearer ")) else { return Ok(false) };
+        let form = [("token", token), ("client_id", self.client_id), ("client_secret", self.client_secret)];
+        let form = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+        let request = Request::post(&self.url)
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(Full::from(form))?;
+        let answer = self.http_client.clone().oneshot(request).await?;
+        let answer = answer.into_body().collect().await?.to_bytes();
+        let answer: serde_json::Value = serde_json::from_slice(&answer)?;
+        Ok(answer["active"] == true)
+    }
+}
