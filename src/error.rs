@@ -74,7 +74,10 @@ pub enum ErrorClass {
 /// What keeps a connection from being made, today and tomorrow: a transport of this crate puts it into the chain of its
 /// error, and the token endpoint finds it there.
 #[derive(Debug)]
-#[cfg_attr(not(feature = "hyper-client"), allow(dead_code, reason = "other transports cannot tell"))]
+#[cfg_attr(
+    not(any(feature = "hyper-client", feature = "reqwest")),
+    allow(dead_code, reason = "other transports cannot tell")
+)]
 pub(crate) struct Lasting {
     /// What to do about it.
     pub(crate) advice: &'static str,

@@ -46,6 +46,7 @@
 //! |---|---|---|
 //! | `hyper-client` | yes | [`transport::hyper`](transport), and the `build()` of the sources |
 //! | `jwt` | no | [`oauth2::jwt`](oauth2): client authentication by a key, and the JWT bearer grant |
+//! | `reqwest` | no | [`transport::reqwest`](transport): reqwest's client below the layers, and at the token endpoint |
 //! | `stack` | no | `Stack`, all layers in one order |
 //! | `tower-retry` | no | [`RetryPolicy`]`::for_tower`, for tower's own retry layer |
 //! | `full` | no | all of them |

@@ -21,7 +21,6 @@
 
 mod builder;
 mod certificates;
-mod classify;
 mod connect;
 mod proxy;
 mod resolver;
@@ -48,7 +47,6 @@ use tower_service::Service;
 
 pub use self::builder::ClientBuilder;
 use self::builder::Settings;
-pub use self::classify::classify;
 use self::connect::{Plain, Tls};
 pub use self::proxy::Proxy;
 use crate::clock;
@@ -60,6 +58,7 @@ use crate::oauth2::{
 #[cfg(feature = "jwt")]
 use crate::oauth2::{JwtBearer, JwtBearerBuilder};
 use crate::retry::Failure;
+pub use crate::transport::classify::classify;
 
 /// After so much silence an h2 connection on which a request waits is asked for a sign of life. The two together leave the
 /// token endpoint's default retries the time to go over a new one.

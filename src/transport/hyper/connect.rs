@@ -1,7 +1,5 @@
 //! How a connection is made: a name looked up, a proxy asked, TLS begun, and all that within a time.
 
-use std::error::Error;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -20,7 +18,8 @@ use tower_service::Service;
 use super::builder::Settings;
 use super::proxy::{Detour, Proxies};
 use super::resolver::Resolver;
-use crate::error::{Lasting, chain};
+use crate::error::Lasting;
+use crate::transport::lasting::advice;
 
 /// The connector for plain http.
 pub(super) type Plain = Bounded<HttpConnector<Resolver>>;
@@ -126,52 +125,10 @@ where
     }
 }
 
-/// Marks a handshake that would fail again, as far as rustls says so beyond doubt. An alert may be a server that is just
-/// being set up, and a broken connection may be anything.
+/// Marks what would fail again.
 fn told_apart(error: BoxError) -> BoxError {
-    let advice = match in_tls(&*error) {
-        Some(rustls::Error::InvalidCertificate(_)) => {
-            "check that the URL names the right host, and that the authority that signed its certificate is trusted here"
-        }
-        Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => {
-            "the server does not speak TLS there; check the scheme and the port of the URL"
-        }
-        Some(rustls::Error::PeerIncompatible(_)) => {
-            "the server knows no version or cipher of TLS that this client does; check what it offers"
-        }
-        _ => match in_tunnel(&*error) {
-            Some(advice) => advice,
-            None => return error,
-        },
-    };
-    Lasting { advice, source: error }.into()
-}
-
-/// Finds the error of TLS in a chain, and in the I/O errors there, which do not name what they carry as their source.
-fn in_tls<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
-    let mut next = Some(error);
-    for _ in 0..16 {
-        let error = next?;
-        if let Some(tls) = error.downcast_ref::<rustls::Error>() {
-            return Some(tls);
-        }
-        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-            Some(carried) => Some(carried),
-            None => error.source(),
-        };
+    match advice(&*error) {
+        Some(advice) => Lasting { advice, source: error }.into(),
+        None => error,
     }
-    None
-}
-
-/// What can be done about a proxy that refuses. Its error is known by its words alone.
-fn in_tunnel(error: &(dyn Error + 'static)) -> Option<&'static str> {
-    chain(error).find_map(|error| match &*error.to_string() {
-        "tunnel error: proxy authorization required" => {
-            Some("the proxy on the way wants a user and a password, or others than these; check them")
-        }
-        "tunnel error: unsuccessful" => {
-            Some("the proxy on the way refuses the connection; check that it may go there, or add the host to NO_PROXY")
-        }
-        _ => None,
-    })
 }

@@ -23,9 +23,10 @@ use crate::retry::Failure;
 
 /// Tells the errors of hyper and of hyper-util's pooled client apart; what it does not know, as [`Failure::of`] does.
 ///
-/// [`Client`](super::Client) marks its errors itself. This is for a client of one's own:
+/// The client beside it marks its errors itself. This is for a client of one's own:
 ///
-/// ```
+#[cfg_attr(feature = "hyper-client", doc = "```")]
+#[cfg_attr(not(feature = "hyper-client"), doc = "```text")]
 /// use tower_oauth2::RetryPolicy;
 /// use tower_oauth2::transport::hyper::classify;
 ///
@@ -33,6 +34,7 @@ use crate::retry::Failure;
 /// # Ok::<(), tower_oauth2::TokenError>(())
 /// ```
 #[must_use]
+#[cfg_attr(not(feature = "hyper-client"), allow(unreachable_pub, reason = "handed out with that client"))]
 pub fn classify(error: &(dyn Error + 'static)) -> Failure {
     if chain(error).any(<dyn Error>::is::<Lasting>) {
         return Failure::Fatal;

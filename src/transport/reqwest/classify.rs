@@ -1,0 +1,50 @@
+//! What an error of reqwest's says about the request.
+//!
+//! | error | why it says so | failure |
+//! |---|---|---|
+//! | the request could not be built: a URL that reqwest cannot read, a scheme that it does not speak | it would not be built again | fatal |
+//! | `https`, and reqwest was built without TLS | it will not learn it | fatal |
+//! | too many redirects, where its own are on | the next attempt would walk in the same circle | fatal |
+//! | connecting failed, the time for it included | no byte of the request went out | unsent |
+//! | a time-out of the request as a whole | nobody knows how far it came | ambiguous |
+//! | whatever comes from hyper below it | | as `transport::hyper::classify` says |
+
+use std::error::Error;
+
+use crate::error::chain;
+use crate::retry::Failure;
+use crate::transport::{classify as of_hyper, lasting};
+
+/// reqwest's connector without TLS is hyper's, which has no type for this.
+const NO_TLS: &str = "invalid URL, scheme is not http";
+
+/// Tells the errors of reqwest apart; what it does not know, as [`Failure::of`] does.
+///
+/// # Examples
+///
+/// ```
+/// use tower_oauth2::RetryPolicy;
+/// use tower_oauth2::transport::reqwest::classify;
+///
+/// let policy = RetryPolicy::builder().classifier(classify).build()?;
+/// # Ok::<(), tower_oauth2::TokenError>(())
+/// ```
+#[must_use]
+pub fn classify(error: &(dyn Error + 'static)) -> Failure {
+    let native = chain(error).find_map(|error| error.downcast_ref::<reqwest::Error>());
+    if native.is_some_and(|error| error.is_builder() || error.is_redirect()) {
+        return Failure::Fatal;
+    }
+    match of_hyper::classify(error) {
+        Failure::Unsent if advice(error).is_some() => Failure::Fatal,
+        failure => failure,
+    }
+}
+
+/// Says what to do about a connection that cannot be made, today and tomorrow.
+pub(super) fn advice(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    if chain(error).any(|error| error.to_string() == NO_TLS) {
+        return Some("reqwest was built without TLS; switch on one of its features for it, such as `rustls`");
+    }
+    lasting::advice(error)
+}

@@ -1,0 +1,193 @@
+//! reqwest's client as a tower HTTP service.
+
+use std::fmt;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use http::{Request, Response, Uri};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use reqwest::{ClientBuilder, Url};
+use tower::BoxError;
+use tower_service::Service;
+
+use super::body::{ResponseBody, into_native};
+use crate::error::TokenError;
+
+/// A `reqwest::Client`, or what behaves like one, as a tower HTTP service. Clones share its connections.
+///
+/// What it does to a request, and what the client below should not do, stands on the page of the [module](super).
+///
+/// # Examples
+///
+/// ```
+/// use tower_oauth2::transport::reqwest::Client;
+///
+/// let client = Client::build(|builder| builder.user_agent("billing/1.0"))?;
+/// # Ok::<_, tower_oauth2::TokenError>(())
+/// ```
+#[derive(Clone)]
+pub struct Client<S = reqwest::Client> {
+    inner: S,
+}
+
+impl Client {
+    /// Builds a client by reqwest's own builder, then switches its redirects and retries off.
+    ///
+    /// # Errors
+    ///
+    /// A configuration error if reqwest refuses the options, or wants something that the process lacks, such as a provider
+    /// of cryptography where its feature `rustls-no-provider` is on.
+    pub fn build(configure: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Result<Self, TokenError> {
+        let builder = configure(reqwest::Client::builder())
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never());
+        // Where reqwest has no provider of cryptography, it panics; a library must not.
+        match catch_unwind(AssertUnwindSafe(|| builder.build())) {
+            Ok(Ok(inner)) => Ok(Self { inner }),
+            Ok(Err(error)) => Err(TokenError::config(
+                "reqwest refuses the options of its client; see the cause, and check certificates and proxies",
+            )
+            .with_source(error)),
+            Err(_panic) => Err(TokenError::config(
+                "reqwest could not set up TLS; with its feature `rustls-no-provider` a provider must be installed first",
+            )),
+        }
+    }
+}
+
+impl<S> Client<S> {
+    /// Takes a client that is there already. Its own redirects and retries should be off.
+    ///
+    /// It may be any service of that shape, such as the client of `reqwest-middleware`.
+    pub fn new(client: S) -> Self {
+        Self { inner: client }
+    }
+
+    /// Returns the client below.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// Returns the client below to be changed.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Unwraps the client below.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S> From<S> for Client<S> {
+    fn from(client: S) -> Self {
+        Self::new(client)
+    }
+}
+
+impl<S, B> Service<Request<B>> for Client<S>
+where
+    S: Service<reqwest::Request, Response = reqwest::Response>,
+    S::Error: Into<BoxError>,
+    B: Body + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<ResponseBody>;
+    type Error = BoxError;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<B>) -> ResponseFuture<S::Future> {
+        let uri = request.uri().clone();
+        let state = match reqwest::Request::try_from(request.map(into_native)) {
+            Err(error) => State::Refused { error: Some(error.into()) },
+            Ok(native) if !is_same_place(&uri, native.url()) => {
+                State::Refused { error: Some(renamed(&native)) }
+            }
+            Ok(native) => State::Sent { response: self.inner.call(native) },
+        };
+        ResponseFuture { state }
+    }
+}
+
+impl<S> fmt::Debug for Client<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // That of reqwest shows default headers, which may be secrets.
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
+}
+
+/// Returns whether reqwest goes where the layers above believe it goes.
+fn is_same_place(uri: &Uri, url: &Url) -> bool {
+    let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else {
+        return false;
+    };
+    let port = uri.port_u16();
+    scheme == url.scheme()
+        && url.host_str().is_some_and(|known| known.eq_ignore_ascii_case(host))
+        // That of the scheme is left out there.
+        && (port == url.port() || port == url.port_or_known_default())
+}
+
+fn renamed(request: &reqwest::Request) -> BoxError {
+    let host = request.url().host_str().unwrap_or_default();
+    TokenError::config(format!(
+        "the request was not sent: its URI names a host that reqwest reads as {host}; write it like that"
+    ))
+    .into()
+}
+
+// --- ResponseFuture ---
+
+pin_project! {
+    /// The future of [`Client`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it drops the request.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<F> {
+        #[pin]
+        state: State<F>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<F> {
+        Sent { #[pin] response: F },
+        Refused { error: Option<BoxError> },
+    }
+}
+
+impl<F, E> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<reqwest::Response, E>>,
+    E: Into<BoxError>,
+{
+    type Output = Result<Response<ResponseBody>, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            StateProjection::Sent { response } => {
+                let response = ready!(response.poll(cx)).map_err(Into::into)?;
+                Poll::Ready(Ok(Response::from(response).map(ResponseBody::new)))
+            }
+            StateProjection::Refused { error } => {
+                Poll::Ready(Err(error.take().expect("a future is not polled after its end")))
+            }
+        }
+    }
+}
+
+impl<F> fmt::Debug for ResponseFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}
