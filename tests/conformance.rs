@@ -57,7 +57,7 @@ use tower_http::follow_redirect::FollowRedirect;
 use tower_oauth2::auth::AuthService;
 use tower_oauth2::extensions::TokenWithheld;
 use tower_oauth2::retry::{ReplayBody, RetryBody, RetryService};
-use tower_oauth2::transport::hyper;
+use tower_oauth2::transport::{hyper, reqwest};
 use tower_oauth2::{AuthLayer, ClientCredentials, RetryPolicy, TokenCache};
 
 use introspection::Introspection;
@@ -70,6 +70,8 @@ use support::{Api, AuthorizationServer, Client, Listener};
 enum Under {
     HyperHttp1,
     HyperH2,
+    ReqwestHttp1,
+    ReqwestH2,
     Tonic,
 }
 
@@ -82,7 +84,8 @@ enum Case {
     Redirect,
 }
 
-const CLIENTS: [Under; 3] = [Under::HyperHttp1, Under::HyperH2, Under::Tonic];
+const CLIENTS: [Under; 5] =
+    [Under::HyperHttp1, Under::HyperH2, Under::ReqwestHttp1, Under::ReqwestH2, Under::Tonic];
 const CASES: [Case; 5] = [Case::ColdStart, Case::Revocation, Case::Upload, Case::Limit, Case::Redirect];
 
 /// The cells that make no sense, and why. There is no other way out of a cell but to pass it.
@@ -173,16 +176,21 @@ type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
 /// A client with all its layers, whatever it is made of.
 type Http = BoxCloneSyncService<Request<RequestBody>, Response<ResponseBody>, BoxError>;
 
-fn http(under: Under, policy: RetryPolicy, auth: &AuthLayer) -> Http {
-    match under {
+fn http(under: Under, policy: RetryPolicy, auth: &AuthLayer) -> Result<Http, BoxError> {
+    let client = match under {
         Under::HyperHttp1 | Under::HyperH2 => {
             let client = legacy::Client::builder(TokioExecutor::new())
                 .http2_only(under == Under::HyperH2)
                 .build_http::<ReplayBody<RequestBody>>();
             erase(policy, auth, client)
         }
-        Under::Tonic => unreachable!("its cases are in a module of their own"),
-    }
+        Under::ReqwestHttp1 => erase(policy, auth, reqwest::Client::build(|builder| builder.http1_only())?),
+        Under::ReqwestH2 => {
+            erase(policy, auth, reqwest::Client::build(|builder| builder.http2_prior_knowledge())?)
+        }
+        Under::Tonic => return Err("its cases are in a module of their own".into()),
+    };
+    Ok(client)
 }
 
 /// Puts the layers on a client, and forgets what it is.
@@ -217,19 +225,26 @@ async fn get_ok(client: Http, url: String) -> Result<(), BoxError> {
 /// A token takes so long that every request of a cold start comes meanwhile.
 const LATENCY: Duration = Duration::from_millis(100);
 
-async fn authorization_server() -> Result<(AuthorizationServer, TokenCache), BoxError> {
+async fn authorization_server(under: Under) -> Result<(AuthorizationServer, TokenCache), BoxError> {
     let service = Client::confidential("service", "hunter2").scopes("items:read items:write");
     let server = AuthorizationServer::builder().client(service).latency(LATENCY).start().await?;
-    let source = ClientCredentials::builder(server.token_url(), "service", "hunter2").build()?;
-    Ok((server, TokenCache::new(source)))
+    let source = ClientCredentials::builder(server.token_url(), "service", "hunter2");
+    let cache = match under {
+        Under::HyperHttp1 | Under::HyperH2 | Under::Tonic => TokenCache::new(source.build()?),
+        // Who has reqwest asks for tokens by it.
+        Under::ReqwestHttp1 | Under::ReqwestH2 => {
+            TokenCache::new(source.build_with(reqwest::TokenClient::new()?)?)
+        }
+    };
+    Ok((server, cache))
 }
 
 // --- The cases over HTTP ---
 
 async fn cold_start(under: Under) -> Result<(), BoxError> {
-    let (server, cache) = authorization_server().await?;
+    let (server, cache) = authorization_server(under).await?;
     let api = Api::builder(&server).start().await?;
-    let client = http(under, RetryPolicy::default(), &AuthLayer::for_origin(cache, api.origin())?);
+    let client = http(under, RetryPolicy::default(), &AuthLayer::for_origin(cache, api.origin())?)?;
     let url = format!("{}/items/1", api.origin());
     try_join_all((0..50).map(|_| get_ok(client.clone(), url.clone()))).await?;
     expect("requests served", api.counts().ok, 50)?;
@@ -237,9 +252,9 @@ async fn cold_start(under: Under) -> Result<(), BoxError> {
 }
 
 async fn revocation(under: Under) -> Result<(), BoxError> {
-    let (server, cache) = authorization_server().await?;
+    let (server, cache) = authorization_server(under).await?;
     let api = Arc::new(Api::builder(&server).start().await?);
-    let client = http(under, RetryPolicy::default(), &AuthLayer::for_origin(cache, api.origin())?);
+    let client = http(under, RetryPolicy::default(), &AuthLayer::for_origin(cache, api.origin())?)?;
     let url = format!("{}/items/1", api.origin());
     let load = (0..TASKS).map(|_| {
         let (client, url) = (client.clone(), url.clone());
@@ -267,10 +282,10 @@ const TASKS: u64 = 16;
 const REQUESTS_PER_TASK: u64 = 50;
 
 async fn upload(under: Under) -> Result<(), BoxError> {
-    let (server, cache) = authorization_server().await?;
+    let (server, cache) = authorization_server(under).await?;
     let api = Arc::new(Api::builder(&server).start().await?);
     let policy = RetryPolicy::builder().recorded_bytes(u64::try_from(Chunks::LENGTH)?).build()?;
-    let client = http(under, policy, &AuthLayer::for_origin(cache.clone(), api.origin())?);
+    let client = http(under, policy, &AuthLayer::for_origin(cache.clone(), api.origin())?)?;
     // The token in the cache is revoked, and nobody here knows.
     cache.warm_up().await?;
     server.revoke_all();
@@ -330,9 +345,9 @@ impl Body for Chunks {
 }
 
 async fn limit(under: Under) -> Result<(), BoxError> {
-    let (server, cache) = authorization_server().await?;
+    let (server, cache) = authorization_server(under).await?;
     let api = Api::builder(&server).limit(40).start().await?;
-    let client = http(under, RetryPolicy::default(), &AuthLayer::for_origin(cache, api.origin())?);
+    let client = http(under, RetryPolicy::default(), &AuthLayer::for_origin(cache, api.origin())?)?;
     let url = format!("{}/items/1", api.origin());
     try_join_all((0..80).map(|_| get_ok(client.clone(), url.clone()))).await?;
     expect("requests served", api.counts().ok, 80)?;
@@ -341,7 +356,7 @@ async fn limit(under: Under) -> Result<(), BoxError> {
 }
 
 async fn redirect(under: Under) -> Result<(), BoxError> {
-    let (_server, cache) = authorization_server().await?;
+    let (_server, cache) = authorization_server(under).await?;
     let (here, there) = (Seen::default(), Seen::default());
     let foreign = Listener::start(Router::new().route("/items", get(there.note(|| "elsewhere")))).await?;
     let target = format!("{}/items", foreign.origin());
@@ -349,7 +364,7 @@ async fn redirect(under: Under) -> Result<(), BoxError> {
     let home = Listener::start(Router::new().route("/items", get(home))).await?;
 
     let auth = AuthLayer::for_origin(cache, home.origin())?;
-    let client = FollowRedirect::new(http(under, RetryPolicy::default(), &auth));
+    let client = FollowRedirect::new(http(under, RetryPolicy::default(), &auth)?);
     let response = client.oneshot(Request::get(format!("{}/items", home.origin())).body(empty())?).await?;
     expect("status", response.status(), StatusCode::OK)?;
     expect_that("the answer is not marked", response.extensions().get::<TokenWithheld>().is_some())?;
@@ -472,7 +487,7 @@ mod grpc {
     }
 
     pub(super) async fn cold_start() -> Result<(), BoxError> {
-        let (server, cache) = authorization_server().await?;
+        let (server, cache) = authorization_server(Under::Tonic).await?;
         let service = Service::start(&server, 0).await?;
         let client = service.client(RetryPolicy::default(), cache)?;
         try_join_all((0..50).map(|_| read(client.clone()))).await?;
@@ -481,7 +496,7 @@ mod grpc {
     }
 
     pub(super) async fn revocation() -> Result<(), BoxError> {
-        let (server, cache) = authorization_server().await?;
+        let (server, cache) = authorization_server(Under::Tonic).await?;
         let service = Service::start(&server, 0).await?;
         let client = service.client(RetryPolicy::default(), cache)?;
         let load = (0..TASKS).map(|_| {
@@ -509,7 +524,7 @@ mod grpc {
 
     /// Chunk by chunk, which gRPC calls a client stream. How long it will be nobody says.
     pub(super) async fn upload() -> Result<(), BoxError> {
-        let (server, cache) = authorization_server().await?;
+        let (server, cache) = authorization_server(Under::Tonic).await?;
         let service = Service::start(&server, 0).await?;
         let policy = RetryPolicy::builder().recorded_stream_bytes(2 * u64::try_from(Chunks::LENGTH)?);
         let mut client = service.client(policy.build()?, cache.clone())?;
@@ -535,7 +550,7 @@ mod grpc {
     }
 
     pub(super) async fn limit() -> Result<(), BoxError> {
-        let (server, cache) = authorization_server().await?;
+        let (server, cache) = authorization_server(Under::Tonic).await?;
         let service = Service::start(&server, 10).await?;
         let client = service.client(RetryPolicy::default(), cache)?;
         try_join_all((0..50).map(|_| read(client.clone()))).await?;
