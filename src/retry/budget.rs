@@ -125,13 +125,24 @@ impl RetryBudget {
         thousandths as f64 / RETRY as f64
     }
 
-    /// Adds the share of a request.
+    /// Adds the share of a request. Returns whether it counts against the [first account](Self::first_account).
     #[inline]
-    pub(super) fn deposit(&self, target: Target<'_>) {
+    pub(super) fn deposit(&self, target: Target<'_>) -> bool {
         match self.inner.first.get() {
-            Some(purse) if purse.account.is_of(target) => purse.deposit(),
-            Some(_) | None => self.inner.with(target, Purse::deposit),
+            Some(purse) if purse.account.is_of(target) => {
+                purse.deposit();
+                true
+            }
+            Some(_) | None => {
+                self.inner.with(target, Purse::deposit);
+                false
+            }
         }
+    }
+
+    /// Returns the first account there was. It never changes.
+    pub(super) fn first_account(&self) -> Option<&Account> {
+        self.inner.first.get().map(|purse| &purse.account)
     }
 
     /// Takes a retry, if there is one. Returns how many are left.

@@ -11,7 +11,7 @@ use tower::BoxError;
 use tower::load_shed::error::Overloaded;
 use tower_service::Service;
 
-use super::account::{Aim, Target};
+use super::account::{Account, Aim, Target};
 use super::budget::{RetryBudget, Spent};
 use super::classify::{Failure, has};
 use super::decide::Decision;
@@ -45,7 +45,8 @@ pub(super) struct Facts {
 
 /// What is left of a request that is not kept: where it went, for the gate.
 pub(super) struct SentTo {
-    aim: Aim,
+    /// None for the first account of the budget, where nearly every request goes, so that nothing need be copied.
+    aim: Option<Aim>,
     key: Option<String>,
 }
 
@@ -56,8 +57,17 @@ pub(super) enum Step<RB: Body> {
 }
 
 impl SentTo {
-    pub(super) fn of(head: &request::Parts, key: &GateKey) -> Self {
-        Self { aim: Aim::of(head), key: key.of(head) }
+    /// Keeps where a request goes, and whether that is where the first one went of which the budget knows.
+    pub(super) fn of(head: &request::Parts, key: &GateKey, is_first: bool) -> Self {
+        Self { aim: (!is_first).then(|| Aim::of(head)), key: key.of(|| head) }
+    }
+
+    fn place(&self, budget: Option<&RetryBudget>) -> Option<Place> {
+        let account = match &self.aim {
+            Some(aim) => Account::of(aim.target()),
+            None => budget?.first_account()?.clone(),
+        };
+        Some(Place::of(account, self.key.clone()))
     }
 }
 
@@ -255,9 +265,11 @@ impl Facts {
         match (replay, sent_to) {
             (Some(replay), _) => {
                 let pass = replay.take_pass();
-                gate.refused(&rules.gate_key.place(replay.head()), pass.as_deref(), wait)
+                gate.refused(&replay.place(&rules.gate_key), pass.as_deref(), wait)
             }
-            (None, Some(to)) => gate.refused(&Place::of(to.aim.target(), to.key.clone()), None, wait),
+            (None, Some(to)) => {
+                to.place(rules.budget.as_ref()).is_some_and(|place| gate.refused(&place, None, wait))
+            }
             (None, None) => false,
         }
     }

@@ -3,6 +3,7 @@
 mod lane;
 mod pace;
 
+use std::borrow::Borrow;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -17,7 +18,7 @@ use tokio::time::Instant;
 use self::lane::{Lane, State, Waiter};
 pub(super) use self::lane::{Pass, Ticket};
 use self::pace::Pace;
-use super::account::{Account, Target};
+use super::account::Account;
 use crate::backoff::Chance;
 use crate::clock;
 use crate::extensions::CredentialId;
@@ -277,8 +278,8 @@ impl GateStatus {
 // --- Place ---
 
 impl Place {
-    pub(super) fn of(target: Target<'_>, key: Option<String>) -> Self {
-        Self { account: Account::of(target), key: key.map(String::into_boxed_str) }
+    pub(super) fn of(account: Account, key: Option<String>) -> Self {
+        Self { account, key: key.map(String::into_boxed_str) }
     }
 }
 
@@ -289,12 +290,9 @@ impl GateKey {
         Self { by: Some(Arc::new(key)) }
     }
 
-    pub(super) fn of(&self, head: &request::Parts) -> Option<String> {
-        self.by.as_ref().map(|key| key(head))
-    }
-
-    pub(super) fn place(&self, head: &request::Parts) -> Place {
-        Place::of(Target::of(head), self.of(head))
+    /// Returns the key of a request; its head is asked for only where somebody looks at it.
+    pub(super) fn of<H: Borrow<request::Parts>>(&self, head: impl FnOnce() -> H) -> Option<String> {
+        self.by.as_ref().map(|key| key(head().borrow()))
     }
 }
 

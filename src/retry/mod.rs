@@ -264,6 +264,7 @@ mod replay_body;
 mod report;
 mod retry_body;
 mod service;
+mod snapshot;
 mod timeouts;
 #[cfg(feature = "tower-retry")]
 mod tower_policy;

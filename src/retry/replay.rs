@@ -5,19 +5,20 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::{HeaderName, Request, Response, request};
+use http::{HeaderName, Request, Response};
 use http_body::Body;
 use tokio::time::{Instant, Sleep};
 use tower::BoxError;
 use tower_service::Service;
 
-use super::account::Target;
+use super::account::{Account, Target};
 use super::drain::Draining;
 use super::facts::Facts;
-use super::gate::{Admission, Pass, Ticket};
+use super::gate::{Admission, GateKey, Pass, Place, Ticket};
 use super::original::{Next, Original, reopened};
 use super::replay_body::{NotReplayable, ReplayBody};
 use super::report::{ReplayReason, Replayed};
+use super::snapshot::Snapshot;
 use super::timeouts::{self, AttemptTimeout, DeadlineExceeded};
 use super::view::View;
 use crate::clock;
@@ -37,7 +38,7 @@ where
     S: HttpService<B>,
 {
     service: S,
-    head: request::Parts,
+    head: Snapshot,
     /// None once no replay can follow, so that the last attempt is not recorded.
     original: Option<Original<B>>,
     gate: Gate,
@@ -119,7 +120,7 @@ where
     S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
     RB: Body<Error: Into<BoxError>>,
 {
-    pub(super) fn new(service: S, head: request::Parts, original: Option<Original<B>>) -> Self {
+    pub(super) fn new(service: S, head: Snapshot, original: Option<Original<B>>) -> Self {
         Self { service, head, original, gate: Gate::Through(None), course: None }
     }
 
@@ -163,11 +164,12 @@ where
 
     /// Where the request goes, and with which credential.
     pub(super) fn target(&self) -> Target<'_> {
-        Target::of(&self.head)
+        self.head.target()
     }
 
-    pub(super) fn head(&self) -> &request::Parts {
-        &self.head
+    /// Where the request goes, as far as the gate tells requests apart.
+    pub(super) fn place(&self, key: &GateKey) -> Place {
+        Place::of(Account::of(self.target()), key.of(|| self.head.head()))
     }
 
     /// Asks the gate for the next attempt. Returns whether it has to wait.
@@ -179,7 +181,7 @@ where
         };
         let left = || rules.total_wait.saturating_sub(self.waited());
         let longest = timeouts::left(facts.deadline).unwrap_or_else(left);
-        self.gate = match gate.admit(&rules.gate_key.place(&self.head), self.retries(), least, longest) {
+        self.gate = match gate.admit(&self.place(&rules.gate_key), self.retries(), least, longest) {
             Admission::Open => Gate::Through(None),
             Admission::Go(pass) => Gate::Through(Some(Box::new(pass))),
             Admission::Wait(ticket) => Gate::Queued(Box::new(ticket)),
@@ -307,7 +309,7 @@ where
                         course.sleep = None;
                         // It was a wait like any other.
                         course.progress.waited = course.progress.waited.saturating_add(clock::now() - since);
-                        course.next = Some(Next::Body(reopened(opened?, tether, &self.head.headers)?));
+                        course.next = Some(Next::Body(reopened(opened?, tether, &self.head.head().headers)?));
                     }
                     Poll::Pending => {
                         course.next = Some(Next::Opening { opening, tether, since });
@@ -364,7 +366,7 @@ where
         if !facts.policy.rules().may_replay(facts.options.as_ref(), retries, auth_replays) {
             self.original = None;
         }
-        let mut head = self.head.clone();
+        let mut head = self.head.head();
         if sent > 0 {
             head.extensions.insert(Attempt::new(sent));
         }

@@ -22,6 +22,7 @@ use super::policy::RetryPolicy;
 use super::replay::Replay;
 use super::replay_body::{NotReplayable, ReplayBody};
 use super::retry_body::RetryBody;
+use super::snapshot::Snapshot;
 use super::timeouts;
 use crate::extensions::Attempt;
 
@@ -89,9 +90,7 @@ where
         }
         let rules = self.policy.rules();
         let repeatable = idempotency::is_repeatable(&mut head, rules);
-        if let Some(budget) = &rules.budget {
-            budget.deposit(Target::of(&head));
-        }
+        let is_first = rules.budget.as_ref().is_some_and(|budget| budget.deposit(Target::of(&head)));
         let options = head.extensions.get::<RetryOptions>();
         let (first, original) = match rules.may_replay(options, 0, 0) {
             true => Original::of(body, head.extensions.get::<BodyFactory>(), rules.limits(options)),
@@ -110,13 +109,13 @@ where
         // The head is copied only where a replay can follow.
         let Ok(original) = original else {
             let kept = match &rules.gate {
-                Some(_) => Kept::Place(SentTo::of(&head, &rules.gate_key)),
+                Some(_) => Kept::Place(SentTo::of(&head, &rules.gate_key, is_first)),
                 None => Kept::Nothing,
             };
             let future = self.inner.call(Request::from_parts(head, first));
             return ResponseFuture::watching(future, facts, kept);
         };
-        let snapshot = head.clone();
+        let snapshot = Snapshot::of(&head);
         let mut ready = self.take_ready();
         let future = ready.call(Request::from_parts(head, first));
         let replay = Replay::new(ready, snapshot, Some(original));
@@ -146,14 +145,14 @@ impl<S: Clone> RetryService<S> {
         RB: Body<Error: Into<BoxError>>,
     {
         let mut ready = self.take_ready();
-        let mut replay = Replay::new(ready.clone(), head, original);
+        let mut replay = Replay::new(ready.clone(), Snapshot::of(&head), original);
         if replay.ask_gate(&facts, Duration::ZERO) {
             // Whoever waits holds nothing that others wait for: the instance that is ready goes.
             drop(ready);
             replay.hold_back(first);
             return ResponseFuture::held_back(facts, replay);
         }
-        let future = ready.call(Request::from_parts(replay.head().clone(), first));
+        let future = ready.call(Request::from_parts(head, first));
         ResponseFuture::watching(future, facts, Kept::Replay(replay))
     }
 }

@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use super::*;
+use crate::retry::account::Target;
 use crate::retry::{ReplayBody, RetryPolicy, RetryReport};
 
 // --- A server that limits a rate, in virtual time ---
@@ -238,7 +239,7 @@ fn a_limit_that_halves_or_doubles_on_the_way_is_found_again() {
 async fn a_short_wait_that_is_asked_for_later_does_not_end_a_longer_one() {
     let gate = RetryGate::new();
     let uri = http::Uri::from_static("https://api.example.com/");
-    let place = Place::of(Target { uri: &uri, credential: None }, None);
+    let place = Place::of(Account::of(Target { uri: &uri, credential: None }), None);
     let seconds = Duration::from_secs;
     assert!(gate.refused(&place, None, seconds(1)));
     tokio::time::advance(seconds(3)).await;

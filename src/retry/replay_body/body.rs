@@ -59,8 +59,10 @@ pub struct ReplayBody<B> {
 enum Kind<B> {
     /// Nothing to send, now or later.
     Empty,
-    /// One frame in memory; each attempt gives it once.
+    /// One frame in memory, of which each attempt is a copy.
     Whole { data: Bytes, given: bool },
+    /// Such an attempt. It gives its copy away.
+    Copy(Option<Bytes>),
     /// Shared between the original and its attempts.
     Recorded { share: Share<B, Frame<Bytes>>, framing: Framing, begun: bool },
     /// Passed through.
@@ -111,7 +113,7 @@ impl<B> ReplayBody<B> {
     #[cfg(feature = "stack")]
     pub(crate) fn shared(&self) -> Option<Self> {
         match &self.kind {
-            Kind::Empty | Kind::Whole { .. } => self.replay().ok(),
+            Kind::Empty | Kind::Whole { .. } | Kind::Copy(_) => self.replay().ok(),
             Kind::Recorded { .. } | Kind::Once(_) | Kind::Tied(_) | Kind::Failed { .. } => None,
         }
     }
@@ -124,12 +126,12 @@ impl<B> ReplayBody<B> {
     pub fn replay(&self) -> Result<Self, NotReplayable> {
         let kind = match &self.kind {
             Kind::Empty => Kind::Empty,
-            Kind::Whole { data, .. } => Kind::Whole { data: data.clone(), given: false },
+            Kind::Whole { data, .. } | Kind::Copy(Some(data)) => Kind::Copy(Some(data.clone())),
             Kind::Recorded { share, framing, .. } => {
                 Kind::Recorded { share: share.replay()?, framing: *framing, begun: false }
             }
             Kind::Once(rest) => return Err(rest.why()),
-            Kind::Tied(_) => return Err(NotReplayable::Released),
+            Kind::Copy(None) | Kind::Tied(_) => return Err(NotReplayable::Released),
             Kind::Failed { .. } => return Err(NotReplayable::SourceFailed),
         };
         Ok(Self { kind })
@@ -142,10 +144,10 @@ impl<B> ReplayBody<B> {
     /// Why it would not.
     pub fn replayable(&self) -> Result<(), NotReplayable> {
         match &self.kind {
-            Kind::Empty | Kind::Whole { .. } => Ok(()),
+            Kind::Empty | Kind::Whole { .. } | Kind::Copy(Some(_)) => Ok(()),
             Kind::Recorded { share, .. } => share.replayable(),
             Kind::Once(rest) => Err(rest.why()),
-            Kind::Tied(_) => Err(NotReplayable::Released),
+            Kind::Copy(None) | Kind::Tied(_) => Err(NotReplayable::Released),
             Kind::Failed { .. } => Err(NotReplayable::SourceFailed),
         }
     }
@@ -259,6 +261,7 @@ where
                 *given = true;
                 Poll::Ready(Some(Ok(Frame::data(data.clone()))))
             }
+            Kind::Copy(data) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
             Kind::Once(rest) => rest.poll_next(cx),
             Kind::Tied(tied) => tied.poll_next(cx, TAKEN_OVER),
             Kind::Failed { error } => Poll::Ready(error.take().map(Err)),
@@ -269,6 +272,7 @@ where
         match &self.kind {
             Kind::Empty => true,
             Kind::Whole { given, .. } => *given,
+            Kind::Copy(data) => data.is_none(),
             Kind::Recorded { framing: Framing::Unknown, begun: false, .. } => false,
             Kind::Recorded { share, .. } => share.ahead(|ahead| is_over(&ahead)).unwrap_or(false),
             Kind::Once(rest) => is_over(&rest.ahead()),
@@ -279,8 +283,8 @@ where
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Empty | Kind::Whole { given: true, .. } => SizeHint::with_exact(0),
-            Kind::Whole { data, .. } => SizeHint::with_exact(length(data.len())),
+            Kind::Empty | Kind::Whole { given: true, .. } | Kind::Copy(None) => SizeHint::with_exact(0),
+            Kind::Whole { data, .. } | Kind::Copy(Some(data)) => SizeHint::with_exact(length(data.len())),
             Kind::Recorded { framing: Framing::Unknown, begun: false, share } => {
                 let mut open = SizeHint::new();
                 open.set_lower(share.ahead(|ahead| hint(&ahead).lower()).unwrap_or_default());
