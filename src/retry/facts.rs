@@ -58,6 +58,7 @@ pub(super) enum Step<RB: Body> {
 
 impl SentTo {
     /// Keeps where a request goes, and whether that is where the first one went of which the budget knows.
+    #[inline]
     pub(super) fn of(head: &request::Parts, key: &GateKey, is_first: bool) -> Self {
         Self { aim: (!is_first).then(|| Aim::of(head)), key: key.of(|| head) }
     }

@@ -75,6 +75,7 @@ impl<S, B> ResponseFuture<S, B>
 where
     S: HttpService<B>,
 {
+    #[inline]
     pub(super) fn passing(future: S::Future) -> Self {
         Self { state: State::Calling { future }, facts: None, kept: Kept::Nothing, timer: Timer::default() }
     }
@@ -84,6 +85,7 @@ where
         Self { state: State::Waiting, facts: Some(facts), kept, timer: Timer::default() }
     }
 
+    #[inline]
     pub(super) fn watching(future: S::Future, facts: Facts, kept: Kept<S, B>) -> Self {
         Self { state: State::Calling { future }, facts: Some(facts), kept, timer: Timer::default() }
     }

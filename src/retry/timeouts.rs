@@ -42,6 +42,7 @@ pub(super) enum Over {
 }
 
 /// Returns when a request that begins now must be done: by the policy, or earlier if it says so itself.
+#[inline]
 pub(super) fn deadline(rules: &Rules, extensions: &Extensions) -> Option<Instant> {
     let own = extensions.get::<Deadline>().map(|deadline| Instant::from_std(deadline.instant()));
     let general = rules.total_timeout.map(|timeout| clock::after(clock::now(), timeout));
