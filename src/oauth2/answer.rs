@@ -46,6 +46,32 @@ pub(crate) struct Expected {
     pub(crate) grant_asserts: bool,
 }
 
+/// Which endpoint is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    Token,
+    Revocation,
+}
+
+impl Wanted {
+    /// Returns what it is called where its URL is set.
+    pub(crate) fn naming(self) -> Naming {
+        match self {
+            Self::Token => Naming::TOKEN,
+            Self::Revocation => Naming::REVOCATION,
+        }
+    }
+
+    /// Returns what it is called where the issuer told its URL.
+    pub(crate) fn naming_in_metadata(self) -> Naming {
+        let url = match self {
+            Self::Token => "token endpoint in the metadata of the issuer",
+            Self::Revocation => "revocation endpoint in the metadata of the issuer",
+        };
+        Naming { url, ..self.naming() }
+    }
+}
+
 /// What an endpoint and its address are called in messages, and whether it says something by its successes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Naming {
@@ -59,7 +85,7 @@ pub(crate) struct Naming {
 }
 
 impl Naming {
-    pub(crate) const TOKEN: Self = Self {
+    const TOKEN: Self = Self {
         endpoint: "the token endpoint",
         url: "token URL",
         field: "token_url",
@@ -67,12 +93,20 @@ impl Naming {
         speaks: true,
     };
 
-    pub(crate) const REVOCATION: Self = Self {
+    const REVOCATION: Self = Self {
         endpoint: "the revocation endpoint",
         url: "revocation URL",
         field: "revocation_url",
         example: "https://login.example.com/oauth/revoke",
         speaks: false,
+    };
+
+    pub(crate) const METADATA: Self = Self {
+        endpoint: "the metadata",
+        url: "issuer",
+        field: "metadata_url",
+        example: "https://login.example.com/.well-known/openid-configuration",
+        speaks: true,
     };
 }
 

@@ -1,19 +1,25 @@
 //! The builder that every grant shares: where the endpoint is, who asks, for what, and with how much patience.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{StatusCode, Uri};
 
 use crate::backoff::Chance;
 use crate::error::{ErrorClass, TokenError};
-use crate::oauth2::answer::{Expected, Naming};
+use crate::oauth2::answer::{Expected, Naming, Wanted};
 use crate::oauth2::classifier::{Classifier, Refusal};
 use crate::oauth2::client_auth::ClientAuth;
-use crate::oauth2::endpoint::{Patience, TokenEndpoint, Transport};
+use crate::oauth2::discovery::Discovery;
+use crate::oauth2::endpoint::TokenEndpoint;
+use crate::oauth2::location::{EndpointLocation, Given};
 use crate::oauth2::parameters::{Encoding, Parameters};
 use crate::oauth2::parties::Parties;
 use crate::oauth2::secret::ClientSecret;
+use crate::oauth2::target::{Discovered, Draft, Place};
+use crate::oauth2::url::{self, PlainHttp};
+use crate::oauth2::wire::{Patience, Transport, Wire};
 use crate::origin::Origin;
 
 /// Builds a source that asks a token endpoint by the grant `G`.
@@ -24,7 +30,8 @@ use crate::origin::Origin;
 /// # Defaults
 ///
 /// - client authentication: [`ClientAuth::basic`]; none where the grant needs no client and none is set
-/// - scopes, audiences, resources, further parameters, issuer: none
+/// - scopes, audiences, resources, further parameters: none
+/// - issuer: the [`Issuer`](crate::oauth2::Issuer) that was given in place of a URL, or none
 /// - required scopes: none
 /// - tokens: any that a header can carry (no [`with_strict_bearer`](Self::with_strict_bearer))
 /// - an attempt: at most 10 s, from connecting to the last byte
@@ -40,7 +47,7 @@ pub struct GrantBuilder<G> {
 
 #[derive(Clone, Debug)]
 struct Options {
-    token_url: String,
+    location: EndpointLocation,
     client_id: String,
     secret: ClientSecret,
     auth: ClientAuth,
@@ -54,7 +61,7 @@ struct Options {
     classifier: Option<Classifier>,
     patience: Patience,
     insecure_http: bool,
-    naming: Naming,
+    wanted: Wanted,
     terms: Terms,
 }
 
@@ -72,7 +79,7 @@ struct Terms {
 }
 
 impl<G> GrantBuilder<G> {
-    pub(crate) fn new(token_url: String, client_id: String, secret: ClientSecret, grant: G) -> Self {
+    pub(crate) fn new(location: EndpointLocation, client_id: String, secret: ClientSecret, grant: G) -> Self {
         let patience = Patience {
             attempt_timeout: Duration::from_secs(10),
             retries: 3,
@@ -81,7 +88,7 @@ impl<G> GrantBuilder<G> {
             retry_statuses: None,
         };
         let options = Options {
-            token_url,
+            location,
             client_id,
             secret,
             auth: ClientAuth::default(),
@@ -95,16 +102,16 @@ impl<G> GrantBuilder<G> {
             classifier: None,
             patience,
             insecure_http: false,
-            naming: Naming::TOKEN,
+            wanted: Wanted::Token,
             terms: Terms { own: &["grant_type"], ..Terms::default() },
         };
         Self { options, grant }
     }
 
     /// Starts without a client, which the grant can do without.
-    pub(crate) fn anonymous(token_url: String, grant: G) -> Self {
+    pub(crate) fn anonymous(location: EndpointLocation, grant: G) -> Self {
         let mut builder =
-            Self::new(token_url, String::new(), ClientSecret::none(), grant).auth(ClientAuth::none());
+            Self::new(location, String::new(), ClientSecret::none(), grant).auth(ClientAuth::none());
         builder.options.terms.client_is_optional = true;
         builder
     }
@@ -323,9 +330,9 @@ impl<G> GrantBuilder<G> {
         self
     }
 
-    /// Sets what the endpoint is called.
-    pub(crate) fn named(mut self, naming: Naming) -> Self {
-        self.options.naming = naming;
+    /// Sets which endpoint it is.
+    pub(crate) fn wanted(mut self, wanted: Wanted) -> Self {
+        self.options.wanted = wanted;
         self
     }
 
@@ -339,7 +346,7 @@ impl<G> GrantBuilder<G> {
     /// the grant has of its own.
     pub(crate) fn finish(self, transport: Transport) -> Result<(TokenEndpoint, Parameters, G), TokenError> {
         let Options {
-            token_url,
+            location,
             client_id,
             secret,
             auth,
@@ -353,13 +360,13 @@ impl<G> GrantBuilder<G> {
             classifier,
             patience,
             insecure_http,
-            naming,
+            wanted,
             terms,
         } = self.options;
-        let (uri, origin) = check_url(&token_url, insecure_http, naming)?;
+        let location = Location::check(location, insecure_http, wanted.naming())?;
         let is_anonymous = terms.client_is_optional && client_id.is_empty();
         check_client(&client_id, &secret, &auth, is_anonymous)?;
-        let parties = Parties { client_id, issuer, token_url };
+        let parties = location.parties(client_id, issuer);
         #[cfg(feature = "jwt")]
         auth.check(&parties)?;
         check_scopes("scope", &scopes)?;
@@ -377,39 +384,27 @@ impl<G> GrantBuilder<G> {
             common.push("resource", resource);
         }
         common.extend(parameters);
-        let who = format!("{} at {origin}", naming.endpoint);
         let expected = Expected {
-            who,
-            naming,
             requested: scopes,
             required: required_scopes,
             strict_bearer,
             classifier,
             renamed: terms.renamed,
             is_anonymous,
-            client_asserts: auth.is_assertion(),
             grant_asserts: terms.is_assertion,
+            ..Expected::default()
         };
-        let endpoint = TokenEndpoint {
-            uri,
-            origin,
-            parties,
-            secret,
-            auth,
-            encoding: terms.encoding,
-            expected,
-            patience,
-            transport,
-            chance: Chance::default(),
-        };
+        let place = location.place(Draft { parties, auth, expected }, wanted, insecure_http);
+        let wire = Wire { transport, patience, chance: Chance::default() };
+        let endpoint = TokenEndpoint { place, secret, encoding: terms.encoding, wire };
         Ok((endpoint, common, self.grant))
     }
 }
 
 impl<G> fmt::Debug for GrantBuilder<G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The token URL is left out: nobody has checked yet that it holds no password.
         f.debug_struct("GrantBuilder")
+            .field("location", &self.options.location)
             .field("client_id", &self.options.client_id)
             .field("secret", &self.options.secret)
             .field("auth", &self.options.auth)
@@ -441,38 +436,51 @@ where
     }
 }
 
-// --- Checks ---
+// --- Location ---
 
-/// Checks the URL of an endpoint as text, since `Uri` drops a fragment without a word. The URL itself is not repeated: it may
-/// hold what nobody should read.
-fn check_url(url: &str, insecure_http: bool, naming: Naming) -> Result<(Uri, Origin), TokenError> {
-    let Naming { field, example, .. } = naming;
-    let refuse = |what: &str| TokenError::config(format!("{field}: {what}"));
-    if url.contains('#') {
-        return Err(refuse("it has a fragment, which RFC 6749 §3.2 forbids; remove the # and what follows"));
-    }
-    let uri: Uri = url.parse().map_err(|error: http::uri::InvalidUri| {
-        refuse(&format!("it is no URL; give it whole, such as {example}")).with_source(error)
-    })?;
-    if uri.scheme().is_none() || uri.authority().is_none() {
-        return Err(refuse(&format!("it has no scheme and host; give it whole, such as {example}")));
-    }
-    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-        return Err(refuse("it holds a user name or a password; give them as client_id and client_secret"));
-    }
-    let Some(origin) = Origin::of(&uri) else {
-        return Err(refuse(
-            "its scheme, host or port is none that can be asked; begin it with https:// and the host",
-        ));
-    };
-    if origin.is_https() || origin.is_loopback() || insecure_http {
-        return Ok((uri, origin));
-    }
-    Err(refuse(
-        "plain http would show the client secret to everybody on the way; use https \
-         (with_insecure_http allows it all the same)",
-    ))
+/// A location that was checked.
+enum Location {
+    Url { text: String, address: (Uri, Origin) },
+    Issuer(Discovery),
 }
+
+impl Location {
+    fn check(location: EndpointLocation, insecure_http: bool, naming: Naming) -> Result<Self, TokenError> {
+        let plain_http = if insecure_http { PlainHttp::Everybody } else { PlainHttp::Loopback };
+        match location.given {
+            Given::Url(text) => {
+                let address = url::read(&text, plain_http).map_err(|flaw| flaw.in_setting(naming))?;
+                Ok(Self::Url { text, address })
+            }
+            Given::Issuer(issuer) => Discovery::new(issuer, insecure_http).map(Self::Issuer),
+        }
+    }
+
+    /// Names the client and the server. The URL of an issuer's endpoint is not known yet; the issuer stands in for it where
+    /// it is checked that there is one.
+    fn parties(&self, client_id: String, issuer: String) -> Parties {
+        let (known, token_url) = match self {
+            Self::Url { text, .. } => ("", text.as_str()),
+            Self::Issuer(discovery) => (discovery.identifier().as_str(), discovery.identifier().as_str()),
+        };
+        let issuer = if issuer.is_empty() { known.to_owned() } else { issuer };
+        Parties { client_id, issuer, token_url: token_url.to_owned() }
+    }
+
+    fn place(self, draft: Draft, wanted: Wanted, insecure_http: bool) -> Place {
+        match self {
+            Self::Url { text, address } => {
+                let auth = draft.auth.strongest();
+                Place::Known(Arc::new(draft.at(&text, address, auth, wanted.naming())))
+            }
+            Self::Issuer(discovery) => {
+                Place::Discovered(Box::new(Discovered { discovery, wanted, insecure_http, draft }))
+            }
+        }
+    }
+}
+
+// --- Checks ---
 
 fn check_client(
     client_id: &str,

@@ -1,6 +1,6 @@
 //! Client authentication: how a client proves itself to the token endpoint (RFC 6749 §2.3).
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 #[cfg(feature = "jwt")]
 use std::sync::Arc;
 
@@ -24,9 +24,21 @@ use crate::text::Redactor;
 /// A request carries one kind of authentication and never two (RFC 6749 §2.3), and none of it stands in the URL.
 ///
 /// Default: [`basic`](Self::basic), the one that every authorization server must support.
-#[derive(Clone, Debug)]
+///
+/// # Strength
+///
+/// Where there are [several](Self::or), the first of these is taken that the server supports, as its
+/// [metadata](crate::oauth2::Issuer) say; with the URL of an endpoint, the first of them:
+///
+/// 1. `private_key_jwt`, `tls`: what proves the client stays where it is
+/// 2. `client_secret_jwt`: both sides know the secret, and it is not sent
+/// 3. `basic`, `basic_raw`
+/// 4. `post`: the form is more likely to be logged than the header
+/// 5. `none`
+#[derive(Clone)]
 pub struct ClientAuth {
     method: Method,
+    others: Vec<Method>,
 }
 
 #[derive(Clone, Debug)]
@@ -38,6 +50,7 @@ enum Method {
     PrivateKeyJwt(Arc<Assertion>),
     #[cfg(feature = "jwt")]
     ClientSecretJwt(Arc<Assertion>),
+    Tls,
     None,
 }
 
@@ -46,20 +59,20 @@ impl ClientAuth {
     /// `client_secret_basic`.
     #[must_use]
     pub const fn basic() -> Self {
-        Self { method: Method::Basic }
+        Self::by(Method::Basic)
     }
 
     /// HTTP Basic without the form-encoding, for servers that do not decode. It differs from [`basic`](Self::basic) only
     /// if the id or the secret holds other characters than letters, digits and `*-._`.
     #[must_use]
     pub const fn basic_raw() -> Self {
-        Self { method: Method::BasicRaw }
+        Self::by(Method::BasicRaw)
     }
 
     /// Id and secret as fields of the form. Also known as `client_secret_post`.
     #[must_use]
     pub const fn post() -> Self {
-        Self { method: Method::Post }
+        Self::by(Method::Post)
     }
 
     /// An assertion that a private key signs (RFC 7523 §2.2, OpenID Connect Core §9). It goes with
@@ -71,7 +84,7 @@ impl ClientAuth {
     #[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
     #[must_use]
     pub fn private_key_jwt(assertion: impl Into<Assertion>) -> Self {
-        Self { method: Method::PrivateKeyJwt(Arc::new(assertion.into())) }
+        Self::by(Method::PrivateKeyJwt(Arc::new(assertion.into())))
     }
 
     /// An assertion that the client secret signs (OpenID Connect Core §9), so that the secret itself is not sent:
@@ -80,75 +93,103 @@ impl ClientAuth {
     #[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
     #[must_use]
     pub fn client_secret_jwt(assertion: Assertion) -> Self {
-        Self { method: Method::ClientSecretJwt(Arc::new(assertion)) }
+        Self::by(Method::ClientSecretJwt(Arc::new(assertion)))
     }
 
-    /// The id alone, as a field of the form: for public clients (RFC 6749 §3.2.1), and for those that the transport
-    /// authenticates by a certificate (RFC 8705 §2).
+    /// The id alone, as a field of the form, since the transport shows a client certificate (RFC 8705 §2). Also known as
+    /// `tls_client_auth` and `self_signed_tls_client_auth`.
+    #[must_use]
+    pub const fn tls() -> Self {
+        Self::by(Method::Tls)
+    }
+
+    /// The id alone, as a field of the form: for public clients (RFC 6749 §3.2.1).
     #[must_use]
     pub const fn none() -> Self {
-        Self { method: Method::None }
+        Self::by(Method::None)
+    }
+
+    /// Adds another way, for a client that has several: the [strongest](Self#strength) that the server supports is taken,
+    /// and never a weaker one because a stronger one failed.
+    ///
+    /// ```
+    /// use tower_oauth2::oauth2::Issuer;
+    /// use tower_oauth2::{ClientAuth, ClientCredentials, ClientSecret};
+    ///
+    /// let secret = ClientSecret::from_env("BILLING_SECRET");
+    /// let builder = ClientCredentials::builder(Issuer::new("https://login.example.com"), "billing", secret)
+    ///     .auth(ClientAuth::basic().or(ClientAuth::post()));
+    /// ```
+    #[must_use]
+    pub fn or(mut self, other: Self) -> Self {
+        self.others.push(other.method);
+        self.others.extend(other.others);
+        self
+    }
+
+    const fn by(method: Method) -> Self {
+        Self { method, others: Vec::new() }
+    }
+
+    fn methods(&self) -> impl Iterator<Item = &Method> {
+        std::iter::once(&self.method).chain(&self.others)
+    }
+
+    /// Returns the strongest way alone.
+    pub(crate) fn strongest(&self) -> Self {
+        self.strongest_of(|_| true).unwrap_or_else(|| self.clone())
+    }
+
+    /// Returns the strongest way among those that the server supports, by the names of RFC 8414 §2; none if there is none.
+    ///
+    /// Who has no way but the id is not held to it: few servers say that they know public clients.
+    pub(crate) fn supported(&self, names: &[String]) -> Option<Self> {
+        if self.methods().all(|method| matches!(method, Method::None)) {
+            return Some(Self::none());
+        }
+        self.strongest_of(|method| {
+            method.registered_names().iter().any(|ours| names.iter().any(|theirs| theirs == ours))
+        })
+    }
+
+    /// The first of those that are equally strong.
+    fn strongest_of(&self, fits: impl Fn(&Method) -> bool) -> Option<Self> {
+        let fitting = self.methods().filter(|method| fits(method));
+        fitting.min_by_key(|method| method.rank()).cloned().map(Self::by)
+    }
+
+    /// Returns whether the transport authenticates the client.
+    pub(crate) fn is_tls(&self) -> bool {
+        matches!(self.method, Method::Tls)
     }
 
     /// Returns whether there must be a client secret.
     pub(crate) fn wants_secret(&self) -> bool {
-        match self.method {
-            Method::Basic | Method::BasicRaw | Method::Post => true,
-            #[cfg(feature = "jwt")]
-            Method::ClientSecretJwt(_) => true,
-            #[cfg(feature = "jwt")]
-            Method::PrivateKeyJwt(_) => false,
-            Method::None => false,
-        }
+        self.methods().any(Method::wants_secret)
     }
 
     /// Returns whether the client proves itself by an assertion.
     pub(crate) fn is_assertion(&self) -> bool {
-        match self.method {
-            Method::Basic | Method::BasicRaw | Method::Post | Method::None => false,
-            #[cfg(feature = "jwt")]
-            Method::PrivateKeyJwt(_) | Method::ClientSecretJwt(_) => true,
-        }
+        self.methods().any(Method::is_assertion)
     }
 
-    /// Returns the name as server metadata have it (RFC 8414 §2), for messages.
-    pub(crate) fn name(&self) -> &'static str {
-        match self.method {
-            Method::Basic => "basic",
-            Method::BasicRaw => "basic_raw",
-            Method::Post => "post",
-            #[cfg(feature = "jwt")]
-            Method::PrivateKeyJwt(_) => "private_key_jwt",
-            #[cfg(feature = "jwt")]
-            Method::ClientSecretJwt(_) => "client_secret_jwt",
-            Method::None => "none",
-        }
+    /// Returns the names of the constructors, for messages.
+    pub(crate) fn name(&self) -> String {
+        self.methods().map(Method::name).collect::<Vec<_>>().join(", ")
     }
 
     /// Checks what can be checked before the first attempt.
     #[cfg(feature = "jwt")]
     pub(crate) fn check(&self, parties: &Parties) -> Result<(), TokenError> {
-        match &self.method {
-            Method::Basic | Method::BasicRaw | Method::Post | Method::None => Ok(()),
-            Method::PrivateKeyJwt(assertion) if assertion.wants_client_secret() => Err(TokenError::config(
-                "assertion: the client secret signs it, which is not private_key_jwt; use ClientAuth::client_secret_jwt, or a \
-                 key",
-            )),
-            Method::ClientSecretJwt(assertion) if !assertion.wants_client_secret() => {
-                Err(TokenError::config(
-                    "assertion: no client secret signs it; use ClientAuth::private_key_jwt, or Assertion::by_client_secret",
-                ))
-            }
-            Method::PrivateKeyJwt(assertion) | Method::ClientSecretJwt(assertion) => {
-                assertion.check_for_client(parties)
-            }
-        }
+        self.methods().try_for_each(|method| method.check(parties))
     }
 
     /// Returns what the proof is made of: the client's secret, or its key.
     pub(crate) fn proof<'a>(&'a self, secret: &'a ClientSecret) -> Proof<'a> {
         match &self.method {
-            Method::Basic | Method::BasicRaw | Method::Post | Method::None => Proof::Secret(secret),
+            Method::Basic | Method::BasicRaw | Method::Post | Method::Tls | Method::None => {
+                Proof::Secret(secret)
+            }
             #[cfg(feature = "jwt")]
             Method::ClientSecretJwt(_) => Proof::Secret(secret),
             #[cfg(feature = "jwt")]
@@ -196,7 +237,7 @@ impl ClientAuth {
                 form.push("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
                 form.push("client_assertion", assertion.expose_secret());
             }
-            Method::None => form.push("client_id", client_id),
+            Method::Tls | Method::None => form.push("client_id", client_id),
         }
         Ok(())
     }
@@ -205,6 +246,95 @@ impl ClientAuth {
 impl Default for ClientAuth {
     fn default() -> Self {
         Self::basic()
+    }
+}
+
+impl fmt::Debug for ClientAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientAuth ")?;
+        f.debug_list().entries(self.methods()).finish()
+    }
+}
+
+// --- Method ---
+
+impl Method {
+    /// The lower, the stronger.
+    fn rank(&self) -> u8 {
+        match self {
+            #[cfg(feature = "jwt")]
+            Self::PrivateKeyJwt(_) => 1,
+            Self::Tls => 1,
+            #[cfg(feature = "jwt")]
+            Self::ClientSecretJwt(_) => 2,
+            Self::Basic | Self::BasicRaw => 3,
+            Self::Post => 4,
+            Self::None => 5,
+        }
+    }
+
+    fn wants_secret(&self) -> bool {
+        match self {
+            Self::Basic | Self::BasicRaw | Self::Post => true,
+            #[cfg(feature = "jwt")]
+            Self::ClientSecretJwt(_) => true,
+            #[cfg(feature = "jwt")]
+            Self::PrivateKeyJwt(_) => false,
+            Self::Tls | Self::None => false,
+        }
+    }
+
+    fn is_assertion(&self) -> bool {
+        match self {
+            Self::Basic | Self::BasicRaw | Self::Post | Self::Tls | Self::None => false,
+            #[cfg(feature = "jwt")]
+            Self::PrivateKeyJwt(_) | Self::ClientSecretJwt(_) => true,
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Basic => "basic",
+            Self::BasicRaw => "basic_raw",
+            Self::Post => "post",
+            #[cfg(feature = "jwt")]
+            Self::PrivateKeyJwt(_) => "private_key_jwt",
+            #[cfg(feature = "jwt")]
+            Self::ClientSecretJwt(_) => "client_secret_jwt",
+            Self::Tls => "tls",
+            Self::None => "none",
+        }
+    }
+
+    /// What server metadata call it (RFC 8414 §2).
+    fn registered_names(&self) -> &'static [&'static str] {
+        match self {
+            Self::Basic | Self::BasicRaw => &["client_secret_basic"],
+            Self::Post => &["client_secret_post"],
+            #[cfg(feature = "jwt")]
+            Self::PrivateKeyJwt(_) => &["private_key_jwt"],
+            #[cfg(feature = "jwt")]
+            Self::ClientSecretJwt(_) => &["client_secret_jwt"],
+            Self::Tls => &["tls_client_auth", "self_signed_tls_client_auth"],
+            Self::None => &["none"],
+        }
+    }
+
+    #[cfg(feature = "jwt")]
+    fn check(&self, parties: &Parties) -> Result<(), TokenError> {
+        match self {
+            Self::Basic | Self::BasicRaw | Self::Post | Self::Tls | Self::None => Ok(()),
+            Self::PrivateKeyJwt(assertion) if assertion.wants_client_secret() => Err(TokenError::config(
+                "assertion: the client secret signs it, which is not private_key_jwt; use ClientAuth::client_secret_jwt, or a \
+                 key",
+            )),
+            Self::ClientSecretJwt(assertion) if !assertion.wants_client_secret() => Err(TokenError::config(
+                "assertion: no client secret signs it; use ClientAuth::private_key_jwt, or Assertion::by_client_secret",
+            )),
+            Self::PrivateKeyJwt(assertion) | Self::ClientSecretJwt(assertion) => {
+                assertion.check_for_client(parties)
+            }
+        }
     }
 }
 
@@ -322,6 +452,36 @@ mod tests {
     async fn none_sends_the_id_alone() {
         let (header, body) = applied(&ClientAuth::none(), "s6BhdRkqt3", "S3CR3T").await;
         assert_eq!((header, &body[..]), (None, &b"client_id=s6BhdRkqt3"[..]));
+    }
+
+    #[test]
+    fn of_several_ways_the_strongest_is_taken_that_the_server_supports() {
+        let named = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let several =
+            ClientAuth::none().or(ClientAuth::post()).or(ClientAuth::basic_raw()).or(ClientAuth::tls());
+        assert_eq!(several.name(), "none, post, basic_raw, tls");
+        assert_eq!(several.strongest().name(), "tls");
+        for (supported, taken) in [
+            (&["client_secret_basic", "self_signed_tls_client_auth", "none"][..], Some("tls")),
+            (&["none", "client_secret_post", "client_secret_basic"], Some("basic_raw")),
+            (&["none", "client_secret_post"], Some("post")),
+            (&["none", "private_key_jwt"], Some("none")),
+            (&["private_key_jwt"], None),
+            (&[], None),
+        ] {
+            let taken_now = several.supported(&named(supported)).map(|auth| auth.name());
+            assert_eq!(taken_now.as_deref(), taken, "{supported:?}");
+        }
+        // Names are compared exactly, and of equals the first is taken.
+        assert!(ClientAuth::basic().supported(&named(&["Client_Secret_Basic", "basic"])).is_none());
+        assert_eq!(ClientAuth::basic_raw().or(ClientAuth::basic()).strongest().name(), "basic_raw");
+    }
+
+    #[test]
+    fn a_public_client_is_not_held_to_what_the_server_says() {
+        assert!(ClientAuth::none().supported(&["client_secret_basic".to_owned()]).is_some());
+        let either = ClientAuth::none().or(ClientAuth::basic());
+        assert!(either.supported(&["client_secret_post".to_owned()]).is_none());
     }
 
     #[tokio::test]

@@ -12,22 +12,23 @@
 //!
 //! # What happens at a fetch
 //!
-//! 1. The client secret, or the key that stands for it, is read: a value, an environment variable, a file, a closure. A
+//! 1. Where a source has an [`Issuer`] in place of a URL, it finds out where to ask: see [Discovery](#discovery).
+//! 2. The client secret, or the key that stands for it, is read: a value, an environment variable, a file, a closure. A
 //!    rotation needs no restart. Secret parameters are read at each attempt, and assertions made for each attempt anew.
-//! 2. The request is a form POST to the token URL, query included, with `Accept: application/json` and
+//! 3. The request is a form POST to the token URL, query included, with `Accept: application/json` and
 //!    `Accept-Encoding: identity`. Client authentication is put on for each attempt anew, as a sensitive header or as
 //!    fields of the form, never in the URL (RFC 6749 §2.3.1). The form is wiped when the transport has dropped it.
-//! 3. An attempt has 10 s from connecting to the last byte of the answer, which may be 1 MiB long and have 256 members.
+//! 4. An attempt has 10 s from connecting to the last byte of the answer, which may be 1 MiB long and have 256 members.
 //!    A redirect is not followed: it would carry the secret along.
-//! 4. 429, 5xx and attempts that brought no answer are repeated, up to 3 times. `Retry-After` is honoured; if it is
+//! 5. 429, 5xx and attempts that brought no answer are repeated, up to 3 times. `Retry-After` is honoured; if it is
 //!    longer than the longest delay, the fetch ends with an error that says until when. Else the delay doubles, half of
 //!    it chance.
-//! 5. Where the server refuses the client, the secret or the key is read once more, and the request is sent again only if the
+//! 6. Where the server refuses the client, the secret or the key is read once more, and the request is sent again only if the
 //!    secret has changed.
-//! 6. The lifetime of the token counts from just before the attempt was sent.
-//! 7. A source fetches and does not cache; see [`cache`](crate::cache).
-//! 8. What a server takes only once is sent with more care: see [`RefreshToken`].
-//! 9. A [`Revocation`] takes tokens back, with the same care for retries and secrets.
+//! 7. The lifetime of the token counts from just before the attempt was sent.
+//! 8. A source fetches and does not cache; see [`cache`](crate::cache).
+//! 9. What a server takes only once is sent with more care: see [`RefreshToken`].
+//! 10. A [`Revocation`] takes tokens back, with the same care for retries and secrets.
 //!
 //! # What an answer means
 //!
@@ -49,6 +50,32 @@
 //! whatever encoding and in pieces from 8 bytes on: what was sent, what came, and what came with the token before. They
 //! never hold a body, and events name the origin of the endpoint only. A secret that is an ordinary word goes wherever
 //! the word stands; one of three characters or fewer takes the whole text along.
+//!
+//! # Discovery
+//!
+//! Every builder takes an [`Issuer`] where it takes a URL:
+//!
+//! ```
+//! use tower_oauth2::oauth2::Issuer;
+//! use tower_oauth2::{ClientAuth, ClientCredentials, ClientSecret};
+//!
+//! let secret = ClientSecret::from_env("CLIENT_SECRET");
+//! let builder = ClientCredentials::builder(Issuer::new("https://login.example.com"), "billing", secret)
+//!     .auth(ClientAuth::basic().or(ClientAuth::post()));
+//! ```
+//!
+//! The first fetch reads the issuer's metadata (RFC 8414, OpenID Connect Discovery 1.0), sends its request to the endpoint
+//! that they name, and authenticates in the [strongest way](ClientAuth#strength) that is configured and supported. A
+//! document of another issuer counts for nothing. They hold for an hour; then, and when the endpoint seems to have moved,
+//! they are asked for anew, and the old ones serve on where there are no new ones. The [rules](Issuer) say the rest.
+//!
+//! | the issuer's answer | [class](crate::ErrorClass) |
+//! |---|---|
+//! | 200 with metadata of this issuer, https endpoints, and a client authentication that is configured | asks on |
+//! | 429; 503 with `Retry-After` | throttled |
+//! | every other 5xx; no answer | transient |
+//! | 404 and every other 4xx; a redirect; another issuer; no client authentication that fits; no revocation endpoint | config |
+//! | 200 with something else; an endpoint that cannot be used | protocol |
 //!
 //! # Examples
 //!
@@ -101,12 +128,17 @@ mod builder;
 mod classifier;
 mod client_auth;
 mod config;
+mod discovery;
 mod endpoint;
 mod grants;
+mod issuer;
 #[cfg(feature = "jwt")]
 #[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
 pub mod jwt;
+mod known;
 mod lineage;
+mod location;
+mod metadata;
 mod parameters;
 mod parties;
 mod refused;
@@ -114,6 +146,9 @@ mod response;
 mod revocation;
 mod rotation;
 mod secret;
+mod target;
+mod url;
+mod wire;
 
 pub use self::builder::GrantBuilder;
 pub use self::classifier::Refusal;
@@ -127,6 +162,8 @@ pub use self::grants::{
 #[cfg(feature = "jwt")]
 #[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
 pub use self::grants::{JwtBearer, JwtBearerBuilder, JwtBearerGrant};
+pub use self::issuer::Issuer;
+pub use self::location::EndpointLocation;
 pub use self::response::read_token_response;
 pub use self::revocation::{Revocation, RevocationBuilder};
 pub use self::rotation::RotatedToken;

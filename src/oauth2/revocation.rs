@@ -12,13 +12,15 @@ use secrecy::SecretString;
 use tower::{BoxError, Service};
 
 use crate::error::TokenError;
-use crate::oauth2::answer::{self, Answer, Expected, Naming};
+use crate::oauth2::answer::{self, Answer, Expected, Wanted};
 use crate::oauth2::builder::GrantBuilder;
 use crate::oauth2::client_auth::ClientAuth;
-use crate::oauth2::endpoint::{self, TokenEndpoint};
+use crate::oauth2::endpoint::TokenEndpoint;
+use crate::oauth2::location::EndpointLocation;
 use crate::oauth2::parameters::Parameters;
 use crate::oauth2::refused::{self, Refused};
 use crate::oauth2::secret::ClientSecret;
+use crate::oauth2::wire;
 use crate::revoke::TokenRevoker;
 use crate::text::Redactor;
 use crate::token::AccessToken;
@@ -88,12 +90,12 @@ impl Revocation {
     /// Starts with what is required: where to revoke, who asks, and what proves it.
     #[must_use]
     pub fn builder(
-        revocation_url: impl Into<String>,
+        location: impl Into<EndpointLocation>,
         client_id: impl Into<String>,
         client_secret: impl Into<ClientSecret>,
     ) -> RevocationBuilder {
-        let inner = GrantBuilder::new(revocation_url.into(), client_id.into(), client_secret.into(), ());
-        let inner = inner.named(Naming::REVOCATION).own_parameters(&["token", "token_type_hint"]);
+        let inner = GrantBuilder::new(location.into(), client_id.into(), client_secret.into(), ());
+        let inner = inner.wanted(Wanted::Revocation).own_parameters(&["token", "token_type_hint"]);
         RevocationBuilder { inner }
     }
 
@@ -221,7 +223,7 @@ impl RevocationBuilder {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let (endpoint, common, ()) = self.inner.finish(endpoint::erase(transport))?;
+        let (endpoint, common, ()) = self.inner.finish(wire::erase(transport))?;
         Ok(Revocation { inner: Arc::new(Inner { endpoint, common }) })
     }
 }

@@ -112,8 +112,8 @@ impl ClientSecret {
         Self { kind: Kind::Fn(Arc::new(read)) }
     }
 
-    /// Says that there is no secret, for [`ClientAuth::none`](crate::ClientAuth::none): public clients, and those that
-    /// the transport authenticates by a certificate.
+    /// Says that there is no secret, for public clients ([`ClientAuth::none`](crate::ClientAuth::none)), those that have a
+    /// key, and those that the transport authenticates by a certificate ([`ClientAuth::tls`](crate::ClientAuth::tls)).
     #[must_use]
     pub fn none() -> Self {
         Self { kind: Kind::None }

@@ -14,6 +14,7 @@ mod assertions;
 mod attempts;
 mod cached;
 mod crashes;
+mod discovery;
 mod echo;
 mod grants;
 #[path = "../support/log.rs"]

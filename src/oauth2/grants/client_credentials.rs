@@ -11,9 +11,11 @@ use tower::{BoxError, Service};
 
 use crate::error::TokenError;
 use crate::oauth2::builder::GrantBuilder;
-use crate::oauth2::endpoint::{self, TokenEndpoint};
+use crate::oauth2::endpoint::TokenEndpoint;
+use crate::oauth2::location::EndpointLocation;
 use crate::oauth2::parameters::Parameters;
 use crate::oauth2::secret::ClientSecret;
+use crate::oauth2::wire;
 use crate::source::{TokenRequest, TokenSource};
 use crate::token::AccessToken;
 
@@ -71,12 +73,12 @@ impl ClientCredentials {
     /// Starts with what is required: where to ask, who asks, and what proves it.
     #[must_use]
     pub fn builder(
-        token_url: impl Into<String>,
+        location: impl Into<EndpointLocation>,
         client_id: impl Into<String>,
         client_secret: impl Into<ClientSecret>,
     ) -> ClientCredentialsBuilder {
         let grant = ClientCredentialsGrant { _private: () };
-        GrantBuilder::new(token_url.into(), client_id.into(), client_secret.into(), grant)
+        GrantBuilder::new(location.into(), client_id.into(), client_secret.into(), grant)
     }
 }
 
@@ -119,7 +121,7 @@ impl GrantBuilder<ClientCredentialsGrant> {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let (endpoint, common, ClientCredentialsGrant { .. }) = self.finish(endpoint::erase(transport))?;
+        let (endpoint, common, ClientCredentialsGrant { .. }) = self.finish(wire::erase(transport))?;
         let mut parameters = Parameters::default();
         parameters.push("grant_type", "client_credentials");
         parameters.extend(common);

@@ -11,9 +11,11 @@ use tower::{BoxError, Service};
 
 use crate::error::TokenError;
 use crate::oauth2::builder::GrantBuilder;
-use crate::oauth2::endpoint::{self, TokenEndpoint};
+use crate::oauth2::endpoint::TokenEndpoint;
+use crate::oauth2::location::EndpointLocation;
 use crate::oauth2::parameters::{Encoding, Parameters};
 use crate::oauth2::secret::ClientSecret;
+use crate::oauth2::wire;
 use crate::source::{TokenRequest, TokenSource};
 use crate::token::AccessToken;
 
@@ -96,16 +98,19 @@ pub struct CustomTerms {
 impl CustomGrant {
     /// Starts with what is required: where to ask, and the grant type. The request is a form.
     #[must_use]
-    pub fn builder(token_url: impl Into<String>, grant_type: impl Into<String>) -> CustomGrantBuilder {
+    pub fn builder(
+        location: impl Into<EndpointLocation>,
+        grant_type: impl Into<String>,
+    ) -> CustomGrantBuilder {
         let terms = CustomTerms { grant_type: Some(grant_type.into()) };
-        GrantBuilder::anonymous(token_url.into(), terms)
+        GrantBuilder::anonymous(location.into(), terms)
     }
 
     /// Starts with where to ask. The request is one JSON object of strings, without a grant type of its own; a parameter
     /// that stands twice, such as a second resource, is refused.
     #[must_use]
-    pub fn json(token_url: impl Into<String>) -> CustomGrantBuilder {
-        GrantBuilder::anonymous(token_url.into(), CustomTerms { grant_type: None })
+    pub fn json(location: impl Into<EndpointLocation>) -> CustomGrantBuilder {
+        GrantBuilder::anonymous(location.into(), CustomTerms { grant_type: None })
             .own_parameters(&[])
             .encoding(Encoding::Json)
     }
@@ -156,7 +161,7 @@ impl GrantBuilder<CustomTerms> {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let (endpoint, common, CustomTerms { grant_type }) = self.finish(endpoint::erase(transport))?;
+        let (endpoint, common, CustomTerms { grant_type }) = self.finish(wire::erase(transport))?;
         let mut parameters = Parameters::default();
         match grant_type {
             Some(grant_type) if grant_type.is_empty() => {

@@ -11,10 +11,12 @@ use tower::{BoxError, Service};
 
 use crate::error::TokenError;
 use crate::oauth2::builder::GrantBuilder;
-use crate::oauth2::endpoint::{self, TokenEndpoint};
+use crate::oauth2::endpoint::TokenEndpoint;
 use crate::oauth2::jwt::assertion::Assertion;
+use crate::oauth2::location::EndpointLocation;
 use crate::oauth2::parameters::Parameters;
 use crate::oauth2::secret::ClientSecret;
+use crate::oauth2::wire;
 use crate::source::{TokenRequest, TokenSource};
 use crate::token::AccessToken;
 
@@ -83,9 +85,12 @@ pub struct JwtBearerGrant {
 impl JwtBearer {
     /// Starts with what is required: where to ask, and the assertion that is the grant.
     #[must_use]
-    pub fn builder(token_url: impl Into<String>, assertion: impl Into<Assertion>) -> JwtBearerBuilder {
+    pub fn builder(
+        location: impl Into<EndpointLocation>,
+        assertion: impl Into<Assertion>,
+    ) -> JwtBearerBuilder {
         let grant = JwtBearerGrant { assertion: Arc::new(assertion.into()) };
-        GrantBuilder::anonymous(token_url.into(), grant)
+        GrantBuilder::anonymous(location.into(), grant)
             .own_parameters(&["grant_type", "assertion"])
             .by_assertion()
     }
@@ -128,8 +133,8 @@ impl GrantBuilder<JwtBearerGrant> {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let (endpoint, common, JwtBearerGrant { assertion }) = self.finish(endpoint::erase(transport))?;
-        assertion.check_for_grant(&endpoint.parties)?;
+        let (endpoint, common, JwtBearerGrant { assertion }) = self.finish(wire::erase(transport))?;
+        assertion.check_for_grant(endpoint.place.parties())?;
         let mut parameters = Parameters::default();
         parameters.push("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer");
         parameters.push_assertion("assertion", assertion);

@@ -17,12 +17,14 @@ use tracing::instrument::WithSubscriber as _;
 use crate::clock::WallClock;
 use crate::error::TokenError;
 use crate::oauth2::builder::GrantBuilder;
-use crate::oauth2::endpoint::{self, TokenEndpoint};
+use crate::oauth2::endpoint::TokenEndpoint;
 use crate::oauth2::lineage::{Held, Lineage, Turn};
+use crate::oauth2::location::EndpointLocation;
 use crate::oauth2::parameters::Parameters;
 use crate::oauth2::refused::Refused;
 use crate::oauth2::rotation::{OnRotate, RotatedToken};
 use crate::oauth2::secret::ClientSecret;
+use crate::oauth2::wire;
 use crate::source::{FetchReason, TokenRequest, TokenSource};
 use crate::token::AccessToken;
 
@@ -152,7 +154,7 @@ impl RefreshToken {
     /// another grant then.
     #[must_use]
     pub fn builder(
-        token_url: impl Into<String>,
+        location: impl Into<EndpointLocation>,
         client_id: impl Into<String>,
         client_secret: impl Into<ClientSecret>,
         refresh_token: Option<impl Into<SecretString>>,
@@ -164,7 +166,7 @@ impl RefreshToken {
             on_rotate: None,
             store_timeout: Duration::from_secs(5),
         };
-        GrantBuilder::new(token_url.into(), client_id.into(), client_secret.into(), grant)
+        GrantBuilder::new(location.into(), client_id.into(), client_secret.into(), grant)
             .own_parameters(&["grant_type", "refresh_token"])
     }
 
@@ -326,7 +328,7 @@ impl GrantBuilder<RefreshTokenGrant> {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let (endpoint, common, grant) = self.finish(endpoint::erase(transport))?;
+        let (endpoint, common, grant) = self.finish(wire::erase(transport))?;
         let RefreshTokenGrant { refresh_token, access_token, on_rotate, store_timeout } = grant;
         if let Some(refresh_token) = &refresh_token {
             check(refresh_token)?;

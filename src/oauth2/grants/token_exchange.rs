@@ -12,9 +12,11 @@ use tower::{BoxError, Service};
 
 use crate::error::TokenError;
 use crate::oauth2::builder::GrantBuilder;
-use crate::oauth2::endpoint::{self, TokenEndpoint};
+use crate::oauth2::endpoint::TokenEndpoint;
+use crate::oauth2::location::EndpointLocation;
 use crate::oauth2::parameters::Parameters;
 use crate::oauth2::secret::{self, ClientSecret};
+use crate::oauth2::wire;
 use crate::source::{DynTokenSource, FetchReason, TokenRequest, TokenSource};
 use crate::token::AccessToken;
 
@@ -96,9 +98,9 @@ pub struct TokenType {
 impl TokenExchange {
     /// Starts with what is required: where to ask, and the token in whose name the new one is.
     #[must_use]
-    pub fn builder(token_url: impl Into<String>, subject: SecurityToken) -> TokenExchangeBuilder {
+    pub fn builder(location: impl Into<EndpointLocation>, subject: SecurityToken) -> TokenExchangeBuilder {
         let grant = TokenExchangeGrant { subject, actor: None, requested: None };
-        GrantBuilder::anonymous(token_url.into(), grant).own_parameters(&[
+        GrantBuilder::anonymous(location.into(), grant).own_parameters(&[
             "grant_type",
             "subject_token",
             "subject_token_type",
@@ -123,7 +125,7 @@ impl TokenSource for TokenExchange {
         }
         // Where there is no other token, what the server said counts for more.
         let Ok(Some(newer)) = asked.again(grant).await else { return Err(error) };
-        tracing::debug!(origin = %endpoint.origin, "the token to exchange was renewed; asking with the new one");
+        tracing::debug!(endpoint = %endpoint.place, "the token to exchange was renewed; asking with the new one");
         endpoint.exchange(&grant.parameters(&newer, common), &request).await
     }
 
@@ -179,7 +181,7 @@ impl GrantBuilder<TokenExchangeGrant> {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let (endpoint, common, grant) = self.finish(endpoint::erase(transport))?;
+        let (endpoint, common, grant) = self.finish(wire::erase(transport))?;
         let types = [
             ("subject", Some(&grant.subject.token_type)),
             ("actor", grant.actor.as_ref().map(|actor| &actor.token_type)),

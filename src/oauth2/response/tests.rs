@@ -10,7 +10,7 @@ use super::*;
 use crate::error::ErrorClass;
 use crate::oauth2::answer::AnswerBody;
 use crate::oauth2::classifier::Classifier;
-use crate::oauth2::endpoint;
+use crate::oauth2::wire;
 use crate::vectors;
 
 const NOW: Duration = Duration::from_secs(1_700_000_000);
@@ -65,7 +65,7 @@ async fn answer_of(input: &Value) -> Answer {
     let mut answer =
         answer(u16::try_from(input["status"].as_u64().unwrap()).unwrap(), input["content_type"].as_str(), "");
     let body = Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed_unsync();
-    answer.body = endpoint::read_capped(body).await.unwrap();
+    answer.body = wire::read_capped(body).await.unwrap();
     for pair in input["headers"].as_array().into_iter().flatten() {
         let [name, value] = [0, 1].map(|at| pair[at].as_str().unwrap());
         answer.headers.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());

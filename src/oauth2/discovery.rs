@@ -1,0 +1,243 @@
+//! Asks an issuer for its metadata, and remembers what it said.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::LOCATION;
+use http::{Request, Uri};
+use http_body_util::Full;
+
+use crate::clock::{self, WallClock};
+use crate::error::{ErrorClass, TokenError};
+use crate::headers::retry_after;
+use crate::oauth2::answer::{Answer, AnswerBody, Body, Expected, Naming};
+use crate::oauth2::issuer::Issuer;
+use crate::oauth2::known::Known;
+use crate::oauth2::metadata::{Identifier, Metadata, Unusable};
+use crate::oauth2::refused::{Delivery, Refused};
+use crate::oauth2::url::{self, PlainHttp};
+use crate::oauth2::wire::{self, Wire};
+use crate::origin::Origin;
+use crate::text::{self, Redactor};
+
+/// An [`Issuer`] that was checked.
+pub(crate) struct Discovery {
+    identifier: Identifier,
+    addresses: Vec<Address>,
+    lifetime: Duration,
+    mtls_aliases: bool,
+    known: Arc<Known>,
+}
+
+/// Where metadata may be.
+struct Address {
+    uri: Uri,
+    /// What it is called in messages: the URL may hold what nobody should read.
+    name: &'static str,
+    expected: Expected,
+}
+
+/// Why an address brought nothing.
+enum Miss {
+    /// There are no metadata of this issuer: perhaps at another address.
+    Absent(Unusable),
+    /// The server fails at this address, and may do better at another one, or later.
+    Failing(Refused),
+    /// Nobody can be reached, or nobody wants to be.
+    Away(Refused),
+}
+
+impl Discovery {
+    /// Checks what can be checked before anything is asked.
+    ///
+    /// # Errors
+    ///
+    /// A configuration error that names the setting and the remedy.
+    pub(crate) fn new(issuer: Issuer, insecure_http: bool) -> Result<Self, TokenError> {
+        let Issuer { identifier, metadata_url, lifetime, mtls_aliases, known } = issuer;
+        let identifier = Identifier::parse(&identifier, insecure_http)?;
+        let plain_http = if insecure_http { PlainHttp::Everybody } else { PlainHttp::Loopback };
+        let read = |url: &str, name| -> Result<Address, TokenError> {
+            let (uri, origin) =
+                url::read(url, plain_http).map_err(|flaw| flaw.in_setting(Naming::METADATA))?;
+            let who = format!("the server of the metadata of the issuer {identifier} at {origin}");
+            Ok(Address {
+                uri,
+                name,
+                expected: Expected { who, naming: Naming::METADATA, ..Expected::default() },
+            })
+        };
+        let addresses = match metadata_url {
+            Some(url) => vec![read(&url, "its metadata_url")?],
+            None => vec![
+                read(&identifier.oauth_url(), "oauth-authorization-server")?,
+                read(&identifier.oidc_url(), "openid-configuration")?,
+            ],
+        };
+        Ok(Self { identifier, addresses, lifetime, mtls_aliases, known })
+    }
+
+    pub(crate) fn identifier(&self) -> &Identifier {
+        &self.identifier
+    }
+
+    /// Returns whether the endpoints for clients with a certificate are wanted.
+    pub(crate) fn mtls_aliases(&self) -> bool {
+        self.mtls_aliases
+    }
+
+    /// Returns metadata that hold, and whether they were asked for just now.
+    pub(crate) async fn current(&self, wire: &Wire) -> Result<(Arc<Metadata>, bool), TokenError> {
+        match self.known.fresh(WallClock::default().moment()) {
+            Some(metadata) => Ok((metadata, false)),
+            None => self.renew(wire).await.map(|metadata| (metadata, true)),
+        }
+    }
+
+    /// Returns other metadata than these, if there are any by now. They are asked for if nobody has asked since.
+    pub(crate) async fn newer(&self, known: &Arc<Metadata>, wire: &Wire) -> Option<Arc<Metadata>> {
+        let newest = self.known.newest().filter(|newest| !Arc::ptr_eq(newest, known));
+        match newest {
+            Some(newest) => Some(newest),
+            None => self.renew(wire).await.ok().filter(|newest| !Arc::ptr_eq(newest, known)),
+        }
+    }
+
+    /// Asks, or gets what somebody else has asked for meanwhile. Where that fails, the old metadata serve on.
+    async fn renew(&self, wire: &Wire) -> Result<Arc<Metadata>, TokenError> {
+        let rounds = self.known.rounds();
+        let turn = self.known.turn(wire.patience.attempt_timeout).await;
+        if self.known.rounds() != rounds
+            && let Some(outcome) = self.known.outcome()
+        {
+            return outcome;
+        }
+        // Who has metadata does not keep its requests waiting for newer ones.
+        let retries = if self.known.newest().is_some() { 0 } else { wire.patience.retries };
+        let asked = WallClock::default().moment();
+        let result = self.ask(wire, retries).await;
+        drop(turn);
+        let error = match result {
+            Ok(metadata) => return Ok(self.known.found(metadata, asked.saturating_add(self.lifetime))),
+            Err(error) => error,
+        };
+        match self.known.failed(error.clone(), WallClock::default().moment()) {
+            None => Err(error),
+            Some((metadata, is_first)) => {
+                if is_first {
+                    tracing::warn!(issuer = %self.identifier, %error, "metadata could not be renewed; those from before serve on");
+                }
+                Ok(metadata)
+            }
+        }
+    }
+
+    /// Asks at all addresses in turn, until one has metadata or no more retries are left.
+    async fn ask(&self, wire: &Wire, most: u32) -> Result<Metadata, TokenError> {
+        let mut retries = 0;
+        loop {
+            let refused = match self.round(wire).await {
+                Ok(metadata) => return Ok(metadata),
+                Err(refused) => refused,
+            };
+            let delay = wire.pause(refused, retries, most).map_err(|refused| refused.error)?;
+            retries += 1;
+            tracing::debug!(
+                issuer = %self.identifier,
+                retry = retries,
+                delay_ms = delay.as_millis(),
+                "metadata are asked for again after a wait"
+            );
+            tokio::time::sleep(delay).await;
+        }
+    }
+
+    async fn round(&self, wire: &Wire) -> Result<Metadata, Refused> {
+        let mut failing = None;
+        let mut absent = Vec::new();
+        for address in &self.addresses {
+            match self.get(address, wire).await {
+                Ok(metadata) => return Ok(metadata),
+                Err(Miss::Absent(unusable)) => absent.push((address.name, unusable)),
+                Err(Miss::Failing(refused)) => failing = Some(refused),
+                Err(Miss::Away(refused)) => return Err(refused),
+            }
+        }
+        Err(failing.unwrap_or_else(|| self.nowhere(&absent).into()))
+    }
+
+    async fn get(&self, address: &Address, wire: &Wire) -> Result<Metadata, Miss> {
+        let Address { uri, expected, .. } = address;
+        let mut request = Request::new(Full::<Bytes>::default());
+        *request.uri_mut() = uri.clone();
+        *request.headers_mut() = wire::headers();
+        let mut redactor = Redactor::default();
+        if let Some(query) = uri.query().filter(|query| query.contains('=')) {
+            redactor.add(query);
+        }
+        let answer = wire.attempt(request, expected, &redactor, || ()).await.map_err(Miss::Away)?;
+        tracing::debug!(issuer = %self.identifier, status = answer.status.as_u16(), "{} answered", address.name);
+        self.read(&answer, &expected.who, &redactor)
+    }
+
+    /// Reads an answer (RFC 8414 §3.2): 200 with a JSON object, or none.
+    fn read(&self, answer: &Answer, who: &str, redactor: &Redactor) -> Result<Metadata, Miss> {
+        let Answer { status, headers, body } = answer;
+        let code = status.as_u16();
+        let absent = |class, what| Err(Miss::Absent(Unusable { class, what }));
+        let hint = retry_after::delay(headers, clock::unix_time());
+        let refused = |error: TokenError| Refused {
+            hint,
+            delivery: Delivery::Declined,
+            ..Refused::from(error.with_status(*status))
+        };
+        match code {
+            200 => {}
+            429 => {
+                let line = format!("{who} answered 429: it asks for patience");
+                return Err(Miss::Away(refused(TokenError::throttled(line))));
+            }
+            503 if hint.is_some() => {
+                let line = format!("{who} answered 503: it asks for patience");
+                return Err(Miss::Away(refused(TokenError::throttled(line))));
+            }
+            500..=599 => {
+                let line =
+                    format!("{who} answered {code}: the failure is on its side, and may pass by itself");
+                return Err(Miss::Failing(refused(TokenError::transient(line))));
+            }
+            300..=399 => {
+                let to = headers.get(LOCATION).and_then(|to| to.to_str().ok()?.parse::<Uri>().ok());
+                let to = to.and_then(|to| Origin::of(&to)).map(|to| format!(" to {to}")).unwrap_or_default();
+                let what = format!("answered {code} with a redirect{to}, which is not followed");
+                return absent(ErrorClass::Config, redactor.clean(&what));
+            }
+            _ => return absent(ErrorClass::Config, format!("answered {code}")),
+        }
+        let what = match (Body::read(answer), body) {
+            (Body::Object(_), AnswerBody::Whole(document)) => {
+                return Metadata::read(document, &self.identifier).map_err(Miss::Absent);
+            }
+            (Body::Nonsense(what), _) => what,
+            (Body::Object(_) | Body::Form(_), _) => "a form instead of JSON".into(),
+        };
+        absent(ErrorClass::Protocol, format!("answered 200 with {}", text::clean(&what)))
+    }
+
+    /// Says in one line what stood at each address.
+    fn nowhere(&self, absent: &[(&str, Unusable)]) -> TokenError {
+        let what: Vec<String> =
+            absent.iter().map(|(name, unusable)| format!("{name} {}", unusable.what)).collect();
+        let line = format!(
+            "the issuer {} has no metadata that can be used: {}; check the issuer, or give the URL of the endpoint in its \
+             place",
+            self.identifier,
+            what.join(", ")
+        );
+        match absent.last().map(|(_, unusable)| unusable.class) {
+            Some(ErrorClass::Protocol) => TokenError::protocol(line),
+            Some(_) | None => TokenError::config(line),
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! What is known of an issuer, and who may ask for more. No network in here.
+//!
+//! Invariants:
+//! 1. Metadata are replaced by newer ones alone: a failure takes nothing away.
+//! 2. Whoever waited while somebody else asked gets what that one got, be it an error.
+//! 3. No lock is held while anything is awaited; the turn is, and nobody waits for it for ever.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::clock::Moment;
+use crate::error::TokenError;
+use crate::oauth2::metadata::Metadata;
+
+/// After a failure the metadata from before serve on for this long until they are asked for again.
+const PAUSE: Duration = Duration::from_secs(60);
+
+/// What was found, shared by all sources that name the issuer by the same value.
+pub(crate) struct Known {
+    turn: Semaphore,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    metadata: Option<Arc<Metadata>>,
+    fresh_until: Option<Moment>,
+    /// Why the newest attempt to get metadata failed.
+    failure: Option<TokenError>,
+    /// Counts the attempts that ended.
+    rounds: u64,
+}
+
+impl Known {
+    /// Returns the metadata, if they still hold.
+    pub(crate) fn fresh(&self, now: Moment) -> Option<Arc<Metadata>> {
+        let state = self.state();
+        let is_fresh = state.fresh_until.is_some_and(|end| !now.reached(end));
+        state.metadata.clone().filter(|_| is_fresh)
+    }
+
+    /// Returns the metadata, however old.
+    pub(crate) fn newest(&self) -> Option<Arc<Metadata>> {
+        self.state().metadata.clone()
+    }
+
+    /// Waits for the right to ask, but no longer than `patience`: who has it may be on a runtime that nobody drives.
+    pub(crate) async fn turn(&self, patience: Duration) -> Option<SemaphorePermit<'_>> {
+        tokio::time::timeout(patience, self.turn.acquire()).await.ok()?.ok()
+    }
+
+    /// Returns how many attempts have ended.
+    pub(crate) fn rounds(&self) -> u64 {
+        self.state().rounds
+    }
+
+    /// Returns what the last attempt left: metadata, if there ever were any.
+    pub(crate) fn outcome(&self) -> Option<Result<Arc<Metadata>, TokenError>> {
+        let state = self.state();
+        let failure = || state.failure.clone().map(Err);
+        state.metadata.clone().map(Ok).or_else(failure)
+    }
+
+    /// Takes in new metadata.
+    pub(crate) fn found(&self, metadata: Metadata, fresh_until: Moment) -> Arc<Metadata> {
+        let mut state = self.state();
+        state.rounds += 1;
+        state.failure = None;
+        state.fresh_until = Some(fresh_until);
+        // Those that say the same stay: whoever holds them sees that nothing has changed.
+        match &state.metadata {
+            Some(known) if **known == metadata => Arc::clone(known),
+            Some(_) | None => Arc::clone(state.metadata.insert(Arc::new(metadata))),
+        }
+    }
+
+    /// Notes a failure. Returns the metadata that serve on, and whether this is the first failure since they came.
+    pub(crate) fn failed(&self, error: TokenError, now: Moment) -> Option<(Arc<Metadata>, bool)> {
+        let mut state = self.state();
+        state.rounds += 1;
+        let is_first = state.failure.replace(error).is_none();
+        let metadata = state.metadata.clone()?;
+        let pause_ends = now.saturating_add(PAUSE);
+        if state.fresh_until.is_none_or(|end| pause_ends.reached(end)) {
+            state.fresh_until = Some(pause_ends);
+        }
+        Some((metadata, is_first))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        Self { turn: Semaphore::new(1), state: Mutex::default() }
+    }
+}

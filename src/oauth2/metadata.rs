@@ -1,0 +1,341 @@
+//! What an authorization server says about itself (RFC 8414, OpenID Connect Discovery 1.0).
+
+use std::fmt;
+
+use http::Uri;
+use serde::Deserialize;
+
+use crate::error::{ErrorClass, TokenError};
+use crate::oauth2::answer::Wanted;
+use crate::origin::Origin;
+use crate::text;
+
+/// Who issues tokens: an https URL without query and fragment (RFC 8414 §2), kept as it was written. Plain http is for
+/// loopback, unless it is allowed.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Identifier {
+    text: String,
+    origin: Origin,
+    /// Scheme and authority, then the path without the slash at its end.
+    authority: String,
+    path: String,
+}
+
+/// The part of a metadata document that concerns this crate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Metadata {
+    token: Place,
+    revocation: Place,
+}
+
+/// An endpoint as the metadata have it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Place {
+    url: Option<String>,
+    /// Where clients with a certificate go (RFC 8705 §5).
+    mtls_alias: Option<String>,
+    /// How clients may authenticate there.
+    methods: Vec<String>,
+}
+
+/// Why a document is not used: the class of the error, and the end of a sentence about the document.
+#[derive(Debug)]
+pub(crate) struct Unusable {
+    pub(crate) class: ErrorClass,
+    pub(crate) what: String,
+}
+
+/// The document as it comes. A member of another type than it should be spoils it; one that is not known does not.
+#[derive(Deserialize)]
+struct Document {
+    issuer: Option<String>,
+    token_endpoint: Option<String>,
+    token_endpoint_auth_methods_supported: Option<Vec<String>>,
+    revocation_endpoint: Option<String>,
+    revocation_endpoint_auth_methods_supported: Option<Vec<String>>,
+    mtls_endpoint_aliases: Option<Aliases>,
+}
+
+#[derive(Default, Deserialize)]
+struct Aliases {
+    token_endpoint: Option<String>,
+    revocation_endpoint: Option<String>,
+}
+
+// --- Identifier ---
+
+impl Identifier {
+    /// Reads an issuer identifier.
+    ///
+    /// # Errors
+    ///
+    /// A configuration error that says what is wrong.
+    pub(crate) fn parse(issuer: &str, insecure_http: bool) -> Result<Self, TokenError> {
+        let refuse = |what: &str| {
+            let shown = text::origins_only(issuer);
+            Err(TokenError::config(format!("issuer: {shown:?} {what}")))
+        };
+        if issuer.contains('#') {
+            return refuse("has a fragment, which RFC 8414 §2 forbids; remove the # and what follows");
+        }
+        if issuer.contains('?') {
+            return refuse("has a query, which RFC 8414 §2 forbids; remove the ? and what follows");
+        }
+        let Ok(uri) = issuer.parse::<Uri>() else {
+            return refuse("is no URL; begin it with https:// and the host");
+        };
+        let Some(origin) = Origin::of(&uri) else {
+            return refuse("is none that can be asked: it needs https:// and a host, and no user name");
+        };
+        if !origin.is_https() && !origin.is_loopback() && !insecure_http {
+            return refuse(
+                "is plain http, so anybody on the way can name the token endpoint; use https \
+                 (with_insecure_http allows it all the same)",
+            );
+        }
+        let path = uri.path().strip_suffix('/').unwrap_or(uri.path()).to_owned();
+        // As it is written, but for the path.
+        let authority = issuer[..issuer.len() - written_path(issuer).len()].to_owned();
+        Ok(Self { text: issuer.to_owned(), origin, authority, path })
+    }
+
+    /// Where RFC 8414 §3.1 has the document.
+    pub(crate) fn oauth_url(&self) -> String {
+        format!("{}/.well-known/oauth-authorization-server{}", self.authority, self.path)
+    }
+
+    /// Where OpenID Connect Discovery 1.0 §4.1 has it.
+    pub(crate) fn oidc_url(&self) -> String {
+        format!("{}{}/.well-known/openid-configuration", self.authority, self.path)
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    pub(crate) fn is_https(&self) -> bool {
+        self.origin.is_https()
+    }
+}
+
+impl fmt::Display for Identifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for Identifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.text, f)
+    }
+}
+
+/// The path of an absolute URL, as it stands there.
+fn written_path(url: &str) -> &str {
+    let rest = url.split_once("://").map_or("", |(_, rest)| rest);
+    rest.find('/').map_or("", |at| &rest[at..])
+}
+
+// --- Metadata ---
+
+impl Metadata {
+    /// Reads a document that was asked for in the name of `expected`. If it is another's, nothing of it is used
+    /// (RFC 8414 §3.3): the names are compared letter by letter.
+    pub(crate) fn read(document: &[u8], expected: &Identifier) -> Result<Self, Unusable> {
+        let nonsense = |what: &str| Unusable { class: ErrorClass::Protocol, what: what.into() };
+        let Ok(document) = serde_json::from_slice::<Document>(document) else {
+            return Err(nonsense("is no JSON object of the form that RFC 8414 describes"));
+        };
+        match document.issuer {
+            Some(issuer) if issuer == expected.as_str() => {}
+            Some(issuer) => {
+                // It is what the setting must be, if the server is the right one.
+                let is_name = !issuer.contains(['@', '?', '#']);
+                let shown = text::clean(&if is_name { issuer } else { text::origins_only(&issuer) });
+                return Err(Unusable {
+                    class: ErrorClass::Config,
+                    what: format!("is of another issuer ({shown:?}; compared letter by letter)"),
+                });
+            }
+            None => return Err(nonsense("names no issuer")),
+        }
+        if document.token_endpoint.is_none() {
+            return Err(nonsense("names no token endpoint"));
+        }
+        let aliases = document.mtls_endpoint_aliases.unwrap_or_default();
+        // RFC 8414 §2.
+        let methods = document
+            .token_endpoint_auth_methods_supported
+            .unwrap_or_else(|| vec!["client_secret_basic".to_owned()]);
+        // RFC 8414 §2 has the same default here; but servers that leave it out mean the methods of the token endpoint.
+        let for_revocation =
+            document.revocation_endpoint_auth_methods_supported.unwrap_or_else(|| methods.clone());
+        Ok(Self {
+            token: Place { url: document.token_endpoint, mtls_alias: aliases.token_endpoint, methods },
+            revocation: Place {
+                url: document.revocation_endpoint,
+                mtls_alias: aliases.revocation_endpoint,
+                methods: for_revocation,
+            },
+        })
+    }
+
+    /// Returns the URL of an endpoint, if the server has it; with a client certificate it may be elsewhere.
+    pub(crate) fn url(&self, wanted: Wanted, mtls: bool) -> Option<&str> {
+        let Place { url, mtls_alias, .. } = self.place(wanted);
+        mtls_alias.as_deref().filter(|_| mtls).or(url.as_deref())
+    }
+
+    /// Returns how clients may authenticate at an endpoint.
+    pub(crate) fn methods(&self, wanted: Wanted) -> &[String] {
+        &self.place(wanted).methods
+    }
+
+    fn place(&self, wanted: Wanted) -> &Place {
+        match wanted {
+            Wanted::Token => &self.token,
+            Wanted::Revocation => &self.revocation,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oauth2::url::{self, PlainHttp};
+    use crate::vectors;
+
+    fn parse(issuer: &str) -> Result<Identifier, TokenError> {
+        Identifier::parse(issuer, false)
+    }
+
+    // The rows of kind `prm_*` are about the metadata of protected resources (RFC 9728), which this crate does not read.
+    #[test]
+    fn every_vector_of_metadata_passes() {
+        let mut passed = 0;
+        for vector in vectors::read("metadata") {
+            let (id, input, expect) = (&vector["id"], &vector["input"], &vector["expect"]);
+            let text = |name: &str| input[name].as_str();
+            match text("kind").unwrap() {
+                "as_url" => match (parse(text("issuer").unwrap()), expect["error"].as_str()) {
+                    (Ok(issuer), None) => {
+                        assert_eq!(issuer.oauth_url(), expect["oauth_url"].as_str().unwrap(), "{id}");
+                        assert_eq!(issuer.oidc_url(), expect["oidc_url"].as_str().unwrap(), "{id}");
+                    }
+                    (Err(error), Some("invalid_issuer")) => assert!(error.is_config(), "{id}: {error}"),
+                    (other, _) => panic!("{id}: {other:?}"),
+                },
+                kind @ ("issuer_check" | "endpoint_check") => {
+                    let document = &input["document"];
+                    let expected = text("expected_issuer").or(document["issuer"].as_str()).unwrap();
+                    let expected = parse(expected).unwrap();
+                    let read = Metadata::read(document.to_string().as_bytes(), &expected);
+                    let mtls = input["mtls"].as_bool().unwrap_or_default();
+                    let token_url =
+                        |metadata: &Metadata| metadata.url(Wanted::Token, mtls).unwrap().to_owned();
+                    let checked = read.as_ref().is_ok_and(|metadata| {
+                        kind == "issuer_check" || url::read(&token_url(metadata), PlainHttp::Nobody).is_ok()
+                    });
+                    assert_eq!(checked, expect["accepted"].as_bool().unwrap(), "{id}: {read:?}");
+                    if let Some(url) = expect["post_url"].as_str() {
+                        assert_eq!(token_url(read.as_ref().unwrap()), url, "{id}");
+                    }
+                    if let Some(methods) = expect["token_endpoint_auth_methods"].as_array() {
+                        assert_eq!(read.unwrap().methods(Wanted::Token), methods.as_slice(), "{id}");
+                    }
+                }
+                kind => {
+                    assert!(kind.starts_with("prm_"), "{id}");
+                    continue;
+                }
+            }
+            passed += 1;
+        }
+        assert_eq!(passed, 19);
+    }
+
+    #[test]
+    fn an_issuer_is_kept_as_it_is_written() {
+        for (issuer, oauth, oidc) in [
+            (
+                "https://Login.Example.com:8443/a/b",
+                "https://Login.Example.com:8443/.well-known/oauth-authorization-server/a/b",
+                "https://Login.Example.com:8443/a/b/.well-known/openid-configuration",
+            ),
+            (
+                "http://127.0.0.1:8080",
+                "http://127.0.0.1:8080/.well-known/oauth-authorization-server",
+                "http://127.0.0.1:8080/.well-known/openid-configuration",
+            ),
+        ] {
+            let read = parse(issuer).unwrap();
+            assert_eq!((read.as_str(), &*read.oauth_url(), &*read.oidc_url()), (issuer, oauth, oidc));
+        }
+    }
+
+    #[test]
+    fn what_is_no_issuer_is_refused_without_its_secrets() {
+        for issuer in [
+            "",
+            "example.com",
+            "https://",
+            "ftp://example.com",
+            "/a",
+            "https://u:S3CR3T@example.com",
+            "http://10.0.0.1",
+        ] {
+            let error = parse(issuer).unwrap_err();
+            assert!(error.is_config() && !error.to_string().contains("S3CR3T"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_document_that_is_none_is_refused_and_not_shown() {
+        let issuer = parse("https://example.com").unwrap();
+        for document in [
+            "",
+            "<html>S3CR3T</html>",
+            "[\"S3CR3T\"]",
+            "null",
+            r#"{"token_endpoint":"https://example.com/t"}"#,
+            r#"{"issuer":"https://example.com"}"#,
+            r#"{"issuer":"https://example.com","token_endpoint":7}"#,
+            r#"{"issuer":"https://example.com","token_endpoint":"x","token_endpoint_auth_methods_supported":"S3CR3T"}"#,
+            r#"{"issuer":"https://example.com","issuer":"https://example.com","token_endpoint":"x"}"#,
+        ] {
+            let Unusable { class, what } = Metadata::read(document.as_bytes(), &issuer).unwrap_err();
+            assert!(class == ErrorClass::Protocol && !what.contains("S3CR3T"), "{document}: {what}");
+        }
+        let nested = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        assert!(Metadata::read(nested.as_bytes(), &issuer).is_err());
+    }
+
+    #[test]
+    fn of_a_foreign_issuer_its_name_is_told_and_no_password() {
+        let issuer = parse("https://example.com").unwrap();
+        for (other, told) in [
+            ("https://example.com/", "\"https://example.com/\""),
+            ("https://u:S3CR3T@example.com/a", "\"https://example.com\""),
+            ("https://example.com/a?S3CR3T", "\"https://example.com\""),
+        ] {
+            let document = serde_json::json!({ "issuer": other, "token_endpoint": "https://example.com/t" });
+            let Unusable { class, what } =
+                Metadata::read(document.to_string().as_bytes(), &issuer).unwrap_err();
+            assert!(class == ErrorClass::Config && what.contains(told) && !what.contains("S3CR3T"), "{what}");
+        }
+    }
+
+    #[test]
+    fn who_revokes_authenticates_as_the_metadata_say_of_revocation_or_else_of_tokens() {
+        let issuer = parse("https://example.com").unwrap();
+        let methods = |more: &str| {
+            let document = format!(r#"{{"issuer":"https://example.com","token_endpoint":"x"{more}}}"#);
+            Metadata::read(document.as_bytes(), &issuer).unwrap().methods(Wanted::Revocation).to_vec()
+        };
+        assert_eq!(methods(""), ["client_secret_basic"]);
+        let token = r#","token_endpoint_auth_methods_supported":["private_key_jwt"]"#;
+        assert_eq!(methods(token), ["private_key_jwt"]);
+        let own = r#","revocation_endpoint_auth_methods_supported":["client_secret_post"]"#;
+        assert_eq!(methods(&format!("{token}{own}")), ["client_secret_post"]);
+    }
+}

@@ -1,0 +1,200 @@
+//! Where a request goes, and as whom: known from the start, or told by the issuer.
+
+use std::fmt;
+use std::sync::Arc;
+
+use http::Uri;
+
+use crate::error::TokenError;
+use crate::oauth2::answer::{Expected, Naming, Wanted};
+use crate::oauth2::client_auth::ClientAuth;
+use crate::oauth2::discovery::Discovery;
+use crate::oauth2::metadata::Metadata;
+use crate::oauth2::parties::Parties;
+use crate::oauth2::url::{self, PlainHttp};
+use crate::oauth2::wire::Wire;
+use crate::origin::Origin;
+use crate::text;
+
+/// A place to ask, and the client as it shows itself there.
+pub(crate) struct Target {
+    pub(crate) uri: Uri,
+    /// For messages and events, which never show more of the URL.
+    pub(crate) origin: Origin,
+    pub(crate) parties: Parties,
+    /// One way to authenticate.
+    pub(crate) auth: ClientAuth,
+    pub(crate) expected: Expected,
+}
+
+/// A [`Target`] that is known, or how it is found.
+pub(crate) enum Place {
+    Known(Arc<Target>),
+    Discovered(Box<Discovered>),
+}
+
+/// How an issuer's endpoint becomes a [`Target`].
+pub(crate) struct Discovered {
+    pub(crate) discovery: Discovery,
+    pub(crate) wanted: Wanted,
+    pub(crate) insecure_http: bool,
+    pub(crate) draft: Draft,
+}
+
+/// What is known of a target without its address.
+pub(crate) struct Draft {
+    /// Of which the URL is still missing.
+    pub(crate) parties: Parties,
+    /// All ways that are configured.
+    pub(crate) auth: ClientAuth,
+    pub(crate) expected: Expected,
+}
+
+/// A target, and what it was made of.
+pub(crate) struct Found {
+    pub(crate) target: Arc<Target>,
+    metadata: Option<Arc<Metadata>>,
+    /// Whether the metadata were asked for just now.
+    is_new: bool,
+}
+
+impl Place {
+    /// Returns where to ask. The metadata are asked for if there are none that hold.
+    pub(crate) async fn find(&self, wire: &Wire) -> Result<Found, TokenError> {
+        match self {
+            Self::Known(target) => Ok(Found { target: Arc::clone(target), metadata: None, is_new: false }),
+            Self::Discovered(discovered) => {
+                let (metadata, is_new) = discovered.discovery.current(wire).await?;
+                let target = Arc::new(discovered.target(&metadata)?);
+                Ok(Found { target, metadata: Some(metadata), is_new })
+            }
+        }
+    }
+
+    /// Returns where to ask instead, if there are metadata by now that say so.
+    pub(crate) async fn find_another(&self, found: &Found, wire: &Wire) -> Option<Arc<Target>> {
+        let (Self::Discovered(discovered), Found { target, metadata: Some(metadata), is_new: false }) =
+            (self, found)
+        else {
+            return None;
+        };
+        tracing::debug!(origin = %target.origin, "the endpoint may have moved; asking the issuer again");
+        let metadata = discovered.discovery.newer(metadata, wire).await?;
+        let newer = discovered.target(&metadata).ok()?;
+        (newer.uri != target.uri).then(|| Arc::new(newer))
+    }
+
+    /// Returns the client and the server by their names, the URL of the endpoint left out where it is not known.
+    #[cfg(feature = "jwt")]
+    pub(crate) fn parties(&self) -> &Parties {
+        match self {
+            Self::Known(target) => &target.parties,
+            Self::Discovered(discovered) => &discovered.draft.parties,
+        }
+    }
+}
+
+/// For messages and events: the origin of the endpoint, or the issuer.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Known(target) => target.origin.fmt(f),
+            Self::Discovered(discovered) => discovered.discovery.identifier().fmt(f),
+        }
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, parties, auth, expected) = match self {
+            Self::Known(target) => ("origin", &target.parties, &target.auth, &target.expected),
+            Self::Discovered(discovered) => {
+                let Draft { parties, auth, expected } = &discovered.draft;
+                ("issuer", parties, auth, expected)
+            }
+        };
+        f.debug_struct("Place")
+            .field(name, &format_args!("{self}"))
+            .field("client_id", &parties.client_id)
+            .field("auth", auth)
+            .field("expected", expected)
+            .finish_non_exhaustive()
+    }
+}
+
+// --- Draft ---
+
+impl Draft {
+    /// Makes a target of it. `auth` is the way that was chosen.
+    pub(crate) fn at(
+        &self,
+        url: &str,
+        (uri, origin): (Uri, Origin),
+        auth: ClientAuth,
+        naming: Naming,
+    ) -> Target {
+        let Self { parties, expected, .. } = self;
+        Target {
+            uri,
+            parties: Parties { token_url: url.into(), ..parties.clone() },
+            expected: Expected {
+                who: format!("{} at {origin}", naming.endpoint),
+                naming,
+                client_asserts: auth.is_assertion(),
+                ..expected.clone()
+            },
+            origin,
+            auth,
+        }
+    }
+}
+
+// --- Discovered ---
+
+impl Discovered {
+    /// Makes a target of what the issuer says, or an error that says what is wrong. Nothing was sent then.
+    fn target(&self, metadata: &Metadata) -> Result<Target, TokenError> {
+        let Self { discovery, wanted, draft, .. } = self;
+        let (issuer, endpoint) = (discovery.identifier(), wanted.naming().endpoint);
+        let auth = self.auth(metadata)?;
+        let mtls = discovery.mtls_aliases() || auth.is_tls();
+        let Some(url) = metadata.url(*wanted, mtls) else {
+            return Err(TokenError::config(format!(
+                "the metadata of the issuer {issuer} do not say where {endpoint} is; if there is one, give its URL in \
+                 place of the issuer"
+            )));
+        };
+        // An https server that names a port of this machine is not one that anybody means.
+        let plain_http = match (self.insecure_http, issuer.is_https()) {
+            (true, _) => PlainHttp::Everybody,
+            (false, true) => PlainHttp::Nobody,
+            (false, false) => PlainHttp::Loopback,
+        };
+        let address = url::read(url, plain_http).map_err(|flaw| {
+            TokenError::protocol(format!(
+                "the metadata of the issuer {issuer} cannot be used: the URL of {endpoint} in them {}",
+                flaw.elsewhere()
+            ))
+        })?;
+        Ok(draft.at(url, address, auth, wanted.naming_in_metadata()))
+    }
+
+    fn auth(&self, metadata: &Metadata) -> Result<ClientAuth, TokenError> {
+        let Self { discovery, wanted, draft, .. } = self;
+        // There is no client to authenticate.
+        if draft.expected.is_anonymous {
+            return Ok(draft.auth.clone());
+        }
+        let names = metadata.methods(*wanted);
+        draft.auth.supported(names).ok_or_else(|| {
+            TokenError::config(format!(
+                "{} of the issuer {} does not support the client authentication that is configured ({}), but: {}; \
+                 change auth(), or register the client for it; nothing was sent",
+                wanted.naming().endpoint,
+                discovery.identifier(),
+                draft.auth.name(),
+                text::clean(&names.join(", ")),
+            ))
+        })
+    }
+}

@@ -1,0 +1,275 @@
+//! One request over any HTTP service: with a deadline and a cap, and what became of it where no answer came.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http_body::Body;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full};
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, Service, ServiceExt as _};
+
+use crate::backoff::Chance;
+use crate::error::{Lasting, TokenError, Unsent};
+use crate::oauth2::answer::{Answer, AnswerBody, Expected};
+use crate::oauth2::refused::{Delivery, Refused};
+use crate::text::{self, Redactor};
+
+/// An answer may be this long after decoding. Real ones have a few KiB.
+const MAX_ANSWER: usize = 1024 * 1024;
+
+/// Any tower HTTP service, erased.
+pub(crate) type Transport =
+    BoxCloneSyncService<Request<Full<Bytes>>, Response<UnsyncBoxBody<Bytes, BoxError>>, BoxError>;
+
+/// Makes a transport of any tower HTTP service.
+pub(crate) fn erase<S, B>(service: S) -> Transport
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone + Send + Sync + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let service = service
+        .map_err(Into::into)
+        .map_response(|response: Response<B>| response.map(|body| body.map_err(Into::into).boxed_unsync()));
+    BoxCloneSyncService::new(service)
+}
+
+/// When an attempt is given up, and when another one follows.
+#[derive(Clone, Debug)]
+pub(crate) struct Patience {
+    pub(crate) attempt_timeout: Duration,
+    pub(crate) retries: u32,
+    pub(crate) first_delay: Duration,
+    pub(crate) longest_delay: Duration,
+    /// None: 429 and every 5xx.
+    pub(crate) retry_statuses: Option<Arc<[StatusCode]>>,
+}
+
+impl Patience {
+    /// Returns whether another attempt makes sense: what the classifier called temporary, a status on the list, or an
+    /// attempt that brought no answer.
+    fn passes(&self, refused: &Refused) -> bool {
+        match refused.error.status() {
+            Some(_) if refused.by_classifier => refused.error.is_temporary(),
+            Some(status) => self.covers(status),
+            None => refused.error.is_temporary(),
+        }
+    }
+
+    fn covers(&self, status: StatusCode) -> bool {
+        match &self.retry_statuses {
+            Some(list) => list.contains(&status),
+            None => status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error(),
+        }
+    }
+}
+
+/// The way to an authorization server, and the patience with it.
+pub(crate) struct Wire {
+    pub(crate) transport: Transport,
+    pub(crate) patience: Patience,
+    pub(crate) chance: Chance,
+}
+
+impl Wire {
+    /// Sends a request and reads the answer, within the time of one attempt. `sending` is called when the transport is ready
+    /// to take the request; what fails before that was not sent.
+    pub(crate) async fn attempt(
+        &self,
+        request: Request<Full<Bytes>>,
+        expected: &Expected,
+        redactor: &Redactor,
+        sending: impl FnOnce() + Send,
+    ) -> Result<Answer, Refused> {
+        let limit = self.patience.attempt_timeout;
+        let is_sent = AtomicBool::new(false);
+        let noting = || {
+            is_sent.store(true, Ordering::Relaxed);
+            sending();
+        };
+        let sent = self.send(request, expected.naming.speaks, noting);
+        let failed = match tokio::time::timeout(limit, sent).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => unreachable(&error, expected, redactor),
+            Err(_) => {
+                let who = &expected.who;
+                let error =
+                    TokenError::transient(format!("{who} did not answer to the end within {limit:?}"));
+                Refused { delivery: Delivery::Unclear, ..error.into() }
+            }
+        };
+        if is_sent.into_inner() { Err(failed) } else { Err(Refused { delivery: Delivery::Unsent, ..failed }) }
+    }
+
+    /// Returns how long to wait before the next attempt, after so many retries. If there is none, the refusal comes back.
+    pub(crate) fn pause(&self, refused: Refused, retries: u32, most: u32) -> Result<Duration, Refused> {
+        let Patience { first_delay, longest_delay, .. } = self.patience;
+        if !self.patience.passes(&refused) {
+            return Err(refused);
+        }
+        match refused.hint {
+            // Whoever asks next keeps to the hint.
+            Some(hint) if hint > longest_delay || retries >= most => {
+                Err(Refused { error: refused.error.with_retry_after(hint), ..refused })
+            }
+            None if retries >= most => Err(refused),
+            Some(hint) => Ok(self.chance.lengthen(hint)),
+            None => Ok(self.chance.equal_jitter(first_delay, longest_delay, retries)),
+        }
+    }
+
+    async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+        speaks: bool,
+        sending: impl FnOnce() + Send,
+    ) -> Result<Answer, BoxError> {
+        let mut transport = self.transport.clone();
+        let ready = transport.ready().await?;
+        sending();
+        let response = ready.call(request).await?;
+        let (parts, body) = response.into_parts();
+        let encoding = parts.headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes).unwrap_or_default();
+        let body = if parts.status.is_success() && !speaks {
+            AnswerBody::Unread("a body that nobody reads".into())
+        } else if encoding.is_empty() || encoding.eq_ignore_ascii_case(b"identity") {
+            read_capped(body).await?
+        } else {
+            AnswerBody::Unread(format!(
+                "a body in the content encoding {}, although it was asked for none",
+                String::from_utf8_lossy(encoding)
+            ))
+        };
+        Ok(Answer { status: parts.status, headers: parts.headers, body })
+    }
+}
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wire").field("patience", &self.patience).finish_non_exhaustive()
+    }
+}
+
+/// The headers of every request.
+pub(crate) fn headers() -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    headers.insert(USER_AGENT, HeaderValue::from_static(concat!("tower-oauth2/", env!("CARGO_PKG_VERSION"))));
+    headers
+}
+
+// --- Answers ---
+
+/// Reads a body to its end, or to the cap. Trailers are of no interest.
+pub(crate) async fn read_capped(body: UnsyncBoxBody<Bytes, BoxError>) -> Result<AnswerBody, BoxError> {
+    let too_long = || AnswerBody::Unread(format!("more than {} KiB", MAX_ANSWER / 1024));
+    if usize::try_from(body.size_hint().lower()).map_or(true, |length| length > MAX_ANSWER) {
+        return Ok(too_long());
+    }
+    let mut body = std::pin::pin!(body);
+    let mut whole = Vec::new();
+    while let Some(frame) = body.frame().await {
+        // Empty frames count for no cap; so that there is a time-out, it must have its turn.
+        tokio::task::consume_budget().await;
+        let Ok(data) = frame?.into_data() else { continue };
+        if whole.len() + data.len() > MAX_ANSWER {
+            return Ok(too_long());
+        }
+        whole.extend_from_slice(&data);
+    }
+    Ok(AnswerBody::Whole(whole))
+}
+
+// --- Failures ---
+
+/// Makes a refusal of an error of the transport: whether anything was sent, and what can be done about it.
+fn unreachable(error: &BoxError, expected: &Expected, redactor: &Redactor) -> Refused {
+    let unconnected = chain(&**error).any(|error| {
+        let refused = |error: &std::io::Error| error.kind() == std::io::ErrorKind::ConnectionRefused;
+        error.is::<Unsent>() || error.is::<Lasting>() || error.downcast_ref().is_some_and(refused)
+    });
+    // The transport knows better: it has no root certificates, say.
+    if let Some(error) = chain(&**error).find_map(|error| error.downcast_ref::<TokenError>()) {
+        let delivery = if unconnected || error.is_config() { Delivery::Unsent } else { Delivery::Unclear };
+        return Refused { delivery, ..error.clone().into() };
+    }
+    let what = redactor.clean(&text::origins_only(&innermost(&**error)));
+    let line = |advice| format!("{} could not be reached: {}; {advice}", expected.who, lower_case(&what));
+    let told = match chain(&**error).find_map(|error| error.downcast_ref::<Lasting>()) {
+        Some(lasting) => TokenError::config(line(lasting.advice)),
+        None => {
+            let url = expected.naming.url;
+            TokenError::transient(line(&format!("check the {url}, and the way there from this machine")))
+        }
+    };
+    let delivery = if unconnected { Delivery::Unsent } else { Delivery::Unclear };
+    Refused { delivery, ..told.with_source(Cause::of(&**error, redactor)).into() }
+}
+
+// --- Cause ---
+
+/// What a transport said, cleaned. The original may show a URL with its query, or what a peer echoed.
+#[derive(Debug)]
+struct Cause {
+    text: String,
+    source: Option<Box<Cause>>,
+}
+
+impl Cause {
+    fn of(error: &(dyn std::error::Error + 'static), redactor: &Redactor) -> Self {
+        Self::within(error, redactor, 16)
+    }
+
+    fn within(error: &(dyn std::error::Error + 'static), redactor: &Redactor, depth: u32) -> Self {
+        let source = error.source().filter(|_| depth > 0);
+        Self {
+            text: redactor.clean(&error.to_string()),
+            source: source.map(|source| Box::new(Self::within(source, redactor, depth - 1))),
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Cause {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+/// Walks a chain, as deep as a cause is kept.
+fn chain<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source()).take(17)
+}
+
+/// Returns the text closest to what happened: what stands above it in the chain says only that something did.
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let said = chain(error).map(ToString::to_string).filter(|text| !text.trim().is_empty()).last();
+    said.unwrap_or_else(|| "the transport did not say why".to_owned())
+}
+
+/// Begins a sentence of somebody else's as the rest of one of ours. An abbreviation stays as it is.
+fn lower_case(text: &str) -> String {
+    let mut chars = text.chars();
+    match (chars.next(), chars.clone().next()) {
+        (Some(first), Some(second)) if first.is_ascii_uppercase() && second.is_lowercase() => {
+            format!("{}{}", first.to_ascii_lowercase(), chars.as_str())
+        }
+        _ => text.to_owned(),
+    }
+}
