@@ -38,6 +38,7 @@
 //! - [`oauth2`]: client credentials, refresh tokens, token exchange, and grants of a provider's own; assertions by a
 //!   key; revocation
 //! - `stack`: all layers in one order, for those who do not want to learn it; and why it is this one
+//! - [`client`]: a handle with a base URL, over any of them
 //! - [`extensions`]: what the layers tell each other and you
 //!
 //! # Features
@@ -64,7 +65,7 @@
 //! | 3 contracts | `revoke` `source` |
 //! | 4 mechanisms | [`cache`] [`retry`] [`oauth2`] |
 //! | 5 on the cache | [`auth`] [`tenants`] |
-//! | 6 joined | `stack` [`transport`] |
+//! | 6 joined | [`client`] `stack` [`transport`] |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
@@ -101,6 +102,7 @@ pub mod auth;
 pub mod tenants;
 
 // 6 joined
+pub mod client;
 #[cfg(feature = "stack")]
 #[cfg_attr(docsrs, doc(cfg(feature = "stack")))]
 pub mod stack;

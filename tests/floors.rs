@@ -35,7 +35,7 @@ const FLOORS: &[(u8, &[&str])] = &[
     (3, &["revoke", "source"]),
     (4, &["cache", "oauth2", "retry"]),
     (5, &["auth", "tenants"]),
-    (6, &["stack", "transport"]),
+    (6, &["client", "stack", "transport"]),
 ];
 
 /// Rooms of the first floor that exist only under `cfg(test)` and so stand on no public map.

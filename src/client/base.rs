@@ -1,0 +1,326 @@
+//! The base URL, and what is joined under it.
+
+use std::fmt;
+
+use http::Uri;
+
+use crate::error::TokenError;
+use crate::origin::Origin;
+
+/// A base URL: an origin and a path, without a slash at its end.
+pub(super) struct Base {
+    origin: Origin,
+    path: String,
+}
+
+impl Base {
+    pub(super) fn parse(url: &str) -> Result<Self, TokenError> {
+        let refuse = |what: &str| TokenError::config(format!("the base URL {what}"));
+        let start = url.find("://").map_or(0, |at| at + 3);
+        let (origin, path) =
+            url.split_at(url[start..].find(['/', '?', '#', '\\']).map_or(url.len(), |at| start + at));
+        // Whether plain http is meant, auth asks where a token is to go over it.
+        let origin = Origin::parse_with_insecure_http(origin)?;
+        if path.contains('?') {
+            return Err(refuse("has a query; leave it out, and give it to each request"));
+        }
+        check_path(path.strip_prefix('/').unwrap_or(path)).map_err(refuse)?;
+        let path = path.trim_end_matches('/').to_owned();
+        Ok(Self { origin, path })
+    }
+
+    pub(super) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Joins a path that was checked, and a query, under the base.
+    pub(super) fn join(&self, path: &str, query: &str) -> Result<Uri, &'static str> {
+        let mut target = self.path.clone();
+        if !path.is_empty() || target.is_empty() {
+            target.push('/');
+            target.push_str(path);
+        }
+        if !query.is_empty() {
+            target.push('?');
+            target.push_str(query);
+        }
+        let origin = &self.origin;
+        let authority = match (origin.is_https(), origin.port()) {
+            (true, 443) | (false, 80) => origin.host().to_owned(),
+            (_, port) => format!("{}:{port}", origin.host()),
+        };
+        let uri = Uri::builder().scheme(origin.scheme()).authority(authority).path_and_query(target).build();
+        uri.map_err(|_| "holds a character that no URL may have; encode it, or use segment()")
+    }
+}
+
+impl fmt::Display for Base {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.origin, self.path)
+    }
+}
+
+/// Takes a path apart that a caller gave: the part under the base, and the query.
+pub(super) fn split(path: &str) -> Result<(&str, &str), &'static str> {
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    if path.starts_with("//") {
+        return Err("names another server; a path has one slash at its beginning, or none");
+    }
+    if path.split_once(":/").is_some_and(|(scheme, _)| is_scheme(scheme)) {
+        return Err("is a whole URL; give the part behind the base URL");
+    }
+    let path = path.strip_prefix('/').unwrap_or(path);
+    check_path(path)?;
+    check_characters(query)?;
+    Ok((path, query))
+}
+
+/// Encodes one segment of a path (RFC 3986 §3.3): all but what may stand anywhere.
+pub(super) fn encode_segment(segment: &str) -> Result<String, &'static str> {
+    if segment.is_empty() {
+        return Err("has an empty segment, which would make it another path");
+    }
+    let mut encoded = String::with_capacity(segment.len());
+    for byte in segment.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(byte.into()),
+            _ => {
+                encoded.push('%');
+                encoded.extend(
+                    [byte >> 4, byte & 15].map(|digit| char::from(b"0123456789ABCDEF"[usize::from(digit)])),
+                );
+            }
+        }
+    }
+    check_path(&encoded)?;
+    Ok(encoded)
+}
+
+/// Refuses what a server, a proxy or a client on the way may take for another path than the one that stands there.
+fn check_path(path: &str) -> Result<(), &'static str> {
+    check_characters(path)?;
+    let mut decoded = path.as_bytes().to_vec();
+    // Some decode what others have decoded already. Each round makes it shorter, so this ends.
+    while let Some(further) = decode(&decoded) {
+        decoded = further;
+    }
+    let Ok(decoded) = std::str::from_utf8(&decoded) else {
+        return Err("holds encoded bytes that are no UTF-8");
+    };
+    if decoded.contains(|c: char| c.is_ascii_control()) {
+        return Err("holds an encoded control character");
+    }
+    // Some cut parameters off before they look at the dots, or spaces, or what looks like a query once it is decoded.
+    let climbs = |piece: &str| matches!(piece.split([';', '?', '#']).next().map(str::trim), Some("." | ".."));
+    if decoded.split(['/', '\\']).any(climbs) {
+        return Err("holds a segment of dots, which would lead out from under the base URL");
+    }
+    Ok(())
+}
+
+fn check_characters(text: &str) -> Result<(), &'static str> {
+    if text.contains('\\') {
+        return Err("holds a backslash, which some take for a slash; encode it");
+    }
+    if text.contains('#') {
+        return Err("holds a fragment, which is never sent; leave it out, or encode the number sign");
+    }
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(
+            "holds a space, a control character or a letter outside ASCII; encode it, or use segment()",
+        );
+    }
+    Ok(())
+}
+
+/// Decodes what is percent-encoded, once. Returns nothing if nothing is.
+fn decode(text: &[u8]) -> Option<Vec<u8>> {
+    let digit = |at: usize| {
+        text.get(at)
+            .and_then(|byte| char::from(*byte).to_digit(16))
+            .and_then(|digit| u8::try_from(digit).ok())
+    };
+    let (mut decoded, mut at) = (Vec::with_capacity(text.len()), 0);
+    while let Some(&byte) = text.get(at) {
+        match (byte, digit(at + 1), digit(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                decoded.push(high << 4 | low);
+                at += 3;
+            }
+            _ => {
+                decoded.push(byte);
+                at += 1;
+            }
+        }
+    }
+    (decoded.len() < text.len()).then_some(decoded)
+}
+
+/// RFC 3986 §3.1.
+fn is_scheme(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use reqwest::Url;
+
+    use super::*;
+
+    fn join(base: &str, path: &str) -> Result<String, &'static str> {
+        let base = Base::parse(base).unwrap();
+        let (path, query) = split(path)?;
+        Ok(base.join(path, query)?.to_string())
+    }
+
+    #[test]
+    fn a_path_is_joined_under_the_base_whatever_the_slashes() {
+        for base in
+            ["https://api.example.com/v2", "https://api.example.com/v2/", "https://API.example.com:443/v2"]
+        {
+            for (path, joined) in [
+                ("reports", "https://api.example.com/v2/reports"),
+                ("/reports", "https://api.example.com/v2/reports"),
+                ("/reports/7?all=1&at=a/../b", "https://api.example.com/v2/reports/7?all=1&at=a/../b"),
+                ("reports/", "https://api.example.com/v2/reports/"),
+                ("a//b", "https://api.example.com/v2/a//b"),
+                ("", "https://api.example.com/v2"),
+                ("?page=2", "https://api.example.com/v2?page=2"),
+                ("items:batchGet", "https://api.example.com/v2/items:batchGet"),
+                ("a%2Fb%20c/...", "https://api.example.com/v2/a%2Fb%20c/..."),
+                ("when/12:30/x", "https://api.example.com/v2/when/12:30/x"),
+            ] {
+                assert_eq!(join(base, path).unwrap(), joined, "{base} and {path}");
+            }
+        }
+        assert_eq!(join("http://127.0.0.1:8080", "").unwrap(), "http://127.0.0.1:8080/");
+        assert_eq!(join("http://[::1]:8080", "a").unwrap(), "http://[::1]:8080/a");
+    }
+
+    #[test]
+    fn what_would_leave_the_base_is_refused() {
+        for path in [
+            "//evil.com",
+            "///evil.com",
+            "https://evil.com",
+            "HTTPS://evil.com/",
+            "https:/evil.com",
+            "file:///etc/passwd",
+            "..",
+            "../x",
+            "/../x",
+            "a/../../x",
+            "a/..",
+            "./x",
+            "a/./b",
+            "..;/x",
+            "..;v=1/x",
+            "\\\\evil.com",
+            "/\\evil.com",
+            "a\\..\\x",
+            "%2e%2e/x",
+            "%2E./x",
+            ".%2e%2fx",
+            "a%2f..%2fx",
+            "a/..%5cx",
+            "%5c..",
+            "%252e%252e/x",
+            "%25252e%252e%2fx",
+            "..%00/x",
+            "..%c0%af",
+            "%c0%ae%c0%ae/x",
+            "a b",
+            "a\tb",
+            "a\nHost: evil.com",
+            "a#b",
+            "a?b#c",
+            "a?b c",
+            "täglich",
+        ] {
+            assert!(join("https://api.example.com/v2", path).is_err(), "{path:?} was joined");
+        }
+    }
+
+    #[test]
+    fn a_base_url_is_an_origin_and_a_path() {
+        for base in [
+            "api.example.com",
+            "/v2",
+            "ftp://api.example.com",
+            "https://",
+            "https://user:secret@api.example.com/v2",
+            "https://api.example.com/v2?key=secret",
+            "https://api.example.com/v2#top",
+            "https://api.example.com/v2/../v1",
+            "https://api.example.com/a b",
+            "https://api.example.com\\@evil.com",
+        ] {
+            let error = Base::parse(base).err().unwrap_or_else(|| panic!("{base} was taken"));
+            assert!(error.is_config() && !format!("{error:?}").contains("secret"), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_segment_is_encoded_and_stays_one() {
+        for (segment, encoded) in [
+            ("ann", "ann"),
+            ("ann/bob", "ann%2Fbob"),
+            ("a?b=c&d#e", "a%3Fb%3Dc%26d%23e"),
+            ("100%", "100%25"),
+            ("über", "%C3%BCber"),
+            ("...", "..."),
+            ("a..b", "a..b"),
+        ] {
+            assert_eq!(encode_segment(segment).unwrap(), encoded);
+        }
+        for segment in ["", ".", "..", "../x", "a/..", "..\\x", "%2e%2e", "..;x", "\0", "a\nb"] {
+            assert!(encode_segment(segment).is_err(), "{segment:?} was taken");
+        }
+    }
+
+    /// What a client or server of the most helpful kind makes of a URL: the rules of browsers, and decoding over and over.
+    fn resolved(url: &str) -> Vec<Url> {
+        let mut seen = vec![Url::parse(url).unwrap()];
+        for _ in 0..8 {
+            let last = &seen[seen.len() - 1];
+            let decoded =
+                decode(last.path().as_bytes()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+            let Some(decoded) = decoded else { break };
+            let next = Url::parse(&format!("{}{decoded}", last.origin().ascii_serialization())).unwrap();
+            seen.push(next);
+        }
+        seen
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_is_joined_leaves_the_base(pieces in proptest::collection::vec(prop_oneof![
+            proptest::sample::select(vec![
+                "..", ".", "/", "\\", "//", "%2e", "%2E", "%2f", "%2F", "%5c", "%25", "%252e", "%c0%ae", "%00", ";",
+                "?", "#", ":", "@", "https:", "https://", "evil.com", "%", "\t", "\r\n", " ", "é", "2e", "a",
+            ]).prop_map(str::to_owned),
+            "[ -~]{0,3}",
+        ], 0..8)) {
+            let path = pieces.concat();
+            if let Ok(joined) = join("https://api.example.com/v2", &path) {
+                for url in resolved(&joined) {
+                    prop_assert_eq!(url.host_str(), Some("api.example.com"), "{} by {}", url, path);
+                    prop_assert_eq!((url.port(), url.username()), (None, ""));
+                    prop_assert!(url.path() == "/v2" || url.path().starts_with("/v2/"), "{} by {}", url, path);
+                }
+            }
+            // Whatever it is, as one segment it stays under the base and is one segment.
+            if let Ok(segment) = encode_segment(&path) {
+                prop_assert!(!segment.contains(['/', '?', '#']));
+                let base = Base::parse("https://api.example.com/v2").unwrap();
+                let joined = base.join(&segment, "").unwrap().to_string();
+                prop_assert_eq!(decode(segment.as_bytes()).unwrap_or(segment.into_bytes()), path.into_bytes());
+                for url in resolved(&joined) {
+                    prop_assert!(url.path().starts_with("/v2/"), "{url}");
+                }
+            }
+        }
+    }
+}

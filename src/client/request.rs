@@ -1,0 +1,166 @@
+//! A request under way.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
+use http_body::Body;
+use http_body_util::Full;
+use serde::Serialize;
+use tower::{BoxError, ServiceExt as _};
+use tower_service::Service;
+
+use super::base::{Base, encode_segment, split};
+use super::error::ApiError;
+use super::response::ApiResponse;
+
+/// A request of an [`ApiClient`](super::ApiClient): told what it is, then [sent](Self::send).
+#[must_use = "a request does nothing until it is sent"]
+pub struct ApiRequest<S> {
+    service: S,
+    base: Arc<Base>,
+    method: Method,
+    path: String,
+    query: String,
+    headers: HeaderMap,
+    extensions: Extensions,
+    body: Bytes,
+    /// The first thing that is wrong.
+    error: Option<ApiError>,
+}
+
+impl<S> ApiRequest<S> {
+    pub(super) fn new(service: S, base: Arc<Base>, method: Method, path: &str) -> Self {
+        let (path, query, error) = match split(path) {
+            Ok((path, query)) => (path.to_owned(), query.to_owned(), None),
+            Err(reason) => (String::new(), String::new(), Some(ApiError::path(reason))),
+        };
+        let (headers, extensions, body) = (HeaderMap::new(), Extensions::new(), Bytes::new());
+        Self { service, base, method, path, query, headers, extensions, body, error }
+    }
+
+    /// Puts one more segment at the end of the path. It is encoded, whatever it holds.
+    pub fn segment(mut self, segment: impl AsRef<str>) -> Self {
+        match encode_segment(segment.as_ref()) {
+            Ok(segment) => {
+                if !self.path.is_empty() && !self.path.ends_with('/') {
+                    self.path.push('/');
+                }
+                self.path.push_str(&segment);
+                self
+            }
+            Err(reason) => self.failed(ApiError::path(reason)),
+        }
+    }
+
+    /// Adds pairs to the query, form-encoded, behind those that are there.
+    pub fn query<I, K, V>(mut self, pairs: I) -> Self
+    where
+        I: IntoIterator<Item: Borrow<(K, V)>>,
+        K: AsRef<str>,
+        V: ToString,
+    {
+        // From position 0, so that what is there gets a sign behind it.
+        let mut query = form_urlencoded::Serializer::for_suffix(self.query, 0);
+        for pair in pairs {
+            let (name, value) = pair.borrow();
+            query.append_pair(name.as_ref(), &value.to_string());
+        }
+        self.query = query.finish();
+        self
+    }
+
+    /// Adds a header, besides those of the same name.
+    pub fn header<N, V>(mut self, name: N, value: V) -> Self
+    where
+        N: TryInto<HeaderName, Error: Into<http::Error>>,
+        V: TryInto<HeaderValue, Error: Into<http::Error>>,
+    {
+        let pair = name.try_into().map_err(Into::into).and_then(|name| {
+            let value = value.try_into().map_err(Into::into)?;
+            Ok((name, value))
+        });
+        match pair {
+            Ok((name, value)) => {
+                self.headers.append(name, value);
+                self
+            }
+            Err(error) => self
+                .failed(ApiError::request("a header has a name or a value that no header may have", error)),
+        }
+    }
+
+    /// Adds something for the layers below, such as a [`Deadline`](crate::extensions::Deadline) or an
+    /// [`AuthOverride`](crate::auth::AuthOverride).
+    pub fn extension<T: Clone + Send + Sync + 'static>(mut self, extension: T) -> Self {
+        self.extensions.insert(extension);
+        self
+    }
+
+    /// Sets the body, and `content-type: application/json` unless there is one.
+    pub fn json<T: Serialize + ?Sized>(mut self, value: &T) -> Self {
+        match serde_json::to_vec(value) {
+            Ok(body) => {
+                self.headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
+                self.body(body)
+            }
+            Err(error) => self.failed(ApiError::request("its body cannot be written as JSON", error)),
+        }
+    }
+
+    /// Sets the body.
+    pub fn body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    /// Sends the request. Any status is an answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the request, wherever it is.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the request, before anything is sent; then the error of the service below.
+    pub async fn send<RB>(self) -> Result<ApiResponse<RB>, ApiError>
+    where
+        S: Service<Request<Full<Bytes>>, Response = Response<RB>>,
+        S::Error: Into<BoxError>,
+        RB: Body,
+    {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        let uri = self.base.join(&self.path, &self.query).map_err(ApiError::path)?;
+        let mut request = Request::new(Full::new(self.body));
+        *request.method_mut() = self.method;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = self.headers;
+        *request.extensions_mut() = self.extensions;
+        let origin = self.base.origin().clone();
+        match self.service.oneshot(request).await {
+            Ok(response) => Ok(ApiResponse::new(response, origin)),
+            Err(error) => Err(ApiError::transport(&origin.to_string(), error.into())),
+        }
+    }
+
+    fn failed(mut self, error: ApiError) -> Self {
+        self.error.get_or_insert(error);
+        self
+    }
+}
+
+impl<S> fmt::Debug for ApiRequest<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Query, headers and body may hold what nobody should read.
+        f.debug_struct("ApiRequest")
+            .field("method", &self.method)
+            .field("base_url", &format_args!("{}", self.base))
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
