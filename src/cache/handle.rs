@@ -259,6 +259,11 @@ impl TokenCache {
         Acquire::new(Arc::clone(&self.shared), min_validity)
     }
 
+    /// Lets no further token request start.
+    pub(crate) fn close(&self) {
+        drop(self.shared.close());
+    }
+
     /// Returns whether this is the last handle, no flight is in the air, and nothing would be lost with the cache.
     pub(crate) fn is_idle(&self) -> bool {
         // A flight has a handle of its own.

@@ -57,7 +57,7 @@ impl<K: 'static> TokenCachesBuilder<K> {
     }
 
     /// Sets how many token requests all caches together may make in a second, and how many of them at once after a
-    /// time of rest.
+    /// time of rest. What a source repeats within one of them, such as after a 503, is not counted.
     pub fn token_requests(mut self, per_second: u32, burst: u32) -> Self {
         self.per_second = per_second;
         self.burst = burst;

@@ -3,20 +3,23 @@
 use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::fmt;
-use std::future::{Future, poll_fn};
 use std::hash::Hash;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use super::builder::{Make, TokenCachesBuilder};
 use crate::cache::{TokenCache, TokenCacheBuilder};
 use crate::clock;
 use crate::error::TokenError;
+
+/// Who has looked in vain for a cache that can go keeps the next ones from looking for so long: it takes a walk through
+/// all of them, under a lock, and whoever can invent keys could ask for many.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// A bounded set of [`TokenCache`]s, one for each key: users, tenants, scopes.
 ///
@@ -33,6 +36,8 @@ struct Inner<K> {
     began: Instant,
     /// When idle caches are looked for next, in nanoseconds since the beginning.
     sweep: AtomicU64,
+    /// Until when there is no use in looking for one that can go.
+    crowded: AtomicU64,
     members: RwLock<Members<K>>,
 }
 
@@ -78,6 +83,7 @@ impl<K> TokenCaches<K> {
             idle_after,
             began: clock::now(),
             sweep: AtomicU64::new(idle_after),
+            crowded: AtomicU64::new(0),
             members: RwLock::new(Members { caches: HashMap::new(), closed: false }),
         };
         Self { inner: Arc::new(inner) }
@@ -112,9 +118,13 @@ impl<K: Hash + Eq> TokenCaches<K> {
     {
         let inner = &*self.inner;
         let now = inner.now();
-        if let Some(cache) = inner.known(key, now)? {
-            inner.sweep_sometimes(now);
+        let known = inner.known(key, now)?;
+        inner.sweep_sometimes(now);
+        if let Some(cache) = known {
             return Ok(cache);
+        }
+        if now < inner.crowded.load(Ordering::Relaxed) {
+            return Err(inner.full());
         }
         let key = key.to_owned();
         // Foreign code is not called under the lock. Where two make the same, one is dropped before it has done anything.
@@ -141,6 +151,9 @@ impl<K: Hash + Eq> TokenCaches<K> {
         Q: Hash + Eq + ?Sized,
     {
         let member = self.inner.write().caches.remove(key);
+        if member.is_some() {
+            self.inner.crowded.store(0, Ordering::Relaxed);
+        }
         member.map(|member| member.cache)
     }
 
@@ -152,7 +165,8 @@ impl<K: Hash + Eq> TokenCaches<K> {
     ///
     /// # Errors
     ///
-    /// A transient error that says for how many caches a token request was still going on after `within`.
+    /// A transient error that says how many caches did not end in order, and why one of them did not: a token request was
+    /// still going on after `within`, or a token was not revoked. All are ended in any case.
     pub async fn shutdown(&self, within: Duration) -> Result<(), TokenError> {
         let members = {
             let mut members = self.inner.write();
@@ -160,13 +174,23 @@ impl<K: Hash + Eq> TokenCaches<K> {
             std::mem::take(&mut members.caches)
         };
         let caches: Vec<TokenCache> = members.into_values().map(|member| member.cache).collect();
-        let endings = caches.iter().map(|cache| cache.shutdown(within));
-        let late = all(endings).await.into_iter().filter(Result::is_err).count();
-        match late {
-            0 => Ok(()),
-            late => Err(TokenError::transient(format!(
-                "the token requests of {late} caches were still going on when the time for the shutdown was over"
-            ))),
+        // All at once, however long the first of them takes.
+        caches.iter().for_each(TokenCache::close);
+        let mut endings: FuturesUnordered<_> = caches.iter().map(|cache| cache.shutdown(within)).collect();
+        let (mut failed, mut last) = (0, None);
+        while let Some(ended) = endings.next().await {
+            if let Err(error) = ended {
+                failed += 1;
+                last = Some(error);
+            }
+        }
+        match last {
+            None => Ok(()),
+            Some(error) => Err(TokenError::transient(format!(
+                "{failed} of {} token caches did not end in order, one of them because {error}",
+                caches.len()
+            ))
+            .with_source(error)),
         }
     }
 }
@@ -238,19 +262,22 @@ impl<K: Hash + Eq> Inner<K> {
             }
         }
         let full = members.caches.len() >= self.capacity;
-        if !full {
+        if full {
+            self.crowded.store(now.saturating_add(clock::nanos(LOOK_AGAIN)), Ordering::Relaxed);
+        } else {
             members.caches.insert(key, Member { cache: made.clone(), used: AtomicU64::new(now) });
         }
         drop(members);
         // Sources are foreign code too, and so is the end of one.
         drop(gone);
-        match full {
-            false => Ok(made),
-            true => Err(TokenError::throttled(format!(
-                "all {} token caches that are allowed are in use; raise capacity, or look at where the keys come from",
-                self.capacity
-            ))),
-        }
+        if full { Err(self.full()) } else { Ok(made) }
+    }
+
+    fn full(&self) -> TokenError {
+        TokenError::throttled(format!(
+            "all {} token caches that are allowed are in use; raise capacity, or look at where the keys come from",
+            self.capacity
+        ))
     }
 
     /// Looks for idle caches a few times within the time that makes one idle.
@@ -299,22 +326,4 @@ impl Member {
 
 fn closed() -> TokenError {
     TokenError::config("these token caches were shut down; they make no more")
-}
-
-/// Drives all of them, and returns what they return.
-async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
-    let mut running: Vec<Pin<Box<F>>> = futures.map(Box::pin).collect();
-    let mut done = Vec::with_capacity(running.len());
-    poll_fn(|context| {
-        running.retain_mut(|future| match future.as_mut().poll(context) {
-            Poll::Ready(output) => {
-                done.push(output);
-                false
-            }
-            Poll::Pending => true,
-        });
-        if running.is_empty() { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
-    done
 }

@@ -5,8 +5,8 @@ use std::fmt;
 
 /// Everything that OAuth knows to shape a token: two keys are equal if nothing of it differs.
 ///
-/// Scopes and resources are sets: their order makes no difference (RFC 6749 §3.3), and neither does naming one twice. All
-/// else is compared letter by letter. It is no place for secrets: a name for whoever has the secret is enough.
+/// Scopes, audiences and resources are sets: their order makes no difference (RFC 6749 §3.3), and neither does naming one
+/// twice. All else is compared letter by letter. It is no place for secrets: a name for whoever has the secret is enough.
 ///
 /// # Examples
 ///
@@ -24,8 +24,8 @@ pub struct TokenKey {
     client_id: Option<String>,
     grant: Option<String>,
     principal: Option<String>,
-    audience: Option<String>,
     scopes: BTreeSet<String>,
+    audiences: BTreeSet<String>,
     resources: BTreeSet<String>,
     params: BTreeMap<String, BTreeSet<String>>,
 }
@@ -60,15 +60,15 @@ impl TokenKey {
         self
     }
 
-    /// Sets the audience.
-    pub fn for_audience(mut self, audience: impl Into<String>) -> Self {
-        self.audience = Some(audience.into());
-        self
-    }
-
     /// Adds a scope, or several separated by spaces.
     pub fn with_scope(mut self, scope: impl AsRef<str>) -> Self {
         self.scopes.extend(scope.as_ref().split(' ').filter(|scope| !scope.is_empty()).map(str::to_owned));
+        self
+    }
+
+    /// Adds an audience.
+    pub fn for_audience(mut self, audience: impl Into<String>) -> Self {
+        self.audiences.insert(audience.into());
         self
     }
 
@@ -108,15 +108,14 @@ impl TokenKey {
         self.principal.as_deref()
     }
 
-    /// Returns the audience.
-    #[must_use]
-    pub fn audience(&self) -> Option<&str> {
-        self.audience.as_deref()
-    }
-
     /// Returns the scopes in order.
     pub fn scopes(&self) -> impl Iterator<Item = &str> {
         self.scopes.iter().map(String::as_str)
+    }
+
+    /// Returns the audiences in order.
+    pub fn audiences(&self) -> impl Iterator<Item = &str> {
+        self.audiences.iter().map(String::as_str)
     }
 
     /// Returns the resources in order.
@@ -140,8 +139,8 @@ impl fmt::Debug for TokenKey {
             .field("client_id", &self.client_id)
             .field("grant", &self.grant)
             .field("principal", &self.principal)
-            .field("audience", &self.audience)
             .field("scopes", &self.scopes)
+            .field("audiences", &self.audiences)
             .field("resources", &self.resources)
             .field("params", &self.params.keys().collect::<Vec<_>>())
             .finish()
@@ -155,54 +154,98 @@ mod tests {
     use super::*;
 
     /// What a key is made of, as its setters are told.
-    type Said = (Vec<Option<String>>, BTreeSet<String>, BTreeSet<String>, BTreeSet<(String, String)>);
+    #[derive(Clone, Debug, PartialEq)]
+    struct Said {
+        fields: Vec<Option<String>>,
+        sets: Vec<BTreeSet<String>>,
+        params: BTreeSet<(String, String)>,
+    }
 
-    fn key((fields, scopes, resources, params): &Said) -> TokenKey {
-        let setters = [
-            TokenKey::from_issuer,
-            TokenKey::by_client,
-            TokenKey::by_grant,
-            TokenKey::for_principal,
-            TokenKey::for_audience,
-        ];
-        let key = fields.iter().zip(setters).fold(TokenKey::new(), |key, (field, set)| match field {
-            Some(field) => set(key, field.clone()),
-            None => key,
-        });
-        let key = scopes.iter().fold(key, TokenKey::with_scope);
-        let key = resources.iter().fold(key, TokenKey::for_resource);
-        params.iter().fold(key, |key, (name, value)| key.with_param(name, value))
+    const FIELDS: [fn(TokenKey, String) -> TokenKey; 4] =
+        [TokenKey::from_issuer, TokenKey::by_client, TokenKey::by_grant, TokenKey::for_principal];
+    const SETS: [fn(TokenKey, String) -> TokenKey; 3] =
+        [TokenKey::with_scope, TokenKey::for_audience, TokenKey::for_resource];
+
+    impl Said {
+        fn key(&self) -> TokenKey {
+            let mut key = TokenKey::new();
+            for (field, set) in self.fields.iter().zip(FIELDS) {
+                key = field.iter().fold(key, |key, field| set(key, field.clone()));
+            }
+            for (values, add) in self.sets.iter().zip(SETS) {
+                key = values.iter().fold(key, |key, value| add(key, value.clone()));
+            }
+            self.params.iter().fold(key, |key, (name, value)| key.with_param(name, value))
+        }
+
+        /// The same with one thing more or less, at every place where one can be.
+        fn neighbours(&self, text: &str) -> Vec<Self> {
+            let mut all = Vec::new();
+            for at in 0..FIELDS.len() {
+                let mut other = self.clone();
+                other.fields[at] = match &self.fields[at] {
+                    Some(_) => None,
+                    None => Some(text.to_owned()),
+                };
+                all.push(other);
+            }
+            for at in 0..SETS.len() {
+                let mut other = self.clone();
+                if !other.sets[at].remove(text) {
+                    other.sets[at].insert(text.to_owned());
+                }
+                all.push(other);
+            }
+            for pair in [(text, "a"), (text, ""), ("a", text)] {
+                let mut other = self.clone();
+                let pair = (pair.0.to_owned(), pair.1.to_owned());
+                if !other.params.remove(&pair) {
+                    other.params.insert(pair);
+                }
+                all.push(other);
+            }
+            all
+        }
     }
 
     /// Few letters, so that the same text turns up in one field and in another.
     fn said() -> impl Strategy<Value = Said> {
         use proptest::collection::{btree_set, vec};
-        let text = "[ab]{1,2}";
-        (
-            vec(proptest::option::of("[ab]{0,2}"), 5),
-            btree_set(text, 0..3),
-            btree_set(text, 0..3),
-            btree_set((text, "[ab]{0,2}"), 0..3),
-        )
+        let fields = vec(proptest::option::of("[ab]{0,2}"), FIELDS.len());
+        let sets = vec(btree_set("[ab]{1,2}", 0..3), SETS.len());
+        let params = btree_set(("[ab]{1,2}", "[ab]{0,2}"), 0..3);
+        (fields, sets, params).prop_map(|(fields, sets, params)| Said { fields, sets, params })
     }
 
     proptest! {
         // Tokens of one scope were once handed to requests for another (CVE-2025-26620).
         #[test]
         fn any_difference_separates_and_nothing_else_does(one in said(), other in said()) {
-            prop_assert_eq!(key(&one) == key(&other), one == other);
+            prop_assert_eq!(one.key() == other.key(), one == other);
+        }
+
+        #[test]
+        fn each_field_separates_where_all_others_agree(said in said(), text in "[ab]{1,2}") {
+            let key = said.key();
+            prop_assert_eq!(&key, &said.key());
+            for other in said.neighbours(&text) {
+                prop_assert_ne!(&key, &other.key());
+            }
         }
 
         #[test]
         fn a_key_gives_back_what_it_was_told(said in said()) {
-            let key = key(&said);
-            let (fields, scopes, resources, params) = said;
-            let told = [key.issuer(), key.client_id(), key.grant(), key.principal(), key.audience()];
-            prop_assert_eq!(told.map(|field| field.map(str::to_owned)).to_vec(), fields);
-            prop_assert_eq!(key.scopes().map(str::to_owned).collect::<BTreeSet<_>>(), scopes);
-            prop_assert_eq!(key.resources().map(str::to_owned).collect::<BTreeSet<_>>(), resources);
+            let key = said.key();
+            let told = [key.issuer(), key.client_id(), key.grant(), key.principal()];
+            prop_assert_eq!(told.map(|field| field.map(str::to_owned)).to_vec(), said.fields);
+            let told = [
+                key.scopes().map(str::to_owned).collect::<BTreeSet<_>>(),
+                key.audiences().map(str::to_owned).collect(),
+                key.resources().map(str::to_owned).collect(),
+            ];
+            prop_assert_eq!(told.to_vec(), said.sets);
             let owned = key.params().map(|(name, value)| (name.to_owned(), value.to_owned()));
-            prop_assert_eq!(owned.collect::<BTreeSet<_>>(), params);
+            prop_assert_eq!(owned.collect::<BTreeSet<_>>(), said.params);
         }
     }
 

@@ -1,14 +1,18 @@
 //! Who stays, who goes, and how many token requests that makes.
 
+use std::future::{Future as _, poll_fn};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
 use super::{TokenCaches, TokenCachesBuilder};
+use crate::cache::TokenCache;
 use crate::clock;
 use crate::error::TokenError;
+use crate::revoke::revoker_fn;
 use crate::source::{TokenRequest, TokenSource};
 use crate::token::AccessToken;
 
@@ -104,6 +108,68 @@ async fn hostile_keys_cause_so_many_token_requests_a_second_and_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn so_many_hostile_keys_leave_as_many_caches_as_are_allowed() {
+    let issuer = Issuer::default();
+    let caches = issuer.caches().capacity(500).build().unwrap();
+    let held: Vec<_> = (0..250).map(|number| caches.get(&format!("tenant-{number}")).unwrap()).collect();
+    for number in 0..30_000 {
+        caches.get(&number.to_string()).unwrap();
+        assert!(caches.len() <= 500);
+    }
+    for (number, cache) in held.iter().enumerate() {
+        assert!(caches.get(&format!("tenant-{number}")).unwrap().is_same(cache));
+    }
+    assert_eq!(issuer.asked(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hostile_keys_find_a_full_house_without_a_look_into_every_room() {
+    let looks = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&looks);
+    let caches = TokenCaches::builder(move |_: &usize| Ok(Pinned { looks: Arc::clone(&counter) }));
+    let caches = caches.capacity(100).build().unwrap();
+    for number in 0..100 {
+        caches.get(&number).unwrap();
+    }
+    for number in 100..100_000 {
+        assert!(caches.get(&number).unwrap_err().is_throttled());
+    }
+    assert!(looks.load(Ordering::SeqCst) <= 200, "{looks:?}");
+    sleep(Duration::from_millis(10)).await;
+    assert!(caches.get(&100).unwrap_err().is_throttled());
+    caches.remove(&7).unwrap();
+    caches.get(&100).unwrap();
+    assert!(looks.load(Ordering::SeqCst) <= 400, "{looks:?}");
+}
+
+/// Something that would be lost for good, and that counts how often it is asked whether it is.
+struct Pinned {
+    looks: Arc<AtomicUsize>,
+}
+
+impl TokenSource for Pinned {
+    async fn token(&self, _: TokenRequest) -> Result<AccessToken, TokenError> {
+        AccessToken::bearer("pinned")
+    }
+
+    fn is_disposable(&self) -> bool {
+        self.looks.fetch_add(1, Ordering::SeqCst);
+        false
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_ones_go_also_where_only_new_keys_come() {
+    let issuer = Issuer::default();
+    let caches = issuer.caches().idle_after(Duration::from_secs(600)).build().unwrap();
+    for number in 0..100 {
+        caches.get(&number.to_string()).unwrap();
+        sleep(Duration::from_secs(60)).await;
+    }
+    assert!(caches.len() <= 14, "{}", caches.len());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_cache_that_is_not_used_goes_and_one_that_is_used_stays() {
     let issuer = Issuer::default();
     let caches = issuer.caches().idle_after(Duration::from_secs(600)).build().unwrap();
@@ -160,6 +226,7 @@ async fn what_would_be_lost_for_good_never_goes() {
     sleep(Duration::from_secs(3_600)).await;
     assert!(caches.get("second").unwrap_err().is_throttled());
     issuer.precious.store(false, Ordering::SeqCst);
+    sleep(Duration::from_millis(10)).await;
     caches.get("second").unwrap();
     assert!(caches.peek("rotated").is_none());
 }
@@ -212,7 +279,84 @@ async fn shutdown_ends_all_at_once_and_makes_no_more() {
     tokio::spawn(async move { cache.get().await });
     sleep(Duration::from_secs(1)).await;
     let error = caches.shutdown(Duration::from_secs(2)).await.unwrap_err();
-    assert!(error.is_transient() && error.to_string().contains("1 caches"), "{error}");
+    assert!(error.is_transient(), "{error}");
+    assert_eq!(
+        error.to_string(),
+        "1 of 1 token caches did not end in order, one of them because a token request was still going on when the \
+         time for the shutdown was over"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_says_what_was_not_revoked() {
+    let issuer = Issuer::default();
+    let caches = TokenCaches::new(move |name: &String| {
+        let answer = match name.as_str() {
+            "a" => Err(TokenError::transient("the server has gone")),
+            _ => Ok(()),
+        };
+        let tenant = Tenant { name: name.clone(), issuer: issuer.clone() };
+        Ok(TokenCache::builder(tenant)
+            .revoke_with(revoker_fn(move |_| std::future::ready(answer.clone())))
+            .with_revocation_at_shutdown())
+    });
+    for tenant in ["a", "b", "c"] {
+        token(&caches, tenant).await;
+    }
+    let error = caches.shutdown(Duration::from_secs(1)).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "1 of 3 token caches did not end in order, one of them because the server has gone"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_that_is_dropped_has_closed_all() {
+    let issuer = Issuer::slow(Duration::from_secs(5));
+    let caches = issuer.caches().build().unwrap();
+    let held: Vec<_> = (0..100).map(|number| caches.get(&number.to_string()).unwrap()).collect();
+    for cache in held.iter().take(50).cloned() {
+        tokio::spawn(async move { cache.get().await });
+    }
+    sleep(Duration::from_secs(1)).await;
+    assert!(tokio::time::timeout(Duration::ZERO, caches.shutdown(Duration::from_secs(10))).await.is_err());
+    sleep(Duration::from_secs(10)).await;
+    for cache in &held[50..] {
+        assert!(cache.get().await.unwrap_err().is_config());
+    }
+    assert_eq!(issuer.asked(), 50);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_of_many_looks_at_each_when_it_has_something_to_say() {
+    const MANY: usize = 2_000;
+    let (turns, polls) = (Arc::new(Semaphore::new(8)), Arc::new(AtomicUsize::new(0)));
+    let (issuer, counter) = (Issuer::default(), Arc::clone(&polls));
+    let caches = TokenCaches::builder(move |name: &String| {
+        let tenant = Tenant { name: name.clone(), issuer: issuer.clone() };
+        let (turns, counter) = (Arc::clone(&turns), Arc::clone(&counter));
+        let revoker = revoker_fn(move |_| {
+            let (turns, counter) = (Arc::clone(&turns), Arc::clone(&counter));
+            let mut turn = Box::pin(async move {
+                let _turn = turns.acquire().await;
+                tokio::task::yield_now().await;
+                Ok(())
+            });
+            poll_fn(move |context| {
+                counter.fetch_add(1, Ordering::SeqCst);
+                turn.as_mut().poll(context)
+            })
+        });
+        Ok(TokenCache::builder(tenant).revoke_with(revoker).with_revocation_at_shutdown())
+    });
+    let caches = caches.token_requests(10_000, 10_000).build().unwrap();
+    for number in 0..MANY {
+        token(&caches, &number.to_string()).await;
+    }
+    caches.shutdown(Duration::from_secs(1)).await.unwrap();
+    // Once for its place in the queue, once for its turn, once for its end.
+    let polls = polls.load(Ordering::SeqCst);
+    assert!(polls <= 4 * MANY, "{polls}");
 }
 
 #[tokio::test(start_paused = true)]
