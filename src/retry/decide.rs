@@ -6,8 +6,9 @@ use http::{HeaderMap, HeaderName, Response, StatusCode, Version};
 
 use super::classify::Failure;
 use super::options::RetryOptions;
-use super::policy::{RetryPolicy, Rules};
+use super::policy::RetryPolicy;
 use super::report::{ReplayReason, StopReason};
+use super::rules::Rules;
 use super::view::{Answer, Outcome, View};
 use crate::backoff::Chance;
 use crate::clock;

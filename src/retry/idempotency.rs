@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, request};
 
-use super::policy::Rules;
+use super::rules::Rules;
 use crate::backoff;
 
 /// With this header a server does the work once, however often it is asked.

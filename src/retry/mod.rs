@@ -263,6 +263,7 @@ mod replay;
 mod replay_body;
 mod report;
 mod retry_body;
+mod rules;
 mod service;
 mod snapshot;
 mod timeouts;

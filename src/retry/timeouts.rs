@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::Extensions;
 use tokio::time::{Instant, Sleep};
 
-use super::policy::Rules;
+use super::rules::Rules;
 use crate::clock;
 use crate::extensions::Deadline;
 

@@ -1,0 +1,93 @@
+//! The rules that a policy was built with.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::budget::RetryBudget;
+use super::classify::Classifier;
+use super::gate::{GateKey, RetryGate};
+use super::options::RetryOptions;
+use super::replay_body::{Allowance, Limits};
+use crate::headers::profile::RateLimitProfile;
+
+/// What a [`RetryPolicyBuilder`](super::RetryPolicyBuilder) sets, with its defaults.
+#[derive(Clone, Debug)]
+pub(super) struct Rules {
+    pub(super) max_retries: u32,
+    pub(super) auth_replays: u32,
+    pub(super) auth_replay_delay: Duration,
+    pub(super) first_delay: Duration,
+    pub(super) longest_delay: Duration,
+    pub(super) longest_hint: Duration,
+    pub(super) total_wait: Duration,
+    pub(super) total_timeout: Option<Duration>,
+    pub(super) attempt_timeout: Option<Duration>,
+    pub(super) recorded_bytes: u64,
+    pub(super) recorded_stream_bytes: u64,
+    pub(super) recorded_bytes_in_all: u64,
+    /// What is left of the latter. A policy has its own.
+    pub(super) allowance: Arc<Allowance>,
+    pub(super) profile: RateLimitProfile,
+    pub(super) throttled: Vec<StatusCode>,
+    pub(super) unavailable: Vec<StatusCode>,
+    pub(super) classifier: Classifier,
+    pub(super) strict_methods: bool,
+    pub(super) generated_keys: bool,
+    pub(super) internal_errors: bool,
+    pub(super) budget: Option<RetryBudget>,
+    pub(super) gate: Option<RetryGate>,
+    pub(super) gate_key: GateKey,
+}
+
+impl Rules {
+    /// Returns how much of a request's body is recorded.
+    pub(super) fn limits(&self, options: Option<&RetryOptions>) -> Limits<'_> {
+        let own = options.and_then(|options| options.recorded_bytes);
+        Limits {
+            exact: own.unwrap_or(self.recorded_bytes),
+            stream: own.unwrap_or(self.recorded_stream_bytes),
+            allowance: Some(&self.allowance),
+        }
+    }
+}
+
+/// How much is recorded at one time by default: 32 MiB.
+const IN_ALL: u64 = 32 * 1024 * 1024;
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            max_retries: 3,
+            auth_replays: 1,
+            auth_replay_delay: Duration::from_secs(1),
+            first_delay: Duration::from_millis(500),
+            longest_delay: Duration::from_secs(30),
+            longest_hint: Duration::from_secs(60),
+            total_wait: Duration::from_secs(120),
+            total_timeout: None,
+            attempt_timeout: None,
+            recorded_bytes: Limits::EXACT,
+            recorded_stream_bytes: Limits::STREAM,
+            recorded_bytes_in_all: IN_ALL,
+            allowance: Arc::new(Allowance::new(IN_ALL)),
+            profile: RateLimitProfile::generic(),
+            throttled: vec![StatusCode::TOO_MANY_REQUESTS],
+            unavailable: vec![
+                StatusCode::REQUEST_TIMEOUT,
+                StatusCode::TOO_EARLY,
+                StatusCode::BAD_GATEWAY,
+                StatusCode::SERVICE_UNAVAILABLE,
+                StatusCode::GATEWAY_TIMEOUT,
+            ],
+            classifier: Classifier::default(),
+            strict_methods: false,
+            generated_keys: false,
+            internal_errors: false,
+            budget: Some(RetryBudget::default()),
+            gate: Some(RetryGate::default()),
+            gate_key: GateKey::default(),
+        }
+    }
+}
