@@ -25,7 +25,8 @@ use tower::BoxError;
 /// 5. If it fails, or takes longer than the request has, the answer before is handed out with
 ///    [`StopReason::BodyNotReopened`](super::StopReason::BodyNotReopened), and
 ///    [`RetryReport::error`](super::RetryReport::error) says why.
-/// 6. It is not called for a request without a body: a redirect makes a GET of an upload, and leaves the extensions.
+/// 6. Where the body of an attempt failed by itself, it is not opened again: the next one would fail in the same way.
+/// 7. It is not called for a request without a body: a redirect makes a GET of an upload, and leaves the extensions.
 ///
 /// # Examples
 ///

@@ -76,6 +76,9 @@ impl StackBuilder {
     }
 
     /// Sets how long an attempt may take on the wire, to the head of the answer.
+    ///
+    /// The policy's own [`attempt_timeout`](crate::retry::RetryPolicyBuilder::attempt_timeout) counts from outside: the
+    /// waits for a permit and for a token are in it. Either can be set; the earlier ends the attempt.
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
         self.attempt_timeout = timeout;
         self

@@ -79,6 +79,8 @@
 //!    goes to another origin unseen.
 //! 5. An attempt that takes longer than the attempt time-out ends in tower's
 //!    [`Elapsed`](tower::timeout::error::Elapsed). It may have arrived, so it is repeated only where the method may be.
+//! 6. A [`RetryReport`](crate::retry::RetryReport) on the answer is that of the last hop; those of the hops before went with
+//!    the redirects. A [`ReportSlot`](crate::retry::ReportSlot) holds the latest as well.
 //!
 //! # Body types
 //!

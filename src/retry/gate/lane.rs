@@ -114,11 +114,13 @@ impl Ticket {
         // What goes with a waker must find the lock open: these are declared first, and so dropped last.
         let (left, _stale);
         let mut state = self.lane.state();
-        let wakers = state.turn(now);
+        let mut wakers = state.turn(now);
         let call = state.called.remove(&self.rank.1);
         if call.is_none() && now >= self.give_up {
-            left = state.queue.remove(&self.rank);
+            let next;
+            (left, next) = state.leave(self.rank);
             self.hurried |= left.is_some();
+            wakers.extend(next);
         }
         self.hurried |= matches!(call, Some(Call::Hurry));
         let look = if let Some(Call::Turn { epoch }) = call {
@@ -154,10 +156,8 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         let mut state = self.lane.state();
-        let first = state.queue.first_key_value().is_some_and(|(rank, _)| *rank == self.rank);
-        let left = state.queue.remove(&self.rank);
+        let (left, waker) = state.leave(self.rank);
         state.called.remove(&self.rank.1);
-        let waker = if first { state.first_waker() } else { None };
         // Before what goes with the waker, which may come back here.
         drop(state);
         drop(left);
@@ -221,6 +221,13 @@ impl State {
             Some((last, _)) if *last == rank => self.queue.len() - 1,
             Some(_) | None => self.queue.range(..rank).count(),
         }
+    }
+
+    /// Takes a waiter out of the queue. Where it was the first, whoever is now is to be woken.
+    fn leave(&mut self, rank: Rank) -> (Option<Waiter>, Option<Waker>) {
+        let was_first = self.queue.first_key_value().is_some_and(|(first, _)| *first == rank);
+        let left = self.queue.remove(&rank);
+        (left, if was_first { self.first_waker() } else { None })
     }
 
     fn first_waker(&self) -> Option<Waker> {
