@@ -1,26 +1,43 @@
 //! A client credentials source from a configuration file.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use http::StatusCode;
 use serde::Deserialize;
+use serde::de::{self, Deserializer, IntoDeserializer as _, SeqAccess, Visitor};
 
 use crate::oauth2::client_auth::ClientAuth;
 use crate::oauth2::grants::{ClientCredentials, ClientCredentialsBuilder};
+use crate::oauth2::issuer::Issuer;
+#[cfg(feature = "jwt")]
+use crate::oauth2::jwt::algorithm::JwtAlgorithm;
+#[cfg(feature = "jwt")]
+use crate::oauth2::jwt::assertion::Assertion;
+#[cfg(feature = "jwt")]
+use crate::oauth2::jwt::key::SigningKey;
+use crate::oauth2::location::EndpointLocation;
 use crate::oauth2::secret::ClientSecret;
 
 /// The settings of [`ClientCredentials`] as a configuration file has them.
 ///
 /// It can be read and never written, and it takes no secret: it names the environment variable or the file where the
-/// secret is. An unknown field is refused, so that no misspelt one is passed over.
+/// secret or the key is. An unknown field is refused, so that no misspelt one is passed over.
 ///
 /// | field | |
 /// |---|---|
-/// | `token_url`, `client_id` | required |
-/// | `client_secret_env`, `client_secret_file` | one of them, unless `client_auth` is `none` |
-/// | `client_auth` | `basic`, `basic_raw`, `post` or `none` |
+/// | `token_url`, `issuer` | one of them; an [`Issuer`] is asked for its endpoint |
+/// | `metadata_url` | with `issuer`: where its metadata are, if not where the standards have them |
+/// | `client_id` | required |
+/// | `client_auth` | `basic`, `basic_raw`, `post`, `tls` or `none`; with the feature `jwt` also `private_key_jwt` and `client_secret_jwt`. A list of several: the [strongest](ClientAuth#strength) that the server supports |
+/// | `client_secret_env`, `client_secret_file` | one of them, if `client_auth` needs a secret |
+/// | `signing_key_env`, `signing_key_file` | for `private_key_jwt`, one of them: PEM or JWK |
+/// | `signing_algorithm` | such as `ES256`: required for `private_key_jwt`; for `client_secret_jwt` it is `HS256` if left out |
+/// | `signing_key_id` | for `private_key_jwt`: the name by which the server knows the key |
+/// | `signing_certificate_file` | for `private_key_jwt`: the certificate whose thumbprint names the key |
+/// | `assertion_audience` | for both: whom the assertion is for; if left out, the `issuer` |
 /// | `scopes`, `required_scopes`, `resources` | lists |
 /// | `audience` | |
 /// | `parameters` | a table of further parameters, none of them secret |
@@ -51,6 +68,25 @@ use crate::oauth2::secret::ClientSecret;
 /// # let _ = builder;
 /// # Ok::<(), serde_json::Error>(())
 /// ```
+///
+/// A client that proves itself by a key, at an issuer that says where:
+///
+#[cfg_attr(feature = "jwt", doc = "```")]
+#[cfg_attr(not(feature = "jwt"), doc = "```text")]
+/// use tower_oauth2::ClientCredentialsConfig;
+///
+/// let config: ClientCredentialsConfig = serde_json::from_str(
+///     r#"{
+///         "issuer": "https://login.example.com",
+///         "client_id": "billing",
+///         "client_auth": "private_key_jwt",
+///         "signing_key_file": "/run/secrets/billing.pem",
+///         "signing_algorithm": "ES256"
+///     }"#,
+/// )?;
+/// # let _ = config;
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "Fields")]
 pub struct ClientCredentialsConfig {
@@ -60,12 +96,20 @@ pub struct ClientCredentialsConfig {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "the settings of client credentials")]
 struct Fields {
-    token_url: String,
+    token_url: Option<String>,
+    issuer: Option<String>,
+    metadata_url: Option<String>,
     client_id: String,
+    #[serde(default)]
+    client_auth: AuthNames,
     client_secret_env: Option<String>,
     client_secret_file: Option<PathBuf>,
-    #[serde(default)]
-    client_auth: AuthName,
+    signing_key_env: Option<String>,
+    signing_key_file: Option<PathBuf>,
+    signing_algorithm: Option<String>,
+    signing_key_id: Option<String>,
+    signing_certificate_file: Option<PathBuf>,
+    assertion_audience: Option<String>,
     #[serde(default)]
     scopes: Vec<String>,
     #[serde(default)]
@@ -86,14 +130,22 @@ struct Fields {
     insecure_http: bool,
 }
 
-#[derive(Clone, Copy, Default, Deserialize)]
+/// One name, or a list of them.
+struct AuthNames {
+    first: AuthName,
+    others: Vec<AuthName>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum AuthName {
-    #[default]
     Basic,
     BasicRaw,
     Post,
+    Tls,
     None,
+    PrivateKeyJwt,
+    ClientSecretJwt,
 }
 
 impl ClientCredentialsConfig {
@@ -114,17 +166,18 @@ impl TryFrom<Fields> for ClientCredentialsConfig {
     type Error = String;
 
     fn try_from(fields: Fields) -> Result<Self, String> {
-        let secret = match (fields.client_secret_env, fields.client_secret_file) {
-            (Some(variable), None) => ClientSecret::from_env(variable),
-            (None, Some(path)) => ClientSecret::from_file(path),
-            (None, None) if matches!(fields.client_auth, AuthName::None) => ClientSecret::none(),
-            (None, None) => return Err("client_secret_env or client_secret_file is missing".into()),
-            (Some(_), Some(_)) => {
-                return Err("client_secret_env and client_secret_file exclude each other; keep one".into());
+        let location = fields.location()?;
+        let auth = fields.auth()?;
+        let wants_secret = fields.client_auth.names().any(AuthName::wants_secret);
+        let secret = referenced("client_secret", fields.client_secret_env, fields.client_secret_file)?;
+        let secret = match secret {
+            None if wants_secret => {
+                return Err("client_secret_env or client_secret_file is missing".into());
             }
+            secret => secret.unwrap_or_else(ClientSecret::none),
         };
-        let mut builder = ClientCredentials::builder(fields.token_url, fields.client_id, secret)
-            .auth(fields.client_auth.into())
+        let mut builder = ClientCredentials::builder(location, fields.client_id, secret)
+            .auth(auth)
             .scopes(fields.scopes)
             .required_scopes(fields.required_scopes);
         if let Some(audience) = fields.audience {
@@ -162,14 +215,185 @@ impl TryFrom<Fields> for ClientCredentialsConfig {
     }
 }
 
-impl From<AuthName> for ClientAuth {
-    fn from(name: AuthName) -> Self {
-        match name {
-            AuthName::Basic => Self::basic(),
-            AuthName::BasicRaw => Self::basic_raw(),
-            AuthName::Post => Self::post(),
-            AuthName::None => Self::none(),
+// --- Fields ---
+
+impl Fields {
+    fn location(&self) -> Result<EndpointLocation, String> {
+        match (&self.token_url, &self.issuer) {
+            (Some(_), None) if self.metadata_url.is_some() => {
+                Err("metadata_url has no use beside token_url; give the issuer, or remove it".into())
+            }
+            (Some(url), None) => Ok(url.into()),
+            (None, Some(issuer)) => {
+                let issuer = Issuer::new(issuer);
+                Ok(match &self.metadata_url {
+                    Some(url) => issuer.metadata_url(url).into(),
+                    None => issuer.into(),
+                })
+            }
+            (None, None) => Err("token_url or issuer is missing".into()),
+            (Some(_), Some(_)) => Err("token_url and issuer exclude each other; keep one".into()),
         }
+    }
+
+    fn auth(&self) -> Result<ClientAuth, String> {
+        let names = &self.client_auth;
+        let (by_key, by_secret) = (names.has(AuthName::PrivateKeyJwt), names.has(AuthName::ClientSecretJwt));
+        if by_key && by_secret {
+            return Err(
+                "client_auth: private_key_jwt and client_secret_jwt exclude each other; keep one".into()
+            );
+        }
+        let key_fields = [
+            ("signing_key_env", self.signing_key_env.is_some()),
+            ("signing_key_file", self.signing_key_file.is_some()),
+            ("signing_key_id", self.signing_key_id.is_some()),
+            ("signing_certificate_file", self.signing_certificate_file.is_some()),
+        ];
+        let assertion_fields = [
+            ("signing_algorithm", self.signing_algorithm.is_some()),
+            ("assertion_audience", self.assertion_audience.is_some()),
+        ];
+        if let Some(field) = useless(&key_fields).filter(|_| !by_key) {
+            return Err(format!("{field} has no use unless client_auth is private_key_jwt"));
+        }
+        if let Some(field) = useless(&assertion_fields).filter(|_| !by_key && !by_secret) {
+            return Err(format!(
+                "{field} has no use unless client_auth is private_key_jwt or client_secret_jwt"
+            ));
+        }
+        let mut auths = names.names().map(|name| self.auth_by(name));
+        let first = auths.next().unwrap_or_else(|| Ok(ClientAuth::default()))?;
+        auths.try_fold(first, |auth, other| Ok(auth.or(other?)))
+    }
+
+    fn auth_by(&self, name: AuthName) -> Result<ClientAuth, String> {
+        match name {
+            AuthName::Basic => Ok(ClientAuth::basic()),
+            AuthName::BasicRaw => Ok(ClientAuth::basic_raw()),
+            AuthName::Post => Ok(ClientAuth::post()),
+            AuthName::Tls => Ok(ClientAuth::tls()),
+            AuthName::None => Ok(ClientAuth::none()),
+            #[cfg(feature = "jwt")]
+            AuthName::PrivateKeyJwt => self.assertion_by_key().map(ClientAuth::private_key_jwt),
+            #[cfg(feature = "jwt")]
+            AuthName::ClientSecretJwt => {
+                let algorithm = self.algorithm()?.unwrap_or(JwtAlgorithm::Hs256);
+                let assertion = self.with_audience(Assertion::by_client_secret(algorithm));
+                Ok(ClientAuth::client_secret_jwt(assertion))
+            }
+            #[cfg(not(feature = "jwt"))]
+            AuthName::PrivateKeyJwt | AuthName::ClientSecretJwt => {
+                Err("client_auth: assertions need the feature `jwt` of tower-oauth2; switch it on".into())
+            }
+        }
+    }
+
+    #[cfg(feature = "jwt")]
+    fn assertion_by_key(&self) -> Result<Assertion, String> {
+        let key = referenced("signing_key", self.signing_key_env.clone(), self.signing_key_file.clone())?;
+        let key = key.ok_or("signing_key_env or signing_key_file is missing")?;
+        let algorithm = self.algorithm()?.ok_or("signing_algorithm is missing, such as ES256")?;
+        let mut key = SigningKey::new(algorithm, key);
+        if let Some(key_id) = &self.signing_key_id {
+            key = key.key_id(key_id);
+        }
+        if let Some(path) = &self.signing_certificate_file {
+            key = key.certificate(ClientSecret::from_file(path));
+        }
+        Ok(self.with_audience(Assertion::by_key(key)))
+    }
+
+    #[cfg(feature = "jwt")]
+    fn with_audience(&self, assertion: Assertion) -> Assertion {
+        match &self.assertion_audience {
+            Some(audience) => assertion.audience(audience),
+            None => assertion,
+        }
+    }
+
+    #[cfg(feature = "jwt")]
+    fn algorithm(&self) -> Result<Option<JwtAlgorithm>, String> {
+        let parsed = self.signing_algorithm.as_deref().map(str::parse::<JwtAlgorithm>).transpose();
+        parsed.map_err(|error| format!("signing_algorithm: {error}"))
+    }
+}
+
+// --- AuthNames ---
+
+impl AuthNames {
+    fn names(&self) -> impl Iterator<Item = AuthName> {
+        std::iter::once(self.first).chain(self.others.iter().copied())
+    }
+
+    fn has(&self, name: AuthName) -> bool {
+        self.names().any(|known| known == name)
+    }
+}
+
+impl Default for AuthNames {
+    fn default() -> Self {
+        Self { first: AuthName::Basic, others: Vec::new() }
+    }
+}
+
+impl<'de> Deserialize<'de> for AuthNames {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(AuthNamesVisitor)
+    }
+}
+
+struct AuthNamesVisitor;
+
+impl<'de> Visitor<'de> for AuthNamesVisitor {
+    type Value = AuthNames;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a client authentication, or a list of such")
+    }
+
+    fn visit_str<E: de::Error>(self, name: &str) -> Result<AuthNames, E> {
+        let first = AuthName::deserialize(name.into_deserializer())?;
+        Ok(AuthNames { first, others: Vec::new() })
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<AuthNames, A::Error> {
+        let first = list.next_element()?.ok_or_else(|| de::Error::invalid_length(0, &self))?;
+        let mut others = Vec::new();
+        while let Some(name) = list.next_element()? {
+            others.push(name);
+        }
+        Ok(AuthNames { first, others })
+    }
+}
+
+impl AuthName {
+    fn wants_secret(self) -> bool {
+        match self {
+            Self::Basic | Self::BasicRaw | Self::Post | Self::ClientSecretJwt => true,
+            Self::Tls | Self::None | Self::PrivateKeyJwt => false,
+        }
+    }
+}
+
+// --- Helpers ---
+
+/// Returns the first field that is set.
+fn useless<'a>(fields: &[(&'a str, bool)]) -> Option<&'a str> {
+    fields.iter().find(|(_, is_set)| *is_set).map(|(name, _)| *name)
+}
+
+/// Where a secret is, if it is said; `name` is that of the pair of fields.
+fn referenced(
+    name: &str,
+    variable: Option<String>,
+    path: Option<PathBuf>,
+) -> Result<Option<ClientSecret>, String> {
+    match (variable, path) {
+        (Some(variable), None) => Ok(Some(ClientSecret::from_env(variable))),
+        (None, Some(path)) => Ok(Some(ClientSecret::from_file(path))),
+        (None, None) => Ok(None),
+        (Some(_), Some(_)) => Err(format!("{name}_env and {name}_file exclude each other; keep one")),
     }
 }
 
@@ -183,74 +407,4 @@ fn status(code: u16) -> Result<StatusCode, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LEAST: &str = r#""token_url": "https://login.example.com/token", "client_id": "billing""#;
-
-    fn read(more: &str) -> Result<ClientCredentialsConfig, serde_json::Error> {
-        serde_json::from_str(&format!("{{{LEAST}{more}}}"))
-    }
-
-    #[test]
-    fn every_field_reaches_the_builder() {
-        let config = read(
-            r#", "client_secret_env": "BILLING", "client_auth": "basic_raw", "scopes": ["a", "b"],
-                "required_scopes": ["a"], "audience": "x", "resources": ["https://r/"], "parameters": {"org": "n"},
-                "strict_bearer": true, "attempt_timeout_seconds": 2.5, "retries": 7, "first_delay_seconds": 1,
-                "longest_delay_seconds": 9, "retry_statuses": [503], "insecure_http": true"#,
-        );
-        let shown = format!("{:?}", config.unwrap().into_builder());
-        for part in [
-            r#"client_id: "billing""#,
-            r#"env "BILLING""#,
-            "BasicRaw",
-            r#"scopes: ["a", "b"]"#,
-            r#"required_scopes: ["a"]"#,
-            r#"audiences: ["x"]"#,
-            r#"resources: ["https://r/"]"#,
-            r#"parameters: ["org"]"#,
-            "strict_bearer: true",
-            "attempt_timeout: 2.5s",
-            "retries: 7",
-            "first_delay: 1s",
-            "longest_delay: 9s",
-            "retry_statuses: Some([503])",
-            "insecure_http: true",
-        ] {
-            assert!(shown.contains(part), "{part} in {shown}");
-        }
-    }
-
-    #[test]
-    fn a_secret_in_the_file_is_refused_and_so_is_a_misspelt_field() {
-        for more in [r#", "client_secret": "S3CR3T""#, r#", "client_secret_env": "A", "scope": "a""#] {
-            let error = read(more).unwrap_err().to_string();
-            assert!(error.contains("unknown field") && !error.contains("S3CR3T"), "{error}");
-        }
-    }
-
-    #[test]
-    fn where_the_secret_is_must_be_said_once() {
-        let error = read("").unwrap_err().to_string();
-        assert!(error.contains("client_secret_env or client_secret_file is missing"), "{error}");
-        let error =
-            read(r#", "client_secret_env": "A", "client_secret_file": "/a""#).unwrap_err().to_string();
-        assert!(error.contains("exclude each other"), "{error}");
-        assert!(read(r#", "client_auth": "none""#).is_ok());
-    }
-
-    #[test]
-    fn values_that_mean_nothing_are_refused_by_name() {
-        for (more, field) in [
-            (r#""attempt_timeout_seconds": -1"#, "attempt_timeout_seconds"),
-            (r#""first_delay_seconds": 1e300"#, "first_delay_seconds"),
-            (r#""longest_delay_seconds": -0.5"#, "longest_delay_seconds"),
-            (r#""retry_statuses": [7]"#, "retry_statuses"),
-            (r#""client_auth": "digest""#, "digest"),
-        ] {
-            let error = read(&format!(r#", "client_secret_env": "A", {more}"#)).unwrap_err().to_string();
-            assert!(error.contains(field), "{error}");
-        }
-    }
-}
+mod tests;

@@ -39,10 +39,10 @@
 //!     .scope("https://graph.microsoft.com/.default");
 //! ```
 
-mod algorithm;
+pub(crate) mod algorithm;
 pub(crate) mod assertion;
 mod der;
-mod key;
+pub(crate) mod key;
 mod material;
 mod signer;
 
