@@ -25,7 +25,7 @@ async fn main() -> Result<ExitCode, BoxError> {
     let first = PrivateKey::generate();
     let file = std::env::temp_dir().join(format!("private_key_jwt-{}.pem", std::process::id()));
     std::fs::write(&file, first.pem())?;
-    let billing = Client::by_key("billing", first.public()).scopes("reports:read");
+    let billing = Client::by_assertion("billing", first.public().verifier()).scopes("reports:read");
     let server = AuthorizationServer::builder().client(billing).start().await?;
     let api = Api::builder(&server).start().await?;
 
@@ -51,7 +51,9 @@ async fn main() -> Result<ExitCode, BoxError> {
             }
             7 => {
                 let second = PrivateKey::generate();
-                server.replace_key("billing", second.public());
+                server.register(
+                    Client::by_assertion("billing", second.public().verifier()).scopes("reports:read"),
+                );
                 std::fs::write(&file, second.pem())?;
                 server.revoke_all();
                 println!("(the key is rotated, and all tokens are revoked)");

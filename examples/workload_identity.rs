@@ -34,7 +34,7 @@ async fn main() -> Result<ExitCode, BoxError> {
     let billing = Client::workload("billing", SUBJECT).scopes("reports:read");
     let server = AuthorizationServer::builder()
         .client(billing)
-        .platform(platform.public())
+        .platform(platform.public().verifier())
         .lifetime(Duration::from_secs(2))
         .start()
         .await?;

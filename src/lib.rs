@@ -40,6 +40,7 @@
 //! - `stack`: all layers in one order, for those who do not want to learn it; and why it is this one
 //! - [`client`]: a handle with a base URL, over any of them
 //! - [`extensions`]: what the layers tell each other and you
+//! - `test_util`: servers and sources in memory, for tests of your own
 //!
 //! # Features
 //!
@@ -50,7 +51,8 @@
 //! | `reqwest` | no | [`transport::reqwest`](transport): reqwest's client below the layers, and at the token endpoint |
 //! | `stack` | no | `Stack`, all layers in one order |
 //! | `tower-retry` | no | [`RetryPolicy`]`::for_tower`, for tower's own retry layer |
-//! | `full` | no | all of them |
+//! | `full` | no | all of these |
+//! | `test-util` | no | `test_util`: fake servers, scripted sources and probes, for the tests of a service |
 //!
 //! Features add names and change nothing that is there.
 //!
@@ -66,6 +68,7 @@
 //! | 4 mechanisms | [`cache`] [`retry`] [`oauth2`] |
 //! | 5 on the cache | [`auth`] [`tenants`] |
 //! | 6 joined | [`client`] `stack` [`transport`] |
+//! | 7 roof | `test_util` |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
@@ -107,6 +110,11 @@ pub mod client;
 #[cfg_attr(docsrs, doc(cfg(feature = "stack")))]
 pub mod stack;
 pub mod transport;
+
+// 7 roof
+#[cfg(feature = "test-util")]
+#[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
+pub mod test_util;
 
 /// The code of the README, compiled.
 #[cfg(all(doctest, feature = "hyper-client"))]

@@ -134,7 +134,7 @@ async fn wrong_clients_are_refused_in_the_words_of_the_rfc() {
 #[tokio::test]
 async fn an_assertion_is_taken_once_and_only_if_all_of_it_is_right() {
     let (key, other) = (PrivateKey::generate(), PrivateKey::generate());
-    let client = Client::by_key("robot", key.public()).scopes("read");
+    let client = Client::by_assertion("robot", key.public().verifier()).scopes("read");
     let server = AuthorizationServer::builder().client(client).start().await.unwrap();
     let claims = |change: fn(&mut Value)| {
         let exp = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 60;
@@ -163,7 +163,7 @@ async fn an_assertion_is_taken_once_and_only_if_all_of_it_is_right() {
     let right = key.sign(&claims(|_| ()));
     assert_eq!(ask(&right).await, StatusCode::OK);
     assert_eq!(ask(&right).await, StatusCode::UNAUTHORIZED);
-    server.replace_key("robot", other.public());
+    server.register(Client::by_assertion("robot", other.public().verifier()).scopes("read"));
     let after = claims(|claims| claims["jti"] = "two".into());
     assert_eq!(ask(&key.sign(&after)).await, StatusCode::UNAUTHORIZED);
     assert_eq!(ask(&other.sign(&after)).await, StatusCode::OK);
@@ -179,7 +179,7 @@ async fn a_token_of_the_platform_is_exchanged_for_its_workload_alone() {
     let server = AuthorizationServer::builder()
         .client(Client::workload("billing", "pod-7").scopes("read"))
         .client(Client::public("phone"))
-        .platform(platform.public())
+        .platform(platform.public().verifier())
         .start()
         .await
         .unwrap();
@@ -280,7 +280,7 @@ async fn revocation_and_introspection_agree() {
 
 #[tokio::test]
 async fn the_token_endpoint_says_what_it_was_told_to_say() {
-    let mut server = server().await;
+    let server = server().await;
     let good = basic("reports", "hunter2");
     server.answer_next(2, Answer::TooManyRequests { retry_after: Duration::from_secs(7) });
     server.answer_next(1, Answer::Unavailable { retry_after: Duration::from_secs(9) });

@@ -11,14 +11,13 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::json;
 
-use super::listener::Listener;
-use super::tokens::random;
+use tower_oauth2::test_util::Loopback;
 
 /// `GET /lease` answers `{"token": …, "seconds": …}`; `GET /report` wants the token that was leased last.
 #[derive(Debug)]
 pub struct VaultServer {
     shared: Arc<Shared>,
-    listener: Listener,
+    listener: Loopback,
 }
 
 #[derive(Debug, Default)]
@@ -34,7 +33,7 @@ impl VaultServer {
             .route("/lease", get(lease))
             .route("/report", get(report))
             .with_state(Arc::clone(&shared));
-        Ok(Self { shared, listener: Listener::start(router).await? })
+        Ok(Self { shared, listener: Loopback::start(router).await? })
     }
 
     pub fn origin(&self) -> String {
@@ -53,9 +52,8 @@ impl VaultServer {
 }
 
 async fn lease(State(shared): State<Arc<Shared>>) -> Response {
-    let token = random();
+    let token = format!("lease-{}", shared.leases.fetch_add(1, Relaxed) + 1);
     *shared.leased.lock().unwrap_or_else(PoisonError::into_inner) = Some(token.clone());
-    shared.leases.fetch_add(1, Relaxed);
     Json(json!({ "token": token, "seconds": 60 })).into_response()
 }
 

@@ -10,15 +10,7 @@ use tower::{BoxError, Layer as _, ServiceExt as _};
 use super::*;
 use crate::error::TokenError;
 use crate::extensions::{Attempt, RejectionVerdict, TokenRejected};
-
-#[allow(dead_code, reason = "shared with other tests")]
-#[path = "../../tests/support/probe.rs"]
-mod probe;
-#[allow(dead_code, reason = "shared with other tests")]
-#[path = "../../tests/support/script.rs"]
-mod script;
-
-use script::{Answer, Script, reply};
+use crate::test_util::{Answer, Script, reply};
 
 fn refusal(body: &'static str) -> Response<Full<Bytes>> {
     refusal_with(RejectionVerdict::Invalidated, body)

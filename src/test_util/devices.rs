@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::tokens::random;
+use crate::clock;
 
 /// How long a user has.
 pub(super) const LIFETIME: Duration = Duration::from_secs(300);
@@ -46,7 +47,7 @@ impl Devices {
         let mut letters = random();
         letters.retain(|c| c.is_ascii_uppercase() && c != 'I' && c != 'O');
         letters.truncate(8);
-        let ends = Instant::now() + LIFETIME;
+        let ends = clock::now() + LIFETIME;
         let client = client.to_owned();
         let login = Login { client, scopes, user_code: letters.clone(), ends, is_agreed: false };
         self.logins.insert(device_code.clone(), login);
@@ -55,7 +56,7 @@ impl Devices {
 
     /// Notes that a user typed a code and agreed. Returns false if there is no such code.
     pub(super) fn agree(&mut self, user_code: &str) -> bool {
-        let now = Instant::now();
+        let now = clock::now();
         let mut logins = self.logins.values_mut();
         let login = logins.find(|login| login.user_code == user_code && login.ends > now);
         login.map(|login| login.is_agreed = true).is_some()
@@ -65,7 +66,7 @@ impl Devices {
     pub(super) fn poll(&mut self, device_code: &str, client: &str) -> Poll {
         let login = match self.logins.get(device_code).filter(|login| login.client == client) {
             None => return Poll::Unknown,
-            Some(login) if login.ends <= Instant::now() => Poll::Expired,
+            Some(login) if login.ends <= clock::now() => Poll::Expired,
             Some(login) if !login.is_agreed => return Poll::Pending,
             Some(login) => Poll::Agreed(login.scopes.clone()),
         };

@@ -1,40 +1,44 @@
 //! The clients that an authorization server knows, and how it makes sure that it is them (RFC 6749 §2.3).
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::fmt;
+use std::sync::Arc;
 
-use axum::http::{HeaderMap, header};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use sha2::{Digest as _, Sha256};
+use http::{HeaderMap, header};
 
 use super::assertions::Assertions;
-use super::jwt::PublicKey;
 
-/// A client that an authorization server knows.
-#[derive(Clone, Debug)]
-pub struct Client {
+/// Tells whether the signature of a JWT holds.
+pub(super) type Verifier = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
+/// A client that a [`FakeAuthorizationServer`](super::FakeAuthorizationServer) knows.
+#[derive(Clone)]
+pub struct FakeClient {
     id: String,
-    /// The digest of the secret: comparing digests takes as long for a near miss as for a wide one.
-    secret: Option<[u8; 32]>,
-    /// The key whose assertions prove that it is the client; another one after a rotation.
-    key: Option<Arc<Mutex<PublicKey>>>,
+    secret: Option<String>,
+    /// Whose assertions prove that it is the client.
+    verifies: Option<Verifier>,
     /// Whom its platform's tokens speak of.
     workload: Option<String>,
     client_credentials: bool,
     scopes: Vec<String>,
 }
 
-impl Client {
+impl FakeClient {
     /// Creates a client with a secret, which it may send by Basic or in the body.
-    pub fn confidential(id: impl Into<String>, secret: &str) -> Self {
-        let secret = Some(Sha256::digest(secret).into());
-        Self { secret, client_credentials: true, ..Self::public(id) }
+    pub fn confidential(id: impl Into<String>, secret: impl Into<String>) -> Self {
+        Self { secret: Some(secret.into()), client_credentials: true, ..Self::public(id) }
     }
 
-    /// Creates a client that proves itself by assertions (`private_key_jwt`).
-    pub fn by_key(id: impl Into<String>, key: PublicKey) -> Self {
-        Self { key: Some(Arc::new(Mutex::new(key))), client_credentials: true, ..Self::public(id) }
+    /// Creates a client that proves itself by assertions (`private_key_jwt`, RFC 7523). `verifies` is given each of them
+    /// and tells whether it is signed by the client's key; all else, from audience to `jti`, the server looks at itself.
+    pub fn by_assertion(
+        id: impl Into<String>,
+        verifies: impl Fn(&str) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        Self { verifies: Some(Arc::new(verifies)), client_credentials: true, ..Self::public(id) }
     }
 
     /// Creates a client without a secret, which gives the tokens of its platform for those of the server. `subject` is
@@ -48,7 +52,7 @@ impl Client {
         Self {
             id: id.into(),
             secret: None,
-            key: None,
+            verifies: None,
             workload: None,
             client_credentials: false,
             scopes: Vec::new(),
@@ -68,15 +72,10 @@ impl Client {
         self
     }
 
+    /// Returns the name by which the server knows it.
+    #[must_use]
     pub fn id(&self) -> &str {
         &self.id
-    }
-
-    /// Takes another key for the one before.
-    pub(super) fn replace_key(&self, key: PublicKey) {
-        if let Some(known) = &self.key {
-            *known.lock().unwrap_or_else(PoisonError::into_inner) = key;
-        }
     }
 
     /// Returns whether the platform's tokens for `subject` are this client's.
@@ -96,6 +95,12 @@ impl Client {
     }
 }
 
+impl fmt::Debug for FakeClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FakeClient").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
 /// Why a client was not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
@@ -111,11 +116,11 @@ pub(super) enum Refusal {
 /// Finds out which client sent a request: by Basic, by the body, by an assertion, or, without a
 /// secret, by its name.
 pub(super) fn authenticate<'a>(
-    clients: &'a HashMap<String, Client>,
+    clients: &'a HashMap<String, FakeClient>,
     headers: &HeaderMap,
     form: &HashMap<String, String>,
     assertions: &Assertions,
-) -> Result<&'a Client, Refusal> {
+) -> Result<&'a FakeClient, Refusal> {
     let in_body = form.get("client_secret");
     if let Some(assertion) = form.get("client_assertion") {
         if in_body.is_some() || headers.contains_key(header::AUTHORIZATION) {
@@ -135,26 +140,24 @@ pub(super) fn authenticate<'a>(
         }
     };
     let unknown = Refusal::Unknown { by_basic };
-    // Whoever has a key proves that.
-    let client = clients.get(&id).filter(|client| client.key.is_none()).ok_or(unknown)?;
-    let digest: Option<[u8; 32]> = secret.map(|secret| Sha256::digest(secret).into());
-    if digest == client.secret { Ok(client) } else { Err(unknown) }
+    // Whoever has a key proves it.
+    let client = clients.get(&id).filter(|client| client.verifies.is_none()).ok_or(unknown)?;
+    if secret == client.secret { Ok(client) } else { Err(unknown) }
 }
 
 /// RFC 7523 §2.2.
 fn by_assertion<'a>(
-    clients: &'a HashMap<String, Client>,
+    clients: &'a HashMap<String, FakeClient>,
     form: &HashMap<String, String>,
     assertion: &str,
     assertions: &Assertions,
-) -> Result<&'a Client, Refusal> {
+) -> Result<&'a FakeClient, Refusal> {
     let is_jwt = form
         .get("client_assertion_type")
         .is_some_and(|kind| kind == "urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
     let id = form.get("client_id").filter(|_| is_jwt).ok_or(Refusal::Malformed)?;
-    let proven = |client: &&Client| {
-        let key = client.key.as_ref().map(|key| key.lock().unwrap_or_else(PoisonError::into_inner).clone());
-        key.is_some_and(|key| assertions.prove(assertion, id, &key))
+    let proven = |client: &&FakeClient| {
+        client.verifies.as_ref().is_some_and(|verifies| assertions.prove(assertion, id, verifies))
     };
     clients.get(id).filter(proven).ok_or(Refusal::Unknown { by_basic: false })
 }

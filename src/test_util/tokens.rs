@@ -7,6 +7,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use tokio::time::Instant;
 
+use crate::clock;
+
 /// How long an expired token is remembered, so that "expired" can be told from "unknown".
 const REMEMBERED: Duration = Duration::from_secs(60);
 
@@ -71,7 +73,7 @@ impl Tokens {
             refresh: HashMap::new(),
             lineages: 0,
             revocations: 0,
-            swept: Instant::now(),
+            swept: clock::now(),
         }
     }
 
@@ -138,7 +140,7 @@ impl Tokens {
         match self.access.get(secret) {
             None => Worth::Unknown,
             Some(Access { revoked_by: Some(number), .. }) => Worth::Revoked(*number),
-            Some(access) if access.expires <= Instant::now() => Worth::Expired,
+            Some(access) if access.expires <= clock::now() => Worth::Expired,
             Some(access) => Worth::Active(access.clone()),
         }
     }
@@ -172,7 +174,7 @@ impl Tokens {
 
     fn revoke_where(&mut self, concerned: impl Fn(&Access) -> bool) -> u64 {
         self.revocations += 1;
-        let now = Instant::now();
+        let now = clock::now();
         for access in self.access.values_mut().filter(|access| access.expires > now && concerned(access)) {
             access.revoked_by.get_or_insert(self.revocations);
         }
@@ -188,7 +190,7 @@ impl Tokens {
     ) -> String {
         self.sweep();
         let secret = random();
-        let expires = Instant::now() + lifetime;
+        let expires = clock::now() + lifetime;
         let record = Access { client: client.to_owned(), scopes, expires, lineage, revoked_by: None };
         self.access.insert(secret.clone(), record);
         secret
@@ -202,7 +204,7 @@ impl Tokens {
     }
 
     fn sweep(&mut self) {
-        let now = Instant::now();
+        let now = clock::now();
         if now.duration_since(self.swept) > REMEMBERED {
             self.access.retain(|_, record| record.expires + REMEMBERED > now);
             self.swept = now;

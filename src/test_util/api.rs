@@ -1,0 +1,484 @@
+//! The protected API: lets in whoever brings a good token and is patient.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http_body::Body;
+use http_body_util::BodyExt as _;
+use tokio::time::Instant;
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, ServiceExt as _};
+use tower_service::Service;
+
+use super::authorization_server::{FakeAuthorizationServer, Introspector};
+use super::body::FakeBody;
+use super::line::{FakeFuture, Line};
+use super::loopback::Loopback;
+use super::presence::Presence;
+use super::tokens::Worth;
+use super::trouble::{Trouble, Troubles};
+use crate::clock;
+
+/// An API that wants a bearer token of a [`FakeAuthorizationServer`]: a tower service, or a server on loopback. Clones are
+/// the same API; with the last of them a port is closed.
+///
+/// | request | answer |
+/// |---|---|
+/// | without a token | 401 `Bearer` |
+/// | with a token that is unknown, expired or revoked | 401 `Bearer error="invalid_token"` |
+/// | with a token that lacks the required scope | 403 `Bearer error="insufficient_scope"` |
+/// | over the limit | 429 with `Retry-After: 1` |
+/// | any other | that of the service behind it, which finds the [`Caller`] in the extensions; by default 200, when the body was read to its end |
+///
+/// # Examples
+///
+/// ```
+/// use bytes::Bytes;
+/// use http::Request;
+/// use http_body_util::Full;
+/// use tower::ServiceExt as _;
+/// use tower_oauth2::test_util::{FakeApi, FakeAuthorizationServer, FakeBody};
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+/// let server = FakeAuthorizationServer::builder().build();
+/// let items = tower::service_fn(async |request: Request<FakeBody>| {
+///     Ok::<_, std::convert::Infallible>(http::Response::new(FakeBody::from(request.uri().path().to_owned())))
+/// });
+/// let api = FakeApi::builder(&server).service(items).build();
+///
+/// let request = Request::get("https://api.test/items/7").body(Full::<Bytes>::default())?;
+/// assert_eq!(api.clone().oneshot(request).await?.status(), 401);
+/// assert_eq!(api.counts().unauthorized, 1);
+/// # Ok::<_, tower::BoxError>(())
+/// # })?;
+/// # Ok::<_, tower::BoxError>(())
+/// ```
+#[derive(Clone)]
+pub struct FakeApi {
+    shared: Arc<Shared>,
+    line: Line,
+}
+
+/// Sets up a [`FakeApi`].
+///
+/// Defaults:
+///
+/// - no service behind it: 200 and an empty body
+/// - no scope is required
+/// - no limit
+/// - tokens are looked at at once
+pub struct FakeApiBuilder {
+    introspector: Introspector,
+    service: Behind,
+    scope: Option<String>,
+    limit: Option<u32>,
+    limits_of: HashMap<String, u32>,
+    think_time: Duration,
+}
+
+/// In the extensions of a request behind a [`FakeApi`]: who was let in.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    client: String,
+    scopes: Vec<String>,
+}
+
+/// What a [`FakeApi`] has counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ApiCounts {
+    /// Requests that came, whatever the answer.
+    pub requests: u64,
+    /// Requests that came and whose token was not looked at yet.
+    pub waiting: u64,
+    /// Requests that got what they wanted.
+    pub ok: u64,
+    /// Requests answered 401.
+    pub unauthorized: u64,
+    /// Requests answered 401 since their token was revoked, and not merely expired.
+    pub revoked: u64,
+    /// Requests answered 403.
+    pub forbidden: u64,
+    /// Requests answered 429 because they were over the limit.
+    pub limited: u64,
+}
+
+type Behind = BoxCloneSyncService<Request<FakeBody>, Response<FakeBody>, BoxError>;
+
+struct Shared {
+    introspector: Introspector,
+    service: Behind,
+    scope: Option<String>,
+    think_time: Duration,
+    bucket: Option<Mutex<Bucket>>,
+    buckets_of: HashMap<String, Mutex<Bucket>>,
+    troubles: Troubles,
+    /// How many requests came too late, by revocation.
+    revoked: Mutex<HashMap<u64, u64>>,
+    counters: Counters,
+}
+
+/// A bucket of requests that fills up evenly.
+struct Bucket {
+    size: f64,
+    level: f64,
+    filled: Instant,
+}
+
+#[derive(Default)]
+struct Counters {
+    requests: AtomicU64,
+    waiting: AtomicU64,
+    ok: AtomicU64,
+    unauthorized: AtomicU64,
+    revoked: AtomicU64,
+    forbidden: AtomicU64,
+    limited: AtomicU64,
+}
+
+/// For how long a body is read on that was refused.
+const LINGER: Duration = Duration::from_secs(2);
+
+// --- FakeApi ---
+
+impl FakeApi {
+    /// The origin of an API that is not on loopback. It needs no DNS: its requests stay in the process.
+    pub const ORIGIN: &'static str = "https://api.test";
+
+    /// Starts an API that accepts the tokens of `server`.
+    #[must_use]
+    pub fn builder(server: &FakeAuthorizationServer) -> FakeApiBuilder {
+        let service = tower::service_fn(async |request: Request<FakeBody>| {
+            request.into_body().collect().await?;
+            Ok(Response::new(FakeBody::default()))
+        });
+        FakeApiBuilder {
+            introspector: server.introspector(),
+            service: BoxCloneSyncService::new(service),
+            scope: None,
+            limit: None,
+            limits_of: HashMap::new(),
+            think_time: Duration::ZERO,
+        }
+    }
+
+    /// Returns the origin.
+    #[must_use]
+    pub fn origin(&self) -> String {
+        self.line.origin().to_owned()
+    }
+
+    /// Orders trouble for the next `times` requests, after what was ordered before. It comes before any look at a token.
+    pub fn answer_next(&self, times: usize, trouble: Trouble) {
+        self.shared.troubles.order(times, trouble);
+    }
+
+    /// Goes away: closes the port and every connection, and fails whoever calls it in the process.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once it was polled, the API is gone.
+    pub async fn stop(&self) {
+        self.line.stop().await;
+    }
+
+    /// Comes back, at the same port.
+    ///
+    /// # Errors
+    ///
+    /// The system's, if somebody else has the port by now.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its end, it may leave a port closed for good.
+    pub async fn restart(&self) -> io::Result<()> {
+        self.line.restart().await
+    }
+
+    /// Returns what was counted so far.
+    #[must_use]
+    pub fn counts(&self) -> ApiCounts {
+        self.shared.counters.read()
+    }
+
+    /// Returns how many requests were answered 401 because of the revocation of that number (as told by
+    /// [`FakeAuthorizationServer::revoke_all`]).
+    #[must_use]
+    pub fn met_revocation(&self, number: u64) -> u64 {
+        self.shared.revoked().get(&number).copied().unwrap_or_default()
+    }
+}
+
+impl<B> Service<Request<B>> for FakeApi
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<FakeBody>;
+    type Error = BoxError;
+    type Future = FakeFuture;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> FakeFuture {
+        // In the process nobody needs a body to be read on.
+        self.line.carry(answer(Arc::clone(&self.shared), request.map(FakeBody::new), drop))
+    }
+}
+
+impl fmt::Debug for FakeApi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FakeApi").field("origin", &self.line.origin()).finish_non_exhaustive()
+    }
+}
+
+// --- FakeApiBuilder ---
+
+impl FakeApiBuilder {
+    /// Sets the service that answers whoever was let in, such as an axum router. An error of it breaks the connection.
+    #[must_use]
+    pub fn service<S, B>(mut self, service: S) -> Self
+    where
+        S: Service<Request<FakeBody>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        let service = service.map_response(|response| response.map(FakeBody::new)).map_err(Into::into);
+        self.service = BoxCloneSyncService::new(service);
+        self
+    }
+
+    /// Sets the scope that a token must have been granted.
+    #[must_use]
+    pub fn required_scope(mut self, scope: impl Into<String>) -> Self {
+        self.scope = Some(scope.into());
+        self
+    }
+
+    /// Sets how many requests per second are answered; as many may come at once after a pause.
+    #[must_use]
+    pub fn limit(mut self, per_second: u32) -> Self {
+        self.limit = Some(per_second);
+        self
+    }
+
+    /// Sets how many requests per second of one client are answered, whatever the others do.
+    #[must_use]
+    pub fn limit_of(mut self, client_id: impl Into<String>, per_second: u32) -> Self {
+        self.limits_of.insert(client_id.into(), per_second);
+        self
+    }
+
+    /// Sets how long a request lies around before its token is looked at.
+    #[must_use]
+    pub fn think_time(mut self, think_time: Duration) -> Self {
+        self.think_time = think_time;
+        self
+    }
+
+    /// Makes an API within the process, at [`FakeApi::ORIGIN`]: a tower service, and nothing else.
+    #[must_use]
+    pub fn build(self) -> FakeApi {
+        FakeApi { shared: self.shared(), line: Line::within(FakeApi::ORIGIN) }
+    }
+
+    /// Starts an API on a free port of 127.0.0.1, for clients that want a connection. A paused clock does not suit it:
+    /// while a connection is waited for, the clock runs on to the next time-out.
+    ///
+    /// # Errors
+    ///
+    /// The system's, if there is no port to be had.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its end, it starts nothing.
+    pub async fn start(self) -> io::Result<FakeApi> {
+        let shared = self.shared();
+        let served = Arc::clone(&shared);
+        let service = tower::service_fn(move |request| answer(Arc::clone(&served), request, linger));
+        Ok(FakeApi { shared, line: Line::over(Loopback::start(service).await?) })
+    }
+
+    fn shared(self) -> Arc<Shared> {
+        Arc::new(Shared {
+            introspector: self.introspector,
+            service: self.service,
+            scope: self.scope,
+            think_time: self.think_time,
+            bucket: self.limit.map(Bucket::full),
+            buckets_of: self.limits_of.into_iter().map(|(id, limit)| (id, Bucket::full(limit))).collect(),
+            troubles: Troubles::default(),
+            revoked: Mutex::default(),
+            counters: Counters::default(),
+        })
+    }
+}
+
+impl fmt::Debug for FakeApiBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FakeApiBuilder").finish_non_exhaustive()
+    }
+}
+
+// --- Caller ---
+
+impl Caller {
+    /// Returns the name of the client that the token was issued to.
+    #[must_use]
+    pub fn client_id(&self) -> &str {
+        &self.client
+    }
+
+    /// Returns the scopes that were granted.
+    #[must_use]
+    pub fn scopes(&self) -> &[String] {
+        &self.scopes
+    }
+}
+
+// --- Answers ---
+
+/// Lets a request through to the service behind, or not. The body is not read before that; one that is refused goes to
+/// `dispose`.
+async fn answer(
+    shared: Arc<Shared>,
+    mut request: Request<FakeBody>,
+    dispose: fn(Request<FakeBody>),
+) -> Result<Response<FakeBody>, BoxError> {
+    let counters = &shared.counters;
+    counters.requests.fetch_add(1, Relaxed);
+    if let Some(trouble) = shared.troubles.next() {
+        dispose(request);
+        return trouble.make().await;
+    }
+    let waiting = Presence::enter(&counters.waiting);
+    if !shared.think_time.is_zero() {
+        tokio::time::sleep(shared.think_time).await;
+    }
+    let worth = bearer(request.headers()).map(|secret| shared.introspector.worth(secret));
+    drop(waiting);
+    let challenge = match worth {
+        Some(Worth::Active(access)) => match &shared.scope {
+            Some(scope) if !access.scopes.contains(scope) => {
+                counters.forbidden.fetch_add(1, Relaxed);
+                dispose(request);
+                let challenge =
+                    format!(r#"Bearer realm="items", error="insufficient_scope", scope="{scope}""#);
+                return Ok(refusal(StatusCode::FORBIDDEN, header::WWW_AUTHENTICATE, &challenge));
+            }
+            _ if shared.is_within_limits(&access.client) => {
+                request.extensions_mut().insert(Caller { client: access.client, scopes: access.scopes });
+                let response = shared.service.clone().oneshot(request).await?;
+                if response.status().is_success() {
+                    counters.ok.fetch_add(1, Relaxed);
+                }
+                return Ok(response);
+            }
+            _ => {
+                counters.limited.fetch_add(1, Relaxed);
+                dispose(request);
+                return Ok(refusal(StatusCode::TOO_MANY_REQUESTS, header::RETRY_AFTER, "1"));
+            }
+        },
+        Some(Worth::Expired) => {
+            r#"Bearer realm="items", error="invalid_token", error_description="the token expired""#
+        }
+        Some(Worth::Revoked(number)) => {
+            counters.revoked.fetch_add(1, Relaxed);
+            *shared.revoked().entry(number).or_default() += 1;
+            r#"Bearer realm="items", error="invalid_token", error_description="the token was revoked""#
+        }
+        Some(Worth::Unknown) => {
+            r#"Bearer realm="items", error="invalid_token", error_description="the token is unknown""#
+        }
+        // RFC 6750 §3.1: no error code for a request that brought no token.
+        None => r#"Bearer realm="items""#,
+    };
+    counters.unauthorized.fetch_add(1, Relaxed);
+    dispose(request);
+    Ok(refusal(StatusCode::UNAUTHORIZED, header::WWW_AUTHENTICATE, challenge))
+}
+
+/// Reads what is left of a request, for nothing, as most servers do for a while: closing the connection at once could
+/// take the answer along.
+fn linger(request: Request<FakeBody>) {
+    let mut body = request.into_body();
+    if !body.is_end_stream() {
+        tokio::spawn(tokio::time::timeout(
+            LINGER,
+            async move { while let Some(Ok(_)) = body.frame().await {} },
+        ));
+    }
+}
+
+fn refusal(status: StatusCode, name: header::HeaderName, value: &str) -> Response<FakeBody> {
+    let mut response = Response::new(FakeBody::default());
+    *response.status_mut() = status;
+    let value = HeaderValue::from_str(value).unwrap_or(HeaderValue::from_static("Bearer"));
+    response.headers_mut().insert(name, value);
+    response
+}
+
+/// Returns the token of a request (RFC 6750 §2.1).
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, secret) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(secret)
+}
+
+// --- Shared ---
+
+impl Shared {
+    // Every change under these locks is a single step, so what a panic leaves behind is sound.
+    fn revoked(&self) -> MutexGuard<'_, HashMap<u64, u64>> {
+        self.revoked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_within_limits(&self, client: &str) -> bool {
+        let mut buckets = self.buckets_of.get(client).into_iter().chain(&self.bucket);
+        buckets.all(|bucket| bucket.lock().unwrap_or_else(PoisonError::into_inner).take())
+    }
+}
+
+impl Bucket {
+    fn full(per_second: u32) -> Mutex<Self> {
+        Mutex::new(Self { size: per_second.into(), level: per_second.into(), filled: clock::now() })
+    }
+
+    fn take(&mut self) -> bool {
+        let now = clock::now();
+        let gained = now.duration_since(self.filled).as_secs_f64() * self.size;
+        self.level = (self.level + gained).min(self.size);
+        self.filled = now;
+        let enough = self.level >= 1.0;
+        if enough {
+            self.level -= 1.0;
+        }
+        enough
+    }
+}
+
+impl Counters {
+    fn read(&self) -> ApiCounts {
+        ApiCounts {
+            requests: self.requests.load(Relaxed),
+            waiting: self.waiting.load(Relaxed),
+            ok: self.ok.load(Relaxed),
+            unauthorized: self.unauthorized.load(Relaxed),
+            revoked: self.revoked.load(Relaxed),
+            forbidden: self.forbidden.load(Relaxed),
+            limited: self.limited.load(Relaxed),
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! A service on a free port of the loopback interface, with an end that a client notices.
+
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use http::{Request, Response};
+use http_body::Body;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::task::{JoinHandle, JoinSet};
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, ServiceExt as _};
+use tower_service::Service;
+
+use super::body::FakeBody;
+
+/// Any HTTP service, such as an axum router, served over HTTP/1.1 and h2 (with prior knowledge) on a free port of
+/// 127.0.0.1. Dropping it closes the port and every connection.
+pub struct Loopback {
+    address: SocketAddr,
+    service: Served,
+    task: JoinHandle<()>,
+}
+
+type Served = BoxCloneSyncService<Request<FakeBody>, Response<FakeBody>, io::Error>;
+
+impl Loopback {
+    /// Serves `service`. An error of the service ends its connection without an answer.
+    ///
+    /// # Errors
+    ///
+    /// The system's, if there is no port to be had.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its end, it serves nothing.
+    pub async fn start<S, B>(service: S) -> io::Result<Self>
+    where
+        S: Service<Request<FakeBody>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        let service = service.map_response(|response| response.map(FakeBody::new)).map_err(io::Error::other);
+        Self::start_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), BoxCloneSyncService::new(service)).await
+    }
+
+    async fn start_at(address: SocketAddr, service: Served) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        let task = tokio::spawn(serve(listener, service.clone()));
+        Ok(Self { address, service, task })
+    }
+
+    /// Returns the origin, such as `http://127.0.0.1:4711`.
+    #[must_use]
+    pub fn origin(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Closes the port and every connection, as when the process died.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once it was polled, both will be closed.
+    pub async fn stop(&mut self) {
+        self.task.abort();
+        // The end of an aborted task is an error by design; and a second stop finds it ended.
+        if !self.task.is_finished() {
+            let _ = (&mut self.task).await;
+        }
+    }
+
+    /// Serves again on the same port.
+    ///
+    /// # Errors
+    ///
+    /// The system's, if somebody else has the port by now.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its end, it leaves things as they were.
+    pub async fn restart(&mut self) -> io::Result<()> {
+        self.stop().await;
+        *self = Self::start_at(self.address, self.service.clone()).await?;
+        Ok(())
+    }
+}
+
+impl Drop for Loopback {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl fmt::Debug for Loopback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loopback").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// Accepts until it is aborted. The connections are in a set that ends with it.
+async fn serve(listener: TcpListener, service: Served) {
+    let mut connections = JoinSet::new();
+    loop {
+        // Out of file handles, or the client has gone: the next one may be luckier.
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::task::yield_now().await;
+            continue;
+        };
+        while connections.try_join_next().is_some() {}
+        // Small answers must not wait for more to send. Where the option is unknown, they just wait.
+        let _ = stream.set_nodelay(true);
+        let service = service.clone().map_request(|request: Request<_>| request.map(FakeBody::new));
+        connections.spawn(async move {
+            let server = auto::Builder::new(TokioExecutor::new());
+            // A client that goes away in mid-request is no error of the server's.
+            let _ = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).await;
+        });
+    }
+}

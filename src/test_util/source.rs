@@ -1,0 +1,148 @@
+//! A source in memory that gives what a test ordered, and else makes tokens up.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::pending;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::error::TokenError;
+use crate::source::{TokenRequest, TokenSource};
+use crate::token::AccessToken;
+
+/// A [`TokenSource`] that gives what was ordered and remembers what it was asked. Clones share both: one goes into a
+/// cache or a layer, the other stays in the test.
+///
+/// Where nothing is ordered it makes up `token-1`, `token-2` and so on, by the number of the fetch. Defaults: a life of an
+/// hour, no latency.
+///
+/// # Examples
+///
+/// ```
+/// use tower_oauth2::test_util::ScriptedSource;
+/// use tower_oauth2::{FetchReason, TokenCache, TokenError};
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+/// let source = ScriptedSource::new();
+/// let cache = TokenCache::new(source.clone());
+/// let first = cache.get().await?;
+/// assert_eq!(first.header_value(), "Bearer token-1");
+///
+/// cache.reject(&first);
+/// source.give_next(Err(TokenError::grant("the client was removed")));
+/// assert!(cache.get().await.unwrap_err().is_grant());
+/// assert_eq!(source.requests()[1].reason(), FetchReason::Rejected);
+/// # Ok::<_, TokenError>(())
+/// # })?;
+/// # Ok::<_, tower::BoxError>(())
+/// ```
+#[derive(Clone)]
+pub struct ScriptedSource {
+    name: String,
+    lifetime: Duration,
+    latency: Duration,
+    shared: Arc<Mutex<Shared>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    steps: VecDeque<Step>,
+    requests: Vec<TokenRequest>,
+}
+
+/// What one fetch comes to.
+enum Step {
+    Give(Result<AccessToken, TokenError>),
+    Hang,
+}
+
+impl ScriptedSource {
+    /// Creates a source that was ordered nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            name: "token".to_owned(),
+            lifetime: Duration::from_secs(3600),
+            latency: Duration::ZERO,
+            shared: Arc::default(),
+        }
+    }
+
+    /// Sets what the made-up tokens are called: `north-1`, `north-2` and so on for `north`.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Sets how long the made-up tokens live.
+    #[must_use]
+    pub fn lifetime(mut self, lifetime: Duration) -> Self {
+        self.lifetime = lifetime;
+        self
+    }
+
+    /// Sets how long each fetch takes.
+    #[must_use]
+    pub fn latency(mut self, latency: Duration) -> Self {
+        self.latency = latency;
+        self
+    }
+
+    /// Orders what the next fetch comes to, after what was ordered before.
+    pub fn give_next(&self, outcome: Result<AccessToken, TokenError>) {
+        self.shared().steps.push_back(Step::Give(outcome));
+    }
+
+    /// Orders a fetch that never ends, after what was ordered before.
+    pub fn hang_next(&self) {
+        self.shared().steps.push_back(Step::Hang);
+    }
+
+    /// Returns how often a token was fetched, or tried to be.
+    #[must_use]
+    pub fn fetches(&self) -> usize {
+        self.shared().requests.len()
+    }
+
+    /// Returns what the source was asked for, one entry for each fetch.
+    #[must_use]
+    pub fn requests(&self) -> Vec<TokenRequest> {
+        self.shared().requests.clone()
+    }
+
+    // Every change under the lock is a single step, so what a panicking test leaves behind is sound.
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl TokenSource for ScriptedSource {
+    async fn token(&self, request: TokenRequest) -> Result<AccessToken, TokenError> {
+        let (number, step) = {
+            let mut shared = self.shared();
+            shared.requests.push(request);
+            (shared.requests.len(), shared.steps.pop_front())
+        };
+        if !self.latency.is_zero() {
+            tokio::time::sleep(self.latency).await;
+        }
+        match step {
+            None => Ok(AccessToken::bearer(format!("{}-{number}", self.name))?.expires_in(self.lifetime)),
+            Some(Step::Give(outcome)) => outcome,
+            Some(Step::Hang) => pending().await,
+        }
+    }
+}
+
+impl Default for ScriptedSource {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for ScriptedSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ScriptedSource").field("fetches", &self.fetches()).finish_non_exhaustive()
+    }
+}

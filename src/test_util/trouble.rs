@@ -1,0 +1,68 @@
+//! What goes wrong by order.
+
+use std::collections::VecDeque;
+use std::future::pending;
+use std::io;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use http::{HeaderValue, Response, StatusCode, header};
+use tower::BoxError;
+
+use super::body::FakeBody;
+
+/// What a fake does with a request instead of answering it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Trouble {
+    /// It says 429 with `Retry-After`, in whole seconds.
+    TooManyRequests {
+        /// When the client may come back.
+        retry_after: Duration,
+    },
+    /// It says 503 with `Retry-After`, in whole seconds.
+    Unavailable {
+        /// When the client may come back.
+        retry_after: Duration,
+    },
+    /// It says nothing, until the client gives up.
+    Hang,
+    /// It breaks the connection. Over HTTP/1.1 and in the process the client cannot tell whether the work was done.
+    Disconnect,
+}
+
+/// The troubles that were ordered.
+#[derive(Debug, Default)]
+pub(super) struct Troubles {
+    next: Mutex<VecDeque<Trouble>>,
+}
+
+impl Troubles {
+    pub(super) fn order(&self, times: usize, trouble: Trouble) {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        next.extend(std::iter::repeat_n(trouble, times));
+    }
+
+    pub(super) fn next(&self) -> Option<Trouble> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+}
+
+impl Trouble {
+    /// Makes it.
+    pub(super) async fn make(self) -> Result<Response<FakeBody>, BoxError> {
+        match self {
+            Self::TooManyRequests { retry_after } => Ok(busy(StatusCode::TOO_MANY_REQUESTS, retry_after)),
+            Self::Unavailable { retry_after } => Ok(busy(StatusCode::SERVICE_UNAVAILABLE, retry_after)),
+            Self::Hang => pending().await,
+            Self::Disconnect => Err(io::Error::from(io::ErrorKind::ConnectionReset).into()),
+        }
+    }
+}
+
+fn busy(status: StatusCode, retry_after: Duration) -> Response<FakeBody> {
+    let mut response = Response::new(FakeBody::default());
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry_after.as_secs()));
+    response
+}
