@@ -117,7 +117,7 @@ pub mod transport;
 pub mod test_util;
 
 /// The code of the README, compiled.
-#[cfg(all(doctest, feature = "hyper-client"))]
+#[cfg(all(doctest, feature = "full"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
 

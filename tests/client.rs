@@ -167,3 +167,17 @@ fn debug_shows_no_query_no_header_and_no_body() {
     let shown = format!("{api:?} {request:?}");
     assert!(shown.contains("https://api.example.com/v2") && !shown.contains("s3cret"), "{shown}");
 }
+
+/// The code itself is compiled with the docs.
+#[test]
+fn the_readme_gets_to_the_first_call_in_20_lines_with_hyper_and_in_15_with_reqwest() {
+    let readme = include_str!("../README.md");
+    for (name, client, most) in [("A whole program", "hyper", 20), ("reqwest", "reqwest", 15)] {
+        let title = format!("{name}\n");
+        let section = readme.split("\n### ").find(|section| section.starts_with(&title)).unwrap();
+        let code = section.split("```rust,no_run\n").nth(1).unwrap().split("```").next().unwrap();
+        let lines = code.lines().filter(|line| !line.trim().is_empty()).count();
+        assert!(code.contains("fn main()") && code.contains(&format!("transport::{client}")), "{code}");
+        assert!((10..=most).contains(&lines), "{lines} lines with {client}");
+    }
+}
