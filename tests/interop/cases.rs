@@ -33,6 +33,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::auth::{AuthLayer, AuthService};
 use tower_oauth2::oauth2::jwt::{Assertion, JwtAlgorithm};
+use tower_oauth2::oauth2::{Issuer, Revocation};
 use tower_oauth2::retry::{ReplayBody, RetryPolicy, RetryService};
 use tower_oauth2::{ClientAuth, ClientCredentials, ClientSecret, TokenCache, TokenError};
 
@@ -65,7 +66,8 @@ async fn main() -> ExitCode {
     }
     let smoke = std::env::args().any(|argument| argument == "--smoke");
     let seconds = |short: u64, full: u64| Duration::from_secs(if smoke { short } else { full });
-    let mut tally = Tally::default();
+    let only = std::env::args().skip_while(|argument| argument != "--only").nth(1);
+    let mut tally = Tally { only, ..Tally::default() };
 
     for (name, client, auth) in [
         ("cold start, Basic", BASIC, ClientAuth::basic()),
@@ -78,6 +80,13 @@ async fn main() -> ExitCode {
         ("cold start, client_secret_jwt", BY_SECRET, ClientAuth::client_secret_jwt(by_secret())),
     ] {
         tally.case(name, cold_start(client, auth)).await;
+    }
+    for (name, client, auth) in [
+        ("discovery, Basic", BASIC, ClientAuth::post().or(ClientAuth::basic())),
+        ("discovery, private_key_jwt", BY_KEY, ClientAuth::private_key_jwt(keys::ES256.signing_key())),
+        ("discovery, client_secret_jwt", BY_SECRET, ClientAuth::client_secret_jwt(by_secret())),
+    ] {
+        tally.case(name, discovered(client, auth)).await;
     }
     tally.case("assertions of a key and of a clock that the server has not", refused_assertions()).await;
     tally.case("200 requests at once on a cold cache", stampede()).await;
@@ -118,6 +127,30 @@ async fn cold_start(client: Registered, auth: ClientAuth) -> Result<Finding, Box
     Ok(Finding::new(format!("{traffic} token_requests={token_requests}"))
         .demand(traffic.failed() == 0, "no failure")
         .demand(token_requests == 1, "1 token request"))
+}
+
+/// Finds the endpoints by the issuer alone: one that gives tokens and one that revokes them. The issuer is the audience of
+/// the assertions.
+async fn discovered(client: Registered, auth: ClientAuth) -> Result<Finding, BoxError> {
+    let server = Server::start(HOUR, CLIENTS).await?;
+    let api = Api::start(&server, Check::EveryTime).await?;
+    let issuer = Issuer::new(server.issuer());
+    let revocation = Revocation::builder(&issuer, client.id, secret(client)).auth(auth.clone()).build()?;
+    let source = ClientCredentials::builder(issuer, client.id, secret(client)).auth(auth);
+    let cache = TokenCache::builder(source.scope("items:read").build()?).revoke_with(revocation).build();
+    let traffic = send_at_once(&connect(&cache, &api.origin())?, &api, 1).await;
+    let token = cache.get().await?;
+    cache.revoke().await?;
+    let after = refreshing::bare(&api, token.header_value()).await?;
+    let (metadata, token_requests) = (server.metadata_answers()?, server.token_requests()?);
+    let found = metadata.iter().filter(|status| **status == 200).count();
+    Ok(Finding::new(format!(
+        "{traffic} metadata_answers={metadata:?} token_requests={token_requests}, revoked: {after}"
+    ))
+    .demand(traffic.failed() == 0, "no failure")
+    .demand(found == 1 && metadata.len() <= 2, "the metadata read once")
+    .demand(token_requests == 1, "1 token request")
+    .demand(after == StatusCode::UNAUTHORIZED, "a token that is revoked"))
 }
 
 async fn refused_assertions() -> Result<Finding, BoxError> {
@@ -291,12 +324,16 @@ fn cache(server: &Server, client: Registered, auth: ClientAuth) -> Result<TokenC
     Ok(TokenCache::new(source(server, client, auth)?))
 }
 
-fn source(server: &Server, client: Registered, auth: ClientAuth) -> Result<ClientCredentials, BoxError> {
-    let secret = match client.method {
+fn secret(client: Registered) -> ClientSecret {
+    match client.method {
         "none" | "private_key_jwt" => ClientSecret::none(),
         _ => client.secret.into(),
-    };
-    let builder = ClientCredentials::builder(server.token_url(), client.id, secret).issuer(server.issuer());
+    }
+}
+
+fn source(server: &Server, client: Registered, auth: ClientAuth) -> Result<ClientCredentials, BoxError> {
+    let builder =
+        ClientCredentials::builder(server.token_url(), client.id, secret(client)).issuer(server.issuer());
     Ok(builder.auth(auth).scope("items:read").build()?)
 }
 
@@ -415,12 +452,17 @@ impl Finding {
 
 #[derive(Default)]
 struct Tally {
+    /// Cases without this in their name are left out.
+    only: Option<String>,
     passed: usize,
     failed: usize,
 }
 
 impl Tally {
     async fn case(&mut self, name: &str, case: impl Future<Output = Result<Finding, BoxError>>) {
+        if self.only.as_deref().is_some_and(|only| !name.contains(only)) {
+            return;
+        }
         let line = match timeout(Duration::from_secs(90), case).await {
             Ok(Ok(finding)) if finding.misses.is_empty() => Ok(finding.figures),
             Ok(Ok(finding)) => {

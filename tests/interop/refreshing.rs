@@ -178,7 +178,7 @@ async fn signed_in(server: &Server) -> Result<RefreshTokenBuilder, BoxError> {
 }
 
 /// Sends a request with this token, and nothing of ours around it.
-async fn bare(api: &Api, authorization: &http::HeaderValue) -> Result<StatusCode, BoxError> {
+pub(crate) async fn bare(api: &Api, authorization: &http::HeaderValue) -> Result<StatusCode, BoxError> {
     let request = Request::get(api.origin() + "/items")
         .header(header::AUTHORIZATION, authorization)
         .body(Full::<Bytes>::default())?;

@@ -4,6 +4,7 @@
 #
 #   tests/interop/run.sh            every case, about four minutes
 #   tests/interop/run.sh --smoke    the short ones, about a minute
+#   tests/interop/run.sh --only TEXT    those with this in their name
 #
 # Installs what is missing (npm; node if there is none; nginx), builds, runs. The last line is "N passed, M failed"; the exit
 # code is 1 if M is not 0. Nothing listens but on loopback, on free ports. The server ends when this script ends,

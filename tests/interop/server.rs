@@ -126,6 +126,15 @@ impl Server {
 
     /// Returns the statuses with which token requests were answered, from the server's own log.
     pub(crate) fn answers(&self) -> Result<Vec<u64>, BoxError> {
+        self.answers_at(|path| path == "/token")
+    }
+
+    /// Returns the statuses with which requests for the server's metadata were answered.
+    pub(crate) fn metadata_answers(&self) -> Result<Vec<u64>, BoxError> {
+        self.answers_at(|path| path.starts_with("/.well-known/"))
+    }
+
+    fn answers_at(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<u64>, BoxError> {
         // The log is born with its first line.
         let log = match std::fs::read_to_string(&self.log) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
@@ -134,7 +143,7 @@ impl Server {
         let mut statuses = Vec::new();
         for line in log.lines() {
             let line: Value = serde_json::from_str(line)?;
-            if line["path"] == "/token" {
+            if line["path"].as_str().is_some_and(&wanted) {
                 statuses.push(line["status"].as_u64().ok_or("a line of the log without a status")?);
             }
         }
