@@ -28,8 +28,10 @@ mod library {
         pub(crate) mod advice;
         pub(crate) mod answer;
         pub(crate) mod classifier;
+        pub(crate) mod metadata;
         pub(crate) mod refused;
         pub(crate) mod response;
+        pub(crate) mod url;
     }
 
     pub(crate) mod retry {

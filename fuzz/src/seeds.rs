@@ -8,11 +8,12 @@ use serde_json::Value;
 pub type Property = fn(&[u8]);
 
 /// All targets.
-pub const TARGETS: [(&str, Property); 11] = [
+pub const TARGETS: [(&str, Property); 12] = [
     ("challenge", crate::challenge),
     ("claims", crate::claims),
     ("grpc", crate::grpc),
     ("http_date", crate::http_date),
+    ("metadata", crate::metadata),
     ("origin", crate::origin),
     ("rate_limit", crate::rate_limit),
     ("redactor", crate::redactor),
@@ -46,6 +47,20 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "http_date" => of("http_date", |input| {
             format!("{}\n{}", input["now_unix"], text(&input["value"]))
         }),
+        "metadata" => of("metadata", |input| {
+            let document = &input["document"];
+            let issuer = input["expected_issuer"].as_str().or(input["issuer"].as_str());
+            let issuer = issuer.or(document["issuer"].as_str()).unwrap_or_default();
+            format!("{issuer}\n{document}")
+        })
+        .into_iter()
+        .chain(by_hand(&[
+            "https://Login.example.com:443/a%2fb/\n{\"issuer\":\"https://Login.example.com:443/a%2fb/\",\
+             \"token_endpoint\":\"https://u@example.com/\",\"token_endpoint_auth_methods_supported\":[\"none\"]}",
+            "http://[::1]:8080\n{\"issuer\":\"http://[::1]:8080\",\"token_endpoint\":\"http://[::1]/t#\",\
+             \"revocation_endpoint\":\"x\",\"mtls_endpoint_aliases\":{\"token_endpoint\":\"https://m/\"}}",
+        ]))
+        .collect(),
         "origin" => {
             of("redirect_origin", |input| format!("{}\n{}", text(&input["from_url"]), text(&input["to_url"])))
                 .into_iter()

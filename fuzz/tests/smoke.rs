@@ -138,5 +138,5 @@ macro_rules! properties_hold {
 }
 
 properties_hold! {
-    challenge claims grpc http_date origin rate_limit redactor replay_body retry_after structured token_answer
+    challenge claims grpc http_date metadata origin rate_limit redactor replay_body retry_after structured token_answer
 }

@@ -89,24 +89,26 @@ impl Discovery {
 
     /// Returns metadata that hold, and whether they were asked for just now.
     pub(crate) async fn current(&self, wire: &Wire) -> Result<(Arc<Metadata>, bool), TokenError> {
+        let rounds = self.known.rounds();
         match self.known.fresh(WallClock::default().moment()) {
             Some(metadata) => Ok((metadata, false)),
-            None => self.renew(wire).await.map(|metadata| (metadata, true)),
+            None => self.renew(rounds, wire).await.map(|metadata| (metadata, true)),
         }
     }
 
     /// Returns other metadata than these, if there are any by now. They are asked for if nobody has asked since.
     pub(crate) async fn newer(&self, known: &Arc<Metadata>, wire: &Wire) -> Option<Arc<Metadata>> {
-        let newest = self.known.newest().filter(|newest| !Arc::ptr_eq(newest, known));
-        match newest {
+        let rounds = self.known.rounds();
+        let is_newer = |metadata: &Arc<Metadata>| !Arc::ptr_eq(metadata, known);
+        match self.known.newest().filter(is_newer) {
             Some(newest) => Some(newest),
-            None => self.renew(wire).await.ok().filter(|newest| !Arc::ptr_eq(newest, known)),
+            None => self.renew(rounds, wire).await.ok().filter(is_newer),
         }
     }
 
-    /// Asks, or gets what somebody else has asked for meanwhile. Where that fails, the old metadata serve on.
-    async fn renew(&self, wire: &Wire) -> Result<Arc<Metadata>, TokenError> {
-        let rounds = self.known.rounds();
+    /// Asks, or gets what somebody else has asked for since `rounds` were counted. Where that fails, the old metadata serve
+    /// on.
+    async fn renew(&self, rounds: u64, wire: &Wire) -> Result<Arc<Metadata>, TokenError> {
         let turn = self.known.turn(wire.patience.attempt_timeout).await;
         if self.known.rounds() != rounds
             && let Some(outcome) = self.known.outcome()

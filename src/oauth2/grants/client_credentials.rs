@@ -110,8 +110,8 @@ impl GrantBuilder<ClientCredentialsGrant> {
     ///
     /// # Errors
     ///
-    /// A configuration error that names the setting and the remedy: a token URL that is not https, or has a fragment or
-    /// a user name in it; an empty client id; a secret too many or too few for the client authentication; an illegal
+    /// A configuration error that names the setting and the remedy: a token URL or an issuer that is not https, or has a
+    /// fragment or a user name in it; an empty client id; a secret too many or too few for the client authentication; an illegal
     /// scope; a resource that is no absolute URI; a parameter that has a setter of its own.
     pub fn build_with<S, B>(self, transport: S) -> Result<ClientCredentials, TokenError>
     where

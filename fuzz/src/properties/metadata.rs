@@ -1,0 +1,52 @@
+//! What an issuer says about itself, beside what a browser takes for the same places.
+
+use serde_json::Value;
+use url::Url;
+
+use crate::input;
+use crate::oauth2::answer::Wanted;
+use crate::oauth2::metadata::{Identifier, Metadata};
+use crate::oauth2::url::{self as address, PlainHttp};
+
+/// Input: an issuer, then a document.
+///
+/// Where metadata are looked for is the issuer's own server. A document counts only in the name of this very issuer, and a
+/// browser would send what is meant for its endpoint to the same server.
+pub fn metadata(data: &[u8]) {
+    let (text, document) = input::text_line(data);
+    let Ok(issuer) = Identifier::parse(&text, false) else { return };
+    assert_eq!(issuer.as_str(), text);
+    let (_, server) = address::read(&text, PlainHttp::Loopback).expect("an issuer is a URL that can be asked");
+    for well_known in [issuer.oauth_url(), issuer.oidc_url()] {
+        let (_, asked) = address::read(&well_known, PlainHttp::Loopback).expect("so is what is made of it");
+        assert_eq!(asked, server);
+        if let Ok(url) = Url::parse(&well_known) {
+            assert_eq!(url.origin(), Url::parse(&text).expect("a part of it is one too").origin());
+        }
+    }
+    let metadata = match Metadata::read(document, &issuer) {
+        Ok(metadata) => metadata,
+        Err(unusable) => {
+            assert!(unusable.what.len() < 4096 && !unusable.what.contains(char::is_control));
+            return;
+        }
+    };
+    // What nobody asks for is passed over, whatever bytes it is made of.
+    let Ok(document) = serde_json::from_slice::<Value>(document) else { return };
+    assert_eq!(document["issuer"], *text);
+    let mut places = vec![(Wanted::Token, false, &document["token_endpoint"])];
+    let alias = &document["mtls_endpoint_aliases"]["token_endpoint"];
+    if alias.is_string() {
+        places.push((Wanted::Token, true, alias));
+    }
+    for (wanted, mtls, place) in places {
+        let url = metadata.url(wanted, mtls).expect("there is one in the document");
+        assert_eq!(place, url);
+        let Ok((_, origin)) = address::read(url, PlainHttp::Nobody) else { continue };
+        assert!(origin.is_https() && !url.contains('#'));
+        if let Ok(url) = Url::parse(url) {
+            assert!(url.username().is_empty() && url.password().is_none());
+            assert_eq!(url.origin(), Url::parse(&origin.to_string()).expect("an origin").origin());
+        }
+    }
+}
