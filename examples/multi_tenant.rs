@@ -93,7 +93,7 @@ fn secret_of(tenant: &str) -> String {
 
 #[tokio::main]
 async fn main() -> Result<ExitCode, BoxError> {
-    let client = |name: String| Client::confidential(&name, &secret_of(&name)).scopes("items:read");
+    let client = |name: String| Client::confidential(&name, secret_of(&name)).scopes("items:read");
     let clients = (0..TENANTS).map(name).map(client);
     let server =
         clients.fold(AuthorizationServer::builder(), AuthorizationServerBuilder::client).start().await?;

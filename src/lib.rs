@@ -40,6 +40,7 @@
 //! - `stack`: all layers in one order, for those who do not want to learn it; and why it is this one
 //! - [`client`]: a handle with a base URL, over any of them
 //! - [`extensions`]: what the layers tell each other and you
+//! - [`failures`]: when it fails, every message with its cause and its cure
 //! - `test_util`: servers and sources in memory, for tests of your own
 //!
 //! # Features
@@ -115,6 +116,9 @@ pub mod transport;
 #[cfg(feature = "test-util")]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 pub mod test_util;
+
+#[doc = include_str!("failures.md")]
+pub mod failures {}
 
 /// The code of the README, compiled.
 #[cfg(all(doctest, feature = "full"))]

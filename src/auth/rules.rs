@@ -231,7 +231,8 @@ impl Rules {
         };
         let origin = origin.map(|origin| self.shown(&origin));
         if first {
-            tracing::warn!(origin = origin.as_deref().unwrap_or("unknown"), %reason, "a request was sent without a token");
+            let (origin, cure) = (origin.as_deref().unwrap_or("unknown"), cure(reason));
+            tracing::warn!(origin, %reason, "a request was sent without a token; {cure}");
         }
         TokenWithheld::new(reason, origin)
     }

@@ -618,7 +618,9 @@ fn no_runtime() -> TokenError {
 }
 
 fn closed() -> TokenError {
-    TokenError::config("the token cache was shut down; it fetches no more tokens")
+    TokenError::config(
+        "the token cache was shut down and fetches no more tokens; let the last request end before the shutdown",
+    )
 }
 
 /// A weak handle for what must not keep the cache alive.

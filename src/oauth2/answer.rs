@@ -167,7 +167,7 @@ impl<'a> Body<'a> {
         Self::Nonsense(
             match (trimmed.first(), error.classify()) {
                 (None, _) => "an empty body",
-                (Some(b'<'), _) => "HTML or XML instead of JSON",
+                (Some(b'<'), _) => MARKUP,
                 (Some(b'{'), serde_json::error::Category::Eof) => "a JSON object that is cut off",
                 (Some(_), serde_json::error::Category::Data) => "JSON that is no object",
                 (Some(_), _) => "something else than JSON",
@@ -266,6 +266,9 @@ impl<'de> Visitor<'de> for MembersVisitor {
 }
 
 // --- Helpers ---
+
+/// What a login page, a proxy or a firewall answers with.
+pub(crate) const MARKUP: &str = "HTML or XML instead of JSON";
 
 /// The media type without its parameters; empty if there is none.
 pub(crate) fn essence(headers: &HeaderMap) -> &str {

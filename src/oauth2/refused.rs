@@ -10,7 +10,7 @@ use crate::clock;
 use crate::error::{ErrorClass, TokenError};
 use crate::headers::retry_after;
 use crate::oauth2::advice;
-use crate::oauth2::answer::{Answer, Body, Expected, Naming, OAuthError, essence};
+use crate::oauth2::answer::{Answer, Body, Expected, MARKUP, Naming, OAuthError, essence};
 use crate::oauth2::classifier::Refusal;
 use crate::origin::Origin;
 use crate::text::Redactor;
@@ -112,13 +112,13 @@ pub(crate) fn refused(
     let mut error = match class {
         ErrorClass::Config => TokenError::config(message),
         ErrorClass::Grant => TokenError::grant(message),
-        ErrorClass::Throttled { .. } => {
-            let error = TokenError::throttled(message);
-            match hint {
-                Some(wait) => error.with_retry_after(wait),
-                None => error,
+        ErrorClass::Throttled { .. } => match hint {
+            Some(wait) => {
+                let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+                TokenError::throttled(format!("{message}, for {seconds} s")).with_retry_after(wait)
             }
-        }
+            None => TokenError::throttled(message),
+        },
         ErrorClass::Transient => TokenError::transient(message),
         ErrorClass::Protocol => TokenError::protocol(message),
     };
@@ -229,6 +229,9 @@ fn message(
         }
         (_, Some("invalid_dpop_proof" | "use_dpop_nonce")) => {
             "the server wants DPoP proofs, which are not supported; set the client up for bearer tokens"
+        }
+        (401 | 403, None) if unreadable.contains(MARKUP) => {
+            "does a proxy or a firewall stand in between? else check the client id and the client secret"
         }
         (401 | 403, _) => "check the client id, the client secret, and the way they are sent",
         (404 | 405 | 406 | 410 | 415, None) => &format!("is the {url} right?"),

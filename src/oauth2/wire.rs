@@ -101,8 +101,10 @@ impl Wire {
             Ok(Err(error)) => unreachable(&error, expected, redactor),
             Err(_) => {
                 let who = &expected.who;
-                let error =
-                    TokenError::transient(format!("{who} did not answer to the end within {limit:?}"));
+                let error = TokenError::transient(format!(
+                    "{who} did not answer to the end within {limit:?}; check the way there from this machine, or \
+                         raise attempt_timeout"
+                ));
                 Refused { delivery: Delivery::Unclear, ..error.into() }
             }
         };

@@ -1,0 +1,480 @@
+//! Every failure of the page "When it fails", produced for real, with the very words that the page gives.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::disallowed_methods, reason = "servers have clocks of their own")]
+
+#[path = "support/log.rs"]
+mod log;
+#[path = "../examples/support/mod.rs"]
+mod servers;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::response::Html;
+use axum::routing::{get, post};
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use http::{Request, Response};
+use http_body_util::Full;
+use servers::{Answer, Api, AuthorizationServer, Client, Listener, PrivateKey};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
+use tower_oauth2::auth::AuthOverride;
+use tower_oauth2::extensions::{ScopeMissing, TokenWithheld};
+use tower_oauth2::oauth2::jwt::{JwtAlgorithm, SigningKey};
+use tower_oauth2::oauth2::{ClientCredentialsBuilder, CustomGrant, Issuer, Revocation, read_token_response};
+use tower_oauth2::retry::RetryReport;
+use tower_oauth2::tenants::TokenCaches;
+use tower_oauth2::transport::hyper::{self, ClientBuilder, Proxy};
+use tower_oauth2::{
+    AccessToken, AuthLayer, ClientAuth, ClientCredentials, ClientSecret, FetchReason, Origin, RefreshToken,
+    RetryPolicy, Stack, StaticToken, TokenCache, TokenError, TokenRequest, TokenRevoker as _, TokenSource,
+};
+
+use log::Log;
+
+type Body = Full<Bytes>;
+
+const PAGE: &str = include_str!("../src/failures.md");
+
+/// What the page calls the servers, whose real addresses differ from run to run.
+const LOGIN: &str = "https://login.example.com";
+const API: &str = "https://api.example.com";
+
+#[tokio::test]
+async fn the_page_shows_every_message_as_it_is_printed_and_no_other() {
+    let mut printed = BTreeSet::new();
+    printed.extend(a_client_that_is_refused().await);
+    printed.extend(a_grant_that_is_refused().await);
+    printed.extend(a_refresh_token_that_is_no_good().await);
+    printed.extend(an_assertion_by_a_wrong_clock().await);
+    printed.extend(an_endpoint_that_is_none().await);
+    printed.extend(a_server_that_cannot_be_reached().await);
+    printed.extend(a_server_that_is_busy_or_down().await);
+    printed.extend(a_secret_that_is_not_there().await);
+    printed.extend(a_url_over_which_secrets_do_not_go());
+    printed.extend(a_token_that_is_kept_back().await);
+    printed.extend(a_request_without_its_tenant().await);
+    printed.extend(a_token_that_the_api_does_not_take().await);
+    printed.extend(a_request_that_is_not_sent_again().await);
+    printed.extend(a_call_at_the_wrong_place());
+    let shown: BTreeSet<String> = messages_of_the_page().into_iter().collect();
+    let missing: Vec<_> = printed.difference(&shown).collect();
+    let made_up: Vec<_> = shown.difference(&printed).collect();
+    assert!(missing.is_empty() && made_up.is_empty(), "missing: {missing:#?}\nmade up: {made_up:#?}");
+}
+
+#[test]
+fn every_message_is_one_line_that_begins_in_lower_case_and_has_no_full_stop() {
+    for message in messages_of_the_page() {
+        let first = message.chars().next().unwrap();
+        assert!(first.is_lowercase() && !message.ends_with('.') && !message.contains('\n'), "{message}");
+    }
+}
+
+/// Returns the blocks of plain text, which are what is printed.
+fn messages_of_the_page() -> Vec<String> {
+    let blocks = PAGE.split("```text\n").skip(1);
+    blocks.map(|block| block.split("\n```").next().unwrap().to_owned()).collect()
+}
+
+// --- Helpers ---
+
+async fn fetch(source: impl TokenSource) -> Result<AccessToken, TokenError> {
+    source.token(TokenRequest::new(FetchReason::Initial)).await
+}
+
+/// Fetches, and returns the words of the error as the page has them.
+async fn failure(at: &str, source: impl TokenSource) -> String {
+    let error = fetch(source).await.unwrap_err();
+    let line = error.to_string().replace(at, LOGIN);
+    // The number is the operating system's.
+    match line.split_once("(os error ").and_then(|(head, tail)| Some((head, tail.split_once(')')?.1))) {
+        Some((head, tail)) => format!("{head}(os error 111){tail}"),
+        None => line,
+    }
+}
+
+fn client_of(server: &AuthorizationServer, id: &str, secret: &str) -> ClientCredentialsBuilder {
+    ClientCredentials::builder(server.token_url(), id, secret).retries(0)
+}
+
+async fn authorization_server() -> AuthorizationServer {
+    let billing = Client::confidential("billing", "hunter2-hunter2").scopes("items:read");
+    let app = Client::public("app").scopes("items:read");
+    AuthorizationServer::builder().client(billing).client(app).start().await.unwrap()
+}
+
+/// Serves a router, and returns its origin with what keeps it alive.
+async fn serve(router: Router) -> (String, Listener) {
+    let listener = Listener::start(router).await.unwrap();
+    (listener.origin(), listener)
+}
+
+/// An address at which nobody listens.
+async fn nobody() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}
+
+/// Asks the token endpoint at [`LOGIN`], whose name leads to `address`.
+async fn unreachable(client: ClientBuilder, address: SocketAddr) -> String {
+    let client = client.resolver(move |_| async move { Ok(vec![address]) });
+    let source =
+        ClientCredentials::builder(format!("{LOGIN}/token"), "billing", "hunter2-hunter2").retries(0);
+    failure("nothing", source.build_with(client.build()).unwrap()).await
+}
+
+fn told(error: &BoxError) -> String {
+    error.downcast_ref::<TokenError>().unwrap().to_string()
+}
+
+fn a_token() -> StaticToken {
+    StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM").unwrap())
+}
+
+fn request(uri: &str) -> Request<Body> {
+    Request::get(uri).body(Body::default()).unwrap()
+}
+
+/// An API that says the same to everybody.
+fn api(
+    answer: impl Fn() -> Response<Body> + Clone + Send + Sync + 'static,
+) -> BoxCloneSyncService<Request<Body>, Response<Body>, BoxError> {
+    BoxCloneSyncService::new(service_fn(move |_: Request<Body>| {
+        let answer = answer();
+        async move { Ok(answer) }
+    }))
+}
+
+// --- The authorization server refuses ---
+
+async fn a_client_that_is_refused() -> Vec<String> {
+    let server = authorization_server().await;
+    let wrong_secret = client_of(&server, "billing", "hunter3-hunter3").build().unwrap();
+    let unknown = client_of(&server, "nobody", "hunter2-hunter2").build().unwrap();
+    let anonymous = CustomGrant::builder(server.token_url(), "password").retries(0).build().unwrap();
+    vec![
+        failure(&server.origin(), wrong_secret).await,
+        failure(&server.origin(), unknown).await,
+        failure(&server.origin(), anonymous).await,
+    ]
+}
+
+async fn a_grant_that_is_refused() -> Vec<String> {
+    let server = authorization_server().await;
+    let not_allowed = ClientCredentials::builder(server.token_url(), "app", ClientSecret::none());
+    let scope = client_of(&server, "billing", "hunter2-hunter2").scope("items:write");
+    let required = client_of(&server, "billing", "hunter2-hunter2").required_scope("items:write");
+    let password = CustomGrant::builder(server.token_url(), "password").client("billing", "hunter2-hunter2");
+    vec![
+        failure(&server.origin(), not_allowed.auth(ClientAuth::none()).build().unwrap()).await,
+        failure(&server.origin(), scope.build().unwrap()).await,
+        failure(&server.origin(), required.build().unwrap()).await,
+        failure(&server.origin(), password.build().unwrap()).await,
+    ]
+}
+
+async fn a_refresh_token_that_is_no_good() -> Vec<String> {
+    let server = authorization_server().await;
+    let app = |refresh_token: Option<String>| {
+        RefreshToken::builder(server.token_url(), "app", ClientSecret::none(), refresh_token)
+            .auth(ClientAuth::none())
+            .retries(0)
+            .attempt_timeout(Duration::from_millis(200))
+    };
+
+    // A user who did not agree to offline_access.
+    let token =
+        read_token_response(r#"{"access_token":"AT1","token_type":"bearer","expires_in":0}"#).unwrap();
+    let granted = token.refresh_secret().map(|_| unreachable!("there is none"));
+    let mut lines = vec![failure(&server.origin(), app(granted).build().unwrap()).await];
+
+    // Revoked in the middle of its life.
+    let source = app(Some(server.sign_in("app", "items:read"))).build().unwrap();
+    let token = fetch(source.clone()).await.unwrap();
+    let revocation = Revocation::builder(server.revocation_url(), "app", ClientSecret::none());
+    revocation.auth(ClientAuth::none()).build().unwrap().revoke(token).await.unwrap();
+    lines.push(failure(&server.origin(), source).await);
+
+    // Spent by a process that did not store the next one.
+    let stored = server.sign_in("app", "items:read");
+    fetch(app(Some(stored.clone())).build().unwrap()).await.unwrap();
+    lines.push(failure(&server.origin(), app(Some(stored)).build().unwrap()).await);
+
+    // An answer that was lost, and a server that has meanwhile ended the token.
+    let lost = server.sign_in("app", "items:read");
+    let source = app(Some(lost.clone())).build().unwrap();
+    server.answer_next(1, Answer::Hang);
+    fetch(source.clone()).await.unwrap_err();
+    fetch(app(Some(lost)).build().unwrap()).await.unwrap();
+    lines.push(failure(&server.origin(), source).await);
+    lines
+}
+
+async fn an_assertion_by_a_wrong_clock() -> Vec<String> {
+    let refuses = |server_is_ahead: Duration, description: &'static str| {
+        post(move || async move {
+            let date = httpdate::fmt_http_date(SystemTime::now() + server_is_ahead);
+            let body = format!(r#"{{"error":"invalid_client","error_description":"{description}"}}"#);
+            (StatusCode::UNAUTHORIZED, [(header::DATE, date)], body)
+        })
+    };
+    let router = Router::new()
+        .route("/ahead", refuses(Duration::from_secs(300), "the assertion has expired"))
+        .route("/key", refuses(Duration::ZERO, "no key of that kid"));
+    let (origin, _listener) = serve(router).await;
+    let ask = async |path: &str| {
+        let key = SigningKey::new(JwtAlgorithm::Es256, PrivateKey::generate().pem());
+        let source = ClientCredentials::builder(format!("{origin}{path}"), "billing", ClientSecret::none())
+            .issuer(LOGIN)
+            .auth(ClientAuth::private_key_jwt(key))
+            .retries(0);
+        failure(&origin, source.build().unwrap()).await
+    };
+    // Dates have whole seconds.
+    vec![ask("/ahead").await.replace("299 s", "300 s"), ask("/key").await]
+}
+
+// --- What answers is no token endpoint, or nothing does ---
+
+async fn an_endpoint_that_is_none() -> Vec<String> {
+    let router = Router::new()
+        .route("/page", post(async || Html("<html>Please sign in</html>")))
+        .route("/refused", post(async || (StatusCode::FORBIDDEN, Html("<html>Blocked by policy</html>"))))
+        .route("/other", post(async || axum::Json(serde_json::json!({ "status": "fine" }))))
+        .route("/moved", post(async || (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, "https://sso.example.com/token")])))
+        .route("/.well-known/oauth-authorization-server", get(async || {
+            axum::Json(serde_json::json!({ "issuer": "https://elsewhere.example.com", "token_endpoint": "https://elsewhere.example.com/token" }))
+        }));
+    let (origin, _listener) = serve(router).await;
+    let mut lines = Vec::new();
+    for path in ["/page", "/refused", "/other", "/moved", "/nowhere"] {
+        let source = ClientCredentials::builder(format!("{origin}{path}"), "billing", "hunter2-hunter2");
+        lines.push(failure(&origin, source.retries(0).build().unwrap()).await);
+    }
+    let foreign = ClientCredentials::builder(Issuer::new(&origin), "billing", "hunter2-hunter2");
+    lines.push(failure(&origin, foreign.retries(0).build().unwrap()).await);
+    lines
+}
+
+async fn a_server_that_cannot_be_reached() -> Vec<String> {
+    let own = rcgen::generate_simple_self_signed(["login.example.com".to_owned()]).unwrap();
+    let mut other = rcgen::CertificateParams::new([]).unwrap();
+    other.distinguished_name.push(rcgen::DnType::CommonName, "another authority");
+    let other = other.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+    let trusting = |pem: String| hyper::Client::builder().only_roots(pem).unwrap().proxy(Proxy::none());
+
+    let key = rustls::pki_types::PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![own.cert.der().clone()], key)
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let over_tls = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let _ = acceptor.accept(stream).await;
+        }
+    });
+    let plain = answers_at_once("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await;
+    let mut lines = vec![
+        unreachable(trusting(other.pem()), over_tls).await,
+        unreachable(trusting(own.cert.pem()), plain).await,
+        unreachable(trusting(own.cert.pem()), nobody().await).await,
+    ];
+    for answer in ["HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "HTTP/1.1 403 Forbidden\r\n\r\n"] {
+        let address = answers_at_once(answer).await;
+        let proxy = Proxy::new("http", "127.0.0.1", address.port()).unwrap();
+        let client = hyper::Client::builder().only_roots(own.cert.pem()).unwrap().proxy(proxy);
+        lines.push(unreachable(client, address).await);
+    }
+    lines
+}
+
+/// Says the same to whoever connects, once it has heard something.
+async fn answers_at_once(answer: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 4096]).await;
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    address
+}
+
+async fn a_server_that_is_busy_or_down() -> Vec<String> {
+    let server = authorization_server().await;
+    let ask = async || {
+        let source = client_of(&server, "billing", "hunter2-hunter2").attempt_timeout(Duration::from_secs(1));
+        failure(&server.origin(), source.build().unwrap()).await
+    };
+    server.answer_next(1, Answer::TooManyRequests { retry_after: Duration::from_secs(60) });
+    server.answer_next(1, Answer::Hang);
+    let mut lines = vec![ask().await, ask().await];
+    let (origin, _listener) =
+        serve(Router::new().route("/token", post(async || StatusCode::BAD_GATEWAY))).await;
+    let source = ClientCredentials::builder(format!("{origin}/token"), "billing", "hunter2-hunter2");
+    lines.push(failure(&origin, source.retries(0).build().unwrap()).await);
+    lines
+}
+
+// --- The configuration ---
+
+async fn a_secret_that_is_not_there() -> Vec<String> {
+    let url = format!("{LOGIN}/token");
+    let ask = async |secret: ClientSecret| {
+        failure("nothing", ClientCredentials::builder(&url, "billing", secret).build().unwrap()).await
+    };
+    vec![
+        ask(ClientSecret::from_env("BILLING_SECRET_THAT_NOBODY_SETS")).await.replace("_THAT_NOBODY_SETS", ""),
+        ask(ClientSecret::from_file("/run/secrets/billing-that-is-not-there"))
+            .await
+            .replace("-that-is-not-there", ""),
+        ClientCredentials::builder(&url, "billing", ClientSecret::none()).build().unwrap_err().to_string(),
+    ]
+}
+
+fn a_url_over_which_secrets_do_not_go() -> Vec<String> {
+    let source = ClientCredentials::builder("http://login.example.com/token", "billing", "hunter2-hunter2");
+    vec![
+        source.build().unwrap_err().to_string(),
+        Origin::parse("http://api.example.com").unwrap_err().to_string(),
+    ]
+}
+
+// --- The request ---
+
+async fn a_token_that_is_kept_back() -> Vec<String> {
+    let (log, _guard) = logging();
+    let layer = AuthLayer::for_origin(a_token(), API).unwrap();
+    let client = layer.layer(api(|| Response::new(Body::default())));
+    let response = client.oneshot(request("https://eu.api.example.com/items")).await.unwrap();
+    assert!(response.extensions().get::<TokenWithheld>().is_some());
+    let mut lines = log.lines();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+
+    let refusing = layer.refuse_other_origins().layer(api(|| Response::new(Body::default())));
+    let mut renamed = request("https://api.example.com/items");
+    renamed.headers_mut().insert(header::HOST, "gateway.example.com".parse().unwrap());
+    for request in [request("https://eu.api.example.com/items"), renamed, request("/items")] {
+        lines.push(told(&refusing.clone().oneshot(request).await.unwrap_err()));
+    }
+    lines
+}
+
+async fn a_request_without_its_tenant() -> Vec<String> {
+    let layer = AuthLayer::per_request([API]).unwrap();
+    let client = layer.layer(api(|| Response::new(Body::default())));
+    let mut own = request("https://api.example.com/items");
+    own.extensions_mut().insert(AuthOverride::layer());
+    let mut lines = Vec::new();
+    for request in [request("https://api.example.com/items"), own] {
+        lines.push(told(&client.clone().oneshot(request).await.unwrap_err()));
+    }
+    let caches = TokenCaches::builder(|_: &u8| Ok::<_, TokenError>(a_token())).capacity(1).build().unwrap();
+    let _held = caches.get(&1).unwrap();
+    lines.push(caches.get(&2).unwrap_err().to_string());
+    lines
+}
+
+async fn a_token_that_the_api_does_not_take() -> Vec<String> {
+    // One whose tokens are another server's.
+    let (server, elsewhere) = (authorization_server().await, authorization_server().await);
+    let api_of = Api::builder(&elsewhere).start().await.unwrap();
+    let (log, _guard) = logging();
+    let source = client_of(&server, "billing", "hunter2-hunter2").build().unwrap();
+    let client = ServiceBuilder::new()
+        .layer(RetryPolicy::default())
+        .layer(AuthLayer::for_origin(source, api_of.origin()).unwrap())
+        .service(hyper::Client::new());
+    let mut lines = Vec::new();
+    for _ in 0..3 {
+        let response =
+            client.clone().oneshot(request(&format!("{}/items/7", api_of.origin()))).await.unwrap();
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+        lines.push(response.extensions().get::<RetryReport>().unwrap().stop_reason().to_string());
+    }
+    lines.extend(log.lines());
+
+    // One that wants another scope.
+    let refuses = || {
+        let challenge = r#"Bearer error="insufficient_scope", scope="items:write""#;
+        let response = Response::builder().status(403).header(header::WWW_AUTHENTICATE, challenge);
+        response.body(Body::default()).unwrap()
+    };
+    let client = AuthLayer::for_origin(a_token(), API).unwrap().layer(api(refuses));
+    let response = client.oneshot(request("https://api.example.com/items")).await.unwrap();
+    assert_eq!(response.extensions().get::<ScopeMissing>().unwrap().scope(), Some("items:write"));
+    lines
+}
+
+async fn a_request_that_is_not_sent_again() -> Vec<String> {
+    let (origin, _listener) = serve(
+        Router::new().route(
+            "/items",
+            get(async || StatusCode::BAD_GATEWAY)
+                .post(async || StatusCode::BAD_GATEWAY)
+                .put(async || StatusCode::BAD_GATEWAY),
+        ),
+    )
+    .await;
+    let stack = Stack::for_origin(a_token(), origin.as_str()).unwrap().build(hyper::Client::new());
+    let mut lines = Vec::new();
+    for (method, length) in [("PUT", 2 << 20), ("POST", 10)] {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{origin}/items"))
+            .body(Body::from(vec![b' '; length]))
+            .unwrap();
+        let response = stack.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
+        let report = response.extensions().get::<RetryReport>().unwrap();
+        lines.push(report.stop_reason().to_string());
+    }
+    lines
+}
+
+fn a_call_at_the_wrong_place() -> Vec<String> {
+    let outside = || {
+        let cache = TokenCache::new(a_token());
+        let error = cache.get().now_or_never().unwrap().unwrap_err();
+        let no_timer = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let without = no_timer.block_on(TokenCache::new(a_token()).get()).unwrap_err();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let closed = runtime.block_on(async {
+            cache.shutdown(Duration::ZERO).await.unwrap();
+            cache.get().await.unwrap_err()
+        });
+        [error, without, closed].map(|error| error.to_string()).to_vec()
+    };
+    // The tests themselves run inside of a runtime.
+    std::thread::spawn(outside).join().unwrap()
+}
+
+/// Logs warnings, without what differs from run to run.
+fn logging() -> (Log, tracing::subscriber::DefaultGuard) {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_ansi(false)
+        .without_time()
+        .with_level(false)
+        .with_target(false)
+        .with_writer(log.clone())
+        .finish();
+    (log, tracing::subscriber::set_default(subscriber))
+}
