@@ -1,10 +1,11 @@
 //! The handle that everybody holds.
 
 use std::fmt;
-use std::future::poll_fn;
+use std::future::{poll_fn, ready};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::acquire::{Acquire, Wait, abandoned, alarm};
@@ -58,6 +59,26 @@ impl TokenCache {
             return Ok(snapshot.token().clone());
         }
         Ok(Acquire::new(Arc::clone(&self.shared), None).await?.token().clone())
+    }
+
+    /// Returns a usable token as [`get`](Self::get) does, on a thread that runs no async code, and sleeps while there is
+    /// none. All threads and tasks share one fetch.
+    ///
+    /// What it costs, and on which thread the fetch runs, stands on the page of the
+    /// [module](super#threads-without-a-runtime).
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get), but a runtime is not needed. A configuration error in async code, whether there is a token or
+    /// not; tokio writes a panic message to stderr then, since it has no other way to tell.
+    pub fn blocking_get(&self) -> Result<AccessToken, TokenError> {
+        if let Ok(around) = Handle::try_current() {
+            may_block(&around)?;
+        }
+        if let Some(snapshot) = self.shared.fresh() {
+            return Ok(snapshot.token().clone());
+        }
+        self.shared.own_runtime()?.handle().block_on(self.get())
     }
 
     /// Returns the token in use if there is a valid one. Fetches nothing.
@@ -278,6 +299,19 @@ impl TokenCache {
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.shared, &other.shared)
     }
+}
+
+/// Finds out whether this thread runs tasks, which would stand still.
+///
+/// tokio panics where it does; a library must not, and there is no other way to ask.
+fn may_block(around: &Handle) -> Result<(), TokenError> {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    catch_unwind(AssertUnwindSafe(|| around.block_on(ready(())))).map_err(|_panic| {
+        TokenError::config(
+            "blocking_get was called in async code, whose thread must not sleep; await get there, or go by \
+             spawn_blocking",
+        )
+    })
 }
 
 impl From<&Self> for TokenCache {

@@ -48,6 +48,32 @@
 //! A fetch runs in the tokio runtime of the caller that caused it; the runtime needs its timer enabled. Outside a runtime
 //! a valid token is still returned, and where one would have to be fetched there is an error. A cache may be used from
 //! several runtimes, and outlive any of them.
+//!
+//! # Threads without a runtime
+//!
+//! [`blocking_get`](TokenCache::blocking_get) is `get` for them, and for programs that have no runtime at all:
+//!
+//! ```
+//! use tower_oauth2::{AccessToken, TokenCache, source_fn};
+//!
+//! let cache = TokenCache::new(source_fn(async |_| AccessToken::bearer("from-somewhere")));
+//! std::thread::scope(|scope| {
+//!     for _ in 0..8 {
+//!         scope.spawn(|| assert_eq!(cache.blocking_get().unwrap().header_value(), "Bearer from-somewhere"));
+//!     }
+//! });
+//! assert_eq!(cache.status().fetched(), 1);
+//! ```
+//!
+//! 1. All threads share one fetch, with each other and with tasks. Whoever waits sleeps, for as long as the fetch may take.
+//! 2. The fetch runs in a runtime of the crate's own: one thread, named `tower-oauth2`, for all caches of the process. It is
+//!    started when the first token has to be fetched that way, does nothing between fetches, and ends with the last cache
+//!    that used it. It renews tokens in the background as any runtime does.
+//! 3. A token at hand costs what it costs `get`.
+//! 4. On a thread that runs tasks it is an error, for those would stand still meanwhile; there `get` is right. Within
+//!    `spawn_blocking` it works.
+//! 5. There is no layer to read the answers: report them by [`accept`](TokenCache::accept) and
+//!    [`reject`](TokenCache::reject).
 
 mod acquire;
 mod builder;
@@ -55,6 +81,7 @@ mod chained;
 mod flight;
 mod handle;
 mod keeper;
+mod own_runtime;
 mod schedule;
 mod shared;
 mod snapshot;

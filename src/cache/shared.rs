@@ -1,6 +1,6 @@
 //! What all handles of one cache share: the board, the source, and the acts that change either.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -11,6 +11,7 @@ use tracing::{Instrument as _, Span};
 
 use super::flight::{Board, Boarding, Choice, Passenger, Pilot, Rejected, View};
 use super::keeper::{Keeper, Watched};
+use super::own_runtime::OwnRuntime;
 use super::schedule::Windows;
 use super::snapshot::Snapshot;
 use super::state::{Brake, Ledger, Verdict};
@@ -48,6 +49,8 @@ pub(crate) struct Shared {
     current: ArcSwapOption<Snapshot>,
     keeper: Keeper,
     changes: watch::Sender<()>,
+    /// Where threads without a runtime have their tokens fetched, once one had to wait.
+    own_runtime: Mutex<Option<Arc<OwnRuntime>>>,
 }
 
 /// What is remembered under the board's lock.
@@ -103,6 +106,7 @@ impl Shared {
             current: ArcSwapOption::empty(),
             keeper: Keeper::default(),
             changes: watch::Sender::new(()),
+            own_runtime: Mutex::default(),
         }
     }
 
@@ -460,6 +464,17 @@ impl Shared {
         self.settings.wall.moment()
     }
 
+    /// Returns the runtime for threads that have none, and holds it from now on.
+    pub(crate) fn own_runtime(&self) -> Result<Arc<OwnRuntime>, TokenError> {
+        let runtime = OwnRuntime::shared()?;
+        let mut held = self.own_runtime.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = held.replace(Arc::clone(&runtime));
+        drop(held);
+        // Not under the lock: with the last of them what is in it ends, and that may be anything.
+        drop(old);
+        Ok(runtime)
+    }
+
     fn deadline(&self, now: Moment) -> Moment {
         now.saturating_add(self.settings.fetch_timeout)
     }
@@ -613,7 +628,8 @@ pub(crate) fn with_timer<T>(make: impl FnOnce() -> T) -> Result<T, TokenError> {
 
 fn no_runtime() -> TokenError {
     TokenError::config(
-        "a token is fetched by a tokio task, and this call is outside a tokio runtime; enter one first",
+        "a token is fetched by a tokio task, and this call is outside a tokio runtime; enter one first, or call \
+         blocking_get on a thread that has none",
     )
 }
 
