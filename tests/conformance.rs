@@ -56,7 +56,7 @@ use tower::{BoxError, Service, ServiceBuilder, ServiceExt as _};
 use tower_http::follow_redirect::FollowRedirect;
 use tower_oauth2::auth::AuthService;
 use tower_oauth2::extensions::TokenWithheld;
-use tower_oauth2::retry::{ReplayBody, RetryBody, RetryService};
+use tower_oauth2::retry::{ReplayBody, RetryBody, RetryOptions, RetryService};
 use tower_oauth2::transport::{hyper, reqwest};
 use tower_oauth2::{AuthLayer, ClientCredentials, RetryPolicy, TokenCache};
 
@@ -452,11 +452,11 @@ mod grpc {
             Ok(Self { origin, items, served, refused, task })
         }
 
-        fn client(&self, policy: RetryPolicy, cache: TokenCache) -> Result<ItemsClient<Channel>, BoxError> {
+        fn client(&self, cache: TokenCache) -> Result<ItemsClient<Channel>, BoxError> {
             let origin = self.origin.as_str();
             let to_tonic: ToTonic = |request| request.map(tonic::body::Body::new);
             let channel = ServiceBuilder::new()
-                .layer(policy)
+                .layer(RetryPolicy::default())
                 .layer(AuthLayer::for_origin(cache, origin)?.relative_uris_go_to(origin)?)
                 .map_request(to_tonic)
                 .service(Endpoint::from_shared(origin.to_owned())?.connect_lazy());
@@ -489,7 +489,7 @@ mod grpc {
     pub(super) async fn cold_start() -> Result<(), BoxError> {
         let (server, cache) = authorization_server(Under::Tonic).await?;
         let service = Service::start(&server, 0).await?;
-        let client = service.client(RetryPolicy::default(), cache)?;
+        let client = service.client(cache)?;
         try_join_all((0..50).map(|_| read(client.clone()))).await?;
         expect("calls served and refused", service.counts(), (50, 0))?;
         expect("token requests", server.counts().token_requests, 1)
@@ -498,7 +498,7 @@ mod grpc {
     pub(super) async fn revocation() -> Result<(), BoxError> {
         let (server, cache) = authorization_server(Under::Tonic).await?;
         let service = Service::start(&server, 0).await?;
-        let client = service.client(RetryPolicy::default(), cache)?;
+        let client = service.client(cache)?;
         let load = (0..TASKS).map(|_| {
             let client = client.clone();
             async move {
@@ -522,12 +522,11 @@ mod grpc {
         expect("token requests", server.counts().token_requests, 2)
     }
 
-    /// Chunk by chunk, which gRPC calls a client stream. How long it will be nobody says.
+    /// Chunk by chunk, which gRPC calls a client stream: it is replayed since the call says so.
     pub(super) async fn upload() -> Result<(), BoxError> {
         let (server, cache) = authorization_server(Under::Tonic).await?;
         let service = Service::start(&server, 0).await?;
-        let policy = RetryPolicy::builder().recorded_stream_bytes(2 * u64::try_from(Chunks::LENGTH)?);
-        let mut client = service.client(policy.build()?, cache.clone())?;
+        let mut client = service.client(cache.clone())?;
         cache.warm_up().await?;
         server.revoke_all();
 
@@ -541,7 +540,9 @@ mod grpc {
                 Chunks::chunk(at)
             }
         });
-        let answer = client.write(chunks).await?.into_inner();
+        let mut call = tonic::Request::new(chunks);
+        call.extensions_mut().insert(RetryOptions::new().recorded_bytes(2 * u64::try_from(Chunks::LENGTH)?));
+        let answer = client.write(call).await?.into_inner();
         let whole: Vec<_> = (0..Chunks::COUNT).map(Chunks::chunk).collect();
         expect("answer", &answer, &ItemsServer::digest(&whole))?;
         expect("arrived", service.items.received(), vec![answer])?;
@@ -552,7 +553,7 @@ mod grpc {
     pub(super) async fn limit() -> Result<(), BoxError> {
         let (server, cache) = authorization_server(Under::Tonic).await?;
         let service = Service::start(&server, 10).await?;
-        let client = service.client(RetryPolicy::default(), cache)?;
+        let client = service.client(cache)?;
         try_join_all((0..50).map(|_| read(client.clone()))).await?;
         expect("calls served and refused", service.counts(), (50, 10))?;
         expect("token requests", server.counts().token_requests, 1)

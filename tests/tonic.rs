@@ -2,7 +2,7 @@
 //!
 //! 1. A refusal that comes before any data is answered by another token, and the call is made again.
 //! 2. One that comes after data drops the token, and the next call has another.
-//! 3. What a caller streams is sent once where more was sent of it than is kept.
+//! 3. What a caller streams is sent once, unless the caller says how much of it is to be kept.
 
 #![allow(
     clippy::disallowed_methods,
@@ -267,7 +267,7 @@ async fn without_a_token_the_status_says_whose_side_it_is() {
 
 // --- Streams ---
 
-/// More than is kept of a stream whose length nobody knows.
+/// More than is kept of a body whose length nobody knows.
 fn long_stream() -> Vec<Bytes> {
     (0..8).map(|at| Bytes::from(vec![at; 100 * 1024])).collect()
 }
@@ -300,47 +300,61 @@ async fn a_client_stream_arrives_whole_and_once() {
 }
 
 #[tokio::test]
-async fn a_client_stream_of_which_more_was_sent_than_is_kept_is_not_sent_again() {
-    for refusal in [Refusal::AtOnce(refused()), Refusal::AtTheEnd(refused())] {
-        let read_first = matches!(refusal, Refusal::AtTheEnd(_));
-        let server = Server::start([refusal]).await;
-        let (cache, messages) = (tokens(), long_stream());
-        let mut client = server.client(&cache);
-        let status = client.write(stream::iter(messages.clone())).await.unwrap_err();
-        assert_eq!((status.code(), status.message()), (Code::Unauthenticated, "the token was revoked"));
-        assert_eq!(server.tokens(), ["Bearer token-1"]);
-        // The token is dropped all the same, so that the caller's own next try is right.
-        assert!(cache.peek().is_none());
-        client.write(stream::iter(messages.clone())).await.unwrap();
-        assert_eq!(server.tokens(), ["Bearer token-1", "Bearer token-2"]);
-        let digest = ItemsServer::digest(&messages);
-        assert_eq!(server.items.received(), vec![digest; if read_first { 2 } else { 1 }]);
+async fn a_client_stream_is_not_sent_again() {
+    for messages in [long_stream(), vec![HELLO, Bytes::new(), HELLO]] {
+        for refusal in [Refusal::AtOnce(refused()), Refusal::AtTheEnd(refused())] {
+            let read_first = matches!(refusal, Refusal::AtTheEnd(_));
+            let server = Server::start([refusal]).await;
+            let cache = tokens();
+            let mut client = server.client(&cache);
+            let status = client.write(stream::iter(messages.clone())).await.unwrap_err();
+            assert_eq!((status.code(), status.message()), (Code::Unauthenticated, "the token was revoked"));
+            assert_eq!(server.tokens(), ["Bearer token-1"]);
+            // The token is dropped all the same, so that the caller's own next try is right.
+            assert!(cache.peek().is_none());
+            client.write(stream::iter(messages.clone())).await.unwrap();
+            assert_eq!(server.tokens(), ["Bearer token-1", "Bearer token-2"]);
+            let digest = ItemsServer::digest(&messages);
+            assert_eq!(server.items.received(), vec![digest; if read_first { 2 } else { 1 }]);
+        }
     }
 }
 
 #[tokio::test]
-async fn a_short_client_stream_that_is_refused_at_once_arrives_whole_and_once() {
+async fn a_client_stream_that_is_refused_at_its_first_message_arrives_whole_and_once() {
     let server = Server::start([Refusal::AtOnce(refused())]).await;
-    let messages = [HELLO, Bytes::new(), HELLO];
     let (sender, receiver) = mpsc::channel(1);
     let stream = stream::unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver)));
-    let told = messages.clone();
+    let mut client = server.client(&tokens());
+    let answer = tokio::spawn(async move { client.write(Box::pin(stream)).await });
     // What comes later is sent by the second attempt, after what the first had sent.
-    let producer = tokio::spawn(async move {
-        for message in told {
-            sender.send(message).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    });
-    let answer = server.client(&tokens()).write(Box::pin(stream)).await.unwrap();
-    producer.await.unwrap();
-    assert_eq!(answer.into_inner(), ItemsServer::digest(&messages));
-    assert_eq!(server.items.received(), [ItemsServer::digest(&messages)]);
+    sender.send(HELLO).await.unwrap();
+    while server.tokens().len() < 2 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    sender.send(HELLO).await.unwrap();
+    drop(sender);
+    let digest = ItemsServer::digest(&[HELLO, HELLO]);
+    assert_eq!(answer.await.unwrap().unwrap().into_inner(), digest);
+    assert_eq!(server.items.received(), [digest]);
     assert_eq!(server.tokens(), ["Bearer token-1", "Bearer token-2"]);
 }
 
 #[tokio::test]
-async fn a_stream_that_must_not_be_sent_twice_says_so() {
+async fn a_client_stream_is_sent_again_whose_caller_says_how_much_of_it_is_kept() {
+    let server = Server::start([Refusal::AtOnce(refused())]).await;
+    let messages = long_stream();
+    let mut call = Call::new(stream::iter(messages.clone()));
+    call.extensions_mut().insert(RetryOptions::new().recorded_bytes(1024 * 1024));
+    let answer = server.client(&tokens()).write(call).await.unwrap();
+    let digest = ItemsServer::digest(&messages);
+    assert_eq!(answer.into_inner(), digest);
+    assert_eq!(server.items.received(), [digest]);
+    assert_eq!(server.tokens(), ["Bearer token-1", "Bearer token-2"]);
+}
+
+#[tokio::test]
+async fn a_call_that_must_not_be_made_twice_says_so() {
     let server = Server::start([Refusal::AtTheEnd(refused())]).await;
     let cache = tokens();
     let mut call = Call::new(stream::iter([HELLO]));

@@ -54,9 +54,17 @@ pub(crate) fn is_late<B>(response: &Response<B>) -> bool {
     is_grpc(response) && response.status().is_success() && !response.headers().contains_key(&STATUS)
 }
 
+/// Returns whether headers say that what follows is gRPC: of an answer only over HTTP/2, see rule 1.
 #[inline]
-fn is_grpc_content(headers: &HeaderMap) -> bool {
+pub(crate) fn is_grpc_content(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Returns how long the message is that a body begins with, its prefix included: a byte of flags, and the length in four.
+pub(crate) fn first_message(data: &[u8]) -> Option<u64> {
+    let (prefix, _) = data.split_first_chunk::<5>()?;
+    let [_, length @ ..] = *prefix;
+    Some(5 + u64::from(u32::from_be_bytes(length)))
 }
 
 /// Reads the headers or trailers of a gRPC answer.
@@ -154,6 +162,14 @@ mod tests {
         assert!(!answer(Version::HTTP_2, "application/json"));
         assert!(!answer(Version::HTTP_11, "application/grpc"));
         assert!(!is_grpc(&Response::builder().version(Version::HTTP_2).body(()).unwrap()));
+    }
+
+    #[test]
+    fn a_message_is_as_long_as_its_prefix_says() {
+        assert_eq!(first_message(&[0, 0, 0, 0, 0]), Some(5));
+        assert_eq!(first_message(&[1, 0, 0, 1, 2, 9, 9]), Some(5 + 258));
+        assert_eq!(first_message(&[0, 0xff, 0xff, 0xff, 0xff]), Some(5 + 0xffff_ffff));
+        assert_eq!(first_message(&[0, 0, 0, 0]), None);
     }
 
     proptest! {

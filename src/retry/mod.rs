@@ -5,8 +5,9 @@
 //! 1. It is sent. Its body is kept for replays (see [`ReplayBody`]): shared if it is one frame in memory, else recorded
 //!    while it is sent, up to 1 MiB if its length is known, up to 64 KiB if not, and up to 32 MiB for all requests of the
 //!    policy at one time. A body above that is sent once, and whatever the answer is, it is handed out. What was recorded
-//!    is freed as soon as no replay can follow. With a [`BodyFactory`] nothing is recorded: each further attempt opens
-//!    the body anew, whatever its length.
+//!    is freed as soon as no replay can follow. Of a gRPC call one message is kept and no stream: a server may have acted
+//!    on the messages before the last, so a call that sent a second one is made once. With a [`BodyFactory`] nothing is
+//!    recorded: each further attempt opens the body anew, whatever its length.
 //! 2. An answer with the marker [`TokenRejected`](crate::extensions::TokenRejected) is replayed at once if another
 //!    token is there to be sent, whatever the method: the server says that it did nothing (RFC 9110 §15.5.2). Once per
 //!    request, and not counted among the retries. The layer below puts the new token on.

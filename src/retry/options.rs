@@ -71,8 +71,8 @@ impl RetryOptions {
         self
     }
 
-    /// Sets how much of the body is recorded, whether its length is known or not. What the policy allows for all
-    /// requests together stays as it is.
+    /// Sets how much of the body is recorded, whether its length is known or not, and whether it is one message of gRPC's
+    /// or a stream of them. What the policy allows for all requests together stays as it is.
     #[must_use]
     pub fn recorded_bytes(mut self, bytes: u64) -> Self {
         self.recorded_bytes = Some(bytes);

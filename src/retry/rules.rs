@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 
 use super::budget::RetryBudget;
 use super::classify::Classifier;
@@ -43,11 +43,13 @@ pub(super) struct Rules {
 
 impl Rules {
     /// Returns how much of a request's body is recorded.
-    pub(super) fn limits(&self, options: Option<&RetryOptions>) -> Limits<'_> {
+    pub(super) fn limits<'a>(&'a self, options: Option<&RetryOptions>, headers: &'a HeaderMap) -> Limits<'a> {
         let own = options.and_then(|options| options.recorded_bytes);
         Limits {
             exact: own.unwrap_or(self.recorded_bytes),
             stream: own.unwrap_or(self.recorded_stream_bytes),
+            // Whoever says for one request how much of it is recorded wants that much of it.
+            headers: own.is_none().then_some(headers),
             allowance: Some(&self.allowance),
         }
     }

@@ -93,7 +93,9 @@ where
         let is_first = rules.budget.as_ref().is_some_and(|budget| budget.deposit(Target::of(&head)));
         let options = head.extensions.get::<RetryOptions>();
         let (first, original) = match rules.may_replay(options, 0, 0) {
-            true => Original::of(body, head.extensions.get::<BodyFactory>(), rules.limits(options)),
+            true => {
+                Original::of(body, head.extensions.get::<BodyFactory>(), rules.limits(options, &head.headers))
+            }
             false => (ReplayBody::once(body, NotReplayable::Released), Err(NotReplayable::Released)),
         };
         let facts = Facts {

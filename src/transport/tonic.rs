@@ -10,10 +10,10 @@
 //!    after data, the token is dropped and the answer is the caller's: the next call has another token.
 //! 4. `RESOURCE_EXHAUSTED` and `UNAVAILABLE` are retried when the server says (`grpc-retry-pushback-ms`), else with the
 //!    policy's own waits; see [what is retried](crate::retry#what-is-retried-when).
-//! 5. gRPC never says how long a request is, so what counts for it is the limit for unknown lengths: a call of which more
-//!    than 64 KiB was sent is made once. `recorded_stream_bytes` raises that. A client stream within the limit is replayed
-//!    like any other call, whole: what was sent, and then what comes. Where a server acts on messages before the last one
-//!    came, the call says `RetryOptions::never()` in its extensions; the token is dropped all the same.
+//! 5. A client stream is not replayed: once a second message was sent, the call is made once, and the token is dropped all
+//!    the same. Where the server does nothing before the stream has ended, `RetryOptions::recorded_bytes` in the call's
+//!    extensions says how much of it is kept, and it arrives whole. Of a single message up to 64 KiB are kept, since gRPC
+//!    never says how long a request is; `recorded_stream_bytes` raises that.
 //! 6. An error of the layers becomes a `Status` with the code `Unknown` and the error as its source, where `downcast_ref`
 //!    finds a [`TokenError`](crate::TokenError). A [`RetryReport`](crate::retry::RetryReport) is in the extensions of an
 //!    answer. A `Status` has none, but a [`ReportSlot`](crate::retry::ReportSlot) has it.

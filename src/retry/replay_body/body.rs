@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf as _, Bytes};
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use tower::BoxError;
@@ -15,6 +16,7 @@ use super::takeover::{Ahead, Limit, Read, Recorded, Rest, Share, Source, poll_so
 use super::tether::Tether;
 use super::tied::Tied;
 use crate::error::OfTheBody;
+use crate::headers::grpc;
 use crate::sync::Arc;
 
 /// A body that remembers what it gave, so that it can be sent again byte for byte.
@@ -89,6 +91,9 @@ pub(crate) struct Limits<'a> {
     pub(crate) exact: u64,
     /// If its length is not known.
     pub(crate) stream: u64,
+    /// The headers that say whether it is a gRPC call, of which one message is recorded and no stream; none if it does not
+    /// matter.
+    pub(crate) headers: Option<&'a HeaderMap>,
     /// What the bodies of all requests may take up; none for no such limit.
     pub(crate) allowance: Option<&'a Arc<Allowance>>,
 }
@@ -167,7 +172,7 @@ where
     ///
     /// A body of known length is polled here once: if that is all of it, it need not be recorded.
     pub fn with_limit(body: B, bytes: u64) -> Self {
-        Self::recording(body, Limits { exact: bytes, stream: bytes, allowance: None })
+        Self::recording(body, Limits { exact: bytes, stream: bytes, headers: None, allowance: None })
     }
 
     pub(crate) fn recording(body: B, limits: Limits<'_>) -> Self {
@@ -188,6 +193,8 @@ where
             bytes,
             announced: exact,
             above,
+            // gRPC never says how long a call is.
+            one_message: exact.is_none() && limits.headers.is_some_and(grpc::is_grpc_content),
             held: limits.allowance.map_or_else(Held::default, Held::nothing_of),
         };
         let kind = match exact {
@@ -347,7 +354,7 @@ impl Limits<'_> {
 
 impl Default for Limits<'_> {
     fn default() -> Self {
-        Self { exact: Self::EXACT, stream: Self::STREAM, allowance: None }
+        Self { exact: Self::EXACT, stream: Self::STREAM, headers: None, allowance: None }
     }
 }
 
@@ -382,6 +389,10 @@ impl Recorded for Frame<Bytes> {
 
     fn bytes(&self) -> u64 {
         self.data_ref().map_or(0, |data| length(data.len()))
+    }
+
+    fn first_message(&self) -> Option<u64> {
+        grpc::first_message(self.data_ref()?)
     }
 }
 

@@ -11,6 +11,8 @@ pub enum NotReplayable {
     TooLong,
     /// Its length is not known beforehand, and it is longer than what is recorded of such a body.
     UnknownLength,
+    /// It is a gRPC call of more than one message: the server may have acted on those that came before the last.
+    SeveralMessages,
     /// The bodies of other requests take up all that the policy may record.
     AllowanceExhausted,
     /// Its source failed, or gave more or less than the length that it had announced.
@@ -28,6 +30,7 @@ impl fmt::Display for NotReplayable {
             Self::UnknownLength => {
                 "the request body has no known length and is longer than what is recorded of such"
             }
+            Self::SeveralMessages => "the request body is a stream of messages",
             Self::AllowanceExhausted => "the bodies of other requests take up all that may be recorded",
             Self::SourceFailed => "the request body failed while it was read",
             Self::UnknownFrame => "the request body has a frame that cannot be recorded",

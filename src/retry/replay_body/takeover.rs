@@ -42,6 +42,11 @@ pub(crate) trait Recorded: Sized {
 
     /// Returns the length of its data.
     fn bytes(&self) -> u64;
+
+    /// Returns how long the message is that begins with it, in a protocol whose messages say so.
+    fn first_message(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// How much of a source is recorded.
@@ -52,6 +57,8 @@ pub(crate) struct Limit {
     pub(crate) announced: Option<u64>,
     /// What it is called to go beyond.
     pub(crate) above: NotReplayable,
+    /// Whether only one message is recorded, and what comes after it is beyond.
+    pub(crate) one_message: bool,
     pub(crate) held: Held,
 }
 
@@ -326,6 +333,12 @@ where
     /// Puts a copy of a frame into the log, if it may be recorded.
     fn record(&mut self, frame: &F) -> Result<(), NotReplayable> {
         let copy = frame.share().ok_or(NotReplayable::UnknownFrame)?;
+        if self.limit.one_message
+            && self.bytes == 0
+            && let Some(length) = copy.first_message().filter(|length| *length < self.limit.bytes)
+        {
+            (self.limit.bytes, self.limit.above) = (length, NotReplayable::SeveralMessages);
+        }
         self.bytes = self.bytes.saturating_add(copy.bytes());
         if self.bytes > self.limit.bytes || self.log.len() >= MOST_FRAMES {
             return Err(self.limit.above);

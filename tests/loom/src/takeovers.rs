@@ -70,7 +70,7 @@ enum End {
 fn belt() -> (Arc<Mutex<Belt>>, Body) {
     let belt = Arc::new(Mutex::new(Belt::default()));
     let live = Live { belt: Arc::clone(&belt), given: 0 };
-    let limit = Limit { bytes: 100, announced: None, above: NotReplayable::TooLong, held: Held::default() };
+    let limit = Limit { bytes: 100, announced: None, above: NotReplayable::TooLong, one_message: false, held: Held::default() };
     (belt, Share::original(Some(live), None, limit))
 }
 

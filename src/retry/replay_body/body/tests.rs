@@ -2,6 +2,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Wake;
 
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
 use http_body_util::{BodyExt as _, Full};
 
@@ -442,9 +443,39 @@ fn at_the_limit_of_zero_only_what_has_no_bytes_is_recorded() {
 }
 
 #[test]
+fn of_a_grpc_call_one_message_is_recorded_and_no_stream() {
+    let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/grpc+proto"))]);
+    let limits = Limits { headers: Some(&headers), ..Limits::default() };
+    let (message, another) = ("\0\0\0\0\x03one", "\0\0\0\0\x03two");
+    for frames in [vec![message], vec!["\0\0\0\0\x03o", "ne"], vec!["", message], vec!["\0\0\0\0\0"]] {
+        let original = ReplayBody::recording(unknown(frames.iter().map(|frame| Step::Data(frame))), limits);
+        let seen = frames.iter().map(|frame| data(frame)).chain([Seen::End]).collect::<Vec<_>>();
+        for _ in 0..2 {
+            assert_eq!(read(&mut original.replay().unwrap()), seen);
+        }
+    }
+    let both: &'static str = "\0\0\0\0\x03one\0\0\0\0\x03two";
+    for frames in [vec![message, another], vec![both], vec![message, "\0"]] {
+        let stream = || unknown(frames.iter().map(|frame| Step::Data(frame)));
+        let original = ReplayBody::recording(stream(), limits);
+        let seen = frames.iter().map(|frame| data(frame)).chain([Seen::End]).collect::<Vec<_>>();
+        assert_eq!(read(&mut original.replay().unwrap()), seen);
+        assert_eq!(original.replayable(), Err(NotReplayable::SeveralMessages));
+        // Of what is no gRPC call the frames mean nothing.
+        let original = ReplayBody::recording(stream(), Limits::default());
+        assert_eq!(read(&mut original.replay().unwrap()), seen);
+        assert_eq!(original.replayable(), Ok(()));
+    }
+    // A message above the limit is just that.
+    let original = ReplayBody::recording(unknown([Step::Data(message)]), Limits { stream: 7, ..limits });
+    assert_eq!(read(&mut original.replay().unwrap()), [data(message), Seen::End]);
+    assert_eq!(original.replayable(), Err(NotReplayable::UnknownLength));
+}
+
+#[test]
 fn the_bodies_of_all_requests_share_an_allowance_and_none_is_refused() {
     let allowance = Arc::new(Allowance::new(20));
-    let limits = Limits { exact: 100, stream: 100, allowance: Some(&allowance) };
+    let limits = Limits { exact: 100, stream: 100, headers: None, allowance: Some(&allowance) };
     // Eight bytes in four frames: they weigh more than they are long, so that the allowance counts frames as well.
     let of_eight = || ReplayBody::recording(Script::new([Step::Data("four"), Step::Data("four")]), limits);
     let pending = || ReplayBody::recording(Script::new([Step::Pending, Step::Missing(8)]), limits);
@@ -466,7 +497,7 @@ fn the_bodies_of_all_requests_share_an_allowance_and_none_is_refused() {
 #[test]
 fn what_a_recording_held_is_given_back_exactly_when_it_is_freed() {
     let allowance = Arc::new(Allowance::new(10 * LEAST_WEIGHT));
-    let limits = Limits { exact: 100, stream: 100, allowance: Some(&allowance) };
+    let limits = Limits { exact: 100, stream: 100, headers: None, allowance: Some(&allowance) };
     let start = || {
         let original = ReplayBody::recording(unknown(four_frames()), limits);
         let mut attempt = original.replay().unwrap();
@@ -526,7 +557,13 @@ fn a_frame_of_an_unknown_kind_goes_through_and_ends_the_recording() {
             false
         }
     }
-    let limit = || Limit { bytes: 9, announced: None, above: NotReplayable::TooLong, held: Held::default() };
+    let limit = || Limit {
+        bytes: 9,
+        announced: None,
+        above: NotReplayable::TooLong,
+        one_message: false,
+        held: Held::default(),
+    };
     for first in [None, Some(Odd)] {
         let taken = u8::from(first.is_some());
         let share = Share::original(Some(Odds(taken)), first, limit());
