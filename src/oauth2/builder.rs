@@ -229,7 +229,8 @@ impl<G> GrantBuilder<G> {
     }
 
     /// Sets the issuer identifier of the authorization server (RFC 8414 §2), as the server writes it: the audience of
-    /// [assertions](crate::oauth2::jwt) that name no other.
+    /// [assertions](crate::oauth2::jwt) that name no other. Default: the [`Issuer`](crate::oauth2::Issuer) that was given
+    /// in place of a URL. Nothing is asked of it for this.
     #[cfg(feature = "jwt")]
     #[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
     #[must_use]

@@ -449,9 +449,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn none_sends_the_id_alone() {
-        let (header, body) = applied(&ClientAuth::none(), "s6BhdRkqt3", "S3CR3T").await;
-        assert_eq!((header, &body[..]), (None, &b"client_id=s6BhdRkqt3"[..]));
+    async fn none_and_tls_send_the_id_alone() {
+        for auth in [ClientAuth::none(), ClientAuth::tls()] {
+            let (header, body) = applied(&auth, "s6BhdRkqt3", "S3CR3T").await;
+            assert_eq!((header, &body[..]), (None, &b"client_id=s6BhdRkqt3"[..]));
+        }
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::text;
 ///    if it names none, it means `client_secret_basic` (RFC 8414 §2). If none of them is there, nothing is sent, and the error
 ///    says what the server supports. A client that has [`none`](crate::ClientAuth::none) alone sends its id all the same:
 ///    few servers say that they know public clients.
-/// 6. The identifier is the audience of [assertions](crate::oauth2::jwt) that name no other.
+/// 6. The identifier is the audience of assertions (feature `jwt`) that name no other.
 /// 7. What was found holds for [an hour](Self::metadata_lifetime). Then the next fetch asks anew; where that fails, the old
 ///    document serves on, with one warning, and is asked for again after a minute.
 /// 8. If an endpoint is gone (404, 405, 410, a redirect, no connection), the document is asked for once more in the same

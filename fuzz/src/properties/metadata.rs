@@ -16,7 +16,8 @@ pub fn metadata(data: &[u8]) {
     let (text, document) = input::text_line(data);
     let Ok(issuer) = Identifier::parse(&text, false) else { return };
     assert_eq!(issuer.as_str(), text);
-    let (_, server) = address::read(&text, PlainHttp::Loopback).expect("an issuer is a URL that can be asked");
+    let (_, server) =
+        address::read(&text, PlainHttp::Loopback).expect("an issuer is a URL that can be asked");
     for well_known in [issuer.oauth_url(), issuer.oidc_url()] {
         let (_, asked) = address::read(&well_known, PlainHttp::Loopback).expect("so is what is made of it");
         assert_eq!(asked, server);

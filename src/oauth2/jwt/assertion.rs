@@ -28,7 +28,8 @@ const LONGEST: Duration = Duration::from_secs(3600);
 ///
 /// # Defaults
 ///
-/// - audience: the issuer of the authorization server, which is then a required setting of the source
+/// - audience: the issuer of the authorization server, so that one is required: an [`Issuer`](crate::oauth2::Issuer) in
+///   place of the token URL, or the setting of the source
 /// - lifetime: 60 s; at most an hour
 /// - `typ`: `JWT`
 /// - `nbf`: none

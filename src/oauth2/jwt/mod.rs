@@ -4,7 +4,8 @@
 //! 2. The key is read each time: a value, a variable, a file or a closure, as [`ClientSecret`](crate::ClientSecret) has
 //!    it. So a rotation needs no restart. A key that never leaves its hardware signs by a [`JwtSigner`].
 //! 3. `exp` is 60 s ahead, `iat` is there, `nbf` only if asked for; all of them whole seconds (RFC 7519 §2).
-//! 4. The audience is one string: the issuer of the authorization server, as it is written; see
+//! 4. The audience is one string: the issuer of the authorization server, as it is written: the
+//!    [`Issuer`](crate::oauth2::Issuer) that stands in place of the token URL, or the `issuer` of the builder. See
 //!    [`audience`](Assertion::audience) and [`with_token_url_as_audience`](Assertion::with_token_url_as_audience).
 //! 5. No key and no assertion is ever shown. What is wrong with a key is said in one line without a part of it.
 //! 6. Cryptography is aws-lc's, named explicitly: the process-wide provider of `jsonwebtoken` is neither read nor set,

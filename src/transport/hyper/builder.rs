@@ -76,7 +76,8 @@ impl ClientBuilder {
     }
 
     /// Sets the certificate that proves who this client is (mutual TLS, RFC 8705): its chain and its private key, in PEM.
-    /// A proxy does not get it.
+    /// A proxy does not get it. A source whose client proves itself by nothing else authenticates by
+    /// [`ClientAuth::tls`](crate::ClientAuth::tls).
     ///
     /// It is the same for every connection of the client, so tokens that are bound to it never go by another. For a new
     /// certificate make a new client, and [`expire`](crate::TokenCache::expire) the tokens that were bound to the old one.
