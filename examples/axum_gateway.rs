@@ -1,79 +1,125 @@
-//! An axum service that calls an upstream with tokens of its own: what callers prove to *it* with goes no further.
+//! An axum gateway in front of an API: callers prove to *it* who they are, and it calls on with tokens of their tenants or
+//! of its own. Bodies are streamed both ways.
+//!
+//! ```sh
+//! cargo run --example axum_gateway
+//! ```
+//!
+//! What to write is in `axum_gateway/gateway.rs`; here is what callers and a load balancer do with it, and what the
+//! servers saw. The exit code is 1 if a caller's proof came through, a request failed or met another tenant's token, a
+//! stream was held up, the gateway called itself ready when it was not, a request was lost at the shutdown, or a token
+//! outlived it.
 
-#![allow(clippy::print_stdout, reason = "an example shows what it did")]
+#![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a program that measures and prints")]
 
+#[path = "axum_gateway/callers.rs"]
+mod callers;
+#[path = "axum_gateway/gateway.rs"]
+mod gateway;
 mod support;
 
+use std::net::Ipv4Addr;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::{Router, response::Response, routing::get};
-use http_body_util::BodyExt as _;
-use tower::{BoxError, ServiceBuilder, ServiceExt as _};
-use tower_oauth2::auth::AuthService;
-use tower_oauth2::retry::{ReplayBody, RetryService};
-use tower_oauth2::{AuthLayer, ClientCredentials, RetryPolicy, TokenCache, transport::hyper::Client};
+use http::StatusCode;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tower::BoxError;
+use tower_oauth2::oauth2::Revocation;
+use tower_oauth2::test_util::{FakeAuthorizationServer, FakeAuthorizationServerBuilder, FakeClient};
+use tower_oauth2::{ClientCredentials, TokenCache};
 
-/// One for all requests: clones share connections and tokens.
-#[derive(Clone)]
-struct Gateway {
-    client: RetryService<AuthService<Client<ReplayBody<Body>>>>,
-    cache: TokenCache,
-    upstream: String,
-}
+use callers::Caller;
+use gateway::Gateway;
+use support::Api;
 
-/// Headers for the gateway itself: who calls it, by which name, and hop by hop (RFC 9110 §7.6.1).
-const OURS: &str = "authorization,cookie,host,connection,keep-alive,proxy-authenticate,proxy-authorization,\
-                    proxy-connection,te,trailer,transfer-encoding,upgrade";
-
-fn strip(headers: &mut HeaderMap) {
-    let listed = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    let names = listed.chain([OURS]).collect::<Vec<_>>().join(",");
-    names.split(',').for_each(|name| drop(headers.remove(name.trim())));
-}
-
-async fn forward(State(gateway): State<Gateway>, mut request: Request) -> Result<Response, StatusCode> {
-    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-    *request.uri_mut() = (gateway.upstream + path).parse().map_err(|_| StatusCode::BAD_REQUEST)?;
-    strip(request.headers_mut());
-    let mut answer = gateway.client.oneshot(request).await.map_err(|_| StatusCode::BAD_GATEWAY)?;
-    strip(answer.headers_mut());
-    Ok(answer.map(Body::new))
-}
-
-/// For a load balancer: whether a request would find a token. There is no secret in it.
-async fn health(State(gateway): State<Gateway>) -> (StatusCode, String) {
-    let status = gateway.cache.status();
-    let code = if status.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (code, format!("{:?}\n", status.health()))
-}
+const TENANTS: [&str; 3] = ["north", "south", "west"];
+const REQUESTS_OF_EACH: usize = 50;
+/// How long the upstream takes to look at a token.
+const THINK_TIME: Duration = Duration::from_millis(60);
 
 #[tokio::main]
 async fn main() -> Result<ExitCode, BoxError> {
-    let client = support::Client::confidential("gateway", "hunter2");
-    let server = support::AuthorizationServer::builder().client(client).start().await?;
-    let upstream = support::Api::builder(&server).start().await?;
-    let cache = ClientCredentials::builder(server.token_url(), "gateway", "hunter2").build()?.into();
-    let auth = AuthLayer::for_origin(TokenCache::clone(&cache), upstream.origin())?;
-    let client = ServiceBuilder::new().layer(RetryPolicy::default()).layer(auth).service(Client::new());
-    let state = Gateway { client, cache, upstream: upstream.origin() };
-    let router = Router::new().route("/health", get(health)).fallback(forward).with_state(state);
-    let gateway = support::Listener::start(router).await?;
+    let clients = TENANTS.iter().chain(&["gateway"]).map(|name| FakeClient::confidential(*name, "hunter2"));
+    let server = clients
+        .fold(FakeAuthorizationServer::builder(), FakeAuthorizationServerBuilder::client)
+        .latency(Duration::from_millis(300))
+        .start()
+        .await?;
+    let upstream = Api::builder(&server).think_time(THINK_TIME).start().await?;
 
-    // A caller whose proofs must not come through. The upstream answers with the headers that it got.
-    let (caller, url) = (Client::<Body>::new(), gateway.origin());
-    let mut request = Request::get(format!("{url}/headers")).header("connection", "x-hop");
-    for name in ["authorization", "cookie", "host", "x-hop", "keep-alive", "te", "x-kept"] {
-        request = request.header(name, "planted");
+    // The gateway, with a token of its own and one for each tenant. At the end all are taken back.
+    let (token_url, revocation_url) = (server.token_url(), server.revocation_url());
+    let cache_of = move |client: &String| {
+        let source = ClientCredentials::builder(&token_url, client, "hunter2").build()?;
+        let revocation = Revocation::builder(&revocation_url, client, "hunter2").build()?;
+        Ok(TokenCache::builder(source).revoke_with(revocation).with_revocation_at_shutdown())
+    };
+    let callers = TENANTS.map(|tenant| (format!("key-of-{tenant}"), tenant.to_owned()));
+    let gateway =
+        Gateway::new(upstream.origin(), cache_of(&"gateway".to_owned())?.build(), cache_of, callers)?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let running = tokio::spawn(gateway.run(listener, async move { drop(stopped.await) }));
+
+    // A load balancer sends nothing before there is a token.
+    let balancer = Caller::new(&url, "key-of-nobody");
+    let ready_without_a_token = balancer.get("/ready").await?.status() == StatusCode::OK;
+    while balancer.get("/ready").await?.status() != StatusCode::OK {
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let answer = caller.clone().oneshot(request.body(Body::empty())?).await?.collect().await?;
-    let answer = String::from_utf8(answer.to_bytes().into())?;
-    let health = caller.oneshot(Request::get(url + "/health").body(Body::empty())?).await?.status();
 
-    let kept = answer.matches("x-kept: planted").count();
-    let planted = answer.matches("planted").count() - kept;
-    println!("axum_gateway: secrets_passed_on={planted} others_passed_on={kept} health={health}");
-    Ok(ExitCode::from(u8::from((planted, kept, health) != (0, 1, StatusCode::OK))))
+    // What proves a caller to the gateway must not come through. The upstream answers with the headers that it got.
+    let (planted, kept) = Caller::new(&url, "key-of-north").planted().await?;
+    let stranger = balancer.get("/mine/items/1").await?.status();
+    let climber = Caller::new(&url, "key-of-north").get("/mine/%2E./south/items/1").await?.status();
+
+    // Requests of all tenants at once, and underway every token is revoked.
+    server.set_latency(Duration::ZERO);
+    let [north, south, west] = TENANTS.map(|tenant| Caller::new(&url, format!("key-of-{tenant}")));
+    let mut failed = north.crowd(1).await + south.crowd(1).await + west.crowd(1).await;
+    let revoke = async {
+        tokio::time::sleep(THINK_TIME / 2).await;
+        server.revoke_all()
+    };
+    let (of_north, of_south, of_west, revocation) = tokio::join!(
+        north.crowd(REQUESTS_OF_EACH),
+        south.crowd(REQUESTS_OF_EACH),
+        west.crowd(REQUESTS_OF_EACH),
+        revoke
+    );
+    failed += of_north + of_south + of_west;
+    let refused = upstream.met_revocation(revocation);
+
+    // A stream: each piece must come back before the next is sent. In its midst the gateway is told to stop.
+    let mut stream = north.echo().await?;
+    let mut echoed = usize::from(stream.pass("one piece").await?);
+    drop(stop);
+    while balancer.get("/ready").await?.status() == StatusCode::OK {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    while balancer.get("/ready").await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    echoed += usize::from(stream.pass("and another").await?);
+    echoed += usize::from(stream.finish().await?);
+    running.await??;
+
+    let (tokens, seen) = (server.counts(), upstream.counts());
+    let outlived = server.active_tokens();
+    println!(
+        "axum_gateway: requests={} failed={failed} replayed={refused} crossed={} secrets_passed_on={planted} others_passed_on={kept} \
+         stream_pieces={echoed} tokens={} outlived={outlived}",
+        TENANTS.len() * (REQUESTS_OF_EACH + 1),
+        seen.crossed,
+        tokens.tokens
+    );
+    let as_it_should = (failed, seen.crossed, planted, kept, echoed, outlived) == (0, 0, 0, 1, 3, 0)
+        && (stranger, climber) == (StatusCode::UNAUTHORIZED, StatusCode::BAD_REQUEST)
+        // One for the gateway and each tenant, and one more for each after the revocation.
+        && (refused > 0 && tokens.tokens == 2 * (TENANTS.len() as u64 + 1))
+        && !ready_without_a_token;
+    Ok(if as_it_should { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

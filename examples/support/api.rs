@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Extension, Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -25,6 +25,7 @@ use tower_oauth2::test_util::{Caller, FakeApi, FakeApiBuilder, FakeAuthorization
 /// | `GET /items/{id}` | 200 with the item |
 /// | `POST /items` with [`Api::ITEM_ID`] and [`Api::CONTENT_DIGEST`] | 201; 400 if the digest is not that of the body; 409 if the id came before |
 /// | `GET /tenants/{tenant}/items/{id}` | 200 with the item; 403 if the token is not that client's |
+/// | `POST /echo` | 200 with the body, as it comes |
 /// | `GET /headers` | 200 with the headers that came, one a line; of the token only the scheme |
 #[derive(Debug)]
 pub struct Api {
@@ -142,6 +143,7 @@ impl ApiBuilder {
             .route("/items/{id}", get(read))
             .route("/items", post(write))
             .route("/tenants/{tenant}/items/{id}", get(read_of_tenant))
+            .route("/echo", post(async |body: Body| body))
             .route("/headers", get(headers))
             .layer(DefaultBodyLimit::max(16 << 20))
             .with_state(Arc::clone(&items));

@@ -185,6 +185,12 @@ impl FakeAuthorizationServer {
         self.shared.tokens().revoke_all()
     }
 
+    /// Returns how many access tokens are still good.
+    #[must_use]
+    pub fn active_tokens(&self) -> usize {
+        self.shared.tokens().active()
+    }
+
     /// Goes away: closes the port and every connection, and fails whoever calls it in the process. What was issued stays
     /// good.
     ///

@@ -145,6 +145,12 @@ impl Tokens {
         }
     }
 
+    /// Returns how many access tokens are still good.
+    pub(super) fn active(&self) -> usize {
+        let now = clock::now();
+        self.access.values().filter(|access| access.expires > now && access.revoked_by.is_none()).count()
+    }
+
     /// Revokes every access token that is still good, and returns the number of this revocation.
     pub(super) fn revoke_all(&mut self) -> u64 {
         self.revoke_where(|_| true)
