@@ -1,68 +1,136 @@
 //! A source of tokens that is no OAuth server: a vault that leases them.
 //!
-//! The one trait to write is [`TokenSource`]. It fetches; the cache decides when, shares the token among all requests,
-//! and fetches again where a lease ends or an API refuses it.
+//! ```sh
+//! cargo run --example custom_source
+//! ```
+//!
+//! The one trait to write is [`TokenSource`]. It fetches; the cache decides when, shares the token among all requests, and
+//! asks again where a lease runs out or an API refuses it. This source keeps nothing: the id of the lease travels in the
+//! token, and comes back with the next request for one.
+//!
+//! Leases are for two seconds and can be renewed once. The vault takes one back without a word. The exit code is 1 if a
+//! request failed, if a lease was not renewed where it could be, or if one was left open.
 
-#![allow(clippy::print_stdout, reason = "an example shows what it did")]
+#![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a program that measures and prints")]
 
-mod support;
+#[path = "custom_source/vault.rs"]
+mod vault;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
+use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
+use secrecy::ExposeSecret as _;
+use serde_json::Value;
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::transport::hyper::Client;
-use tower_oauth2::{AccessToken, AuthLayer, RetryPolicy, TokenError, TokenRequest, TokenSource};
+use tower_oauth2::{
+    AccessToken, AuthLayer, FetchReason, RetryPolicy, TokenCache, TokenError, TokenRequest, TokenRevoker,
+    TokenSource,
+};
+
+use vault::VaultServer;
+
+// --- What you write ---
+
+/// The member of a token that holds the name of its lease.
+const LEASE: &str = "lease_id";
 
 /// The source: where the vault is, and the client to ask it with.
+#[derive(Clone)]
 struct Vault {
-    lease_url: String,
+    url: String,
     http: Client,
 }
 
 impl TokenSource for Vault {
-    async fn token(&self, _request: TokenRequest) -> Result<AccessToken, TokenError> {
-        let lease = self.lease().await.map_err(|error| {
-            TokenError::transient("the vault leased no token; is it unsealed?").with_source(error)
-        })?;
-        let token = lease["token"].as_str().ok_or_else(|| TokenError::protocol("a lease without a token"))?;
-        let seconds = lease["seconds"].as_u64().unwrap_or(60);
-        Ok(AccessToken::bearer(token)?.expires_in(Duration::from_secs(seconds)))
+    async fn token(&self, request: TokenRequest) -> Result<AccessToken, TokenError> {
+        // A token that runs out can be renewed, though not for ever. One that an API refused cannot be helped.
+        if let (FetchReason::Expiring, Some(lease)) = (request.reason(), lease_of(request.previous()))
+            && let Some(renewed) = self.ask(Method::PUT, &format!("leases/{lease}")).await?
+        {
+            return token_of(&renewed);
+        }
+        let leased = self.ask(Method::POST, "leases").await?;
+        token_of(&leased.ok_or_else(|| TokenError::grant("the vault leases nothing; ask for its role"))?)
+    }
+}
+
+/// Leases are given back at the end, not left to run out.
+impl TokenRevoker for Vault {
+    async fn revoke(&self, token: AccessToken) -> Result<(), TokenError> {
+        let Some(lease) = lease_of(Some(&token)) else { return Ok(()) };
+        self.ask(Method::DELETE, &format!("leases/{lease}")).await.map(drop)
     }
 }
 
 impl Vault {
-    async fn lease(&self) -> Result<serde_json::Value, BoxError> {
-        let request = Request::get(&self.lease_url).body(Full::<Bytes>::default())?;
-        let answer = self.http.clone().oneshot(request).await?;
-        Ok(serde_json::from_slice(&answer.into_body().collect().await?.to_bytes())?)
+    /// Asks the vault. It has no answer where there is no such lease, or none that it would renew.
+    async fn ask(&self, method: Method, path: &str) -> Result<Option<Value>, TokenError> {
+        let unreachable = |error: BoxError| {
+            TokenError::transient("the vault did not answer; is it unsealed?").with_source(error)
+        };
+        let request = Request::builder().method(method).uri(format!("{}/{path}", self.url));
+        let request = request.body(Full::<Bytes>::default()).map_err(|error| unreachable(error.into()))?;
+        let answer = self.http.clone().oneshot(request).await.map_err(unreachable)?;
+        let status = answer.status();
+        let body = answer.into_body().collect().await.map_err(unreachable)?.to_bytes();
+        match status {
+            StatusCode::NOT_FOUND | StatusCode::CONFLICT => Ok(None),
+            status if status.is_success() => Ok(Some(serde_json::from_slice(&body).unwrap_or_default())),
+            // Never what the vault wrote: a token could be in it.
+            status => Err(TokenError::transient("the vault did not do it").with_status(status)),
+        }
     }
 }
 
+fn lease_of(token: Option<&AccessToken>) -> Option<&str> {
+    Some(token?.extra(LEASE)?.expose_secret())
+}
+
+fn token_of(lease: &Value) -> Result<AccessToken, TokenError> {
+    let (Some(id), Some(token), Some(seconds)) =
+        (lease["id"].as_str(), lease["token"].as_str(), lease["seconds"].as_u64())
+    else {
+        return Err(TokenError::protocol("the vault leased something else than a token"));
+    };
+    Ok(AccessToken::bearer(token)?.expires_in(Duration::from_secs(seconds)).extra_member(LEASE, id))
+}
+
+// --- What it is good for ---
+
 #[tokio::main]
 async fn main() -> Result<ExitCode, BoxError> {
-    let server = support::VaultServer::start().await?;
-    let origin = server.origin();
-    let vault = Vault { lease_url: format!("{origin}/lease"), http: Client::new() };
+    let server = VaultServer::start().await?;
+    let vault = Vault { url: server.origin(), http: Client::new() };
+    let cache = TokenCache::builder(vault.clone()).revoke_with(vault).with_revocation_at_shutdown().build();
     let client = ServiceBuilder::new()
         .layer(RetryPolicy::default())
-        .layer(AuthLayer::for_origin(vault, server.origin())?)
+        .layer(AuthLayer::for_origin(cache.clone(), server.origin())?)
         .service(Client::new());
 
-    let mut failed = 0;
-    for number in 0..20 {
-        if number == 10 {
+    let (mut requests, mut failed) = (0, 0);
+    while requests < 200 {
+        if requests == 100 {
             // Nobody tells the client. It meets a 401, leases another token and sends the request again.
-            server.end_lease();
+            server.take_back();
         }
-        let request = Request::get(format!("{origin}/report")).body(Full::<Bytes>::default())?;
+        let request = Request::get(format!("{}/report", server.origin())).body(Full::<Bytes>::default())?;
         let answer = client.clone().oneshot(request).await?;
+        requests += 1;
         failed += u32::from(!answer.status().is_success());
+        tokio::time::sleep(Duration::from_millis(40)).await;
     }
+    cache.shutdown(Duration::from_secs(5)).await?;
 
-    println!("custom_source: requests=20 failed={failed} leases={}", server.leases());
-    Ok(ExitCode::from(u8::from(failed > 0 || server.leases() != 2)))
+    let counts = server.counts();
+    println!(
+        "custom_source: requests={requests} failed={failed} leases={} renewals={} refused={} open={}",
+        counts.leases, counts.renewals, counts.refused, counts.open
+    );
+    let as_it_should =
+        failed == 0 && (counts.leases > 2 && counts.renewals >= 2) && (counts.refused, counts.open) == (1, 0);
+    Ok(if as_it_should { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,5 +1,5 @@
-//! What the examples and some tests put beside the test kit (`tower_oauth2::test_util`): an API of items, keys that sign
-//! JWTs, and a vault that is no OAuth server at all.
+//! What the examples and some tests put beside the test kit (`tower_oauth2::test_util`): an API of items, and keys
+//! that sign JWTs.
 //!
 //! 1. The servers speak HTTP/1.1 and h2 over real TCP on a free port of 127.0.0.1, and go away when they are dropped, open
 //!    connections included.
@@ -18,13 +18,11 @@
 
 mod api;
 mod jwt;
-mod vault;
 
 #[allow(unused_imports, reason = "every example and test uses a part")]
 pub use self::{
     api::{Api, ApiBuilder, ApiCounts},
     jwt::{PrivateKey, PublicKey},
-    vault::VaultServer,
 };
 #[allow(unused_imports, reason = "every example and test uses a part")]
 pub use tower_oauth2::test_util::{
