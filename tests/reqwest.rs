@@ -407,7 +407,8 @@ async fn a_post_that_h2_refused_is_sent_again() {
 
 #[tokio::test]
 async fn a_host_that_reqwest_would_write_in_another_way_is_not_gone_to() {
-    let listener = Server::new(|_| ok()).start().await;
+    let server = Server::new(|_| ok());
+    let listener = server.start().await;
     let port = listener.origin().rsplit_once(':').unwrap().1.to_owned();
     for host in ["127.1", "0x7f.0.0.1"] {
         let error = failed(client(), &format!("http://{host}:{port}/")).await;
@@ -476,6 +477,15 @@ async fn with_redirects_on_reqwest_strips_authorization_and_carries_another_head
 }
 
 #[tokio::test]
+async fn with_redirects_on_a_307_of_a_request_with_a_body_is_handed_out() {
+    let (api, _elsewhere, stranger) = api_and_stranger(StatusCode::TEMPORARY_REDIRECT).await;
+    let client = Client::new(reqwest::Client::builder().redirect(Policy::limited(3)).build().unwrap());
+    let request = Request::post(api.origin()).body(Full::<Bytes>::from("an order")).unwrap();
+    assert_eq!(client.oneshot(request).await.unwrap().status(), StatusCode::TEMPORARY_REDIRECT);
+    assert!(stranger.seen().is_empty());
+}
+
+#[tokio::test]
 async fn a_client_that_was_built_here_follows_nothing_whatever_its_options_say() {
     let (api, _elsewhere, stranger) = api_and_stranger(StatusCode::FOUND).await;
     let client = Client::build(|builder| builder.redirect(Policy::limited(3))).unwrap();
@@ -486,7 +496,7 @@ async fn a_client_that_was_built_here_follows_nothing_whatever_its_options_say()
 }
 
 #[tokio::test]
-async fn a_client_that_was_built_here_repeats_nothing_whatever_its_options_say() {
+async fn nothing_is_repeated_below_the_layers() {
     let busy = Server::new(|_| Response::builder().status(503).body(AxumBody::empty()).unwrap());
     let listener = busy.start().await;
     let eager = || reqwest::retry::for_host("127.0.0.1").classify_fn(|answer| answer.retryable());
@@ -494,6 +504,10 @@ async fn a_client_that_was_built_here_repeats_nothing_whatever_its_options_say()
     send(reqwest::Client::builder().retry(eager()).build().unwrap()).await;
     assert_eq!(busy.seen().len(), 3, "then reqwest no longer repeats, and this test shows nothing");
     send(Client::build(|builder| builder.retry(eager())).unwrap().into_inner()).await;
+    assert_eq!(busy.seen().len(), 1);
+    // Nor does one that was just taken: to it the bodies of the layers are streams.
+    let taken = Client::new(reqwest::Client::builder().retry(eager()).build().unwrap());
+    taken.oneshot(Request::get(listener.origin()).body(Full::<Bytes>::default()).unwrap()).await.unwrap();
     assert_eq!(busy.seen().len(), 1);
 }
 

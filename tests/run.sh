@@ -86,6 +86,11 @@ backends() {
     CARGO_TARGET_DIR=$PWD/target cargo test --locked --quiet --manifest-path tests/backends/Cargo.toml
 }
 
+# A build in which reqwest has the features that it comes with, TLS among them.
+reqwest_tls() {
+    CARGO_TARGET_DIR=$PWD/target cargo test --locked --quiet --manifest-path tests/reqwest-tls/Cargo.toml
+}
+
 examples() {
     local file example
     for file in examples/*.rs; do
@@ -103,6 +108,7 @@ run "tests, all features" count --all-features
 run "tests without default features, over transports of their own" count --lib --test oauth2 --test auth --test retry --test decisions --no-default-features
 run "lean" lean
 run "assertions beside both back ends of jsonwebtoken" backends
+run "TLS by reqwest as it comes" reqwest_tls
 run "models" bash tests/loom.sh smoke
 run "fuzz targets, near their seeds" bash tests/fuzz.sh smoke
 run "servers that nobody here wrote" bash tests/interop/run.sh --smoke

@@ -74,6 +74,8 @@
 //!    `spawn_blocking` it works.
 //! 5. There is no layer to read the answers: report them by [`accept`](TokenCache::accept) and
 //!    [`reject`](TokenCache::reject).
+//! 6. What else is async, such as [`shutdown`](TokenCache::shutdown), takes a runtime for the moment:
+//!    `Builder::new_current_thread().enable_all().build()?.block_on(cache.shutdown(..))`.
 
 mod acquire;
 mod builder;

@@ -1,14 +1,16 @@
 //! reqwest: its client under the layers of this crate, and one of its make for the token endpoint.
 //!
 //! 1. [`Client`] makes a tower HTTP service of a `reqwest::Client`, for bodies of any type. Both bodies stream, trailers and
-//!    lengths included, and nothing of them is held back.
+//!    lengths included, and nothing of them is held back. The head goes out as it is, with the default headers of that client
+//!    and `accept: */*` where there are none.
 //! 2. Errors are reqwest's own: `downcast_ref::<reqwest::Error>()` finds them in what a layer hands out. They name the URL of
 //!    the request, as they always do.
 //! 3. [`classify`] says which of them mean that nothing was sent. Give it to the retry policy: without it a POST to a server
 //!    that cannot be reached is not sent again.
 //! 4. [`TokenClient`] asks the token endpoint. It is built here, by reqwest's own builder with whatever options you like; then
 //!    redirects and retries are switched off. A ready-made client is not taken, since what it does with a redirect cannot be
-//!    read from it, and one that followed a 307 would send the client secret to wherever the answer points.
+//!    read from it, and one that followed a 307 would send the client secret to wherever the answer points. So is its
+//!    `connection_verbose`, which would write the secret into the log.
 //! 5. TLS, proxies, certificates, cookies and time-outs are reqwest's. This crate switches none of its features on. Without
 //!    one for TLS `https` does not work, and the error of the token endpoint says so.
 //! 6. reqwest reads each URI once more, by the rules of browsers. Dots in its path are resolved (`/a/../b` goes out as
@@ -60,10 +62,8 @@
 //!   reqwest takes `Authorization`, `Cookie` and `Proxy-Authorization` off, and nothing else: a token in a header of its
 //!   own ([`AuthLayer::header`](crate::AuthLayer::header)) goes along. What that origin answers counts as the API's: its 401
 //!   costs a good token, and the replay another one.
-//! - A 307 or 308 of a request with a body is handed out. reqwest repeats bodies that it holds in memory itself; those
-//!   of these layers it takes for streams.
-//! - So are its retries: those after a refused h2 stream, which it has by default, and those of a policy of yours repeat
-//!   requests without a body. They add to those of the retry layer and are not in its report.
+//! - A 307 or 308 of a request with a body is handed out, and reqwest's own retries repeat nothing: it can send again only
+//!   what it holds in memory itself, and takes the bodies of these layers for streams.
 //! - A `timeout` is one for each attempt, from connecting to the end of the body.
 //!
 //! # Beside reqwest-middleware

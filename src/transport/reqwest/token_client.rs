@@ -25,7 +25,7 @@ use crate::retry::Failure;
 ///
 /// # Defaults
 ///
-/// - redirects and retries: off, and they stay so
+/// - redirects, retries and `connection_verbose`: off, and they stay so
 /// - everything else: reqwest's
 ///
 /// # Examples
@@ -54,13 +54,14 @@ impl TokenClient {
         Self::build(|builder| builder)
     }
 
-    /// Builds a client by reqwest's own builder, then switches its redirects and retries off.
+    /// Builds a client by reqwest's own builder, then switches its redirects and retries off, and the log of what goes over
+    /// its connections.
     ///
     /// # Errors
     ///
     /// As [`Client::build`].
     pub fn build(configure: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Result<Self, TokenError> {
-        Ok(Self { inner: Client::build(configure)? })
+        Ok(Self { inner: Client::build(|builder| configure(builder).connection_verbose(false))? })
     }
 }
 
