@@ -24,7 +24,9 @@ use tower_oauth2::extensions::CredentialId;
 use tower_oauth2::oauth2::Revocation;
 use tower_oauth2::retry::RetryReport;
 use tower_oauth2::tenants::{TokenCaches, TokenCachesBuilder};
-use tower_oauth2::{AuthLayer, ClientAuth, ClientCredentials, RetryPolicy, TokenCache, TokenError};
+use tower_oauth2::{
+    AuthLayer, ClientAuth, ClientCredentials, RefreshToken, RetryPolicy, TokenCache, TokenError,
+};
 
 type Body = Full<Bytes>;
 type Client = BoxCloneSyncService<Request<Body>, Response<()>, BoxError>;
@@ -117,8 +119,11 @@ impl World {
                 };
                 assert!(!broken, "this source is meant to panic");
                 sleep(if silent { 1000 * SECOND } else { SECOND / 20 }).await;
+                // Who comes with a refresh token gets another.
+                let rotated = form.get("refresh_token").map(|_| format!(r#","refresh_token":"RT{number}""#));
+                let rotated = rotated.unwrap_or_default();
                 let token = format!(
-                    r#"{{"access_token":"{tenant}.{number}","token_type":"Bearer","expires_in":3600}}"#
+                    r#"{{"access_token":"{tenant}.{number}","token_type":"Bearer","expires_in":36000{rotated}}}"#
                 );
                 Ok(Response::new(Full::from(token)))
             }
@@ -405,6 +410,34 @@ async fn a_tenant_who_was_forgotten_comes_back_with_a_new_token() {
             assert!(caches.peek("a").is_none() && caches.peek("b").is_some());
         }
         assert_eq!((world.asked("a"), world.asked("b"), world.state().crossed), (2, 1, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_token_that_is_stored_nowhere_is_never_forgotten() {
+    for (world, client, _) in worlds() {
+        let there = world.clone();
+        let caches = TokenCaches::builder(move |tenant: &String| {
+            let source = RefreshToken::builder(
+                "https://login.example.com/token",
+                tenant,
+                "a long secret",
+                Some("RT0".to_owned()),
+            )
+            .auth(ClientAuth::post());
+            let source = match tenant.as_str() {
+                "stored" => source.on_rotate(|_| async { Ok(()) }),
+                _ => source,
+            };
+            source.build_with(there.authorization_server())
+        });
+        let caches = caches.idle_after(SECOND).build().unwrap();
+        for tenant in ["stored", "in-memory-alone"] {
+            all_succeed(&client, &caches, tenant, 3).await;
+        }
+        advance(3600 * SECOND).await;
+        caches.get("another").unwrap();
+        assert!(caches.peek("stored").is_none() && caches.peek("in-memory-alone").is_some());
     }
 }
 

@@ -291,6 +291,14 @@ impl TokenCache {
         Arc::strong_count(&self.shared) == 1 && self.is_disposable()
     }
 
+    /// Takes the cache apart, after which no flight can begin; gives it back where it is not the last handle.
+    pub(crate) fn retire(self) -> Result<Retired, Self> {
+        match Arc::try_unwrap(self.shared) {
+            Ok(shared) => Ok(Retired { _shared: shared }),
+            Err(shared) => Err(Self { shared }),
+        }
+    }
+
     pub(crate) fn is_disposable(&self) -> bool {
         self.shared.is_disposable()
     }
@@ -299,19 +307,6 @@ impl TokenCache {
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.shared, &other.shared)
     }
-}
-
-/// Finds out whether this thread runs tasks, which would stand still.
-///
-/// tokio panics where it does; a library must not, and there is no other way to ask.
-fn may_block(around: &Handle) -> Result<(), TokenError> {
-    use std::panic::{AssertUnwindSafe, catch_unwind};
-    catch_unwind(AssertUnwindSafe(|| around.block_on(ready(())))).map_err(|_panic| {
-        TokenError::config(
-            "blocking_get was called in async code, whose thread must not sleep; await get there, or go by \
-             spawn_blocking",
-        )
-    })
 }
 
 impl From<&Self> for TokenCache {
@@ -324,4 +319,26 @@ impl fmt::Debug for TokenCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenCache").field("status", &self.status()).finish_non_exhaustive()
     }
+}
+
+// --- Retired ---
+
+/// A cache that has ended. Dropping it drops its source.
+pub(crate) struct Retired {
+    _shared: Shared,
+}
+
+// --- Helpers ---
+
+/// Finds out whether this thread runs tasks, which would stand still.
+///
+/// tokio panics where it does; a library must not, and there is no other way to ask.
+fn may_block(around: &Handle) -> Result<(), TokenError> {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    catch_unwind(AssertUnwindSafe(|| around.block_on(ready(())))).map_err(|_panic| {
+        TokenError::config(
+            "blocking_get was called in async code, whose thread must not sleep; await get there, or go by \
+             spawn_blocking",
+        )
+    })
 }

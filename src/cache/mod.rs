@@ -93,6 +93,7 @@ mod status;
 mod tests;
 
 pub(crate) use self::acquire::Acquire;
+pub(crate) use self::handle::Retired;
 pub(crate) use self::snapshot::Snapshot;
 
 pub use self::builder::TokenCacheBuilder;

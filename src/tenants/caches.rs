@@ -13,7 +13,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use super::builder::{Make, TokenCachesBuilder};
-use crate::cache::{TokenCache, TokenCacheBuilder};
+use crate::cache::{Retired, TokenCache, TokenCacheBuilder};
 use crate::clock;
 use crate::error::TokenError;
 
@@ -297,13 +297,14 @@ impl<K: Hash + Eq> Inner<K> {
 
 impl<K: Hash + Eq> Members<K> {
     /// Takes those out that were not used since.
-    fn take_idle(&mut self, since: u64, gone: &mut Vec<TokenCache>) {
+    fn take_idle(&mut self, since: u64, gone: &mut Vec<Retired>) {
         let idle = |member: &Member| member.used() < since && member.cache.is_idle();
-        gone.extend(self.caches.extract_if(|_, member| idle(member)).map(|(_, member)| member.cache));
+        let taken = self.caches.extract_if(|_, member| idle(member)).collect();
+        self.retire(taken, gone);
     }
 
     /// Takes so many out, of those that can go the ones that were unused the longest.
-    fn take_oldest(&mut self, count: usize, gone: &mut Vec<TokenCache>) {
+    fn take_oldest(&mut self, count: usize, gone: &mut Vec<Retired>) {
         let can_go = self.caches.values().filter(|member| member.cache.is_idle());
         let mut used: Vec<u64> = can_go.map(Member::used).collect();
         let Some(last) = count.min(used.len()).checked_sub(1) else { return };
@@ -314,7 +315,18 @@ impl<K: Hash + Eq> Members<K> {
             left -= usize::from(goes);
             goes
         });
-        gone.extend(oldest.map(|(_, member)| member.cache));
+        let taken = oldest.collect();
+        self.retire(taken, gone);
+    }
+
+    /// Ends those that were taken out. One that is kept warm may have begun to renew its token meanwhile; it comes back.
+    fn retire(&mut self, taken: Vec<(K, Member)>, gone: &mut Vec<Retired>) {
+        for (key, Member { cache, used }) in taken {
+            match cache.retire() {
+                Ok(retired) => gone.push(retired),
+                Err(cache) => drop(self.caches.insert(key, Member { cache, used })),
+            }
+        }
     }
 }
 

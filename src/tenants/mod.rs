@@ -5,7 +5,7 @@
 //! 1. Each key has one cache, which all who ask for it share: a thousand tasks of one tenant cause one token request.
 //!    Whatever shapes the token is in the key, since the source is made from the key and nothing else. [`TokenKey`] is a
 //!    key of everything that OAuth knows; a type of one's own is as good.
-//! 2. A cache that was not asked for in an hour goes, and with it its token. Where there are as many as are allowed, the
+//! 2. A cache that was not asked for in an hour goes, and with it its token, which is not revoked. Where there are as many as are allowed, the
 //!    sixteenth part that was unused the longest goes at once.
 //! 3. Never one that is in use: while somebody holds a handle, a request is on its way or a token is being fetched. And
 //!    none whose source has something that would be lost for good

@@ -218,6 +218,24 @@ async fn a_cache_in_use_never_goes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_cache_that_somebody_took_up_meanwhile_is_not_taken_apart() {
+    // Between the look and the end a warm cache may begin to renew its token.
+    let issuer = Issuer::slow(Duration::from_secs(1));
+    let caches = issuer.caches().build().unwrap();
+    let cache = caches.get("a").unwrap();
+    let fetch = tokio::spawn({
+        let cache = cache.clone();
+        async move { cache.get().await }
+    });
+    sleep(Duration::from_millis(500)).await;
+    drop(caches.remove("a"));
+    let Err(cache) = cache.retire() else { panic!("a flight was in the air") };
+    fetch.await.unwrap().unwrap();
+    tokio::task::yield_now().await;
+    assert!(cache.is_idle() && cache.retire().is_ok());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_would_be_lost_for_good_never_goes() {
     let issuer = Issuer::default();
     let caches = issuer.caches().capacity(1).idle_after(Duration::from_secs(1)).build().unwrap();
@@ -315,7 +333,8 @@ async fn a_shutdown_that_is_dropped_has_closed_all() {
     let issuer = Issuer::slow(Duration::from_secs(5));
     let caches = issuer.caches().build().unwrap();
     let held: Vec<_> = (0..100).map(|number| caches.get(&number.to_string()).unwrap()).collect();
-    for cache in held.iter().take(50).cloned() {
+    for cache in &held[..50] {
+        let cache = cache.clone();
         tokio::spawn(async move { cache.get().await });
     }
     sleep(Duration::from_secs(1)).await;
