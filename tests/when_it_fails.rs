@@ -459,7 +459,8 @@ fn a_call_at_the_wrong_place() -> Vec<String> {
             cache.shutdown(Duration::ZERO).await.unwrap();
             cache.get().await.unwrap_err()
         });
-        [error, without, closed].map(|error| error.to_string()).to_vec()
+        let asleep = runtime.block_on(async { TokenCache::new(a_token()).blocking_get().unwrap_err() });
+        [error, without, closed, asleep].map(|error| error.to_string()).to_vec()
     };
     // The tests themselves run inside of a runtime.
     std::thread::spawn(outside).join().unwrap()
