@@ -1,6 +1,7 @@
 //! Where an endpoint is: what is given to a builder first.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use crate::oauth2::issuer::Issuer;
 
@@ -27,16 +28,6 @@ pub struct EndpointLocation {
 pub(crate) enum Given {
     Url(String),
     Issuer(Issuer),
-}
-
-impl std::fmt::Debug for Given {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            // Nobody has checked yet that it holds no password.
-            Self::Url(_) => f.write_str("a URL"),
-            Self::Issuer(issuer) => issuer.fmt(f),
-        }
-    }
 }
 
 impl EndpointLocation {
@@ -78,5 +69,17 @@ impl From<Issuer> for EndpointLocation {
 impl From<&Issuer> for EndpointLocation {
     fn from(issuer: &Issuer) -> Self {
         issuer.clone().into()
+    }
+}
+
+// --- Given ---
+
+impl fmt::Debug for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            // Nobody has checked yet that it holds no password.
+            Self::Url(_) => f.write_str("a URL"),
+            Self::Issuer(issuer) => issuer.fmt(f),
+        }
     }
 }
