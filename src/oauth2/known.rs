@@ -69,11 +69,7 @@ impl Known {
         state.rounds += 1;
         state.failure = None;
         state.fresh_until = Some(fresh_until);
-        // Those that say the same stay: whoever holds them sees that nothing has changed.
-        match &state.metadata {
-            Some(known) if **known == metadata => Arc::clone(known),
-            Some(_) | None => Arc::clone(state.metadata.insert(Arc::new(metadata))),
-        }
+        Arc::clone(state.metadata.insert(Arc::new(metadata)))
     }
 
     /// Notes a failure. Returns the metadata that serve on, and whether this is the first failure since they came.

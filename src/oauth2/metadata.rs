@@ -12,7 +12,6 @@ use crate::text;
 
 /// Who issues tokens: an https URL without query and fragment (RFC 8414 §2), kept as it was written. Plain http is for
 /// loopback, unless it is allowed.
-#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Identifier {
     text: String,
     origin: Origin,
@@ -22,14 +21,14 @@ pub(crate) struct Identifier {
 }
 
 /// The part of a metadata document that concerns this crate.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Metadata {
     token: Place,
     revocation: Place,
 }
 
 /// An endpoint as the metadata have it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Place {
     url: Option<String>,
     /// Where clients with a certificate go (RFC 8705 §5).

@@ -509,6 +509,31 @@ async fn an_endpoint_that_moved_is_found_in_the_same_fetch() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_many_that_lose_their_endpoint_one_asks_where_it_is() {
+    let server = Server::with(&document(""));
+    let issuer = Issuer::new(ISSUER);
+    let sources: Vec<_> = (0..20)
+        .map(|tenant| server.source(ClientCredentials::builder(&issuer, format!("tenant-{tenant}"), SECRET)))
+        .collect();
+    fetch(&sources[0]).await.unwrap();
+    server.lines();
+    // It says the same as before, which is an answer too.
+    server.then(|url| match url {
+        OAUTH => async {
+            sleep(SECOND).await;
+            Ok(response(200, &[], &document("")))
+        }
+        .boxed(),
+        _ => at_once(404, ""),
+    });
+    let fetched = futures_util::future::join_all(sources.iter().map(fetch)).await;
+    assert!(fetched.iter().all(|result| result.as_ref().is_err_and(TokenError::is_config)));
+    let lines = server.lines();
+    assert_eq!(lines.iter().filter(|line| line.starts_with("GET")).count(), 1);
+    assert_eq!(lines.len(), 21);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_endpoint_that_is_gone_without_a_new_one_is_asked_once() {
     let server = Server::new(|url| match url {
         OAUTH => at_once(200, &document("")),
