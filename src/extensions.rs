@@ -238,6 +238,11 @@ impl fmt::Debug for CredentialId {
     }
 }
 
+/// Put by the sources on what they ask an authorization server: a client secret may be in it, and a redirect that is
+/// followed below would take it along. A transport that may do so refuses such a request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FollowNothing;
+
 /// Marks a request that is sent again. Absence means the first attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attempt {

@@ -539,6 +539,24 @@ async fn a_307_of_the_token_endpoint_sends_the_secret_nowhere() {
 }
 
 #[tokio::test]
+async fn a_client_that_is_there_already_is_refused_at_the_token_endpoint() {
+    let login = Server::new(|_| ok());
+    let listener = login.start().await;
+    let url = listener.origin() + "/token";
+    let ready_made = || reqwest::Client::builder().redirect(Policy::none()).build().unwrap();
+    let source = || ClientCredentials::builder(&url, "billing", "hunter2");
+    let taken = source().build_with(Client::new(ready_made())).unwrap();
+    let error = fetch(&taken).await.unwrap_err();
+    assert!(error.is_config() && error.to_string().contains("TokenClient"), "{error}");
+    // Nor by way of a layer or of reqwest-middleware.
+    let by_middleware = reqwest_middleware::ClientBuilder::new(ready_made()).build();
+    let taken =
+        ServiceBuilder::new().map_request(|request: Request<_>| request).service(Client::new(by_middleware));
+    assert!(fetch(&source().build_with(taken).unwrap()).await.unwrap_err().is_config());
+    assert!(login.seen().is_empty(), "something was sent");
+}
+
+#[tokio::test]
 async fn a_token_is_fetched_by_reqwest() {
     let login = Server::new(|_| {
         Response::new(AxumBody::from(r#"{"access_token":"AT1","token_type":"Bearer","expires_in":60}"#))

@@ -12,8 +12,8 @@ use crate::error::TokenError;
 /// A base URL and the service that sends, with the habits of reqwest. Rules and examples are on the page of the
 /// [module](super).
 ///
-/// Clones share the base URL, and of the service what its own clones share. To keep one in a struct, name the service:
-/// `ApiClient<Stack<..>>`, or box it (`tower::util::BoxCloneSyncService`).
+/// Clones share the base URL, and of the service what its own clones share. To keep one in a struct, name the service, as
+/// in `ApiClient<Stack<transport::reqwest::Client>>`, or box it (`tower::util::BoxCloneSyncService`).
 #[derive(Clone)]
 pub struct ApiClient<S> {
     service: S,

@@ -16,6 +16,7 @@ use tower::{BoxError, Service, ServiceExt as _};
 
 use crate::backoff::Chance;
 use crate::error::{Lasting, TokenError, Unsent};
+use crate::extensions::FollowNothing;
 use crate::oauth2::answer::{Answer, AnswerBody, Expected};
 use crate::oauth2::refused::{Delivery, Refused};
 use crate::text::{self, Redactor};
@@ -84,11 +85,12 @@ impl Wire {
     /// to take the request; what fails before that was not sent.
     pub(crate) async fn attempt(
         &self,
-        request: Request<Full<Bytes>>,
+        mut request: Request<Full<Bytes>>,
         expected: &Expected,
         redactor: &Redactor,
         sending: impl FnOnce() + Send,
     ) -> Result<Answer, Refused> {
+        request.extensions_mut().insert(FollowNothing);
         let limit = self.patience.attempt_timeout;
         let is_sent = AtomicBool::new(false);
         let noting = || {

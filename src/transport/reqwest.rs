@@ -8,9 +8,9 @@
 //! 3. [`classify`] says which of them mean that nothing was sent. Give it to the retry policy: without it a POST to a server
 //!    that cannot be reached is not sent again.
 //! 4. [`TokenClient`] asks the token endpoint. It is built here, by reqwest's own builder with whatever options you like; then
-//!    redirects and retries are switched off. A ready-made client is not taken, since what it does with a redirect cannot be
-//!    read from it, and one that followed a 307 would send the client secret to wherever the answer points. So is its
-//!    `connection_verbose`, which would write the secret into the log.
+//!    redirects and retries are switched off; so is its `connection_verbose`, which would write the secret into the log. A
+//!    ready-made client is refused there, whichever way it came: what it does with a redirect cannot be read from it, and one
+//!    that followed a 307 would send the client secret to wherever the answer points.
 //! 5. TLS, proxies, certificates, cookies and time-outs are reqwest's. This crate switches none of its features on. Without
 //!    one for TLS `https` does not work, and the error of the token endpoint says so.
 //! 6. reqwest reads each URI once more, by the rules of browsers. Dots in its path are resolved (`/a/../b` goes out as

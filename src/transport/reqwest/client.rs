@@ -15,6 +15,7 @@ use tower_service::Service;
 
 use super::body::{ResponseBody, into_native};
 use crate::error::TokenError;
+use crate::extensions::FollowNothing;
 
 /// A `reqwest::Client`, or what behaves like one, as a tower HTTP service. Clones share its connections.
 ///
@@ -31,6 +32,8 @@ use crate::error::TokenError;
 #[derive(Clone)]
 pub struct Client<S = reqwest::Client> {
     inner: S,
+    /// Whether it was built here, so that nothing below follows a redirect.
+    follows_nothing: bool,
 }
 
 impl Client {
@@ -46,7 +49,7 @@ impl Client {
             .retry(reqwest::retry::never());
         // Where reqwest has no provider of cryptography, it panics; a library must not.
         match catch_unwind(AssertUnwindSafe(|| builder.build())) {
-            Ok(Ok(inner)) => Ok(Self { inner }),
+            Ok(Ok(inner)) => Ok(Self { inner, follows_nothing: true }),
             Ok(Err(error)) => Err(TokenError::config(
                 "reqwest refuses the options of its client; see the cause, and check certificates and proxies",
             )
@@ -59,21 +62,17 @@ impl Client {
 }
 
 impl<S> Client<S> {
-    /// Takes a client that is there already. Its own redirects and retries should be off.
+    /// Takes a client that is there already. Its own redirects and retries should be off. It is not for the token endpoint,
+    /// and refuses what a source asks of it; there [`TokenClient`](super::TokenClient) goes.
     ///
     /// It may be any service of that shape, such as the client of `reqwest-middleware`.
     pub fn new(client: S) -> Self {
-        Self { inner: client }
+        Self { inner: client, follows_nothing: false }
     }
 
     /// Returns the client below.
     pub fn get_ref(&self) -> &S {
         &self.inner
-    }
-
-    /// Returns the client below to be changed.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
     }
 
     /// Unwraps the client below.
@@ -104,6 +103,9 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> ResponseFuture<S::Future> {
+        if !self.follows_nothing && request.extensions().get::<FollowNothing>().is_some() {
+            return ResponseFuture { state: State::Refused { error: Some(may_follow()) } };
+        }
         let uri = request.uri().clone();
         let state = match reqwest::Request::try_from(request.map(into_native)) {
             Err(error) => State::Refused { error: Some(error.into()) },
@@ -133,6 +135,14 @@ fn is_same_place(uri: &Uri, url: &Url) -> bool {
         && url.host_str().is_some_and(|known| known.eq_ignore_ascii_case(host))
         // That of the scheme is left out there.
         && (port == url.port() || port == url.port_or_known_default())
+}
+
+fn may_follow() -> BoxError {
+    TokenError::config(
+        "the authorization server was not asked: a reqwest client that is there already may follow redirects, and take the \
+         client secret along; give build_with a TokenClient",
+    )
+    .into()
 }
 
 fn renamed(request: &reqwest::Request) -> BoxError {
