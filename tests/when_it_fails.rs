@@ -10,6 +10,7 @@ mod servers;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -19,6 +20,7 @@ use axum::response::Html;
 use axum::routing::{get, post};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use futures_util::future::join_all;
 use http::{Request, Response};
 use http_body_util::Full;
 use servers::{Answer, Api, AuthorizationServer, Client, Listener, PrivateKey};
@@ -37,6 +39,7 @@ use tower_oauth2::transport::hyper::{self, ClientBuilder, Proxy};
 use tower_oauth2::{
     AccessToken, AuthLayer, ClientAuth, ClientCredentials, ClientSecret, FetchReason, Origin, RefreshToken,
     RetryPolicy, Stack, StaticToken, TokenCache, TokenError, TokenRequest, TokenRevoker as _, TokenSource,
+    source_fn,
 };
 
 use log::Log;
@@ -51,7 +54,13 @@ const API: &str = "https://api.example.com";
 
 #[tokio::test]
 async fn the_page_shows_every_message_as_it_is_printed_and_no_other() {
+    if std::env::var_os(BARE).is_some() {
+        let source = ClientCredentials::builder(format!("{LOGIN}/token"), "billing", "hunter2-hunter2");
+        println!("said: {}", failure("nothing", source.retries(0).build().unwrap()).await);
+        return;
+    }
     let mut printed = BTreeSet::new();
+    printed.insert(a_machine_without_root_certificates());
     printed.extend(a_client_that_is_refused().await);
     printed.extend(a_grant_that_is_refused().await);
     printed.extend(a_refresh_token_that_is_no_good().await);
@@ -152,6 +161,17 @@ fn api(
         let answer = answer();
         async move { Ok(answer) }
     }))
+}
+
+/// Set where the test has started itself again, on a machine that trusts nobody.
+const BARE: &str = "TOWER_OAUTH2_BARE_MACHINE";
+
+fn a_machine_without_root_certificates() -> String {
+    let mut again = Command::new(std::env::current_exe().unwrap());
+    again.args(["the_page_shows_every_message_as_it_is_printed_and_no_other", "--exact", "--nocapture"]);
+    again.env(BARE, "1").env("SSL_CERT_FILE", "/dev/null").env_remove("SSL_CERT_DIR");
+    let output = String::from_utf8(again.output().unwrap().stdout).unwrap();
+    output.lines().find_map(|line| line.split_once("said: ")).unwrap().1.to_owned()
 }
 
 // --- The authorization server refuses ---
@@ -329,6 +349,14 @@ async fn a_server_that_is_busy_or_down() -> Vec<String> {
         serve(Router::new().route("/token", post(async || StatusCode::BAD_GATEWAY))).await;
     let source = ClientCredentials::builder(format!("{origin}/token"), "billing", "hunter2-hunter2");
     lines.push(failure(&origin, source.retries(0).build().unwrap()).await);
+
+    let silent = source_fn(|_| std::future::pending());
+    let silent = TokenCache::builder(silent).fetch_timeout(Duration::from_secs(1)).build();
+    let broken =
+        TokenCache::new(source_fn(async |_| -> Result<AccessToken, TokenError> { panic!("on purpose") }));
+    for cache in [silent, broken] {
+        lines.push(cache.get().await.unwrap_err().to_string());
+    }
     lines
 }
 
@@ -345,6 +373,7 @@ async fn a_secret_that_is_not_there() -> Vec<String> {
             .await
             .replace("-that-is-not-there", ""),
         ClientCredentials::builder(&url, "billing", ClientSecret::none()).build().unwrap_err().to_string(),
+        AccessToken::bearer("mF_9.B5f-4.1JqM\n").unwrap_err().to_string(),
     ]
 }
 
@@ -388,6 +417,15 @@ async fn a_request_without_its_tenant() -> Vec<String> {
     let caches = TokenCaches::builder(|_: &u8| Ok::<_, TokenError>(a_token())).capacity(1).build().unwrap();
     let _held = caches.get(&1).unwrap();
     lines.push(caches.get(&2).unwrap_err().to_string());
+
+    let crowd = TokenCaches::builder(|_: &u8| Ok::<_, TokenError>(a_token())).token_requests(1, 1);
+    let crowd = crowd.build().unwrap();
+    let waiting = (0..12).map(|number| {
+        let cache = crowd.get(&number).unwrap();
+        async move { tokio::time::timeout(Duration::from_millis(100), cache.get()).await }
+    });
+    let told = join_all(waiting).await.into_iter().filter_map(|answer| answer.ok()?.err());
+    lines.extend(told.map(|error| error.to_string()));
     lines
 }
 

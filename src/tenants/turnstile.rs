@@ -40,7 +40,8 @@ impl Turnstile {
         let wait = even.saturating_duration_since(now).saturating_sub(self.slack);
         if wait > LONGEST_WAIT {
             return Err(TokenError::throttled(
-                "too many token requests at once for all of these caches; they are let through one by one",
+                "too many token requests at once for all of these caches, which are let through one by one; raise \
+                 token_requests, or look at where the keys come from",
             )
             .with_retry_after(wait));
         }

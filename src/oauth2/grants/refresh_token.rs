@@ -221,7 +221,7 @@ impl TokenSource for RefreshToken {
     async fn token(&self, request: TokenRequest) -> Result<AccessToken, TokenError> {
         let runtime = Handle::try_current().map_err(|_outside| {
             TokenError::config(
-                "a refresh token is exchanged by a tokio task, and this call is outside a tokio runtime",
+                "a refresh token is exchanged by a tokio task, and this call is outside a tokio runtime; enter one first",
             )
         })?;
         let mut turn = self.inner.lineage.turn().await;
