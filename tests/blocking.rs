@@ -159,16 +159,49 @@ fn telling(ended: mpsc::Sender<()>, thread_name: mpsc::Sender<String>) -> impl T
     })
 }
 
-/// The tests of a binary share a process, and its one thread: what is told of its end is told by a process of its own.
-const ALONE: &str = "BLOCKING_TEST_ALONE";
+/// The tests of a binary share a process, and its one thread: what is told of that is told by a process of its own.
+///
+/// Returns whether this is the one that was started for the test.
+fn is_alone(test: &str) -> bool {
+    const ALONE: &str = "BLOCKING_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let me = std::env::current_exe().unwrap();
+    let run = std::process::Command::new(me).args([test, "--exact"]).env(ALONE, "1").output().unwrap();
+    let told = String::from_utf8_lossy(&run.stdout);
+    assert!(run.status.success() && told.contains("1 passed"), "{told}");
+    false
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn who_waits_sleeps() {
+    if !is_alone("who_waits_sleeps") {
+        return;
+    }
+    // The time of the processor that this process has used, in hundredths of a second.
+    let used = || {
+        let line = std::fs::read_to_string("/proc/self/stat").unwrap();
+        let fields = line.rsplit_once(") ").unwrap().1.split(' ').collect::<Vec<_>>();
+        fields[11].parse::<u32>().unwrap() + fields[12].parse::<u32>().unwrap()
+    };
+    let cache = TokenCache::new(source_fn(async |_| {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        AccessToken::bearer("late")
+    }));
+    let before = used();
+    together(|| cache.blocking_get().unwrap());
+    let hundredths = used() - before;
+    assert!(
+        hundredths < 25,
+        "{THREADS} threads waited a second for {hundredths} hundredths of processor time"
+    );
+}
 
 #[test]
 fn its_thread_has_a_name_and_ends_with_the_last_cache_that_used_it() {
-    let name = "its_thread_has_a_name_and_ends_with_the_last_cache_that_used_it";
-    if std::env::var_os(ALONE).is_none() {
-        let me = std::env::current_exe().unwrap();
-        let run = std::process::Command::new(me).args([name, "--exact"]).env(ALONE, "1").output().unwrap();
-        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stdout));
+    if !is_alone("its_thread_has_a_name_and_ends_with_the_last_cache_that_used_it") {
         return;
     }
     let (ended, end) = mpsc::channel();
