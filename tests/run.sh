@@ -91,6 +91,14 @@ reqwest_tls() {
     CARGO_TARGET_DIR=$PWD/target cargo test --locked --quiet --manifest-path tests/reqwest-tls/Cargo.toml
 }
 
+# The page on clients that take a tower service, in a package of its own: kube-client is large. What the page shows is what
+# is compiled there.
+kube() {
+    diff <(awk '/^\/\/! ```ignore$/ { on = 1; next } /^\/\/! ```$/ { on = 0 } on' src/transport/kube.rs | sed 's|^//!||; s|^ ||') \
+        <(awk '/^\/\/ --- The end/ { on = 0 } on; /^\/\/ --- The code/ { on = 1 }' tests/kube/src/lib.rs)
+    CARGO_TARGET_DIR=$PWD/target cargo test --locked --quiet --manifest-path tests/kube/Cargo.toml
+}
+
 examples() {
     local file example
     for file in examples/*.rs; do
@@ -109,6 +117,7 @@ run "tests without default features, over transports of their own" count --lib -
 run "lean" lean
 run "assertions beside both back ends of jsonwebtoken" backends
 run "TLS by reqwest as it comes" reqwest_tls
+run "below a client of kube's" kube
 run "models" bash tests/loom.sh smoke
 run "fuzz targets, near their seeds" bash tests/fuzz.sh smoke
 run "servers that nobody here wrote" bash tests/interop/run.sh --smoke

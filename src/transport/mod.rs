@@ -6,13 +6,15 @@
 //! 2. `reqwest` (feature `reqwest`): a `reqwest::Client` below the layers, and a client for the token endpoint that follows
 //!    no redirect whatever its options say.
 //! 3. [`tonic`]: how a gRPC channel stands below the layers. A page, and no feature.
-//! 4. Any other tower HTTP service goes in by `build_with`, with whatever limits it brings. It must not follow redirects.
+//! 4. [`kube`]: how the layers stand below clients that take a tower service. A page too.
+//! 5. Any other tower HTTP service goes in by `build_with`, with whatever limits it brings. It must not follow redirects.
 
 #[cfg(any(feature = "hyper-client", feature = "reqwest"))]
 mod classify;
 #[cfg(feature = "hyper-client")]
 #[cfg_attr(docsrs, doc(cfg(feature = "hyper-client")))]
 pub mod hyper;
+pub mod kube;
 #[cfg(any(feature = "hyper-client", feature = "reqwest"))]
 mod lasting;
 #[cfg(feature = "reqwest")]
