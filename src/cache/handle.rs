@@ -70,7 +70,7 @@ impl TokenCache {
     /// # Errors
     ///
     /// As [`get`](Self::get), but a runtime is not needed. A configuration error in async code, whether there is a token or
-    /// not; tokio writes a panic message to stderr then, since it has no other way to tell.
+    /// not; tokio tells so by a panic alone, which is caught here after its message went to stderr.
     pub fn blocking_get(&self) -> Result<AccessToken, TokenError> {
         if let Ok(around) = Handle::try_current() {
             may_block(&around)?;
