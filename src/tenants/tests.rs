@@ -183,6 +183,23 @@ async fn a_cache_that_is_not_used_goes_and_one_that_is_used_stays() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_clock_that_leaps_by_years_ends_what_is_idle_and_nothing_else() {
+    let issuer = Issuer::default();
+    let [some, all] = [Duration::from_secs(3600), Duration::MAX]
+        .map(|idle| issuer.caches().idle_after(idle).build().unwrap());
+    for leaps in 1..=3 {
+        token(&some, "a").await;
+        token(&all, "a").await;
+        // Those of the time before the leap have ended.
+        assert_eq!(issuer.asked(), 2 * leaps);
+        tokio::time::advance(Duration::from_secs(20 * 365 * 86_400)).await;
+        some.get("b").unwrap();
+        all.get("b").unwrap();
+        assert!(some.peek("a").is_none() && all.peek("a").is_some());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_oldest_go_where_there_are_too_many() {
     let issuer = Issuer::default();
     let caches = issuer.caches().capacity(32).build().unwrap();
