@@ -9,11 +9,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
+use secrecy::ExposeSecret as _;
 use tower::{BoxError, Service as _, ServiceExt as _};
 use tower_oauth2::retry::Unsent;
 use tower_oauth2::test_util::{
-    BodyLog, FakeApi, FakeAuthorizationServer, FakeBody, FakeClient, Probe, Readiness, ScriptedSource,
-    Trouble, pass, settle, timed,
+    Answer, BodyLog, FakeApi, FakeAuthorizationServer, FakeBody, FakeClient, Probe, Readiness, Script,
+    ScriptedSource, Trouble, pass, reply, settle, timed,
 };
 use tower_oauth2::{
     AccessToken, ClientCredentials, FetchReason, TokenCache, TokenError, TokenRequest, TokenSource as _,
@@ -79,6 +80,14 @@ async fn a_source_gives_what_was_ordered_and_then_makes_tokens_up() {
     assert_eq!(made_up.header_value(), "Bearer north-4");
     assert_eq!(made_up.lifetime(), Some(SECOND * 60));
     assert_eq!((source.fetches(), source.requests()[0].reason()), (4, FetchReason::Forced));
+
+    // In an outage what was ordered comes first.
+    source.fail_with(TokenError::config("the client is unknown"));
+    source.give_next(AccessToken::bearer("ordered"));
+    assert!(fetch().await.is_ok());
+    assert!(fetch().await.unwrap_err().is_config() && fetch().await.unwrap_err().is_config());
+    source.recover();
+    assert_eq!(fetch().await.unwrap().header_value(), "Bearer north-8");
 }
 
 // --- BodyLog ---
@@ -223,4 +232,31 @@ async fn the_server_says_where_its_endpoints_are() {
 fn chain(error: &dyn std::error::Error) -> String {
     let next = error.source().map(|source| format!(": {}", chain(source))).unwrap_or_default();
     format!("{error}{next}")
+}
+
+#[tokio::test]
+async fn nothing_of_the_kit_shows_a_secret() {
+    let server = server();
+    let api = FakeApi::builder(&server).build();
+    let token = token(&server).await.unwrap();
+    let secret = token.secret().expose_secret();
+    let request = || {
+        let request = Request::post(api.origin()).header("x-secret", secret).extension(secret.to_owned());
+        request.body(Full::<Bytes>::from(secret.to_owned())).unwrap()
+    };
+    let script = Script::new([Answer::Reply(reply(200, "hunter2")), Answer::Hang]);
+    script.probe().oneshot(request()).await.unwrap();
+    let source = ScriptedSource::new();
+    source.give_next(Ok(token.clone()));
+    let client = FakeClient::confidential("billing", "hunter2");
+    let log = BodyLog::new();
+    let body = log.body(FakeBody::from(secret.to_owned()));
+    let shown = format!(
+        "{server:?} {api:?} {:?} {:?} {source:?} {script:?} {:?} {:?} {client:?} {log:?} {body:?}",
+        FakeAuthorizationServer::builder().client(client.clone()),
+        FakeApi::builder(&server),
+        script.seen(),
+        Answer::Reply(reply(200, "hunter2")),
+    );
+    assert!(!shown.contains("hunter2") && !shown.contains(secret), "{shown}");
 }

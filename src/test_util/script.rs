@@ -44,7 +44,6 @@ pub struct Script {
 }
 
 /// What one request of a [`Script`] gets. After the script every request gets an empty 200.
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum Answer {
     /// The request body is read to its end, then this is the response.
@@ -60,7 +59,6 @@ pub enum Answer {
 }
 
 /// A request as a [`Script`] saw it.
-#[derive(Debug)]
 #[non_exhaustive]
 pub struct Seen {
     /// Method, URI, headers and extensions.
@@ -173,6 +171,19 @@ impl Answer {
     }
 }
 
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, response) = match self {
+            Self::Reply(response) => ("Reply", response),
+            Self::Unread(response) => ("Unread", response),
+            Self::Stuck(response) => ("Stuck", response),
+            Self::Fail(error) => return f.debug_tuple("Fail").field(error).finish(),
+            Self::Hang => return f.write_str("Hang"),
+        };
+        f.debug_tuple(name).field(&response.status()).finish()
+    }
+}
+
 // --- Seen ---
 
 impl Seen {
@@ -180,6 +191,17 @@ impl Seen {
     #[must_use]
     pub fn after(&self, start: impl Into<Instant>) -> Duration {
         self.at.saturating_duration_since(start.into())
+    }
+}
+
+/// A token request has secrets in its body, and an API's in its headers: neither is shown.
+impl fmt::Debug for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seen")
+            .field("method", &self.head.method)
+            .field("path", &self.head.uri.path())
+            .field("bytes", &self.body.len())
+            .finish_non_exhaustive()
     }
 }
 

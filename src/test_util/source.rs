@@ -48,6 +48,8 @@ pub struct ScriptedSource {
 struct Shared {
     steps: VecDeque<Step>,
     requests: Vec<TokenRequest>,
+    /// What every fetch comes to for which nothing was ordered.
+    outage: Option<TokenError>,
 }
 
 /// What one fetch comes to.
@@ -99,6 +101,16 @@ impl ScriptedSource {
         self.shared().steps.push_back(Step::Hang);
     }
 
+    /// Makes every fetch fail from now on for which nothing else was ordered, until [`recover`](Self::recover).
+    pub fn fail_with(&self, error: TokenError) {
+        self.shared().outage = Some(error);
+    }
+
+    /// Makes up tokens again.
+    pub fn recover(&self) {
+        self.shared().outage = None;
+    }
+
     /// Returns how often a token was fetched, or tried to be.
     #[must_use]
     pub fn fetches(&self) -> usize {
@@ -122,7 +134,9 @@ impl TokenSource for ScriptedSource {
         let (number, step) = {
             let mut shared = self.shared();
             shared.requests.push(request);
-            (shared.requests.len(), shared.steps.pop_front())
+            let outage = shared.outage.clone();
+            let step = shared.steps.pop_front().or_else(|| outage.map(|error| Step::Give(Err(error))));
+            (shared.requests.len(), step)
         };
         if !self.latency.is_zero() {
             tokio::time::sleep(self.latency).await;

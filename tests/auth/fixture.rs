@@ -1,7 +1,5 @@
 //! An issuer that counts, requests, and a look at what was sent and logged.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +8,7 @@ use http::{HeaderName, Request, Response};
 use http_body_util::Full;
 use tower::{BoxError, Layer as _, ServiceExt as _};
 use tower_oauth2::auth::{AuthLayer, AuthService};
+use tower_oauth2::test_util::ScriptedSource;
 use tower_oauth2::{AccessToken, TokenCache, TokenError, TokenRequest, TokenSource};
 use tracing::Level;
 use tracing::subscriber::DefaultGuard;
@@ -30,36 +29,35 @@ pub(crate) type Outcome = Result<Response<Body>, BoxError>;
 #[derive(Clone)]
 pub(crate) struct Issuer {
     name: &'static str,
-    issued: Arc<AtomicUsize>,
-    latency: Duration,
-    lifetime: Duration,
-    fails_from: usize,
+    source: ScriptedSource,
 }
 
 impl Issuer {
     pub(crate) fn new(name: &'static str) -> Self {
-        let lifetime = Duration::from_secs(3600);
-        Self { name, issued: Arc::default(), latency: Duration::ZERO, lifetime, fails_from: usize::MAX }
+        Self { name, source: ScriptedSource::new().name(name) }
     }
 
     pub(crate) fn latency(mut self, latency: Duration) -> Self {
-        self.latency = latency;
+        self.source = self.source.latency(latency);
         self
     }
 
     pub(crate) fn lifetime(mut self, lifetime: Duration) -> Self {
-        self.lifetime = lifetime;
+        self.source = self.source.lifetime(lifetime);
         self
     }
 
     /// Fails from this token on.
-    pub(crate) fn fails_from(mut self, number: usize) -> Self {
-        self.fails_from = number;
+    pub(crate) fn fails_from(self, number: usize) -> Self {
+        for number in 1..number {
+            self.source.give_next(AccessToken::bearer(format!("{}-{number}", self.name)));
+        }
+        self.source.fail_with(TokenError::grant("the client was removed"));
         self
     }
 
     pub(crate) fn issued(&self) -> usize {
-        self.issued.load(Ordering::SeqCst)
+        self.source.fetches()
     }
 
     pub(crate) fn cache(&self) -> TokenCache {
@@ -80,13 +78,8 @@ impl Issuer {
 }
 
 impl TokenSource for Issuer {
-    async fn token(&self, _: TokenRequest) -> Result<AccessToken, TokenError> {
-        let number = self.issued.fetch_add(1, Ordering::SeqCst) + 1;
-        tokio::time::sleep(self.latency).await;
-        if number >= self.fails_from {
-            return Err(TokenError::grant("the client was removed"));
-        }
-        Ok(AccessToken::bearer(format!("{}-{number}", self.name))?.expires_in(self.lifetime))
+    async fn token(&self, request: TokenRequest) -> Result<AccessToken, TokenError> {
+        self.source.token(request).await
     }
 }
 

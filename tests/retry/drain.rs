@@ -27,48 +27,24 @@ use tower_oauth2::extensions::Deadline;
 use tower_oauth2::retry::{Abandoned, ReplayBody, RetryBody, StopReason};
 use tower_oauth2::{AccessToken, RetryPolicy, TokenCache, source_fn};
 
-use super::support::{Probe, Readiness};
 use super::{get, report};
+use tower_oauth2::test_util::{BodyLog, Probe, Readiness};
 
 type Body = UnsyncBoxBody<Bytes, BoxError>;
 
 type Inner = Probe<Request<ReplayBody<Full<Bytes>>>, Response<Body>>;
 
-/// A body that notes when it is dropped.
-#[derive(Clone, Default)]
-struct Watch {
-    dropped: Arc<Mutex<Option<Instant>>>,
-    frames: Arc<AtomicUsize>,
+/// Makes a response whose body the log sees.
+fn watched(
+    log: &BodyLog,
+    frames: impl Stream<Item = Result<Frame<Bytes>, BoxError>> + Send + 'static,
+) -> Response<Body> {
+    Response::new(log.body(StreamBody::new(frames)).boxed_unsync())
 }
 
-struct Held(Watch);
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        *self.0.dropped.lock().unwrap() = Some(Instant::now());
-    }
-}
-
-impl Watch {
-    fn body(
-        &self,
-        frames: impl Stream<Item = Result<Frame<Bytes>, BoxError>> + Send + 'static,
-    ) -> Response<Body> {
-        let held = Held(self.clone());
-        let frames = frames.inspect(move |_| {
-            held.0.frames.fetch_add(1, Ordering::SeqCst);
-        });
-        Response::new(StreamBody::new(frames).boxed_unsync())
-    }
-
-    /// When the body was dropped, after `start`.
-    fn dropped(&self, start: Instant) -> Option<Duration> {
-        self.dropped.lock().unwrap().map(|dropped| dropped - start)
-    }
-
-    fn frames(&self) -> usize {
-        self.frames.load(Ordering::SeqCst)
-    }
+/// Makes a response whose body nobody watches.
+fn plain(frames: impl Stream<Item = Result<Frame<Bytes>, BoxError>> + Send + 'static) -> Response<Body> {
+    watched(&BodyLog::new(), frames)
 }
 
 fn data(data: &'static str) -> Result<Frame<Bytes>, BoxError> {
@@ -86,7 +62,7 @@ fn answering(answers: impl IntoIterator<Item = Response<Body>>) -> Inner {
     let answers = Mutex::new(answers.into_iter().collect::<VecDeque<_>>());
     Probe::new(move |_| {
         let answer = answers.lock().unwrap().pop_front();
-        std::future::ready(Ok(answer.unwrap_or_else(|| Watch::default().body(stream::iter([data("done")])))))
+        std::future::ready(Ok(answer.unwrap_or_else(|| plain(stream::iter([data("done")])))))
     })
 }
 
@@ -130,15 +106,15 @@ async fn frames(body: &mut RetryBody<Body>) -> (Vec<String>, Result<(), BoxError
 
 #[tokio::test(start_paused = true)]
 async fn a_response_that_was_drained_is_handed_back_whole() {
-    let (watch, start) = (Watch::default(), Instant::now());
+    let log = BodyLog::new();
     let mut trailers = HeaderMap::new();
     trailers.insert("x-sum", HeaderValue::from_static("9"));
     let slow = stream::iter([data("please"), data(""), Ok(Frame::trailers(trailers))]).then(|frame| async {
         tokio::time::sleep(Duration::from_millis(50)).await;
         frame
     });
-    let mut response = handed_back(busy(watch.body(slow), "1")).await;
-    assert_eq!(watch.dropped(start), Some(Duration::from_millis(150)), "it was read while the wait went on");
+    let mut response = handed_back(busy(watched(&log, slow), "1")).await;
+    assert_eq!(log.last_drop(), Some(Duration::from_millis(150)), "it was read while the wait went on");
     assert_eq!(
         (response.status(), response.headers()[RETRY_AFTER].as_bytes()),
         (StatusCode::SERVICE_UNAVAILABLE, &b"1"[..])
@@ -151,9 +127,9 @@ async fn a_response_that_was_drained_is_handed_back_whole() {
 
 #[tokio::test(start_paused = true)]
 async fn a_response_that_does_not_end_in_time_is_let_go_and_says_so() {
-    let (watch, start) = (Watch::default(), Instant::now());
-    let mut response = handed_back(busy(watch.body(then_nothing(&["half ", "of it"])), "1")).await;
-    assert_eq!(watch.dropped(start), Some(Duration::from_millis(200)));
+    let (log, start) = (BodyLog::new(), Instant::now());
+    let mut response = handed_back(busy(watched(&log, then_nothing(&["half ", "of it"])), "1")).await;
+    assert_eq!(log.last_drop(), Some(Duration::from_millis(200)));
     assert!(start.elapsed() >= Duration::from_secs(1));
     let hint = response.body().size_hint();
     assert_eq!((hint.lower(), hint.upper(), response.body().is_end_stream()), (10, None, false));
@@ -164,12 +140,12 @@ async fn a_response_that_does_not_end_in_time_is_let_go_and_says_so() {
 
 #[tokio::test(start_paused = true)]
 async fn reading_does_not_make_a_wait_longer() {
-    let (watch, start) = (Watch::default(), Instant::now());
-    let inner = answering([busy(watch.body(then_nothing(&["never whole"])), "0")]);
+    let (log, start) = (BodyLog::new(), Instant::now());
+    let inner = answering([busy(watched(&log, then_nothing(&["never whole"])), "0")]);
     let response = RetryPolicy::default().layer(inner).oneshot(get()).await.unwrap();
     let wait = report(&response).history()[0].delay();
     assert!(wait >= Duration::from_millis(100) && wait < Duration::from_millis(200));
-    let (dropped, sent) = (watch.dropped(start).unwrap(), start.elapsed());
+    let (dropped, sent) = (log.last_drop().unwrap(), start.elapsed());
     // Timers are good to a millisecond.
     assert!(dropped <= sent && sent <= wait + Duration::from_millis(1), "{dropped:?} {sent:?} {wait:?}");
 }
@@ -179,41 +155,41 @@ async fn before_a_replay_at_once_only_what_is_there_is_read() {
     let auth = AuthLayer::for_origin(tokens(), "https://api.example.com").unwrap();
     let client = ServiceBuilder::new().layer(RetryPolicy::default()).layer(auth);
     for (whole, read_for) in [(true, Duration::ZERO), (false, Duration::from_millis(10))] {
-        let (watch, start) = (Watch::default(), Instant::now());
+        let (log, start) = (BodyLog::new(), Instant::now());
         let mut response = match whole {
-            true => watch.body(stream::iter([data("refused")])),
-            false => watch.body(then_nothing(&["refus"])),
+            true => watched(&log, stream::iter([data("refused")])),
+            false => watched(&log, then_nothing(&["refus"])),
         };
         *response.status_mut() = StatusCode::UNAUTHORIZED;
         let challenge = HeaderValue::from_static("Bearer error=\"invalid_token\"");
         response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
         let response = client.service(answering([response])).oneshot(get()).await.unwrap();
         assert_eq!((response.status(), report(&response).attempts()), (StatusCode::OK, 2));
-        assert_eq!((watch.dropped(start), start.elapsed()), (Some(read_for), read_for));
+        assert_eq!((log.last_drop(), start.elapsed()), (Some(read_for), read_for));
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn reading_does_not_outlast_the_deadline() {
-    let (watch, start) = (Watch::default(), Instant::now());
+    let log = BodyLog::new();
     let millisecond = Duration::from_millis(1);
     let policy = RetryPolicy::builder().first_delay(millisecond).build().unwrap();
-    let mut response = watch.body(then_nothing(&[]));
+    let mut response = watched(&log, then_nothing(&[]));
     *response.status_mut() = StatusCode::BAD_GATEWAY;
     let mut request = get();
     request.extensions_mut().insert(Deadline::within(5 * millisecond));
     policy.layer(answering([response])).oneshot(request).await.unwrap();
-    assert_eq!(watch.dropped(start), Some(5 * millisecond));
+    assert_eq!(log.last_drop(), Some(5 * millisecond));
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_endless_response_is_read_up_to_a_size() {
     for (frame, most) in [(16 * 1024, 5), (64 * 1024, 2), (10 << 20, 1), (64, 1024), (0, 1024)] {
-        let watch = Watch::default();
+        let log = BodyLog::new();
         let chunk = Bytes::from(vec![b'x'; frame]);
         let endless = stream::repeat_with(move || Ok(Frame::data(chunk.clone())));
-        let mut response = handed_back(busy(watch.body(endless), "1")).await;
-        assert_eq!(watch.frames(), most, "frames of {frame} bytes");
+        let mut response = handed_back(busy(watched(&log, endless), "1")).await;
+        assert_eq!(log.frames(), most, "frames of {frame} bytes");
         let (seen, end) = frames(response.body_mut()).await;
         assert_eq!(seen.len(), most);
         assert!(end.unwrap_err().is::<Abandoned>());
@@ -222,20 +198,20 @@ async fn an_endless_response_is_read_up_to_a_size() {
 
 #[tokio::test(start_paused = true)]
 async fn a_response_of_just_that_size_is_whole() {
-    let watch = Watch::default();
+    let log = BodyLog::new();
     let four = (0..4).map(|_| Ok(Frame::data(Bytes::from(vec![b'x'; 16 * 1024]))));
-    let response = handed_back(busy(watch.body(stream::iter(four)), "1")).await;
+    let response = handed_back(busy(watched(&log, stream::iter(four)), "1")).await;
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes().len(), 64 * 1024);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_response_that_breaks_off_does_not_stop_the_replay() {
     let broken = || stream::iter([data("half"), Err("connection reset".into())]);
-    let inner = answering([busy(Watch::default().body(broken()), "1")]);
+    let inner = answering([busy(plain(broken()), "1")]);
     let response = RetryPolicy::default().layer(inner).oneshot(get()).await.unwrap();
     assert_eq!((response.status(), report(&response).attempts()), (StatusCode::OK, 2));
     // Handed back, it breaks off at the same place and for the same reason.
-    let mut response = handed_back(busy(Watch::default().body(broken()), "1")).await;
+    let mut response = handed_back(busy(plain(broken()), "1")).await;
     let (seen, end) = frames(response.body_mut()).await;
     assert_eq!(
         (seen, end.unwrap_err().to_string()),
@@ -245,17 +221,17 @@ async fn a_response_that_breaks_off_does_not_stop_the_replay() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_is_given_up_lets_the_response_go() {
-    let (watch, start) = (Watch::default(), Instant::now());
-    let inner = answering([busy(watch.body(then_nothing(&["half"])), "1")]);
+    let log = BodyLog::new();
+    let inner = answering([busy(watched(&log, then_nothing(&["half"])), "1")]);
     let request = RetryPolicy::default().layer(inner).oneshot(get());
     let outcome = tokio::time::timeout(Duration::from_millis(150), request).await;
     assert!(outcome.is_err());
-    assert_eq!(watch.dropped(start), Some(Duration::from_millis(150)));
+    assert_eq!(log.last_drop(), Some(Duration::from_millis(150)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_newer_answer_takes_the_place_of_the_one_that_was_kept() {
-    let refused = |text| busy(Watch::default().body(stream::iter([data(text)])), "1");
+    let refused = |text| busy(plain(stream::iter([data(text)])), "1");
     let inner = answering([refused("first"), refused("second")]);
     let inner = inner.readiness([Readiness::Ready, Readiness::Ready, Readiness::Broken]);
     let mut response = RetryPolicy::default().layer(inner).oneshot(get()).await.unwrap();
