@@ -38,7 +38,8 @@
 //! - [`oauth2`]: client credentials, refresh tokens, token exchange, and grants of a provider's own; assertions by a
 //!   key; revocation
 //! - `stack`: all layers in one order, for those who do not want to learn it; and why it is this one
-//! - [`client`]: a handle with a base URL, over any of them
+//! - [`transport`]: the clients below: hyper's, reqwest's, tonic's channel, and any other
+//! - [`client`]: a handle with a base URL, over all of that
 //! - [`extensions`]: what the layers tell each other and you
 //! - [`failures`]: when it fails, every message with its cause and its cure
 //! - `test_util`: servers and sources in memory, for tests of your own

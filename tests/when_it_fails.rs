@@ -30,12 +30,14 @@ use tokio_rustls::TlsAcceptor;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_oauth2::auth::AuthOverride;
+use tower_oauth2::client::ApiClient;
 use tower_oauth2::extensions::{ScopeMissing, TokenWithheld};
 use tower_oauth2::oauth2::jwt::{JwtAlgorithm, SigningKey};
 use tower_oauth2::oauth2::{ClientCredentialsBuilder, CustomGrant, Issuer, Revocation, read_token_response};
 use tower_oauth2::retry::RetryReport;
 use tower_oauth2::tenants::TokenCaches;
 use tower_oauth2::transport::hyper::{self, ClientBuilder, Proxy};
+use tower_oauth2::transport::reqwest;
 use tower_oauth2::{
     AccessToken, AuthLayer, ClientAuth, ClientCredentials, ClientSecret, FetchReason, Origin, RefreshToken,
     RetryPolicy, Stack, StaticToken, TokenCache, TokenError, TokenRequest, TokenRevoker as _, TokenSource,
@@ -71,6 +73,8 @@ async fn the_page_shows_every_message_as_it_is_printed_and_no_other() {
     printed.extend(a_secret_that_is_not_there().await);
     printed.extend(a_url_over_which_secrets_do_not_go());
     printed.extend(a_token_that_is_kept_back().await);
+    printed.extend(a_path_that_leads_elsewhere().await);
+    printed.extend(reqwest_at_the_wrong_place().await);
     printed.extend(a_request_without_its_tenant().await);
     printed.extend(a_token_that_the_api_does_not_take().await);
     printed.extend(a_request_that_is_not_sent_again().await);
@@ -502,6 +506,32 @@ fn a_call_at_the_wrong_place() -> Vec<String> {
     };
     // The tests themselves run inside of a runtime.
     std::thread::spawn(outside).join().unwrap()
+}
+
+async fn a_path_that_leads_elsewhere() -> Vec<String> {
+    let nobody =
+        service_fn(async |_: Request<Body>| Err::<Response<Body>, _>(BoxError::from("a path led somewhere")));
+    let api = ApiClient::new(API, nobody).unwrap();
+    let requests = [
+        api.get("//evil.example.com"),
+        api.get("https://evil.example.com"),
+        api.get("../admin"),
+        api.get("\\\\evil.example.com"),
+        api.get("a b"),
+        api.get("users").segment(""),
+    ];
+    join_all(requests.map(|request| async { request.send().await.unwrap_err().to_string() })).await
+}
+
+async fn reqwest_at_the_wrong_place() -> Vec<String> {
+    let source =
+        || ClientCredentials::builder(format!("{LOGIN}/token"), "billing", "hunter2-hunter2").retries(0);
+    // reqwest has no TLS in these tests.
+    let no_tls = source().build_with(reqwest::TokenClient::new().unwrap()).unwrap();
+    let ready_made = source().build_with(reqwest::Client::new(::reqwest::Client::new())).unwrap();
+    let request = Request::get("http://127.1/").body(Body::default()).unwrap();
+    let other_host = reqwest::Client::build(|builder| builder).unwrap().oneshot(request).await.unwrap_err();
+    vec![failure(LOGIN, no_tls).await, failure(LOGIN, ready_made).await, other_host.to_string()]
 }
 
 /// Logs warnings, without what differs from run to run.

@@ -12,7 +12,8 @@
 //!    ready-made client is refused there, whichever way it came: what it does with a redirect cannot be read from it, and one
 //!    that followed a 307 would send the client secret to wherever the answer points.
 //! 5. TLS, proxies, certificates, cookies and time-outs are reqwest's. This crate switches none of its features on. Without
-//!    one for TLS `https` does not work, and the error of the token endpoint says so.
+//!    one for TLS `https` does not work, and the error of the token endpoint says so. An h2 connection that has gone dead is
+//!    found by its `http2_keep_alive_interval`, which is off unless you set it.
 //! 6. reqwest reads each URI once more, by the rules of browsers. Dots in its path are resolved (`/a/../b` goes out as
 //!    `/b`). A host that it would write in another way (`127.1`) is an error, so no request goes where auth has not looked.
 //!    The extensions of a request end here.

@@ -81,12 +81,6 @@ impl<S> Client<S> {
     }
 }
 
-impl<S> From<S> for Client<S> {
-    fn from(client: S) -> Self {
-        Self::new(client)
-    }
-}
-
 impl<S, B> Service<Request<B>> for Client<S>
 where
     S: Service<reqwest::Request, Response = reqwest::Response>,
