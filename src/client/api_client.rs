@@ -87,7 +87,9 @@ impl<S: Clone> ApiClient<S> {
 
 impl<S: fmt::Debug> fmt::Debug for ApiClient<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let base = format_args!("{}", self.base);
-        f.debug_struct("ApiClient").field("base_url", &base).field("service", &self.service).finish()
+        f.debug_struct("ApiClient")
+            .field("base_url", &format_args!("{}", self.base))
+            .field("service", &self.service)
+            .finish()
     }
 }

@@ -26,6 +26,9 @@ const MARGIN: usize = 128;
 /// So often are escapes taken off; some peers escape what is escaped already.
 const MOST_LAYERS: usize = 3;
 
+/// What escapes begin with.
+const ESCAPES: &[u8] = b"%&\\";
+
 /// Knows the secrets of one exchange, and finds them in whatever form a peer may echo them.
 ///
 /// 1. A secret is found raw, in hexadecimal, and in base64, also in the middle of something longer or of a form; and each of these
@@ -159,12 +162,17 @@ impl Redactor {
         if self.forms.is_empty() {
             return marks;
         }
-        let mut view = View::of(text);
-        for _ in 0..MOST_LAYERS {
-            self.mark(&view, &mut marks);
-            match view.unescaped() {
-                Some(next) => view = next,
-                None => break,
+        let whole = View::of(text);
+        self.mark(&whole, &mut marks);
+        // All at once, and each kind alone: what looks like an escape of another kind may be the secret's own.
+        let there = || ESCAPES.chunks(1).filter(|kind| text.as_bytes().contains(&kind[0]));
+        let alone = there().filter(|_| there().count() > 1);
+        for kinds in std::iter::once(ESCAPES).chain(alone) {
+            let mut view = whole.unescaped(kinds);
+            for _ in 0..MOST_LAYERS {
+                let Some(next) = view else { break };
+                self.mark(&next, &mut marks);
+                view = next.unescaped(ESCAPES);
             }
         }
         marks
@@ -271,10 +279,10 @@ impl View {
         }
     }
 
-    /// Takes one layer of escapes off: percent-encoding, the entities of HTML, and what stands behind a backslash in
-    /// JSON and in Rust. Nothing if there is none.
-    fn unescaped(&self) -> Option<Self> {
-        if !self.bytes.iter().any(|byte| matches!(byte, b'%' | b'&' | b'\\')) {
+    /// Takes one layer of escapes off, of those kinds that begin so: percent-encoding, the entities of HTML, and what stands
+    /// behind a backslash in JSON and in Rust. Nothing if there is none.
+    fn unescaped(&self, kinds: &[u8]) -> Option<Self> {
+        if !self.bytes.iter().any(|byte| kinds.contains(byte)) {
             return None;
         }
         let mut next = Self { bytes: Vec::with_capacity(self.bytes.len()), starts: Vec::new() };
@@ -282,10 +290,10 @@ impl View {
         while at < self.bytes.len() {
             let rest = &self.bytes[at..];
             let (read, length) = match rest[0] {
+                kind if !kinds.contains(&kind) => None,
                 b'%' => percent(rest),
                 b'&' => entity(rest),
-                b'\\' => backslash(rest),
-                _ => None,
+                _ => backslash(rest),
             }
             .unwrap_or((Unit::Byte(rest[0]), 1));
             match read {
@@ -443,6 +451,21 @@ mod tests {
             let shown = redactor.clean(&format!("<{echoed}>"));
             assert_eq!(shown, "<[redacted]>", "{echoed}");
         }
+    }
+
+    #[test]
+    fn a_secret_that_looks_like_an_escape_is_found_under_those_of_another_kind() {
+        for (secret, echoed) in [
+            ("s\u{11}\u{fffd}+%df", r#"s\u{11}\u{fffd}+%df"#),
+            ("pass\"%41%42word", r#"pass\"%41%42word"#),
+            ("pass&amp;wo+rd", "pass&amp;wo%2Brd"),
+            (r"pa\x41ss<word", r"pa\x41ss&lt;word"),
+        ] {
+            assert_eq!(redactor(&[secret]).clean(&format!("<{echoed}>")), "<[redacted]>", "{secret}");
+        }
+        // One layer more than most peers make.
+        let thrice = "s3cret-word".bytes().fold(String::new(), |text, byte| format!("{text}%2525{byte:02x}"));
+        assert_eq!(redactor(&["s3cret-word"]).clean(&thrice), REDACTED);
     }
 
     #[test]
