@@ -12,9 +12,10 @@ mod support;
 use std::process::ExitCode;
 
 use serde::Deserialize;
-use support::{Api, AuthorizationServer, Client};
+use support::Api;
 use tower::BoxError;
 use tower_oauth2::client::ApiClient;
+use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient};
 use tower_oauth2::transport::hyper;
 use tower_oauth2::{ClientCredentials, Stack};
 
@@ -26,8 +27,8 @@ struct Item {
 #[tokio::main]
 async fn main() -> Result<ExitCode, BoxError> {
     // What others run: an authorization server, and an API that wants its tokens.
-    let billing = Client::confidential("billing", "hunter2").scopes("items");
-    let server = AuthorizationServer::builder().client(billing).start().await?;
+    let billing = FakeClient::confidential("billing", "hunter2").scopes("items");
+    let server = FakeAuthorizationServer::builder().client(billing).start().await?;
     let items = Api::builder(&server).start().await?;
 
     // What you write, once.

@@ -17,8 +17,9 @@ use std::time::Duration;
 use http::StatusCode;
 use http::header::AUTHORIZATION;
 use reqwest::blocking;
-use support::{Api, AuthorizationServer, Client};
+use support::Api;
 use tower::BoxError;
+use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient};
 use tower_oauth2::{ClientCredentials, TokenCache};
 
 const THREADS: u64 = 16;
@@ -28,8 +29,8 @@ const REVOCATIONS: u64 = 3;
 fn main() -> Result<ExitCode, BoxError> {
     // What others run: an authorization server, and an API that wants its tokens. They are async; nothing else here is.
     let elsewhere = tokio::runtime::Runtime::new()?;
-    let billing = Client::confidential("billing", "hunter2").scopes("items");
-    let server = elsewhere.block_on(AuthorizationServer::builder().client(billing).start())?;
+    let billing = FakeClient::confidential("billing", "hunter2").scopes("items");
+    let server = elsewhere.block_on(FakeAuthorizationServer::builder().client(billing).start())?;
     let builder = Api::builder(&server).think_time(Duration::from_millis(5));
     let api = elsewhere.block_on(builder.start())?;
 

@@ -11,16 +11,17 @@ use std::process::ExitCode;
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
-use support::{Api, AuthorizationServer, Client};
+use support::Api;
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
+use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient};
 use tower_oauth2::transport::hyper;
 use tower_oauth2::{AuthLayer, ClientCredentials, RetryPolicy};
 
 #[tokio::main]
 async fn main() -> Result<ExitCode, BoxError> {
     // What others run: an authorization server, and an API that wants its tokens.
-    let billing = Client::confidential("billing", "hunter2").scopes("reports:read");
-    let server = AuthorizationServer::builder().client(billing).start().await?;
+    let billing = FakeClient::confidential("billing", "hunter2").scopes("reports:read");
+    let server = FakeAuthorizationServer::builder().client(billing).start().await?;
     let api = Api::builder(&server).start().await?;
 
     // What you write, once.

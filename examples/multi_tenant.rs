@@ -27,11 +27,12 @@ use tower_oauth2::extensions::CredentialId;
 use tower_oauth2::oauth2::Revocation;
 use tower_oauth2::retry::RetryBody;
 use tower_oauth2::tenants::TokenCaches;
+use tower_oauth2::test_util::{FakeAuthorizationServer, FakeAuthorizationServerBuilder, FakeClient};
 use tower_oauth2::transport::hyper;
 use tower_oauth2::{AuthLayer, ClientCredentials, RetryPolicy, TokenCache};
 
 use crowd::{at_once, in_turn};
-use support::{Api, AuthorizationServer, AuthorizationServerBuilder, Client};
+use support::Api;
 
 const TENANTS: usize = 1_000;
 const REQUESTS_OF_EACH: usize = 20;
@@ -93,10 +94,12 @@ fn secret_of(tenant: &str) -> String {
 
 #[tokio::main]
 async fn main() -> Result<ExitCode, BoxError> {
-    let client = |name: String| Client::confidential(&name, secret_of(&name)).scopes("items:read");
+    let client = |name: String| FakeClient::confidential(&name, secret_of(&name)).scopes("items:read");
     let clients = (0..TENANTS).map(name).map(client);
-    let server =
-        clients.fold(AuthorizationServer::builder(), AuthorizationServerBuilder::client).start().await?;
+    let server = clients
+        .fold(FakeAuthorizationServer::builder(), FakeAuthorizationServerBuilder::client)
+        .start()
+        .await?;
     let api = Api::builder(&server).limit_of(name(0), LIMIT).start().await?;
     let service = OnBehalf::new(api.origin(), server.token_url(), server.revocation_url())?;
 

@@ -13,9 +13,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
-use support::{Answer, Api, AuthorizationServer, Client, PrivateKey};
+use support::{Api, PrivateKey};
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::oauth2::jwt::{JwtAlgorithm, SigningKey};
+use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient, Trouble};
 use tower_oauth2::transport::hyper;
 use tower_oauth2::{AuthLayer, ClientAuth, ClientCredentials, ClientSecret, RetryPolicy};
 
@@ -25,8 +26,8 @@ async fn main() -> Result<ExitCode, BoxError> {
     let first = PrivateKey::generate();
     let file = std::env::temp_dir().join(format!("private_key_jwt-{}.pem", std::process::id()));
     std::fs::write(&file, first.pem())?;
-    let billing = Client::by_assertion("billing", first.public().verifier()).scopes("reports:read");
-    let server = AuthorizationServer::builder().client(billing).start().await?;
+    let billing = FakeClient::by_assertion("billing", first.public().verifier()).scopes("reports:read");
+    let server = FakeAuthorizationServer::builder().client(billing).start().await?;
     let api = Api::builder(&server).start().await?;
 
     // What you write, once. There is no secret, and the key is read each time it signs.
@@ -45,14 +46,14 @@ async fn main() -> Result<ExitCode, BoxError> {
         match id {
             4 => {
                 // The retry carries an assertion of its own: the server would refuse one that it has seen.
-                server.answer_next(1, Answer::Unavailable { retry_after: Duration::from_secs(1) });
+                server.answer_next(1, Trouble::Unavailable { retry_after: Duration::from_secs(1) });
                 server.revoke_all();
                 println!("(all tokens are revoked, and the server is busy for a second)");
             }
             7 => {
                 let second = PrivateKey::generate();
                 server.register(
-                    Client::by_assertion("billing", second.public().verifier()).scopes("reports:read"),
+                    FakeClient::by_assertion("billing", second.public().verifier()).scopes("reports:read"),
                 );
                 std::fs::write(&file, second.pem())?;
                 server.revoke_all();

@@ -33,10 +33,11 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tower::{BoxError, ServiceBuilder};
 use tower_oauth2::auth::AuthLayer;
 use tower_oauth2::retry::RetryPolicy;
+use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient};
 use tower_oauth2::transport::hyper::Client as HttpClient;
 use tower_oauth2::{ClientCredentials, Origin, TokenCache};
 
-use support::{Api, AuthorizationServer, Client};
+use support::Api;
 use tally::Tally;
 use traffic::{Plan, Round, Target, Traffic};
 use yours::Yours;
@@ -74,8 +75,8 @@ fn connect(cache: &TokenCache, origin: Origin) -> Result<traffic::Client, BoxErr
 }
 
 async fn call_our_servers() -> Result<ExitCode, BoxError> {
-    let server = AuthorizationServer::builder()
-        .client(Client::confidential("quickstart", "a secret").scopes("items:read items:write"))
+    let server = FakeAuthorizationServer::builder()
+        .client(FakeClient::confidential("quickstart", "a secret").scopes("items:read items:write"))
         .lifetime(LIFETIME)
         .latency(Duration::from_millis(150))
         .start()

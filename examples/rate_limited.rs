@@ -28,10 +28,11 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::retry::{RetryGate, RetryPolicy};
+use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient};
 use tower_oauth2::transport::hyper;
 use tower_oauth2::{AuthLayer, ClientCredentials};
 
-use support::{Api, AuthorizationServer, Client};
+use support::Api;
 
 const TASKS: u64 = 64;
 const REQUESTS: u64 = 650;
@@ -91,8 +92,8 @@ impl Run {
 }
 
 async fn run(policy: RetryPolicy) -> Result<Run, BoxError> {
-    let tenant = Client::confidential("tenant", "hunter2").scopes("items:read");
-    let server = AuthorizationServer::builder().client(tenant).start().await?;
+    let tenant = FakeClient::confidential("tenant", "hunter2").scopes("items:read");
+    let server = FakeAuthorizationServer::builder().client(tenant).start().await?;
     let api = Api::builder(&server).limit(PER_SECOND).think_time(THINK_TIME).start().await?;
     let source =
         ClientCredentials::builder(server.token_url(), "tenant", "hunter2").scope("items:read").build()?;

@@ -29,13 +29,14 @@ use oauth2::{
     StandardDeviceAuthorizationResponse, TokenUrl,
 };
 use secrecy::ExposeSecret as _;
-use support::{Api, AuthorizationServer, Client as KnownClient};
+use support::Api;
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep};
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::auth::AuthService;
 use tower_oauth2::oauth2::{RefreshTokenBuilder, read_token_response};
 use tower_oauth2::retry::{ReplayBody, RetryService};
+use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient};
 use tower_oauth2::transport::hyper::Client;
 use tower_oauth2::{
     AccessToken, AuthLayer, ClientAuth, ClientSecret, Origin, RefreshToken, RetryPolicy, TokenCache,
@@ -75,9 +76,9 @@ async fn main() -> Result<ExitCode, BoxError> {
 
 /// Lives with servers that count, and judges by what they counted.
 async fn with_own_servers() -> Result<ExitCode, BoxError> {
-    let phone = KnownClient::public("phone").scopes("items:read offline_access");
+    let phone = FakeClient::public("phone").scopes("items:read offline_access");
     let server =
-        AuthorizationServer::builder().client(phone).lifetime(Duration::from_secs(2)).start().await?;
+        FakeAuthorizationServer::builder().client(phone).lifetime(Duration::from_secs(2)).start().await?;
     let api = Api::builder(&server).start().await?;
     let place = Place {
         token_url: server.token_url(),
@@ -107,7 +108,7 @@ async fn with_own_servers() -> Result<ExitCode, BoxError> {
 }
 
 /// Signs in, sends requests, starts again. Returns how many were sent, how many failed, and how many refresh tokens came.
-async fn live(place: &Place, server: Option<&AuthorizationServer>) -> Result<(u64, u64, u64), BoxError> {
+async fn live(place: &Place, server: Option<&FakeAuthorizationServer>) -> Result<(u64, u64, u64), BoxError> {
     let login = sign_in(place, server.is_some()).await?;
     let store = Store::default();
     let rotations = Arc::new(Mutex::new(0));
@@ -137,7 +138,7 @@ async fn live(place: &Place, server: Option<&AuthorizationServer>) -> Result<(u6
 async fn send_steadily(
     place: &Place,
     cache: &TokenCache,
-    server: Option<&AuthorizationServer>,
+    server: Option<&FakeAuthorizationServer>,
 ) -> Result<(u64, u64), BoxError> {
     let client = place.client(cache)?;
     let mut running = JoinSet::new();

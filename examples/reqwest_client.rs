@@ -15,9 +15,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
-use support::{Api, AuthorizationServer};
+use support::Api;
 use tokio::task::JoinSet;
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
+use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient};
 use tower_oauth2::transport::reqwest::{Client, TokenClient, classify};
 use tower_oauth2::{AuthLayer, ClientCredentials, RetryPolicy};
 
@@ -28,8 +29,8 @@ const REVOCATIONS: u64 = 3;
 #[tokio::main]
 async fn main() -> Result<ExitCode, BoxError> {
     // What others run: an authorization server, and an API that wants its tokens.
-    let billing = support::Client::confidential("billing", "hunter2").scopes("items");
-    let server = AuthorizationServer::builder().client(billing).start().await?;
+    let billing = FakeClient::confidential("billing", "hunter2").scopes("items");
+    let server = FakeAuthorizationServer::builder().client(billing).start().await?;
     let api = Api::builder(&server).think_time(Duration::from_millis(5)).start().await?;
 
     // The client that is there already. Redirects and retries are left to the layers.

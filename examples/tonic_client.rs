@@ -12,7 +12,6 @@
 mod introspection;
 #[path = "tonic_client/items.rs"]
 mod items;
-mod support;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -23,7 +22,6 @@ use bytes::Bytes;
 use http::Request;
 use introspection::Introspection;
 use items::{ItemsClient, ItemsServer, Refusal};
-use support::{AuthorizationServer, Client};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tonic::Status;
@@ -31,6 +29,7 @@ use tonic::body::Body;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Endpoint, Server};
 use tower::{BoxError, ServiceBuilder};
+use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient};
 use tower_oauth2::transport::hyper;
 use tower_oauth2::{AuthLayer, ClientCredentials, RetryPolicy};
 
@@ -41,8 +40,8 @@ const REVOCATIONS: u64 = 3;
 #[tokio::main]
 async fn main() -> Result<ExitCode, BoxError> {
     // What others run: an authorization server, and a service that asks it about each token.
-    let reports = Client::confidential("reports", "hunter2").scopes("items:read");
-    let server = AuthorizationServer::builder().client(reports).start().await?;
+    let reports = FakeClient::confidential("reports", "hunter2").scopes("items:read");
+    let server = FakeAuthorizationServer::builder().client(reports).start().await?;
     let refused = Arc::new(AtomicU64::new(0));
     let introspection = Introspection {
         url: server.introspection_url(),

@@ -21,11 +21,12 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use http::{Request, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use support::{Api, AuthorizationServer, Client};
+use support::Api;
 use tokio::fs::File;
 use tokio::io::{AsyncRead as _, ReadBuf};
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::retry::{BodyFactory, RetryReport};
+use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient};
 use tower_oauth2::transport::hyper;
 use tower_oauth2::{AuthLayer, ClientCredentials, RetryPolicy, TokenCache};
 
@@ -34,8 +35,8 @@ const LENGTH: usize = 12 * 1024 * 1024;
 #[tokio::main]
 async fn main() -> Result<ExitCode, BoxError> {
     // What others run: an authorization server, and an API that refuses a token before it has read the body.
-    let scanner = Client::confidential("scanner", "hunter2").scopes("items:write");
-    let server = AuthorizationServer::builder().client(scanner).start().await?;
+    let scanner = FakeClient::confidential("scanner", "hunter2").scopes("items:write");
+    let server = FakeAuthorizationServer::builder().client(scanner).start().await?;
     let api = Api::builder(&server).start().await?;
 
     // What you write, once.

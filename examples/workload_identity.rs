@@ -19,9 +19,10 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 use serde_json::json;
-use support::{Api, AuthorizationServer, Client, PrivateKey};
+use support::{Api, PrivateKey};
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::oauth2::{SecurityToken, TokenExchange, TokenType};
+use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient};
 use tower_oauth2::transport::hyper;
 use tower_oauth2::{AuthLayer, ClientSecret, FileToken, RetryPolicy};
 
@@ -31,8 +32,8 @@ const SUBJECT: &str = "system:serviceaccount:shop:billing";
 async fn main() -> Result<ExitCode, BoxError> {
     // What others run: a platform that signs tokens for its workloads, and a server that trusts it.
     let platform = PrivateKey::generate();
-    let billing = Client::workload("billing", SUBJECT).scopes("reports:read");
-    let server = AuthorizationServer::builder()
+    let billing = FakeClient::workload("billing", SUBJECT).scopes("reports:read");
+    let server = FakeAuthorizationServer::builder()
         .client(billing)
         .platform(platform.public().verifier())
         .lifetime(Duration::from_secs(2))

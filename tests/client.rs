@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-mod support;
-
 use std::error::Error as _;
 use std::time::Duration;
 
@@ -16,9 +14,8 @@ use tower::{BoxError, Layer as _, ServiceBuilder};
 use tower_oauth2::client::{ApiClient, ApiRequest};
 use tower_oauth2::extensions::Deadline;
 use tower_oauth2::retry::{RetryOptions, StopReason};
+use tower_oauth2::test_util::{Answer, Script};
 use tower_oauth2::{AccessToken, AuthLayer, RetryPolicy, StaticToken, TokenError, source_fn};
-
-use self::support::{Answer, Script};
 
 const BASE: &str = "https://api.example.com/v2";
 

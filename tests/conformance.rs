@@ -57,12 +57,13 @@ use tower_http::follow_redirect::FollowRedirect;
 use tower_oauth2::auth::AuthService;
 use tower_oauth2::extensions::TokenWithheld;
 use tower_oauth2::retry::{ReplayBody, RetryBody, RetryOptions, RetryService};
+use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient, Loopback};
 use tower_oauth2::transport::{hyper, reqwest};
 use tower_oauth2::{AuthLayer, ClientCredentials, RetryPolicy, TokenCache};
 
 use introspection::Introspection;
 use items::{ItemsClient, ItemsServer, Refusal};
-use support::{Api, AuthorizationServer, Client, Listener};
+use support::Api;
 
 // --- The table ---
 
@@ -225,9 +226,9 @@ async fn get_ok(client: Http, url: String) -> Result<(), BoxError> {
 /// A token takes so long that every request of a cold start comes meanwhile.
 const LATENCY: Duration = Duration::from_millis(100);
 
-async fn authorization_server(under: Under) -> Result<(AuthorizationServer, TokenCache), BoxError> {
-    let service = Client::confidential("service", "hunter2").scopes("items:read items:write");
-    let server = AuthorizationServer::builder().client(service).latency(LATENCY).start().await?;
+async fn authorization_server(under: Under) -> Result<(FakeAuthorizationServer, TokenCache), BoxError> {
+    let service = FakeClient::confidential("service", "hunter2").scopes("items:read items:write");
+    let server = FakeAuthorizationServer::builder().client(service).latency(LATENCY).start().await?;
     let source = ClientCredentials::builder(server.token_url(), "service", "hunter2");
     let cache = match under {
         Under::HyperHttp1 | Under::HyperH2 | Under::Tonic => TokenCache::new(source.build()?),
@@ -358,10 +359,10 @@ async fn limit(under: Under) -> Result<(), BoxError> {
 async fn redirect(under: Under) -> Result<(), BoxError> {
     let (_server, cache) = authorization_server(under).await?;
     let (here, there) = (Seen::default(), Seen::default());
-    let foreign = Listener::start(Router::new().route("/items", get(there.note(|| "elsewhere")))).await?;
+    let foreign = Loopback::start(Router::new().route("/items", get(there.note(|| "elsewhere")))).await?;
     let target = format!("{}/items", foreign.origin());
     let home = here.note(move || Redirect::temporary(&target));
-    let home = Listener::start(Router::new().route("/items", get(home))).await?;
+    let home = Loopback::start(Router::new().route("/items", get(home))).await?;
 
     let auth = AuthLayer::for_origin(cache, home.origin())?;
     let client = FollowRedirect::new(http(under, RetryPolicy::default(), &auth)?);
@@ -412,7 +413,7 @@ mod grpc {
     }
 
     impl Service {
-        async fn start(server: &AuthorizationServer, too_many: u64) -> Result<Self, BoxError> {
+        async fn start(server: &FakeAuthorizationServer, too_many: u64) -> Result<Self, BoxError> {
             let introspection = Introspection {
                 url: server.introspection_url(),
                 client_id: "service",

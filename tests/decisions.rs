@@ -5,8 +5,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(clippy::disallowed_methods, reason = "tests look at the paused clock")]
 
-mod support;
-
 use std::future::{Future, pending};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,12 +19,12 @@ use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use serde_json::{Value, json};
-use support::{Answer, Probe, Script, Seen, reply};
 use tokio::time::Instant;
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::auth::{AuthLayer, AuthService};
 use tower_oauth2::extensions::{RejectionVerdict, ScopeMissing};
 use tower_oauth2::retry::{ReplayBody, RetryBody, RetryReport, RetryService, StopReason};
+use tower_oauth2::test_util::{Answer, Probe, Script, Seen, reply};
 use tower_oauth2::{AccessToken, RetryPolicy, TokenCache, TokenError, TokenSource, source_fn};
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -2,9 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-#[path = "../examples/support/mod.rs"]
-mod support;
-
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,13 +25,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::retry::{Failure, RetryReport};
+use tower_oauth2::test_util::Loopback;
 use tower_oauth2::transport::reqwest::{Client, TokenClient, classify};
 use tower_oauth2::{
     AccessToken, AuthLayer, ClientAuth, ClientCredentials, FetchReason, RetryPolicy, StaticToken, TokenError,
     TokenRequest, TokenSource, source_fn,
 };
-
-use self::support::Listener;
 
 // --- A server ---
 
@@ -57,8 +53,8 @@ impl Server {
         Self { seen: Arc::default(), answer: Arc::new(answer) }
     }
 
-    async fn start(&self) -> Listener {
-        Listener::start(Router::new().fallback(serve).with_state(self.clone())).await.unwrap()
+    async fn start(&self) -> Loopback {
+        Loopback::start(Router::new().fallback(serve).with_state(self.clone())).await.unwrap()
     }
 
     fn seen(&self) -> Vec<Seen> {
@@ -144,7 +140,7 @@ async fn a_length_that_is_known_goes_along_and_one_that_is_not_is_no_length() {
 async fn both_bodies_stream_at_the_same_time_and_end_in_trailers() {
     // An echo: it answers before the upload has ended, and sends back what comes.
     let echo = Router::new().fallback(async |request: Request<AxumBody>| Response::new(request.into_body()));
-    let listener = Listener::start(echo).await.unwrap();
+    let listener = Loopback::start(echo).await.unwrap();
     let (mut upload, body) = Channel::<Bytes, Infallible>::new(1);
     let request = Request::post(listener.origin()).version(Version::HTTP_2).body(body).unwrap();
     let response = tokio::spawn(h2().oneshot(request));
@@ -233,7 +229,7 @@ async fn a_streamed_upload_that_is_refused_under_way_arrives_whole_with_the_next
     for version in [Version::HTTP_11, Version::HTTP_2] {
         let uploads = Uploads::default();
         let app = Router::new().fallback(take_upload).with_state(Arc::clone(&uploads));
-        let listener = Listener::start(app).await.unwrap();
+        let listener = Loopback::start(app).await.unwrap();
         let http = if version == Version::HTTP_2 { h2() } else { client() };
         let policy =
             RetryPolicy::builder().classifier(classify).recorded_stream_bytes(16 << 20).build().unwrap();
@@ -443,7 +439,7 @@ proptest! {
 }
 
 /// An API that sends everybody to a stranger, and what the stranger gets.
-async fn api_and_stranger(status: StatusCode) -> (Listener, Listener, Server) {
+async fn api_and_stranger(status: StatusCode) -> (Loopback, Loopback, Server) {
     let stranger = Server::new(|_| {
         Response::builder().status(StatusCode::UNAUTHORIZED).body(AxumBody::empty()).unwrap()
     });

@@ -10,12 +10,13 @@ mod support;
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
-use support::{Answer, Log, Script, reply};
+use support::Log;
 use tower::{Layer as _, ServiceBuilder, ServiceExt as _};
 use tower_http::trace::TraceLayer;
 use tower_oauth2::RetryPolicy;
 use tower_oauth2::extensions::Attempt;
 use tower_oauth2::retry::{ReplayBody, RetryReport};
+use tower_oauth2::test_util::{Answer, Script, reply};
 use tracing::Instrument as _;
 use tracing_subscriber::fmt::format::FmtSpan;
 

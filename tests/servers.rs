@@ -18,8 +18,9 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
+use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient, Trouble};
 
-use support::{Answer, Api, AuthorizationServer, Client, PrivateKey};
+use support::{Api, PrivateKey};
 
 type Body = Full<bytes::Bytes>;
 
@@ -64,12 +65,12 @@ fn basic(id: &str, secret: &str) -> String {
     format!("Basic {}", BASE64_STANDARD.encode(format!("{}:{}", encode(id), encode(secret))))
 }
 
-async fn server() -> AuthorizationServer {
-    AuthorizationServer::builder()
-        .client(Client::confidential("reports", "hunter2").scopes("read write"))
-        .client(Client::confidential("odd: ü&=+%", "s:ecret &=+%/ß").scopes("read"))
-        .client(Client::public("phone"))
-        .client(Client::trusted("neighbour"))
+async fn server() -> FakeAuthorizationServer {
+    FakeAuthorizationServer::builder()
+        .client(FakeClient::confidential("reports", "hunter2").scopes("read write"))
+        .client(FakeClient::confidential("odd: ü&=+%", "s:ecret &=+%/ß").scopes("read"))
+        .client(FakeClient::public("phone"))
+        .client(FakeClient::trusted("neighbour"))
         .lifetime(Duration::from_secs(60))
         .start()
         .await
@@ -134,8 +135,8 @@ async fn wrong_clients_are_refused_in_the_words_of_the_rfc() {
 #[tokio::test]
 async fn an_assertion_is_taken_once_and_only_if_all_of_it_is_right() {
     let (key, other) = (PrivateKey::generate(), PrivateKey::generate());
-    let client = Client::by_assertion("robot", key.public().verifier()).scopes("read");
-    let server = AuthorizationServer::builder().client(client).start().await.unwrap();
+    let client = FakeClient::by_assertion("robot", key.public().verifier()).scopes("read");
+    let server = FakeAuthorizationServer::builder().client(client).start().await.unwrap();
     let claims = |change: fn(&mut Value)| {
         let exp = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 60;
         let mut claims =
@@ -163,7 +164,7 @@ async fn an_assertion_is_taken_once_and_only_if_all_of_it_is_right() {
     let right = key.sign(&claims(|_| ()));
     assert_eq!(ask(&right).await, StatusCode::OK);
     assert_eq!(ask(&right).await, StatusCode::UNAUTHORIZED);
-    server.register(Client::by_assertion("robot", other.public().verifier()).scopes("read"));
+    server.register(FakeClient::by_assertion("robot", other.public().verifier()).scopes("read"));
     let after = claims(|claims| claims["jti"] = "two".into());
     assert_eq!(ask(&key.sign(&after)).await, StatusCode::UNAUTHORIZED);
     assert_eq!(ask(&other.sign(&after)).await, StatusCode::OK);
@@ -176,9 +177,9 @@ async fn an_assertion_is_taken_once_and_only_if_all_of_it_is_right() {
 #[tokio::test]
 async fn a_token_of_the_platform_is_exchanged_for_its_workload_alone() {
     let platform = PrivateKey::generate();
-    let server = AuthorizationServer::builder()
-        .client(Client::workload("billing", "pod-7").scopes("read"))
-        .client(Client::public("phone"))
+    let server = FakeAuthorizationServer::builder()
+        .client(FakeClient::workload("billing", "pod-7").scopes("read"))
+        .client(FakeClient::public("phone"))
         .platform(platform.public().verifier())
         .start()
         .await
@@ -207,8 +208,8 @@ async fn a_token_of_the_platform_is_exchanged_for_its_workload_alone() {
 
 #[tokio::test]
 async fn a_device_gets_its_tokens_when_its_user_has_agreed() {
-    let offline = Client::public("tv").scopes("read offline_access");
-    let server = AuthorizationServer::builder().client(offline).start().await.unwrap();
+    let offline = FakeClient::public("tv").scopes("read offline_access");
+    let server = FakeAuthorizationServer::builder().client(offline).start().await.unwrap();
     let client = ("client_id", "tv");
     let begin = async |scope: &str| post(&server.device_url(), None, &[client, ("scope", scope)]).await;
     let poll = async |code: &str| {
@@ -282,8 +283,8 @@ async fn revocation_and_introspection_agree() {
 async fn the_token_endpoint_says_what_it_was_told_to_say() {
     let server = server().await;
     let good = basic("reports", "hunter2");
-    server.answer_next(2, Answer::TooManyRequests { retry_after: Duration::from_secs(7) });
-    server.answer_next(1, Answer::Unavailable { retry_after: Duration::from_secs(9) });
+    server.answer_next(2, Trouble::TooManyRequests { retry_after: Duration::from_secs(7) });
+    server.answer_next(1, Trouble::Unavailable { retry_after: Duration::from_secs(9) });
     let mut seen = Vec::new();
     for _ in 0..4 {
         let reply = post(&server.token_url(), Some(&good), &[GRANT]).await;
@@ -293,7 +294,7 @@ async fn the_token_endpoint_says_what_it_was_told_to_say() {
     let seven = Some("7".to_owned());
     assert_eq!(seen, [(429, seven.clone()), (429, seven), (503, Some("9".to_owned())), (200, None)]);
 
-    server.answer_next(1, Answer::Hang);
+    server.answer_next(1, Trouble::Hang);
     let url = server.token_url();
     let hanging = post(&url, Some(&good), &[GRANT]);
     assert!(tokio::time::timeout(Duration::from_millis(100), hanging).await.is_err());

@@ -3,9 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(clippy::disallowed_methods, reason = "tests look at the paused clock")]
 
-#[path = "support/mod.rs"]
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -15,13 +12,13 @@ use futures_util::stream;
 use http::{Method, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, StreamBody};
-use support::{Answer, Probe, Script, Seen, reply};
 use tokio::time::Instant;
 use tower::timeout::error::Elapsed;
 use tower::{BoxError, ServiceExt as _};
 use tower_oauth2::extensions::{Attempt, Deadline};
 use tower_oauth2::retry::{BodyFactory, RetryBody, RetryReport, StopReason};
 use tower_oauth2::stack::{RequestBody, StackBuilder};
+use tower_oauth2::test_util::{Answer, Probe, Script, Seen, reply};
 use tower_oauth2::{AccessToken, AuthLayer, Stack, TokenError, source_fn};
 
 type Body = Full<Bytes>;

@@ -3,9 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(clippy::disallowed_methods, reason = "tests look at the paused clock")]
 
-#[path = "support/mod.rs"]
-mod support;
-
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -15,7 +12,6 @@ use futures_util::future::join_all;
 use http::header::{AUTHORIZATION, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
-use support::{Probe, reply};
 use tokio::time::{Instant, advance, sleep};
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
@@ -24,6 +20,7 @@ use tower_oauth2::extensions::CredentialId;
 use tower_oauth2::oauth2::Revocation;
 use tower_oauth2::retry::RetryReport;
 use tower_oauth2::tenants::{TokenCaches, TokenCachesBuilder};
+use tower_oauth2::test_util::{Probe, reply};
 use tower_oauth2::{
     AuthLayer, ClientAuth, ClientCredentials, RefreshToken, RetryPolicy, TokenCache, TokenError,
 };

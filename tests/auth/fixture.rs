@@ -9,12 +9,12 @@ use http_body_util::Full;
 use tower::{BoxError, Layer as _, ServiceExt as _};
 use tower_oauth2::auth::{AuthLayer, AuthService};
 use tower_oauth2::test_util::ScriptedSource;
+use tower_oauth2::test_util::{Answer, Probe, Script, Seen, reply};
 use tower_oauth2::{AccessToken, TokenCache, TokenError, TokenRequest, TokenSource};
 use tracing::Level;
 use tracing::subscriber::DefaultGuard;
 
 pub(crate) use super::support::Log;
-use super::support::{Answer, Probe, Script, Seen, reply};
 
 pub(crate) const API: &str = "https://api.example.com";
 

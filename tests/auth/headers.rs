@@ -7,10 +7,10 @@ use http::{HeaderName, HeaderValue};
 use tower::{Service as _, ServiceExt as _};
 use tower_oauth2::auth::AuthOverride;
 use tower_oauth2::extensions::{TokenRejected, TokenWithheld};
+use tower_oauth2::test_util::{Answer, Script, reply};
 use tower_oauth2::{AccessToken, AuthLayer, StaticToken};
 
 use super::fixture::{API, Issuer, challenged, get, item, item_with, once, over, send, token, values, with};
-use super::support::{Answer, Script, reply};
 
 const API_KEY: HeaderName = HeaderName::from_static("x-auth-token");
 

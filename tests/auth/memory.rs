@@ -11,10 +11,10 @@ use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use tower::{Layer as _, Service as _, ServiceExt as _};
 use tower_oauth2::auth::{AuthLayer, AuthOverride, AuthService, ResponseFuture};
+use tower_oauth2::test_util::{Probe, Script};
 use tower_oauth2::{AccessToken, RetryPolicy, TokenCache, TokenError, TokenRequest, TokenSource};
 
 use super::fixture::{API, Body, Client, Issuer, challenged, item, over, with};
-use super::support::{Probe, Script};
 
 /// A source that says when it is dropped, and with it the cache.
 struct Mortal {

@@ -4,11 +4,11 @@ use http::header::HOST;
 use http::{HeaderValue, Method, Request};
 use tower_oauth2::auth::AuthOverride;
 use tower_oauth2::extensions::{TokenWithheld, WithheldReason};
+use tower_oauth2::test_util::Script;
 use tower_oauth2::{AuthLayer, Origin};
 use tracing::Level;
 
 use super::fixture::{API, Body, Issuer, Log, get, item, once, over, refused, send, token};
-use super::support::Script;
 
 /// Asserts that the request gets a token.
 async fn goes(layer: &AuthLayer, request: Request<Body>) {

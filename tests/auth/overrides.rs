@@ -6,11 +6,11 @@ use tower::{Service as _, ServiceExt as _};
 use tower_oauth2::AuthLayer;
 use tower_oauth2::auth::AuthOverride;
 use tower_oauth2::extensions::TokenRejected;
+use tower_oauth2::test_util::Script;
 
 use super::fixture::{
     API, Issuer, challenged, get, item, item_with, once, over, refused, send, token, tokens, with,
 };
-use super::support::Script;
 
 #[tokio::test(start_paused = true)]
 async fn an_anonymous_request_gets_no_token_and_no_marker() {

@@ -17,10 +17,10 @@ use tower::limit::ConcurrencyLimit;
 use tower::{Layer as _, Service as _, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::auth::{AuthOverride, AuthService};
 use tower_oauth2::retry::ReplayBody;
+use tower_oauth2::test_util::{Answer, Probe, Readiness, Script, reply};
 use tower_oauth2::{AuthLayer, ClientCredentials, RetryPolicy, TokenCache};
 
 use super::fixture::{API, Api, Body, Client, Issuer, challenged, get, item, send, tokens, with};
-use super::support::{Answer, Probe, Readiness, Script, reply};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -7,12 +7,12 @@ use tower_http::follow_redirect::FollowRedirectLayer;
 use tower_http::follow_redirect::policy::{PolicyExt as _, Standard, clone_body_fn};
 use tower_oauth2::auth::AuthOverride;
 use tower_oauth2::extensions::{TokenRejected, TokenWithheld};
+use tower_oauth2::test_util::{Answer, Script};
 use tower_oauth2::{AuthLayer, RetryPolicy, TokenError};
 
 use super::fixture::{
     API, Body, Issuer, Outcome, answer, challenged, get, item, over, send, token, tokens, with,
 };
-use super::support::{Answer, Script};
 
 const SECOND_ORIGIN: &str = "https://eu.example.com";
 

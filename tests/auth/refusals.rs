@@ -8,10 +8,10 @@ use tower_oauth2::auth::{AuthOverride, Rejection};
 use tower_oauth2::extensions::{
     RejectionVerdict as Verdict, ScopeMissing, TokenRejected, TokenWithheld, WithheldReason,
 };
+use tower_oauth2::test_util::{Answer, Probe, Script, reply};
 use tower_oauth2::{AccessToken, AuthLayer, RetryPolicy, StaticToken, TokenCache};
 
 use super::fixture::{API, Body, Issuer, answer, challenged, get, item, item_with, over, send, tokens, with};
-use super::support::{Answer, Probe, Script, reply};
 
 const INVALID: &str = r#"Bearer error="invalid_token""#;
 

@@ -10,11 +10,11 @@ use tower::{BoxError, Layer as _, Service as _, ServiceBuilder, ServiceExt as _}
 use tower_http::request_id::{MakeRequestUuid, SetRequestIdLayer};
 use tower_http::trace::{DefaultMakeSpan, DefaultOnRequest, DefaultOnResponse, TraceLayer};
 use tower_oauth2::retry::{RetryBody, StopReason};
+use tower_oauth2::test_util::{Answer, Script, reply};
 use tower_oauth2::{RetryPolicy, TokenError};
 use tracing::Level;
 
 use super::fixture::{Body, Issuer, Log, challenged, item, tokens};
-use super::support::{Answer, Script, reply};
 
 const SECOND: Duration = Duration::from_secs(1);
 const INVALID: &str = "Bearer error=invalid_token";

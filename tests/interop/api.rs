@@ -20,9 +20,9 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde::Deserialize;
 use tower::BoxError;
+use tower_oauth2::test_util::Loopback;
 
 use super::server::{Registered, Server};
-use super::support::Listener;
 
 /// The client as which the API introspects.
 pub(crate) const INTROSPECTOR: Registered =
@@ -30,7 +30,7 @@ pub(crate) const INTROSPECTOR: Registered =
 
 /// An API of one route, `GET /items`. Dropping it ends it.
 pub(crate) struct Api {
-    listener: Listener,
+    listener: Loopback,
 }
 
 /// How the API finds out about tokens.
@@ -77,7 +77,7 @@ impl Api {
             http: HttpClient::builder(TokioExecutor::new()).build_http(),
         });
         let router = Router::new().route("/items", get(items)).with_state(shared);
-        Ok(Self { listener: Listener::start(router).await? })
+        Ok(Self { listener: Loopback::start(router).await? })
     }
 
     pub(crate) fn origin(&self) -> String {

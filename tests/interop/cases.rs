@@ -12,8 +12,6 @@ mod login;
 mod nginx;
 mod refreshing;
 mod server;
-#[path = "../../examples/support/mod.rs"]
-mod support;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -23,14 +23,12 @@ use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 use tower::{BoxError, ServiceExt as _};
 use tower_oauth2::oauth2::ClientCredentialsBuilder;
+use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient};
 use tower_oauth2::transport::hyper::Client;
 use tower_oauth2::{ClientAuth, ClientCredentials, ErrorClass, RefreshToken};
 
 use crate::rotating::renew;
 use crate::scripted::{Body, TOKEN, body, fetch, response};
-
-#[path = "../../examples/support/mod.rs"]
-mod support;
 
 type Handler = Arc<dyn Fn(Request<Incoming>) -> Response<Body> + Send + Sync>;
 
@@ -106,8 +104,8 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 
 #[tokio::test]
 async fn a_token_is_had_from_a_server_that_checks_its_clients() {
-    let server = support::AuthorizationServer::builder()
-        .client(support::Client::confidential("odd: ü&=+%", "s:ecret &=+%/ß").scopes("read write"))
+    let server = FakeAuthorizationServer::builder()
+        .client(FakeClient::confidential("odd: ü&=+%", "s:ecret &=+%/ß").scopes("read write"))
         .lifetime(Duration::from_secs(60))
         .start()
         .await

@@ -15,9 +15,9 @@ use http_body_util::{BodyExt as _, Full, StreamBody};
 use tower::load_shed::error::Overloaded;
 use tower::{BoxError, Layer as _, Service as _, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::retry::{NotReplayable, ReplayBody, ReportSlot, RetryOptions, StopReason, Unsent};
+use tower_oauth2::test_util::{Answer, Script, reply};
 use tower_oauth2::{RetryPolicy, TokenError};
 
-use super::support::{Answer, Script, reply};
 use super::{answers, post, report, send, text};
 
 /// A body of known length in several frames, with trailers; it counts how often it is polled and panics when it is

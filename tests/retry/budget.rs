@@ -5,8 +5,8 @@ use http_body_util::Full;
 use tower_oauth2::RetryPolicy;
 use tower_oauth2::extensions::CredentialId;
 use tower_oauth2::retry::{RetryBudget, StopReason};
+use tower_oauth2::test_util::Script;
 
-use super::support::Script;
 use super::{answers, get, hinted, report, send, text};
 
 fn without_floor() -> RetryBudget {

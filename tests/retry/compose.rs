@@ -24,8 +24,8 @@ use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Layer as _, Service, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::RetryPolicy;
 use tower_oauth2::retry::{BodyFactory, ReplayBody, ResponseFuture, RetryBody, RetryService};
+use tower_oauth2::test_util::{Answer, Probe, Script, reply};
 
-use super::support::{Answer, Probe, Script, reply};
 use super::{answers, get, report, text};
 
 #[test]

@@ -11,8 +11,8 @@ use tower_oauth2::retry::{
     AttemptTimeout, DeadlineExceeded, Failure, ReplayReason, ReportSlot, RetryOptions, RetryPolicyBuilder,
     RetryReport, StopReason, Unsent,
 };
+use tower_oauth2::test_util::{Answer, Script, reply};
 
-use super::support::{Answer, Script, reply};
 use super::{Outcome, get, hinted, post, report, send, text};
 
 const SECOND: Duration = Duration::from_secs(1);

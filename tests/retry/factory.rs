@@ -16,8 +16,8 @@ use tower::{BoxError, Layer as _, ServiceExt as _};
 use tower_oauth2::RetryPolicy;
 use tower_oauth2::extensions::Deadline;
 use tower_oauth2::retry::{BodyFactory, NotReplayable, ReplayBody, ReportSlot, RetryOptions, StopReason};
+use tower_oauth2::test_util::{Answer, Readiness, Script, reply};
 
-use super::support::{Answer, Readiness, Script, reply};
 use super::{answers, hinted, report, send, text};
 
 /// More than is recorded of a body of unknown length.

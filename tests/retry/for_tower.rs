@@ -15,9 +15,9 @@ use tower_oauth2::extensions::{Attempt, Deadline, TokenRejected};
 use tower_oauth2::retry::{
     Failure, ReplayReason, ReportSlot, RetryBudget, RetryOptions, RetryReport, StopReason, Unsent,
 };
+use tower_oauth2::test_util::{Answer, Script, reply};
 use tower_oauth2::{AccessToken, RetryPolicy, TokenCache, TokenError, source_fn};
 
-use super::support::{Answer, Script, reply};
 use super::{answers, get, hinted, post, report};
 
 const SECOND: Duration = Duration::from_secs(1);

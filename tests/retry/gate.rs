@@ -20,8 +20,8 @@ use tower_oauth2::retry::{
     DeadlineExceeded, RateLimitProfile, ReplayBody, ReportSlot, RetryBudget, RetryGate, RetryOptions,
     StopReason,
 };
+use tower_oauth2::test_util::{Answer, Probe, Readiness, Script, Seen, reply};
 
-use super::support::{Answer, Probe, Readiness, Script, Seen, reply};
 use super::{answers, get, hinted, post, report, send, text};
 
 type Inner = Probe<Request<ReplayBody<Full<Bytes>>>, Response<Full<Bytes>>>;

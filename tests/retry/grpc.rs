@@ -17,9 +17,9 @@ use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::auth::AuthLayer;
 use tower_oauth2::extensions::RejectionVerdict;
 use tower_oauth2::retry::{ReplayBody, ReplayReason, RetryBody, RetryReport, StopReason};
+use tower_oauth2::test_util::Probe;
 use tower_oauth2::{AccessToken, RetryPolicy, TokenCache, TokenError, source_fn};
 
-use super::support::Probe;
 use super::{post, report};
 
 const MS: Duration = Duration::from_millis(1);

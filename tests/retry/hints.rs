@@ -7,8 +7,8 @@ use tokio::time::Instant;
 use tower_oauth2::RetryPolicy;
 use tower_oauth2::extensions::Deadline;
 use tower_oauth2::retry::{RateLimitProfile, ReplayReason, RetryReport, StopReason};
+use tower_oauth2::test_util::{Answer, Script, reply};
 
-use super::support::{Answer, Script, reply};
 use super::{get, post, report, send, text};
 
 fn said(status: u16, headers: &[(&'static str, &str)]) -> Answer {

@@ -14,8 +14,8 @@ use tokio::time::Instant;
 use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::RetryPolicy;
 use tower_oauth2::retry::{NotReplayable, ReplayBody, RetryGate, StopReason};
+use tower_oauth2::test_util::{Answer, Script, reply};
 
-use super::support::{Answer, Script, reply};
 use super::{answers, get, hinted, report, send};
 
 /// A body that gives other frames than it announces.

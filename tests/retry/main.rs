@@ -3,9 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(clippy::disallowed_methods, reason = "tests look at the paused clock")]
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod bodies;
 mod budget;
 mod compose;
@@ -26,10 +23,10 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use http_body_util::{BodyExt as _, Full};
-use support::{Answer, Script, reply};
 use tower::{BoxError, Layer as _, ServiceExt as _};
 use tower_oauth2::RetryPolicy;
 use tower_oauth2::retry::{ReplayBody, RetryBody, RetryReport};
+use tower_oauth2::test_util::{Answer, Script, reply};
 
 type Outcome = Result<Response<RetryBody<Full<Bytes>>>, BoxError>;
 

@@ -17,8 +17,8 @@ use tower::{BoxError, Layer as _, Service, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::RetryPolicy;
 use tower_oauth2::extensions::Deadline;
 use tower_oauth2::retry::{ReplayBody, RetryService, StopReason};
+use tower_oauth2::test_util::{Answer, Probe, Readiness, Script, reply};
 
-use super::support::{Answer, Probe, Readiness, Script, reply};
 use super::{answers, get, hinted, post, report, text};
 
 type Inner = Probe<Request<ReplayBody<Full<Bytes>>>, Response<Full<Bytes>>>;

@@ -7,9 +7,9 @@ use http::StatusCode;
 use tokio::time::Instant;
 use tower_oauth2::extensions::Deadline;
 use tower_oauth2::retry::{Failure, ReplayReason, ReportSlot, RetryOptions, RetryReport, StopReason, Unsent};
+use tower_oauth2::test_util::{Answer, Script, reply};
 use tower_oauth2::{RetryPolicy, TokenError};
 
-use super::support::{Answer, Script, reply};
 use super::{answers, get, hinted, post, report, send, text};
 
 const MS: Duration = Duration::from_millis(1);

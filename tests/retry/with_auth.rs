@@ -13,9 +13,9 @@ use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::auth::{AuthLayer, AuthService};
 use tower_oauth2::extensions::TokenRejected;
 use tower_oauth2::retry::{ReplayBody, RetryService, StopReason};
+use tower_oauth2::test_util::{Answer, Probe, reply};
 use tower_oauth2::{AccessToken, RetryPolicy, TokenCache, TokenError, TokenSource, source_fn};
 
-use super::support::{Answer, Probe, reply};
 use super::{get, post, report, text};
 
 type Api = Probe<Request<ReplayBody<Full<Bytes>>>, Response<Full<Bytes>>>;

@@ -16,9 +16,6 @@
     reason = "a test that cannot go on has failed, and it looks at the clock from outside"
 )]
 
-#[path = "../../examples/support/mod.rs"]
-mod support;
-
 mod control;
 mod endpoint;
 #[path = "../support/log.rs"]

@@ -7,8 +7,8 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderName, HeaderValue, Request, Response, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use tower_oauth2::test_util::Loopback;
 
-use crate::support::Listener;
 use crate::words;
 
 /// A server and what it says to every request.
@@ -71,7 +71,7 @@ impl Server {
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let listener = Listener::start(router).await.unwrap();
+                let listener = Loopback::start(router).await.unwrap();
                 ready.send(listener.origin()).unwrap();
                 std::future::pending::<()>().await;
             });
