@@ -75,6 +75,7 @@ async fn main() -> Result<ExitCode, BoxError> {
     let (planted, kept) = Caller::new(&url, "key-of-north").planted().await?;
     let stranger = balancer.get("/mine/items/1").await?.status();
     let climber = Caller::new(&url, "key-of-north").get("/mine/%2E./south/items/1").await?.status();
+    let intruder = Caller::new(&url, "key-of-north").get("/tenants/south/items/1").await?.status();
 
     // Requests of all tenants at once, and underway every token is revoked.
     server.set_latency(Duration::ZERO);
@@ -118,6 +119,7 @@ async fn main() -> Result<ExitCode, BoxError> {
     );
     let as_it_should = (failed, seen.crossed, planted, kept, echoed, outlived) == (0, 0, 0, 1, 3, 0)
         && (stranger, climber) == (StatusCode::UNAUTHORIZED, StatusCode::BAD_REQUEST)
+        && intruder == StatusCode::NOT_FOUND
         // One for the gateway and each tenant, and one more for each after the revocation.
         && (refused > 0 && tokens.tokens == 2 * (TENANTS.len() as u64 + 1))
         && !ready_without_a_token;

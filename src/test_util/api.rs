@@ -196,7 +196,7 @@ impl FakeApi {
     ///
     /// # Cancel safety
     ///
-    /// Dropped before its end, it may leave a port closed for good.
+    /// Dropped before its end, it leaves a port closed; another call opens it.
     pub async fn restart(&self) -> io::Result<()> {
         self.line.restart().await
     }

@@ -209,7 +209,7 @@ impl FakeAuthorizationServer {
     ///
     /// # Cancel safety
     ///
-    /// Dropped before its end, it may leave a port closed for good.
+    /// Dropped before its end, it leaves a port closed; another call opens it.
     pub async fn restart(&self) -> io::Result<()> {
         self.line.restart().await
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use http::Response;
@@ -21,7 +21,6 @@ pub(super) struct Line {
     origin: String,
     /// Whether the fake is there for whoever calls it in the same process.
     is_up: Arc<watch::Sender<bool>>,
-    /// Taken out while it is being stopped or started.
     loopback: Arc<Mutex<Option<Loopback>>>,
 }
 
@@ -43,7 +42,7 @@ impl Line {
     /// Creates a way over loopback. Whoever has the fake may still call it in the process.
     pub(super) fn over(loopback: Loopback) -> Self {
         let line = Self::within(&loopback.origin());
-        line.keep(loopback);
+        *line.loopback() = Some(loopback);
         line
     }
 
@@ -53,17 +52,19 @@ impl Line {
 
     pub(super) async fn stop(&self) {
         self.is_up.send_replace(false);
-        if let Some(mut loopback) = self.take() {
-            loopback.stop().await;
-            self.keep(loopback);
+        let ending = self.loopback().as_mut().and_then(Loopback::close);
+        if let Some(ending) = ending {
+            // The end of an aborted task is an error by design.
+            let _ = ending.await;
         }
     }
 
     pub(super) async fn restart(&self) -> io::Result<()> {
-        if let Some(mut loopback) = self.take() {
-            let restarted = loopback.restart().await;
-            self.keep(loopback);
-            restarted?;
+        self.stop().await;
+        let place = self.loopback().as_ref().map(Loopback::place);
+        if let Some((address, service)) = place {
+            let loopback = Loopback::start_at(address, service).await?;
+            *self.loopback() = Some(loopback);
         }
         self.is_up.send_replace(true);
         Ok(())
@@ -95,12 +96,8 @@ impl Line {
     }
 
     // No lock guards a step that can be left half done, so what a panic leaves behind is sound.
-    fn take(&self) -> Option<Loopback> {
-        self.loopback.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    fn keep(&self, loopback: Loopback) {
-        *self.loopback.lock().unwrap_or_else(PoisonError::into_inner) = Some(loopback);
+    fn loopback(&self) -> MutexGuard<'_, Option<Loopback>> {
+        self.loopback.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -22,10 +22,11 @@ use super::body::FakeBody;
 pub struct Loopback {
     address: SocketAddr,
     service: Served,
-    task: JoinHandle<()>,
+    /// Until it is stopped.
+    task: Option<JoinHandle<()>>,
 }
 
-type Served = BoxCloneSyncService<Request<FakeBody>, Response<FakeBody>, io::Error>;
+pub(super) type Served = BoxCloneSyncService<Request<FakeBody>, Response<FakeBody>, io::Error>;
 
 impl Loopback {
     /// Serves `service`. An error of the service ends its connection without an answer.
@@ -50,11 +51,11 @@ impl Loopback {
         Self::start_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), BoxCloneSyncService::new(service)).await
     }
 
-    async fn start_at(address: SocketAddr, service: Served) -> io::Result<Self> {
+    pub(super) async fn start_at(address: SocketAddr, service: Served) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let task = tokio::spawn(serve(listener, service.clone()));
-        Ok(Self { address, service, task })
+        Ok(Self { address, service, task: Some(task) })
     }
 
     /// Returns the origin, such as `http://127.0.0.1:4711`.
@@ -69,10 +70,9 @@ impl Loopback {
     ///
     /// Once it was polled, both will be closed.
     pub async fn stop(&mut self) {
-        self.task.abort();
-        // The end of an aborted task is an error by design; and a second stop finds it ended.
-        if !self.task.is_finished() {
-            let _ = (&mut self.task).await;
+        if let Some(ending) = self.close() {
+            // The end of an aborted task is an error by design.
+            let _ = ending.await;
         }
     }
 
@@ -84,17 +84,30 @@ impl Loopback {
     ///
     /// # Cancel safety
     ///
-    /// Dropped before its end, it leaves things as they were.
+    /// Dropped before its end, it leaves the port closed; another call opens it.
     pub async fn restart(&mut self) -> io::Result<()> {
         self.stop().await;
-        *self = Self::start_at(self.address, self.service.clone()).await?;
+        let (address, service) = self.place();
+        *self = Self::start_at(address, service).await?;
         Ok(())
+    }
+
+    /// Returns where to serve again, and what.
+    pub(super) fn place(&self) -> (SocketAddr, Served) {
+        (self.address, self.service.clone())
+    }
+
+    /// Begins to close. The port and the connections are closed when the task has ended.
+    pub(super) fn close(&mut self) -> Option<JoinHandle<()>> {
+        let task = self.task.take()?;
+        task.abort();
+        Some(task)
     }
 }
 
 impl Drop for Loopback {
     fn drop(&mut self) {
-        self.task.abort();
+        self.close();
     }
 }
 
