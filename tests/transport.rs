@@ -287,7 +287,12 @@ async fn a_proxy_that_is_not_there_may_come_back() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let client = Client::builder().only_roots(Authority::new().pem()).unwrap().proxy(proxy(free));
     let error = token_error(client, &format!("https://{HOST}/token")).await;
-    assert!(error.is_transient(), "{error}");
+    let said = error.to_string();
+    assert!(
+        error.is_transient() && said.contains("it is the proxy on the way that cannot be reached"),
+        "{said}"
+    );
+    assert!(!whole(&error).contains(&free.port().to_string()), "{}", whole(&error));
 }
 
 #[test]

@@ -324,6 +324,10 @@ async fn a_server_that_cannot_be_reached() -> Vec<String> {
         let client = hyper::Client::builder().only_roots(own.cert.pem()).unwrap().proxy(proxy);
         lines.push(unreachable(client, address).await);
     }
+    let nobody = nobody().await;
+    let proxy = Proxy::new("http", "127.0.0.1", nobody.port()).unwrap();
+    let client = hyper::Client::builder().only_roots(own.cert.pem()).unwrap().proxy(proxy);
+    lines.push(unreachable(client, nobody).await);
     lines
 }
 

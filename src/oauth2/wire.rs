@@ -15,7 +15,7 @@ use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Service, ServiceExt as _};
 
 use crate::backoff::Chance;
-use crate::error::{Lasting, TokenError, Unsent};
+use crate::error::{Lasting, TokenError, Unsent, chain};
 use crate::extensions::FollowNothing;
 use crate::oauth2::answer::{Answer, AnswerBody, Expected};
 use crate::oauth2::refused::{Delivery, Refused};
@@ -195,6 +195,9 @@ pub(crate) async fn read_capped(body: UnsyncBoxBody<Bytes, BoxError>) -> Result<
 
 // --- Failures ---
 
+/// What hyper-util says where nobody could be asked for a tunnel. Its error is known by its words alone.
+const NO_PROXY: &str = "tunnel error: failed to create underlying connection";
+
 /// Makes a refusal of an error of the transport: whether anything was sent, and what can be done about it.
 fn unreachable(error: &BoxError, expected: &Expected, redactor: &Redactor) -> Refused {
     let unconnected = chain(&**error).any(|error| {
@@ -210,6 +213,9 @@ fn unreachable(error: &BoxError, expected: &Expected, redactor: &Redactor) -> Re
     let line = |advice| format!("{} could not be reached: {}; {advice}", expected.who, lower_case(&what));
     let told = match chain(&**error).find_map(|error| error.downcast_ref::<Lasting>()) {
         Some(lasting) => TokenError::config(line(lasting.advice)),
+        None if chain(&**error).any(|error| error.to_string() == NO_PROXY) => TokenError::transient(line(
+            "it is the proxy on the way that cannot be reached; check its host and port, and the way to it",
+        )),
         None => {
             let url = expected.naming.url;
             TokenError::transient(line(&format!("check the {url}, and the way there from this machine")))
@@ -252,13 +258,6 @@ impl std::error::Error for Cause {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.source.as_deref().map(|source| source as _)
     }
-}
-
-/// Walks a chain, as deep as a cause is kept.
-fn chain<'a>(
-    error: &'a (dyn std::error::Error + 'static),
-) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
-    std::iter::successors(Some(error), |error| error.source()).take(17)
 }
 
 /// Returns the text closest to what happened: what stands above it in the chain says only that something did.

@@ -6,6 +6,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use http::{HeaderValue, Uri};
 use hyper_util::client::proxy::matcher::Matcher;
+use secrecy::zeroize::Zeroizing;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::error::TokenError;
 use crate::origin::Origin;
@@ -87,10 +89,12 @@ impl Proxy {
 
     /// Sets user and password (RFC 7617). Without effect on the other two kinds of proxy.
     #[must_use]
-    pub fn credentials(mut self, user: &str, password: &str) -> Self {
+    pub fn credentials(mut self, user: &str, password: impl Into<SecretString>) -> Self {
         if let Choice::This { credentials, .. } = &mut self.choice {
-            let text = BASE64_STANDARD.encode(format!("{user}:{password}"));
-            *credentials = HeaderValue::try_from(format!("Basic {text}")).ok().map(|mut value| {
+            let password = password.into();
+            let text = Zeroizing::new(format!("{user}:{}", password.expose_secret()));
+            let text = Zeroizing::new(BASE64_STANDARD.encode(&*text));
+            *credentials = HeaderValue::try_from(format!("Basic {}", *text)).ok().map(|mut value| {
                 value.set_sensitive(true);
                 value
             });
