@@ -2,9 +2,10 @@
 //! with a policy that clones each request.
 //!
 //! ```text
-//! cargo bench --bench retry              allocations, memory, instructions and times, each held to its limit
-//! cargo bench --bench retry -- --times   the times alone
-//! cargo bench --bench retry -- --smoke   all but the times, which mean something on a quiet machine only
+//! cargo bench --bench retry                     allocations, memory, instructions and times, each held to its limit
+//! cargo bench --bench retry -- --times          the times alone, which mean something on a quiet machine only
+//! cargo bench --bench retry -- --instructions   the instructions alone
+//! cargo bench --bench retry -- --smoke          allocations and memory alone, in a second
 //! ```
 //!
 //! Every shape makes the same request, as a client makes it, and sends it to a service that reads the body to its end
@@ -66,7 +67,8 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         ["--times"] => times(),
-        ["--smoke"] => [memory(), instructions()].concat(),
+        ["--instructions"] => instructions(),
+        ["--smoke"] => memory(),
         _ => [memory(), instructions(), times()].concat(),
     };
     for miss in &misses {

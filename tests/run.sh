@@ -123,5 +123,6 @@ run "fuzz targets, near their seeds" bash tests/fuzz.sh smoke
 run "servers that nobody here wrote" bash tests/interop/run.sh --smoke
 run "examples" examples
 run "allocations on the hot path" cargo bench --locked --bench hot_path -- --smoke
+run "allocations and memory under retry" cargo bench --locked --bench retry -- --smoke
 
 echo "$passed passed, 0 failed"
