@@ -181,10 +181,11 @@ fn clients(world: &World) -> Vec<Client> {
         .layer(RetryPolicy::default())
         .layer(AuthLayer::per_request([API]).unwrap())
         .service(world.api());
-    let mut clients = vec![BoxCloneSyncService::new(by_hand)];
-    #[cfg(feature = "stack")]
-    clients.push(stack(world));
-    clients
+    vec![
+        BoxCloneSyncService::new(by_hand),
+        #[cfg(feature = "stack")]
+        stack(world),
+    ]
 }
 
 #[cfg(feature = "stack")]
