@@ -76,6 +76,8 @@ pub trait TokenSource: Send + Sync + 'static {
 
     /// Falls back on `other` where this source fails for good (a configuration or grant error): a refresh token if
     /// there is one, else the grant. A failure that may pass is returned as it is.
+    ///
+    /// The tokens of the other may be in another name. Where a server has refused this one there is a warning at each fetch.
     #[must_use]
     fn or<S: TokenSource>(self, other: S) -> Or<Self, S>
     where
@@ -300,7 +302,12 @@ impl<A: TokenSource, B: TokenSource> TokenSource for Or<A, B> {
             Err(error) if error.is_config() || error.is_grant() => error,
             answer => return answer,
         };
-        tracing::debug!(%error, "the first source has no token; asking the other");
+        // What a server says no to is news, and the other may stand for somebody else.
+        if error.status().is_some() {
+            tracing::warn!(%error, "the source was refused; going on with the one behind it, perhaps in another name");
+        } else {
+            tracing::debug!(%error, "the source has no token; asking the one behind it");
+        }
         self.second.token(request).await
     }
 

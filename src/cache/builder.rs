@@ -98,7 +98,8 @@ impl TokenCacheBuilder {
     }
 
     /// Has [`TokenCache::shutdown`] revoke the access token, so that nobody uses it after the end of the process. It does
-    /// so in the time that the shutdown has.
+    /// so in the time that the shutdown has, by what [`revoke_with`](Self::revoke_with) was given; without that the shutdown
+    /// is an error.
     ///
     /// The refresh token is not revoked then: the next start may begin with it. But a server may end it along with the
     /// access token (RFC 7009 §2.1), and some servers hand out the same access token to several processes of one client.

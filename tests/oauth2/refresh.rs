@@ -11,7 +11,7 @@ use tower::{BoxError, Layer as _, ServiceExt as _};
 use tower_oauth2::oauth2::{RefreshTokenBuilder, RotatedToken, read_token_response};
 use tower_oauth2::{
     AccessToken, AuthLayer, ClientAuth, ClientSecret, FetchReason, RefreshToken, StaticToken, TokenError,
-    TokenRequest, TokenSource as _,
+    TokenRequest, TokenSource,
 };
 
 use crate::log::Log;
@@ -419,6 +419,30 @@ async fn a_refused_refresh_token_is_not_sent_again_until_there_is_another() {
     source.replace("RT9").unwrap();
     assert!(source.has_refresh_token() && renew(&source).await.is_ok());
     assert_eq!(arrived(&endpoint), ["RT1", "RT9"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_goes_on_in_another_name_because_of_a_refusal_is_warned() {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let grant = StaticToken::new(AccessToken::bearer("by-the-grant").unwrap());
+    let warned = || log.lines().iter().filter(|line| line.contains("the source was refused")).count();
+
+    // Nobody has signed in yet: that is what the other one is for.
+    let nobody = source(&Scripted::new([]), builder(None)).or(grant.clone());
+    fetch_from(&nobody).await;
+    assert_eq!(warned(), 0, "{}", log.text());
+
+    let dead = source(&Scripted::new([refused()]), rt1()).or(grant);
+    assert_eq!(fetch_from(&dead).await.header_value(), "Bearer by-the-grant");
+    assert_eq!(warned(), 1, "{}", log.text());
+    assert!(log.text().contains("WARN") && log.text().contains("authorize again"), "{}", log.text());
+    assert!(!log.text().contains("RT1"), "{}", log.text());
+}
+
+async fn fetch_from(source: &impl TokenSource) -> AccessToken {
+    source.token(TokenRequest::new(FetchReason::Initial)).await.unwrap()
 }
 
 #[tokio::test(start_paused = true)]

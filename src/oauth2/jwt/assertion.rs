@@ -323,7 +323,8 @@ impl Assertion {
         }
         if self.audience_among(parties).is_empty() {
             return Err(refused(
-                "it has no audience; set issuer() on the builder to the issuer of the authorization server, or audience()",
+                "it has no audience; give an Issuer in place of the URL, set issuer() on the builder, or audience() on the \
+                 assertion (in a configuration file assertion_audience)",
             ));
         }
         check_members("claim", &self.claims, &["iss", "sub", "aud", "exp", "iat", "nbf", "jti"])?;
