@@ -28,6 +28,7 @@ use tokio::sync::oneshot;
 use tower::BoxError;
 use tower_oauth2::oauth2::Revocation;
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeAuthorizationServerBuilder, FakeClient};
+use tower_oauth2::transport::hyper;
 use tower_oauth2::{ClientCredentials, TokenCache};
 
 use callers::Caller;
@@ -51,10 +52,14 @@ async fn main() -> Result<ExitCode, BoxError> {
 
     // The gateway, with a token of its own and one for each tenant. At the end all are taken back.
     let (token_url, revocation_url) = (server.token_url(), server.revocation_url());
+    // All share the connections to the authorization server.
+    let transport = hyper::Client::new();
     let cache_of = move |client: &String| {
-        let source = ClientCredentials::builder(&token_url, client, "hunter2").build()?;
-        let revocation = Revocation::builder(&revocation_url, client, "hunter2").build()?;
-        Ok(TokenCache::builder(source).revoke_with(revocation).with_revocation_at_shutdown())
+        let source = ClientCredentials::builder(&token_url, client, "hunter2");
+        let revocation = Revocation::builder(&revocation_url, client, "hunter2");
+        Ok(TokenCache::builder(source.build_with(transport.clone())?)
+            .revoke_with(revocation.build_with(transport.clone())?)
+            .with_revocation_at_shutdown())
     };
     let callers = TENANTS.map(|tenant| (format!("key-of-{tenant}"), tenant.to_owned()));
     let gateway =

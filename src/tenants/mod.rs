@@ -5,8 +5,8 @@
 //! 1. Each key has one cache, which all who ask for it share: a thousand tasks of one tenant cause one token request.
 //!    Whatever shapes the token is in the key, since the source is made from the key and nothing else. [`TokenKey`] is a
 //!    key of everything that OAuth knows; a type of one's own is as good.
-//! 2. A cache that was not asked for in an hour goes, and with it its token, which is not revoked. Where there are as many as are allowed, the
-//!    sixteenth part that was unused the longest goes at once.
+//! 2. A cache that was not asked for in an hour goes, and with it its token, which is not revoked. Where there are as many
+//!    as are allowed, the sixteenth part that was unused the longest goes at once.
 //! 3. Never one that is in use: while somebody holds a handle, a request is on its way or a token is being fetched. And
 //!    none whose source has something that would be lost for good
 //!    ([`is_disposable`](crate::TokenSource::is_disposable)), such as a refresh token that is stored nowhere.
@@ -14,7 +14,8 @@
 //! 5. All caches together make so many token requests a second. What is beyond waits its turn, and what would wait for
 //!    more than ten seconds fails with the time at which to come back. So whoever can invent keys cannot make a storm of
 //!    them at the authorization server. He can delay others, though: look at a name from outside before it becomes a
-//!    key.
+//!    key. Revocations are not counted: a [`shutdown`](TokenCaches::shutdown) sends all of them at the same time, or as many
+//!    as the transport lets through.
 //!
 //! # Examples
 //!
@@ -42,6 +43,33 @@
 //!     .body(())?;
 //! # let _ = layer;
 //! # Ok::<_, tower::BoxError>(())
+//! ```
+//!
+//! Sources that ask an authorization server share one transport, by `build_with` and clones of it. `build` makes a client
+//! for each, which shares no connection with another and reads the root certificates for itself:
+//!
+//! ```
+//! use tower_oauth2::oauth2::Revocation;
+//! use tower_oauth2::tenants::TokenCaches;
+//! use tower_oauth2::{ClientCredentials, ClientSecret, TokenCache};
+//!
+//! // Such as `hyper::Client::new()`, perhaps under a limit.
+//! # use bytes::Bytes;
+//! # use http_body_util::Full;
+//! # let transport = tower::service_fn(|_request: http::Request<Full<Bytes>>| async {
+//! #     Ok::<_, tower::BoxError>(http::Response::new(Full::new(Bytes::new())))
+//! # });
+//! let caches = TokenCaches::new(move |tenant: &String| {
+//!     let secret = secret_of(tenant);
+//!     let source = ClientCredentials::builder("https://login.example.com/token", tenant, secret.clone());
+//!     let revocation = Revocation::builder("https://login.example.com/revoke", tenant, secret);
+//!     Ok(TokenCache::builder(source.build_with(transport.clone())?)
+//!         .revoke_with(revocation.build_with(transport.clone())?)
+//!         .with_revocation_at_shutdown())
+//! });
+//! # let _ = caches.get("north")?;
+//! # fn secret_of(_tenant: &str) -> ClientSecret { ClientSecret::from_env("SECRET") }
+//! # Ok::<_, tower_oauth2::TokenError>(())
 //! ```
 //!
 //! With windows of its own for each cache, and bounds for all:

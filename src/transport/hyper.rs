@@ -311,7 +311,8 @@ impl fmt::Debug for ResponseBody {
 // --- build() of the sources ---
 
 impl ClientCredentialsBuilder {
-    /// Builds the source over the default transport, a [`Client`] of its own.
+    /// Builds the source over the default transport, a [`Client`] of its own. Sources that are many share one, by
+    /// [`build_with`](Self::build_with) and clones of it.
     ///
     /// # Errors
     ///
