@@ -9,7 +9,7 @@
 //! token, and comes back with the next request for one.
 //!
 //! Leases are for two seconds and can be renewed once. The vault takes one back without a word. The exit code is 1 if a
-//! request failed, if a lease was not renewed where it could be, or if one was left open.
+//! request failed, if no lease was renewed or replaced, or if one was left open.
 
 #![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a program that measures and prints")]
 
@@ -131,6 +131,6 @@ async fn main() -> Result<ExitCode, BoxError> {
         counts.leases, counts.renewals, counts.refused, counts.open
     );
     let as_it_should =
-        failed == 0 && (counts.leases > 2 && counts.renewals >= 2) && (counts.refused, counts.open) == (1, 0);
+        (failed, counts.open) == (0, 0) && (counts.leases > 2 && counts.renewals > 0 && counts.refused > 0);
     Ok(if as_it_should { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -23,7 +23,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use http::{Request, Response};
 use http_body_util::Full;
-use servers::{Answer, Api, AuthorizationServer, Client, Listener, PrivateKey};
+use servers::{Api, PrivateKey};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -36,6 +36,7 @@ use tower_oauth2::oauth2::jwt::{JwtAlgorithm, SigningKey};
 use tower_oauth2::oauth2::{ClientCredentialsBuilder, CustomGrant, Issuer, Revocation, read_token_response};
 use tower_oauth2::retry::RetryReport;
 use tower_oauth2::tenants::TokenCaches;
+use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient, Loopback, Trouble};
 use tower_oauth2::transport::hyper::{self, ClientBuilder, Proxy};
 use tower_oauth2::transport::reqwest;
 use tower_oauth2::{
@@ -116,19 +117,19 @@ async fn failure(at: &str, source: impl TokenSource) -> String {
     }
 }
 
-fn client_of(server: &AuthorizationServer, id: &str, secret: &str) -> ClientCredentialsBuilder {
+fn client_of(server: &FakeAuthorizationServer, id: &str, secret: &str) -> ClientCredentialsBuilder {
     ClientCredentials::builder(server.token_url(), id, secret).retries(0)
 }
 
-async fn authorization_server() -> AuthorizationServer {
-    let billing = Client::confidential("billing", "hunter2-hunter2").scopes("items:read");
-    let app = Client::public("app").scopes("items:read");
-    AuthorizationServer::builder().client(billing).client(app).start().await.unwrap()
+async fn authorization_server() -> FakeAuthorizationServer {
+    let billing = FakeClient::confidential("billing", "hunter2-hunter2").scopes("items:read");
+    let app = FakeClient::public("app").scopes("items:read");
+    FakeAuthorizationServer::builder().client(billing).client(app).start().await.unwrap()
 }
 
 /// Serves a router, and returns its origin with what keeps it alive.
-async fn serve(router: Router) -> (String, Listener) {
-    let listener = Listener::start(router).await.unwrap();
+async fn serve(router: Router) -> (String, Loopback) {
+    let listener = Loopback::start(router).await.unwrap();
     (listener.origin(), listener)
 }
 
@@ -236,7 +237,7 @@ async fn a_refresh_token_that_is_no_good() -> Vec<String> {
     // An answer that was lost, and a server that has meanwhile ended the token.
     let lost = server.sign_in("app", "items:read");
     let source = app(Some(lost.clone())).build().unwrap();
-    server.answer_next(1, Answer::Hang);
+    server.answer_next(1, Trouble::Hang);
     fetch(source.clone()).await.unwrap_err();
     fetch(app(Some(lost)).build().unwrap()).await.unwrap();
     lines.push(failure(&server.origin(), source).await);
@@ -350,8 +351,8 @@ async fn a_server_that_is_busy_or_down() -> Vec<String> {
         let source = client_of(&server, "billing", "hunter2-hunter2").attempt_timeout(Duration::from_secs(1));
         failure(&server.origin(), source.build().unwrap()).await
     };
-    server.answer_next(1, Answer::TooManyRequests { retry_after: Duration::from_secs(60) });
-    server.answer_next(1, Answer::Hang);
+    server.answer_next(1, Trouble::TooManyRequests { retry_after: Duration::from_secs(60) });
+    server.answer_next(1, Trouble::Hang);
     let mut lines = vec![ask().await, ask().await];
     let (origin, _listener) =
         serve(Router::new().route("/token", post(async || StatusCode::BAD_GATEWAY))).await;

@@ -24,9 +24,3 @@ pub use self::{
     api::{Api, ApiBuilder, ApiCounts},
     jwt::{PrivateKey, PublicKey},
 };
-#[allow(unused_imports, reason = "every example and test uses a part")]
-pub use tower_oauth2::test_util::{
-    FakeAuthorizationServer as AuthorizationServer,
-    FakeAuthorizationServerBuilder as AuthorizationServerBuilder, FakeClient as Client, Loopback as Listener,
-    Trouble as Answer,
-};

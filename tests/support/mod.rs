@@ -1,9 +1,5 @@
-//! What several test binaries share.
-
-#![allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
+//! What several test binaries share, beside the test kit of the crate.
 
 mod log;
-
-pub(crate) use tower_oauth2::test_util::{Answer, Probe, Readiness, Script, Seen, reply};
 
 pub(crate) use self::log::Log;
