@@ -85,8 +85,8 @@ impl Lineage {
         }
         state.held.clone().ok_or_else(|| {
             TokenError::grant(
-                "there is no refresh token: the authorization server granted none; ask for one when the user signs in \
-                 (many servers want the scope offline_access), or fall back on another grant with `or`",
+                "there is no refresh token: nobody has signed in yet, or the authorization server granted none; ask for one \
+                 when the user signs in (many servers want the scope offline_access), or fall back on another grant with `or`",
             )
         })
     }
