@@ -3,6 +3,7 @@
 //! Lenient in what servers get wrong without harm, strict where a token could be used that should not be
 //! (RFC 6749 §5.1 and §5.2).
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
@@ -140,12 +141,8 @@ fn token(
     check_scopes(granted.as_deref().unwrap_or_default(), expected)?;
     let mut token = AccessToken::bearer(secret)
         .map_err(|error| nonsense(&format!("a token that cannot be used: {error}")))?;
-    if let Some(mut granted) = granted {
-        // Scopes are shown. One that nobody asked for and that holds a secret is an echo.
-        let is_ours =
-            |scope: &String| expected.requested.contains(scope) || expected.required.contains(scope);
-        granted.retain(|scope| is_ours(scope) || !redactor.finds(scope));
-        token = token.scopes(granted);
+    if let Some(granted) = granted {
+        token = token.scopes(shown_scopes(granted, expected, redactor));
     }
     if let Some(lifetime) = members.get("expires_in").and_then(lifetime) {
         token = token.expires_in(lifetime);
@@ -186,17 +183,31 @@ fn granted_scopes(members: &Members<'_>, token: &str) -> Option<Vec<String>> {
     let Some(raw) = members.get("scope") else {
         return Claims::read(token)?.scopes;
     };
-    let mut granted: Vec<String> = Vec::new();
-    let list = match as_string(raw) {
+    let mut granted: Vec<String> = match as_string(raw) {
         Some(text) => text.split_ascii_whitespace().map(str::to_owned).collect(),
-        None => serde_json::from_str::<Vec<String>>(raw.get()).ok()?,
+        None => serde_json::from_str(raw.get()).ok()?,
     };
-    for scope in list {
-        if !granted.contains(&scope) {
-            granted.push(scope);
-        }
-    }
+    let mut known = HashSet::new();
+    granted.retain(|scope| known.insert(scope.clone()));
     Some(granted)
+}
+
+/// So many bytes of scopes are kept that nobody asked for.
+const MOST_SCOPES: usize = 16 * 1024;
+
+/// Scopes are kept and shown. One that nobody asked for and that holds a secret is an echo.
+fn shown_scopes(mut granted: Vec<String>, expected: &Expected, redactor: &Redactor) -> Vec<String> {
+    let is_ours = |scope: &String| expected.requested.contains(scope) || expected.required.contains(scope);
+    let mut room = MOST_SCOPES;
+    granted.retain(|scope| {
+        let left = room.checked_sub(scope.len() + 1).filter(|_| !is_ours(scope));
+        room = left.unwrap_or(room);
+        left.is_some() || is_ours(scope)
+    });
+    let others: Vec<&str> = granted.iter().filter(|scope| !is_ours(scope)).map(String::as_str).collect();
+    let mut found = redactor.finds_each(&others).into_iter();
+    granted.retain(|scope| is_ours(scope) || found.next() == Some(false));
+    granted
 }
 
 fn check_scopes(granted: &[String], expected: &Expected) -> Result<(), TokenError> {

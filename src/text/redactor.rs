@@ -129,6 +129,20 @@ impl Redactor {
         self.marks(prefix(text, MAX_SEARCHED)).iter().any(Option::is_some)
     }
 
+    /// Says of each text whether a piece of a secret stands in it. All are looked at to their ends, and in one go, so their
+    /// number counts for little, and their length is for the caller to bound.
+    pub(crate) fn finds_each(&self, texts: &[&str]) -> Vec<bool> {
+        let marks = self.marks(&texts.join("\n"));
+        let mut rest = &marks[..];
+        let found = |text: &&str| {
+            let (own, others) = rest.split_at(text.len());
+            // The last one has no line end behind it.
+            rest = others.get(1..).unwrap_or_default();
+            own.iter().any(Option::is_some)
+        };
+        texts.iter().map(found).collect()
+    }
+
     /// Returns `text` with every known secret blanked out, then made fit to show as [`clean`] does.
     pub(crate) fn clean(&self, text: &str) -> String {
         let searched = prefix(text, MAX_SEARCHED);
@@ -185,6 +199,9 @@ impl Redactor {
             hay.windows(PIECE).enumerate().map(|(at, piece)| (key(piece), at)).collect();
         pieces.sort_unstable();
         let mut done = vec![false; pieces.len()];
+        // Of a long secret most pieces are not in the text, and one look tells that of nearly all of them.
+        let mut may_be_there = vec![false; 1 << 16];
+        pieces.iter().for_each(|(piece, _)| may_be_there[slot(*piece)] = true);
         for form in &self.forms {
             if form.bytes.len() < PIECE {
                 for (at, _) in
@@ -197,6 +214,9 @@ impl Redactor {
             let mut sliding = key(&form.bytes[..PIECE - 1]);
             for byte in &form.bytes[PIECE - 1..] {
                 sliding = sliding << 8 | u64::from(*byte);
+                if !may_be_there[slot(sliding)] {
+                    continue;
+                }
                 let found = pieces.partition_point(|(piece, _)| *piece < sliding);
                 // Each piece is marked once: a text and a secret of one repeated character have nothing but hits.
                 if done.get(found).is_none_or(|done| *done) {
@@ -233,6 +253,12 @@ fn folded(byte: u8) -> u8 {
 
 fn key(piece: &[u8]) -> u64 {
     piece.iter().fold(0, |key, byte| key << 8 | u64::from(*byte))
+}
+
+/// One of 65536 places for a piece.
+fn slot(piece: u64) -> usize {
+    let [high, low, ..] = piece.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes();
+    usize::from(u16::from_be_bytes([high, low]))
 }
 
 /// Marks what base64 is found in, up to where another alphabet begins.

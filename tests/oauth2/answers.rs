@@ -156,3 +156,49 @@ async fn what_the_builder_asks_of_a_token_is_checked() {
     let error = endpoint.ask(billing().required_scopes(["read", "write"])).await.unwrap_err();
     assert!(error.is_config() && error.to_string().contains("required scopes write:"), "{error}");
 }
+
+/// Who answers with a mebibyte of scopes holds nobody up, and what was asked for is found among them.
+#[tokio::test]
+async fn an_answer_of_nothing_but_scopes_takes_no_time_and_little_memory() {
+    let scopes: Vec<String> = (0..120_000).map(|number| format!("{number:06x}")).collect();
+    let secret = "t".repeat(10_000);
+    let text = format!(r#"{{"access_token":"{secret}","scope":"{} read"}}"#, scopes.join(" "));
+    let list =
+        format!(r#"{{"access_token":"{secret}","scope":["{}","read"]}}"#, scopes[..100_000].join(r#"",""#));
+    for body in [text, list] {
+        assert!(body.len() < 1024 * 1024);
+        let endpoint = Scripted::new([answer(200, &body)]);
+        let start = std::time::Instant::now();
+        let token = endpoint.ask(billing().required_scope("read")).await.unwrap();
+        // Without optimisation; with the square of the number it would be minutes.
+        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+        let granted = token.granted_scopes().unwrap();
+        assert_eq!((granted.first(), granted.last()), (Some(&scopes[0]), Some(&"read".to_owned())));
+        assert!(granted.iter().map(String::len).sum::<usize>() <= 16 * 1024, "{}", granted.len());
+    }
+}
+
+#[tokio::test]
+async fn a_scope_that_holds_a_secret_at_its_far_end_is_not_shown() {
+    for length in [0, 4090, 5000, 20_000] {
+        let scope = format!("{}AT-0123456789", "x".repeat(length));
+        let body = format!(r#"{{"access_token":"AT-0123456789","scope":"read {scope} write"}}"#);
+        let token = Scripted::new([answer(200, &body)]).ask(billing()).await.unwrap();
+        assert_eq!(token.granted_scopes().unwrap(), ["read", "write"], "{length}");
+    }
+}
+
+/// What is looked for is as long as the answer, and looked for in all that is shown.
+#[tokio::test]
+async fn one_secret_as_long_as_an_answer_may_be_takes_no_time() {
+    let secret: String = (0..130_000).map(|number| format!("{number:07x}")).collect();
+    let said = "the quick brown fox ".repeat(250);
+    let body =
+        format!(r#"{{"error":"odd","error_description":"{said}","error_uri":"{said}","token":"{secret}"}}"#);
+    assert!(body.len() < 1024 * 1024);
+    let endpoint = Scripted::new([answer(400, &body)]);
+    let start = std::time::Instant::now();
+    assert!(endpoint.ask(billing()).await.unwrap_err().is_grant());
+    // Without optimisation.
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
