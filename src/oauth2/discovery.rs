@@ -19,7 +19,7 @@ use crate::oauth2::refused::{Delivery, Refused};
 use crate::oauth2::url::{self, PlainHttp};
 use crate::oauth2::wire::{self, Wire};
 use crate::origin::Origin;
-use crate::text::{self, Redactor};
+use crate::text::Redactor;
 
 /// An [`Issuer`] that was checked.
 pub(crate) struct Discovery {
@@ -88,27 +88,43 @@ impl Discovery {
     }
 
     /// Returns metadata that hold, and whether they were asked for just now.
-    pub(crate) async fn current(&self, wire: &Wire) -> Result<(Arc<Metadata>, bool), TokenError> {
+    ///
+    /// The redactor knows what else the server may repeat.
+    pub(crate) async fn current(
+        &self,
+        wire: &Wire,
+        redactor: &Redactor,
+    ) -> Result<(Arc<Metadata>, bool), TokenError> {
         let rounds = self.known.rounds();
         match self.known.fresh(WallClock::default().moment()) {
             Some(metadata) => Ok((metadata, false)),
-            None => self.renew(rounds, wire).await.map(|metadata| (metadata, true)),
+            None => self.renew(rounds, wire, redactor).await.map(|metadata| (metadata, true)),
         }
     }
 
     /// Returns other metadata than these, if there are any by now. They are asked for if nobody has asked since.
-    pub(crate) async fn newer(&self, known: &Arc<Metadata>, wire: &Wire) -> Option<Arc<Metadata>> {
+    pub(crate) async fn newer(
+        &self,
+        known: &Arc<Metadata>,
+        wire: &Wire,
+        redactor: &Redactor,
+    ) -> Option<Arc<Metadata>> {
         let rounds = self.known.rounds();
         let is_newer = |metadata: &Arc<Metadata>| !Arc::ptr_eq(metadata, known);
         match self.known.newest().filter(is_newer) {
             Some(newest) => Some(newest),
-            None => self.renew(rounds, wire).await.ok().filter(is_newer),
+            None => self.renew(rounds, wire, redactor).await.ok().filter(is_newer),
         }
     }
 
     /// Asks, or gets what somebody else has asked for since `rounds` were counted. Where that fails, the old metadata serve
     /// on.
-    async fn renew(&self, rounds: u64, wire: &Wire) -> Result<Arc<Metadata>, TokenError> {
+    async fn renew(
+        &self,
+        rounds: u64,
+        wire: &Wire,
+        redactor: &Redactor,
+    ) -> Result<Arc<Metadata>, TokenError> {
         let turn = self.known.turn(wire.patience.attempt_timeout).await;
         if self.known.rounds() != rounds
             && let Some(outcome) = self.known.outcome()
@@ -118,7 +134,7 @@ impl Discovery {
         // Who has metadata does not keep its requests waiting for newer ones.
         let retries = if self.known.newest().is_some() { 0 } else { wire.patience.retries };
         let asked = WallClock::default().moment();
-        let result = self.ask(wire, retries).await;
+        let result = self.ask(wire, retries, redactor).await;
         drop(turn);
         let error = match result {
             Ok(metadata) => return Ok(self.known.found(metadata, asked.saturating_add(self.lifetime))),
@@ -136,10 +152,10 @@ impl Discovery {
     }
 
     /// Asks at all addresses in turn, until one has metadata or no more retries are left.
-    async fn ask(&self, wire: &Wire, most: u32) -> Result<Metadata, TokenError> {
+    async fn ask(&self, wire: &Wire, most: u32, redactor: &Redactor) -> Result<Metadata, TokenError> {
         let mut retries = 0;
         loop {
-            let refused = match self.round(wire).await {
+            let refused = match self.round(wire, redactor).await {
                 Ok(metadata) => return Ok(metadata),
                 Err(refused) => refused,
             };
@@ -155,11 +171,11 @@ impl Discovery {
         }
     }
 
-    async fn round(&self, wire: &Wire) -> Result<Metadata, Refused> {
+    async fn round(&self, wire: &Wire, redactor: &Redactor) -> Result<Metadata, Refused> {
         let mut failing = None;
         let mut absent = Vec::new();
         for address in &self.addresses {
-            match self.get(address, wire).await {
+            match self.get(address, wire, redactor.clone()).await {
                 Ok(metadata) => return Ok(metadata),
                 Err(Miss::Absent(unusable)) => absent.push((address.name, unusable)),
                 Err(Miss::Failing(refused)) => failing = Some(refused),
@@ -169,12 +185,11 @@ impl Discovery {
         Err(failing.unwrap_or_else(|| self.nowhere(&absent).into()))
     }
 
-    async fn get(&self, address: &Address, wire: &Wire) -> Result<Metadata, Miss> {
+    async fn get(&self, address: &Address, wire: &Wire, mut redactor: Redactor) -> Result<Metadata, Miss> {
         let Address { uri, expected, .. } = address;
         let mut request = Request::new(Full::<Bytes>::default());
         *request.uri_mut() = uri.clone();
         *request.headers_mut() = wire::headers();
-        let mut redactor = Redactor::default();
         if let Some(query) = uri.query().filter(|query| query.contains('=')) {
             redactor.add(query);
         }
@@ -219,12 +234,12 @@ impl Discovery {
         }
         let what = match (Body::read(answer), body) {
             (Body::Object(_), AnswerBody::Whole(document)) => {
-                return Metadata::read(document, &self.identifier).map_err(Miss::Absent);
+                return Metadata::read(document, &self.identifier, redactor).map_err(Miss::Absent);
             }
             (Body::Nonsense(what), _) => what,
             (Body::Object(_) | Body::Form(_), _) => "a form instead of JSON".into(),
         };
-        absent(ErrorClass::Protocol, format!("answered 200 with {}", text::clean(&what)))
+        absent(ErrorClass::Protocol, format!("answered 200 with {}", redactor.clean(&what)))
     }
 
     /// Says in one line what stood at each address.

@@ -45,7 +45,16 @@ impl TokenEndpoint {
         parameters: &Parameters,
         request: &TokenRequest,
     ) -> Result<AccessToken, TokenError> {
-        let redactor = self.redactor(Some(request));
+        self.exchange_knowing(parameters, self.redactor(Some(request))).await
+    }
+
+    /// Exchanges `parameters` for a token as [`exchange`](Self::exchange) does, with a redactor that knows what the server
+    /// was sent before.
+    pub(crate) async fn exchange_knowing(
+        &self,
+        parameters: &Parameters,
+        redactor: Redactor,
+    ) -> Result<AccessToken, TokenError> {
         let answered = self.ask(parameters, redactor, None, response::read).await;
         answered.map(|(token, requested)| token.requested(requested)).map_err(|refused| refused.error)
     }
@@ -76,7 +85,7 @@ impl TokenEndpoint {
         doubt: Option<&Doubt>,
         read: Read<T>,
     ) -> Result<(T, Moment), Refused> {
-        let found = self.place.find(&self.wire).await?;
+        let found = self.place.find(&self.wire, &redactor).await?;
         let asked = Asked { target: &found.target, parameters, doubt, read };
         let refused = match self.ask_there(asked, &mut redactor).await {
             Ok(answered) => return Ok(answered),
@@ -85,7 +94,9 @@ impl TokenEndpoint {
         if !may_have_moved(&refused, doubt.is_some()) {
             return Err(refused);
         }
-        let Some(target) = self.place.find_another(&found, &self.wire).await else { return Err(refused) };
+        let Some(target) = self.place.find_another(&found, &self.wire, &redactor).await else {
+            return Err(refused);
+        };
         tracing::debug!(origin = %target.origin, "the issuer names another endpoint by now; asking that one");
         self.ask_there(Asked { target: &target, ..asked }, &mut redactor).await
     }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::error::{ErrorClass, TokenError};
 use crate::oauth2::answer::Wanted;
 use crate::origin::Origin;
-use crate::text;
+use crate::text::{self, Redactor};
 
 /// Who issues tokens: an https URL without query and fragment (RFC 8414 §2), kept as it was written. Plain http is for
 /// loopback, unless it is allowed.
@@ -140,7 +140,11 @@ fn written_path(url: &str) -> &str {
 impl Metadata {
     /// Reads a document that was asked for in the name of `expected`. If it is another's, nothing of it is used
     /// (RFC 8414 §3.3): the names are compared letter by letter.
-    pub(crate) fn read(document: &[u8], expected: &Identifier) -> Result<Self, Unusable> {
+    pub(crate) fn read(
+        document: &[u8],
+        expected: &Identifier,
+        redactor: &Redactor,
+    ) -> Result<Self, Unusable> {
         let nonsense = |what: &str| Unusable { class: ErrorClass::Protocol, what: what.into() };
         let Ok(document) = serde_json::from_slice::<Document>(document) else {
             return Err(nonsense("is no JSON object of the form that RFC 8414 describes"));
@@ -150,7 +154,7 @@ impl Metadata {
             Some(issuer) => {
                 // It is what the setting must be, if the server is the right one.
                 let is_name = !issuer.contains(['@', '?', '#']);
-                let shown = text::clean(&if is_name { issuer } else { text::origins_only(&issuer) });
+                let shown = redactor.clean(&if is_name { issuer } else { text::origins_only(&issuer) });
                 return Err(Unusable {
                     class: ErrorClass::Config,
                     what: format!("is of another issuer ({shown:?}; compared letter by letter)"),
@@ -162,13 +166,14 @@ impl Metadata {
             return Err(nonsense("names no token endpoint"));
         }
         let aliases = document.mtls_endpoint_aliases.unwrap_or_default();
+        let bounded = |methods| bounded(methods, redactor);
         // RFC 8414 §2.
         let methods = document
             .token_endpoint_auth_methods_supported
-            .unwrap_or_else(|| vec!["client_secret_basic".to_owned()]);
+            .map_or_else(|| vec!["client_secret_basic".to_owned()], bounded);
         // RFC 8414 §2 has the same default here; but servers that leave it out mean the methods of the token endpoint.
         let for_revocation =
-            document.revocation_endpoint_auth_methods_supported.unwrap_or_else(|| methods.clone());
+            document.revocation_endpoint_auth_methods_supported.map_or_else(|| methods.clone(), bounded);
         Ok(Self {
             token: Place { url: document.token_endpoint, mtls_alias: aliases.token_endpoint, methods },
             revocation: Place {
@@ -196,6 +201,18 @@ impl Metadata {
             Wanted::Revocation => &self.revocation,
         }
     }
+}
+
+/// The methods of a real server are a dozen; they are remembered for an hour, and shown where none of them fits.
+const MOST_METHODS: usize = 64;
+const LONGEST_METHOD: usize = 64;
+
+/// Drops what is no name of a method, be it too long or an echo of a secret.
+fn bounded(mut methods: Vec<String>, redactor: &Redactor) -> Vec<String> {
+    methods.truncate(MOST_METHODS);
+    methods.retain(|method| method.len() <= LONGEST_METHOD && !redactor.finds(method));
+    methods.shrink_to_fit();
+    methods
 }
 
 #[cfg(test)]
@@ -228,7 +245,8 @@ mod tests {
                     let document = &input["document"];
                     let expected = text("expected_issuer").or(document["issuer"].as_str()).unwrap();
                     let expected = parse(expected).unwrap();
-                    let read = Metadata::read(document.to_string().as_bytes(), &expected);
+                    let read =
+                        Metadata::read(document.to_string().as_bytes(), &expected, &Redactor::default());
                     let mtls = input["mtls"].as_bool().unwrap_or_default();
                     let token_url =
                         |metadata: &Metadata| metadata.url(Wanted::Token, mtls).unwrap().to_owned();
@@ -302,11 +320,12 @@ mod tests {
             r#"{"issuer":"https://example.com","token_endpoint":"x","token_endpoint_auth_methods_supported":"S3CR3T"}"#,
             r#"{"issuer":"https://example.com","issuer":"https://example.com","token_endpoint":"x"}"#,
         ] {
-            let Unusable { class, what } = Metadata::read(document.as_bytes(), &issuer).unwrap_err();
+            let Unusable { class, what } =
+                Metadata::read(document.as_bytes(), &issuer, &Redactor::default()).unwrap_err();
             assert!(class == ErrorClass::Protocol && !what.contains("S3CR3T"), "{document}: {what}");
         }
         let nested = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-        assert!(Metadata::read(nested.as_bytes(), &issuer).is_err());
+        assert!(Metadata::read(nested.as_bytes(), &issuer, &Redactor::default()).is_err());
     }
 
     #[test]
@@ -319,9 +338,26 @@ mod tests {
         ] {
             let document = serde_json::json!({ "issuer": other, "token_endpoint": "https://example.com/t" });
             let Unusable { class, what } =
-                Metadata::read(document.to_string().as_bytes(), &issuer).unwrap_err();
+                Metadata::read(document.to_string().as_bytes(), &issuer, &Redactor::default()).unwrap_err();
             assert!(class == ErrorClass::Config && what.contains(told) && !what.contains("S3CR3T"), "{what}");
         }
+    }
+
+    #[test]
+    fn of_methods_without_end_few_are_remembered() {
+        let issuer = parse("https://example.com").unwrap();
+        let many: Vec<String> = (0..100_000).map(|number| format!("m{number}")).collect();
+        let document = serde_json::json!({
+            "issuer": "https://example.com",
+            "token_endpoint": "x",
+            "token_endpoint_auth_methods_supported": many,
+            "revocation_endpoint_auth_methods_supported": ["x".repeat(100_000), "S3CR3T-key", "tls_client_auth"],
+        });
+        let mut redactor = Redactor::default();
+        redactor.add("S3CR3T-key");
+        let read = Metadata::read(document.to_string().as_bytes(), &issuer, &redactor).unwrap();
+        assert_eq!(read.methods(Wanted::Token), &many[..64]);
+        assert_eq!(read.methods(Wanted::Revocation), ["tls_client_auth"]);
     }
 
     #[test]
@@ -329,7 +365,10 @@ mod tests {
         let issuer = parse("https://example.com").unwrap();
         let methods = |more: &str| {
             let document = format!(r#"{{"issuer":"https://example.com","token_endpoint":"x"{more}}}"#);
-            Metadata::read(document.as_bytes(), &issuer).unwrap().methods(Wanted::Revocation).to_vec()
+            Metadata::read(document.as_bytes(), &issuer, &Redactor::default())
+                .unwrap()
+                .methods(Wanted::Revocation)
+                .to_vec()
         };
         assert_eq!(methods(""), ["client_secret_basic"]);
         let token = r#","token_endpoint_auth_methods_supported":["private_key_jwt"]"#;

@@ -14,7 +14,7 @@ use crate::oauth2::parties::Parties;
 use crate::oauth2::url::{self, PlainHttp};
 use crate::oauth2::wire::Wire;
 use crate::origin::Origin;
-use crate::text;
+use crate::text::{self, Redactor};
 
 /// A place to ask, and the client as it shows itself there.
 pub(crate) struct Target {
@@ -60,11 +60,11 @@ pub(crate) struct Found {
 
 impl Place {
     /// Returns where to ask. The metadata are asked for if there are none that hold.
-    pub(crate) async fn find(&self, wire: &Wire) -> Result<Found, TokenError> {
+    pub(crate) async fn find(&self, wire: &Wire, redactor: &Redactor) -> Result<Found, TokenError> {
         match self {
             Self::Known(target) => Ok(Found { target: Arc::clone(target), metadata: None, is_new: false }),
             Self::Discovered(discovered) => {
-                let (metadata, is_new) = discovered.discovery.current(wire).await?;
+                let (metadata, is_new) = discovered.discovery.current(wire, redactor).await?;
                 let target = Arc::new(discovered.target(&metadata)?);
                 Ok(Found { target, metadata: Some(metadata), is_new })
             }
@@ -72,14 +72,19 @@ impl Place {
     }
 
     /// Returns where to ask instead, if there are metadata by now that say so.
-    pub(crate) async fn find_another(&self, found: &Found, wire: &Wire) -> Option<Arc<Target>> {
+    pub(crate) async fn find_another(
+        &self,
+        found: &Found,
+        wire: &Wire,
+        redactor: &Redactor,
+    ) -> Option<Arc<Target>> {
         let (Self::Discovered(discovered), Found { target, metadata: Some(metadata), is_new: false }) =
             (self, found)
         else {
             return None;
         };
         tracing::debug!(origin = %target.origin, "the endpoint may have moved; asking the issuer again");
-        let metadata = discovered.discovery.newer(metadata, wire).await?;
+        let metadata = discovered.discovery.newer(metadata, wire, redactor).await?;
         let newer = discovered.target(&metadata).ok()?;
         (newer.uri != target.uri).then(|| Arc::new(newer))
     }

@@ -716,3 +716,36 @@ async fn debug_shows_the_issuer_and_no_password() {
     let shown = format!("{source:?}");
     assert!(shown.contains(ISSUER) && shown.contains("billing") && !shown.contains(SECRET), "{shown}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn metadata_that_repeat_what_the_server_was_sent_before_are_not_quoted() {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(log.clone())
+        .with_ansi(false)
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let key = "k3y-0f-the-metadata";
+    let url = format!("https://login.example.com/metadata?api_key={key}");
+    for echo in [key, "AT1-opaque-0123456", "RT1-opaque-0123456"] {
+        let foreign =
+            format!(r#"{{"issuer":"https://{echo}.example.com/{echo}","token_endpoint":"https://a/"}}"#);
+        let methods =
+            document(&format!(r#","token_endpoint_auth_methods_supported":["{echo}","tls_client_auth"]"#));
+        let redirect = format!("https://{echo}.example.com/");
+        let answers: [(u16, String); 3] = [(200, foreign), (200, methods), (307, String::new())];
+        for (status, body) in answers {
+            let to = redirect.clone();
+            let server = Server::new(move |_url| with_headers(status, &[("location", &to)], &body));
+            let issuer = Issuer::new(ISSUER).metadata_url(&url);
+            let source = server.source(ClientCredentials::builder(issuer, "billing", SECRET));
+            let previous =
+                AccessToken::bearer("AT1-opaque-0123456").unwrap().refresh_token("RT1-opaque-0123456");
+            let request = TokenRequest::new(FetchReason::Expiring).previous_token(Some(previous));
+            let error = source.token(request).await.unwrap_err();
+            let shown = format!("{error} {error:?} {}", log.text());
+            assert!(shown.contains("https://login.example.com") && !shown.contains(echo), "{echo}: {shown}");
+        }
+    }
+}

@@ -177,6 +177,26 @@ async fn a_subject_that_was_revoked_is_renewed_and_tried_once_more() {
 }
 
 #[tokio::test]
+async fn a_subject_that_was_refused_is_not_shown_when_the_next_one_is_refused() {
+    let subjects = Arc::new(AtomicUsize::new(0));
+    let workload = source_fn(move |_request| {
+        let number = subjects.fetch_add(1, Ordering::Relaxed);
+        async move { AccessToken::bearer(["9f31c07e55", "Zk42Qx88Lm"][number]) }
+    });
+    let echo = r#"{"error":"invalid_grant","error_description":"neither 9f31c07e55 nor Zk42Qx88Lm"}"#;
+    let endpoint = Scripted::new([answer(400, r#"{"error":"invalid_grant"}"#), answer(400, echo)]);
+    let subject = SecurityToken::from_source(workload, TokenType::jwt());
+    let error =
+        ask(&TokenExchange::builder(URL, subject).build_with(endpoint.clone()).unwrap()).await.unwrap_err();
+    let shown = format!("{error} {error:?}");
+    assert!(
+        shown.contains("neither") && !shown.contains("9f31c07e55") && !shown.contains("Zk42Qx88Lm"),
+        "{shown}"
+    );
+    assert!(endpoint.is_finished());
+}
+
+#[tokio::test]
 async fn a_subject_that_stays_the_same_is_not_sent_again() {
     let endpoint = Scripted::new([answer(400, r#"{"error":"invalid_request"}"#)]);
     let source = TokenExchange::builder(URL, subject()).build_with(endpoint.clone()).unwrap();

@@ -7,6 +7,7 @@ use crate::input;
 use crate::oauth2::answer::Wanted;
 use crate::oauth2::metadata::{Identifier, Metadata};
 use crate::oauth2::url::{self as address, PlainHttp};
+use crate::text::Redactor;
 
 /// Input: an issuer, then a document.
 ///
@@ -25,7 +26,7 @@ pub fn metadata(data: &[u8]) {
             assert_eq!(url.origin(), Url::parse(&text).expect("a part of it is one too").origin());
         }
     }
-    let metadata = match Metadata::read(document, &issuer) {
+    let metadata = match Metadata::read(document, &issuer, &Redactor::default()) {
         Ok(metadata) => metadata,
         Err(unusable) => {
             assert!(unusable.what.len() < 4096 && !unusable.what.contains(char::is_control));

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use http_body_util::Full;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use tower::{BoxError, Service};
 
 use crate::error::TokenError;
@@ -18,6 +18,7 @@ use crate::oauth2::parameters::Parameters;
 use crate::oauth2::secret::{self, ClientSecret};
 use crate::oauth2::wire;
 use crate::source::{DynTokenSource, FetchReason, TokenRequest, TokenSource};
+use crate::text::Redactor;
 use crate::token::AccessToken;
 
 /// Gets tokens by giving others for them: that of a workload for one of the cloud's, that of a user for one that a
@@ -126,7 +127,10 @@ impl TokenSource for TokenExchange {
         // Where there is no other token, what the server said counts for more.
         let Ok(Some(newer)) = asked.again(grant).await else { return Err(error) };
         tracing::debug!(endpoint = %endpoint.place, "the token to exchange was renewed; asking with the new one");
-        endpoint.exchange(&grant.parameters(&newer, common), &request).await
+        // The server may repeat what it was sent first.
+        let mut redactor = endpoint.redactor(Some(&request));
+        asked.teach(&mut redactor);
+        endpoint.exchange_knowing(&grant.parameters(&newer, common), redactor).await
     }
 
     fn is_disposable(&self) -> bool {
@@ -242,6 +246,16 @@ impl Asked {
             None => None,
         };
         Ok(Self { subject, actor })
+    }
+
+    /// Tells the redactor what was sent.
+    fn teach(&self, redactor: &mut Redactor) {
+        for Given { secret, token } in [Some(&self.subject), self.actor.as_ref()].into_iter().flatten() {
+            redactor.add(secret.expose_secret());
+            if let Some(token) = token {
+                token.teach(redactor);
+            }
+        }
     }
 
     /// Asks once more. None if nothing has changed.
