@@ -11,6 +11,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tower::BoxError;
 
 use crate::error::TokenError;
+use crate::oauth2::wire::Cause;
+use crate::text::Redactor;
 
 /// A refresh token that has just replaced another one, to be stored where the next start finds it.
 ///
@@ -63,6 +65,8 @@ impl OnRotate {
     pub(crate) async fn store(&self, token: RotatedToken, limit: Duration) -> Result<(), TokenError> {
         let failed =
             |how: &str| TokenError::transient(format!("the new refresh token was not stored: {how}"));
+        let mut redactor = Redactor::default();
+        redactor.add(token.expose_refresh_token());
         let storing = async { (self.store)(token).await };
         let mut storing = std::pin::pin!(storing);
         let caught = std::future::poll_fn(|context| {
@@ -74,7 +78,10 @@ impl OnRotate {
         });
         match tokio::time::timeout(limit, caught).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(Some(error))) => Err(failed("on_rotate failed").with_source(error)),
+            // Databases repeat what they could not store.
+            Ok(Err(Some(error))) => {
+                Err(failed("on_rotate failed").with_source(Cause::unless_harmless(error, &redactor)))
+            }
             Ok(Err(None)) => Err(failed("on_rotate panicked; see its message on stderr")),
             Err(_elapsed) => Err(failed(&format!("on_rotate took longer than {limit:?}"))),
         }

@@ -227,9 +227,9 @@ fn unreachable(error: &BoxError, expected: &Expected, redactor: &Redactor) -> Re
 
 // --- Cause ---
 
-/// What a transport said, cleaned. The original may show a URL with its query, or what a peer echoed.
+/// What somebody else's code said, cleaned. The original may show a URL with its query, or what a peer echoed.
 #[derive(Debug)]
-struct Cause {
+pub(crate) struct Cause {
     text: String,
     source: Option<Box<Cause>>,
 }
@@ -239,10 +239,21 @@ impl Cause {
         Self::within(error, redactor, 16)
     }
 
+    /// Returns the error as it is, if it shows no secret; else what it says without them.
+    pub(crate) fn unless_harmless(error: BoxError, redactor: &Redactor) -> BoxError {
+        let is_harmless = |text: &String| text.len() <= 4096 && !redactor.finds(text);
+        let said = chain(&*error).flat_map(|error| [error.to_string(), format!("{error:?}")]);
+        if said.into_iter().all(|text| is_harmless(&text)) {
+            error
+        } else {
+            Self::of(&*error, redactor).into()
+        }
+    }
+
     fn within(error: &(dyn std::error::Error + 'static), redactor: &Redactor, depth: u32) -> Self {
         let source = error.source().filter(|_| depth > 0);
         Self {
-            text: redactor.clean(&error.to_string()),
+            text: redactor.clean(&text::origins_only(&error.to_string())),
             source: source.map(|source| Box::new(Self::within(source, redactor, depth - 1))),
         }
     }

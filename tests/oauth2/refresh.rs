@@ -337,6 +337,36 @@ async fn a_refresh_token_that_cannot_be_stored_is_used_reported_and_stored_later
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_store_that_repeats_what_it_could_not_store_is_not_quoted() {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let endpoint = Scripted::new([rotated("RT2-of-a-user-9f3a")]);
+    let builder = rt1().on_rotate(|token| async move {
+        let refused = format!("duplicate key: ({}) already exists", token.expose_refresh_token());
+        Err(std::io::Error::other(refused).into())
+    });
+    let source = source(&endpoint, builder);
+    assert!(renew(&source).await.is_ok());
+    let error = source.store_error().unwrap();
+    let cause = std::error::Error::source(&error).unwrap();
+    let shown = format!("{error} {error:?} {cause} {cause:?} {source:?} {}", log.text());
+    assert!(shown.contains("duplicate key: ([redacted]) already exists"), "{shown}");
+    assert!(!shown.contains("RT2-of") && !shown.contains("9f3a"), "{shown}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_of_a_store_that_shows_no_secret_is_passed_on_as_it_is() {
+    let endpoint = Scripted::new([rotated("RT2")]);
+    let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
+    let source = source(&endpoint, rt1().on_rotate(move |_token| async move { Err(full().into()) }));
+    assert!(renew(&source).await.is_ok());
+    let error = source.store_error().unwrap();
+    let cause = std::error::Error::source(&error).unwrap().downcast_ref::<std::io::Error>().unwrap();
+    assert_eq!(cause.kind(), std::io::ErrorKind::StorageFull);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_failed_to_be_stored_can_be_stored_by_request() {
     let endpoint = Scripted::new([rotated("RT2")]);
     let fails = Arc::new(AtomicU32::new(2));

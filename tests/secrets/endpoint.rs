@@ -361,13 +361,18 @@ async fn a_key_in_the_token_url_is_not_shown() {
                 request.uri()
             ))
         });
-    let url = "https://login.example.com/token?api_key=K3y-0f-the-URL-92&v=2";
-    let source =
-        ClientCredentials::builder(url, CLIENT_ID, CLIENT_SECRET).retries(0).build_with(talkative).unwrap();
-    let error = TokenCache::new(source).get().await.unwrap_err();
-    let chain = format!("{error} {error:?} {error:#?} {}", trail.log());
-    assert!(chain.contains("cannot send to https://login.example.com/token?[redacted]"), "{chain}");
-    assert!(!chain.contains("K3y-0f"), "{chain}");
+    for place in ["token?api_key=K3y-0f-the-URL-92&v=2", "token?K3y-0f-the-URL-92", "K3y-0f-the-URL-92/token"]
+    {
+        let url = format!("https://login.example.com/{place}");
+        let builder = ClientCredentials::builder(&url, CLIENT_ID, CLIENT_SECRET).retries(0);
+        let source = builder.build_with(talkative).unwrap();
+        let error = TokenCache::new(source).get().await.unwrap_err();
+        let cause = std::error::Error::source(&error).unwrap();
+        assert_eq!(cause.to_string(), "cannot send to https://login.example.com");
+        let chain = format!("{error} {error:?} {error:#?} {}", trail.log());
+        assert!(chain.contains("cannot send to https://login.example.com"), "{chain}");
+        assert!(!chain.contains("K3y-0f") && !chain.contains("/token"), "{chain}");
+    }
 }
 
 #[test]
