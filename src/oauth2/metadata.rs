@@ -207,10 +207,23 @@ impl Metadata {
 const MOST_METHODS: usize = 64;
 const LONGEST_METHOD: usize = 64;
 
+/// The registered ones that are known here (RFC 8414 §2), which say nothing of a secret, whatever words that is made of.
+const REGISTERED: [&str; 7] = [
+    "private_key_jwt",
+    "tls_client_auth",
+    "self_signed_tls_client_auth",
+    "client_secret_jwt",
+    "client_secret_basic",
+    "client_secret_post",
+    "none",
+];
+
 /// Drops what is no name of a method, be it too long or an echo of a secret.
 fn bounded(mut methods: Vec<String>, redactor: &Redactor) -> Vec<String> {
     methods.truncate(MOST_METHODS);
-    methods.retain(|method| method.len() <= LONGEST_METHOD && !redactor.finds(method));
+    methods.retain(|method| {
+        REGISTERED.contains(&method.as_str()) || (method.len() <= LONGEST_METHOD && !redactor.finds(method))
+    });
     methods.shrink_to_fit();
     methods
 }
@@ -355,6 +368,8 @@ mod tests {
         });
         let mut redactor = Redactor::default();
         redactor.add("S3CR3T-key");
+        // Nobody may do without a method because of a secret that sounds like it.
+        redactor.add("tls_client_auth");
         let read = Metadata::read(document.to_string().as_bytes(), &issuer, &redactor).unwrap();
         assert_eq!(read.methods(Wanted::Token), &many[..64]);
         assert_eq!(read.methods(Wanted::Revocation), ["tls_client_auth"]);
