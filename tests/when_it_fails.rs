@@ -33,7 +33,10 @@ use tower_oauth2::auth::AuthOverride;
 use tower_oauth2::client::ApiClient;
 use tower_oauth2::extensions::{ScopeMissing, TokenWithheld};
 use tower_oauth2::oauth2::jwt::{JwtAlgorithm, SigningKey};
-use tower_oauth2::oauth2::{ClientCredentialsBuilder, CustomGrant, Issuer, Revocation, read_token_response};
+use tower_oauth2::oauth2::{
+    ClientCredentialsBuilder, CustomGrant, Issuer, Revocation, SecurityToken, TokenExchange, TokenType,
+    read_token_response,
+};
 use tower_oauth2::retry::RetryReport;
 use tower_oauth2::tenants::TokenCaches;
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient, Loopback, Trouble};
@@ -199,7 +202,10 @@ async fn a_grant_that_is_refused() -> Vec<String> {
     let scope = client_of(&server, "billing", "hunter2-hunter2").scope("items:write");
     let required = client_of(&server, "billing", "hunter2-hunter2").required_scope("items:write");
     let password = CustomGrant::builder(server.token_url(), "password").client("billing", "hunter2-hunter2");
+    let foreign = SecurityToken::new("e30.e30.c2ln", TokenType::jwt());
+    let exchange = TokenExchange::builder(server.token_url(), foreign).client("app", ClientSecret::none());
     vec![
+        failure(&server.origin(), exchange.build().unwrap()).await,
         failure(&server.origin(), not_allowed.auth(ClientAuth::none()).build().unwrap()).await,
         failure(&server.origin(), scope.build().unwrap()).await,
         failure(&server.origin(), required.build().unwrap()).await,

@@ -44,6 +44,8 @@ pub(crate) struct Expected {
     pub(crate) client_asserts: bool,
     /// Whether an assertion is the grant.
     pub(crate) grant_asserts: bool,
+    /// Whether another token is the grant.
+    pub(crate) exchanges: bool,
 }
 
 /// Which endpoint is wanted.
@@ -123,6 +125,7 @@ impl Default for Expected {
             is_anonymous: false,
             client_asserts: false,
             grant_asserts: false,
+            exchanges: false,
         }
     }
 }

@@ -74,6 +74,8 @@ struct Terms {
     client_is_optional: bool,
     /// Whether an assertion is the grant.
     is_assertion: bool,
+    /// Whether another token is the grant.
+    is_exchange: bool,
     encoding: Encoding,
     renamed: Vec<(String, String)>,
 }
@@ -126,6 +128,12 @@ impl<G> GrantBuilder<G> {
     #[cfg(feature = "jwt")]
     pub(crate) fn by_assertion(mut self) -> Self {
         self.options.terms.is_assertion = true;
+        self
+    }
+
+    /// Says that another token is the grant.
+    pub(crate) fn by_exchange(mut self) -> Self {
+        self.options.terms.is_exchange = true;
         self
     }
 
@@ -393,6 +401,7 @@ impl<G> GrantBuilder<G> {
             renamed: terms.renamed,
             is_anonymous,
             grant_asserts: terms.is_assertion,
+            exchanges: terms.is_exchange,
             ..Expected::default()
         };
         let place = location.place(Draft { parties, auth, expected }, wanted, insecure_http);

@@ -219,6 +219,11 @@ fn message(
             "the server wants the client to prove itself; set client()"
         }
         (_, Some("invalid_client")) => "check the client id, the client secret, and the way they are sent",
+        // RFC 8693 §2.2.2 has the one code for it, and most servers say the other.
+        (_, Some("invalid_grant" | "invalid_request")) if expected.exchanges => {
+            "check the token that is exchanged: its end, its audience, and whether the server trusts who issued it; else the \
+             parameters"
+        }
         (_, Some("invalid_grant")) => "the grant has expired, was revoked, or belongs to another client",
         (_, Some("invalid_request")) => "check the parameters, and the way the client authenticates",
         (_, Some("invalid_scope")) => "check the scopes that are asked for",

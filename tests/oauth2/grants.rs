@@ -204,6 +204,19 @@ async fn a_subject_that_stays_the_same_is_not_sent_again() {
     assert!(endpoint.is_finished());
 }
 
+#[tokio::test]
+async fn a_token_that_is_not_taken_in_exchange_is_what_there_is_to_look_at() {
+    for (code, is_grant) in [("invalid_grant", true), ("invalid_request", false)] {
+        let endpoint = Scripted::new([answer(400, &format!(r#"{{"error":"{code}"}}"#))]);
+        let source = TokenExchange::builder(URL, subject()).client("id", "secret").build_with(endpoint);
+        let error = ask(&source.unwrap()).await.unwrap_err();
+        let said = error.to_string();
+        assert!(error.is_grant() == is_grant && error.code() == Some(code), "{said}");
+        assert!(said.contains("check the token that is exchanged: its end, its audience"), "{said}");
+        assert!(!said.contains("the grant has expired"), "{said}");
+    }
+}
+
 #[test]
 fn an_exchange_is_as_disposable_as_what_it_exchanges() {
     struct Keeper;

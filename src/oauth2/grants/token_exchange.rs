@@ -101,7 +101,7 @@ impl TokenExchange {
     #[must_use]
     pub fn builder(location: impl Into<EndpointLocation>, subject: SecurityToken) -> TokenExchangeBuilder {
         let grant = TokenExchangeGrant { subject, actor: None, requested: None };
-        GrantBuilder::anonymous(location.into(), grant).own_parameters(&[
+        GrantBuilder::anonymous(location.into(), grant).by_exchange().own_parameters(&[
             "grant_type",
             "subject_token",
             "subject_token_type",
