@@ -19,7 +19,7 @@
 //! A cluster behind a gateway that wants OAuth tokens, with `kube-client` (`kube::Client` is the same one). `Config` brings
 //! the cluster's address; its certificates go to [`hyper::Client::builder`](super) where the platform's do not do.
 //!
-//! ```ignore
+//! ```text
 //! use kube_client::client::{Body, ConfigExt as _};
 //! use kube_client::{Client, Config};
 //! use tower::{BoxError, ServiceBuilder};
