@@ -13,6 +13,9 @@ pub(super) struct Base {
     path: String,
 }
 
+/// Leaves room for the longest host in what `http` takes for a URI.
+const LONGEST: usize = 65_000;
+
 impl Base {
     pub(super) fn parse(url: &str) -> Result<Self, TokenError> {
         let refuse = |what: &str| TokenError::config(format!("the base URL {what}"));
@@ -43,6 +46,10 @@ impl Base {
         if !query.is_empty() {
             target.push('?');
             target.push_str(query);
+        }
+        // Some versions of `http` count it in 16 bits and do not look.
+        if target.len() > LONGEST {
+            return Err("is longer, with its query, than the 65,000 bytes that a URL may have");
         }
         let origin = &self.origin;
         let authority = match (origin.is_https(), origin.port()) {
@@ -99,11 +106,7 @@ pub(super) fn encode_segment(segment: &str) -> Result<String, &'static str> {
 /// Refuses what a server, a proxy or a client on the way may take for another path than the one that stands there.
 fn check_path(path: &str) -> Result<(), &'static str> {
     check_characters(path)?;
-    let mut decoded = path.as_bytes().to_vec();
-    // Some decode what others have decoded already. Each round makes it shorter, so this ends.
-    while let Some(further) = decode(&decoded) {
-        decoded = further;
-    }
+    let decoded = decode_all(path.as_bytes());
     let Ok(decoded) = std::str::from_utf8(&decoded) else {
         return Err("holds encoded bytes that are no UTF-8");
     };
@@ -133,27 +136,24 @@ fn check_characters(text: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Decodes what is percent-encoded, once. Returns nothing if nothing is.
-fn decode(text: &[u8]) -> Option<Vec<u8>> {
-    let digit = |at: usize| {
-        text.get(at)
-            .and_then(|byte| char::from(*byte).to_digit(16))
-            .and_then(|digit| u8::try_from(digit).ok())
-    };
-    let (mut decoded, mut at) = (Vec::with_capacity(text.len()), 0);
-    while let Some(&byte) = text.get(at) {
-        match (byte, digit(at + 1), digit(at + 2)) {
-            (b'%', Some(high), Some(low)) => {
-                decoded.push(high << 4 | low);
-                at += 3;
-            }
-            _ => {
-                decoded.push(byte);
-                at += 1;
-            }
+/// Decodes what is percent-encoded, and what comes of that, to the end: some decode what others have decoded already. In one
+/// go, since a path may be encoded as often as it is long.
+fn decode_all(text: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(text.len());
+    for &byte in text {
+        decoded.push(byte);
+        // What comes of three may be the last of three others.
+        while let Some(byte) = decoded.last_chunk().and_then(decoded_byte) {
+            decoded.truncate(decoded.len() - 3);
+            decoded.push(byte);
         }
     }
-    (decoded.len() < text.len()).then_some(decoded)
+    decoded
+}
+
+fn decoded_byte(&[sign, high, low]: &[u8; 3]) -> Option<u8> {
+    let digit = |byte| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    (sign == b'%').then_some(digit(high)? << 4 | digit(low)?)
 }
 
 /// RFC 3986 §3.1.
@@ -294,6 +294,36 @@ mod tests {
         seen
     }
 
+    /// A path may be a user's own text, and as long as that. Going over it again for each layer would take hours.
+    #[test]
+    fn a_path_that_is_encoded_many_times_over_costs_no_more_than_its_length() {
+        let deep = |encoded: &str| format!("%{}{encoded}", "25".repeat(500_000));
+        assert!(check_path(&deep("41")).is_ok());
+        assert!(check_path(&deep("2e%2e/x")).is_err());
+        assert!(encode_segment(&deep("2e%2e")).is_err());
+    }
+
+    #[test]
+    fn a_url_that_is_too_long_is_told_as_that() {
+        let base = "https://api.example.com/v2";
+        for (path, query) in [("a".repeat(65_535), String::new()), ("a".to_owned(), "b".repeat(65_535))] {
+            let error = Base::parse(base).unwrap().join(&path, &query).unwrap_err();
+            assert!(error.contains("longer"), "{error}");
+        }
+        assert!(join(base, &"a".repeat(60_000)).is_ok());
+    }
+
+    /// Decodes what is percent-encoded, once, as a server does. Returns nothing if nothing is.
+    fn decode(text: &[u8]) -> Option<Vec<u8>> {
+        let (mut decoded, mut at) = (Vec::new(), 0);
+        while let Some(&byte) = text.get(at) {
+            let next = text[at..].first_chunk().and_then(decoded_byte);
+            decoded.push(next.unwrap_or(byte));
+            at += if next.is_some() { 3 } else { 1 };
+        }
+        (decoded.len() < text.len()).then_some(decoded)
+    }
+
     proptest! {
         #[test]
         fn nothing_that_is_joined_leaves_the_base(pieces in proptest::collection::vec(prop_oneof![
@@ -304,6 +334,8 @@ mod tests {
             "[ -~]{0,3}",
         ], 0..8)) {
             let path = pieces.concat();
+            let once = std::iter::successors(Some(path.clone().into_bytes()), |bytes| decode(bytes));
+            prop_assert_eq!(once.last(), Some(decode_all(path.as_bytes())));
             if let Ok(joined) = join("https://api.example.com/v2", &path) {
                 for url in resolved(&joined) {
                     prop_assert_eq!(url.host_str(), Some("api.example.com"), "{} by {}", url, path);

@@ -41,9 +41,7 @@ impl ApiError {
 
     pub(super) fn transport(to: &str, source: BoxError) -> Self {
         let message = match in_chain(&*source) {
-            Some(_) => {
-                format!("the request to {to} was not sent, since there is no token for it; see the cause")
-            }
+            Some(_) => format!("the request to {to} was not sent; see the cause"),
             None => format!("the request to {to} brought no answer; check the way there, and see the cause"),
         };
         Self::new(Kind::Transport, message).with_source(source)
@@ -123,7 +121,7 @@ impl ApiError {
         }
     }
 
-    /// Returns why there was no token, if that is what kept the request from being sent.
+    /// Returns why there was no token, or what else the layers had against it, if that kept the request from being sent.
     #[must_use]
     pub fn token_error(&self) -> Option<&TokenError> {
         self.source.as_deref().and_then(|source| in_chain(source))
