@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::cell::RefCell;
 use std::future::pending;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
@@ -283,6 +285,38 @@ fn in_async_code_it_is_an_error_and_nothing_is_fetched() {
         runtime.block_on(cache.get()).unwrap();
         assert!(runtime.block_on(async { cache.blocking_get() }).unwrap_err().is_config());
     }
+}
+
+/// What flushes its last lines when its thread ends would end the process, if it met a panic there.
+#[test]
+fn in_the_end_of_a_thread_it_is_an_error_unless_a_token_is_at_hand() {
+    struct AtTheEnd(TokenCache, mpsc::Sender<thread::Result<Result<AccessToken, TokenError>>>);
+    impl Drop for AtTheEnd {
+        fn drop(&mut self) {
+            let asked = catch_unwind(AssertUnwindSafe(|| self.0.blocking_get()));
+            self.1.send(asked).unwrap();
+        }
+    }
+    thread_local!(static LAST: RefCell<Option<AtTheEnd>> = const { RefCell::new(None) });
+
+    let at_the_end = |cache: &TokenCache| {
+        let (told, tell) = mpsc::channel();
+        let cache = cache.clone();
+        // What is used first is the last to go.
+        let thread = thread::spawn(move || {
+            LAST.set(Some(AtTheEnd(cache, told)));
+            let (other, _) = slow();
+            other.blocking_get().unwrap();
+        });
+        thread.join().unwrap();
+        tell.recv().unwrap().expect("it does not panic")
+    };
+    let (cache, asked) = slow();
+    let error = at_the_end(&cache).unwrap_err();
+    assert!(error.is_config() && error.to_string().contains("thread ended"), "{error}");
+    assert_eq!(asked.load(Ordering::SeqCst), 0);
+    cache.blocking_get().unwrap();
+    assert_eq!(header(&at_the_end(&cache).unwrap()), "Bearer T1");
 }
 
 #[test]

@@ -70,13 +70,20 @@ impl TokenCache {
     /// # Errors
     ///
     /// As [`get`](Self::get), but a runtime is not needed. A configuration error in async code, whether there is a token or
-    /// not; tokio tells so by a panic alone, which is caught here after its message went to stderr.
+    /// not; tokio tells so by a panic alone, which is caught here after its message went to stderr, and ends a process that
+    /// is built with `panic = "abort"`. One as well in the destructor of a thread-local value, where there is no token.
     pub fn blocking_get(&self) -> Result<AccessToken, TokenError> {
-        if let Ok(around) = Handle::try_current() {
-            may_block(&around)?;
+        let around = Handle::try_current();
+        if let Ok(around) = &around {
+            may_block(around)?;
         }
         if let Some(snapshot) = self.shared.fresh() {
             return Ok(snapshot.token().clone());
+        }
+        if around.is_err_and(|error| error.is_thread_local_destroyed()) {
+            return Err(TokenError::config(
+                "blocking_get was called while its thread ended, which cannot wait any more; fetch the token before that",
+            ));
         }
         self.shared.own_runtime()?.handle().block_on(self.get())
     }

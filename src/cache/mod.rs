@@ -68,7 +68,8 @@
 //! 1. All threads share one fetch, with each other and with tasks. Whoever waits sleeps, for as long as the fetch may take.
 //! 2. The fetch runs in a runtime of the crate's own: one thread, named `tower-oauth2`, for all caches of the process. It is
 //!    started when the first token has to be fetched that way, does nothing between fetches, and ends with the last cache
-//!    that used it. It renews tokens in the background as any runtime does.
+//!    that used it. It renews tokens in the background as any runtime does. A source that blocks its thread holds up all of
+//!    them, deadlines included; what blocks goes by `spawn_blocking`. A process that was forked has not got it.
 //! 3. A token at hand costs what it costs `get`.
 //! 4. On a thread that runs tasks it is an error, for those would stand still meanwhile; there `get` is right. Within
 //!    `spawn_blocking` it works.
