@@ -17,10 +17,12 @@
 #[path = "rotating_api_key/api.rs"]
 mod api;
 
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
-use std::{env, fs, io, process};
+use std::{env, io, process};
 
 use bytes::Bytes;
 use http::{HeaderName, Request};
@@ -94,10 +96,15 @@ impl KeyFile {
     }
 }
 
-/// Replaces the file in one step: whoever reads it meanwhile gets the one key or the other.
+/// Replaces the file in one step: whoever reads it meanwhile gets the one key or the other. Nobody but its owner may read
+/// it, and each process writes a draft of its own.
 fn write(path: &Path, key: &str) -> io::Result<()> {
-    let draft = path.with_extension("next");
-    fs::write(&draft, key)?;
+    let draft = path.with_extension(format!("next-{}", process::id()));
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(&draft)?.write_all(key.as_bytes())?;
     fs::rename(draft, path)
 }
 
