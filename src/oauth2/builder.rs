@@ -9,6 +9,7 @@ use http::{StatusCode, Uri};
 use crate::backoff::Chance;
 use crate::error::{ErrorClass, TokenError};
 use crate::oauth2::answer::{Expected, Naming, Wanted};
+use crate::oauth2::checks;
 use crate::oauth2::classifier::{Classifier, Refusal};
 use crate::oauth2::client_auth::ClientAuth;
 use crate::oauth2::discovery::Discovery;
@@ -374,15 +375,15 @@ impl<G> GrantBuilder<G> {
         } = self.options;
         let location = Location::check(location, insecure_http, wanted.naming())?;
         let is_anonymous = terms.client_is_optional && client_id.is_empty();
-        check_client(&client_id, &secret, &auth, is_anonymous)?;
+        checks::client(&client_id, &secret, &auth, is_anonymous)?;
         let parties = location.parties(client_id, issuer);
         #[cfg(feature = "jwt")]
         auth.check(&parties)?;
-        check_scopes("scope", &scopes)?;
-        check_scopes("required_scope", &required_scopes)?;
-        resources.iter().try_for_each(|resource| check_resource(resource))?;
-        check_parameters(&parameters, terms.own)?;
-        check_patience(&patience)?;
+        checks::scopes("scope", &scopes)?;
+        checks::scopes("required_scope", &required_scopes)?;
+        resources.iter().try_for_each(|resource| checks::resource(resource))?;
+        checks::parameters(&parameters, terms.own)?;
+        checks::patience(&patience)?;
 
         let mut common = Parameters::default();
         common.push("scope", scopes.join(" "));
@@ -487,118 +488,6 @@ impl Location {
                 Place::Discovered(Box::new(Discovered { discovery, wanted, insecure_http, draft }))
             }
         }
-    }
-}
-
-// --- Checks ---
-
-fn check_client(
-    client_id: &str,
-    secret: &ClientSecret,
-    auth: &ClientAuth,
-    is_anonymous: bool,
-) -> Result<(), TokenError> {
-    if is_anonymous && (auth.wants_secret() || auth.is_assertion()) {
-        return Err(TokenError::config(format!(
-            "client_id: there is no client, but the client authentication `{}` proves one; set client()",
-            auth.name()
-        )));
-    }
-    if client_id.is_empty() && !is_anonymous {
-        return Err(TokenError::config(
-            "client_id: it is empty; set the id that the authorization server gave out",
-        ));
-    }
-    match (auth.wants_secret(), secret.is_none()) {
-        (true, true) => Err(TokenError::config(format!(
-            "client_secret: there is none, but the client authentication `{}` needs one; give the secret, or use \
-             ClientAuth::none",
-            auth.name()
-        ))),
-        (false, false) => Err(TokenError::config(format!(
-            "client_secret: there is one, but the client authentication `{}` has no use for it; use ClientSecret::none, or \
-             another client authentication",
-            auth.name()
-        ))),
-        (true, false) | (false, true) => Ok(()),
-    }
-}
-
-/// The grammar of `scope-token` in RFC 6749 §3.3.
-fn check_scopes(field: &str, scopes: &[String]) -> Result<(), TokenError> {
-    let is_legal = |byte: u8| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
-    match scopes.iter().find(|scope| !scope.bytes().all(is_legal)) {
-        None => Ok(()),
-        Some(scope) => Err(TokenError::config(format!(
-            "{field}: {scope:?} holds a character that no scope may hold; only visible ASCII without quotes and \
-             backslashes is allowed"
-        ))),
-    }
-}
-
-/// RFC 8707 §2: an absolute URI, as text, since it may be one that is no URL (`urn:..`).
-fn check_resource(resource: &str) -> Result<(), TokenError> {
-    let refuse = |what: &str| TokenError::config(format!("resource: {resource:?} {what}"));
-    if resource.contains('#') {
-        return Err(refuse("has a fragment, which RFC 8707 §2 forbids; remove the # and what follows"));
-    }
-    let (scheme, rest) = resource.split_once(':').unwrap_or_default();
-    let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
-        && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
-    if !is_scheme || rest.is_empty() || rest == "//" {
-        return Err(refuse("is no absolute URI; begin with the scheme, such as https://api.example.com/"));
-    }
-    if !resource.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(refuse("holds a character that no URI may hold; percent-encode it"));
-    }
-    Ok(())
-}
-
-/// A parameter is sent once (RFC 6749 §3.2), and what has a setter of its own is not set beside it.
-fn check_parameters(parameters: &Parameters, own: &[&str]) -> Result<(), TokenError> {
-    let names: Vec<&str> = parameters.names().collect();
-    for (at, name) in names.iter().enumerate() {
-        let remedy = match *name {
-            "" => "it has no name; name it",
-            "grant_type" if own.contains(name) => "the source sets it; take the source of that grant",
-            "refresh_token" if own.contains(name) => {
-                "the source sends the newest; give it to the builder, or to replace()"
-            }
-            "token" | "token_type_hint" if own.contains(name) => "each revocation sends its own",
-            name if own.contains(&name) => "the source sets it; use its own setter",
-            "client_id" => "give the id to the builder",
-            "client_secret" | "client_assertion" | "client_assertion_type" => {
-                "a request authenticates in one way (RFC 6749 §2.3); give the secret to the builder, and choose by auth()"
-            }
-            "scope" => "use scope()",
-            "audience" => "use audience()",
-            "resource" => "use resource()",
-            name if names[..at].contains(&name) => "it is set twice; set it once",
-            _ => continue,
-        };
-        return Err(TokenError::config(format!("param: {name:?} is refused: {remedy}")));
-    }
-    Ok(())
-}
-
-fn check_patience(patience: &Patience) -> Result<(), TokenError> {
-    if patience.attempt_timeout.is_zero() {
-        return Err(TokenError::config(
-            "attempt_timeout: it is zero, so that no attempt could succeed; give it time",
-        ));
-    }
-    if patience.first_delay > patience.longest_delay {
-        return Err(TokenError::config(
-            "first_delay: it is longer than longest_delay; raise the one or lower the other",
-        ));
-    }
-    let statuses = patience.retry_statuses.as_deref().unwrap_or_default();
-    match statuses.iter().find(|status| !(status.is_client_error() || status.is_server_error())) {
-        None => Ok(()),
-        Some(status) => Err(TokenError::config(format!(
-            "retry_statuses: {} is no error; only statuses from 400 to 599 can be retried",
-            status.as_u16()
-        ))),
     }
 }
 

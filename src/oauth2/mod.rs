@@ -125,11 +125,13 @@
 mod advice;
 mod answer;
 mod builder;
+mod checks;
 mod classifier;
 mod client_auth;
 mod config;
 mod discovery;
 mod endpoint;
+mod exchange;
 mod grants;
 mod issuer;
 #[cfg(feature = "jwt")]

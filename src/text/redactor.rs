@@ -536,12 +536,10 @@ mod tests {
     }
 
     #[test]
-    fn a_text_and_a_secret_of_one_character_take_no_more_than_a_moment() {
-        let started = std::time::Duration::from_nanos(crate::clock::WallClock::default().moment().wall);
-        let shown = redactor(&[&"a".repeat(1 << 18)]).clean(&"a".repeat(1 << 18));
-        let ended = std::time::Duration::from_nanos(crate::clock::WallClock::default().moment().wall);
+    fn a_text_and_a_secret_of_one_character_are_searched_to_the_end() {
+        // Where all hits are looked at again for each byte of the secret, this does not end.
+        let shown = redactor(&[&"a".repeat(1 << 20)]).clean(&"a".repeat(1 << 20));
         assert_eq!(shown, "[redacted]…");
-        assert!(ended.saturating_sub(started) < std::time::Duration::from_secs(10));
     }
 
     proptest::proptest! {

@@ -1,7 +1,6 @@
 //! The client credentials grant: a service asks for a token in its own name (RFC 6749 §4.4).
 
 use std::fmt;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -11,7 +10,7 @@ use tower::{BoxError, Service};
 
 use crate::error::TokenError;
 use crate::oauth2::builder::GrantBuilder;
-use crate::oauth2::endpoint::TokenEndpoint;
+use crate::oauth2::exchange::Exchange;
 use crate::oauth2::location::EndpointLocation;
 use crate::oauth2::parameters::Parameters;
 use crate::oauth2::secret::ClientSecret;
@@ -52,12 +51,7 @@ use crate::token::AccessToken;
 /// ```
 #[derive(Clone)]
 pub struct ClientCredentials {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    endpoint: TokenEndpoint,
-    parameters: Parameters,
+    exchange: Exchange,
 }
 
 /// Builds [`ClientCredentials`]; the defaults are listed on [`GrantBuilder`].
@@ -84,16 +78,13 @@ impl ClientCredentials {
 
 impl TokenSource for ClientCredentials {
     async fn token(&self, request: TokenRequest) -> Result<AccessToken, TokenError> {
-        self.inner.endpoint.exchange(&self.inner.parameters, &request).await
+        self.exchange.token(&request).await
     }
 }
 
 impl fmt::Debug for ClientCredentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientCredentials")
-            .field("endpoint", &self.inner.endpoint)
-            .field("parameters", &self.inner.parameters)
-            .finish()
+        self.exchange.fmt_as("ClientCredentials", f)
     }
 }
 
@@ -125,6 +116,6 @@ impl GrantBuilder<ClientCredentialsGrant> {
         let mut parameters = Parameters::default();
         parameters.push("grant_type", "client_credentials");
         parameters.extend(common);
-        Ok(ClientCredentials { inner: Arc::new(Inner { endpoint, parameters }) })
+        Ok(ClientCredentials { exchange: Exchange::new(endpoint, parameters) })
     }
 }

@@ -1,7 +1,6 @@
 //! Grants that are nobody else's: a grant type and parameters of the provider's own, as a form or as JSON.
 
 use std::fmt;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -11,7 +10,7 @@ use tower::{BoxError, Service};
 
 use crate::error::TokenError;
 use crate::oauth2::builder::GrantBuilder;
-use crate::oauth2::endpoint::TokenEndpoint;
+use crate::oauth2::exchange::Exchange;
 use crate::oauth2::location::EndpointLocation;
 use crate::oauth2::parameters::{Encoding, Parameters};
 use crate::oauth2::secret::ClientSecret;
@@ -78,12 +77,7 @@ use crate::token::AccessToken;
 /// ```
 #[derive(Clone)]
 pub struct CustomGrant {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    endpoint: TokenEndpoint,
-    parameters: Parameters,
+    exchange: Exchange,
 }
 
 /// Builds a [`CustomGrant`]; the defaults are listed on [`GrantBuilder`], but that there is no client.
@@ -118,16 +112,13 @@ impl CustomGrant {
 
 impl TokenSource for CustomGrant {
     async fn token(&self, request: TokenRequest) -> Result<AccessToken, TokenError> {
-        self.inner.endpoint.exchange(&self.inner.parameters, &request).await
+        self.exchange.token(&request).await
     }
 }
 
 impl fmt::Debug for CustomGrant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CustomGrant")
-            .field("endpoint", &self.inner.endpoint)
-            .field("parameters", &self.inner.parameters)
-            .finish()
+        self.exchange.fmt_as("CustomGrant", f)
     }
 }
 
@@ -173,7 +164,7 @@ impl GrantBuilder<CustomTerms> {
             None => check_once(&common)?,
         }
         parameters.extend(common);
-        Ok(CustomGrant { inner: Arc::new(Inner { endpoint, parameters }) })
+        Ok(CustomGrant { exchange: Exchange::new(endpoint, parameters) })
     }
 }
 

@@ -11,7 +11,7 @@ use tower::{BoxError, Service};
 
 use crate::error::TokenError;
 use crate::oauth2::builder::GrantBuilder;
-use crate::oauth2::endpoint::TokenEndpoint;
+use crate::oauth2::exchange::Exchange;
 use crate::oauth2::jwt::assertion::Assertion;
 use crate::oauth2::location::EndpointLocation;
 use crate::oauth2::parameters::Parameters;
@@ -65,12 +65,7 @@ use crate::token::AccessToken;
 /// ```
 #[derive(Clone)]
 pub struct JwtBearer {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    endpoint: TokenEndpoint,
-    parameters: Parameters,
+    exchange: Exchange,
 }
 
 /// Builds a [`JwtBearer`]; the defaults are listed on [`GrantBuilder`], but that there is no client.
@@ -98,16 +93,13 @@ impl JwtBearer {
 
 impl TokenSource for JwtBearer {
     async fn token(&self, request: TokenRequest) -> Result<AccessToken, TokenError> {
-        self.inner.endpoint.exchange(&self.inner.parameters, &request).await
+        self.exchange.token(&request).await
     }
 }
 
 impl fmt::Debug for JwtBearer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JwtBearer")
-            .field("endpoint", &self.inner.endpoint)
-            .field("parameters", &self.inner.parameters)
-            .finish()
+        self.exchange.fmt_as("JwtBearer", f)
     }
 }
 
@@ -139,6 +131,6 @@ impl GrantBuilder<JwtBearerGrant> {
         parameters.push("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer");
         parameters.push_assertion("assertion", assertion);
         parameters.extend(common);
-        Ok(JwtBearer { inner: Arc::new(Inner { endpoint, parameters }) })
+        Ok(JwtBearer { exchange: Exchange::new(endpoint, parameters) })
     }
 }
