@@ -74,7 +74,8 @@
 //! 4. On a thread that runs tasks it is an error, for those would stand still meanwhile; there `get` is right. Within
 //!    `spawn_blocking` it works.
 //! 5. There is no layer to read the answers: report them by [`accept`](TokenCache::accept) and
-//!    [`reject`](TokenCache::reject).
+//!    [`reject`](TokenCache::reject). The client must hand out a 401 as an answer (ureq: `http_status_as_error(false)`), and
+//!    follow no redirect with the token on it.
 //! 6. What else is async, such as [`shutdown`](TokenCache::shutdown), takes a runtime for the moment:
 //!    `Builder::new_current_thread().enable_all().build()?.block_on(cache.shutdown(..))`.
 

@@ -106,7 +106,9 @@ impl BodyLog {
         self.record().bytes
     }
 
-    /// Returns how many of them were read to their end: polled until they had no more.
+    /// Returns how many of them were polled until they had no more. Who knows by the length or by `is_end_stream()` that
+    /// nothing more comes does not ask, as hyper and the retry layer do not: what they have read is told by
+    /// [`bytes`](Self::bytes).
     #[must_use]
     pub fn ended(&self) -> usize {
         self.record().ended

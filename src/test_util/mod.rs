@@ -20,6 +20,10 @@
 //!    hang, to say 429 or 503, to break connections, and to go away and come back.
 //! 3. They count. What a server counted is better evidence than what a client believes.
 //! 4. All that has a pace goes by tokio's clock; an assertion's `exp` alone goes by the machine's.
+//! 5. Within the process they answer whoever calls, whatever host is in the URL. That a token goes to no other is the layer's
+//!    business, and can be seen in a [`Script`].
+//! 6. A cache that has met an outage without a valid token gives the same error for a while, also when the server is back:
+//!    see [the rules](crate::cache), number 6. A test lets that time [`pass`].
 //!
 //! They keep everything in memory and hold no defence against strangers: no servers to put on a network.
 //!

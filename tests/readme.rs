@@ -1,0 +1,49 @@
+//! Holds the README's commands to what cargo takes. Its code is compiled with the docs.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot read the sources has failed")]
+
+use std::collections::BTreeMap;
+
+const README: &str = include_str!("../README.md");
+const MANIFEST: &str = include_str!("../Cargo.toml");
+
+/// What cargo switches on by itself.
+const DEFAULT: &str = "hyper-client";
+
+#[test]
+fn each_example_is_named_with_the_features_that_it_needs() {
+    let needed = needed();
+    let mut seen = 0;
+    for command in README.split("cargo run --example ").skip(1) {
+        let end = command.find(['`', '\n', '#']).unwrap();
+        let mut words = command[..end].split_whitespace();
+        let name = words.next().unwrap();
+        let given = match words.next() {
+            Some("--features") => words.next().unwrap().split(',').collect(),
+            Some(word) => panic!("{name}: {word}"),
+            None => Vec::new(),
+        };
+        let needs = needed.get(name).unwrap_or_else(|| panic!("there is no example {name}"));
+        let missing: Vec<_> = needs.iter().filter(|feature| !given.contains(*feature)).collect();
+        assert!(missing.is_empty(), "{name} needs {missing:?}");
+        seen += 1;
+    }
+    assert!(seen > 16, "{seen} commands");
+}
+
+/// The features of each example, without the default ones.
+fn needed() -> BTreeMap<&'static str, Vec<&'static str>> {
+    let examples = MANIFEST.split("\n[[example]]\n").skip(1);
+    examples
+        .map(|example| {
+            let example = example.split("\n[").next().unwrap();
+            let value = |key: &str| {
+                let line = example.lines().find(|line| line.starts_with(key)).unwrap();
+                line.split('"').skip(1).step_by(2).collect::<Vec<_>>()
+            };
+            let features =
+                value("required-features").into_iter().filter(|feature| *feature != DEFAULT).collect();
+            (value("name")[0], features)
+        })
+        .collect()
+}
