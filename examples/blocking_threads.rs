@@ -53,7 +53,8 @@ fn main() -> Result<ExitCode, BoxError> {
         let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(work)).collect();
         for number in 1..=REVOCATIONS {
             // By what was sent, not by the clock: on a busy machine a request could meet two of them, and is sent again once.
-            while api.counts().requests < number * REQUESTS / (REVOCATIONS + 1) {
+            let due = number * REQUESTS / (REVOCATIONS + 1);
+            while api.counts().requests < due && !threads.iter().all(|thread| thread.is_finished()) {
                 thread::sleep(Duration::from_millis(1));
             }
             server.revoke_all();

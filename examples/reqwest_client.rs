@@ -71,6 +71,9 @@ async fn main() -> Result<ExitCode, BoxError> {
     for number in 1..=REVOCATIONS {
         // By what was sent, not by the clock: on a busy machine a request could meet two of them, and is sent again once.
         while api.counts().requests < number * REQUESTS / (REVOCATIONS + 1) {
+            if let Some(task) = tasks.try_join_next() {
+                task??;
+            }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         server.revoke_all();
