@@ -125,10 +125,12 @@ async fn forward(State(gateway): State<Gateway>, request: Request) -> Result<Res
     Ok(answer.map(Body::new))
 }
 
-/// Returns whether a path would lead out of where it is put, once somebody upstream has resolved it.
+/// Returns whether a path would lead out of where it is put, once somebody upstream has resolved it. An encoded sign, which
+/// could be anything after the second reading, counts as one that does.
 fn climbs(path: &str) -> bool {
-    let path = path.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/").replace("%5c", "\\");
-    path.split(['/', '\\']).any(|segment| segment == ".." || segment == ".")
+    let path = path.to_ascii_lowercase();
+    ["%2e", "%2f", "%5c", "%25", "\\", ";"].iter().any(|sign| path.contains(sign))
+        || path.split('/').any(|segment| segment == ".." || segment == ".")
 }
 
 fn strip(headers: &mut HeaderMap) {
