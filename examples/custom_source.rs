@@ -81,7 +81,14 @@ impl Vault {
             StatusCode::NOT_FOUND | StatusCode::CONFLICT => Ok(None),
             status if status.is_success() => Ok(Some(serde_json::from_slice(&body).unwrap_or_default())),
             // Never what the vault wrote: a token could be in it.
-            status => Err(TokenError::transient("the vault did not do it").with_status(status)),
+            status if status.is_server_error() => {
+                Err(TokenError::transient("the vault fails; is it unsealed?").with_status(status))
+            }
+            // Asking again would not help.
+            status => {
+                let line = "the vault refuses; check its policy and what this service shows to it";
+                Err(TokenError::config(line).with_status(status))
+            }
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! ```toml
 //! [dev-dependencies]
-//! tower-oauth2 = { version = "0.1", features = ["test-util"] }
+//! # It adds the kit, and nothing that the program itself would then miss.
+//! tower-oauth2 = { version = "0.1", default-features = false, features = ["test-util"] }
 //! ```
 //!
 //! | to test | take |
