@@ -251,6 +251,9 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
+        if let Kind::Once(rest) = &mut this.kind {
+            return rest.poll_next(cx);
+        }
         if let Kind::Recorded { share, begun, .. } = &mut this.kind {
             *begun = true;
             match ready!(share.poll_read(cx)) {
@@ -371,9 +374,17 @@ where
     #[inline]
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         // `copy_to_bytes` of a `Bytes` shares it; any other buffer is copied, once.
-        let shared = |frame: Frame<B::Data>| frame.map_data(|mut data| data.copy_to_bytes(data.remaining()));
-        let frame = ready!(Pin::new(self).poll_frame(cx));
-        Poll::Ready(frame.map(|frame| frame.map(shared).map_err(|error| OfTheBody::new(error).into())))
+        let shared = |mut data: B::Data| data.copy_to_bytes(data.remaining());
+        Poll::Ready(match ready!(Pin::new(self).poll_frame(cx)) {
+            None => None,
+            Some(Err(error)) => Some(Err(OfTheBody::new(error).into())),
+            // A frame is as large as a map of trailers: nearly all of them need not be moved as a whole.
+            Some(Ok(frame)) if frame.is_data() => match frame.into_data() {
+                Ok(data) => Some(Ok(Frame::data(shared(data)))),
+                Err(frame) => Some(Ok(frame.map_data(shared))),
+            },
+            Some(Ok(frame)) => Some(Ok(frame.map_data(shared))),
+        })
     }
 
     fn is_over(&self) -> bool {
