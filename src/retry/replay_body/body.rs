@@ -251,9 +251,6 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
-        if let Kind::Once(rest) = &mut this.kind {
-            return rest.poll_next(cx);
-        }
         if let Kind::Recorded { share, begun, .. } = &mut this.kind {
             *begun = true;
             match ready!(share.poll_read(cx)) {
