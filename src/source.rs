@@ -6,6 +6,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 pub use self::file_token::FileToken;
 
@@ -93,6 +94,7 @@ pub struct TokenRequest {
     reason: FetchReason,
     previous: Option<AccessToken>,
     rejected: Option<AccessToken>,
+    deadline: Option<Instant>,
 }
 
 /// Why a source is asked.
@@ -115,7 +117,7 @@ impl TokenRequest {
     /// Creates a request without earlier tokens, as a test of a source needs it.
     #[must_use]
     pub fn new(reason: FetchReason) -> Self {
-        Self { reason, previous: None, rejected: None }
+        Self { reason, previous: None, rejected: None, deadline: None }
     }
 
     /// Sets the token that was in use.
@@ -129,6 +131,13 @@ impl TokenRequest {
     #[must_use]
     pub fn rejected_token(mut self, token: Option<AccessToken>) -> Self {
         self.rejected = token;
+        self
+    }
+
+    /// Sets when the source is given up.
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Instant) -> Self {
+        self.deadline = Some(deadline);
         self
     }
 
@@ -148,6 +157,13 @@ impl TokenRequest {
     #[must_use]
     pub fn rejected(&self) -> Option<&AccessToken> {
         self.rejected.as_ref()
+    }
+
+    /// Returns when the source is given up: the future is dropped then, and callers get a timeout error. A source that
+    /// makes several attempts plans them to end before it and returns the error of the last one. `None`: no limit is known.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
     }
 }
 

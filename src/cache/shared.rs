@@ -553,7 +553,12 @@ impl Memory {
         self.deadline = Some(deadline);
         errand.deadline = Some(deadline);
         let (previous, rejected) = (self.previous.clone(), self.rejected.clone());
-        errand.takeoff = Some(TokenRequest::new(reason).previous_token(previous).rejected_token(rejected));
+        errand.takeoff = Some(
+            TokenRequest::new(reason)
+                .previous_token(previous)
+                .rejected_token(rejected)
+                .with_deadline(deadline.mono.into_std()),
+        );
     }
 
     /// Notes a caller who joins the flight in the air.
@@ -578,9 +583,13 @@ async fn fly(shared: Arc<Shared>, pilot: Captain, mut request: TokenRequest) {
             let token = shared.source.fetch(request.clone()).await?;
             if pilot.must_go_again() {
                 tracing::debug!("a token was rejected while this one was fetched; fetching again");
+                let deadline = request.deadline();
                 request = TokenRequest::new(FetchReason::Rejected)
                     .previous_token(request.previous().cloned())
                     .rejected_token(shared.board.look(|view| view.memory.rejected.clone()));
+                if let Some(deadline) = deadline {
+                    request = request.with_deadline(deadline);
+                }
                 continue;
             }
             return Ok(token.sealed(started, shared.moment()));
