@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Model-checks the flight of the token cache (src/cache/flight.rs) and the takeover of a request body
+# Model-checks the flight of the token cache (src/cache/single_flight.rs) and the takeover of a request body
 # (src/retry/replay_body/takeover.rs) with loom.
 #
 #   bash tests/loom.sh          the flight: every order of events of two threads, and three with at most three
@@ -34,7 +34,7 @@ mutant() {
     rm -rf "$mutant/tests" "$mutant/src"
     mkdir -p "$mutant/tests" "$mutant/src/cache" "$mutant/src/retry/replay_body"
     cp -r tests/loom "$mutant/tests/loom"
-    cp src/cache/flight.rs "$mutant/src/cache/"
+    cp src/cache/single_flight.rs "$mutant/src/cache/"
     cp src/retry/replay_body/{allowance,not_replayable,takeover,tether}.rs "$mutant/src/retry/replay_body/"
     sed "s/$line/$instead/" "$file" > "$mutant/$file"
     if cmp -s "$file" "$mutant/$file"; then
@@ -54,7 +54,7 @@ mutant() {
     fi
 }
 
-mutant src/cache/flight.rs 'if current\.id() != id {' 'if false \&\& current.id() != id {' \
+mutant src/cache/single_flight.rs 'if current\.id() != id {' 'if false \&\& current.id() != id {' \
     a_late_rejection_never_drops_a_newer_token
 mutant src/retry/replay_body/takeover.rs 'if state\.newest != self\.attempt {' \
     'if false \&\& state.newest != self.attempt {' \

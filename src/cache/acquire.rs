@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use tokio::time::Sleep;
 
-use super::flight::Outcome;
-use super::shared::{Ask, Published, Seat, Shared, with_timer};
+use super::shared::{Ask, FetchWaiter, Published, Shared, with_timer};
+use super::single_flight::Outcome;
 use crate::clock::Moment;
 use crate::error::TokenError;
 
@@ -33,7 +33,7 @@ pub(crate) struct Acquire {
 
 /// A seat in a flight, and an alarm for the case that nobody drives it.
 pub(super) struct Wait {
-    seat: Seat,
+    seat: FetchWaiter,
     alarm: Pin<Box<Sleep>>,
 }
 
@@ -79,12 +79,12 @@ impl Future for Acquire {
             this.wait = None;
             match outcome {
                 // It may have been rejected between landing and this poll; then it is worth asking again.
-                Outcome::Landed(Ok(snapshot)) if !snapshot.is_retired() || this.rounds >= MOST_ROUNDS => {
+                Outcome::Finished(Ok(snapshot)) if !snapshot.is_retired() || this.rounds >= MOST_ROUNDS => {
                     return Poll::Ready(Ok(snapshot));
                 }
-                Outcome::Landed(Err(error)) => return Poll::Ready(this.shared.valid().ok_or(error)),
-                Outcome::Landed(Ok(_)) | Outcome::Lost if this.rounds < MOST_ROUNDS => {}
-                Outcome::Landed(Ok(_)) | Outcome::Lost => {
+                Outcome::Finished(Err(error)) => return Poll::Ready(this.shared.valid().ok_or(error)),
+                Outcome::Finished(Ok(_)) | Outcome::Lost if this.rounds < MOST_ROUNDS => {}
+                Outcome::Finished(Ok(_)) | Outcome::Lost => {
                     return Poll::Ready(Err(abandoned()));
                 }
             }
@@ -93,7 +93,7 @@ impl Future for Acquire {
 }
 
 impl Wait {
-    pub(super) fn new(seat: Seat, deadline: Moment) -> Result<Self, TokenError> {
+    pub(super) fn new(seat: FetchWaiter, deadline: Moment) -> Result<Self, TokenError> {
         Ok(Self { seat, alarm: alarm(deadline)? })
     }
 

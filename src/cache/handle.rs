@@ -9,8 +9,8 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::acquire::{Acquire, Wait, abandoned, alarm};
-use super::flight::Outcome;
 use super::shared::{Ask, Published, Shared, caught, with_timer};
+use super::single_flight::Outcome;
 use super::status::{Status, StatusWatch};
 use crate::clock;
 use crate::error::TokenError;
@@ -134,7 +134,7 @@ impl TokenCache {
             Ask::Wait(seat, deadline) => {
                 let mut wait = Wait::new(seat, deadline)?;
                 match poll_fn(|context| wait.poll(&self.shared, context)).await {
-                    Outcome::Landed(result) => result,
+                    Outcome::Finished(result) => result,
                     Outcome::Lost => Err(abandoned()),
                 }
             }

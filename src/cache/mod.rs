@@ -82,12 +82,12 @@
 mod acquire;
 mod builder;
 mod chained;
-mod flight;
 mod handle;
 mod keeper;
 mod own_runtime;
 mod schedule;
 mod shared;
+mod single_flight;
 mod snapshot;
 mod state;
 mod status;

@@ -9,10 +9,10 @@ use tokio::sync::watch;
 use tracing::instrument::WithSubscriber as _;
 use tracing::{Instrument as _, Span};
 
-use super::flight::{Board, Boarding, Choice, Passenger, Pilot, Rejected, View};
 use super::keeper::{Keeper, Watched};
 use super::own_runtime::OwnRuntime;
 use super::schedule::Windows;
+use super::single_flight::{Choice, Entry, Leader, Rejected, SingleFlight, View, Waiter};
 use super::snapshot::Snapshot;
 use super::state::{Brake, Ledger, Verdict};
 use crate::backoff::Chance;
@@ -25,9 +25,9 @@ use crate::telemetry;
 use crate::token::AccessToken;
 
 pub(crate) type Published = Arc<Snapshot>;
-pub(crate) type Seat = Passenger<Published, TokenError>;
+pub(crate) type FetchWaiter = Waiter<Published, TokenError>;
 type Answer = Result<Published, TokenError>;
-type Captain = Pilot<Published, TokenError, Memory>;
+type FetchLeader = Leader<Published, TokenError, Memory>;
 
 /// What a cache is made of besides its source.
 #[derive(Debug, Default)]
@@ -44,7 +44,7 @@ pub(crate) struct Settings {
 pub(crate) struct Shared {
     source: Box<dyn DynTokenSource>,
     settings: Settings,
-    board: Arc<Board<Published, TokenError, Memory>>,
+    board: Arc<SingleFlight<Published, TokenError, Memory>>,
     /// The current snapshot again, for readers that take no lock. Whoever reads a stale one finds it retired.
     current: ArcSwapOption<Snapshot>,
     keeper: Keeper,
@@ -73,8 +73,8 @@ pub(crate) struct Memory {
 /// What a decision under the board's lock leaves to be done after it. Nothing foreign is called under the lock: a
 /// subscriber may ask the cache itself, since what exports the traces may send them with a token of ours.
 #[derive(Default)]
-struct Errand {
-    takeoff: Option<TokenRequest>,
+struct Todo {
+    request: Option<TokenRequest>,
     joined: Option<Arc<Span>>,
     deadline: Option<Moment>,
 }
@@ -84,11 +84,11 @@ pub(crate) enum Ask {
     /// An answer at once.
     Now(Answer),
     /// A seat in a flight, and when the flight must be down.
-    Wait(Seat, Moment),
+    Wait(FetchWaiter, Moment),
 }
 
-/// What is known at a glance, for the status.
-pub(crate) struct Glance {
+/// What is known at a summary, for the status.
+pub(crate) struct Summary {
     pub(crate) token: Option<(AccessToken, bool)>,
     pub(crate) in_flight: bool,
     pub(crate) failure: Option<(TokenError, u32)>,
@@ -102,7 +102,7 @@ impl Shared {
         Self {
             source,
             settings,
-            board: Arc::new(Board::new(Memory::default())),
+            board: Arc::new(SingleFlight::new(Memory::default())),
             current: ArcSwapOption::empty(),
             keeper: Keeper::default(),
             changes: watch::Sender::new(()),
@@ -121,17 +121,17 @@ impl Shared {
     pub(crate) fn ask(self: &Arc<Self>, min_validity: Option<Duration>) -> Ask {
         let now = self.moment();
         let runtime = Handle::try_current().ok();
-        let mut errand = Errand::default();
+        let mut todo = Todo::default();
         let mut late = false;
         let mut rearmed = false;
-        let boarding = self.board.board(|View { current, in_flight, memory }| {
+        let entry = self.board.board(|View { current, in_flight, memory }| {
             let armed = memory.armed;
             late = memory.keeper_is_late(now);
             if late {
                 memory.disarm(current);
             }
             let view = View { current, in_flight, memory: &mut *memory };
-            let choice = self.choose(view, min_validity, now, runtime.is_some(), &mut errand);
+            let choice = self.choose(view, min_validity, now, runtime.is_some(), &mut todo);
             rearmed = memory.armed != armed;
             choice
         });
@@ -141,7 +141,7 @@ impl Shared {
         if rearmed {
             self.keeper.nudge();
         }
-        self.depart(boarding, errand, runtime.as_ref(), now)
+        self.depart(entry, todo, runtime.as_ref(), now)
     }
 
     fn choose(
@@ -150,7 +150,7 @@ impl Shared {
         min_validity: Option<Duration>,
         now: Moment,
         in_runtime: bool,
-        errand: &mut Errand,
+        todo: &mut Todo,
     ) -> Choice<Answer> {
         let View { current, in_flight, memory } = view;
         let plan = current.map(|snapshot| snapshot.plan());
@@ -158,7 +158,7 @@ impl Shared {
         match (verdict, current) {
             (Verdict::UseAndFetch(reason), Some(current)) if in_runtime && !memory.closed => {
                 memory.arm(current, true, now);
-                memory.take_off(reason, self.deadline(now), errand);
+                memory.launch_request(reason, self.deadline(now), todo);
                 Choice::Launch(Ok(Arc::clone(current)))
             }
             (Verdict::Use, Some(current)) => {
@@ -173,17 +173,17 @@ impl Shared {
             (_, _) if memory.closed => Choice::Answer(Err(closed())),
             (_, _) if !in_runtime => Choice::Answer(Err(no_runtime())),
             (Verdict::Join, _) => {
-                memory.join(errand);
-                Choice::Board
+                memory.join(todo);
+                Choice::Wait
             }
             (Verdict::Fetch(reason), _) => {
-                memory.take_off(reason, self.deadline(now), errand);
-                Choice::Board
+                memory.launch_request(reason, self.deadline(now), todo);
+                Choice::Wait
             }
             // Both need a current token to be decided; without one there is nothing to use.
             (Verdict::Use | Verdict::UseAndFetch(_), None) => {
-                memory.take_off(FetchReason::Initial, self.deadline(now), errand);
-                Choice::Board
+                memory.launch_request(FetchReason::Initial, self.deadline(now), todo);
+                Choice::Wait
             }
         }
     }
@@ -194,53 +194,53 @@ impl Shared {
             return Ask::Now(Err(no_runtime()));
         };
         let now = self.moment();
-        let mut errand = Errand::default();
-        let boarding = self.board.board(|View { in_flight, memory, .. }| {
+        let mut todo = Todo::default();
+        let entry = self.board.board(|View { in_flight, memory, .. }| {
             if memory.closed {
                 return Choice::Answer(Err(closed()));
             }
             if in_flight {
-                memory.join(&mut errand);
+                memory.join(&mut todo);
             } else {
                 memory.ledger.forgive(now.mono);
-                memory.take_off(FetchReason::Forced, self.deadline(now), &mut errand);
+                memory.launch_request(FetchReason::Forced, self.deadline(now), &mut todo);
             }
-            Choice::Board
+            Choice::Wait
         });
         self.keeper.ensure(self, &runtime, false);
-        self.depart(boarding, errand, Some(&runtime), now)
+        self.depart(entry, todo, Some(&runtime), now)
     }
 
     fn depart(
         self: &Arc<Self>,
-        boarding: Boarding<Published, TokenError, Memory, Answer>,
-        errand: Errand,
+        entry: Entry<Published, TokenError, Memory, Answer>,
+        todo: Todo,
         runtime: Option<&Handle>,
         now: Moment,
     ) -> Ask {
-        if let (Some(pilot), Some(request), Some(runtime)) = (boarding.pilot, errand.takeoff, runtime) {
-            self.launch(pilot, request, runtime);
+        if let (Some(leader), Some(request), Some(runtime)) = (entry.leader, todo.request, runtime) {
+            self.launch(leader, request, runtime);
         }
-        if let Some(span) = errand.joined {
+        if let Some(span) = todo.joined {
             span.follows_from(Span::current());
         }
-        match (boarding.answer, boarding.passenger) {
+        match (entry.answer, entry.waiter) {
             (Some(answer), _) => Ask::Now(answer),
-            (None, Some(seat)) => Ask::Wait(seat, errand.deadline.unwrap_or_else(|| self.deadline(now))),
+            (None, Some(seat)) => Ask::Wait(seat, todo.deadline.unwrap_or_else(|| self.deadline(now))),
             (None, None) => {
                 Ask::Now(Err(TokenError::transient("the token request was abandoned; ask again")))
             }
         }
     }
 
-    fn launch(self: &Arc<Self>, pilot: Captain, request: TokenRequest, runtime: &Handle) {
+    fn launch(self: &Arc<Self>, leader: FetchLeader, request: TokenRequest, runtime: &Handle) {
         let span = tracing::info_span!(parent: None, telemetry::FETCH_SPAN, reason = ?request.reason());
         span.follows_from(Span::current());
         let shown = Arc::new(span.clone());
         let lost = self.board.look(|view| view.memory.span.replace(shown));
         drop(lost);
         tracing::debug!(parent: &span, reason = ?request.reason(), "fetching a token");
-        let flight = fly(Arc::clone(self), pilot, request);
+        let flight = fly(Arc::clone(self), leader, request);
         // A task of its own, so that a caller that goes away takes nothing with it. It inherits the subscriber, which a
         // spawned task does not by itself.
         runtime.spawn(flight.instrument(span).with_current_subscriber());
@@ -248,7 +248,7 @@ impl Shared {
     }
 
     /// Ends a flight: publishes its token or notes its error.
-    fn land(&self, pilot: Captain, result: Result<AccessToken, TokenError>) {
+    fn land(&self, leader: FetchLeader, result: Result<AccessToken, TokenError>) {
         let now = self.moment();
         let result = result.map(|token| {
             let obtained = token.obtained().unwrap_or(now);
@@ -257,7 +257,7 @@ impl Shared {
         });
         let mut first_or_last = false;
         let mut span = None;
-        pilot.land(result.clone(), |result, View { current, in_flight, memory }| {
+        leader.land(result.clone(), |result, View { current, in_flight, memory }| {
             memory.deadline = None;
             span = memory.span.take();
             if memory.cleared {
@@ -394,13 +394,13 @@ impl Shared {
     }
 
     /// Lets no further flight start. Returns a seat in the one that is in the air.
-    pub(crate) fn close(&self) -> Option<Seat> {
+    pub(crate) fn close(&self) -> Option<FetchWaiter> {
         self.keeper.stop();
-        let boarding = self.board.board(|View { in_flight, memory, .. }| {
+        let entry = self.board.board(|View { in_flight, memory, .. }| {
             memory.closed = true;
-            if in_flight { Choice::Board } else { Choice::Answer(()) }
+            if in_flight { Choice::Wait } else { Choice::Answer(()) }
         });
-        boarding.passenger
+        entry.waiter
     }
 
     /// Takes the token away from a closed cache, and whatever a flight that is late brings.
@@ -415,8 +415,8 @@ impl Shared {
         self.forget_current();
     }
 
-    /// Frees the passengers of a flight that did not come down in time.
-    pub(crate) fn give_up(self: &Arc<Self>, seat: &Seat) {
+    /// Frees the waiters of a flight that did not come down in time.
+    pub(crate) fn give_up(self: &Arc<Self>, seat: &FetchWaiter) {
         if !self.board.give_up(seat) {
             return;
         }
@@ -437,9 +437,9 @@ impl Shared {
         &self.keeper
     }
 
-    pub(crate) fn glance(&self) -> Glance {
+    pub(crate) fn summary(&self) -> Summary {
         let now = self.moment();
-        self.board.look(|View { current, in_flight, memory }| Glance {
+        self.board.look(|View { current, in_flight, memory }| Summary {
             token: current.map(|snapshot| {
                 let usable = !snapshot.plan().has_ended(now);
                 (snapshot.token().clone(), usable)
@@ -549,11 +549,11 @@ impl Memory {
     }
 
     /// Notes a flight that starts now, and what to ask the source for.
-    fn take_off(&mut self, reason: FetchReason, deadline: Moment, errand: &mut Errand) {
+    fn launch_request(&mut self, reason: FetchReason, deadline: Moment, todo: &mut Todo) {
         self.deadline = Some(deadline);
-        errand.deadline = Some(deadline);
+        todo.deadline = Some(deadline);
         let (previous, rejected) = (self.previous.clone(), self.rejected.clone());
-        errand.takeoff = Some(
+        todo.request = Some(
             TokenRequest::new(reason)
                 .previous_token(previous)
                 .rejected_token(rejected)
@@ -562,9 +562,9 @@ impl Memory {
     }
 
     /// Notes a caller who joins the flight in the air.
-    fn join(&self, errand: &mut Errand) {
-        errand.deadline = self.deadline;
-        errand.joined.clone_from(&self.span);
+    fn join(&self, todo: &mut Todo) {
+        todo.deadline = self.deadline;
+        todo.joined.clone_from(&self.span);
     }
 
     /// The keeper should have been here long ago: it sits on a runtime that nobody drives.
@@ -575,13 +575,13 @@ impl Memory {
 }
 
 /// The task of a flight: asks the source until there is a token that no rejection overtook.
-async fn fly(shared: Arc<Shared>, pilot: Captain, mut request: TokenRequest) {
+async fn fly(shared: Arc<Shared>, leader: FetchLeader, mut request: TokenRequest) {
     let timeout = shared.settings.fetch_timeout;
     let fetch = async {
         loop {
             let started = shared.moment();
             let token = shared.source.fetch(request.clone()).await?;
-            if pilot.must_go_again() {
+            if leader.must_go_again() {
                 tracing::debug!("a token was rejected while this one was fetched; fetching again");
                 let deadline = request.deadline();
                 request = TokenRequest::new(FetchReason::Rejected)
@@ -605,7 +605,7 @@ async fn fly(shared: Arc<Shared>, pilot: Captain, mut request: TokenRequest) {
             )))
         }),
     };
-    shared.land(pilot, result);
+    shared.land(leader, result);
 }
 
 /// Turns a panic of the source, or of who else, into an error. Its message is left out: nobody knows what stands in it.

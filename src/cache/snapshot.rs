@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
-use super::flight::Held;
 use super::schedule::Plan;
+use super::single_flight::Held;
 use crate::clock::{Moment, WallClock};
 use crate::token::AccessToken;
 

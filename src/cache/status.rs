@@ -40,23 +40,23 @@ pub enum Health {
 
 impl Status {
     pub(super) fn of(shared: &Shared) -> Self {
-        let glance = shared.glance();
-        let usable = glance.token.as_ref().is_some_and(|(_, usable)| *usable);
-        let health = match (glance.closed, usable, &glance.failure) {
+        let summary = shared.summary();
+        let usable = summary.token.as_ref().is_some_and(|(_, usable)| *usable);
+        let health = match (summary.closed, usable, &summary.failure) {
             (true, _, _) => Health::Closed,
-            (false, true, None) if !glance.braked => Health::Ready,
+            (false, true, None) if !summary.braked => Health::Ready,
             (false, true, _) => Health::Degraded,
             (false, false, Some(_)) => Health::Failing,
             (false, false, None) => Health::Idle,
         };
         Self {
             health,
-            expires: glance.token.and_then(|(token, _)| token.expires()),
-            fetching: glance.in_flight,
-            braked: glance.braked,
-            fetched: glance.fetched,
-            failures: glance.failure.as_ref().map_or(0, |(_, streak)| *streak),
-            last_error: glance.failure.map(|(error, _)| error),
+            expires: summary.token.and_then(|(token, _)| token.expires()),
+            fetching: summary.in_flight,
+            braked: summary.braked,
+            fetched: summary.fetched,
+            failures: summary.failure.as_ref().map_or(0, |(_, streak)| *streak),
+            last_error: summary.failure.map(|(error, _)| error),
         }
     }
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use tokio::time::{advance, sleep};
 
-use super::flight::{Board, Choice};
-use super::shared::{Published, Seat};
+use super::shared::{FetchWaiter, Published};
+use super::single_flight::{Choice, SingleFlight};
 use super::{Health, TokenCache, TokenCacheBuilder};
 use crate::clock::{self, WallClock, nanos, unix_time};
 use crate::error::TokenError;
@@ -1025,42 +1025,42 @@ fn a_flight_in_a_runtime_without_a_timer_is_a_failure_that_is_waited_out() {
 /// A waker may be all that holds a task, and the task may hold another seat of the same flight.
 #[test]
 fn a_seat_that_is_given_up_with_a_waker_that_holds_another_seat_does_not_hang() {
-    struct Holding(#[allow(dead_code, reason = "held to be dropped")] Mutex<Seat>);
+    struct Holding(#[allow(dead_code, reason = "held to be dropped")] Mutex<FetchWaiter>);
     impl std::task::Wake for Holding {
         fn wake(self: Arc<Self>) {}
     }
-    fn sit(seat: &mut Seat, waker: &Waker) {
+    fn sit(seat: &mut FetchWaiter, waker: &Waker) {
         assert!(Pin::new(seat).poll(&mut Context::from_waker(waker)).is_pending());
     }
     ends(|| {
-        let board = Arc::new(Board::<Published, TokenError, ()>::new(()));
-        let take = || board.board(|_view| Choice::<()>::Board);
-        let (first, pilot) = (take(), take().pilot);
+        let board = Arc::new(SingleFlight::<Published, TokenError, ()>::new(()));
+        let take = || board.board(|_view| Choice::<()>::Wait);
+        let (first, leader) = (take(), take().leader);
         let (mut one, mut other, mut third) =
-            (first.passenger.unwrap(), take().passenger.unwrap(), take().passenger.unwrap());
+            (first.waiter.unwrap(), take().waiter.unwrap(), take().waiter.unwrap());
         for seat in [&mut one, &mut other, &mut third] {
             sit(seat, Waker::noop());
         }
         sit(&mut third, &Arc::new(Holding(Mutex::new(one))).into());
         sit(&mut third, &Arc::new(Holding(Mutex::new(other))).into());
         drop(third);
-        drop((first.pilot, pilot));
+        drop((first.leader, leader));
     });
 }
 
 #[test]
 fn callers_that_come_and_go_during_a_flight_leave_no_seats_behind() {
-    let board = Arc::new(Board::<Published, TokenError, ()>::new(()));
-    let boarding = board.board(|_view| Choice::<()>::Board);
-    let mut staying = boarding.passenger.unwrap();
+    let board = Arc::new(SingleFlight::<Published, TokenError, ()>::new(()));
+    let entry = board.board(|_view| Choice::<()>::Wait);
+    let mut staying = entry.waiter.unwrap();
     for _ in 0..1_000 {
-        let mut seat = board.board(|_view| Choice::<()>::Board).passenger.unwrap();
+        let mut seat = board.board(|_view| Choice::<()>::Wait).waiter.unwrap();
         assert!(Pin::new(&mut seat).poll(&mut Context::from_waker(Waker::noop())).is_pending());
     }
     assert!(Pin::new(&mut staying).poll(&mut Context::from_waker(Waker::noop())).is_pending());
     // What is shown of a flight shows its seats.
     assert!(format!("{staying:?}").len() < 1_000, "{staying:?}");
-    drop(boarding.pilot);
+    drop(entry.leader);
     assert!(Pin::new(&mut staying).poll(&mut Context::from_waker(Waker::noop())).is_ready());
 }
 

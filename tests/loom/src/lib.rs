@@ -1,4 +1,4 @@
-//! The flight of the token cache and the takeover of a request body, as they stand in `src/cache/flight.rs` and
+//! The flight of the token cache and the takeover of a request body, as they stand in `src/cache/single_flight.rs` and
 //! `src/retry/replay_body/takeover.rs`, under the loom model checker.
 //!
 //! A package of its own: the checker's locks come in through `crate::sync`, so the production files need no line for
@@ -6,9 +6,9 @@
 
 #![cfg_attr(not(test), allow(dead_code))]
 
-#[path = "../../../src/cache/flight.rs"]
+#[path = "../../../src/cache/single_flight.rs"]
 #[allow(dead_code, reason = "the models use what they model")]
-mod flight;
+mod single_flight;
 
 #[path = "../../../src/retry/replay_body/takeover.rs"]
 #[allow(dead_code, reason = "the models use what they model")]

@@ -9,7 +9,7 @@ use loom::future::block_on;
 use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use loom::thread;
 
-use crate::flight::{Board, Boarding, Choice, Held, Outcome, Pilot, Rejected, View};
+use crate::single_flight::{SingleFlight, Entry, Choice, Held, Outcome, Leader, Rejected, View};
 
 /// A token: an identity and the flag that requests look at.
 #[derive(Clone)]
@@ -41,28 +41,28 @@ impl Held for Token {
 }
 
 type Error = &'static str;
-type Table = Arc<Board<Token, Error, ()>>;
+type Table = Arc<SingleFlight<Token, Error, ()>>;
 
 /// Asks as the cache does: the current token, else a seat, and a flight if none is in the air.
-fn ask(board: &Table) -> Boarding<Token, Error, (), Token> {
+fn ask(board: &Table) -> Entry<Token, Error, (), Token> {
     board.board(|view| match view.current {
         Some(token) => Choice::Answer(token.clone()),
-        None => Choice::Board,
+        None => Choice::Wait,
     })
 }
 
 /// Starts a flight although there is a token, as in the advisory window. `None` if one is in the air.
-fn renew(board: &Table) -> Option<Pilot<Token, Error, ()>> {
-    board.board(|_view| Choice::Launch(())).pilot
+fn renew(board: &Table) -> Option<Leader<Token, Error, ()>> {
+    board.board(|_view| Choice::Launch(())).leader
 }
 
-fn land(pilot: Pilot<Token, Error, ()>, result: Result<Token, Error>) {
-    pilot.land(result, |_result, _view| true);
+fn land(leader: Leader<Token, Error, ()>, result: Result<Token, Error>) {
+    leader.land(result, |_result, _view| true);
 }
 
 /// A board with this token on it.
 fn with(token: &Token) -> Table {
-    let board = Arc::new(Board::new(()));
+    let board = Arc::new(SingleFlight::new(()));
     land(renew(&board).expect("the first flight"), Ok(token.clone()));
     board
 }
@@ -71,19 +71,19 @@ fn current(board: &Table) -> Option<Token> {
     board.look(|View { current, .. }| current.cloned())
 }
 
-/// Waits for a token; flies where it is the pilot, and starts over where a flight was lost.
+/// Waits for a token; flies where it is the leader, and starts over where a flight was lost.
 fn fetch(board: &Table, flights: &AtomicUsize, token: impl Fn(usize) -> Token) -> Result<Token, Error> {
     loop {
-        let boarding = ask(board);
-        if let Some(token) = boarding.answer {
+        let entry = ask(board);
+        if let Some(token) = entry.answer {
             return Ok(token);
         }
-        if let Some(pilot) = boarding.pilot {
+        if let Some(leader) = entry.leader {
             let flight = flights.fetch_add(1, Ordering::SeqCst) + 1;
-            land(pilot, Ok(token(flight)));
+            land(leader, Ok(token(flight)));
         }
-        match block_on(boarding.passenger.expect("a seat")) {
-            Outcome::Landed(result) => return result,
+        match block_on(entry.waiter.expect("a seat")) {
+            Outcome::Finished(result) => return result,
             Outcome::Lost => {}
         }
     }
@@ -99,12 +99,12 @@ fn a_late_rejection_never_drops_a_newer_token() {
     loom::model(|| {
         let (old, new) = (Token::new(1), Token::new(2));
         let board = with(&old);
-        let pilot = renew(&board).expect("a flight");
+        let leader = renew(&board).expect("a flight");
         let rejecting = {
             let board = Arc::clone(&board);
             thread::spawn(move || board.reject(1, |_token, ()| true))
         };
-        land(pilot, Ok(new.clone()));
+        land(leader, Ok(new.clone()));
         rejecting.join().unwrap();
         assert_eq!(current(&board).map(|token| token.id), Some(2));
         assert!(!new.is_retired() && old.is_retired());
@@ -114,7 +114,7 @@ fn a_late_rejection_never_drops_a_newer_token() {
 #[test]
 fn takers_at_once_make_one_flight() {
     loom::model(|| {
-        let board: Table = Arc::new(Board::new(()));
+        let board: Table = Arc::new(SingleFlight::new(()));
         let flights = Arc::new(AtomicUsize::new(0));
         let takers: Vec<_> = (0..crowd())
             .map(|_| {
@@ -132,12 +132,12 @@ fn takers_at_once_make_one_flight() {
 #[test]
 fn a_passenger_is_woken_whenever_the_flight_lands() {
     loom::model(|| {
-        let board: Table = Arc::new(Board::new(()));
-        let boarding = ask(&board);
-        let pilot = boarding.pilot.expect("a flight");
-        let landing = thread::spawn(move || land(pilot, Err("down")));
-        let outcome = block_on(boarding.passenger.expect("a seat"));
-        assert!(matches!(outcome, Outcome::Landed(Err("down"))));
+        let board: Table = Arc::new(SingleFlight::new(()));
+        let entry = ask(&board);
+        let leader = entry.leader.expect("a flight");
+        let landing = thread::spawn(move || land(leader, Err("down")));
+        let outcome = block_on(entry.waiter.expect("a seat"));
+        assert!(matches!(outcome, Outcome::Finished(Err("down"))));
         landing.join().unwrap();
     });
 }
@@ -145,7 +145,7 @@ fn a_passenger_is_woken_whenever_the_flight_lands() {
 #[test]
 fn a_cancelled_pilot_hands_over() {
     loom::model(|| {
-        let board: Table = Arc::new(Board::new(()));
+        let board: Table = Arc::new(SingleFlight::new(()));
         let cancelled = ask(&board);
         let flights = Arc::new(AtomicUsize::new(0));
         let waiting = {
@@ -162,13 +162,13 @@ fn a_cancelled_pilot_hands_over() {
 #[test]
 fn a_passenger_that_leaves_takes_no_wake_up_along() {
     loom::model(|| {
-        let board: Table = Arc::new(Board::new(()));
+        let board: Table = Arc::new(SingleFlight::new(()));
         let first = ask(&board);
         let second = ask(&board);
         let leaving = thread::spawn(move || drop(second));
-        let pilot = first.pilot.expect("a flight");
-        let landing = thread::spawn(move || land(pilot, Ok(Token::new(1))));
-        assert!(matches!(block_on(first.passenger.expect("a seat")), Outcome::Landed(Ok(_))));
+        let leader = first.leader.expect("a flight");
+        let landing = thread::spawn(move || land(leader, Ok(Token::new(1))));
+        assert!(matches!(block_on(first.waiter.expect("a seat")), Outcome::Finished(Ok(_))));
         leaving.join().unwrap();
         landing.join().unwrap();
     });
@@ -177,17 +177,17 @@ fn a_passenger_that_leaves_takes_no_wake_up_along() {
 #[test]
 fn a_seat_that_is_taken_again_is_woken() {
     loom::model(|| {
-        let board: Table = Arc::new(Board::new(()));
+        let board: Table = Arc::new(SingleFlight::new(()));
         let first = ask(&board);
-        let mut leaving = ask(&board).passenger.expect("a seat");
+        let mut leaving = ask(&board).waiter.expect("a seat");
         let waiting = Pin::new(&mut leaving).poll(&mut Context::from_waker(Waker::noop())).is_pending();
         assert!(waiting);
         let leaving = thread::spawn(move || drop(leaving));
-        let pilot = first.pilot.expect("a flight");
-        let landing = thread::spawn(move || land(pilot, Ok(Token::new(1))));
+        let leader = first.leader.expect("a flight");
+        let landing = thread::spawn(move || land(leader, Ok(Token::new(1))));
         let next = ask(&board);
-        for passenger in [first.passenger, next.passenger].into_iter().flatten() {
-            assert!(matches!(block_on(passenger), Outcome::Landed(Ok(_))));
+        for waiter in [first.waiter, next.waiter].into_iter().flatten() {
+            assert!(matches!(block_on(waiter), Outcome::Finished(Ok(_))));
         }
         leaving.join().unwrap();
         landing.join().unwrap();
@@ -199,7 +199,7 @@ fn rejecting_publishing_and_expiring_at_once_leave_no_retired_token_in_use() {
     loom::model(|| {
         let (old, new) = (Token::new(1), Token::new(2));
         let board = with(&old);
-        let pilot = renew(&board).expect("a flight");
+        let leader = renew(&board).expect("a flight");
         let rejecting = {
             let board = Arc::clone(&board);
             thread::spawn(move || board.reject(1, |_token, ()| true))
@@ -208,7 +208,7 @@ fn rejecting_publishing_and_expiring_at_once_leave_no_retired_token_in_use() {
             let board = Arc::clone(&board);
             thread::spawn(move || board.clear(|_view| true).map(|token| token.id))
         };
-        land(pilot, Ok(new.clone()));
+        land(leader, Ok(new.clone()));
         let (rejected, expired) = (rejecting.join().unwrap(), expiring.join().unwrap());
         assert!(old.is_retired());
         assert_eq!(new.is_retired(), expired == Some(2));
@@ -243,10 +243,10 @@ fn many_rejections_of_one_token_drop_it_once() {
 #[test]
 fn a_flight_that_was_given_up_does_not_get_in_the_way_of_the_next() {
     loom::model(|| {
-        let board: Table = Arc::new(Board::new(()));
+        let board: Table = Arc::new(SingleFlight::new(()));
         let parked = ask(&board);
-        let (pilot, seat) = (parked.pilot.expect("a flight"), parked.passenger.expect("a seat"));
-        let late = thread::spawn(move || land(pilot, Ok(Token::new(1))));
+        let (leader, seat) = (parked.leader.expect("a flight"), parked.waiter.expect("a seat"));
+        let late = thread::spawn(move || land(leader, Ok(Token::new(1))));
         board.give_up(&seat);
         let flights = AtomicUsize::new(0);
         let token = fetch(&board, &flights, |_flight| Token::new(2)).unwrap();
@@ -261,14 +261,14 @@ fn a_flight_that_was_given_up_does_not_get_in_the_way_of_the_next() {
 fn a_rejection_during_a_flight_is_seen_by_its_pilot_or_came_too_late() {
     loom::model(|| {
         let board = with(&Token::new(1));
-        let pilot = renew(&board).expect("a flight");
+        let leader = renew(&board).expect("a flight");
         let rejecting = {
             let board = Arc::clone(&board);
             thread::spawn(move || board.reject(1, |_token, ()| true))
         };
-        let again = pilot.must_go_again();
-        assert!(!(again && pilot.must_go_again()), "one rejection sends a flight again once");
-        land(pilot, Ok(Token::new(2)));
+        let again = leader.must_go_again();
+        assert!(!(again && leader.must_go_again()), "one rejection sends a flight again once");
+        land(leader, Ok(Token::new(2)));
         let rejected = rejecting.join().unwrap();
         assert!(!again || rejected == Rejected::Dropped);
         assert_eq!(current(&board).map(|token| token.id), Some(2));

@@ -3,10 +3,10 @@
 //! This file knows nothing of tokens, tasks or time, so that a model checker can run it as it is (`tests/loom`).
 //!
 //! Invariants:
-//! 1. At most one flight is on the board. Whoever puts it there holds its [`Pilot`], and nobody else.
-//! 2. A pilot that goes away without landing takes its flight off the board and frees all passengers.
-//! 3. A passenger whose flight has an outcome is woken, whenever the two meet.
-//! 4. Only the value whose identity was named is dropped by [`Board::reject`].
+//! 1. At most one flight is on the board. Whoever puts it there holds its [`Leader`], and nobody else.
+//! 2. A leader that goes away without landing takes its flight off the board and frees all waiters.
+//! 3. A waiter whose flight has an outcome is woken, whenever the two meet.
+//! 4. Only the value whose identity was named is dropped by [`SingleFlight::reject`].
 //! 5. A value that is replaced or dropped is retired in the same critical section.
 
 use std::future::Future;
@@ -29,18 +29,18 @@ pub(crate) trait Held: Clone {
 
 /// The current value, the flight in the air, and what else belongs under the same lock.
 #[derive(Debug)]
-pub(crate) struct Board<T, E, M> {
+pub(crate) struct SingleFlight<T, E, M> {
     inner: Mutex<Inner<T, E, M>>,
 }
 
 #[derive(Debug)]
 struct Inner<T, E, M> {
     current: Option<T>,
-    flight: Option<Arc<Flight<T, E>>>,
+    flight: Option<Arc<Fetch<T, E>>>,
     memory: M,
 }
 
-/// What stands on the board at a glance, for a decision under its lock.
+/// What stands on the board at a summary, for a decision under its lock.
 #[derive(Debug)]
 pub(crate) struct View<'a, T, M> {
     /// The current value.
@@ -57,20 +57,20 @@ pub(crate) enum Choice<A> {
     /// Nothing on the board changes.
     Answer(A),
     /// Join the flight in the air, or start one.
-    Board,
+    Wait,
     /// Start a flight unless one is in the air, and do not wait for it.
     Launch(A),
 }
 
 /// What a caller got.
 #[derive(Debug)]
-pub(crate) struct Boarding<T: Held, E: Clone, M, A> {
+pub(crate) struct Entry<T: Held, E: Clone, M, A> {
     /// The answer, where there is one at once.
     pub(crate) answer: Option<A>,
     /// A seat in the flight, where the caller has to wait.
-    pub(crate) passenger: Option<Passenger<T, E>>,
-    /// The pilot of a flight that was started just now: fly it, or drop it.
-    pub(crate) pilot: Option<Pilot<T, E, M>>,
+    pub(crate) waiter: Option<Waiter<T, E>>,
+    /// The leader of a flight that was started just now: fly it, or drop it.
+    pub(crate) leader: Option<Leader<T, E, M>>,
 }
 
 /// What a rejection came to.
@@ -84,7 +84,7 @@ pub(crate) enum Rejected {
     Superseded,
 }
 
-impl<T: Held, E: Clone, M> Board<T, E, M> {
+impl<T: Held, E: Clone, M> SingleFlight<T, E, M> {
     /// Creates an empty board.
     pub(crate) fn new(memory: M) -> Self {
         Self { inner: Mutex::new(Inner { current: None, flight: None, memory }) }
@@ -94,27 +94,27 @@ impl<T: Held, E: Clone, M> Board<T, E, M> {
     pub(crate) fn board<A>(
         self: &Arc<Self>,
         decide: impl FnOnce(View<'_, T, M>) -> Choice<A>,
-    ) -> Boarding<T, E, M, A> {
+    ) -> Entry<T, E, M, A> {
         let mut inner = self.lock();
         let choice = decide(inner.view());
         let (answer, wait) = match choice {
-            Choice::Answer(answer) => return Boarding { answer: Some(answer), passenger: None, pilot: None },
+            Choice::Answer(answer) => return Entry { answer: Some(answer), waiter: None, leader: None },
             Choice::Launch(answer) => (Some(answer), false),
-            Choice::Board => (None, true),
+            Choice::Wait => (None, true),
         };
-        let mut pilot = None;
+        let mut leader = None;
         let flight = match &inner.flight {
             Some(flight) => Arc::clone(flight),
             None => {
-                let flight = Arc::new(Flight::default());
+                let flight = Arc::new(Fetch::default());
                 inner.flight = Some(Arc::clone(&flight));
-                pilot = Some(Pilot { board: Arc::clone(self), flight: Arc::clone(&flight), landed: false });
+                leader = Some(Leader { board: Arc::clone(self), flight: Arc::clone(&flight), landed: false });
                 flight
             }
         };
         drop(inner);
-        let passenger = wait.then(|| Passenger { flight, seat: None });
-        Boarding { answer, passenger, pilot }
+        let waiter = wait.then(|| Waiter { flight, seat: None });
+        Entry { answer, waiter, leader }
     }
 
     /// Looks at the board, and may change what is remembered.
@@ -159,16 +159,16 @@ impl<T: Held, E: Clone, M> Board<T, E, M> {
         current
     }
 
-    /// Takes a flight off the board whose pilot does not come back in time. Its passengers are freed to start another.
+    /// Takes a flight off the board whose leader does not come back in time. Its waiters are freed to start another.
     ///
     /// Returns whether it was there still: the first who gives it up takes it off.
-    pub(crate) fn give_up(&self, passenger: &Passenger<T, E>) -> bool {
-        let removed = self.remove(&passenger.flight);
-        passenger.flight.complete(Outcome::Lost);
+    pub(crate) fn give_up(&self, waiter: &Waiter<T, E>) -> bool {
+        let removed = self.remove(&waiter.flight);
+        waiter.flight.complete(Outcome::Lost);
         removed
     }
 
-    fn remove(&self, flight: &Arc<Flight<T, E>>) -> bool {
+    fn remove(&self, flight: &Arc<Fetch<T, E>>) -> bool {
         let mut inner = self.lock();
         let mine = inner.flight.as_ref().is_some_and(|current| Arc::ptr_eq(current, flight));
         if mine {
@@ -193,23 +193,23 @@ impl<T, E, M> Inner<T, E, M> {
     }
 }
 
-// --- Pilot ---
+// --- Leader ---
 
 /// The one who fetches.
 #[derive(Debug)]
-pub(crate) struct Pilot<T: Held, E: Clone, M> {
-    board: Arc<Board<T, E, M>>,
-    flight: Arc<Flight<T, E>>,
+pub(crate) struct Leader<T: Held, E: Clone, M> {
+    board: Arc<SingleFlight<T, E, M>>,
+    flight: Arc<Fetch<T, E>>,
     landed: bool,
 }
 
-impl<T: Held, E: Clone, M> Pilot<T, E, M> {
-    /// Returns whether a rejection came since takeoff, and forgets it: the caller goes again.
+impl<T: Held, E: Clone, M> Leader<T, E, M> {
+    /// Returns whether a rejection came since request, and forgets it: the caller goes again.
     pub(crate) fn must_go_again(&self) -> bool {
         std::mem::take(&mut self.flight.lock().stale)
     }
 
-    /// Ends the flight: publishes a value or notes an error, then wakes the passengers.
+    /// Ends the flight: publishes a value or notes an error, then wakes the waiters.
     ///
     /// `note` runs under the board's lock, before anybody can see the outcome; it says whether a value is published. A
     /// flight that was given up publishes only where nothing newer can be in the way.
@@ -233,11 +233,11 @@ impl<T: Held, E: Clone, M> Pilot<T, E, M> {
         }
         drop(guard);
         self.landed = true;
-        self.flight.complete(Outcome::Landed(result));
+        self.flight.complete(Outcome::Finished(result));
     }
 }
 
-impl<T: Held, E: Clone, M> Drop for Pilot<T, E, M> {
+impl<T: Held, E: Clone, M> Drop for Leader<T, E, M> {
     fn drop(&mut self) {
         if !self.landed {
             self.board.remove(&self.flight);
@@ -246,24 +246,24 @@ impl<T: Held, E: Clone, M> Drop for Pilot<T, E, M> {
     }
 }
 
-// --- Flight ---
+// --- Fetch ---
 
 /// How a flight ended.
 #[derive(Clone, Debug)]
 pub(crate) enum Outcome<T, E> {
     /// With a value or an error.
-    Landed(Result<T, E>),
-    /// Without either: the pilot went away. Whoever still wants a value starts again.
+    Finished(Result<T, E>),
+    /// Without either: the leader went away. Whoever still wants a value starts again.
     Lost,
 }
 
 #[derive(Debug)]
-struct Flight<T, E> {
-    cabin: Mutex<Cabin<T, E>>,
+struct Fetch<T, E> {
+    state: Mutex<FetchState<T, E>>,
 }
 
 #[derive(Debug)]
-struct Cabin<T, E> {
+struct FetchState<T, E> {
     outcome: Option<Outcome<T, E>>,
     seats: Vec<Option<Waker>>,
     /// Seats that were given up: who comes next takes one of them.
@@ -271,27 +271,27 @@ struct Cabin<T, E> {
     stale: bool,
 }
 
-impl<T, E> Default for Flight<T, E> {
+impl<T, E> Default for Fetch<T, E> {
     fn default() -> Self {
-        let cabin = Cabin { outcome: None, seats: Vec::new(), free: Vec::new(), stale: false };
-        Self { cabin: Mutex::new(cabin) }
+        let state = FetchState { outcome: None, seats: Vec::new(), free: Vec::new(), stale: false };
+        Self { state: Mutex::new(state) }
     }
 }
 
-impl<T, E> Flight<T, E> {
-    fn lock(&self) -> MutexGuard<'_, Cabin<T, E>> {
-        self.cabin.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+impl<T, E> Fetch<T, E> {
+    fn lock(&self) -> MutexGuard<'_, FetchState<T, E>> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Sets the outcome, unless there is one, and wakes everybody outside the lock.
     fn complete(&self, outcome: Outcome<T, E>) {
         let seats = {
-            let mut cabin = self.lock();
-            if cabin.outcome.is_some() {
+            let mut state = self.lock();
+            if state.outcome.is_some() {
                 return;
             }
-            cabin.outcome = Some(outcome);
-            std::mem::take(&mut cabin.seats)
+            state.outcome = Some(outcome);
+            std::mem::take(&mut state.seats)
         };
         for waker in seats.into_iter().flatten() {
             waker.wake();
@@ -299,7 +299,7 @@ impl<T, E> Flight<T, E> {
     }
 }
 
-// --- Passenger ---
+// --- Waiter ---
 
 /// Waits for the outcome of a flight.
 ///
@@ -307,52 +307,52 @@ impl<T, E> Flight<T, E> {
 ///
 /// Dropping it only gives up the seat.
 #[derive(Debug)]
-pub(crate) struct Passenger<T, E> {
-    flight: Arc<Flight<T, E>>,
+pub(crate) struct Waiter<T, E> {
+    flight: Arc<Fetch<T, E>>,
     seat: Option<usize>,
 }
 
-impl<T: Clone, E: Clone> Future for Passenger<T, E> {
+impl<T: Clone, E: Clone> Future for Waiter<T, E> {
     type Output = Outcome<T, E>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let mut cabin = this.flight.lock();
-        if let Some(outcome) = &cabin.outcome {
+        let mut state = this.flight.lock();
+        if let Some(outcome) = &state.outcome {
             this.seat = None;
             return Poll::Ready(outcome.clone());
         }
         let replaced = match this.seat {
             None => {
-                let seat = cabin.free.pop().unwrap_or(cabin.seats.len());
-                if seat == cabin.seats.len() {
-                    cabin.seats.push(None);
+                let seat = state.free.pop().unwrap_or(state.seats.len());
+                if seat == state.seats.len() {
+                    state.seats.push(None);
                 }
                 this.seat = Some(seat);
-                cabin.seats[seat].replace(context.waker().clone())
+                state.seats[seat].replace(context.waker().clone())
             }
-            Some(seat) => match &mut cabin.seats[seat] {
+            Some(seat) => match &mut state.seats[seat] {
                 Some(waker) if waker.will_wake(context.waker()) => None,
                 place => place.replace(context.waker().clone()),
             },
         };
         // A waker may be the last that holds a task, and the task another seat: none is dropped under the lock.
-        drop(cabin);
+        drop(state);
         drop(replaced);
         Poll::Pending
     }
 }
 
-impl<T, E> Drop for Passenger<T, E> {
+impl<T, E> Drop for Waiter<T, E> {
     fn drop(&mut self) {
         let Some(seat) = self.seat else { return };
-        let mut cabin = self.flight.lock();
-        let waker = cabin.seats.get_mut(seat).and_then(Option::take);
+        let mut state = self.flight.lock();
+        let waker = state.seats.get_mut(seat).and_then(Option::take);
         if waker.is_some() {
-            cabin.free.push(seat);
+            state.free.push(seat);
         }
         // Not under the lock: see `poll`.
-        drop(cabin);
+        drop(state);
         drop(waker);
     }
 }
