@@ -17,6 +17,8 @@ pub(crate) struct Claims {
     pub(crate) expires: Option<Duration>,
     /// `iat`, since the Unix epoch.
     pub(crate) issued: Option<Duration>,
+    /// `nbf`, since the Unix epoch.
+    pub(crate) not_before: Option<Duration>,
     /// `scope` (a space-separated string) or `scp` (a string or a list).
     pub(crate) scopes: Option<Vec<String>>,
 }
@@ -25,6 +27,7 @@ pub(crate) struct Claims {
 struct Payload {
     exp: Option<Value>,
     iat: Option<Value>,
+    nbf: Option<Value>,
     scope: Option<Value>,
     scp: Option<Value>,
 }
@@ -45,6 +48,7 @@ impl Claims {
         Some(Self {
             expires: payload.exp.as_ref().and_then(numeric_date),
             issued: payload.iat.as_ref().and_then(numeric_date),
+            not_before: payload.nbf.as_ref().and_then(numeric_date),
             scopes: payload.scope.as_ref().and_then(scopes).or_else(|| payload.scp.as_ref().and_then(scopes)),
         })
     }
@@ -111,7 +115,12 @@ mod tests {
 
     #[test]
     fn a_wrong_clock_neither_lengthens_nor_ends_the_life() {
-        let claims = Claims { expires: Some(seconds(1000)), issued: Some(seconds(400)), scopes: None };
+        let claims = Claims {
+            expires: Some(seconds(1000)),
+            issued: Some(seconds(400)),
+            scopes: None,
+            not_before: None,
+        };
         assert_eq!(claims.lifetime(seconds(500)), Some(seconds(500)));
         assert_eq!(claims.lifetime(seconds(100)), Some(seconds(600)));
         assert_eq!(claims.lifetime(seconds(5000)), Some(seconds(600)));

@@ -3,7 +3,9 @@
 //! Lifetimes are measured on two clocks at once, since either alone lies: the monotonic clock stands still while a
 //! machine sleeps, and the wall clock steps. A [`Moment`] is a reading of both.
 
+#[cfg(test)]
 use std::sync::Arc;
+#[cfg(test)]
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -58,9 +60,10 @@ impl Moment {
     }
 }
 
-/// The wall clock of a cache: the machine's, or one that a test moves by hand.
+/// The wall clock of a cache: the machine's. In unit tests it can be one that the test moves by hand.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct WallClock {
+    #[cfg(test)]
     by_hand: Option<Arc<AtomicU64>>,
 }
 
@@ -80,10 +83,11 @@ impl WallClock {
     /// few milliseconds.
     #[inline]
     pub(crate) fn nanos(&self) -> u64 {
-        match &self.by_hand {
-            None => coarse_wall(),
-            Some(nanos) => nanos.load(Ordering::Relaxed),
+        #[cfg(test)]
+        if let Some(nanos) = &self.by_hand {
+            return nanos.load(Ordering::Relaxed);
         }
+        coarse_wall()
     }
 }
 

@@ -46,6 +46,7 @@ struct Inner {
     description: Option<String>,
     uri: Option<String>,
     status: Option<StatusCode>,
+    retry_at: Option<Instant>,
     source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
@@ -155,8 +156,16 @@ impl TokenError {
 
     fn new(class: ErrorClass, message: impl Into<String>) -> Self {
         let message = text::one_line(&message.into());
-        let inner =
-            Inner { class, message, code: None, description: None, uri: None, status: None, source: None };
+        let inner = Inner {
+            class,
+            message,
+            code: None,
+            description: None,
+            uri: None,
+            status: None,
+            retry_at: None,
+            source: None,
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -207,6 +216,12 @@ impl TokenError {
         self
     }
 
+    /// Tells when the cache asks its source again.
+    pub(crate) fn with_retry_at(mut self, instant: Instant) -> Self {
+        self.edit().retry_at = Some(instant);
+        self
+    }
+
     /// Returns whose side the error is.
     #[must_use]
     pub fn class(&self) -> ErrorClass {
@@ -235,6 +250,14 @@ impl TokenError {
     #[must_use]
     pub fn status(&self) -> Option<StatusCode> {
         self.inner.status
+    }
+
+    /// Returns when the [cache](crate::TokenCache) that failed asks its source again. Until then it returns this error at
+    /// once, so a caller that has to say when to come back can say this instant. `None` for an error that comes from
+    /// elsewhere.
+    #[must_use]
+    pub fn retry_at(&self) -> Option<Instant> {
+        self.inner.retry_at
     }
 
     /// Returns whether an operator has to change something: the configuration here, or the client at the authorization

@@ -24,7 +24,8 @@ use crate::clock;
 
 /// Marks a response on which an API refused the token that auth had put on the request.
 ///
-/// Auth sets it, and removes any that came from elsewhere. The retry layer replays on its word and takes it off; the
+/// Auth sets it. Of two auth layers the inner one is asked first: where it found its own token to be at fault, the outer one
+/// leaves the marker, and its own token, alone. The retry layer replays on its word and takes it off; the
 /// [`RetryReport`](crate::retry::RetryReport) keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenRejected {
@@ -83,23 +84,37 @@ impl TokenRejected {
 #[derive(Clone)]
 pub(crate) struct LateRefusal {
     sent: Arc<dyn SentToken>,
+    /// That of an auth layer below.
+    below: Option<Box<LateRefusal>>,
 }
 
 /// A token that was sent, and whoever must know if it is refused. A trait, so that what is shared already can be handed on
 /// as it is: nearly every gRPC answer carries one.
 pub(crate) trait SentToken: Send + Sync {
+    /// Takes the word that the token was accepted.
+    fn accepted(&self);
+
     /// Takes the word that the token was refused.
     fn refused(&self) -> TokenRejected;
 }
 
 impl LateRefusal {
-    pub(crate) fn new(sent: Arc<dyn SentToken>) -> Self {
-        Self { sent }
+    pub(crate) fn new(sent: Arc<dyn SentToken>, below: Option<Self>) -> Self {
+        Self { sent, below: below.map(Box::new) }
     }
 
-    /// Tells auth that the token was refused.
+    /// Tells auth that the token was refused: the layer below first, as in the headers.
     pub(crate) fn tell(&self) -> TokenRejected {
-        self.sent.refused()
+        let below = self.below.as_ref().map(|below| below.tell());
+        below.filter(TokenRejected::may_replay).unwrap_or_else(|| self.sent.refused())
+    }
+
+    /// Tells auth that the token was accepted.
+    pub(crate) fn accepted(&self) {
+        self.sent.accepted();
+        if let Some(below) = &self.below {
+            below.accepted();
+        }
     }
 }
 

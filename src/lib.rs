@@ -64,7 +64,7 @@
 //!
 //! | floor | rooms |
 //! |---|---|
-//! | 1 words | `clock` `backoff` `claims` `error` [`extensions`] `file` `headers` [`origin`] `sync` `telemetry` `text` |
+//! | 1 words | `clock` `backoff` `claims` `error` [`extensions`] `file` `headers` [`origin`] `runtime` `sync` `telemetry` `text` |
 //! | 2 token | `token` |
 //! | 3 contracts | `revoke` `source` |
 //! | 4 mechanisms | [`cache`] [`retry`] [`oauth2`] |
@@ -84,6 +84,7 @@ pub mod extensions;
 mod file;
 mod headers;
 pub mod origin;
+mod runtime;
 mod sync;
 mod telemetry;
 mod text;

@@ -75,6 +75,23 @@ pub trait TokenSource: Send + Sync + 'static {
         true
     }
 
+    /// Takes the word that an API accepted this token. The cache says so once for each token.
+    ///
+    /// A source that stands on another source passes it on, so that a cache below knows that its tokens are good. Others
+    /// need not care.
+    fn accepted(&self, token: &AccessToken) {
+        let _ = token;
+    }
+
+    /// Returns whether something that the source reads locally, such as a file with a secret, has changed since it failed,
+    /// so that asking it again is worth while.
+    ///
+    /// A cache asks once a second at most, while it has no token and leaves the source alone after a failure; with a yes
+    /// the wait ends at once. The call must be quick: it may look at the time of a file, and must not wait for a network.
+    fn has_changed(&self) -> bool {
+        false
+    }
+
     /// Falls back on `other` where this source fails for good (a configuration or grant error): a refresh token if
     /// there is one, else the grant. A failure that may pass is returned as it is.
     ///
@@ -176,6 +193,14 @@ impl<S: TokenSource> TokenSource for Arc<S> {
     fn is_disposable(&self) -> bool {
         S::is_disposable(self)
     }
+
+    fn accepted(&self, token: &AccessToken) {
+        S::accepted(self, token);
+    }
+
+    fn has_changed(&self) -> bool {
+        S::has_changed(self)
+    }
 }
 
 // --- DynTokenSource ---
@@ -188,6 +213,12 @@ pub(crate) trait DynTokenSource: Send + Sync {
 
     /// See [`TokenSource::is_disposable`].
     fn may_be_dropped(&self) -> bool;
+
+    /// See [`TokenSource::accepted`].
+    fn note_accepted(&self, token: &AccessToken);
+
+    /// See [`TokenSource::has_changed`].
+    fn may_differ(&self) -> bool;
 }
 
 impl<S: TokenSource> DynTokenSource for S {
@@ -197,6 +228,14 @@ impl<S: TokenSource> DynTokenSource for S {
 
     fn may_be_dropped(&self) -> bool {
         self.is_disposable()
+    }
+
+    fn note_accepted(&self, token: &AccessToken) {
+        self.accepted(token);
+    }
+
+    fn may_differ(&self) -> bool {
+        self.has_changed()
     }
 }
 
@@ -329,6 +368,16 @@ impl<A: TokenSource, B: TokenSource> TokenSource for Or<A, B> {
 
     fn is_disposable(&self) -> bool {
         self.first.is_disposable() && self.second.is_disposable()
+    }
+
+    /// Both are told: only the one that made the token knows it.
+    fn accepted(&self, token: &AccessToken) {
+        self.first.accepted(token);
+        self.second.accepted(token);
+    }
+
+    fn has_changed(&self) -> bool {
+        self.first.has_changed() || self.second.has_changed()
     }
 }
 

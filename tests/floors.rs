@@ -27,6 +27,7 @@ const FLOORS: &[(u8, &[&str])] = &[
             "file",
             "headers",
             "origin",
+            "runtime",
             "sync",
             "telemetry",
             "text",

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Model-checks the flight of the token cache (src/cache/single_flight.rs) and the takeover of a request body
+# Model-checks the single flight of the token cache (src/cache/single_flight.rs) and the takeover of a request body
 # (src/retry/replay_body/takeover.rs) with loom.
 #
 #   bash tests/loom.sh          the flight: every order of events of two threads, and three with at most three

@@ -18,7 +18,6 @@ use super::terms::Rejection;
 use super::ticket::Ticket;
 use super::verdict::{Sent, judge, missing_scope};
 use crate::cache::{Acquire, Snapshot, TokenCache};
-use crate::clock;
 use crate::error::TokenError;
 use crate::extensions::{
     LateRefusal, RejectionVerdict, ScopeMissing, SentToken, TokenRejected, TokenWithheld,
@@ -47,7 +46,7 @@ pin_project! {
 
 /// What is done with the answer.
 pub(super) enum Watch {
-    /// Nothing, but for markers that came from elsewhere.
+    /// Nothing: markers of a layer below stay.
     Nothing,
     /// It is read for what it says about this token.
     Ticket(Arc<Ticket>),
@@ -191,36 +190,53 @@ impl Watch {
     #[inline]
     fn read<R>(&mut self, mut response: Response<R>) -> Response<R> {
         if !response.extensions().is_empty() {
-            forget_markers(&mut response);
+            Marked::check(&mut response);
         }
         match self {
             Self::Nothing | Self::Failed(_) => {}
             Self::Ticket(ticket) => {
                 if ticket.terms.is_suspicious(&response) {
                     ticket.inspect(&mut response);
-                } else if response.status().is_success() {
-                    ticket.snapshot.accept();
-                }
-                if grpc::is_late(&response) {
+                } else if grpc::is_late(&response) {
                     ticket.await_trailers(&mut response);
+                } else {
+                    ticket.accepted_by(&response);
                 }
             }
             Self::Withheld(marker) => {
-                response.extensions_mut().insert(TokenWithheld::clone(marker));
+                Marked::put(TokenWithheld::clone(marker), &mut response);
             }
         }
         response
     }
 }
 
-/// A marker that auth did not set is a lie, or one of an inner layer for another request.
-#[cold]
-fn forget_markers<R>(response: &mut Response<R>) {
-    let extensions = response.extensions_mut();
-    extensions.remove::<TokenRejected>();
-    extensions.remove::<TokenWithheld>();
-    extensions.remove::<ScopeMissing>();
-    extensions.remove::<LateRefusal>();
+/// Stands beside the markers that an auth layer sets, and tells one above that they are of this response: a service between
+/// that keeps responses, as an HTTP cache does, or that makes markers up, cannot have it for itself.
+#[derive(Clone)]
+struct Marked {
+    held_once: Arc<()>,
+}
+
+impl Marked {
+    fn put<R, M: Clone + Send + Sync + 'static>(marker: M, response: &mut Response<R>) {
+        response.extensions_mut().insert(marker);
+        response.extensions_mut().insert(Self { held_once: Arc::new(()) });
+    }
+
+    /// Leaves the markers of a layer below, and removes all others: a lie could have a request sent twice.
+    #[cold]
+    fn check<R>(response: &mut Response<R>) {
+        let extensions = response.extensions_mut();
+        if extensions.get_mut::<Self>().is_some_and(|marked| Arc::get_mut(&mut marked.held_once).is_some()) {
+            return;
+        }
+        extensions.remove::<Self>();
+        extensions.remove::<TokenRejected>();
+        extensions.remove::<TokenWithheld>();
+        extensions.remove::<ScopeMissing>();
+        extensions.remove::<LateRefusal>();
+    }
 }
 
 impl Ticket {
@@ -233,16 +249,28 @@ impl Ticket {
         }
     }
 
+    /// Notes that an API took the token, if this response says so. The hot path: as a rule it is known already.
+    #[inline]
+    fn accepted_by<R>(&self, response: &Response<R>) {
+        if !self.snapshot.is_accepted() && self.terms.is_acceptance(response) {
+            self.cache.accepted(&self.snapshot);
+        }
+    }
+
     /// Lets whoever reads the trailers of a gRPC answer tell that they refuse the token.
     #[cold]
     fn await_trailers<R>(self: &Arc<Self>, response: &mut Response<R>) {
-        let ticket = Arc::clone(self);
-        response.extensions_mut().insert(LateRefusal::new(ticket));
+        let below = response.extensions_mut().remove::<LateRefusal>();
+        Marked::put(LateRefusal::new(Arc::<Self>::clone(self), below), response);
     }
 
     /// Reads an answer that may say something about the token, drops the token if it is to blame, and marks the answer.
     #[cold]
-    fn inspect<R>(&self, response: &mut Response<R>) {
+    fn inspect<R>(self: &Arc<Self>, response: &mut Response<R>) {
+        // A layer below has found its own token to be at fault, and dropped it: nothing speaks against this one.
+        if response.extensions().get::<TokenRejected>().is_some_and(TokenRejected::may_replay) {
+            return;
+        }
         let refusal = self.terms.refusal(response);
         let challenges = challenge::of(response.headers());
         let token = self.snapshot.token();
@@ -257,14 +285,15 @@ impl Ticket {
         if let Some(scope) = missing_scope(&challenges, token.scheme())
             && (refusal != Rejection::No || response.status() == http::StatusCode::FORBIDDEN)
         {
-            // Whoever asks for more scope has taken the token itself.
-            self.snapshot.accept();
-            response.extensions_mut().insert(ScopeMissing::new(scope.map(clean)));
+            // An API that asks for more scope has taken the token itself.
+            self.cache.accepted(&self.snapshot);
+            Marked::put(ScopeMissing::new(scope.map(clean)), response);
         }
         let blamed = match refusal {
             Rejection::No => {
-                if response.status().is_success() {
-                    self.snapshot.accept();
+                match grpc::is_late(response) {
+                    true => self.await_trailers(response),
+                    false => self.accepted_by(response),
                 }
                 return;
             }
@@ -272,14 +301,7 @@ impl Ticket {
             Rejection::OfTheRequest => Some(false),
             Rejection::ByTheRules => None,
         };
-        let sent = Sent {
-            scheme: token.scheme(),
-            accepted: self.snapshot.was_accepted(),
-            age: token
-                .obtained()
-                .map_or(Duration::ZERO, |obtained| clock::now().saturating_duration_since(obtained.mono)),
-            superseded: self.snapshot.is_retired(),
-        };
+        let sent = Sent { scheme: token.scheme(), suspect: self.cache.is_suspect(&self.snapshot) };
         let judgement = judge(&challenges, sent, self.terms.strict);
         let verdict = match blamed.unwrap_or(judgement.blamed) {
             true => self.cache.reject(token),
@@ -287,11 +309,17 @@ impl Ticket {
         };
         let (error, description) = (judgement.error.map(clean), judgement.description.map(clean));
         tracing::debug!(status = %response.status(), ?verdict, error, "an API refused a token");
-        response.extensions_mut().insert(TokenRejected::new(verdict, error, description));
+        Marked::put(TokenRejected::new(verdict, error, description), response);
     }
 }
 
 impl SentToken for Ticket {
+    fn accepted(&self) {
+        if !self.snapshot.is_accepted() {
+            self.cache.accepted(&self.snapshot);
+        }
+    }
+
     fn refused(&self) -> TokenRejected {
         let verdict = self.cache.reject(self.snapshot.token());
         tracing::debug!(?verdict, "an API refused a token in its trailers");

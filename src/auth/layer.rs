@@ -55,14 +55,14 @@ impl AuthLayer {
         O: TryInto<Origin>,
         O::Error: Into<TokenError>,
     {
-        Ok(Self::new(Some(source.into()), Origins::These(vec![read(origin)?])))
+        Ok(Self::new(Some(source.into()), Origins { listed: vec![read(origin)?], any_https: false }))
     }
 
     /// Creates a layer whose tokens go to whatever https origin a request names, and to loopback.
     ///
     /// Whoever can choose the URI of a request, or redirect it above this layer, gets the token.
     pub fn for_any_https_origin_unchecked(source: impl Into<TokenCache>) -> Self {
-        Self::new(Some(source.into()), Origins::AnyHttps)
+        Self::new(Some(source.into()), Origins { listed: Vec::new(), any_https: true })
     }
 
     /// Creates a layer without a token of its own: each request brings its cache in an
@@ -77,18 +77,19 @@ impl AuthLayer {
         I::Item: TryInto<Origin>,
         <I::Item as TryInto<Origin>>::Error: Into<TokenError>,
     {
-        let origins = origins.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
-        if origins.is_empty() {
+        let listed = origins.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        if listed.is_empty() {
             return Err(TokenError::config("the list of origins is empty; name those that may have tokens"));
         }
-        Ok(Self::new(None, Origins::These(origins)).require_override())
+        Ok(Self::new(None, Origins { listed, any_https: false }).require_override())
     }
 
     fn new(cache: Option<TokenCache>, origins: Origins) -> Self {
         Self { options: Options::new(cache, origins) }
     }
 
-    /// Adds another origin that may have the token: a second region, a gateway.
+    /// Adds another origin that may have the token: a second region, a gateway. Beside
+    /// [every https origin](Self::for_any_https_origin_unchecked), one with insecure http.
     ///
     /// # Errors
     ///
@@ -98,11 +99,7 @@ impl AuthLayer {
         O: TryInto<Origin>,
         O::Error: Into<TokenError>,
     {
-        let origin = read(origin)?;
-        match &mut self.options.origins {
-            Origins::These(origins) => origins.push(origin),
-            Origins::AnyHttps => {}
-        }
+        self.options.origins.listed.push(read(origin)?);
         Ok(self)
     }
 

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use http::HeaderName;
+
 use crate::cache::TokenCache;
+use crate::error::TokenError;
 
 /// Overrides the layer's token for one request, in the request's extensions.
 ///
@@ -23,10 +26,40 @@ use crate::cache::TokenCache;
 ///     .body(http_body_util::Full::<bytes::Bytes>::default())?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// # Two layers
+///
+/// Where one layer sends an API key and another a bearer token, name the header of the layer that is meant. A cache without
+/// a header is for one layer alone: a second layer on the way refuses the request, so that no token goes out under the
+/// header of another.
+///
+/// ```
+/// use http::header::AUTHORIZATION;
+/// use tower_oauth2::auth::AuthOverride;
+/// # use tower_oauth2::{AccessToken, StaticToken, TokenCache};
+///
+/// # let tenant = TokenCache::new(StaticToken::new(AccessToken::bearer("of-this-tenant")?));
+/// # let key = TokenCache::new(StaticToken::new(AccessToken::bearer("key-of-this-tenant")?));
+/// let token = AuthOverride::cache(tenant).for_header(AUTHORIZATION);
+/// let both = token.and(AuthOverride::cache(key).for_header("x-api-key".parse()?));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct AuthOverride {
-    from: From,
-    min_validity: Option<Duration>,
+    wish: Wish,
+    /// Those for other layers.
+    others: Vec<Wish>,
+}
+
+/// What is said to one layer.
+#[derive(Clone, Debug)]
+pub(super) struct Wish {
+    pub(super) from: From,
+    pub(super) min_validity: Option<Duration>,
+    /// The layer that is meant: the one that sends this header.
+    header: Option<HeaderName>,
+    /// Whether a layer has taken the cache that is meant for one layer alone.
+    taken: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -43,31 +76,68 @@ impl AuthOverride {
     /// Sends the request without a token.
     #[must_use]
     pub fn anonymous() -> Self {
-        Self { from: From::Nobody, min_validity: None }
+        Self::new(From::Nobody)
     }
 
     /// Sends the request with a token of this cache: another user's, another tenant's, another scope's.
     #[must_use]
     pub fn cache(cache: TokenCache) -> Self {
-        Self { from: From::Cache(cache), min_validity: None }
+        Self::new(From::Cache(cache))
     }
 
     /// Sends the request with the layer's own token, said out loud where the layer
     /// [requires](crate::auth::AuthLayer::require_override) an override, or with a minimum.
     #[must_use]
     pub fn layer() -> Self {
-        Self { from: From::Layer, min_validity: None }
+        Self::new(From::Layer)
+    }
+
+    fn new(from: From) -> Self {
+        let wish = Wish { from, min_validity: None, header: None, taken: false };
+        Self { wish, others: Vec::new() }
     }
 
     /// Sets how long the token must at least be valid, for a request that takes long. With less left the request waits
-    /// for another token, if tokens live that long.
+    /// for another token, if tokens live that long. Of a need beyond three quarters of their life only as much is waited
+    /// for.
     #[must_use]
     pub fn min_validity(mut self, validity: Duration) -> Self {
-        self.min_validity = Some(validity);
+        self.wish.min_validity = Some(validity);
         self
     }
 
-    pub(super) fn parts(&self) -> (&From, Option<Duration>) {
-        (&self.from, self.min_validity)
+    /// Addresses the layer that sends its token in this header. Others on the way take no notice.
+    #[must_use]
+    pub fn for_header(mut self, header: HeaderName) -> Self {
+        self.wish.header = Some(header);
+        self
+    }
+
+    /// Adds an override for another layer.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.others.push(other.wish);
+        self.others.extend(other.others);
+        self
+    }
+
+    /// Returns what is said to the layer that sends this header, if anything is.
+    ///
+    /// # Errors
+    ///
+    /// A cache that is for one layer alone, and that another layer has taken already.
+    pub(super) fn take(&mut self, header: &HeaderName) -> Result<Option<&Wish>, TokenError> {
+        let mut all: Vec<_> = std::iter::once(&mut self.wish).chain(&mut self.others).collect();
+        let index = all.iter().position(|wish| wish.header.as_ref() == Some(header));
+        let index = index.or_else(|| all.iter().position(|wish| wish.header.is_none()));
+        let Some(wish) = index.map(|index| all.swap_remove(index)) else { return Ok(None) };
+        let is_for_one = wish.header.is_none() && matches!(wish.from, From::Cache(_));
+        if is_for_one && std::mem::replace(&mut wish.taken, true) {
+            return Err(TokenError::config(format!(
+                "the cache in the request's AuthOverride was used by another AuthLayer already, and does not say whether the \
+                 one that sends {header} is meant too; say AuthOverride::for_header"
+            )));
+        }
+        Ok(Some(wish))
     }
 }

@@ -9,7 +9,7 @@ use arc_swap::ArcSwapOption;
 use http::header::HOST;
 use http::{HeaderMap, Method, Request, Uri};
 
-use super::per_request::{AuthOverride, From as Whose};
+use super::per_request::{AuthOverride, From as Whose, Wish};
 use super::terms::Terms;
 use super::ticket::Ticket;
 use crate::cache::{Snapshot, TokenCache};
@@ -49,10 +49,11 @@ pub(super) struct Rules {
 }
 
 /// Where tokens may go.
-#[derive(Clone, Debug)]
-pub(super) enum Origins {
-    These(Vec<Origin>),
-    AnyHttps,
+#[derive(Clone, Debug, Default)]
+pub(super) struct Origins {
+    pub(super) listed: Vec<Origin>,
+    /// And to every https origin, and to loopback.
+    pub(super) any_https: bool,
 }
 
 /// What a request gets.
@@ -61,8 +62,8 @@ pub(super) enum Route {
     Token { cache: Option<TokenCache>, validity: Option<Duration> },
     /// No token, because the caller wants it so.
     Pass,
-    /// No token, because its target may not have it.
-    Withhold(WithheldReason),
+    /// No token, although this cache or the layer's own has one, because its target may not have it.
+    Withhold(WithheldReason, Option<TokenCache>),
     /// Nothing: it is not sent.
     Refuse(TokenError),
 }
@@ -132,19 +133,26 @@ impl Rules {
     }
 
     /// Decides what a request gets.
-    pub(super) fn route<B>(&self, request: &Request<B>) -> Route {
-        let wish = request.extensions().get::<AuthOverride>().map(AuthOverride::parts);
-        if let Some((Whose::Nobody, _)) = wish {
-            return Route::Pass;
-        }
+    pub(super) fn route<B>(&self, request: &mut Request<B>) -> Route {
+        let wish = match request.extensions_mut().get_mut::<AuthOverride>() {
+            Some(wishes) => wishes.take(&self.terms.header).map(|wish| wish.cloned()),
+            None => Ok(None),
+        };
+        let wish = match wish {
+            Ok(Some(Wish { from: Whose::Nobody, .. })) => return Route::Pass,
+            Ok(wish) => wish,
+            Err(error) => return Route::Refuse(error),
+        };
+        let cache = wish.as_ref().and_then(|wish| match &wish.from {
+            Whose::Cache(cache) => Some(cache.clone()),
+            Whose::Layer | Whose::Nobody => None,
+        });
         if let Some(reason) = self.withheld(request) {
-            return self.turn_away(reason, request);
+            return self.turn_away(reason, request, cache);
         }
         match wish {
             None if self.options.require_override => self.miss_override(request.headers()),
-            None => Route::Token { cache: None, validity: None },
-            Some((Whose::Layer | Whose::Nobody, validity)) => Route::Token { cache: None, validity },
-            Some((Whose::Cache(cache), validity)) => Route::Token { cache: Some(cache.clone()), validity },
+            wish => Route::Token { cache, validity: wish.and_then(|wish| wish.min_validity) },
         }
     }
 
@@ -162,14 +170,10 @@ impl Rules {
     #[inline]
     fn withheld<B>(&self, request: &Request<B>) -> Option<WithheldReason> {
         let uri = request.uri();
-        let known = match &self.options.origins {
-            Origins::These(origins) => origins.iter().find(|origin| origin.matches(uri)),
-            Origins::AnyHttps => None,
-        };
-        let Some(origin) = known else {
+        let Some(origin) = self.options.origins.listed.iter().find(|origin| origin.matches(uri)) else {
             return self.withheld_elsewhere(request);
         };
-        if *request.method() == Method::CONNECT {
+        if is_connect(request.method()) {
             return Some(WithheldReason::Connect);
         }
         host_mismatch(request.headers(), origin)
@@ -179,7 +183,7 @@ impl Rules {
     #[cold]
     fn withheld_elsewhere<B>(&self, request: &Request<B>) -> Option<WithheldReason> {
         let uri = request.uri();
-        if *request.method() == Method::CONNECT {
+        if is_connect(request.method()) {
             return Some(WithheldReason::Connect);
         }
         let origin = match (uri.authority(), &self.options.relative) {
@@ -189,16 +193,16 @@ impl Rules {
             (Some(authority), _) if authority.as_str().contains('@') => {
                 return Some(WithheldReason::UserInfo);
             }
-            (Some(_), _) => match (&self.options.origins, Origin::of(uri)) {
-                (Origins::AnyHttps, Some(origin)) if origin.is_https() || origin.is_loopback() => origin,
-                (Origins::AnyHttps, Some(_)) => return Some(WithheldReason::Plaintext),
-                (Origins::AnyHttps | Origins::These(_), _) => return Some(WithheldReason::ForeignOrigin),
+            (Some(_), _) => match Origin::of(uri).filter(|_| self.options.origins.any_https) {
+                Some(origin) if origin.is_https() || origin.is_loopback() => origin,
+                Some(_) => return Some(WithheldReason::Plaintext),
+                None => return Some(WithheldReason::ForeignOrigin),
             },
         };
         host_mismatch(request.headers(), &origin)
     }
 
-    fn turn_away<B>(&self, reason: WithheldReason, request: &Request<B>) -> Route {
+    fn turn_away<B>(&self, reason: WithheldReason, request: &Request<B>, cache: Option<TokenCache>) -> Route {
         if self.terms.is_callers_own(request.headers()) {
             return Route::Pass;
         }
@@ -211,25 +215,30 @@ impl Rules {
             ));
         }
         if self.options.refuse {
-            let target =
-                Origin::of(uri).map_or_else(|| "its target".to_owned(), |origin| self.shown(&origin));
+            let target = Origin::of(uri)
+                .map_or_else(|| "its target".to_owned(), |origin| self.shown(&origin, cache.as_ref()));
             let cure = cure(reason);
             return Route::Refuse(TokenError::config(format!(
                 "the request to {target} was refused: {reason}; {cure}"
             )));
         }
-        Route::Withhold(reason)
+        Route::Withhold(reason, cache)
     }
 
     /// Makes the marker of a withheld token, and warns once per origin.
     #[cold]
-    pub(super) fn withhold(&self, reason: WithheldReason, uri: &Uri) -> TokenWithheld {
+    pub(super) fn withhold(
+        &self,
+        reason: WithheldReason,
+        uri: &Uri,
+        cache: Option<&TokenCache>,
+    ) -> TokenWithheld {
         let origin = Origin::of(uri);
         let first = {
             let mut warned = self.options.warned.lock().unwrap_or_else(PoisonError::into_inner);
             warned.len() < MOST_WARNINGS && warned.insert(origin.clone().ok_or(reason))
         };
-        let origin = origin.map(|origin| self.shown(&origin));
+        let origin = origin.map(|origin| self.shown(&origin, cache));
         if first {
             let (origin, cure) = (origin.as_deref().unwrap_or("unknown"), cure(reason));
             tracing::warn!(origin, %reason, "a request was sent without a token; {cure}");
@@ -237,11 +246,11 @@ impl Rules {
         TokenWithheld::new(reason, origin)
     }
 
-    /// A redirect names the host, and whoever sent it knows the token.
-    fn shown(&self, origin: &Origin) -> String {
+    /// A redirect names the host, and the server that sent it knows a token: the layer's, or that of an override.
+    fn shown(&self, origin: &Origin, cache: Option<&TokenCache>) -> String {
         let mut redactor = Redactor::default();
-        if let Some(ticket) = self.tickets.load_full() {
-            ticket.snapshot.token().teach(&mut redactor);
+        for cache in [self.cache(), cache].into_iter().flatten() {
+            cache.teach(&mut redactor);
         }
         redactor.clean(&origin.to_string())
     }
@@ -256,6 +265,12 @@ impl fmt::Debug for Options {
             .field("header", &self.terms.header)
             .finish_non_exhaustive()
     }
+}
+
+/// A method is spelt as it is defined (RFC 9110 §9.1), but a proxy that is lenient opens a tunnel for any spelling.
+#[inline]
+fn is_connect(method: &Method) -> bool {
+    method.as_str().eq_ignore_ascii_case("CONNECT")
 }
 
 /// Returns whether a `Host` header names another server than the URI does. Every line of it must agree.

@@ -132,14 +132,14 @@ impl<S: Clone> AuthService<S> {
     where
         S: Service<Request<B>>,
     {
-        match self.rules.route(&request) {
+        match self.rules.route(&mut request) {
             Route::Token { cache, validity } => self.fetch(request, cache, validity),
             Route::Pass => {
                 self.rules.terms().strip(request.headers_mut());
                 ResponseFuture::sent(self.inner.call(request), Watch::Nothing)
             }
-            Route::Withhold(reason) => {
-                let marker = self.rules.withhold(reason, request.uri());
+            Route::Withhold(reason, cache) => {
+                let marker = self.rules.withhold(reason, request.uri(), cache.as_ref());
                 self.rules.terms().strip(request.headers_mut());
                 ResponseFuture::sent(self.inner.call(request), Watch::Withheld(Box::new(marker)))
             }

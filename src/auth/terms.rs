@@ -116,6 +116,21 @@ impl Terms {
             || is_grpc_unauthenticated(response)
     }
 
+    /// Returns whether an API that responds so has taken the token: with any status but a refusal, a proxy's 407, and an
+    /// error of a server that may not have looked.
+    #[cold]
+    pub(super) fn is_acceptance<R>(&self, response: &Response<R>) -> bool {
+        let status = response.status();
+        if grpc::is_grpc(response) && status.is_success() {
+            return grpc::is_acceptance(response.headers());
+        }
+        let says_nothing = status == StatusCode::UNAUTHORIZED
+            || status == StatusCode::FORBIDDEN
+            || status == StatusCode::PROXY_AUTHENTICATION_REQUIRED
+            || status.is_server_error();
+        !says_nothing && !self.statuses.contains(&status)
+    }
+
     /// Returns what kind of refusal an answer is, if it is one.
     pub(super) fn refusal<R>(&self, response: &Response<R>) -> Rejection {
         let (status, headers) = (response.status(), response.headers());

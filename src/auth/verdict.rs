@@ -3,29 +3,20 @@
 //! | challenge | the token is to blame |
 //! |---|---|
 //! | our scheme with `invalid_token`, or with a code that nobody knows | yes |
-//! | our scheme without a code; no challenge; only schemes that nobody knows | if the token was accepted before, is at least 30 seconds old, or is superseded already (strict: never) |
+//! | our scheme without a code; no challenge; only unknown schemes | if the token is suspect: it was good before, or there is another that is (strict: never) |
 //! | `insufficient_scope`, `insufficient_user_authentication`, `insufficient_claims`, `invalid_request` | no |
 //! | only Basic, Negotiate or Digest; DPoP offered to another scheme | no |
 
-use std::time::Duration;
-
 use crate::headers::challenge::Challenge;
-
-/// A token that nobody accepted yet is only blamed without evidence once it is this old: before, the API may not know it
-/// yet, or may never take it.
-const OLD_ENOUGH: Duration = Duration::from_secs(30);
 
 /// What is known about the token that was sent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sent<'a> {
     /// The scheme in front of it.
     pub(crate) scheme: &'a str,
-    /// Whether an API took it before.
-    pub(crate) accepted: bool,
-    /// How old it is.
-    pub(crate) age: Duration,
-    /// Whether a newer one is in use.
-    pub(crate) superseded: bool,
+    /// Whether a refusal without a word about it speaks against it: it was good before, or another token is. Else the API may
+    /// not know it yet, or may never take it.
+    pub(crate) suspect: bool,
 }
 
 /// What a refusal means.
@@ -54,7 +45,7 @@ pub(crate) fn judge<'a>(challenges: &'a [Challenge], sent: Sent<'_>, strict: boo
             description: challenge.param("error_description"),
         };
     }
-    let without_evidence = !strict && (sent.accepted || sent.age >= OLD_ENOUGH || sent.superseded);
+    let without_evidence = !strict && sent.suspect;
     let only_foreign =
         ours().next().is_none() && challenges.iter().any(|challenge| is_foreign(challenge.scheme()));
     let error = challenges.iter().find_map(|challenge| challenge.param("error"));
@@ -95,7 +86,8 @@ mod tests {
     use super::*;
     use crate::headers::challenge::parse;
 
-    const NEW: Sent<'_> = Sent { scheme: "Bearer", accepted: false, age: Duration::ZERO, superseded: false };
+    const NEW: Sent<'_> = Sent { scheme: "Bearer", suspect: false };
+    const SUSPECT: Sent<'_> = Sent { suspect: true, ..NEW };
 
     fn blamed(line: &str, sent: Sent<'_>, strict: bool) -> bool {
         let lines: Vec<&[u8]> = if line.is_empty() { Vec::new() } else { vec![line.as_bytes()] };
@@ -105,7 +97,7 @@ mod tests {
     #[test]
     fn a_code_decides_whatever_is_known_of_the_token() {
         for strict in [false, true] {
-            for sent in [NEW, Sent { accepted: true, ..NEW }] {
+            for sent in [NEW, SUSPECT] {
                 for line in [
                     r#"Bearer error="invalid_token""#,
                     r#"bearer realm="x", error=invalid_token"#,
@@ -127,16 +119,9 @@ mod tests {
 
     #[test]
     fn without_a_code_the_token_is_blamed_only_on_evidence() {
-        let evidence = [
-            Sent { accepted: true, ..NEW },
-            Sent { age: OLD_ENOUGH, ..NEW },
-            Sent { superseded: true, ..NEW },
-        ];
         for line in ["", r#"Bearer realm="x""#, "Vendor", "Vendor x=y, Bearer", "Basic, Bearer"] {
             assert!(!blamed(line, NEW, false), "{line}");
-            for sent in evidence {
-                assert!(blamed(line, sent, false) && !blamed(line, sent, true), "{line}");
-            }
+            assert!(blamed(line, SUSPECT, false) && !blamed(line, SUSPECT, true), "{line}");
         }
     }
 
@@ -149,14 +134,14 @@ mod tests {
             "DPoP algs=ES256",
             "DPoP error=use_dpop_nonce",
         ] {
-            assert!(!blamed(line, Sent { accepted: true, ..NEW }, false), "{line}");
+            assert!(!blamed(line, SUSPECT, false), "{line}");
         }
         assert!(blamed("DPoP algs=ES256, Bearer error=invalid_token", NEW, true));
     }
 
     #[test]
     fn a_token_of_another_scheme_is_judged_by_its_own() {
-        let sent = Sent { scheme: "DPoP", accepted: true, ..NEW };
+        let sent = Sent { scheme: "DPoP", ..SUSPECT };
         assert!(blamed("DPoP error=invalid_token", sent, true));
         assert!(!blamed("DPoP error=use_dpop_nonce", sent, false));
     }

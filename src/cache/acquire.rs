@@ -5,109 +5,105 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
-use tokio::time::Sleep;
+use tokio::time::{Sleep, sleep_until};
 
-use super::shared::{Ask, FetchWaiter, Published, Shared, with_timer};
-use super::single_flight::Outcome;
-use crate::clock::Moment;
+use super::shared::{Ask, GRACE, Shared, Want, abandoned_error};
+use super::single_flight::{Outcome, Waiter};
+use super::snapshot::Snapshot;
+use crate::clock;
 use crate::error::TokenError;
+use crate::runtime::with_timer;
 
-/// How often a caller starts over when flights are lost under it: its own runtime would have to go down each time.
+/// How often a caller starts over when fetches are lost under it: its own runtime would have to go down each time.
 const MOST_ROUNDS: u32 = 4;
-/// A flight ends itself at its deadline. Who waits longer sees a flight that nobody drives.
-const GRACE: Duration = Duration::from_secs(1);
 
 /// Waits for a usable token.
 ///
 /// # Cancel safety
 ///
-/// Dropping it only gives up the wait; the flight goes on for the others and for the next caller.
+/// Dropping it only gives up the wait; the fetch goes on for the others and for the next caller.
 pub(crate) struct Acquire {
     shared: Arc<Shared>,
-    min_validity: Option<Duration>,
-    wait: Option<Wait>,
+    want: Want,
+    /// A wait for a fetch, and an alarm for the case that nothing drives it.
+    wait: Option<(Waiting, Pin<Box<Sleep>>)>,
     rounds: u32,
 }
 
-/// A seat in a flight, and an alarm for the case that nobody drives it.
-pub(super) struct Wait {
-    seat: FetchWaiter,
-    alarm: Pin<Box<Sleep>>,
-}
+type Waiting = Waiter<Arc<Snapshot>, TokenError>;
 
 impl Acquire {
-    pub(crate) fn new(shared: Arc<Shared>, min_validity: Option<Duration>) -> Self {
-        Self { shared, min_validity, wait: None, rounds: 0 }
+    pub(crate) fn new(shared: Arc<Shared>, want: Want) -> Self {
+        Self { shared, want, wait: None, rounds: 0 }
     }
 
-    fn ask(&mut self) -> Option<Result<Published, TokenError>> {
+    fn ask(&mut self) -> Option<Result<Arc<Snapshot>, TokenError>> {
         // Not for a request with a need of its own: what is fresh for others may end too soon for it.
-        if self.min_validity.is_none()
-            && let Some(fresh) = self.shared.fresh()
-        {
+        let modest = !self.want.new && self.want.min_validity.is_none();
+        if let Some(fresh) = self.shared.fresh().filter(|_| modest) {
             return Some(Ok(fresh));
         }
-        match self.shared.ask(self.min_validity) {
-            Ask::Now(answer) => Some(answer),
-            Ask::Wait(seat, deadline) => match Wait::new(seat, deadline) {
-                Ok(wait) => {
-                    self.wait = Some(wait);
-                    None
+        self.rounds += 1;
+        match self.shared.ask(self.want) {
+            Ask::Ready(result) => Some(result),
+            Ask::Wait(waiter, deadline) => {
+                let at = clock::after(deadline, GRACE);
+                let at = self.want.by.map_or(at, |by| by.min(at));
+                match with_timer(|| Box::pin(sleep_until(at))) {
+                    Ok(alarm) => self.wait = Some((waiter, alarm)),
+                    Err(error) => return Some(Err(error)),
                 }
-                Err(error) => Some(Err(error)),
-            },
+                None
+            }
+        }
+    }
+
+    /// Makes a result of how a wait ended; nothing where the caller has to ask again.
+    fn conclude(
+        &self,
+        outcome: Option<Outcome<Arc<Snapshot>, TokenError>>,
+    ) -> Option<Result<Arc<Snapshot>, TokenError>> {
+        let last = self.rounds >= MOST_ROUNDS;
+        match outcome {
+            // It may have been dropped, or have expired, between its arrival and this poll.
+            Some(Outcome::Finished(Ok(token)))
+                if !token.plan().has_ended(self.shared.moment()) && (last || !token.is_retired()) =>
+            {
+                Some(Ok(token))
+            }
+            Some(Outcome::Finished(Err(error))) if self.want.new => Some(Err(error)),
+            Some(Outcome::Finished(Err(error))) => Some(self.shared.valid().ok_or(error)),
+            None if self.want.by.is_some_and(|by| clock::now() >= by) => {
+                Some(Err(self.shared.last_error().unwrap_or_else(abandoned_error)))
+            }
+            Some(Outcome::Finished(Ok(_)) | Outcome::Lost) | None => last.then(|| Err(abandoned_error())),
         }
     }
 }
 
 impl Future for Acquire {
-    type Output = Result<Published, TokenError>;
+    type Output = Result<Arc<Snapshot>, TokenError>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         loop {
-            let Some(wait) = &mut this.wait else {
-                this.rounds += 1;
+            let Some((waiter, alarm)) = &mut this.wait else {
                 match this.ask() {
-                    Some(answer) => return Poll::Ready(answer),
+                    Some(result) => return Poll::Ready(result),
                     None => continue,
                 }
             };
-            let outcome = ready!(wait.poll(&this.shared, context));
+            // None where the fetch did not end in time.
+            let outcome = match Pin::new(waiter).poll(context) {
+                Poll::Ready(outcome) => Some(outcome),
+                Poll::Pending => ready!(alarm.as_mut().poll(context).map(|()| None)),
+            };
             this.wait = None;
-            match outcome {
-                // It may have been rejected between landing and this poll; then it is worth asking again.
-                Outcome::Finished(Ok(snapshot)) if !snapshot.is_retired() || this.rounds >= MOST_ROUNDS => {
-                    return Poll::Ready(Ok(snapshot));
-                }
-                Outcome::Finished(Err(error)) => return Poll::Ready(this.shared.valid().ok_or(error)),
-                Outcome::Finished(Ok(_)) | Outcome::Lost if this.rounds < MOST_ROUNDS => {}
-                Outcome::Finished(Ok(_)) | Outcome::Lost => {
-                    return Poll::Ready(Err(abandoned()));
-                }
+            if let Some(result) = this.conclude(outcome) {
+                return Poll::Ready(result);
             }
         }
-    }
-}
-
-impl Wait {
-    pub(super) fn new(seat: FetchWaiter, deadline: Moment) -> Result<Self, TokenError> {
-        Ok(Self { seat, alarm: alarm(deadline)? })
-    }
-
-    pub(super) fn poll(
-        &mut self,
-        shared: &Arc<Shared>,
-        context: &mut Context<'_>,
-    ) -> Poll<Outcome<Published, TokenError>> {
-        if let Poll::Ready(outcome) = Pin::new(&mut self.seat).poll(context) {
-            return Poll::Ready(outcome);
-        }
-        ready!(self.alarm.as_mut().poll(context));
-        shared.give_up(&self.seat);
-        Poll::Ready(Outcome::Lost)
     }
 }
 
@@ -115,16 +111,4 @@ impl fmt::Debug for Acquire {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Acquire").field("waiting", &self.wait.is_some()).finish_non_exhaustive()
     }
-}
-
-/// Sets the alarm a little after the flight's own deadline.
-pub(super) fn alarm(deadline: Moment) -> Result<Pin<Box<Sleep>>, TokenError> {
-    let at = deadline.saturating_add(GRACE).mono;
-    with_timer(|| Box::pin(tokio::time::sleep_until(at)))
-}
-
-pub(super) fn abandoned() -> TokenError {
-    TokenError::transient(
-        "the token request was abandoned: the runtime that ran it was shut down or not driven",
-    )
 }

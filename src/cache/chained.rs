@@ -1,9 +1,17 @@
 //! A cache as the source of another.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use super::handle::TokenCache;
+use super::shared::Want;
 use crate::error::TokenError;
 use crate::source::{FetchReason, TokenRequest, TokenSource};
 use crate::token::AccessToken;
+
+/// Kept from the deadline of the cache in front, so that the error of the one behind arrives before it.
+const MARGIN: Duration = Duration::from_millis(100);
 
 /// A cache as a source: see [`TokenCache::as_source`].
 #[derive(Clone, Debug)]
@@ -12,7 +20,8 @@ pub struct CachedSource {
 }
 
 impl TokenCache {
-    /// Makes a source of the cache, to stand behind another cache or behind `or`. A rejection passes through.
+    /// Makes a source of the cache, to stand behind another cache or behind `or`. Rejections, acceptances, deadlines and
+    /// [`refresh`](Self::refresh) pass through.
     #[must_use]
     pub fn as_source(&self) -> CachedSource {
         CachedSource { cache: self.clone() }
@@ -26,21 +35,29 @@ impl TokenSource for CachedSource {
         if let Some(rejected) = request.rejected() {
             self.cache.reject(rejected);
         }
-        let token = self.cache.get().await?;
-        let known = request.previous().is_some_and(|previous| previous.id() == token.id());
-        match request.reason() {
-            FetchReason::Expiring | FetchReason::Expired | FetchReason::Forced if known => {
-                self.cache.refresh().await
-            }
-            FetchReason::Initial
-            | FetchReason::Expiring
-            | FetchReason::Expired
-            | FetchReason::Rejected
-            | FetchReason::Forced => Ok(token),
-        }
+        let held = self.cache.peek();
+        let is_known = match (&held, request.previous()) {
+            (Some(held), Some(previous)) => held.id() == previous.id(),
+            (_, _) => false,
+        };
+        let new = match request.reason() {
+            FetchReason::Expiring | FetchReason::Expired => is_known,
+            FetchReason::Forced => is_known || held.is_none(),
+            FetchReason::Initial | FetchReason::Rejected => false,
+        };
+        let by = request.deadline().and_then(|deadline| deadline.checked_sub(MARGIN)).map(Instant::from_std);
+        self.cache.token(Want { new, by, min_validity: None }).await
     }
 
     fn is_disposable(&self) -> bool {
         self.cache.is_disposable()
+    }
+
+    fn accepted(&self, token: &AccessToken) {
+        self.cache.accept(token);
+    }
+
+    fn has_changed(&self) -> bool {
+        self.cache.has_changed()
     }
 }

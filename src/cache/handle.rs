@@ -1,20 +1,24 @@
 //! The handle that everybody holds.
 
 use std::fmt;
-use std::future::{poll_fn, ready};
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout_at};
 
-use super::acquire::{Acquire, Wait, abandoned, alarm};
-use super::shared::{Ask, Published, Shared, caught, with_timer};
-use super::single_flight::Outcome;
+use super::acquire::Acquire;
+use super::shared::{Shared, Want};
+use super::snapshot::Snapshot;
 use super::status::{Status, StatusWatch};
+use super::warm::keep_warm;
 use crate::clock;
 use crate::error::TokenError;
 use crate::extensions::RejectionVerdict;
+use crate::runtime::{self, caught};
+use crate::source::FetchReason;
+use crate::text::Redactor;
 use crate::token::AccessToken;
 
 /// Makes any source calm: one token for all, fetched once, renewed before it ends.
@@ -55,10 +59,7 @@ impl TokenCache {
     /// The error of the last token request where there is no valid token; a configuration error outside a tokio runtime
     /// and after [`shutdown`](Self::shutdown).
     pub async fn get(&self) -> Result<AccessToken, TokenError> {
-        if let Some(snapshot) = self.shared.fresh() {
-            return Ok(snapshot.token().clone());
-        }
-        Ok(Acquire::new(Arc::clone(&self.shared), None).await?.token().clone())
+        self.token(Want::default()).await
     }
 
     /// Returns a usable token as [`get`](Self::get) does, on a thread that runs no async code, and sleeps while there is
@@ -97,8 +98,9 @@ impl TokenCache {
     /// Reports that an API took this token. `AuthService` does so by itself; whoever sends tokens in another way calls
     /// it, since a row of rejected tokens that nobody ever accepted closes a brake.
     pub fn accept(&self, token: &AccessToken) {
-        if let Some(snapshot) = self.shared.valid().filter(|snapshot| snapshot.token().id() == token.id()) {
-            snapshot.accept();
+        let current = self.shared.valid().filter(|snapshot| snapshot.token().id() == token.id());
+        if let Some(snapshot) = current.filter(|snapshot| !snapshot.is_accepted()) {
+            self.shared.accepted(&snapshot);
         }
     }
 
@@ -109,12 +111,12 @@ impl TokenCache {
     /// token requests; then the token is kept and the verdict is [`Braked`](RejectionVerdict::Braked).
     #[allow(clippy::must_use_candidate, reason = "most callers only report")]
     pub fn reject(&self, token: &AccessToken) -> RejectionVerdict {
-        self.shared.reject(token)
+        self.shared.drop_current(Some(token), FetchReason::Rejected)
     }
 
     /// Drops the token in use; the next use waits for another: of the fetch that is going on, or of one that it starts.
     pub fn expire(&self) {
-        self.shared.expire();
+        self.shared.drop_current(None, FetchReason::Forced);
     }
 
     /// Fetches a token now and returns it; the one in use stays in use meanwhile. Joins a fetch that is going on.
@@ -129,17 +131,7 @@ impl TokenCache {
     ///
     /// The error of the token request, even if the token in use is still valid.
     pub async fn refresh(&self) -> Result<AccessToken, TokenError> {
-        let answer = match self.shared.force() {
-            Ask::Now(answer) => answer,
-            Ask::Wait(seat, deadline) => {
-                let mut wait = Wait::new(seat, deadline)?;
-                match poll_fn(|context| wait.poll(&self.shared, context)).await {
-                    Outcome::Finished(result) => result,
-                    Outcome::Lost => Err(abandoned()),
-                }
-            }
-        };
-        Ok(answer?.token().clone())
+        self.token(Want { new: true, ..Want::default() }).await
     }
 
     /// Fetches the first token, so that the first request finds one and a wrong secret shows at start-up.
@@ -165,11 +157,8 @@ impl TokenCache {
     ///
     /// As [`get`](Self::get).
     pub async fn warm_up_within(&self, spread: Duration) -> Result<(), TokenError> {
-        let wait = spread.mul_f64(self.shared.chance().fraction());
-        let until = self.shared.moment().saturating_add(wait);
-        // `alarm` adds its grace; a plain sleep must not panic either where the runtime has no timer.
-        drop(alarm(until)?);
-        tokio::time::sleep_until(until.mono).await;
+        runtime::current()?;
+        sleep(spread.mul_f64(self.shared.settings.chance.fraction())).await;
         self.warm_up().await
     }
 
@@ -182,12 +171,7 @@ impl TokenCache {
     ///
     /// A configuration error outside a tokio runtime.
     pub fn keep_warm(&self) -> Result<(), TokenError> {
-        let runtime = tokio::runtime::Handle::try_current().map_err(|_outside| {
-            TokenError::config(
-                "keep_warm starts a tokio task, and this call is outside a tokio runtime; enter one first",
-            )
-        })?;
-        self.shared.keeper().warm(&self.shared, &runtime);
+        self.shared.keep_warm(&runtime::current()?, keep_warm(&self.shared));
         Ok(())
     }
 
@@ -231,34 +215,27 @@ impl TokenCache {
     /// The cache is ended in either case.
     pub async fn shutdown(&self, within: Duration) -> Result<(), TokenError> {
         let deadline = clock::now().checked_add(within);
-        let finished = match (self.shared.close(), deadline) {
-            (None, _) => true,
-            (Some(seat), None) => {
-                seat.await;
-                true
-            }
-            (Some(seat), Some(deadline)) => tokio::time::timeout_at(deadline, seat).await.is_ok(),
-        };
-        let result = match (finished, self.shared.valid()) {
-            (false, _) => Err(TokenError::transient(
-                "a token request was still going on when the time for the shutdown was over",
-            )),
-            (true, Some(snapshot)) if self.shared.revokes_at_shutdown() => {
-                self.revoke_until(snapshot.token().clone().without_refresh_token(), deadline).await
-            }
-            (true, _) => Ok(()),
-        };
+        let result = self.finish(deadline).await;
         self.shared.clear();
         result
     }
 
-    async fn revoke_until(&self, token: AccessToken, deadline: Option<Instant>) -> Result<(), TokenError> {
-        let revoking = caught("the revoker", self.shared.revoker()?.revoke(token));
-        let Some(deadline) = deadline else {
-            return revoking.await;
+    async fn finish(&self, deadline: Option<Instant>) -> Result<(), TokenError> {
+        if let Some(in_flight) = self.shared.close() {
+            // Where nothing can be waited for, nothing is.
+            runtime::current()?;
+            within(deadline, in_flight).await.ok_or_else(|| {
+                TokenError::transient(
+                    "a token request was still going on when the time for the shutdown was over",
+                )
+            })?;
+        }
+        let Some(snapshot) = self.shared.valid().filter(|_| self.shared.settings.revokes_at_shutdown) else {
+            return Ok(());
         };
-        let revoking = with_timer(|| tokio::time::timeout_at(deadline, revoking))?;
-        revoking.await.unwrap_or_else(|_elapsed| {
+        runtime::current()?;
+        let token = snapshot.token().clone().without_refresh_token();
+        within(deadline, caught("the revoker", self.shared.revoker()?.revoke(token))).await.unwrap_or_else(|| {
             Err(TokenError::transient(
                 "the token was not revoked in the time that the shutdown had; it counts as valid until it expires",
             ))
@@ -278,13 +255,45 @@ impl TokenCache {
     }
 
     /// Returns the current snapshot if it can be used without asking anybody.
-    pub(crate) fn fresh(&self) -> Option<Published> {
+    pub(crate) fn fresh(&self) -> Option<Arc<Snapshot>> {
         self.shared.fresh()
     }
 
     /// Returns a future of a snapshot that is good for `min_validity` more.
     pub(crate) fn acquire(&self, min_validity: Option<Duration>) -> Acquire {
-        Acquire::new(Arc::clone(&self.shared), min_validity)
+        Acquire::new(Arc::clone(&self.shared), Want { min_validity, ..Want::default() })
+    }
+
+    pub(super) async fn token(&self, want: Want) -> Result<AccessToken, TokenError> {
+        Ok(Acquire::new(Arc::clone(&self.shared), want).await?.token().clone())
+    }
+
+    /// Notes that an API took the token of this snapshot.
+    pub(crate) fn accepted(&self, snapshot: &Snapshot) {
+        self.shared.accepted(snapshot);
+    }
+
+    /// Returns whether a refusal without a word about the token speaks against the one of this snapshot.
+    pub(crate) fn is_suspect(&self, snapshot: &Snapshot) -> bool {
+        self.shared.is_suspect(snapshot)
+    }
+
+    /// Tells the redactor the tokens that a server may echo.
+    pub(crate) fn teach(&self, redactor: &mut Redactor) {
+        let state = self.shared.flight.lock();
+        let (current, memory) = (state.current().map(|current| current.token()), &state.memory);
+        for token in [current, memory.fetched.as_ref(), memory.rejected.as_ref()].into_iter().flatten() {
+            token.teach(redactor);
+        }
+    }
+
+    /// Returns whether it was shut down.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.shared.flight.lock().memory.closed
+    }
+
+    pub(super) fn has_changed(&self) -> bool {
+        self.shared.source.may_differ()
     }
 
     /// Lets no further token request start.
@@ -307,7 +316,7 @@ impl TokenCache {
     }
 
     pub(crate) fn is_disposable(&self) -> bool {
-        self.shared.is_disposable()
+        self.shared.source.may_be_dropped()
     }
 
     /// Returns whether both handles share one cache.
@@ -336,6 +345,14 @@ pub(crate) struct Retired {
 }
 
 // --- Helpers ---
+
+/// Waits no longer than to `deadline`, where there is one.
+async fn within<T>(deadline: Option<Instant>, future: impl Future<Output = T>) -> Option<T> {
+    match deadline {
+        Some(deadline) => timeout_at(deadline, future).await.ok(),
+        None => Some(future.await),
+    }
+}
 
 /// Finds out whether this thread runs tasks, which would stand still.
 ///

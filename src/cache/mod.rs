@@ -80,19 +80,22 @@
 //!    `Builder::new_current_thread().enable_all().build()?.block_on(cache.shutdown(..))`.
 
 mod acquire;
+mod alarm;
+mod brakes;
 mod builder;
 mod chained;
+mod fetch;
 mod handle;
-mod keeper;
+mod memory;
 mod own_runtime;
 mod schedule;
 mod shared;
 mod single_flight;
 mod snapshot;
-mod state;
 mod status;
 #[cfg(test)]
 mod tests;
+mod warm;
 
 pub(crate) use self::acquire::Acquire;
 pub(crate) use self::handle::Retired;

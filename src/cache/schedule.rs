@@ -10,6 +10,8 @@ const LONGEST_ADVISORY: Duration = Duration::from_secs(5 * 60);
 const LONGEST_MANDATORY: Duration = Duration::from_secs(10);
 /// A token is used at least this long, so that lifetimes of nothing do not become a storm of token requests.
 pub(crate) const SHORTEST_USE: Duration = Duration::from_secs(1);
+/// How far ahead of ours the clock of an API may be.
+const CLOCK_SKEW: Duration = Duration::from_secs(30);
 /// Chance lengthens the advisory lead by up to this share of itself.
 pub(crate) const LONGEST_STRETCH: f64 = 0.25;
 
@@ -31,7 +33,7 @@ pub(crate) struct Windows {
 pub(crate) struct Plan {
     /// When it was published.
     pub(crate) born: Moment,
-    /// From here on one flight renews it while it stays in use.
+    /// From here on one fetch renews it while it stays in use.
     pub(crate) due: Option<Moment>,
     /// From here on requests wait for the new one.
     pub(crate) must_wait: Option<Moment>,
@@ -45,15 +47,38 @@ impl Plan {
         self.ends.is_some_and(|ends| now.reached(ends))
     }
 
+    /// Returns whether an API whose clock is a little ahead of ours may take the token as expired.
+    ///
+    /// From the mandatory window on, or in the last tenth of the life, at most [`CLOCK_SKEW`].
+    pub(crate) fn is_nearly_over(&self, now: Moment) -> bool {
+        let Some(ends) = self.ends else { return false };
+        let skew = (self.born.until(ends) / 10).min(CLOCK_SKEW);
+        now.until(ends) <= skew || self.must_wait.is_some_and(|must_wait| now.reached(must_wait))
+    }
+
     /// Returns whether a request that needs `need` of validity should wait for another token: this one has less left,
     /// and another would have more.
     ///
-    /// A need that a whole life barely holds must not make every request a token request, so a token is used for a
-    /// second at least.
+    /// A need that a whole life barely holds must not make every request a token request, so what is beyond
+    /// [`longest_lead`] of a life is not waited for, and a token is used for a second at least.
     pub(crate) fn falls_short(&self, need: Duration, now: Moment) -> bool {
-        self.ends.is_some_and(|ends| {
-            now.until(ends) < need && need < self.born.until(ends) && now.since(self.born) >= SHORTEST_USE
-        })
+        let Some(ends) = self.ends else { return false };
+        let life = self.born.until(ends);
+        need < life && now.until(ends) < need.min(longest_lead(life)) && now.since(self.born) >= SHORTEST_USE
+    }
+
+    /// Puts the renewal off until `earliest`, as far as the life allows: what renews the token must not be used before.
+    pub(crate) fn not_renewed_before(self, earliest: Option<Moment>) -> Self {
+        let (Some(earliest), Some(ends)) = (earliest, self.ends) else { return self };
+        let earliest = if earliest.reached(ends) { ends } else { earliest };
+        let later = |at: Moment| if earliest.reached(at) { earliest } else { at };
+        Self { due: self.due.map(later), must_wait: self.must_wait.map(later), ..self }
+    }
+
+    /// Plans the life of a token that is used until `due`, and then to its end only where there is no other.
+    pub(crate) fn interim(self, now: Moment, due: Moment) -> Self {
+        let due = self.ends.filter(|ends| due.reached(*ends)).unwrap_or(due);
+        Self { born: now, due: Some(due), must_wait: self.ends, ends: self.ends }
     }
 }
 
@@ -61,7 +86,7 @@ impl Windows {
     /// Plans the life of a token that counts from `obtained`, was published at `published` and ends at `expiry`.
     ///
     /// A lead that the life cannot hold would make the token due at birth, and every use a token request; the default
-    /// share of the life takes its place.
+    /// share of the life takes its place. One that leaves little of the life is cut to [`longest_lead`].
     pub(crate) fn plan(&self, obtained: Moment, published: Moment, expiry: Option<Moment>) -> Plan {
         let aged = self.max_age.map(|age| obtained.saturating_add(age));
         let end = match (expiry, aged) {
@@ -79,17 +104,16 @@ impl Windows {
             let ends = published.saturating_add(SHORTEST_USE);
             return Plan { born: published, due: Some(ends), must_wait: Some(ends), ends: Some(ends) };
         }
-        let mandatory =
-            self.min_validity.filter(|lead| *lead < usable).unwrap_or_else(|| default_mandatory(life));
-        let advisory =
-            self.refresh_before.filter(|lead| *lead < usable).unwrap_or_else(|| default_advisory(life));
-        let advisory = advisory.max(mandatory);
+        let fixed = |lead: Option<Duration>| lead.filter(|lead| *lead < usable);
+        let mandatory = fixed(self.min_validity).unwrap_or_else(|| default_mandatory(life));
+        let advisory = fixed(self.refresh_before).unwrap_or_else(|| default_advisory(life)).max(mandatory);
         let stretched = advisory.mul_f64(1.0 + self.stretch.clamp(0.0, LONGEST_STRETCH));
-        let advisory = if stretched < usable { stretched } else { advisory };
-        // A flight that took most of the life leaves a token that is due at birth: it is used to the end of the half
-        // that is left before another flight starts.
+        let longest = longest_lead(usable);
+        let advisory = if stretched < longest { stretched } else { advisory };
+        // A fetch that took most of the life leaves a token that is due at birth: it is used to the end of the half
+        // that is left before another fetch starts.
         let latest = usable / 2;
-        let lead = |lead: Duration| if lead < usable { lead } else { latest };
+        let lead = |lead: Duration| if lead < usable { lead.min(longest) } else { latest };
         Plan {
             born: published,
             due: Some(back(end, lead(advisory))),
@@ -97,6 +121,11 @@ impl Windows {
             ends: Some(end),
         }
     }
+}
+
+/// Returns the longest lead for which a token of this life is renewed: a token is in use for a quarter of its life at least.
+fn longest_lead(life: Duration) -> Duration {
+    life / 4 * 3
 }
 
 fn default_advisory(life: Duration) -> Duration {

@@ -1,13 +1,15 @@
-//! Who fetches: one flight at a time, everybody else joins it, and a rejection compares before it drops.
+//! One fetch at a time: the first caller leads, all others wait for its outcome, and a value is dropped by its identity.
 //!
-//! This file knows nothing of tokens, tasks or time, so that a model checker can run it as it is (`tests/loom`).
+//! This file knows nothing of tokens, tasks or time, so that a model checker can run it as it is (`tests/loom`). That is
+//! also why waiters do not stand on `tokio::sync`: its types cannot be put under the model.
 //!
 //! Invariants:
-//! 1. At most one flight is on the board. Whoever puts it there holds its [`Leader`], and nobody else.
-//! 2. A leader that goes away without landing takes its flight off the board and frees all waiters.
-//! 3. A waiter whose flight has an outcome is woken, whenever the two meet.
-//! 4. Only the value whose identity was named is dropped by [`SingleFlight::reject`].
+//! 1. At most one fetch is in flight. [`State::lead`] makes its only [`Leader`].
+//! 2. A leader that is dropped takes its fetch out of flight and wakes all waiters with [`Outcome::Lost`].
+//! 3. A waiter whose fetch has an outcome is woken, whichever of the two comes first.
+//! 4. [`State::take`] drops only the value whose identity was named.
 //! 5. A value that is replaced or dropped is retired in the same critical section.
+//! 6. Wakers are foreign code: none is called or dropped under a lock.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,301 +17,235 @@ use std::task::{Context, Poll, Waker};
 
 use crate::sync::{Arc, Mutex, MutexGuard};
 
-/// A value on the board: the snapshot of a token.
-pub(crate) trait Held: Clone {
+/// A value that is shared: the snapshot of a token.
+pub(crate) trait Value: Clone {
     /// Returns the identity by which it is compared.
     fn id(&self) -> u64;
 
-    /// Sends whoever uses it to the board once more: what was decided about it no longer holds.
+    /// Sends its next user to the lock: what was decided about it no longer holds.
     fn doubt(&self);
 
-    /// Marks it as no longer to be used; whoever still holds it sees that.
+    /// Marks it as no longer to be used. Holders of a clone see that.
     fn retire(&self);
 }
 
-/// The current value, the flight in the air, and what else belongs under the same lock.
+/// The current value, the fetch in flight, and what else belongs under the same lock.
 #[derive(Debug)]
 pub(crate) struct SingleFlight<T, E, M> {
-    inner: Mutex<Inner<T, E, M>>,
+    state: Mutex<State<T, E, M>>,
 }
 
+/// What the lock guards.
 #[derive(Debug)]
-struct Inner<T, E, M> {
+pub(crate) struct State<T, E, M> {
     current: Option<T>,
-    flight: Option<Arc<Fetch<T, E>>>,
-    memory: M,
-}
-
-/// What stands on the board at a summary, for a decision under its lock.
-#[derive(Debug)]
-pub(crate) struct View<'a, T, M> {
-    /// The current value.
-    pub(crate) current: Option<&'a T>,
-    /// Whether a flight is in the air.
-    pub(crate) in_flight: bool,
+    fetch: Option<Arc<Mutex<Fetch<T, E>>>>,
     /// What else is remembered.
-    pub(crate) memory: &'a mut M,
+    pub(crate) memory: M,
 }
 
-/// What a caller decided to do.
-#[derive(Debug)]
-pub(crate) enum Choice<A> {
-    /// Nothing on the board changes.
-    Answer(A),
-    /// Join the flight in the air, or start one.
-    Wait,
-    /// Start a flight unless one is in the air, and do not wait for it.
-    Launch(A),
-}
-
-/// What a caller got.
-#[derive(Debug)]
-pub(crate) struct Entry<T: Held, E: Clone, M, A> {
-    /// The answer, where there is one at once.
-    pub(crate) answer: Option<A>,
-    /// A seat in the flight, where the caller has to wait.
-    pub(crate) waiter: Option<Waiter<T, E>>,
-    /// The leader of a flight that was started just now: fly it, or drop it.
-    pub(crate) leader: Option<Leader<T, E, M>>,
-}
-
-/// What a rejection came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rejected {
-    /// The value was current and is dropped.
-    Dropped,
-    /// The value was current and is kept, as the caller's rule wanted it.
-    Kept,
-    /// Another value is current, or none.
-    Superseded,
-}
-
-impl<T: Held, E: Clone, M> SingleFlight<T, E, M> {
-    /// Creates an empty board.
+impl<T, E, M> SingleFlight<T, E, M> {
+    /// Creates one without a value.
     pub(crate) fn new(memory: M) -> Self {
-        Self { inner: Mutex::new(Inner { current: None, flight: None, memory }) }
+        Self { state: Mutex::new(State { current: None, fetch: None, memory }) }
     }
 
-    /// Decides under the lock, and boards as decided.
-    pub(crate) fn board<A>(
-        self: &Arc<Self>,
-        decide: impl FnOnce(View<'_, T, M>) -> Choice<A>,
-    ) -> Entry<T, E, M, A> {
-        let mut inner = self.lock();
-        let choice = decide(inner.view());
-        let (answer, wait) = match choice {
-            Choice::Answer(answer) => return Entry { answer: Some(answer), waiter: None, leader: None },
-            Choice::Launch(answer) => (Some(answer), false),
-            Choice::Wait => (None, true),
-        };
-        let mut leader = None;
-        let flight = match &inner.flight {
-            Some(flight) => Arc::clone(flight),
-            None => {
-                let flight = Arc::new(Fetch::default());
-                inner.flight = Some(Arc::clone(&flight));
-                leader = Some(Leader { board: Arc::clone(self), flight: Arc::clone(&flight), landed: false });
-                flight
-            }
-        };
-        drop(inner);
-        let waiter = wait.then(|| Waiter { flight, seat: None });
-        Entry { answer, waiter, leader }
+    /// Locks it. Nothing foreign may be called under this lock.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State<T, E, M>> {
+        lock(&self.state)
+    }
+}
+
+// --- State ---
+
+impl<T: Value, E: Clone, M> State<T, E, M> {
+    /// Returns the current value.
+    pub(crate) fn current(&self) -> Option<&T> {
+        self.current.as_ref()
     }
 
-    /// Looks at the board, and may change what is remembered.
-    pub(crate) fn look<A>(&self, look: impl FnOnce(View<'_, T, M>) -> A) -> A {
-        look(self.lock().view())
+    /// Returns whether a fetch is in flight.
+    pub(crate) fn is_in_flight(&self) -> bool {
+        self.fetch.is_some()
     }
 
-    /// Drops the value with this identity if it is the current one and `rule` agrees: a compare-and-set.
-    ///
-    /// A flight in the air took off before this rejection, so what it brings may be as bad: it is told to go again.
-    pub(crate) fn reject(&self, id: u64, rule: impl FnOnce(&T, &mut M) -> bool) -> Rejected {
-        let mut guard = self.lock();
-        let inner = &mut *guard;
-        let Some(current) = &inner.current else {
-            return Rejected::Superseded;
-        };
-        // The compare of the compare-and-set: without it a late rejection takes a newer value away.
-        if current.id() != id {
-            return Rejected::Superseded;
-        }
-        if !rule(current, &mut inner.memory) {
-            return Rejected::Kept;
-        }
-        current.retire();
-        inner.current = None;
-        if let Some(flight) = &inner.flight {
-            flight.lock().stale = true;
-        }
-        Rejected::Dropped
-    }
-
-    /// Takes the current value off the board, if `rule` agrees.
-    pub(crate) fn clear(&self, rule: impl FnOnce(View<'_, T, M>) -> bool) -> Option<T> {
-        let mut inner = self.lock();
-        if !rule(inner.view()) {
+    /// Starts a fetch and returns its leader; nothing if one is in flight already.
+    pub(crate) fn lead(&mut self, flight: &Arc<SingleFlight<T, E, M>>) -> Option<Leader<T, E, M>> {
+        if self.fetch.is_some() {
             return None;
         }
-        let current = inner.current.take();
-        if let Some(current) = &current {
-            current.retire();
+        let fetch = Fetch::new();
+        self.fetch = Some(Arc::clone(&fetch));
+        Some(Leader { flight: Arc::clone(flight), fetch })
+    }
+
+    /// Joins the fetch in flight.
+    pub(crate) fn wait(&self) -> Option<Waiter<T, E>> {
+        self.fetch.as_ref().map(|fetch| Waiter { fetch: Arc::clone(fetch), slot: None })
+    }
+
+    /// Makes `value` the current one.
+    pub(crate) fn replace(&mut self, value: T) {
+        if let Some(old) = self.current.replace(value) {
+            old.retire();
         }
-        current
     }
 
-    /// Takes a flight off the board whose leader does not come back in time. Its waiters are freed to start another.
-    ///
-    /// Returns whether it was there still: the first who gives it up takes it off.
-    pub(crate) fn give_up(&self, waiter: &Waiter<T, E>) -> bool {
-        let removed = self.remove(&waiter.flight);
-        waiter.flight.complete(Outcome::Lost);
-        removed
-    }
-
-    fn remove(&self, flight: &Arc<Fetch<T, E>>) -> bool {
-        let mut inner = self.lock();
-        let mine = inner.flight.as_ref().is_some_and(|current| Arc::ptr_eq(current, flight));
-        if mine {
-            inner.flight = None;
-            // It may have been left in use in the trust that this flight brings the next.
-            if let Some(current) = &inner.current {
-                current.doubt();
-            }
+    /// Drops the current value if it has this identity: a compare-and-set.
+    pub(crate) fn take(&mut self, id: u64) -> Option<T> {
+        let current = self.current.as_ref()?;
+        // The compare of the compare-and-set: without it a late rejection takes a newer value away.
+        if current.id() != id {
+            return None;
         }
-        mine
+        current.retire();
+        self.current.take()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner<T, E, M>> {
-        // A panic under this lock can only come from a rule that was passed in; the data stays whole.
-        self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    /// Tells the leader that its fetch began too early: what it brings may be as bad as what was just dropped.
+    pub(crate) fn overtake(&self) {
+        if let Some(fetch) = &self.fetch {
+            lock(fetch).overtaken = true;
+        }
     }
-}
 
-impl<T, E, M> Inner<T, E, M> {
-    fn view(&mut self) -> View<'_, T, M> {
-        View { current: self.current.as_ref(), in_flight: self.flight.is_some(), memory: &mut self.memory }
+    /// Takes a fetch out of flight whose leader does not come back in time. Dropping what is returned, outside the lock,
+    /// frees its waiters to start another.
+    pub(crate) fn abandon(&mut self) -> Option<Abandoned<T, E>> {
+        let fetch = self.fetch.take()?;
+        // The current value may have been left in use in the trust that this fetch brings the next.
+        if let Some(current) = &self.current {
+            current.doubt();
+        }
+        Some(Abandoned { fetch })
+    }
+
+    fn is_mine(&self, fetch: &Arc<Mutex<Fetch<T, E>>>) -> bool {
+        self.fetch.as_ref().is_some_and(|current| Arc::ptr_eq(current, fetch))
     }
 }
 
 // --- Leader ---
 
-/// The one who fetches.
+/// The task that fetches.
 #[derive(Debug)]
-pub(crate) struct Leader<T: Held, E: Clone, M> {
-    board: Arc<SingleFlight<T, E, M>>,
-    flight: Arc<Fetch<T, E>>,
-    landed: bool,
+pub(crate) struct Leader<T: Value, E: Clone, M> {
+    flight: Arc<SingleFlight<T, E, M>>,
+    fetch: Arc<Mutex<Fetch<T, E>>>,
 }
 
-impl<T: Held, E: Clone, M> Leader<T, E, M> {
-    /// Returns whether a rejection came since request, and forgets it: the caller goes again.
-    pub(crate) fn must_go_again(&self) -> bool {
-        std::mem::take(&mut self.flight.lock().stale)
+impl<T: Value, E: Clone, M> Leader<T, E, M> {
+    /// Returns whether this fetch was [overtaken](State::overtake) since it began, and forgets it: the caller goes again.
+    pub(crate) fn was_overtaken(&self) -> bool {
+        std::mem::take(&mut lock(&self.fetch).overtaken)
     }
 
-    /// Ends the flight: publishes a value or notes an error, then wakes the waiters.
+    /// Returns whether this fetch was abandoned, so that another may be in flight.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        !self.flight.lock().is_mine(&self.fetch)
+    }
+
+    /// Ends the fetch, and wakes the waiters with its result.
     ///
-    /// `note` runs under the board's lock, before anybody can see the outcome; it says whether a value is published. A
-    /// flight that was given up publishes only where nothing newer can be in the way.
-    pub(crate) fn land(
-        mut self,
-        result: Result<T, E>,
-        note: impl FnOnce(&Result<T, E>, View<'_, T, M>) -> bool,
+    /// `publish` runs under the lock, before the outcome can be seen. It is left out for a fetch that was abandoned, unless
+    /// there is nothing newer that it could get in the way of.
+    pub(crate) fn finish(
+        self,
+        mut result: Result<T, E>,
+        publish: impl FnOnce(&mut Result<T, E>, &mut State<T, E, M>),
     ) {
-        let mut guard = self.board.lock();
-        let inner = &mut *guard;
-        let mine = inner.flight.as_ref().is_some_and(|current| Arc::ptr_eq(current, &self.flight));
-        if mine {
-            inner.flight = None;
+        let mut state = self.flight.lock();
+        if state.is_mine(&self.fetch) {
+            state.fetch = None;
+            publish(&mut result, &mut state);
+        } else if state.current.is_none() && state.fetch.is_none() {
+            publish(&mut result, &mut state);
         }
-        if (mine || (inner.current.is_none() && inner.flight.is_none()))
-            && note(&result, inner.view())
-            && let Ok(value) = &result
-            && let Some(old) = inner.current.replace(value.clone())
-        {
-            old.retire();
-        }
-        drop(guard);
-        self.landed = true;
-        self.flight.complete(Outcome::Finished(result));
+        drop(state);
+        Fetch::complete(&self.fetch, Outcome::Finished(result));
     }
 }
 
-impl<T: Held, E: Clone, M> Drop for Leader<T, E, M> {
+impl<T: Value, E: Clone, M> Drop for Leader<T, E, M> {
     fn drop(&mut self) {
-        if !self.landed {
-            self.board.remove(&self.flight);
-            self.flight.complete(Outcome::Lost);
-        }
+        let mut state = self.flight.lock();
+        let lost = if state.is_mine(&self.fetch) { state.abandon() } else { None };
+        drop(state);
+        drop(lost);
+    }
+}
+
+/// A fetch that was taken out of flight. Wakes its waiters when it is dropped.
+#[derive(Debug)]
+#[must_use = "dropped under the lock it would wake the waiters there"]
+pub(crate) struct Abandoned<T: Clone, E: Clone> {
+    fetch: Arc<Mutex<Fetch<T, E>>>,
+}
+
+impl<T: Clone, E: Clone> Drop for Abandoned<T, E> {
+    fn drop(&mut self) {
+        Fetch::complete(&self.fetch, Outcome::Lost);
     }
 }
 
 // --- Fetch ---
 
-/// How a flight ended.
+/// How a fetch ended.
 #[derive(Clone, Debug)]
 pub(crate) enum Outcome<T, E> {
     /// With a value or an error.
     Finished(Result<T, E>),
-    /// Without either: the leader went away. Whoever still wants a value starts again.
+    /// Without either: its leader went away. A caller that still wants a value asks again.
     Lost,
 }
 
+/// A fetch, as its leader and its waiters share it.
 #[derive(Debug)]
 struct Fetch<T, E> {
-    state: Mutex<FetchState<T, E>>,
-}
-
-#[derive(Debug)]
-struct FetchState<T, E> {
     outcome: Option<Outcome<T, E>>,
-    seats: Vec<Option<Waker>>,
-    /// Seats that were given up: who comes next takes one of them.
+    wakers: Vec<Option<Waker>>,
+    /// Slots that were given up, for the next waiters: a long fetch under traffic keeps no slot for each that went.
     free: Vec<usize>,
-    stale: bool,
-}
-
-impl<T, E> Default for Fetch<T, E> {
-    fn default() -> Self {
-        let state = FetchState { outcome: None, seats: Vec::new(), free: Vec::new(), stale: false };
-        Self { state: Mutex::new(state) }
-    }
+    overtaken: bool,
 }
 
 impl<T, E> Fetch<T, E> {
-    fn lock(&self) -> MutexGuard<'_, FetchState<T, E>> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn new() -> Arc<Mutex<Self>> {
+        Arc::new(Mutex::new(Self { outcome: None, wakers: Vec::new(), free: Vec::new(), overtaken: false }))
     }
 
-    /// Sets the outcome, unless there is one, and wakes everybody outside the lock.
-    fn complete(&self, outcome: Outcome<T, E>) {
-        let seats = {
-            let mut state = self.lock();
-            if state.outcome.is_some() {
+    /// Sets the outcome, unless there is one, and wakes all waiters outside the lock.
+    fn complete(fetch: &Mutex<Self>, outcome: Outcome<T, E>) {
+        let wakers = {
+            let mut fetch = lock(fetch);
+            if fetch.outcome.is_some() {
                 return;
             }
-            state.outcome = Some(outcome);
-            std::mem::take(&mut state.seats)
+            fetch.outcome = Some(outcome);
+            std::mem::take(&mut fetch.wakers)
         };
-        for waker in seats.into_iter().flatten() {
+        for waker in wakers.into_iter().flatten() {
             waker.wake();
         }
     }
 }
 
+/// Nothing under these locks leaves its data half changed, so a panic elsewhere is no reason to give up.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
 // --- Waiter ---
 
-/// Waits for the outcome of a flight.
+/// Waits for the outcome of a fetch.
 ///
 /// # Cancel safety
 ///
-/// Dropping it only gives up the seat.
+/// Dropping it only gives up the wait.
 #[derive(Debug)]
 pub(crate) struct Waiter<T, E> {
-    flight: Arc<Fetch<T, E>>,
-    seat: Option<usize>,
+    fetch: Arc<Mutex<Fetch<T, E>>>,
+    slot: Option<usize>,
 }
 
 impl<T: Clone, E: Clone> Future for Waiter<T, E> {
@@ -317,26 +253,26 @@ impl<T: Clone, E: Clone> Future for Waiter<T, E> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let mut state = this.flight.lock();
+        let mut state = lock(&this.fetch);
         if let Some(outcome) = &state.outcome {
-            this.seat = None;
+            this.slot = None;
             return Poll::Ready(outcome.clone());
         }
-        let replaced = match this.seat {
+        let replaced = match this.slot {
             None => {
-                let seat = state.free.pop().unwrap_or(state.seats.len());
-                if seat == state.seats.len() {
-                    state.seats.push(None);
+                let slot = state.free.pop().unwrap_or(state.wakers.len());
+                if slot == state.wakers.len() {
+                    state.wakers.push(None);
                 }
-                this.seat = Some(seat);
-                state.seats[seat].replace(context.waker().clone())
+                this.slot = Some(slot);
+                state.wakers[slot].replace(context.waker().clone())
             }
-            Some(seat) => match &mut state.seats[seat] {
+            Some(slot) => match &mut state.wakers[slot] {
                 Some(waker) if waker.will_wake(context.waker()) => None,
                 place => place.replace(context.waker().clone()),
             },
         };
-        // A waker may be the last that holds a task, and the task another seat: none is dropped under the lock.
+        // A waker may be the last that holds a task, and the task another waiter: none is dropped under the lock.
         drop(state);
         drop(replaced);
         Poll::Pending
@@ -345,11 +281,11 @@ impl<T: Clone, E: Clone> Future for Waiter<T, E> {
 
 impl<T, E> Drop for Waiter<T, E> {
     fn drop(&mut self) {
-        let Some(seat) = self.seat else { return };
-        let mut state = self.flight.lock();
-        let waker = state.seats.get_mut(seat).and_then(Option::take);
+        let Some(slot) = self.slot else { return };
+        let mut state = lock(&self.fetch);
+        let waker = state.wakers.get_mut(slot).and_then(Option::take);
         if waker.is_some() {
-            state.free.push(seat);
+            state.free.push(slot);
         }
         // Not under the lock: see `poll`.
         drop(state);

@@ -1,27 +1,36 @@
 //! The token in use, with the flags that a request looks at instead of a lock.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::schedule::Plan;
-use super::single_flight::Held;
+use super::single_flight::Value;
 use crate::clock::{Moment, WallClock};
 use crate::token::AccessToken;
 
-/// Nothing is to be thought about.
+/// Use it without asking.
 const FRESH: u8 = 0;
-/// Somebody has to look at the clocks and decide.
+/// Ask the cache, which looks at both clocks and decides.
 const ASK: u8 = 1;
 /// Replaced, rejected or dropped: never again.
 const RETIRED: u8 = 2;
+
+/// An API took the token.
+const ACCEPTED: u8 = 1;
+/// An API refused the token, and none has taken it since.
+const REFUSED: u8 = 2;
+
+/// A token that lived for this long without a rejection was good.
+const PROVING_TIME: Duration = Duration::from_secs(30);
 
 /// A token that was published.
 ///
 /// Invariants:
 /// 1. `FRESH` and a wall clock before `ask_at` mean: use it. Everything else means: ask the cache, which reads both
-///    clocks precisely. So a late timer, a runtime that nobody drives or a machine that slept can only send a request
+///    clocks precisely. So a late timer, a runtime that is not driven or a machine that slept can only send a request
 ///    the long way round.
-/// 2. The timer turns `FRESH` into `ASK`, thinking turns `ASK` into `FRESH` with a later `ask_at`, and nothing leaves
+/// 2. The alarm turns `FRESH` into `ASK`, a decision turns `ASK` into `FRESH` with a later `ask_at`, and nothing leaves
 ///    `RETIRED`.
 ///
 /// Aligned so that the counters of the `Arc` around it, which every holder writes, share no cache line with the flags
@@ -30,7 +39,7 @@ const RETIRED: u8 = 2;
 #[repr(align(128))]
 pub(crate) struct Snapshot {
     phase: AtomicU8,
-    accepted: AtomicBool,
+    trust: AtomicU8,
     ask_at: AtomicU64,
     wall: WallClock,
     token: AccessToken,
@@ -40,17 +49,18 @@ pub(crate) struct Snapshot {
 impl Snapshot {
     /// Creates the snapshot of a sealed token. It has to be [armed](Self::arm) to become fresh.
     pub(crate) fn new(token: AccessToken, plan: Plan, wall: WallClock) -> Self {
-        Self {
-            phase: AtomicU8::new(ASK),
-            accepted: AtomicBool::new(false),
-            ask_at: AtomicU64::new(0),
-            wall,
-            token,
-            plan,
-        }
+        let (phase, trust, ask_at) = (AtomicU8::new(ASK), AtomicU8::new(0), AtomicU64::new(0));
+        Self { phase, trust, ask_at, wall, token, plan }
     }
 
-    /// Returns whether the token can be used without asking anybody. The hot path: two loads and a coarse clock read.
+    /// Creates a snapshot of the same token with another plan. What APIs said of the token stays known.
+    pub(crate) fn again(&self, plan: Plan) -> Self {
+        let snapshot = Self::new(self.token.clone(), plan, self.wall.clone());
+        snapshot.trust.store(self.trust.load(Ordering::Relaxed), Ordering::Relaxed);
+        snapshot
+    }
+
+    /// Returns whether the token can be used without asking the cache. The hot path: two loads and a coarse clock read.
     #[inline]
     pub(crate) fn is_fresh(&self) -> bool {
         self.phase.load(Ordering::Acquire) == FRESH && self.wall.nanos() < self.ask_at.load(Ordering::Relaxed)
@@ -61,17 +71,34 @@ impl Snapshot {
         self.phase.load(Ordering::Acquire) == RETIRED
     }
 
-    /// Notes that an API took the token. Load first: a store from every request would fight over the line.
+    /// Returns whether an API took the token, and none refused it since. The hot path of every response.
     #[inline]
-    pub(crate) fn accept(&self) {
-        if !self.accepted.load(Ordering::Relaxed) {
-            self.accepted.store(true, Ordering::Relaxed);
-        }
+    pub(crate) fn is_accepted(&self) -> bool {
+        self.trust.load(Ordering::Relaxed) == ACCEPTED
     }
 
-    /// Returns whether an API ever took the token.
-    pub(crate) fn was_accepted(&self) -> bool {
-        self.accepted.load(Ordering::Relaxed)
+    /// Notes that an API took the token.
+    pub(crate) fn accept(&self) {
+        self.trust.store(ACCEPTED, Ordering::Relaxed);
+    }
+
+    /// Notes that an API refused the token.
+    pub(crate) fn refuse(&self) {
+        self.trust.fetch_or(REFUSED, Ordering::Relaxed);
+    }
+
+    /// Returns whether an API refused the token last.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.trust.load(Ordering::Relaxed) & REFUSED != 0
+    }
+
+    /// Returns whether the token is known to have been good: an API took it, or it lived for 30 seconds without a
+    /// rejection. The one rule for what a later rejection is worth, to the brakes and to the verdict on a bare 401.
+    pub(crate) fn is_proven(&self, now: Moment) -> bool {
+        match self.trust.load(Ordering::Relaxed) {
+            0 => now.since(self.token.obtained().unwrap_or(self.plan.born)) >= PROVING_TIME,
+            trust => trust & ACCEPTED != 0,
+        }
     }
 
     /// Returns the token.
@@ -84,11 +111,13 @@ impl Snapshot {
         &self.plan
     }
 
-    /// Makes the token fresh until `next`; without one for ever.
-    pub(crate) fn arm(&self, next: Option<Moment>) {
-        self.ask_at.store(next.map_or(u64::MAX, |next| next.wall), Ordering::Relaxed);
+    /// Makes the token fresh until `next`; without one for ever. Returns whether that changed anything.
+    pub(crate) fn arm(&self, next: Option<Moment>) -> bool {
+        let next = next.map_or(u64::MAX, |next| next.wall);
+        let same = self.ask_at.swap(next, Ordering::Relaxed) == next;
         // A retired snapshot stays retired, whoever comes late.
-        let _ = self.phase.compare_exchange(ASK, FRESH, Ordering::AcqRel, Ordering::Relaxed);
+        let asked = self.phase.compare_exchange(ASK, FRESH, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        asked || !same
     }
 
     /// Sends the next request to the cache.
@@ -97,7 +126,7 @@ impl Snapshot {
     }
 }
 
-impl Held for Arc<Snapshot> {
+impl Value for Arc<Snapshot> {
     fn id(&self) -> u64 {
         self.token.id()
     }

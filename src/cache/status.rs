@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use tokio::sync::watch;
 
-use super::shared::{Shared, WeakShared};
+use super::shared::Shared;
 use crate::error::TokenError;
 
 /// How a cache was at one instant. No secret is in it.
@@ -40,23 +40,26 @@ pub enum Health {
 
 impl Status {
     pub(super) fn of(shared: &Shared) -> Self {
-        let summary = shared.summary();
-        let usable = summary.token.as_ref().is_some_and(|(_, usable)| *usable);
-        let health = match (summary.closed, usable, &summary.failure) {
+        let now = shared.moment();
+        let state = shared.flight.lock();
+        let (current, memory) = (state.current(), &state.memory);
+        let usable = current.is_some_and(|current| !current.plan().has_ended(now));
+        let braked = memory.brakes.is_closed(now.mono);
+        let health = match (memory.closed, usable, &memory.failure) {
             (true, _, _) => Health::Closed,
-            (false, true, None) if !summary.braked => Health::Ready,
+            (false, true, None) if !braked => Health::Ready,
             (false, true, _) => Health::Degraded,
             (false, false, Some(_)) => Health::Failing,
             (false, false, None) => Health::Idle,
         };
         Self {
             health,
-            expires: summary.token.and_then(|(token, _)| token.expires()),
-            fetching: summary.in_flight,
-            braked: summary.braked,
-            fetched: summary.fetched,
-            failures: summary.failure.as_ref().map_or(0, |(_, streak)| *streak),
-            last_error: summary.failure.map(|(error, _)| error),
+            expires: current.and_then(|current| current.token().expires()),
+            fetching: state.is_in_flight(),
+            braked,
+            fetched: memory.count,
+            failures: memory.failure.as_ref().map_or(0, |failure| failure.streak),
+            last_error: memory.failure.as_ref().map(|failure| failure.error.clone()),
         }
     }
 
@@ -125,7 +128,7 @@ impl fmt::Display for Health {
 /// Follows the status of a cache without keeping the cache alive.
 #[derive(Debug)]
 pub struct StatusWatch {
-    shared: WeakShared,
+    shared: Weak<Shared>,
     changes: watch::Receiver<()>,
 }
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use tokio::time::{advance, sleep};
 
-use super::shared::{FetchWaiter, Published};
-use super::single_flight::{Choice, SingleFlight};
+use super::single_flight::{SingleFlight, Waiter};
+use super::snapshot::Snapshot;
 use super::{Health, TokenCache, TokenCacheBuilder};
 use crate::clock::{self, WallClock, nanos, unix_time};
 use crate::error::TokenError;
@@ -240,7 +240,7 @@ async fn everybody_who_waits_gets_the_same_error_and_the_next_gets_it_without_a_
     for task in tasks {
         assert!(task.await.unwrap().is_grant());
     }
-    for _ in 0..290 {
+    for _ in 0..90 {
         assert!(rig.cache.get().await.unwrap_err().is_grant());
         rig.pass(0.1).await;
     }
@@ -893,7 +893,7 @@ fn keep_warm_works_in_the_runtime_that_it_was_called_in() {
 }
 
 #[test]
-fn a_keeper_that_was_left_in_a_parked_runtime_takes_no_wake_up_along() {
+fn the_runtime_that_asked_last_keeps_a_cache_warm() {
     let rig = Rig::steady(100, 0);
     let parked = runtime();
     parked.block_on(async {
@@ -904,26 +904,36 @@ fn a_keeper_that_was_left_in_a_parked_runtime_takes_no_wake_up_along() {
     paused().block_on(async {
         rig.pass(101.0).await;
         assert_eq!(rig.token().await, "token-2");
-        settle().await;
+        // Nothing moves by itself: the task is where it was asked for, in a runtime that is not driven now.
         rig.pass(80.1).await;
+        assert_eq!(rig.calls(), 2);
+        rig.cache.keep_warm().unwrap();
+        settle().await;
         assert_eq!(rig.calls(), 3);
     });
+    // Its end took no task along that still counts.
+    drop(parked);
+    assert_eq!(rig.calls(), 3);
 }
 
 #[test]
-fn a_warm_cache_leaves_a_parked_runtime_with_its_flight() {
+fn keep_warm_gives_up_a_fetch_that_a_parked_runtime_sits_on() {
     let rig =
         Rig::new(|call, _| if call == 1 { Box::pin(std::future::pending()) } else { answer(call, 100, 0) });
     let parked = runtime();
     parked.block_on(async {
-        rig.cache.keep_warm().unwrap();
+        assert_eq!(rig.at_once(), None);
         settle().await;
     });
     assert_eq!(rig.calls(), 1);
     paused().block_on(async {
-        assert_eq!(rig.token().await, "token-2");
-        rig.pass(80.1).await;
-        assert_eq!(rig.calls(), 3);
+        rig.cache.keep_warm().unwrap();
+        settle().await;
+        assert_eq!(rig.calls(), 1);
+        for _ in 0..4 {
+            rig.pass(10.0).await;
+        }
+        assert_eq!((rig.calls(), rig.cache.status().is_ready()), (2, true));
     });
 }
 
@@ -1006,10 +1016,10 @@ fn a_subscriber_that_uses_the_cache_does_not_hang() {
 }
 
 #[test]
-fn a_flight_in_a_runtime_without_a_timer_is_a_failure_that_is_waited_out() {
+fn a_runtime_without_a_timer_keeps_its_error_to_itself() {
     let rig = Rig::steady(100, 0);
-    let (owner, bare) = (runtime(), tokio::runtime::Builder::new_current_thread().build().unwrap());
-    owner.block_on(rig.token());
+    let (whole, bare) = (runtime(), tokio::runtime::Builder::new_current_thread().build().unwrap());
+    whole.block_on(rig.token());
     rig.wall.fetch_add(nanos(Duration::from_secs(81)), Ordering::SeqCst);
     bare.block_on(async {
         for _ in 0..10 {
@@ -1017,50 +1027,52 @@ fn a_flight_in_a_runtime_without_a_timer_is_a_failure_that_is_waited_out() {
             settle().await;
         }
     });
-    // One flight, and then no more: it would not end otherwise either.
-    assert_eq!(rig.cache.status().failures_in_a_row(), 1);
-    assert!(rig.cache.status().last_error().unwrap().to_string().contains("enable_time"));
+    assert_eq!((rig.calls(), rig.cache.status().failures_in_a_row()), (1, 0));
+    rig.wall.fetch_add(nanos(Duration::from_secs(20)), Ordering::SeqCst);
+    assert!(bare.block_on(rig.cache.get()).unwrap_err().to_string().contains("enable_time"));
+    assert_eq!(whole.block_on(rig.token()), "token-2");
 }
 
-/// A waker may be all that holds a task, and the task may hold another seat of the same flight.
+/// A waker may be all that holds a task, and the task may hold another waiter of the same fetch.
 #[test]
-fn a_seat_that_is_given_up_with_a_waker_that_holds_another_seat_does_not_hang() {
-    struct Holding(#[allow(dead_code, reason = "held to be dropped")] Mutex<FetchWaiter>);
+fn a_waiter_that_is_dropped_with_a_waker_that_holds_another_does_not_hang() {
+    struct Holding(
+        #[allow(dead_code, reason = "held to be dropped")] Mutex<Waiter<Arc<Snapshot>, TokenError>>,
+    );
     impl std::task::Wake for Holding {
         fn wake(self: Arc<Self>) {}
     }
-    fn sit(seat: &mut FetchWaiter, waker: &Waker) {
-        assert!(Pin::new(seat).poll(&mut Context::from_waker(waker)).is_pending());
+    fn sit(waiter: &mut Waiter<Arc<Snapshot>, TokenError>, waker: &Waker) {
+        assert!(Pin::new(waiter).poll(&mut Context::from_waker(waker)).is_pending());
     }
     ends(|| {
-        let board = Arc::new(SingleFlight::<Published, TokenError, ()>::new(()));
-        let take = || board.board(|_view| Choice::<()>::Wait);
-        let (first, leader) = (take(), take().leader);
-        let (mut one, mut other, mut third) =
-            (first.waiter.unwrap(), take().waiter.unwrap(), take().waiter.unwrap());
-        for seat in [&mut one, &mut other, &mut third] {
-            sit(seat, Waker::noop());
+        let flight = Arc::new(SingleFlight::<Arc<Snapshot>, TokenError, ()>::new(()));
+        let leader = flight.lock().lead(&flight);
+        let wait = || flight.lock().wait().unwrap();
+        let (mut one, mut other, mut third) = (wait(), wait(), wait());
+        for waiter in [&mut one, &mut other, &mut third] {
+            sit(waiter, Waker::noop());
         }
         sit(&mut third, &Arc::new(Holding(Mutex::new(one))).into());
         sit(&mut third, &Arc::new(Holding(Mutex::new(other))).into());
         drop(third);
-        drop((first.leader, leader));
+        drop(leader);
     });
 }
 
 #[test]
-fn callers_that_come_and_go_during_a_flight_leave_no_seats_behind() {
-    let board = Arc::new(SingleFlight::<Published, TokenError, ()>::new(()));
-    let entry = board.board(|_view| Choice::<()>::Wait);
-    let mut staying = entry.waiter.unwrap();
+fn callers_that_come_and_go_during_a_fetch_leave_no_slots_behind() {
+    let flight = Arc::new(SingleFlight::<Arc<Snapshot>, TokenError, ()>::new(()));
+    let leader = flight.lock().lead(&flight);
+    let mut staying = flight.lock().wait().unwrap();
     for _ in 0..1_000 {
-        let mut seat = board.board(|_view| Choice::<()>::Wait).waiter.unwrap();
-        assert!(Pin::new(&mut seat).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        let mut waiter = flight.lock().wait().unwrap();
+        assert!(Pin::new(&mut waiter).poll(&mut Context::from_waker(Waker::noop())).is_pending());
     }
     assert!(Pin::new(&mut staying).poll(&mut Context::from_waker(Waker::noop())).is_pending());
-    // What is shown of a flight shows its seats.
+    // What is shown of a fetch shows its slots.
     assert!(format!("{staying:?}").len() < 1_000, "{staying:?}");
-    drop(entry.leader);
+    drop(leader);
     assert!(Pin::new(&mut staying).poll(&mut Context::from_waker(Waker::noop())).is_ready());
 }
 

@@ -28,6 +28,7 @@ where
         (Some(trailers), Some(refusal)) if grpc::is_unauthenticated(trailers) => {
             head.extensions.insert(refusal.tell());
         }
+        (Some(trailers), Some(refusal)) if grpc::is_acceptance(trailers) => refusal.accepted(),
         (Some(_), _) | (None, None) => {}
         (None, Some(refusal)) => kept.watch(refusal),
     }

@@ -159,7 +159,7 @@ impl<B: Body> Kept<B> {
         self.frames.front().and_then(Frame::trailers_ref)
     }
 
-    /// Tells auth if the trailers, which have not been read yet, refuse the token.
+    /// Tells auth what the trailers, which have not been read yet, say about the token.
     pub(super) fn watch(&mut self, refusal: LateRefusal) {
         self.refusal = Some(refusal);
     }
@@ -217,11 +217,15 @@ impl<B: Body> Kept<B> {
         if let Rest::Body(body) = &mut self.rest {
             let frame = ready!(body.as_mut().poll_frame(cx));
             if let Some(Ok(frame)) = &frame
-                && frame.trailers_ref().is_some_and(grpc::is_unauthenticated)
+                && let Some(trailers) = frame.trailers_ref()
                 && let Some(refusal) = self.refusal.take()
             {
-                // The answer has been handed out: what auth makes of it counts for the next request.
-                let _ = refusal.tell();
+                if grpc::is_unauthenticated(trailers) {
+                    // The response has been returned: what auth makes of it counts for the next request.
+                    let _ = refusal.tell();
+                } else if grpc::is_acceptance(trailers) {
+                    refusal.accepted();
+                }
             }
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }

@@ -237,7 +237,8 @@ impl<K: Hash + Eq> Inner<K> {
         if members.closed {
             return Err(closed());
         }
-        Ok(members.caches.get(key).map(|member| {
+        // One that was shut down by itself fetches nothing any more; another takes its place.
+        Ok(members.caches.get(key).filter(|member| !member.cache.is_closed()).map(|member| {
             member.used.fetch_max(now, Ordering::Relaxed);
             member.cache.clone()
         }))
@@ -249,12 +250,13 @@ impl<K: Hash + Eq> Inner<K> {
         if members.closed {
             return Err(closed());
         }
-        if let Some(member) = members.caches.get(&key) {
+        if let Some(member) = members.caches.get(&key).filter(|member| !member.cache.is_closed()) {
             member.used.fetch_max(now, Ordering::Relaxed);
             let cache = member.cache.clone();
             drop(members);
             return Ok(cache);
         }
+        let closed = members.caches.remove(&key);
         if members.caches.len() >= self.capacity {
             members.take_idle(now.saturating_sub(self.idle_after), &mut gone);
             if members.caches.len() >= self.capacity {
@@ -269,7 +271,7 @@ impl<K: Hash + Eq> Inner<K> {
         }
         drop(members);
         // Sources are foreign code too, and so is the end of one.
-        drop(gone);
+        drop((gone, closed));
         if full { Err(self.full()) } else { Ok(made) }
     }
 

@@ -68,6 +68,14 @@ impl TokenSource for Metered {
     fn is_disposable(&self) -> bool {
         self.source.may_be_dropped()
     }
+
+    fn accepted(&self, token: &AccessToken) {
+        self.source.note_accepted(token);
+    }
+
+    fn has_changed(&self) -> bool {
+        self.source.may_differ()
+    }
 }
 
 #[cfg(test)]

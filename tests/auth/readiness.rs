@@ -396,11 +396,12 @@ impl tower::Service<Request<Body>> for Slow {
 
 #[tokio::test(start_paused = true)]
 async fn a_minimum_validity_that_readiness_always_outlasts_does_not_keep_a_request_for_ever() {
-    let issuer = Issuer::new("token").latency(SECOND).lifetime(SECOND * 100);
+    let issuer = Issuer::new("token").latency(SECOND).lifetime(SECOND * 8);
     let script = Script::default();
     let slow = Slow { api: script.probe_with_permits(1), wait: None };
     let client = issuer.layer().layer(slow);
-    let request = with(AuthOverride::layer().min_validity(SECOND * 98));
+    // Three quarters of the life, of which readiness takes a quarter each time.
+    let request = with(AuthOverride::layer().min_validity(SECOND * 6));
     tokio::time::timeout(SECOND * 60, client.oneshot(request)).await.expect("it ends").unwrap();
     assert_eq!((tokens(&script), issuer.issued()), (vec!["Bearer token-2".to_owned()], 2));
 }

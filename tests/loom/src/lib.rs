@@ -1,4 +1,4 @@
-//! The flight of the token cache and the takeover of a request body, as they stand in `src/cache/single_flight.rs` and
+//! The single flight of the token cache and the takeover of a request body, as they stand in `src/cache/single_flight.rs` and
 //! `src/retry/replay_body/takeover.rs`, under the loom model checker.
 //!
 //! A package of its own: the checker's locks come in through `crate::sync`, so the production files need no line for
@@ -26,7 +26,7 @@ mod not_replayable;
 #[allow(dead_code, reason = "the models use what they model")]
 mod tether;
 
-/// What `src/sync.rs` is in the library. `Arc` is std's: a method of the board takes `&Arc<Self>`, which only std's can
+/// What `src/sync.rs` is in the library. `Arc` is std's: a method of the flight takes `&Arc<Self>`, which only std's can
 /// be, and counting references is not what is modelled here.
 mod sync {
     pub(crate) use std::sync::Arc;

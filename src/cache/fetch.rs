@@ -1,0 +1,181 @@
+//! One fetch: the request to the source, in a task of its own, and what becomes of its result.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tracing::instrument::WithSubscriber as _;
+use tracing::{Instrument as _, Span};
+
+use super::memory::{Memory, State};
+use super::shared::Shared;
+use super::single_flight::Leader;
+use super::snapshot::Snapshot;
+use crate::clock::Moment;
+use crate::error::TokenError;
+use crate::runtime::{caught, with_timer};
+use crate::source::{FetchReason, TokenRequest};
+use crate::telemetry;
+use crate::token::AccessToken;
+
+/// A token that lived less than this is used for a second all the same, so fetching it again would not help.
+const SHORTEST_LIFE: Duration = Duration::from_secs(1);
+
+/// A fetch that has been decided on and waits for its task.
+pub(super) struct Launch {
+    leader: Leader<Arc<Snapshot>, TokenError, Memory>,
+    request: TokenRequest,
+    deadline: Instant,
+    /// A token that is tried again in place of a request to the source.
+    early: Option<AccessToken>,
+}
+
+impl Launch {
+    /// Starts a fetch under the lock; nothing if one is in flight already.
+    pub(super) fn new(
+        shared: &Shared,
+        state: &mut State,
+        reason: FetchReason,
+        deadline: Instant,
+    ) -> Option<Self> {
+        let leader = state.lead(&shared.flight)?;
+        let in_use = state.current().map(|current| current.token().id());
+        let memory = &mut state.memory;
+        memory.deadline = Some(deadline);
+        let request = TokenRequest::new(reason)
+            .previous_token(memory.fetched.clone())
+            .rejected_token(memory.rejected.clone())
+            .with_deadline(deadline.into_std());
+        let early = memory.early.as_ref().map(|(token, _)| token).filter(|token| in_use != Some(token.id()));
+        let early = early.filter(|_| reason == FetchReason::Expiring).cloned();
+        Some(Self { leader, request, deadline, early })
+    }
+
+    /// Starts the task. Outside the lock: a subscriber may ask the cache itself, since what exports the traces may send them
+    /// with a token of ours.
+    pub(super) fn spawn(self, shared: &Arc<Shared>, runtime: &Handle) {
+        let reason = self.request.reason();
+        let span = tracing::info_span!(parent: None, telemetry::FETCH_SPAN, ?reason);
+        span.follows_from(Span::current());
+        let shown = Arc::new(span.clone());
+        let old = shared.flight.lock().memory.span.replace(shown);
+        drop(old);
+        tracing::debug!(parent: &span, ?reason, "fetching a token");
+        let task = self.run(Arc::clone(shared));
+        // A task of its own, so that a caller that goes away takes nothing with it. It inherits the subscriber, which a
+        // spawned task does not by itself.
+        runtime.spawn(task.instrument(span).with_current_subscriber());
+        shared.changed();
+    }
+
+    async fn run(self, shared: Arc<Shared>) {
+        // Without a timer there is no deadline. Dropped, the leader frees its waiters to fetch in their own runtimes.
+        let Ok(over) = with_timer(|| sleep_until(self.deadline)) else { return };
+        // A runtime that was not driven for long comes back to a fetch that was given up, perhaps for another.
+        if self.leader.is_abandoned() {
+            return;
+        }
+        let result = until(over, caught("the token source", self.fetch(&shared))).await;
+        let timeout = shared.settings.fetch_timeout;
+        let result = result.unwrap_or_else(|| {
+            Err(TokenError::transient(format!(
+                "the token source did not answer within {timeout:?}; check that the authorization server can be \
+                 reached"
+            )))
+        });
+        land(&shared, self.leader, result);
+    }
+
+    /// Asks the source until there is a token that nothing has overtaken.
+    async fn fetch(&self, shared: &Shared) -> Result<AccessToken, TokenError> {
+        if let Some(early) = &self.early {
+            return Ok(early.clone());
+        }
+        let mut request = self.request.clone();
+        let mut outlasted = false;
+        loop {
+            let started = shared.moment();
+            let token = shared.source.fetch(request.clone()).await?.sealed(started, shared.moment());
+            if self.leader.was_overtaken() {
+                tracing::debug!("a token was rejected while this one was fetched; fetching again");
+                request = TokenRequest::new(FetchReason::Rejected)
+                    .previous_token(request.previous().cloned())
+                    .rejected_token(shared.flight.lock().memory.rejected.clone())
+                    .with_deadline(self.deadline.into_std());
+                continue;
+            }
+            // The process may have slept meanwhile. Once: a source may be slower than its tokens live.
+            if !outlasted && has_outlasted(&token, shared.moment()) {
+                tracing::debug!("a token expired while it was fetched; fetching again");
+                outlasted = true;
+                continue;
+            }
+            return Ok(token);
+        }
+    }
+}
+
+/// Polls the deadline first, so that a source which outlasted it is not polled once more.
+async fn until<T>(deadline: Sleep, fetch: impl Future<Output = T>) -> Option<T> {
+    let (mut deadline, mut fetch) = (pin!(deadline), pin!(fetch));
+    poll_fn(|context| match deadline.as_mut().poll(context) {
+        Poll::Ready(()) => Poll::Ready(None),
+        Poll::Pending => fetch.as_mut().poll(context).map(Some),
+    })
+    .await
+}
+
+/// Returns whether a token that had a life has none left when it arrives.
+fn has_outlasted(token: &AccessToken, now: Moment) -> bool {
+    let (Some(obtained), Some(expiry)) = (token.obtained(), token.expiry()) else { return false };
+    now.reached(expiry) && obtained.until(expiry) >= SHORTEST_LIFE
+}
+
+/// Ends a fetch: publishes its token or notes its error.
+fn land(
+    shared: &Arc<Shared>,
+    leader: Leader<Arc<Snapshot>, TokenError, Memory>,
+    result: Result<AccessToken, TokenError>,
+) {
+    let now = shared.moment();
+    let result = result.map(|token| shared.snapshot(token, now));
+    let mut first_or_last = false;
+    let mut span = None;
+    let mut armed = false;
+    leader.finish(result.clone(), |result, state| {
+        state.memory.deadline = None;
+        span = state.memory.span.take();
+        if state.memory.cleared {
+            return;
+        }
+        match result {
+            Ok(snapshot) => {
+                first_or_last = state.memory.succeeded();
+                state.publish(snapshot, now);
+            }
+            Err(error) => {
+                first_or_last = state.memory.failed(error, now.mono, &shared.settings.chance);
+                state.restore(now);
+            }
+        }
+        armed = shared.rearm(state, now);
+    });
+    drop(span);
+    match (&result, first_or_last) {
+        (Ok(_), true) => tracing::info!("got a token again after failed token requests"),
+        (Ok(snapshot), false) => tracing::debug!(token = ?snapshot.token(), "got a token"),
+        // Once per row of failures: an operator should act on the first, and not read the same line all night.
+        (Err(error), true) => tracing::warn!(%error, class = ?error.class(), "the token request failed"),
+        (Err(error), false) => {
+            tracing::debug!(%error, class = ?error.class(), "the token request failed again")
+        }
+    }
+    if armed {
+        shared.set_alarm(&Handle::current());
+    }
+    shared.changed();
+}

@@ -1,0 +1,88 @@
+//! The only door to the tokio runtime around a call: what it lacks is an error and never a panic.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::runtime::{Handle, Id};
+
+use crate::error::TokenError;
+
+thread_local! {
+    /// The runtime that this thread was last in, and whether it has a timer. tokio tells that by a panic alone, which may
+    /// be caught but goes to stderr, so it is asked once and not for each request.
+    static TIMER: Cell<Option<(Id, bool)>> = const { Cell::new(None) };
+}
+
+/// Returns the runtime around this call. What waits needs its timer.
+///
+/// # Errors
+///
+/// A configuration error outside a runtime, and in one without a timer.
+pub(crate) fn current() -> Result<Handle, TokenError> {
+    let handle = Handle::try_current().map_err(|_outside| {
+        TokenError::config(
+            "this call is outside a tokio runtime and needs one; enter one first, or call blocking_get on a thread that \
+             has none",
+        )
+    })?;
+    let id = handle.id();
+    let known = TIMER.try_with(Cell::get).ok().flatten().filter(|(known, _)| *known == id);
+    let has_timer = known.map_or_else(
+        || {
+            let has_timer = with_timer(|| tokio::time::sleep(Duration::ZERO)).is_ok();
+            // A thread that is ending has no such memory any more, and asks each time.
+            let _ = TIMER.try_with(|timer| timer.set(Some((id, has_timer))));
+            has_timer
+        },
+        |(_, has_timer)| has_timer,
+    );
+    if has_timer { Ok(handle) } else { Err(no_timer()) }
+}
+
+/// Makes something that needs a timer.
+///
+/// # Errors
+///
+/// A configuration error where there is none.
+pub(crate) fn with_timer<T>(make: impl FnOnce() -> T) -> Result<T, TokenError> {
+    catch_unwind(AssertUnwindSafe(make)).map_err(|_panic| no_timer())
+}
+
+/// Turns a panic of foreign code into an error: lost in it, a fetch would be followed by another at once, which would fare no
+/// better. Its message is left out: it may hold anything.
+pub(crate) async fn caught<T>(
+    name: &str,
+    future: impl Future<Output = Result<T, TokenError>>,
+) -> Result<T, TokenError> {
+    let mut future = pin!(future);
+    poll_fn(|context| {
+        catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))).unwrap_or_else(|_panic| {
+            Poll::Ready(Err(TokenError::transient(format!("{name} panicked; see its message on stderr"))))
+        })
+    })
+    .await
+}
+
+fn no_timer() -> TokenError {
+    TokenError::config("this tokio runtime has no timer; build it with enable_time() or enable_all()")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_knows_each_runtime_that_it_enters() {
+        let bare = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let whole = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        assert!(current().unwrap_err().to_string().contains("outside a tokio runtime"));
+        for _ in 0..3 {
+            assert!(bare.block_on(async { current() }).unwrap_err().to_string().contains("enable_time"));
+            assert!(whole.block_on(async { current() }).is_ok());
+        }
+    }
+}
