@@ -235,7 +235,6 @@ impl Marked {
         extensions.remove::<TokenRejected>();
         extensions.remove::<TokenWithheld>();
         extensions.remove::<ScopeMissing>();
-        extensions.remove::<LateRefusal>();
     }
 }
 
@@ -261,7 +260,7 @@ impl Ticket {
     #[cold]
     fn await_trailers<R>(self: &Arc<Self>, response: &mut Response<R>) {
         let below = response.extensions_mut().remove::<LateRefusal>();
-        Marked::put(LateRefusal::new(Arc::<Self>::clone(self), below), response);
+        response.extensions_mut().insert(LateRefusal::new(Arc::<Self>::clone(self), below));
     }
 
     /// Reads an answer that may say something about the token, drops the token if it is to blame, and marks the answer.

@@ -125,7 +125,13 @@ impl TokenCacheBuilder {
     pub(crate) fn rigged(mut self, wall: crate::clock::WallClock, stretch: f64) -> Self {
         self.settings.wall = wall;
         self.settings.windows.stretch = stretch;
-        self.settings.chance = crate::backoff::Chance::seeded(7);
+        self.with_chance(crate::backoff::Chance::seeded(7))
+    }
+
+    /// Puts the chance of a test in place.
+    #[cfg(test)]
+    pub(crate) fn with_chance(mut self, chance: crate::backoff::Chance) -> Self {
+        self.settings.chance = chance;
         self
     }
 }

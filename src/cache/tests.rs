@@ -1,5 +1,7 @@
 //! How a cache behaves: paused clock, scripted sources, both clocks in hand.
 
+mod judgement;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
