@@ -15,4 +15,5 @@ mod readiness;
 mod redirects;
 mod refusals;
 mod stacks;
+mod two_layers;
 mod wire;

@@ -5,7 +5,7 @@ use http::{HeaderValue, Method, Request};
 use tower_oauth2::auth::AuthOverride;
 use tower_oauth2::extensions::{TokenWithheld, WithheldReason};
 use tower_oauth2::test_util::Script;
-use tower_oauth2::{AuthLayer, Origin};
+use tower_oauth2::{AccessToken, AuthLayer, Origin, StaticToken, TokenCache};
 use tracing::Level;
 
 use super::fixture::{API, Body, Issuer, Log, get, item, once, over, refused, send, token};
@@ -280,4 +280,48 @@ async fn the_warnings_are_bounded() {
         assert!(response.extensions().get::<TokenWithheld>().is_some());
     }
     assert_eq!(log.lines().len(), 64);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_insecure_origin_is_heard_beside_every_https_origin() {
+    let layer = AuthLayer::for_any_https_origin_unchecked(Issuer::new("token"))
+        .also_origin(Origin::parse_with_insecure_http("http://legacy.example.com").unwrap())
+        .unwrap();
+    for (uri, expected) in [
+        ("http://legacy.example.com/", "Bearer token-1"),
+        ("https://elsewhere.example.com/", "Bearer token-1"),
+        ("http://elsewhere.example.com/", ""),
+    ] {
+        assert_eq!(token(&once(&layer, get(uri)).await.1), expected, "{uri}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tunnel_gets_no_token_however_it_is_spelt() {
+    for method in ["CONNECT", "connect", "Connect", "cOnNeCt"] {
+        let mut request = item();
+        *request.method_mut() = Method::from_bytes(method.as_bytes()).unwrap();
+        let (response, seen) = once(&Issuer::new("token").layer(), request).await;
+        let marker: &TokenWithheld = response.extensions().get().unwrap();
+        assert_eq!((token(&seen).as_str(), marker.reason()), ("", WithheldReason::Connect), "{method}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_origin_that_echoes_the_token_of_an_override_is_not_shown() {
+    let tenant = TokenCache::new(StaticToken::new(AccessToken::bearer("s3cr3t-of-the-tenant").unwrap()));
+    tenant.warm_up().await.unwrap();
+    let echo = || {
+        let mut request = get("https://s3cr3t-of-the-tenant.evil.example.com/");
+        request.extensions_mut().insert(AuthOverride::cache(tenant.clone()));
+        request
+    };
+    let (log, _guard) = Log::from(Level::TRACE);
+    let layer = Issuer::new("token").layer();
+    let (response, _) = once(&layer, echo()).await;
+    let marker: &TokenWithheld = response.extensions().get().unwrap();
+    let error = refused(&layer.refuse_other_origins(), echo()).await;
+    let shown = format!("{marker:?} {error} {error:?} {}", log.lines().join(" "));
+    assert!(marker.origin().unwrap().contains("evil.example.com"), "{shown}");
+    assert!(!shown.contains("s3cr3t-of-the-tenant"), "{shown}");
 }
