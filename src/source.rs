@@ -16,7 +16,7 @@ use crate::token::AccessToken;
 /// How to *get* a token: the one trait that a user implements.
 ///
 /// A source fetches; it does not cache, and it need not lock. A [`TokenCache`](crate::TokenCache) calls it from a task
-/// of its own, one call at a time, with a deadline, and decides when.
+/// of its own, one call at a time, with a [deadline](TokenRequest::deadline), and decides when.
 ///
 /// # Cancel safety
 ///
@@ -75,7 +75,7 @@ pub trait TokenSource: Send + Sync + 'static {
         true
     }
 
-    /// Takes the word that an API accepted this token. The cache says so once for each token.
+    /// Takes the word that an API accepted this token. The cache says so when it learns it, as a rule once for each token.
     ///
     /// A source that stands on another source passes it on, so that a cache below knows that its tokens are good. Others
     /// need not care.

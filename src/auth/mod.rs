@@ -21,7 +21,7 @@
 //!    | challenge | drops the token |
 //!    |---|---|
 //!    | `Bearer` (or the token's own scheme) with `invalid_token`, or a code that nobody knows | yes |
-//!    | `Bearer` without a code; no challenge; only unknown schemes | if it was accepted before, or is 30 seconds old (never with [`strict_challenges`](AuthLayer::strict_challenges)) |
+//!    | `Bearer` without a code; no challenge; only unknown schemes | if it is [proven](crate::cache#rejections), or the token before it is and still valid (never with [`strict_challenges`](AuthLayer::strict_challenges)) |
 //!    | `insufficient_scope`, `insufficient_user_authentication`, `insufficient_claims`, `invalid_request` | no |
 //!    | only `Basic`, `Negotiate`, `Digest`; `DPoP` where it was not sent | no |
 //!
@@ -29,7 +29,8 @@
 //!    layer above sees it, which tells this one.
 //! 8. `insufficient_scope` with 401 or 403 marks the answer [`ScopeMissing`](crate::extensions::ScopeMissing): another
 //!    token of the same kind would not help.
-//! 9. Text of a server stands in a marker only after control characters and the token itself were taken out of it.
+//! 9. Any other response shows that the API took the token, but a 403, a 407 and a 5xx. A gRPC call shows it at its end.
+//! 10. Text of a server stands in a marker only after control characters and the token itself were taken out of it.
 //!
 //! # Examples
 //!
@@ -49,6 +50,35 @@
 //!
 //! A gateway that passes a request on gives it the URI of the next server and takes `Host` off, which still names the
 //! gateway itself and so would keep the token back; `examples/axum_gateway.rs` shows it.
+//!
+//! # An API key and a bearer token
+//!
+//! Two layers, each with a header of its own. An [`AuthOverride`] says by its header which of them it is for; a cache that
+//! says nothing is refused where two layers could take it. A 401 is read by the inner layer first: if that finds its own
+//! token at fault, the outer one keeps its token, and the retry layer replays.
+//!
+//! ```
+//! use http::header::{AUTHORIZATION, HeaderName};
+//! use tower::ServiceBuilder;
+//! use tower_oauth2::auth::AuthOverride;
+//! use tower_oauth2::{AccessToken, AuthLayer, RetryPolicy, StaticToken, TokenCache};
+//! # let http_client = tower::service_fn(|_: http::Request<tower_oauth2::retry::ReplayBody<http_body_util::Full<bytes::Bytes>>>| async {
+//! #     Ok::<_, tower::BoxError>(http::Response::new(http_body_util::Full::<bytes::Bytes>::default()))
+//! # });
+//! # let (key, tokens, tenant) = ("key", StaticToken::new(AccessToken::bearer("ours")?), TokenCache::new(StaticToken::new(AccessToken::bearer("theirs")?)));
+//!
+//! let key = StaticToken::new(AccessToken::bearer(key)?);
+//! let client = ServiceBuilder::new()
+//!     .layer(RetryPolicy::default())
+//!     .layer(AuthLayer::for_origin(key, "https://api.example.com")?.header(HeaderName::from_static("x-api-key")))
+//!     .layer(AuthLayer::for_origin(tokens, "https://api.example.com")?)
+//!     .service(http_client);
+//!
+//! let mut request = http::Request::get("https://api.example.com/items").body(http_body_util::Full::<bytes::Bytes>::default())?;
+//! request.extensions_mut().insert(AuthOverride::cache(tenant).for_header(AUTHORIZATION));
+//! # let _ = client;
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! ```
 //!
 //! # Order
 //!

@@ -58,7 +58,8 @@ impl TokenCacheBuilder {
 
     /// Sets how long before its end a token is renewed in the background. Requests go on with the old one meanwhile.
     ///
-    /// A time as long as the token's life would make every use a token request; for such a token the default counts.
+    /// A token is in use for a quarter of its life at least: more than three quarters of the life count as three quarters,
+    /// and for a token that does not live that long at all the default counts.
     pub fn refresh_before(mut self, lead: Duration) -> Self {
         self.settings.windows.refresh_before = Some(lead);
         self
@@ -66,7 +67,8 @@ impl TokenCacheBuilder {
 
     /// Sets how long a token must at least be valid for a request to go out with it; with less left it waits.
     ///
-    /// For tokens that do not live that long the default counts.
+    /// The same bounds as for [`refresh_before`](Self::refresh_before): three quarters of the life at most, and the default
+    /// for tokens that do not live that long.
     pub fn min_validity(mut self, lead: Duration) -> Self {
         self.settings.windows.min_validity = Some(lead);
         self
@@ -78,7 +80,9 @@ impl TokenCacheBuilder {
         self
     }
 
-    /// Sets how long the source may take in all. Then its future is dropped and all who wait get an error.
+    /// Sets how long the source may take in all. Then its future is dropped and all waiting requests get an error. The source
+    /// is told ([`TokenRequest::deadline`](crate::TokenRequest::deadline)): those of this crate plan their attempts within it
+    /// and return the last refusal.
     pub fn fetch_timeout(mut self, timeout: Duration) -> Self {
         self.settings.fetch_timeout = timeout;
         self

@@ -21,7 +21,7 @@ use crate::source::FetchReason;
 use crate::text::Redactor;
 use crate::token::AccessToken;
 
-/// Makes any source calm: one token for all, fetched once, renewed before it ends.
+/// Caches any token source: one token for all, fetched once, renewed before it expires.
 ///
 /// A handle is cheap to clone, and clones share everything. The [rules](super) say what it does when; the
 /// [builder](super::TokenCacheBuilder) has the options.
@@ -95,8 +95,8 @@ impl TokenCache {
         self.shared.valid().map(|snapshot| snapshot.token().clone())
     }
 
-    /// Reports that an API took this token. `AuthService` does so by itself; whoever sends tokens in another way calls
-    /// it, since a row of rejected tokens that nobody ever accepted closes a brake.
+    /// Reports that an API took this token. `AuthService` does so by itself. Call it if you send tokens in another way: a row
+    /// of rejected tokens that no API ever took closes a brake. The source is told, which may be another cache.
     pub fn accept(&self, token: &AccessToken) {
         let current = self.shared.valid().filter(|snapshot| snapshot.token().id() == token.id());
         if let Some(snapshot) = current.filter(|snapshot| !snapshot.is_accepted()) {
@@ -106,9 +106,10 @@ impl TokenCache {
 
     /// Reports that an API rejected this token: a compare-and-set on its identity.
     ///
-    /// If it is the token in use it is dropped, and the next use fetches another. If it is not, nothing happens: a late
-    /// rejection never takes a newer token away. Two brakes keep an API that rejects everything from becoming a storm of
-    /// token requests; then the token is kept and the verdict is [`Braked`](RejectionVerdict::Braked).
+    /// If it is the token in use it is dropped, and the next use fetches another, or goes back to the one before. If it is
+    /// not, nothing happens: a late rejection never takes a newer token away. Two brakes keep an API that rejects everything
+    /// from becoming a storm of token requests; then the token is kept and the verdict is
+    /// [`Braked`](RejectionVerdict::Braked). The [rules](super#rejections) say when.
     #[allow(clippy::must_use_candidate, reason = "most callers only report")]
     pub fn reject(&self, token: &AccessToken) -> RejectionVerdict {
         self.shared.drop_current(Some(token), FetchReason::Rejected)
@@ -162,14 +163,18 @@ impl TokenCache {
         self.warm_up().await
     }
 
-    /// Renews the token from now on even if nobody asks for it, until the last handle is gone.
+    /// Keeps a valid token in the cache from now on, without requests: renews it before it expires, and fetches another at
+    /// once when it was dropped or lost, within the brakes and the waits after failures. So [`Status::is_ready`] holds for a
+    /// pod that gets no traffic.
     ///
-    /// The work is done by a task in the current runtime. Without it a token that nobody used for a lifetime is fetched
-    /// when the next request comes, which then waits.
+    /// The work is done by a task in the current runtime. It stays there, and ends with the last handle, with
+    /// [`shutdown`](Self::shutdown), or with the runtime; a later call moves it to the runtime of that call. Without it a token
+    /// that was not used for a lifetime is fetched when the next request comes, which then waits. After a suspend it takes
+    /// up to ten seconds to notice.
     ///
     /// # Errors
     ///
-    /// A configuration error outside a tokio runtime.
+    /// A configuration error outside a tokio runtime, and in one without a timer.
     pub fn keep_warm(&self) -> Result<(), TokenError> {
         self.shared.keep_warm(&runtime::current()?, keep_warm(&self.shared));
         Ok(())
@@ -211,8 +216,9 @@ impl TokenCache {
     /// # Errors
     ///
     /// A transient error if a token request was still going on after `within`; it goes on until the runtime ends, and
-    /// nothing is revoked. The error of the revoker where the token was not revoked, a transient one if the time was over.
-    /// The cache is ended in either case.
+    /// nothing is revoked. The error of the revoker where the token was not revoked, a transient one if the time was over. A
+    /// configuration error where there is something to wait for, and no runtime, or one without a timer. The cache is ended
+    /// in either case.
     pub async fn shutdown(&self, within: Duration) -> Result<(), TokenError> {
         let deadline = clock::now().checked_add(within);
         let result = self.finish(deadline).await;

@@ -1,26 +1,59 @@
-//! Makes any source calm: one token for all, fetched once, renewed before it ends.
+//! Caches any token source: one token for all, fetched once, renewed before it expires.
 //!
 //! What happens when a request needs a token:
 //!
 //! 1. A usable token is returned at once: no lock, no allocation, no wait.
-//! 2. Some time before its end (a fifth of its life, at most five minutes, lengthened by chance per cache) one fetch
-//!    starts in the background. Requests go on with the token they have.
-//! 3. Shortly before its end (a twentieth, at most ten seconds) requests wait for that fetch.
-//! 4. The end is counted from before the token request was sent, on the monotonic and on the wall clock: whichever says
-//!    so first is believed, so neither a machine that slept nor a clock that was set back lengthens a life. Where the
-//!    lifetime is unknown, the `exp` of a JWT counts, or the token is used until it is rejected.
-//! 5. One fetch runs at a time, in a task of its own with its own deadline. A caller that goes away stops waiting and
-//!    changes nothing. A source that panics, a runtime that shuts down or is not driven: an error or another fetch, never
-//!    a dead cache.
-//! 6. A fetch that fails while the token is valid leaves the token in use. Without a valid token all who wait get the
-//!    same error. The source is then left alone for a while: 30 seconds after a configuration or grant error, as long as
-//!    it asked for (1 second to 5 minutes) if it is throttled, else a random time that doubles from 1 to 60 seconds. Who
-//!    asks meanwhile gets the last error at once.
-//! 7. [`reject`](TokenCache::reject) drops a token only if it is the one in use.
-//! 8. Two brakes: three tokens in a row that no API ever accepted stop further rejections from counting for 30 seconds,
-//!    doubling to 5 minutes; and rejections cause at most 30 fetches in a row, one more every 2 seconds.
-//! 9. [`revoke`](TokenCache::revoke) has the token taken back where it came from, and then drops it; a
-//!    [`shutdown`](TokenCache::shutdown) does so if it was told to. A token that could not be revoked counts as valid.
+//! 2. In the last fifth of its life (at most five minutes, lengthened by jitter) one fetch starts in the background.
+//! 3. In the last twentieth (at most ten seconds) requests wait for that fetch.
+//! 4. The life counts from before the token request, on the monotonic and on the wall clock. The earlier end counts.
+//! 5. One fetch is in flight at a time, in a task of its own, with one deadline, which the source is told.
+//! 6. A fetch that fails leaves a valid token in use. Without one, all waiting requests get the same error.
+//! 7. After a failure the source is left alone for a while, and requests get the last error: see [Waits](#waits).
+//! 8. [`reject`](TokenCache::reject) drops a token only if it is the one in use. See [Rejections](#rejections).
+//!
+//! If the lifetime is unknown, the `exp` of a JWT counts; without one, the token is used until it is rejected.
+//!
+//! # Waits
+//!
+//! How long the cache leaves its source alone after a failed fetch. A request gets the last error meanwhile, and
+//! [`TokenError::retry_at`](crate::TokenError::retry_at) says until when.
+//!
+//! | the error | with a token in use | without one |
+//! |---|---|---|
+//! | transient, protocol | by chance up to 1 s, doubling to 60 s | up to 1 s, 2 s, then 5 s |
+//! | throttled, with a time | that time, 1 s to 5 minutes | the same |
+//! | throttled | as transient, at least 1 s | as transient, at least 1 s |
+//! | configuration, grant | 30 s | 10 s in the first minute, then 30 s |
+//!
+//! A wait with a token in use ends with that token. [`refresh`](TokenCache::refresh) ends any wait, through caches that stand
+//! [behind one another](TokenCache::as_source) as well. A source that reads a secret from a file says when the file has
+//! [changed](crate::TokenSource::has_changed), which ends a wait within a second.
+//!
+//! # Rejections
+//!
+//! A token is *proven* once an API took it, or once it lived for 30 seconds without a rejection. Any response takes it but a
+//! 401, a 403, a 407, a 5xx, and a gRPC status that says no more than these.
+//!
+//! 1. A rejection within ten seconds of a renewal brings the token before it back, if that is valid and proven: the clock of
+//!    the API may be behind, and the new token not valid yet. The new one is tried again after 2, 4, 8 and 16 seconds.
+//! 2. A rejection close to the end of a token says nothing about the token that is being fetched. An earlier one may be a
+//!    revocation of both, so the fetch starts over.
+//! 3. Three unproven tokens that are rejected in a row, within ten minutes of one another, close a brake: further rejections
+//!    keep the token for 30 seconds, then 60, up to 5 minutes. A proven token opens it.
+//! 4. Rejections of any tokens cause at most 30 fetches in a row, then one every 2 seconds.
+//! 5. A brake stops token requests, never a replay: with a fetch in flight the rejected token makes way for the new one.
+//!
+//! # Revocation
+//!
+//! [`revoke`](TokenCache::revoke) has the token revoked where it came from, and then drops it. A
+//! [`shutdown`](TokenCache::shutdown) does so if the builder says so. A token that could not be revoked counts as valid.
+//!
+//! # Renewal that must not come early
+//!
+//! Some servers end a session whose refresh token is used before its `nbf`. If the refresh token is a JWT, a background
+//! renewal waits for its `nbf`. If the server keeps such a time to itself, set
+//! [`refresh_before`](TokenCacheBuilder::refresh_before) and [`min_validity`](TokenCacheBuilder::min_validity) to a value
+//! that is short enough, such as zero for a renewal when the token has expired.
 //!
 //! # Examples
 //!
@@ -45,9 +78,10 @@
 //!
 //! # Runtimes
 //!
-//! A fetch runs in the tokio runtime of the caller that caused it; the runtime needs its timer enabled. Outside a runtime
-//! a valid token is still returned, and where one would have to be fetched there is an error. A cache may be used from
-//! several runtimes, and outlive any of them.
+//! A fetch runs in the tokio runtime of the caller that caused it; the runtime needs its timer enabled. Outside a runtime,
+//! and in one without a timer, a valid token is still returned, and a caller that needs another gets an error; other callers
+//! do not. A cache may be used from several runtimes, and outlive any of them. [`keep_warm`](TokenCache::keep_warm) works in
+//! the runtime that called it, and stays there.
 //!
 //! # Threads without a runtime
 //!

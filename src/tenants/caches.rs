@@ -105,7 +105,8 @@ impl<K> TokenCaches<K> {
 impl<K: Hash + Eq> TokenCaches<K> {
     /// Returns the cache of a key, and makes it if there is none.
     ///
-    /// Who holds it keeps it in the set, so put it into a request and let it go.
+    /// Who holds it keeps it in the set, so put it into a request and let it go. One that was
+    /// [shut down](TokenCache::shutdown) by itself is replaced by a new one.
     ///
     /// # Errors
     ///
