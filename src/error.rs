@@ -47,12 +47,14 @@ struct Inner {
     uri: Option<String>,
     status: Option<StatusCode>,
     retry_at: Option<Instant>,
+    /// Whether the party that decides has not said so: what stands on the way to it has, or nobody.
+    is_hearsay: bool,
     source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
 /// Whose side a [`TokenError`] is, and so what may help. `Display` is its name in one word, for a metric or a log.
 ///
-/// The [table of the OAuth 2.0 sources](crate::oauth2#what-an-answer-means) says which answer is of which class.
+/// The [table of the OAuth 2.0 sources](crate::oauth2#what-a-response-means) says which answer is of which class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorClass {
@@ -164,6 +166,7 @@ impl TokenError {
             uri: None,
             status: None,
             retry_at: None,
+            is_hearsay: false,
             source: None,
         };
         Self { inner: Arc::new(inner) }
@@ -295,6 +298,24 @@ impl TokenError {
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         self.is_throttled() || self.is_transient()
+    }
+
+    /// Says that it comes from the way to the server, or from a response that is not OAuth 2.0: an operator may have to look
+    /// at it, but it proves nothing about the grant.
+    pub(crate) fn hearsay(mut self) -> Self {
+        self.edit().is_hearsay = true;
+        self
+    }
+
+    /// Returns whether the source has failed for good, by the word of the server or by its own settings.
+    pub(crate) fn is_final(&self) -> bool {
+        (self.is_config() || self.is_grant()) && !self.inner.is_hearsay
+    }
+
+    /// Makes it another class; all the rest stays.
+    pub(crate) fn reclassified(mut self, class: ErrorClass) -> Self {
+        self.edit().class = class;
+        self
     }
 
     /// Says it in other words; the class, the code and all the rest stay.

@@ -17,7 +17,7 @@
 //! | [`RetryReport`](crate::retry::RetryReport) | response | retry, when something was replayed or refused | caller |
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::clock;
@@ -257,6 +257,30 @@ impl fmt::Debug for CredentialId {
 /// followed below would take it along. A transport that may do so refuses such a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FollowNothing;
+
+/// Put by the sources on a request beside which another one may begin: a transport says here how the connection of this
+/// one is kept from being used again.
+#[derive(Clone, Default)]
+pub(crate) struct SlowConnection {
+    abandon: Arc<Mutex<Option<AbandonFn>>>,
+}
+
+type AbandonFn = Box<dyn Fn() + Send>;
+
+impl SlowConnection {
+    /// Sets what is done when the connection is not to be used again.
+    #[cfg_attr(not(feature = "hyper-client"), allow(dead_code, reason = "other transports do not say it"))]
+    pub(crate) fn on_abandon(&self, abandon: impl Fn() + Send + 'static) {
+        *self.abandon.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(abandon));
+    }
+
+    /// Keeps further requests off the connection. What is on it goes on.
+    pub(crate) fn abandon(&self) {
+        if let Some(abandon) = &*self.abandon.lock().unwrap_or_else(PoisonError::into_inner) {
+            abandon();
+        }
+    }
+}
 
 /// Marks a request that is sent again. Absence means the first attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

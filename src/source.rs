@@ -92,10 +92,14 @@ pub trait TokenSource: Send + Sync + 'static {
         false
     }
 
-    /// Falls back on `other` where this source fails for good (a configuration or grant error): a refresh token if
-    /// there is one, else the grant. A failure that may pass is returned as it is.
+    /// Falls back on `other` if this source fails for good: a refresh token if there is one, else the grant.
     ///
-    /// The tokens of the other may be in another name. Where a server has refused this one there is a warning at each fetch.
+    /// For good means that a server refused the client or the grant with an error of OAuth 2.0, or that the source itself
+    /// says so (a configuration or grant error): a setting is missing, or nobody has signed in yet. Every other failure is
+    /// returned as it is: an outage, a proxy or a gateway that refuses, a certificate that is not trusted, a response that
+    /// is not OAuth 2.0.
+    ///
+    /// The tokens of the other may be in another name. If a server has refused this one, each fetch logs a warning.
     #[must_use]
     fn or<S: TokenSource>(self, other: S) -> Or<Self, S>
     where
@@ -354,7 +358,7 @@ pub struct Or<A, B> {
 impl<A: TokenSource, B: TokenSource> TokenSource for Or<A, B> {
     async fn token(&self, request: TokenRequest) -> Result<AccessToken, TokenError> {
         let error = match self.first.token(request.clone()).await {
-            Err(error) if error.is_config() || error.is_grant() => error,
+            Err(error) if error.is_final() => error,
             answer => return answer,
         };
         // What a server says no to is news, and the other may stand for somebody else.

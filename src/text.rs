@@ -50,6 +50,12 @@ fn cut(text: &str, limit: usize) -> String {
     shown
 }
 
+/// Takes off what an editor or a shell leaves at the ends of a text: white space of any script, control characters, a byte
+/// order mark, characters without width.
+pub(crate) fn trimmed(text: &str) -> &str {
+    text.trim_matches(|c: char| c.is_whitespace() || printable(c) != c)
+}
+
 /// A control character, or one that changes the direction of what follows, becomes a space.
 fn printable(c: char) -> char {
     match c {

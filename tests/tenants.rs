@@ -372,7 +372,10 @@ async fn a_tenant_whose_server_says_nothing_or_whose_source_panics_stands_alone(
         };
         let (silent, broken, ()) = tokio::join!(one("silent"), one("broken"), others);
         let (silent, broken) = (silent.unwrap_err(), broken.unwrap_err());
-        assert!(token_error(&silent).is_transient() && start.elapsed() >= 30 * SECOND, "{silent}");
+        // The attempts are planned within the deadline of 30 s, so that their error is what the caller gets.
+        let took = start.elapsed();
+        assert!(token_error(&silent).is_transient(), "{silent}");
+        assert!(took >= 20 * SECOND && took <= 30 * SECOND, "{took:?}");
         assert!(token_error(&broken).to_string().contains("panicked"), "{broken}");
         // Both can still be had when they have recovered.
         world.state().silent.clear();

@@ -36,9 +36,10 @@ use crate::origin::Origin;
 /// - required scopes: none
 /// - tokens: any that a header can carry (no [`with_strict_bearer`](Self::with_strict_bearer))
 /// - an attempt: at most 10 s, from connecting to the last byte
-/// - retries: 3, after 500 ms, 1 s and 2 s, half of which is chance
+/// - retries: 3, after 500 ms, 1 s and 2 s, half of which is chance, as far as the deadline of the caller allows
+/// - a second attempt beside one without a response: after 2 s; it counts as a retry
 /// - the longest delay: 10 s; a server that asks for more is believed, and the error says until when
-/// - retried: 429, every 5xx, and attempts that brought no answer
+/// - retried: what may pass by itself (429, every 5xx, no response, a success that holds no token response)
 /// - plain http: to loopback alone
 #[derive(Clone)]
 pub struct GrantBuilder<G> {
@@ -88,6 +89,7 @@ impl<G> GrantBuilder<G> {
             retries: 3,
             first_delay: Duration::from_millis(500),
             longest_delay: Duration::from_secs(10),
+            second_attempt_after: Some(Duration::from_secs(2)),
             retry_statuses: None,
         };
         let options = Options {
@@ -263,7 +265,7 @@ impl<G> GrantBuilder<G> {
     }
 
     /// Sets a hook that names the class of an answer without a token, or leaves it to the
-    /// [rules](crate::oauth2#what-an-answer-means).
+    /// [rules](crate::oauth2#what-a-response-means).
     ///
     /// What it calls throttled or transient is retried, whatever its status, and what it calls otherwise is not.
     ///
@@ -305,6 +307,22 @@ impl<G> GrantBuilder<G> {
         self
     }
 
+    /// Sets after how long without a response a second attempt begins, on another connection if the transport has one. The
+    /// first response counts, and the other attempt is dropped. It counts as a retry. A refresh token is never sent twice
+    /// at a time.
+    #[must_use]
+    pub fn second_attempt_after(mut self, wait: Duration) -> Self {
+        self.options.patience.second_attempt_after = Some(wait);
+        self
+    }
+
+    /// Waits for each attempt to end before another begins.
+    #[must_use]
+    pub fn without_second_attempt(mut self) -> Self {
+        self.options.patience.second_attempt_after = None;
+        self
+    }
+
     /// Sets the delay before the first retry; it doubles from one to the next.
     #[must_use]
     pub fn first_delay(mut self, delay: Duration) -> Self {
@@ -319,7 +337,7 @@ impl<G> GrantBuilder<G> {
         self
     }
 
-    /// Sets the statuses that are retried, in place of 429 and every 5xx.
+    /// Sets the statuses that are retried, in place of those that may pass by themselves.
     #[must_use]
     pub fn retry_statuses(mut self, statuses: impl IntoIterator<Item = StatusCode>) -> Self {
         self.options.patience.retry_statuses = Some(statuses.into_iter().collect());

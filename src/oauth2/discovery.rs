@@ -12,11 +12,13 @@ use crate::clock::{self, WallClock};
 use crate::error::{ErrorClass, TokenError};
 use crate::headers::retry_after;
 use crate::oauth2::answer::{Answer, AnswerBody, Body, Expected, Naming};
+use crate::oauth2::deadline::Deadline;
 use crate::oauth2::issuer::Issuer;
 use crate::oauth2::known::Known;
 use crate::oauth2::metadata::{Identifier, Metadata, Unusable};
-use crate::oauth2::refused::{Delivery, Refused};
+use crate::oauth2::refused::Refused;
 use crate::oauth2::url::{self, PlainHttp};
+use crate::oauth2::verdict::{Ending, Refusal, judge};
 use crate::oauth2::wire::{self, Wire};
 use crate::origin::Origin;
 use crate::text::Redactor;
@@ -93,12 +95,13 @@ impl Discovery {
     pub(crate) async fn current(
         &self,
         wire: &Wire,
+        deadline: Deadline,
         redactor: &Redactor,
     ) -> Result<(Arc<Metadata>, bool), TokenError> {
         let rounds = self.known.rounds();
         match self.known.fresh(WallClock::default().moment()) {
             Some(metadata) => Ok((metadata, false)),
-            None => self.renew(rounds, wire, redactor).await.map(|metadata| (metadata, true)),
+            None => self.renew(rounds, wire, deadline, redactor).await.map(|metadata| (metadata, true)),
         }
     }
 
@@ -107,13 +110,14 @@ impl Discovery {
         &self,
         known: &Arc<Metadata>,
         wire: &Wire,
+        deadline: Deadline,
         redactor: &Redactor,
     ) -> Option<Arc<Metadata>> {
         let rounds = self.known.rounds();
         let is_newer = |metadata: &Arc<Metadata>| !Arc::ptr_eq(metadata, known);
         match self.known.newest().filter(is_newer) {
             Some(newest) => Some(newest),
-            None => self.renew(rounds, wire, redactor).await.ok().filter(is_newer),
+            None => self.renew(rounds, wire, deadline, redactor).await.ok().filter(is_newer),
         }
     }
 
@@ -123,9 +127,10 @@ impl Discovery {
         &self,
         rounds: u64,
         wire: &Wire,
+        deadline: Deadline,
         redactor: &Redactor,
     ) -> Result<Arc<Metadata>, TokenError> {
-        let turn = self.known.turn(wire.patience.attempt_timeout).await;
+        let turn = self.known.turn(deadline.cap(wire.patience.attempt_timeout)).await;
         if self.known.rounds() != rounds
             && let Some(outcome) = self.known.outcome()
         {
@@ -134,7 +139,7 @@ impl Discovery {
         // Who has metadata does not keep its requests waiting for newer ones.
         let retries = if self.known.newest().is_some() { 0 } else { wire.patience.retries };
         let asked = WallClock::default().moment();
-        let result = self.ask(wire, retries, redactor).await;
+        let result = self.ask(wire, retries, deadline, redactor).await;
         drop(turn);
         let error = match result {
             Ok(metadata) => return Ok(self.known.found(metadata, asked.saturating_add(self.lifetime))),
@@ -152,14 +157,22 @@ impl Discovery {
     }
 
     /// Asks at all addresses in turn, until one has metadata or no more retries are left.
-    async fn ask(&self, wire: &Wire, most: u32, redactor: &Redactor) -> Result<Metadata, TokenError> {
+    async fn ask(
+        &self,
+        wire: &Wire,
+        most: u32,
+        deadline: Deadline,
+        redactor: &Redactor,
+    ) -> Result<Metadata, TokenError> {
         let mut retries = 0;
         loop {
-            let refused = match self.round(wire, redactor).await {
+            let refused = match self.round(wire, deadline, redactor).await {
                 Ok(metadata) => return Ok(metadata),
                 Err(refused) => refused,
             };
-            let delay = wire.pause(refused, retries, most).map_err(|refused| refused.error)?;
+            let Some(delay) = wire.pause(&refused, retries, most, deadline) else {
+                return Err(refused.told_when().error);
+            };
             retries += 1;
             tracing::debug!(
                 issuer = %self.identifier,
@@ -171,11 +184,11 @@ impl Discovery {
         }
     }
 
-    async fn round(&self, wire: &Wire, redactor: &Redactor) -> Result<Metadata, Refused> {
+    async fn round(&self, wire: &Wire, deadline: Deadline, redactor: &Redactor) -> Result<Metadata, Refused> {
         let mut failing = None;
         let mut absent = Vec::new();
         for address in &self.addresses {
-            match self.get(address, wire, redactor.clone()).await {
+            match self.get(address, wire, deadline, redactor.clone()).await {
                 Ok(metadata) => return Ok(metadata),
                 Err(Miss::Absent(unusable)) => absent.push((address.name, unusable)),
                 Err(Miss::Failing(refused)) => failing = Some(refused),
@@ -185,7 +198,13 @@ impl Discovery {
         Err(failing.unwrap_or_else(|| self.nowhere(&absent).into()))
     }
 
-    async fn get(&self, address: &Address, wire: &Wire, mut redactor: Redactor) -> Result<Metadata, Miss> {
+    async fn get(
+        &self,
+        address: &Address,
+        wire: &Wire,
+        deadline: Deadline,
+        mut redactor: Redactor,
+    ) -> Result<Metadata, Miss> {
         let Address { uri, expected, .. } = address;
         let mut request = Request::new(Full::<Bytes>::default());
         *request.uri_mut() = uri.clone();
@@ -193,7 +212,7 @@ impl Discovery {
         if let Some(query) = uri.query().filter(|query| query.contains('=')) {
             redactor.add(query);
         }
-        let answer = wire.attempt(request, expected, &redactor, || ()).await.map_err(Miss::Away)?;
+        let answer = wire.attempt(request, expected, deadline, &redactor, || ()).await.map_err(Miss::Away)?;
         tracing::debug!(issuer = %self.identifier, status = answer.status.as_u16(), "{} answered", address.name);
         self.read(&answer, &expected.who, &redactor)
     }
@@ -204,25 +223,25 @@ impl Discovery {
         let code = status.as_u16();
         let absent = |class, what| Err(Miss::Absent(Unusable { class, what }));
         let hint = retry_after::delay(headers, clock::unix_time());
-        let refused = |error: TokenError| Refused {
-            hint,
-            delivery: Delivery::Declined,
-            ..Refused::from(error.with_status(*status))
+        let refused = |message: String| {
+            let refusal = Refusal { status: *status, code: None, description: None, hint, named: None };
+            let refused = Refused::by(judge(Ending::Refusal(refusal)), message);
+            Refused { error: refused.error.with_status(*status), ..refused }
         };
         match code {
             200 => {}
             429 => {
                 let line = format!("{who} answered 429: it asks for patience");
-                return Err(Miss::Away(refused(TokenError::throttled(line))));
+                return Err(Miss::Away(refused(line)));
             }
             503 if hint.is_some() => {
                 let line = format!("{who} answered 503: it asks for patience");
-                return Err(Miss::Away(refused(TokenError::throttled(line))));
+                return Err(Miss::Away(refused(line)));
             }
             500..=599 => {
                 let line =
                     format!("{who} answered {code}: the failure is on its side, and may pass by itself");
-                return Err(Miss::Failing(refused(TokenError::transient(line))));
+                return Err(Miss::Failing(refused(line)));
             }
             300..=399 => {
                 let to = headers.get(LOCATION).and_then(|to| to.to_str().ok()?.parse::<Uri>().ok());

@@ -1,7 +1,9 @@
 //! The token endpoint: sends a token request over any HTTP service, with a deadline, a cap and retries.
 
-use std::sync::Arc;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,20 +14,23 @@ use secrecy::SecretString;
 
 use crate::clock::{self, Moment, WallClock};
 use crate::error::TokenError;
+use crate::extensions::SlowConnection;
 use crate::oauth2::answer::{Answer, Expected};
 use crate::oauth2::client_auth::Unauthenticated;
+use crate::oauth2::deadline::Deadline;
 use crate::oauth2::parameters::{Encoding, Form, Parameters};
-use crate::oauth2::refused::{Delivery, Refused};
+use crate::oauth2::refused::Refused;
 use crate::oauth2::response;
 use crate::oauth2::secret::{self, ClientSecret};
 use crate::oauth2::target::{Place, Target};
-use crate::oauth2::wire::{self, Wire};
+use crate::oauth2::verdict::{Delivery, Silence, Verdict};
+use crate::oauth2::wire::{self, Patience, Wire};
 use crate::source::TokenRequest;
 use crate::text::Redactor;
 use crate::token::AccessToken;
 
 /// Makes what an answer stands for of it. The redactor learns the secrets in it; the time is that since the Unix epoch.
-type Read<T> = fn(&Answer, &Expected, &mut Redactor, Duration) -> Result<T, Refused>;
+pub(crate) type Read<T> = fn(&Answer, &Expected, &mut Redactor, Duration) -> Result<T, Refused>;
 
 /// A token endpoint, or another of the same manners, and the client that asks it.
 #[derive(Debug)]
@@ -45,7 +50,7 @@ impl TokenEndpoint {
         parameters: &Parameters,
         request: &TokenRequest,
     ) -> Result<AccessToken, TokenError> {
-        self.exchange_knowing(parameters, self.redactor(Some(request))).await
+        self.exchange_knowing(parameters, self.redactor(Some(request)), Deadline::of(request)).await
     }
 
     /// Exchanges `parameters` for a token as [`exchange`](Self::exchange) does, with a redactor that knows what the server
@@ -54,8 +59,10 @@ impl TokenEndpoint {
         &self,
         parameters: &Parameters,
         redactor: Redactor,
+        deadline: Deadline,
     ) -> Result<AccessToken, TokenError> {
-        let answered = self.ask(parameters, redactor, None, response::read).await;
+        let ask = Ask { parameters, doubt: None, deadline, read: response::read };
+        let answered = self.ask(ask, redactor).await;
         answered.map(|(token, requested)| token.requested(requested)).map_err(|refused| refused.error)
     }
 
@@ -67,80 +74,110 @@ impl TokenEndpoint {
         &self,
         parameters: &Parameters,
         request: &TokenRequest,
+        deadline: Deadline,
         doubt: &Doubt,
     ) -> Result<AccessToken, Refused> {
         let redactor = self.redactor(Some(request));
-        let (token, requested) = self.ask(parameters, redactor, Some(doubt), response::read).await?;
+        let ask = Ask { parameters, doubt: Some(doubt), deadline, read: response::read };
+        let (token, requested) = self.ask(ask, redactor).await?;
         Ok(token.requested(requested))
     }
 
-    /// Asks until there is an answer that stands: one flight, retries included. Returns what `read` made of the answer,
-    /// and the moment at which its attempt was sent.
+    /// Asks until there is an answer that stands: one flight, retries included. Returns what was read of the answer, and
+    /// the moment at which its attempt was sent.
     ///
     /// If the endpoint is gone, and its issuer names another one by now, that one is asked.
     pub(crate) async fn ask<T>(
         &self,
-        parameters: &Parameters,
+        ask: Ask<'_, T>,
         mut redactor: Redactor,
-        doubt: Option<&Doubt>,
-        read: Read<T>,
     ) -> Result<(T, Moment), Refused> {
-        let found = self.place.find(&self.wire, &redactor).await?;
-        let asked = Asked { target: &found.target, parameters, doubt, read };
-        let refused = match self.ask_there(asked, &mut redactor).await {
+        let found = self.place.find(&self.wire, ask.deadline, &redactor).await?;
+        let refused = match self.ask_at(&found.target, ask, &mut redactor).await {
             Ok(answered) => return Ok(answered),
             Err(refused) => refused,
         };
-        if !may_have_moved(&refused, doubt.is_some()) {
+        if !may_have_moved(&refused, ask.doubt.is_some()) || !ask.deadline.leaves_room_after(Duration::ZERO) {
             return Err(refused);
         }
-        let Some(target) = self.place.find_another(&found, &self.wire, &redactor).await else {
+        let Some(target) = self.place.find_another(&found, &self.wire, ask.deadline, &redactor).await else {
             return Err(refused);
         };
         tracing::debug!(origin = %target.origin, "the issuer names another endpoint by now; asking that one");
-        self.ask_there(Asked { target: &target, ..asked }, &mut redactor).await
+        self.ask_at(&target, ask, &mut redactor).await
     }
 
     /// Asks one target.
     ///
     /// The secret is read once; and once more where the server refuses the client, since it may just have been rotated.
-    async fn ask_there<T>(
+    async fn ask_at<T>(
         &self,
-        asked: Asked<'_, T>,
+        target: &Target,
+        ask: Ask<'_, T>,
         redactor: &mut Redactor,
     ) -> Result<(T, Moment), Refused> {
-        let Asked { target, doubt, .. } = asked;
+        let Ask { doubt, deadline, .. } = ask;
         // Some endpoints want a key there, and some clients put the whole URL into their errors.
         if let Some(query) = target.uri.query().filter(|query| query.contains('=')) {
             redactor.add(query);
         }
+        if let Some(doubt) = doubt {
+            doubt.note(None);
+        }
         let proof = target.auth.proof(&self.secret);
-        let mut secret = proof.read().await?;
+        let mut secret = None;
         let mut may_reread = proof.may_change();
         let mut retries = 0;
+        // What was really said, should the time be over while nobody says anything more.
+        let mut said: Option<Refused> = None;
         loop {
             let was_in_doubt = doubt.is_some_and(Doubt::is_raised);
-            let refused = match self.attempt(asked, &secret, redactor).await {
-                Ok(answered) => return Ok(answered),
-                Err(refused) => refused,
+            let refused = match &secret {
+                None => match self.bounded(deadline, proof.read()).await {
+                    Ok(read) => {
+                        secret = Some(read);
+                        continue;
+                    }
+                    Err(refused) => refused,
+                },
+                Some(secret) => match self.attempts(target, ask, secret, &mut retries, redactor).await {
+                    Ok(answered) => return Ok(answered),
+                    Err(refused) => refused,
+                },
             };
-            match (doubt, refused.delivery) {
-                (Some(_), Delivery::Unclear) if was_in_doubt => return Err(refused),
+            match (doubt, refused.verdict.delivery) {
+                (Some(_), Delivery::Unclear) if was_in_doubt => return Err(newest(refused, said)),
                 (Some(doubt), Delivery::Unsent | Delivery::Declined) => doubt.set(was_in_doubt),
                 (Some(_), Delivery::Unclear) | (None, _) => {}
             }
-            if refused.blames_secret && may_reread {
+            if refused.verdict.blames_secret && may_reread {
                 may_reread = false;
                 // Where it cannot be read now, what the server said counts for more.
-                let newer = proof.read().await.ok().filter(|newer| !secret::same(&secret, newer));
-                if let Some(newer) = newer {
+                let newer = self.bounded(deadline, proof.read()).await.ok();
+                let newer =
+                    newer.filter(|newer| secret.as_ref().is_none_or(|secret| !secret::same(secret, newer)));
+                if newer.is_some() {
                     tracing::debug!(origin = %target.origin, "what proves the client was rotated; asking with the new one");
                     secret = newer;
                     continue;
                 }
             }
+            // A request that is taken only once is not repeated for a response that may hide a success.
+            if doubt.is_some() && refused.error.is_protocol() {
+                return Err(refused);
+            }
             let status = refused.error.status().map(|status| status.as_u16());
-            let delay = self.wire.pause(refused, retries, self.wire.patience.retries)?;
+            let is_said = !matches!(refused.cause, Some(Silence::Timeout));
+            let delay = match self.wire.pause(&refused, retries, self.wire.patience.retries, deadline) {
+                Some(delay) => delay,
+                None => return Err(newest(refused, said).told_when()),
+            };
+            if is_said {
+                if let Some(doubt) = doubt {
+                    doubt.note(Some(refused.error.clone()));
+                }
+                said = Some(refused);
+            }
             retries += 1;
             tracing::debug!(
                 origin = %target.origin,
@@ -150,6 +187,64 @@ impl TokenEndpoint {
                 "the request is sent again after a wait"
             );
             tokio::time::sleep(delay).await;
+        }
+    }
+
+    /// Makes one attempt; where nothing is spent by it, and it brings nothing for a while, a second one beside it. The
+    /// first response counts, and the other attempt is dropped.
+    async fn attempts<T>(
+        &self,
+        target: &Target,
+        ask: Ask<'_, T>,
+        secret: &SecretString,
+        retries: &mut u32,
+        redactor: &mut Redactor,
+    ) -> Result<(T, Moment), Refused> {
+        let Patience { second_attempt_after, retries: most, .. } = self.wire.patience;
+        let wait = second_attempt_after
+            .filter(|wait| ask.doubt.is_none() && *retries < most && ask.deadline.leaves_room_after(*wait));
+        let Some(wait) = wait else {
+            return self.attempt(target, ask, secret, None, redactor).await;
+        };
+        let slow = SlowConnection::default();
+        let (mut first_knows, mut second_knows) = (redactor.clone(), redactor.clone());
+        let outcome = {
+            let mut first = std::pin::pin!(self.attempt(target, ask, secret, Some(&slow), &mut first_knows));
+            match tokio::time::timeout(wait, &mut first).await {
+                Ok(outcome) => outcome,
+                Err(_) => {
+                    *retries += 1;
+                    tracing::debug!(origin = %target.origin, "no response for {wait:?}; a second attempt begins beside it");
+                    slow.abandon();
+                    let second = std::pin::pin!(self.attempt(target, ask, secret, None, &mut second_knows));
+                    first_response(first, second).await
+                }
+            }
+        };
+        redactor.extend(&first_knows);
+        redactor.extend(&second_knows);
+        outcome
+    }
+
+    /// Reads what proves the client, for no longer than an attempt may take. None if it cannot be read, or is not known yet.
+    pub(crate) async fn proof(&self, deadline: Deadline) -> Option<SecretString> {
+        let proof = self.place.auth().proof(&self.secret);
+        self.bounded(deadline, proof.read()).await.ok()
+    }
+
+    /// Waits for what this side must bring along, for no longer than an attempt may take.
+    async fn bounded<T>(
+        &self,
+        deadline: Deadline,
+        reading: impl Future<Output = Result<T, TokenError>>,
+    ) -> Result<T, Refused> {
+        let limit = deadline.cap(self.wire.patience.attempt_timeout);
+        match tokio::time::timeout(limit, reading).await {
+            Ok(read) => Ok(read?),
+            Err(_) => Err(TokenError::transient(format!(
+                "what proves the client was not there within {limit:?}: its closure or its signer does not return; nothing was sent"
+            ))
+            .into()),
         }
     }
 
@@ -166,19 +261,27 @@ impl TokenEndpoint {
 
     async fn attempt<T>(
         &self,
-        asked: Asked<'_, T>,
+        target: &Target,
+        ask: Ask<'_, T>,
         secret: &SecretString,
+        slow: Option<&SlowConnection>,
         redactor: &mut Redactor,
     ) -> Result<(T, Moment), Refused> {
-        let Asked { target, parameters, doubt, read } = asked;
-        let request = self.request(target, parameters, secret, redactor).await?;
+        let Ask { parameters, doubt, deadline, read } = ask;
+        let making = self.request(target, parameters, secret, redactor);
+        let mut request = self.bounded(deadline, making).await?;
+        if let Some(slow) = slow {
+            request.extensions_mut().insert(slow.clone());
+        }
         let requested = WallClock::default().moment();
         let sending = || {
             if let Some(doubt) = doubt {
                 doubt.set(true);
             }
         };
-        let answer = self.wire.attempt(request, &target.expected, redactor, sending).await?;
+        // What may be spent is waited for: the response may bring what comes in its place.
+        let deadline = if doubt.is_some() { Deadline::default() } else { deadline };
+        let answer = self.wire.attempt(request, &target.expected, deadline, redactor, sending).await?;
         let (status, who) = (answer.status.as_u16(), target.expected.naming.endpoint);
         tracing::debug!(origin = %target.origin, status, "{who} answered");
         let value = read(&answer, &target.expected, redactor, clock::unix_time())?;
@@ -207,34 +310,69 @@ impl TokenEndpoint {
     }
 }
 
-// --- Asked ---
+// --- Ask ---
 
-/// What is asked of whom, and how the answer is read.
-struct Asked<'a, T> {
-    target: &'a Target,
-    parameters: &'a Parameters,
-    doubt: Option<&'a Doubt>,
-    read: Read<T>,
+/// What is sent, until when, and how the response is read.
+pub(crate) struct Ask<'a, T> {
+    pub(crate) parameters: &'a Parameters,
+    /// Given where the server may take the parameters only once.
+    pub(crate) doubt: Option<&'a Doubt>,
+    pub(crate) deadline: Deadline,
+    pub(crate) read: Read<T>,
 }
 
-impl<T> Clone for Asked<'_, T> {
+impl<T> Clone for Ask<'_, T> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<T> Copy for Asked<'_, T> {}
+impl<T> Copy for Ask<'_, T> {}
+
+/// Waits for the first response of two attempts. What ends without one does not end the other.
+async fn first_response<T>(
+    mut first: Pin<&mut impl Future<Output = Result<T, Refused>>>,
+    mut second: Pin<&mut impl Future<Output = Result<T, Refused>>>,
+) -> Result<T, Refused> {
+    let (is_first, outcome) = std::future::poll_fn(|cx| {
+        if let Poll::Ready(outcome) = first.as_mut().poll(cx) {
+            return Poll::Ready((true, outcome));
+        }
+        second.as_mut().poll(cx).map(|outcome| (false, outcome))
+    })
+    .await;
+    let silent = match outcome {
+        Err(refused) if refused.cause.is_some() => refused,
+        outcome => return outcome,
+    };
+    let other = if is_first { second.await } else { first.await };
+    match other {
+        Err(other) if other.cause == Some(Silence::Timeout) => Err(silent),
+        other => other,
+    }
+}
+
+/// Returns the newest refusal that says something: that the time was over says nothing of the server.
+fn newest(last: Refused, said: Option<Refused>) -> Refused {
+    match said {
+        Some(said) if last.cause == Some(Silence::Timeout) => {
+            let verdict = Verdict { delivery: last.verdict.delivery, ..said.verdict };
+            Refused { verdict, ..said }
+        }
+        Some(_) | None => last,
+    }
+}
 
 /// Returns whether the endpoint may be elsewhere by now. What may be spent is not sent to another place: nobody knows what
 /// the first one did with it.
 fn may_have_moved(refused: &Refused, is_once: bool) -> bool {
-    if refused.by_classifier || (is_once && refused.delivery == Delivery::Unclear) {
+    if refused.verdict.is_classified || (is_once && refused.verdict.delivery == Delivery::Unclear) {
         return false;
     }
     let error = &refused.error;
     match error.status() {
         Some(StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::GONE) => {
-            error.code().is_none()
+            !refused.verdict.is_proof
         }
         Some(status) => status.is_redirection(),
         None => error.is_transient(),
@@ -248,23 +386,38 @@ fn may_have_moved(refused: &Refused, is_once: bool) -> bool {
 /// It is raised when a request is about to leave, so that a future that is dropped underway leaves it raised.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Doubt {
-    raised: Arc<AtomicBool>,
+    inner: Arc<DoubtInner>,
+}
+
+#[derive(Debug, Default)]
+struct DoubtInner {
+    raised: AtomicBool,
+    said: Mutex<Option<TokenError>>,
 }
 
 impl Doubt {
     pub(crate) fn is_raised(&self) -> bool {
-        self.raised.load(Ordering::Acquire)
+        self.inner.raised.load(Ordering::Acquire)
     }
 
     pub(crate) fn set(&self, raised: bool) {
-        self.raised.store(raised, Ordering::Release);
+        self.inner.raised.store(raised, Ordering::Release);
+    }
+
+    /// Notes what was said, for callers whose time is over while an attempt goes on.
+    fn note(&self, said: Option<TokenError>) {
+        *self.inner.said.lock().unwrap_or_else(PoisonError::into_inner) = said;
+    }
+
+    /// Returns what was said last in the exchange that goes on.
+    pub(crate) fn said(&self) -> Option<TokenError> {
+        self.inner.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
-    use std::sync::Mutex;
 
     use http::Response;
     use tower::{BoxError, service_fn};
@@ -292,7 +445,8 @@ mod tests {
                 Ok::<_, BoxError>(response)
             }
         });
-        let source = ClientCredentials::builder("https://example.com/", "id", "secret");
+        let source =
+            ClientCredentials::builder("https://example.com/", "id", "secret").without_second_attempt();
         let source = source.build_with(transport).unwrap();
         let started = WallClock::default().moment();
         let token = source.token(TokenRequest::new(FetchReason::Initial)).await.unwrap();

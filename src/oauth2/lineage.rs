@@ -1,39 +1,57 @@
 //! What is known of one refresh token and its successors: which is the newest, whether it may be spent, what is not
-//! stored yet, and what nobody has taken yet. No future and no time in here.
+//! stored yet, and what nobody has taken yet.
 //!
 //! Invariants:
 //! 1. The newest refresh token is in memory in the same poll in which the answer that brought it was read.
 //! 2. What an exchange brought changes nothing once [`replace`](Lineage::replace) has put another token in its place.
 //! 3. A token that was refused for good is never sent again.
-//! 4. An access token stays here until somebody takes it, so whoever goes away while it is fetched loses nothing.
+//! 4. A turn that shows no sign of life is taken away. If it has sent a request, the refresh token is in doubt already.
+//! 5. An access token stays here until somebody takes it, so whoever goes away while it is fetched loses nothing.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use secrecy::SecretString;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
-use crate::clock::Moment;
+use crate::clock::{self, Moment};
 use crate::error::TokenError;
+use crate::oauth2::deadline::Deadline;
 use crate::oauth2::endpoint::Doubt;
 use crate::oauth2::secret;
 use crate::token::AccessToken;
 
 /// A refresh token and its successors.
 pub(crate) struct Lineage {
-    /// One exchange at a time, whoever asks.
-    turn: Arc<Semaphore>,
     state: Mutex<State>,
 }
 
 struct State {
+    /// One exchange at a time, whoever asks.
+    turns: Arc<Semaphore>,
+    /// When the one whose turn it is showed a sign of life.
+    beat: Instant,
     held: Option<Held>,
     /// Counts the tokens, so that one can be told from the next.
     generation: u64,
     /// Why the token is of no use any more.
     dead: Option<TokenError>,
+    suspicion: Suspicion,
     ready: Option<AccessToken>,
     storage: Storage,
+}
+
+/// Refusals in a row that may be about the refresh token, and do not say so.
+#[derive(Default)]
+struct Suspicion {
+    count: u32,
+    newest: Option<TokenError>,
+    /// What proved the client then.
+    proof: Option<SecretString>,
+    /// Until when the server is left alone.
+    until: Option<Moment>,
 }
 
 /// Whether the newest token is where a restart finds it.
@@ -51,24 +69,95 @@ pub(crate) struct Held {
     pub(crate) doubt: Doubt,
     /// Whether it comes from elsewhere and was not taken yet, so that nobody here knows what became of it before.
     pub(crate) is_untried: bool,
+    /// Whether it was taken here, and no other came in its place: the server takes it more than once.
+    pub(crate) is_lasting: bool,
+    /// Whether it was refused, and is asked once more before that is believed.
+    pub(crate) is_accused: bool,
     generation: u64,
 }
 
 /// The right to exchange. Dropping it hands it on.
-pub(crate) type Turn = OwnedSemaphorePermit;
+pub(crate) struct Turn {
+    permit: OwnedSemaphorePermit,
+}
+
+/// So often whoever has the turn shows that its runtime is driven.
+pub(crate) const BEAT: Duration = Duration::from_secs(1);
+
+/// A turn without a sign of life for so long is taken away.
+const STALE: Duration = Duration::from_secs(10);
+
+/// So many refusals in a row that may be about the refresh token are taken for the user's matter.
+const SUSPICIOUS: u32 = 3;
+
+/// The pauses after them: from the first to the longest, doubling.
+const FIRST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_secs(4 * 3600);
 
 impl Lineage {
     /// Begins with what there is at the start: perhaps a refresh token, perhaps an access token to use first.
     pub(crate) fn new(refresh_token: Option<SecretString>, ready: Option<AccessToken>) -> Self {
-        let held = refresh_token.map(|secret| Held::new(secret, 0));
-        let state = State { held, generation: 0, dead: None, ready, storage: Storage::Done };
-        Self { turn: Arc::new(Semaphore::new(1)), state: Mutex::new(state) }
+        let state = State {
+            turns: Arc::new(Semaphore::new(1)),
+            beat: clock::now(),
+            held: refresh_token.map(|secret| Held::new(secret, 0)),
+            generation: 0,
+            dead: None,
+            suspicion: Suspicion::default(),
+            ready,
+            storage: Storage::Done,
+        };
+        Self { state: Mutex::new(state) }
     }
 
-    /// Waits for the right to exchange.
-    pub(crate) async fn turn(&self) -> Turn {
-        let turn = Arc::clone(&self.turn).acquire_owned().await;
-        turn.expect("the semaphore is never closed")
+    /// Waits for the right to exchange. If whoever has it shows no sign of life, as on a runtime that nobody drives, it is
+    /// taken away.
+    pub(crate) async fn turn(&self, deadline: Deadline) -> Result<Turn, TokenError> {
+        loop {
+            let (turns, quiet_for) = {
+                let state = self.state();
+                (Arc::clone(&state.turns), clock::now().saturating_duration_since(state.beat))
+            };
+            // At the start nobody has it, and then there is nothing to wait for.
+            let wait = deadline.cap(STALE.saturating_sub(quiet_for)).max(Duration::from_millis(1));
+            if let Ok(Ok(permit)) = tokio::time::timeout(wait, Arc::clone(&turns).acquire_owned()).await {
+                let turn = Turn { permit };
+                if self.beat(&turn) {
+                    return Ok(turn);
+                }
+                continue;
+            }
+            if self.take_over(&turns) {
+                tracing::warn!("an exchange of the refresh token shows no sign of life; another one begins");
+            } else if deadline.cap(BEAT).is_zero() {
+                return Err(TokenError::transient(
+                    "another exchange of the refresh token is still going on; the next fetch gets what it brings",
+                ));
+            }
+        }
+    }
+
+    /// Shows that whoever has the turn is alive. Returns false if it was taken away.
+    pub(crate) fn beat(&self, turn: &Turn) -> bool {
+        let mut state = self.state();
+        let is_current = Arc::ptr_eq(&state.turns, turn.permit.semaphore());
+        if is_current {
+            state.beat = clock::now();
+        }
+        is_current
+    }
+
+    /// Takes a turn away that shows no sign of life.
+    fn take_over(&self, turns: &Arc<Semaphore>) -> bool {
+        let mut state = self.state();
+        let now = clock::now();
+        let is_stale = now.saturating_duration_since(state.beat) >= STALE;
+        if !is_stale || !Arc::ptr_eq(&state.turns, turns) {
+            return false;
+        }
+        state.turns = Arc::new(Semaphore::new(1));
+        state.beat = now;
+        true
     }
 
     /// Returns whether there is a refresh token that was not refused.
@@ -110,10 +199,17 @@ impl Lineage {
                 state.put(newer);
                 state.storage = Storage::Due;
             }
-            None => held.doubt.set(false),
+            None => {
+                held.doubt.set(false);
+                if let Some(held) = &mut state.held {
+                    held.is_lasting = true;
+                }
+            }
         }
+        state.suspicion = Suspicion::default();
         if let Some(held) = &mut state.held {
             held.is_untried = false;
+            held.is_accused = false;
         }
         // Whoever revokes the access token finds the refresh token there.
         if let (Some(token), Some(held)) = (access_token, &state.held) {
@@ -132,11 +228,66 @@ impl Lineage {
         is_in_use
     }
 
+    /// Notes that `held` was refused, which is to be said twice before it is believed.
+    pub(crate) fn accuse(&self, held: &Held) {
+        let mut state = self.state();
+        if state.holds(held)
+            && let Some(held) = &mut state.held
+        {
+            held.is_accused = true;
+        }
+    }
+
+    /// Notes a refusal that may be about `held`. Returns how many there were in a row.
+    pub(crate) fn suspect(
+        &self,
+        held: &Held,
+        error: &TokenError,
+        proof: Option<SecretString>,
+        now: Moment,
+    ) -> u32 {
+        let mut state = self.state();
+        if !state.holds(held) {
+            return 0;
+        }
+        let suspicion = &mut state.suspicion;
+        suspicion.count = suspicion.count.saturating_add(1);
+        suspicion.newest = Some(error.clone());
+        suspicion.proof = proof;
+        suspicion.until = suspicion.count.checked_sub(SUSPICIOUS).map(|doublings| {
+            let pause = FIRST_PAUSE.saturating_mul(2u32.saturating_pow(doublings)).min(LONGEST_PAUSE);
+            now.saturating_add(pause)
+        });
+        suspicion.count
+    }
+
+    /// Says the newest refusal in other words.
+    pub(crate) fn say(&self, held: &Held, error: &TokenError) {
+        let mut state = self.state();
+        if state.holds(held) {
+            state.suspicion.newest = Some(error.clone());
+        }
+    }
+
+    /// Returns whether a refusal that was said so often in a row is taken for the user's matter.
+    pub(crate) fn is_suspicious(count: u32) -> bool {
+        count >= SUSPICIOUS
+    }
+
+    /// Returns what was refused, and what proved the client then, while the server is left alone.
+    pub(crate) fn paused(&self, now: Moment) -> Option<(TokenError, Option<SecretString>)> {
+        let state = self.state();
+        let Suspicion { newest, proof, until, .. } = &state.suspicion;
+        let is_paused = until.is_some_and(|until| !now.reached(until));
+        newest.clone().filter(|_| is_paused).map(|error| (error, proof.clone()))
+    }
+
     /// Begins anew with a token from elsewhere.
     pub(crate) fn replace(&self, refresh_token: SecretString) {
         let mut state = self.state();
         state.put(refresh_token);
         state.dead = None;
+        state.suspicion = Suspicion::default();
         state.ready = None;
         state.storage = Storage::Done;
     }
@@ -163,7 +314,7 @@ impl Lineage {
             Storage::Done => true,
             Storage::Due | Storage::Failed(_) => state.dead.is_some(),
         };
-        is_stored && self.turn.available_permits() > 0
+        is_stored && state.turns.available_permits() > 0
     }
 
     /// Returns the newest token if it is still to be stored.
@@ -218,7 +369,14 @@ impl State {
 
 impl Held {
     fn new(secret: SecretString, generation: u64) -> Self {
-        Self { secret, doubt: Doubt::default(), is_untried: true, generation }
+        Self {
+            secret,
+            doubt: Doubt::default(),
+            is_untried: true,
+            is_lasting: false,
+            is_accused: false,
+            generation,
+        }
     }
 }
 

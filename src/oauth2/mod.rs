@@ -13,43 +13,53 @@
 //! # What happens at a fetch
 //!
 //! 1. Where a source has an [`Issuer`] in place of a URL, it finds out where to ask: see [Discovery](#discovery).
-//! 2. The client secret, or the key that stands for it, is read: a value, an environment variable, a file, a closure. A
-//!    rotation needs no restart. Secret parameters are read at each attempt, and assertions made for each attempt anew.
+//! 2. The client secret, or the key, is read: a value, an environment variable, a file, a closure. A rotation needs no
+//!    restart. Secret parameters are read at each attempt, and assertions are made for each attempt.
 //! 3. The request is a form POST to the token URL, query included, with `Accept: application/json` and
-//!    `Accept-Encoding: identity`. Client authentication is put on for each attempt anew, as a sensitive header or as
-//!    fields of the form, never in the URL (RFC 6749 §2.3.1). The form is wiped when the transport has dropped it.
-//! 4. An attempt has 10 s from connecting to the last byte of the answer, which may be 1 MiB long and have 256 members.
-//!    A redirect is not followed: it would carry the secret along.
-//! 5. 429, 5xx and attempts that brought no answer are repeated, up to 3 times. `Retry-After` is honoured; if it is
-//!    longer than the longest delay, the fetch ends with an error that says until when. Else the delay doubles, half of
-//!    it chance.
-//! 6. Where the server refuses the client, the secret or the key is read once more, and the request is sent again only if the
-//!    secret has changed.
-//! 7. The lifetime of the token counts from just before the attempt was sent.
-//! 8. A source fetches and does not cache; see [`cache`](crate::cache).
-//! 9. What a server takes only once is sent with more care: see [`RefreshToken`].
-//! 10. A [`Revocation`] takes tokens back, with the same care for retries and secrets.
+//!    `Accept-Encoding: identity`. Each attempt authenticates anew, by a sensitive header or by form fields, never in the
+//!    URL (RFC 6749 §2.3.1). The form is wiped when the transport has dropped it.
+//! 4. An attempt has 10 s from connecting to the last byte of the response. A response may have 1 MiB and 256 members.
+//! 5. Redirects are not followed: they would carry the secret along.
+//! 6. What may pass is repeated, up to 3 times. `Retry-After` is honoured; else the delay doubles, half of it random.
+//! 7. Attempts and delays are planned within the [deadline](crate::TokenRequest::deadline) of the caller. If a delay does not
+//!    fit, the fetch ends now. Its error is the newest thing that the server really said.
+//! 8. After 2 s without a response a second attempt begins beside the first. It counts as a retry; the first response wins.
+//! 9. If the server refuses the client, the secret or the key is read again. If it has changed, the request is sent again.
+//! 10. The lifetime of the token counts from just before the attempt was sent.
+//! 11. A source fetches and does not cache; see [`cache`](crate::cache).
+//! 12. A refresh token is sent with more care: see [`RefreshToken`].
+//! 13. A [`Revocation`] takes tokens back, with the same care for retries and secrets.
 //!
-//! # What an answer means
+//! # What a response means
 //!
-//! | answer | [class](crate::ErrorClass) |
-//! |---|---|
-//! | a 2xx with a bearer token and no `error` | a token |
-//! | 429; 503 with `Retry-After`; `slow_down` | throttled |
-//! | every other 5xx, whatever the body says; 408, 425; `temporarily_unavailable`, `server_error`, `authorization_pending`; no answer | transient |
-//! | `invalid_client`, `unauthorized_client`, `invalid_request`, `invalid_scope`, `invalid_target`, `unsupported_grant_type`, DPoP demanded; 401; 403, 404, 405, 406, 410, 415 without a code; a redirect; a required scope missing; a certificate that is not trusted, or a server without TLS at an `https` URL, as the [default transport](crate::transport) tells it | config |
-//! | `invalid_grant` and every other code; every other 4xx | grant |
-//! | a 2xx that holds no bearer token: HTML, cut off, compressed, too long, another token type | protocol |
+//! Final only upon proof: a class that does not pass needs the server's own word. What may pass by itself is repeated.
 //!
-//! Codes are compared exactly. A [`classifier`](GrantBuilder::classifier) may know better for a provider. Where an
-//! `error` stands beside a token, it is an error. `expires_in` may be a number or a string; what makes no sense leaves
-//! the lifetime unknown. A missing `token_type` means bearer. Other string members are kept as
-//! [`extra`](crate::AccessToken::extra).
+//! | response | [class](crate::ErrorClass) | repeated |
+//! |---|---|---|
+//! | a 2xx with a bearer token and no `error` | a token | |
+//! | 429; 503 with `Retry-After` | throttled | yes |
+//! | every other 5xx, whatever the body says; 408, 409, 421, 423, 425; no response | transient | yes |
+//! | an `error` whose own words are about the moment: too many requests, a refresh in progress, try again later | throttled or transient | yes |
+//! | `temporarily_unavailable`, `server_error` | transient | yes |
+//! | `slow_down`, `authorization_pending` | throttled, transient | no |
+//! | `invalid_client`, `unauthorized_client`, `invalid_request`, `invalid_scope`, `invalid_target`, `unsupported_grant_type`, DPoP demanded | config | no |
+//! | `invalid_grant` and every other code | grant | no |
+//! | 401, 403, 404, 405, 406, 407, 410, 415 without a code; a redirect; a required scope missing | config | no |
+//! | a certificate that is not trusted, a server without TLS at an `https` URL, a proxy that answers 403 or 407, as the [default transport](crate::transport) tells it | config | no |
+//! | every other 4xx without a code | protocol | no |
+//! | a 2xx without a token response: HTML, JSON of a gateway, cut off, too long | protocol | yes |
+//! | a 2xx with a token that is of no use, such as another token type | protocol | no |
 //!
-//! Errors hold the server's code and description, cleaned and cut, with every secret of the exchange blanked out, in
-//! whatever encoding and in pieces from 8 bytes on: what was sent, what came, and what came with the token before. They
-//! never hold a body, and events name the origin of the endpoint only. A secret that is an ordinary word goes wherever
-//! the word stands; one of three characters or fewer takes the whole text along.
+//! Codes are compared exactly. The name of a status, such as `Not Found`, is not a code: gateways write it there. A
+//! [`classifier`](GrantBuilder::classifier) may know better for a provider. Where an `error` stands beside a token, it is
+//! an error. `expires_in` may be a number or a string; what makes no sense leaves the lifetime unknown. A missing
+//! `token_type` means bearer. Other string members are kept as [`extra`](crate::AccessToken::extra).
+//!
+//! Errors hold the server's code and description, cleaned and cut. Every secret of the exchange is blanked out, also in
+//! pieces from 8 bytes on: what was sent, what came, and what came with the token before. It is found raw, form-encoded,
+//! percent-encoded, in base64 and in hexadecimal, and under the escapes of JSON, of Rust and of HTML. Errors never hold a
+//! body, and events name the origin of the endpoint only. A secret that is an ordinary word goes wherever the word stands;
+//! one of three characters or fewer takes the whole text along.
 //!
 //! # Discovery
 //!
@@ -122,13 +132,14 @@
 //!
 //! The transport must be one without an [`AuthLayer`](crate::auth) in it that would ask this very source.
 
-mod advice;
 mod answer;
 mod builder;
 mod checks;
 mod classifier;
 mod client_auth;
+mod codes;
 mod config;
+mod deadline;
 mod discovery;
 mod endpoint;
 mod exchange;
@@ -140,6 +151,7 @@ pub mod jwt;
 mod known;
 mod lineage;
 mod location;
+mod messages;
 mod metadata;
 mod parameters;
 mod parties;
@@ -150,6 +162,7 @@ mod rotation;
 mod secret;
 mod target;
 mod url;
+mod verdict;
 mod wire;
 
 pub use self::builder::GrantBuilder;

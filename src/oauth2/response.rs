@@ -14,7 +14,8 @@ use crate::claims::Claims;
 use crate::clock;
 use crate::error::TokenError;
 use crate::oauth2::answer::{Answer, AnswerBody, Body, Expected, Members, as_string};
-use crate::oauth2::refused::{self, Delivery, Refused};
+use crate::oauth2::refused::Refused;
+use crate::oauth2::verdict::{Ending, judge};
 use crate::text::Redactor;
 use crate::token::{AccessToken, is_b64token};
 
@@ -56,7 +57,7 @@ pub(crate) fn read(
 ) -> Result<AccessToken, Refused> {
     let status = answer.status;
     if status.is_redirection() {
-        return Err(refused::redirected(answer, expected, redactor));
+        return Err(Refused::by_redirect(answer, expected, redactor));
     }
     let mut body = Body::read(answer);
     body.teach(redactor);
@@ -64,21 +65,23 @@ pub(crate) fn read(
     body.teach(redactor);
     let refusal = body.refusal();
     if refusal.is_none() && status.is_success() {
-        return token(&body, answer, expected, redactor)
-            .map_err(|error| unusable(&body, error.with_status(status)));
+        return token(&body, answer, expected, redactor).map_err(|error| unusable(&body, error, status));
     }
-    Err(refused::refused(answer, &body, refusal, expected, redactor, now))
+    Err(Refused::by_response(answer, &body, refusal, expected, redactor, now))
 }
 
 /// A token came, or may have, and cannot be used. A refresh token beside it is good all the same.
-fn unusable(body: &Body<'_>, error: TokenError) -> Refused {
-    let (delivery, refresh_token) = match body {
-        Body::Object(members) if members.get("access_token").is_some() => {
-            (Delivery::Declined, refresh_token(members))
+fn unusable(body: &Body<'_>, error: TokenError, status: StatusCode) -> Refused {
+    let (holds_token, refresh_token) = match body {
+        Body::Object(members) => {
+            let refresh_token = refresh_token(members);
+            (members.get("access_token").is_some() || refresh_token.is_some(), refresh_token)
         }
-        Body::Object(_) | Body::Form(_) | Body::Nonsense(_) => (Delivery::Unclear, None),
+        Body::Form(_) | Body::Nonsense(_) => (false, None),
     };
-    Refused { delivery, refresh_token, ..error.into() }
+    let verdict = judge(Ending::Useless { status, holds_token, is_config: error.is_config() });
+    let error = if verdict.is_proof { error } else { error.hearsay() };
+    Refused { error: error.with_status(status), verdict, cause: None, refresh_token }
 }
 
 /// None and an empty one are the same.

@@ -15,10 +15,11 @@ use crate::error::TokenError;
 use crate::oauth2::answer::{self, Answer, Expected, Wanted};
 use crate::oauth2::builder::GrantBuilder;
 use crate::oauth2::client_auth::ClientAuth;
-use crate::oauth2::endpoint::TokenEndpoint;
+use crate::oauth2::deadline::Deadline;
+use crate::oauth2::endpoint::{Ask, TokenEndpoint};
 use crate::oauth2::location::EndpointLocation;
 use crate::oauth2::parameters::Parameters;
-use crate::oauth2::refused::{self, Refused};
+use crate::oauth2::refused::Refused;
 use crate::oauth2::secret::ClientSecret;
 use crate::oauth2::wire;
 use crate::revoke::TokenRevoker;
@@ -113,7 +114,8 @@ impl Revocation {
         parameters.extend(common.clone());
         let mut redactor = endpoint.redactor(None);
         token.teach(&mut redactor);
-        match endpoint.ask(&parameters, redactor, None, read).await {
+        let ask = Ask { parameters: &parameters, doubt: None, deadline: Deadline::default(), read };
+        match endpoint.ask(ask, redactor).await {
             Ok(_) => Ok(()),
             Err(Refused { error, .. }) if error.is_temporary() => {
                 let line = format!("{error}; the token counts as still valid");
@@ -234,10 +236,10 @@ fn read(answer: &Answer, expected: &Expected, redactor: &mut Redactor, now: Dura
         return Ok(());
     }
     if answer.status.is_redirection() {
-        return Err(refused::redirected(answer, expected, redactor));
+        return Err(Refused::by_redirect(answer, expected, redactor));
     }
     let body = answer::Body::read(answer);
     body.teach(redactor);
     let refusal = body.refusal();
-    Err(refused::refused(answer, &body, refusal, expected, redactor, now))
+    Err(Refused::by_response(answer, &body, refusal, expected, redactor, now))
 }

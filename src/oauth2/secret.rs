@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::error::TokenError;
+use crate::error::{ErrorClass, TokenError};
 use crate::file;
 
 /// What proves that a client is who it says it is (RFC 6749 §2.3.1).
@@ -57,14 +57,16 @@ impl ClientSecret {
 
     /// Reads the secret from a file, off the async thread.
     ///
-    /// The file must be a regular one (links are followed) of at most 64 KiB in UTF-8. One line end at its end is
-    /// removed. Unreadable or empty is a configuration error at the fetch.
+    /// The file must be a regular one (links are followed) of at most 64 KiB in UTF-8. White space at its ends is removed. A
+    /// file that is absent, empty or half written may be just being written: it is read again a few times, and then the
+    /// error is a transient one.
     #[must_use]
     pub fn from_file(path: impl Into<PathBuf>) -> Self {
         Self { kind: Kind::File(path.into().into()) }
     }
 
-    /// Asks a closure, for secrets that live in a vault. Nothing limits how long it takes but the deadline of the cache.
+    /// Asks a closure, for secrets that live in a vault. It may take as long as an attempt. Its error is a transient one,
+    /// whatever class it has, unless it is throttled: what a vault refuses says nothing of the grant.
     ///
     /// # Examples
     ///
@@ -154,7 +156,7 @@ impl ClientSecret {
             Kind::Value(secret) => Ok(secret.clone()),
             Kind::Env(variable) => read_env(what, variable),
             Kind::File(path) => file::read(what, Arc::clone(path)).await,
-            Kind::Fn(read) => read().await,
+            Kind::Fn(read) => read().await.map_err(of_a_vault),
         }
     }
 }
@@ -194,6 +196,16 @@ impl fmt::Debug for ClientSecret {
 /// Returns whether two secrets are the same one. Both are ours, so the time it takes tells nobody anything.
 pub(crate) fn same(one: &SecretString, other: &SecretString) -> bool {
     one.expose_secret() == other.expose_secret()
+}
+
+/// What a vault refuses now it may give later, and it is not the authorization server that refuses.
+fn of_a_vault(error: TokenError) -> TokenError {
+    match error.class() {
+        ErrorClass::Throttled { .. } | ErrorClass::Transient => error,
+        ErrorClass::Config | ErrorClass::Grant | ErrorClass::Protocol => {
+            error.reclassified(ErrorClass::Transient)
+        }
+    }
 }
 
 fn read_env(what: &str, variable: &str) -> Result<SecretString, TokenError> {
@@ -248,16 +260,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_line_end_at_the_end_of_a_file_is_removed() {
-        for (written, secret) in
-            [("s", "s"), ("s\n", "s"), ("s\r\n", "s"), ("s\n\n", "s\n"), ("s\r", "s\r"), (" s ", " s ")]
-        {
+    async fn white_space_at_the_ends_of_a_file_is_removed() {
+        for (written, secret) in [
+            ("s", "s"),
+            ("s\n", "s"),
+            ("s\r\n", "s"),
+            ("s\n\n", "s"),
+            ("s\r", "s"),
+            (" s\t", "s"),
+            ("\u{feff}s\0", "s"),
+            ("\u{a0}s\u{2003}\u{200b}", "s"),
+            ("a b\tc", "a b\tc"),
+        ] {
             assert_eq!(read(written).await.unwrap(), secret, "{written:?}");
         }
         assert_eq!(read("x".repeat(64 * 1024)).await.unwrap().len(), 64 * 1024);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_file_that_holds_no_secret_is_an_error_that_names_it() {
         let cases: [(&[u8], &str); 4] =
             [(b"", "empty"), (b"\r\n", "empty"), (b"\xff\xfe", "UTF-8"), (&[b'x'; 64 * 1024 + 1], "64 KiB")];
@@ -265,12 +285,12 @@ mod tests {
             let error = read(written).await.unwrap_err();
             let text = error.to_string();
             assert!(
-                error.is_config() && text.contains(reason) && text.contains("tower-oauth2-secret"),
+                error.is_transient() && text.contains(reason) && text.contains("tower-oauth2-secret"),
                 "{text}"
             );
         }
         let error = ClientSecret::from_file("/does/not/exist").read().await.unwrap_err();
-        assert!(error.is_config() && error.to_string().contains("/does/not/exist"), "{error}");
+        assert!(error.is_transient() && error.to_string().contains("/does/not/exist"), "{error}");
         let error = ClientSecret::from_file(std::env::temp_dir()).read().await.unwrap_err();
         assert!(error.to_string().contains("not a regular file"), "{error}");
     }

@@ -8,6 +8,7 @@ use http::Uri;
 use crate::error::TokenError;
 use crate::oauth2::answer::{Expected, Naming, Wanted};
 use crate::oauth2::client_auth::ClientAuth;
+use crate::oauth2::deadline::Deadline;
 use crate::oauth2::discovery::Discovery;
 use crate::oauth2::metadata::Metadata;
 use crate::oauth2::parties::Parties;
@@ -60,11 +61,16 @@ pub(crate) struct Found {
 
 impl Place {
     /// Returns where to ask. The metadata are asked for if there are none that hold.
-    pub(crate) async fn find(&self, wire: &Wire, redactor: &Redactor) -> Result<Found, TokenError> {
+    pub(crate) async fn find(
+        &self,
+        wire: &Wire,
+        deadline: Deadline,
+        redactor: &Redactor,
+    ) -> Result<Found, TokenError> {
         match self {
             Self::Known(target) => Ok(Found { target: Arc::clone(target), metadata: None, is_new: false }),
             Self::Discovered(discovered) => {
-                let (metadata, is_new) = discovered.discovery.current(wire, redactor).await?;
+                let (metadata, is_new) = discovered.discovery.current(wire, deadline, redactor).await?;
                 let target = Arc::new(discovered.target(&metadata)?);
                 Ok(Found { target, metadata: Some(metadata), is_new })
             }
@@ -76,6 +82,7 @@ impl Place {
         &self,
         found: &Found,
         wire: &Wire,
+        deadline: Deadline,
         redactor: &Redactor,
     ) -> Option<Arc<Target>> {
         let (Self::Discovered(discovered), Found { target, metadata: Some(metadata), is_new: false }) =
@@ -84,9 +91,17 @@ impl Place {
             return None;
         };
         tracing::debug!(origin = %target.origin, "the endpoint may have moved; asking the issuer again");
-        let metadata = discovered.discovery.newer(metadata, wire, redactor).await?;
+        let metadata = discovered.discovery.newer(metadata, wire, deadline, redactor).await?;
         let newer = discovered.target(&metadata).ok()?;
         (newer.uri != target.uri).then(|| Arc::new(newer))
+    }
+
+    /// Returns how the client authenticates; all ways of it where that is not decided yet.
+    pub(crate) fn auth(&self) -> &ClientAuth {
+        match self {
+            Self::Known(target) => &target.auth,
+            Self::Discovered(discovered) => &discovered.draft.auth,
+        }
     }
 
     /// Returns the client and the server by their names, the URL of the endpoint left out where it is not known.

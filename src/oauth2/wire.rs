@@ -18,7 +18,10 @@ use crate::backoff::Chance;
 use crate::error::{Lasting, TokenError, Unsent, chain};
 use crate::extensions::FollowNothing;
 use crate::oauth2::answer::{Answer, AnswerBody, Expected};
-use crate::oauth2::refused::{Delivery, Refused};
+use crate::oauth2::deadline::Deadline;
+use crate::oauth2::messages;
+use crate::oauth2::refused::Refused;
+use crate::oauth2::verdict::Silence;
 use crate::text::{self, Redactor};
 
 /// An answer may be this long after decoding. Real ones have a few KiB.
@@ -50,25 +53,28 @@ pub(crate) struct Patience {
     pub(crate) retries: u32,
     pub(crate) first_delay: Duration,
     pub(crate) longest_delay: Duration,
-    /// None: 429 and every 5xx.
+    /// After so long without a response a second attempt begins beside the first, where nothing is spent by it.
+    pub(crate) second_attempt_after: Option<Duration>,
+    /// None: whatever may pass.
     pub(crate) retry_statuses: Option<Arc<[StatusCode]>>,
 }
 
 impl Patience {
+    /// Returns how long a fetch may take at the most, with so much in hand for what else there is to do at each attempt.
+    pub(crate) fn whole(&self) -> Duration {
+        let attempt = self.attempt_timeout.saturating_mul(3).saturating_add(self.longest_delay);
+        attempt.saturating_mul(self.retries.saturating_add(1))
+    }
+
     /// Returns whether another attempt makes sense: what the classifier called temporary, a status on the list, or an
     /// attempt that brought no answer.
     fn passes(&self, refused: &Refused) -> bool {
-        match refused.error.status() {
-            Some(_) if refused.by_classifier => refused.error.is_temporary(),
-            Some(status) => self.covers(status),
-            None => refused.error.is_temporary(),
-        }
-    }
-
-    fn covers(&self, status: StatusCode) -> bool {
-        match &self.retry_statuses {
-            Some(list) => list.contains(&status),
-            None => status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error(),
+        let is_repeatable = refused.verdict.is_repeatable;
+        match (&self.retry_statuses, refused.error.status()) {
+            (Some(list), Some(status)) if !refused.verdict.is_classified && !status.is_success() => {
+                list.contains(&status)
+            }
+            (Some(_) | None, _) => is_repeatable,
         }
     }
 }
@@ -87,47 +93,48 @@ impl Wire {
         &self,
         mut request: Request<Full<Bytes>>,
         expected: &Expected,
+        deadline: Deadline,
         redactor: &Redactor,
         sending: impl FnOnce() + Send,
     ) -> Result<Answer, Refused> {
         request.extensions_mut().insert(FollowNothing);
-        let limit = self.patience.attempt_timeout;
+        let limit = deadline.cap(self.patience.attempt_timeout);
         let is_sent = AtomicBool::new(false);
         let noting = || {
             is_sent.store(true, Ordering::Relaxed);
             sending();
         };
         let sent = self.send(request, expected.naming.speaks, noting);
-        let failed = match tokio::time::timeout(limit, sent).await {
-            Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(error)) => unreachable(&error, expected, redactor),
+        let outcome = tokio::time::timeout(limit, sent).await;
+        let was_sent = is_sent.into_inner();
+        match outcome {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(unreachable(&error, was_sent, expected, redactor)),
             Err(_) => {
-                let who = &expected.who;
-                let error = TokenError::transient(format!(
-                    "{who} did not answer to the end within {limit:?}; check the way there from this machine, or \
-                         raise attempt_timeout"
-                ));
-                Refused { delivery: Delivery::Unclear, ..error.into() }
+                let message = messages::timed_out(expected, limit);
+                Err(Refused::by_silence(was_sent, Silence::Timeout, message))
             }
-        };
-        if is_sent.into_inner() { Err(failed) } else { Err(Refused { delivery: Delivery::Unsent, ..failed }) }
+        }
     }
 
-    /// Returns how long to wait before the next attempt, after so many retries. If there is none, the refusal comes back.
-    pub(crate) fn pause(&self, refused: Refused, retries: u32, most: u32) -> Result<Duration, Refused> {
+    /// Returns how long to wait before the next attempt, after so many retries; none if there is to be no other.
+    pub(crate) fn pause(
+        &self,
+        refused: &Refused,
+        retries: u32,
+        most: u32,
+        deadline: Deadline,
+    ) -> Option<Duration> {
         let Patience { first_delay, longest_delay, .. } = self.patience;
-        if !self.patience.passes(&refused) {
-            return Err(refused);
+        if retries >= most || !self.patience.passes(refused) {
+            return None;
         }
-        match refused.hint {
-            // Whoever asks next keeps to the hint.
-            Some(hint) if hint > longest_delay || retries >= most => {
-                Err(Refused { error: refused.error.with_retry_after(hint), ..refused })
-            }
-            None if retries >= most => Err(refused),
-            Some(hint) => Ok(self.chance.lengthen(hint)),
-            None => Ok(self.chance.equal_jitter(first_delay, longest_delay, retries)),
-        }
+        let delay = match refused.verdict.hint {
+            Some(hint) if hint > longest_delay => return None,
+            Some(hint) => self.chance.lengthen(hint),
+            None => self.chance.equal_jitter(first_delay, longest_delay, retries),
+        };
+        Some(delay).filter(|delay| deadline.leaves_room_after(*delay))
     }
 
     async fn send(
@@ -199,30 +206,41 @@ pub(crate) async fn read_capped(body: UnsyncBoxBody<Bytes, BoxError>) -> Result<
 const NO_PROXY: &str = "tunnel error: failed to create underlying connection";
 
 /// Makes a refusal of an error of the transport: whether anything was sent, and what can be done about it.
-fn unreachable(error: &BoxError, expected: &Expected, redactor: &Redactor) -> Refused {
-    let unconnected = chain(&**error).any(|error| {
+fn unreachable(error: &BoxError, was_sent: bool, expected: &Expected, redactor: &Redactor) -> Refused {
+    let is_unconnected = chain(&**error).any(|error| {
         let refused = |error: &std::io::Error| error.kind() == std::io::ErrorKind::ConnectionRefused;
-        error.is::<Unsent>() || error.is::<Lasting>() || error.downcast_ref().is_some_and(refused)
+        error.is::<Unsent>() || error.downcast_ref().is_some_and(refused)
     });
-    // The transport knows better: it has no root certificates, say.
-    if let Some(error) = chain(&**error).find_map(|error| error.downcast_ref::<TokenError>()) {
-        let delivery = if unconnected || error.is_config() { Delivery::Unsent } else { Delivery::Unclear };
-        return Refused { delivery, ..error.clone().into() };
-    }
-    let what = redactor.clean(&text::origins_only(&innermost(&**error)));
-    let line = |advice| format!("{} could not be reached: {}; {advice}", expected.who, lower_case(&what));
-    let told = match chain(&**error).find_map(|error| error.downcast_ref::<Lasting>()) {
-        Some(lasting) => TokenError::config(line(lasting.advice)),
-        None if chain(&**error).any(|error| error.to_string() == NO_PROXY) => TokenError::transient(line(
-            "it is the proxy on the way that cannot be reached; check its host and port, and the way to it",
-        )),
-        None => {
-            let url = expected.naming.url;
-            TokenError::transient(line(&format!("check the {url}, and the way there from this machine")))
-        }
+    let foreign = chain(&**error).find_map(|error| error.downcast_ref::<TokenError>());
+    let lasting = chain(&**error).find_map(|error| error.downcast_ref::<Lasting>());
+    let cause = match (foreign, lasting) {
+        (Some(foreign), _) => Silence::Foreign(foreign.class()),
+        (None, Some(_)) => Silence::Lasting,
+        (None, None) => Silence::Broken { is_unconnected },
     };
-    let delivery = if unconnected { Delivery::Unsent } else { Delivery::Unclear };
-    Refused { delivery, ..told.with_source(Cause::of(&**error, redactor)).into() }
+    match foreign {
+        // The transport knows better: it has no root certificates, say.
+        Some(foreign) if foreign.is_config() => {
+            return Refused::by_silence(was_sent, cause, foreign.to_string());
+        }
+        Some(foreign) => {
+            let message =
+                messages::unreachable(expected, &foreign.to_string(), Some("the transport said so"));
+            return Refused::by_silence(was_sent && !is_unconnected, cause, message);
+        }
+        None => {}
+    }
+    let advice = match lasting {
+        Some(lasting) => Some(lasting.advice),
+        None => chain(&**error).any(|error| error.to_string() == NO_PROXY).then_some(
+            "it is the proxy on the way that cannot be reached; check its host and port, and the way to it",
+        ),
+    };
+    let what = redactor.clean(&text::origins_only(&innermost(&**error)));
+    let message = messages::unreachable(expected, &what, advice);
+    let mut refused = Refused::by_silence(was_sent, cause, message);
+    refused.error = refused.error.with_source(Cause::of(&**error, redactor));
+    refused
 }
 
 // --- Cause ---
@@ -275,15 +293,4 @@ impl std::error::Error for Cause {
 fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     let said = chain(error).map(ToString::to_string).filter(|text| !text.trim().is_empty()).last();
     said.unwrap_or_else(|| "the transport did not say why".to_owned())
-}
-
-/// Begins a sentence of somebody else's as the rest of one of ours. An abbreviation stays as it is.
-fn lower_case(text: &str) -> String {
-    let mut chars = text.chars();
-    match (chars.next(), chars.clone().next()) {
-        (Some(first), Some(second)) if first.is_ascii_uppercase() && second.is_lowercase() => {
-            format!("{}{}", first.to_ascii_lowercase(), chars.as_str())
-        }
-        _ => text.to_owned(),
-    }
 }

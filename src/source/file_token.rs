@@ -4,8 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use secrecy::ExposeSecret as _;
-
 use super::{TokenRequest, TokenSource};
 use crate::claims::Claims;
 use crate::error::TokenError;
@@ -19,7 +17,8 @@ use crate::{clock, file};
 /// 2. When the token ends is read from its `exp`, if it is a JWT; nothing is verified, which is up to whoever gets it.
 ///    One that says nothing of its end, and any token with a [`max_age`](Self::max_age), is used for so long, and then
 ///    read again.
-/// 3. A token that has ended already is an error that may pass: whoever renews it is late.
+/// 3. A file that is absent, empty or half written may be just being written, and one whose token has expired is about to
+///    be: it is read again a few times within a second. Then the error is a transient one.
 ///
 /// As the subject of a [`TokenExchange`](crate::oauth2::TokenExchange) it is read at each exchange, so it is never an
 /// old one. In a [`TokenCache`](crate::TokenCache) it is read as often as a token is fetched: ahead of its end, and when
@@ -66,21 +65,25 @@ impl FileToken {
 
 impl TokenSource for FileToken {
     async fn token(&self, _request: TokenRequest) -> Result<AccessToken, TokenError> {
-        let text = file::read("token", Arc::clone(&self.path)).await?;
-        let secret = text.expose_secret().trim();
         let unusable = |what: &str| format!("the token in {} cannot be used: {what}", self.path.display());
-        let token = AccessToken::bearer(secret).map_err(|error| {
-            TokenError::config(unusable("the file holds something else than one token")).with_source(error)
-        })?;
         let now = clock::unix_time();
-        let Some(expires) = Claims::read(secret).and_then(|claims| claims.expires) else {
+        let read = |secret: &str| {
+            let token = AccessToken::bearer(secret).map_err(|error| {
+                TokenError::transient(unusable("the file holds something else than one token"))
+                    .with_source(error)
+            })?;
+            let expires = Claims::read(secret).and_then(|claims| claims.expires);
+            if expires.is_some_and(|expires| expires <= now) {
+                return Err(TokenError::transient(unusable(
+                    "it has expired; check whoever renews it, and this machine's clock",
+                )));
+            }
+            Ok((token, expires))
+        };
+        let (token, expires) = file::read_as("token", Arc::clone(&self.path), read).await?;
+        let Some(expires) = expires else {
             return Ok(token.expires_in(self.max_age.unwrap_or(MAX_AGE)));
         };
-        if expires <= now {
-            return Err(TokenError::transient(unusable(
-                "it has expired; check whoever renews it, and this machine's clock",
-            )));
-        }
         let used_until = self.max_age.map_or(expires, |max_age| expires.min(now.saturating_add(max_age)));
         Ok(match UNIX_EPOCH.checked_add(used_until) {
             Some(end) => token.expires_at(end),
@@ -93,6 +96,8 @@ impl TokenSource for FileToken {
 mod tests {
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+    use secrecy::ExposeSecret as _;
 
     use super::*;
     use crate::source::FetchReason;
@@ -152,11 +157,11 @@ mod tests {
         assert_eq!(ask(&source).await.unwrap().lifetime(), Some(Duration::from_secs(30)));
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn what_cannot_be_used_is_an_error_that_names_the_file_and_shows_nothing_of_it() {
         let cases: [(&[u8], &str); 5] = [
             (b"", "empty"),
-            (b"\n \n", "something else than one token"),
+            (b"\n \n", "empty"),
             (b"S3CR3T S3CR3T", "something else than one token"),
             (b"S3CR3T\xff", "UTF-8"),
             (&[b'x'; 64 * 1024 + 1], "64 KiB"),
@@ -166,19 +171,35 @@ mod tests {
             let error = ask(&FileToken::new(&file.0)).await.unwrap_err();
             let said = error.to_string();
             assert!(
-                error.is_config() && said.contains(what) && said.contains("tower-oauth2-file-token"),
+                error.is_transient() && said.contains(what) && said.contains("tower-oauth2-file-token"),
                 "{said}"
             );
             assert!(!format!("{error:?}").contains("S3CR3T"), "{error:?}");
         }
         let error = ask(&FileToken::new("/does/not/exist")).await.unwrap_err();
         assert!(
-            error.is_config() && error.to_string().contains("the token cannot be read from /does/not/exist"),
+            error.is_transient()
+                && error.to_string().contains("the token cannot be read from /does/not/exist"),
             "{error}"
         );
 
         let expired = Scratch::holding(jwt(-5));
         let error = ask(&FileToken::new(&expired.0)).await.unwrap_err();
         assert!(error.is_transient() && error.to_string().contains("has expired"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_is_just_being_written_is_read_again() {
+        for before in [None, Some(""), Some("half of a\ntoken")] {
+            let file = Scratch::holding(before.unwrap_or_default());
+            if before.is_none() {
+                std::fs::remove_file(&file.0).unwrap();
+            }
+            let source = FileToken::new(&file.0);
+            let asking = tokio::spawn(async move { ask(&source).await });
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            std::fs::write(&file.0, "whole").unwrap();
+            assert_eq!(asking.await.unwrap().unwrap().secret().expose_secret(), "whole", "{before:?}");
+        }
     }
 }

@@ -117,6 +117,15 @@ impl Redactor {
         }
     }
 
+    /// Adds what another redactor knows.
+    pub(crate) fn extend(&mut self, other: &Self) {
+        for form in &other.forms {
+            if !self.forms.iter().any(|known| *known.bytes == *form.bytes) {
+                self.forms.push(form.clone());
+            }
+        }
+    }
+
     fn push(&mut self, form: &[u8], kind: Kind) {
         let bytes: Zeroizing<Vec<u8>> = Zeroizing::new(form.iter().copied().map(folded).collect());
         if !self.forms.iter().any(|known| *known.bytes == *bytes) {

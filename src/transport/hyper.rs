@@ -51,6 +51,7 @@ use self::connect::{Plain, Tls};
 pub use self::proxy::Proxy;
 use crate::clock;
 use crate::error::{TokenError, Unsent};
+use crate::extensions::SlowConnection;
 use crate::oauth2::{
     ClientCredentials, ClientCredentialsBuilder, CustomGrant, CustomGrantBuilder, RefreshToken,
     RefreshTokenBuilder, Revocation, RevocationBuilder, TokenExchange, TokenExchangeBuilder,
@@ -239,7 +240,16 @@ impl Sent {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
-        let connection = Some(capture_connection(&mut request));
+        let captured = capture_connection(&mut request);
+        if let Some(slow) = request.extensions().get::<SlowConnection>() {
+            let captured = captured.clone();
+            slow.on_abandon(move || {
+                if let Some(connected) = &*captured.connection_metadata() {
+                    connected.poison();
+                }
+            });
+        }
+        let connection = Some(captured);
         Self { response: client.request(request), connection, since: clock::now() }
     }
 }

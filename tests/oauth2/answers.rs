@@ -46,7 +46,7 @@ async fn an_answer_in_pieces_with_trailers_is_one_answer() {
 async fn a_gibibyte_is_read_up_to_the_cap() {
     let taken = Arc::new(AtomicUsize::new(0));
     let endpoint = Scripted::new([Step::Answer(Response::new(gibibyte(&taken)))]);
-    let error = endpoint.ask(billing()).await.unwrap_err();
+    let error = endpoint.ask(billing().retries(0)).await.unwrap_err();
     assert!(error.is_protocol() && error.to_string().contains("more than 1024 KiB"), "{error}");
     let taken = taken.load(Ordering::Relaxed);
     assert!(taken > 1024 * 1024 && taken <= 1024 * 1024 + 64 * 1024, "{taken}");
@@ -76,7 +76,7 @@ async fn a_body_that_says_it_is_too_long_is_not_read_at_all() {
     let announced = Announced(gibibyte(&taken));
     assert!(announced.size_hint().exact().is_some());
     let endpoint = Scripted::new([Step::Answer(Response::new(announced.boxed_unsync()))]);
-    assert!(endpoint.ask(billing()).await.unwrap_err().is_protocol());
+    assert!(endpoint.ask(billing().retries(0)).await.unwrap_err().is_protocol());
     assert_eq!(taken.load(Ordering::Relaxed), 0);
 }
 
@@ -96,13 +96,13 @@ async fn a_body_of_exactly_the_cap_is_read() {
         answer(200, &format!("{TOKEN}{padding} ")),
     ]);
     assert!(endpoint.ask(billing()).await.is_ok());
-    assert!(endpoint.ask(billing()).await.unwrap_err().is_protocol());
+    assert!(endpoint.ask(billing().retries(0)).await.unwrap_err().is_protocol());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_compressed_answer_is_refused_by_name() {
     let endpoint = Scripted::new([answer_with(200, &[("content-encoding", "gzip")], "\u{1f}\u{8b}")]);
-    let error = endpoint.ask(billing()).await.unwrap_err();
+    let error = endpoint.ask(billing().retries(0)).await.unwrap_err();
     assert!(error.is_protocol() && error.to_string().contains("content encoding gzip"), "{error}");
     let endpoint = Scripted::new([
         answer_with(200, &[("content-encoding", "Identity")], TOKEN),
@@ -137,7 +137,7 @@ async fn an_answer_of_nothing_but_secrets_is_read_to_its_end() {
         assert!(body.len() < 1024 * 1024);
         for status in [200, 400] {
             let endpoint = Scripted::new([answer(status, &body)]);
-            assert!(!endpoint.ask(billing()).await.unwrap_err().is_temporary());
+            assert!(!endpoint.ask(billing().retries(0)).await.unwrap_err().is_temporary());
         }
     }
 }

@@ -238,7 +238,7 @@ async fn a_key_file_that_vanishes_is_one_clear_error() {
     std::fs::remove_file(&path).unwrap();
     let error = ask(&source).await.unwrap_err();
     assert!(
-        error.is_config() && error.to_string().starts_with("the signing key cannot be read from "),
+        error.is_transient() && error.to_string().starts_with("the signing key cannot be read from "),
         "{error}"
     );
     assert_eq!(endpoint.seen().len(), 1);

@@ -281,7 +281,7 @@ async fn a_file_that_changed_is_read_when_its_token_is_rejected_and_then_serves_
     assert_eq!(cache.get().await.unwrap().header_value(), "Bearer second", "nothing is read without need");
     cache.expire();
     let error = cache.get().await.unwrap_err();
-    assert!(error.is_config() && error.to_string().contains("tower-oauth2-projected"), "{error}");
+    assert!(error.is_transient() && error.to_string().contains("tower-oauth2-projected"), "{error}");
 }
 
 // --- CustomGrant ---

@@ -19,6 +19,7 @@ mod echo;
 mod grants;
 #[path = "../support/log.rs"]
 mod log;
+mod proof;
 mod refresh;
 mod requests;
 mod revocation;

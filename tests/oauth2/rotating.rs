@@ -12,7 +12,7 @@ use http_body_util::{BodyExt as _, Full, StreamBody};
 use tokio::task::yield_now;
 use tower::{BoxError, Service};
 use tower_oauth2::oauth2::RefreshTokenBuilder;
-use tower_oauth2::{AccessToken, FetchReason, RefreshToken, TokenError, TokenRequest, TokenSource as _};
+use tower_oauth2::{AccessToken, FetchReason, RefreshToken, TokenError, TokenRequest, TokenSource};
 
 use crate::scripted::{Body, URL};
 
@@ -137,6 +137,6 @@ pub(crate) fn builder(refresh_token: Option<&str>) -> RefreshTokenBuilder {
 }
 
 /// Fetches for the first time.
-pub(crate) async fn renew(source: &RefreshToken) -> Result<AccessToken, TokenError> {
+pub(crate) async fn renew(source: &impl TokenSource) -> Result<AccessToken, TokenError> {
     source.token(TokenRequest::new(FetchReason::Initial)).await
 }

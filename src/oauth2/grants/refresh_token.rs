@@ -14,16 +14,17 @@ use tower::{BoxError, Service};
 use tracing::Instrument as _;
 use tracing::instrument::WithSubscriber as _;
 
-use crate::clock::WallClock;
-use crate::error::TokenError;
+use crate::clock::{FARTHEST, WallClock};
+use crate::error::{ErrorClass, TokenError};
 use crate::oauth2::builder::GrantBuilder;
+use crate::oauth2::deadline::Deadline;
 use crate::oauth2::endpoint::TokenEndpoint;
-use crate::oauth2::lineage::{Held, Lineage, Turn};
+use crate::oauth2::lineage::{BEAT, Held, Lineage, Turn};
 use crate::oauth2::location::EndpointLocation;
 use crate::oauth2::parameters::Parameters;
-use crate::oauth2::refused::Refused;
 use crate::oauth2::rotation::{OnRotate, RotatedToken};
-use crate::oauth2::secret::ClientSecret;
+use crate::oauth2::secret::{self, ClientSecret};
+use crate::oauth2::verdict::Evidence;
 use crate::oauth2::wire;
 use crate::source::{FetchReason, TokenRequest, TokenSource};
 use crate::token::AccessToken;
@@ -40,30 +41,36 @@ use crate::token::AccessToken;
 ///    best put it into one cache, whose clones share the access token as well.)
 /// 3. An exchange runs in a task of its own. Whoever gives it up underway, loses nothing: the next one to ask gets the
 ///    access token that it brought.
-/// 4. From when a request may have left until its answer is read, the refresh token may be spent. If the answer is lost,
-///    it is sent once more; if it is refused then, the error says so, and that somebody has to sign in again.
-/// 5. A refresh token that was refused for good (`invalid_grant`) is not sent again: every fetch fails at once, until
-///    [`replace`](Self::replace) brings another. A refused client, scope or parameter leaves it as it is.
+/// 4. From when a request may have left until its response is read, the refresh token may be spent. If the response is
+///    lost, it is sent once more.
+/// 5. It is declared dead only by proof: an OAuth error of the endpoint itself, `invalid_grant` or a code that names the
+///    refresh token, whose words are not about the moment. One that worked here and was never rotated is sent once more
+///    after 2 s. A dead one is not sent again: every fetch fails at once, until [`replace`](Self::replace) brings another.
+/// 6. Refusals that may be about it and do not say so (`invalid_request`, a bare 401, an unknown code) are counted. After
+///    three in a row the error says to sign in again, and the pauses grow from a minute to four hours.
+///    [`refresh`](crate::TokenCache::refresh) asks at once.
+/// 7. An exchange has an end, whatever hangs. One on a runtime that nobody drives is taken over after 10 s.
 ///
 /// Each access token carries the refresh token that was the newest when it came
-/// ([`refresh_secret`](AccessToken::refresh_secret)), for whoever revokes both.
+/// ([`refresh_secret`](AccessToken::refresh_secret)), so that both can be revoked.
 ///
-/// # What an answer does to the refresh token
+/// # What a response does to the refresh token
 ///
 /// | an attempt ended with | the refresh token | sent again in the same fetch |
 /// |---|---|---|
 /// | an access token | is good, or replaced by the one that came | |
 /// | an access token that cannot be used (a required scope is missing, it is no bearer token) | likewise | no |
-/// | `invalid_grant` | is dead | no |
+/// | `invalid_grant`, or a code that names the refresh token, with 200, 400, 401 or 403 | is dead | once, if it worked before |
+/// | the same, whose words are about the moment | as it was | as with every grant |
 /// | any other 4xx; a redirect; an `error` with 200 | as it was | as with every grant: 429 |
 /// | 503 with `Retry-After` | as it was: the server did nothing | as with every grant |
 /// | no connection | as it was: nothing was sent | as with every grant |
 /// | every other 5xx; the status may be a gateway's | may be spent | once |
-/// | no answer, or one that breaks off; time-out | may be spent | once |
+/// | no response, or one that breaks off; timeout | may be spent | once |
 /// | a 2xx that cannot be read: HTML, cut off, too long | may be spent | no |
 ///
-/// What may be spent is sent once per fetch. So an outage of any length ends with the first answer, while a server that
-/// gave out the next one already gets to see the old one as soon as can be: some allow for that within seconds.
+/// What may be spent is sent once per fetch. So an outage of any length ends with the first response, while a server that
+/// issued the next one already sees the old one soon: some allow for that within seconds.
 ///
 /// # Cancel safety
 ///
@@ -210,7 +217,8 @@ impl RefreshToken {
     ///
     /// A transient error that says why it is still not stored; its source is that of the callback.
     pub async fn store(&self) -> Result<(), TokenError> {
-        let turn = self.inner.lineage.turn().await;
+        // An exchange does not wait long for this turn, and may go on beside it.
+        let turn = self.inner.lineage.turn(Deadline::default()).await?;
         self.inner.store().await;
         drop(turn);
         self.store_error().map_or(Ok(()), Err)
@@ -224,12 +232,18 @@ impl TokenSource for RefreshToken {
                 "a refresh token is exchanged by a tokio task, and this call is outside a tokio runtime; enter one first",
             )
         })?;
-        let mut turn = self.inner.lineage.turn().await;
+        let deadline = Deadline::of(&request);
+        let mut turn = self.inner.lineage.turn(deadline).await?;
         loop {
             // The turn goes along and comes back, so that nobody asks at the same time, even if nobody waits here.
             let renewal = Arc::clone(&self.inner).renew(turn, request.clone());
             let task = runtime.spawn(renewal.in_current_span().with_current_subscriber());
-            let (back, result) = task.await.map_err(|_ended| {
+            let ended = match tokio::time::timeout(deadline.cap(FARTHEST), task).await {
+                Ok(ended) => ended,
+                // The task goes on to its end, and the next fetch gets what it brings.
+                Err(_) => return Err(self.inner.still_waiting()),
+            };
+            let (back, result) = ended.map_err(|_ended| {
                 TokenError::transient(
                     "the exchange of the refresh token broke off: its runtime was shut down, or the transport panicked",
                 )
@@ -308,7 +322,7 @@ impl GrantBuilder<RefreshTokenGrant> {
         self.with_grant(|grant| grant.on_rotate = Some(OnRotate::new(store)))
     }
 
-    /// Sets how long storing a refresh token may take. The time counts for the fetch.
+    /// Sets how long storing a refresh token may take, up to a minute. The time counts for the fetch.
     #[must_use]
     pub fn store_timeout(self, timeout: Duration) -> Self {
         self.with_grant(|grant| grant.store_timeout = timeout)
@@ -353,8 +367,30 @@ impl fmt::Debug for RefreshTokenGrant {
 // --- Inner ---
 
 impl Inner {
-    /// Sees to it that an access token is ready, by an exchange if there is none.
+    /// Sees to it that an access token is ready, by an exchange if there is none. It has an end, whatever happens, and shows
+    /// that its runtime is driven.
     async fn renew(self: Arc<Self>, turn: Turn, request: TokenRequest) -> (Turn, Result<(), TokenError>) {
+        let patience = &self.endpoint.wire.patience;
+        let most = patience.whole().saturating_add(2 * self.store_limit());
+        let limit = Deadline::default().within(most);
+        let result = {
+            let mut renewal = std::pin::pin!(self.renew_now(&turn, &request));
+            loop {
+                if let Ok(result) = tokio::time::timeout(BEAT, renewal.as_mut()).await {
+                    break result;
+                }
+                self.lineage.beat(&turn);
+                if limit.cap(BEAT).is_zero() {
+                    break Err(TokenError::transient(format!(
+                        "the exchange of the refresh token was given up after {most:?}; it may be spent"
+                    )));
+                }
+            }
+        };
+        (turn, result)
+    }
+
+    async fn renew_now(&self, turn: &Turn, request: &TokenRequest) -> Result<(), TokenError> {
         self.store().await;
         let may_be_older = match request.reason() {
             FetchReason::Initial | FetchReason::Expiring | FetchReason::Expired => true,
@@ -362,26 +398,116 @@ impl Inner {
             FetchReason::Rejected | FetchReason::Forced => false,
         };
         if may_be_older && self.lineage.is_ready(WallClock::default().moment()) {
-            return (turn, Ok(()));
+            return Ok(());
         }
-        let result = self.exchange(&request).await;
-        (turn, result)
+        let deadline = Deadline::of(request);
+        self.keep_pause(request, deadline).await?;
+        // Somebody else has begun meanwhile, and gets what there is to get.
+        if !self.lineage.beat(turn) {
+            return Err(TokenError::transient("the exchange of the refresh token was left to another task"));
+        }
+        self.exchange(request, deadline).await
     }
 
-    async fn exchange(&self, request: &TokenRequest) -> Result<(), TokenError> {
-        let held = self.lineage.held()?;
-        let mut parameters = Parameters::default();
-        parameters.push("grant_type", "refresh_token");
-        parameters.push_secret("refresh_token", held.secret.clone());
-        parameters.extend(self.common.clone());
-        let (result, is_in_use) = match self.endpoint.exchange_once(&parameters, request, &held.doubt).await {
-            // Nothing is awaited between the answer and this: whatever ends the task finds the new token in its place.
-            Ok(token) => {
-                let refresh_token = token.refresh_secret().cloned();
-                (Ok(()), self.lineage.take_in(&held, Some(token), refresh_token))
-            }
-            Err(refused) => self.refused(&held, refused),
-        };
+    /// Leaves the server alone that has refused this refresh token again and again, unless somebody insists, or the client
+    /// proves itself by something else by now.
+    async fn keep_pause(&self, request: &TokenRequest, deadline: Deadline) -> Result<(), TokenError> {
+        let Some((refused, then)) = self.lineage.paused(WallClock::default().moment()) else { return Ok(()) };
+        if request.reason() == FetchReason::Forced {
+            return Ok(());
+        }
+        match (self.endpoint.proof(deadline).await, then) {
+            (Some(now), Some(then)) if !secret::same(&now, &then) => Ok(()),
+            _ => Err(refused),
+        }
+    }
+
+    async fn exchange(&self, request: &TokenRequest, deadline: Deadline) -> Result<(), TokenError> {
+        loop {
+            let held = self.lineage.held()?;
+            let mut parameters = Parameters::default();
+            parameters.push("grant_type", "refresh_token");
+            parameters.push_secret("refresh_token", held.secret.clone());
+            parameters.extend(self.common.clone());
+            let refused = match self.endpoint.exchange_once(&parameters, request, deadline, &held.doubt).await
+            {
+                // Nothing is awaited between the response and this: whatever ends the task finds the new token in its place.
+                Ok(token) => {
+                    let refresh_token = token.refresh_secret().cloned();
+                    let is_in_use = self.lineage.take_in(&held, Some(token), refresh_token);
+                    return self.settled(is_in_use, Ok(())).await;
+                }
+                Err(refused) => refused,
+            };
+            // Nothing is awaited here either.
+            let (error, is_in_use) = match (refused.refresh_token, refused.verdict.refresh_token) {
+                (Some(newer), _) => (refused.error, self.lineage.take_in(&held, None, Some(newer))),
+                // It was taken until now, and no other came in its place. A server that is in trouble says no too.
+                (None, Evidence::Ended) if held.is_lasting && !held.is_accused => {
+                    self.lineage.accuse(&held);
+                    if deadline.leaves_room_after(SECOND_OPINION) {
+                        tracing::debug!(error = %refused.error, "the refresh token worked before; asking once more");
+                        tokio::time::sleep(SECOND_OPINION).await;
+                        continue;
+                    }
+                    let line = format!("{}; it worked before, so it is sent once more", refused.error);
+                    let error = refused.error.reclassified(ErrorClass::Transient).reworded(line);
+                    (error, self.lineage.holds(&held))
+                }
+                (None, Evidence::Ended) => {
+                    let error = dead(refused.error, &held);
+                    let is_in_use = self.lineage.bury(&held, &error);
+                    (error, is_in_use)
+                }
+                (None, Evidence::Suspected) => {
+                    (self.suspected(&held, refused.error, deadline).await, self.lineage.holds(&held))
+                }
+                (None, Evidence::None) => {
+                    if held.doubt.is_raised() {
+                        let error = &refused.error;
+                        tracing::debug!(%error, "nobody knows whether the refresh token was spent; it will be sent once more");
+                    }
+                    (refused.error, self.lineage.holds(&held))
+                }
+            };
+            return self.settled(is_in_use, Err(error)).await;
+        }
+    }
+
+    /// Counts a refusal that may be about the refresh token. After a few in a row the user is asked for.
+    async fn suspected(&self, held: &Held, error: TokenError, deadline: Deadline) -> TokenError {
+        let proof = self.endpoint.proof(deadline).await;
+        let count = self.lineage.suspect(held, &error, proof.clone(), WallClock::default().moment());
+        if !Lineage::is_suspicious(count) {
+            return error;
+        }
+        let line = format!(
+            "{error}; this refresh token was refused {count} times in a row, so it may have ended: sign in again, and give \
+             the new refresh token to the source"
+        );
+        let error = error.reworded(line);
+        self.lineage.say(held, &error);
+        error
+    }
+
+    /// The error for a caller whose time is over while the exchange goes on: what the server said last, if it did.
+    fn still_waiting(&self) -> TokenError {
+        let said = self.lineage.held().ok().and_then(|held| held.doubt.said());
+        said.unwrap_or_else(|| {
+            TokenError::transient(format!(
+                "the exchange of the refresh token at {} goes on, and there is no response yet; the next fetch gets what it \
+                 brings",
+                self.endpoint.place
+            ))
+        })
+    }
+
+    /// How long storing may take, whatever is set.
+    fn store_limit(&self) -> Duration {
+        self.store_timeout.min(LONGEST_STORE)
+    }
+
+    async fn settled(&self, is_in_use: bool, result: Result<(), TokenError>) -> Result<(), TokenError> {
         if !is_in_use {
             tracing::debug!("the refresh token was replaced while it was exchanged");
             return Ok(());
@@ -390,32 +516,10 @@ impl Inner {
         result
     }
 
-    /// Draws the consequences of an exchange that failed. Returns false if its refresh token is no longer in use.
-    fn refused(&self, held: &Held, refused: Refused) -> (Result<(), TokenError>, bool) {
-        let answer_was_lost = held.doubt.is_raised();
-        let error = refused.error;
-        if let Some(refresh_token) = refused.refresh_token {
-            return (Err(error), self.lineage.take_in(held, None, Some(refresh_token)));
-        }
-        // Not every server has the code for it; but what a doubtful token is refused with is about that token.
-        let is_final = error.is_grant()
-            && (error.code() == Some("invalid_grant") || refused.by_classifier || answer_was_lost);
-        if is_final {
-            let error = dead(error, held);
-            let is_in_use = self.lineage.bury(held, &error);
-            return (Err(error), is_in_use);
-        }
-        if answer_was_lost {
-            tracing::debug!(%error, "nobody knows whether the refresh token was spent; it will be sent once more");
-        }
-        let is_in_use = self.lineage.holds(held);
-        (Err(error), is_in_use)
-    }
-
     /// Stores the newest refresh token, if it is not stored yet. A failure is noted.
     async fn store(&self) {
         let (Some(held), Some(on_rotate)) = (self.lineage.unstored(), &self.on_rotate) else { return };
-        let result = on_rotate.store(RotatedToken::new(held.secret.clone()), self.store_timeout).await;
+        let result = on_rotate.store(RotatedToken::new(held.secret.clone()), self.store_limit()).await;
         if let Err(error) = &result {
             let cause = std::error::Error::source(error).map(ToString::to_string);
             tracing::warn!(
@@ -429,6 +533,12 @@ impl Inner {
 }
 
 // --- Helpers ---
+
+/// Nobody waits longer for a refresh token to be stored.
+const LONGEST_STORE: Duration = Duration::from_secs(60);
+
+/// A refresh token that worked before and is refused is sent once more after this.
+const SECOND_OPINION: Duration = Duration::from_secs(2);
 
 /// The grammar of RFC 6749 Appendix A.17. The token itself is not repeated.
 fn check(refresh_token: &SecretString) -> Result<(), TokenError> {

@@ -12,6 +12,7 @@ use tower::{BoxError, Service};
 
 use crate::error::TokenError;
 use crate::oauth2::builder::GrantBuilder;
+use crate::oauth2::deadline::Deadline;
 use crate::oauth2::endpoint::TokenEndpoint;
 use crate::oauth2::location::EndpointLocation;
 use crate::oauth2::parameters::Parameters;
@@ -130,7 +131,7 @@ impl TokenSource for TokenExchange {
         // The server may repeat what it was sent first.
         let mut redactor = endpoint.redactor(Some(&request));
         asked.teach(&mut redactor);
-        endpoint.exchange_knowing(&grant.parameters(&newer, common), redactor).await
+        endpoint.exchange_knowing(&grant.parameters(&newer, common), redactor, Deadline::of(&request)).await
     }
 
     fn is_disposable(&self) -> bool {

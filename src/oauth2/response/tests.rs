@@ -143,7 +143,7 @@ fn is_error(refused: &Refused, expect: &Value) -> bool {
         }
     }) && expect
         .get("delay_ms")
-        .is_none_or(|delay| u128::from(delay.as_u64().unwrap()) == refused.hint.unwrap().as_millis())
+        .is_none_or(|delay| u128::from(delay.as_u64().unwrap()) == refused.verdict.hint.unwrap().as_millis())
 }
 
 #[tokio::test]
@@ -273,7 +273,7 @@ fn nesting_of_any_depth_is_passed_over_and_never_overflows_the_stack() {
     assert!(with_members(&format!(r#""expires_in":{deep}"#)).lifetime().is_none());
     assert!(error_of(&json_answer(200, &"[".repeat(100_000))).is_protocol());
     assert!(error_of(&json_answer(200, &r#"{"a":"#.repeat(100_000))).is_protocol());
-    assert!(error_of(&json_answer(400, &format!(r#"{{"error":{deep}}}"#))).is_grant());
+    assert!(error_of(&json_answer(400, &format!(r#"{{"error":{deep}}}"#))).is_protocol());
 }
 
 #[test]
@@ -347,8 +347,16 @@ fn every_kind_of_answer_has_a_class_and_a_line_that_helps() {
             ErrorClass::Config,
             "XML instead of JSON (text/html): is the token URL",
         ),
-        (answer(400, None, ""), ErrorClass::Grant, "400 without an error of OAuth 2.0, with an empty body"),
-        (answer(418, Some("text/plain"), "tea"), ErrorClass::Grant, "something else than JSON (text/plain)"),
+        (
+            answer(400, None, ""),
+            ErrorClass::Protocol,
+            "400 without an error of OAuth 2.0, with an empty body",
+        ),
+        (
+            answer(418, Some("text/plain"), "tea"),
+            ErrorClass::Protocol,
+            "something else than JSON (text/plain)",
+        ),
         (answer(408, None, ""), ErrorClass::Transient, "408"),
         (answer(200, Some("text/html"), "<html>"), ErrorClass::Protocol, "200 with HTML or XML"),
         (answer(200, None, " "), ErrorClass::Protocol, "200 with an empty body"),
@@ -375,7 +383,7 @@ fn patience_that_is_asked_for_is_passed_on() {
     let mut busy = answer(503, None, "");
     busy.headers.insert("retry-after", HeaderValue::from_static("30"));
     let refused = read_plainly(&busy).unwrap_err();
-    assert_eq!(refused.hint, Some(Duration::from_secs(30)));
+    assert_eq!(refused.verdict.hint, Some(Duration::from_secs(30)));
     let ErrorClass::Throttled { until: Some(until) } = refused.error.class() else {
         panic!("{:?}", refused.error);
     };
@@ -384,7 +392,7 @@ fn patience_that_is_asked_for_is_passed_on() {
     // Elsewhere it says when to try again, and not whose side it is.
     busy.status = StatusCode::BAD_GATEWAY;
     let refused = read_plainly(&busy).unwrap_err();
-    assert!(refused.error.is_transient() && refused.hint.is_some());
+    assert!(refused.error.is_transient() && refused.verdict.hint.is_some());
 }
 
 #[test]
@@ -426,10 +434,10 @@ fn a_classifier_knows_better_and_says_so() {
     let ask = |answer: &Answer| read(answer, &expected, &mut Redactor::default(), NOW).unwrap_err();
     let mut limited =
         json_answer(400, r#"{"error":"invalid_request","description":"rate limit exceeded; wait"}"#);
-    assert!(!ask(&limited).by_classifier);
+    assert!(!ask(&limited).verdict.is_classified);
     limited.headers.insert("x-limit", HeaderValue::from_static("0"));
     let refused = ask(&limited);
-    assert!(refused.by_classifier && refused.error.is_throttled());
+    assert!(refused.verdict.is_classified && refused.error.is_throttled());
     assert!(refused.error.to_string().ends_with(": it asks for patience"), "{}", refused.error);
 }
 
@@ -440,7 +448,7 @@ fn a_classifier_may_know_how_long_to_wait() {
     let expected = Expected { classifier: Some(classifier), ..Expected::default() };
     let mut busy = answer(503, None, "");
     busy.headers.insert("retry-after", HeaderValue::from_static("5"));
-    let hint = read(&busy, &expected, &mut Redactor::default(), NOW).unwrap_err().hint.unwrap();
+    let hint = read(&busy, &expected, &mut Redactor::default(), NOW).unwrap_err().verdict.hint.unwrap();
     assert!(hint > Duration::from_secs(30) && hint <= Duration::from_secs(40), "{hint:?}");
 }
 
