@@ -25,9 +25,12 @@ use rustls::{RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
-use tower::{BoxError, ServiceExt as _};
+use tower::{BoxError, Layer as _, ServiceExt as _};
 use tower_oauth2::transport::hyper::{Client, ClientBuilder, Proxy};
-use tower_oauth2::{ClientCredentials, FetchReason, TokenError, TokenRequest, TokenSource as _};
+use tower_oauth2::{
+    AccessToken, ClientCredentials, FetchReason, RetryPolicy, StaticToken, TokenError, TokenRequest,
+    TokenSource as _,
+};
 
 type Body = Full<Bytes>;
 
@@ -279,6 +282,39 @@ async fn a_proxy_that_refuses_is_an_error_of_the_configuration_that_names_it() {
         let shown = format!("{} {client:?}", whole(&error));
         let encoded = BASE64_STANDARD.encode("billing:S3CR3T-PW");
         assert!(!shown.contains("S3CR3T-PW") && !shown.contains(&encoded), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_in_trouble_passes_and_changes_no_identity() {
+    for status in [
+        "502 Bad Gateway",
+        "503 Service Unavailable",
+        "504 Gateway Timeout",
+        "429 Too Many Requests",
+        "500 Oops",
+        "404 No Host",
+    ] {
+        let gate = Gate::refusing(status);
+        let client =
+            Client::builder().only_roots(Authority::new().pem()).unwrap().proxy(proxy(gate.start().await));
+        let source =
+            ClientCredentials::builder(format!("https://{HOST}/token"), "billing", "hunter2-hunter2")
+                .retries(2)
+                .first_delay(Duration::from_millis(1))
+                .build_with(client.clone().build())
+                .unwrap();
+        let other = StaticToken::new(AccessToken::bearer("somebody-else").unwrap());
+        let error = source.or(other).token(TokenRequest::new(FetchReason::Initial)).await.unwrap_err();
+        assert!(error.is_transient() && error.to_string().contains("the proxy on the way"), "{error}");
+        assert_eq!(gate.heads().len(), 3, "{status}");
+
+        // Below the API it is as good as unsent.
+        let policy =
+            RetryPolicy::builder().first_delay(Duration::from_millis(1)).max_retries(2).build().unwrap();
+        let request = Request::post(format!("https://{HOST}/items")).body(Body::default()).unwrap();
+        policy.layer(client.build()).oneshot(request).await.unwrap_err();
+        assert_eq!(gate.heads().len(), 6, "{status}");
     }
 }
 

@@ -202,8 +202,12 @@ pub(crate) async fn read_capped(body: UnsyncBoxBody<Bytes, BoxError>) -> Result<
 
 // --- Failures ---
 
-/// What hyper-util says where nobody could be asked for a tunnel. Its error is known by its words alone.
-const NO_PROXY: &str = "tunnel error: failed to create underlying connection";
+/// What this crate's transport and hyper-util's say if nobody could be asked for a tunnel.
+const NO_PROXY: [&str; 2] =
+    ["the proxy cannot be reached", "tunnel error: failed to create underlying connection"];
+
+/// How this crate's transport and hyper-util's begin about a proxy that refuses a tunnel.
+const REFUSED_TUNNEL: [&str; 2] = ["the proxy answered", "tunnel error: unsuccessful"];
 
 /// Makes a refusal of an error of the transport: whether anything was sent, and what can be done about it.
 fn unreachable(error: &BoxError, was_sent: bool, expected: &Expected, redactor: &Redactor) -> Refused {
@@ -230,11 +234,18 @@ fn unreachable(error: &BoxError, was_sent: bool, expected: &Expected, redactor: 
         }
         None => {}
     }
+    let says = |list: &[&str; 2]| {
+        chain(&**error).any(|error| list.iter().any(|start| error.to_string().starts_with(start)))
+    };
     let advice = match lasting {
         Some(lasting) => Some(lasting.advice),
-        None => chain(&**error).any(|error| error.to_string() == NO_PROXY).then_some(
+        None if says(&NO_PROXY) => Some(
             "it is the proxy on the way that cannot be reached; check its host and port, and the way to it",
         ),
+        None if says(&REFUSED_TUNNEL) => {
+            Some("it is the proxy on the way that refuses, which may pass by itself")
+        }
+        None => None,
     };
     let what = redactor.clean(&text::origins_only(&innermost(&**error)));
     let message = messages::unreachable(expected, &what, advice);

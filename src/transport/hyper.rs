@@ -16,14 +16,16 @@
 //!    whatever its method. [`classify`] says which those are.
 //! 9. `https` goes through the proxy that `HTTPS_PROXY` or `ALL_PROXY` names, by CONNECT, so that the proxy sees no more
 //!    than the host; or through the one that is [set](ClientBuilder::proxy). Never to loopback, nor to what `NO_PROXY` lists.
-//!    No URL of a proxy is shown anywhere.
+//!    A proxy that answers 403 or 407 does so again; any other refusal may pass. No URL of a proxy is shown anywhere.
 //! 10. Cryptography is ring's, named explicitly: the process-wide default of rustls is neither read nor set.
 
 mod builder;
 mod certificates;
 mod connect;
+mod no_proxy;
 mod proxy;
 mod resolver;
+pub(super) mod tunnel;
 
 use std::fmt;
 use std::pin::Pin;

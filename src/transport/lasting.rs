@@ -38,15 +38,27 @@ fn in_tls<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     None
 }
 
-/// What can be done about a proxy that refuses. Its error is known by its words alone.
+/// What can be done about a proxy that refuses and would do so again.
 fn in_tunnel(error: &(dyn Error + 'static)) -> Option<&'static str> {
-    chain(error).find_map(|error| match &*error.to_string() {
-        "tunnel error: proxy authorization required" => {
-            Some("the proxy on the way wants a user and a password, or others than these; check them")
+    chain(error).find_map(|error| {
+        #[cfg(feature = "hyper-client")]
+        if let Some(tunnel) = error.downcast_ref::<crate::transport::hyper::tunnel::TunnelError>() {
+            return tunnel.advice();
         }
-        "tunnel error: unsuccessful" => {
-            Some("the proxy on the way refuses the connection; check that it may go there, or add the host to NO_PROXY")
-        }
-        _ => None,
+        // That of reqwest is hyper-util's, which is known by its words alone and does not tell the other refusals apart.
+        (error.to_string() == "tunnel error: proxy authorization required")
+            .then_some("the proxy on the way wants a user and a password, or others than these; check them")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_what_reqwest_says_of_a_tunnel_a_demand_for_credentials_alone_lasts() {
+        let advice = |text: &str| advice(&*tower::BoxError::from(text)).is_some();
+        assert!(advice("tunnel error: proxy authorization required"));
+        assert!(!advice("tunnel error: unsuccessful") && !advice("tunnel error: unexpected end of file"));
+    }
 }

@@ -8,7 +8,6 @@ use std::time::Duration;
 use http::Uri;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
@@ -16,8 +15,9 @@ use tower::BoxError;
 use tower_service::Service;
 
 use super::builder::Settings;
-use super::proxy::{Detour, Proxies};
+use super::proxy::Proxies;
 use super::resolver::Resolver;
+use super::tunnel::{self, TunnelError};
 use crate::error::Lasting;
 use crate::transport::lasting::advice;
 
@@ -79,13 +79,12 @@ impl Service<Uri> for Route {
                 let connecting = self.direct.call(destination);
                 Box::pin(async { Ok(MaybeHttpsStream::Http(connecting.await?)) })
             }
-            Ok(Some(Detour { address, credentials })) => {
-                let mut tunnel = Tunnel::new(address, self.to_proxy.clone());
-                if let Some(credentials) = credentials {
-                    tunnel = tunnel.with_auth(credentials);
-                }
-                let connecting = tunnel.call(destination);
-                Box::pin(async { Ok(connecting.await?) })
+            Ok(Some(detour)) => {
+                let connecting = self.to_proxy.call(detour.address.clone());
+                Box::pin(async move {
+                    let proxy = connecting.await.map_err(TunnelError::NoProxy)?;
+                    Ok(tunnel::open(proxy, &detour, &destination).await?)
+                })
             }
         }
     }

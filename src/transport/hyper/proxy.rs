@@ -9,6 +9,7 @@ use hyper_util::client::proxy::matcher::Matcher;
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretString};
 
+use super::no_proxy::NoProxy;
 use crate::error::TokenError;
 use crate::origin::Origin;
 
@@ -49,6 +50,7 @@ pub(super) struct Detour {
 pub(super) struct Proxies {
     matcher: Option<Matcher>,
     credentials: Option<HeaderValue>,
+    except: NoProxy,
 }
 
 impl Proxy {
@@ -103,7 +105,7 @@ impl Proxy {
     }
 
     /// Sets what is reached without this proxy, in the form of `NO_PROXY`: names with all that is below them, addresses,
-    /// networks, or `*`, with commas between. Without effect on the other two kinds of proxy.
+    /// networks, each perhaps with a port, or `*`, with commas between. Without effect on the other two kinds of proxy.
     #[must_use]
     pub fn except(mut self, list: impl Into<String>) -> Self {
         if let Choice::This { except, .. } = &mut self.choice {
@@ -115,11 +117,16 @@ impl Proxy {
     /// Reads the environment, if that is asked.
     pub(super) fn find(&self) -> Proxies {
         match &self.choice {
-            Choice::None => Proxies { matcher: None, credentials: None },
-            Choice::Environment => Proxies { matcher: Some(Matcher::from_env()), credentials: None },
+            Choice::None => Proxies { matcher: None, credentials: None, except: NoProxy::default() },
+            Choice::Environment => {
+                let list = ["NO_PROXY", "no_proxy"].iter().find_map(|name| std::env::var(name).ok());
+                let except = NoProxy::read(&list.unwrap_or_default());
+                Proxies { matcher: Some(Matcher::from_env()), credentials: None, except }
+            }
             Choice::This { address, credentials, except } => {
-                let matcher = Matcher::builder().https(address.to_string()).no(except.clone()).build();
-                Proxies { matcher: Some(matcher), credentials: credentials.clone() }
+                let matcher = Matcher::builder().https(address.to_string()).build();
+                let except = NoProxy::read(except);
+                Proxies { matcher: Some(matcher), credentials: credentials.clone(), except }
             }
         }
     }
@@ -143,7 +150,9 @@ impl Proxies {
     /// A configuration error if that proxy speaks something else.
     pub(super) fn detour(&self, destination: &Uri) -> Result<Option<Detour>, TokenError> {
         let Some(matcher) = &self.matcher else { return Ok(None) };
-        if Origin::of(destination).is_none_or(|origin| origin.is_loopback()) {
+        if Origin::of(destination).is_none_or(|origin| origin.is_loopback())
+            || self.except.excepts(destination)
+        {
             return Ok(None);
         }
         let Some(proxy) = matcher.intercept(destination) else { return Ok(None) };

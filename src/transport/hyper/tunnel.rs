@@ -1,0 +1,124 @@
+//! A tunnel through a proxy, by CONNECT (RFC 9110 §9.3.6). A refusal keeps its status, since some of them pass.
+
+use std::error::Error;
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+
+use http::{StatusCode, Uri};
+use hyper::rt::{Read, ReadBuf, Write};
+use secrecy::zeroize::Zeroizing;
+use tower::BoxError;
+
+use super::proxy::Detour;
+
+/// The head of a proxy's response may be this long.
+const MAX_HEAD: usize = 8 * 1024;
+
+/// Why there is no tunnel.
+#[derive(Debug)]
+pub(crate) enum TunnelError {
+    /// Nobody could be asked for one.
+    NoProxy(BoxError),
+    /// The proxy refuses it.
+    Refused(StatusCode),
+    /// The proxy does not speak HTTP, or breaks off.
+    Broken(io::Error),
+}
+
+impl TunnelError {
+    /// Returns whether the proxy would refuse again, and what can be done about it. Every other refusal may pass: the proxy
+    /// may be overloaded, or not reach the server.
+    pub(crate) fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::Refused(StatusCode::PROXY_AUTHENTICATION_REQUIRED) => {
+                Some("the proxy on the way wants a user and a password, or others than these; check them")
+            }
+            Self::Refused(
+                StatusCode::FORBIDDEN
+                | StatusCode::METHOD_NOT_ALLOWED
+                | StatusCode::NOT_IMPLEMENTED
+                | StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS,
+            ) => Some(
+                "the proxy on the way refuses the connection; check that it may go there, or add the host to NO_PROXY",
+            ),
+            Self::Refused(_) | Self::NoProxy(_) | Self::Broken(_) => None,
+        }
+    }
+}
+
+/// Asks a proxy, over a connection to it, for a tunnel to `destination`.
+pub(super) async fn open<T: Read + Write + Unpin>(
+    mut proxy: T,
+    detour: &Detour,
+    destination: &Uri,
+) -> Result<T, TunnelError> {
+    let host = destination.host().unwrap_or_default();
+    let port = destination.port_u16().unwrap_or(443);
+    let mut head = Zeroizing::new(Vec::with_capacity(512));
+    head.extend_from_slice(format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n").as_bytes());
+    if let Some(credentials) = &detour.credentials {
+        head.extend_from_slice(b"Proxy-Authorization: ");
+        head.extend_from_slice(credentials.as_bytes());
+        head.extend_from_slice(b"\r\n");
+    }
+    head.extend_from_slice(b"\r\n");
+    write(&mut proxy, &head).await.map_err(TunnelError::Broken)?;
+    let status = status(&mut proxy).await.map_err(TunnelError::Broken)?;
+    if status.is_success() { Ok(proxy) } else { Err(TunnelError::Refused(status)) }
+}
+
+async fn write<T: Write + Unpin>(proxy: &mut T, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = poll_fn(|cx| Pin::new(&mut *proxy).poll_write(cx, bytes)).await?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        bytes = &bytes[written..];
+    }
+    poll_fn(|cx| Pin::new(&mut *proxy).poll_flush(cx)).await
+}
+
+/// Reads the head of the response. Nothing comes behind it before this side has begun with TLS.
+async fn status<T: Read + Unpin>(proxy: &mut T) -> io::Result<StatusCode> {
+    let mut head = Vec::with_capacity(512);
+    let mut piece = [0; 512];
+    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+        let mut piece = ReadBuf::new(&mut piece);
+        poll_fn(|cx| Pin::new(&mut *proxy).poll_read(cx, piece.unfilled())).await?;
+        if piece.filled().is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        head.extend_from_slice(piece.filled());
+        if head.len() > MAX_HEAD {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the head of the response is too long"));
+        }
+    }
+    let is_http = head.starts_with(b"HTTP/1.");
+    let status =
+        head.split(|byte| *byte == b' ').nth(1).and_then(|word| StatusCode::from_bytes(word.get(..3)?).ok());
+    status
+        .filter(|_| is_http)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the proxy does not speak HTTP/1.1"))
+}
+
+impl fmt::Display for TunnelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoProxy(_) => f.write_str("the proxy cannot be reached"),
+            Self::Refused(status) => write!(f, "the proxy answered {status} to CONNECT"),
+            Self::Broken(_) => f.write_str("the proxy broke off"),
+        }
+    }
+}
+
+impl Error for TunnelError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::NoProxy(error) => Some(&**error),
+            Self::Refused(_) => None,
+            Self::Broken(error) => Some(error),
+        }
+    }
+}
