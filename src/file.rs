@@ -22,15 +22,15 @@ const WAITS: [Duration; 4] = [
     Duration::from_millis(400),
 ];
 
-/// Reads a secret from a regular file of at most 64 KiB in UTF-8. White space at its ends is removed. `what` is what it is
+/// Reads a secret from a regular file of at most 64 KiB in UTF-8. What an editor leaves at its ends is removed. `what` is what it is
 /// called in messages.
-pub(crate) async fn read(what: &'static str, path: Arc<Path>) -> Result<SecretString, TokenError> {
+pub(crate) async fn read(what: &str, path: Arc<Path>) -> Result<SecretString, TokenError> {
     read_as(what, path, |secret| Ok(secret.into())).await
 }
 
 /// Reads a secret as [`read`] does, and makes something of it. What cannot be used may be just being written.
 pub(crate) async fn read_as<T>(
-    what: &'static str,
+    what: &str,
     path: Arc<Path>,
     make: impl Fn(&str) -> Result<T, TokenError>,
 ) -> Result<T, TokenError> {
@@ -46,9 +46,10 @@ pub(crate) async fn read_as<T>(
     }
 }
 
-async fn read_once(what: &'static str, path: Arc<Path>) -> Result<SecretString, TokenError> {
+async fn read_once(what: &str, path: Arc<Path>) -> Result<SecretString, TokenError> {
+    let name = what.to_owned();
     // A disk may be a network away.
-    tokio::task::spawn_blocking(move || read_now(what, &path))
+    tokio::task::spawn_blocking(move || read_now(&name, &path))
         .await
         .map_err(|_| TokenError::transient(format!("the runtime shut down while the {what} was read")))?
 }

@@ -19,12 +19,19 @@ pub(crate) fn origins_only(text: &str) -> String {
     while let Some(at) = rest.find("://") {
         let (before, url) = rest.split_at(at + 3);
         shown.push_str(before);
+        // User and password go first: nobody knows which characters stand in them.
+        let run = url.split(|c: char| c.is_whitespace() || c.is_control()).next().unwrap_or_default();
+        let (user, url) = match run.rfind('@') {
+            Some(at) => (Some(&run[..at]), &url[at + 1..]),
+            None => (None, url),
+        };
         let is_end = |c: char| c.is_whitespace() || c.is_control() || "\"'<>(){}`".contains(c);
         let (url, after) = url.split_at(url.find(is_end).unwrap_or(url.len()));
-        let (authority, tail) = url.split_at(url.find(['/', '?', '#', '\\']).unwrap_or(url.len()));
-        // In what is no path a password may stand with a `/` in it.
-        let host = if tail.contains('@') { "" } else { authority.rsplit('@').next().unwrap_or_default() };
-        shown.push_str(host);
+        let host = url.split(['/', '?', '#', '\\']).next().unwrap_or_default();
+        // An `@` behind the host is one of a path or a query, and then it is not known where the host is.
+        if user.is_none_or(|user| !user.contains(['/', '?', '#', '\\'])) {
+            shown.push_str(host);
+        }
         rest = after;
     }
     shown.push_str(rest);
@@ -50,10 +57,10 @@ fn cut(text: &str, limit: usize) -> String {
     shown
 }
 
-/// Takes off what an editor or a shell leaves at the ends of a text: white space of any script, control characters, a byte
-/// order mark, characters without width.
+/// Takes off what an editor or a shell leaves at the ends of a secret or a name, and what nobody sees: line ends, tabs,
+/// control characters, a byte order mark, characters without width, spaces outside ASCII. A plain space may be meant.
 pub(crate) fn trimmed(text: &str) -> &str {
-    text.trim_matches(|c: char| c.is_whitespace() || printable(c) != c)
+    text.trim_matches(|c: char| c != ' ' && (c.is_whitespace() || printable(c) != c))
 }
 
 /// A control character, or one that changes the direction of what follows, becomes a space.
@@ -89,6 +96,10 @@ mod tests {
             ("for url (https://a.example:8443/token?key=K#f): no", "for url (https://a.example:8443): no"),
             ("proxy http://user:pass@proxy:3128 says no", "proxy http://proxy:3128 says no"),
             ("http://user:pa/ss@proxy/ and \"https://b?k\"", "http:// and \"https://b\""),
+            ("https://user:S3CR3T'x@host: no", "https://host: no"),
+            ("https://user:S3CR3T\"<x>@host/path", "https://host"),
+            ("<https://user:S3(CR3T)@host>", "<https://host>"),
+            ("https://a/?mail=b@c", "https://"),
             ("https://a://b?c", "https://a:"),
             ("://", "://"),
         ] {

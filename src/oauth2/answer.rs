@@ -26,6 +26,21 @@ pub(crate) enum AnswerBody {
     Unread(String),
 }
 
+impl AnswerBody {
+    /// Takes a body as it came. A byte order mark is taken off. Where something is not UTF-8, a mark takes its place, which
+    /// no token may hold.
+    pub(crate) fn whole(bytes: Vec<u8>) -> Self {
+        let bytes = match bytes.strip_prefix(b"\xef\xbb\xbf") {
+            Some(rest) => rest.to_vec(),
+            None => bytes,
+        };
+        Self::Whole(match String::from_utf8(bytes) {
+            Ok(text) => text.into_bytes(),
+            Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned().into_bytes(),
+        })
+    }
+}
+
 /// What was asked for, and what is taken for an answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Expected {
@@ -150,7 +165,7 @@ pub(crate) struct OAuthError {
 impl<'a> Body<'a> {
     pub(crate) fn read(answer: &'a Answer) -> Self {
         let bytes = match &answer.body {
-            AnswerBody::Whole(bytes) => bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes),
+            AnswerBody::Whole(bytes) => bytes,
             AnswerBody::Unread(reason) => return Self::Nonsense(reason.clone()),
         };
         let error = match serde_json::from_slice::<Members<'_>>(bytes) {

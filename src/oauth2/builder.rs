@@ -22,6 +22,7 @@ use crate::oauth2::target::{Discovered, Draft, Place};
 use crate::oauth2::url::{self, PlainHttp};
 use crate::oauth2::wire::{Patience, Transport, Wire};
 use crate::origin::Origin;
+use crate::text;
 
 /// Builds a source that asks a token endpoint by the grant `G`.
 ///
@@ -391,12 +392,13 @@ impl<G> GrantBuilder<G> {
             wanted,
             terms,
         } = self.options;
+        let client_id = text::trimmed(&client_id).to_owned();
         let location = Location::check(location, insecure_http, wanted.naming())?;
         let is_anonymous = terms.client_is_optional && client_id.is_empty();
         checks::client(&client_id, &secret, &auth, is_anonymous)?;
         let parties = location.parties(client_id, issuer);
         #[cfg(feature = "jwt")]
-        auth.check(&parties)?;
+        auth.check(&parties, &secret)?;
         checks::scopes("scope", &scopes)?;
         checks::scopes("required_scope", &required_scopes)?;
         resources.iter().try_for_each(|resource| checks::resource(resource))?;

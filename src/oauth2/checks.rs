@@ -23,6 +23,15 @@ pub(super) fn client(
             "client_id: it is empty; set the id that the authorization server gave out",
         ));
     }
+    if secret.is_empty_value() {
+        return Err(TokenError::config("client_secret: it is empty; give the secret, or ClientSecret::none"));
+    }
+    if client_id.contains(':') && auth.is_basic_raw() {
+        return Err(TokenError::config(
+            "client_id: it has a colon, at which the server would split it off (RFC 7617 §2); use ClientAuth::basic or \
+             ClientAuth::post",
+        ));
+    }
     match (auth.wants_secret(), secret.is_none()) {
         (true, true) => Err(TokenError::config(format!(
             "client_secret: there is none, but the client authentication `{}` needs one; give the secret, or use \
@@ -70,6 +79,11 @@ pub(super) fn resource(resource: &str) -> Result<(), TokenError> {
 
 /// A parameter is sent once (RFC 6749 §3.2), and what has a setter of its own is not set beside it.
 pub(super) fn parameters(parameters: &Parameters, own: &[&str]) -> Result<(), TokenError> {
+    if let Some(name) = parameters.empty_secret() {
+        return Err(TokenError::config(format!(
+            "secret_param: {name:?} is empty; give its value, or leave it out"
+        )));
+    }
     let names: Vec<&str> = parameters.names().collect();
     for (at, name) in names.iter().enumerate() {
         let remedy = match *name {

@@ -163,6 +163,11 @@ impl ClientAuth {
         matches!(self.method, Method::Tls)
     }
 
+    /// Returns whether id and secret may be sent with a colon between, as they are.
+    pub(crate) fn is_basic_raw(&self) -> bool {
+        self.methods().any(|method| matches!(method, Method::BasicRaw))
+    }
+
     /// Returns whether there must be a client secret.
     pub(crate) fn wants_secret(&self) -> bool {
         self.methods().any(Method::wants_secret)
@@ -180,8 +185,8 @@ impl ClientAuth {
 
     /// Checks what can be checked before the first attempt.
     #[cfg(feature = "jwt")]
-    pub(crate) fn check(&self, parties: &Parties) -> Result<(), TokenError> {
-        self.methods().try_for_each(|method| method.check(parties))
+    pub(crate) fn check(&self, parties: &Parties, secret: &ClientSecret) -> Result<(), TokenError> {
+        self.methods().try_for_each(|method| method.check(parties, secret))
     }
 
     /// Returns what the proof is made of: the client's secret, or its key.
@@ -321,7 +326,7 @@ impl Method {
     }
 
     #[cfg(feature = "jwt")]
-    fn check(&self, parties: &Parties) -> Result<(), TokenError> {
+    fn check(&self, parties: &Parties, secret: &ClientSecret) -> Result<(), TokenError> {
         match self {
             Self::Basic | Self::BasicRaw | Self::Post | Self::Tls | Self::None => Ok(()),
             Self::PrivateKeyJwt(assertion) if assertion.wants_client_secret() => Err(TokenError::config(
@@ -331,8 +336,10 @@ impl Method {
             Self::ClientSecretJwt(assertion) if !assertion.wants_client_secret() => Err(TokenError::config(
                 "assertion: no client secret signs it; use ClientAuth::private_key_jwt, or Assertion::by_client_secret",
             )),
-            Self::PrivateKeyJwt(assertion) | Self::ClientSecretJwt(assertion) => {
-                assertion.check_for_client(parties)
+            Self::PrivateKeyJwt(assertion) => assertion.check_for_client(parties),
+            Self::ClientSecretJwt(assertion) => {
+                assertion.check_for_client(parties)?;
+                secret.value().map_or(Ok(()), |secret| assertion.check_secret(secret))
             }
         }
     }

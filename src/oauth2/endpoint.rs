@@ -300,7 +300,9 @@ impl TokenEndpoint {
         let mut form = Form::new(self.encoding);
         parameters.write(&target.parties, &mut form, redactor).await?;
         let unauthenticated = Unauthenticated { form: &mut form, headers: &mut headers, redactor };
-        target.auth.apply(&target.parties, secret, unauthenticated).await?;
+        let applied = target.auth.apply(&target.parties, secret, unauthenticated).await;
+        applied
+            .map_err(|error| secret::of_the_moment(error, target.auth.proof(&self.secret).may_change()))?;
 
         let mut request = Request::new(Full::new(form.into_bytes()));
         *request.method_mut() = Method::POST;

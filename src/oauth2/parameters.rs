@@ -13,6 +13,8 @@ use crate::error::TokenError;
 #[cfg(feature = "jwt")]
 use crate::oauth2::jwt::assertion::Assertion;
 use crate::oauth2::parties::Parties;
+#[cfg(feature = "jwt")]
+use crate::oauth2::secret;
 use crate::oauth2::secret::ClientSecret;
 use crate::text::Redactor;
 
@@ -60,6 +62,12 @@ impl Parameters {
         self.list.push(Parameter { name, value, is_secret });
     }
 
+    /// Returns the name of a secret parameter that is given as an empty value.
+    pub(crate) fn empty_secret(&self) -> Option<&str> {
+        let is_empty = |value: &Value| matches!(value, Value::Read(value) if value.is_empty_value());
+        self.list.iter().find(|parameter| is_empty(&parameter.value)).map(|parameter| &*parameter.name)
+    }
+
     /// Adds those of `more`.
     pub(crate) fn extend(&mut self, more: Self) {
         self.list.extend(more.list);
@@ -82,14 +90,18 @@ impl Parameters {
         for Parameter { name, value, is_secret } in &self.list {
             let value = match value {
                 Value::Fixed(value) => value.clone(),
-                Value::Read(value) => value.read_as("secret parameter").await?,
+                Value::Read(value) => value.read_as(&format!("secret parameter {name}")).await?,
                 #[cfg(feature = "jwt")]
                 Value::Assertion(assertion) => {
                     let key = match assertion.key() {
                         Some(key) => key.read_as("signing key").await?,
                         None => SecretString::default(),
                     };
-                    assertion.sign(parties, &key).await?
+                    let may_change = assertion.key().is_some_and(ClientSecret::may_change);
+                    assertion
+                        .sign(parties, &key)
+                        .await
+                        .map_err(|error| secret::of_the_moment(error, may_change))?
                 }
             };
             if *is_secret {

@@ -40,7 +40,7 @@ use crate::token::{AccessToken, is_b64token};
 /// # Ok::<(), tower_oauth2::TokenError>(())
 /// ```
 pub fn read_token_response(response: impl AsRef<[u8]>) -> Result<AccessToken, TokenError> {
-    let body = AnswerBody::Whole(response.as_ref().to_vec());
+    let body = AnswerBody::whole(response.as_ref().to_vec());
     let answer = Answer { status: StatusCode::OK, headers: HeaderMap::new(), body };
     let expected = Expected { who: "the server of the token response".into(), ..Expected::default() };
     read(&answer, &expected, &mut Redactor::default(), clock::unix_time()).map_err(|refused| refused.error)
@@ -65,7 +65,7 @@ pub(crate) fn read(
     body.teach(redactor);
     let refusal = body.refusal();
     if refusal.is_none() && status.is_success() {
-        return token(&body, answer, expected, redactor).map_err(|error| unusable(&body, error, status));
+        return token(&body, answer, expected, redactor, now).map_err(|error| unusable(&body, error, status));
     }
     Err(Refused::by_response(answer, &body, refusal, expected, redactor, now))
 }
@@ -90,10 +90,11 @@ fn refresh_token(members: &Members<'_>) -> Option<SecretString> {
 }
 
 /// The members that have a meaning of their own. Other strings are kept as extra members of the token.
-const KNOWN: [&str; 8] = [
+const KNOWN: [&str; 9] = [
     "access_token",
     "token_type",
     "expires_in",
+    "expires_at",
     "refresh_token",
     "scope",
     "error",
@@ -106,6 +107,7 @@ fn token(
     answer: &Answer,
     expected: &Expected,
     redactor: &Redactor,
+    now: Duration,
 ) -> Result<AccessToken, TokenError> {
     let status = answer.status.as_u16();
     let nonsense =
@@ -147,10 +149,16 @@ fn token(
     if let Some(granted) = granted {
         token = token.scopes(shown_scopes(granted, expected, redactor));
     }
-    if let Some(lifetime) = members.get("expires_in").and_then(lifetime) {
+    let lifetime = members.get("expires_in").and_then(|raw| lifetime(raw, now));
+    let lifetime = lifetime.or_else(|| Some(instant(members.get("expires_at")?)?.saturating_sub(now)));
+    if let Some(lifetime) = lifetime {
         token = token.expires_in(lifetime);
     }
     if let Some(refresh) = refresh_token(members) {
+        // The mark of what was not UTF-8.
+        if refresh.expose_secret().contains('\u{fffd}') {
+            return Err(nonsense("a refresh_token that is not UTF-8"));
+        }
         token = token.refresh_token(refresh);
     }
     for (name, raw) in members.map.iter().filter(|(name, _)| !KNOWN.contains(&name.as_str())) {
@@ -229,15 +237,70 @@ fn check_scopes(granted: &[String], expected: &Expected) -> Result<(), TokenErro
     )))
 }
 
-/// Reads `expires_in` as number, float or string. What makes no sense says nothing; a negative life is over.
-fn lifetime(raw: &RawValue) -> Option<Duration> {
+/// A lifetime that is a point in time would be one of decades. It counts as one if it lies within so many years from now.
+const NEAR: Duration = Duration::from_secs(20 * 365 * 86_400);
+
+/// Reads `expires_in` as number, float or string. What makes no sense says nothing; a negative life is over. Some servers
+/// give the end itself.
+fn lifetime(raw: &RawValue, now: Duration) -> Option<Duration> {
     let text = as_string(raw);
     let text = text.as_deref().unwrap_or(raw.get()).trim();
+    let Some(seconds) = number(text) else { return Some(rfc3339(text)?.saturating_sub(now)) };
+    let end = in_seconds(seconds);
+    let is_end = end > now.saturating_sub(NEAR) && end < now.saturating_add(NEAR) && seconds > NEAR;
+    Some(if is_end { end.saturating_sub(now) } else { seconds })
+}
+
+/// Reads a point in time, as the time since the Unix epoch: RFC 3339, or seconds or milliseconds as number or string.
+fn instant(raw: &RawValue) -> Option<Duration> {
+    let text = as_string(raw);
+    let text = text.as_deref().unwrap_or(raw.get()).trim();
+    number(text).map(in_seconds).or_else(|| rfc3339(text))
+}
+
+/// Milliseconds since the epoch are more than seconds will be for the next few thousand years.
+fn in_seconds(number: Duration) -> Duration {
+    if number.as_secs() >= 100_000_000_000 { number / 1000 } else { number }
+}
+
+fn number(text: &str) -> Option<Duration> {
     if let Ok(seconds) = text.parse() {
         return Some(Duration::from_secs(seconds));
     }
     let seconds: f64 = text.parse().ok().filter(|seconds: &f64| seconds.is_finite())?;
     Some(Duration::try_from_secs_f64(seconds.max(0.0).trunc()).unwrap_or(Duration::from_secs(u64::MAX)))
+}
+
+/// Reads a date-time of RFC 3339 §5.6, as the time since the Unix epoch. Fractions of a second are cut off.
+fn rfc3339(text: &str) -> Option<Duration> {
+    let digits = |range: std::ops::Range<usize>| -> Option<u64> {
+        text.get(range).filter(|part| part.bytes().all(|byte| byte.is_ascii_digit()))?.parse().ok()
+    };
+    let is_at =
+        |at: usize, expected: &[u8]| text.as_bytes().get(at).is_some_and(|byte| expected.contains(byte));
+    if !(is_at(4, b"-") && is_at(7, b"-") && is_at(10, b"Tt ") && is_at(13, b":") && is_at(16, b":")) {
+        return None;
+    }
+    let (year, month, day) = (digits(0..4)?, digits(5..7)?, digits(8..10)?);
+    let (hour, minute, second) = (digits(11..13)?, digits(14..16)?, digits(17..19)?);
+    if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    let zone = text[19..].trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
+    let (is_ahead, offset) = match zone.as_bytes() {
+        [b'Z' | b'z'] => (true, 0),
+        [sign @ (b'+' | b'-'), ..] if zone.len() == 6 && zone.as_bytes()[3] == b':' => {
+            let part = |range| zone.get(range).and_then(|part: &str| part.parse::<u64>().ok());
+            (*sign == b'+', part(1..3)? * 3600 + part(4..6)? * 60)
+        }
+        _ => return None,
+    };
+    // Counted from March, so that a leap day is the last of its year.
+    let (years, months) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = 365 * years + years / 4 - years / 100 + years / 400 + (153 * months + 2) / 5 + day - 1;
+    let local = (days.checked_sub(719_468)? * 24 + hour) * 3600 + minute * 60 + second;
+    let time = if is_ahead { local.checked_sub(offset)? } else { local + offset };
+    Some(Duration::from_secs(time))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::Full;
 use secrecy::SecretString;
@@ -32,10 +32,12 @@ use crate::token::AccessToken;
 /// see [`revoke_with`](crate::cache::TokenCacheBuilder::revoke_with).
 ///
 /// 1. The refresh token goes first, if there is one: with it, most servers end the access tokens of the same grant.
-/// 2. Every 2xx is a success, whatever else it says: the server knows the token no longer, or never did.
+/// 2. Every 2xx is a success, whatever else it says: the server knows the token no longer, or never did. So is a 400
+///    `invalid_token`.
 /// 3. 503, 429, every other 5xx and no answer mean that the token counts as still valid. They are repeated as the
 ///    builder says, `Retry-After` is honoured, and where it asks for too much patience the error says until when.
-/// 4. Everything else is final, such as `unsupported_token_type` of a server that revokes refresh tokens alone.
+/// 4. Everything else is final. `unsupported_token_type` for the access token is a success if the refresh token was revoked:
+///    that is all such a server offers.
 /// 5. Tokens stand in the form, never in the URL.
 ///
 /// # Cancel safety
@@ -136,7 +138,17 @@ impl TokenRevoker for Revocation {
         if refresh_token.as_ref().is_err_and(TokenError::is_throttled) {
             return refresh_token;
         }
-        let access_token = self.revoke_one(token.secret(), "access_token", &token).await;
+        let access_token = match self.revoke_one(token.secret(), "access_token", &token).await {
+            // The end of the refresh token is that of the grant, and more than that the server does not offer.
+            Err(error)
+                if token.refresh_secret().is_some()
+                    && refresh_token.is_ok()
+                    && error.code() == Some("unsupported_token_type") =>
+            {
+                Ok(())
+            }
+            access_token => access_token,
+        };
         refresh_token.and(access_token)
     }
 }
@@ -241,5 +253,11 @@ fn read(answer: &Answer, expected: &Expected, redactor: &mut Redactor, now: Dura
     let body = answer::Body::read(answer);
     body.teach(redactor);
     let refusal = body.refusal();
+    // RFC 7009 §2.2 has a success for a token that is none any more; some servers say that it is none.
+    let is_dead = answer.status == StatusCode::BAD_REQUEST
+        && refusal.as_ref().is_some_and(|refusal| refusal.code == "invalid_token");
+    if is_dead {
+        return Ok(());
+    }
     Err(Refused::by_response(answer, &body, refusal, expected, redactor, now))
 }

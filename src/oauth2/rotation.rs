@@ -78,9 +78,9 @@ impl OnRotate {
         });
         match tokio::time::timeout(limit, caught).await {
             Ok(Ok(())) => Ok(()),
-            // Databases repeat what they could not store.
+            // Databases repeat what they could not store, and show more of it by `Debug`.
             Ok(Err(Some(error))) => {
-                Err(failed("on_rotate failed").with_source(Cause::unless_harmless(error, &redactor)))
+                Err(failed("on_rotate failed").with_source(Cause::of(&*error, &redactor)))
             }
             Ok(Err(None)) => Err(failed("on_rotate panicked; see its message on stderr")),
             Err(_elapsed) => Err(failed(&format!("on_rotate took longer than {limit:?}"))),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::error::{ErrorClass, TokenError};
-use crate::file;
+use crate::{file, text};
 
 /// What proves that a client is who it says it is (RFC 6749 §2.3.1).
 ///
@@ -57,7 +57,7 @@ impl ClientSecret {
 
     /// Reads the secret from a file, off the async thread.
     ///
-    /// The file must be a regular one (links are followed) of at most 64 KiB in UTF-8. White space at its ends is removed. A
+    /// The file must be a regular one (links are followed) of at most 64 KiB in UTF-8. What an editor leaves at its ends is removed. A
     /// file that is absent, empty or half written may be just being written: it is read again a few times, and then the
     /// error is a transient one.
     #[must_use]
@@ -150,13 +150,43 @@ impl ClientSecret {
     }
 
     /// Reads the secret; an empty one if there is none. `what` is what it is called in messages.
-    pub(crate) async fn read_as(&self, what: &'static str) -> Result<SecretString, TokenError> {
+    ///
+    /// What nobody sees at its ends is removed, wherever it comes from, and then it must not be empty.
+    pub(crate) async fn read_as(&self, what: &str) -> Result<SecretString, TokenError> {
+        let secret = match &self.kind {
+            Kind::None => return Ok(SecretString::default()),
+            Kind::Value(secret) => secret.clone(),
+            Kind::Env(variable) => read_env(what, variable)?,
+            Kind::File(path) => file::read(what, Arc::clone(path)).await?,
+            Kind::Fn(read) => read().await.map_err(of_a_vault)?,
+        };
+        let trimmed = text::trimmed(secret.expose_secret());
+        if trimmed.is_empty() {
+            let error = format!("the {what} is empty: {}", self.remedy());
+            return Err(if self.may_change() {
+                TokenError::transient(error)
+            } else {
+                TokenError::config(error)
+            });
+        }
+        Ok(if trimmed.len() == secret.expose_secret().len() { secret } else { trimmed.into() })
+    }
+
+    /// Says what to do about an empty one.
+    fn remedy(&self) -> String {
         match &self.kind {
-            Kind::None => Ok(SecretString::default()),
-            Kind::Value(secret) => Ok(secret.clone()),
-            Kind::Env(variable) => read_env(what, variable),
-            Kind::File(path) => file::read(what, Arc::clone(path)).await,
-            Kind::Fn(read) => read().await.map_err(of_a_vault),
+            Kind::None | Kind::Value(_) => "give it".into(),
+            Kind::Env(variable) => format!("set the environment variable {variable}"),
+            Kind::File(path) => format!("it is read from {}", path.display()),
+            Kind::Fn(_) => "its closure returned nothing".into(),
+        }
+    }
+
+    /// Returns whether it is a plain value without anything in it.
+    pub(crate) fn is_empty_value(&self) -> bool {
+        match &self.kind {
+            Kind::Value(secret) => text::trimmed(secret.expose_secret()).is_empty(),
+            Kind::None | Kind::Env(_) | Kind::File(_) | Kind::Fn(_) => false,
         }
     }
 }
@@ -208,11 +238,13 @@ fn of_a_vault(error: TokenError) -> TokenError {
     }
 }
 
+/// A key or a secret that cannot be used may be just being written, where it is not a value.
+pub(crate) fn of_the_moment(error: TokenError, may_change: bool) -> TokenError {
+    if may_change && error.is_config() { error.reclassified(ErrorClass::Transient) } else { error }
+}
+
 fn read_env(what: &str, variable: &str) -> Result<SecretString, TokenError> {
     match std::env::var(variable) {
-        Ok(secret) if secret.is_empty() => {
-            Err(TokenError::config(format!("the {what} is empty: set the environment variable {variable}")))
-        }
         Ok(secret) => Ok(secret.into()),
         Err(std::env::VarError::NotPresent) => {
             Err(TokenError::config(format!("there is no {what}: set the environment variable {variable}")))
@@ -260,14 +292,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn white_space_at_the_ends_of_a_file_is_removed() {
+    async fn what_an_editor_leaves_at_the_ends_of_a_file_is_removed() {
         for (written, secret) in [
             ("s", "s"),
             ("s\n", "s"),
             ("s\r\n", "s"),
             ("s\n\n", "s"),
             ("s\r", "s"),
-            (" s\t", "s"),
+            (" s \t", " s "),
             ("\u{feff}s\0", "s"),
             ("\u{a0}s\u{2003}\u{200b}", "s"),
             ("a b\tc", "a b\tc"),

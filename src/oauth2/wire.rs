@@ -197,7 +197,7 @@ pub(crate) async fn read_capped(body: UnsyncBoxBody<Bytes, BoxError>) -> Result<
         }
         whole.extend_from_slice(&data);
     }
-    Ok(AnswerBody::Whole(whole))
+    Ok(AnswerBody::whole(whole))
 }
 
 // --- Failures ---
@@ -264,19 +264,8 @@ pub(crate) struct Cause {
 }
 
 impl Cause {
-    fn of(error: &(dyn std::error::Error + 'static), redactor: &Redactor) -> Self {
+    pub(crate) fn of(error: &(dyn std::error::Error + 'static), redactor: &Redactor) -> Self {
         Self::within(error, redactor, 16)
-    }
-
-    /// Returns the error as it is, if it shows no secret; else what it says without them.
-    pub(crate) fn unless_harmless(error: BoxError, redactor: &Redactor) -> BoxError {
-        let is_harmless = |text: &String| text.len() <= 4096 && !redactor.finds(text);
-        let said = chain(&*error).flat_map(|error| [error.to_string(), format!("{error:?}")]);
-        if said.into_iter().all(|text| is_harmless(&text)) {
-            error
-        } else {
-            Self::of(&*error, redactor).into()
-        }
     }
 
     fn within(error: &(dyn std::error::Error + 'static), redactor: &Redactor, depth: u32) -> Self {

@@ -68,6 +68,7 @@ impl TokenSource for FileToken {
         let unusable = |what: &str| format!("the token in {} cannot be used: {what}", self.path.display());
         let now = clock::unix_time();
         let read = |secret: &str| {
+            let secret = secret.trim();
             let token = AccessToken::bearer(secret).map_err(|error| {
                 TokenError::transient(unusable("the file holds something else than one token"))
                     .with_source(error)
@@ -161,7 +162,7 @@ mod tests {
     async fn what_cannot_be_used_is_an_error_that_names_the_file_and_shows_nothing_of_it() {
         let cases: [(&[u8], &str); 5] = [
             (b"", "empty"),
-            (b"\n \n", "empty"),
+            (b"\n \n", "something else than one token"),
             (b"S3CR3T S3CR3T", "something else than one token"),
             (b"S3CR3T\xff", "UTF-8"),
             (&[b'x'; 64 * 1024 + 1], "64 KiB"),

@@ -31,8 +31,9 @@ const ESCAPES: &[u8] = b"%&\\";
 
 /// Knows the secrets of one exchange, and finds them in whatever form a peer may echo them.
 ///
-/// 1. A secret is found raw, in hexadecimal, and in base64, also in the middle of something longer or of a form; and each of these
-///    under percent-encoding, the escapes of JSON, of Rust and of HTML, in any mixture. Case does not matter.
+/// 1. A secret is found raw, form-encoded, in hexadecimal, and in base64, also in the middle of something longer, of a form or
+///    of Basic credentials; and each of these under percent-encoding, the escapes of JSON, of Rust and of HTML, in any mixture.
+///    It is found as a list of its bytes in decimals, too. Case does not matter. Other encodings are not looked for.
 /// 2. Eight bytes in a row are enough: a peer may cut what it echoes. A shorter secret is found as a whole.
 /// 3. Secrets are blanked out *before* the text is cut, so that no half of one survives at the edge.
 /// 4. A text that holds a secret of three characters or fewer is blanked out as a whole.
@@ -187,6 +188,9 @@ impl Redactor {
         }
         let whole = View::of(text);
         self.mark(&whole, &mut marks);
+        if let Some(listed) = whole.listed() {
+            self.mark(&listed, &mut marks);
+        }
         // All at once, and each kind alone: what looks like an escape of another kind may be the secret's own.
         let there = || ESCAPES.chunks(1).filter(|kind| text.as_bytes().contains(&kind[0]));
         let alone = there().filter(|_| there().count() > 1);
@@ -314,6 +318,30 @@ impl View {
         }
     }
 
+    /// Takes lists of bytes in decimals, as `Debug` writes them, for the bytes. Nothing if there is none.
+    fn listed(&self) -> Option<Self> {
+        let mut next = Self { bytes: Vec::with_capacity(self.bytes.len()), starts: Vec::new() };
+        let (mut at, mut found) = (0, false);
+        while at < self.bytes.len() {
+            let numbers = decimals(&self.bytes, at);
+            if numbers.len() < SHORTEST_SECRET {
+                let end = numbers.last().map_or(at + 1, |(_, range)| range.end);
+                next.bytes.extend_from_slice(&self.bytes[at..end]);
+                next.starts.extend_from_slice(&self.starts[at..end]);
+                at = end;
+                continue;
+            }
+            found = true;
+            for (byte, range) in numbers {
+                next.bytes.push(byte);
+                next.starts.push(self.starts[range.start]);
+                at = range.end;
+            }
+        }
+        next.starts.push(self.starts[at]);
+        found.then_some(next)
+    }
+
     /// Takes one layer of escapes off, of those kinds that begin so: percent-encoding, the entities of HTML, and what stands
     /// behind a backslash in JSON and in Rust. Nothing if there is none.
     fn unescaped(&self, kinds: &[u8]) -> Option<Self> {
@@ -340,6 +368,30 @@ impl View {
         }
         next.starts.push(self.starts[at]);
         Some(next)
+    }
+}
+
+/// The bytes of a list in decimals that begins at `at`, and where they stand, what separates them included.
+fn decimals(text: &[u8], mut at: usize) -> Vec<(u8, Range<usize>)> {
+    let mut numbers = Vec::new();
+    // Not in the middle of a longer number.
+    if at > 0 && text[at - 1].is_ascii_digit() {
+        return numbers;
+    }
+    loop {
+        let length = text[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let Some(byte) =
+            std::str::from_utf8(&text[at..at + length]).ok().and_then(|digits| digits.parse().ok())
+        else {
+            return numbers;
+        };
+        let end = at + length;
+        let gap = text[end..].iter().take_while(|byte| matches!(byte, b',' | b' ' | b'\n')).count();
+        numbers.push((byte, at..end + gap));
+        if gap == 0 {
+            return numbers;
+        }
+        at = end + gap;
     }
 }
 
@@ -435,6 +487,26 @@ mod tests {
             let shown =
                 redactor(&[secret]).clean(&format!("{}{secret}{}", "-".repeat(lead), "-".repeat(900)));
             assert!(!shown.contains("ABCD"), "{lead}: {shown}");
+        }
+    }
+
+    #[test]
+    fn a_list_of_the_bytes_of_a_secret_is_found() {
+        let secret = "S3CR3T-hunter2";
+        let redactor = redactor(&[secret]);
+        for echoed in [
+            format!("{:?}", secret.as_bytes()),
+            secret.bytes().map(|byte| byte.to_string()).collect::<Vec<_>>().join(","),
+            format!("1, 2, {:?}", &secret.as_bytes()[2..12]),
+        ] {
+            let shown = redactor.clean(&format!("the buffer {echoed} is bad"));
+            assert!(
+                shown.contains(REDACTED) && !shown.contains("67, 82") && !shown.contains("67,82"),
+                "{shown}"
+            );
+        }
+        for text in ["1, 2, 3, 4, 5", "10.0.0.1:8080, 256, 999", "1700000000", "9"] {
+            assert_eq!(redactor.clean(text), text);
         }
     }
 
@@ -559,6 +631,11 @@ mod tests {
             let echo = redactor(&[&secret]).clean(&format!("<{secret}>"));
             proptest::prop_assert!(echo.contains(REDACTED));
             proptest::prop_assert_eq!(Redactor::default().clean(&text), clean(&text));
+        }
+
+        #[test]
+        fn lists_of_all_kinds_are_read_without_panic(text in "[0-9, ]{0,80}") {
+            redactor(&["unrelated-secret"]).clean(&text);
         }
 
         #[test]

@@ -20,6 +20,7 @@ mod grants;
 #[path = "../support/log.rs"]
 mod log;
 mod proof;
+mod reading;
 mod refresh;
 mod requests;
 mod revocation;

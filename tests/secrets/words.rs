@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 
-pub(crate) const CLIENT_ID: &str = "billing: svc/1";
+pub(crate) const CLIENT_ID: &str = "billing, svc/1";
 /// Reserved in URLs, forms, JSON, HTML and Rust, and outside ASCII.
 pub(crate) const CLIENT_SECRET: &str = "S3cr&t <Zauber>/+x%y=\"ü\"\\ʘ p4ssw0rd";
 pub(crate) const PIN: &str = "p1n+71n p1n'49&17";

@@ -72,7 +72,12 @@ fn the_client_must_have_a_name_and_as_many_secrets_as_it_sends() {
     assert_refused(none().auth(ClientAuth::post()), "client_secret", "ClientAuth::none");
     assert_refused(billing().auth(ClientAuth::none()), "client_secret", "ClientSecret::none");
     assert!(build(none().auth(ClientAuth::none())).is_ok());
-    assert!(build(ClientCredentials::builder(URL, "public", "")).is_ok());
+    for empty in ["", "\n", "\u{feff}\t"] {
+        assert_refused(ClientCredentials::builder(URL, "public", empty), "client_secret", "it is empty");
+    }
+    let raw = ClientCredentials::builder(URL, "my:client", "s").auth(ClientAuth::basic_raw());
+    assert_refused(raw, "client_id", "colon");
+    assert!(build(ClientCredentials::builder(URL, "my:client", "s")).is_ok());
 }
 
 #[test]

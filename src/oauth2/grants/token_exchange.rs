@@ -199,6 +199,14 @@ impl GrantBuilder<TokenExchangeGrant> {
                 )));
             }
         }
+        let tokens = [("subject", Some(&grant.subject)), ("actor", grant.actor.as_ref())];
+        for (setting, token) in tokens {
+            if token.is_some_and(SecurityToken::is_empty) {
+                return Err(TokenError::config(format!(
+                    "{setting}: its token is empty; give it, or a source of it"
+                )));
+            }
+        }
         Ok(TokenExchange { inner: Arc::new(Inner { endpoint, grant, common }) })
     }
 }
@@ -299,6 +307,10 @@ impl SecurityToken {
             TokenOrigin::Fixed(_) => true,
             TokenOrigin::Source(source) => source.may_be_dropped(),
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        matches!(&self.origin, TokenOrigin::Fixed(secret) if secret.is_empty_value() || secret.is_none())
     }
 
     async fn give(&self, what: &'static str, request: TokenRequest) -> Result<Given, TokenError> {

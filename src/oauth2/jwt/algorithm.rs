@@ -55,6 +55,8 @@ pub enum JwtAlgorithm {
 pub(super) enum KeyKind {
     Shared,
     Rsa,
+    /// For RSASSA-PSS alone (RFC 4055 §1.2).
+    RsaPss,
     P256,
     P384,
     Ed25519,
@@ -110,12 +112,32 @@ impl JwtAlgorithm {
         }
     }
 
+    /// Returns whether a key made for this signs by the algorithm.
+    pub(super) fn takes(self, kind: KeyKind) -> bool {
+        match kind {
+            KeyKind::RsaPss => matches!(self, Self::Ps256 | Self::Ps384 | Self::Ps512),
+            KeyKind::Shared | KeyKind::Rsa | KeyKind::P256 | KeyKind::P384 | KeyKind::Ed25519 => {
+                kind == self.key_kind()
+            }
+        }
+    }
+
+    /// Returns how many bytes a shared secret must have (RFC 7518 §3.2).
+    pub(super) fn shortest_secret(self) -> usize {
+        match self {
+            Self::Hs256 => 32,
+            Self::Hs384 => 48,
+            Self::Hs512 => 64,
+            _ => 0,
+        }
+    }
+
     /// Returns the length of one of the two numbers of an ECDSA signature (RFC 7518 §3.4).
     pub(super) fn ecdsa_half(self) -> Option<usize> {
         match self.key_kind() {
             KeyKind::P256 => Some(32),
             KeyKind::P384 => Some(48),
-            KeyKind::Shared | KeyKind::Rsa | KeyKind::Ed25519 => None,
+            KeyKind::Shared | KeyKind::Rsa | KeyKind::RsaPss | KeyKind::Ed25519 => None,
         }
     }
 
@@ -165,6 +187,7 @@ impl fmt::Display for KeyKind {
         f.write_str(match self {
             Self::Shared => "a shared secret",
             Self::Rsa => "an RSA key",
+            Self::RsaPss => "an RSA key for PSS alone",
             Self::P256 => "a key on the curve P-256",
             Self::P384 => "a key on the curve P-384",
             Self::Ed25519 => "an Ed25519 key",

@@ -107,7 +107,7 @@ impl Assertion {
     /// Creates an assertion that the client secret signs, for
     /// [`ClientAuth::client_secret_jwt`](crate::ClientAuth::client_secret_jwt).
     ///
-    /// The secret should be as long as the hash at least, 32 bytes for HS256 (RFC 7518 §3.2).
+    /// The secret must be as long as the hash at least, 32 bytes for HS256 (RFC 7518 §3.2).
     #[must_use]
     pub fn by_client_secret(algorithm: JwtAlgorithm) -> Self {
         Self::new(SignedBy::ClientSecret(algorithm))
@@ -275,7 +275,7 @@ impl Assertion {
             SignedBy::ClientSecret(algorithm) => {
                 let input = joined(&self.jose_header(None, None));
                 let secret = secret.expose_secret().as_bytes();
-                let signature = Material::shared(*algorithm, secret).sign(input.as_bytes())?;
+                let signature = Material::shared(*algorithm, secret)?.sign(input.as_bytes())?;
                 (input, signature)
             }
             SignedBy::Signer(signer) => {
@@ -302,6 +302,12 @@ impl Assertion {
             )));
         }
         self.check(parties)
+    }
+
+    /// Checks the client secret that signs.
+    pub(crate) fn check_secret(&self, secret: &SecretString) -> Result<(), TokenError> {
+        let secret = crate::text::trimmed(secret.expose_secret());
+        Material::shared(self.algorithm(), secret.as_bytes()).map(drop)
     }
 
     /// Checks an assertion that is the grant itself.

@@ -23,8 +23,16 @@ pub(super) struct Material {
 
 impl Material {
     /// Makes a key of a secret that both sides know (RFC 7518 §3.2).
-    pub(super) fn shared(algorithm: JwtAlgorithm, secret: &[u8]) -> Self {
-        Self { algorithm, key: EncodingKey::from_secret(secret), key_id: None }
+    pub(super) fn shared(algorithm: JwtAlgorithm, secret: &[u8]) -> Result<Self, TokenError> {
+        let least = algorithm.shortest_secret();
+        if secret.len() < least {
+            return Err(TokenError::config(format!(
+                "the client secret has {} bytes, and {algorithm} wants {least} at least (RFC 7518 §3.2); have the server \
+                 make a longer one",
+                secret.len()
+            )));
+        }
+        Ok(Self { algorithm, key: EncodingKey::from_secret(secret), key_id: None })
     }
 
     /// Reads a private key. Errors say what is wrong and show no part of it.
@@ -55,7 +63,7 @@ impl Material {
     }
 
     fn of(algorithm: JwtAlgorithm, private: &PrivateKey, key_id: Option<String>) -> Result<Self, String> {
-        if private.kind != algorithm.key_kind() {
+        if !algorithm.takes(private.kind) {
             return Err(format!(
                 "it is {}, and {algorithm} wants {}; choose the algorithm that fits the key",
                 private.kind,
@@ -64,7 +72,7 @@ impl Material {
         }
         let key = match private.kind {
             KeyKind::Shared => return Err("it is none that an algorithm here signs with".into()),
-            KeyKind::Rsa => EncodingKey::from_rsa_der(&private.der),
+            KeyKind::Rsa | KeyKind::RsaPss => EncodingKey::from_rsa_der(&private.der),
             KeyKind::P256 | KeyKind::P384 => EncodingKey::from_ec_der(&private.der),
             KeyKind::Ed25519 => EncodingKey::from_ed_der(&private.der),
         };
@@ -111,9 +119,8 @@ impl PrivateKey {
         let (family, mut parameters, inside) = read().ok_or("it is no PKCS#8 inside; is it complete?")?;
         let kind = match family {
             // What the provider takes is in the wrapping.
-            der::RSA | der::RSA_PSS => {
-                return Ok(Self { kind: KeyKind::Rsa, der: Zeroizing::new(inside.to_vec()) });
-            }
+            der::RSA => return Ok(Self { kind: KeyKind::Rsa, der: Zeroizing::new(inside.to_vec()) }),
+            der::RSA_PSS => return Ok(Self { kind: KeyKind::RsaPss, der: Zeroizing::new(inside.to_vec()) }),
             der::EC => match parameters.next(der::OID) {
                 Some(der::P256) => KeyKind::P256,
                 Some(der::P384) => KeyKind::P384,
