@@ -472,7 +472,7 @@ where
 /// A location that was checked.
 enum Location {
     Url { text: String, address: (Uri, Origin) },
-    Issuer(Discovery),
+    Issuer(Arc<Discovery>),
 }
 
 impl Location {
@@ -483,7 +483,9 @@ impl Location {
                 let address = url::read(&text, plain_http).map_err(|flaw| flaw.in_setting(naming))?;
                 Ok(Self::Url { text, address })
             }
-            Given::Issuer(issuer) => Discovery::new(issuer, insecure_http).map(Self::Issuer),
+            Given::Issuer(issuer) => {
+                Discovery::new(issuer, insecure_http).map(|discovery| Self::Issuer(Arc::new(discovery)))
+            }
         }
     }
 

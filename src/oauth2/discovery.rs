@@ -7,6 +7,9 @@ use bytes::Bytes;
 use http::header::LOCATION;
 use http::{Request, Uri};
 use http_body_util::Full;
+use tokio::runtime::Handle;
+use tracing::Instrument as _;
+use tracing::instrument::WithSubscriber as _;
 
 use crate::clock::{self, WallClock};
 use crate::error::{ErrorClass, TokenError};
@@ -72,10 +75,18 @@ impl Discovery {
         };
         let addresses = match metadata_url {
             Some(url) => vec![read(&url, "its metadata_url")?],
-            None => vec![
-                read(&identifier.oauth_url(), "oauth-authorization-server")?,
-                read(&identifier.oidc_url(), "openid-configuration")?,
-            ],
+            None => {
+                let mut addresses = vec![
+                    read(&identifier.oauth_url(), "oauth-authorization-server")?,
+                    read(&identifier.oidc_url(), "openid-configuration")?,
+                ];
+                // Without a path both are the same.
+                if identifier.inserted_oidc_url() != identifier.oidc_url() {
+                    let inserted = identifier.inserted_oidc_url();
+                    addresses.insert(1, read(&inserted, "openid-configuration before the path")?);
+                }
+                addresses
+            }
         };
         Ok(Self { identifier, addresses, lifetime, mtls_aliases, known })
     }
@@ -93,16 +104,37 @@ impl Discovery {
     ///
     /// The redactor knows what else the server may repeat.
     pub(crate) async fn current(
-        &self,
+        self: &Arc<Self>,
         wire: &Wire,
         deadline: Deadline,
         redactor: &Redactor,
     ) -> Result<(Arc<Metadata>, bool), TokenError> {
         let rounds = self.known.rounds();
-        match self.known.fresh(WallClock::default().moment()) {
-            Some(metadata) => Ok((metadata, false)),
-            None => self.renew(rounds, wire, deadline, redactor).await.map(|metadata| (metadata, true)),
+        let now = WallClock::default().moment();
+        match (self.known.fresh(now), self.known.newest()) {
+            (Some(metadata), _) => Ok((metadata, false)),
+            (None, Some(old)) => {
+                if self.known.begins(now) {
+                    self.renew_behind(rounds, wire, redactor);
+                }
+                Ok((old, false))
+            }
+            (None, None) => {
+                self.renew(rounds, wire, deadline, redactor).await.map(|metadata| (metadata, true))
+            }
         }
+    }
+
+    /// Renews metadata while the old ones serve on, so that no fetch waits for that.
+    fn renew_behind(self: &Arc<Self>, rounds: u64, wire: &Wire, redactor: &Redactor) {
+        // Without a runtime nothing is fetched anyway.
+        let Ok(runtime) = Handle::try_current() else { return };
+        let (this, wire, redactor) = (Arc::clone(self), wire.clone(), redactor.clone());
+        let renewal = async move {
+            // The outcome is noted where it is found.
+            let _ = this.renew(rounds, &wire, Deadline::default(), &redactor).await;
+        };
+        runtime.spawn(renewal.in_current_span().with_current_subscriber());
     }
 
     /// Returns other metadata than these, if there are any by now. They are asked for if nobody has asked since.
@@ -136,7 +168,7 @@ impl Discovery {
         {
             return outcome;
         }
-        // Who has metadata does not keep its requests waiting for newer ones.
+        // Where there are metadata, the next minute is early enough.
         let retries = if self.known.newest().is_some() { 0 } else { wire.patience.retries };
         let asked = WallClock::default().moment();
         let result = self.ask(wire, retries, deadline, redactor).await;

@@ -14,8 +14,9 @@ use crate::text;
 ///
 /// 1. Nothing is asked when a source is built. The first fetch asks, over the transport of the source, with the patience
 ///    and the caps of its attempts, and without anything by which the client could be known.
-/// 2. The document is looked for where RFC 8414 §3.1 has it, then where OpenID Connect has it; or where
-///    [`metadata_url`](Self::metadata_url) says, and nowhere else. Redirects are not followed.
+/// 2. The document is looked for where RFC 8414 §3.1 has it, then as `openid-configuration` before the path of the issuer
+///    (RFC 8414 §5) and behind it (OpenID Connect); or where [`metadata_url`](Self::metadata_url) says, and nowhere else.
+///    Redirects are not followed.
 /// 3. It counts if its `issuer` is this one, letter by letter, and nothing of it otherwise (RFC 8414 §3.3). So give the
 ///    issuer as the server writes it, with the slash at its end if there is one.
 /// 4. Its endpoints must be https; plain http is for an issuer on loopback, or goes with `with_insecure_http`. They may be on
@@ -26,8 +27,8 @@ use crate::text;
 ///    says what the server supports. A client that has [`none`](crate::ClientAuth::none) alone sends its id all the same:
 ///    few servers say that they know public clients.
 /// 6. The identifier is the audience of assertions (feature `jwt`) that name no other.
-/// 7. What was found holds for [an hour](Self::metadata_lifetime). Then the next fetch asks anew; where that fails, the old
-///    document serves on, with one warning, and is asked for again after a minute.
+/// 7. What was found holds for [an hour](Self::metadata_lifetime). Then the next fetch uses it once more and renews it in the
+///    background. If that fails, the old document serves on, with one warning, and is asked for again after a minute.
 /// 8. If an endpoint is gone (404, 405, 410, a redirect, no connection), the document is asked for once more in the same
 ///    fetch, and the request goes to the new place if there is one.
 ///

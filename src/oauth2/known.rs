@@ -31,6 +31,8 @@ struct State {
     failure: Option<TokenError>,
     /// Counts the attempts that ended.
     rounds: u64,
+    /// When an attempt began behind the back of those who use the old metadata.
+    began: Option<Moment>,
 }
 
 impl Known {
@@ -63,10 +65,21 @@ impl Known {
         state.metadata.clone().map(Ok).or_else(failure)
     }
 
+    /// Returns whether a renewal is to begin while the old metadata serve on. One that does not end is not waited for.
+    pub(crate) fn begins(&self, now: Moment) -> bool {
+        let mut state = self.state();
+        let is_going_on = state.began.is_some_and(|began| !now.reached(began.saturating_add(PAUSE)));
+        if !is_going_on {
+            state.began = Some(now);
+        }
+        !is_going_on
+    }
+
     /// Takes in new metadata.
     pub(crate) fn found(&self, metadata: Metadata, fresh_until: Moment) -> Arc<Metadata> {
         let mut state = self.state();
         state.rounds += 1;
+        state.began = None;
         state.failure = None;
         state.fresh_until = Some(fresh_until);
         Arc::clone(state.metadata.insert(Arc::new(metadata)))
@@ -76,6 +89,7 @@ impl Known {
     pub(crate) fn failed(&self, error: TokenError, now: Moment) -> Option<(Arc<Metadata>, bool)> {
         let mut state = self.state();
         state.rounds += 1;
+        state.began = None;
         let is_first = state.failure.replace(error).is_none();
         let metadata = state.metadata.clone()?;
         let pause_ends = now.saturating_add(PAUSE);

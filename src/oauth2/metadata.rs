@@ -108,6 +108,11 @@ impl Identifier {
         format!("{}{}/.well-known/openid-configuration", self.authority, self.path)
     }
 
+    /// Where RFC 8414 §5 has it for servers that put all well-known places in front of the path.
+    pub(crate) fn inserted_oidc_url(&self) -> String {
+        format!("{}/.well-known/openid-configuration{}", self.authority, self.path)
+    }
+
     pub(crate) fn as_str(&self) -> &str {
         &self.text
     }

@@ -36,7 +36,7 @@ pub(crate) enum Place {
 
 /// How an issuer's endpoint becomes a [`Target`].
 pub(crate) struct Discovered {
-    pub(crate) discovery: Discovery,
+    pub(crate) discovery: Arc<Discovery>,
     pub(crate) wanted: Wanted,
     pub(crate) insecure_http: bool,
     pub(crate) draft: Draft,

@@ -80,6 +80,7 @@ impl Patience {
 }
 
 /// The way to an authorization server, and the patience with it.
+#[derive(Clone)]
 pub(crate) struct Wire {
     pub(crate) transport: Transport,
     pub(crate) patience: Patience,

@@ -405,3 +405,65 @@ async fn an_assertion_that_the_server_gives_back_is_not_shown() {
         }
     }
 }
+
+/// A key as PKCS#8 in PEM, and its public half.
+fn rsa_pem() -> String {
+    let pair = aws_lc_rs::rsa::KeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).unwrap();
+    let pkcs8: aws_lc_rs::encoding::Pkcs8V1Der<'_> = aws_lc_rs::encoding::AsDer::as_der(&pair).unwrap();
+    let text = base64::engine::general_purpose::STANDARD.encode(pkcs8.as_ref());
+    let lines: Vec<&str> =
+        text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+    format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n"))
+}
+
+#[tokio::test]
+async fn a_pem_text_whose_line_ends_were_lost_says_so() {
+    let pem = rsa_pem();
+    for (text, said) in
+        [(pem.replace('\n', "\\n"), "the two characters \\n"), (pem.trim_end().replace('\n', " "), "spaces")]
+    {
+        let key = SigningKey::new(JwtAlgorithm::Rs256, text);
+        let error = by(ClientAuth::private_key_jwt(key)).build_with(Scripted::new([])).unwrap_err();
+        let shown = error.to_string();
+        assert!(error.is_config() && shown.contains(&format!("its line ends became {said}")), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn the_key_file_of_google_is_understood_as_it_is_handed_out() {
+    let file = json!({
+        "type": "service_account",
+        "project_id": "p",
+        "private_key_id": "key-7",
+        "private_key": rsa_pem(),
+        "client_email": "robot@p.iam.gserviceaccount.com",
+        "token_uri": "https://oauth2.googleapis.com/token",
+    });
+    let key = || SigningKey::new(JwtAlgorithm::Rs256, file.to_string());
+    for named in [false, true] {
+        let endpoint = Scripted::new([a_token()]);
+        let assertion = Assertion::by_key(key()).with_token_url_as_audience().without_subject();
+        let assertion = if named { assertion.issuer("another") } else { assertion };
+        let source = JwtBearer::builder(URL, assertion).build_with(endpoint.clone()).unwrap();
+        source.token(TokenRequest::new(FetchReason::Initial)).await.unwrap();
+        let jwt = field(&endpoint.seen().remove(0), "assertion");
+        let part = |at: usize| -> serde_json::Value {
+            let text =
+                base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(jwt.split('.').nth(at).unwrap());
+            serde_json::from_slice(&text.unwrap()).unwrap()
+        };
+        assert_eq!(part(0)["kid"], "key-7");
+        let issuer = if named { "another" } else { "robot@p.iam.gserviceaccount.com" };
+        assert_eq!(part(1)["iss"], issuer);
+        assert!(part(1).get("sub").is_none());
+    }
+    let mut broken = file.clone();
+    broken["private_key"] = "S3CR3T".into();
+    let error = by(ClientAuth::private_key_jwt(SigningKey::new(JwtAlgorithm::Rs256, broken.to_string())));
+    let error = error.build_with(Scripted::new([])).unwrap_err();
+    assert!(error.is_config() && !error.to_string().contains("S3CR3T"), "{error}");
+    // Without an account nobody knows who the issuer is.
+    let key = SigningKey::new(JwtAlgorithm::Rs256, rsa_pem());
+    let error = JwtBearer::builder(URL, key).build_with(Scripted::new([])).unwrap_err();
+    assert!(error.to_string().contains("it has no issuer"), "{error}");
+}

@@ -159,7 +159,7 @@ async fn the_end_of_a_token_may_be_given_as_a_point_in_time() {
         format!(r#""expires_at":"{seconds}""#),
         format!(r#""expires_at":{millis}"#),
         format!(r#""expires_at":"{millis}""#),
-        format!(r#""expires_in":600,"expires_at":1"#),
+        r#""expires_in":600,"expires_at":1"#.to_owned(),
     ] {
         let text = format!(r#"{{"access_token":"AT1",{member}}}"#);
         let token = Scripted::new([answer(200, &text)]).ask(billing()).await.unwrap();

@@ -262,24 +262,30 @@ impl Assertion {
         parties: &Parties,
         secret: &SecretString,
     ) -> Result<SecretString, TokenError> {
-        let claims = self.claims(parties, clock::unix_time(), &backoff::identifier()?);
-        let joined = |header: &Map<String, Value>| format!("{}.{}", encoded(header), encoded(&claims));
+        let (now, identifier) = (clock::unix_time(), backoff::identifier()?);
+        let joined = |header: &Map<String, Value>, account: Option<&str>| {
+            format!("{}.{}", encoded(header), encoded(&self.claims(parties, account, now, &identifier)))
+        };
         let (input, signature) = match &self.signed_by {
             SignedBy::Key(key) => {
                 let material = key.material(secret)?;
+                if self.issuer.is_none() && parties.client_id.is_empty() && material.account.is_none() {
+                    return Err(refused("it has no issuer; set issuer(), or the client"));
+                }
                 let key_id = key.name().or(material.key_id.as_deref());
-                let input = joined(&self.jose_header(key_id, key.thumbprint().await?));
+                let header = self.jose_header(key_id, key.thumbprint().await?);
+                let input = joined(&header, material.account.as_deref());
                 let signature = material.sign(input.as_bytes())?;
                 (input, signature)
             }
             SignedBy::ClientSecret(algorithm) => {
-                let input = joined(&self.jose_header(None, None));
+                let input = joined(&self.jose_header(None, None), None);
                 let secret = secret.expose_secret().as_bytes();
                 let signature = Material::shared(*algorithm, secret)?.sign(input.as_bytes())?;
                 (input, signature)
             }
             SignedBy::Signer(signer) => {
-                let input = joined(&self.jose_header(signer.key_id().as_deref(), None));
+                let input = joined(&self.jose_header(signer.key_id().as_deref(), None), None);
                 let signature = signer.sign(input.as_bytes()).await?;
                 (input, signature)
             }
@@ -315,7 +321,12 @@ impl Assertion {
         if self.wants_client_secret() {
             return Err(refused("the client secret signs no grant; give a key or a signer"));
         }
-        if self.issuer.is_none() && parties.client_id.is_empty() {
+        // A key file names its account; one that is read later says so then.
+        let may_name_issuer = match &self.signed_by {
+            SignedBy::Key(key) => key.may_name_account(),
+            SignedBy::Signer(_) | SignedBy::ClientSecret(_) => false,
+        };
+        if self.issuer.is_none() && parties.client_id.is_empty() && !may_name_issuer {
             return Err(refused("it has no issuer; set issuer(), or the client"));
         }
         self.check(parties)
@@ -374,12 +385,19 @@ impl Assertion {
     }
 
     /// The claims of RFC 7523 §3, at a time since the Unix epoch.
-    fn claims(&self, parties: &Parties, now: Duration, identifier: &str) -> Map<String, Value> {
+    fn claims(
+        &self,
+        parties: &Parties,
+        account: Option<&str>,
+        now: Duration,
+        identifier: &str,
+    ) -> Map<String, Value> {
         let now = match self.offset {
             Offset::Ahead(by) => now.saturating_sub(by),
             Offset::Behind(by) => now.saturating_add(by),
         };
-        let issuer = self.issuer.as_deref().unwrap_or(&parties.client_id);
+        let client = Some(parties.client_id.as_str()).filter(|client| !client.is_empty());
+        let issuer = self.issuer.as_deref().or(client).or(account).unwrap_or_default();
         let subject = match &self.subject {
             Subject::Issuer => Some(issuer),
             Subject::Named(subject) => Some(subject.as_str()),

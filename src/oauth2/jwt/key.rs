@@ -19,7 +19,8 @@ use crate::oauth2::secret::ClientSecret;
 ///
 /// PEM may be PKCS#8 (`PRIVATE KEY`), PKCS#1 (`RSA PRIVATE KEY`) or SEC 1 (`EC PRIVATE KEY`), without a passphrase, and
 /// may have certificates beside the key. A JWK is one JSON object with the private members, of RSA all of RFC 7518
-/// §6.3.2 but `oth`.
+/// §6.3.2 but `oth`. The JSON file in which Google hands out the key of a service account is understood as it is: with its key
+/// id, and its account as the issuer of assertions that name no other.
 ///
 /// A key that is given as a value is checked when the source is built, any other at its first use.
 ///
@@ -75,6 +76,14 @@ impl SigningKey {
     /// Returns the name that was set. That of a JWK is known when it is read.
     pub(super) fn name(&self) -> Option<&str> {
         self.key_id.as_deref()
+    }
+
+    /// Returns whether the key may come in a file that names its account.
+    pub(super) fn may_name_account(&self) -> bool {
+        match self.key.value() {
+            Some(text) => self.material(text).is_ok_and(|material| material.account.is_some()),
+            None => true,
+        }
     }
 
     /// Makes a key of the text that was read.

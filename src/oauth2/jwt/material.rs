@@ -17,8 +17,10 @@ use crate::oauth2::jwt::der;
 pub(super) struct Material {
     algorithm: JwtAlgorithm,
     key: EncodingKey,
-    /// The `kid` of a JWK.
+    /// The `kid` of a JWK, or the `private_key_id` of a key file of Google's.
     pub(super) key_id: Option<String>,
+    /// The service account of a key file of Google's.
+    pub(super) account: Option<String>,
 }
 
 impl Material {
@@ -32,13 +34,17 @@ impl Material {
                 secret.len()
             )));
         }
-        Ok(Self { algorithm, key: EncodingKey::from_secret(secret), key_id: None })
+        Ok(Self { algorithm, key: EncodingKey::from_secret(secret), key_id: None, account: None })
     }
 
     /// Reads a private key. Errors say what is wrong and show no part of it.
     pub(super) fn read(algorithm: JwtAlgorithm, text: &str) -> Result<Self, TokenError> {
         let text = text.trim_start_matches('\u{feff}').trim_start();
-        let material = if text.starts_with('{') {
+        let material = if let Some(file) = KeyFile::read(text) {
+            read_pem(&file.private_key.0)
+                .and_then(|key| Self::of(algorithm, &key, file.private_key_id))
+                .map(|material| Self { account: Some(file.client_email), ..material })
+        } else if text.starts_with('{') {
             Self::read_jwk(algorithm, text)
         } else {
             read_pem(text).and_then(|key| Self::of(algorithm, &key, None))
@@ -76,7 +82,7 @@ impl Material {
             KeyKind::P256 | KeyKind::P384 => EncodingKey::from_ec_der(&private.der),
             KeyKind::Ed25519 => EncodingKey::from_ed_der(&private.der),
         };
-        Ok(Self { algorithm, key, key_id })
+        Ok(Self { algorithm, key, key_id, account: None })
     }
 
     /// Signs, by the provider that is named here: that of the process may be another one, or none.
@@ -168,10 +174,34 @@ fn wrapped(algorithm: &[u8], inside: &[u8]) -> Zeroizing<Vec<u8>> {
     )
 }
 
+// --- KeyFile ---
+
+/// The file in which Google hands out the key of a service account.
+#[derive(Deserialize)]
+struct KeyFile {
+    #[serde(rename = "type")]
+    kind: String,
+    private_key: Wiped,
+    private_key_id: Option<String>,
+    client_email: String,
+}
+
+impl KeyFile {
+    fn read(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok().filter(|file: &Self| file.kind == "service_account")
+    }
+}
+
 // --- PEM ---
 
 /// Reads the first private key of a PEM text, which may hold its certificates as well.
 fn read_pem(text: &str) -> Result<PrivateKey, String> {
+    if text.contains("-----BEGIN ") && !text.trim().contains(['\n', '\r']) {
+        let became = if text.contains("\\n") { "the two characters \\n" } else { "spaces" };
+        return Err(format!(
+            "its line ends became {became}, as in a variable that was quoted on the way; give the text with its lines, or a file"
+        ));
+    }
     let labels: Vec<&str> = text
         .lines()
         .filter_map(|line| line.trim().strip_prefix("-----BEGIN ")?.strip_suffix("-----"))
@@ -218,24 +248,24 @@ struct Jwk {
     crv: Option<String>,
     alg: Option<String>,
     kid: Option<String>,
-    n: Option<Number>,
-    e: Option<Number>,
-    d: Option<Number>,
-    p: Option<Number>,
-    q: Option<Number>,
-    dp: Option<Number>,
-    dq: Option<Number>,
-    qi: Option<Number>,
-    x: Option<Number>,
-    y: Option<Number>,
+    n: Option<Wiped>,
+    e: Option<Wiped>,
+    d: Option<Wiped>,
+    p: Option<Wiped>,
+    q: Option<Wiped>,
+    dp: Option<Wiped>,
+    dq: Option<Wiped>,
+    qi: Option<Wiped>,
+    x: Option<Wiped>,
+    y: Option<Wiped>,
 }
 
-/// A number in base64url.
+/// A text that wipes itself.
 #[derive(Deserialize)]
 #[serde(from = "String")]
-struct Number(Zeroizing<String>);
+struct Wiped(Zeroizing<String>);
 
-impl From<String> for Number {
+impl From<String> for Wiped {
     fn from(text: String) -> Self {
         Self(Zeroizing::new(text))
     }
@@ -296,8 +326,8 @@ impl Jwk {
     }
 }
 
-fn member(name: &str, number: &Option<Number>) -> Result<Zeroizing<Vec<u8>>, String> {
-    let Some(Number(text)) = number else {
+fn member(name: &str, number: &Option<Wiped>) -> Result<Zeroizing<Vec<u8>>, String> {
+    let Some(Wiped(text)) = number else {
         return Err(match name {
             "d" => "the JWK has no member \"d\", so it is a public key; give the private one".into(),
             name => format!("the JWK has no member {name:?}, which a private key of its kind has"),

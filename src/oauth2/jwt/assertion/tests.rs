@@ -93,7 +93,7 @@ async fn every_vector_of_client_assertions_passes() {
             }
         };
         let now = Duration::from_secs(input["now_unix"].as_u64().unwrap());
-        let claims = assertion.claims(&parties, now, &backoff::identifier().unwrap());
+        let claims = assertion.claims(&parties, None, now, &backoff::identifier().unwrap());
         let header = assertion.jose_header(input["kid"].as_str(), None);
         let expect = &vector["expect"];
         // The header may be any of those named, and so may leave out what one of them leaves out.
@@ -150,7 +150,7 @@ fn a_clock_that_is_off_is_made_up_for_in_all_times() {
     for (assertion, iat) in
         [(es256().clock_ahead_by(off), 1_699_999_910_u64), (es256().clock_behind_by(off), 1_700_000_090)]
     {
-        let claims = assertion.not_before_skew(skew).claims(&parties(), now, "j");
+        let claims = assertion.not_before_skew(skew).claims(&parties(), None, now, "j");
         let read = |name: &str| claims[name].as_u64().unwrap();
         assert_eq!((read("iat"), read("exp"), read("nbf")), (iat, iat + 60, iat - 5));
     }
@@ -159,11 +159,11 @@ fn a_clock_that_is_off_is_made_up_for_in_all_times() {
 #[test]
 fn a_grant_speaks_for_whom_it_is_told() {
     let now = Duration::from_secs(1_700_000_000);
-    let same = es256().issuer("robot").claims(&parties(), now, "j");
+    let same = es256().issuer("robot").claims(&parties(), None, now, "j");
     assert_eq!((&same["iss"], &same["sub"]), (&"robot".into(), &"robot".into()));
-    let user = es256().subject("mike").claims(&parties(), now, "j");
+    let user = es256().subject("mike").claims(&parties(), None, now, "j");
     assert_eq!((&user["iss"], &user["sub"]), (&"s6BhdRkqt3".into(), &"mike".into()));
-    assert!(!es256().without_subject().claims(&parties(), now, "j").contains_key("sub"));
+    assert!(!es256().without_subject().claims(&parties(), None, now, "j").contains_key("sub"));
 }
 
 #[test]
