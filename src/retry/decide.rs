@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, Response, StatusCode, Version};
 
 use super::classify::Failure;
+use super::idempotency::Repeat;
 use super::options::RetryOptions;
 use super::policy::RetryPolicy;
 use super::report::{ReplayReason, StopReason};
@@ -73,9 +74,12 @@ impl RetryPolicy {
             },
             Outcome::Answer(answer) => {
                 let hint = rules.hint(answer);
-                let Some(reason) =
-                    rules.reason(answer.status, answer.rejected, answer.grpc, || hint.is_some())
-                else {
+                let reason =
+                    match rules.reason(answer.status, answer.rejected, answer.grpc, || hint.is_some()) {
+                        None if is_still_at_work(view, answer) => Some(ReplayReason::Unavailable),
+                        reason => reason,
+                    };
+                let Some(reason) = reason else {
                     return Decision::Stop(StopReason::Final);
                 };
                 let wait = match (answer.rejected, answer.grpc) {
@@ -115,6 +119,11 @@ impl RetryPolicy {
             },
         }
     }
+}
+
+/// Returns whether a conflict is one with the attempt before, which has the same key and may not be done yet.
+fn is_still_at_work(view: &View<'_>, answer: &Answer<'_>) -> bool {
+    view.in_doubt && view.repeat == Repeat::Keyed && answer.status == StatusCode::CONFLICT
 }
 
 // --- Rules ---
@@ -289,7 +298,8 @@ impl Rules {
 
     /// Refuses a retry that this request may not have, whatever the wait.
     fn permit(&self, view: &View<'_>, whatever_the_method: bool) -> Result<(), StopReason> {
-        if !view.repeatable && !whatever_the_method {
+        let told_to = view.options.is_some_and(|options| options.repeatable);
+        if !view.repeat.is_allowed() && !told_to && !whatever_the_method {
             return Err(StopReason::NotIdempotent);
         }
         if view.retries >= self.retries_of(view.options) {

@@ -17,6 +17,7 @@ use super::classify::{Failure, has};
 use super::decide::Decision;
 use super::drain::Draining;
 use super::gate::{GateKey, Place};
+use super::idempotency::Repeat;
 use super::late;
 use super::options::RetryOptions;
 use super::policy::RetryPolicy;
@@ -35,8 +36,7 @@ use crate::headers::grpc;
 pub(super) struct Facts {
     pub(super) policy: RetryPolicy,
     pub(super) options: Option<RetryOptions>,
-    /// The method is idempotent, or an `Idempotency-Key` makes it so.
-    pub(super) repeatable: bool,
+    pub(super) repeat: Repeat,
     /// Why the body cannot be sent again, as far as that was known at once.
     pub(super) body: Option<NotReplayable>,
     /// When it must be done.
@@ -110,7 +110,7 @@ impl Facts {
             }
             return Step::Done(Ok(response));
         }
-        let view = View::answered(&response, self.repeatable);
+        let view = View::answered(&response, self.repeat);
         let view = match &trailers {
             Some(trailers) => view.trailers(trailers),
             None => view,
@@ -152,7 +152,7 @@ impl Facts {
             }
         }
         let failure = self.policy.rules().classifier.classify(&*error);
-        let view = self.view(replay.as_deref(), View::of(Outcome::Failure(failure), self.repeatable));
+        let view = self.view(replay.as_deref(), View::of(Outcome::Failure(failure), self.repeat));
         let stop = match self.again(replay.as_deref_mut(), &view, None, Some(failure), false) {
             Ok((replay, again)) => {
                 replay.prepare(again, Previous::Failed(error));
@@ -160,9 +160,17 @@ impl Facts {
             }
             Err(stop) => stop,
         };
-        let progress = replay.map_or_else(Progress::first, Replay::finish);
-        self.report(progress, stop, None, None, None);
-        Step::Done(Err(error))
+        let did_no_work = failure != Failure::Ambiguous;
+        match replay {
+            // An error that says so would speak for the earlier attempts as well.
+            Some(replay) if did_no_work && replay.is_in_doubt() => self.unsent(replay, stop, error),
+            replay => {
+                let mut progress = replay.map_or_else(Progress::first, Replay::finish);
+                progress.in_doubt |= !did_no_work && self.repeat != Repeat::Safe;
+                self.report(progress, stop, None, None, None);
+                Step::Done(Err(error))
+            }
+        }
     }
 
     /// The time of the attempt in flight is over. That does not replace an answer already had.
@@ -177,7 +185,7 @@ impl Facts {
             Over::Attempt { limit } => {
                 let error = AttemptTimeout::new(*limit).into();
                 let failure = Failure::Ambiguous;
-                let view = self.view(replay.as_deref(), View::of(Outcome::Failure(failure), self.repeatable));
+                let view = self.view(replay.as_deref(), View::of(Outcome::Failure(failure), self.repeat));
                 match self.again(replay.as_deref_mut(), &view, None, Some(failure), false) {
                     Ok((replay, again)) => {
                         replay.prepare(again, Previous::Failed(error));
@@ -187,10 +195,14 @@ impl Facts {
                 }
             }
         };
+        let in_doubt = self.repeat != Repeat::Safe;
         match replay {
-            Some(replay) => self.unsent(replay, stop, error),
+            Some(replay) => {
+                replay.doubt(in_doubt);
+                self.unsent(replay, stop, error)
+            }
             None => {
-                self.report(Progress::first(), stop, None, None, None);
+                self.report(Progress { in_doubt, ..Progress::first() }, stop, None, None, None);
                 Step::Done(Err(error))
             }
         }
@@ -236,7 +248,8 @@ impl Facts {
                     not_replayable(cause)
                 })?;
                 let replayed = Replayed { status, failure, reason, delay, requested_delay };
-                Ok((replay, Again { body, replayed, requested_by, budget: bill.left() }))
+                let in_doubt = self.repeat != Repeat::Safe && replayed.may_have_acted();
+                Ok((replay, Again { body, replayed, requested_by, in_doubt, budget: bill.left() }))
             }
         }
     }
@@ -360,6 +373,7 @@ impl Facts {
             stop_reason,
             requested_delay,
             rejected,
+            in_doubt: progress.in_doubt,
             error: error.map(Arc::from),
         });
         report.tell(self.options.as_ref().and_then(|options| options.slot.as_ref()));

@@ -1,41 +1,95 @@
-//! By what a server knows a request again that it has seen: `Idempotency-Key`
-//! (draft-ietf-httpapi-idempotency-key-header).
+//! Whether a request may be sent a second time after the server may have acted on the first.
 
 use std::fmt::Write as _;
 
+use http::header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, request};
 
 use super::rules::Rules;
 use crate::backoff;
 
-/// With this header a server does the work once, however often it is asked.
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// With this header a server does the work once, however often it is asked (draft-ietf-httpapi-idempotency-key-header).
+static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// Returns whether a request may be repeated after it may have been done: its method is idempotent (RFC 9110 §9.2.2), or
-/// it has a key. Where the policy says so it is given one; it stands in the head then that all attempts are made from.
-pub(super) fn is_repeatable(head: &mut request::Parts, rules: &Rules) -> bool {
-    if is_repeatable_as_it_is(&head.method, &head.headers) {
-        return true;
-    }
-    // CONNECT addresses a proxy, which knows of no keys.
-    if !rules.generated_keys || head.method == Method::CONNECT {
-        return false;
-    }
-    match backoff::unguessable().map(key) {
-        Some(key) => {
-            head.headers.insert(IDEMPOTENCY_KEY, key);
-            true
+/// Safe methods that `http` has no constants for: of `WebDAV` (RFC 4918, RFC 3253, RFC 5323), and QUERY.
+const SAFE: [&str; 4] = ["PROPFIND", "REPORT", "SEARCH", "QUERY"];
+
+/// A repeated write meets what the first one wrote, so these fail it although it succeeded (RFC 9110 §13.1).
+static CONDITIONS: [HeaderName; 4] = [IF_MATCH, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE];
+
+/// What a second attempt may do, as far as the request says so itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Repeat {
+    /// The method changes nothing.
+    Safe,
+    /// The second attempt changes what the first one changed, and nothing more.
+    Idempotent,
+    /// The server knows by an `Idempotency-Key` that it has seen the request.
+    Keyed,
+    /// The work may be done twice, or its success be reported as a failure.
+    Unsafe,
+}
+
+impl Repeat {
+    /// Reads it from a head. Where the policy says so the request is given a key; it stands in the head then that all
+    /// attempts are made from.
+    pub(super) fn of(head: &mut request::Parts, rules: &Rules) -> Self {
+        let found = Self::as_it_is(&head.method, &head.headers);
+        // CONNECT addresses a proxy, which knows of no keys.
+        if found != Self::Unsafe || !rules.generated_keys || head.method == Method::CONNECT {
+            return found;
         }
-        None => {
-            tracing::debug!("the system has no random numbers, so a request goes without an idempotency key");
-            false
+        match backoff::unguessable().map(key) {
+            Some(key) => {
+                head.headers.insert(&IDEMPOTENCY_KEY, key);
+                Self::Keyed
+            }
+            None => {
+                tracing::debug!(
+                    "the system has no random numbers, so a request goes without an idempotency key"
+                );
+                Self::Unsafe
+            }
+        }
+    }
+
+    /// Reads it from a request to which nothing is added.
+    #[inline]
+    pub(super) fn as_it_is(method: &Method, headers: &HeaderMap) -> Self {
+        let by_method = Self::of_method(method);
+        if by_method == Self::Safe {
+            Self::Safe
+        } else if headers.get_all(&IDEMPOTENCY_KEY).iter().any(says_something) {
+            Self::Keyed
+        } else if CONDITIONS.iter().any(|condition| headers.contains_key(condition)) {
+            Self::Unsafe
+        } else {
+            by_method
+        }
+    }
+
+    pub(super) fn of_method(method: &Method) -> Self {
+        if method.is_safe() || SAFE.contains(&method.as_str()) {
+            Self::Safe
+        } else if method.is_idempotent() {
+            Self::Idempotent
+        } else {
+            Self::Unsafe
+        }
+    }
+
+    /// Returns whether the request may be sent again after it may have been done.
+    pub(super) fn is_allowed(self) -> bool {
+        match self {
+            Self::Safe | Self::Idempotent | Self::Keyed => true,
+            Self::Unsafe => false,
         }
     }
 }
 
-/// Returns the same of a request to which nothing is added.
-pub(super) fn is_repeatable_as_it_is(method: &Method, headers: &HeaderMap) -> bool {
-    method.is_idempotent() || headers.contains_key(IDEMPOTENCY_KEY)
+/// An empty key, also one in quotes, tells no two requests apart.
+fn says_something(key: &HeaderValue) -> bool {
+    key.as_bytes().iter().any(|byte| !matches!(byte, b'"' | b' ' | b'\t'))
 }
 
 /// Writes a random UUID (RFC 9562 §5.4) as a string of structured fields (RFC 9651 §3.3.3).
@@ -80,11 +134,11 @@ mod tests {
             let mut request = Request::new(());
             *request.method_mut() = method;
             if own {
-                request.headers_mut().insert(IDEMPOTENCY_KEY, "mine".parse().unwrap());
+                request.headers_mut().insert(&IDEMPOTENCY_KEY, "mine".parse().unwrap());
             }
             let mut head = request.into_parts().0;
-            let repeatable = is_repeatable(&mut head, &rules(generated));
-            (repeatable, head.headers.get(IDEMPOTENCY_KEY).cloned())
+            let repeatable = Repeat::of(&mut head, &rules(generated)).is_allowed();
+            (repeatable, head.headers.get(&IDEMPOTENCY_KEY).cloned())
         };
         for generated in [false, true] {
             assert_eq!(run(Method::GET, false, generated), (true, None));
@@ -94,5 +148,19 @@ mod tests {
         assert_eq!(run(Method::POST, false, false), (false, None));
         let keys: HashSet<_> = (0..1000).map(|_| run(Method::POST, false, true).1.unwrap()).collect();
         assert_eq!(keys.len(), 1000);
+    }
+
+    #[test]
+    fn an_empty_key_counts_for_nothing_and_is_replaced() {
+        for empty in ["", " ", "\"\"", "\" \"", "\t"] {
+            let mut headers = HeaderMap::new();
+            headers.insert(&IDEMPOTENCY_KEY, empty.parse().unwrap());
+            assert_eq!(Repeat::as_it_is(&Method::POST, &headers), Repeat::Unsafe, "{empty:?}");
+            let mut head = Request::post("/").body(()).unwrap().into_parts().0;
+            head.headers = headers;
+            let generating = Rules { generated_keys: true, ..Rules::default() };
+            assert_eq!(Repeat::of(&mut head, &generating), Repeat::Keyed);
+            assert_eq!(head.headers[&IDEMPOTENCY_KEY].len(), 38);
+        }
     }
 }

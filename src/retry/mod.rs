@@ -48,16 +48,17 @@
 //! | a status that the [`RateLimitProfile`] names, such as GitHub's 403, if it asks for a wait | any method | `Throttled` |
 //! | gRPC `RESOURCE_EXHAUSTED` (8) | any method | `Throttled` |
 //! | gRPC `UNAVAILABLE` (14) | any method | [`Unavailable`](ReplayReason::Unavailable) |
-//! | 408, 425, 502, 503, 504 | idempotent methods (RFC 9110 §9.2.2), or with an `Idempotency-Key` | `Unavailable` |
+//! | 408, 425, 502, 503, 504 | requests that may be [repeated](#what-may-be-repeated) | `Unavailable` |
 //! | 500, if switched on | the same | `Unavailable` |
+//! | 409 to a request with an `Idempotency-Key`, if the server may have acted on an earlier attempt | that request: the earlier attempt may still be at work | `Unavailable` |
 //! | an error after which the server provably did no work ([`Failure::Unsent`]) | any method | [`Unsent`](ReplayReason::Unsent) |
-//! | any other error, or an attempt that took too long ([`Failure::Ambiguous`]) | idempotent methods, or with an `Idempotency-Key` | [`Ambiguous`](ReplayReason::Ambiguous) |
+//! | any other error, or an attempt that took too long ([`Failure::Ambiguous`]) | requests that may be repeated | [`Ambiguous`](ReplayReason::Ambiguous) |
 //! | an error that another attempt would not change ([`Failure::Fatal`]) | never | |
 //! | a [`TokenError`](crate::TokenError), an overloaded inner service | never: that was not sent, and will not be | |
 //! | any other answer | never | |
 //!
-//! - With strict methods (a setting, also of one request) "any method" of an answer that blames no token becomes "idempotent
-//!   methods, or with an `Idempotency-Key`".
+//! - With strict methods (a setting, also of one request) "any method" of an answer that blames no token becomes "requests that
+//!   may be repeated".
 //! - Which statuses count as 429 and which as 503 is a setting, and whether a request without an `Idempotency-Key` is given
 //!   one.
 //! - A gRPC status counts on HTTP/2 with a content type that begins with `application/grpc`: in the headers, and in the
@@ -68,6 +69,21 @@
 //!   twice, the server wants no other attempt. It counts for one attempt; afterwards the policy's own waits begin anew.
 //! - What kind of error it was is told by markers ([`Unsent`]), which the client of this crate sets, or by a
 //!   [`classifier`](RetryPolicyBuilder::classifier).
+//!
+//! # What may be repeated
+//!
+//! After some outcomes the server may have done the work. Then only these requests are sent again:
+//!
+//! 1. Safe methods: `GET`, `HEAD`, `OPTIONS`, `TRACE`, `QUERY`, `PROPFIND`, `REPORT`, `SEARCH`.
+//! 2. Idempotent methods (RFC 9110 §9.2.2), without a condition such as `If-Match` or `If-None-Match`. A repeated conditional
+//!    write gets a 412 because the first one succeeded.
+//! 3. Any request with an `Idempotency-Key` that is not empty.
+//! 4. Any request with [`RetryOptions::repeatable`], such as a POST that only reads.
+//!
+//! [`RetryReport::may_have_acted`] says whether the server may have acted on an attempt of which you do not have the response.
+//! A later 404, 409 or 412 may then be the trace of your own earlier attempt. An error that says "not sent"
+//! ([`Failure::Unsent`]) is returned only if that holds for all attempts: an attempt that did no work does not replace the
+//! outcome of one that may have.
 //!
 //! # What servers ask for
 //!

@@ -23,6 +23,7 @@ pub struct RetryOptions {
     pub(super) never: bool,
     pub(super) no_auth_replay: bool,
     pub(super) max_retries: Option<u32>,
+    pub(super) repeatable: bool,
     pub(super) strict_methods: Option<bool>,
     pub(super) recorded_bytes: Option<u64>,
     pub(super) slot: Option<ReportSlot>,
@@ -53,6 +54,14 @@ impl RetryOptions {
     #[must_use]
     pub fn max_retries(mut self, retries: u32) -> Self {
         self.max_retries = Some(retries);
+        self
+    }
+
+    /// Says that sending the request twice does no harm, whatever its method, its headers and its key: for a POST that only
+    /// reads, as those of GraphQL and of searches do, or for a conditional write whose 412 you understand.
+    #[must_use]
+    pub fn repeatable(mut self) -> Self {
+        self.repeatable = true;
         self
     }
 

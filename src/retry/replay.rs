@@ -12,6 +12,7 @@ use tower::BoxError;
 use tower_service::Service;
 
 use super::account::{Account, Target};
+use super::classify::Failure;
 use super::drain::Draining;
 use super::facts::Facts;
 use super::gate::{Admission, GateKey, Pass, Place, Ticket};
@@ -60,6 +61,8 @@ pub(super) struct Again<B> {
     pub(super) body: Next<B>,
     pub(super) replayed: Replayed,
     pub(super) requested_by: Option<HeaderName>,
+    /// The server may have acted on the attempt before.
+    pub(super) in_doubt: bool,
     /// How many retries are left after this one, where they are counted.
     pub(super) budget: Option<f64>,
 }
@@ -81,6 +84,8 @@ pub(super) struct Progress {
     pub(super) backoffs: u32,
     pub(super) auth_replays: u32,
     pub(super) waited: Duration,
+    /// The server may have acted on an attempt whose response is not handed out.
+    pub(super) in_doubt: bool,
     pub(super) history: Vec<Replayed>,
 }
 
@@ -156,6 +161,7 @@ where
         let replayable = self.original.as_ref().map_or(Err(without_body), Original::replayable);
         let view = view.body(replayable);
         let Some(Course { progress, .. }) = self.course.as_deref() else { return view };
+        let view = if progress.in_doubt { view.in_doubt() } else { view };
         view.retries(progress.retries)
             .backoffs(progress.backoffs)
             .auth_replays(progress.auth_replays)
@@ -225,16 +231,35 @@ where
         self.original.as_mut().ok_or(NotReplayable::Released)?.claim()
     }
 
-    /// Notes a replay that was decided, and starts its wait. A time-out of ours does not take the place of an answer.
+    /// Whether the server may have acted on an attempt so far.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.course.as_ref().is_some_and(|course| course.progress.in_doubt)
+    }
+
+    /// The server may have acted on the attempt that just ended.
+    pub(super) fn doubt(&mut self, in_doubt: bool) {
+        if in_doubt {
+            Course::of(&mut self.course).progress.in_doubt = true;
+        }
+    }
+
+    /// Notes a replay that was decided, and starts its wait. A time-out of ours does not take the place of an answer, nor
+    /// does an attempt that did no work that of one which may have.
     pub(super) fn prepare(&mut self, again: Again<B>, previous: Previous<RB>) {
         let course = Course::of(&mut self.course);
-        let Again { body, replayed, requested_by, budget } = again;
+        let Again { body, replayed, requested_by, in_doubt, budget } = again;
         let at_gate = matches!(self.gate, Gate::Queued(_));
         replayed.tell(requested_by.as_ref(), budget, at_gate, course.progress.sent);
         let delay = replayed.delay;
         course.next = Some(body);
-        let kept = matches!(&previous, Previous::Failed(error) if error.is::<AttemptTimeout>())
-            && course.previous.as_ref().is_some_and(|earlier| earlier.outcome.is_answer());
+        let kept = course.previous.as_ref().is_some_and(|earlier| match (&previous, replayed.failure) {
+            (Previous::Failed(error), Some(Failure::Ambiguous)) => {
+                error.is::<AttemptTimeout>() && earlier.outcome.is_answer()
+            }
+            (Previous::Failed(_), _) => course.progress.in_doubt,
+            (Previous::Answered(_), _) => false,
+        });
+        course.progress.in_doubt |= in_doubt;
         if !kept {
             course.previous = Some(Earlier { outcome: previous, at: course.progress.history.len() });
         }
@@ -419,6 +444,7 @@ impl Progress {
             backoffs: 0,
             auth_replays: 0,
             waited: Duration::ZERO,
+            in_doubt: false,
             history: Vec::new(),
         }
     }

@@ -37,6 +37,7 @@ pub(super) struct Inner {
     pub(super) stop_reason: StopReason,
     pub(super) requested_delay: Option<Duration>,
     pub(super) rejected: Option<TokenRejected>,
+    pub(super) in_doubt: bool,
     pub(super) error: Option<Arc<dyn Error + Send + Sync>>,
 }
 
@@ -172,6 +173,16 @@ impl RetryReport {
         &self.inner.stop_reason
     }
 
+    /// Returns whether the server may have acted on an attempt of which you do not have the response: it never came, or was
+    /// one of those that say "not now", such as a 503 or 504, and was replaced. Never for a safe method.
+    ///
+    /// A 404 to a DELETE, a 412 to a conditional PUT or a 409 to a POST may then be the trace of your own earlier attempt,
+    /// and the work done. Do not send such a request again with another `Idempotency-Key`.
+    #[must_use]
+    pub fn may_have_acted(&self) -> bool {
+        self.inner.in_doubt
+    }
+
     /// Returns how long the server wants to be left alone, as the answer that was handed out says.
     #[must_use]
     pub fn requested_delay(&self) -> Option<Duration> {
@@ -202,6 +213,7 @@ impl fmt::Debug for RetryReport {
             .field("history", &self.inner.history)
             .field("stop_reason", &self.inner.stop_reason)
             .field("requested_delay", &self.inner.requested_delay)
+            .field("may_have_acted", &self.inner.in_doubt)
             .finish_non_exhaustive()
     }
 }
@@ -230,6 +242,15 @@ impl Replayed {
             resend_count,
             "the request is sent again"
         );
+    }
+
+    /// Whether the server may have acted on the attempt. After a 425 it did not dare to (RFC 8470 §5.2).
+    pub(super) fn may_have_acted(&self) -> bool {
+        match self.reason {
+            ReplayReason::Unavailable => self.status != Some(StatusCode::TOO_EARLY),
+            ReplayReason::Ambiguous => true,
+            ReplayReason::TokenRejected | ReplayReason::Throttled | ReplayReason::Unsent => false,
+        }
     }
 
     /// Returns the status of the answer; none where there was an error instead.

@@ -15,7 +15,7 @@ use super::account::Target;
 use super::body_factory::BodyFactory;
 use super::facts::{Facts, SentTo};
 use super::future::{Kept, ResponseFuture};
-use super::idempotency;
+use super::idempotency::Repeat;
 use super::options::RetryOptions;
 use super::original::Original;
 use super::policy::RetryPolicy;
@@ -89,7 +89,7 @@ where
             return ResponseFuture::passing(self.inner.call(Request::from_parts(head, body)));
         }
         let rules = self.policy.rules();
-        let repeatable = idempotency::is_repeatable(&mut head, rules);
+        let repeat = Repeat::of(&mut head, rules);
         let is_first = rules.budget.as_ref().is_some_and(|budget| budget.deposit(Target::of(&head)));
         let options = head.extensions.get::<RetryOptions>();
         let (first, original) = match rules.may_replay(options, 0, 0) {
@@ -101,7 +101,7 @@ where
         let facts = Facts {
             policy: self.policy.clone(),
             options: options.cloned(),
-            repeatable,
+            repeat,
             body: original.as_ref().err().copied(),
             deadline: timeouts::deadline(rules, &head.extensions),
         };

@@ -14,9 +14,10 @@ use tower::retry::Policy;
 
 use super::account::Target;
 use super::budget::Spent;
+use super::classify::Failure;
 use super::decide::Decision;
 use super::facts::refused;
-use super::idempotency::is_repeatable_as_it_is;
+use super::idempotency::Repeat;
 use super::options::RetryOptions;
 use super::policy::RetryPolicy;
 use super::replay::Progress;
@@ -36,7 +37,7 @@ use crate::headers::grpc;
 /// - It makes no requests wait for each other's 429.
 /// - It does not drain a refused response, so that its connection is often lost.
 /// - Where a replay ends in an error, or finds the inner service broken, that is what the caller gets; the answer before is
-///   gone by then.
+///   gone by then. An error that says "not sent" is replaced by one that does not, if an earlier attempt may have arrived.
 /// - It reads no trailers, so a gRPC status counts in the headers only.
 /// - It ends no attempt in flight: a deadline is looked at before waits, and `attempt_timeout` is not. It sets no
 ///   `Idempotency-Key`.
@@ -163,10 +164,10 @@ impl TowerPolicy {
                 None => Some(rules.classifier.classify(&**error)),
             },
         };
-        let repeatable = is_repeatable_as_it_is(request.method(), request.headers());
+        let repeat = Repeat::as_it_is(request.method(), request.headers());
         let view = match (result, failure) {
-            (Ok(response), _) => View::answered(response, repeatable),
-            (Err(_), Some(failure)) => View::of(Outcome::Failure(failure), repeatable),
+            (Ok(response), _) => View::answered(response, repeat),
+            (Err(_), Some(failure)) => View::of(Outcome::Failure(failure), repeat),
             (Err(_), None) => return Err(StopReason::Failed),
         };
         let Progress { retries, backoffs, auth_replays, waited, .. } = self.progress;
@@ -177,6 +178,7 @@ impl TowerPolicy {
             .waited(waited)
             .time_left(timeouts::left(self.deadline))
             .options(request.extensions().get());
+        let view = if self.progress.in_doubt { view.in_doubt() } else { view };
         let (delay, reason, requested_delay, requested_by) =
             match self.policy.decide(&view, Chance::default().fraction()) {
                 Decision::Stop(stop) => return Err(stop),
@@ -193,6 +195,7 @@ impl TowerPolicy {
         let status = result.as_ref().ok().map(Response::status);
         let replayed = Replayed { status, failure, reason, delay, requested_delay };
         replayed.tell(requested_by.as_ref(), budget, false, self.progress.sent);
+        self.progress.in_doubt |= repeat != Repeat::Safe && replayed.may_have_acted();
         self.progress.note(replayed, requested_by.is_some_and(|header| header == grpc::PUSHBACK));
         Ok(TowerWait { sleep: (!delay.is_zero()).then(|| Box::pin(tokio::time::sleep(delay))) })
     }
@@ -204,9 +207,21 @@ impl TowerPolicy {
         result: &mut Result<Response<RB>, BoxError>,
         stop_reason: StopReason,
     ) {
-        let progress = mem::replace(&mut self.progress, Progress::first());
+        let mut progress = mem::replace(&mut self.progress, Progress::first());
+        if let Err(error) = result
+            && refused(&**error).is_none()
+        {
+            let classifier = &self.policy.rules().classifier;
+            let repeat = Repeat::as_it_is(request.method(), request.headers());
+            if classifier.classify(&**error) == Failure::Ambiguous {
+                progress.in_doubt |= repeat != Repeat::Safe;
+            } else if progress.in_doubt {
+                // The earlier error is gone, and this one would speak for that attempt as well.
+                *error = "the request was not sent again, and an earlier attempt may have arrived".into();
+            }
+        }
         let requested_delay = match result {
-            Ok(response) => self.policy.requested_delay(&View::answered(response, true)),
+            Ok(response) => self.policy.requested_delay(&View::answered(response, Repeat::Unsafe)),
             Err(_) => None,
         };
         let rejected =
@@ -218,6 +233,7 @@ impl TowerPolicy {
             stop_reason,
             requested_delay,
             rejected,
+            in_doubt: progress.in_doubt,
             error: None::<Arc<_>>,
         });
         report.tell(options.and_then(|options| options.slot.as_ref()));

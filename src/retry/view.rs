@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::{HeaderMap, Method, Response, StatusCode};
 
 use super::classify::Failure;
+use super::idempotency::Repeat;
 use super::options::RetryOptions;
 use super::replay_body::NotReplayable;
 use crate::clock;
@@ -19,7 +20,9 @@ use crate::headers::grpc::{self, GrpcStatus};
 #[must_use = "a view is there to be decided on"]
 pub struct View<'a> {
     pub(super) outcome: Outcome<'a>,
-    pub(super) repeatable: bool,
+    pub(super) repeat: Repeat,
+    /// The server may have acted on an earlier attempt.
+    pub(super) in_doubt: bool,
     pub(super) body: Result<(), NotReplayable>,
     pub(super) retries: u32,
     /// How many waits of the policy's own length there were in a row; none: as many as there were retries.
@@ -59,15 +62,15 @@ impl<'a> View<'a> {
     /// It reads the clock, against which a server's points in time are measured if it does not say its own, and the
     /// marker of auth. What the server asks for is read by the policy that decides.
     pub fn new<B>(response: &'a Response<B>, method: &Method) -> Self {
-        Self::answered(response, method.is_idempotent())
+        Self::answered(response, Repeat::of_method(method))
     }
 
     /// Creates the view of a request with `method` that ended in an error.
     pub fn failed(failure: Failure, method: &Method) -> Self {
-        Self::of(Outcome::Failure(failure), method.is_idempotent())
+        Self::of(Outcome::Failure(failure), Repeat::of_method(method))
     }
 
-    pub(super) fn answered<B>(response: &'a Response<B>, repeatable: bool) -> Self {
+    pub(super) fn answered<B>(response: &'a Response<B>, repeat: Repeat) -> Self {
         let is_grpc = grpc::is_grpc(response);
         let answer = Answer {
             status: response.status(),
@@ -77,13 +80,14 @@ impl<'a> View<'a> {
             grpc: if is_grpc { grpc::read(response.headers()) } else { None },
             now: clock::unix_time(),
         };
-        Self::of(Outcome::Answer(answer), repeatable)
+        Self::of(Outcome::Answer(answer), repeat)
     }
 
-    pub(super) fn of(outcome: Outcome<'a>, repeatable: bool) -> Self {
+    pub(super) fn of(outcome: Outcome<'a>, repeat: Repeat) -> Self {
         Self {
             outcome,
-            repeatable,
+            repeat,
+            in_doubt: false,
             body: Ok(()),
             retries: 0,
             backoffs: None,
@@ -107,7 +111,15 @@ impl<'a> View<'a> {
 
     /// Says that the request has an `Idempotency-Key`, so that it may be repeated whatever its method.
     pub fn idempotency_key(mut self) -> Self {
-        self.repeatable = true;
+        self.repeat = Repeat::Keyed;
+        self
+    }
+
+    /// Says that the server may have acted on an earlier attempt: that ended in an error, or in a response after which this
+    /// is not known. A 409 to a request with an `Idempotency-Key` is then waited for, since it may say that the earlier
+    /// attempt is still at work.
+    pub fn in_doubt(mut self) -> Self {
+        self.in_doubt = true;
         self
     }
 

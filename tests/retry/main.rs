@@ -7,6 +7,7 @@ mod bodies;
 mod budget;
 mod compose;
 mod deadlines;
+mod doubt;
 mod drain;
 mod factory;
 #[cfg(feature = "tower-retry")]
