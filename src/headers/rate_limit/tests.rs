@@ -444,6 +444,6 @@ proptest! {
         let text = format!(
             "{}-{month:02}-{}T{}{sign}{hours:02}:{minutes:02}", &text[12..16], &text[5..7], &text[17..25],
         );
-        prop_assert_eq!(timestamp(&text), Some(Duration::from_secs(at)));
+        prop_assert_eq!(time::timestamp(&text), Some(Duration::from_secs(at)));
     }
 }
