@@ -13,7 +13,7 @@ use tracing::instrument::WithSubscriber as _;
 
 use crate::clock::{self, WallClock};
 use crate::error::{ErrorClass, TokenError};
-use crate::headers::retry_after;
+use crate::headers::rate_limit;
 use crate::oauth2::answer::{Answer, AnswerBody, Body, Expected, Naming};
 use crate::oauth2::deadline::Deadline;
 use crate::oauth2::issuer::Issuer;
@@ -254,7 +254,7 @@ impl Discovery {
         let Answer { status, headers, body } = answer;
         let code = status.as_u16();
         let absent = |class, what| Err(Miss::Absent(Unusable { class, what }));
-        let hint = retry_after::delay(headers, clock::unix_time());
+        let hint = rate_limit::wait(*status, headers, clock::unix_time());
         let refused = |message: String| {
             let refusal = Refusal { status: *status, code: None, description: None, hint, named: None };
             let refused = Refused::by(judge(Ending::Refusal(refusal)), message);

@@ -5,7 +5,8 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use crate::error::{ErrorClass, TokenError};
-use crate::headers::retry_after;
+use crate::headers::rate_limit;
+use crate::headers::time::ServerClock;
 use crate::oauth2::answer::{Answer, Body, Expected, OAuthError};
 use crate::oauth2::classifier;
 use crate::oauth2::messages;
@@ -97,7 +98,7 @@ impl Refused {
         };
         // What a gateway writes there is shown, and proves nothing.
         let oauth_code = code.as_deref().filter(|code| is_oauth_code(code));
-        let hint = retry_after::delay(headers, now);
+        let hint = rate_limit::wait(*status, headers, now);
         let view = classifier::Refusal::new(*status, headers, code.as_deref(), description.as_deref());
         let named = expected.classifier.as_ref().and_then(|classifier| classifier.classify(&view));
         let refusal =
@@ -106,7 +107,7 @@ impl Refused {
         let is_refused_assertion = (expected.client_asserts && verdict.blames_secret)
             || (expected.grant_asserts && code.as_deref() == Some("invalid_grant"));
         let about_assertion = is_refused_assertion.then(|| {
-            messages::about_assertion(description.as_deref(), retry_after::server_time(headers, now), now)
+            messages::about_assertion(description.as_deref(), ServerClock::of(headers, now).time(), now)
         });
         let message = messages::refused(&messages::Refusal {
             expected,

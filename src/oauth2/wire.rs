@@ -132,6 +132,11 @@ impl Wire {
         }
         let delay = match refused.verdict.hint {
             Some(hint) if hint > longest_delay => return None,
+            // A hint that was just proved wrong is no shorter wait than none.
+            Some(hint) if retries > 0 => {
+                let backoff = self.chance.equal_jitter(first_delay, longest_delay, retries);
+                self.chance.lengthen(hint).max(backoff)
+            }
             Some(hint) => self.chance.lengthen(hint),
             None => self.chance.equal_jitter(first_delay, longest_delay, retries),
         };
