@@ -79,6 +79,12 @@ impl Chance {
         delay.saturating_add(self.part_of((delay / 10).min(LONGEST_EXTRA)))
     }
 
+    /// Returns what [`lengthen`](Self::lengthen) makes of a wait at most.
+    pub(crate) fn at_most(delay: Duration) -> Duration {
+        let delay = delay.max(SHORTEST_HINT);
+        delay.saturating_add((delay / 10).min(LONGEST_EXTRA))
+    }
+
     fn part_of(&self, whole: Duration) -> Duration {
         // The fraction is below 1, so the product cannot overflow; rounding could reach a nanosecond beyond.
         whole.mul_f64(self.fraction()).min(whole)

@@ -266,8 +266,11 @@ impl Rules {
             Some(Hint { delay, .. }) if delay > self.longest_hint => {
                 Err(StopReason::DelayExceedsCap { requested: delay })
             }
-            Some(Hint { delay, source }) => {
-                Ok(Wait { delay: chance.lengthen(delay), requested: Some((delay, source)) })
+            Some(Hint { delay: asked, source }) => {
+                let delay = chance.lengthen(asked);
+                // A hint that was just proved wrong is a minimum, and no more.
+                let delay = if view.retries == 0 { delay } else { delay.max(self.backoff(view, chance)) };
+                Ok(Wait { delay, requested: Some((asked, source)) })
             }
         }
     }

@@ -240,7 +240,9 @@ impl Facts {
                 let not_replayable = |cause| StopReason::NotReplayable { cause };
                 let replay = replay.ok_or(not_replayable(self.not_replayable()))?;
                 let queued = held && replay.queue_again(self, requested_delay);
-                // While it waits at the gate it waits for nothing else.
+                // While it waits at the gate it waits for nothing else, unless its own wait is the longer one.
+                let own = !queued || delay > Chance::at_most(requested_delay.unwrap_or_default());
+                let sleep = if own { delay } else { Duration::ZERO };
                 let delay = if queued { Duration::ZERO } else { delay };
                 let bill = if queued { Bill::Free } else { self.pay(replay, reason)? };
                 let body = replay.claim().map_err(|cause| {
@@ -249,7 +251,7 @@ impl Facts {
                 })?;
                 let replayed = Replayed { status, failure, reason, delay, requested_delay };
                 let in_doubt = self.repeat != Repeat::Safe && replayed.may_have_acted();
-                Ok((replay, Again { body, replayed, requested_by, in_doubt, budget: bill.left() }))
+                Ok((replay, Again { body, replayed, requested_by, sleep, in_doubt, budget: bill.left() }))
             }
         }
     }

@@ -13,7 +13,8 @@
 //!    request, and not counted among the retries. The layer below puts the new token on.
 //! 3. An answer or an error of the first table is retried, three times by default.
 //! 4. The wait is what the server asks for, in the first header of the second table that does so, lengthened by chance
-//!    by up to a tenth, at most a second, and at least 100 ms in all. Without a hint it is 500 ms, doubled by each retry
+//!    by up to a tenth, at most a second, and at least 100 ms in all. From the second retry on, the policy's own wait counts
+//!    where it is longer: a hint that was just proved wrong is a minimum. Without a hint it is 500 ms, doubled by each retry
 //!    up to 30 s, of which half is by chance; or after a 429 what the [`RateLimitProfile`] has for that, doubled too.
 //! 5. A wait is not begun if the server asks for more than 60 s, if it would not end before the request's
 //!    [`Deadline`](crate::extensions::Deadline) or the policy's `total_timeout`, or, where there is neither, if all waits
@@ -94,7 +95,7 @@
 //! | `RateLimit` | the quotas of draft-ietf-httpapi-ratelimit-headers, `"name";r=0;t=30` or `remaining=0, reset=30`: of those with nothing left the longest wait |
 //! | `RateLimit-Reset`, with `RateLimit-Remaining` | when the quota is renewed |
 //! | `x-ratelimit-reset-after`, with `x-ratelimit-remaining` | the same |
-//! | `x-ratelimit-retry-after` | a wait |
+//! | `x-ratelimit-retry-after`, `x-ratelimit-after` | a wait |
 //! | `x-ratelimit-reset`, with `x-ratelimit-remaining` | when the quota is renewed |
 //! | `x-rate-limit-reset`, with `x-rate-limit-remaining` | the same |
 //! | those of the [`RateLimitProfile`] | the longest wait among them |
@@ -103,9 +104,11 @@
 //!   While something is left, it asks for none. A quota in an answer from a cache (`Age`) is that of another time, and
 //!   is passed over.
 //! - Only a 4xx or 5xx is read for waits, whatever the header.
-//! - A time of renewal is a number of seconds below 10^9, seconds since the Unix epoch from there on, and milliseconds
-//!   since then from 10^12 on; or a date (RFC 3339, RFC 9110 §5.6.7); or a duration such as `1m30s`. Points in time are
-//!   measured against the server's `Date`, if it sends one.
+//! - Every header may give a span or a point in time. A number below 10^9 counts seconds (or milliseconds, if the header
+//!   does), one from 10^9 on is seconds since the Unix epoch, one from 10^12 on milliseconds since then. Dates are those of
+//!   RFC 3339, with or without seconds, and of RFC 9110 §5.6.7. Durations look like `1m30s`.
+//! - Points in time are measured against the server's `Date` plus `Age`, if it sends them.
+//! - The same headers are read at the token endpoint and at discovery.
 //! - What cannot be read is passed over, a malformed `RateLimit` as a whole. `RateLimit-Policy` asks for no wait.
 //!
 //! # Settings

@@ -61,6 +61,8 @@ pub(super) struct Again<B> {
     pub(super) body: Next<B>,
     pub(super) replayed: Replayed,
     pub(super) requested_by: Option<HeaderName>,
+    /// For how long it waits by itself, at the gate or not.
+    pub(super) sleep: Duration,
     /// The server may have acted on the attempt before.
     pub(super) in_doubt: bool,
     /// How many retries are left after this one, where they are counted.
@@ -247,10 +249,9 @@ where
     /// does an attempt that did no work that of one which may have.
     pub(super) fn prepare(&mut self, again: Again<B>, previous: Previous<RB>) {
         let course = Course::of(&mut self.course);
-        let Again { body, replayed, requested_by, in_doubt, budget } = again;
+        let Again { body, replayed, requested_by, sleep, in_doubt, budget } = again;
         let at_gate = matches!(self.gate, Gate::Queued(_));
         replayed.tell(requested_by.as_ref(), budget, at_gate, course.progress.sent);
-        let delay = replayed.delay;
         course.next = Some(body);
         let kept = course.previous.as_ref().is_some_and(|earlier| match (&previous, replayed.failure) {
             (Previous::Failed(error), Some(Failure::Ambiguous)) => {
@@ -264,7 +265,7 @@ where
             course.previous = Some(Earlier { outcome: previous, at: course.progress.history.len() });
         }
         course.unready = None;
-        course.sleep = (!delay.is_zero()).then(|| Box::pin(tokio::time::sleep(delay)));
+        course.sleep = (!sleep.is_zero()).then(|| Box::pin(tokio::time::sleep(sleep)));
         if !at_gate {
             self.gate = Gate::Unasked;
         }

@@ -1,7 +1,7 @@
 //! What is known of one outcome of a request, to be decided on.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, Method, Response, StatusCode};
 
@@ -157,6 +157,14 @@ impl<'a> View<'a> {
     /// Sets the time left until the request's deadline. Without one, the policy's total wait counts.
     pub fn time_left(mut self, left: Option<Duration>) -> Self {
         self.time_left = left;
+        self
+    }
+
+    /// Sets when the response came, by the clock of this side. Without it that is the time at which the view was made.
+    pub fn received(mut self, at: SystemTime) -> Self {
+        if let Outcome::Answer(answer) = &mut self.outcome {
+            answer.now = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        }
         self
     }
 

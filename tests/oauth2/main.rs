@@ -17,6 +17,7 @@ mod crashes;
 mod discovery;
 mod echo;
 mod grants;
+mod hints;
 #[path = "../support/log.rs"]
 mod log;
 mod proof;

@@ -91,6 +91,71 @@ async fn the_first_header_that_asks_for_a_wait_counts() {
     }
 }
 
+fn epoch() -> Duration {
+    std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_of_no_wait_is_believed_once() {
+    let (past, date) = ("1700000000", "Tue, 14 Nov 2023 22:13:20 GMT");
+    for header in [
+        ("retry-after", "0"),
+        ("retry-after", date),
+        ("retry-after-ms", "0"),
+        ("x-ratelimit-reset", past),
+        ("ratelimit", "\"a\";r=0;t=0"),
+        ("retry-after", "0.2"),
+    ] {
+        for builder in [RetryPolicy::builder(), RetryPolicy::builder().without_gate()] {
+            for status in [429, 503] {
+                let policy = builder.clone().build().unwrap();
+                let (script, start) = (Script::new((0..4).map(|_| said(status, &[header]))), Instant::now());
+                let response = send(&policy, &script, get()).await.unwrap();
+                let at: Vec<_> = script.seen().iter().map(|seen| seen.after(start)).collect();
+                assert_eq!((response.status().as_u16(), at.len()), (status, 4), "{header:?}");
+                // The second wait is our own, half of 1 s at least, and so is the third.
+                let waits: Vec<_> = at.windows(2).map(|pair| pair[1] - pair[0]).collect();
+                // Only a 429 says that a quota of which nothing is said is used up.
+                let asks = status == 429 || header.0 != "x-ratelimit-reset";
+                assert!(!asks || waits[0] < Duration::from_millis(400), "{header:?} {waits:?}");
+                assert!(waits[1] >= Duration::from_millis(500), "{header:?} {waits:?}");
+                assert!(waits[2] >= Duration::from_secs(1), "{header:?} {waits:?}");
+            }
+        }
+    }
+    // One that asks for more than that stands.
+    let (script, start) = (Script::new((0..3).map(|_| said(429, &[("retry-after", "9")]))), Instant::now());
+    send(&RetryPolicy::builder().without_gate().build().unwrap(), &script, get()).await.unwrap();
+    let took = start.elapsed();
+    assert!(took >= Duration::from_secs(27) && took < Duration::from_secs(30), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_may_be_given_as_a_point_in_time_in_any_header() {
+    let at = epoch() + Duration::from_secs(20);
+    let in_seconds = at.as_secs().to_string();
+    let in_millis = at.as_millis().to_string();
+    let date = httpdate::fmt_http_date(std::time::UNIX_EPOCH + at);
+    let quota = format!("\"a\";r=0;t={in_seconds}");
+    for (name, value) in [
+        ("retry-after", &in_seconds),
+        ("retry-after", &in_millis),
+        ("retry-after", &date),
+        ("retry-after-ms", &in_millis),
+        ("x-ms-retry-after-ms", &in_seconds),
+        ("x-ratelimit-after", &in_seconds),
+        ("x-ratelimit-retry-after", &date),
+        ("ratelimit", &quota),
+        ("x-rate-limit-reset", &in_millis),
+    ] {
+        let (waited, requested) =
+            waited(&with(RateLimitProfile::generic()), said(429, &[(name, value)])).await;
+        let requested = requested.unwrap();
+        assert!(waited >= requested && requested > Duration::from_secs(15), "{name}: {value}: {requested:?}");
+        assert!(requested <= Duration::from_secs(20), "{name}: {value}: {requested:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_reset_above_the_cap_is_handed_out_at_once() {
     for (name, value, secs) in [

@@ -17,6 +17,7 @@ mod grpc;
 mod hints;
 mod hostile;
 mod readiness;
+mod vectors;
 mod waits;
 mod with_auth;
 
