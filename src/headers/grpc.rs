@@ -4,13 +4,21 @@
 //! 2. `grpc-status` counts if it is there once and is a number. A repeated or unreadable one says nothing.
 //! 3. `grpc-retry-pushback-ms` is how the server wants the next attempt: after so many milliseconds, or not at all if it is
 //!    negative, no number as it is written, more than 2^31 - 1, or there more than once (gRFC A6).
+//! 4. `google.rpc.RetryInfo` in `grpc-status-details-bin` is how long a server wants to be left alone at least.
+//! 5. A response without `grpc-status` to a gRPC request comes from something on the way: its HTTP status counts, as the
+//!    public mapping of HTTP to gRPC says.
+
+mod retry_info;
 
 use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HeaderName};
-use http::{HeaderMap, Response, Version};
+use http::{HeaderMap, Response, StatusCode, Version};
 
 static STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// The header in which a [`retry_info`] comes.
+pub(crate) use self::retry_info::DETAILS;
 
 /// The header that asks for a wait.
 pub(crate) static PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
@@ -25,6 +33,8 @@ const UNAUTHENTICATED: u32 = 16;
 pub(crate) struct GrpcStatus {
     pub(crate) code: u32,
     pub(crate) pushback: Pushback,
+    /// When to come back at the earliest, as `google.rpc.RetryInfo` says it.
+    pub(crate) retry_info: Option<Duration>,
 }
 
 impl GrpcStatus {
@@ -61,9 +71,14 @@ pub(crate) fn is_grpc_content(headers: &HeaderMap) -> bool {
 }
 
 /// Returns how long the message is that a body begins with, its prefix included: a byte of flags, and the length in four.
-pub(crate) fn first_message(data: &[u8]) -> Option<u64> {
-    let (prefix, _) = data.split_first_chunk::<5>()?;
-    let [_, length @ ..] = *prefix;
+/// The prefix may come in pieces.
+pub(crate) fn first_message<'a>(data: impl IntoIterator<Item = &'a [u8]>) -> Option<u64> {
+    let mut bytes = data.into_iter().flatten();
+    bytes.next()?;
+    let mut length = [0; 4];
+    for byte in &mut length {
+        *byte = *bytes.next()?;
+    }
     Some(5 + u64::from(u32::from_be_bytes(length)))
 }
 
@@ -78,7 +93,13 @@ pub(crate) fn read(headers: &HeaderMap) -> Option<GrpcStatus> {
         },
         Err(Unreadable) => Pushback::Never,
     };
-    Some(GrpcStatus { code, pushback })
+    Some(GrpcStatus { code, pushback, retry_info: retry_info::read(headers) })
+}
+
+/// Returns whether the HTTP status of a response without a gRPC status counts as `UNAVAILABLE`
+/// (grpc/doc/http-grpc-status-mapping.md).
+pub(crate) fn is_unavailable(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 429 | 502 | 503 | 504)
 }
 
 /// Returns whether headers or trailers refuse the token.
@@ -173,10 +194,11 @@ mod tests {
 
     #[test]
     fn a_message_is_as_long_as_its_prefix_says() {
-        assert_eq!(first_message(&[0, 0, 0, 0, 0]), Some(5));
-        assert_eq!(first_message(&[1, 0, 0, 1, 2, 9, 9]), Some(5 + 258));
-        assert_eq!(first_message(&[0, 0xff, 0xff, 0xff, 0xff]), Some(5 + 0xffff_ffff));
-        assert_eq!(first_message(&[0, 0, 0, 0]), None);
+        assert_eq!(first_message([&[0, 0, 0, 0, 0][..]]), Some(5));
+        assert_eq!(first_message([&[1, 0, 0, 1, 2, 9, 9][..]]), Some(5 + 258));
+        assert_eq!(first_message([&[0, 0xff, 0xff, 0xff, 0xff][..]]), Some(5 + 0xffff_ffff));
+        assert_eq!(first_message([&[0, 0, 0, 0][..]]), None);
+        assert_eq!(first_message([&[][..], &[1, 0], &[], &[0, 1], &[2, 9]]), Some(5 + 258));
     }
 
     proptest! {

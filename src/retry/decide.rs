@@ -84,8 +84,8 @@ impl RetryPolicy {
                 };
                 let wait = match (answer.rejected, answer.grpc) {
                     (Some(rejected), _) => rules.auth_replay(view, rejected, &chance),
-                    (None, Some(grpc)) if grpc.is_retried() => rules.call_again(view, grpc.pushback, &chance),
-                    (None, Some(_) | None) => rules.retry(view, reason, hint, &chance),
+                    (None, Some(grpc)) if grpc.is_retried() => rules.call_again(view, grpc, &chance),
+                    (None, Some(_) | None) => rules.retry(view, answer, reason, hint, &chance),
                 };
                 (reason, wait)
             }
@@ -115,6 +115,7 @@ impl RetryPolicy {
             Outcome::Failure(_) => None,
             Outcome::Answer(answer) => match answer.grpc {
                 Some(GrpcStatus { pushback: Pushback::After(delay), .. }) => Some(delay),
+                Some(GrpcStatus { pushback: Pushback::Unsaid, retry_info: Some(delay), .. }) => Some(delay),
                 Some(_) | None => Some(self.rules().hint(answer)?.delay),
             },
         }
@@ -246,13 +247,16 @@ impl Rules {
     fn retry<'a>(
         &self,
         view: &View<'_>,
+        answer: &Answer<'_>,
         reason: ReplayReason,
         hint: Option<Hint<'a>>,
         chance: &Chance,
     ) -> Result<Wait<'a>, StopReason> {
         // A server that says 429 says that it refused the work; after any other answer it may have been done.
         let throttled = reason == ReplayReason::Throttled;
-        self.permit(view, throttled && !self.is_strict(view))?;
+        // A gRPC client counts what something on the way answers as a call that was not served.
+        let no_call = view.is_grpc && answer.grpc.is_none() && grpc::is_unavailable(answer.status);
+        self.permit(view, (throttled || no_call) && !self.is_strict(view))?;
         match hint {
             None => {
                 let delay = match self.profile.wait_without_hint() {
@@ -263,28 +267,40 @@ impl Rules {
                 };
                 Ok(Wait { delay, requested: None })
             }
-            Some(Hint { delay, .. }) if delay > self.longest_hint => {
-                Err(StopReason::DelayExceedsCap { requested: delay })
-            }
-            Some(Hint { delay: asked, source }) => {
-                let delay = chance.lengthen(asked);
-                // A hint that was just proved wrong is a minimum, and no more.
-                let delay = if view.retries == 0 { delay } else { delay.max(self.backoff(view, chance)) };
-                Ok(Wait { delay, requested: Some((asked, source)) })
-            }
+            Some(Hint { delay, source }) => self.wait_as_asked(view, delay, source, chance),
         }
+    }
+
+    /// A wait that the server asks for.
+    fn wait_as_asked<'a>(
+        &self,
+        view: &View<'_>,
+        asked: Duration,
+        source: &'a HeaderName,
+        chance: &Chance,
+    ) -> Result<Wait<'a>, StopReason> {
+        if asked > self.longest_hint {
+            return Err(StopReason::DelayExceedsCap { requested: asked });
+        }
+        let delay = chance.lengthen(asked);
+        // A hint that was just proved wrong is a minimum, and no more.
+        let delay = if view.retries == 0 { delay } else { delay.max(self.backoff(view, chance)) };
+        Ok(Wait { delay, requested: Some((asked, source)) })
     }
 
     /// After a gRPC status that allows another attempt. The server's pushback is exact (gRFC A6).
     fn call_again(
         &self,
         view: &View<'_>,
-        pushback: Pushback,
+        grpc: GrpcStatus,
         chance: &Chance,
     ) -> Result<Wait<'static>, StopReason> {
         self.permit(view, !self.is_strict(view))?;
-        match pushback {
-            Pushback::Unsaid => Ok(Wait { delay: self.backoff(view, chance), requested: None }),
+        match grpc.pushback {
+            Pushback::Unsaid => match grpc.retry_info {
+                Some(asked) => self.wait_as_asked(view, asked, &grpc::DETAILS, chance),
+                None => Ok(Wait { delay: self.backoff(view, chance), requested: None }),
+            },
             Pushback::Never => Err(StopReason::PushedBack),
             Pushback::After(requested) if requested > self.longest_hint => {
                 Err(StopReason::DelayExceedsCap { requested })

@@ -48,7 +48,7 @@
 //! | 429 | any method: the server says that it refused the work | [`Throttled`](ReplayReason::Throttled) |
 //! | a status that the [`RateLimitProfile`] names, such as GitHub's 403, if it asks for a wait | any method | `Throttled` |
 //! | gRPC `RESOURCE_EXHAUSTED` (8) | any method | `Throttled` |
-//! | gRPC `UNAVAILABLE` (14) | any method | [`Unavailable`](ReplayReason::Unavailable) |
+//! | gRPC `UNAVAILABLE` (14); 502, 503, 504 without a gRPC status to a gRPC request | any method | [`Unavailable`](ReplayReason::Unavailable) |
 //! | 408, 425, 502, 503, 504 | requests that may be [repeated](#what-may-be-repeated) | `Unavailable` |
 //! | 500, if switched on | the same | `Unavailable` |
 //! | 409 to a request with an `Idempotency-Key`, if the server may have acted on an earlier attempt | that request: the earlier attempt may still be at work | `Unavailable` |
@@ -70,6 +70,9 @@
 //!   twice, the server wants no other attempt. It counts for one attempt; afterwards the policy's own waits begin anew.
 //! - What kind of error it was is told by markers ([`Unsent`]), which the client of this crate sets, or by a
 //!   [`classifier`](RetryPolicyBuilder::classifier).
+//! - `google.rpc.RetryInfo` in `grpc-status-details-bin` is a hint, as `Retry-After` is one.
+//! - A request is one of gRPC if its content type begins with `application/grpc`. One message is kept for a replay, however
+//!   its frames are cut.
 //!
 //! # What may be repeated
 //!

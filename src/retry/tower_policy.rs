@@ -179,6 +179,7 @@ impl TowerPolicy {
             .time_left(timeouts::left(self.deadline))
             .options(request.extensions().get());
         let view = if self.progress.in_doubt { view.in_doubt() } else { view };
+        let view = if grpc::is_grpc_content(request.headers()) { view.grpc() } else { view };
         let (delay, reason, requested_delay, requested_by) =
             match self.policy.decide(&view, Chance::default().fraction()) {
                 Decision::Stop(stop) => return Err(stop),

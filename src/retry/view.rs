@@ -21,6 +21,8 @@ use crate::headers::grpc::{self, GrpcStatus};
 pub struct View<'a> {
     pub(super) outcome: Outcome<'a>,
     pub(super) repeat: Repeat,
+    /// The request is a gRPC call.
+    pub(super) is_grpc: bool,
     /// The server may have acted on an earlier attempt.
     pub(super) in_doubt: bool,
     pub(super) body: Result<(), NotReplayable>,
@@ -87,6 +89,7 @@ impl<'a> View<'a> {
         Self {
             outcome,
             repeat,
+            is_grpc: false,
             in_doubt: false,
             body: Ok(()),
             retries: 0,
@@ -96,6 +99,13 @@ impl<'a> View<'a> {
             time_left: None,
             options: None,
         }
+    }
+
+    /// Says that the request is a gRPC call. A 502, 503 or 504 without a gRPC status then counts as `UNAVAILABLE`, which is
+    /// retried whatever the method.
+    pub fn grpc(mut self) -> Self {
+        self.is_grpc = true;
+        self
     }
 
     /// Adds the trailers of a gRPC answer without data, which say what became of the call. Of any other answer they are not

@@ -8,8 +8,9 @@
 //! 3. UNAUTHENTICATED before any data: the token is dropped and the call made again with another, whether one message was
 //!    asked for or a stream. Trailers that come by themselves after the headers may be seen too late for that. Then, and
 //!    after data, the token is dropped and the answer is the caller's: the next call has another token.
-//! 4. `RESOURCE_EXHAUSTED` and `UNAVAILABLE` are retried when the server says (`grpc-retry-pushback-ms`), else with the
-//!    policy's own waits; see [what is retried](crate::retry#what-is-retried-when).
+//! 4. `RESOURCE_EXHAUSTED` and `UNAVAILABLE` are retried when the server says (`grpc-retry-pushback-ms`, or
+//!    `google.rpc.RetryInfo`), else with the policy's own waits. A 429, 502, 503 or 504 without a gRPC status counts as
+//!    `UNAVAILABLE`; see [what is retried](crate::retry#what-is-retried-when).
 //! 5. A client stream is not replayed: once a second message was sent, the call is made once, and the token is dropped all
 //!    the same. Where the server does nothing before the stream has ended, `RetryOptions::recorded_bytes` in the call's
 //!    extensions says how much of it is kept, and it arrives whole. Of a single message up to 64 KiB are kept, since gRPC

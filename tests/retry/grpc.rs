@@ -16,11 +16,14 @@ use tokio::time::Instant;
 use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::auth::AuthLayer;
 use tower_oauth2::extensions::RejectionVerdict;
-use tower_oauth2::retry::{ReplayBody, ReplayReason, RetryBody, RetryReport, StopReason};
-use tower_oauth2::test_util::Probe;
+use tower_oauth2::retry::{
+    NotReplayable, ReplayBody, ReplayReason, RetryBody, RetryOptions, RetryReport, StopReason,
+};
+use tower_oauth2::test_util::{Answer, Probe, Script, reply};
 use tower_oauth2::{AccessToken, RetryPolicy, TokenCache, TokenError, source_fn};
 
-use super::{post, report};
+use super::vectors::rows;
+use super::{post, report, send};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -296,6 +299,202 @@ async fn a_streamed_request_is_not_made_again_and_its_answer_is_whole() {
     let response = policy.layer(server.probe()).oneshot(request).await.unwrap();
     assert!(matches!(report(&response).stop_reason(), StopReason::NotReplayable { .. }));
     assert_eq!(read(response).await, (String::new(), Some("14".to_owned())));
+}
+
+// --- What is no answer of gRPC's ---
+
+fn call() -> Request<Full<Bytes>> {
+    let mut request = post();
+    request.headers_mut().insert("content-type", "application/grpc+proto".parse().unwrap());
+    request
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_proxy_answers_to_a_call_counts_as_unavailable() {
+    for status in [429, 502, 503, 504] {
+        let script = Script::new([Answer::Reply(reply(status, "<html>"))]);
+        let response = send(&RetryPolicy::default(), &script, call()).await.unwrap();
+        assert_eq!((response.status().as_u16(), script.seen().len()), (200, 2), "{status}");
+        // It is a wait like any other where the proxy gives a hint.
+        let mut hinted = reply(status, "<html>");
+        hinted.headers_mut().insert("retry-after", "7".parse().unwrap());
+        let (script, start) = (Script::new([Answer::Reply(hinted)]), Instant::now());
+        send(&RetryPolicy::default(), &script, call()).await.unwrap();
+        assert!(script.seen().len() == 2 && start.elapsed() >= 7000 * MS, "{status}");
+    }
+    for status in [400, 403, 404, 408, 500, 501] {
+        let script = Script::new([Answer::Reply(reply(status, "<html>"))]);
+        let response = send(&RetryPolicy::default(), &script, call()).await.unwrap();
+        assert_eq!((response.status().as_u16(), script.seen().len()), (status, 1));
+    }
+    // A status of gRPC's own decides; so does the caller; and any other POST is not repeated.
+    let mut said = reply(503, "");
+    *said.version_mut() = Version::HTTP_2;
+    said.headers_mut().extend(map(&[("content-type", "application/grpc"), ("grpc-status", "13")]));
+    let mut strict = call();
+    strict.extensions_mut().insert(RetryOptions::new().with_strict_methods());
+    for (answer, request) in [(reply(503, ""), strict), (reply(503, ""), post())] {
+        let script = Script::new([Answer::Reply(answer)]);
+        let response = send(&RetryPolicy::default(), &script, request).await.unwrap();
+        assert_eq!((response.status().as_u16(), script.seen().len()), (503, 1));
+    }
+    let script = Script::new([Answer::Reply(said)]);
+    let response = send(&RetryPolicy::default(), &script, call()).await.unwrap();
+    assert_eq!((response.status().as_u16(), script.seen().len()), (503, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_info_is_waited_for() {
+    let info = retry_info(7);
+    for code in ["8", "14"] {
+        let said = [("grpc-status", code), ("grpc-status-details-bin", &info)];
+        for server in [Server::default().answer(&said, []), Server::default().trailers(&said)] {
+            let response = server.send().await;
+            assert_eq!(report(&response).history()[0].requested_delay(), Some(7000 * MS));
+            let wait = server.waits()[0];
+            assert!(wait >= 7000 * MS && wait <= 7701 * MS, "{wait:?}");
+        }
+    }
+    // The pushback is the server's own word for this call, and one beyond the cap is handed out.
+    let said = [("grpc-status", "8"), ("grpc-status-details-bin", &info), ("grpc-retry-pushback-ms", "20")];
+    let server = Server::default().trailers(&said);
+    server.send().await;
+    assert_eq!(server.waits(), [20 * MS]);
+    let hour = retry_info(127);
+    let server = Server::default().trailers(&[("grpc-status", "8"), ("grpc-status-details-bin", &hour)]);
+    let requested = 127_000 * MS;
+    assert_eq!(report(&server.send().await).stop_reason(), &StopReason::DelayExceedsCap { requested });
+}
+
+/// A status whose details say that the call may be made again after so many seconds.
+fn retry_info(seconds: u8) -> String {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD_NO_PAD;
+
+    let url = "type.googleapis.com/google.rpc.RetryInfo";
+    let mut any = vec![10, u8::try_from(url.len()).unwrap()];
+    any.extend_from_slice(url.as_bytes());
+    any.extend_from_slice(&[18, 4, 10, 2, 8, seconds]);
+    let mut status = vec![8, 8, 26, u8::try_from(any.len()).unwrap()];
+    status.extend_from_slice(&any);
+    STANDARD_NO_PAD.encode(status)
+}
+
+// --- Messages ---
+
+/// A call whose messages come in these frames.
+fn in_frames(frames: &[&'static [u8]]) -> Request<impl Body<Data = Bytes, Error = BoxError> + Send + Unpin> {
+    let frames: Vec<_> = frames.iter().map(|frame| Ok(Frame::data(Bytes::from_static(frame)))).collect();
+    call().map(|_| StreamBody::new(futures_util::stream::iter(frames)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_is_one_however_its_frames_are_cut_and_two_are_a_stream() {
+    let one: [&[&[u8]]; 5] = [
+        &[b"\0\0\0\0\x03abc"],
+        &[b"\0\0\0\0\x03", b"abc"],
+        &[b"\0\0", b"\0\0\x03a", b"bc"],
+        &[b"\0", b"", b"\0\0", b"\0", b"\x03", b"abc"],
+        &[b"\0\0\0", b"\0\0"],
+    ];
+    for frames in one {
+        let script = Script::new([Answer::Reply(reply(503, ""))]);
+        let response = send(&RetryPolicy::default(), &script, in_frames(frames)).await.unwrap();
+        let seen = script.seen();
+        assert_eq!((response.status().as_u16(), seen.len()), (200, 2), "{frames:?}");
+        assert_eq!(seen[1].body, frames.concat());
+    }
+    let two: [&[&[u8]]; 5] = [
+        &[b"\0\0\0\0\x03abc\0\0\0\0\x01d"],
+        &[b"\0\0\0\0\x03abc", b"\0\0\0\0\x01d"],
+        &[b"\0\0", b"\0\0\x03a", b"bc", b"\0\0\0\0\x01d"],
+        &[b"\0\0", b"\0\0\x03abc\0"],
+        &[b"\0\0\0", b"\0\0", b"\0\0\0\0\0"],
+    ];
+    for frames in two {
+        let script = Script::new([Answer::Reply(reply(429, ""))]);
+        let response = send(&RetryPolicy::default(), &script, in_frames(frames)).await.unwrap();
+        let cause = NotReplayable::SeveralMessages;
+        assert_eq!(report(&response).stop_reason(), &StopReason::NotReplayable { cause }, "{frames:?}");
+        // Also where the length is known.
+        let script = Script::new([Answer::Reply(reply(429, ""))]);
+        let whole = call().map(|_| Full::from(frames.concat()));
+        let response = send(&RetryPolicy::default(), &script, whole).await.unwrap();
+        assert_eq!(report(&response).stop_reason(), &StopReason::NotReplayable { cause }, "{frames:?}");
+        assert_eq!(script.seen()[0].body, frames.concat());
+    }
+}
+
+// --- The vectors ---
+
+/// What the whole stack does about the end of a call.
+#[tokio::test(start_paused = true)]
+async fn every_row_of_grpc_is_decided_as_it_says() {
+    let rows = rows("grpc");
+    assert_eq!(rows.len(), 16);
+    for row in rows {
+        let (id, input, expect) = (&row["id"], &row["input"], &row["expect"]);
+        let attempt = usize::try_from(input["attempt"].as_u64().unwrap()).unwrap();
+        let mut server = Server::default();
+        for _ in 1..attempt {
+            server = server.answer(&[("grpc-status", "16")], []);
+        }
+        let mut said = HeaderMap::new();
+        let code = match &input["grpc_status"] {
+            serde_json::Value::Null => None,
+            serde_json::Value::String(text) => Some(text.clone()),
+            number => Some(number.to_string()),
+        };
+        if let Some(code) = &code {
+            said.insert("grpc-status", code.parse().unwrap());
+        }
+        for pair in input["trailers"].as_array().unwrap() {
+            let name: http::HeaderName = pair[0].as_str().unwrap().parse().unwrap();
+            said.append(name, pair[1].as_str().unwrap().parse().unwrap());
+        }
+        let mut response = match (input["in_headers"] == true, input["data_seen"] == true) {
+            (true, _) => server.call([]),
+            (false, true) => server.call([Turn::Data("part"), Turn::Trailers(said.clone())]),
+            (false, false) => server.call([Turn::Trailers(said.clone())]),
+        };
+        if input["in_headers"] == true {
+            response.headers_mut().extend(said);
+        }
+        let status = u16::try_from(input["http_status"].as_u64().unwrap()).unwrap();
+        *response.status_mut() = status.try_into().unwrap();
+        if status == 401 {
+            let challenge = "Bearer error=\"invalid_token\"";
+            response.headers_mut().insert("www-authenticate", challenge.parse().unwrap());
+        }
+        server.answers.lock().unwrap().push_back(response);
+
+        let cache = tokens();
+        let client = ServiceBuilder::new()
+            .layer(RetryPolicy::default())
+            .layer(AuthLayer::for_origin(cache.clone(), "https://api.example.com").unwrap())
+            .service(server.probe::<Full<Bytes>>());
+        read(client.oneshot(call()).await.unwrap()).await;
+        let (calls, tokens) = (server.calls(), server.tokens());
+        match expect["action"].as_str().unwrap() {
+            "refresh_and_replay" => {
+                assert_eq!((calls, server.waits()[attempt - 1]), (attempt + 1, Duration::ZERO), "{id}");
+                assert_ne!(tokens[attempt - 1], tokens[attempt], "{id}");
+            }
+            "backoff" => {
+                assert_eq!((calls, &tokens[attempt - 1]), (attempt + 1, &tokens[attempt]), "{id}");
+                let wait = server.waits()[attempt - 1];
+                match expect["delay_ms"].as_u64() {
+                    Some(millis) => assert_eq!(wait, Duration::from_millis(millis), "{id}"),
+                    None => assert!(wait >= 250 * MS, "{id}: {wait:?}"),
+                }
+            }
+            "pass_through" => assert_eq!(calls, attempt, "{id}"),
+            other => panic!("{id}: an action that is not known: {other}"),
+        }
+        if let Some(invalidate) = expect["invalidate"].as_bool() {
+            assert_eq!(cache.peek().is_none(), invalidate, "{id}");
+        }
+    }
 }
 
 // --- Refused tokens ---

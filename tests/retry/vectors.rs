@@ -2,10 +2,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Version};
+use http::{HeaderName, HeaderValue, Method, Response};
 use serde_json::Value;
 use tower_oauth2::RetryPolicy;
-use tower_oauth2::retry::{Decision, RateLimitProfile, StopReason, View};
+use tower_oauth2::retry::{Decision, RateLimitProfile, View};
 
 fn set(name: &str) -> Vec<Value> {
     let path = format!("{}/tests/vectors/{name}.json", env!("CARGO_MANIFEST_DIR"));
@@ -14,7 +14,7 @@ fn set(name: &str) -> Vec<Value> {
 }
 
 /// The rows of a set, with those from the field that have its form.
-fn rows(name: &str) -> Vec<Value> {
+pub(crate) fn rows(name: &str) -> Vec<Value> {
     let field = set("field").into_iter().filter(|row| row["set"] == name);
     set(name).into_iter().chain(field).collect()
 }

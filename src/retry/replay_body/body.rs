@@ -193,12 +193,11 @@ where
             bytes,
             announced: exact,
             above,
-            // gRPC never says how long a call is.
-            one_message: exact.is_none() && limits.headers.is_some_and(grpc::is_grpc_content),
+            one_message: limits.headers.is_some_and(grpc::is_grpc_content),
             held: limits.allowance.map_or_else(Held::default, Held::nothing_of),
         };
         let kind = match exact {
-            Some(length) => Self::in_memory_or_recorded(body, length, limit),
+            Some(length) => Self::in_memory_or_recorded(body, length, limits.headers, limit),
             None => Kind::Recorded {
                 share: Share::original(Some(body), None, limit()),
                 framing: Framing::Unknown,
@@ -208,7 +207,18 @@ where
         Self { kind }
     }
 
-    fn in_memory_or_recorded(body: B, length: u64, limit: impl FnOnce() -> Limit) -> Kind<B> {
+    fn in_memory_or_recorded(
+        body: B,
+        length: u64,
+        headers: Option<&HeaderMap>,
+        limit: impl FnOnce() -> Limit,
+    ) -> Kind<B> {
+        // The bytes are looked at first: hardly any other body has a zero or a one at its beginning.
+        let has_several = |data: &Bytes| {
+            matches!(data.first(), Some(0 | 1))
+                && grpc::first_message([&data[..]]).is_some_and(|message| message < length)
+                && headers.is_some_and(grpc::is_grpc_content)
+        };
         let mut source = Some(body);
         // No task reads yet. Whichever will, polls again, and is then the one that the source wakes.
         let first = match poll_source(&mut source, &mut Context::from_waker(Waker::noop())) {
@@ -218,6 +228,10 @@ where
             Poll::Ready(Some(Err(error))) => return Kind::Failed { error: Some(error) },
             Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                 Ok(data) if source.is_none() && self::length(data.len()) == length => {
+                    if has_several(&data) {
+                        let why = NotReplayable::SeveralMessages;
+                        return Kind::Once(Rest::beginning_with(Some(Frame::data(data)), None, why));
+                    }
                     return Kind::Whole { data, given: false };
                 }
                 Ok(data) => Some(Frame::data(data)),
@@ -399,8 +413,8 @@ impl Recorded for Frame<Bytes> {
         self.data_ref().map_or(0, |data| length(data.len()))
     }
 
-    fn first_message(&self) -> Option<u64> {
-        grpc::first_message(self.data_ref()?)
+    fn first_message<'a>(frames: impl Iterator<Item = &'a Self>) -> Option<u64> {
+        grpc::first_message(frames.filter_map(|frame| Some(&frame.data_ref()?[..])))
     }
 }
 

@@ -43,8 +43,12 @@ pub(crate) trait Recorded: Sized {
     /// Returns the length of its data.
     fn bytes(&self) -> u64;
 
-    /// Returns how long the message is that begins with it, in a protocol whose messages say so.
-    fn first_message(&self) -> Option<u64> {
+    /// Returns how long the first message is of what begins with these frames, in a protocol whose messages say so. None
+    /// while its beginning is not there.
+    fn first_message<'a>(_frames: impl Iterator<Item = &'a Self>) -> Option<u64>
+    where
+        Self: 'a,
+    {
         None
     }
 }
@@ -334,10 +338,12 @@ where
     fn record(&mut self, frame: &F) -> Result<(), NotReplayable> {
         let copy = frame.share().ok_or(NotReplayable::UnknownFrame)?;
         if self.limit.one_message
-            && self.bytes == 0
-            && let Some(length) = copy.first_message().filter(|length| *length < self.limit.bytes)
+            && let Some(length) = F::first_message(self.log.iter().chain([&copy]))
         {
-            (self.limit.bytes, self.limit.above) = (length, NotReplayable::SeveralMessages);
+            self.limit.one_message = false;
+            if length < self.limit.bytes {
+                (self.limit.bytes, self.limit.above) = (length, NotReplayable::SeveralMessages);
+            }
         }
         self.bytes = self.bytes.saturating_add(copy.bytes());
         if self.bytes > self.limit.bytes || self.log.len() >= MOST_FRAMES {
