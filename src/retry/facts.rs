@@ -208,6 +208,24 @@ impl Facts {
         }
     }
 
+    /// The deadline had passed before anything was sent.
+    #[cold]
+    pub(super) fn never_sent<RB: Body>(&self) -> Step<RB> {
+        let progress = Progress { sent: 0, ..Progress::first() };
+        self.report(progress, StopReason::DeadlineExceeded, None, None, None);
+        Step::Done(Err(DeadlineExceeded::new().into()))
+    }
+
+    /// The deadline passed before the next attempt could be sent.
+    #[cold]
+    pub(super) fn too_late<S, B, RB>(&self, replay: &mut Replay<S, B>) -> Step<RB>
+    where
+        S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
+        RB: Body<Error: Into<BoxError>>,
+    {
+        self.unsent(replay, StopReason::DeadlineExceeded, DeadlineExceeded::new().into())
+    }
+
     /// Adds to a view what is known here.
     fn view<'a, S, B, RB>(&'a self, replay: Option<&Replay<S, B>>, view: View<'a>) -> View<'a>
     where

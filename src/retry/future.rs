@@ -16,7 +16,7 @@ use super::replay::{HttpService, Replay};
 use super::replay_body::ReplayBody;
 use super::report::StopReason;
 use super::retry_body::RetryBody;
-use super::timeouts::Timer;
+use super::timeouts::{self, Timer};
 use crate::headers::grpc;
 
 pin_project! {
@@ -46,6 +46,8 @@ pin_project! {
 pin_project! {
     #[project = StateProj]
     enum State<F> {
+        // The deadline had passed before anything was sent.
+        Late,
         // An attempt is in flight.
         Calling { #[pin] future: F },
         // The wait before the next attempt, at the gate or for itself. The attempt before is dropped, and with it what an
@@ -78,6 +80,11 @@ where
     #[inline]
     pub(super) fn passing(future: S::Future) -> Self {
         Self { state: State::Calling { future }, facts: None, kept: Kept::Nothing, timer: Timer::default() }
+    }
+
+    #[cold]
+    pub(super) fn late(facts: Facts) -> Self {
+        Self { state: State::Late, facts: Some(facts), kept: Kept::Nothing, timer: Timer::default() }
     }
 
     pub(super) fn held_back(facts: Facts, replay: Replay<S, B>) -> Self {
@@ -129,10 +136,14 @@ where
                     let answer = ready!(future.poll(cx));
                     Step::Done(answer.map(|response| response.map(RetryBody::whole)).map_err(Into::into))
                 }
+                (StateProj::Late, Some(facts), _) => facts.never_sent(),
                 (StateProj::Waiting, Some(facts), Some(replay)) => {
                     ready!(replay.poll_wait(facts, cx));
-                    this.state.set(State::Reopening);
-                    continue;
+                    if !timeouts::is_over(facts.deadline) {
+                        this.state.set(State::Reopening);
+                        continue;
+                    }
+                    facts.too_late(replay)
                 }
                 (StateProj::Reopening, Some(facts), Some(replay)) => {
                     match ready!(replay.poll_reopen(facts, cx)) {
@@ -145,6 +156,7 @@ where
                 }
                 (StateProj::Readying, Some(facts), Some(replay)) => {
                     match ready!(replay.poll_ready(facts, cx)) {
+                        Ok(()) if timeouts::is_over(facts.deadline) => facts.too_late(replay),
                         Ok(()) => {
                             this.timer.reset();
                             let future = replay.send(facts);
@@ -154,7 +166,15 @@ where
                         Err(error) => facts.unsent(replay, StopReason::NotReady, error),
                     }
                 }
-                (StateProj::Waiting | StateProj::Reopening | StateProj::Readying | StateProj::Done, _, _) => {
+                (
+                    StateProj::Late
+                    | StateProj::Waiting
+                    | StateProj::Reopening
+                    | StateProj::Readying
+                    | StateProj::Done,
+                    _,
+                    _,
+                ) => {
                     panic!("a response future was polled after it was done")
                 }
             };
@@ -190,6 +210,7 @@ where
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
+            State::Late => "late",
             State::Calling { .. } => "calling",
             State::Waiting => "waiting",
             State::Reopening => "reopening",

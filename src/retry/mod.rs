@@ -19,7 +19,7 @@
 //! 5. A wait is not begun if the server asks for more than 60 s, if it would not end before the request's
 //!    [`Deadline`](crate::extensions::Deadline) or the policy's `total_timeout`, or, where there is neither, if all waits
 //!    would be more than 120 s. The answer is handed out at once, and the report says what was asked for. An attempt that is
-//!    in flight at the deadline is ended.
+//!    in flight at the deadline is ended, and none is sent once it has passed.
 //! 6. For the wait the attempt before is dropped, and with it the permit that an inner limit lent it. Afterwards the
 //!    inner service is made ready anew. So a wait blocks nobody else, and a replay carries the token of its own time.
 //! 7. Giving up is no error: the newest real answer is handed out, whole, with a [`RetryReport`] in its extensions. A

@@ -109,7 +109,7 @@ pub enum StopReason {
         /// What the wait would have been.
         needed: Duration,
     },
-    /// The deadline passed while an attempt was in flight, which was ended.
+    /// The deadline passed: while an attempt was in flight, which was ended, or before the next one could be sent.
     DeadlineExceeded,
     /// The waits of this request would be more in all than the policy allows.
     WaitsExhausted {

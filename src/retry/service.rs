@@ -89,6 +89,19 @@ where
             return ResponseFuture::passing(self.inner.call(Request::from_parts(head, body)));
         }
         let rules = self.policy.rules();
+        let deadline = timeouts::deadline(rules, &head.extensions);
+        if timeouts::is_over(deadline) {
+            // What the instance that is ready has reserved goes back.
+            drop(self.take_ready());
+            let facts = Facts {
+                policy: self.policy.clone(),
+                options: head.extensions.get().cloned(),
+                repeat: Repeat::as_it_is(&head.method, &head.headers),
+                body: Some(NotReplayable::Released),
+                deadline,
+            };
+            return ResponseFuture::late(facts);
+        }
         let repeat = Repeat::of(&mut head, rules);
         let is_first = rules.budget.as_ref().is_some_and(|budget| budget.deposit(Target::of(&head)));
         let options = head.extensions.get::<RetryOptions>();
@@ -103,7 +116,7 @@ where
             options: options.cloned(),
             repeat,
             body: original.as_ref().err().copied(),
-            deadline: timeouts::deadline(rules, &head.extensions),
+            deadline,
         };
         if rules.gate.as_ref().is_some_and(|gate| !gate.is_open()) {
             return self.call_through_gate(head, first, original.ok(), facts);

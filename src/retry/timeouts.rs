@@ -57,6 +57,12 @@ pub(super) fn left(deadline: Option<Instant>) -> Option<Duration> {
     Some(deadline?.saturating_duration_since(clock::now()))
 }
 
+/// Returns whether a deadline has passed, so that an attempt would be ended as soon as it is sent.
+#[inline]
+pub(super) fn is_over(deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|deadline| deadline <= clock::now())
+}
+
 // --- Timer ---
 
 impl Timer {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use tokio::time::Instant;
-use tower::BoxError;
+use tower::{BoxError, Service as _, ServiceExt as _};
 use tower_oauth2::RetryPolicy;
 use tower_oauth2::extensions::Deadline;
 use tower_oauth2::retry::{
@@ -140,9 +140,59 @@ async fn the_last_attempt_has_no_more_than_what_remains() {
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_is_there_counts_however_late() {
     let mut request = get();
+    request.extensions_mut().insert(Deadline::within(SECOND));
+    let script = Script::default();
+    let mut client = tower::Layer::layer(&RetryPolicy::default(), script.probe());
+    let sent = client.ready().await.unwrap().call(request);
+    tokio::time::advance(2 * SECOND).await;
+    assert_eq!(sent.await.unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_deadline_has_passed_is_not_sent() {
+    let (slot, script) = (ReportSlot::new(), Script::default());
+    let probe = script.probe_with_permits(1);
+    let mut client = tower::Layer::layer(&RetryPolicy::default(), probe.clone());
+    let mut request = post();
     request.extensions_mut().insert(Deadline::within(Duration::ZERO));
-    let response = send(&RetryPolicy::default(), &Script::default(), request).await.unwrap();
-    assert_eq!(response.status(), StatusCode::OK);
+    request.extensions_mut().insert(RetryOptions::new().report_to(&slot));
+    let error = client.ready().await.unwrap().call(request).await.unwrap_err();
+    assert!(is::<DeadlineExceeded>(&error) && script.seen().is_empty());
+    let told = slot.take().unwrap();
+    assert_eq!((told.attempts(), told.stop_reason()), (0, &StopReason::DeadlineExceeded));
+    assert!(!told.may_have_acted());
+    // Nor does it keep what the service had reserved for it.
+    assert_eq!(probe.reserved(), 0);
+    assert_eq!(client.ready().await.unwrap().call(get()).await.unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_until_its_deadline_is_not_sent_to_be_killed() {
+    let policy = RetryPolicy::default();
+    let script = Script::new([hinted(429, "9")]);
+    let client = tower::Layer::layer(&policy, script.probe());
+    let refused = client.clone().oneshot(get());
+    let held = async {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let mut held = Vec::new();
+        for seconds in 2..30 {
+            let mut request = get();
+            request.extensions_mut().insert(Deadline::within(SECOND * seconds));
+            held.push(client.clone().oneshot(request));
+        }
+        futures_util::future::join_all(held).await
+    };
+    let start = Instant::now();
+    let (first, held) = futures_util::future::join(refused, held).await;
+    assert_eq!(first.unwrap().status(), StatusCode::OK);
+    let seen = script.seen();
+    for seen in &seen {
+        let deadline = seen.head.extensions.get::<Deadline>();
+        assert!(deadline.is_none_or(|deadline| seen.at < deadline.instant()), "{:?}", seen.after(start));
+    }
+    let sent = held.iter().filter(|outcome| outcome.is_ok()).count();
+    assert_eq!(seen.len(), sent + 2);
+    assert!(held.into_iter().filter_map(Result::err).all(|error| is::<DeadlineExceeded>(&error)));
 }
 
 #[tokio::test]
