@@ -2,18 +2,16 @@
 
 use std::time::Duration;
 
-use http::StatusCode;
 use http::header::HeaderName;
+use http::{HeaderMap, StatusCode};
+
+use super::retry_after::values;
 
 /// What a server says about its rate limits beyond the headers that are always read.
 ///
 /// The headers of the table on the page of [`retry`](crate::retry) are read whatever the profile, and before it. A
-/// profile adds headers after those, answers that count as a 429, and a wait for a 429 that gives no hint. Of several
-/// headers of a profile the longest wait counts.
-///
-/// All its headers are read in the same way: seconds, with decimals if need be; from 10^9 on seconds since the Unix
-/// epoch, from 10^12 on milliseconds since then; a time as RFC 3339 or RFC 9110 §5.6.7 write it; or a duration with
-/// units, such as `1m30s` or `12ms`. What is not readable is ignored.
+/// profile adds headers after those, answers that count as a 429, a wait for a 429 that gives no hint, and headers that
+/// forbid another attempt. Of several headers of a profile the longest wait counts. All are read as those of the table are.
 ///
 /// Defaults: [`generic`](Self::generic).
 ///
@@ -37,6 +35,7 @@ pub struct RateLimitProfile {
     fields: Vec<Field>,
     refusals: Vec<StatusCode>,
     unhinted_wait: Option<Duration>,
+    verdicts: Vec<HeaderName>,
 }
 
 /// A header that says when to come back, and what tells whether it is to be heeded.
@@ -56,6 +55,10 @@ pub(super) enum Left {
     /// What one header allows, less what another one counts.
     Counted { used: HeaderName, allowed: HeaderName },
 }
+
+/// What is heeded whatever the profile.
+static VERDICTS: [HeaderName; 2] =
+    [HeaderName::from_static("x-should-retry"), HeaderName::from_static("stripe-should-retry")];
 
 impl RateLimitProfile {
     /// Creates a profile that adds nothing.
@@ -120,6 +123,13 @@ impl RateLimitProfile {
         self
     }
 
+    /// Adds a header by which the server says whether another attempt makes sense, as `x-should-retry: false` does. Only a
+    /// "no" is heeded: `false`, `no` or `0`. A "yes" makes nothing repeatable that is not.
+    pub fn should_retry(mut self, header: HeaderName) -> Self {
+        self.verdicts.push(header);
+        self
+    }
+
     /// Sets the wait after a 429 that gives no hint, in place of the policy's own. Each further one doubles it.
     pub fn unhinted_wait(mut self, wait: Duration) -> Self {
         self.unhinted_wait = Some(wait);
@@ -138,6 +148,14 @@ impl RateLimitProfile {
     /// Returns whether an answer of this status counts as a 429 if it gives a hint.
     pub(crate) fn refuses_with(&self, status: StatusCode) -> bool {
         self.refusals.contains(&status)
+    }
+
+    /// Returns whether a response says that the request is not to be sent again.
+    pub(crate) fn forbids_retry(&self, headers: &HeaderMap) -> bool {
+        VERDICTS.iter().chain(&self.verdicts).flat_map(|name| values(headers, name)).any(|said| {
+            let said = said.trim_ascii();
+            ["false", "no", "0", "?0"].iter().any(|no| said.eq_ignore_ascii_case(no))
+        })
     }
 
     /// Returns the wait after a 429 without a hint, where the profile knows one.

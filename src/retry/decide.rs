@@ -84,6 +84,7 @@ impl RetryPolicy {
                 };
                 let wait = match (answer.rejected, answer.grpc) {
                     (Some(rejected), _) => rules.auth_replay(view, rejected, &chance),
+                    (None, _) if rules.profile.forbids_retry(answer.headers.0) => Err(StopReason::DoNotRetry),
                     (None, Some(grpc)) if grpc.is_retried() => rules.call_again(view, grpc, &chance),
                     (None, Some(_) | None) => rules.retry(view, answer, reason, hint, &chance),
                 };

@@ -112,6 +112,8 @@
 //!   RFC 3339, with or without seconds, and of RFC 9110 §5.6.7. Durations look like `1m30s`.
 //! - Points in time are measured against the server's `Date` plus `Age`, if it sends them.
 //! - The same headers are read at the token endpoint and at discovery.
+//! - `x-should-retry: false` and `stripe-should-retry: false` forbid another attempt, and so do the headers that
+//!   [`RateLimitProfile::should_retry`] names. They say nothing about a refused token.
 //! - What cannot be read is passed over, a malformed `RateLimit` as a whole. `RateLimit-Policy` asks for no wait.
 //!
 //! # Settings

@@ -13,18 +13,19 @@ use super::replay_body::{Limits, NotReplayable, ReplayBody, Tether};
 /// What the bodies of further attempts are made from. Dropping it leaves the attempt in flight alone.
 pub(super) enum Original<B> {
     Recorded(ReplayBody<B>),
-    /// Nothing is recorded. `sending` ends the attempt in flight.
+    /// Nothing is recorded. `sending` ends the attempt in flight; `length` is that of the first body, if it said so.
     Factory {
         factory: BodyFactory,
         sending: Tether,
+        length: Option<u64>,
     },
 }
 
 /// The body of the next attempt, as far as it is there.
 pub(super) enum Next<B> {
     Body(ReplayBody<B>),
-    ToOpen { factory: BodyFactory, tether: Tether },
-    Opening { opening: Opening, tether: Tether, since: Instant },
+    ToOpen { factory: BodyFactory, tether: Tether, length: Option<u64> },
+    Opening { opening: Opening, tether: Tether, length: Option<u64>, since: Instant },
 }
 
 impl<B> Original<B>
@@ -41,8 +42,9 @@ where
         // What a redirect made of an upload, a GET without a body, still has the factory of the upload.
         if let Some(factory) = factory.filter(|_| !body.is_end_stream()) {
             let sending = Tether::new();
+            let length = body.size_hint().exact();
             let first = ReplayBody::tied(body, sending.clone());
-            return (first, Ok(Self::Factory { factory: factory.clone(), sending }));
+            return (first, Ok(Self::Factory { factory: factory.clone(), sending, length }));
         }
         let original = ReplayBody::recording(body, limits);
         match original.replay() {
@@ -66,10 +68,10 @@ impl<B> Original<B> {
         self.replayable()?;
         match self {
             Self::Recorded(original) => original.replay().map(Next::Body),
-            Self::Factory { factory, sending } => {
+            Self::Factory { factory, sending, length } => {
                 let tether = Tether::new();
                 mem::replace(sending, tether.clone()).cut();
-                Ok(Next::ToOpen { factory: factory.clone(), tether })
+                Ok(Next::ToOpen { factory: factory.clone(), tether, length: *length })
             }
         }
     }
@@ -80,10 +82,12 @@ pub(super) fn reopened<B>(
     opened: Opened,
     tether: Tether,
     headers: &HeaderMap,
+    length: Option<u64>,
 ) -> Result<ReplayBody<B>, BoxError> {
-    // A transport goes by the header. It would cut the body short, or wait for the rest of it.
-    let announced =
-        headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    // A transport goes by the header. It would cut the body short, or wait for the rest of it. Without one, what the first
+    // body said of its length is what was sent.
+    let in_header = || headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse::<u64>().ok();
+    let announced = in_header().or(length);
     match (announced, opened.size_hint().exact()) {
         (Some(announced), Some(length)) if announced != length => {
             let error =
@@ -92,5 +96,5 @@ pub(super) fn reopened<B>(
         }
         (Some(_) | None, _) => {}
     }
-    Ok(ReplayBody::opened(opened, tether))
+    Ok(ReplayBody::opened(opened, tether, announced))
 }

@@ -325,21 +325,23 @@ where
                     course.next = next;
                     return Poll::Ready(Ok(()));
                 }
-                Some(Next::ToOpen { factory, tether }) => {
+                Some(Next::ToOpen { factory, tether, length }) => {
                     let left = course.time_left(facts);
                     course.sleep = Some(Box::pin(tokio::time::sleep(left)));
                     course.next =
-                        Some(Next::Opening { opening: factory.open(), tether, since: clock::now() });
+                        Some(Next::Opening { opening: factory.open(), tether, length, since: clock::now() });
                 }
-                Some(Next::Opening { mut opening, tether, since }) => match opening.as_mut().poll(cx) {
+                Some(Next::Opening { mut opening, tether, length, since }) => match opening.as_mut().poll(cx)
+                {
                     Poll::Ready(opened) => {
                         course.sleep = None;
                         // It was a wait like any other.
                         course.progress.waited = course.progress.waited.saturating_add(clock::now() - since);
-                        course.next = Some(Next::Body(reopened(opened?, tether, &self.head.head().headers)?));
+                        let headers = self.head.head().headers;
+                        course.next = Some(Next::Body(reopened(opened?, tether, &headers, length)?));
                     }
                     Poll::Pending => {
-                        course.next = Some(Next::Opening { opening, tether, since });
+                        course.next = Some(Next::Opening { opening, tether, length, since });
                         if let Some(sleep) = &mut course.sleep {
                             ready!(sleep.as_mut().poll(cx));
                         }

@@ -96,6 +96,9 @@ pub enum StopReason {
     Braked,
     /// A gRPC server said that it wants no other attempt (`grpc-retry-pushback-ms`).
     PushedBack,
+    /// The server said that the request is not to be sent again (`x-should-retry: false`, `stripe-should-retry: false`, or a
+    /// header of the [`RateLimitProfile`](super::RateLimitProfile)).
+    DoNotRetry,
     /// There were too many retries of late for the requests there were: the
     /// [`RetryBudget`](super::RetryBudget) was spent.
     BudgetExhausted,
@@ -315,6 +318,7 @@ impl fmt::Display for StopReason {
             }
             Self::Braked => f.write_str("tokens were refused too often of late"),
             Self::PushedBack => f.write_str("the server wants no other attempt"),
+            Self::DoNotRetry => f.write_str("the server says not to retry"),
             Self::BudgetExhausted => f.write_str("the budget for retries is spent"),
             Self::DelayExceedsCap { requested } => {
                 write!(f, "the server asked for {requested:?}, more than the policy waits")

@@ -218,3 +218,46 @@ async fn the_attempt_before_ends_in_an_error_and_is_woken_for_it() {
     assert!(matches!(&read[0], Err(error) if error.contains("newer attempt")), "{read:?}");
     assert_eq!(read[1], Ok(CHUNKS * CHUNK));
 }
+
+/// A body of two frames that says how long it is, or not.
+fn of_length(bytes: usize, known: bool) -> UnsyncBoxBody<Bytes, BoxError> {
+    let data = Bytes::from(vec![b'x'; bytes]);
+    if known {
+        return Full::new(data).map_err(Into::into).boxed_unsync();
+    }
+    let halves = [data.slice(..bytes / 2), data.slice(bytes / 2..)];
+    let frames = halves.map(|half| Ok::<_, BoxError>(Frame::data(half)));
+    StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reopened_body_of_another_length_than_the_first_is_never_sent_as_if_whole() {
+    for (bytes, known) in [(60, true), (140, true), (60, false), (140, false), (0, true), (0, false)] {
+        let factory = BodyFactory::new(move || ready(Ok::<_, BoxError>(of_length(bytes, known))));
+        let request = Request::put("https://api.example.com/files/1").extension(factory);
+        let request = request.body(of_length(100, true)).unwrap();
+        let script = Script::new([hinted(503, "1")]);
+        let slot = ReportSlot::new();
+        let mut request = request;
+        request.extensions_mut().insert(RetryOptions::new().report_to(&slot));
+        let outcome = send(&RetryPolicy::default(), &script, request).await;
+        // What the server got of it broke off, if it got anything.
+        assert_eq!(script.seen().len(), 1, "{bytes} {known}");
+        match known {
+            true => {
+                assert_eq!(outcome.unwrap().status().as_u16(), 503);
+                assert_eq!(slot.take().unwrap().stop_reason(), &StopReason::BodyNotReopened);
+            }
+            false => assert!(outcome.unwrap_err().to_string().contains("than the first one")),
+        }
+    }
+    // The same length is the same body, whether it says so or not, and it is framed as before.
+    for known in [true, false] {
+        let factory = BodyFactory::new(move || ready(Ok::<_, BoxError>(of_length(100, known))));
+        let request = Request::put("https://api.example.com/files/1").extension(factory);
+        let request = request.body(of_length(100, true)).unwrap();
+        let script = Script::new([hinted(503, "1")]);
+        let response = send(&RetryPolicy::default(), &script, request).await.unwrap();
+        assert_eq!((response.status(), script.seen()[1].body.len()), (StatusCode::OK, 100));
+    }
+}

@@ -157,6 +157,35 @@ async fn a_wait_may_be_given_as_a_point_in_time_in_any_header() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_that_says_not_to_retry_is_heard() {
+    let own = with(RateLimitProfile::llm().should_retry(HeaderName::from_static("x-again")));
+    for (policy, header) in [
+        (&RetryPolicy::default(), ("x-should-retry", "false")),
+        (&RetryPolicy::default(), ("stripe-should-retry", "False")),
+        (&RetryPolicy::default(), ("x-should-retry", " no")),
+        (&own, ("x-should-retry", "false")),
+        (&own, ("x-again", "0")),
+    ] {
+        for status in [408, 429, 503] {
+            let script = Script::new([said(status, &[header, ("retry-after", "1")])]);
+            let response = send(policy, &script, get()).await.unwrap();
+            assert_eq!((response.status().as_u16(), script.seen().len()), (status, 1), "{header:?}");
+            assert_eq!(report(&response).stop_reason(), &StopReason::DoNotRetry);
+            assert_eq!(report(&response).requested_delay(), Some(Duration::from_secs(1)));
+        }
+    }
+    for header in [("x-should-retry", "true"), ("x-should-retry", ""), ("x-again", "false")] {
+        let script = Script::new([said(503, &[header])]);
+        let response = send(&RetryPolicy::default(), &script, get()).await.unwrap();
+        assert_eq!((response.status(), script.seen().len()), (StatusCode::OK, 2), "{header:?}");
+    }
+    // A "yes" is no promise that the work was not done.
+    let script = Script::new([said(503, &[("x-should-retry", "true")])]);
+    let response = send(&RetryPolicy::default(), &script, post()).await.unwrap();
+    assert_eq!(report(&response).stop_reason(), &StopReason::NotIdempotent);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_reset_above_the_cap_is_handed_out_at_once() {
     for (name, value, secs) in [
         ("x-ratelimit-reset", "3600", 3600),

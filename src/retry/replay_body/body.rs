@@ -109,9 +109,10 @@ impl<B> ReplayBody<B> {
         Self { kind: Kind::Tied(Tied::own(body, tether)) }
     }
 
-    /// Sends a body that was opened for a further attempt, until the tether is cut.
-    pub(crate) fn opened(body: UnsyncBoxBody<Bytes, BoxError>, tether: Tether) -> Self {
-        Self { kind: Kind::Tied(Tied::opened(body, tether)) }
+    /// Sends a body that was opened for a further attempt, until the tether is cut. It must be of this length, if one is
+    /// known.
+    pub(crate) fn opened(body: UnsyncBoxBody<Bytes, BoxError>, tether: Tether, length: Option<u64>) -> Self {
+        Self { kind: Kind::Tied(Tied::opened(body, tether, length)) }
     }
 
     /// Makes a second copy of a body that is in memory at once, or empty. None for any other: two cannot be sent at once.

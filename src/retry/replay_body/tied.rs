@@ -11,11 +11,15 @@ use tower::BoxError;
 
 use super::takeover::poll_source;
 use super::tether::Tether;
+use crate::error::OfTheBody;
 
 /// A body on a [`Tether`]: the request's own, or one that was opened for a further attempt.
 pub(crate) struct Tied<B> {
     source: Origin<B>,
     tether: Tether,
+    /// How much is still to come, where it is known how much there must be. A body that gives more or less is another one
+    /// than was sent before.
+    missing: Option<u64>,
 }
 
 /// Where it comes from. None once that ended or failed: it must not be polled again.
@@ -29,11 +33,11 @@ struct Opened(Mutex<UnsyncBoxBody<Bytes, BoxError>>);
 
 impl<B> Tied<B> {
     pub(crate) fn own(body: B, tether: Tether) -> Self {
-        Self { source: Origin::Own(Some(body)), tether }
+        Self { source: Origin::Own(Some(body)), tether, missing: None }
     }
 
-    pub(crate) fn opened(body: UnsyncBoxBody<Bytes, BoxError>, tether: Tether) -> Self {
-        Self { source: Origin::Opened(Some(Opened(Mutex::new(body)))), tether }
+    pub(crate) fn opened(body: UnsyncBoxBody<Bytes, BoxError>, tether: Tether, length: Option<u64>) -> Self {
+        Self { source: Origin::Opened(Some(Opened(Mutex::new(body)))), tether, missing: length }
     }
 }
 
@@ -55,18 +59,48 @@ where
             Origin::Own(source) => poll_source(source, cx),
             Origin::Opened(source) => poll_source(source, cx),
         };
-        match frame {
+        match &frame {
             Poll::Pending if !self.tether.wait(cx) => Poll::Ready(Some(Err(ended.into()))),
             Poll::Ready(Some(Err(_))) => {
                 self.tether.fail();
                 frame
             }
+            Poll::Ready(Some(Ok(given))) if !self.counts(given) => self.broken("longer"),
+            Poll::Ready(None) if self.is_short() => self.broken("shorter"),
             Poll::Ready(_) | Poll::Pending => frame,
         }
     }
 
+    /// Counts what was given. Returns whether it was not too much.
+    fn counts(&mut self, frame: &Frame<Bytes>) -> bool {
+        let given = frame.data_ref().map_or(0, |data| u64::try_from(data.len()).unwrap_or(u64::MAX));
+        match &mut self.missing {
+            None => true,
+            Some(missing) => match missing.checked_sub(given) {
+                Some(left) => {
+                    *missing = left;
+                    true
+                }
+                None => false,
+            },
+        }
+    }
+
+    fn is_short(&self) -> bool {
+        self.missing.is_some_and(|missing| missing > 0)
+    }
+
+    fn broken(&mut self, how: &str) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.tether.fail();
+        self.missing = None;
+        self.source = Origin::Opened(None);
+        let error = format!("the body that was opened again is {how} than the first one");
+        Poll::Ready(Some(Err(OfTheBody::new(error).into())))
+    }
+
     pub(crate) fn is_over(&self) -> bool {
         !self.tether.is_cut()
+            && !self.is_short()
             && match &self.source {
                 Origin::Own(source) => source.as_ref().is_none_or(B::is_end_stream),
                 Origin::Opened(source) => source.as_ref().is_none_or(Body::is_end_stream),
@@ -76,6 +110,9 @@ where
     pub(crate) fn hint(&self) -> SizeHint {
         if self.tether.is_cut() {
             return SizeHint::default();
+        }
+        if let Some(missing) = self.missing {
+            return SizeHint::with_exact(missing);
         }
         let none = SizeHint::with_exact(0);
         match &self.source {
