@@ -6,7 +6,7 @@ use std::error::Error as _;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{Method, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use serde_json::{Value, json};
@@ -73,6 +73,27 @@ async fn each_method_has_its_name_and_a_content_type_of_ones_own_stays() {
         let types: Vec<_> = seen.head.headers.get_all(CONTENT_TYPE).iter().collect();
         assert_eq!(types, ["application/merge-patch+json"]);
     }
+}
+
+#[tokio::test]
+async fn a_post_without_a_body_says_that_it_has_none() {
+    let server = Script::new([]);
+    let api = ApiClient::new(BASE, server.probe::<Body>()).unwrap();
+    let propfind = Method::from_bytes(b"PURGE").unwrap();
+    for request in
+        [api.post("x"), api.put("x"), api.patch("x"), api.request(propfind, "x"), api.post("x").body("")]
+    {
+        request.send().await.unwrap();
+    }
+    assert!(server.seen().iter().all(|seen| seen.head.headers[CONTENT_LENGTH] == "0"));
+    // With a body, with a header of the caller's own, and where none is expected, nothing is added.
+    let own = api.post("x").header(CONTENT_LENGTH, "7");
+    for request in [api.get("x"), api.delete("x"), api.head("x"), api.post("x").body("item"), own] {
+        request.send().await.unwrap();
+    }
+    let lengths: Vec<_> =
+        server.seen().iter().map(|seen| seen.head.headers.get(CONTENT_LENGTH).cloned()).collect();
+    assert_eq!(lengths, [None, None, None, None, Some("7".parse().unwrap())]);
 }
 
 #[tokio::test]

@@ -188,6 +188,65 @@ async fn a_stream_is_sent_once_and_its_redirect_handed_out() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_redirect_of_an_upload_that_can_be_opened_again_is_followed() {
+    let upload = |known: bool| {
+        let frames = ["one", " ", "more"].map(|data| Ok::<_, BoxError>(Frame::data(Bytes::from(data))));
+        let body = match known {
+            true => Full::from("one more").map_err(|never| match never {}).boxed_unsync(),
+            false => StreamBody::new(stream::iter(frames)).boxed_unsync(),
+        };
+        let opened = Arc::<AtomicUsize>::default();
+        let count = Arc::clone(&opened);
+        let open = move || {
+            count.fetch_add(1, Ordering::SeqCst);
+            async { Ok::<_, BoxError>(Full::from("one more")) }
+        };
+        let mut request = Request::put(format!("{API}/items")).body(body).unwrap();
+        request.extensions_mut().insert(BodyFactory::new(open));
+        (request, opened)
+    };
+    for known in [true, false] {
+        for status in [307, 308] {
+            // Twice, and with a retry after each hop.
+            let script = Script::new([
+                moved(status, "/b"),
+                answer(503, "retry-after", "1"),
+                moved(status, "/c"),
+                answer(503, "retry-after", "1"),
+            ]);
+            let (request, opened) = upload(known);
+            let response = builder().build(script.probe()).oneshot(request).await.unwrap();
+            assert_eq!(response.status(), 200);
+            let seen = script.seen();
+            let paths: Vec<_> = seen.iter().map(|seen| seen.head.uri.path()).collect();
+            assert_eq!(paths, ["/items", "/b", "/b", "/c", "/c"]);
+            assert!(seen.iter().all(|seen| seen.head.method == Method::PUT && &*seen.body == b"one more"));
+            assert_eq!(opened.load(Ordering::SeqCst), 4);
+        }
+        // Without a redirect, and where it becomes a GET, nothing is opened.
+        for answers in [vec![], vec![moved(303, "/done")], vec![moved(307, "https://elsewhere.example.com/")]]
+        {
+            let (request, opened) = upload(known);
+            builder().build(Script::new(answers).probe()).oneshot(request).await.unwrap();
+            assert_eq!(opened.load(Ordering::SeqCst), 0);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_cannot_be_opened_again_fails_and_is_not_sent_short() {
+    let open = || async { Err::<Full<Bytes>, BoxError>("the file is gone".into()) };
+    let shorter = || async { Ok::<_, BoxError>(Full::from("one")) };
+    for factory in [BodyFactory::new(open), BodyFactory::new(shorter)] {
+        let script = Script::new([moved(307, "/b")]);
+        let mut request = request(Method::PUT, "/items", "one more");
+        request.extensions_mut().insert(factory);
+        send(&over(builder(), &script), request).await.unwrap_err();
+        assert_eq!(script.seen().len(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn redirects_have_a_limit_and_can_be_off() {
     let circle = || Script::new((0..20).map(|_| moved(302, "/again")));
     for (options, hops) in [(builder(), 11), (builder().redirects(2), 3), (builder().redirects(0), 1)] {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use http_body::Body;
 use http_body_util::Full;
@@ -140,6 +140,12 @@ impl<S> ApiRequest<S> {
         *request.method_mut() = self.method;
         *request.uri_mut() = uri;
         *request.headers_mut() = self.headers;
+        // Where a body is expected, servers want to hear that there is none (RFC 9110 §8.6), some by a 411.
+        let silent =
+            [CONTENT_LENGTH, TRANSFER_ENCODING].iter().all(|name| !request.headers().contains_key(name));
+        if silent && request.body().is_end_stream() && expects_body(request.method()) {
+            request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
         *request.extensions_mut() = self.extensions;
         let origin = self.base.origin().clone();
         match self.service.oneshot(request).await {
@@ -152,6 +158,14 @@ impl<S> ApiRequest<S> {
         self.error.get_or_insert(error);
         self
     }
+}
+
+/// Returns whether requests of this method have a body as a rule.
+fn expects_body(method: &Method) -> bool {
+    !matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS | Method::TRACE | Method::CONNECT
+    )
 }
 
 impl<S> fmt::Debug for ApiRequest<S> {

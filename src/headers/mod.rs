@@ -7,6 +7,6 @@ pub(crate) mod challenge;
 pub(crate) mod grpc;
 pub(crate) mod profile;
 pub(crate) mod rate_limit;
-mod retry_after;
+pub(crate) mod retry_after;
 mod structured;
 pub(crate) mod time;

@@ -12,7 +12,7 @@ use crate::clock::FARTHEST;
 ///
 /// Of several values the longest counts. What is no wait in any form (a sign, an exponent, a quote, a word) is ignored: then
 /// the caller's own backoff decides.
-pub(super) fn delay(headers: &HeaderMap, clock: ServerClock) -> Option<Duration> {
+pub(crate) fn delay(headers: &HeaderMap, clock: ServerClock) -> Option<Duration> {
     longest(headers, &RETRY_AFTER, |element| clock.wait(element, Unit::Seconds))
 }
 

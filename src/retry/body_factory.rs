@@ -27,7 +27,8 @@ use tower::BoxError;
 ///    [`StopReason::BodyNotReopened`](super::StopReason::BodyNotReopened), and
 ///    [`RetryReport::error`](super::RetryReport::error) says why.
 /// 6. Where the body of an attempt failed by itself, it is not opened again: the next one would fail in the same way.
-/// 7. It is not called for a request without a body: a redirect makes a GET of an upload, and leaves the extensions.
+/// 7. Under a `Stack` it is called once more for each 307 or 308 that is followed.
+/// 8. It is not called for a request without a body: a redirect makes a GET of an upload, and leaves the extensions.
 ///
 /// # Examples
 ///

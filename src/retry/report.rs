@@ -132,7 +132,7 @@ pub enum StopReason {
 
 /// A place for the [`RetryReport`] of a request, which the caller can read also where there is no response to carry it.
 ///
-/// Clones share the place. See [`RetryOptions::report_to`](super::RetryOptions::report_to).
+/// Clones share the place. A request that is sent with it forgets the report before. See [`RetryOptions::report_to`](super::RetryOptions::report_to).
 #[derive(Clone, Debug, Default)]
 pub struct ReportSlot {
     report: Arc<Mutex<Option<RetryReport>>>,
@@ -349,6 +349,11 @@ impl ReportSlot {
     #[must_use]
     pub fn take(&self) -> Option<RetryReport> {
         self.report.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Forgets what another request left here.
+    pub(super) fn clear(&self) {
+        drop(self.take());
     }
 
     fn put(&self, report: RetryReport) {

@@ -89,6 +89,9 @@ where
             return ResponseFuture::passing(self.inner.call(Request::from_parts(head, body)));
         }
         let rules = self.policy.rules();
+        if let Some(slot) = head.extensions.get::<RetryOptions>().and_then(|options| options.slot.as_ref()) {
+            slot.clear();
+        }
         let deadline = timeouts::deadline(rules, &head.extensions);
         if timeouts::is_over(deadline) {
             // What the instance that is ready has reserved goes back.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt as _, Full};
-use tower::{BoxError, Layer as _, ServiceExt as _};
+use tower::{BoxError, Layer as _, Service as _, ServiceExt as _};
 
 use super::*;
 use crate::error::TokenError;
@@ -214,11 +214,14 @@ async fn a_caller_who_forbids_it_gets_the_401() {
 
 #[tokio::test(start_paused = true)]
 async fn a_deadline_that_passed_meanwhile_forbids_even_a_replay_at_once() {
-    let deadline = crate::extensions::Deadline::at(crate::clock::now().into());
+    let deadline = crate::extensions::Deadline::within(Duration::from_secs(1));
     let script = Script::new([Answer::Reply(refusal("in time"))]);
     let mut request = order();
     request.extensions_mut().insert(deadline);
-    let response = send(&script, &RetryPolicy::default(), request).await.unwrap();
+    let mut client = RetryPolicy::default().layer(script.probe());
+    let sent = client.ready().await.unwrap().call(request);
+    tokio::time::advance(Duration::from_secs(2)).await;
+    let response = sent.await.unwrap();
     let needed = Duration::ZERO;
     assert_eq!(report(&response).stop_reason(), &StopReason::DeadlineTooClose { needed });
     assert_eq!(text(response).await, "in time");

@@ -137,6 +137,10 @@ where
                 return None;
             }
             let rules = self.policy.rules();
+            let options = request.extensions().get::<RetryOptions>();
+            if let Some(slot) = options.and_then(|options| options.slot.as_ref()) {
+                slot.clear();
+            }
             if let Some(budget) = &rules.budget {
                 budget.deposit(target(request));
             }

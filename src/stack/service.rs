@@ -22,7 +22,7 @@ use super::builder::StackBuilder;
 use super::redirects::SameOrigin;
 use crate::auth::AuthService;
 use crate::extensions::Deadline;
-use crate::retry::{ReplayBody, RetryBody, RetryService};
+use crate::retry::{BodyFactory, ReplayBody, RetryBody, RetryService};
 
 /// An HTTP client with everything around it: redirects, retries, limits, tokens, time-outs.
 ///
@@ -79,7 +79,9 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let mut request = request.map(for_hops);
+        let (head, body) = request.into_parts();
+        let body = for_hops(body, head.extensions.get());
+        let mut request = Request::from_parts(head, body);
         if let Some(timeout) = self.total_timeout {
             let ours = Deadline::within(timeout);
             let theirs = request.extensions().get::<Deadline>().copied();
@@ -98,13 +100,16 @@ impl<S: fmt::Debug> fmt::Debug for Stack<S> {
     }
 }
 
-/// Makes a body that a redirect can share if it is in memory, and that passes by otherwise: what retry records once need
-/// not be recorded twice.
-fn for_hops<B>(body: B) -> ReplayBody<B>
+/// Makes a body that a redirect can share if it is in memory, or repeat if there is a factory for it, and that passes by
+/// otherwise: what retry records once need not be recorded twice.
+fn for_hops<B>(body: B, factory: Option<&BodyFactory>) -> ReplayBody<B>
 where
     B: Body + Unpin,
     B::Error: Into<BoxError>,
 {
+    if let Some(factory) = factory.filter(|_| !body.is_end_stream()) {
+        return ReplayBody::reopenable(body, factory.clone());
+    }
     let original = ReplayBody::new(body);
     match original.shared() {
         Some(_) => original,

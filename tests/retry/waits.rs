@@ -25,6 +25,20 @@ fn assert_between(waited: Duration, least: Duration, most: Duration) {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_slot_that_is_used_again_forgets_the_report_before() {
+    let slot = ReportSlot::new();
+    let slotted = || {
+        let mut request = get();
+        request.extensions_mut().insert(RetryOptions::new().report_to(&slot));
+        request
+    };
+    send(&RetryPolicy::default(), &answers(503, 1), slotted()).await.unwrap();
+    // Nothing is to be said of the second.
+    send(&RetryPolicy::default(), &Script::default(), slotted()).await.unwrap();
+    assert!(slot.take().is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_429_without_a_hint_backs_off_with_half_of_the_wait_for_certain() {
     let (script, start) = (answers(429, 3), Instant::now());
     let response = send(&RetryPolicy::default(), &script, post()).await.unwrap();

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::clock::FARTHEST;
 use crate::headers::retry_after;
+use crate::headers::time::ServerClock;
 use crate::input;
 
 const YEAR: Duration = Duration::from_secs(366 * 86_400);
@@ -17,6 +18,10 @@ const YEAR: Duration = Duration::from_secs(366 * 86_400);
 /// fifty years ahead.
 pub fn http_date(data: &[u8]) {
     let (now, text) = input::time(data);
+    // A number or a span of time is no date, and has no space in it.
+    if !text.trim_ascii().contains(&b' ') {
+        return;
+    }
     let Some(wait) = wait(text, now).filter(|wait| *wait < FARTHEST) else { return };
     let at = now + wait;
     if wait.subsec_nanos() == 0 && at.as_secs() < 253_402_300_800 {
@@ -29,5 +34,5 @@ pub fn http_date(data: &[u8]) {
 
 fn wait(text: &[u8], now: Duration) -> Option<Duration> {
     let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_bytes(text).ok()?)]);
-    retry_after::delay(&headers, now)
+    retry_after::delay(&headers, ServerClock::of(&headers, now))
 }

@@ -7,6 +7,7 @@ use crate::clock::FARTHEST;
 use crate::headers::profile::RateLimitProfile;
 use crate::headers::rate_limit::hint;
 use crate::headers::retry_after;
+use crate::headers::time::ServerClock;
 use crate::input;
 
 /// What asks for a wait outright, in its order.
@@ -39,13 +40,13 @@ pub fn rate_limit(data: &[u8]) {
         assert!(hint.delay <= FARTHEST);
         assert!(headers.contains_key(hint.source));
         let source = hint.source.as_str();
-        let asks = OUTRIGHT.contains(&source) || ["x-ratelimit-retry-after", "x-come-back"].contains(&source);
+        let asks = OUTRIGHT.contains(&source) || ["x-ratelimit-retry-after", "x-ratelimit-after", "x-come-back"].contains(&source);
         let mut ages = headers.get_all(AGE).iter().map(|age| age.as_bytes());
         let old = |age: &[u8]| age.iter().all(u8::is_ascii_digit) && age.iter().any(|digit| *digit != b'0');
         let stored = ages.next().is_some_and(old) && ages.next().is_none();
         assert!(asks || !stored, "{source}");
     }
-    if let Some(delay) = retry_after::delay(&headers, now) {
+    if let Some(delay) = retry_after::delay(&headers, ServerClock::of(&headers, now)) {
         let hint = hint.expect("one header asks for a wait");
         assert!(OUTRIGHT.contains(&hint.source.as_str()));
         assert!(hint.source != http::header::RETRY_AFTER || hint.delay == delay);

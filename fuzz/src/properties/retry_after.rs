@@ -6,13 +6,14 @@ use http::header::{DATE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue};
 
 use crate::clock::FARTHEST;
-use crate::headers::retry_after::delay;
+use crate::headers::retry_after;
+use crate::headers::time::ServerClock;
 use crate::input;
 
 /// Input: the time by the clock of this side, then header lines.
 ///
 /// The wait can be added to any clock's reading, does not depend on the order of the lines, is what it says where it is
-/// digits alone, and only grows with a further line.
+/// digits alone and no point in time, and only grows with a further line.
 pub fn retry_after(data: &[u8]) {
     let (now, rest) = input::time(data);
     let (headers, _) = input::headers(rest);
@@ -39,6 +40,11 @@ pub fn retry_after(data: &[u8]) {
         && line.as_bytes().iter().all(u8::is_ascii_digit)
     {
         let seconds = line.to_str().expect("digits are text").parse().unwrap_or(u64::MAX);
-        assert_eq!(wait, Some(Duration::from_secs(seconds).min(FARTHEST)));
+        assert!(seconds >= 1_000_000_000 || wait == Some(Duration::from_secs(seconds)));
+        assert!(wait.is_some());
     }
+}
+
+fn delay(headers: &HeaderMap, now: Duration) -> Option<Duration> {
+    retry_after::delay(headers, ServerClock::of(headers, now))
 }

@@ -12,11 +12,15 @@ use tower::BoxError;
 
 use super::allowance::{Allowance, Held};
 use super::not_replayable::NotReplayable;
+#[cfg(feature = "stack")]
+use super::reopenable::Reopenable;
 use super::takeover::{Ahead, Limit, Read, Recorded, Rest, Share, Source, poll_source};
 use super::tether::Tether;
 use super::tied::Tied;
 use crate::error::OfTheBody;
 use crate::headers::grpc;
+#[cfg(feature = "stack")]
+use crate::retry::body_factory::BodyFactory;
 use crate::sync::Arc;
 
 /// A body that remembers what it gave, so that it can be sent again byte for byte.
@@ -71,6 +75,9 @@ enum Kind<B> {
     Once(Rest<B, Frame<Bytes>>),
     /// Passed through, and ended from outside where a factory makes the next one.
     Tied(Tied<B>),
+    /// A factory makes another of it. Boxed, since hardly any body is one.
+    #[cfg(feature = "stack")]
+    Reopenable(Box<Reopenable<B>>),
     /// The source failed before anybody read it. The one attempt there is reports it.
     Failed { error: Option<BoxError> },
 }
@@ -115,11 +122,13 @@ impl<B> ReplayBody<B> {
         Self { kind: Kind::Tied(Tied::opened(body, tether, length)) }
     }
 
-    /// Makes a second copy of a body that is in memory at once, or empty. None for any other: two cannot be sent at once.
+    /// Makes a second copy of a body that is in memory at once, empty, or opened by a factory. None for any other: two
+    /// cannot be sent at once.
     #[cfg(feature = "stack")]
     pub(crate) fn shared(&self) -> Option<Self> {
         match &self.kind {
             Kind::Empty | Kind::Whole { .. } | Kind::Copy(_) => self.replay().ok(),
+            Kind::Reopenable(body) => Some(Self { kind: Kind::Reopenable(Box::new(body.another())) }),
             Kind::Recorded { .. } | Kind::Once(_) | Kind::Tied(_) | Kind::Failed { .. } => None,
         }
     }
@@ -138,6 +147,8 @@ impl<B> ReplayBody<B> {
             }
             Kind::Once(rest) => return Err(rest.why()),
             Kind::Copy(None) | Kind::Tied(_) => return Err(NotReplayable::Released),
+            #[cfg(feature = "stack")]
+            Kind::Reopenable(_) => return Err(NotReplayable::Released),
             Kind::Failed { .. } => return Err(NotReplayable::SourceFailed),
         };
         Ok(Self { kind })
@@ -154,6 +165,8 @@ impl<B> ReplayBody<B> {
             Kind::Recorded { share, .. } => share.replayable(),
             Kind::Once(rest) => Err(rest.why()),
             Kind::Copy(None) | Kind::Tied(_) => Err(NotReplayable::Released),
+            #[cfg(feature = "stack")]
+            Kind::Reopenable(_) => Err(NotReplayable::Released),
             Kind::Failed { .. } => Err(NotReplayable::SourceFailed),
         }
     }
@@ -174,6 +187,12 @@ where
     /// A body of known length is polled here once: if that is all of it, it need not be recorded.
     pub fn with_limit(body: B, bytes: u64) -> Self {
         Self::recording(body, Limits { exact: bytes, stream: bytes, headers: None, allowance: None })
+    }
+
+    /// Sends `body`, of which the factory makes another where a redirect repeats it.
+    #[cfg(feature = "stack")]
+    pub(crate) fn reopenable(body: B, factory: BodyFactory) -> Self {
+        Self { kind: Kind::Reopenable(Box::new(Reopenable::new(body, factory))) }
     }
 
     pub(crate) fn recording(body: B, limits: Limits<'_>) -> Self {
@@ -286,6 +305,8 @@ where
             Kind::Copy(data) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
             Kind::Once(rest) => rest.poll_next(cx),
             Kind::Tied(tied) => tied.poll_next(cx, TAKEN_OVER),
+            #[cfg(feature = "stack")]
+            Kind::Reopenable(body) => body.poll_next(cx, TAKEN_OVER),
             Kind::Failed { error } => Poll::Ready(error.take().map(Err)),
         }
     }
@@ -299,6 +320,8 @@ where
             Kind::Recorded { share, .. } => share.ahead(|ahead| is_over(&ahead)).unwrap_or(false),
             Kind::Once(rest) => is_over(&rest.ahead()),
             Kind::Tied(tied) => tied.is_over(),
+            #[cfg(feature = "stack")]
+            Kind::Reopenable(body) => body.is_over(),
             Kind::Failed { error } => error.is_none(),
         }
     }
@@ -318,6 +341,8 @@ where
             Kind::Recorded { share, .. } => share.ahead(|ahead| hint(&ahead)).unwrap_or_default(),
             Kind::Once(rest) => hint(&rest.ahead()),
             Kind::Tied(tied) => tied.hint(),
+            #[cfg(feature = "stack")]
+            Kind::Reopenable(body) => body.hint(),
             Kind::Failed { .. } => SizeHint::default(),
         }
     }

@@ -3,6 +3,8 @@
 mod allowance;
 mod body;
 mod not_replayable;
+#[cfg(feature = "stack")]
+mod reopenable;
 mod takeover;
 mod tether;
 mod tied;
