@@ -87,6 +87,15 @@ pub(crate) struct Lasting {
     pub(crate) source: BoxError,
 }
 
+/// Marks an error of a request that would end in the same way again: what this side cannot send, or does not take.
+#[derive(Debug)]
+#[cfg_attr(not(feature = "hyper-client"), allow(dead_code, reason = "other transports cannot tell"))]
+pub(crate) struct Futile {
+    /// What it was, and what to do about it.
+    pub(crate) advice: &'static str,
+    pub(crate) source: BoxError,
+}
+
 /// Marks an error of a request of which the server did no work: it was never sent, or the server said that it did not
 /// look at it. So it may be sent again, whatever its method.
 ///
@@ -426,6 +435,20 @@ impl fmt::Display for Lasting {
 }
 
 impl Error for Lasting {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.source)
+    }
+}
+
+// --- Futile ---
+
+impl fmt::Display for Futile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.advice)
+    }
+}
+
+impl Error for Futile {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(&*self.source)
     }

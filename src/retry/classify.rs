@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::error::{Lasting, Unsent, chain};
+use crate::error::{Futile, Lasting, Unsent, chain};
 
 /// What an error of the inner service says about the request that it ended.
 ///
@@ -45,7 +45,7 @@ impl Failure {
     #[must_use]
     pub fn of(error: &(dyn Error + 'static)) -> Self {
         for error in chain(error) {
-            if error.is::<Lasting>() {
+            if error.is::<Lasting>() || error.is::<Futile>() {
                 return Self::Fatal;
             }
             if error.is::<Unsent>() {

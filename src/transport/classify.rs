@@ -8,6 +8,7 @@
 //! | h2: `REFUSED_STREAM` from the server | no work was done (RFC 9113 §8.7) | unsent |
 //! | h2: `GOAWAY` from the server | it ends those streams only that it says it did not and will not look at (RFC 9113 §6.8) | unsent |
 //! | the client itself refuses: a method, a version or a URI that it cannot send | it would again | fatal |
+//! | this side refuses the answer: too many headers, or a stream that it resets for what stands in them | it would again | fatal |
 //! | a reset, an end, a broken answer, a time-out after the request was taken | nobody knows how far it came | ambiguous |
 //!
 //! An end right after the request was written is ambiguous too, also on a connection that had been idle: the server may have
@@ -18,8 +19,11 @@ use std::error::Error;
 
 use hyper_util::client::legacy;
 
-use crate::error::{Lasting, chain};
+use crate::error::{Futile, Lasting, chain};
 use crate::retry::Failure;
+
+/// What hyper says of a head with more headers, or more bytes, than it takes.
+const TOO_LARGE: &str = "message head is too large";
 
 /// Tells the errors of hyper and of hyper-util's pooled client apart; what it does not know, as [`Failure::of`] does.
 ///
@@ -36,7 +40,7 @@ use crate::retry::Failure;
 #[must_use]
 #[cfg_attr(not(feature = "hyper-client"), allow(unreachable_pub, reason = "handed out with that client"))]
 pub fn classify(error: &(dyn Error + 'static)) -> Failure {
-    if chain(error).any(<dyn Error>::is::<Lasting>) {
+    if chain(error).any(|error| error.is::<Lasting>() || error.is::<Futile>()) {
         return Failure::Fatal;
     }
     for error in chain(error) {
@@ -56,15 +60,22 @@ pub fn classify(error: &(dyn Error + 'static)) -> Failure {
             if error.is_canceled() {
                 return Failure::Unsent;
             }
+            // hyper has a predicate for this in servers only.
+            if error.is_parse() && error.to_string() == TOO_LARGE {
+                return Failure::Fatal;
+            }
             if error.is_user() {
                 // What stands below is an error of the request body, and says nothing of this connection.
                 return Failure::Ambiguous;
             }
         } else if let Some(error) = error.downcast_ref::<h2::Error>() {
             let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
-            return match error.is_remote() && (refused || error.is_go_away()) {
-                true => Failure::Unsent,
-                false => Failure::Ambiguous,
+            return if error.is_remote() && (refused || error.is_go_away()) {
+                Failure::Unsent
+            } else if error.is_library() && error.is_reset() {
+                Failure::Fatal
+            } else {
+                Failure::Ambiguous
             };
         }
     }

@@ -7,6 +7,7 @@
 //!    any is a configuration error, not a panic.
 //! 4. An h2 connection that says nothing for 10 s while a request waits on it is asked for a sign of life (PING), and given
 //!    up after 5 s more without one. Else all requests would wait on a dead connection until the system notices.
+//!    A server that takes this for a flood (`ENHANCE_YOUR_CALM`) is asked every five minutes only from then on.
 //! 5. A connection on which a request was given up after 5 s without an answer is not used for further ones. So a retry
 //!    gets a new one; also where the old one belongs to a tokio runtime that nobody drives any more.
 //! 6. A URI whose scheme is neither `http` nor `https`, by the letter, is an error: nothing else goes over plain text.
@@ -27,20 +28,22 @@ mod proxy;
 mod resolver;
 pub(super) mod tunnel;
 
+use std::error::Error;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::Scheme;
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::{CaptureConnection, Connect, capture_connection};
+use hyper_util::client::legacy::connect::{CaptureConnection, Connect, Connected, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
@@ -52,7 +55,7 @@ use self::builder::Settings;
 use self::connect::{Plain, Tls};
 pub use self::proxy::Proxy;
 use crate::clock;
-use crate::error::{TokenError, Unsent};
+use crate::error::{Futile, Lasting, TokenError, Unsent, chain};
 use crate::extensions::SlowConnection;
 use crate::oauth2::{
     ClientCredentials, ClientCredentialsBuilder, CustomGrant, CustomGrantBuilder, RefreshToken,
@@ -67,6 +70,9 @@ pub use crate::transport::classify::classify;
 /// token endpoint's default retries the time to go over a new one.
 const PING_AFTER: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What gRPC servers take by default without closing the connection.
+const CALM_PING_AFTER: Duration = Duration::from_secs(300);
 
 /// Whoever gives a request up after this may have met a connection that is dead.
 const SUSPICIOUS: Duration = Duration::from_secs(5);
@@ -90,11 +96,37 @@ pub struct Client<B = Full<Bytes>> {
     shared: Arc<Shared<B>>,
 }
 
-/// One client per scheme, so that plain http to loopback works on a machine without root certificates.
 struct Shared<B> {
     settings: Settings,
+    pools: Pools<B>,
+    /// In their place once a server has taken the signs of life for a flood.
+    calm: Pools<B>,
+    /// A server has.
+    flooded: Arc<AtomicBool>,
+}
+
+/// One client per scheme, so that plain http to loopback works on a machine without root certificates.
+struct Pools<B> {
     plain: OnceLock<legacy::Client<Plain, B>>,
     tls: OnceCell<legacy::Client<Tls, B>>,
+}
+
+impl<B> Pools<B> {
+    fn new() -> Self {
+        Self { plain: OnceLock::new(), tls: OnceCell::new() }
+    }
+}
+
+impl<B> Shared<B> {
+    /// Returns the pools in use, and after how much silence their connections are asked for a sign of life.
+    fn pools(&self) -> (&Pools<B>, Option<Duration>) {
+        match self.settings.keep_alive {
+            Some(after) if self.flooded.load(Ordering::Relaxed) => {
+                (&self.calm, Some(after.max(CALM_PING_AFTER)))
+            }
+            after => (&self.pools, after),
+        }
+    }
 }
 
 impl<B> Client<B> {
@@ -114,7 +146,8 @@ impl<B> Client<B> {
     }
 
     fn with(settings: Settings) -> Self {
-        Self { shared: Arc::new(Shared { settings, plain: OnceLock::new(), tls: OnceCell::new() }) }
+        let (pools, calm) = (Pools::new(), Pools::new());
+        Self { shared: Arc::new(Shared { settings, pools, calm, flooded: Arc::default() }) }
     }
 }
 
@@ -158,39 +191,44 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> ResponseFuture {
+        let (pools, ping) = self.shared.pools();
+        let flooded = Arc::clone(&self.shared.flooded);
         // Whatever else the scheme is, the connector for `https` refuses it.
         if request.uri().scheme() == Some(&Scheme::HTTP) {
             let settings = &self.shared.settings;
-            let client = self.shared.plain.get_or_init(|| pool(settings).build(connect::plain(settings)));
-            return ResponseFuture { state: State::Sent(Sent::new(client, request)) };
+            let start = || pool(settings, ping).build(connect::plain(settings));
+            let client = pools.plain.get_or_init(start);
+            return ResponseFuture { state: State::Sent(Sent::new(client, request, flooded, ping)) };
         }
-        if let Some(client) = self.shared.tls.get() {
-            return ResponseFuture { state: State::Sent(Sent::new(client, request)) };
+        if let Some(client) = pools.tls.get() {
+            return ResponseFuture { state: State::Sent(Sent::new(client, request, flooded, ping)) };
         }
         let shared = Arc::clone(&self.shared);
         let sent = Box::pin(async move {
-            let client = shared.tls.get_or_try_init(|| start(&shared.settings)).await?;
-            Sent::new(client, request).await
+            let (pools, ping) = shared.pools();
+            let client = pools.tls.get_or_try_init(|| start(&shared.settings, ping)).await?;
+            Sent::new(client, request, flooded, ping).await
         });
         ResponseFuture { state: State::Starting(sent) }
     }
 }
 
 /// Builds the client for `https`. A failure is not remembered.
-async fn start<B>(settings: &Settings) -> Result<legacy::Client<Tls, B>, TokenError>
+async fn start<B>(settings: &Settings, ping: Option<Duration>) -> Result<legacy::Client<Tls, B>, TokenError>
 where
     B: Body + Send,
     B::Data: Send,
 {
     let (own, to_proxy) = settings.certificates.configs().await?;
-    Ok(pool(settings).build(connect::tls(settings, own, to_proxy)))
+    Ok(pool(settings, ping).build(connect::tls(settings, own, to_proxy)))
 }
 
-fn pool(settings: &Settings) -> legacy::Builder {
+fn pool(settings: &Settings, ping: Option<Duration>) -> legacy::Builder {
     let mut builder = legacy::Client::builder(TokioExecutor::new());
     builder.pool_timer(TokioTimer::new()).timer(TokioTimer::new());
     builder.pool_idle_timeout(settings.idle_timeout);
-    builder.http2_keep_alive_interval(PING_AFTER).http2_keep_alive_timeout(PING_TIMEOUT);
+    builder.http2_keep_alive_interval(ping).http2_keep_alive_timeout(PING_TIMEOUT);
+    builder.http1_max_headers(settings.max_headers).http2_max_header_list_size(settings.max_header_bytes);
     builder
 }
 
@@ -232,10 +270,19 @@ struct Sent {
     /// None once there is an outcome.
     connection: Option<CaptureConnection>,
     since: Instant,
+    /// The request says that it is one of h2.
+    wants_h2: bool,
+    flooded: Arc<AtomicBool>,
+    keep_alive: Option<Duration>,
 }
 
 impl Sent {
-    fn new<C, B>(client: &legacy::Client<C, B>, mut request: Request<B>) -> Self
+    fn new<C, B>(
+        client: &legacy::Client<C, B>,
+        mut request: Request<B>,
+        flooded: Arc<AtomicBool>,
+        keep_alive: Option<Duration>,
+    ) -> Self
     where
         C: Connect + Clone + Send + Sync + 'static,
         B: Body + Send + Unpin + 'static,
@@ -252,7 +299,26 @@ impl Sent {
             });
         }
         let connection = Some(captured);
-        Self { response: client.request(request), connection, since: clock::now() }
+        let wants_h2 = request.version() == Version::HTTP_2;
+        Self {
+            response: client.request(request),
+            connection,
+            since: clock::now(),
+            wants_h2,
+            flooded,
+            keep_alive,
+        }
+    }
+}
+
+impl Sent {
+    /// Returns whether the connection was asked for signs of life three times while nothing else came on it.
+    fn was_asked_often(&self, connection: Option<&CaptureConnection>) -> bool {
+        let Some(after) = self.keep_alive else { return false };
+        let is_h2 = |connection: &CaptureConnection| {
+            connection.connection_metadata().as_ref().is_some_and(Connected::is_negotiated_h2)
+        };
+        clock::now() - self.since >= 3 * after && connection.is_some_and(is_h2)
     }
 }
 
@@ -261,12 +327,27 @@ impl Future for Sent {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let outcome = ready!(Pin::new(&mut self.response).poll(cx));
-        self.connection = None;
-        Poll::Ready(match outcome {
-            Ok(response) => Ok(response.map(ResponseBody::new)),
-            Err(error) if classify(&error) == Failure::Unsent => Err(Unsent::new(error).into()),
-            Err(error) => Err(error.into()),
-        })
+        let connection = self.connection.take();
+        let error = match outcome {
+            Ok(response) => {
+                let flooded = Arc::clone(&self.flooded);
+                return Poll::Ready(Ok(response.map(|body| ResponseBody::new(body, flooded))));
+            }
+            Err(error) => error,
+        };
+        let failure = classify(&error);
+        note_flood(&error, &self.flooded);
+        if failure == Failure::Ambiguous && self.was_asked_often(connection.as_ref()) {
+            // Servers send the reason and close the connection at once, so that it is not always read.
+            calm_down(&self.flooded);
+        }
+        Poll::Ready(Err(match failure {
+            Failure::Unsent => Unsent::new(error).into(),
+            Failure::Fatal if !chain(&error).any(<dyn Error>::is::<Lasting>) => {
+                Futile { advice: advice(&error, self.wants_h2), source: error.into() }.into()
+            }
+            Failure::Fatal | Failure::Ambiguous => error.into(),
+        }))
     }
 }
 
@@ -281,16 +362,51 @@ impl Drop for Sent {
     }
 }
 
+/// Notes that a server took the signs of life that connections are asked for as a flood.
+fn note_flood(error: &(dyn Error + 'static), flooded: &AtomicBool) {
+    let calm = Some(h2::Reason::ENHANCE_YOUR_CALM);
+    let is_flood = |error: &h2::Error| error.is_remote() && error.is_go_away() && error.reason() == calm;
+    if chain(error).filter_map(|error| error.downcast_ref()).any(is_flood) {
+        calm_down(flooded);
+    }
+}
+
+fn calm_down(flooded: &AtomicBool) {
+    if !flooded.swap(true, Ordering::Relaxed) {
+        tracing::debug!(
+            "a server was asked for signs of life too often; from now on it is every five minutes"
+        );
+    }
+}
+
+/// Says what to do about an error that would come again.
+fn advice(error: &legacy::Error, wants_h2: bool) -> &'static str {
+    // What the client refuses has no cause but itself.
+    match error.source() {
+        None if wants_h2 => {
+            "the request was not sent: its version is HTTP/2, and the server speaks HTTP/1.1; leave the version as it is by \
+             default, since the connection decides"
+        }
+        None => {
+            "the request was not sent: its method, its version or its URI is one that this client cannot send"
+        }
+        Some(_) => {
+            "this side refused the response; raise max_headers or max_header_bytes of the client if it may be that large"
+        }
+    }
+}
+
 // --- ResponseBody ---
 
 /// The body of a response of [`Client`].
 pub struct ResponseBody {
     inner: Incoming,
+    flooded: Arc<AtomicBool>,
 }
 
 impl ResponseBody {
-    fn new(inner: Incoming) -> Self {
-        Self { inner }
+    fn new(inner: Incoming, flooded: Arc<AtomicBool>) -> Self {
+        Self { inner, flooded }
     }
 }
 
@@ -302,7 +418,11 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Pin::new(&mut self.inner).poll_frame(cx).map_err(Into::into)
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        if let Some(Err(error)) = &frame {
+            note_flood(error, &self.flooded);
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
 
     fn is_end_stream(&self) -> bool {

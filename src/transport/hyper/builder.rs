@@ -6,10 +6,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::Client;
 use super::certificates::Certificates;
 use super::proxy::Proxy;
 use super::resolver::Resolver;
+use super::{Client, PING_AFTER};
 use crate::error::TokenError;
 
 /// Builds a [`Client`].
@@ -22,6 +22,8 @@ use crate::error::TokenError;
 /// - resolver: the system's
 /// - `connect_timeout`: 10 s, from looking up the name to the end of the TLS handshake
 /// - `idle_timeout`: 90 s
+/// - `max_headers`: 256 per response, over HTTP/1.1; `max_header_bytes`: 256 KiB per response, over h2
+/// - `keep_alive`: after 10 s of silence, while a request waits
 ///
 /// # Examples
 ///
@@ -52,6 +54,9 @@ pub(super) struct Settings {
     pub(super) resolver: Resolver,
     pub(super) connect_timeout: Duration,
     pub(super) idle_timeout: Duration,
+    pub(super) max_headers: usize,
+    pub(super) max_header_bytes: u32,
+    pub(super) keep_alive: Option<Duration>,
 }
 
 impl ClientBuilder {
@@ -120,6 +125,36 @@ impl ClientBuilder {
         self
     }
 
+    /// Sets how many headers a response may have over HTTP/1.1. One with more is refused on this side, and not asked for
+    /// again ([`Failure::Fatal`](crate::retry::Failure::Fatal)).
+    pub fn max_headers(mut self, headers: usize) -> Self {
+        self.settings.max_headers = headers;
+        self
+    }
+
+    /// Sets how large the headers of a response may be over h2, as RFC 9113 §6.5.2 counts them. Larger ones are refused on
+    /// this side, and not asked for again. Much larger ones end the connection, and with it the other requests on it.
+    pub fn max_header_bytes(mut self, bytes: u32) -> Self {
+        self.settings.max_header_bytes = bytes;
+        self
+    }
+
+    /// Sets after how much silence an h2 connection on which a request waits is asked for a sign of life (PING). One on which
+    /// none waits is never asked.
+    ///
+    /// A server that takes this for a flood closes the connection with `ENHANCE_YOUR_CALM` ("too many pings"); gRPC servers do
+    /// if it happens more than twice in five minutes. After the first such answer the client asks every five minutes only.
+    pub fn keep_alive(mut self, after: Duration) -> Self {
+        self.settings.keep_alive = Some(after);
+        self
+    }
+
+    /// Never asks a connection for a sign of life. A request on a dead connection then waits until its own timeout.
+    pub fn without_keep_alive(mut self) -> Self {
+        self.settings.keep_alive = None;
+        self
+    }
+
     /// Builds the client, for whatever body its requests have.
     #[must_use]
     pub fn build<B>(self) -> Client<B> {
@@ -135,6 +170,11 @@ impl Default for Settings {
             resolver: Resolver::default(),
             connect_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(90),
+            // Four times what hyper takes by itself: gateways and cookies make many.
+            max_headers: 256,
+            // Sixteen times, for the same reason. Servers rarely send more than 64 KiB.
+            max_header_bytes: 256 * 1024,
+            keep_alive: Some(PING_AFTER),
         }
     }
 }
@@ -146,6 +186,9 @@ impl fmt::Debug for Settings {
             .field("proxy", &self.proxy)
             .field("connect_timeout", &self.connect_timeout)
             .field("idle_timeout", &self.idle_timeout)
+            .field("max_headers", &self.max_headers)
+            .field("max_header_bytes", &self.max_header_bytes)
+            .field("keep_alive", &self.keep_alive)
             .finish_non_exhaustive()
     }
 }
