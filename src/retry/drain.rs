@@ -13,12 +13,14 @@ use http_body::Body;
 use tokio::time::{Instant, Sleep};
 use tower::BoxError;
 
+use super::replay_body::{Allowance, Held};
 use super::retry_body::{Kept, RetryBody};
 use crate::clock;
+use crate::sync::Arc;
 
 /// The answer before.
 ///
-/// 1. It is read until its body ends or fails, [`BYTES`] or [`FRAMES`] are exceeded, or the time is up.
+/// 1. It is read until its body ends or fails, [`BYTES`] or [`FRAMES`] are exceeded, the policy's memory or the time is up.
 /// 2. From then on nothing of the attempt is alive: what was not read is dropped.
 /// 3. What was read is kept until this is dropped, to be handed back if no newer outcome comes.
 pub(super) struct Draining<B: Body> {
@@ -42,12 +44,18 @@ const SHORTEST: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_millis(200);
 
 impl<B: Body> Draining<B> {
-    /// Starts to read a response; after `time_left` it would be in vain.
-    pub(super) fn new(response: Response<RetryBody<B>>, time_left: Option<Duration>) -> Self {
+    /// Starts to read a response; after `time_left` it would be in vain. What is kept of it counts against `allowance`.
+    pub(super) fn new(
+        response: Response<RetryBody<B>>,
+        time_left: Option<Duration>,
+        allowance: &Arc<Allowance>,
+    ) -> Self {
         let (head, body) = response.into_parts();
+        let mut body = body.into_kept();
+        body.count(Held::nothing_of(allowance));
         let since = clock::now();
         let until = clock::after(since, LONGEST.min(time_left.unwrap_or(LONGEST)));
-        Self { head, body: body.into_kept(), since, until, timer: None }
+        Self { head, body, since, until, timer: None }
     }
 
     /// The wait is over: what is not there after the shortest time is not waited for.
@@ -64,7 +72,7 @@ impl<B: Body> Draining<B> {
     where
         B::Error: Into<BoxError>,
     {
-        while self.body.bytes() <= BYTES && self.body.frames() < FRAMES {
+        while self.body.bytes() <= BYTES && self.body.frames() < FRAMES && self.body.has_room() {
             match self.body.poll_read(cx) {
                 Poll::Ready(true) => {}
                 Poll::Ready(false) => break,

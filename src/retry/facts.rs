@@ -121,7 +121,8 @@ impl Facts {
         let held = self.tell_gate(replay.as_deref_mut(), sent_to, &view, requested_delay);
         let stop = match self.again(replay.as_deref_mut(), &view, status, None, held) {
             Ok((replay, again)) => {
-                let draining = Draining::new(response, timeouts::left(self.deadline));
+                let allowance = &self.policy.rules().allowance;
+                let draining = Draining::new(response, timeouts::left(self.deadline), allowance);
                 replay.prepare(again, Previous::Answered(Box::new(draining)));
                 return Step::Replay;
             }

@@ -4,7 +4,7 @@
 //!
 //! 1. It is sent. Its body is kept for replays (see [`ReplayBody`]): shared if it is one frame in memory, else recorded
 //!    while it is sent, up to 1 MiB if its length is known, up to 64 KiB if not, and up to 32 MiB for all requests of the
-//!    policy at one time. A body above that is sent once, and whatever the answer is, it is handed out. What was recorded
+//!    policy at one time, the responses of rule 8 included. A body above that is sent once, and whatever the answer is, it is handed out. What was recorded
 //!    is freed as soon as no replay can follow. Of a gRPC call one message is kept and no stream: a server may have acted
 //!    on the messages before the last, so a call that sent a second one is made once. With a [`BodyFactory`] nothing is
 //!    recorded: each further attempt opens the body anew, whatever its length.

@@ -169,8 +169,9 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// Sets how much may be recorded at one time of the bodies of all requests of this policy and its clones. What comes
-    /// on top is sent once and not refused. A body of known length counts in full from its start, a frame as 128 bytes
+    /// Sets how much may be held in memory at one time for all requests of this policy and its clones: what is recorded of
+    /// their bodies, and what is kept of a response while another attempt is prepared. A body on top of that is sent once and
+    /// not refused, and a response is not kept. A body of known length counts in full from its start, a frame as 128 bytes
     /// at least, and what is shared not at all.
     pub fn recorded_bytes_in_all(mut self, bytes: u64) -> Self {
         self.rules.recorded_bytes_in_all = bytes;

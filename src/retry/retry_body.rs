@@ -13,6 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower::BoxError;
 
+use super::replay_body::Held;
 use crate::extensions::LateRefusal;
 use crate::headers::grpc;
 
@@ -52,7 +53,15 @@ pub(super) struct Kept<B: Body> {
     rest: Rest<B>,
     /// Whom to tell if the trailers refuse the token.
     refusal: Option<LateRefusal>,
+    /// What the frames take up of the policy's memory.
+    held: Held,
 }
+
+/// What transports give at once as a rule: a frame of h2, or a read of HTTP/1.1.
+const FRAME: u64 = 16 * 1024;
+
+/// What a frame costs besides its data.
+const LEAST: u64 = 128;
 
 enum Rest<B> {
     /// What was not read yet.
@@ -151,7 +160,7 @@ impl<B: Body> fmt::Debug for RetryBody<B> {
 impl<B: Body> Kept<B> {
     pub(super) fn new(body: B) -> Self {
         let rest = if body.is_end_stream() { Rest::End } else { Rest::Body(Box::pin(body)) };
-        Self { frames: VecDeque::new(), bytes: 0, rest, refusal: None }
+        Self { frames: VecDeque::new(), bytes: 0, rest, refusal: None, held: Held::default() }
     }
 
     /// Returns the trailers of a body that has nothing else, if they were read.
@@ -174,11 +183,33 @@ impl<B: Body> Kept<B> {
         self.bytes
     }
 
-    /// Gives up what was not read yet.
+    /// Counts what is kept from here on against `held`.
+    pub(super) fn count(&mut self, held: Held) {
+        self.held = held;
+    }
+
+    /// Returns whether there is room for as much as a frame has as a rule.
+    pub(super) fn has_room(&mut self) -> bool {
+        let weight = self.weight();
+        self.held.cover(weight.saturating_add(FRAME))
+    }
+
+    /// Gives up what was not read yet, and the last frame if there was no room for it.
     pub(super) fn abandon(&mut self) {
+        while !self.held.cover(self.weight()) {
+            let Some(frame) = self.frames.pop_back() else { break };
+            self.bytes = self.bytes.saturating_sub(data_len(&frame));
+            self.rest = Rest::Abandoned;
+        }
+        self.held.shrink(self.weight());
         if let Rest::Body(_) = self.rest {
             self.rest = Rest::Abandoned;
         }
+    }
+
+    fn weight(&self) -> u64 {
+        let frames = u64::try_from(self.frames.len()).unwrap_or(u64::MAX);
+        self.bytes.saturating_add(frames.saturating_mul(LEAST))
     }
 
     /// Reads one more frame to be kept, and tells whether there was one. The body is dropped as soon as it has ended.

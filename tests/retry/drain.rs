@@ -23,7 +23,7 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::auth::AuthLayer;
-use tower_oauth2::extensions::Deadline;
+use tower_oauth2::extensions::{Attempt, Deadline};
 use tower_oauth2::retry::{Abandoned, ReplayBody, RetryBody, StopReason};
 use tower_oauth2::{AccessToken, RetryPolicy, TokenCache, source_fn};
 
@@ -399,4 +399,62 @@ async fn an_endless_response_does_not_keep_its_stream() {
     }
     assert_eq!(server.open.load(Ordering::SeqCst), 0);
     assert_eq!(server.connections.load(Ordering::SeqCst), 1);
+}
+
+/// Data that tells how much of it is alive.
+struct Tracked {
+    data: Vec<u8>,
+    alive: Arc<AtomicUsize>,
+}
+
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        self.alive.fetch_sub(self.data.len(), Ordering::SeqCst);
+    }
+}
+
+impl AsRef<[u8]> for Tracked {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waiting_requests_keep_counts_against_the_same_memory_as_their_bodies() {
+    const IN_ALL: usize = 256 * 1024;
+    // Frames as transports give them, and ones that are larger than any.
+    for (frames, size) in [(4, 15 * 1024), (1, 60 * 1024), (400, 150)] {
+        let alive = Arc::<AtomicUsize>::default();
+        let count = Arc::clone(&alive);
+        let server = Probe::new(move |request: Request<ReplayBody<Full<Bytes>>>| {
+            let page = (0..frames).map(|_| {
+                let (data, alive) = (vec![b'x'; size], Arc::clone(&count));
+                alive.fetch_add(size, Ordering::SeqCst);
+                Ok::<_, BoxError>(Frame::data(Bytes::from_owner(Tracked { data, alive })))
+            });
+            let first = request.extensions().get::<Attempt>().is_none();
+            let page: Vec<_> = if first { page.collect() } else { Vec::new() };
+            let response = Response::builder().status(if first { 429 } else { 200 });
+            let response = response.header("retry-after", "5");
+            let response = response.body(StreamBody::new(futures_util::stream::iter(page))).unwrap();
+            async { Ok::<_, BoxError>(response) }
+        });
+        let policy =
+            RetryPolicy::builder().recorded_bytes_in_all(IN_ALL as u64).without_gate().without_budget();
+        let policy = policy.build().unwrap();
+        let client = policy.layer(server);
+        let requests: Vec<_> = (0..100).map(|_| tokio::spawn(client.clone().oneshot(get()))).collect();
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let kept = alive.load(Ordering::SeqCst);
+        assert!(kept <= IN_ALL && kept > IN_ALL / 4, "{frames} frames of {size}: {kept}");
+        for request in requests {
+            assert_eq!(request.await.unwrap().unwrap().status().as_u16(), 200);
+        }
+        // All of it is given back.
+        assert_eq!(alive.load(Ordering::SeqCst), 0);
+        let request = tokio::spawn(client.clone().oneshot(get()));
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert_eq!(alive.load(Ordering::SeqCst), frames * size);
+        drop(request);
+    }
 }

@@ -1,10 +1,11 @@
-//! How much the recordings of all requests may take up together.
+//! How much the recordings of all requests, and the responses kept while they wait, may take up together.
 
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::sync::{Arc, AtomicU64};
 
-/// The bytes that the bodies of all requests of a policy may take up in recordings.
+/// The bytes that all requests of a policy may take up: the recordings of their bodies, and the responses that are kept while
+/// another attempt is prepared.
 #[derive(Debug)]
 pub(crate) struct Allowance {
     left: AtomicU64,
@@ -47,6 +48,14 @@ impl Held {
             self.bytes = bytes;
         }
         taken.is_ok()
+    }
+
+    /// Gives back what is held beyond `bytes`.
+    pub(crate) fn shrink(&mut self, bytes: u64) {
+        if let Some(allowance) = self.allowance.as_ref().filter(|_| bytes < self.bytes) {
+            allowance.left.fetch_add(self.bytes - bytes, Relaxed);
+            self.bytes = bytes;
+        }
     }
 }
 

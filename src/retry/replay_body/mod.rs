@@ -9,7 +9,7 @@ mod takeover;
 mod tether;
 mod tied;
 
-pub(crate) use self::allowance::Allowance;
+pub(crate) use self::allowance::{Allowance, Held};
 pub(crate) use self::body::Limits;
 pub use self::body::ReplayBody;
 pub use self::not_replayable::NotReplayable;
