@@ -269,7 +269,7 @@ async fn a_server_that_may_not_have_looked_proves_nothing() {
         let counter = Arc::clone(&calls);
         let api = service_fn(move |_: Request<_>| {
             let mut response = Response::new(Full::<Bytes>::default());
-            let even = counter.fetch_add(1, Ordering::SeqCst) % 2 == 0;
+            let even = counter.fetch_add(1, Ordering::SeqCst).is_multiple_of(2);
             *response.status_mut() = StatusCode::from_u16(if even { status } else { 401 }).unwrap();
             response
                 .headers_mut()

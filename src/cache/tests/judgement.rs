@@ -120,7 +120,7 @@ fn a_fetch_that_another_runtime_lost_is_started_again_by_the_warm_one() {
 /// Ten minutes of an outage that begins at once, with no token, under steady traffic. Returns the most token
 /// requests in any minute, and how long after its end the first request succeeded.
 async fn outage(seed: u64, error: fn() -> TokenError) -> (usize, Duration) {
-    let begun = Instant::now();
+    let begun = clock::now();
     let over = begun + seconds(600);
     let times = Arc::new(Mutex::new(Vec::new()));
     let asked = Arc::clone(&times);
