@@ -143,7 +143,7 @@ fn land(
 ) {
     let now = shared.moment();
     let result = result.map(|token| shared.snapshot(token, now));
-    let mut first_or_last = false;
+    let mut failure = None;
     let mut span = None;
     let mut armed = false;
     leader.finish(result.clone(), |result, state| {
@@ -154,23 +154,23 @@ fn land(
         }
         match result {
             Ok(snapshot) => {
-                first_or_last = state.memory.succeeded();
+                failure = state.memory.succeeded();
                 state.publish(snapshot, now);
             }
             Err(error) => {
-                first_or_last = state.memory.failed(error, now.mono, &shared.settings.chance);
+                failure = state.memory.failed(error, now.mono, &shared.settings.chance);
                 state.restore(now);
             }
         }
         armed = shared.rearm(state, now);
     });
     drop(span);
-    match (&result, first_or_last) {
-        (Ok(_), true) => tracing::info!("got a token again after failed token requests"),
-        (Ok(snapshot), false) => tracing::debug!(token = ?snapshot.token(), "got a token"),
+    match (&result, failure) {
+        (Ok(_), Some(_)) => tracing::info!("got a token again after failed token requests"),
+        (Ok(snapshot), None) => tracing::debug!(token = ?snapshot.token(), "got a token"),
         // Once per row of failures: an operator should act on the first, and not read the same line all night.
-        (Err(error), true) => tracing::warn!(%error, class = ?error.class(), "the token request failed"),
-        (Err(error), false) => {
+        (Err(error), None) => tracing::warn!(%error, class = ?error.class(), "the token request failed"),
+        (Err(error), Some(_)) => {
             tracing::debug!(%error, class = ?error.class(), "the token request failed again")
         }
     }

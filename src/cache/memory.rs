@@ -169,14 +169,22 @@ impl Memory {
         Decision { give: Give::Token, launch, ask_again }
     }
 
-    /// Notes a token that arrived. Returns whether a row of failures ended.
-    pub(crate) fn succeeded(&mut self) -> bool {
+    /// Notes a token that arrived. Returns the row of failures that ended.
+    ///
+    /// Its error may hold anything of the source, so it must not be dropped under the lock.
+    pub(crate) fn succeeded(&mut self) -> Option<Failure> {
         self.lost = None;
-        self.failure.take().is_some()
+        self.failure.take()
     }
 
-    /// Notes a failed fetch, and tells its error when the source is asked again. Returns whether it is the first of a row.
-    pub(crate) fn failed(&mut self, error: &mut TokenError, now: Instant, chance: &Chance) -> bool {
+    /// Notes a failed fetch, and tells its error when the source is asked again. Returns the failure before it, if it is not
+    /// the first of a row: as in [`succeeded`](Self::succeeded).
+    pub(crate) fn failed(
+        &mut self,
+        error: &mut TokenError,
+        now: Instant,
+        chance: &Chance,
+    ) -> Option<Failure> {
         let (streak, since) =
             self.failure.as_ref().map_or((0, now), |failure| (failure.streak, failure.since));
         let backoff = chance.full_jitter(FIRST_BACKOFF, LONGEST_BACKOFF, streak);
@@ -206,8 +214,7 @@ impl Memory {
         *error = error.clone().with_retry_at(without_token.into_std());
         let (error, streak) = (error.clone(), streak.saturating_add(1));
         let failure = Failure { error, streak, since, with_token, without_token, look: now + LOOK_EVERY };
-        self.failure = Some(failure);
-        streak == 1
+        self.failure.replace(failure)
     }
 
     /// Returns whether it is time to ask the source if something has changed since it failed.

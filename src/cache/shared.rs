@@ -157,7 +157,9 @@ impl Shared {
         let now = self.moment();
         let state = self.flight.lock();
         let decision = state.decide(None, now);
-        let overdue = state.memory.deadline.map(|deadline| deadline + GRACE);
+        // The deadline of a fetch that was lost is no reason to come back.
+        let in_flight = state.memory.deadline.filter(|_| state.is_in_flight());
+        let overdue = in_flight.map(|deadline| deadline + GRACE);
         let until = |instant: Instant| instant.saturating_duration_since(now.mono);
         let next = decision.ask_again.map(|at| now.until(at));
         let next = [next, overdue.map(until)].into_iter().flatten().min().unwrap_or(Duration::MAX);

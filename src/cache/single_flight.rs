@@ -9,7 +9,7 @@
 //! 3. A waiter whose fetch has an outcome is woken, whichever of the two comes first.
 //! 4. [`State::take`] drops only the value whose identity was named.
 //! 5. A value that is replaced or dropped is retired in the same critical section.
-//! 6. Wakers are foreign code: none is called or dropped under a lock.
+//! 6. Wakers are foreign code: none is cloned, called or dropped under a lock.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -253,25 +253,18 @@ impl<T: Clone, E: Clone> Future for Waiter<T, E> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
+        let waker = context.waker().clone();
         let mut state = lock(&this.fetch);
         if let Some(outcome) = &state.outcome {
             this.slot = None;
             return Poll::Ready(outcome.clone());
         }
-        let replaced = match this.slot {
-            None => {
-                let slot = state.free.pop().unwrap_or(state.wakers.len());
-                if slot == state.wakers.len() {
-                    state.wakers.push(None);
-                }
-                this.slot = Some(slot);
-                state.wakers[slot].replace(context.waker().clone())
-            }
-            Some(slot) => match &mut state.wakers[slot] {
-                Some(waker) if waker.will_wake(context.waker()) => None,
-                place => place.replace(context.waker().clone()),
-            },
-        };
+        let slot = this.slot.or_else(|| state.free.pop()).unwrap_or(state.wakers.len());
+        if slot == state.wakers.len() {
+            state.wakers.push(None);
+        }
+        this.slot = Some(slot);
+        let replaced = state.wakers[slot].replace(waker);
         // A waker may be the last that holds a task, and the task another waiter: none is dropped under the lock.
         drop(state);
         drop(replaced);

@@ -1,6 +1,7 @@
 //! How a cache behaves: paused clock, scripted sources, both clocks in hand.
 
 mod judgement;
+mod kinds;
 
 use std::future::Future;
 use std::pin::Pin;

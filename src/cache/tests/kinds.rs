@@ -1,0 +1,210 @@
+//! Other inputs of the kinds that [`judgement`](super::judgement) tests: caches in rows, lost runtimes, clocks that step,
+//! sources that return a token again, foreign code that panics or asks the cache.
+
+use std::sync::mpsc;
+
+use super::*;
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// Runs what may hang in a thread of its own, so that it fails instead.
+fn within_seconds(test: impl FnOnce() + Send + 'static) {
+    let (done, ended) = mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        test();
+        done.send(()).unwrap();
+    });
+    match ended.recv_timeout(seconds(10)) {
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("it hangs"),
+        Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => thread.join().unwrap(),
+    }
+}
+
+// --- keep_warm ---
+
+#[test]
+fn a_fetch_that_was_lost_while_a_token_was_in_use_does_not_keep_the_warm_task_busy() {
+    within_seconds(|| {
+        let rig = Rig::new(
+            |call, _| {
+                if call == 2 { Box::pin(std::future::pending()) } else { answer(call, 3600, 0) }
+            },
+        );
+        paused().block_on(async {
+            rig.cache.keep_warm().unwrap();
+            settle().await;
+            let lost = paused();
+            let cache = rig.cache.clone();
+            lost.spawn(async move { cache.refresh().await });
+            tokio::task::spawn_blocking(move || {
+                lost.block_on(settle());
+                drop(lost);
+            })
+            .await
+            .unwrap();
+            assert!(!rig.cache.status().is_fetching());
+            // The clock goes on only if no task is busy.
+            sleep(seconds(60)).await;
+            assert_eq!(rig.calls(), 2);
+        });
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_warm_cache_behind_another_is_warm_after_each_kind_of_loss() {
+    let rig = Rig::steady(3600, 10);
+    let front = TokenCache::new(TokenCache::new(rig.cache.as_source()).as_source());
+    front.keep_warm().unwrap();
+    sleep(seconds(1)).await;
+    for round in 0..20 {
+        match round % 4 {
+            0 => drop(front.reject(&front.peek().unwrap())),
+            1 => front.expire(),
+            2 => rig.cache.expire(),
+            _ => {
+                rig.wall.fetch_add(nanos(seconds(4000)), Ordering::SeqCst);
+                rig.wall.fetch_sub(nanos(seconds(4000)), Ordering::SeqCst);
+            }
+        }
+        sleep(seconds(40)).await;
+        assert!(front.status().is_ready() && !front.status().is_braked(), "{round}");
+        assert!(!rig.cache.status().is_braked(), "{round}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_steps_to_and_fro_leaves_a_warm_cache_warm() {
+    let rig = Rig::steady(3600, 10);
+    rig.cache.keep_warm().unwrap();
+    rig.pass(1.0).await;
+    for (step, ahead) in [(7_200, true), (7_200, false), (86_400, false), (86_400, true)] {
+        let by = nanos(seconds(step));
+        if ahead {
+            rig.wall.fetch_add(by, Ordering::SeqCst);
+        } else {
+            rig.wall.fetch_sub(by, Ordering::SeqCst);
+        }
+        rig.pass(10.1).await;
+        rig.pass(0.1).await;
+        assert!(rig.cache.status().is_ready(), "{step} {ahead}");
+    }
+    assert!(rig.calls() <= 3, "{}", rig.calls());
+}
+
+// --- Foreign code ---
+
+/// An error of a source whose end asks the cache.
+#[derive(Debug)]
+struct Asks(TokenCache);
+
+impl std::fmt::Display for Asks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("asks")
+    }
+}
+
+impl std::error::Error for Asks {}
+
+impl Drop for Asks {
+    fn drop(&mut self) {
+        drop(self.0.peek());
+    }
+}
+
+#[test]
+fn an_error_that_asks_the_cache_as_it_is_dropped_does_not_stop_it() {
+    for then_succeeds in [false, true] {
+        within_seconds(move || {
+            paused().block_on(async {
+                let other = Rig::steady(100, 0).cache;
+                let cell = Arc::new(Mutex::new(other));
+                let inside = Arc::clone(&cell);
+                let rig = Rig::new(move |call, _| {
+                    if call > 1 && then_succeeds {
+                        return answer(call, 100, 0);
+                    }
+                    let cache = inside.lock().unwrap().clone();
+                    Box::pin(async move { Err(TokenError::transient("down").with_source(Asks(cache))) })
+                });
+                *cell.lock().unwrap() = rig.cache.clone();
+                for _ in 0..3 {
+                    drop(rig.cache.refresh().await);
+                }
+                assert_eq!(rig.calls(), 3);
+            });
+        });
+    }
+}
+
+// --- Rejections ---
+
+/// A cache whose second token was refused as soon as it came, so that the first is in use again.
+async fn fallen_back(life: u64, refresh_before: u64) -> Rig {
+    let rig = Rig::with(
+        move |call, _| answer(call, life, 0),
+        |builder| builder.refresh_before(seconds(refresh_before)).min_validity(seconds(1)),
+    );
+    let first = rig.cache.get().await.unwrap();
+    rig.cache.accept(&first);
+    rig.pass((life - refresh_before) as f64 + 0.1).await;
+    rig.token().await;
+    settle().await;
+    let second = rig.cache.get().await.unwrap();
+    assert_eq!(shown(&second), "token-2");
+    rig.cache.reject(&second);
+    assert_eq!(rig.token().await, "token-1");
+    rig
+}
+
+// --- Ends ---
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_in_any_state_ends_without_a_token() {
+    for state in 0..6 {
+        let rig = fallen_back(100, 20).await;
+        match state {
+            0 => {}
+            1 => rig.cache.expire(),
+            2 => drop(rig.cache.reject(&rig.cache.peek().unwrap())),
+            3 => rig.pass(2.1).await,
+            4 => drop(rig.at_once()),
+            _ => {
+                let cache = rig.cache.clone();
+                tokio::spawn(async move { cache.refresh().await });
+                settle().await;
+            }
+        }
+        rig.cache.keep_warm().unwrap();
+        rig.cache.shutdown(seconds(1)).await.unwrap();
+        rig.pass(30.0).await;
+        assert_eq!((rig.cache.status().health(), rig.cache.peek().is_none()), (Health::Closed, true));
+        assert!(rig.cache.get().await.unwrap_err().is_config(), "{state}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn refreshes_ends_and_rejections_at_once_leave_a_token_and_few_requests() {
+    let rig = Rig::steady(3600, 100);
+    let first = rig.cache.get().await.unwrap();
+    rig.cache.accept(&first);
+    let tasks: Vec<_> = (0..300)
+        .map(|number| {
+            let (cache, token) = (rig.cache.clone(), first.clone());
+            tokio::spawn(async move {
+                match number % 3 {
+                    0 => drop(cache.refresh().await.unwrap()),
+                    1 => cache.expire(),
+                    _ => drop(cache.reject(&token)),
+                }
+                cache.get().await.unwrap()
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert!(rig.calls() <= 4, "{}", rig.calls());
+    assert!(rig.cache.status().is_ready());
+}
