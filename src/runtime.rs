@@ -67,6 +67,11 @@ pub(crate) async fn caught<T>(
     .await
 }
 
+/// Calls foreign code that is asked in passing. Where it panics the request that asked goes on.
+pub(crate) fn or_panicked<T>(otherwise: T, call: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or(otherwise)
+}
+
 fn no_timer() -> TokenError {
     TokenError::config("this tokio runtime has no timer; build it with enable_time() or enable_all()")
 }

@@ -11,6 +11,7 @@ use std::time::Instant;
 pub use self::file_token::FileToken;
 
 use crate::error::TokenError;
+use crate::runtime::or_panicked;
 use crate::token::AccessToken;
 
 /// How to *get* a token: the one trait that a user implements.
@@ -231,15 +232,15 @@ impl<S: TokenSource> DynTokenSource for S {
     }
 
     fn may_be_dropped(&self) -> bool {
-        self.is_disposable()
+        or_panicked(false, || self.is_disposable())
     }
 
     fn note_accepted(&self, token: &AccessToken) {
-        self.accepted(token);
+        or_panicked((), || self.accepted(token));
     }
 
     fn may_differ(&self) -> bool {
-        self.has_changed()
+        or_panicked(false, || self.has_changed())
     }
 }
 

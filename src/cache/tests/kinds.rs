@@ -138,6 +138,40 @@ fn an_error_that_asks_the_cache_as_it_is_dropped_does_not_stop_it() {
     }
 }
 
+/// A source that panics in all that it is told and asked.
+struct Touchy;
+
+impl TokenSource for Touchy {
+    async fn token(&self, request: TokenRequest) -> Result<AccessToken, TokenError> {
+        match request.reason() {
+            FetchReason::Initial => AccessToken::bearer("token"),
+            _ => Err(TokenError::transient("down")),
+        }
+    }
+
+    fn accepted(&self, _: &AccessToken) {
+        panic!("accepted");
+    }
+
+    fn has_changed(&self) -> bool {
+        panic!("has_changed");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_panics_outside_a_fetch_harms_nobody() {
+    let cache = TokenCache::new(TokenCache::new(Touchy).as_source());
+    cache.keep_warm().unwrap();
+    let token = cache.get().await.unwrap();
+    cache.accept(&token);
+    assert_eq!(cache.reject(&token), RejectionVerdict::Invalidated);
+    for _ in 0..10 {
+        assert!(cache.get().await.unwrap_err().is_transient());
+        sleep(Duration::from_millis(500)).await;
+    }
+    assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 1);
+}
+
 // --- Rejections ---
 
 /// A cache whose second token was refused as soon as it came, so that the first is in use again.
