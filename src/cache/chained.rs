@@ -6,11 +6,13 @@ use tokio::time::Instant;
 
 use super::handle::TokenCache;
 use super::shared::Want;
+use crate::clock;
 use crate::error::TokenError;
 use crate::source::{FetchReason, TokenRequest, TokenSource};
 use crate::token::AccessToken;
 
-/// Kept from the deadline of the cache in front, so that the error of the one behind arrives before it.
+/// Kept from the deadline of the cache in front, so that the error of the one behind arrives before it; a tenth of what is
+/// left where that is less.
 const MARGIN: Duration = Duration::from_millis(100);
 
 /// A cache as a source: see [`TokenCache::as_source`].
@@ -45,7 +47,10 @@ impl TokenSource for CachedSource {
             FetchReason::Forced => is_known || held.is_none(),
             FetchReason::Initial | FetchReason::Rejected => false,
         };
-        let by = request.deadline().and_then(|deadline| deadline.checked_sub(MARGIN)).map(Instant::from_std);
+        let by = request.deadline().map(|deadline| {
+            let left = Instant::from_std(deadline).saturating_duration_since(clock::now());
+            Instant::from_std(deadline - MARGIN.min(left / 10))
+        });
         self.cache.token(Want { new, by, min_validity: None }).await
     }
 

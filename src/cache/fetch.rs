@@ -36,11 +36,15 @@ pub(super) struct Launch {
 
 impl Launch {
     /// Starts a fetch under the lock; nothing if one is in flight already.
+    ///
+    /// The source plans to end `by` then, if the caller has no more time. It is given up at the deadline all the same:
+    /// others may wait for it, and what it brings is good for the next.
     pub(super) fn new(
         shared: &Shared,
         state: &mut State,
         reason: FetchReason,
         deadline: Instant,
+        by: Option<Instant>,
     ) -> Option<Self> {
         let leader = state.lead(&shared.flight)?;
         let in_use = state.current().map(|current| current.token().id());
@@ -49,7 +53,7 @@ impl Launch {
         let request = TokenRequest::new(reason)
             .previous_token(memory.fetched.clone())
             .rejected_token(memory.rejected.clone())
-            .with_deadline(deadline.into_std());
+            .with_deadline(by.map_or(deadline, |by| by.min(deadline)).into_std());
         let early = memory.early.as_ref().map(|(token, _)| token).filter(|token| in_use != Some(token.id()));
         let early = early.filter(|_| reason == FetchReason::Expiring).cloned();
         Some(Self { leader, request, deadline, early })

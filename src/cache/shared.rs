@@ -109,7 +109,7 @@ impl Shared {
         };
         let launch = launch.filter(|_| runtime.is_ok() && !state.memory.closed).and_then(|reason| {
             let deadline = now.saturating_add(self.settings.fetch_timeout).mono;
-            Launch::new(self, &mut state, reason, want.by.map_or(deadline, |by| by.min(deadline)))
+            Launch::new(self, &mut state, reason, deadline, want.by)
         });
         let joined = if launch.is_none() { state.memory.span.clone() } else { None };
         let (mut armed, mut look) = (false, false);

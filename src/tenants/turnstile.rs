@@ -32,13 +32,15 @@ impl Turnstile {
         Self { interval, slack: interval.saturating_mul(burst - 1), next: Mutex::new(None) }
     }
 
-    /// Books a turn, and says when it is.
-    fn book(&self) -> Result<Instant, TokenError> {
+    /// Books a turn that comes before the source is given up, and says when it is.
+    fn book(&self, deadline: Option<Instant>) -> Result<Instant, TokenError> {
         let now = clock::now();
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(now));
+        let longest = left.map_or(LONGEST_WAIT, |left| left.min(LONGEST_WAIT));
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let even = next.unwrap_or(now).max(now);
         let wait = even.saturating_duration_since(now).saturating_sub(self.slack);
-        if wait > LONGEST_WAIT {
+        if wait > longest {
             return Err(TokenError::throttled(
                 "too many token requests at once for all of these caches, which are let through one by one; raise \
                  token_requests, or look at where the keys come from",
@@ -58,7 +60,7 @@ pub(super) struct Metered {
 
 impl TokenSource for Metered {
     async fn token(&self, request: TokenRequest) -> Result<AccessToken, TokenError> {
-        let turn = self.turnstile.book()?;
+        let turn = self.turnstile.book(request.deadline().map(Instant::from_std))?;
         if turn > clock::now() {
             tokio::time::sleep_until(turn).await;
         }
@@ -86,11 +88,11 @@ mod tests {
     async fn a_burst_passes_and_the_rest_comes_evenly() {
         let turnstile = Turnstile::new(10, 3);
         let start = clock::now();
-        let waits: Vec<_> = (0..6).map(|_| (turnstile.book().unwrap() - start).as_millis()).collect();
+        let waits: Vec<_> = (0..6).map(|_| (turnstile.book(None).unwrap() - start).as_millis()).collect();
         assert_eq!(waits, [0, 0, 0, 100, 200, 300]);
         tokio::time::sleep(Duration::from_secs(60)).await;
         let start = clock::now();
-        let waits: Vec<_> = (0..4).map(|_| (turnstile.book().unwrap() - start).as_millis()).collect();
+        let waits: Vec<_> = (0..4).map(|_| (turnstile.book(None).unwrap() - start).as_millis()).collect();
         assert_eq!(waits, [0, 0, 0, 100]);
     }
 
@@ -98,12 +100,23 @@ mod tests {
     async fn who_would_wait_too_long_books_nothing() {
         let turnstile = Turnstile::new(1, 1);
         for _ in 0..11 {
-            turnstile.book().unwrap();
+            turnstile.book(None).unwrap();
         }
         for _ in 0..100 {
-            assert!(turnstile.book().unwrap_err().is_throttled());
+            assert!(turnstile.book(None).unwrap_err().is_throttled());
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
-        turnstile.book().unwrap();
+        turnstile.book(None).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_that_would_come_after_the_deadline_is_not_booked() {
+        let turnstile = Turnstile::new(1, 1);
+        let deadline = Some(clock::after(clock::now(), Duration::from_secs(3)));
+        for _ in 0..4 {
+            turnstile.book(deadline).unwrap();
+        }
+        assert!(turnstile.book(deadline).unwrap_err().is_throttled());
+        turnstile.book(None).unwrap();
     }
 }

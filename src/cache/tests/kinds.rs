@@ -172,6 +172,34 @@ async fn a_source_that_panics_outside_a_fetch_harms_nobody() {
     assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 1);
 }
 
+// --- Deadlines ---
+
+#[tokio::test(start_paused = true)]
+async fn however_short_a_timeout_a_source_that_is_at_hand_is_asked() {
+    for timeout in [1, 50, 100, 250] {
+        let mut cache = Rig::steady(3600, 0).cache;
+        for _ in 0..4 {
+            let builder = TokenCache::builder(cache.as_source());
+            cache = builder.fetch_timeout(Duration::from_millis(timeout)).build();
+        }
+        assert_eq!(shown(&cache.get().await.unwrap()), "token-1", "{timeout}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_without_patience_does_not_end_the_fetch_of_the_others() {
+    let rig = Rig::steady(3600, 5_000);
+    let hasty = TokenCache::builder(rig.cache.as_source()).fetch_timeout(seconds(1)).build();
+    let other = hasty.clone();
+    let first = tokio::spawn(async move { other.get().await });
+    settle().await;
+    let patient = rig.cache.get();
+    assert_eq!(shown(&patient.await.unwrap()), "token-1");
+    let error = first.await.unwrap().unwrap_err();
+    assert!(error.is_transient() && !error.to_string().contains("runtime"), "{error}");
+    assert_eq!((shown(&hasty.get().await.unwrap()).as_str(), rig.calls()), ("token-1", 1));
+}
+
 // --- Rejections ---
 
 /// A cache whose second token was refused as soon as it came, so that the first is in use again.
