@@ -162,8 +162,9 @@ fn land(
                 state.publish(snapshot, now);
             }
             Err(error) => {
-                failure = state.memory.failed(error, now.mono, &shared.settings.chance);
                 state.restore(now);
+                let has_token = state.current().is_some_and(|current| !current.plan().has_ended(now));
+                failure = state.memory.failed(error, has_token, now.mono, &shared.settings.chance);
             }
         }
         armed = shared.rearm(state, now);

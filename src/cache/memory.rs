@@ -101,7 +101,7 @@ pub(crate) struct Failure {
     pub(crate) error: TokenError,
     /// How many.
     pub(crate) streak: u32,
-    /// When the first of them failed.
+    /// When the first of them failed that left no token in use.
     since: Instant,
     /// Until when the source is left alone while a token is in use, and while none is.
     with_token: Instant,
@@ -182,34 +182,37 @@ impl Memory {
     pub(crate) fn failed(
         &mut self,
         error: &mut TokenError,
+        has_token: bool,
         now: Instant,
         chance: &Chance,
     ) -> Option<Failure> {
-        let (streak, since) =
-            self.failure.as_ref().map_or((0, now), |failure| (failure.streak, failure.since));
+        let streak = self.failure.as_ref().map_or(0, |failure| failure.streak);
+        // An operator learns of it when requests fail, as a rule.
+        let since = self.failure.as_ref().filter(|_| !has_token).map_or(now, |failure| failure.since);
         let backoff = chance.full_jitter(FIRST_BACKOFF, LONGEST_BACKOFF, streak);
-        let (with_token, without_token) = match (error.class(), error.retry_at().map(Instant::from_std)) {
-            // Another cache stands behind this one, and keeps the waits.
-            (_, Some(at)) => {
-                let wait = at.saturating_duration_since(now).clamp(SHORTEST_BACKOFF, THROTTLE_BOUNDS.1);
-                (wait, wait)
-            }
-            (ErrorClass::Config | ErrorClass::Grant, None) => {
+        let (with_token, without_token) = match error.class() {
+            ErrorClass::Config | ErrorClass::Grant => {
                 let at_work = now.saturating_duration_since(since) < OPERATOR_AT_WORK;
                 (PERMANENT, if at_work { PERMANENT_URGENT } else { PERMANENT })
             }
-            (ErrorClass::Throttled { until: Some(until) }, None) => {
+            ErrorClass::Throttled { until: Some(until) } => {
                 let wait = Instant::from_std(until).saturating_duration_since(now);
                 let wait = wait.clamp(THROTTLE_BOUNDS.0, THROTTLE_BOUNDS.1);
                 (wait, wait)
             }
-            (ErrorClass::Throttled { until: None }, None) => {
+            ErrorClass::Throttled { until: None } => {
                 (backoff.max(THROTTLE_BOUNDS.0), urgent(streak, chance).max(THROTTLE_BOUNDS.0))
             }
-            (ErrorClass::Transient | ErrorClass::Protocol, None) => {
+            ErrorClass::Transient | ErrorClass::Protocol => {
                 (backoff.max(SHORTEST_BACKOFF), urgent(streak, chance))
             }
         };
+        // Another cache stands behind this one, and says when it asks again if it has no token.
+        let behind = error.retry_at().map(|at| Instant::from_std(at).saturating_duration_since(now));
+        let (with_token, without_token) = behind.map_or((with_token, without_token), |wait| {
+            let wait = wait.clamp(SHORTEST_BACKOFF, THROTTLE_BOUNDS.1);
+            (with_token.max(wait), wait)
+        });
         let (with_token, without_token) = (now + with_token, now + without_token);
         *error = error.clone().with_retry_at(without_token.into_std());
         let (error, streak) = (error.clone(), streak.saturating_add(1));

@@ -19,7 +19,7 @@ fn plan(start: Moment, life: u64) -> Plan {
 }
 
 fn failed(memory: &mut Memory, mut error: TokenError, now: Moment) {
-    memory.failed(&mut error, now.mono, &Chance::seeded(1));
+    memory.failed(&mut error, false, now.mono, &Chance::seeded(1));
 }
 
 /// How long the source is left alone, with a token in use and without one.
@@ -153,9 +153,10 @@ fn the_wait_follows_the_class_of_the_error() {
         let (with, without) = wait(error);
         assert!(with <= seconds(1) && without <= seconds(1) && without >= Duration::from_millis(500));
     }
-    // What a cache behind this one says counts, whatever the class.
+    // What a cache behind this one says counts without a token, whatever the class; with one it is the least.
     let behind = (now.mono + seconds(7)).into_std();
-    assert_eq!(wait(TokenError::config("x").with_retry_at(behind)), both(seconds(7)));
+    assert_eq!(wait(TokenError::config("x").with_retry_at(behind)), (seconds(30), seconds(7)));
+    assert_eq!(wait(TokenError::transient("x").with_retry_at(behind)), both(seconds(7)));
 }
 
 #[test]
@@ -163,7 +164,7 @@ fn transient_failures_double_their_wait_up_to_a_minute_and_without_a_token_to_fi
     let (mut memory, now, chance) = (Memory::default(), start(), Chance::seeded(3));
     let mut longest = Duration::ZERO;
     for streak in 0..40_u32 {
-        let before = memory.failed(&mut TokenError::transient("down"), now.mono, &chance);
+        let before = memory.failed(&mut TokenError::transient("down"), false, now.mono, &chance);
         assert_eq!(before.map_or(0, |before| before.streak), streak);
         let (with, without) = waits(&memory, now);
         let bound = seconds(1 << streak.min(6)).min(seconds(60)).max(Duration::from_millis(100));
@@ -218,7 +219,7 @@ proptest! {
                 }
                 Event::Land(false) => {
                     in_flight = false;
-                    let before = memory.failed(&mut TokenError::transient("x"), now.mono, &chance);
+                    let before = memory.failed(&mut TokenError::transient("x"), false, now.mono, &chance);
                     prop_assert_eq!(before.map_or(0, |before| before.streak), failures);
                     failures += 1;
                 }
@@ -249,7 +250,7 @@ proptest! {
         let plan = plan(born, life);
         let now = born.saturating_add(Duration::from_millis(at));
         if failing {
-            memory.failed(&mut TokenError::transient("x"), now.mono, &Chance::seeded(life));
+            memory.failed(&mut TokenError::transient("x"), false, now.mono, &Chance::seeded(life));
         }
         let decision = memory.decide(Some(&plan), in_flight, None, now);
         if let Give::Token = decision.give {

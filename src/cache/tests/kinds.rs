@@ -200,6 +200,54 @@ async fn a_caller_without_patience_does_not_end_the_fetch_of_the_others() {
     assert_eq!((shown(&hasty.get().await.unwrap()).as_str(), rig.calls()), ("token-1", 1));
 }
 
+// --- Waits ---
+
+/// Token requests in the last ten minutes of a token that cannot be renewed, through so many caches, by the minute.
+async fn renewals_that_fail(caches: usize, error: fn() -> TokenError) -> usize {
+    let rig = Rig::new(move |call, _| if call == 1 { answer(call, 3600, 0) } else { failure(&error()) });
+    let mut cache = rig.cache.clone();
+    for _ in 1..caches {
+        cache = TokenCache::new(cache.as_source());
+    }
+    cache.get().await.unwrap();
+    rig.pass(3000.0).await;
+    for _ in 0..2_900 {
+        assert!(cache.get().await.is_ok());
+        rig.pass(0.2).await;
+    }
+    rig.calls()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_that_fails_is_not_tried_more_often_behind_other_caches() {
+    for error in [|| TokenError::transient("down"), || TokenError::grant("revoked")] {
+        let alone = renewals_that_fail(1, error).await;
+        for caches in [2, 3] {
+            let calls = renewals_that_fail(caches, error).await;
+            assert!(calls <= alone * 2, "{caches}: {calls} instead of {alone}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_minute_without_a_token_begins_when_the_token_ends() {
+    let begun = clock::now();
+    let rig = Rig::new(move |call, _| {
+        let refused = call > 1 && clock::now() - begun < seconds(105);
+        if refused { failure(&TokenError::config("wrong secret")) } else { answer(call, 100, 0) }
+    });
+    rig.token().await;
+    // Refused from here on, while the token lives for another twenty seconds, and mended soon after its end.
+    rig.pass(81.0).await;
+    while rig.cache.get().await.is_ok() && clock::now() - begun < seconds(100) {
+        rig.pass(0.1).await;
+    }
+    while rig.cache.get().await.is_err() {
+        rig.pass(0.1).await;
+    }
+    assert!(clock::now() - begun <= seconds(115), "{:?}", clock::now() - begun);
+}
+
 // --- Rejections ---
 
 /// A cache whose second token was refused as soon as it came, so that the first is in use again.
