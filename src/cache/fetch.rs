@@ -55,7 +55,7 @@ impl Launch {
             .rejected_token(memory.rejected.clone())
             .with_deadline(by.map_or(deadline, |by| by.min(deadline)).into_std());
         let early = memory.early.as_ref().map(|(token, _)| token).filter(|token| in_use != Some(token.id()));
-        let early = early.filter(|_| reason == FetchReason::Expiring).cloned();
+        let early = early.filter(|_| matches!(reason, FetchReason::Expiring | FetchReason::Expired)).cloned();
         Some(Self { leader, request, deadline, early })
     }
 
@@ -101,15 +101,21 @@ impl Launch {
         }
         let mut request = self.request.clone();
         let mut outlasted = false;
+        let mut doubtful = None;
         loop {
             let started = shared.moment();
-            let token = shared.source.fetch(request.clone()).await?.sealed(started, shared.moment());
+            let token = match shared.source.fetch(request.clone()).await {
+                Ok(token) => token.sealed(started, shared.moment()),
+                // Whether it is as bad as the one that was rejected meanwhile, an API will say.
+                Err(error) => return doubtful.ok_or(error),
+            };
             if self.leader.was_overtaken() {
                 tracing::debug!("a token was rejected while this one was fetched; fetching again");
                 request = TokenRequest::new(FetchReason::Rejected)
-                    .previous_token(request.previous().cloned())
+                    .previous_token(Some(token.clone()))
                     .rejected_token(shared.flight.lock().memory.rejected.clone())
                     .with_deadline(self.deadline.into_std());
+                doubtful = Some(token);
                 continue;
             }
             // The process may have slept meanwhile. Once: a source may be slower than its tokens live.

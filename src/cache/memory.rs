@@ -81,7 +81,7 @@ pub(crate) struct Memory {
     pub(crate) count: u64,
     /// The token that an API rejected last, for the source.
     pub(crate) rejected: Option<AccessToken>,
-    /// The token before the current one, as long as it may come back.
+    /// The token before the current one, or before the one that was dropped, as long as it may come back.
     pub(crate) before: Option<Arc<Snapshot>>,
     /// A new token that an API refused at first sight, and how often. While it is not in use it is what is fetched next.
     pub(crate) early: Option<(AccessToken, u32)>,
@@ -294,8 +294,12 @@ impl State {
         let old = self.current().cloned();
         let memory = &mut self.memory;
         memory.before = old.filter(|old| memory.is_succeeded(old, now));
-        memory.rejected = None;
-        if memory.trials(snapshot.token()) == 0 {
+        let trials = memory.trials(snapshot.token());
+        // A token that comes back is no better for its age.
+        if trials > 0 || memory.rejected.take().is_some_and(|rejected| rejected.id() == snapshot.id()) {
+            snapshot.refuse();
+        }
+        if trials == 0 {
             memory.early = None;
             memory.count += 1;
             memory.fetched = Some(snapshot.token().clone());
@@ -303,7 +307,7 @@ impl State {
         self.replace(Arc::clone(snapshot));
     }
 
-    /// Puts the token before this one back into use where a fetch failed and there is no other.
+    /// Puts an old token back into use where a fetch failed and there is no other.
     pub(crate) fn restore(&mut self, now: Moment) {
         if self.current().is_some() {
             return;
@@ -319,7 +323,10 @@ impl State {
     /// 2. A rejection near the end of the token's life says nothing about the token that is being fetched. Before that, it
     ///    may have been revoked together with that one, which is fetched again.
     /// 3. The brakes hold back what would cost a token request. Where a fetch is in flight anyway, the token is dropped, so
-    ///    that a replay waits for the new one; should that fetch fail, the old one comes back if it was ever good.
+    ///    that a replay waits for the new one.
+    ///
+    /// Should the fetch fail that follows, the best of the old ones comes back: this one if only a brake spoke against a
+    /// fetch and it was ever good, else the one before it.
     pub(crate) fn drop_current(
         &mut self,
         token: Option<&AccessToken>,
@@ -349,7 +356,10 @@ impl State {
             if may_fetch && is_evidence {
                 self.overtake();
             }
-            spare = (!may_fetch && proven).then(|| Arc::clone(&current));
+            spare = match may_fetch || !proven {
+                true => self.memory.before.take().filter(|before| before.id() != current.id()),
+                false => Some(Arc::clone(&current)),
+            };
             self.memory.rejected = Some(current.token().clone());
         } else if proven {
             self.memory.brakes.proven();

@@ -250,6 +250,29 @@ async fn the_first_minute_without_a_token_begins_when_the_token_ends() {
 
 // --- Rejections ---
 
+#[tokio::test(start_paused = true)]
+async fn a_token_that_was_refused_and_returned_again_is_not_good_for_its_age() {
+    // The source asks another cache and does not tell it of rejections.
+    let rig = Rig::steady(3600, 0);
+    let behind = rig.cache.clone();
+    let source = source_fn(move |_| {
+        let behind = behind.clone();
+        async move { behind.get().await }
+    });
+    let cache = TokenCache::new(source);
+    let mut minutes = Vec::new();
+    for _ in 0..10 {
+        let before = cache.status().fetched();
+        for _ in 0..600 {
+            let token = cache.get().await.unwrap();
+            cache.reject(&token);
+            sleep(Duration::from_millis(100)).await;
+        }
+        minutes.push(cache.status().fetched() - before);
+    }
+    assert!(minutes.iter().all(|fetched| *fetched <= 6), "{minutes:?}");
+}
+
 /// A cache whose second token was refused as soon as it came, so that the first is in use again.
 async fn fallen_back(life: u64, refresh_before: u64) -> Rig {
     let rig = Rig::with(
@@ -266,6 +289,74 @@ async fn fallen_back(life: u64, refresh_before: u64) -> Rig {
     rig.cache.reject(&second);
     assert_eq!(rig.token().await, "token-1");
     rig
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_was_refused_at_first_is_tried_again_when_the_one_before_has_ended() {
+    let rig = fallen_back(100, 2).await;
+    rig.pass(1.95).await;
+    assert_eq!((rig.token().await.as_str(), rig.calls()), ("token-2", 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_token_before_is_there_while_no_other_can_be_fetched() {
+    let rig = Rig::new(
+        |call, _| {
+            if call < 3 { answer(call, 600, 0) } else { failure(&TokenError::transient("down")) }
+        },
+    );
+    let first = rig.cache.get().await.unwrap();
+    rig.cache.accept(&first);
+    rig.pass(481.0).await;
+    rig.token().await;
+    settle().await;
+    // The API never takes the second token, and the server has gone.
+    for _ in 0..1_000 {
+        let token = rig.cache.get().await.expect("the first is valid");
+        match shown(&token).as_str() {
+            "token-1" => rig.cache.accept(&token),
+            _ => drop(rig.cache.reject(&token)),
+        }
+        rig.pass(0.1).await;
+    }
+    assert!(rig.calls() > 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_came_is_used_where_the_fetch_after_its_doubts_fails() {
+    let rig =
+        Rig::new(
+            |call, _| {
+                if call < 3 { answer(call, 3600, 1_000) } else { failure(&TokenError::transient("down")) }
+            },
+        );
+    let first = rig.cache.get().await.unwrap();
+    let cache = rig.cache.clone();
+    let refreshing = tokio::spawn(async move { cache.refresh().await });
+    settle().await;
+    // It may have met the token in flight as well; the next one cannot be had.
+    rig.cache.reject(&first);
+    assert_eq!(rig.token().await, "token-2");
+    assert_eq!(shown(&refreshing.await.unwrap().unwrap()), "token-2");
+    assert_eq!(rig.calls(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_came_is_what_the_fetch_after_it_goes_on_from() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let previous = Arc::clone(&seen);
+    let rig = Rig::new(move |call, request| {
+        previous.lock().unwrap().push(request.previous().map(shown));
+        answer(call, 3600, 1_000)
+    });
+    let first = rig.cache.get().await.unwrap();
+    let cache = rig.cache.clone();
+    let refreshing = tokio::spawn(async move { cache.refresh().await });
+    settle().await;
+    rig.cache.reject(&first);
+    assert_eq!(shown(&refreshing.await.unwrap().unwrap()), "token-3");
+    let expected = [None, Some("token-1".to_owned()), Some("token-2".to_owned())];
+    assert_eq!(*seen.lock().unwrap(), expected);
 }
 
 // --- Ends ---
