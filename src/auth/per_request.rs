@@ -1,5 +1,6 @@
 //! What a caller says about the token of one request.
 
+use std::iter;
 use std::time::Duration;
 
 use http::HeaderName;
@@ -30,8 +31,8 @@ use crate::error::TokenError;
 /// # Two layers
 ///
 /// Where one layer sends an API key and another a bearer token, name the header of the layer that is meant. A cache without
-/// a header is for one layer alone: a second layer on the way refuses the request, so that no token goes out under the
-/// header of another.
+/// a header is for the first layer that sends a token: a second one that would do so too refuses the request, so that no
+/// token goes out under the header of another.
 ///
 /// ```
 /// use http::header::AUTHORIZATION;
@@ -122,22 +123,29 @@ impl AuthOverride {
     }
 
     /// Returns what is said to the layer that sends this header, if anything is.
+    pub(super) fn wish(&mut self, header: &HeaderName) -> Option<&mut Wish> {
+        let all = || iter::once(&self.wish).chain(&self.others);
+        let index = all()
+            .position(|wish| wish.header.as_ref() == Some(header))
+            .or_else(|| all().position(|wish| wish.header.is_none()))?;
+        iter::once(&mut self.wish).chain(&mut self.others).nth(index)
+    }
+}
+
+impl Wish {
+    /// Notes that the layer that sends this header sends the token that is wished for.
     ///
     /// # Errors
     ///
     /// A cache that is for one layer alone, and that another layer has taken already.
-    pub(super) fn take(&mut self, header: &HeaderName) -> Result<Option<&Wish>, TokenError> {
-        let mut all: Vec<_> = std::iter::once(&mut self.wish).chain(&mut self.others).collect();
-        let index = all.iter().position(|wish| wish.header.as_ref() == Some(header));
-        let index = index.or_else(|| all.iter().position(|wish| wish.header.is_none()));
-        let Some(wish) = index.map(|index| all.swap_remove(index)) else { return Ok(None) };
-        let is_for_one = wish.header.is_none() && matches!(wish.from, From::Cache(_));
-        if is_for_one && std::mem::replace(&mut wish.taken, true) {
+    pub(super) fn take(&mut self, header: &HeaderName) -> Result<(), TokenError> {
+        let is_for_one = self.header.is_none() && matches!(self.from, From::Cache(_));
+        if is_for_one && std::mem::replace(&mut self.taken, true) {
             return Err(TokenError::config(format!(
                 "the cache in the request's AuthOverride was used by another AuthLayer already, and does not say whether the \
                  one that sends {header} is meant too; say AuthOverride::for_header"
             )));
         }
-        Ok(Some(wish))
+        Ok(())
     }
 }

@@ -9,7 +9,7 @@ use arc_swap::ArcSwapOption;
 use http::header::HOST;
 use http::{HeaderMap, Method, Request, Uri};
 
-use super::per_request::{AuthOverride, From as Whose, Wish};
+use super::per_request::{AuthOverride, From as Whose};
 use super::terms::Terms;
 use super::ticket::Ticket;
 use crate::cache::{Snapshot, TokenCache};
@@ -60,7 +60,7 @@ pub(super) struct Origins {
 pub(super) enum Route {
     /// A token: of this cache or of the layer's own, good for at least this long.
     Token { cache: Option<TokenCache>, validity: Option<Duration> },
-    /// No token, because the caller wants it so.
+    /// No token of ours, because the caller wants it so.
     Pass,
     /// No token, although this cache or the layer's own has one, because its target may not have it.
     Withhold(WithheldReason, Option<TokenCache>),
@@ -134,36 +134,31 @@ impl Rules {
 
     /// Decides what a request gets.
     pub(super) fn route<B>(&self, request: &mut Request<B>) -> Route {
-        let wish = match request.extensions_mut().get_mut::<AuthOverride>() {
-            Some(wishes) => wishes.take(&self.terms.header).map(|wish| wish.cloned()),
-            None => Ok(None),
-        };
-        let wish = match wish {
-            Ok(Some(Wish { from: Whose::Nobody, .. })) => return Route::Pass,
-            Ok(wish) => wish,
-            Err(error) => return Route::Refuse(error),
-        };
-        let cache = wish.as_ref().and_then(|wish| match &wish.from {
-            Whose::Cache(cache) => Some(cache.clone()),
-            Whose::Layer | Whose::Nobody => None,
-        });
-        if let Some(reason) = self.withheld(request) {
-            return self.turn_away(reason, request, cache);
-        }
-        match wish {
-            None if self.options.require_override => self.miss_override(request.headers()),
-            wish => Route::Token { cache, validity: wish.and_then(|wish| wish.min_validity) },
-        }
-    }
-
-    fn miss_override(&self, headers: &HeaderMap) -> Route {
-        if self.terms.is_callers_own(headers) {
+        if self.terms.is_callers_own(request.headers()) {
             return Route::Pass;
         }
-        Route::Refuse(TokenError::config(
-            "the request has no AuthOverride although the layer requires one; a redirect to another origin drops it, \
-             so put it on again where that is meant",
-        ))
+        let withheld = self.withheld(request);
+        let wish = request.extensions_mut().get_mut::<AuthOverride>();
+        let mut wish = wish.and_then(|wishes| wishes.wish(&self.terms.header));
+        let cache = match wish.as_ref().map(|wish| &wish.from) {
+            Some(Whose::Nobody) => return Route::Pass,
+            Some(Whose::Cache(cache)) => Some(cache.clone()),
+            Some(Whose::Layer) | None => None,
+        };
+        if let Some(reason) = withheld {
+            return self.turn_away(reason, request.uri(), cache);
+        }
+        if wish.is_none() && self.options.require_override {
+            return Route::Refuse(TokenError::config(
+                "the request has no AuthOverride although the layer requires one; a redirect to another origin drops it, \
+                 so put it on again where that is meant",
+            ));
+        }
+        // Last, since only a layer that sends the token takes it.
+        match wish.as_mut().map_or(Ok(()), |wish| wish.take(&self.terms.header)) {
+            Ok(()) => Route::Token { cache, validity: wish.and_then(|wish| wish.min_validity) },
+            Err(error) => Route::Refuse(error),
+        }
     }
 
     /// Returns why this request's target may not have a token; nothing if it may.
@@ -202,11 +197,7 @@ impl Rules {
         host_mismatch(request.headers(), &origin)
     }
 
-    fn turn_away<B>(&self, reason: WithheldReason, request: &Request<B>, cache: Option<TokenCache>) -> Route {
-        if self.terms.is_callers_own(request.headers()) {
-            return Route::Pass;
-        }
-        let uri = request.uri();
+    fn turn_away(&self, reason: WithheldReason, uri: &Uri, cache: Option<TokenCache>) -> Route {
         if uri.authority().is_none() && reason == WithheldReason::ForeignOrigin {
             return Route::Refuse(TokenError::config(
                 "the request's URI is a path without a host, so nobody can say where its token would go; give it a \

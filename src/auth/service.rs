@@ -157,9 +157,6 @@ impl<S: Clone> AuthService<S> {
     where
         S: Service<Request<B>>,
     {
-        if self.rules.terms().is_callers_own(request.headers()) {
-            return ResponseFuture::sent(self.inner.call(request), Watch::Nothing);
-        }
         let Some(cache) = cache.or_else(|| self.rules.cache().cloned()) else {
             return self.fail(TokenError::config(
                 "the layer has no token of its own; name a cache in the request's AuthOverride",

@@ -81,6 +81,25 @@ async fn a_cache_that_does_not_say_which_layer_it_is_for_goes_out_by_neither() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_layer_that_sends_no_token_takes_no_cache_from_the_next() {
+    let (other, tenant) = (Issuer::new("other").cache(), Issuer::new("tenant").cache());
+    let script = Script::default();
+    let token = Issuer::new("token").layer();
+    // The outer layer is for another origin, or finds a header of the caller's own.
+    let elsewhere = AuthLayer::for_origin(&other, "https://other.example.com").unwrap();
+    let key = AuthLayer::for_origin(&other, API).unwrap().header(KEY);
+    let mut own_key = item_with("x-api-key", "mine");
+    own_key.extensions_mut().insert(AuthOverride::cache(tenant.clone()));
+    elsewhere
+        .layer(token.layer(script.probe::<Body>()))
+        .oneshot(with(AuthOverride::cache(tenant)))
+        .await
+        .unwrap();
+    key.layer(token.layer(script.probe::<Body>())).oneshot(own_key).await.unwrap();
+    assert_eq!(sent(&script), [pair("", "Bearer tenant-1"), pair("mine", "Bearer tenant-1")]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_override_without_a_header_serves_a_single_layer_of_any_header() {
     let script = Script::default();
     let layer = Issuer::new("key").layer().header(KEY).require_override();
