@@ -11,7 +11,8 @@ use pin_project_lite::pin_project;
 use tower::BoxError;
 use tower_service::Service;
 
-use super::facts::{Facts, SentTo, Step};
+use super::facts::Facts;
+use super::outcome::{SentTo, Step};
 use super::replay::{HttpService, Replay};
 use super::replay_body::ReplayBody;
 use super::report::StopReason;

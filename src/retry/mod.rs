@@ -283,6 +283,7 @@ mod idempotency;
 mod late;
 mod options;
 mod original;
+mod outcome;
 mod policy;
 mod replay;
 mod replay_body;

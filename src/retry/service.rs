@@ -13,11 +13,12 @@ use tower_service::Service;
 
 use super::account::Target;
 use super::body_factory::BodyFactory;
-use super::facts::{Facts, SentTo};
+use super::facts::Facts;
 use super::future::{Kept, ResponseFuture};
 use super::idempotency::Repeat;
 use super::options::RetryOptions;
 use super::original::Original;
+use super::outcome::SentTo;
 use super::policy::RetryPolicy;
 use super::replay::Replay;
 use super::replay_body::{NotReplayable, ReplayBody};
