@@ -4,11 +4,10 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, Request, Response, StatusCode, request};
+use http::{HeaderMap, Response, StatusCode, request};
 use http_body::Body;
 use tower::BoxError;
 use tower::load_shed::error::Overloaded;
-use tower_service::Service;
 
 use super::account::{Account, Aim, Target};
 use super::budget::{RetryBudget, Spent};
@@ -19,8 +18,8 @@ use super::facts::Facts;
 use super::gate::{GateKey, Place};
 use super::idempotency::Repeat;
 use super::late;
-use super::replay::{Again, Earlier, Previous, Progress, Replay};
-use super::replay_body::{NotReplayable, ReplayBody};
+use super::replay::{Again, Earlier, HttpService, Previous, Progress, Replay};
+use super::replay_body::NotReplayable;
 use super::report::{self, ReplayReason, Replayed, RetryReport, StopReason};
 use super::retry_body::RetryBody;
 use super::timeouts::{self, AttemptTimeout, DeadlineExceeded, Over};
@@ -61,15 +60,14 @@ impl SentTo {
 
 impl Facts {
     /// Whether an answer is final, and the first.
-    pub(super) fn is_plain<S, B, RB, T>(
+    pub(super) fn is_plain<S, B, T>(
         &self,
         replay: Option<&Replay<S, B>>,
         response: &Response<T>,
         trailers: Option<&HeaderMap>,
     ) -> bool
     where
-        S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
-        RB: Body<Error: Into<BoxError>>,
+        S: HttpService<B>,
     {
         let first = replay.is_none_or(Replay::is_first);
         first && self.policy.rules().is_final(response, trailers)
@@ -77,15 +75,14 @@ impl Facts {
 
     /// An answer came that needs a closer look: the next attempt is prepared, or the answer is handed out with a report.
     #[cold]
-    pub(super) fn answered<S, B, RB>(
+    pub(super) fn answered<S, B>(
         &self,
         mut replay: Option<&mut Replay<S, B>>,
         sent_to: Option<&SentTo>,
-        response: Response<RB>,
-    ) -> Step<RB>
+        response: Response<S::ResponseBody>,
+    ) -> Step<S::ResponseBody>
     where
-        S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
-        RB: Body<Error: Into<BoxError>>,
+        S: HttpService<B>,
     {
         let (response, trailers) = match grpc::is_late(&response) {
             true => late::look(response),
@@ -122,10 +119,13 @@ impl Facts {
     /// The inner service failed: the next attempt is prepared, or the error is handed out. What auth or a limit refused to
     /// send does not replace an answer already had.
     #[cold]
-    pub(super) fn failed<S, B, RB>(&self, mut replay: Option<&mut Replay<S, B>>, error: BoxError) -> Step<RB>
+    pub(super) fn failed<S, B>(
+        &self,
+        mut replay: Option<&mut Replay<S, B>>,
+        error: BoxError,
+    ) -> Step<S::ResponseBody>
     where
-        S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
-        RB: Body<Error: Into<BoxError>>,
+        S: HttpService<B>,
     {
         if let Some(stop) = refused(&*error) {
             match replay {
@@ -163,10 +163,13 @@ impl Facts {
 
     /// The time of the attempt in flight is over. That does not replace an answer already had.
     #[cold]
-    pub(super) fn ended<S, B, RB>(&self, mut replay: Option<&mut Replay<S, B>>, over: &Over) -> Step<RB>
+    pub(super) fn ended<S, B>(
+        &self,
+        mut replay: Option<&mut Replay<S, B>>,
+        over: &Over,
+    ) -> Step<S::ResponseBody>
     where
-        S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
-        RB: Body<Error: Into<BoxError>>,
+        S: HttpService<B>,
     {
         let (stop, error): (_, BoxError) = match over {
             Over::Request => (StopReason::DeadlineExceeded, DeadlineExceeded::new().into()),
@@ -206,19 +209,17 @@ impl Facts {
 
     /// The deadline passed before the next attempt could be sent.
     #[cold]
-    pub(super) fn too_late<S, B, RB>(&self, replay: &mut Replay<S, B>) -> Step<RB>
+    pub(super) fn too_late<S, B>(&self, replay: &mut Replay<S, B>) -> Step<S::ResponseBody>
     where
-        S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
-        RB: Body<Error: Into<BoxError>>,
+        S: HttpService<B>,
     {
         self.unsent(replay, StopReason::DeadlineExceeded, DeadlineExceeded::new().into())
     }
 
     /// Adds to a view what is known here.
-    fn view<'a, S, B, RB>(&'a self, replay: Option<&Replay<S, B>>, view: View<'a>) -> View<'a>
+    fn view<'a, S, B>(&'a self, replay: Option<&Replay<S, B>>, view: View<'a>) -> View<'a>
     where
-        S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
-        RB: Body<Error: Into<BoxError>>,
+        S: HttpService<B>,
     {
         let view = view.options(self.options.as_ref()).time_left(timeouts::left(self.deadline));
         match replay {
@@ -228,7 +229,7 @@ impl Facts {
     }
 
     /// Decides, and claims the body of the attempt that follows.
-    fn again<'r, S, B, RB>(
+    fn again<'r, S, B>(
         &self,
         replay: Option<&'r mut Replay<S, B>>,
         view: &View<'_>,
@@ -237,8 +238,7 @@ impl Facts {
         held: bool,
     ) -> Result<(&'r mut Replay<S, B>, Again<B>), StopReason>
     where
-        S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
-        RB: Body<Error: Into<BoxError>>,
+        S: HttpService<B>,
     {
         match self.policy.decide(view, Chance::default().fraction()) {
             Decision::Stop(stop) => Err(stop),
@@ -263,7 +263,7 @@ impl Facts {
     }
 
     /// Tells the gate what an answer says about the pace. Returns whether the gate now holds back what was refused.
-    fn tell_gate<S, B, RB>(
+    fn tell_gate<S, B>(
         &self,
         replay: Option<&mut Replay<S, B>>,
         sent_to: Option<&SentTo>,
@@ -271,8 +271,7 @@ impl Facts {
         requested: Option<Duration>,
     ) -> bool
     where
-        S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
-        RB: Body<Error: Into<BoxError>>,
+        S: HttpService<B>,
     {
         let rules = self.policy.rules();
         let Some(gate) = &rules.gate else { return false };
@@ -297,10 +296,9 @@ impl Facts {
     }
 
     /// Takes what a replay costs from the budget. A refused token is nothing that a server suffers from.
-    fn pay<S, B, RB>(&self, replay: &Replay<S, B>, reason: ReplayReason) -> Result<Bill<'_>, StopReason>
+    fn pay<S, B>(&self, replay: &Replay<S, B>, reason: ReplayReason) -> Result<Bill<'_>, StopReason>
     where
-        S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
-        RB: Body<Error: Into<BoxError>>,
+        S: HttpService<B>,
     {
         match &self.policy.rules().budget {
             Some(budget) if reason != ReplayReason::TokenRejected => {
@@ -316,15 +314,14 @@ impl Facts {
     }
 
     /// An attempt could not be sent, or came to nothing: the answer before is handed out, if there is one.
-    pub(super) fn unsent<S, B, RB>(
+    pub(super) fn unsent<S, B>(
         &self,
         replay: &mut Replay<S, B>,
         stop: StopReason,
         error: BoxError,
-    ) -> Step<RB>
+    ) -> Step<S::ResponseBody>
     where
-        S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
-        RB: Body<Error: Into<BoxError>>,
+        S: HttpService<B>,
     {
         let mut progress = replay.finish();
         let Some(previous) = replay.take_previous() else {

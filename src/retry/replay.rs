@@ -108,13 +108,13 @@ pub(super) enum Previous<B: Body> {
 /// fit. It gives the response body a name where only the service is known.
 pub trait HttpService<B>: Service<Request<ReplayBody<B>>> {
     /// The body of its responses.
-    type ResponseBody: Body;
+    type ResponseBody: Body<Error: Into<BoxError>>;
 }
 
 impl<S, B, RB> HttpService<B> for S
 where
     S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
-    RB: Body,
+    RB: Body<Error: Into<BoxError>>,
 {
     type ResponseBody = RB;
 }
@@ -122,10 +122,9 @@ where
 /// For how long the inner service is waited for at least.
 const SHORTEST_PATIENCE: Duration = Duration::from_millis(200);
 
-impl<S, B, RB> Replay<S, B>
+impl<S, B> Replay<S, B>
 where
-    S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
-    RB: Body<Error: Into<BoxError>>,
+    S: HttpService<B>,
 {
     pub(super) fn new(service: S, head: Snapshot, original: Option<Original<B>>) -> Self {
         Self { service, head, original, gate: Gate::Through(None), course: None }
@@ -146,7 +145,7 @@ where
         self.course.as_mut().map_or_else(Progress::first, |course| course.progress.finish())
     }
 
-    pub(super) fn take_previous(&mut self) -> Option<Earlier<RB>> {
+    pub(super) fn take_previous(&mut self) -> Option<Earlier<S::ResponseBody>> {
         self.course.as_mut()?.previous.take()
     }
 
@@ -248,7 +247,7 @@ where
 
     /// Notes a replay that was decided, and starts its wait. A time-out of ours does not take the place of an answer, nor
     /// does an attempt that did no work that of one which may have.
-    pub(super) fn prepare(&mut self, again: Again<B>, previous: Previous<RB>) {
+    pub(super) fn prepare(&mut self, again: Again<B>, previous: Previous<S::ResponseBody>) {
         let course = Course::of(&mut self.course);
         let Again { body, replayed, requested_by, sleep, in_doubt, budget } = again;
         let at_gate = matches!(self.gate, Gate::Queued(_));
@@ -286,7 +285,7 @@ where
         }
     }
 
-    fn draining(&mut self) -> Option<&mut Draining<RB>> {
+    fn draining(&mut self) -> Option<&mut Draining<S::ResponseBody>> {
         match &mut self.course.as_mut()?.previous.as_mut()?.outcome {
             Previous::Answered(draining) => Some(draining),
             Previous::Failed(_) => None,

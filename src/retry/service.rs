@@ -20,7 +20,7 @@ use super::options::RetryOptions;
 use super::original::Original;
 use super::outcome::SentTo;
 use super::policy::RetryPolicy;
-use super::replay::Replay;
+use super::replay::{HttpService, Replay};
 use super::replay_body::{NotReplayable, ReplayBody};
 use super::retry_body::RetryBody;
 use super::snapshot::Snapshot;
@@ -152,7 +152,7 @@ impl<S: Clone> RetryService<S> {
 
     /// Sends a request if the gate lets it through, or has it wait.
     #[cold]
-    fn call_through_gate<B, RB>(
+    fn call_through_gate<B>(
         &mut self,
         head: request::Parts,
         first: ReplayBody<B>,
@@ -160,8 +160,7 @@ impl<S: Clone> RetryService<S> {
         facts: Facts,
     ) -> ResponseFuture<S, B>
     where
-        S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
-        RB: Body<Error: Into<BoxError>>,
+        S: HttpService<B>,
     {
         let mut ready = self.take_ready();
         let mut replay = Replay::new(ready.clone(), Snapshot::of(&head), original);
