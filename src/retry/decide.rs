@@ -65,67 +65,47 @@ impl RetryPolicy {
     #[must_use]
     pub fn decide(&self, view: &View<'_>, draw: f64) -> Decision {
         let rules = self.rules();
-        let chance = Chance::drawn(draw);
-        let (reason, wait) = match &view.outcome {
-            Outcome::Failure(failure) => match failure {
-                Failure::Unsent => (ReplayReason::Unsent, rules.resend(view, true, &chance)),
-                Failure::Ambiguous => (ReplayReason::Ambiguous, rules.resend(view, false, &chance)),
-                Failure::Fatal => return Decision::Stop(StopReason::Failed),
-            },
-            Outcome::Answer(answer) => {
-                let hint = rules.hint(answer);
-                let reason =
-                    match rules.reason(answer.status, answer.rejected, answer.grpc, || hint.is_some()) {
-                        None if is_still_at_work(view, answer) => Some(ReplayReason::Unavailable),
-                        reason => reason,
-                    };
-                let Some(reason) = reason else {
-                    return Decision::Stop(StopReason::Final);
-                };
-                let wait = match (answer.rejected, answer.grpc) {
-                    (Some(rejected), _) => rules.auth_replay(view, rejected, &chance),
-                    (None, _) if rules.profile.forbids_retry(answer.headers.0) => Err(StopReason::DoNotRetry),
-                    (None, Some(grpc)) if grpc.is_retried() => rules.call_again(view, grpc, &chance),
-                    (None, Some(_) | None) => rules.retry(view, answer, reason, hint, &chance),
-                };
-                (reason, wait)
-            }
-        };
-        if view.options.is_some_and(|options| options.never) {
-            return Decision::Stop(StopReason::TurnedOff);
-        }
-        match wait.and_then(|wait| rules.fit(view, wait)) {
-            Ok(Wait { delay, requested: None }) => {
-                Decision::Replay { delay, reason, requested_delay: None, requested_by: None }
-            }
-            Ok(Wait { delay, requested: Some((requested, header)) }) => Decision::Replay {
-                delay,
-                reason,
-                requested_delay: Some(requested),
-                requested_by: Some(header.clone()),
-            },
-            Err(stop) => Decision::Stop(stop),
-        }
+        rules.decide(view, &rules.read(view), &Chance::drawn(draw))
     }
 
     /// Returns the wait that the server asked for: what a gRPC status says, else the first of the headers on the page of
     /// the [room](super) that does so. Only a 4xx or 5xx asks by headers.
     #[must_use]
     pub fn requested_delay(&self, view: &View<'_>) -> Option<Duration> {
-        match &view.outcome {
-            Outcome::Failure(_) => None,
-            Outcome::Answer(answer) => match answer.grpc {
-                Some(GrpcStatus { pushback: Pushback::After(delay), .. }) => Some(delay),
-                Some(GrpcStatus { pushback: Pushback::Unsaid, retry_info: Some(delay), .. }) => Some(delay),
-                Some(_) | None => Some(self.rules().hint(answer)?.delay),
-            },
-        }
+        self.rules().read(view).requested_delay()
     }
 }
 
-/// Returns whether a conflict is one with the attempt before, which has the same key and may not be done yet.
-fn is_still_at_work(view: &View<'_>, answer: &Answer<'_>) -> bool {
-    view.in_doubt && view.repeat == Repeat::Keyed && answer.status == StatusCode::CONFLICT
+// --- Reading ---
+
+/// What an outcome says, read once.
+pub(super) struct Reading<'a> {
+    /// Why another attempt may help. None if the outcome is one to hand out.
+    reason: Option<ReplayReason>,
+    asked: Asked<'a>,
+    /// The server wants no other attempt.
+    forbidden: Option<StopReason>,
+    /// The request came too early, and so would others.
+    pub(super) is_throttled: bool,
+    /// The server says that it did not do the work, so the method does not matter.
+    is_refused: bool,
+}
+
+/// What a server asks for.
+enum Asked<'a> {
+    Nothing,
+    AtLeast(Hint<'a>),
+    /// gRPC's pushback, which is not to be changed (gRFC A6).
+    Exactly(Hint<'a>),
+}
+
+impl Reading<'_> {
+    pub(super) fn requested_delay(&self) -> Option<Duration> {
+        match &self.asked {
+            Asked::AtLeast(hint) | Asked::Exactly(hint) => Some(hint.delay),
+            Asked::Nothing => None,
+        }
+    }
 }
 
 // --- Rules ---
@@ -133,7 +113,7 @@ fn is_still_at_work(view: &View<'_>, answer: &Answer<'_>) -> bool {
 /// A wait, and what the server had asked for, with the header that says so.
 struct Wait<'a> {
     delay: Duration,
-    requested: Option<(Duration, &'a HeaderName)>,
+    requested: Option<Hint<'a>>,
 }
 
 impl Rules {
@@ -156,17 +136,78 @@ impl Rules {
         self.reason(status, rejected, grpc, hinted).is_none()
     }
 
-    /// Whether an answer says that the request came too early.
-    pub(super) fn is_throttled(&self, view: &View<'_>) -> bool {
+    /// Reads what an outcome says.
+    pub(super) fn read(&self, view: &View<'_>) -> Reading<'_> {
         match &view.outcome {
-            Outcome::Failure(_) => false,
-            // A gRPC pushback is about one call.
-            Outcome::Answer(answer) if answer.grpc.is_some() => false,
-            Outcome::Answer(answer) => {
-                let hinted = || self.hint(answer).is_some();
-                let reason = self.reason(answer.status, answer.rejected, answer.grpc, hinted);
-                reason == Some(ReplayReason::Throttled)
+            Outcome::Failure(failure) => {
+                let reason = match failure {
+                    Failure::Unsent => Some(ReplayReason::Unsent),
+                    Failure::Ambiguous => Some(ReplayReason::Ambiguous),
+                    Failure::Fatal => None,
+                };
+                let is_refused = *failure == Failure::Unsent;
+                Reading { reason, asked: Asked::Nothing, forbidden: None, is_throttled: false, is_refused }
             }
+            Outcome::Answer(answer) => self.read_answer(view, answer),
+        }
+    }
+
+    fn read_answer(&self, view: &View<'_>, answer: &Answer<'_>) -> Reading<'_> {
+        let Answer { status, rejected, headers, grpc, .. } = *answer;
+        let hint = rate_limit::hint(&self.profile, status, headers.0, answer.now);
+        let hinted = hint.is_some();
+        let reason = match self.reason(status, rejected, grpc, || hinted) {
+            None if is_still_at_work(view, answer) => Some(ReplayReason::Unavailable),
+            reason => reason,
+        };
+        let by_header = hint.map_or(Asked::Nothing, Asked::AtLeast);
+        let asked = match grpc {
+            None => by_header,
+            Some(grpc) => match (grpc.pushback, grpc.retry_info) {
+                (Pushback::After(delay), _) => Asked::Exactly(Hint { delay, source: &grpc::PUSHBACK }),
+                (Pushback::Unsaid, Some(delay)) => Asked::AtLeast(Hint { delay, source: &grpc::DETAILS }),
+                (Pushback::Unsaid | Pushback::Never, _) => by_header,
+            },
+        };
+        let forbidden = if self.profile.forbids_retry(headers.0) {
+            Some(StopReason::DoNotRetry)
+        } else if grpc.is_some_and(|grpc| grpc.is_retried() && grpc.pushback == Pushback::Never) {
+            Some(StopReason::PushedBack)
+        } else {
+            None
+        };
+        // A gRPC client counts what something on the way answers as a call that was not served.
+        let is_no_call = view.is_grpc && grpc.is_none() && grpc::is_unavailable(status);
+        let is_refused =
+            reason == Some(ReplayReason::Throttled) || grpc.is_some_and(GrpcStatus::is_retried) || is_no_call;
+        // gRPC's own words are about one call.
+        let is_throttled = reason == Some(ReplayReason::Throttled) && grpc.is_none();
+        Reading { reason, asked, forbidden, is_throttled, is_refused }
+    }
+
+    /// Decides what follows from an outcome that was read.
+    pub(super) fn decide(&self, view: &View<'_>, reading: &Reading<'_>, chance: &Chance) -> Decision {
+        let Some(reason) = reading.reason else {
+            let failed = matches!(view.outcome, Outcome::Failure(_));
+            return Decision::Stop(if failed { StopReason::Failed } else { StopReason::Final });
+        };
+        if view.options.is_some_and(|options| options.never) {
+            return Decision::Stop(StopReason::TurnedOff);
+        }
+        let wait = match &view.outcome {
+            Outcome::Answer(Answer { rejected: Some(rejected), .. }) => {
+                self.auth_replay(view, rejected, chance)
+            }
+            Outcome::Answer(_) | Outcome::Failure(_) => self.retry(view, reading, reason, chance),
+        };
+        match wait.and_then(|wait| self.fit(view, wait)) {
+            Ok(Wait { delay, requested }) => Decision::Replay {
+                delay,
+                reason,
+                requested_delay: requested.map(|hint| hint.delay),
+                requested_by: requested.map(|hint| hint.source.clone()),
+            },
+            Err(stop) => Decision::Stop(stop),
         }
     }
 
@@ -198,10 +239,6 @@ impl Rules {
         } else {
             None
         }
-    }
-
-    fn hint(&self, answer: &Answer<'_>) -> Option<Hint<'_>> {
-        rate_limit::hint(&self.profile, answer.status, answer.headers.0, answer.now)
     }
 
     /// Returns whether any answer could still lead to a replay.
@@ -244,76 +281,45 @@ impl Rules {
         Ok(Wait { delay, requested: None })
     }
 
-    /// After an answer that a wait may help.
+    /// After an outcome that a wait may help.
     fn retry<'a>(
         &self,
         view: &View<'_>,
-        answer: &Answer<'_>,
+        reading: &Reading<'a>,
         reason: ReplayReason,
-        hint: Option<Hint<'a>>,
         chance: &Chance,
     ) -> Result<Wait<'a>, StopReason> {
-        // A server that says 429 says that it refused the work; after any other answer it may have been done.
-        let throttled = reason == ReplayReason::Throttled;
-        // A gRPC client counts what something on the way answers as a call that was not served.
-        let no_call = view.is_grpc && answer.grpc.is_none() && grpc::is_unavailable(answer.status);
-        self.permit(view, (throttled || no_call) && !self.is_strict(view))?;
-        match hint {
-            None => {
-                let delay = match self.profile.wait_without_hint() {
-                    Some(wait) if throttled => {
-                        chance.lengthen(wait.saturating_mul(2_u32.saturating_pow(view.retries)))
-                    }
-                    _ => self.backoff(view, chance),
-                };
-                Ok(Wait { delay, requested: None })
+        // An error says by itself that nothing was sent; a server that says so may be believed or not.
+        let strict = reason != ReplayReason::Unsent && self.is_strict(view);
+        self.permit(view, reading.is_refused && !strict)?;
+        if let Some(stop) = &reading.forbidden {
+            return Err(stop.clone());
+        }
+        let (hint, delay) = match &reading.asked {
+            Asked::Nothing => {
+                return Ok(Wait { delay: self.own_wait(view, reading, chance), requested: None });
             }
-            Some(Hint { delay, source }) => self.wait_as_asked(view, delay, source, chance),
-        }
-    }
-
-    /// A wait that the server asks for.
-    fn wait_as_asked<'a>(
-        &self,
-        view: &View<'_>,
-        asked: Duration,
-        source: &'a HeaderName,
-        chance: &Chance,
-    ) -> Result<Wait<'a>, StopReason> {
-        if asked > self.longest_hint {
-            return Err(StopReason::DelayExceedsCap { requested: asked });
-        }
-        let delay = chance.lengthen(asked);
-        // A hint that was just proved wrong is a minimum, and no more.
-        let delay = if view.retries == 0 { delay } else { delay.max(self.backoff(view, chance)) };
-        Ok(Wait { delay, requested: Some((asked, source)) })
-    }
-
-    /// After a gRPC status that allows another attempt. The server's pushback is exact (gRFC A6).
-    fn call_again(
-        &self,
-        view: &View<'_>,
-        grpc: GrpcStatus,
-        chance: &Chance,
-    ) -> Result<Wait<'static>, StopReason> {
-        self.permit(view, !self.is_strict(view))?;
-        match grpc.pushback {
-            Pushback::Unsaid => match grpc.retry_info {
-                Some(asked) => self.wait_as_asked(view, asked, &grpc::DETAILS, chance),
-                None => Ok(Wait { delay: self.backoff(view, chance), requested: None }),
-            },
-            Pushback::Never => Err(StopReason::PushedBack),
-            Pushback::After(requested) if requested > self.longest_hint => {
-                Err(StopReason::DelayExceedsCap { requested })
+            Asked::Exactly(hint) => (*hint, hint.delay),
+            // A hint that was just proved wrong is a minimum, and no more.
+            Asked::AtLeast(hint) if view.retries > 0 => {
+                (*hint, chance.lengthen(hint.delay).max(self.backoff(view, chance)))
             }
-            Pushback::After(delay) => Ok(Wait { delay, requested: Some((delay, &grpc::PUSHBACK)) }),
+            Asked::AtLeast(hint) => (*hint, chance.lengthen(hint.delay)),
+        };
+        if hint.delay > self.longest_hint {
+            return Err(StopReason::DelayExceedsCap { requested: hint.delay });
         }
+        Ok(Wait { delay, requested: Some(hint) })
     }
 
-    /// After an error of the inner service.
-    fn resend(&self, view: &View<'_>, unsent: bool, chance: &Chance) -> Result<Wait<'static>, StopReason> {
-        self.permit(view, unsent)?;
-        Ok(Wait { delay: self.backoff(view, chance), requested: None })
+    /// The wait where the server asks for none.
+    fn own_wait(&self, view: &View<'_>, reading: &Reading<'_>, chance: &Chance) -> Duration {
+        match self.profile.wait_without_hint() {
+            Some(wait) if reading.is_throttled => {
+                chance.lengthen(wait.saturating_mul(2_u32.saturating_pow(view.retries)))
+            }
+            Some(_) | None => self.backoff(view, chance),
+        }
     }
 
     /// Refuses a retry that this request may not have, whatever the wait.
@@ -348,6 +354,11 @@ impl Rules {
             Some(_) | None => Ok(wait),
         }
     }
+}
+
+/// Returns whether a conflict is one with the attempt before, which has the same key and may not be done yet.
+fn is_still_at_work(view: &View<'_>, answer: &Answer<'_>) -> bool {
+    view.in_doubt && view.repeat == Repeat::Keyed && answer.status == StatusCode::CONFLICT
 }
 
 #[cfg(test)]

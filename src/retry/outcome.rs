@@ -12,7 +12,7 @@ use tower::load_shed::error::Overloaded;
 use super::account::{Account, Aim, Target};
 use super::budget::{RetryBudget, Spent};
 use super::classify::{Failure, has};
-use super::decide::Decision;
+use super::decide::{Decision, Reading};
 use super::drain::Draining;
 use super::facts::Facts;
 use super::gate::{GateKey, Place};
@@ -100,10 +100,11 @@ impl Facts {
             None => view,
         };
         let view = self.view(replay.as_deref(), view);
-        let requested_delay = self.policy.requested_delay(&view);
+        let reading = self.policy.rules().read(&view);
+        let requested_delay = reading.requested_delay();
         let status = Some(response.status());
-        let held = self.tell_gate(replay.as_deref_mut(), sent_to, &view, requested_delay);
-        let stop = match self.again(replay.as_deref_mut(), &view, status, None, held) {
+        let held = self.tell_gate(replay.as_deref_mut(), sent_to, &reading);
+        let stop = match self.again(replay.as_deref_mut(), &view, &reading, status, None, held) {
             Ok((replay, again)) => {
                 let allowance = &self.policy.rules().allowance;
                 let draining = Draining::new(response, timeouts::left(self.deadline), allowance);
@@ -141,7 +142,8 @@ impl Facts {
         }
         let failure = self.policy.rules().classifier.classify(&*error);
         let view = self.view(replay.as_deref(), View::of(Outcome::Failure(failure), self.repeat));
-        let stop = match self.again(replay.as_deref_mut(), &view, None, Some(failure), false) {
+        let reading = self.policy.rules().read(&view);
+        let stop = match self.again(replay.as_deref_mut(), &view, &reading, None, Some(failure), false) {
             Ok((replay, again)) => {
                 replay.prepare(again, Previous::Failed(error));
                 return Step::Replay;
@@ -177,7 +179,8 @@ impl Facts {
                 let error = AttemptTimeout::new(*limit).into();
                 let failure = Failure::Ambiguous;
                 let view = self.view(replay.as_deref(), View::of(Outcome::Failure(failure), self.repeat));
-                match self.again(replay.as_deref_mut(), &view, None, Some(failure), false) {
+                let reading = self.policy.rules().read(&view);
+                match self.again(replay.as_deref_mut(), &view, &reading, None, Some(failure), false) {
                     Ok((replay, again)) => {
                         replay.prepare(again, Previous::Failed(error));
                         return Step::Replay;
@@ -233,6 +236,7 @@ impl Facts {
         &self,
         replay: Option<&'r mut Replay<S, B>>,
         view: &View<'_>,
+        reading: &Reading<'_>,
         status: Option<StatusCode>,
         failure: Option<Failure>,
         held: bool,
@@ -240,7 +244,7 @@ impl Facts {
     where
         S: HttpService<B>,
     {
-        match self.policy.decide(view, Chance::default().fraction()) {
+        match self.policy.rules().decide(view, reading, &Chance::default()) {
             Decision::Stop(stop) => Err(stop),
             Decision::Replay { delay, reason, requested_delay, requested_by } => {
                 let not_replayable = |cause| StopReason::NotReplayable { cause };
@@ -267,22 +271,23 @@ impl Facts {
         &self,
         replay: Option<&mut Replay<S, B>>,
         sent_to: Option<&SentTo>,
-        view: &View<'_>,
-        requested: Option<Duration>,
+        reading: &Reading<'_>,
     ) -> bool
     where
         S: HttpService<B>,
     {
         let rules = self.policy.rules();
         let Some(gate) = &rules.gate else { return false };
-        if !rules.is_throttled(view) {
+        if !reading.is_throttled {
             if let Some(replay) = replay {
                 replay.accepted();
             }
             return false;
         }
         // What is asked for in earnest; more than that no request waits for.
-        let Some(wait) = requested.filter(|wait| *wait <= rules.longest_hint) else { return false };
+        let Some(wait) = reading.requested_delay().filter(|wait| *wait <= rules.longest_hint) else {
+            return false;
+        };
         match (replay, sent_to) {
             (Some(replay), _) => {
                 let pass = replay.take_pass();
