@@ -1,7 +1,6 @@
 //! What follows from the outcome of an attempt: the next one, or the end of the request.
 
 use std::error::Error;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, Response, StatusCode, request};
@@ -114,7 +113,7 @@ impl Facts {
             Err(stop) => stop,
         };
         let progress = replay.map_or_else(Progress::first, Replay::finish);
-        Step::Done(Ok(self.hand_out(progress, response, stop, requested_delay, None)))
+        Step::Done(Ok(self.hand_out(response, report::Inner { requested_delay, ..progress.end(stop) })))
     }
 
     /// The inner service failed: the next attempt is prepared, or the error is handed out. What auth or a limit refused to
@@ -135,7 +134,7 @@ impl Facts {
                     return self.unsent(replay, stop, error);
                 }
                 None => {
-                    self.report(Progress { sent: 0, ..Progress::first() }, stop, None, None, None);
+                    self.report(Progress { sent: 0, ..Progress::first() }.end(stop));
                     return Step::Done(Err(error));
                 }
             }
@@ -157,7 +156,7 @@ impl Facts {
             replay => {
                 let mut progress = replay.map_or_else(Progress::first, Replay::finish);
                 progress.in_doubt |= !did_no_work && self.repeat != Repeat::Safe;
-                self.report(progress, stop, None, None, None);
+                self.report(progress.end(stop));
                 Step::Done(Err(error))
             }
         }
@@ -196,7 +195,7 @@ impl Facts {
                 self.unsent(replay, stop, error)
             }
             None => {
-                self.report(Progress { in_doubt, ..Progress::first() }, stop, None, None, None);
+                self.report(Progress { in_doubt, ..Progress::first() }.end(stop));
                 Step::Done(Err(error))
             }
         }
@@ -206,7 +205,7 @@ impl Facts {
     #[cold]
     pub(super) fn never_sent<RB: Body>(&self) -> Step<RB> {
         let progress = Progress { sent: 0, ..Progress::first() };
-        self.report(progress, StopReason::DeadlineExceeded, None, None, None);
+        self.report(progress.end(StopReason::DeadlineExceeded));
         Step::Done(Err(DeadlineExceeded::new().into()))
     }
 
@@ -330,7 +329,7 @@ impl Facts {
     {
         let mut progress = replay.finish();
         let Some(previous) = replay.take_previous() else {
-            self.report(progress, stop, None, None, None);
+            self.report(progress.end(stop));
             return Step::Done(Err(error));
         };
         let Earlier { outcome, at } = previous;
@@ -345,47 +344,27 @@ impl Facts {
                         (earlier, error)
                     }
                 };
-                self.report(progress, stop, None, None, Some(why));
+                self.report(report::Inner { error: Some(why.into()), ..progress.end(stop) });
                 return Step::Done(Err(error));
             }
         };
         // What was to be replaced is handed out after all.
         let requested_delay = progress.history.remove(at).requested_delay;
-        Step::Done(Ok(self.hand_out(progress, response, stop, requested_delay, Some(error))))
+        let error = Some(error.into());
+        let report = report::Inner { requested_delay, error, ..progress.end(stop) };
+        Step::Done(Ok(self.hand_out(response, report)))
     }
 
     /// Finishes a response that was replayed for, or refused to be.
-    fn hand_out<RB: Body>(
-        &self,
-        progress: Progress,
-        mut response: Response<RB>,
-        stop: StopReason,
-        requested_delay: Option<Duration>,
-        error: Option<BoxError>,
-    ) -> Response<RB> {
+    fn hand_out<RB: Body>(&self, mut response: Response<RB>, report: report::Inner) -> Response<RB> {
         let rejected = response.extensions_mut().remove::<TokenRejected>();
-        let report = self.report(progress, stop, requested_delay, rejected, error);
+        let report = self.report(report::Inner { rejected, ..report });
         response.extensions_mut().insert(report);
         response
     }
 
-    fn report(
-        &self,
-        progress: Progress,
-        stop_reason: StopReason,
-        requested_delay: Option<Duration>,
-        rejected: Option<TokenRejected>,
-        error: Option<BoxError>,
-    ) -> RetryReport {
-        let report = RetryReport::new(report::Inner {
-            attempts: progress.sent,
-            history: progress.history,
-            stop_reason,
-            requested_delay,
-            rejected,
-            in_doubt: progress.in_doubt,
-            error: error.map(Arc::from),
-        });
+    fn report(&self, report: report::Inner) -> RetryReport {
+        let report = RetryReport::new(report);
         report.tell(self.options.as_ref().and_then(|options| options.slot.as_ref()));
         report
     }

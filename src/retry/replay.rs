@@ -18,7 +18,7 @@ use super::facts::Facts;
 use super::gate::{Admission, GateKey, Pass, Place, Ticket};
 use super::original::{Next, Original, reopened};
 use super::replay_body::{NotReplayable, ReplayBody};
-use super::report::{ReplayReason, Replayed};
+use super::report::{self, ReplayReason, Replayed, StopReason};
 use super::snapshot::Snapshot;
 use super::timeouts::{self, AttemptTimeout, DeadlineExceeded};
 use super::view::View;
@@ -465,6 +465,19 @@ impl Progress {
         }
         self.waited = self.waited.saturating_add(replayed.delay);
         self.history.push(replayed);
+    }
+
+    /// Makes a report of it, to be filled in where there is more to say.
+    pub(super) fn end(self, stop_reason: StopReason) -> report::Inner {
+        report::Inner {
+            attempts: self.sent,
+            history: self.history,
+            stop_reason,
+            requested_delay: None,
+            rejected: None,
+            in_doubt: self.in_doubt,
+            error: None,
+        }
     }
 
     pub(super) fn finish(&mut self) -> Self {

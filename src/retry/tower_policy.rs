@@ -4,7 +4,6 @@ use std::fmt;
 use std::future::Future;
 use std::mem;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
@@ -232,15 +231,8 @@ impl TowerPolicy {
         let rejected =
             result.as_mut().ok().and_then(|response| response.extensions_mut().remove::<TokenRejected>());
         let options = request.extensions().get::<RetryOptions>();
-        let report = RetryReport::new(report::Inner {
-            attempts: progress.sent,
-            history: progress.history,
-            stop_reason,
-            requested_delay,
-            rejected,
-            in_doubt: progress.in_doubt,
-            error: None::<Arc<_>>,
-        });
+        let report =
+            RetryReport::new(report::Inner { requested_delay, rejected, ..progress.end(stop_reason) });
         report.tell(options.and_then(|options| options.slot.as_ref()));
         if let Ok(response) = result {
             response.extensions_mut().insert(report);
