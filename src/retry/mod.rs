@@ -2,35 +2,23 @@
 //!
 //! What happens to a request:
 //!
-//! 1. It is sent. Its body is kept for replays (see [`ReplayBody`]): shared if it is one frame in memory, else recorded
-//!    while it is sent, up to 1 MiB if its length is known, up to 64 KiB if not, and up to 32 MiB for all requests of the
-//!    policy at one time, the responses of rule 8 included. A body above that is sent once, and whatever the answer is, it is handed out. What was recorded
-//!    is freed as soon as no replay can follow. Of a gRPC call one message is kept and no stream: a server may have acted
-//!    on the messages before the last, so a call that sent a second one is made once. With a [`BodyFactory`] nothing is
-//!    recorded: each further attempt opens the body anew, whatever its length.
-//! 2. An answer with the marker [`TokenRejected`](crate::extensions::TokenRejected) is replayed at once if another
-//!    token is there to be sent, whatever the method: the server says that it did nothing (RFC 9110 §15.5.2). Once per
-//!    request, and not counted among the retries. The layer below puts the new token on.
-//! 3. An answer or an error of the first table is retried, three times by default.
-//! 4. The wait is what the server asks for, in the first header of the second table that does so, lengthened by chance
-//!    by up to a tenth, at most a second, and at least 100 ms in all. From the second retry on, the policy's own wait counts
-//!    where it is longer: a hint that was just proved wrong is a minimum. Without a hint it is 500 ms, doubled by each retry
-//!    up to 30 s, of which half is by chance; or after a 429 what the [`RateLimitProfile`] has for that, doubled too.
-//! 5. A wait is not begun if the server asks for more than 60 s, if it would not end before the request's
-//!    [`Deadline`](crate::extensions::Deadline) or the policy's `total_timeout`, or, where there is neither, if all waits
-//!    would be more than 120 s. The answer is handed out at once, and the report says what was asked for. An attempt that is
-//!    in flight at the deadline is ended, and none is sent once it has passed.
-//! 6. For the wait the attempt before is dropped, and with it the permit that an inner limit lent it. Afterwards the
-//!    inner service is made ready anew. So a wait blocks nobody else, and a replay carries the token of its own time.
-//! 7. Giving up is no error: the newest real answer is handed out, whole, with a [`RetryReport`] in its extensions. A
-//!    replay that could not be sent (no token for it, inner service not ready) or was ended by a time-out here does not
-//!    replace an answer already had; a newer error of the transport does.
-//! 8. The body of the answer before is read while the wait goes on, so that its connection can be used again: for as
-//!    long as the wait, but at least 10 ms and at most 200 ms, and up to 64 KiB or 1024 frames. The rest is dropped, and
-//!    only then is the inner service made ready. What was read is kept until a newer outcome is there. Should that
-//!    answer have to be handed out after all, it is whole, or ends in an [`Abandoned`] error or in its own. Readiness is
-//!    waited for until the deadline, or for what is left of the waits in all, of which this is one; and for 200 ms at
-//!    least.
+//! 1. It is sent. Its body is kept, so that it can be sent again: see [request bodies](#request-bodies).
+//! 2. If auth says that the token was refused ([`TokenRejected`](crate::extensions::TokenRejected)), the request is sent
+//!    again at once with another token, whatever its method. This happens once and does not count as a retry.
+//! 3. Any other failure that may pass by itself is retried, three times by default: see the [first
+//!    table](#what-is-retried-when).
+//! 4. The wait is what the server asks for, and up to a tenth more: see the [second table](#what-servers-ask-for). If it asks
+//!    for none, the wait is 500 ms, doubled each time up to 30 s, half of it random. From the second retry on, the longer of
+//!    the two counts.
+//! 5. A wait that is too long is not begun, and the response is returned at once. Too long is more than 60 s at a time, a wait
+//!    past the [`Deadline`](crate::extensions::Deadline) or `total_timeout`, or, without either, more than 120 s in all. An
+//!    attempt in flight at the deadline is ended, and none is sent after it.
+//! 6. A wait holds neither a connection nor the permit of an inner limit. After it the inner service is made ready again, so
+//!    each attempt carries a token of its own time.
+//! 7. Giving up is not an error: the newest response is returned, whole, with a [`RetryReport`] in its extensions. See
+//!    [what is returned](#what-is-returned).
+//! 8. The response before is read during the wait, so that its connection can be used again: see [responses during a
+//!    wait](#responses-during-a-wait).
 //! 9. Retries are kept to a share of the requests by a [`RetryBudget`] per origin and
 //!    [`CredentialId`](crate::extensions::CredentialId): one for five requests and 3 per second, at most 10 at once. When
 //!    it is spent, the answer is handed out. Replays with a new token are free, and so are retries that wait at the gate.
@@ -115,6 +103,30 @@
 //! - `x-should-retry: false` and `stripe-should-retry: false` forbid another attempt, and so do the headers that
 //!   [`RateLimitProfile::should_retry`] names. They say nothing about a refused token.
 //! - What cannot be read is passed over, a malformed `RateLimit` as a whole. `RateLimit-Policy` asks for no wait.
+//!
+//! # Request bodies
+//!
+//! - A body of one frame in memory is shared and never copied. Any other is recorded while it is sent: up to 1 MiB if its
+//!   length is known, up to 64 KiB if not, and up to 32 MiB for all requests of the policy together, kept responses included.
+//! - A body above these limits is sent once. What was recorded is freed as soon as no other attempt can follow.
+//! - Of a gRPC call one message is kept and no stream: the server may have acted on the messages before the last.
+//! - With a [`BodyFactory`] nothing is recorded. Each further attempt opens the body again, whatever its length.
+//!
+//! # Responses during a wait
+//!
+//! - The response before is read for as long as the wait, at least 10 ms and at most 200 ms, and up to 64 KiB or 1024 frames.
+//!   The rest is dropped before the inner service is made ready.
+//! - What was read is kept until there is a newer outcome. If the response has to be returned after all, it is whole, or ends
+//!   in an [`Abandoned`] error.
+//! - The inner service has until the deadline to become ready. Without a deadline it has what is left of all waits, and 200 ms
+//!   at least.
+//!
+//! # What is returned
+//!
+//! - An attempt that could not be sent (no token, service not ready, body not opened) or was ended here by a timeout does not
+//!   replace a response. Nor does one that did no work replace the outcome of one that may have.
+//! - A newer error of the transport replaces a response otherwise.
+//! - The report is in the response's extensions, and in the [`ReportSlot`] of the request, if it has one, also on an error.
 //!
 //! # Settings
 //!

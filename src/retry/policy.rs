@@ -249,9 +249,9 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// Gives every request an `Idempotency-Key` whose method is not idempotent and that has none: a random UUID, the same for
-    /// all attempts. It may be repeated then as a GET may. For servers that heed the key; one that does not does the work
-    /// twice.
+    /// Gives every request an `Idempotency-Key` that [may not be repeated](super#what-may-be-repeated) without one, such as a
+    /// POST or a conditional PUT: a random UUID, the same for all attempts. It may be repeated then as a GET may. For servers
+    /// that heed the key; one that does not does the work twice.
     pub fn with_generated_idempotency_keys(mut self) -> Self {
         self.rules.generated_keys = true;
         self

@@ -90,38 +90,30 @@ where
             return ResponseFuture::passing(self.inner.call(Request::from_parts(head, body)));
         }
         let rules = self.policy.rules();
-        if let Some(slot) = head.extensions.get::<RetryOptions>().and_then(|options| options.slot.as_ref()) {
+        let mut facts = Facts {
+            policy: self.policy.clone(),
+            options: head.extensions.get::<RetryOptions>().cloned(),
+            repeat: Repeat::of(&mut head, rules),
+            body: None,
+            deadline: timeouts::deadline(rules, &head.extensions),
+        };
+        let options = facts.options.as_ref();
+        if let Some(slot) = options.and_then(|options| options.slot.as_ref()) {
             slot.clear();
         }
-        let deadline = timeouts::deadline(rules, &head.extensions);
-        if timeouts::is_over(deadline) {
+        if timeouts::is_over(facts.deadline) {
             // What the instance that is ready has reserved goes back.
             drop(self.take_ready());
-            let facts = Facts {
-                policy: self.policy.clone(),
-                options: head.extensions.get().cloned(),
-                repeat: Repeat::as_it_is(&head.method, &head.headers),
-                body: Some(NotReplayable::Released),
-                deadline,
-            };
             return ResponseFuture::late(facts);
         }
-        let repeat = Repeat::of(&mut head, rules);
         let is_first = rules.budget.as_ref().is_some_and(|budget| budget.deposit(Target::of(&head)));
-        let options = head.extensions.get::<RetryOptions>();
         let (first, original) = match rules.may_replay(options, 0, 0) {
             true => {
                 Original::of(body, head.extensions.get::<BodyFactory>(), rules.limits(options, &head.headers))
             }
             false => (ReplayBody::once(body, NotReplayable::Released), Err(NotReplayable::Released)),
         };
-        let facts = Facts {
-            policy: self.policy.clone(),
-            options: options.cloned(),
-            repeat,
-            body: original.as_ref().err().copied(),
-            deadline,
-        };
+        facts.body = original.as_ref().err().copied();
         if rules.gate.as_ref().is_some_and(|gate| !gate.is_open()) {
             return self.call_through_gate(head, first, original.ok(), facts);
         }
