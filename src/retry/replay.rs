@@ -161,7 +161,7 @@ where
     pub(super) fn complete<'a>(&self, view: View<'a>, without_body: NotReplayable) -> View<'a> {
         let replayable = self.original.as_ref().map_or(Err(without_body), Original::replayable);
         let view = view.body(replayable);
-        let view = if grpc::is_grpc_content(&self.head.head().headers) { view.grpc() } else { view };
+        let view = if grpc::is_grpc_content(self.head.headers()) { view.grpc() } else { view };
         let Some(Course { progress, .. }) = self.course.as_deref() else { return view };
         let view = if progress.in_doubt { view.in_doubt() } else { view };
         view.retries(progress.retries)
@@ -336,8 +336,8 @@ where
                         course.sleep = None;
                         // It was a wait like any other.
                         course.progress.waited = course.progress.waited.saturating_add(clock::now() - since);
-                        let headers = self.head.head().headers;
-                        course.next = Some(Next::Body(reopened(opened?, tether, &headers, length)?));
+                        course.next =
+                            Some(Next::Body(reopened(opened?, tether, self.head.headers(), length)?));
                     }
                     Poll::Pending => {
                         course.next = Some(Next::Opening { opening, tether, length, since });
