@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use http::Uri;
 use tokio::time::Instant;
 
 use super::account::{Account, Target};
+use super::report::ReplayReason;
 use crate::clock;
 use crate::error::TokenError;
 use crate::extensions::CredentialId;
@@ -18,7 +19,8 @@ use crate::extensions::CredentialId;
 /// Keeps retries to a share of the requests, so that a server in trouble is not asked several times as much.
 ///
 /// Each request adds a share of a retry to the balance of its origin and [`CredentialId`], each second adds some, and
-/// each retry takes one. Where there is none left, the answer is handed out
+/// each retry takes one. A retry of a request that provably was not sent takes a tenth of one: no server had to look at
+/// it. If there is not enough left, the response is returned
 /// ([`StopReason::BudgetExhausted`](super::StopReason::BudgetExhausted)). Replays with a new token are free, and
 /// so are retries that wait at the [gate](super::RetryGate).
 ///
@@ -37,8 +39,7 @@ use crate::extensions::CredentialId;
 /// # Ok::<(), tower_oauth2::TokenError>(())
 /// ```
 ///
-/// 1024 balances are kept. Beyond that the one that was not used for longest is forgotten, and full when it is used
-/// again.
+/// A full balance takes no memory. Up to 4096 balances that are not full are kept; all others share one.
 #[derive(Clone)]
 pub struct RetryBudget {
     inner: Arc<Inner>,
@@ -62,12 +63,21 @@ pub struct RetryBudgetBuilder {
 struct Inner {
     terms: Terms,
     /// The first account there was, and in most clients the only one: found without a hash or a lock.
-    first: OnceLock<Purse>,
-    /// All others, by their hash. Should two have the same, they take turns.
-    others: RwLock<HashMap<u64, Arc<Purse>>>,
+    first: OnceLock<(Account, Purse)>,
+    others: RwLock<Others>,
+    /// How many others there are: the one number that is read while there are none.
+    count: AtomicUsize,
     hashes: RandomState,
-    /// How many accounts were added so far: the time by which it is told who was not used lately.
-    added: AtomicU64,
+}
+
+/// The balances of all other accounts, by their hash, as far as they are not full: one that is full is as good as new.
+struct Others {
+    by_hash: HashMap<u64, Purse>,
+    /// After how many additions they are looked through for those that are full again. As many as were not full the last
+    /// time, so that looking costs a constant for each addition.
+    sweep_in: usize,
+    /// For accounts beyond what is kept.
+    rest: Purse,
 }
 
 /// In thousandths of a retry, so that sums are exact.
@@ -79,13 +89,11 @@ struct Terms {
     burst: u64,
 }
 
-/// The balance of one account.
+/// A balance, and what was not added to it yet.
 struct Purse {
-    account: Account,
     /// Requests that were not added to the balance yet. Nothing is taken between two looks at the balance, so adding
     /// them up late and cutting the sum at the burst comes to the same as adding each and cutting each time.
     requests: AtomicU64,
-    used: AtomicU64,
     balance: Mutex<Balance>,
 }
 
@@ -96,15 +104,31 @@ struct Balance {
     at: Instant,
 }
 
-/// There is not one retry left.
+/// What a retry costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Price {
+    /// The server had to look at the attempt before.
+    Full,
+    /// The attempt before did not reach the server.
+    Unsent,
+}
+
+/// There is not enough left for a retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Spent;
 
 /// One retry.
 const RETRY: u64 = 1_000;
 
-/// How many accounts are kept besides the first.
-const ACCOUNTS: usize = 1_023;
+/// A retry of what was not sent. At 20 requests per second all that fail in a restart of 0.6 s, and the first retries of
+/// half of them, are 20: two retries in all, where the burst is ten.
+const UNSENT: u64 = RETRY / 10;
+
+/// How many balances are kept besides the first.
+const KEPT: usize = 4_096;
+
+/// How many additions there are before they are looked through, at least.
+const FIRST_SWEEP: usize = 64;
 
 impl RetryBudget {
     /// Starts a budget from the defaults.
@@ -116,48 +140,47 @@ impl RetryBudget {
     #[must_use]
     pub fn balance(&self, uri: &Uri, credential: Option<&CredentialId>) -> f64 {
         let terms = self.inner.terms;
-        let thousandths =
-            match self.inner.find(Target { uri, credential }, |purse| purse.look(terms, clock::now())) {
-                Some(balance) => balance.thousandths,
-                None => terms.burst,
-            };
+        let balance = self.inner.find(Target { uri, credential }, |purse| purse.look(terms, clock::now()));
         // A burst is a u32 of retries, so nothing is lost.
-        thousandths as f64 / RETRY as f64
+        balance.map_or(terms.burst, |balance| balance.thousandths) as f64 / RETRY as f64
     }
 
     /// Adds the share of a request. Returns whether it counts against the [first account](Self::first_account).
     #[inline]
     pub(super) fn deposit(&self, target: Target<'_>) -> bool {
         match self.inner.first.get() {
-            Some(purse) if purse.account.is_of(target) => {
+            Some((account, purse)) if account.is_of(target) => {
                 purse.deposit();
-                true
+                return true;
             }
-            Some(_) | None => {
-                self.inner.with(target, Purse::deposit);
-                false
+            Some(_) => {}
+            None => {
+                self.inner.first(target);
             }
         }
+        // A balance that is not kept is full.
+        self.inner.find(target, Purse::deposit);
+        false
     }
 
     /// Returns the first account there was. It never changes.
     pub(super) fn first_account(&self) -> Option<&Account> {
-        self.inner.first.get().map(|purse| &purse.account)
+        self.inner.first.get().map(|(account, _)| account)
     }
 
-    /// Takes a retry, if there is one. Returns how many are left.
-    pub(super) fn withdraw(&self, target: Target<'_>) -> Result<f64, Spent> {
+    /// Takes what a retry costs, if there is as much. Returns how many are left.
+    pub(super) fn withdraw(&self, target: Target<'_>, price: Price) -> Result<f64, Spent> {
         let (terms, now) = (self.inner.terms, clock::now());
-        let left = self.inner.with(target, |purse| purse.withdraw(terms, now))?;
+        let left = self.inner.with(target, |purse| purse.withdraw(price, terms, now))?;
         Ok(left as f64 / RETRY as f64)
     }
 
-    /// Gives back a retry that was taken and not made.
-    pub(super) fn give_back(&self, target: Target<'_>) {
+    /// Gives back what was taken for a retry that was not made.
+    pub(super) fn give_back(&self, target: Target<'_>, price: Price) {
         let terms = self.inner.terms;
-        self.inner.with(target, |purse| {
+        self.inner.find(target, |purse| {
             let mut balance = purse.balance.lock().unwrap_or_else(PoisonError::into_inner);
-            balance.thousandths = balance.thousandths.saturating_add(RETRY).min(terms.burst);
+            balance.thousandths = balance.thousandths.saturating_add(price.thousandths()).min(terms.burst);
         });
     }
 }
@@ -216,13 +239,14 @@ impl RetryBudgetBuilder {
     }
 
     fn finish(terms: Terms) -> RetryBudget {
+        let others = Others { by_hash: HashMap::new(), sweep_in: FIRST_SWEEP, rest: Purse::full(terms) };
         RetryBudget {
             inner: Arc::new(Inner {
                 terms,
                 first: OnceLock::new(),
-                others: RwLock::default(),
+                others: RwLock::new(others),
+                count: AtomicUsize::new(0),
                 hashes: RandomState::new(),
-                added: AtomicU64::new(0),
             }),
         }
     }
@@ -231,44 +255,38 @@ impl RetryBudgetBuilder {
 // --- Inner ---
 
 impl Inner {
-    fn find<T>(&self, target: Target<'_>, look: impl FnOnce(&Purse) -> T) -> Option<T> {
-        if let Some(first) = self.first.get().filter(|first| first.account.is_of(target)) {
-            return Some(look(first));
+    fn first(&self, target: Target<'_>) -> &(Account, Purse) {
+        self.first.get_or_init(|| (Account::of(target), Purse::full(self.terms)))
+    }
+
+    /// Does something with the purse of an account, if there is one.
+    fn find<T>(&self, target: Target<'_>, act: impl FnOnce(&Purse) -> T) -> Option<T> {
+        if let Some((_, purse)) = self.first.get().filter(|(account, _)| account.is_of(target)) {
+            return Some(act(purse));
+        }
+        if self.count.load(Ordering::Relaxed) == 0 {
+            return None;
         }
         let others = self.others.read().unwrap_or_else(PoisonError::into_inner);
-        let purse = others.get(&self.hash(target))?;
-        purse.account.is_of(target).then(|| look(purse))
+        others.purse(self.hash(target)).map(act)
     }
 
     /// Does something with the purse of an account, which is made if need be.
     fn with<T>(&self, target: Target<'_>, act: impl FnOnce(&Purse) -> T) -> T {
-        let fresh = || Purse::full(Account::of(target), self.terms);
-        let first = self.first.get_or_init(fresh);
-        if first.account.is_of(target) {
-            return act(first);
+        let (account, purse) = self.first(target);
+        if account.is_of(target) {
+            return act(purse);
         }
         let hash = self.hash(target);
         let others = self.others.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(purse) = others.get(&hash).filter(|purse| purse.account.is_of(target)) {
-            purse.used.store(self.added.load(Ordering::Relaxed), Ordering::Relaxed);
+        if let Some(purse) = others.by_hash.get(&hash) {
             return act(purse);
         }
         drop(others);
         let mut others = self.others.write().unwrap_or_else(PoisonError::into_inner);
-        // Somebody else may have been faster.
-        match others.get(&hash) {
-            Some(purse) if purse.account.is_of(target) => act(purse),
-            Some(_) | None => {
-                if others.len() >= ACCOUNTS {
-                    make_room(&mut others);
-                }
-                let purse = Arc::new(fresh());
-                purse.used.store(self.added.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
-                let done = act(&purse);
-                others.insert(hash, purse);
-                done
-            }
-        }
+        let done = act(others.add(hash, self.terms));
+        self.count.store(others.by_hash.len(), Ordering::Relaxed);
+        done
     }
 
     fn hash(&self, target: Target<'_>) -> u64 {
@@ -278,20 +296,56 @@ impl Inner {
     }
 }
 
-/// Forgets the purse that was not used for longest.
-fn make_room(others: &mut HashMap<u64, Arc<Purse>>) {
-    let oldest = others.iter().min_by_key(|(_, purse)| purse.used.load(Ordering::Relaxed));
-    if let Some(hash) = oldest.map(|(hash, _)| *hash) {
-        others.remove(&hash);
+// --- Others ---
+
+impl Others {
+    /// Returns the purse of an account, if it is not full.
+    fn purse(&self, hash: u64) -> Option<&Purse> {
+        let rest = (self.by_hash.len() >= KEPT).then_some(&self.rest);
+        self.by_hash.get(&hash).or(rest)
+    }
+
+    /// Makes a purse for an account.
+    fn add(&mut self, hash: u64, terms: Terms) -> &Purse {
+        if self.sweep_in == 0 {
+            let now = clock::now();
+            self.by_hash.retain(|_, purse| purse.look(terms, now).thousandths < terms.burst);
+            self.sweep_in = self.by_hash.len().max(FIRST_SWEEP);
+        }
+        self.sweep_in -= 1;
+        if self.by_hash.len() >= KEPT && !self.by_hash.contains_key(&hash) {
+            return &self.rest;
+        }
+        self.by_hash.entry(hash).or_insert_with(|| Purse::full(terms))
+    }
+}
+
+// --- Price ---
+
+impl Price {
+    /// Returns what a retry for this reason costs. A refused token is nothing that a server suffers from.
+    pub(super) fn of(reason: ReplayReason) -> Option<Self> {
+        match reason {
+            ReplayReason::TokenRejected => None,
+            ReplayReason::Unsent => Some(Self::Unsent),
+            ReplayReason::Throttled | ReplayReason::Unavailable | ReplayReason::Ambiguous => Some(Self::Full),
+        }
+    }
+
+    fn thousandths(self) -> u64 {
+        match self {
+            Self::Full => RETRY,
+            Self::Unsent => UNSENT,
+        }
     }
 }
 
 // --- Purse ---
 
 impl Purse {
-    fn full(account: Account, terms: Terms) -> Self {
+    fn full(terms: Terms) -> Self {
         let balance = Balance { thousandths: terms.burst, at: clock::now() };
-        Self { account, requests: AtomicU64::new(0), used: AtomicU64::new(0), balance: Mutex::new(balance) }
+        Self { requests: AtomicU64::new(0), balance: Mutex::new(balance) }
     }
 
     #[inline]
@@ -305,10 +359,10 @@ impl Purse {
         *balance
     }
 
-    fn withdraw(&self, terms: Terms, now: Instant) -> Result<u64, Spent> {
+    fn withdraw(&self, price: Price, terms: Terms, now: Instant) -> Result<u64, Spent> {
         let mut balance = self.balance.lock().unwrap_or_else(PoisonError::into_inner);
         balance.add(self.requests.swap(0, Ordering::Relaxed), terms, now);
-        balance.thousandths = balance.thousandths.checked_sub(RETRY).ok_or(Spent)?;
+        balance.thousandths = balance.thousandths.checked_sub(price.thousandths()).ok_or(Spent)?;
         Ok(balance.thousandths)
     }
 }
@@ -341,7 +395,7 @@ mod tests {
 
     fn drain(budget: &RetryBudget, uri: &Uri, credential: Option<&CredentialId>) -> u64 {
         let mut taken = 0;
-        while budget.withdraw(to(uri, credential)).is_ok() {
+        while budget.withdraw(to(uri, credential), Price::Full).is_ok() {
             taken += 1;
         }
         taken
@@ -372,7 +426,10 @@ mod tests {
             } else {
                 let expected = model.checked_sub(1_000).ok_or(Spent);
                 model = expected.unwrap_or(model);
-                assert_eq!(budget.withdraw(to(&api(), None)), expected.map(|left| left as f64 / 1_000.0));
+                assert_eq!(
+                    budget.withdraw(to(&api(), None), Price::Full),
+                    expected.map(|left| left as f64 / 1_000.0)
+                );
             }
         }
     }
@@ -405,7 +462,7 @@ mod tests {
                         (0..1_000)
                             .filter(|_| {
                                 budget.deposit(to(&api(), None));
-                                budget.withdraw(to(&api(), None)).is_ok()
+                                budget.withdraw(to(&api(), None), Price::Full).is_ok()
                             })
                             .count() as u64
                     })
@@ -437,27 +494,64 @@ mod tests {
         let spelled = Uri::from_static("https://OTHER.example.com:443/a?b");
         assert_eq!(budget.balance(&spelled, Some(&a)), 1.0);
         let shared = budget.clone();
-        assert!(shared.withdraw(to(&spelled, Some(&a))).is_ok());
+        assert!(shared.withdraw(to(&spelled, Some(&a)), Price::Full).is_ok());
         assert_eq!(budget.balance(&other, Some(&a)), 0.0);
-        budget.give_back(to(&other, Some(&a)));
+        budget.give_back(to(&other, Some(&a)), Price::Full);
         assert_eq!(budget.balance(&other, Some(&a)), 1.0);
     }
 
+    fn origin(n: usize) -> Uri {
+        format!("https://{n}.example.com/").parse().unwrap()
+    }
+
+    // With a thousand and more accounts each was forgotten before it came again, and full then: nothing was limited.
     #[tokio::test(start_paused = true)]
-    async fn five_thousand_origins_take_bounded_room_and_those_in_use_stay() {
-        let budget = RetryBudget::builder().floor(0).share(0.001).build().unwrap();
-        let busy = Uri::from_static("https://busy.example.com/");
-        budget.deposit(to(&api(), None));
-        drain(&budget, &api(), None);
-        budget.deposit(to(&busy, None));
-        drain(&budget, &busy, None);
+    async fn three_thousand_accounts_in_turn_are_limited_each() {
+        let budget = RetryBudget::builder().floor(0).share(0.0).build().unwrap();
+        let retries = (0..20).flat_map(|_| 0..3_000).filter(|n| {
+            budget.deposit(to(&origin(*n), None));
+            budget.withdraw(to(&origin(*n), None), Price::Full).is_ok()
+        });
+        assert_eq!(retries.count(), 3_000 * 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn accounts_beyond_what_is_kept_share_one_balance_until_there_is_room() {
+        let budget = RetryBudget::builder().floor(1).share(0.0).burst(2).build().unwrap();
+        let drained = |n: usize| drain(&budget, &origin(n), None);
+        assert!((0..=KEPT).all(|n| drained(n) == 2));
+        assert_eq!(budget.inner.others.read().unwrap().by_hash.len(), KEPT);
+        assert_eq!((drained(KEPT + 1), drained(KEPT + 2), drained(1)), (2, 0, 0));
+        assert_eq!(budget.balance(&origin(KEPT + 3), None), 0.0);
+        assert_eq!(budget.balance(&origin(0), None), 0.0, "the first is always kept");
+        // All are full again, so there is room as soon as somebody looks.
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert!((0..KEPT).all(|n| drained(KEPT + 3 + n) <= 2));
+        assert!(budget.inner.others.read().unwrap().by_hash.len() <= KEPT);
+        assert_eq!((drained(9_999_998), drained(9_999_999)), (2, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn accounts_without_a_retry_take_no_room() {
+        let budget = RetryBudget::default();
         for n in 0..5_000 {
-            budget.deposit(to(&format!("https://{n}.example.com/").parse().unwrap(), None));
-            budget.deposit(to(&busy, None));
+            budget.deposit(to(&origin(n), None));
         }
-        assert_eq!(budget.inner.others.read().unwrap().len(), ACCOUNTS);
-        assert_eq!(budget.balance(&api(), None), 0.0, "the first is always kept");
-        assert_eq!(budget.balance(&busy, None), 5.0, "it was always in use");
+        assert_eq!(budget.inner.others.read().unwrap().by_hash.len(), 0);
+        assert_eq!(budget.balance(&origin(4_999), None), 10.0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_not_sent_costs_a_tenth() {
+        let budget = RetryBudget::builder().floor(0).share(0.0).build().unwrap();
+        let mut unsent = 0;
+        while budget.withdraw(to(&api(), None), Price::Unsent).is_ok() {
+            unsent += 1;
+        }
+        assert_eq!(unsent, 100);
+        budget.give_back(to(&api(), None), Price::Unsent);
+        assert_eq!(budget.balance(&api(), None), 0.1);
+        assert_eq!(budget.withdraw(to(&api(), None), Price::Full), Err(Spent));
     }
 
     #[test]

@@ -20,8 +20,8 @@
 //! 8. The response before is read during the wait, so that its connection can be used again: see [responses during a
 //!    wait](#responses-during-a-wait).
 //! 9. Retries are kept to a share of the requests by a [`RetryBudget`] per origin and
-//!    [`CredentialId`](crate::extensions::CredentialId): one for five requests and 3 per second, at most 10 at once. When
-//!    it is spent, the answer is handed out. Replays with a new token are free, and so are retries that wait at the gate.
+//!    [`CredentialId`](crate::extensions::CredentialId): one for five requests and 3 per second, at most 10 at once. A
+//!    retry of a request that provably was not sent costs a tenth. When it is spent, the answer is handed out. Replays with a new token are free, and so are retries that wait at the gate.
 //! 10. A 429 that says for how long closes the [`RetryGate`] of its origin and credential: no request of theirs leaves
 //!     before that time is over. So does any other status that counts as a 429; one that asks for more than 60 s does
 //!     not, nor does gRPC's. Then they leave one by one, those first that were refused before, at a pace that is

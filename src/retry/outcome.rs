@@ -9,7 +9,7 @@ use tower::BoxError;
 use tower::load_shed::error::Overloaded;
 
 use super::account::{Account, Aim, Target};
-use super::budget::{RetryBudget, Spent};
+use super::budget::{Price, RetryBudget, Spent};
 use super::classify::{Failure, has};
 use super::decide::{Decision, Reading};
 use super::drain::Draining;
@@ -299,18 +299,16 @@ impl Facts {
         }
     }
 
-    /// Takes what a replay costs from the budget. A refused token is nothing that a server suffers from.
+    /// Takes what a replay costs from the budget.
     fn pay<S, B>(&self, replay: &Replay<S, B>, reason: ReplayReason) -> Result<Bill<'_>, StopReason>
     where
         S: HttpService<B>,
     {
-        match &self.policy.rules().budget {
-            Some(budget) if reason != ReplayReason::TokenRejected => {
-                let left = budget.withdraw(replay.target()).map_err(|Spent| StopReason::BudgetExhausted)?;
-                Ok(Bill::Paid { budget, left })
-            }
-            Some(_) | None => Ok(Bill::Free),
-        }
+        let (Some(budget), Some(price)) = (&self.policy.rules().budget, Price::of(reason)) else {
+            return Ok(Bill::Free);
+        };
+        let left = budget.withdraw(replay.target(), price).map_err(|Spent| StopReason::BudgetExhausted)?;
+        Ok(Bill::Paid { budget, price, left })
     }
 
     fn not_replayable(&self) -> NotReplayable {
@@ -373,14 +371,14 @@ impl Facts {
 /// What a replay cost.
 enum Bill<'a> {
     Free,
-    Paid { budget: &'a RetryBudget, left: f64 },
+    Paid { budget: &'a RetryBudget, price: Price, left: f64 },
 }
 
 impl Bill<'_> {
     /// The replay did not come about.
     fn cancel(&self, target: Target<'_>) {
-        if let Self::Paid { budget, .. } = self {
-            budget.give_back(target);
+        if let Self::Paid { budget, price, .. } = self {
+            budget.give_back(target, *price);
         }
     }
 

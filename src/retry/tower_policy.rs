@@ -12,7 +12,7 @@ use tower::BoxError;
 use tower::retry::Policy;
 
 use super::account::Target;
-use super::budget::Spent;
+use super::budget::{Price, Spent};
 use super::classify::Failure;
 use super::decide::Decision;
 use super::idempotency::Repeat;
@@ -20,7 +20,7 @@ use super::options::RetryOptions;
 use super::outcome::refused;
 use super::policy::RetryPolicy;
 use super::replay::Progress;
-use super::report::{self, ReplayReason, Replayed, RetryReport, StopReason};
+use super::report::{self, Replayed, RetryReport, StopReason};
 use super::timeouts;
 use super::view::{Outcome, View};
 use crate::backoff::Chance;
@@ -190,11 +190,12 @@ impl TowerPolicy {
                     (delay, reason, requested_delay, requested_by)
                 }
             };
-        let budget = match &rules.budget {
-            Some(budget) if reason != ReplayReason::TokenRejected => {
-                Some(budget.withdraw(target(request)).map_err(|Spent| StopReason::BudgetExhausted)?)
+        let budget = match (&rules.budget, Price::of(reason)) {
+            (Some(budget), Some(price)) => {
+                let left = budget.withdraw(target(request), price);
+                Some(left.map_err(|Spent| StopReason::BudgetExhausted)?)
             }
-            Some(_) | None => None,
+            (None, _) | (_, None) => None,
         };
         let status = result.as_ref().ok().map(Response::status);
         let replayed = Replayed { status, failure, reason, delay, requested_delay };
