@@ -106,7 +106,7 @@ async fn every_decision_is_told_once_and_without_bodies_or_header_values() {
     drop(guard);
 
     let text = log.text();
-    assert_eq!(text.lines().count(), 6, "{text}");
+    assert_eq!(text.lines().count(), 7, "{text}");
     for part in [
         "the request is sent again",
         "status=429",
@@ -119,6 +119,7 @@ async fn every_decision_is_told_once_and_without_bodies_or_header_values() {
         "the request is not sent again reason=the method may not be repeated attempts=1",
         "delay=0ns requested_delay=1s requested_by=\"retry-after\" at_gate=true resend_count=1",
         "the request is held back, since the server asked for patience",
+        "the request is not sent again reason=the answer is final attempts=1 held=",
     ] {
         assert!(text.contains(part), "no {part} in\n{text}");
     }

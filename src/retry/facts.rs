@@ -2,6 +2,7 @@
 
 use tokio::time::Instant;
 
+use super::gate::RetryGate;
 use super::idempotency::Repeat;
 use super::options::RetryOptions;
 use super::policy::RetryPolicy;
@@ -16,4 +17,12 @@ pub(super) struct Facts {
     pub(super) body: Option<NotReplayable>,
     /// When it must be done.
     pub(super) deadline: Option<Instant>,
+}
+
+impl Facts {
+    /// The gate at which the request may be held.
+    pub(super) fn gate(&self) -> Option<&RetryGate> {
+        let past = self.options.as_ref().is_some_and(|options| options.without_gate);
+        self.policy.rules().gate.as_ref().filter(|_| !past)
+    }
 }

@@ -2,22 +2,23 @@
 
 mod lane;
 mod pace;
+mod scope;
+mod surplus;
 
 use std::borrow::Borrow;
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Waker;
 use std::time::Duration;
 
 use http::request;
 use tokio::time::Instant;
 
-use self::lane::{Lane, State, Waiter};
-pub(super) use self::lane::{Pass, Ticket};
-use self::pace::Pace;
+use self::lane::Lane;
+pub(super) use self::lane::{Admission, Ask, Held, Pass, Ticket};
+pub(super) use self::scope::Kind;
+use self::scope::Scope;
 use super::account::Account;
 use crate::backoff::Chance;
 use crate::clock;
@@ -59,6 +60,7 @@ pub struct RetryGate {
 #[derive(Clone, Debug, PartialEq)]
 pub struct GateStatus {
     place: Place,
+    only: Option<Box<str>>,
     opens_in: Option<Duration>,
     pace: f64,
     waiting: usize,
@@ -79,20 +81,10 @@ pub(super) struct GateKey {
 
 type ByCaller = dyn Fn(&request::Parts) -> String + Send + Sync;
 
-/// What a gate says to a request that comes by.
-pub(super) enum Admission {
-    /// It is open.
-    Open,
-    /// The request may go, and tells what came of it.
-    Go(Pass),
-    Wait(Ticket),
-}
-
 #[derive(Default)]
 struct Inner {
     /// How many lanes there are: the one number that is read while there are none.
     count: AtomicUsize,
-    epochs: AtomicU64,
     chance: Chance,
     lanes: Mutex<Lanes>,
 }
@@ -112,17 +104,14 @@ const FORGET: Duration = Duration::from_secs(30);
 /// How often lanes are looked through for those to forget.
 const SWEEP: Duration = Duration::from_secs(1);
 
+/// How many lanes are looked at for one to forget when there are too many.
+const LOOKED_AT: usize = 8;
+
 impl RetryGate {
     /// Creates gates that are open everywhere.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
-    }
-
-    /// Creates gates whose chance follows from `seed`.
-    #[cfg(test)]
-    pub(super) fn seeded(seed: u64) -> Self {
-        Self { inner: Arc::new(Inner { chance: Chance::seeded(seed), ..Inner::default() }) }
     }
 
     /// Returns the gates that are not open: closed, or letting out at a pace.
@@ -135,6 +124,7 @@ impl RetryGate {
             let state = lane.state();
             GateStatus {
                 place: place.clone(),
+                only: state.scope.as_ref().and_then(Scope::only).map(Into::into),
                 opens_in: state.pace.opens_at().checked_duration_since(now).filter(|left| !left.is_zero()),
                 pace: state.pace.per_second(),
                 waiting: state.queue.len(),
@@ -149,82 +139,34 @@ impl RetryGate {
         self.inner.count.load(Ordering::Relaxed) == 0
     }
 
-    /// Asks for a request to be let through that was retried so often, must wait for `least`, and can wait for less than
-    /// `longest`.
-    pub(super) fn admit(&self, place: &Place, retries: u32, least: Duration, longest: Duration) -> Admission {
+    /// Asks for a request to be let through.
+    pub(super) fn admit(&self, place: &Place, ask: Ask<'_>) -> Admission {
         let now = clock::now();
         let mut lanes = self.inner.lanes();
         self.inner.sweep(&mut lanes, now);
-        let Some(lane) = lanes.by_place.get(place) else { return Admission::Open };
-        let mut state = lane.state();
-        let pass =
-            |state: &State, hurried| Pass { lane: Arc::clone(lane), epoch: state.epoch, at: now, hurried };
-        if state.queue.is_empty() && state.pace.take(now, false) {
-            return Admission::Go(pass(&state, false));
-        }
-        state.needed = now;
-        let rank = (Reverse(retries), state.tickets);
-        let ahead = state.ahead(rank);
-        if state.pace.time_for(now, ahead) >= longest {
-            return Admission::Go(pass(&state, true));
-        }
-        state.tickets += 1;
-        let (not_before, give_up) = (clock::after(now, least), clock::after(now, longest));
-        state.queue.insert(rank, Waiter { waker: None, give_up });
-        Admission::Wait(Ticket {
-            lane: Arc::clone(lane),
-            rank,
-            since: now,
-            not_before,
-            give_up,
-            hurried: false,
-            alarm: None,
-        })
+        let Some(lane) = lanes.by_place.get(place).cloned() else { return Admission::Open };
+        drop(lanes);
+        lane.admit(ask, now)
     }
 
-    /// Notes that a request was refused for `wait`. Returns whether the gate now holds it back for at least that long.
-    pub(super) fn refused(&self, place: &Place, pass: Option<&Pass>, wait: Duration) -> bool {
+    /// Notes that a request was refused for `wait`, and says how its retry stands with the gate.
+    pub(super) fn refused(&self, place: &Place, ask: Ask<'_>, pass: Option<&Pass>, wait: Duration) -> Held {
         let now = clock::now();
         let mut lanes = self.inner.lanes();
         self.inner.sweep(&mut lanes, now);
-        let opens_at = clock::after(now, self.inner.chance.lengthen(wait));
-        let Some(lane) = lanes.by_place.get(place) else {
-            if lanes.by_place.len() >= LANES && !lanes.make_room() {
-                return false;
-            }
-            let state = State {
-                epoch: self.inner.next_epoch(),
-                pace: Pace::new(now, opens_at),
-                queue: BTreeMap::new(),
-                called: HashMap::new(),
-                tickets: 0,
-                needed: now,
-            };
-            lanes.by_place.insert(place.clone(), Arc::new(Lane { state: Mutex::new(state) }));
-            self.inner.count.store(lanes.by_place.len(), Ordering::Relaxed);
-            return true;
-        };
-        let mut state = lane.state();
-        // Without a pass it was sent before there was a gate.
-        let pass = pass.filter(|pass| Arc::ptr_eq(&pass.lane, lane));
-        if pass.is_some_and(|pass| pass.hurried) {
-            return false;
+        let pause = self.inner.chance.lengthen(wait);
+        if let Some(lane) = lanes.by_place.get(place).cloned() {
+            drop(lanes);
+            return lane.refused(ask, pass, pause);
         }
-        state.needed = now;
-        if pass.is_some_and(|pass| pass.epoch == state.epoch) {
-            state.epoch = self.inner.next_epoch();
-            // Others may have been told to stay away for longer meanwhile.
-            let opens_at = opens_at.max(state.pace.opens_at());
-            state.pace.close(now, opens_at);
-        } else {
-            // It was on its way when the gate closed, and says nothing about the pace since.
-            state.pace.extend(clock::after(now, wait));
+        if lanes.by_place.len() >= LANES && !lanes.make_room() {
+            return Held::No;
         }
-        let wakers = state.hurry(now);
-        drop(state);
-        drop(lanes);
-        wakers.into_iter().for_each(Waker::wake);
-        true
+        // Where the caller tells requests apart, nothing is to be learned.
+        let scope = ask.kind.filter(|_| place.key.is_none()).map(Scope::new);
+        lanes.by_place.insert(place.clone(), Arc::new(Lane::new(now, pause, scope)));
+        self.inner.count.store(lanes.by_place.len(), Ordering::Relaxed);
+        Held::Now
     }
 }
 
@@ -254,6 +196,13 @@ impl GateStatus {
     #[must_use]
     pub fn key(&self) -> Option<&str> {
         self.place.key.as_deref()
+    }
+
+    /// Returns the first path segment or the method whose requests it holds back, if it learned that the limit is about
+    /// those alone.
+    #[must_use]
+    pub fn only(&self) -> Option<&str> {
+        self.only.as_deref()
     }
 
     /// Returns how long it stays closed; none if it lets out at its pace.
@@ -309,10 +258,6 @@ impl Inner {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn next_epoch(&self) -> u64 {
-        self.epochs.fetch_add(1, Ordering::Relaxed)
-    }
-
     /// Forgets the lanes that nobody needs any more.
     fn sweep(&self, lanes: &mut Lanes, now: Instant) {
         if lanes.swept.is_some_and(|at| now.saturating_duration_since(at) < SWEEP) {
@@ -331,9 +276,9 @@ impl Inner {
 // --- Lanes ---
 
 impl Lanes {
-    /// Forgets the lane that was not needed for longest. Returns whether there was one at which nobody waits.
+    /// Of a few lanes forgets the one that was not needed for longest. Returns whether there was one at which nobody waits.
     fn make_room(&mut self) -> bool {
-        let idle = self.by_place.iter().filter_map(|(place, lane)| {
+        let idle = self.by_place.iter().take(LOOKED_AT).filter_map(|(place, lane)| {
             let state = lane.state();
             state.queue.is_empty().then_some((state.needed, place))
         });

@@ -21,6 +21,7 @@ use super::report::ReportSlot;
 #[derive(Clone, Debug, Default)]
 pub struct RetryOptions {
     pub(super) never: bool,
+    pub(super) without_gate: bool,
     pub(super) no_auth_replay: bool,
     pub(super) max_retries: Option<u32>,
     pub(super) repeatable: bool,
@@ -40,6 +41,21 @@ impl RetryOptions {
     #[must_use]
     pub fn never() -> Self {
         Self { never: true, ..Self::default() }
+    }
+
+    /// Sends the request at once, and each retry after its own wait, whatever the
+    /// [`RetryGate`](super::RetryGate) holds back: for health checks and the like. The gate hears of its refusals.
+    #[must_use]
+    pub fn without_gate(mut self) -> Self {
+        self.without_gate = true;
+        self
+    }
+
+    /// Has the request wait at the gate as the policy says.
+    #[must_use]
+    pub fn with_gate(mut self) -> Self {
+        self.without_gate = false;
+        self
     }
 
     /// Hands out a refused token's 401 and does not replay: for servers that pass on a 401 of their own upstream after

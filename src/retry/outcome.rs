@@ -14,7 +14,7 @@ use super::classify::{Failure, has};
 use super::decide::{Decision, Reading};
 use super::drain::Draining;
 use super::facts::Facts;
-use super::gate::{GateKey, Place};
+use super::gate::{Ask, GateKey, Held, Place};
 use super::idempotency::Repeat;
 use super::late;
 use super::replay::{Again, Earlier, HttpService, Previous, Progress, Replay};
@@ -142,7 +142,7 @@ impl Facts {
         let failure = self.policy.rules().classifier.classify(&*error);
         let view = self.view(replay.as_deref(), View::of(Outcome::Failure(failure), self.repeat));
         let reading = self.policy.rules().read(&view);
-        let stop = match self.again(replay.as_deref_mut(), &view, &reading, None, Some(failure), false) {
+        let stop = match self.again(replay.as_deref_mut(), &view, &reading, None, Some(failure), Held::No) {
             Ok((replay, again)) => {
                 replay.prepare(again, Previous::Failed(error));
                 return Step::Replay;
@@ -179,7 +179,7 @@ impl Facts {
                 let failure = Failure::Ambiguous;
                 let view = self.view(replay.as_deref(), View::of(Outcome::Failure(failure), self.repeat));
                 let reading = self.policy.rules().read(&view);
-                match self.again(replay.as_deref_mut(), &view, &reading, None, Some(failure), false) {
+                match self.again(replay.as_deref_mut(), &view, &reading, None, Some(failure), Held::No) {
                     Ok((replay, again)) => {
                         replay.prepare(again, Previous::Failed(error));
                         return Step::Replay;
@@ -238,7 +238,7 @@ impl Facts {
         reading: &Reading<'_>,
         status: Option<StatusCode>,
         failure: Option<Failure>,
-        held: bool,
+        held: Held,
     ) -> Result<(&'r mut Replay<S, B>, Again<B>), StopReason>
     where
         S: HttpService<B>,
@@ -248,12 +248,13 @@ impl Facts {
             Decision::Replay { delay, reason, requested_delay, requested_by } => {
                 let not_replayable = |cause| StopReason::NotReplayable { cause };
                 let replay = replay.ok_or(not_replayable(self.not_replayable()))?;
-                let queued = held && replay.queue_again(self, requested_delay);
+                let queued = held == Held::Now && replay.queue_again(self, requested_delay);
                 // While it waits at the gate it waits for nothing else, unless its own wait is the longer one.
                 let own = !queued || delay > Chance::at_most(requested_delay.unwrap_or_default());
                 let sleep = if own { delay } else { Duration::ZERO };
                 let delay = if queued { Duration::ZERO } else { delay };
-                let bill = if queued { Bill::Free } else { self.pay(replay, reason)? };
+                let free = queued || held == Held::Later;
+                let bill = if free { Bill::Free } else { self.pay(replay, reason)? };
                 let body = replay.claim().map_err(|cause| {
                     bill.cancel(replay.target());
                     not_replayable(cause)
@@ -265,38 +266,43 @@ impl Facts {
         }
     }
 
-    /// Tells the gate what an answer says about the pace. Returns whether the gate now holds back what was refused.
+    /// Tells the gate what a response says about the pace. Returns how the retry of what was refused stands with it.
     fn tell_gate<S, B>(
         &self,
         replay: Option<&mut Replay<S, B>>,
         sent_to: Option<&SentTo>,
         reading: &Reading<'_>,
-    ) -> bool
+    ) -> Held
     where
         S: HttpService<B>,
     {
         let rules = self.policy.rules();
-        let Some(gate) = &rules.gate else { return false };
+        let Some(gate) = &rules.gate else { return Held::No };
         if !reading.is_throttled {
             if let Some(replay) = replay {
                 replay.accepted();
             }
-            return false;
+            return Held::No;
         }
         // What is asked for in earnest; more than that no request waits for.
         let Some(wait) = reading.requested_delay().filter(|wait| *wait <= rules.longest_hint) else {
-            return false;
+            return Held::No;
         };
-        match (replay, sent_to) {
+        let held = match (replay, sent_to) {
             (Some(replay), _) => {
                 let pass = replay.take_pass();
-                gate.refused(&replay.place(&rules.gate_key), pass.as_deref(), wait)
+                let place = replay.place(&rules.gate_key);
+                gate.refused(&place, replay.ask(self, replay.retries() + 1, wait), pass.as_deref(), wait)
             }
             (None, Some(to)) => {
-                to.place(rules.budget.as_ref()).is_some_and(|place| gate.refused(&place, None, wait))
+                if let Some(place) = to.place(rules.budget.as_ref()) {
+                    gate.refused(&place, Ask::ONCE, None, wait);
+                }
+                Held::No
             }
-            (None, None) => false,
-        }
+            (None, None) => Held::No,
+        };
+        if self.gate().is_some() { held } else { Held::No }
     }
 
     /// Takes what a replay costs from the budget.

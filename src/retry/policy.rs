@@ -45,7 +45,7 @@ pub struct RetryPolicy {
 /// - `auth_replays`: 1; `auth_replay_delay`: 1 s
 /// - `first_delay`: 500 ms; `longest_delay`: 30 s
 /// - `longest_hint`: 60 s
-/// - `total_wait`: 120 s
+/// - `total_wait`: 120 s; `longest_hold`: 2 s
 /// - `total_timeout`: none
 /// - `attempt_timeout`: none
 /// - `recorded_bytes`: 1 MiB; `recorded_stream_bytes`: 64 KiB; `recorded_bytes_in_all`: 32 MiB
@@ -131,6 +131,13 @@ impl RetryPolicyBuilder {
     /// [`Deadline`](crate::extensions::Deadline) nor a `total_timeout`.
     pub fn total_wait(mut self, wait: Duration) -> Self {
         self.rules.total_wait = wait;
+        self
+    }
+
+    /// Sets for how long beyond the server's own pause the [gate](RetryGate) holds a request that was not refused itself.
+    /// After that it is sent, unless it is known that it would be refused.
+    pub fn longest_hold(mut self, hold: Duration) -> Self {
+        self.rules.longest_hold = hold;
         self
     }
 

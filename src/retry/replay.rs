@@ -15,7 +15,7 @@ use super::account::{Account, Target};
 use super::classify::Failure;
 use super::drain::Draining;
 use super::facts::Facts;
-use super::gate::{Admission, GateKey, Pass, Place, Ticket};
+use super::gate::{Admission, Ask, GateKey, Pass, Place, Ticket};
 use super::original::{Next, Original, reopened};
 use super::replay_body::{NotReplayable, ReplayBody};
 use super::report::{self, ReplayReason, Replayed, StopReason};
@@ -88,6 +88,8 @@ pub(super) struct Progress {
     pub(super) waited: Duration,
     /// The server may have acted on an attempt whose response is not handed out.
     pub(super) in_doubt: bool,
+    /// How much of that was at the gate.
+    pub(super) held: Duration,
     pub(super) history: Vec<Replayed>,
 }
 
@@ -130,9 +132,10 @@ where
         Self { service, head, original, gate: Gate::Through(None), course: None }
     }
 
-    /// Whether no attempt came to nothing yet.
+    /// Whether no attempt came to nothing yet, and none was held.
     pub(super) fn is_first(&self) -> bool {
-        self.course.as_ref().is_none_or(|course| course.progress.history.is_empty())
+        let is_plain = |progress: &Progress| progress.history.is_empty() && progress.held.is_zero();
+        self.course.as_ref().is_none_or(|course| is_plain(&course.progress))
     }
 
     /// The attempt was not sent after all.
@@ -153,7 +156,7 @@ where
         self.course.as_ref().map_or(Duration::ZERO, |course| course.progress.waited)
     }
 
-    fn retries(&self) -> u32 {
+    pub(super) fn retries(&self) -> u32 {
         self.course.as_ref().map_or(0, |course| course.progress.retries)
     }
 
@@ -180,16 +183,25 @@ where
         Place::of(Account::of(self.target()), key.of(|| self.head.head()))
     }
 
-    /// Asks the gate for the next attempt. Returns whether it has to wait.
-    pub(super) fn ask_gate(&mut self, facts: &Facts, least: Duration) -> bool {
+    /// What it asks the gate for.
+    pub(super) fn ask(&self, facts: &Facts, retries: u32, least: Duration) -> Ask<'_> {
         let rules = facts.policy.rules();
-        let Some(gate) = rules.gate.as_ref().filter(|gate| !gate.is_open()) else {
+        let left = || rules.total_wait.saturating_sub(self.waited());
+        let longest = timeouts::left(facts.deadline).unwrap_or_else(left);
+        // All its waits for others together.
+        let held = self.course.as_ref().map_or(Duration::ZERO, |course| course.progress.held);
+        let hold = rules.longest_hold.saturating_sub(held);
+        Ask { kind: Some(self.head.kind()), retries, least, longest, hold }
+    }
+
+    /// Asks the gate for the next attempt. Returns whether it has to wait.
+    pub(super) fn ask_gate(&mut self, facts: &Facts, retries: u32, least: Duration) -> bool {
+        let Some(gate) = facts.gate().filter(|gate| !gate.is_open()) else {
             self.gate = Gate::Through(None);
             return false;
         };
-        let left = || rules.total_wait.saturating_sub(self.waited());
-        let longest = timeouts::left(facts.deadline).unwrap_or_else(left);
-        self.gate = match gate.admit(&self.place(&rules.gate_key), self.retries(), least, longest) {
+        let place = self.place(&facts.policy.rules().gate_key);
+        self.gate = match gate.admit(&place, self.ask(facts, retries, least)) {
             Admission::Open => Gate::Through(None),
             Admission::Go(pass) => Gate::Through(Some(Box::new(pass))),
             Admission::Wait(ticket) => Gate::Queued(Box::new(ticket)),
@@ -199,7 +211,7 @@ where
 
     /// Asks the gate for a retry of what it just closed for. Where it cannot wait for its turn, it waits for itself.
     pub(super) fn queue_again(&mut self, facts: &Facts, requested: Option<Duration>) -> bool {
-        let queued = self.ask_gate(facts, requested.unwrap_or_default());
+        let queued = self.ask_gate(facts, self.retries() + 1, requested.unwrap_or_default());
         if !queued {
             self.gate = Gate::Through(None);
         }
@@ -299,7 +311,7 @@ where
             course.sleep = None;
         }
         if matches!(self.gate, Gate::Unasked) {
-            self.ask_gate(facts, Duration::ZERO);
+            self.ask_gate(facts, self.retries(), Duration::ZERO);
         }
         let course = Course::of(&mut self.course);
         if let Gate::Queued(ticket) = &mut self.gate {
@@ -307,6 +319,7 @@ where
             let waited = clock::now().saturating_duration_since(ticket.since());
             self.gate = Gate::Through(Some(Box::new(pass)));
             course.progress.waited = course.progress.waited.saturating_add(waited);
+            course.progress.held = course.progress.held.saturating_add(waited);
             if let Some(last) = course.progress.history.last_mut() {
                 last.delay = last.delay.saturating_add(waited);
             }
@@ -448,6 +461,7 @@ impl Progress {
             auth_replays: 0,
             waited: Duration::ZERO,
             in_doubt: false,
+            held: Duration::ZERO,
             history: Vec::new(),
         }
     }
@@ -471,6 +485,7 @@ impl Progress {
     pub(super) fn end(self, stop_reason: StopReason) -> report::Inner {
         report::Inner {
             attempts: self.sent,
+            held: self.held,
             history: self.history,
             stop_reason,
             requested_delay: None,

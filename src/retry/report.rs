@@ -11,7 +11,8 @@ use super::classify::Failure;
 use super::replay_body::NotReplayable;
 use crate::extensions::TokenRejected;
 
-/// How a request went, in the extensions of its response: only there if something was replayed or refused to be.
+/// How a request went, in the extensions of its response: only there if something was replayed or refused to be,
+/// or if the request was held at the [`RetryGate`](super::RetryGate).
 ///
 /// # Examples
 ///
@@ -33,6 +34,7 @@ pub struct RetryReport {
 
 pub(super) struct Inner {
     pub(super) attempts: u32,
+    pub(super) held: Duration,
     pub(super) history: Vec<Replayed>,
     pub(super) stop_reason: StopReason,
     pub(super) requested_delay: Option<Duration>,
@@ -150,6 +152,7 @@ impl RetryReport {
         tracing::debug!(
             reason = %self.stop_reason(),
             attempts = self.attempts(),
+            held = (!self.held().is_zero()).then(|| tracing::field::debug(self.held())),
             requested_delay = ?self.requested_delay(),
             "the request is not sent again"
         );
@@ -162,6 +165,13 @@ impl RetryReport {
     #[must_use]
     pub fn attempts(&self) -> u32 {
         self.inner.attempts
+    }
+
+    /// Returns how long the request waited at the [`RetryGate`](super::RetryGate) in all, because of a response to it or to
+    /// another request.
+    #[must_use]
+    pub fn held(&self) -> Duration {
+        self.inner.held
     }
 
     /// Returns the answers that were not handed out, oldest first.
@@ -213,6 +223,7 @@ impl fmt::Debug for RetryReport {
         // The error is left out: it may be anybody's, and its text anything.
         f.debug_struct("RetryReport")
             .field("attempts", &self.inner.attempts)
+            .field("held", &self.inner.held)
             .field("history", &self.inner.history)
             .field("stop_reason", &self.inner.stop_reason)
             .field("requested_delay", &self.inner.requested_delay)

@@ -114,7 +114,7 @@ where
             false => (ReplayBody::once(body, NotReplayable::Released), Err(NotReplayable::Released)),
         };
         facts.body = original.as_ref().err().copied();
-        if rules.gate.as_ref().is_some_and(|gate| !gate.is_open()) {
+        if facts.gate().is_some_and(|gate| !gate.is_open()) {
             return self.call_through_gate(head, first, original.ok(), facts);
         }
         // The head is copied only where a replay can follow.
@@ -156,7 +156,7 @@ impl<S: Clone> RetryService<S> {
     {
         let mut ready = self.take_ready();
         let mut replay = Replay::new(ready.clone(), Snapshot::of(&head), original);
-        if replay.ask_gate(&facts, Duration::ZERO) {
+        if replay.ask_gate(&facts, 0, Duration::ZERO) {
             // Whoever waits holds nothing that others wait for: the instance that is ready goes.
             drop(ready);
             replay.hold_back(first);

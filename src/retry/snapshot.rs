@@ -3,6 +3,7 @@
 use http::{HeaderMap, request};
 
 use super::account::Target;
+use super::gate::Kind;
 
 /// A copy of a head, from which the heads of further attempts are made.
 ///
@@ -24,6 +25,11 @@ impl Snapshot {
 
     pub(super) fn headers(&self) -> &HeaderMap {
         &self.head.headers
+    }
+
+    /// What the gate may tell it apart by.
+    pub(super) fn kind(&self) -> Kind<'_> {
+        Kind::of(&self.head.uri, &self.head.method)
     }
 
     /// Makes a head like the one that was copied.

@@ -1,63 +1,141 @@
-//! One gate: who waits at it, and in which order they go on.
+//! One gate: which requests wait at it, and in which order they go on.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-use super::pace::Pace;
+use super::pace::{Pace, Refusal};
+use super::scope::{Kind, Likeness, Scope};
+use super::surplus::Surplus;
 use crate::clock;
 
 /// What a request carries that went through a gate.
 pub(in crate::retry) struct Pass {
-    pub(super) lane: Arc<Lane>,
-    pub(super) epoch: u64,
-    pub(super) at: Instant,
-    /// It could not wait for its turn, so what it learns is no news.
-    pub(super) hurried: bool,
+    lane: Arc<Lane>,
+    epoch: u64,
+    at: Instant,
+    way: Way,
+    like: Likeness,
+}
+
+/// How a request went through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// At once, within the pace.
+    AtOnce,
+    /// When its turn had come.
+    InTurn,
+    /// Whatever the pace is: it could not wait, or waited long enough.
+    Beyond,
+    /// There is no pace.
+    Unpaced,
 }
 
 /// A place in the queue. Dropping it leaves the queue.
 pub(in crate::retry) struct Ticket {
-    pub(super) lane: Arc<Lane>,
-    pub(super) rank: Rank,
-    pub(super) since: Instant,
+    lane: Arc<Lane>,
+    rank: Rank,
+    since: Instant,
     /// What the server asked for.
-    pub(super) not_before: Instant,
-    pub(super) give_up: Instant,
-    /// It cannot wait for its turn.
-    pub(super) hurried: bool,
-    pub(super) alarm: Option<Pin<Box<Sleep>>>,
+    not_before: Instant,
+    like: Likeness,
+    /// It does not wait for its turn any more.
+    hurried: bool,
+    alarm: Option<Pin<Box<Sleep>>>,
+}
+
+/// What a request asks for that comes to a gate.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::retry) struct Ask<'a> {
+    pub(in crate::retry) kind: Option<Kind<'a>>,
+    /// How often it was retried.
+    pub(in crate::retry) retries: u32,
+    /// How long it must wait.
+    pub(in crate::retry) least: Duration,
+    /// It can wait for less than that.
+    pub(in crate::retry) longest: Duration,
+    /// How long it waits beyond the server's pause if it was not refused.
+    pub(in crate::retry) hold: Duration,
+}
+
+impl Ask<'_> {
+    /// That of a request that is sent once.
+    pub(in crate::retry) const ONCE: Self =
+        Self { kind: None, retries: 0, least: Duration::ZERO, longest: Duration::ZERO, hold: Duration::ZERO };
+}
+
+/// What a gate says to a request that comes by.
+pub(in crate::retry) enum Admission {
+    /// It is open.
+    Open,
+    /// The request may go, and tells what came of it.
+    Go(Pass),
+    Wait(Ticket),
+}
+
+/// How the retry of a request that was refused stands with the gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::retry) enum Held {
+    /// It is a retry like any other.
+    No,
+    /// It asks again when its own wait is over. The pace keeps it from doing harm.
+    Later,
+    /// It waits with all others.
+    Now,
 }
 
 /// The gate of one place.
 pub(super) struct Lane {
-    pub(super) state: Mutex<State>,
+    state: Mutex<State>,
 }
 
 /// 1. A waiter is in `queue` until its turn comes, then in `called` until it notices.
 /// 2. Whoever finds that turns have come lets all of them out, also those of others. So nobody who is not polled keeps
 ///    others waiting.
+/// 3. `ends` has an entry for each of `queue`.
 pub(super) struct State {
-    /// The number of the last closing. No two closings of a handle have the same.
-    pub(super) epoch: u64,
+    /// The number of the last fall of the pace. No two of a lane have the same.
+    epoch: u64,
     pub(super) pace: Pace,
+    surplus: Surplus,
+    pub(super) scope: Option<Scope>,
+    /// The last pause that the server asked for.
+    pause: Duration,
     pub(super) queue: BTreeMap<Rank, Waiter>,
-    pub(super) called: HashMap<u64, Call>,
-    pub(super) tickets: u64,
+    ends: BTreeSet<(Instant, Rank)>,
+    /// How many of `queue` were refused before.
+    refused: usize,
+    called: HashMap<u64, Call>,
+    tickets: u64,
     /// When somebody last had to wait, or was refused.
     pub(super) needed: Instant,
 }
 
-/// Those who were refused most often go first, then who came first.
-pub(super) type Rank = (Reverse<u32>, u64);
+/// Those that were refused go first, then who came first. What is refused as the first after a pause comes in again as the
+/// last of those, so that it is another's turn to try.
+type Rank = (bool, u64);
 
 pub(super) struct Waiter {
-    pub(super) waker: Option<Waker>,
-    pub(super) give_up: Instant,
+    waker: Option<Waker>,
+    like: Likeness,
+    /// As how many it counts.
+    turns: f64,
+    /// When it has waited long enough, unless it is known that it would be in vain to go.
+    patience: Instant,
+    hold: Duration,
+    give_up: Instant,
+}
+
+#[derive(Clone, Copy)]
+enum Call {
+    /// It may go, as one of those that were let out since the fall of that number.
+    Turn { epoch: u64 },
+    /// It does not wait for its turn any more.
+    Hurry,
 }
 
 /// What a waiter finds when it looks.
@@ -66,12 +144,10 @@ enum Look {
     Until(Instant),
 }
 
-#[derive(Clone, Copy)]
-pub(super) enum Call {
-    /// It may go, as one of those that were let out since the closing of that number.
-    Turn { epoch: u64 },
-    /// Its turn would come too late.
-    Hurry,
+/// As how many a request counts: one that was refused again gets more room before it, so that it is not refused until all
+/// its retries are gone.
+fn turns(retries: u32) -> f64 {
+    f64::from(retries.max(1) * (retries.max(1) + 1) / 2)
 }
 
 // --- Pass ---
@@ -79,9 +155,28 @@ pub(super) enum Call {
 impl Pass {
     /// The request was answered, and not refused for coming too early.
     pub(in crate::retry) fn accepted(&self) {
+        let now = clock::now();
         let mut state = self.lane.state();
-        let current = self.epoch == state.epoch;
-        state.pace.accepted(clock::now().saturating_duration_since(self.at), current);
+        if let Some(scope) = &mut state.scope {
+            if scope.accepted(self.like) {
+                let wakers = state.narrow(now);
+                drop(state);
+                return wakers.into_iter().for_each(Waker::wake);
+            }
+            if !scope.covers(self.like) {
+                return;
+            }
+        }
+        if matches!(self.way, Way::Beyond | Way::Unpaced) {
+            state.surplus.accepted();
+        }
+        let round_trip = now.saturating_duration_since(self.at);
+        state.pace.accepted(now, round_trip, self.way != Way::AtOnce);
+        let mut wakers = state.turn(now);
+        // The pace may have risen, and so the next turn come nearer.
+        wakers.extend(state.first_waker());
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -93,7 +188,11 @@ impl Ticket {
         loop {
             let now = clock::now();
             let at = match self.look(now, cx) {
-                Look::Go { epoch } => return Poll::Ready(self.pass(now, epoch)),
+                Look::Go { epoch } => {
+                    let way = if self.hurried { Way::Beyond } else { Way::InTurn };
+                    let lane = Arc::clone(&self.lane);
+                    return Poll::Ready(Pass { lane, epoch, at: now, way, like: self.like });
+                }
                 Look::Until(at) => at,
             };
             let alarm = match &mut self.alarm {
@@ -116,7 +215,7 @@ impl Ticket {
         let mut state = self.lane.state();
         let mut wakers = state.turn(now);
         let call = state.called.remove(&self.rank.1);
-        if call.is_none() && now >= self.give_up {
+        if call.is_none() && state.is_enough(self.rank, now) {
             let next;
             (left, next) = state.leave(self.rank);
             self.hurried |= left.is_some();
@@ -130,21 +229,19 @@ impl Ticket {
         } else if self.hurried {
             Look::Until(self.not_before)
         } else {
-            if let Some(waiter) = state.queue.get_mut(&self.rank) {
-                _stale = waiter.waker.replace(cx.waker().clone());
-            }
             // It is woken when it is the next, for then the instant is sure. That it also looks by itself is for the case
             // that those ahead are not polled.
             let turn = clock::after(now, state.pace.time_for(now, state.ahead(self.rank)));
-            Look::Until(turn.min(self.give_up))
+            let mut until = turn;
+            if let Some(waiter) = state.queue.get_mut(&self.rank) {
+                _stale = waiter.waker.replace(cx.waker().clone());
+                until = turn.min(waiter.patience).min(waiter.give_up);
+            }
+            Look::Until(until)
         };
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
         look
-    }
-
-    fn pass(&self, now: Instant, epoch: u64) -> Pass {
-        Pass { lane: Arc::clone(&self.lane), epoch, at: now, hurried: self.hurried }
     }
 
     /// When it was taken.
@@ -170,63 +267,261 @@ impl Drop for Ticket {
 // --- Lane ---
 
 impl Lane {
+    /// Starts closed, with a first refusal.
+    pub(super) fn new(now: Instant, pause: Duration, scope: Option<Scope>) -> Self {
+        let state = State {
+            epoch: 0,
+            pace: Pace::new(now, clock::after(now, pause)),
+            surplus: Surplus::new(),
+            scope,
+            pause,
+            queue: BTreeMap::new(),
+            ends: BTreeSet::new(),
+            refused: 0,
+            called: HashMap::new(),
+            tickets: 0,
+            needed: now,
+        };
+        Self { state: Mutex::new(state) }
+    }
+
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn admit(self: &Arc<Self>, ask: Ask<'_>, now: Instant) -> Admission {
+        let mut state = self.state();
+        let like = state.likeness(ask.kind);
+        if !state.covers(like) {
+            return Admission::Open;
+        }
+        let way = match state.way(ask, now) {
+            Some(way) => way,
+            None => return Admission::Wait(self.queue(&mut state, ask, like, now)),
+        };
+        Admission::Go(Pass { lane: Arc::clone(self), epoch: state.epoch, at: now, way, like })
+    }
+
+    fn queue(self: &Arc<Self>, state: &mut State, ask: Ask<'_>, like: Likeness, now: Instant) -> Ticket {
+        let rank = (ask.retries == 0, state.tickets);
+        state.tickets += 1;
+        let give_up = clock::after(now, ask.longest);
+        // One that was refused has its place among those that may wait, if there are no more of them than that.
+        let patience = match !rank.0 && state.surplus.may_wait(state.queue.len()) {
+            true => give_up,
+            false => clock::after(now, state.pause.saturating_add(ask.hold)).min(give_up),
+        };
+        state.refused += usize::from(!rank.0);
+        state.queue.insert(
+            rank,
+            Waiter { waker: None, like, turns: turns(ask.retries), patience, hold: ask.hold, give_up },
+        );
+        state.ends.insert((give_up, rank));
+        let not_before = clock::after(now, ask.least);
+        let lane = Arc::clone(self);
+        Ticket { lane, rank, since: now, not_before, like, hurried: false, alarm: None }
+    }
+
+    /// Notes that a request was refused, which wants to be left alone for `pause`, and how its retry stands with the gate.
+    pub(super) fn refused(self: &Arc<Self>, ask: Ask<'_>, pass: Option<&Pass>, pause: Duration) -> Held {
+        let now = clock::now();
+        let mut state = self.state();
+        let pass = pass.filter(|pass| Arc::ptr_eq(&pass.lane, self));
+        let held = state.refused(ask, pass, pause, now);
+        let wakers = state.hurry();
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+        held
     }
 }
 
 // --- State ---
 
 impl State {
-    /// Lets out all whose turn has come. Returns whom to wake.
-    fn turn(&mut self, now: Instant) -> Vec<Waker> {
-        let mut wakers = Vec::new();
-        let mut turned = false;
-        while !self.queue.is_empty() && self.pace.take(now, true) {
-            self.needed = now;
-            if let Some((rank, waiter)) = self.queue.pop_first() {
-                self.called.insert(rank.1, Call::Turn { epoch: self.epoch });
-                wakers.extend(waiter.waker);
-                turned = true;
-            }
+    fn likeness(&self, kind: Option<Kind<'_>>) -> Likeness {
+        match (&self.scope, kind) {
+            (Some(scope), Some(kind)) => scope.likeness(kind),
+            // It is taken for one of those that the limit is about.
+            (None, _) | (_, None) => Likeness::SAME,
         }
-        if turned {
-            wakers.extend(self.first_waker());
-        }
-        wakers
     }
 
-    /// After a closing: lets those through whose turn would come too late, and wakes the first to see when it is due.
-    pub(super) fn hurry(&mut self, now: Instant) -> Vec<Waker> {
-        let late = |(ahead, (_, waiter)): &(usize, (&Rank, &Waiter))| {
-            clock::after(now, self.pace.time_for(now, *ahead)) >= waiter.give_up
+    fn covers(&self, like: Likeness) -> bool {
+        self.scope.as_ref().is_none_or(|scope| scope.covers(like))
+    }
+
+    /// How a request may go through now; none if it has to wait.
+    fn way(&mut self, ask: Ask<'_>, now: Instant) -> Option<Way> {
+        if !self.surplus.is_paced() {
+            return Some(Way::Unpaced);
+        }
+        if self.queue.is_empty() && self.pace.take(now, turns(ask.retries)) {
+            return Some(Way::AtOnce);
+        }
+        self.needed = now;
+        (!self.has_room(ask, now)).then_some(Way::Beyond)
+    }
+
+    /// Whether a request can wait for its turn.
+    fn has_room(&self, ask: Ask<'_>, now: Instant) -> bool {
+        let ahead = self.ahead((ask.retries == 0, self.tickets));
+        let wait = self.pace.time_for(now, ahead);
+        if wait >= ask.longest {
+            return false;
+        }
+        let closed = self.pace.opens_at().saturating_duration_since(now);
+        let fits = match ask.retries {
+            1.. => wait.saturating_sub(closed) < ask.hold,
+            // What nobody refused stays away as long as the server asks for it.
+            0 => !closed.is_zero() || wait < self.pause.saturating_add(ask.hold),
         };
-        let late: Vec<Rank> =
-            self.queue.iter().enumerate().filter(late).map(|(_, (rank, _))| *rank).collect();
-        let mut wakers = Vec::new();
-        for rank in late {
-            if let Some(waiter) = self.queue.remove(&rank) {
-                self.called.insert(rank.1, Call::Hurry);
-                wakers.extend(waiter.waker);
+        fits || self.surplus.may_wait(self.queue.len())
+    }
+
+    /// Whether a waiter has waited long enough.
+    fn is_enough(&mut self, rank: Rank, now: Instant) -> bool {
+        let others = self.queue.len().saturating_sub(1);
+        let sure = self.pace.is_proven() && self.surplus.is_paced();
+        let in_vain = sure && self.surplus.may_wait(others);
+        let (closed, opens_at) = (self.pace.is_closed(now), self.pace.opens_at());
+        let Some(waiter) = self.queue.get_mut(&rank) else { return false };
+        if now >= waiter.give_up {
+            return true;
+        }
+        if now < waiter.patience {
+            return false;
+        }
+        // What was refused before is the last to go against the server's word.
+        let again = closed && !rank.0;
+        waiter.patience = clock::after(if again { opens_at } else { now }, waiter.hold);
+        !in_vain && !again
+    }
+
+    fn refused(&mut self, ask: Ask<'_>, pass: Option<&Pass>, pause: Duration, now: Instant) -> Held {
+        let opens_at = clock::after(now, pause);
+        self.needed = now;
+        let like = pass.map_or_else(|| self.likeness(ask.kind), |pass| pass.like);
+        if self.scope.as_mut().is_some_and(|scope| scope.refused(like)) {
+            self.begin(now, opens_at, pause);
+            return Held::Now;
+        }
+        let current = pass.is_some_and(|pass| pass.epoch == self.epoch);
+        match pass.map(|pass| pass.way) {
+            Some(Way::AtOnce | Way::InTurn) if current => match self.pace.refused(now, opens_at) {
+                Refusal::Alone => {}
+                Refusal::Slower => self.epoch += 1,
+                Refusal::Closed => {
+                    self.epoch += 1;
+                    self.pause = pause;
+                }
+            },
+            // It was on its way when the pace fell, and says nothing about the pace since.
+            Some(Way::AtOnce | Way::InTurn) => {}
+            Some(Way::Beyond) => drop(self.surplus.refused(false)),
+            Some(Way::Unpaced) | None => {
+                if self.surplus.refused(true) {
+                    self.begin(now, opens_at, pause);
+                }
             }
+        }
+        if !self.surplus.is_paced() {
+            return Held::No;
+        }
+        let closed = self.pace.is_closed(now);
+        // What went beyond the pace was asked to stay away all the same.
+        if closed && pass.is_none_or(|pass| pass.way != Way::Beyond) {
+            self.pace.extend(opens_at);
+        }
+        let had_turn = pass.is_some_and(|pass| matches!(pass.way, Way::AtOnce | Way::InTurn));
+        match had_turn || self.has_room(ask, now) {
+            true if closed => Held::Now,
+            true => Held::Later,
+            false => Held::No,
+        }
+    }
+
+    /// Closes, and begins anew.
+    fn begin(&mut self, now: Instant, opens_at: Instant, pause: Duration) {
+        self.epoch += 1;
+        self.pace = Pace::new(now, opens_at);
+        self.pause = pause;
+    }
+
+    /// The limit is about less than it was: what it is not about goes, and the rest begins anew. Returns whom to wake.
+    fn narrow(&mut self, now: Instant) -> Vec<Waker> {
+        self.begin(now, self.pace.opens_at(), self.pause);
+        self.surplus = Surplus::new();
+        let outside: Vec<Rank> = self
+            .queue
+            .iter()
+            .filter(|(_, waiter)| !self.covers(waiter.like))
+            .map(|(rank, _)| *rank)
+            .collect();
+        let mut wakers = Vec::new();
+        for rank in outside {
+            wakers.extend(self.call(rank, Call::Hurry));
         }
         wakers.extend(self.first_waker());
         wakers
     }
 
-    pub(super) fn ahead(&self, rank: Rank) -> usize {
-        match self.queue.last_key_value() {
-            Some((last, _)) if *last < rank => self.queue.len(),
-            // Whoever came last looks as soon as it has come: a storm of them must not count the whole queue each time.
-            Some((last, _)) if *last == rank => self.queue.len() - 1,
-            Some(_) | None => self.queue.range(..rank).count(),
+    /// Lets out all whose turn has come. Returns whom to wake.
+    fn turn(&mut self, now: Instant) -> Vec<Waker> {
+        let mut wakers = Vec::new();
+        while let Some((rank, turns)) = self.queue.first_key_value().map(|(rank, first)| (*rank, first.turns))
+        {
+            if !self.pace.take(now, turns) {
+                break;
+            }
+            self.needed = now;
+            wakers.extend(self.call(rank, Call::Turn { epoch: self.epoch }));
+        }
+        if !wakers.is_empty() {
+            wakers.extend(self.first_waker());
+        }
+        wakers
+    }
+
+    /// After a closing: lets those go that cannot wait until it is over, and wakes the first to see when it is due.
+    fn hurry(&mut self) -> Vec<Waker> {
+        let mut wakers = Vec::new();
+        while let Some((end, rank)) = self.ends.first().copied() {
+            if end > self.pace.opens_at() {
+                break;
+            }
+            wakers.extend(self.call(rank, Call::Hurry));
+        }
+        wakers.extend(self.first_waker());
+        wakers
+    }
+
+    fn call(&mut self, rank: Rank, call: Call) -> Option<Waker> {
+        let waiter = self.remove(rank)?;
+        self.called.insert(rank.1, call);
+        waiter.waker
+    }
+
+    /// How many are ahead at most: those that left are counted until the first of their kind came later.
+    fn ahead(&self, (fresh, ticket): Rank) -> usize {
+        let first = self.queue.range((fresh, 0)..).next().map_or(ticket, |(rank, _)| rank.1);
+        let since = usize::try_from(ticket.saturating_sub(first)).unwrap_or(usize::MAX);
+        match fresh {
+            false => since.min(self.refused),
+            true => self.refused + since.min(self.queue.len() - self.refused),
         }
     }
 
-    /// Takes a waiter out of the queue. Where it was the first, whoever is now is to be woken.
+    fn remove(&mut self, rank: Rank) -> Option<Waiter> {
+        let waiter = self.queue.remove(&rank)?;
+        self.ends.remove(&(waiter.give_up, rank));
+        self.refused -= usize::from(!rank.0);
+        Some(waiter)
+    }
+
+    /// Takes a waiter out of the queue. If it was the first, the one that is now is to be woken.
     fn leave(&mut self, rank: Rank) -> (Option<Waiter>, Option<Waker>) {
         let was_first = self.queue.first_key_value().is_some_and(|(first, _)| *first == rank);
-        let left = self.queue.remove(&rank);
+        let left = self.remove(rank);
         (left, if was_first { self.first_waker() } else { None })
     }
 

@@ -1,17 +1,12 @@
 //! At which pace requests are let out after a closing: values in, instants out.
 //!
-//! A server that limits a rate takes what comes until it has had enough, and then refuses all for a while. So what it
-//! took between two closings, over all the time between them, pause included, is a rate that it surely takes; and the
-//! pace at which it refused is one that it does not.
-//!
-//! 1. After the first closing nothing is known. The pace begins low and doubles, as long as answers come, until the next
-//!    refusal.
-//! 2. From the second closing on it begins at what the server surely takes and closes in on what may be too much: the gap
-//!    is halved in equal times, which are the longer the smaller the gap is and the longer the pause that a further
-//!    refusal would cost.
-//! 3. A step is added that doubles in the same time. So when the doubtful pace was not too much either, it is left behind
-//!    ever faster: the limit is another than before.
-//! 4. The pace grows only while somebody waits and answers come, since what nobody uses proves nothing.
+//! 1. Until something was accepted since it opened, nothing is known but that one may be tried, and then a few per second. If
+//!    that one is refused, the pause was too short, and the pace stays as it is.
+//! 2. Before the first fall the pace doubles while what is let out is accepted.
+//! 3. When a quarter of what was let out lately is refused, the pace falls, and rises again by a step that doubles: slowly
+//!    near the pace that was too much, and fast beyond it, where the limit is another than it was.
+//! 4. When several are refused one after the other, the gate closes for as long as the server asks.
+//! 5. It rises by what was accepted and had to wait, since what nobody waits for proves nothing.
 
 use std::time::Duration;
 
@@ -21,133 +16,92 @@ use tokio::time::Instant;
 #[derive(Clone, Debug)]
 pub(super) struct Pace {
     closed_at: Instant,
-    /// Nobody is let out before.
+    /// When it fell or closed, and what had been accepted since the closing by then.
+    fell_at: Instant,
+    accepted_before: u32,
+    /// Nothing is let out before.
     opens_at: Instant,
-    /// When the next may be let out, if it is open by then.
-    next: Instant,
     per_second: f64,
-    climb: Climb,
-    /// Up to when growth was counted.
-    grown_at: Instant,
-    /// What the server took since the closing began.
+    rise: Rise,
+    /// What may be let out at once, by the time at which it was counted: less than one is none.
+    credit: f64,
+    counted_at: Instant,
+    /// What was accepted since the closing, and when the last of it.
     accepted: u32,
-    /// What it took between the last two closings, and in how many seconds it was open.
-    last: Option<(f64, f64)>,
-    /// Something that was let out since the closing was accepted.
-    proven: bool,
-    /// How long answers take.
+    accepted_at: Instant,
+    /// Which part of what was let out lately was refused, and how many without one accepted between.
+    share_refused: f64,
+    refused_in_row: u32,
+    /// How long responses take.
     round_trip: Duration,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Climb {
-    /// Nothing is known yet.
+enum Rise {
     Doubling,
-    /// Towards what may be too much, the gap being halved in so many seconds, and on from there.
-    Towards { sure: f64, high: f64, halving: f64, step: f64 },
+    /// By so much per second.
+    Step(f64),
 }
 
-/// The pace with which doubling begins, per second.
-const FIRST: f64 = 4.0;
+/// What a refusal means for the pace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// It may be chance.
+    Alone,
+    Slower,
+    Closed,
+}
 
-/// The least time in which the pace doubles.
-const DOUBLING: Duration = Duration::from_millis(200);
+/// Slowest and fastest pace, per second. Ten processes that share a limit of 10/s crawl at less.
+const FLOOR: f64 = 1.0;
+const CEILING: f64 = 1e6;
 
-/// Answers that take longer say nothing about the way.
-const LONGEST_ROUND_TRIP: Duration = Duration::from_secs(10);
+/// The pace until something is accepted.
+const FIRST: f64 = 8.0;
 
-/// Slowest and fastest pace, per second.
-const SLOWEST: f64 = 1.0 / 60.0;
-const FASTEST: f64 = 1e6;
+/// The least and the most time in which the pace or its step doubles. With less, 30 requests that a server was busy for are
+/// not through within half a second; with more, responses that take 10 s slow down everything for minutes.
+const QUICKEST: Duration = Duration::from_millis(50);
+const SLOWEST: Duration = Duration::from_millis(500);
 
-/// What is left of a sure pace at the next closing.
-const MEMORY: f64 = 0.85;
+/// What is left of the pace when it falls, and the part of that by which it rises in the first second.
+const FALL: f64 = 2.0 / 3.0;
+const STEP: f64 = 1.0 / 16.0;
 
-/// What was sure is doubted where it is more than this part of what was refused.
-const REFUTED: f64 = 0.75;
+/// How much each outcome counts in the share of refusals, and from which share on the pace falls. Chance of 2 % does not come
+/// near it.
+const WEIGHT: f64 = 1.0 / 8.0;
+const TOO_MANY: f64 = 0.2;
 
-/// From how many times the time on, two times between closings are told apart.
-const MUCH_LONGER: f64 = 1.4;
+/// From how many refusals in a row on nothing more is tried until the pause is over.
+const IN_ROW: u32 = 3;
 
-/// How far what may be too much is above what is sure, at least.
-const LEAST_GAP: f64 = 0.1;
-
-/// The step per second, as a part of the sure pace, with which the climb begins.
-const FIRST_STEP: f64 = 0.01;
-
-/// Pauses shorter or longer than these make the climb no faster or slower, in seconds.
-const SHORTEST_PAUSE: f64 = 0.5;
-const LONGEST_PAUSE: f64 = 4.0;
-
-/// Who was due within this time is let out at once: timers are late, and what they lose would never be made up.
+/// What was due within this time is let out at once: timers are late, and what they lose would never be made up.
 const LATENESS: Duration = Duration::from_millis(25);
+
+/// The shortest time until the next is due, in seconds.
+const SHORTEST: f64 = 1e-6;
 
 impl Pace {
     /// Starts with a first closing.
     pub(super) fn new(now: Instant, opens_at: Instant) -> Self {
-        Self {
+        let mut pace = Self {
             closed_at: now,
+            fell_at: now,
+            accepted_before: 0,
             opens_at,
-            next: opens_at,
             per_second: FIRST,
-            climb: Climb::Doubling,
-            grown_at: opens_at,
+            rise: Rise::Doubling,
+            credit: 0.0,
+            counted_at: now,
             accepted: 0,
-            last: None,
-            proven: false,
+            accepted_at: now,
+            share_refused: 0.0,
+            refused_in_row: 0,
             round_trip: Duration::ZERO,
-        }
-    }
-
-    /// Closes again, since a request that was let out at this pace was refused.
-    pub(super) fn close(&mut self, now: Instant, opens_at: Instant) {
-        let seconds = |since: Instant| now.saturating_duration_since(since).as_secs_f64().max(1e-3);
-        let (closed, open) = (seconds(self.closed_at), seconds(self.opens_at));
-        let accepted = f64::from(self.accepted);
-        let refused = self.per_second;
-        // Where not even one was accepted there is nothing to go by.
-        let sure = if self.accepted == 0 { refused / 2.0 } else { accepted / closed };
-        // What was sure at the last closing is not forgotten at once, since a short time tells little; unless what was
-        // refused now was hardly more, for then the limit is another than it was.
-        let before = if let Climb::Towards { sure, .. } = self.climb { sure * MEMORY } else { 0.0 };
-        let before = before.min(refused * REFUTED);
-        let sure = sure.max(before).min(refused).clamp(SLOWEST, FASTEST);
-        let high = ((accepted / open).clamp(sure, refused) * refused).sqrt().max(sure * (1.0 + LEAST_GAP));
-        let pause =
-            opens_at.saturating_duration_since(now).as_secs_f64().clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
-        // The server's burst is in both, and so not in their difference.
-        let (sure, high) = match self.last {
-            Some((before, when)) if open > when * MUCH_LONGER && accepted > before => {
-                let slope = (accepted - before) / (open - when);
-                let sure = sure.max((slope * 0.9).min(high));
-                (sure, high.min(slope * 1.2).max(sure * (1.0 + LEAST_GAP)))
-            }
-            Some(_) | None => (sure, high),
         };
-        self.last = Some((accepted, open));
-        let halving = pause * (sure / (high - sure) * 2.0).clamp(1.0, 8.0);
-        self.climb = Climb::Towards { sure, high, halving, step: sure * FIRST_STEP };
-        self.per_second = sure;
-        self.closed_at = now;
-        self.accepted = 0;
-        self.proven = false;
-        self.opens_at = opens_at;
-        self.next = opens_at;
-        self.grown_at = opens_at;
-    }
-
-    /// Keeps it closed for longer.
-    pub(super) fn extend(&mut self, opens_at: Instant) {
-        if opens_at > self.opens_at {
-            self.opens_at = opens_at;
-            self.next = self.next.max(opens_at);
-            self.grown_at = opens_at;
-        }
-    }
-
-    /// When the next one is due.
-    pub(super) fn due(&self) -> Instant {
-        self.next.max(self.opens_at)
+        pace.close(now, opens_at);
+        pace
     }
 
     pub(super) fn opens_at(&self) -> Instant {
@@ -158,67 +112,151 @@ impl Pace {
         self.per_second
     }
 
-    /// Lets one out, if one is due. `waiting`: it had to wait, so the pace is what holds it back.
-    pub(super) fn take(&mut self, now: Instant, waiting: bool) -> bool {
-        if now < self.due() {
-            return false;
-        }
-        self.grow(now, waiting);
-        let earliest = now.checked_sub(LATENESS).unwrap_or(now);
-        self.next = self.next.max(earliest) + self.interval();
-        true
+    pub(super) fn is_closed(&self, now: Instant) -> bool {
+        now < self.opens_at
     }
 
-    /// Notes that a request which took `round_trip` was not refused; `current` if it was let out since the closing.
-    pub(super) fn accepted(&mut self, round_trip: Duration, current: bool) {
-        let round_trip = round_trip.min(LONGEST_ROUND_TRIP);
+    /// Whether something was accepted since it opened.
+    pub(super) fn is_proven(&self) -> bool {
+        self.accepted > 0
+    }
+
+    /// Keeps it closed for longer.
+    pub(super) fn extend(&mut self, opens_at: Instant) {
+        if opens_at > self.opens_at {
+            self.open_at(opens_at);
+        }
+    }
+
+    /// Lets one out that counts as so many, if that is due.
+    pub(super) fn take(&mut self, now: Instant, turns: f64) -> bool {
+        if self.is_closed(now) {
+            return false;
+        }
+        let most = turns + LATENESS.as_secs_f64() * self.current();
+        let elapsed = now.saturating_duration_since(self.counted_at).as_secs_f64();
+        self.credit = (self.credit + elapsed * self.current()).min(most);
+        self.counted_at = self.counted_at.max(now);
+        // A sum of parts may be short of the whole by what a float leaves out.
+        let due = self.credit > turns - 1e-6;
+        if due {
+            self.credit -= turns;
+        }
+        due
+    }
+
+    /// Notes that a request was not refused, which took so long. `waited`: the pace held it back.
+    pub(super) fn accepted(&mut self, now: Instant, round_trip: Duration, waited: bool) {
+        self.round_trip = match self.accepted {
+            0 => round_trip,
+            _ => (self.round_trip.min(SLOWEST) * 7 + round_trip.min(SLOWEST)) / 8,
+        };
+        // What comes at the old pace until now is counted at it.
+        let elapsed = now.saturating_duration_since(self.counted_at).as_secs_f64();
+        self.credit += elapsed * self.current();
+        self.counted_at = self.counted_at.max(now);
+        let since = now.saturating_duration_since(self.accepted_at).as_secs_f64();
+        self.accepted_at = self.accepted_at.max(now);
         self.accepted = self.accepted.saturating_add(1);
-        self.proven |= current;
-        self.round_trip =
-            if self.round_trip.is_zero() { round_trip } else { (self.round_trip * 7 + round_trip) / 8 };
+        self.share_refused -= self.share_refused * self.weight();
+        self.refused_in_row = 0;
+        if !waited {
+            return;
+        }
+        match &mut self.rise {
+            Rise::Doubling => {
+                let doubling = (self.round_trip * 2).clamp(QUICKEST, SLOWEST).as_secs_f64();
+                self.per_second *= (since / doubling).min(1.0).exp2();
+            }
+            Rise::Step(step) => {
+                let since = since.min(1.0);
+                self.per_second += *step * since;
+                *step *= since.exp2();
+            }
+        }
+        self.per_second = self.per_second.min(CEILING);
+    }
+
+    /// Notes that a request was refused that was let out since the last fall; `opens_at` is when the server may be asked
+    /// again.
+    pub(super) fn refused(&mut self, now: Instant, opens_at: Instant) -> Refusal {
+        self.refused_in_row += 1;
+        self.share_refused += (1.0 - self.share_refused) * self.weight();
+        // What was accepted, over all the time since the last closing, is a rate that the server surely takes.
+        let rate = |accepted: u32, since: Instant| {
+            let seconds = now.saturating_duration_since(since).as_secs_f64().max(1e-3);
+            self.per_second.min(f64::from(accepted) / seconds)
+        };
+        let sure = rate(self.accepted, self.closed_at);
+        let sure_of_late = rate(self.accepted - self.accepted_before, self.fell_at);
+        if self.accepted == 0 {
+            self.extend(opens_at);
+            Refusal::Closed
+        } else if self.refused_in_row >= IN_ROW {
+            self.slow_down(now, sure);
+            self.close(now, opens_at);
+            Refusal::Closed
+        } else if self.share_refused > TOO_MANY {
+            self.slow_down(
+                now,
+                match self.rise {
+                    Rise::Doubling => sure,
+                    Rise::Step(_) => sure_of_late.max(self.per_second * FALL),
+                },
+            );
+            Refusal::Slower
+        } else {
+            Refusal::Alone
+        }
+    }
+
+    /// How much an outcome counts: the last eight do, but not for longer than a second.
+    fn weight(&self) -> f64 {
+        (1.0 / self.current()).clamp(WEIGHT, 1.0)
+    }
+
+    fn slow_down(&mut self, now: Instant, per_second: f64) {
+        self.fell_at = now;
+        self.accepted_before = self.accepted;
+        self.per_second = per_second.clamp(FLOOR, CEILING);
+        self.rise = Rise::Step(self.per_second * STEP);
+        self.share_refused = 0.0;
+    }
+
+    fn close(&mut self, now: Instant, opens_at: Instant) {
+        self.closed_at = now;
+        self.fell_at = now;
+        self.accepted_before = 0;
+        self.accepted = 0;
+        self.refused_in_row = 0;
+        self.open_at(opens_at);
+    }
+
+    fn open_at(&mut self, opens_at: Instant) {
+        self.opens_at = opens_at;
+        self.credit = 1.0;
+        self.counted_at = opens_at;
+        self.accepted_at = opens_at;
     }
 
     /// How long it is from `now` until `ahead` were let out and the next one is due, as far as that can be told.
     pub(super) fn time_for(&self, now: Instant, ahead: usize) -> Duration {
         let ahead = ahead.min(1 << 30) as f64;
-        let seconds = match self.climb {
-            Climb::Doubling => {
-                // The sum of a pace that doubles.
-                let doublings = self.doubling().as_secs_f64() / std::f64::consts::LN_2;
-                doublings * (1.0 + ahead / (self.per_second * doublings)).ln()
+        // Never nothing: a float may be short of one by less than there is time for.
+        let missing = (ahead + 1.0 - self.credit).max(SHORTEST * self.current());
+        let from = self.counted_at.max(self.opens_at);
+        let seconds = match self.rise {
+            Rise::Doubling => {
+                let base = SLOWEST.as_secs_f64() / std::f64::consts::LN_2;
+                base * (1.0 + missing / (self.current() * base)).ln()
             }
-            Climb::Towards { .. } => ahead / self.per_second,
+            Rise::Step(_) => missing / self.current(),
         };
-        self.due().saturating_duration_since(now).saturating_add(Duration::from_secs_f64(seconds))
+        (from + Duration::from_secs_f64(seconds)).saturating_duration_since(now)
     }
 
-    fn interval(&self) -> Duration {
-        Duration::from_secs_f64(1.0 / self.per_second)
-    }
-
-    /// In less than a round trip nobody can tell what the last step did.
-    fn doubling(&self) -> Duration {
-        DOUBLING.max(self.round_trip * 2)
-    }
-
-    fn grow(&mut self, now: Instant, waiting: bool) {
-        // Silence is no proof either.
-        let most = self.interval().mul_f64(1.5).max(DOUBLING);
-        let elapsed = now.saturating_duration_since(self.grown_at).min(most).as_secs_f64();
-        self.grown_at = now;
-        if !waiting || !self.proven {
-            return;
-        }
-        let doubling = self.doubling().as_secs_f64();
-        match &mut self.climb {
-            Climb::Doubling => self.per_second *= (elapsed / doubling).exp2(),
-            Climb::Towards { high, halving, step, .. } => {
-                let gap = (*high - self.per_second).max(0.0);
-                self.per_second += gap * (1.0 - (-elapsed / *halving).exp2()) + *step * elapsed;
-                *step *= (elapsed / *halving).exp2();
-            }
-        }
-        self.per_second = self.per_second.min(FASTEST);
+    fn current(&self) -> f64 {
+        if self.accepted == 0 { self.per_second.min(FIRST) } else { self.per_second }
     }
 }
 
@@ -228,16 +266,26 @@ mod tests {
     use crate::clock;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const WAY: Duration = Duration::from_millis(20);
 
-    /// Lets out for so long as often as the pace allows, with somebody waiting all the time and all accepted.
-    fn let_out(pace: &mut Pace, from: Instant, span: Duration) -> u32 {
-        let (mut now, mut out) = (from, 0);
-        while now < from + span {
-            if pace.take(now, true) {
-                pace.accepted(SECOND / 1_000, true);
+    /// Lets out for so long as often as the pace allows, with something waiting all the time; accepted by `takes`, which is
+    /// asked at most once per millisecond. Returns how many were let out.
+    fn let_out(
+        pace: &mut Pace,
+        from: Instant,
+        span: Duration,
+        mut takes: impl FnMut(Instant) -> bool,
+    ) -> u32 {
+        let mut out = 0;
+        for millisecond in 0..u32::try_from(span.as_millis()).unwrap() {
+            let now = from + SECOND / 1_000 * millisecond;
+            if pace.take(now, 1.0) {
                 out += 1;
+                match takes(now) {
+                    true => pace.accepted(now, WAY, true),
+                    false => drop(pace.refused(now, now + SECOND)),
+                }
             }
-            now = pace.due().max(now + SECOND / 1_000);
         }
         out
     }
@@ -246,50 +294,97 @@ mod tests {
     fn it_is_closed_until_it_opens_and_then_lets_out_one_and_not_all() {
         let start = clock::now();
         let mut pace = Pace::new(start, start + SECOND);
-        assert_eq!(pace.due(), start + SECOND);
-        assert!(!pace.take(start + SECOND * 999 / 1_000, true));
-        assert!(pace.take(start + SECOND, true));
-        assert!(!pace.take(start + SECOND, true));
+        assert!(!pace.take(start + SECOND * 999 / 1_000, 1.0));
+        assert!(pace.take(start + SECOND, 1.0) && !pace.take(start + SECOND, 1.0));
         // A long silence is not made up for.
         let later = start + SECOND * 100;
-        assert!(pace.take(later, true) && !pace.take(later, true));
+        assert!(pace.take(later, 1.0) && !pace.take(later, 1.0));
     }
 
     #[test]
-    fn it_doubles_as_long_as_nothing_is_known_and_answers_come() {
+    fn one_that_counts_as_three_has_as_much_room_before_it() {
+        let start = clock::now();
+        let mut pace = Pace::new(start, start);
+        assert!(pace.take(start, 1.0));
+        let due = (1..).find(|n| pace.clone().take(start + SECOND / 1_000 * *n, 3.0)).unwrap();
+        assert_eq!(due, 375, "three at 8 per second");
+    }
+
+    #[test]
+    fn it_doubles_while_nothing_is_known_and_all_is_accepted() {
         let start = clock::now();
         let mut unproven = Pace::new(start, start);
-        for n in 0..8 {
-            assert!(unproven.take(start + SECOND * n / 4, true));
-        }
-        assert_eq!(unproven.per_second(), FIRST);
+        let tried = (0..1_000).filter(|n| unproven.take(start + SECOND / 1_000 * *n, 1.0)).count();
+        assert_eq!((tried, unproven.per_second()), (8, FIRST));
         let mut pace = Pace::new(start, start);
-        let_out(&mut pace, start, SECOND);
-        let after_one = pace.per_second();
-        let_out(&mut pace, start + SECOND, SECOND);
-        assert!((8.0..=128.0).contains(&after_one), "{after_one}");
-        assert!(pace.per_second() > after_one * 16.0, "{after_one} {}", pace.per_second());
+        let out = let_out(&mut pace, start, SECOND / 2, |_| true);
+        assert!(out >= 30 && pace.per_second() > FIRST * 16.0, "{out} {}", pace.per_second());
     }
 
     #[test]
-    fn the_next_refusal_takes_it_down_to_what_was_surely_accepted() {
+    fn slow_responses_double_it_as_fast_as_others() {
+        let start = clock::now();
+        let mut pace = Pace::new(start, start);
+        for n in 0..40 {
+            pace.accepted(start + SECOND / 4 * n, SECOND * 10, true);
+        }
+        assert!(pace.per_second() > FIRST * 1_000.0, "{}", pace.per_second());
+    }
+
+    #[test]
+    fn a_first_refusal_after_a_pause_lengthens_the_pause_and_tells_nothing_else() {
         let start = clock::now();
         let mut pace = Pace::new(start, start + SECOND);
-        let out = let_out(&mut pace, start + SECOND, SECOND);
-        let refused = pace.per_second();
-        let now = start + SECOND * 2;
-        pace.close(now, now + SECOND);
-        assert!((pace.per_second() - f64::from(out) / 2.0).abs() < 0.01, "{out} {}", pace.per_second());
-        assert!(pace.per_second() < refused / 2.0);
-        // From there it climbs, and does not double.
-        let_out(&mut pace, now + SECOND, SECOND);
-        assert!(pace.per_second() < refused, "{refused} {}", pace.per_second());
-        // Nothing accepted at all: half of it.
-        let before = pace.per_second();
-        pace.close(now + SECOND * 2, now + SECOND * 3);
-        let low = pace.per_second();
-        pace.close(now + SECOND * 3, now + SECOND * 4);
-        assert!(low < before && pace.per_second() < low, "{before} {low} {}", pace.per_second());
+        for seconds in 1..60 {
+            let now = start + SECOND * seconds;
+            assert!(pace.take(now, 1.0));
+            assert_eq!(pace.refused(now, now + SECOND), Refusal::Closed);
+            assert_eq!((pace.opens_at(), pace.per_second()), (now + SECOND, FIRST));
+        }
+    }
+
+    #[test]
+    fn one_refusal_among_many_may_be_chance() {
+        let start = clock::now();
+        let mut pace = Pace::new(start, start);
+        let mut asked = 0;
+        let_out(&mut pace, start, SECOND * 3, |_| {
+            asked += 1;
+            asked % 50 != 0
+        });
+        assert!(pace.per_second() > 1_000.0, "{}", pace.per_second());
+        assert!(!pace.is_closed(start + SECOND * 3));
+    }
+
+    #[test]
+    fn it_finds_a_limit_and_stays_near_it_and_leaves_it_when_it_is_gone() {
+        let start = clock::now();
+        let mut pace = Pace::new(start, start);
+        let (mut level, mut at, mut served) = (0.0, start, 0);
+        let out = let_out(&mut pace, start, SECOND * 30, |now| {
+            level = f64::max(level - (now - at).as_secs_f64() * 50.0, 0.0);
+            at = now;
+            let takes = level <= 5.0;
+            level += if takes { 1.0 } else { 0.0 };
+            served += u32::from(takes);
+            takes
+        });
+        assert!(served >= 30 * 50 * 9 / 10, "{served} of 1500");
+        assert!(out <= served * 5 / 4, "{out} {served}");
+        let_out(&mut pace, start + SECOND * 30, SECOND * 8, |_| true);
+        assert!(pace.per_second() > 500.0, "{}", pace.per_second());
+    }
+
+    #[test]
+    fn refusals_in_a_row_close_it_and_nothing_is_forgotten_but_what_was_too_much() {
+        let start = clock::now();
+        let mut pace = Pace::new(start, start);
+        let_out(&mut pace, start, SECOND, |_| true);
+        let now = start + SECOND;
+        assert_eq!(pace.refused(now, now + SECOND * 9), Refusal::Alone);
+        assert_eq!(pace.refused(now, now + SECOND * 9), Refusal::Slower);
+        assert_eq!(pace.refused(now, now + SECOND * 9), Refusal::Closed);
+        assert!(pace.is_closed(now + SECOND * 8) && !pace.is_proven());
     }
 
     #[test]
@@ -297,20 +392,10 @@ mod tests {
         let start = clock::now();
         let mut pace = Pace::new(start, start);
         for n in 0..100 {
-            assert!(pace.take(start + SECOND * n, false));
-            pace.accepted(SECOND / 1_000, true);
+            assert!(pace.take(start + SECOND * n, 1.0));
+            pace.accepted(start + SECOND * n, WAY, false);
         }
         assert_eq!(pace.per_second(), FIRST);
-    }
-
-    #[test]
-    fn an_extension_only_makes_it_longer_and_keeps_the_pace() {
-        let start = clock::now();
-        let mut pace = Pace::new(start, start + SECOND * 5);
-        pace.extend(start + SECOND);
-        assert_eq!(pace.opens_at(), start + SECOND * 5);
-        pace.extend(start + SECOND * 9);
-        assert_eq!((pace.due(), pace.per_second()), (start + SECOND * 9, FIRST));
     }
 
     #[test]
@@ -318,19 +403,19 @@ mod tests {
         let start = clock::now();
         let far = clock::after(start, clock::FARTHEST);
         let mut pace = Pace::new(start, far);
-        assert!(!pace.take(start, true));
+        assert!(!pace.take(start, 1.0));
         assert!(pace.time_for(start, usize::MAX) >= clock::FARTHEST);
-        pace.close(start, start);
+        let mut pace = Pace::new(start, start);
         for n in 0..10_000_u32 {
             let now = start + SECOND / 10 * n;
-            pace.accepted(Duration::MAX / 64, true);
-            pace.take(now, true);
+            pace.accepted(now, Duration::MAX / 64, true);
+            pace.take(now, 6.0);
             if n % 3 == 0 {
-                pace.close(now, now);
+                pace.refused(now, now);
             }
-            assert!((SLOWEST..=FASTEST).contains(&pace.per_second()), "{}", pace.per_second());
+            assert!((FLOOR..=CEILING).contains(&pace.per_second()), "{}", pace.per_second());
         }
-        pace.accepted(Duration::MAX, true);
+        pace.accepted(start, Duration::MAX, true);
         assert!(pace.time_for(start, usize::MAX) > Duration::ZERO);
     }
 }
