@@ -25,19 +25,18 @@ use crate::clock;
 use crate::extensions::CredentialId;
 use crate::origin::Origin;
 
-/// Holds requests back while a server asks for patience, and then lets them out at a pace that it learns.
+/// Holds requests back while a server refuses them, and then sends them at a pace that it learns.
 ///
-/// One 429 that says for how long closes the gate of its origin and [`CredentialId`] (and of what
-/// [`gate_key`](super::RetryPolicyBuilder::gate_key) makes of the request) to all requests, and not only to the one that
-/// was refused. When the time is over, they do not leave at one instant, but first those that were refused before, and all
-/// at a pace that begins low, grows while the server takes it, and falls with the next 429. So nearly every request is
-/// sent once, and three retries are enough however many wait.
+/// A first 429 with a wait closes the gate of its origin and [`CredentialId`] (and of what
+/// [`gate_key`](super::RetryPolicyBuilder::gate_key) makes of the request). After the wait the requests are sent one by one,
+/// at a pace that rises while the server accepts them. The rules are on the page of the [module](super#the-gate).
 ///
-/// - Nobody is held beyond the request's [`Deadline`](crate::extensions::Deadline) or the policy's
-///   [`total_wait`](super::RetryPolicyBuilder::total_wait): what cannot be waited out is let through at once, and gets the
-///   server's own answer.
-/// - While it is open everywhere, a request reads one number and nothing else. A gate at which nobody had to wait for
-///   half a minute is open again, and its pace forgotten. 1024 are kept at most.
+/// - A request that was not refused waits for the server's pause and
+///   [`longest_hold`](super::RetryPolicyBuilder::longest_hold), and longer only if it is known that it would be refused.
+/// - No request is held beyond its [`Deadline`](crate::extensions::Deadline) or the policy's
+///   [`total_wait`](super::RetryPolicyBuilder::total_wait).
+/// - While it is open everywhere, a request reads one number and nothing else. A gate that nothing needed for half a minute is
+///   open again, and its pace forgotten. 1024 are kept at most.
 ///
 /// Clones share the gates, and so may several policies:
 ///
@@ -211,7 +210,7 @@ impl GateStatus {
         self.opens_in
     }
 
-    /// Returns how many requests per second it lets out when it is not closed.
+    /// Returns how many requests per second it sends when it is not closed.
     #[must_use]
     pub fn pace(&self) -> f64 {
         self.pace

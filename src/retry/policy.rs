@@ -295,8 +295,8 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// Sets the gate that holds requests back while a server asks for patience, to be shared with other policies. Without
-    /// this a policy has one of its own, which its clones share.
+    /// Sets the gate that holds requests back while a server refuses them, to be shared with other policies. Without this a
+    /// policy has one of its own, which its clones share.
     pub fn gate(mut self, gate: RetryGate) -> Self {
         self.gate = Share::With(gate);
         self
@@ -308,7 +308,9 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// Sets what a rate limit is for, where a server has several: requests for which `key` says the same share a limit.
+    /// Sets what a rate limit is for, where a server has several: requests for which `key` says the same share a limit. Without
+    /// it the gate learns if a limit is about one first path segment or one method.
+    ///
     /// It is asked while some gate is not open, about requests that were refused, and about every one that is sent once,
     /// since it is gone when its answer comes.
     ///
