@@ -53,6 +53,10 @@ pub(crate) struct Expected {
     pub(crate) classifier: Option<Classifier>,
     /// What RFC 6749 calls a member, and what this endpoint does.
     pub(crate) renamed: Vec<(String, String)>,
+    /// What is accepted beside `Bearer`.
+    pub(crate) token_types: Vec<String>,
+    /// Members that say by their value that the response refuses.
+    pub(crate) refusals: Vec<(String, serde_json::Value)>,
     /// Whether no client is set.
     pub(crate) is_anonymous: bool,
     /// Whether an assertion authenticates the client.
@@ -137,6 +141,8 @@ impl Default for Expected {
             strict_bearer: false,
             classifier: None,
             renamed: Vec::new(),
+            token_types: Vec::new(),
+            refusals: Vec::new(),
             is_anonymous: false,
             client_asserts: false,
             grant_asserts: false,
@@ -211,12 +217,26 @@ impl<'a> Body<'a> {
     pub(crate) fn rename(&mut self, renamed: &[(String, String)]) {
         let Self::Object(members) = self else { return };
         for (ours, theirs) in renamed {
-            if members.get(ours).is_none()
-                && let Some(raw) = members.map.remove(theirs)
-            {
+            if members.get(ours).is_some() {
+                continue;
+            }
+            let found = if theirs.starts_with('/') { members.at(theirs) } else { members.map.remove(theirs) };
+            if let Some(raw) = found {
                 members.map.insert(ours.clone(), raw);
             }
         }
+    }
+
+    /// Returns whether a member says by its value that the response refuses: `ok: false`, or one that was set.
+    pub(crate) fn says_no(&self, refusals: &[(String, serde_json::Value)]) -> bool {
+        let Self::Object(members) = self else { return false };
+        let is = |name: &str, value: &serde_json::Value| {
+            let raw = if name.starts_with('/') { members.at(name) } else { members.get(name) };
+            raw.is_some_and(|raw| {
+                serde_json::from_str::<serde_json::Value>(raw.get()).is_ok_and(|found| found == *value)
+            })
+        };
+        is("ok", &serde_json::Value::Bool(false)) || refusals.iter().any(|(name, value)| is(name, value))
     }
 
     /// Returns the error that the body tells of. A code that breaks the grammar of RFC 6749 Appendix A.7 is none.
@@ -252,6 +272,16 @@ impl<'a> Members<'a> {
 
     pub(crate) fn string(&self, name: &str) -> Option<String> {
         self.get(name).and_then(as_string)
+    }
+
+    /// Follows a JSON pointer (RFC 6901) through objects.
+    fn at(&self, pointer: &str) -> Option<&'a RawValue> {
+        let mut names = pointer.split('/').skip(1).map(|name| name.replace("~1", "/").replace("~0", "~"));
+        let mut raw = self.get(&names.next()?)?;
+        for name in names {
+            raw = serde_json::from_str::<Members<'a>>(raw.get()).ok()?.get(&name)?;
+        }
+        Some(raw)
     }
 }
 

@@ -79,8 +79,12 @@ struct Terms {
     is_assertion: bool,
     /// Whether another token is the grant.
     is_exchange: bool,
+    /// Whether the endpoint knows nothing of RFC 6749.
+    is_api: bool,
     encoding: Encoding,
     renamed: Vec<(String, String)>,
+    token_types: Vec<String>,
+    refusals: Vec<(String, String)>,
 }
 
 impl<G> GrantBuilder<G> {
@@ -141,14 +145,14 @@ impl<G> GrantBuilder<G> {
         self
     }
 
-    pub(crate) fn encoding(mut self, encoding: Encoding) -> Self {
-        self.options.terms.encoding = encoding;
+    /// Says that the endpoint is no token endpoint, so that its parameters are its own, whatever they are called.
+    pub(crate) fn for_api(mut self) -> Self {
+        self.options.terms.is_api = true;
         self
     }
 
-    /// Names a member of the answer as this endpoint does.
-    pub(crate) fn renamed_member(mut self, ours: String, theirs: String) -> Self {
-        self.options.terms.renamed.push((ours, theirs));
+    pub(crate) fn encoding(mut self, encoding: Encoding) -> Self {
+        self.options.terms.encoding = encoding;
         self
     }
 
@@ -158,6 +162,10 @@ impl<G> GrantBuilder<G> {
         self.options.auth = if secret.is_none() { ClientAuth::none() } else { ClientAuth::default() };
         self.options.secret = secret;
         self
+    }
+
+    pub(crate) fn parameters_mut(&mut self) -> &mut Parameters {
+        &mut self.options.parameters
     }
 
     pub(crate) fn grant_mut(&mut self) -> &mut G {
@@ -248,6 +256,41 @@ impl<G> GrantBuilder<G> {
     #[must_use]
     pub fn issuer(mut self, issuer: impl Into<String>) -> Self {
         self.options.issuer = issuer.into();
+        self
+    }
+
+    /// Reads a member of the response by another name: `standard` is that of RFC 6749 §5.1 or §5.2, such as `access_token`,
+    /// `expires_in`, `refresh_token`, `scope`, `error`, or `expires_at`; `theirs` is the endpoint's, or a JSON pointer if it
+    /// begins with a slash. If the response has the standard one too, that counts.
+    ///
+    /// ```
+    /// use tower_oauth2::ClientSecret;
+    /// use tower_oauth2::oauth2::CustomGrant;
+    ///
+    /// let builder = CustomGrant::json("https://vault.example.com/v1/auth/approle/login")
+    ///     .param("role_id", "billing")
+    ///     .secret_param("secret_id", ClientSecret::from_file("/run/secrets/secret_id"))
+    ///     .response_member("access_token", "/auth/client_token")
+    ///     .response_member("expires_in", "/auth/lease_duration");
+    /// ```
+    #[must_use]
+    pub fn response_member(mut self, standard: impl Into<String>, theirs: impl Into<String>) -> Self {
+        self.options.terms.renamed.push((standard.into(), theirs.into()));
+        self
+    }
+
+    /// Takes a response for a refusal if this member has this value, given as JSON text, whatever its status; the name may
+    /// be a JSON pointer. `ok: false` always is one.
+    #[must_use]
+    pub fn refusal_member(mut self, name: impl Into<String>, json: impl Into<String>) -> Self {
+        self.options.terms.refusals.push((name.into(), json.into()));
+        self
+    }
+
+    /// Accepts tokens of this type beside `Bearer`, in any case: they are sent as bearer tokens all the same.
+    #[must_use]
+    pub fn token_type(mut self, name: impl Into<String>) -> Self {
+        self.options.terms.token_types.push(name.into());
         self
     }
 
@@ -396,17 +439,25 @@ impl<G> GrantBuilder<G> {
         let location = Location::check(location, insecure_http, wanted.naming())?;
         let is_anonymous = terms.client_is_optional && client_id.is_empty();
         checks::client(&client_id, &secret, &auth, is_anonymous)?;
-        let parties = location.parties(client_id, issuer);
+        let parties = location.parties(client_id.clone(), issuer);
         #[cfg(feature = "jwt")]
         auth.check(&parties, &secret)?;
         checks::scopes("scope", &scopes)?;
         checks::scopes("required_scope", &required_scopes)?;
         resources.iter().try_for_each(|resource| checks::resource(resource))?;
-        checks::parameters(&parameters, terms.own)?;
+        checks::parameters(&parameters, terms.own, terms.is_api)?;
+        parameters.check(terms.encoding)?;
+        if terms.encoding == Encoding::Query && auth.writes_form(&client_id) {
+            return Err(TokenError::config(
+                "auth: the client would stand in the URL, which is logged (RFC 6749 §2.3.1); use ClientAuth::basic",
+            ));
+        }
         checks::patience(&patience)?;
 
         let mut common = Parameters::default();
-        common.push("scope", scopes.join(" "));
+        if !scopes.is_empty() {
+            common.push("scope", scopes.join(" "));
+        }
         for audience in audiences {
             common.push("audience", audience);
         }
@@ -420,6 +471,8 @@ impl<G> GrantBuilder<G> {
             strict_bearer,
             classifier,
             renamed: terms.renamed,
+            token_types: terms.token_types,
+            refusals: checks::refusals(terms.refusals)?,
             is_anonymous,
             grant_asserts: terms.is_assertion,
             exchanges: terms.is_exchange,

@@ -78,7 +78,7 @@ pub(super) fn resource(resource: &str) -> Result<(), TokenError> {
 }
 
 /// A parameter is sent once (RFC 6749 §3.2), and what has a setter of its own is not set beside it.
-pub(super) fn parameters(parameters: &Parameters, own: &[&str]) -> Result<(), TokenError> {
+pub(super) fn parameters(parameters: &Parameters, own: &[&str], is_api: bool) -> Result<(), TokenError> {
     if let Some(name) = parameters.empty_secret() {
         return Err(TokenError::config(format!(
             "secret_param: {name:?} is empty; give its value, or leave it out"
@@ -93,6 +93,8 @@ pub(super) fn parameters(parameters: &Parameters, own: &[&str]) -> Result<(), To
                 "the source sends the newest; give it to the builder, or to replace()"
             }
             "token" | "token_type_hint" if own.contains(name) => "each revocation sends its own",
+            name if is_api && names[..at].contains(&name) => "it is set twice; set it once",
+            _ if is_api => continue,
             name if own.contains(&name) => "the source sets it; use its own setter",
             "client_id" => "give the id to the builder",
             "client_secret" | "client_assertion" | "client_assertion_type" => {
@@ -107,6 +109,17 @@ pub(super) fn parameters(parameters: &Parameters, own: &[&str]) -> Result<(), To
         return Err(TokenError::config(format!("param: {name:?} is refused: {remedy}")));
     }
     Ok(())
+}
+
+/// Reads the values of members that refuse.
+pub(super) fn refusals(set: Vec<(String, String)>) -> Result<Vec<(String, serde_json::Value)>, TokenError> {
+    let read = |(name, json): (String, String)| match serde_json::from_str(&json) {
+        Ok(value) => Ok((name, value)),
+        Err(_) => {
+            Err(TokenError::config(format!("refusal_member: the value of {name:?} is no JSON; quote it")))
+        }
+    };
+    set.into_iter().map(read).collect()
 }
 
 pub(super) fn patience(patience: &Patience) -> Result<(), TokenError> {

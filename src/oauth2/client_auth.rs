@@ -1,7 +1,6 @@
 //! Client authentication: how a client proves itself to the token endpoint (RFC 6749 §2.3).
 
 use std::fmt::{self, Write as _};
-#[cfg(feature = "jwt")]
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -11,12 +10,13 @@ use http::{HeaderMap, HeaderValue};
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::error::TokenError;
+use crate::error::{ErrorClass, TokenError};
 #[cfg(feature = "jwt")]
 use crate::oauth2::jwt::assertion::Assertion;
 use crate::oauth2::parameters::Form;
 use crate::oauth2::parties::Parties;
 use crate::oauth2::secret::ClientSecret;
+use crate::source::{DynTokenSource, FetchReason, TokenRequest, TokenSource};
 use crate::text::Redactor;
 
 /// How a client authenticates at the token endpoint.
@@ -50,6 +50,8 @@ enum Method {
     PrivateKeyJwt(Arc<Assertion>),
     #[cfg(feature = "jwt")]
     ClientSecretJwt(Arc<Assertion>),
+    /// An assertion that somebody else has signed.
+    Assertion(Presented),
     Tls,
     None,
 }
@@ -94,6 +96,24 @@ impl ClientAuth {
     #[must_use]
     pub fn client_secret_jwt(assertion: Assertion) -> Self {
         Self::by(Method::ClientSecretJwt(Arc::new(assertion)))
+    }
+
+    /// An assertion that somebody else signs (RFC 7523 §2.2): the identity of a workload as its platform states it
+    /// (Kubernetes, GitHub Actions, SPIFFE). It is a [`ClientSecret`] or any [`TokenSource`], asked at each attempt, and goes
+    /// with [`ClientSecret::none`].
+    ///
+    /// ```
+    /// use tower_oauth2::{ClientAuth, ClientCredentials, ClientSecret, FileToken};
+    ///
+    /// let projected = FileToken::new("/var/run/secrets/azure/tokens/azure-identity-token");
+    /// let token_url = "https://login.microsoftonline.com/TENANT/oauth2/v2.0/token";
+    /// let builder = ClientCredentials::builder(token_url, "CLIENT-ID", ClientSecret::none())
+    ///     .auth(ClientAuth::assertion(projected))
+    ///     .scope("https://graph.microsoft.com/.default");
+    /// ```
+    #[must_use]
+    pub fn assertion(assertion: impl ClientAssertion) -> Self {
+        Self::by(Method::Assertion(assertion.presented()))
     }
 
     /// The id alone, as a field of the form, since the transport shows a client certificate (RFC 8705 §2). Also known as
@@ -168,6 +188,17 @@ impl ClientAuth {
         self.methods().any(|method| matches!(method, Method::BasicRaw))
     }
 
+    /// Returns whether it writes fields into the form, of this client.
+    pub(crate) fn writes_form(&self, client_id: &str) -> bool {
+        self.methods().any(|method| match method {
+            Method::Basic | Method::BasicRaw => false,
+            Method::Tls | Method::None => !client_id.is_empty(),
+            Method::Post | Method::Assertion(_) => true,
+            #[cfg(feature = "jwt")]
+            Method::PrivateKeyJwt(_) | Method::ClientSecretJwt(_) => true,
+        })
+    }
+
     /// Returns whether there must be a client secret.
     pub(crate) fn wants_secret(&self) -> bool {
         self.methods().any(Method::wants_secret)
@@ -195,6 +226,7 @@ impl ClientAuth {
             Method::Basic | Method::BasicRaw | Method::Post | Method::Tls | Method::None => {
                 Proof::Secret(secret)
             }
+            Method::Assertion(presented) => Proof::Presented(presented),
             #[cfg(feature = "jwt")]
             Method::ClientSecretJwt(_) => Proof::Secret(secret),
             #[cfg(feature = "jwt")]
@@ -237,10 +269,11 @@ impl ClientAuth {
                 }
                 let assertion = assertion.sign(parties, proof).await?;
                 redactor.add(assertion.expose_secret());
-                // RFC 7521 §4.2 leaves the id to the client; Microsoft Entra demands it.
-                form.push("client_id", client_id);
-                form.push("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
-                form.push("client_assertion", assertion.expose_secret());
+                push_assertion(form, client_id, &assertion);
+            }
+            Method::Assertion(_) => {
+                redactor.add(proof.expose_secret());
+                push_assertion(form, client_id, proof);
             }
             Method::Tls | Method::None => form.push("client_id", client_id),
         }
@@ -269,7 +302,7 @@ impl Method {
         match self {
             #[cfg(feature = "jwt")]
             Self::PrivateKeyJwt(_) => 1,
-            Self::Tls => 1,
+            Self::Assertion(_) | Self::Tls => 1,
             #[cfg(feature = "jwt")]
             Self::ClientSecretJwt(_) => 2,
             Self::Basic | Self::BasicRaw => 3,
@@ -285,13 +318,14 @@ impl Method {
             Self::ClientSecretJwt(_) => true,
             #[cfg(feature = "jwt")]
             Self::PrivateKeyJwt(_) => false,
-            Self::Tls | Self::None => false,
+            Self::Assertion(_) | Self::Tls | Self::None => false,
         }
     }
 
     fn is_assertion(&self) -> bool {
         match self {
             Self::Basic | Self::BasicRaw | Self::Post | Self::Tls | Self::None => false,
+            Self::Assertion(_) => true,
             #[cfg(feature = "jwt")]
             Self::PrivateKeyJwt(_) | Self::ClientSecretJwt(_) => true,
         }
@@ -306,6 +340,7 @@ impl Method {
             Self::PrivateKeyJwt(_) => "private_key_jwt",
             #[cfg(feature = "jwt")]
             Self::ClientSecretJwt(_) => "client_secret_jwt",
+            Self::Assertion(_) => "assertion",
             Self::Tls => "tls",
             Self::None => "none",
         }
@@ -320,6 +355,7 @@ impl Method {
             Self::PrivateKeyJwt(_) => &["private_key_jwt"],
             #[cfg(feature = "jwt")]
             Self::ClientSecretJwt(_) => &["client_secret_jwt"],
+            Self::Assertion(_) => &["private_key_jwt"],
             Self::Tls => &["tls_client_auth", "self_signed_tls_client_auth"],
             Self::None => &["none"],
         }
@@ -328,7 +364,7 @@ impl Method {
     #[cfg(feature = "jwt")]
     fn check(&self, parties: &Parties, secret: &ClientSecret) -> Result<(), TokenError> {
         match self {
-            Self::Basic | Self::BasicRaw | Self::Post | Self::Tls | Self::None => Ok(()),
+            Self::Basic | Self::BasicRaw | Self::Post | Self::Assertion(_) | Self::Tls | Self::None => Ok(()),
             Self::PrivateKeyJwt(assertion) if assertion.wants_client_secret() => Err(TokenError::config(
                 "assertion: the client secret signs it, which is not private_key_jwt; use ClientAuth::client_secret_jwt, or a \
                  key",
@@ -353,6 +389,8 @@ pub(crate) enum Proof<'a> {
     Secret(&'a ClientSecret),
     #[cfg(feature = "jwt")]
     Key(&'a ClientSecret),
+    /// Somebody else signs.
+    Presented(&'a Presented),
     /// A signer has it, and keeps it.
     #[cfg(feature = "jwt")]
     Elsewhere,
@@ -361,7 +399,28 @@ pub(crate) enum Proof<'a> {
 impl Proof<'_> {
     /// Reads it; an empty one if there is none.
     pub(crate) async fn read(self) -> Result<SecretString, TokenError> {
+        self.read_for(FetchReason::Initial).await
+    }
+
+    /// Reads it once more, since the server refuses what was read before.
+    pub(crate) async fn reread(self) -> Result<SecretString, TokenError> {
+        self.read_for(FetchReason::Forced).await
+    }
+
+    /// Returns whether it is good for one attempt.
+    pub(crate) fn is_read_each_time(self) -> bool {
+        matches!(self, Self::Presented(_))
+    }
+
+    async fn read_for(self, reason: FetchReason) -> Result<SecretString, TokenError> {
         match self {
+            Self::Presented(Presented { by: PresentedBy::Secret(secret) }) => {
+                secret.read_as("client assertion").await
+            }
+            Self::Presented(Presented { by: PresentedBy::Source(source) }) => {
+                let token = source.fetch(TokenRequest::new(reason)).await.map_err(of_another)?;
+                Ok(token.secret().clone())
+            }
             Self::Secret(secret) => secret.read_as("client secret").await,
             #[cfg(feature = "jwt")]
             Self::Key(key) => key.read_as("signing key").await,
@@ -374,12 +433,61 @@ impl Proof<'_> {
     pub(crate) fn may_change(self) -> bool {
         match self {
             Self::Secret(secret) => secret.may_change(),
+            Self::Presented(Presented { by: PresentedBy::Secret(secret) }) => secret.may_change(),
+            Self::Presented(Presented { by: PresentedBy::Source(_) }) => true,
             #[cfg(feature = "jwt")]
             Self::Key(key) => key.may_change(),
             #[cfg(feature = "jwt")]
             Self::Elsewhere => false,
         }
     }
+}
+
+// --- Presented ---
+
+/// An assertion that somebody else signs.
+#[derive(Clone)]
+#[allow(unnameable_types, reason = "it seals the trait below")]
+pub struct Presented {
+    by: PresentedBy,
+}
+
+#[derive(Clone)]
+enum PresentedBy {
+    Secret(ClientSecret),
+    Source(Arc<dyn DynTokenSource>),
+}
+
+impl fmt::Debug for Presented {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.by {
+            PresentedBy::Secret(secret) => secret.fmt(f),
+            PresentedBy::Source(_) => f.write_str("a source"),
+        }
+    }
+}
+
+/// What [`ClientAuth::assertion`] takes: a [`ClientSecret`] or any [`TokenSource`]. There is nothing to implement.
+pub trait ClientAssertion {
+    #[doc(hidden)]
+    fn presented(self) -> Presented;
+}
+
+impl ClientAssertion for ClientSecret {
+    fn presented(self) -> Presented {
+        Presented { by: PresentedBy::Secret(self) }
+    }
+}
+
+impl<S: TokenSource> ClientAssertion for S {
+    fn presented(self) -> Presented {
+        Presented { by: PresentedBy::Source(Arc::new(self)) }
+    }
+}
+
+/// That another source fails for good says nothing of this client.
+fn of_another(error: TokenError) -> TokenError {
+    if error.is_temporary() { error } else { error.reclassified(ErrorClass::Transient) }
 }
 
 // --- Unauthenticated ---
@@ -389,6 +497,13 @@ pub(crate) struct Unauthenticated<'a> {
     pub(crate) form: &'a mut Form,
     pub(crate) headers: &'a mut HeaderMap,
     pub(crate) redactor: &'a mut Redactor,
+}
+
+fn push_assertion(form: &mut Form, client_id: &str, assertion: &SecretString) {
+    // RFC 7521 §4.2 leaves the id to the client; Microsoft Entra demands it.
+    form.push("client_id", client_id);
+    form.push("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
+    form.push("client_assertion", assertion.expose_secret());
 }
 
 /// Form-encodes as WHATWG does: that leaves `*-._` as they are, which servers that never decode depend on.

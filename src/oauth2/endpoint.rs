@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Method, Request, StatusCode};
+use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::Full;
 use secrecy::SecretString;
 
@@ -153,7 +153,7 @@ impl TokenEndpoint {
             if refused.verdict.blames_secret && may_reread {
                 may_reread = false;
                 // Where it cannot be read now, what the server said counts for more.
-                let newer = self.bounded(deadline, proof.read()).await.ok();
+                let newer = self.bounded(deadline, proof.reread()).await.ok();
                 let newer =
                     newer.filter(|newer| secret.as_ref().is_none_or(|secret| !secret::same(secret, newer)));
                 if newer.is_some() {
@@ -179,6 +179,9 @@ impl TokenEndpoint {
                 said = Some(refused);
             }
             retries += 1;
+            if proof.is_read_each_time() {
+                secret = None;
+            }
             tracing::debug!(
                 origin = %target.origin,
                 status,
@@ -296,7 +299,9 @@ impl TokenEndpoint {
         redactor: &mut Redactor,
     ) -> Result<Request<Full<Bytes>>, TokenError> {
         let mut headers = wire::headers();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.encoding.media_type()));
+        if let Some(media_type) = self.encoding.media_type() {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+        }
         let mut form = Form::new(self.encoding);
         parameters.write(&target.parties, &mut form, redactor).await?;
         let unauthenticated = Unauthenticated { form: &mut form, headers: &mut headers, redactor };
@@ -304,9 +309,22 @@ impl TokenEndpoint {
         applied
             .map_err(|error| secret::of_the_moment(error, target.auth.proof(&self.secret).may_change()))?;
 
-        let mut request = Request::new(Full::new(form.into_bytes()));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = target.uri.clone();
+        parameters.write_headers(&mut headers, redactor).await?;
+
+        let body = form.into_bytes();
+        let mut request = match self.encoding {
+            Encoding::Form | Encoding::Json => {
+                let mut request = Request::new(Full::new(body));
+                *request.method_mut() = Method::POST;
+                *request.uri_mut() = target.uri.clone();
+                request
+            }
+            Encoding::Query => {
+                let mut request = Request::new(Full::default());
+                *request.uri_mut() = with_query(&target.uri, &body)?;
+                request
+            }
+        };
         *request.headers_mut() = headers;
         Ok(request)
     }
@@ -330,6 +348,18 @@ impl<T> Clone for Ask<'_, T> {
 }
 
 impl<T> Copy for Ask<'_, T> {}
+
+/// Adds parameters to the query of a URL.
+fn with_query(uri: &Uri, parameters: &[u8]) -> Result<Uri, TokenError> {
+    let unusable = || TokenError::config("param: the parameters do not fit a URL");
+    let parameters = std::str::from_utf8(parameters).map_err(|_| unusable())?;
+    let queries = [uri.query().unwrap_or_default(), parameters];
+    let query = queries.into_iter().filter(|query| !query.is_empty()).collect::<Vec<_>>().join("&");
+    let path = if query.is_empty() { uri.path().to_owned() } else { format!("{}?{query}", uri.path()) };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(path.parse().map_err(|_| unusable())?);
+    Uri::from_parts(parts).map_err(|_| unusable())
+}
 
 /// Waits for the first response of two attempts. What ends without one does not end the other.
 async fn first_response<T>(

@@ -167,7 +167,7 @@ mod wire;
 
 pub use self::builder::GrantBuilder;
 pub use self::classifier::Refusal;
-pub use self::client_auth::ClientAuth;
+pub use self::client_auth::{ClientAssertion, ClientAuth};
 pub use self::config::ClientCredentialsConfig;
 pub use self::grants::{
     ClientCredentials, ClientCredentialsBuilder, ClientCredentialsGrant, CustomGrant, CustomGrantBuilder,

@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 use std::fmt;
-#[cfg(feature = "jwt")]
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -16,12 +17,24 @@ use crate::oauth2::parties::Parties;
 #[cfg(feature = "jwt")]
 use crate::oauth2::secret;
 use crate::oauth2::secret::ClientSecret;
+use crate::source::{DynTokenSource, FetchReason, TokenRequest};
 use crate::text::Redactor;
 
 /// Name and value pairs in the order in which they are sent.
 #[derive(Clone, Default)]
 pub(crate) struct Parameters {
     list: Vec<Parameter>,
+    headers: Vec<(String, HeaderContent)>,
+}
+
+/// What a header says.
+#[derive(Clone)]
+enum HeaderContent {
+    Fixed(String),
+    /// Read at each attempt.
+    Secret(ClientSecret),
+    /// The token of a source, asked at each attempt.
+    Token(Arc<dyn DynTokenSource>),
 }
 
 #[derive(Clone)]
@@ -34,6 +47,8 @@ struct Parameter {
 #[derive(Clone)]
 enum Value {
     Fixed(SecretString),
+    /// JSON text, for a body of JSON.
+    Json(String),
     /// Read at each attempt.
     Read(ClientSecret),
     /// Made at each attempt.
@@ -58,6 +73,92 @@ impl Parameters {
         self.add(name.into(), Value::Assertion(assertion), true);
     }
 
+    /// Adds a parameter that is anything, as JSON text.
+    pub(crate) fn push_json(&mut self, name: String, json: String) {
+        self.add(name.into(), Value::Json(json), false);
+    }
+
+    /// Adds a header.
+    pub(crate) fn push_header(&mut self, name: String, value: String) {
+        self.headers.push((name, HeaderContent::Fixed(value)));
+    }
+
+    /// Adds a header whose value is blanked out wherever a server repeats it, and read at each attempt.
+    pub(crate) fn push_secret_header(&mut self, name: String, value: ClientSecret) {
+        self.headers.push((name, HeaderContent::Secret(value)));
+    }
+
+    /// Adds the authorization by the token of a source.
+    pub(crate) fn push_authorization(&mut self, source: Arc<dyn DynTokenSource>) {
+        self.headers.push((AUTHORIZATION.as_str().into(), HeaderContent::Token(source)));
+    }
+
+    /// Checks what an encoding can say.
+    pub(crate) fn check(&self, encoding: Encoding) -> Result<(), TokenError> {
+        for Parameter { name, value, is_secret } in &self.list {
+            let what = match value {
+                Value::Json(_) if encoding != Encoding::Json => {
+                    "param_json is for a body of JSON; use CustomGrant::json, or param"
+                }
+                Value::Json(json) if serde_json::from_str::<serde::de::IgnoredAny>(json).is_err() => {
+                    "it is no JSON; quote it, or use param"
+                }
+                _ if *is_secret && encoding == Encoding::Query => {
+                    "a secret would stand in the URL, which is logged; use secret_header"
+                }
+                _ => continue,
+            };
+            return Err(TokenError::config(format!("param: {name:?} is refused: {what}")));
+        }
+        for (name, content) in &self.headers {
+            let own = [CONTENT_TYPE, CONTENT_LENGTH, TRANSFER_ENCODING, HOST, ACCEPT_ENCODING];
+            let is_value = match content {
+                HeaderContent::Fixed(value) => HeaderValue::from_str(value).is_ok(),
+                HeaderContent::Secret(_) | HeaderContent::Token(_) => true,
+            };
+            let what = match HeaderName::try_from(name.as_str()) {
+                Err(_) => "it is no name of a header",
+                Ok(name) if own.contains(&name) => "the source sets it",
+                Ok(_) if !is_value => "its value is none that a header may have",
+                Ok(name) if name == AUTHORIZATION && matches!(content, HeaderContent::Fixed(_)) => {
+                    "it is a secret; use secret_header"
+                }
+                Ok(_) => continue,
+            };
+            return Err(TokenError::config(format!("header: {name:?} is refused: {what}")));
+        }
+        Ok(())
+    }
+
+    /// Writes the headers, and tells the redactor which values are secret.
+    pub(crate) async fn write_headers(
+        &self,
+        headers: &mut HeaderMap,
+        redactor: &mut Redactor,
+    ) -> Result<(), TokenError> {
+        for (name, content) in &self.headers {
+            let (value, is_secret) = match content {
+                HeaderContent::Fixed(value) => (HeaderValue::from_str(value), false),
+                HeaderContent::Secret(secret) => {
+                    let secret = secret.read_as(&format!("secret header {name}")).await?;
+                    redactor.add(secret.expose_secret());
+                    (HeaderValue::from_str(secret.expose_secret()), true)
+                }
+                HeaderContent::Token(source) => {
+                    let token = source.fetch(TokenRequest::new(FetchReason::Initial)).await?;
+                    token.teach(redactor);
+                    (Ok(token.header_value().clone()), true)
+                }
+            };
+            let (Ok(name), Ok(mut value)) = (HeaderName::try_from(name.as_str()), value) else {
+                return Err(TokenError::transient(format!("the secret header {name} does not fit a header")));
+            };
+            value.set_sensitive(is_secret);
+            headers.insert(name, value);
+        }
+        Ok(())
+    }
+
     fn add(&mut self, name: Cow<'static, str>, value: Value, is_secret: bool) {
         self.list.push(Parameter { name, value, is_secret });
     }
@@ -71,6 +172,7 @@ impl Parameters {
     /// Adds those of `more`.
     pub(crate) fn extend(&mut self, more: Self) {
         self.list.extend(more.list);
+        self.headers.extend(more.headers);
     }
 
     /// Returns the names in order.
@@ -89,6 +191,10 @@ impl Parameters {
     ) -> Result<(), TokenError> {
         for Parameter { name, value, is_secret } in &self.list {
             let value = match value {
+                Value::Json(json) => {
+                    form.push_json(name, json);
+                    continue;
+                }
                 Value::Fixed(value) => value.clone(),
                 Value::Read(value) => value.read_as(&format!("secret parameter {name}")).await?,
                 #[cfg(feature = "jwt")]
@@ -129,13 +235,17 @@ pub(crate) enum Encoding {
     Form,
     /// One JSON object of strings, for endpoints that know nothing of RFC 6749.
     Json,
+    /// In the query of a GET, for the metadata servers of clouds.
+    Query,
 }
 
 impl Encoding {
-    pub(crate) fn media_type(self) -> &'static str {
+    /// Returns the media type of the body, if there is one.
+    pub(crate) fn media_type(self) -> Option<&'static str> {
         match self {
-            Self::Form => "application/x-www-form-urlencoded",
-            Self::Json => "application/json",
+            Self::Form => Some("application/x-www-form-urlencoded"),
+            Self::Json => Some("application/json"),
+            Self::Query => None,
         }
     }
 }
@@ -159,7 +269,7 @@ impl Form {
         // Of one byte become six at most, in JSON.
         self.make_room(6 * (name.len() + value.len()) + 8);
         match self.encoding {
-            Encoding::Form => {
+            Encoding::Form | Encoding::Query => {
                 self.separate(b'&');
                 self.form_encode(name);
                 self.body.push(b'=');
@@ -172,6 +282,15 @@ impl Form {
                 self.json_encode(value);
             }
         }
+    }
+
+    /// Adds a member of JSON text, which was checked.
+    pub(crate) fn push_json(&mut self, name: &str, json: &str) {
+        self.make_room(6 * name.len() + json.len() + 8);
+        self.separate(b',');
+        self.json_encode(name);
+        self.body.push(b':');
+        self.body.extend_from_slice(json.as_bytes());
     }
 
     /// Hands out the body. Its memory is wiped when the transport has dropped it.

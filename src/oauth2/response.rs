@@ -64,7 +64,7 @@ pub(crate) fn read(
     body.rename(&expected.renamed);
     body.teach(redactor);
     let refusal = body.refusal();
-    if refusal.is_none() && status.is_success() {
+    if refusal.is_none() && status.is_success() && !body.says_no(&expected.refusals) {
         return token(&body, answer, expected, redactor, now).map_err(|error| unusable(&body, error, status));
     }
     Err(Refused::by_response(answer, &body, refusal, expected, redactor, now))
@@ -123,7 +123,7 @@ fn token(
             )));
         }
     };
-    check_type(members, redactor).map_err(|what| nonsense(&what))?;
+    check_type(members, &expected.token_types, redactor).map_err(|what| nonsense(&what))?;
     let Some(raw) = members.get("access_token") else {
         return Err(nonsense(&format!(
             "an object without access_token; is the {} right?",
@@ -151,6 +151,12 @@ fn token(
     }
     let lifetime = members.get("expires_in").and_then(|raw| lifetime(raw, now));
     let lifetime = lifetime.or_else(|| Some(instant(members.get("expires_at")?)?.saturating_sub(now)));
+    // An ID token in the place of an access token has its end in itself.
+    let lifetime = lifetime.or_else(|| {
+        let is_renamed = expected.renamed.iter().any(|(ours, _)| ours == "access_token");
+        let claims = Claims::read(token.secret().expose_secret()).filter(|_| is_renamed)?;
+        Some(claims.expires?.saturating_sub(now))
+    });
     if let Some(lifetime) = lifetime {
         token = token.expires_in(lifetime);
     }
@@ -171,7 +177,7 @@ fn token(
 
 /// Accepts bearer tokens alone. RFC 6749 §5.1 requires the member; servers that leave it out mean `Bearer`, and older
 /// API gateways write `BearerToken`.
-fn check_type(members: &Members<'_>, redactor: &Redactor) -> Result<(), String> {
+fn check_type(members: &Members<'_>, others: &[String], redactor: &Redactor) -> Result<(), String> {
     let Some(raw) = members.get("token_type") else {
         return Ok(());
     };
@@ -179,12 +185,17 @@ fn check_type(members: &Members<'_>, redactor: &Redactor) -> Result<(), String> 
         return Err("a token_type that is not a string".into());
     };
     let name = name.trim();
-    if ["bearer", "bearertoken"].iter().any(|known| name.eq_ignore_ascii_case(known)) {
+    let is_known = |known: &str| name.eq_ignore_ascii_case(known);
+    if name.is_empty()
+        || is_known("bearer")
+        || is_known("bearertoken")
+        || others.iter().any(|other| is_known(other))
+    {
         return Ok(());
     }
     Err(format!(
         "a token of the type {}, which cannot be sent as a bearer token; set the client up for bearer tokens at the \
-         authorization server",
+         authorization server, or accept the type by token_type()",
         redactor.clean(name)
     ))
 }

@@ -1,6 +1,7 @@
 //! Grants that are nobody else's: a grant type and parameters of the provider's own, as a form or as JSON.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -106,7 +107,28 @@ impl CustomGrant {
     pub fn json(location: impl Into<EndpointLocation>) -> CustomGrantBuilder {
         GrantBuilder::anonymous(location.into(), CustomTerms { grant_type: None })
             .own_parameters(&[])
+            .for_api()
             .encoding(Encoding::Json)
+    }
+
+    /// Starts with where to ask. The request is a GET with the parameters in its query, as the metadata servers of clouds
+    /// take it. Secrets go into headers: URLs are logged.
+    ///
+    /// ```
+    /// use tower_oauth2::oauth2::CustomGrant;
+    ///
+    /// let builder = CustomGrant::get("http://169.254.169.254/metadata/identity/oauth2/token")
+    ///     .with_insecure_http()
+    ///     .param("api-version", "2018-02-01")
+    ///     .param("resource", "https://vault.azure.net")
+    ///     .header("metadata", "true");
+    /// ```
+    #[must_use]
+    pub fn get(location: impl Into<EndpointLocation>) -> CustomGrantBuilder {
+        GrantBuilder::anonymous(location.into(), CustomTerms { grant_type: None })
+            .own_parameters(&[])
+            .for_api()
+            .encoding(Encoding::Query)
     }
 }
 
@@ -130,12 +152,34 @@ impl GrantBuilder<CustomTerms> {
         self.set_client(client_id.into(), client_secret.into())
     }
 
-    /// Reads a member of the answer by another name: `standard` is that of RFC 6749 §5.1 or §5.2, such as
-    /// `access_token`, `expires_in`, `refresh_token`, `scope`, `error`; `theirs` is the endpoint's. Where the answer has
-    /// the standard one too, that counts.
+    /// Adds a header that is the same in each request.
     #[must_use]
-    pub fn response_member(self, standard: impl Into<String>, theirs: impl Into<String>) -> Self {
-        self.renamed_member(standard.into(), theirs.into())
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.parameters_mut().push_header(name.into(), value.into());
+        self
+    }
+
+    /// Adds a header whose value is a secret: read at each attempt, marked sensitive, and blanked out wherever the server
+    /// repeats it.
+    #[must_use]
+    pub fn secret_header(mut self, name: impl Into<String>, value: impl Into<ClientSecret>) -> Self {
+        self.parameters_mut().push_secret_header(name.into(), value.into());
+        self
+    }
+
+    /// Authorizes each request by the token of a source, as an API is asked: a service account that gets tokens for another,
+    /// an app that gets them for its installations.
+    #[must_use]
+    pub fn authorized_by(mut self, source: impl TokenSource) -> Self {
+        self.parameters_mut().push_authorization(Arc::new(source));
+        self
+    }
+
+    /// Adds a parameter that is no string, as JSON text. For [`CustomGrant::json`] alone.
+    #[must_use]
+    pub fn param_json(mut self, name: impl Into<String>, json: impl Into<String>) -> Self {
+        self.parameters_mut().push_json(name.into(), json.into());
+        self
     }
 
     /// Builds the source over a transport of the caller's: any HTTP service, as
@@ -153,6 +197,7 @@ impl GrantBuilder<CustomTerms> {
         B::Error: Into<BoxError>,
     {
         let (endpoint, common, CustomTerms { grant_type }) = self.finish(wire::erase(transport))?;
+        let encoding = endpoint.encoding;
         let mut parameters = Parameters::default();
         match grant_type {
             Some(grant_type) if grant_type.is_empty() => {
@@ -161,7 +206,8 @@ impl GrantBuilder<CustomTerms> {
                 ));
             }
             Some(grant_type) => parameters.push("grant_type", grant_type),
-            None => check_once(&common)?,
+            None if encoding == Encoding::Json => check_once(&common)?,
+            None => {}
         }
         parameters.extend(common);
         Ok(CustomGrant { exchange: Exchange::new(endpoint, parameters) })

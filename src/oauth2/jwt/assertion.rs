@@ -332,16 +332,43 @@ impl Assertion {
         self.check(parties)
     }
 
-    fn check(&self, parties: &Parties) -> Result<(), TokenError> {
-        if self.lifetime < Duration::from_secs(1) || self.lifetime > LONGEST {
-            return Err(refused(
-                "its lifetime must be from 1 s to an hour (RFC 7523 §3); a minute is enough",
-            ));
+    /// Checks an assertion that is a token by itself, and may be for whoever takes it.
+    pub(crate) fn check_by_itself(&self) -> Result<(), TokenError> {
+        if self.wants_client_secret() {
+            return Err(refused("there is no client secret to sign it; give a key or a signer"));
         }
+        let may_name_issuer = match &self.signed_by {
+            SignedBy::Key(key) => key.may_name_account(),
+            SignedBy::Signer(_) | SignedBy::ClientSecret(_) => false,
+        };
+        if self.issuer.is_none() && !may_name_issuer {
+            return Err(refused("it has no issuer; set issuer()"));
+        }
+        self.check_content()
+    }
+
+    /// Returns how long it holds by the clock of this machine.
+    pub(crate) fn holds_for(&self) -> Duration {
+        match self.offset {
+            Offset::Ahead(by) => self.lifetime.saturating_sub(by),
+            Offset::Behind(_) => self.lifetime,
+        }
+    }
+
+    fn check(&self, parties: &Parties) -> Result<(), TokenError> {
         if self.audience_among(parties).is_empty() {
             return Err(refused(
                 "it has no audience; give an Issuer in place of the URL, set issuer() on the builder, or audience() on the \
                  assertion (in a configuration file assertion_audience)",
+            ));
+        }
+        self.check_content()
+    }
+
+    fn check_content(&self) -> Result<(), TokenError> {
+        if self.lifetime < Duration::from_secs(1) || self.lifetime > LONGEST {
+            return Err(refused(
+                "its lifetime must be from 1 s to an hour (RFC 7523 §3); a minute is enough",
             ));
         }
         check_members("claim", &self.claims, &["iss", "sub", "aud", "exp", "iat", "nbf", "jti"])?;
@@ -406,7 +433,8 @@ impl Assertion {
         let mut claims: Map<String, Value> = self.claims.iter().map(Member::read).collect();
         claims.insert("iss".into(), issuer.into());
         claims.extend(subject.map(|subject| ("sub".into(), subject.into())));
-        claims.insert("aud".into(), self.audience_among(parties).into());
+        let audience = Some(self.audience_among(parties)).filter(|audience| !audience.is_empty());
+        claims.extend(audience.map(|audience| ("aud".into(), audience.into())));
         claims.insert("iat".into(), now.as_secs().into());
         claims.insert("exp".into(), (now.as_secs().saturating_add(self.lifetime.as_secs())).into());
         claims.extend(

@@ -45,9 +45,11 @@ pub(crate) mod assertion;
 mod der;
 pub(crate) mod key;
 mod material;
+mod self_signed;
 mod signer;
 
 pub use self::algorithm::JwtAlgorithm;
 pub use self::assertion::Assertion;
 pub use self::key::SigningKey;
+pub use self::self_signed::SelfSigned;
 pub use self::signer::JwtSigner;
