@@ -4,7 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{StatusCode, Uri};
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, Uri};
+use http_body::Body;
+use http_body_util::Full;
+use tower::{BoxError, Service};
 
 use crate::backoff::Chance;
 use crate::error::{ErrorClass, TokenError};
@@ -14,13 +18,14 @@ use crate::oauth2::classifier::{Classifier, Refusal};
 use crate::oauth2::client_auth::ClientAuth;
 use crate::oauth2::discovery::Discovery;
 use crate::oauth2::endpoint::TokenEndpoint;
+use crate::oauth2::grant::{Checked, Grant};
 use crate::oauth2::location::{EndpointLocation, Given};
 use crate::oauth2::parameters::{Encoding, Parameters};
 use crate::oauth2::parties::Parties;
 use crate::oauth2::secret::ClientSecret;
 use crate::oauth2::target::{Discovered, Draft, Place};
 use crate::oauth2::url::{self, PlainHttp};
-use crate::oauth2::wire::{Patience, Transport, Wire};
+use crate::oauth2::wire::{self, Patience, Transport, Wire};
 use crate::origin::Origin;
 use crate::text;
 
@@ -416,7 +421,7 @@ impl<G> GrantBuilder<G> {
 
     /// Checks everything, and takes the builder apart: the endpoint, the parameters that every grant sends, and what
     /// the grant has of its own.
-    pub(crate) fn finish(self, transport: Transport) -> Result<(TokenEndpoint, Parameters, G), TokenError> {
+    fn finish(self, transport: Transport) -> Result<(TokenEndpoint, Parameters, G), TokenError> {
         let Options {
             location,
             client_id,
@@ -482,6 +487,36 @@ impl<G> GrantBuilder<G> {
         let wire = Wire { transport, patience, chance: Chance::default() };
         let endpoint = TokenEndpoint { place, secret, encoding: terms.encoding, wire };
         Ok((endpoint, common, self.grant))
+    }
+}
+
+impl<G: Grant> GrantBuilder<G> {
+    /// Builds the source over a transport of the caller's: any HTTP service, with the proxies, certificates and limits
+    /// that it brings.
+    ///
+    /// It must not follow redirects or retry: a redirect would carry the client's secret along. It is made ready for each
+    /// request and cloned for it.
+    ///
+    /// It must be `Send + Sync + Clone`, as clients that pool connections mostly are. A boxed one is
+    /// [`BoxCloneSyncService`](tower::util::BoxCloneSyncService); tower's `BoxService` cannot be cloned, and its
+    /// `BoxCloneService` is not `Sync`.
+    ///
+    /// # Errors
+    ///
+    /// A configuration error that names the setting and the remedy: a URL or an issuer that is not https, or has a fragment or
+    /// a user name in it; an empty client id; a secret too many or too few for the client authentication; an illegal scope;
+    /// a resource that is not an absolute URI; a parameter that has a setter of its own; a refresh token with a character that
+    /// none may hold, such as a line end.
+    pub fn build_with<S, B>(self, transport: S) -> Result<G::Source, TokenError>
+    where
+        S: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let (endpoint, common, grant) = self.finish(wire::erase(transport))?;
+        grant.assemble(Checked { endpoint, common })
     }
 }
 

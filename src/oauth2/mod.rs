@@ -143,6 +143,7 @@ mod deadline;
 mod discovery;
 mod endpoint;
 mod exchange;
+mod grant;
 mod grants;
 mod issuer;
 #[cfg(feature = "jwt")]
@@ -169,6 +170,7 @@ pub use self::builder::GrantBuilder;
 pub use self::classifier::Refusal;
 pub use self::client_auth::{ClientAssertion, ClientAuth};
 pub use self::config::ClientCredentialsConfig;
+pub use self::grant::Grant;
 pub use self::grants::{
     ClientCredentials, ClientCredentialsBuilder, ClientCredentialsGrant, CustomGrant, CustomGrantBuilder,
     CustomTerms, RefreshToken, RefreshTokenBuilder, RefreshTokenGrant, SecurityToken, TokenExchange,
@@ -180,6 +182,6 @@ pub use self::grants::{JwtBearer, JwtBearerBuilder, JwtBearerGrant};
 pub use self::issuer::Issuer;
 pub use self::location::EndpointLocation;
 pub use self::response::read_token_response;
-pub use self::revocation::{Revocation, RevocationBuilder};
+pub use self::revocation::{Revocation, RevocationBuilder, RevocationGrant};
 pub use self::rotation::RotatedToken;
 pub use self::secret::ClientSecret;

@@ -4,24 +4,19 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, Response, StatusCode};
-use http_body::Body;
-use http_body_util::Full;
+use http::StatusCode;
 use secrecy::SecretString;
-use tower::{BoxError, Service};
 
 use crate::error::TokenError;
 use crate::oauth2::answer::{self, Answer, Expected, Wanted};
 use crate::oauth2::builder::GrantBuilder;
-use crate::oauth2::client_auth::ClientAuth;
 use crate::oauth2::deadline::Deadline;
 use crate::oauth2::endpoint::{Ask, TokenEndpoint};
+use crate::oauth2::grant::{Checked, Grant};
 use crate::oauth2::location::EndpointLocation;
 use crate::oauth2::parameters::Parameters;
 use crate::oauth2::refused::Refused;
 use crate::oauth2::secret::ClientSecret;
-use crate::oauth2::wire;
 use crate::revoke::TokenRevoker;
 use crate::text::Redactor;
 use crate::token::AccessToken;
@@ -74,19 +69,23 @@ struct Inner {
     common: Parameters,
 }
 
-/// Builds a [`Revocation`]. Nothing is checked before it is built, and everything then.
+/// Builds a [`Revocation`]; nothing is checked before it is built, and everything then. Scopes, audiences and resources are
+/// refused.
 ///
 /// # Defaults
 ///
-/// - client authentication: [`ClientAuth::basic`]
+/// - client authentication: [`ClientAuth::basic`](crate::ClientAuth::basic)
 /// - further parameters: none
 /// - an attempt: at most 10 s, from connecting to the head of the answer
 /// - retries: 3, after 500 ms, 1 s and 2 s, half of which is chance
 /// - the longest delay: 10 s; a server that asks for more is believed, and the error says until when
 /// - plain http: to loopback alone
-#[derive(Clone, Debug)]
-pub struct RevocationBuilder {
-    inner: GrantBuilder<()>,
+pub type RevocationBuilder = GrantBuilder<RevocationGrant>;
+
+/// Names the revocation among the builders. It has no settings of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct RevocationGrant {
+    _private: (),
 }
 
 impl Revocation {
@@ -97,9 +96,10 @@ impl Revocation {
         client_id: impl Into<String>,
         client_secret: impl Into<ClientSecret>,
     ) -> RevocationBuilder {
-        let inner = GrantBuilder::new(location.into(), client_id.into(), client_secret.into(), ());
-        let inner = inner.wanted(Wanted::Revocation).own_parameters(&["token", "token_type_hint"]);
-        RevocationBuilder { inner }
+        let grant = RevocationGrant { _private: () };
+        GrantBuilder::new(location.into(), client_id.into(), client_secret.into(), grant)
+            .wanted(Wanted::Revocation)
+            .own_parameters(&["token", "token_type_hint"])
     }
 
     /// Revokes one of the secrets of a token.
@@ -162,82 +162,14 @@ impl fmt::Debug for Revocation {
     }
 }
 
-// --- RevocationBuilder ---
+impl Grant for RevocationGrant {
+    type Source = Revocation;
 
-impl RevocationBuilder {
-    /// Sets how the client authenticates.
-    #[must_use]
-    pub fn auth(self, auth: ClientAuth) -> Self {
-        Self { inner: self.inner.auth(auth) }
-    }
-
-    /// Sets the issuer identifier of the authorization server: the audience of assertions that name no other. One whose
-    /// audience is the token URL gets the URL of the revocation.
-    #[cfg(feature = "jwt")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
-    #[must_use]
-    pub fn issuer(self, issuer: impl Into<String>) -> Self {
-        Self { inner: self.inner.issuer(issuer) }
-    }
-
-    /// Adds a parameter of the provider's own. One with an empty value is left out.
-    #[must_use]
-    pub fn param(self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        Self { inner: self.inner.param(name, value) }
-    }
-
-    /// Sets how long an attempt may take, from connecting to the head of the answer.
-    #[must_use]
-    pub fn attempt_timeout(self, timeout: Duration) -> Self {
-        Self { inner: self.inner.attempt_timeout(timeout) }
-    }
-
-    /// Sets how often a failed attempt is repeated.
-    #[must_use]
-    pub fn retries(self, count: u32) -> Self {
-        Self { inner: self.inner.retries(count) }
-    }
-
-    /// Sets the delay before the first retry; it doubles from one to the next.
-    #[must_use]
-    pub fn first_delay(self, delay: Duration) -> Self {
-        Self { inner: self.inner.first_delay(delay) }
-    }
-
-    /// Sets the longest delay before a retry. A server that asks for a longer one is not asked again.
-    #[must_use]
-    pub fn longest_delay(self, delay: Duration) -> Self {
-        Self { inner: self.inner.longest_delay(delay) }
-    }
-
-    /// Sends the tokens and the client's secrets over plain http to hosts other than loopback. Whoever is on the way can
-    /// read them.
-    #[must_use]
-    pub fn with_insecure_http(self) -> Self {
-        Self { inner: self.inner.with_insecure_http() }
-    }
-
-    /// Refuses plain http to hosts other than loopback.
-    #[must_use]
-    pub fn without_insecure_http(self) -> Self {
-        Self { inner: self.inner.without_insecure_http() }
-    }
-
-    /// Builds the revocation over a transport of the caller's, which must not follow redirects or retry.
-    ///
-    /// # Errors
-    ///
-    /// A configuration error that names the setting and the remedy: a URL that is not https, or has a fragment or a user
-    /// name in it; an empty client id; a secret too many or too few for the client authentication.
-    pub fn build_with<S, B>(self, transport: S) -> Result<Revocation, TokenError>
-    where
-        S: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone + Send + Sync + 'static,
-        S::Error: Into<BoxError>,
-        S::Future: Send + 'static,
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
-        let (endpoint, common, ()) = self.inner.finish(wire::erase(transport))?;
+    fn assemble(self, checked: Checked) -> Result<Revocation, TokenError> {
+        let Checked { endpoint, common } = checked;
+        if let Some(name) = common.names().find(|name| matches!(*name, "scope" | "audience" | "resource")) {
+            return Err(TokenError::config(format!("{name}: a revocation has none; remove it")));
+        }
         Ok(Revocation { inner: Arc::new(Inner { endpoint, common }) })
     }
 }

@@ -57,12 +57,7 @@ pub use self::proxy::Proxy;
 use crate::clock;
 use crate::error::{Futile, Lasting, TokenError, Unsent, chain};
 use crate::extensions::SlowConnection;
-use crate::oauth2::{
-    ClientCredentials, ClientCredentialsBuilder, CustomGrant, CustomGrantBuilder, RefreshToken,
-    RefreshTokenBuilder, Revocation, RevocationBuilder, TokenExchange, TokenExchangeBuilder,
-};
-#[cfg(feature = "jwt")]
-use crate::oauth2::{JwtBearer, JwtBearerBuilder};
+use crate::oauth2::{Grant, GrantBuilder};
 use crate::retry::Failure;
 pub use crate::transport::classify::classify;
 
@@ -442,7 +437,7 @@ impl fmt::Debug for ResponseBody {
 
 // --- build() of the sources ---
 
-impl ClientCredentialsBuilder {
+impl<G: Grant> GrantBuilder<G> {
     /// Builds the source over the default transport, a [`Client`] of its own. Sources that are many share one, by
     /// [`build_with`](Self::build_with) and clones of it.
     ///
@@ -450,68 +445,7 @@ impl ClientCredentialsBuilder {
     ///
     /// As [`build_with`](Self::build_with).
     #[cfg_attr(docsrs, doc(cfg(feature = "hyper-client")))]
-    pub fn build(self) -> Result<ClientCredentials, TokenError> {
-        self.build_with(Client::new())
-    }
-}
-
-impl RefreshTokenBuilder {
-    /// Builds the source over the default transport, a [`Client`] of its own.
-    ///
-    /// # Errors
-    ///
-    /// As [`build_with`](Self::build_with).
-    #[cfg_attr(docsrs, doc(cfg(feature = "hyper-client")))]
-    pub fn build(self) -> Result<RefreshToken, TokenError> {
-        self.build_with(Client::new())
-    }
-}
-
-impl RevocationBuilder {
-    /// Builds the revocation over the default transport, a [`Client`] of its own.
-    ///
-    /// # Errors
-    ///
-    /// As [`build_with`](Self::build_with).
-    #[cfg_attr(docsrs, doc(cfg(feature = "hyper-client")))]
-    pub fn build(self) -> Result<Revocation, TokenError> {
-        self.build_with(Client::new())
-    }
-}
-
-impl CustomGrantBuilder {
-    /// Builds the source over the default transport, a [`Client`] of its own.
-    ///
-    /// # Errors
-    ///
-    /// As [`build_with`](Self::build_with).
-    #[cfg_attr(docsrs, doc(cfg(feature = "hyper-client")))]
-    pub fn build(self) -> Result<CustomGrant, TokenError> {
-        self.build_with(Client::new())
-    }
-}
-
-impl TokenExchangeBuilder {
-    /// Builds the source over the default transport, a [`Client`] of its own.
-    ///
-    /// # Errors
-    ///
-    /// As [`build_with`](Self::build_with).
-    #[cfg_attr(docsrs, doc(cfg(feature = "hyper-client")))]
-    pub fn build(self) -> Result<TokenExchange, TokenError> {
-        self.build_with(Client::new())
-    }
-}
-
-#[cfg(feature = "jwt")]
-impl JwtBearerBuilder {
-    /// Builds the source over the default transport, a [`Client`] of its own.
-    ///
-    /// # Errors
-    ///
-    /// As [`build_with`](Self::build_with).
-    #[cfg_attr(docsrs, doc(cfg(all(feature = "hyper-client", feature = "jwt"))))]
-    pub fn build(self) -> Result<JwtBearer, TokenError> {
+    pub fn build(self) -> Result<G::Source, TokenError> {
         self.build_with(Client::new())
     }
 }

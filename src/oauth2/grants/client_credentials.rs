@@ -2,19 +2,13 @@
 
 use std::fmt;
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body::Body;
-use http_body_util::Full;
-use tower::{BoxError, Service};
-
 use crate::error::TokenError;
 use crate::oauth2::builder::GrantBuilder;
 use crate::oauth2::exchange::Exchange;
+use crate::oauth2::grant::{Checked, Grant};
 use crate::oauth2::location::EndpointLocation;
 use crate::oauth2::parameters::Parameters;
 use crate::oauth2::secret::ClientSecret;
-use crate::oauth2::wire;
 use crate::source::{TokenRequest, TokenSource};
 use crate::token::AccessToken;
 
@@ -88,31 +82,11 @@ impl fmt::Debug for ClientCredentials {
     }
 }
 
-impl GrantBuilder<ClientCredentialsGrant> {
-    /// Builds the source over a transport of the caller's: any HTTP service, with the proxies, certificates and limits
-    /// that it brings.
-    ///
-    /// It must not follow redirects or retry: a redirect would carry the client's secret along. It is made ready for each
-    /// request and cloned for it.
-    ///
-    /// It must be `Send + Sync + Clone`, as clients that pool connections mostly are. A boxed one is
-    /// [`BoxCloneSyncService`](tower::util::BoxCloneSyncService); tower's `BoxService` cannot be cloned, and its
-    /// `BoxCloneService` is not `Sync`.
-    ///
-    /// # Errors
-    ///
-    /// A configuration error that names the setting and the remedy: a token URL or an issuer that is not https, or has a
-    /// fragment or a user name in it; an empty client id; a secret too many or too few for the client authentication; an illegal
-    /// scope; a resource that is no absolute URI; a parameter that has a setter of its own.
-    pub fn build_with<S, B>(self, transport: S) -> Result<ClientCredentials, TokenError>
-    where
-        S: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone + Send + Sync + 'static,
-        S::Error: Into<BoxError>,
-        S::Future: Send + 'static,
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
-        let (endpoint, common, ClientCredentialsGrant { .. }) = self.finish(wire::erase(transport))?;
+impl Grant for ClientCredentialsGrant {
+    type Source = ClientCredentials;
+
+    fn assemble(self, checked: Checked) -> Result<ClientCredentials, TokenError> {
+        let Checked { endpoint, common } = checked;
         let mut parameters = Parameters::default();
         parameters.push("grant_type", "client_credentials");
         parameters.extend(common);

@@ -3,19 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body::Body;
-use http_body_util::Full;
-use tower::{BoxError, Service};
-
 use crate::error::TokenError;
 use crate::oauth2::builder::GrantBuilder;
 use crate::oauth2::exchange::Exchange;
+use crate::oauth2::grant::{Checked, Grant};
 use crate::oauth2::location::EndpointLocation;
 use crate::oauth2::parameters::{Encoding, Parameters};
 use crate::oauth2::secret::ClientSecret;
-use crate::oauth2::wire;
 use crate::source::{TokenRequest, TokenSource};
 use crate::token::AccessToken;
 
@@ -144,6 +138,29 @@ impl fmt::Debug for CustomGrant {
     }
 }
 
+impl Grant for CustomTerms {
+    type Source = CustomGrant;
+
+    fn assemble(self, checked: Checked) -> Result<CustomGrant, TokenError> {
+        let Checked { endpoint, common } = checked;
+        let CustomTerms { grant_type } = self;
+        let encoding = endpoint.encoding;
+        let mut parameters = Parameters::default();
+        match grant_type {
+            Some(grant_type) if grant_type.is_empty() => {
+                return Err(TokenError::config(
+                    "grant_type: it is empty; give the provider's, or use CustomGrant::json",
+                ));
+            }
+            Some(grant_type) => parameters.push("grant_type", grant_type),
+            None if encoding == Encoding::Json => check_once(&common)?,
+            None => {}
+        }
+        parameters.extend(common);
+        Ok(CustomGrant { exchange: Exchange::new(endpoint, parameters) })
+    }
+}
+
 impl GrantBuilder<CustomTerms> {
     /// Sets the client, which authenticates by [`basic`](crate::ClientAuth::basic), or sends its name alone if its secret
     /// is [`ClientSecret::none`]; for another way call [`auth`](Self::auth) afterwards.
@@ -180,37 +197,6 @@ impl GrantBuilder<CustomTerms> {
     pub fn param_json(mut self, name: impl Into<String>, json: impl Into<String>) -> Self {
         self.parameters_mut().push_json(name.into(), json.into());
         self
-    }
-
-    /// Builds the source over a transport of the caller's: any HTTP service, as
-    /// [`ClientCredentials`](crate::ClientCredentials) takes it.
-    ///
-    /// # Errors
-    ///
-    /// A configuration error that names the setting and the remedy.
-    pub fn build_with<S, B>(self, transport: S) -> Result<CustomGrant, TokenError>
-    where
-        S: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone + Send + Sync + 'static,
-        S::Error: Into<BoxError>,
-        S::Future: Send + 'static,
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
-        let (endpoint, common, CustomTerms { grant_type }) = self.finish(wire::erase(transport))?;
-        let encoding = endpoint.encoding;
-        let mut parameters = Parameters::default();
-        match grant_type {
-            Some(grant_type) if grant_type.is_empty() => {
-                return Err(TokenError::config(
-                    "grant_type: it is empty; give the provider's, or use CustomGrant::json",
-                ));
-            }
-            Some(grant_type) => parameters.push("grant_type", grant_type),
-            None if encoding == Encoding::Json => check_once(&common)?,
-            None => {}
-        }
-        parameters.extend(common);
-        Ok(CustomGrant { exchange: Exchange::new(endpoint, parameters) })
     }
 }
 

@@ -3,20 +3,14 @@
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body::Body;
-use http_body_util::Full;
-use tower::{BoxError, Service};
-
 use crate::error::TokenError;
 use crate::oauth2::builder::GrantBuilder;
 use crate::oauth2::exchange::Exchange;
+use crate::oauth2::grant::{Checked, Grant};
 use crate::oauth2::jwt::assertion::Assertion;
 use crate::oauth2::location::EndpointLocation;
 use crate::oauth2::parameters::Parameters;
 use crate::oauth2::secret::ClientSecret;
-use crate::oauth2::wire;
 use crate::source::{TokenRequest, TokenSource};
 use crate::token::AccessToken;
 
@@ -103,34 +97,26 @@ impl fmt::Debug for JwtBearer {
     }
 }
 
-impl GrantBuilder<JwtBearerGrant> {
-    /// Sets the client, which authenticates by [`basic`](crate::ClientAuth::basic), or sends its name alone if its secret
-    /// is [`ClientSecret::none`]; for another way call [`auth`](Self::auth) afterwards.
-    #[must_use]
-    pub fn client(self, client_id: impl Into<String>, client_secret: impl Into<ClientSecret>) -> Self {
-        self.set_client(client_id.into(), client_secret.into())
-    }
+impl Grant for JwtBearerGrant {
+    type Source = JwtBearer;
 
-    /// Builds the source over a transport of the caller's: any HTTP service, as
-    /// [`ClientCredentials`](crate::ClientCredentials) takes it.
-    ///
-    /// # Errors
-    ///
-    /// A configuration error that names the setting and the remedy.
-    pub fn build_with<S, B>(self, transport: S) -> Result<JwtBearer, TokenError>
-    where
-        S: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone + Send + Sync + 'static,
-        S::Error: Into<BoxError>,
-        S::Future: Send + 'static,
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
-        let (endpoint, common, JwtBearerGrant { assertion }) = self.finish(wire::erase(transport))?;
+    fn assemble(self, checked: Checked) -> Result<JwtBearer, TokenError> {
+        let Checked { endpoint, common } = checked;
+        let JwtBearerGrant { assertion } = self;
         assertion.check_for_grant(endpoint.place.parties())?;
         let mut parameters = Parameters::default();
         parameters.push("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer");
         parameters.push_assertion("assertion", assertion);
         parameters.extend(common);
         Ok(JwtBearer { exchange: Exchange::new(endpoint, parameters) })
+    }
+}
+
+impl GrantBuilder<JwtBearerGrant> {
+    /// Sets the client, which authenticates by [`basic`](crate::ClientAuth::basic), or sends its name alone if its secret
+    /// is [`ClientSecret::none`]; for another way call [`auth`](Self::auth) afterwards.
+    #[must_use]
+    pub fn client(self, client_id: impl Into<String>, client_secret: impl Into<ClientSecret>) -> Self {
+        self.set_client(client_id.into(), client_secret.into())
     }
 }

@@ -4,13 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body::Body;
-use http_body_util::Full;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::runtime::Handle;
-use tower::{BoxError, Service};
+use tower::BoxError;
 use tracing::Instrument as _;
 use tracing::instrument::WithSubscriber as _;
 
@@ -19,13 +15,13 @@ use crate::error::{ErrorClass, TokenError};
 use crate::oauth2::builder::GrantBuilder;
 use crate::oauth2::deadline::Deadline;
 use crate::oauth2::endpoint::TokenEndpoint;
+use crate::oauth2::grant::{Checked, Grant};
 use crate::oauth2::lineage::{BEAT, Held, Lineage, Turn};
 use crate::oauth2::location::EndpointLocation;
 use crate::oauth2::parameters::Parameters;
 use crate::oauth2::rotation::{OnRotate, RotatedToken};
 use crate::oauth2::secret::{self, ClientSecret};
 use crate::oauth2::verdict::Evidence;
-use crate::oauth2::wire;
 use crate::source::{FetchReason, TokenRequest, TokenSource};
 use crate::token::AccessToken;
 
@@ -276,6 +272,22 @@ impl fmt::Debug for RefreshToken {
 
 // --- GrantBuilder ---
 
+impl Grant for RefreshTokenGrant {
+    type Source = RefreshToken;
+
+    fn assemble(self, checked: Checked) -> Result<RefreshToken, TokenError> {
+        let Checked { endpoint, common } = checked;
+        let grant = self;
+        let RefreshTokenGrant { refresh_token, access_token, on_rotate, store_timeout } = grant;
+        if let Some(refresh_token) = &refresh_token {
+            check(refresh_token)?;
+        }
+        let lineage = Lineage::new(refresh_token, access_token);
+        let inner = Inner { endpoint, common, lineage, on_rotate, store_timeout };
+        Ok(RefreshToken { inner: Arc::new(inner) })
+    }
+}
+
 impl GrantBuilder<RefreshTokenGrant> {
     /// Hands out this access token first, as long as it is good, in place of an exchange: the one that came with the
     /// refresh token. Its lifetime counts from this call.
@@ -326,30 +338,6 @@ impl GrantBuilder<RefreshTokenGrant> {
     #[must_use]
     pub fn store_timeout(self, timeout: Duration) -> Self {
         self.with_grant(|grant| grant.store_timeout = timeout)
-    }
-
-    /// Builds the source over a transport of the caller's, as
-    /// [that of the client credentials](GrantBuilder::<crate::oauth2::ClientCredentialsGrant>::build_with).
-    ///
-    /// # Errors
-    ///
-    /// As there; and if the refresh token holds a character that none may hold, such as a line end.
-    pub fn build_with<S, B>(self, transport: S) -> Result<RefreshToken, TokenError>
-    where
-        S: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone + Send + Sync + 'static,
-        S::Error: Into<BoxError>,
-        S::Future: Send + 'static,
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
-        let (endpoint, common, grant) = self.finish(wire::erase(transport))?;
-        let RefreshTokenGrant { refresh_token, access_token, on_rotate, store_timeout } = grant;
-        if let Some(refresh_token) = &refresh_token {
-            check(refresh_token)?;
-        }
-        let lineage = Lineage::new(refresh_token, access_token);
-        let inner = Inner { endpoint, common, lineage, on_rotate, store_timeout };
-        Ok(RefreshToken { inner: Arc::new(inner) })
     }
 }
 

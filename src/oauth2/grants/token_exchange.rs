@@ -3,21 +3,16 @@
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body::Body;
-use http_body_util::Full;
 use secrecy::{ExposeSecret as _, SecretString};
-use tower::{BoxError, Service};
 
 use crate::error::TokenError;
 use crate::oauth2::builder::GrantBuilder;
 use crate::oauth2::deadline::Deadline;
 use crate::oauth2::endpoint::TokenEndpoint;
+use crate::oauth2::grant::{Checked, Grant};
 use crate::oauth2::location::EndpointLocation;
 use crate::oauth2::parameters::Parameters;
 use crate::oauth2::secret::{self, ClientSecret};
-use crate::oauth2::wire;
 use crate::source::{DynTokenSource, FetchReason, TokenRequest, TokenSource};
 use crate::text::Redactor;
 use crate::token::AccessToken;
@@ -150,43 +145,12 @@ impl fmt::Debug for TokenExchange {
     }
 }
 
-impl GrantBuilder<TokenExchangeGrant> {
-    /// Sets the client, which authenticates by [`basic`](crate::ClientAuth::basic), or sends its name alone if its secret
-    /// is [`ClientSecret::none`]; for another way call [`auth`](Self::auth) afterwards.
-    #[must_use]
-    pub fn client(self, client_id: impl Into<String>, client_secret: impl Into<ClientSecret>) -> Self {
-        self.set_client(client_id.into(), client_secret.into())
-    }
+impl Grant for TokenExchangeGrant {
+    type Source = TokenExchange;
 
-    /// Sets the token of whoever acts in the name of the subject (RFC 8693 §1.1).
-    #[must_use]
-    pub fn actor(mut self, actor: SecurityToken) -> Self {
-        self.grant_mut().actor = Some(actor);
-        self
-    }
-
-    /// Sets the type of the token that is wanted. Default: as the server chooses.
-    #[must_use]
-    pub fn requested_token_type(mut self, requested: TokenType) -> Self {
-        self.grant_mut().requested = Some(requested);
-        self
-    }
-
-    /// Builds the source over a transport of the caller's: any HTTP service, as
-    /// [`ClientCredentials`](crate::ClientCredentials) takes it.
-    ///
-    /// # Errors
-    ///
-    /// A configuration error that names the setting and the remedy.
-    pub fn build_with<S, B>(self, transport: S) -> Result<TokenExchange, TokenError>
-    where
-        S: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone + Send + Sync + 'static,
-        S::Error: Into<BoxError>,
-        S::Future: Send + 'static,
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
-        let (endpoint, common, grant) = self.finish(wire::erase(transport))?;
+    fn assemble(self, checked: Checked) -> Result<TokenExchange, TokenError> {
+        let Checked { endpoint, common } = checked;
+        let grant = self;
         let types = [
             ("subject", Some(&grant.subject.token_type)),
             ("actor", grant.actor.as_ref().map(|actor| &actor.token_type)),
@@ -208,6 +172,29 @@ impl GrantBuilder<TokenExchangeGrant> {
             }
         }
         Ok(TokenExchange { inner: Arc::new(Inner { endpoint, grant, common }) })
+    }
+}
+
+impl GrantBuilder<TokenExchangeGrant> {
+    /// Sets the client, which authenticates by [`basic`](crate::ClientAuth::basic), or sends its name alone if its secret
+    /// is [`ClientSecret::none`]; for another way call [`auth`](Self::auth) afterwards.
+    #[must_use]
+    pub fn client(self, client_id: impl Into<String>, client_secret: impl Into<ClientSecret>) -> Self {
+        self.set_client(client_id.into(), client_secret.into())
+    }
+
+    /// Sets the token of whoever acts in the name of the subject (RFC 8693 §1.1).
+    #[must_use]
+    pub fn actor(mut self, actor: SecurityToken) -> Self {
+        self.grant_mut().actor = Some(actor);
+        self
+    }
+
+    /// Sets the type of the token that is wanted. Default: as the server chooses.
+    #[must_use]
+    pub fn requested_token_type(mut self, requested: TokenType) -> Self {
+        self.grant_mut().requested = Some(requested);
+        self
     }
 }
 

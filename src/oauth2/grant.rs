@@ -1,0 +1,23 @@
+//! What makes a source of a builder's settings: one trait, so that building stands once.
+
+use crate::error::TokenError;
+use crate::oauth2::endpoint::TokenEndpoint;
+use crate::oauth2::parameters::Parameters;
+
+/// A grant that a [`GrantBuilder`](crate::oauth2::GrantBuilder) makes a source of, or the revocation of tokens. There is
+/// nothing to implement.
+pub trait Grant: Sized {
+    /// What is built.
+    type Source;
+
+    #[doc(hidden)]
+    fn assemble(self, checked: Checked) -> Result<Self::Source, TokenError>;
+}
+
+/// What was checked of the settings that all grants share. It seals [`Grant`]: nobody else can make one or look into it.
+#[derive(Debug)]
+#[allow(unnameable_types, reason = "it seals the trait")]
+pub struct Checked {
+    pub(crate) endpoint: TokenEndpoint,
+    pub(crate) common: Parameters,
+}
