@@ -247,6 +247,15 @@ async fn a_refresh_token_that_is_no_good() -> Vec<String> {
     fetch(source.clone()).await.unwrap_err();
     fetch(app(Some(lost)).build().unwrap()).await.unwrap();
     lines.push(failure(&server.origin(), source).await);
+
+    // A server that has another code for it, and says it again and again.
+    let refuses = post(async || (StatusCode::BAD_REQUEST, r#"{"error":"invalid_request"}"#));
+    let (silent, _listener) = serve(Router::new().route("/token", refuses)).await;
+    let source = RefreshToken::builder(format!("{silent}/token"), "app", ClientSecret::none(), Some("RT1"));
+    let source = source.auth(ClientAuth::none()).build().unwrap();
+    fetch(source.clone()).await.unwrap_err();
+    fetch(source.clone()).await.unwrap_err();
+    lines.push(failure(&silent, source).await);
     lines
 }
 

@@ -558,6 +558,10 @@ mod tests {
                 );
                 assert!(body.is_empty());
             }
+            let encoded = vector["expect"]["authorization"].as_str().unwrap().strip_prefix("Basic ").unwrap();
+            let pair = String::from_utf8(STANDARD.decode(encoded).unwrap()).unwrap();
+            let parts = ["username", "password"].map(|name| vector["expect"][name].as_str().unwrap());
+            assert_eq!(pair.split_once(':').unwrap(), (parts[0], parts[1]), "{}", vector["id"]);
         }
         assert_eq!(vectors.len(), 13);
     }

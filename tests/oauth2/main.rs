@@ -30,3 +30,4 @@ mod scripted;
 mod secrets;
 #[cfg(feature = "hyper-client")]
 mod transport;
+mod vectors;
