@@ -101,3 +101,4 @@ pub use self::layer::AuthLayer;
 pub use self::per_request::AuthOverride;
 pub use self::service::AuthService;
 pub use self::terms::Rejection;
+pub use crate::headers::challenge::Challenge;

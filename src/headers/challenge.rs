@@ -9,7 +9,10 @@
 //! 4. Where the grammar breaks, all that was read stays. Reading goes on behind the next comma; what stands between it
 //!    and the next challenge belongs to nobody for certain, and is dropped. An open quote swallows its line.
 //! 5. A comma that is missing before a parameter is forgiven: it is sent that way, and there is no other reading.
-//! 6. At most 32 challenges are kept, and 32 parameters of each; a list of ten thousand is no refusal but an attack.
+//! 6. A URL may stand without quotes, up to the next space or comma.
+//! 7. At most 32 challenges are kept, and 32 parameters of each; a list of ten thousand is no refusal but an attack.
+
+use std::fmt;
 
 use http::HeaderMap;
 use http::header::WWW_AUTHENTICATE;
@@ -19,35 +22,69 @@ use crate::text::is_tchar;
 /// The most challenges that are kept, and the most parameters of one.
 const MOST: usize = 32;
 
-/// One challenge of a server.
-#[derive(Clone)]
-#[cfg_attr(test, derive(Debug, PartialEq, Eq))]
-pub(crate) struct Challenge {
+/// One challenge of a `WWW-Authenticate` header (RFC 9110 §11.6.1): what a server says about a refusal.
+///
+/// A response that was refused keeps its headers, so what this crate does not decide by itself can be built on it: claims
+/// challenges, the challenges of registries, metadata of protected resources.
+///
+/// # Examples
+///
+/// ```
+/// use http::{HeaderMap, HeaderValue, header};
+/// use tower_oauth2::auth::Challenge;
+///
+/// let mut headers = HeaderMap::new();
+/// let challenge = r#"Bearer realm="api", error="insufficient_claims", claims="eyJhIjoxfQ==""#;
+/// headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+/// let challenges = Challenge::read(&headers);
+/// assert_eq!((challenges[0].scheme(), challenges[0].param("claims")), ("bearer", Some("eyJhIjoxfQ==")));
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Challenge {
     scheme: String,
     token68: Option<String>,
     params: Vec<(String, String)>,
 }
 
 impl Challenge {
+    /// Reads the challenges of a response, all that can be read of them; at most 32.
+    #[must_use]
+    pub fn read(headers: &HeaderMap) -> Vec<Self> {
+        of(headers)
+    }
+
     /// Returns the scheme in lower case, such as `bearer`.
-    pub(crate) fn scheme(&self) -> &str {
+    #[must_use]
+    pub fn scheme(&self) -> &str {
         &self.scheme
     }
 
     /// Returns the token68 that stands in place of parameters, as Negotiate sends one.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no decision asks for it; the vectors do"))]
-    pub(crate) fn token68(&self) -> Option<&str> {
+    #[must_use]
+    pub fn token68(&self) -> Option<&str> {
         self.token68.as_deref()
     }
 
     /// Returns the value of a parameter, the first one if it stands there twice. `name` is in lower case.
-    pub(crate) fn param(&self, name: &str) -> Option<&str> {
+    #[must_use]
+    pub fn param(&self, name: &str) -> Option<&str> {
         self.params().find_map(|(param, value)| (param == name).then_some(value))
     }
 
     /// Returns all parameters in their order: name in lower case, value without its quotes.
-    pub(crate) fn params(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub fn params(&self) -> impl Iterator<Item = (&str, &str)> {
         self.params.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+}
+
+/// Shows names alone: a server may echo the token in a value.
+impl fmt::Debug for Challenge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.params().map(|(name, _)| name).collect();
+        f.debug_struct("Challenge")
+            .field("scheme", &self.scheme)
+            .field("params", &names)
+            .finish_non_exhaustive()
     }
 }
 
@@ -128,7 +165,7 @@ impl Reader {
         line.skip(is_space);
         let value = match line.rest.first() {
             Some(b'"') => line.quoted()?,
-            _ => text(line.token()?),
+            _ => text(line.url().map_or_else(|| line.token(), Ok)?),
         };
         if let Some(challenge) = self.challenges.last_mut().filter(|_| self.open)
             && challenge.params.len() < MOST
@@ -168,6 +205,17 @@ impl<'a> Cursor<'a> {
     fn token(&mut self) -> Result<&'a [u8], Broken> {
         let token = self.take(is_tchar);
         if token.is_empty() { Err(Broken) } else { Ok(token) }
+    }
+
+    /// Reads a URL without quotes, as some servers write their realm; else it moves nothing.
+    fn url(&mut self) -> Option<&'a [u8]> {
+        let mut ahead = Cursor { rest: self.rest };
+        let url = ahead.take(|byte| byte.is_ascii_graphic() && !b",\"\\".contains(&byte));
+        if !url.starts_with(b"https://") && !url.starts_with(b"http://") {
+            return None;
+        }
+        self.rest = ahead.rest;
+        Some(url)
     }
 
     /// Reads a token68 (RFC 9110 §11.2) if one fills the element; else it moves nothing.
@@ -403,6 +451,15 @@ mod tests {
         let token68 = "[A-Za-z0-9._~+/-]{1,8}={0,2}";
         let params = vec((a_token(), "[ -~äß\t]{0,12}"), 0..5);
         (a_token(), prop_oneof![token68.prop_map(Ok), params.prop_map(Err)])
+    }
+
+    #[test]
+    fn a_url_without_quotes_is_a_value() {
+        let challenges =
+            read("Bearer realm=https://api.example.com/a?b=c,error=invalid_token, Basic realm=http://x");
+        assert_eq!(challenges[0].param("realm"), Some("https://api.example.com/a?b=c"));
+        assert_eq!(challenges[0].param("error"), Some("invalid_token"));
+        assert_eq!(challenges[1].param("realm"), Some("http://x"));
     }
 
     proptest! {
