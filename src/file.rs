@@ -2,14 +2,15 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::error::TokenError;
+use crate::runtime;
 
 /// A secret file may not be longer than this.
 const MAX_FILE: u64 = 64 * 1024;
@@ -22,36 +23,75 @@ const WAITS: [Duration; 4] = [
     Duration::from_millis(400),
 ];
 
-/// Reads a secret from a regular file of at most 64 KiB in UTF-8. What an editor leaves at its ends is removed. `what` is what it is
-/// called in messages.
-pub(crate) async fn read(what: &str, path: Arc<Path>) -> Result<SecretString, TokenError> {
-    read_as(what, path, |secret| Ok(secret.into())).await
+/// A file with a secret: a regular one of at most 64 KiB in UTF-8. What an editor leaves at its ends is removed.
+///
+/// Clones share how the file was when it was read last.
+#[derive(Clone)]
+pub(crate) struct SecretFile {
+    path: Arc<Path>,
+    seen: Arc<Mutex<Option<Stamp>>>,
 }
 
-/// Reads a secret as [`read`] does, and makes something of it. What cannot be used may be just being written.
-pub(crate) async fn read_as<T>(
-    what: &str,
-    path: Arc<Path>,
-    make: impl Fn(&str) -> Result<T, TokenError>,
-) -> Result<T, TokenError> {
-    let mut waits = WAITS.into_iter();
-    loop {
-        let error = match read_once(what, Arc::clone(&path)).await.and_then(|text| make(text.expose_secret()))
-        {
-            Ok(made) => return Ok(made),
-            Err(error) => error,
-        };
-        let Some(wait) = waits.next() else { return Err(error) };
-        tokio::time::sleep(wait).await;
+/// When a file was modified, and its length; none for a file that cannot be looked at.
+type Stamp = Option<(SystemTime, u64)>;
+
+impl SecretFile {
+    pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into().into(), seen: Arc::default() }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns whether the file is another by now than when it was read last. Looks at the file, which a local disk
+    /// answers at once.
+    pub(crate) fn has_changed(&self) -> bool {
+        let seen = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.is_some_and(|seen| seen != stamp(&self.path))
+    }
+
+    /// Reads the secret. `what` is what it is called in messages.
+    pub(crate) async fn read(&self, what: &str) -> Result<SecretString, TokenError> {
+        self.read_as(what, |secret| Ok(secret.into())).await
+    }
+
+    /// Reads the secret, and makes something of it. What cannot be used may be just being written.
+    pub(crate) async fn read_as<T>(
+        &self,
+        what: &str,
+        make: impl Fn(&str) -> Result<T, TokenError>,
+    ) -> Result<T, TokenError> {
+        runtime::current()?;
+        let mut waits = WAITS.into_iter();
+        loop {
+            let error = match self.read_once(what).await.and_then(|text| make(text.expose_secret())) {
+                Ok(made) => return Ok(made),
+                Err(error) => error,
+            };
+            let Some(wait) = waits.next() else { return Err(error) };
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    async fn read_once(&self, what: &str) -> Result<SecretString, TokenError> {
+        let (name, file) = (what.to_owned(), self.clone());
+        // A disk may be a network away.
+        let reading = tokio::task::spawn_blocking(move || {
+            // Before it is read: what is written meanwhile is news.
+            let stamp = stamp(&file.path);
+            *file.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(stamp);
+            read_now(&name, &file.path)
+        });
+        reading
+            .await
+            .map_err(|_| TokenError::transient(format!("the runtime shut down while the {what} was read")))?
     }
 }
 
-async fn read_once(what: &str, path: Arc<Path>) -> Result<SecretString, TokenError> {
-    let name = what.to_owned();
-    // A disk may be a network away.
-    tokio::task::spawn_blocking(move || read_now(&name, &path))
-        .await
-        .map_err(|_| TokenError::transient(format!("the runtime shut down while the {what} was read")))?
+fn stamp(path: &Path) -> Stamp {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.modified().ok()?, metadata.len()))
 }
 
 fn read_now(what: &str, path: &Path) -> Result<SecretString, TokenError> {

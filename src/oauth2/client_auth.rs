@@ -220,6 +220,23 @@ impl ClientAuth {
         self.methods().try_for_each(|method| method.check(parties, secret))
     }
 
+    /// Returns whether something that a proof is read from locally has changed since it was read last. `secret` is the
+    /// client's.
+    pub(crate) fn has_changed(&self, secret: &ClientSecret) -> bool {
+        secret.has_changed()
+            || self.methods().any(|method| match method {
+                Method::Assertion(Presented { by: PresentedBy::Secret(assertion) }) => {
+                    assertion.has_changed()
+                }
+                Method::Assertion(Presented { by: PresentedBy::Source(source) }) => source.may_differ(),
+                #[cfg(feature = "jwt")]
+                Method::PrivateKeyJwt(assertion) => assertion.key().is_some_and(ClientSecret::has_changed),
+                #[cfg(feature = "jwt")]
+                Method::ClientSecretJwt(_) => false,
+                Method::Basic | Method::BasicRaw | Method::Post | Method::Tls | Method::None => false,
+            })
+    }
+
     /// Returns what the proof is made of: the client's secret, or its key.
     pub(crate) fn proof<'a>(&'a self, secret: &'a ClientSecret) -> Proof<'a> {
         match &self.method {

@@ -25,6 +25,7 @@ use crate::oauth2::secret::{self, ClientSecret};
 use crate::oauth2::target::{Place, Target};
 use crate::oauth2::verdict::{Delivery, Silence, Verdict};
 use crate::oauth2::wire::{self, Patience, Wire};
+use crate::runtime;
 use crate::source::TokenRequest;
 use crate::text::Redactor;
 use crate::token::AccessToken;
@@ -42,6 +43,11 @@ pub(crate) struct TokenEndpoint {
 }
 
 impl TokenEndpoint {
+    /// See [`TokenSource::has_changed`](crate::TokenSource::has_changed).
+    pub(crate) fn has_changed(&self) -> bool {
+        self.place.auth().has_changed(&self.secret)
+    }
+
     /// Exchanges `parameters` for a token: one flight, retries included.
     ///
     /// `request` is where the tokens come from that the server may echo besides what it is sent now.
@@ -92,6 +98,7 @@ impl TokenEndpoint {
         ask: Ask<'_, T>,
         mut redactor: Redactor,
     ) -> Result<(T, Moment), Refused> {
+        runtime::current()?;
         let found = self.place.find(&self.wire, ask.deadline, &redactor).await?;
         let refused = match self.ask_at(&found.target, ask, &mut redactor).await {
             Ok(answered) => return Ok(answered),

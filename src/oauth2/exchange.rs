@@ -29,6 +29,10 @@ impl Exchange {
         self.inner.endpoint.exchange(&self.inner.parameters, request).await
     }
 
+    pub(crate) fn has_changed(&self) -> bool {
+        self.inner.endpoint.has_changed()
+    }
+
     /// Writes the debug output of the source of that name.
     pub(crate) fn fmt_as(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct(name)

@@ -1,14 +1,15 @@
 //! The client secret: a value, or where to read it at each fetch, so that a rotation needs no restart.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::error::{ErrorClass, TokenError};
-use crate::{file, text};
+use crate::file::SecretFile;
+use crate::text;
 
 /// What proves that a client is who it says it is (RFC 6749 §2.3.1).
 ///
@@ -35,7 +36,7 @@ enum Kind {
     None,
     Value(SecretString),
     Env(Arc<str>),
-    File(Arc<Path>),
+    File(SecretFile),
     Fn(Arc<ReadFn>),
 }
 
@@ -62,7 +63,7 @@ impl ClientSecret {
     /// error is a transient one.
     #[must_use]
     pub fn from_file(path: impl Into<PathBuf>) -> Self {
-        Self { kind: Kind::File(path.into().into()) }
+        Self { kind: Kind::File(SecretFile::new(path)) }
     }
 
     /// Asks a closure, for secrets that live in a vault. It may take as long as an attempt. Its error is a transient one,
@@ -134,6 +135,14 @@ impl ClientSecret {
         }
     }
 
+    /// Returns whether the file that the secret is in was changed since it was read last.
+    pub(crate) fn has_changed(&self) -> bool {
+        match &self.kind {
+            Kind::None | Kind::Value(_) | Kind::Env(_) | Kind::Fn(_) => false,
+            Kind::File(file) => file.has_changed(),
+        }
+    }
+
     /// Returns the secret if it is a plain value.
     #[cfg(feature = "jwt")]
     pub(crate) fn value(&self) -> Option<&SecretString> {
@@ -157,7 +166,7 @@ impl ClientSecret {
             Kind::None => return Ok(SecretString::default()),
             Kind::Value(secret) => secret.clone(),
             Kind::Env(variable) => read_env(what, variable)?,
-            Kind::File(path) => file::read(what, Arc::clone(path)).await?,
+            Kind::File(file) => file.read(what).await?,
             Kind::Fn(read) => read().await.map_err(of_a_vault)?,
         };
         let trimmed = text::trimmed(secret.expose_secret());
@@ -177,7 +186,7 @@ impl ClientSecret {
         match &self.kind {
             Kind::None | Kind::Value(_) => "give it".into(),
             Kind::Env(variable) => format!("set the environment variable {variable}"),
-            Kind::File(path) => format!("it is read from {}", path.display()),
+            Kind::File(file) => format!("it is read from {}", file.path().display()),
             Kind::Fn(_) => "its closure returned nothing".into(),
         }
     }
@@ -216,7 +225,7 @@ impl fmt::Debug for ClientSecret {
             Kind::None => f.write_str("none")?,
             Kind::Value(_) => f.write_str("value")?,
             Kind::Env(variable) => write!(f, "env {variable:?}")?,
-            Kind::File(path) => write!(f, "file {path:?}")?,
+            Kind::File(file) => write!(f, "file {:?}", file.path())?,
             Kind::Fn(_) => f.write_str("fn")?,
         }
         f.write_str(")")

@@ -27,6 +27,7 @@ use crate::backoff::Chance;
 use crate::error::TokenError;
 use crate::extensions::TokenRejected;
 use crate::headers::grpc;
+use crate::runtime;
 
 /// What is left of a request that is not kept: where it went, for the gate.
 pub(super) struct SentTo {
@@ -246,6 +247,7 @@ impl Facts {
         match self.policy.rules().decide(view, reading, &Chance::default()) {
             Decision::Stop(stop) => Err(stop),
             Decision::Replay { delay, reason, requested_delay, requested_by } => {
+                runtime::current().map_err(|_| StopReason::NoTimer)?;
                 let not_replayable = |cause| StopReason::NotReplayable { cause };
                 let replay = replay.ok_or(not_replayable(self.not_replayable()))?;
                 let queued = held == Held::Now && replay.queue_again(self, requested_delay);

@@ -126,6 +126,8 @@ pub enum StopReason {
     TokenUnavailable,
     /// The [`BodyFactory`](super::BodyFactory) did not open the body for the attempt. [`RetryReport::error`] says why.
     BodyNotReopened,
+    /// A retry may have to wait, and the request was sent outside a tokio runtime, or in one without a timer.
+    NoTimer,
     /// The inner service did not become ready, so the attempt was not sent. For the reason as the line before.
     NotReady,
     /// The inner service failed in a way that another attempt would not change; its error was handed out.
@@ -341,6 +343,7 @@ impl fmt::Display for StopReason {
             }
             Self::TokenUnavailable => f.write_str("there was no token for it"),
             Self::BodyNotReopened => f.write_str("the request body was not opened again"),
+            Self::NoTimer => f.write_str("a retry needs a tokio runtime with a timer, and there is none"),
             Self::NotReady => f.write_str("the inner service was not ready"),
             Self::Failed => f.write_str("the inner service failed"),
         }

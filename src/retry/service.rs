@@ -26,6 +26,7 @@ use super::retry_body::RetryBody;
 use super::snapshot::Snapshot;
 use super::timeouts;
 use crate::extensions::Attempt;
+use crate::runtime;
 
 /// Sends a request again when its [`RetryPolicy`] says so. Rules, examples and caveats are on the page of the
 /// [module](super).
@@ -114,7 +115,7 @@ where
             false => (ReplayBody::once(body, NotReplayable::Released), Err(NotReplayable::Released)),
         };
         facts.body = original.as_ref().err().copied();
-        if facts.gate().is_some_and(|gate| !gate.is_open()) {
+        if facts.gate().is_some_and(|gate| !gate.is_open()) && runtime::current().is_ok() {
             return self.call_through_gate(head, first, original.ok(), facts);
         }
         // The head is copied only where a replay can follow.

@@ -10,8 +10,8 @@ use http::Extensions;
 use tokio::time::{Instant, Sleep};
 
 use super::rules::Rules;
-use crate::clock;
 use crate::extensions::Deadline;
+use crate::{clock, runtime};
 
 /// A request's deadline passed before there was an answer.
 ///
@@ -87,6 +87,10 @@ impl Timer {
                     (Some(end), None) | (None, Some(end)) => end,
                     (None, None) => return Poll::Pending,
                 };
+                // Without a timer nothing can be bounded. The request is sent all the same.
+                if runtime::current().is_err() {
+                    return Poll::Pending;
+                }
                 self.sleep.insert(Box::pin(tokio::time::sleep_until(end)))
             }
         };

@@ -26,6 +26,7 @@ use super::view::{Outcome, View};
 use crate::backoff::Chance;
 use crate::extensions::{Attempt, TokenRejected};
 use crate::headers::grpc;
+use crate::runtime;
 
 /// A [`RetryPolicy`] for [`tower::retry::RetryLayer`], for those who must keep that: requests are cloned, body and all.
 ///
@@ -81,9 +82,8 @@ pub struct TowerPolicy {
 
 /// The wait of a [`TowerPolicy`] before it sends a request again.
 ///
-/// # Panics
-///
-/// Waits need a tokio runtime with its timer enabled.
+/// Outside a tokio runtime, and in one without a timer, none is made:
+/// [`StopReason::NoTimer`](super::StopReason::NoTimer).
 pub struct TowerWait {
     /// None for no wait.
     sleep: Option<Pin<Box<Sleep>>>,
@@ -190,6 +190,7 @@ impl TowerPolicy {
                     (delay, reason, requested_delay, requested_by)
                 }
             };
+        runtime::current().map_err(|_| StopReason::NoTimer)?;
         let budget = match (&rules.budget, Price::of(reason)) {
             (Some(budget), Some(price)) => {
                 let left = budget.withdraw(target(request), price);

@@ -1,14 +1,15 @@
 //! A token that somebody else keeps fresh in a file.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::fmt;
+use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::{TokenRequest, TokenSource};
 use crate::claims::Claims;
+use crate::clock;
 use crate::error::TokenError;
+use crate::file::SecretFile;
 use crate::token::AccessToken;
-use crate::{clock, file};
 
 /// A token in a file that somebody else renews, such as the one that Kubernetes projects into a pod.
 ///
@@ -39,9 +40,9 @@ use crate::{clock, file};
 ///
 /// let cache = TokenCache::new(FileToken::new("/var/run/secrets/tokens/billing"));
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct FileToken {
-    path: Arc<Path>,
+    file: SecretFile,
     max_age: Option<Duration>,
 }
 
@@ -52,7 +53,7 @@ impl FileToken {
     /// Creates the source from the path of the file.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into().into(), max_age: None }
+        Self { file: SecretFile::new(path), max_age: None }
     }
 
     /// Sets how long a token is used at most before the file is read again.
@@ -65,7 +66,8 @@ impl FileToken {
 
 impl TokenSource for FileToken {
     async fn token(&self, _request: TokenRequest) -> Result<AccessToken, TokenError> {
-        let unusable = |what: &str| format!("the token in {} cannot be used: {what}", self.path.display());
+        let unusable =
+            |what: &str| format!("the token in {} cannot be used: {what}", self.file.path().display());
         let now = clock::unix_time();
         let read = |secret: &str| {
             let secret = secret.trim();
@@ -81,7 +83,7 @@ impl TokenSource for FileToken {
             }
             Ok((token, expires))
         };
-        let (token, expires) = file::read_as("token", Arc::clone(&self.path), read).await?;
+        let (token, expires) = self.file.read_as("token", read).await?;
         let Some(expires) = expires else {
             return Ok(token.expires_in(self.max_age.unwrap_or(MAX_AGE)));
         };
@@ -90,6 +92,16 @@ impl TokenSource for FileToken {
             Some(end) => token.expires_at(end),
             None => token,
         })
+    }
+
+    fn has_changed(&self) -> bool {
+        self.file.has_changed()
+    }
+}
+
+impl fmt::Debug for FileToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileToken").field("path", &self.file.path()).field("max_age", &self.max_age).finish()
     }
 }
 

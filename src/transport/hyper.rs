@@ -54,12 +54,12 @@ pub use self::builder::ClientBuilder;
 use self::builder::Settings;
 use self::connect::{Plain, Tls};
 pub use self::proxy::Proxy;
-use crate::clock;
 use crate::error::{Futile, Lasting, TokenError, Unsent, chain};
 use crate::extensions::SlowConnection;
 use crate::oauth2::{Grant, GrantBuilder};
 use crate::retry::Failure;
 pub use crate::transport::classify::classify;
+use crate::{clock, runtime};
 
 /// After so much silence an h2 connection on which a request waits is asked for a sign of life. The two together leave the
 /// token endpoint's default retries the time to go over a new one.
@@ -186,6 +186,10 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> ResponseFuture {
+        if let Err(error) = runtime::current() {
+            let failed = Box::pin(std::future::ready(Err(Unsent::new(error).into())));
+            return ResponseFuture { state: State::Starting(failed) };
+        }
         let (pools, ping) = self.shared.pools();
         let flooded = Arc::clone(&self.shared.flooded);
         // Whatever else the scheme is, the connector for `https` refuses it.

@@ -16,6 +16,7 @@ mod cached;
 mod crashes;
 mod discovery;
 mod echo;
+mod files;
 mod grants;
 mod hints;
 #[path = "../support/log.rs"]

@@ -89,6 +89,10 @@ impl TokenSource for JwtBearer {
     async fn token(&self, request: TokenRequest) -> Result<AccessToken, TokenError> {
         self.exchange.token(&request).await
     }
+
+    fn has_changed(&self) -> bool {
+        self.exchange.has_changed()
+    }
 }
 
 impl fmt::Debug for JwtBearer {

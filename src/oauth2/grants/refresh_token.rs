@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::runtime::Handle;
 use tower::BoxError;
 use tracing::Instrument as _;
 use tracing::instrument::WithSubscriber as _;
@@ -22,6 +21,7 @@ use crate::oauth2::parameters::Parameters;
 use crate::oauth2::rotation::{OnRotate, RotatedToken};
 use crate::oauth2::secret::{self, ClientSecret};
 use crate::oauth2::verdict::Evidence;
+use crate::runtime;
 use crate::source::{FetchReason, TokenRequest, TokenSource};
 use crate::token::AccessToken;
 
@@ -223,11 +223,8 @@ impl RefreshToken {
 
 impl TokenSource for RefreshToken {
     async fn token(&self, request: TokenRequest) -> Result<AccessToken, TokenError> {
-        let runtime = Handle::try_current().map_err(|_outside| {
-            TokenError::config(
-                "a refresh token is exchanged by a tokio task, and this call is outside a tokio runtime; enter one first",
-            )
-        })?;
+        // The exchange is a task of its own.
+        let runtime = runtime::current()?;
         let deadline = Deadline::of(&request);
         let mut turn = self.inner.lineage.turn(deadline).await?;
         loop {
@@ -257,6 +254,10 @@ impl TokenSource for RefreshToken {
     /// [`on_rotate`](GrantBuilder::on_rotate), or where it failed. Likewise while one is exchanged.
     fn is_disposable(&self) -> bool {
         self.inner.lineage.is_disposable()
+    }
+
+    fn has_changed(&self) -> bool {
+        self.inner.endpoint.has_changed()
     }
 }
 

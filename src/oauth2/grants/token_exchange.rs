@@ -111,9 +111,12 @@ impl TokenExchange {
 impl TokenSource for TokenExchange {
     async fn token(&self, request: TokenRequest) -> Result<AccessToken, TokenError> {
         let Inner { endpoint, grant, common } = &*self.inner;
-        let asked = Asked::first(grant).await?;
+        let asked = Asked::first(grant, &request).await?;
         let error = match endpoint.exchange(&grant.parameters(&asked, common), &request).await {
-            Ok(token) => return Ok(token),
+            Ok(token) => {
+                asked.were_accepted(grant);
+                return Ok(token);
+            }
             Err(error) => error,
         };
         // RFC 8693 §2.2.2 has a bad subject token be an invalid request; most servers call it an invalid grant.
@@ -121,17 +124,26 @@ impl TokenSource for TokenExchange {
             return Err(error);
         }
         // Where there is no other token, what the server said counts for more.
-        let Ok(Some(newer)) = asked.again(grant).await else { return Err(error) };
+        let Ok(Some(newer)) = asked.again(grant, &request).await else { return Err(error) };
         tracing::debug!(endpoint = %endpoint.place, "the token to exchange was renewed; asking with the new one");
         // The server may repeat what it was sent first.
         let mut redactor = endpoint.redactor(Some(&request));
         asked.teach(&mut redactor);
-        endpoint.exchange_knowing(&grant.parameters(&newer, common), redactor, Deadline::of(&request)).await
+        let parameters = grant.parameters(&newer, common);
+        let token = endpoint.exchange_knowing(&parameters, redactor, Deadline::of(&request)).await?;
+        newer.were_accepted(grant);
+        Ok(token)
     }
 
     fn is_disposable(&self) -> bool {
         let TokenExchangeGrant { subject, actor, .. } = &self.inner.grant;
         [Some(subject), actor.as_ref()].into_iter().flatten().all(SecurityToken::is_disposable)
+    }
+
+    fn has_changed(&self) -> bool {
+        let TokenExchangeGrant { subject, actor, .. } = &self.inner.grant;
+        self.inner.endpoint.has_changed()
+            || [Some(subject), actor.as_ref()].into_iter().flatten().any(SecurityToken::has_changed)
     }
 }
 
@@ -233,15 +245,26 @@ struct Given {
 }
 
 impl Asked {
-    async fn first(grant: &TokenExchangeGrant) -> Result<Self, TokenError> {
+    async fn first(grant: &TokenExchangeGrant, whole: &TokenRequest) -> Result<Self, TokenError> {
         // The tokens of the fetch are those of the other side of the exchange, and say nothing of these.
-        let request = || TokenRequest::new(FetchReason::Initial);
+        let request = || within(TokenRequest::new(FetchReason::Initial), whole);
         let subject = grant.subject.give("subject token", request()).await?;
         let actor = match &grant.actor {
             Some(actor) => Some(actor.give("actor token", request()).await?),
             None => None,
         };
         Ok(Self { subject, actor })
+    }
+
+    /// Tells the sources that the authorization server took their tokens.
+    fn were_accepted(&self, grant: &TokenExchangeGrant) {
+        let given =
+            [(Some(&grant.subject), Some(&self.subject)), (grant.actor.as_ref(), self.actor.as_ref())];
+        for (token, given) in given.into_iter().filter_map(|(token, given)| token.zip(given)) {
+            if let (TokenOrigin::Source(source), Some(token)) = (&token.origin, &given.token) {
+                source.note_accepted(token);
+            }
+        }
     }
 
     /// Tells the redactor what was sent.
@@ -255,9 +278,13 @@ impl Asked {
     }
 
     /// Asks once more. None if nothing has changed.
-    async fn again(&self, grant: &TokenExchangeGrant) -> Result<Option<Self>, TokenError> {
+    async fn again(
+        &self,
+        grant: &TokenExchangeGrant,
+        whole: &TokenRequest,
+    ) -> Result<Option<Self>, TokenError> {
         let rejected = |given: &Given| {
-            let request = TokenRequest::new(FetchReason::Rejected);
+            let request = within(TokenRequest::new(FetchReason::Rejected), whole);
             request.previous_token(given.token.clone()).rejected_token(given.token.clone())
         };
         let subject = grant.subject.give("subject token", rejected(&self.subject)).await?;
@@ -274,6 +301,14 @@ impl Asked {
     }
 }
 
+/// A request of the exchange has as much time as the whole.
+fn within(request: TokenRequest, whole: &TokenRequest) -> TokenRequest {
+    match whole.deadline() {
+        Some(deadline) => request.with_deadline(deadline),
+        None => request,
+    }
+}
+
 // --- SecurityToken ---
 
 impl SecurityToken {
@@ -287,6 +322,13 @@ impl SecurityToken {
     #[must_use]
     pub fn from_source(source: impl TokenSource, token_type: TokenType) -> Self {
         Self { origin: TokenOrigin::Source(Arc::new(source)), token_type }
+    }
+
+    fn has_changed(&self) -> bool {
+        match &self.origin {
+            TokenOrigin::Fixed(token) => token.has_changed(),
+            TokenOrigin::Source(source) => source.may_differ(),
+        }
     }
 
     fn is_disposable(&self) -> bool {
