@@ -20,6 +20,12 @@ pub(crate) fn read(set: &str) -> Vec<Value> {
     std::mem::take(vectors)
 }
 
+/// Reads the vectors of one set, and those from the field that have its form.
+pub(crate) fn rows(set: &str) -> Vec<Value> {
+    let field = read("field").into_iter().filter(|row| row["set"] == set);
+    read(set).into_iter().chain(field).collect()
+}
+
 /// Returns the expected result of a vector, then the other acceptable ones.
 pub(crate) fn acceptable(vector: &Value) -> Vec<&Value> {
     let alternatives = vector["alternatives"].as_array().into_iter().flatten();
