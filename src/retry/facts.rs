@@ -12,6 +12,7 @@ use super::replay_body::NotReplayable;
 pub(super) struct Facts {
     pub(super) policy: RetryPolicy,
     pub(super) options: Option<RetryOptions>,
+    /// As far as the method says, where the head is kept.
     pub(super) repeat: Repeat,
     /// Why the body cannot be sent again, as far as that was known at once.
     pub(super) body: Option<NotReplayable>,

@@ -5,7 +5,6 @@ use std::fmt::Write as _;
 use http::header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, request};
 
-use super::rules::Rules;
 use crate::backoff;
 
 /// With this header a server does the work once, however often it is asked (draft-ietf-httpapi-idempotency-key-header).
@@ -31,12 +30,12 @@ pub(super) enum Repeat {
 }
 
 impl Repeat {
-    /// Reads it from a head. Where the policy says so the request is given a key; it stands in the head then that all
-    /// attempts are made from.
-    pub(super) fn of(head: &mut request::Parts, rules: &Rules) -> Self {
+    /// Reads it from a head. The request is given a key if it needs one; it stands in the head then that all attempts are made
+    /// from.
+    pub(super) fn with_key(head: &mut request::Parts) -> Self {
         let found = Self::as_it_is(&head.method, &head.headers);
         // CONNECT addresses a proxy, which knows of no keys.
-        if found != Self::Unsafe || !rules.generated_keys || head.method == Method::CONNECT {
+        if found != Self::Unsafe || head.method == Method::CONNECT {
             return found;
         }
         match backoff::unguessable().map(key) {
@@ -54,7 +53,6 @@ impl Repeat {
     }
 
     /// Reads it from a request to which nothing is added.
-    #[inline]
     pub(super) fn as_it_is(method: &Method, headers: &HeaderMap) -> Self {
         let by_method = Self::of_method(method);
         if by_method == Self::Safe {
@@ -68,6 +66,9 @@ impl Repeat {
         }
     }
 
+    /// Reads what the method says, which is all that has to be known of nearly every request. What is safe by its method is
+    /// safe.
+    #[inline]
     pub(super) fn of_method(method: &Method) -> Self {
         if method.is_safe() || SAFE.contains(&method.as_str()) {
             Self::Safe
@@ -129,7 +130,6 @@ mod tests {
 
     #[test]
     fn only_what_needs_a_key_is_given_one() {
-        let rules = |generated_keys| Rules { generated_keys, ..Rules::default() };
         let run = |method: Method, own: bool, generated| {
             let mut request = Request::new(());
             *request.method_mut() = method;
@@ -137,7 +137,11 @@ mod tests {
                 request.headers_mut().insert(&IDEMPOTENCY_KEY, "mine".parse().unwrap());
             }
             let mut head = request.into_parts().0;
-            let repeatable = Repeat::of(&mut head, &rules(generated)).is_allowed();
+            let repeat = match generated {
+                true => Repeat::with_key(&mut head),
+                false => Repeat::as_it_is(&head.method, &head.headers),
+            };
+            let repeatable = repeat.is_allowed();
             (repeatable, head.headers.get(&IDEMPOTENCY_KEY).cloned())
         };
         for generated in [false, true] {
@@ -158,8 +162,7 @@ mod tests {
             assert_eq!(Repeat::as_it_is(&Method::POST, &headers), Repeat::Unsafe, "{empty:?}");
             let mut head = Request::post("/").body(()).unwrap().into_parts().0;
             head.headers = headers;
-            let generating = Rules { generated_keys: true, ..Rules::default() };
-            assert_eq!(Repeat::of(&mut head, &generating), Repeat::Keyed);
+            assert_eq!(Repeat::with_key(&mut head), Repeat::Keyed);
             assert_eq!(head.headers[&IDEMPOTENCY_KEY].len(), 38);
         }
     }

@@ -163,7 +163,7 @@ where
     /// Adds to a view what only this side knows.
     pub(super) fn complete<'a>(&self, view: View<'a>, without_body: NotReplayable) -> View<'a> {
         let replayable = self.original.as_ref().map_or(Err(without_body), Original::replayable);
-        let view = view.body(replayable);
+        let view = view.body(replayable).repeat(self.head.repeat());
         let view = if grpc::is_grpc_content(self.head.headers()) { view.grpc() } else { view };
         let Some(Course { progress, .. }) = self.course.as_deref() else { return view };
         let view = if progress.in_doubt { view.in_doubt() } else { view };

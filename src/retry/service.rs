@@ -94,7 +94,10 @@ where
         let mut facts = Facts {
             policy: self.policy.clone(),
             options: head.extensions.get::<RetryOptions>().cloned(),
-            repeat: Repeat::of(&mut head, rules),
+            repeat: match rules.generated_keys {
+                true => Repeat::with_key(&mut head),
+                false => Repeat::of_method(&head.method),
+            },
             body: None,
             deadline: timeouts::deadline(rules, &head.extensions),
         };
@@ -114,7 +117,11 @@ where
             }
             false => (ReplayBody::once(body, NotReplayable::Released), Err(NotReplayable::Released)),
         };
-        facts.body = original.as_ref().err().copied();
+        if let Err(why) = &original {
+            facts.body = Some(*why);
+            // Nobody can look later.
+            facts.repeat = Repeat::as_it_is(&head.method, &head.headers);
+        }
         if facts.gate().is_some_and(|gate| !gate.is_open()) && runtime::current().is_ok() {
             return self.call_through_gate(head, first, original.ok(), facts);
         }

@@ -4,6 +4,7 @@ use http::{HeaderMap, request};
 
 use super::account::Target;
 use super::gate::Kind;
+use super::idempotency::Repeat;
 
 /// A copy of a head, from which the heads of further attempts are made.
 ///
@@ -30,6 +31,10 @@ impl Snapshot {
     /// What the gate may tell it apart by.
     pub(super) fn kind(&self) -> Kind<'_> {
         Kind::of(&self.head.uri, &self.head.method)
+    }
+
+    pub(super) fn repeat(&self) -> Repeat {
+        Repeat::as_it_is(&self.head.method, &self.head.headers)
     }
 
     /// Makes a head like the one that was copied.

@@ -125,6 +125,11 @@ impl<'a> View<'a> {
         self
     }
 
+    pub(super) fn repeat(mut self, repeat: Repeat) -> Self {
+        self.repeat = repeat;
+        self
+    }
+
     /// Says that the server may have acted on an earlier attempt: that ended in an error, or in a response after which this
     /// is not known. A 409 to a request with an `Idempotency-Key` is then waited for, since it may say that the earlier
     /// attempt is still at work.
