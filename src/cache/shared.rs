@@ -159,17 +159,16 @@ impl Shared {
         let decision = state.decide(None, now);
         // The deadline of a fetch that was lost is no reason to come back.
         let in_flight = state.memory.deadline.filter(|_| state.is_in_flight());
-        let overdue = in_flight.map(|deadline| deadline + GRACE);
-        let until = |instant: Instant| instant.saturating_duration_since(now.mono);
+        let overdue = in_flight.map(|deadline| (deadline + GRACE).saturating_duration_since(now.mono));
         let next = decision.ask_again.map(|at| now.until(at));
-        let next = [next, overdue.map(until)].into_iter().flatten().min().unwrap_or(Duration::MAX);
+        let next = [next, overdue].into_iter().flatten().min().unwrap_or(Duration::MAX);
         (!state.memory.closed).then_some(next)
     }
 
     /// Shows the current token to readers without a lock, until they have to ask about it. Returns whether that needs
     /// another alarm.
     pub(super) fn rearm(&self, state: &mut State, now: Moment) -> bool {
-        self.show(state);
+        self.current.store(state.current().cloned());
         let Decision { give, ask_again, .. } = state.decide(None, now);
         state.memory.armed = ask_again.map(|at| at.mono);
         state.current().is_some_and(|current| matches!(give, Give::Token) && current.arm(ask_again))
@@ -180,10 +179,6 @@ impl Shared {
             let state = self.flight.lock();
             state.current().cloned().zip(state.memory.armed)
         });
-    }
-
-    fn show(&self, state: &State) {
-        self.current.store(state.current().cloned());
     }
 
     /// Makes the snapshot of a token that was fetched.
@@ -206,7 +201,7 @@ impl Shared {
         let verdict = state.drop_current(token, reason, now);
         let braked = verdict == RejectionVerdict::Braked;
         let news = braked && state.memory.brakes.has_news();
-        self.show(&state);
+        self.current.store(state.current().cloned());
         drop(state);
         if news {
             tracing::warn!(

@@ -10,7 +10,7 @@ fn seconds(seconds: u64) -> Duration {
 }
 
 /// A cache on tokio's clock, over a source whose n-th token is `token-n`.
-fn counted(
+pub(super) fn counted(
     life: u64,
     source: impl Fn(usize) -> Result<(), TokenError> + Send + Sync + 'static,
 ) -> (TokenCache, Arc<AtomicUsize>) {

@@ -359,6 +359,88 @@ async fn a_token_that_came_is_what_the_fetch_after_it_goes_on_from() {
     assert_eq!(*seen.lock().unwrap(), expected);
 }
 
+/// An hour of requests to an API whose clock is `behind` ours, through `front`; the tokens live for ten minutes. Returns
+/// how many failed, after a replay, that could have gone with a token from before.
+async fn an_hour_with_an_api_that_is_behind(front: &TokenCache, behind: f64) -> usize {
+    let mut born = std::collections::HashMap::new();
+    let mut failed = 0;
+    for _ in 0..7_200 {
+        let mut taken = false;
+        for _ in 0..2 {
+            let token = front.get().await.unwrap();
+            let number = born.len();
+            let (first, since) = *born.entry(shown(&token)).or_insert((number == 0, clock::now()));
+            taken = first || (clock::now() - since).as_secs_f64() >= behind;
+            if taken {
+                front.accept(&token);
+                break;
+            }
+            front.reject(&token);
+        }
+        failed += usize::from(!taken);
+        sleep(Duration::from_millis(500)).await;
+    }
+    failed
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_not_valid_yet_gives_way_in_front_of_other_caches_as_well() {
+    for behind in [0.7, 5.0, 20.0] {
+        for warm in [false, true] {
+            let (cache, calls) = super::judgement::counted(600, |_| Ok(()));
+            let front = TokenCache::new(TokenCache::new(cache.as_source()).as_source());
+            if warm {
+                front.keep_warm().unwrap();
+            }
+            assert_eq!(an_hour_with_an_api_that_is_behind(&front, behind).await, 0, "{behind} {warm}");
+            assert!(calls.load(Ordering::SeqCst) <= 10, "{behind} {warm}: {calls:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_without_an_end_that_is_not_valid_yet_gives_way_too() {
+    let rig = Rig::new(|call, _| Box::pin(async move { AccessToken::bearer(format!("token-{call}")) }));
+    rig.token().await;
+    rig.pass(60.0).await;
+    let second = rig.cache.refresh().await.unwrap();
+    // All that were on their way with it come back refused.
+    for _ in 0..100 {
+        rig.cache.reject(&second);
+    }
+    assert_eq!(rig.token().await, "token-1");
+    rig.pass(2.1).await;
+    rig.token().await;
+    settle().await;
+    assert_eq!((rig.token().await.as_str(), rig.calls()), ("token-2", 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_storm_through_a_row_of_caches_is_braked_warm_or_not() {
+    for (caches, warm) in [(2, true), (3, false), (3, true), (4, false)] {
+        let (cache, calls) = super::judgement::counted(3600, |_| Ok(()));
+        let nobody = || source_fn(async |_| Err::<AccessToken, _>(TokenError::config("unset")));
+        let mut front = cache.clone();
+        for _ in 1..caches {
+            front = TokenCache::new(Arc::new(nobody().or(front.as_source())));
+        }
+        if warm {
+            front.keep_warm().unwrap();
+        }
+        let mut minutes = Vec::new();
+        for _ in 0..10 {
+            let before = calls.load(Ordering::SeqCst);
+            for _ in 0..1_000 {
+                let token = front.get().await.unwrap();
+                front.reject(&token);
+                sleep(Duration::from_millis(60)).await;
+            }
+            minutes.push(calls.load(Ordering::SeqCst) - before);
+        }
+        assert!(minutes.iter().all(|calls| *calls <= 6), "{caches} {warm}: {minutes:?}");
+    }
+}
+
 // --- Ends ---
 
 #[tokio::test(start_paused = true)]
