@@ -1,4 +1,4 @@
-//! Puts tokens on requests, and reads the answers for what they say about them.
+//! Puts tokens on requests, and reads the responses for what they say about the tokens.
 //!
 //! What happens to a request:
 //!
@@ -13,10 +13,10 @@
 //!    ready is given up first, with whatever it reserved. No token, no request.
 //! 5. The header is marked sensitive, so HTTP/2 does not index it and `Debug` does not show it.
 //!
-//! What happens to its answer:
+//! What happens to its response:
 //!
-//! 6. A 401 is judged by its challenges. Where the token is to blame it is dropped, if it is still the one in use, and
-//!    the answer is marked [`TokenRejected`](crate::extensions::TokenRejected); the retry layer replays on that word.
+//! 6. A 401 is judged by its challenges. If the token is to blame it is dropped, if it is still the one in use, and
+//!    the response is marked [`TokenRejected`](crate::extensions::TokenRejected), upon which the retry layer replays.
 //!
 //!    | challenge | drops the token |
 //!    |---|---|
@@ -25,9 +25,9 @@
 //!    | `insufficient_scope`, `insufficient_user_authentication`, `insufficient_claims`, `invalid_request` | no |
 //!    | only `Basic`, `Negotiate`, `Digest`; `DPoP` where it was not sent | no |
 //!
-//! 7. gRPC's UNAUTHENTICATED (16) in the headers of an HTTP/2 answer drops the token as well. In the trailers only a retry
+//! 7. gRPC's UNAUTHENTICATED (16) in the headers of an HTTP/2 response drops the token as well. In the trailers only a retry
 //!    layer above sees it, which tells this one.
-//! 8. `insufficient_scope` with 401 or 403 marks the answer [`ScopeMissing`](crate::extensions::ScopeMissing): another
+//! 8. `insufficient_scope` with 401 or 403 marks the response [`ScopeMissing`](crate::extensions::ScopeMissing): another
 //!    token of the same kind would not help.
 //! 9. Any other response shows that the API took the token, but a 403, a 407 and a 5xx. A gRPC call shows it at its end.
 //! 10. Text of a server stands in a marker only after control characters and the token itself were taken out of it.
@@ -53,8 +53,8 @@
 //!
 //! # An API key and a bearer token
 //!
-//! Two layers, each with a header of its own. An [`AuthOverride`] says by its header which of them it is for; a cache that
-//! says nothing is refused where two layers could take it. A 401 is read by the inner layer first: if that finds its own
+//! Two layers, each with a header of its own. An [`AuthOverride`] says by its header which of them it is for. A cache
+//! without a header is for the first layer that sends a token; if a second would send one too, the request is refused. A 401 is read by the inner layer first: if that finds its own
 //! token at fault, the outer one keeps its token, and the retry layer replays.
 //!
 //! ```
@@ -84,7 +84,7 @@
 //!
 //! This layer belongs below the retry layer: above it, a replay would carry the refused token again, so none is made.
 //!
-//! Whatever follows redirects belongs outside this layer, so that each hop is checked here. The HTTP client's own
+//! A service that follows redirects belongs outside this layer, so that each hop is checked here. The HTTP client's own
 //! redirects must be off: it would carry the header to wherever a server points.
 
 mod future;

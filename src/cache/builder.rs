@@ -106,7 +106,7 @@ impl TokenCacheBuilder {
     /// is an error.
     ///
     /// The refresh token is not revoked then: the next start may begin with it. But a server may end it along with the
-    /// access token (RFC 7009 §2.1), and some servers hand out the same access token to several processes of one client.
+    /// access token (RFC 7009 §2.1), and some servers give the same access token to several processes of one client.
     pub fn with_revocation_at_shutdown(mut self) -> Self {
         self.settings.revokes_at_shutdown = true;
         self

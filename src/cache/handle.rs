@@ -164,13 +164,13 @@ impl TokenCache {
     }
 
     /// Keeps a valid token in the cache from now on, without requests: renews it before it expires, and fetches another at
-    /// once when it was dropped or lost, within the brakes and the waits after failures. So [`Status::is_ready`] holds for a
+    /// once when it was dropped, within the brakes and the waits after failures. So [`Status::is_ready`] holds for a
     /// pod that gets no traffic.
     ///
     /// The work is done by a task in the current runtime. It stays there, and ends with the last handle, with
     /// [`shutdown`](Self::shutdown), or with the runtime; a later call moves it to the runtime of that call. Without it a token
-    /// that was not used for a lifetime is fetched when the next request comes, which then waits. After a suspend it takes
-    /// up to ten seconds to notice.
+    /// that was not used for a lifetime is fetched when the next request comes, which then waits. A suspend,
+    /// and a fetch that went down with another runtime, are noticed within ten seconds.
     ///
     /// # Errors
     ///
@@ -307,13 +307,13 @@ impl TokenCache {
         drop(self.shared.close());
     }
 
-    /// Returns whether this is the last handle, no flight is in the air, and nothing would be lost with the cache.
+    /// Returns whether this is the last handle, no fetch is in flight, and nothing would be lost with the cache.
     pub(crate) fn is_idle(&self) -> bool {
-        // A flight has a handle of its own.
+        // A fetch has a handle of its own.
         Arc::strong_count(&self.shared) == 1 && self.is_disposable()
     }
 
-    /// Takes the cache apart, after which no flight can begin; gives it back where it is not the last handle.
+    /// Takes the cache apart, after which no fetch can start; returns it where it is not the last handle.
     pub(crate) fn retire(self) -> Result<Retired, Self> {
         match Arc::try_unwrap(self.shared) {
             Ok(shared) => Ok(Retired { _shared: shared }),

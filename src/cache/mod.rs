@@ -23,11 +23,13 @@
 //! | transient, protocol | by chance up to 1 s, doubling to 60 s | up to 1 s, 2 s, then 5 s |
 //! | throttled, with a time | that time, 1 s to 5 minutes | the same |
 //! | throttled | as transient, at least 1 s | as transient, at least 1 s |
-//! | configuration, grant | 30 s | 10 s in the first minute, then 30 s |
+//! | configuration, grant | 30 s | 10 s in the first minute of errors, then 30 s |
 //!
-//! A wait with a token in use ends with that token. [`refresh`](TokenCache::refresh) ends any wait, through caches that stand
-//! [behind one another](TokenCache::as_source) as well. A source that reads a secret from a file says when the file has
-//! [changed](crate::TokenSource::has_changed), which ends a wait within a second.
+//! When the token in use ends, the last column counts. [`refresh`](TokenCache::refresh) ends any wait, also through caches
+//! that stand [behind one another](TokenCache::as_source). A source can say that something it reads locally has
+//! [changed](crate::TokenSource::has_changed); without a token that ends a wait within a second.
+//!
+//! If the cache is in front of another, requests without a token get an error for as long as the one behind says.
 //!
 //! # Rejections
 //!
@@ -35,13 +37,15 @@
 //! 401, a 403, a 407, a 5xx, and a gRPC status that says no more than these.
 //!
 //! 1. A rejection within ten seconds of a renewal brings the token before it back, if that is valid and proven: the clock of
-//!    the API may be behind, and the new token not valid yet. The new one is tried again after 2, 4, 8 and 16 seconds.
+//!    the API may be behind, and the new token not valid yet. The new one is tried again after 2, 4, 8 and 16 seconds, or when
+//!    the old one ends.
 //! 2. A rejection close to the end of a token says nothing about the token that is being fetched. An earlier one may be a
 //!    revocation of both, so the fetch starts over.
 //! 3. Three unproven tokens that are rejected in a row, within ten minutes of one another, close a brake: further rejections
 //!    keep the token for 30 seconds, then 60, up to 5 minutes. A proven token opens it.
 //! 4. Rejections of any tokens cause at most 30 fetches in a row, then one every 2 seconds.
 //! 5. A brake stops token requests, never a replay: with a fetch in flight the rejected token makes way for the new one.
+//! 6. If the fetch after a rejection fails, an older token that is valid and proven is used again, if there is one.
 //!
 //! # Revocation
 //!
@@ -99,18 +103,18 @@
 //! assert_eq!(cache.status().fetched(), 1);
 //! ```
 //!
-//! 1. All threads share one fetch, with each other and with tasks. Whoever waits sleeps, for as long as the fetch may take.
+//! 1. All threads and tasks share one fetch. A thread that waits sleeps, for as long as the fetch may take.
 //! 2. The fetch runs in a runtime of the crate's own: one thread, named `tower-oauth2`, for all caches of the process. It is
 //!    started when the first token has to be fetched that way, does nothing between fetches, and ends with the last cache
 //!    that used it. It renews tokens in the background as any runtime does. A source that blocks its thread holds up all of
 //!    them, deadlines included; what blocks goes by `spawn_blocking`. A process that was forked has not got it.
-//! 3. A token at hand costs what it costs `get`.
-//! 4. On a thread that runs tasks it is an error, for those would stand still meanwhile; there `get` is right. Within
+//! 3. A token that is in the cache costs what it costs `get`.
+//! 4. On a thread that runs tasks it is an error, since the tasks would stand still meanwhile; use `get` there. Within
 //!    `spawn_blocking` it works.
-//! 5. There is no layer to read the answers: report them by [`accept`](TokenCache::accept) and
-//!    [`reject`](TokenCache::reject). The client must hand out a 401 as an answer (ureq: `http_status_as_error(false)`), and
-//!    follow no redirect with the token on it.
-//! 6. What else is async, such as [`shutdown`](TokenCache::shutdown), takes a runtime for the moment:
+//! 5. There is no layer to read the responses: report them by [`accept`](TokenCache::accept) and
+//!    [`reject`](TokenCache::reject). The client must return a 401 as a response (ureq: `http_status_as_error(false)`), and
+//!    must not follow redirects with the token.
+//! 6. For the async functions, such as [`shutdown`](TokenCache::shutdown), make a runtime:
 //!    `Builder::new_current_thread().enable_all().build()?.block_on(cache.shutdown(..))`.
 
 mod acquire;

@@ -2,8 +2,8 @@
 //! that used it.
 //!
 //! 1. It is started by the first token that a thread without a runtime has to wait for, and sleeps in the system unless one is
-//!    fetched. While tokens are at hand there is none.
-//! 2. Every cache that used it holds it, and a flight holds its cache. With the last of them it ends, and what is left in it
+//!    fetched. While the caches have tokens there is none.
+//! 2. Every cache that used it holds it, and a fetch holds its cache. With the last of them it ends, and what is left in it
 //!    is dropped. Nobody waits for that.
 //! 3. Should its thread be gone before that, the next who needs it starts another.
 

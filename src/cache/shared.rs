@@ -92,7 +92,7 @@ impl Shared {
 
     /// Returns the current snapshot if it can be used without asking.
     pub(crate) fn fresh(&self) -> Option<Arc<Snapshot>> {
-        // A guard would do for the look, but whoever asks wants to keep what it finds.
+        // A guard would do for the look, but callers keep what they get.
         self.current.load_full().filter(|snapshot| snapshot.is_fresh())
     }
 

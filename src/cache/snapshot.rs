@@ -115,7 +115,7 @@ impl Snapshot {
     pub(crate) fn arm(&self, next: Option<Moment>) -> bool {
         let next = next.map_or(u64::MAX, |next| next.wall);
         let same = self.ask_at.swap(next, Ordering::Relaxed) == next;
-        // A retired snapshot stays retired, whoever comes late.
+        // A retired snapshot stays retired.
         let asked = self.phase.compare_exchange(ASK, FRESH, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         asked || !same
     }

@@ -21,7 +21,7 @@ pub struct Status {
     last_error: Option<TokenError>,
 }
 
-/// The short answer of a health check.
+/// The health of a cache in a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Health {
@@ -63,7 +63,7 @@ impl Status {
         }
     }
 
-    /// Returns the short answer.
+    /// Returns the health in a word.
     #[must_use]
     pub fn health(&self) -> Health {
         self.health
@@ -88,7 +88,7 @@ impl Status {
         self.fetching
     }
 
-    /// Returns whether a brake is closed: tokens were rejected too often, and further rejections are handed out.
+    /// Returns whether a brake is closed: tokens were rejected too often, and are kept for now.
     #[must_use]
     pub fn is_braked(&self) -> bool {
         self.braked
