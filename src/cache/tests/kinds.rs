@@ -491,3 +491,53 @@ async fn refreshes_ends_and_rejections_at_once_leave_a_token_and_few_requests() 
     assert!(rig.calls() <= 4, "{}", rig.calls());
     assert!(rig.cache.status().is_ready());
 }
+
+#[test]
+fn runtimes_that_end_at_any_step_leave_a_cache_that_works() {
+    for steps in 0..12 {
+        for act in 0..4 {
+            within_seconds(move || {
+                let rig = Rig::steady(3600, 2);
+                let front = TokenCache::new(rig.cache.as_source());
+                let owner = paused();
+                owner.block_on(async {
+                    front.keep_warm().unwrap();
+                    sleep(seconds(1)).await;
+                });
+                let lost = runtime();
+                let cache = front.clone();
+                lost.spawn(async move {
+                    match act {
+                        0 => drop(cache.refresh().await),
+                        1 => {
+                            cache.expire();
+                            drop(cache.get().await);
+                        }
+                        2 => {
+                            cache.reject(&cache.peek().unwrap());
+                            drop(cache.get().await);
+                        }
+                        _ => drop(cache.shutdown(seconds(5)).await),
+                    }
+                });
+                lost.block_on(async {
+                    for _ in 0..steps {
+                        tokio::task::yield_now().await;
+                    }
+                });
+                drop(lost);
+                owner.block_on(async {
+                    sleep(seconds(70)).await;
+                    if act == 3 {
+                        front.shutdown(seconds(5)).await.unwrap();
+                        assert_eq!(front.status().health(), Health::Closed);
+                    } else {
+                        assert!(front.status().is_ready() && front.get().await.is_ok(), "{steps} {act}");
+                        assert!(front.refresh().await.is_ok());
+                    }
+                    assert!(rig.calls() <= 5, "{steps} {act}: {}", rig.calls());
+                });
+            });
+        }
+    }
+}
