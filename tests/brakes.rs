@@ -21,7 +21,10 @@ use tokio::time::{Instant, sleep};
 use tower::util::BoxCloneService;
 use tower::{BoxError, Layer as _, ServiceExt as _, service_fn};
 use tower_oauth2::oauth2::{SecurityToken, TokenExchange, TokenType};
-use tower_oauth2::{AccessToken, AuthLayer, RetryPolicy, TokenCache, TokenError, TokenRequest, source_fn};
+use tower_oauth2::tenants::TokenCaches;
+use tower_oauth2::{
+    AccessToken, AuthLayer, RetryPolicy, TokenCache, TokenError, TokenRequest, TokenSource as _, source_fn,
+};
 
 const API: &str = "https://api.example.com";
 const SECOND: Duration = Duration::from_secs(1);
@@ -177,6 +180,61 @@ async fn one_revocation_a_day_never_takes_a_healthy_service_down() {
     for (name, table) in rows {
         assert_eq!(table, [0; 7], "{name}");
     }
+}
+
+/// Ten revocations, each after so many seconds of good traffic. Returns the seconds in which requests failed.
+async fn revocations(client: Client, apart: usize, revoke: impl Fn()) -> usize {
+    let mut failed = 0;
+    for _ in 0..10 {
+        for _ in 0..apart {
+            let status = client.clone().oneshot(get()).await.unwrap();
+            failed += usize::from(status == StatusCode::UNAUTHORIZED);
+            sleep(SECOND).await;
+        }
+        revoke();
+    }
+    failed
+}
+
+#[tokio::test(start_paused = true)]
+async fn revocations_within_seconds_of_one_another_do_not_brake_tokens_that_are_taken() {
+    for apart in [2, 5, 20] {
+        let (good, challenge) = (StatusCode::OK, Some("Bearer error=\"invalid_token\""));
+        let tokens = Tokens::new("token");
+        let nobody = source_fn(async |_: TokenRequest| Err::<AccessToken, _>(TokenError::config("unset")));
+        let shared = TokenCache::new(Arc::new(nobody.or(Arc::new(tokens.cache().as_source()))));
+        let set = TokenCaches::new(move |_: &String| Ok(shared.as_source()));
+        let over = client(set.get("tenant").unwrap(), &tokens, good, challenge);
+        let failed = revocations(over, apart, || tokens.revoke_all()).await;
+        assert_eq!(failed, 0, "{apart} s, a tenant's cache over others");
+
+        let (subjects, tokens) = (Tokens::new("subject"), Tokens::new("token"));
+        let source = exchange(&subjects, &tokens, &subjects.cache());
+        let over = client(TokenCache::new(source), &tokens, good, challenge);
+        let revoke = || {
+            subjects.revoke_all();
+            tokens.revoke_all();
+        };
+        assert_eq!(revocations(over, apart, revoke).await, 0, "{apart} s, exchange of a cached subject");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_reaches_the_source_of_a_subject_that_failed() {
+    let (subjects, tokens) = (Tokens::new("subject"), Tokens::new("token"));
+    let (maker, mended) = (subjects.clone(), Arc::new(AtomicUsize::new(0)));
+    let is_mended = Arc::clone(&mended);
+    let subject = TokenCache::new(source_fn(move |_: TokenRequest| {
+        std::future::ready(match is_mended.load(Ordering::SeqCst) {
+            0 => Err(TokenError::config("wrong secret")),
+            _ => AccessToken::bearer(maker.make()),
+        })
+    }));
+    let cache = TokenCache::new(exchange(&subjects, &tokens, &subject));
+    assert!(cache.get().await.unwrap_err().is_config());
+    mended.store(1, Ordering::SeqCst);
+    assert!(cache.get().await.is_err());
+    assert_eq!(cache.refresh().await.unwrap().header_value(), "Bearer token-1");
 }
 
 // --- Storms ---

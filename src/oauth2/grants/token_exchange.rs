@@ -114,7 +114,7 @@ impl TokenSource for TokenExchange {
         let asked = Asked::first(grant, &request).await?;
         let error = match endpoint.exchange(&grant.parameters(&asked, common), &request).await {
             Ok(token) => {
-                asked.were_accepted(grant);
+                asked.accepted(grant);
                 return Ok(token);
             }
             Err(error) => error,
@@ -131,7 +131,7 @@ impl TokenSource for TokenExchange {
         asked.teach(&mut redactor);
         let parameters = grant.parameters(&newer, common);
         let token = endpoint.exchange_knowing(&parameters, redactor, Deadline::of(&request)).await?;
-        newer.were_accepted(grant);
+        newer.accepted(grant);
         Ok(token)
     }
 
@@ -245,9 +245,13 @@ struct Given {
 }
 
 impl Asked {
-    async fn first(grant: &TokenExchangeGrant, whole: &TokenRequest) -> Result<Self, TokenError> {
-        // The tokens of the fetch are those of the other side of the exchange, and say nothing of these.
-        let request = || within(TokenRequest::new(FetchReason::Initial), whole);
+    async fn first(grant: &TokenExchangeGrant, fetch: &TokenRequest) -> Result<Self, TokenError> {
+        // The tokens of the fetch are those of the other side of the exchange, and say nothing of these. That somebody
+        // wants a token at once, whatever failed before, holds for both.
+        let request = || match fetch.reason() {
+            FetchReason::Forced => within(FetchReason::Forced, fetch),
+            _ => within(FetchReason::Initial, fetch),
+        };
         let subject = grant.subject.give("subject token", request()).await?;
         let actor = match &grant.actor {
             Some(actor) => Some(actor.give("actor token", request()).await?),
@@ -256,14 +260,11 @@ impl Asked {
         Ok(Self { subject, actor })
     }
 
-    /// Tells the sources that the authorization server took their tokens.
-    fn were_accepted(&self, grant: &TokenExchangeGrant) {
-        let given =
-            [(Some(&grant.subject), Some(&self.subject)), (grant.actor.as_ref(), self.actor.as_ref())];
-        for (token, given) in given.into_iter().filter_map(|(token, given)| token.zip(given)) {
-            if let (TokenOrigin::Source(source), Some(token)) = (&token.origin, &given.token) {
-                source.note_accepted(token);
-            }
+    /// Tells the sources that the server accepted their tokens.
+    fn accepted(&self, grant: &TokenExchangeGrant) {
+        grant.subject.accepted(&self.subject);
+        if let (Some(actor), Some(given)) = (&grant.actor, &self.actor) {
+            actor.accepted(given);
         }
     }
 
@@ -281,10 +282,10 @@ impl Asked {
     async fn again(
         &self,
         grant: &TokenExchangeGrant,
-        whole: &TokenRequest,
+        fetch: &TokenRequest,
     ) -> Result<Option<Self>, TokenError> {
         let rejected = |given: &Given| {
-            let request = within(TokenRequest::new(FetchReason::Rejected), whole);
+            let request = within(FetchReason::Rejected, fetch);
             request.previous_token(given.token.clone()).rejected_token(given.token.clone())
         };
         let subject = grant.subject.give("subject token", rejected(&self.subject)).await?;
@@ -301,9 +302,10 @@ impl Asked {
     }
 }
 
-/// A request of the exchange has as much time as the whole.
-fn within(request: TokenRequest, whole: &TokenRequest) -> TokenRequest {
-    match whole.deadline() {
+/// Makes a request to the source of a token that is exchanged, within the time of the fetch.
+fn within(reason: FetchReason, fetch: &TokenRequest) -> TokenRequest {
+    let request = TokenRequest::new(reason);
+    match fetch.deadline() {
         Some(deadline) => request.with_deadline(deadline),
         None => request,
     }
@@ -324,6 +326,13 @@ impl SecurityToken {
         Self { origin: TokenOrigin::Source(Arc::new(source)), token_type }
     }
 
+    fn is_disposable(&self) -> bool {
+        match &self.origin {
+            TokenOrigin::Fixed(_) => true,
+            TokenOrigin::Source(source) => source.may_be_dropped(),
+        }
+    }
+
     fn has_changed(&self) -> bool {
         match &self.origin {
             TokenOrigin::Fixed(token) => token.has_changed(),
@@ -331,10 +340,9 @@ impl SecurityToken {
         }
     }
 
-    fn is_disposable(&self) -> bool {
-        match &self.origin {
-            TokenOrigin::Fixed(_) => true,
-            TokenOrigin::Source(source) => source.may_be_dropped(),
+    fn accepted(&self, given: &Given) {
+        if let (TokenOrigin::Source(source), Some(token)) = (&self.origin, &given.token) {
+            source.note_accepted(token);
         }
     }
 
