@@ -21,6 +21,7 @@ pub(crate) fn read(set: &str) -> Vec<Value> {
 }
 
 /// Reads the vectors of one set, and those from the field that have its form.
+#[allow(dead_code, reason = "the tests that read this file as a module of their own need less of it")]
 pub(crate) fn rows(set: &str) -> Vec<Value> {
     let field = read("field").into_iter().filter(|row| row["set"] == set);
     read(set).into_iter().chain(field).collect()

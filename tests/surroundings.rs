@@ -3,13 +3,14 @@
 //! The future is polled by hand where there is no runtime, so one that waits for ever shows as such.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::type_complexity, reason = "the type of a transport and of a table, once each")]
 
 use std::future::pending;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::mpsc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -74,7 +75,6 @@ fn everywhere(name: &str, call: impl Fn(Around) -> Call + Copy + Send + 'static)
         let outcome =
             ended.recv_timeout(Duration::from_secs(20)).unwrap_or_else(|_| "never ended".to_owned());
         assert!(outcome != "panicked" && outcome != "never ended", "{name}, {around:?}: {outcome}");
-        println!("{name:45} {around:12?} {outcome}");
         outcome
     };
     AROUND.into_iter().map(outcome).collect()
@@ -372,7 +372,6 @@ fn a_layer_that_has_to_wait_needs_a_runtime_and_says_so() {
     });
     assert_eq!(works(&outcomes), WORKS);
     for status in [200_u16, 429, 503] {
-        println!("status {status}");
         match status {
             200 => everywhere("retry, nothing to do", |_| Box::pin(retried(200, None))),
             429 => everywhere("retry after 429", |_| Box::pin(retried(429, None))),
@@ -380,7 +379,5 @@ fn a_layer_that_has_to_wait_needs_a_runtime_and_says_so() {
         };
     }
     everywhere("retry with a deadline", |_| Box::pin(retried(503, Some(SECOND * 5))));
-    let begun = Instant::now();
     everywhere("retry with a deadline that has passed", |_| Box::pin(retried(200, Some(Duration::ZERO))));
-    assert!(begun.elapsed() < SECOND * 20);
 }

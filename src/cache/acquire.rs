@@ -26,16 +26,16 @@ const MOST_ROUNDS: u32 = 4;
 pub(crate) struct Acquire {
     shared: Arc<Shared>,
     want: Want,
-    /// A wait for a fetch, and an alarm for the case that nothing drives it.
-    wait: Option<(Waiting, Pin<Box<Sleep>>)>,
+    /// A wait for a fetch.
+    waiter: Option<Waiter<Arc<Snapshot>, TokenError>>,
+    /// For the case that nothing drives that fetch.
+    alarm: Option<Pin<Box<Sleep>>>,
     rounds: u32,
 }
 
-type Waiting = Waiter<Arc<Snapshot>, TokenError>;
-
 impl Acquire {
     pub(crate) fn new(shared: Arc<Shared>, want: Want) -> Self {
-        Self { shared, want, wait: None, rounds: 0 }
+        Self { shared, want, waiter: None, alarm: None, rounds: 0 }
     }
 
     fn ask(&mut self) -> Option<Result<Arc<Snapshot>, TokenError>> {
@@ -51,7 +51,7 @@ impl Acquire {
                 let at = clock::after(deadline, GRACE);
                 let at = self.want.by.map_or(at, |by| by.min(at));
                 match with_timer(|| Box::pin(sleep_until(at))) {
-                    Ok(alarm) => self.wait = Some((waiter, alarm)),
+                    Ok(alarm) => (self.waiter, self.alarm) = (Some(waiter), Some(alarm)),
                     Err(error) => return Some(Err(error)),
                 }
                 None
@@ -92,7 +92,7 @@ impl Future for Acquire {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         loop {
-            let Some((waiter, alarm)) = &mut this.wait else {
+            let (Some(waiter), Some(alarm)) = (&mut this.waiter, &mut this.alarm) else {
                 match this.ask() {
                     Some(result) => return Poll::Ready(result),
                     None => continue,
@@ -103,7 +103,7 @@ impl Future for Acquire {
                 Poll::Ready(outcome) => Some(outcome),
                 Poll::Pending => ready!(alarm.as_mut().poll(context).map(|()| None)),
             };
-            this.wait = None;
+            (this.waiter, this.alarm) = (None, None);
             if let Some(result) = this.conclude(outcome) {
                 return Poll::Ready(result);
             }
@@ -113,6 +113,6 @@ impl Future for Acquire {
 
 impl fmt::Debug for Acquire {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Acquire").field("waiting", &self.wait.is_some()).finish_non_exhaustive()
+        f.debug_struct("Acquire").field("waiting", &self.waiter.is_some()).finish_non_exhaustive()
     }
 }
