@@ -179,16 +179,10 @@ async fn observe(input: &Value) -> Value {
     did
 }
 
-/// The rows of the set, and those from the field that have its form.
-fn rows() -> Vec<Value> {
-    let field = vectors::read("field").into_iter().filter(|row| row["set"] == "decisions");
-    vectors::read("decisions").into_iter().chain(field).collect()
-}
-
 #[tokio::test(start_paused = true)]
 async fn every_vector_is_decided_as_it_says() {
     const MEMBERS: [&str; 6] = ["action", "invalidate", "delay_ms", "required_scope", "nonce", "store_nonce"];
-    let vectors = rows();
+    let vectors = vectors::rows("decisions");
     let mut exceptions = 0;
     for vector in &vectors {
         let id = vector["id"].as_str().unwrap();
@@ -211,7 +205,7 @@ async fn every_vector_is_decided_as_it_says() {
 
 #[tokio::test(start_paused = true)]
 async fn only_vectors_that_differ_are_exceptions() {
-    for vector in rows() {
+    for vector in vectors::rows("decisions") {
         if let Some((why, instead)) = exception(vector["id"].as_str().unwrap()) {
             assert_ne!(vector["expect"], instead, "{why}");
         }

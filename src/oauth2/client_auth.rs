@@ -30,7 +30,7 @@ use crate::text::Redactor;
 /// Where there are [several](Self::or), the first of these is taken that the server supports, as its
 /// [metadata](crate::oauth2::Issuer) say; with the URL of an endpoint, the first of them:
 ///
-/// 1. `private_key_jwt`, `tls`: what proves the client stays where it is
+/// 1. `private_key_jwt`, [`assertion`](Self::assertion), `tls`: what proves the client stays where it is
 /// 2. `client_secret_jwt`: both sides know the secret, and it is not sent
 /// 3. `basic`, `basic_raw`
 /// 4. `post`: the form is more likely to be logged than the header

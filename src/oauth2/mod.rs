@@ -8,7 +8,8 @@
 //! | a refresh token that a login left behind | [`RefreshToken`] |
 //! | a token of its platform or of a user, to give for another | [`TokenExchange`] |
 //! | a key that stands for a service account, or for a user who agreed | `JwtBearer` (feature `jwt`) |
-//! | whatever its provider has thought up, as a form or as JSON | [`CustomGrant`] |
+//! | a key whose signature is the token, as a GitHub App has | `jwt::SelfSigned` (feature `jwt`) |
+//! | a grant of its provider's own, as a form, as JSON or by GET | [`CustomGrant`] |
 //!
 //! # What happens at a fetch
 //!

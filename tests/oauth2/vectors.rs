@@ -11,6 +11,7 @@ use tower_oauth2::{
 use crate::rotating::renew;
 use crate::scripted::{Scripted, Seen, URL, a_token, answer};
 
+#[allow(dead_code, reason = "the rows from the field are of no set that is tested here")]
 #[path = "../../src/vectors.rs"]
 pub(crate) mod read;
 

@@ -1,4 +1,4 @@
-//! Grants that are nobody else's: a grant type and parameters of the provider's own, as a form or as JSON.
+//! Grants that are nobody else's: a grant type and parameters of the provider's own, as a form, as JSON or by GET.
 
 use std::fmt;
 use std::sync::Arc;
