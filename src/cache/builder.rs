@@ -121,7 +121,7 @@ impl TokenCacheBuilder {
     /// Builds the cache. Nothing is fetched and no task is started before its first use.
     #[must_use]
     pub fn build(self) -> TokenCache {
-        TokenCache::from_shared(Arc::new(Shared::new(self.source, self.settings)))
+        TokenCache { shared: Arc::new(Shared::new(self.source, self.settings)) }
     }
 
     /// Puts the clocks and the chance of a test in place.

@@ -63,6 +63,6 @@ impl TokenSource for CachedSource {
     }
 
     fn has_changed(&self) -> bool {
-        self.cache.has_changed()
+        self.cache.shared.source.may_differ()
     }
 }

@@ -40,14 +40,10 @@ use crate::token::AccessToken;
 /// ```
 #[derive(Clone)]
 pub struct TokenCache {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl TokenCache {
-    pub(super) fn from_shared(shared: Arc<Shared>) -> Self {
-        Self { shared }
-    }
-
     /// Returns a usable token, and waits for one only where there is none.
     ///
     /// # Cancel safety
@@ -197,11 +193,10 @@ impl TokenCache {
     /// valid. A configuration error if there is no revoker.
     pub async fn revoke(&self) -> Result<(), TokenError> {
         let revoker = self.shared.revoker()?;
-        let Some(token) = self.shared.revocable() else {
-            return Ok(());
-        };
-        caught("the revoker", revoker.revoke(token.clone())).await?;
-        self.shared.forget(&token);
+        for token in self.shared.revocable() {
+            caught("the revoker", revoker.revoke(token.clone())).await?;
+            self.shared.forget(&token);
+        }
         Ok(())
     }
 
@@ -236,16 +231,19 @@ impl TokenCache {
                 )
             })?;
         }
-        let Some(snapshot) = self.shared.valid().filter(|_| self.shared.settings.revokes_at_shutdown) else {
-            return Ok(());
-        };
-        runtime::current()?;
-        let token = snapshot.token().clone().without_refresh_token();
-        within(deadline, caught("the revoker", self.shared.revoker()?.revoke(token))).await.unwrap_or_else(|| {
-            Err(TokenError::transient(
-                "the token was not revoked in the time that the shutdown had; it counts as valid until it expires",
-            ))
-        })
+        let now = self.shared.moment();
+        let mut tokens = self.shared.revocable();
+        tokens.retain(|token| token.expiry().is_none_or(|expiry| !now.reached(expiry)));
+        for token in tokens.into_iter().filter(|_| self.shared.settings.revokes_at_shutdown) {
+            runtime::current()?;
+            let revoking = self.shared.revoker()?.revoke(token.without_refresh_token());
+            within(deadline, caught("the revoker", revoking)).await.unwrap_or_else(|| {
+                Err(TokenError::transient(
+                    "the token was not revoked in the time that the shutdown had; it counts as valid until it expires",
+                ))
+            })?;
+        }
+        Ok(())
     }
 
     /// Returns how the cache is, for a health check. No secret is in it.
@@ -296,10 +294,6 @@ impl TokenCache {
     /// Returns whether it was shut down.
     pub(crate) fn is_closed(&self) -> bool {
         self.shared.flight.lock().memory.closed
-    }
-
-    pub(super) fn has_changed(&self) -> bool {
-        self.shared.source.may_differ()
     }
 
     /// Lets no further token request start.

@@ -52,7 +52,7 @@ pub(crate) struct Shared {
     alarm: Alarm,
     /// The task that keeps the cache warm.
     warm: Mutex<Option<AbortHandle>>,
-    changes: watch::Sender<()>,
+    pub(super) changes: watch::Sender<()>,
     /// Where threads without a runtime have their tokens fetched, once one had to wait.
     own_runtime: Mutex<Option<Arc<OwnRuntime>>>,
 }
@@ -240,10 +240,14 @@ impl Shared {
             || self.flight.lock().memory.fallback(snapshot, now).is_some()
     }
 
-    /// Returns the token to revoke: the current one, also if it has ended; else the one before, for its refresh token.
-    pub(crate) fn revocable(&self) -> Option<AccessToken> {
+    /// Returns the tokens to revoke: the current one, also if it has expired, and the one that was fetched last, for its
+    /// refresh token, and since it may be another: it waits while the one before it is back in use.
+    pub(crate) fn revocable(&self) -> Vec<AccessToken> {
         let state = self.flight.lock();
-        state.current().map(|snapshot| snapshot.token().clone()).or_else(|| state.memory.fetched.clone())
+        let current = state.current().map(|snapshot| snapshot.token().clone());
+        let mut tokens: Vec<_> = current.into_iter().chain(state.memory.fetched.clone()).collect();
+        tokens.dedup_by_key(|token| token.id());
+        tokens
     }
 
     /// Drops a token that was revoked.
@@ -302,10 +306,6 @@ impl Shared {
     /// Returns the error of the last fetch, if it failed.
     pub(crate) fn last_error(&self) -> Option<TokenError> {
         self.flight.lock().memory.failure.as_ref().map(|failure| failure.error.clone())
-    }
-
-    pub(crate) fn subscribe(&self) -> watch::Receiver<()> {
-        self.changes.subscribe()
     }
 
     pub(crate) fn moment(&self) -> Moment {

@@ -134,7 +134,7 @@ pub struct StatusWatch {
 
 impl StatusWatch {
     pub(super) fn new(shared: &Arc<Shared>) -> Self {
-        Self { shared: Arc::downgrade(shared), changes: shared.subscribe() }
+        Self { shared: Arc::downgrade(shared), changes: shared.changes.subscribe() }
     }
 
     /// Waits until something has happened since the last call, and returns the status then; `None` once the cache is

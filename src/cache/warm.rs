@@ -18,7 +18,7 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(10);
 /// 2. It sleeps until something is due, or something happened: a token that was dropped is fetched at once.
 /// 3. It holds nothing of the cache while it sleeps.
 pub(super) fn keep_warm(shared: &Arc<Shared>) -> impl Future<Output = ()> + Send + 'static {
-    run(Arc::downgrade(shared), shared.subscribe())
+    run(Arc::downgrade(shared), shared.changes.subscribe())
 }
 
 async fn run(shared: Weak<Shared>, mut changes: watch::Receiver<()>) {

@@ -562,3 +562,32 @@ async fn a_refresh_token_that_must_not_be_used_early_is_not_used_early() {
     settle().await;
     assert_eq!(rig.calls(), 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_waits_while_the_one_before_is_back_in_use_is_revoked_too() {
+    use secrecy::ExposeSecret as _;
+    for at_shutdown in [false, true] {
+        let revoked = Arc::new(Mutex::new(Vec::new()));
+        let told = Arc::clone(&revoked);
+        let revoker = crate::revoke::revoker_fn(move |token: AccessToken| {
+            told.lock().unwrap().push(token.secret().expose_secret().to_owned());
+            std::future::ready(Ok(()))
+        });
+        let rig = Rig::with(
+            |call, _| answer(call, 600, 0),
+            |builder| builder.revoke_with(revoker).with_revocation_at_shutdown(),
+        );
+        let first = rig.cache.get().await.unwrap();
+        rig.cache.accept(&first);
+        rig.pass(481.0).await;
+        rig.token().await;
+        settle().await;
+        rig.cache.reject(&rig.cache.get().await.unwrap());
+        assert_eq!(rig.token().await, "token-1");
+        match at_shutdown {
+            false => rig.cache.revoke().await.unwrap(),
+            true => rig.cache.shutdown(seconds(1)).await.unwrap(),
+        }
+        assert_eq!(*revoked.lock().unwrap(), ["token-1", "token-2"]);
+    }
+}
