@@ -33,7 +33,7 @@
 //!
 //! 1. A request that was not refused itself waits for the server's own pause and 2 s
 //!    ([`longest_hold`](RetryPolicyBuilder::longest_hold)), and is then sent. It waits longer only while requests are
-//!    accepted at the pace and no more wait than twice as many as were refused at once.
+//!    accepted at the pace and no more wait than three times as many as were refused at once.
 //! 2. After the pause one request is tried. If it is refused, the pause begins anew, and another request is tried next. If it
 //!    is accepted, the others follow at a pace that doubles; requests that were refused go first.
 //! 3. If a fifth of the last responses are refusals, the pace falls, and rises again by a step that doubles. It is never below

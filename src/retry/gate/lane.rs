@@ -146,8 +146,11 @@ enum Look {
 
 /// As how many a request counts: one that was refused again gets more room before it, so that it is not refused until all
 /// its retries are gone.
+/// One, two and three served ten processes faster (1.34 of the ideal time, now 1.54), but took the 99th percentile beside a
+/// neighbour from 3.3 s to 5.1 s.
 fn turns(retries: u32) -> f64 {
-    f64::from(retries.max(1))
+    let retries = retries.clamp(1, 100);
+    f64::from(retries * (retries + 1) / 2)
 }
 
 // --- Pass ---

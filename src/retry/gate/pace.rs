@@ -32,6 +32,8 @@ pub(super) struct Pace {
     /// Which part of what was let out lately was refused, and how many without one accepted between.
     share_refused: f64,
     refused_in_row: u32,
+    /// What was let out first after a pause was refused.
+    in_vain: bool,
     /// How long responses take.
     round_trip: Duration,
 }
@@ -101,6 +103,7 @@ impl Pace {
             accepted_at: now,
             share_refused: 0.0,
             refused_in_row: 0,
+            in_vain: false,
             round_trip: Duration::ZERO,
         };
         pace.close(now, opens_at);
@@ -119,9 +122,9 @@ impl Pace {
         now < self.opens_at
     }
 
-    /// Whether something was accepted since it opened.
+    /// Whether it is known that the server takes something at this pace: it did since it opened, or before it closed.
     pub(super) fn is_proven(&self) -> bool {
-        self.accepted > 0
+        self.accepted > 0 || matches!(self.rise, Rise::Step(_)) && !self.in_vain
     }
 
     /// Keeps it closed for longer.
@@ -163,6 +166,7 @@ impl Pace {
         self.accepted = self.accepted.saturating_add(1);
         self.share_refused -= self.share_refused * self.weight();
         self.refused_in_row = 0;
+        self.in_vain = false;
         if !waited {
             return;
         }
@@ -193,6 +197,7 @@ impl Pace {
         let sure = rate(self.accepted, self.closed_at);
         let sure_of_late = rate(self.accepted - self.accepted_before, self.fell_at);
         if self.accepted == 0 {
+            self.in_vain = true;
             self.extend(opens_at);
             Refusal::Closed
         } else if self.refused_in_row >= IN_ROW {
@@ -387,7 +392,9 @@ mod tests {
         assert_eq!(pace.refused(now, now + SECOND * 9), Refusal::Alone);
         assert_eq!(pace.refused(now, now + SECOND * 9), Refusal::Slower);
         assert_eq!(pace.refused(now, now + SECOND * 9), Refusal::Closed);
-        assert!(pace.is_closed(now + SECOND * 8) && !pace.is_proven());
+        assert!(pace.is_closed(now + SECOND * 8) && pace.is_proven());
+        assert_eq!(pace.refused(now + SECOND * 9, now + SECOND * 18), Refusal::Closed);
+        assert!(!pace.is_proven(), "a first one was refused");
     }
 
     #[test]

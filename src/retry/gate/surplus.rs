@@ -22,6 +22,9 @@ const HIGHEST: u32 = 12;
 /// What one that is accepted takes off: more than three of four must be refused for the score to rise.
 const ACCEPTED: u32 = 3;
 
+/// How many may wait for each that was refused at once. Of 50 requests a window of 30 refuses 20.
+const PLACES: usize = 3;
+
 impl Surplus {
     pub(super) fn new() -> Self {
         Self { score: AT_FIRST, paced: true, at_once: 1 }
@@ -32,10 +35,10 @@ impl Surplus {
         self.paced
     }
 
-    /// Whether one more may wait for its turn beyond the patience of one that nobody refused: as many as were refused at
-    /// once, and as many beside them. A queue that grows beyond that is more than the limit lets through.
+    /// Whether one more may wait for its turn beyond the patience of one that nobody refused: three times as many as were
+    /// refused at once, since others were accepted then. A queue that grows beyond that is more than the limit lets through.
     pub(super) fn may_wait(&self, waiting: usize) -> bool {
-        waiting < usize::try_from(self.at_once).unwrap_or(usize::MAX).saturating_mul(2)
+        waiting < usize::try_from(self.at_once).unwrap_or(usize::MAX).saturating_mul(PLACES)
     }
 
     /// Notes a request beyond the pace that was accepted.
@@ -72,7 +75,7 @@ mod tests {
                 if n % 4 < refused_of_four {
                     surplus.refused(false);
                 } else {
-                    surplus.accepted()
+                    surplus.accepted();
                 }
                 surplus.is_paced()
             });
@@ -93,14 +96,14 @@ mod tests {
     }
 
     #[test]
-    fn twice_as_many_may_wait_as_were_refused_at_once() {
+    fn three_times_as_many_may_wait_as_were_refused_at_once() {
         let mut surplus = Surplus::new();
-        for _ in 0..44 {
+        (0..44).for_each(|_| {
             surplus.refused(true);
-        }
-        for _ in 0..99 {
+        });
+        (0..99).for_each(|_| {
             surplus.refused(false);
-        }
-        assert!(surplus.may_wait(89) && !surplus.may_wait(90));
+        });
+        assert!(surplus.may_wait(134) && !surplus.may_wait(135));
     }
 }
