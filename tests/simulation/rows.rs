@@ -427,7 +427,7 @@ fn processes(seed: u64, at_once: usize) -> Vec<Figure> {
         let all: Vec<Course> = own.into_iter().flatten().collect();
         vec![
             most("failed", failed(&all), 4.0).wanted(0.0),
-            most("time per ideal", end(&all) / 19.5, 1.6).wanted(1.5),
+            most("time per ideal", end(&all) / 19.5, 1.75).wanted(1.5),
             least("Jain's fairness", fairness(&rates), 0.8).wanted(0.9),
         ]
     })
