@@ -330,6 +330,20 @@ fn a_client_over_the_network_says_what_is_missing() {
         });
         assert!(names_what_is_missing(&outcomes), "{outcomes:?}");
     }
+    #[cfg(feature = "reqwest")]
+    for url in ["http://127.0.0.1:9/", "https://127.0.0.1:9/"] {
+        use tower_oauth2::transport::reqwest;
+        let outcomes = everywhere("reqwest", move |_| {
+            Box::pin(async move {
+                let request = Request::get(url).body(Full::<Bytes>::default()).unwrap();
+                let client = reqwest::Client::build(|builder| builder).unwrap();
+                let error = client.oneshot(request).await.unwrap_err();
+                let source = std::error::Error::source(&*error).map(ToString::to_string);
+                source.unwrap_or_else(|| error.to_string())
+            })
+        });
+        assert!(names_what_is_missing(&outcomes), "{outcomes:?}");
+    }
     let outcomes = everywhere("ClientCredentials over hyper", |_| {
         Box::pin(async {
             let source =
@@ -363,6 +377,24 @@ async fn retried(status: u16, deadline: Option<Duration>) -> String {
     }
     let policy = RetryPolicy::builder().max_retries(1).first_delay(Duration::from_millis(1)).build().unwrap();
     said(policy.layer(api).oneshot(request).await)
+}
+
+#[cfg(feature = "stack")]
+#[test]
+fn a_stack_says_what_is_missing() {
+    let outcomes = everywhere("stack", |_| {
+        Box::pin(async {
+            let api =
+                service_fn(async |_: Request<_>| Ok::<_, BoxError>(Response::new(Full::<Bytes>::default())));
+            let stack =
+                tower_oauth2::Stack::for_origin(warm(), "https://api.example.com").unwrap().build(api);
+            let request =
+                Request::get("https://api.example.com/items").body(Full::<Bytes>::default()).unwrap();
+            said(stack.oneshot(request).await)
+        })
+    });
+    assert_eq!(works(&outcomes), WORKS);
+    assert!(names_what_is_missing(&outcomes), "{outcomes:?}");
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! The stack as a service.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, Ready, ready};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::future;
 use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -23,6 +24,7 @@ use super::redirects::SameOrigin;
 use crate::auth::AuthService;
 use crate::extensions::Deadline;
 use crate::retry::{BodyFactory, ReplayBody, RetryBody, RetryService};
+use crate::runtime;
 
 /// An HTTP client with everything around it: redirects, retries, limits, tokens, time-outs.
 ///
@@ -79,6 +81,10 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
+        // The time-out of an attempt would panic where there is no timer.
+        if let Err(error) = runtime::current() {
+            return ResponseFuture { inner: future::Either::Right(ready(Err(error.into()))) };
+        }
         let (head, body) = request.into_parts();
         let body = for_hops(body, head.extensions.get());
         let mut request = Request::from_parts(head, body);
@@ -87,7 +93,7 @@ where
             let theirs = request.extensions().get::<Deadline>().copied();
             request.extensions_mut().insert(theirs.map_or(ours, |theirs| theirs.min(ours)));
         }
-        ResponseFuture { inner: self.layers.call(request) }
+        ResponseFuture { inner: future::Either::Left(self.layers.call(request)) }
     }
 }
 
@@ -140,7 +146,7 @@ pin_project! {
         B::Error: Into<BoxError>,
     {
         #[pin]
-        inner: Sent<S, B>,
+        inner: future::Either<Sent<S, B>, Ready<Result<Response<RetryBody<RB>>, BoxError>>>,
     }
 }
 

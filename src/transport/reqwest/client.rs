@@ -14,8 +14,9 @@ use tower::BoxError;
 use tower_service::Service;
 
 use super::body::{ResponseBody, into_native};
-use crate::error::TokenError;
+use crate::error::{TokenError, Unsent};
 use crate::extensions::FollowNothing;
+use crate::runtime;
 
 /// A `reqwest::Client`, or what behaves like one, as a tower HTTP service. Clones share its connections.
 ///
@@ -97,6 +98,9 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> ResponseFuture<S::Future> {
+        if let Err(error) = runtime::current() {
+            return ResponseFuture { state: State::Refused { error: Some(Unsent::new(error).into()) } };
+        }
         if !self.follows_nothing && request.extensions().get::<FollowNothing>().is_some() {
             return ResponseFuture { state: State::Refused { error: Some(may_follow()) } };
         }
