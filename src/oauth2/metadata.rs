@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use crate::error::{ErrorClass, TokenError};
 use crate::oauth2::answer::Wanted;
+use crate::oauth2::url::{self as address, Flaw, PlainHttp};
 use crate::origin::Origin;
 use crate::text::{self, Redactor};
 
@@ -79,6 +80,10 @@ impl Identifier {
         }
         if issuer.contains('?') {
             return refuse("has a query, which RFC 8414 §2 forbids; remove the ? and what follows");
+        }
+        // As in the URL of an endpoint.
+        if let Err(flaw @ (Flaw::NonAscii | Flaw::Dots)) = address::read(issuer, PlainHttp::Everybody) {
+            return refuse(flaw.elsewhere());
         }
         let Ok(uri) = issuer.parse::<Uri>() else {
             return refuse("is no URL; begin it with https:// and the host");
@@ -236,7 +241,7 @@ fn bounded(mut methods: Vec<String>, redactor: &Redactor) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oauth2::url::{self, PlainHttp};
+    use crate::oauth2::url;
     use crate::vectors;
 
     fn parse(issuer: &str) -> Result<Identifier, TokenError> {

@@ -799,3 +799,17 @@ async fn metadata_that_repeat_what_the_server_was_sent_before_are_not_quoted() {
         }
     }
 }
+
+#[test]
+fn an_issuer_is_written_as_the_url_of_an_endpoint_is() {
+    for (issuer, why) in [
+        ("https://login.example.com/mandant-nörd", "outside ASCII"),
+        ("https://lögin.example.com", "outside ASCII"),
+        ("https://login.example.com/a/%2E%2e/b", "dots"),
+        ("https://login.example.com/../b", "dots"),
+    ] {
+        let source = ClientCredentials::builder(Issuer::new(issuer), "billing", "hunter2-hunter2");
+        let error = source.build_with(crate::scripted::Scripted::new([])).unwrap_err();
+        assert!(error.is_config() && error.to_string().contains(why), "{issuer}: {error}");
+    }
+}

@@ -60,7 +60,7 @@ pub fn token_answer(data: &[u8]) {
     }
     assert!(!leaks(SECRET, &format!("{refused:?}")));
     assert_eq!(error.status(), Some(status));
-    assert!(refused.hint.unwrap_or_default() <= FARTHEST);
+    assert!(refused.verdict.hint.unwrap_or_default() <= FARTHEST);
     match status.as_u16() {
         429 => assert!(error.is_throttled()),
         500..=599 => assert!(error.is_temporary()),
