@@ -55,7 +55,7 @@ impl TokenSource for CachedSource {
     }
 
     fn is_disposable(&self) -> bool {
-        self.cache.is_disposable()
+        self.cache.shared.source.may_be_dropped()
     }
 
     fn accepted(&self, token: &AccessToken) {

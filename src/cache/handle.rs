@@ -304,7 +304,7 @@ impl TokenCache {
     /// Returns whether this is the last handle, no fetch is in flight, and nothing would be lost with the cache.
     pub(crate) fn is_idle(&self) -> bool {
         // A fetch has a handle of its own.
-        Arc::strong_count(&self.shared) == 1 && self.is_disposable()
+        Arc::strong_count(&self.shared) == 1 && self.shared.source.may_be_dropped()
     }
 
     /// Takes the cache apart, after which no fetch can start; returns it where it is not the last handle.
@@ -313,10 +313,6 @@ impl TokenCache {
             Ok(shared) => Ok(Retired { _shared: shared }),
             Err(shared) => Err(Self { shared }),
         }
-    }
-
-    pub(crate) fn is_disposable(&self) -> bool {
-        self.shared.source.may_be_dropped()
     }
 
     /// Returns whether both handles share one cache.

@@ -247,7 +247,9 @@ impl Memory {
     /// clock may be behind, and find the token not valid yet.
     pub(crate) fn fallback(&self, refused: &Snapshot, now: Moment) -> Option<&Arc<Snapshot>> {
         let before = self.before.as_ref().filter(|before| !before.plan().has_ended(now))?;
-        let too_early = now.since(refused.plan().born) < TOO_EARLY && self.trials(refused.token()) < RETRIALS;
+        // A token that an API took already is valid; its rejection is news.
+        let is_new = now.since(refused.plan().born) < TOO_EARLY && !refused.is_proven(now);
+        let too_early = is_new && self.trials(refused.token()) < RETRIALS;
         (too_early && before.token().id() != refused.token().id()).then_some(before)
     }
 

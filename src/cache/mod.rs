@@ -36,8 +36,8 @@
 //! A token is *proven* once an API took it, or once it lived for 30 seconds without a rejection. Any response takes it but a
 //! 401, a 403, a 407, a 5xx, and a gRPC status that says no more than these.
 //!
-//! 1. A rejection within ten seconds of a renewal brings the token before it back, if that is valid and proven: the clock of
-//!    the API may be behind, and the new token not valid yet. The new one is tried again after 2, 4, 8 and 16 seconds, or when
+//! 1. If a token that no API took yet is rejected within ten seconds of its renewal, the token before it comes back, if that
+//!    is valid and proven: the clock of the API may be behind, and the new token not valid yet. The new one is tried again after 2, 4, 8 and 16 seconds, or when
 //!    the old one ends.
 //! 2. A rejection close to the end of a token says nothing about the token that is being fetched. An earlier one may be a
 //!    revocation of both, so the fetch starts over.

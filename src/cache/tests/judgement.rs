@@ -591,3 +591,17 @@ async fn a_token_that_waits_while_the_one_before_is_back_in_use_is_revoked_too()
         assert_eq!(*revoked.lock().unwrap(), ["token-1", "token-2"]);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_new_token_that_was_taken_and_then_revoked_does_not_give_way_to_the_one_before() {
+    let rig = Rig::steady(600, 0);
+    let first = rig.cache.get().await.unwrap();
+    rig.cache.accept(&first);
+    rig.pass(481.0).await;
+    rig.token().await;
+    settle().await;
+    let second = rig.cache.get().await.unwrap();
+    rig.cache.accept(&second);
+    assert_eq!(rig.cache.reject(&second), RejectionVerdict::Invalidated);
+    assert_eq!(rig.token().await, "token-3");
+}
