@@ -21,7 +21,8 @@
 //!    wait](#responses-during-a-wait).
 //! 9. Retries are kept to a share of the requests by a [`RetryBudget`] per origin and
 //!    [`CredentialId`](crate::extensions::CredentialId): one for five requests and 3 per second, at most 10 at once. A
-//!    retry of a request that provably was not sent costs a tenth. When it is spent, the answer is handed out. Replays with a new token are free, and so are retries that wait at the gate.
+//!    retry of a request that provably was not sent costs a tenth. When the budget is spent, the response is returned.
+//!    Replays with a new token are free, and so are retries that wait at the gate.
 //! 10. A first 429 with a wait of up to 60 s closes the [`RetryGate`] of its origin and credential. The other requests
 //!     wait there as in rule 6; see [the gate](#the-gate). A request that cannot wait (rule 5) is sent at once. A request
 //!     that was never sent has no response to go back to: for it readiness is waited for until the deadline.
@@ -48,7 +49,7 @@
 //!    before it.
 //! 8. A gate that nothing needed for 30 s is open, and what it learned is forgotten.
 //!
-//! The gate is on by default. In simulations of the default policy (`tests/simulation`) requests that nobody refused take as long
+//! The gate is on by default. In simulations of the default policy (`tests/simulation`) requests that were not refused take as long
 //! as without it: the median under random refusals is that of one response, and where a neighbour uses up the limit no more
 //! requests fail. Under a limit on your own rate it keeps 200 requests from 50 tasks at 1.4 sent per request served and none
 //! failed. Turn it off with [`without_gate`](RetryPolicyBuilder::without_gate), for one request with
@@ -70,15 +71,15 @@
 //! | any other error, or an attempt that took too long ([`Failure::Ambiguous`]) | requests that may be repeated | [`Ambiguous`](ReplayReason::Ambiguous) |
 //! | an error that another attempt would not change ([`Failure::Fatal`]) | never | |
 //! | a [`TokenError`](crate::TokenError), an overloaded inner service | never: that was not sent, and will not be | |
-//! | any other answer | never | |
+//! | any other response | never | |
 //!
-//! - With strict methods (a setting, also of one request) "any method" of an answer that blames no token becomes "requests that
+//! - With strict methods (a setting, also of one request) "any method" of a response that blames no token becomes "requests that
 //!   may be repeated".
 //! - Which statuses count as 429 and which as 503 is a setting, and whether a request without an `Idempotency-Key` is given
 //!   one.
 //! - A gRPC status counts on HTTP/2 with a content type that begins with `application/grpc`: in the headers, and in the
-//!   trailers of an answer without data. For those the body is polled once when the head is there, which never waits;
-//!   what came goes with the answer. UNAUTHENTICATED (16) goes the way of a 401, if auth is below. In trailers after data
+//!   trailers of a response without data. For those the body is polled once when the head is there, which never waits;
+//!   what came goes with the response. UNAUTHENTICATED (16) goes the way of a 401, if auth is below. In trailers after data
 //!   it drops the token, and nothing is replayed.
 //! - `grpc-retry-pushback-ms` is waited to the millisecond, and at once if it is 0. If it is negative, unreadable or there
 //!   twice, the server wants no other attempt. It counts for one attempt; afterwards the policy's own waits begin anew.
@@ -118,7 +119,7 @@
 //! | those of the [`RateLimitProfile`] | the longest wait among them |
 //!
 //! - A quota asks for a wait where nothing is left of it, and on a 429 also where the server does not say what is left.
-//!   While something is left, it asks for none. A quota in an answer from a cache (`Age`) is that of another time, and
+//!   While something is left, it asks for none. A quota in a response from a cache (`Age`) is that of another time, and
 //!   is passed over.
 //! - Only a 4xx or 5xx is read for waits, whatever the header.
 //! - Every header may give a span or a point in time. A number below 10^9 counts seconds (or milliseconds, if the header
@@ -162,7 +163,7 @@
 //! | extension | says |
 //! |---|---|
 //! | [`RetryOptions`] | what is other than the policy says; where the report is to be put besides |
-//! | [`Deadline`](crate::extensions::Deadline) | by when the head of the answer must be there |
+//! | [`Deadline`](crate::extensions::Deadline) | by when the head of the response must be there |
 //! | [`CredentialId`](crate::extensions::CredentialId) | whose budget and gate it is, where one client serves several tenants |
 //! | [`BodyFactory`] | how its body is opened anew |
 //!
@@ -253,7 +254,7 @@
 //!
 //! # What to know
 //!
-//! - Where an answer comes before all of the body was sent, a replay cuts the upload short: the attempt's body ends in an
+//! - Where a response comes before all of the body was sent, a replay cuts the upload short: the attempt's body ends in an
 //!   error, and so the transport resets the stream (h2) or closes the connection (HTTP/1.1). Over HTTP/1.1 the body of that
 //!   answer may be cut with it, should it have to be handed out after all; then it ends in an error. An answer that is
 //!   final leaves the upload alone.
@@ -264,7 +265,7 @@
 //!   there. [`Attempt`](crate::extensions::Attempt) tells the attempts apart.
 //! - Under another `RetryService` a resend of the outer one is sent once here, so that retries add up and do not
 //!   multiply.
-//! - A deadline is for the head of the answer. What its body takes belongs to the caller, or to a time-out below. An attempt
+//! - A deadline is for the head of the response. What its body takes belongs to the caller, or to a time-out below. An attempt
 //!   that is ended in flight may have been taken by the server nevertheless: what that did is unknown, and the error
 //!   ([`DeadlineExceeded`]) says so by saying no more. Layers below see the request's own deadline in its extensions; one that
 //!   the policy sets they do not.
@@ -274,7 +275,7 @@
 //! # Body types
 //!
 //! The service below gets a `Request<ReplayBody<B>>` where the caller sends a `Request<B>`, and the caller gets a
-//! `Response<RetryBody<R>>` where the service below answers with a `Response<R>`. A client that is generic over its body
+//! `Response<RetryBody<R>>` where the service below responds with a `Response<R>`. A client that is generic over its body
 //! needs nothing: hyper's takes whatever is a body, be it axum's, tonic's or a boxed one.
 //!
 //! | request body | what it needs |
