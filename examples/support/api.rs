@@ -107,6 +107,11 @@ impl Api {
         }
     }
 
+    /// Holds every request before its token is looked at, or lets those that are held go on.
+    pub fn hold(&self, on: bool) {
+        self.door.hold(on);
+    }
+
     /// Returns how many requests were answered 401 because of the revocation of that number (as told by
     /// [`FakeAuthorizationServer::revoke_all`]).
     pub fn met_revocation(&self, number: u64) -> u64 {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body;
 use http_body_util::BodyExt as _;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceExt as _};
@@ -116,6 +117,7 @@ struct Shared {
     service: Behind,
     scope: Option<String>,
     think_time: Duration,
+    held: watch::Sender<bool>,
     bucket: Option<Mutex<Bucket>>,
     buckets_of: HashMap<String, Mutex<Bucket>>,
     troubles: Troubles,
@@ -177,6 +179,14 @@ impl FakeApi {
     /// Orders trouble for the next `times` requests, after what was ordered before. It comes before any look at a token.
     pub fn answer_next(&self, times: usize, trouble: Trouble) {
         self.shared.troubles.order(times, trouble);
+    }
+
+    /// Holds every request before its token is looked at (`true`), or lets those that are held go on (`false`). How many
+    /// are held is [`ApiCounts::waiting`].
+    ///
+    /// A test uses it to revoke or expire tokens while a known number of requests is in flight.
+    pub fn hold(&self, on: bool) {
+        self.shared.held.send_replace(on);
     }
 
     /// Goes away: closes the port and every connection, and fails whoever calls it in the process.
@@ -317,6 +327,7 @@ impl FakeApiBuilder {
             service: self.service,
             scope: self.scope,
             think_time: self.think_time,
+            held: watch::Sender::new(false),
             bucket: self.limit.map(Bucket::full),
             buckets_of: self.limits_of.into_iter().map(|(id, limit)| (id, Bucket::full(limit))).collect(),
             troubles: Troubles::default(),
@@ -367,6 +378,8 @@ async fn answer(
     if !shared.think_time.is_zero() {
         tokio::time::sleep(shared.think_time).await;
     }
+    // The sender is in `shared`, so it outlives this wait.
+    let _ = shared.held.subscribe().wait_for(|held| !held).await;
     let worth = bearer(request.headers()).map(|secret| shared.introspector.worth(secret));
     drop(waiting);
     let challenge = match worth {
