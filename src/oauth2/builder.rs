@@ -358,7 +358,7 @@ impl<G> GrantBuilder<G> {
 
     /// Sets after how long without a response a second attempt begins, on another connection if the transport has one. The
     /// first response counts, and the other attempt is dropped. It counts as a retry. A refresh token is never sent twice
-    /// at a time.
+    /// at a time. The time runs from when the transport takes the request: a signer or a full transport does not count.
     #[must_use]
     pub fn second_attempt_after(mut self, wait: Duration) -> Self {
         self.options.patience.second_attempt_after = Some(wait);

@@ -7,10 +7,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::Full;
 use secrecy::SecretString;
+use tokio::sync::Notify;
 
 use crate::clock::{self, Moment, WallClock};
 use crate::error::TokenError;
@@ -29,6 +31,14 @@ use crate::runtime;
 use crate::source::TokenRequest;
 use crate::text::Redactor;
 use crate::token::AccessToken;
+
+/// The first attempt of two, as the second one sees it.
+#[derive(Default)]
+struct FirstAttempt {
+    /// Told when the transport has taken the request.
+    sent: Notify,
+    connection: SlowConnection,
+}
 
 /// Makes what an answer stands for of it. The redactor learns the secrets in it; the time is that since the Unix epoch.
 pub(crate) type Read<T> = fn(&Answer, &Expected, &mut Redactor, Duration) -> Result<T, Refused>;
@@ -216,16 +226,22 @@ impl TokenEndpoint {
         let Some(wait) = wait else {
             return self.attempt(target, ask, secret, None, redactor).await;
         };
-        let slow = SlowConnection::default();
+        let beside = FirstAttempt::default();
         let (mut first_knows, mut second_knows) = (redactor.clone(), redactor.clone());
         let outcome = {
-            let mut first = std::pin::pin!(self.attempt(target, ask, secret, Some(&slow), &mut first_knows));
-            match tokio::time::timeout(wait, &mut first).await {
-                Ok(outcome) => outcome,
-                Err(_) => {
+            let mut first =
+                std::pin::pin!(self.attempt(target, ask, secret, Some(&beside), &mut first_knows));
+            // A wait for a signer, or for a transport that is not ready, is not the server's silence.
+            let silence = async {
+                beside.sent.notified().await;
+                tokio::time::sleep(wait).await;
+            };
+            match select(&mut first, std::pin::pin!(silence)).await {
+                Either::Left((outcome, _)) => outcome,
+                Either::Right(_) => {
                     *retries += 1;
                     tracing::debug!(origin = %target.origin, "no response for {wait:?}; a second attempt begins beside it");
-                    slow.abandon();
+                    beside.connection.abandon();
                     let second = std::pin::pin!(self.attempt(target, ask, secret, None, &mut second_knows));
                     first_response(first, second).await
                 }
@@ -274,19 +290,22 @@ impl TokenEndpoint {
         target: &Target,
         ask: Ask<'_, T>,
         secret: &SecretString,
-        slow: Option<&SlowConnection>,
+        beside: Option<&FirstAttempt>,
         redactor: &mut Redactor,
     ) -> Result<(T, Moment), Refused> {
         let Ask { parameters, doubt, deadline, read } = ask;
         let making = self.request(target, parameters, secret, redactor);
         let mut request = self.bounded(deadline, making).await?;
-        if let Some(slow) = slow {
-            request.extensions_mut().insert(slow.clone());
+        if let Some(beside) = beside {
+            request.extensions_mut().insert(beside.connection.clone());
         }
         let requested = WallClock::default().moment();
         let sending = || {
             if let Some(doubt) = doubt {
                 doubt.set(true);
+            }
+            if let Some(beside) = beside {
+                beside.sent.notify_one();
             }
         };
         // What may be spent is waited for: the response may bring what comes in its place.

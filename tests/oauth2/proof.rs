@@ -6,8 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::Response;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
-use tower::BoxError;
+use tower::limit::GlobalConcurrencyLimitLayer;
+use tower::{BoxError, ServiceBuilder};
 use tower_oauth2::oauth2::{
     CustomGrant, RefreshTokenBuilder, Revocation, SecurityToken, TokenExchange, TokenType,
 };
@@ -467,6 +470,25 @@ async fn a_hung_attempt_is_not_waited_for_to_its_end() {
     assert!(endpoint.is_finished());
     let endpoint = Scripted::new([Step::Hang]);
     assert!(endpoint.ask(billing().retries(0)).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_for_a_place_in_the_transport_is_not_the_servers_silence() {
+    // Eight sources share a transport that has room for nothing until five seconds have passed.
+    let answers = (0..8).map(|_| Step::AnswerAfter(SECOND, response(200, &[], TOKEN)));
+    let endpoint = Scripted::new(answers);
+    let room = Arc::new(Semaphore::new(0));
+    let limit = GlobalConcurrencyLimitLayer::with_semaphore(Arc::clone(&room));
+    let transport = ServiceBuilder::new().layer(limit).service(endpoint.clone());
+    let mut asking = JoinSet::new();
+    for _ in 0..8 {
+        let source = billing().build_with(transport.clone()).unwrap();
+        asking.spawn(async move { source.token(TokenRequest::new(FetchReason::Initial)).await.map(drop) });
+    }
+    sleep(5 * SECOND).await;
+    room.add_permits(32);
+    assert!(asking.join_all().await.iter().all(Result::is_ok));
+    assert_eq!(endpoint.seen().len(), 8);
 }
 
 #[tokio::test(start_paused = true)]
