@@ -8,14 +8,12 @@ mod support;
 
 use std::process::ExitCode;
 
-use bytes::Bytes;
 use http::Request;
-use http_body_util::Full;
 use support::Api;
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient};
 use tower_oauth2::transport::hyper;
-use tower_oauth2::{AuthLayer, ClientCredentials, RetryPolicy};
+use tower_oauth2::{AuthLayer, Body, ClientCredentials, RetryPolicy};
 
 #[tokio::main]
 async fn main() -> Result<ExitCode, BoxError> {
@@ -38,7 +36,7 @@ async fn main() -> Result<ExitCode, BoxError> {
             server.revoke_all();
             println!("(all tokens are revoked)");
         }
-        let request = Request::get(format!("{}/items/{id}", api.origin())).body(Full::<Bytes>::default())?;
+        let request = Request::get(format!("{}/items/{id}", api.origin())).body(Body::empty())?;
         let response = client.clone().oneshot(request).await?;
         println!("GET /items/{id}: {}", response.status());
     }

@@ -27,9 +27,7 @@ use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use http::Request;
-use http_body_util::Full;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 use tokio::io::AsyncReadExt as _;
@@ -38,7 +36,7 @@ use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::test_util::{FakeApi, FakeAuthorizationServer, FakeClient};
 use tower_oauth2::transport::hyper::Client;
 use tower_oauth2::{
-    AccessToken, AuthLayer, ErrorClass, FetchReason, RetryPolicy, TokenCache, TokenError, TokenRequest,
+    AccessToken, AuthLayer, Body, ErrorClass, FetchReason, RetryPolicy, TokenCache, TokenError, TokenRequest,
     TokenSource,
 };
 
@@ -160,7 +158,7 @@ async fn main() -> Result<ExitCode, BoxError> {
             if number == 10 {
                 server.revoke_all();
             }
-            let request = Request::get(api.origin()).body(Full::<Bytes>::default())?;
+            let request = Request::get(api.origin()).body(Body::empty())?;
             failed += u32::from(!client.clone().oneshot(request).await?.status().is_success());
         }
     }

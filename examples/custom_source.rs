@@ -19,16 +19,15 @@ mod vault;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::transport::hyper::Client;
 use tower_oauth2::{
-    AccessToken, AuthLayer, FetchReason, RetryPolicy, TokenCache, TokenError, TokenRequest, TokenRevoker,
-    TokenSource,
+    AccessToken, AuthLayer, Body, FetchReason, RetryPolicy, TokenCache, TokenError, TokenRequest,
+    TokenRevoker, TokenSource,
 };
 
 use vault::VaultServer;
@@ -73,7 +72,7 @@ impl Vault {
             TokenError::transient("the vault did not answer; is it unsealed?").with_source(error)
         };
         let request = Request::builder().method(method).uri(format!("{}/{path}", self.url));
-        let request = request.body(Full::<Bytes>::default()).map_err(|error| unreachable(error.into()))?;
+        let request = request.body(Body::empty()).map_err(|error| unreachable(error.into()))?;
         let answer = self.http.clone().oneshot(request).await.map_err(unreachable)?;
         let status = answer.status();
         let body = answer.into_body().collect().await.map_err(unreachable)?.to_bytes();
@@ -124,7 +123,7 @@ async fn main() -> Result<ExitCode, BoxError> {
             // Nobody tells the client. It meets a 401, leases another token and sends the request again.
             server.take_back();
         }
-        let request = Request::get(format!("{}/report", server.origin())).body(Full::<Bytes>::default())?;
+        let request = Request::get(format!("{}/report", server.origin())).body(Body::empty())?;
         let answer = client.clone().oneshot(request).await?;
         requests += 1;
         failed += u32::from(!answer.status().is_success());

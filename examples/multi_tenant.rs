@@ -17,9 +17,7 @@ mod support;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::Full;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceBuilder};
 use tower_oauth2::auth::AuthOverride;
@@ -29,7 +27,7 @@ use tower_oauth2::retry::RetryBody;
 use tower_oauth2::tenants::TokenCaches;
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeAuthorizationServerBuilder, FakeClient};
 use tower_oauth2::transport::hyper;
-use tower_oauth2::{AuthLayer, ClientCredentials, RetryPolicy, TokenCache};
+use tower_oauth2::{AuthLayer, Body, ClientCredentials, RetryPolicy, TokenCache};
 
 use crowd::{at_once, in_turn};
 use support::Api;
@@ -52,8 +50,7 @@ struct OnBehalf {
     client: ApiClient,
 }
 
-type ApiClient =
-    BoxCloneSyncService<Request<Full<Bytes>>, Response<RetryBody<hyper::ResponseBody>>, BoxError>;
+type ApiClient = BoxCloneSyncService<Request<Body>, Response<RetryBody<hyper::ResponseBody>>, BoxError>;
 
 impl OnBehalf {
     fn new(api: String, token_url: String, revocation_url: String) -> Result<Self, BoxError> {
@@ -78,11 +75,11 @@ impl OnBehalf {
     }
 
     /// Makes a request of a tenant: with a token of its own cache, and with waits for its own rate limit alone.
-    fn request(&self, tenant: &str, item: usize) -> Result<Request<Full<Bytes>>, BoxError> {
+    fn request(&self, tenant: &str, item: usize) -> Result<Request<Body>, BoxError> {
         let request = Request::get(format!("{}/tenants/{tenant}/items/{item}", self.api))
             .extension(AuthOverride::cache(self.caches.get(tenant)?))
             .extension(CredentialId::new(tenant))
-            .body(Full::default())?;
+            .body(Body::empty())?;
         Ok(request)
     }
 }

@@ -10,15 +10,13 @@ mod support;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::Request;
-use http_body_util::Full;
 use support::{Api, PrivateKey};
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::oauth2::jwt::{JwtAlgorithm, SigningKey};
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient, Trouble};
 use tower_oauth2::transport::hyper;
-use tower_oauth2::{AuthLayer, ClientAuth, ClientCredentials, ClientSecret, RetryPolicy};
+use tower_oauth2::{AuthLayer, Body, ClientAuth, ClientCredentials, ClientSecret, RetryPolicy};
 
 #[tokio::main]
 async fn main() -> Result<ExitCode, BoxError> {
@@ -61,7 +59,7 @@ async fn main() -> Result<ExitCode, BoxError> {
             }
             _ => {}
         }
-        let request = Request::get(format!("{}/items/{id}", api.origin())).body(Full::<Bytes>::default())?;
+        let request = Request::get(format!("{}/items/{id}", api.origin())).body(Body::empty())?;
         let response = client.clone().oneshot(request).await?;
         println!("GET /items/{id}: {}", response.status());
     }

@@ -21,16 +21,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Request, StatusCode};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::retry::{RetryGate, RetryPolicy};
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient};
 use tower_oauth2::transport::hyper;
-use tower_oauth2::{AuthLayer, ClientCredentials};
+use tower_oauth2::{AuthLayer, Body, ClientCredentials};
 
 use support::Api;
 
@@ -109,7 +108,7 @@ async fn run(policy: RetryPolicy) -> Result<Run, BoxError> {
         tasks.spawn(async move {
             let mut failed = 0;
             while let Ok(id) = left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)) {
-                let request = Request::get(format!("{origin}/items/{id}")).body(Full::<Bytes>::default())?;
+                let request = Request::get(format!("{origin}/items/{id}")).body(Body::empty())?;
                 let response = client.clone().oneshot(request).await?;
                 failed += u64::from(response.status() != StatusCode::OK);
                 response.into_body().collect().await?;

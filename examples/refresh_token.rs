@@ -35,11 +35,11 @@ use tokio::time::{interval, sleep};
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::auth::AuthService;
 use tower_oauth2::oauth2::{RefreshTokenBuilder, read_token_response};
-use tower_oauth2::retry::{ReplayBody, RetryService};
+use tower_oauth2::retry::RetryService;
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient};
 use tower_oauth2::transport::hyper::Client;
 use tower_oauth2::{
-    AccessToken, AuthLayer, ClientAuth, ClientSecret, Origin, RefreshToken, RetryPolicy, TokenCache,
+    AccessToken, AuthLayer, Body, ClientAuth, ClientSecret, Origin, RefreshToken, RetryPolicy, TokenCache,
 };
 
 /// How long requests are sent, and how many per second.
@@ -47,7 +47,7 @@ const SPAN: Duration = Duration::from_secs(6);
 const PACE: u32 = 50;
 
 /// What requests go through: retries outside, tokens inside, an HTTP client at the core.
-type ApiClient = RetryService<AuthService<Client<ReplayBody<Full<Bytes>>>>>;
+type ApiClient = RetryService<AuthService<Client>>;
 
 /// Where refresh tokens are kept: a file, a vault or a table, elsewhere than here.
 type Store = Arc<Mutex<String>>;
@@ -160,7 +160,7 @@ async fn send_steadily(
 
 /// Sends one request, and says what was wrong if it fails.
 async fn send(client: &ApiClient, url: &Uri) -> bool {
-    let Ok(request) = Request::get(url).body(Full::default()) else { return false };
+    let Ok(request) = Request::get(url).body(Body::empty()) else { return false };
     match client.clone().oneshot(request).await {
         Ok(answer) if answer.status().is_success() => true,
         Ok(answer) => {
@@ -217,7 +217,7 @@ async fn agree(url: &str, user_code: &str) -> Result<(), BoxError> {
     let form = form_urlencoded::Serializer::new(String::new()).append_pair("user_code", user_code).finish();
     let request = Request::post(url)
         .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-        .body(Full::<Bytes>::from(form))?;
+        .body(Body::from(form))?;
     let answer = Client::new().oneshot(request).await?;
     if answer.status().is_success() {
         Ok(())

@@ -24,13 +24,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 use std::{env, io, process};
 
-use bytes::Bytes;
 use http::{HeaderName, Request};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::transport::hyper::Client;
-use tower_oauth2::{AccessToken, AuthLayer, RetryPolicy, TokenCache, TokenError, TokenRequest, TokenSource};
+use tower_oauth2::{
+    AccessToken, AuthLayer, Body, RetryPolicy, TokenCache, TokenError, TokenRequest, TokenSource,
+};
 
 use api::KeyedApi;
 
@@ -81,7 +82,7 @@ impl KeyFile {
             TokenError::transient("the API made no new key; the old one stays in use").with_source(error)
         };
         let request = Request::post(&self.rotation_url).header(KEY_HEADER, key.expose_secret());
-        let request = request.body(Full::<Bytes>::default()).map_err(|error| failed(error.into()))?;
+        let request = request.body(Body::empty()).map_err(|error| failed(error.into()))?;
         let answer = self.http.clone().oneshot(request).await.map_err(failed)?;
         if !answer.status().is_success() {
             return Err(failed("it said no".into()).with_status(answer.status()));
@@ -146,7 +147,7 @@ async fn call(api: &KeyedApi, path: &Path) -> Result<(u32, u32), BoxError> {
             write(path, &api.replace_all())?;
         }
         let request = Request::get(format!("{}/items/{requests}", api.origin()));
-        let answer = client.clone().oneshot(request.body(Full::<Bytes>::default())?).await?;
+        let answer = client.clone().oneshot(request.body(Body::empty())?).await?;
         requests += 1;
         failed += u32::from(!answer.status().is_success());
         tokio::time::sleep(Duration::from_millis(30)).await;

@@ -15,16 +15,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use http::Request;
-use http_body_util::Full;
 use serde_json::json;
 use support::{Api, PrivateKey};
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::oauth2::{SecurityToken, TokenExchange, TokenType};
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient};
 use tower_oauth2::transport::hyper;
-use tower_oauth2::{AuthLayer, ClientSecret, FileToken, RetryPolicy};
+use tower_oauth2::{AuthLayer, Body, ClientSecret, FileToken, RetryPolicy};
 
 const SUBJECT: &str = "system:serviceaccount:shop:billing";
 
@@ -60,8 +58,7 @@ async fn main() -> Result<ExitCode, BoxError> {
             file.renew()?;
             projected += 1;
         }
-        let request =
-            Request::get(format!("{}/items/{number}", api.origin())).body(Full::<Bytes>::default())?;
+        let request = Request::get(format!("{}/items/{number}", api.origin())).body(Body::empty())?;
         let response = client.clone().oneshot(request).await?;
         failed += u32::from(!response.status().is_success());
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -64,7 +64,7 @@
 //!
 //! | floor | rooms |
 //! |---|---|
-//! | 1 words | `clock` `backoff` `claims` `error` [`extensions`] `file` `headers` [`origin`] `runtime` `sync` `telemetry` `text` |
+//! | 1 words | `clock` `backoff` `body` `claims` `error` [`extensions`] `file` `headers` [`origin`] `runtime` `sync` `telemetry` `text` |
 //! | 2 token | `token` |
 //! | 3 contracts | `revoke` `source` |
 //! | 4 mechanisms | [`cache`] [`retry`] [`oauth2`] |
@@ -77,6 +77,7 @@
 
 // 1 words
 mod backoff;
+mod body;
 mod claims;
 mod clock;
 mod error;
@@ -128,6 +129,7 @@ pub mod failures {}
 struct Readme;
 
 pub use self::auth::AuthLayer;
+pub use self::body::Body;
 pub use self::cache::TokenCache;
 pub use self::error::{ErrorClass, TokenError};
 pub use self::oauth2::{ClientAuth, ClientCredentials, ClientCredentialsConfig, ClientSecret, RefreshToken};

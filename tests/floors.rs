@@ -20,6 +20,7 @@ const FLOORS: &[(u8, &[&str])] = &[
         1,
         &[
             "backoff",
+            "body",
             "claims",
             "clock",
             "error",

@@ -13,11 +13,11 @@ use secrecy::ExposeSecret as _;
 use tower::{BoxError, Service as _, ServiceExt as _};
 use tower_oauth2::retry::Unsent;
 use tower_oauth2::test_util::{
-    Answer, BodyLog, FakeApi, FakeAuthorizationServer, FakeBody, FakeClient, Probe, Readiness, Script,
-    ScriptedSource, Trouble, pass, reply, settle, timed,
+    Answer, BodyLog, FakeApi, FakeAuthorizationServer, FakeClient, Probe, Readiness, Script, ScriptedSource,
+    Trouble, pass, reply, settle, timed,
 };
 use tower_oauth2::{
-    AccessToken, ClientCredentials, FetchReason, TokenCache, TokenError, TokenRequest, TokenSource as _,
+    AccessToken, Body, ClientCredentials, FetchReason, TokenCache, TokenError, TokenRequest, TokenSource as _,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -125,7 +125,7 @@ async fn token(server: &FakeAuthorizationServer) -> Result<AccessToken, TokenErr
     TokenCache::new(source.build_with(server.clone())?).get().await
 }
 
-async fn get(api: &FakeApi, token: &AccessToken) -> Result<Response<FakeBody>, BoxError> {
+async fn get(api: &FakeApi, token: &AccessToken) -> Result<Response<Body>, BoxError> {
     let request = Request::get(api.origin()).header(header::AUTHORIZATION, token.header_value().clone());
     api.clone().oneshot(request.body(Full::<Bytes>::default())?).await
 }
@@ -196,7 +196,7 @@ async fn an_api_breaks_connections_by_order_and_looks_at_no_token_for_it() {
 #[tokio::test]
 async fn the_api_has_the_body_read_by_whoever_is_behind_it() {
     let server = server();
-    let echo = tower::service_fn(async |request: Request<FakeBody>| {
+    let echo = tower::service_fn(async |request: Request<Body>| {
         Ok::<_, BoxError>(Response::new(request.into_body()))
     });
     let api = FakeApi::builder(&server).service(echo).build();
@@ -250,7 +250,7 @@ async fn nothing_of_the_kit_shows_a_secret() {
     source.give_next(Ok(token.clone()));
     let client = FakeClient::confidential("billing", "hunter2");
     let log = BodyLog::new();
-    let body = log.body(FakeBody::from(secret.to_owned()));
+    let body = log.body(Body::from(secret.to_owned()));
     let shown = format!(
         "{server:?} {api:?} {:?} {:?} {source:?} {script:?} {:?} {:?} {client:?} {log:?} {body:?}",
         FakeAuthorizationServer::builder().client(client.clone()),

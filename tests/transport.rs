@@ -190,7 +190,7 @@ where
 // --- Requests ---
 
 async fn get(client: ClientBuilder, uri: &str) -> Result<Response<Bytes>, BoxError> {
-    let client: Client<Body> = client.build();
+    let client = client.build();
     let (head, body) = client.oneshot(Request::get(uri).body(Body::default()).unwrap()).await?.into_parts();
     Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
 }

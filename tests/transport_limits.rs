@@ -69,7 +69,7 @@ fn get(address: SocketAddr, path: &str) -> Request<Body> {
 #[tokio::test]
 async fn a_response_with_many_headers_is_taken() {
     let (address, asked) = server(200, 8).await;
-    let client: Client<ReplayBody<Body>> = Client::new();
+    let client = Client::new();
     let response = RetryPolicy::default().layer(client).oneshot(get(address, "/")).await.unwrap();
     assert!(response.headers().len() >= 200 && asked.load(Ordering::SeqCst) == 1);
 }
@@ -77,7 +77,7 @@ async fn a_response_with_many_headers_is_taken() {
 #[tokio::test]
 async fn a_response_that_this_side_refuses_is_asked_for_once() {
     let (address, asked) = server(60, 8).await;
-    let client = ClientBuilder::default().max_headers(50).build::<ReplayBody<Body>>();
+    let client = ClientBuilder::default().max_headers(50).build();
     let error = RetryPolicy::default().layer(client).oneshot(get(address, "/")).await.err().unwrap();
     assert_eq!((classify(&*error), asked.load(Ordering::SeqCst)), (Failure::Fatal, 1), "{error:?}");
 
@@ -153,7 +153,7 @@ async fn a_server_that_takes_signs_of_life_for_a_flood_is_asked_for_fewer() {
     let builder = ClientBuilder::default().only_roots(certificate).unwrap().proxy(Proxy::none());
     let request =
         || Request::get(format!("https://localhost:{}/", address.port())).body(Body::default()).unwrap();
-    let client: Client<Body> = builder.clone().keep_alive(50 * MS).build();
+    let client = builder.clone().keep_alive(50 * MS).build();
     let ended = tokio::time::timeout(100 * 50 * MS, client.clone().oneshot(request())).await;
     assert!(ended.unwrap().is_err());
     assert_eq!(pings.swap(0, Ordering::SeqCst), 3);
@@ -161,7 +161,7 @@ async fn a_server_that_takes_signs_of_life_for_a_flood_is_asked_for_fewer() {
     let waits = tokio::time::timeout(400 * MS, client.clone().oneshot(request())).await;
     assert!(waits.is_err() && pings.load(Ordering::SeqCst) == 0, "{pings:?}");
     // And so is that of a client that is told so.
-    let silent: Client<Body> = builder.without_keep_alive().build();
+    let silent = builder.without_keep_alive().build();
     let waits = tokio::time::timeout(400 * MS, silent.oneshot(request())).await;
     assert!(waits.is_err() && pings.load(Ordering::SeqCst) == 0, "{pings:?}");
 }
@@ -171,7 +171,7 @@ async fn a_request_of_h2_to_a_server_of_http_1_says_what_to_do() {
     let (address, asked) = server(0, 0).await;
     let mut request = get(address, "/");
     *request.version_mut() = Version::HTTP_2;
-    let error = Client::<Body>::new().oneshot(request).await.err().unwrap();
+    let error = Client::new().oneshot(request).await.err().unwrap();
     assert!(error.to_string().contains("leave the version"), "{error}");
     assert_eq!((classify(&*error), asked.load(Ordering::SeqCst)), (Failure::Fatal, 0));
 }

@@ -13,7 +13,7 @@ use tower_oauth2::transport::hyper::{Client, ResponseBody};
 pub(crate) struct Caller {
     url: String,
     key: String,
-    http: Client<Body>,
+    http: Client,
 }
 
 /// A stream that the upstream sends back as it comes.

@@ -14,7 +14,7 @@ use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::auth::{AuthOverride, AuthService};
 use tower_oauth2::cache::TokenCacheBuilder;
 use tower_oauth2::extensions::CredentialId;
-use tower_oauth2::retry::{ReplayBody, RetryService};
+use tower_oauth2::retry::RetryService;
 use tower_oauth2::tenants::TokenCaches;
 use tower_oauth2::transport::hyper::Client;
 use tower_oauth2::{AuthLayer, RetryPolicy, TokenCache, TokenError};
@@ -37,7 +37,7 @@ const SHARED: [&str; 2] = ["/headers", "/echo"];
 pub(crate) struct Gateway {
     upstream: String,
     /// One for all requests: clones share connections.
-    client: RetryService<AuthService<Client<ReplayBody<Body>>>>,
+    client: RetryService<AuthService<Client>>,
     own: TokenCache,
     tenants: TokenCaches<String>,
     /// Which tenant a caller's key belongs to. It stands for however you know your callers.

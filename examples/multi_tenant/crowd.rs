@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use http::{Request, StatusCode};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tower::{BoxError, ServiceExt as _};
+use tower_oauth2::Body;
 
 use super::{ApiClient, OnBehalf, name};
 
@@ -54,7 +55,7 @@ pub(crate) async fn in_turn(
 }
 
 /// Sends a request and reads its answer to the end.
-async fn succeeds(client: ApiClient, request: Request<Full<bytes::Bytes>>) -> bool {
+async fn succeeds(client: ApiClient, request: Request<Body>) -> bool {
     let Ok(response) = client.oneshot(request).await else { return false };
     response.status() == StatusCode::OK && response.into_body().collect().await.is_ok()
 }

@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, Uri};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout_at};
 use tower::{BoxError, ServiceExt as _};
-use tower_oauth2::TokenCache;
 use tower_oauth2::auth::AuthService;
 use tower_oauth2::extensions::Deadline;
-use tower_oauth2::retry::{ReplayBody, ReplayReason, RetryBody, RetryReport, RetryService, StopReason};
+use tower_oauth2::retry::{ReplayReason, RetryBody, RetryReport, RetryService, StopReason};
 use tower_oauth2::transport::hyper::{Client as HttpClient, ResponseBody};
+use tower_oauth2::{Body, TokenCache};
 
 use crate::support::Api;
 use crate::tally::{Kind, Sample, Tally};
@@ -24,7 +24,7 @@ use crate::yours;
 const OPENING: usize = 10;
 
 /// The client. Clones share everything, so each task has one.
-pub(crate) type Client = RetryService<AuthService<HttpClient<ReplayBody<Full<Bytes>>>>>;
+pub(crate) type Client = RetryService<AuthService<HttpClient>>;
 
 /// When requests are sent: one by each task after each pause, and now and then by all tasks at the same moment.
 pub(crate) struct Plan {
@@ -192,17 +192,17 @@ impl Traffic {
         let request = match &self.target {
             Target::Url { url, until } => {
                 let deadline = Deadline::at((*until).into());
-                Request::get(url).extension(deadline).body(Full::default())?
+                Request::get(url).extension(deadline).body(Body::empty())?
             }
             Target::Items(origin) if !number.is_multiple_of(3) => {
-                Request::get(format!("{origin}/items/{number}")).body(Full::default())?
+                Request::get(format!("{origin}/items/{number}")).body(Body::empty())?
             }
             Target::Items(origin) => {
                 let body = format!("item {number} of task {task}\n").repeat(1 + number % 100);
                 Request::post(format!("{origin}/items"))
                     .header(Api::ITEM_ID, format!("{task}-{number}"))
                     .header(Api::CONTENT_DIGEST, Api::content_digest(body.as_bytes()))
-                    .body(Full::from(body))?
+                    .body(Body::from(body))?
             }
         };
         let response: Response<RetryBody<ResponseBody>> = client.oneshot(request).await?;

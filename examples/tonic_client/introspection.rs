@@ -2,11 +2,11 @@
 
 #![allow(unreachable_pub, reason = "examples and tests share it")]
 
-use bytes::Bytes;
 use http::Request;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use tonic::metadata::MetadataMap;
 use tower::{BoxError, ServiceExt as _};
+use tower_oauth2::Body;
 use tower_oauth2::transport::hyper;
 
 /// An authorization server's introspection endpoint, as one of its clients sees it.
@@ -15,7 +15,7 @@ pub struct Introspection {
     pub url: String,
     pub client_id: &'static str,
     pub client_secret: &'static str,
-    pub http_client: hyper::Client<Full<Bytes>>,
+    pub http_client: hyper::Client,
 }
 
 impl Introspection {
@@ -27,7 +27,7 @@ impl Introspection {
         let form = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
         let request = Request::post(&self.url)
             .header("content-type", "application/x-www-form-urlencoded")
-            .body(Full::from(form))?;
+            .body(Body::from(form))?;
         let answer = self.http_client.clone().oneshot(request).await?;
         let answer = answer.into_body().collect().await?.to_bytes();
         let answer: serde_json::Value = serde_json::from_slice(&answer)?;

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
-use http_body::Body;
+use http_body::Body as HttpBody;
 use http_body_util::BodyExt as _;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -18,12 +18,12 @@ use tower::{BoxError, ServiceExt as _};
 use tower_service::Service;
 
 use super::authorization_server::{FakeAuthorizationServer, Introspector};
-use super::body::FakeBody;
 use super::line::{FakeFuture, Line};
 use super::loopback::Loopback;
 use super::presence::Presence;
 use super::tokens::Worth;
 use super::trouble::{Trouble, Troubles};
+use crate::body::Body;
 use crate::clock;
 
 /// An API that wants a bearer token of a [`FakeAuthorizationServer`]: a tower service, or a server on loopback. Clones are
@@ -44,12 +44,13 @@ use crate::clock;
 /// use http::Request;
 /// use http_body_util::Full;
 /// use tower::ServiceExt as _;
-/// use tower_oauth2::test_util::{FakeApi, FakeAuthorizationServer, FakeBody};
+/// use tower_oauth2::Body;
+/// use tower_oauth2::test_util::{FakeApi, FakeAuthorizationServer};
 ///
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
 /// let server = FakeAuthorizationServer::builder().build();
-/// let items = tower::service_fn(async |request: Request<FakeBody>| {
-///     Ok::<_, std::convert::Infallible>(http::Response::new(FakeBody::from(request.uri().path().to_owned())))
+/// let items = tower::service_fn(async |request: Request<Body>| {
+///     Ok::<_, std::convert::Infallible>(http::Response::new(Body::from(request.uri().path().to_owned())))
 /// });
 /// let api = FakeApi::builder(&server).service(items).build();
 ///
@@ -110,7 +111,7 @@ pub struct ApiCounts {
     pub limited: u64,
 }
 
-type Behind = BoxCloneSyncService<Request<FakeBody>, Response<FakeBody>, BoxError>;
+type Behind = BoxCloneSyncService<Request<Body>, Response<Body>, BoxError>;
 
 struct Shared {
     introspector: Introspector,
@@ -156,9 +157,9 @@ impl FakeApi {
     /// Starts an API that accepts the tokens of `server`.
     #[must_use]
     pub fn builder(server: &FakeAuthorizationServer) -> FakeApiBuilder {
-        let service = tower::service_fn(async |request: Request<FakeBody>| {
+        let service = tower::service_fn(async |request: Request<Body>| {
             request.into_body().collect().await?;
-            Ok(Response::new(FakeBody::default()))
+            Ok(Response::new(Body::default()))
         });
         FakeApiBuilder {
             introspector: server.introspector(),
@@ -227,11 +228,11 @@ impl FakeApi {
 
 impl<B> Service<Request<B>> for FakeApi
 where
-    B: Body + Send + 'static,
+    B: HttpBody + Send + 'static,
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    type Response = Response<FakeBody>;
+    type Response = Response<Body>;
     type Error = BoxError;
     type Future = FakeFuture;
 
@@ -241,7 +242,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> FakeFuture {
         // In the process nobody needs a body to be read on.
-        self.line.carry(answer(Arc::clone(&self.shared), request.map(FakeBody::new), drop))
+        self.line.carry(answer(Arc::clone(&self.shared), request.map(Body::new), drop))
     }
 }
 
@@ -258,14 +259,14 @@ impl FakeApiBuilder {
     #[must_use]
     pub fn service<S, B>(mut self, service: S) -> Self
     where
-        S: Service<Request<FakeBody>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
         S::Error: Into<BoxError>,
         S::Future: Send + 'static,
-        B: Body + Send + 'static,
+        B: HttpBody + Send + 'static,
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
-        let service = service.map_response(|response| response.map(FakeBody::new)).map_err(Into::into);
+        let service = service.map_response(|response| response.map(Body::new)).map_err(Into::into);
         self.service = BoxCloneSyncService::new(service);
         self
     }
@@ -365,9 +366,9 @@ impl Caller {
 /// `dispose`.
 async fn answer(
     shared: Arc<Shared>,
-    mut request: Request<FakeBody>,
-    dispose: fn(Request<FakeBody>),
-) -> Result<Response<FakeBody>, BoxError> {
+    mut request: Request<Body>,
+    dispose: fn(Request<Body>),
+) -> Result<Response<Body>, BoxError> {
     let counters = &shared.counters;
     counters.requests.fetch_add(1, Relaxed);
     if let Some(trouble) = shared.troubles.next() {
@@ -426,7 +427,7 @@ async fn answer(
 
 /// Reads what is left of a request, for nothing, as most servers do for a while: closing the connection at once could
 /// take the answer along.
-fn linger(request: Request<FakeBody>) {
+fn linger(request: Request<Body>) {
     let mut body = request.into_body();
     if !body.is_end_stream() {
         tokio::spawn(tokio::time::timeout(
@@ -436,8 +437,8 @@ fn linger(request: Request<FakeBody>) {
     }
 }
 
-fn refusal(status: StatusCode, name: header::HeaderName, value: &str) -> Response<FakeBody> {
-    let mut response = Response::new(FakeBody::default());
+fn refusal(status: StatusCode, name: header::HeaderName, value: &str) -> Response<Body> {
+    let mut response = Response::new(Body::default());
     *response.status_mut() = status;
     let value = HeaderValue::from_str(value).unwrap_or(HeaderValue::from_static("Bearer"));
     response.headers_mut().insert(name, value);

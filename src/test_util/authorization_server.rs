@@ -8,12 +8,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{Request, Response};
-use http_body::Body;
+use http_body::Body as HttpBody;
 use tower::BoxError;
 use tower_service::Service;
 
 use super::assertions::Assertions;
-use super::body::FakeBody;
 use super::client::{FakeClient, Verifier};
 use super::devices::Devices;
 use super::endpoints::{self, Counters, Shared};
@@ -21,6 +20,7 @@ use super::line::{FakeFuture, Line};
 use super::loopback::Loopback;
 use super::tokens::{Tokens, Worth};
 use super::trouble::{Trouble, Troubles};
+use crate::body::Body;
 
 /// An OAuth 2.0 authorization server: a tower service for the `build_with` of a source, or a server on loopback. Clones are
 /// the same server; with the last of them a port is closed.
@@ -229,11 +229,11 @@ impl FakeAuthorizationServer {
 
 impl<B> Service<Request<B>> for FakeAuthorizationServer
 where
-    B: Body + Send + 'static,
+    B: HttpBody + Send + 'static,
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    type Response = Response<FakeBody>;
+    type Response = Response<Body>;
     type Error = BoxError;
     type Future = FakeFuture;
 
@@ -242,7 +242,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> FakeFuture {
-        self.line.carry(endpoints::answer(Arc::clone(&self.shared), request.map(FakeBody::new)))
+        self.line.carry(endpoints::answer(Arc::clone(&self.shared), request.map(Body::new)))
     }
 }
 

@@ -14,12 +14,12 @@ use tower::BoxError;
 
 use super::assertions::Assertions;
 use super::authorization_server::AuthorizationServerCounts;
-use super::body::FakeBody;
 use super::client::{self, FakeClient, Refusal, Verifier};
 use super::devices::{self, Devices};
 use super::presence::Presence;
 use super::tokens::{Rotation, Tokens, Worth};
 use super::trouble::Troubles;
+use crate::body::Body;
 use crate::clock;
 
 pub(super) const TOKEN: &str = "/token";
@@ -68,10 +68,7 @@ enum Refused {
 type Form = HashMap<String, String>;
 
 /// Answers a request at whichever endpoint it came to.
-pub(super) async fn answer(
-    shared: Arc<Shared>,
-    request: Request<FakeBody>,
-) -> Result<Response<FakeBody>, BoxError> {
+pub(super) async fn answer(shared: Arc<Shared>, request: Request<Body>) -> Result<Response<Body>, BoxError> {
     let (head, body) = request.into_parts();
     let path = head.uri.path();
     let allowed = match path {
@@ -145,7 +142,7 @@ impl Counters {
 
 // --- The token endpoint ---
 
-async fn token(shared: &Shared, headers: &HeaderMap, form: &Form) -> Result<Response<FakeBody>, BoxError> {
+async fn token(shared: &Shared, headers: &HeaderMap, form: &Form) -> Result<Response<Body>, BoxError> {
     shared.counters.token_requests.fetch_add(1, Relaxed);
     let _in_progress = Presence::enter(&shared.counters.in_progress);
     let (pace, trouble) = (*shared.pace(), shared.troubles.next());
@@ -269,7 +266,7 @@ fn granted(access: &str, refresh: Option<&str>, scopes: &[String], lifetime: Dur
 
 // --- The other endpoints ---
 
-fn begin_device(shared: &Shared, headers: &HeaderMap, form: &Form) -> Result<Response<FakeBody>, Refused> {
+fn begin_device(shared: &Shared, headers: &HeaderMap, form: &Form) -> Result<Response<Body>, Refused> {
     let client = shared.authenticate(headers, form)?;
     let scopes = granted_scopes(&client, form)?;
     let (device_code, user_code) = shared.devices().begin(client.id(), scopes);
@@ -282,12 +279,12 @@ fn begin_device(shared: &Shared, headers: &HeaderMap, form: &Form) -> Result<Res
     })))
 }
 
-fn agree_to_device(shared: &Shared, form: &Form) -> Response<FakeBody> {
+fn agree_to_device(shared: &Shared, form: &Form) -> Response<Body> {
     let is_known = form.get("user_code").is_some_and(|code| shared.devices().agree(code));
     empty(if is_known { StatusCode::NO_CONTENT } else { StatusCode::NOT_FOUND })
 }
 
-fn revoke(shared: &Shared, headers: &HeaderMap, form: &Form) -> Result<Response<FakeBody>, Refused> {
+fn revoke(shared: &Shared, headers: &HeaderMap, form: &Form) -> Result<Response<Body>, Refused> {
     let client = shared.authenticate(headers, form)?;
     let secret = form.get("token").ok_or(Refused::Request("invalid_request", "the token is missing"))?;
     shared.counters.note_revocation();
@@ -296,7 +293,7 @@ fn revoke(shared: &Shared, headers: &HeaderMap, form: &Form) -> Result<Response<
     Ok(empty(StatusCode::OK))
 }
 
-fn introspect(shared: &Shared, headers: &HeaderMap, form: &Form) -> Result<Response<FakeBody>, Refused> {
+fn introspect(shared: &Shared, headers: &HeaderMap, form: &Form) -> Result<Response<Body>, Refused> {
     shared.counters.introspections.fetch_add(1, Relaxed);
     shared.authenticate(headers, form)?;
     let secret = form.get("token").ok_or(Refused::Request("invalid_request", "the token is missing"))?;
@@ -315,7 +312,7 @@ fn introspect(shared: &Shared, headers: &HeaderMap, form: &Form) -> Result<Respo
     })))
 }
 
-fn metadata(shared: &Shared) -> Response<FakeBody> {
+fn metadata(shared: &Shared) -> Response<Body> {
     let issuer = shared.assertions.issuer();
     let at = |path: &str| format!("{issuer}{path}");
     json_response(
@@ -353,7 +350,7 @@ fn read_form(method: &Method, headers: &HeaderMap, body: &Bytes) -> Option<Form>
     Some(form_urlencoded::parse(body).into_owned().collect())
 }
 
-fn refuse(refused: &Refused) -> Response<FakeBody> {
+fn refuse(refused: &Refused) -> Response<Body> {
     let (status, code, description) = match refused {
         Refused::Client(Refusal::Unknown { .. }) => {
             (StatusCode::UNAUTHORIZED, "invalid_client", "client authentication failed")
@@ -372,21 +369,21 @@ fn refuse(refused: &Refused) -> Response<FakeBody> {
 }
 
 /// RFC 6749 §5.1: what carries a token is not to be stored on the way.
-fn uncached(answer: &Value) -> Response<FakeBody> {
+fn uncached(answer: &Value) -> Response<Body> {
     let mut response = json_response(StatusCode::OK, answer);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
-fn json_response(status: StatusCode, answer: &Value) -> Response<FakeBody> {
-    let mut response = Response::new(FakeBody::from(answer.to_string()));
+fn json_response(status: StatusCode, answer: &Value) -> Response<Body> {
+    let mut response = Response::new(Body::from(answer.to_string()));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
-fn empty(status: StatusCode) -> Response<FakeBody> {
-    let mut response = Response::new(FakeBody::default());
+fn empty(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::default());
     *response.status_mut() = status;
     response
 }

@@ -11,8 +11,8 @@ use http::Response;
 use tokio::sync::watch;
 use tower::BoxError;
 
-use super::body::FakeBody;
 use super::loopback::Loopback;
+use crate::body::Body;
 use crate::error::Unsent;
 
 /// The way to a fake. Clones are the same way; with the last of them a port is closed.
@@ -26,7 +26,7 @@ pub(super) struct Line {
 
 /// The future of a fake's answer.
 pub struct FakeFuture {
-    inner: Pin<Box<dyn Future<Output = Result<Response<FakeBody>, BoxError>> + Send>>,
+    inner: Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>,
 }
 
 impl Line {
@@ -73,7 +73,7 @@ impl Line {
     /// Carries a request and its answer within the process.
     pub(super) fn carry<F>(&self, answer: F) -> FakeFuture
     where
-        F: Future<Output = Result<Response<FakeBody>, BoxError>> + Send + 'static,
+        F: Future<Output = Result<Response<Body>, BoxError>> + Send + 'static,
     {
         // An answer that is on its way comes, though the last handle went meanwhile.
         let is_up = Arc::clone(&self.is_up);
@@ -104,7 +104,7 @@ impl Line {
 // --- FakeFuture ---
 
 impl Future for FakeFuture {
-    type Output = Result<Response<FakeBody>, BoxError>;
+    type Output = Result<Response<Body>, BoxError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.inner.as_mut().poll(cx)

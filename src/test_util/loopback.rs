@@ -5,7 +5,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use http::{Request, Response};
-use http_body::Body;
+use http_body::Body as HttpBody;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -15,7 +15,7 @@ use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceExt as _};
 use tower_service::Service;
 
-use super::body::FakeBody;
+use crate::body::Body;
 
 /// Any HTTP service, such as an axum router, served over HTTP/1.1 and h2 (with prior knowledge) on a free port of
 /// 127.0.0.1. Dropping it closes the port and every connection.
@@ -26,7 +26,7 @@ pub struct Loopback {
     task: Option<JoinHandle<()>>,
 }
 
-pub(super) type Served = BoxCloneSyncService<Request<FakeBody>, Response<FakeBody>, io::Error>;
+pub(super) type Served = BoxCloneSyncService<Request<Body>, Response<Body>, io::Error>;
 
 impl Loopback {
     /// Serves `service`. An error of the service ends its connection without an answer.
@@ -40,14 +40,14 @@ impl Loopback {
     /// Dropped before its end, it serves nothing.
     pub async fn start<S, B>(service: S) -> io::Result<Self>
     where
-        S: Service<Request<FakeBody>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
         S::Error: Into<BoxError>,
         S::Future: Send + 'static,
-        B: Body + Send + 'static,
+        B: HttpBody + Send + 'static,
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
-        let service = service.map_response(|response| response.map(FakeBody::new)).map_err(io::Error::other);
+        let service = service.map_response(|response| response.map(Body::new)).map_err(io::Error::other);
         Self::start_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), BoxCloneSyncService::new(service)).await
     }
 
@@ -129,7 +129,7 @@ async fn serve(listener: TcpListener, service: Served) {
         while connections.try_join_next().is_some() {}
         // Small answers must not wait for more to send. Where the option is unknown, they just wait.
         let _ = stream.set_nodelay(true);
-        let service = service.clone().map_request(|request: Request<_>| request.map(FakeBody::new));
+        let service = service.clone().map_request(|request: Request<_>| request.map(Body::new));
         connections.spawn(async move {
             let server = auto::Builder::new(TokioExecutor::new());
             // A client that goes away in mid-request is no error of the server's.

@@ -133,7 +133,6 @@
 mod api;
 mod assertions;
 mod authorization_server;
-mod body;
 mod body_log;
 mod client;
 mod devices;
@@ -152,7 +151,6 @@ pub use self::api::{ApiCounts, Caller, FakeApi, FakeApiBuilder};
 pub use self::authorization_server::{
     AuthorizationServerCounts, FakeAuthorizationServer, FakeAuthorizationServerBuilder,
 };
-pub use self::body::FakeBody;
 pub use self::body_log::{BodyLog, LoggedBody};
 pub use self::client::FakeClient;
 pub use self::line::FakeFuture;

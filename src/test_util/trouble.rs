@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::{HeaderValue, Response, StatusCode, header};
 use tower::BoxError;
 
-use super::body::FakeBody;
+use crate::body::Body;
 
 /// What a fake does with a request instead of answering it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl Troubles {
 
 impl Trouble {
     /// Makes it.
-    pub(super) async fn make(self) -> Result<Response<FakeBody>, BoxError> {
+    pub(super) async fn make(self) -> Result<Response<Body>, BoxError> {
         match self {
             Self::TooManyRequests { retry_after } => Ok(busy(StatusCode::TOO_MANY_REQUESTS, retry_after)),
             Self::Unavailable { retry_after } => Ok(busy(StatusCode::SERVICE_UNAVAILABLE, retry_after)),
@@ -60,8 +60,8 @@ impl Trouble {
     }
 }
 
-fn busy(status: StatusCode, retry_after: Duration) -> Response<FakeBody> {
-    let mut response = Response::new(FakeBody::default());
+fn busy(status: StatusCode, retry_after: Duration) -> Response<Body> {
+    let mut response = Response::new(Body::default());
     *response.status_mut() = status;
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry_after.as_secs()));
     response

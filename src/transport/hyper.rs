@@ -39,8 +39,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::uri::Scheme;
 use http::{Request, Response, Version};
-use http_body::{Body, Frame, SizeHint};
-use http_body_util::Full;
+use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::{CaptureConnection, Connect, Connected, capture_connection};
@@ -54,6 +53,7 @@ pub use self::builder::ClientBuilder;
 use self::builder::Settings;
 use self::connect::{Plain, Tls};
 pub use self::proxy::Proxy;
+use crate::body::Body;
 use crate::error::{Futile, Lasting, TokenError, Unsent, chain};
 use crate::extensions::SlowConnection;
 use crate::oauth2::{Grant, GrantBuilder};
@@ -74,47 +74,47 @@ const SUSPICIOUS: Duration = Duration::from_secs(5);
 
 /// An HTTP client over HTTP/1.1 and h2. Clones share its connections.
 ///
-/// `B` is the body of its requests: one that the layers above produce, or `Full<Bytes>`.
+/// It takes requests with any body, and gives it to hyper as a [`Body`]: one allocation, unless it is one already. The same
+/// client serves an API and, given to a source by `build_with`, its token endpoint: connections, proxy and certificates are
+/// given once.
 ///
 /// Its defaults are those of [`ClientBuilder`].
 ///
 /// # Examples
 ///
 /// ```
-/// use bytes::Bytes;
-/// use http_body_util::Full;
+/// use tower_oauth2::ClientCredentials;
 /// use tower_oauth2::transport::hyper::Client;
 ///
-/// let client: Client<Full<Bytes>> = Client::new();
+/// let client = Client::new();
+/// let source = ClientCredentials::builder("https://login.example.com/token", "billing", "secret")
+///     .build_with(client.clone())?;
+/// # Ok::<(), tower_oauth2::TokenError>(())
 /// ```
-pub struct Client<B = Full<Bytes>> {
-    shared: Arc<Shared<B>>,
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
 }
 
-struct Shared<B> {
+struct Shared {
     settings: Settings,
-    pools: Pools<B>,
+    pools: Pools,
     /// In their place once a server has taken the signs of life for a flood.
-    calm: Pools<B>,
+    calm: Pools,
     /// A server has.
     flooded: Arc<AtomicBool>,
 }
 
 /// One client per scheme, so that plain http to loopback works on a machine without root certificates.
-struct Pools<B> {
-    plain: OnceLock<legacy::Client<Plain, B>>,
-    tls: OnceCell<legacy::Client<Tls, B>>,
+#[derive(Default)]
+struct Pools {
+    plain: OnceLock<legacy::Client<Plain, Body>>,
+    tls: OnceCell<legacy::Client<Tls, Body>>,
 }
 
-impl<B> Pools<B> {
-    fn new() -> Self {
-        Self { plain: OnceLock::new(), tls: OnceCell::new() }
-    }
-}
-
-impl<B> Shared<B> {
+impl Shared {
     /// Returns the pools in use, and after how much silence their connections are asked for a sign of life.
-    fn pools(&self) -> (&Pools<B>, Option<Duration>) {
+    fn pools(&self) -> (&Pools, Option<Duration>) {
         match self.settings.keep_alive {
             Some(after) if self.flooded.load(Ordering::Relaxed) => {
                 (&self.calm, Some(after.max(CALM_PING_AFTER)))
@@ -124,7 +124,7 @@ impl<B> Shared<B> {
     }
 }
 
-impl<B> Client<B> {
+impl Client {
     /// Creates a client with the defaults. Nothing is read before the first request.
     #[must_use]
     pub fn new() -> Self {
@@ -141,39 +141,31 @@ impl<B> Client<B> {
     }
 
     fn with(settings: Settings) -> Self {
-        let (pools, calm) = (Pools::new(), Pools::new());
+        let (pools, calm) = (Pools::default(), Pools::default());
         Self { shared: Arc::new(Shared { settings, pools, calm, flooded: Arc::default() }) }
     }
-}
 
-impl Client {
     /// Starts a client with a proxy, certificates, a resolver or time-outs of its own.
     pub fn builder() -> ClientBuilder {
         ClientBuilder::default()
     }
 }
 
-impl<B> Default for Client<B> {
+impl Default for Client {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<B> Clone for Client<B> {
-    fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared) }
-    }
-}
-
-impl<B> fmt::Debug for Client<B> {
+impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").finish_non_exhaustive()
     }
 }
 
-impl<B> Service<Request<B>> for Client<B>
+impl<B> Service<Request<B>> for Client
 where
-    B: Body + Send + Unpin + 'static,
+    B: HttpBody + Send + 'static,
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
@@ -190,6 +182,7 @@ where
             let failed = Box::pin(std::future::ready(Err(Unsent::new(error).into())));
             return ResponseFuture { state: State::Starting(failed) };
         }
+        let request = request.map(Body::new);
         let (pools, ping) = self.shared.pools();
         let flooded = Arc::clone(&self.shared.flooded);
         // Whatever else the scheme is, the connector for `https` refuses it.
@@ -213,11 +206,7 @@ where
 }
 
 /// Builds the client for `https`. A failure is not remembered.
-async fn start<B>(settings: &Settings, ping: Option<Duration>) -> Result<legacy::Client<Tls, B>, TokenError>
-where
-    B: Body + Send,
-    B::Data: Send,
-{
+async fn start(settings: &Settings, ping: Option<Duration>) -> Result<legacy::Client<Tls, Body>, TokenError> {
     let (own, to_proxy) = settings.certificates.configs().await?;
     Ok(pool(settings, ping).build(connect::tls(settings, own, to_proxy)))
 }
@@ -276,17 +265,14 @@ struct Sent {
 }
 
 impl Sent {
-    fn new<C, B>(
-        client: &legacy::Client<C, B>,
-        mut request: Request<B>,
+    fn new<C>(
+        client: &legacy::Client<C, Body>,
+        mut request: Request<Body>,
         flooded: Arc<AtomicBool>,
         keep_alive: Option<Duration>,
     ) -> Self
     where
         C: Connect + Clone + Send + Sync + 'static,
-        B: Body + Send + Unpin + 'static,
-        B::Data: Send,
-        B::Error: Into<BoxError>,
     {
         let captured = capture_connection(&mut request);
         if let Some(slow) = request.extensions().get::<SlowConnection>() {
@@ -409,7 +395,7 @@ impl ResponseBody {
     }
 }
 
-impl Body for ResponseBody {
+impl HttpBody for ResponseBody {
     type Data = Bytes;
     type Error = BoxError;
 

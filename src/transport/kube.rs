@@ -28,7 +28,7 @@
 //! use tower_oauth2::{AuthLayer, RetryPolicy, TokenSource};
 //!
 //! fn cluster(config: &Config, source: impl TokenSource) -> Result<Client, BoxError> {
-//!     let http = hyper::Client::<ReplayBody<Body>>::new();
+//!     let http = hyper::Client::new();
 //!     let service = ServiceBuilder::new()
 //!         .layer(config.base_uri_layer())
 //!         .layer(RetryPolicy::default())

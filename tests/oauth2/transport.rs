@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use http::{Request, Response, Uri, Version};
 use http_body::Frame;
-use http_body_util::{BodyExt as _, Full, StreamBody};
+use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -190,7 +190,7 @@ fn roots_that_are_none_are_refused() {
         ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "no root certificate"),
         ("-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n", "broken"),
     ] {
-        let error = Client::<Full<Bytes>>::with_roots(pem).unwrap_err();
+        let error = Client::with_roots(pem).unwrap_err();
         assert!(error.is_config() && error.to_string().contains(reason), "{error}");
     }
 }
@@ -344,7 +344,7 @@ async fn the_client_serves_an_api_as_well_and_keeps_its_connections() {
         response(200, &[("x-version", "1")], &echoed)
     })
     .await;
-    let client: Client<Body> = Client::new();
+    let client = Client::new();
     for text in ["one", "two"] {
         let request =
             Request::get(format!("http://{address}/")).header("x-echo", text).body(body("")).unwrap();
@@ -359,7 +359,7 @@ async fn the_client_serves_an_api_as_well_and_keeps_its_connections() {
 async fn what_is_neither_http_nor_https_is_not_sent_over_plain_text() {
     let HttpServer { address, connections } = http_server(|_| response(200, &[], "")).await;
     let (_, pem) = https_server(&[], |_| response(200, &[], "")).await;
-    let client: Client<Body> = Client::with_roots(pem).unwrap();
+    let client = Client::with_roots(pem).unwrap();
     for scheme in ["HTTPS", "wss", "ftp"] {
         let uri = Uri::builder().scheme(scheme).authority(address.to_string()).path_and_query("/");
         let request = Request::get(uri.build().unwrap()).body(body("")).unwrap();
@@ -374,7 +374,7 @@ async fn a_server_that_says_nothing_in_the_handshake_is_given_up() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let uri = format!("https://{}/", silent.local_addr().unwrap());
     let (_, pem) = https_server(&[], |_| response(200, &[], "")).await;
-    let client: Client<Body> = Client::with_roots(pem).unwrap();
+    let client = Client::with_roots(pem).unwrap();
     let waiting = tokio::spawn(client.oneshot(Request::get(uri).body(body("")).unwrap()));
     let _connection = silent.accept().await.unwrap();
     tokio::time::pause();
@@ -408,7 +408,7 @@ async fn relay(to: SocketAddr) -> (SocketAddr, Arc<Notify>) {
 async fn an_h2_connection_that_went_dead_is_noticed_and_replaced() {
     let (server, pem) = https_server(&["h2"], |_| response(200, &[], "")).await;
     let (address, dead) = relay(server).await;
-    let client: Client<Body> = Client::with_roots(pem).unwrap();
+    let client = Client::with_roots(pem).unwrap();
     let ask = || {
         let request = Request::get(format!("https://{address}/")).body(body("")).unwrap();
         tokio::time::timeout(Duration::from_secs(3_600), client.clone().oneshot(request))
@@ -431,7 +431,7 @@ fn a_runtime_that_is_parked_does_not_keep_others_from_connecting() {
     let client_runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for alpn in [&["h2"][..], &[]] {
         let (address, pem) = server.block_on(https_server(alpn, |_| response(200, &[], "")));
-        let client: Client<Body> = Client::with_roots(pem).unwrap();
+        let client = Client::with_roots(pem).unwrap();
         let ask = || {
             let request = Request::get(format!("https://{address}/")).body(body("")).unwrap();
             tokio::time::timeout(Duration::from_secs(6), client.clone().oneshot(request))

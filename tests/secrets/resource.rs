@@ -304,7 +304,7 @@ async fn the_frames_of_h2_show_nothing() {
                 .build_with(Client::with_roots(&token_pem).unwrap())
                 .unwrap();
         let client = AuthLayer::for_origin(source, format!("https://{api}").as_str()).unwrap();
-        let client = tower::Layer::layer(&client, Client::<Body>::with_roots(&api_pem).unwrap());
+        let client = tower::Layer::layer(&client, Client::with_roots(&api_pem).unwrap());
         let request = Request::get(format!("https://{api}/")).body(Body::default()).unwrap();
         let response = client.oneshot(request).await.unwrap();
         assert_eq!((response.status().as_u16(), response.version()), (403, http::Version::HTTP_2));

@@ -8,7 +8,7 @@ use secrecy::SecretString;
 use tower::{Layer as _, Service as _, ServiceExt as _};
 use tower_oauth2::auth::AuthOverride;
 use tower_oauth2::oauth2::{CustomGrant, SecurityToken, TokenExchange, TokenType};
-use tower_oauth2::retry::{ReplayBody, RetryOptions};
+use tower_oauth2::retry::RetryOptions;
 use tower_oauth2::transport::hyper::Client;
 use tower_oauth2::{
     AccessToken, AuthLayer, ClientAuth, ClientCredentials, ClientCredentialsConfig, ClientSecret,
@@ -95,12 +95,13 @@ async fn debug_of_no_public_type_shows_a_secret() {
     let over = AuthOverride::cache(cache.clone());
     trail.debug("AuthOverride", &over);
     trail.debug("RetryOptions", &RetryOptions::new());
-    let mut client = RetryPolicy::default().layer(layer.layer(Client::<ReplayBody<Full<Bytes>>>::new()));
+    let mut client = RetryPolicy::default().layer(layer.layer(Client::new()));
     trail.debug("RetryService over AuthService", &client);
     let mut request = http::Request::get("http://127.0.0.1:1/").body(Full::new(Bytes::new())).unwrap();
     request.extensions_mut().insert(over);
     trail.debug("request", &request);
-    let response = client.ready().await.unwrap().call(request);
+    let ready = tower::ServiceExt::<http::Request<Full<Bytes>>>::ready(&mut client);
+    let response = ready.await.unwrap().call(request);
     trail.debug("ResponseFuture", &response);
     trail.error("unreachable", &*response.await.unwrap_err());
     trail.debug("after use", &client);

@@ -30,11 +30,9 @@ use crate::error::TokenError;
 /// Behind a proxy that wants a password, to a server of a private authority that wants a certificate:
 ///
 /// ```no_run
-/// use bytes::Bytes;
-/// use http_body_util::Full;
 /// use tower_oauth2::transport::hyper::{Client, Proxy};
 ///
-/// let client: Client<Full<Bytes>> = Client::builder()
+/// let client = Client::builder()
 ///     .proxy(Proxy::new("http", "proxy.example.net", 3128)?.credentials("billing", "secret"))
 ///     .also_roots(std::fs::read("private-ca.pem")?)?
 ///     .identity(std::fs::read("client.pem")?, std::fs::read("client-key.pem")?)?
@@ -155,9 +153,9 @@ impl ClientBuilder {
         self
     }
 
-    /// Builds the client, for whatever body its requests have.
+    /// Builds the client.
     #[must_use]
-    pub fn build<B>(self) -> Client<B> {
+    pub fn build(self) -> Client {
         Client::with(self.settings)
     }
 }

@@ -9,7 +9,7 @@ use tower_oauth2::transport::hyper;
 use tower_oauth2::{AuthLayer, RetryPolicy, TokenSource};
 
 fn cluster(config: &Config, source: impl TokenSource) -> Result<Client, BoxError> {
-    let http = hyper::Client::<ReplayBody<Body>>::new();
+    let http = hyper::Client::new();
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
         .layer(RetryPolicy::default())
@@ -29,7 +29,7 @@ mod tests {
     use http::{Request, Response};
     use tower::service_fn;
     use tower_oauth2::ClientCredentials;
-    use tower_oauth2::test_util::{FakeApi, FakeAuthorizationServer, FakeBody, FakeClient};
+    use tower_oauth2::test_util::{FakeApi, FakeAuthorizationServer, FakeClient};
 
     use super::*;
 
@@ -37,8 +37,8 @@ mod tests {
     async fn a_revoked_token_is_replaced_below_a_client_of_kubes() {
         let client = FakeClient::confidential("operator", "hunter2");
         let server = FakeAuthorizationServer::builder().client(client).start().await.unwrap();
-        let pods = service_fn(async |request: Request<FakeBody>| {
-            Ok::<_, BoxError>(Response::new(FakeBody::from(format!(
+        let pods = service_fn(async |request: Request<tower_oauth2::Body>| {
+            Ok::<_, BoxError>(Response::new(tower_oauth2::Body::from(format!(
                 "{{\"path\":\"{}\"}}",
                 request.uri().path()
             ))))
