@@ -1,6 +1,6 @@
-//! A handle with a base URL: paths, queries and JSON, and the whole stack below.
+//! A client of one API: paths, queries and JSON, and tokens and retries below.
 //!
-//! `cargo run --example base_url_client --features stack`
+//! `cargo run --example base_url_client`
 //!
 //! It reads items, one of them by a name that a user gave, writes some, and tries paths that would leave the base. All tokens
 //! are revoked underway. The last line is checked, and the exit code is 1 if a figure in it is off.
@@ -14,10 +14,8 @@ use std::process::ExitCode;
 use serde::Deserialize;
 use support::Api;
 use tower::BoxError;
-use tower_oauth2::client::ApiClient;
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient};
-use tower_oauth2::transport::hyper;
-use tower_oauth2::{ClientCredentials, Stack};
+use tower_oauth2::{ApiClient, ClientCredentials};
 
 #[derive(Deserialize)]
 struct Item {
@@ -33,8 +31,7 @@ async fn main() -> Result<ExitCode, BoxError> {
 
     // What you write, once.
     let source = ClientCredentials::builder(server.token_url(), "billing", "hunter2").build()?;
-    let stack = Stack::for_origin(source, items.origin())?.build(hyper::Client::new());
-    let api = ApiClient::new(items.origin() + "/items", stack)?;
+    let api = ApiClient::connect(items.origin() + "/items", source)?;
 
     let mut right = 0;
     for id in 1..=4 {

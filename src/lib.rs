@@ -1,29 +1,41 @@
 //! OAuth 2.0 access tokens for outgoing HTTP requests, as tower middleware.
 //!
-//! An [`AuthLayer`] puts tokens on requests and reads the answers; a [`RetryPolicy`], which is a layer itself, replays
-//! what a new token or a wait can help. Between the layer and a [`TokenSource`] stands a [`TokenCache`], which fetches
-//! once for all, renews before the end, and drops a refused token only if it is the one in use.
+//! An [`ApiClient`] calls one API. It fetches tokens, puts them on requests, renews them before they expire, and sends a
+//! request again if a new token or a wait can help.
 //!
-#![cfg_attr(feature = "hyper-client", doc = "```no_run")]
-#![cfg_attr(not(feature = "hyper-client"), doc = "```text")]
-//! use bytes::Bytes;
-//! use http::Request;
-//! use http_body_util::Full;
-//! use tower::{ServiceBuilder, ServiceExt as _};
-//! use tower_oauth2::transport::hyper;
-//! use tower_oauth2::{AuthLayer, ClientCredentials, ClientSecret, RetryPolicy};
+#![cfg_attr(all(feature = "hyper-client", feature = "stack"), doc = "```no_run")]
+#![cfg_attr(not(all(feature = "hyper-client", feature = "stack")), doc = "```text")]
+//! use tower_oauth2::{ApiClient, ClientCredentials, ClientSecret};
 //!
 //! # async fn example() -> Result<(), tower::BoxError> {
 //! let secret = ClientSecret::from_env("CLIENT_SECRET");
-//! let source = ClientCredentials::builder("https://login.example.com/oauth/token", "billing", secret)
-//!     .scope("analytics:read")
-//!     .build()?;
+//! let source = ClientCredentials::builder("https://login.example.com/token", "billing", secret).build()?;
+//! let api = ApiClient::connect("https://api.example.com/v2", source)?;
+//! println!("{}", api.get("reports").send().await?.error_for_status()?.text().await?);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Below it are layers that stand by themselves, over any tower HTTP client. An [`AuthLayer`] puts tokens on requests and
+//! reads the responses; a [`RetryPolicy`], which is a layer itself, sends a request again. Between the layer and a
+//! [`TokenSource`] stands a [`TokenCache`], which fetches once for all, renews before the end, and drops a refused token
+//! only if it is the one in use.
+//!
+#![cfg_attr(feature = "hyper-client", doc = "```no_run")]
+#![cfg_attr(not(feature = "hyper-client"), doc = "```text")]
+//! use http::Request;
+//! use tower::{ServiceBuilder, ServiceExt as _};
+//! use tower_oauth2::transport::hyper;
+//! use tower_oauth2::{AuthLayer, Body, ClientCredentials, RetryPolicy};
+//!
+//! # async fn example() -> Result<(), tower::BoxError> {
+//! # let source = ClientCredentials::builder("https://login.example.com/token", "billing", "secret").build()?;
 //! let client = ServiceBuilder::new()
 //!     .layer(RetryPolicy::default())
 //!     .layer(AuthLayer::for_origin(source, "https://api.example.com")?)
 //!     .service(hyper::Client::new());
 //!
-//! let request = Request::get("https://api.example.com/reports/7").body(Full::<Bytes>::default())?;
+//! let request = Request::get("https://api.example.com/reports/7").body(Body::empty())?;
 //! let response = client.clone().oneshot(request).await?;
 //! # Ok(())
 //! # }
@@ -37,9 +49,9 @@
 //! - [`retry`]: what is sent again, when, and what is handed out instead
 //! - [`oauth2`]: client credentials, refresh tokens, token exchange, and grants of a provider's own; assertions by a
 //!   key; revocation
-//! - `stack`: all layers in one order, for those who do not want to learn it; and why it is this one
+//! - `stack`: the order of the layers, why it is this one, and all of them as one service
 //! - [`transport`]: the clients below: hyper's, reqwest's, tonic's channel, and any other
-//! - [`client`]: a handle with a base URL, over all of that
+//! - [`client`]: a client of one API, with a base URL, over all of that
 //! - [`extensions`]: what the layers tell each other and you
 //! - [`failures`]: when it fails, every message with its cause and its cure
 //! - `test_util`: servers and sources in memory, for tests of your own
@@ -51,7 +63,7 @@
 //! | `hyper-client` | yes | [`transport::hyper`](transport), and the `build()` of the sources |
 //! | `jwt` | no | [`oauth2::jwt`](oauth2): client authentication by a key, and the JWT bearer grant |
 //! | `reqwest` | no | [`transport::reqwest`](transport): reqwest's client below the layers, and at the token endpoint |
-//! | `stack` | no | `Stack`, all layers in one order |
+//! | `stack` | yes | [`ApiClient`]`::connect` and its builder: all layers in one order |
 //! | `tower-retry` | no | [`RetryPolicy`]`::for_tower`, for tower's own retry layer |
 //! | `full` | no | all of these |
 //! | `test-util` | no | `test_util`: fake servers, scripted sources and probes, for the tests of a service |
@@ -69,8 +81,9 @@
 //! | 3 contracts | `revoke` `source` |
 //! | 4 mechanisms | [`cache`] [`retry`] [`oauth2`] |
 //! | 5 on the cache | [`auth`] [`tenants`] |
-//! | 6 joined | [`client`] `stack` [`transport`] |
-//! | 7 roof | `test_util` |
+//! | 6 joined | `stack` [`transport`] |
+//! | 7 front | [`client`] |
+//! | 8 roof | `test_util` |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
@@ -109,13 +122,15 @@ pub mod auth;
 pub mod tenants;
 
 // 6 joined
-pub mod client;
 #[cfg(feature = "stack")]
 #[cfg_attr(docsrs, doc(cfg(feature = "stack")))]
 pub mod stack;
 pub mod transport;
 
-// 7 roof
+// 7 front
+pub mod client;
+
+// 8 roof
 #[cfg(feature = "test-util")]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 pub mod test_util;
@@ -131,6 +146,7 @@ struct Readme;
 pub use self::auth::AuthLayer;
 pub use self::body::Body;
 pub use self::cache::TokenCache;
+pub use self::client::ApiClient;
 pub use self::error::{ErrorClass, TokenError};
 pub use self::oauth2::{ClientAuth, ClientCredentials, ClientCredentialsConfig, ClientSecret, RefreshToken};
 pub use self::origin::Origin;
@@ -139,7 +155,4 @@ pub use self::revoke::{RevokerFn, TokenRevoker, revoker_fn};
 pub use self::source::{
     FetchReason, FileToken, Or, SourceFn, StaticToken, TokenRequest, TokenSource, source_fn,
 };
-#[cfg(feature = "stack")]
-#[cfg_attr(docsrs, doc(cfg(feature = "stack")))]
-pub use self::stack::Stack;
 pub use self::token::AccessToken;

@@ -1,28 +1,33 @@
 //! The handle with a base URL, over the layers and a server in memory.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::disallowed_methods, reason = "tests look at the paused clock")]
 
+use std::convert::Infallible;
 use std::error::Error as _;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{Method, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full};
+use http::{Method, Request, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, Full, StreamBody};
 use serde_json::{Value, json};
-use tower::{BoxError, Layer as _, ServiceBuilder};
-use tower_oauth2::client::{ApiClient, ApiRequest};
+use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
+use tower_oauth2::client::{ApiClientBuilder, ApiError, ApiRequest};
 use tower_oauth2::extensions::Deadline;
 use tower_oauth2::retry::{RetryOptions, StopReason};
-use tower_oauth2::test_util::{Answer, Script};
-use tower_oauth2::{AccessToken, AuthLayer, RetryPolicy, StaticToken, TokenError, source_fn};
+use tower_oauth2::stack::{RequestBody, Stack};
+use tower_oauth2::test_util::{Answer, FakeApi, FakeAuthorizationServer, FakeClient, Script};
+use tower_oauth2::{
+    AccessToken, ApiClient, AuthLayer, Body, ClientCredentials, RetryPolicy, StaticToken, TokenError,
+    source_fn,
+};
 
 const BASE: &str = "https://api.example.com/v2";
 
-type Body = Full<Bytes>;
-
-fn reply(status: u16, body: &'static str) -> Answer {
-    Answer::Reply(Response::builder().status(status).body(Body::from(body)).unwrap())
+fn answer(status: u16, body: &'static str) -> Answer {
+    Answer::Reply(Response::builder().status(status).body(Full::from(body)).unwrap())
 }
 
 fn layer() -> AuthLayer {
@@ -119,20 +124,20 @@ async fn what_would_leave_the_base_sends_nothing() {
         );
     }
     let odd = api.get("x").header("no header", "x").send().await.unwrap_err();
-    assert!(odd.is_request() && odd.source().is_some());
+    assert!(odd.is_builder() && odd.source().is_some());
     let odd = api.get("x").json(&std::collections::HashMap::from([((1, 2), 3)])).send().await.unwrap_err();
-    assert!(odd.is_request(), "{odd}");
+    assert!(odd.is_builder(), "{odd}");
     assert!(server.seen().is_empty(), "something was sent");
 }
 
 #[tokio::test]
 async fn an_answer_is_read_as_what_is_asked_for() {
     let server = Script::new([
-        reply(200, r#"{"id":7}"#),
-        reply(200, "plain"),
-        reply(200, "bytes"),
-        reply(200, r#"{"id":"of-somebody"}"#),
-        reply(404, "no such thing"),
+        answer(200, r#"{"id":7}"#),
+        answer(200, "plain"),
+        answer(200, "bytes"),
+        answer(200, r#"{"id":"of-somebody"}"#),
+        answer(404, "no such thing"),
     ]);
     let api = ApiClient::new(BASE, server.probe::<Body>()).unwrap();
     // As a task, since what cannot be one is of little use.
@@ -146,15 +151,15 @@ async fn an_answer_is_read_as_what_is_asked_for() {
     let response = api.get("x").send().await.unwrap();
     assert_eq!(response.status(), StatusCode::NOT_FOUND);
     let error = response.error_for_status().unwrap_err();
-    assert_eq!(error.status_code(), Some(StatusCode::NOT_FOUND));
-    assert_eq!(error.to_string(), "https://api.example.com answered 404 Not Found");
+    assert_eq!(error.status(), Some(StatusCode::NOT_FOUND));
+    assert_eq!(error.to_string(), "https://api.example.com returned 404 Not Found");
     let response = api.get("x").send().await.unwrap().into_inner();
     assert!(response.into_body().collect().await.unwrap().to_bytes().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_error_tells_what_the_layers_know() {
-    let server = Script::new([reply(503, ""), reply(503, "")]);
+    let server = Script::new([answer(503, ""), answer(503, "")]);
     let stack = ServiceBuilder::new()
         .layer(RetryPolicy::builder().max_retries(1).build().unwrap())
         .layer(layer())
@@ -167,7 +172,7 @@ async fn an_error_tells_what_the_layers_know() {
     let unsent = Script::new([Answer::Fail(BoxError::from("the line is cut"))]);
     let api = ApiClient::new(BASE, unsent.probe::<Body>()).unwrap();
     let error = api.get("x").extension(RetryOptions::new()).send().await.unwrap_err();
-    assert!(error.is_transport() && error.token_error().is_none());
+    assert!(error.is_request() && error.token_error().is_none());
     assert_eq!(error.source().unwrap().to_string(), "the line is cut");
 
     let nothing = source_fn(|_| async { Err::<AccessToken, _>(TokenError::grant("nobody agreed")) });
@@ -175,7 +180,7 @@ async fn an_error_tells_what_the_layers_know() {
     let never = Script::new([]);
     let api = ApiClient::new(BASE, layer.layer(never.probe::<Body>())).unwrap();
     let error = api.get("x").send().await.unwrap_err();
-    assert!(error.is_transport() && error.token_error().unwrap().is_grant());
+    assert!(error.is_request() && error.token_error().unwrap().is_grant());
     assert!(never.seen().is_empty());
 }
 
@@ -190,14 +195,202 @@ fn debug_shows_no_query_no_header_and_no_body() {
 
 /// The code itself is compiled with the docs.
 #[test]
-fn the_readme_gets_to_the_first_call_in_20_lines_with_hyper_and_in_15_with_reqwest() {
+fn the_readme_gets_to_the_first_call_in_few_lines() {
     let readme = include_str!("../README.md");
-    for (name, client, most) in [("A whole program", "hyper", 20), ("reqwest", "reqwest", 15)] {
+    let section = |name: &str| {
         let title = format!("{name}\n");
-        let section = readme.split("\n### ").find(|section| section.starts_with(&title)).unwrap();
-        let code = section.split("```rust,no_run\n").nth(1).unwrap().split("```").next().unwrap();
-        let lines = code.lines().filter(|line| !line.trim().is_empty()).count();
-        assert!(code.contains("fn main()") && code.contains(&format!("transport::{client}")), "{code}");
-        assert!((10..=most).contains(&lines), "{lines} lines with {client}");
+        let found = readme.split("\n## ").flat_map(|section| section.split("\n### "));
+        found.into_iter().find(|section| section.starts_with(&title)).unwrap()
+    };
+    // In the order of the page: the program, a field and a function, a test.
+    let programs = section("Use").split("```rust").skip(1).map(|code| code.split("```").next().unwrap());
+    let own = |code: &str| {
+        let shown = code.lines().skip(1).filter(|line| !line.starts_with("# ") && !line.trim().is_empty());
+        shown.filter(|line| !line.starts_with("use ")).count()
+    };
+    let lines: Vec<_> = programs.map(own).collect();
+    // `main` with its attribute and its braces is four lines of the first.
+    assert_eq!(lines, [8, 7, 6], "statements of the README's programs");
+    let reqwest = section("reqwest").split("```rust,no_run\n").nth(1).unwrap().split("```").next().unwrap();
+    let lines = reqwest.lines().filter(|line| !line.trim().is_empty()).count();
+    assert!(reqwest.contains("fn main()") && (10..=15).contains(&lines), "{lines} lines with reqwest");
+}
+
+// --- The client without a parameter ---
+
+#[derive(Clone)]
+struct AppState {
+    api: ApiClient,
+}
+
+async fn path_of(api: &ApiClient, path: &str) -> Result<String, ApiError> {
+    api.get(path).send().await?.error_for_status()?.text().await
+}
+
+fn fixed() -> StaticToken {
+    StaticToken::new(AccessToken::bearer("A1").unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_is_kept_in_a_struct_and_has_tokens_retries_and_a_fake_below() {
+    let server =
+        FakeAuthorizationServer::builder().client(FakeClient::confidential("billing", "hunter2")).build();
+    let items = service_fn(async |request: Request<Body>| {
+        Ok::<_, BoxError>(Response::new(Body::from(request.uri().path().to_owned())))
+    });
+    let api = FakeApi::builder(&server).service(items).build();
+    let source = ClientCredentials::builder(server.token_url(), "billing", "hunter2")
+        .build_with(server.clone())
+        .unwrap();
+    let base = format!("{}/v2", FakeApi::ORIGIN);
+    let state = AppState { api: ApiClient::builder(base, source).build_with(api.clone()).unwrap() };
+
+    let task = tokio::spawn({
+        let state = state.clone();
+        async move { path_of(&state.api, "reports").await.unwrap() }
+    });
+    assert_eq!(task.await.unwrap(), "/v2/reports");
+    // The cache is the client's own: what it drops, the next request fetches.
+    assert!(state.api.tokens().status().is_ready());
+    server.revoke_all();
+    assert_eq!(path_of(&state.api, "items").await.unwrap(), "/v2/items");
+    assert_eq!((server.counts().token_requests, api.counts().unauthorized), (2, 1));
+    assert_eq!(state.api.origin().to_string(), FakeApi::ORIGIN);
+    state.api.tokens().shutdown(Duration::from_secs(1)).await.unwrap();
+    assert!(path_of(&state.api, "items").await.unwrap_err().token_error().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_builder_tells_what_is_wrong_when_it_builds() {
+    let built = |base: &str| ApiClient::builder(base, fixed()).build_with(Script::new([]).probe::<Body>());
+    for wrong in
+        ["ftp://api.example.com", "https://user@api.example.com", "https://api.example.com/?a=b", "", "x"]
+    {
+        let error = built(wrong).unwrap_err();
+        assert!(error.is_config(), "{wrong}: {error}");
     }
+    // Plain http is for loopback, unless somebody says so.
+    let error = built("http://api.internal/v2").unwrap_err();
+    assert!(error.is_config() && error.to_string().contains("plain http"), "{error}");
+    assert!(built("http://127.0.0.1:8080/v2").is_ok());
+    let server = Script::new([]);
+    let api = ApiClient::builder("http://api.internal/v2", fixed()).allow_insecure_http();
+    api.build_with(server.probe::<Body>()).unwrap().get("x").send().await.unwrap();
+    assert_eq!(server.seen()[0].head.headers[AUTHORIZATION], "Bearer A1");
+    let error = ApiClient::builder(BASE, fixed())
+        .allow_origin("http://files.example.com")
+        .build_with(Script::new([]).probe::<Body>())
+        .unwrap_err();
+    assert!(error.to_string().contains("files.example.com"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_options_of_the_builder_reach_the_wire() {
+    let moved = || {
+        let response = Response::builder().status(307).header("location", "/v2/elsewhere");
+        Answer::Reply(response.body(Full::default()).unwrap())
+    };
+    let server = Script::new([moved(), answer(200, "")]);
+    let api = ApiClient::builder(BASE, fixed())
+        .header("x-api-key".parse().unwrap())
+        .request_id("x-request-id".parse().unwrap())
+        .allow_origin("https://files.example.com")
+        .build_with(server.probe::<Body>())
+        .unwrap();
+    api.get("x").send().await.unwrap();
+    let seen = server.seen();
+    assert_eq!(seen.len(), 2);
+    for seen in &seen {
+        assert_eq!(seen.head.headers["x-api-key"], "A1");
+        assert!(!seen.head.headers.contains_key(AUTHORIZATION));
+    }
+    assert_eq!(seen[0].head.headers["x-request-id"], seen[1].head.headers["x-request-id"]);
+    // The service itself takes whole URLs, to the origins that were named.
+    for (url, sent) in [("https://files.example.com/7", true), ("https://evil.example.com/7", false)] {
+        let request = Request::get(url).body(Body::empty()).unwrap();
+        assert_eq!(api.get_ref().clone().oneshot(request).await.is_ok(), sent, "{url}");
+    }
+    let seen = server.seen();
+    assert_eq!((seen.len(), &seen[0].head.headers["x-api-key"]), (1, &"A1".parse().unwrap()));
+    // No redirect is followed where none is wanted.
+    let server = Script::new([moved()]);
+    let api = ApiClient::builder(BASE, fixed()).redirects(0).build_with(server.probe::<Body>()).unwrap();
+    assert_eq!(api.get("x").send().await.unwrap().status(), 307);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_timeout_is_told_as_one() {
+    let second = Duration::from_secs(1);
+    let over = |builder: fn(ApiClientBuilder) -> ApiClientBuilder| {
+        let server = Script::new([Answer::Hang, Answer::Hang, Answer::Hang, Answer::Hang]);
+        builder(ApiClient::builder(BASE, fixed())).build_with(server.probe::<Body>()).unwrap()
+    };
+    let attempt = over(|builder| builder.attempt_timeout(Duration::from_secs(2))).post("x");
+    let total = over(|builder| builder.total_timeout(Duration::from_secs(3))).get("x");
+    let own = over(|builder| builder.total_timeout(Duration::from_secs(9))).get("x").timeout(second);
+    for (name, request, limit) in [("attempt", attempt, 2), ("total", total, 3), ("own", own, 1)] {
+        let start = tokio::time::Instant::now();
+        let error = request.send().await.unwrap_err();
+        assert!(error.is_timeout() && error.is_request() && !error.is_connect(), "{name}: {error:?}");
+        assert!(error.to_string().contains("in time"), "{name}: {error}");
+        assert_eq!(start.elapsed().as_secs(), limit, "{name}");
+    }
+    // Of a timeout and a deadline the earlier counts.
+    for (timeout, deadline, limit) in [(second, 5 * second, 1), (5 * second, second, 1)] {
+        let start = tokio::time::Instant::now();
+        let request = over(|builder| builder).get("x").timeout(timeout).extension(Deadline::within(deadline));
+        assert!(request.send().await.unwrap_err().is_timeout());
+        assert_eq!(start.elapsed().as_secs(), limit);
+    }
+}
+
+#[cfg(feature = "hyper-client")]
+#[tokio::test]
+async fn a_server_that_is_not_there_is_told_from_one_that_refuses() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let policy = RetryPolicy::builder().max_retries(0).build().unwrap();
+    let api = ApiClient::builder(format!("http://127.0.0.1:{port}"), fixed()).retry(policy).build().unwrap();
+    let error = api.get("x").send().await.unwrap_err();
+    assert!(error.is_connect() && error.is_request() && !error.is_timeout(), "{error:?}");
+    assert!(error.to_string().contains("cannot be reached"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn forms_and_streams_are_bodies_too() {
+    let server = Script::new([]);
+    let api = ApiClient::builder(BASE, fixed()).build_with(server.probe::<Body>()).unwrap();
+    api.post("x").form(&[("name", "ann & bob"), ("page", "2")]).send().await.unwrap();
+    let frames = ["one ", "two"].map(|part| Ok::<_, Infallible>(Frame::data(Bytes::from(part))));
+    let streamed = Body::new(StreamBody::new(futures_util::stream::iter(frames)));
+    let mut response = api.put("x").body(streamed).send().await.unwrap().into_inner();
+    assert!(response.body_mut().frame().await.is_none());
+    let seen = server.seen();
+    assert_eq!(seen[0].head.headers[CONTENT_TYPE], "application/x-www-form-urlencoded");
+    assert_eq!((&seen[0].body[..], &seen[1].body[..]), (&b"name=ann+%26+bob&page=2"[..], &b"one two"[..]));
+    // Of a known length as of an unknown one.
+    assert!(!seen[1].head.headers.contains_key(CONTENT_LENGTH));
+}
+
+#[test]
+fn hidden_types_cost_a_request_two_allocations() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let fake = || service_fn(async |_: Request<Body>| Ok::<_, BoxError>(Response::new(Body::empty())));
+    let below = || fake().map_request(|request: Request<RequestBody<Body>>| request.map(|_| Body::empty()));
+    let composed = Stack::for_origin(fixed(), "https://api.example.com").unwrap().build(below());
+    let composed = ApiClient::new(BASE, composed).unwrap();
+    let hidden = ApiClient::builder(BASE, fixed()).build_with(fake()).unwrap();
+    let mut counts = Vec::new();
+    // What is made once, such as the first token, is made in the first round.
+    for _ in 0..2 {
+        counts.clear();
+        let measured = allocation_counter::measure(|| {
+            drop(runtime.block_on(composed.post("x").body("text").send()).unwrap());
+        });
+        counts.push(measured.count_total);
+        let measured = allocation_counter::measure(|| {
+            drop(runtime.block_on(hidden.post("x").body("text").send()).unwrap());
+        });
+        counts.push(measured.count_total);
+    }
+    assert_eq!(counts[1] - counts[0], 2, "{counts:?}");
 }

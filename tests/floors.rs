@@ -38,8 +38,9 @@ const FLOORS: &[(u8, &[&str])] = &[
     (3, &["revoke", "source"]),
     (4, &["cache", "oauth2", "retry"]),
     (5, &["auth", "tenants"]),
-    (6, &["client", "stack", "transport"]),
-    (7, &["test_util"]),
+    (6, &["stack", "transport"]),
+    (7, &["client"]),
+    (8, &["test_util"]),
 ];
 
 /// The room that tests on every floor may look up to.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
-use http::{Method, Request, Response};
+use http::{HeaderName, Method, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use tokio::time::Instant;
@@ -17,9 +17,9 @@ use tower::timeout::error::Elapsed;
 use tower::{BoxError, ServiceExt as _};
 use tower_oauth2::extensions::{Attempt, Deadline};
 use tower_oauth2::retry::{BodyFactory, RetryBody, RetryReport, StopReason};
-use tower_oauth2::stack::{RequestBody, StackBuilder};
+use tower_oauth2::stack::{RequestBody, Stack, StackBuilder};
 use tower_oauth2::test_util::{Answer, Probe, Script, Seen, reply};
-use tower_oauth2::{AccessToken, AuthLayer, Stack, TokenError, source_fn};
+use tower_oauth2::{AccessToken, AuthLayer, TokenError, source_fn};
 
 type Body = Full<Bytes>;
 type Client<B = Body> = Stack<Probe<Request<RequestBody<B>>, Response<Full<Bytes>>>>;
@@ -82,7 +82,7 @@ async fn one_request_id_names_all_hops_and_all_attempts() {
         moved(307, "/elsewhere"),
         answer(503, "retry-after", "1"),
     ]);
-    let client = over(builder(), &script);
+    let client = over(builder().request_id(HeaderName::from_static("x-request-id")), &script);
     assert_eq!(send(&client, get()).await.unwrap().status(), 200);
     let seen = script.seen();
     assert_eq!(
@@ -106,6 +106,9 @@ async fn one_request_id_names_all_hops_and_all_attempts() {
     named.headers_mut().insert("x-request-id", "of-the-caller".parse().unwrap());
     send(&client, named).await.unwrap();
     assert_eq!(all(&script.seen(), "x-request-id"), ["of-the-caller"]);
+    // Without the option there is no such header.
+    send(&over(builder(), &script), get()).await.unwrap();
+    assert!(!script.seen()[0].head.headers.contains_key("x-request-id"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -255,7 +258,7 @@ async fn redirects_have_a_limit_and_can_be_off() {
         assert_eq!(script.seen().len(), hops);
     }
     let script = circle();
-    assert_eq!(send(&over(builder().without_redirects(), &script), get()).await.unwrap().status(), 302);
+    assert_eq!(send(&over(builder().redirects(0), &script), get()).await.unwrap().status(), 302);
     assert_eq!(script.seen().len(), 1);
 }
 

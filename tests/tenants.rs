@@ -190,7 +190,7 @@ fn clients(world: &World) -> Vec<Client> {
 
 #[cfg(feature = "stack")]
 fn stack(world: &World) -> Client {
-    let stack = tower_oauth2::Stack::with_auth(AuthLayer::per_request([API]).unwrap());
+    let stack = tower_oauth2::stack::Stack::with_auth(AuthLayer::per_request([API]).unwrap());
     let stack = stack.concurrency_limit(64).build(world.api());
     BoxCloneSyncService::new(stack.map_response(|response: Response<_>| response.map(drop)))
 }

@@ -38,13 +38,14 @@ use tower_oauth2::oauth2::{
     read_token_response,
 };
 use tower_oauth2::retry::RetryReport;
+use tower_oauth2::stack::Stack;
 use tower_oauth2::tenants::TokenCaches;
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient, Loopback, Trouble};
 use tower_oauth2::transport::hyper::{self, ClientBuilder, Proxy};
 use tower_oauth2::transport::reqwest;
 use tower_oauth2::{
     AccessToken, AuthLayer, ClientAuth, ClientCredentials, ClientSecret, FetchReason, Origin, RefreshToken,
-    RetryPolicy, Stack, StaticToken, TokenCache, TokenError, TokenRequest, TokenRevoker as _, TokenSource,
+    RetryPolicy, StaticToken, TokenCache, TokenError, TokenRequest, TokenRevoker as _, TokenSource,
     source_fn,
 };
 
@@ -529,9 +530,10 @@ fn a_call_at_the_wrong_place() -> Vec<String> {
 }
 
 async fn a_path_that_leads_elsewhere() -> Vec<String> {
-    let nobody =
-        service_fn(async |_: Request<Body>| Err::<Response<Body>, _>(BoxError::from("a path led somewhere")));
-    let api = ApiClient::new(API, nobody).unwrap();
+    let unused = service_fn(async |_: Request<tower_oauth2::Body>| {
+        Err::<Response<Body>, _>(BoxError::from("a path led somewhere"))
+    });
+    let api = ApiClient::new(API, unused).unwrap();
     let requests = [
         api.get("//evil.example.com"),
         api.get("https://evil.example.com"),

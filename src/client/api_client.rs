@@ -1,4 +1,4 @@
-//! The handle.
+//! The client.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,23 +6,85 @@ use std::sync::Arc;
 use http::Method;
 
 use super::base::Base;
+#[cfg(feature = "stack")]
+use super::builder::ApiClientBuilder;
 use super::request::ApiRequest;
+use super::service::ApiService;
+use crate::cache::TokenCache;
 use crate::error::TokenError;
+use crate::origin::Origin;
 
-/// A base URL and the service that sends, with the habits of reqwest. Rules and examples are on the page of the
-/// [module](super).
+/// A client of one API: a base URL, and below it tokens, retries and an HTTP client. Rules and examples are on the page of
+/// the [module](super).
 ///
-/// Clones share the base URL, and of the service what its own clones share. To keep one in a struct, name the service, as
-/// in `ApiClient<Stack<transport::reqwest::Client>>`, or box it (`tower::util::BoxCloneSyncService`).
+/// Without a parameter it is a type to keep in a struct and to pass on. Clones are cheap and share everything.
+///
+/// `S` is the service that sends. It is [`ApiService`] unless you compose layers of your own and give them to
+/// [`new`](Self::new), at no cost per request.
+///
+/// # Examples
+///
+/// ```no_run
+/// # #[cfg(all(feature = "hyper-client", feature = "stack"))] {
+/// use tower_oauth2::{ApiClient, ClientCredentials, ClientSecret};
+///
+/// #[derive(Clone)]
+/// struct AppState {
+///     api: ApiClient,
+/// }
+///
+/// # async fn example() -> Result<(), tower::BoxError> {
+/// let secret = ClientSecret::from_env("CLIENT_SECRET");
+/// let source = ClientCredentials::builder("https://login.example.com/token", "billing", secret).build()?;
+/// let state = AppState { api: ApiClient::connect("https://api.example.com/v2", source)? };
+///
+/// state.api.tokens().warm_up().await?;
+/// let reports = state.api.get("reports").send().await?.error_for_status()?.text().await?;
+/// # Ok(()) }
+/// # }
+/// ```
 #[derive(Clone)]
-pub struct ApiClient<S> {
+pub struct ApiClient<S = ApiService> {
     service: S,
     base: Arc<Base>,
 }
 
+impl ApiClient {
+    /// Creates a client for the API at a base URL, such as `https://api.example.com/v2`, with the defaults of its
+    /// [builder](Self::builder). Takes a source of tokens, or a cache that others share. Nothing is sent before the first
+    /// request.
+    ///
+    /// # Errors
+    ///
+    /// As [`ApiClientBuilder::build_with`].
+    #[cfg(all(feature = "hyper-client", feature = "stack"))]
+    #[cfg_attr(docsrs, doc(cfg(all(feature = "hyper-client", feature = "stack"))))]
+    pub fn connect(base_url: impl AsRef<str>, source: impl Into<TokenCache>) -> Result<Self, TokenError> {
+        Self::builder(base_url, source).build()
+    }
+
+    /// Starts a client with options: retries, timeouts, limits, or an HTTP client of your own.
+    #[cfg(feature = "stack")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "stack")))]
+    pub fn builder(base_url: impl AsRef<str>, source: impl Into<TokenCache>) -> ApiClientBuilder {
+        ApiClientBuilder::new(base_url.as_ref().to_owned(), source.into())
+    }
+
+    #[cfg(feature = "stack")]
+    pub(super) fn over(base: Base, service: ApiService) -> Self {
+        Self { service, base: Arc::new(base) }
+    }
+
+    /// Returns the cache of the client's tokens, for readiness, warm-up and shutdown.
+    #[must_use]
+    pub fn tokens(&self) -> &TokenCache {
+        self.service.tokens()
+    }
+}
+
 impl<S> ApiClient<S> {
-    /// Puts a base URL, such as `https://api.example.com/v2`, before any tower HTTP service. A slash at its end makes no
-    /// difference.
+    /// Puts a base URL, such as `https://api.example.com/v2`, before any tower HTTP service, which brings tokens and retries
+    /// of its own. A slash at its end makes no difference.
     ///
     /// # Errors
     ///
@@ -32,14 +94,14 @@ impl<S> ApiClient<S> {
         Ok(Self { service, base: Arc::new(Base::parse(base_url.as_ref())?) })
     }
 
-    /// Returns the service.
-    pub fn get_ref(&self) -> &S {
-        &self.service
+    /// Returns the origin of the base URL.
+    pub fn origin(&self) -> &Origin {
+        self.base.origin()
     }
 
-    /// Returns the service to be changed.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.service
+    /// Returns the service that sends.
+    pub fn get_ref(&self) -> &S {
+        &self.service
     }
 
     /// Unwraps the service.

@@ -1,18 +1,38 @@
-//! What can go wrong with a request of a handle.
+//! What can go wrong with a request of a client.
 
 use std::error::Error;
 use std::fmt;
+use std::io;
 
 use http::StatusCode;
 use tower::BoxError;
 
 use crate::error::{TokenError, chain};
-use crate::retry::RetryReport;
+use crate::retry::{AttemptTimeout, DeadlineExceeded, RetryReport};
 
-/// Why a request of an [`ApiClient`](super::ApiClient) came to nothing.
+/// Why a request of an [`ApiClient`](super::ApiClient) failed.
 ///
-/// `Display` says what failed, whose side it is and what to check, and shows no more of the URL than its origin. What the
-/// service below said is the source.
+/// `Display` says what failed, on whose side, and what to check, and shows of the URL its origin alone. The error of the
+/// service below is the source.
+///
+/// The kinds are those of reqwest's error: [`is_builder`](Self::is_builder), [`is_request`](Self::is_request),
+/// [`is_status`](Self::is_status), [`is_body`](Self::is_body) and [`is_decode`](Self::is_decode) exclude each other;
+/// [`is_timeout`](Self::is_timeout) and [`is_connect`](Self::is_connect) say more about a request or a body that failed.
+///
+/// # Examples
+///
+/// ```
+/// use tower_oauth2::client::ApiError;
+///
+/// fn log(error: &ApiError) {
+///     match error {
+///         error if error.is_timeout() => println!("it took too long: {error}"),
+///         error if error.token_error().is_some() => println!("there is no token: {error}"),
+///         error if error.is_status() => println!("the API refused: {:?}", error.status()),
+///         error => println!("{error}"),
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 pub struct ApiError {
     kind: Kind,
@@ -23,8 +43,8 @@ pub struct ApiError {
 #[derive(Debug)]
 enum Kind {
     Path,
+    Builder,
     Request,
-    Transport,
     Status(StatusCode, Option<RetryReport>),
     Body,
     Decode,
@@ -35,30 +55,37 @@ impl ApiError {
         Self::new(Kind::Path, format!("the request was not sent: its path {reason}"))
     }
 
-    pub(super) fn request(reason: &str, source: impl Into<BoxError>) -> Self {
-        Self::new(Kind::Request, format!("the request was not sent: {reason}")).with_source(source)
+    pub(super) fn builder(reason: &str, source: impl Into<BoxError>) -> Self {
+        Self::new(Kind::Builder, format!("the request was not sent: {reason}")).with_source(source)
     }
 
-    pub(super) fn transport(to: &str, source: BoxError) -> Self {
-        let message = match in_chain(&*source) {
+    pub(super) fn send(to: &str, source: BoxError) -> Self {
+        let error = Self::new(Kind::Request, String::new()).with_source(source);
+        let message = match error.token_error() {
             Some(_) => format!("the request to {to} was not sent; see the cause"),
-            None => format!("the request to {to} brought no answer; check the way there, and see the cause"),
+            None if error.is_timeout() => {
+                format!("the request to {to} got no response in time; see the cause for which timeout it was")
+            }
+            None if error.is_connect() => {
+                format!("{to} cannot be reached; check its address and the way there, and see the cause")
+            }
+            None => format!("the request to {to} got no response; check the way there, and see the cause"),
         };
-        Self::new(Kind::Transport, message).with_source(source)
+        Self { message, ..error }
     }
 
-    pub(super) fn status(of: &str, status: StatusCode, report: Option<RetryReport>) -> Self {
-        Self::new(Kind::Status(status, report), format!("{of} answered {status}"))
+    pub(super) fn status_of(origin: &str, status: StatusCode, report: Option<RetryReport>) -> Self {
+        Self::new(Kind::Status(status, report), format!("{origin} returned {status}"))
     }
 
     pub(super) fn body(of: &str, source: impl Into<BoxError>) -> Self {
-        Self::new(Kind::Body, format!("the answer of {of} broke off")).with_source(source)
+        Self::new(Kind::Body, format!("the response of {of} broke off")).with_source(source)
     }
 
     pub(super) fn decode(of: &str, source: serde_json::Error) -> Self {
         let (line, column) = (source.line(), source.column());
         let message = format!(
-            "the answer of {of} is not the JSON that was asked for, at line {line}, column {column}; check the type it is \
+            "the response of {of} is not the JSON that was asked for, at line {line}, column {column}; check the type it is \
              read as"
         );
         Self::new(Kind::Decode, message).with_source(source)
@@ -73,31 +100,52 @@ impl ApiError {
         self
     }
 
-    /// Returns whether the path was refused, since it would have left the base URL or cannot be sent.
+    /// Returns whether the request could not be made: a path that would leave the base URL, a header that is not one, a value
+    /// that JSON cannot hold. Nothing was sent.
+    #[must_use]
+    pub fn is_builder(&self) -> bool {
+        matches!(self.kind, Kind::Path | Kind::Builder)
+    }
+
+    /// Returns whether the path was refused, since it would have left the base URL or cannot be sent. Such an error
+    /// [is one of the builder](Self::is_builder) too.
     #[must_use]
     pub fn is_path(&self) -> bool {
         matches!(self.kind, Kind::Path)
     }
 
-    /// Returns whether the request could not be made: a header that is none, a value that JSON cannot hold.
+    /// Returns whether there was no response: no token, no connection, or no time left.
     #[must_use]
     pub fn is_request(&self) -> bool {
         matches!(self.kind, Kind::Request)
     }
 
-    /// Returns whether the service below brought no answer: no token, no connection, no patience left.
+    /// Returns whether a timeout ended the request or the body: that of an attempt, the total one, a
+    /// [`Deadline`](crate::extensions::Deadline), or one of the connection.
     #[must_use]
-    pub fn is_transport(&self) -> bool {
-        matches!(self.kind, Kind::Transport)
+    pub fn is_timeout(&self) -> bool {
+        self.any(is_timeout)
     }
 
-    /// Returns whether the answer broke off.
+    /// Returns whether there was no connection to the API, or to the proxy on the way.
+    #[must_use]
+    pub fn is_connect(&self) -> bool {
+        self.token_error().is_none() && self.any(is_connect)
+    }
+
+    /// Returns whether [`error_for_status`](super::ApiResponse::error_for_status) made an error of a status.
+    #[must_use]
+    pub fn is_status(&self) -> bool {
+        matches!(self.kind, Kind::Status(..))
+    }
+
+    /// Returns whether the response broke off.
     #[must_use]
     pub fn is_body(&self) -> bool {
         matches!(self.kind, Kind::Body)
     }
 
-    /// Returns whether the answer was not the JSON that was asked for.
+    /// Returns whether the response was not the JSON that was asked for.
     #[must_use]
     pub fn is_decode(&self) -> bool {
         matches!(self.kind, Kind::Decode)
@@ -105,31 +153,59 @@ impl ApiError {
 
     /// Returns the status that [`error_for_status`](super::ApiResponse::error_for_status) made an error of.
     #[must_use]
-    pub fn status_code(&self) -> Option<StatusCode> {
+    pub fn status(&self) -> Option<StatusCode> {
         match self.kind {
             Kind::Status(status, _) => Some(status),
-            Kind::Path | Kind::Request | Kind::Transport | Kind::Body | Kind::Decode => None,
+            _ => None,
         }
     }
 
-    /// Returns what the retry layer said about the answer with that status.
+    /// Returns what the retry layer said about the response with that status.
     #[must_use]
     pub fn retry_report(&self) -> Option<&RetryReport> {
         match &self.kind {
             Kind::Status(_, report) => report.as_ref(),
-            Kind::Path | Kind::Request | Kind::Transport | Kind::Body | Kind::Decode => None,
+            _ => None,
         }
     }
 
-    /// Returns why there was no token, or what else the layers had against it, if that kept the request from being sent.
+    /// Returns why there was no token, or what else the auth layer had against the request, if that kept it from being
+    /// sent.
     #[must_use]
     pub fn token_error(&self) -> Option<&TokenError> {
-        self.source.as_deref().and_then(|source| in_chain(source))
+        self.source.as_deref().and_then(|source| chain(source).find_map(|error| error.downcast_ref()))
+    }
+
+    fn any(&self, is: fn(&(dyn Error + 'static)) -> bool) -> bool {
+        self.source.as_deref().is_some_and(|source| chain(source).any(is))
     }
 }
 
-fn in_chain<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a TokenError> {
-    chain(error).find_map(|error| error.downcast_ref())
+fn is_timeout(error: &(dyn Error + 'static)) -> bool {
+    #[cfg(feature = "stack")]
+    if error.is::<tower::timeout::error::Elapsed>() {
+        return true;
+    }
+    #[cfg(feature = "reqwest")]
+    if error.downcast_ref().is_some_and(reqwest::Error::is_timeout) {
+        return true;
+    }
+    error.is::<DeadlineExceeded>()
+        || error.is::<AttemptTimeout>()
+        || error.downcast_ref().is_some_and(|error: &io::Error| error.kind() == io::ErrorKind::TimedOut)
+}
+
+fn is_connect(error: &(dyn Error + 'static)) -> bool {
+    #[cfg(feature = "hyper-client")]
+    if error.downcast_ref().is_some_and(hyper_util::client::legacy::Error::is_connect) {
+        return true;
+    }
+    #[cfg(feature = "reqwest")]
+    if error.downcast_ref().is_some_and(reqwest::Error::is_connect) {
+        return true;
+    }
+    let refused = [io::ErrorKind::ConnectionRefused, io::ErrorKind::HostUnreachable];
+    error.downcast_ref().is_some_and(|error: &io::Error| refused.contains(&error.kind()))
 }
 
 impl fmt::Display for ApiError {

@@ -3,12 +3,11 @@
 use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
-use http_body::Body;
-use http_body_util::Full;
+use http_body::Body as _;
 use serde::Serialize;
 use tower::{BoxError, ServiceExt as _};
 use tower_service::Service;
@@ -16,10 +15,13 @@ use tower_service::Service;
 use super::base::{Base, encode_segment, split};
 use super::error::ApiError;
 use super::response::ApiResponse;
+use super::service::ApiService;
+use crate::body::Body;
+use crate::extensions::Deadline;
 
 /// A request of an [`ApiClient`](super::ApiClient): told what it is, then [sent](Self::send).
 #[must_use = "a request does nothing until it is sent"]
-pub struct ApiRequest<S> {
+pub struct ApiRequest<S = ApiService> {
     service: S,
     base: Arc<Base>,
     method: Method,
@@ -27,7 +29,8 @@ pub struct ApiRequest<S> {
     query: String,
     headers: HeaderMap,
     extensions: Extensions,
-    body: Bytes,
+    body: Body,
+    timeout: Option<Duration>,
     /// The first thing that is wrong.
     error: Option<ApiError>,
 }
@@ -38,8 +41,8 @@ impl<S> ApiRequest<S> {
             Ok((path, query)) => (path.to_owned(), query.to_owned(), None),
             Err(reason) => (String::new(), String::new(), Some(ApiError::path(reason))),
         };
-        let (headers, extensions, body) = (HeaderMap::new(), Extensions::new(), Bytes::new());
-        Self { service, base, method, path, query, headers, extensions, body, error }
+        let (headers, extensions, body) = (HeaderMap::new(), Extensions::new(), Body::empty());
+        Self { service, base, method, path, query, headers, extensions, body, timeout: None, error }
     }
 
     /// Puts one more segment at the end of the path. It is encoded, whatever it holds.
@@ -89,7 +92,7 @@ impl<S> ApiRequest<S> {
                 self
             }
             Err(error) => self
-                .failed(ApiError::request("a header has a name or a value that no header may have", error)),
+                .failed(ApiError::builder("a header has a name or a value that no header may have", error)),
         }
     }
 
@@ -107,17 +110,43 @@ impl<S> ApiRequest<S> {
                 self.headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
                 self.body(body)
             }
-            Err(error) => self.failed(ApiError::request("its body cannot be written as JSON", error)),
+            Err(error) => self.failed(ApiError::builder("its body cannot be written as JSON", error)),
         }
     }
 
-    /// Sets the body.
-    pub fn body(mut self, body: impl Into<Bytes>) -> Self {
+    /// Sets the body to pairs, form-encoded, and `content-type: application/x-www-form-urlencoded` unless there is one.
+    pub fn form<I, K, V>(mut self, pairs: I) -> Self
+    where
+        I: IntoIterator<Item: Borrow<(K, V)>>,
+        K: AsRef<str>,
+        V: ToString,
+    {
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        for pair in pairs {
+            let (name, value) = pair.borrow();
+            form.append_pair(name.as_ref(), &value.to_string());
+        }
+        let content_type = HeaderValue::from_static("application/x-www-form-urlencoded");
+        self.headers.entry(CONTENT_TYPE).or_insert(content_type);
+        self.body(form.finish())
+    }
+
+    /// Sets how long the request may take from [`send`](Self::send) to the head of its response, waits and retries
+    /// included. Of this, the client's own `total_timeout` and a [`Deadline`] among the extensions, the earliest counts.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets the body: bytes in memory, or any other body by [`Body::new`]. One in memory can be sent again; of a stream the
+    /// [retry layer](crate::retry) keeps as much as its limit allows, unless a
+    /// [`BodyFactory`](crate::retry::BodyFactory) opens it anew.
+    pub fn body(mut self, body: impl Into<Body>) -> Self {
         self.body = body.into();
         self
     }
 
-    /// Sends the request. Any status is an answer.
+    /// Sends the request. A response of any status is not an error.
     ///
     /// # Cancel safety
     ///
@@ -128,15 +157,14 @@ impl<S> ApiRequest<S> {
     /// What is wrong with the request, before anything is sent; then the error of the service below.
     pub async fn send<RB>(self) -> Result<ApiResponse<RB>, ApiError>
     where
-        S: Service<Request<Full<Bytes>>, Response = Response<RB>>,
+        S: Service<Request<Body>, Response = Response<RB>>,
         S::Error: Into<BoxError>,
-        RB: Body,
     {
         if let Some(error) = self.error {
             return Err(error);
         }
         let uri = self.base.join(&self.path, &self.query).map_err(ApiError::path)?;
-        let mut request = Request::new(Full::new(self.body));
+        let mut request = Request::new(self.body);
         *request.method_mut() = self.method;
         *request.uri_mut() = uri;
         *request.headers_mut() = self.headers;
@@ -147,10 +175,15 @@ impl<S> ApiRequest<S> {
             request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         *request.extensions_mut() = self.extensions;
+        if let Some(timeout) = self.timeout {
+            let ours = Deadline::within(timeout);
+            let other = request.extensions().get::<Deadline>().copied();
+            request.extensions_mut().insert(other.map_or(ours, |other| other.min(ours)));
+        }
         let origin = self.base.origin().clone();
         match self.service.oneshot(request).await {
             Ok(response) => Ok(ApiResponse::new(response, origin)),
-            Err(error) => Err(ApiError::transport(&origin.to_string(), error.into())),
+            Err(error) => Err(ApiError::send(&origin.to_string(), error.into())),
         }
     }
 

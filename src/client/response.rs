@@ -1,20 +1,21 @@
-//! The answer.
+//! The response.
 
 use std::fmt;
 
 use bytes::Bytes;
 use http::{Extensions, HeaderMap, Response, StatusCode};
-use http_body::Body;
+use http_body::Body as HttpBody;
 use http_body_util::BodyExt as _;
 use serde::de::DeserializeOwned;
 use tower::BoxError;
 
 use super::error::ApiError;
+use crate::body::Body;
 use crate::origin::Origin;
 use crate::retry::RetryReport;
 
-/// The answer to a request of an [`ApiClient`](super::ApiClient), with a body `RB` that is read when it is asked for.
-pub struct ApiResponse<RB> {
+/// The response to a request of an [`ApiClient`](super::ApiClient). Its body is read when you ask for it.
+pub struct ApiResponse<RB = Body> {
     inner: Response<RB>,
     origin: Origin,
 }
@@ -34,12 +35,12 @@ impl<RB> ApiResponse<RB> {
         self.inner.headers()
     }
 
-    /// Returns what the layers say about the answer, such as a [`RetryReport`].
+    /// Returns what the layers say about the response, such as a [`RetryReport`].
     pub fn extensions(&self) -> &Extensions {
         self.inner.extensions()
     }
 
-    /// Makes an error of a 4xx or 5xx.
+    /// Returns an error if the status is 4xx or 5xx.
     ///
     /// # Errors
     ///
@@ -50,10 +51,10 @@ impl<RB> ApiResponse<RB> {
             return Ok(self);
         }
         let report = self.extensions().get::<RetryReport>().cloned();
-        Err(ApiError::status(&self.origin.to_string(), status, report))
+        Err(ApiError::status_of(&self.origin.to_string(), status, report))
     }
 
-    /// Unwraps the response.
+    /// Unwraps the response, to read its body frame by frame.
     pub fn into_inner(self) -> Response<RB> {
         self.inner
     }
@@ -61,7 +62,7 @@ impl<RB> ApiResponse<RB> {
 
 impl<RB> ApiResponse<RB>
 where
-    RB: Body,
+    RB: HttpBody,
     RB::Error: Into<BoxError>,
 {
     /// Reads the body to its end, whatever its length.

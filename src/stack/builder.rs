@@ -2,13 +2,38 @@
 
 use std::time::Duration;
 
-use super::redirects::SameOrigin;
+use http::HeaderName;
+
 use super::service::Stack;
 use crate::auth::AuthLayer;
 use crate::cache::TokenCache;
 use crate::error::TokenError;
 use crate::origin::Origin;
 use crate::retry::RetryPolicy;
+
+/// What can be set about the layers but auth.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) policy: RetryPolicy,
+    pub(crate) concurrency: Option<usize>,
+    pub(crate) attempt_timeout: Duration,
+    pub(crate) total_timeout: Option<Duration>,
+    pub(crate) redirects: u32,
+    pub(crate) request_id: Option<HeaderName>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            policy: RetryPolicy::default(),
+            concurrency: None,
+            attempt_timeout: Duration::from_secs(30),
+            total_timeout: None,
+            redirects: 10,
+            request_id: None,
+        }
+    }
+}
 
 /// Builds a [`Stack`]. The [order of the layers](super) is not among the options.
 ///
@@ -20,16 +45,12 @@ use crate::retry::RetryPolicy;
 /// - `attempt_timeout`: 30 s, to the head of the answer
 /// - `total_timeout`: none; the waits of the retries are bounded by their policy
 /// - `redirects`: 10, within the origin of the request
-/// - `x-request-id`: set where the request has none
+/// - `request_id`: none
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct StackBuilder {
-    pub(super) auth: AuthLayer,
-    pub(super) policy: RetryPolicy,
-    pub(super) concurrency: Option<usize>,
-    pub(super) attempt_timeout: Duration,
-    pub(super) total_timeout: Option<Duration>,
-    pub(super) redirects: Option<SameOrigin>,
+    auth: AuthLayer,
+    settings: Settings,
 }
 
 impl Stack<()> {
@@ -50,28 +71,21 @@ impl Stack<()> {
     /// Starts a stack around an auth layer with options of its own: more origins, another header, a token per request.
     /// Requests to origins that it does not know are refused, whatever it says.
     pub fn with_auth(auth: AuthLayer) -> StackBuilder {
-        StackBuilder {
-            auth: auth.refuse_other_origins(),
-            policy: RetryPolicy::default(),
-            concurrency: None,
-            attempt_timeout: Duration::from_secs(30),
-            total_timeout: None,
-            redirects: Some(SameOrigin::up_to(10)),
-        }
+        StackBuilder { auth, settings: Settings::default() }
     }
 }
 
 impl StackBuilder {
     /// Sets when a request is sent again.
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
-        self.policy = policy;
+        self.settings.policy = policy;
         self
     }
 
     /// Sets how many requests of all clones may be on their way at once, each until the head of its answer; at least
     /// one. Requests that wait for a retry or a token are not on their way.
     pub fn concurrency_limit(mut self, requests: usize) -> Self {
-        self.concurrency = Some(requests.max(1));
+        self.settings.concurrency = Some(requests.max(1));
         self
     }
 
@@ -80,31 +94,33 @@ impl StackBuilder {
     /// The policy's own [`attempt_timeout`](crate::retry::RetryPolicyBuilder::attempt_timeout) counts from outside: the
     /// waits for a permit and for a token are in it. Either can be set; the earlier ends the attempt.
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
-        self.attempt_timeout = timeout;
+        self.settings.attempt_timeout = timeout;
         self
     }
 
     /// Sets by when a request must have its answer, hops, waits and replays included, by a
     /// [`Deadline`](crate::extensions::Deadline). A request that brings its own keeps the earlier of both.
     pub fn total_timeout(mut self, timeout: Duration) -> Self {
-        self.total_timeout = Some(timeout);
+        self.settings.total_timeout = Some(timeout);
         self
     }
 
-    /// Sets how many redirects of one request are followed. The next one is handed out.
+    /// Sets how many redirects of one request are followed. The next one is returned. With 0 every redirect is returned, and
+    /// a request costs a copy of its head less.
     pub fn redirects(mut self, most: u32) -> Self {
-        self.redirects = Some(SameOrigin::up_to(most));
+        self.settings.redirects = most;
         self
     }
 
-    /// Hands every redirect out. A request costs a copy of its head less.
-    pub fn without_redirects(mut self) -> Self {
-        self.redirects = None;
+    /// Sends a random UUID in this header, such as `x-request-id`, where the request has none. All hops and attempts keep
+    /// it.
+    pub fn request_id(mut self, header: HeaderName) -> Self {
+        self.settings.request_id = Some(header);
         self
     }
 
     /// Builds the stack around any tower HTTP client. Its own redirects and retries must be off.
     pub fn build<S>(self, client: S) -> Stack<S> {
-        Stack::new(self, client)
+        Stack::with_settings(self.auth, self.settings, client)
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use tower_oauth2::{AccessToken, Stack, StaticToken};
+//! use tower_oauth2::stack::Stack;
+//! use tower_oauth2::{AccessToken, StaticToken};
 //! # let http_client = tower::service_fn(|_: http::Request<tower_oauth2::stack::RequestBody<http_body_util::Full<bytes::Bytes>>>| async {
 //! #     Ok::<_, tower::BoxError>(http::Response::new(http_body_util::Full::<bytes::Bytes>::default()))
 //! # });
@@ -69,7 +70,7 @@
 //!
 //! # What happens to a request
 //!
-//! 1. It gets an `x-request-id` if it has none, a random UUID, which all hops and attempts keep.
+//! 1. With [`request_id`](StackBuilder::request_id) it gets a random UUID in that header, which all hops and attempts keep.
 //! 2. It is sent as [retry](crate::retry) and [auth](crate::auth) say. A URI outside the origins that were named is an
 //!    error before anything is sent.
 //! 3. A redirect is followed if it stays within the request's own origin, ten times at most. 307 and 308 repeat method
@@ -91,5 +92,6 @@ mod builder;
 mod redirects;
 mod service;
 
+pub(crate) use self::builder::Settings;
 pub use self::builder::StackBuilder;
 pub use self::service::{RequestBody, ResponseFuture, Stack};

@@ -19,9 +19,9 @@ use tower_http::request_id::{MakeRequestUuid, SetRequestId};
 use tower_layer::Layer as _;
 use tower_service::Service;
 
-use super::builder::StackBuilder;
+use super::builder::Settings;
 use super::redirects::SameOrigin;
-use crate::auth::AuthService;
+use crate::auth::{AuthLayer, AuthService};
 use crate::extensions::Deadline;
 use crate::retry::{BodyFactory, ReplayBody, RetryBody, RetryService};
 use crate::runtime;
@@ -43,24 +43,28 @@ pub struct Stack<S> {
 pub type RequestBody<B> = ReplayBody<ReplayBody<B>>;
 
 /// Outermost first, as on the page of the module.
-type Layers<S> = SetRequestId<Redirecting<RetryService<Limited<AuthService<Timeout<S>>>>>, MakeRequestUuid>;
+type Layers<S> = Identified<Redirecting<RetryService<Limited<AuthService<Timeout<S>>>>>>;
+type Identified<S> = Either<SetRequestId<S, MakeRequestUuid>, S>;
 type Redirecting<S> = Either<FollowRedirect<S, SameOrigin>, S>;
 type Limited<S> = Either<ConcurrencyLimit<S>, S>;
 
 impl<S> Stack<S> {
-    pub(super) fn new(options: StackBuilder, client: S) -> Self {
-        let StackBuilder { auth, policy, concurrency, attempt_timeout, total_timeout, redirects } = options;
-        let authorized = auth.layer(Timeout::new(client, attempt_timeout));
-        let limited = match concurrency {
+    pub(crate) fn with_settings(auth: AuthLayer, settings: Settings, client: S) -> Self {
+        let authorized = auth.refuse_other_origins().layer(Timeout::new(client, settings.attempt_timeout));
+        let limited = match settings.concurrency {
             Some(most) => Either::Left(ConcurrencyLimit::new(authorized, most)),
             None => Either::Right(authorized),
         };
-        let retried = policy.layer(limited);
-        let redirected = match redirects {
-            Some(policy) => Either::Left(FollowRedirect::with_policy(retried, policy)),
-            None => Either::Right(retried),
+        let retried = settings.policy.layer(limited);
+        let redirected = match settings.redirects {
+            0 => Either::Right(retried),
+            most => Either::Left(FollowRedirect::with_policy(retried, SameOrigin::up_to(most))),
         };
-        Self { layers: SetRequestId::x_request_id(redirected, MakeRequestUuid), total_timeout }
+        let layers = match settings.request_id {
+            Some(header) => Either::Left(SetRequestId::new(redirected, header, MakeRequestUuid)),
+            None => Either::Right(redirected),
+        };
+        Self { layers, total_timeout: settings.total_timeout }
     }
 }
 
@@ -99,10 +103,11 @@ where
 
 impl<S: fmt::Debug> fmt::Debug for Stack<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stack")
-            .field("layers", self.layers.get_ref())
-            .field("total_timeout", &self.total_timeout)
-            .finish()
+        let below = match &self.layers {
+            Either::Left(identified) => identified.get_ref(),
+            Either::Right(layers) => layers,
+        };
+        f.debug_struct("Stack").field("layers", below).field("total_timeout", &self.total_timeout).finish()
     }
 }
 

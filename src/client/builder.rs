@@ -1,0 +1,198 @@
+//! The options of a client.
+
+use std::time::Duration;
+
+use http::{HeaderName, Request, Response};
+use http_body::Body as HttpBody;
+use tower::{BoxError, ServiceExt as _};
+use tower_service::Service;
+
+use super::api_client::ApiClient;
+use super::base::Base;
+use super::service::ApiService;
+use crate::auth::AuthLayer;
+use crate::body::Body;
+use crate::cache::TokenCache;
+use crate::error::TokenError;
+use crate::origin::Origin;
+use crate::retry::RetryPolicy;
+use crate::stack::{RequestBody, Settings, Stack};
+
+/// Builds an [`ApiClient`]: a base URL, tokens, and the [layers](crate::stack) between them in the right order.
+///
+/// Defaults:
+///
+/// - tokens go to the origin of the base URL, in `Authorization`; requests to other origins are refused
+/// - `retry`: [`RetryPolicy::default`]
+/// - `concurrency_limit`: none
+/// - `attempt_timeout`: 30 s, to the head of the response
+/// - `total_timeout`: none; the waits of the retries are bounded by their policy
+/// - `redirects`: 10, within the origin of the request
+///
+/// # Examples
+///
+/// ```no_run
+/// # #[cfg(feature = "hyper-client")] {
+/// use std::time::Duration;
+/// use tower_oauth2::{ApiClient, ClientCredentials};
+///
+/// let source =
+///     ClientCredentials::builder("https://login.example.com/token", "billing", "secret").build()?;
+/// let api = ApiClient::builder("https://api.example.com/v2", source)
+///     .concurrency_limit(64)
+///     .total_timeout(Duration::from_secs(60))
+///     .build()?;
+/// # }
+/// # Ok::<(), tower_oauth2::TokenError>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct ApiClientBuilder {
+    base_url: String,
+    tokens: TokenCache,
+    insecure_http: bool,
+    /// What else is to be set about the auth layer, in the order in which it was told.
+    header: Option<HeaderName>,
+    origins: Vec<Result<Origin, TokenError>>,
+    settings: Settings,
+}
+
+impl ApiClientBuilder {
+    pub(super) fn new(base_url: String, tokens: TokenCache) -> Self {
+        Self {
+            base_url,
+            tokens,
+            insecure_http: false,
+            header: None,
+            origins: Vec::new(),
+            settings: Settings::default(),
+        }
+    }
+
+    /// Sends the token in another header, without a scheme in front: `X-Auth-Token`, an API key.
+    pub fn header(mut self, name: HeaderName) -> Self {
+        self.header = Some(name);
+        self
+    }
+
+    /// Lets requests by way of [`ApiService`] go to another origin too, with the token: a second region, a host of files.
+    pub fn allow_origin<O>(mut self, origin: O) -> Self
+    where
+        O: TryInto<Origin>,
+        O::Error: Into<TokenError>,
+    {
+        self.origins.push(origin.try_into().map_err(Into::into));
+        self
+    }
+
+    /// Allows a base URL of plain http on a host that is not loopback. Anyone on the way can read the token then (RFC 6750
+    /// §5.3 demands TLS). For closed networks only.
+    pub fn allow_insecure_http(mut self) -> Self {
+        self.insecure_http = true;
+        self
+    }
+
+    /// Sets when a request is sent again.
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.settings.policy = policy;
+        self
+    }
+
+    /// Sets how many requests of all clones may be on their way at once, each until the head of its response; at least one.
+    /// Requests that wait for a retry or a token do not count.
+    pub fn concurrency_limit(mut self, requests: usize) -> Self {
+        self.settings.concurrency = Some(requests.max(1));
+        self
+    }
+
+    /// Sets how long an attempt may take on the wire, to the head of the response.
+    pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.attempt_timeout = timeout;
+        self
+    }
+
+    /// Sets by when a request must have its response, redirects, waits and retries included. One request can have less by
+    /// [`ApiRequest::timeout`](super::ApiRequest::timeout).
+    pub fn total_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.total_timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how many redirects of one request are followed, within the origin of the request. The next one is returned.
+    pub fn redirects(mut self, most: u32) -> Self {
+        self.settings.redirects = most;
+        self
+    }
+
+    /// Sends a random UUID in this header, such as `x-request-id`, where the request has none. All redirects and attempts
+    /// keep it.
+    pub fn request_id(mut self, header: HeaderName) -> Self {
+        self.settings.request_id = Some(header);
+        self
+    }
+
+    /// Builds the client over [hyper's](crate::transport::hyper::Client), with its defaults.
+    ///
+    /// # Errors
+    ///
+    /// As [`build_with`](Self::build_with).
+    #[cfg(feature = "hyper-client")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "hyper-client")))]
+    pub fn build(self) -> Result<ApiClient, TokenError> {
+        self.build_with(crate::transport::hyper::Client::new())
+    }
+
+    /// Builds the client over any tower HTTP client: one with a proxy or certificates of its own, reqwest's, or a fake in a
+    /// test. Its own redirects and retries must be off.
+    ///
+    /// # Errors
+    ///
+    /// A configuration error if the base URL is not of https, or of http to loopback, or has a user name, a query, a
+    /// fragment, or a segment of dots; or if an allowed origin cannot be read.
+    ///
+    /// # Examples
+    ///
+    /// A client in a test, over a server in memory:
+    ///
+    /// ```
+    /// use http::{Request, Response};
+    /// use tower::{BoxError, service_fn};
+    /// use tower_oauth2::{AccessToken, ApiClient, Body, StaticToken};
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+    /// let fake = service_fn(async |request: Request<Body>| {
+    ///     Ok::<_, BoxError>(Response::new(Body::from(request.uri().path().to_owned())))
+    /// });
+    /// let tokens = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
+    /// let api: ApiClient = ApiClient::builder("https://api.example.com/v2", tokens).build_with(fake)?;
+    /// assert_eq!(api.get("reports").send().await?.text().await?, "/v2/reports");
+    /// # Ok::<_, BoxError>(()) })?;
+    /// # Ok::<_, BoxError>(())
+    /// ```
+    pub fn build_with<S, B>(self, client: S) -> Result<ApiClient, TokenError>
+    where
+        S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send,
+        B: HttpBody + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        let base = Base::parse(&self.base_url)?;
+        let mut auth = if self.insecure_http {
+            AuthLayer::for_origin(self.tokens.clone(), base.origin().clone())?
+        } else {
+            AuthLayer::for_origin(self.tokens.clone(), base.origin().to_string().as_str())?
+        };
+        for origin in self.origins {
+            auth = auth.also_origin(origin?)?;
+        }
+        if let Some(name) = self.header {
+            auth = auth.header(name);
+        }
+        let client = client.map_request(|request: Request<RequestBody<Body>>| request.map(Body::new));
+        let client = client.map_response(|response| response.map(Body::new));
+        let stack = Stack::with_settings(auth, self.settings, client);
+        Ok(ApiClient::over(base, ApiService::new(self.tokens, stack)))
+    }
+}

@@ -1,0 +1,106 @@
+//! What sends the requests of a client without a parameter.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use http_body::Body as HttpBody;
+use tower::{BoxError, ServiceExt as _};
+use tower_service::Service;
+
+use crate::body::Body;
+use crate::cache::TokenCache;
+
+/// The layers and the HTTP client below an [`ApiClient`](super::ApiClient), with their types hidden. A tower service itself.
+///
+/// Clones share it. A request with a body in memory costs two allocations more than one of the layers themselves.
+#[derive(Clone)]
+pub struct ApiService {
+    tokens: TokenCache,
+    service: Arc<dyn ErasedService>,
+}
+
+type ResponseFuture = Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>;
+
+/// An HTTP service whose types are hidden.
+trait ErasedService: Send + Sync {
+    fn send(&self, request: Request<Body>) -> ResponseFuture;
+}
+
+impl<S, B> ErasedService for S
+where
+    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send,
+    B: HttpBody + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    fn send(&self, request: Request<Body>) -> ResponseFuture {
+        let sent = self.clone().oneshot(request);
+        Box::pin(async move { Ok(sent.await.map_err(Into::into)?.map(Body::new)) })
+    }
+}
+
+impl ApiService {
+    /// Hides the type of layers of your own, so that an `ApiClient` over them needs no parameter either. `tokens` is the
+    /// cache that [`ApiClient::tokens`](super::ApiClient::tokens) returns.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower::ServiceBuilder;
+    /// use tower_oauth2::client::ApiService;
+    /// use tower_oauth2::{AccessToken, ApiClient, AuthLayer, RetryPolicy, StaticToken, TokenCache};
+    /// # use tower_oauth2::Body;
+    /// # let http_client = tower::service_fn(async |_: http::Request<tower_oauth2::retry::ReplayBody<Body>>| {
+    /// #     Ok::<_, tower::BoxError>(http::Response::new(Body::empty()))
+    /// # });
+    ///
+    /// let tokens = TokenCache::new(StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?));
+    /// let layers = ServiceBuilder::new()
+    ///     .layer(RetryPolicy::default())
+    ///     .layer(AuthLayer::for_origin(tokens.clone(), "https://api.example.com")?)
+    ///     .service(http_client);
+    /// let api: ApiClient = ApiClient::new("https://api.example.com/v2", ApiService::new(tokens, layers))?;
+    /// # Ok::<(), tower_oauth2::TokenError>(())
+    /// ```
+    pub fn new<S, B>(tokens: TokenCache, service: S) -> Self
+    where
+        S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send,
+        B: HttpBody + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        Self { tokens, service: Arc::new(service) }
+    }
+
+    pub(super) fn tokens(&self) -> &TokenCache {
+        &self.tokens
+    }
+}
+
+impl Service<Request<Body>> for ApiService {
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = ResponseFuture;
+
+    /// Always ready: a request waits for the layers in its own future.
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> ResponseFuture {
+        self.service.send(request)
+    }
+}
+
+impl fmt::Debug for ApiService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiService").field("tokens", &self.tokens).finish_non_exhaustive()
+    }
+}
