@@ -20,8 +20,6 @@ use std::time::Duration;
 use http::{Request, Response};
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceBuilder};
-use tower_oauth2::auth::AuthOverride;
-use tower_oauth2::extensions::CredentialId;
 use tower_oauth2::oauth2::Revocation;
 use tower_oauth2::retry::RetryBody;
 use tower_oauth2::tenants::TokenCaches;
@@ -76,10 +74,9 @@ impl OnBehalf {
 
     /// Makes a request of a tenant: with a token of its own cache, and with waits for its own rate limit alone.
     fn request(&self, tenant: &str, item: usize) -> Result<Request<Body>, BoxError> {
-        let request = Request::get(format!("{}/tenants/{tenant}/items/{item}", self.api))
-            .extension(AuthOverride::cache(self.caches.get(tenant)?))
-            .extension(CredentialId::new(tenant))
-            .body(Body::empty())?;
+        let url = format!("{}/tenants/{tenant}/items/{item}", self.api);
+        let mut request = Request::get(url).body(Body::empty())?;
+        self.caches.authorize(request.extensions_mut(), tenant)?;
         Ok(request)
     }
 }

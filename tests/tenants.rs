@@ -213,8 +213,7 @@ fn bare(path: &str) -> Request<Body> {
 
 fn get(caches: &TokenCaches<String>, tenant: &str, path: &str) -> Request<Body> {
     let mut request = bare(&format!("/{tenant}{path}"));
-    request.extensions_mut().insert(AuthOverride::cache(caches.get(tenant).unwrap()));
-    request.extensions_mut().insert(CredentialId::new(tenant));
+    caches.authorize(request.extensions_mut(), tenant).unwrap();
     request
 }
 
@@ -233,6 +232,24 @@ fn token_error(error: &BoxError) -> &TokenError {
 }
 
 // --- Whose token ---
+
+#[tokio::test(start_paused = true)]
+async fn the_name_of_a_credential_is_the_keys_own_and_does_not_show_it() {
+    let name = |caches: &TokenCaches<String>, tenant| {
+        get(caches, tenant, "/items").extensions().get::<CredentialId>().unwrap().clone()
+    };
+    let caches = World::default().caches().build().unwrap();
+    let north = name(&caches, "north");
+    assert!(north == name(&caches, "north") && north != name(&caches, "south"));
+    assert!(!north.as_str().contains("north"), "{north:?}");
+    // It outlives the cache, so that a limit is not forgotten with it.
+    caches.remove("north");
+    assert_eq!(name(&caches, "north"), north);
+    caches.shutdown(SECOND).await.unwrap();
+    let mut request = bare("/items");
+    assert!(caches.authorize(request.extensions_mut(), "north").unwrap_err().is_config());
+    assert!(request.extensions().is_empty());
+}
 
 #[tokio::test(start_paused = true)]
 async fn two_tenants_never_cross_while_the_tokens_of_one_are_refused() {

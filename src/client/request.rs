@@ -103,6 +103,11 @@ impl<S> ApiRequest<S> {
         self
     }
 
+    /// Returns what goes along to the layers below, for [`TokenCaches::authorize`](crate::tenants::TokenCaches::authorize).
+    pub fn extensions_mut(&mut self) -> &mut Extensions {
+        &mut self.extensions
+    }
+
     /// Sets the body, and `content-type: application/json` unless there is one.
     pub fn json<T: Serialize + ?Sized>(mut self, value: &T) -> Self {
         match serde_json::to_vec(value) {

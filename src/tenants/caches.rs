@@ -3,19 +3,22 @@
 use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::fmt;
-use std::hash::Hash;
+use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use http::Extensions;
 use tokio::time::Instant;
 
 use super::builder::{Make, TokenCachesBuilder};
+use crate::auth::AuthOverride;
 use crate::cache::{Retired, TokenCache, TokenCacheBuilder};
 use crate::clock;
 use crate::error::TokenError;
+use crate::extensions::CredentialId;
 
 /// Who has looked in vain for a cache that can go keeps the next ones from looking for so long: it takes a walk through
 /// all of them, under a lock, and whoever can invent keys could ask for many.
@@ -39,6 +42,8 @@ struct Inner<K> {
     /// Until when there is no use in looking for one that can go.
     crowded: AtomicU64,
     members: RwLock<Members<K>>,
+    /// Makes the names of the credentials: the same for the same key, and not to be read back.
+    names: RandomState,
 }
 
 struct Members<K> {
@@ -85,6 +90,7 @@ impl<K> TokenCaches<K> {
             sweep: AtomicU64::new(idle_after),
             crowded: AtomicU64::new(0),
             members: RwLock::new(Members { caches: HashMap::new(), closed: false }),
+            names: RandomState::new(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -131,6 +137,40 @@ impl<K: Hash + Eq> TokenCaches<K> {
         // Foreign code is not called under the lock. Where two make the same, one is dropped before it has done anything.
         let made = (inner.make)(&key)?;
         inner.admit(key, made, now)
+    }
+
+    /// Sends a request with the token of a key: puts its cache on the request as an [`AuthOverride`], and beside it a
+    /// [`CredentialId`], so that the [retry layer](crate::retry) does not hold one tenant's requests back for the limits of
+    /// another. The id is derived from the key, and does not show it.
+    ///
+    /// The layer below is an [`AuthLayer::per_request`](crate::AuthLayer::per_request).
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_oauth2::tenants::TokenCaches;
+    /// use tower_oauth2::{AccessToken, StaticToken};
+    ///
+    /// let caches = TokenCaches::new(|tenant: &String| {
+    ///     Ok(StaticToken::new(AccessToken::bearer(format!("token-of-{tenant}"))?))
+    /// });
+    /// let mut request = http::Request::get("https://api.example.com/items").body(())?;
+    /// caches.authorize(request.extensions_mut(), "north")?;
+    /// # Ok::<_, tower::BoxError>(())
+    /// ```
+    pub fn authorize<Q>(&self, request: &mut Extensions, key: &Q) -> Result<(), TokenError>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        let cache = self.get(key)?;
+        request.insert(AuthOverride::cache(cache));
+        request.insert(CredentialId::new(format!("{:016x}", self.inner.names.hash_one(key))));
+        Ok(())
     }
 
     /// Returns the cache of a key if there is one. Does not count as use.

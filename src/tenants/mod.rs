@@ -19,12 +19,10 @@
 //!
 //! # Examples
 //!
-//! One layer for all tenants; each request brings its own cache, and a name for it, by which the retry layer keeps the
-//! limits of one tenant from holding up another:
+//! One layer for all tenants. [`authorize`](TokenCaches::authorize) puts the cache of a tenant on a request, and a name by
+//! which the retry layer keeps the limits of one tenant from holding up another:
 //!
 //! ```
-//! use tower_oauth2::auth::AuthOverride;
-//! use tower_oauth2::extensions::CredentialId;
 //! use tower_oauth2::tenants::TokenCaches;
 //! use tower_oauth2::{AccessToken, AuthLayer, TokenError, source_fn};
 //!
@@ -37,10 +35,8 @@
 //! });
 //! let layer = AuthLayer::per_request(["https://api.example.com"])?;
 //!
-//! let request = http::Request::get("https://api.example.com/items")
-//!     .extension(AuthOverride::cache(caches.get("north")?))
-//!     .extension(CredentialId::new("north"))
-//!     .body(())?;
+//! let mut request = http::Request::get("https://api.example.com/items").body(())?;
+//! caches.authorize(request.extensions_mut(), "north")?;
 //! # let _ = layer;
 //! # Ok::<_, tower::BoxError>(())
 //! ```
