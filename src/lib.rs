@@ -69,21 +69,6 @@
 //! | `test-util` | no | `test_util`: fake servers, scripted sources and probes, for the tests of a service |
 //!
 //! Features add names and change nothing that is there.
-//!
-//! # The map
-//!
-//! Floors; imports go down only (`tests/floors.rs` holds the code to it).
-//!
-//! | floor | rooms |
-//! |---|---|
-//! | 1 words | `clock` `backoff` `body` `claims` `error` [`extensions`] `file` `headers` [`origin`] `runtime` `sync` `telemetry` `text` |
-//! | 2 token | `token` |
-//! | 3 contracts | `revoke` `source` |
-//! | 4 mechanisms | [`cache`] [`retry`] [`oauth2`] |
-//! | 5 on the cache | [`auth`] [`tenants`] |
-//! | 6 joined | `stack` [`transport`] |
-//! | 7 front | [`client`] |
-//! | 8 roof | `test_util` |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
@@ -119,12 +104,12 @@ pub mod retry;
 
 // 5 on the cache
 pub mod auth;
-pub mod tenants;
 
 // 6 joined
 #[cfg(feature = "stack")]
 #[cfg_attr(docsrs, doc(cfg(feature = "stack")))]
 pub mod stack;
+pub mod tenants;
 pub mod transport;
 
 // 7 front

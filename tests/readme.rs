@@ -8,7 +8,7 @@ const README: &str = include_str!("../README.md");
 const MANIFEST: &str = include_str!("../Cargo.toml");
 
 /// What cargo switches on by itself.
-const DEFAULT: &str = "hyper-client";
+const DEFAULT: [&str; 2] = ["hyper-client", "stack"];
 
 #[test]
 fn each_example_is_named_with_the_features_that_it_needs() {
@@ -42,7 +42,7 @@ fn needed() -> BTreeMap<&'static str, Vec<&'static str>> {
                 line.split('"').skip(1).step_by(2).collect::<Vec<_>>()
             };
             let features =
-                value("required-features").into_iter().filter(|feature| *feature != DEFAULT).collect();
+                value("required-features").into_iter().filter(|feature| !DEFAULT.contains(feature)).collect();
             (value("name")[0], features)
         })
         .collect()
