@@ -59,6 +59,16 @@ use crate::token::AccessToken;
 /// }
 /// # assert!(configured(Some("key")).is_ok() && configured(None).is_ok());
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a source of tokens",
+    label = "this is not a `TokenSource`",
+    note = "finish a builder by `.build()?` or `.build_with(http_client)?`",
+    note = "a fixed token is a `StaticToken`, and a closure becomes a source by `source_fn`",
+    note = "sources and caches are given by value: clone a `TokenCache` to share it"
+)]
+#[doc(alias = "TokenProvider")]
+#[doc(alias = "TokenCredential")]
+#[doc(alias = "TokenFetcher")]
 pub trait TokenSource: Send + Sync + 'static {
     /// Fetches a token. Called by at most one task at a time per cache.
     ///
@@ -299,6 +309,7 @@ pub struct SourceFn<F> {
 /// # Ok::<_, Box<dyn std::error::Error>>(()) })?;
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias = "closure")]
 pub fn source_fn<F, Fut>(fetch: F) -> SourceFn<F>
 where
     F: Fn(TokenRequest) -> Fut + Send + Sync + 'static,

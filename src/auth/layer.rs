@@ -39,6 +39,9 @@ use crate::origin::Origin;
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]
+#[doc(alias = "bearer")]
+#[doc(alias = "Authorization")]
+#[doc(alias = "401")]
 pub struct AuthLayer {
     options: Options,
 }

@@ -107,11 +107,15 @@ impl TokenCache {
     /// from becoming a storm of token requests; then the token is kept and the verdict is
     /// [`Braked`](RejectionVerdict::Braked). The [rules](super#rejections) say when.
     #[allow(clippy::must_use_candidate, reason = "most callers only report")]
+    #[doc(alias = "invalidate")]
     pub fn reject(&self, token: &AccessToken) -> RejectionVerdict {
         self.shared.drop_current(Some(token), FetchReason::Rejected)
     }
 
     /// Drops the token in use; the next use waits for another: of the fetch that is going on, or of one that it starts.
+    #[doc(alias = "invalidate")]
+    #[doc(alias = "refresh")]
+    #[doc(alias = "clear")]
     pub fn expire(&self) {
         self.shared.drop_current(None, FetchReason::Forced);
     }
@@ -171,6 +175,8 @@ impl TokenCache {
     /// # Errors
     ///
     /// A configuration error outside a tokio runtime, and in one without a timer.
+    #[doc(alias = "background_refresh")]
+    #[doc(alias = "auto_refresh")]
     pub fn keep_warm(&self) -> Result<(), TokenError> {
         self.shared.keep_warm(&runtime::current()?, keep_warm(&self.shared));
         Ok(())

@@ -44,6 +44,9 @@ use crate::origin::Origin;
 /// # }
 /// ```
 #[derive(Clone)]
+#[doc(alias = "base_url")]
+#[doc(alias = "HttpClient")]
+#[doc(alias = "RestClient")]
 pub struct ApiClient<S = ApiService> {
     service: S,
     base: Arc<Base>,

@@ -34,6 +34,7 @@ use crate::retry::{AttemptTimeout, DeadlineExceeded, RetryReport};
 /// }
 /// ```
 #[derive(Debug)]
+#[doc(alias = "HttpError")]
 pub struct ApiError {
     kind: Kind,
     message: String,

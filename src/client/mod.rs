@@ -61,6 +61,11 @@
 //! # }
 //! ```
 
+#![cfg_attr(
+    not(all(feature = "hyper-client", feature = "stack")),
+    allow(rustdoc::broken_intra_doc_links, reason = "the page speaks of the default features")
+)]
+
 mod api_client;
 mod base;
 #[cfg(feature = "stack")]

@@ -28,6 +28,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 ///
 /// A handle is cheap to clone, and clones share everything. The [rules](super) say who stays and who goes; the
 /// [builder](TokenCachesBuilder) has the bounds.
+#[doc(alias = "MultiTenant")]
+#[doc(alias = "per_user")]
 pub struct TokenCaches<K> {
     inner: Arc<Inner<K>>,
 }

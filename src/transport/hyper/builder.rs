@@ -63,6 +63,9 @@ impl ClientBuilder {
     /// # Errors
     ///
     /// A configuration error if `pem` holds no certificate, or one that cannot be read.
+    #[doc(alias = "add_root_certificates")]
+    #[doc(alias = "ca")]
+    #[doc(alias = "certificate")]
     pub fn also_roots(mut self, pem: impl AsRef<[u8]>) -> Result<Self, TokenError> {
         self.settings.certificates.add_roots(pem.as_ref())?;
         Ok(self)
@@ -89,6 +92,8 @@ impl ClientBuilder {
     ///
     /// A configuration error if either holds none, cannot be read, or the key is of a kind that TLS does not know. Nothing
     /// of the key is shown.
+    #[doc(alias = "mtls")]
+    #[doc(alias = "client_certificate")]
     pub fn identity(mut self, chain: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> Result<Self, TokenError> {
         self.settings.certificates.set_identity(chain.as_ref(), key.as_ref())?;
         Ok(self)
