@@ -152,7 +152,7 @@ async fn an_answer_is_read_as_what_is_asked_for() {
     assert_eq!(response.status(), StatusCode::NOT_FOUND);
     let error = response.error_for_status().unwrap_err();
     assert_eq!(error.status(), Some(StatusCode::NOT_FOUND));
-    assert_eq!(error.to_string(), "https://api.example.com returned 404 Not Found");
+    assert_eq!(error.to_string(), "the API at https://api.example.com returned 404 Not Found");
     let response = api.get("x").send().await.unwrap().into_inner();
     assert!(response.into_body().collect().await.unwrap().to_bytes().is_empty());
 }
@@ -181,6 +181,7 @@ async fn an_error_tells_what_the_layers_know() {
     let api = ApiClient::new(BASE, layer.layer(never.probe::<Body>())).unwrap();
     let error = api.get("x").send().await.unwrap_err();
     assert!(error.is_request() && error.token_error().unwrap().is_grant());
+    assert!(error.to_string().contains("was not sent: nobody agreed"), "{error}");
     assert!(never.seen().is_empty());
 }
 
@@ -332,7 +333,8 @@ async fn each_timeout_is_told_as_one() {
         let start = tokio::time::Instant::now();
         let error = request.send().await.unwrap_err();
         assert!(error.is_timeout() && error.is_request() && !error.is_connect(), "{name}: {error:?}");
-        assert!(error.to_string().contains("in time"), "{name}: {error}");
+        let which = if name == "attempt" { "within 2s, the attempt_timeout" } else { "deadline" };
+        assert!(error.to_string().contains(which), "{name}: {error}");
         assert_eq!(start.elapsed().as_secs(), limit, "{name}");
     }
     // Of a timeout and a deadline the earlier counts.
@@ -352,7 +354,8 @@ async fn a_server_that_is_not_there_is_told_from_one_that_refuses() {
     let api = ApiClient::builder(format!("http://127.0.0.1:{port}"), fixed()).retry(policy).build().unwrap();
     let error = api.get("x").send().await.unwrap_err();
     assert!(error.is_connect() && error.is_request() && !error.is_timeout(), "{error:?}");
-    assert!(error.to_string().contains("cannot be reached"), "{error}");
+    let reason = format!("the API at http://127.0.0.1:{port} cannot be reached: Connection refused");
+    assert!(error.to_string().starts_with(&reason), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,10 +13,9 @@ use http::{HeaderName, Method, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use tokio::time::Instant;
-use tower::timeout::error::Elapsed;
 use tower::{BoxError, ServiceExt as _};
 use tower_oauth2::extensions::{Attempt, Deadline};
-use tower_oauth2::retry::{BodyFactory, RetryBody, RetryReport, StopReason};
+use tower_oauth2::retry::{AttemptTimeout, BodyFactory, RetryBody, RetryReport, StopReason};
 use tower_oauth2::stack::{RequestBody, Stack, StackBuilder};
 use tower_oauth2::test_util::{Answer, Probe, Script, Seen, reply};
 use tower_oauth2::{AccessToken, AuthLayer, TokenError, source_fn};
@@ -303,7 +302,7 @@ async fn the_limit_holds_for_all_clones() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     send(&client, get()).await.unwrap();
     assert_eq!(start.elapsed(), Duration::from_secs(5));
-    assert!(hanging.await.unwrap().unwrap_err().is::<Elapsed>());
+    assert!(hanging.await.unwrap().unwrap_err().is::<AttemptTimeout>());
 }
 
 #[tokio::test(start_paused = true)]

@@ -79,6 +79,7 @@ async fn the_page_shows_every_message_as_it_is_printed_and_no_other() {
     printed.extend(a_url_over_which_secrets_do_not_go());
     printed.extend(a_token_that_is_kept_back().await);
     printed.extend(a_path_that_leads_elsewhere().await);
+    printed.extend(an_api_that_does_not_respond().await);
     printed.extend(reqwest_at_the_wrong_place().await);
     printed.extend(a_request_without_its_tenant().await);
     printed.extend(a_token_that_the_api_does_not_take().await);
@@ -428,6 +429,24 @@ async fn a_token_that_is_kept_back() -> Vec<String> {
         lines.push(told(&refusing.clone().oneshot(request).await.unwrap_err()));
     }
     lines
+}
+
+async fn an_api_that_does_not_respond() -> Vec<String> {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = format!("http://{}", silent.local_addr().unwrap());
+    let closed = format!("http://{}", nobody().await);
+    let once = RetryPolicy::builder().max_retries(0).build().unwrap();
+    let client = |origin: &str| {
+        let builder = ApiClient::builder(origin, a_token()).retry(once.clone());
+        builder.attempt_timeout(Duration::from_millis(100)).build().unwrap()
+    };
+    let refused = client(&closed).get("items").send().await.unwrap_err();
+    assert!(refused.is_connect());
+    let attempt = client(&silent).get("items").send().await.unwrap_err();
+    let total = client(&silent).get("items").timeout(Duration::from_millis(10)).send().await.unwrap_err();
+    assert!(attempt.is_timeout() && total.is_timeout());
+    let lines = [refused, attempt, total].map(|error| error.to_string().replace(&silent, API));
+    lines.map(|line| line.replace(&closed, API)).to_vec()
 }
 
 async fn a_request_without_its_tenant() -> Vec<String> {

@@ -12,8 +12,8 @@ use crate::retry::{AttemptTimeout, DeadlineExceeded, RetryReport};
 
 /// Why a request of an [`ApiClient`](super::ApiClient) failed.
 ///
-/// `Display` says what failed, on whose side, and what to check, and shows of the URL its origin alone. The error of the
-/// service below is the source.
+/// `Display` says what failed, on whose side, and why, in the words of the innermost cause. It shows of the URL its origin
+/// alone. The error of the service below is the source.
 ///
 /// The kinds are those of reqwest's error: [`is_builder`](Self::is_builder), [`is_request`](Self::is_request),
 /// [`is_status`](Self::is_status), [`is_body`](Self::is_body) and [`is_decode`](Self::is_decode) exclude each other;
@@ -62,25 +62,35 @@ impl ApiError {
 
     pub(super) fn send(to: &str, source: BoxError) -> Self {
         let error = Self::new(Kind::Request, String::new()).with_source(source);
-        let message = match error.token_error() {
-            Some(_) => format!("the request to {to} was not sent; see the cause"),
-            None if error.is_timeout() => {
-                format!("the request to {to} got no response in time; see the cause for which timeout it was")
-            }
-            None if error.is_connect() => {
-                format!("{to} cannot be reached; check its address and the way there, and see the cause")
-            }
-            None => format!("the request to {to} got no response; check the way there, and see the cause"),
+        let message = if let Some(error) = error.token_error() {
+            format!("the request to {to} was not sent: {error}")
+        } else if error.find::<DeadlineExceeded>().is_some() {
+            format!(
+                "the API at {to} did not respond before the deadline, which the timeout of the request or the total_timeout of the client sets"
+            )
+        } else if let Some(timeout) = error.find::<AttemptTimeout>() {
+            format!(
+                "the API at {to} did not respond within {:?}, the attempt_timeout of the client",
+                timeout.limit()
+            )
+        } else if error.is_connect() {
+            format!(
+                "the API at {to} cannot be reached: {}; check its address, and the way there",
+                error.root()
+            )
+        } else {
+            format!("the request to {to} failed: {}", error.root())
         };
         Self { message, ..error }
     }
 
     pub(super) fn status_of(origin: &str, status: StatusCode, report: Option<RetryReport>) -> Self {
-        Self::new(Kind::Status(status, report), format!("{origin} returned {status}"))
+        Self::new(Kind::Status(status, report), format!("the API at {origin} returned {status}"))
     }
 
     pub(super) fn body(of: &str, source: impl Into<BoxError>) -> Self {
-        Self::new(Kind::Body, format!("the response of {of} broke off")).with_source(source)
+        let error = Self::new(Kind::Body, String::new()).with_source(source);
+        Self { message: format!("the response of {of} broke off: {}", error.root()), ..error }
     }
 
     pub(super) fn decode(of: &str, source: serde_json::Error) -> Self {
@@ -174,7 +184,22 @@ impl ApiError {
     /// sent.
     #[must_use]
     pub fn token_error(&self) -> Option<&TokenError> {
+        self.find()
+    }
+
+    fn find<E: Error + 'static>(&self) -> Option<&E> {
         self.source.as_deref().and_then(|source| chain(source).find_map(|error| error.downcast_ref()))
+    }
+
+    /// Returns what the innermost cause says.
+    fn root(&self) -> String {
+        let root = self.source.as_deref().and_then(|source| chain(source).last());
+        match root {
+            // It shows the whole URL.
+            #[cfg(feature = "reqwest")]
+            Some(error) if error.is::<reqwest::Error>() => "see the cause".to_owned(),
+            root => root.map_or(String::new(), ToString::to_string),
+        }
     }
 
     fn any(&self, is: fn(&(dyn Error + 'static)) -> bool) -> bool {
@@ -183,10 +208,6 @@ impl ApiError {
 }
 
 fn is_timeout(error: &(dyn Error + 'static)) -> bool {
-    #[cfg(feature = "stack")]
-    if error.is::<tower::timeout::error::Elapsed>() {
-        return true;
-    }
     #[cfg(feature = "reqwest")]
     if error.downcast_ref().is_some_and(reqwest::Error::is_timeout) {
         return true;

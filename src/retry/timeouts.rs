@@ -122,7 +122,7 @@ impl Error for DeadlineExceeded {}
 // --- AttemptTimeout ---
 
 impl AttemptTimeout {
-    pub(super) fn new(limit: Duration) -> Self {
+    pub(crate) fn new(limit: Duration) -> Self {
         Self { limit }
     }
 

@@ -78,8 +78,8 @@
 //!    (RFC 9110 §15.4).
 //! 4. Any other redirect is handed out as it is: the caller reads `Location` and decides. Neither a token nor a cookie
 //!    goes to another origin unseen.
-//! 5. An attempt that takes longer than the attempt time-out ends in tower's
-//!    [`Elapsed`](tower::timeout::error::Elapsed). It may have arrived, so it is repeated only where the method may be.
+//! 5. An attempt that takes longer than the attempt time-out ends in an
+//!    [`AttemptTimeout`](crate::retry::AttemptTimeout). It may have arrived, so it is repeated only where the method may be.
 //! 6. A [`RetryReport`](crate::retry::RetryReport) on the answer is that of the last hop; those of the hops before went with
 //!    the redirects. A [`ReportSlot`](crate::retry::ReportSlot) holds the latest as well.
 //!
@@ -88,6 +88,7 @@
 //! The client gets [`RequestBody<B>`](RequestBody) where the caller sends a `B`. For a client that was made for one body
 //! type, [`map_request`](tower::ServiceExt::map_request) makes that of it; see [body types](crate::retry#body-types).
 
+mod attempt_timeout;
 mod builder;
 mod redirects;
 mod service;

@@ -12,13 +12,13 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tower::BoxError;
 use tower::limit::ConcurrencyLimit;
-use tower::timeout::Timeout;
 use tower::util::Either;
 use tower_http::follow_redirect::FollowRedirect;
 use tower_http::request_id::{MakeRequestUuid, SetRequestId};
 use tower_layer::Layer as _;
 use tower_service::Service;
 
+use super::attempt_timeout;
 use super::builder::Settings;
 use super::redirects::SameOrigin;
 use crate::auth::{AuthLayer, AuthService};
@@ -43,14 +43,16 @@ pub struct Stack<S> {
 pub type RequestBody<B> = ReplayBody<ReplayBody<B>>;
 
 /// Outermost first, as on the page of the module.
-type Layers<S> = Identified<Redirecting<RetryService<Limited<AuthService<Timeout<S>>>>>>;
+type Layers<S> = Identified<Redirecting<RetryService<Limited<AuthService<attempt_timeout::Limited<S>>>>>>;
 type Identified<S> = Either<SetRequestId<S, MakeRequestUuid>, S>;
 type Redirecting<S> = Either<FollowRedirect<S, SameOrigin>, S>;
 type Limited<S> = Either<ConcurrencyLimit<S>, S>;
 
 impl<S> Stack<S> {
     pub(crate) fn with_settings(auth: AuthLayer, settings: Settings, client: S) -> Self {
-        let authorized = auth.refuse_other_origins().layer(Timeout::new(client, settings.attempt_timeout));
+        let authorized = auth
+            .refuse_other_origins()
+            .layer(attempt_timeout::Limited::new(client, settings.attempt_timeout));
         let limited = match settings.concurrency {
             Some(most) => Either::Left(ConcurrencyLimit::new(authorized, most)),
             None => Either::Right(authorized),
