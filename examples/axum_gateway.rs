@@ -28,7 +28,7 @@ use tokio::sync::oneshot;
 use tower::BoxError;
 use tower_oauth2::oauth2::Revocation;
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeAuthorizationServerBuilder, FakeClient};
-use tower_oauth2::transport::hyper;
+use tower_oauth2::transport::HyperClient;
 use tower_oauth2::{ClientCredentials, TokenCache};
 
 use callers::Caller;
@@ -53,7 +53,7 @@ async fn main() -> Result<ExitCode, BoxError> {
     // The gateway, with a token of its own and one for each tenant. At the end all are taken back.
     let (token_url, revocation_url) = (server.token_url(), server.revocation_url());
     // All share the connections to the authorization server.
-    let transport = hyper::Client::new();
+    let transport = HyperClient::new();
     let cache_of = move |client: &String| {
         let source = ClientCredentials::builder(&token_url, client, "hunter2");
         let revocation = Revocation::builder(&revocation_url, client, "hunter2");

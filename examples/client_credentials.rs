@@ -12,7 +12,7 @@ use http::Request;
 use support::Api;
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient};
-use tower_oauth2::transport::hyper;
+use tower_oauth2::transport::HyperClient;
 use tower_oauth2::{AuthLayer, Body, ClientCredentials, RetryPolicy};
 
 #[tokio::main]
@@ -28,7 +28,7 @@ async fn main() -> Result<ExitCode, BoxError> {
     let client = ServiceBuilder::new()
         .layer(RetryPolicy::default())
         .layer(AuthLayer::for_origin(source, api.origin())?)
-        .service(hyper::Client::new());
+        .service(HyperClient::new());
 
     // From here on nobody thinks of tokens.
     for id in 1..=6 {

@@ -34,7 +34,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::test_util::{FakeApi, FakeAuthorizationServer, FakeClient};
-use tower_oauth2::transport::hyper::Client;
+use tower_oauth2::transport::HyperClient;
 use tower_oauth2::{
     AccessToken, AuthLayer, Body, ErrorClass, FetchReason, RetryPolicy, TokenCache, TokenError, TokenRequest,
     TokenSource,
@@ -153,7 +153,7 @@ async fn main() -> Result<ExitCode, BoxError> {
         let client = ServiceBuilder::new()
             .layer(RetryPolicy::default())
             .layer(AuthLayer::for_origin(cache, api.origin())?)
-            .service(Client::new());
+            .service(HyperClient::new());
         for number in 0..15 {
             if number == 10 {
                 server.revoke_all();

@@ -24,7 +24,7 @@ use http_body_util::BodyExt as _;
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
-use tower_oauth2::transport::hyper::Client;
+use tower_oauth2::transport::HyperClient;
 use tower_oauth2::{
     AccessToken, AuthLayer, Body, FetchReason, RetryPolicy, TokenCache, TokenError, TokenRequest,
     TokenRevoker, TokenSource,
@@ -41,7 +41,7 @@ const LEASE: &str = "lease_id";
 #[derive(Clone)]
 struct Vault {
     url: String,
-    http: Client,
+    http: HyperClient,
 }
 
 impl TokenSource for Vault {
@@ -110,12 +110,12 @@ fn token_of(lease: &Value) -> Result<AccessToken, TokenError> {
 #[tokio::main]
 async fn main() -> Result<ExitCode, BoxError> {
     let server = VaultServer::start().await?;
-    let vault = Vault { url: server.origin(), http: Client::new() };
+    let vault = Vault { url: server.origin(), http: HyperClient::new() };
     let cache = TokenCache::builder(vault.clone()).revoke_with(vault).with_revocation_at_shutdown().build();
     let client = ServiceBuilder::new()
         .layer(RetryPolicy::default())
         .layer(AuthLayer::for_origin(cache.clone(), server.origin())?)
-        .service(Client::new());
+        .service(HyperClient::new());
 
     let (mut requests, mut failed) = (0, 0);
     while requests < 200 {

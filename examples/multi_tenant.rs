@@ -22,9 +22,9 @@ use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceBuilder};
 use tower_oauth2::oauth2::Revocation;
 use tower_oauth2::retry::RetryBody;
-use tower_oauth2::tenants::TokenCaches;
+use tower_oauth2::tenants::TenantCaches;
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeAuthorizationServerBuilder, FakeClient};
-use tower_oauth2::transport::hyper;
+use tower_oauth2::transport::{HyperClient, HyperResponseBody};
 use tower_oauth2::{AuthLayer, Body, ClientCredentials, RetryPolicy, TokenCache};
 
 use crowd::{at_once, in_turn};
@@ -43,18 +43,18 @@ const IDLE: Duration = Duration::from_secs(2);
 struct OnBehalf {
     api: String,
     /// One cache for each tenant, made when its first request comes.
-    caches: TokenCaches<String>,
+    caches: TenantCaches<String>,
     /// One client for all of them.
     client: ApiClient,
 }
 
-type ApiClient = BoxCloneSyncService<Request<Body>, Response<RetryBody<hyper::ResponseBody>>, BoxError>;
+type ApiClient = BoxCloneSyncService<Request<Body>, Response<RetryBody<HyperResponseBody>>, BoxError>;
 
 impl OnBehalf {
     fn new(api: String, token_url: String, revocation_url: String) -> Result<Self, BoxError> {
         // Tenants share the connections to the authorization server.
-        let transport = ServiceBuilder::new().concurrency_limit(32).service(hyper::Client::new());
-        let caches = TokenCaches::builder(move |tenant: &String| {
+        let transport = ServiceBuilder::new().concurrency_limit(32).service(HyperClient::new());
+        let caches = TenantCaches::builder(move |tenant: &String| {
             // All tenants begin in the same moment here, so a late response means a full server and no lost request.
             let source = ClientCredentials::builder(&token_url, tenant, secret_of(tenant))
                 .scope("items:read")
@@ -68,7 +68,7 @@ impl OnBehalf {
             .layer(RetryPolicy::default())
             .layer(AuthLayer::per_request([api.as_str()])?)
             .concurrency_limit(128)
-            .service(hyper::Client::new());
+            .service(HyperClient::new());
         Ok(Self { api, caches: caches.idle_after(IDLE).build()?, client: BoxCloneSyncService::new(client) })
     }
 

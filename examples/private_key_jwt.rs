@@ -15,7 +15,7 @@ use support::{Api, PrivateKey};
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::oauth2::jwt::{JwtAlgorithm, SigningKey};
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient, Trouble};
-use tower_oauth2::transport::hyper;
+use tower_oauth2::transport::HyperClient;
 use tower_oauth2::{AuthLayer, Body, ClientAuth, ClientCredentials, ClientSecret, RetryPolicy};
 
 #[tokio::main]
@@ -38,7 +38,7 @@ async fn main() -> Result<ExitCode, BoxError> {
     let client = ServiceBuilder::new()
         .layer(RetryPolicy::default())
         .layer(AuthLayer::for_origin(source, api.origin())?)
-        .service(hyper::Client::new());
+        .service(HyperClient::new());
 
     for id in 1..=9 {
         match id {

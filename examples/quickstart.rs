@@ -34,7 +34,7 @@ use tower::{BoxError, ServiceBuilder};
 use tower_oauth2::auth::AuthLayer;
 use tower_oauth2::retry::RetryPolicy;
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient};
-use tower_oauth2::transport::hyper::Client as HttpClient;
+use tower_oauth2::transport::HyperClient;
 use tower_oauth2::{ClientCredentials, Origin, TokenCache};
 
 use support::Api;
@@ -71,7 +71,7 @@ fn connect(cache: &TokenCache, origin: Origin) -> Result<traffic::Client, BoxErr
     Ok(ServiceBuilder::new()
         .layer(RetryPolicy::default())
         .layer(AuthLayer::for_origin(cache.clone(), origin)?)
-        .service(HttpClient::new()))
+        .service(HyperClient::new()))
 }
 
 async fn call_our_servers() -> Result<ExitCode, BoxError> {

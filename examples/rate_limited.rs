@@ -28,7 +28,7 @@ use tokio::time::{Instant, sleep};
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::retry::{RetryGate, RetryPolicy};
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient};
-use tower_oauth2::transport::hyper;
+use tower_oauth2::transport::HyperClient;
 use tower_oauth2::{AuthLayer, Body, ClientCredentials};
 
 use support::Api;
@@ -99,7 +99,7 @@ async fn run(policy: RetryPolicy) -> Result<Run, BoxError> {
     let client = ServiceBuilder::new()
         .layer(policy)
         .layer(AuthLayer::for_origin(source, api.origin())?)
-        .service(hyper::Client::new());
+        .service(HyperClient::new());
 
     let (left, start) = (Arc::new(AtomicU64::new(REQUESTS)), Instant::now());
     let mut tasks = JoinSet::new();

@@ -37,7 +37,7 @@ use tower_oauth2::auth::AuthService;
 use tower_oauth2::oauth2::{RefreshTokenBuilder, read_token_response};
 use tower_oauth2::retry::RetryService;
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient};
-use tower_oauth2::transport::hyper::Client;
+use tower_oauth2::transport::HyperClient;
 use tower_oauth2::{
     AccessToken, AuthLayer, Body, ClientAuth, ClientSecret, Origin, RefreshToken, RetryPolicy, TokenCache,
 };
@@ -47,7 +47,7 @@ const SPAN: Duration = Duration::from_secs(6);
 const PACE: u32 = 50;
 
 /// What requests go through: retries outside, tokens inside, an HTTP client at the core.
-type ApiClient = RetryService<AuthService<Client>>;
+type ApiClient = RetryService<AuthService<HyperClient>>;
 
 /// Where refresh tokens are kept: a file, a vault or a table, elsewhere than here.
 type Store = Arc<Mutex<String>>;
@@ -186,7 +186,7 @@ async fn sign_in(place: &Place, agrees_by_itself: bool) -> Result<AccessToken, B
         .set_auth_type(AuthType::BasicAuth)
         .set_token_uri(TokenUrl::new(place.token_url.clone())?)
         .set_device_authorization_url(DeviceAuthorizationUrl::new(place.device_url.clone())?);
-    let http_client = Client::new();
+    let http_client = HyperClient::new();
     let http = |request: HttpRequest| exchange(http_client.clone(), request);
 
     let scopes = place.scope.split_whitespace().map(|scope| Scope::new(scope.to_owned()));
@@ -218,7 +218,7 @@ async fn agree(url: &str, user_code: &str) -> Result<(), BoxError> {
     let request = Request::post(url)
         .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
         .body(Body::from(form))?;
-    let answer = Client::new().oneshot(request).await?;
+    let answer = HyperClient::new().oneshot(request).await?;
     if answer.status().is_success() {
         Ok(())
     } else {
@@ -227,7 +227,7 @@ async fn agree(url: &str, user_code: &str) -> Result<(), BoxError> {
 }
 
 /// An HTTP client as the `oauth2` crate wants one.
-async fn exchange(client: Client, request: HttpRequest) -> Result<HttpResponse, ExchangeError> {
+async fn exchange(client: HyperClient, request: HttpRequest) -> Result<HttpResponse, ExchangeError> {
     let request = request.map(|body| Full::new(Bytes::from(body)));
     let (head, body) = client.oneshot(request).await.map_err(ExchangeError)?.into_parts();
     let body = body.collect().await.map_err(ExchangeError)?.to_bytes();
@@ -282,7 +282,7 @@ impl Place {
         Ok(ServiceBuilder::new()
             .layer(RetryPolicy::default())
             .layer(AuthLayer::for_origin(cache, origin)?)
-            .service(Client::new()))
+            .service(HyperClient::new()))
     }
 
     fn source(&self, store: &Store, rotations: &Arc<Mutex<u64>>) -> RefreshTokenBuilder {

@@ -19,7 +19,7 @@ use support::Api;
 use tokio::task::JoinSet;
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient};
-use tower_oauth2::transport::reqwest::{Client, TokenClient, classify};
+use tower_oauth2::transport::{ReqwestClient, ReqwestTokenClient, classify_reqwest};
 use tower_oauth2::{AuthLayer, ClientCredentials, RetryPolicy};
 
 const TASKS: u64 = 16;
@@ -44,11 +44,11 @@ async fn main() -> Result<ExitCode, BoxError> {
 
     // What you write, once.
     let source = ClientCredentials::builder(server.token_url(), "billing", "hunter2")
-        .build_with(TokenClient::build(|builder| builder.user_agent("billing/1.0"))?)?;
+        .build_with(ReqwestTokenClient::build(|builder| builder.user_agent("billing/1.0"))?)?;
     let client = ServiceBuilder::new()
-        .layer(RetryPolicy::builder().classifier(classify).build()?)
+        .layer(RetryPolicy::builder().classifier(classify_reqwest).build()?)
         .layer(AuthLayer::for_origin(source, api.origin())?)
-        .service(Client::new(http_client));
+        .service(ReqwestClient::new(http_client));
 
     let mut tasks = JoinSet::new();
     for task in 0..TASKS {

@@ -28,7 +28,7 @@ use http::{HeaderName, Request};
 use http_body_util::BodyExt as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
-use tower_oauth2::transport::hyper::Client;
+use tower_oauth2::transport::HyperClient;
 use tower_oauth2::{
     AccessToken, AuthLayer, Body, RetryPolicy, TokenCache, TokenError, TokenRequest, TokenSource,
 };
@@ -46,7 +46,7 @@ const ROTATE_AFTER: Duration = Duration::from_secs(2);
 struct KeyFile {
     path: PathBuf,
     rotation_url: String,
-    http: Client,
+    http: HyperClient,
 }
 
 impl TokenSource for KeyFile {
@@ -135,10 +135,10 @@ async fn main() -> Result<ExitCode, BoxError> {
 /// Sends requests for six seconds, and returns how many, and how many failed.
 async fn call(api: &KeyedApi, path: &Path) -> Result<(u32, u32), BoxError> {
     let rotation_url = format!("{}/keys", api.origin());
-    let source = KeyFile { path: path.to_owned(), rotation_url, http: Client::new() };
+    let source = KeyFile { path: path.to_owned(), rotation_url, http: HyperClient::new() };
     let cache = TokenCache::new(source);
     let auth = AuthLayer::for_origin(cache.clone(), api.origin())?.header(KEY_HEADER);
-    let client = ServiceBuilder::new().layer(RetryPolicy::default()).layer(auth).service(Client::new());
+    let client = ServiceBuilder::new().layer(RetryPolicy::default()).layer(auth).service(HyperClient::new());
 
     let (mut requests, mut failed) = (0, 0);
     while requests < 200 {

@@ -30,7 +30,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Endpoint, Server};
 use tower::{BoxError, ServiceBuilder};
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient};
-use tower_oauth2::transport::hyper;
+use tower_oauth2::transport::HyperClient;
 use tower_oauth2::{AuthLayer, ClientCredentials, RetryPolicy};
 
 const TASKS: u64 = 16;
@@ -48,7 +48,7 @@ async fn main() -> Result<ExitCode, BoxError> {
         url: server.introspection_url(),
         client_id: "reports",
         client_secret: "hunter2",
-        http_client: hyper::Client::new(),
+        http_client: HyperClient::new(),
     };
     let count = Arc::clone(&refused);
     let items = ItemsServer::new(move |call| {

@@ -27,7 +27,7 @@ use tokio::io::{AsyncRead as _, ReadBuf};
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::retry::{BodyFactory, RetryReport};
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient};
-use tower_oauth2::transport::hyper;
+use tower_oauth2::transport::HyperClient;
 use tower_oauth2::{AuthLayer, ClientCredentials, RetryPolicy, TokenCache};
 
 const LENGTH: usize = 12 * 1024 * 1024;
@@ -46,7 +46,7 @@ async fn main() -> Result<ExitCode, BoxError> {
     let client = ServiceBuilder::new()
         .layer(RetryPolicy::default())
         .layer(AuthLayer::for_origin(cache.clone(), api.origin())?)
-        .service(hyper::Client::new());
+        .service(HyperClient::new());
 
     let content: Vec<u8> = (0..LENGTH).map(|at| at.to_le_bytes()[at % 4]).collect();
     let digest = Api::content_digest(&content);

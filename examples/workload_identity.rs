@@ -21,7 +21,7 @@ use support::{Api, PrivateKey};
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::oauth2::{SecurityToken, TokenExchange, TokenType};
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient};
-use tower_oauth2::transport::hyper;
+use tower_oauth2::transport::HyperClient;
 use tower_oauth2::{AuthLayer, Body, ClientSecret, FileToken, RetryPolicy};
 
 const SUBJECT: &str = "system:serviceaccount:shop:billing";
@@ -49,7 +49,7 @@ async fn main() -> Result<ExitCode, BoxError> {
     let client = ServiceBuilder::new()
         .layer(RetryPolicy::default())
         .layer(AuthLayer::for_origin(source, api.origin())?)
-        .service(hyper::Client::new());
+        .service(HyperClient::new());
 
     // Five seconds of traffic: longer than the platform's tokens live, and than those of the server.
     let (mut failed, mut projected) = (0, 1);

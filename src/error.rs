@@ -101,7 +101,7 @@ pub(crate) struct Futile {
 ///
 /// The retry layer looks for it in the chain of an error, and takes its word. A transport puts it around what it can prove,
 /// and around nothing else: an error after which the server may have begun is not one of these. That of this crate does
-/// ([`transport::hyper`](crate::transport)).
+/// ([`transport`](crate::transport)).
 ///
 /// # Examples
 ///

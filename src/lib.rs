@@ -25,7 +25,7 @@
 #![cfg_attr(not(feature = "hyper-client"), doc = "```text")]
 //! use http::Request;
 //! use tower::{ServiceBuilder, ServiceExt as _};
-//! use tower_oauth2::transport::hyper;
+//! use tower_oauth2::transport::HyperClient;
 //! use tower_oauth2::{AuthLayer, Body, ClientCredentials, RetryPolicy};
 //!
 //! # async fn example() -> Result<(), tower::BoxError> {
@@ -33,7 +33,7 @@
 //! let client = ServiceBuilder::new()
 //!     .layer(RetryPolicy::default())
 //!     .layer(AuthLayer::for_origin(source, "https://api.example.com")?)
-//!     .service(hyper::Client::new());
+//!     .service(HyperClient::new());
 //!
 //! let request = Request::get("https://api.example.com/reports/7").body(Body::empty())?;
 //! let response = client.clone().oneshot(request).await?;
@@ -50,19 +50,19 @@
 //! - [`oauth2`]: client credentials, refresh tokens, token exchange, and grants of a provider's own; assertions by a
 //!   key; revocation
 //! - `stack`: the order of the layers, why it is this one, and all of them as one service
-//! - [`transport`]: the clients below: hyper's, reqwest's, tonic's channel, and any other
+//! - [`transport`]: the clients below: hyper's, reqwest's, and any other
 //! - [`client`]: a client of one API, with a base URL, over all of that
 //! - [`extensions`]: what the layers tell each other and you
-//! - [`failures`]: when it fails, every message with its cause and its cure
+//! - [`guide`]: pages on one task each: [when it fails](guide::failures), reqwest, [gRPC](guide::tonic), [kube](guide::kube)
 //! - `test_util`: servers and sources in memory, for tests of your own
 //!
 //! # Features
 //!
 //! | feature | default | what it adds |
 //! |---|---|---|
-//! | `hyper-client` | yes | [`transport::hyper`](transport), and the `build()` of the sources |
+//! | `hyper-client` | yes | [`transport`]`::HyperClient`, and the `build()` of the sources |
 //! | `jwt` | no | [`oauth2::jwt`](oauth2): client authentication by a key, and the JWT bearer grant |
-//! | `reqwest` | no | [`transport::reqwest`](transport): reqwest's client below the layers, and at the token endpoint |
+//! | `reqwest` | no | [`transport`]`::ReqwestClient`: reqwest's client below the layers, and at the token endpoint |
 //! | `stack` | yes | [`ApiClient`]`::connect` and its builder: all layers in one order |
 //! | `tower-retry` | no | [`RetryPolicy`]`::for_tower`, for tower's own retry layer |
 //! | `full` | no | all of these |
@@ -114,14 +114,12 @@ pub mod transport;
 
 // 7 front
 pub mod client;
+pub mod guide;
 
 // 8 roof
 #[cfg(feature = "test-util")]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 pub mod test_util;
-
-#[doc = include_str!("failures.md")]
-pub mod failures {}
 
 /// The code of the README, compiled.
 #[cfg(all(doctest, feature = "full"))]

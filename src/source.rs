@@ -80,7 +80,7 @@ pub trait TokenSource: Send + Sync + 'static {
     /// Returns whether nothing is lost for good if the source is dropped now; what it can fetch again is not lost. One
     /// that keeps a refresh token which is stored nowhere else says no.
     ///
-    /// A set of caches ([`TokenCaches`](crate::tenants::TokenCaches)) keeps a cache whose source says no. It asks
+    /// A set of caches ([`TenantCaches`](crate::tenants::TenantCaches)) keeps a cache whose source says no. It asks
     /// often and under a lock, so the answer should be at hand.
     fn is_disposable(&self) -> bool {
         true

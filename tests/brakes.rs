@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep};
 use tower::util::BoxCloneService;
 use tower::{BoxError, Layer as _, ServiceExt as _, service_fn};
 use tower_oauth2::oauth2::{SecurityToken, TokenExchange, TokenType};
-use tower_oauth2::tenants::TokenCaches;
+use tower_oauth2::tenants::TenantCaches;
 use tower_oauth2::{
     AccessToken, AuthLayer, RetryPolicy, TokenCache, TokenError, TokenRequest, TokenSource as _, source_fn,
 };
@@ -203,7 +203,7 @@ async fn revocations_within_seconds_of_one_another_do_not_brake_tokens_that_are_
         let tokens = Tokens::new("token");
         let nobody = source_fn(async |_: TokenRequest| Err::<AccessToken, _>(TokenError::config("unset")));
         let shared = TokenCache::new(Arc::new(nobody.or(Arc::new(tokens.cache().as_source()))));
-        let set = TokenCaches::new(move |_: &String| Ok(shared.as_source()));
+        let set = TenantCaches::new(move |_: &String| Ok(shared.as_source()));
         let over = client(set.get("tenant").unwrap(), &tokens, good, challenge);
         let failed = revocations(over, apart, || tokens.revoke_all()).await;
         assert_eq!(failed, 0, "{apart} s, a tenant's cache over others");

@@ -58,7 +58,7 @@ use tower_oauth2::auth::AuthService;
 use tower_oauth2::extensions::TokenWithheld;
 use tower_oauth2::retry::{ReplayBody, RetryBody, RetryOptions, RetryService};
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient, Loopback};
-use tower_oauth2::transport::{hyper, reqwest};
+use tower_oauth2::transport::{HyperClient, ReqwestClient, ReqwestTokenClient};
 use tower_oauth2::{AuthLayer, ClientCredentials, RetryPolicy, TokenCache};
 
 use introspection::Introspection;
@@ -185,9 +185,9 @@ fn http(under: Under, policy: RetryPolicy, auth: &AuthLayer) -> Result<Http, Box
                 .build_http::<ReplayBody<RequestBody>>();
             erase(policy, auth, client)
         }
-        Under::ReqwestHttp1 => erase(policy, auth, reqwest::Client::build(|builder| builder.http1_only())?),
+        Under::ReqwestHttp1 => erase(policy, auth, ReqwestClient::build(|builder| builder.http1_only())?),
         Under::ReqwestH2 => {
-            erase(policy, auth, reqwest::Client::build(|builder| builder.http2_prior_knowledge())?)
+            erase(policy, auth, ReqwestClient::build(|builder| builder.http2_prior_knowledge())?)
         }
         Under::Tonic => return Err("its cases are in a module of their own".into()),
     };
@@ -234,7 +234,7 @@ async fn authorization_server(under: Under) -> Result<(FakeAuthorizationServer, 
         Under::HyperHttp1 | Under::HyperH2 | Under::Tonic => TokenCache::new(source.build()?),
         // Who has reqwest asks for tokens by it.
         Under::ReqwestHttp1 | Under::ReqwestH2 => {
-            TokenCache::new(source.build_with(reqwest::TokenClient::new()?)?)
+            TokenCache::new(source.build_with(ReqwestTokenClient::new()?)?)
         }
     };
     Ok((server, cache))
@@ -418,7 +418,7 @@ mod grpc {
                 url: server.introspection_url(),
                 client_id: "service",
                 client_secret: "hunter2",
-                http_client: hyper::Client::new(),
+                http_client: HyperClient::new(),
             };
             let (served, refused) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
             let counters = (Arc::clone(&served), Arc::clone(&refused), Arc::new(AtomicU64::new(too_many)));

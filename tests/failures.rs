@@ -23,7 +23,7 @@ use tower_oauth2::RetryPolicy;
 use tower_oauth2::retry::{
     Failure, ReplayBody, ReplayReason, ReportSlot, RetryOptions, RetryReport, StopReason, Unsent,
 };
-use tower_oauth2::transport::hyper::{Client, classify};
+use tower_oauth2::transport::{HyperClient, classify_hyper};
 
 type Sent = ReplayBody<Full<Bytes>>;
 
@@ -111,7 +111,7 @@ fn tls() -> (TlsAcceptor, String) {
 
 #[tokio::test]
 async fn a_post_is_sent_again_while_nobody_takes_the_connection() {
-    let outcome = post(Client::new(), &format!("http://{}/", nobody().await)).await;
+    let outcome = post(HyperClient::new(), &format!("http://{}/", nobody().await)).await;
     assert_eq!(outcome.reasons(), [ReplayReason::Unsent; 3]);
     assert_eq!((outcome.attempts(), outcome.stop()), (4, &StopReason::AttemptsExhausted));
     let error = outcome.status.unwrap_err();
@@ -130,7 +130,7 @@ async fn a_server_that_comes_up_meanwhile_gets_the_post_once() {
         request
     });
     let policy = quick().first_delay(Duration::from_millis(50)).max_retries(8).build().unwrap();
-    let outcome = send(Client::new(), &policy, Method::POST, &format!("http://{address}/")).await;
+    let outcome = send(HyperClient::new(), &policy, Method::POST, &format!("http://{address}/")).await;
     assert_eq!(*outcome.status.as_ref().unwrap(), StatusCode::OK);
     assert!(outcome.reasons().iter().all(|reason| *reason == ReplayReason::Unsent));
     assert!(server.await.unwrap().ends_with("order"));
@@ -144,7 +144,7 @@ async fn a_certificate_that_nobody_vouches_for_does_not_get_better() {
             let _ = acceptor.accept(stream).await;
         }
     });
-    let client = Client::with_roots(other).unwrap();
+    let client = HyperClient::with_roots(other).unwrap();
     let outcome = post(client, &format!("https://{address}/")).await;
     assert_eq!((outcome.attempts(), outcome.stop()), (1, &StopReason::Failed));
     assert!(outcome.status.is_err());
@@ -178,10 +178,10 @@ async fn a_connection_that_breaks_after_the_request_was_taken_tells_nothing() {
         }
     });
     let url = format!("http://{address}/");
-    let outcome = post(Client::new(), &url).await;
+    let outcome = post(HyperClient::new(), &url).await;
     assert_eq!((outcome.attempts(), outcome.stop()), (1, &StopReason::NotIdempotent));
     assert!(!outcome.status.unwrap_err().is::<Unsent>());
-    let put = send(Client::new(), &quick().build().unwrap(), Method::PUT, &url).await;
+    let put = send(HyperClient::new(), &quick().build().unwrap(), Method::PUT, &url).await;
     assert_eq!(
         (put.status.as_ref().unwrap(), put.reasons()),
         (&StatusCode::OK, vec![ReplayReason::Ambiguous])
@@ -207,7 +207,7 @@ async fn an_idle_connection_that_the_server_closes_costs_no_post_twice() {
             });
         }
     });
-    let client = Client::new();
+    let client = HyperClient::new();
     for number in 0..50 {
         let outcome = post(client.clone(), &format!("http://{address}/{number}")).await;
         match &outcome.status {
@@ -284,7 +284,7 @@ fn frame(kind: u8, flags: u8, id: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Starts a server, and returns its address and a client that trusts it.
-async fn h2_server(mut script: Vec<H2>) -> (String, Client) {
+async fn h2_server(mut script: Vec<H2>) -> (String, HyperClient) {
     script.reverse();
     let ((listener, address), (acceptor, pem)) = (listener().await, tls());
     let script = Arc::new(Mutex::new(script));
@@ -294,7 +294,7 @@ async fn h2_server(mut script: Vec<H2>) -> (String, Client) {
             tokio::spawn(async move { serve_h2(acceptor.accept(stream).await.ok()?, script).await });
         }
     });
-    (format!("https://{address}/"), Client::with_roots(pem).unwrap())
+    (format!("https://{address}/"), HyperClient::with_roots(pem).unwrap())
 }
 
 #[tokio::test]
@@ -337,7 +337,7 @@ async fn the_classifier_knows_the_errors_of_a_client_of_ones_own() {
         let original = ReplayBody::new(Full::from("order"));
         let request = Request::post(uri).body(original.replay().unwrap()).unwrap();
         let error = client.oneshot(request).await.unwrap_err();
-        (classify(&error), Failure::of(&error))
+        (classify_hyper(&error), Failure::of(&error))
     };
     // Without the classifier nothing is known of them.
     let unsent = (Failure::Unsent, Failure::Ambiguous);
@@ -373,7 +373,7 @@ async fn the_classifier_knows_the_errors_of_a_client_of_ones_own() {
 async fn with_the_classifier_a_client_of_ones_own_is_retried_alike() {
     let client = own(&mut legacy::Client::builder(TokioExecutor::new()));
     let url = format!("http://{}/", nobody().await);
-    let policy = quick().classifier(classify).build().unwrap();
+    let policy = quick().classifier(classify_hyper).build().unwrap();
     let outcome = send(client.clone(), &policy, Method::POST, &url).await;
     assert_eq!(outcome.reasons(), [ReplayReason::Unsent; 3]);
     let outcome = post(client, &url).await;

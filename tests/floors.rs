@@ -39,7 +39,7 @@ const FLOORS: &[(u8, &[&str])] = &[
     (4, &["cache", "oauth2", "retry"]),
     (5, &["auth"]),
     (6, &["stack", "tenants", "transport"]),
-    (7, &["client"]),
+    (7, &["client", "guide"]),
     (8, &["test_util"]),
 ];
 

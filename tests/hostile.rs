@@ -21,7 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::extensions::{ScopeMissing, TokenRejected, TokenWithheld};
 use tower_oauth2::retry::{RetryBody, RetryReport, StopReason};
-use tower_oauth2::transport::hyper::{Client, ResponseBody};
+use tower_oauth2::transport::{HyperClient, HyperResponseBody};
 use tower_oauth2::{
     AccessToken, AuthLayer, ClientCredentials, ErrorClass, RetryPolicy, TokenCache, TokenError, source_fn,
 };
@@ -306,11 +306,11 @@ fn counted() -> (TokenCache, Arc<AtomicUsize>) {
     (TokenCache::new(source), count)
 }
 
-async fn get(cache: &TokenCache, api: &Server) -> Result<Response<RetryBody<ResponseBody>>, BoxError> {
+async fn get(cache: &TokenCache, api: &Server) -> Result<Response<RetryBody<HyperResponseBody>>, BoxError> {
     let client = ServiceBuilder::new()
         .layer(RetryPolicy::default())
         .layer(AuthLayer::for_origin(cache.clone(), api.origin.as_str()).unwrap())
-        .service(Client::new());
+        .service(HyperClient::new());
     let request = Request::get(&api.origin).body(Full::<Bytes>::default()).unwrap();
     tokio::time::timeout(SOON, client.oneshot(request)).await.expect("a hang")
 }
@@ -364,7 +364,7 @@ async fn a_retry_after_that_makes_no_sense_neither_hangs_nor_hammers() {
                 RetryPolicy::builder().max_retries(2).first_delay(Duration::from_millis(50)).build().unwrap(),
             )
             .layer(AuthLayer::for_origin(cache, api.origin.as_str()).unwrap())
-            .service(Client::new());
+            .service(HyperClient::new());
         let request = Request::get(&api.origin).body(Full::<Bytes>::default()).unwrap();
         match tokio::time::timeout(SOON, client.oneshot(request)).await.expect("a hang") {
             Ok(response) => assert_eq!((response.status().as_u16(), api.requests()), (429, 3), "{hint}"),

@@ -26,7 +26,7 @@ use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::retry::{Failure, RetryReport};
 use tower_oauth2::test_util::Loopback;
-use tower_oauth2::transport::reqwest::{Client, TokenClient, classify};
+use tower_oauth2::transport::{ReqwestClient, ReqwestTokenClient, classify_reqwest};
 use tower_oauth2::{
     AccessToken, AuthLayer, ClientAuth, ClientCredentials, FetchReason, RetryPolicy, StaticToken, TokenError,
     TokenRequest, TokenSource, source_fn,
@@ -83,12 +83,12 @@ fn redirect(status: StatusCode, to: &str) -> Response<AxumBody> {
     Response::builder().status(status).header(LOCATION, to).body(AxumBody::empty()).unwrap()
 }
 
-fn client() -> Client {
-    Client::build(|builder| builder).unwrap()
+fn client() -> ReqwestClient {
+    ReqwestClient::build(|builder| builder).unwrap()
 }
 
-fn h2() -> Client {
-    Client::build(reqwest::ClientBuilder::http2_prior_knowledge).unwrap()
+fn h2() -> ReqwestClient {
+    ReqwestClient::build(reqwest::ClientBuilder::http2_prior_knowledge).unwrap()
 }
 
 fn token() -> StaticToken {
@@ -231,8 +231,11 @@ async fn a_streamed_upload_that_is_refused_under_way_arrives_whole_with_the_next
         let app = Router::new().fallback(take_upload).with_state(Arc::clone(&uploads));
         let listener = Loopback::start(app).await.unwrap();
         let http = if version == Version::HTTP_2 { h2() } else { client() };
-        let policy =
-            RetryPolicy::builder().classifier(classify).recorded_stream_bytes(16 << 20).build().unwrap();
+        let policy = RetryPolicy::builder()
+            .classifier(classify_reqwest)
+            .recorded_stream_bytes(16 << 20)
+            .build()
+            .unwrap();
         let client = ServiceBuilder::new()
             .layer(policy)
             .layer(AuthLayer::for_origin(numbered(), listener.origin()).unwrap())
@@ -254,7 +257,7 @@ async fn a_streamed_upload_that_is_refused_under_way_arrives_whole_with_the_next
 
 // --- Errors ---
 
-async fn failed(client: Client, uri: &str) -> BoxError {
+async fn failed(client: ReqwestClient, uri: &str) -> BoxError {
     let request = Request::post(uri).body(Full::<Bytes>::from("an order")).unwrap();
     client.oneshot(request).await.unwrap_err()
 }
@@ -263,7 +266,7 @@ async fn failed(client: Client, uri: &str) -> BoxError {
 async fn errors_are_reqwests_own_under_all_layers() {
     let origin = nobody().await;
     let client = ServiceBuilder::new()
-        .layer(RetryPolicy::builder().classifier(classify).max_retries(1).build().unwrap())
+        .layer(RetryPolicy::builder().classifier(classify_reqwest).max_retries(1).build().unwrap())
         .layer(AuthLayer::for_origin(token(), origin.as_str()).unwrap())
         .service(client());
     let request = Request::post(origin).body(Full::<Bytes>::from("an order")).unwrap();
@@ -274,7 +277,7 @@ async fn errors_are_reqwests_own_under_all_layers() {
 #[tokio::test]
 async fn a_connection_that_cannot_be_made_means_unsent() {
     let error = failed(client(), &nobody().await).await;
-    assert_eq!(classify(&*error), Failure::Unsent);
+    assert_eq!(classify_reqwest(&*error), Failure::Unsent);
 }
 
 #[tokio::test]
@@ -283,10 +286,10 @@ async fn a_connection_that_takes_too_long_means_unsent_and_an_answer_that_does_n
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let origin = format!("http://{}", silent.local_addr().unwrap());
     let short = Duration::from_millis(50);
-    let slow = Client::build(|builder| builder.timeout(short)).unwrap();
+    let slow = ReqwestClient::build(|builder| builder.timeout(short)).unwrap();
     let error = failed(slow, &origin).await;
     assert!(error.downcast_ref::<reqwest::Error>().unwrap().is_timeout());
-    assert_eq!(classify(&*error), Failure::Ambiguous);
+    assert_eq!(classify_reqwest(&*error), Failure::Ambiguous);
 
     struct Never;
     impl reqwest::dns::Resolve for Never {
@@ -295,21 +298,21 @@ async fn a_connection_that_takes_too_long_means_unsent_and_an_answer_that_does_n
         }
     }
     let never =
-        Client::build(|builder| builder.connect_timeout(short).dns_resolver(Arc::new(Never))).unwrap();
+        ReqwestClient::build(|builder| builder.connect_timeout(short).dns_resolver(Arc::new(Never))).unwrap();
     let error = failed(never, "http://api.example.test").await;
     assert!(error.downcast_ref::<reqwest::Error>().unwrap().is_timeout());
-    assert_eq!(classify(&*error), Failure::Unsent);
+    assert_eq!(classify_reqwest(&*error), Failure::Unsent);
 }
 
 #[tokio::test]
 async fn what_cannot_be_built_and_what_cannot_be_spoken_is_fatal() {
     for uri in ["ftp://api.example.test/", "/no/authority"] {
         let error = failed(client(), uri).await;
-        assert_eq!(classify(&*error), Failure::Fatal, "{uri}: {error:?}");
+        assert_eq!(classify_reqwest(&*error), Failure::Fatal, "{uri}: {error:?}");
     }
     // This test is built without TLS.
     let error = failed(client(), "https://127.0.0.1:9/").await;
-    assert_eq!(classify(&*error), Failure::Fatal, "{error:?}");
+    assert_eq!(classify_reqwest(&*error), Failure::Fatal, "{error:?}");
 }
 
 /// What an h2 server does with the first stream.
@@ -382,7 +385,7 @@ async fn a_stream_that_h2_refuses_is_unsent_and_one_that_it_resets_is_not() {
         let (origin, streams) = nacking(nack).await;
         let error = failed(h2(), &origin).await;
         assert!(error.is::<reqwest::Error>());
-        assert_eq!(classify(&*error), failure, "{nack:?}: {error:?}");
+        assert_eq!(classify_reqwest(&*error), failure, "{nack:?}: {error:?}");
         assert_eq!(streams.load(Ordering::SeqCst), 1);
     }
 }
@@ -391,7 +394,8 @@ async fn a_stream_that_h2_refuses_is_unsent_and_one_that_it_resets_is_not() {
 async fn a_post_that_h2_refused_is_sent_again() {
     for nack in [Nack::Refuse, Nack::GoAway] {
         let (origin, streams) = nacking(nack).await;
-        let policy = RetryPolicy::builder().classifier(classify).first_delay(Duration::from_millis(1));
+        let policy =
+            RetryPolicy::builder().classifier(classify_reqwest).first_delay(Duration::from_millis(1));
         let client = ServiceBuilder::new().layer(policy.build().unwrap()).service(h2());
         let request = Request::post(origin).body(Full::<Bytes>::from("an order")).unwrap();
         assert_eq!(client.oneshot(request).await.unwrap().status(), StatusCode::OK, "{nack:?}");
@@ -429,7 +433,7 @@ proptest! {
             std::future::ready(Err::<reqwest::Response, BoxError>("noted".into()))
         });
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(Client::new(below).oneshot(request)).unwrap_err();
+        runtime.block_on(ReqwestClient::new(below).oneshot(request)).unwrap_err();
         if let Some(url) = gone.lock().unwrap().take() {
             prop_assert_eq!(url.host_str().unwrap(), named.host().unwrap().to_ascii_lowercase());
             prop_assert_eq!(url.scheme(), named.scheme_str().unwrap());
@@ -452,7 +456,8 @@ async fn api_and_stranger(status: StatusCode) -> (Loopback, Loopback, Server) {
 #[tokio::test]
 async fn with_redirects_on_reqwest_strips_authorization_and_carries_another_header_along() {
     let (api, _elsewhere, stranger) = api_and_stranger(StatusCode::FOUND).await;
-    let following = || Client::new(reqwest::Client::builder().redirect(Policy::limited(3)).build().unwrap());
+    let following =
+        || ReqwestClient::new(reqwest::Client::builder().redirect(Policy::limited(3)).build().unwrap());
     let get = || Request::get(api.origin()).body(Full::<Bytes>::default()).unwrap();
 
     let layer = AuthLayer::for_origin(token(), api.origin()).unwrap();
@@ -475,7 +480,7 @@ async fn with_redirects_on_reqwest_strips_authorization_and_carries_another_head
 #[tokio::test]
 async fn with_redirects_on_a_307_of_a_request_with_a_body_is_handed_out() {
     let (api, _elsewhere, stranger) = api_and_stranger(StatusCode::TEMPORARY_REDIRECT).await;
-    let client = Client::new(reqwest::Client::builder().redirect(Policy::limited(3)).build().unwrap());
+    let client = ReqwestClient::new(reqwest::Client::builder().redirect(Policy::limited(3)).build().unwrap());
     let request = Request::post(api.origin()).body(Full::<Bytes>::from("an order")).unwrap();
     assert_eq!(client.oneshot(request).await.unwrap().status(), StatusCode::TEMPORARY_REDIRECT);
     assert!(stranger.seen().is_empty());
@@ -484,7 +489,7 @@ async fn with_redirects_on_a_307_of_a_request_with_a_body_is_handed_out() {
 #[tokio::test]
 async fn a_client_that_was_built_here_follows_nothing_whatever_its_options_say() {
     let (api, _elsewhere, stranger) = api_and_stranger(StatusCode::FOUND).await;
-    let client = Client::build(|builder| builder.redirect(Policy::limited(3))).unwrap();
+    let client = ReqwestClient::build(|builder| builder.redirect(Policy::limited(3))).unwrap();
     let request = Request::get(api.origin()).body(Full::<Bytes>::default()).unwrap();
     let response = client.oneshot(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::FOUND);
@@ -499,10 +504,10 @@ async fn nothing_is_repeated_below_the_layers() {
     let send = async |client: reqwest::Client| client.get(listener.origin()).send().await.unwrap().status();
     send(reqwest::Client::builder().retry(eager()).build().unwrap()).await;
     assert_eq!(busy.seen().len(), 3, "then reqwest no longer repeats, and this test shows nothing");
-    send(Client::build(|builder| builder.retry(eager())).unwrap().into_inner()).await;
+    send(ReqwestClient::build(|builder| builder.retry(eager())).unwrap().into_inner()).await;
     assert_eq!(busy.seen().len(), 1);
     // Nor does one that was just taken: to it the bodies of the layers are streams.
-    let taken = Client::new(reqwest::Client::builder().retry(eager()).build().unwrap());
+    let taken = ReqwestClient::new(reqwest::Client::builder().retry(eager()).build().unwrap());
     taken.oneshot(Request::get(listener.origin()).body(Full::<Bytes>::default()).unwrap()).await.unwrap();
     assert_eq!(busy.seen().len(), 1);
 }
@@ -523,7 +528,7 @@ async fn a_307_of_the_token_endpoint_sends_the_secret_nowhere() {
     assert_eq!(stranger.seen()[0].body, form, "then reqwest no longer does so, and this test shows nothing");
 
     for follow in [false, true] {
-        let client = TokenClient::build(|builder| match follow {
+        let client = ReqwestTokenClient::build(|builder| match follow {
             true => builder.redirect(Policy::limited(3)),
             false => builder,
         });
@@ -541,13 +546,14 @@ async fn a_client_that_is_there_already_is_refused_at_the_token_endpoint() {
     let url = listener.origin() + "/token";
     let ready_made = || reqwest::Client::builder().redirect(Policy::none()).build().unwrap();
     let source = || ClientCredentials::builder(&url, "billing", "hunter2");
-    let taken = source().build_with(Client::new(ready_made())).unwrap();
+    let taken = source().build_with(ReqwestClient::new(ready_made())).unwrap();
     let error = fetch(&taken).await.unwrap_err();
-    assert!(error.is_config() && error.to_string().contains("TokenClient"), "{error}");
+    assert!(error.is_config() && error.to_string().contains("ReqwestTokenClient"), "{error}");
     // Nor by way of a layer or of reqwest-middleware.
     let by_middleware = reqwest_middleware::ClientBuilder::new(ready_made()).build();
-    let taken =
-        ServiceBuilder::new().map_request(|request: Request<_>| request).service(Client::new(by_middleware));
+    let taken = ServiceBuilder::new()
+        .map_request(|request: Request<_>| request)
+        .service(ReqwestClient::new(by_middleware));
     assert!(fetch(&source().build_with(taken).unwrap()).await.unwrap_err().is_config());
     assert!(login.seen().is_empty(), "something was sent");
 }
@@ -559,7 +565,7 @@ async fn a_token_is_fetched_by_reqwest() {
     });
     let listener = login.start().await;
     let source = ClientCredentials::builder(listener.origin() + "/token", "billing", "hunter2")
-        .build_with(TokenClient::new().unwrap())
+        .build_with(ReqwestTokenClient::new().unwrap())
         .unwrap();
     assert_eq!(fetch(&source).await.unwrap().header_value(), "Bearer AT1");
     let seen = login.seen();
@@ -572,7 +578,7 @@ async fn a_token_is_fetched_by_reqwest() {
 async fn an_endpoint_that_cannot_be_reached_is_named_without_its_query() {
     let url = nobody().await + "/token?key=of-the-query";
     let source = ClientCredentials::builder(url, "billing", "hunter2").retries(0);
-    let error = fetch(&source.build_with(TokenClient::new().unwrap()).unwrap()).await.unwrap_err();
+    let error = fetch(&source.build_with(ReqwestTokenClient::new().unwrap()).unwrap()).await.unwrap_err();
     assert!(error.is_transient());
     let shown = format!("{error} {error:?}");
     assert!(!shown.contains("of-the-query") && !shown.contains("hunter2"), "{shown}");
@@ -581,13 +587,13 @@ async fn an_endpoint_that_cannot_be_reached_is_named_without_its_query() {
 #[tokio::test]
 async fn https_without_tls_is_an_error_of_the_configuration_that_says_so() {
     let source = ClientCredentials::builder("https://127.0.0.1:9/token", "billing", "hunter2");
-    let error = fetch(&source.build_with(TokenClient::new().unwrap()).unwrap()).await.unwrap_err();
+    let error = fetch(&source.build_with(ReqwestTokenClient::new().unwrap()).unwrap()).await.unwrap_err();
     assert!(error.is_config() && error.to_string().contains("built without TLS"), "{error}");
 }
 
 #[test]
 fn options_that_reqwest_refuses_are_an_error_of_the_configuration() {
-    let error = TokenClient::build(|builder| builder.user_agent("line\nbreak")).unwrap_err();
+    let error = ReqwestTokenClient::build(|builder| builder.user_agent("line\nbreak")).unwrap_err();
     assert!(error.is_config(), "{error:?}");
 }
 
@@ -599,14 +605,14 @@ async fn the_client_of_reqwest_middleware_stands_below_the_layers() {
     let listener = server.start().await;
     let below = reqwest_middleware::ClientBuilder::new(client().into_inner()).build();
     let client = ServiceBuilder::new()
-        .layer(RetryPolicy::builder().classifier(classify).max_retries(0).build().unwrap())
+        .layer(RetryPolicy::builder().classifier(classify_reqwest).max_retries(0).build().unwrap())
         .layer(
             AuthLayer::for_origin(token(), listener.origin())
                 .unwrap()
                 .also_origin("http://127.0.0.1:9")
                 .unwrap(),
         )
-        .service(Client::new(below));
+        .service(ReqwestClient::new(below));
     let request = Request::get(listener.origin()).body(Full::<Bytes>::default()).unwrap();
     assert_eq!(client.clone().oneshot(request).await.unwrap().status(), StatusCode::OK);
     assert_eq!(server.seen()[0].head.headers[AUTHORIZATION], "Bearer A1");
@@ -614,7 +620,7 @@ async fn the_client_of_reqwest_middleware_stands_below_the_layers() {
     let request = Request::post("http://127.0.0.1:9/").body(Full::<Bytes>::default()).unwrap();
     let error = client.oneshot(request).await.unwrap_err();
     assert!(error.is::<reqwest_middleware::Error>());
-    assert_eq!(classify(&*error), Failure::Unsent);
+    assert_eq!(classify_reqwest(&*error), Failure::Unsent);
 }
 
 type Layered = BoxCloneSyncService<Request<reqwest::Body>, Response<reqwest::Body>, BoxError>;
@@ -644,7 +650,7 @@ async fn the_layers_are_a_middleware_of_reqwest_middleware() {
     let listener = server.start().await;
     let layered = ServiceBuilder::new()
         .map_response(|response: Response<_>| response.map(reqwest::Body::wrap))
-        .layer(RetryPolicy::builder().classifier(classify).build().unwrap())
+        .layer(RetryPolicy::builder().classifier(classify_reqwest).build().unwrap())
         .layer(AuthLayer::for_origin(numbered(), listener.origin()).unwrap())
         .service(client());
     let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new())

@@ -94,7 +94,7 @@ reqwest_tls() {
 # The page on clients that take a tower service, in a package of its own: kube-client is large. What the page shows is what
 # is compiled there.
 kube() {
-    diff <(awk '/^\/\/! ```text$/ { on = 1; next } /^\/\/! ```$/ { on = 0 } on' src/transport/kube.rs | sed 's|^//!||; s|^ ||') \
+    diff <(awk '/^\/\/! ```text$/ { on = 1; next } /^\/\/! ```$/ { on = 0 } on' src/guide/kube.rs | sed 's|^//!||; s|^ ||') \
         <(awk '/^\/\/ --- The end/ { on = 0 } on; /^\/\/ --- The code/ { on = 1 }' tests/kube/src/lib.rs)
     CARGO_TARGET_DIR=$PWD/target cargo test --locked --quiet --manifest-path tests/kube/Cargo.toml
 }

@@ -19,7 +19,7 @@ use tokio::runtime::{Builder, Runtime};
 use tower::{BoxError, Layer as _, ServiceExt as _, service_fn};
 use tower_oauth2::extensions::Deadline;
 use tower_oauth2::oauth2::{Revocation, SecurityToken, TokenExchange, TokenType};
-use tower_oauth2::tenants::TokenCaches;
+use tower_oauth2::tenants::TenantCaches;
 use tower_oauth2::{
     AccessToken, AuthLayer, ClientCredentials, FetchReason, FileToken, RefreshToken, RetryPolicy,
     StaticToken, TokenCache, TokenError, TokenRequest, TokenSource as _, revoker_fn, source_fn,
@@ -154,7 +154,7 @@ fn a_cache_without_a_token_says_what_is_missing() {
         }),
         everywhere("tenants", |_| {
             Box::pin(async {
-                let caches = TokenCaches::new(|_: &String| Ok(key()));
+                let caches = TenantCaches::new(|_: &String| Ok(key()));
                 told(caches.get("north").unwrap().get().await)
             })
         }),
@@ -209,7 +209,7 @@ fn a_shutdown_while_a_fetch_is_in_flight_ends_everywhere() {
     assert!(outcomes[2].contains("still going on") && outcomes[3].contains("still going on"), "{outcomes:?}");
     everywhere("shutdown of many caches", |_| {
         Box::pin(async {
-            let caches = TokenCaches::new(|_: &String| Ok(key()));
+            let caches = TenantCaches::new(|_: &String| Ok(key()));
             let _ = caches.get("north").unwrap().get().await;
             told(caches.shutdown(Duration::from_millis(20)).await)
         })
@@ -318,12 +318,12 @@ fn a_source_that_is_asked_without_a_cache_needs_what_it_needs_and_says_so() {
 #[cfg(feature = "hyper-client")]
 #[test]
 fn a_client_over_the_network_says_what_is_missing() {
-    use tower_oauth2::transport::hyper::Client;
+    use tower_oauth2::transport::HyperClient;
     for url in ["http://127.0.0.1:9/", "https://127.0.0.1:9/"] {
         let outcomes = everywhere("hyper", move |_| {
             Box::pin(async move {
                 let request = Request::get(url).body(Full::<Bytes>::default()).unwrap();
-                let error = Client::new().oneshot(request).await.unwrap_err();
+                let error = HyperClient::new().oneshot(request).await.unwrap_err();
                 let source = std::error::Error::source(&*error).map(ToString::to_string);
                 source.unwrap_or_else(|| error.to_string())
             })
@@ -332,11 +332,11 @@ fn a_client_over_the_network_says_what_is_missing() {
     }
     #[cfg(feature = "reqwest")]
     for url in ["http://127.0.0.1:9/", "https://127.0.0.1:9/"] {
-        use tower_oauth2::transport::reqwest;
+        use tower_oauth2::transport::ReqwestClient;
         let outcomes = everywhere("reqwest", move |_| {
             Box::pin(async move {
                 let request = Request::get(url).body(Full::<Bytes>::default()).unwrap();
-                let client = reqwest::Client::build(|builder| builder).unwrap();
+                let client = ReqwestClient::build(|builder| builder).unwrap();
                 let error = client.oneshot(request).await.unwrap_err();
                 let source = std::error::Error::source(&*error).map(ToString::to_string);
                 source.unwrap_or_else(|| error.to_string())

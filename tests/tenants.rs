@@ -19,7 +19,7 @@ use tower_oauth2::auth::AuthOverride;
 use tower_oauth2::extensions::CredentialId;
 use tower_oauth2::oauth2::Revocation;
 use tower_oauth2::retry::RetryReport;
-use tower_oauth2::tenants::{TokenCaches, TokenCachesBuilder};
+use tower_oauth2::tenants::{TenantCaches, TenantCachesBuilder};
 use tower_oauth2::test_util::{Probe, reply};
 use tower_oauth2::{
     AuthLayer, ClientAuth, ClientCredentials, RefreshToken, RetryPolicy, TokenCache, TokenError,
@@ -77,9 +77,9 @@ impl World {
         state.revoked.extend((1..=last).map(|number| format!("{tenant}.{number}")));
     }
 
-    fn caches(&self) -> TokenCachesBuilder<String> {
+    fn caches(&self) -> TenantCachesBuilder<String> {
         let world = self.clone();
-        TokenCaches::builder(move |tenant: &String| {
+        TenantCaches::builder(move |tenant: &String| {
             let source =
                 ClientCredentials::builder("https://login.example.com/token", tenant, "a long secret")
                     .auth(ClientAuth::post())
@@ -196,7 +196,7 @@ fn stack(world: &World) -> Client {
 }
 
 /// A new world for each client.
-fn worlds() -> Vec<(World, Client, TokenCaches<String>)> {
+fn worlds() -> Vec<(World, Client, TenantCaches<String>)> {
     (0..clients(&World::default()).len())
         .map(|number| {
             let world = World::default();
@@ -211,14 +211,14 @@ fn bare(path: &str) -> Request<Body> {
     Request::get(format!("{API}{path}")).body(Body::default()).unwrap()
 }
 
-fn get(caches: &TokenCaches<String>, tenant: &str, path: &str) -> Request<Body> {
+fn get(caches: &TenantCaches<String>, tenant: &str, path: &str) -> Request<Body> {
     let mut request = bare(&format!("/{tenant}{path}"));
     caches.authorize(request.extensions_mut(), tenant).unwrap();
     request
 }
 
 /// Sends so many requests of a tenant at once. Returns how long the longest took, if all succeeded.
-async fn all_succeed(client: &Client, caches: &TokenCaches<String>, tenant: &str, count: usize) -> Duration {
+async fn all_succeed(client: &Client, caches: &TenantCaches<String>, tenant: &str, count: usize) -> Duration {
     let start = Instant::now();
     let requests = (0..count).map(|_| client.clone().oneshot(get(caches, tenant, "/items")));
     for answer in join_all(requests).await {
@@ -235,7 +235,7 @@ fn token_error(error: &BoxError) -> &TokenError {
 
 #[tokio::test(start_paused = true)]
 async fn the_name_of_a_credential_is_the_keys_own_and_does_not_show_it() {
-    let name = |caches: &TokenCaches<String>, tenant| {
+    let name = |caches: &TenantCaches<String>, tenant| {
         get(caches, tenant, "/items").extensions().get::<CredentialId>().unwrap().clone()
     };
     let caches = World::default().caches().build().unwrap();
@@ -435,7 +435,7 @@ async fn a_tenant_who_was_forgotten_comes_back_with_a_new_token() {
 async fn a_refresh_token_that_is_stored_nowhere_is_never_forgotten() {
     for (world, client, _) in worlds() {
         let there = world.clone();
-        let caches = TokenCaches::builder(move |tenant: &String| {
+        let caches = TenantCaches::builder(move |tenant: &String| {
             let source = RefreshToken::builder(
                 "https://login.example.com/token",
                 tenant,

@@ -48,7 +48,7 @@ use tower_oauth2::extensions::Deadline;
 use tower_oauth2::retry::{
     Failure, ReplayBody, ReplayReason, ReportSlot, RetryOptions, RetryReport, RetryService, StopReason,
 };
-use tower_oauth2::transport::hyper;
+use tower_oauth2::transport::classify_hyper;
 use tower_oauth2::{AccessToken, RetryPolicy, TokenCache, TokenError, source_fn};
 
 use items::{ItemsClient, ItemsServer, Refusal};
@@ -431,7 +431,7 @@ fn classify(error: &(dyn Error + 'static)) -> Failure {
     let mut causes = std::iter::successors(Some(error), |&error| error.source());
     match causes.any(<dyn Error>::is::<ConnectError>) {
         true => Failure::Unsent,
-        false => hyper::classify(error),
+        false => classify_hyper(error),
     }
 }
 

@@ -26,7 +26,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tower::{BoxError, Layer as _, ServiceExt as _};
-use tower_oauth2::transport::hyper::{Client, ClientBuilder, Proxy};
+use tower_oauth2::transport::{HyperClient, HyperClientBuilder, Proxy};
 use tower_oauth2::{
     AccessToken, ClientCredentials, FetchReason, RetryPolicy, StaticToken, TokenError, TokenRequest,
     TokenSource as _,
@@ -189,13 +189,13 @@ where
 
 // --- Requests ---
 
-async fn get(client: ClientBuilder, uri: &str) -> Result<Response<Bytes>, BoxError> {
+async fn get(client: HyperClientBuilder, uri: &str) -> Result<Response<Bytes>, BoxError> {
     let client = client.build();
     let (head, body) = client.oneshot(Request::get(uri).body(Body::default()).unwrap()).await?.into_parts();
     Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
 }
 
-async fn token_error(client: ClientBuilder, url: &str) -> TokenError {
+async fn token_error(client: HyperClientBuilder, url: &str) -> TokenError {
     let source = ClientCredentials::builder(url, "billing", "hunter2-hunter2").retries(0);
     let source = source.build_with(client.build()).unwrap();
     source.token(TokenRequest::new(FetchReason::Initial)).await.unwrap_err()
@@ -206,7 +206,7 @@ fn proxy(address: SocketAddr) -> Proxy {
 }
 
 /// Looks every name up at one address.
-fn all_at(builder: ClientBuilder, address: SocketAddr) -> ClientBuilder {
+fn all_at(builder: HyperClientBuilder, address: SocketAddr) -> HyperClientBuilder {
     builder.resolver(move |_| async move { Ok(vec![address]) })
 }
 
@@ -223,7 +223,7 @@ async fn https_goes_through_the_proxy_which_learns_the_host_alone() {
     let (authority, api) = (Authority::new(), Api::default());
     let gate = Gate::to(api.start(authority.config(HOST, None)).await);
     let through = proxy(gate.start().await).credentials("billing", "pass:word");
-    let client = Client::builder().only_roots(authority.pem()).unwrap().proxy(through);
+    let client = HyperClient::builder().only_roots(authority.pem()).unwrap().proxy(through);
     for uri in [format!("https://{HOST}/secret-path"), format!("https://{HOST}:8443/x")] {
         assert_eq!(get(client.clone(), &uri).await.unwrap().into_body(), TOKEN);
     }
@@ -245,7 +245,7 @@ async fn the_proxy_may_be_asked_over_tls_and_gets_no_client_certificate() {
         over_tls(authority.config("proxy.example.test", None), move |stream| serving.clone().serve(stream))
             .await;
     let own = clients.certify("client");
-    let client = Client::builder()
+    let client = HyperClient::builder()
         .only_roots(authority.pem())
         .unwrap()
         .identity(own.certificate.pem(), own.key.serialize_pem())
@@ -262,7 +262,7 @@ async fn loopback_and_what_is_excepted_never_go_through_a_proxy() {
     let named = api.start(authority.config(HOST, None)).await;
     let gate = Gate::refusing("403 Forbidden");
     let through = proxy(gate.start().await).except("example.test");
-    let client = Client::builder().only_roots(authority.pem()).unwrap().proxy(through);
+    let client = HyperClient::builder().only_roots(authority.pem()).unwrap().proxy(through);
     get(client.clone(), &format!("https://localhost:{}/", local.port())).await.unwrap();
     get(all_at(client, named), &format!("https://{HOST}/")).await.unwrap();
     assert_eq!((api.asked(), gate.heads().len()), (2, 0));
@@ -276,7 +276,7 @@ async fn a_proxy_that_refuses_is_an_error_of_the_configuration_that_names_it() {
     ] {
         let gate = Gate::refusing(status);
         let through = proxy(gate.start().await).credentials("billing", "S3CR3T-PW");
-        let client = Client::builder().only_roots(Authority::new().pem()).unwrap().proxy(through);
+        let client = HyperClient::builder().only_roots(Authority::new().pem()).unwrap().proxy(through);
         let error = token_error(client.clone(), &format!("https://{HOST}/token")).await;
         assert!(error.is_config() && error.to_string().contains(said), "{error}");
         let shown = format!("{} {client:?}", whole(&error));
@@ -296,8 +296,10 @@ async fn a_proxy_that_is_in_trouble_passes_and_changes_no_identity() {
         "404 No Host",
     ] {
         let gate = Gate::refusing(status);
-        let client =
-            Client::builder().only_roots(Authority::new().pem()).unwrap().proxy(proxy(gate.start().await));
+        let client = HyperClient::builder()
+            .only_roots(Authority::new().pem())
+            .unwrap()
+            .proxy(proxy(gate.start().await));
         let source =
             ClientCredentials::builder(format!("https://{HOST}/token"), "billing", "hunter2-hunter2")
                 .retries(2)
@@ -321,7 +323,7 @@ async fn a_proxy_that_is_in_trouble_passes_and_changes_no_identity() {
 #[tokio::test]
 async fn a_proxy_that_is_not_there_may_come_back() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let client = Client::builder().only_roots(Authority::new().pem()).unwrap().proxy(proxy(free));
+    let client = HyperClient::builder().only_roots(Authority::new().pem()).unwrap().proxy(proxy(free));
     let error = token_error(client, &format!("https://{HOST}/token")).await;
     let said = error.to_string();
     assert!(
@@ -369,7 +371,7 @@ fn again(test: &str, variables: &[(&str, String)]) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_environment_names_the_proxy() {
     if std::env::var_os(AGAIN).is_some() {
-        let client = Client::builder().only_roots(Authority::new().pem()).unwrap();
+        let client = HyperClient::builder().only_roots(Authority::new().pem()).unwrap();
         let error = token_error(client, &format!("https://{HOST}/token")).await;
         println!("said: {}", whole(&error));
         return;
@@ -402,7 +404,7 @@ async fn a_server_that_demands_a_certificate_gets_it() {
     let at = api.start(authority.config("localhost", Some(&clients))).await;
     let uri = format!("https://localhost:{}/", at.port());
     let own = clients.certify("client");
-    let trusting = || Client::builder().only_roots(authority.pem()).unwrap();
+    let trusting = || HyperClient::builder().only_roots(authority.pem()).unwrap();
     let client = trusting().identity(own.certificate.pem(), own.key.serialize_pem()).unwrap();
     assert_eq!(get(client, &uri).await.unwrap().status(), 200);
 
@@ -422,12 +424,12 @@ fn a_client_certificate_that_is_none_is_refused_at_once_and_its_key_not_shown() 
     for (chain, key) in
         [("", &*key), (&*pem, ""), (&pem, &pem), (&pem, &broken), (&pem, &other.key.serialize_pem())]
     {
-        let error = Client::builder().identity(chain, key).unwrap_err();
+        let error = HyperClient::builder().identity(chain, key).unwrap_err();
         assert!(error.is_config(), "{error}");
         let secret = own.key.serialize_pem().lines().nth(1).unwrap().to_owned();
         assert!(!whole(&error).contains(&secret));
     }
-    let builder = Client::builder().identity(pem, key).unwrap();
+    let builder = HyperClient::builder().identity(pem, key).unwrap();
     assert!(format!("{builder:?}").contains("identity: true"), "{builder:?}");
 }
 
@@ -437,14 +439,14 @@ async fn more_roots_are_trusted_besides_those_of_the_platform_or_alone() {
     let first = api.start(one.config("localhost", None)).await;
     let second = api.start(two.config("localhost", None)).await;
     let uri = |at: SocketAddr| format!("https://localhost:{}/", at.port());
-    let both = Client::builder().also_roots(one.pem()).unwrap().also_roots(two.pem()).unwrap();
+    let both = HyperClient::builder().also_roots(one.pem()).unwrap().also_roots(two.pem()).unwrap();
     get(both.clone(), &uri(first)).await.unwrap();
     get(both.clone(), &uri(second)).await.unwrap();
     let alone = both.only_roots(one.pem()).unwrap();
     get(alone.clone(), &uri(first)).await.unwrap();
     assert!(token_error(alone, &uri(second)).await.is_config());
     for pem in ["", "no PEM", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
-        assert!(Client::builder().also_roots(pem).unwrap_err().is_config(), "{pem}");
+        assert!(HyperClient::builder().also_roots(pem).unwrap_err().is_config(), "{pem}");
     }
 }
 
@@ -454,7 +456,7 @@ async fn names_are_looked_up_by_the_resolver_that_was_set() {
     let at = api.start(authority.config(HOST, None)).await;
     let asked = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&asked);
-    let client = Client::builder().only_roots(authority.pem()).unwrap().proxy(Proxy::none());
+    let client = HyperClient::builder().only_roots(authority.pem()).unwrap().proxy(Proxy::none());
     let client = client.resolver(move |name| {
         log.lock().unwrap().push(name);
         async move { Ok(vec![at]) }
@@ -462,7 +464,7 @@ async fn names_are_looked_up_by_the_resolver_that_was_set() {
     get(client, &format!("https://{HOST}:{}/", at.port())).await.unwrap();
     assert_eq!(*asked.lock().unwrap(), [HOST]);
 
-    let broken = Client::builder().only_roots(authority.pem()).unwrap().proxy(Proxy::none());
+    let broken = HyperClient::builder().only_roots(authority.pem()).unwrap().proxy(Proxy::none());
     let broken = broken.resolver(|_| async { Err(std::io::Error::other("no such name")) });
     let error = token_error(broken, &format!("https://{HOST}/token")).await;
     assert!(error.is_transient() && error.to_string().contains("no such name"), "{error}");
@@ -472,7 +474,7 @@ async fn names_are_looked_up_by_the_resolver_that_was_set() {
 async fn connecting_takes_no_longer_than_it_may() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let uri = format!("https://localhost:{}/token", silent.local_addr().unwrap().port());
-    let client = Client::builder().only_roots(Authority::new().pem()).unwrap();
+    let client = HyperClient::builder().only_roots(Authority::new().pem()).unwrap();
     let error = token_error(client.connect_timeout(Duration::from_millis(50)), &uri).await;
     assert!(error.to_string().contains("connecting took longer than 50ms"), "{error}");
 }

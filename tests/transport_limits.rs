@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 use tower::{Layer as _, ServiceExt as _};
 use tower_oauth2::RetryPolicy;
 use tower_oauth2::retry::{Failure, ReplayBody};
-use tower_oauth2::transport::hyper::{Client, ClientBuilder, Proxy, classify};
+use tower_oauth2::transport::{HyperClient, HyperClientBuilder, Proxy, classify_hyper};
 
 type Body = Full<Bytes>;
 
@@ -69,7 +69,7 @@ fn get(address: SocketAddr, path: &str) -> Request<Body> {
 #[tokio::test]
 async fn a_response_with_many_headers_is_taken() {
     let (address, asked) = server(200, 8).await;
-    let client = Client::new();
+    let client = HyperClient::new();
     let response = RetryPolicy::default().layer(client).oneshot(get(address, "/")).await.unwrap();
     assert!(response.headers().len() >= 200 && asked.load(Ordering::SeqCst) == 1);
 }
@@ -77,16 +77,16 @@ async fn a_response_with_many_headers_is_taken() {
 #[tokio::test]
 async fn a_response_that_this_side_refuses_is_asked_for_once() {
     let (address, asked) = server(60, 8).await;
-    let client = ClientBuilder::default().max_headers(50).build();
+    let client = HyperClientBuilder::default().max_headers(50).build();
     let error = RetryPolicy::default().layer(client).oneshot(get(address, "/")).await.err().unwrap();
-    assert_eq!((classify(&*error), asked.load(Ordering::SeqCst)), (Failure::Fatal, 1), "{error:?}");
+    assert_eq!((classify_hyper(&*error), asked.load(Ordering::SeqCst)), (Failure::Fatal, 1), "{error:?}");
 
     // Over h2 it is the stream that is refused, and others on the connection go on.
     let (address, asked) = server(20, 1024).await;
     let client = over_h2();
-    let policy = RetryPolicy::builder().classifier(classify).build().unwrap();
+    let policy = RetryPolicy::builder().classifier(classify_hyper).build().unwrap();
     let error = policy.layer(client.clone()).oneshot(get(address, "/")).await.err().unwrap();
-    assert_eq!((classify(&*error), asked.load(Ordering::SeqCst)), (Failure::Fatal, 1), "{error:?}");
+    assert_eq!((classify_hyper(&*error), asked.load(Ordering::SeqCst)), (Failure::Fatal, 1), "{error:?}");
     policy.layer(client).oneshot(get(address, "/few")).await.unwrap();
 }
 
@@ -150,7 +150,7 @@ async fn a_server_that_takes_signs_of_life_for_a_flood_is_asked_for_fewer() {
             });
         }
     });
-    let builder = ClientBuilder::default().only_roots(certificate).unwrap().proxy(Proxy::none());
+    let builder = HyperClientBuilder::default().only_roots(certificate).unwrap().proxy(Proxy::none());
     let request =
         || Request::get(format!("https://localhost:{}/", address.port())).body(Body::default()).unwrap();
     let client = builder.clone().keep_alive(50 * MS).build();
@@ -171,7 +171,7 @@ async fn a_request_of_h2_to_a_server_of_http_1_says_what_to_do() {
     let (address, asked) = server(0, 0).await;
     let mut request = get(address, "/");
     *request.version_mut() = Version::HTTP_2;
-    let error = Client::new().oneshot(request).await.err().unwrap();
+    let error = HyperClient::new().oneshot(request).await.err().unwrap();
     assert!(error.to_string().contains("leave the version"), "{error}");
-    assert_eq!((classify(&*error), asked.load(Ordering::SeqCst)), (Failure::Fatal, 0));
+    assert_eq!((classify_hyper(&*error), asked.load(Ordering::SeqCst)), (Failure::Fatal, 0));
 }

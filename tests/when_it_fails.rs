@@ -39,10 +39,10 @@ use tower_oauth2::oauth2::{
 };
 use tower_oauth2::retry::RetryReport;
 use tower_oauth2::stack::Stack;
-use tower_oauth2::tenants::TokenCaches;
+use tower_oauth2::tenants::TenantCaches;
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient, Loopback, Trouble};
-use tower_oauth2::transport::hyper::{self, ClientBuilder, Proxy};
-use tower_oauth2::transport::reqwest;
+use tower_oauth2::transport::{HyperClient, HyperClientBuilder, Proxy};
+use tower_oauth2::transport::{ReqwestClient, ReqwestTokenClient};
 use tower_oauth2::{
     AccessToken, AuthLayer, ClientAuth, ClientCredentials, ClientSecret, FetchReason, Origin, RefreshToken,
     RetryPolicy, StaticToken, TokenCache, TokenError, TokenRequest, TokenRevoker as _, TokenSource,
@@ -53,7 +53,7 @@ use log::Log;
 
 type Body = Full<Bytes>;
 
-const PAGE: &str = include_str!("../src/failures.md");
+const PAGE: &str = include_str!("../src/guide/failures.md");
 
 /// What the page calls the servers, whose real addresses differ from run to run.
 const LOGIN: &str = "https://login.example.com";
@@ -144,7 +144,7 @@ async fn nobody() -> SocketAddr {
 }
 
 /// Asks the token endpoint at [`LOGIN`], whose name leads to `address`.
-async fn unreachable(client: ClientBuilder, address: SocketAddr) -> String {
+async fn unreachable(client: HyperClientBuilder, address: SocketAddr) -> String {
     let client = client.resolver(move |_| async move { Ok(vec![address]) });
     let source =
         ClientCredentials::builder(format!("{LOGIN}/token"), "billing", "hunter2-hunter2").retries(0);
@@ -312,7 +312,7 @@ async fn a_server_that_cannot_be_reached() -> Vec<String> {
     let mut other = rcgen::CertificateParams::new([]).unwrap();
     other.distinguished_name.push(rcgen::DnType::CommonName, "another authority");
     let other = other.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
-    let trusting = |pem: String| hyper::Client::builder().only_roots(pem).unwrap().proxy(Proxy::none());
+    let trusting = |pem: String| HyperClient::builder().only_roots(pem).unwrap().proxy(Proxy::none());
 
     let key = rustls::pki_types::PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -339,12 +339,12 @@ async fn a_server_that_cannot_be_reached() -> Vec<String> {
     for answer in ["HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "HTTP/1.1 403 Forbidden\r\n\r\n"] {
         let address = answers_at_once(answer).await;
         let proxy = Proxy::new("http", "127.0.0.1", address.port()).unwrap();
-        let client = hyper::Client::builder().only_roots(own.cert.pem()).unwrap().proxy(proxy);
+        let client = HyperClient::builder().only_roots(own.cert.pem()).unwrap().proxy(proxy);
         lines.push(unreachable(client, address).await);
     }
     let nobody = nobody().await;
     let proxy = Proxy::new("http", "127.0.0.1", nobody.port()).unwrap();
-    let client = hyper::Client::builder().only_roots(own.cert.pem()).unwrap().proxy(proxy);
+    let client = HyperClient::builder().only_roots(own.cert.pem()).unwrap().proxy(proxy);
     lines.push(unreachable(client, nobody).await);
     lines
 }
@@ -458,11 +458,11 @@ async fn a_request_without_its_tenant() -> Vec<String> {
     for request in [request("https://api.example.com/items"), own] {
         lines.push(told(&client.clone().oneshot(request).await.unwrap_err()));
     }
-    let caches = TokenCaches::builder(|_: &u8| Ok::<_, TokenError>(a_token())).capacity(1).build().unwrap();
+    let caches = TenantCaches::builder(|_: &u8| Ok::<_, TokenError>(a_token())).capacity(1).build().unwrap();
     let _held = caches.get(&1).unwrap();
     lines.push(caches.get(&2).unwrap_err().to_string());
 
-    let crowd = TokenCaches::builder(|_: &u8| Ok::<_, TokenError>(a_token())).token_requests(1, 1);
+    let crowd = TenantCaches::builder(|_: &u8| Ok::<_, TokenError>(a_token())).token_requests(1, 1);
     let crowd = crowd.build().unwrap();
     let waiting = (0..12).map(|number| {
         let cache = crowd.get(&number).unwrap();
@@ -482,7 +482,7 @@ async fn a_token_that_the_api_does_not_take() -> Vec<String> {
     let client = ServiceBuilder::new()
         .layer(RetryPolicy::default())
         .layer(AuthLayer::for_origin(source, api_of.origin()).unwrap())
-        .service(hyper::Client::new());
+        .service(HyperClient::new());
     let mut lines = Vec::new();
     for _ in 0..3 {
         let response =
@@ -514,7 +514,7 @@ async fn a_request_that_is_not_sent_again() -> Vec<String> {
         ),
     )
     .await;
-    let stack = Stack::for_origin(a_token(), origin.as_str()).unwrap().build(hyper::Client::new());
+    let stack = Stack::for_origin(a_token(), origin.as_str()).unwrap().build(HyperClient::new());
     let mut lines = Vec::new();
     for (method, length) in [("PUT", 2 << 20), ("POST", 10)] {
         let request = Request::builder()
@@ -568,10 +568,10 @@ async fn reqwest_at_the_wrong_place() -> Vec<String> {
     let source =
         || ClientCredentials::builder(format!("{LOGIN}/token"), "billing", "hunter2-hunter2").retries(0);
     // reqwest has no TLS in these tests.
-    let no_tls = source().build_with(reqwest::TokenClient::new().unwrap()).unwrap();
-    let ready_made = source().build_with(reqwest::Client::new(::reqwest::Client::new())).unwrap();
+    let no_tls = source().build_with(ReqwestTokenClient::new().unwrap()).unwrap();
+    let ready_made = source().build_with(ReqwestClient::new(reqwest::Client::new())).unwrap();
     let request = Request::get("http://127.1/").body(Body::default()).unwrap();
-    let other_host = reqwest::Client::build(|builder| builder).unwrap().oneshot(request).await.unwrap_err();
+    let other_host = ReqwestClient::build(|builder| builder).unwrap().oneshot(request).await.unwrap_err();
     vec![failure(LOGIN, no_tls).await, failure(LOGIN, ready_made).await, other_host.to_string()]
 }
 

@@ -7,27 +7,27 @@ use http_body_util::BodyExt as _;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tower::{BoxError, ServiceExt as _};
-use tower_oauth2::transport::hyper::{Client, ResponseBody};
+use tower_oauth2::transport::{HyperClient, HyperResponseBody};
 
 /// A caller with a key.
 pub(crate) struct Caller {
     url: String,
     key: String,
-    http: Client,
+    http: HyperClient,
 }
 
 /// A stream that the upstream sends back as it comes.
 pub(crate) struct Echo {
     sent: mpsc::Sender<Bytes>,
-    back: ResponseBody,
+    back: HyperResponseBody,
 }
 
 impl Caller {
     pub(crate) fn new(url: &str, key: impl Into<String>) -> Self {
-        Self { url: url.to_owned(), key: key.into(), http: Client::new() }
+        Self { url: url.to_owned(), key: key.into(), http: HyperClient::new() }
     }
 
-    pub(crate) async fn get(&self, path: &str) -> Result<Response<ResponseBody>, BoxError> {
+    pub(crate) async fn get(&self, path: &str) -> Result<Response<HyperResponseBody>, BoxError> {
         let request = self.request(path).body(Body::empty())?;
         let mut response = self.http.clone().oneshot(request).await?;
         while let Some(frame) = response.body_mut().frame().await {

@@ -15,8 +15,8 @@ use tower_oauth2::auth::{AuthOverride, AuthService};
 use tower_oauth2::cache::TokenCacheBuilder;
 use tower_oauth2::extensions::CredentialId;
 use tower_oauth2::retry::RetryService;
-use tower_oauth2::tenants::TokenCaches;
-use tower_oauth2::transport::hyper::Client;
+use tower_oauth2::tenants::TenantCaches;
+use tower_oauth2::transport::HyperClient;
 use tower_oauth2::{AuthLayer, RetryPolicy, TokenCache, TokenError};
 
 /// How long load balancers have to notice that the gateway will not be there for long.
@@ -37,9 +37,9 @@ const SHARED: [&str; 2] = ["/headers", "/echo"];
 pub(crate) struct Gateway {
     upstream: String,
     /// One for all requests: clones share connections.
-    client: RetryService<AuthService<Client>>,
+    client: RetryService<AuthService<HyperClient>>,
     own: TokenCache,
-    tenants: TokenCaches<String>,
+    tenants: TenantCaches<String>,
     /// Which tenant a caller's key belongs to. It stands for however you know your callers.
     callers: Arc<HashMap<String, String>>,
     is_leaving: Arc<AtomicBool>,
@@ -53,10 +53,11 @@ impl Gateway {
         callers: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, TokenError> {
         let auth = AuthLayer::for_origin(own.clone(), upstream.as_str())?.replace_authorization();
-        let client = ServiceBuilder::new().layer(RetryPolicy::default()).layer(auth).service(Client::new());
+        let client =
+            ServiceBuilder::new().layer(RetryPolicy::default()).layer(auth).service(HyperClient::new());
         let callers = Arc::new(callers.into_iter().collect());
         let is_leaving = Arc::default();
-        Ok(Self { upstream, client, own, tenants: TokenCaches::new(tenant), callers, is_leaving })
+        Ok(Self { upstream, client, own, tenants: TenantCaches::new(tenant), callers, is_leaving })
     }
 
     /// Serves until `stop`, then answers what is on its way, and gives its tokens back.

@@ -13,7 +13,7 @@ use tower::{BoxError, ServiceExt as _};
 use tower_oauth2::auth::AuthService;
 use tower_oauth2::extensions::Deadline;
 use tower_oauth2::retry::{ReplayReason, RetryBody, RetryReport, RetryService, StopReason};
-use tower_oauth2::transport::hyper::{Client as HttpClient, ResponseBody};
+use tower_oauth2::transport::{HyperClient, HyperResponseBody};
 use tower_oauth2::{Body, TokenCache};
 
 use crate::support::Api;
@@ -24,7 +24,7 @@ use crate::yours;
 const OPENING: usize = 10;
 
 /// The client. Clones share everything, so each task has one.
-pub(crate) type Client = RetryService<AuthService<HttpClient>>;
+pub(crate) type Client = RetryService<AuthService<HyperClient>>;
 
 /// When requests are sent: one by each task after each pause, and now and then by all tasks at the same moment.
 pub(crate) struct Plan {
@@ -205,7 +205,7 @@ impl Traffic {
                     .body(Body::from(body))?
             }
         };
-        let response: Response<RetryBody<ResponseBody>> = client.oneshot(request).await?;
+        let response: Response<RetryBody<HyperResponseBody>> = client.oneshot(request).await?;
         let (head, body) = response.into_parts();
         Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
     }

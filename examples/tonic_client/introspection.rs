@@ -7,7 +7,7 @@ use http_body_util::BodyExt as _;
 use tonic::metadata::MetadataMap;
 use tower::{BoxError, ServiceExt as _};
 use tower_oauth2::Body;
-use tower_oauth2::transport::hyper;
+use tower_oauth2::transport::HyperClient;
 
 /// An authorization server's introspection endpoint, as one of its clients sees it.
 #[derive(Clone, Debug)]
@@ -15,7 +15,7 @@ pub struct Introspection {
     pub url: String,
     pub client_id: &'static str,
     pub client_secret: &'static str,
-    pub http_client: hyper::Client,
+    pub http_client: HyperClient,
 }
 
 impl Introspection {

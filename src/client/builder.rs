@@ -131,7 +131,7 @@ impl ApiClientBuilder {
         self
     }
 
-    /// Builds the client over [hyper's](crate::transport::hyper::Client), with its defaults.
+    /// Builds the client over [hyper's](crate::transport::HyperClient), with its defaults.
     ///
     /// # Errors
     ///
@@ -139,7 +139,7 @@ impl ApiClientBuilder {
     #[cfg(feature = "hyper-client")]
     #[cfg_attr(docsrs, doc(cfg(feature = "hyper-client")))]
     pub fn build(self) -> Result<ApiClient, TokenError> {
-        self.build_with(crate::transport::hyper::Client::new())
+        self.build_with(crate::transport::HyperClient::new())
     }
 
     /// Builds the client over any tower HTTP client: one with a proxy or certificates of its own, reqwest's, or a fake in a

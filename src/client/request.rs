@@ -103,7 +103,7 @@ impl<S> ApiRequest<S> {
         self
     }
 
-    /// Returns what goes along to the layers below, for [`TokenCaches::authorize`](crate::tenants::TokenCaches::authorize).
+    /// Returns what goes along to the layers below, for [`TenantCaches::authorize`](crate::tenants::TenantCaches::authorize).
     pub fn extensions_mut(&mut self) -> &mut Extensions {
         &mut self.extensions
     }

@@ -210,7 +210,7 @@ impl RetryPolicyBuilder {
     ///
     #[cfg_attr(
         feature = "hyper-client",
-        doc = "For hyper's own client that is [`transport::hyper::classify`](crate::transport::hyper::classify)."
+        doc = "For hyper's own client that is [`transport::classify_hyper`](crate::transport::classify_hyper)."
     )]
     ///
     /// # Examples

@@ -31,7 +31,7 @@ use crate::runtime;
 /// The [order of the layers](super) and what happens to a request stand on the page of the module. Clones share the
 /// limit, the tokens and the client.
 ///
-/// `S` is the client. To keep one in a struct, name it: `Stack<tower_oauth2::transport::hyper::Client<..>>`.
+/// `S` is the client. To keep one in a struct, name it: `Stack<tower_oauth2::transport::HyperClient>`.
 #[derive(Clone)]
 pub struct Stack<S> {
     layers: Layers<S>,

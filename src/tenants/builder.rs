@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::caches::TokenCaches;
+use super::caches::TenantCaches;
 use super::turnstile::{Metered, Turnstile};
 use crate::cache::{TokenCache, TokenCacheBuilder};
 use crate::error::TokenError;
@@ -15,14 +15,14 @@ pub(super) type Make<K> = Box<dyn Fn(&K) -> Result<TokenCache, TokenError> + Sen
 /// What the caller gave to make one.
 type Recipe<K> = Box<dyn Fn(&K) -> Result<TokenCacheBuilder, TokenError> + Send + Sync>;
 
-/// Builds [`TokenCaches`].
+/// Builds [`TenantCaches`].
 ///
 /// Defaults:
 /// - `capacity`: 10,000 caches
 /// - `idle_after`: 1 hour
 /// - `token_requests`: 100 a second, 1,000 at once
 #[must_use = "a builder does nothing until it is built"]
-pub struct TokenCachesBuilder<K> {
+pub struct TenantCachesBuilder<K> {
     make: Recipe<K>,
     capacity: usize,
     idle_after: Duration,
@@ -30,7 +30,7 @@ pub struct TokenCachesBuilder<K> {
     burst: u32,
 }
 
-impl<K: 'static> TokenCachesBuilder<K> {
+impl<K: 'static> TenantCachesBuilder<K> {
     pub(super) fn new<C>(make: impl Fn(&K) -> Result<C, TokenError> + Send + Sync + 'static) -> Self
     where
         C: Into<TokenCacheBuilder>,
@@ -69,7 +69,7 @@ impl<K: 'static> TokenCachesBuilder<K> {
     /// # Errors
     ///
     /// A configuration error that names the setting, if one of them is zero.
-    pub fn build(self) -> Result<TokenCaches<K>, TokenError> {
+    pub fn build(self) -> Result<TenantCaches<K>, TokenError> {
         if self.capacity == 0 {
             return Err(TokenError::config("capacity: it is zero, so that no cache could be made; raise it"));
         }
@@ -82,20 +82,20 @@ impl<K: 'static> TokenCachesBuilder<K> {
     }
 
     /// Builds the set of settings that are known to be good.
-    pub(super) fn finish(self) -> TokenCaches<K> {
+    pub(super) fn finish(self) -> TenantCaches<K> {
         let Self { make, capacity, idle_after, per_second, burst } = self;
         let turnstile = Arc::new(Turnstile::new(per_second, burst));
         let make: Make<K> = Box::new(move |key| {
             let turnstile = Arc::clone(&turnstile);
             Ok(make(key)?.around(|source| Metered { source, turnstile }).build())
         });
-        TokenCaches::with(make, capacity, idle_after)
+        TenantCaches::with(make, capacity, idle_after)
     }
 }
 
-impl<K> fmt::Debug for TokenCachesBuilder<K> {
+impl<K> fmt::Debug for TenantCachesBuilder<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenCachesBuilder")
+        f.debug_struct("TenantCachesBuilder")
             .field("capacity", &self.capacity)
             .field("idle_after", &self.idle_after)
             .field("per_second", &self.per_second)

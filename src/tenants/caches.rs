@@ -13,7 +13,7 @@ use futures_util::stream::FuturesUnordered;
 use http::Extensions;
 use tokio::time::Instant;
 
-use super::builder::{Make, TokenCachesBuilder};
+use super::builder::{Make, TenantCachesBuilder};
 use crate::auth::AuthOverride;
 use crate::cache::{Retired, TokenCache, TokenCacheBuilder};
 use crate::clock;
@@ -27,10 +27,10 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// A bounded set of [`TokenCache`]s, one for each key: users, tenants, scopes.
 ///
 /// A handle is cheap to clone, and clones share everything. The [rules](super) say who stays and who goes; the
-/// [builder](TokenCachesBuilder) has the bounds.
+/// [builder](TenantCachesBuilder) has the bounds.
 #[doc(alias = "MultiTenant")]
 #[doc(alias = "per_user")]
-pub struct TokenCaches<K> {
+pub struct TenantCaches<K> {
     inner: Arc<Inner<K>>,
 }
 
@@ -59,7 +59,7 @@ struct Member {
     used: AtomicU64,
 }
 
-impl<K: 'static> TokenCaches<K> {
+impl<K: 'static> TenantCaches<K> {
     /// Creates a set with the defaults. `make` makes the source of a key, or a cache builder with windows of its own; it
     /// is called once for a key, and again after its cache has gone.
     #[must_use]
@@ -73,15 +73,15 @@ impl<K: 'static> TokenCaches<K> {
     /// Starts the options of a set; `make` as for [`new`](Self::new).
     pub fn builder<C>(
         make: impl Fn(&K) -> Result<C, TokenError> + Send + Sync + 'static,
-    ) -> TokenCachesBuilder<K>
+    ) -> TenantCachesBuilder<K>
     where
         C: Into<TokenCacheBuilder>,
     {
-        TokenCachesBuilder::new(make)
+        TenantCachesBuilder::new(make)
     }
 }
 
-impl<K> TokenCaches<K> {
+impl<K> TenantCaches<K> {
     pub(super) fn with(make: Make<K>, capacity: usize, idle_after: Duration) -> Self {
         let idle_after = clock::nanos(idle_after);
         let inner = Inner {
@@ -110,7 +110,7 @@ impl<K> TokenCaches<K> {
     }
 }
 
-impl<K: Hash + Eq> TokenCaches<K> {
+impl<K: Hash + Eq> TenantCaches<K> {
     /// Returns the cache of a key, and makes it if there is none.
     ///
     /// Who holds it keeps it in the set, so put it into a request and let it go. One that was
@@ -154,10 +154,10 @@ impl<K: Hash + Eq> TokenCaches<K> {
     /// # Examples
     ///
     /// ```
-    /// use tower_oauth2::tenants::TokenCaches;
+    /// use tower_oauth2::tenants::TenantCaches;
     /// use tower_oauth2::{AccessToken, StaticToken};
     ///
-    /// let caches = TokenCaches::new(|tenant: &String| {
+    /// let caches = TenantCaches::new(|tenant: &String| {
     ///     Ok(StaticToken::new(AccessToken::bearer(format!("token-of-{tenant}"))?))
     /// });
     /// let mut request = http::Request::get("https://api.example.com/items").body(())?;
@@ -238,16 +238,16 @@ impl<K: Hash + Eq> TokenCaches<K> {
     }
 }
 
-impl<K> Clone for TokenCaches<K> {
+impl<K> Clone for TenantCaches<K> {
     fn clone(&self) -> Self {
         Self { inner: Arc::clone(&self.inner) }
     }
 }
 
-impl<K> fmt::Debug for TokenCaches<K> {
+impl<K> fmt::Debug for TenantCaches<K> {
     /// Shows how many there are. The keys may be people.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenCaches")
+        f.debug_struct("TenantCaches")
             .field("len", &self.len())
             .field("capacity", &self.inner.capacity)
             .finish_non_exhaustive()

@@ -14,19 +14,19 @@
 //! 5. All caches together make so many token requests a second. What is beyond waits its turn, and what would wait for
 //!    more than ten seconds fails with the time at which to come back. So whoever can invent keys cannot make a storm of
 //!    them at the authorization server. He can delay others, though: look at a name from outside before it becomes a
-//!    key. Revocations are not counted: a [`shutdown`](TokenCaches::shutdown) sends all of them at the same time, or as many
+//!    key. Revocations are not counted: a [`shutdown`](TenantCaches::shutdown) sends all of them at the same time, or as many
 //!    as the transport lets through.
 //!
 //! # Examples
 //!
-//! One layer for all tenants. [`authorize`](TokenCaches::authorize) puts the cache of a tenant on a request, and a name by
+//! One layer for all tenants. [`authorize`](TenantCaches::authorize) puts the cache of a tenant on a request, and a name by
 //! which the retry layer keeps the limits of one tenant from holding up another:
 //!
 //! ```
-//! use tower_oauth2::tenants::TokenCaches;
+//! use tower_oauth2::tenants::TenantCaches;
 //! use tower_oauth2::{AccessToken, AuthLayer, TokenError, source_fn};
 //!
-//! let caches = TokenCaches::new(|tenant: &String| {
+//! let caches = TenantCaches::new(|tenant: &String| {
 //!     let tenant = tenant.clone();
 //!     Ok::<_, TokenError>(source_fn(move |_| {
 //!         let token = AccessToken::bearer(format!("token-of-{tenant}"));
@@ -46,16 +46,16 @@
 //!
 //! ```
 //! use tower_oauth2::oauth2::Revocation;
-//! use tower_oauth2::tenants::TokenCaches;
+//! use tower_oauth2::tenants::TenantCaches;
 //! use tower_oauth2::{ClientCredentials, ClientSecret, TokenCache};
 //!
-//! // Such as `hyper::Client::new()`, perhaps under a limit.
+//! // Such as `HyperClient::new()`, perhaps under a limit.
 //! # use bytes::Bytes;
 //! # use http_body_util::Full;
 //! # let transport = tower::service_fn(|_request: http::Request<Full<Bytes>>| async {
 //! #     Ok::<_, tower::BoxError>(http::Response::new(Full::new(Bytes::new())))
 //! # });
-//! let caches = TokenCaches::new(move |tenant: &String| {
+//! let caches = TenantCaches::new(move |tenant: &String| {
 //!     let secret = secret_of(tenant);
 //!     let source = ClientCredentials::builder("https://login.example.com/token", tenant, secret.clone());
 //!     let revocation = Revocation::builder("https://login.example.com/revoke", tenant, secret);
@@ -72,10 +72,10 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use tower_oauth2::tenants::{TokenCaches, TokenKey};
+//! use tower_oauth2::tenants::{TenantCaches, TokenKey};
 //! use tower_oauth2::{AccessToken, StaticToken, TokenCache, TokenError};
 //!
-//! let caches = TokenCaches::builder(|key: &TokenKey| {
+//! let caches = TenantCaches::builder(|key: &TokenKey| {
 //!     let source = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
 //!     Ok::<_, TokenError>(TokenCache::builder(source).refresh_before(Duration::from_secs(60)))
 //! })
@@ -94,8 +94,8 @@ mod caches;
 mod key;
 mod turnstile;
 
-pub use self::builder::TokenCachesBuilder;
-pub use self::caches::TokenCaches;
+pub use self::builder::TenantCachesBuilder;
+pub use self::caches::TenantCaches;
 pub use self::key::TokenKey;
 
 #[cfg(test)]

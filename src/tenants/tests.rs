@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
-use super::{TokenCaches, TokenCachesBuilder};
+use super::{TenantCaches, TenantCachesBuilder};
 use crate::cache::TokenCache;
 use crate::clock;
 use crate::error::TokenError;
@@ -46,9 +46,9 @@ impl Issuer {
         Self { latency, ..Self::default() }
     }
 
-    fn caches(&self) -> TokenCachesBuilder<String> {
+    fn caches(&self) -> TenantCachesBuilder<String> {
         let issuer = self.clone();
-        TokenCaches::builder(move |name: &String| Ok(Tenant { name: name.clone(), issuer: issuer.clone() }))
+        TenantCaches::builder(move |name: &String| Ok(Tenant { name: name.clone(), issuer: issuer.clone() }))
     }
 
     fn asked(&self) -> usize {
@@ -56,7 +56,7 @@ impl Issuer {
     }
 }
 
-async fn token(caches: &TokenCaches<String>, tenant: &str) -> String {
+async fn token(caches: &TenantCaches<String>, tenant: &str) -> String {
     let token = caches.get(tenant).unwrap().get().await.unwrap();
     token.header_value().to_str().unwrap().to_owned()
 }
@@ -126,7 +126,7 @@ async fn so_many_hostile_keys_leave_as_many_caches_as_are_allowed() {
 async fn hostile_keys_find_a_full_house_without_a_look_into_every_room() {
     let looks = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&looks);
-    let caches = TokenCaches::builder(move |_: &usize| Ok(Pinned { looks: Arc::clone(&counter) }));
+    let caches = TenantCaches::builder(move |_: &usize| Ok(Pinned { looks: Arc::clone(&counter) }));
     let caches = caches.capacity(100).build().unwrap();
     for number in 0..100 {
         caches.get(&number).unwrap();
@@ -270,7 +270,7 @@ async fn what_would_be_lost_for_good_never_goes() {
 async fn a_source_that_cannot_be_made_is_tried_again_and_takes_no_place() {
     let tries = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&tries);
-    let caches = TokenCaches::new(move |name: &String| match counter.fetch_add(1, Ordering::SeqCst) {
+    let caches = TenantCaches::new(move |name: &String| match counter.fetch_add(1, Ordering::SeqCst) {
         0 => Err(TokenError::config("no such tenant")),
         _ => Ok(Tenant { name: name.clone(), issuer: Issuer::default() }),
     });
@@ -325,7 +325,7 @@ async fn shutdown_ends_all_at_once_and_makes_no_more() {
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_says_what_was_not_revoked() {
     let issuer = Issuer::default();
-    let caches = TokenCaches::new(move |name: &String| {
+    let caches = TenantCaches::new(move |name: &String| {
         let answer = match name.as_str() {
             "a" => Err(TokenError::transient("the server has gone")),
             _ => Ok(()),
@@ -368,7 +368,7 @@ async fn a_shutdown_of_many_looks_at_each_when_it_has_something_to_say() {
     const MANY: usize = 2_000;
     let (turns, polls) = (Arc::new(Semaphore::new(8)), Arc::new(AtomicUsize::new(0)));
     let (issuer, counter) = (Issuer::default(), Arc::clone(&polls));
-    let caches = TokenCaches::builder(move |name: &String| {
+    let caches = TenantCaches::builder(move |name: &String| {
         let tenant = Tenant { name: name.clone(), issuer: issuer.clone() };
         let (turns, counter) = (Arc::clone(&turns), Arc::clone(&counter));
         let revoker = revoker_fn(move |_| {
@@ -407,7 +407,7 @@ async fn a_user_who_leaves_is_taken_out() {
 
 #[test]
 fn a_bad_setting_is_refused_by_name() {
-    let refused = |builder: TokenCachesBuilder<String>| {
+    let refused = |builder: TenantCachesBuilder<String>| {
         let error = builder.build().unwrap_err();
         assert!(error.is_config());
         error.to_string().split(':').next().unwrap().to_owned()

@@ -32,14 +32,14 @@ const TOO_LARGE: &str = "message head is too large";
 #[cfg_attr(feature = "hyper-client", doc = "```")]
 #[cfg_attr(not(feature = "hyper-client"), doc = "```text")]
 /// use tower_oauth2::RetryPolicy;
-/// use tower_oauth2::transport::hyper::classify;
+/// use tower_oauth2::transport::classify_hyper;
 ///
-/// let policy = RetryPolicy::builder().classifier(classify).build()?;
+/// let policy = RetryPolicy::builder().classifier(classify_hyper).build()?;
 /// # Ok::<(), tower_oauth2::TokenError>(())
 /// ```
 #[must_use]
 #[cfg_attr(not(feature = "hyper-client"), allow(unreachable_pub, reason = "handed out with that client"))]
-pub fn classify(error: &(dyn Error + 'static)) -> Failure {
+pub fn classify_hyper(error: &(dyn Error + 'static)) -> Failure {
     if chain(error).any(|error| error.is::<Lasting>() || error.is::<Futile>()) {
         return Failure::Fatal;
     }

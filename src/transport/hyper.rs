@@ -1,24 +1,4 @@
 //! The default transport: hyper's client, with TLS by rustls and the platform's root certificates.
-//!
-//! 1. HTTP/1.1 or h2, as the server chooses by ALPN. Connections are kept and shared by all clones.
-//! 2. Redirects are not followed, and nothing is decompressed or retried, but for a request that a closing connection
-//!    never took.
-//! 3. The root certificates are read at the first request to an `https` URL, off the async thread. A machine without
-//!    any is a configuration error, not a panic.
-//! 4. An h2 connection that says nothing for 10 s while a request waits on it is asked for a sign of life (PING), and given
-//!    up after 5 s more without one. Else all requests would wait on a dead connection until the system notices.
-//!    A server that takes this for a flood (`ENHANCE_YOUR_CALM`) is asked every five minutes only from then on.
-//! 5. A connection on which a request was given up after 5 s without an answer is not used for further ones. So a retry
-//!    gets a new one; also where the old one belongs to a tokio runtime that nobody drives any more.
-//! 6. A URI whose scheme is neither `http` nor `https`, by the letter, is an error: nothing else goes over plain text.
-//! 7. A certificate that is not trusted, and a server that speaks no TLS, or none that fits, are told from failures that
-//!    may pass: the token endpoint is not asked again and the error is one of the configuration.
-//! 8. An error of a request that was provably not sent is marked by [`Unsent`], so that a retry layer above sends it again
-//!    whatever its method. [`classify`] says which those are.
-//! 9. `https` goes through the proxy that `HTTPS_PROXY` or `ALL_PROXY` names, by CONNECT, so that the proxy sees no more
-//!    than the host; or through the one that is [set](ClientBuilder::proxy). Never to loopback, nor to what `NO_PROXY` lists.
-//!    A proxy that answers 403 or 407 does so again; any other refusal may pass. No URL of a proxy is shown anywhere.
-//! 10. Cryptography is ring's, named explicitly: the process-wide default of rustls is neither read nor set.
 
 mod builder;
 mod certificates;
@@ -49,7 +29,7 @@ use tokio::time::Instant;
 use tower::BoxError;
 use tower_service::Service;
 
-pub use self::builder::ClientBuilder;
+pub use self::builder::HyperClientBuilder;
 use self::builder::Settings;
 use self::connect::{Plain, Tls};
 pub use self::proxy::Proxy;
@@ -58,7 +38,7 @@ use crate::error::{Futile, Lasting, TokenError, Unsent, chain};
 use crate::extensions::SlowConnection;
 use crate::oauth2::{Grant, GrantBuilder};
 use crate::retry::Failure;
-pub use crate::transport::classify::classify;
+use crate::transport::classify::classify_hyper;
 use crate::{clock, runtime};
 
 /// After so much silence an h2 connection on which a request waits is asked for a sign of life. The two together leave the
@@ -78,21 +58,43 @@ const SUSPICIOUS: Duration = Duration::from_secs(5);
 /// client serves an API and, given to a source by `build_with`, its token endpoint: connections, proxy and certificates are
 /// given once.
 ///
-/// Its defaults are those of [`ClientBuilder`].
+/// Its defaults are those of [`HyperClientBuilder`].
+///
+/// # Rules
+///
+/// 1. HTTP/1.1 or h2, as the server chooses by ALPN. Connections are kept and shared by all clones.
+/// 2. Redirects are not followed, and nothing is decompressed or retried, but for a request that a closing connection
+///    never took.
+/// 3. The root certificates are read at the first request to an `https` URL, off the async thread. A machine without
+///    any is a configuration error, not a panic.
+/// 4. An h2 connection that says nothing for 10 s while a request waits on it is asked for a sign of life (PING), and given
+///    up after 5 s more without one. Else all requests would wait on a dead connection until the system notices.
+///    A server that takes this for a flood (`ENHANCE_YOUR_CALM`) is asked every five minutes only from then on.
+/// 5. A connection on which a request was given up after 5 s without an answer is not used for further ones. So a retry
+///    gets a new one; also where the old one belongs to a tokio runtime that nobody drives any more.
+/// 6. A URI whose scheme is neither `http` nor `https`, by the letter, is an error: nothing else goes over plain text.
+/// 7. A certificate that is not trusted, and a server that speaks no TLS, or none that fits, are told from failures that
+///    may pass: the token endpoint is not asked again and the error is one of the configuration.
+/// 8. An error of a request that was provably not sent is marked by [`Unsent`], so that a retry layer above sends it again
+///    whatever its method. [`classify_hyper`](super::classify_hyper) says which those are.
+/// 9. `https` goes through the proxy that `HTTPS_PROXY` or `ALL_PROXY` names, by CONNECT, so that the proxy sees no more
+///    than the host; or through the one that is [set](HyperClientBuilder::proxy). Never to loopback, nor to what `NO_PROXY` lists.
+///    A proxy that answers 403 or 407 does so again; any other refusal may pass. No URL of a proxy is shown anywhere.
+/// 10. Cryptography is ring's, named explicitly: the process-wide default of rustls is neither read nor set.
 ///
 /// # Examples
 ///
 /// ```
 /// use tower_oauth2::ClientCredentials;
-/// use tower_oauth2::transport::hyper::Client;
+/// use tower_oauth2::transport::HyperClient;
 ///
-/// let client = Client::new();
+/// let client = HyperClient::new();
 /// let source = ClientCredentials::builder("https://login.example.com/token", "billing", "secret")
 ///     .build_with(client.clone())?;
 /// # Ok::<(), tower_oauth2::TokenError>(())
 /// ```
 #[derive(Clone)]
-pub struct Client {
+pub struct HyperClient {
     shared: Arc<Shared>,
 }
 
@@ -124,7 +126,7 @@ impl Shared {
     }
 }
 
-impl Client {
+impl HyperClient {
     /// Creates a client with the defaults. Nothing is read before the first request.
     #[must_use]
     pub fn new() -> Self {
@@ -137,7 +139,7 @@ impl Client {
     ///
     /// A configuration error if `pem` holds no certificate, or one that cannot be read.
     pub fn with_roots(pem: impl AsRef<[u8]>) -> Result<Self, TokenError> {
-        Ok(ClientBuilder::default().only_roots(pem)?.build())
+        Ok(HyperClientBuilder::default().only_roots(pem)?.build())
     }
 
     fn with(settings: Settings) -> Self {
@@ -146,41 +148,41 @@ impl Client {
     }
 
     /// Starts a client with a proxy, certificates, a resolver or time-outs of its own.
-    pub fn builder() -> ClientBuilder {
-        ClientBuilder::default()
+    pub fn builder() -> HyperClientBuilder {
+        HyperClientBuilder::default()
     }
 }
 
-impl Default for Client {
+impl Default for HyperClient {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl fmt::Debug for Client {
+impl fmt::Debug for HyperClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").finish_non_exhaustive()
+        f.debug_struct("HyperClient").finish_non_exhaustive()
     }
 }
 
-impl<B> Service<Request<B>> for Client
+impl<B> Service<Request<B>> for HyperClient
 where
     B: HttpBody + Send + 'static,
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    type Response = Response<ResponseBody>;
+    type Response = Response<HyperResponseBody>;
     type Error = BoxError;
-    type Future = ResponseFuture;
+    type Future = HyperResponseFuture;
 
     fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> ResponseFuture {
+    fn call(&mut self, request: Request<B>) -> HyperResponseFuture {
         if let Err(error) = runtime::current() {
             let failed = Box::pin(std::future::ready(Err(Unsent::new(error).into())));
-            return ResponseFuture { state: State::Starting(failed) };
+            return HyperResponseFuture { state: State::Starting(failed) };
         }
         let request = request.map(Body::new);
         let (pools, ping) = self.shared.pools();
@@ -190,10 +192,10 @@ where
             let settings = &self.shared.settings;
             let start = || pool(settings, ping).build(connect::plain(settings));
             let client = pools.plain.get_or_init(start);
-            return ResponseFuture { state: State::Sent(Sent::new(client, request, flooded, ping)) };
+            return HyperResponseFuture { state: State::Sent(Sent::new(client, request, flooded, ping)) };
         }
         if let Some(client) = pools.tls.get() {
-            return ResponseFuture { state: State::Sent(Sent::new(client, request, flooded, ping)) };
+            return HyperResponseFuture { state: State::Sent(Sent::new(client, request, flooded, ping)) };
         }
         let shared = Arc::clone(&self.shared);
         let sent = Box::pin(async move {
@@ -201,7 +203,7 @@ where
             let client = pools.tls.get_or_try_init(|| start(&shared.settings, ping)).await?;
             Sent::new(client, request, flooded, ping).await
         });
-        ResponseFuture { state: State::Starting(sent) }
+        HyperResponseFuture { state: State::Starting(sent) }
     }
 }
 
@@ -220,21 +222,21 @@ fn pool(settings: &Settings, ping: Option<Duration>) -> legacy::Builder {
     builder
 }
 
-// --- ResponseFuture ---
+// --- HyperResponseFuture ---
 
-/// The future of [`Client`].
-pub struct ResponseFuture {
+/// The future of [`HyperClient`].
+pub struct HyperResponseFuture {
     state: State,
 }
 
 enum State {
     Sent(Sent),
     /// The client itself must be made first.
-    Starting(Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, BoxError>> + Send>>),
+    Starting(Pin<Box<dyn Future<Output = Result<Response<HyperResponseBody>, BoxError>> + Send>>),
 }
 
-impl Future for ResponseFuture {
-    type Output = Result<Response<ResponseBody>, BoxError>;
+impl Future for HyperResponseFuture {
+    type Output = Result<Response<HyperResponseBody>, BoxError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.state {
@@ -244,9 +246,9 @@ impl Future for ResponseFuture {
     }
 }
 
-impl fmt::Debug for ResponseFuture {
+impl fmt::Debug for HyperResponseFuture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+        f.debug_struct("HyperResponseFuture").finish_non_exhaustive()
     }
 }
 
@@ -308,7 +310,7 @@ impl Sent {
 }
 
 impl Future for Sent {
-    type Output = Result<Response<ResponseBody>, BoxError>;
+    type Output = Result<Response<HyperResponseBody>, BoxError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let outcome = ready!(Pin::new(&mut self.response).poll(cx));
@@ -316,11 +318,11 @@ impl Future for Sent {
         let error = match outcome {
             Ok(response) => {
                 let flooded = Arc::clone(&self.flooded);
-                return Poll::Ready(Ok(response.map(|body| ResponseBody::new(body, flooded))));
+                return Poll::Ready(Ok(response.map(|body| HyperResponseBody::new(body, flooded))));
             }
             Err(error) => error,
         };
-        let failure = classify(&error);
+        let failure = classify_hyper(&error);
         note_flood(&error, &self.flooded);
         if failure == Failure::Ambiguous && self.was_asked_often(connection.as_ref()) {
             // Servers send the reason and close the connection at once, so that it is not always read.
@@ -381,21 +383,21 @@ fn advice(error: &legacy::Error, wants_h2: bool) -> &'static str {
     }
 }
 
-// --- ResponseBody ---
+// --- HyperResponseBody ---
 
-/// The body of a response of [`Client`].
-pub struct ResponseBody {
+/// The body of a response of [`HyperClient`].
+pub struct HyperResponseBody {
     inner: Incoming,
     flooded: Arc<AtomicBool>,
 }
 
-impl ResponseBody {
+impl HyperResponseBody {
     fn new(inner: Incoming, flooded: Arc<AtomicBool>) -> Self {
         Self { inner, flooded }
     }
 }
 
-impl HttpBody for ResponseBody {
+impl HttpBody for HyperResponseBody {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -419,16 +421,16 @@ impl HttpBody for ResponseBody {
     }
 }
 
-impl fmt::Debug for ResponseBody {
+impl fmt::Debug for HyperResponseBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseBody").finish_non_exhaustive()
+        f.debug_struct("HyperResponseBody").finish_non_exhaustive()
     }
 }
 
 // --- build() of the sources ---
 
 impl<G: Grant> GrantBuilder<G> {
-    /// Builds the source over the default transport, a [`Client`] of its own. Sources that are many share one, by
+    /// Builds the source over the default transport, a [`HyperClient`] of its own. Sources that are many share one, by
     /// [`build_with`](Self::build_with) and clones of it.
     ///
     /// # Errors
@@ -436,6 +438,6 @@ impl<G: Grant> GrantBuilder<G> {
     /// As [`build_with`](Self::build_with).
     #[cfg_attr(docsrs, doc(cfg(feature = "hyper-client")))]
     pub fn build(self) -> Result<G::Source, TokenError> {
-        self.build_with(Client::new())
+        self.build_with(HyperClient::new())
     }
 }

@@ -24,7 +24,7 @@ use tokio_rustls::TlsAcceptor;
 use tower::{BoxError, ServiceExt as _};
 use tower_oauth2::oauth2::ClientCredentialsBuilder;
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient};
-use tower_oauth2::transport::hyper::Client;
+use tower_oauth2::transport::HyperClient;
 use tower_oauth2::{ClientAuth, ClientCredentials, ErrorClass, RefreshToken};
 
 use crate::rotating::renew;
@@ -140,7 +140,7 @@ async fn https_is_spoken_over_h2_or_http_1_as_the_server_likes() {
             response(200, &[], TOKEN)
         })
         .await;
-        let client = Client::with_roots(&pem).unwrap();
+        let client = HyperClient::with_roots(&pem).unwrap();
         let source = asking(format!("https://{address}/token?x=1")).build_with(client).unwrap();
         fetch(&source).await.unwrap();
         fetch(&source).await.unwrap();
@@ -158,7 +158,7 @@ async fn a_server_that_nobody_vouches_for_gets_no_secret() {
     })
     .await;
     let (_, other_root) = https_server(&[], |_| response(200, &[], TOKEN)).await;
-    let client = Client::with_roots(other_root).unwrap();
+    let client = HyperClient::with_roots(other_root).unwrap();
     let source = asking(format!("https://{address}/token")).build_with(client).unwrap();
     let error = fetch(&source).await.unwrap_err();
     let text = error.to_string();
@@ -172,7 +172,7 @@ async fn tls_that_meets_plain_http_is_told_at_once_and_not_tried_again() {
     let HttpServer { address, connections } = http_server(|_| response(200, &[], TOKEN)).await;
     let (_, pem) = https_server(&[], |_| response(200, &[], TOKEN)).await;
     let source = asking(format!("https://{address}/token?key=K3y")).retries(3);
-    let source = source.build_with(Client::with_roots(pem).unwrap()).unwrap();
+    let source = source.build_with(HyperClient::with_roots(pem).unwrap()).unwrap();
     let error = fetch(&source).await.unwrap_err();
     assert!(error.is_config(), "{error}");
     let text = error.to_string();
@@ -190,7 +190,7 @@ fn roots_that_are_none_are_refused() {
         ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "no root certificate"),
         ("-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n", "broken"),
     ] {
-        let error = Client::with_roots(pem).unwrap_err();
+        let error = HyperClient::with_roots(pem).unwrap_err();
         assert!(error.is_config() && error.to_string().contains(reason), "{error}");
     }
 }
@@ -330,8 +330,9 @@ async fn only_a_connection_that_was_made_puts_a_refresh_token_in_doubt() {
     // It speaks no TLS: the request never left.
     let HttpServer { address, .. } = http_server(|_| response(200, &[], TOKEN)).await;
     let url = format!("https://{address}/token");
-    let source = RefreshToken::builder(url, "reports", "secret", Some("RT1"))
-        .build_with(Client::with_roots(https_server(&[], |_| response(200, &[], TOKEN)).await.1).unwrap());
+    let source = RefreshToken::builder(url, "reports", "secret", Some("RT1")).build_with(
+        HyperClient::with_roots(https_server(&[], |_| response(200, &[], TOKEN)).await.1).unwrap(),
+    );
     let source = source.unwrap();
     assert!(renew(&source).await.unwrap_err().is_config());
     assert!(format!("{source:?}").contains("in_doubt: false"));
@@ -344,7 +345,7 @@ async fn the_client_serves_an_api_as_well_and_keeps_its_connections() {
         response(200, &[("x-version", "1")], &echoed)
     })
     .await;
-    let client = Client::new();
+    let client = HyperClient::new();
     for text in ["one", "two"] {
         let request =
             Request::get(format!("http://{address}/")).header("x-echo", text).body(body("")).unwrap();
@@ -359,7 +360,7 @@ async fn the_client_serves_an_api_as_well_and_keeps_its_connections() {
 async fn what_is_neither_http_nor_https_is_not_sent_over_plain_text() {
     let HttpServer { address, connections } = http_server(|_| response(200, &[], "")).await;
     let (_, pem) = https_server(&[], |_| response(200, &[], "")).await;
-    let client = Client::with_roots(pem).unwrap();
+    let client = HyperClient::with_roots(pem).unwrap();
     for scheme in ["HTTPS", "wss", "ftp"] {
         let uri = Uri::builder().scheme(scheme).authority(address.to_string()).path_and_query("/");
         let request = Request::get(uri.build().unwrap()).body(body("")).unwrap();
@@ -374,7 +375,7 @@ async fn a_server_that_says_nothing_in_the_handshake_is_given_up() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let uri = format!("https://{}/", silent.local_addr().unwrap());
     let (_, pem) = https_server(&[], |_| response(200, &[], "")).await;
-    let client = Client::with_roots(pem).unwrap();
+    let client = HyperClient::with_roots(pem).unwrap();
     let waiting = tokio::spawn(client.oneshot(Request::get(uri).body(body("")).unwrap()));
     let _connection = silent.accept().await.unwrap();
     tokio::time::pause();
@@ -408,7 +409,7 @@ async fn relay(to: SocketAddr) -> (SocketAddr, Arc<Notify>) {
 async fn an_h2_connection_that_went_dead_is_noticed_and_replaced() {
     let (server, pem) = https_server(&["h2"], |_| response(200, &[], "")).await;
     let (address, dead) = relay(server).await;
-    let client = Client::with_roots(pem).unwrap();
+    let client = HyperClient::with_roots(pem).unwrap();
     let ask = || {
         let request = Request::get(format!("https://{address}/")).body(body("")).unwrap();
         tokio::time::timeout(Duration::from_secs(3_600), client.clone().oneshot(request))
@@ -431,7 +432,7 @@ fn a_runtime_that_is_parked_does_not_keep_others_from_connecting() {
     let client_runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for alpn in [&["h2"][..], &[]] {
         let (address, pem) = server.block_on(https_server(alpn, |_| response(200, &[], "")));
-        let client = Client::with_roots(pem).unwrap();
+        let client = HyperClient::with_roots(pem).unwrap();
         let ask = || {
             let request = Request::get(format!("https://{address}/")).body(body("")).unwrap();
             tokio::time::timeout(Duration::from_secs(6), client.clone().oneshot(request))

@@ -15,7 +15,7 @@ use tower_http::follow_redirect::FollowRedirectLayer;
 use tower_http::trace::{DefaultMakeSpan, DefaultOnFailure, DefaultOnRequest, DefaultOnResponse, TraceLayer};
 use tower_oauth2::extensions::{ScopeMissing, TokenWithheld};
 use tower_oauth2::retry::{ReportSlot, RetryOptions, RetryReport, StopReason};
-use tower_oauth2::transport::hyper::Client;
+use tower_oauth2::transport::HyperClient;
 use tower_oauth2::{AccessToken, AuthLayer, ClientCredentials, RetryPolicy, StaticToken, TokenCache};
 
 use crate::server::{Says, Server};
@@ -38,7 +38,7 @@ fn stack(cache: &TokenCache, origin: &str) -> Service {
         .layer(RetryPolicy::default())
         .layer(AuthLayer::for_origin(cache.clone(), origin).unwrap())
         .layer(trace)
-        .service(Client::new());
+        .service(HyperClient::new());
     BoxCloneSyncService::new(service)
 }
 
@@ -301,10 +301,10 @@ async fn the_frames_of_h2_show_nothing() {
             ClientCredentials::builder(format!("https://{token_server}/token"), CLIENT_ID, CLIENT_SECRET)
                 .secret_param("pin", PIN)
                 .auth(auth)
-                .build_with(Client::with_roots(&token_pem).unwrap())
+                .build_with(HyperClient::with_roots(&token_pem).unwrap())
                 .unwrap();
         let client = AuthLayer::for_origin(source, format!("https://{api}").as_str()).unwrap();
-        let client = tower::Layer::layer(&client, Client::with_roots(&api_pem).unwrap());
+        let client = tower::Layer::layer(&client, HyperClient::with_roots(&api_pem).unwrap());
         let request = Request::get(format!("https://{api}/")).body(Body::default()).unwrap();
         let response = client.oneshot(request).await.unwrap();
         assert_eq!((response.status().as_u16(), response.version()), (403, http::Version::HTTP_2));

@@ -9,7 +9,7 @@ use tower::{Layer as _, Service as _, ServiceExt as _};
 use tower_oauth2::auth::AuthOverride;
 use tower_oauth2::oauth2::{CustomGrant, SecurityToken, TokenExchange, TokenType};
 use tower_oauth2::retry::RetryOptions;
-use tower_oauth2::transport::hyper::Client;
+use tower_oauth2::transport::HyperClient;
 use tower_oauth2::{
     AccessToken, AuthLayer, ClientAuth, ClientCredentials, ClientCredentialsConfig, ClientSecret,
     FetchReason, FileToken, RetryPolicy, StaticToken, TokenCache, TokenError, TokenRequest, TokenSource,
@@ -95,7 +95,7 @@ async fn debug_of_no_public_type_shows_a_secret() {
     let over = AuthOverride::cache(cache.clone());
     trail.debug("AuthOverride", &over);
     trail.debug("RetryOptions", &RetryOptions::new());
-    let mut client = RetryPolicy::default().layer(layer.layer(Client::new()));
+    let mut client = RetryPolicy::default().layer(layer.layer(HyperClient::new()));
     trail.debug("RetryService over AuthService", &client);
     let mut request = http::Request::get("http://127.0.0.1:1/").body(Full::new(Bytes::new())).unwrap();
     request.extensions_mut().insert(over);

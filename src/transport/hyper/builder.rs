@@ -9,10 +9,10 @@ use std::time::Duration;
 use super::certificates::Certificates;
 use super::proxy::Proxy;
 use super::resolver::Resolver;
-use super::{Client, PING_AFTER};
+use super::{HyperClient, PING_AFTER};
 use crate::error::TokenError;
 
-/// Builds a [`Client`].
+/// Builds a [`HyperClient`].
 ///
 /// Defaults:
 ///
@@ -30,9 +30,9 @@ use crate::error::TokenError;
 /// Behind a proxy that wants a password, to a server of a private authority that wants a certificate:
 ///
 /// ```no_run
-/// use tower_oauth2::transport::hyper::{Client, Proxy};
+/// use tower_oauth2::transport::{HyperClient, Proxy};
 ///
-/// let client = Client::builder()
+/// let client = HyperClient::builder()
 ///     .proxy(Proxy::new("http", "proxy.example.net", 3128)?.credentials("billing", "secret"))
 ///     .also_roots(std::fs::read("private-ca.pem")?)?
 ///     .identity(std::fs::read("client.pem")?, std::fs::read("client-key.pem")?)?
@@ -41,7 +41,7 @@ use crate::error::TokenError;
 /// ```
 #[derive(Clone, Debug, Default)]
 #[must_use = "a builder does nothing until it is built"]
-pub struct ClientBuilder {
+pub struct HyperClientBuilder {
     settings: Settings,
 }
 
@@ -57,7 +57,7 @@ pub(super) struct Settings {
     pub(super) keep_alive: Option<Duration>,
 }
 
-impl ClientBuilder {
+impl HyperClientBuilder {
     /// Trusts these root certificates besides those of the platform, in PEM.
     ///
     /// # Errors
@@ -160,8 +160,8 @@ impl ClientBuilder {
 
     /// Builds the client.
     #[must_use]
-    pub fn build(self) -> Client {
-        Client::with(self.settings)
+    pub fn build(self) -> HyperClient {
+        HyperClient::with(self.settings)
     }
 }
 

@@ -21,7 +21,7 @@ use crate::origin::Origin;
 /// # Examples
 ///
 /// ```
-/// use tower_oauth2::transport::hyper::Proxy;
+/// use tower_oauth2::transport::Proxy;
 ///
 /// let proxy = Proxy::new("http", "proxy.example.net", 3128)?
 ///     .credentials("billing", "secret")

@@ -57,20 +57,20 @@ where
     }
 }
 
-// --- ResponseBody ---
+// --- ReqwestResponseBody ---
 
-/// The body of a response of [`Client`](super::Client). Its errors are reqwest's.
-pub struct ResponseBody {
+/// The body of a response of [`ReqwestClient`](super::ReqwestClient). Its errors are reqwest's.
+pub struct ReqwestResponseBody {
     inner: Native,
 }
 
-impl ResponseBody {
+impl ReqwestResponseBody {
     pub(super) fn new(inner: Native) -> Self {
         Self { inner }
     }
 }
 
-impl Body for ResponseBody {
+impl Body for ReqwestResponseBody {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -90,8 +90,8 @@ impl Body for ResponseBody {
     }
 }
 
-impl fmt::Debug for ResponseBody {
+impl fmt::Debug for ReqwestResponseBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseBody").finish_non_exhaustive()
+        f.debug_struct("ReqwestResponseBody").finish_non_exhaustive()
     }
 }

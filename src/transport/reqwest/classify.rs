@@ -7,13 +7,14 @@
 //! | too many redirects, where its own are on | the next attempt would walk in the same circle | fatal |
 //! | connecting failed, the time for it included | no byte of the request went out | unsent |
 //! | a time-out of the request as a whole | nobody knows how far it came | ambiguous |
-//! | whatever comes from hyper below it | | as `transport::hyper::classify` says |
+//! | whatever comes from hyper below it | | as `classify_hyper` says |
 
 use std::error::Error;
 
 use crate::error::chain;
 use crate::retry::Failure;
-use crate::transport::{classify as of_hyper, lasting};
+use crate::transport::classify::classify_hyper;
+use crate::transport::lasting;
 
 /// reqwest's connector without TLS is hyper's, which has no type for this.
 const NO_TLS: &str = "invalid URL, scheme is not http";
@@ -24,18 +25,18 @@ const NO_TLS: &str = "invalid URL, scheme is not http";
 ///
 /// ```
 /// use tower_oauth2::RetryPolicy;
-/// use tower_oauth2::transport::reqwest::classify;
+/// use tower_oauth2::transport::classify_reqwest;
 ///
-/// let policy = RetryPolicy::builder().classifier(classify).build()?;
+/// let policy = RetryPolicy::builder().classifier(classify_reqwest).build()?;
 /// # Ok::<(), tower_oauth2::TokenError>(())
 /// ```
 #[must_use]
-pub fn classify(error: &(dyn Error + 'static)) -> Failure {
+pub fn classify_reqwest(error: &(dyn Error + 'static)) -> Failure {
     let native = chain(error).find_map(|error| error.downcast_ref::<reqwest::Error>());
     if native.is_some_and(|error| error.is_builder() || error.is_redirect()) {
         return Failure::Fatal;
     }
-    match of_hyper::classify(error) {
+    match classify_hyper(error) {
         Failure::Unsent if advice(error).is_some() => Failure::Fatal,
         failure => failure,
     }

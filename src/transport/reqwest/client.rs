@@ -13,31 +13,31 @@ use reqwest::{ClientBuilder, Url};
 use tower::BoxError;
 use tower_service::Service;
 
-use super::body::{ResponseBody, into_native};
+use super::body::{ReqwestResponseBody, into_native};
 use crate::error::{TokenError, Unsent};
 use crate::extensions::FollowNothing;
 use crate::runtime;
 
 /// A `reqwest::Client`, or what behaves like one, as a tower HTTP service. Clones share its connections.
 ///
-/// What it does to a request, and what the client below should not do, stands on the page of the [module](super).
+/// What it does to a request, and what the client below should not do, stands on [a page of its own](crate::guide::reqwest).
 ///
 /// # Examples
 ///
 /// ```
-/// use tower_oauth2::transport::reqwest::Client;
+/// use tower_oauth2::transport::ReqwestClient;
 ///
-/// let client = Client::build(|builder| builder.user_agent("billing/1.0"))?;
+/// let client = ReqwestClient::build(|builder| builder.user_agent("billing/1.0"))?;
 /// # Ok::<_, tower_oauth2::TokenError>(())
 /// ```
 #[derive(Clone)]
-pub struct Client<S = reqwest::Client> {
+pub struct ReqwestClient<S = reqwest::Client> {
     inner: S,
     /// Whether it was built here, so that nothing below follows a redirect.
     follows_nothing: bool,
 }
 
-impl Client {
+impl ReqwestClient {
     /// Builds a client by reqwest's own builder, then switches its redirects and retries off.
     ///
     /// # Errors
@@ -62,9 +62,9 @@ impl Client {
     }
 }
 
-impl<S> Client<S> {
+impl<S> ReqwestClient<S> {
     /// Takes a client that is there already. Its own redirects and retries should be off. It is not for the token endpoint,
-    /// and refuses what a source asks of it; there [`TokenClient`](super::TokenClient) goes.
+    /// and refuses what a source asks of it; there [`ReqwestTokenClient`](super::ReqwestTokenClient) goes.
     ///
     /// It may be any service of that shape, such as the client of `reqwest-middleware`.
     pub fn new(client: S) -> Self {
@@ -82,27 +82,29 @@ impl<S> Client<S> {
     }
 }
 
-impl<S, B> Service<Request<B>> for Client<S>
+impl<S, B> Service<Request<B>> for ReqwestClient<S>
 where
     S: Service<reqwest::Request, Response = reqwest::Response>,
     S::Error: Into<BoxError>,
     B: Body + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    type Response = Response<ResponseBody>;
+    type Response = Response<ReqwestResponseBody>;
     type Error = BoxError;
-    type Future = ResponseFuture<S::Future>;
+    type Future = ReqwestResponseFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
-    fn call(&mut self, request: Request<B>) -> ResponseFuture<S::Future> {
+    fn call(&mut self, request: Request<B>) -> ReqwestResponseFuture<S::Future> {
         if let Err(error) = runtime::current() {
-            return ResponseFuture { state: State::Refused { error: Some(Unsent::new(error).into()) } };
+            return ReqwestResponseFuture {
+                state: State::Refused { error: Some(Unsent::new(error).into()) },
+            };
         }
         if !self.follows_nothing && request.extensions().get::<FollowNothing>().is_some() {
-            return ResponseFuture { state: State::Refused { error: Some(may_follow()) } };
+            return ReqwestResponseFuture { state: State::Refused { error: Some(may_follow()) } };
         }
         let uri = request.uri().clone();
         let state = match reqwest::Request::try_from(request.map(into_native)) {
@@ -112,14 +114,14 @@ where
             }
             Ok(native) => State::Sent { response: self.inner.call(native) },
         };
-        ResponseFuture { state }
+        ReqwestResponseFuture { state }
     }
 }
 
-impl<S> fmt::Debug for Client<S> {
+impl<S> fmt::Debug for ReqwestClient<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // That of reqwest shows default headers, which may be secrets.
-        f.debug_struct("Client").finish_non_exhaustive()
+        f.debug_struct("ReqwestClient").finish_non_exhaustive()
     }
 }
 
@@ -138,7 +140,7 @@ fn is_same_place(uri: &Uri, url: &Url) -> bool {
 fn may_follow() -> BoxError {
     TokenError::config(
         "the authorization server was not asked: a reqwest client that is there already may follow redirects, and take the \
-         client secret along; give build_with a TokenClient",
+         client secret along; give build_with a ReqwestTokenClient",
     )
     .into()
 }
@@ -151,16 +153,16 @@ fn renamed(request: &reqwest::Request) -> BoxError {
     .into()
 }
 
-// --- ResponseFuture ---
+// --- ReqwestResponseFuture ---
 
 pin_project! {
-    /// The future of [`Client`].
+    /// The future of [`ReqwestClient`].
     ///
     /// # Cancel safety
     ///
     /// Dropping it drops the request.
     #[must_use = "futures do nothing unless polled"]
-    pub struct ResponseFuture<F> {
+    pub struct ReqwestResponseFuture<F> {
         #[pin]
         state: State<F>,
     }
@@ -174,18 +176,18 @@ pin_project! {
     }
 }
 
-impl<F, E> Future for ResponseFuture<F>
+impl<F, E> Future for ReqwestResponseFuture<F>
 where
     F: Future<Output = Result<reqwest::Response, E>>,
     E: Into<BoxError>,
 {
-    type Output = Result<Response<ResponseBody>, BoxError>;
+    type Output = Result<Response<ReqwestResponseBody>, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
             StateProjection::Sent { response } => {
                 let response = ready!(response.poll(cx)).map_err(Into::into)?;
-                Poll::Ready(Ok(Response::from(response).map(ResponseBody::new)))
+                Poll::Ready(Ok(Response::from(response).map(ReqwestResponseBody::new)))
             }
             StateProjection::Refused { error } => {
                 Poll::Ready(Err(error.take().expect("a future is not polled after its end")))
@@ -194,8 +196,8 @@ where
     }
 }
 
-impl<F> fmt::Debug for ResponseFuture<F> {
+impl<F> fmt::Debug for ReqwestResponseFuture<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+        f.debug_struct("ReqwestResponseFuture").finish_non_exhaustive()
     }
 }

@@ -12,9 +12,9 @@ use reqwest::ClientBuilder;
 use tower::BoxError;
 use tower_service::Service;
 
-use super::body::ResponseBody;
-use super::classify::{advice, classify};
-use super::client::{Client, ResponseFuture};
+use super::body::ReqwestResponseBody;
+use super::classify::{advice, classify_reqwest};
+use super::client::{ReqwestClient, ReqwestResponseFuture};
 use crate::error::{Lasting, TokenError, Unsent};
 use crate::retry::Failure;
 
@@ -32,19 +32,19 @@ use crate::retry::Failure;
 ///
 /// ```no_run
 /// use tower_oauth2::ClientCredentials;
-/// use tower_oauth2::transport::reqwest::TokenClient;
+/// use tower_oauth2::transport::ReqwestTokenClient;
 ///
 /// let proxy = reqwest::Proxy::https("http://proxy.example.net:3128")?;
 /// let source = ClientCredentials::builder("https://login.example.com/oauth/token", "billing", "secret")
-///     .build_with(TokenClient::build(|builder| builder.proxy(proxy))?)?;
+///     .build_with(ReqwestTokenClient::build(|builder| builder.proxy(proxy))?)?;
 /// # Ok::<_, tower::BoxError>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct TokenClient {
-    inner: Client,
+pub struct ReqwestTokenClient {
+    inner: ReqwestClient,
 }
 
-impl TokenClient {
+impl ReqwestTokenClient {
     /// Builds a client with reqwest's defaults.
     ///
     /// # Errors
@@ -59,27 +59,27 @@ impl TokenClient {
     ///
     /// # Errors
     ///
-    /// As [`Client::build`].
+    /// As [`ReqwestClient::build`].
     pub fn build(configure: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Result<Self, TokenError> {
-        Ok(Self { inner: Client::build(|builder| configure(builder).connection_verbose(false))? })
+        Ok(Self { inner: ReqwestClient::build(|builder| configure(builder).connection_verbose(false))? })
     }
 }
 
-impl<B> Service<Request<B>> for TokenClient
+impl<B> Service<Request<B>> for ReqwestTokenClient
 where
     B: Body + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    type Response = Response<ResponseBody>;
+    type Response = Response<ReqwestResponseBody>;
     type Error = BoxError;
-    type Future = TokenResponseFuture;
+    type Future = ReqwestTokenResponseFuture;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        <Client as Service<Request<B>>>::poll_ready(&mut self.inner, cx)
+        <ReqwestClient as Service<Request<B>>>::poll_ready(&mut self.inner, cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> TokenResponseFuture {
-        TokenResponseFuture { inner: self.inner.call(request) }
+    fn call(&mut self, request: Request<B>) -> ReqwestTokenResponseFuture {
+        ReqwestTokenResponseFuture { inner: self.inner.call(request) }
     }
 }
 
@@ -89,40 +89,40 @@ fn marked(error: BoxError) -> BoxError {
         Ok(native) => native.without_url().into(),
         Err(other) => other,
     };
-    match (advice(&*error), classify(&*error)) {
+    match (advice(&*error), classify_reqwest(&*error)) {
         (Some(advice), Failure::Fatal) => Lasting { advice, source: error }.into(),
         (_, Failure::Unsent) => Unsent::new(error).into(),
         _ => error,
     }
 }
 
-// --- TokenResponseFuture ---
+// --- ReqwestTokenResponseFuture ---
 
-type Sent = ResponseFuture<<reqwest::Client as Service<reqwest::Request>>::Future>;
+type Sent = ReqwestResponseFuture<<reqwest::Client as Service<reqwest::Request>>::Future>;
 
 pin_project! {
-    /// The future of [`TokenClient`].
+    /// The future of [`ReqwestTokenClient`].
     ///
     /// # Cancel safety
     ///
     /// Dropping it drops the request.
     #[must_use = "futures do nothing unless polled"]
-    pub struct TokenResponseFuture {
+    pub struct ReqwestTokenResponseFuture {
         #[pin]
         inner: Sent,
     }
 }
 
-impl Future for TokenResponseFuture {
-    type Output = Result<Response<ResponseBody>, BoxError>;
+impl Future for ReqwestTokenResponseFuture {
+    type Output = Result<Response<ReqwestResponseBody>, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Poll::Ready(ready!(self.project().inner.poll(cx)).map_err(marked))
     }
 }
 
-impl fmt::Debug for TokenResponseFuture {
+impl fmt::Debug for ReqwestTokenResponseFuture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenResponseFuture").finish_non_exhaustive()
+        f.debug_struct("ReqwestTokenResponseFuture").finish_non_exhaustive()
     }
 }

@@ -1,15 +1,15 @@
-//! The page `transport::kube`, compiled, and a cluster in memory that holds it to its word.
+//! The page `guide::kube`, compiled, and a cluster in memory that holds it to its word.
 
 // --- The code of the page, letter by letter ---
 use kube_client::client::{Body, ConfigExt as _};
 use kube_client::{Client, Config};
 use tower::{BoxError, ServiceBuilder};
 use tower_oauth2::retry::ReplayBody;
-use tower_oauth2::transport::hyper;
+use tower_oauth2::transport::HyperClient;
 use tower_oauth2::{AuthLayer, RetryPolicy, TokenSource};
 
 fn cluster(config: &Config, source: impl TokenSource) -> Result<Client, BoxError> {
-    let http = hyper::Client::new();
+    let http = HyperClient::new();
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
         .layer(RetryPolicy::default())

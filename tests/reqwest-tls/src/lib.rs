@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 use tower_oauth2::retry::Failure;
-use tower_oauth2::transport::reqwest::{Client, TokenClient, classify};
+use tower_oauth2::transport::{ReqwestClient, ReqwestTokenClient, classify_reqwest};
 use tower_oauth2::{AccessToken, ClientCredentials, FetchReason, TokenError, TokenRequest, TokenSource as _};
 
 const HOST: &str = "login.example.test";
@@ -62,7 +62,7 @@ fn to(address: SocketAddr, builder: reqwest::ClientBuilder) -> reqwest::ClientBu
     builder.resolve(HOST, address).no_proxy()
 }
 
-async fn fetch(client: TokenClient, port: u16) -> Result<AccessToken, TokenError> {
+async fn fetch(client: ReqwestTokenClient, port: u16) -> Result<AccessToken, TokenError> {
     let url = format!("https://{HOST}:{port}/token");
     let source = ClientCredentials::builder(url, "billing", "hunter2").retries(0).build_with(client)?;
     source.token(TokenRequest::new(FetchReason::Initial)).await
@@ -72,14 +72,14 @@ async fn fetch(client: TokenClient, port: u16) -> Result<AccessToken, TokenError
 async fn a_token_is_fetched_over_tls_from_a_server_of_a_private_authority() {
     let (authority, address) = server().await;
     let authority = reqwest::Certificate::from_pem(authority.as_bytes()).unwrap();
-    let client = TokenClient::build(|builder| to(address, builder).tls_certs_merge([authority])).unwrap();
+    let client = ReqwestTokenClient::build(|builder| to(address, builder).tls_certs_merge([authority])).unwrap();
     assert_eq!(fetch(client, address.port()).await.unwrap().header_value(), "Bearer AT1");
 }
 
 #[tokio::test]
 async fn a_certificate_that_is_not_trusted_is_an_error_of_the_configuration() {
     let (_, address) = server().await;
-    let client = TokenClient::build(|builder| to(address, builder)).unwrap();
+    let client = ReqwestTokenClient::build(|builder| to(address, builder)).unwrap();
     let error = fetch(client, address.port()).await.unwrap_err();
     assert!(
         error.is_config() && error.to_string().contains("the authority that signed its certificate"),
@@ -87,12 +87,12 @@ async fn a_certificate_that_is_not_trusted_is_an_error_of_the_configuration() {
     );
 
     // For an API it is not worth another attempt either.
-    let client = Client::build(|builder| to(address, builder)).unwrap();
+    let client = ReqwestClient::build(|builder| to(address, builder)).unwrap();
     let uri = format!("https://{HOST}:{}/", address.port());
     let request = Request::get(uri).body(Full::<Bytes>::default()).unwrap();
     let error = client.oneshot(request).await.unwrap_err();
     assert!(error.is::<reqwest::Error>());
-    assert_eq!(classify(&*error), Failure::Fatal, "{error:?}");
+    assert_eq!(classify_reqwest(&*error), Failure::Fatal, "{error:?}");
 }
 
 #[tokio::test]
@@ -109,7 +109,7 @@ async fn a_server_without_tls_is_an_error_of_the_configuration() {
             );
         }
     });
-    let client = TokenClient::build(|builder| to(address, builder)).unwrap();
+    let client = ReqwestTokenClient::build(|builder| to(address, builder)).unwrap();
     let error = fetch(client, address.port()).await.unwrap_err();
     assert!(error.is_config() && error.to_string().contains("does not speak TLS"), "{error:?}");
 }

@@ -17,18 +17,18 @@
 //! # Examples
 //!
 //! A cluster behind a gateway that wants OAuth tokens, with `kube-client` (`kube::Client` is the same one). `Config` brings
-//! the cluster's address; its certificates go to [`hyper::Client::builder`](super) where the platform's do not do.
+//! the cluster's address; its certificates go to [`HyperClient::builder`](super) where the platform's do not do.
 //!
 //! ```text
 //! use kube_client::client::{Body, ConfigExt as _};
 //! use kube_client::{Client, Config};
 //! use tower::{BoxError, ServiceBuilder};
 //! use tower_oauth2::retry::ReplayBody;
-//! use tower_oauth2::transport::hyper;
+//! use tower_oauth2::transport::HyperClient;
 //! use tower_oauth2::{AuthLayer, RetryPolicy, TokenSource};
 //!
 //! fn cluster(config: &Config, source: impl TokenSource) -> Result<Client, BoxError> {
-//!     let http = hyper::Client::new();
+//!     let http = HyperClient::new();
 //!     let service = ServiceBuilder::new()
 //!         .layer(config.base_uri_layer())
 //!         .layer(RetryPolicy::default())

@@ -96,13 +96,13 @@
 //!
 //! use tower_oauth2::RetryPolicy;
 //! use tower_oauth2::retry::Failure;
-//! use tower_oauth2::transport::hyper;
+//! use tower_oauth2::transport::classify_hyper;
 //!
 //! fn classify(error: &(dyn Error + 'static)) -> Failure {
 //!     let mut causes = successors(Some(error), |&error| error.source());
 //!     match causes.any(<dyn Error>::is::<tonic::ConnectError>) {
 //!         true => Failure::Unsent,
-//!         false => hyper::classify(error),
+//!         false => classify_hyper(error),
 //!     }
 //! }
 //!

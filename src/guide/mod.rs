@@ -1,0 +1,14 @@
+//! Pages on one task each.
+//!
+//! - [`failures`]: when it fails, every message with its cause and its cure
+//! - `reqwest` (feature `reqwest`): reqwest's client under the layers, and reqwest-middleware
+//! - [`tonic`]: a gRPC channel under the layers
+//! - [`kube`]: the layers under clients that take a tower service, such as kube's
+
+#[doc = include_str!("failures.md")]
+pub mod failures {}
+pub mod kube;
+#[cfg(feature = "reqwest")]
+#[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
+pub mod reqwest;
+pub mod tonic;
