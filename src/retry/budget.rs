@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::account::{Account, Target};
 use super::report::ReplayReason;
+use super::tally::Tally;
 use crate::clock;
 use crate::error::TokenError;
 use crate::extensions::CredentialId;
@@ -63,11 +64,19 @@ pub struct RetryBudgetBuilder {
 struct Inner {
     terms: Terms,
     /// The first account there was, and in most clients the only one: found without a hash or a lock.
-    first: OnceLock<(Account, Purse)>,
+    first: OnceLock<First>,
     others: RwLock<Others>,
     /// How many others there are: the one number that is read while there are none.
     count: AtomicUsize,
     hashes: RandomState,
+}
+
+/// Nearly every request counts against it.
+struct First {
+    account: Account,
+    purse: Purse,
+    /// Requests that its purse was not told of yet.
+    requests: Tally,
 }
 
 /// The balances of all other accounts, by their hash, as far as they are not full: one that is full is as good as new.
@@ -149,8 +158,8 @@ impl RetryBudget {
     #[inline]
     pub(super) fn deposit(&self, target: Target<'_>) -> bool {
         match self.inner.first.get() {
-            Some((account, purse)) if account.is_of(target) => {
-                purse.deposit();
+            Some(first) if first.account.is_of(target) => {
+                first.requests.add_one();
                 return true;
             }
             Some(_) => {}
@@ -165,7 +174,7 @@ impl RetryBudget {
 
     /// Returns the first account there was. It never changes.
     pub(super) fn first_account(&self) -> Option<&Account> {
-        self.inner.first.get().map(|(account, _)| account)
+        self.inner.first.get().map(|first| &first.account)
     }
 
     /// Takes what a retry costs, if there is as much. Returns how many are left.
@@ -255,14 +264,18 @@ impl RetryBudgetBuilder {
 // --- Inner ---
 
 impl Inner {
-    fn first(&self, target: Target<'_>) -> &(Account, Purse) {
-        self.first.get_or_init(|| (Account::of(target), Purse::full(self.terms)))
+    fn first(&self, target: Target<'_>) -> &First {
+        self.first.get_or_init(|| First {
+            account: Account::of(target),
+            purse: Purse::full(self.terms),
+            requests: Tally::default(),
+        })
     }
 
     /// Does something with the purse of an account, if there is one.
     fn find<T>(&self, target: Target<'_>, act: impl FnOnce(&Purse) -> T) -> Option<T> {
-        if let Some((_, purse)) = self.first.get().filter(|(account, _)| account.is_of(target)) {
-            return Some(act(purse));
+        if let Some(first) = self.first.get().filter(|first| first.account.is_of(target)) {
+            return Some(act(first.purse()));
         }
         if self.count.load(Ordering::Relaxed) == 0 {
             return None;
@@ -273,9 +286,9 @@ impl Inner {
 
     /// Does something with the purse of an account, which is made if need be.
     fn with<T>(&self, target: Target<'_>, act: impl FnOnce(&Purse) -> T) -> T {
-        let (account, purse) = self.first(target);
-        if account.is_of(target) {
-            return act(purse);
+        let first = self.first(target);
+        if first.account.is_of(target) {
+            return act(first.purse());
         }
         let hash = self.hash(target);
         let others = self.others.read().unwrap_or_else(PoisonError::into_inner);
@@ -293,6 +306,16 @@ impl Inner {
         let mut state = self.hashes.build_hasher();
         Account::hash_of(target, &mut state);
         state.finish()
+    }
+}
+
+// --- First ---
+
+impl First {
+    /// Returns the purse, told of all requests so far.
+    fn purse(&self) -> &Purse {
+        self.purse.requests.fetch_add(self.requests.take(), Ordering::Relaxed);
+        &self.purse
     }
 }
 

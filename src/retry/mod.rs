@@ -331,6 +331,7 @@ mod retry_body;
 mod rules;
 mod service;
 mod snapshot;
+mod tally;
 mod timeouts;
 #[cfg(feature = "tower-retry")]
 mod tower_policy;
