@@ -16,6 +16,7 @@ use super::classify::Failure;
 use super::drain::Draining;
 use super::facts::Facts;
 use super::gate::{Admission, Ask, GateKey, Pass, Place, Ticket};
+use super::idempotency::Repeat;
 use super::original::{Next, Original, reopened};
 use super::replay_body::{NotReplayable, ReplayBody};
 use super::report::{self, ReplayReason, Replayed, StopReason};
@@ -163,8 +164,9 @@ where
     /// Adds to a view what only this side knows.
     pub(super) fn complete<'a>(&self, view: View<'a>, without_body: NotReplayable) -> View<'a> {
         let replayable = self.original.as_ref().map_or(Err(without_body), Original::replayable);
-        let view = view.body(replayable).repeat(self.head.repeat());
-        let view = if grpc::is_grpc_content(self.head.headers()) { view.grpc() } else { view };
+        let head = self.head.head();
+        let view = view.body(replayable).repeat(Repeat::as_it_is(&head.method, &head.headers));
+        let view = if grpc::is_grpc_content(&head.headers) { view.grpc() } else { view };
         let Some(Course { progress, .. }) = self.course.as_deref() else { return view };
         let view = if progress.in_doubt { view.in_doubt() } else { view };
         view.retries(progress.retries)
@@ -350,7 +352,7 @@ where
                         // It was a wait like any other.
                         course.progress.waited = course.progress.waited.saturating_add(clock::now() - since);
                         course.next =
-                            Some(Next::Body(reopened(opened?, tether, self.head.headers(), length)?));
+                            Some(Next::Body(reopened(opened?, tether, &self.head.head().headers, length)?));
                     }
                     Poll::Pending => {
                         course.next = Some(Next::Opening { opening, tether, length, since });

@@ -1,52 +1,65 @@
 //! A copy of a request's head.
 
-use http::{HeaderMap, request};
+use http::{Extensions, HeaderName, HeaderValue, Method, Request, Uri, Version, request};
 
 use super::account::Target;
 use super::gate::Kind;
-use super::idempotency::Repeat;
 
 /// A copy of a head, from which the heads of further attempts are made.
 ///
-/// Nearly every one is dropped unread. A copy of a `HeaderMap` shares the bytes of its values, so what it costs does not grow
-/// with them.
+/// Nearly every one is dropped unread, so the headers are a list here and not a map: a clone of a `HeaderMap` copies its index
+/// as well, in an allocation of its own. The bytes of the values are shared either way. That is 1.9 times the instructions of
+/// the static header for the whole stack, and 2.3 times with a map (`cargo bench --bench hot_path`).
 pub(super) struct Snapshot {
-    head: request::Parts,
+    method: Method,
+    uri: Uri,
+    version: Version,
+    extensions: Extensions,
+    /// In the order of the map; of several values of one name in theirs.
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Snapshot {
+    #[inline]
     pub(super) fn of(head: &request::Parts) -> Self {
-        Self { head: head.clone() }
+        let mut headers = Vec::with_capacity(head.headers.len());
+        headers.extend(head.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
+        Self {
+            method: head.method.clone(),
+            uri: head.uri.clone(),
+            version: head.version,
+            extensions: head.extensions.clone(),
+            headers,
+        }
     }
 
     /// Where the request goes, and with which credential.
     pub(super) fn target(&self) -> Target<'_> {
-        Target::of(&self.head)
-    }
-
-    pub(super) fn headers(&self) -> &HeaderMap {
-        &self.head.headers
+        Target { uri: &self.uri, credential: self.extensions.get() }
     }
 
     /// What the gate may tell it apart by.
     pub(super) fn kind(&self) -> Kind<'_> {
-        Kind::of(&self.head.uri, &self.head.method)
-    }
-
-    pub(super) fn repeat(&self) -> Repeat {
-        Repeat::as_it_is(&self.head.method, &self.head.headers)
+        Kind::of(&self.uri, &self.method)
     }
 
     /// Makes a head like the one that was copied.
     pub(super) fn head(&self) -> request::Parts {
-        self.head.clone()
+        let mut head = Request::new(()).into_parts().0;
+        head.method = self.method.clone();
+        head.uri = self.uri.clone();
+        head.version = self.version;
+        head.extensions = self.extensions.clone();
+        head.headers.reserve(self.headers.len());
+        for (name, value) in &self.headers {
+            head.headers.append(name, value.clone());
+        }
+        head
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderName, HeaderValue, Request, Version};
-
     use super::*;
 
     // Case B24.
