@@ -5,20 +5,13 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use http::{Request, Response};
-use http_body::Body;
+use http::Response;
 use pin_project_lite::pin_project;
 use tower::BoxError;
-use tower_service::Service;
 
-use super::facts::Facts;
-use super::outcome::{SentTo, Step};
-use super::replay::{HttpService, Replay};
-use super::replay_body::ReplayBody;
-use super::report::StopReason;
+use super::attempt::{State, Waiting};
+use super::exchange::{Exchange, HttpService};
 use super::retry_body::RetryBody;
-use super::timeouts::{self, Timer};
-use crate::headers::grpc;
 
 pin_project! {
     /// The response future of a [`RetryService`](super::RetryService).
@@ -36,42 +29,22 @@ pin_project! {
         S: HttpService<B>,
     {
         #[pin]
-        state: State<S::Future>,
-        // None: another retry layer resends this request, and nothing is looked at here.
-        facts: Option<Facts>,
-        kept: Kept<S, B>,
-        timer: Timer,
+        way: Way<S, B>,
     }
 }
 
 pin_project! {
-    #[project = StateProj]
-    enum State<F> {
-        // The deadline had passed before anything was sent.
-        Late,
-        // An attempt is in flight.
-        Calling { #[pin] future: F },
-        // The wait before the next attempt, at the gate or for itself. The attempt before is dropped, and with it what an
-        // inner limit lent it; its answer is drained.
-        Waiting,
-        // The body of the next attempt is being opened, if a factory makes it.
-        Reopening,
-        // The inner service is being made ready for the next attempt.
-        Readying,
+    #[project = WayProj]
+    enum Way<S, B>
+    where
+        S: HttpService<B>,
+    {
+        // Another retry layer resends this request, and nothing is looked at here.
+        Passing { #[pin] future: S::Future },
+        Watched { #[pin] state: State<S::Future, B>, exchange: Exchange<S, B> },
+        // What was recorded is freed, even if nobody drops the future for long.
         Done,
     }
-}
-
-/// What is kept of a request while it is in flight.
-pub(super) enum Kept<S, B>
-where
-    S: HttpService<B>,
-{
-    /// What replays are made from.
-    Replay(Replay<S, B>),
-    /// No replay can follow: where it went, for the gate.
-    Place(SentTo),
-    Nothing,
 }
 
 impl<S, B> ResponseFuture<S, B>
@@ -80,128 +53,43 @@ where
 {
     #[inline]
     pub(super) fn passing(future: S::Future) -> Self {
-        Self { state: State::Calling { future }, facts: None, kept: Kept::Nothing, timer: Timer::default() }
+        Self { way: Way::Passing { future } }
     }
 
     #[cold]
-    pub(super) fn late(facts: Facts) -> Self {
-        Self { state: State::Late, facts: Some(facts), kept: Kept::Nothing, timer: Timer::default() }
+    pub(super) fn late(exchange: Exchange<S, B>) -> Self {
+        Self { way: Way::Watched { state: State::Late, exchange } }
     }
 
-    pub(super) fn held_back(facts: Facts, replay: Replay<S, B>) -> Self {
-        let kept = Kept::Replay(replay);
-        Self { state: State::Waiting, facts: Some(facts), kept, timer: Timer::default() }
+    #[cold]
+    pub(super) fn held_back(exchange: Exchange<S, B>, waiting: Waiting<B>) -> Self {
+        Self { way: Way::Watched { state: State::Waiting { waiting }, exchange } }
     }
 
     #[inline]
-    pub(super) fn watching(future: S::Future, facts: Facts, kept: Kept<S, B>) -> Self {
-        Self { state: State::Calling { future }, facts: Some(facts), kept, timer: Timer::default() }
+    pub(super) fn calling(future: S::Future, exchange: Exchange<S, B>) -> Self {
+        Self { way: Way::Watched { state: State::calling(future), exchange } }
     }
 }
 
-impl<S, B, RB> Future for ResponseFuture<S, B>
-where
-    S: Service<Request<ReplayBody<B>>, Response = Response<RB>>,
-    RB: Body<Error: Into<BoxError>>,
-    S::Error: Into<BoxError>,
-{
-    type Output = Result<Response<RetryBody<RB>>, BoxError>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        loop {
-            let (replay, sent_to) = this.kept.parts();
-            let step = match (this.state.as_mut().project(), this.facts.as_ref(), replay) {
-                (StateProj::Calling { future }, Some(facts), replay) => match future.poll(cx) {
-                    Poll::Pending => {
-                        let limit = facts.policy.rules().attempt_timeout;
-                        let over = ready!(this.timer.poll_over(facts.deadline, limit, cx));
-                        facts.ended(replay, &over)
-                    }
-                    // Nearly every answer: it is handed out without a second look.
-                    Poll::Ready(Ok(response))
-                        if !grpc::is_late(&response)
-                            && facts.is_plain(replay.as_deref(), &response, None) =>
-                    {
-                        if let Some(replay) = replay {
-                            replay.accepted();
-                        }
-                        *this.kept = Kept::Nothing;
-                        this.state.set(State::Done);
-                        return Poll::Ready(Ok(response.map(RetryBody::whole)));
-                    }
-                    Poll::Ready(Ok(response)) => facts.answered(replay, sent_to, response),
-                    Poll::Ready(Err(error)) => facts.failed(replay, error.into()),
-                },
-                (StateProj::Calling { future }, None, _) => {
-                    let answer = ready!(future.poll(cx));
-                    Step::Done(answer.map(|response| response.map(RetryBody::whole)).map_err(Into::into))
-                }
-                (StateProj::Late, Some(facts), _) => facts.never_sent(),
-                (StateProj::Waiting, Some(facts), Some(replay)) => {
-                    ready!(replay.poll_wait(facts, cx));
-                    if !timeouts::is_over(facts.deadline) {
-                        this.state.set(State::Reopening);
-                        continue;
-                    }
-                    facts.too_late(replay)
-                }
-                (StateProj::Reopening, Some(facts), Some(replay)) => {
-                    match ready!(replay.poll_reopen(facts, cx)) {
-                        Ok(()) => {
-                            this.state.set(State::Readying);
-                            continue;
-                        }
-                        Err(error) => facts.unsent(replay, StopReason::BodyNotReopened, error),
-                    }
-                }
-                (StateProj::Readying, Some(facts), Some(replay)) => {
-                    match ready!(replay.poll_ready(facts, cx)) {
-                        Ok(()) if timeouts::is_over(facts.deadline) => facts.too_late(replay),
-                        Ok(()) => {
-                            this.timer.reset();
-                            let future = replay.send(facts);
-                            this.state.set(State::Calling { future });
-                            continue;
-                        }
-                        Err(error) => facts.unsent(replay, StopReason::NotReady, error),
-                    }
-                }
-                (
-                    StateProj::Late
-                    | StateProj::Waiting
-                    | StateProj::Reopening
-                    | StateProj::Readying
-                    | StateProj::Done,
-                    _,
-                    _,
-                ) => {
-                    panic!("a response future was polled after it was done")
-                }
-            };
-            match step {
-                Step::Replay => this.state.set(State::Waiting),
-                Step::Done(result) => {
-                    // What was recorded is freed now, even if nobody drops this future for long.
-                    *this.kept = Kept::Nothing;
-                    this.state.set(State::Done);
-                    return Poll::Ready(result);
-                }
-            }
-        }
-    }
-}
-
-impl<S, B> Kept<S, B>
+impl<S, B> Future for ResponseFuture<S, B>
 where
     S: HttpService<B>,
 {
-    fn parts(&mut self) -> (Option<&mut Replay<S, B>>, Option<&SentTo>) {
-        match self {
-            Self::Replay(replay) => (Some(replay), None),
-            Self::Place(to) => (None, Some(to)),
-            Self::Nothing => (None, None),
-        }
+    type Output = Result<Response<RetryBody<S::ResponseBody>>, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut way = self.project().way;
+        let result = match way.as_mut().project() {
+            WayProj::Passing { future } => {
+                let result = ready!(future.poll(cx));
+                result.map(|response| response.map(RetryBody::whole)).map_err(Into::into)
+            }
+            WayProj::Watched { state, exchange } => ready!(state.poll(exchange, cx)),
+            WayProj::Done => panic!("a response future was polled after it was done"),
+        };
+        way.set(Way::Done);
+        Poll::Ready(result)
     }
 }
 
@@ -210,13 +98,10 @@ where
     S: HttpService<B>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match &self.state {
-            State::Late => "late",
-            State::Calling { .. } => "calling",
-            State::Waiting => "waiting",
-            State::Reopening => "reopening",
-            State::Readying => "readying",
-            State::Done => "done",
+        let state = match &self.way {
+            Way::Passing { .. } => "calling",
+            Way::Watched { state, .. } => state.name(),
+            Way::Done => "done",
         };
         f.debug_struct("ResponseFuture").field("state", &state).finish_non_exhaustive()
     }

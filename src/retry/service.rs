@@ -2,27 +2,28 @@
 
 use std::fmt;
 use std::mem;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Request, Response, request};
+use http::{Request, Response};
 use http_body::Body;
 use tower::BoxError;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use super::account::Target;
+use super::attempt::Waiting;
 use super::body_factory::BodyFactory;
-use super::facts::Facts;
-use super::future::{Kept, ResponseFuture};
+use super::body_source::BodySource;
+use super::exchange::{Exchange, Kept, Resend, SentTo};
+use super::future::ResponseFuture;
 use super::idempotency::Repeat;
 use super::options::RetryOptions;
-use super::original::Original;
-use super::outcome::SentTo;
 use super::policy::RetryPolicy;
-use super::replay::{HttpService, Replay};
 use super::replay_body::{NotReplayable, ReplayBody};
 use super::retry_body::RetryBody;
+use super::sender::{Instance, Sender};
 use super::snapshot::Snapshot;
 use super::timeouts;
 use crate::extensions::Attempt;
@@ -33,16 +34,18 @@ use crate::runtime;
 ///
 /// The inner service gets [`ReplayBody`]s, the caller [`RetryBody`]s; where a client does not take those, see
 /// [body types](super#body-types). `poll_ready` forwards and reserves nothing else.
-#[derive(Clone)]
 pub struct RetryService<S> {
     inner: S,
     policy: RetryPolicy,
+    /// What the requests of this instance share, from its second use on.
+    own: Option<Arc<Instance<S>>>,
+    used: bool,
 }
 
 impl<S> RetryService<S> {
     /// Wraps `inner`.
     pub fn new(inner: S, policy: RetryPolicy) -> Self {
-        Self { inner, policy }
+        Self { inner, policy, own: None, used: false }
     }
 
     /// Returns the policy.
@@ -57,6 +60,8 @@ impl<S> RetryService<S> {
 
     /// Returns the inner service to be changed.
     pub fn get_mut(&mut self) -> &mut S {
+        // Further attempts go through what it is changed to.
+        (self.own, self.used) = (None, false);
         &mut self.inner
     }
 
@@ -90,88 +95,93 @@ where
             let body = ReplayBody::once(body, NotReplayable::Released);
             return ResponseFuture::passing(self.inner.call(Request::from_parts(head, body)));
         }
+        let sender = self.sender();
         let rules = self.policy.rules();
-        let mut facts = Facts {
-            policy: self.policy.clone(),
-            options: head.extensions.get::<RetryOptions>().cloned(),
-            repeat: match rules.generated_keys {
-                true => Repeat::with_key(&mut head),
-                false => Repeat::of_method(&head.method),
-            },
-            body: None,
-            deadline: timeouts::deadline(rules, &head.extensions),
+        let mut repeat = match rules.generated_keys {
+            true => Repeat::with_key(&mut head),
+            false => Repeat::of_method(&head.method),
         };
-        let options = facts.options.as_ref();
-        if let Some(slot) = options.and_then(|options| options.slot.as_ref()) {
+        let options = head.extensions.get::<RetryOptions>().cloned();
+        if let Some(slot) = options.as_ref().and_then(|options| options.slot.as_ref()) {
             slot.clear();
         }
-        if timeouts::is_over(facts.deadline) {
-            // What the instance that is ready has reserved goes back.
-            drop(self.take_ready());
-            return ResponseFuture::late(facts);
+        let deadline = timeouts::deadline(rules, &head.extensions);
+        if timeouts::is_over(deadline) {
+            self.release();
+            let kept = Kept::Once(NotReplayable::Released, None);
+            return ResponseFuture::late(Exchange {
+                sender,
+                options,
+                repeat,
+                deadline,
+                kept,
+                pass: None,
+                past: None,
+            });
         }
         let is_first = rules.budget.as_ref().is_some_and(|budget| budget.deposit(Target::of(&head)));
-        let (first, original) = match rules.may_replay(options, 0, 0) {
+        let (first, source) = match rules.may_replay(options.as_ref(), 0, 0) {
             true => {
-                Original::of(body, head.extensions.get::<BodyFactory>(), rules.limits(options, &head.headers))
+                let limits = rules.limits(options.as_ref(), &head.headers);
+                BodySource::of(body, head.extensions.get::<BodyFactory>(), limits)
             }
             false => (ReplayBody::once(body, NotReplayable::Released), Err(NotReplayable::Released)),
         };
-        if let Err(why) = &original {
-            facts.body = Some(*why);
+        if source.is_err() {
             // Nobody can look later.
-            facts.repeat = Repeat::as_it_is(&head.method, &head.headers);
+            repeat = Repeat::as_it_is(&head.method, &head.headers);
         }
-        if facts.gate().is_some_and(|gate| !gate.is_open()) && runtime::current().is_ok() {
-            return self.call_through_gate(head, first, original.ok(), facts);
-        }
-        // The head is copied only where a replay can follow.
-        let Ok(original) = original else {
-            let kept = match &rules.gate {
-                Some(_) => Kept::Place(SentTo::of(&head, &rules.gate_key, is_first)),
-                None => Kept::Nothing,
-            };
-            let future = self.inner.call(Request::from_parts(head, first));
-            return ResponseFuture::watching(future, facts, kept);
+        let past_gate = options.as_ref().is_some_and(|options| options.without_gate);
+        let gate = rules.gate.as_ref().filter(|gate| !past_gate && !gate.is_open());
+        let at_gate = gate.is_some() && runtime::current().is_ok();
+        // The head is copied only where a replay or a wait can follow.
+        let kept = match source {
+            Err(why) if !at_gate => {
+                let sent_to = rules.gate.as_ref().map(|_| SentTo::of(&head, &rules.gate_key, is_first));
+                Kept::Once(why, sent_to)
+            }
+            source => Kept::Resend(Resend { head: Snapshot::of(&head), source }),
         };
-        let snapshot = Snapshot::of(&head);
-        let mut ready = self.take_ready();
-        let future = ready.call(Request::from_parts(head, first));
-        let replay = Replay::new(ready, snapshot, Some(original));
-        ResponseFuture::watching(future, facts, Kept::Replay(replay))
+        let mut exchange = Exchange { sender, options, repeat, deadline, kept, pass: None, past: None };
+        let request = Request::from_parts(head, first);
+        if at_gate && let Some(ticket) = exchange.ask_gate(0, Duration::ZERO) {
+            // Whoever waits holds nothing that others wait for.
+            self.release();
+            tracing::debug!("the request is held back, since the server asked for patience");
+            exchange.progress().sent = 0;
+            let waiting = Waiting::new(request, None, Duration::ZERO, Some(ticket));
+            return ResponseFuture::held_back(exchange, waiting);
+        }
+        ResponseFuture::calling(self.inner.call(request), exchange)
     }
 }
 
 impl<S: Clone> RetryService<S> {
-    /// Takes the instance that was polled ready, for it is the one to call. It also serves the replays, polled ready anew
-    /// for each; a clone stays behind for the next request.
-    fn take_ready(&mut self) -> S {
-        let clone = self.inner.clone();
-        mem::replace(&mut self.inner, clone)
+    /// Returns what a request needs of this instance: as it is the instance that was polled ready that is called, a clone of
+    /// the inner service for further attempts.
+    #[inline]
+    fn sender(&mut self) -> Sender<S> {
+        if let Some(own) = &self.own {
+            return Sender::Shared(Arc::clone(own));
+        }
+        let (policy, inner) = (self.policy.clone(), self.inner.clone());
+        if !mem::replace(&mut self.used, true) {
+            return Sender::Own { policy, inner };
+        }
+        let own = self.own.insert(Arc::new(Instance::new(policy, inner)));
+        Sender::Shared(Arc::clone(own))
     }
 
-    /// Sends a request if the gate lets it through, or has it wait.
-    #[cold]
-    fn call_through_gate<B>(
-        &mut self,
-        head: request::Parts,
-        first: ReplayBody<B>,
-        original: Option<Original<B>>,
-        facts: Facts,
-    ) -> ResponseFuture<S, B>
-    where
-        S: HttpService<B>,
-    {
-        let mut ready = self.take_ready();
-        let mut replay = Replay::new(ready.clone(), Snapshot::of(&head), original);
-        if replay.ask_gate(&facts, 0, Duration::ZERO) {
-            // Whoever waits holds nothing that others wait for: the instance that is ready goes.
-            drop(ready);
-            replay.hold_back(first);
-            return ResponseFuture::held_back(facts, replay);
-        }
-        let future = ready.call(Request::from_parts(head, first));
-        ResponseFuture::watching(future, facts, Kept::Replay(replay))
+    /// Gives up the instance that was polled ready, and what it reserved with it.
+    fn release(&mut self) {
+        self.inner = self.inner.clone();
+    }
+}
+
+impl<S: Clone> Clone for RetryService<S> {
+    /// A clone takes nothing along of what the requests of this instance share: most clones serve one request.
+    fn clone(&self) -> Self {
+        Self::new(self.inner.clone(), self.policy.clone())
     }
 }
 

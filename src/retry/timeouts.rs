@@ -66,11 +66,6 @@ pub(super) fn is_over(deadline: Option<Instant>) -> bool {
 // --- Timer ---
 
 impl Timer {
-    /// Notes that another attempt is sent.
-    pub(super) fn reset(&mut self) {
-        self.sleep = None;
-    }
-
     /// Is ready when the attempt in flight has no time left.
     pub(super) fn poll_over(
         &mut self,

@@ -19,7 +19,7 @@ use super::idempotency::Repeat;
 use super::options::RetryOptions;
 use super::outcome::refused;
 use super::policy::RetryPolicy;
-use super::replay::Progress;
+use super::progress::Progress;
 use super::report::{self, Replayed, RetryReport, StopReason};
 use super::timeouts;
 use super::view::{Outcome, View};
@@ -173,15 +173,11 @@ impl TowerPolicy {
             (Err(_), Some(failure)) => View::of(Outcome::Failure(failure), repeat),
             (Err(_), None) => return Err(StopReason::Failed),
         };
-        let Progress { retries, backoffs, auth_replays, waited, .. } = self.progress;
-        let view = view
-            .retries(retries)
-            .backoffs(backoffs)
-            .auth_replays(auth_replays)
-            .waited(waited)
+        let view = self
+            .progress
+            .complete(view)
             .time_left(timeouts::left(self.deadline))
             .options(request.extensions().get());
-        let view = if self.progress.in_doubt { view.in_doubt() } else { view };
         let view = if grpc::is_grpc_content(request.headers()) { view.grpc() } else { view };
         let (delay, reason, requested_delay, requested_by) =
             match self.policy.decide(&view, Chance::default().fraction()) {

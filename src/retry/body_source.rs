@@ -1,0 +1,102 @@
+//! Where the bodies of all attempts come from: a recording, or a factory.
+
+use std::mem;
+
+use http::{HeaderMap, header};
+use http_body::Body;
+use tower::BoxError;
+
+use super::body_factory::{BodyFactory, Opened};
+use super::replay_body::{Limits, NotReplayable, ReplayBody, Tether};
+
+/// What the bodies of further attempts are made from. Dropping it leaves the attempt in flight alone.
+pub(super) enum BodySource<B> {
+    Recorded(ReplayBody<B>),
+    /// Nothing is recorded. `sending` ends the attempt in flight; `length` is that of the first body, if it said so.
+    Factory {
+        factory: BodyFactory,
+        sending: Tether,
+        length: Option<u64>,
+    },
+}
+
+/// What the body of the next attempt is opened with.
+pub(super) struct ToOpen {
+    pub(super) factory: BodyFactory,
+    tether: Tether,
+    length: Option<u64>,
+}
+
+impl<B> BodySource<B>
+where
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
+{
+    /// Makes the body of the first attempt, and what the others will come from.
+    pub(super) fn of(
+        body: B,
+        factory: Option<&BodyFactory>,
+        limits: Limits<'_>,
+    ) -> (ReplayBody<B>, Result<Self, NotReplayable>) {
+        // What a redirect made of an upload, a GET without a body, still has the factory of the upload.
+        if let Some(factory) = factory.filter(|_| !body.is_end_stream()) {
+            let sending = Tether::new();
+            let length = body.size_hint().exact();
+            let first = ReplayBody::tied(body, sending.clone());
+            return (first, Ok(Self::Factory { factory: factory.clone(), sending, length }));
+        }
+        let recording = ReplayBody::recording(body, limits);
+        match recording.replay() {
+            Ok(first) => (first, Ok(Self::Recorded(recording))),
+            Err(why) => (recording, Err(why)),
+        }
+    }
+}
+
+impl<B> BodySource<B> {
+    pub(super) fn replayable(&self) -> Result<(), NotReplayable> {
+        match self {
+            Self::Recorded(recording) => recording.replayable(),
+            Self::Factory { sending, .. } if sending.has_failed() => Err(NotReplayable::SourceFailed),
+            Self::Factory { .. } => Ok(()),
+        }
+    }
+
+    /// Begins the body of the next attempt, and ends that of the one before: an upload that goes on during the wait would be in
+    /// vain. A body that is to be opened is empty until then.
+    pub(super) fn claim(&mut self) -> Result<(ReplayBody<B>, Option<ToOpen>), NotReplayable> {
+        self.replayable()?;
+        match self {
+            Self::Recorded(recording) => Ok((recording.replay()?, None)),
+            Self::Factory { factory, sending, length } => {
+                let tether = Tether::new();
+                mem::replace(sending, tether.clone()).cut();
+                Ok((
+                    ReplayBody::default(),
+                    Some(ToOpen { factory: factory.clone(), tether, length: *length }),
+                ))
+            }
+        }
+    }
+}
+
+// --- ToOpen ---
+
+impl ToOpen {
+    /// Makes what the factory opened the body of an attempt.
+    pub(super) fn opened<B>(self, body: Opened, headers: &HeaderMap) -> Result<ReplayBody<B>, BoxError> {
+        // A transport goes by the header. It would cut the body short, or wait for the rest of it. Without one, what the first
+        // body said of its length is what was sent.
+        let in_header = || headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse::<u64>().ok();
+        let announced = in_header().or(self.length);
+        match (announced, body.size_hint().exact()) {
+            (Some(announced), Some(length)) if announced != length => {
+                let error =
+                    format!("the body was opened again with {length} bytes and not {announced} as before");
+                return Err(error.into());
+            }
+            (Some(_) | None, _) => {}
+        }
+        Ok(ReplayBody::opened(body, self.tether, announced))
+    }
+}
