@@ -43,7 +43,7 @@ const MOST_STACK: f64 = 2.0;
 const LEAST_SCALING: f64 = 1.7;
 /// Rounds of one timed run, and how many runs the best is taken of. Runs are short, so that some of them meet no other work
 /// of the machine on either core.
-const TIMED: (u64, usize) = (40_000, 100);
+const TIMED: (u64, usize) = (10_000, 400);
 /// Rounds of the two counted runs.
 const COUNTED: (u64, u64) = (5_000, 25_000);
 
@@ -251,7 +251,8 @@ impl Shape {
         start.elapsed()
     }
 
-    /// Does the same on two threads with clones of one stack, and returns the longer time.
+    /// Does the same on two threads with clones of one stack. Returns the time from the first start to the last end, so that
+    /// threads that did not run at the same time do not look as if they had not been in each other's way.
     fn race(self, mode: Mode, rounds: u64) -> Duration {
         let start = std::sync::Arc::new(std::sync::Barrier::new(2));
         let threads = self.stacks(mode, 2).into_iter().map(|mut requests| {
@@ -261,11 +262,14 @@ impl Shape {
                 start.wait();
                 let start = Instant::now();
                 requests(rounds);
-                start.elapsed()
+                (start, Instant::now())
             })
         });
         let threads: Vec<_> = threads.collect();
-        threads.into_iter().map(|thread| thread.join().expect("a run")).max().unwrap_or_default()
+        let runs: Vec<_> = threads.into_iter().map(|thread| thread.join().expect("a run")).collect();
+        let starts = runs.iter().map(|(start, _)| *start);
+        let ends = runs.iter().map(|(_, end)| *end);
+        ends.max().zip(starts.min()).map(|(end, start)| end - start).unwrap_or_default()
     }
 
     fn stack(self, mode: Mode) -> Requests {

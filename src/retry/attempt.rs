@@ -31,9 +31,10 @@ pin_project! {
         Late,
         // An attempt is in flight.
         Calling { #[pin] future: F, timer: Timer },
-        Waiting { waiting: Waiting<B> },
-        Opening { opening: Opening<B> },
-        Readying { readying: Readying<B> },
+        // Boxed, since most requests come to none of these, and their size would slow down all.
+        Waiting { waiting: Box<Waiting<B>> },
+        Opening { opening: Box<Opening<B>> },
+        Readying { readying: Box<Readying<B>> },
     }
 }
 
@@ -158,9 +159,9 @@ impl<B> Waiting<B> {
         to_open: Option<ToOpen>,
         wait: Duration,
         ticket: Option<Box<Ticket>>,
-    ) -> Self {
+    ) -> Box<Self> {
         let sleep = (!wait.is_zero()).then(|| Box::pin(tokio::time::sleep(wait)));
-        Self { request, to_open, sleep, turn: ticket.map_or(Turn::Unasked, Turn::Queued) }
+        Box::new(Self { request, to_open, sleep, turn: ticket.map_or(Turn::Unasked, Turn::Queued) })
     }
 
     /// Waits, and drains the response before meanwhile.
@@ -199,17 +200,17 @@ impl<B> Waiting<B> {
 // --- Opening ---
 
 impl<B> Opening<B> {
-    fn new(request: Request<ReplayBody<B>>, to_open: ToOpen, time_left: Duration) -> Self {
+    fn new(request: Request<ReplayBody<B>>, to_open: ToOpen, time_left: Duration) -> Box<Self> {
         let opening = to_open.factory.open();
         let limit = Box::pin(tokio::time::sleep(time_left));
-        Self { request, to_open: Some(to_open), opening, since: clock::now(), limit }
+        Box::new(Self { request, to_open: Some(to_open), opening, since: clock::now(), limit })
     }
 
     fn poll<S: HttpService<B>>(
         &mut self,
         exchange: &mut Exchange<S, B>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Readying<B>, BoxError>> {
+    ) -> Poll<Result<Box<Readying<B>>, BoxError>> {
         let Poll::Ready(opened) = self.opening.as_mut().poll(cx) else {
             ready!(self.limit.as_mut().poll(cx));
             return Poll::Ready(Err("the request body was not opened again in time".into()));
@@ -227,8 +228,8 @@ impl<B> Opening<B> {
 // --- Readying ---
 
 impl<B> Readying<B> {
-    fn new(request: Request<ReplayBody<B>>) -> Self {
-        Self { request, wait: None }
+    fn new(request: Request<ReplayBody<B>>) -> Box<Self> {
+        Box::new(Self { request, wait: None })
     }
 
     fn poll<S: HttpService<B>>(

@@ -111,6 +111,17 @@ impl<S, B> Exchange<S, B>
 where
     S: HttpService<B>,
 {
+    #[inline]
+    pub(super) fn new(
+        sender: Sender<S>,
+        options: Option<RetryOptions>,
+        repeat: Repeat,
+        deadline: Option<Instant>,
+        kept: Kept<B>,
+    ) -> Self {
+        Self { sender, options, repeat, deadline, kept, pass: None, past: None }
+    }
+
     /// Whether no attempt came to nothing yet, and none was held.
     #[inline]
     pub(super) fn is_first(&self) -> bool {

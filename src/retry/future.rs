@@ -62,7 +62,7 @@ where
     }
 
     #[cold]
-    pub(super) fn held_back(exchange: Exchange<S, B>, waiting: Waiting<B>) -> Self {
+    pub(super) fn held_back(exchange: Exchange<S, B>, waiting: Box<Waiting<B>>) -> Self {
         Self { way: Way::Watched { state: State::Waiting { waiting }, exchange } }
     }
 

@@ -164,7 +164,7 @@ where
     }
 
     /// Decides on a failure, and prepares the next attempt.
-    fn again_after(&mut self, failure: Failure) -> Result<Waiting<B>, StopReason> {
+    fn again_after(&mut self, failure: Failure) -> Result<Box<Waiting<B>>, StopReason> {
         let verdict = self.judge(View::of(Outcome::Failure(failure), self.repeat));
         self.again(verdict.decision, None, Some(failure), Held::No)
     }
@@ -176,7 +176,7 @@ where
         status: Option<StatusCode>,
         failure: Option<Failure>,
         held: Held,
-    ) -> Result<Waiting<B>, StopReason> {
+    ) -> Result<Box<Waiting<B>>, StopReason> {
         let (delay, reason, requested_delay, requested_by) = match decision {
             Decision::Stop(stop) => return Err(stop),
             Decision::Replay { delay, reason, requested_delay, requested_by } => {
@@ -234,7 +234,7 @@ where
     }
 
     /// Keeps the outcome that the next attempt is to replace, and waits.
-    fn wait(&mut self, waiting: Waiting<B>, outcome: PastOutcome<S::ResponseBody>) -> Step<S, B> {
+    fn wait(&mut self, waiting: Box<Waiting<B>>, outcome: PastOutcome<S::ResponseBody>) -> Step<S, B> {
         let repeat = self.repeat;
         self.past().keep(outcome, repeat);
         Step::<S, B>::Next(State::Waiting { waiting })

@@ -16,7 +16,7 @@ use super::account::Target;
 use super::attempt::Waiting;
 use super::body_factory::BodyFactory;
 use super::body_source::BodySource;
-use super::exchange::{Exchange, Kept, Resend, SentTo};
+use super::exchange::{Exchange, HttpService, Kept, Resend, SentTo};
 use super::future::ResponseFuture;
 use super::idempotency::Repeat;
 use super::options::RetryOptions;
@@ -109,15 +109,7 @@ where
         if timeouts::is_over(deadline) {
             self.release();
             let kept = Kept::Once(NotReplayable::Released, None);
-            return ResponseFuture::late(Exchange {
-                sender,
-                options,
-                repeat,
-                deadline,
-                kept,
-                pass: None,
-                past: None,
-            });
+            return ResponseFuture::late(Exchange::new(sender, options, repeat, deadline, kept));
         }
         let is_first = rules.budget.as_ref().is_some_and(|budget| budget.deposit(Target::of(&head)));
         let (first, source) = match rules.may_replay(options.as_ref(), 0, 0) {
@@ -142,17 +134,12 @@ where
             }
             source => Kept::Resend(Resend { head: Snapshot::of(&head), source }),
         };
-        let mut exchange = Exchange { sender, options, repeat, deadline, kept, pass: None, past: None };
         let request = Request::from_parts(head, first);
-        if at_gate && let Some(ticket) = exchange.ask_gate(0, Duration::ZERO) {
-            // Whoever waits holds nothing that others wait for.
-            self.release();
-            tracing::debug!("the request is held back, since the server asked for patience");
-            exchange.progress().sent = 0;
-            let waiting = Waiting::new(request, None, Duration::ZERO, Some(ticket));
-            return ResponseFuture::held_back(exchange, waiting);
+        if at_gate {
+            return self.call_through_gate(request, Exchange::new(sender, options, repeat, deadline, kept));
         }
-        ResponseFuture::calling(self.inner.call(request), exchange)
+        let future = self.inner.call(request);
+        ResponseFuture::calling(future, Exchange::new(sender, options, repeat, deadline, kept))
     }
 }
 
@@ -170,6 +157,26 @@ impl<S: Clone> RetryService<S> {
         }
         let own = self.own.insert(Arc::new(Instance::new(policy, inner)));
         Sender::Shared(Arc::clone(own))
+    }
+
+    /// Sends a request if the gate lets it through, or has it wait.
+    #[cold]
+    fn call_through_gate<B>(
+        &mut self,
+        request: Request<ReplayBody<B>>,
+        mut exchange: Exchange<S, B>,
+    ) -> ResponseFuture<S, B>
+    where
+        S: HttpService<B>,
+    {
+        let Some(ticket) = exchange.ask_gate(0, Duration::ZERO) else {
+            return ResponseFuture::calling(self.inner.call(request), exchange);
+        };
+        // Whoever waits holds nothing that others wait for.
+        self.release();
+        tracing::debug!("the request is held back, since the server asked for patience");
+        exchange.progress().sent = 0;
+        ResponseFuture::held_back(exchange, Waiting::new(request, None, Duration::ZERO, Some(ticket)))
     }
 
     /// Gives up the instance that was polled ready, and what it reserved with it.

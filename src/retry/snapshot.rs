@@ -23,7 +23,9 @@ impl Snapshot {
     #[inline]
     pub(super) fn of(head: &request::Parts) -> Self {
         let mut headers = Vec::with_capacity(head.headers.len());
-        headers.extend(head.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
+        for (name, value) in &head.headers {
+            headers.push((name.clone(), value.clone()));
+        }
         Self {
             method: head.method.clone(),
             uri: head.uri.clone(),
