@@ -309,54 +309,36 @@
 //! # Ok::<_, BoxError>(())
 //! ```
 
-mod account;
-mod attempt;
 mod body_factory;
-mod body_source;
-mod budget;
-mod classify;
-mod decide;
-mod drain;
 mod exchange;
-mod future;
 mod gate;
-mod idempotency;
-mod late;
-mod options;
-mod outcome;
+mod limits;
 mod policy;
-mod progress;
 mod replay_body;
 mod report;
 mod retry_body;
-mod rules;
-mod sender;
-mod service;
-mod snapshot;
-mod tally;
-mod timeouts;
 #[cfg(feature = "tower-retry")]
 mod tower_policy;
-mod view;
 
 pub use self::body_factory::BodyFactory;
-pub use self::budget::{RetryBudget, RetryBudgetBuilder};
-pub use self::classify::Failure;
-pub use self::decide::Decision;
-pub use self::exchange::HttpService;
-pub use self::future::ResponseFuture;
+pub use self::exchange::future::ResponseFuture;
+pub use self::exchange::record::HttpService;
+pub use self::exchange::service::RetryService;
+pub use self::exchange::timeouts::{AttemptTimeout, DeadlineExceeded};
 pub use self::gate::{GateStatus, RetryGate};
-pub use self::options::RetryOptions;
-pub use self::policy::{RetryPolicy, RetryPolicyBuilder};
+use self::limits::account;
+pub use self::limits::budget::{RetryBudget, RetryBudgetBuilder};
+pub use self::policy::builder::{RetryPolicy, RetryPolicyBuilder};
+pub use self::policy::classify::Failure;
+pub use self::policy::decide::Decision;
+pub use self::policy::options::RetryOptions;
+pub use self::policy::view::View;
 pub use self::replay_body::{NotReplayable, ReplayBody};
 pub use self::report::{ReplayReason, Replayed, ReportSlot, RetryReport, StopReason};
 pub use self::retry_body::{Abandoned, RetryBody};
-pub use self::service::RetryService;
-pub use self::timeouts::{AttemptTimeout, DeadlineExceeded};
 #[cfg(feature = "tower-retry")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tower-retry")))]
 pub use self::tower_policy::{TowerPolicy, TowerWait};
-pub use self::view::View;
 pub use crate::error::Unsent;
 pub use crate::headers::profile::RateLimitProfile;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
 
-use super::classify::Failure;
+use super::policy::classify::Failure;
 use super::replay_body::NotReplayable;
 use crate::extensions::TokenRejected;
 

@@ -2,8 +2,8 @@
 
 use http::{Extensions, HeaderName, HeaderValue, Method, Request, Uri, Version, request};
 
-use super::account::Target;
-use super::gate::Kind;
+use crate::retry::gate::Kind;
+use crate::retry::limits::account::Target;
 
 /// A copy of a head, from which the heads of further attempts are made.
 ///

@@ -12,28 +12,28 @@ use tower::BoxError;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::account::Target;
 use super::attempt::Waiting;
-use super::body_factory::BodyFactory;
 use super::body_source::BodySource;
-use super::exchange::{Exchange, HttpService, Kept, Resend, SentTo};
 use super::future::ResponseFuture;
-use super::idempotency::Repeat;
-use super::options::RetryOptions;
-use super::policy::RetryPolicy;
-use super::replay_body::{NotReplayable, ReplayBody};
-use super::retry_body::RetryBody;
+use super::head::Snapshot;
+use super::record::{Exchange, HttpService, Kept, Resend, SentTo};
 use super::sender::{Instance, Sender};
-use super::snapshot::Snapshot;
 use super::timeouts;
 use crate::extensions::Attempt;
+use crate::retry::body_factory::BodyFactory;
+use crate::retry::limits::account::Target;
+use crate::retry::policy::builder::RetryPolicy;
+use crate::retry::policy::idempotency::Repeat;
+use crate::retry::policy::options::RetryOptions;
+use crate::retry::replay_body::{NotReplayable, ReplayBody};
+use crate::retry::retry_body::RetryBody;
 use crate::runtime;
 
 /// Sends a request again when its [`RetryPolicy`] says so. Rules, examples and caveats are on the page of the
-/// [module](super).
+/// [module](crate::retry).
 ///
 /// The inner service gets [`ReplayBody`]s, the caller [`RetryBody`]s; where a client does not take those, see
-/// [body types](super#body-types). `poll_ready` forwards and reserves nothing else.
+/// [body types](crate::retry#body-types). `poll_ready` forwards and reserves nothing else.
 pub struct RetryService<S> {
     inner: S,
     policy: RetryPolicy,

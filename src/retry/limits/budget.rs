@@ -11,19 +11,19 @@ use http::Uri;
 use tokio::time::Instant;
 
 use super::account::{Account, Target};
-use super::report::ReplayReason;
 use super::tally::Tally;
 use crate::clock;
 use crate::error::TokenError;
 use crate::extensions::CredentialId;
+use crate::retry::report::ReplayReason;
 
 /// Keeps retries to a share of the requests, so that a server in trouble is not asked several times as much.
 ///
 /// Each request adds a share of a retry to the balance of its origin and [`CredentialId`], each second adds some, and
 /// each retry takes one. A retry of a request that provably was not sent takes a tenth of one: no server had to look at
 /// it. If there is not enough left, the response is returned
-/// ([`StopReason::BudgetExhausted`](super::StopReason::BudgetExhausted)). Replays with a new token are free, and
-/// so are retries that wait at the [gate](super::RetryGate).
+/// ([`StopReason::BudgetExhausted`](crate::retry::StopReason::BudgetExhausted)). Replays with a new token are free, and
+/// so are retries that wait at the [gate](crate::retry::RetryGate).
 ///
 /// Clones share the balances, and so may several policies:
 ///
@@ -115,7 +115,7 @@ struct Balance {
 
 /// What a retry costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Price {
+pub(in crate::retry) enum Price {
     /// The server had to look at the attempt before.
     Full,
     /// The attempt before did not reach the server.
@@ -124,7 +124,7 @@ pub(super) enum Price {
 
 /// There is not enough left for a retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Spent;
+pub(in crate::retry) struct Spent;
 
 /// One retry.
 const RETRY: u64 = 1_000;
@@ -156,7 +156,7 @@ impl RetryBudget {
 
     /// Adds the share of a request. Returns whether it counts against the [first account](Self::first_account).
     #[inline]
-    pub(super) fn deposit(&self, target: Target<'_>) -> bool {
+    pub(in crate::retry) fn deposit(&self, target: Target<'_>) -> bool {
         match self.inner.first.get() {
             Some(first) if first.account.is_of(target) => {
                 first.requests.add_one();
@@ -173,19 +173,19 @@ impl RetryBudget {
     }
 
     /// Returns the first account there was. It never changes.
-    pub(super) fn first_account(&self) -> Option<&Account> {
+    pub(in crate::retry) fn first_account(&self) -> Option<&Account> {
         self.inner.first.get().map(|first| &first.account)
     }
 
     /// Takes what a retry costs, if there is as much. Returns how many are left.
-    pub(super) fn withdraw(&self, target: Target<'_>, price: Price) -> Result<f64, Spent> {
+    pub(in crate::retry) fn withdraw(&self, target: Target<'_>, price: Price) -> Result<f64, Spent> {
         let (terms, now) = (self.inner.terms, clock::now());
         let left = self.inner.with(target, |purse| purse.withdraw(price, terms, now))?;
         Ok(left as f64 / RETRY as f64)
     }
 
     /// Gives back what was taken for a retry that was not made.
-    pub(super) fn give_back(&self, target: Target<'_>, price: Price) {
+    pub(in crate::retry) fn give_back(&self, target: Target<'_>, price: Price) {
         let terms = self.inner.terms;
         self.inner.find(target, |purse| {
             let mut balance = purse.balance.lock().unwrap_or_else(PoisonError::into_inner);
@@ -347,7 +347,7 @@ impl Others {
 
 impl Price {
     /// Returns what a retry for this reason costs. A refused token is nothing that a server suffers from.
-    pub(super) fn of(reason: ReplayReason) -> Option<Self> {
+    pub(in crate::retry) fn of(reason: ReplayReason) -> Option<Self> {
         match reason {
             ReplayReason::TokenRejected => None,
             ReplayReason::Unsent => Some(Self::Unsent),

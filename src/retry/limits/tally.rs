@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 /// Each thread adds to a part of its own, on a cache line of its own: where two threads write to one line, each write costs
 /// as much as the rest of a request that is not retried.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(in crate::retry) struct Tally {
     parts: [Part; PARTS],
 }
 
@@ -26,12 +26,12 @@ thread_local! {
 
 impl Tally {
     #[inline]
-    pub(super) fn add_one(&self) {
+    pub(in crate::retry) fn add_one(&self) {
         self.parts[part()].0.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Returns the count, and begins anew.
-    pub(super) fn take(&self) -> u64 {
+    pub(in crate::retry) fn take(&self) -> u64 {
         self.parts.iter().map(|part| part.0.swap(0, Ordering::Relaxed)).sum()
     }
 }

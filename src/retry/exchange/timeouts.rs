@@ -9,8 +9,8 @@ use std::time::Duration;
 use http::Extensions;
 use tokio::time::{Instant, Sleep};
 
-use super::rules::Rules;
 use crate::extensions::Deadline;
+use crate::retry::policy::rules::Rules;
 use crate::{clock, runtime};
 
 /// A request's deadline passed before there was an answer.
@@ -19,7 +19,7 @@ use crate::{clock, runtime};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeadlineExceeded(());
 
-/// An attempt took longer than [`attempt_timeout`](super::RetryPolicyBuilder::attempt_timeout), and it was the last one.
+/// An attempt took longer than [`attempt_timeout`](crate::retry::RetryPolicyBuilder::attempt_timeout), and it was the last one.
 ///
 /// It is found in the error of the service by `downcast_ref`. Where there had been an answer before, that is handed out
 /// instead.
@@ -30,20 +30,20 @@ pub struct AttemptTimeout {
 
 /// Ends an attempt whose time is over. Where nothing is limited it never looks at the clock, and there is no timer.
 #[derive(Default)]
-pub(super) struct Timer {
+pub(in crate::retry) struct Timer {
     /// Made when an attempt has to be waited for.
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
 /// Whose time is over.
-pub(super) enum Over {
+pub(in crate::retry) enum Over {
     Request,
     Attempt { limit: Duration },
 }
 
 /// Returns when a request that begins now must be done: by the policy, or earlier if it says so itself.
 #[inline]
-pub(super) fn deadline(rules: &Rules, extensions: &Extensions) -> Option<Instant> {
+pub(in crate::retry) fn deadline(rules: &Rules, extensions: &Extensions) -> Option<Instant> {
     let own = extensions.get::<Deadline>().map(|deadline| Instant::from_std(deadline.instant()));
     let general = rules.total_timeout.map(|timeout| clock::after(clock::now(), timeout));
     match (own, general) {
@@ -53,13 +53,13 @@ pub(super) fn deadline(rules: &Rules, extensions: &Extensions) -> Option<Instant
 }
 
 /// Returns the time left until a deadline.
-pub(super) fn left(deadline: Option<Instant>) -> Option<Duration> {
+pub(in crate::retry) fn left(deadline: Option<Instant>) -> Option<Duration> {
     Some(deadline?.saturating_duration_since(clock::now()))
 }
 
 /// Returns whether a deadline has passed, so that an attempt would be ended as soon as it is sent.
 #[inline]
-pub(super) fn is_over(deadline: Option<Instant>) -> bool {
+pub(in crate::retry) fn is_over(deadline: Option<Instant>) -> bool {
     deadline.is_some_and(|deadline| deadline <= clock::now())
 }
 
@@ -67,7 +67,7 @@ pub(super) fn is_over(deadline: Option<Instant>) -> bool {
 
 impl Timer {
     /// Is ready when the attempt in flight has no time left.
-    pub(super) fn poll_over(
+    pub(in crate::retry) fn poll_over(
         &mut self,
         deadline: Option<Instant>,
         attempt_timeout: Option<Duration>,
@@ -101,7 +101,7 @@ impl Timer {
 // --- DeadlineExceeded ---
 
 impl DeadlineExceeded {
-    pub(super) fn new() -> Self {
+    pub(in crate::retry) fn new() -> Self {
         Self(())
     }
 }

@@ -8,55 +8,55 @@ use http::{HeaderMap, Method, Response, StatusCode};
 use super::classify::Failure;
 use super::idempotency::Repeat;
 use super::options::RetryOptions;
-use super::replay_body::NotReplayable;
 use crate::clock;
 use crate::extensions::TokenRejected;
 use crate::headers::grpc::{self, GrpcStatus};
+use crate::retry::replay_body::NotReplayable;
 
-/// What [`RetryPolicy::decide`](super::RetryPolicy::decide) looks at: one answer or failure, and what went before it.
+/// What [`RetryPolicy::decide`](crate::retry::RetryPolicy::decide) looks at: one answer or failure, and what went before it.
 ///
 /// Defaults: a first attempt without a deadline, whose body can be sent again, under the policy's own rules.
 #[derive(Clone, Debug)]
 #[must_use = "a view is there to be decided on"]
 pub struct View<'a> {
-    pub(super) outcome: Outcome<'a>,
-    pub(super) repeat: Repeat,
+    pub(in crate::retry) outcome: Outcome<'a>,
+    pub(in crate::retry) repeat: Repeat,
     /// The request is a gRPC call.
-    pub(super) is_grpc: bool,
+    pub(in crate::retry) is_grpc: bool,
     /// The server may have acted on an earlier attempt.
-    pub(super) in_doubt: bool,
-    pub(super) body: Result<(), NotReplayable>,
-    pub(super) retries: u32,
+    pub(in crate::retry) in_doubt: bool,
+    pub(in crate::retry) body: Result<(), NotReplayable>,
+    pub(in crate::retry) retries: u32,
     /// How many waits of the policy's own length there were in a row; none: as many as there were retries.
-    pub(super) backoffs: Option<u32>,
-    pub(super) auth_replays: u32,
-    pub(super) waited: Duration,
-    pub(super) time_left: Option<Duration>,
-    pub(super) options: Option<&'a RetryOptions>,
+    pub(in crate::retry) backoffs: Option<u32>,
+    pub(in crate::retry) auth_replays: u32,
+    pub(in crate::retry) waited: Duration,
+    pub(in crate::retry) time_left: Option<Duration>,
+    pub(in crate::retry) options: Option<&'a RetryOptions>,
 }
 
 /// What came of an attempt.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Outcome<'a> {
+pub(in crate::retry) enum Outcome<'a> {
     Answer(Answer<'a>),
     Failure(Failure),
 }
 
 /// What an answer says.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Answer<'a> {
-    pub(super) status: StatusCode,
-    pub(super) rejected: Option<&'a TokenRejected>,
-    pub(super) headers: Headers<'a>,
-    pub(super) is_grpc: bool,
-    pub(super) grpc: Option<GrpcStatus>,
+pub(in crate::retry) struct Answer<'a> {
+    pub(in crate::retry) status: StatusCode,
+    pub(in crate::retry) rejected: Option<&'a TokenRejected>,
+    pub(in crate::retry) headers: Headers<'a>,
+    pub(in crate::retry) is_grpc: bool,
+    pub(in crate::retry) grpc: Option<GrpcStatus>,
     /// When it was looked at, as the time since the Unix epoch.
-    pub(super) now: Duration,
+    pub(in crate::retry) now: Duration,
 }
 
 /// The headers of an answer, not to be shown: there may be secrets among them.
 #[derive(Clone, Copy)]
-pub(super) struct Headers<'a>(pub(super) &'a HeaderMap);
+pub(in crate::retry) struct Headers<'a>(pub(in crate::retry) &'a HeaderMap);
 
 impl<'a> View<'a> {
     /// Creates the view of the answer to a request with `method`.
@@ -72,7 +72,7 @@ impl<'a> View<'a> {
         Self::of(Outcome::Failure(failure), Repeat::of_method(method))
     }
 
-    pub(super) fn answered<B>(response: &'a Response<B>, repeat: Repeat) -> Self {
+    pub(in crate::retry) fn answered<B>(response: &'a Response<B>, repeat: Repeat) -> Self {
         let is_grpc = grpc::is_grpc(response);
         let answer = Answer {
             status: response.status(),
@@ -85,7 +85,7 @@ impl<'a> View<'a> {
         Self::of(Outcome::Answer(answer), repeat)
     }
 
-    pub(super) fn of(outcome: Outcome<'a>, repeat: Repeat) -> Self {
+    pub(in crate::retry) fn of(outcome: Outcome<'a>, repeat: Repeat) -> Self {
         Self {
             outcome,
             repeat,
@@ -125,7 +125,7 @@ impl<'a> View<'a> {
         self
     }
 
-    pub(super) fn repeat(mut self, repeat: Repeat) -> Self {
+    pub(in crate::retry) fn repeat(mut self, repeat: Repeat) -> Self {
         self.repeat = repeat;
         self
     }

@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::policy::RetryPolicy;
-use super::rules::Rules;
+use crate::retry::policy::builder::RetryPolicy;
+use crate::retry::policy::rules::Rules;
 
 /// What a request holds of the service that it came to: the policy, and an inner service for further attempts, which is
 /// polled ready anew for each of them.

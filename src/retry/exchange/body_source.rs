@@ -6,8 +6,8 @@ use http::{HeaderMap, header};
 use http_body::Body;
 use tower::BoxError;
 
-use super::body_factory::{BodyFactory, Opened};
-use super::replay_body::{Limits, NotReplayable, ReplayBody, Tether};
+use crate::retry::body_factory::{BodyFactory, Opened};
+use crate::retry::replay_body::{Limits, NotReplayable, ReplayBody, Tether};
 
 /// What the bodies of further attempts are made from. Dropping it leaves the attempt in flight alone.
 pub(super) enum BodySource<B> {

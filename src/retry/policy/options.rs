@@ -1,6 +1,6 @@
 //! What a caller says about the replays of one request.
 
-use super::report::ReportSlot;
+use crate::retry::report::ReportSlot;
 
 /// What a caller wants for one request, put into its extensions. It wins over the policy. How long the request may take in
 /// all is said by a [`Deadline`](crate::extensions::Deadline) beside it.
@@ -20,14 +20,14 @@ use super::report::ReportSlot;
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct RetryOptions {
-    pub(super) never: bool,
-    pub(super) without_gate: bool,
-    pub(super) no_auth_replay: bool,
-    pub(super) max_retries: Option<u32>,
-    pub(super) repeatable: bool,
-    pub(super) strict_methods: Option<bool>,
-    pub(super) recorded_bytes: Option<u64>,
-    pub(super) slot: Option<ReportSlot>,
+    pub(in crate::retry) never: bool,
+    pub(in crate::retry) without_gate: bool,
+    pub(in crate::retry) no_auth_replay: bool,
+    pub(in crate::retry) max_retries: Option<u32>,
+    pub(in crate::retry) repeatable: bool,
+    pub(in crate::retry) strict_methods: Option<bool>,
+    pub(in crate::retry) recorded_bytes: Option<u64>,
+    pub(in crate::retry) slot: Option<ReportSlot>,
 }
 
 impl RetryOptions {
@@ -44,7 +44,7 @@ impl RetryOptions {
     }
 
     /// Sends the request at once, and each retry after its own wait, whatever the
-    /// [`RetryGate`](super::RetryGate) holds back: for health checks and the like. The gate hears of its refusals.
+    /// [`RetryGate`](crate::retry::RetryGate) holds back: for health checks and the like. The gate hears of its refusals.
     #[must_use]
     pub fn without_gate(mut self) -> Self {
         self.without_gate = true;
@@ -82,7 +82,7 @@ impl RetryOptions {
     }
 
     /// Retries a 429 only where the method may be repeated; see
-    /// [`RetryPolicyBuilder::with_strict_methods`](super::RetryPolicyBuilder::with_strict_methods).
+    /// [`RetryPolicyBuilder::with_strict_methods`](crate::retry::RetryPolicyBuilder::with_strict_methods).
     #[must_use]
     pub fn with_strict_methods(mut self) -> Self {
         self.strict_methods = Some(true);
@@ -104,7 +104,7 @@ impl RetryOptions {
         self
     }
 
-    /// Puts the [`RetryReport`](super::RetryReport) into `slot` as well, also where the request ends in an error.
+    /// Puts the [`RetryReport`](crate::retry::RetryReport) into `slot` as well, also where the request ends in an error.
     #[must_use]
     pub fn report_to(mut self, slot: &ReportSlot) -> Self {
         self.slot = Some(slot.clone());

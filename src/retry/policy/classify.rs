@@ -8,7 +8,7 @@ use crate::error::{Futile, Lasting, Unsent, chain};
 
 /// What an error of the inner service says about the request that it ended.
 ///
-/// The transport knows best; see [`RetryPolicyBuilder::classifier`](super::RetryPolicyBuilder::classifier).
+/// The transport knows best; see [`RetryPolicyBuilder::classifier`](crate::retry::RetryPolicyBuilder::classifier).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Failure {
@@ -23,7 +23,7 @@ pub enum Failure {
 
 /// Tells errors apart: the marker's word, or a function of the caller's.
 #[derive(Clone, Default)]
-pub(super) struct Classifier {
+pub(in crate::retry) struct Classifier {
     by: Option<Arc<ByCaller>>,
 }
 
@@ -70,11 +70,13 @@ impl fmt::Display for Failure {
 // --- Classifier ---
 
 impl Classifier {
-    pub(super) fn new(by: impl Fn(&(dyn Error + 'static)) -> Failure + Send + Sync + 'static) -> Self {
+    pub(in crate::retry) fn new(
+        by: impl Fn(&(dyn Error + 'static)) -> Failure + Send + Sync + 'static,
+    ) -> Self {
         Self { by: Some(Arc::new(by)) }
     }
 
-    pub(super) fn classify(&self, error: &(dyn Error + 'static)) -> Failure {
+    pub(in crate::retry) fn classify(&self, error: &(dyn Error + 'static)) -> Failure {
         match &self.by {
             Some(by) => by(error),
             None => Failure::of(error),
@@ -89,7 +91,7 @@ impl fmt::Debug for Classifier {
 }
 
 /// Returns whether the error or one of its sources is an `E`.
-pub(super) fn has<E: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
+pub(in crate::retry) fn has<E: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
     chain(error).any(<dyn Error>::is::<E>)
 }
 

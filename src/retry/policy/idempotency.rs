@@ -18,7 +18,7 @@ static CONDITIONS: [HeaderName; 4] = [IF_MATCH, IF_NONE_MATCH, IF_MODIFIED_SINCE
 
 /// What a second attempt may do, as far as the request says so itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Repeat {
+pub(in crate::retry) enum Repeat {
     /// The method changes nothing.
     Safe,
     /// The second attempt changes what the first one changed, and nothing more.
@@ -32,7 +32,7 @@ pub(super) enum Repeat {
 impl Repeat {
     /// Reads it from a head. The request is given a key if it needs one; it stands in the head then that all attempts are made
     /// from.
-    pub(super) fn with_key(head: &mut request::Parts) -> Self {
+    pub(in crate::retry) fn with_key(head: &mut request::Parts) -> Self {
         let found = Self::as_it_is(&head.method, &head.headers);
         // CONNECT addresses a proxy, which knows of no keys.
         if found != Self::Unsafe || head.method == Method::CONNECT {
@@ -53,7 +53,7 @@ impl Repeat {
     }
 
     /// Reads it from a request to which nothing is added.
-    pub(super) fn as_it_is(method: &Method, headers: &HeaderMap) -> Self {
+    pub(in crate::retry) fn as_it_is(method: &Method, headers: &HeaderMap) -> Self {
         let by_method = Self::of_method(method);
         if by_method == Self::Safe {
             Self::Safe
@@ -69,7 +69,7 @@ impl Repeat {
     /// Reads what the method says, which is all that has to be known of nearly every request. What is safe by its method is
     /// safe.
     #[inline]
-    pub(super) fn of_method(method: &Method) -> Self {
+    pub(in crate::retry) fn of_method(method: &Method) -> Self {
         if method.is_safe() || SAFE.contains(&method.as_str()) {
             Self::Safe
         } else if method.is_idempotent() {
@@ -80,7 +80,7 @@ impl Repeat {
     }
 
     /// Returns whether the request may be sent again after it may have been done.
-    pub(super) fn is_allowed(self) -> bool {
+    pub(in crate::retry) fn is_allowed(self) -> bool {
         match self {
             Self::Safe | Self::Idempotent | Self::Keyed => true,
             Self::Unsafe => false,

@@ -10,12 +10,12 @@ use crate::origin::Origin;
 
 /// A server, and the credential with which it is asked: servers keep their limits by both.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Account {
-    pub(super) origin: Option<Origin>,
+pub(in crate::retry) struct Account {
+    pub(in crate::retry) origin: Option<Origin>,
     /// Where there is no origin. Neither is there for a URI that does not say where it goes, as those of a client that
     /// knows one server only.
     spelled: Option<Spelled>,
-    pub(super) credential: Option<CredentialId>,
+    pub(in crate::retry) credential: Option<CredentialId>,
 }
 
 /// A server as a URI spells it that has no origin: with a user name, another scheme, an unusual host. Whoever spells it
@@ -28,36 +28,36 @@ struct Spelled {
 
 /// Where a request goes, and with which credential.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Target<'a> {
-    pub(super) uri: &'a Uri,
-    pub(super) credential: Option<&'a CredentialId>,
+pub(in crate::retry) struct Target<'a> {
+    pub(in crate::retry) uri: &'a Uri,
+    pub(in crate::retry) credential: Option<&'a CredentialId>,
 }
 
 impl<'a> Target<'a> {
-    pub(super) fn of(head: &'a request::Parts) -> Self {
+    pub(in crate::retry) fn of(head: &'a request::Parts) -> Self {
         Self { uri: &head.uri, credential: head.extensions.get() }
     }
 }
 
 /// A target that outlives its request.
 #[derive(Clone, Debug)]
-pub(super) struct Aim {
+pub(in crate::retry) struct Aim {
     uri: Uri,
     credential: Option<CredentialId>,
 }
 
 impl Aim {
-    pub(super) fn of(head: &request::Parts) -> Self {
+    pub(in crate::retry) fn of(head: &request::Parts) -> Self {
         Self { uri: head.uri.clone(), credential: head.extensions.get().cloned() }
     }
 
-    pub(super) fn target(&self) -> Target<'_> {
+    pub(in crate::retry) fn target(&self) -> Target<'_> {
         Target { uri: &self.uri, credential: self.credential.as_ref() }
     }
 }
 
 impl Account {
-    pub(super) fn of(target: Target<'_>) -> Self {
+    pub(in crate::retry) fn of(target: Target<'_>) -> Self {
         let origin = Origin::of(target.uri);
         let spelled = if origin.is_none() { Spelled::of(target.uri) } else { None };
         Self { origin, spelled, credential: target.credential.cloned() }
@@ -65,7 +65,7 @@ impl Account {
 
     /// Returns whether a request counts against this account. It allocates nothing, as it is asked for every request.
     #[inline]
-    pub(super) fn is_of(&self, Target { uri, credential }: Target<'_>) -> bool {
+    pub(in crate::retry) fn is_of(&self, Target { uri, credential }: Target<'_>) -> bool {
         let server = match (&self.origin, &self.spelled) {
             (Some(origin), _) => origin.matches(uri),
             (None, Some(spelled)) => spelled.is_of(uri),
@@ -76,7 +76,7 @@ impl Account {
 
     /// Hashes what a request counts against, without making an account of it. Requests that count against one account
     /// hash alike, but for IPv6 addresses that are not written as usual.
-    pub(super) fn hash_of(Target { uri, credential }: Target<'_>, state: &mut impl Hasher) {
+    pub(in crate::retry) fn hash_of(Target { uri, credential }: Target<'_>, state: &mut impl Hasher) {
         credential.hash(state);
         let scheme = uri.scheme_str().unwrap_or_default();
         scheme.hash(state);

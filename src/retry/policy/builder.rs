@@ -6,18 +6,18 @@ use std::time::Duration;
 
 use http::{StatusCode, request};
 
-use super::budget::RetryBudget;
 use super::classify::{Classifier, Failure};
-use super::gate::{GateKey, RetryGate};
-use super::replay_body::Allowance;
 use super::rules::Rules;
 use crate::error::TokenError;
 use crate::headers::profile::RateLimitProfile;
+use crate::retry::gate::{GateKey, RetryGate};
+use crate::retry::limits::budget::RetryBudget;
+use crate::retry::replay_body::Allowance;
 
 /// When a request is sent again: a pure decision engine that is itself the tower `Layer`.
 ///
-/// As a layer it makes a [`RetryService`](super::RetryService); as an engine it answers
-/// [`decide`](Self::decide). Cheap to clone. What it does is on the page of the [room](super).
+/// As a layer it makes a [`RetryService`](crate::retry::RetryService); as an engine it answers
+/// [`decide`](Self::decide). Cheap to clone. What it does is on the page of the [room](crate::retry).
 ///
 /// # Examples
 ///
@@ -81,7 +81,7 @@ impl RetryPolicy {
         RetryPolicyBuilder::default()
     }
 
-    pub(super) fn rules(&self) -> &Rules {
+    pub(in crate::retry) fn rules(&self) -> &Rules {
         &self.rules
     }
 }
@@ -145,7 +145,7 @@ impl RetryPolicyBuilder {
     /// [`Deadline`](crate::extensions::Deadline) of the request's own counts if it is earlier.
     ///
     /// A wait that would not end in time is not begun, and an attempt that is in flight then is ended. The newest answer
-    /// before is handed out, or else [`DeadlineExceeded`](super::DeadlineExceeded). What the body of the answer takes is not
+    /// before is handed out, or else [`DeadlineExceeded`](crate::retry::DeadlineExceeded). What the body of the answer takes is not
     /// limited.
     pub fn total_timeout(mut self, timeout: Duration) -> Self {
         self.rules.total_timeout = Some(timeout);
@@ -156,7 +156,7 @@ impl RetryPolicyBuilder {
     /// One that takes longer is ended, and counts as an error after which nobody knows how far the request came
     /// ([`Failure::Ambiguous`]).
     ///
-    /// After the last attempt the newest answer before is handed out, or else [`AttemptTimeout`](super::AttemptTimeout).
+    /// After the last attempt the newest answer before is handed out, or else [`AttemptTimeout`](crate::retry::AttemptTimeout).
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
         self.rules.attempt_timeout = Some(timeout);
         self
@@ -256,7 +256,7 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// Gives every request an `Idempotency-Key` that [may not be repeated](super#what-may-be-repeated) without one, such as a
+    /// Gives every request an `Idempotency-Key` that [may not be repeated](crate::retry#what-may-be-repeated) without one, such as a
     /// POST or a conditional PUT: a random UUID, the same for all attempts. It may be repeated then as a GET may. For servers
     /// that heed the key; one that does not does the work twice.
     pub fn with_generated_idempotency_keys(mut self) -> Self {

@@ -6,9 +6,9 @@ use http::{HeaderMap, Response};
 use http_body::Body;
 use tower::BoxError;
 
-use super::retry_body::{Kept, RetryBody};
 use crate::extensions::LateRefusal;
 use crate::headers::grpc;
+use crate::retry::retry_body::{Kept, RetryBody};
 
 /// Polls the body of an answer once, which never waits: an answer that has not begun is handed out as it is. What was read
 /// goes with it. Where it was the trailers, they are returned; if they refuse the token, auth has been told, and the answer

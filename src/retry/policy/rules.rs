@@ -5,46 +5,50 @@ use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 
-use super::budget::RetryBudget;
 use super::classify::Classifier;
-use super::gate::{GateKey, RetryGate};
 use super::options::RetryOptions;
-use super::replay_body::{Allowance, Limits};
 use crate::headers::profile::RateLimitProfile;
+use crate::retry::gate::{GateKey, RetryGate};
+use crate::retry::limits::budget::RetryBudget;
+use crate::retry::replay_body::{Allowance, Limits};
 
-/// What a [`RetryPolicyBuilder`](super::RetryPolicyBuilder) sets, with its defaults.
+/// What a [`RetryPolicyBuilder`](crate::retry::RetryPolicyBuilder) sets, with its defaults.
 #[derive(Clone, Debug)]
-pub(super) struct Rules {
-    pub(super) max_retries: u32,
-    pub(super) auth_replays: u32,
-    pub(super) auth_replay_delay: Duration,
-    pub(super) first_delay: Duration,
-    pub(super) longest_delay: Duration,
-    pub(super) longest_hint: Duration,
-    pub(super) total_wait: Duration,
-    pub(super) longest_hold: Duration,
-    pub(super) total_timeout: Option<Duration>,
-    pub(super) attempt_timeout: Option<Duration>,
-    pub(super) recorded_bytes: u64,
-    pub(super) recorded_stream_bytes: u64,
-    pub(super) recorded_bytes_in_all: u64,
+pub(in crate::retry) struct Rules {
+    pub(in crate::retry) max_retries: u32,
+    pub(in crate::retry) auth_replays: u32,
+    pub(in crate::retry) auth_replay_delay: Duration,
+    pub(in crate::retry) first_delay: Duration,
+    pub(in crate::retry) longest_delay: Duration,
+    pub(in crate::retry) longest_hint: Duration,
+    pub(in crate::retry) total_wait: Duration,
+    pub(in crate::retry) longest_hold: Duration,
+    pub(in crate::retry) total_timeout: Option<Duration>,
+    pub(in crate::retry) attempt_timeout: Option<Duration>,
+    pub(in crate::retry) recorded_bytes: u64,
+    pub(in crate::retry) recorded_stream_bytes: u64,
+    pub(in crate::retry) recorded_bytes_in_all: u64,
     /// What is left of the latter. A policy has its own.
-    pub(super) allowance: Arc<Allowance>,
-    pub(super) profile: RateLimitProfile,
-    pub(super) throttled: Vec<StatusCode>,
-    pub(super) unavailable: Vec<StatusCode>,
-    pub(super) classifier: Classifier,
-    pub(super) strict_methods: bool,
-    pub(super) generated_keys: bool,
-    pub(super) internal_errors: bool,
-    pub(super) budget: Option<RetryBudget>,
-    pub(super) gate: Option<RetryGate>,
-    pub(super) gate_key: GateKey,
+    pub(in crate::retry) allowance: Arc<Allowance>,
+    pub(in crate::retry) profile: RateLimitProfile,
+    pub(in crate::retry) throttled: Vec<StatusCode>,
+    pub(in crate::retry) unavailable: Vec<StatusCode>,
+    pub(in crate::retry) classifier: Classifier,
+    pub(in crate::retry) strict_methods: bool,
+    pub(in crate::retry) generated_keys: bool,
+    pub(in crate::retry) internal_errors: bool,
+    pub(in crate::retry) budget: Option<RetryBudget>,
+    pub(in crate::retry) gate: Option<RetryGate>,
+    pub(in crate::retry) gate_key: GateKey,
 }
 
 impl Rules {
     /// Returns how much of a request's body is recorded.
-    pub(super) fn limits<'a>(&'a self, options: Option<&RetryOptions>, headers: &'a HeaderMap) -> Limits<'a> {
+    pub(in crate::retry) fn limits<'a>(
+        &'a self,
+        options: Option<&RetryOptions>,
+        headers: &'a HeaderMap,
+    ) -> Limits<'a> {
         let own = options.and_then(|options| options.recorded_bytes);
         Limits {
             exact: own.unwrap_or(self.recorded_bytes),

@@ -3,28 +3,28 @@
 use std::mem;
 use std::time::Duration;
 
-use super::report::{self, ReplayReason, Replayed, StopReason};
-use super::view::View;
+use crate::retry::policy::view::View;
+use crate::retry::report::{self, ReplayReason, Replayed, StopReason};
 
 /// How the attempts of a request went so far.
 #[derive(Clone)]
-pub(super) struct Progress {
-    pub(super) sent: u32,
-    pub(super) retries: u32,
+pub(in crate::retry) struct Progress {
+    pub(in crate::retry) sent: u32,
+    pub(in crate::retry) retries: u32,
     /// Retries since a gRPC server said when to come; the policy's own waits grow with these.
     backoffs: u32,
-    pub(super) auth_replays: u32,
-    pub(super) waited: Duration,
+    pub(in crate::retry) auth_replays: u32,
+    pub(in crate::retry) waited: Duration,
     /// The server may have acted on an attempt whose response is not returned.
-    pub(super) in_doubt: bool,
+    pub(in crate::retry) in_doubt: bool,
     /// How much of `waited` was at the gate.
-    pub(super) held: Duration,
-    pub(super) history: Vec<Replayed>,
+    pub(in crate::retry) held: Duration,
+    pub(in crate::retry) history: Vec<Replayed>,
 }
 
 impl Progress {
     /// The first attempt has been sent.
-    pub(super) fn first() -> Self {
+    pub(in crate::retry) fn first() -> Self {
         Self {
             sent: 1,
             retries: 0,
@@ -38,12 +38,12 @@ impl Progress {
     }
 
     /// Whether no attempt came to nothing yet, and none was held.
-    pub(super) fn is_first(&self) -> bool {
+    pub(in crate::retry) fn is_first(&self) -> bool {
         self.history.is_empty() && self.held.is_zero()
     }
 
     /// Notes an attempt that was decided on.
-    pub(super) fn note(&mut self, replayed: Replayed, pushed_back: bool) {
+    pub(in crate::retry) fn note(&mut self, replayed: Replayed, pushed_back: bool) {
         match replayed.reason {
             ReplayReason::TokenRejected => self.auth_replays += 1,
             ReplayReason::Throttled
@@ -59,12 +59,12 @@ impl Progress {
     }
 
     /// Notes a wait.
-    pub(super) fn waited(&mut self, wait: Duration) {
+    pub(in crate::retry) fn waited(&mut self, wait: Duration) {
         self.waited = self.waited.saturating_add(wait);
     }
 
     /// Notes a wait at the gate, before the attempt that was decided on last.
-    pub(super) fn held(&mut self, wait: Duration) {
+    pub(in crate::retry) fn held(&mut self, wait: Duration) {
         self.waited(wait);
         self.held = self.held.saturating_add(wait);
         if let Some(last) = self.history.last_mut() {
@@ -73,13 +73,13 @@ impl Progress {
     }
 
     /// Adds it to a view.
-    pub(super) fn complete<'a>(&self, view: View<'a>) -> View<'a> {
+    pub(in crate::retry) fn complete<'a>(&self, view: View<'a>) -> View<'a> {
         let view = if self.in_doubt { view.in_doubt() } else { view };
         view.retries(self.retries).backoffs(self.backoffs).auth_replays(self.auth_replays).waited(self.waited)
     }
 
     /// Makes a report of it, to be filled in where there is more to say.
-    pub(super) fn end(self, stop_reason: StopReason) -> report::Inner {
+    pub(in crate::retry) fn end(self, stop_reason: StopReason) -> report::Inner {
         report::Inner {
             attempts: self.sent,
             held: self.held,
@@ -92,7 +92,7 @@ impl Progress {
         }
     }
 
-    pub(super) fn finish(&mut self) -> Self {
+    pub(in crate::retry) fn finish(&mut self) -> Self {
         mem::replace(self, Self::first())
     }
 }

@@ -10,23 +10,23 @@ use tower_service::Service;
 
 use super::attempt::{self, State, Waiting};
 use super::body_source::ToOpen;
-use super::budget::{Price, RetryBudget, Spent};
-use super::classify::{Failure, has};
-use super::decide::Decision;
-use super::drain::Draining;
-use super::exchange::{Exchange, HttpService, Kept, PastOutcome, Resend};
-use super::gate::{Ask, Held};
-use super::idempotency::Repeat;
+use super::draining::Draining;
 use super::late;
-use super::replay_body::ReplayBody;
-use super::report::{self, Replayed, RetryReport, StopReason};
-use super::retry_body::RetryBody;
+use super::record::{Exchange, HttpService, Kept, PastOutcome, Resend};
 use super::timeouts::{self, AttemptTimeout, DeadlineExceeded, Over};
-use super::view::{Outcome, View};
 use crate::backoff::Chance;
 use crate::error::TokenError;
 use crate::extensions::{Attempt, TokenRejected};
 use crate::headers::grpc;
+use crate::retry::gate::{Ask, Held};
+use crate::retry::limits::budget::{Price, RetryBudget, Spent};
+use crate::retry::policy::classify::{Failure, has};
+use crate::retry::policy::decide::Decision;
+use crate::retry::policy::idempotency::Repeat;
+use crate::retry::policy::view::{Outcome, View};
+use crate::retry::replay_body::ReplayBody;
+use crate::retry::report::{self, Replayed, RetryReport, StopReason};
+use crate::retry::retry_body::RetryBody;
 use crate::runtime;
 
 /// What follows for a request that goes through `S`.
@@ -318,7 +318,7 @@ fn is_ours(error: &(dyn Error + 'static)) -> bool {
 }
 
 /// Returns why an attempt was not sent at all, if one of our own kind says so.
-pub(super) fn refused(error: &(dyn Error + 'static)) -> Option<StopReason> {
+pub(in crate::retry) fn refused(error: &(dyn Error + 'static)) -> Option<StopReason> {
     if has::<TokenError>(error) {
         Some(StopReason::TokenUnavailable)
     } else if has::<Overloaded>(error) {

@@ -12,16 +12,16 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 use tower::BoxError;
 
-use super::body_factory;
 use super::body_source::ToOpen;
-use super::exchange::{Exchange, HttpService};
-use super::gate::Ticket;
-use super::replay_body::ReplayBody;
-use super::report::StopReason;
-use super::retry_body::RetryBody;
+use super::record::{Exchange, HttpService};
 use super::timeouts::{self, DeadlineExceeded, Timer};
 use crate::clock;
 use crate::headers::grpc;
+use crate::retry::body_factory;
+use crate::retry::gate::Ticket;
+use crate::retry::replay_body::ReplayBody;
+use crate::retry::report::StopReason;
+use crate::retry::retry_body::RetryBody;
 
 pin_project! {
     #[project = StateProj]

@@ -9,21 +9,21 @@ use tokio::time::Instant;
 use tower::BoxError;
 use tower_service::Service;
 
-use super::account::{Account, Aim, Target};
 use super::body_source::BodySource;
-use super::classify::Failure;
-use super::drain::Draining;
-use super::gate::{Admission, Ask, GateKey, Pass, Place, RetryGate, Ticket};
-use super::idempotency::Repeat;
-use super::options::RetryOptions;
+use super::draining::Draining;
+use super::head::Snapshot;
 use super::progress::Progress;
-use super::replay_body::{NotReplayable, ReplayBody};
 use super::sender::Sender;
-use super::snapshot::Snapshot;
 use super::timeouts::{self, AttemptTimeout};
 use crate::clock;
+use crate::retry::gate::{Admission, Ask, GateKey, Pass, Place, RetryGate, Ticket};
+use crate::retry::limits::account::{Account, Aim, Target};
+use crate::retry::policy::classify::Failure;
+use crate::retry::policy::idempotency::Repeat;
+use crate::retry::policy::options::RetryOptions;
+use crate::retry::replay_body::{NotReplayable, ReplayBody};
 
-/// A service that a [`RetryService`](super::RetryService) can send replays through: an alias, implemented for all that
+/// A service that a [`RetryService`](crate::retry::RetryService) can send replays through: an alias, implemented for all that
 /// fit. It gives the response body a name where only the service is known.
 pub trait HttpService<B>:
     Service<

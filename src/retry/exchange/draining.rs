@@ -13,9 +13,9 @@ use http_body::Body;
 use tokio::time::{Instant, Sleep};
 use tower::BoxError;
 
-use super::replay_body::{Allowance, Held};
-use super::retry_body::{Kept, RetryBody};
 use crate::clock;
+use crate::retry::replay_body::{Allowance, Held};
+use crate::retry::retry_body::{Kept, RetryBody};
 use crate::sync::Arc;
 
 /// The answer before.

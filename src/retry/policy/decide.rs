@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, Response, StatusCode, Version};
 
+use super::builder::RetryPolicy;
 use super::classify::Failure;
 use super::idempotency::Repeat;
 use super::options::RetryOptions;
-use super::policy::RetryPolicy;
-use super::report::{ReplayReason, StopReason};
 use super::rules::Rules;
 use super::view::{Answer, Outcome, View};
 use crate::backoff::Chance;
@@ -16,6 +15,7 @@ use crate::clock;
 use crate::extensions::{RejectionVerdict, TokenRejected};
 use crate::headers::grpc::{self, GrpcStatus, Pushback};
 use crate::headers::rate_limit::{self, Hint};
+use crate::retry::report::{ReplayReason, StopReason};
 
 /// What is to be done about an answer or a failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl RetryPolicy {
     }
 
     /// Returns the wait that the server asked for: what a gRPC status says, else the first of the headers on the page of
-    /// the [room](super) that does so. Only a 4xx or 5xx asks by headers.
+    /// the [room](crate::retry) that does so. Only a 4xx or 5xx asks by headers.
     #[must_use]
     pub fn requested_delay(&self, view: &View<'_>) -> Option<Duration> {
         self.rules().read(view).requested_delay()
@@ -79,14 +79,14 @@ impl RetryPolicy {
 // --- Reading ---
 
 /// What an outcome says, read once.
-pub(super) struct Reading<'a> {
+pub(in crate::retry) struct Reading<'a> {
     /// Why another attempt may help. None if the outcome is one to hand out.
     reason: Option<ReplayReason>,
     asked: Asked<'a>,
     /// The server wants no other attempt.
     forbidden: Option<StopReason>,
     /// The request came too early, and so would others.
-    pub(super) is_throttled: bool,
+    pub(in crate::retry) is_throttled: bool,
     /// The server says that it did not do the work, so the method does not matter.
     is_refused: bool,
 }
@@ -100,7 +100,7 @@ enum Asked<'a> {
 }
 
 impl Reading<'_> {
-    pub(super) fn requested_delay(&self) -> Option<Duration> {
+    pub(in crate::retry) fn requested_delay(&self) -> Option<Duration> {
         match &self.asked {
             Asked::AtLeast(hint) | Asked::Exactly(hint) => Some(hint.delay),
             Asked::Nothing => None,
@@ -119,7 +119,7 @@ struct Wait<'a> {
 impl Rules {
     /// Returns whether an answer is one to hand out at once: what nearly every one is.
     #[inline]
-    pub(super) fn is_final<B>(&self, response: &Response<B>, trailers: Option<&HeaderMap>) -> bool {
+    pub(in crate::retry) fn is_final<B>(&self, response: &Response<B>, trailers: Option<&HeaderMap>) -> bool {
         let status = response.status();
         // A gRPC answer says with a 200 what others say with a status.
         if (status.is_success() && response.version() != Version::HTTP_2) && response.extensions().is_empty()
@@ -137,7 +137,7 @@ impl Rules {
     }
 
     /// Reads what an outcome says.
-    pub(super) fn read(&self, view: &View<'_>) -> Reading<'_> {
+    pub(in crate::retry) fn read(&self, view: &View<'_>) -> Reading<'_> {
         match &view.outcome {
             Outcome::Failure(failure) => {
                 let reason = match failure {
@@ -186,7 +186,12 @@ impl Rules {
     }
 
     /// Decides what follows from an outcome that was read.
-    pub(super) fn decide(&self, view: &View<'_>, reading: &Reading<'_>, chance: &Chance) -> Decision {
+    pub(in crate::retry) fn decide(
+        &self,
+        view: &View<'_>,
+        reading: &Reading<'_>,
+        chance: &Chance,
+    ) -> Decision {
         let Some(reason) = reading.reason else {
             let failed = matches!(view.outcome, Outcome::Failure(_));
             return Decision::Stop(if failed { StopReason::Failed } else { StopReason::Final });
@@ -242,7 +247,12 @@ impl Rules {
     }
 
     /// Returns whether any answer could still lead to a replay.
-    pub(super) fn may_replay(&self, options: Option<&RetryOptions>, retries: u32, auth_replays: u32) -> bool {
+    pub(in crate::retry) fn may_replay(
+        &self,
+        options: Option<&RetryOptions>,
+        retries: u32,
+        auth_replays: u32,
+    ) -> bool {
         let (never, no_auth_replay) = options.map_or((false, false), |o| (o.never, o.no_auth_replay));
         let by_auth = !no_auth_replay && auth_replays < self.auth_replays;
         !never && (by_auth || retries < self.retries_of(options))

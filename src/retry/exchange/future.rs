@@ -10,11 +10,11 @@ use pin_project_lite::pin_project;
 use tower::BoxError;
 
 use super::attempt::{State, Waiting};
-use super::exchange::{Exchange, HttpService};
-use super::retry_body::RetryBody;
+use super::record::{Exchange, HttpService};
+use crate::retry::retry_body::RetryBody;
 
 pin_project! {
-    /// The response future of a [`RetryService`](super::RetryService).
+    /// The response future of a [`RetryService`](crate::retry::RetryService).
     ///
     /// # Cancel safety
     ///

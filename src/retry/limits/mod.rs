@@ -1,0 +1,6 @@
+//! Whose limits a request counts against, and how many retries there may be. What holds requests back is the
+//! [gate](super::gate).
+
+pub(super) mod account;
+pub(super) mod budget;
+mod tally;
