@@ -15,7 +15,7 @@ use super::exchange::outcome::refused;
 use super::exchange::progress::Progress;
 use super::exchange::timeouts;
 use super::limits::account::Target;
-use super::limits::budget::{Price, Spent};
+use super::limits::budget::RetryBudget;
 use super::policy::builder::RetryPolicy;
 use super::policy::classify::Failure;
 use super::policy::decide::Decision;
@@ -187,13 +187,7 @@ impl TowerPolicy {
                 }
             };
         runtime::current().map_err(|_| StopReason::NoTimer)?;
-        let budget = match (&rules.budget, Price::of(reason)) {
-            (Some(budget), Some(price)) => {
-                let left = budget.withdraw(target(request), price);
-                Some(left.map_err(|Spent| StopReason::BudgetExhausted)?)
-            }
-            (None, _) | (_, None) => None,
-        };
+        let budget = RetryBudget::pay(rules.budget.as_ref(), target(request), reason)?;
         let status = result.as_ref().ok().map(Response::status);
         let replayed = Replayed { status, failure, reason, delay, requested_delay };
         replayed.tell(requested_by.as_ref(), budget, false, self.progress.sent);

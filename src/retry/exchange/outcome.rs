@@ -19,13 +19,13 @@ use crate::error::TokenError;
 use crate::extensions::{Attempt, TokenRejected};
 use crate::headers::grpc;
 use crate::retry::gate::{Ask, Held};
-use crate::retry::limits::budget::{Price, RetryBudget, Spent};
+use crate::retry::limits::budget::RetryBudget;
 use crate::retry::policy::classify::{Failure, has};
 use crate::retry::policy::decide::Decision;
 use crate::retry::policy::idempotency::Repeat;
 use crate::retry::policy::view::{Outcome, View};
 use crate::retry::replay_body::ReplayBody;
-use crate::retry::report::{self, Replayed, RetryReport, StopReason};
+use crate::retry::report::{self, ReplayReason, Replayed, RetryReport, StopReason};
 use crate::retry::retry_body::RetryBody;
 use crate::runtime;
 
@@ -195,8 +195,12 @@ where
         let sleep = if own { delay } else { Duration::ZERO };
         let delay = if queued { Duration::ZERO } else { delay };
         let is_free = queued || held == Held::Later;
-        let price = if is_free { None } else { Price::of(reason) };
-        let (request, to_open, budget) = self.claim(price)?;
+        let budget = if is_free { None } else { self.pay(reason)? };
+        let (request, to_open) = self.claim().inspect_err(|_| {
+            if !is_free {
+                self.take_back(reason);
+            }
+        })?;
         let replayed = Replayed { status, failure, reason, delay, requested_delay };
         let progress = self.progress();
         replayed.tell(requested_by.as_ref(), budget, queued, progress.sent);
@@ -204,12 +208,8 @@ where
         Ok(Waiting::new(request, to_open, sleep, ticket))
     }
 
-    /// Makes the request of the next attempt, and takes its price from the budget. Returns how many retries are left there as
-    /// well.
-    fn claim(
-        &mut self,
-        price: Option<Price>,
-    ) -> Result<(Request<ReplayBody<B>>, Option<ToOpen>, Option<f64>), StopReason> {
+    /// Makes the request of the next attempt, and ends the attempt before.
+    fn claim(&mut self) -> Result<(Request<ReplayBody<B>>, Option<ToOpen>), StopReason> {
         let not_replayable = |cause| StopReason::NotReplayable { cause };
         let sent = self.progress().sent;
         let Resend { head, source } = match &mut self.kept {
@@ -217,20 +217,25 @@ where
             Kept::Once(why, _) => return Err(not_replayable(*why)),
         };
         let source = source.as_mut().map_err(|why| not_replayable(*why))?;
-        let budget = self.sender.rules().budget.as_ref().zip(price);
-        let left = budget.map(|(budget, price)| budget.withdraw(head.target(), price));
-        let left = left.transpose().map_err(|Spent| StopReason::BudgetExhausted)?;
-        let (body, to_open) = source.claim().map_err(|why| {
-            if let Some((budget, price)) = budget {
-                budget.give_back(head.target(), price);
-            }
-            not_replayable(why)
-        })?;
+        let (body, to_open) = source.claim().map_err(not_replayable)?;
         let mut head = head.head();
         if sent > 0 {
             head.extensions.insert(Attempt::new(sent));
         }
-        Ok((Request::from_parts(head, body), to_open, left))
+        Ok((Request::from_parts(head, body), to_open))
+    }
+
+    /// Takes what the next attempt costs from the budget.
+    fn pay(&self, reason: ReplayReason) -> Result<Option<f64>, StopReason> {
+        let Kept::Resend(resend) = &self.kept else { return Ok(None) };
+        RetryBudget::pay(self.sender.rules().budget.as_ref(), resend.target(), reason)
+    }
+
+    /// Gives it back, since the attempt did not come about.
+    fn take_back(&self, reason: ReplayReason) {
+        if let Kept::Resend(resend) = &self.kept {
+            RetryBudget::take_back(self.sender.rules().budget.as_ref(), resend.target(), reason);
+        }
     }
 
     /// Keeps the outcome that the next attempt is to replace, and waits.

@@ -3,7 +3,7 @@
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Request, Response, request};
+use http::{Request, Response, Uri, request};
 use http_body::Body;
 use tokio::time::Instant;
 use tower::BoxError;
@@ -16,8 +16,9 @@ use super::progress::Progress;
 use super::sender::Sender;
 use super::timeouts::{self, AttemptTimeout};
 use crate::clock;
+use crate::extensions::CredentialId;
 use crate::retry::gate::{Admission, Ask, GateKey, Pass, Place, RetryGate, Ticket};
-use crate::retry::limits::account::{Account, Aim, Target};
+use crate::retry::limits::account::{Account, Target};
 use crate::retry::policy::classify::Failure;
 use crate::retry::policy::idempotency::Repeat;
 use crate::retry::policy::options::RetryOptions;
@@ -83,7 +84,7 @@ pub(super) struct Resend<B> {
 /// Where a request went that is not kept, for the gate.
 pub(super) struct SentTo {
     /// None for the first account of the budget, where nearly every request goes, so that nothing need be copied.
-    aim: Option<Aim>,
+    elsewhere: Option<(Uri, Option<CredentialId>)>,
     key: Option<String>,
 }
 
@@ -292,12 +293,13 @@ impl SentTo {
     /// Keeps where a request goes, and whether that is where the first one went of which the budget knows.
     #[inline]
     pub(super) fn of(head: &request::Parts, key: &GateKey, is_first: bool) -> Self {
-        Self { aim: (!is_first).then(|| Aim::of(head)), key: key.of(|| head) }
+        let target = || (head.uri.clone(), head.extensions.get().cloned());
+        Self { elsewhere: (!is_first).then(target), key: key.of(|| head) }
     }
 
     pub(super) fn place(&self, first: Option<&Account>) -> Option<Place> {
-        let account = match &self.aim {
-            Some(aim) => Account::of(aim.target()),
+        let account = match &self.elsewhere {
+            Some((uri, credential)) => Account::of(Target { uri, credential: credential.as_ref() }),
             None => first?.clone(),
         };
         Some(Place::of(account, self.key.clone()))

@@ -39,23 +39,6 @@ impl<'a> Target<'a> {
     }
 }
 
-/// A target that outlives its request.
-#[derive(Clone, Debug)]
-pub(in crate::retry) struct Aim {
-    uri: Uri,
-    credential: Option<CredentialId>,
-}
-
-impl Aim {
-    pub(in crate::retry) fn of(head: &request::Parts) -> Self {
-        Self { uri: head.uri.clone(), credential: head.extensions.get().cloned() }
-    }
-
-    pub(in crate::retry) fn target(&self) -> Target<'_> {
-        Target { uri: &self.uri, credential: self.credential.as_ref() }
-    }
-}
-
 impl Account {
     pub(in crate::retry) fn of(target: Target<'_>) -> Self {
         let origin = Origin::of(target.uri);

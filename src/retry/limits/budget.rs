@@ -15,7 +15,7 @@ use super::tally::Tally;
 use crate::clock;
 use crate::error::TokenError;
 use crate::extensions::CredentialId;
-use crate::retry::report::ReplayReason;
+use crate::retry::report::{ReplayReason, StopReason};
 
 /// Keeps retries to a share of the requests, so that a server in trouble is not asked several times as much.
 ///
@@ -115,7 +115,7 @@ struct Balance {
 
 /// What a retry costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::retry) enum Price {
+enum Price {
     /// The server had to look at the attempt before.
     Full,
     /// The attempt before did not reach the server.
@@ -124,7 +124,7 @@ pub(in crate::retry) enum Price {
 
 /// There is not enough left for a retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::retry) struct Spent;
+struct Spent;
 
 /// One retry.
 const RETRY: u64 = 1_000;
@@ -177,15 +177,30 @@ impl RetryBudget {
         self.inner.first.get().map(|first| &first.account)
     }
 
-    /// Takes what a retry costs, if there is as much. Returns how many are left.
-    pub(in crate::retry) fn withdraw(&self, target: Target<'_>, price: Price) -> Result<f64, Spent> {
+    /// Takes what a retry for this reason costs. Returns how many are left, where they are counted.
+    pub(in crate::retry) fn pay(
+        budget: Option<&Self>,
+        target: Target<'_>,
+        reason: ReplayReason,
+    ) -> Result<Option<f64>, StopReason> {
+        let Some((budget, price)) = budget.zip(Price::of(reason)) else { return Ok(None) };
+        budget.withdraw(target, price).map(Some).map_err(|Spent| StopReason::BudgetExhausted)
+    }
+
+    /// Gives back what was paid for a retry that was not made.
+    pub(in crate::retry) fn take_back(budget: Option<&Self>, target: Target<'_>, reason: ReplayReason) {
+        if let Some((budget, price)) = budget.zip(Price::of(reason)) {
+            budget.give_back(target, price);
+        }
+    }
+
+    fn withdraw(&self, target: Target<'_>, price: Price) -> Result<f64, Spent> {
         let (terms, now) = (self.inner.terms, clock::now());
         let left = self.inner.with(target, |purse| purse.withdraw(price, terms, now))?;
         Ok(left as f64 / RETRY as f64)
     }
 
-    /// Gives back what was taken for a retry that was not made.
-    pub(in crate::retry) fn give_back(&self, target: Target<'_>, price: Price) {
+    fn give_back(&self, target: Target<'_>, price: Price) {
         let terms = self.inner.terms;
         self.inner.find(target, |purse| {
             let mut balance = purse.balance.lock().unwrap_or_else(PoisonError::into_inner);
@@ -347,7 +362,7 @@ impl Others {
 
 impl Price {
     /// Returns what a retry for this reason costs. A refused token is nothing that a server suffers from.
-    pub(in crate::retry) fn of(reason: ReplayReason) -> Option<Self> {
+    fn of(reason: ReplayReason) -> Option<Self> {
         match reason {
             ReplayReason::TokenRejected => None,
             ReplayReason::Unsent => Some(Self::Unsent),
