@@ -56,14 +56,14 @@ use tower::BoxError;
 /// ```
 #[derive(Clone)]
 pub struct BodyFactory {
-    open: Arc<dyn Fn() -> Opening + Send + Sync>,
+    open: Arc<dyn Fn() -> OpenFuture + Send + Sync>,
 }
 
 /// A body that is being opened.
-pub(super) type Opening = Pin<Box<dyn Future<Output = Result<Opened, BoxError>> + Send>>;
+pub(super) type OpenFuture = Pin<Box<dyn Future<Output = Result<OpenedBody, BoxError>> + Send>>;
 
 /// A body that was opened.
-pub(super) type Opened = UnsyncBoxBody<Bytes, BoxError>;
+pub(super) type OpenedBody = UnsyncBoxBody<Bytes, BoxError>;
 
 impl BodyFactory {
     /// Creates a factory from a closure that opens the body. It is independent of the type of the request's own body.
@@ -75,7 +75,7 @@ impl BodyFactory {
         B::Error: Into<BoxError>,
         E: Into<BoxError>,
     {
-        let open = move || -> Opening {
+        let open = move || -> OpenFuture {
             let opening = open();
             Box::pin(async move {
                 let body = opening.await.map_err(Into::into)?;
@@ -85,7 +85,7 @@ impl BodyFactory {
         Self { open: Arc::new(open) }
     }
 
-    pub(super) fn open(&self) -> Opening {
+    pub(super) fn open(&self) -> OpenFuture {
         (self.open)()
     }
 }

@@ -41,16 +41,16 @@ pin_project! {
     {
         Whole { #[pin] body: B },
         // Rare: boxed, so that the other case gets no larger.
-        Kept { kept: Box<Kept<B>> },
+        ReadAhead { kept: Box<ReadAhead<B>> },
     }
 }
 
 /// Frames of a body that were read ahead, and what comes after them.
-pub(super) struct Kept<B: Body> {
+pub(super) struct ReadAhead<B: Body> {
     frames: VecDeque<Frame<B::Data>>,
     /// How much data is in `frames`.
     bytes: u64,
-    rest: Rest<B>,
+    rest: Unread<B>,
     /// Whom to tell if the trailers refuse the token.
     refusal: Option<LateRefusal>,
     /// What the frames take up of the policy's memory.
@@ -63,7 +63,7 @@ const FRAME: u64 = 16 * 1024;
 /// What a frame costs besides its data.
 const LEAST: u64 = 128;
 
-enum Rest<B> {
+enum Unread<B> {
     /// What was not read yet.
     Body(Pin<Box<B>>),
     /// The body ended there, or its error has been told.
@@ -81,15 +81,15 @@ impl<B: Body> RetryBody<B> {
         Self { inner: Inner::Whole { body } }
     }
 
-    pub(super) fn kept(kept: Kept<B>) -> Self {
-        Self { inner: Inner::Kept { kept: Box::new(kept) } }
+    pub(super) fn kept(kept: ReadAhead<B>) -> Self {
+        Self { inner: Inner::ReadAhead { kept: Box::new(kept) } }
     }
 
     /// Makes a body that is read ahead from here on.
-    pub(super) fn into_kept(self) -> Kept<B> {
+    pub(super) fn into_kept(self) -> ReadAhead<B> {
         match self.inner {
-            Inner::Whole { body } => Kept::new(body),
-            Inner::Kept { kept } => *kept,
+            Inner::Whole { body } => ReadAhead::new(body),
+            Inner::ReadAhead { kept } => *kept,
         }
     }
 
@@ -98,7 +98,7 @@ impl<B: Body> RetryBody<B> {
     pub fn into_inner(self) -> Option<B> {
         match self.inner {
             Inner::Whole { body } => Some(body),
-            Inner::Kept { .. } => None,
+            Inner::ReadAhead { .. } => None,
         }
     }
 }
@@ -117,21 +117,21 @@ where
     ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
         match self.project().inner.project() {
             InnerProj::Whole { body } => body.poll_frame(cx).map_err(Into::into),
-            InnerProj::Kept { kept } => kept.poll_frame(cx),
+            InnerProj::ReadAhead { kept } => kept.poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.inner {
             Inner::Whole { body } => body.is_end_stream(),
-            Inner::Kept { kept } => kept.is_end_stream(),
+            Inner::ReadAhead { kept } => kept.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.inner {
             Inner::Whole { body } => body.size_hint(),
-            Inner::Kept { kept } => kept.size_hint(),
+            Inner::ReadAhead { kept } => kept.size_hint(),
         }
     }
 }
@@ -146,7 +146,7 @@ impl<B: Body> fmt::Debug for RetryBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (kept, abandoned) = match &self.inner {
             Inner::Whole { .. } => (None, false),
-            Inner::Kept { kept } => (Some(kept.bytes), matches!(kept.rest, Rest::Abandoned)),
+            Inner::ReadAhead { kept } => (Some(kept.bytes), matches!(kept.rest, Unread::Abandoned)),
         };
         f.debug_struct("RetryBody")
             .field("kept_bytes", &kept)
@@ -155,11 +155,11 @@ impl<B: Body> fmt::Debug for RetryBody<B> {
     }
 }
 
-// --- Kept ---
+// --- ReadAhead ---
 
-impl<B: Body> Kept<B> {
+impl<B: Body> ReadAhead<B> {
     pub(super) fn new(body: B) -> Self {
-        let rest = if body.is_end_stream() { Rest::End } else { Rest::Body(Box::pin(body)) };
+        let rest = if body.is_end_stream() { Unread::End } else { Unread::Body(Box::pin(body)) };
         Self { frames: VecDeque::new(), bytes: 0, rest, refusal: None, held: Held::default() }
     }
 
@@ -199,11 +199,11 @@ impl<B: Body> Kept<B> {
         while !self.held.cover(self.weight()) {
             let Some(frame) = self.frames.pop_back() else { break };
             self.bytes = self.bytes.saturating_sub(data_len(&frame));
-            self.rest = Rest::Abandoned;
+            self.rest = Unread::Abandoned;
         }
         self.held.shrink(self.weight());
-        if let Rest::Body(_) = self.rest {
-            self.rest = Rest::Abandoned;
+        if let Unread::Body(_) = self.rest {
+            self.rest = Unread::Abandoned;
         }
     }
 
@@ -217,20 +217,20 @@ impl<B: Body> Kept<B> {
     where
         B::Error: Into<BoxError>,
     {
-        let Rest::Body(body) = &mut self.rest else { return Poll::Ready(false) };
+        let Unread::Body(body) = &mut self.rest else { return Poll::Ready(false) };
         let frame = match ready!(body.as_mut().poll_frame(cx)) {
             Some(Ok(frame)) => frame,
             Some(Err(error)) => {
-                self.rest = Rest::Failed(error.into());
+                self.rest = Unread::Failed(error.into());
                 return Poll::Ready(false);
             }
             None => {
-                self.rest = Rest::End;
+                self.rest = Unread::End;
                 return Poll::Ready(false);
             }
         };
         if body.is_end_stream() {
-            self.rest = Rest::End;
+            self.rest = Unread::End;
         }
         self.bytes = self.bytes.saturating_add(data_len(&frame));
         self.frames.push_back(frame);
@@ -245,7 +245,7 @@ impl<B: Body> Kept<B> {
             self.bytes = self.bytes.saturating_sub(data_len(&frame));
             return Poll::Ready(Some(Ok(frame)));
         }
-        if let Rest::Body(body) = &mut self.rest {
+        if let Unread::Body(body) = &mut self.rest {
             let frame = ready!(body.as_mut().poll_frame(cx));
             if let Some(Ok(frame)) = &frame
                 && let Some(trailers) = frame.trailers_ref()
@@ -260,27 +260,27 @@ impl<B: Body> Kept<B> {
             }
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
-        Poll::Ready(match mem::replace(&mut self.rest, Rest::End) {
-            Rest::Body(_) | Rest::End => None,
-            Rest::Failed(error) => Some(Err(error)),
-            Rest::Abandoned => Some(Err(Abandoned(()).into())),
+        Poll::Ready(match mem::replace(&mut self.rest, Unread::End) {
+            Unread::Body(_) | Unread::End => None,
+            Unread::Failed(error) => Some(Err(error)),
+            Unread::Abandoned => Some(Err(Abandoned(()).into())),
         })
     }
 
     fn is_end_stream(&self) -> bool {
         self.frames.is_empty()
             && match &self.rest {
-                Rest::Body(body) => body.is_end_stream(),
-                Rest::End => true,
-                Rest::Failed(_) | Rest::Abandoned => false,
+                Unread::Body(body) => body.is_end_stream(),
+                Unread::End => true,
+                Unread::Failed(_) | Unread::Abandoned => false,
             }
     }
 
     fn size_hint(&self) -> SizeHint {
         let rest = match &self.rest {
-            Rest::Body(body) => body.size_hint(),
-            Rest::End => SizeHint::with_exact(0),
-            Rest::Failed(_) | Rest::Abandoned => SizeHint::default(),
+            Unread::Body(body) => body.size_hint(),
+            Unread::End => SizeHint::with_exact(0),
+            Unread::Failed(_) | Unread::Abandoned => SizeHint::default(),
         };
         let mut hint = SizeHint::new();
         hint.set_lower(self.bytes.saturating_add(rest.lower()));
@@ -330,8 +330,8 @@ mod tests {
         StreamBody::new(stream::iter(data.into_iter().chain([Frame::trailers(trailers())]).map(Ok)))
     }
 
-    async fn read<B: Body<Error: Into<BoxError>>>(body: B, frames: usize) -> Kept<B> {
-        let mut kept = Kept::new(body);
+    async fn read<B: Body<Error: Into<BoxError>>>(body: B, frames: usize) -> ReadAhead<B> {
+        let mut kept = ReadAhead::new(body);
         for _ in 0..frames {
             poll_fn(|cx| kept.poll_read(cx)).await;
         }
@@ -387,7 +387,7 @@ mod tests {
         let body = RetryBody::kept(kept);
         assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(4), false));
         assert_eq!(body.collect().await.unwrap().to_bytes(), "data");
-        let mut kept = Kept::new(Full::<Bytes>::default());
+        let mut kept = ReadAhead::new(Full::<Bytes>::default());
         kept.abandon();
         let mut body = RetryBody::kept(kept);
         assert!(body.is_end_stream() && body.size_hint().exact() == Some(0));

@@ -26,7 +26,7 @@ use crate::retry::retry_body::RetryBody;
 pin_project! {
     #[project = StateProj]
     /// Where the attempt is.
-    pub(super) enum State<F, B> {
+    pub(super) enum AttemptState<F, B> {
         // The deadline had passed before anything was sent.
         Late,
         // An attempt is in flight.
@@ -40,7 +40,7 @@ pin_project! {
 
 /// What follows from what became of an attempt, or of the try to make one.
 pub(super) enum Step<F, B, RB: Body> {
-    Next(State<F, B>),
+    Next(AttemptState<F, B>),
     Done(Result<Response<RetryBody<RB>>, BoxError>),
 }
 
@@ -67,7 +67,7 @@ enum Turn {
 pub(super) struct Opening<B> {
     request: Request<ReplayBody<B>>,
     to_open: Option<ToOpen>,
-    opening: body_factory::Opening,
+    opening: body_factory::OpenFuture,
     since: Instant,
     limit: Pin<Box<Sleep>>,
 }
@@ -79,7 +79,7 @@ pub(super) struct Readying<B> {
     wait: Option<(Instant, Pin<Box<Sleep>>)>,
 }
 
-impl<F, B> State<F, B> {
+impl<F, B> AttemptState<F, B> {
     #[inline]
     pub(super) fn calling(future: F) -> Self {
         Self::Calling { future, timer: Timer::default() }
@@ -188,11 +188,11 @@ impl<B> Waiting<B> {
     }
 
     /// Goes on after the wait. A body that is to be opened may take so long.
-    fn next<F>(&mut self, time_left: Duration) -> State<F, B> {
+    fn next<F>(&mut self, time_left: Duration) -> AttemptState<F, B> {
         let request = mem::take(&mut self.request);
         match self.to_open.take() {
-            Some(to_open) => State::Opening { opening: Opening::new(request, to_open, time_left) },
-            None => State::Readying { readying: Readying::new(request) },
+            Some(to_open) => AttemptState::Opening { opening: Opening::new(request, to_open, time_left) },
+            None => AttemptState::Readying { readying: Readying::new(request) },
         }
     }
 }

@@ -6,7 +6,7 @@ use http::{HeaderMap, header};
 use http_body::Body;
 use tower::BoxError;
 
-use crate::retry::body_factory::{BodyFactory, Opened};
+use crate::retry::body_factory::{BodyFactory, OpenedBody};
 use crate::retry::replay_body::{Limits, NotReplayable, ReplayBody, Tether};
 
 /// What the bodies of further attempts are made from. Dropping it leaves the attempt in flight alone.
@@ -84,7 +84,7 @@ impl<B> BodySource<B> {
 
 impl ToOpen {
     /// Makes what the factory opened the body of an attempt.
-    pub(super) fn opened<B>(self, body: Opened, headers: &HeaderMap) -> Result<ReplayBody<B>, BoxError> {
+    pub(super) fn opened<B>(self, body: OpenedBody, headers: &HeaderMap) -> Result<ReplayBody<B>, BoxError> {
         // A transport goes by the header. It would cut the body short, or wait for the rest of it. Without one, what the first
         // body said of its length is what was sent.
         let in_header = || headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse::<u64>().ok();

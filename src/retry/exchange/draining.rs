@@ -15,7 +15,7 @@ use tower::BoxError;
 
 use crate::clock;
 use crate::retry::replay_body::{Allowance, Held};
-use crate::retry::retry_body::{Kept, RetryBody};
+use crate::retry::retry_body::{ReadAhead, RetryBody};
 use crate::sync::Arc;
 
 /// The answer before.
@@ -25,7 +25,7 @@ use crate::sync::Arc;
 /// 3. What was read is kept until this is dropped, to be handed back if no newer outcome comes.
 pub(super) struct Draining<B: Body> {
     head: response::Parts,
-    body: Kept<B>,
+    body: ReadAhead<B>,
     since: Instant,
     until: Instant,
     timer: Option<Pin<Box<Sleep>>>,

@@ -9,7 +9,7 @@ use http::Response;
 use pin_project_lite::pin_project;
 use tower::BoxError;
 
-use super::attempt::{State, Waiting};
+use super::attempt::{AttemptState, Waiting};
 use super::record::{Exchange, HttpService};
 use crate::retry::retry_body::RetryBody;
 
@@ -41,7 +41,7 @@ pin_project! {
     {
         // Another retry layer resends this request, and nothing is looked at here.
         Passing { #[pin] future: S::Future },
-        Watched { #[pin] state: State<S::Future, B>, exchange: Exchange<S, B> },
+        Watched { #[pin] state: AttemptState<S::Future, B>, exchange: Exchange<S, B> },
         // What was recorded is freed, even if nobody drops the future for long.
         Done,
     }
@@ -58,17 +58,17 @@ where
 
     #[cold]
     pub(super) fn late(exchange: Exchange<S, B>) -> Self {
-        Self { way: Way::Watched { state: State::Late, exchange } }
+        Self { way: Way::Watched { state: AttemptState::Late, exchange } }
     }
 
     #[cold]
     pub(super) fn held_back(exchange: Exchange<S, B>, waiting: Box<Waiting<B>>) -> Self {
-        Self { way: Way::Watched { state: State::Waiting { waiting }, exchange } }
+        Self { way: Way::Watched { state: AttemptState::Waiting { waiting }, exchange } }
     }
 
     #[inline]
     pub(super) fn calling(future: S::Future, exchange: Exchange<S, B>) -> Self {
-        Self { way: Way::Watched { state: State::calling(future), exchange } }
+        Self { way: Way::Watched { state: AttemptState::calling(future), exchange } }
     }
 }
 

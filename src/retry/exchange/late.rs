@@ -8,7 +8,7 @@ use tower::BoxError;
 
 use crate::extensions::LateRefusal;
 use crate::headers::grpc;
-use crate::retry::retry_body::{Kept, RetryBody};
+use crate::retry::retry_body::{ReadAhead, RetryBody};
 
 /// Polls the body of an answer once, which never waits: an answer that has not begun is handed out as it is. What was read
 /// goes with it. Where it was the trailers, they are returned; if they refuse the token, auth has been told, and the answer
@@ -20,7 +20,7 @@ where
 {
     let (mut head, body) = response.into_parts();
     let refusal = head.extensions.remove::<LateRefusal>();
-    let mut kept = Kept::new(body);
+    let mut kept = ReadAhead::new(body);
     // Nobody waits for it here. Whoever reads on is the one that it wakes.
     let _ = kept.poll_read(&mut Context::from_waker(Waker::noop()));
     let trailers = kept.trailers().cloned();

@@ -8,7 +8,7 @@ use tower::BoxError;
 use tower::load_shed::error::Overloaded;
 use tower_service::Service;
 
-use super::attempt::{self, State, Waiting};
+use super::attempt::{self, AttemptState, Waiting};
 use super::body_source::ToOpen;
 use super::draining::Draining;
 use super::late;
@@ -242,7 +242,7 @@ where
     fn wait(&mut self, waiting: Box<Waiting<B>>, outcome: PastOutcome<S::ResponseBody>) -> Step<S, B> {
         let repeat = self.repeat;
         self.past().keep(outcome, repeat);
-        Step::<S, B>::Next(State::Waiting { waiting })
+        Step::<S, B>::Next(AttemptState::Waiting { waiting })
     }
 
     /// Tells the gate what a response says about the pace. Returns how the retry of what was refused stands with it.

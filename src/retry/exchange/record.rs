@@ -62,7 +62,7 @@ where
     pub(super) kept: Kept<B>,
     /// What the attempt in flight has from the gate.
     pub(super) pass: Option<Box<Pass>>,
-    pub(super) past: Option<Box<Past<S::ResponseBody>>>,
+    pub(super) past: Option<Box<PastAttempts<S::ResponseBody>>>,
 }
 
 /// What is kept of a request while it is in flight.
@@ -89,7 +89,7 @@ pub(super) struct SentTo {
 }
 
 /// The attempts before the one that is prepared or in flight.
-pub(super) struct Past<RB: Body> {
+pub(super) struct PastAttempts<RB: Body> {
     pub(super) progress: Progress,
     /// The newest outcome there is. It is kept until a newer one takes its place, so that it can be returned if that does not
     /// come.
@@ -129,8 +129,10 @@ where
         self.past.as_ref().is_none_or(|past| past.progress.is_first())
     }
 
-    pub(super) fn past(&mut self) -> &mut Past<S::ResponseBody> {
-        self.past.get_or_insert_with(|| Box::new(Past { progress: Progress::first(), outcome: None, at: 0 }))
+    pub(super) fn past(&mut self) -> &mut PastAttempts<S::ResponseBody> {
+        self.past.get_or_insert_with(|| {
+            Box::new(PastAttempts { progress: Progress::first(), outcome: None, at: 0 })
+        })
     }
 
     pub(super) fn progress(&mut self) -> &mut Progress {
@@ -263,9 +265,9 @@ impl<B> Resend<B> {
     }
 }
 
-// --- Past ---
+// --- PastAttempts ---
 
-impl<RB: Body> Past<RB> {
+impl<RB: Body> PastAttempts<RB> {
     /// Keeps the outcome of the attempt that was noted last. A timeout of ours does not take the place of a response, nor does
     /// an attempt that did no work that of one which may have.
     pub(super) fn keep(&mut self, outcome: PastOutcome<RB>, repeat: Repeat) {

@@ -62,13 +62,13 @@ pub struct RetryPolicy {
 #[must_use = "a builder does nothing until it is built"]
 pub struct RetryPolicyBuilder {
     rules: Rules,
-    budget: Share<RetryBudget>,
-    gate: Share<RetryGate>,
+    budget: Choice<RetryBudget>,
+    gate: Choice<RetryGate>,
 }
 
 /// What a policy may have of its own or share with others.
 #[derive(Clone, Debug, Default)]
-enum Share<T> {
+enum Choice<T> {
     #[default]
     Own,
     With(T),
@@ -285,26 +285,26 @@ impl RetryPolicyBuilder {
     /// Sets the budget from which retries are paid, to be shared with other policies. Without this a policy has one of
     /// its own, which its clones share.
     pub fn budget(mut self, budget: RetryBudget) -> Self {
-        self.budget = Share::With(budget);
+        self.budget = Choice::With(budget);
         self
     }
 
     /// Retries however many retries there were.
     pub fn without_budget(mut self) -> Self {
-        self.budget = Share::Off;
+        self.budget = Choice::Off;
         self
     }
 
     /// Sets the gate that holds requests back while a server refuses them, to be shared with other policies. Without this a
     /// policy has one of its own, which its clones share.
     pub fn gate(mut self, gate: RetryGate) -> Self {
-        self.gate = Share::With(gate);
+        self.gate = Choice::With(gate);
         self
     }
 
     /// Lets each request find out for itself that the server asks for patience.
     pub fn without_gate(mut self) -> Self {
-        self.gate = Share::Off;
+        self.gate = Choice::Off;
         self
     }
 
@@ -375,9 +375,9 @@ impl RetryPolicyBuilder {
     }
 }
 
-// --- Share ---
+// --- Choice ---
 
-impl<T: Default> Share<T> {
+impl<T: Default> Choice<T> {
     fn settle(self) -> Option<T> {
         match self {
             Self::Own => Some(T::default()),

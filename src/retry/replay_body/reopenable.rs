@@ -11,7 +11,7 @@ use super::takeover::poll_source;
 use super::tether::Tether;
 use super::tied::Tied;
 use crate::error::OfTheBody;
-use crate::retry::body_factory::{BodyFactory, Opening};
+use crate::retry::body_factory::{BodyFactory, OpenFuture};
 
 /// What is sent first, or what a factory opens when it is first polled.
 pub(crate) struct Reopenable<B> {
@@ -26,7 +26,7 @@ enum State<B> {
     First(Option<B>),
     Closed,
     /// In a lock, since a future need not be `Sync` and the body must.
-    Opening(Mutex<Opening>),
+    Opening(Mutex<OpenFuture>),
     Opened(Tied<B>),
 }
 

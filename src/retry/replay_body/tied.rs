@@ -15,7 +15,7 @@ use crate::error::OfTheBody;
 
 /// A body on a [`Tether`]: the request's own, or one that was opened for a further attempt.
 pub(crate) struct Tied<B> {
-    source: Origin<B>,
+    source: Supply<B>,
     tether: Tether,
     /// How much is still to come, where it is known how much there must be. A body that gives more or less is another one
     /// than was sent before.
@@ -23,21 +23,21 @@ pub(crate) struct Tied<B> {
 }
 
 /// Where it comes from. None once that ended or failed: it must not be polled again.
-enum Origin<B> {
+enum Supply<B> {
     Own(Option<B>),
-    Opened(Option<Opened>),
+    Opened(Option<SyncBody>),
 }
 
 /// A body that need not be `Sync`, in one that is.
-struct Opened(Mutex<UnsyncBoxBody<Bytes, BoxError>>);
+struct SyncBody(Mutex<UnsyncBoxBody<Bytes, BoxError>>);
 
 impl<B> Tied<B> {
     pub(crate) fn own(body: B, tether: Tether) -> Self {
-        Self { source: Origin::Own(Some(body)), tether, missing: None }
+        Self { source: Supply::Own(Some(body)), tether, missing: None }
     }
 
     pub(crate) fn opened(body: UnsyncBoxBody<Bytes, BoxError>, tether: Tether, length: Option<u64>) -> Self {
-        Self { source: Origin::Opened(Some(Opened(Mutex::new(body)))), tether, missing: length }
+        Self { source: Supply::Opened(Some(SyncBody(Mutex::new(body)))), tether, missing: length }
     }
 }
 
@@ -56,8 +56,8 @@ where
             return Poll::Ready(Some(Err(ended.into())));
         }
         let frame = match &mut self.source {
-            Origin::Own(source) => poll_source(source, cx),
-            Origin::Opened(source) => poll_source(source, cx),
+            Supply::Own(source) => poll_source(source, cx),
+            Supply::Opened(source) => poll_source(source, cx),
         };
         match &frame {
             Poll::Pending if !self.tether.wait(cx) => Poll::Ready(Some(Err(ended.into()))),
@@ -93,7 +93,7 @@ where
     fn broken(&mut self, how: &str) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         self.tether.fail();
         self.missing = None;
-        self.source = Origin::Opened(None);
+        self.source = Supply::Opened(None);
         let error = format!("the body that was opened again is {how} than the first one");
         Poll::Ready(Some(Err(OfTheBody::new(error).into())))
     }
@@ -102,8 +102,8 @@ where
         !self.tether.is_cut()
             && !self.is_short()
             && match &self.source {
-                Origin::Own(source) => source.as_ref().is_none_or(B::is_end_stream),
-                Origin::Opened(source) => source.as_ref().is_none_or(Body::is_end_stream),
+                Supply::Own(source) => source.as_ref().is_none_or(B::is_end_stream),
+                Supply::Opened(source) => source.as_ref().is_none_or(Body::is_end_stream),
             }
     }
 
@@ -116,15 +116,15 @@ where
         }
         let none = SizeHint::with_exact(0);
         match &self.source {
-            Origin::Own(source) => source.as_ref().map_or(none, B::size_hint),
-            Origin::Opened(source) => source.as_ref().map_or(none, Body::size_hint),
+            Supply::Own(source) => source.as_ref().map_or(none, B::size_hint),
+            Supply::Opened(source) => source.as_ref().map_or(none, Body::size_hint),
         }
     }
 }
 
-// --- Opened ---
+// --- SyncBody ---
 
-impl Body for Opened {
+impl Body for SyncBody {
     type Data = Bytes;
     type Error = BoxError;
 
