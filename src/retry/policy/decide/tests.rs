@@ -1,11 +1,10 @@
+use http::Method;
 use http::header::RETRY_AFTER;
-use http::{HeaderMap, Method};
 use proptest::prelude::*;
 
 use super::*;
 use crate::headers::profile::RateLimitProfile;
 use crate::retry::NotReplayable;
-use crate::vectors;
 
 const DRAW: f64 = 0.5;
 
@@ -229,64 +228,6 @@ fn the_thousandth_attempt_neither_overflows_nor_goes_at_once() {
     }
 }
 
-/// The vectors of which answers lead to which action. What a 401 means is auth's to say; here it is the marker.
-#[test]
-fn the_vectors_that_are_decided_here_pass() {
-    let mut seen = 0;
-    for vector in vectors::read("decisions") {
-        let (id, input, expect) = (&vector["id"], &vector["input"], &vector["expect"]);
-        let status = u16::try_from(input["status"].as_u64().unwrap()).unwrap();
-        let mut response = answer(status, &[]);
-        *response.headers_mut() = input["headers"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|pair| {
-                (pair[0].as_str().unwrap().parse().unwrap(), pair[1].as_str().unwrap().parse().unwrap())
-            })
-            .collect::<HeaderMap>();
-        let action = expect["action"].as_str().unwrap();
-        let verdict = match (status, action) {
-            (401, "refresh_and_replay") => Some(RejectionVerdict::Invalidated),
-            (401, "replay_with_current_token") => Some(RejectionVerdict::Superseded),
-            // Proofs with a nonce are not offered: DPoP's rows are those of a challenge that no new token answers.
-            (401, _) if input["attempt"] == 1 => match input["body_replayable"] == true {
-                true => Some(RejectionVerdict::NotRefreshable),
-                false => Some(RejectionVerdict::Invalidated),
-            },
-            (401, _) => Some(RejectionVerdict::Invalidated),
-            _ => None,
-        };
-        if let Some(verdict) = verdict {
-            response.extensions_mut().insert(TokenRejected::new(verdict, None, None));
-        }
-        let method: Method = input["method"].as_str().unwrap().parse().unwrap();
-        let replays = u32::try_from(input["attempt"].as_u64().unwrap()).unwrap() - 1;
-        let body = if input["body_replayable"] == true { Ok(()) } else { Err(NotReplayable::UnknownLength) };
-        let view = View::new(&response, &method).auth_replays(replays).body(body);
-        let decision = decide(&view);
-        match action {
-            "refresh_and_replay" | "replay_with_current_token" => {
-                assert_eq!(decision, replay(0, ReplayReason::TokenRejected, None), "{id}");
-            }
-            "backoff" => {
-                let requested = RetryPolicy::default().requested_delay(&view);
-                assert_eq!(requested.unwrap().as_millis(), u128::from(expect["delay_ms"].as_u64().unwrap()));
-                assert!(
-                    matches!(decision, Decision::Replay { delay, .. } if Some(delay) >= requested),
-                    "{id}: {decision:?}"
-                );
-            }
-            "pass_through" | "retry_with_dpop_nonce" => {
-                assert!(matches!(decision, Decision::Stop(_)), "{id}: {decision:?}");
-            }
-            other => panic!("{id}: an action that is not known: {other}"),
-        }
-        seen += 1;
-    }
-    assert_eq!(seen, 24);
-}
-
 // --- Failures ---
 
 #[test]
@@ -401,60 +342,6 @@ fn a_pushback_counts_for_one_attempt_and_raises_no_limit() {
     let after = View::new(&busy, &Method::POST).retries(2);
     assert!(matches!(decide(&after), Decision::Replay { delay, .. } if delay.as_millis() == 1500));
     assert!(matches!(decide(&after.backoffs(0)), Decision::Replay { delay, .. } if delay.as_millis() == 375));
-}
-
-/// The vectors of gRPC. What becomes of a 16 is auth's to say; here it is the marker, as for a 401.
-#[test]
-fn the_vectors_of_grpc_pass() {
-    let mut seen = 0;
-    for vector in vectors::read("grpc") {
-        let (id, input, expect) = (&vector["id"], &vector["input"], &vector["expect"]);
-        let status = u16::try_from(input["http_status"].as_u64().unwrap()).unwrap();
-        let mut said = HeaderMap::new();
-        let code = match &input["grpc_status"] {
-            serde_json::Value::Null => None,
-            serde_json::Value::String(text) => Some(text.clone()),
-            number => Some(number.to_string()),
-        };
-        if let Some(code) = &code {
-            said.insert("grpc-status", code.parse().unwrap());
-        }
-        for pair in input["trailers"].as_array().unwrap() {
-            let name: HeaderName = pair[0].as_str().unwrap().parse().unwrap();
-            said.append(name, pair[1].as_str().unwrap().parse().unwrap());
-        }
-        let mut response = call(status, &[]);
-        let (in_headers, data_seen) = (input["in_headers"] == true, input["data_seen"] == true);
-        if in_headers {
-            response.headers_mut().extend(said.clone());
-        }
-        if status == 401 || code.as_deref() == Some("16") && in_headers {
-            let rejected = TokenRejected::new(RejectionVerdict::Invalidated, None, None);
-            response.extensions_mut().insert(rejected);
-        }
-        let replays = u32::try_from(input["attempt"].as_u64().unwrap()).unwrap() - 1;
-        let view = View::new(&response, &Method::POST).auth_replays(replays);
-        // After data nobody reads the trailers for a decision.
-        let view = if in_headers || data_seen { view } else { view.trailers(&said) };
-        let decision = decide(&view);
-        match expect["action"].as_str().unwrap() {
-            "refresh_and_replay" => {
-                assert_eq!(decision, replay(0, ReplayReason::TokenRejected, None), "{id}")
-            }
-            "backoff" => {
-                let Decision::Replay { delay, requested_delay, .. } = decision else {
-                    panic!("{id}: {decision:?}")
-                };
-                let expected = expect["delay_ms"].as_u64().map(Duration::from_millis);
-                assert_eq!(requested_delay, expected, "{id}");
-                assert!(expected.is_none_or(|expected| delay == expected), "{id}: {delay:?}");
-            }
-            "pass_through" => assert!(matches!(decision, Decision::Stop(_)), "{id}: {decision:?}"),
-            other => panic!("{id}: an action that is not known: {other}"),
-        }
-        seen += 1;
-    }
-    assert!(seen >= 14, "{seen}");
 }
 
 /// One answer of a server that says anything.
