@@ -1,23 +1,20 @@
-//! The test vectors of `tests/vectors`, read by the tests of every room.
+//! The test vectors of `tests/vectors`, read by the tests of every module.
 //!
-//! `tests/mutate-vectors.sh` has one expectation read as another one, and looks whether a test sees it: the variable
-//! `MUTATED_VECTOR` names the set and the number of the leaf.
+//! Each row comes with the one expectation that this crate has to meet. `tests/vectors/here.json` names the rows where that
+//! is not the first one: the number of the alternative, or what is done instead, and why.
+//!
+//! `tests/mutate-vectors.sh` copies the folder, makes one expectation of the copy wrong, names the copy in `TEST_VECTORS`, and
+//! looks whether a test sees it.
 
 use serde_json::Value;
 
 /// Reads the vectors of one set.
 pub(crate) fn read(set: &str) -> Vec<Value> {
-    let path = format!("{}/tests/vectors/{set}.json", env!("CARGO_MANIFEST_DIR"));
-    let text = std::fs::read_to_string(&path).unwrap();
-    let mut document: Value = serde_json::from_str(&text).unwrap();
-    let vectors = document["vectors"].as_array_mut().unwrap();
-    if let Some(mut left) = mutated(set) {
-        for vector in &mut *vectors {
-            let id = vector["id"].clone();
-            mutate(&mut vector["expect"], &mut left, &format!("{id} expect"));
-        }
-    }
-    std::mem::take(vectors)
+    let here = document("here");
+    let mut rows = document(set)["vectors"].take();
+    let rows = rows.as_array_mut().unwrap();
+    rows.iter_mut().for_each(|row| meet(row, &here["rows"]));
+    std::mem::take(rows)
 }
 
 /// Reads the vectors of one set, and those from the field that have its form.
@@ -27,47 +24,22 @@ pub(crate) fn rows(set: &str) -> Vec<Value> {
     read(set).into_iter().chain(field).collect()
 }
 
-/// Returns the expected result of a vector, then the other acceptable ones.
-pub(crate) fn acceptable(vector: &Value) -> Vec<&Value> {
-    let alternatives = vector["alternatives"].as_array().into_iter().flatten();
-    std::iter::once(&vector["expect"]).chain(alternatives).collect()
+fn document(name: &str) -> Value {
+    let folder = std::env::var("TEST_VECTORS")
+        .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors").to_owned());
+    let text = std::fs::read_to_string(format!("{folder}/{name}.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
 }
 
-/// Returns which leaf of a set is to be read as another value.
-fn mutated(set: &str) -> Option<Option<u64>> {
-    let variable = std::env::var("MUTATED_VECTOR").ok()?;
-    let (named, leaf) = variable.split_once(':')?;
-    (named == set).then(|| leaf.parse().ok())
-}
-
-/// Changes the leaf that comes after so many others.
-fn mutate(value: &mut Value, left: &mut Option<u64>, path: &str) {
-    match value {
-        Value::Array(list) => {
-            list.iter_mut().enumerate().for_each(|(at, inner)| mutate(inner, left, &format!("{path}/{at}")));
-        }
-        Value::Object(members) => {
-            members.iter_mut().for_each(|(name, inner)| mutate(inner, left, &format!("{path}/{name}")));
-        }
-        leaf => match left {
-            Some(0) => {
-                *leaf = match &*leaf {
-                    Value::String(text) => format!("{text}~").into(),
-                    Value::Number(number) => match number.as_i64() {
-                        Some(number) => (number + 7).into(),
-                        None => (number.as_f64().unwrap_or_default() + 7.0).into(),
-                    },
-                    Value::Bool(bool) => (!*bool).into(),
-                    _ => "not null".into(),
-                };
-                #[allow(clippy::print_stdout, reason = "the script reads which one it was")]
-                {
-                    println!("mutated: {path} is {leaf}");
-                }
-                *left = None;
-            }
-            Some(more) => *more -= 1,
-            None => {}
-        },
+/// Puts the expectation that this crate meets in the place of the first one, and drops the others.
+fn meet(row: &mut Value, here: &Value) {
+    let differs = row["id"].as_str().and_then(|id| here.get(id));
+    let mut others = row.as_object_mut().unwrap().remove("alternatives").unwrap_or_default();
+    if let Some(differs) = differs {
+        let number = differs["alternative"].as_u64();
+        row["expect"] = match number.and_then(|number| usize::try_from(number).ok()) {
+            Some(number) => others[number - 1].take(),
+            None => differs["expect"].clone(),
+        };
     }
 }

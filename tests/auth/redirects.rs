@@ -1,7 +1,6 @@
 //! Redirects are followed outside auth, and every hop is looked at anew.
 
 use http::{Method, Request};
-use serde_json::Value;
 use tower::{BoxError, Layer as _, ServiceExt as _};
 use tower_http::follow_redirect::FollowRedirectLayer;
 use tower_http::follow_redirect::policy::{PolicyExt as _, Standard, clone_body_fn};
@@ -27,16 +26,13 @@ async fn follow(layer: &AuthLayer, script: &Script, request: Request<Body>) -> O
     client.oneshot(request).await
 }
 
-fn vectors() -> Vec<Value> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/redirect_origin.json");
-    let set: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-    set["vectors"].as_array().unwrap().clone()
-}
+#[path = "../../src/vectors.rs"]
+mod vectors;
 
 #[tokio::test(start_paused = true)]
 async fn the_vectors_hold_through_the_layer() {
-    let vectors = vectors();
-    assert_eq!(vectors.len(), 13);
+    let vectors = vectors::rows("redirect_origin");
+    assert_eq!(vectors.len(), 14);
     for vector in vectors {
         let id = &vector["id"];
         let text = |name: &str| vector["input"][name].as_str().unwrap().to_owned();

@@ -130,9 +130,7 @@ async fn every_vector_of_token_errors_that_concerns_refresh_tokens_kills_the_rig
         let source = source(&endpoint, rt1().retries(0));
         let error = renew(&source).await.unwrap_err();
         assert_eq!(error.code(), expect["error"].as_str(), "{id}");
-        // By policy a server that fails says nothing final, whatever its body says: TE-038 keeps the token. A code that names
-        // the refresh token ends it: TE-025.
-        let dies = (expect["action"] == "reauthorize" && id != "TE-038") || id == "TE-025";
+        let dies = expect["action"] == "reauthorize";
         assert_eq!(source.has_refresh_token(), !dies, "{id}");
         assert_eq!(error.to_string().contains("authorize again"), dies, "{id}: {error}");
         // What is stored of one that is dead is nothing.

@@ -435,7 +435,15 @@ async fn every_row_of_grpc_is_decided_as_it_says() {
     for row in rows {
         let (id, input, expect) = (&row["id"], &row["input"], &row["expect"]);
         let attempt = usize::try_from(input["attempt"].as_u64().unwrap()).unwrap();
+        let cache = tokens();
         let mut server = Server::default();
+        let client = ServiceBuilder::new()
+            .layer(RetryPolicy::default())
+            .layer(AuthLayer::for_origin(cache.clone(), "https://api.example.com").unwrap())
+            .service(server.probe::<Full<Bytes>>());
+        // An API that took the token before; the rows suppose one.
+        read(client.clone().oneshot(call()).await.unwrap()).await;
+        server.calls.lock().unwrap().clear();
         for _ in 1..attempt {
             server = server.answer(&[("grpc-status", "16")], []);
         }
@@ -462,17 +470,8 @@ async fn every_row_of_grpc_is_decided_as_it_says() {
         }
         let status = u16::try_from(input["http_status"].as_u64().unwrap()).unwrap();
         *response.status_mut() = status.try_into().unwrap();
-        if status == 401 {
-            let challenge = "Bearer error=\"invalid_token\"";
-            response.headers_mut().insert("www-authenticate", challenge.parse().unwrap());
-        }
         server.answers.lock().unwrap().push_back(response);
 
-        let cache = tokens();
-        let client = ServiceBuilder::new()
-            .layer(RetryPolicy::default())
-            .layer(AuthLayer::for_origin(cache.clone(), "https://api.example.com").unwrap())
-            .service(server.probe::<Full<Bytes>>());
         read(client.oneshot(call()).await.unwrap()).await;
         let (calls, tokens) = (server.calls(), server.tokens());
         match expect["action"].as_str().unwrap() {
@@ -483,9 +482,9 @@ async fn every_row_of_grpc_is_decided_as_it_says() {
             "backoff" => {
                 assert_eq!((calls, &tokens[attempt - 1]), (attempt + 1, &tokens[attempt]), "{id}");
                 let wait = server.waits()[attempt - 1];
-                match expect["delay_ms"].as_u64() {
-                    Some(millis) => assert_eq!(wait, Duration::from_millis(millis), "{id}"),
-                    None => assert!(wait >= 250 * MS, "{id}: {wait:?}"),
+                match &expect["delay_ms"] {
+                    serde_json::Value::Null => assert!(wait >= 250 * MS, "{id}: {wait:?}"),
+                    millis => assert_eq!(*millis, u64::try_from(wait.as_millis()).unwrap(), "{id}"),
                 }
             }
             "pass_through" => assert_eq!(calls, attempt, "{id}"),
