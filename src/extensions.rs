@@ -131,6 +131,9 @@ pub struct TokenWithheld {
 pub enum WithheldReason {
     /// The request's origin is not on the list.
     ForeignOrigin,
+    /// The request's origin is not one of those that the token's cache is [for](crate::TokenCacheBuilder::only_for), or not
+    /// the one that the token [names](crate::AuthLayer::for_origin_named_by).
+    NotOfThisToken,
     /// The request's `Host` header names another host than its URI.
     HostMismatch,
     /// The request's URI carries a user name or a password.
@@ -163,6 +166,7 @@ impl fmt::Display for WithheldReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ForeignOrigin => "its origin is not on the list",
+            Self::NotOfThisToken => "its origin is not one that this token is for",
             Self::HostMismatch => "its Host header names another host than its URI",
             Self::UserInfo => "its URI carries a user name or a password",
             Self::Connect => "CONNECT addresses a proxy",

@@ -9,7 +9,7 @@ use arc_swap::ArcSwapOption;
 use http::header::HOST;
 use http::{HeaderMap, Method, Request, Uri};
 
-use super::per_request::{AuthOverride, From as Whose};
+use super::per_request::{AuthOverride, From as Whose, Wish};
 use super::terms::Terms;
 use super::ticket::Ticket;
 use crate::cache::{Snapshot, TokenCache};
@@ -43,6 +43,8 @@ type Warned = HashSet<Result<Origin, WithheldReason>>;
 pub(super) struct Rules {
     options: Options,
     terms: Arc<Terms>,
+    /// The origins that may have the layer's own token, beside its own list; empty for all.
+    only_for: Vec<Origin>,
     /// The ticket of the layer's own token, for services that have none of their own yet. A ticket must not lead back
     /// here, or neither would ever be dropped.
     tickets: ArcSwapOption<Ticket>,
@@ -78,7 +80,8 @@ impl Options {
 impl Rules {
     pub(super) fn new(options: Options) -> Self {
         let terms = Arc::new(options.terms.clone());
-        Self { options, terms, tickets: ArcSwapOption::empty() }
+        let only_for = options.cache.as_ref().map_or_else(Vec::new, |cache| cache.only_for().to_vec());
+        Self { options, terms, only_for, tickets: ArcSwapOption::empty() }
     }
 
     pub(super) fn options(&self) -> &Options {
@@ -130,6 +133,7 @@ impl Rules {
         !self.options.require_override
             && request.extensions().get::<AuthOverride>().is_none()
             && self.withheld(request).is_none()
+            && self.withheld_by(&self.only_for, request.uri()).is_none()
     }
 
     /// Decides what a request gets.
@@ -137,28 +141,44 @@ impl Rules {
         if self.terms.is_callers_own(request.headers()) {
             return Route::Pass;
         }
-        let withheld = self.withheld(request);
-        let wish = request.extensions_mut().get_mut::<AuthOverride>();
-        let mut wish = wish.and_then(|wishes| wishes.wish(&self.terms.header));
-        let cache = match wish.as_ref().map(|wish| &wish.from) {
+        let (whose, validity) = self.wish(request).map(|wish| (wish.from.clone(), wish.min_validity)).unzip();
+        let is_overridden = whose.is_some();
+        let cache = match whose {
             Some(Whose::Nobody) => return Route::Pass,
-            Some(Whose::Cache(cache)) => Some(cache.clone()),
+            Some(Whose::Cache(cache)) => Some(cache),
             Some(Whose::Layer) | None => None,
         };
+        let only_for = cache.as_ref().or(self.cache()).map_or(&[][..], TokenCache::only_for);
+        let withheld = self.withheld(request).or_else(|| self.withheld_by(only_for, request.uri()));
         if let Some(reason) = withheld {
             return self.turn_away(reason, request.uri(), cache);
         }
-        if wish.is_none() && self.options.require_override {
+        if !is_overridden && self.options.require_override {
             return Route::Refuse(TokenError::config(
                 "the request has no AuthOverride although the layer requires one; a redirect to another origin drops it, \
                  so put it on again where that is meant",
             ));
         }
         // Last, since only a layer that sends the token takes it.
-        match wish.as_mut().map_or(Ok(()), |wish| wish.take(&self.terms.header)) {
-            Ok(()) => Route::Token { cache, validity: wish.and_then(|wish| wish.min_validity) },
+        match self.wish(request).map_or(Ok(()), |wish| wish.take(&self.terms.header)) {
+            Ok(()) => Route::Token { cache, validity: validity.flatten() },
             Err(error) => Route::Refuse(error),
         }
+    }
+
+    /// Returns what the request says to this layer.
+    fn wish<'a, B>(&self, request: &'a mut Request<B>) -> Option<&'a mut Wish> {
+        request.extensions_mut().get_mut::<AuthOverride>()?.wish(&self.terms.header)
+    }
+
+    /// Returns whether a cache that is for these origins alone keeps its token from this target.
+    #[inline]
+    fn withheld_by(&self, only_for: &[Origin], uri: &Uri) -> Option<WithheldReason> {
+        let is_for = |origin: &Origin| match (uri.authority(), &self.options.relative) {
+            (None, Some(relative)) => origin == relative,
+            (_, _) => origin.matches(uri),
+        };
+        (!only_for.is_empty() && !only_for.iter().any(is_for)).then_some(WithheldReason::NotOfThisToken)
     }
 
     /// Returns why this request's target may not have a token; nothing if it may.
@@ -280,6 +300,9 @@ fn host_mismatch(headers: &HeaderMap, origin: &Origin) -> Option<WithheldReason>
 fn cure(reason: WithheldReason) -> &'static str {
     match reason {
         WithheldReason::ForeignOrigin => "if it may have the token, add it with AuthLayer::also_origin",
+        WithheldReason::NotOfThisToken => {
+            "check the base URL; if the token may go there, add the origin to TokenCacheBuilder::only_for"
+        }
         WithheldReason::HostMismatch => "take the Host header off, and the client sets the right one",
         WithheldReason::UserInfo => "take out of the URI what stands before the @",
         WithheldReason::Connect => "open tunnels below this layer",

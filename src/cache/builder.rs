@@ -7,6 +7,8 @@ use std::time::Duration;
 use super::handle::TokenCache;
 use super::schedule::LONGEST_STRETCH;
 use super::shared::{Settings, Shared};
+use crate::error::TokenError;
+use crate::origin::Origin;
 use crate::revoke::{Revoker, TokenRevoker};
 use crate::source::{DynTokenSource, TokenSource};
 
@@ -17,6 +19,7 @@ use crate::source::{DynTokenSource, TokenSource};
 /// - `min_validity`: a twentieth of the lifetime, at most 10 seconds
 /// - `max_age`: none; a token of unknown lifetime is used until it is rejected
 /// - `fetch_timeout`: 30 seconds, retries of the source included
+/// - `only_for`: any origin; the [layer](crate::AuthLayer) says where tokens go
 /// - `revoke_with`: nothing; at a shutdown no token is revoked
 #[must_use]
 pub struct TokenCacheBuilder {
@@ -88,6 +91,40 @@ impl TokenCacheBuilder {
         self
     }
 
+    /// Sets the origins that may have the tokens of this cache. A layer sends them there alone, and only if it lists the
+    /// origin too: the token of a tenant does not reach another tenant's host by way of a wrong base URL. Other requests are
+    /// sent without a token, or refused, as the layer does for [other origins](crate::AuthLayer::refuse_other_origins).
+    ///
+    /// It holds for the layers of this crate. A cache in front of this one ([`TokenCache::as_source`]) has its own list.
+    ///
+    /// # Errors
+    ///
+    /// As [`Origin::parse`], and if there is no origin.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_oauth2::{AccessToken, StaticToken, TokenCache};
+    ///
+    /// let source = StaticToken::new(AccessToken::bearer("of-tenant-7")?);
+    /// let tenant = TokenCache::builder(source).only_for(["https://tenant-7.example.com"])?.build();
+    /// # let _ = tenant;
+    /// # Ok::<(), tower_oauth2::TokenError>(())
+    /// ```
+    pub fn only_for<I>(mut self, origins: I) -> Result<Self, TokenError>
+    where
+        I: IntoIterator,
+        I::Item: TryInto<Origin>,
+        <I::Item as TryInto<Origin>>::Error: Into<TokenError>,
+    {
+        let origins = origins.into_iter().map(|origin| origin.try_into().map_err(Into::into));
+        self.settings.only_for = origins.collect::<Result<_, _>>()?;
+        if self.settings.only_for.is_empty() {
+            return Err(TokenError::config("only_for names no origin; name those that may have the tokens"));
+        }
+        Ok(self)
+    }
+
     /// Puts something around the source.
     pub(crate) fn around<S: TokenSource>(mut self, wrap: impl FnOnce(Box<dyn DynTokenSource>) -> S) -> Self {
         self.source = Box::new(wrap(self.source));
@@ -145,6 +182,7 @@ impl fmt::Debug for TokenCacheBuilder {
         f.debug_struct("TokenCacheBuilder")
             .field("windows", &self.settings.windows)
             .field("fetch_timeout", &self.settings.fetch_timeout)
+            .field("only_for", &self.settings.only_for)
             .field("revoker", &self.settings.revoker)
             .field("revokes_at_shutdown", &self.settings.revokes_at_shutdown)
             .finish_non_exhaustive()

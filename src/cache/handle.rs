@@ -16,6 +16,7 @@ use super::warm::keep_warm;
 use crate::clock;
 use crate::error::TokenError;
 use crate::extensions::RejectionVerdict;
+use crate::origin::Origin;
 use crate::runtime::{self, caught};
 use crate::source::FetchReason;
 use crate::text::Redactor;
@@ -267,6 +268,11 @@ impl TokenCache {
     /// Returns the current snapshot if it can be used without asking anybody.
     pub(crate) fn fresh(&self) -> Option<Arc<Snapshot>> {
         self.shared.fresh()
+    }
+
+    /// Returns the origins that may have the tokens; none if all may.
+    pub(crate) fn only_for(&self) -> &[Origin] {
+        &self.shared.settings.only_for
     }
 
     /// Returns a future of a snapshot that is good for `min_validity` more.

@@ -23,6 +23,7 @@ use crate::claims::Claims;
 use crate::clock::{Moment, WallClock};
 use crate::error::TokenError;
 use crate::extensions::RejectionVerdict;
+use crate::origin::Origin;
 use crate::revoke::Revoker;
 use crate::runtime;
 use crate::source::{DynTokenSource, FetchReason};
@@ -36,6 +37,8 @@ pub(super) const GRACE: Duration = Duration::from_secs(1);
 pub(crate) struct Settings {
     pub(crate) windows: Windows,
     pub(crate) fetch_timeout: Duration,
+    /// The origins that may have the tokens; empty for all.
+    pub(crate) only_for: Vec<Origin>,
     pub(crate) wall: WallClock,
     pub(crate) chance: Chance,
     pub(crate) revoker: Option<Revoker>,

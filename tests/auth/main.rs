@@ -9,6 +9,7 @@ mod support;
 mod fixture;
 mod headers;
 mod memory;
+mod only_for;
 mod origins;
 mod overrides;
 mod readiness;
