@@ -178,7 +178,7 @@ where
             let Some(mut request) = self.request.take() else {
                 return Poll::Ready(Err(TokenError::config("a request was sent twice by one future").into()));
             };
-            let watch = ticket.put_on(&mut request);
+            let watch = self.rules.put_on(ticket, &mut request)?;
             return Poll::Ready(Ok((self.service.call(request), watch)));
         }
     }

@@ -6,6 +6,7 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, StatusCode};
 use tower_layer::Layer;
 
+use super::named_origin::NamedOrigin;
 use super::rules::{Options, Origins, Rules};
 use super::service::AuthService;
 use super::terms::Rejection;
@@ -66,6 +67,46 @@ impl AuthLayer {
     /// Whoever can choose the URI of a request, or redirect it above this layer, gets the token.
     pub fn for_any_https_origin_unchecked(source: impl Into<TokenCache>) -> Self {
         Self::new(Some(source.into()), Origins { listed: Vec::new(), any_https: true })
+    }
+
+    /// Creates a layer for a provider whose token response names the origin of the API: the token goes to the origin in this
+    /// member (`instance_url` of Salesforce), and to no other.
+    ///
+    /// The origin must be https, and its host one of `domains` or in one of them: `my.salesforce.com` stands for
+    /// `acme.my.salesforce.com` too, and not for `evil-my.salesforce.com`. On this machine plain http will do. If the response
+    /// names anything else, the request fails with an error and the token is not sent.
+    ///
+    /// You give each request its URI, as always. Read the origin from [`AccessToken::extra`](crate::AccessToken::extra).
+    ///
+    /// # Errors
+    ///
+    /// A configuration error if there is no domain, and for one with a port, a path or a wildcard, or of one label
+    /// (`com`).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_oauth2::{AccessToken, AuthLayer, StaticToken, TokenCache};
+    ///
+    /// let token = AccessToken::bearer("00Dxx!AQ")?.extra_member("instance_url", "https://acme.my.salesforce.com");
+    /// let cache = TokenCache::new(StaticToken::new(token));
+    /// let layer = AuthLayer::for_origin_named_by(&cache, "instance_url", ["my.salesforce.com"])?;
+    /// # let _ = layer;
+    /// # Ok::<(), tower_oauth2::TokenError>(())
+    /// ```
+    pub fn for_origin_named_by<I>(
+        source: impl Into<TokenCache>,
+        member: &str,
+        domains: I,
+    ) -> Result<Self, TokenError>
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        let named = NamedOrigin::new(member, domains)?;
+        let mut layer = Self::new(Some(source.into()), Origins { listed: Vec::new(), any_https: false });
+        layer.options.named = Some(named);
+        Ok(layer)
     }
 
     /// Creates a layer without a token of its own: each request brings its cache in an

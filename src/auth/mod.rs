@@ -10,6 +10,7 @@
 //!    it is sent without a token and its response marked [`TokenWithheld`](crate::extensions::TokenWithheld), or refused.
 //!    A URI that is a path alone is an error, unless the layer was told
 //!    [where those go](AuthLayer::relative_uris_go_to). Plain http is for loopback.
+//!    A layer [whose tokens name their origin](AuthLayer::for_origin_named_by) compares with that once it has the token.
 //! 4. The token comes from the cache, at once as a rule. Where it has to be waited for, the inner service that was polled
 //!    ready is given up first, with whatever it reserved. No token, no request.
 //! 5. The header is marked sensitive, so HTTP/2 does not index it and `Debug` does not show it.
@@ -90,6 +91,7 @@
 
 mod future;
 mod layer;
+mod named_origin;
 mod per_request;
 mod rules;
 mod service;

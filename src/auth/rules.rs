@@ -9,6 +9,8 @@ use arc_swap::ArcSwapOption;
 use http::header::HOST;
 use http::{HeaderMap, Method, Request, Uri};
 
+use super::future::Watch;
+use super::named_origin::NamedOrigin;
 use super::per_request::{AuthOverride, From as Whose, Wish};
 use super::terms::Terms;
 use super::ticket::Ticket;
@@ -17,6 +19,7 @@ use crate::error::TokenError;
 use crate::extensions::{TokenWithheld, WithheldReason};
 use crate::origin::Origin;
 use crate::text::Redactor;
+use crate::token::AccessToken;
 
 /// So many names are compared one by one.
 const FEW_HEADERS: usize = 8;
@@ -28,6 +31,8 @@ const MOST_WARNINGS: usize = 64;
 pub(super) struct Options {
     pub(super) cache: Option<TokenCache>,
     pub(super) origins: Origins,
+    /// And the origin that the token response names.
+    pub(super) named: Option<NamedOrigin>,
     /// Where requests go whose URI is a path alone.
     pub(super) relative: Option<Origin>,
     pub(super) refuse: bool,
@@ -73,7 +78,16 @@ pub(super) enum Route {
 impl Options {
     pub(super) fn new(cache: Option<TokenCache>, origins: Origins) -> Self {
         let (terms, warned) = (Terms::default(), Arc::default());
-        Self { cache, origins, relative: None, refuse: false, require_override: false, terms, warned }
+        Self {
+            cache,
+            origins,
+            named: None,
+            relative: None,
+            refuse: false,
+            require_override: false,
+            terms,
+            warned,
+        }
     }
 }
 
@@ -131,6 +145,7 @@ impl Rules {
     #[inline]
     pub(super) fn is_default<B>(&self, request: &Request<B>) -> bool {
         !self.options.require_override
+            && self.options.named.is_none()
             && request.extensions().get::<AuthOverride>().is_none()
             && self.withheld(request).is_none()
             && self.withheld_by(&self.only_for, request.uri()).is_none()
@@ -208,13 +223,56 @@ impl Rules {
             (Some(authority), _) if authority.as_str().contains('@') => {
                 return Some(WithheldReason::UserInfo);
             }
-            (Some(_), _) => match Origin::of(uri).filter(|_| self.options.origins.any_https) {
+            (Some(_), _) => match Origin::of(uri).filter(|origin| self.may_be_named(origin)) {
                 Some(origin) if origin.is_https() || origin.is_loopback() => origin,
                 Some(_) => return Some(WithheldReason::Plaintext),
                 None => return Some(WithheldReason::ForeignOrigin),
             },
         };
         host_mismatch(request.headers(), &origin)
+    }
+
+    /// Returns whether an origin that is not listed may have a token, or would if the token named it.
+    fn may_be_named(&self, origin: &Origin) -> bool {
+        let named = self.options.named.as_ref();
+        self.options.origins.any_https || named.is_some_and(|named| named.covers(origin))
+    }
+
+    /// Puts a token on a request, unless its response names another origin than that of the request.
+    pub(super) fn put_on<B>(
+        &self,
+        ticket: Arc<Ticket>,
+        request: &mut Request<B>,
+    ) -> Result<Watch, TokenError> {
+        let Some(reason) = self.withheld_by_name(ticket.snapshot.token(), request.uri())? else {
+            return Ok(ticket.put_on(request));
+        };
+        match self.turn_away(reason, request.uri(), Some(ticket.cache.clone())) {
+            Route::Withhold(reason, cache) => Ok(self.send_without(reason, cache.as_ref(), request)),
+            Route::Refuse(error) => Err(error),
+            Route::Token { .. } | Route::Pass => Ok(Watch::Nothing),
+        }
+    }
+
+    fn withheld_by_name(&self, token: &AccessToken, uri: &Uri) -> Result<Option<WithheldReason>, TokenError> {
+        match &self.options.named {
+            Some(named) if !self.options.origins.listed.iter().any(|origin| origin.matches(uri)) => {
+                Ok(self.withheld_by(&[named.read(token)?], uri))
+            }
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    /// Prepares a request that is sent without a token. What comes back is what is to be done with the response.
+    pub(super) fn send_without<B>(
+        &self,
+        reason: WithheldReason,
+        cache: Option<&TokenCache>,
+        request: &mut Request<B>,
+    ) -> Watch {
+        let marker = self.withhold(reason, request.uri(), cache);
+        self.terms.strip(request.headers_mut());
+        Watch::Withheld(Box::new(marker))
     }
 
     fn turn_away(&self, reason: WithheldReason, uri: &Uri, cache: Option<TokenCache>) -> Route {
@@ -238,12 +296,7 @@ impl Rules {
 
     /// Makes the marker of a withheld token, and warns once per origin.
     #[cold]
-    pub(super) fn withhold(
-        &self,
-        reason: WithheldReason,
-        uri: &Uri,
-        cache: Option<&TokenCache>,
-    ) -> TokenWithheld {
+    fn withhold(&self, reason: WithheldReason, uri: &Uri, cache: Option<&TokenCache>) -> TokenWithheld {
         let origin = Origin::of(uri);
         let first = {
             let mut warned = self.options.warned.lock().unwrap_or_else(PoisonError::into_inner);

@@ -139,9 +139,8 @@ impl<S: Clone> AuthService<S> {
                 ResponseFuture::sent(self.inner.call(request), Watch::Nothing)
             }
             Route::Withhold(reason, cache) => {
-                let marker = self.rules.withhold(reason, request.uri(), cache.as_ref());
-                self.rules.terms().strip(request.headers_mut());
-                ResponseFuture::sent(self.inner.call(request), Watch::Withheld(Box::new(marker)))
+                let watch = self.rules.send_without(reason, cache.as_ref(), &mut request);
+                ResponseFuture::sent(self.inner.call(request), watch)
             }
             Route::Refuse(error) => self.fail(error),
         }
@@ -166,8 +165,10 @@ impl<S: Clone> AuthService<S> {
         match poll_once(&mut acquire) {
             Poll::Ready(Ok(snapshot)) => {
                 let ticket = self.rules.ticket_for(snapshot, &cache);
-                let watch = ticket.put_on(&mut request);
-                ResponseFuture::sent(self.inner.call(request), watch)
+                match self.rules.put_on(ticket, &mut request) {
+                    Ok(watch) => ResponseFuture::sent(self.inner.call(request), watch),
+                    Err(error) => self.fail(error),
+                }
             }
             Poll::Ready(Err(error)) => self.fail(error),
             Poll::Pending => {

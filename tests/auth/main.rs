@@ -9,6 +9,7 @@ mod support;
 mod fixture;
 mod headers;
 mod memory;
+mod named_origins;
 mod only_for;
 mod origins;
 mod overrides;
