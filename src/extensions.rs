@@ -14,6 +14,7 @@
 //! | [`CredentialId`] | request | caller | retry's budget and gate |
 //! | [`Attempt`] | request | retry, on replays only | inner layers |
 //! | [`TokenRejected`], [`TokenWithheld`], [`ScopeMissing`] | response | auth | retry, caller |
+//! | [`Challenges`] | response | auth | caller |
 //! | [`RetryReport`](crate::retry::RetryReport) | response | retry, when something was replayed or refused | caller |
 
 use std::fmt;
@@ -21,6 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::clock;
+use crate::headers::challenge::Challenge;
 
 /// Marks a response on which an API refused the token that auth had put on the request.
 ///
@@ -190,6 +192,45 @@ impl ScopeMissing {
     #[must_use]
     pub fn scope(&self) -> Option<&str> {
         self.scope.as_deref()
+    }
+}
+
+/// Marks a response that refuses the token or asks for more scope with its challenges (RFC 9110 §11.6.1), for what is built on them: a claims
+/// challenge, the metadata of a protected resource (RFC 9728 §5.1).
+///
+/// Auth sets it beside [`TokenRejected`] and [`ScopeMissing`], if the response has a challenge. Where the API echoes the token, the value is cleaned; challenges
+/// beyond the first 8 KiB are left out. [`Challenge::read`] reads those of any response, as they are.
+///
+/// # Examples
+///
+/// ```
+/// use tower_oauth2::extensions::Challenges;
+///
+/// /// Returns where the API says how to get a token for it.
+/// fn resource_metadata<B>(response: &http::Response<B>) -> Option<&str> {
+///     let challenges = response.extensions().get::<Challenges>()?;
+///     challenges.param("bearer", "resource_metadata")
+/// }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Challenges(Arc<[Challenge]>);
+
+impl Challenges {
+    /// Creates the marker of challenges without secrets.
+    pub(crate) fn new(challenges: Vec<Challenge>) -> Self {
+        Self(challenges.into())
+    }
+
+    /// Returns the challenges in their order.
+    pub fn iter(&self) -> impl Iterator<Item = &Challenge> {
+        self.0.iter()
+    }
+
+    /// Returns a parameter of the first challenge of a scheme that has it. Both names are in lower case.
+    #[must_use]
+    pub fn param(&self, scheme: &str, name: &str) -> Option<&str> {
+        let of_scheme = self.iter().filter(|challenge| challenge.scheme() == scheme);
+        of_scheme.into_iter().find_map(|challenge| challenge.param(name))
     }
 }
 

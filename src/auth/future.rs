@@ -20,7 +20,7 @@ use super::verdict::{Sent, judge, missing_scope};
 use crate::cache::{Acquire, Snapshot, TokenCache};
 use crate::error::TokenError;
 use crate::extensions::{
-    LateRefusal, RejectionVerdict, ScopeMissing, SentToken, TokenRejected, TokenWithheld,
+    Challenges, LateRefusal, RejectionVerdict, ScopeMissing, SentToken, TokenRejected, TokenWithheld,
 };
 use crate::headers::{challenge, grpc};
 use crate::text::Redactor;
@@ -235,6 +235,7 @@ impl Marked {
         extensions.remove::<TokenRejected>();
         extensions.remove::<TokenWithheld>();
         extensions.remove::<ScopeMissing>();
+        extensions.remove::<Challenges>();
     }
 }
 
@@ -281,9 +282,12 @@ impl Ticket {
         });
         let clean = |text: &str| redactor.clean(text);
 
-        if let Some(scope) = missing_scope(&challenges, token.scheme())
-            && (refusal != Rejection::No || response.status() == http::StatusCode::FORBIDDEN)
-        {
+        let missing = missing_scope(&challenges, token.scheme())
+            .filter(|_| refusal != Rejection::No || response.status() == http::StatusCode::FORBIDDEN);
+        if !challenges.is_empty() && (refusal != Rejection::No || missing.is_some()) {
+            Marked::put(Challenges::new(challenge::without_secrets(&challenges, &redactor)), response);
+        }
+        if let Some(scope) = missing {
             // An API that asks for more scope has taken the token itself.
             self.cache.accepted(&self.snapshot);
             Marked::put(ScopeMissing::new(scope.map(clean)), response);

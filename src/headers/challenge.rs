@@ -17,15 +17,18 @@ use std::fmt;
 use http::HeaderMap;
 use http::header::WWW_AUTHENTICATE;
 
-use crate::text::is_tchar;
+use crate::text::{Redactor, is_tchar};
 
 /// The most challenges that are kept, and the most parameters of one.
 const MOST: usize = 32;
+/// So much text is searched for the token, so that a refusal with a large header costs little.
+const MOST_SEARCHED: usize = 8 * 1024;
 
 /// One challenge of a `WWW-Authenticate` header (RFC 9110 §11.6.1): what a server says about a refusal.
 ///
-/// A response that was refused keeps its headers, so what this crate does not decide by itself can be built on it: claims
-/// challenges, the challenges of registries, metadata of protected resources.
+/// What this crate does not decide by itself can be built on it: claims challenges, the challenges of registries, metadata of
+/// protected resources. On a response that refuses a token, auth has read them already: see
+/// [`Challenges`](crate::extensions::Challenges).
 ///
 /// # Examples
 ///
@@ -75,6 +78,43 @@ impl Challenge {
     pub fn params(&self) -> impl Iterator<Item = (&str, &str)> {
         self.params.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
+
+    fn texts(&self) -> impl Iterator<Item = &str> {
+        let params = self.params().flat_map(|(name, value)| [name, value]);
+        [self.scheme()].into_iter().chain(self.token68()).chain(params)
+    }
+
+    /// Returns the challenge with its values cleaned; nothing if a secret stands in its names.
+    fn cleaned(&self, redactor: &Redactor) -> Option<Self> {
+        let names = [self.scheme()].into_iter().chain(self.params().map(|(name, _)| name));
+        if names.into_iter().any(|name| redactor.finds(name)) {
+            return None;
+        }
+        let mut challenge = self.clone();
+        let values = challenge.params.iter_mut().map(|(_, value)| value);
+        for value in values.chain(&mut challenge.token68).filter(|value| redactor.finds_each(&[value])[0]) {
+            *value = redactor.clean(value);
+        }
+        Some(challenge)
+    }
+}
+
+/// Returns the challenges for a marker: values in which a secret stands are cleaned, and a challenge with one elsewhere is
+/// left out, as are those beyond the first 8 KiB of text.
+pub(crate) fn without_secrets(challenges: &[Challenge], redactor: &Redactor) -> Vec<Challenge> {
+    let mut left = MOST_SEARCHED;
+    let searched = challenges.iter().map_while(|challenge| {
+        let text = challenge.texts().collect::<Vec<_>>().join("\n");
+        left = left.checked_sub(text.len())?;
+        Some(text)
+    });
+    let searched: Vec<String> = searched.collect();
+    let found = redactor.finds_each(&searched.iter().map(String::as_str).collect::<Vec<_>>());
+    let cleaned = challenges.iter().zip(found).map(|(challenge, found)| match found {
+        false => Some(challenge.clone()),
+        true => challenge.cleaned(redactor),
+    });
+    cleaned.flatten().collect()
 }
 
 /// Shows names alone: a server may echo the token in a value.

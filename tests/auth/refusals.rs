@@ -6,7 +6,7 @@ use http::{HeaderValue, Response, StatusCode, Version};
 use tower::{Layer as _, ServiceExt as _};
 use tower_oauth2::auth::{AuthOverride, Rejection};
 use tower_oauth2::extensions::{
-    RejectionVerdict as Verdict, ScopeMissing, TokenRejected, TokenWithheld, WithheldReason,
+    Challenges, RejectionVerdict as Verdict, ScopeMissing, TokenRejected, TokenWithheld, WithheldReason,
 };
 use tower_oauth2::test_util::{Answer, Probe, Script, reply};
 use tower_oauth2::{AccessToken, AuthLayer, RetryPolicy, StaticToken, TokenCache};
@@ -413,6 +413,80 @@ async fn the_scope_of_a_marker_is_cleaned_too() {
     let script = Script::new([challenged("Bearer error=insufficient_scope, scope=\"a\ttoken-1\"")]);
     let response = send(&over(&Issuer::new("token").layer(), &script), item()).await.unwrap();
     assert_eq!(response.extensions().get::<ScopeMissing>().unwrap().scope(), Some("a [redacted]"));
+}
+
+// --- The challenges themselves ---
+
+async fn challenges(secret: &str, status: u16, headers: &[(&'static str, &str)]) -> Option<Challenges> {
+    let source = StaticToken::new(AccessToken::bearer(secret).unwrap());
+    let layer = AuthLayer::for_origin(source, API).unwrap();
+    let script = Script::new([answer(status, headers)]);
+    let response = send(&over(&layer, &script), item()).await.unwrap();
+    response.extensions().get().cloned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_challenges_of_a_refusal_are_there_for_what_is_built_on_them() {
+    let claims = format!("eyJ{}", "hY2Nlc3NfdG9rZW4i".repeat(40));
+    let long =
+        format!("Bearer realm=https://api.example.com/, error=insufficient_claims, claims=\"{claims}\"");
+    let metadata =
+        "Bearer resource_metadata=\"https://api.example.com/.well-known/oauth-protected-resource\"";
+    for status in [401, 403] {
+        let scope = "Bearer error=insufficient_scope";
+        let headers =
+            [("www-authenticate", &*long), ("www-authenticate", metadata), ("www-authenticate", scope)];
+        let found = challenges("s3cr3t-token", status, &headers).await.unwrap();
+        assert_eq!(found.param("bearer", "claims"), Some(&*claims));
+        assert_eq!(found.param("bearer", "realm"), Some("https://api.example.com/"));
+        assert_eq!(
+            found.param("bearer", "resource_metadata"),
+            Some("https://api.example.com/.well-known/oauth-protected-resource")
+        );
+        assert_eq!((found.param("basic", "realm"), found.param("bearer", "nonce")), (None, None));
+        assert_eq!(found.iter().count(), 3);
+    }
+    for status in [200, 403, 404, 407, 500] {
+        assert_eq!(challenges("s3cr3t-token", status, &[("www-authenticate", metadata)]).await, None);
+    }
+    assert_eq!(challenges("s3cr3t-token", 401, &[]).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_echoed_is_in_no_challenge() {
+    let shown = async |challenge: &str| {
+        let found = challenges("s3cr3t-token-1", 401, &[("www-authenticate", challenge)]).await.unwrap();
+        let all = found.iter().map(|challenge| {
+            let params: Vec<_> = challenge.params().collect();
+            format!("{} {:?} {params:?}", challenge.scheme(), challenge.token68())
+        });
+        all.collect::<Vec<_>>().join("; ")
+    };
+    assert_eq!(
+        shown("Bearer realm=\"a\", x=\"of s3cr3t-token-1, too\"").await,
+        r#"bearer None [("realm", "a"), ("x", "of [redacted], too")]"#
+    );
+    assert_eq!(
+        shown("Negotiate s3cr3t-token-1, Basic").await,
+        "negotiate Some(\"[redacted]\") []; basic None []"
+    );
+    assert_eq!(shown("S3CR3T-TOKEN-1 a=b, Basic").await, "basic None []");
+    assert_eq!(shown("Bearer s3cr3t-token-1=b, Basic").await, "basic None []");
+    // The middle of a long value, and one behind all that is searched.
+    let long = format!("Bearer x=\"{}s3cr3t-token-1\"", "q".repeat(5000));
+    assert!(!shown(&long).await.contains("s3cr3t"));
+    let longer = format!("Basic, Bearer x=\"{}s3cr3t-token-1\", DPoP", "q".repeat(9000));
+    assert_eq!(shown(&longer).await, "basic None []");
+}
+
+#[tokio::test(start_paused = true)]
+async fn challenges_that_auth_did_not_read_are_removed() {
+    let made_up = challenges("other", 401, &[("www-authenticate", "Bearer a=b")]).await.unwrap();
+    let mut response = reply(200, "");
+    response.extensions_mut().insert(made_up);
+    let script = Script::new([Answer::Reply(response)]);
+    let response = send(&over(&Issuer::new("token").layer(), &script), item()).await.unwrap();
+    assert!(response.extensions().get::<Challenges>().is_none());
 }
 
 #[tokio::test(start_paused = true)]

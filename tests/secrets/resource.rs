@@ -13,7 +13,7 @@ use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_http::follow_redirect::FollowRedirectLayer;
 use tower_http::trace::{DefaultMakeSpan, DefaultOnFailure, DefaultOnRequest, DefaultOnResponse, TraceLayer};
-use tower_oauth2::extensions::{ScopeMissing, TokenWithheld};
+use tower_oauth2::extensions::{Challenges, ScopeMissing, TokenWithheld};
 use tower_oauth2::retry::{ReportSlot, RetryOptions, RetryReport, StopReason};
 use tower_oauth2::transport::HyperClient;
 use tower_oauth2::{AccessToken, AuthLayer, ClientCredentials, RetryPolicy, StaticToken, TokenCache};
@@ -72,6 +72,11 @@ fn look<B>(trail: &Trail, response: &Response<B>, slot: &ReportSlot) {
     }
     trail.debug("ScopeMissing", &extensions.get::<ScopeMissing>());
     trail.debug("TokenWithheld", &extensions.get::<TokenWithheld>());
+    for challenge in extensions.get::<Challenges>().into_iter().flat_map(Challenges::iter) {
+        trail.debug("Challenge", challenge);
+        let params: Vec<_> = challenge.params().collect();
+        trail.note("Challenges", format!("{} {:?} {params:?}", challenge.scheme(), challenge.token68()));
+    }
 }
 
 fn quoted(text: &str) -> String {
