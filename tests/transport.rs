@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 use tower::{BoxError, Layer as _, ServiceExt as _};
 use tower_oauth2::transport::{HyperClient, HyperClientBuilder, Proxy};
@@ -477,4 +479,71 @@ async fn connecting_takes_no_longer_than_it_may() {
     let client = HyperClient::builder().only_roots(Authority::new().pem()).unwrap();
     let error = token_error(client.connect_timeout(Duration::from_millis(50)), &uri).await;
     assert!(error.to_string().contains("connecting took longer than 50ms"), "{error}");
+}
+
+// --- A second attempt ---
+
+/// Responds with a token but to the second request, which hangs. Notes on which connection each request came.
+#[derive(Clone, Default)]
+struct Hanging {
+    connections: Arc<AtomicUsize>,
+    requests: Arc<Mutex<Vec<usize>>>,
+    given_up: Arc<Notify>,
+}
+
+/// Tells when a handler is dropped.
+struct Dropped(Arc<Notify>);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
+impl Hanging {
+    async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let connection = self.connections.fetch_add(1, Ordering::SeqCst);
+        let service = service_fn(move |_: Request<Incoming>| {
+            let number = {
+                let mut requests = self.requests.lock().unwrap();
+                requests.push(connection);
+                requests.len()
+            };
+            let dropped = Dropped(Arc::clone(&self.given_up));
+            async move {
+                if number == 2 {
+                    std::future::pending::<()>().await;
+                }
+                std::mem::forget(dropped);
+                Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(TOKEN)))
+            }
+        });
+        let _ =
+            auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+    }
+}
+
+#[tokio::test]
+async fn a_second_attempt_goes_over_a_connection_of_its_own_and_the_first_is_given_up() {
+    for protocol in ["h2", "http/1.1"] {
+        let (authority, server) = (Authority::new(), Hanging::default());
+        let mut config = authority.config(HOST, None);
+        config.alpn_protocols = vec![protocol.into()];
+        let serving = server.clone();
+        let at = over_tls(config, move |stream| serving.clone().serve(stream)).await;
+        let client = all_at(Client::builder().only_roots(authority.pem()).unwrap(), at).build();
+        let source =
+            ClientCredentials::builder(format!("https://{HOST}/token"), "billing", "hunter2-hunter2")
+                .second_attempt_after(Duration::from_millis(50))
+                .retries(1)
+                .build_with(client)
+                .unwrap();
+        for _ in 0..3 {
+            let token = source.token(TokenRequest::new(FetchReason::Forced)).await.unwrap();
+            assert_eq!(token.header_value(), "Bearer AT1", "{protocol}");
+        }
+        // The first and the one that hangs share a connection, and what comes later keeps off it.
+        assert_eq!(*server.requests.lock().unwrap(), [0, 0, 1, 1], "{protocol}");
+        tokio::time::timeout(Duration::from_secs(10), server.given_up.notified()).await.unwrap();
+    }
 }

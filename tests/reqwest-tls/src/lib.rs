@@ -6,6 +6,8 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -15,12 +17,15 @@ use hyper_util::rt::TokioIo;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
-use tower::ServiceExt as _;
+use tower::{Layer as _, ServiceExt as _};
 use tower_oauth2::retry::Failure;
 use tower_oauth2::transport::{ReqwestClient, ReqwestTokenClient, classify_reqwest};
-use tower_oauth2::{AccessToken, ClientCredentials, FetchReason, TokenError, TokenRequest, TokenSource as _};
+use tower_oauth2::{
+    AccessToken, ClientCredentials, FetchReason, RetryPolicy, TokenError, TokenRequest, TokenSource as _,
+};
 
 const HOST: &str = "login.example.test";
 const TOKEN: &str = r#"{"access_token":"AT1","token_type":"Bearer","expires_in":60}"#;
@@ -112,4 +117,77 @@ async fn a_server_without_tls_is_an_error_of_the_configuration() {
     let client = ReqwestTokenClient::build(|builder| to(address, builder)).unwrap();
     let error = fetch(client, address.port()).await.unwrap_err();
     assert!(error.is_config() && error.to_string().contains("does not speak TLS"), "{error:?}");
+}
+
+/// Responds to each CONNECT with this status, and counts them.
+async fn gate(status: &'static str) -> (SocketAddr, Arc<AtomicUsize>) {
+    let (listener, count) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), Arc::<AtomicUsize>::default());
+    let (address, counting) = (listener.local_addr().unwrap(), Arc::clone(&count));
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            assert!(head.starts_with(format!("CONNECT {HOST}:443 HTTP/1.1").as_bytes()));
+            counting.fetch_add(1, Ordering::SeqCst);
+            let response = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+            stream.write_all(response.as_bytes()).await.unwrap();
+        }
+    });
+    (address, count)
+}
+
+fn through(gate: SocketAddr, builder: reqwest::ClientBuilder) -> reqwest::ClientBuilder {
+    builder.no_proxy().proxy(reqwest::Proxy::https(format!("http://{gate}")).unwrap())
+}
+
+/// Fetches through a proxy, with two retries.
+async fn fetch_through(gate: SocketAddr) -> TokenError {
+    let client = ReqwestTokenClient::build(|builder| through(gate, builder)).unwrap();
+    let source = ClientCredentials::builder(format!("https://{HOST}/token"), "billing", "hunter2-hunter2")
+        .retries(2)
+        .first_delay(Duration::from_millis(1))
+        .build_with(client)
+        .unwrap();
+    source.token(TokenRequest::new(FetchReason::Initial)).await.unwrap_err()
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_in_trouble_passes_for_tokens_and_below_the_api() {
+    // reqwest tells a 403 no more apart than these, so it is asked again as well.
+    for status in [
+        "502 Bad Gateway",
+        "503 Service Unavailable",
+        "504 Gateway Timeout",
+        "429 Too Many Requests",
+        "403 Forbidden",
+    ] {
+        let (at, count) = gate(status).await;
+        let error = fetch_through(at).await;
+        let said = error.to_string();
+        assert!(error.is_transient() && said.contains("it is the proxy on the way that refuses"), "{said}");
+        assert_eq!(count.load(Ordering::SeqCst), 3, "{status}");
+
+        let client = ReqwestClient::build(|builder| through(at, builder)).unwrap();
+        let policy = RetryPolicy::builder()
+            .classifier(classify_reqwest)
+            .first_delay(Duration::from_millis(1))
+            .max_retries(2)
+            .build()
+            .unwrap();
+        let request = Request::post(format!("https://{HOST}/items")).body(Full::<Bytes>::default()).unwrap();
+        let error = policy.layer(client).oneshot(request).await.unwrap_err();
+        assert_eq!(classify_reqwest(&*error), Failure::Unsent, "{error:?}");
+        assert_eq!(count.load(Ordering::SeqCst), 6, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_that_wants_a_password_is_an_error_of_the_configuration() {
+    let (at, count) = gate("407 Proxy Authentication Required").await;
+    let error = fetch_through(at).await;
+    assert!(error.is_config() && error.to_string().contains("wants a user and a password"), "{error:?}");
+    assert_eq!(count.load(Ordering::SeqCst), 1);
 }
