@@ -4,8 +4,11 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
+use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
+use aws_lc_rs::signature::KeyPair as _;
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
@@ -117,9 +120,9 @@ async fn client_secret_jwt_signs_by_the_secret_and_does_not_send_it() {
 
 #[tokio::test]
 async fn entra_gets_the_thumbprint_of_the_certificate_and_the_endpoint_as_audience() {
-    let pair = aws_lc_rs::rsa::KeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).unwrap();
-    let pkcs8: aws_lc_rs::encoding::Pkcs8V1Der<'_> = aws_lc_rs::encoding::AsDer::as_der(&pair).unwrap();
-    let text = base64::engine::general_purpose::STANDARD.encode(pkcs8.as_ref());
+    let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+    let pkcs8: Pkcs8V1Der<'_> = pair.as_der().unwrap();
+    let text = STANDARD.encode(pkcs8.as_ref());
     let pem = format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n");
     // Whose key is in it does not matter for its thumbprint.
     let certificate = CertificateParams::default().self_signed(&KeyPair::generate().unwrap()).unwrap();
@@ -130,7 +133,7 @@ async fn entra_gets_the_thumbprint_of_the_certificate_and_the_endpoint_as_audien
     let endpoint = Scripted::new([a_token()]);
     let builder = ClientCredentials::builder(URL, "billing", ClientSecret::none());
     endpoint.ask(builder.auth(ClientAuth::private_key_jwt(assertion))).await.unwrap();
-    let public = aws_lc_rs::signature::KeyPair::public_key(&pair);
+    let public = pair.public_key();
     let jwt = assertions(&endpoint).remove(0);
     let (header, claims) = verified(&jwt, Algorithm::PS256, &DecodingKey::from_rsa_der(public.as_ref()));
     assert_eq!(header, json!({ "alg": "PS256", "typ": "JWT", "x5t#S256": thumbprint }));
@@ -408,9 +411,8 @@ async fn an_assertion_that_the_server_gives_back_is_not_shown() {
 
 /// A key as PKCS#8 in PEM, and its public half.
 fn rsa_pem() -> String {
-    let pair = aws_lc_rs::rsa::KeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).unwrap();
-    let pkcs8: aws_lc_rs::encoding::Pkcs8V1Der<'_> = aws_lc_rs::encoding::AsDer::as_der(&pair).unwrap();
-    let text = base64::engine::general_purpose::STANDARD.encode(pkcs8.as_ref());
+    let pkcs8: Pkcs8V1Der<'_> = RsaKeyPair::generate(KeySize::Rsa2048).unwrap().as_der().unwrap();
+    let text = STANDARD.encode(pkcs8.as_ref());
     let lines: Vec<&str> =
         text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
     format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n"))
@@ -466,4 +468,78 @@ async fn the_key_file_of_google_is_understood_as_it_is_handed_out() {
     let key = SigningKey::new(JwtAlgorithm::Rs256, rsa_pem());
     let error = JwtBearer::builder(URL, key).build_with(Scripted::new([])).unwrap_err();
     assert!(error.to_string().contains("it has no issuer"), "{error}");
+}
+
+/// An RSA key whose OID allows RSASSA-PSS alone (RFC 4055 §1.2), and its public half.
+fn pss_alone() -> (String, DecodingKey) {
+    let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+    let pkcs8: Pkcs8V1Der<'_> = pair.as_der().unwrap();
+    // The OID ends in 10, and has no parameters.
+    let rsa = b"\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00";
+    let pss = b"\x30\x0b\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0a";
+    let whole = pkcs8.as_ref();
+    let at = whole.windows(rsa.len()).position(|window| window == rsa).unwrap();
+    let (head, [before, after]) = (&whole[..2], [&whole[4..at], &whole[at + rsa.len()..]]);
+    let length = u16::try_from(before.len() + pss.len() + after.len()).unwrap().to_be_bytes();
+    let der = [head, &length, before, pss, after].concat();
+    let text = STANDARD.encode(der);
+    let pem = format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n");
+    (pem, DecodingKey::from_rsa_der(pair.public_key().as_ref()))
+}
+
+#[tokio::test]
+async fn a_key_for_pss_alone_signs_by_pss_alone() {
+    let (pem, public) = pss_alone();
+    for (algorithm, verifier) in [
+        (JwtAlgorithm::Ps256, Algorithm::PS256),
+        (JwtAlgorithm::Ps384, Algorithm::PS384),
+        (JwtAlgorithm::Ps512, Algorithm::PS512),
+    ] {
+        let endpoint = Scripted::new([a_token()]);
+        let key = SigningKey::new(algorithm, pem.as_str());
+        endpoint.ask(by(ClientAuth::private_key_jwt(key))).await.unwrap();
+        verified(&assertions(&endpoint)[0], verifier, &public);
+    }
+    for algorithm in [JwtAlgorithm::Rs256, JwtAlgorithm::Rs384, JwtAlgorithm::Rs512, JwtAlgorithm::Es256] {
+        let key = SigningKey::new(algorithm, pem.as_str());
+        let error = by(ClientAuth::private_key_jwt(key)).build_with(Scripted::new([])).unwrap_err();
+        let said = error.to_string();
+        assert!(error.is_config() && said.contains("it is an RSA key for PSS alone"), "{said}");
+        assert!(said.contains(algorithm.name()) && !said.contains(&pem[40..60]), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_secret_that_is_shorter_than_the_hash_signs_nothing() {
+    for (algorithm, verifier, least) in [
+        (JwtAlgorithm::Hs256, Algorithm::HS256, 32),
+        (JwtAlgorithm::Hs384, Algorithm::HS384, 48),
+        (JwtAlgorithm::Hs512, Algorithm::HS512, 64),
+    ] {
+        let with = |secret: ClientSecret| {
+            ClientCredentials::builder(URL, "billing", secret)
+                .issuer(ISSUER)
+                .auth(ClientAuth::client_secret_jwt(Assertion::by_client_secret(algorithm)))
+        };
+        let long = "x".repeat(least);
+        let endpoint = Scripted::new([a_token()]);
+        endpoint.ask(with(long.as_str().into())).await.unwrap();
+        verified(&assertions(&endpoint)[0], verifier, &DecodingKey::from_secret(long.as_bytes()));
+
+        // A value is refused when the source is built, one of a closure before anything is sent.
+        let short = &long[1..];
+        let at_once = with(short.into()).build_with(Scripted::new([])).unwrap_err();
+        let endpoint = Scripted::new([a_token()]);
+        let short = short.to_owned();
+        let closure = ClientSecret::from_fn(move || std::future::ready(Ok(short.clone())));
+        let later = endpoint.ask(with(closure)).await.unwrap_err();
+        // What a closure returns may be a longer one the next time.
+        assert!(at_once.is_config() && later.is_transient(), "{at_once:?} {later:?}");
+        for error in [at_once, later] {
+            let said = error.to_string();
+            assert!(said.contains(&format!("{} bytes", least - 1)), "{said}");
+            assert!(said.contains(&format!("wants {least}")) && !said.contains("xxx"), "{said}");
+        }
+        assert!(endpoint.seen().is_empty(), "{algorithm}");
+    }
 }
