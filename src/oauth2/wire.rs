@@ -161,7 +161,8 @@ impl Wire {
             read_capped(body).await?
         } else {
             AnswerBody::Unread(format!(
-                "a body in the content encoding {}, although it was asked for none",
+                "a body in the content encoding {}, although it was asked for none (a transport that decodes can be given to \
+                 build_with)",
                 String::from_utf8_lossy(encoding)
             ))
         };

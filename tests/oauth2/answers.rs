@@ -10,7 +10,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyExt as _, StreamBody};
 use tower::BoxError;
 
-use crate::scripted::{Body, Scripted, Step, TOKEN, a_token, answer, answer_with, billing, response};
+use crate::scripted::{Body, Scripted, Step, TOKEN, a_token, answer, answer_with, billing, fetch, response};
 
 type Frames = Vec<Result<Frame<Bytes>, BoxError>>;
 
@@ -104,6 +104,7 @@ async fn a_compressed_answer_is_refused_by_name() {
     let endpoint = Scripted::new([answer_with(200, &[("content-encoding", "gzip")], "\u{1f}\u{8b}")]);
     let error = endpoint.ask(billing().retries(0)).await.unwrap_err();
     assert!(error.is_protocol() && error.to_string().contains("content encoding gzip"), "{error}");
+    assert!(error.to_string().contains("build_with"), "{error}");
     let endpoint = Scripted::new([
         answer_with(200, &[("content-encoding", "Identity")], TOKEN),
         answer_with(503, &[("content-encoding", "br")], "x"),
@@ -111,6 +112,33 @@ async fn a_compressed_answer_is_refused_by_name() {
     ]);
     assert!(endpoint.ask(billing()).await.is_ok());
     assert!(endpoint.ask(billing()).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transport_that_decodes_is_held_to_the_cap_after_decoding() {
+    let taken = Arc::<AtomicUsize>::default();
+    let endpoint = Scripted::new([
+        answer_with(200, &[("content-encoding", "gzip")], "a token"),
+        answer_with(200, &[("content-encoding", "gzip")], "a bomb"),
+    ]);
+    let counting = Arc::clone(&taken);
+    let decoding = tower::ServiceBuilder::new().map_response(move |mut response: Response<Body>| {
+        response.headers_mut().remove("content-encoding").unwrap();
+        let counting = Arc::clone(&counting);
+        response.map(|body| {
+            let decoded = body.into_data_stream().flat_map(move |encoded| match &*encoded.unwrap() {
+                b"a token" => StreamBody::new(stream::iter([data(TOKEN)])).boxed_unsync().into_data_stream(),
+                b"a bomb" => gibibyte(&counting).into_data_stream(),
+                other => panic!("{other:?}"),
+            });
+            StreamBody::new(decoded.map(|data| data.map(Frame::data))).boxed_unsync()
+        })
+    });
+    let source = billing().retries(0).build_with(decoding.service(endpoint)).unwrap();
+    assert_eq!(fetch(&source).await.unwrap().header_value(), "Bearer AT1");
+    let error = fetch(&source).await.unwrap_err();
+    assert!(error.is_protocol() && error.to_string().contains("1024 KiB"), "{error}");
+    assert!(taken.load(Ordering::Relaxed) <= 1024 * 1024 + 64 * 1024);
 }
 
 #[tokio::test(start_paused = true)]
