@@ -3,7 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-use jsonwebtoken::Algorithm;
+use aws_lc_rs::hmac::{self, HMAC_SHA256, HMAC_SHA384, HMAC_SHA512};
+use aws_lc_rs::signature::{
+    RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384, RSA_PSS_SHA512,
+    RsaEncoding,
+};
 
 use crate::error::TokenError;
 
@@ -62,6 +66,15 @@ pub(super) enum KeyKind {
     Ed25519,
 }
 
+/// How aws-lc signs by an algorithm.
+pub(super) enum Primitive {
+    Hmac(hmac::Algorithm),
+    Rsa(&'static dyn RsaEncoding),
+    P256,
+    P384,
+    Ed25519,
+}
+
 impl JwtAlgorithm {
     const ALL: [Self; 12] = [
         Self::Hs256,
@@ -102,13 +115,30 @@ impl JwtAlgorithm {
         self.key_kind() == KeyKind::Shared
     }
 
-    pub(super) fn key_kind(self) -> KeyKind {
+    pub(super) fn primitive(self) -> Primitive {
         match self {
-            Self::Hs256 | Self::Hs384 | Self::Hs512 => KeyKind::Shared,
-            Self::Rs256 | Self::Rs384 | Self::Rs512 | Self::Ps256 | Self::Ps384 | Self::Ps512 => KeyKind::Rsa,
-            Self::Es256 => KeyKind::P256,
-            Self::Es384 => KeyKind::P384,
-            Self::EdDsa => KeyKind::Ed25519,
+            Self::Hs256 => Primitive::Hmac(HMAC_SHA256),
+            Self::Hs384 => Primitive::Hmac(HMAC_SHA384),
+            Self::Hs512 => Primitive::Hmac(HMAC_SHA512),
+            Self::Rs256 => Primitive::Rsa(&RSA_PKCS1_SHA256),
+            Self::Rs384 => Primitive::Rsa(&RSA_PKCS1_SHA384),
+            Self::Rs512 => Primitive::Rsa(&RSA_PKCS1_SHA512),
+            Self::Ps256 => Primitive::Rsa(&RSA_PSS_SHA256),
+            Self::Ps384 => Primitive::Rsa(&RSA_PSS_SHA384),
+            Self::Ps512 => Primitive::Rsa(&RSA_PSS_SHA512),
+            Self::Es256 => Primitive::P256,
+            Self::Es384 => Primitive::P384,
+            Self::EdDsa => Primitive::Ed25519,
+        }
+    }
+
+    pub(super) fn key_kind(self) -> KeyKind {
+        match self.primitive() {
+            Primitive::Hmac(_) => KeyKind::Shared,
+            Primitive::Rsa(_) => KeyKind::Rsa,
+            Primitive::P256 => KeyKind::P256,
+            Primitive::P384 => KeyKind::P384,
+            Primitive::Ed25519 => KeyKind::Ed25519,
         }
     }
 
@@ -122,39 +152,12 @@ impl JwtAlgorithm {
         }
     }
 
-    /// Returns how many bytes a shared secret must have (RFC 7518 §3.2).
-    pub(super) fn shortest_secret(self) -> usize {
-        match self {
-            Self::Hs256 => 32,
-            Self::Hs384 => 48,
-            Self::Hs512 => 64,
-            _ => 0,
-        }
-    }
-
     /// Returns the length of one of the two numbers of an ECDSA signature (RFC 7518 §3.4).
     pub(super) fn ecdsa_half(self) -> Option<usize> {
         match self.key_kind() {
             KeyKind::P256 => Some(32),
             KeyKind::P384 => Some(48),
             KeyKind::Shared | KeyKind::Rsa | KeyKind::RsaPss | KeyKind::Ed25519 => None,
-        }
-    }
-
-    pub(super) fn provided(self) -> Algorithm {
-        match self {
-            Self::Hs256 => Algorithm::HS256,
-            Self::Hs384 => Algorithm::HS384,
-            Self::Hs512 => Algorithm::HS512,
-            Self::Rs256 => Algorithm::RS256,
-            Self::Rs384 => Algorithm::RS384,
-            Self::Rs512 => Algorithm::RS512,
-            Self::Ps256 => Algorithm::PS256,
-            Self::Ps384 => Algorithm::PS384,
-            Self::Ps512 => Algorithm::PS512,
-            Self::Es256 => Algorithm::ES256,
-            Self::Es384 => Algorithm::ES384,
-            Self::EdDsa => Algorithm::EdDSA,
         }
     }
 }

@@ -1,47 +1,12 @@
-//! As much of DER (X.690) as private keys and ECDSA signatures are wrapped in.
-
-use secrecy::zeroize::Zeroizing;
+//! As much of DER (X.690) as ECDSA signatures are wrapped in, and keys for RSASSA-PSS alone.
 
 pub(super) const INTEGER: u8 = 0x02;
-pub(super) const BIT_STRING: u8 = 0x03;
 pub(super) const OCTET_STRING: u8 = 0x04;
 pub(super) const OID: u8 = 0x06;
-pub(super) const SEQUENCE: u8 = 0x30;
+const SEQUENCE: u8 = 0x30;
 
-/// The object identifiers of RFC 3279, RFC 5480 and RFC 8410, without tag and length.
-pub(super) const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
+/// The object identifier of RFC 4055, without tag and length.
 pub(super) const RSA_PSS: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0a];
-pub(super) const EC: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
-pub(super) const P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
-pub(super) const P384: &[u8] = &[0x2b, 0x81, 0x04, 0x00, 0x22];
-pub(super) const ED25519: &[u8] = &[0x2b, 0x65, 0x70];
-
-/// Writes an element of the parts given, one after another.
-pub(super) fn element(tag: u8, parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
-    let length: usize = parts.iter().map(|part| part.len()).sum();
-    let mut out = Zeroizing::new(Vec::with_capacity(length + 6));
-    out.push(tag);
-    match u8::try_from(length) {
-        Ok(short) if short < 0x80 => out.push(short),
-        _ => {
-            let bytes = length.to_be_bytes();
-            let bytes = &bytes[bytes.iter().take_while(|byte| **byte == 0).count()..];
-            // A length has as many bytes as a `usize`, which is far below 0x80.
-            out.push(0x80 | u8::try_from(bytes.len()).unwrap_or_default());
-            out.extend_from_slice(bytes);
-        }
-    }
-    parts.iter().for_each(|part| out.extend_from_slice(part));
-    out
-}
-
-/// Writes a number that is not negative.
-pub(super) fn unsigned(number: &[u8]) -> Zeroizing<Vec<u8>> {
-    let number = without_zeros(number);
-    // The first bit is the sign.
-    let sign: &[u8] = if number.first().is_none_or(|first| first & 0x80 != 0) { &[0] } else { &[] };
-    element(INTEGER, &[sign, number])
-}
 
 /// Returns a number without the zeros in front of it.
 pub(super) fn without_zeros(number: &[u8]) -> &[u8] {
@@ -90,21 +55,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_back_whatever_its_length() {
-        for length in [0, 1, 0x7f, 0x80, 0xff, 0x100, 0x1_0000] {
+    fn an_element_is_read_whatever_the_form_of_its_length() {
+        for (head, length) in [
+            (&[OCTET_STRING, 0][..], 0),
+            (&[OCTET_STRING, 0x7f], 0x7f),
+            (&[OCTET_STRING, 0x81, 0x80], 0x80),
+            (&[OCTET_STRING, 0x82, 0x01, 0x00], 0x100),
+            (&[OCTET_STRING, 0x83, 0x01, 0x00, 0x00], 0x1_0000),
+        ] {
             let inside = vec![7; length];
-            let written = element(OCTET_STRING, &[&inside]);
+            let written = [head, &inside].concat();
             assert_eq!(Reader::new(&written).next(OCTET_STRING), Some(&inside[..]));
             assert_eq!(Reader::new(&written).next(SEQUENCE), None);
             assert_eq!(Reader::new(&written[..written.len() - 1]).next(OCTET_STRING), None);
         }
-    }
-
-    #[test]
-    fn a_number_has_one_zero_in_front_where_it_would_be_negative_and_else_none() {
-        assert_eq!(*unsigned(&[0, 0, 1]), [INTEGER, 1, 1]);
-        assert_eq!(*unsigned(&[0x80]), [INTEGER, 2, 0, 0x80]);
-        assert_eq!(*unsigned(&[]), [INTEGER, 1, 0]);
     }
 
     #[test]

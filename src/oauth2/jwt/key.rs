@@ -2,10 +2,9 @@
 
 use std::fmt;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
-use jsonwebtoken::jwk::ThumbprintHash;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -129,6 +128,5 @@ fn thumbprint(pem: &str) -> Result<String, TokenError> {
         )
     };
     let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| unusable())?;
-    let digest = (DEFAULT_PROVIDER.key_utils.compute_digest)(&certificate, ThumbprintHash::SHA256);
-    digest.map(|digest| URL_SAFE_NO_PAD.encode(digest)).map_err(|_| unusable())
+    Ok(URL_SAFE_NO_PAD.encode(digest(&SHA256, &certificate)))
 }

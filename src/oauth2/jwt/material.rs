@@ -1,32 +1,51 @@
 //! A private key as its owner has it, PEM or JWK, read into one that can sign.
 
+use std::iter;
+
+use aws_lc_rs::error::KeyRejected;
+use aws_lc_rs::hmac;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::{KeyPairComponents, PublicKeyComponents};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm,
+    Ed25519KeyPair, RsaKeyPair,
+};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::EncodingKey;
-use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject as _;
 use secrecy::zeroize::Zeroizing;
 use serde::Deserialize;
 
 use crate::error::TokenError;
-use crate::oauth2::jwt::algorithm::{JwtAlgorithm, KeyKind};
+use crate::oauth2::jwt::algorithm::{JwtAlgorithm, KeyKind, Primitive};
 use crate::oauth2::jwt::der;
 
 /// A key that is ready to sign by one algorithm.
 pub(super) struct Material {
     algorithm: JwtAlgorithm,
-    key: EncodingKey,
+    key: Key,
     /// The `kid` of a JWK, or the `private_key_id` of a key file of Google's.
     pub(super) key_id: Option<String>,
     /// The service account of a key file of Google's.
     pub(super) account: Option<String>,
 }
 
+/// A key as aws-lc has it.
+enum Key {
+    Shared(hmac::Key),
+    Rsa(RsaKeyPair),
+    Ecdsa(EcdsaKeyPair),
+    Ed25519(Ed25519KeyPair),
+}
+
 impl Material {
     /// Makes a key of a secret that both sides know (RFC 7518 §3.2).
     pub(super) fn shared(algorithm: JwtAlgorithm, secret: &[u8]) -> Result<Self, TokenError> {
-        let least = algorithm.shortest_secret();
+        let Primitive::Hmac(hash) = algorithm.primitive() else {
+            return Err(TokenError::config(format!("algorithm: {algorithm} signs by no shared secret")));
+        };
+        let least = hash.digest_algorithm().output_len();
         if secret.len() < least {
             return Err(TokenError::config(format!(
                 "the client secret has {} bytes, and {algorithm} wants {least} at least (RFC 7518 §3.2); have the server \
@@ -34,20 +53,22 @@ impl Material {
                 secret.len()
             )));
         }
-        Ok(Self { algorithm, key: EncodingKey::from_secret(secret), key_id: None, account: None })
+        Ok(Self::of(algorithm, Key::Shared(hmac::Key::new(hash, secret))))
     }
 
     /// Reads a private key. Errors say what is wrong and show no part of it.
     pub(super) fn read(algorithm: JwtAlgorithm, text: &str) -> Result<Self, TokenError> {
         let text = text.trim_start_matches('\u{feff}').trim_start();
         let material = if let Some(file) = KeyFile::read(text) {
-            read_pem(&file.private_key.0)
-                .and_then(|key| Self::of(algorithm, &key, file.private_key_id))
-                .map(|material| Self { account: Some(file.client_email), ..material })
+            read_pem(algorithm, &file.private_key.0).map(|key| Self {
+                key_id: file.private_key_id,
+                account: Some(file.client_email),
+                ..Self::of(algorithm, key)
+            })
         } else if text.starts_with('{') {
             Self::read_jwk(algorithm, text)
         } else {
-            read_pem(text).and_then(|key| Self::of(algorithm, &key, None))
+            read_pem(algorithm, text).map(|key| Self::of(algorithm, key))
         };
         material.map_err(|what| TokenError::config(format!("the signing key cannot be used: {what}")))
     }
@@ -64,114 +85,86 @@ impl Material {
         if let Some(named) = jwk.alg.as_deref().filter(|named| *named != algorithm.name()) {
             return Err(format!("the JWK is for the algorithm {named:?}, not {algorithm}; choose that one"));
         }
-        let key = jwk.private_key()?;
-        Self::of(algorithm, &key, jwk.kid.clone())
+        let key = jwk.private_key(algorithm)?;
+        Ok(Self { key_id: jwk.kid, ..Self::of(algorithm, key) })
     }
 
-    fn of(algorithm: JwtAlgorithm, private: &PrivateKey, key_id: Option<String>) -> Result<Self, String> {
-        if !algorithm.takes(private.kind) {
-            return Err(format!(
-                "it is {}, and {algorithm} wants {}; choose the algorithm that fits the key",
-                private.kind,
-                algorithm.key_kind()
-            ));
-        }
-        let key = match private.kind {
-            KeyKind::Shared => return Err("it is none that an algorithm here signs with".into()),
-            KeyKind::Rsa | KeyKind::RsaPss => EncodingKey::from_rsa_der(&private.der),
-            KeyKind::P256 | KeyKind::P384 => EncodingKey::from_ec_der(&private.der),
-            KeyKind::Ed25519 => EncodingKey::from_ed_der(&private.der),
-        };
-        Ok(Self { algorithm, key, key_id, account: None })
+    fn of(algorithm: JwtAlgorithm, key: Key) -> Self {
+        Self { algorithm, key, key_id: None, account: None }
     }
 
-    /// Signs, by the provider that is named here: that of the process may be another one, or none.
     pub(super) fn sign(&self, input: &[u8]) -> Result<Vec<u8>, TokenError> {
-        let broken = || {
-            let least = if self.algorithm.key_kind() == KeyKind::Rsa {
-                " (an RSA key has at least 2048 bits)"
-            } else {
-                ""
-            };
+        let random = SystemRandom::new();
+        let signature = match (&self.key, self.algorithm.primitive()) {
+            (Key::Shared(key), _) => Ok(hmac::sign(key, input).as_ref().to_vec()),
+            (Key::Rsa(pair), Primitive::Rsa(padding)) => {
+                let mut signature = vec![0; pair.public_modulus_len()];
+                pair.sign(padding, &random, input, &mut signature).map(|()| signature)
+            }
+            (Key::Ecdsa(pair), _) => pair.sign(&random, input).map(|signature| signature.as_ref().to_vec()),
+            (Key::Ed25519(pair), _) => pair.try_sign(input).map(|signature| signature.as_ref().to_vec()),
+            (Key::Rsa(_), _) => Err(aws_lc_rs::error::Unspecified),
+        };
+        signature.map_err(|_| {
             TokenError::config(format!(
-                "the signing key cannot be used: it does not sign by {}; it is damaged, or too short{least}",
+                "the signing key cannot be used: it does not sign by {}; it may be damaged",
                 self.algorithm
             ))
-        };
-        let signer =
-            (DEFAULT_PROVIDER.signer_factory)(&self.algorithm.provided(), &self.key).map_err(|_| broken())?;
-        signer.try_sign(input).map_err(|_| broken())
+        })
     }
 }
 
-// --- PrivateKey ---
+// --- Key ---
 
-/// A private key in the form that the provider takes: PKCS#1 for RSA, PKCS#8 for the others.
-struct PrivateKey {
-    kind: KeyKind,
-    der: Zeroizing<Vec<u8>>,
-}
+impl Key {
+    /// Reads a key in DER. Which kind it is shows by who can read it.
+    fn read(algorithm: JwtAlgorithm, der: &[u8], form: &str) -> Result<Self, String> {
+        let kinds = [KeyKind::Rsa, KeyKind::RsaPss, KeyKind::P256, KeyKind::P384, KeyKind::Ed25519];
+        let wanted_first = iter::once(algorithm.key_kind()).chain(kinds);
+        let (kind, key) = wanted_first
+            .into_iter()
+            .find_map(|kind| Some((kind, Self::of_kind(kind, der)?)))
+            .ok_or_else(|| format!("it is {form} inside; is it complete?"))?;
+        fits(algorithm, kind)?;
+        Ok(key)
+    }
 
-impl PrivateKey {
-    fn from_pkcs8(pkcs8: &[u8]) -> Result<Self, String> {
-        let mut parts =
-            der::Reader::new(pkcs8).sequence().ok_or("it is no PKCS#8 inside; is it complete?")?;
-        let mut read = || {
-            parts.next(der::INTEGER)?;
-            let mut algorithm = parts.sequence()?;
-            let family = algorithm.next(der::OID)?;
-            Some((family, algorithm, parts.next(der::OCTET_STRING)?))
-        };
-        let (family, mut parameters, inside) = read().ok_or("it is no PKCS#8 inside; is it complete?")?;
-        let kind = match family {
-            // What the provider takes is in the wrapping.
-            der::RSA => return Ok(Self { kind: KeyKind::Rsa, der: Zeroizing::new(inside.to_vec()) }),
-            der::RSA_PSS => return Ok(Self { kind: KeyKind::RsaPss, der: Zeroizing::new(inside.to_vec()) }),
-            der::EC => match parameters.next(der::OID) {
-                Some(der::P256) => KeyKind::P256,
-                Some(der::P384) => KeyKind::P384,
-                _ => return Err("it is on a curve that no algorithm here uses; take P-256 or P-384".into()),
-            },
-            der::ED25519 => KeyKind::Ed25519,
-            _ => {
-                return Err(
-                    "it is of a kind that no algorithm here uses; take RSA, P-256, P-384 or Ed25519".into()
-                );
+    fn of_kind(kind: KeyKind, der: &[u8]) -> Option<Self> {
+        match kind {
+            KeyKind::Shared => None,
+            KeyKind::Rsa => {
+                RsaKeyPair::from_pkcs8(der).or_else(|_| RsaKeyPair::from_der(der)).ok().map(Self::Rsa)
             }
-        };
-        Ok(Self { kind, der: Zeroizing::new(pkcs8.to_vec()) })
-    }
-
-    /// Wraps a key as RFC 5915 has it, which says by itself on which curve it is.
-    fn from_sec1(sec1: &[u8]) -> Result<Self, String> {
-        let mut parts = der::Reader::new(sec1).sequence().ok_or("it is no EC key inside; is it complete?")?;
-        let length = parts
-            .next(der::INTEGER)
-            .and_then(|_| parts.next(der::OCTET_STRING))
-            .ok_or("it is no EC key inside; is it complete?")?
-            .len();
-        match length {
-            32 => Ok(Self::on_curve(KeyKind::P256, der::P256, sec1)),
-            48 => Ok(Self::on_curve(KeyKind::P384, der::P384, sec1)),
-            _ => Err("it is on a curve that no algorithm here uses; take P-256 or P-384".into()),
+            KeyKind::RsaPss => RsaKeyPair::from_der(inside_pss(der)?).ok().map(Self::Rsa),
+            KeyKind::P256 => Self::ecdsa(&ECDSA_P256_SHA256_FIXED_SIGNING, der),
+            KeyKind::P384 => Self::ecdsa(&ECDSA_P384_SHA384_FIXED_SIGNING, der),
+            KeyKind::Ed25519 => Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).ok().map(Self::Ed25519),
         }
     }
 
-    fn on_curve(kind: KeyKind, curve: &[u8], sec1: &[u8]) -> Self {
-        let algorithm = der::element(
-            der::SEQUENCE,
-            &[&der::element(der::OID, &[der::EC]), &der::element(der::OID, &[curve])],
-        );
-        Self { kind, der: wrapped(&algorithm, sec1) }
+    /// Reads PKCS#8, or RFC 5915 alone.
+    fn ecdsa(curve: &'static EcdsaSigningAlgorithm, der: &[u8]) -> Option<Self> {
+        EcdsaKeyPair::from_private_key_der(curve, der).ok().map(Self::Ecdsa)
     }
 }
 
-/// PKCS#8 (RFC 5958), version 1.
-fn wrapped(algorithm: &[u8], inside: &[u8]) -> Zeroizing<Vec<u8>> {
-    der::element(
-        der::SEQUENCE,
-        &[&der::unsigned(&[]), algorithm, &der::element(der::OCTET_STRING, &[inside])],
-    )
+/// Checks that an algorithm signs with keys of this kind.
+fn fits(algorithm: JwtAlgorithm, kind: KeyKind) -> Result<(), String> {
+    match algorithm.takes(kind) {
+        true => Ok(()),
+        false => Err(format!(
+            "it is {kind}, and {algorithm} wants {}; choose the algorithm that fits the key",
+            algorithm.key_kind()
+        )),
+    }
+}
+
+/// Returns the key inside PKCS#8 for RSASSA-PSS alone (RFC 4055 §1.2), which aws-lc-rs does not take in its wrapping.
+fn inside_pss(pkcs8: &[u8]) -> Option<&[u8]> {
+    let mut parts = der::Reader::new(pkcs8).sequence()?;
+    parts.next(der::INTEGER)?;
+    parts.sequence()?.next(der::OID).filter(|oid| *oid == der::RSA_PSS)?;
+    parts.next(der::OCTET_STRING)
 }
 
 // --- KeyFile ---
@@ -195,7 +188,7 @@ impl KeyFile {
 // --- PEM ---
 
 /// Reads the first private key of a PEM text, which may hold its certificates as well.
-fn read_pem(text: &str) -> Result<PrivateKey, String> {
+fn read_pem(algorithm: JwtAlgorithm, text: &str) -> Result<Key, String> {
     if text.contains("-----BEGIN ") && !text.trim().contains(['\n', '\r']) {
         let became = if text.contains("\\n") { "the two characters \\n" } else { "spaces" };
         return Err(format!(
@@ -231,10 +224,16 @@ fn read_pem(text: &str) -> Result<PrivateKey, String> {
     let key = Zeroizing::new(key);
     match &*key {
         PrivateKeyDer::Pkcs1(key) => {
-            Ok(PrivateKey { kind: KeyKind::Rsa, der: Zeroizing::new(key.secret_pkcs1_der().to_vec()) })
+            Key::read(algorithm, key.secret_pkcs1_der(), "no RSA key of at least 2048 bits")
         }
-        PrivateKeyDer::Sec1(key) => PrivateKey::from_sec1(key.secret_sec1_der()),
-        PrivateKeyDer::Pkcs8(key) => PrivateKey::from_pkcs8(key.secret_pkcs8_der()),
+        PrivateKeyDer::Sec1(key) => {
+            Key::read(algorithm, key.secret_sec1_der(), "no EC key on P-256 or P-384")
+        }
+        PrivateKeyDer::Pkcs8(key) => Key::read(
+            algorithm,
+            key.secret_pkcs8_der(),
+            "no PKCS#8 with a key of RSA (at least 2048 bits), on P-256 or P-384, or of Ed25519",
+        ),
         _ => Err("the PEM text holds no private key".into()),
     }
 }
@@ -272,58 +271,62 @@ impl From<String> for Wiped {
 }
 
 impl Jwk {
-    fn private_key(&self) -> Result<PrivateKey, String> {
-        match (self.kty.as_str(), self.crv.as_deref()) {
-            ("RSA", _) => self.rsa(),
-            ("EC", Some("P-256")) => self.on_curve(KeyKind::P256, der::P256, 32),
-            ("EC", Some("P-384")) => self.on_curve(KeyKind::P384, der::P384, 48),
-            ("OKP", Some("Ed25519")) => self.ed25519(),
-            (kty, crv) => Err(format!(
-                "the JWK is of the kind {kty:?} {:?}; take RSA, EC on P-256 or P-384, or OKP Ed25519",
-                crv.unwrap_or_default()
-            )),
-        }
+    fn private_key(&self, algorithm: JwtAlgorithm) -> Result<Key, String> {
+        let (kind, key) = match (self.kty.as_str(), self.crv.as_deref()) {
+            ("RSA", _) => (KeyKind::Rsa, self.rsa()?),
+            ("EC", Some("P-256")) => (KeyKind::P256, self.on_curve(&ECDSA_P256_SHA256_FIXED_SIGNING, 32)?),
+            ("EC", Some("P-384")) => (KeyKind::P384, self.on_curve(&ECDSA_P384_SHA384_FIXED_SIGNING, 48)?),
+            ("OKP", Some("Ed25519")) => (KeyKind::Ed25519, self.ed25519()?),
+            (kty, crv) => {
+                return Err(format!(
+                    "the JWK is of the kind {kty:?} {:?}; take RSA, EC on P-256 or P-384, or OKP Ed25519",
+                    crv.unwrap_or_default()
+                ));
+            }
+        };
+        fits(algorithm, kind)?;
+        Ok(key)
     }
 
-    fn rsa(&self) -> Result<PrivateKey, String> {
-        let mut members = vec![der::unsigned(&[])];
-        for (name, number) in [
-            ("n", &self.n),
-            ("e", &self.e),
-            ("d", &self.d),
-            ("p", &self.p),
-            ("q", &self.q),
-            ("dp", &self.dp),
-            ("dq", &self.dq),
-            ("qi", &self.qi),
-        ] {
-            members.push(der::unsigned(&member(name, number)?));
-        }
-        let members: Vec<&[u8]> = members.iter().map(|number| &***number).collect();
-        Ok(PrivateKey { kind: KeyKind::Rsa, der: der::element(der::SEQUENCE, &members) })
+    fn rsa(&self) -> Result<Key, String> {
+        // The public ones may have no zeros in front.
+        let (n, e) = (member("n", &self.n)?, member("e", &self.e)?);
+        let public_key = PublicKeyComponents { n: der::without_zeros(&n), e: der::without_zeros(&e) };
+        let (d, p, q) = (member("d", &self.d)?, member("p", &self.p)?, member("q", &self.q)?);
+        let (dp, dq, qi) = (member("dp", &self.dp)?, member("dq", &self.dq)?, member("qi", &self.qi)?);
+        let components = KeyPairComponents {
+            public_key,
+            d: &d[..],
+            p: &p[..],
+            q: &q[..],
+            dP: &dp[..],
+            dQ: &dq[..],
+            qInv: &qi[..],
+        };
+        RsaKeyPair::from_components(&components).map(Key::Rsa).map_err(inconsistent)
     }
 
-    fn on_curve(&self, kind: KeyKind, curve: &[u8], length: usize) -> Result<PrivateKey, String> {
+    fn on_curve(&self, curve: &'static EcdsaSigningAlgorithm, length: usize) -> Result<Key, String> {
         let (d, x, y) = (member("d", &self.d)?, member("x", &self.x)?, member("y", &self.y)?);
         if [&d, &x, &y].iter().any(|number| number.len() != length) {
             return Err(format!(
                 "a number of the JWK has another length than the {length} bytes of its curve"
             ));
         }
-        let point = der::element(der::BIT_STRING, &[&[0, 4], &x, &y]);
-        let sec1 = der::element(
-            der::SEQUENCE,
-            &[&der::unsigned(&[1]), &der::element(der::OCTET_STRING, &[&d]), &der::element(0xa1, &[&point])],
-        );
-        Ok(PrivateKey::on_curve(kind, curve, &sec1))
+        // The form of a point that is not compressed (SEC 1 §2.3.3).
+        let point = [&[4], &x[..], &y[..]].concat();
+        let pair = EcdsaKeyPair::from_private_key_and_public_key(curve, &d, &point);
+        pair.map(Key::Ecdsa).map_err(inconsistent)
     }
 
-    fn ed25519(&self) -> Result<PrivateKey, String> {
+    fn ed25519(&self) -> Result<Key, String> {
         let seed = member("d", &self.d)?;
-        let algorithm = der::element(der::SEQUENCE, &[&der::element(der::OID, &[der::ED25519])]);
-        let der = wrapped(&algorithm, &der::element(der::OCTET_STRING, &[&seed]));
-        Ok(PrivateKey { kind: KeyKind::Ed25519, der })
+        Ed25519KeyPair::from_seed_unchecked(&seed).map(Key::Ed25519).map_err(inconsistent)
     }
+}
+
+fn inconsistent(rejected: KeyRejected) -> String {
+    format!("the numbers of the JWK are no key that can sign ({rejected})")
 }
 
 fn member(name: &str, number: &Option<Wiped>) -> Result<Zeroizing<Vec<u8>>, String> {

@@ -8,8 +8,8 @@
 //!    [`Issuer`](crate::oauth2::Issuer) that stands in place of the token URL, or the `issuer` of the builder. See
 //!    [`audience`](Assertion::audience) and [`with_token_url_as_audience`](Assertion::with_token_url_as_audience).
 //! 5. No key and no assertion is ever shown. What is wrong with a key is said in one line without a part of it.
-//! 6. Cryptography is aws-lc's, named explicitly: the process-wide provider of `jsonwebtoken` is neither read nor set,
-//!    whichever back ends other crates have switched on.
+//! 6. Cryptography is aws-lc's, by its own crate: no process-wide provider, be it of rustls or of `jsonwebtoken`, is read or
+//!    set.
 //!
 //! # Examples
 //!

@@ -138,8 +138,9 @@ mod tests {
     #[test]
     fn an_ecdsa_signature_may_come_as_der() {
         let (r, s) = ([&[0x81][..], &[7; 31]].concat(), vec![9; 30]);
-        let signature = der::element(der::SEQUENCE, &[&der::unsigned(&r), &der::unsigned(&s)]);
-        let joined_up = joined(JwtAlgorithm::Es256, signature.to_vec()).unwrap();
+        // A number whose first bit is set has a zero in front.
+        let signature = [&[0x30, 67, 0x02, 33, 0][..], &r, &[0x02, 30], &s].concat();
+        let joined_up = joined(JwtAlgorithm::Es256, signature).unwrap();
         assert_eq!(joined_up, [&r[..], &[0, 0], &s].concat());
         assert_eq!(joined(JwtAlgorithm::Es256, joined_up.clone()).unwrap(), joined_up);
         assert_eq!(joined(JwtAlgorithm::Rs256, vec![1, 2]).unwrap(), [1, 2]);
@@ -147,8 +148,8 @@ mod tests {
 
     #[test]
     fn what_is_no_signature_of_the_algorithm_is_refused() {
-        let too_long = der::element(der::SEQUENCE, &[&der::unsigned(&[1; 33]), &der::unsigned(&[1; 32])]);
-        for signature in [vec![], vec![0; 63], vec![0x30, 0x06], too_long.to_vec()] {
+        let too_long = [&[0x30, 69, 0x02, 33][..], &[1; 33], &[0x02, 32], &[1; 32]].concat();
+        for signature in [vec![], vec![0; 63], vec![0x30, 0x06], too_long] {
             let error = joined(JwtAlgorithm::Es256, signature).unwrap_err();
             assert!(error.is_config() && error.to_string().contains("ES256"), "{error}");
         }

@@ -2,11 +2,15 @@ use aws_lc_rs::encoding::AsDer as _;
 use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
 use aws_lc_rs::signature::KeyPair as _;
 use base64::engine::general_purpose::STANDARD;
+use jsonwebtoken::Algorithm;
 use jsonwebtoken::DecodingKey;
+use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
 use rcgen::{PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, SignatureAlgorithm};
 use serde_json::{Value, json};
 
 use super::*;
+
+const BIT_STRING: u8 = 0x03;
 
 /// A key as it may be stored, and the public half of it.
 struct Pair {
@@ -48,7 +52,7 @@ fn pem(label: &str, der: &[u8]) -> String {
 fn unwrapped(pkcs8: &[u8]) -> &[u8] {
     let mut parts = der::Reader::new(pkcs8).sequence().unwrap();
     parts.next(der::INTEGER).unwrap();
-    parts.next(der::SEQUENCE).unwrap();
+    parts.sequence().unwrap();
     parts.next(der::OCTET_STRING).unwrap()
 }
 
@@ -66,7 +70,7 @@ fn ec_jwk(crv: &str, pkcs8: &[u8]) -> Value {
     let mut key = der::Reader::new(unwrapped(pkcs8)).sequence().unwrap();
     key.next(der::INTEGER).unwrap();
     let d = key.next(der::OCTET_STRING).unwrap();
-    let point = der::Reader::new(key.next(0xa1).unwrap()).next(der::BIT_STRING).unwrap();
+    let point = der::Reader::new(key.next(0xa1).unwrap()).next(BIT_STRING).unwrap();
     let (x, y) = point[2..].split_at(d.len());
     let [d, x, y] = [d, x, y].map(|number| URL_SAFE_NO_PAD.encode(number));
     json!({ "kty": "EC", "crv": crv, "d": d, "x": x, "y": y })
@@ -81,7 +85,8 @@ fn ed25519_jwk(pkcs8: &[u8]) -> Value {
 fn assert_signs(algorithm: JwtAlgorithm, text: &str, public: &DecodingKey) -> Material {
     let material = Material::read(algorithm, text).unwrap();
     let signature = material.sign(b"input").unwrap();
-    let verifier = (DEFAULT_PROVIDER.verifier_factory)(&algorithm.provided(), public).unwrap();
+    let verifier =
+        (DEFAULT_PROVIDER.verifier_factory)(&algorithm.name().parse::<Algorithm>().unwrap(), public).unwrap();
     assert!(verifier.verify(b"input", &signature).is_ok(), "{algorithm}");
     assert!(verifier.verify(b"other", &signature).is_err(), "{algorithm}");
     material
@@ -112,7 +117,9 @@ fn every_algorithm_signs_with_a_key_in_every_form() {
     for algorithm in [Hs256, Hs384, Hs512] {
         let signature = Material::shared(algorithm, &[7; 64]).unwrap().sign(b"input").unwrap();
         let public = DecodingKey::from_secret(&[7; 64]);
-        let verifier = (DEFAULT_PROVIDER.verifier_factory)(&algorithm.provided(), &public).unwrap();
+        let verifier =
+            (DEFAULT_PROVIDER.verifier_factory)(&algorithm.name().parse::<Algorithm>().unwrap(), &public)
+                .unwrap();
         assert!(verifier.verify(b"input", &signature).is_ok(), "{algorithm}");
     }
 }
@@ -184,5 +191,19 @@ fn what_is_wrong_with_a_key_is_said_without_a_part_of_it() {
         for secret in lines.iter().chain(&["S3CR3T"]) {
             assert!(!shown.contains(secret), "{shown}");
         }
+    }
+}
+
+#[test]
+fn numbers_that_do_not_belong_together_are_no_key() {
+    let (one, other) = (rsa(), rsa());
+    let mut mixed = rsa_jwk(&one.pkcs8);
+    mixed["d"] = rsa_jwk(&other.pkcs8)["d"].clone();
+    let (left, right) = (ec_jwk("P-256", &p256().pkcs8), ec_jwk("P-256", &p256().pkcs8));
+    let mut strange = left;
+    strange["d"] = right["d"].clone();
+    for (algorithm, jwk) in [(JwtAlgorithm::Rs256, mixed), (JwtAlgorithm::Es256, strange)] {
+        let error = Material::read(algorithm, &jwk.to_string()).map(drop).unwrap_err();
+        assert!(error.is_config() && error.to_string().contains("no key that can sign"), "{error}");
     }
 }
