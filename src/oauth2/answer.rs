@@ -13,20 +13,20 @@ use crate::oauth2::classifier::Classifier;
 use crate::text::Redactor;
 
 /// One answer, read to its end or to where reading it made no sense.
-pub(crate) struct Answer {
+pub(crate) struct EndpointResponse {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
-    pub(crate) body: AnswerBody,
+    pub(crate) body: ResponseBody,
 }
 
-/// The body of an [`Answer`].
-pub(crate) enum AnswerBody {
+/// The body of an [`EndpointResponse`].
+pub(crate) enum ResponseBody {
     Whole(Vec<u8>),
     /// Why it was not read, as the end of a sentence about it.
     Unread(String),
 }
 
-impl AnswerBody {
+impl ResponseBody {
     /// Takes a body as it came. A byte order mark is taken off. Where something is not UTF-8, a mark takes its place, which
     /// no token may hold.
     pub(crate) fn whole(bytes: Vec<u8>) -> Self {
@@ -67,14 +67,14 @@ pub(crate) struct Expected {
     pub(crate) exchanges: bool,
 }
 
-/// Which endpoint is wanted.
+/// Which endpoint of an authorization server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wanted {
+pub(crate) enum EndpointKind {
     Token,
     Revocation,
 }
 
-impl Wanted {
+impl EndpointKind {
     /// Returns what it is called where its URL is set.
     pub(crate) fn naming(self) -> Naming {
         match self {
@@ -169,17 +169,17 @@ pub(crate) struct OAuthError {
 }
 
 impl<'a> Body<'a> {
-    pub(crate) fn read(answer: &'a Answer) -> Self {
-        let bytes = match &answer.body {
-            AnswerBody::Whole(bytes) => bytes,
-            AnswerBody::Unread(reason) => return Self::Nonsense(reason.clone()),
+    pub(crate) fn read(response: &'a EndpointResponse) -> Self {
+        let bytes = match &response.body {
+            ResponseBody::Whole(bytes) => bytes,
+            ResponseBody::Unread(reason) => return Self::Nonsense(reason.clone()),
         };
         let error = match serde_json::from_slice::<Members<'_>>(bytes) {
             Ok(Members { flaw: Some(flaw), .. }) => return Self::Nonsense(flaw.into()),
             Ok(members) => return Self::Object(members),
             Err(error) => error,
         };
-        let is_form = essence(&answer.headers).eq_ignore_ascii_case("application/x-www-form-urlencoded");
+        let is_form = essence(&response.headers).eq_ignore_ascii_case("application/x-www-form-urlencoded");
         if is_form || bytes.starts_with(b"error=") {
             let pairs = form_urlencoded::parse(bytes);
             if pairs.count() > MOST_MEMBERS {

@@ -12,20 +12,20 @@ use tower::{BoxError, Service};
 
 use crate::backoff::Chance;
 use crate::error::{ErrorClass, TokenError};
-use crate::oauth2::answer::{Expected, Naming, Wanted};
+use crate::oauth2::answer::{EndpointKind, Expected, Naming};
 use crate::oauth2::checks;
 use crate::oauth2::classifier::{Classifier, Refusal};
 use crate::oauth2::client_auth::ClientAuth;
 use crate::oauth2::discovery::Discovery;
-use crate::oauth2::endpoint::TokenEndpoint;
+use crate::oauth2::endpoint::EndpointClient;
 use crate::oauth2::grant::{Checked, Grant};
-use crate::oauth2::location::{EndpointLocation, Given};
+use crate::oauth2::identifiers::Identifiers;
+use crate::oauth2::location::{EndpointLocation, Location};
 use crate::oauth2::parameters::{Encoding, Parameters};
-use crate::oauth2::parties::Parties;
 use crate::oauth2::secret::ClientSecret;
-use crate::oauth2::target::{Discovered, Draft, Place};
+use crate::oauth2::target::{Discovered, Endpoint, Registration};
+use crate::oauth2::transport::{self, ErasedService, Patience, Transport};
 use crate::oauth2::url::{self, PlainHttp};
-use crate::oauth2::wire::{self, Patience, Transport, Wire};
 use crate::origin::Origin;
 use crate::text;
 
@@ -69,7 +69,7 @@ struct Options {
     classifier: Option<Classifier>,
     patience: Patience,
     insecure_http: bool,
-    wanted: Wanted,
+    kind: EndpointKind,
     terms: Terms,
 }
 
@@ -117,7 +117,7 @@ impl<G> GrantBuilder<G> {
             classifier: None,
             patience,
             insecure_http: false,
-            wanted: Wanted::Token,
+            kind: EndpointKind::Token,
             terms: Terms { own: &["grant_type"], ..Terms::default() },
         };
         Self { options, grant }
@@ -408,8 +408,8 @@ impl<G> GrantBuilder<G> {
     }
 
     /// Sets which endpoint it is.
-    pub(crate) fn wanted(mut self, wanted: Wanted) -> Self {
-        self.options.wanted = wanted;
+    pub(crate) fn kind(mut self, kind: EndpointKind) -> Self {
+        self.options.kind = kind;
         self
     }
 
@@ -421,7 +421,7 @@ impl<G> GrantBuilder<G> {
 
     /// Checks everything, and takes the builder apart: the endpoint, the parameters that every grant sends, and what
     /// the grant has of its own.
-    fn finish(self, transport: Transport) -> Result<(TokenEndpoint, Parameters, G), TokenError> {
+    fn finish(self, service: ErasedService) -> Result<(EndpointClient, Parameters, G), TokenError> {
         let Options {
             location,
             client_id,
@@ -437,16 +437,16 @@ impl<G> GrantBuilder<G> {
             classifier,
             patience,
             insecure_http,
-            wanted,
+            kind,
             terms,
         } = self.options;
         let client_id = text::trimmed(&client_id).to_owned();
-        let location = Location::check(location, insecure_http, wanted.naming())?;
+        let location = CheckedLocation::check(location, insecure_http, kind.naming())?;
         let is_anonymous = terms.client_is_optional && client_id.is_empty();
         checks::client(&client_id, &secret, &auth, is_anonymous)?;
-        let parties = location.parties(client_id.clone(), issuer);
+        let identifiers = location.identifiers(client_id.clone(), issuer);
         #[cfg(feature = "jwt")]
-        auth.check(&parties, &secret)?;
+        auth.check(&identifiers, &secret)?;
         checks::scopes("scope", &scopes)?;
         checks::scopes("required_scope", &required_scopes)?;
         resources.iter().try_for_each(|resource| checks::resource(resource))?;
@@ -483,10 +483,10 @@ impl<G> GrantBuilder<G> {
             exchanges: terms.is_exchange,
             ..Expected::default()
         };
-        let place = location.place(Draft { parties, auth, expected }, wanted, insecure_http);
-        let wire = Wire { transport, patience, chance: Chance::default() };
-        let endpoint = TokenEndpoint { place, secret, encoding: terms.encoding, wire };
-        Ok((endpoint, common, self.grant))
+        let endpoint = location.endpoint(Registration { identifiers, auth, expected }, kind, insecure_http);
+        let transport = Transport { service, patience, chance: Chance::default() };
+        let client = EndpointClient { endpoint, secret, encoding: terms.encoding, transport };
+        Ok((client, common, self.grant))
     }
 }
 
@@ -515,7 +515,7 @@ impl<G: Grant> GrantBuilder<G> {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let (endpoint, common, grant) = self.finish(wire::erase(transport))?;
+        let (endpoint, common, grant) = self.finish(transport::erase(transport))?;
         grant.assemble(Checked { endpoint, common })
     }
 }
@@ -555,23 +555,23 @@ where
     }
 }
 
-// --- Location ---
+// --- CheckedLocation ---
 
 /// A location that was checked.
-enum Location {
+enum CheckedLocation {
     Url { text: String, address: (Uri, Origin) },
     Issuer(Arc<Discovery>),
 }
 
-impl Location {
+impl CheckedLocation {
     fn check(location: EndpointLocation, insecure_http: bool, naming: Naming) -> Result<Self, TokenError> {
         let plain_http = if insecure_http { PlainHttp::Everybody } else { PlainHttp::Loopback };
-        match location.given {
-            Given::Url(text) => {
+        match location.location {
+            Location::Url(text) => {
                 let address = url::read(&text, plain_http).map_err(|flaw| flaw.in_setting(naming))?;
                 Ok(Self::Url { text, address })
             }
-            Given::Issuer(issuer) => {
+            Location::Issuer(issuer) => {
                 Discovery::new(issuer, insecure_http).map(|discovery| Self::Issuer(Arc::new(discovery)))
             }
         }
@@ -579,23 +579,23 @@ impl Location {
 
     /// Names the client and the server. The URL of an issuer's endpoint is not known yet; the issuer stands in for it where
     /// it is checked that there is one.
-    fn parties(&self, client_id: String, issuer: String) -> Parties {
+    fn identifiers(&self, client_id: String, issuer: String) -> Identifiers {
         let (known, token_url) = match self {
             Self::Url { text, .. } => ("", text.as_str()),
             Self::Issuer(discovery) => (discovery.identifier().as_str(), discovery.identifier().as_str()),
         };
         let issuer = if issuer.is_empty() { known.to_owned() } else { issuer };
-        Parties { client_id, issuer, token_url: token_url.to_owned() }
+        Identifiers { client_id, issuer, token_url: token_url.to_owned() }
     }
 
-    fn place(self, draft: Draft, wanted: Wanted, insecure_http: bool) -> Place {
+    fn endpoint(self, registration: Registration, kind: EndpointKind, insecure_http: bool) -> Endpoint {
         match self {
             Self::Url { text, address } => {
-                let auth = draft.auth.strongest();
-                Place::Known(Arc::new(draft.at(&text, address, auth, wanted.naming())))
+                let auth = registration.auth.strongest();
+                Endpoint::Known(Arc::new(registration.at(&text, address, auth, kind.naming())))
             }
             Self::Issuer(discovery) => {
-                Place::Discovered(Box::new(Discovered { discovery, wanted, insecure_http, draft }))
+                Endpoint::Discovered(Box::new(Discovered { discovery, kind, insecure_http, registration }))
             }
         }
     }

@@ -4,7 +4,7 @@ use crate::error::TokenError;
 use crate::oauth2::client_auth::ClientAuth;
 use crate::oauth2::parameters::Parameters;
 use crate::oauth2::secret::ClientSecret;
-use crate::oauth2::wire::Patience;
+use crate::oauth2::transport::Patience;
 
 pub(super) fn client(
     client_id: &str,

@@ -11,10 +11,10 @@ use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::error::{ErrorClass, TokenError};
+use crate::oauth2::identifiers::Identifiers;
 #[cfg(feature = "jwt")]
 use crate::oauth2::jwt::assertion::Assertion;
 use crate::oauth2::parameters::Form;
-use crate::oauth2::parties::Parties;
 use crate::oauth2::secret::ClientSecret;
 use crate::source::{DynTokenSource, FetchReason, TokenRequest, TokenSource};
 use crate::text::Redactor;
@@ -216,8 +216,8 @@ impl ClientAuth {
 
     /// Checks what can be checked before the first attempt.
     #[cfg(feature = "jwt")]
-    pub(crate) fn check(&self, parties: &Parties, secret: &ClientSecret) -> Result<(), TokenError> {
-        self.methods().try_for_each(|method| method.check(parties, secret))
+    pub(crate) fn check(&self, identifiers: &Identifiers, secret: &ClientSecret) -> Result<(), TokenError> {
+        self.methods().try_for_each(|method| method.check(identifiers, secret))
     }
 
     /// Returns whether something that a proof is read from locally has changed since it was read last. `secret` is the
@@ -255,12 +255,12 @@ impl ClientAuth {
     /// [`proof`](Self::proof).
     pub(crate) async fn apply(
         &self,
-        parties: &Parties,
+        identifiers: &Identifiers,
         proof: &SecretString,
         request: Unauthenticated<'_>,
     ) -> Result<(), TokenError> {
         let Unauthenticated { form, headers, redactor } = request;
-        let client_id = &parties.client_id;
+        let client_id = &identifiers.client_id;
         match &self.method {
             Method::Basic => {
                 redactor.add_basic(client_id, proof.expose_secret());
@@ -284,7 +284,7 @@ impl ClientAuth {
                 if assertion.wants_client_secret() {
                     redactor.add_basic(client_id, proof.expose_secret());
                 }
-                let assertion = assertion.sign(parties, proof).await?;
+                let assertion = assertion.sign(identifiers, proof).await?;
                 redactor.add(assertion.expose_secret());
                 push_assertion(form, client_id, &assertion);
             }
@@ -379,7 +379,7 @@ impl Method {
     }
 
     #[cfg(feature = "jwt")]
-    fn check(&self, parties: &Parties, secret: &ClientSecret) -> Result<(), TokenError> {
+    fn check(&self, identifiers: &Identifiers, secret: &ClientSecret) -> Result<(), TokenError> {
         match self {
             Self::Basic | Self::BasicRaw | Self::Post | Self::Assertion(_) | Self::Tls | Self::None => Ok(()),
             Self::PrivateKeyJwt(assertion) if assertion.wants_client_secret() => Err(TokenError::config(
@@ -389,9 +389,9 @@ impl Method {
             Self::ClientSecretJwt(assertion) if !assertion.wants_client_secret() => Err(TokenError::config(
                 "assertion: no client secret signs it; use ClientAuth::private_key_jwt, or Assertion::by_client_secret",
             )),
-            Self::PrivateKeyJwt(assertion) => assertion.check_for_client(parties),
+            Self::PrivateKeyJwt(assertion) => assertion.check_for_client(identifiers),
             Self::ClientSecretJwt(assertion) => {
-                assertion.check_for_client(parties)?;
+                assertion.check_for_client(identifiers)?;
                 secret.value().map_or(Ok(()), |secret| assertion.check_secret(secret))
             }
         }
@@ -551,9 +551,10 @@ mod tests {
     async fn applied(auth: &ClientAuth, id: &str, secret: &str) -> (Option<HeaderValue>, bytes::Bytes) {
         let (mut form, mut headers, mut redactor) =
             (Form::new(Encoding::Form), HeaderMap::new(), Redactor::default());
-        let parties = Parties { client_id: id.into(), issuer: String::new(), token_url: String::new() };
+        let identifiers =
+            Identifiers { client_id: id.into(), issuer: String::new(), token_url: String::new() };
         let request = Unauthenticated { form: &mut form, headers: &mut headers, redactor: &mut redactor };
-        auth.apply(&parties, &SecretString::from(secret), request).await.unwrap();
+        auth.apply(&identifiers, &SecretString::from(secret), request).await.unwrap();
         (headers.remove(AUTHORIZATION), form.into_bytes())
     }
 

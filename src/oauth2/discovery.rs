@@ -14,15 +14,15 @@ use tracing::instrument::WithSubscriber as _;
 use crate::clock::{self, WallClock};
 use crate::error::{ErrorClass, TokenError};
 use crate::headers::rate_limit;
-use crate::oauth2::answer::{Answer, AnswerBody, Body, Expected, Naming};
+use crate::oauth2::answer::{Body, EndpointResponse, Expected, Naming, ResponseBody};
 use crate::oauth2::deadline::Deadline;
 use crate::oauth2::issuer::Issuer;
-use crate::oauth2::known::Known;
 use crate::oauth2::metadata::{Identifier, Metadata, Unusable};
+use crate::oauth2::metadata_cache::MetadataCache;
 use crate::oauth2::refused::Refused;
+use crate::oauth2::transport::{self, Transport};
 use crate::oauth2::url::{self, PlainHttp};
 use crate::oauth2::verdict::{Ending, Refusal, judge};
-use crate::oauth2::wire::{self, Wire};
 use crate::origin::Origin;
 use crate::text::Redactor;
 
@@ -32,7 +32,7 @@ pub(crate) struct Discovery {
     addresses: Vec<Address>,
     lifetime: Duration,
     mtls_aliases: bool,
-    known: Arc<Known>,
+    cache: Arc<MetadataCache>,
 }
 
 /// Where metadata may be.
@@ -60,7 +60,7 @@ impl Discovery {
     ///
     /// A configuration error that names the setting and the remedy.
     pub(crate) fn new(issuer: Issuer, insecure_http: bool) -> Result<Self, TokenError> {
-        let Issuer { identifier, metadata_url, lifetime, mtls_aliases, known } = issuer;
+        let Issuer { identifier, metadata_url, lifetime, mtls_aliases, cache } = issuer;
         let identifier = Identifier::parse(&identifier, insecure_http)?;
         let plain_http = if insecure_http { PlainHttp::Everybody } else { PlainHttp::Loopback };
         let read = |url: &str, name| -> Result<Address, TokenError> {
@@ -88,7 +88,7 @@ impl Discovery {
                 addresses
             }
         };
-        Ok(Self { identifier, addresses, lifetime, mtls_aliases, known })
+        Ok(Self { identifier, addresses, lifetime, mtls_aliases, cache })
     }
 
     pub(crate) fn identifier(&self) -> &Identifier {
@@ -105,34 +105,34 @@ impl Discovery {
     /// The redactor knows what else the server may repeat.
     pub(crate) async fn current(
         self: &Arc<Self>,
-        wire: &Wire,
+        transport: &Transport,
         deadline: Deadline,
         redactor: &Redactor,
     ) -> Result<(Arc<Metadata>, bool), TokenError> {
-        let rounds = self.known.rounds();
+        let rounds = self.cache.rounds();
         let now = WallClock::default().moment();
-        match (self.known.fresh(now), self.known.newest()) {
+        match (self.cache.fresh(now), self.cache.newest()) {
             (Some(metadata), _) => Ok((metadata, false)),
             (None, Some(old)) => {
-                if self.known.begins(now) {
-                    self.renew_behind(rounds, wire, redactor);
+                if self.cache.begins(now) {
+                    self.renew_behind(rounds, transport, redactor);
                 }
                 Ok((old, false))
             }
             (None, None) => {
-                self.renew(rounds, wire, deadline, redactor).await.map(|metadata| (metadata, true))
+                self.renew(rounds, transport, deadline, redactor).await.map(|metadata| (metadata, true))
             }
         }
     }
 
     /// Renews metadata while the old ones serve on, so that no fetch waits for that.
-    fn renew_behind(self: &Arc<Self>, rounds: u64, wire: &Wire, redactor: &Redactor) {
+    fn renew_behind(self: &Arc<Self>, rounds: u64, transport: &Transport, redactor: &Redactor) {
         // Without a runtime nothing is fetched anyway.
         let Ok(runtime) = Handle::try_current() else { return };
-        let (this, wire, redactor) = (Arc::clone(self), wire.clone(), redactor.clone());
+        let (this, transport, redactor) = (Arc::clone(self), transport.clone(), redactor.clone());
         let renewal = async move {
             // The outcome is noted where it is found.
-            let _ = this.renew(rounds, &wire, Deadline::default(), &redactor).await;
+            let _ = this.renew(rounds, &transport, Deadline::default(), &redactor).await;
         };
         runtime.spawn(renewal.in_current_span().with_current_subscriber());
     }
@@ -141,15 +141,15 @@ impl Discovery {
     pub(crate) async fn newer(
         &self,
         known: &Arc<Metadata>,
-        wire: &Wire,
+        transport: &Transport,
         deadline: Deadline,
         redactor: &Redactor,
     ) -> Option<Arc<Metadata>> {
-        let rounds = self.known.rounds();
+        let rounds = self.cache.rounds();
         let is_newer = |metadata: &Arc<Metadata>| !Arc::ptr_eq(metadata, known);
-        match self.known.newest().filter(is_newer) {
+        match self.cache.newest().filter(is_newer) {
             Some(newest) => Some(newest),
-            None => self.renew(rounds, wire, deadline, redactor).await.ok().filter(is_newer),
+            None => self.renew(rounds, transport, deadline, redactor).await.ok().filter(is_newer),
         }
     }
 
@@ -158,26 +158,26 @@ impl Discovery {
     async fn renew(
         &self,
         rounds: u64,
-        wire: &Wire,
+        transport: &Transport,
         deadline: Deadline,
         redactor: &Redactor,
     ) -> Result<Arc<Metadata>, TokenError> {
-        let turn = self.known.turn(deadline.cap(wire.patience.attempt_timeout)).await;
-        if self.known.rounds() != rounds
-            && let Some(outcome) = self.known.outcome()
+        let turn = self.cache.turn(deadline.cap(transport.patience.attempt_timeout)).await;
+        if self.cache.rounds() != rounds
+            && let Some(outcome) = self.cache.outcome()
         {
             return outcome;
         }
         // Where there are metadata, the next minute is early enough.
-        let retries = if self.known.newest().is_some() { 0 } else { wire.patience.retries };
+        let retries = if self.cache.newest().is_some() { 0 } else { transport.patience.retries };
         let asked = WallClock::default().moment();
-        let result = self.ask(wire, retries, deadline, redactor).await;
+        let result = self.send(transport, retries, deadline, redactor).await;
         drop(turn);
         let error = match result {
-            Ok(metadata) => return Ok(self.known.found(metadata, asked.saturating_add(self.lifetime))),
+            Ok(metadata) => return Ok(self.cache.found(metadata, asked.saturating_add(self.lifetime))),
             Err(error) => error,
         };
-        match self.known.failed(error.clone(), WallClock::default().moment()) {
+        match self.cache.failed(error.clone(), WallClock::default().moment()) {
             None => Err(error),
             Some((metadata, is_first)) => {
                 if is_first {
@@ -189,20 +189,20 @@ impl Discovery {
     }
 
     /// Asks at all addresses in turn, until one has metadata or no more retries are left.
-    async fn ask(
+    async fn send(
         &self,
-        wire: &Wire,
+        transport: &Transport,
         most: u32,
         deadline: Deadline,
         redactor: &Redactor,
     ) -> Result<Metadata, TokenError> {
         let mut retries = 0;
         loop {
-            let refused = match self.round(wire, deadline, redactor).await {
+            let refused = match self.round(transport, deadline, redactor).await {
                 Ok(metadata) => return Ok(metadata),
                 Err(refused) => refused,
             };
-            let Some(delay) = wire.pause(&refused, retries, most, deadline) else {
+            let Some(delay) = transport.pause(&refused, retries, most, deadline) else {
                 return Err(refused.told_when().error);
             };
             retries += 1;
@@ -216,11 +216,16 @@ impl Discovery {
         }
     }
 
-    async fn round(&self, wire: &Wire, deadline: Deadline, redactor: &Redactor) -> Result<Metadata, Refused> {
+    async fn round(
+        &self,
+        transport: &Transport,
+        deadline: Deadline,
+        redactor: &Redactor,
+    ) -> Result<Metadata, Refused> {
         let mut failing = None;
         let mut absent = Vec::new();
         for address in &self.addresses {
-            match self.get(address, wire, deadline, redactor.clone()).await {
+            match self.get(address, transport, deadline, redactor.clone()).await {
                 Ok(metadata) => return Ok(metadata),
                 Err(Miss::Absent(unusable)) => absent.push((address.name, unusable)),
                 Err(Miss::Failing(refused)) => failing = Some(refused),
@@ -233,25 +238,26 @@ impl Discovery {
     async fn get(
         &self,
         address: &Address,
-        wire: &Wire,
+        transport: &Transport,
         deadline: Deadline,
         mut redactor: Redactor,
     ) -> Result<Metadata, Miss> {
         let Address { uri, expected, .. } = address;
         let mut request = Request::new(Full::<Bytes>::default());
         *request.uri_mut() = uri.clone();
-        *request.headers_mut() = wire::headers();
+        *request.headers_mut() = transport::headers();
         if let Some(query) = uri.query().filter(|query| query.contains('=')) {
             redactor.add(query);
         }
-        let answer = wire.attempt(request, expected, deadline, &redactor, || ()).await.map_err(Miss::Away)?;
-        tracing::debug!(issuer = %self.identifier, status = answer.status.as_u16(), "{} answered", address.name);
-        self.read(&answer, &expected.who, &redactor)
+        let response =
+            transport.attempt(request, expected, deadline, &redactor, || ()).await.map_err(Miss::Away)?;
+        tracing::debug!(issuer = %self.identifier, status = response.status.as_u16(), "{} answered", address.name);
+        self.read(&response, &expected.who, &redactor)
     }
 
     /// Reads an answer (RFC 8414 §3.2): 200 with a JSON object, or none.
-    fn read(&self, answer: &Answer, who: &str, redactor: &Redactor) -> Result<Metadata, Miss> {
-        let Answer { status, headers, body } = answer;
+    fn read(&self, response: &EndpointResponse, who: &str, redactor: &Redactor) -> Result<Metadata, Miss> {
+        let EndpointResponse { status, headers, body } = response;
         let code = status.as_u16();
         let absent = |class, what| Err(Miss::Absent(Unusable { class, what }));
         let hint = rate_limit::wait(*status, headers, clock::unix_time());
@@ -283,8 +289,8 @@ impl Discovery {
             }
             _ => return absent(ErrorClass::Config, format!("answered {code}")),
         }
-        let what = match (Body::read(answer), body) {
-            (Body::Object(_), AnswerBody::Whole(document)) => {
+        let what = match (Body::read(response), body) {
+            (Body::Object(_), ResponseBody::Whole(document)) => {
                 return Metadata::read(document, &self.identifier, redactor).map_err(Miss::Absent);
             }
             (Body::Nonsense(what), _) => what,

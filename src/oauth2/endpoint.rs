@@ -17,16 +17,16 @@ use tokio::sync::Notify;
 use crate::clock::{self, Moment, WallClock};
 use crate::error::TokenError;
 use crate::extensions::SlowConnection;
-use crate::oauth2::answer::{Answer, Expected};
+use crate::oauth2::answer::{EndpointResponse, Expected};
 use crate::oauth2::client_auth::Unauthenticated;
 use crate::oauth2::deadline::Deadline;
 use crate::oauth2::parameters::{Encoding, Form, Parameters};
 use crate::oauth2::refused::Refused;
 use crate::oauth2::response;
 use crate::oauth2::secret::{self, ClientSecret};
-use crate::oauth2::target::{Place, Target};
+use crate::oauth2::target::{Endpoint, Target};
+use crate::oauth2::transport::{self, Patience, Transport};
 use crate::oauth2::verdict::{Delivery, Silence, Verdict};
-use crate::oauth2::wire::{self, Patience, Wire};
 use crate::runtime;
 use crate::source::TokenRequest;
 use crate::text::Redactor;
@@ -41,21 +41,21 @@ struct FirstAttempt {
 }
 
 /// Makes what an answer stands for of it. The redactor learns the secrets in it; the time is that since the Unix epoch.
-pub(crate) type Read<T> = fn(&Answer, &Expected, &mut Redactor, Duration) -> Result<T, Refused>;
+pub(crate) type Read<T> = fn(&EndpointResponse, &Expected, &mut Redactor, Duration) -> Result<T, Refused>;
 
 /// A token endpoint, or another of the same manners, and the client that asks it.
 #[derive(Debug)]
-pub(crate) struct TokenEndpoint {
-    pub(crate) place: Place,
+pub(crate) struct EndpointClient {
+    pub(crate) endpoint: Endpoint,
     pub(crate) secret: ClientSecret,
     pub(crate) encoding: Encoding,
-    pub(crate) wire: Wire,
+    pub(crate) transport: Transport,
 }
 
-impl TokenEndpoint {
+impl EndpointClient {
     /// See [`TokenSource::has_changed`](crate::TokenSource::has_changed).
     pub(crate) fn has_changed(&self) -> bool {
-        self.place.auth().has_changed(&self.secret)
+        self.endpoint.auth().has_changed(&self.secret)
     }
 
     /// Exchanges `parameters` for a token: one flight, retries included.
@@ -77,9 +77,9 @@ impl TokenEndpoint {
         redactor: Redactor,
         deadline: Deadline,
     ) -> Result<AccessToken, TokenError> {
-        let ask = Ask { parameters, doubt: None, deadline, read: response::read };
-        let answered = self.ask(ask, redactor).await;
-        answered.map(|(token, requested)| token.requested(requested)).map_err(|refused| refused.error)
+        let outgoing = EndpointRequest { parameters, doubt: None, deadline, read: response::read };
+        let outcome = self.send(outgoing, redactor).await;
+        outcome.map(|(token, requested)| token.requested(requested)).map_err(|refused| refused.error)
     }
 
     /// Exchanges `parameters` for a token as [`exchange`](Self::exchange) does, where the server may take them only once.
@@ -94,8 +94,8 @@ impl TokenEndpoint {
         doubt: &Doubt,
     ) -> Result<AccessToken, Refused> {
         let redactor = self.redactor(Some(request));
-        let ask = Ask { parameters, doubt: Some(doubt), deadline, read: response::read };
-        let (token, requested) = self.ask(ask, redactor).await?;
+        let outgoing = EndpointRequest { parameters, doubt: Some(doubt), deadline, read: response::read };
+        let (token, requested) = self.send(outgoing, redactor).await?;
         Ok(token.requested(requested))
     }
 
@@ -103,37 +103,41 @@ impl TokenEndpoint {
     /// the moment at which its attempt was sent.
     ///
     /// If the endpoint is gone, and its issuer names another one by now, that one is asked.
-    pub(crate) async fn ask<T>(
+    pub(crate) async fn send<T>(
         &self,
-        ask: Ask<'_, T>,
+        outgoing: EndpointRequest<'_, T>,
         mut redactor: Redactor,
     ) -> Result<(T, Moment), Refused> {
         runtime::current()?;
-        let found = self.place.find(&self.wire, ask.deadline, &redactor).await?;
-        let refused = match self.ask_at(&found.target, ask, &mut redactor).await {
-            Ok(answered) => return Ok(answered),
+        let found = self.endpoint.find(&self.transport, outgoing.deadline, &redactor).await?;
+        let refused = match self.send_to(&found.target, outgoing, &mut redactor).await {
+            Ok(outcome) => return Ok(outcome),
             Err(refused) => refused,
         };
-        if !may_have_moved(&refused, ask.doubt.is_some()) || !ask.deadline.leaves_room_after(Duration::ZERO) {
+        if !may_have_moved(&refused, outgoing.doubt.is_some())
+            || !outgoing.deadline.leaves_room_after(Duration::ZERO)
+        {
             return Err(refused);
         }
-        let Some(target) = self.place.find_another(&found, &self.wire, ask.deadline, &redactor).await else {
+        let Some(target) =
+            self.endpoint.find_another(&found, &self.transport, outgoing.deadline, &redactor).await
+        else {
             return Err(refused);
         };
         tracing::debug!(origin = %target.origin, "the issuer names another endpoint by now; asking that one");
-        self.ask_at(&target, ask, &mut redactor).await
+        self.send_to(&target, outgoing, &mut redactor).await
     }
 
     /// Asks one target.
     ///
     /// The secret is read once; and once more where the server refuses the client, since it may just have been rotated.
-    async fn ask_at<T>(
+    async fn send_to<T>(
         &self,
         target: &Target,
-        ask: Ask<'_, T>,
+        outgoing: EndpointRequest<'_, T>,
         redactor: &mut Redactor,
     ) -> Result<(T, Moment), Refused> {
-        let Ask { doubt, deadline, .. } = ask;
+        let EndpointRequest { doubt, deadline, .. } = outgoing;
         // Some endpoints want a key there, and some clients put the whole URL into their errors.
         if let Some(query) = target.uri.query().filter(|query| query.contains('=')) {
             redactor.add(query);
@@ -157,8 +161,8 @@ impl TokenEndpoint {
                     }
                     Err(refused) => refused,
                 },
-                Some(secret) => match self.attempts(target, ask, secret, &mut retries, redactor).await {
-                    Ok(answered) => return Ok(answered),
+                Some(secret) => match self.attempts(target, outgoing, secret, &mut retries, redactor).await {
+                    Ok(outcome) => return Ok(outcome),
                     Err(refused) => refused,
                 },
             };
@@ -185,10 +189,11 @@ impl TokenEndpoint {
             }
             let status = refused.error.status().map(|status| status.as_u16());
             let is_said = !matches!(refused.cause, Some(Silence::Timeout));
-            let delay = match self.wire.pause(&refused, retries, self.wire.patience.retries, deadline) {
-                Some(delay) => delay,
-                None => return Err(newest(refused, said).told_when()),
-            };
+            let delay =
+                match self.transport.pause(&refused, retries, self.transport.patience.retries, deadline) {
+                    Some(delay) => delay,
+                    None => return Err(newest(refused, said).told_when()),
+                };
             if is_said {
                 if let Some(doubt) = doubt {
                     doubt.note(Some(refused.error.clone()));
@@ -215,22 +220,23 @@ impl TokenEndpoint {
     async fn attempts<T>(
         &self,
         target: &Target,
-        ask: Ask<'_, T>,
+        outgoing: EndpointRequest<'_, T>,
         secret: &SecretString,
         retries: &mut u32,
         redactor: &mut Redactor,
     ) -> Result<(T, Moment), Refused> {
-        let Patience { second_attempt_after, retries: most, .. } = self.wire.patience;
-        let wait = second_attempt_after
-            .filter(|wait| ask.doubt.is_none() && *retries < most && ask.deadline.leaves_room_after(*wait));
+        let Patience { second_attempt_after, retries: most, .. } = self.transport.patience;
+        let wait = second_attempt_after.filter(|wait| {
+            outgoing.doubt.is_none() && *retries < most && outgoing.deadline.leaves_room_after(*wait)
+        });
         let Some(wait) = wait else {
-            return self.attempt(target, ask, secret, None, redactor).await;
+            return self.attempt(target, outgoing, secret, None, redactor).await;
         };
         let beside = FirstAttempt::default();
         let (mut first_knows, mut second_knows) = (redactor.clone(), redactor.clone());
         let outcome = {
             let mut first =
-                std::pin::pin!(self.attempt(target, ask, secret, Some(&beside), &mut first_knows));
+                std::pin::pin!(self.attempt(target, outgoing, secret, Some(&beside), &mut first_knows));
             // A wait for a signer, or for a transport that is not ready, is not the server's silence.
             let silence = async {
                 beside.sent.notified().await;
@@ -242,7 +248,8 @@ impl TokenEndpoint {
                     *retries += 1;
                     tracing::debug!(origin = %target.origin, "no response for {wait:?}; a second attempt begins beside it");
                     beside.connection.abandon();
-                    let second = std::pin::pin!(self.attempt(target, ask, secret, None, &mut second_knows));
+                    let second =
+                        std::pin::pin!(self.attempt(target, outgoing, secret, None, &mut second_knows));
                     first_response(first, second).await
                 }
             }
@@ -254,7 +261,7 @@ impl TokenEndpoint {
 
     /// Reads what proves the client, for no longer than an attempt may take. None if it cannot be read, or is not known yet.
     pub(crate) async fn proof(&self, deadline: Deadline) -> Option<SecretString> {
-        let proof = self.place.auth().proof(&self.secret);
+        let proof = self.endpoint.auth().proof(&self.secret);
         self.bounded(deadline, proof.read()).await.ok()
     }
 
@@ -264,7 +271,7 @@ impl TokenEndpoint {
         deadline: Deadline,
         reading: impl Future<Output = Result<T, TokenError>>,
     ) -> Result<T, Refused> {
-        let limit = deadline.cap(self.wire.patience.attempt_timeout);
+        let limit = deadline.cap(self.transport.patience.attempt_timeout);
         match tokio::time::timeout(limit, reading).await {
             Ok(read) => Ok(read?),
             Err(_) => Err(TokenError::transient(format!(
@@ -288,12 +295,12 @@ impl TokenEndpoint {
     async fn attempt<T>(
         &self,
         target: &Target,
-        ask: Ask<'_, T>,
+        outgoing: EndpointRequest<'_, T>,
         secret: &SecretString,
         beside: Option<&FirstAttempt>,
         redactor: &mut Redactor,
     ) -> Result<(T, Moment), Refused> {
-        let Ask { parameters, doubt, deadline, read } = ask;
+        let EndpointRequest { parameters, doubt, deadline, read } = outgoing;
         let making = self.request(target, parameters, secret, redactor);
         let mut request = self.bounded(deadline, making).await?;
         if let Some(beside) = beside {
@@ -310,10 +317,10 @@ impl TokenEndpoint {
         };
         // What may be spent is waited for: the response may bring what comes in its place.
         let deadline = if doubt.is_some() { Deadline::default() } else { deadline };
-        let answer = self.wire.attempt(request, &target.expected, deadline, redactor, sending).await?;
-        let (status, who) = (answer.status.as_u16(), target.expected.naming.endpoint);
+        let response = self.transport.attempt(request, &target.expected, deadline, redactor, sending).await?;
+        let (status, who) = (response.status.as_u16(), target.expected.naming.endpoint);
         tracing::debug!(origin = %target.origin, status, "{who} answered");
-        let value = read(&answer, &target.expected, redactor, clock::unix_time())?;
+        let value = read(&response, &target.expected, redactor, clock::unix_time())?;
         Ok((value, requested))
     }
 
@@ -324,14 +331,14 @@ impl TokenEndpoint {
         secret: &SecretString,
         redactor: &mut Redactor,
     ) -> Result<Request<Full<Bytes>>, TokenError> {
-        let mut headers = wire::headers();
+        let mut headers = transport::headers();
         if let Some(media_type) = self.encoding.media_type() {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
         }
         let mut form = Form::new(self.encoding);
-        parameters.write(&target.parties, &mut form, redactor).await?;
+        parameters.write(&target.identifiers, &mut form, redactor).await?;
         let unauthenticated = Unauthenticated { form: &mut form, headers: &mut headers, redactor };
-        let applied = target.auth.apply(&target.parties, secret, unauthenticated).await;
+        let applied = target.auth.apply(&target.identifiers, secret, unauthenticated).await;
         applied
             .map_err(|error| secret::of_the_moment(error, target.auth.proof(&self.secret).may_change()))?;
 
@@ -359,7 +366,7 @@ impl TokenEndpoint {
 // --- Ask ---
 
 /// What is sent, until when, and how the response is read.
-pub(crate) struct Ask<'a, T> {
+pub(crate) struct EndpointRequest<'a, T> {
     pub(crate) parameters: &'a Parameters,
     /// Given where the server may take the parameters only once.
     pub(crate) doubt: Option<&'a Doubt>,
@@ -367,13 +374,13 @@ pub(crate) struct Ask<'a, T> {
     pub(crate) read: Read<T>,
 }
 
-impl<T> Clone for Ask<'_, T> {
+impl<T> Clone for EndpointRequest<'_, T> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<T> Copy for Ask<'_, T> {}
+impl<T> Copy for EndpointRequest<'_, T> {}
 
 /// Adds parameters to the query of a URL.
 fn with_query(uri: &Uri, parameters: &[u8]) -> Result<Uri, TokenError> {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::error::TokenError;
-use crate::oauth2::endpoint::TokenEndpoint;
+use crate::oauth2::endpoint::EndpointClient;
 use crate::oauth2::parameters::Parameters;
 use crate::source::TokenRequest;
 use crate::token::AccessToken;
@@ -16,12 +16,12 @@ pub(crate) struct Exchange {
 }
 
 struct Inner {
-    endpoint: TokenEndpoint,
+    endpoint: EndpointClient,
     parameters: Parameters,
 }
 
 impl Exchange {
-    pub(crate) fn new(endpoint: TokenEndpoint, parameters: Parameters) -> Self {
+    pub(crate) fn new(endpoint: EndpointClient, parameters: Parameters) -> Self {
         Self { inner: Arc::new(Inner { endpoint, parameters }) }
     }
 

@@ -1,7 +1,7 @@
 //! What makes a source of a builder's settings: one trait, so that building stands once.
 
 use crate::error::TokenError;
-use crate::oauth2::endpoint::TokenEndpoint;
+use crate::oauth2::endpoint::EndpointClient;
 use crate::oauth2::parameters::Parameters;
 
 /// A grant that a [`GrantBuilder`](crate::oauth2::GrantBuilder) makes a source of, or the revocation of tokens. There is
@@ -18,6 +18,6 @@ pub trait Grant: Sized {
 #[derive(Debug)]
 #[allow(unnameable_types, reason = "it seals the trait")]
 pub struct Checked {
-    pub(crate) endpoint: TokenEndpoint,
+    pub(crate) endpoint: EndpointClient,
     pub(crate) common: Parameters,
 }

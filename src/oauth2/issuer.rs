@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::oauth2::known::Known;
+use crate::oauth2::metadata_cache::MetadataCache;
 use crate::text;
 
 /// An authorization server by its issuer identifier (RFC 8414 §2): where its endpoints are, and how clients may
@@ -60,7 +60,7 @@ pub struct Issuer {
     pub(crate) metadata_url: Option<String>,
     pub(crate) lifetime: Duration,
     pub(crate) mtls_aliases: bool,
-    pub(crate) known: Arc<Known>,
+    pub(crate) cache: Arc<MetadataCache>,
 }
 
 impl Issuer {
@@ -73,7 +73,7 @@ impl Issuer {
             metadata_url: None,
             lifetime: Duration::from_secs(3600),
             mtls_aliases: false,
-            known: Arc::default(),
+            cache: Arc::default(),
         }
     }
 
@@ -82,7 +82,7 @@ impl Issuer {
     #[must_use]
     pub fn metadata_url(mut self, url: impl Into<String>) -> Self {
         self.metadata_url = Some(url.into());
-        self.known = Arc::default();
+        self.cache = Arc::default();
         self
     }
 
@@ -90,7 +90,7 @@ impl Issuer {
     #[must_use]
     pub fn metadata_lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = lifetime;
-        self.known = Arc::default();
+        self.cache = Arc::default();
         self
     }
 

@@ -431,11 +431,11 @@ mod tests {
 
     #[test]
     fn no_new_one_and_the_same_again_keep_the_old_and_end_the_doubt() {
-        for answered in [None, Some(SecretString::from("RT1"))] {
+        for returned in [None, Some(SecretString::from("RT1"))] {
             let lineage = lineage();
             let held = lineage.held().unwrap();
             held.doubt.set(true);
-            assert!(lineage.take_in(&held, Some(access()), answered));
+            assert!(lineage.take_in(&held, Some(access()), returned));
             assert_eq!(newest(&lineage), "RT1");
             assert!(!lineage.held().unwrap().doubt.is_raised() && lineage.unstored().is_none());
             assert_eq!(lineage.take_ready().unwrap().refresh_secret().unwrap().expose_secret(), "RT1");

@@ -20,19 +20,19 @@ use crate::oauth2::issuer::Issuer;
 /// ```
 #[derive(Clone, Debug)]
 pub struct EndpointLocation {
-    pub(crate) given: Given,
+    pub(crate) location: Location,
 }
 
 /// What was given.
 #[derive(Clone)]
-pub(crate) enum Given {
+pub(crate) enum Location {
     Url(String),
     Issuer(Issuer),
 }
 
 impl EndpointLocation {
     fn url(url: String) -> Self {
-        Self { given: Given::Url(url) }
+        Self { location: Location::Url(url) }
     }
 }
 
@@ -62,7 +62,7 @@ impl From<Cow<'_, str>> for EndpointLocation {
 
 impl From<Issuer> for EndpointLocation {
     fn from(issuer: Issuer) -> Self {
-        Self { given: Given::Issuer(issuer) }
+        Self { location: Location::Issuer(issuer) }
     }
 }
 
@@ -72,9 +72,9 @@ impl From<&Issuer> for EndpointLocation {
     }
 }
 
-// --- Given ---
+// --- Location ---
 
-impl fmt::Debug for Given {
+impl fmt::Debug for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             // Nobody has checked yet that it holds no password.

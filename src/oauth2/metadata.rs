@@ -6,7 +6,7 @@ use http::Uri;
 use serde::Deserialize;
 
 use crate::error::{ErrorClass, TokenError};
-use crate::oauth2::answer::Wanted;
+use crate::oauth2::answer::EndpointKind;
 use crate::oauth2::url::{self as address, Flaw, PlainHttp};
 use crate::origin::Origin;
 use crate::text::{self, Redactor};
@@ -24,13 +24,13 @@ pub(crate) struct Identifier {
 /// The part of a metadata document that concerns this crate.
 #[derive(Debug)]
 pub(crate) struct Metadata {
-    token: Place,
-    revocation: Place,
+    token: EndpointMetadata,
+    revocation: EndpointMetadata,
 }
 
 /// An endpoint as the metadata have it.
 #[derive(Debug)]
-struct Place {
+struct EndpointMetadata {
     url: Option<String>,
     /// Where clients with a certificate go (RFC 8705 §5).
     mtls_alias: Option<String>,
@@ -185,8 +185,12 @@ impl Metadata {
         let for_revocation =
             document.revocation_endpoint_auth_methods_supported.map_or_else(|| methods.clone(), bounded);
         Ok(Self {
-            token: Place { url: document.token_endpoint, mtls_alias: aliases.token_endpoint, methods },
-            revocation: Place {
+            token: EndpointMetadata {
+                url: document.token_endpoint,
+                mtls_alias: aliases.token_endpoint,
+                methods,
+            },
+            revocation: EndpointMetadata {
                 url: document.revocation_endpoint,
                 mtls_alias: aliases.revocation_endpoint,
                 methods: for_revocation,
@@ -195,20 +199,20 @@ impl Metadata {
     }
 
     /// Returns the URL of an endpoint, if the server has it; with a client certificate it may be elsewhere.
-    pub(crate) fn url(&self, wanted: Wanted, mtls: bool) -> Option<&str> {
-        let Place { url, mtls_alias, .. } = self.place(wanted);
+    pub(crate) fn url(&self, kind: EndpointKind, mtls: bool) -> Option<&str> {
+        let EndpointMetadata { url, mtls_alias, .. } = self.endpoint(kind);
         mtls_alias.as_deref().filter(|_| mtls).or(url.as_deref())
     }
 
     /// Returns how clients may authenticate at an endpoint.
-    pub(crate) fn methods(&self, wanted: Wanted) -> &[String] {
-        &self.place(wanted).methods
+    pub(crate) fn methods(&self, kind: EndpointKind) -> &[String] {
+        &self.endpoint(kind).methods
     }
 
-    fn place(&self, wanted: Wanted) -> &Place {
-        match wanted {
-            Wanted::Token => &self.token,
-            Wanted::Revocation => &self.revocation,
+    fn endpoint(&self, kind: EndpointKind) -> &EndpointMetadata {
+        match kind {
+            EndpointKind::Token => &self.token,
+            EndpointKind::Revocation => &self.revocation,
         }
     }
 }
@@ -273,7 +277,7 @@ mod tests {
                         Metadata::read(document.to_string().as_bytes(), &expected, &Redactor::default());
                     let mtls = input["mtls"].as_bool().unwrap_or_default();
                     let token_url =
-                        |metadata: &Metadata| metadata.url(Wanted::Token, mtls).unwrap().to_owned();
+                        |metadata: &Metadata| metadata.url(EndpointKind::Token, mtls).unwrap().to_owned();
                     let checked = read.as_ref().is_ok_and(|metadata| {
                         kind == "issuer_check" || url::read(&token_url(metadata), PlainHttp::Nobody).is_ok()
                     });
@@ -282,7 +286,7 @@ mod tests {
                         assert_eq!(token_url(read.as_ref().unwrap()), url, "{id}");
                     }
                     if let Some(methods) = expect["token_endpoint_auth_methods"].as_array() {
-                        assert_eq!(read.unwrap().methods(Wanted::Token), methods.as_slice(), "{id}");
+                        assert_eq!(read.unwrap().methods(EndpointKind::Token), methods.as_slice(), "{id}");
                     }
                 }
                 kind => {
@@ -382,8 +386,8 @@ mod tests {
         // Nobody may do without a method because of a secret that sounds like it.
         redactor.add("tls_client_auth");
         let read = Metadata::read(document.to_string().as_bytes(), &issuer, &redactor).unwrap();
-        assert_eq!(read.methods(Wanted::Token), &many[..64]);
-        assert_eq!(read.methods(Wanted::Revocation), ["tls_client_auth"]);
+        assert_eq!(read.methods(EndpointKind::Token), &many[..64]);
+        assert_eq!(read.methods(EndpointKind::Revocation), ["tls_client_auth"]);
     }
 
     #[test]
@@ -393,7 +397,7 @@ mod tests {
             let document = format!(r#"{{"issuer":"https://example.com","token_endpoint":"x"{more}}}"#);
             Metadata::read(document.as_bytes(), &issuer, &Redactor::default())
                 .unwrap()
-                .methods(Wanted::Revocation)
+                .methods(EndpointKind::Revocation)
                 .to_vec()
         };
         assert_eq!(methods(""), ["client_secret_basic"]);

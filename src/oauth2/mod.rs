@@ -148,26 +148,26 @@ mod endpoint;
 mod exchange;
 mod grant;
 mod grants;
+mod identifiers;
 mod issuer;
 #[cfg(feature = "jwt")]
 #[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
 pub mod jwt;
-mod known;
 mod lineage;
 mod location;
 mod messages;
 mod metadata;
+mod metadata_cache;
 mod parameters;
-mod parties;
 mod refused;
 mod response;
 mod revocation;
 mod rotation;
 mod secret;
 mod target;
+mod transport;
 mod url;
 mod verdict;
-mod wire;
 
 pub use self::builder::GrantBuilder;
 pub use self::classifier::Refusal;

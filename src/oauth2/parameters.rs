@@ -11,9 +11,9 @@ use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::error::TokenError;
+use crate::oauth2::identifiers::Identifiers;
 #[cfg(feature = "jwt")]
 use crate::oauth2::jwt::assertion::Assertion;
-use crate::oauth2::parties::Parties;
 #[cfg(feature = "jwt")]
 use crate::oauth2::secret;
 use crate::oauth2::secret::ClientSecret;
@@ -185,7 +185,7 @@ impl Parameters {
     pub(crate) async fn write(
         &self,
         #[cfg_attr(not(feature = "jwt"), allow(unused_variables, reason = "only assertions name them"))]
-        parties: &Parties,
+        identifiers: &Identifiers,
         form: &mut Form,
         redactor: &mut Redactor,
     ) -> Result<(), TokenError> {
@@ -205,7 +205,7 @@ impl Parameters {
                     };
                     let may_change = assertion.key().is_some_and(ClientSecret::may_change);
                     assertion
-                        .sign(parties, &key)
+                        .sign(identifiers, &key)
                         .await
                         .map_err(|error| secret::of_the_moment(error, may_change))?
                 }
@@ -334,8 +334,8 @@ impl Form {
 mod tests {
     use super::*;
 
-    fn parties() -> Parties {
-        Parties { client_id: "id".into(), issuer: String::new(), token_url: String::new() }
+    fn identifiers() -> Identifiers {
+        Identifiers { client_id: "id".into(), issuer: String::new(), token_url: String::new() }
     }
 
     #[tokio::test]
@@ -349,7 +349,7 @@ mod tests {
             (Encoding::Json, r#"{"grant_type":"client_credentials","pin":"p+q r%"}"#),
         ] {
             let (mut form, mut redactor) = (Form::new(encoding), Redactor::default());
-            parameters.write(&parties(), &mut form, &mut redactor).await.unwrap();
+            parameters.write(&identifiers(), &mut form, &mut redactor).await.unwrap();
             assert_eq!(form.into_bytes(), body);
             assert!(redactor.finds("p+q r%") && !redactor.finds("client_credentials"));
         }

@@ -7,7 +7,7 @@ use secrecy::SecretString;
 use crate::error::{ErrorClass, TokenError};
 use crate::headers::rate_limit;
 use crate::headers::time::ServerClock;
-use crate::oauth2::answer::{Answer, Body, Expected, OAuthError};
+use crate::oauth2::answer::{Body, EndpointResponse, Expected, OAuthError};
 use crate::oauth2::classifier;
 use crate::oauth2::messages;
 use crate::oauth2::verdict::{Delivery, Ending, Evidence, Refusal, Silence, Verdict, is_oauth_code, judge};
@@ -77,14 +77,14 @@ impl Refused {
 
     /// Makes the refusal of a response that says no. `now` is the time since the Unix epoch.
     pub(crate) fn by_response(
-        answer: &Answer,
+        response: &EndpointResponse,
         body: &Body<'_>,
         said: Option<OAuthError>,
         expected: &Expected,
         redactor: &Redactor,
         now: Duration,
     ) -> Self {
-        let Answer { status, headers, .. } = answer;
+        let EndpointResponse { status, headers, .. } = response;
         let clean =
             |text: Option<String>| text.map(|text| redactor.clean(&text)).filter(|text| !text.is_empty());
         // A registered code says nothing of a secret, whatever words that is made of, and it decides.
@@ -134,8 +134,8 @@ impl Refused {
     }
 
     /// Makes the refusal of a redirect, which is not followed.
-    pub(crate) fn by_redirect(answer: &Answer, expected: &Expected, redactor: &Redactor) -> Self {
-        let Answer { status, headers, .. } = answer;
+    pub(crate) fn by_redirect(response: &EndpointResponse, expected: &Expected, redactor: &Redactor) -> Self {
+        let EndpointResponse { status, headers, .. } = response;
         let refusal = Refusal { status: *status, code: None, description: None, hint: None, named: None };
         let message = messages::redirected(*status, headers, expected, redactor);
         let mut refused = Self::by(judge(Ending::Refusal(refusal)), message);

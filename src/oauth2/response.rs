@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use crate::claims::Claims;
 use crate::clock;
 use crate::error::TokenError;
-use crate::oauth2::answer::{Answer, AnswerBody, Body, Expected, Members, as_string};
+use crate::oauth2::answer::{Body, EndpointResponse, Expected, Members, ResponseBody, as_string};
 use crate::oauth2::refused::Refused;
 use crate::oauth2::verdict::{Ending, judge};
 use crate::text::Redactor;
@@ -40,34 +40,35 @@ use crate::token::{AccessToken, is_b64token};
 /// # Ok::<(), tower_oauth2::TokenError>(())
 /// ```
 pub fn read_token_response(response: impl AsRef<[u8]>) -> Result<AccessToken, TokenError> {
-    let body = AnswerBody::whole(response.as_ref().to_vec());
-    let answer = Answer { status: StatusCode::OK, headers: HeaderMap::new(), body };
+    let body = ResponseBody::whole(response.as_ref().to_vec());
+    let response = EndpointResponse { status: StatusCode::OK, headers: HeaderMap::new(), body };
     let expected = Expected { who: "the server of the token response".into(), ..Expected::default() };
-    read(&answer, &expected, &mut Redactor::default(), clock::unix_time()).map_err(|refused| refused.error)
+    read(&response, &expected, &mut Redactor::default(), clock::unix_time()).map_err(|refused| refused.error)
 }
 
 /// Reads an answer. `now` is the time since the Unix epoch.
 ///
 /// The redactor knows the secrets that were sent; it learns those of the answer before any of it is shown.
 pub(crate) fn read(
-    answer: &Answer,
+    response: &EndpointResponse,
     expected: &Expected,
     redactor: &mut Redactor,
     now: Duration,
 ) -> Result<AccessToken, Refused> {
-    let status = answer.status;
+    let status = response.status;
     if status.is_redirection() {
-        return Err(Refused::by_redirect(answer, expected, redactor));
+        return Err(Refused::by_redirect(response, expected, redactor));
     }
-    let mut body = Body::read(answer);
+    let mut body = Body::read(response);
     body.teach(redactor);
     body.rename(&expected.renamed);
     body.teach(redactor);
     let refusal = body.refusal();
     if refusal.is_none() && status.is_success() && !body.says_no(&expected.refusals) {
-        return token(&body, answer, expected, redactor, now).map_err(|error| unusable(&body, error, status));
+        return token(&body, response, expected, redactor, now)
+            .map_err(|error| unusable(&body, error, status));
     }
-    Err(Refused::by_response(answer, &body, refusal, expected, redactor, now))
+    Err(Refused::by_response(response, &body, refusal, expected, redactor, now))
 }
 
 /// A token came, or may have, and cannot be used. A refresh token beside it is good all the same.
@@ -104,12 +105,12 @@ const KNOWN: [&str; 9] = [
 
 fn token(
     body: &Body<'_>,
-    answer: &Answer,
+    response: &EndpointResponse,
     expected: &Expected,
     redactor: &Redactor,
     now: Duration,
 ) -> Result<AccessToken, TokenError> {
-    let status = answer.status.as_u16();
+    let status = response.status.as_u16();
     let nonsense =
         |what: &str| TokenError::protocol(format!("{} answered {status} with {what}", expected.who));
     let members = match body {

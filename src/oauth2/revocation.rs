@@ -8,10 +8,10 @@ use http::StatusCode;
 use secrecy::SecretString;
 
 use crate::error::TokenError;
-use crate::oauth2::answer::{self, Answer, Expected, Wanted};
+use crate::oauth2::answer::{self, EndpointKind, EndpointResponse, Expected};
 use crate::oauth2::builder::GrantBuilder;
 use crate::oauth2::deadline::Deadline;
-use crate::oauth2::endpoint::{Ask, TokenEndpoint};
+use crate::oauth2::endpoint::{EndpointClient, EndpointRequest};
 use crate::oauth2::grant::{Checked, Grant};
 use crate::oauth2::location::EndpointLocation;
 use crate::oauth2::parameters::Parameters;
@@ -65,7 +65,7 @@ pub struct Revocation {
 }
 
 struct Inner {
-    endpoint: TokenEndpoint,
+    endpoint: EndpointClient,
     common: Parameters,
 }
 
@@ -98,7 +98,7 @@ impl Revocation {
     ) -> RevocationBuilder {
         let grant = RevocationGrant { _private: () };
         GrantBuilder::new(location.into(), client_id.into(), client_secret.into(), grant)
-            .wanted(Wanted::Revocation)
+            .kind(EndpointKind::Revocation)
             .own_parameters(&["token", "token_type_hint"])
     }
 
@@ -116,8 +116,9 @@ impl Revocation {
         parameters.extend(common.clone());
         let mut redactor = endpoint.redactor(None);
         token.teach(&mut redactor);
-        let ask = Ask { parameters: &parameters, doubt: None, deadline: Deadline::default(), read };
-        match endpoint.ask(ask, redactor).await {
+        let outgoing =
+            EndpointRequest { parameters: &parameters, doubt: None, deadline: Deadline::default(), read };
+        match endpoint.send(outgoing, redactor).await {
             Ok(_) => Ok(()),
             Err(Refused { error, .. }) if error.is_temporary() => {
                 let line = format!("{error}; the token counts as still valid");
@@ -175,21 +176,26 @@ impl Grant for RevocationGrant {
 }
 
 /// Reads an answer (RFC 7009 §2.2): a success says all by its status.
-fn read(answer: &Answer, expected: &Expected, redactor: &mut Redactor, now: Duration) -> Result<(), Refused> {
-    if answer.status.is_success() {
+fn read(
+    response: &EndpointResponse,
+    expected: &Expected,
+    redactor: &mut Redactor,
+    now: Duration,
+) -> Result<(), Refused> {
+    if response.status.is_success() {
         return Ok(());
     }
-    if answer.status.is_redirection() {
-        return Err(Refused::by_redirect(answer, expected, redactor));
+    if response.status.is_redirection() {
+        return Err(Refused::by_redirect(response, expected, redactor));
     }
-    let body = answer::Body::read(answer);
+    let body = answer::Body::read(response);
     body.teach(redactor);
     let refusal = body.refusal();
     // RFC 7009 §2.2 has a success for a token that is none any more; some servers say that it is none.
-    let is_dead = answer.status == StatusCode::BAD_REQUEST
+    let is_dead = response.status == StatusCode::BAD_REQUEST
         && refusal.as_ref().is_some_and(|refusal| refusal.code == "invalid_token");
     if is_dead {
         return Ok(());
     }
-    Err(Refused::by_response(answer, &body, refusal, expected, redactor, now))
+    Err(Refused::by_response(response, &body, refusal, expected, redactor, now))
 }

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use http::Uri;
 
 use crate::error::TokenError;
-use crate::oauth2::answer::{Expected, Naming, Wanted};
+use crate::oauth2::answer::{EndpointKind, Expected, Naming};
 use crate::oauth2::client_auth::ClientAuth;
 use crate::oauth2::deadline::Deadline;
 use crate::oauth2::discovery::Discovery;
+use crate::oauth2::identifiers::Identifiers;
 use crate::oauth2::metadata::Metadata;
-use crate::oauth2::parties::Parties;
+use crate::oauth2::transport::Transport;
 use crate::oauth2::url::{self, PlainHttp};
-use crate::oauth2::wire::Wire;
 use crate::origin::Origin;
 use crate::text::{self, Redactor};
 
@@ -22,14 +22,14 @@ pub(crate) struct Target {
     pub(crate) uri: Uri,
     /// For messages and events, which never show more of the URL.
     pub(crate) origin: Origin,
-    pub(crate) parties: Parties,
+    pub(crate) identifiers: Identifiers,
     /// One way to authenticate.
     pub(crate) auth: ClientAuth,
     pub(crate) expected: Expected,
 }
 
 /// A [`Target`] that is known, or how it is found.
-pub(crate) enum Place {
+pub(crate) enum Endpoint {
     Known(Arc<Target>),
     Discovered(Box<Discovered>),
 }
@@ -37,15 +37,15 @@ pub(crate) enum Place {
 /// How an issuer's endpoint becomes a [`Target`].
 pub(crate) struct Discovered {
     pub(crate) discovery: Arc<Discovery>,
-    pub(crate) wanted: Wanted,
+    pub(crate) kind: EndpointKind,
     pub(crate) insecure_http: bool,
-    pub(crate) draft: Draft,
+    pub(crate) registration: Registration,
 }
 
 /// What is known of a target without its address.
-pub(crate) struct Draft {
+pub(crate) struct Registration {
     /// Of which the URL is still missing.
-    pub(crate) parties: Parties,
+    pub(crate) identifiers: Identifiers,
     /// All ways that are configured.
     pub(crate) auth: ClientAuth,
     pub(crate) expected: Expected,
@@ -59,18 +59,18 @@ pub(crate) struct Found {
     is_new: bool,
 }
 
-impl Place {
+impl Endpoint {
     /// Returns where to ask. The metadata are asked for if there are none that hold.
     pub(crate) async fn find(
         &self,
-        wire: &Wire,
+        transport: &Transport,
         deadline: Deadline,
         redactor: &Redactor,
     ) -> Result<Found, TokenError> {
         match self {
             Self::Known(target) => Ok(Found { target: Arc::clone(target), metadata: None, is_new: false }),
             Self::Discovered(discovered) => {
-                let (metadata, is_new) = discovered.discovery.current(wire, deadline, redactor).await?;
+                let (metadata, is_new) = discovered.discovery.current(transport, deadline, redactor).await?;
                 let target = Arc::new(discovered.target(&metadata)?);
                 Ok(Found { target, metadata: Some(metadata), is_new })
             }
@@ -81,7 +81,7 @@ impl Place {
     pub(crate) async fn find_another(
         &self,
         found: &Found,
-        wire: &Wire,
+        transport: &Transport,
         deadline: Deadline,
         redactor: &Redactor,
     ) -> Option<Arc<Target>> {
@@ -91,7 +91,7 @@ impl Place {
             return None;
         };
         tracing::debug!(origin = %target.origin, "the endpoint may have moved; asking the issuer again");
-        let metadata = discovered.discovery.newer(metadata, wire, deadline, redactor).await?;
+        let metadata = discovered.discovery.newer(metadata, transport, deadline, redactor).await?;
         let newer = discovered.target(&metadata).ok()?;
         (newer.uri != target.uri).then(|| Arc::new(newer))
     }
@@ -100,22 +100,22 @@ impl Place {
     pub(crate) fn auth(&self) -> &ClientAuth {
         match self {
             Self::Known(target) => &target.auth,
-            Self::Discovered(discovered) => &discovered.draft.auth,
+            Self::Discovered(discovered) => &discovered.registration.auth,
         }
     }
 
     /// Returns the client and the server by their names, the URL of the endpoint left out where it is not known.
     #[cfg(feature = "jwt")]
-    pub(crate) fn parties(&self) -> &Parties {
+    pub(crate) fn identifiers(&self) -> &Identifiers {
         match self {
-            Self::Known(target) => &target.parties,
-            Self::Discovered(discovered) => &discovered.draft.parties,
+            Self::Known(target) => &target.identifiers,
+            Self::Discovered(discovered) => &discovered.registration.identifiers,
         }
     }
 }
 
 /// For messages and events: the origin of the endpoint, or the issuer.
-impl fmt::Display for Place {
+impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Known(target) => target.origin.fmt(f),
@@ -124,18 +124,18 @@ impl fmt::Display for Place {
     }
 }
 
-impl fmt::Debug for Place {
+impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (name, parties, auth, expected) = match self {
-            Self::Known(target) => ("origin", &target.parties, &target.auth, &target.expected),
+        let (name, identifiers, auth, expected) = match self {
+            Self::Known(target) => ("origin", &target.identifiers, &target.auth, &target.expected),
             Self::Discovered(discovered) => {
-                let Draft { parties, auth, expected } = &discovered.draft;
-                ("issuer", parties, auth, expected)
+                let Registration { identifiers, auth, expected } = &discovered.registration;
+                ("issuer", identifiers, auth, expected)
             }
         };
         f.debug_struct("Place")
             .field(name, &format_args!("{self}"))
-            .field("client_id", &parties.client_id)
+            .field("client_id", &identifiers.client_id)
             .field("auth", auth)
             .field("expected", expected)
             .finish_non_exhaustive()
@@ -144,7 +144,7 @@ impl fmt::Debug for Place {
 
 // --- Draft ---
 
-impl Draft {
+impl Registration {
     /// Makes a target of it. `auth` is the way that was chosen.
     pub(crate) fn at(
         &self,
@@ -153,10 +153,10 @@ impl Draft {
         auth: ClientAuth,
         naming: Naming,
     ) -> Target {
-        let Self { parties, expected, .. } = self;
+        let Self { identifiers, expected, .. } = self;
         Target {
             uri,
-            parties: Parties { token_url: url.into(), ..parties.clone() },
+            identifiers: Identifiers { token_url: url.into(), ..identifiers.clone() },
             expected: Expected {
                 who: format!("{} at {origin}", naming.endpoint),
                 naming,
@@ -174,11 +174,11 @@ impl Draft {
 impl Discovered {
     /// Makes a target of what the issuer says, or an error that says what is wrong. Nothing was sent then.
     fn target(&self, metadata: &Metadata) -> Result<Target, TokenError> {
-        let Self { discovery, wanted, draft, .. } = self;
-        let (issuer, endpoint) = (discovery.identifier(), wanted.naming().endpoint);
+        let Self { discovery, kind, registration, .. } = self;
+        let (issuer, endpoint) = (discovery.identifier(), kind.naming().endpoint);
         let auth = self.auth(metadata)?;
         let mtls = discovery.mtls_aliases() || auth.is_tls();
-        let Some(url) = metadata.url(*wanted, mtls) else {
+        let Some(url) = metadata.url(*kind, mtls) else {
             return Err(TokenError::config(format!(
                 "the metadata of the issuer {issuer} do not say where {endpoint} is; if there is one, give its URL in \
                  place of the issuer"
@@ -196,23 +196,23 @@ impl Discovered {
                 flaw.elsewhere()
             ))
         })?;
-        Ok(draft.at(url, address, auth, wanted.naming_in_metadata()))
+        Ok(registration.at(url, address, auth, kind.naming_in_metadata()))
     }
 
     fn auth(&self, metadata: &Metadata) -> Result<ClientAuth, TokenError> {
-        let Self { discovery, wanted, draft, .. } = self;
+        let Self { discovery, kind, registration, .. } = self;
         // There is no client to authenticate.
-        if draft.expected.is_anonymous {
-            return Ok(draft.auth.clone());
+        if registration.expected.is_anonymous {
+            return Ok(registration.auth.clone());
         }
-        let names = metadata.methods(*wanted);
-        draft.auth.supported(names).ok_or_else(|| {
+        let names = metadata.methods(*kind);
+        registration.auth.supported(names).ok_or_else(|| {
             TokenError::config(format!(
                 "{} of the issuer {} does not support the client authentication that is configured ({}), but: {}; \
                  change auth(), or register the client for it; nothing was sent",
-                wanted.naming().endpoint,
+                kind.naming().endpoint,
                 discovery.identifier(),
-                draft.auth.name(),
+                registration.auth.name(),
                 text::clean(&names.join(", ")),
             ))
         })

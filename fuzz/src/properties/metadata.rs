@@ -4,7 +4,7 @@ use serde_json::Value;
 use url::Url;
 
 use crate::input;
-use crate::oauth2::answer::Wanted;
+use crate::oauth2::answer::EndpointKind;
 use crate::oauth2::metadata::{Identifier, Metadata};
 use crate::oauth2::url::{self as address, PlainHttp};
 use crate::text::Redactor;
@@ -36,13 +36,13 @@ pub fn metadata(data: &[u8]) {
     // What nobody asks for is passed over, whatever bytes it is made of.
     let Ok(document) = serde_json::from_slice::<Value>(document) else { return };
     assert_eq!(document["issuer"], *text);
-    let mut places = vec![(Wanted::Token, false, &document["token_endpoint"])];
+    let mut places = vec![(EndpointKind::Token, false, &document["token_endpoint"])];
     let alias = &document["mtls_endpoint_aliases"]["token_endpoint"];
     if alias.is_string() {
-        places.push((Wanted::Token, true, alias));
+        places.push((EndpointKind::Token, true, alias));
     }
-    for (wanted, mtls, place) in places {
-        let url = metadata.url(wanted, mtls).expect("there is one in the document");
+    for (kind, mtls, place) in places {
+        let url = metadata.url(kind, mtls).expect("there is one in the document");
         assert_eq!(place, url);
         let Ok((_, origin)) = address::read(url, PlainHttp::Nobody) else { continue };
         assert!(origin.is_https() && !url.contains('#'));

@@ -6,7 +6,7 @@ use secrecy::ExposeSecret as _;
 use super::redactor::leaks;
 use crate::clock::FARTHEST;
 use crate::input;
-use crate::oauth2::answer::{Answer, AnswerBody, Expected};
+use crate::oauth2::answer::{EndpointResponse, ResponseBody, Expected};
 use crate::oauth2::response;
 use crate::text::Redactor;
 
@@ -34,7 +34,7 @@ pub fn token_answer(data: &[u8]) {
         whole.extend_from_slice(part);
         whole.extend_from_slice(secret.as_bytes());
     }
-    let answer = Answer { status, headers, body: AnswerBody::Whole(whole) };
+    let answer = EndpointResponse { status, headers, body: ResponseBody::Whole(whole) };
     let mut redactor = Redactor::default();
     redactor.add_basic("billing", SECRET);
 

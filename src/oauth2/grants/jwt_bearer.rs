@@ -107,7 +107,7 @@ impl Grant for JwtBearerGrant {
     fn assemble(self, checked: Checked) -> Result<JwtBearer, TokenError> {
         let Checked { endpoint, common } = checked;
         let JwtBearerGrant { assertion } = self;
-        assertion.check_for_grant(endpoint.place.parties())?;
+        assertion.check_for_grant(endpoint.endpoint.identifiers())?;
         let mut parameters = Parameters::default();
         parameters.push("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer");
         parameters.push_assertion("assertion", assertion);

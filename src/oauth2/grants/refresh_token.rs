@@ -13,7 +13,7 @@ use crate::clock::{FARTHEST, WallClock};
 use crate::error::{ErrorClass, TokenError};
 use crate::oauth2::builder::GrantBuilder;
 use crate::oauth2::deadline::Deadline;
-use crate::oauth2::endpoint::TokenEndpoint;
+use crate::oauth2::endpoint::EndpointClient;
 use crate::oauth2::grant::{Checked, Grant};
 use crate::oauth2::lineage::{BEAT, Held, Lineage, Turn};
 use crate::oauth2::location::EndpointLocation;
@@ -124,7 +124,7 @@ pub struct RefreshToken {
 }
 
 struct Inner {
-    endpoint: TokenEndpoint,
+    endpoint: EndpointClient,
     common: Parameters,
     lineage: Lineage,
     on_rotate: Option<OnRotate>,
@@ -359,7 +359,7 @@ impl Inner {
     /// Sees to it that an access token is ready, by an exchange if there is none. It has an end, whatever happens, and shows
     /// that its runtime is driven.
     async fn renew(self: Arc<Self>, turn: Turn, request: TokenRequest) -> (Turn, Result<(), TokenError>) {
-        let patience = &self.endpoint.wire.patience;
+        let patience = &self.endpoint.transport.patience;
         let most = patience.whole().saturating_add(2 * self.store_limit());
         let limit = Deadline::default().within(most);
         let result = {
@@ -486,7 +486,7 @@ impl Inner {
             TokenError::transient(format!(
                 "the exchange of the refresh token at {} goes on, and there is no response yet; the next fetch gets what it \
                  brings",
-                self.endpoint.place
+                self.endpoint.endpoint
             ))
         })
     }

@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use crate::error::TokenError;
 use crate::oauth2::builder::GrantBuilder;
 use crate::oauth2::deadline::Deadline;
-use crate::oauth2::endpoint::TokenEndpoint;
+use crate::oauth2::endpoint::EndpointClient;
 use crate::oauth2::grant::{Checked, Grant};
 use crate::oauth2::location::EndpointLocation;
 use crate::oauth2::parameters::Parameters;
@@ -57,7 +57,7 @@ pub struct TokenExchange {
 }
 
 struct Inner {
-    endpoint: TokenEndpoint,
+    endpoint: EndpointClient,
     grant: TokenExchangeGrant,
     common: Parameters,
 }
@@ -111,10 +111,10 @@ impl TokenExchange {
 impl TokenSource for TokenExchange {
     async fn token(&self, request: TokenRequest) -> Result<AccessToken, TokenError> {
         let Inner { endpoint, grant, common } = &*self.inner;
-        let asked = Asked::first(grant, &request).await?;
-        let error = match endpoint.exchange(&grant.parameters(&asked, common), &request).await {
+        let tokens = SecurityTokens::first(grant, &request).await?;
+        let error = match endpoint.exchange(&grant.parameters(&tokens, common), &request).await {
             Ok(token) => {
-                asked.accepted(grant);
+                tokens.accepted(grant);
                 return Ok(token);
             }
             Err(error) => error,
@@ -124,11 +124,11 @@ impl TokenSource for TokenExchange {
             return Err(error);
         }
         // Where there is no other token, what the server said counts for more.
-        let Ok(Some(newer)) = asked.again(grant, &request).await else { return Err(error) };
-        tracing::debug!(endpoint = %endpoint.place, "the token to exchange was renewed; asking with the new one");
+        let Ok(Some(newer)) = tokens.again(grant, &request).await else { return Err(error) };
+        tracing::debug!(endpoint = %endpoint.endpoint, "the token to exchange was renewed; asking with the new one");
         // The server may repeat what it was sent first.
         let mut redactor = endpoint.redactor(Some(&request));
-        asked.teach(&mut redactor);
+        tokens.teach(&mut redactor);
         let parameters = grant.parameters(&newer, common);
         let token = endpoint.exchange_knowing(&parameters, redactor, Deadline::of(&request)).await?;
         newer.accepted(grant);
@@ -213,13 +213,13 @@ impl GrantBuilder<TokenExchangeGrant> {
 // --- TokenExchangeGrant ---
 
 impl TokenExchangeGrant {
-    fn parameters(&self, asked: &Asked, common: &Parameters) -> Parameters {
+    fn parameters(&self, tokens: &SecurityTokens, common: &Parameters) -> Parameters {
         let mut parameters = Parameters::default();
         parameters.push("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange");
-        parameters.push_secret("subject_token", asked.subject.secret.clone());
+        parameters.push_secret("subject_token", tokens.subject.secret.clone());
         parameters.push("subject_token_type", self.subject.token_type.uri.clone());
-        if let (Some(actor), Some(asked)) = (&self.actor, &asked.actor) {
-            parameters.push_secret("actor_token", asked.secret.clone());
+        if let (Some(actor), Some(tokens)) = (&self.actor, &tokens.actor) {
+            parameters.push_secret("actor_token", tokens.secret.clone());
             parameters.push("actor_token_type", actor.token_type.uri.clone());
         }
         if let Some(requested) = &self.requested {
@@ -233,18 +233,18 @@ impl TokenExchangeGrant {
 // --- Asked ---
 
 /// The tokens that were asked for, for one exchange.
-struct Asked {
-    subject: Given,
-    actor: Option<Given>,
+struct SecurityTokens {
+    subject: ReadToken,
+    actor: Option<ReadToken>,
 }
 
-struct Given {
+struct ReadToken {
     secret: SecretString,
     /// What a source gave, so that it can be told when the token is refused.
     token: Option<AccessToken>,
 }
 
-impl Asked {
+impl SecurityTokens {
     async fn first(grant: &TokenExchangeGrant, fetch: &TokenRequest) -> Result<Self, TokenError> {
         // The tokens of the fetch are those of the other side of the exchange, and say nothing of these. That somebody
         // wants a token at once, whatever failed before, holds for both.
@@ -263,14 +263,14 @@ impl Asked {
     /// Tells the sources that the server accepted their tokens.
     fn accepted(&self, grant: &TokenExchangeGrant) {
         grant.subject.accepted(&self.subject);
-        if let (Some(actor), Some(given)) = (&grant.actor, &self.actor) {
-            actor.accepted(given);
+        if let (Some(actor), Some(read)) = (&grant.actor, &self.actor) {
+            actor.accepted(read);
         }
     }
 
     /// Tells the redactor what was sent.
     fn teach(&self, redactor: &mut Redactor) {
-        for Given { secret, token } in [Some(&self.subject), self.actor.as_ref()].into_iter().flatten() {
+        for ReadToken { secret, token } in [Some(&self.subject), self.actor.as_ref()].into_iter().flatten() {
             redactor.add(secret.expose_secret());
             if let Some(token) = token {
                 token.teach(redactor);
@@ -284,16 +284,16 @@ impl Asked {
         grant: &TokenExchangeGrant,
         fetch: &TokenRequest,
     ) -> Result<Option<Self>, TokenError> {
-        let rejected = |given: &Given| {
+        let rejected = |read: &ReadToken| {
             let request = within(FetchReason::Rejected, fetch);
-            request.previous_token(given.token.clone()).rejected_token(given.token.clone())
+            request.previous_token(read.token.clone()).rejected_token(read.token.clone())
         };
         let subject = grant.subject.give("subject token", rejected(&self.subject)).await?;
         let mut is_new = !secret::same(&subject.secret, &self.subject.secret);
         let actor = match (&grant.actor, &self.actor) {
-            (Some(actor), Some(given)) => {
-                let newer = actor.give("actor token", rejected(given)).await?;
-                is_new |= !secret::same(&newer.secret, &given.secret);
+            (Some(actor), Some(read)) => {
+                let newer = actor.give("actor token", rejected(read)).await?;
+                is_new |= !secret::same(&newer.secret, &read.secret);
                 Some(newer)
             }
             (_, None) | (None, _) => None,
@@ -340,8 +340,8 @@ impl SecurityToken {
         }
     }
 
-    fn accepted(&self, given: &Given) {
-        if let (TokenOrigin::Source(source), Some(token)) = (&self.origin, &given.token) {
+    fn accepted(&self, read: &ReadToken) {
+        if let (TokenOrigin::Source(source), Some(token)) = (&self.origin, &read.token) {
             source.note_accepted(token);
         }
     }
@@ -350,12 +350,12 @@ impl SecurityToken {
         matches!(&self.origin, TokenOrigin::Fixed(secret) if secret.is_empty_value() || secret.is_none())
     }
 
-    async fn give(&self, what: &'static str, request: TokenRequest) -> Result<Given, TokenError> {
+    async fn give(&self, what: &'static str, request: TokenRequest) -> Result<ReadToken, TokenError> {
         match &self.origin {
-            TokenOrigin::Fixed(secret) => Ok(Given { secret: secret.read_as(what).await?, token: None }),
+            TokenOrigin::Fixed(secret) => Ok(ReadToken { secret: secret.read_as(what).await?, token: None }),
             TokenOrigin::Source(source) => {
                 let token = source.fetch(request).await?;
-                Ok(Given { secret: token.secret().clone(), token: Some(token) })
+                Ok(ReadToken { secret: token.secret().clone(), token: Some(token) })
             }
         }
     }

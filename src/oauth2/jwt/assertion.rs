@@ -9,11 +9,11 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
 
 use crate::error::TokenError;
+use crate::oauth2::identifiers::Identifiers;
 use crate::oauth2::jwt::algorithm::JwtAlgorithm;
 use crate::oauth2::jwt::key::SigningKey;
 use crate::oauth2::jwt::material::Material;
 use crate::oauth2::jwt::signer::{DynSigner, JwtSigner};
-use crate::oauth2::parties::Parties;
 use crate::oauth2::secret::ClientSecret;
 use crate::{backoff, clock};
 
@@ -82,11 +82,11 @@ enum Offset {
 #[derive(Clone, Debug)]
 struct Member {
     name: String,
-    value: Given,
+    value: MemberValue,
 }
 
 #[derive(Clone, Debug)]
-enum Given {
+enum MemberValue {
     Text(String),
     Json(String),
 }
@@ -218,28 +218,28 @@ impl Assertion {
     /// Adds a claim that is a string, such as the `scope` of Google's service accounts.
     #[must_use]
     pub fn claim(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.claims.push(Member { name: name.into(), value: Given::Text(value.into()) });
+        self.claims.push(Member { name: name.into(), value: MemberValue::Text(value.into()) });
         self
     }
 
     /// Adds a claim that is anything, as JSON text.
     #[must_use]
     pub fn claim_json(mut self, name: impl Into<String>, json: impl Into<String>) -> Self {
-        self.claims.push(Member { name: name.into(), value: Given::Json(json.into()) });
+        self.claims.push(Member { name: name.into(), value: MemberValue::Json(json.into()) });
         self
     }
 
     /// Adds a member of the JOSE header (RFC 7515 §4) that is a string.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.header.push(Member { name: name.into(), value: Given::Text(value.into()) });
+        self.header.push(Member { name: name.into(), value: MemberValue::Text(value.into()) });
         self
     }
 
     /// Adds a member of the JOSE header that is anything, such as `x5c`, as JSON text.
     #[must_use]
     pub fn header_json(mut self, name: impl Into<String>, json: impl Into<String>) -> Self {
-        self.header.push(Member { name: name.into(), value: Given::Json(json.into()) });
+        self.header.push(Member { name: name.into(), value: MemberValue::Json(json.into()) });
         self
     }
 
@@ -259,17 +259,17 @@ impl Assertion {
     /// Makes and signs one. `secret` is what was read: the key, or the client secret.
     pub(crate) async fn sign(
         &self,
-        parties: &Parties,
+        identifiers: &Identifiers,
         secret: &SecretString,
     ) -> Result<SecretString, TokenError> {
         let (now, identifier) = (clock::unix_time(), backoff::identifier()?);
         let joined = |header: &Map<String, Value>, account: Option<&str>| {
-            format!("{}.{}", encoded(header), encoded(&self.claims(parties, account, now, &identifier)))
+            format!("{}.{}", encoded(header), encoded(&self.claims(identifiers, account, now, &identifier)))
         };
         let (input, signature) = match &self.signed_by {
             SignedBy::Key(key) => {
                 let material = key.material(secret)?;
-                if self.issuer.is_none() && parties.client_id.is_empty() && material.account.is_none() {
+                if self.issuer.is_none() && identifiers.client_id.is_empty() && material.account.is_none() {
                     return Err(refused("it has no issuer; set issuer(), or the client"));
                 }
                 let key_id = key.name().or(material.key_id.as_deref());
@@ -294,7 +294,7 @@ impl Assertion {
     }
 
     /// Checks an assertion that authenticates a client.
-    pub(crate) fn check_for_client(&self, parties: &Parties) -> Result<(), TokenError> {
+    pub(crate) fn check_for_client(&self, identifiers: &Identifiers) -> Result<(), TokenError> {
         if self.issuer.is_some() || !matches!(self.subject, Subject::Issuer) {
             return Err(refused(
                 "issuer() or subject() is set, and both are the client id where it authenticates a client (RFC 7523 §3); \
@@ -307,7 +307,7 @@ impl Assertion {
                 self.algorithm()
             )));
         }
-        self.check(parties)
+        self.check(identifiers)
     }
 
     /// Checks the client secret that signs.
@@ -317,7 +317,7 @@ impl Assertion {
     }
 
     /// Checks an assertion that is the grant itself.
-    pub(crate) fn check_for_grant(&self, parties: &Parties) -> Result<(), TokenError> {
+    pub(crate) fn check_for_grant(&self, identifiers: &Identifiers) -> Result<(), TokenError> {
         if self.wants_client_secret() {
             return Err(refused("the client secret signs no grant; give a key or a signer"));
         }
@@ -326,10 +326,10 @@ impl Assertion {
             SignedBy::Key(key) => key.may_name_account(),
             SignedBy::Signer(_) | SignedBy::ClientSecret(_) => false,
         };
-        if self.issuer.is_none() && parties.client_id.is_empty() && !may_name_issuer {
+        if self.issuer.is_none() && identifiers.client_id.is_empty() && !may_name_issuer {
             return Err(refused("it has no issuer; set issuer(), or the client"));
         }
-        self.check(parties)
+        self.check(identifiers)
     }
 
     /// Checks an assertion that is a token by itself, and may be for whoever takes it.
@@ -355,8 +355,8 @@ impl Assertion {
         }
     }
 
-    fn check(&self, parties: &Parties) -> Result<(), TokenError> {
-        if self.audience_among(parties).is_empty() {
+    fn check(&self, identifiers: &Identifiers) -> Result<(), TokenError> {
+        if self.audience_among(identifiers).is_empty() {
             return Err(refused(
                 "it has no audience; give an Issuer in place of the URL, set issuer() on the builder, or audience() on the \
                  assertion (in a configuration file assertion_audience)",
@@ -393,10 +393,10 @@ impl Assertion {
         }
     }
 
-    fn audience_among<'a>(&'a self, parties: &'a Parties) -> &'a str {
+    fn audience_among<'a>(&'a self, identifiers: &'a Identifiers) -> &'a str {
         match &self.audience {
-            Audience::Issuer => &parties.issuer,
-            Audience::TokenUrl => &parties.token_url,
+            Audience::Issuer => &identifiers.issuer,
+            Audience::TokenUrl => &identifiers.token_url,
             Audience::Named(audience) => audience,
         }
     }
@@ -414,7 +414,7 @@ impl Assertion {
     /// The claims of RFC 7523 §3, at a time since the Unix epoch.
     fn claims(
         &self,
-        parties: &Parties,
+        identifiers: &Identifiers,
         account: Option<&str>,
         now: Duration,
         identifier: &str,
@@ -423,7 +423,7 @@ impl Assertion {
             Offset::Ahead(by) => now.saturating_sub(by),
             Offset::Behind(by) => now.saturating_add(by),
         };
-        let client = Some(parties.client_id.as_str()).filter(|client| !client.is_empty());
+        let client = Some(identifiers.client_id.as_str()).filter(|client| !client.is_empty());
         let issuer = self.issuer.as_deref().or(client).or(account).unwrap_or_default();
         let subject = match &self.subject {
             Subject::Issuer => Some(issuer),
@@ -433,7 +433,7 @@ impl Assertion {
         let mut claims: Map<String, Value> = self.claims.iter().map(Member::read).collect();
         claims.insert("iss".into(), issuer.into());
         claims.extend(subject.map(|subject| ("sub".into(), subject.into())));
-        let audience = Some(self.audience_among(parties)).filter(|audience| !audience.is_empty());
+        let audience = Some(self.audience_among(identifiers)).filter(|audience| !audience.is_empty());
         claims.extend(audience.map(|audience| ("aud".into(), audience.into())));
         claims.insert("iat".into(), now.as_secs().into());
         claims.insert("exp".into(), (now.as_secs().saturating_add(self.lifetime.as_secs())).into());
@@ -456,9 +456,9 @@ impl From<SigningKey> for Assertion {
 impl Member {
     fn read(&self) -> (String, Value) {
         let value = match &self.value {
-            Given::Text(text) => text.as_str().into(),
+            MemberValue::Text(text) => text.as_str().into(),
             // Checked when the source was built.
-            Given::Json(json) => serde_json::from_str(json).unwrap_or_default(),
+            MemberValue::Json(json) => serde_json::from_str(json).unwrap_or_default(),
         };
         (self.name.clone(), value)
     }
@@ -471,10 +471,10 @@ fn check_members(what: &str, members: &[Member], set_elsewhere: &[&str]) -> Resu
                 "has a setter of its own, or is none of yours; remove it"
             }
             _ if members[..at].iter().any(|earlier| earlier.name == *name) => "is set twice; set it once",
-            Given::Json(json) if serde_json::from_str::<Value>(json).is_err() => {
+            MemberValue::Json(json) if serde_json::from_str::<Value>(json).is_err() => {
                 "is no JSON; quote it, or use the setter for strings"
             }
-            Given::Json(_) | Given::Text(_) => continue,
+            MemberValue::Json(_) | MemberValue::Text(_) => continue,
         };
         return Err(refused(&format!("the {what} {name:?} {remedy}")));
     }

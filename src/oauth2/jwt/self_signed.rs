@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::error::TokenError;
+use crate::oauth2::identifiers::Identifiers;
 use crate::oauth2::jwt::assertion::Assertion;
-use crate::oauth2::parties::Parties;
 use crate::oauth2::secret::{self, ClientSecret};
 use crate::source::{TokenRequest, TokenSource};
 use crate::token::AccessToken;
@@ -57,13 +57,14 @@ impl SelfSigned {
 
 impl TokenSource for SelfSigned {
     async fn token(&self, _request: TokenRequest) -> Result<AccessToken, TokenError> {
-        let parties = Parties { client_id: String::new(), issuer: String::new(), token_url: String::new() };
+        let identifiers =
+            Identifiers { client_id: String::new(), issuer: String::new(), token_url: String::new() };
         let key = match self.assertion.key() {
             Some(key) => key.read_as("signing key").await?,
             None => secrecy::SecretString::default(),
         };
         let may_change = self.assertion.key().is_some_and(ClientSecret::may_change);
-        let signed = self.assertion.sign(&parties, &key).await;
+        let signed = self.assertion.sign(&identifiers, &key).await;
         let signed = signed.map_err(|error| secret::of_the_moment(error, may_change))?;
         Ok(AccessToken::bearer(signed)?.expires_in(self.assertion.holds_for()))
     }

@@ -8,32 +8,32 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::error::ErrorClass;
-use crate::oauth2::answer::AnswerBody;
+use crate::oauth2::answer::ResponseBody;
 use crate::oauth2::classifier::Classifier;
+use crate::oauth2::transport;
 use crate::oauth2::verdict::Evidence;
-use crate::oauth2::wire;
 use crate::vectors;
 
 const NOW: Duration = Duration::from_secs(1_700_000_000);
 
-fn answer(status: u16, content_type: Option<&str>, body: impl AsRef<[u8]>) -> Answer {
+fn answer(status: u16, content_type: Option<&str>, body: impl AsRef<[u8]>) -> EndpointResponse {
     let mut headers = HeaderMap::new();
     if let Some(content_type) = content_type {
         headers.insert(CONTENT_TYPE, HeaderValue::from_str(content_type).unwrap());
     }
-    let body = AnswerBody::Whole(body.as_ref().to_vec());
-    Answer { status: StatusCode::from_u16(status).unwrap(), headers, body }
+    let body = ResponseBody::Whole(body.as_ref().to_vec());
+    EndpointResponse { status: StatusCode::from_u16(status).unwrap(), headers, body }
 }
 
-fn json_answer(status: u16, body: &str) -> Answer {
+fn json_answer(status: u16, body: &str) -> EndpointResponse {
     answer(status, Some("application/json"), body)
 }
 
-fn read_plainly(answer: &Answer) -> Result<AccessToken, Refused> {
+fn read_plainly(answer: &EndpointResponse) -> Result<AccessToken, Refused> {
     read(answer, &Expected::default(), &mut Redactor::default(), NOW)
 }
 
-fn error_of(answer: &Answer) -> TokenError {
+fn error_of(answer: &EndpointResponse) -> TokenError {
     read_plainly(answer).unwrap_err().error
 }
 
@@ -56,7 +56,7 @@ fn text_of(value: &Value) -> String {
     }
 }
 
-async fn answer_of(input: &Value) -> Answer {
+async fn answer_of(input: &Value) -> EndpointResponse {
     let text = match &input["body_generated"] {
         Value::Null => input["body"].as_str().unwrap().to_owned(),
         parts => [&text_of(&parts["prefix"]), &text_of(parts), &text_of(&parts["suffix"])]
@@ -66,7 +66,7 @@ async fn answer_of(input: &Value) -> Answer {
     let mut answer =
         answer(u16::try_from(input["status"].as_u64().unwrap()).unwrap(), input["content_type"].as_str(), "");
     let body = Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed_unsync();
-    answer.body = wire::read_capped(body).await.unwrap();
+    answer.body = transport::read_capped(body).await.unwrap();
     for pair in input["headers"].as_array().into_iter().flatten() {
         let [name, value] = [0, 1].map(|at| pair[at].as_str().unwrap());
         answer.headers.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
@@ -425,7 +425,7 @@ fn a_classifier_knows_better_and_says_so() {
         .then_some(ErrorClass::Throttled { until: None })
     });
     let expected = Expected { classifier: Some(classifier), ..Expected::default() };
-    let ask = |answer: &Answer| read(answer, &expected, &mut Redactor::default(), NOW).unwrap_err();
+    let ask = |answer: &EndpointResponse| read(answer, &expected, &mut Redactor::default(), NOW).unwrap_err();
     let mut limited =
         json_answer(400, r#"{"error":"invalid_request","description":"rate limit exceeded; wait"}"#);
     assert!(!ask(&limited).verdict.is_classified);

@@ -20,8 +20,8 @@ impl JwtSigner for Stamp {
     }
 }
 
-fn parties() -> Parties {
-    Parties {
+fn identifiers() -> Identifiers {
+    Identifiers {
         client_id: "s6BhdRkqt3".into(),
         issuer: "https://as.example.com".into(),
         token_url: "https://as.example.com/token".into(),
@@ -38,9 +38,9 @@ fn part(jwt: &SecretString, at: usize) -> Value {
 }
 
 /// Builds what a vector configures, or says why not.
-fn configured(input: &Value) -> Result<(Assertion, Parties), TokenError> {
+fn configured(input: &Value) -> Result<(Assertion, Identifiers), TokenError> {
     let text = |name: &str| input[name].as_str().map(str::to_owned);
-    let parties = Parties {
+    let identifiers = Identifiers {
         client_id: text("client_id").unwrap(),
         issuer: text("issuer").unwrap(),
         token_url: text("token_endpoint").unwrap(),
@@ -59,11 +59,11 @@ fn configured(input: &Value) -> Result<(Assertion, Parties), TokenError> {
     }
     if input["use"] == "grant" {
         let assertion = assertion.issuer(text("iss").unwrap()).subject(text("sub").unwrap());
-        assertion.check_for_grant(&parties)?;
-        return Ok((assertion, parties));
+        assertion.check_for_grant(&identifiers)?;
+        return Ok((assertion, identifiers));
     }
-    assertion.check_for_client(&parties)?;
-    Ok((assertion, parties))
+    assertion.check_for_client(&identifiers)?;
+    Ok((assertion, identifiers))
 }
 
 fn holds(expected: &Value, found: &Map<String, Value>, id: &Value) {
@@ -82,7 +82,7 @@ async fn every_vector_of_client_assertions_passes() {
     let mut refused = Vec::new();
     for vector in &vectors {
         let (input, id) = (&vector["input"], &vector["id"]);
-        let (assertion, parties) = match configured(input) {
+        let (assertion, identifiers) = match configured(input) {
             Ok(configured) => configured,
             Err(error) => {
                 let expect = &vector["expect"];
@@ -101,7 +101,7 @@ async fn every_vector_of_client_assertions_passes() {
             }
         };
         let now = Duration::from_secs(input["now_unix"].as_u64().unwrap());
-        let claims = assertion.claims(&parties, None, now, &backoff::identifier().unwrap());
+        let claims = assertion.claims(&identifiers, None, now, &backoff::identifier().unwrap());
         let header = assertion.jose_header(input["kid"].as_str(), None);
         let expect = &vector["expect"];
         if let Some(expected) = expect.get("header") {
@@ -115,7 +115,7 @@ async fn every_vector_of_client_assertions_passes() {
             assert_eq!(*distinct, true, "{id}");
             let secret = SecretString::default();
             let [one, other] =
-                [assertion.sign(&parties, &secret).await, assertion.sign(&parties, &secret).await]
+                [assertion.sign(&identifiers, &secret).await, assertion.sign(&identifiers, &secret).await]
                     .map(|jwt| part(&jwt.unwrap(), 1)["jti"].clone());
             assert_ne!(one, other, "{id}");
         }
@@ -133,8 +133,8 @@ async fn what_is_set_stands_in_header_and_claims() {
         .claim_json("roles", r#"["x", 7]"#)
         .header("x", "y")
         .header_json("x5c", r#"["MIIB"]"#);
-    assertion.check_for_client(&parties()).unwrap();
-    let jwt = assertion.sign(&parties(), &SecretString::default()).await.unwrap();
+    assertion.check_for_client(&identifiers()).unwrap();
+    let jwt = assertion.sign(&identifiers(), &SecretString::default()).await.unwrap();
     let header = serde_json::json!({
         "alg": "ES256", "typ": "client-authentication+jwt", "kid": "16", "x": "y", "x5c": ["MIIB"]
     });
@@ -143,7 +143,7 @@ async fn what_is_set_stands_in_header_and_claims() {
     assert_eq!(claims["aud"], "https://other.example.com");
     assert_eq!(claims["scope"], "a b");
     assert_eq!(claims["roles"], serde_json::json!(["x", 7]));
-    let bare = es256().without_typ().sign(&parties(), &SecretString::default()).await.unwrap();
+    let bare = es256().without_typ().sign(&identifiers(), &SecretString::default()).await.unwrap();
     assert_eq!(part(&bare, 0), serde_json::json!({ "alg": "ES256", "kid": "16" }));
 }
 
@@ -154,7 +154,7 @@ fn a_clock_that_is_off_is_made_up_for_in_all_times() {
     for (assertion, iat) in
         [(es256().clock_ahead_by(off), 1_699_999_910_u64), (es256().clock_behind_by(off), 1_700_000_090)]
     {
-        let claims = assertion.not_before_skew(skew).claims(&parties(), None, now, "j");
+        let claims = assertion.not_before_skew(skew).claims(&identifiers(), None, now, "j");
         let read = |name: &str| claims[name].as_u64().unwrap();
         assert_eq!((read("iat"), read("exp"), read("nbf")), (iat, iat + 60, iat - 5));
     }
@@ -163,18 +163,18 @@ fn a_clock_that_is_off_is_made_up_for_in_all_times() {
 #[test]
 fn a_grant_speaks_for_whom_it_is_told() {
     let now = Duration::from_secs(1_700_000_000);
-    let same = es256().issuer("robot").claims(&parties(), None, now, "j");
+    let same = es256().issuer("robot").claims(&identifiers(), None, now, "j");
     assert_eq!((&same["iss"], &same["sub"]), (&"robot".into(), &"robot".into()));
-    let user = es256().subject("mike").claims(&parties(), None, now, "j");
+    let user = es256().subject("mike").claims(&identifiers(), None, now, "j");
     assert_eq!((&user["iss"], &user["sub"]), (&"s6BhdRkqt3".into(), &"mike".into()));
-    assert!(!es256().without_subject().claims(&parties(), None, now, "j").contains_key("sub"));
+    assert!(!es256().without_subject().claims(&identifiers(), None, now, "j").contains_key("sub"));
 }
 
 #[test]
 fn what_makes_no_sense_is_refused_by_its_name() {
-    let no_issuer = Parties { issuer: String::new(), ..parties() };
-    let anonymous = Parties { client_id: String::new(), ..parties() };
-    let client = |assertion: Assertion| assertion.check_for_client(&parties()).unwrap_err();
+    let no_issuer = Identifiers { issuer: String::new(), ..identifiers() };
+    let anonymous = Identifiers { client_id: String::new(), ..identifiers() };
+    let client = |assertion: Assertion| assertion.check_for_client(&identifiers()).unwrap_err();
     for (error, remedy) in [
         (client(es256().lifetime(Duration::ZERO)), "lifetime"),
         (client(es256().lifetime(Duration::from_secs(3601))), "lifetime"),
@@ -189,14 +189,14 @@ fn what_makes_no_sense_is_refused_by_its_name() {
         (client(Assertion::by_client_secret(JwtAlgorithm::Es256)), "no client secret signs by ES256"),
         (
             Assertion::by_key(SigningKey::new(JwtAlgorithm::Hs256, "x"))
-                .check_for_grant(&parties())
+                .check_for_grant(&identifiers())
                 .unwrap_err(),
             "no private key signs by HS256",
         ),
         (es256().check_for_client(&no_issuer).unwrap_err(), "issuer()"),
         (es256().check_for_grant(&anonymous).unwrap_err(), "issuer()"),
         (
-            Assertion::by_client_secret(JwtAlgorithm::Hs256).check_for_grant(&parties()).unwrap_err(),
+            Assertion::by_client_secret(JwtAlgorithm::Hs256).check_for_grant(&identifiers()).unwrap_err(),
             "a signer",
         ),
     ] {
@@ -228,12 +228,12 @@ async fn a_signer_gets_header_and_claims_and_its_error_is_passed_on() {
 
     let seen = Arc::new(Mutex::new(Vec::new()));
     let assertion = Assertion::by_signer(Recorder(Arc::clone(&seen)));
-    let jwt = assertion.sign(&parties(), &SecretString::default()).await.unwrap();
+    let jwt = assertion.sign(&identifiers(), &SecretString::default()).await.unwrap();
     let (input, signature) = jwt.expose_secret().rsplit_once('.').unwrap();
     assert_eq!(seen.lock().unwrap().as_slice(), input.as_bytes());
     assert_eq!(signature, URL_SAFE_NO_PAD.encode("signature"));
     assert_eq!(part(&jwt, 0), serde_json::json!({ "alg": "RS256", "typ": "JWT" }));
-    let error = assertion.sign(&parties(), &SecretString::default()).await.unwrap_err();
+    let error = assertion.sign(&identifiers(), &SecretString::default()).await.unwrap_err();
     assert!(error.is_transient() && error.to_string() == "the vault is sealed");
 }
 

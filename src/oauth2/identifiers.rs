@@ -3,7 +3,7 @@
 /// The client and the authorization server, by the names that they have for each other.
 #[derive(Clone, Debug)]
 #[cfg_attr(not(feature = "jwt"), allow(dead_code, reason = "only assertions name the server"))]
-pub(crate) struct Parties {
+pub(crate) struct Identifiers {
     /// Empty if there is no client.
     pub(crate) client_id: String,
     /// The server's issuer identifier (RFC 8414 §2), as it is written; empty if nobody set it.

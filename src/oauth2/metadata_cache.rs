@@ -18,7 +18,7 @@ use crate::oauth2::metadata::Metadata;
 const PAUSE: Duration = Duration::from_secs(60);
 
 /// What was found, shared by all sources that name the issuer by the same value.
-pub(crate) struct Known {
+pub(crate) struct MetadataCache {
     turn: Semaphore,
     state: Mutex<State>,
 }
@@ -35,7 +35,7 @@ struct State {
     began: Option<Moment>,
 }
 
-impl Known {
+impl MetadataCache {
     /// Returns the metadata, if they still hold.
     pub(crate) fn fresh(&self, now: Moment) -> Option<Arc<Metadata>> {
         let state = self.state();
@@ -104,7 +104,7 @@ impl Known {
     }
 }
 
-impl Default for Known {
+impl Default for MetadataCache {
     fn default() -> Self {
         Self { turn: Semaphore::new(1), state: Mutex::default() }
     }

@@ -17,7 +17,7 @@ use tower::{BoxError, Service, ServiceExt as _};
 use crate::backoff::Chance;
 use crate::error::{Lasting, TokenError, Unsent, chain};
 use crate::extensions::FollowNothing;
-use crate::oauth2::answer::{Answer, AnswerBody, Expected};
+use crate::oauth2::answer::{EndpointResponse, Expected, ResponseBody};
 use crate::oauth2::deadline::Deadline;
 use crate::oauth2::messages;
 use crate::oauth2::refused::Refused;
@@ -28,11 +28,11 @@ use crate::text::{self, Redactor};
 const MAX_ANSWER: usize = 1024 * 1024;
 
 /// Any tower HTTP service, erased.
-pub(crate) type Transport =
+pub(crate) type ErasedService =
     BoxCloneSyncService<Request<Full<Bytes>>, Response<UnsyncBoxBody<Bytes, BoxError>>, BoxError>;
 
 /// Makes a transport of any tower HTTP service.
-pub(crate) fn erase<S, B>(service: S) -> Transport
+pub(crate) fn erase<S, B>(service: S) -> ErasedService
 where
     S: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone + Send + Sync + 'static,
     S::Error: Into<BoxError>,
@@ -81,13 +81,13 @@ impl Patience {
 
 /// The way to an authorization server, and the patience with it.
 #[derive(Clone)]
-pub(crate) struct Wire {
-    pub(crate) transport: Transport,
+pub(crate) struct Transport {
+    pub(crate) service: ErasedService,
     pub(crate) patience: Patience,
     pub(crate) chance: Chance,
 }
 
-impl Wire {
+impl Transport {
     /// Sends a request and reads the answer, within the time of one attempt. `sending` is called when the transport is ready
     /// to take the request; what fails before that was not sent.
     pub(crate) async fn attempt(
@@ -97,7 +97,7 @@ impl Wire {
         deadline: Deadline,
         redactor: &Redactor,
         sending: impl FnOnce() + Send,
-    ) -> Result<Answer, Refused> {
+    ) -> Result<EndpointResponse, Refused> {
         request.extensions_mut().insert(FollowNothing);
         let limit = deadline.cap(self.patience.attempt_timeout);
         let is_sent = AtomicBool::new(false);
@@ -148,29 +148,29 @@ impl Wire {
         request: Request<Full<Bytes>>,
         speaks: bool,
         sending: impl FnOnce() + Send,
-    ) -> Result<Answer, BoxError> {
-        let mut transport = self.transport.clone();
-        let ready = transport.ready().await?;
+    ) -> Result<EndpointResponse, BoxError> {
+        let mut service = self.service.clone();
+        let ready = service.ready().await?;
         sending();
         let response = ready.call(request).await?;
         let (parts, body) = response.into_parts();
         let encoding = parts.headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes).unwrap_or_default();
         let body = if parts.status.is_success() && !speaks {
-            AnswerBody::Unread("a body that nobody reads".into())
+            ResponseBody::Unread("a body that nobody reads".into())
         } else if encoding.is_empty() || encoding.eq_ignore_ascii_case(b"identity") {
             read_capped(body).await?
         } else {
-            AnswerBody::Unread(format!(
+            ResponseBody::Unread(format!(
                 "a body in the content encoding {}, although it was asked for none (a transport that decodes can be given to \
                  build_with)",
                 String::from_utf8_lossy(encoding)
             ))
         };
-        Ok(Answer { status: parts.status, headers: parts.headers, body })
+        Ok(EndpointResponse { status: parts.status, headers: parts.headers, body })
     }
 }
 
-impl fmt::Debug for Wire {
+impl fmt::Debug for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Wire").field("patience", &self.patience).finish_non_exhaustive()
     }
@@ -188,8 +188,8 @@ pub(crate) fn headers() -> HeaderMap {
 // --- Answers ---
 
 /// Reads a body to its end, or to the cap. Trailers are of no interest.
-pub(crate) async fn read_capped(body: UnsyncBoxBody<Bytes, BoxError>) -> Result<AnswerBody, BoxError> {
-    let too_long = || AnswerBody::Unread(format!("more than {} KiB", MAX_ANSWER / 1024));
+pub(crate) async fn read_capped(body: UnsyncBoxBody<Bytes, BoxError>) -> Result<ResponseBody, BoxError> {
+    let too_long = || ResponseBody::Unread(format!("more than {} KiB", MAX_ANSWER / 1024));
     if usize::try_from(body.size_hint().lower()).map_or(true, |length| length > MAX_ANSWER) {
         return Ok(too_long());
     }
@@ -204,7 +204,7 @@ pub(crate) async fn read_capped(body: UnsyncBoxBody<Bytes, BoxError>) -> Result<
         }
         whole.extend_from_slice(&data);
     }
-    Ok(AnswerBody::whole(whole))
+    Ok(ResponseBody::whole(whole))
 }
 
 // --- Failures ---
