@@ -1,8 +1,6 @@
 //! The token endpoint: sends a token request over any HTTP service, with a deadline, a cap and retries.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -20,6 +18,7 @@ use crate::extensions::SlowConnection;
 use crate::oauth2::answer::{EndpointResponse, Expected};
 use crate::oauth2::client_auth::Unauthenticated;
 use crate::oauth2::deadline::Deadline;
+use crate::oauth2::lineage::Doubt;
 use crate::oauth2::parameters::{Encoding, Form, Parameters};
 use crate::oauth2::refused::Refused;
 use crate::oauth2::response;
@@ -444,45 +443,10 @@ fn may_have_moved(refused: &Refused, is_once: bool) -> bool {
     }
 }
 
-// --- Doubt ---
-
-/// Whether the server may have taken something that it takes only once. Clones share it.
-///
-/// It is raised when a request is about to leave, so that a future that is dropped underway leaves it raised.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Doubt {
-    inner: Arc<DoubtInner>,
-}
-
-#[derive(Debug, Default)]
-struct DoubtInner {
-    raised: AtomicBool,
-    said: Mutex<Option<TokenError>>,
-}
-
-impl Doubt {
-    pub(crate) fn is_raised(&self) -> bool {
-        self.inner.raised.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn set(&self, raised: bool) {
-        self.inner.raised.store(raised, Ordering::Release);
-    }
-
-    /// Notes what was said, for callers whose time is over while an attempt goes on.
-    fn note(&self, said: Option<TokenError>) {
-        *self.inner.said.lock().unwrap_or_else(PoisonError::into_inner) = said;
-    }
-
-    /// Returns what was said last in the exchange that goes on.
-    pub(crate) fn said(&self) -> Option<TokenError> {
-        self.inner.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
+    use std::sync::{Arc, Mutex};
 
     use http::Response;
     use tower::{BoxError, service_fn};
