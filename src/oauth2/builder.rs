@@ -23,7 +23,7 @@ use crate::oauth2::identifiers::Identifiers;
 use crate::oauth2::location::{EndpointLocation, Location};
 use crate::oauth2::parameters::{Encoding, Parameters};
 use crate::oauth2::secret::ClientSecret;
-use crate::oauth2::target::{Discovered, Endpoint, Registration};
+use crate::oauth2::target::{Endpoint, Registration};
 use crate::oauth2::transport::{self, ErasedService, Patience, Transport};
 use crate::oauth2::url::{self, PlainHttp};
 use crate::origin::Origin;
@@ -483,7 +483,7 @@ impl<G> GrantBuilder<G> {
             exchanges: terms.is_exchange,
             ..Expected::default()
         };
-        let endpoint = location.endpoint(Registration { identifiers, auth, expected }, kind, insecure_http);
+        let endpoint = location.endpoint(Registration { kind, insecure_http, identifiers, auth, expected });
         let transport = Transport { service, patience, chance: Chance::default() };
         let client = EndpointClient { endpoint, secret, encoding: terms.encoding, transport };
         Ok((client, common, self.grant))
@@ -588,15 +588,14 @@ impl CheckedLocation {
         Identifiers { client_id, issuer, token_url: token_url.to_owned() }
     }
 
-    fn endpoint(self, registration: Registration, kind: EndpointKind, insecure_http: bool) -> Endpoint {
+    fn endpoint(self, registration: Registration) -> Endpoint {
         match self {
             Self::Url { text, address } => {
                 let auth = registration.auth.strongest();
-                Endpoint::Known(Arc::new(registration.at(&text, address, auth, kind.naming())))
+                let naming = registration.kind.naming();
+                Endpoint::Fixed(Arc::new(registration.at(&text, address, auth, naming)))
             }
-            Self::Issuer(discovery) => {
-                Endpoint::Discovered(Box::new(Discovered { discovery, kind, insecure_http, registration }))
-            }
+            Self::Issuer(discovery) => Endpoint::Discovered(discovery, Box::new(registration)),
         }
     }
 }

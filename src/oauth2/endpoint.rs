@@ -108,19 +108,20 @@ impl EndpointClient {
         mut redactor: Redactor,
     ) -> Result<(T, Moment), Refused> {
         runtime::current()?;
-        let found = self.endpoint.find(&self.transport, outgoing.deadline, &redactor).await?;
-        let refused = match self.send_to(&found.target, outgoing, &mut redactor).await {
+        let (target, metadata) = self.endpoint.target(&self.transport, outgoing.deadline, &redactor).await?;
+        let refused = match self.send_to(&target, outgoing, &mut redactor).await {
             Ok(outcome) => return Ok(outcome),
             Err(refused) => refused,
         };
-        if !may_have_moved(&refused, outgoing.doubt.is_some())
-            || !outgoing.deadline.leaves_room_after(Duration::ZERO)
-        {
+        let deadline = outgoing.deadline;
+        let may_have_moved =
+            may_have_moved(&refused, outgoing.doubt.is_some()) && deadline.leaves_room_after(Duration::ZERO);
+        let Some(metadata) = metadata.filter(|_| may_have_moved) else {
             return Err(refused);
-        }
-        let Some(target) =
-            self.endpoint.find_another(&found, &self.transport, outgoing.deadline, &redactor).await
-        else {
+        };
+        let newer =
+            self.endpoint.newer_target(&target, &metadata, &self.transport, deadline, &redactor).await;
+        let Some(target) = newer else {
             return Err(refused);
         };
         tracing::debug!(origin = %target.origin, "the issuer names another endpoint by now; asking that one");
@@ -362,7 +363,7 @@ impl EndpointClient {
     }
 }
 
-// --- Ask ---
+// --- EndpointRequest ---
 
 /// What is sent, until when, and how the response is read.
 pub(crate) struct EndpointRequest<'a, T> {

@@ -28,22 +28,16 @@ pub(crate) struct Target {
     pub(crate) expected: Expected,
 }
 
-/// A [`Target`] that is known, or how it is found.
+/// Where requests go: to a place that is known, or to the one that the issuer names.
 pub(crate) enum Endpoint {
-    Known(Arc<Target>),
-    Discovered(Box<Discovered>),
-}
-
-/// How an issuer's endpoint becomes a [`Target`].
-pub(crate) struct Discovered {
-    pub(crate) discovery: Arc<Discovery>,
-    pub(crate) kind: EndpointKind,
-    pub(crate) insecure_http: bool,
-    pub(crate) registration: Registration,
+    Fixed(Arc<Target>),
+    Discovered(Arc<Discovery>, Box<Registration>),
 }
 
 /// What is known of a target without its address.
 pub(crate) struct Registration {
+    pub(crate) kind: EndpointKind,
+    pub(crate) insecure_http: bool,
     /// Of which the URL is still missing.
     pub(crate) identifiers: Identifiers,
     /// All ways that are configured.
@@ -51,56 +45,46 @@ pub(crate) struct Registration {
     pub(crate) expected: Expected,
 }
 
-/// A target, and what it was made of.
-pub(crate) struct Found {
-    pub(crate) target: Arc<Target>,
-    metadata: Option<Arc<Metadata>>,
-    /// Whether the metadata were asked for just now.
-    is_new: bool,
-}
-
 impl Endpoint {
-    /// Returns where to ask. The metadata are asked for if there are none that hold.
-    pub(crate) async fn find(
+    /// Returns where to send, with the metadata that say so, if there may be newer ones by now. They are fetched if there are
+    /// none that hold.
+    pub(crate) async fn target(
         &self,
         transport: &Transport,
         deadline: Deadline,
         redactor: &Redactor,
-    ) -> Result<Found, TokenError> {
+    ) -> Result<(Arc<Target>, Option<Arc<Metadata>>), TokenError> {
         match self {
-            Self::Known(target) => Ok(Found { target: Arc::clone(target), metadata: None, is_new: false }),
-            Self::Discovered(discovered) => {
-                let (metadata, is_new) = discovered.discovery.current(transport, deadline, redactor).await?;
-                let target = Arc::new(discovered.target(&metadata)?);
-                Ok(Found { target, metadata: Some(metadata), is_new })
+            Self::Fixed(target) => Ok((Arc::clone(target), None)),
+            Self::Discovered(discovery, registration) => {
+                let (metadata, is_new) = discovery.current(transport, deadline, redactor).await?;
+                let target = Arc::new(registration.target(discovery, &metadata)?);
+                Ok((target, Some(metadata).filter(|_| !is_new)))
             }
         }
     }
 
-    /// Returns where to ask instead, if there are metadata by now that say so.
-    pub(crate) async fn find_another(
+    /// Returns where to send instead, if there are metadata by now that say so.
+    pub(crate) async fn newer_target(
         &self,
-        found: &Found,
+        target: &Target,
+        metadata: &Arc<Metadata>,
         transport: &Transport,
         deadline: Deadline,
         redactor: &Redactor,
     ) -> Option<Arc<Target>> {
-        let (Self::Discovered(discovered), Found { target, metadata: Some(metadata), is_new: false }) =
-            (self, found)
-        else {
-            return None;
-        };
+        let Self::Discovered(discovery, registration) = self else { return None };
         tracing::debug!(origin = %target.origin, "the endpoint may have moved; asking the issuer again");
-        let metadata = discovered.discovery.newer(metadata, transport, deadline, redactor).await?;
-        let newer = discovered.target(&metadata).ok()?;
+        let metadata = discovery.newer(metadata, transport, deadline, redactor).await?;
+        let newer = registration.target(discovery, &metadata).ok()?;
         (newer.uri != target.uri).then(|| Arc::new(newer))
     }
 
     /// Returns how the client authenticates; all ways of it where that is not decided yet.
     pub(crate) fn auth(&self) -> &ClientAuth {
         match self {
-            Self::Known(target) => &target.auth,
-            Self::Discovered(discovered) => &discovered.registration.auth,
+            Self::Fixed(target) => &target.auth,
+            Self::Discovered(_, registration) => &registration.auth,
         }
     }
 
@@ -108,8 +92,8 @@ impl Endpoint {
     #[cfg(feature = "jwt")]
     pub(crate) fn identifiers(&self) -> &Identifiers {
         match self {
-            Self::Known(target) => &target.identifiers,
-            Self::Discovered(discovered) => &discovered.registration.identifiers,
+            Self::Fixed(target) => &target.identifiers,
+            Self::Discovered(_, registration) => &registration.identifiers,
         }
     }
 }
@@ -118,8 +102,8 @@ impl Endpoint {
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Known(target) => target.origin.fmt(f),
-            Self::Discovered(discovered) => discovered.discovery.identifier().fmt(f),
+            Self::Fixed(target) => target.origin.fmt(f),
+            Self::Discovered(discovery, _) => discovery.identifier().fmt(f),
         }
     }
 }
@@ -127,13 +111,12 @@ impl fmt::Display for Endpoint {
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (name, identifiers, auth, expected) = match self {
-            Self::Known(target) => ("origin", &target.identifiers, &target.auth, &target.expected),
-            Self::Discovered(discovered) => {
-                let Registration { identifiers, auth, expected } = &discovered.registration;
-                ("issuer", identifiers, auth, expected)
+            Self::Fixed(target) => ("origin", &target.identifiers, &target.auth, &target.expected),
+            Self::Discovered(_, registration) => {
+                ("issuer", &registration.identifiers, &registration.auth, &registration.expected)
             }
         };
-        f.debug_struct("Place")
+        f.debug_struct("Endpoint")
             .field(name, &format_args!("{self}"))
             .field("client_id", &identifiers.client_id)
             .field("auth", auth)
@@ -142,7 +125,7 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-// --- Draft ---
+// --- Registration ---
 
 impl Registration {
     /// Makes a target of it. `auth` is the way that was chosen.
@@ -167,18 +150,13 @@ impl Registration {
             auth,
         }
     }
-}
 
-// --- Discovered ---
-
-impl Discovered {
     /// Makes a target of what the issuer says, or an error that says what is wrong. Nothing was sent then.
-    fn target(&self, metadata: &Metadata) -> Result<Target, TokenError> {
-        let Self { discovery, kind, registration, .. } = self;
-        let (issuer, endpoint) = (discovery.identifier(), kind.naming().endpoint);
-        let auth = self.auth(metadata)?;
+    fn target(&self, discovery: &Discovery, metadata: &Metadata) -> Result<Target, TokenError> {
+        let (issuer, endpoint) = (discovery.identifier(), self.kind.naming().endpoint);
+        let auth = self.supported_auth(discovery, metadata)?;
         let mtls = discovery.mtls_aliases() || auth.is_tls();
-        let Some(url) = metadata.url(*kind, mtls) else {
+        let Some(url) = metadata.url(self.kind, mtls) else {
             return Err(TokenError::config(format!(
                 "the metadata of the issuer {issuer} do not say where {endpoint} is; if there is one, give its URL in \
                  place of the issuer"
@@ -196,23 +174,22 @@ impl Discovered {
                 flaw.elsewhere()
             ))
         })?;
-        Ok(registration.at(url, address, auth, kind.naming_in_metadata()))
+        Ok(self.at(url, address, auth, self.kind.naming_in_metadata()))
     }
 
-    fn auth(&self, metadata: &Metadata) -> Result<ClientAuth, TokenError> {
-        let Self { discovery, kind, registration, .. } = self;
+    fn supported_auth(&self, discovery: &Discovery, metadata: &Metadata) -> Result<ClientAuth, TokenError> {
         // There is no client to authenticate.
-        if registration.expected.is_anonymous {
-            return Ok(registration.auth.clone());
+        if self.expected.is_anonymous {
+            return Ok(self.auth.clone());
         }
-        let names = metadata.methods(*kind);
-        registration.auth.supported(names).ok_or_else(|| {
+        let names = metadata.methods(self.kind);
+        self.auth.supported(names).ok_or_else(|| {
             TokenError::config(format!(
                 "{} of the issuer {} does not support the client authentication that is configured ({}), but: {}; \
                  change auth(), or register the client for it; nothing was sent",
-                kind.naming().endpoint,
+                self.kind.naming().endpoint,
                 discovery.identifier(),
-                registration.auth.name(),
+                self.auth.name(),
                 text::clean(&names.join(", ")),
             ))
         })

@@ -172,7 +172,7 @@ impl Transport {
 
 impl fmt::Debug for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wire").field("patience", &self.patience).finish_non_exhaustive()
+        f.debug_struct("Transport").field("patience", &self.patience).finish_non_exhaustive()
     }
 }
 

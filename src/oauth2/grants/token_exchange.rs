@@ -230,7 +230,7 @@ impl TokenExchangeGrant {
     }
 }
 
-// --- Asked ---
+// --- SecurityTokens ---
 
 /// The tokens that were asked for, for one exchange.
 struct SecurityTokens {
