@@ -34,6 +34,7 @@ mod library {
         pub(crate) mod response;
         pub(crate) mod url;
         pub(crate) mod verdict;
+        pub(crate) mod wording;
     }
 
     pub(crate) mod retry {

@@ -1,4 +1,4 @@
-//! One answer of the token endpoint, what was expected of it, and what its body is made of.
+//! One response of an endpoint, which ones are accepted, and what its body is made of.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,6 +10,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::oauth2::classifier::Classifier;
+use crate::oauth2::wording::Wording;
 use crate::text::Redactor;
 
 /// One answer, read to its end or to where reading it made no sense.
@@ -41,12 +42,16 @@ impl ResponseBody {
     }
 }
 
-/// What was asked for, and what is taken for an answer.
-#[derive(Clone, Debug)]
+/// What is known of an endpoint before it responds.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Expected {
-    /// Who answers, as the subject of a sentence.
-    pub(crate) who: String,
-    pub(crate) naming: Naming,
+    pub(crate) acceptance: Acceptance,
+    pub(crate) wording: Wording,
+}
+
+/// Which responses are taken for a token.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Acceptance {
     pub(crate) requested: Vec<String>,
     pub(crate) required: Vec<String>,
     pub(crate) strict_bearer: bool,
@@ -57,98 +62,6 @@ pub(crate) struct Expected {
     pub(crate) token_types: Vec<String>,
     /// Members that say by their value that the response refuses.
     pub(crate) refusals: Vec<(String, serde_json::Value)>,
-    /// Whether no client is set.
-    pub(crate) is_anonymous: bool,
-    /// Whether an assertion authenticates the client.
-    pub(crate) client_asserts: bool,
-    /// Whether an assertion is the grant.
-    pub(crate) grant_asserts: bool,
-    /// Whether another token is the grant.
-    pub(crate) exchanges: bool,
-}
-
-/// Which endpoint of an authorization server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum EndpointKind {
-    Token,
-    Revocation,
-}
-
-impl EndpointKind {
-    /// Returns what it is called where its URL is set.
-    pub(crate) fn naming(self) -> Naming {
-        match self {
-            Self::Token => Naming::TOKEN,
-            Self::Revocation => Naming::REVOCATION,
-        }
-    }
-
-    /// Returns what it is called where the issuer told its URL.
-    pub(crate) fn naming_in_metadata(self) -> Naming {
-        let url = match self {
-            Self::Token => "token endpoint in the metadata of the issuer",
-            Self::Revocation => "revocation endpoint in the metadata of the issuer",
-        };
-        Naming { url, ..self.naming() }
-    }
-}
-
-/// What an endpoint and its address are called in messages, and whether it says something by its successes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Naming {
-    pub(crate) endpoint: &'static str,
-    pub(crate) url: &'static str,
-    /// The setting with the URL.
-    pub(crate) field: &'static str,
-    pub(crate) example: &'static str,
-    /// Whether the body of a success is of interest.
-    pub(crate) speaks: bool,
-}
-
-impl Naming {
-    const TOKEN: Self = Self {
-        endpoint: "the token endpoint",
-        url: "token URL",
-        field: "token_url",
-        example: "https://login.example.com/oauth/token",
-        speaks: true,
-    };
-
-    const REVOCATION: Self = Self {
-        endpoint: "the revocation endpoint",
-        url: "revocation URL",
-        field: "revocation_url",
-        example: "https://login.example.com/oauth/revoke",
-        speaks: false,
-    };
-
-    pub(crate) const METADATA: Self = Self {
-        endpoint: "the metadata",
-        url: "issuer",
-        field: "metadata_url",
-        example: "https://login.example.com/.well-known/openid-configuration",
-        speaks: true,
-    };
-}
-
-impl Default for Expected {
-    fn default() -> Self {
-        Self {
-            who: Naming::TOKEN.endpoint.into(),
-            naming: Naming::TOKEN,
-            requested: Vec::new(),
-            required: Vec::new(),
-            strict_bearer: false,
-            classifier: None,
-            renamed: Vec::new(),
-            token_types: Vec::new(),
-            refusals: Vec::new(),
-            is_anonymous: false,
-            client_asserts: false,
-            grant_asserts: false,
-            exchanges: false,
-        }
-    }
 }
 
 // --- Body ---

@@ -12,7 +12,7 @@ use tower::{BoxError, Service};
 
 use crate::backoff::Chance;
 use crate::error::{ErrorClass, TokenError};
-use crate::oauth2::answer::{EndpointKind, Expected, Naming};
+use crate::oauth2::answer::{Acceptance, Expected};
 use crate::oauth2::checks;
 use crate::oauth2::classifier::{Classifier, Refusal};
 use crate::oauth2::client_auth::ClientAuth;
@@ -26,6 +26,7 @@ use crate::oauth2::secret::ClientSecret;
 use crate::oauth2::target::{Endpoint, Registration};
 use crate::oauth2::transport::{self, ErasedService, Patience, Transport};
 use crate::oauth2::url::{self, PlainHttp};
+use crate::oauth2::wording::{EndpointKind, Naming, Wording};
 use crate::origin::Origin;
 use crate::text;
 
@@ -470,7 +471,7 @@ impl<G> GrantBuilder<G> {
             common.push("resource", resource);
         }
         common.extend(parameters);
-        let expected = Expected {
+        let acceptance = Acceptance {
             requested: scopes,
             required: required_scopes,
             strict_bearer,
@@ -478,11 +479,14 @@ impl<G> GrantBuilder<G> {
             renamed: terms.renamed,
             token_types: terms.token_types,
             refusals: checks::refusals(terms.refusals)?,
+        };
+        let wording = Wording {
             is_anonymous,
             grant_asserts: terms.is_assertion,
             exchanges: terms.is_exchange,
-            ..Expected::default()
+            ..Wording::default()
         };
+        let expected = Expected { acceptance, wording };
         let endpoint = location.endpoint(Registration { kind, insecure_http, identifiers, auth, expected });
         let transport = Transport { service, patience, chance: Chance::default() };
         let client = EndpointClient { endpoint, secret, encoding: terms.encoding, transport };

@@ -14,7 +14,7 @@ use tracing::instrument::WithSubscriber as _;
 use crate::clock::{self, WallClock};
 use crate::error::{ErrorClass, TokenError};
 use crate::headers::rate_limit;
-use crate::oauth2::answer::{Body, EndpointResponse, Expected, Naming, ResponseBody};
+use crate::oauth2::answer::{Body, EndpointResponse, ResponseBody};
 use crate::oauth2::deadline::Deadline;
 use crate::oauth2::issuer::Issuer;
 use crate::oauth2::metadata::{Identifier, Metadata, Unusable};
@@ -23,6 +23,7 @@ use crate::oauth2::refused::Refused;
 use crate::oauth2::transport::{self, Transport};
 use crate::oauth2::url::{self, PlainHttp};
 use crate::oauth2::verdict::{Ending, Refusal, judge};
+use crate::oauth2::wording::{Naming, Wording};
 use crate::origin::Origin;
 use crate::text::Redactor;
 
@@ -40,7 +41,7 @@ struct Address {
     uri: Uri,
     /// What it is called in messages: the URL may hold what nobody should read.
     name: &'static str,
-    expected: Expected,
+    wording: Wording,
 }
 
 /// Why an address brought nothing.
@@ -70,7 +71,7 @@ impl Discovery {
             Ok(Address {
                 uri,
                 name,
-                expected: Expected { who, naming: Naming::METADATA, ..Expected::default() },
+                wording: Wording { who, naming: Naming::METADATA, ..Wording::default() },
             })
         };
         let addresses = match metadata_url {
@@ -242,7 +243,7 @@ impl Discovery {
         deadline: Deadline,
         mut redactor: Redactor,
     ) -> Result<Metadata, Miss> {
-        let Address { uri, expected, .. } = address;
+        let Address { uri, wording, .. } = address;
         let mut request = Request::new(Full::<Bytes>::default());
         *request.uri_mut() = uri.clone();
         *request.headers_mut() = transport::headers();
@@ -250,9 +251,9 @@ impl Discovery {
             redactor.add(query);
         }
         let response =
-            transport.attempt(request, expected, deadline, &redactor, || ()).await.map_err(Miss::Away)?;
+            transport.attempt(request, wording, deadline, &redactor, || ()).await.map_err(Miss::Away)?;
         tracing::debug!(issuer = %self.identifier, status = response.status.as_u16(), "{} answered", address.name);
-        self.read(&response, &expected.who, &redactor)
+        self.read(&response, &wording.who, &redactor)
     }
 
     /// Reads an answer (RFC 8414 §3.2): 200 with a JSON object, or none.

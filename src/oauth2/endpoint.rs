@@ -317,8 +317,9 @@ impl EndpointClient {
         };
         // What may be spent is waited for: the response may bring what comes in its place.
         let deadline = if doubt.is_some() { Deadline::default() } else { deadline };
-        let response = self.transport.attempt(request, &target.expected, deadline, redactor, sending).await?;
-        let (status, who) = (response.status.as_u16(), target.expected.naming.endpoint);
+        let response =
+            self.transport.attempt(request, &target.expected.wording, deadline, redactor, sending).await?;
+        let (status, who) = (response.status.as_u16(), target.expected.wording.naming.endpoint);
         tracing::debug!(origin = %target.origin, status, "{who} answered");
         let value = read(&response, &target.expected, redactor, clock::unix_time())?;
         Ok((value, requested))

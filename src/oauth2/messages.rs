@@ -6,14 +6,15 @@ use http::header::LOCATION;
 use http::{HeaderMap, StatusCode, Uri};
 
 use crate::error::ErrorClass;
-use crate::oauth2::answer::{Body, Expected, MARKUP, Naming, essence};
+use crate::oauth2::answer::{Body, MARKUP, essence};
 use crate::oauth2::codes;
+use crate::oauth2::wording::{Naming, Wording};
 use crate::origin::Origin;
 use crate::text::Redactor;
 
 /// What a refusal is described by. All texts are cleaned.
 pub(crate) struct Refusal<'a> {
-    pub(crate) expected: &'a Expected,
+    pub(crate) wording: &'a Wording,
     pub(crate) class: ErrorClass,
     pub(crate) status: StatusCode,
     /// What stood where a code stands, and whether it is one.
@@ -28,8 +29,8 @@ pub(crate) struct Refusal<'a> {
 
 /// One line: what was answered, and what to check.
 pub(crate) fn refused(refusal: &Refusal<'_>) -> String {
-    let Refusal { expected, status, code, description, unreadable, .. } = refusal;
-    let mut line = format!("{} answered {}", expected.who, status.as_u16());
+    let Refusal { wording, status, code, description, unreadable, .. } = refusal;
+    let mut line = format!("{} answered {}", wording.who, status.as_u16());
     if let Some(code) = code {
         line = format!("{line} {code}");
     }
@@ -45,17 +46,17 @@ pub(crate) fn refused(refusal: &Refusal<'_>) -> String {
 }
 
 fn advice(refusal: &Refusal<'_>) -> Option<String> {
-    let Refusal { expected, class, status, oauth_code: code, unreadable, about_assertion, .. } = *refusal;
-    let url = expected.naming.url;
+    let Refusal { wording, class, status, oauth_code: code, unreadable, about_assertion, .. } = *refusal;
+    let url = wording.naming.url;
     let line = match (status.as_u16(), code) {
         _ if matches!(class, ErrorClass::Throttled { .. }) => "it asks for patience",
         _ if matches!(class, ErrorClass::Transient) => "the failure is on its side, and may pass by itself",
         _ if about_assertion.is_some() => about_assertion.unwrap_or_default(),
-        (_, Some("invalid_client")) | (401 | 403, None) if expected.is_anonymous => {
+        (_, Some("invalid_client")) | (401 | 403, None) if wording.is_anonymous => {
             "the server wants the client to prove itself; set client()"
         }
         // RFC 8693 §2.2.2 has the one code for it, and most servers say the other.
-        (_, Some("invalid_grant" | "invalid_request")) if expected.exchanges => {
+        (_, Some("invalid_grant" | "invalid_request")) if wording.exchanges => {
             "check the token that is exchanged: its end, its audience, and whether the server trusts who issued it; else the \
              parameters"
         }
@@ -93,10 +94,10 @@ pub(crate) fn unreadable(body: &Body<'_>, headers: &HeaderMap, redactor: &Redact
 pub(crate) fn redirected(
     status: StatusCode,
     headers: &HeaderMap,
-    expected: &Expected,
+    wording: &Wording,
     redactor: &Redactor,
 ) -> String {
-    let Expected { who, naming: Naming { url, .. }, .. } = expected;
+    let Wording { who, naming: Naming { url, .. }, .. } = wording;
     let target = headers
         .get(LOCATION)
         .and_then(|location| location.to_str().ok()?.parse::<Uri>().ok())
@@ -111,16 +112,16 @@ pub(crate) fn redirected(
 }
 
 /// The time of an attempt was over.
-pub(crate) fn timed_out(expected: &Expected, limit: Duration) -> String {
+pub(crate) fn timed_out(wording: &Wording, limit: Duration) -> String {
     format!(
         "{} did not answer to the end within {limit:?}; check the way there from this machine, or raise attempt_timeout",
-        expected.who
+        wording.who
     )
 }
 
 /// No response came. `what` was cleaned.
-pub(crate) fn unreachable(expected: &Expected, what: &str, advice: Option<&str>) -> String {
-    let Expected { who, naming: Naming { url, .. }, .. } = expected;
+pub(crate) fn unreachable(wording: &Wording, what: &str, advice: Option<&str>) -> String {
+    let Wording { who, naming: Naming { url, .. }, .. } = wording;
     let what = lower_case(what);
     match advice {
         Some(advice) => format!("{who} could not be reached: {what}; {advice}"),

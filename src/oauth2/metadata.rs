@@ -6,8 +6,8 @@ use http::Uri;
 use serde::Deserialize;
 
 use crate::error::{ErrorClass, TokenError};
-use crate::oauth2::answer::EndpointKind;
 use crate::oauth2::url::{self as address, Flaw, PlainHttp};
+use crate::oauth2::wording::EndpointKind;
 use crate::origin::Origin;
 use crate::text::{self, Redactor};
 

@@ -168,6 +168,7 @@ mod target;
 mod transport;
 mod url;
 mod verdict;
+mod wording;
 
 pub use self::builder::GrantBuilder;
 pub use self::classifier::Refusal;

@@ -100,17 +100,17 @@ impl Refused {
         let oauth_code = code.as_deref().filter(|code| is_oauth_code(code));
         let hint = rate_limit::wait(*status, headers, now);
         let view = classifier::Refusal::new(*status, headers, code.as_deref(), description.as_deref());
-        let named = expected.classifier.as_ref().and_then(|classifier| classifier.classify(&view));
+        let named = expected.acceptance.classifier.as_ref().and_then(|classifier| classifier.classify(&view));
         let refusal =
             Refusal { status: *status, code: oauth_code, description: description.as_deref(), hint, named };
         let verdict = judge(Ending::Refusal(refusal));
-        let is_refused_assertion = (expected.client_asserts && verdict.blames_secret)
-            || (expected.grant_asserts && code.as_deref() == Some("invalid_grant"));
+        let is_refused_assertion = (expected.wording.client_asserts && verdict.blames_secret)
+            || (expected.wording.grant_asserts && code.as_deref() == Some("invalid_grant"));
         let about_assertion = is_refused_assertion.then(|| {
             messages::about_assertion(description.as_deref(), ServerClock::of(headers, now).time(), now)
         });
         let message = messages::refused(&messages::Refusal {
-            expected,
+            wording: &expected.wording,
             class: verdict.class,
             status: *status,
             code: code.as_deref(),
@@ -137,7 +137,7 @@ impl Refused {
     pub(crate) fn by_redirect(response: &EndpointResponse, expected: &Expected, redactor: &Redactor) -> Self {
         let EndpointResponse { status, headers, .. } = response;
         let refusal = Refusal { status: *status, code: None, description: None, hint: None, named: None };
-        let message = messages::redirected(*status, headers, expected, redactor);
+        let message = messages::redirected(*status, headers, &expected.wording, redactor);
         let mut refused = Self::by(judge(Ending::Refusal(refusal)), message);
         refused.error = refused.error.with_status(*status);
         refused

@@ -13,9 +13,10 @@ use serde_json::value::RawValue;
 use crate::claims::Claims;
 use crate::clock;
 use crate::error::TokenError;
-use crate::oauth2::answer::{Body, EndpointResponse, Expected, Members, ResponseBody, as_string};
+use crate::oauth2::answer::{Acceptance, Body, EndpointResponse, Expected, Members, ResponseBody, as_string};
 use crate::oauth2::refused::Refused;
 use crate::oauth2::verdict::{Ending, judge};
+use crate::oauth2::wording::Wording;
 use crate::text::Redactor;
 use crate::token::{AccessToken, is_b64token};
 
@@ -42,7 +43,8 @@ use crate::token::{AccessToken, is_b64token};
 pub fn read_token_response(response: impl AsRef<[u8]>) -> Result<AccessToken, TokenError> {
     let body = ResponseBody::whole(response.as_ref().to_vec());
     let response = EndpointResponse { status: StatusCode::OK, headers: HeaderMap::new(), body };
-    let expected = Expected { who: "the server of the token response".into(), ..Expected::default() };
+    let wording = Wording { who: "the server of the token response".into(), ..Wording::default() };
+    let expected = Expected { acceptance: Acceptance::default(), wording };
     read(&response, &expected, &mut Redactor::default(), clock::unix_time()).map_err(|refused| refused.error)
 }
 
@@ -61,10 +63,10 @@ pub(crate) fn read(
     }
     let mut body = Body::read(response);
     body.teach(redactor);
-    body.rename(&expected.renamed);
+    body.rename(&expected.acceptance.renamed);
     body.teach(redactor);
     let refusal = body.refusal();
-    if refusal.is_none() && status.is_success() && !body.says_no(&expected.refusals) {
+    if refusal.is_none() && status.is_success() && !body.says_no(&expected.acceptance.refusals) {
         return token(&body, response, expected, redactor, now)
             .map_err(|error| unusable(&body, error, status));
     }
@@ -112,7 +114,7 @@ fn token(
 ) -> Result<AccessToken, TokenError> {
     let status = response.status.as_u16();
     let nonsense =
-        |what: &str| TokenError::protocol(format!("{} answered {status} with {what}", expected.who));
+        |what: &str| TokenError::protocol(format!("{} answered {status} with {what}", expected.wording.who));
     let members = match body {
         Body::Object(members) => members,
         Body::Form(_) => return Err(nonsense("a form instead of JSON, although it was asked for JSON")),
@@ -120,22 +122,22 @@ fn token(
             let what = redactor.clean(what);
             return Err(nonsense(&format!(
                 "{what}; is the {} right, or does a proxy or a login page stand in between?",
-                expected.naming.url
+                expected.wording.naming.url
             )));
         }
     };
-    check_type(members, &expected.token_types, redactor).map_err(|what| nonsense(&what))?;
+    check_type(members, &expected.acceptance.token_types, redactor).map_err(|what| nonsense(&what))?;
     let Some(raw) = members.get("access_token") else {
         return Err(nonsense(&format!(
             "an object without access_token; is the {} right?",
-            expected.naming.url
+            expected.wording.naming.url
         )));
     };
     let Some(secret) = as_string(raw).map(SecretString::from) else {
         return Err(nonsense("an access_token that is not a string"));
     };
     if !is_b64token(secret.expose_secret()) {
-        if expected.strict_bearer {
+        if expected.acceptance.strict_bearer {
             return Err(nonsense(
                 "an access_token outside the grammar of RFC 6750 §2.1, which the strict mode refuses",
             ));
@@ -143,7 +145,9 @@ fn token(
         tracing::debug!("the access token is outside the b64token grammar of RFC 6750 §2.1");
     }
     let said = granted_scopes(members, secret.expose_secret());
-    let granted = said.or_else(|| (!expected.requested.is_empty()).then(|| expected.requested.clone()));
+    let granted = said.or_else(|| {
+        (!expected.acceptance.requested.is_empty()).then(|| expected.acceptance.requested.clone())
+    });
     check_scopes(granted.as_deref().unwrap_or_default(), expected)?;
     let mut token = AccessToken::bearer(secret)
         .map_err(|error| nonsense(&format!("a token that cannot be used: {error}")))?;
@@ -154,7 +158,7 @@ fn token(
     let lifetime = lifetime.or_else(|| Some(instant(members.get("expires_at")?)?.saturating_sub(now)));
     // An ID token in the place of an access token has its end in itself.
     let lifetime = lifetime.or_else(|| {
-        let is_renamed = expected.renamed.iter().any(|(ours, _)| ours == "access_token");
+        let is_renamed = expected.acceptance.renamed.iter().any(|(ours, _)| ours == "access_token");
         let claims = Claims::read(token.secret().expose_secret()).filter(|_| is_renamed)?;
         Some(claims.expires?.saturating_sub(now))
     });
@@ -220,7 +224,9 @@ const MOST_SCOPES: usize = 16 * 1024;
 
 /// Scopes are kept and shown. One that nobody asked for and that holds a secret is an echo.
 fn shown_scopes(mut granted: Vec<String>, expected: &Expected, redactor: &Redactor) -> Vec<String> {
-    let is_ours = |scope: &String| expected.requested.contains(scope) || expected.required.contains(scope);
+    let is_ours = |scope: &String| {
+        expected.acceptance.requested.contains(scope) || expected.acceptance.required.contains(scope)
+    };
     let mut room = MOST_SCOPES;
     granted.retain(|scope| {
         let left = room.checked_sub(scope.len() + 1).filter(|_| !is_ours(scope));
@@ -237,14 +243,15 @@ fn check_scopes(granted: &[String], expected: &Expected) -> Result<(), TokenErro
     // GitHub separates with commas, which a scope of others may hold.
     let has =
         |want: &str| granted.iter().any(|scope| scope == want || scope.split(',').any(|part| part == want));
-    let missing: Vec<&str> = expected.required.iter().map(String::as_str).filter(|want| !has(want)).collect();
+    let missing: Vec<&str> =
+        expected.acceptance.required.iter().map(String::as_str).filter(|want| !has(want)).collect();
     if missing.is_empty() {
         return Ok(());
     }
     Err(TokenError::config(format!(
         "{} granted a token without the required scopes {}: allow them to the client at the authorization server, and \
          ask for them",
-        expected.who,
+        expected.wording.who,
         missing.join(" ")
     )))
 }

@@ -8,7 +8,7 @@ use http::StatusCode;
 use secrecy::SecretString;
 
 use crate::error::TokenError;
-use crate::oauth2::answer::{self, EndpointKind, EndpointResponse, Expected};
+use crate::oauth2::answer::{self, EndpointResponse, Expected};
 use crate::oauth2::builder::GrantBuilder;
 use crate::oauth2::deadline::Deadline;
 use crate::oauth2::endpoint::{EndpointClient, EndpointRequest};
@@ -17,6 +17,7 @@ use crate::oauth2::location::EndpointLocation;
 use crate::oauth2::parameters::Parameters;
 use crate::oauth2::refused::Refused;
 use crate::oauth2::secret::ClientSecret;
+use crate::oauth2::wording::EndpointKind;
 use crate::revoke::TokenRevoker;
 use crate::text::Redactor;
 use crate::token::AccessToken;

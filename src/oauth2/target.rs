@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::Uri;
 
 use crate::error::TokenError;
-use crate::oauth2::answer::{EndpointKind, Expected, Naming};
+use crate::oauth2::answer::Expected;
 use crate::oauth2::client_auth::ClientAuth;
 use crate::oauth2::deadline::Deadline;
 use crate::oauth2::discovery::Discovery;
@@ -14,6 +14,7 @@ use crate::oauth2::identifiers::Identifiers;
 use crate::oauth2::metadata::Metadata;
 use crate::oauth2::transport::Transport;
 use crate::oauth2::url::{self, PlainHttp};
+use crate::oauth2::wording::{EndpointKind, Naming, Wording};
 use crate::origin::Origin;
 use crate::text::{self, Redactor};
 
@@ -141,10 +142,13 @@ impl Registration {
             uri,
             identifiers: Identifiers { token_url: url.into(), ..identifiers.clone() },
             expected: Expected {
-                who: format!("{} at {origin}", naming.endpoint),
-                naming,
-                client_asserts: auth.is_assertion(),
-                ..expected.clone()
+                wording: Wording {
+                    who: format!("{} at {origin}", naming.endpoint),
+                    naming,
+                    client_asserts: auth.is_assertion(),
+                    ..expected.wording.clone()
+                },
+                acceptance: expected.acceptance.clone(),
             },
             origin,
             auth,
@@ -179,7 +183,7 @@ impl Registration {
 
     fn supported_auth(&self, discovery: &Discovery, metadata: &Metadata) -> Result<ClientAuth, TokenError> {
         // There is no client to authenticate.
-        if self.expected.is_anonymous {
+        if self.expected.wording.is_anonymous {
             return Ok(self.auth.clone());
         }
         let names = metadata.methods(self.kind);

@@ -17,11 +17,12 @@ use tower::{BoxError, Service, ServiceExt as _};
 use crate::backoff::Chance;
 use crate::error::{Lasting, TokenError, Unsent, chain};
 use crate::extensions::FollowNothing;
-use crate::oauth2::answer::{EndpointResponse, Expected, ResponseBody};
+use crate::oauth2::answer::{EndpointResponse, ResponseBody};
 use crate::oauth2::deadline::Deadline;
 use crate::oauth2::messages;
 use crate::oauth2::refused::Refused;
 use crate::oauth2::verdict::Silence;
+use crate::oauth2::wording::Wording;
 use crate::text::{self, Redactor};
 
 /// An answer may be this long after decoding. Real ones have a few KiB.
@@ -93,7 +94,7 @@ impl Transport {
     pub(crate) async fn attempt(
         &self,
         mut request: Request<Full<Bytes>>,
-        expected: &Expected,
+        wording: &Wording,
         deadline: Deadline,
         redactor: &Redactor,
         sending: impl FnOnce() + Send,
@@ -105,14 +106,14 @@ impl Transport {
             is_sent.store(true, Ordering::Relaxed);
             sending();
         };
-        let sent = self.send(request, expected.naming.speaks, noting);
+        let sent = self.send(request, wording.naming.speaks, noting);
         let outcome = tokio::time::timeout(limit, sent).await;
         let was_sent = is_sent.into_inner();
         match outcome {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(unreachable(&error, was_sent, expected, redactor)),
+            Ok(Err(error)) => Err(unreachable(&error, was_sent, wording, redactor)),
             Err(_) => {
-                let message = messages::timed_out(expected, limit);
+                let message = messages::timed_out(wording, limit);
                 Err(Refused::by_silence(was_sent, Silence::Timeout, message))
             }
         }
@@ -217,7 +218,7 @@ const NO_PROXY: [&str; 2] =
 const REFUSED_TUNNEL: [&str; 2] = ["the proxy answered", "tunnel error: unsuccessful"];
 
 /// Makes a refusal of an error of the transport: whether anything was sent, and what can be done about it.
-fn unreachable(error: &BoxError, was_sent: bool, expected: &Expected, redactor: &Redactor) -> Refused {
+fn unreachable(error: &BoxError, was_sent: bool, wording: &Wording, redactor: &Redactor) -> Refused {
     let is_unconnected = chain(&**error).any(|error| {
         let refused = |error: &std::io::Error| error.kind() == std::io::ErrorKind::ConnectionRefused;
         error.is::<Unsent>() || error.downcast_ref().is_some_and(refused)
@@ -235,8 +236,7 @@ fn unreachable(error: &BoxError, was_sent: bool, expected: &Expected, redactor: 
             return Refused::by_silence(was_sent, cause, foreign.to_string());
         }
         Some(foreign) => {
-            let message =
-                messages::unreachable(expected, &foreign.to_string(), Some("the transport said so"));
+            let message = messages::unreachable(wording, &foreign.to_string(), Some("the transport said so"));
             return Refused::by_silence(was_sent && !is_unconnected, cause, message);
         }
         None => {}
@@ -255,7 +255,7 @@ fn unreachable(error: &BoxError, was_sent: bool, expected: &Expected, redactor: 
         None => None,
     };
     let what = redactor.clean(&text::origins_only(&innermost(&**error)));
-    let message = messages::unreachable(expected, &what, advice);
+    let message = messages::unreachable(wording, &what, advice);
     let mut refused = Refused::by_silence(was_sent, cause, message);
     refused.error = refused.error.with_source(Cause::of(&**error, redactor));
     refused

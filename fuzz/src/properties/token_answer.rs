@@ -6,7 +6,7 @@ use secrecy::ExposeSecret as _;
 use super::redactor::leaks;
 use crate::clock::FARTHEST;
 use crate::input;
-use crate::oauth2::answer::{EndpointResponse, ResponseBody, Expected};
+use crate::oauth2::answer::{Acceptance, EndpointResponse, Expected, ResponseBody};
 use crate::oauth2::response;
 use crate::text::Redactor;
 
@@ -22,11 +22,12 @@ pub fn token_answer(data: &[u8]) {
     let (line, rest) = input::text_line(data);
     let mut words = line.split(' ');
     let status = words.next().and_then(|status| status.parse().ok()).unwrap_or(StatusCode::OK);
-    let expected = Expected {
+    let acceptance = Acceptance {
         requested: vec!["read".into()],
         strict_bearer: words.next() == Some("strict"),
-        ..Expected::default()
+        ..Acceptance::default()
     };
+    let expected = Expected { acceptance, ..Expected::default() };
     let (headers, body) = input::headers(rest);
     let mut whole = Vec::new();
     for part in body.split_inclusive(|byte| *byte == 1) {

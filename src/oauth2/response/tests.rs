@@ -29,6 +29,10 @@ fn json_answer(status: u16, body: &str) -> EndpointResponse {
     answer(status, Some("application/json"), body)
 }
 
+fn accepting(acceptance: Acceptance) -> Expected {
+    Expected { acceptance, ..Expected::default() }
+}
+
 fn read_plainly(answer: &EndpointResponse) -> Result<AccessToken, Refused> {
     read(answer, &Expected::default(), &mut Redactor::default(), NOW)
 }
@@ -77,7 +81,7 @@ async fn answer_of(input: &Value) -> EndpointResponse {
 async fn run(vector: &Value) -> Result<AccessToken, Refused> {
     let scope = vector["input"]["request"]["scope"].as_str().unwrap_or_default();
     let requested = scope.split_ascii_whitespace().map(str::to_owned).collect();
-    let expected = Expected { requested, ..Expected::default() };
+    let expected = accepting(Acceptance { requested, ..Acceptance::default() });
     read(&answer_of(&vector["input"]).await, &expected, &mut Redactor::default(), NOW)
 }
 
@@ -274,7 +278,7 @@ fn nesting_of_any_depth_is_passed_over_and_never_overflows_the_stack() {
 fn a_token_outside_the_grammar_is_accepted_unless_strict() {
     let odd = json_answer(200, r#"{"access_token":"00D5!AQ|x:y","token_type":"Bearer"}"#);
     assert_eq!(read_plainly(&odd).unwrap().header_value(), "Bearer 00D5!AQ|x:y");
-    let strict = Expected { strict_bearer: true, ..Expected::default() };
+    let strict = accepting(Acceptance { strict_bearer: true, ..Acceptance::default() });
     let error = read(&odd, &strict, &mut Redactor::default(), NOW).unwrap_err().error;
     assert!(error.is_protocol() && !format!("{error:?}").contains("00D5"), "{error}");
 }
@@ -287,8 +291,11 @@ fn required_scopes_are_looked_for_where_the_server_says_what_it_granted() {
     };
     let ask = |token: &str, scope: &str, requested: &[&str]| {
         let owned = |list: &[&str]| list.iter().map(|scope| (*scope).to_owned()).collect();
-        let expected =
-            Expected { requested: owned(requested), required: owned(&["a", "b"]), ..Expected::default() };
+        let expected = accepting(Acceptance {
+            requested: owned(requested),
+            required: owned(&["a", "b"]),
+            ..Acceptance::default()
+        });
         let body = format!(r#"{{"access_token":"{token}","token_type":"Bearer"{scope}}}"#);
         read(&json_answer(200, &body), &expected, &mut Redactor::default(), NOW)
             .map_err(|refused| refused.error)
@@ -424,7 +431,7 @@ fn a_classifier_knows_better_and_says_so() {
             && refusal.description()?.starts_with("rate limit exceeded;"))
         .then_some(ErrorClass::Throttled { until: None })
     });
-    let expected = Expected { classifier: Some(classifier), ..Expected::default() };
+    let expected = accepting(Acceptance { classifier: Some(classifier), ..Acceptance::default() });
     let ask = |answer: &EndpointResponse| read(answer, &expected, &mut Redactor::default(), NOW).unwrap_err();
     let mut limited =
         json_answer(400, r#"{"error":"invalid_request","description":"rate limit exceeded; wait"}"#);
@@ -439,7 +446,7 @@ fn a_classifier_knows_better_and_says_so() {
 fn a_classifier_may_know_how_long_to_wait() {
     let until = crate::clock::now() + Duration::from_secs(40);
     let classifier = Classifier::new(move |_| Some(ErrorClass::Throttled { until: Some(until.into()) }));
-    let expected = Expected { classifier: Some(classifier), ..Expected::default() };
+    let expected = accepting(Acceptance { classifier: Some(classifier), ..Acceptance::default() });
     let mut busy = answer(503, None, "");
     busy.headers.insert("retry-after", HeaderValue::from_static("5"));
     let hint = read(&busy, &expected, &mut Redactor::default(), NOW).unwrap_err().verdict.hint.unwrap();
