@@ -25,16 +25,13 @@ mod library {
     pub(crate) mod token;
 
     pub(crate) mod oauth2 {
-        pub(crate) mod answer;
-        pub(crate) mod classifier;
-        pub(crate) mod codes;
-        pub(crate) mod messages;
-        pub(crate) mod metadata;
-        pub(crate) mod refused;
+        pub(crate) mod discovery {
+            pub(crate) mod metadata;
+        }
+        pub(crate) mod endpoint {
+            pub(crate) mod url;
+        }
         pub(crate) mod response;
-        pub(crate) mod url;
-        pub(crate) mod verdict;
-        pub(crate) mod wording;
     }
 
     pub(crate) mod retry {

@@ -1,10 +1,10 @@
 //! What is checked of a builder's settings before there is a source. Each refusal names the setting and the remedy.
 
 use crate::error::TokenError;
-use crate::oauth2::client_auth::ClientAuth;
+use crate::oauth2::client::auth::ClientAuth;
+use crate::oauth2::client::secret::ClientSecret;
+use crate::oauth2::endpoint::transport::Patience;
 use crate::oauth2::parameters::Parameters;
-use crate::oauth2::secret::ClientSecret;
-use crate::oauth2::transport::Patience;
 
 pub(super) fn client(
     client_id: &str,

@@ -9,17 +9,17 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, IntoDeserializer as _, SeqAccess, Visitor};
 
-use crate::oauth2::client_auth::ClientAuth;
+use crate::oauth2::client::auth::ClientAuth;
+use crate::oauth2::client::secret::ClientSecret;
+use crate::oauth2::discovery::issuer::Issuer;
+use crate::oauth2::endpoint::location::EndpointLocation;
 use crate::oauth2::grants::{ClientCredentials, ClientCredentialsBuilder};
-use crate::oauth2::issuer::Issuer;
 #[cfg(feature = "jwt")]
 use crate::oauth2::jwt::algorithm::JwtAlgorithm;
 #[cfg(feature = "jwt")]
 use crate::oauth2::jwt::assertion::Assertion;
 #[cfg(feature = "jwt")]
 use crate::oauth2::jwt::key::SigningKey;
-use crate::oauth2::location::EndpointLocation;
-use crate::oauth2::secret::ClientSecret;
 
 /// The settings of [`ClientCredentials`] as a configuration file has them.
 ///

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::error::TokenError;
-use crate::oauth2::endpoint::EndpointClient;
+use crate::oauth2::endpoint::client::EndpointClient;
 use crate::oauth2::parameters::Parameters;
 use crate::source::TokenRequest;
 use crate::token::AccessToken;

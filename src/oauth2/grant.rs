@@ -1,7 +1,7 @@
 //! What makes a source of a builder's settings: one trait, so that building stands once.
 
 use crate::error::TokenError;
-use crate::oauth2::endpoint::EndpointClient;
+use crate::oauth2::endpoint::client::EndpointClient;
 use crate::oauth2::parameters::Parameters;
 
 /// A grant that a [`GrantBuilder`](crate::oauth2::GrantBuilder) makes a source of, or the revocation of tokens. There is

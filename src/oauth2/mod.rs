@@ -135,46 +135,30 @@
 //!
 //! The transport must be one without an [`AuthLayer`](crate::auth) in it that would ask this very source.
 
-mod answer;
 mod builder;
 mod checks;
-mod classifier;
-mod client_auth;
-mod codes;
+mod client;
 mod config;
-mod deadline;
 mod discovery;
 mod endpoint;
 mod exchange;
 mod grant;
 mod grants;
-mod identifiers;
-mod issuer;
 #[cfg(feature = "jwt")]
 #[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
 pub mod jwt;
-mod lineage;
-mod location;
-mod messages;
-mod metadata;
-mod metadata_cache;
 mod parameters;
-mod refused;
 mod response;
 mod revocation;
-mod rotation;
-mod secret;
-mod target;
-mod transport;
-mod url;
-mod verdict;
-mod wording;
 
 pub use self::builder::GrantBuilder;
-pub use self::classifier::Refusal;
-pub use self::client_auth::{ClientAssertion, ClientAuth};
+pub use self::client::auth::{ClientAssertion, ClientAuth};
+pub use self::client::secret::ClientSecret;
 pub use self::config::ClientCredentialsConfig;
+pub use self::discovery::issuer::Issuer;
+pub use self::endpoint::location::EndpointLocation;
 pub use self::grant::Grant;
+pub use self::grants::refresh_token::rotation::RotatedToken;
 pub use self::grants::{
     ClientCredentials, ClientCredentialsBuilder, ClientCredentialsGrant, CustomGrant, CustomGrantBuilder,
     CustomTerms, RefreshToken, RefreshTokenBuilder, RefreshTokenGrant, SecurityToken, TokenExchange,
@@ -183,9 +167,6 @@ pub use self::grants::{
 #[cfg(feature = "jwt")]
 #[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
 pub use self::grants::{JwtBearer, JwtBearerBuilder, JwtBearerGrant};
-pub use self::issuer::Issuer;
-pub use self::location::EndpointLocation;
-pub use self::response::read_token_response;
+pub use self::response::classifier::Refusal;
+pub use self::response::token::read_token_response;
 pub use self::revocation::{Revocation, RevocationBuilder, RevocationGrant};
-pub use self::rotation::RotatedToken;
-pub use self::secret::ClientSecret;

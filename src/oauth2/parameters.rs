@@ -11,12 +11,12 @@ use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::error::TokenError;
-use crate::oauth2::identifiers::Identifiers;
+#[cfg(feature = "jwt")]
+use crate::oauth2::client::secret;
+use crate::oauth2::client::secret::ClientSecret;
+use crate::oauth2::endpoint::identifiers::Identifiers;
 #[cfg(feature = "jwt")]
 use crate::oauth2::jwt::assertion::Assertion;
-#[cfg(feature = "jwt")]
-use crate::oauth2::secret;
-use crate::oauth2::secret::ClientSecret;
 use crate::source::{DynTokenSource, FetchReason, TokenRequest};
 use crate::text::Redactor;
 

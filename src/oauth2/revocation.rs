@@ -8,16 +8,16 @@ use http::StatusCode;
 use secrecy::SecretString;
 
 use crate::error::TokenError;
-use crate::oauth2::answer::{self, EndpointResponse, Expected};
 use crate::oauth2::builder::GrantBuilder;
-use crate::oauth2::deadline::Deadline;
-use crate::oauth2::endpoint::{EndpointClient, EndpointRequest};
+use crate::oauth2::client::secret::ClientSecret;
+use crate::oauth2::endpoint::client::{EndpointClient, EndpointRequest};
+use crate::oauth2::endpoint::deadline::Deadline;
+use crate::oauth2::endpoint::location::EndpointLocation;
 use crate::oauth2::grant::{Checked, Grant};
-use crate::oauth2::location::EndpointLocation;
 use crate::oauth2::parameters::Parameters;
-use crate::oauth2::refused::Refused;
-use crate::oauth2::secret::ClientSecret;
-use crate::oauth2::wording::EndpointKind;
+use crate::oauth2::response::body::{self, EndpointResponse, Expected};
+use crate::oauth2::response::refused::Refused;
+use crate::oauth2::response::wording::EndpointKind;
 use crate::revoke::TokenRevoker;
 use crate::text::Redactor;
 use crate::token::AccessToken;
@@ -189,7 +189,7 @@ fn read(
     if response.status.is_redirection() {
         return Err(Refused::by_redirect(response, expected, redactor));
     }
-    let body = answer::Body::read(response);
+    let body = body::Body::read(response);
     body.teach(redactor);
     let refusal = body.refusal();
     // RFC 7009 §2.2 has a success for a token that is none any more; some servers say that it is none.

@@ -6,8 +6,8 @@ use secrecy::ExposeSecret as _;
 use super::redactor::leaks;
 use crate::clock::FARTHEST;
 use crate::input;
-use crate::oauth2::answer::{Acceptance, EndpointResponse, Expected, ResponseBody};
-use crate::oauth2::response;
+use crate::oauth2::response::body::{Acceptance, EndpointResponse, Expected, ResponseBody};
+use crate::oauth2::response::token;
 use crate::text::Redactor;
 
 /// What was sent. It can stand in a JSON string as it is.
@@ -40,7 +40,7 @@ pub fn token_answer(data: &[u8]) {
     redactor.add_basic("billing", SECRET);
 
     let (now, _) = input::time(b"");
-    let refused = match response::read(&answer, &expected, &mut redactor, now) {
+    let refused = match token::read(&answer, &expected, &mut redactor, now) {
         Err(refused) => refused,
         Ok(token) => {
             assert!(status.is_success());

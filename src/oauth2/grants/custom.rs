@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use crate::error::TokenError;
 use crate::oauth2::builder::GrantBuilder;
+use crate::oauth2::client::secret::ClientSecret;
+use crate::oauth2::endpoint::location::EndpointLocation;
 use crate::oauth2::exchange::Exchange;
 use crate::oauth2::grant::{Checked, Grant};
-use crate::oauth2::location::EndpointLocation;
 use crate::oauth2::parameters::{Encoding, Parameters};
-use crate::oauth2::secret::ClientSecret;
 use crate::source::{TokenRequest, TokenSource};
 use crate::token::AccessToken;
 

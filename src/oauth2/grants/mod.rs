@@ -4,7 +4,7 @@ mod client_credentials;
 mod custom;
 #[cfg(feature = "jwt")]
 mod jwt_bearer;
-mod refresh_token;
+pub(crate) mod refresh_token;
 mod token_exchange;
 
 pub use self::client_credentials::{ClientCredentials, ClientCredentialsBuilder, ClientCredentialsGrant};

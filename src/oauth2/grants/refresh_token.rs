@@ -1,5 +1,8 @@
 //! The refresh token grant: a service lives on what a user once agreed to (RFC 6749 §6).
 
+pub(crate) mod lineage;
+pub(crate) mod rotation;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,15 +15,15 @@ use tracing::instrument::WithSubscriber as _;
 use crate::clock::{FARTHEST, WallClock};
 use crate::error::{ErrorClass, TokenError};
 use crate::oauth2::builder::GrantBuilder;
-use crate::oauth2::deadline::Deadline;
-use crate::oauth2::endpoint::EndpointClient;
+use crate::oauth2::client::secret::{self, ClientSecret};
+use crate::oauth2::endpoint::client::EndpointClient;
+use crate::oauth2::endpoint::deadline::Deadline;
+use crate::oauth2::endpoint::location::EndpointLocation;
 use crate::oauth2::grant::{Checked, Grant};
-use crate::oauth2::lineage::{BEAT, Held, Lineage, Turn};
-use crate::oauth2::location::EndpointLocation;
+use crate::oauth2::grants::refresh_token::lineage::{BEAT, Held, Lineage, Turn};
+use crate::oauth2::grants::refresh_token::rotation::{OnRotate, RotatedToken};
 use crate::oauth2::parameters::Parameters;
-use crate::oauth2::rotation::{OnRotate, RotatedToken};
-use crate::oauth2::secret::{self, ClientSecret};
-use crate::oauth2::verdict::Evidence;
+use crate::oauth2::response::verdict::Evidence;
 use crate::runtime;
 use crate::source::{FetchReason, TokenRequest, TokenSource};
 use crate::token::AccessToken;

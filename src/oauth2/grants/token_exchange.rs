@@ -7,12 +7,12 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::error::TokenError;
 use crate::oauth2::builder::GrantBuilder;
-use crate::oauth2::deadline::Deadline;
-use crate::oauth2::endpoint::EndpointClient;
+use crate::oauth2::client::secret::{self, ClientSecret};
+use crate::oauth2::endpoint::client::EndpointClient;
+use crate::oauth2::endpoint::deadline::Deadline;
+use crate::oauth2::endpoint::location::EndpointLocation;
 use crate::oauth2::grant::{Checked, Grant};
-use crate::oauth2::location::EndpointLocation;
 use crate::oauth2::parameters::Parameters;
-use crate::oauth2::secret::{self, ClientSecret};
 use crate::source::{DynTokenSource, FetchReason, TokenRequest, TokenSource};
 use crate::text::Redactor;
 use crate::token::AccessToken;

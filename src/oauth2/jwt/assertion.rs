@@ -9,12 +9,12 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
 
 use crate::error::TokenError;
-use crate::oauth2::identifiers::Identifiers;
+use crate::oauth2::client::secret::ClientSecret;
+use crate::oauth2::endpoint::identifiers::Identifiers;
 use crate::oauth2::jwt::algorithm::JwtAlgorithm;
 use crate::oauth2::jwt::key::SigningKey;
 use crate::oauth2::jwt::material::Material;
 use crate::oauth2::jwt::signer::{DynSigner, JwtSigner};
-use crate::oauth2::secret::ClientSecret;
 use crate::{backoff, clock};
 
 /// An assertion that lives longer is worth stealing; servers that allow it at all stop here.

@@ -10,9 +10,9 @@ use rustls_pki_types::pem::PemObject as _;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::error::TokenError;
+use crate::oauth2::client::secret::ClientSecret;
 use crate::oauth2::jwt::algorithm::JwtAlgorithm;
 use crate::oauth2::jwt::material::Material;
-use crate::oauth2::secret::ClientSecret;
 
 /// A private key that signs assertions: PEM or a JWK, read each time it is used.
 ///

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::error::TokenError;
-use crate::oauth2::identifiers::Identifiers;
+use crate::oauth2::client::secret::{self, ClientSecret};
+use crate::oauth2::endpoint::identifiers::Identifiers;
 use crate::oauth2::jwt::assertion::Assertion;
-use crate::oauth2::secret::{self, ClientSecret};
 use crate::source::{TokenRequest, TokenSource};
 use crate::token::AccessToken;
 

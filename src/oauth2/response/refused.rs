@@ -7,10 +7,12 @@ use secrecy::SecretString;
 use crate::error::{ErrorClass, TokenError};
 use crate::headers::rate_limit;
 use crate::headers::time::ServerClock;
-use crate::oauth2::answer::{Body, EndpointResponse, Expected, OAuthError};
-use crate::oauth2::classifier;
-use crate::oauth2::messages;
-use crate::oauth2::verdict::{Delivery, Ending, Evidence, Refusal, Silence, Verdict, is_oauth_code, judge};
+use crate::oauth2::response::body::{Body, EndpointResponse, Expected, OAuthError};
+use crate::oauth2::response::classifier;
+use crate::oauth2::response::messages;
+use crate::oauth2::response::verdict::{
+    Delivery, Ending, Evidence, Refusal, Silence, Verdict, is_oauth_code, judge,
+};
 use crate::text::Redactor;
 
 /// An attempt that brought nothing of use.
@@ -88,7 +90,7 @@ impl Refused {
         let clean =
             |text: Option<String>| text.map(|text| redactor.clean(&text)).filter(|text| !text.is_empty());
         // A registered code says nothing of a secret, whatever words that is made of, and it decides.
-        let clean_code = |code: String| match crate::oauth2::codes::find(&code) {
+        let clean_code = |code: String| match crate::oauth2::response::codes::find(&code) {
             Some(_) => Some(code),
             None => clean(Some(code)),
         };

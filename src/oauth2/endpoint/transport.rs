@@ -17,12 +17,12 @@ use tower::{BoxError, Service, ServiceExt as _};
 use crate::backoff::Chance;
 use crate::error::{Lasting, TokenError, Unsent, chain};
 use crate::extensions::FollowNothing;
-use crate::oauth2::answer::{EndpointResponse, ResponseBody};
-use crate::oauth2::deadline::Deadline;
-use crate::oauth2::messages;
-use crate::oauth2::refused::Refused;
-use crate::oauth2::verdict::Silence;
-use crate::oauth2::wording::Wording;
+use crate::oauth2::endpoint::deadline::Deadline;
+use crate::oauth2::response::body::{EndpointResponse, ResponseBody};
+use crate::oauth2::response::messages;
+use crate::oauth2::response::refused::Refused;
+use crate::oauth2::response::verdict::Silence;
+use crate::oauth2::response::wording::Wording;
 use crate::text::{self, Redactor};
 
 /// An answer may be this long after decoding. Real ones have a few KiB.

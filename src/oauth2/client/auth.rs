@@ -11,11 +11,11 @@ use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::error::{ErrorClass, TokenError};
-use crate::oauth2::identifiers::Identifiers;
+use crate::oauth2::client::secret::ClientSecret;
+use crate::oauth2::endpoint::identifiers::Identifiers;
 #[cfg(feature = "jwt")]
 use crate::oauth2::jwt::assertion::Assertion;
 use crate::oauth2::parameters::Form;
-use crate::oauth2::secret::ClientSecret;
 use crate::source::{DynTokenSource, FetchReason, TokenRequest, TokenSource};
 use crate::text::Redactor;
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::oauth2::metadata_cache::MetadataCache;
+use crate::oauth2::discovery::cache::MetadataCache;
 use crate::text;
 
 /// An authorization server by its issuer identifier (RFC 8414 §2): where its endpoints are, and how clients may

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::error::ErrorClass;
-use crate::oauth2::codes::{self, Subject, plain};
+use crate::oauth2::response::codes::{self, Subject, plain};
 
 /// How an attempt ended without what was asked for.
 #[derive(Clone, Copy, Debug)]

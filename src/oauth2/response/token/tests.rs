@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::error::ErrorClass;
-use crate::oauth2::answer::ResponseBody;
-use crate::oauth2::classifier::Classifier;
-use crate::oauth2::transport;
-use crate::oauth2::verdict::Evidence;
+use crate::oauth2::endpoint::transport;
+use crate::oauth2::response::body::ResponseBody;
+use crate::oauth2::response::classifier::Classifier;
+use crate::oauth2::response::verdict::Evidence;
 use crate::vectors;
 
 const NOW: Duration = Duration::from_secs(1_700_000_000);

@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::clock::Moment;
 use crate::error::TokenError;
-use crate::oauth2::metadata::Metadata;
+use crate::oauth2::discovery::metadata::Metadata;
 
 /// After a failure the metadata from before serve on for this long until they are asked for again.
 const PAUSE: Duration = Duration::from_secs(60);

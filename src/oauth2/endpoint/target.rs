@@ -6,15 +6,15 @@ use std::sync::Arc;
 use http::Uri;
 
 use crate::error::TokenError;
-use crate::oauth2::answer::Expected;
-use crate::oauth2::client_auth::ClientAuth;
-use crate::oauth2::deadline::Deadline;
-use crate::oauth2::discovery::Discovery;
-use crate::oauth2::identifiers::Identifiers;
-use crate::oauth2::metadata::Metadata;
-use crate::oauth2::transport::Transport;
-use crate::oauth2::url::{self, PlainHttp};
-use crate::oauth2::wording::{EndpointKind, Naming, Wording};
+use crate::oauth2::client::auth::ClientAuth;
+use crate::oauth2::discovery::fetch::Discovery;
+use crate::oauth2::discovery::metadata::Metadata;
+use crate::oauth2::endpoint::deadline::Deadline;
+use crate::oauth2::endpoint::identifiers::Identifiers;
+use crate::oauth2::endpoint::transport::Transport;
+use crate::oauth2::endpoint::url::{self, PlainHttp};
+use crate::oauth2::response::body::Expected;
+use crate::oauth2::response::wording::{EndpointKind, Naming, Wording};
 use crate::origin::Origin;
 use crate::text::{self, Redactor};
 

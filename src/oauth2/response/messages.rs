@@ -6,9 +6,9 @@ use http::header::LOCATION;
 use http::{HeaderMap, StatusCode, Uri};
 
 use crate::error::ErrorClass;
-use crate::oauth2::answer::{Body, MARKUP, essence};
-use crate::oauth2::codes;
-use crate::oauth2::wording::{Naming, Wording};
+use crate::oauth2::response::body::{Body, MARKUP, essence};
+use crate::oauth2::response::codes;
+use crate::oauth2::response::wording::{Naming, Wording};
 use crate::origin::Origin;
 use crate::text::Redactor;
 

@@ -19,8 +19,8 @@ use tokio::time::Instant;
 
 use crate::clock::{self, Moment};
 use crate::error::TokenError;
-use crate::oauth2::deadline::Deadline;
-use crate::oauth2::secret;
+use crate::oauth2::client::secret;
+use crate::oauth2::endpoint::deadline::Deadline;
 use crate::token::AccessToken;
 
 /// A refresh token and its successors.

@@ -4,7 +4,7 @@ use http::Uri;
 use http::uri::InvalidUri;
 
 use crate::error::TokenError;
-use crate::oauth2::wording::Naming;
+use crate::oauth2::response::wording::Naming;
 use crate::origin::Origin;
 
 /// To whom plain http is allowed.

@@ -9,8 +9,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::oauth2::classifier::Classifier;
-use crate::oauth2::wording::Wording;
+use crate::oauth2::response::classifier::Classifier;
+use crate::oauth2::response::wording::Wording;
 use crate::text::Redactor;
 
 /// One answer, read to its end or to where reading it made no sense.

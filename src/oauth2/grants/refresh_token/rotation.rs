@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tower::BoxError;
 
 use crate::error::TokenError;
-use crate::oauth2::transport::Cause;
+use crate::oauth2::endpoint::transport::Cause;
 use crate::text::Redactor;
 
 /// A refresh token that has just replaced another one, to be stored where the next start finds it.

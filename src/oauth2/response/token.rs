@@ -13,10 +13,12 @@ use serde_json::value::RawValue;
 use crate::claims::Claims;
 use crate::clock;
 use crate::error::TokenError;
-use crate::oauth2::answer::{Acceptance, Body, EndpointResponse, Expected, Members, ResponseBody, as_string};
-use crate::oauth2::refused::Refused;
-use crate::oauth2::verdict::{Ending, judge};
-use crate::oauth2::wording::Wording;
+use crate::oauth2::response::body::{
+    Acceptance, Body, EndpointResponse, Expected, Members, ResponseBody, as_string,
+};
+use crate::oauth2::response::refused::Refused;
+use crate::oauth2::response::verdict::{Ending, judge};
+use crate::oauth2::response::wording::Wording;
 use crate::text::Redactor;
 use crate::token::{AccessToken, is_b64token};
 

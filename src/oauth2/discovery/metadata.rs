@@ -6,8 +6,8 @@ use http::Uri;
 use serde::Deserialize;
 
 use crate::error::{ErrorClass, TokenError};
-use crate::oauth2::url::{self as address, Flaw, PlainHttp};
-use crate::oauth2::wording::EndpointKind;
+use crate::oauth2::endpoint::url::{self as address, Flaw, PlainHttp};
+use crate::oauth2::response::wording::EndpointKind;
 use crate::origin::Origin;
 use crate::text::{self, Redactor};
 
@@ -245,7 +245,7 @@ fn bounded(mut methods: Vec<String>, redactor: &Redactor) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oauth2::url;
+    use crate::oauth2::endpoint::url;
     use crate::vectors;
 
     fn parse(issuer: &str) -> Result<Identifier, TokenError> {

@@ -15,17 +15,17 @@ use tokio::sync::Notify;
 use crate::clock::{self, Moment, WallClock};
 use crate::error::TokenError;
 use crate::extensions::SlowConnection;
-use crate::oauth2::answer::{EndpointResponse, Expected};
-use crate::oauth2::client_auth::Unauthenticated;
-use crate::oauth2::deadline::Deadline;
-use crate::oauth2::lineage::Doubt;
+use crate::oauth2::client::auth::Unauthenticated;
+use crate::oauth2::client::secret::{self, ClientSecret};
+use crate::oauth2::endpoint::deadline::Deadline;
+use crate::oauth2::endpoint::target::{Endpoint, Target};
+use crate::oauth2::endpoint::transport::{self, Patience, Transport};
+use crate::oauth2::grants::refresh_token::lineage::Doubt;
 use crate::oauth2::parameters::{Encoding, Form, Parameters};
-use crate::oauth2::refused::Refused;
-use crate::oauth2::response;
-use crate::oauth2::secret::{self, ClientSecret};
-use crate::oauth2::target::{Endpoint, Target};
-use crate::oauth2::transport::{self, Patience, Transport};
-use crate::oauth2::verdict::{Delivery, Silence, Verdict};
+use crate::oauth2::response::body::{EndpointResponse, Expected};
+use crate::oauth2::response::refused::Refused;
+use crate::oauth2::response::token;
+use crate::oauth2::response::verdict::{Delivery, Silence, Verdict};
 use crate::runtime;
 use crate::source::TokenRequest;
 use crate::text::Redactor;
@@ -76,7 +76,7 @@ impl EndpointClient {
         redactor: Redactor,
         deadline: Deadline,
     ) -> Result<AccessToken, TokenError> {
-        let outgoing = EndpointRequest { parameters, doubt: None, deadline, read: response::read };
+        let outgoing = EndpointRequest { parameters, doubt: None, deadline, read: token::read };
         let outcome = self.send(outgoing, redactor).await;
         outcome.map(|(token, requested)| token.requested(requested)).map_err(|refused| refused.error)
     }
@@ -93,7 +93,7 @@ impl EndpointClient {
         doubt: &Doubt,
     ) -> Result<AccessToken, Refused> {
         let redactor = self.redactor(Some(request));
-        let outgoing = EndpointRequest { parameters, doubt: Some(doubt), deadline, read: response::read };
+        let outgoing = EndpointRequest { parameters, doubt: Some(doubt), deadline, read: token::read };
         let (token, requested) = self.send(outgoing, redactor).await?;
         Ok(token.requested(requested))
     }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::oauth2::issuer::Issuer;
+use crate::oauth2::discovery::issuer::Issuer;
 
 /// Where an endpoint is: its URL, as any string, or an [`Issuer`] that is asked for it.
 ///
