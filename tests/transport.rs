@@ -531,7 +531,7 @@ async fn a_second_attempt_goes_over_a_connection_of_its_own_and_the_first_is_giv
         config.alpn_protocols = vec![protocol.into()];
         let serving = server.clone();
         let at = over_tls(config, move |stream| serving.clone().serve(stream)).await;
-        let client = all_at(Client::builder().only_roots(authority.pem()).unwrap(), at).build();
+        let client = all_at(HyperClient::builder().only_roots(authority.pem()).unwrap(), at).build();
         let source = |second_attempt: bool| {
             let url = format!("https://{HOST}/token");
             let builder = ClientCredentials::builder(url, "billing", "hunter2-hunter2").retries(1);
