@@ -1,10 +1,10 @@
-//! Holds the README's commands to what cargo takes. Its code is compiled with the docs.
+//! Holds the commands of the README and of docs/EVIDENCE.md to what cargo takes. Its code is compiled with the docs.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot read the sources has failed")]
 
 use std::collections::BTreeMap;
 
-const README: &str = include_str!("../README.md");
+const PAGES: &str = concat!(include_str!("../README.md"), include_str!("../docs/EVIDENCE.md"));
 const MANIFEST: &str = include_str!("../Cargo.toml");
 
 /// What cargo switches on by itself.
@@ -14,7 +14,7 @@ const DEFAULT: [&str; 2] = ["hyper-client", "stack"];
 fn each_example_is_named_with_the_features_that_it_needs() {
     let needed = needed();
     let mut seen = 0;
-    for command in README.split("cargo run --example ").skip(1) {
+    for command in PAGES.split("cargo run --example ").skip(1) {
         let end = command.find(['`', '\n', '#']).unwrap();
         let mut words = command[..end].split_whitespace();
         let name = words.next().unwrap();
