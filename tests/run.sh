@@ -9,6 +9,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export CARGO_TERM_COLOR=never
+# Most runs begin with a cold cache.
+export CARGO_INCREMENTAL=${CARGO_INCREMENTAL:-0}
 
 # The most crates that `default-features = false` may pull in.
 LEAN=45
