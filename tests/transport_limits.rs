@@ -121,8 +121,8 @@ async fn easily_flooded(mut tls: impl AsyncRead + AsyncWrite + Unpin, pings: Arc
     }
 }
 
-#[tokio::test]
-async fn a_server_that_takes_signs_of_life_for_a_flood_is_asked_for_fewer() {
+/// Starts such a server. Returns a client for it, its address and the count.
+async fn start_easily_flooded() -> (HyperClientBuilder, String, Arc<AtomicUsize>) {
     let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let certificate = key.cert.pem();
     let private = rustls::pki_types::PrivateKeyDer::Pkcs8(key.signing_key.serialize_der().into());
@@ -151,8 +151,13 @@ async fn a_server_that_takes_signs_of_life_for_a_flood_is_asked_for_fewer() {
         }
     });
     let builder = HyperClientBuilder::default().only_roots(certificate).unwrap().proxy(Proxy::none());
-    let request =
-        || Request::get(format!("https://localhost:{}/", address.port())).body(Body::default()).unwrap();
+    (builder, format!("https://localhost:{}/", address.port()), pings)
+}
+
+#[tokio::test]
+async fn a_server_that_takes_signs_of_life_for_a_flood_is_asked_for_fewer() {
+    let (builder, uri, pings) = start_easily_flooded().await;
+    let request = || Request::get(&*uri).body(Body::default()).unwrap();
     let client = builder.clone().keep_alive(50 * MS).build();
     let ended = tokio::time::timeout(100 * 50 * MS, client.clone().oneshot(request())).await;
     assert!(ended.unwrap().is_err());
@@ -164,6 +169,19 @@ async fn a_server_that_takes_signs_of_life_for_a_flood_is_asked_for_fewer() {
     let silent = builder.without_keep_alive().build();
     let waits = tokio::time::timeout(400 * MS, silent.oneshot(request())).await;
     assert!(waits.is_err() && pings.load(Ordering::SeqCst) == 0, "{pings:?}");
+}
+
+#[tokio::test]
+async fn a_grpc_call_that_is_quiet_is_not_ended_by_signs_of_life() {
+    let (builder, uri, pings) = start_easily_flooded().await;
+    let client = builder.keep_alive(50 * MS).build();
+    let call = Request::post(&*uri).header("content-type", "application/grpc+proto");
+    let waits = tokio::time::timeout(400 * MS, client.clone().oneshot(call.body(Body::default()).unwrap()));
+    assert!(waits.await.is_err() && pings.load(Ordering::SeqCst) == 0, "{pings:?}");
+    // Other requests of the same client are still asked about.
+    let get = Request::get(&*uri).body(Body::default()).unwrap();
+    assert!(tokio::time::timeout(100 * 50 * MS, client.oneshot(get)).await.unwrap().is_err());
+    assert_eq!(pings.load(Ordering::SeqCst), 3);
 }
 
 #[tokio::test]

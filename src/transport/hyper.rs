@@ -36,6 +36,7 @@ pub use self::proxy::Proxy;
 use crate::body::Body;
 use crate::error::{Futile, Lasting, TokenError, Unsent, chain};
 use crate::extensions::SlowConnection;
+use crate::headers::grpc;
 use crate::oauth2::{Grant, GrantBuilder};
 use crate::retry::Failure;
 use crate::transport::classify::classify_hyper;
@@ -69,7 +70,8 @@ const SUSPICIOUS: Duration = Duration::from_secs(5);
 ///    any is a configuration error, not a panic.
 /// 4. An h2 connection that says nothing for 10 s while a request waits on it is asked for a sign of life (PING), and given
 ///    up after 5 s more without one. Else all requests would wait on a dead connection until the system notices.
-///    A server that takes this for a flood (`ENHANCE_YOUR_CALM`) is asked every five minutes only from then on.
+///    A server that takes this for a flood (`ENHANCE_YOUR_CALM`) is asked every five minutes only from then on. gRPC servers
+///    do by default, so gRPC calls have connections of their own that are asked no more often than that.
 /// 5. A connection on which a request was given up after 5 s without an answer is not used for further ones. So a retry
 ///    gets a new one; also where the old one belongs to a tokio runtime that nobody drives any more.
 /// 6. A URI whose scheme is neither `http` nor `https`, by the letter, is an error: nothing else goes over plain text.
@@ -101,7 +103,7 @@ pub struct HyperClient {
 struct Shared {
     settings: Settings,
     pools: Pools,
-    /// In their place once a server has taken the signs of life for a flood.
+    /// Asks for hardly any signs of life: for gRPC, and for all once a server has taken them for a flood.
     calm: Pools,
     /// A server has.
     flooded: Arc<AtomicBool>,
@@ -115,10 +117,11 @@ struct Pools {
 }
 
 impl Shared {
-    /// Returns the pools in use, and after how much silence their connections are asked for a sign of life.
-    fn pools(&self) -> (&Pools, Option<Duration>) {
+    /// Returns the pools for a request, and after how much silence their connections are asked for a sign of life. A gRPC call
+    /// may be quiet for long, and its server ends the connection at the third sign that it is asked for.
+    fn pools(&self, is_grpc: bool) -> (&Pools, Option<Duration>) {
         match self.settings.keep_alive {
-            Some(after) if self.flooded.load(Ordering::Relaxed) => {
+            Some(after) if is_grpc || self.flooded.load(Ordering::Relaxed) => {
                 (&self.calm, Some(after.max(CALM_PING_AFTER)))
             }
             after => (&self.pools, after),
@@ -185,7 +188,8 @@ where
             return HyperResponseFuture { state: State::Starting(failed) };
         }
         let request = request.map(Body::new);
-        let (pools, ping) = self.shared.pools();
+        let is_grpc = grpc::is_grpc_content(request.headers());
+        let (pools, ping) = self.shared.pools(is_grpc);
         let flooded = Arc::clone(&self.shared.flooded);
         // Whatever else the scheme is, the connector for `https` refuses it.
         if request.uri().scheme() == Some(&Scheme::HTTP) {
@@ -199,7 +203,7 @@ where
         }
         let shared = Arc::clone(&self.shared);
         let sent = Box::pin(async move {
-            let (pools, ping) = shared.pools();
+            let (pools, ping) = shared.pools(is_grpc);
             let client = pools.tls.get_or_try_init(|| start(&shared.settings, ping)).await?;
             Sent::new(client, request, flooded, ping).await
         });

@@ -23,7 +23,7 @@ use crate::error::TokenError;
 /// - `connect_timeout`: 10 s, from looking up the name to the end of the TLS handshake
 /// - `idle_timeout`: 90 s
 /// - `max_headers`: 256 per response, over HTTP/1.1; `max_header_bytes`: 256 KiB per response, over h2
-/// - `keep_alive`: after 10 s of silence, while a request waits
+/// - `keep_alive`: after 10 s of silence, while a request waits; after five minutes for gRPC
 ///
 /// # Examples
 ///
@@ -146,7 +146,8 @@ impl HyperClientBuilder {
     /// none waits is never asked.
     ///
     /// A server that takes this for a flood closes the connection with `ENHANCE_YOUR_CALM` ("too many pings"); gRPC servers do
-    /// if it happens more than twice in five minutes. After the first such answer the client asks every five minutes only.
+    /// if it happens more than twice in five minutes. So gRPC calls, by their content type, have connections of their own that
+    /// are asked every five minutes at most, and after the first such response all connections are.
     pub fn keep_alive(mut self, after: Duration) -> Self {
         self.settings.keep_alive = Some(after);
         self
