@@ -33,13 +33,25 @@ where
     B::Error: Into<BoxError>,
 {
     /// Makes the body of the first attempt, and what the others will come from.
+    #[inline]
     pub(super) fn of(
         body: B,
         factory: Option<&BodyFactory>,
         limits: Limits<'_>,
     ) -> (ReplayBody<B>, Result<Self, NotReplayable>) {
-        // What a redirect made of an upload, a GET without a body, still has the factory of the upload.
-        if let Some(factory) = factory.filter(|_| !body.is_end_stream()) {
+        // Also where a redirect made a GET of an upload, which still has the factory of the upload.
+        if body.is_end_stream() {
+            return (ReplayBody::default(), Ok(Self::Recorded(ReplayBody::default())));
+        }
+        Self::of_some(body, factory, limits)
+    }
+
+    fn of_some(
+        body: B,
+        factory: Option<&BodyFactory>,
+        limits: Limits<'_>,
+    ) -> (ReplayBody<B>, Result<Self, NotReplayable>) {
+        if let Some(factory) = factory {
             let sending = Tether::new();
             let length = body.size_hint().exact();
             let first = ReplayBody::tied(body, sending.clone());
