@@ -40,6 +40,35 @@ async fn every_attempt_is_made_by_a_service_that_was_ready() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn requests_of_one_instance_are_in_flight_at_once_and_each_is_retried() {
+    let probe = answers(429, 4).probe();
+    let mut service = over(&probe);
+    let mut in_flight = Vec::new();
+    for _ in 0..4 {
+        in_flight.push(service.ready().await.unwrap().call(post()));
+    }
+    drop(service);
+    for response in futures_util::future::join_all(in_flight).await {
+        let response = response.unwrap();
+        assert_eq!((response.status(), report(&response).attempts()), (StatusCode::OK, 2));
+    }
+    assert_eq!((probe.calls(), probe.reserved(), probe.busy()), (8, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn further_attempts_go_through_what_the_inner_service_was_changed_to() {
+    let (before, after): (Inner, Inner) = (Script::default().probe(), answers(503, 1).probe());
+    let mut service = over(&before);
+    for _ in 0..3 {
+        service.ready().await.unwrap().call(get()).await.unwrap();
+    }
+    *service.get_mut() = after.clone();
+    let response = service.ready().await.unwrap().call(get()).await.unwrap();
+    assert_eq!((response.status(), report(&response).attempts()), (StatusCode::OK, 2));
+    assert_eq!((before.calls(), after.calls()), (3, 2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn readiness_that_was_not_used_is_given_back() {
     let probe: Inner = Script::default().probe_with_permits(1);
     let mut service = over(&probe);
