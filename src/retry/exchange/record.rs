@@ -295,8 +295,9 @@ impl SentTo {
     /// Keeps where a request goes, and whether that is where the first one went of which the budget knows.
     #[inline]
     pub(super) fn of(head: &request::Parts, key: &GateKey, is_first: bool) -> Self {
-        let target = || (head.uri.clone(), head.extensions.get().cloned());
-        Self { elsewhere: (!is_first).then(target), key: key.of(|| head) }
+        let elsewhere =
+            if is_first { None } else { Some((head.uri.clone(), head.extensions.get().cloned())) };
+        Self { elsewhere, key: key.of(|| head) }
     }
 
     pub(super) fn place(&self, first: Option<&Account>) -> Option<Place> {

@@ -119,7 +119,7 @@ where
             }
             false => (ReplayBody::once(body, NotReplayable::Released), Err(NotReplayable::Released)),
         };
-        if source.is_err() {
+        if source.is_err() && repeat != Repeat::Safe {
             // Nobody can look later.
             repeat = Repeat::as_it_is(&head.method, &head.headers);
         }
