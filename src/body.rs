@@ -10,6 +10,7 @@ use bytes::{Buf, Bytes};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
+use pin_project_lite::pin_project;
 use tower::BoxError;
 
 /// A request or response body whose inner type is hidden. Empty by default.
@@ -54,9 +55,7 @@ impl Body {
             return body.take().unwrap_or_default();
         }
         let Some(body) = body else { return Self::default() };
-        let inner = body
-            .map_frame(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())))
-            .map_err(Into::into);
+        let inner = Converted { inner: body };
         Self { inner: Inner::Boxed(inner.boxed_unsync()) }
     }
 
@@ -64,6 +63,39 @@ impl Body {
     #[must_use]
     pub fn empty() -> Self {
         Self::default()
+    }
+}
+
+pin_project! {
+    /// A body with the data and the error of [`Body`]. `map_frame` forgets how long a body is, which would go out in chunks.
+    struct Converted<B> {
+        #[pin]
+        inner: B,
+    }
+}
+
+impl<B> HttpBody for Converted<B>
+where
+    B: HttpBody,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let polled = self.project().inner.poll_frame(cx).map_err(Into::into);
+        polled.map_ok(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
     }
 }
 
