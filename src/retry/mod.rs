@@ -34,19 +34,22 @@
 //!
 //! 1. A request that was not refused itself waits for the server's own pause and 2 s
 //!    ([`longest_hold`](RetryPolicyBuilder::longest_hold)), and is then sent. It waits longer only while requests are
-//!    accepted at the pace and no more wait than three times as many as were refused at once.
+//!    accepted at the pace and no more wait than three times as many as were refused at once. A request with
+//!    [`RetryOptions::never`] does not wait longer.
 //! 2. After the pause one request is tried. If it is refused, the pause begins anew, and another request is tried next. If it
-//!    is accepted, the others follow at a pace that doubles; requests that were refused go first.
-//! 3. If a fifth of the last responses are refusals, the pace falls, and rises again by a step that doubles. It is never below
-//!    one per second. Three refusals in a row close the gate again.
+//!    is accepted, the others follow at a pace that doubles, in the order of the times from which they may be sent. A request
+//!    that was refused may be sent when its own wait is over, which goes on in the queue.
+//! 3. After two refusals in a row, or three of the last eight, the pace falls to 72 %. It comes back in three seconds to
+//!    nearly what was too much, stays there, and rises ever faster while nothing is refused. It is never below one per second.
+//!    Three refusals in a row close the gate again.
 //! 4. One refusal among many holds no other request.
 //! 5. A request that cannot wait, or waited long enough, is sent beyond the pace. If one of four of those is accepted, the
 //!    limit is not about your own rate (another client uses it up, or chance decides), and nothing is held. A dozen more
 //!    refusals than that, and the pace counts again.
 //! 6. If all refusals are for one first path segment, or else one method, and five requests of others were accepted, only that
 //!    segment or method is held. A refusal elsewhere undoes that.
-//! 7. Retries at the gate cost no budget, unless the gate has no room for them. A retry that was refused again gets more time
-//!    before it.
+//! 7. Retries at the gate cost no budget, unless the gate has no room for them. A second retry has twice the room before it, a
+//!    third one three times.
 //! 8. A gate that nothing needed for 30 s is open, and what it learned is forgotten.
 //!
 //! The gate is on by default. In simulations of the default policy (`tests/simulation`) requests that were not refused take as long

@@ -2,8 +2,8 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use tower_oauth2::RetryPolicy;
 use tower_oauth2::extensions::{Attempt, CredentialId, Deadline};
 use tower_oauth2::retry::{
     DeadlineExceeded, RateLimitProfile, ReplayBody, ReportSlot, RetryBudget, RetryGate, RetryOptions,
-    StopReason,
+    RetryReport, StopReason,
 };
 use tower_oauth2::test_util::{Answer, Probe, Readiness, Script, Seen, reply};
 
@@ -194,6 +194,100 @@ async fn what_is_not_sent_again_closes_it_nevertheless() {
     assert_held_back(time(&policy, never()).await, SECOND * 3);
 }
 
+/// A server that takes two per second.
+fn two_per_second() -> Inner {
+    let next = Mutex::new(Instant::now());
+    Probe::new(move |_| {
+        let mut next = next.lock().unwrap();
+        let busy = Instant::now() < *next;
+        if !busy {
+            *next = Instant::now() + SECOND / 2;
+        }
+        async move {
+            tokio::time::sleep(SECOND / 20).await;
+            Ok::<_, BoxError>(match busy {
+                true => Response::builder().status(429).header("retry-after", "1").body(Full::default())?,
+                false => Response::new(Full::default()),
+            })
+        }
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_sent_once_is_not_held_longer_because_it_would_be_refused() {
+    let (policy, gate) = gated();
+    let client = policy.layer(two_per_second());
+    let crowd: Vec<_> = (0..40).map(|_| tokio::spawn(client.clone().oneshot(get()))).collect();
+    tokio::time::sleep(SECOND * 3).await;
+    assert!(gate.status()[0].waiting() > 20, "{:?}", gate.status());
+    let timed = |options: RetryOptions| {
+        let mut request = get();
+        request.extensions_mut().insert(options);
+        let (client, start) = (client.clone(), Instant::now());
+        async move {
+            client.oneshot(request).await.unwrap();
+            start.elapsed()
+        }
+    };
+    let (once, again) = tokio::join!(timed(RetryOptions::never()), timed(RetryOptions::new()));
+    assert!(once <= SECOND * 31 / 10, "the pause and two seconds: {once:?}");
+    assert!(again > SECOND * 5, "{again:?}");
+    join_all(crowd).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_goes_past_the_gate_waits_for_nobody_and_is_heard_of() {
+    let (policy, gate) = gated();
+    close(&policy, get(), "10").await;
+    for options in [RetryOptions::new().without_gate(), RetryOptions::never().without_gate()] {
+        let mut request = get();
+        request.extensions_mut().insert(options);
+        assert_eq!(time(&policy, request).await, Duration::ZERO);
+    }
+    let mut held = get();
+    held.extensions_mut().insert(RetryOptions::new().without_gate().with_gate());
+    assert_held_back(time(&policy, held).await, SECOND * 10);
+
+    // Its retry waits for itself, and others for what it was told.
+    let (policy, other) = gated();
+    let (script, start) = (Script::new([hinted(429, "3")]), Instant::now());
+    let mut request = get();
+    request.extensions_mut().insert(RetryOptions::new().without_gate());
+    let past = async {
+        let response = send(&policy, &script, request).await.unwrap();
+        assert_eq!((report(&response).held(), report(&response).attempts()), (Duration::ZERO, 2));
+        start.elapsed()
+    };
+    let watch = async {
+        tokio::time::sleep(SECOND).await;
+        assert_eq!(other.status().len(), 1);
+        time(&policy, get()).await
+    };
+    let (past, waited) = tokio::join!(past, watch);
+    assert_held_back(past, SECOND * 3);
+    assert!(waited >= SECOND * 2, "{waited:?}");
+    assert!(gate.status().len() == 1, "its own");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_was_held_says_for_how_long_and_no_other_does() {
+    let (policy, _gate) = gated();
+    let free = send(&policy, &Script::default(), get()).await.unwrap();
+    assert!(free.extensions().get::<RetryReport>().is_none(), "nothing is to be said");
+    close(&policy, get(), "10").await;
+    let slot = ReportSlot::new();
+    let mut request = get();
+    request.extensions_mut().insert(RetryOptions::new().report_to(&slot));
+    let response = send(&policy, &Script::default(), request).await.unwrap();
+    assert_held_back(report(&response).held(), SECOND * 10);
+    assert_eq!((report(&response).attempts(), slot.take().unwrap().held()), (1, report(&response).held()));
+    // One that closed it waits there, too, and the wait is said once.
+    let (policy, _gate) = gated();
+    let response = send(&policy, &Script::new([hinted(429, "5")]), get()).await.unwrap();
+    assert_held_back(report(&response).held(), SECOND * 5);
+    assert_eq!(report(&response).history()[0].delay(), report(&response).held());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_can_be_sent_only_once_waits_for_its_turn_whole() {
     let (policy, gate) = gated();
@@ -297,29 +391,36 @@ async fn retries_at_the_gate_cost_no_budget() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_who_were_refused_go_ahead_of_fresh_ones_and_not_all_at_one_instant() {
+async fn they_go_in_the_order_in_which_they_may_go_and_not_all_at_one_instant() {
     let (policy, gate) = gated();
     let script = Script::new((0..20).map(|_| hinted(429, "1")));
     let start = Instant::now();
-    let refused = all_succeed(&policy, &script, (0..20).map(|_| post()));
-    let fresh = async {
-        tokio::time::sleep(SECOND / 10).await;
-        all_succeed(&policy, &script, (0..20).map(|_| get())).await
+    let send_at = |at: Duration, path: &'static str| {
+        let (policy, script) = (&policy, &script);
+        async move {
+            tokio::time::sleep(at).await;
+            all_succeed(policy, script, (0..20).map(|_| to(path))).await
+        }
     };
     let watch = async {
         tokio::time::sleep(SECOND / 2).await;
         assert_eq!(gate.status()[0].waiting(), 40);
     };
-    let (refused, fresh, ()) = tokio::join!(refused, fresh, watch);
-    assert!(refused && fresh);
+    let paths = ["/items/refused", "/items/early", "/items/late"];
+    let refused = send_at(Duration::ZERO, paths[0]);
+    let (early, late) = (send_at(SECOND / 10, paths[1]), send_at(SECOND * 12 / 10, paths[2]));
+    let (refused, early, late, ()) = tokio::join!(refused, early, late, watch);
+    assert!(refused && early && late);
     let seen = script.seen();
-    assert_eq!(seen.len(), 60, "each of the fresh ones was sent once");
-    let methods: Vec<&str> = seen.iter().skip(20).map(|seen| seen.head.method.as_str()).collect();
-    assert!(methods[..20].iter().all(|method| *method == "POST"), "{methods:?}");
-    assert!(methods[20..].iter().all(|method| *method == "GET"), "{methods:?}");
+    assert_eq!(seen.len(), 80, "each of the fresh ones was sent once");
+    let sent: Vec<&str> = seen.iter().skip(20).map(|seen| seen.head.uri.path()).collect();
+    // The refused ones were asked to come after a second, and so are behind those that came meanwhile.
+    for (n, path) in [paths[1], paths[0], paths[2]].into_iter().enumerate() {
+        assert!(sent[n * 20..][..20].iter().all(|other| *other == path), "{sent:?}");
+    }
     let at: Vec<Duration> = seen.iter().skip(20).map(|seen| seen.after(start)).collect();
     assert!(at[0] >= SECOND && at.iter().filter(|next| **next == at[0]).count() == 1, "{at:?}");
-    assert!(at[39] - at[0] > SECOND / 2, "{at:?}");
+    assert!(at[59] - at[0] > SECOND / 2, "{at:?}");
     assert!(at.is_sorted());
 }
 

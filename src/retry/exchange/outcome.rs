@@ -184,15 +184,15 @@ where
             }
         };
         runtime::current().map_err(|_| StopReason::NoTimer)?;
+        // Its own wait goes on while it stands at the gate, which lengthens what was asked for, for all of them at once.
+        let requested = requested_delay.unwrap_or_default();
+        let least = if delay > Chance::at_most(requested) { delay } else { requested };
         let ticket = match held {
             // Where it cannot wait for its turn, it waits for itself.
-            Held::Now => self.ask_gate(self.retries() + 1, requested_delay.unwrap_or_default()),
+            Held::Now => self.ask_gate(self.retries() + 1, least),
             Held::Later | Held::No => None,
         };
         let queued = ticket.is_some();
-        // While it waits at the gate it waits for nothing else, unless its own wait is the longer one.
-        let own = !queued || delay > Chance::at_most(requested_delay.unwrap_or_default());
-        let sleep = if own { delay } else { Duration::ZERO };
         let delay = if queued { Duration::ZERO } else { delay };
         let is_free = queued || held == Held::Later;
         let budget = if is_free { None } else { self.pay(reason)? };
@@ -205,7 +205,7 @@ where
         let progress = self.progress();
         replayed.tell(requested_by.as_ref(), budget, queued, progress.sent);
         progress.note(replayed, requested_by.is_some_and(|header| header == grpc::PUSHBACK));
-        Ok(Waiting::new(request, to_open, sleep, ticket))
+        Ok(Waiting::new(request, to_open, delay, ticket))
     }
 
     /// Makes the request of the next attempt, and ends the attempt before.

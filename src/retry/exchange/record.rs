@@ -178,7 +178,8 @@ where
         // All its waits for others together.
         let held = self.past.as_ref().map_or(Duration::ZERO, |past| past.progress.held);
         let hold = self.sender.rules().longest_hold.saturating_sub(held);
-        Ask { kind: Some(resend.head.kind()), retries, least, longest, hold }
+        let patient = !self.options.as_ref().is_some_and(|options| options.never);
+        Ask { kind: Some(resend.head.kind()), retries, least, longest, hold, patient }
     }
 
     /// Asks the gate for an attempt. Returns a ticket if it has to wait.

@@ -37,10 +37,11 @@ enum By {
     Method,
 }
 
-/// How many must be accepted elsewhere before it counts as free.
+/// How many must be accepted elsewhere before it counts as free. All rows of tests/simulation hold with 1 and with 20: it is
+/// for limits that refuse by chance.
 const WITNESSES: u32 = 5;
 
-/// How many must be refused of one kind before the limit counts as one of that kind.
+/// How many must be refused of one kind before the limit counts as one of that kind. All rows hold with 1 and with 8.
 const REFUSALS: u32 = 2;
 
 // --- Kind ---

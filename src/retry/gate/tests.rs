@@ -11,7 +11,7 @@ fn place() -> Place {
 }
 
 fn ask(retries: u32) -> Ask<'static> {
-    Ask { kind: None, retries, least: Duration::ZERO, longest: SECOND * 120, hold: SECOND * 2 }
+    Ask { kind: None, retries, least: Duration::ZERO, longest: SECOND * 120, hold: SECOND * 2, patient: true }
 }
 
 fn go(gate: &RetryGate) -> Pass {
@@ -90,4 +90,20 @@ async fn a_limit_of_one_path_holds_no_other() {
     // Until something else is refused, too.
     assert_eq!(gate.refused(&place(), of(&items, 1), None, SECOND * 9), Held::Now);
     assert_eq!(gate.status()[0].only(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_turn_of_a_request_that_still_waits_for_itself_is_not_lost() {
+    let gate = RetryGate::new();
+    gate.refused(&place(), ask(1), None, SECOND);
+    let Admission::Wait(mut resting) = gate.admit(&place(), Ask { least: SECOND * 10, ..ask(2) }) else {
+        panic!("it is closed")
+    };
+    let start = clock::now();
+    tokio::time::advance(SECOND * 2).await;
+    let Admission::Wait(mut fresh) = gate.admit(&place(), ask(0)) else { panic!("another one waits") };
+    std::future::poll_fn(|cx| fresh.poll(cx)).await.accepted();
+    assert_eq!(clock::now() - start, SECOND * 2, "its turn is at once");
+    std::future::poll_fn(|cx| resting.poll(cx)).await.accepted();
+    assert_eq!(clock::now() - start, SECOND * 10);
 }
