@@ -133,7 +133,7 @@ pub struct TokenWithheld {
 pub enum WithheldReason {
     /// The request's origin is not on the list.
     ForeignOrigin,
-    /// The request's origin is not one of those that the token's cache is [for](crate::TokenCacheBuilder::only_for), or not
+    /// The request's origin is not one of those that the token's cache is [for](crate::cache::TokenCacheBuilder::only_for), or not
     /// the one that the token [names](crate::AuthLayer::for_origin_named_by).
     NotOfThisToken,
     /// The request's `Host` header names another host than its URI.

@@ -6,7 +6,7 @@
 //!    [`replace_authorization`](AuthLayer::replace_authorization).)
 //! 2. An [`AuthOverride`] in its extensions decides whose token it gets, if any.
 //! 3. Its origin (scheme, host, port) must be on the list, and on that of the token's cache
-//!    ([`only_for`](crate::TokenCacheBuilder::only_for)) if that has one. Its `Host` header, if there is one, must agree. Else
+//!    ([`only_for`](crate::cache::TokenCacheBuilder::only_for)) if that has one. Its `Host` header, if there is one, must agree. Else
 //!    it is sent without a token and its response marked [`TokenWithheld`](crate::extensions::TokenWithheld), or refused.
 //!    A URI that is a path alone is an error, unless the layer was told
 //!    [where those go](AuthLayer::relative_uris_go_to). Plain http is for loopback.
