@@ -19,7 +19,7 @@ use self::lane::Lane;
 pub(super) use self::lane::{Admission, Ask, Held, Pass, Ticket};
 pub(super) use self::scope::Kind;
 use self::scope::Scope;
-use super::account::Account;
+use super::limits::account::Account;
 use crate::backoff::Chance;
 use crate::clock;
 use crate::extensions::CredentialId;

@@ -329,7 +329,6 @@ pub use self::exchange::record::HttpService;
 pub use self::exchange::service::RetryService;
 pub use self::exchange::timeouts::{AttemptTimeout, DeadlineExceeded};
 pub use self::gate::{GateStatus, RetryGate};
-use self::limits::account;
 pub use self::limits::budget::{RetryBudget, RetryBudgetBuilder};
 pub use self::policy::builder::{RetryPolicy, RetryPolicyBuilder};
 pub use self::policy::classify::Failure;
