@@ -1,4 +1,4 @@
-//! One body type for requests and responses, whatever is inside.
+//! One body type for requests and responses.
 
 use std::any::Any;
 use std::fmt;

@@ -7,10 +7,10 @@
 //!    the request, as they always do.
 //! 3. [`classify_reqwest`](crate::transport::classify_reqwest) says which of them mean that nothing was sent. Give it to the retry policy: without it a POST to a server
 //!    that cannot be reached is not sent again.
-//! 4. [`ReqwestTokenClient`](crate::transport::ReqwestTokenClient) asks the token endpoint. It is built here, by reqwest's own builder with whatever options you like; then
+//! 4. [`ReqwestTokenClient`](crate::transport::ReqwestTokenClient) asks the token endpoint. It is built here, by reqwest's own builder with the options you like; then
 //!    redirects and retries are switched off; so is its `connection_verbose`, which would write the secret into the log. A
 //!    ready-made client is refused there, whichever way it came: what it does with a redirect cannot be read from it, and one
-//!    that followed a 307 would send the client secret to wherever the answer points.
+//!    that followed a 307 would send the client secret to wherever the response points.
 //! 5. TLS, proxies, certificates, cookies and time-outs are reqwest's. This crate switches none of its features on. Without
 //!    one for TLS `https` does not work, and the error of the token endpoint says so. An h2 connection that has gone dead is
 //!    found by its `http2_keep_alive_interval`, which is off unless you set it.
@@ -59,11 +59,11 @@
 //!
 //! Where they are not:
 //!
-//! - A redirect of a request without a body is followed below auth, which sees the last answer alone. To another origin
+//! - A redirect of a request without a body is followed below auth, which sees the last response only. To another origin
 //!   reqwest takes `Authorization`, `Cookie` and `Proxy-Authorization` off, and nothing else: a token in a header of its
-//!   own ([`AuthLayer::header`](crate::AuthLayer::header)) goes along. What that origin answers counts as the API's: its 401
+//!   own ([`AuthLayer::header`](crate::AuthLayer::header)) goes along. The response of that origin counts as the API's: its 401
 //!   costs a good token, and the replay another one.
-//! - A 307 or 308 of a request with a body is handed out, and reqwest's own retries repeat nothing: it can send again only
+//! - A 307 or 308 of a request with a body is returned, and reqwest's own retries repeat nothing: it can send again only
 //!   what it holds in memory itself, and takes the bodies of these layers for streams.
 //! - A `timeout` is one for each attempt, from connecting to the end of the body.
 //!

@@ -72,8 +72,8 @@ const SUSPICIOUS: Duration = Duration::from_secs(5);
 ///    up after 5 s more without one. Else all requests would wait on a dead connection until the system notices.
 ///    A server that takes this for a flood (`ENHANCE_YOUR_CALM`) is asked every five minutes only from then on. gRPC servers
 ///    do by default, so gRPC calls have connections of their own that are asked no more often than that.
-/// 5. A connection on which a request was given up after 5 s without an answer is not used for further ones. So a retry
-///    gets a new one; also where the old one belongs to a tokio runtime that nobody drives any more.
+/// 5. A connection on which a request was given up after 5 s without a response is not used for further ones. So a retry
+///    gets a new one; also where the old one belongs to a tokio runtime that is not driven any more.
 /// 6. A URI whose scheme is neither `http` nor `https`, by the letter, is an error: nothing else goes over plain text.
 /// 7. A certificate that is not trusted, and a server that speaks no TLS, or none that fits, are told from failures that
 ///    may pass: the token endpoint is not asked again and the error is one of the configuration.
@@ -81,7 +81,7 @@ const SUSPICIOUS: Duration = Duration::from_secs(5);
 ///    whatever its method. [`classify_hyper`](super::classify_hyper) says which those are.
 /// 9. `https` goes through the proxy that `HTTPS_PROXY` or `ALL_PROXY` names, by CONNECT, so that the proxy sees no more
 ///    than the host; or through the one that is [set](HyperClientBuilder::proxy). Never to loopback, nor to what `NO_PROXY` lists.
-///    A proxy that answers 403 or 407 does so again; any other refusal may pass. No URL of a proxy is shown anywhere.
+///    A proxy's 403 and 407 are final; any other refusal may pass. No URL of a proxy is shown anywhere.
 /// 10. Cryptography is ring's, named explicitly: the process-wide default of rustls is neither read nor set.
 ///
 /// # Examples

@@ -3,7 +3,7 @@
 //! 1. `HyperClient` (feature `hyper-client`, on by default): HTTP/1.1 and h2, TLS by rustls. It serves for an API and for its
 //!    token endpoint. Its builder knows proxies, client certificates and private authorities.
 //! 2. `ReqwestClient` (feature `reqwest`): a `reqwest::Client` below the layers; and `ReqwestTokenClient` for the token endpoint,
-//!    which follows no redirect whatever its options say. [Their page](crate::guide) says what else to know.
+//!    which never follows a redirect. [Their page](crate::guide) says what else to know.
 //! 3. A [gRPC channel](crate::guide::tonic), and [clients that take a tower service](crate::guide::kube), have pages of their
 //!    own.
 //! 4. Any other tower HTTP service goes in by `build_with`, with whatever limits it brings. It must not follow redirects.

@@ -37,8 +37,8 @@ impl RetryOptions {
         Self::default()
     }
 
-    /// Creates options for a request that is sent once, whatever the answer. A closed [gate](super::RetryGate) holds it for
-    /// the server's pause and [`longest_hold`](super::RetryPolicyBuilder::longest_hold) at most; add
+    /// Creates options for a request that is sent once, with any response. A closed [gate](crate::retry::RetryGate) holds it for
+    /// the server's pause and [`longest_hold`](crate::retry::RetryPolicyBuilder::longest_hold) at most; add
     /// [`without_gate`](Self::without_gate) to send it at once.
     #[must_use]
     pub fn never() -> Self {
