@@ -37,7 +37,7 @@ impl RetryOptions {
         Self::default()
     }
 
-    /// Creates options for a request that is sent once, with any response. A closed [gate](crate::retry::RetryGate) holds it for
+    /// Creates options for a request that is sent once and not retried. A closed [gate](crate::retry::RetryGate) holds it for
     /// the server's pause and [`longest_hold`](crate::retry::RetryPolicyBuilder::longest_hold) at most; add
     /// [`without_gate`](Self::without_gate) to send it at once.
     #[must_use]
