@@ -396,4 +396,15 @@ fn hidden_types_cost_a_request_two_allocations() {
         counts.push(measured.count_total);
     }
     assert_eq!(counts[1] - counts[0], 2, "{counts:?}");
+    // A response body of another type is boxed once, as one of this type is.
+    let full =
+        service_fn(async |_: Request<Body>| Ok::<_, BoxError>(Response::new(Full::<Bytes>::default())));
+    let other = ApiClient::builder(BASE, fixed()).build_with(full).unwrap();
+    for _ in 0..2 {
+        let measured = allocation_counter::measure(|| {
+            drop(runtime.block_on(other.post("x").body("text").send()).unwrap());
+        });
+        counts.push(measured.count_total);
+    }
+    assert_eq!(counts[3], counts[1], "{counts:?}");
 }

@@ -191,7 +191,6 @@ impl ApiClientBuilder {
             auth = auth.header(name);
         }
         let client = client.map_request(|request: Request<RequestBody<Body>>| request.map(Body::new));
-        let client = client.map_response(|response| response.map(Body::new));
         let stack = Stack::with_settings(auth, self.settings, client);
         Ok(ApiClient::over(base, ApiService::new(self.tokens, stack)))
     }
