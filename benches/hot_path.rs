@@ -7,8 +7,8 @@
 //! cargo bench --bench hot_path -- --smoke          allocations alone, in a second
 //! ```
 //!
-//! Every shape makes the same request, sends it through its stack to a service that answers at once, and drops the
-//! answer. Ours has everything on: origin, own header, override, live expiry on both clocks, the answer read. The whole
+//! Every shape makes the same request, sends it through its stack to a service that responds at once, and drops the
+//! response. Ours has everything on: origin, own header, override, live expiry on both clocks, the response read. The whole
 //! stack is that under retry with the default policy, beside the static header without retry.
 //! Instructions are counted by valgrind's callgrind as the difference of two runs of this binary, so that start-up does
 //! not count.

@@ -42,7 +42,7 @@ impl Default for Settings {
 /// - requests to other origins: refused
 /// - `retry`: [`RetryPolicy::default`]
 /// - `concurrency_limit`: none
-/// - `attempt_timeout`: 30 s, to the head of the answer
+/// - `attempt_timeout`: 30 s, to the head of the response
 /// - `total_timeout`: none; the waits of the retries are bounded by their policy
 /// - `redirects`: 10, within the origin of the request
 /// - `request_id`: none
@@ -82,14 +82,14 @@ impl StackBuilder {
         self
     }
 
-    /// Sets how many requests of all clones may be on their way at once, each until the head of its answer; at least
+    /// Sets how many requests of all clones may be on their way at once, each until the head of its response; at least
     /// one. Requests that wait for a retry or a token are not on their way.
     pub fn concurrency_limit(mut self, requests: usize) -> Self {
         self.settings.concurrency = Some(requests.max(1));
         self
     }
 
-    /// Sets how long an attempt may take on the wire, to the head of the answer.
+    /// Sets how long an attempt may take on the wire, to the head of the response.
     ///
     /// The policy's own [`attempt_timeout`](crate::retry::RetryPolicyBuilder::attempt_timeout) counts from outside: the
     /// waits for a permit and for a token are in it. Either can be set; the earlier ends the attempt.
@@ -98,7 +98,7 @@ impl StackBuilder {
         self
     }
 
-    /// Sets by when a request must have its answer, hops, waits and replays included, by a
+    /// Sets by when a request must have its response, hops, waits and replays included, by a
     /// [`Deadline`](crate::extensions::Deadline). A request that brings its own keeps the earlier of both.
     pub fn total_timeout(mut self, timeout: Duration) -> Self {
         self.settings.total_timeout = Some(timeout);

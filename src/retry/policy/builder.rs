@@ -16,8 +16,8 @@ use crate::retry::replay_body::Allowance;
 
 /// When a request is sent again: a pure decision engine that is itself the tower `Layer`.
 ///
-/// As a layer it makes a [`RetryService`](crate::retry::RetryService); as an engine it answers
-/// [`decide`](Self::decide). Cheap to clone. What it does is on the page of the [room](crate::retry).
+/// As a layer it makes a [`RetryService`](crate::retry::RetryService); without a layer, call
+/// [`decide`](Self::decide). Cheap to clone. What it does is on the page of the [module](crate::retry).
 ///
 /// # Examples
 ///
@@ -121,7 +121,7 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// Sets the longest wait that a server may ask for. If it asks for more, its answer is handed out at once.
+    /// Sets the longest wait that a server may ask for. If it asks for more, its response is returned at once.
     pub fn longest_hint(mut self, delay: Duration) -> Self {
         self.rules.longest_hint = delay;
         self
@@ -144,8 +144,8 @@ impl RetryPolicyBuilder {
     /// Sets how long a request may take until the head of its answer is there: all attempts and waits together. A
     /// [`Deadline`](crate::extensions::Deadline) of the request's own counts if it is earlier.
     ///
-    /// A wait that would not end in time is not begun, and an attempt that is in flight then is ended. The newest answer
-    /// before is handed out, or else [`DeadlineExceeded`](crate::retry::DeadlineExceeded). What the body of the answer takes is not
+    /// A wait that would not end in time is not begun, and an attempt that is in flight then is ended. The newest response
+    /// before is returned, or else [`DeadlineExceeded`](crate::retry::DeadlineExceeded). What the body of the response takes is not
     /// limited.
     pub fn total_timeout(mut self, timeout: Duration) -> Self {
         self.rules.total_timeout = Some(timeout);
@@ -156,7 +156,7 @@ impl RetryPolicyBuilder {
     /// One that takes longer is ended, and counts as an error after which nobody knows how far the request came
     /// ([`Failure::Ambiguous`]).
     ///
-    /// After the last attempt the newest answer before is handed out, or else [`AttemptTimeout`](crate::retry::AttemptTimeout).
+    /// After the last attempt the newest response before is returned, or else [`AttemptTimeout`](crate::retry::AttemptTimeout).
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
         self.rules.attempt_timeout = Some(timeout);
         self

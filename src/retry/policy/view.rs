@@ -13,7 +13,7 @@ use crate::extensions::TokenRejected;
 use crate::headers::grpc::{self, GrpcStatus};
 use crate::retry::replay_body::NotReplayable;
 
-/// What [`RetryPolicy::decide`](crate::retry::RetryPolicy::decide) looks at: one answer or failure, and what went before it.
+/// What [`RetryPolicy::decide`](crate::retry::RetryPolicy::decide) looks at: one response or failure, and what went before it.
 ///
 /// Defaults: a first attempt without a deadline, whose body can be sent again, under the policy's own rules.
 #[derive(Clone, Debug)]
