@@ -30,7 +30,7 @@ use http::{HeaderValue, Request, Response, Uri};
 use http_body_util::Full;
 use tower::{BoxError, Layer, Service, ServiceExt};
 use tower_http::auth::AddAuthorization;
-use tower_oauth2::retry::ReplayBody;
+use tower_oauth2::retry::RequestBody;
 use tower_oauth2::{AccessToken, AuthLayer, RetryPolicy, TokenCache, source_fn};
 
 /// At most so many times the instructions of the static header, held and cloned per request.
@@ -295,7 +295,7 @@ type Requests = Box<dyn FnMut(u64) + Send>;
 fn stacks<S, E, F, K>(mode: Mode, count: usize, stack: &S, keep: &K) -> Vec<Requests>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = E> + Clone + Send + 'static,
-    S: Service<Request<ReplayBody<Body>>, Response = Response<Body>, Error = E, Future = F>
+    S: Service<Request<RequestBody<Body>>, Response = Response<Body>, Error = E, Future = F>
         + Clone
         + Send
         + 'static,

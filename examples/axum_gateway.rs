@@ -26,7 +26,7 @@ use http::StatusCode;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tower::BoxError;
-use tower_oauth2::oauth2::Revocation;
+use tower_oauth2::grants::Revocation;
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeAuthorizationServerBuilder, FakeClient};
 use tower_oauth2::transport::HyperClient;
 use tower_oauth2::{ClientCredentials, TokenCache};

@@ -21,7 +21,7 @@
 mod program;
 
 use std::env;
-use std::error::Error;
+use std::error::Error as StdError;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
@@ -36,7 +36,7 @@ use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::test_util::{FakeApi, FakeAuthorizationServer, FakeClient};
 use tower_oauth2::transport::HyperClient;
 use tower_oauth2::{
-    AccessToken, AuthLayer, Body, ErrorClass, FetchReason, RetryPolicy, TokenCache, TokenError, TokenRequest,
+    AccessToken, AuthLayer, Body, Error, ErrorKind, FetchReason, RetryPolicy, TokenCache, TokenRequest,
     TokenSource,
 };
 
@@ -54,9 +54,9 @@ struct CommandSource {
 const LONGEST: u64 = 64 * 1024;
 
 impl TokenSource for CommandSource {
-    async fn token(&self, _request: TokenRequest) -> Result<AccessToken, TokenError> {
+    async fn token(&self, _request: TokenRequest) -> Result<AccessToken, Error> {
         let printed = tokio::time::timeout(self.timeout, self.run()).await.map_err(|_| {
-            TokenError::transient("the program that prints the token did not end in time, and was killed")
+            Error::transient("the program that prints the token did not end in time, and was killed")
         })??;
         let printed = printed.expose_secret().trim();
         if printed.starts_with('{') { of_json(printed) } else { AccessToken::bearer(printed) }
@@ -80,7 +80,7 @@ impl CommandSource {
     }
 
     /// Runs the program to its end, and returns what it printed.
-    async fn run(&self) -> Result<SecretString, TokenError> {
+    async fn run(&self) -> Result<SecretString, Error> {
         let mut program = Command::new(&self.program)
             .args(&self.arguments)
             .stdin(Stdio::null())
@@ -89,37 +89,37 @@ impl CommandSource {
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| {
-                TokenError::config("the program that prints the token cannot be started; check its path")
+                Error::config("the program that prints the token cannot be started; check its path")
                     .with_source(error)
             })?;
         let lost =
-            |error| TokenError::transient("what the program printed for a token was lost").with_source(error);
+            |error| Error::transient("what the program printed for a token was lost").with_source(error);
         let mut printed = Vec::new();
         if let Some(output) = program.stdout.take() {
             output.take(LONGEST + 1).read_to_end(&mut printed).await.map_err(lost)?;
         }
         if printed.len() as u64 > LONGEST {
-            return Err(TokenError::protocol("the program that prints the token prints too much"));
+            return Err(Error::protocol("the program that prints the token prints too much"));
         }
         let printed = String::from_utf8(printed).map(SecretString::from).map_err(|_| {
-            TokenError::protocol("the program that prints the token prints something else than text")
+            Error::protocol("the program that prints the token prints something else than text")
         })?;
         let ended = program.wait().await.map_err(lost)?;
         if !ended.success() {
             // Its exit code is not a secret. What it said may be one.
             let hint = "the program printed no token; run it by hand to see why, you may have to sign in";
-            return Err(TokenError::grant(hint).with_source(ended.to_string()));
+            return Err(Error::grant(hint).with_source(ended.to_string()));
         }
         Ok(printed)
     }
 }
 
-fn of_json(printed: &str) -> Result<AccessToken, TokenError> {
+fn of_json(printed: &str) -> Result<AccessToken, Error> {
     // The reader's own error would quote what it read.
     let printed: Value = serde_json::from_str(printed)
-        .map_err(|_| TokenError::protocol("the program printed JSON that cannot be read"))?;
+        .map_err(|_| Error::protocol("the program printed JSON that cannot be read"))?;
     let token = ["access_token", "accessToken", "token"].iter().find_map(|name| printed[name].as_str());
-    let token = token.ok_or_else(|| TokenError::protocol("the program printed JSON without a token"))?;
+    let token = token.ok_or_else(|| Error::protocol("the program printed JSON without a token"))?;
     let token = AccessToken::bearer(token)?;
     Ok(match (printed["expires_in"].as_u64(), printed["expires_on"].as_u64()) {
         (Some(seconds), _) => token.expires_in(Duration::from_secs(seconds)),
@@ -166,17 +166,17 @@ async fn main() -> Result<ExitCode, BoxError> {
 
     // What can go wrong, and whose side it is. No error may hold what the program wrote.
     let cases = [
-        (CommandSource::new("/nowhere/to/be/found"), ErrorClass::Config),
-        (me.clone().argument("fail"), ErrorClass::Grant),
-        (me.clone().argument("hang").timeout(Duration::from_millis(300)), ErrorClass::Transient),
-        (me.clone().argument("babble"), ErrorClass::Protocol),
-        (me.clone().argument("broken-json"), ErrorClass::Protocol),
-        (me.clone().argument("prose"), ErrorClass::Protocol),
+        (CommandSource::new("/nowhere/to/be/found"), ErrorKind::Config),
+        (me.clone().argument("fail"), ErrorKind::Grant),
+        (me.clone().argument("hang").timeout(Duration::from_millis(300)), ErrorKind::Transient),
+        (me.clone().argument("babble"), ErrorKind::Protocol),
+        (me.clone().argument("broken-json"), ErrorKind::Protocol),
+        (me.clone().argument("prose"), ErrorKind::Protocol),
     ];
     let (all, mut told, mut leaks) = (cases.len(), 0, 0);
     for (source, expected) in cases {
         if let Err(error) = source.token(TokenRequest::new(FetchReason::Initial)).await {
-            told += usize::from(error.class() == expected);
+            told += usize::from(error.kind() == expected);
             leaks += usize::from(chain(&error).contains(program::SECRET));
         }
     }
@@ -189,7 +189,7 @@ async fn main() -> Result<ExitCode, BoxError> {
 }
 
 /// Everything that a log would show of an error.
-fn chain(error: &dyn Error) -> String {
+fn chain(error: &dyn StdError) -> String {
     let below = error.source().map(chain).unwrap_or_default();
     format!("{error} {error:?} {below}")
 }

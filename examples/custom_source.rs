@@ -21,13 +21,12 @@ use std::time::Duration;
 
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt as _;
-use secrecy::ExposeSecret as _;
 use serde_json::Value;
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::transport::HyperClient;
 use tower_oauth2::{
-    AccessToken, AuthLayer, Body, FetchReason, RetryPolicy, TokenCache, TokenError, TokenRequest,
-    TokenRevoker, TokenSource,
+    AccessToken, AuthLayer, Body, Error, FetchReason, RetryPolicy, TokenCache, TokenRequest, TokenRevoker,
+    TokenSource,
 };
 
 use vault::VaultServer;
@@ -45,7 +44,7 @@ struct Vault {
 }
 
 impl TokenSource for Vault {
-    async fn token(&self, request: TokenRequest) -> Result<AccessToken, TokenError> {
+    async fn token(&self, request: TokenRequest) -> Result<AccessToken, Error> {
         // A token that runs out can be renewed, though not for ever. One that an API refused cannot be helped.
         if let (FetchReason::Expiring, Some(lease)) = (request.reason(), lease_of(request.previous()))
             && let Some(renewed) = self.ask(Method::PUT, &format!("leases/{lease}")).await?
@@ -53,13 +52,13 @@ impl TokenSource for Vault {
             return token_of(&renewed);
         }
         let leased = self.ask(Method::POST, "leases").await?;
-        token_of(&leased.ok_or_else(|| TokenError::grant("the vault leases nothing; ask for its role"))?)
+        token_of(&leased.ok_or_else(|| Error::grant("the vault leases nothing; ask for its role"))?)
     }
 }
 
 /// Leases are given back at the end, not left to run out.
 impl TokenRevoker for Vault {
-    async fn revoke(&self, token: AccessToken) -> Result<(), TokenError> {
+    async fn revoke(&self, token: AccessToken) -> Result<(), Error> {
         let Some(lease) = lease_of(Some(&token)) else { return Ok(()) };
         self.ask(Method::DELETE, &format!("leases/{lease}")).await.map(drop)
     }
@@ -67,9 +66,9 @@ impl TokenRevoker for Vault {
 
 impl Vault {
     /// Asks the vault. It has no answer where there is no such lease, or none that it would renew.
-    async fn ask(&self, method: Method, path: &str) -> Result<Option<Value>, TokenError> {
+    async fn ask(&self, method: Method, path: &str) -> Result<Option<Value>, Error> {
         let unreachable = |error: BoxError| {
-            TokenError::transient("the vault did not answer; is it unsealed?").with_source(error)
+            Error::transient("the vault did not answer; is it unsealed?").with_source(error)
         };
         let request = Request::builder().method(method).uri(format!("{}/{path}", self.url));
         let request = request.body(Body::empty()).map_err(|error| unreachable(error.into()))?;
@@ -81,26 +80,26 @@ impl Vault {
             status if status.is_success() => Ok(Some(serde_json::from_slice(&body).unwrap_or_default())),
             // Never what the vault wrote: a token could be in it.
             status if status.is_server_error() => {
-                Err(TokenError::transient("the vault fails; is it unsealed?").with_status(status))
+                Err(Error::transient("the vault fails; is it unsealed?").with_status(status))
             }
             // Asking again would not help.
             status => {
                 let line = "the vault refuses; check its policy and what this service shows to it";
-                Err(TokenError::config(line).with_status(status))
+                Err(Error::config(line).with_status(status))
             }
         }
     }
 }
 
 fn lease_of(token: Option<&AccessToken>) -> Option<&str> {
-    Some(token?.extra(LEASE)?.expose_secret())
+    Some(token?.expose_extra(LEASE)?)
 }
 
-fn token_of(lease: &Value) -> Result<AccessToken, TokenError> {
+fn token_of(lease: &Value) -> Result<AccessToken, Error> {
     let (Some(id), Some(token), Some(seconds)) =
         (lease["id"].as_str(), lease["token"].as_str(), lease["seconds"].as_u64())
     else {
-        return Err(TokenError::protocol("the vault leased something else than a token"));
+        return Err(Error::protocol("the vault leased something else than a token"));
     };
     Ok(AccessToken::bearer(token)?.expires_in(Duration::from_secs(seconds)).extra_member(LEASE, id))
 }

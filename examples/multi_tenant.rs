@@ -20,8 +20,8 @@ use std::time::Duration;
 use http::{Request, Response};
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceBuilder};
-use tower_oauth2::oauth2::Revocation;
-use tower_oauth2::retry::RetryBody;
+use tower_oauth2::grants::Revocation;
+use tower_oauth2::retry::ResponseBody;
 use tower_oauth2::tenants::TenantCaches;
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeAuthorizationServerBuilder, FakeClient};
 use tower_oauth2::transport::{HyperClient, HyperResponseBody};
@@ -48,7 +48,7 @@ struct OnBehalf {
     client: ApiClient,
 }
 
-type ApiClient = BoxCloneSyncService<Request<Body>, Response<RetryBody<HyperResponseBody>>, BoxError>;
+type ApiClient = BoxCloneSyncService<Request<Body>, Response<ResponseBody<HyperResponseBody>>, BoxError>;
 
 impl OnBehalf {
     fn new(api: String, token_url: String, revocation_url: String) -> Result<Self, BoxError> {

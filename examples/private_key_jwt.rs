@@ -13,10 +13,10 @@ use std::time::Duration;
 use http::Request;
 use support::{Api, PrivateKey};
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
-use tower_oauth2::oauth2::jwt::{JwtAlgorithm, SigningKey};
+use tower_oauth2::grants::jwt::{JwtAlgorithm, SigningKey};
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient, Trouble};
 use tower_oauth2::transport::HyperClient;
-use tower_oauth2::{AuthLayer, Body, ClientAuth, ClientCredentials, ClientSecret, RetryPolicy};
+use tower_oauth2::{AuthLayer, Body, ClientAuth, ClientCredentials, RetryPolicy, Secret};
 
 #[tokio::main]
 async fn main() -> Result<ExitCode, BoxError> {
@@ -29,8 +29,8 @@ async fn main() -> Result<ExitCode, BoxError> {
     let api = Api::builder(&server).start().await?;
 
     // What you write, once. There is no secret, and the key is read each time it signs.
-    let key = SigningKey::new(JwtAlgorithm::Es256, ClientSecret::from_file(&file));
-    let source = ClientCredentials::builder(server.token_url(), "billing", ClientSecret::none())
+    let key = SigningKey::new(JwtAlgorithm::Es256, Secret::from_file(&file));
+    let source = ClientCredentials::builder(server.token_url(), "billing", Secret::none())
         .issuer(server.origin())
         .auth(ClientAuth::private_key_jwt(key))
         .scope("reports:read")

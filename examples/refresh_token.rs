@@ -28,18 +28,17 @@ use oauth2::{
     AuthType, ClientId, DeviceAuthorizationUrl, HttpRequest, HttpResponse, Scope,
     StandardDeviceAuthorizationResponse, TokenUrl,
 };
-use secrecy::ExposeSecret as _;
 use support::Api;
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep};
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::auth::AuthService;
-use tower_oauth2::oauth2::{RefreshTokenBuilder, read_token_response};
+use tower_oauth2::grants::{RefreshTokenBuilder, read_token_response};
 use tower_oauth2::retry::RetryService;
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient};
 use tower_oauth2::transport::HyperClient;
 use tower_oauth2::{
-    AccessToken, AuthLayer, Body, ClientAuth, ClientSecret, Origin, RefreshToken, RetryPolicy, TokenCache,
+    AccessToken, AuthLayer, Body, ClientAuth, Origin, RefreshToken, RetryPolicy, Secret, TokenCache,
 };
 
 /// How long requests are sent, and how many per second.
@@ -112,8 +111,8 @@ async fn live(place: &Place, server: Option<&FakeAuthorizationServer>) -> Result
     let login = sign_in(place, server.is_some()).await?;
     let store = Store::default();
     let rotations = Arc::new(Mutex::new(0));
-    if let Some(refresh_token) = login.refresh_secret() {
-        *store.lock().unwrap_or_else(PoisonError::into_inner) = refresh_token.expose_secret().to_owned();
+    if let Some(refresh_token) = login.expose_refresh_token() {
+        *store.lock().unwrap_or_else(PoisonError::into_inner) = refresh_token.to_owned();
     }
 
     // What you write: the source begins with the login, and stores what comes after it.
@@ -288,8 +287,8 @@ impl Place {
     fn source(&self, store: &Store, rotations: &Arc<Mutex<u64>>) -> RefreshTokenBuilder {
         let stored = store.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (secret, auth) = match self.client_secret.as_str() {
-            "" => (ClientSecret::none(), ClientAuth::none()),
-            secret => (ClientSecret::new(secret.to_owned()), ClientAuth::basic()),
+            "" => (Secret::none(), ClientAuth::none()),
+            secret => (Secret::new(secret.to_owned()), ClientAuth::basic()),
         };
         let (store, rotations) = (Arc::clone(store), Arc::clone(rotations));
         RefreshToken::builder(&self.token_url, &self.client_id, secret, Some(stored)).auth(auth).on_rotate(

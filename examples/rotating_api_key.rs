@@ -29,9 +29,7 @@ use http_body_util::BodyExt as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::transport::HyperClient;
-use tower_oauth2::{
-    AccessToken, AuthLayer, Body, RetryPolicy, TokenCache, TokenError, TokenRequest, TokenSource,
-};
+use tower_oauth2::{AccessToken, AuthLayer, Body, Error, RetryPolicy, TokenCache, TokenRequest, TokenSource};
 
 use api::KeyedApi;
 
@@ -50,26 +48,25 @@ struct KeyFile {
 }
 
 impl TokenSource for KeyFile {
-    async fn token(&self, request: TokenRequest) -> Result<AccessToken, TokenError> {
+    async fn token(&self, request: TokenRequest) -> Result<AccessToken, Error> {
         let key = self.read().await?;
-        let is_known = |token: Option<&AccessToken>| {
-            token.is_some_and(|token| token.secret().expose_secret() == key.expose_secret())
-        };
+        let is_known =
+            |token: Option<&AccessToken>| token.is_some_and(|token| token.expose() == key.expose_secret());
         if is_known(request.rejected()) {
             // Only a human can help. The cache asks again in a while, and looks into the file then.
             let refused = "the API refuses the key in the file; put a new one there";
-            return Err(TokenError::grant(refused));
+            return Err(Error::grant(refused));
         }
         // On schedule, unless another process has rotated it already.
         let key = if is_known(request.previous()) { self.rotate(&key).await? } else { key };
-        Ok(AccessToken::bearer(key)?.expires_in(ROTATE_AFTER))
+        Ok(AccessToken::bearer(key.expose_secret())?.expires_in(ROTATE_AFTER))
     }
 }
 
 impl KeyFile {
-    async fn read(&self) -> Result<SecretString, TokenError> {
+    async fn read(&self) -> Result<SecretString, Error> {
         let text = tokio::fs::read_to_string(&self.path).await.map_err(|error| {
-            TokenError::config("the file with the API key cannot be read; check its path and rights")
+            Error::config("the file with the API key cannot be read; check its path and rights")
                 .with_source(error)
         })?;
         Ok(text.trim().into())
@@ -77,9 +74,9 @@ impl KeyFile {
 
     /// Has the API make the next key, which goes into the file before anybody uses it. The key before is good for a while
     /// longer.
-    async fn rotate(&self, key: &SecretString) -> Result<SecretString, TokenError> {
+    async fn rotate(&self, key: &SecretString) -> Result<SecretString, Error> {
         let failed = |error: BoxError| {
-            TokenError::transient("the API made no new key; the old one stays in use").with_source(error)
+            Error::transient("the API made no new key; the old one stays in use").with_source(error)
         };
         let request = Request::post(&self.rotation_url).header(KEY_HEADER, key.expose_secret());
         let request = request.body(Body::empty()).map_err(|error| failed(error.into()))?;

@@ -74,7 +74,7 @@ async fn main() -> Result<ExitCode, BoxError> {
         ClientCredentials::builder(server.token_url(), "reports", "hunter2").scope("items:read").build()?;
     let channel = ServiceBuilder::new()
         .layer(RetryPolicy::default())
-        .layer(AuthLayer::for_origin(source, origin.as_str())?.relative_uris_go_to(origin.as_str())?)
+        .layer(AuthLayer::for_origin(source, origin.as_str())?.default_origin(origin.as_str())?)
         .map_request(|request: Request<_>| request.map(Body::new))
         .service(Endpoint::from_shared(origin)?.connect_lazy());
     let client = ItemsClient::new(channel);

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 #[cfg(feature = "jwt")]
-use crate::error::TokenError;
+use crate::error::Error;
 
 /// The shortest wait after a server said when to come back.
 const SHORTEST_HINT: Duration = Duration::from_millis(100);
@@ -102,11 +102,11 @@ pub(crate) fn unguessable() -> Option<[u8; 16]> {
 
 /// Draws a name that nobody can guess, and that no other process draws: 128 bits in base64url.
 #[cfg(feature = "jwt")]
-pub(crate) fn identifier() -> Result<String, TokenError> {
+pub(crate) fn identifier() -> Result<String, Error> {
     use base64::Engine as _;
 
     let bytes = unguessable().ok_or_else(|| {
-        TokenError::transient("the operating system has no random numbers; an assertion needs some")
+        Error::transient("the operating system has no random numbers; an assertion needs some")
     })?;
     Ok(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes))
 }

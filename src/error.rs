@@ -1,7 +1,7 @@
 //! The one error of this crate: what failed, whose side it is, and whether waiting can help.
 
 use std::convert::Infallible;
-use std::error::Error;
+use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crate::text;
 /// Why there is no token.
 ///
 /// Cheap to clone: all callers that waited for the same token get the same error. It is found in the
-/// [`BoxError`] of a service by `downcast_ref::<TokenError>()`. Callers decide by [`class`](Self::class) and
+/// [`BoxError`] of a service by `downcast_ref::<Error>()`. Callers decide by [`kind`](Self::kind) and
 /// the predicates, never by text. Neither `Display` nor `Debug` ever shows a token, a secret or a raw answer.
 ///
 /// # Examples
@@ -23,51 +23,51 @@ use crate::text;
 /// A source of one's own says whose side failed:
 ///
 /// ```
-/// use tower_oauth2::TokenError;
+/// use tower_oauth2::Error;
 ///
-/// fn read(file: &str) -> Result<String, TokenError> {
+/// fn read(file: &str) -> Result<String, Error> {
 ///     std::fs::read_to_string(file)
-///         .map_err(|error| TokenError::config(format!("cannot read the token file {file}")).with_source(error))
+///         .map_err(|error| Error::config(format!("cannot read the token file {file}")).with_source(error))
 /// }
 ///
 /// let error = read("/does/not/exist").unwrap_err();
 /// assert!(error.is_config() && !error.is_temporary());
 /// ```
 #[derive(Clone)]
-pub struct TokenError {
+pub struct Error {
     inner: Arc<Inner>,
 }
 
 #[derive(Clone)]
 struct Inner {
-    class: ErrorClass,
+    kind: ErrorKind,
     message: String,
     code: Option<String>,
     description: Option<String>,
     uri: Option<String>,
     status: Option<StatusCode>,
+    /// When the server may be asked again, as it says itself.
+    throttled_until: Option<Instant>,
+    /// When the cache asks its source again.
     retry_at: Option<Instant>,
     /// Whether the party that decides has not said so: what stands on the way to it has, or nobody.
     is_hearsay: bool,
-    source: Option<Arc<dyn Error + Send + Sync>>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
-/// Whose side a [`TokenError`] is, and so what may help. `Display` is its name in one word, for a metric or a log.
+/// Whose side an [`Error`] is, and so what may help. `Display` is its name in one word, for a metric or a log.
 ///
-/// The [table of the OAuth 2.0 sources](crate::oauth2#what-a-response-means) says which answer is of which class.
+/// The [table of the OAuth 2.0 sources](crate::grants#what-a-response-means) says which response is of which kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum ErrorClass {
+pub enum ErrorKind {
     /// Something was set up wrong, and an operator has to change it: the configuration here, or what the authorization
-    /// server knows of the client. So a refused client (`invalid_client`), scope or parameter is of this class.
+    /// server knows of the client. So a refused client (`invalid_client`), scope or parameter is of this kind.
     Config,
     /// The authorization server refused the grant (`invalid_grant`), or gave a reason of its own: waiting does not help.
     Grant,
     /// The authorization server asked for patience.
-    Throttled {
-        /// When it may be asked again, if it said so.
-        until: Option<Instant>,
-    },
+    Throttled,
     /// A failure that may pass by itself: network, time-out, server error.
     Transient,
     /// The other side said something that is not OAuth 2.0.
@@ -131,49 +131,50 @@ pub(crate) struct OfTheBody {
     source: BoxError,
 }
 
-// --- TokenError ---
+// --- Error ---
 
-impl TokenError {
+impl Error {
     /// Creates an error that an operator has to mend, such as a setting that is wrong, or a client that the server does
     /// not know. `message` says what is wrong and what to do about it.
     #[must_use]
     pub fn config(message: impl Into<String>) -> Self {
-        Self::new(ErrorClass::Config, message)
+        Self::new(ErrorKind::Config, message)
     }
 
     /// Creates an error for a grant that was refused for good: expired, revoked, or somebody else's.
     #[must_use]
     pub fn grant(message: impl Into<String>) -> Self {
-        Self::new(ErrorClass::Grant, message)
+        Self::new(ErrorKind::Grant, message)
     }
 
     /// Creates an error for a server that asks for patience; see [`with_retry_after`](Self::with_retry_after).
     #[must_use]
     pub fn throttled(message: impl Into<String>) -> Self {
-        Self::new(ErrorClass::Throttled { until: None }, message)
+        Self::new(ErrorKind::Throttled, message)
     }
 
     /// Creates an error that may pass by itself.
     #[must_use]
     pub fn transient(message: impl Into<String>) -> Self {
-        Self::new(ErrorClass::Transient, message)
+        Self::new(ErrorKind::Transient, message)
     }
 
     /// Creates an error for an answer that cannot be understood.
     #[must_use]
     pub fn protocol(message: impl Into<String>) -> Self {
-        Self::new(ErrorClass::Protocol, message)
+        Self::new(ErrorKind::Protocol, message)
     }
 
-    fn new(class: ErrorClass, message: impl Into<String>) -> Self {
+    fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         let message = text::one_line(&message.into());
         let inner = Inner {
-            class,
+            kind,
             message,
             code: None,
             description: None,
             uri: None,
             status: None,
+            throttled_until: None,
             retry_at: None,
             is_hearsay: false,
             source: None,
@@ -224,8 +225,20 @@ impl TokenError {
     /// Makes the error a throttled one that passes after `wait`.
     #[must_use]
     pub fn with_retry_after(mut self, wait: Duration) -> Self {
-        self.edit().class = ErrorClass::Throttled { until: clock::now().checked_add(wait).map(Into::into) };
+        let inner = self.edit();
+        inner.kind = ErrorKind::Throttled;
+        inner.throttled_until = clock::now().checked_add(wait).map(Into::into);
         self
+    }
+
+    /// Returns when the server may be asked again, as it said itself.
+    pub(crate) fn throttled_until(&self) -> Option<Instant> {
+        self.inner.throttled_until
+    }
+
+    /// Returns when the cache that returned the error asks its source again.
+    pub(crate) fn cache_retries_at(&self) -> Option<Instant> {
+        self.inner.retry_at
     }
 
     /// Tells when the cache asks its source again.
@@ -234,10 +247,30 @@ impl TokenError {
         self
     }
 
-    /// Returns whose side the error is.
+    /// Finds an `Error` in the chain of another error, such as the [`BoxError`] of a service: the error itself or any of its
+    /// sources.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower::BoxError;
+    /// use tower_oauth2::Error;
+    ///
+    /// let error: BoxError = Error::config("the client id is empty").into();
+    /// assert!(Error::find_in(&*error).is_some_and(Error::is_config));
+    ///
+    /// let error: BoxError = "something else".into();
+    /// assert!(Error::find_in(&*error).is_none());
+    /// ```
     #[must_use]
-    pub fn class(&self) -> ErrorClass {
-        self.inner.class
+    pub fn find_in<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Self> {
+        chain(error).find_map(|error| error.downcast_ref())
+    }
+
+    /// Returns what kind of error it is: whose side failed, and so what may help.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.inner.kind
     }
 
     /// Returns the machine-readable code, such as `invalid_client`.
@@ -264,43 +297,45 @@ impl TokenError {
         self.inner.status
     }
 
-    /// Returns when the [cache](crate::TokenCache) that failed asks its source again. Until then it returns this error at
-    /// once, so a caller that has to say when to come back can say this instant. `None` for an error that comes from
-    /// elsewhere.
+    /// Returns when to come back, so that a caller can pass it on (as `Retry-After`, say).
+    ///
+    /// - From a [cache](crate::TokenCache): when it asks its source again. Until then it returns this error at once.
+    /// - From a source: when the server may be asked again, if the server said so (a [throttled](ErrorKind::Throttled)
+    ///   error).
     #[must_use]
     pub fn retry_at(&self) -> Option<Instant> {
-        self.inner.retry_at
+        self.inner.retry_at.or(self.inner.throttled_until)
     }
 
     /// Returns whether an operator has to change something: the configuration here, or the client at the authorization
     /// server, which may have refused it.
     #[must_use]
     pub fn is_config(&self) -> bool {
-        matches!(self.inner.class, ErrorClass::Config)
+        matches!(self.inner.kind, ErrorKind::Config)
     }
 
     /// Returns whether the grant was refused. A refused client is a configuration error.
     #[must_use]
     pub fn is_grant(&self) -> bool {
-        matches!(self.inner.class, ErrorClass::Grant)
+        matches!(self.inner.kind, ErrorKind::Grant)
     }
 
     /// Returns whether the server asked for patience.
     #[must_use]
     pub fn is_throttled(&self) -> bool {
-        matches!(self.inner.class, ErrorClass::Throttled { .. })
+        matches!(self.inner.kind, ErrorKind::Throttled)
     }
 
     /// Returns whether the failure may pass by itself: network, time-out, server error.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self.inner.class, ErrorClass::Transient)
+        matches!(self.inner.kind, ErrorKind::Transient)
     }
 
     /// Returns whether the answer could not be understood.
     #[must_use]
     pub fn is_protocol(&self) -> bool {
-        matches!(self.inner.class, ErrorClass::Protocol)
+        matches!(self.inner.kind, ErrorKind::Protocol)
     }
 
     /// Returns whether waiting can help: throttled or transient.
@@ -321,13 +356,17 @@ impl TokenError {
         (self.is_config() || self.is_grant()) && !self.inner.is_hearsay
     }
 
-    /// Makes it another class; all the rest stays.
-    pub(crate) fn reclassified(mut self, class: ErrorClass) -> Self {
-        self.edit().class = class;
+    /// Makes it another kind; all the rest stays, but the time until which a server is throttled.
+    pub(crate) fn reclassified(mut self, kind: ErrorKind) -> Self {
+        let inner = self.edit();
+        inner.kind = kind;
+        if kind != ErrorKind::Throttled {
+            inner.throttled_until = None;
+        }
         self
     }
 
-    /// Says it in other words; the class, the code and all the rest stay.
+    /// Says it in other words; the kind, the code and all the rest stay.
     pub(crate) fn reworded(mut self, message: impl Into<String>) -> Self {
         self.edit().message = text::one_line(&message.into());
         self
@@ -339,23 +378,23 @@ impl TokenError {
 }
 
 /// What cannot fail has no error to convert; so an [`Origin`](crate::Origin) stands where a string may stand.
-impl From<Infallible> for TokenError {
+impl From<Infallible> for Error {
     fn from(never: Infallible) -> Self {
         match never {}
     }
 }
 
-impl fmt::Display for TokenError {
+impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.inner.message)
     }
 }
 
-impl fmt::Debug for TokenError {
+impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = &*self.inner;
-        f.debug_struct("TokenError")
-            .field("class", &inner.class)
+        f.debug_struct("Error")
+            .field("kind", &inner.kind)
             .field("message", &inner.message)
             .field("code", &inner.code)
             .field("description", &inner.description)
@@ -365,20 +404,20 @@ impl fmt::Debug for TokenError {
     }
 }
 
-impl Error for TokenError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.inner.source.as_deref().map(|source| source as _)
     }
 }
 
-// --- ErrorClass ---
+// --- ErrorKind ---
 
-impl fmt::Display for ErrorClass {
+impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Config => "config",
             Self::Grant => "grant",
-            Self::Throttled { .. } => "throttled",
+            Self::Throttled => "throttled",
             Self::Transient => "transient",
             Self::Protocol => "protocol",
         })
@@ -400,8 +439,8 @@ impl fmt::Display for Unsent {
     }
 }
 
-impl Error for Unsent {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
+impl StdError for Unsent {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
         Some(&*self.source)
     }
 }
@@ -420,8 +459,8 @@ impl fmt::Display for OfTheBody {
     }
 }
 
-impl Error for OfTheBody {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
+impl StdError for OfTheBody {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
         Some(&*self.source)
     }
 }
@@ -434,8 +473,8 @@ impl fmt::Display for Lasting {
     }
 }
 
-impl Error for Lasting {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
+impl StdError for Lasting {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
         Some(&*self.source)
     }
 }
@@ -448,8 +487,8 @@ impl fmt::Display for Futile {
     }
 }
 
-impl Error for Futile {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
+impl StdError for Futile {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
         Some(&*self.source)
     }
 }
@@ -459,7 +498,9 @@ const DEPTH: usize = 16;
 
 /// Walks the chain of an error of the transport, down to where a request body has failed: what stands below that says
 /// nothing about the connection.
-pub(crate) fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+pub(crate) fn chain<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     let chain = std::iter::successors(Some(error), |error| (*error).source()).take(DEPTH);
     chain.take_while(|error| !error.is::<OfTheBody>())
 }
@@ -470,20 +511,19 @@ mod tests {
 
     #[test]
     fn display_is_one_line_without_the_source() {
-        let error =
-            TokenError::transient("the token endpoint\r\ndid not answer").with_source("connection reset");
+        let error = Error::transient("the token endpoint\r\ndid not answer").with_source("connection reset");
         assert_eq!(error.to_string(), "the token endpoint  did not answer");
         assert_eq!(error.source().unwrap().to_string(), "connection reset");
     }
 
     #[test]
-    fn every_class_answers_to_its_predicate_alone() {
+    fn every_kind_has_one_predicate() {
         let errors = [
-            TokenError::config("a"),
-            TokenError::grant("b"),
-            TokenError::throttled("c"),
-            TokenError::transient("d"),
-            TokenError::protocol("e"),
+            Error::config("a"),
+            Error::grant("b"),
+            Error::throttled("c"),
+            Error::transient("d"),
+            Error::protocol("e"),
         ];
         for (at, error) in errors.iter().enumerate() {
             let answers = [
@@ -500,22 +540,21 @@ mod tests {
     }
 
     #[test]
-    fn a_class_is_shown_by_its_name() {
-        let until = Some(clock::now().into());
-        for (class, name) in [
-            (ErrorClass::Config, "config"),
-            (ErrorClass::Grant, "grant"),
-            (ErrorClass::Throttled { until }, "throttled"),
-            (ErrorClass::Transient, "transient"),
-            (ErrorClass::Protocol, "protocol"),
+    fn a_kind_is_shown_by_its_name() {
+        for (kind, name) in [
+            (ErrorKind::Config, "config"),
+            (ErrorKind::Grant, "grant"),
+            (ErrorKind::Throttled, "throttled"),
+            (ErrorKind::Transient, "transient"),
+            (ErrorKind::Protocol, "protocol"),
         ] {
-            assert_eq!(class.to_string(), name);
+            assert_eq!(kind.to_string(), name);
         }
     }
 
     #[test]
     fn a_wait_of_any_length_does_not_overflow() {
-        let error = TokenError::throttled("later").with_retry_after(Duration::MAX);
-        assert_eq!(error.class(), ErrorClass::Throttled { until: None });
+        let error = Error::throttled("later").with_retry_after(Duration::MAX);
+        assert_eq!((error.kind(), error.retry_at()), (ErrorKind::Throttled, None));
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::error::TokenError;
+use crate::error::Error;
 use crate::runtime;
 
 /// A secret file may not be longer than this.
@@ -52,7 +52,7 @@ impl SecretFile {
     }
 
     /// Reads the secret. `what` is what it is called in messages.
-    pub(crate) async fn read(&self, what: &str) -> Result<SecretString, TokenError> {
+    pub(crate) async fn read(&self, what: &str) -> Result<SecretString, Error> {
         self.read_as(what, |secret| Ok(secret.into())).await
     }
 
@@ -60,8 +60,8 @@ impl SecretFile {
     pub(crate) async fn read_as<T>(
         &self,
         what: &str,
-        make: impl Fn(&str) -> Result<T, TokenError>,
-    ) -> Result<T, TokenError> {
+        make: impl Fn(&str) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         runtime::current()?;
         let mut waits = WAITS.into_iter();
         loop {
@@ -74,7 +74,7 @@ impl SecretFile {
         }
     }
 
-    async fn read_once(&self, what: &str) -> Result<SecretString, TokenError> {
+    async fn read_once(&self, what: &str) -> Result<SecretString, Error> {
         let (name, file) = (what.to_owned(), self.clone());
         // A disk may be a network away.
         let reading = tokio::task::spawn_blocking(move || {
@@ -85,7 +85,7 @@ impl SecretFile {
         });
         reading
             .await
-            .map_err(|_| TokenError::transient(format!("the runtime shut down while the {what} was read")))?
+            .map_err(|_| Error::transient(format!("the runtime shut down while the {what} was read")))?
     }
 }
 
@@ -94,10 +94,9 @@ fn stamp(path: &Path) -> Stamp {
     Some((metadata.modified().ok()?, metadata.len()))
 }
 
-fn read_now(what: &str, path: &Path) -> Result<SecretString, TokenError> {
-    let refuse = |why: &str| {
-        TokenError::transient(format!("the {what} cannot be read from {}: {why}", path.display()))
-    };
+fn read_now(what: &str, path: &Path) -> Result<SecretString, Error> {
+    let refuse =
+        |why: &str| Error::transient(format!("the {what} cannot be read from {}: {why}", path.display()));
     let unreadable = |error: std::io::Error| refuse("check the path and its permissions").with_source(error);
     // Asked before it is opened, since opening a pipe would wait for a writer.
     if !std::fs::metadata(path).map_err(unreadable)?.is_file() {

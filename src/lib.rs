@@ -5,10 +5,10 @@
 //!
 #![cfg_attr(all(feature = "hyper-client", feature = "stack"), doc = "```no_run")]
 #![cfg_attr(not(all(feature = "hyper-client", feature = "stack")), doc = "```text")]
-//! use tower_oauth2::{ApiClient, ClientCredentials, ClientSecret};
+//! use tower_oauth2::{ApiClient, ClientCredentials, Secret};
 //!
 //! # async fn example() -> Result<(), tower::BoxError> {
-//! let secret = ClientSecret::from_env("CLIENT_SECRET");
+//! let secret = Secret::from_env("CLIENT_SECRET");
 //! let source = ClientCredentials::builder("https://login.example.com/token", "billing", secret).build()?;
 //! let api = ApiClient::connect("https://api.example.com/v2", source)?;
 //! println!("{}", api.get("reports").send().await?.error_for_status()?.text().await?);
@@ -47,7 +47,7 @@
 //! - [`auth`]: which requests get a token, and what an answer says about it
 //! - [`tenants`]: a cache for each user or tenant
 //! - [`retry`]: what is sent again, when, and what is handed out instead
-//! - [`oauth2`]: client credentials, refresh tokens, token exchange, and grants of a provider's own; assertions by a
+//! - [`grants`]: client credentials, refresh tokens, token exchange, and grants of a provider's own; assertions by a
 //!   key; revocation
 //! - `stack`: the order of the layers, why it is this one, and all of them as one service
 //! - [`transport`]: the clients below: hyper's, reqwest's, and any other
@@ -61,7 +61,7 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `hyper-client` | yes | [`transport`]`::HyperClient`, and the `build()` of the sources |
-//! | `jwt` | no | [`oauth2::jwt`](oauth2): client authentication by a key, and the JWT bearer grant |
+//! | `jwt` | no | [`grants::jwt`](grants): client authentication by a key, and the JWT bearer grant |
 //! | `reqwest` | no | [`transport`]`::ReqwestClient`: reqwest's client below the layers, and at the token endpoint |
 //! | `stack` | yes | [`ApiClient`]`::connect` and its builder: all layers in one order |
 //! | `tower-retry` | no | [`RetryPolicy`]`::for_tower`, for tower's own retry layer |
@@ -99,7 +99,7 @@ mod source;
 
 // 4 mechanisms
 pub mod cache;
-pub mod oauth2;
+pub mod grants;
 pub mod retry;
 
 // 5 on the cache
@@ -130,8 +130,8 @@ pub use self::auth::AuthLayer;
 pub use self::body::Body;
 pub use self::cache::TokenCache;
 pub use self::client::ApiClient;
-pub use self::error::{ErrorClass, TokenError};
-pub use self::oauth2::{ClientAuth, ClientCredentials, ClientCredentialsConfig, ClientSecret, RefreshToken};
+pub use self::error::{Error, ErrorKind};
+pub use self::grants::{ClientAuth, ClientCredentials, ClientCredentialsConfig, RefreshToken, Secret};
 pub use self::origin::Origin;
 pub use self::retry::RetryPolicy;
 pub use self::revoke::{RevokerFn, TokenRevoker, revoker_fn};

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use http::Uri;
 use http::uri::Scheme;
 
-use crate::error::TokenError;
+use crate::error::Error;
 
 /// Scheme, host and port of a server: the place to which a token may go. Cheap to clone.
 ///
@@ -30,7 +30,7 @@ use crate::error::TokenError;
 ///
 /// let error = Origin::parse("http://api.example.com").unwrap_err();
 /// assert!(error.is_config());
-/// # Ok::<(), tower_oauth2::TokenError>(())
+/// # Ok::<(), tower_oauth2::Error>(())
 /// ```
 #[derive(Clone)]
 pub struct Origin {
@@ -58,12 +58,12 @@ impl Origin {
     /// A configuration error that says what to change: no scheme, a scheme other than https and http, plain http to
     /// another machine, a user name, a path, a query, a fragment, a wildcard, a port that is none, an empty host, or
     /// a character that no host may have (names outside ASCII are written in Punycode).
-    pub fn parse(origin: &str) -> Result<Self, TokenError> {
+    pub fn parse(origin: &str) -> Result<Self, Error> {
         let origin = Self::read(origin)?;
         if origin.is_https() || origin.is_loopback() {
             return Ok(origin);
         }
-        Err(TokenError::config(format!(
+        Err(Error::config(format!(
             "the origin {origin} is plain http, over which anybody on the way can read the token; use https, or \
              Origin::parse_with_insecure_http if that is meant"
         )))
@@ -76,7 +76,7 @@ impl Origin {
     /// # Errors
     ///
     /// As [`parse`](Self::parse), but for plain http.
-    pub fn parse_with_insecure_http(origin: &str) -> Result<Self, TokenError> {
+    pub fn parse_with_insecure_http(origin: &str) -> Result<Self, Error> {
         Self::read(origin)
     }
 
@@ -142,7 +142,7 @@ impl Origin {
         Self::build(uri.scheme()?.clone(), authority).ok()
     }
 
-    fn read(origin: &str) -> Result<Self, TokenError> {
+    fn read(origin: &str) -> Result<Self, Error> {
         let Some((scheme, rest)) = origin.split_once("://") else {
             return Err(refused("has no scheme; begin it with https://"));
         };
@@ -165,7 +165,7 @@ impl Origin {
     }
 
     /// Makes an origin of a scheme and an authority without a user name.
-    fn build(scheme: Scheme, authority: &str) -> Result<Self, TokenError> {
+    fn build(scheme: Scheme, authority: &str) -> Result<Self, Error> {
         let default = match scheme.as_str() {
             "https" => 443,
             "http" => 80,
@@ -204,42 +204,42 @@ impl Inner {
 }
 
 impl FromStr for Origin {
-    type Err = TokenError;
+    type Err = Error;
 
-    fn from_str(origin: &str) -> Result<Self, TokenError> {
+    fn from_str(origin: &str) -> Result<Self, Error> {
         Self::parse(origin)
     }
 }
 
 impl TryFrom<&str> for Origin {
-    type Error = TokenError;
+    type Error = Error;
 
-    fn try_from(origin: &str) -> Result<Self, TokenError> {
+    fn try_from(origin: &str) -> Result<Self, Error> {
         Self::parse(origin)
     }
 }
 
 impl TryFrom<&String> for Origin {
-    type Error = TokenError;
+    type Error = Error;
 
-    fn try_from(origin: &String) -> Result<Self, TokenError> {
+    fn try_from(origin: &String) -> Result<Self, Error> {
         Self::parse(origin)
     }
 }
 
 impl TryFrom<String> for Origin {
-    type Error = TokenError;
+    type Error = Error;
 
-    fn try_from(origin: String) -> Result<Self, TokenError> {
+    fn try_from(origin: String) -> Result<Self, Error> {
         Self::parse(&origin)
     }
 }
 
 /// The URI may be an origin alone, or with a slash; what goes on behind the host is refused.
 impl TryFrom<&Uri> for Origin {
-    type Error = TokenError;
+    type Error = Error;
 
-    fn try_from(uri: &Uri) -> Result<Self, TokenError> {
+    fn try_from(uri: &Uri) -> Result<Self, Error> {
         Self::parse(&uri.to_string())
     }
 }
@@ -273,12 +273,12 @@ impl fmt::Debug for Origin {
 }
 
 /// The text that was refused is not repeated: it may hold a password.
-fn refused(why: &str) -> TokenError {
-    TokenError::config(format!("the origin {why}"))
+fn refused(why: &str) -> Error {
+    Error::config(format!("the origin {why}"))
 }
 
 /// Returns the host as it is compared.
-fn check_host(host: &str) -> Result<String, TokenError> {
+fn check_host(host: &str) -> Result<String, Error> {
     if host.starts_with('[') {
         return match ipv6(host) {
             Some(address) => Ok(format!("[{address}]")),
@@ -304,7 +304,7 @@ fn check_host(host: &str) -> Result<String, TokenError> {
     }
 }
 
-fn read_port(port: &str) -> Result<u16, TokenError> {
+fn read_port(port: &str) -> Result<u16, Error> {
     if port.contains(':') {
         return Err(refused("has several colons in it; write an IPv6 address in brackets"));
     }

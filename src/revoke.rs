@@ -4,20 +4,20 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
-use crate::error::TokenError;
+use crate::error::Error;
 use crate::token::AccessToken;
 
-/// How to take a token back before its end: [`Revocation`](crate::oauth2::Revocation) does as RFC 7009 has it,
+/// How to take a token back before its end: [`Revocation`](crate::grants::Revocation) does as RFC 7009 has it,
 /// [`revoker_fn`] as a vendor may have it.
 ///
 /// It is given to [`TokenCacheBuilder::revoke_with`](crate::cache::TokenCacheBuilder::revoke_with).
 pub trait TokenRevoker: Send + Sync + 'static {
-    /// Revokes the token, and the refresh token that it carries ([`refresh_secret`](AccessToken::refresh_secret)).
+    /// Revokes the token, and the refresh token that it carries ([`expose_refresh_token`](AccessToken::expose_refresh_token)).
     ///
     /// # Errors
     ///
     /// Whatever stopped it. A temporary one means that the token counts as still valid.
-    fn revoke(&self, token: AccessToken) -> impl Future<Output = Result<(), TokenError>> + Send;
+    fn revoke(&self, token: AccessToken) -> impl Future<Output = Result<(), Error>> + Send;
 }
 
 // --- Revoker ---
@@ -33,7 +33,7 @@ impl Revoker {
     }
 
     /// See [`TokenRevoker::revoke`].
-    pub(crate) async fn revoke(&self, token: AccessToken) -> Result<(), TokenError> {
+    pub(crate) async fn revoke(&self, token: AccessToken) -> Result<(), Error> {
         self.inner.take_back(token).await
     }
 }
@@ -44,7 +44,7 @@ impl fmt::Debug for Revoker {
     }
 }
 
-type RevokeFuture<'a> = Pin<Box<dyn Future<Output = Result<(), TokenError>> + Send + 'a>>;
+type RevokeFuture<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
 
 /// The private twin of [`TokenRevoker`] that can be a trait object.
 trait DynTokenRevoker: Send + Sync {
@@ -77,7 +77,7 @@ pub struct RevokerFn<F> {
 /// use http::header::AUTHORIZATION;
 /// use http_body_util::Full;
 /// use tower::ServiceExt as _;
-/// use tower_oauth2::{AccessToken, StaticToken, TokenCache, TokenError, revoker_fn};
+/// use tower_oauth2::{AccessToken, StaticToken, TokenCache, Error, revoker_fn};
 ///
 /// # let http_client = tower::service_fn(|_request: http::Request<Full<Bytes>>| async {
 /// #     Ok::<_, tower::BoxError>(http::Response::new(Full::new(Bytes::new())))
@@ -89,13 +89,13 @@ pub struct RevokerFn<F> {
 ///         let request = Request::delete("https://api.mypurecloud.com/api/v2/tokens/me")
 ///             .header(AUTHORIZATION, token.header_value())
 ///             .body(Full::<Bytes>::default())
-///             .map_err(|error| TokenError::config("the request cannot be built").with_source(error))?;
+///             .map_err(|error| Error::config("the request cannot be built").with_source(error))?;
 ///         let answer = client.oneshot(request).await.map_err(|error| {
-///             TokenError::transient("the API did not answer; the token counts as still valid").with_source(error)
+///             Error::transient("the API did not answer; the token counts as still valid").with_source(error)
 ///         })?;
 ///         match answer.status() {
 ///             status if status.is_success() => Ok(()),
-///             status => Err(TokenError::transient("the API did not revoke the token").with_status(status)),
+///             status => Err(Error::transient("the API did not revoke the token").with_status(status)),
 ///         }
 ///     }
 /// });
@@ -103,13 +103,13 @@ pub struct RevokerFn<F> {
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
 /// # cache.warm_up().await?;
 /// cache.revoke().await?;
-/// # Ok::<_, TokenError>(()) })?;
+/// # Ok::<_, Error>(()) })?;
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
 pub fn revoker_fn<F, Fut>(revoke: F) -> RevokerFn<F>
 where
     F: Fn(AccessToken) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<(), TokenError>> + Send,
+    Fut: Future<Output = Result<(), Error>> + Send,
 {
     RevokerFn { revoke }
 }
@@ -117,9 +117,9 @@ where
 impl<F, Fut> TokenRevoker for RevokerFn<F>
 where
     F: Fn(AccessToken) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<(), TokenError>> + Send,
+    Fut: Future<Output = Result<(), Error>> + Send,
 {
-    fn revoke(&self, token: AccessToken) -> impl Future<Output = Result<(), TokenError>> + Send {
+    fn revoke(&self, token: AccessToken) -> impl Future<Output = Result<(), Error>> + Send {
         (self.revoke)(token)
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::runtime::{Handle, Id};
 
-use crate::error::TokenError;
+use crate::error::Error;
 
 thread_local! {
     /// The runtime that this thread was last in, and whether it has a timer. tokio tells that by a panic alone, which may
@@ -22,9 +22,9 @@ thread_local! {
 /// # Errors
 ///
 /// A configuration error outside a runtime, and in one without a timer.
-pub(crate) fn current() -> Result<Handle, TokenError> {
+pub(crate) fn current() -> Result<Handle, Error> {
     let handle = Handle::try_current().map_err(|_outside| {
-        TokenError::config(
+        Error::config(
             "this call is outside a tokio runtime and needs one; enter one first, or call blocking_get on a thread that \
              has none",
         )
@@ -48,7 +48,7 @@ pub(crate) fn current() -> Result<Handle, TokenError> {
 /// # Errors
 ///
 /// A configuration error where there is none.
-pub(crate) fn with_timer<T>(make: impl FnOnce() -> T) -> Result<T, TokenError> {
+pub(crate) fn with_timer<T>(make: impl FnOnce() -> T) -> Result<T, Error> {
     catch_unwind(AssertUnwindSafe(make)).map_err(|_panic| no_timer())
 }
 
@@ -56,12 +56,12 @@ pub(crate) fn with_timer<T>(make: impl FnOnce() -> T) -> Result<T, TokenError> {
 /// better. Its message is left out: it may hold anything.
 pub(crate) async fn caught<T>(
     name: &str,
-    future: impl Future<Output = Result<T, TokenError>>,
-) -> Result<T, TokenError> {
+    future: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
     let mut future = pin!(future);
     poll_fn(|context| {
         catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))).unwrap_or_else(|_panic| {
-            Poll::Ready(Err(TokenError::transient(format!("{name} panicked; see its message on stderr"))))
+            Poll::Ready(Err(Error::transient(format!("{name} panicked; see its message on stderr"))))
         })
     })
     .await
@@ -72,8 +72,8 @@ pub(crate) fn or_panicked<T>(otherwise: T, call: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(call)).unwrap_or(otherwise)
 }
 
-fn no_timer() -> TokenError {
-    TokenError::config("this tokio runtime has no timer; build it with enable_time() or enable_all()")
+fn no_timer() -> Error {
+    Error::config("this tokio runtime has no timer; build it with enable_time() or enable_all()")
 }
 
 #[cfg(test)]

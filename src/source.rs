@@ -10,7 +10,7 @@ use std::time::Instant;
 
 pub use self::file_token::FileToken;
 
-use crate::error::TokenError;
+use crate::error::Error;
 use crate::runtime::or_panicked;
 use crate::token::AccessToken;
 
@@ -28,14 +28,14 @@ use crate::token::AccessToken;
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_oauth2::{AccessToken, TokenError, TokenRequest, TokenSource};
+/// use tower_oauth2::{AccessToken, Error, TokenRequest, TokenSource};
 ///
 /// struct Vault;
 ///
 /// impl TokenSource for Vault {
-///     async fn token(&self, _request: TokenRequest) -> Result<AccessToken, TokenError> {
+///     async fn token(&self, _request: TokenRequest) -> Result<AccessToken, Error> {
 ///         let lease = read_lease().await.map_err(|error| {
-///             TokenError::transient("the vault did not answer").with_source(error)
+///             Error::transient("the vault did not answer").with_source(error)
 ///         })?;
 ///         Ok(AccessToken::bearer(lease)?.expires_in(Duration::from_secs(900)))
 ///     }
@@ -49,9 +49,9 @@ use crate::token::AccessToken;
 /// [`TokenCache`](crate::TokenCache), so where the configuration chooses a source, each branch makes its cache:
 ///
 /// ```
-/// use tower_oauth2::{AccessToken, StaticToken, TokenCache, TokenError, source_fn};
+/// use tower_oauth2::{AccessToken, StaticToken, TokenCache, Error, source_fn};
 ///
-/// fn configured(api_key: Option<&str>) -> Result<TokenCache, TokenError> {
+/// fn configured(api_key: Option<&str>) -> Result<TokenCache, Error> {
 ///     Ok(match api_key {
 ///         Some(key) => TokenCache::new(StaticToken::new(AccessToken::bearer(key)?)),
 ///         None => TokenCache::new(source_fn(|_request| async { AccessToken::bearer("from-a-closure") })),
@@ -75,7 +75,7 @@ pub trait TokenSource: Send + Sync + 'static {
     /// # Errors
     ///
     /// Whatever stopped the source; the class decides when the cache asks again.
-    fn token(&self, request: TokenRequest) -> impl Future<Output = Result<AccessToken, TokenError>> + Send;
+    fn token(&self, request: TokenRequest) -> impl Future<Output = Result<AccessToken, Error>> + Send;
 
     /// Returns whether nothing is lost for good if the source is dropped now; what it can fetch again is not lost. One
     /// that keeps a refresh token which is stored nowhere else says no.
@@ -201,7 +201,7 @@ impl TokenRequest {
 
 /// A source that is shared, with other caches or with whoever made it.
 impl<S: TokenSource> TokenSource for Arc<S> {
-    fn token(&self, request: TokenRequest) -> impl Future<Output = Result<AccessToken, TokenError>> + Send {
+    fn token(&self, request: TokenRequest) -> impl Future<Output = Result<AccessToken, Error>> + Send {
         S::token(self, request)
     }
 
@@ -220,7 +220,7 @@ impl<S: TokenSource> TokenSource for Arc<S> {
 
 // --- DynTokenSource ---
 
-pub(crate) type TokenFuture<'a> = Pin<Box<dyn Future<Output = Result<AccessToken, TokenError>> + Send + 'a>>;
+pub(crate) type TokenFuture<'a> = Pin<Box<dyn Future<Output = Result<AccessToken, Error>> + Send + 'a>>;
 
 /// The private twin of [`TokenSource`] that can be a trait object. Boxing is once per token request.
 pub(crate) trait DynTokenSource: Send + Sync {
@@ -283,7 +283,7 @@ pub struct SourceFn<F> {
 ///
 /// ```
 /// use std::sync::Arc;
-/// use tower_oauth2::{AccessToken, TokenCache, TokenError, source_fn};
+/// use tower_oauth2::{AccessToken, TokenCache, Error, source_fn};
 ///
 /// struct Vault;
 ///
@@ -298,7 +298,7 @@ pub struct SourceFn<F> {
 ///     let vault = Arc::clone(&vault);
 ///     async move {
 ///         let lease = vault.lease("billing").await.map_err(|error| {
-///             TokenError::transient("the vault did not answer").with_source(error)
+///             Error::transient("the vault did not answer").with_source(error)
 ///         })?;
 ///         AccessToken::bearer(lease)
 ///     }
@@ -313,7 +313,7 @@ pub struct SourceFn<F> {
 pub fn source_fn<F, Fut>(fetch: F) -> SourceFn<F>
 where
     F: Fn(TokenRequest) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<AccessToken, TokenError>> + Send,
+    Fut: Future<Output = Result<AccessToken, Error>> + Send,
 {
     SourceFn { fetch }
 }
@@ -321,9 +321,9 @@ where
 impl<F, Fut> TokenSource for SourceFn<F>
 where
     F: Fn(TokenRequest) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<AccessToken, TokenError>> + Send,
+    Fut: Future<Output = Result<AccessToken, Error>> + Send,
 {
-    fn token(&self, request: TokenRequest) -> impl Future<Output = Result<AccessToken, TokenError>> + Send {
+    fn token(&self, request: TokenRequest) -> impl Future<Output = Result<AccessToken, Error>> + Send {
         (self.fetch)(request)
     }
 }
@@ -353,7 +353,7 @@ impl StaticToken {
 }
 
 impl TokenSource for StaticToken {
-    async fn token(&self, _request: TokenRequest) -> Result<AccessToken, TokenError> {
+    async fn token(&self, _request: TokenRequest) -> Result<AccessToken, Error> {
         Ok(self.token.clone())
     }
 }
@@ -368,7 +368,7 @@ pub struct Or<A, B> {
 }
 
 impl<A: TokenSource, B: TokenSource> TokenSource for Or<A, B> {
-    async fn token(&self, request: TokenRequest) -> Result<AccessToken, TokenError> {
+    async fn token(&self, request: TokenRequest) -> Result<AccessToken, Error> {
         let error = match self.first.token(request.clone()).await {
             Err(error) if error.is_final() => error,
             answer => return answer,
@@ -401,12 +401,12 @@ impl<A: TokenSource, B: TokenSource> TokenSource for Or<A, B> {
 mod tests {
     use super::*;
 
-    async fn ask(source: impl TokenSource) -> Result<String, TokenError> {
+    async fn ask(source: impl TokenSource) -> Result<String, Error> {
         let token = source.token(TokenRequest::new(FetchReason::Initial)).await?;
         Ok(token.header_value().to_str().unwrap().to_owned())
     }
 
-    fn failing(error: TokenError) -> impl TokenSource {
+    fn failing(error: Error) -> impl TokenSource {
         source_fn(move |_| std::future::ready(Err(error.clone())))
     }
 
@@ -417,9 +417,9 @@ mod tests {
     #[tokio::test]
     async fn or_falls_back_where_the_first_fails_for_good() {
         assert_eq!(ask(fixed("a").or(fixed("b"))).await.unwrap(), "Bearer a");
-        assert_eq!(ask(failing(TokenError::grant("revoked")).or(fixed("b"))).await.unwrap(), "Bearer b");
-        assert_eq!(ask(failing(TokenError::config("unset")).or(fixed("b"))).await.unwrap(), "Bearer b");
-        let error = ask(failing(TokenError::transient("down")).or(fixed("b"))).await.unwrap_err();
+        assert_eq!(ask(failing(Error::grant("revoked")).or(fixed("b"))).await.unwrap(), "Bearer b");
+        assert_eq!(ask(failing(Error::config("unset")).or(fixed("b"))).await.unwrap(), "Bearer b");
+        let error = ask(failing(Error::transient("down")).or(fixed("b"))).await.unwrap_err();
         assert!(error.is_transient());
     }
 
@@ -427,6 +427,6 @@ mod tests {
     async fn a_shared_source_is_a_source() {
         let shared = Arc::new(fixed("a"));
         assert_eq!(ask(Arc::clone(&shared)).await.unwrap(), "Bearer a");
-        assert_eq!(ask(failing(TokenError::grant("revoked")).or(shared)).await.unwrap(), "Bearer a");
+        assert_eq!(ask(failing(Error::grant("revoked")).or(shared)).await.unwrap(), "Bearer a");
     }
 }

@@ -8,11 +8,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::HeaderValue;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::claims::Claims;
 use crate::clock::Moment;
-use crate::error::TokenError;
+use crate::error::Error;
 use crate::text::{Redactor, is_tchar};
 
 /// An access token with what is known about it.
@@ -34,7 +34,7 @@ use crate::text::{Redactor, is_tchar};
 ///     .scopes(["analytics:read"]);
 /// assert_eq!(token.lifetime(), Some(Duration::from_secs(3600)));
 /// assert!(!format!("{token:?}").contains("mF_9"));
-/// # Ok::<(), tower_oauth2::TokenError>(())
+/// # Ok::<(), tower_oauth2::Error>(())
 /// ```
 #[derive(Clone)]
 pub struct AccessToken {
@@ -82,7 +82,7 @@ impl AccessToken {
     /// A protocol error if `secret` is empty or holds anything but visible ASCII without quotes and commas: a space (is
     /// the scheme still in front?), a line end, a control character. RFC 6750 §2.1 allows less, but servers that hand
     /// out `!` or `|` exist.
-    pub fn bearer(secret: impl Into<SecretString>) -> Result<Self, TokenError> {
+    pub fn bearer(secret: impl Into<String>) -> Result<Self, Error> {
         Self::with_scheme("Bearer", secret)
     }
 
@@ -91,22 +91,26 @@ impl AccessToken {
     /// # Errors
     ///
     /// As [`bearer`](Self::bearer); a configuration error if `scheme` is not a token of RFC 9110 §5.6.2.
-    pub fn with_scheme(scheme: &str, secret: impl Into<SecretString>) -> Result<Self, TokenError> {
+    pub fn with_scheme(scheme: &str, secret: impl Into<String>) -> Result<Self, Error> {
+        Self::of(scheme, secret.into().into())
+    }
+
+    /// Creates a token from a secret that is kept as one.
+    pub(crate) fn of(scheme: &str, secret: SecretString) -> Result<Self, Error> {
         if scheme.is_empty() || !scheme.bytes().all(is_tchar) {
-            return Err(TokenError::config(
+            return Err(Error::config(
                 "the authentication scheme must be one word of letters, digits and -._",
             ));
         }
-        let secret = secret.into();
         check(secret.expose_secret())?;
         let line = Bytes::from(format!("{scheme} {}", secret.expose_secret()));
         // A slice shares the allocation; both halves were checked above, so neither conversion can fail.
         let bare = line.slice(scheme.len() + 1..);
         let header = |bytes| {
             let mut value = HeaderValue::from_maybe_shared(bytes)
-                .map_err(|_| TokenError::protocol("the token cannot stand in a header"))?;
+                .map_err(|_| Error::protocol("the token cannot stand in a header"))?;
             value.set_sensitive(true);
-            Ok::<_, TokenError>(value)
+            Ok::<_, Error>(value)
         };
         let inner = Inner {
             scheme: scheme.into(),
@@ -152,15 +156,20 @@ impl AccessToken {
 
     /// Sets the refresh token that came with the token.
     #[must_use]
-    pub fn refresh_token(mut self, refresh_token: impl Into<SecretString>) -> Self {
-        self.edit().refresh_token = Some(refresh_token.into());
+    pub fn refresh_token(self, refresh_token: impl Into<String>) -> Self {
+        self.refresh_secret_of(refresh_token.into().into())
+    }
+
+    /// Sets the refresh token, which is kept as a secret already.
+    pub(crate) fn refresh_secret_of(mut self, refresh_token: SecretString) -> Self {
+        self.edit().refresh_token = Some(refresh_token);
         self
     }
 
     /// Sets another string member of the token response, kept as a secret.
     #[must_use]
-    pub fn extra_member(mut self, name: impl Into<String>, value: impl Into<SecretString>) -> Self {
-        self.edit().extra.insert(name.into(), value.into());
+    pub fn extra_member(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.edit().extra.insert(name.into(), value.into().into());
         self
     }
 
@@ -170,9 +179,13 @@ impl AccessToken {
         &self.inner.scheme
     }
 
-    /// Returns the token itself. Handle with care: whoever reads it may use it.
+    /// Returns the token itself, as text. Do not log it: it is all that a request needs to be authorized.
     #[must_use]
-    pub fn secret(&self) -> &SecretString {
+    pub fn expose(&self) -> &str {
+        self.inner.secret.expose_secret()
+    }
+
+    pub(crate) fn secret(&self) -> &SecretString {
         &self.inner.secret
     }
 
@@ -214,15 +227,24 @@ impl AccessToken {
         self.inner.scopes.as_deref()
     }
 
-    /// Returns the refresh token that came with the token.
+    /// Returns the refresh token that came with the token, as text. Do not log it.
     #[must_use]
-    pub fn refresh_secret(&self) -> Option<&SecretString> {
+    pub fn expose_refresh_token(&self) -> Option<&str> {
+        self.refresh_secret().map(ExposeSecret::expose_secret)
+    }
+
+    pub(crate) fn refresh_secret(&self) -> Option<&SecretString> {
         self.inner.refresh_token.as_ref()
     }
 
-    /// Returns another string member of the token response, such as `instance_url`.
+    /// Returns another string member of the token response, such as `instance_url`, as text. It may be a secret too, as
+    /// `id_token` is.
     #[must_use]
-    pub fn extra(&self, name: &str) -> Option<&SecretString> {
+    pub fn expose_extra(&self, name: &str) -> Option<&str> {
+        self.extra(name).map(ExposeSecret::expose_secret)
+    }
+
+    pub(crate) fn extra(&self, name: &str) -> Option<&SecretString> {
         self.inner.extra.get(name)
     }
 
@@ -328,21 +350,19 @@ impl fmt::Debug for AccessToken {
 }
 
 /// Visible ASCII without quotes and commas: what can stand in a header beside a scheme and be read back from a list.
-fn check(secret: &str) -> Result<(), TokenError> {
+fn check(secret: &str) -> Result<(), Error> {
     if secret.is_empty() {
-        return Err(TokenError::protocol("the access token is empty"));
+        return Err(Error::protocol("the access token is empty"));
     }
     match secret.bytes().find(|byte| !byte.is_ascii_graphic() || matches!(byte, b'"' | b',')) {
         None => Ok(()),
-        Some(b' ') => Err(TokenError::protocol(
+        Some(b' ') => Err(Error::protocol(
             "the access token contains a space; if a scheme stands in front of it, give the token alone",
         )),
-        Some(b'\r' | b'\n' | b'\t') => Err(TokenError::protocol(
+        Some(b'\r' | b'\n' | b'\t') => Err(Error::protocol(
             "the access token contains a line end or a tab; if it was read from a file, trim it",
         )),
-        Some(_) => {
-            Err(TokenError::protocol("the access token contains a character that no header may carry"))
-        }
+        Some(_) => Err(Error::protocol("the access token contains a character that no header may carry")),
     }
 }
 

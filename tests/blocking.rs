@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tower_oauth2::extensions::RejectionVerdict;
-use tower_oauth2::{AccessToken, TokenCache, TokenError, TokenRequest, TokenSource, source_fn};
+use tower_oauth2::{AccessToken, Error, TokenCache, TokenRequest, TokenSource, source_fn};
 
 const THREADS: usize = 32;
 
@@ -99,7 +99,7 @@ fn all_who_wait_get_the_error() {
         let number = asked.fetch_add(1, Ordering::SeqCst) + 1;
         async move {
             tokio::time::sleep(Duration::from_millis(50)).await;
-            Err(TokenError::grant(format!("refused for the {number}. time")))
+            Err(Error::grant(format!("refused for the {number}. time")))
         }
     }));
     let errors = together(|| cache.blocking_get().unwrap_err());
@@ -290,7 +290,7 @@ fn in_async_code_it_is_an_error_and_nothing_is_fetched() {
 /// What flushes its last lines when its thread ends would end the process, if it met a panic there.
 #[test]
 fn in_the_end_of_a_thread_it_is_an_error_unless_a_token_is_at_hand() {
-    struct AtTheEnd(TokenCache, mpsc::Sender<thread::Result<Result<AccessToken, TokenError>>>);
+    struct AtTheEnd(TokenCache, mpsc::Sender<thread::Result<Result<AccessToken, Error>>>);
     impl Drop for AtTheEnd {
         fn drop(&mut self) {
             let asked = catch_unwind(AssertUnwindSafe(|| self.0.blocking_get()));
@@ -326,7 +326,7 @@ fn in_spawn_blocking_and_block_in_place_it_works() {
     let handle = cache.clone();
     let token = runtime.block_on(runtime.spawn_blocking(move || handle.blocking_get())).unwrap().unwrap();
     assert_eq!(header(&token), "Bearer T1");
-    cache.expire();
+    cache.invalidate();
     let handle = cache.clone();
     let task = async move { tokio::task::block_in_place(|| handle.blocking_get()) };
     let token = runtime.block_on(runtime.spawn(task)).unwrap().unwrap();

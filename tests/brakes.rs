@@ -20,10 +20,10 @@ use http_body_util::{BodyExt as _, Full};
 use tokio::time::{Instant, sleep};
 use tower::util::BoxCloneService;
 use tower::{BoxError, Layer as _, ServiceExt as _, service_fn};
-use tower_oauth2::oauth2::{SecurityToken, TokenExchange, TokenType};
+use tower_oauth2::grants::{SecurityToken, TokenExchange, TokenType};
 use tower_oauth2::tenants::TenantCaches;
 use tower_oauth2::{
-    AccessToken, AuthLayer, RetryPolicy, TokenCache, TokenError, TokenRequest, TokenSource as _, source_fn,
+    AccessToken, AuthLayer, Error, RetryPolicy, TokenCache, TokenRequest, TokenSource as _, source_fn,
 };
 
 const API: &str = "https://api.example.com";
@@ -201,7 +201,7 @@ async fn revocations_within_seconds_of_one_another_do_not_brake_tokens_that_are_
     for apart in [2, 5, 20] {
         let (good, challenge) = (StatusCode::OK, Some("Bearer error=\"invalid_token\""));
         let tokens = Tokens::new("token");
-        let nobody = source_fn(async |_: TokenRequest| Err::<AccessToken, _>(TokenError::config("unset")));
+        let nobody = source_fn(async |_: TokenRequest| Err::<AccessToken, _>(Error::config("unset")));
         let shared = TokenCache::new(Arc::new(nobody.or(Arc::new(tokens.cache().as_source()))));
         let set = TenantCaches::new(move |_: &String| Ok(shared.as_source()));
         let over = client(set.get("tenant").unwrap(), &tokens, good, challenge);
@@ -226,7 +226,7 @@ async fn a_refresh_reaches_the_source_of_a_subject_that_failed() {
     let is_mended = Arc::clone(&mended);
     let subject = TokenCache::new(source_fn(move |_: TokenRequest| {
         std::future::ready(match is_mended.load(Ordering::SeqCst) {
-            0 => Err(TokenError::config("wrong secret")),
+            0 => Err(Error::config("wrong secret")),
             _ => AccessToken::bearer(maker.make()),
         })
     }));
@@ -345,8 +345,8 @@ async fn a_server_that_may_not_have_looked_proves_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn an_error_of_the_source_passes_through_a_storm() {
-    let cache = TokenCache::new(source_fn(async |_| Err::<AccessToken, _>(TokenError::grant("gone"))));
+    let cache = TokenCache::new(source_fn(async |_| Err::<AccessToken, _>(Error::grant("gone"))));
     let client = client(cache, &Tokens::new("token"), StatusCode::OK, None);
     let error = client.oneshot(get()).await.unwrap_err();
-    assert!(error.downcast_ref::<TokenError>().unwrap().is_grant());
+    assert!(error.downcast_ref::<Error>().unwrap().is_grant());
 }

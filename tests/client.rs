@@ -17,11 +17,10 @@ use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_oauth2::client::{ApiClientBuilder, ApiError, ApiRequest};
 use tower_oauth2::extensions::Deadline;
 use tower_oauth2::retry::{RetryOptions, StopReason};
-use tower_oauth2::stack::{RequestBody, Stack};
+use tower_oauth2::stack::{Stack, StackBody};
 use tower_oauth2::test_util::{Answer, FakeApi, FakeAuthorizationServer, FakeClient, Script};
 use tower_oauth2::{
-    AccessToken, ApiClient, AuthLayer, Body, ClientCredentials, RetryPolicy, StaticToken, TokenError,
-    source_fn,
+    AccessToken, ApiClient, AuthLayer, Body, ClientCredentials, Error, RetryPolicy, StaticToken, source_fn,
 };
 
 const BASE: &str = "https://api.example.com/v2";
@@ -175,7 +174,7 @@ async fn an_error_tells_what_the_layers_know() {
     assert!(error.is_request() && error.token_error().is_none());
     assert_eq!(error.source().unwrap().to_string(), "the line is cut");
 
-    let nothing = source_fn(|_| async { Err::<AccessToken, _>(TokenError::grant("nobody agreed")) });
+    let nothing = source_fn(|_| async { Err::<AccessToken, _>(Error::grant("nobody agreed")) });
     let layer = AuthLayer::for_origin(nothing, "https://api.example.com").unwrap();
     let never = Script::new([]);
     let api = ApiClient::new(BASE, layer.layer(never.probe::<Body>())).unwrap();
@@ -378,7 +377,7 @@ async fn forms_and_streams_are_bodies_too() {
 fn hidden_types_cost_a_request_two_allocations() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let fake = || service_fn(async |_: Request<Body>| Ok::<_, BoxError>(Response::new(Body::empty())));
-    let below = || fake().map_request(|request: Request<RequestBody<Body>>| request.map(|_| Body::empty()));
+    let below = || fake().map_request(|request: Request<StackBody<Body>>| request.map(|_| Body::empty()));
     let composed = Stack::for_origin(fixed(), "https://api.example.com").unwrap().build(below());
     let composed = ApiClient::new(BASE, composed).unwrap();
     let hidden = ApiClient::builder(BASE, fixed()).build_with(fake()).unwrap();

@@ -56,7 +56,7 @@ use tower::{BoxError, Service, ServiceBuilder, ServiceExt as _};
 use tower_http::follow_redirect::FollowRedirect;
 use tower_oauth2::auth::AuthService;
 use tower_oauth2::extensions::TokenWithheld;
-use tower_oauth2::retry::{ReplayBody, RetryBody, RetryOptions, RetryService};
+use tower_oauth2::retry::{RequestBody, ResponseBody, RetryOptions, RetryService};
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient, Loopback};
 use tower_oauth2::transport::{HyperClient, ReqwestClient, ReqwestTokenClient};
 use tower_oauth2::{AuthLayer, ClientCredentials, RetryPolicy, TokenCache};
@@ -171,18 +171,18 @@ fn expect_that(what: &str, holds: bool) -> Result<(), BoxError> {
 
 // --- The clients ---
 
-type RequestBody = BoxBody<Bytes, BoxError>;
-type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
+type SentBody = BoxBody<Bytes, BoxError>;
+type ReceivedBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// A client with all its layers, whatever it is made of.
-type Http = BoxCloneSyncService<Request<RequestBody>, Response<ResponseBody>, BoxError>;
+type Http = BoxCloneSyncService<Request<SentBody>, Response<ReceivedBody>, BoxError>;
 
 fn http(under: Under, policy: RetryPolicy, auth: &AuthLayer) -> Result<Http, BoxError> {
     let client = match under {
         Under::HyperHttp1 | Under::HyperH2 => {
             let client = legacy::Client::builder(TokioExecutor::new())
                 .http2_only(under == Under::HyperH2)
-                .build_http::<ReplayBody<RequestBody>>();
+                .build_http::<RequestBody<SentBody>>();
             erase(policy, auth, client)
         }
         Under::ReqwestHttp1 => erase(policy, auth, ReqwestClient::build(|builder| builder.http1_only())?),
@@ -197,20 +197,20 @@ fn http(under: Under, policy: RetryPolicy, auth: &AuthLayer) -> Result<Http, Box
 /// Puts the layers on a client, and forgets what it is.
 fn erase<S, R>(policy: RetryPolicy, auth: &AuthLayer, client: S) -> Http
 where
-    S: Service<Request<ReplayBody<RequestBody>>, Response = Response<R>> + Clone + Send + Sync + 'static,
+    S: Service<Request<RequestBody<SentBody>>, Response = Response<R>> + Clone + Send + Sync + 'static,
     S::Error: Into<BoxError>,
     S::Future: Send,
     R: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     let client = ServiceBuilder::new()
-        .map_response(|response: Response<RetryBody<R>>| response.map(|body| body.boxed_unsync()))
+        .map_response(|response: Response<ResponseBody<R>>| response.map(|body| body.boxed_unsync()))
         .layer(policy)
         .layer(auth)
         .service(client);
     BoxCloneSyncService::new(client)
 }
 
-fn empty() -> RequestBody {
+fn empty() -> SentBody {
     Empty::new().map_err(|never: Infallible| match never {}).boxed()
 }
 
@@ -400,7 +400,7 @@ impl Seen {
 mod grpc {
     use super::*;
 
-    type ToTonic = fn(Request<ReplayBody<tonic::body::Body>>) -> Request<tonic::body::Body>;
+    type ToTonic = fn(Request<RequestBody<tonic::body::Body>>) -> Request<tonic::body::Body>;
     type Channel = RetryService<AuthService<MapRequest<tonic::transport::Channel, ToTonic>>>;
 
     /// A service that asks about each token, and refuses as many good calls as it is told to, for want of time.
@@ -458,7 +458,7 @@ mod grpc {
             let to_tonic: ToTonic = |request| request.map(tonic::body::Body::new);
             let channel = ServiceBuilder::new()
                 .layer(RetryPolicy::default())
-                .layer(AuthLayer::for_origin(cache, origin)?.relative_uris_go_to(origin)?)
+                .layer(AuthLayer::for_origin(cache, origin)?.default_origin(origin)?)
                 .map_request(to_tonic)
                 .service(Endpoint::from_shared(origin.to_owned())?.connect_lazy());
             Ok(ItemsClient::new(channel))

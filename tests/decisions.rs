@@ -26,15 +26,15 @@ use tokio::time::Instant;
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::auth::{AuthLayer, AuthService};
 use tower_oauth2::extensions::{RejectionVerdict, ScopeMissing};
-use tower_oauth2::retry::{ReplayBody, RetryBody, RetryReport, RetryService, StopReason};
+use tower_oauth2::retry::{RequestBody, ResponseBody, RetryReport, RetryService, StopReason};
 use tower_oauth2::test_util::{Answer, Probe, Script, Seen, reply};
-use tower_oauth2::{AccessToken, RetryPolicy, TokenCache, TokenError, TokenSource, source_fn};
+use tower_oauth2::{AccessToken, Error, RetryPolicy, TokenCache, TokenSource, source_fn};
 
 const SECOND: Duration = Duration::from_secs(1);
 const INVALID: &str = "Bearer error=\"invalid_token\"";
 
 type Body = UnsyncBoxBody<Bytes, BoxError>;
-type Api = Probe<Request<ReplayBody<Body>>, Response<Full<Bytes>>>;
+type Api = Probe<Request<RequestBody<Body>>, Response<Full<Bytes>>>;
 type Client = RetryService<AuthService<Api>>;
 
 fn client(cache: &TokenCache, api: Api) -> Client {
@@ -227,7 +227,7 @@ impl World {
         let seen = Arc::<Mutex<Vec<usize>>>::default();
         let record = Arc::clone(&seen);
         let rules = Arc::new((latency, takes));
-        let api = Probe::new(move |request: Request<ReplayBody<Body>>| {
+        let api = Probe::new(move |request: Request<RequestBody<Body>>| {
             let (record, rules) = (Arc::clone(&record), Arc::clone(&rules));
             async move {
                 let value = request.headers()[AUTHORIZATION].to_str().unwrap();
@@ -257,7 +257,7 @@ impl World {
         self.seen.lock().unwrap().iter().filter(|seen| **seen == number).count()
     }
 
-    fn send(&self) -> impl Future<Output = Result<Response<RetryBody<Full<Bytes>>>, BoxError>> + use<> {
+    fn send(&self) -> impl Future<Output = Result<Response<ResponseBody<Full<Bytes>>>, BoxError>> + use<> {
         self.client.clone().oneshot(request("POST", true))
     }
 
@@ -372,7 +372,7 @@ async fn one_bad_node_of_four_does_not_become_a_storm() {
 /// A world whose API refuses the first token after one use, with a source that gives a second one as `then` says.
 fn without_a_second<Fut>(then: impl Fn() -> Fut + Send + Sync + 'static) -> World
 where
-    Fut: Future<Output = Result<AccessToken, TokenError>> + Send + 'static,
+    Fut: Future<Output = Result<AccessToken, Error>> + Send + 'static,
 {
     let issued = Arc::<AtomicUsize>::default();
     let count = Arc::clone(&issued);
@@ -391,7 +391,7 @@ where
 
 #[tokio::test(start_paused = true)]
 async fn if_the_refresh_fails_the_401_comes_back_with_the_reason() {
-    let world = without_a_second(|| async { Err(TokenError::transient("the authorization server is away")) });
+    let world = without_a_second(|| async { Err(Error::transient("the authorization server is away")) });
     world.send().await.unwrap();
     let response = world.send().await.unwrap();
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
@@ -402,7 +402,7 @@ async fn if_the_refresh_fails_the_401_comes_back_with_the_reason() {
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "refused");
     // A new request has no 401 to show: it fails with what is wrong.
     let error = world.send().await.unwrap_err();
-    assert!(error.downcast_ref::<TokenError>().unwrap().is_transient());
+    assert!(error.downcast_ref::<Error>().unwrap().is_transient());
     assert_eq!((world.issued(), world.seen(1)), (2, 2));
 }
 

@@ -21,11 +21,11 @@ use tokio_rustls::TlsAcceptor;
 use tower::{BoxError, Layer as _, Service, ServiceExt as _};
 use tower_oauth2::RetryPolicy;
 use tower_oauth2::retry::{
-    Failure, ReplayBody, ReplayReason, ReportSlot, RetryOptions, RetryReport, StopReason, Unsent,
+    Failure, ReplayReason, ReportSlot, RequestBody, RetryOptions, RetryReport, StopReason, Unsent,
 };
 use tower_oauth2::transport::{HyperClient, classify_hyper};
 
-type Sent = ReplayBody<Full<Bytes>>;
+type Sent = RequestBody<Full<Bytes>>;
 
 /// What became of one request.
 struct Outcome {
@@ -49,7 +49,7 @@ impl Outcome {
 }
 
 fn quick() -> tower_oauth2::retry::RetryPolicyBuilder {
-    RetryPolicy::builder().first_delay(Duration::from_millis(1))
+    RetryPolicy::builder().min_delay(Duration::from_millis(1))
 }
 
 /// Sends a request through a retry layer. The answer's body is not read.
@@ -129,7 +129,7 @@ async fn a_server_that_comes_up_meanwhile_gets_the_post_once() {
         stream.write_all(OK).await.unwrap();
         request
     });
-    let policy = quick().first_delay(Duration::from_millis(50)).max_retries(8).build().unwrap();
+    let policy = quick().min_delay(Duration::from_millis(50)).max_retries(8).build().unwrap();
     let outcome = send(HyperClient::new(), &policy, Method::POST, &format!("http://{address}/")).await;
     assert_eq!(*outcome.status.as_ref().unwrap(), StatusCode::OK);
     assert!(outcome.reasons().iter().all(|reason| *reason == ReplayReason::Unsent));
@@ -334,7 +334,7 @@ async fn the_classifier_knows_the_errors_of_a_client_of_ones_own() {
     let client = || own(&mut legacy::Client::builder(TokioExecutor::new()));
     let http2 = || own(legacy::Client::builder(TokioExecutor::new()).http2_only(true));
     let failure = async |client: legacy::Client<HttpConnector, Sent>, uri: String| {
-        let original = ReplayBody::new(Full::from("order"));
+        let original = RequestBody::new(Full::from("order"));
         let request = Request::post(uri).body(original.replay().unwrap()).unwrap();
         let error = client.oneshot(request).await.unwrap_err();
         (classify_hyper(&error), Failure::of(&error))

@@ -20,10 +20,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::extensions::{ScopeMissing, TokenRejected, TokenWithheld};
-use tower_oauth2::retry::{RetryBody, RetryReport, StopReason};
+use tower_oauth2::retry::{ResponseBody, RetryReport, StopReason};
 use tower_oauth2::transport::{HyperClient, HyperResponseBody};
 use tower_oauth2::{
-    AccessToken, AuthLayer, ClientCredentials, ErrorClass, RetryPolicy, TokenCache, TokenError, source_fn,
+    AccessToken, AuthLayer, ClientCredentials, Error, ErrorKind, RetryPolicy, TokenCache, source_fn,
 };
 
 /// Longer than anything here takes on a slow machine, and shorter than a hang.
@@ -128,7 +128,7 @@ fn empty(status: &str, headers: &str) -> Vec<u8> {
 
 // --- Token endpoints ---
 
-async fn ask(server: &Server) -> Result<AccessToken, TokenError> {
+async fn ask(server: &Server) -> Result<AccessToken, Error> {
     let source = ClientCredentials::builder(format!("{}/token", server.origin), "billing", "hunter2-hunter2")
         .retries(0)
         .attempt_timeout(ATTEMPT);
@@ -138,7 +138,7 @@ async fn ask(server: &Server) -> Result<AccessToken, TokenError> {
     result
 }
 
-async fn refused(server: &Server) -> TokenError {
+async fn refused(server: &Server) -> Error {
     let error = ask(server).await.unwrap_err();
     let line = error.to_string();
     assert!(line.chars().count() <= 1024 && !line.contains('\n') && !line.contains("hunter2"), "{line}");
@@ -152,13 +152,13 @@ async fn headers_without_end_are_an_error() {
         "X-Filler: 0123456789012345678901234567890123456789\r\n",
         Duration::ZERO,
     );
-    assert_eq!(refused(&flood.await).await.class(), ErrorClass::Transient);
+    assert_eq!(refused(&flood.await).await.kind(), ErrorKind::Transient);
     let one_line = Server::endless(
         "HTTP/1.1 200 OK\r\nX-Filler: ",
         "0123456789012345678901234567890123456789",
         Duration::ZERO,
     );
-    assert_eq!(refused(&one_line.await).await.class(), ErrorClass::Transient);
+    assert_eq!(refused(&one_line.await).await.kind(), ErrorKind::Transient);
 }
 
 #[tokio::test]
@@ -218,19 +218,19 @@ async fn a_redirect_carries_nothing_to_another_origin() {
 #[tokio::test]
 async fn a_token_that_would_break_a_header_or_contradicts_itself_is_refused() {
     for (body, class) in [
-        (r#"{"access_token":"a\r\nX-Evil: 1"}"#, ErrorClass::Protocol),
-        (r#"{"access_token":"a\u0000b"}"#, ErrorClass::Protocol),
-        (r#"{"access_token":"tökén"}"#, ErrorClass::Protocol),
-        (r#"{"access_token":"Bearer a"}"#, ErrorClass::Protocol),
-        (r#"{"access_token":"\ud800"}"#, ErrorClass::Protocol),
-        (r#"{"access_token":""}"#, ErrorClass::Protocol),
-        (r#"{"access_token":["a"]}"#, ErrorClass::Protocol),
-        (r#"{"access_token":"a","access_token":"b"}"#, ErrorClass::Protocol),
-        (r#"{"access_token":"a","error":"invalid_client"}"#, ErrorClass::Config),
-        (r#"{"access_token":"a","token_type":"mac"}"#, ErrorClass::Protocol),
-        (r#"{"access_token":"a""#, ErrorClass::Protocol),
+        (r#"{"access_token":"a\r\nX-Evil: 1"}"#, ErrorKind::Protocol),
+        (r#"{"access_token":"a\u0000b"}"#, ErrorKind::Protocol),
+        (r#"{"access_token":"tökén"}"#, ErrorKind::Protocol),
+        (r#"{"access_token":"Bearer a"}"#, ErrorKind::Protocol),
+        (r#"{"access_token":"\ud800"}"#, ErrorKind::Protocol),
+        (r#"{"access_token":""}"#, ErrorKind::Protocol),
+        (r#"{"access_token":["a"]}"#, ErrorKind::Protocol),
+        (r#"{"access_token":"a","access_token":"b"}"#, ErrorKind::Protocol),
+        (r#"{"access_token":"a","error":"invalid_client"}"#, ErrorKind::Config),
+        (r#"{"access_token":"a","token_type":"mac"}"#, ErrorKind::Protocol),
+        (r#"{"access_token":"a""#, ErrorKind::Protocol),
     ] {
-        assert_eq!(refused(&Server::saying(json(body)).await).await.class(), class, "{body}");
+        assert_eq!(refused(&Server::saying(json(body)).await).await.kind(), class, "{body}");
     }
 }
 
@@ -306,7 +306,10 @@ fn counted() -> (TokenCache, Arc<AtomicUsize>) {
     (TokenCache::new(source), count)
 }
 
-async fn get(cache: &TokenCache, api: &Server) -> Result<Response<RetryBody<HyperResponseBody>>, BoxError> {
+async fn get(
+    cache: &TokenCache,
+    api: &Server,
+) -> Result<Response<ResponseBody<HyperResponseBody>>, BoxError> {
     let client = ServiceBuilder::new()
         .layer(RetryPolicy::default())
         .layer(AuthLayer::for_origin(cache.clone(), api.origin.as_str()).unwrap())
@@ -342,7 +345,7 @@ async fn headers_of_a_mebibyte_are_an_error_of_the_client_below() {
     let api = Server::saying(empty("200 OK", &format!("X-Filler: {}\r\n", "x".repeat(1 << 20)))).await;
     let (cache, _) = counted();
     let error = get(&cache, &api).await.unwrap_err();
-    assert!(error.downcast_ref::<TokenError>().is_none(), "{error}");
+    assert!(error.downcast_ref::<Error>().is_none(), "{error}");
     assert!(cache.peek().is_some(), "the token is not to blame");
 }
 
@@ -361,7 +364,7 @@ async fn a_retry_after_that_makes_no_sense_neither_hangs_nor_hammers() {
         let (cache, _) = counted();
         let client = ServiceBuilder::new()
             .layer(
-                RetryPolicy::builder().max_retries(2).first_delay(Duration::from_millis(50)).build().unwrap(),
+                RetryPolicy::builder().max_retries(2).min_delay(Duration::from_millis(50)).build().unwrap(),
             )
             .layer(AuthLayer::for_origin(cache, api.origin.as_str()).unwrap())
             .service(HyperClient::new());

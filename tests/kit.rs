@@ -9,7 +9,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
-use secrecy::ExposeSecret as _;
 use tower::{BoxError, Service as _, ServiceExt as _};
 use tower_oauth2::retry::Unsent;
 use tower_oauth2::test_util::{
@@ -17,7 +16,7 @@ use tower_oauth2::test_util::{
     Trouble, pass, reply, settle, timed,
 };
 use tower_oauth2::{
-    AccessToken, Body, ClientCredentials, FetchReason, TokenCache, TokenError, TokenRequest, TokenSource as _,
+    AccessToken, Body, ClientCredentials, Error, FetchReason, TokenCache, TokenRequest, TokenSource as _,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -70,7 +69,7 @@ async fn a_source_gives_what_was_ordered_and_then_makes_tokens_up() {
     let source = ScriptedSource::new().name("north").lifetime(SECOND * 60).latency(SECOND);
     let fetch = async || source.token(TokenRequest::new(FetchReason::Forced)).await;
     source.give_next(AccessToken::bearer("ordered"));
-    source.give_next(Err(TokenError::transient("the vault is sealed")));
+    source.give_next(Err(Error::transient("the vault is sealed")));
     source.hang_next();
     let (ordered, took) = timed(fetch()).await;
     assert_eq!((ordered.unwrap().header_value(), took), (&"Bearer ordered".parse().unwrap(), SECOND));
@@ -82,7 +81,7 @@ async fn a_source_gives_what_was_ordered_and_then_makes_tokens_up() {
     assert_eq!((source.fetches(), source.requests()[0].reason()), (4, FetchReason::Forced));
 
     // In an outage what was ordered comes first.
-    source.fail_with(TokenError::config("the client is unknown"));
+    source.fail_with(Error::config("the client is unknown"));
     source.give_next(AccessToken::bearer("ordered"));
     assert!(fetch().await.is_ok());
     assert!(fetch().await.unwrap_err().is_config() && fetch().await.unwrap_err().is_config());
@@ -120,7 +119,7 @@ fn server() -> FakeAuthorizationServer {
     FakeAuthorizationServer::builder().client(client).lifetime(SECOND * 60).build()
 }
 
-async fn token(server: &FakeAuthorizationServer) -> Result<AccessToken, TokenError> {
+async fn token(server: &FakeAuthorizationServer) -> Result<AccessToken, Error> {
     let source = ClientCredentials::builder(server.token_url(), "billing", "hunter2").retries(0);
     TokenCache::new(source.build_with(server.clone())?).get().await
 }
@@ -239,7 +238,7 @@ async fn nothing_of_the_kit_shows_a_secret() {
     let server = server();
     let api = FakeApi::builder(&server).build();
     let token = token(&server).await.unwrap();
-    let secret = token.secret().expose_secret();
+    let secret = token.expose();
     let request = || {
         let request = Request::post(api.origin()).header("x-secret", secret).extension(secret.to_owned());
         request.body(Full::<Bytes>::from(secret.to_owned())).unwrap()

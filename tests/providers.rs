@@ -16,11 +16,11 @@ use http_body_util::{BodyExt as _, Full};
 use serde_json::{Value, json};
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, service_fn};
-use tower_oauth2::oauth2::jwt::{Assertion, JwtAlgorithm, SelfSigned, SigningKey};
-use tower_oauth2::oauth2::{CustomGrant, Issuer, JwtBearer, SecurityToken, TokenExchange, TokenType};
+use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm, SelfSigned, SigningKey};
+use tower_oauth2::grants::{CustomGrant, Issuer, JwtBearer, SecurityToken, TokenExchange, TokenType};
 use tower_oauth2::{
-    AccessToken, ClientAuth, ClientCredentials, ClientSecret, ErrorClass, FetchReason, FileToken,
-    RefreshToken, StaticToken, TokenError, TokenRequest, TokenSource,
+    AccessToken, ClientAuth, ClientCredentials, Error, ErrorKind, FetchReason, FileToken, RefreshToken,
+    Secret, StaticToken, TokenRequest, TokenSource,
 };
 
 type Transport = BoxCloneSyncService<Request<Full<Bytes>>, Response<Full<Bytes>>, BoxError>;
@@ -160,12 +160,12 @@ fn provider<const N: usize>(turns: [Turn; N]) -> (Transport, impl Fn()) {
     })
 }
 
-async fn fetch(source: &impl TokenSource) -> Result<AccessToken, TokenError> {
+async fn fetch(source: &impl TokenSource) -> Result<AccessToken, Error> {
     source.token(TokenRequest::new(FetchReason::Initial)).await
 }
 
 /// Fetches once, and says token and lifetime.
-async fn gets(source: Result<impl TokenSource, TokenError>) -> (String, Option<u64>) {
+async fn gets(source: Result<impl TokenSource, Error>) -> (String, Option<u64>) {
     let token = fetch(&source.unwrap()).await.unwrap();
     let lifetime = token.lifetime().map(|lifetime| lifetime.as_secs());
     (token.header_value().to_str().unwrap().trim_start_matches("Bearer ").to_owned(), lifetime)
@@ -271,7 +271,7 @@ async fn salesforce_as_a_client_says_where_the_api_is() {
     let source =
         ClientCredentials::builder(url, "ID", "SECRET").auth(ClientAuth::post()).build_with(http).unwrap();
     let token = fetch(&source).await.unwrap();
-    assert!(token.extra("instance_url").is_some() && token.lifetime().is_none());
+    assert!(token.expose_extra("instance_url").is_some() && token.lifetime().is_none());
     done();
 }
 
@@ -313,7 +313,7 @@ async fn entra_by_workload_identity() {
         federated("e30.e30.one").answers(200, &a_token()),
         federated("e30.e30.two").answers(200, &a_token()),
     ]);
-    let source = ClientCredentials::builder(ENTRA, "ID", ClientSecret::none())
+    let source = ClientCredentials::builder(ENTRA, "ID", Secret::none())
         .auth(ClientAuth::assertion(FileToken::new(&path)))
         .scope(GRAPH)
         .build_with(http)
@@ -330,7 +330,7 @@ async fn entra_by_certificate() {
     let claims = format!(r#"jwt:{{"iss":"ID","sub":"ID","aud":"{ENTRA}","alg":"PS256","kid":"7"}}"#);
     let (http, done) = provider([federated(&claims).answers(200, &a_token())]);
     let key = SigningKey::new(JwtAlgorithm::Ps256, rsa_key()).key_id("7");
-    let source = ClientCredentials::builder(ENTRA, "ID", ClientSecret::none())
+    let source = ClientCredentials::builder(ENTRA, "ID", Secret::none())
         .auth(ClientAuth::private_key_jwt(Assertion::by_key(key).with_token_url_as_audience()))
         .scope(GRAPH)
         .build_with(http);
@@ -523,7 +523,7 @@ async fn okta_by_key() {
     ];
     let (http, done) = provider([post(url).form(&fields).answers(200, &a_token())]);
     let key = SigningKey::new(JwtAlgorithm::Rs256, rsa_key()).key_id("K1");
-    let source = ClientCredentials::builder(url, "ID", ClientSecret::none())
+    let source = ClientCredentials::builder(url, "ID", Secret::none())
         .auth(ClientAuth::private_key_jwt(Assertion::by_key(key).with_token_url_as_audience()))
         .scope("okta.users.read")
         .build_with(http);
@@ -661,8 +661,8 @@ async fn sap_cloud_identity_by_an_assertion_of_another_issuer() {
         ("client_assertion", "e30.e30.spiffe"),
     ];
     let (http, done) = provider([post(url).form(&fields).answers(200, &a_token())]);
-    let secret = ClientSecret::from_fn(|| async { Ok("e30.e30.spiffe") });
-    let source = ClientCredentials::builder(url, "ID", ClientSecret::none())
+    let secret = Secret::from_fn(|| async { Ok("e30.e30.spiffe") });
+    let source = ClientCredentials::builder(url, "ID", Secret::none())
         .auth(ClientAuth::assertion(secret))
         .build_with(http);
     assert_eq!(gets(source).await, token("AT1", 3600));
@@ -778,7 +778,7 @@ async fn a_refusal_that_the_body_alone_tells_is_one() {
             builder = builder.refusal_member(name, value);
         }
         let error = fetch(&builder.build_with(http).unwrap()).await.unwrap_err();
-        assert_eq!(error.class(), ErrorClass::Protocol, "{error}");
+        assert_eq!(error.kind(), ErrorKind::Protocol, "{error}");
         done();
     }
 }

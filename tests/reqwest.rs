@@ -28,7 +28,7 @@ use tower_oauth2::retry::{Failure, RetryReport};
 use tower_oauth2::test_util::Loopback;
 use tower_oauth2::transport::{ReqwestClient, ReqwestTokenClient, classify_reqwest};
 use tower_oauth2::{
-    AccessToken, AuthLayer, ClientAuth, ClientCredentials, FetchReason, RetryPolicy, StaticToken, TokenError,
+    AccessToken, AuthLayer, ClientAuth, ClientCredentials, Error, FetchReason, RetryPolicy, StaticToken,
     TokenRequest, TokenSource, source_fn,
 };
 
@@ -394,8 +394,7 @@ async fn a_stream_that_h2_refuses_is_unsent_and_one_that_it_resets_is_not() {
 async fn a_post_that_h2_refused_is_sent_again() {
     for nack in [Nack::Refuse, Nack::GoAway] {
         let (origin, streams) = nacking(nack).await;
-        let policy =
-            RetryPolicy::builder().classifier(classify_reqwest).first_delay(Duration::from_millis(1));
+        let policy = RetryPolicy::builder().classifier(classify_reqwest).min_delay(Duration::from_millis(1));
         let client = ServiceBuilder::new().layer(policy.build().unwrap()).service(h2());
         let request = Request::post(origin).body(Full::<Bytes>::from("an order")).unwrap();
         assert_eq!(client.oneshot(request).await.unwrap().status(), StatusCode::OK, "{nack:?}");
@@ -412,7 +411,7 @@ async fn a_host_that_reqwest_would_write_in_another_way_is_not_gone_to() {
     let port = listener.origin().rsplit_once(':').unwrap().1.to_owned();
     for host in ["127.1", "0x7f.0.0.1"] {
         let error = failed(client(), &format!("http://{host}:{port}/")).await;
-        assert!(error.downcast_ref::<TokenError>().is_some_and(TokenError::is_config), "{host}: {error:?}");
+        assert!(error.downcast_ref::<Error>().is_some_and(Error::is_config), "{host}: {error:?}");
         assert!(error.to_string().contains("127.0.0.1"), "{error}");
     }
     let request =
@@ -514,7 +513,7 @@ async fn nothing_is_repeated_below_the_layers() {
 
 // --- The token endpoint ---
 
-async fn fetch(source: &ClientCredentials) -> Result<AccessToken, TokenError> {
+async fn fetch(source: &ClientCredentials) -> Result<AccessToken, Error> {
     source.token(TokenRequest::new(FetchReason::Initial)).await
 }
 
@@ -609,7 +608,7 @@ async fn the_client_of_reqwest_middleware_stands_below_the_layers() {
         .layer(
             AuthLayer::for_origin(token(), listener.origin())
                 .unwrap()
-                .also_origin("http://127.0.0.1:9")
+                .allow_origin("http://127.0.0.1:9")
                 .unwrap(),
         )
         .service(ReqwestClient::new(below));

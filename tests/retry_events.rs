@@ -15,7 +15,7 @@ use tower::{Layer as _, ServiceBuilder, ServiceExt as _};
 use tower_http::trace::TraceLayer;
 use tower_oauth2::RetryPolicy;
 use tower_oauth2::extensions::Attempt;
-use tower_oauth2::retry::{ReplayBody, RetryReport};
+use tower_oauth2::retry::{RequestBody, RetryReport};
 use tower_oauth2::test_util::{Answer, Script, reply};
 use tracing::Instrument as _;
 use tracing_subscriber::fmt::format::FmtSpan;
@@ -41,8 +41,8 @@ async fn a_trace_layer_below_makes_one_span_per_attempt_and_counts_the_resends()
     let script = Script::new([Answer::Reply(reply(503, "")), Answer::Fail("reset".into())]);
     let client = ServiceBuilder::new()
         .layer(RetryPolicy::default())
-        .layer(TraceLayer::new_for_http().make_span_with(attempt_span::<ReplayBody<Full<Bytes>>>))
-        .service(script.probe::<ReplayBody<Full<Bytes>>>());
+        .layer(TraceLayer::new_for_http().make_span_with(attempt_span::<RequestBody<Full<Bytes>>>))
+        .service(script.probe::<RequestBody<Full<Bytes>>>());
     let request = Request::get("https://api.example.com/").body(Full::default()).unwrap();
     let response = client.oneshot(request).instrument(tracing::info_span!("caller")).await.unwrap();
     drop((response, guard));
@@ -84,12 +84,12 @@ async fn every_decision_is_told_once_and_without_bodies_or_header_values() {
         .header("authorization", "Bearer PLANTED-token")
         .body(Full::from("PLANTED-body"))
         .unwrap();
-    let client = policy.layer(script.probe::<ReplayBody<Full<Bytes>>>());
+    let client = policy.layer(script.probe::<RequestBody<Full<Bytes>>>());
     client.oneshot(request).await.unwrap_err();
 
     let script = Script::new([Answer::Reply(reply(503, "PLANTED-answer"))]);
     let request = Request::post("https://api.example.com/").body(Full::from("PLANTED-body")).unwrap();
-    let client = policy.layer(script.probe::<ReplayBody<Full<Bytes>>>());
+    let client = policy.layer(script.probe::<RequestBody<Full<Bytes>>>());
     let response = client.oneshot(request).await.unwrap();
     let report: &RetryReport = response.extensions().get().unwrap();
     let told = format!("{report:?} {}", report.stop_reason());
@@ -100,7 +100,7 @@ async fn every_decision_is_told_once_and_without_bodies_or_header_values() {
     let script = Script::new([Answer::Reply(busy)]);
     for _ in 0..2 {
         let request = Request::get("https://api.example.com/PLANTED-path").body(Full::default()).unwrap();
-        let client = policy.layer(script.probe::<ReplayBody<Full<Bytes>>>());
+        let client = policy.layer(script.probe::<RequestBody<Full<Bytes>>>());
         assert!(client.oneshot(request).await.unwrap().status().is_success());
     }
     drop(guard);

@@ -15,14 +15,14 @@ use http_body_util::{BodyExt as _, Full, StreamBody};
 use tokio::time::Instant;
 use tower::{BoxError, ServiceExt as _};
 use tower_oauth2::extensions::{Attempt, Deadline};
-use tower_oauth2::retry::{AttemptTimeout, BodyFactory, RetryBody, RetryReport, StopReason};
-use tower_oauth2::stack::{RequestBody, Stack, StackBuilder};
+use tower_oauth2::retry::{AttemptTimeout, BodyFactory, ResponseBody, RetryReport, StopReason};
+use tower_oauth2::stack::{Stack, StackBody, StackBuilder};
 use tower_oauth2::test_util::{Answer, Probe, Script, Seen, reply};
-use tower_oauth2::{AccessToken, AuthLayer, TokenError, source_fn};
+use tower_oauth2::{AccessToken, AuthLayer, Error, source_fn};
 
 type Body = Full<Bytes>;
-type Client<B = Body> = Stack<Probe<Request<RequestBody<B>>, Response<Full<Bytes>>>>;
-type Outcome = Result<Response<RetryBody<Full<Bytes>>>, BoxError>;
+type Client<B = Body> = Stack<Probe<Request<StackBody<B>>, Response<Full<Bytes>>>>;
+type Outcome = Result<Response<ResponseBody<Full<Bytes>>>, BoxError>;
 
 const API: &str = "https://api.example.com";
 
@@ -126,7 +126,7 @@ async fn a_redirect_that_leaves_the_origin_is_handed_out() {
             let source = source_fn(|_| async { AccessToken::bearer("token") });
             // Even where the target may have tokens.
             let auth =
-                AuthLayer::for_origin(source, API).unwrap().also_origin("https://eu.example.com").unwrap();
+                AuthLayer::for_origin(source, API).unwrap().allow_origin("https://eu.example.com").unwrap();
             for options in [builder(), Stack::with_auth(auth)] {
                 let script = Script::new([moved(status, target)]);
                 let response = send(&over(options, &script), get()).await.unwrap();
@@ -269,7 +269,7 @@ async fn requests_to_other_origins_are_refused_whatever_the_auth_layer_says() {
         for uri in ["https://elsewhere.example.com/", "http://api.example.com/", "/items"] {
             let request = Request::get(uri).body(Body::default()).unwrap();
             let error = send(&over(options.clone(), &script), request).await.unwrap_err();
-            assert!(error.downcast_ref::<TokenError>().unwrap().is_config(), "{uri}: {error}");
+            assert!(error.downcast_ref::<Error>().unwrap().is_config(), "{uri}: {error}");
         }
         assert!(script.seen().is_empty());
     }

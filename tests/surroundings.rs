@@ -18,11 +18,11 @@ use http_body_util::Full;
 use tokio::runtime::{Builder, Runtime};
 use tower::{BoxError, Layer as _, ServiceExt as _, service_fn};
 use tower_oauth2::extensions::Deadline;
-use tower_oauth2::oauth2::{Revocation, SecurityToken, TokenExchange, TokenType};
+use tower_oauth2::grants::{Revocation, SecurityToken, TokenExchange, TokenType};
 use tower_oauth2::tenants::TenantCaches;
 use tower_oauth2::{
-    AccessToken, AuthLayer, ClientCredentials, FetchReason, FileToken, RefreshToken, RetryPolicy,
-    StaticToken, TokenCache, TokenError, TokenRequest, TokenSource as _, revoker_fn, source_fn,
+    AccessToken, AuthLayer, ClientCredentials, Error, FetchReason, FileToken, RefreshToken, RetryPolicy,
+    StaticToken, TokenCache, TokenRequest, TokenSource as _, revoker_fn, source_fn,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -80,7 +80,7 @@ fn everywhere(name: &str, call: impl Fn(Around) -> Call + Copy + Send + 'static)
     AROUND.into_iter().map(outcome).collect()
 }
 
-fn told<T>(result: Result<T, TokenError>) -> String {
+fn told<T>(result: Result<T, Error>) -> String {
     match result {
         Ok(_) => "ok".to_owned(),
         Err(error) => error.to_string(),
@@ -174,7 +174,7 @@ fn a_cache_with_a_token_serves_it_everywhere() {
                 let token = cache.peek().unwrap();
                 cache.accept(&token);
                 cache.reject(&token);
-                cache.expire();
+                cache.invalidate();
                 let _ = (cache.status(), cache.watch(), cache.as_source(), format!("{cache:?}"));
                 "ok".to_owned()
             })
@@ -375,7 +375,7 @@ async fn retried(status: u16, deadline: Option<Duration>) -> String {
     if let Some(deadline) = deadline {
         request.extensions_mut().insert(Deadline::within(deadline));
     }
-    let policy = RetryPolicy::builder().max_retries(1).first_delay(Duration::from_millis(1)).build().unwrap();
+    let policy = RetryPolicy::builder().max_retries(1).min_delay(Duration::from_millis(1)).build().unwrap();
     said(policy.layer(api).oneshot(request).await)
 }
 

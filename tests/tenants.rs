@@ -17,13 +17,11 @@ use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::auth::AuthOverride;
 use tower_oauth2::extensions::CredentialId;
-use tower_oauth2::oauth2::Revocation;
+use tower_oauth2::grants::Revocation;
 use tower_oauth2::retry::RetryReport;
 use tower_oauth2::tenants::{TenantCaches, TenantCachesBuilder};
 use tower_oauth2::test_util::{Probe, reply};
-use tower_oauth2::{
-    AuthLayer, ClientAuth, ClientCredentials, RefreshToken, RetryPolicy, TokenCache, TokenError,
-};
+use tower_oauth2::{AuthLayer, ClientAuth, ClientCredentials, Error, RefreshToken, RetryPolicy, TokenCache};
 
 type Body = Full<Bytes>;
 type Client = BoxCloneSyncService<Request<Body>, Response<()>, BoxError>;
@@ -227,7 +225,7 @@ async fn all_succeed(client: &Client, caches: &TenantCaches<String>, tenant: &st
     start.elapsed()
 }
 
-fn token_error(error: &BoxError) -> &TokenError {
+fn token_error(error: &BoxError) -> &Error {
     error.downcast_ref().unwrap()
 }
 

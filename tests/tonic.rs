@@ -15,7 +15,7 @@ mod items;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::error::Error;
+use std::error::Error as StdError;
 use std::future::{Ready, ready};
 use std::mem;
 use std::pin::Pin;
@@ -46,15 +46,15 @@ use tower::{BoxError, Layer as _, Service, ServiceBuilder};
 use tower_oauth2::auth::{AuthLayer, AuthService};
 use tower_oauth2::extensions::Deadline;
 use tower_oauth2::retry::{
-    Failure, ReplayBody, ReplayReason, ReportSlot, RetryOptions, RetryReport, RetryService, StopReason,
+    Failure, ReplayReason, ReportSlot, RequestBody, RetryOptions, RetryReport, RetryService, StopReason,
 };
 use tower_oauth2::transport::classify_hyper;
-use tower_oauth2::{AccessToken, RetryPolicy, TokenCache, TokenError, source_fn};
+use tower_oauth2::{AccessToken, Error, RetryPolicy, TokenCache, source_fn};
 
 use items::{ItemsClient, ItemsServer, Refusal};
 
 /// The stack, by name, as somebody keeps it in a struct.
-type Api = RetryService<AuthService<MapRequest<Channel, fn(Request<ReplayBody<Body>>) -> Request<Body>>>>;
+type Api = RetryService<AuthService<MapRequest<Channel, fn(Request<RequestBody<Body>>) -> Request<Body>>>>;
 
 // --- Both ends ---
 
@@ -101,7 +101,7 @@ impl Server {
 
     fn layer(&self, cache: &TokenCache) -> AuthLayer {
         let layer = AuthLayer::for_origin(cache.clone(), self.origin.as_str()).unwrap();
-        layer.relative_uris_go_to(self.origin.as_str()).unwrap()
+        layer.default_origin(self.origin.as_str()).unwrap()
     }
 
     /// The tokens of the calls that came.
@@ -117,7 +117,7 @@ impl Drop for Server {
 }
 
 fn stack(policy: RetryPolicy, auth: &AuthLayer, channel: Channel) -> Api {
-    let to_tonic: fn(Request<ReplayBody<Body>>) -> Request<Body> = |request| request.map(Body::new);
+    let to_tonic: fn(Request<RequestBody<Body>>) -> Request<Body> = |request| request.map(Body::new);
     ServiceBuilder::new().layer(policy).layer(auth).map_request(to_tonic).service(channel)
 }
 
@@ -173,7 +173,7 @@ async fn a_layer_that_was_not_told_the_host_says_what_to_do() {
     let auth = AuthLayer::for_origin(tokens(), server.origin.as_str()).unwrap();
     let mut client = ItemsClient::new(stack(RetryPolicy::default(), &auth, server.channel()));
     let status = client.read(HELLO).await.unwrap_err();
-    assert!(status.message().contains("AuthLayer::relative_uris_go_to"), "{status}");
+    assert!(status.message().contains("AuthLayer::default_origin"), "{status}");
     assert!(server.tokens().is_empty());
 }
 
@@ -256,12 +256,11 @@ async fn another_refusal_keeps_the_token() {
 #[tokio::test]
 async fn without_a_token_the_status_says_whose_side_it_is() {
     let server = Server::start([]).await;
-    let cache = TokenCache::new(source_fn(|_| {
-        ready(Err::<AccessToken, _>(TokenError::grant("the client was refused")))
-    }));
+    let cache =
+        TokenCache::new(source_fn(|_| ready(Err::<AccessToken, _>(Error::grant("the client was refused")))));
     let status = server.client(&cache).read(HELLO).await.unwrap_err();
     assert_eq!(status.code(), Code::Unknown);
-    assert!(status.source().unwrap().is::<TokenError>());
+    assert!(status.source().unwrap().is::<Error>());
     assert!(status.message().contains("the client was refused") && server.tokens().is_empty());
 }
 
@@ -427,9 +426,9 @@ async fn a_wait_beyond_the_deadline_is_not_begun() {
 }
 
 /// tonic has an error type of its own for a connection that could not be made.
-fn classify(error: &(dyn Error + 'static)) -> Failure {
+fn classify(error: &(dyn StdError + 'static)) -> Failure {
     let mut causes = std::iter::successors(Some(error), |&error| error.source());
-    match causes.any(<dyn Error>::is::<ConnectError>) {
+    match causes.any(<dyn StdError>::is::<ConnectError>) {
         true => Failure::Unsent,
         false => classify_hyper(error),
     }
@@ -444,7 +443,7 @@ async fn a_call_that_found_no_server_is_made_again_if_the_policy_knows_tonics_er
         (RetryPolicy::builder().max_retries(1).classifier(classify).build().unwrap(), 2),
     ] {
         let auth = AuthLayer::for_origin(tokens(), origin.as_str()).unwrap();
-        let auth = auth.relative_uris_go_to(origin.as_str()).unwrap();
+        let auth = auth.default_origin(origin.as_str()).unwrap();
         let channel = Endpoint::from_shared(origin.clone()).unwrap().connect_lazy();
         let slot = ReportSlot::new();
         let mut call = Call::new(HELLO);
@@ -493,7 +492,7 @@ async fn under_a_client_that_was_generated() {
     let mut client = HealthClient::new(
         ServiceBuilder::new()
             .layer(RetryPolicy::default())
-            .layer(auth.relative_uris_go_to(origin.as_str()).unwrap())
+            .layer(auth.default_origin(origin.as_str()).unwrap())
             .map_request(|request: Request<_>| request.map(Body::new))
             .service(Endpoint::from_shared(origin).unwrap().connect_lazy()),
     );
@@ -594,7 +593,7 @@ fn no_future_of_ours_is_boxed() {
         I: tower_oauth2::retry::HttpService<Body>,
     {
     }
-    is::<Api, AuthService<MapRequest<Channel, fn(Request<ReplayBody<Body>>) -> Request<Body>>>>();
+    is::<Api, AuthService<MapRequest<Channel, fn(Request<RequestBody<Body>>) -> Request<Body>>>>();
 }
 
 #[test]
@@ -606,7 +605,7 @@ fn a_call_whose_token_is_at_hand_allocates_nothing_for_it() {
         let cache = tokens();
         runtime.block_on(cache.get()).unwrap();
         let layer = AuthLayer::for_origin(cache, "https://api.example.com").unwrap();
-        let layer = layer.relative_uris_go_to("https://api.example.com").unwrap();
+        let layer = layer.default_origin("https://api.example.com").unwrap();
         let (mut bare, mut ours) = (ItemsClient::new(channel), ItemsClient::new(layer.layer(channel)));
         let mut allocations = Vec::new();
         // The first calls make what the later ones share.

@@ -30,7 +30,7 @@ use tokio_rustls::TlsAcceptor;
 use tower::{BoxError, Layer as _, ServiceExt as _};
 use tower_oauth2::transport::{HyperClient, HyperClientBuilder, Proxy};
 use tower_oauth2::{
-    AccessToken, ClientCredentials, FetchReason, RetryPolicy, StaticToken, TokenError, TokenRequest,
+    AccessToken, ClientCredentials, Error, FetchReason, RetryPolicy, StaticToken, TokenRequest,
     TokenSource as _,
 };
 
@@ -197,7 +197,7 @@ async fn get(client: HyperClientBuilder, uri: &str) -> Result<Response<Bytes>, B
     Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
 }
 
-async fn token_error(client: HyperClientBuilder, url: &str) -> TokenError {
+async fn token_error(client: HyperClientBuilder, url: &str) -> Error {
     let source = ClientCredentials::builder(url, "billing", "hunter2-hunter2").retries(0);
     let source = source.build_with(client.build()).unwrap();
     source.token(TokenRequest::new(FetchReason::Initial)).await.unwrap_err()
@@ -305,7 +305,7 @@ async fn a_proxy_that_is_in_trouble_passes_and_changes_no_identity() {
         let source =
             ClientCredentials::builder(format!("https://{HOST}/token"), "billing", "hunter2-hunter2")
                 .retries(2)
-                .first_delay(Duration::from_millis(1))
+                .min_delay(Duration::from_millis(1))
                 .build_with(client.clone().build())
                 .unwrap();
         let other = StaticToken::new(AccessToken::bearer("somebody-else").unwrap());
@@ -315,7 +315,7 @@ async fn a_proxy_that_is_in_trouble_passes_and_changes_no_identity() {
 
         // Below the API it is as good as unsent.
         let policy =
-            RetryPolicy::builder().first_delay(Duration::from_millis(1)).max_retries(2).build().unwrap();
+            RetryPolicy::builder().min_delay(Duration::from_millis(1)).max_retries(2).build().unwrap();
         let request = Request::post(format!("https://{HOST}/items")).body(Body::default()).unwrap();
         policy.layer(client.build()).oneshot(request).await.unwrap_err();
         assert_eq!(gate.heads().len(), 6, "{status}");

@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tower::{Layer as _, ServiceExt as _};
 use tower_oauth2::RetryPolicy;
-use tower_oauth2::retry::{Failure, ReplayBody};
+use tower_oauth2::retry::{Failure, RequestBody};
 use tower_oauth2::transport::{HyperClient, HyperClientBuilder, Proxy, classify_hyper};
 
 type Body = Full<Bytes>;
@@ -57,7 +57,7 @@ async fn server(headers: usize, bytes: usize) -> (SocketAddr, Arc<AtomicUsize>) 
 
 /// h2 without TLS is spoken by a client that is told to.
 fn over_h2()
--> hyper_util::client::legacy::Client<hyper_util::client::legacy::connect::HttpConnector, ReplayBody<Body>> {
+-> hyper_util::client::legacy::Client<hyper_util::client::legacy::connect::HttpConnector, RequestBody<Body>> {
     let mut builder = hyper_util::client::legacy::Client::builder(TokioExecutor::new());
     builder.http2_only(true).http2_max_header_list_size(16 * 1024).build_http()
 }

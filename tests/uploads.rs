@@ -276,8 +276,8 @@ async fn uploads(protocol: Protocol, refusal: Refusal) {
         .recorded_stream_bytes(limit)
         // On a busy machine nearly every answer of a server that closes in the middle of an upload is lost on the way.
         .max_retries(200)
-        .first_delay(Duration::from_millis(5))
-        .longest_delay(Duration::from_millis(20))
+        .min_delay(Duration::from_millis(5))
+        .max_delay(Duration::from_millis(20))
         .without_budget()
         .build()
         .unwrap();

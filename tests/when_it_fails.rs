@@ -32,8 +32,8 @@ use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_oauth2::auth::AuthOverride;
 use tower_oauth2::client::ApiClient;
 use tower_oauth2::extensions::{ScopeMissing, TokenWithheld};
-use tower_oauth2::oauth2::jwt::{JwtAlgorithm, SigningKey};
-use tower_oauth2::oauth2::{
+use tower_oauth2::grants::jwt::{JwtAlgorithm, SigningKey};
+use tower_oauth2::grants::{
     ClientCredentialsBuilder, CustomGrant, Issuer, Revocation, SecurityToken, TokenExchange, TokenType,
     read_token_response,
 };
@@ -44,9 +44,8 @@ use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient, Loopback, Tro
 use tower_oauth2::transport::{HyperClient, HyperClientBuilder, Proxy};
 use tower_oauth2::transport::{ReqwestClient, ReqwestTokenClient};
 use tower_oauth2::{
-    AccessToken, AuthLayer, ClientAuth, ClientCredentials, ClientSecret, FetchReason, Origin, RefreshToken,
-    RetryPolicy, StaticToken, TokenCache, TokenError, TokenRequest, TokenRevoker as _, TokenSource,
-    source_fn,
+    AccessToken, AuthLayer, ClientAuth, ClientCredentials, Error, FetchReason, Origin, RefreshToken,
+    RetryPolicy, Secret, StaticToken, TokenCache, TokenRequest, TokenRevoker as _, TokenSource, source_fn,
 };
 
 use log::Log;
@@ -107,7 +106,7 @@ fn messages_of_the_page() -> Vec<String> {
 
 // --- Helpers ---
 
-async fn fetch(source: impl TokenSource) -> Result<AccessToken, TokenError> {
+async fn fetch(source: impl TokenSource) -> Result<AccessToken, Error> {
     source.token(TokenRequest::new(FetchReason::Initial)).await
 }
 
@@ -152,7 +151,7 @@ async fn unreachable(client: HyperClientBuilder, address: SocketAddr) -> String 
 }
 
 fn told(error: &BoxError) -> String {
-    error.downcast_ref::<TokenError>().unwrap().to_string()
+    error.downcast_ref::<Error>().unwrap().to_string()
 }
 
 fn a_token() -> StaticToken {
@@ -200,12 +199,12 @@ async fn a_client_that_is_refused() -> Vec<String> {
 
 async fn a_grant_that_is_refused() -> Vec<String> {
     let server = authorization_server().await;
-    let not_allowed = ClientCredentials::builder(server.token_url(), "app", ClientSecret::none());
+    let not_allowed = ClientCredentials::builder(server.token_url(), "app", Secret::none());
     let scope = client_of(&server, "billing", "hunter2-hunter2").scope("items:write");
     let required = client_of(&server, "billing", "hunter2-hunter2").required_scope("items:write");
     let password = CustomGrant::builder(server.token_url(), "password").client("billing", "hunter2-hunter2");
     let foreign = SecurityToken::new("e30.e30.c2ln", TokenType::jwt());
-    let exchange = TokenExchange::builder(server.token_url(), foreign).client("app", ClientSecret::none());
+    let exchange = TokenExchange::builder(server.token_url(), foreign).client("app", Secret::none());
     vec![
         failure(&server.origin(), exchange.build().unwrap()).await,
         failure(&server.origin(), not_allowed.auth(ClientAuth::none()).build().unwrap()).await,
@@ -218,7 +217,7 @@ async fn a_grant_that_is_refused() -> Vec<String> {
 async fn a_refresh_token_that_is_no_good() -> Vec<String> {
     let server = authorization_server().await;
     let app = |refresh_token: Option<String>| {
-        RefreshToken::builder(server.token_url(), "app", ClientSecret::none(), refresh_token)
+        RefreshToken::builder(server.token_url(), "app", Secret::none(), refresh_token)
             .auth(ClientAuth::none())
             .retries(0)
             .attempt_timeout(Duration::from_millis(200))
@@ -227,13 +226,13 @@ async fn a_refresh_token_that_is_no_good() -> Vec<String> {
     // A user who did not agree to offline_access.
     let token =
         read_token_response(r#"{"access_token":"AT1","token_type":"bearer","expires_in":0}"#).unwrap();
-    let granted = token.refresh_secret().map(|_| unreachable!("there is none"));
+    let granted = token.expose_refresh_token().map(|_| unreachable!("there is none"));
     let mut lines = vec![failure(&server.origin(), app(granted).build().unwrap()).await];
 
     // Revoked in the middle of its life.
     let source = app(Some(server.sign_in("app", "items:read"))).build().unwrap();
     let token = fetch(source.clone()).await.unwrap();
-    let revocation = Revocation::builder(server.revocation_url(), "app", ClientSecret::none());
+    let revocation = Revocation::builder(server.revocation_url(), "app", Secret::none());
     revocation.auth(ClientAuth::none()).build().unwrap().revoke(token).await.unwrap();
     lines.push(failure(&server.origin(), source).await);
 
@@ -253,7 +252,7 @@ async fn a_refresh_token_that_is_no_good() -> Vec<String> {
     // A server that has another code for it, and says it again and again.
     let refuses = post(async || (StatusCode::BAD_REQUEST, r#"{"error":"invalid_request"}"#));
     let (silent, _listener) = serve(Router::new().route("/token", refuses)).await;
-    let source = RefreshToken::builder(format!("{silent}/token"), "app", ClientSecret::none(), Some("RT1"));
+    let source = RefreshToken::builder(format!("{silent}/token"), "app", Secret::none(), Some("RT1"));
     let source = source.auth(ClientAuth::none()).build().unwrap();
     fetch(source.clone()).await.unwrap_err();
     fetch(source.clone()).await.unwrap_err();
@@ -275,7 +274,7 @@ async fn an_assertion_by_a_wrong_clock() -> Vec<String> {
     let (origin, _listener) = serve(router).await;
     let ask = async |path: &str| {
         let key = SigningKey::new(JwtAlgorithm::Es256, PrivateKey::generate().pem());
-        let source = ClientCredentials::builder(format!("{origin}{path}"), "billing", ClientSecret::none())
+        let source = ClientCredentials::builder(format!("{origin}{path}"), "billing", Secret::none())
             .issuer(LOGIN)
             .auth(ClientAuth::private_key_jwt(key))
             .retries(0);
@@ -378,8 +377,7 @@ async fn a_server_that_is_busy_or_down() -> Vec<String> {
 
     let silent = source_fn(|_| std::future::pending());
     let silent = TokenCache::builder(silent).fetch_timeout(Duration::from_secs(1)).build();
-    let broken =
-        TokenCache::new(source_fn(async |_| -> Result<AccessToken, TokenError> { panic!("on purpose") }));
+    let broken = TokenCache::new(source_fn(async |_| -> Result<AccessToken, Error> { panic!("on purpose") }));
     for cache in [silent, broken] {
         lines.push(cache.get().await.unwrap_err().to_string());
     }
@@ -390,15 +388,15 @@ async fn a_server_that_is_busy_or_down() -> Vec<String> {
 
 async fn a_secret_that_is_not_there() -> Vec<String> {
     let url = format!("{LOGIN}/token");
-    let ask = async |secret: ClientSecret| {
+    let ask = async |secret: Secret| {
         failure("nothing", ClientCredentials::builder(&url, "billing", secret).build().unwrap()).await
     };
     vec![
-        ask(ClientSecret::from_env("BILLING_SECRET_THAT_NOBODY_SETS")).await.replace("_THAT_NOBODY_SETS", ""),
-        ask(ClientSecret::from_file("/run/secrets/billing-that-is-not-there"))
+        ask(Secret::from_env("BILLING_SECRET_THAT_NOBODY_SETS")).await.replace("_THAT_NOBODY_SETS", ""),
+        ask(Secret::from_file("/run/secrets/billing-that-is-not-there"))
             .await
             .replace("-that-is-not-there", ""),
-        ClientCredentials::builder(&url, "billing", ClientSecret::none()).build().unwrap_err().to_string(),
+        ClientCredentials::builder(&url, "billing", Secret::none()).build().unwrap_err().to_string(),
         AccessToken::bearer("mF_9.B5f-4.1JqM\n").unwrap_err().to_string(),
     ]
 }
@@ -458,11 +456,11 @@ async fn a_request_without_its_tenant() -> Vec<String> {
     for request in [request("https://api.example.com/items"), own] {
         lines.push(told(&client.clone().oneshot(request).await.unwrap_err()));
     }
-    let caches = TenantCaches::builder(|_: &u8| Ok::<_, TokenError>(a_token())).capacity(1).build().unwrap();
+    let caches = TenantCaches::builder(|_: &u8| Ok::<_, Error>(a_token())).capacity(1).build().unwrap();
     let _held = caches.get(&1).unwrap();
     lines.push(caches.get(&2).unwrap_err().to_string());
 
-    let crowd = TenantCaches::builder(|_: &u8| Ok::<_, TokenError>(a_token())).token_requests(1, 1);
+    let crowd = TenantCaches::builder(|_: &u8| Ok::<_, Error>(a_token())).token_requests(1, 1);
     let crowd = crowd.build().unwrap();
     let waiting = (0..12).map(|number| {
         let cache = crowd.get(&number).unwrap();

@@ -17,7 +17,7 @@ use tower_oauth2::extensions::CredentialId;
 use tower_oauth2::retry::RetryService;
 use tower_oauth2::tenants::TenantCaches;
 use tower_oauth2::transport::HyperClient;
-use tower_oauth2::{AuthLayer, RetryPolicy, TokenCache, TokenError};
+use tower_oauth2::{AuthLayer, Error, RetryPolicy, TokenCache};
 
 /// How long load balancers have to notice that the gateway will not be there for long.
 const NOTICE: Duration = Duration::from_millis(200);
@@ -49,9 +49,9 @@ impl Gateway {
     pub(crate) fn new(
         upstream: String,
         own: TokenCache,
-        tenant: impl Fn(&String) -> Result<TokenCacheBuilder, TokenError> + Send + Sync + 'static,
+        tenant: impl Fn(&String) -> Result<TokenCacheBuilder, Error> + Send + Sync + 'static,
         callers: impl IntoIterator<Item = (String, String)>,
-    ) -> Result<Self, TokenError> {
+    ) -> Result<Self, Error> {
         let auth = AuthLayer::for_origin(own.clone(), upstream.as_str())?.replace_authorization();
         let client =
             ServiceBuilder::new().layer(RetryPolicy::default()).layer(auth).service(HyperClient::new());
@@ -142,7 +142,7 @@ fn strip(headers: &mut HeaderMap) {
 
 /// What a caller is told of an error. All else is for the log.
 fn status_of(error: &BoxError) -> StatusCode {
-    match error.downcast_ref::<TokenError>() {
+    match error.downcast_ref::<Error>() {
         Some(error) if error.is_throttled() => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::BAD_GATEWAY,
     }

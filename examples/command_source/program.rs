@@ -4,7 +4,6 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use secrecy::ExposeSecret as _;
 use tower::BoxError;
 use tower_oauth2::{ClientCredentials, TokenCache};
 
@@ -34,5 +33,5 @@ pub(crate) async fn run(arguments: &[OsString]) -> Result<ExitCode, BoxError> {
 
 async fn token(url: &str, client: &str) -> Result<String, BoxError> {
     let source = ClientCredentials::builder(url, client, "hunter2").build()?;
-    Ok(TokenCache::new(source).get().await?.secret().expose_secret().to_owned())
+    Ok(TokenCache::new(source).get().await?.expose().to_owned())
 }

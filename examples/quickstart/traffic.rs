@@ -12,7 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout
 use tower::{BoxError, ServiceExt as _};
 use tower_oauth2::auth::AuthService;
 use tower_oauth2::extensions::Deadline;
-use tower_oauth2::retry::{ReplayReason, RetryBody, RetryReport, RetryService, StopReason};
+use tower_oauth2::retry::{ReplayReason, ResponseBody, RetryReport, RetryService, StopReason};
 use tower_oauth2::transport::{HyperClient, HyperResponseBody};
 use tower_oauth2::{Body, TokenCache};
 
@@ -205,7 +205,7 @@ impl Traffic {
                     .body(Body::from(body))?
             }
         };
-        let response: Response<RetryBody<HyperResponseBody>> = client.oneshot(request).await?;
+        let response: Response<ResponseBody<HyperResponseBody>> = client.oneshot(request).await?;
         let (head, body) = response.into_parts();
         Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
     }

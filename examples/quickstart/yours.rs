@@ -1,11 +1,11 @@
 //! Servers of the user's own: which they are, and what goes wrong on the way to them, in one line.
 
 use std::env::VarError;
-use std::error::Error;
+use std::error::Error as StdError;
 
 use http::Uri;
 use tower::BoxError;
-use tower_oauth2::{Origin, TokenError};
+use tower_oauth2::{Error, Origin};
 
 /// What names the servers. All are needed, or none.
 const VARIABLES: [&str; 4] = ["TOKEN_URL", "CLIENT_ID", "CLIENT_SECRET", "API_URL"];
@@ -74,9 +74,9 @@ fn check_api_url(url: &str) -> Result<(Uri, Origin), BoxError> {
 }
 
 /// Returns an error with what caused it on one line.
-pub(crate) fn one_line(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn one_line(error: &(dyn StdError + 'static)) -> String {
     // A token error says what caused it.
-    let depth = if error.is::<TokenError>() { 1 } else { 8 };
+    let depth = if error.is::<Error>() { 1 } else { 8 };
     let mut line = String::new();
     for error in std::iter::successors(Some(error), |&error| error.source()).take(depth) {
         let text = error.to_string();

@@ -24,7 +24,7 @@ mod library {
     pub(crate) mod text;
     pub(crate) mod token;
 
-    pub(crate) mod oauth2 {
+    pub(crate) mod grants {
         pub(crate) mod discovery {
             pub(crate) mod metadata;
         }
@@ -40,7 +40,7 @@ mod library {
 }
 
 // The files name each other by their places in the library.
-use self::library::{claims, clock, error, headers, oauth2, origin, retry, sync, text, token};
+use self::library::{claims, clock, error, grants, headers, origin, retry, sync, text, token};
 
 /// Within the library only its neighbours see it, so it is here a second time.
 #[path = "../../src/headers/structured.rs"]

@@ -18,7 +18,7 @@ use super::terms::Rejection;
 use super::ticket::Ticket;
 use super::verdict::{Sent, judge, missing_scope};
 use crate::cache::{Acquire, Snapshot, TokenCache};
-use crate::error::TokenError;
+use crate::error::Error;
 use crate::extensions::{
     Challenges, LateRefusal, RejectionVerdict, ScopeMissing, SentToken, TokenRejected, TokenWithheld,
 };
@@ -53,7 +53,7 @@ pub(super) enum Watch {
     /// It is marked.
     Withheld(Box<TokenWithheld>),
     /// There will be none.
-    Failed(TokenError),
+    Failed(Error),
 }
 
 /// A request that waits for a token, and then for a service that was not polled ready yet.
@@ -76,7 +76,7 @@ where
         Self { sent: Some(future), watch, waiting: None }
     }
 
-    pub(super) fn failed(error: TokenError) -> Self {
+    pub(super) fn failed(error: Error) -> Self {
         Self { sent: None, watch: Watch::Failed(error), waiting: None }
     }
 
@@ -112,7 +112,7 @@ where
                 let error = match std::mem::replace(this.watch, Watch::Nothing) {
                     Watch::Failed(error) => error,
                     Watch::Nothing | Watch::Ticket(_) | Watch::Withheld(_) => {
-                        TokenError::config("the future of a response was polled again after it had ended")
+                        Error::config("the future of a response was polled again after it had ended")
                     }
                 };
                 return Poll::Ready(Err(error.into()));
@@ -176,7 +176,7 @@ where
             };
             let ticket = self.rules.ticket_for(snapshot, &self.cache);
             let Some(mut request) = self.request.take() else {
-                return Poll::Ready(Err(TokenError::config("a request was sent twice by one future").into()));
+                return Poll::Ready(Err(Error::config("a request was sent twice by one future").into()));
             };
             let watch = self.rules.put_on(ticket, &mut request)?;
             return Poll::Ready(Ok((self.service.call(request), watch)));

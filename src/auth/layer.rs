@@ -11,7 +11,7 @@ use super::rules::{Options, Origins, Rules};
 use super::service::AuthService;
 use super::terms::Rejection;
 use crate::cache::TokenCache;
-use crate::error::TokenError;
+use crate::error::Error;
 use crate::origin::Origin;
 
 /// Puts access tokens on outgoing requests.
@@ -36,7 +36,7 @@ use crate::origin::Origin;
 /// let client = ServiceBuilder::new()
 ///     .layer(AuthLayer::for_origin(source, "https://api.example.com")?.refuse_other_origins())
 ///     .service(http_client);
-/// # Ok::<(), tower_oauth2::TokenError>(())
+/// # Ok::<(), tower_oauth2::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]
@@ -54,10 +54,10 @@ impl AuthLayer {
     /// # Errors
     ///
     /// As [`Origin::parse`]; plain http is for loopback alone, or for an [`Origin::parse_with_insecure_http`].
-    pub fn for_origin<O>(source: impl Into<TokenCache>, origin: O) -> Result<Self, TokenError>
+    pub fn for_origin<O>(source: impl Into<TokenCache>, origin: O) -> Result<Self, Error>
     where
         O: TryInto<Origin>,
-        O::Error: Into<TokenError>,
+        O::Error: Into<Error>,
     {
         Ok(Self::new(Some(source.into()), Origins { listed: vec![read(origin)?], any_https: false }))
     }
@@ -92,13 +92,13 @@ impl AuthLayer {
     /// let cache = TokenCache::new(StaticToken::new(token));
     /// let layer = AuthLayer::for_origin_named_by(&cache, "instance_url", ["my.salesforce.com"])?;
     /// # let _ = layer;
-    /// # Ok::<(), tower_oauth2::TokenError>(())
+    /// # Ok::<(), tower_oauth2::Error>(())
     /// ```
     pub fn for_origin_named_by<I>(
         source: impl Into<TokenCache>,
         member: &str,
         domains: I,
-    ) -> Result<Self, TokenError>
+    ) -> Result<Self, Error>
     where
         I: IntoIterator,
         I::Item: AsRef<str>,
@@ -115,15 +115,15 @@ impl AuthLayer {
     /// # Errors
     ///
     /// As [`for_origin`](Self::for_origin), and if there is no origin.
-    pub fn per_request<I>(origins: I) -> Result<Self, TokenError>
+    pub fn per_request<I>(origins: I) -> Result<Self, Error>
     where
         I: IntoIterator,
         I::Item: TryInto<Origin>,
-        <I::Item as TryInto<Origin>>::Error: Into<TokenError>,
+        <I::Item as TryInto<Origin>>::Error: Into<Error>,
     {
         let listed = origins.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
         if listed.is_empty() {
-            return Err(TokenError::config("the list of origins is empty; name those that may have tokens"));
+            return Err(Error::config("the list of origins is empty; name those that may have tokens"));
         }
         Ok(Self::new(None, Origins { listed, any_https: false }).require_override())
     }
@@ -138,10 +138,10 @@ impl AuthLayer {
     /// # Errors
     ///
     /// As [`for_origin`](Self::for_origin).
-    pub fn also_origin<O>(mut self, origin: O) -> Result<Self, TokenError>
+    pub fn allow_origin<O>(mut self, origin: O) -> Result<Self, Error>
     where
         O: TryInto<Origin>,
-        O::Error: Into<TokenError>,
+        O::Error: Into<Error>,
     {
         self.options.origins.listed.push(read(origin)?);
         Ok(self)
@@ -153,10 +153,10 @@ impl AuthLayer {
     /// # Errors
     ///
     /// As [`for_origin`](Self::for_origin).
-    pub fn relative_uris_go_to<O>(mut self, origin: O) -> Result<Self, TokenError>
+    pub fn default_origin<O>(mut self, origin: O) -> Result<Self, Error>
     where
         O: TryInto<Origin>,
-        O::Error: Into<TokenError>,
+        O::Error: Into<Error>,
     {
         let origin = read(origin)?;
         self.options.relative = Some(origin);
@@ -228,10 +228,10 @@ impl<S> Layer<S> for AuthLayer {
     }
 }
 
-fn read<O>(origin: O) -> Result<Origin, TokenError>
+fn read<O>(origin: O) -> Result<Origin, Error>
 where
     O: TryInto<Origin>,
-    O::Error: Into<TokenError>,
+    O::Error: Into<Error>,
 {
     origin.try_into().map_err(Into::into)
 }

@@ -9,7 +9,7 @@
 //!    ([`only_for`](crate::cache::TokenCacheBuilder::only_for)) if that has one. Its `Host` header, if there is one, must agree. Else
 //!    it is sent without a token and its response marked [`TokenWithheld`](crate::extensions::TokenWithheld), or refused.
 //!    A URI that is a path alone is an error, unless the layer was told
-//!    [where those go](AuthLayer::relative_uris_go_to). Plain http is for loopback.
+//!    [where those go](AuthLayer::default_origin). Plain http is for loopback.
 //!    A layer [whose tokens name their origin](AuthLayer::for_origin_named_by) compares with that once it has the token.
 //! 4. The token comes from the cache, at once as a rule. Where it has to be waited for, the inner service that was polled
 //!    ready is given up first, with whatever it reserved. No token, no request.
@@ -48,7 +48,7 @@
 //!     .replace_authorization()
 //!     .refuse_other_origins();
 //! let client = ServiceBuilder::new().layer(layer).service(http_client);
-//! # Ok::<(), tower_oauth2::TokenError>(())
+//! # Ok::<(), tower_oauth2::Error>(())
 //! ```
 //!
 //! A gateway that passes a request on gives it the URI of the next server and takes `Host` off, which still names the
@@ -65,7 +65,7 @@
 //! use tower::ServiceBuilder;
 //! use tower_oauth2::auth::AuthOverride;
 //! use tower_oauth2::{AccessToken, AuthLayer, RetryPolicy, StaticToken, TokenCache};
-//! # let http_client = tower::service_fn(|_: http::Request<tower_oauth2::retry::ReplayBody<http_body_util::Full<bytes::Bytes>>>| async {
+//! # let http_client = tower::service_fn(|_: http::Request<tower_oauth2::retry::RequestBody<http_body_util::Full<bytes::Bytes>>>| async {
 //! #     Ok::<_, tower::BoxError>(http::Response::new(http_body_util::Full::<bytes::Bytes>::default()))
 //! # });
 //! # let (key, tokens, tenant) = ("key", StaticToken::new(AccessToken::bearer("ours")?), TokenCache::new(StaticToken::new(AccessToken::bearer("theirs")?)));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use secrecy::ExposeSecret as _;
 
-use crate::error::TokenError;
+use crate::error::Error;
 use crate::origin::Origin;
 use crate::text::Redactor;
 use crate::token::AccessToken;
@@ -18,7 +18,7 @@ pub(super) struct NamedOrigin {
 }
 
 impl NamedOrigin {
-    pub(super) fn new<I>(member: &str, domains: I) -> Result<Self, TokenError>
+    pub(super) fn new<I>(member: &str, domains: I) -> Result<Self, Error>
     where
         I: IntoIterator,
         I::Item: AsRef<str>,
@@ -26,7 +26,7 @@ impl NamedOrigin {
         let domains: Vec<_> =
             domains.into_iter().map(|domain| read_domain(domain.as_ref())).collect::<Result<_, _>>()?;
         if domains.is_empty() {
-            return Err(TokenError::config(
+            return Err(Error::config(
                 "AuthLayer::for_origin_named_by has no domain, so the token response could name any host; name the \
                  domains of the provider",
             ));
@@ -50,16 +50,16 @@ impl NamedOrigin {
     /// # Errors
     ///
     /// A configuration error if it names none, or one that may not have the token.
-    pub(super) fn read(&self, token: &AccessToken) -> Result<Origin, TokenError> {
+    pub(super) fn read(&self, token: &AccessToken) -> Result<Origin, Error> {
         let member = &*self.member;
         let Some(value) = token.extra(member) else {
-            return Err(TokenError::config(format!(
+            return Err(Error::config(format!(
                 "the token response has no member {member}, by which AuthLayer::for_origin_named_by learns where the \
                  token may go; the request was not sent"
             )));
         };
         let origin = Origin::parse_with_insecure_http(value.expose_secret()).map_err(|error| {
-            TokenError::config(format!(
+            Error::config(format!(
                 "the member {member} of the token response, by which AuthLayer::for_origin_named_by learns where the \
                  token may go, names no origin; the request was not sent"
             ))
@@ -75,7 +75,7 @@ impl NamedOrigin {
         let mut redactor = Redactor::default();
         token.teach(&mut redactor);
         let (origin, domains) = (redactor.clean(&origin.to_string()), self.domains.join(", "));
-        Err(TokenError::config(format!(
+        Err(Error::config(format!(
             "the member {member} of the token response names {origin}, which {why} ({domains}); if it may have the \
              token, say so in AuthLayer::for_origin_named_by; the request was not sent"
         )))
@@ -83,8 +83,8 @@ impl NamedOrigin {
 }
 
 /// Reads a domain of at least two labels, or a host of this machine.
-fn read_domain(domain: &str) -> Result<String, TokenError> {
-    let refused = |why: &str| TokenError::config(format!("a domain of AuthLayer::for_origin_named_by {why}"));
+fn read_domain(domain: &str) -> Result<String, Error> {
+    let refused = |why: &str| Error::config(format!("a domain of AuthLayer::for_origin_named_by {why}"));
     let origin = Origin::parse_with_insecure_http(&format!("https://{domain}"))
         .map_err(|error| refused("is no host name such as example.com").with_source(error))?;
     let host = origin.host();

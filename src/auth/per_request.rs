@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use crate::cache::TokenCache;
-use crate::error::TokenError;
+use crate::error::Error;
 
 /// Overrides the layer's token for one request, in the request's extensions.
 ///
@@ -138,10 +138,10 @@ impl Wish {
     /// # Errors
     ///
     /// A cache that is for one layer alone, and that another layer has taken already.
-    pub(super) fn take(&mut self, header: &HeaderName) -> Result<(), TokenError> {
+    pub(super) fn take(&mut self, header: &HeaderName) -> Result<(), Error> {
         let is_for_one = self.header.is_none() && matches!(self.from, From::Cache(_));
         if is_for_one && std::mem::replace(&mut self.taken, true) {
-            return Err(TokenError::config(format!(
+            return Err(Error::config(format!(
                 "the cache in the request's AuthOverride was used by another AuthLayer already, and does not say whether the \
                  one that sends {header} is meant too; say AuthOverride::for_header"
             )));

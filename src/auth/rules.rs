@@ -15,7 +15,7 @@ use super::per_request::{AuthOverride, From as Whose, Wish};
 use super::terms::Terms;
 use super::ticket::Ticket;
 use crate::cache::{Snapshot, TokenCache};
-use crate::error::TokenError;
+use crate::error::Error;
 use crate::extensions::{TokenWithheld, WithheldReason};
 use crate::origin::Origin;
 use crate::text::Redactor;
@@ -72,7 +72,7 @@ pub(super) enum Route {
     /// No token, although this cache or the layer's own has one, because its target may not have it.
     Withhold(WithheldReason, Option<TokenCache>),
     /// Nothing: it is not sent.
-    Refuse(TokenError),
+    Refuse(Error),
 }
 
 impl Options {
@@ -169,7 +169,7 @@ impl Rules {
             return self.turn_away(reason, request.uri(), cache);
         }
         if !is_overridden && self.options.require_override {
-            return Route::Refuse(TokenError::config(
+            return Route::Refuse(Error::config(
                 "the request has no AuthOverride although the layer requires one; a redirect to another origin drops it, \
                  so put it on again where that is meant",
             ));
@@ -239,11 +239,7 @@ impl Rules {
     }
 
     /// Puts a token on a request, unless its response names another origin than that of the request.
-    pub(super) fn put_on<B>(
-        &self,
-        ticket: Arc<Ticket>,
-        request: &mut Request<B>,
-    ) -> Result<Watch, TokenError> {
+    pub(super) fn put_on<B>(&self, ticket: Arc<Ticket>, request: &mut Request<B>) -> Result<Watch, Error> {
         let Some(reason) = self.withheld_by_name(ticket.snapshot.token(), request.uri())? else {
             return Ok(ticket.put_on(request));
         };
@@ -254,7 +250,7 @@ impl Rules {
         }
     }
 
-    fn withheld_by_name(&self, token: &AccessToken, uri: &Uri) -> Result<Option<WithheldReason>, TokenError> {
+    fn withheld_by_name(&self, token: &AccessToken, uri: &Uri) -> Result<Option<WithheldReason>, Error> {
         match &self.options.named {
             Some(named) if !self.options.origins.listed.iter().any(|origin| origin.matches(uri)) => {
                 Ok(self.withheld_by(&[named.read(token)?], uri))
@@ -277,17 +273,17 @@ impl Rules {
 
     fn turn_away(&self, reason: WithheldReason, uri: &Uri, cache: Option<TokenCache>) -> Route {
         if uri.authority().is_none() && reason == WithheldReason::ForeignOrigin {
-            return Route::Refuse(TokenError::config(
+            return Route::Refuse(Error::config(
                 "the request's URI is a path without a host, so nobody can say where its token would go; give it a \
                  whole URI, or, if the client below knows the host by itself, name that with \
-                 AuthLayer::relative_uris_go_to",
+                 AuthLayer::default_origin",
             ));
         }
         if self.options.refuse {
             let target = Origin::of(uri)
                 .map_or_else(|| "its target".to_owned(), |origin| self.shown(&origin, cache.as_ref()));
             let cure = cure(reason);
-            return Route::Refuse(TokenError::config(format!(
+            return Route::Refuse(Error::config(format!(
                 "the request to {target} was refused: {reason}; {cure}"
             )));
         }
@@ -325,7 +321,7 @@ impl fmt::Debug for Options {
         f.debug_struct("Options")
             .field("cache", &self.cache)
             .field("origins", &self.origins)
-            .field("relative_uris_go_to", &self.relative)
+            .field("default_origin", &self.relative)
             .field("header", &self.terms.header)
             .finish_non_exhaustive()
     }
@@ -352,7 +348,7 @@ fn host_mismatch(headers: &HeaderMap, origin: &Origin) -> Option<WithheldReason>
 /// Says what may be done about a request that was refused.
 fn cure(reason: WithheldReason) -> &'static str {
     match reason {
-        WithheldReason::ForeignOrigin => "if it may have the token, add it with AuthLayer::also_origin",
+        WithheldReason::ForeignOrigin => "if it may have the token, add it with AuthLayer::allow_origin",
         WithheldReason::NotOfThisToken => {
             "check the base URL; if the token may go there, add the origin to TokenCacheBuilder::only_for"
         }

@@ -14,7 +14,7 @@ use super::future::{ResponseFuture, Watch, poll_once};
 use super::rules::{Route, Rules};
 use super::ticket::Ticket;
 use crate::cache::TokenCache;
-use crate::error::TokenError;
+use crate::error::Error;
 
 /// Puts access tokens on outgoing requests, and watches the answers: see [`AuthLayer`](super::AuthLayer).
 ///
@@ -157,7 +157,7 @@ impl<S: Clone> AuthService<S> {
         S: Service<Request<B>>,
     {
         let Some(cache) = cache.or_else(|| self.rules.cache().cloned()) else {
-            return self.fail(TokenError::config(
+            return self.fail(Error::config(
                 "the layer has no token of its own; name a cache in the request's AuthOverride",
             ));
         };
@@ -179,7 +179,7 @@ impl<S: Clone> AuthService<S> {
     }
 
     /// Ends a request that is not sent. Fails closed: no token, no request.
-    fn fail<B>(&mut self, error: TokenError) -> ResponseFuture<S, B>
+    fn fail<B>(&mut self, error: Error) -> ResponseFuture<S, B>
     where
         S: Service<Request<B>>,
     {

@@ -12,7 +12,7 @@ use super::shared::{Ask, GRACE, Shared, Want, abandoned_error};
 use super::single_flight::{Outcome, Waiter};
 use super::snapshot::Snapshot;
 use crate::clock;
-use crate::error::TokenError;
+use crate::error::Error;
 use crate::runtime::with_timer;
 
 /// How often a caller starts over when fetches are lost under it: its own runtime would have to go down each time.
@@ -27,7 +27,7 @@ pub(crate) struct Acquire {
     shared: Arc<Shared>,
     want: Want,
     /// A wait for a fetch.
-    waiter: Option<Waiter<Arc<Snapshot>, TokenError>>,
+    waiter: Option<Waiter<Arc<Snapshot>, Error>>,
     /// For the case that nothing drives that fetch.
     alarm: Option<Pin<Box<Sleep>>>,
     rounds: u32,
@@ -38,7 +38,7 @@ impl Acquire {
         Self { shared, want, waiter: None, alarm: None, rounds: 0 }
     }
 
-    fn ask(&mut self) -> Option<Result<Arc<Snapshot>, TokenError>> {
+    fn ask(&mut self) -> Option<Result<Arc<Snapshot>, Error>> {
         // Not for a request with a need of its own: what is fresh for others may end too soon for it.
         let modest = !self.want.new && self.want.min_validity.is_none();
         if let Some(fresh) = self.shared.fresh().filter(|_| modest) {
@@ -62,8 +62,8 @@ impl Acquire {
     /// Makes a result of how a wait ended; nothing where the caller has to ask again.
     fn conclude(
         &self,
-        outcome: Option<Outcome<Arc<Snapshot>, TokenError>>,
-    ) -> Option<Result<Arc<Snapshot>, TokenError>> {
+        outcome: Option<Outcome<Arc<Snapshot>, Error>>,
+    ) -> Option<Result<Arc<Snapshot>, Error>> {
         let last = self.rounds >= MOST_ROUNDS;
         match outcome {
             // It may have been dropped, or have expired, between its arrival and this poll.
@@ -76,7 +76,7 @@ impl Acquire {
             Some(Outcome::Finished(Err(error))) => Some(self.shared.valid().ok_or(error)),
             None if self.want.by.is_some_and(|by| clock::now() >= by) => {
                 Some(Err(self.shared.last_error().unwrap_or_else(|| {
-                    TokenError::transient(
+                    Error::transient(
                         "the cache behind this one had no token in time; its token request goes on",
                     )
                 })))
@@ -87,7 +87,7 @@ impl Acquire {
 }
 
 impl Future for Acquire {
-    type Output = Result<Arc<Snapshot>, TokenError>;
+    type Output = Result<Arc<Snapshot>, Error>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::handle::TokenCache;
 use super::schedule::LONGEST_STRETCH;
 use super::shared::{Settings, Shared};
-use crate::error::TokenError;
+use crate::error::Error;
 use crate::origin::Origin;
 use crate::revoke::{Revoker, TokenRevoker};
 use crate::source::{DynTokenSource, TokenSource};
@@ -109,18 +109,18 @@ impl TokenCacheBuilder {
     /// let source = StaticToken::new(AccessToken::bearer("of-tenant-7")?);
     /// let tenant = TokenCache::builder(source).only_for(["https://tenant-7.example.com"])?.build();
     /// # let _ = tenant;
-    /// # Ok::<(), tower_oauth2::TokenError>(())
+    /// # Ok::<(), tower_oauth2::Error>(())
     /// ```
-    pub fn only_for<I>(mut self, origins: I) -> Result<Self, TokenError>
+    pub fn only_for<I>(mut self, origins: I) -> Result<Self, Error>
     where
         I: IntoIterator,
         I::Item: TryInto<Origin>,
-        <I::Item as TryInto<Origin>>::Error: Into<TokenError>,
+        <I::Item as TryInto<Origin>>::Error: Into<Error>,
     {
         let origins = origins.into_iter().map(|origin| origin.try_into().map_err(Into::into));
         self.settings.only_for = origins.collect::<Result<_, _>>()?;
         if self.settings.only_for.is_empty() {
-            return Err(TokenError::config("only_for names no origin; name those that may have the tokens"));
+            return Err(Error::config("only_for names no origin; name those that may have the tokens"));
         }
         Ok(self)
     }
@@ -131,7 +131,7 @@ impl TokenCacheBuilder {
         self
     }
 
-    /// Sets how tokens are revoked: by [`Revocation`](crate::oauth2::Revocation), or by a closure
+    /// Sets how tokens are revoked: by [`Revocation`](crate::grants::Revocation), or by a closure
     /// ([`revoker_fn`](crate::revoker_fn)). [`TokenCache::revoke`] does so on request.
     pub fn revoke_with(mut self, revoker: impl TokenRevoker) -> Self {
         self.settings.revoker = Some(Revoker::new(revoker));

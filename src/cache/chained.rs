@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::handle::TokenCache;
 use super::shared::Want;
 use crate::clock;
-use crate::error::TokenError;
+use crate::error::Error;
 use crate::source::{FetchReason, TokenRequest, TokenSource};
 use crate::token::AccessToken;
 
@@ -33,7 +33,7 @@ impl TokenCache {
 impl TokenSource for CachedSource {
     /// Passes a rejection on, and renews only what the asker has already: of many that stand before one cache, the
     /// first to want a new token has it fetched, and the others get that one.
-    async fn token(&self, request: TokenRequest) -> Result<AccessToken, TokenError> {
+    async fn token(&self, request: TokenRequest) -> Result<AccessToken, Error> {
         if let Some(rejected) = request.rejected() {
             self.cache.reject(rejected);
         }

@@ -16,7 +16,7 @@ use super::shared::Shared;
 use super::single_flight::Leader;
 use super::snapshot::Snapshot;
 use crate::clock::Moment;
-use crate::error::TokenError;
+use crate::error::Error;
 use crate::runtime::{caught, with_timer};
 use crate::source::{FetchReason, TokenRequest};
 use crate::telemetry;
@@ -27,7 +27,7 @@ const SHORTEST_LIFE: Duration = Duration::from_secs(1);
 
 /// A fetch that has been decided on and waits for its task.
 pub(super) struct Launch {
-    leader: Leader<Arc<Snapshot>, TokenError, Memory>,
+    leader: Leader<Arc<Snapshot>, Error, Memory>,
     request: TokenRequest,
     deadline: Instant,
     /// A token that is tried again in place of a request to the source.
@@ -86,7 +86,7 @@ impl Launch {
         let result = until(over, caught("the token source", self.fetch(&shared))).await;
         let timeout = shared.settings.fetch_timeout;
         let result = result.unwrap_or_else(|| {
-            Err(TokenError::transient(format!(
+            Err(Error::transient(format!(
                 "the token source did not answer within {timeout:?}; check that the authorization server can be \
                  reached"
             )))
@@ -95,7 +95,7 @@ impl Launch {
     }
 
     /// Asks the source until there is a token that nothing has overtaken.
-    async fn fetch(&self, shared: &Shared) -> Result<AccessToken, TokenError> {
+    async fn fetch(&self, shared: &Shared) -> Result<AccessToken, Error> {
         if let Some(early) = &self.early {
             return Ok(early.clone());
         }
@@ -148,8 +148,8 @@ fn has_outlasted(token: &AccessToken, now: Moment) -> bool {
 /// Ends a fetch: publishes its token or notes its error.
 fn land(
     shared: &Arc<Shared>,
-    leader: Leader<Arc<Snapshot>, TokenError, Memory>,
-    result: Result<AccessToken, TokenError>,
+    leader: Leader<Arc<Snapshot>, Error, Memory>,
+    result: Result<AccessToken, Error>,
 ) {
     let now = shared.moment();
     let result = result.map(|token| shared.snapshot(token, now));
@@ -180,9 +180,9 @@ fn land(
         (Ok(_), Some(_)) => tracing::info!("got a token again after failed token requests"),
         (Ok(snapshot), None) => tracing::debug!(token = ?snapshot.token(), "got a token"),
         // Once per row of failures: an operator should act on the first, and not read the same line all night.
-        (Err(error), None) => tracing::warn!(%error, class = ?error.class(), "the token request failed"),
+        (Err(error), None) => tracing::warn!(%error, class = ?error.kind(), "the token request failed"),
         (Err(error), Some(_)) => {
-            tracing::debug!(%error, class = ?error.class(), "the token request failed again")
+            tracing::debug!(%error, class = ?error.kind(), "the token request failed again")
         }
     }
     if armed {

@@ -14,7 +14,7 @@ use super::snapshot::Snapshot;
 use super::status::{Status, StatusWatch};
 use super::warm::keep_warm;
 use crate::clock;
-use crate::error::TokenError;
+use crate::error::Error;
 use crate::extensions::RejectionVerdict;
 use crate::origin::Origin;
 use crate::runtime::{self, caught};
@@ -36,7 +36,7 @@ use crate::token::AccessToken;
 /// let cache = TokenCache::new(StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?));
 /// let token = cache.get().await?;
 /// assert_eq!(token.header_value(), "Bearer mF_9.B5f-4.1JqM");
-/// # Ok::<_, tower_oauth2::TokenError>(()) })?;
+/// # Ok::<_, tower_oauth2::Error>(()) })?;
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
@@ -55,7 +55,7 @@ impl TokenCache {
     ///
     /// The error of the last token request where there is no valid token; a configuration error outside a tokio runtime
     /// and after [`shutdown`](Self::shutdown).
-    pub async fn get(&self) -> Result<AccessToken, TokenError> {
+    pub async fn get(&self) -> Result<AccessToken, Error> {
         self.token(Want::default()).await
     }
 
@@ -70,7 +70,7 @@ impl TokenCache {
     /// As [`get`](Self::get), but a runtime is not needed. A configuration error in async code, whether there is a token or
     /// not; tokio tells so by a panic alone, which is caught here after its message went to stderr, and ends a process that
     /// is built with `panic = "abort"`. One as well in the destructor of a thread-local value, where there is no token.
-    pub fn blocking_get(&self) -> Result<AccessToken, TokenError> {
+    pub fn blocking_get(&self) -> Result<AccessToken, Error> {
         let around = Handle::try_current();
         if let Ok(around) = &around {
             may_block(around)?;
@@ -79,7 +79,7 @@ impl TokenCache {
             return Ok(snapshot.token().clone());
         }
         if around.is_err_and(|error| error.is_thread_local_destroyed()) {
-            return Err(TokenError::config(
+            return Err(Error::config(
                 "blocking_get was called while its thread ended, which cannot wait any more; fetch the token before that",
             ));
         }
@@ -114,10 +114,10 @@ impl TokenCache {
     }
 
     /// Drops the token in use; the next use waits for another: of the fetch that is going on, or of one that it starts.
-    #[doc(alias = "invalidate")]
+    #[doc(alias = "expire")]
     #[doc(alias = "refresh")]
     #[doc(alias = "clear")]
-    pub fn expire(&self) {
+    pub fn invalidate(&self) {
         self.shared.drop_current(None, FetchReason::Forced);
     }
 
@@ -132,7 +132,7 @@ impl TokenCache {
     /// # Errors
     ///
     /// The error of the token request, even if the token in use is still valid.
-    pub async fn refresh(&self) -> Result<AccessToken, TokenError> {
+    pub async fn refresh(&self) -> Result<AccessToken, Error> {
         self.token(Want { new: true, ..Want::default() }).await
     }
 
@@ -145,7 +145,7 @@ impl TokenCache {
     /// # Errors
     ///
     /// As [`get`](Self::get).
-    pub async fn warm_up(&self) -> Result<(), TokenError> {
+    pub async fn warm_up(&self) -> Result<(), Error> {
         self.get().await.map(drop)
     }
 
@@ -158,7 +158,7 @@ impl TokenCache {
     /// # Errors
     ///
     /// As [`get`](Self::get).
-    pub async fn warm_up_within(&self, spread: Duration) -> Result<(), TokenError> {
+    pub async fn warm_up_within(&self, spread: Duration) -> Result<(), Error> {
         runtime::current()?;
         sleep(spread.mul_f64(self.shared.settings.chance.fraction())).await;
         self.warm_up().await
@@ -178,7 +178,7 @@ impl TokenCache {
     /// A configuration error outside a tokio runtime, and in one without a timer.
     #[doc(alias = "background_refresh")]
     #[doc(alias = "auto_refresh")]
-    pub fn keep_warm(&self) -> Result<(), TokenError> {
+    pub fn keep_warm(&self) -> Result<(), Error> {
         self.shared.keep_warm(&runtime::current()?, keep_warm(&self.shared));
         Ok(())
     }
@@ -198,7 +198,7 @@ impl TokenCache {
     ///
     /// That of the [revoker](super::TokenCacheBuilder::revoke_with); the token stays in use then, since it counts as still
     /// valid. A configuration error if there is no revoker.
-    pub async fn revoke(&self) -> Result<(), TokenError> {
+    pub async fn revoke(&self) -> Result<(), Error> {
         let revoker = self.shared.revoker()?;
         for token in self.shared.revocable() {
             caught("the revoker", revoker.revoke(token.clone())).await?;
@@ -221,21 +221,19 @@ impl TokenCache {
     /// nothing is revoked. The error of the revoker where the token was not revoked, a transient one if the time was over. A
     /// configuration error where there is something to wait for, and no runtime, or one without a timer. The cache is ended
     /// in either case.
-    pub async fn shutdown(&self, within: Duration) -> Result<(), TokenError> {
+    pub async fn shutdown(&self, within: Duration) -> Result<(), Error> {
         let deadline = clock::now().checked_add(within);
         let result = self.finish(deadline).await;
         self.shared.clear();
         result
     }
 
-    async fn finish(&self, deadline: Option<Instant>) -> Result<(), TokenError> {
+    async fn finish(&self, deadline: Option<Instant>) -> Result<(), Error> {
         if let Some(in_flight) = self.shared.close() {
             // Where nothing can be waited for, nothing is.
             runtime::current()?;
             within(deadline, in_flight).await.ok_or_else(|| {
-                TokenError::transient(
-                    "a token request was still going on when the time for the shutdown was over",
-                )
+                Error::transient("a token request was still going on when the time for the shutdown was over")
             })?;
         }
         let now = self.shared.moment();
@@ -245,7 +243,7 @@ impl TokenCache {
             runtime::current()?;
             let revoking = self.shared.revoker()?.revoke(token.without_refresh_token());
             within(deadline, caught("the revoker", revoking)).await.unwrap_or_else(|| {
-                Err(TokenError::transient(
+                Err(Error::transient(
                     "the token was not revoked in the time that the shutdown had; it counts as valid until it expires",
                 ))
             })?;
@@ -280,7 +278,7 @@ impl TokenCache {
         Acquire::new(Arc::clone(&self.shared), Want { min_validity, ..Want::default() })
     }
 
-    pub(super) async fn token(&self, want: Want) -> Result<AccessToken, TokenError> {
+    pub(super) async fn token(&self, want: Want) -> Result<AccessToken, Error> {
         Ok(Acquire::new(Arc::clone(&self.shared), want).await?.token().clone())
     }
 
@@ -365,10 +363,10 @@ async fn within<T>(deadline: Option<Instant>, future: impl Future<Output = T>) -
 /// Finds out whether this thread runs tasks, which would stand still.
 ///
 /// tokio panics where it does; a library must not, and there is no other way to ask.
-fn may_block(around: &Handle) -> Result<(), TokenError> {
+fn may_block(around: &Handle) -> Result<(), Error> {
     use std::panic::{AssertUnwindSafe, catch_unwind};
     catch_unwind(AssertUnwindSafe(|| around.block_on(ready(())))).map_err(|_panic| {
-        TokenError::config(
+        Error::config(
             "blocking_get was called in async code, whose thread must not sleep; await get there, or go by \
              spawn_blocking",
         )

@@ -17,7 +17,7 @@ use super::single_flight::Value as _;
 use super::snapshot::Snapshot;
 use crate::backoff::Chance;
 use crate::clock::Moment;
-use crate::error::{ErrorClass, TokenError};
+use crate::error::{Error, ErrorKind};
 use crate::extensions::RejectionVerdict;
 use crate::source::FetchReason;
 use crate::token::AccessToken;
@@ -65,7 +65,7 @@ pub(crate) enum Give {
     /// The outcome of the fetch in flight, or of the one that starts now.
     Wait,
     /// The error of the last fetch: it is too early to ask again.
-    Error(TokenError),
+    Error(Error),
 }
 
 /// What is remembered under the cache's lock.
@@ -98,7 +98,7 @@ pub(crate) struct Memory {
 /// An unbroken row of failed fetches.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    pub(crate) error: TokenError,
+    pub(crate) error: Error,
     /// How many.
     pub(crate) streak: u32,
     /// When the first of them failed that left no token in use.
@@ -181,7 +181,7 @@ impl Memory {
     /// the first of a row: as in [`succeeded`](Self::succeeded).
     pub(crate) fn failed(
         &mut self,
-        error: &mut TokenError,
+        error: &mut Error,
         has_token: bool,
         now: Instant,
         chance: &Chance,
@@ -190,25 +190,25 @@ impl Memory {
         // An operator learns of it when requests fail, as a rule.
         let since = self.failure.as_ref().filter(|_| !has_token).map_or(now, |failure| failure.since);
         let backoff = chance.full_jitter(FIRST_BACKOFF, LONGEST_BACKOFF, streak);
-        let (with_token, without_token) = match error.class() {
-            ErrorClass::Config | ErrorClass::Grant => {
+        let (with_token, without_token) = match error.kind() {
+            ErrorKind::Config | ErrorKind::Grant => {
                 let at_work = now.saturating_duration_since(since) < OPERATOR_AT_WORK;
                 (PERMANENT, if at_work { PERMANENT_URGENT } else { PERMANENT })
             }
-            ErrorClass::Throttled { until: Some(until) } => {
-                let wait = Instant::from_std(until).saturating_duration_since(now);
-                let wait = wait.clamp(THROTTLE_BOUNDS.0, THROTTLE_BOUNDS.1);
-                (wait, wait)
-            }
-            ErrorClass::Throttled { until: None } => {
-                (backoff.max(THROTTLE_BOUNDS.0), urgent(streak, chance).max(THROTTLE_BOUNDS.0))
-            }
-            ErrorClass::Transient | ErrorClass::Protocol => {
+            ErrorKind::Throttled => match error.throttled_until() {
+                Some(until) => {
+                    let wait = Instant::from_std(until).saturating_duration_since(now);
+                    let wait = wait.clamp(THROTTLE_BOUNDS.0, THROTTLE_BOUNDS.1);
+                    (wait, wait)
+                }
+                None => (backoff.max(THROTTLE_BOUNDS.0), urgent(streak, chance).max(THROTTLE_BOUNDS.0)),
+            },
+            ErrorKind::Transient | ErrorKind::Protocol => {
                 (backoff.max(SHORTEST_BACKOFF), urgent(streak, chance))
             }
         };
         // Another cache stands behind this one, and says when it asks again if it has no token.
-        let behind = error.retry_at().map(|at| Instant::from_std(at).saturating_duration_since(now));
+        let behind = error.cache_retries_at().map(|at| Instant::from_std(at).saturating_duration_since(now));
         let (with_token, without_token) = behind.map_or((with_token, without_token), |wait| {
             let wait = wait.clamp(SHORTEST_BACKOFF, THROTTLE_BOUNDS.1);
             (with_token.max(wait), wait)
@@ -282,7 +282,7 @@ fn urgent(streak: u32, chance: &Chance) -> Duration {
 // --- State ---
 
 /// What the lock of a cache guards.
-pub(crate) type State = super::single_flight::State<Arc<Snapshot>, TokenError, Memory>;
+pub(crate) type State = super::single_flight::State<Arc<Snapshot>, Error, Memory>;
 
 impl State {
     /// Decides what a caller gets who needs a token that is good for `min_validity` more.

@@ -18,7 +18,7 @@ fn plan(start: Moment, life: u64) -> Plan {
     Windows::default().plan(start, start, Some(start.saturating_add(seconds(life))))
 }
 
-fn failed(memory: &mut Memory, mut error: TokenError, now: Moment) {
+fn failed(memory: &mut Memory, mut error: Error, now: Moment) {
     memory.failed(&mut error, false, now.mono, &Chance::seeded(1));
 }
 
@@ -85,7 +85,7 @@ fn after_a_failure_a_valid_token_stays_in_use_and_the_source_is_left_alone() {
     let (mut memory, born) = (Memory::default(), start());
     let plan = plan(born, 1000);
     let due = born.saturating_add(seconds(850));
-    failed(&mut memory, TokenError::config("wrong secret"), due);
+    failed(&mut memory, Error::config("wrong secret"), due);
     assert_eq!(waits(&memory, due).0, seconds(30));
     assert_eq!(short(&memory.decide(Some(&plan), false, None, due)), ("token", None));
     let later = due.saturating_add(seconds(31));
@@ -94,7 +94,7 @@ fn after_a_failure_a_valid_token_stays_in_use_and_the_source_is_left_alone() {
         ("token", Some(FetchReason::Expiring))
     );
     let mandatory = born.saturating_add(seconds(995));
-    failed(&mut memory, TokenError::config("wrong secret"), mandatory);
+    failed(&mut memory, Error::config("wrong secret"), mandatory);
     assert_eq!(short(&memory.decide(Some(&plan), false, None, mandatory)), ("token", None));
 }
 
@@ -103,7 +103,7 @@ fn a_cool_down_ends_with_the_token_that_it_left_in_use() {
     let (mut memory, born) = (Memory::default(), start());
     let plan = plan(born, 1000);
     let failed_at = born.saturating_add(seconds(985));
-    failed(&mut memory, TokenError::config("wrong secret"), failed_at);
+    failed(&mut memory, Error::config("wrong secret"), failed_at);
     let decision = memory.decide(Some(&plan), false, None, failed_at);
     assert_eq!(decision.ask_again.map(|at| born.until(at)), Some(seconds(1000)));
     let end = born.saturating_add(seconds(1000));
@@ -113,7 +113,7 @@ fn a_cool_down_ends_with_the_token_that_it_left_in_use() {
 #[test]
 fn without_a_token_the_last_error_is_given_until_one_probe_is_due() {
     let (mut memory, now) = (Memory::default(), start());
-    failed(&mut memory, TokenError::grant("revoked"), now);
+    failed(&mut memory, Error::grant("revoked"), now);
     let Give::Error(error) = memory.decide(None, false, None, now.saturating_add(seconds(9))).give else {
         panic!("no failure");
     };
@@ -130,7 +130,7 @@ fn an_operator_is_waited_for_longer_after_a_minute() {
     let (mut memory, now) = (Memory::default(), start());
     for (after, wait) in [(0, 10), (10, 10), (59, 10), (60, 30), (3600, 30)] {
         let now = now.saturating_add(seconds(after));
-        failed(&mut memory, TokenError::config("wrong secret"), now);
+        failed(&mut memory, Error::config("wrong secret"), now);
         assert_eq!(waits(&memory, now), (seconds(30), seconds(wait)), "{after}");
     }
 }
@@ -144,19 +144,19 @@ fn the_wait_follows_the_class_of_the_error() {
         waits(&memory, now)
     };
     let both = |wait| (wait, wait);
-    assert_eq!(wait(TokenError::throttled("x").with_retry_after(seconds(3600))), both(seconds(300)));
-    assert_eq!(wait(TokenError::throttled("x").with_retry_after(Duration::ZERO)), both(seconds(1)));
-    let (asked, _) = wait(TokenError::throttled("x").with_retry_after(seconds(20)));
+    assert_eq!(wait(Error::throttled("x").with_retry_after(seconds(3600))), both(seconds(300)));
+    assert_eq!(wait(Error::throttled("x").with_retry_after(Duration::ZERO)), both(seconds(1)));
+    let (asked, _) = wait(Error::throttled("x").with_retry_after(seconds(20)));
     assert!(asked > seconds(19) && asked <= seconds(21), "{asked:?}");
-    assert_eq!(wait(TokenError::throttled("x")), both(seconds(1)));
-    for error in [TokenError::transient("x"), TokenError::protocol("x")] {
+    assert_eq!(wait(Error::throttled("x")), both(seconds(1)));
+    for error in [Error::transient("x"), Error::protocol("x")] {
         let (with, without) = wait(error);
         assert!(with <= seconds(1) && without <= seconds(1) && without >= Duration::from_millis(500));
     }
     // What a cache behind this one says counts without a token, whatever the class; with one it is the least.
     let behind = (now.mono + seconds(7)).into_std();
-    assert_eq!(wait(TokenError::config("x").with_retry_at(behind)), (seconds(30), seconds(7)));
-    assert_eq!(wait(TokenError::transient("x").with_retry_at(behind)), both(seconds(7)));
+    assert_eq!(wait(Error::config("x").with_retry_at(behind)), (seconds(30), seconds(7)));
+    assert_eq!(wait(Error::transient("x").with_retry_at(behind)), both(seconds(7)));
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn transient_failures_double_their_wait_up_to_a_minute_and_without_a_token_to_fi
     let (mut memory, now, chance) = (Memory::default(), start(), Chance::seeded(3));
     let mut longest = Duration::ZERO;
     for streak in 0..40_u32 {
-        let before = memory.failed(&mut TokenError::transient("down"), false, now.mono, &chance);
+        let before = memory.failed(&mut Error::transient("down"), false, now.mono, &chance);
         assert_eq!(before.map_or(0, |before| before.streak), streak);
         let (with, without) = waits(&memory, now);
         let bound = seconds(1 << streak.min(6)).min(seconds(60)).max(Duration::from_millis(100));
@@ -219,7 +219,7 @@ proptest! {
                 }
                 Event::Land(false) => {
                     in_flight = false;
-                    let before = memory.failed(&mut TokenError::transient("x"), false, now.mono, &chance);
+                    let before = memory.failed(&mut Error::transient("x"), false, now.mono, &chance);
                     prop_assert_eq!(before.map_or(0, |before| before.streak), failures);
                     failures += 1;
                 }
@@ -250,7 +250,7 @@ proptest! {
         let plan = plan(born, life);
         let now = born.saturating_add(Duration::from_millis(at));
         if failing {
-            memory.failed(&mut TokenError::transient("x"), false, now.mono, &Chance::seeded(life));
+            memory.failed(&mut Error::transient("x"), false, now.mono, &Chance::seeded(life));
         }
         let decision = memory.decide(Some(&plan), in_flight, None, now);
         if let Give::Token = decision.give {

@@ -16,7 +16,7 @@
 //! # Waits
 //!
 //! How long the cache leaves its source alone after a failed fetch. A request gets the last error meanwhile, and
-//! [`TokenError::retry_at`](crate::TokenError::retry_at) says until when.
+//! [`Error::retry_at`](crate::Error::retry_at) says until when.
 //!
 //! | the error | with a token in use | without one |
 //! |---|---|---|
@@ -76,7 +76,7 @@
 //! cache.keep_warm()?;
 //! assert!(cache.status().is_ready());
 //! cache.shutdown(Duration::from_secs(5)).await?;
-//! # Ok::<_, tower_oauth2::TokenError>(()) })?;
+//! # Ok::<_, tower_oauth2::Error>(()) })?;
 //! # Ok::<_, Box<dyn std::error::Error>>(())
 //! ```
 //!

@@ -15,7 +15,7 @@ use std::thread::{self, JoinHandle};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
-use crate::error::TokenError;
+use crate::error::Error;
 
 static RUNNING: Mutex<Weak<OwnRuntime>> = Mutex::new(Weak::new());
 
@@ -30,14 +30,14 @@ pub(crate) struct OwnRuntime {
 
 impl OwnRuntime {
     /// Returns the one that is running, or starts it.
-    pub(crate) fn shared() -> Result<Arc<Self>, TokenError> {
+    pub(crate) fn shared() -> Result<Arc<Self>, Error> {
         // The lock is for one at a time to start it; what it guards is whole at each moment.
         let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(running) = running.upgrade().filter(|running| !running.thread.is_finished()) {
             return Ok(running);
         }
         let started = Self::start().map(Arc::new).map_err(|error| {
-            TokenError::transient(
+            Error::transient(
                 "a thread to fetch tokens on could not be started; check the limits of this process",
             )
             .with_source(error)

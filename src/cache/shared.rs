@@ -21,7 +21,7 @@ use super::snapshot::Snapshot;
 use crate::backoff::Chance;
 use crate::claims::Claims;
 use crate::clock::{Moment, WallClock};
-use crate::error::TokenError;
+use crate::error::Error;
 use crate::extensions::RejectionVerdict;
 use crate::origin::Origin;
 use crate::revoke::Revoker;
@@ -49,7 +49,7 @@ pub(crate) struct Settings {
 pub(crate) struct Shared {
     pub(super) source: Box<dyn DynTokenSource>,
     pub(super) settings: Settings,
-    pub(super) flight: Arc<SingleFlight<Arc<Snapshot>, TokenError, Memory>>,
+    pub(super) flight: Arc<SingleFlight<Arc<Snapshot>, Error, Memory>>,
     /// The current snapshot again, for readers that take no lock. A reader of a stale one finds it retired.
     current: ArcSwapOption<Snapshot>,
     alarm: Alarm,
@@ -74,9 +74,9 @@ pub(crate) struct Want {
 /// What a caller gets.
 pub(crate) enum Ask {
     /// A token or an error at once.
-    Ready(Result<Arc<Snapshot>, TokenError>),
+    Ready(Result<Arc<Snapshot>, Error>),
     /// The outcome of a fetch, and when it must have ended.
-    Wait(Waiter<Arc<Snapshot>, TokenError>, Instant),
+    Wait(Waiter<Arc<Snapshot>, Error>, Instant),
 }
 
 impl Shared {
@@ -260,9 +260,9 @@ impl Shared {
     }
 
     /// Returns what revokes tokens.
-    pub(crate) fn revoker(&self) -> Result<&Revoker, TokenError> {
+    pub(crate) fn revoker(&self) -> Result<&Revoker, Error> {
         self.settings.revoker.as_ref().ok_or_else(|| {
-            TokenError::config(
+            Error::config(
                 "the token cache does not know how to revoke: give TokenCacheBuilder::revoke_with a Revocation or a \
                  closure",
             )
@@ -280,7 +280,7 @@ impl Shared {
     }
 
     /// Lets no further fetch start. Returns a wait for the one in flight.
-    pub(crate) fn close(&self) -> Option<Waiter<Arc<Snapshot>, TokenError>> {
+    pub(crate) fn close(&self) -> Option<Waiter<Arc<Snapshot>, Error>> {
         let warm = self.warm.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(warm) = warm {
             warm.abort();
@@ -307,7 +307,7 @@ impl Shared {
     }
 
     /// Returns the error of the last fetch, if it failed.
-    pub(crate) fn last_error(&self) -> Option<TokenError> {
+    pub(crate) fn last_error(&self) -> Option<Error> {
         self.flight.lock().memory.failure.as_ref().map(|failure| failure.error.clone())
     }
 
@@ -316,7 +316,7 @@ impl Shared {
     }
 
     /// Returns the runtime for threads that have none, and holds it from now on.
-    pub(crate) fn own_runtime(&self) -> Result<Arc<OwnRuntime>, TokenError> {
+    pub(crate) fn own_runtime(&self) -> Result<Arc<OwnRuntime>, Error> {
         let runtime = OwnRuntime::shared()?;
         let mut held = self.own_runtime.lock().unwrap_or_else(PoisonError::into_inner);
         let old = held.replace(Arc::clone(&runtime));
@@ -340,14 +340,12 @@ impl Drop for Shared {
     }
 }
 
-pub(super) fn abandoned_error() -> TokenError {
-    TokenError::transient(
-        "the token request was abandoned: the runtime that ran it was shut down or not driven",
-    )
+pub(super) fn abandoned_error() -> Error {
+    Error::transient("the token request was abandoned: the runtime that ran it was shut down or not driven")
 }
 
-fn closed() -> TokenError {
-    TokenError::config(
+fn closed() -> Error {
+    Error::config(
         "the token cache was shut down and fetches no more tokens; let the last request end before the shutdown",
     )
 }

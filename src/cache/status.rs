@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use tokio::sync::watch;
 
 use super::shared::Shared;
-use crate::error::TokenError;
+use crate::error::Error;
 
 /// How a cache was at one instant. No secret is in it.
 #[derive(Clone, Debug)]
@@ -18,7 +18,7 @@ pub struct Status {
     braked: bool,
     fetched: u64,
     failures: u32,
-    last_error: Option<TokenError>,
+    last_error: Option<Error>,
 }
 
 /// The health of a cache in a word.
@@ -108,7 +108,7 @@ impl Status {
 
     /// Returns the error of the last token request, if it failed.
     #[must_use]
-    pub fn last_error(&self) -> Option<&TokenError> {
+    pub fn last_error(&self) -> Option<&Error> {
         self.last_error.as_ref()
     }
 }

@@ -16,12 +16,12 @@ use super::single_flight::{SingleFlight, Waiter};
 use super::snapshot::Snapshot;
 use super::{Health, TokenCache, TokenCacheBuilder};
 use crate::clock::{self, WallClock, nanos, unix_time};
-use crate::error::TokenError;
+use crate::error::Error;
 use crate::extensions::RejectionVerdict;
 use crate::source::{FetchReason, StaticToken, TokenRequest, TokenSource, source_fn};
 use crate::token::AccessToken;
 
-type Answer = Pin<Box<dyn Future<Output = Result<AccessToken, TokenError>> + Send>>;
+type Answer = Pin<Box<dyn Future<Output = Result<AccessToken, Error>> + Send>>;
 type Script = dyn Fn(usize, TokenRequest) -> Answer + Send + Sync;
 
 /// A cache over a scripted source, with its wall clock in hand.
@@ -95,7 +95,7 @@ fn answer(call: usize, life: u64, delay: u64) -> Answer {
     })
 }
 
-fn failure(error: &TokenError) -> Answer {
+fn failure(error: &Error) -> Answer {
     Box::pin(std::future::ready(Err(error.clone())))
 }
 
@@ -232,7 +232,7 @@ async fn ten_years_of_life_do_not_overflow_and_two_seconds_are_enough() {
 
 #[tokio::test(start_paused = true)]
 async fn everybody_who_waits_gets_the_same_error_and_the_next_gets_it_without_a_token_request() {
-    let error = TokenError::grant("the client is unknown");
+    let error = Error::grant("the client is unknown");
     let rig = Rig::new(move |_, _| failure(&error));
     let tasks: Vec<_> = (0..100)
         .map(|_| {
@@ -257,7 +257,7 @@ async fn everybody_who_waits_gets_the_same_error_and_the_next_gets_it_without_a_
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_refresh_leaves_the_valid_token_in_use_and_backs_off() {
-    let error = TokenError::transient("down");
+    let error = Error::transient("down");
     let rig = Rig::new(move |call, _| if call == 1 { answer(1, 1000, 0) } else { failure(&error) });
     rig.token().await;
     rig.pass(800.0).await;
@@ -275,7 +275,7 @@ async fn a_failed_refresh_leaves_the_valid_token_in_use_and_backs_off() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failure_in_the_mandatory_window_hands_out_the_token_that_is_still_valid() {
-    let error = TokenError::transient("down");
+    let error = Error::transient("down");
     let rig = Rig::new(move |call, _| if call == 1 { answer(1, 1000, 0) } else { failure(&error) });
     rig.token().await;
     rig.pass(995.0).await;
@@ -287,7 +287,7 @@ async fn a_failure_in_the_mandatory_window_hands_out_the_token_that_is_still_val
 async fn a_throttled_source_is_left_alone_for_as_long_as_it_asked() {
     let rig = Rig::new(|call, _| {
         if call == 1 {
-            failure(&TokenError::throttled("slow down").with_retry_after(Duration::from_secs(40)))
+            failure(&Error::throttled("slow down").with_retry_after(Duration::from_secs(40)))
         } else {
             answer(call, 100, 0)
         }
@@ -331,7 +331,7 @@ async fn refresh_ends_the_wait_after_a_refusal() {
     let rig =
         Rig::new(
             |call, _| {
-                if call == 1 { failure(&TokenError::config("wrong secret")) } else { answer(call, 100, 0) }
+                if call == 1 { failure(&Error::config("wrong secret")) } else { answer(call, 100, 0) }
             },
         );
     assert!(rig.cache.get().await.unwrap_err().is_config());
@@ -619,12 +619,11 @@ async fn a_warm_cache_renews_its_token_without_traffic_until_the_last_handle_is_
 
 #[tokio::test(start_paused = true)]
 async fn a_warm_cache_keeps_trying_after_failures() {
-    let rig =
-        Rig::new(
-            |call, _| {
-                if call < 5 { failure(&TokenError::config("wrong secret")) } else { answer(call, 100, 0) }
-            },
-        );
+    let rig = Rig::new(
+        |call, _| {
+            if call < 5 { failure(&Error::config("wrong secret")) } else { answer(call, 100, 0) }
+        },
+    );
     rig.cache.keep_warm().unwrap();
     settle().await;
     for _ in 0..4 {
@@ -645,7 +644,7 @@ async fn a_cache_that_is_not_kept_warm_stays_quiet_without_traffic() {
 
 #[tokio::test(start_paused = true)]
 async fn warm_up_shows_a_wrong_secret_at_start_up_and_spreads_a_fleet() {
-    let error = TokenError::config("wrong secret");
+    let error = Error::config("wrong secret");
     let wrong = Rig::new(move |_, _| failure(&error));
     assert!(wrong.cache.warm_up().await.unwrap_err().is_config());
     let rig = Rig::steady(100, 0);
@@ -659,7 +658,7 @@ async fn warm_up_shows_a_wrong_secret_at_start_up_and_spreads_a_fleet() {
 async fn expire_makes_the_next_use_fetch() {
     let rig = Rig::steady(100, 0);
     rig.token().await;
-    rig.cache.expire();
+    rig.cache.invalidate();
     assert_eq!(rig.cache.peek().map(|token| shown(&token)), None);
     assert_eq!((rig.token().await.as_str(), rig.last_reason()), ("token-2", FetchReason::Forced));
 }
@@ -735,7 +734,7 @@ fn what_is_shared_between_threads_can_be() {
 
 #[test]
 fn a_source_or_another_makes_a_cache_by_itself() {
-    let first = source_fn(|_| std::future::ready(Err(TokenError::grant("no refresh token"))));
+    let first = source_fn(|_| std::future::ready(Err(Error::grant("no refresh token"))));
     let cache = TokenCache::from(first.or(StaticToken::new(AccessToken::bearer("fallback").unwrap())));
     assert_eq!(shown(&runtime().block_on(cache.get()).unwrap()), "fallback");
 }
@@ -821,7 +820,7 @@ async fn a_token_of_unknown_life_is_used_without_asking() {
 async fn a_warm_cache_comes_back_from_an_outage_that_outlasts_its_token() {
     let rig = Rig::new(|call, _| {
         if call == 2 {
-            failure(&TokenError::throttled("later").with_retry_after(Duration::from_secs(60)))
+            failure(&Error::throttled("later").with_retry_after(Duration::from_secs(60)))
         } else {
             answer(call, 100, 0)
         }
@@ -841,7 +840,7 @@ async fn a_warm_cache_renews_after_a_wait_that_began_before_the_token_was_due() 
     let rig =
         Rig::new(
             |call, _| {
-                if call == 2 { failure(&TokenError::config("wrong secret")) } else { answer(call, 100, 0) }
+                if call == 2 { failure(&Error::config("wrong secret")) } else { answer(call, 100, 0) }
             },
         );
     rig.cache.keep_warm().unwrap();
@@ -1039,17 +1038,15 @@ fn a_runtime_without_a_timer_keeps_its_error_to_itself() {
 /// A waker may be all that holds a task, and the task may hold another waiter of the same fetch.
 #[test]
 fn a_waiter_that_is_dropped_with_a_waker_that_holds_another_does_not_hang() {
-    struct Holding(
-        #[allow(dead_code, reason = "held to be dropped")] Mutex<Waiter<Arc<Snapshot>, TokenError>>,
-    );
+    struct Holding(#[allow(dead_code, reason = "held to be dropped")] Mutex<Waiter<Arc<Snapshot>, Error>>);
     impl std::task::Wake for Holding {
         fn wake(self: Arc<Self>) {}
     }
-    fn sit(waiter: &mut Waiter<Arc<Snapshot>, TokenError>, waker: &Waker) {
+    fn sit(waiter: &mut Waiter<Arc<Snapshot>, Error>, waker: &Waker) {
         assert!(Pin::new(waiter).poll(&mut Context::from_waker(waker)).is_pending());
     }
     ends(|| {
-        let flight = Arc::new(SingleFlight::<Arc<Snapshot>, TokenError, ()>::new(()));
+        let flight = Arc::new(SingleFlight::<Arc<Snapshot>, Error, ()>::new(()));
         let leader = flight.lock().lead(&flight);
         let wait = || flight.lock().wait().unwrap();
         let (mut one, mut other, mut third) = (wait(), wait(), wait());
@@ -1065,7 +1062,7 @@ fn a_waiter_that_is_dropped_with_a_waker_that_holds_another_does_not_hang() {
 
 #[test]
 fn callers_that_come_and_go_during_a_fetch_leave_no_slots_behind() {
-    let flight = Arc::new(SingleFlight::<Arc<Snapshot>, TokenError, ()>::new(()));
+    let flight = Arc::new(SingleFlight::<Arc<Snapshot>, Error, ()>::new(()));
     let leader = flight.lock().lead(&flight);
     let mut staying = flight.lock().wait().unwrap();
     for _ in 0..1_000 {

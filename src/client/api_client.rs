@@ -11,7 +11,7 @@ use super::builder::ApiClientBuilder;
 use super::request::ApiRequest;
 use super::service::ApiService;
 use crate::cache::TokenCache;
-use crate::error::TokenError;
+use crate::error::Error;
 use crate::origin::Origin;
 
 /// A client of one API: a base URL, and below it tokens, retries and an HTTP client. Rules and examples are on the page of
@@ -26,7 +26,7 @@ use crate::origin::Origin;
 ///
 /// ```no_run
 /// # #[cfg(all(feature = "hyper-client", feature = "stack"))] {
-/// use tower_oauth2::{ApiClient, ClientCredentials, ClientSecret};
+/// use tower_oauth2::{ApiClient, ClientCredentials, Secret};
 ///
 /// #[derive(Clone)]
 /// struct AppState {
@@ -34,7 +34,7 @@ use crate::origin::Origin;
 /// }
 ///
 /// # async fn example() -> Result<(), tower::BoxError> {
-/// let secret = ClientSecret::from_env("CLIENT_SECRET");
+/// let secret = Secret::from_env("CLIENT_SECRET");
 /// let source = ClientCredentials::builder("https://login.example.com/token", "billing", secret).build()?;
 /// let state = AppState { api: ApiClient::connect("https://api.example.com/v2", source)? };
 ///
@@ -62,7 +62,7 @@ impl ApiClient {
     /// As [`ApiClientBuilder::build_with`].
     #[cfg(all(feature = "hyper-client", feature = "stack"))]
     #[cfg_attr(docsrs, doc(cfg(all(feature = "hyper-client", feature = "stack"))))]
-    pub fn connect(base_url: impl AsRef<str>, source: impl Into<TokenCache>) -> Result<Self, TokenError> {
+    pub fn connect(base_url: impl AsRef<str>, source: impl Into<TokenCache>) -> Result<Self, Error> {
         Self::builder(base_url, source).build()
     }
 
@@ -93,7 +93,7 @@ impl<S> ApiClient<S> {
     ///
     /// A configuration error if the URL is not of http or https, or has a user name, a query, a fragment, or a segment of
     /// dots.
-    pub fn new(base_url: impl AsRef<str>, service: S) -> Result<Self, TokenError> {
+    pub fn new(base_url: impl AsRef<str>, service: S) -> Result<Self, Error> {
         Ok(Self { service, base: Arc::new(Base::parse(base_url.as_ref())?) })
     }
 

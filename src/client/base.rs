@@ -4,7 +4,7 @@ use std::fmt;
 
 use http::Uri;
 
-use crate::error::TokenError;
+use crate::error::Error;
 use crate::origin::Origin;
 
 /// A base URL: an origin and a path, without a slash at its end.
@@ -17,8 +17,8 @@ pub(super) struct Base {
 const LONGEST: usize = 65_000;
 
 impl Base {
-    pub(super) fn parse(url: &str) -> Result<Self, TokenError> {
-        let refuse = |what: &str| TokenError::config(format!("the base URL {what}"));
+    pub(super) fn parse(url: &str) -> Result<Self, Error> {
+        let refuse = |what: &str| Error::config(format!("the base URL {what}"));
         let start = url.find("://").map_or(0, |at| at + 3);
         let (origin, path) =
             url.split_at(url[start..].find(['/', '?', '#', '\\']).map_or(url.len(), |at| start + at));

@@ -13,10 +13,10 @@ use super::service::ApiService;
 use crate::auth::AuthLayer;
 use crate::body::Body;
 use crate::cache::TokenCache;
-use crate::error::TokenError;
+use crate::error::Error;
 use crate::origin::Origin;
 use crate::retry::RetryPolicy;
-use crate::stack::{RequestBody, Settings, Stack};
+use crate::stack::{Settings, Stack, StackBody};
 
 /// Builds an [`ApiClient`]: a base URL, tokens, and the [layers](crate::stack) between them in the right order.
 ///
@@ -43,7 +43,7 @@ use crate::stack::{RequestBody, Settings, Stack};
 ///     .total_timeout(Duration::from_secs(60))
 ///     .build()?;
 /// # }
-/// # Ok::<(), tower_oauth2::TokenError>(())
+/// # Ok::<(), tower_oauth2::Error>(())
 /// ```
 #[derive(Debug)]
 #[must_use = "a builder does nothing until it is built"]
@@ -53,7 +53,7 @@ pub struct ApiClientBuilder {
     insecure_http: bool,
     /// What else is to be set about the auth layer, in the order in which it was told.
     header: Option<HeaderName>,
-    origins: Vec<Result<Origin, TokenError>>,
+    origins: Vec<Result<Origin, Error>>,
     settings: Settings,
 }
 
@@ -79,7 +79,7 @@ impl ApiClientBuilder {
     pub fn allow_origin<O>(mut self, origin: O) -> Self
     where
         O: TryInto<Origin>,
-        O::Error: Into<TokenError>,
+        O::Error: Into<Error>,
     {
         self.origins.push(origin.try_into().map_err(Into::into));
         self
@@ -138,7 +138,7 @@ impl ApiClientBuilder {
     /// As [`build_with`](Self::build_with).
     #[cfg(feature = "hyper-client")]
     #[cfg_attr(docsrs, doc(cfg(feature = "hyper-client")))]
-    pub fn build(self) -> Result<ApiClient, TokenError> {
+    pub fn build(self) -> Result<ApiClient, Error> {
         self.build_with(crate::transport::HyperClient::new())
     }
 
@@ -169,7 +169,7 @@ impl ApiClientBuilder {
     /// # Ok::<_, BoxError>(()) })?;
     /// # Ok::<_, BoxError>(())
     /// ```
-    pub fn build_with<S, B>(self, client: S) -> Result<ApiClient, TokenError>
+    pub fn build_with<S, B>(self, client: S) -> Result<ApiClient, Error>
     where
         S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
         S::Error: Into<BoxError>,
@@ -185,12 +185,12 @@ impl ApiClientBuilder {
             AuthLayer::for_origin(self.tokens.clone(), base.origin().to_string().as_str())?
         };
         for origin in self.origins {
-            auth = auth.also_origin(origin?)?;
+            auth = auth.allow_origin(origin?)?;
         }
         if let Some(name) = self.header {
             auth = auth.header(name);
         }
-        let client = client.map_request(|request: Request<RequestBody<Body>>| request.map(Body::new));
+        let client = client.map_request(|request: Request<StackBody<Body>>| request.map(Body::new));
         let stack = Stack::with_settings(auth, self.settings, client);
         Ok(ApiClient::over(base, ApiService::new(self.tokens, stack)))
     }

@@ -1,13 +1,13 @@
 //! What can go wrong with a request of a client.
 
-use std::error::Error;
+use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 
 use http::StatusCode;
 use tower::BoxError;
 
-use crate::error::{TokenError, chain};
+use crate::error::{Error, chain};
 use crate::retry::{AttemptTimeout, DeadlineExceeded, RetryReport};
 
 /// Why a request of an [`ApiClient`](super::ApiClient) failed.
@@ -183,11 +183,11 @@ impl ApiError {
     /// Returns why there was no token, or what else the auth layer had against the request, if that kept it from being
     /// sent.
     #[must_use]
-    pub fn token_error(&self) -> Option<&TokenError> {
+    pub fn token_error(&self) -> Option<&Error> {
         self.find()
     }
 
-    fn find<E: Error + 'static>(&self) -> Option<&E> {
+    fn find<E: StdError + 'static>(&self) -> Option<&E> {
         self.source.as_deref().and_then(|source| chain(source).find_map(|error| error.downcast_ref()))
     }
 
@@ -202,12 +202,12 @@ impl ApiError {
         }
     }
 
-    fn any(&self, is: fn(&(dyn Error + 'static)) -> bool) -> bool {
+    fn any(&self, is: fn(&(dyn StdError + 'static)) -> bool) -> bool {
         self.source.as_deref().is_some_and(|source| chain(source).any(is))
     }
 }
 
-fn is_timeout(error: &(dyn Error + 'static)) -> bool {
+fn is_timeout(error: &(dyn StdError + 'static)) -> bool {
     #[cfg(feature = "reqwest")]
     if error.downcast_ref().is_some_and(reqwest::Error::is_timeout) {
         return true;
@@ -217,7 +217,7 @@ fn is_timeout(error: &(dyn Error + 'static)) -> bool {
         || error.downcast_ref().is_some_and(|error: &io::Error| error.kind() == io::ErrorKind::TimedOut)
 }
 
-fn is_connect(error: &(dyn Error + 'static)) -> bool {
+fn is_connect(error: &(dyn StdError + 'static)) -> bool {
     #[cfg(feature = "hyper-client")]
     if error.downcast_ref().is_some_and(hyper_util::client::legacy::Error::is_connect) {
         return true;
@@ -236,8 +236,8 @@ impl fmt::Display for ApiError {
     }
 }
 
-impl Error for ApiError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
+impl StdError for ApiError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.source.as_deref().map(|source| source as _)
     }
 }

@@ -55,7 +55,7 @@ impl ApiService {
     /// use tower_oauth2::client::ApiService;
     /// use tower_oauth2::{AccessToken, ApiClient, AuthLayer, RetryPolicy, StaticToken, TokenCache};
     /// # use tower_oauth2::Body;
-    /// # let http_client = tower::service_fn(async |_: http::Request<tower_oauth2::retry::ReplayBody<Body>>| {
+    /// # let http_client = tower::service_fn(async |_: http::Request<tower_oauth2::retry::RequestBody<Body>>| {
     /// #     Ok::<_, tower::BoxError>(http::Response::new(Body::empty()))
     /// # });
     ///
@@ -65,7 +65,7 @@ impl ApiService {
     ///     .layer(AuthLayer::for_origin(tokens.clone(), "https://api.example.com")?)
     ///     .service(http_client);
     /// let api: ApiClient = ApiClient::new("https://api.example.com/v2", ApiService::new(tokens, layers))?;
-    /// # Ok::<(), tower_oauth2::TokenError>(())
+    /// # Ok::<(), tower_oauth2::Error>(())
     /// ```
     pub fn new<S, B>(tokens: TokenCache, service: S) -> Self
     where

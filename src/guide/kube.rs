@@ -3,10 +3,10 @@
 //!
 //! 1. Such a client sends requests that name a path alone, and has a layer that puts the server in front of it. That layer
 //!    stands outside ours, so that each request is held against the list of origins.
-//!    ([`relative_uris_go_to`](crate::AuthLayer::relative_uris_go_to) is for those who leave it to the connection.)
+//!    ([`default_origin`](crate::AuthLayer::default_origin) is for those who leave it to the connection.)
 //! 2. Its own layers for credentials and retries stay out, or two would see to the same thing. What it builds from a
 //!    configuration has them; what it builds from a service has not.
-//! 3. Its errors hold ours as their source: `downcast_ref` finds a [`TokenError`](crate::TokenError).
+//! 3. Its errors hold ours as their source: `downcast_ref` finds an [`Error`](crate::Error).
 //! 4. A watch is one long answer: no token ends it once it has begun. A
 //!    [`total_timeout`](crate::retry::RetryPolicyBuilder::total_timeout) and a [`Deadline`](crate::extensions::Deadline) are
 //!    for its head and do not cut it off.
@@ -23,7 +23,7 @@
 //! use kube_client::client::{Body, ConfigExt as _};
 //! use kube_client::{Client, Config};
 //! use tower::{BoxError, ServiceBuilder};
-//! use tower_oauth2::retry::ReplayBody;
+//! use tower_oauth2::retry::RequestBody;
 //! use tower_oauth2::transport::HyperClient;
 //! use tower_oauth2::{AuthLayer, RetryPolicy, TokenSource};
 //!

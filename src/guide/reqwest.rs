@@ -23,13 +23,13 @@
 //! ```no_run
 //! use tower::ServiceBuilder;
 //! use tower_oauth2::transport::{ReqwestClient, ReqwestTokenClient, classify_reqwest};
-//! use tower_oauth2::{AuthLayer, ClientCredentials, ClientSecret, RetryPolicy};
+//! use tower_oauth2::{AuthLayer, ClientCredentials, Secret, RetryPolicy};
 //! # use bytes::Bytes;
 //! # use http_body_util::Full;
 //! # use tower::ServiceExt as _;
 //!
 //! # async fn example() -> Result<(), tower::BoxError> {
-//! let secret = ClientSecret::from_env("CLIENT_SECRET");
+//! let secret = Secret::from_env("CLIENT_SECRET");
 //! let source = ClientCredentials::builder("https://login.example.com/oauth/token", "billing", secret)
 //!     .build_with(ReqwestTokenClient::new()?)?;
 //! let client = ServiceBuilder::new()

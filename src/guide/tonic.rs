@@ -2,7 +2,7 @@
 //! there is.
 //!
 //! 1. A generated client leaves the host to its channel, and its requests name a path alone.
-//!    [`relative_uris_go_to`](crate::AuthLayer::relative_uris_go_to) says which origin that is. A client made by
+//!    [`default_origin`](crate::AuthLayer::default_origin) says which origin that is. A client made by
 //!    `with_origin` names it in each request, which is held against the list instead.
 //! 2. A channel takes no body but tonic's own. `map_request` puts what the retry layer sends into one.
 //! 3. UNAUTHENTICATED before any data: the token is dropped and the call made again with another, whether one message was
@@ -16,7 +16,7 @@
 //!    extensions says how much of it is kept, and it arrives whole. Of a single message up to 64 KiB are kept, since gRPC
 //!    never says how long a request is; `recorded_stream_bytes` raises that.
 //! 6. An error of the layers becomes a `Status` with the code `Unknown` and the error as its source, where `downcast_ref`
-//!    finds a [`TokenError`](crate::TokenError). A [`RetryReport`](crate::retry::RetryReport) is in the extensions of an
+//!    finds an [`Error`](crate::Error). A [`RetryReport`](crate::retry::RetryReport) is in the extensions of an
 //!    answer. A `Status` has none, but a [`ReportSlot`](crate::retry::ReportSlot) has it.
 //! 7. `Request::set_timeout` is for each attempt. A [`Deadline`](crate::extensions::Deadline) in the request's extensions is
 //!    for all of them and the waits between.
@@ -43,7 +43,7 @@
 //! let tls = ClientTlsConfig::new().with_enabled_roots();
 //! let channel = ServiceBuilder::new()
 //!     .layer(RetryPolicy::default())
-//!     .layer(AuthLayer::for_origin(source, API)?.relative_uris_go_to(API)?)
+//!     .layer(AuthLayer::for_origin(source, API)?.default_origin(API)?)
 //!     .map_request(|request: Request<_>| request.map(Body::new))
 //!     .service(Channel::from_static(API).tls_config(tls)?.connect_lazy());
 //!
@@ -64,9 +64,9 @@
 //! use tower::ServiceBuilder;
 //! use tower::util::MapRequest;
 //! use tower_oauth2::auth::{AuthLayer, AuthService};
-//! use tower_oauth2::retry::{ReplayBody, RetryPolicy, RetryService};
+//! use tower_oauth2::retry::{RequestBody, RetryPolicy, RetryService};
 //!
-//! type ToTonic = fn(Request<ReplayBody<Body>>) -> Request<Body>;
+//! type ToTonic = fn(Request<RequestBody<Body>>) -> Request<Body>;
 //! type Api = RetryService<AuthService<MapRequest<Channel, ToTonic>>>;
 //!
 //! struct Billing {
@@ -107,7 +107,7 @@
 //! }
 //!
 //! let policy = RetryPolicy::builder().classifier(classify).build()?;
-//! # Ok::<_, tower_oauth2::TokenError>(())
+//! # Ok::<_, tower_oauth2::Error>(())
 //! ```
 //!
 //! `examples/tonic_client.rs` has a server as well, and revokes tokens under load.

@@ -27,7 +27,7 @@ use super::retry_after::values;
 /// let policy = RetryPolicy::builder()
 ///     .rate_limit_profile(RateLimitProfile::github().quota(reset, remaining))
 ///     .build()?;
-/// # Ok::<(), tower_oauth2::TokenError>(())
+/// # Ok::<(), tower_oauth2::Error>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use = "a profile does nothing until a policy has it"]

@@ -32,9 +32,9 @@ use crate::origin::Origin;
 /// at a pace that rises while the server accepts them. The rules are on the page of the [module](super#the-gate).
 ///
 /// - A request that was not refused waits for the server's pause and
-///   [`longest_hold`](super::RetryPolicyBuilder::longest_hold), and longer only if it is known that it would be refused.
+///   [`max_hold`](super::RetryPolicyBuilder::max_hold), and longer only if it is known that it would be refused.
 /// - No request is held beyond its [`Deadline`](crate::extensions::Deadline) or the policy's
-///   [`total_wait`](super::RetryPolicyBuilder::total_wait).
+///   [`max_total_delay`](super::RetryPolicyBuilder::max_total_delay).
 /// - While it is open everywhere, a request reads one number and nothing else. A gate that nothing needed for half a minute is
 ///   open again, and its pace forgotten. 1024 are kept at most.
 ///
@@ -48,7 +48,7 @@ use crate::origin::Origin;
 /// let orders = RetryPolicy::builder().gate(gate.clone()).build()?;
 /// let reports = RetryPolicy::builder().gate(gate.clone()).max_retries(5).build()?;
 /// assert!(gate.status().is_empty(), "open everywhere");
-/// # Ok::<(), tower_oauth2::TokenError>(())
+/// # Ok::<(), tower_oauth2::Error>(())
 /// ```
 #[derive(Clone, Default)]
 pub struct RetryGate {

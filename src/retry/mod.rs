@@ -33,7 +33,7 @@
 //! the first of them it does nothing.
 //!
 //! 1. A request that was not refused itself waits for the server's own pause and 2 s
-//!    ([`longest_hold`](RetryPolicyBuilder::longest_hold)), and is then sent. It waits longer only while requests are
+//!    ([`max_hold`](RetryPolicyBuilder::max_hold)), and is then sent. It waits longer only while requests are
 //!    accepted at the pace and no more wait than three times as many as were refused at once. A request with
 //!    [`RetryOptions::never`] does not wait longer.
 //! 2. After the pause one request is tried. If it is refused, the pause begins anew, and another request is tried next. If it
@@ -73,7 +73,7 @@
 //! | an error after which the server provably did no work ([`Failure::Unsent`]) | any method | [`Unsent`](ReplayReason::Unsent) |
 //! | any other error, or an attempt that took too long ([`Failure::Ambiguous`]) | requests that may be repeated | [`Ambiguous`](ReplayReason::Ambiguous) |
 //! | an error that another attempt would not change ([`Failure::Fatal`]) | never | |
-//! | a [`TokenError`](crate::TokenError), an overloaded inner service | never: that was not sent, and will not be | |
+//! | an [`Error`](crate::Error), an overloaded inner service | never: that was not sent, and will not be | |
 //! | any other response | never | |
 //!
 //! - With strict methods (a setting, also of one request) "any method" of a response that blames no token becomes "requests that
@@ -182,11 +182,11 @@
 //! use tower::{BoxError, ServiceBuilder, ServiceExt as _, service_fn};
 //! use tower_oauth2::RetryPolicy;
 //! use tower_oauth2::extensions::Attempt;
-//! use tower_oauth2::retry::ReplayBody;
+//! use tower_oauth2::retry::RequestBody;
 //!
 //! # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?.block_on(async {
 //! // A server that is busy at first.
-//! let server = service_fn(|request: Request<ReplayBody<Full<Bytes>>>| async move {
+//! let server = service_fn(|request: Request<RequestBody<Full<Bytes>>>| async move {
 //!     let status = match request.extensions().get::<Attempt>() {
 //!         None => StatusCode::TOO_MANY_REQUESTS,
 //!         Some(_) => StatusCode::CREATED,
@@ -211,8 +211,8 @@
 //!
 //! let policy = RetryPolicy::builder()
 //!     .max_retries(8)
-//!     .longest_hint(Duration::from_secs(300))
-//!     .total_wait(Duration::from_secs(900))
+//!     .max_retry_after(Duration::from_secs(300))
+//!     .max_total_delay(Duration::from_secs(900))
 //!     .with_internal_errors()
 //!     .build()?;
 //!
@@ -277,8 +277,8 @@
 //!
 //! # Body types
 //!
-//! The service below gets a `Request<ReplayBody<B>>` where the caller sends a `Request<B>`, and the caller gets a
-//! `Response<RetryBody<R>>` where the service below responds with a `Response<R>`. A client that is generic over its body
+//! The service below gets a `Request<RequestBody<B>>` where the caller sends a `Request<B>`, and the caller gets a
+//! `Response<ResponseBody<R>>` where the service below responds with a `Response<R>`. A client that is generic over its body
 //! needs nothing: hyper's takes whatever is a body, be it axum's, tonic's or a boxed one.
 //!
 //! | request body | what it needs |
@@ -335,9 +335,9 @@ pub use self::policy::classify::Failure;
 pub use self::policy::decide::Decision;
 pub use self::policy::options::RetryOptions;
 pub use self::policy::view::View;
-pub use self::replay_body::{NotReplayable, ReplayBody};
+pub use self::replay_body::{NotReplayable, RequestBody};
 pub use self::report::{ReplayReason, Replayed, ReportSlot, RetryReport, StopReason};
-pub use self::retry_body::{Abandoned, RetryBody};
+pub use self::retry_body::{Abandoned, ResponseBody};
 #[cfg(feature = "tower-retry")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tower-retry")))]
 pub use self::tower_policy::{TowerPolicy, TowerWait};

@@ -1,6 +1,6 @@
 //! What became of a request, told to the caller.
 
-use std::error::Error;
+use std::error::Error as StdError;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -40,7 +40,7 @@ pub(super) struct Inner {
     pub(super) requested_delay: Option<Duration>,
     pub(super) rejected: Option<TokenRejected>,
     pub(super) in_doubt: bool,
-    pub(super) error: Option<Arc<dyn Error + Send + Sync>>,
+    pub(super) error: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 /// One answer or error that was not handed out, and what was done about it.
@@ -212,10 +212,10 @@ impl RetryReport {
     }
 
     /// Returns why the last replay could not be sent or was ended, where an earlier outcome is handed out in its place: a
-    /// [`TokenError`](crate::TokenError), the error of a service that did not become ready, or that of a time-out. Where a
+    /// [`Error`](crate::Error), the error of a service that did not become ready, or that of a time-out. Where a
     /// time-out is what is handed out, this is the error before it.
     #[must_use]
-    pub fn error(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
+    pub fn error(&self) -> Option<&(dyn StdError + Send + Sync + 'static)> {
         self.inner.error.as_deref()
     }
 }

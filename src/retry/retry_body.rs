@@ -24,7 +24,7 @@ pin_project! {
     /// for it (rule 8 of the [room](super)) has been read before: then its frames are here, and if there were more of
     /// them than are kept it ends in an [`Abandoned`] error after those, so that it never looks complete. Hence the
     /// error type is the boxed one.
-    pub struct RetryBody<B>
+    pub struct ResponseBody<B>
     where
         B: Body,
     {
@@ -76,7 +76,7 @@ enum Unread<B> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Abandoned(());
 
-impl<B: Body> RetryBody<B> {
+impl<B: Body> ResponseBody<B> {
     pub(super) fn whole(body: B) -> Self {
         Self { inner: Inner::Whole { body } }
     }
@@ -103,7 +103,7 @@ impl<B: Body> RetryBody<B> {
     }
 }
 
-impl<B> Body for RetryBody<B>
+impl<B> Body for ResponseBody<B>
 where
     B: Body,
     B::Error: Into<BoxError>,
@@ -136,19 +136,19 @@ where
     }
 }
 
-impl<B: Body + Default> Default for RetryBody<B> {
+impl<B: Body + Default> Default for ResponseBody<B> {
     fn default() -> Self {
         Self::whole(B::default())
     }
 }
 
-impl<B: Body> fmt::Debug for RetryBody<B> {
+impl<B: Body> fmt::Debug for ResponseBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (kept, abandoned) = match &self.inner {
             Inner::Whole { .. } => (None, false),
             Inner::ReadAhead { kept } => (Some(kept.bytes), matches!(kept.rest, Unread::Abandoned)),
         };
-        f.debug_struct("RetryBody")
+        f.debug_struct("ResponseBody")
             .field("kept_bytes", &kept)
             .field("abandoned", &abandoned)
             .finish_non_exhaustive()
@@ -341,19 +341,19 @@ mod tests {
     #[tokio::test]
     async fn a_whole_body_is_the_inner_one() {
         let inner = Full::<Bytes>::from("data").with_trailers(std::future::ready(Some(Ok(trailers()))));
-        let body = RetryBody::whole(inner);
+        let body = ResponseBody::whole(inner);
         assert_eq!((body.size_hint().lower(), body.is_end_stream()), (4, false));
         let collected = body.collect().await.unwrap();
         assert_eq!(collected.trailers(), Some(&trailers()));
         assert_eq!(collected.to_bytes(), "data");
-        let empty = RetryBody::<Full<Bytes>>::default();
+        let empty = ResponseBody::<Full<Bytes>>::default();
         assert!(empty.is_end_stream() && empty.into_inner().is_some());
     }
 
     #[tokio::test]
     async fn kept_frames_come_first_and_then_the_rest_wherever_reading_stopped() {
         for read_ahead in 0..=6 {
-            let mut body = RetryBody::kept(read(body(), read_ahead).await);
+            let mut body = ResponseBody::kept(read(body(), read_ahead).await);
             let mut seen = Vec::new();
             while let Some(frame) = body.frame().await {
                 seen.push(frame.unwrap().into_data().map_err(|frame| frame.into_trailers().unwrap()));
@@ -369,7 +369,7 @@ mod tests {
         for (read_ahead, bytes) in [(0, 0), (1, 3), (2, 3), (3, 8)] {
             let mut kept = read(body(), read_ahead).await;
             kept.abandon();
-            let mut body = RetryBody::kept(kept);
+            let mut body = ResponseBody::kept(kept);
             for _ in 0..read_ahead {
                 assert!(body.frame().await.unwrap().unwrap().is_data());
             }
@@ -384,12 +384,12 @@ mod tests {
     async fn a_body_that_was_read_to_its_end_cannot_be_abandoned() {
         let mut kept = read(Full::<Bytes>::from("data"), 1).await;
         kept.abandon();
-        let body = RetryBody::kept(kept);
+        let body = ResponseBody::kept(kept);
         assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(4), false));
         assert_eq!(body.collect().await.unwrap().to_bytes(), "data");
         let mut kept = ReadAhead::new(Full::<Bytes>::default());
         kept.abandon();
-        let mut body = RetryBody::kept(kept);
+        let mut body = ResponseBody::kept(kept);
         assert!(body.is_end_stream() && body.size_hint().exact() == Some(0));
         assert!(body.frame().await.is_none());
     }
@@ -399,7 +399,7 @@ mod tests {
         let frames = [Ok(Frame::data(Bytes::from("part"))), Err(std::io::Error::other("connection reset"))];
         let mut kept = read(StreamBody::new(stream::iter(frames)), 3).await;
         kept.abandon();
-        let mut body = RetryBody::kept(kept);
+        let mut body = ResponseBody::kept(kept);
         assert_eq!((body.size_hint().lower(), body.size_hint().upper()), (4, None));
         assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "part");
         assert!(!body.is_end_stream());
@@ -414,13 +414,13 @@ mod tests {
         assert!(poll_fn(|cx| kept.poll_read(cx)).await);
         assert_eq!((kept.size_hint().exact(), kept.bytes(), kept.frames()), (Some(4), 4, 1));
         assert!(!poll_fn(|cx| kept.poll_read(cx)).await);
-        let mut body = RetryBody::kept(kept);
+        let mut body = ResponseBody::kept(kept);
         body.frame().await.unwrap().unwrap();
         assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(0), true));
     }
 
     #[test]
     fn reading_ahead_makes_no_whole_body_larger() {
-        assert!(mem::size_of::<RetryBody<Full<Bytes>>>() <= mem::size_of::<Full<Bytes>>() + 8);
+        assert!(mem::size_of::<ResponseBody<Full<Bytes>>>() <= mem::size_of::<Full<Bytes>>() + 8);
     }
 }

@@ -8,7 +8,7 @@ use http_body_util::{BodyExt as _, Full};
 use tower::{BoxError, Layer as _, Service as _, ServiceExt as _};
 
 use super::*;
-use crate::error::TokenError;
+use crate::error::Error;
 use crate::extensions::{Attempt, RejectionVerdict, TokenRejected};
 use crate::test_util::{Answer, Script, reply};
 
@@ -45,7 +45,7 @@ async fn send(
     script: &Script,
     policy: &RetryPolicy,
     request: Request<Full<Bytes>>,
-) -> Result<Response<RetryBody<Full<Bytes>>>, BoxError> {
+) -> Result<Response<ResponseBody<Full<Bytes>>>, BoxError> {
     policy.layer(script.probe()).oneshot(request).await
 }
 
@@ -53,7 +53,7 @@ fn report<B>(response: &Response<B>) -> &RetryReport {
     response.extensions().get().expect("no report")
 }
 
-async fn text(response: Response<RetryBody<Full<Bytes>>>) -> String {
+async fn text(response: Response<ResponseBody<Full<Bytes>>>) -> String {
     String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
 }
 
@@ -126,7 +126,7 @@ async fn an_endless_mix_of_refusals_is_bounded() {
 
 /// A layer between retry and auth, such as a buffer, may have put an error of its own around.
 #[derive(Debug)]
-struct Outer(TokenError);
+struct Outer(Error);
 
 impl std::fmt::Display for Outer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -143,7 +143,7 @@ impl std::error::Error for Outer {
 #[tokio::test(start_paused = true)]
 async fn without_a_token_for_the_replay_the_401_is_handed_back_with_the_reason() {
     for wrapped in [false, true] {
-        let error = TokenError::transient("the token endpoint is away");
+        let error = Error::transient("the token endpoint is away");
         let error: BoxError = match wrapped {
             false => error.into(),
             true => Outer(error).into(),
@@ -155,7 +155,7 @@ async fn without_a_token_for_the_replay_the_401_is_handed_back_with_the_reason()
         assert_eq!((told.attempts(), told.stop_reason()), (1, &StopReason::TokenUnavailable));
         assert!(told.history().is_empty() && told.token_rejected().is_some());
         let error = told.error().unwrap();
-        assert!(if wrapped { error.is::<Outer>() } else { error.is::<TokenError>() });
+        assert!(if wrapped { error.is::<Outer>() } else { error.is::<Error>() });
         assert_eq!(text(response).await, "whole body");
     }
 }
@@ -163,11 +163,11 @@ async fn without_a_token_for_the_replay_the_401_is_handed_back_with_the_reason()
 #[tokio::test(start_paused = true)]
 async fn without_a_token_for_the_first_attempt_the_error_passes_unchanged() {
     let slot = ReportSlot::new();
-    let script = Script::new([Answer::Fail(TokenError::grant("the client was refused").into())]);
+    let script = Script::new([Answer::Fail(Error::grant("the client was refused").into())]);
     let mut request = order();
     request.extensions_mut().insert(RetryOptions::new().report_to(&slot));
     let error = send(&script, &RetryPolicy::default(), request).await.unwrap_err();
-    assert!(error.downcast_ref::<TokenError>().unwrap().is_grant());
+    assert!(error.downcast_ref::<Error>().unwrap().is_grant());
     let told = slot.take().unwrap();
     assert_eq!((told.attempts(), told.stop_reason()), (0, &StopReason::TokenUnavailable));
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::{TokenRequest, TokenSource};
 use crate::claims::Claims;
 use crate::clock;
-use crate::error::TokenError;
+use crate::error::Error;
 use crate::file::SecretFile;
 use crate::token::AccessToken;
 
@@ -21,7 +21,7 @@ use crate::token::AccessToken;
 /// 3. A file that is absent, empty or half written may be just being written, and one whose token has expired is about to
 ///    be: it is read again a few times within a second. Then the error is a transient one.
 ///
-/// As the subject of a [`TokenExchange`](crate::oauth2::TokenExchange) it is read at each exchange, so it is never an
+/// As the subject of a [`TokenExchange`](crate::grants::TokenExchange) it is read at each exchange, so it is never an
 /// old one. In a [`TokenCache`](crate::TokenCache) it is read as often as a token is fetched: ahead of its end, and when
 /// an API rejects it.
 ///
@@ -65,19 +65,18 @@ impl FileToken {
 }
 
 impl TokenSource for FileToken {
-    async fn token(&self, _request: TokenRequest) -> Result<AccessToken, TokenError> {
+    async fn token(&self, _request: TokenRequest) -> Result<AccessToken, Error> {
         let unusable =
             |what: &str| format!("the token in {} cannot be used: {what}", self.file.path().display());
         let now = clock::unix_time();
         let read = |secret: &str| {
             let secret = secret.trim();
             let token = AccessToken::bearer(secret).map_err(|error| {
-                TokenError::transient(unusable("the file holds something else than one token"))
-                    .with_source(error)
+                Error::transient(unusable("the file holds something else than one token")).with_source(error)
             })?;
             let expires = Claims::read(secret).and_then(|claims| claims.expires);
             if expires.is_some_and(|expires| expires <= now) {
-                return Err(TokenError::transient(unusable(
+                return Err(Error::transient(unusable(
                     "it has expired; check whoever renews it, and this machine's clock",
                 )));
             }
@@ -135,7 +134,7 @@ mod tests {
         }
     }
 
-    async fn ask(source: &FileToken) -> Result<AccessToken, TokenError> {
+    async fn ask(source: &FileToken) -> Result<AccessToken, Error> {
         source.token(TokenRequest::new(FetchReason::Initial)).await
     }
 

@@ -7,7 +7,7 @@ use http::HeaderName;
 use super::service::Stack;
 use crate::auth::AuthLayer;
 use crate::cache::TokenCache;
-use crate::error::TokenError;
+use crate::error::Error;
 use crate::origin::Origin;
 use crate::retry::RetryPolicy;
 
@@ -60,10 +60,10 @@ impl Stack<()> {
     /// # Errors
     ///
     /// As [`AuthLayer::for_origin`].
-    pub fn for_origin<O>(source: impl Into<TokenCache>, origin: O) -> Result<StackBuilder, TokenError>
+    pub fn for_origin<O>(source: impl Into<TokenCache>, origin: O) -> Result<StackBuilder, Error>
     where
         O: TryInto<Origin>,
-        O::Error: Into<TokenError>,
+        O::Error: Into<Error>,
     {
         Ok(Self::with_auth(AuthLayer::for_origin(source, origin)?))
     }

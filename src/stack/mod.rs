@@ -4,7 +4,7 @@
 //! use std::time::Duration;
 //! use tower_oauth2::stack::Stack;
 //! use tower_oauth2::{AccessToken, StaticToken};
-//! # let http_client = tower::service_fn(|_: http::Request<tower_oauth2::stack::RequestBody<http_body_util::Full<bytes::Bytes>>>| async {
+//! # let http_client = tower::service_fn(|_: http::Request<tower_oauth2::stack::StackBody<http_body_util::Full<bytes::Bytes>>>| async {
 //! #     Ok::<_, tower::BoxError>(http::Response::new(http_body_util::Full::<bytes::Bytes>::default()))
 //! # });
 //!
@@ -49,7 +49,7 @@
 //! use tower::timeout::TimeoutLayer;
 //! use tower_http::request_id::{MakeRequestUuid, SetRequestIdLayer};
 //! use tower_oauth2::{AccessToken, AuthLayer, RetryPolicy, StaticToken};
-//! # let http_client = tower::service_fn(|_: http::Request<tower_oauth2::retry::ReplayBody<http_body_util::Full<bytes::Bytes>>>| async {
+//! # let http_client = tower::service_fn(|_: http::Request<tower_oauth2::retry::RequestBody<http_body_util::Full<bytes::Bytes>>>| async {
 //! #     Ok::<_, tower::BoxError>(http::Response::new(http_body_util::Full::<bytes::Bytes>::default()))
 //! # });
 //!
@@ -61,7 +61,7 @@
 //!     .layer(AuthLayer::for_origin(source, "https://api.example.com")?.refuse_other_origins())
 //!     .layer(TimeoutLayer::new(Duration::from_secs(10)))
 //!     .service(http_client);
-//! # Ok::<_, tower_oauth2::TokenError>(())
+//! # Ok::<_, tower_oauth2::Error>(())
 //! ```
 //!
 //! Between auth and the client is the place of a trace layer with one span for each attempt, which reads
@@ -85,7 +85,7 @@
 //!
 //! # Body types
 //!
-//! The client gets [`RequestBody<B>`](RequestBody) where the caller sends a `B`. For a client that was made for one body
+//! The client gets [`StackBody<B>`](StackBody) where the caller sends a `B`. For a client that was made for one body
 //! type, [`map_request`](tower::ServiceExt::map_request) makes that of it; see [body types](crate::retry#body-types).
 
 mod attempt_timeout;
@@ -95,4 +95,4 @@ mod service;
 
 pub(crate) use self::builder::Settings;
 pub use self::builder::StackBuilder;
-pub use self::service::{RequestBody, ResponseFuture, Stack};
+pub use self::service::{ResponseFuture, Stack, StackBody};

@@ -4,7 +4,7 @@ use http_body::Body;
 use tower_http::follow_redirect::policy::{Action, Attempt, Policy};
 
 use crate::origin::Origin;
-use crate::retry::ReplayBody;
+use crate::retry::RequestBody;
 
 /// Follows redirects within the origin of the request, so many times. A tower-http policy for `FollowRedirect`.
 ///
@@ -21,7 +21,7 @@ impl SameOrigin {
     }
 }
 
-impl<B, E> Policy<ReplayBody<B>, E> for SameOrigin
+impl<B, E> Policy<RequestBody<B>, E> for SameOrigin
 where
     B: Body,
 {
@@ -37,7 +37,7 @@ where
         }
     }
 
-    fn clone_body(&self, body: &ReplayBody<B>) -> Option<ReplayBody<B>> {
+    fn clone_body(&self, body: &RequestBody<B>) -> Option<RequestBody<B>> {
         body.shared()
     }
 }

@@ -23,7 +23,7 @@ use super::builder::Settings;
 use super::redirects::SameOrigin;
 use crate::auth::{AuthLayer, AuthService};
 use crate::extensions::Deadline;
-use crate::retry::{BodyFactory, ReplayBody, RetryBody, RetryService};
+use crate::retry::{BodyFactory, RequestBody, ResponseBody, RetryService};
 use crate::runtime;
 
 /// An HTTP client with everything around it: redirects, retries, limits, tokens, time-outs.
@@ -40,7 +40,7 @@ pub struct Stack<S> {
 
 /// What the client below a [`Stack`] gets as a body where the caller sends a `B`: one that can be sent again, for
 /// redirects and for retries.
-pub type RequestBody<B> = ReplayBody<ReplayBody<B>>;
+pub type StackBody<B> = RequestBody<RequestBody<B>>;
 
 /// Outermost first, as on the page of the module.
 type Layers<S> = Identified<Redirecting<RetryService<Limited<AuthService<attempt_timeout::Limited<S>>>>>>;
@@ -72,13 +72,13 @@ impl<S> Stack<S> {
 
 impl<S, B, RB> Service<Request<B>> for Stack<S>
 where
-    S: Service<Request<RequestBody<B>>, Response = Response<RB>> + Clone,
+    S: Service<Request<StackBody<B>>, Response = Response<RB>> + Clone,
     RB: Body<Error: Into<BoxError>>,
     S::Error: Into<BoxError>,
     B: Body + Unpin,
     B::Error: Into<BoxError>,
 {
-    type Response = Response<RetryBody<RB>>;
+    type Response = Response<ResponseBody<RB>>;
     type Error = BoxError;
     type Future = ResponseFuture<S, B, RB>;
 
@@ -115,15 +115,15 @@ impl<S: fmt::Debug> fmt::Debug for Stack<S> {
 
 /// Makes a body that a redirect can share if it is in memory, or repeat if there is a factory for it, and that passes by
 /// otherwise: what retry records once need not be recorded twice.
-fn for_hops<B>(body: B, factory: Option<&BodyFactory>) -> ReplayBody<B>
+fn for_hops<B>(body: B, factory: Option<&BodyFactory>) -> RequestBody<B>
 where
     B: Body + Unpin,
     B::Error: Into<BoxError>,
 {
     if let Some(factory) = factory.filter(|_| !body.is_end_stream()) {
-        return ReplayBody::reopenable(body, factory.clone());
+        return RequestBody::reopenable(body, factory.clone());
     }
-    let original = ReplayBody::new(body);
+    let original = RequestBody::new(body);
     match original.shared() {
         Some(_) => original,
         // With its original gone nothing of it is kept.
@@ -133,7 +133,7 @@ where
 
 // --- ResponseFuture ---
 
-type Sent<S, B> = <Layers<S> as Service<Request<ReplayBody<B>>>>::Future;
+type Sent<S, B> = <Layers<S> as Service<Request<RequestBody<B>>>>::Future;
 
 pin_project! {
     /// The future of a [`Stack`] over the client `S`, for request bodies `B` and response bodies `RB`.
@@ -144,7 +144,7 @@ pin_project! {
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<S, B, RB>
     where
-        S: Service<Request<RequestBody<B>>, Response = Response<RB>>,
+        S: Service<Request<StackBody<B>>, Response = Response<RB>>,
         RB: Body<Error: Into<BoxError>>,
         S: Clone,
         S::Error: Into<BoxError>,
@@ -153,19 +153,19 @@ pin_project! {
         B::Error: Into<BoxError>,
     {
         #[pin]
-        inner: future::Either<Sent<S, B>, Ready<Result<Response<RetryBody<RB>>, BoxError>>>,
+        inner: future::Either<Sent<S, B>, Ready<Result<Response<ResponseBody<RB>>, BoxError>>>,
     }
 }
 
 impl<S, B, RB> Future for ResponseFuture<S, B, RB>
 where
-    S: Service<Request<RequestBody<B>>, Response = Response<RB>> + Clone,
+    S: Service<Request<StackBody<B>>, Response = Response<RB>> + Clone,
     RB: Body<Error: Into<BoxError>>,
     S::Error: Into<BoxError>,
     B: Body + Unpin,
     B::Error: Into<BoxError>,
 {
-    type Output = Result<Response<RetryBody<RB>>, BoxError>;
+    type Output = Result<Response<ResponseBody<RB>>, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.project().inner.poll(cx)
@@ -174,7 +174,7 @@ where
 
 impl<S, B, RB> fmt::Debug for ResponseFuture<S, B, RB>
 where
-    S: Service<Request<RequestBody<B>>, Response = Response<RB>> + Clone,
+    S: Service<Request<StackBody<B>>, Response = Response<RB>> + Clone,
     RB: Body<Error: Into<BoxError>>,
     S::Error: Into<BoxError>,
     B: Body + Unpin,

@@ -7,13 +7,13 @@ use std::time::Duration;
 use super::caches::TenantCaches;
 use super::turnstile::{Metered, Turnstile};
 use crate::cache::{TokenCache, TokenCacheBuilder};
-use crate::error::TokenError;
+use crate::error::Error;
 
 /// Makes the cache of a key, behind the turnstile.
-pub(super) type Make<K> = Box<dyn Fn(&K) -> Result<TokenCache, TokenError> + Send + Sync>;
+pub(super) type Make<K> = Box<dyn Fn(&K) -> Result<TokenCache, Error> + Send + Sync>;
 
 /// What the caller gave to make one.
-type Recipe<K> = Box<dyn Fn(&K) -> Result<TokenCacheBuilder, TokenError> + Send + Sync>;
+type Recipe<K> = Box<dyn Fn(&K) -> Result<TokenCacheBuilder, Error> + Send + Sync>;
 
 /// Builds [`TenantCaches`].
 ///
@@ -31,7 +31,7 @@ pub struct TenantCachesBuilder<K> {
 }
 
 impl<K: 'static> TenantCachesBuilder<K> {
-    pub(super) fn new<C>(make: impl Fn(&K) -> Result<C, TokenError> + Send + Sync + 'static) -> Self
+    pub(super) fn new<C>(make: impl Fn(&K) -> Result<C, Error> + Send + Sync + 'static) -> Self
     where
         C: Into<TokenCacheBuilder>,
     {
@@ -69,12 +69,12 @@ impl<K: 'static> TenantCachesBuilder<K> {
     /// # Errors
     ///
     /// A configuration error that names the setting, if one of them is zero.
-    pub fn build(self) -> Result<TenantCaches<K>, TokenError> {
+    pub fn build(self) -> Result<TenantCaches<K>, Error> {
         if self.capacity == 0 {
-            return Err(TokenError::config("capacity: it is zero, so that no cache could be made; raise it"));
+            return Err(Error::config("capacity: it is zero, so that no cache could be made; raise it"));
         }
         if self.per_second == 0 || self.burst == 0 {
-            return Err(TokenError::config(
+            return Err(Error::config(
                 "token_requests: one of both is zero, so that no token could be fetched; raise it",
             ));
         }

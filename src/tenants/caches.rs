@@ -17,7 +17,7 @@ use super::builder::{Make, TenantCachesBuilder};
 use crate::auth::AuthOverride;
 use crate::cache::{Retired, TokenCache, TokenCacheBuilder};
 use crate::clock;
-use crate::error::TokenError;
+use crate::error::Error;
 use crate::extensions::CredentialId;
 
 /// Who has looked in vain for a cache that can go keeps the next ones from looking for so long: it takes a walk through
@@ -63,7 +63,7 @@ impl<K: 'static> TenantCaches<K> {
     /// Creates a set with the defaults. `make` makes the source of a key, or a cache builder with windows of its own; it
     /// is called once for a key, and again after its cache has gone.
     #[must_use]
-    pub fn new<C>(make: impl Fn(&K) -> Result<C, TokenError> + Send + Sync + 'static) -> Self
+    pub fn new<C>(make: impl Fn(&K) -> Result<C, Error> + Send + Sync + 'static) -> Self
     where
         C: Into<TokenCacheBuilder>,
     {
@@ -71,9 +71,7 @@ impl<K: 'static> TenantCaches<K> {
     }
 
     /// Starts the options of a set; `make` as for [`new`](Self::new).
-    pub fn builder<C>(
-        make: impl Fn(&K) -> Result<C, TokenError> + Send + Sync + 'static,
-    ) -> TenantCachesBuilder<K>
+    pub fn builder<C>(make: impl Fn(&K) -> Result<C, Error> + Send + Sync + 'static) -> TenantCachesBuilder<K>
     where
         C: Into<TokenCacheBuilder>,
     {
@@ -120,7 +118,7 @@ impl<K: Hash + Eq> TenantCaches<K> {
     ///
     /// The error of the closure that makes the source, which is asked again next time; a throttled error if all caches
     /// that are allowed are in use; a configuration error after [`shutdown`](Self::shutdown).
-    pub fn get<Q>(&self, key: &Q) -> Result<TokenCache, TokenError>
+    pub fn get<Q>(&self, key: &Q) -> Result<TokenCache, Error>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
@@ -164,7 +162,7 @@ impl<K: Hash + Eq> TenantCaches<K> {
     /// caches.authorize(request.extensions_mut(), "north")?;
     /// # Ok::<_, tower::BoxError>(())
     /// ```
-    pub fn authorize<Q>(&self, request: &mut Extensions, key: &Q) -> Result<(), TokenError>
+    pub fn authorize<Q>(&self, request: &mut Extensions, key: &Q) -> Result<(), Error>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
@@ -210,7 +208,7 @@ impl<K: Hash + Eq> TenantCaches<K> {
     ///
     /// A transient error that says how many caches did not end in order, and why one of them did not: a token request was
     /// still going on after `within`, or a token was not revoked. All are ended in any case.
-    pub async fn shutdown(&self, within: Duration) -> Result<(), TokenError> {
+    pub async fn shutdown(&self, within: Duration) -> Result<(), Error> {
         let members = {
             let mut members = self.inner.write();
             members.closed = true;
@@ -229,7 +227,7 @@ impl<K: Hash + Eq> TenantCaches<K> {
         }
         match last {
             None => Ok(()),
-            Some(error) => Err(TokenError::transient(format!(
+            Some(error) => Err(Error::transient(format!(
                 "{failed} of {} token caches did not end in order, one of them because {error}",
                 caches.len()
             ))
@@ -271,7 +269,7 @@ impl<K> Inner<K> {
 }
 
 impl<K: Hash + Eq> Inner<K> {
-    fn known<Q>(&self, key: &Q, now: u64) -> Result<Option<TokenCache>, TokenError>
+    fn known<Q>(&self, key: &Q, now: u64) -> Result<Option<TokenCache>, Error>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
@@ -287,7 +285,7 @@ impl<K: Hash + Eq> Inner<K> {
         }))
     }
 
-    fn admit(&self, key: K, made: TokenCache, now: u64) -> Result<TokenCache, TokenError> {
+    fn admit(&self, key: K, made: TokenCache, now: u64) -> Result<TokenCache, Error> {
         let mut gone = Vec::new();
         let mut members = self.write();
         if members.closed {
@@ -318,8 +316,8 @@ impl<K: Hash + Eq> Inner<K> {
         if full { Err(self.full()) } else { Ok(made) }
     }
 
-    fn full(&self) -> TokenError {
-        TokenError::throttled(format!(
+    fn full(&self) -> Error {
+        Error::throttled(format!(
             "all {} token caches that are allowed are in use; raise capacity, or look at where the keys come from",
             self.capacity
         ))
@@ -381,6 +379,6 @@ impl Member {
     }
 }
 
-fn closed() -> TokenError {
-    TokenError::config("these token caches were shut down; they make no more")
+fn closed() -> Error {
+    Error::config("these token caches were shut down; they make no more")
 }

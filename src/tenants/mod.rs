@@ -24,11 +24,11 @@
 //!
 //! ```
 //! use tower_oauth2::tenants::TenantCaches;
-//! use tower_oauth2::{AccessToken, AuthLayer, TokenError, source_fn};
+//! use tower_oauth2::{AccessToken, AuthLayer, Error, source_fn};
 //!
 //! let caches = TenantCaches::new(|tenant: &String| {
 //!     let tenant = tenant.clone();
-//!     Ok::<_, TokenError>(source_fn(move |_| {
+//!     Ok::<_, Error>(source_fn(move |_| {
 //!         let token = AccessToken::bearer(format!("token-of-{tenant}"));
 //!         async move { token }
 //!     }))
@@ -45,9 +45,9 @@
 //! for each, which shares no connection with another and reads the root certificates for itself:
 //!
 //! ```
-//! use tower_oauth2::oauth2::Revocation;
+//! use tower_oauth2::grants::Revocation;
 //! use tower_oauth2::tenants::TenantCaches;
-//! use tower_oauth2::{ClientCredentials, ClientSecret, TokenCache};
+//! use tower_oauth2::{ClientCredentials, Secret, TokenCache};
 //!
 //! // Such as `HyperClient::new()`, perhaps under a limit.
 //! # use bytes::Bytes;
@@ -64,8 +64,8 @@
 //!         .with_revocation_at_shutdown())
 //! });
 //! # let _ = caches.get("north")?;
-//! # fn secret_of(_tenant: &str) -> ClientSecret { ClientSecret::from_env("SECRET") }
-//! # Ok::<_, tower_oauth2::TokenError>(())
+//! # fn secret_of(_tenant: &str) -> Secret { Secret::from_env("SECRET") }
+//! # Ok::<_, tower_oauth2::Error>(())
 //! ```
 //!
 //! With windows of its own for each cache, and bounds for all:
@@ -73,11 +73,11 @@
 //! ```
 //! use std::time::Duration;
 //! use tower_oauth2::tenants::{TenantCaches, TokenKey};
-//! use tower_oauth2::{AccessToken, StaticToken, TokenCache, TokenError};
+//! use tower_oauth2::{AccessToken, StaticToken, TokenCache, Error};
 //!
 //! let caches = TenantCaches::builder(|key: &TokenKey| {
 //!     let source = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
-//!     Ok::<_, TokenError>(TokenCache::builder(source).refresh_before(Duration::from_secs(60)))
+//!     Ok::<_, Error>(TokenCache::builder(source).refresh_before(Duration::from_secs(60)))
 //! })
 //! .capacity(500)
 //! .idle_after(Duration::from_secs(600))
@@ -86,7 +86,7 @@
 //!
 //! let key = TokenKey::new().for_principal("user-7").with_scope("orders:read");
 //! let cache = caches.get(&key)?;
-//! # Ok::<_, TokenError>(())
+//! # Ok::<_, Error>(())
 //! ```
 
 mod builder;

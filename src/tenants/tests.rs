@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use super::{TenantCaches, TenantCachesBuilder};
 use crate::cache::TokenCache;
 use crate::clock;
-use crate::error::TokenError;
+use crate::error::Error;
 use crate::revoke::revoker_fn;
 use crate::source::{TokenRequest, TokenSource};
 use crate::token::AccessToken;
@@ -30,7 +30,7 @@ struct Tenant {
 }
 
 impl TokenSource for Tenant {
-    async fn token(&self, _: TokenRequest) -> Result<AccessToken, TokenError> {
+    async fn token(&self, _: TokenRequest) -> Result<AccessToken, Error> {
         self.issuer.asked.fetch_add(1, Ordering::SeqCst);
         sleep(self.issuer.latency).await;
         Ok(AccessToken::bearer(format!("of-{}", self.name))?.expires_in(Duration::from_secs(36_000)))
@@ -148,7 +148,7 @@ struct Pinned {
 }
 
 impl TokenSource for Pinned {
-    async fn token(&self, _: TokenRequest) -> Result<AccessToken, TokenError> {
+    async fn token(&self, _: TokenRequest) -> Result<AccessToken, Error> {
         AccessToken::bearer("pinned")
     }
 
@@ -271,7 +271,7 @@ async fn a_source_that_cannot_be_made_is_tried_again_and_takes_no_place() {
     let tries = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&tries);
     let caches = TenantCaches::new(move |name: &String| match counter.fetch_add(1, Ordering::SeqCst) {
-        0 => Err(TokenError::config("no such tenant")),
+        0 => Err(Error::config("no such tenant")),
         _ => Ok(Tenant { name: name.clone(), issuer: Issuer::default() }),
     });
     assert!(caches.get("a").unwrap_err().is_config() && caches.is_empty());
@@ -327,7 +327,7 @@ async fn a_shutdown_says_what_was_not_revoked() {
     let issuer = Issuer::default();
     let caches = TenantCaches::new(move |name: &String| {
         let answer = match name.as_str() {
-            "a" => Err(TokenError::transient("the server has gone")),
+            "a" => Err(Error::transient("the server has gone")),
             _ => Ok(()),
         };
         let tenant = Tenant { name: name.clone(), issuer: issuer.clone() };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::clock;
-use crate::error::TokenError;
+use crate::error::Error;
 use crate::source::{DynTokenSource, TokenRequest, TokenSource};
 use crate::token::AccessToken;
 
@@ -33,7 +33,7 @@ impl Turnstile {
     }
 
     /// Books a turn that comes before the source is given up, and says when it is.
-    fn book(&self, deadline: Option<Instant>) -> Result<Instant, TokenError> {
+    fn book(&self, deadline: Option<Instant>) -> Result<Instant, Error> {
         let now = clock::now();
         let left = deadline.map(|deadline| deadline.saturating_duration_since(now));
         let longest = left.map_or(LONGEST_WAIT, |left| left.min(LONGEST_WAIT));
@@ -41,7 +41,7 @@ impl Turnstile {
         let even = next.unwrap_or(now).max(now);
         let wait = even.saturating_duration_since(now).saturating_sub(self.slack);
         if wait > longest {
-            return Err(TokenError::throttled(
+            return Err(Error::throttled(
                 "too many token requests at once for all of these caches, which are let through one by one; raise \
                  token_requests, or look at where the keys come from",
             )
@@ -59,7 +59,7 @@ pub(super) struct Metered {
 }
 
 impl TokenSource for Metered {
-    async fn token(&self, request: TokenRequest) -> Result<AccessToken, TokenError> {
+    async fn token(&self, request: TokenRequest) -> Result<AccessToken, Error> {
         let turn = self.turnstile.book(request.deadline().map(Instant::from_std))?;
         if turn > clock::now() {
             tokio::time::sleep_until(turn).await;

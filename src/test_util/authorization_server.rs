@@ -53,7 +53,7 @@ use crate::body::Body;
 /// let token = TokenCache::new(source).get().await?;
 /// assert_eq!(token.lifetime(), Some(Duration::from_secs(60)));
 /// assert_eq!(server.counts().tokens, 1);
-/// # Ok::<_, tower_oauth2::TokenError>(())
+/// # Ok::<_, tower_oauth2::Error>(())
 /// # })?;
 /// # Ok::<_, tower::BoxError>(())
 /// ```

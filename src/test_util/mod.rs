@@ -41,13 +41,13 @@
 //! use tower_oauth2::auth::AuthService;
 //! use tower_oauth2::retry::RetryService;
 //! use tower_oauth2::test_util::{Answer, Script, ScriptedSource};
-//! use tower_oauth2::{AuthLayer, RetryPolicy, TokenError, TokenSource};
+//! use tower_oauth2::{AuthLayer, RetryPolicy, Error, TokenSource};
 //!
 //! // The program:
 //! fn client<S: Clone>(
 //!     source: impl TokenSource,
 //!     http: S,
-//! ) -> Result<RetryService<AuthService<S>>, TokenError> {
+//! ) -> Result<RetryService<AuthService<S>>, Error> {
 //!     let auth = AuthLayer::for_origin(source, "https://api.example.com")?;
 //!     Ok(RetryPolicy::default().layer(auth.layer(http)))
 //! }

@@ -6,7 +6,7 @@ use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::error::TokenError;
+use crate::error::Error;
 use crate::source::{TokenRequest, TokenSource};
 use crate::token::AccessToken;
 
@@ -20,7 +20,7 @@ use crate::token::AccessToken;
 ///
 /// ```
 /// use tower_oauth2::test_util::ScriptedSource;
-/// use tower_oauth2::{FetchReason, TokenCache, TokenError};
+/// use tower_oauth2::{FetchReason, TokenCache, Error};
 ///
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
 /// let source = ScriptedSource::new();
@@ -29,10 +29,10 @@ use crate::token::AccessToken;
 /// assert_eq!(first.header_value(), "Bearer token-1");
 ///
 /// cache.reject(&first);
-/// source.give_next(Err(TokenError::grant("the client was removed")));
+/// source.give_next(Err(Error::grant("the client was removed")));
 /// assert!(cache.get().await.unwrap_err().is_grant());
 /// assert_eq!(source.requests()[1].reason(), FetchReason::Rejected);
-/// # Ok::<_, TokenError>(())
+/// # Ok::<_, Error>(())
 /// # })?;
 /// # Ok::<_, tower::BoxError>(())
 /// ```
@@ -49,12 +49,12 @@ struct Shared {
     steps: VecDeque<Step>,
     requests: Vec<TokenRequest>,
     /// What every fetch comes to for which nothing was ordered.
-    outage: Option<TokenError>,
+    outage: Option<Error>,
 }
 
 /// What one fetch comes to.
 enum Step {
-    Give(Result<AccessToken, TokenError>),
+    Give(Result<AccessToken, Error>),
     Hang,
 }
 
@@ -92,7 +92,7 @@ impl ScriptedSource {
     }
 
     /// Orders what the next fetch comes to, after what was ordered before.
-    pub fn give_next(&self, outcome: Result<AccessToken, TokenError>) {
+    pub fn give_next(&self, outcome: Result<AccessToken, Error>) {
         self.shared().steps.push_back(Step::Give(outcome));
     }
 
@@ -102,7 +102,7 @@ impl ScriptedSource {
     }
 
     /// Makes every fetch fail from now on for which nothing else was ordered, until [`recover`](Self::recover).
-    pub fn fail_with(&self, error: TokenError) {
+    pub fn fail_with(&self, error: Error) {
         self.shared().outage = Some(error);
     }
 
@@ -130,7 +130,7 @@ impl ScriptedSource {
 }
 
 impl TokenSource for ScriptedSource {
-    async fn token(&self, request: TokenRequest) -> Result<AccessToken, TokenError> {
+    async fn token(&self, request: TokenRequest) -> Result<AccessToken, Error> {
         let (number, step) = {
             let mut shared = self.shared();
             shared.requests.push(request);

@@ -38,7 +38,7 @@ pub async fn settle() {
 /// assert_eq!(source.fetches(), 1);
 /// pass(Duration::from_secs(25)).await;
 /// assert_eq!(source.fetches(), 2);
-/// # Ok::<_, tower_oauth2::TokenError>(())
+/// # Ok::<_, tower_oauth2::Error>(())
 /// # })?;
 /// # Ok::<_, tower::BoxError>(())
 /// ```

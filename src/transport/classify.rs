@@ -15,7 +15,7 @@
 //! read it before it closed. hyper gives back what it did not begin to write, and its pooled client sends that once more by
 //! itself on another connection.
 
-use std::error::Error;
+use std::error::Error as StdError;
 
 use hyper_util::client::legacy;
 
@@ -35,11 +35,11 @@ const TOO_LARGE: &str = "message head is too large";
 /// use tower_oauth2::transport::classify_hyper;
 ///
 /// let policy = RetryPolicy::builder().classifier(classify_hyper).build()?;
-/// # Ok::<(), tower_oauth2::TokenError>(())
+/// # Ok::<(), tower_oauth2::Error>(())
 /// ```
 #[must_use]
 #[cfg_attr(not(feature = "hyper-client"), allow(unreachable_pub, reason = "handed out with that client"))]
-pub fn classify_hyper(error: &(dyn Error + 'static)) -> Failure {
+pub fn classify_hyper(error: &(dyn StdError + 'static)) -> Failure {
     if chain(error).any(|error| error.is::<Lasting>() || error.is::<Futile>()) {
         return Failure::Fatal;
     }

@@ -8,7 +8,7 @@ mod proxy;
 mod resolver;
 pub(super) mod tunnel;
 
-use std::error::Error;
+use std::error::Error as StdError;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,10 +34,10 @@ use self::builder::Settings;
 use self::connect::{Plain, Tls};
 pub use self::proxy::Proxy;
 use crate::body::Body;
-use crate::error::{Futile, Lasting, TokenError, Unsent, chain};
+use crate::error::{Error, Futile, Lasting, Unsent, chain};
 use crate::extensions::SlowConnection;
+use crate::grants::{Grant, GrantBuilder};
 use crate::headers::grpc;
-use crate::oauth2::{Grant, GrantBuilder};
 use crate::retry::Failure;
 use crate::transport::classify::classify_hyper;
 use crate::{clock, runtime};
@@ -93,7 +93,7 @@ const SUSPICIOUS: Duration = Duration::from_secs(5);
 /// let client = HyperClient::new();
 /// let source = ClientCredentials::builder("https://login.example.com/token", "billing", "secret")
 ///     .build_with(client.clone())?;
-/// # Ok::<(), tower_oauth2::TokenError>(())
+/// # Ok::<(), tower_oauth2::Error>(())
 /// ```
 #[derive(Clone)]
 pub struct HyperClient {
@@ -141,7 +141,7 @@ impl HyperClient {
     /// # Errors
     ///
     /// A configuration error if `pem` holds no certificate, or one that cannot be read.
-    pub fn with_roots(pem: impl AsRef<[u8]>) -> Result<Self, TokenError> {
+    pub fn with_roots(pem: impl AsRef<[u8]>) -> Result<Self, Error> {
         Ok(HyperClientBuilder::default().only_roots(pem)?.build())
     }
 
@@ -212,7 +212,7 @@ where
 }
 
 /// Builds the client for `https`. A failure is not remembered.
-async fn start(settings: &Settings, ping: Option<Duration>) -> Result<legacy::Client<Tls, Body>, TokenError> {
+async fn start(settings: &Settings, ping: Option<Duration>) -> Result<legacy::Client<Tls, Body>, Error> {
     let (own, to_proxy) = settings.certificates.configs().await?;
     Ok(pool(settings, ping).build(connect::tls(settings, own, to_proxy)))
 }
@@ -334,7 +334,7 @@ impl Future for Sent {
         }
         Poll::Ready(Err(match failure {
             Failure::Unsent => Unsent::new(error).into(),
-            Failure::Fatal if !chain(&error).any(<dyn Error>::is::<Lasting>) => {
+            Failure::Fatal if !chain(&error).any(<dyn StdError>::is::<Lasting>) => {
                 Futile { advice: advice(&error, self.wants_h2), source: error.into() }.into()
             }
             Failure::Fatal | Failure::Ambiguous => error.into(),
@@ -354,7 +354,7 @@ impl Drop for Sent {
 }
 
 /// Notes that a server took the signs of life that connections are asked for as a flood.
-fn note_flood(error: &(dyn Error + 'static), flooded: &AtomicBool) {
+fn note_flood(error: &(dyn StdError + 'static), flooded: &AtomicBool) {
     let calm = Some(h2::Reason::ENHANCE_YOUR_CALM);
     let is_flood = |error: &h2::Error| error.is_remote() && error.is_go_away() && error.reason() == calm;
     if chain(error).filter_map(|error| error.downcast_ref()).any(is_flood) {
@@ -441,7 +441,7 @@ impl<G: Grant> GrantBuilder<G> {
     ///
     /// As [`build_with`](Self::build_with).
     #[cfg_attr(docsrs, doc(cfg(feature = "hyper-client")))]
-    pub fn build(self) -> Result<G::Source, TokenError> {
+    pub fn build(self) -> Result<G::Source, Error> {
         self.build_with(HyperClient::new())
     }
 }

@@ -10,7 +10,7 @@ use tower::{BoxError, Layer as _, ServiceExt as _};
 use tower_oauth2::auth::{AuthLayer, AuthService};
 use tower_oauth2::test_util::ScriptedSource;
 use tower_oauth2::test_util::{Answer, Probe, Script, Seen, reply};
-use tower_oauth2::{AccessToken, TokenCache, TokenError, TokenRequest, TokenSource};
+use tower_oauth2::{AccessToken, Error, TokenCache, TokenRequest, TokenSource};
 use tracing::Level;
 use tracing::subscriber::DefaultGuard;
 
@@ -52,7 +52,7 @@ impl Issuer {
         for number in 1..number {
             self.source.give_next(AccessToken::bearer(format!("{}-{number}", self.name)));
         }
-        self.source.fail_with(TokenError::grant("the client was removed"));
+        self.source.fail_with(Error::grant("the client was removed"));
         self
     }
 
@@ -78,7 +78,7 @@ impl Issuer {
 }
 
 impl TokenSource for Issuer {
-    async fn token(&self, request: TokenRequest) -> Result<AccessToken, TokenError> {
+    async fn token(&self, request: TokenRequest) -> Result<AccessToken, Error> {
         self.source.token(request).await
     }
 }
@@ -125,11 +125,11 @@ pub(crate) async fn once(layer: &AuthLayer, request: Request<Body>) -> (Response
 }
 
 /// Returns the error of a request that must not be sent.
-pub(crate) async fn refused(layer: &AuthLayer, request: Request<Body>) -> TokenError {
+pub(crate) async fn refused(layer: &AuthLayer, request: Request<Body>) -> Error {
     let script = Script::default();
     let error = send(&over(layer, &script), request).await.unwrap_err();
     assert!(script.seen().is_empty());
-    error.downcast_ref::<TokenError>().unwrap().clone()
+    error.downcast_ref::<Error>().unwrap().clone()
 }
 
 // --- What was seen ---

@@ -12,7 +12,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use tower::{Layer as _, Service as _, ServiceExt as _};
 use tower_oauth2::auth::{AuthLayer, AuthOverride, AuthService, ResponseFuture};
 use tower_oauth2::test_util::{Probe, Script};
-use tower_oauth2::{AccessToken, RetryPolicy, TokenCache, TokenError, TokenRequest, TokenSource};
+use tower_oauth2::{AccessToken, Error, RetryPolicy, TokenCache, TokenRequest, TokenSource};
 
 use super::fixture::{API, Body, Client, Issuer, challenged, item, over, with};
 
@@ -23,7 +23,7 @@ struct Mortal {
 }
 
 impl TokenSource for Mortal {
-    async fn token(&self, _: TokenRequest) -> Result<AccessToken, TokenError> {
+    async fn token(&self, _: TokenRequest) -> Result<AccessToken, Error> {
         let number = self.issued.fetch_add(1, Ordering::SeqCst);
         Ok(AccessToken::bearer(format!("token-{number}"))?.expires_in(Duration::from_secs(60)))
     }
@@ -107,7 +107,7 @@ async fn held_through<Fut: Future<Output = ()>>(what: impl FnOnce(TokenCache) ->
 async fn an_instance_that_is_held_lets_an_old_token_go() {
     assert_eq!(held_through(|_| async {}).await, "Bearer token-1");
     assert_eq!(held_through(|_| tokio::time::sleep(Duration::from_secs(101))).await, "Bearer token-2");
-    assert_eq!(held_through(|cache| async move { cache.expire() }).await, "Bearer token-2");
+    assert_eq!(held_through(|cache| async move { cache.invalidate() }).await, "Bearer token-2");
     let rejected = held_through(|cache| async move {
         cache.reject(&cache.peek().unwrap());
     });
@@ -154,7 +154,7 @@ async fn a_token_that_was_dropped_before_a_call_is_never_sent_by_it() {
         .collect();
     for _ in 0..500 {
         let current = cache.get().await.unwrap().header_value().to_str().unwrap().to_owned();
-        cache.expire();
+        cache.invalidate();
         dropped.store(current.rsplit('-').next().unwrap().parse().unwrap(), Ordering::SeqCst);
         tokio::task::yield_now().await;
     }

@@ -7,7 +7,7 @@ use http::header::HOST;
 use tower_oauth2::auth::AuthOverride;
 use tower_oauth2::extensions::{TokenWithheld, WithheldReason};
 use tower_oauth2::test_util::{Script, ScriptedSource};
-use tower_oauth2::{AccessToken, AuthLayer, StaticToken, TokenCache, TokenError};
+use tower_oauth2::{AccessToken, AuthLayer, Error, StaticToken, TokenCache};
 
 use super::fixture::{API, get, once, over, refused, send, token};
 
@@ -117,7 +117,7 @@ async fn a_response_that_names_anything_else_is_an_error_and_the_token_is_not_se
         ("", "names no origin"),
     ] {
         for layer in [layer(named), layer(named).refuse_other_origins()] {
-            let error: TokenError = refused(&layer, get(ACME)).await;
+            let error: Error = refused(&layer, get(ACME)).await;
             let text = error.to_string();
             assert!(error.is_config() && text.contains(shown), "{named}: {text}");
             assert!(text.contains("instance_url") && text.contains("for_origin_named_by"), "{text}");
@@ -168,14 +168,14 @@ async fn the_token_of_an_override_is_held_to_the_origin_that_it_names() {
 
 #[tokio::test(start_paused = true)]
 async fn an_origin_that_is_listed_beside_it_gets_the_token_whatever_the_response_names() {
-    let layer = layer("https://evil.test").also_origin(API).unwrap();
+    let layer = layer("https://evil.test").allow_origin(API).unwrap();
     assert_eq!(sent(&layer, API).await, with_token());
     refused(&layer, get(ACME)).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_path_alone_goes_where_the_layer_says_if_the_token_names_that() {
-    let relative = |named: &str| layer(named).relative_uris_go_to(ACME).unwrap();
+    let relative = |named: &str| layer(named).default_origin(ACME).unwrap();
     assert_eq!(sent(&relative(ACME), "/services").await, with_token());
     let other = relative("https://other.my.example.com");
     assert_eq!(sent(&other, "/services").await, without(WithheldReason::NotOfThisToken));

@@ -25,7 +25,7 @@ async fn sent(layer: &AuthLayer, uri: &str) -> (String, Option<WithheldReason>) 
 #[tokio::test(start_paused = true)]
 async fn a_token_goes_where_its_cache_and_the_layer_allow() {
     let cache = only_for("own", &[TENANT, "https://both.example.com"]);
-    let layer = AuthLayer::for_origin(&cache, API).unwrap().also_origin("https://both.example.com").unwrap();
+    let layer = AuthLayer::for_origin(&cache, API).unwrap().allow_origin("https://both.example.com").unwrap();
     // Each several times: with and without a ticket at hand.
     for _ in 0..3 {
         let both = sent(&layer, "https://both.example.com/a").await;
@@ -130,8 +130,7 @@ async fn nothing_that_looks_like_the_origin_gets_the_token() {
 #[tokio::test(start_paused = true)]
 async fn a_path_alone_counts_as_where_the_layer_says_that_it_goes() {
     let cache = only_for("own", &[TENANT]);
-    let layer =
-        |origin: &str| AuthLayer::for_origin(&cache, API).unwrap().relative_uris_go_to(origin).unwrap();
+    let layer = |origin: &str| AuthLayer::for_origin(&cache, API).unwrap().default_origin(origin).unwrap();
     assert_eq!(sent(&layer(TENANT), "/items").await.0, "Bearer own-1");
     let elsewhere = sent(&layer("https://tenant-8.example.com"), "/items").await;
     assert_eq!(elsewhere, (String::new(), Some(WithheldReason::NotOfThisToken)));

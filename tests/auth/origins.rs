@@ -70,7 +70,7 @@ async fn one_origin_has_several_spellings() {
 #[tokio::test(start_paused = true)]
 async fn another_origin_can_be_added() {
     let layer = Issuer::new("token").layer();
-    let layer = layer.also_origin("https://eu.example.com:8443").unwrap();
+    let layer = layer.allow_origin("https://eu.example.com:8443").unwrap();
     goes(&layer, item()).await;
     goes(&layer, get("https://eu.example.com:8443/")).await;
     stays(
@@ -80,7 +80,7 @@ async fn another_origin_can_be_added() {
         Some("https://eu.example.com"),
     )
     .await;
-    assert!(layer.also_origin("http://eu.example.com").unwrap_err().is_config());
+    assert!(layer.allow_origin("http://eu.example.com").unwrap_err().is_config());
 }
 
 #[tokio::test(start_paused = true)]
@@ -90,7 +90,7 @@ async fn other_origins_can_be_refused() {
     assert!(error.is_config());
     let text = error.to_string();
     assert!(text.contains("https://evil.example.net was refused"), "{text}");
-    assert!(text.contains("also_origin") && !text.contains("secret") && !text.contains("/path"), "{text}");
+    assert!(text.contains("allow_origin") && !text.contains("secret") && !text.contains("/path"), "{text}");
 
     let error = refused(&layer, get("https://user:password@api.example.com/")).await;
     assert!(!error.to_string().contains("user:password"), "{error}");
@@ -155,11 +155,11 @@ async fn a_path_alone_is_an_error_that_names_the_cure() {
     for layer in [issuer.layer(), issuer.layer().refuse_other_origins()] {
         for uri in ["/items", "//evil.example.net/a", "*"] {
             let error = refused(&layer, get(uri)).await;
-            assert!(error.is_config() && error.to_string().contains("relative_uris_go_to"), "{error}");
+            assert!(error.is_config() && error.to_string().contains("default_origin"), "{error}");
         }
     }
     let any = AuthLayer::for_any_https_origin_unchecked(issuer.clone());
-    assert!(refused(&any, get("/items")).await.to_string().contains("relative_uris_go_to"));
+    assert!(refused(&any, get("/items")).await.to_string().contains("default_origin"));
     let mut anonymous = get("/items");
     anonymous.extensions_mut().insert(AuthOverride::anonymous());
     assert_eq!(token(&once(&issuer.layer(), anonymous).await.1), "");
@@ -168,8 +168,7 @@ async fn a_path_alone_is_an_error_that_names_the_cure() {
 
 #[tokio::test(start_paused = true)]
 async fn a_path_alone_goes_where_the_layer_was_told() {
-    let told =
-        || Issuer::new("token").layer().relative_uris_go_to("https://channel.example.com:8443").unwrap();
+    let told = || Issuer::new("token").layer().default_origin("https://channel.example.com:8443").unwrap();
     let layer = told();
     goes(&layer, get("/items")).await;
     goes(&layer, with_host("/items", &["channel.example.com:8443"])).await;
@@ -186,7 +185,7 @@ async fn a_path_alone_goes_where_the_layer_was_told() {
     )
     .await;
     goes(&layer, item()).await;
-    assert!(told().relative_uris_go_to("http://channel.example.com").unwrap_err().is_config());
+    assert!(told().default_origin("http://channel.example.com").unwrap_err().is_config());
 }
 
 #[tokio::test(start_paused = true)]
@@ -285,7 +284,7 @@ async fn the_warnings_are_bounded() {
 #[tokio::test(start_paused = true)]
 async fn an_insecure_origin_is_heard_beside_every_https_origin() {
     let layer = AuthLayer::for_any_https_origin_unchecked(Issuer::new("token"))
-        .also_origin(Origin::parse_with_insecure_http("http://legacy.example.com").unwrap())
+        .allow_origin(Origin::parse_with_insecure_http("http://legacy.example.com").unwrap())
         .unwrap();
     for (uri, expected) in [
         ("http://legacy.example.com/", "Bearer token-1"),

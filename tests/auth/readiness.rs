@@ -16,7 +16,7 @@ use http_body_util::Full;
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer as _, Service as _, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::auth::{AuthOverride, AuthService};
-use tower_oauth2::retry::ReplayBody;
+use tower_oauth2::retry::RequestBody;
 use tower_oauth2::test_util::{Answer, Probe, Readiness, Script, reply};
 use tower_oauth2::{AuthLayer, ClientCredentials, RetryPolicy, TokenCache};
 
@@ -150,7 +150,7 @@ async fn a_token_request_through_the_same_limited_client_does_not_deadlock() {
     let client = ServiceBuilder::new()
         .layer(RetryPolicy::default())
         .layer(AuthLayer::for_origin(source, API).unwrap())
-        .map_request(|request: Request<ReplayBody<Body>>| request.map(AxumBody::new))
+        .map_request(|request: Request<RequestBody<Body>>| request.map(AxumBody::new))
         .service(limited);
     let requests = (0..20).map(|_| client.clone().oneshot(item()));
     let all = futures_util::future::join_all(requests.collect::<Vec<_>>());
@@ -169,7 +169,7 @@ async fn a_token_request_that_fails_frees_the_permit() {
         // The second one fails at once: the source is left alone for a while.
         for _ in 0..2 {
             let error = world.call().await.await.unwrap_err();
-            assert!(error.is::<tower_oauth2::TokenError>());
+            assert!(error.is::<tower_oauth2::Error>());
             assert_eq!(world.permits(), (0, 0));
         }
         assert_eq!((world.issuer.issued(), world.probe.calls()), (1, 0));
@@ -198,9 +198,9 @@ async fn a_request_that_fails_after_the_wait_frees_the_permit_even_if_its_future
     tokio::time::timeout(SECOND * 2, &mut kept).await.unwrap_err();
     // The token is gone when the service is ready at last, and the source is left alone for a while.
     world.cache.refresh().await.unwrap_err();
-    world.cache.expire();
+    world.cache.invalidate();
     drop(occupant);
-    assert!((&mut kept).await.unwrap_err().is::<tower_oauth2::TokenError>());
+    assert!((&mut kept).await.unwrap_err().is::<tower_oauth2::Error>());
     assert_eq!((world.permits(), world.probe.calls()), ((0, 0), 0));
     drop(kept);
 }

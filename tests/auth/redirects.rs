@@ -7,7 +7,7 @@ use tower_http::follow_redirect::policy::{PolicyExt as _, Standard, clone_body_f
 use tower_oauth2::auth::AuthOverride;
 use tower_oauth2::extensions::{TokenRejected, TokenWithheld};
 use tower_oauth2::test_util::{Answer, Script};
-use tower_oauth2::{AuthLayer, RetryPolicy, TokenError};
+use tower_oauth2::{AuthLayer, Error, RetryPolicy};
 
 use super::fixture::{
     API, Body, Issuer, Outcome, answer, challenged, get, item, over, send, token, tokens, with,
@@ -71,7 +71,7 @@ async fn a_redirect_to_a_foreign_origin_carries_no_token() {
     let script = Script::new([moved(307, "https://elsewhere.example.net/x")]);
     let refusing = Issuer::new("token").layer().refuse_other_origins();
     let error = follow(&refusing, &script, item()).await.unwrap_err();
-    assert!(error.downcast_ref::<TokenError>().unwrap().is_config());
+    assert!(error.downcast_ref::<Error>().unwrap().is_config());
     assert_eq!(script.seen().len(), 1);
 }
 
@@ -79,7 +79,7 @@ async fn a_redirect_to_a_foreign_origin_carries_no_token() {
 async fn a_redirect_to_a_second_allowed_origin_carries_the_token() {
     let script =
         Script::new([moved(307, "https://eu.example.com/x"), moved(307, "https://api.example.com/y")]);
-    let layer = Issuer::new("token").layer().also_origin(SECOND_ORIGIN).unwrap();
+    let layer = Issuer::new("token").layer().allow_origin(SECOND_ORIGIN).unwrap();
     follow(&layer, &script, item()).await.unwrap();
     assert_eq!(tokens(&script), ["Bearer token-1"; 3]);
 }
@@ -87,7 +87,7 @@ async fn a_redirect_to_a_second_allowed_origin_carries_the_token() {
 #[tokio::test(start_paused = true)]
 async fn a_tenants_request_never_goes_on_with_the_default_token() {
     let (default, tenant) = (Issuer::new("default"), Issuer::new("tenant"));
-    let layer = default.layer().also_origin(SECOND_ORIGIN).unwrap().require_override();
+    let layer = default.layer().allow_origin(SECOND_ORIGIN).unwrap().require_override();
     let wish = || with(AuthOverride::cache(tenant.cache()));
     // FollowRedirect drops all extensions when a redirect leaves the origin, the override with them.
     let script = Script::new([moved(307, "https://eu.example.com/x")]);

@@ -9,9 +9,9 @@ use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Layer as _, Service as _, ServiceBuilder, ServiceExt as _};
 use tower_http::request_id::{MakeRequestUuid, SetRequestIdLayer};
 use tower_http::trace::{DefaultMakeSpan, DefaultOnRequest, DefaultOnResponse, TraceLayer};
-use tower_oauth2::retry::{RetryBody, StopReason};
+use tower_oauth2::retry::{ResponseBody, StopReason};
 use tower_oauth2::test_util::{Answer, Script, reply};
-use tower_oauth2::{RetryPolicy, TokenError};
+use tower_oauth2::{Error, RetryPolicy};
 use tracing::Level;
 
 use super::fixture::{Body, Issuer, Log, challenged, item, tokens};
@@ -162,7 +162,7 @@ async fn a_request_id_is_kept_over_replays() {
         .layer(RetryPolicy::default())
         .layer(Issuer::new("token").layer())
         .service(script.probe());
-    let response: Response<RetryBody<Body>> = client.clone().oneshot(item()).await.unwrap();
+    let response: Response<ResponseBody<Body>> = client.clone().oneshot(item()).await.unwrap();
     assert_eq!(response.status(), 200);
     client.oneshot(item()).await.unwrap();
     let ids: Vec<_> = script.seen().iter().map(|seen| seen.head.headers["x-request-id"].clone()).collect();
@@ -177,7 +177,7 @@ async fn what_is_ours_can_be_found_behind_a_buffer() {
     let client =
         ServiceBuilder::new().buffer(4).layer(issuer.layer()).service(Script::default().probe::<Body>());
     let error = client.oneshot(item()).await.unwrap_err();
-    assert!(error.downcast_ref::<TokenError>().unwrap().is_grant());
+    assert!(error.downcast_ref::<Error>().unwrap().is_grant());
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpListener;
 use tower::{Layer as _, Service as _, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::extensions::TokenWithheld;
-use tower_oauth2::retry::{ReplayBody, RetryReport};
+use tower_oauth2::retry::{RequestBody, RetryReport};
 use tower_oauth2::{AuthLayer, RetryPolicy};
 
 use super::fixture::{Body, Issuer};
@@ -101,7 +101,7 @@ async fn a_revoked_token_is_renewed_and_the_request_replayed() {
         let origin = server.start().await;
         let layer = AuthLayer::for_origin(issuer.clone(), origin.as_str()).unwrap();
         let client = ServiceBuilder::new().layer(RetryPolicy::default()).layer(layer).service(http::<
-            ReplayBody<Body>,
+            RequestBody<Body>,
         >(
             version
         ));
@@ -129,7 +129,7 @@ async fn a_grpc_refusal_is_read_over_http_2() {
     let origin = server.start().await;
     let layer = AuthLayer::for_origin(issuer.clone(), origin.as_str()).unwrap();
     let client = ServiceBuilder::new().layer(RetryPolicy::default()).layer(layer).service(http::<
-        ReplayBody<Body>,
+        RequestBody<Body>,
     >(
         Version::HTTP_2
     ));
@@ -159,8 +159,8 @@ async fn over_one_connection_a_path_goes_where_the_layer_was_told() {
     let layer = Issuer::new("token").layer();
     let request = || Request::get("/items").header(HOST, &address).body(Body::default()).unwrap();
     let error = layer.layer(connection.clone()).oneshot(request()).await.unwrap_err();
-    assert!(error.to_string().contains("relative_uris_go_to"), "{error}");
-    let layer = layer.relative_uris_go_to(origin.as_str()).unwrap();
+    assert!(error.to_string().contains("default_origin"), "{error}");
+    let layer = layer.default_origin(origin.as_str()).unwrap();
     assert_eq!(layer.layer(connection).oneshot(request()).await.unwrap().status(), StatusCode::OK);
     assert_eq!(server.seen(), [(Version::HTTP_11, "Bearer token-1".to_owned(), Bytes::new())]);
 }

@@ -30,17 +30,17 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::auth::{AuthLayer, AuthService};
-use tower_oauth2::oauth2::jwt::{Assertion, JwtAlgorithm};
-use tower_oauth2::oauth2::{Issuer, Revocation};
-use tower_oauth2::retry::{ReplayBody, RetryPolicy, RetryService};
-use tower_oauth2::{ClientAuth, ClientCredentials, ClientSecret, TokenCache, TokenError};
+use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm};
+use tower_oauth2::grants::{Issuer, Revocation};
+use tower_oauth2::retry::{RequestBody, RetryPolicy, RetryService};
+use tower_oauth2::{ClientAuth, ClientCredentials, Error, Secret, TokenCache};
 
 use api::{Api, Check, INTROSPECTOR};
 use nginx::{Counts, Nginx};
 use server::{Registered, Server};
 
 /// What every user of the library has: retries outside, tokens inside, an HTTP client at the core.
-type Client = RetryService<AuthService<HttpClient<HttpConnector, ReplayBody<Full<Bytes>>>>>;
+type Client = RetryService<AuthService<HttpClient<HttpConnector, RequestBody<Full<Bytes>>>>>;
 
 const BASIC: Registered = Registered { id: "reports", secret: "hunter2", method: "client_secret_basic" };
 const POST: Registered = Registered { id: "by-post", secret: "hunter2", method: "client_secret_post" };
@@ -271,7 +271,7 @@ async fn bad_node(span: Duration) -> Result<Finding, BoxError> {
 /// Sends requests from so many tasks, each of which sends its next one when it has the answer.
 async fn limited(requests: u32, at_once: u32, per_served: f64, per_ideal: f64) -> Result<Finding, BoxError> {
     let nginx = Nginx::from_env()?;
-    let http = HttpClient::builder(TokioExecutor::new()).build_http::<ReplayBody<Full<Bytes>>>();
+    let http = HttpClient::builder(TokioExecutor::new()).build_http::<RequestBody<Full<Bytes>>>();
     let client = RetryPolicy::default().layer(http);
     let path = format!("/{requests}");
     let url = nginx.origin() + &path;
@@ -322,9 +322,9 @@ fn cache(server: &Server, client: Registered, auth: ClientAuth) -> Result<TokenC
     Ok(TokenCache::new(source(server, client, auth)?))
 }
 
-fn secret(client: Registered) -> ClientSecret {
+fn secret(client: Registered) -> Secret {
     match client.method {
-        "none" | "private_key_jwt" => ClientSecret::none(),
+        "none" | "private_key_jwt" => Secret::none(),
         _ => client.secret.into(),
     }
 }
@@ -416,7 +416,7 @@ impl std::fmt::Display for Traffic {
 /// Writes an error with its causes. A token error says all in its own line.
 fn whole_line(error: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
     let mut line = error.to_string();
-    if error.downcast_ref::<TokenError>().is_some() {
+    if error.downcast_ref::<Error>().is_some() {
         return line;
     }
     let mut cause = error.source();

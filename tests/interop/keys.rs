@@ -9,7 +9,7 @@ use aws_lc_rs::signature::KeyPair as _;
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
-use tower_oauth2::oauth2::jwt::{JwtAlgorithm, SigningKey};
+use tower_oauth2::grants::jwt::{JwtAlgorithm, SigningKey};
 
 pub(crate) static RS256: LazyLock<Key> = LazyLock::new(Key::rs256);
 pub(crate) static ES256: LazyLock<Key> = LazyLock::new(Key::es256);

@@ -12,12 +12,11 @@ use http::{Request, StatusCode, header};
 use http_body_util::Full;
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::rt::TokioExecutor;
-use secrecy::ExposeSecret as _;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tower::BoxError;
-use tower_oauth2::oauth2::{RefreshTokenBuilder, Revocation, read_token_response};
+use tower_oauth2::grants::{RefreshTokenBuilder, Revocation, read_token_response};
 use tower_oauth2::{RefreshToken, TokenCache};
 
 use crate::api::{Api, Check};
@@ -35,7 +34,7 @@ pub(crate) async fn login_and_rotation() -> Result<Finding, BoxError> {
     let server = Server::start(HOUR, CLIENTS).await?;
     let api = Api::start(&server, Check::EveryTime).await?;
     let token = read_token_response(login::sign_in(&server, BASIC).await?)?;
-    let refresh_token = token.refresh_secret().cloned();
+    let refresh_token = token.expose_refresh_token().map(str::to_owned);
     let rotations = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&rotations);
     let source = RefreshToken::builder(server.token_url(), BASIC.id, BASIC.secret, refresh_token)
@@ -106,8 +105,8 @@ pub(crate) async fn killed_and_restarted(span: Duration) -> Result<Finding, BoxE
     let api = Api::start(&server, Check::EveryTime).await?;
     let token = read_token_response(login::sign_in(&server, BASIC).await?)?;
     let state = State::new()?;
-    let refresh_token = token.refresh_secret().ok_or("the login brought no refresh token")?;
-    write(&state.path, refresh_token.expose_secret())?;
+    let refresh_token = token.expose_refresh_token().ok_or("the login brought no refresh token")?;
+    write(&state.path, refresh_token)?;
     let mut told = Told::default();
     let (mut lives, mut revocations) = (0, 0);
     let end = Instant::now() + span;
@@ -173,7 +172,7 @@ pub(crate) async fn revoked_for_good() -> Result<Finding, BoxError> {
 /// Signs in, and begins with the refresh token of that.
 async fn signed_in(server: &Server) -> Result<RefreshTokenBuilder, BoxError> {
     let token = read_token_response(login::sign_in(server, BASIC).await?)?;
-    let refresh_token = token.refresh_secret().cloned();
+    let refresh_token = token.expose_refresh_token().map(str::to_owned);
     Ok(RefreshToken::builder(server.token_url(), BASIC.id, BASIC.secret, refresh_token))
 }
 

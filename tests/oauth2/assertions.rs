@@ -18,11 +18,10 @@ use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tower::{BoxError, service_fn};
-use tower_oauth2::oauth2::jwt::{Assertion, JwtAlgorithm, JwtSigner, SigningKey};
-use tower_oauth2::oauth2::{ClientCredentialsBuilder, JwtBearer};
+use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm, JwtSigner, SigningKey};
+use tower_oauth2::grants::{ClientCredentialsBuilder, JwtBearer};
 use tower_oauth2::{
-    AccessToken, ClientAuth, ClientCredentials, ClientSecret, FetchReason, TokenError, TokenRequest,
-    TokenSource,
+    AccessToken, ClientAuth, ClientCredentials, Error, FetchReason, Secret, TokenRequest, TokenSource,
 };
 
 use crate::log::Log;
@@ -31,12 +30,12 @@ use crate::scripted::{Scripted, Seen, URL, a_token, answer, answer_with};
 const ISSUER: &str = "https://login.example.com";
 const REFUSED: &str = r#"{"error":"invalid_client"}"#;
 
-async fn ask(source: &impl TokenSource) -> Result<AccessToken, TokenError> {
+async fn ask(source: &impl TokenSource) -> Result<AccessToken, Error> {
     source.token(TokenRequest::new(FetchReason::Initial)).await
 }
 
 fn by(auth: ClientAuth) -> ClientCredentialsBuilder {
-    ClientCredentials::builder(URL, "billing", ClientSecret::none()).issuer(ISSUER).auth(auth)
+    ClientCredentials::builder(URL, "billing", Secret::none()).issuer(ISSUER).auth(auth)
 }
 
 fn es256(pair: &KeyPair) -> SigningKey {
@@ -131,7 +130,7 @@ async fn entra_gets_the_thumbprint_of_the_certificate_and_the_endpoint_as_audien
     let key = SigningKey::new(JwtAlgorithm::Ps256, pem).certificate(certificate.pem());
     let assertion = Assertion::by_key(key).with_token_url_as_audience();
     let endpoint = Scripted::new([a_token()]);
-    let builder = ClientCredentials::builder(URL, "billing", ClientSecret::none());
+    let builder = ClientCredentials::builder(URL, "billing", Secret::none());
     endpoint.ask(builder.auth(ClientAuth::private_key_jwt(assertion))).await.unwrap();
     let public = pair.public_key();
     let jwt = assertions(&endpoint).remove(0);
@@ -202,13 +201,13 @@ async fn the_assertion_of_a_grant_is_made_anew_for_each_attempt() {
 // --- Keys ---
 
 /// A key that is another one each time it is read, as long as there is one.
-fn rotating(keys: Vec<String>) -> (ClientSecret, Arc<AtomicUsize>) {
+fn rotating(keys: Vec<String>) -> (Secret, Arc<AtomicUsize>) {
     let count = Arc::new(AtomicUsize::new(0));
     let reads = Arc::clone(&count);
-    let secret = ClientSecret::from_fn(move || {
+    let secret = Secret::from_fn(move || {
         let at = reads.fetch_add(1, Ordering::Relaxed).min(keys.len() - 1);
         let key = keys[at].clone();
-        async move { Ok::<_, TokenError>(key) }
+        async move { Ok::<_, Error>(key) }
     });
     (secret, count)
 }
@@ -235,7 +234,7 @@ async fn a_key_file_that_vanishes_is_one_clear_error() {
     let path = std::env::temp_dir().join(format!("tower-oauth2-signing-key-{}", std::process::id()));
     std::fs::write(&path, KeyPair::generate().unwrap().serialize_pem()).unwrap();
     let endpoint = Scripted::new([a_token()]);
-    let key = SigningKey::new(JwtAlgorithm::Es256, ClientSecret::from_file(&path));
+    let key = SigningKey::new(JwtAlgorithm::Es256, Secret::from_file(&path));
     let source = by(ClientAuth::private_key_jwt(key)).build_with(endpoint.clone()).unwrap();
     ask(&source).await.unwrap();
     std::fs::remove_file(&path).unwrap();
@@ -249,13 +248,13 @@ async fn a_key_file_that_vanishes_is_one_clear_error() {
 
 #[tokio::test(start_paused = true)]
 async fn a_key_that_does_not_parse_is_refused_when_the_source_is_built_or_at_its_first_use() {
-    let build = |key: ClientSecret| {
+    let build = |key: Secret| {
         let auth = ClientAuth::private_key_jwt(SigningKey::new(JwtAlgorithm::Es256, key));
         by(auth).build_with(Scripted::new([]))
     };
     let error = build("-----BEGIN PRIVATE KEY-----\nS3CR3T".into()).unwrap_err();
     assert!(error.to_string().starts_with("the signing key cannot be used: "), "{error}");
-    let source = build(ClientSecret::from_fn(|| async { Ok("S3CR3T") })).unwrap();
+    let source = build(Secret::from_fn(|| async { Ok("S3CR3T") })).unwrap();
     // It may be just being written.
     let error = ask(&source).await.unwrap_err();
     assert!(error.is_transient() && !format!("{error} {error:?}").contains("S3CR3T"), "{error}");
@@ -263,27 +262,27 @@ async fn a_key_that_does_not_parse_is_refused_when_the_source_is_built_or_at_its
 
 #[tokio::test(start_paused = true)]
 async fn a_signer_that_fails_is_a_typed_error_and_nothing_is_sent() {
-    struct Sealed(fn(&str) -> TokenError);
+    struct Sealed(fn(&str) -> Error);
 
     impl JwtSigner for Sealed {
         fn algorithm(&self) -> JwtAlgorithm {
             JwtAlgorithm::Es256
         }
 
-        async fn sign(&self, _input: &[u8]) -> Result<Vec<u8>, TokenError> {
+        async fn sign(&self, _input: &[u8]) -> Result<Vec<u8>, Error> {
             Err(self.0("the vault is sealed"))
         }
     }
 
-    fn config(message: &str) -> TokenError {
-        TokenError::config(message)
+    fn config(message: &str) -> Error {
+        Error::config(message)
     }
 
-    fn transient(message: &str) -> TokenError {
-        TokenError::transient(message)
+    fn transient(message: &str) -> Error {
+        Error::transient(message)
     }
 
-    for (error, is_transient) in [(config as fn(&str) -> TokenError, false), (transient, true)] {
+    for (error, is_transient) in [(config as fn(&str) -> Error, false), (transient, true)] {
         let endpoint = Scripted::new([]);
         let auth = ClientAuth::private_key_jwt(Assertion::by_signer(Sealed(error)));
         let error = endpoint.ask(by(auth)).await.unwrap_err();
@@ -328,7 +327,7 @@ async fn each_authentication_has_what_it_needs_and_no_more() {
 
 // --- Refusals ---
 
-async fn refusal(status: u16, headers: &[(&str, &str)], body: &str) -> TokenError {
+async fn refusal(status: u16, headers: &[(&str, &str)], body: &str) -> Error {
     let pair = KeyPair::generate().unwrap();
     let endpoint = Scripted::new([answer_with(status, headers, body)]);
     endpoint.ask(by(ClientAuth::private_key_jwt(es256(&pair)))).await.unwrap_err()
@@ -516,7 +515,7 @@ async fn a_secret_that_is_shorter_than_the_hash_signs_nothing() {
         (JwtAlgorithm::Hs384, Algorithm::HS384, 48),
         (JwtAlgorithm::Hs512, Algorithm::HS512, 64),
     ] {
-        let with = |secret: ClientSecret| {
+        let with = |secret: Secret| {
             ClientCredentials::builder(URL, "billing", secret)
                 .issuer(ISSUER)
                 .auth(ClientAuth::client_secret_jwt(Assertion::by_client_secret(algorithm)))
@@ -531,7 +530,7 @@ async fn a_secret_that_is_shorter_than_the_hash_signs_nothing() {
         let at_once = with(short.into()).build_with(Scripted::new([])).unwrap_err();
         let endpoint = Scripted::new([a_token()]);
         let short = short.to_owned();
-        let closure = ClientSecret::from_fn(move || std::future::ready(Ok(short.clone())));
+        let closure = Secret::from_fn(move || std::future::ready(Ok(short.clone())));
         let later = endpoint.ask(with(closure)).await.unwrap_err();
         // What a closure returns may be a longer one the next time.
         assert!(at_once.is_config() && later.is_transient(), "{at_once:?} {later:?}");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use tokio::time::Instant;
-use tower_oauth2::{ErrorClass, TokenError};
+use tower_oauth2::{Error, ErrorKind};
 
 use crate::scripted::{Scripted, Step, TOKEN, a_token, answer, answer_with, billing, response};
 
@@ -106,12 +106,13 @@ async fn a_wait_beyond_the_longest_delay_is_handed_out_and_not_waited_for() {
         let endpoint = Scripted::new([answer_with(status, &[("retry-after", "30")], "")]);
         let start = Instant::now();
         let error = endpoint.ask(billing()).await.unwrap_err();
-        let ErrorClass::Throttled { until: Some(until) } = error.class() else { panic!("{error:?}") };
+        assert!(error.is_throttled());
+        let Some(until) = error.retry_at() else { panic!("{error:?}") };
         assert_eq!(until - start.into_std(), 30 * SECOND);
         assert_eq!(start.elapsed(), Duration::ZERO);
     }
     let endpoint = Scripted::new([answer_with(429, &[("retry-after", "30")], ""), a_token()]);
-    assert!(endpoint.ask(billing().longest_delay(30 * SECOND)).await.is_ok());
+    assert!(endpoint.ask(billing().max_delay(30 * SECOND)).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -120,7 +121,8 @@ async fn the_hint_of_the_last_attempt_is_handed_out() {
         let endpoint = Scripted::new([answer_with(status, &[("retry-after", "2")], "")]);
         let start = Instant::now();
         let error = endpoint.ask(billing().retries(0)).await.unwrap_err();
-        let ErrorClass::Throttled { until: Some(until) } = error.class() else { panic!("{error:?}") };
+        assert!(error.is_throttled());
+        let Some(until) = error.retry_at() else { panic!("{error:?}") };
         assert_eq!(until - start.into_std(), 2 * SECOND);
     }
 }
@@ -128,7 +130,7 @@ async fn the_hint_of_the_last_attempt_is_handed_out() {
 #[tokio::test(start_paused = true)]
 async fn what_the_transport_knows_better_is_found_below_other_layers() {
     #[derive(Debug)]
-    struct Layered(TokenError);
+    struct Layered(Error);
 
     impl std::fmt::Display for Layered {
         fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -142,7 +144,7 @@ async fn what_the_transport_knows_better_is_found_below_other_layers() {
         }
     }
 
-    let layered = Layered(TokenError::config("there are no root certificates"));
+    let layered = Layered(Error::config("there are no root certificates"));
     let endpoint = Scripted::new([Step::Fail(layered.into())]);
     let error = endpoint.ask(billing()).await.unwrap_err();
     assert!(error.is_config() && error.to_string() == "there are no root certificates", "{error}");
@@ -154,7 +156,7 @@ async fn count_delays_and_statuses_are_settable() {
     assert!(endpoint.ask(billing().retries(0)).await.unwrap_err().is_transient());
 
     let endpoint = Scripted::new((0..6).map(|_| answer(503, "")));
-    let patience = billing().retries(5).first_delay(SECOND).longest_delay(2 * SECOND);
+    let patience = billing().retries(5).min_delay(SECOND).max_delay(2 * SECOND);
     assert!(endpoint.ask(patience).await.is_err());
     assert!(endpoint.gaps().iter().all(|gap| *gap >= SECOND / 2 && *gap <= 2 * SECOND + millis(1)));
 
@@ -174,14 +176,13 @@ async fn a_classifier_decides_whether_an_answer_is_retried() {
     let endpoint = Scripted::new([answer(400, limited), answer(400, limited), a_token()]);
     let genesys = billing().classifier(|refusal| {
         let is_limit = refusal.description().is_some_and(|text| text.starts_with("rate limit exceeded;"));
-        (refusal.code() == Some("invalid_request") && is_limit)
-            .then_some(ErrorClass::Throttled { until: None })
+        (refusal.code() == Some("invalid_request") && is_limit).then_some(ErrorKind::Throttled)
     });
     assert!(endpoint.ask(genesys).await.is_ok());
     assert!(endpoint.is_finished());
 
     let endpoint = Scripted::new([answer(503, "")]);
-    let final_at_once = billing().classifier(|_| Some(ErrorClass::Grant));
+    let final_at_once = billing().classifier(|_| Some(ErrorKind::Grant));
     assert!(endpoint.ask(final_at_once).await.unwrap_err().is_grant());
 }
 
@@ -204,7 +205,7 @@ async fn an_attempt_that_hangs_anywhere_is_given_up() {
         let patience = billing()
             .attempt_timeout(5 * SECOND)
             .retries(1)
-            .first_delay(Duration::ZERO)
+            .min_delay(Duration::ZERO)
             .without_second_attempt();
         let error = endpoint.ask(patience).await.unwrap_err();
         assert!(error.is_transient() && error.to_string().contains("within 5s"), "{error}");
@@ -234,7 +235,7 @@ fn an_answer_of_empty_frames_without_end_is_given_up() {
 #[tokio::test(start_paused = true)]
 async fn dropping_the_fetch_ends_it() {
     let endpoint = Scripted::new([answer(503, ""), a_token()]);
-    let patience = billing().first_delay(5 * SECOND);
+    let patience = billing().min_delay(5 * SECOND);
     assert!(tokio::time::timeout(SECOND, endpoint.ask(patience)).await.is_err());
     tokio::time::sleep(60 * SECOND).await;
     assert_eq!(endpoint.seen().len(), 1);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
-use tower_oauth2::{TokenCache, TokenError};
+use tower_oauth2::{Error, TokenCache};
 
 use crate::scripted::{Scripted, Step, TOKEN, a_token, answer, answer_with, billing, response};
 
@@ -14,7 +14,7 @@ fn cached(endpoint: &Scripted) -> TokenCache {
     TokenCache::new(billing().build_with(endpoint.clone()).unwrap())
 }
 
-async fn get_by_many(cache: &TokenCache, callers: usize) -> Vec<Result<String, TokenError>> {
+async fn get_by_many(cache: &TokenCache, callers: usize) -> Vec<Result<String, Error>> {
     let get = || async { cache.get().await.map(|token| token.header_value().to_str().unwrap().to_owned()) };
     join_all((0..callers).map(|_| get())).await
 }
@@ -35,7 +35,7 @@ async fn a_throttled_endpoint_is_left_alone_by_all_for_as_long_as_it_asked() {
     let start = Instant::now();
     for _ in 0..29 {
         let answers = get_by_many(&cache, 50).await;
-        assert!(answers.iter().all(|answer| answer.as_ref().is_err_and(TokenError::is_throttled)));
+        assert!(answers.iter().all(|answer| answer.as_ref().is_err_and(Error::is_throttled)));
         sleep(SECOND).await;
     }
     assert_eq!(endpoint.seen().len(), 1);

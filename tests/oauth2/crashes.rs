@@ -156,7 +156,7 @@ async fn caches_that_share_a_source_never_send_a_refresh_token_twice() {
         for token in join_all(caches.iter().map(TokenCache::get)).await {
             assert!(token.is_ok());
         }
-        caches.iter().for_each(TokenCache::expire);
+        caches.iter().for_each(TokenCache::invalidate);
     }
     assert_eq!((server.sent().len(), server.reuses(), server.most_at_once()), (40, 0, 1));
 }
@@ -200,7 +200,7 @@ async fn a_store_that_panics_takes_no_waiter_along() {
         for token in join_all((0..10).map(|_| cache.get())).await {
             assert_eq!(token.unwrap().header_value(), &format!("Bearer AT{number}"));
         }
-        cache.expire();
+        cache.invalidate();
     }
     assert_eq!((server.sent().len(), server.reuses()), (3, 0));
     assert!(source.store_error().unwrap().to_string().contains("panicked"));

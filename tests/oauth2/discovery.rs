@@ -12,10 +12,10 @@ use http_body_util::{BodyExt as _, Full, StreamBody};
 use tokio::time::{Instant, sleep};
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, service_fn};
-use tower_oauth2::oauth2::{ClientCredentialsBuilder, Issuer, Revocation};
+use tower_oauth2::grants::{ClientCredentialsBuilder, Issuer, Revocation};
 use tower_oauth2::{
-    AccessToken, ClientAuth, ClientCredentials, ClientSecret, FetchReason, RefreshToken, TokenError,
-    TokenRequest, TokenRevoker as _, TokenSource,
+    AccessToken, ClientAuth, ClientCredentials, Error, FetchReason, RefreshToken, Secret, TokenRequest,
+    TokenRevoker as _, TokenSource,
 };
 
 use crate::log::Log;
@@ -85,7 +85,7 @@ impl Server {
         builder.build_with(self.transport()).unwrap()
     }
 
-    async fn ask(&self, builder: ClientCredentialsBuilder) -> Result<AccessToken, TokenError> {
+    async fn ask(&self, builder: ClientCredentialsBuilder) -> Result<AccessToken, Error> {
         fetch(&self.source(builder)).await
     }
 
@@ -95,7 +95,7 @@ impl Server {
     }
 }
 
-async fn fetch(source: &impl TokenSource) -> Result<AccessToken, TokenError> {
+async fn fetch(source: &impl TokenSource) -> Result<AccessToken, Error> {
     source.token(TokenRequest::new(FetchReason::Initial)).await
 }
 
@@ -577,7 +577,7 @@ async fn of_many_that_lose_their_endpoint_one_asks_where_it_is() {
         _ => at_once(404, ""),
     });
     let fetched = futures_util::future::join_all(sources.iter().map(fetch)).await;
-    assert!(fetched.iter().all(|result| result.as_ref().is_err_and(TokenError::is_config)));
+    assert!(fetched.iter().all(|result| result.as_ref().is_err_and(Error::is_config)));
     let lines = server.lines();
     assert_eq!(lines.iter().filter(|line| line.starts_with("GET")).count(), 1);
     assert_eq!(lines.len(), 21);
@@ -657,13 +657,13 @@ async fn a_public_client_and_one_with_a_certificate_send_their_id() {
         (issuer().with_mtls_aliases().without_mtls_aliases(), ClientAuth::none(), POST),
     ] {
         let server = Server::with(&document(aliases));
-        let builder = ClientCredentials::builder(issuer, "billing", ClientSecret::none()).auth(auth);
+        let builder = ClientCredentials::builder(issuer, "billing", Secret::none()).auth(auth);
         server.ask(builder).await.unwrap();
         assert_eq!(server.lines(), [get(OAUTH), url.into()]);
     }
     // Without aliases the endpoint is one for all.
     let plain = Server::with(&document(r#","token_endpoint_auth_methods_supported":["tls_client_auth"]"#));
-    let builder = ClientCredentials::builder(issuer(), "billing", ClientSecret::none());
+    let builder = ClientCredentials::builder(issuer(), "billing", Secret::none());
     plain.ask(builder.auth(ClientAuth::tls())).await.unwrap();
     assert_eq!(plain.lines(), [get(OAUTH), POST.into()]);
 }
@@ -673,7 +673,7 @@ async fn a_public_client_and_one_with_a_certificate_send_their_id() {
 async fn an_assertion_is_for_the_issuer_unless_it_is_for_the_endpoint_that_was_found() {
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-    use tower_oauth2::oauth2::jwt::{Assertion, JwtAlgorithm};
+    use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm};
 
     let audience = |assertion: Assertion| async move {
         let server =

@@ -1,12 +1,12 @@
 //! An endpoint that gives every secret back, in every form and every place: none of it may be shown.
 
-use std::error::Error;
+use std::error::Error as StdError;
 use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use tower_oauth2::oauth2::ClientCredentialsBuilder;
-use tower_oauth2::{ClientAuth, ClientCredentials, TokenError};
+use tower_oauth2::grants::ClientCredentialsBuilder;
+use tower_oauth2::{ClientAuth, ClientCredentials, Error};
 
 use crate::log::Log;
 use crate::scripted::{Scripted, Step, answer, answer_with};
@@ -51,7 +51,7 @@ fn assert_clean(text: &str, place: &str) {
 }
 
 /// Everything that can be asked of an error.
-fn shown(error: &TokenError) -> String {
+fn shown(error: &Error) -> String {
     let mut all = format!("{error} {error:?} {error:#?}");
     write!(all, " {:?} {:?} {:?}", error.code(), error.description(), error.uri()).unwrap();
     let mut source = error.source();
@@ -115,8 +115,8 @@ impl std::fmt::Display for Nested {
     }
 }
 
-impl Error for Nested {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
+impl StdError for Nested {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.1.as_deref().map(|inner| inner as _)
     }
 }

@@ -10,10 +10,10 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{Request, Response};
 use http_body_util::Full;
 use tower::{BoxError, service_fn};
-use tower_oauth2::oauth2::{SecurityToken, TokenExchange, TokenType};
+use tower_oauth2::grants::{SecurityToken, TokenExchange, TokenType};
 use tower_oauth2::{
-    AccessToken, ClientCredentials, ClientSecret, FetchReason, FileToken, TokenCache, TokenError,
-    TokenRequest, TokenSource, source_fn,
+    AccessToken, ClientCredentials, Error, FetchReason, FileToken, Secret, TokenCache, TokenRequest,
+    TokenSource, source_fn,
 };
 
 use crate::scripted::URL;
@@ -56,7 +56,7 @@ fn server(right: &'static str) -> Transport {
 #[tokio::test]
 async fn a_secret_file_that_was_changed_ends_the_wait_within_a_second() {
     let file = Scratch::holding("wrong", "not-the-secret");
-    let source = ClientCredentials::builder(URL, "billing", ClientSecret::from_file(&file.0));
+    let source = ClientCredentials::builder(URL, "billing", Secret::from_file(&file.0));
     let source = source.build_with(server("the-right-secret")).unwrap();
     assert!(!source.has_changed(), "it was not read yet");
     let cache = TokenCache::new(source);
@@ -73,7 +73,7 @@ async fn a_secret_file_that_was_changed_ends_the_wait_within_a_second() {
 #[tokio::test]
 async fn every_source_says_when_its_file_has_changed() {
     let file = Scratch::holding("all", "first");
-    let secret = || ClientSecret::from_file(&file.0);
+    let secret = || Secret::from_file(&file.0);
     let request = || TokenRequest::new(FetchReason::Initial);
     let credentials =
         ClientCredentials::builder(URL, "billing", secret()).build_with(server("other")).unwrap();
@@ -100,7 +100,7 @@ async fn every_source_says_when_its_file_has_changed() {
 struct Told(Arc<AtomicBool>);
 
 impl TokenSource for Told {
-    async fn token(&self, _: TokenRequest) -> Result<AccessToken, TokenError> {
+    async fn token(&self, _: TokenRequest) -> Result<AccessToken, Error> {
         AccessToken::bearer("subject")
     }
 

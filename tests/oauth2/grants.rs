@@ -3,17 +3,16 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use secrecy::ExposeSecret as _;
 use serde_json::Value;
-use tower_oauth2::oauth2::{CustomGrant, SecurityToken, TokenExchange, TokenType};
+use tower_oauth2::grants::{CustomGrant, SecurityToken, TokenExchange, TokenType};
 use tower_oauth2::{
-    AccessToken, ClientAuth, ClientSecret, FetchReason, FileToken, TokenCache, TokenError, TokenRequest,
-    TokenSource, source_fn,
+    AccessToken, ClientAuth, Error, FetchReason, FileToken, Secret, TokenCache, TokenRequest, TokenSource,
+    source_fn,
 };
 
 use crate::scripted::{Scripted, URL, a_token, answer};
 
-async fn ask(source: &impl TokenSource) -> Result<AccessToken, TokenError> {
+async fn ask(source: &impl TokenSource) -> Result<AccessToken, Error> {
     source.token(TokenRequest::new(FetchReason::Initial)).await
 }
 
@@ -94,7 +93,7 @@ async fn the_type_of_the_issued_token_can_be_read() {
         let source = TokenExchange::builder(URL, subject()).build_with(endpoint).unwrap();
         let token = ask(&source).await.unwrap();
         assert_eq!(token.header_value(), "Bearer AT1");
-        assert_eq!(token.extra("issued_token_type").map(|issued| issued.expose_secret()), issued, "{id}");
+        assert_eq!(token.expose_extra("issued_token_type"), issued, "{id}");
     }
 }
 
@@ -222,7 +221,7 @@ fn an_exchange_is_as_disposable_as_what_it_exchanges() {
     struct Keeper;
 
     impl TokenSource for Keeper {
-        async fn token(&self, _request: TokenRequest) -> Result<AccessToken, TokenError> {
+        async fn token(&self, _request: TokenRequest) -> Result<AccessToken, Error> {
             AccessToken::bearer("S")
         }
 
@@ -244,7 +243,7 @@ fn an_exchange_is_as_disposable_as_what_it_exchanges() {
 #[tokio::test]
 async fn without_a_subject_nothing_is_sent() {
     let endpoint = Scripted::new([]);
-    let sealed = source_fn(|_request| async { Err(TokenError::transient("the pod has no token yet")) });
+    let sealed = source_fn(|_request| async { Err(Error::transient("the pod has no token yet")) });
     let subject = SecurityToken::from_source(sealed, TokenType::jwt());
     let source = TokenExchange::builder(URL, subject).build_with(endpoint.clone()).unwrap();
     assert_eq!(ask(&source).await.unwrap_err().to_string(), "the pod has no token yet");
@@ -253,7 +252,7 @@ async fn without_a_subject_nothing_is_sent() {
 
 #[tokio::test]
 async fn what_an_exchange_sets_by_itself_and_types_that_are_empty_are_refused() {
-    let build = |builder: tower_oauth2::oauth2::TokenExchangeBuilder| {
+    let build = |builder: tower_oauth2::grants::TokenExchangeBuilder| {
         builder.build_with(Scripted::new([])).unwrap_err().to_string()
     };
     let twice = build(TokenExchange::builder(URL, subject()).param("subject_token", "x"));
@@ -279,7 +278,7 @@ async fn a_file_that_changed_is_read_when_its_token_is_rejected_and_then_serves_
     assert_eq!(cache.get().await.unwrap().header_value(), "Bearer second");
     std::fs::remove_file(&path).unwrap();
     assert_eq!(cache.get().await.unwrap().header_value(), "Bearer second", "nothing is read without need");
-    cache.expire();
+    cache.invalidate();
     let error = cache.get().await.unwrap_err();
     assert!(error.is_transient() && error.to_string().contains("tower-oauth2-projected"), "{error}");
 }
@@ -299,7 +298,7 @@ async fn a_custom_grant_sends_its_type_and_its_parameters() {
     let jwt_bearer = "urn:ietf:params:oauth:grant-type:jwt-bearer";
     let seen = body_of!(CustomGrant::builder(URL, jwt_bearer).secret_param("assertion", "eyJh.eyJp.c2ln"));
     assert_eq!(seen.body, vector("token_request", "TQ-012")["expect"]["body"].as_str().unwrap());
-    let public = body_of!(CustomGrant::builder(URL, "urn:x").client("id", ClientSecret::none()));
+    let public = body_of!(CustomGrant::builder(URL, "urn:x").client("id", Secret::none()));
     assert_eq!(public.body, "grant_type=urn%3Ax&client_id=id");
     assert!(!public.headers.contains_key("authorization"));
 }
@@ -307,9 +306,9 @@ async fn a_custom_grant_sends_its_type_and_its_parameters() {
 #[tokio::test(start_paused = true)]
 async fn a_parameter_by_closure_is_another_one_at_each_attempt() {
     let count = AtomicUsize::new(0);
-    let password = ClientSecret::from_fn(move || {
+    let password = Secret::from_fn(move || {
         let number = count.fetch_add(1, Ordering::Relaxed);
-        async move { Ok::<_, TokenError>(format!("otp{number}")) }
+        async move { Ok::<_, Error>(format!("otp{number}")) }
     });
     let endpoint = Scripted::new([answer(503, ""), a_token()]);
     let source = CustomGrant::builder(URL, "urn:otp").secret_param("otp", password);
@@ -335,8 +334,8 @@ async fn a_json_endpoint_gets_json_and_its_members_are_renamed() {
     let token = ask(&source).await.unwrap();
     assert_eq!(token.header_value(), "Bearer AT1");
     assert_eq!(token.lifetime().unwrap().as_secs(), 3600);
-    assert_eq!(token.refresh_secret().unwrap().expose_secret(), "RT1");
-    assert_eq!(token.extra("area").unwrap().expose_secret(), "na1");
+    assert_eq!(token.expose_refresh_token().unwrap(), "RT1");
+    assert_eq!(token.expose_extra("area").unwrap(), "na1");
     let seen = endpoint.seen().remove(0);
     assert_eq!(seen.headers["content-type"], "application/json");
     assert_eq!(seen.body, r#"{"accessKeyId":"KEY \"ID\"","accessKeySecret":"s=c"}"#);

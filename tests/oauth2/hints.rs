@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tower_oauth2::ErrorClass;
 
 use crate::scripted::{Scripted, Step, a_token, answer_with, billing};
 
@@ -35,7 +34,8 @@ async fn a_limit_that_ends_later_than_is_waited_for_is_asked_once() {
     let (endpoint, start) = (Scripted::new([limited(&[("x-rate-limit-reset", "30")])]), Instant::now());
     let error = endpoint.ask(billing()).await.unwrap_err();
     assert!(endpoint.is_finished() && start.elapsed() == Duration::ZERO);
-    let ErrorClass::Throttled { until: Some(until) } = error.class() else { panic!("{error}") };
+    assert!(error.is_throttled());
+    let Some(until) = error.retry_at() else { panic!("{error}") };
     assert_eq!(until.duration_since(start.into()), 30 * SECOND);
 }
 

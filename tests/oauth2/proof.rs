@@ -11,12 +11,12 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::{BoxError, ServiceBuilder};
-use tower_oauth2::oauth2::{
+use tower_oauth2::grants::{
     CustomGrant, RefreshTokenBuilder, Revocation, SecurityToken, TokenExchange, TokenType,
 };
 use tower_oauth2::{
-    AccessToken, ClientSecret, ErrorClass, FetchReason, RefreshToken, StaticToken, TokenCache, TokenError,
-    TokenRequest, TokenRevoker as _, TokenSource,
+    AccessToken, Error, FetchReason, RefreshToken, Secret, StaticToken, TokenCache, TokenRequest,
+    TokenRevoker as _, TokenSource,
 };
 
 use crate::rotating::{builder, renew};
@@ -38,11 +38,11 @@ fn html(status: u16) -> Step {
     answer_with(status, &[("content-type", "text/html")], HTML)
 }
 
-async fn forced(source: &impl TokenSource) -> Result<AccessToken, TokenError> {
+async fn forced(source: &impl TokenSource) -> Result<AccessToken, Error> {
     source.token(TokenRequest::new(FetchReason::Forced)).await
 }
 
-async fn until(source: &impl TokenSource, limit: Duration) -> Result<AccessToken, TokenError> {
+async fn until(source: &impl TokenSource, limit: Duration) -> Result<AccessToken, Error> {
     let deadline = (Instant::now() + limit).into_std();
     source.token(TokenRequest::new(FetchReason::Initial).with_deadline(deadline)).await
 }
@@ -91,11 +91,11 @@ async fn what_a_gateway_answers_after_a_lost_response_does_not_bury_a_refresh_to
 #[tokio::test(start_paused = true)]
 async fn an_error_of_another_source_below_says_nothing_of_this_refresh_token() {
     for foreign in [
-        TokenError::grant("another grant was refused").with_code("invalid_grant"),
-        TokenError::config("another client was refused").with_code("invalid_client"),
-        TokenError::transient("another server is down"),
-        TokenError::throttled("another server is busy"),
-        TokenError::protocol("another server speaks in riddles"),
+        Error::grant("another grant was refused").with_code("invalid_grant"),
+        Error::config("another client was refused").with_code("invalid_client"),
+        Error::transient("another server is down"),
+        Error::throttled("another server is busy"),
+        Error::protocol("another server speaks in riddles"),
     ] {
         let is_grant = foreign.is_grant();
         let endpoint = Scripted::new([Step::Fail(foreign.clone().into()), Step::Fail(foreign.into())]);
@@ -253,7 +253,7 @@ async fn a_secret_that_was_changed_ends_the_pause_of_a_refusal_without_a_code() 
     let endpoint = Stubborn::new(401, "");
     let secret = Arc::new(Mutex::new("old".to_owned()));
     let read = Arc::clone(&secret);
-    let secrets = ClientSecret::from_fn(move || {
+    let secrets = Secret::from_fn(move || {
         let now = read.lock().unwrap().clone();
         async move { Ok(now) }
     });
@@ -288,7 +288,7 @@ async fn nobody_goes_on_in_another_name_because_of_what_may_pass() {
         || answer(503, r#"{"error":"invalid_grant"}"#),
         || answer(429, ""),
         || Step::Fail("connection reset".into()),
-        || Step::Fail(TokenError::config("there are no root certificates").into()),
+        || Step::Fail(Error::config("there are no root certificates").into()),
         || Step::Hang,
     ];
     for (at, step) in steps.iter().enumerate() {
@@ -314,7 +314,7 @@ async fn nobody_goes_on_in_another_name_because_of_what_may_pass() {
 async fn a_secret_closure_that_never_returns_does_not_wedge_the_source() {
     let stuck = Arc::new(AtomicU32::new(0));
     let count = Arc::clone(&stuck);
-    let secret = ClientSecret::from_fn(move || {
+    let secret = Secret::from_fn(move || {
         let is_stuck = count.fetch_add(1, Relaxed) == 0;
         async move {
             if is_stuck {
@@ -333,7 +333,7 @@ async fn a_secret_closure_that_never_returns_does_not_wedge_the_source() {
 
 #[tokio::test(start_paused = true)]
 async fn what_never_returns_is_an_error_that_may_pass_and_names_it() {
-    let secret = || ClientSecret::from_fn(std::future::pending::<Result<String, TokenError>>);
+    let secret = || Secret::from_fn(std::future::pending::<Result<String, Error>>);
     let endpoint = Scripted::new([]);
     let client = tower_oauth2::ClientCredentials::builder(URL, "billing", secret());
     let error = endpoint.ask(client.retries(0)).await.unwrap_err();
@@ -428,7 +428,8 @@ async fn a_hint_that_does_not_fit_the_deadline_ends_the_fetch_now() {
     let start = Instant::now();
     let error = until(&billing().build_with(endpoint).unwrap(), 4 * SECOND).await.unwrap_err();
     assert_eq!(start.elapsed(), Duration::ZERO);
-    let ErrorClass::Throttled { until: Some(at) } = error.class() else { panic!("{error:?}") };
+    assert!(error.is_throttled());
+    let Some(at) = error.retry_at() else { panic!("{error:?}") };
     assert_eq!(at - start.into_std(), 5 * SECOND);
 }
 

@@ -3,9 +3,8 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::Response;
-use secrecy::ExposeSecret as _;
-use tower_oauth2::oauth2::{CustomGrant, Revocation, SecurityToken, TokenExchange, TokenType};
-use tower_oauth2::{AccessToken, ClientAuth, ClientCredentials, ClientSecret, TokenError, TokenRevoker as _};
+use tower_oauth2::grants::{CustomGrant, Revocation, SecurityToken, TokenExchange, TokenType};
+use tower_oauth2::{AccessToken, ClientAuth, ClientCredentials, Error, Secret, TokenRevoker as _};
 
 use crate::rotating::{builder, renew};
 use crate::scripted::{Scripted, Step, TOKEN, URL, a_token, answer, answer_with, billing, body, response};
@@ -25,14 +24,14 @@ async fn an_empty_secret_is_refused_by_name_wherever_it_comes_from() {
             ClientCredentials::builder(URL, "billing", empty).build_with(Scripted::new([])).unwrap_err();
         assert!(given.is_config() && given.to_string().starts_with("client_secret: it is empty"), "{given}");
 
-        let asked = ClientSecret::from_fn(move || async move { Ok(empty) });
+        let asked = Secret::from_fn(move || async move { Ok(empty) });
         let closure = ClientCredentials::builder(URL, "billing", asked).retries(0);
         let error = Scripted::new([]).ask(closure).await.unwrap_err();
         assert!(error.is_transient() && error.to_string().contains("the client secret is empty"), "{error}");
 
         let parameter = billing().secret_param("pin", empty).build_with(Scripted::new([])).unwrap_err();
         assert!(parameter.is_config() && parameter.to_string().contains("\"pin\" is empty"), "{parameter}");
-        let asked = billing().secret_param("pin", ClientSecret::from_fn(move || async move { Ok(empty) }));
+        let asked = billing().secret_param("pin", Secret::from_fn(move || async move { Ok(empty) }));
         let error = Scripted::new([]).ask(asked.retries(0)).await.unwrap_err();
         assert!(error.to_string().contains("the secret parameter pin is empty"), "{error}");
 
@@ -53,11 +52,11 @@ async fn what_nobody_sees_at_the_ends_of_ids_and_secrets_is_not_sent() {
         for by_closure in [false, true] {
             let value = wrapped("hunter 2");
             let secret = match by_closure {
-                true => ClientSecret::from_fn(move || {
+                true => Secret::from_fn(move || {
                     let value = value.clone();
                     async move { Ok(value) }
                 }),
-                false => ClientSecret::new(value),
+                false => Secret::new(value),
             };
             let endpoint = Scripted::new([a_token()]);
             let builder =
@@ -179,7 +178,7 @@ async fn the_end_of_a_token_may_be_given_as_a_point_in_time() {
 
 // --- Revocation ---
 
-async fn revoke(steps: Vec<Step>) -> Result<(), TokenError> {
+async fn revoke(steps: Vec<Step>) -> Result<(), Error> {
     let endpoint = Scripted::new(steps);
     let revocation =
         Revocation::builder(URL, "billing", "secret").retries(0).build_with(endpoint.clone()).unwrap();
@@ -207,5 +206,5 @@ async fn to_revoke_what_is_dead_already_is_done() {
 async fn a_secret_in_the_extra_members_stays_readable() {
     let text = r#"{"access_token":"AT1","id_token":"a.b.c"}"#;
     let token = Scripted::new([answer(200, text)]).ask(billing()).await.unwrap();
-    assert_eq!(token.extra("id_token").unwrap().expose_secret(), "a.b.c");
+    assert_eq!(token.expose_extra("id_token").unwrap(), "a.b.c");
 }

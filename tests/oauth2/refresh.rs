@@ -7,10 +7,10 @@ use std::time::Duration;
 use http::{Request, Response, StatusCode};
 use tokio::time::{Instant, sleep};
 use tower::{BoxError, Layer as _, ServiceExt as _};
-use tower_oauth2::oauth2::{RefreshTokenBuilder, RotatedToken, read_token_response};
+use tower_oauth2::grants::{RefreshTokenBuilder, RotatedToken, read_token_response};
 use tower_oauth2::{
-    AccessToken, AuthLayer, ClientAuth, ClientSecret, FetchReason, RefreshToken, StaticToken, TokenError,
-    TokenRequest, TokenSource,
+    AccessToken, AuthLayer, ClientAuth, Error, FetchReason, RefreshToken, Secret, StaticToken, TokenRequest,
+    TokenSource,
 };
 
 use crate::log::Log;
@@ -78,8 +78,7 @@ async fn a_scope_is_sent_only_if_it_is_asked_for() {
 #[tokio::test(start_paused = true)]
 async fn a_public_client_sends_its_id_alone() {
     let endpoint = Scripted::new([a_token()]);
-    let builder =
-        RefreshToken::builder(URL, "app", ClientSecret::none(), Some("RT1")).auth(ClientAuth::none());
+    let builder = RefreshToken::builder(URL, "app", Secret::none(), Some("RT1")).auth(ClientAuth::none());
     renew(&source(&endpoint, builder)).await.unwrap();
     let seen = &endpoint.seen()[0];
     assert_eq!(seen.body, "grant_type=refresh_token&refresh_token=RT1&client_id=app");
@@ -112,7 +111,7 @@ async fn every_vector_of_token_responses_that_concerns_refresh_tokens_leaves_the
 }
 
 /// Fetches although the last token is good.
-async fn again(source: &RefreshToken) -> Result<AccessToken, TokenError> {
+async fn again(source: &RefreshToken) -> Result<AccessToken, Error> {
     source.token(TokenRequest::new(FetchReason::Forced)).await
 }
 
@@ -176,12 +175,11 @@ async fn a_refused_client_a_scope_or_a_resource_leaves_the_refresh_token_as_it_i
 
 #[tokio::test(start_paused = true)]
 async fn each_access_token_carries_the_refresh_token_that_was_the_newest() {
-    use secrecy::ExposeSecret as _;
     let endpoint = Scripted::new([rotated("RT2"), a_token()]);
     let source = source(&endpoint, rt1());
     for _ in 0..2 {
         let token = renew(&source).await.unwrap();
-        assert_eq!(token.refresh_secret().unwrap().expose_secret(), "RT2");
+        assert_eq!(token.expose_refresh_token().unwrap(), "RT2");
     }
 }
 
@@ -207,7 +205,7 @@ async fn the_access_token_of_the_login_is_used_as_long_as_it_is_good() {
     let login = r#"{"access_token":"AT0","token_type":"bearer","expires_in":100,"refresh_token":"RT1","scope":"a b"}"#;
     let seeded = |endpoint: &Scripted| {
         let token = read_token_response(login).unwrap();
-        let refresh_token = token.refresh_secret().cloned();
+        let refresh_token = token.expose_refresh_token().map(str::to_owned);
         let builder = RefreshToken::builder(URL, "reports", "hunter2-hunter2", refresh_token);
         source(endpoint, builder.access_token(token))
     };
@@ -495,7 +493,7 @@ async fn what_a_classifier_calls_a_refused_grant_is_dead_too() {
     let endpoint = Scripted::new([answer(200, slack)]);
     let builder = rt1().classifier(|refusal| {
         let is_dead = refusal.code() == Some("invalid_refresh_token");
-        is_dead.then(|| TokenError::grant("").class())
+        is_dead.then(|| Error::grant("").kind())
     });
     let source = source(&endpoint, builder);
     assert!(renew(&source).await.is_err() && renew(&source).await.unwrap_err().is_grant());

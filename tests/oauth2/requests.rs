@@ -1,7 +1,7 @@
 //! What a token request looks like.
 
 use http::Method;
-use tower_oauth2::{ClientAuth, ClientCredentials, ClientSecret};
+use tower_oauth2::{ClientAuth, ClientCredentials, Secret};
 
 use crate::scripted::{Scripted, Seen, URL, a_token, billing, fetch};
 
@@ -44,9 +44,8 @@ async fn each_authentication_stands_alone() {
     assert_eq!(post.body, "grant_type=client_credentials&client_id=billing&client_secret=hunter2-hunter2");
     assert!(!post.headers.contains_key("authorization"));
 
-    let none = request_of!(
-        ClientCredentials::builder(URL, "billing", ClientSecret::none()).auth(ClientAuth::none())
-    );
+    let none =
+        request_of!(ClientCredentials::builder(URL, "billing", Secret::none()).auth(ClientAuth::none()));
     assert_eq!(none.body, "grant_type=client_credentials&client_id=billing");
     assert!(!none.headers.contains_key("authorization"));
 

@@ -3,13 +3,11 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use secrecy::ExposeSecret as _;
 use tokio::time::{Instant, sleep};
 use tower_oauth2::cache::TokenCacheBuilder;
-use tower_oauth2::oauth2::{Revocation, RevocationBuilder};
+use tower_oauth2::grants::{Revocation, RevocationBuilder};
 use tower_oauth2::{
-    AccessToken, ClientAuth, ClientSecret, ErrorClass, StaticToken, TokenCache, TokenError,
-    TokenRevoker as _, revoker_fn,
+    AccessToken, ClientAuth, Error, Secret, StaticToken, TokenCache, TokenRevoker as _, revoker_fn,
 };
 
 use crate::log::Log;
@@ -27,7 +25,7 @@ fn token() -> AccessToken {
     AccessToken::bearer("S3CR3T-AT+1").unwrap()
 }
 
-async fn revoke(endpoint: &Scripted, token: AccessToken) -> Result<(), TokenError> {
+async fn revoke(endpoint: &Scripted, token: AccessToken) -> Result<(), Error> {
     builder().build_with(endpoint.clone()).unwrap().revoke(token).await
 }
 
@@ -55,8 +53,7 @@ async fn a_revocation_is_a_form_with_the_token_a_hint_and_the_client() {
 #[tokio::test(start_paused = true)]
 async fn a_public_client_revokes_by_its_id() {
     let endpoint = Scripted::new([done()]);
-    let builder =
-        Revocation::builder(URL, "app", ClientSecret::none()).auth(ClientAuth::none()).param("x", "y");
+    let builder = Revocation::builder(URL, "app", Secret::none()).auth(ClientAuth::none()).param("x", "y");
     builder.build_with(endpoint.clone()).unwrap().revoke(token()).await.unwrap();
     let seen = &endpoint.seen()[0];
     assert_eq!(seen.body, "token=S3CR3T-AT%2B1&token_type_hint=access_token&x=y&client_id=app");
@@ -79,7 +76,8 @@ async fn a_server_that_cannot_leaves_the_token_valid_and_is_asked_again_in_its_o
     let endpoint = Scripted::new([answer_with(503, &[("retry-after", "120")], "")]);
     let start = Instant::now();
     let error = revoke(&endpoint, token()).await.unwrap_err();
-    let ErrorClass::Throttled { until: Some(until) } = error.class() else { panic!("{error:?}") };
+    assert!(error.is_throttled());
+    let Some(until) = error.retry_at() else { panic!("{error:?}") };
     assert_eq!(until - start.into_std(), 120 * SECOND);
     assert!(error.to_string().contains("counts as still valid"), "{error}");
     assert!(error.to_string().contains("the revocation endpoint at https://login.example.com"), "{error}");
@@ -170,8 +168,8 @@ fn noting(endpoint: &Scripted) -> (TokenCacheBuilder, Arc<Mutex<Vec<String>>>) {
     let noted = Arc::new(Mutex::new(Vec::new()));
     let note = Arc::clone(&noted);
     let revoker = revoker_fn(move |token: AccessToken| {
-        let refresh = token.refresh_secret().map_or("", |refresh| refresh.expose_secret());
-        note.lock().unwrap().push(format!("{}|{refresh}", token.secret().expose_secret()));
+        let refresh = token.expose_refresh_token().unwrap_or_default();
+        note.lock().unwrap().push(format!("{}|{refresh}", token.expose()));
         std::future::ready(Ok(()))
     });
     (TokenCache::builder(billing().build_with(endpoint.clone()).unwrap()).revoke_with(revoker), noted)

@@ -11,8 +11,8 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use tokio::task::yield_now;
 use tower::{BoxError, Service};
-use tower_oauth2::oauth2::RefreshTokenBuilder;
-use tower_oauth2::{AccessToken, FetchReason, RefreshToken, TokenError, TokenRequest, TokenSource};
+use tower_oauth2::grants::RefreshTokenBuilder;
+use tower_oauth2::{AccessToken, Error, FetchReason, RefreshToken, TokenRequest, TokenSource};
 
 use crate::scripted::{Body, URL};
 
@@ -137,6 +137,6 @@ pub(crate) fn builder(refresh_token: Option<&str>) -> RefreshTokenBuilder {
 }
 
 /// Fetches for the first time.
-pub(crate) async fn renew(source: &impl TokenSource) -> Result<AccessToken, TokenError> {
+pub(crate) async fn renew(source: &impl TokenSource) -> Result<AccessToken, Error> {
     source.token(TokenRequest::new(FetchReason::Initial)).await
 }

@@ -13,8 +13,8 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 use tokio::time::Instant;
 use tower::{BoxError, Service};
-use tower_oauth2::oauth2::ClientCredentialsBuilder;
-use tower_oauth2::{AccessToken, ClientCredentials, FetchReason, TokenError, TokenRequest, TokenSource as _};
+use tower_oauth2::grants::ClientCredentialsBuilder;
+use tower_oauth2::{AccessToken, ClientCredentials, Error, FetchReason, TokenRequest, TokenSource as _};
 
 pub(crate) const URL: &str = "https://login.example.com/oauth/token";
 pub(crate) const TOKEN: &str = r#"{"access_token":"AT1","token_type":"Bearer","expires_in":3600}"#;
@@ -77,7 +77,7 @@ impl Scripted {
     }
 
     /// Fetches once by a source with the settings of `builder`.
-    pub(crate) async fn ask(&self, builder: ClientCredentialsBuilder) -> Result<AccessToken, TokenError> {
+    pub(crate) async fn ask(&self, builder: ClientCredentialsBuilder) -> Result<AccessToken, Error> {
         fetch(&builder.build_with(self.clone()).unwrap()).await
     }
 }
@@ -130,7 +130,7 @@ pub(crate) fn billing() -> ClientCredentialsBuilder {
     ClientCredentials::builder(URL, "billing", "hunter2-hunter2")
 }
 
-pub(crate) async fn fetch(source: &ClientCredentials) -> Result<AccessToken, TokenError> {
+pub(crate) async fn fetch(source: &ClientCredentials) -> Result<AccessToken, Error> {
     source.token(TokenRequest::new(FetchReason::Initial)).await
 }
 

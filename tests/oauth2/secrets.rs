@@ -3,24 +3,24 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tower_oauth2::{ClientAuth, ClientCredentials, ClientSecret, ErrorClass, TokenError};
+use tower_oauth2::{ClientAuth, ClientCredentials, Error, ErrorKind, Secret};
 
 use crate::scripted::{Scripted, URL, a_token, answer, fetch};
 
 const REFUSED: &str = r#"{"error":"invalid_client"}"#;
 
 /// A secret that is another one each time it is read, as long as `names` has one.
-fn rotating(names: &'static [&'static str]) -> (ClientSecret, Arc<AtomicUsize>) {
+fn rotating(names: &'static [&'static str]) -> (Secret, Arc<AtomicUsize>) {
     let count = Arc::new(AtomicUsize::new(0));
     let reads = Arc::clone(&count);
-    let secret = ClientSecret::from_fn(move || {
+    let secret = Secret::from_fn(move || {
         let at = reads.fetch_add(1, Ordering::Relaxed).min(names.len() - 1);
-        async move { Ok::<_, TokenError>(names[at]) }
+        async move { Ok::<_, Error>(names[at]) }
     });
     (secret, count)
 }
 
-fn by_post(secret: ClientSecret) -> tower_oauth2::oauth2::ClientCredentialsBuilder {
+fn by_post(secret: Secret) -> tower_oauth2::grants::ClientCredentialsBuilder {
     ClientCredentials::builder(URL, "billing", secret).auth(ClientAuth::post())
 }
 
@@ -61,7 +61,7 @@ async fn a_secret_that_stayed_the_same_is_not_tried_again() {
     assert_eq!(reads.load(Ordering::Relaxed), 2);
 
     let endpoint = Scripted::new([answer(401, REFUSED)]);
-    assert!(endpoint.ask(by_post(ClientSecret::new("value"))).await.unwrap_err().is_config());
+    assert!(endpoint.ask(by_post(Secret::new("value"))).await.unwrap_err().is_config());
 }
 
 #[tokio::test(start_paused = true)]
@@ -75,9 +75,9 @@ async fn a_secret_is_read_again_once_and_no_more() {
 #[tokio::test(start_paused = true)]
 async fn a_secret_that_cannot_be_read_again_does_not_hide_the_refusal() {
     let reads = AtomicUsize::new(0);
-    let sealed_later = ClientSecret::from_fn(move || {
+    let sealed_later = Secret::from_fn(move || {
         let is_first = reads.fetch_add(1, Ordering::Relaxed) == 0;
-        async move { if is_first { Ok("one") } else { Err(TokenError::transient("the vault is sealed")) } }
+        async move { if is_first { Ok("one") } else { Err(Error::transient("the vault is sealed")) } }
     });
     let endpoint = Scripted::new([answer(401, REFUSED)]);
     assert_eq!(endpoint.ask(by_post(sealed_later)).await.unwrap_err().code(), Some("invalid_client"));
@@ -87,7 +87,7 @@ async fn a_secret_that_cannot_be_read_again_does_not_hide_the_refusal() {
 async fn a_refusal_that_passes_by_itself_blames_no_secret() {
     let (secret, reads) = rotating(&["old", "new"]);
     let endpoint = Scripted::new([answer(401, ""), a_token()]);
-    let flaky = by_post(secret).classifier(|_| Some(ErrorClass::Transient));
+    let flaky = by_post(secret).classifier(|_| Some(ErrorKind::Transient));
     assert!(endpoint.ask(flaky).await.is_ok());
     assert_eq!(reads.load(Ordering::Relaxed), 1);
 
@@ -108,12 +108,11 @@ async fn another_refusal_does_not_blame_the_secret() {
 #[tokio::test(start_paused = true)]
 async fn without_a_secret_nothing_is_sent() {
     let endpoint = Scripted::new([]);
-    let unset = ClientSecret::from_env("TOWER_OAUTH2_TEST_UNSET");
+    let unset = Secret::from_env("TOWER_OAUTH2_TEST_UNSET");
     let error = endpoint.ask(by_post(unset)).await.unwrap_err();
     assert!(error.is_config() && error.to_string().contains("TOWER_OAUTH2_TEST_UNSET"), "{error}");
 
-    let sealed =
-        ClientSecret::from_fn(|| async { Err::<&str, _>(TokenError::transient("the vault is sealed")) });
+    let sealed = Secret::from_fn(|| async { Err::<&str, _>(Error::transient("the vault is sealed")) });
     assert_eq!(endpoint.ask(by_post(sealed)).await.unwrap_err().to_string(), "the vault is sealed");
     assert!(endpoint.seen().is_empty());
 }
@@ -123,9 +122,9 @@ async fn a_file_and_a_variable_give_the_secret_that_is_sent() {
     let path = std::env::temp_dir().join(format!("tower-oauth2-rotation-{}", std::process::id()));
     std::fs::write(&path, "from-file\r\n").unwrap();
     let endpoint = Scripted::new([a_token(), a_token()]);
-    endpoint.ask(by_post(ClientSecret::from_file(&path))).await.unwrap();
+    endpoint.ask(by_post(Secret::from_file(&path))).await.unwrap();
     // A test cannot set a variable, so it takes one that is there.
-    endpoint.ask(by_post(ClientSecret::from_env("PATH"))).await.unwrap();
+    endpoint.ask(by_post(Secret::from_env("PATH"))).await.unwrap();
     let path_variable = std::env::var("PATH").unwrap();
     let path_variable: String = form_urlencoded::byte_serialize(path_variable.as_bytes()).collect();
     std::fs::remove_file(&path).unwrap();

@@ -22,10 +22,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 use tower::{BoxError, ServiceExt as _};
-use tower_oauth2::oauth2::ClientCredentialsBuilder;
+use tower_oauth2::grants::ClientCredentialsBuilder;
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient};
 use tower_oauth2::transport::HyperClient;
-use tower_oauth2::{ClientAuth, ClientCredentials, ErrorClass, RefreshToken};
+use tower_oauth2::{ClientAuth, ClientCredentials, ErrorKind, RefreshToken};
 
 use crate::rotating::renew;
 use crate::scripted::{Body, TOKEN, body, fetch, response};
@@ -123,7 +123,7 @@ async fn a_token_is_had_from_a_server_that_checks_its_clients() {
     }
     let wrong = ClientCredentials::builder(server.token_url(), "odd: ü&=+%", "wrong").build().unwrap();
     let error = fetch(&wrong).await.unwrap_err();
-    assert_eq!((error.class(), error.code()), (ErrorClass::Config, Some("invalid_client")));
+    assert_eq!((error.kind(), error.code()), (ErrorKind::Config, Some("invalid_client")));
 }
 
 #[tokio::test]
@@ -280,7 +280,7 @@ async fn an_answer_cut_off_on_the_wire_is_asked_for_again() {
             stream.shutdown().await.unwrap();
         }
     });
-    let patient = asking(format!("http://{address}/token")).retries(1).first_delay(Duration::from_millis(1));
+    let patient = asking(format!("http://{address}/token")).retries(1).min_delay(Duration::from_millis(1));
     assert_eq!(fetch(&patient.build().unwrap()).await.unwrap().header_value(), "Bearer AT1");
 }
 

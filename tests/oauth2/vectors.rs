@@ -1,12 +1,10 @@
 //! Every vector of token requests through the public type that a user takes for it.
 
 use serde_json::Value;
-use tower_oauth2::oauth2::{
+use tower_oauth2::grants::{
     CustomGrant, CustomGrantBuilder, Revocation, SecurityToken, TokenExchange, TokenType,
 };
-use tower_oauth2::{
-    AccessToken, ClientAuth, ClientCredentials, ClientSecret, RefreshToken, TokenRevoker as _,
-};
+use tower_oauth2::{AccessToken, ClientAuth, ClientCredentials, RefreshToken, Secret, TokenRevoker as _};
 
 use crate::rotating::renew;
 use crate::scripted::{Scripted, Seen, URL, a_token, answer};
@@ -44,10 +42,10 @@ impl Row {
         self.find("client_id").unwrap_or("s6BhdRkqt3").to_owned()
     }
 
-    fn secret(&self) -> ClientSecret {
+    fn secret(&self) -> Secret {
         match self.sends_secret {
             true => self.find("client_secret").unwrap_or("7Fjfp0ZBr1KtDRbnfVdmIw").into(),
-            false => ClientSecret::none(),
+            false => Secret::none(),
         }
     }
 

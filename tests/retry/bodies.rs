@@ -14,9 +14,9 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use tower::load_shed::error::Overloaded;
 use tower::{BoxError, Layer as _, Service as _, ServiceBuilder, ServiceExt as _};
-use tower_oauth2::retry::{NotReplayable, ReplayBody, ReportSlot, RetryOptions, StopReason, Unsent};
+use tower_oauth2::retry::{NotReplayable, ReportSlot, RequestBody, RetryOptions, StopReason, Unsent};
 use tower_oauth2::test_util::{Answer, Script, reply};
-use tower_oauth2::{RetryPolicy, TokenError};
+use tower_oauth2::{Error, RetryPolicy};
 
 use super::{answers, post, report, send, text};
 
@@ -217,7 +217,7 @@ async fn the_last_attempt_is_not_recorded_and_yet_whole() {
     let script = Script::new([Answer::Unread(reply(503, "")), Answer::Reply(reply(503, "last"))]);
     let kept = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&kept);
-    let look = move |request: Request<ReplayBody<Frames>>| {
+    let look = move |request: Request<RequestBody<Frames>>| {
         log.lock().unwrap().push(request.body().replayable());
         request
     };
@@ -272,7 +272,7 @@ async fn what_ended_a_request_body_is_not_taken_for_what_ended_the_request() {
     // A body that is the answer to another request fails as that one did.
     let causes: [fn() -> BoxError; 3] = [
         || Unsent::new("of another request").into(),
-        || TokenError::config("of another client").into(),
+        || Error::config("of another client").into(),
         || Overloaded::new().into(),
     ];
     for cause in causes {

@@ -64,7 +64,7 @@ async fn clones_of_a_policy_share_theirs_and_other_policies_do_not() {
         }
         retries
     };
-    let builder = RetryPolicy::builder().first_delay(std::time::Duration::from_millis(1));
+    let builder = RetryPolicy::builder().min_delay(std::time::Duration::from_millis(1));
     let (one, other) = (builder.clone().build().unwrap(), builder.clone().build().unwrap());
     let alone = spend(&one).await;
     assert!((10..18).contains(&alone), "{alone}");

@@ -23,7 +23,7 @@ use tonic::body::Body as TonicBody;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Layer as _, Service, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::RetryPolicy;
-use tower_oauth2::retry::{BodyFactory, ReplayBody, ResponseFuture, RetryBody, RetryService};
+use tower_oauth2::retry::{BodyFactory, RequestBody, ResponseBody, ResponseFuture, RetryService};
 use tower_oauth2::test_util::{Answer, Probe, Script, reply};
 
 use super::{answers, get, report, text};
@@ -33,14 +33,14 @@ fn what_should_be_send_and_sync_is() {
     fn is_send<T: Send>() {}
     fn is_sync<T: Sync>() {}
     fn is_unpin<T: Unpin>() {}
-    type Hyper = Client<HttpConnector, ReplayBody<AxumBody>>;
+    type Hyper = Client<HttpConnector, RequestBody<AxumBody>>;
     is_send::<RetryService<Hyper>>();
     is_sync::<RetryService<Hyper>>();
     is_send::<ResponseFuture<Hyper, AxumBody>>();
-    is_send::<ReplayBody<UnsyncBoxBody<Bytes, BoxError>>>();
-    is_sync::<ReplayBody<Full<Bytes>>>();
-    is_unpin::<ReplayBody<AxumBody>>();
-    is_sync::<RetryBody<Full<Bytes>>>();
+    is_send::<RequestBody<UnsyncBoxBody<Bytes, BoxError>>>();
+    is_sync::<RequestBody<Full<Bytes>>>();
+    is_unpin::<RequestBody<AxumBody>>();
+    is_sync::<ResponseBody<Full<Bytes>>>();
     is_sync::<RetryPolicy>();
     is_sync::<BodyFactory>();
 }
@@ -75,7 +75,7 @@ where
     B::Error: Into<BoxError>,
 {
     let (url, tries) = server().await;
-    let client = Client::builder(TokioExecutor::new()).build_http::<ReplayBody<B>>();
+    let client = Client::builder(TokioExecutor::new()).build_http::<RequestBody<B>>();
     let client = ServiceBuilder::new().layer(RetryPolicy::default()).service(client);
     let response = client.oneshot(Request::post(url).body(body).unwrap()).await.unwrap();
     assert_eq!((response.status(), tries.load(Ordering::SeqCst)), (StatusCode::OK, 2));
@@ -230,7 +230,7 @@ async fn under_a_client_with_a_body_type_of_its_own() {
     let script = answers(429, 1);
     let client = ServiceBuilder::new()
         .layer(RetryPolicy::default())
-        .map_request(|request: Request<ReplayBody<AxumBody>>| request.map(AxumBody::new))
+        .map_request(|request: Request<RequestBody<AxumBody>>| request.map(AxumBody::new))
         .service(script.probe::<AxumBody>());
     let request = Request::post("https://api.example.com/").body(AxumBody::from("mapped")).unwrap();
     assert_eq!(client.oneshot(request).await.unwrap().status(), StatusCode::OK);
@@ -242,7 +242,7 @@ async fn under_a_client_of_tonics_body_type() {
     let script = answers(429, 1);
     let client = ServiceBuilder::new()
         .layer(RetryPolicy::default())
-        .map_request(|request: Request<ReplayBody<TonicBody>>| request.map(TonicBody::new))
+        .map_request(|request: Request<RequestBody<TonicBody>>| request.map(TonicBody::new))
         .service(script.probe::<TonicBody>());
     let body = TonicBody::new(Full::<Bytes>::from("message"));
     let request = Request::post("https://api.example.com/billing.Invoices/Add").body(body).unwrap();
@@ -256,7 +256,7 @@ async fn under_a_client_of_a_boxed_body_type() {
     let script = answers(429, 1);
     let client = ServiceBuilder::new()
         .layer(RetryPolicy::default())
-        .map_request(|request: Request<ReplayBody<_>>| request.map(|body| body.boxed()))
+        .map_request(|request: Request<RequestBody<_>>| request.map(|body| body.boxed()))
         .service(script.probe::<BoxBody<Bytes, BoxError>>());
     let request = Request::post("https://api.example.com/").body(Full::<Bytes>::from("boxed")).unwrap();
     assert_eq!(client.oneshot(request).await.unwrap().status(), StatusCode::OK);
@@ -306,8 +306,8 @@ async fn inside_a_buffer_and_a_limit() {
 
 #[tokio::test(start_paused = true)]
 async fn behind_one_erased_type() {
-    type Inner = BoxCloneSyncService<Request<ReplayBody<Full<Bytes>>>, Response<Full<Bytes>>, BoxError>;
-    type Erased = BoxCloneSyncService<Request<Full<Bytes>>, Response<RetryBody<Full<Bytes>>>, BoxError>;
+    type Inner = BoxCloneSyncService<Request<RequestBody<Full<Bytes>>>, Response<Full<Bytes>>, BoxError>;
+    type Erased = BoxCloneSyncService<Request<Full<Bytes>>, Response<ResponseBody<Full<Bytes>>>, BoxError>;
     let script = answers(429, 1);
     let inner: Inner = BoxCloneSyncService::new(script.probe());
     let erased: Erased = BoxCloneSyncService::new(RetryPolicy::default().layer(inner));
@@ -345,10 +345,10 @@ async fn beside_tower_https_layers() {
 
 #[test]
 fn the_inner_service_can_be_reached() {
-    let probe: Probe<Request<ReplayBody<Full<Bytes>>>, Response<Full<Bytes>>> = Script::default().probe();
+    let probe: Probe<Request<RequestBody<Full<Bytes>>>, Response<Full<Bytes>>> = Script::default().probe();
     let mut service = RetryService::new(probe, RetryPolicy::default());
     assert_eq!((service.get_ref().calls(), service.get_mut().calls()), (0, 0));
     assert_eq!(service.into_inner().calls(), 0);
     fn is_a_service<S: Service<Request<Full<Bytes>>>>() {}
-    is_a_service::<RetryService<Probe<Request<ReplayBody<Full<Bytes>>>, Response<Full<Bytes>>>>>();
+    is_a_service::<RetryService<Probe<Request<RequestBody<Full<Bytes>>>, Response<Full<Bytes>>>>>();
 }

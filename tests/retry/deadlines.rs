@@ -201,7 +201,7 @@ async fn without_limits_there_is_no_timer() {
     let runtime = std::thread::spawn(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
-            let client = tower::service_fn(|_: http::Request<tower_oauth2::retry::ReplayBody<_>>| async {
+            let client = tower::service_fn(|_: http::Request<tower_oauth2::retry::RequestBody<_>>| async {
                 tokio::task::yield_now().await;
                 Ok::<_, BoxError>(reply(200, ""))
             });

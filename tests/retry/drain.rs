@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::auth::AuthLayer;
 use tower_oauth2::extensions::{Attempt, Deadline};
-use tower_oauth2::retry::{Abandoned, ReplayBody, RetryBody, StopReason};
+use tower_oauth2::retry::{Abandoned, RequestBody, ResponseBody, StopReason};
 use tower_oauth2::{AccessToken, RetryPolicy, TokenCache, source_fn};
 
 use super::{get, report};
@@ -32,7 +32,7 @@ use tower_oauth2::test_util::{BodyLog, Probe, Readiness};
 
 type Body = UnsyncBoxBody<Bytes, BoxError>;
 
-type Inner = Probe<Request<ReplayBody<Full<Bytes>>>, Response<Body>>;
+type Inner = Probe<Request<RequestBody<Full<Bytes>>>, Response<Body>>;
 
 /// Makes a response whose body the log sees.
 fn watched(
@@ -74,7 +74,7 @@ fn busy(mut response: Response<Body>, wait: &'static str) -> Response<Body> {
 }
 
 /// Sends a request that is answered by `refused` and cannot be sent again, since the service breaks before.
-async fn handed_back(refused: Response<Body>) -> Response<RetryBody<Body>> {
+async fn handed_back(refused: Response<Body>) -> Response<ResponseBody<Body>> {
     let inner = answering([refused]).readiness([Readiness::Ready, Readiness::Broken]);
     let response = RetryPolicy::default().layer(inner).oneshot(get()).await.unwrap();
     assert_eq!(report(&response).stop_reason(), &StopReason::NotReady);
@@ -90,7 +90,7 @@ fn tokens() -> TokenCache {
     }))
 }
 
-async fn frames(body: &mut RetryBody<Body>) -> (Vec<String>, Result<(), BoxError>) {
+async fn frames(body: &mut ResponseBody<Body>) -> (Vec<String>, Result<(), BoxError>) {
     let mut seen = Vec::new();
     loop {
         match body.frame().await {
@@ -173,7 +173,7 @@ async fn before_a_replay_at_once_only_what_is_there_is_read() {
 async fn reading_does_not_outlast_the_deadline() {
     let log = BodyLog::new();
     let millisecond = Duration::from_millis(1);
-    let policy = RetryPolicy::builder().first_delay(millisecond).build().unwrap();
+    let policy = RetryPolicy::builder().min_delay(millisecond).build().unwrap();
     let mut response = watched(&log, then_nothing(&[]));
     *response.status_mut() = StatusCode::BAD_GATEWAY;
     let mut request = get();
@@ -306,7 +306,7 @@ impl Server {
     }
 }
 
-fn client(h2: bool) -> Client<HttpConnector, ReplayBody<Full<Bytes>>> {
+fn client(h2: bool) -> Client<HttpConnector, RequestBody<Full<Bytes>>> {
     Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).http2_only(h2).build_http()
 }
 
@@ -426,7 +426,7 @@ async fn what_waiting_requests_keep_counts_against_the_same_memory_as_their_bodi
     for (frames, size) in [(4, 15 * 1024), (1, 60 * 1024), (400, 150)] {
         let alive = Arc::<AtomicUsize>::default();
         let count = Arc::clone(&alive);
-        let server = Probe::new(move |request: Request<ReplayBody<Full<Bytes>>>| {
+        let server = Probe::new(move |request: Request<RequestBody<Full<Bytes>>>| {
             let page = (0..frames).map(|_| {
                 let (data, alive) = (vec![b'x'; size], Arc::clone(&count));
                 alive.fetch_add(size, Ordering::SeqCst);

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tower::{BoxError, Layer as _, ServiceExt as _};
 use tower_oauth2::RetryPolicy;
 use tower_oauth2::extensions::Deadline;
-use tower_oauth2::retry::{BodyFactory, NotReplayable, ReplayBody, ReportSlot, RetryOptions, StopReason};
+use tower_oauth2::retry::{BodyFactory, NotReplayable, ReportSlot, RequestBody, RetryOptions, StopReason};
 use tower_oauth2::test_util::{Answer, Readiness, Script, reply};
 
 use super::{answers, hinted, report, send, text};
@@ -190,7 +190,7 @@ async fn the_attempt_before_ends_in_an_error_and_is_woken_for_it() {
     // The server answers early, and goes on reading; the source keeps it waiting.
     let read = Arc::new(Mutex::new(Vec::new()));
     let (log, tries) = (Arc::clone(&read), Arc::new(AtomicUsize::new(0)));
-    let service = tower::service_fn(move |request: Request<ReplayBody<UnsyncBoxBody<Bytes, io::Error>>>| {
+    let service = tower::service_fn(move |request: Request<RequestBody<UnsyncBoxBody<Bytes, io::Error>>>| {
         let (log, first) = (Arc::clone(&log), tries.fetch_add(1, Ordering::SeqCst) == 0);
         async move {
             let body = request.into_body();

@@ -16,7 +16,7 @@ use tower_oauth2::retry::{
     Failure, ReplayReason, ReportSlot, RetryBudget, RetryOptions, RetryReport, StopReason, Unsent,
 };
 use tower_oauth2::test_util::{Answer, Script, reply};
-use tower_oauth2::{AccessToken, RetryPolicy, TokenCache, TokenError, source_fn};
+use tower_oauth2::{AccessToken, Error, RetryPolicy, TokenCache, source_fn};
 
 use super::{answers, get, hinted, post, report};
 
@@ -82,7 +82,7 @@ async fn errors_are_told_apart_alike() {
     assert_eq!(told.stop_reason(), &StopReason::NotIdempotent);
     assert_eq!(told.history()[0].failure(), Some(Failure::Unsent));
 
-    let script = Script::new([Answer::Fail(TokenError::grant("refused").into())]);
+    let script = Script::new([Answer::Fail(Error::grant("refused").into())]);
     send(&script, get()).await.unwrap_err();
     assert_eq!(script.seen().len(), 1);
 }

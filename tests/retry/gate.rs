@@ -17,14 +17,14 @@ use tower::{BoxError, Layer as _, Service as _, ServiceExt as _};
 use tower_oauth2::RetryPolicy;
 use tower_oauth2::extensions::{Attempt, CredentialId, Deadline};
 use tower_oauth2::retry::{
-    DeadlineExceeded, RateLimitProfile, ReplayBody, ReportSlot, RetryBudget, RetryGate, RetryOptions,
+    DeadlineExceeded, RateLimitProfile, ReportSlot, RequestBody, RetryBudget, RetryGate, RetryOptions,
     RetryReport, StopReason,
 };
 use tower_oauth2::test_util::{Answer, Probe, Readiness, Script, Seen, reply};
 
 use super::{answers, get, hinted, post, report, send, text};
 
-type Inner = Probe<Request<ReplayBody<Full<Bytes>>>, Response<Full<Bytes>>>;
+type Inner = Probe<Request<RequestBody<Full<Bytes>>>, Response<Full<Bytes>>>;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -53,7 +53,7 @@ async fn close(policy: &RetryPolicy, request: Request<Full<Bytes>>, seconds: &st
 
 /// A server that answers by the script, so long after it was asked.
 fn after(latency: Duration, script: &Script) -> Inner {
-    let script = script.probe::<ReplayBody<Full<Bytes>>>();
+    let script = script.probe::<RequestBody<Full<Bytes>>>();
     Probe::new(move |request| {
         let answer = script.clone().oneshot(request);
         async move {
@@ -320,7 +320,7 @@ async fn what_cannot_be_waited_out_is_let_through_at_once() {
     assert!(matches!(report(&response).stop_reason(), StopReason::DeadlineTooClose { .. }));
     assert_eq!(text(response).await, "the server's own words");
     // Without a deadline it is the sum of all waits that counts.
-    let brief = RetryPolicy::builder().gate(gate).total_wait(SECOND * 5).build().unwrap();
+    let brief = RetryPolicy::builder().gate(gate).max_total_delay(SECOND * 5).build().unwrap();
     assert_eq!(time(&brief, get()).await, Duration::ZERO);
     assert_eq!(start.elapsed(), Duration::ZERO);
 }
@@ -370,7 +370,7 @@ async fn a_closing_that_outlasts_a_waiter_lets_it_through_but_not_before_its_own
 
 #[tokio::test(start_paused = true)]
 async fn the_waits_at_the_gate_are_among_those_of_the_report_and_of_the_sum() {
-    let policy = RetryPolicy::builder().total_wait(SECOND * 25).max_retries(9).build().unwrap();
+    let policy = RetryPolicy::builder().max_total_delay(SECOND * 25).max_retries(9).build().unwrap();
     close(&policy, get(), "10").await;
     let script = Script::new((0..9).map(|_| hinted(429, "10")));
     let start = Instant::now();
@@ -448,7 +448,7 @@ async fn refusals_of_what_was_on_its_way_do_not_slow_it_down_again() {
 async fn nobody_behind_a_gate_keeps_an_inner_permit_from_others() {
     let (policy, _gate) = gated();
     close(&policy, get(), "10").await;
-    let limited = ConcurrencyLimit::new(Script::default().probe::<ReplayBody<Full<Bytes>>>(), 2);
+    let limited = ConcurrencyLimit::new(Script::default().probe::<RequestBody<Full<Bytes>>>(), 2);
     let client = policy.layer(limited);
     let mut gated: Vec<_> = (0..2).map(|_| Box::pin(client.clone().oneshot(get()))).collect();
     for request in &mut gated {
@@ -482,7 +482,7 @@ async fn a_service_that_is_not_ready_afterwards_is_waited_for_until_the_deadline
     let (policy, _gate) = gated();
     close(&policy, get(), "2").await;
     let never = |script: &Script| {
-        script.probe::<ReplayBody<Full<Bytes>>>().readiness([Readiness::Ready, Readiness::Never])
+        script.probe::<RequestBody<Full<Bytes>>>().readiness([Readiness::Ready, Readiness::Never])
     };
     let (script, slot, start) = (Script::default(), ReportSlot::new(), Instant::now());
     let mut request = get();
@@ -505,7 +505,7 @@ async fn a_waiter_that_goes_away_leaves_no_gap() {
     let (policy, gate) = gated();
     close(&policy, get(), "1").await;
     let (script, start) = (Script::default(), Instant::now());
-    let client = policy.layer(script.probe::<ReplayBody<Full<Bytes>>>());
+    let client = policy.layer(script.probe::<RequestBody<Full<Bytes>>>());
     let mut waiting: Vec<_> = (0..3).map(|_| Box::pin(client.clone().oneshot(get()))).collect();
     for request in &mut waiting {
         assert!(waits(request));
@@ -524,7 +524,7 @@ async fn a_waiter_that_goes_away_leaves_no_gap() {
 async fn a_waiter_that_is_not_polled_keeps_nobody_waiting_for_long() {
     let (policy, _gate) = gated();
     close(&policy, get(), "1").await;
-    let client = policy.layer(Script::default().probe::<ReplayBody<Full<Bytes>>>());
+    let client = policy.layer(Script::default().probe::<RequestBody<Full<Bytes>>>());
     let mut stuck: Vec<_> = (0..4).map(|_| Box::pin(client.clone().oneshot(get()))).collect();
     for request in &mut stuck {
         assert!(waits(request));
@@ -578,7 +578,7 @@ async fn five_thousand_tenants_take_bounded_room() {
 #[test]
 fn it_needs_no_runtime_until_it_has_to_wait() {
     let (policy, gate) = gated();
-    let mut service = policy.layer(answers(429, 0).probe::<ReplayBody<Full<Bytes>>>());
+    let mut service = policy.layer(answers(429, 0).probe::<RequestBody<Full<Bytes>>>());
     let mut cx = Context::from_waker(Waker::noop());
     assert!(service.poll_ready(&mut cx).is_ready());
     assert!(pin!(service.call(get())).as_mut().poll(&mut cx).is_ready());

@@ -17,10 +17,10 @@ use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::auth::AuthLayer;
 use tower_oauth2::extensions::RejectionVerdict;
 use tower_oauth2::retry::{
-    NotReplayable, ReplayBody, ReplayReason, RetryBody, RetryOptions, RetryReport, StopReason,
+    NotReplayable, ReplayReason, RequestBody, ResponseBody, RetryOptions, RetryReport, StopReason,
 };
 use tower_oauth2::test_util::{Answer, Probe, Script, reply};
-use tower_oauth2::{AccessToken, RetryPolicy, TokenCache, TokenError, source_fn};
+use tower_oauth2::{AccessToken, Error, RetryPolicy, TokenCache, source_fn};
 
 use super::vectors::rows;
 use super::{post, report, send};
@@ -77,7 +77,7 @@ struct Call {
     token: Option<String>,
 }
 
-type Api<B> = Probe<Request<ReplayBody<B>>, Response<Turns>>;
+type Api<B> = Probe<Request<RequestBody<B>>, Response<Turns>>;
 
 impl Server {
     fn answer(self, headers: &[(&'static str, &str)], turns: impl IntoIterator<Item = Turn>) -> Self {
@@ -107,7 +107,7 @@ impl Server {
         B::Error: Into<BoxError>,
     {
         let server = self.clone();
-        Probe::new(move |request: Request<ReplayBody<B>>| {
+        Probe::new(move |request: Request<RequestBody<B>>| {
             let token = request.headers().get(AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned());
             server.calls.lock().unwrap().push(Call { at: Instant::now(), token });
             let next = server.answers.lock().unwrap().pop_front();
@@ -120,7 +120,7 @@ impl Server {
         })
     }
 
-    async fn send(&self) -> Response<RetryBody<Turns>> {
+    async fn send(&self) -> Response<ResponseBody<Turns>> {
         RetryPolicy::default().layer(self.probe()).oneshot(post()).await.unwrap()
     }
 
@@ -148,7 +148,7 @@ fn map(headers: &[(&'static str, &str)]) -> HeaderMap {
 }
 
 /// Reads an answer to its end: its data, and its `grpc-status`.
-async fn read(response: Response<RetryBody<Turns>>) -> (String, Option<String>) {
+async fn read(response: Response<ResponseBody<Turns>>) -> (String, Option<String>) {
     let in_head = response.headers().get("grpc-status").cloned();
     let whole = response.into_body().collect().await.unwrap();
     let in_trailers = whole.trailers().and_then(|trailers| trailers.get("grpc-status").cloned());
@@ -507,7 +507,7 @@ fn tokens() -> TokenCache {
     }))
 }
 
-async fn send_with(cache: &TokenCache, server: &Server) -> Response<RetryBody<Turns>> {
+async fn send_with(cache: &TokenCache, server: &Server) -> Response<ResponseBody<Turns>> {
     let client = ServiceBuilder::new()
         .layer(RetryPolicy::default())
         .layer(AuthLayer::for_origin(cache.clone(), "https://api.example.com").unwrap())
@@ -578,7 +578,7 @@ async fn without_a_new_token_the_refusal_is_handed_back_with_its_trailers() {
     let cache = TokenCache::new(source_fn(move |_| {
         let token = match issued.fetch_add(1, Ordering::SeqCst) {
             0 => AccessToken::bearer("token-1"),
-            _ => Err(TokenError::grant("the client was refused")),
+            _ => Err(Error::grant("the client was refused")),
         };
         std::future::ready(token)
     }));

@@ -307,7 +307,7 @@ async fn github_without_a_hint_is_left_alone_for_a_minute_and_then_for_longer() 
 
     let patient = RetryPolicy::builder()
         .rate_limit_profile(RateLimitProfile::github())
-        .total_wait(Duration::from_secs(600))
+        .max_total_delay(Duration::from_secs(600))
         .build()
         .unwrap();
     let (script, start) = (Script::new([said(429, &[]), said(429, &[])]), Instant::now());

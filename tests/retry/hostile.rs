@@ -13,7 +13,7 @@ use tokio::runtime::Builder;
 use tokio::time::Instant;
 use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::RetryPolicy;
-use tower_oauth2::retry::{NotReplayable, ReplayBody, RetryGate, StopReason};
+use tower_oauth2::retry::{NotReplayable, RequestBody, RetryGate, StopReason};
 use tower_oauth2::test_util::{Answer, Script, reply};
 
 use super::{answers, get, hinted, report, send};
@@ -142,7 +142,8 @@ fn a_request_that_goes_with_the_waker_of_another_finds_the_gate_unlocked() {
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let (policy, server) = (RetryPolicy::default(), Script::new([hinted(429, "30")]));
-            let waiting = || Box::pin(policy.layer(server.probe::<ReplayBody<Full<Bytes>>>()).oneshot(get()));
+            let waiting =
+                || Box::pin(policy.layer(server.probe::<RequestBody<Full<Bytes>>>()).oneshot(get()));
             let keeper = || {
                 let mut kept = waiting();
                 assert!(is_pending(&mut kept, Waker::noop()));
@@ -169,7 +170,7 @@ async fn ten_thousand_requests_come_to_the_gate_and_go_and_leave_nothing_behind(
     let gate = RetryGate::new();
     let policy = RetryPolicy::builder().gate(gate.clone()).build().unwrap();
     let server = Script::new([hinted(429, "30")]);
-    let client = policy.layer(server.probe::<ReplayBody<Full<Bytes>>>());
+    let client = policy.layer(server.probe::<RequestBody<Full<Bytes>>>());
     let mut sent: Vec<_> = (0..10_000).map(|_| Box::pin(client.clone().oneshot(get()))).collect();
     assert!(sent.iter_mut().all(|request| is_pending(request, Waker::noop())));
     assert_eq!(gate.status()[0].waiting(), 10_000);

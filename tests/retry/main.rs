@@ -27,10 +27,10 @@ use http_body::Body;
 use http_body_util::{BodyExt as _, Full};
 use tower::{BoxError, Layer as _, ServiceExt as _};
 use tower_oauth2::RetryPolicy;
-use tower_oauth2::retry::{ReplayBody, RetryBody, RetryReport};
+use tower_oauth2::retry::{RequestBody, ResponseBody, RetryReport};
 use tower_oauth2::test_util::{Answer, Script, reply};
 
-type Outcome = Result<Response<RetryBody<Full<Bytes>>>, BoxError>;
+type Outcome = Result<Response<ResponseBody<Full<Bytes>>>, BoxError>;
 
 /// Sends a request through a retry layer over the script.
 async fn send<B>(policy: &RetryPolicy, script: &Script, request: Request<B>) -> Outcome
@@ -38,7 +38,7 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    policy.layer(script.probe::<ReplayBody<B>>()).oneshot(request).await
+    policy.layer(script.probe::<RequestBody<B>>()).oneshot(request).await
 }
 
 fn get() -> Request<Full<Bytes>> {

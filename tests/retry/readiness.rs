@@ -16,12 +16,12 @@ use tokio::time::Instant;
 use tower::{BoxError, Layer as _, Service, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::RetryPolicy;
 use tower_oauth2::extensions::Deadline;
-use tower_oauth2::retry::{ReplayBody, RetryService, StopReason};
+use tower_oauth2::retry::{RequestBody, RetryService, StopReason};
 use tower_oauth2::test_util::{Answer, Probe, Readiness, Script, reply};
 
 use super::{answers, get, hinted, post, report, text};
 
-type Inner = Probe<Request<ReplayBody<Full<Bytes>>>, Response<Full<Bytes>>>;
+type Inner = Probe<Request<RequestBody<Full<Bytes>>>, Response<Full<Bytes>>>;
 
 fn over(inner: &Inner) -> RetryService<Inner> {
     RetryPolicy::default().layer(inner.clone())
@@ -104,7 +104,7 @@ async fn a_limit_of_one_does_not_lock_itself_out() {
 #[tokio::test(start_paused = true)]
 async fn many_requests_share_a_limit_of_one() {
     let inner = ServiceBuilder::new().concurrency_limit(1).service(answers(429, 30).probe());
-    let policy = RetryPolicy::builder().max_retries(30).total_wait(Duration::from_secs(9_999));
+    let policy = RetryPolicy::builder().max_retries(30).max_total_delay(Duration::from_secs(9_999));
     let service = policy.without_budget().build().unwrap().layer(inner);
     let requests = (0..10).map(|_| service.clone().oneshot(post()));
     for response in futures_util::future::join_all(requests).await {
@@ -188,7 +188,7 @@ async fn the_time_until_the_service_is_ready_is_one_of_the_waits() {
 
 #[tokio::test(start_paused = true)]
 async fn where_waits_may_be_of_any_length_readiness_is_waited_for() {
-    let policy = RetryPolicy::builder().total_wait(Duration::MAX).build().unwrap();
+    let policy = RetryPolicy::builder().max_total_delay(Duration::MAX).build().unwrap();
     let probe: Inner = answers(503, 1).probe_with_permits(1);
     let waiting = tokio::spawn(policy.layer(probe.clone()).oneshot(get()));
     tokio::time::sleep(Duration::from_millis(1)).await;
@@ -201,7 +201,7 @@ async fn where_waits_may_be_of_any_length_readiness_is_waited_for() {
 #[tokio::test(start_paused = true)]
 async fn a_service_that_is_busy_for_a_moment_is_waited_for_though_the_waits_are_used_up() {
     let second = Duration::from_secs(1);
-    let policy = RetryPolicy::builder().first_delay(second).longest_delay(second).total_wait(second);
+    let policy = RetryPolicy::builder().min_delay(second).max_delay(second).max_total_delay(second);
     let policy = policy.build().unwrap();
     // By chance the wait leaves up to half a second, or nothing at all.
     for _ in 0..100 {
@@ -226,7 +226,7 @@ impl Drop for Taken {
     }
 }
 
-impl Service<Request<ReplayBody<Full<Bytes>>>> for OneConnection {
+impl Service<Request<RequestBody<Full<Bytes>>>> for OneConnection {
     type Response = Response<UnsyncBoxBody<Bytes, Infallible>>;
     type Error = BoxError;
     type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
@@ -241,7 +241,7 @@ impl Service<Request<ReplayBody<Full<Bytes>>>> for OneConnection {
         }
     }
 
-    fn call(&mut self, request: Request<ReplayBody<Full<Bytes>>>) -> Self::Future {
+    fn call(&mut self, request: Request<RequestBody<Full<Bytes>>>) -> Self::Future {
         assert!(self.taken.lock().unwrap().replace(Vec::new()).is_none(), "the connection is taken");
         let (inner, taken) = (self.inner.clone(), Taken(Arc::clone(&self.taken)));
         Box::pin(async move {

@@ -32,7 +32,7 @@ fn profile(name: &str) -> RateLimitProfile {
 }
 
 fn policy(profile: RateLimitProfile) -> RetryPolicy {
-    let patient = RetryPolicy::builder().longest_hint(Duration::MAX).total_wait(Duration::MAX);
+    let patient = RetryPolicy::builder().max_retry_after(Duration::MAX).max_total_delay(Duration::MAX);
     patient.rate_limit_profile(profile).build().unwrap()
 }
 

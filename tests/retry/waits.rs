@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tower_oauth2::extensions::Deadline;
 use tower_oauth2::retry::{Failure, ReplayReason, ReportSlot, RetryOptions, RetryReport, StopReason, Unsent};
 use tower_oauth2::test_util::{Answer, Script, reply};
-use tower_oauth2::{RetryPolicy, TokenError};
+use tower_oauth2::{Error, RetryPolicy};
 
 use super::{answers, get, hinted, post, report, send, text};
 
@@ -288,7 +288,7 @@ async fn an_error_replaces_the_answer_before_and_the_answer_after_replaces_the_e
 #[tokio::test(start_paused = true)]
 async fn an_error_is_the_newest_outcome_where_the_replay_after_it_cannot_be_sent() {
     let slot = ReportSlot::new();
-    let refused = Answer::Fail(TokenError::transient("the token endpoint is away").into());
+    let refused = Answer::Fail(Error::transient("the token endpoint is away").into());
     let script = Script::new([hinted(503, "1"), Answer::Fail("connection reset".into()), refused]);
     let mut request = get();
     request.extensions_mut().insert(RetryOptions::new().report_to(&slot));

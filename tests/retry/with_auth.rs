@@ -12,13 +12,13 @@ use tokio::time::Instant;
 use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::auth::{AuthLayer, AuthService};
 use tower_oauth2::extensions::TokenRejected;
-use tower_oauth2::retry::{ReplayBody, RetryService, StopReason};
+use tower_oauth2::retry::{RequestBody, RetryService, StopReason};
 use tower_oauth2::test_util::{Answer, Probe, reply};
-use tower_oauth2::{AccessToken, RetryPolicy, TokenCache, TokenError, TokenSource, source_fn};
+use tower_oauth2::{AccessToken, Error, RetryPolicy, TokenCache, TokenSource, source_fn};
 
 use super::{get, post, report, text};
 
-type Api = Probe<Request<ReplayBody<Full<Bytes>>>, Response<Full<Bytes>>>;
+type Api = Probe<Request<RequestBody<Full<Bytes>>>, Response<Full<Bytes>>>;
 
 type Client = RetryService<AuthService<Api>>;
 
@@ -217,7 +217,7 @@ async fn if_there_is_no_new_token_the_401_is_handed_back_with_the_reason() {
     let source = source_fn(move |_| {
         std::future::ready(match issued.fetch_add(1, Ordering::SeqCst) {
             0 => AccessToken::bearer("token-1"),
-            _ => Err(TokenError::grant("the client was removed")),
+            _ => Err(Error::grant("the client was removed")),
         })
     });
     let client = world.client_over(source);
@@ -227,7 +227,7 @@ async fn if_there_is_no_new_token_the_401_is_handed_back_with_the_reason() {
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
     let told = report(&response);
     assert_eq!((told.attempts(), told.stop_reason()), (1, &StopReason::TokenUnavailable));
-    assert!(told.error().unwrap().downcast_ref::<TokenError>().unwrap().is_grant());
+    assert!(told.error().unwrap().downcast_ref::<Error>().unwrap().is_grant());
     assert_eq!(text(response).await, "refused");
     assert_eq!(world.seen().len(), 2);
 }
@@ -236,7 +236,7 @@ async fn if_there_is_no_new_token_the_401_is_handed_back_with_the_reason() {
 async fn a_body_that_cannot_be_sent_again_still_costs_the_token() {
     let world = World::default();
     let api = world.clone();
-    let api = Probe::new(move |request: Request<ReplayBody<Full<Bytes>>>| {
+    let api = Probe::new(move |request: Request<RequestBody<Full<Bytes>>>| {
         let api = api.clone();
         async move { api.answer(&request) }
     });
@@ -258,7 +258,7 @@ async fn under_a_limit_no_permit_is_held_while_a_token_is_fetched_for_the_replay
     let world = World::default();
     let probe = Probe::with_permits(1, {
         let world = world.clone();
-        move |request: Request<ReplayBody<Full<Bytes>>>| {
+        move |request: Request<RequestBody<Full<Bytes>>>| {
             let world = world.clone();
             async move { world.answer(&request) }
         }

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use secrecy::SecretString;
 use tower_oauth2::cache::TokenCacheBuilder;
-use tower_oauth2::oauth2::{ClientCredentialsBuilder, Revocation};
+use tower_oauth2::grants::{ClientCredentialsBuilder, Revocation};
 use tower_oauth2::{
-    AccessToken, ClientAuth, ClientCredentials, ClientSecret, RefreshToken, TokenCache, TokenError,
-    TokenRevoker as _, source_fn,
+    AccessToken, ClientAuth, ClientCredentials, Error, RefreshToken, Secret, TokenCache, TokenRevoker as _,
+    source_fn,
 };
 
 use crate::server::{Says, Server};
@@ -24,10 +23,10 @@ fn on_each_runtime<F: Future<Output = ()>>(flow: impl Fn() -> F) {
 }
 
 fn asking(server: &Server) -> ClientCredentialsBuilder {
-    with_secret(server, ClientSecret::new(CLIENT_SECRET))
+    with_secret(server, Secret::new(CLIENT_SECRET))
 }
 
-fn with_secret(server: &Server, secret: ClientSecret) -> ClientCredentialsBuilder {
+fn with_secret(server: &Server, secret: Secret) -> ClientCredentialsBuilder {
     ClientCredentials::builder(format!("{}/token?key=K3y-0f-the-URL-92", server.origin), CLIENT_ID, secret)
         .scope("read")
         .secret_param("pin", PIN)
@@ -51,7 +50,7 @@ fn look(trail: &Trail, cache: &TokenCache) {
     }
 }
 
-async fn failed(trail: &Trail, builder: ClientCredentialsBuilder) -> TokenError {
+async fn failed(trail: &Trail, builder: ClientCredentialsBuilder) -> Error {
     #[cfg(feature = "reqwest")]
     {
         let client = tower_oauth2::transport::ReqwestTokenClient::new().unwrap();
@@ -208,7 +207,7 @@ fn what_an_earlier_attempt_brought_is_not_shown_by_the_next() {
             503,
             format!(r#"{{"error":"later","refresh_token":"{REFRESH}","access_token":"{JWT}"}}"#),
         ));
-        let (cache, _) = cached(asking(&server).retries(1).first_delay(Duration::from_millis(300)));
+        let (cache, _) = cached(asking(&server).retries(1).min_delay(Duration::from_millis(300)));
         let fetch = async { cache.get().await.unwrap_err() };
         let then = async {
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -255,8 +254,8 @@ fn secrets_from_a_file_and_from_a_closure_are_not_shown() {
         let server = Server::start(Says::Mirror { status: 401 });
         let path = std::env::temp_dir().join(format!("tower-oauth2-secrets-{}", std::process::id()));
         std::fs::write(&path, format!("{CLIENT_SECRET}\n")).unwrap();
-        let vault = || ClientSecret::from_fn(|| async { Ok(SecretString::from(CLIENT_SECRET)) });
-        for secret in [ClientSecret::from_file(&path), vault()] {
+        let vault = || Secret::from_fn(|| async { Ok(CLIENT_SECRET) });
+        for secret in [Secret::from_file(&path), vault()] {
             for auth in [ClientAuth::basic(), ClientAuth::basic_raw(), ClientAuth::post()] {
                 trail.debug("secret", &secret);
                 let builder = with_secret(&server, secret.clone()).auth(auth);
@@ -289,8 +288,7 @@ fn a_secret_from_the_environment_is_not_shown() {
         let trail = Trail::begin();
         let server = Server::start(Says::Mirror { status: 400 });
         for auth in [ClientAuth::basic(), ClientAuth::post()] {
-            let error =
-                failed(&trail, with_secret(&server, ClientSecret::from_env(VARIABLE)).auth(auth)).await;
+            let error = failed(&trail, with_secret(&server, Secret::from_env(VARIABLE)).auth(auth)).await;
             assert!(error.description().unwrap().contains("[redacted]"), "{error}");
         }
         trail.assert_clean();

@@ -152,7 +152,7 @@ async fn refusals_by_both_servers_show_nothing_through_the_stack() {
                     serde_json::json!({"error": "invalid_client", "error_description": everything})
                         .to_string(),
                 ));
-                cache.expire();
+                cache.invalidate();
             }
             _ => {}
         }

@@ -4,16 +4,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use secrecy::SecretString;
 use tower::{Layer as _, Service as _, ServiceExt as _};
 use tower_oauth2::auth::AuthOverride;
-use tower_oauth2::oauth2::{CustomGrant, SecurityToken, TokenExchange, TokenType};
+use tower_oauth2::grants::{CustomGrant, SecurityToken, TokenExchange, TokenType};
 use tower_oauth2::retry::RetryOptions;
 use tower_oauth2::transport::HyperClient;
 use tower_oauth2::{
-    AccessToken, AuthLayer, ClientAuth, ClientCredentials, ClientCredentialsConfig, ClientSecret,
-    FetchReason, FileToken, RetryPolicy, StaticToken, TokenCache, TokenError, TokenRequest, TokenSource,
-    source_fn,
+    AccessToken, AuthLayer, ClientAuth, ClientCredentials, ClientCredentialsConfig, Error, FetchReason,
+    FileToken, RetryPolicy, Secret, StaticToken, TokenCache, TokenRequest, TokenSource, source_fn,
 };
 
 use crate::trail::Trail;
@@ -36,12 +34,12 @@ async fn debug_of_no_public_type_shows_a_secret() {
     trail.debug("header", token().header_value());
     trail.debug("bare header", token().bare_header_value());
     for secret in [
-        ClientSecret::new(CLIENT_SECRET),
-        ClientSecret::from(CLIENT_SECRET),
-        ClientSecret::from(SecretString::from(CLIENT_SECRET)),
-        ClientSecret::from_fn(|| async { Ok(CLIENT_SECRET) }),
+        Secret::new(CLIENT_SECRET),
+        Secret::from(CLIENT_SECRET),
+        Secret::from(CLIENT_SECRET.to_owned()),
+        Secret::from_fn(|| async { Ok(CLIENT_SECRET) }),
     ] {
-        trail.debug("ClientSecret", &secret);
+        trail.debug("Secret", &secret);
     }
     for auth in [ClientAuth::basic(), ClientAuth::basic_raw(), ClientAuth::post(), ClientAuth::none()] {
         trail.debug("ClientAuth", &auth);
@@ -75,7 +73,7 @@ async fn debug_of_no_public_type_shows_a_secret() {
     let (secret, held) = (CLIENT_SECRET, token());
     let closure = source_fn(move |_| {
         let held = held.clone();
-        async move { if secret.is_empty() { Err(TokenError::config("empty")) } else { Ok(held) } }
+        async move { if secret.is_empty() { Err(Error::config("empty")) } else { Ok(held) } }
     });
     trail.debug("SourceFn", &closure);
     trail.debug("StaticToken", &StaticToken::new(token()));
@@ -131,8 +129,8 @@ async fn debug_of_no_grant_shows_a_secret() {
 #[cfg(feature = "jwt")]
 #[test]
 fn debug_of_no_assertion_shows_a_secret() {
-    use tower_oauth2::oauth2::JwtBearer;
-    use tower_oauth2::oauth2::jwt::{Assertion, JwtAlgorithm, SigningKey};
+    use tower_oauth2::grants::JwtBearer;
+    use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm, SigningKey};
 
     let trail = Trail::begin();
     let key = || SigningKey::new(JwtAlgorithm::Es256, OPAQUE).key_id("16").certificate(REFRESH);
@@ -141,7 +139,7 @@ fn debug_of_no_assertion_shows_a_secret() {
     let auth = ClientAuth::private_key_jwt(key());
     trail.debug("ClientAuth", &auth);
     let url = "https://login.example.com/token";
-    let client = ClientCredentials::builder(url, CLIENT_ID, ClientSecret::none()).issuer(url).auth(auth);
+    let client = ClientCredentials::builder(url, CLIENT_ID, Secret::none()).issuer(url).auth(auth);
     trail.debug("builder", &client);
     trail.error("build", &client.build().unwrap_err());
     let grant = JwtBearer::builder(url, Assertion::by_key(key()).issuer("robot")).issuer(url);

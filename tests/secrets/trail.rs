@@ -1,7 +1,7 @@
 //! What a run leaves behind for somebody to read, and the search through it.
 
 use std::collections::HashSet;
-use std::error::Error;
+use std::error::Error as StdError;
 use std::fmt::Debug;
 use std::sync::{Mutex, Once, PoisonError};
 
@@ -42,10 +42,10 @@ impl Trail {
     }
 
     /// Notes all that can be asked of an error and its sources.
-    pub(crate) fn error(&self, place: &str, error: &(dyn Error + 'static)) {
+    pub(crate) fn error(&self, place: &str, error: &(dyn StdError + 'static)) {
         for error in std::iter::successors(Some(error), |error| (*error).source()) {
             self.note(place, format!("{error} {error:#} {error:?} {error:#?}"));
-            if let Some(error) = error.downcast_ref::<tower_oauth2::TokenError>() {
+            if let Some(error) = error.downcast_ref::<tower_oauth2::Error>() {
                 self.note(place, format!("{:?} {:?} {:?}", error.code(), error.description(), error.uri()));
             }
         }

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Layer as _, ServiceExt as _, service_fn};
 use tower_oauth2::RetryPolicy;
-use tower_oauth2::retry::{ReplayBody, RetryReport, StopReason, Unsent};
+use tower_oauth2::retry::{RequestBody, RetryReport, StopReason, Unsent};
 
 type Body = Full<Bytes>;
 pub(crate) type Client = BoxCloneSyncService<Request<Body>, Response<()>, BoxError>;
@@ -87,7 +87,7 @@ impl Server {
     /// Returns a client that reaches this server through a policy.
     pub(crate) fn client(self: &Arc<Self>, policy: &RetryPolicy) -> Client {
         let server = Arc::clone(self);
-        let transport = service_fn(move |request: Request<ReplayBody<Body>>| {
+        let transport = service_fn(move |request: Request<RequestBody<Body>>| {
             let server = Arc::clone(&server);
             async move { server.answer(request.into_parts().0).await }
         });

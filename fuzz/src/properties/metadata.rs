@@ -4,9 +4,9 @@ use serde_json::Value;
 use url::Url;
 
 use crate::input;
-use crate::oauth2::discovery::metadata::{Identifier, Metadata};
-use crate::oauth2::endpoint::url::{self as address, PlainHttp};
-use crate::oauth2::response::wording::EndpointKind;
+use crate::grants::discovery::metadata::{Identifier, Metadata};
+use crate::grants::endpoint::url::{self as address, PlainHttp};
+use crate::grants::response::wording::EndpointKind;
 use crate::text::Redactor;
 
 /// Input: an issuer, then a document.

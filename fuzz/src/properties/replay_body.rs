@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 
-use crate::retry::replay_body::{Allowance, Limits, ReplayBody};
+use crate::retry::replay_body::{Allowance, Limits, RequestBody};
 
 /// What all bodies may take up.
 const ALLOWED: u64 = 2048;
@@ -44,7 +44,7 @@ pub fn replay_body(data: &[u8]) {
     let all = if manner & 8 == 0 { ALLOWED } else { 300 };
     let full = Source { told: Told::Length(all), ..Source::new(1, [8, 8].into_iter()) };
     let limits = Limits { exact: all, stream: all, headers: None, allowance: Some(&allowance) };
-    assert_eq!(ReplayBody::recording(full, limits).replayable(), Ok(()), "something was not given back");
+    assert_eq!(RequestBody::recording(full, limits).replayable(), Ok(()), "something was not given back");
 }
 
 /// A body by a script. It panics when it is polled after its end.
@@ -154,7 +154,7 @@ struct Run {
 }
 
 struct Reader {
-    body: ReplayBody<Source>,
+    body: RequestBody<Source>,
     /// How many frames it gave.
     given: usize,
     waits: bool,
@@ -178,7 +178,7 @@ impl Run {
         let frames = until_broken().filter(|step| **step != Step::Pending).cloned().collect();
         let fails = until_broken().count() < source.steps.len();
         let honest = !matches!(source.told, Told::Length(_));
-        let original = Some(Reader::new(ReplayBody::recording(source, limits)));
+        let original = Some(Reader::new(RequestBody::recording(source, limits)));
         Self { original, attempts: Vec::new(), frames, fails, honest }
     }
 
@@ -259,7 +259,7 @@ impl Run {
 }
 
 impl Reader {
-    fn new(body: ReplayBody<Source>) -> Self {
+    fn new(body: RequestBody<Source>) -> Self {
         Self { body, given: 0, waits: false, taken_over: false, bell: Arc::default(), done: false }
     }
 

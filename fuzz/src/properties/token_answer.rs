@@ -6,8 +6,8 @@ use secrecy::ExposeSecret as _;
 use super::redactor::leaks;
 use crate::clock::FARTHEST;
 use crate::input;
-use crate::oauth2::response::body::{Acceptance, EndpointResponse, Expected, ResponseBody};
-use crate::oauth2::response::token;
+use crate::grants::response::body::{Acceptance, EndpointResponse, Expected, ResponseBody};
+use crate::grants::response::token;
 use crate::text::Redactor;
 
 /// What was sent. It can stand in a JSON string as it is.

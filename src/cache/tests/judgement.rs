@@ -12,7 +12,7 @@ fn seconds(seconds: u64) -> Duration {
 /// A cache on tokio's clock, over a source whose n-th token is `token-n`.
 pub(super) fn counted(
     life: u64,
-    source: impl Fn(usize) -> Result<(), TokenError> + Send + Sync + 'static,
+    source: impl Fn(usize) -> Result<(), Error> + Send + Sync + 'static,
 ) -> (TokenCache, Arc<AtomicUsize>) {
     let calls = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&calls);
@@ -44,7 +44,7 @@ async fn a_token_that_was_dropped_is_fetched_again_without_a_request() {
     let (cache, calls) = counted(3600, |_| Ok(()));
     cache.keep_warm().unwrap();
     sleep(seconds(1)).await;
-    cache.expire();
+    cache.invalidate();
     sleep(seconds(1)).await;
     assert_eq!((calls.load(Ordering::SeqCst), cache.status().is_ready()), (2, true));
     sleep(seconds(60)).await;
@@ -73,7 +73,7 @@ fn a_short_lived_runtime_takes_no_warmth_along() {
     owner.block_on(async {
         rig.cache.keep_warm().unwrap();
         settle().await;
-        rig.cache.expire();
+        rig.cache.invalidate();
     });
     // It fetches here, and what it started here goes down with it.
     assert_eq!(runtime().block_on(rig.token()), "token-2");
@@ -119,7 +119,7 @@ fn a_fetch_that_another_runtime_lost_is_started_again_by_the_warm_one() {
 
 /// Ten minutes of an outage that begins at once, with no token, under steady traffic. Returns the most token
 /// requests in any minute, and how long after its end the first request succeeded.
-async fn outage(seed: u64, error: fn() -> TokenError) -> (usize, Duration) {
+async fn outage(seed: u64, error: fn() -> Error) -> (usize, Duration) {
     let begun = clock::now();
     let over = begun + seconds(600);
     let times = Arc::new(Mutex::new(Vec::new()));
@@ -148,7 +148,7 @@ async fn outage(seed: u64, error: fn() -> TokenError) -> (usize, Duration) {
 async fn an_outage_without_a_token_costs_few_requests_and_its_end_is_seen_at_once() {
     let mut worst = (0, Duration::ZERO);
     for seed in 0..200 {
-        for error in [|| TokenError::transient("down"), || TokenError::protocol("a page")] {
+        for error in [|| Error::transient("down"), || Error::protocol("a page")] {
             let (requests, recovered) = outage(seed, error).await;
             worst = (worst.0.max(requests), worst.1.max(recovered));
         }
@@ -166,7 +166,7 @@ async fn a_wrong_secret_that_is_mended_costs_ten_seconds_at_most() {
         let begun = clock::now();
         let (cache, _) = counted(3600, move |_| {
             let wrong = clock::now() - begun < seconds(mended);
-            if wrong { Err(TokenError::config("wrong secret")) } else { Ok(()) }
+            if wrong { Err(Error::config("wrong secret")) } else { Ok(()) }
         });
         while cache.get().await.is_err() {
             sleep(Duration::from_millis(100)).await;
@@ -179,9 +179,9 @@ async fn a_wrong_secret_that_is_mended_costs_ten_seconds_at_most() {
 async fn a_changed_secret_ends_the_wait_at_once() {
     struct FromFile(Arc<AtomicU64>);
     impl TokenSource for FromFile {
-        async fn token(&self, _: TokenRequest) -> Result<AccessToken, TokenError> {
+        async fn token(&self, _: TokenRequest) -> Result<AccessToken, Error> {
             match self.0.load(Ordering::SeqCst) {
-                0 => Err(TokenError::config("wrong secret")),
+                0 => Err(Error::config("wrong secret")),
                 _ => AccessToken::bearer("token"),
             }
         }
@@ -203,7 +203,7 @@ async fn a_changed_secret_ends_the_wait_at_once() {
 #[tokio::test(start_paused = true)]
 async fn refresh_reaches_the_source_through_another_cache() {
     let (behind, calls) =
-        counted(3600, |call| if call == 1 { Err(TokenError::config("wrong secret")) } else { Ok(()) });
+        counted(3600, |call| if call == 1 { Err(Error::config("wrong secret")) } else { Ok(()) });
     let cache = TokenCache::new(behind.as_source());
     assert!(cache.get().await.unwrap_err().is_config());
     assert_eq!(shown(&cache.refresh().await.unwrap()), "token-2");
@@ -215,7 +215,7 @@ async fn refresh_reaches_the_source_through_another_cache() {
 async fn caches_behind_one_another_wait_once_and_not_twice() {
     let begun = clock::now();
     let (behind, calls) = counted(3600, move |_| {
-        if clock::now() - begun < seconds(120) { Err(TokenError::transient("down")) } else { Ok(()) }
+        if clock::now() - begun < seconds(120) { Err(Error::transient("down")) } else { Ok(()) }
     });
     let cache = TokenCache::new(TokenCache::new(behind.as_source()).as_source());
     while cache.get().await.is_err() {
@@ -233,7 +233,7 @@ async fn a_page_in_place_of_a_token_does_not_cost_the_outage_again() {
         let begun = clock::now();
         let (cache, _) = counted(3600, move |_| {
             let down = clock::now() - begun < seconds(length);
-            if down { Err(TokenError::protocol("a page of HTML")) } else { Ok(()) }
+            if down { Err(Error::protocol("a page of HTML")) } else { Ok(()) }
         });
         while cache.get().await.is_err() {
             sleep(Duration::from_millis(5)).await;
@@ -263,7 +263,7 @@ async fn the_refusal_behind_another_cache_is_not_hidden_by_its_deadline() {
     let source = source_fn(|request: TokenRequest| async move {
         tokio::time::sleep_until(Instant::from_std(request.deadline().unwrap() - Duration::from_millis(1)))
             .await;
-        Err(TokenError::throttled("slow down"))
+        Err(Error::throttled("slow down"))
     });
     let behind = TokenCache::new(source);
     let cache = TokenCache::new(behind.as_source());
@@ -311,7 +311,7 @@ async fn a_get_that_is_polled_late_does_not_return_an_expired_token() {
         let arrived = rig.cache.peek().unwrap();
         rig.pass(101.0).await;
         assert_ne!(shown(&get.await.unwrap()), shown(&arrived));
-        rig.cache.expire();
+        rig.cache.invalidate();
     }
 }
 
@@ -519,8 +519,7 @@ async fn a_brake_does_not_stop_a_replay_with_the_token_that_is_being_fetched() {
 
 #[tokio::test(start_paused = true)]
 async fn a_token_that_was_good_comes_back_where_the_fetch_fails_that_it_made_way_for() {
-    let (cache, _) =
-        counted(3600, |call| if call < 32 { Ok(()) } else { Err(TokenError::transient("down")) });
+    let (cache, _) = counted(3600, |call| if call < 32 { Ok(()) } else { Err(Error::transient("down")) });
     // One bad node: the second brake closes.
     for _ in 0..29 {
         let token = cache.get().await.unwrap();

@@ -61,8 +61,8 @@ async fn a_warm_cache_behind_another_is_warm_after_each_kind_of_loss() {
     for round in 0..20 {
         match round % 4 {
             0 => drop(front.reject(&front.peek().unwrap())),
-            1 => front.expire(),
-            2 => rig.cache.expire(),
+            1 => front.invalidate(),
+            2 => rig.cache.invalidate(),
             _ => {
                 rig.wall.fetch_add(nanos(seconds(4000)), Ordering::SeqCst);
                 rig.wall.fetch_sub(nanos(seconds(4000)), Ordering::SeqCst);
@@ -126,7 +126,7 @@ fn an_error_that_asks_the_cache_as_it_is_dropped_does_not_stop_it() {
                         return answer(call, 100, 0);
                     }
                     let cache = inside.lock().unwrap().clone();
-                    Box::pin(async move { Err(TokenError::transient("down").with_source(Asks(cache))) })
+                    Box::pin(async move { Err(Error::transient("down").with_source(Asks(cache))) })
                 });
                 *cell.lock().unwrap() = rig.cache.clone();
                 for _ in 0..3 {
@@ -142,10 +142,10 @@ fn an_error_that_asks_the_cache_as_it_is_dropped_does_not_stop_it() {
 struct Touchy;
 
 impl TokenSource for Touchy {
-    async fn token(&self, request: TokenRequest) -> Result<AccessToken, TokenError> {
+    async fn token(&self, request: TokenRequest) -> Result<AccessToken, Error> {
         match request.reason() {
             FetchReason::Initial => AccessToken::bearer("token"),
-            _ => Err(TokenError::transient("down")),
+            _ => Err(Error::transient("down")),
         }
     }
 
@@ -203,7 +203,7 @@ async fn a_caller_without_patience_does_not_end_the_fetch_of_the_others() {
 // --- Waits ---
 
 /// Token requests in the last ten minutes of a token that cannot be renewed, through so many caches, by the minute.
-async fn renewals_that_fail(caches: usize, error: fn() -> TokenError) -> usize {
+async fn renewals_that_fail(caches: usize, error: fn() -> Error) -> usize {
     let rig = Rig::new(move |call, _| if call == 1 { answer(call, 3600, 0) } else { failure(&error()) });
     let mut cache = rig.cache.clone();
     for _ in 1..caches {
@@ -220,7 +220,7 @@ async fn renewals_that_fail(caches: usize, error: fn() -> TokenError) -> usize {
 
 #[tokio::test(start_paused = true)]
 async fn a_renewal_that_fails_is_not_tried_more_often_behind_other_caches() {
-    for error in [|| TokenError::transient("down"), || TokenError::grant("revoked")] {
+    for error in [|| Error::transient("down"), || Error::grant("revoked")] {
         let alone = renewals_that_fail(1, error).await;
         for caches in [2, 3] {
             let calls = renewals_that_fail(caches, error).await;
@@ -234,7 +234,7 @@ async fn the_first_minute_without_a_token_begins_when_the_token_ends() {
     let begun = clock::now();
     let rig = Rig::new(move |call, _| {
         let refused = call > 1 && clock::now() - begun < seconds(105);
-        if refused { failure(&TokenError::config("wrong secret")) } else { answer(call, 100, 0) }
+        if refused { failure(&Error::config("wrong secret")) } else { answer(call, 100, 0) }
     });
     rig.token().await;
     // Refused from here on, while the token lives for another twenty seconds, and mended soon after its end.
@@ -300,11 +300,8 @@ async fn a_token_that_was_refused_at_first_is_tried_again_when_the_one_before_ha
 
 #[tokio::test(start_paused = true)]
 async fn the_token_before_is_there_while_no_other_can_be_fetched() {
-    let rig = Rig::new(
-        |call, _| {
-            if call < 3 { answer(call, 600, 0) } else { failure(&TokenError::transient("down")) }
-        },
-    );
+    let rig =
+        Rig::new(|call, _| if call < 3 { answer(call, 600, 0) } else { failure(&Error::transient("down")) });
     let first = rig.cache.get().await.unwrap();
     rig.cache.accept(&first);
     rig.pass(481.0).await;
@@ -324,12 +321,11 @@ async fn the_token_before_is_there_while_no_other_can_be_fetched() {
 
 #[tokio::test(start_paused = true)]
 async fn a_token_that_came_is_used_where_the_fetch_after_its_doubts_fails() {
-    let rig =
-        Rig::new(
-            |call, _| {
-                if call < 3 { answer(call, 3600, 1_000) } else { failure(&TokenError::transient("down")) }
-            },
-        );
+    let rig = Rig::new(
+        |call, _| {
+            if call < 3 { answer(call, 3600, 1_000) } else { failure(&Error::transient("down")) }
+        },
+    );
     let first = rig.cache.get().await.unwrap();
     let cache = rig.cache.clone();
     let refreshing = tokio::spawn(async move { cache.refresh().await });
@@ -419,7 +415,7 @@ async fn a_token_without_an_end_that_is_not_valid_yet_gives_way_too() {
 async fn a_storm_through_a_row_of_caches_is_braked_warm_or_not() {
     for (caches, warm) in [(2, true), (3, false), (3, true), (4, false)] {
         let (cache, calls) = super::judgement::counted(3600, |_| Ok(()));
-        let nobody = || source_fn(async |_| Err::<AccessToken, _>(TokenError::config("unset")));
+        let nobody = || source_fn(async |_| Err::<AccessToken, _>(Error::config("unset")));
         let mut front = cache.clone();
         for _ in 1..caches {
             front = TokenCache::new(Arc::new(nobody().or(front.as_source())));
@@ -449,7 +445,7 @@ async fn a_shutdown_in_any_state_ends_without_a_token() {
         let rig = fallen_back(100, 20).await;
         match state {
             0 => {}
-            1 => rig.cache.expire(),
+            1 => rig.cache.invalidate(),
             2 => drop(rig.cache.reject(&rig.cache.peek().unwrap())),
             3 => rig.pass(2.1).await,
             4 => drop(rig.at_once()),
@@ -478,7 +474,7 @@ async fn refreshes_ends_and_rejections_at_once_leave_a_token_and_few_requests() 
             tokio::spawn(async move {
                 match number % 3 {
                     0 => drop(cache.refresh().await.unwrap()),
-                    1 => cache.expire(),
+                    1 => cache.invalidate(),
                     _ => drop(cache.reject(&token)),
                 }
                 cache.get().await.unwrap()
@@ -510,7 +506,7 @@ fn runtimes_that_end_at_any_step_leave_a_cache_that_works() {
                     match act {
                         0 => drop(cache.refresh().await),
                         1 => {
-                            cache.expire();
+                            cache.invalidate();
                             drop(cache.get().await);
                         }
                         2 => {

@@ -19,9 +19,9 @@ use crate::clock;
 use crate::headers::grpc;
 use crate::retry::body_factory;
 use crate::retry::gate::Ticket;
-use crate::retry::replay_body::ReplayBody;
+use crate::retry::replay_body::RequestBody;
 use crate::retry::report::StopReason;
-use crate::retry::retry_body::RetryBody;
+use crate::retry::retry_body::ResponseBody;
 
 pin_project! {
     #[project = StateProj]
@@ -41,13 +41,13 @@ pin_project! {
 /// What follows from what became of an attempt, or of the try to make one.
 pub(super) enum Step<F, B, RB: Body> {
     Next(AttemptState<F, B>),
-    Done(Result<Response<RetryBody<RB>>, BoxError>),
+    Done(Result<Response<ResponseBody<RB>>, BoxError>),
 }
 
 /// The wait, for itself and at the gate. The attempt before is dropped, and with it what an inner limit lent it; its response is
 /// drained.
 pub(super) struct Waiting<B> {
-    request: Request<ReplayBody<B>>,
+    request: Request<RequestBody<B>>,
     /// None where the body is there.
     to_open: Option<ToOpen>,
     sleep: Option<Pin<Box<Sleep>>>,
@@ -65,7 +65,7 @@ enum Turn {
 /// A factory opens the body, within the time that is left. After the wait, so that no file stays open for it; before the
 /// service is ready, so that no permit of it is held meanwhile.
 pub(super) struct Opening<B> {
-    request: Request<ReplayBody<B>>,
+    request: Request<RequestBody<B>>,
     to_open: Option<ToOpen>,
     opening: body_factory::OpenFuture,
     since: Instant,
@@ -74,7 +74,7 @@ pub(super) struct Opening<B> {
 
 /// The inner service is being made ready, within the time that is left.
 pub(super) struct Readying<B> {
-    request: Request<ReplayBody<B>>,
+    request: Request<RequestBody<B>>,
     /// Since when it is waited for, and until when.
     wait: Option<(Instant, Pin<Box<Sleep>>)>,
 }
@@ -101,7 +101,7 @@ impl<F, B> AttemptState<F, B> {
         mut self: Pin<&mut Self>,
         exchange: &mut Exchange<S, B>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Response<RetryBody<S::ResponseBody>>, BoxError>>
+    ) -> Poll<Result<Response<ResponseBody<S::ResponseBody>>, BoxError>>
     where
         S: HttpService<B, Future = F>,
         F: Future<Output = Result<S::Response, S::Error>>,
@@ -120,7 +120,7 @@ impl<F, B> AttemptState<F, B> {
                         if !grpc::is_late(&response) && exchange.is_plain(&response, None) =>
                     {
                         exchange.accepted();
-                        return Poll::Ready(Ok(response.map(RetryBody::whole)));
+                        return Poll::Ready(Ok(response.map(ResponseBody::whole)));
                     }
                     Poll::Ready(Ok(response)) => exchange.answered(response),
                     Poll::Ready(Err(error)) => exchange.failed(error.into()),
@@ -155,7 +155,7 @@ impl<F, B> AttemptState<F, B> {
 impl<B> Waiting<B> {
     /// Waits for so long, and then at the gate, or at the gate alone where a ticket is taken already.
     pub(super) fn new(
-        request: Request<ReplayBody<B>>,
+        request: Request<RequestBody<B>>,
         to_open: Option<ToOpen>,
         wait: Duration,
         ticket: Option<Box<Ticket>>,
@@ -200,7 +200,7 @@ impl<B> Waiting<B> {
 // --- Opening ---
 
 impl<B> Opening<B> {
-    fn new(request: Request<ReplayBody<B>>, to_open: ToOpen, time_left: Duration) -> Box<Self> {
+    fn new(request: Request<RequestBody<B>>, to_open: ToOpen, time_left: Duration) -> Box<Self> {
         let opening = to_open.factory.open();
         let limit = Box::pin(tokio::time::sleep(time_left));
         Box::new(Self { request, to_open: Some(to_open), opening, since: clock::now(), limit })
@@ -228,7 +228,7 @@ impl<B> Opening<B> {
 // --- Readying ---
 
 impl<B> Readying<B> {
-    fn new(request: Request<ReplayBody<B>>) -> Box<Self> {
+    fn new(request: Request<RequestBody<B>>) -> Box<Self> {
         Box::new(Self { request, wait: None })
     }
 
@@ -236,7 +236,7 @@ impl<B> Readying<B> {
         &mut self,
         exchange: &mut Exchange<S, B>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Request<ReplayBody<B>>, BoxError>> {
+    ) -> Poll<Result<Request<RequestBody<B>>, BoxError>> {
         if let Poll::Ready(ready) = exchange.sender.inner().poll_ready(cx) {
             if let Some((since, _)) = &self.wait {
                 // It was a wait like any other.

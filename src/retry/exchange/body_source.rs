@@ -7,11 +7,11 @@ use http_body::Body;
 use tower::BoxError;
 
 use crate::retry::body_factory::{BodyFactory, OpenedBody};
-use crate::retry::replay_body::{Limits, NotReplayable, ReplayBody, Tether};
+use crate::retry::replay_body::{Limits, NotReplayable, RequestBody, Tether};
 
 /// What the bodies of further attempts are made from. Dropping it leaves the attempt in flight alone.
 pub(super) enum BodySource<B> {
-    Recorded(ReplayBody<B>),
+    Recorded(RequestBody<B>),
     /// Nothing is recorded. `sending` ends the attempt in flight; `length` is that of the first body, if it said so.
     Factory {
         factory: BodyFactory,
@@ -38,10 +38,10 @@ where
         body: B,
         factory: Option<&BodyFactory>,
         limits: Limits<'_>,
-    ) -> (ReplayBody<B>, Result<Self, NotReplayable>) {
+    ) -> (RequestBody<B>, Result<Self, NotReplayable>) {
         // Also where a redirect made a GET of an upload, which still has the factory of the upload.
         if body.is_end_stream() {
-            return (ReplayBody::default(), Ok(Self::Recorded(ReplayBody::default())));
+            return (RequestBody::default(), Ok(Self::Recorded(RequestBody::default())));
         }
         Self::of_some(body, factory, limits)
     }
@@ -50,14 +50,14 @@ where
         body: B,
         factory: Option<&BodyFactory>,
         limits: Limits<'_>,
-    ) -> (ReplayBody<B>, Result<Self, NotReplayable>) {
+    ) -> (RequestBody<B>, Result<Self, NotReplayable>) {
         if let Some(factory) = factory {
             let sending = Tether::new();
             let length = body.size_hint().exact();
-            let first = ReplayBody::tied(body, sending.clone());
+            let first = RequestBody::tied(body, sending.clone());
             return (first, Ok(Self::Factory { factory: factory.clone(), sending, length }));
         }
-        let recording = ReplayBody::recording(body, limits);
+        let recording = RequestBody::recording(body, limits);
         match recording.replay() {
             Ok(first) => (first, Ok(Self::Recorded(recording))),
             Err(why) => (recording, Err(why)),
@@ -76,7 +76,7 @@ impl<B> BodySource<B> {
 
     /// Begins the body of the next attempt, and ends that of the one before: an upload that goes on during the wait would be in
     /// vain. A body that is to be opened is empty until then.
-    pub(super) fn claim(&mut self) -> Result<(ReplayBody<B>, Option<ToOpen>), NotReplayable> {
+    pub(super) fn claim(&mut self) -> Result<(RequestBody<B>, Option<ToOpen>), NotReplayable> {
         self.replayable()?;
         match self {
             Self::Recorded(recording) => Ok((recording.replay()?, None)),
@@ -84,7 +84,7 @@ impl<B> BodySource<B> {
                 let tether = Tether::new();
                 mem::replace(sending, tether.clone()).cut();
                 Ok((
-                    ReplayBody::default(),
+                    RequestBody::default(),
                     Some(ToOpen { factory: factory.clone(), tether, length: *length }),
                 ))
             }
@@ -96,7 +96,7 @@ impl<B> BodySource<B> {
 
 impl ToOpen {
     /// Makes what the factory opened the body of an attempt.
-    pub(super) fn opened<B>(self, body: OpenedBody, headers: &HeaderMap) -> Result<ReplayBody<B>, BoxError> {
+    pub(super) fn opened<B>(self, body: OpenedBody, headers: &HeaderMap) -> Result<RequestBody<B>, BoxError> {
         // A transport goes by the header. It would cut the body short, or wait for the rest of it. Without one, what the first
         // body said of its length is what was sent.
         let in_header = || headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse::<u64>().ok();
@@ -109,6 +109,6 @@ impl ToOpen {
             }
             (Some(_) | None, _) => {}
         }
-        Ok(ReplayBody::opened(body, self.tether, announced))
+        Ok(RequestBody::opened(body, self.tether, announced))
     }
 }

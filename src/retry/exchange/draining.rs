@@ -15,7 +15,7 @@ use tower::BoxError;
 
 use crate::clock;
 use crate::retry::replay_body::{Allowance, Held};
-use crate::retry::retry_body::{ReadAhead, RetryBody};
+use crate::retry::retry_body::{ReadAhead, ResponseBody};
 use crate::sync::Arc;
 
 /// The answer before.
@@ -46,7 +46,7 @@ const LONGEST: Duration = Duration::from_millis(200);
 impl<B: Body> Draining<B> {
     /// Starts to read a response; after `time_left` it would be in vain. What is kept of it counts against `allowance`.
     pub(super) fn new(
-        response: Response<RetryBody<B>>,
+        response: Response<ResponseBody<B>>,
         time_left: Option<Duration>,
         allowance: &Arc<Allowance>,
     ) -> Self {
@@ -90,7 +90,7 @@ impl<B: Body> Draining<B> {
     }
 
     /// Hands the response back.
-    pub(super) fn into_response(self) -> Response<RetryBody<B>> {
-        Response::from_parts(self.head, RetryBody::kept(self.body))
+    pub(super) fn into_response(self) -> Response<ResponseBody<B>> {
+        Response::from_parts(self.head, ResponseBody::kept(self.body))
     }
 }

@@ -11,7 +11,7 @@ use tower::BoxError;
 
 use super::attempt::{AttemptState, Waiting};
 use super::record::{Exchange, HttpService};
-use crate::retry::retry_body::RetryBody;
+use crate::retry::retry_body::ResponseBody;
 
 pin_project! {
     /// The response future of a [`RetryService`](crate::retry::RetryService).
@@ -76,14 +76,14 @@ impl<S, B> Future for ResponseFuture<S, B>
 where
     S: HttpService<B>,
 {
-    type Output = Result<Response<RetryBody<S::ResponseBody>>, BoxError>;
+    type Output = Result<Response<ResponseBody<S::ResponseBody>>, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut way = self.project().way;
         let result = match way.as_mut().project() {
             WayProj::Passing { future } => {
                 let result = ready!(future.poll(cx));
-                result.map(|response| response.map(RetryBody::whole)).map_err(Into::into)
+                result.map(|response| response.map(ResponseBody::whole)).map_err(Into::into)
             }
             WayProj::Watched { state, exchange } => ready!(state.poll(exchange, cx)),
             WayProj::Done => panic!("a response future was polled after it was done"),

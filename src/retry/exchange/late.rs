@@ -8,13 +8,13 @@ use tower::BoxError;
 
 use crate::extensions::LateRefusal;
 use crate::headers::grpc;
-use crate::retry::retry_body::{ReadAhead, RetryBody};
+use crate::retry::retry_body::{ReadAhead, ResponseBody};
 
 /// Polls the body of an answer once, which never waits: an answer that has not begun is handed out as it is. What was read
 /// goes with it. Where it was the trailers, they are returned; if they refuse the token, auth has been told, and the answer
 /// carries its marker. Where data comes first, the body tells auth by itself when it comes to the trailers.
 #[cold]
-pub(super) fn look<RB>(response: Response<RB>) -> (Response<RetryBody<RB>>, Option<HeaderMap>)
+pub(super) fn look<RB>(response: Response<RB>) -> (Response<ResponseBody<RB>>, Option<HeaderMap>)
 where
     RB: Body<Error: Into<BoxError>>,
 {
@@ -32,5 +32,5 @@ where
         (Some(_), _) | (None, None) => {}
         (None, Some(refusal)) => kept.watch(refusal),
     }
-    (Response::from_parts(head, RetryBody::kept(kept)), trailers)
+    (Response::from_parts(head, ResponseBody::kept(kept)), trailers)
 }

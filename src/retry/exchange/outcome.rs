@@ -1,6 +1,6 @@
 //! What follows from the outcome of an attempt: the next one, or the end of the request.
 
-use std::error::Error;
+use std::error::Error as StdError;
 use std::time::Duration;
 
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -15,7 +15,7 @@ use super::late;
 use super::record::{Exchange, HttpService, Kept, PastOutcome, Resend};
 use super::timeouts::{self, AttemptTimeout, DeadlineExceeded, Over};
 use crate::backoff::Chance;
-use crate::error::TokenError;
+use crate::error::Error;
 use crate::extensions::{Attempt, TokenRejected};
 use crate::headers::grpc;
 use crate::retry::gate::{Ask, Held};
@@ -24,14 +24,14 @@ use crate::retry::policy::classify::{Failure, has};
 use crate::retry::policy::decide::Decision;
 use crate::retry::policy::idempotency::Repeat;
 use crate::retry::policy::view::{Outcome, View};
-use crate::retry::replay_body::ReplayBody;
+use crate::retry::replay_body::RequestBody;
 use crate::retry::report::{self, ReplayReason, Replayed, RetryReport, StopReason};
-use crate::retry::retry_body::RetryBody;
+use crate::retry::retry_body::ResponseBody;
 use crate::runtime;
 
 /// What follows for a request that goes through `S`.
 type Step<S, B> =
-    attempt::Step<<S as Service<Request<ReplayBody<B>>>>::Future, B, <S as HttpService<B>>::ResponseBody>;
+    attempt::Step<<S as Service<Request<RequestBody<B>>>>::Future, B, <S as HttpService<B>>::ResponseBody>;
 
 /// What an outcome says.
 struct Verdict {
@@ -56,7 +56,7 @@ where
     pub(super) fn answered(&mut self, response: Response<S::ResponseBody>) -> Step<S, B> {
         let (response, trailers) = match grpc::is_late(&response) {
             true => late::look(response),
-            false => (response.map(RetryBody::whole), None),
+            false => (response.map(ResponseBody::whole), None),
         };
         if self.is_plain(&response, trailers.as_ref()) {
             self.accepted();
@@ -209,7 +209,7 @@ where
     }
 
     /// Makes the request of the next attempt, and ends the attempt before.
-    fn claim(&mut self) -> Result<(Request<ReplayBody<B>>, Option<ToOpen>), StopReason> {
+    fn claim(&mut self) -> Result<(Request<RequestBody<B>>, Option<ToOpen>), StopReason> {
         let not_replayable = |cause| StopReason::NotReplayable { cause };
         let sent = self.progress().sent;
         let Resend { head, source } = match &mut self.kept {
@@ -252,7 +252,7 @@ where
             return Held::No;
         }
         // What is asked for in earnest; more than that no request waits for.
-        let longest = self.sender.rules().longest_hint;
+        let longest = self.sender.rules().max_retry_after;
         let Some(wait) = requested_delay.filter(|wait| *wait <= longest) else { return Held::No };
         let pass = self.pass.take();
         let rules = self.sender.rules();
@@ -318,13 +318,13 @@ where
 }
 
 /// Returns whether an error says that an attempt was ended here.
-fn is_ours(error: &(dyn Error + 'static)) -> bool {
+fn is_ours(error: &(dyn StdError + 'static)) -> bool {
     error.is::<DeadlineExceeded>() || error.is::<AttemptTimeout>()
 }
 
 /// Returns why an attempt was not sent at all, if one of our own kind says so.
-pub(in crate::retry) fn refused(error: &(dyn Error + 'static)) -> Option<StopReason> {
-    if has::<TokenError>(error) {
+pub(in crate::retry) fn refused(error: &(dyn StdError + 'static)) -> Option<StopReason> {
+    if has::<Error>(error) {
         Some(StopReason::TokenUnavailable)
     } else if has::<Overloaded>(error) {
         Some(StopReason::NotReady)

@@ -22,13 +22,13 @@ use crate::retry::limits::account::{Account, Target};
 use crate::retry::policy::classify::Failure;
 use crate::retry::policy::idempotency::Repeat;
 use crate::retry::policy::options::RetryOptions;
-use crate::retry::replay_body::{NotReplayable, ReplayBody};
+use crate::retry::replay_body::{NotReplayable, RequestBody};
 
 /// A service that a [`RetryService`](crate::retry::RetryService) can send replays through: an alias, implemented for all that
 /// fit. It gives the response body a name where only the service is known.
 pub trait HttpService<B>:
     Service<
-        Request<ReplayBody<B>>,
+        Request<RequestBody<B>>,
         Response = Response<<Self as HttpService<B>>::ResponseBody>,
         Error: Into<BoxError>,
     > + Clone
@@ -39,7 +39,7 @@ pub trait HttpService<B>:
 
 impl<S, B, RB> HttpService<B> for S
 where
-    S: Service<Request<ReplayBody<B>>, Response = Response<RB>, Error: Into<BoxError>> + Clone,
+    S: Service<Request<RequestBody<B>>, Response = Response<RB>, Error: Into<BoxError>> + Clone,
     RB: Body<Error: Into<BoxError>>,
 {
     type ResponseBody = RB;
@@ -163,7 +163,7 @@ where
 
     fn wait_left(&self) -> Duration {
         let waited = self.past.as_ref().map_or(Duration::ZERO, |past| past.progress.waited);
-        self.sender.rules().total_wait.saturating_sub(waited)
+        self.sender.rules().max_total_delay.saturating_sub(waited)
     }
 
     /// The gate at which the request may be held.
@@ -177,7 +177,7 @@ where
         let longest = timeouts::left(self.deadline).unwrap_or_else(|| self.wait_left());
         // All its waits for others together.
         let held = self.past.as_ref().map_or(Duration::ZERO, |past| past.progress.held);
-        let hold = self.sender.rules().longest_hold.saturating_sub(held);
+        let hold = self.sender.rules().max_hold.saturating_sub(held);
         let patient = !self.options.as_ref().is_some_and(|options| options.never);
         Ask { kind: Some(resend.head.kind()), retries, least, longest, hold, patient }
     }
@@ -226,7 +226,7 @@ where
     }
 
     /// Sends an attempt. The service is ready.
-    pub(super) fn send(&mut self, request: Request<ReplayBody<B>>) -> S::Future {
+    pub(super) fn send(&mut self, request: Request<RequestBody<B>>) -> S::Future {
         let Progress { sent, retries, auth_replays, .. } = self.progress();
         *sent += 1;
         let (retries, auth_replays) = (*retries, *auth_replays);

@@ -25,14 +25,14 @@ use crate::retry::limits::account::Target;
 use crate::retry::policy::builder::RetryPolicy;
 use crate::retry::policy::idempotency::Repeat;
 use crate::retry::policy::options::RetryOptions;
-use crate::retry::replay_body::{NotReplayable, ReplayBody};
-use crate::retry::retry_body::RetryBody;
+use crate::retry::replay_body::{NotReplayable, RequestBody};
+use crate::retry::retry_body::ResponseBody;
 use crate::runtime;
 
 /// Sends a request again when its [`RetryPolicy`] says so. Rules, examples and caveats are on the page of the
 /// [module](crate::retry).
 ///
-/// The inner service gets [`ReplayBody`]s, the caller [`RetryBody`]s; where a client does not take those, see
+/// The inner service gets [`RequestBody`]s, the caller [`ResponseBody`]s; where a client does not take those, see
 /// [body types](crate::retry#body-types). `poll_ready` forwards and reserves nothing else.
 pub struct RetryService<S> {
     inner: S,
@@ -73,14 +73,14 @@ impl<S> RetryService<S> {
 
 impl<S, B, RB> Service<Request<B>> for RetryService<S>
 where
-    S: Service<Request<ReplayBody<B>>, Response = Response<RB>> + Clone,
+    S: Service<Request<RequestBody<B>>, Response = Response<RB>> + Clone,
     S::Error: Into<BoxError>,
     B: Body + Unpin,
     B::Error: Into<BoxError>,
     RB: Body,
     RB::Error: Into<BoxError>,
 {
-    type Response = Response<RetryBody<RB>>;
+    type Response = Response<ResponseBody<RB>>;
     type Error = BoxError;
     type Future = ResponseFuture<S, B>;
 
@@ -92,7 +92,7 @@ where
         let (mut head, body) = request.into_parts();
         // A resend of a retry layer further out: two of them must not multiply.
         if head.extensions.get::<Attempt>().is_some() {
-            let body = ReplayBody::once(body, NotReplayable::Released);
+            let body = RequestBody::once(body, NotReplayable::Released);
             return ResponseFuture::passing(self.inner.call(Request::from_parts(head, body)));
         }
         let sender = self.sender();
@@ -117,7 +117,7 @@ where
                 let limits = rules.limits(options.as_ref(), &head.headers);
                 BodySource::of(body, head.extensions.get::<BodyFactory>(), limits)
             }
-            false => (ReplayBody::once(body, NotReplayable::Released), Err(NotReplayable::Released)),
+            false => (RequestBody::once(body, NotReplayable::Released), Err(NotReplayable::Released)),
         };
         if source.is_err() && repeat != Repeat::Safe {
             // Nobody can look later.
@@ -163,7 +163,7 @@ impl<S: Clone> RetryService<S> {
     #[cold]
     fn call_through_gate<B>(
         &mut self,
-        request: Request<ReplayBody<B>>,
+        request: Request<RequestBody<B>>,
         mut exchange: Exchange<S, B>,
     ) -> ResponseFuture<S, B>
     where

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::account::{Account, Target};
 use super::tally::Tally;
 use crate::clock;
-use crate::error::TokenError;
+use crate::error::Error;
 use crate::extensions::CredentialId;
 use crate::retry::report::{ReplayReason, StopReason};
 
@@ -37,7 +37,7 @@ use crate::retry::report::{ReplayReason, StopReason};
 ///
 /// let uri = http::Uri::from_static("https://api.example.com/reports");
 /// assert_eq!(budget.balance(&uri, None), 20.0);
-/// # Ok::<(), tower_oauth2::TokenError>(())
+/// # Ok::<(), tower_oauth2::Error>(())
 /// ```
 ///
 /// A full balance takes no memory. Up to 4096 balances that are not full are kept; all others share one.
@@ -247,12 +247,12 @@ impl RetryBudgetBuilder {
     /// # Errors
     ///
     /// A configuration error that names the setting, if `share` is not a number from 0 to 1000, or `burst` is zero.
-    pub fn build(self) -> Result<RetryBudget, TokenError> {
+    pub fn build(self) -> Result<RetryBudget, Error> {
         if !(0.0..=1_000.0).contains(&self.share) {
-            return Err(TokenError::config("share of the retry budget must be a number from 0 to 1000"));
+            return Err(Error::config("share of the retry budget must be a number from 0 to 1000"));
         }
         if self.burst == 0 {
-            return Err(TokenError::config(
+            return Err(Error::config(
                 "burst of the retry budget must not be 0; to have no retries, use max_retries(0)",
             ));
         }

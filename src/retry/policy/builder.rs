@@ -1,6 +1,6 @@
 //! When a request is sent again, and after which wait: the settings.
 
-use std::error::Error;
+use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use http::{StatusCode, request};
 
 use super::classify::{Classifier, Failure};
 use super::rules::Rules;
-use crate::error::TokenError;
+use crate::error::Error;
 use crate::headers::profile::RateLimitProfile;
 use crate::retry::gate::{GateKey, RetryGate};
 use crate::retry::limits::budget::RetryBudget;
@@ -27,10 +27,10 @@ use crate::retry::replay_body::Allowance;
 ///
 /// let policy = RetryPolicy::builder()
 ///     .max_retries(5)
-///     .first_delay(Duration::from_millis(200))
-///     .longest_hint(Duration::from_secs(20))
+///     .min_delay(Duration::from_millis(200))
+///     .max_retry_after(Duration::from_secs(20))
 ///     .build()?;
-/// # Ok::<(), tower_oauth2::TokenError>(())
+/// # Ok::<(), tower_oauth2::Error>(())
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct RetryPolicy {
@@ -43,9 +43,9 @@ pub struct RetryPolicy {
 ///
 /// - `max_retries`: 3
 /// - `auth_replays`: 1; `auth_replay_delay`: 1 s
-/// - `first_delay`: 500 ms; `longest_delay`: 30 s
-/// - `longest_hint`: 60 s
-/// - `total_wait`: 120 s; `longest_hold`: 2 s
+/// - `min_delay`: 500 ms; `max_delay`: 30 s
+/// - `max_retry_after`: 60 s
+/// - `max_total_delay`: 120 s; `max_hold`: 2 s
 /// - `total_timeout`: none
 /// - `attempt_timeout`: none
 /// - `recorded_bytes`: 1 MiB; `recorded_stream_bytes`: 64 KiB; `recorded_bytes_in_all`: 32 MiB
@@ -110,34 +110,34 @@ impl RetryPolicyBuilder {
 
     /// Sets the wait before the first retry where the server gives no hint. Each further one doubles it; half of every
     /// wait is by chance.
-    pub fn first_delay(mut self, delay: Duration) -> Self {
-        self.rules.first_delay = delay;
+    pub fn min_delay(mut self, delay: Duration) -> Self {
+        self.rules.min_delay = delay;
         self
     }
 
     /// Sets where the doubling ends.
-    pub fn longest_delay(mut self, delay: Duration) -> Self {
-        self.rules.longest_delay = delay;
+    pub fn max_delay(mut self, delay: Duration) -> Self {
+        self.rules.max_delay = delay;
         self
     }
 
     /// Sets the longest wait that a server may ask for. If it asks for more, its response is returned at once.
-    pub fn longest_hint(mut self, delay: Duration) -> Self {
-        self.rules.longest_hint = delay;
+    pub fn max_retry_after(mut self, delay: Duration) -> Self {
+        self.rules.max_retry_after = delay;
         self
     }
 
     /// Sets how long the waits of one request may be in all, where it has neither a
     /// [`Deadline`](crate::extensions::Deadline) nor a `total_timeout`.
-    pub fn total_wait(mut self, wait: Duration) -> Self {
-        self.rules.total_wait = wait;
+    pub fn max_total_delay(mut self, wait: Duration) -> Self {
+        self.rules.max_total_delay = wait;
         self
     }
 
     /// Sets for how long beyond the server's own pause the [gate](RetryGate) holds a request that was not refused itself.
     /// After that it is sent, unless it is known that it would be refused.
-    pub fn longest_hold(mut self, hold: Duration) -> Self {
-        self.rules.longest_hold = hold;
+    pub fn max_hold(mut self, hold: Duration) -> Self {
+        self.rules.max_hold = hold;
         self
     }
 
@@ -206,7 +206,7 @@ impl RetryPolicyBuilder {
     }
 
     /// Sets what tells the errors of the inner service apart. It is asked about every one but a
-    /// [`TokenError`], and must be quick.
+    /// [`Error`], and must be quick.
     ///
     #[cfg_attr(
         feature = "hyper-client",
@@ -233,11 +233,11 @@ impl RetryPolicyBuilder {
     ///         None => Failure::of(error),
     ///     })
     ///     .build()?;
-    /// # Ok::<(), tower_oauth2::TokenError>(())
+    /// # Ok::<(), tower_oauth2::Error>(())
     /// ```
     pub fn classifier(
         mut self,
-        classifier: impl Fn(&(dyn Error + 'static)) -> Failure + Send + Sync + 'static,
+        classifier: impl Fn(&(dyn StdError + 'static)) -> Failure + Send + Sync + 'static,
     ) -> Self {
         self.rules.classifier = Classifier::new(classifier);
         self
@@ -321,7 +321,7 @@ impl RetryPolicyBuilder {
     /// let policy = RetryPolicy::builder()
     ///     .gate_key(|head| head.uri.path().starts_with("/search").to_string())
     ///     .build()?;
-    /// # Ok::<(), tower_oauth2::TokenError>(())
+    /// # Ok::<(), tower_oauth2::Error>(())
     /// ```
     pub fn gate_key(mut self, key: impl Fn(&request::Parts) -> String + Send + Sync + 'static) -> Self {
         self.rules.gate_key = GateKey::new(key);
@@ -333,37 +333,35 @@ impl RetryPolicyBuilder {
     /// # Errors
     ///
     /// A configuration error that names the setting, if `auth_replays` is not 1 to 3, a delay or time-out is zero (that of
-    /// the profile as well), `longest_delay` is shorter than `first_delay`, or a status is neither a 4xx nor a 5xx.
-    pub fn build(self) -> Result<RetryPolicy, TokenError> {
+    /// the profile as well), `max_delay` is shorter than `min_delay`, or a status is neither a 4xx nor a 5xx.
+    pub fn build(self) -> Result<RetryPolicy, Error> {
         let mut rules = self.rules;
         if !(1..=3).contains(&rules.auth_replays) {
-            return Err(TokenError::config(
+            return Err(Error::config(
                 "auth_replays must be 1 to 3; to have none, use RetryOptions::no_auth_replay",
             ));
         }
         if rules.auth_replay_delay.is_zero() {
-            return Err(TokenError::config("auth_replay_delay must not be zero"));
+            return Err(Error::config("auth_replay_delay must not be zero"));
         }
-        if rules.first_delay.is_zero() {
-            return Err(TokenError::config(
-                "first_delay must not be zero; a retry at once makes things worse",
-            ));
+        if rules.min_delay.is_zero() {
+            return Err(Error::config("min_delay must not be zero; a retry at once makes things worse"));
         }
-        if rules.longest_delay < rules.first_delay {
-            return Err(TokenError::config("longest_delay must not be shorter than first_delay"));
+        if rules.max_delay < rules.min_delay {
+            return Err(Error::config("max_delay must not be shorter than min_delay"));
         }
         if rules.total_timeout.is_some_and(|timeout| timeout.is_zero()) {
-            return Err(TokenError::config("total_timeout must not be zero"));
+            return Err(Error::config("total_timeout must not be zero"));
         }
         if rules.attempt_timeout.is_some_and(|timeout| timeout.is_zero()) {
-            return Err(TokenError::config("attempt_timeout must not be zero"));
+            return Err(Error::config("attempt_timeout must not be zero"));
         }
         if rules.profile.wait_without_hint().is_some_and(|wait| wait.is_zero()) {
-            return Err(TokenError::config("unhinted_wait of the rate-limit profile must not be zero"));
+            return Err(Error::config("unhinted_wait of the rate-limit profile must not be zero"));
         }
         let failure = |status: &StatusCode| status.is_client_error() || status.is_server_error();
         if !rules.throttled.iter().chain(&rules.unavailable).all(failure) {
-            return Err(TokenError::config(
+            return Err(Error::config(
                 "throttled_statuses and unavailable_statuses may name a 4xx or 5xx only",
             ));
         }
@@ -402,8 +400,8 @@ mod tests {
         assert_eq!(refused(builder().auth_replays(0)), "auth_replays");
         assert_eq!(refused(builder().auth_replays(4)), "auth_replays");
         assert_eq!(refused(builder().auth_replay_delay(Duration::ZERO)), "auth_replay_delay");
-        assert_eq!(refused(builder().first_delay(Duration::ZERO)), "first_delay");
-        assert_eq!(refused(builder().longest_delay(Duration::from_millis(499))), "longest_delay");
+        assert_eq!(refused(builder().min_delay(Duration::ZERO)), "min_delay");
+        assert_eq!(refused(builder().max_delay(Duration::from_millis(499))), "max_delay");
         let profile = RateLimitProfile::generic().unhinted_wait(Duration::ZERO);
         assert_eq!(refused(builder().rate_limit_profile(profile)), "unhinted_wait");
         assert_eq!(refused(builder().total_timeout(Duration::ZERO)), "total_timeout");

@@ -1,6 +1,6 @@
 //! What an error of the inner service says about the request: whether the server may have begun with it.
 
-use std::error::Error;
+use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ pub(in crate::retry) struct Classifier {
     by: Option<Arc<ByCaller>>,
 }
 
-type ByCaller = dyn Fn(&(dyn Error + 'static)) -> Failure + Send + Sync;
+type ByCaller = dyn Fn(&(dyn StdError + 'static)) -> Failure + Send + Sync;
 
 impl Failure {
     /// Tells an error apart by the markers in its chain: [`Unsent`] means unsent. Without one it is ambiguous.
@@ -43,7 +43,7 @@ impl Failure {
     /// assert_eq!(Failure::of(&std::io::Error::other("the line was cut")), Failure::Ambiguous);
     /// ```
     #[must_use]
-    pub fn of(error: &(dyn Error + 'static)) -> Self {
+    pub fn of(error: &(dyn StdError + 'static)) -> Self {
         for error in chain(error) {
             if error.is::<Lasting>() || error.is::<Futile>() {
                 return Self::Fatal;
@@ -71,12 +71,12 @@ impl fmt::Display for Failure {
 
 impl Classifier {
     pub(in crate::retry) fn new(
-        by: impl Fn(&(dyn Error + 'static)) -> Failure + Send + Sync + 'static,
+        by: impl Fn(&(dyn StdError + 'static)) -> Failure + Send + Sync + 'static,
     ) -> Self {
         Self { by: Some(Arc::new(by)) }
     }
 
-    pub(in crate::retry) fn classify(&self, error: &(dyn Error + 'static)) -> Failure {
+    pub(in crate::retry) fn classify(&self, error: &(dyn StdError + 'static)) -> Failure {
         match &self.by {
             Some(by) => by(error),
             None => Failure::of(error),
@@ -91,8 +91,8 @@ impl fmt::Debug for Classifier {
 }
 
 /// Returns whether the error or one of its sources is an `E`.
-pub(in crate::retry) fn has<E: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
-    chain(error).any(<dyn Error>::is::<E>)
+pub(in crate::retry) fn has<E: StdError + 'static>(error: &(dyn StdError + 'static)) -> bool {
+    chain(error).any(<dyn StdError>::is::<E>)
 }
 
 #[cfg(test)]
@@ -102,7 +102,7 @@ mod tests {
     use tower::BoxError;
 
     use super::*;
-    use crate::error::{OfTheBody, TokenError};
+    use crate::error::{Error, OfTheBody};
 
     #[test]
     fn the_marker_is_found_below_other_errors_and_gives_way_to_what_lasts() {
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn what_ended_the_request_body_says_nothing_of_the_request() {
-        let carried = |source: BoxError| TokenError::transient("a transport failed").with_source(source);
+        let carried = |source: BoxError| Error::transient("a transport failed").with_source(source);
         let of_the_body = carried(OfTheBody::new(Unsent::new("another request")).into());
         assert_eq!(Failure::of(&of_the_body), Failure::Ambiguous);
         let unsent = Unsent::new(OfTheBody::new(Lasting { advice: "", source: "of another".into() }));
@@ -135,8 +135,8 @@ mod tests {
                 f.write_str("around")
             }
         }
-        impl Error for Circle {
-            fn source(&self) -> Option<&(dyn Error + 'static)> {
+        impl StdError for Circle {
+            fn source(&self) -> Option<&(dyn StdError + 'static)> {
                 Some(self)
             }
         }

@@ -316,7 +316,7 @@ impl Rules {
             }
             Asked::AtLeast(hint) => (*hint, chance.lengthen(hint.delay)),
         };
-        if hint.delay > self.longest_hint {
+        if hint.delay > self.max_retry_after {
             return Err(StopReason::DelayExceedsCap { requested: hint.delay });
         }
         Ok(Wait { delay, requested: Some(hint) })
@@ -350,7 +350,7 @@ impl Rules {
 
     fn backoff(&self, view: &View<'_>, chance: &Chance) -> Duration {
         let doubled = view.backoffs.unwrap_or(view.retries);
-        chance.equal_jitter(self.first_delay, self.longest_delay, doubled)
+        chance.equal_jitter(self.min_delay, self.max_delay, doubled)
     }
 
     /// Refuses a wait that cannot be waited out.
@@ -358,7 +358,7 @@ impl Rules {
         let needed = wait.delay;
         match view.time_left {
             Some(left) if needed >= left => Err(StopReason::DeadlineTooClose { needed }),
-            None if view.waited.saturating_add(needed) > self.total_wait => {
+            None if view.waited.saturating_add(needed) > self.max_total_delay => {
                 Err(StopReason::WaitsExhausted { needed })
             }
             Some(_) | None => Ok(wait),

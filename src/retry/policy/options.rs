@@ -38,7 +38,7 @@ impl RetryOptions {
     }
 
     /// Creates options for a request that is sent once and not retried. A closed [gate](crate::retry::RetryGate) holds it for
-    /// the server's pause and [`longest_hold`](crate::retry::RetryPolicyBuilder::longest_hold) at most; add
+    /// the server's pause and [`max_hold`](crate::retry::RetryPolicyBuilder::max_hold) at most; add
     /// [`without_gate`](Self::without_gate) to send it at once.
     #[must_use]
     pub fn never() -> Self {

@@ -47,10 +47,10 @@ use crate::sync::Arc;
 /// ```
 /// use bytes::Bytes;
 /// use http_body_util::{BodyExt as _, Full};
-/// use tower_oauth2::retry::ReplayBody;
+/// use tower_oauth2::retry::RequestBody;
 ///
 /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
-/// let original = ReplayBody::new(Full::new(Bytes::from_static(b"once more")));
+/// let original = RequestBody::new(Full::new(Bytes::from_static(b"once more")));
 /// for _ in 0..2 {
 ///     let attempt = original.replay()?;
 ///     assert_eq!(attempt.collect().await?.to_bytes(), "once more");
@@ -58,7 +58,7 @@ use crate::sync::Arc;
 /// # Ok::<_, tower::BoxError>(()) })?;
 /// # Ok::<_, tower::BoxError>(())
 /// ```
-pub struct ReplayBody<B> {
+pub struct RequestBody<B> {
     kind: Kind<B>,
 }
 
@@ -105,7 +105,7 @@ pub(crate) struct Limits<'a> {
     pub(crate) allowance: Option<&'a Arc<Allowance>>,
 }
 
-impl<B> ReplayBody<B> {
+impl<B> RequestBody<B> {
     /// Passes `body` through: it is sent once, and nothing of it is kept.
     pub(crate) fn once(body: B, why: NotReplayable) -> Self {
         Self { kind: Kind::Once(Rest::all_of(body, why)) }
@@ -172,7 +172,7 @@ impl<B> ReplayBody<B> {
     }
 }
 
-impl<B> ReplayBody<B>
+impl<B> RequestBody<B>
 where
     B: Body + Unpin,
     B::Error: Into<BoxError>,
@@ -272,7 +272,7 @@ where
     }
 }
 
-impl<B> Body for ReplayBody<B>
+impl<B> Body for RequestBody<B>
 where
     B: Body + Unpin,
     B::Error: Into<BoxError>,
@@ -348,16 +348,16 @@ where
     }
 }
 
-impl<B> Default for ReplayBody<B> {
+impl<B> Default for RequestBody<B> {
     /// Creates an empty body.
     fn default() -> Self {
         Self { kind: Kind::Empty }
     }
 }
 
-impl<B> fmt::Debug for ReplayBody<B> {
+impl<B> fmt::Debug for RequestBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReplayBody").field("replayable", &self.replayable()).finish_non_exhaustive()
+        f.debug_struct("RequestBody").field("replayable", &self.replayable()).finish_non_exhaustive()
     }
 }
 

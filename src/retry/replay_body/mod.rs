@@ -11,6 +11,6 @@ mod tied;
 
 pub(crate) use self::allowance::{Allowance, Held};
 pub(crate) use self::body::Limits;
-pub use self::body::ReplayBody;
+pub use self::body::RequestBody;
 pub use self::not_replayable::NotReplayable;
 pub(crate) use self::tether::Tether;

@@ -10,7 +10,7 @@ use super::certificates::Certificates;
 use super::proxy::Proxy;
 use super::resolver::Resolver;
 use super::{HyperClient, PING_AFTER};
-use crate::error::TokenError;
+use crate::error::Error;
 
 /// Builds a [`HyperClient`].
 ///
@@ -66,7 +66,7 @@ impl HyperClientBuilder {
     #[doc(alias = "add_root_certificates")]
     #[doc(alias = "ca")]
     #[doc(alias = "certificate")]
-    pub fn also_roots(mut self, pem: impl AsRef<[u8]>) -> Result<Self, TokenError> {
+    pub fn also_roots(mut self, pem: impl AsRef<[u8]>) -> Result<Self, Error> {
         self.settings.certificates.add_roots(pem.as_ref())?;
         Ok(self)
     }
@@ -76,7 +76,7 @@ impl HyperClientBuilder {
     /// # Errors
     ///
     /// As [`also_roots`](Self::also_roots).
-    pub fn only_roots(mut self, pem: impl AsRef<[u8]>) -> Result<Self, TokenError> {
+    pub fn only_roots(mut self, pem: impl AsRef<[u8]>) -> Result<Self, Error> {
         self.settings.certificates.replace_roots(pem.as_ref())?;
         Ok(self)
     }
@@ -86,7 +86,7 @@ impl HyperClientBuilder {
     /// [`ClientAuth::tls`](crate::ClientAuth::tls).
     ///
     /// It is the same for every connection of the client, so tokens that are bound to it never go by another. For a new
-    /// certificate make a new client, and [`expire`](crate::TokenCache::expire) the tokens that were bound to the old one.
+    /// certificate make a new client, and [`expire`](crate::TokenCache::invalidate) the tokens that were bound to the old one.
     ///
     /// # Errors
     ///
@@ -94,7 +94,7 @@ impl HyperClientBuilder {
     /// of the key is shown.
     #[doc(alias = "mtls")]
     #[doc(alias = "client_certificate")]
-    pub fn identity(mut self, chain: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> Result<Self, TokenError> {
+    pub fn identity(mut self, chain: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> Result<Self, Error> {
         self.settings.certificates.set_identity(chain.as_ref(), key.as_ref())?;
         Ok(self)
     }

@@ -7,7 +7,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 
-use crate::error::TokenError;
+use crate::error::Error;
 
 /// Root certificates, and the client's own.
 #[derive(Clone, Default)]
@@ -24,20 +24,19 @@ struct Identity {
 }
 
 impl Certificates {
-    pub(super) fn add_roots(&mut self, pem: &[u8]) -> Result<(), TokenError> {
+    pub(super) fn add_roots(&mut self, pem: &[u8]) -> Result<(), Error> {
         self.roots.extend(read_roots(pem)?);
         Ok(())
     }
 
-    pub(super) fn replace_roots(&mut self, pem: &[u8]) -> Result<(), TokenError> {
+    pub(super) fn replace_roots(&mut self, pem: &[u8]) -> Result<(), Error> {
         self.roots = read_roots(pem)?;
         self.only = true;
         Ok(())
     }
 
-    pub(super) fn set_identity(&mut self, chain: &[u8], key: &[u8]) -> Result<(), TokenError> {
-        let refuse =
-            |what: &str| TokenError::config(format!("the client certificate cannot be used: {what}"));
+    pub(super) fn set_identity(&mut self, chain: &[u8], key: &[u8]) -> Result<(), Error> {
+        let refuse = |what: &str| Error::config(format!("the client certificate cannot be used: {what}"));
         let chain = CertificateDer::pem_slice_iter(chain)
             .collect::<Result<Vec<_>, _>>()
             .map_err(|_| refuse("the PEM of its chain is broken"))?;
@@ -55,15 +54,15 @@ impl Certificates {
     }
 
     /// Makes the configuration for servers, and the one for proxies, which do not get the client's certificate.
-    pub(super) async fn configs(&self) -> Result<(ClientConfig, ClientConfig), TokenError> {
+    pub(super) async fn configs(&self) -> Result<(ClientConfig, ClientConfig), Error> {
         let certificates = self.clone();
         // The platform's are many files.
-        tokio::task::spawn_blocking(move || certificates.read()).await.map_err(|_| {
-            TokenError::transient("the runtime shut down while the root certificates were read")
-        })?
+        tokio::task::spawn_blocking(move || certificates.read())
+            .await
+            .map_err(|_| Error::transient("the runtime shut down while the root certificates were read"))?
     }
 
-    fn read(&self) -> Result<(ClientConfig, ClientConfig), TokenError> {
+    fn read(&self) -> Result<(ClientConfig, ClientConfig), Error> {
         let mut store = RootCertStore::empty();
         if !self.only {
             // One that cannot be read is no reason to trust none of the others.
@@ -72,7 +71,7 @@ impl Certificates {
         }
         store.add_parsable_certificates(self.roots.iter().cloned());
         if store.is_empty() {
-            return Err(TokenError::config(
+            return Err(Error::config(
                 "this machine has no root certificates to check a server by: install them (the package is often called \
                  ca-certificates), or name a file of them in SSL_CERT_FILE",
             ));
@@ -91,9 +90,9 @@ impl Identity {
     fn of(
         &self,
         builder: ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>,
-    ) -> Result<ClientConfig, TokenError> {
+    ) -> Result<ClientConfig, Error> {
         builder.with_client_auth_cert(self.chain.clone(), self.key.clone_key()).map_err(|error| {
-            TokenError::config(
+            Error::config(
                 "the client certificate cannot be used: TLS does not know a key of this kind, or it belongs to another \
                  certificate",
             )
@@ -112,8 +111,8 @@ impl fmt::Debug for Certificates {
     }
 }
 
-fn read_roots(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TokenError> {
-    let refuse = |what: &str| TokenError::config(format!("the root certificates cannot be used: {what}"));
+fn read_roots(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let refuse = |what: &str| Error::config(format!("the root certificates cannot be used: {what}"));
     let roots = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| refuse("the PEM is broken").with_source(error))?;
@@ -127,8 +126,8 @@ fn read_roots(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TokenError> {
     Ok(roots)
 }
 
-fn tls() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, TokenError> {
+fn tls() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, Error> {
     ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(|error| TokenError::config("TLS cannot be set up").with_source(error))
+        .map_err(|error| Error::config("TLS cannot be set up").with_source(error))
 }

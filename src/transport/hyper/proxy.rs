@@ -7,10 +7,9 @@ use base64::prelude::BASE64_STANDARD;
 use http::{HeaderValue, Uri};
 use hyper_util::client::proxy::matcher::Matcher;
 use secrecy::zeroize::Zeroizing;
-use secrecy::{ExposeSecret as _, SecretString};
 
 use super::no_proxy::NoProxy;
-use crate::error::TokenError;
+use crate::error::Error;
 use crate::origin::Origin;
 
 /// By which proxy `https` goes, by CONNECT (RFC 9110 §9.3.6): it learns the host and the port, and no more.
@@ -26,7 +25,7 @@ use crate::origin::Origin;
 /// let proxy = Proxy::new("http", "proxy.example.net", 3128)?
 ///     .credentials("billing", "secret")
 ///     .except("internal.example.net, 10.0.0.0/8");
-/// # Ok::<(), tower_oauth2::TokenError>(())
+/// # Ok::<(), tower_oauth2::Error>(())
 /// ```
 #[derive(Clone)]
 pub struct Proxy {
@@ -59,8 +58,8 @@ impl Proxy {
     /// # Errors
     ///
     /// A configuration error if one of them is none.
-    pub fn new(scheme: &str, host: &str, port: u16) -> Result<Self, TokenError> {
-        let refuse = |what| TokenError::config(format!("proxy: {what}"));
+    pub fn new(scheme: &str, host: &str, port: u16) -> Result<Self, Error> {
+        let refuse = |what| Error::config(format!("proxy: {what}"));
         if !matches!(scheme, "http" | "https") {
             return Err(refuse("its scheme is neither http nor https; no other is spoken here"));
         }
@@ -91,10 +90,10 @@ impl Proxy {
 
     /// Sets user and password (RFC 7617). Without effect on the other two kinds of proxy.
     #[must_use]
-    pub fn credentials(mut self, user: &str, password: impl Into<SecretString>) -> Self {
+    pub fn credentials(mut self, user: &str, password: impl Into<String>) -> Self {
         if let Choice::This { credentials, .. } = &mut self.choice {
-            let password = password.into();
-            let text = Zeroizing::new(format!("{user}:{}", password.expose_secret()));
+            let password = Zeroizing::new(password.into());
+            let text = Zeroizing::new(format!("{user}:{}", *password));
             let text = Zeroizing::new(BASE64_STANDARD.encode(&*text));
             *credentials = HeaderValue::try_from(format!("Basic {}", *text)).ok().map(|mut value| {
                 value.set_sensitive(true);
@@ -148,7 +147,7 @@ impl Proxies {
     /// # Errors
     ///
     /// A configuration error if that proxy speaks something else.
-    pub(super) fn detour(&self, destination: &Uri) -> Result<Option<Detour>, TokenError> {
+    pub(super) fn detour(&self, destination: &Uri) -> Result<Option<Detour>, Error> {
         let Some(matcher) = &self.matcher else { return Ok(None) };
         if Origin::of(destination).is_none_or(|origin| origin.is_loopback())
             || self.except.excepts(destination)
@@ -157,7 +156,7 @@ impl Proxies {
         }
         let Some(proxy) = matcher.intercept(destination) else { return Ok(None) };
         if !matches!(proxy.uri().scheme_str(), Some("http" | "https")) {
-            return Err(TokenError::config(
+            return Err(Error::config(
                 "the proxy that the environment names speaks neither http nor https; set HTTPS_PROXY to one that does, \
                  or NO_PROXY",
             ));

@@ -9,7 +9,7 @@
 //! | a time-out of the request as a whole | nobody knows how far it came | ambiguous |
 //! | whatever comes from hyper below it | | as `classify_hyper` says |
 
-use std::error::Error;
+use std::error::Error as StdError;
 
 use crate::error::chain;
 use crate::retry::Failure;
@@ -28,10 +28,10 @@ const NO_TLS: &str = "invalid URL, scheme is not http";
 /// use tower_oauth2::transport::classify_reqwest;
 ///
 /// let policy = RetryPolicy::builder().classifier(classify_reqwest).build()?;
-/// # Ok::<(), tower_oauth2::TokenError>(())
+/// # Ok::<(), tower_oauth2::Error>(())
 /// ```
 #[must_use]
-pub fn classify_reqwest(error: &(dyn Error + 'static)) -> Failure {
+pub fn classify_reqwest(error: &(dyn StdError + 'static)) -> Failure {
     let native = chain(error).find_map(|error| error.downcast_ref::<reqwest::Error>());
     if native.is_some_and(|error| error.is_builder() || error.is_redirect()) {
         return Failure::Fatal;
@@ -43,7 +43,7 @@ pub fn classify_reqwest(error: &(dyn Error + 'static)) -> Failure {
 }
 
 /// Says what to do about a connection that cannot be made, today and tomorrow.
-pub(super) fn advice(error: &(dyn Error + 'static)) -> Option<&'static str> {
+pub(super) fn advice(error: &(dyn StdError + 'static)) -> Option<&'static str> {
     if chain(error).any(|error| error.to_string() == NO_TLS) {
         return Some("reqwest was built without TLS; switch on one of its features for it, such as `rustls`");
     }

@@ -14,7 +14,7 @@ use tower::BoxError;
 use tower_service::Service;
 
 use super::body::{ReqwestResponseBody, into_native};
-use crate::error::{TokenError, Unsent};
+use crate::error::{Error, Unsent};
 use crate::extensions::FollowNothing;
 use crate::runtime;
 
@@ -28,7 +28,7 @@ use crate::runtime;
 /// use tower_oauth2::transport::ReqwestClient;
 ///
 /// let client = ReqwestClient::build(|builder| builder.user_agent("billing/1.0"))?;
-/// # Ok::<_, tower_oauth2::TokenError>(())
+/// # Ok::<_, tower_oauth2::Error>(())
 /// ```
 #[derive(Clone)]
 pub struct ReqwestClient<S = reqwest::Client> {
@@ -44,18 +44,18 @@ impl ReqwestClient {
     ///
     /// A configuration error if reqwest refuses the options, or wants something that the process lacks, such as a provider
     /// of cryptography where its feature `rustls-no-provider` is on.
-    pub fn build(configure: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Result<Self, TokenError> {
+    pub fn build(configure: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Result<Self, Error> {
         let builder = configure(reqwest::Client::builder())
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never());
         // Where reqwest has no provider of cryptography, it panics; a library must not.
         match catch_unwind(AssertUnwindSafe(|| builder.build())) {
             Ok(Ok(inner)) => Ok(Self { inner, follows_nothing: true }),
-            Ok(Err(error)) => Err(TokenError::config(
+            Ok(Err(error)) => Err(Error::config(
                 "reqwest refuses the options of its client; see the cause, and check certificates and proxies",
             )
             .with_source(error)),
-            Err(_panic) => Err(TokenError::config(
+            Err(_panic) => Err(Error::config(
                 "reqwest could not set up TLS; with its feature `rustls-no-provider` a provider must be installed first",
             )),
         }
@@ -138,7 +138,7 @@ fn is_same_place(uri: &Uri, url: &Url) -> bool {
 }
 
 fn may_follow() -> BoxError {
-    TokenError::config(
+    Error::config(
         "the authorization server was not asked: a reqwest client that is there already may follow redirects, and take the \
          client secret along; give build_with a ReqwestTokenClient",
     )
@@ -147,7 +147,7 @@ fn may_follow() -> BoxError {
 
 fn renamed(request: &reqwest::Request) -> BoxError {
     let host = request.url().host_str().unwrap_or_default();
-    TokenError::config(format!(
+    Error::config(format!(
         "the request was not sent: its URI names a host that reqwest reads as {host}; write it like that"
     ))
     .into()

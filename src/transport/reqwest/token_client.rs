@@ -15,7 +15,7 @@ use tower_service::Service;
 use super::body::ReqwestResponseBody;
 use super::classify::{advice, classify_reqwest};
 use super::client::{ReqwestClient, ReqwestResponseFuture};
-use crate::error::{Lasting, TokenError, Unsent};
+use crate::error::{Error, Lasting, Unsent};
 use crate::retry::Failure;
 
 /// A client for the token endpoint, which follows no redirect and repeats nothing. Clones share its connections.
@@ -50,7 +50,7 @@ impl ReqwestTokenClient {
     /// # Errors
     ///
     /// As [`build`](Self::build).
-    pub fn new() -> Result<Self, TokenError> {
+    pub fn new() -> Result<Self, Error> {
         Self::build(|builder| builder)
     }
 
@@ -60,7 +60,7 @@ impl ReqwestTokenClient {
     /// # Errors
     ///
     /// As [`ReqwestClient::build`].
-    pub fn build(configure: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Result<Self, TokenError> {
+    pub fn build(configure: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Result<Self, Error> {
         Ok(Self { inner: ReqwestClient::build(|builder| configure(builder).connection_verbose(false))? })
     }
 }

@@ -12,9 +12,9 @@ use http_body_util::{BodyExt as _, Full};
 use jsonwebtoken::crypto::rust_crypto;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
 use tower::{BoxError, service_fn};
-use tower_oauth2::oauth2::jwt::{JwtAlgorithm, SigningKey};
+use tower_oauth2::grants::jwt::{JwtAlgorithm, SigningKey};
 use tower_oauth2::{
-    ClientAuth, ClientCredentials, ClientSecret, FetchReason, TokenRequest, TokenSource as _,
+    ClientAuth, ClientCredentials, Secret, FetchReason, TokenRequest, TokenSource as _,
 };
 
 /// Lets a client with a new key ask once, and returns whether its assertion holds.
@@ -30,7 +30,7 @@ async fn signs() -> bool {
         }
     });
     let key = SigningKey::new(JwtAlgorithm::Es256, pair.serialize_pem());
-    let source = ClientCredentials::builder("https://as.example.com/token", "id", ClientSecret::none())
+    let source = ClientCredentials::builder("https://as.example.com/token", "id", Secret::none())
         .issuer("https://as.example.com")
         .auth(ClientAuth::private_key_jwt(key))
         .build_with(endpoint)

@@ -4,7 +4,7 @@
 use kube_client::client::{Body, ConfigExt as _};
 use kube_client::{Client, Config};
 use tower::{BoxError, ServiceBuilder};
-use tower_oauth2::retry::ReplayBody;
+use tower_oauth2::retry::RequestBody;
 use tower_oauth2::transport::HyperClient;
 use tower_oauth2::{AuthLayer, RetryPolicy, TokenSource};
 

@@ -24,7 +24,7 @@ use tower::{Layer as _, ServiceExt as _};
 use tower_oauth2::retry::Failure;
 use tower_oauth2::transport::{ReqwestClient, ReqwestTokenClient, classify_reqwest};
 use tower_oauth2::{
-    AccessToken, ClientCredentials, FetchReason, RetryPolicy, TokenError, TokenRequest, TokenSource as _,
+    AccessToken, ClientCredentials, FetchReason, RetryPolicy, Error, TokenRequest, TokenSource as _,
 };
 
 const HOST: &str = "login.example.test";
@@ -67,7 +67,7 @@ fn to(address: SocketAddr, builder: reqwest::ClientBuilder) -> reqwest::ClientBu
     builder.resolve(HOST, address).no_proxy()
 }
 
-async fn fetch(client: ReqwestTokenClient, port: u16) -> Result<AccessToken, TokenError> {
+async fn fetch(client: ReqwestTokenClient, port: u16) -> Result<AccessToken, Error> {
     let url = format!("https://{HOST}:{port}/token");
     let source = ClientCredentials::builder(url, "billing", "hunter2").retries(0).build_with(client)?;
     source.token(TokenRequest::new(FetchReason::Initial)).await
@@ -144,11 +144,11 @@ fn through(gate: SocketAddr, builder: reqwest::ClientBuilder) -> reqwest::Client
 }
 
 /// Fetches through a proxy, with two retries.
-async fn fetch_through(gate: SocketAddr) -> TokenError {
+async fn fetch_through(gate: SocketAddr) -> Error {
     let client = ReqwestTokenClient::build(|builder| through(gate, builder)).unwrap();
     let source = ClientCredentials::builder(format!("https://{HOST}/token"), "billing", "hunter2-hunter2")
         .retries(2)
-        .first_delay(Duration::from_millis(1))
+        .min_delay(Duration::from_millis(1))
         .build_with(client)
         .unwrap();
     source.token(TokenRequest::new(FetchReason::Initial)).await.unwrap_err()
@@ -173,7 +173,7 @@ async fn a_proxy_that_is_in_trouble_passes_for_tokens_and_below_the_api() {
         let client = ReqwestClient::build(|builder| through(at, builder)).unwrap();
         let policy = RetryPolicy::builder()
             .classifier(classify_reqwest)
-            .first_delay(Duration::from_millis(1))
+            .min_delay(Duration::from_millis(1))
             .max_retries(2)
             .build()
             .unwrap();

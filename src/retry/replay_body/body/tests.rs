@@ -88,7 +88,7 @@ enum Seen {
     End,
 }
 
-fn poll<B>(body: &mut ReplayBody<B>) -> Seen
+fn poll<B>(body: &mut RequestBody<B>) -> Seen
 where
     B: Body + Unpin,
     B::Error: Into<BoxError>,
@@ -104,7 +104,7 @@ where
     }
 }
 
-fn read<B>(body: &mut ReplayBody<B>) -> Vec<Seen>
+fn read<B>(body: &mut RequestBody<B>) -> Vec<Seen>
 where
     B: Body + Unpin,
     B::Error: Into<BoxError>,
@@ -129,7 +129,7 @@ fn as_seen() -> Vec<Seen> {
     vec![data("one"), data(""), data("three"), Seen::Trailers(trailers("end")), Seen::End]
 }
 
-fn share<B>(body: &ReplayBody<B>) -> &Share<B, Frame<Bytes>> {
+fn share<B>(body: &RequestBody<B>) -> &Share<B, Frame<Bytes>> {
     match &body.kind {
         Kind::Recorded { share, .. } => share,
         _ => panic!("not recorded"),
@@ -138,7 +138,7 @@ fn share<B>(body: &ReplayBody<B>) -> &Share<B, Frame<Bytes>> {
 
 #[test]
 fn every_attempt_gives_the_same_frames_with_their_borders() {
-    let original = ReplayBody::new(Script::new(four_frames()));
+    let original = RequestBody::new(Script::new(four_frames()));
     for _ in 0..3 {
         let mut attempt = original.replay().unwrap();
         assert_eq!(attempt.size_hint().exact(), Some(8));
@@ -151,7 +151,7 @@ fn every_attempt_gives_the_same_frames_with_their_borders() {
 #[test]
 fn an_attempt_that_was_dropped_after_any_number_of_polls_is_taken_up_where_it_left_the_source() {
     for polls in 0..6 {
-        let original = ReplayBody::new(Script::new(four_frames()));
+        let original = RequestBody::new(Script::new(four_frames()));
         let mut first = original.replay().unwrap();
         for _ in 0..polls {
             poll(&mut first);
@@ -180,7 +180,7 @@ impl Wake for Bell {
 }
 
 /// Polls as the task that hears this bell, and expects to wait.
-fn wait<B>(body: &mut ReplayBody<B>, bell: &Arc<Bell>)
+fn wait<B>(body: &mut RequestBody<B>, bell: &Arc<Bell>)
 where
     B: Body + Unpin,
     B::Error: Into<BoxError>,
@@ -189,7 +189,7 @@ where
     assert!(Pin::new(body).poll_frame(&mut Context::from_waker(&waker)).is_pending());
 }
 
-fn is_taken_over<B>(body: &mut ReplayBody<B>) -> bool
+fn is_taken_over<B>(body: &mut RequestBody<B>) -> bool
 where
     B: Body + Unpin,
     B::Error: Into<BoxError>,
@@ -201,8 +201,8 @@ where
 #[test]
 fn an_upload_is_taken_over_after_any_number_of_polls_and_any_number_of_times() {
     for polls in 0..6 {
-        let original = ReplayBody::new(Script::new(four_frames()));
-        let mut held: Vec<ReplayBody<_>> = Vec::new();
+        let original = RequestBody::new(Script::new(four_frames()));
+        let mut held: Vec<RequestBody<_>> = Vec::new();
         for _ in 0..4 {
             let mut attempt = original.replay().unwrap();
             assert_eq!(attempt.size_hint().exact(), Some(8));
@@ -225,7 +225,7 @@ fn an_upload_is_taken_over_after_any_number_of_polls_and_any_number_of_times() {
 fn an_attempt_that_waits_is_woken_by_the_next_one_once_and_at_once() {
     let (old, new) = (Arc::new(Bell::default()), Arc::new(Bell::default()));
     let steps = [Step::Pending, Step::Pending, Step::Pending, Step::Data("one")];
-    let original = ReplayBody::new(Script::new(steps));
+    let original = RequestBody::new(Script::new(steps));
     let mut first = original.replay().unwrap();
     wait(&mut first, &old);
     let mut second = original.replay().unwrap();
@@ -241,7 +241,7 @@ fn an_attempt_that_waits_is_woken_by_the_next_one_once_and_at_once() {
 #[test]
 fn an_attempt_that_was_dropped_is_not_woken_nor_is_its_task_kept() {
     let bell = Arc::new(Bell::default());
-    let original = ReplayBody::new(Script::new([Step::Pending, Step::Pending, Step::Data("one")]));
+    let original = RequestBody::new(Script::new([Step::Pending, Step::Pending, Step::Data("one")]));
     let mut first = original.replay().unwrap();
     wait(&mut first, &bell);
     drop(first);
@@ -253,7 +253,7 @@ fn an_attempt_that_was_dropped_is_not_woken_nor_is_its_task_kept() {
 #[test]
 fn a_source_that_keeps_everybody_waiting_is_replayed_as_far_as_it_came() {
     let steps = [Step::Data("one"), Step::Data("two")].into_iter();
-    let original = ReplayBody::new(Script::new(steps.chain(std::iter::repeat_n(Step::Pending, 100))));
+    let original = RequestBody::new(Script::new(steps.chain(std::iter::repeat_n(Step::Pending, 100))));
     let bell = Arc::new(Bell::default());
     for round in 0..10 {
         let mut attempt = original.replay().unwrap();
@@ -268,11 +268,11 @@ fn a_source_that_keeps_everybody_waiting_is_replayed_as_far_as_it_came() {
 #[test]
 fn what_goes_with_a_waker_may_come_back_to_the_body() {
     /// A task that holds an attempt, and goes away with its last waker.
-    struct Task(#[expect(dead_code, reason = "it is there to be dropped")] ReplayBody<Script>);
+    struct Task(#[expect(dead_code, reason = "it is there to be dropped")] RequestBody<Script>);
     impl Wake for Task {
         fn wake(self: Arc<Self>) {}
     }
-    let original = ReplayBody::new(Script::new(std::iter::repeat_n(Step::Pending, 9)));
+    let original = RequestBody::new(Script::new(std::iter::repeat_n(Step::Pending, 9)));
     let task = || Waker::from(Arc::new(Task(original.replay().unwrap())));
     let (one, two) = (task(), task());
     let mut attempt = original.replay().unwrap();
@@ -287,7 +287,7 @@ fn what_goes_with_a_waker_may_come_back_to_the_body() {
 #[test]
 fn one_frame_in_memory_is_shared_not_copied() {
     let bytes = Bytes::from(vec![7; 1000]);
-    let original = ReplayBody::new(Full::new(bytes.clone()));
+    let original = RequestBody::new(Full::new(bytes.clone()));
     for _ in 0..3 {
         let mut attempt = original.replay().unwrap();
         assert_eq!((attempt.size_hint().exact(), attempt.is_end_stream()), (Some(1000), false));
@@ -302,7 +302,7 @@ fn one_frame_in_memory_is_shared_not_copied() {
 #[test]
 fn a_buffer_that_is_not_bytes_is_copied_into_them() {
     let parts = std::io::Cursor::new(b"parts".to_vec());
-    let original = ReplayBody::new(Full::new(parts));
+    let original = RequestBody::new(Full::new(parts));
     for _ in 0..2 {
         assert_eq!(read(&mut original.replay().unwrap()), [data("parts"), Seen::End]);
     }
@@ -310,7 +310,7 @@ fn a_buffer_that_is_not_bytes_is_copied_into_them() {
 
 #[test]
 fn an_empty_body_is_empty_in_every_attempt() {
-    fn check<B>(original: &ReplayBody<B>)
+    fn check<B>(original: &RequestBody<B>)
     where
         B: Body + Unpin,
         B::Error: Into<BoxError>,
@@ -322,15 +322,15 @@ fn an_empty_body_is_empty_in_every_attempt() {
             assert_eq!(poll(&mut attempt), Seen::End);
         }
     }
-    check(&ReplayBody::new(Full::<Bytes>::default()));
-    check(&ReplayBody::new(http_body_util::Empty::<Bytes>::new()));
-    check(&ReplayBody::new(Script::new([])));
-    check(&ReplayBody::<Full<Bytes>>::default());
+    check(&RequestBody::new(Full::<Bytes>::default()));
+    check(&RequestBody::new(http_body_util::Empty::<Bytes>::new()));
+    check(&RequestBody::new(Script::new([])));
+    check(&RequestBody::<Full<Bytes>>::default());
 }
 
 #[test]
 fn trailers_alone_are_replayed() {
-    let original = ReplayBody::new(Script::new([Step::Trailers("only")]));
+    let original = RequestBody::new(Script::new([Step::Trailers("only")]));
     for _ in 0..2 {
         let mut attempt = original.replay().unwrap();
         assert!(!attempt.is_end_stream());
@@ -341,7 +341,7 @@ fn trailers_alone_are_replayed() {
 #[test]
 fn the_limit_itself_is_replayable_and_a_byte_more_is_not() {
     let steps = || [Step::Data("four"), Step::Data("four")];
-    let at = |limit| ReplayBody::with_limit(Script::new(steps()), limit);
+    let at = |limit| RequestBody::with_limit(Script::new(steps()), limit);
     for limit in [8, 9, u64::MAX] {
         let original = at(limit);
         for _ in 0..2 {
@@ -368,7 +368,7 @@ fn unknown(steps: impl IntoIterator<Item = Step>) -> impl Body<Data = Bytes, Err
 
 #[test]
 fn a_body_of_unknown_length_is_recorded_up_to_a_limit_of_its_own() {
-    let original = ReplayBody::new(unknown(four_frames()));
+    let original = RequestBody::new(unknown(four_frames()));
     for _ in 0..3 {
         let mut attempt = original.replay().unwrap();
         assert_eq!(read(&mut attempt), as_seen());
@@ -378,7 +378,7 @@ fn a_body_of_unknown_length_is_recorded_up_to_a_limit_of_its_own() {
     assert_eq!((attempt.size_hint().lower(), attempt.size_hint().upper()), (8, None));
     poll(&mut attempt);
     assert_eq!(attempt.size_hint().exact(), Some(5));
-    let empty = ReplayBody::new(unknown([]));
+    let empty = RequestBody::new(unknown([]));
     for _ in 0..2 {
         let mut attempt = empty.replay().unwrap();
         assert!(!attempt.is_end_stream() && attempt.size_hint().exact().is_none());
@@ -389,7 +389,7 @@ fn a_body_of_unknown_length_is_recorded_up_to_a_limit_of_its_own() {
     static KIB: [u8; 1024] = [b'x'; 1024];
     let kib = || Step::Data(std::str::from_utf8(&KIB).unwrap());
     for (extra, expected) in [(None, Ok(())), (Some(Step::Data("y")), Err(NotReplayable::UnknownLength))] {
-        let original = ReplayBody::new(unknown(std::iter::repeat_with(kib).take(64).chain(extra)));
+        let original = RequestBody::new(unknown(std::iter::repeat_with(kib).take(64).chain(extra)));
         let mut attempt = original.replay().unwrap();
         let seen = read(&mut attempt);
         assert_eq!(seen.last(), Some(&Seen::End));
@@ -421,7 +421,7 @@ fn without_an_allowance_there_is_no_end() {
 #[test]
 fn a_limit_that_is_hit_in_a_later_attempt_leaves_that_attempt_whole() {
     let steps = [Step::Data("four"), Step::Data("four"), Step::Data("more"), Step::Data("end")];
-    let original = ReplayBody::with_limit(unknown(steps), 8);
+    let original = RequestBody::with_limit(unknown(steps), 8);
     let mut first = original.replay().unwrap();
     assert_eq!((poll(&mut first), poll(&mut first)), (data("four"), data("four")));
     let mut second = original.replay().unwrap();
@@ -432,12 +432,12 @@ fn a_limit_that_is_hit_in_a_later_attempt_leaves_that_attempt_whole() {
 
 #[test]
 fn at_the_limit_of_zero_only_what_has_no_bytes_is_recorded() {
-    let original = ReplayBody::with_limit(unknown([Step::Data(""), Step::Trailers("end")]), 0);
+    let original = RequestBody::with_limit(unknown([Step::Data(""), Step::Trailers("end")]), 0);
     for _ in 0..2 {
         let seen = [data(""), Seen::Trailers(trailers("end")), Seen::End];
         assert_eq!(read(&mut original.replay().unwrap()), seen);
     }
-    let original = ReplayBody::with_limit(unknown([Step::Data("x")]), 0);
+    let original = RequestBody::with_limit(unknown([Step::Data("x")]), 0);
     assert_eq!(read(&mut original.replay().unwrap()), [data("x"), Seen::End]);
     assert_eq!(original.replayable(), Err(NotReplayable::UnknownLength));
 }
@@ -448,7 +448,7 @@ fn of_a_grpc_call_one_message_is_recorded_and_no_stream() {
     let limits = Limits { headers: Some(&headers), ..Limits::default() };
     let (message, another) = ("\0\0\0\0\x03one", "\0\0\0\0\x03two");
     for frames in [vec![message], vec!["\0\0\0\0\x03o", "ne"], vec!["", message], vec!["\0\0\0\0\0"]] {
-        let original = ReplayBody::recording(unknown(frames.iter().map(|frame| Step::Data(frame))), limits);
+        let original = RequestBody::recording(unknown(frames.iter().map(|frame| Step::Data(frame))), limits);
         let seen = frames.iter().map(|frame| data(frame)).chain([Seen::End]).collect::<Vec<_>>();
         for _ in 0..2 {
             assert_eq!(read(&mut original.replay().unwrap()), seen);
@@ -457,17 +457,17 @@ fn of_a_grpc_call_one_message_is_recorded_and_no_stream() {
     let both: &'static str = "\0\0\0\0\x03one\0\0\0\0\x03two";
     for frames in [vec![message, another], vec![both], vec![message, "\0"]] {
         let stream = || unknown(frames.iter().map(|frame| Step::Data(frame)));
-        let original = ReplayBody::recording(stream(), limits);
+        let original = RequestBody::recording(stream(), limits);
         let seen = frames.iter().map(|frame| data(frame)).chain([Seen::End]).collect::<Vec<_>>();
         assert_eq!(read(&mut original.replay().unwrap()), seen);
         assert_eq!(original.replayable(), Err(NotReplayable::SeveralMessages));
         // Of what is no gRPC call the frames mean nothing.
-        let original = ReplayBody::recording(stream(), Limits::default());
+        let original = RequestBody::recording(stream(), Limits::default());
         assert_eq!(read(&mut original.replay().unwrap()), seen);
         assert_eq!(original.replayable(), Ok(()));
     }
     // A message above the limit is just that.
-    let original = ReplayBody::recording(unknown([Step::Data(message)]), Limits { stream: 7, ..limits });
+    let original = RequestBody::recording(unknown([Step::Data(message)]), Limits { stream: 7, ..limits });
     assert_eq!(read(&mut original.replay().unwrap()), [data(message), Seen::End]);
     assert_eq!(original.replayable(), Err(NotReplayable::UnknownLength));
 }
@@ -477,8 +477,8 @@ fn the_bodies_of_all_requests_share_an_allowance_and_none_is_refused() {
     let allowance = Arc::new(Allowance::new(20));
     let limits = Limits { exact: 100, stream: 100, headers: None, allowance: Some(&allowance) };
     // Eight bytes in four frames: they weigh more than they are long, so that the allowance counts frames as well.
-    let of_eight = || ReplayBody::recording(Script::new([Step::Data("four"), Step::Data("four")]), limits);
-    let pending = || ReplayBody::recording(Script::new([Step::Pending, Step::Missing(8)]), limits);
+    let of_eight = || RequestBody::recording(Script::new([Step::Data("four"), Step::Data("four")]), limits);
+    let pending = || RequestBody::recording(Script::new([Step::Pending, Step::Missing(8)]), limits);
     let (one, two) = (pending(), pending());
     assert_eq!((allowance.left(), one.replayable(), two.replayable()), (4, Ok(()), Ok(())));
     let mut third = of_eight();
@@ -490,7 +490,7 @@ fn the_bodies_of_all_requests_share_an_allowance_and_none_is_refused() {
     assert_eq!(allowance.left(), 20);
 
     // In memory, and so not counted.
-    let whole = ReplayBody::recording(Full::new(Bytes::from(vec![7; 50])), limits);
+    let whole = RequestBody::recording(Full::new(Bytes::from(vec![7; 50])), limits);
     assert_eq!((allowance.left(), whole.replayable()), (20, Ok(())));
 }
 
@@ -499,7 +499,7 @@ fn what_a_recording_held_is_given_back_exactly_when_it_is_freed() {
     let allowance = Arc::new(Allowance::new(10 * LEAST_WEIGHT));
     let limits = Limits { exact: 100, stream: 100, headers: None, allowance: Some(&allowance) };
     let start = || {
-        let original = ReplayBody::recording(unknown(four_frames()), limits);
+        let original = RequestBody::recording(unknown(four_frames()), limits);
         let mut attempt = original.replay().unwrap();
         assert_eq!((poll(&mut attempt), poll(&mut attempt)), (data("one"), data("")));
         assert_eq!(allowance.left(), 8 * LEAST_WEIGHT);
@@ -602,7 +602,7 @@ fn a_body_longer_than_it_said_goes_on_without_being_recorded() {
         }
     }
     let steps = [Step::Data("four"), Step::Data("more"), Step::Pending, Step::Data("end")];
-    let original = ReplayBody::with_limit(Liar(Script::new(steps)), 6);
+    let original = RequestBody::with_limit(Liar(Script::new(steps)), 6);
     let mut attempt = original.replay().unwrap();
     assert_eq!((poll(&mut attempt), poll(&mut attempt)), (data("four"), data("more")));
     assert_eq!(share(&original).recorded(), 0, "what was recorded is still there");
@@ -615,7 +615,7 @@ fn a_body_longer_than_it_said_goes_on_without_being_recorded() {
 fn tiny_frames_are_recorded_up_to_a_number() {
     let steps = |count| Script::new(std::iter::repeat_n(Step::Data("x"), count));
     for (count, expected) in [(MOST_FRAMES, Ok(())), (MOST_FRAMES + 1, Err(NotReplayable::TooLong))] {
-        let original = ReplayBody::new(steps(count));
+        let original = RequestBody::new(steps(count));
         assert_eq!(read(&mut original.replay().unwrap()).len(), count + 1);
         assert_eq!(original.replayable(), expected);
     }
@@ -628,7 +628,7 @@ fn a_source_that_fails_is_never_polled_again_and_its_text_is_kept() {
         vec![Step::Data("one"), Step::Broken, Step::Missing(9)],
         vec![Step::Pending, Step::Data("one"), Step::Pending, Step::Broken, Step::Missing(9)],
     ] {
-        let original = ReplayBody::new(Script::new(steps));
+        let original = RequestBody::new(Script::new(steps));
         let (mut attempt, kept) = match original.replay() {
             Ok(attempt) => (attempt, Some(original)),
             Err(why) => {
@@ -647,7 +647,7 @@ fn a_source_that_fails_is_never_polled_again_and_its_text_is_kept() {
 
 #[test]
 fn a_source_that_panics_is_not_touched_again() {
-    let original = ReplayBody::new(Script::new([Step::Data("one"), Step::Missing(9)]));
+    let original = RequestBody::new(Script::new([Step::Data("one"), Step::Missing(9)]));
     let mut attempt = original.replay().unwrap();
     assert_eq!(poll(&mut attempt), data("one"));
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| poll(&mut attempt))).unwrap_err();
@@ -658,7 +658,7 @@ fn a_source_that_panics_is_not_touched_again() {
 
 #[test]
 fn dropping_the_original_frees_what_was_given_and_the_attempt_goes_on() {
-    let original = ReplayBody::new(Script::new(four_frames()));
+    let original = RequestBody::new(Script::new(four_frames()));
     let mut attempt = original.replay().unwrap();
     assert_eq!(poll(&mut attempt), data("one"));
     drop(original);
@@ -671,7 +671,7 @@ fn dropping_the_original_frees_what_was_given_and_the_attempt_goes_on() {
 
 #[test]
 fn dropping_the_original_in_the_middle_of_a_replay_keeps_what_is_still_to_be_given() {
-    let original = ReplayBody::new(Script::new(four_frames()));
+    let original = RequestBody::new(Script::new(four_frames()));
     assert_eq!(read(&mut original.replay().unwrap()), as_seen());
     let mut replay = original.replay().unwrap();
     assert_eq!(poll(&mut replay), data("one"));
@@ -684,7 +684,7 @@ fn dropping_the_original_in_the_middle_of_a_replay_keeps_what_is_still_to_be_giv
 fn the_source_goes_with_the_last_of_them() {
     let script = Script::new(four_frames());
     let polled = Arc::clone(&script.polled);
-    let original = ReplayBody::new(script);
+    let original = RequestBody::new(script);
     let mut attempt = original.replay().unwrap();
     poll(&mut attempt);
     assert_eq!((Arc::strong_count(&polled), polled.load(Ordering::Relaxed)), (2, 1));
@@ -694,7 +694,7 @@ fn the_source_goes_with_the_last_of_them() {
 
 #[tokio::test]
 async fn it_is_a_body_like_any_other() {
-    let original = ReplayBody::new(Full::new(Bytes::from_static(b"whole")));
+    let original = RequestBody::new(Full::new(Bytes::from_static(b"whole")));
     assert_eq!(original.replay().unwrap().collect().await.unwrap().to_bytes(), "whole");
     assert_eq!(original.collect().await.unwrap().to_bytes(), "whole");
 }

@@ -1,0 +1,607 @@
+//! The builder that every grant shares: where the endpoint is, who asks, for what, and with how much patience.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, Uri};
+use http_body::Body;
+use http_body_util::Full;
+use tower::{BoxError, Service};
+
+use crate::backoff::Chance;
+use crate::error::{Error, ErrorKind};
+use crate::grants::checks;
+use crate::grants::client::auth::ClientAuth;
+use crate::grants::client::secret::Secret;
+use crate::grants::discovery::fetch::Discovery;
+use crate::grants::endpoint::client::EndpointClient;
+use crate::grants::endpoint::identifiers::Identifiers;
+use crate::grants::endpoint::location::{EndpointLocation, Location};
+use crate::grants::endpoint::target::{Endpoint, Registration};
+use crate::grants::endpoint::transport::{self, ErasedService, Patience, Transport};
+use crate::grants::endpoint::url::{self, PlainHttp};
+use crate::grants::grant::{Checked, Grant};
+use crate::grants::parameters::{Encoding, Parameters};
+use crate::grants::response::body::{Acceptance, Expected};
+use crate::grants::response::classifier::{Classifier, Refusal};
+use crate::grants::response::wording::{EndpointKind, Naming, Wording};
+use crate::origin::Origin;
+use crate::text;
+
+/// Builds a source that asks a token endpoint by the grant `G`.
+///
+/// Nothing is checked before the source is built, and everything then: what is wrong is an error that names the
+/// setting and the remedy.
+///
+/// # Defaults
+///
+/// - client authentication: [`ClientAuth::basic`]; none where the grant needs no client and none is set
+/// - scopes, audiences, resources, further parameters: none
+/// - issuer: the [`Issuer`](crate::grants::Issuer) that was given in place of a URL, or none
+/// - required scopes: none
+/// - tokens: any that a header can carry (no [`with_strict_bearer`](Self::with_strict_bearer))
+/// - an attempt: at most 10 s, from connecting to the last byte
+/// - retries: 3, after 500 ms, 1 s and 2 s, half of which is chance, as far as the deadline of the caller allows
+/// - a second attempt beside one without a response: after 2 s; it counts as a retry
+/// - the longest delay: 10 s; a server that asks for more is believed, and the error says until when
+/// - retried: what may pass by itself (429, every 5xx, no response, a success that holds no token response)
+/// - plain http: to loopback alone
+#[derive(Clone)]
+pub struct GrantBuilder<G> {
+    options: Options,
+    grant: G,
+}
+
+#[derive(Clone, Debug)]
+struct Options {
+    location: EndpointLocation,
+    client_id: String,
+    secret: Secret,
+    auth: ClientAuth,
+    scopes: Vec<String>,
+    required_scopes: Vec<String>,
+    audiences: Vec<String>,
+    resources: Vec<String>,
+    parameters: Parameters,
+    issuer: String,
+    strict_bearer: bool,
+    classifier: Option<Classifier>,
+    patience: Patience,
+    insecure_http: bool,
+    kind: EndpointKind,
+    terms: Terms,
+}
+
+/// What a grant is like, as opposed to what its user sets.
+#[derive(Clone, Debug, Default)]
+struct Terms {
+    /// The parameters that it sends by itself.
+    own: &'static [&'static str],
+    /// Whether it may do without a client.
+    client_is_optional: bool,
+    /// Whether an assertion is the grant.
+    is_assertion: bool,
+    /// Whether another token is the grant.
+    is_exchange: bool,
+    /// Whether the endpoint knows nothing of RFC 6749.
+    is_api: bool,
+    encoding: Encoding,
+    renamed: Vec<(String, String)>,
+    token_types: Vec<String>,
+    refusals: Vec<(String, String)>,
+}
+
+impl<G> GrantBuilder<G> {
+    pub(crate) fn new(location: EndpointLocation, client_id: String, secret: Secret, grant: G) -> Self {
+        let patience = Patience {
+            attempt_timeout: Duration::from_secs(10),
+            retries: 3,
+            min_delay: Duration::from_millis(500),
+            max_delay: Duration::from_secs(10),
+            second_attempt_after: Some(Duration::from_secs(2)),
+            retry_statuses: None,
+        };
+        let options = Options {
+            location,
+            client_id,
+            secret,
+            auth: ClientAuth::default(),
+            scopes: Vec::new(),
+            required_scopes: Vec::new(),
+            audiences: Vec::new(),
+            resources: Vec::new(),
+            parameters: Parameters::default(),
+            issuer: String::new(),
+            strict_bearer: false,
+            classifier: None,
+            patience,
+            insecure_http: false,
+            kind: EndpointKind::Token,
+            terms: Terms { own: &["grant_type"], ..Terms::default() },
+        };
+        Self { options, grant }
+    }
+
+    /// Starts without a client, which the grant can do without.
+    pub(crate) fn anonymous(location: EndpointLocation, grant: G) -> Self {
+        let mut builder = Self::new(location, String::new(), Secret::none(), grant).auth(ClientAuth::none());
+        builder.options.terms.client_is_optional = true;
+        builder
+    }
+
+    /// Names the parameters that the grant sends by itself, so that nobody sends them twice.
+    pub(crate) fn own_parameters(mut self, names: &'static [&'static str]) -> Self {
+        self.options.terms.own = names;
+        self
+    }
+
+    /// Says that an assertion is the grant.
+    #[cfg(feature = "jwt")]
+    pub(crate) fn by_assertion(mut self) -> Self {
+        self.options.terms.is_assertion = true;
+        self
+    }
+
+    /// Says that another token is the grant.
+    pub(crate) fn by_exchange(mut self) -> Self {
+        self.options.terms.is_exchange = true;
+        self
+    }
+
+    /// Says that the endpoint is no token endpoint, so that its parameters are its own, whatever they are called.
+    pub(crate) fn for_api(mut self) -> Self {
+        self.options.terms.is_api = true;
+        self
+    }
+
+    pub(crate) fn encoding(mut self, encoding: Encoding) -> Self {
+        self.options.terms.encoding = encoding;
+        self
+    }
+
+    /// Sets the client, and that it authenticates as clients do by default.
+    pub(crate) fn set_client(mut self, client_id: String, secret: Secret) -> Self {
+        self.options.client_id = client_id;
+        self.options.auth = if secret.is_none() { ClientAuth::none() } else { ClientAuth::default() };
+        self.options.secret = secret;
+        self
+    }
+
+    pub(crate) fn parameters_mut(&mut self) -> &mut Parameters {
+        &mut self.options.parameters
+    }
+
+    pub(crate) fn grant_mut(&mut self) -> &mut G {
+        &mut self.grant
+    }
+
+    /// Sets how the client authenticates.
+    #[must_use]
+    pub fn auth(mut self, auth: ClientAuth) -> Self {
+        self.options.auth = auth;
+        self
+    }
+
+    /// Asks for a scope, or for several separated by spaces (RFC 6749 §3.3).
+    #[must_use]
+    pub fn scope(self, scope: impl AsRef<str>) -> Self {
+        self.scopes([scope])
+    }
+
+    /// Asks for scopes besides those that were named before.
+    #[must_use]
+    pub fn scopes<I>(mut self, scopes: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        add_scopes(&mut self.options.scopes, scopes);
+        self
+    }
+
+    /// Refuses a token that was granted without this scope. It is not asked for by this.
+    ///
+    /// What was granted is read from the `scope` of the answer, or from the claims of the token where the answer has
+    /// none; where neither says anything, it is what was asked for (RFC 6749 §5.1).
+    #[must_use]
+    pub fn required_scope(self, scope: impl AsRef<str>) -> Self {
+        self.required_scopes([scope])
+    }
+
+    /// Refuses a token that was granted without one of these scopes; see [`required_scope`](Self::required_scope).
+    #[must_use]
+    pub fn required_scopes<I>(mut self, scopes: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        add_scopes(&mut self.options.required_scopes, scopes);
+        self
+    }
+
+    /// Names an `audience`, a parameter that several vendors know, as does RFC 8693 §2.1. May be repeated.
+    #[must_use]
+    pub fn audience(mut self, audience: impl Into<String>) -> Self {
+        self.options.audiences.push(audience.into());
+        self
+    }
+
+    /// Names a resource that the token is for: an absolute URI without a fragment (RFC 8707 §2). May be repeated.
+    #[must_use]
+    pub fn resource(mut self, resource: impl Into<String>) -> Self {
+        self.options.resources.push(resource.into());
+        self
+    }
+
+    /// Adds a parameter of the provider's own (RFC 6749 §8.2). One with an empty value is left out.
+    #[must_use]
+    pub fn param(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.options.parameters.push(name.into(), value.into());
+        self
+    }
+
+    /// Adds a parameter as [`param`](Self::param) does, whose value is a secret: it is blanked out wherever the server
+    /// repeats it.
+    ///
+    /// It may be a value, or a variable, a file or a closure that is asked at each attempt; so a value that changes from
+    /// one to the next, such as a one-time password, is one too.
+    #[must_use]
+    pub fn secret_param(mut self, name: impl Into<String>, value: impl Into<Secret>) -> Self {
+        self.options.parameters.push_secret(name.into(), value);
+        self
+    }
+
+    /// Sets the issuer identifier of the authorization server (RFC 8414 §2), as the server writes it: the audience of
+    /// [assertions](crate::grants::jwt) that name no other. Default: the [`Issuer`](crate::grants::Issuer) that was given
+    /// in place of a URL. Nothing is asked of it for this.
+    #[cfg(feature = "jwt")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
+    #[must_use]
+    pub fn issuer(mut self, issuer: impl Into<String>) -> Self {
+        self.options.issuer = issuer.into();
+        self
+    }
+
+    /// Reads a member of the response by another name: `standard` is that of RFC 6749 §5.1 or §5.2, such as `access_token`,
+    /// `expires_in`, `refresh_token`, `scope`, `error`, or `expires_at`; `theirs` is the endpoint's, or a JSON pointer if it
+    /// begins with a slash. If the response has the standard one too, that counts.
+    ///
+    /// ```
+    /// use tower_oauth2::Secret;
+    /// use tower_oauth2::grants::CustomGrant;
+    ///
+    /// let builder = CustomGrant::json("https://vault.example.com/v1/auth/approle/login")
+    ///     .param("role_id", "billing")
+    ///     .secret_param("secret_id", Secret::from_file("/run/secrets/secret_id"))
+    ///     .response_member("access_token", "/auth/client_token")
+    ///     .response_member("expires_in", "/auth/lease_duration");
+    /// ```
+    #[must_use]
+    pub fn response_member(mut self, standard: impl Into<String>, theirs: impl Into<String>) -> Self {
+        self.options.terms.renamed.push((standard.into(), theirs.into()));
+        self
+    }
+
+    /// Takes a response for a refusal if this member has this value, given as JSON text, whatever its status; the name may
+    /// be a JSON pointer. `ok: false` always is one.
+    #[must_use]
+    pub fn refusal_member(mut self, name: impl Into<String>, json: impl Into<String>) -> Self {
+        self.options.terms.refusals.push((name.into(), json.into()));
+        self
+    }
+
+    /// Accepts tokens of this type beside `Bearer`, in any case: they are sent as bearer tokens all the same.
+    #[must_use]
+    pub fn token_type(mut self, name: impl Into<String>) -> Self {
+        self.options.terms.token_types.push(name.into());
+        self
+    }
+
+    /// Refuses tokens outside the grammar of RFC 6750 §2.1. Servers that hand out `!` or `|` exist.
+    #[must_use]
+    pub fn with_strict_bearer(mut self) -> Self {
+        self.options.strict_bearer = true;
+        self
+    }
+
+    /// Accepts any token that a header can carry.
+    #[must_use]
+    pub fn without_strict_bearer(mut self) -> Self {
+        self.options.strict_bearer = false;
+        self
+    }
+
+    /// Sets a hook that names the class of an answer without a token, or leaves it to the
+    /// [rules](crate::grants#what-a-response-means).
+    ///
+    /// What it calls throttled or transient is retried, whatever its status, and what it calls otherwise is not.
+    ///
+    /// # Examples
+    ///
+    /// A provider that says 400 where it means 429:
+    ///
+    /// ```
+    /// use tower_oauth2::{ClientCredentials, ErrorKind};
+    ///
+    /// let builder = ClientCredentials::builder("https://login.example.com/oauth/token", "id", "secret").classifier(
+    ///     |refusal| {
+    ///         let throttled = refusal.code() == Some("invalid_request")
+    ///             && refusal.description().is_some_and(|text| text.starts_with("rate limit exceeded;"));
+    ///         throttled.then_some(ErrorKind::Throttled)
+    ///     },
+    /// );
+    /// ```
+    #[must_use]
+    pub fn classifier(
+        mut self,
+        classify: impl Fn(&Refusal<'_>) -> Option<ErrorKind> + Send + Sync + 'static,
+    ) -> Self {
+        self.options.classifier = Some(Classifier::new(classify));
+        self
+    }
+
+    /// Sets how long an attempt may take, from connecting to the last byte of the answer.
+    #[must_use]
+    pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
+        self.options.patience.attempt_timeout = timeout;
+        self
+    }
+
+    /// Sets how often a failed attempt is repeated within one fetch.
+    #[must_use]
+    pub fn retries(mut self, count: u32) -> Self {
+        self.options.patience.retries = count;
+        self
+    }
+
+    /// Sets after how long without a response a second attempt begins, on another connection if the transport has one. The
+    /// first response counts, and the other attempt is dropped. It counts as a retry. A refresh token is never sent twice
+    /// at a time. The time runs from when the transport takes the request: a signer or a full transport does not count.
+    #[must_use]
+    pub fn second_attempt_after(mut self, wait: Duration) -> Self {
+        self.options.patience.second_attempt_after = Some(wait);
+        self
+    }
+
+    /// Waits for each attempt to end before another begins.
+    #[must_use]
+    pub fn without_second_attempt(mut self) -> Self {
+        self.options.patience.second_attempt_after = None;
+        self
+    }
+
+    /// Sets the delay before the first retry; it doubles from one to the next.
+    #[must_use]
+    pub fn min_delay(mut self, delay: Duration) -> Self {
+        self.options.patience.min_delay = delay;
+        self
+    }
+
+    /// Sets the longest delay before a retry. A server that asks for a longer one is not asked again in this fetch.
+    #[must_use]
+    pub fn max_delay(mut self, delay: Duration) -> Self {
+        self.options.patience.max_delay = delay;
+        self
+    }
+
+    /// Sets the statuses that are retried, in place of those that may pass by themselves.
+    #[must_use]
+    pub fn retry_statuses(mut self, statuses: impl IntoIterator<Item = StatusCode>) -> Self {
+        self.options.patience.retry_statuses = Some(statuses.into_iter().collect());
+        self
+    }
+
+    /// Sends the client's secrets over plain http to hosts other than loopback. Whoever is on the way can read them.
+    #[must_use]
+    pub fn with_insecure_http(mut self) -> Self {
+        self.options.insecure_http = true;
+        self
+    }
+
+    /// Refuses plain http to hosts other than loopback.
+    #[must_use]
+    pub fn without_insecure_http(mut self) -> Self {
+        self.options.insecure_http = false;
+        self
+    }
+
+    /// Sets which endpoint it is.
+    pub(crate) fn kind(mut self, kind: EndpointKind) -> Self {
+        self.options.kind = kind;
+        self
+    }
+
+    /// Sets what the grant has of its own.
+    pub(crate) fn with_grant(mut self, set: impl FnOnce(&mut G)) -> Self {
+        set(&mut self.grant);
+        self
+    }
+
+    /// Checks everything, and takes the builder apart: the endpoint, the parameters that every grant sends, and what
+    /// the grant has of its own.
+    fn finish(self, service: ErasedService) -> Result<(EndpointClient, Parameters, G), Error> {
+        let Options {
+            location,
+            client_id,
+            secret,
+            auth,
+            scopes,
+            required_scopes,
+            audiences,
+            resources,
+            parameters,
+            issuer,
+            strict_bearer,
+            classifier,
+            patience,
+            insecure_http,
+            kind,
+            terms,
+        } = self.options;
+        let client_id = text::trimmed(&client_id).to_owned();
+        let location = CheckedLocation::check(location, insecure_http, kind.naming())?;
+        let is_anonymous = terms.client_is_optional && client_id.is_empty();
+        checks::client(&client_id, &secret, &auth, is_anonymous)?;
+        let identifiers = location.identifiers(client_id.clone(), issuer);
+        #[cfg(feature = "jwt")]
+        auth.check(&identifiers, &secret)?;
+        checks::scopes("scope", &scopes)?;
+        checks::scopes("required_scope", &required_scopes)?;
+        resources.iter().try_for_each(|resource| checks::resource(resource))?;
+        checks::parameters(&parameters, terms.own, terms.is_api)?;
+        parameters.check(terms.encoding)?;
+        if terms.encoding == Encoding::Query && auth.writes_form(&client_id) {
+            return Err(Error::config(
+                "auth: the client would stand in the URL, which is logged (RFC 6749 §2.3.1); use ClientAuth::basic",
+            ));
+        }
+        checks::patience(&patience)?;
+
+        let mut common = Parameters::default();
+        if !scopes.is_empty() {
+            common.push("scope", scopes.join(" "));
+        }
+        for audience in audiences {
+            common.push("audience", audience);
+        }
+        for resource in resources {
+            common.push("resource", resource);
+        }
+        common.extend(parameters);
+        let acceptance = Acceptance {
+            requested: scopes,
+            required: required_scopes,
+            strict_bearer,
+            classifier,
+            renamed: terms.renamed,
+            token_types: terms.token_types,
+            refusals: checks::refusals(terms.refusals)?,
+        };
+        let wording = Wording {
+            is_anonymous,
+            grant_asserts: terms.is_assertion,
+            exchanges: terms.is_exchange,
+            ..Wording::default()
+        };
+        let expected = Expected { acceptance, wording };
+        let endpoint = location.endpoint(Registration { kind, insecure_http, identifiers, auth, expected });
+        let transport = Transport { service, patience, chance: Chance::default() };
+        let client = EndpointClient { endpoint, secret, encoding: terms.encoding, transport };
+        Ok((client, common, self.grant))
+    }
+}
+
+impl<G: Grant> GrantBuilder<G> {
+    /// Builds the source over a transport of the caller's: any HTTP service, with the proxies, certificates and limits
+    /// that it brings.
+    ///
+    /// It must not follow redirects or retry: a redirect would carry the client's secret along. It is made ready for each
+    /// request and cloned for it.
+    ///
+    /// It must be `Send + Sync + Clone`, as clients that pool connections mostly are. A boxed one is
+    /// [`BoxCloneSyncService`](tower::util::BoxCloneSyncService); tower's `BoxService` cannot be cloned, and its
+    /// `BoxCloneService` is not `Sync`.
+    ///
+    /// # Errors
+    ///
+    /// A configuration error that names the setting and the remedy: a URL or an issuer that is not https, or has a fragment or
+    /// a user name in it; an empty client id; a secret too many or too few for the client authentication; an illegal scope;
+    /// a resource that is not an absolute URI; a parameter that has a setter of its own; a refresh token with a character that
+    /// none may hold, such as a line end.
+    pub fn build_with<S, B>(self, transport: S) -> Result<G::Source, Error>
+    where
+        S: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let (endpoint, common, grant) = self.finish(transport::erase(transport))?;
+        grant.assemble(Checked { endpoint, common })
+    }
+}
+
+impl<G> fmt::Debug for GrantBuilder<G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GrantBuilder")
+            .field("location", &self.options.location)
+            .field("client_id", &self.options.client_id)
+            .field("secret", &self.options.secret)
+            .field("auth", &self.options.auth)
+            .field("scopes", &self.options.scopes)
+            .field("required_scopes", &self.options.required_scopes)
+            .field("audiences", &self.options.audiences)
+            .field("resources", &self.options.resources)
+            .field("parameters", &self.options.parameters)
+            .field("issuer", &self.options.issuer)
+            .field("strict_bearer", &self.options.strict_bearer)
+            .field("patience", &self.options.patience)
+            .field("insecure_http", &self.options.insecure_http)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Takes each of a space-separated list once: a scope that stands twice says nothing more.
+fn add_scopes<I>(list: &mut Vec<String>, scopes: I)
+where
+    I: IntoIterator,
+    I::Item: AsRef<str>,
+{
+    for scopes in scopes {
+        for scope in scopes.as_ref().split(' ').filter(|scope| !scope.is_empty()) {
+            if !list.iter().any(|known| known == scope) {
+                list.push(scope.to_owned());
+            }
+        }
+    }
+}
+
+// --- CheckedLocation ---
+
+/// A location that was checked.
+enum CheckedLocation {
+    Url { text: String, address: (Uri, Origin) },
+    Issuer(Arc<Discovery>),
+}
+
+impl CheckedLocation {
+    fn check(location: EndpointLocation, insecure_http: bool, naming: Naming) -> Result<Self, Error> {
+        let plain_http = if insecure_http { PlainHttp::Everybody } else { PlainHttp::Loopback };
+        match location.location {
+            Location::Url(text) => {
+                let address = url::read(&text, plain_http).map_err(|flaw| flaw.in_setting(naming))?;
+                Ok(Self::Url { text, address })
+            }
+            Location::Issuer(issuer) => {
+                Discovery::new(issuer, insecure_http).map(|discovery| Self::Issuer(Arc::new(discovery)))
+            }
+        }
+    }
+
+    /// Names the client and the server. The URL of an issuer's endpoint is not known yet; the issuer stands in for it where
+    /// it is checked that there is one.
+    fn identifiers(&self, client_id: String, issuer: String) -> Identifiers {
+        let (known, token_url) = match self {
+            Self::Url { text, .. } => ("", text.as_str()),
+            Self::Issuer(discovery) => (discovery.identifier().as_str(), discovery.identifier().as_str()),
+        };
+        let issuer = if issuer.is_empty() { known.to_owned() } else { issuer };
+        Identifiers { client_id, issuer, token_url: token_url.to_owned() }
+    }
+
+    fn endpoint(self, registration: Registration) -> Endpoint {
+        match self {
+            Self::Url { text, address } => {
+                let auth = registration.auth.strongest();
+                let naming = registration.kind.naming();
+                Endpoint::Fixed(Arc::new(registration.at(&text, address, auth, naming)))
+            }
+            Self::Issuer(discovery) => Endpoint::Discovered(discovery, Box::new(registration)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,176 @@
+use bytes::Bytes;
+use http_body_util::Full;
+use tower::{BoxError, service_fn};
+
+use super::*;
+use crate::grants::{ClientCredentials, ClientCredentialsBuilder, RefreshToken, Revocation};
+
+const URL: &str = "https://login.example.com/oauth/token";
+
+fn billing() -> ClientCredentialsBuilder {
+    ClientCredentials::builder(URL, "billing", "S3CR3T")
+}
+
+fn at(url: &str) -> ClientCredentialsBuilder {
+    ClientCredentials::builder(url, "billing", "S3CR3T")
+}
+
+fn build(builder: ClientCredentialsBuilder) -> Result<ClientCredentials, Error> {
+    builder.build_with(service_fn(|_request: http::Request<Full<Bytes>>| async {
+        Ok::<_, BoxError>(http::Response::new(Full::new(Bytes::new())))
+    }))
+}
+
+/// Each refusal names its setting first, and what to do.
+#[track_caller]
+fn assert_refused(builder: ClientCredentialsBuilder, field: &str, remedy: &str) {
+    let error = build(builder).unwrap_err();
+    let text = error.to_string();
+    assert!(error.is_config(), "{text}");
+    assert!(text.starts_with(&format!("{field}: ")), "{text}");
+    assert!(text.contains(remedy), "{text}");
+    assert!(!format!("{error} {error:?}").contains("S3CR3T"), "{text}");
+}
+
+#[test]
+fn a_token_url_must_be_https_unless_it_is_loopback() {
+    assert_refused(at("http://login.example.com/token"), "token_url", "use https");
+    assert_refused(at("http://127.0.0.1.example.com/token"), "token_url", "use https");
+    assert_refused(at("http://localhost.example.com/token"), "token_url", "use https");
+    for url in [
+        "http://127.0.0.1:8080/token",
+        "http://127.9.9.9/",
+        "http://[::1]:1/token",
+        "http://localhost/token",
+        URL,
+    ] {
+        assert!(build(at(url)).is_ok(), "{url}");
+    }
+    assert!(build(at("http://login.example.com/token").with_insecure_http()).is_ok());
+    let again = at("http://login.example.com/token").with_insecure_http().without_insecure_http();
+    assert_refused(again, "token_url", "use https");
+}
+
+#[test]
+fn a_token_url_with_more_than_an_address_in_it_is_refused_and_not_repeated() {
+    assert_refused(at("https://example.com/token#x"), "token_url", "remove the #");
+    assert_refused(at("https://example.com/token#"), "token_url", "remove the #");
+    assert_refused(at("https://user:S3CR3T@example.com/token"), "token_url", "client_id and client_secret");
+    assert_refused(at("/token"), "token_url", "give it whole");
+    assert_refused(at("example.com"), "token_url", "give it whole");
+    assert_refused(at(""), "token_url", "give it whole");
+    assert_refused(at("https://exa mple.com/"), "token_url", "give it whole");
+    assert_refused(at("ftp://example.com/token"), "token_url", "https://");
+    assert_refused(at("https://example.com:99999/token"), "token_url", "");
+}
+
+#[test]
+fn the_client_must_have_a_name_and_as_many_secrets_as_it_sends() {
+    assert_refused(ClientCredentials::builder(URL, "", "s"), "client_id", "set the id");
+    let none = || ClientCredentials::builder(URL, "billing", Secret::none());
+    assert_refused(none(), "client_secret", "give the secret");
+    assert_refused(none().auth(ClientAuth::post()), "client_secret", "ClientAuth::none");
+    assert_refused(billing().auth(ClientAuth::none()), "client_secret", "Secret::none");
+    assert!(build(none().auth(ClientAuth::none())).is_ok());
+    for empty in ["", "\n", "\u{feff}\t"] {
+        assert_refused(ClientCredentials::builder(URL, "public", empty), "client_secret", "it is empty");
+    }
+    let raw = ClientCredentials::builder(URL, "my:client", "s").auth(ClientAuth::basic_raw());
+    assert_refused(raw, "client_id", "colon");
+    assert!(build(ClientCredentials::builder(URL, "my:client", "s")).is_ok());
+}
+
+#[test]
+fn a_scope_holds_visible_ascii_without_quotes_and_backslashes() {
+    for scope in ["re\"ad", "a\\b", "é", "a\tb", "a\nb", "\u{7f}"] {
+        assert_refused(billing().scope(scope), "scope", "no scope may hold");
+        assert_refused(billing().required_scope(scope), "required_scope", "no scope may hold");
+    }
+    assert!(build(billing().scope("https://api.example.com/.default openid")).is_ok());
+}
+
+#[test]
+fn a_resource_is_an_absolute_uri_without_a_fragment() {
+    assert_refused(billing().resource("/x"), "resource", "begin with the scheme");
+    assert_refused(billing().resource("example.com"), "resource", "begin with the scheme");
+    assert_refused(billing().resource("https://"), "resource", "begin with the scheme");
+    assert_refused(billing().resource("1a:b"), "resource", "begin with the scheme");
+    assert_refused(billing().resource("https://a/#f"), "resource", "remove the #");
+    assert_refused(billing().resource("https://a/ b"), "resource", "percent-encode");
+    for resource in ["https://a/?x=1", "urn:example:api", "https://cal.example.com/"] {
+        assert!(build(billing().resource(resource)).is_ok(), "{resource}");
+    }
+}
+
+#[test]
+fn a_second_client_authentication_is_refused() {
+    for name in ["client_secret", "client_assertion", "client_assertion_type"] {
+        assert_refused(billing().param(name, "x"), "param", "authenticates in one way");
+        assert_refused(
+            billing().secret_param(name, "x").auth(ClientAuth::post()),
+            "param",
+            "authenticates in one way",
+        );
+    }
+}
+
+#[test]
+fn a_parameter_that_has_a_setter_or_stands_twice_is_refused() {
+    assert_refused(billing().param("grant_type", "password"), "param", "the source of that grant");
+    assert_refused(billing().param("client_id", "x"), "param", "to the builder");
+    assert_refused(billing().param("scope", "x"), "param", "use scope()");
+    assert_refused(billing().param("audience", "x"), "param", "use audience()");
+    assert_refused(billing().param("resource", "x"), "param", "use resource()");
+    assert_refused(billing().param("", "x"), "param", "name it");
+    assert_refused(billing().param("a", "x").secret_param("a", "y"), "param", "set it once");
+}
+
+#[test]
+fn what_a_source_sends_by_itself_is_not_sent_twice() {
+    let transport = || {
+        service_fn(|_request: http::Request<Full<Bytes>>| async {
+            Ok::<_, BoxError>(http::Response::new(Full::new(Bytes::new())))
+        })
+    };
+    let refreshing = |name: &str| {
+        let builder = RefreshToken::builder(URL, "billing", "S3CR3T", Some("RT1")).param(name, "S3CR3T");
+        builder.build_with(transport()).map(drop)
+    };
+    let revoking = |name: &str| {
+        let builder = Revocation::builder(URL, "billing", "S3CR3T").param(name, "S3CR3T");
+        builder.build_with(transport()).map(drop)
+    };
+    for (built, name, remedy) in [
+        (refreshing("refresh_token"), "refresh_token", "give it to the builder, or to replace()"),
+        (refreshing("grant_type"), "grant_type", "the source of that grant"),
+        (revoking("token"), "token", "each revocation sends its own"),
+        (revoking("token_type_hint"), "token_type_hint", "each revocation sends its own"),
+    ] {
+        let error = built.unwrap_err();
+        let text = error.to_string();
+        assert!(error.is_config() && text.starts_with(&format!("param: {name:?} is refused")), "{text}");
+        assert!(text.contains(remedy) && !text.contains("S3CR3T"), "{text}");
+    }
+}
+
+#[test]
+fn patience_that_makes_no_sense_is_refused() {
+    assert_refused(billing().attempt_timeout(Duration::ZERO), "attempt_timeout", "give it time");
+    assert_refused(billing().min_delay(Duration::from_secs(11)), "min_delay", "lower the other");
+    assert_refused(billing().retry_statuses([StatusCode::OK]), "retry_statuses", "400 to 599");
+    assert!(build(billing().retries(0).min_delay(Duration::ZERO).max_delay(Duration::ZERO)).is_ok());
+}
+
+#[test]
+fn debug_of_builder_and_source_shows_no_secret() {
+    let builder = at("https://example.com/S3CR3T?key=S3CR3T")
+        .param("org", "S3CR3T")
+        .secret_param("pin", "S3CR3T")
+        .scope("a")
+        .classifier(|_| None);
+    let shown = format!("{builder:?} {builder:#?}");
+    assert!(shown.contains("billing") && !shown.contains("S3CR3T"), "{shown}");
+    let source = build(builder).unwrap();
+    let shown = format!("{source:?} {source:#?}");
+    assert!(shown.contains("https://example.com") && !shown.contains("S3CR3T"), "{shown}");
+}

@@ -1,0 +1,142 @@
+//! What is checked of a builder's settings before there is a source. Each refusal names the setting and the remedy.
+
+use crate::error::Error;
+use crate::grants::client::auth::ClientAuth;
+use crate::grants::client::secret::Secret;
+use crate::grants::endpoint::transport::Patience;
+use crate::grants::parameters::Parameters;
+
+pub(super) fn client(
+    client_id: &str,
+    secret: &Secret,
+    auth: &ClientAuth,
+    is_anonymous: bool,
+) -> Result<(), Error> {
+    if is_anonymous && (auth.wants_secret() || auth.is_assertion()) {
+        return Err(Error::config(format!(
+            "client_id: there is no client, but the client authentication `{}` proves one; set client()",
+            auth.name()
+        )));
+    }
+    if client_id.is_empty() && !is_anonymous {
+        return Err(Error::config(
+            "client_id: it is empty; set the id that the authorization server gave out",
+        ));
+    }
+    if secret.is_empty_value() {
+        return Err(Error::config("client_secret: it is empty; give the secret, or Secret::none"));
+    }
+    if client_id.contains(':') && auth.is_basic_raw() {
+        return Err(Error::config(
+            "client_id: it has a colon, at which the server would split it off (RFC 7617 §2); use ClientAuth::basic or \
+             ClientAuth::post",
+        ));
+    }
+    match (auth.wants_secret(), secret.is_none()) {
+        (true, true) => Err(Error::config(format!(
+            "client_secret: there is none, but the client authentication `{}` needs one; give the secret, or use \
+             ClientAuth::none",
+            auth.name()
+        ))),
+        (false, false) => Err(Error::config(format!(
+            "client_secret: there is one, but the client authentication `{}` has no use for it; use Secret::none, or \
+             another client authentication",
+            auth.name()
+        ))),
+        (true, false) | (false, true) => Ok(()),
+    }
+}
+
+/// The grammar of `scope-token` in RFC 6749 §3.3.
+pub(super) fn scopes(field: &str, scopes: &[String]) -> Result<(), Error> {
+    let is_legal = |byte: u8| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
+    match scopes.iter().find(|scope| !scope.bytes().all(is_legal)) {
+        None => Ok(()),
+        Some(scope) => Err(Error::config(format!(
+            "{field}: {scope:?} holds a character that no scope may hold; only visible ASCII without quotes and \
+             backslashes is allowed"
+        ))),
+    }
+}
+
+/// RFC 8707 §2: an absolute URI, as text, since it may be one that is no URL (`urn:..`).
+pub(super) fn resource(resource: &str) -> Result<(), Error> {
+    let refuse = |what: &str| Error::config(format!("resource: {resource:?} {what}"));
+    if resource.contains('#') {
+        return Err(refuse("has a fragment, which RFC 8707 §2 forbids; remove the # and what follows"));
+    }
+    let (scheme, rest) = resource.split_once(':').unwrap_or_default();
+    let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+        && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+    if !is_scheme || rest.is_empty() || rest == "//" {
+        return Err(refuse("is no absolute URI; begin with the scheme, such as https://api.example.com/"));
+    }
+    if !resource.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(refuse("holds a character that no URI may hold; percent-encode it"));
+    }
+    Ok(())
+}
+
+/// A parameter is sent once (RFC 6749 §3.2), and what has a setter of its own is not set beside it.
+pub(super) fn parameters(parameters: &Parameters, own: &[&str], is_api: bool) -> Result<(), Error> {
+    if let Some(name) = parameters.empty_secret() {
+        return Err(Error::config(format!(
+            "secret_param: {name:?} is empty; give its value, or leave it out"
+        )));
+    }
+    let names: Vec<&str> = parameters.names().collect();
+    for (at, name) in names.iter().enumerate() {
+        let remedy = match *name {
+            "" => "it has no name; name it",
+            "grant_type" if own.contains(name) => "the source sets it; take the source of that grant",
+            "refresh_token" if own.contains(name) => {
+                "the source sends the newest; give it to the builder, or to replace()"
+            }
+            "token" | "token_type_hint" if own.contains(name) => "each revocation sends its own",
+            name if is_api && names[..at].contains(&name) => "it is set twice; set it once",
+            _ if is_api => continue,
+            name if own.contains(&name) => "the source sets it; use its own setter",
+            "client_id" => "give the id to the builder",
+            "client_secret" | "client_assertion" | "client_assertion_type" => {
+                "a request authenticates in one way (RFC 6749 §2.3); give the secret to the builder, and choose by auth()"
+            }
+            "scope" => "use scope()",
+            "audience" => "use audience()",
+            "resource" => "use resource()",
+            name if names[..at].contains(&name) => "it is set twice; set it once",
+            _ => continue,
+        };
+        return Err(Error::config(format!("param: {name:?} is refused: {remedy}")));
+    }
+    Ok(())
+}
+
+/// Reads the values of members that refuse.
+pub(super) fn refusals(set: Vec<(String, String)>) -> Result<Vec<(String, serde_json::Value)>, Error> {
+    let read = |(name, json): (String, String)| match serde_json::from_str(&json) {
+        Ok(value) => Ok((name, value)),
+        Err(_) => Err(Error::config(format!("refusal_member: the value of {name:?} is no JSON; quote it"))),
+    };
+    set.into_iter().map(read).collect()
+}
+
+pub(super) fn patience(patience: &Patience) -> Result<(), Error> {
+    if patience.attempt_timeout.is_zero() {
+        return Err(Error::config(
+            "attempt_timeout: it is zero, so that no attempt could succeed; give it time",
+        ));
+    }
+    if patience.min_delay > patience.max_delay {
+        return Err(Error::config(
+            "min_delay: it is longer than max_delay; raise the one or lower the other",
+        ));
+    }
+    let statuses = patience.retry_statuses.as_deref().unwrap_or_default();
+    match statuses.iter().find(|status| !(status.is_client_error() || status.is_server_error())) {
+        None => Ok(()),
+        Some(status) => Err(Error::config(format!(
+            "retry_statuses: {} is no error; only statuses from 400 to 599 can be retried",
+            status.as_u16()
+        ))),
+    }
+}

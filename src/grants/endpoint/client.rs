@@ -1,0 +1,490 @@
+//! The token endpoint: sends a token request over any HTTP service, with a deadline, a cap and retries.
+
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::{Either, select};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use http_body_util::Full;
+use secrecy::SecretString;
+use tokio::sync::Notify;
+
+use crate::clock::{self, Moment, WallClock};
+use crate::error::Error;
+use crate::extensions::SlowConnection;
+use crate::grants::client::auth::Unauthenticated;
+use crate::grants::client::secret::{self, Secret};
+use crate::grants::endpoint::deadline::Deadline;
+use crate::grants::endpoint::target::{Endpoint, Target};
+use crate::grants::endpoint::transport::{self, Patience, Transport};
+use crate::grants::flows::refresh_token::lineage::Doubt;
+use crate::grants::parameters::{Encoding, Form, Parameters};
+use crate::grants::response::body::{EndpointResponse, Expected};
+use crate::grants::response::refused::Refused;
+use crate::grants::response::token;
+use crate::grants::response::verdict::{Delivery, Silence, Verdict};
+use crate::runtime;
+use crate::source::TokenRequest;
+use crate::text::Redactor;
+use crate::token::AccessToken;
+
+/// The first attempt of two, as the second one sees it.
+#[derive(Default)]
+struct FirstAttempt {
+    /// Told when the transport has taken the request.
+    sent: Notify,
+    connection: SlowConnection,
+}
+
+/// Makes what an answer stands for of it. The redactor learns the secrets in it; the time is that since the Unix epoch.
+pub(crate) type Read<T> = fn(&EndpointResponse, &Expected, &mut Redactor, Duration) -> Result<T, Refused>;
+
+/// A token endpoint, or another of the same manners, and the client that asks it.
+#[derive(Debug)]
+pub(crate) struct EndpointClient {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) secret: Secret,
+    pub(crate) encoding: Encoding,
+    pub(crate) transport: Transport,
+}
+
+impl EndpointClient {
+    /// See [`TokenSource::has_changed`](crate::TokenSource::has_changed).
+    pub(crate) fn has_changed(&self) -> bool {
+        self.endpoint.auth().has_changed(&self.secret)
+    }
+
+    /// Exchanges `parameters` for a token: one flight, retries included.
+    ///
+    /// `request` is where the tokens come from that the server may echo besides what it is sent now.
+    pub(crate) async fn exchange(
+        &self,
+        parameters: &Parameters,
+        request: &TokenRequest,
+    ) -> Result<AccessToken, Error> {
+        self.exchange_knowing(parameters, self.redactor(Some(request)), Deadline::of(request)).await
+    }
+
+    /// Exchanges `parameters` for a token as [`exchange`](Self::exchange) does, with a redactor that knows what the server
+    /// was sent before.
+    pub(crate) async fn exchange_knowing(
+        &self,
+        parameters: &Parameters,
+        redactor: Redactor,
+        deadline: Deadline,
+    ) -> Result<AccessToken, Error> {
+        let outgoing = EndpointRequest { parameters, doubt: None, deadline, read: token::read };
+        let outcome = self.send(outgoing, redactor).await;
+        outcome.map(|(token, requested)| token.requested(requested)).map_err(|refused| refused.error)
+    }
+
+    /// Exchanges `parameters` for a token as [`exchange`](Self::exchange) does, where the server may take them only once.
+    ///
+    /// While it is in doubt whether it did, they are sent once more and no further. A success leaves the doubt to
+    /// whoever takes the token in.
+    pub(crate) async fn exchange_once(
+        &self,
+        parameters: &Parameters,
+        request: &TokenRequest,
+        deadline: Deadline,
+        doubt: &Doubt,
+    ) -> Result<AccessToken, Refused> {
+        let redactor = self.redactor(Some(request));
+        let outgoing = EndpointRequest { parameters, doubt: Some(doubt), deadline, read: token::read };
+        let (token, requested) = self.send(outgoing, redactor).await?;
+        Ok(token.requested(requested))
+    }
+
+    /// Asks until there is an answer that stands: one flight, retries included. Returns what was read of the answer, and
+    /// the moment at which its attempt was sent.
+    ///
+    /// If the endpoint is gone, and its issuer names another one by now, that one is asked.
+    pub(crate) async fn send<T>(
+        &self,
+        outgoing: EndpointRequest<'_, T>,
+        mut redactor: Redactor,
+    ) -> Result<(T, Moment), Refused> {
+        runtime::current()?;
+        let (target, metadata) = self.endpoint.target(&self.transport, outgoing.deadline, &redactor).await?;
+        let refused = match self.send_to(&target, outgoing, &mut redactor).await {
+            Ok(outcome) => return Ok(outcome),
+            Err(refused) => refused,
+        };
+        let deadline = outgoing.deadline;
+        let may_have_moved =
+            may_have_moved(&refused, outgoing.doubt.is_some()) && deadline.leaves_room_after(Duration::ZERO);
+        let Some(metadata) = metadata.filter(|_| may_have_moved) else {
+            return Err(refused);
+        };
+        let newer =
+            self.endpoint.newer_target(&target, &metadata, &self.transport, deadline, &redactor).await;
+        let Some(target) = newer else {
+            return Err(refused);
+        };
+        tracing::debug!(origin = %target.origin, "the issuer names another endpoint by now; asking that one");
+        self.send_to(&target, outgoing, &mut redactor).await
+    }
+
+    /// Asks one target.
+    ///
+    /// The secret is read once; and once more where the server refuses the client, since it may just have been rotated.
+    async fn send_to<T>(
+        &self,
+        target: &Target,
+        outgoing: EndpointRequest<'_, T>,
+        redactor: &mut Redactor,
+    ) -> Result<(T, Moment), Refused> {
+        let EndpointRequest { doubt, deadline, .. } = outgoing;
+        // Some endpoints want a key there, and some clients put the whole URL into their errors.
+        if let Some(query) = target.uri.query().filter(|query| query.contains('=')) {
+            redactor.add(query);
+        }
+        if let Some(doubt) = doubt {
+            doubt.note(None);
+        }
+        let proof = target.auth.proof(&self.secret);
+        let mut secret = None;
+        let mut may_reread = proof.may_change();
+        let mut retries = 0;
+        // What was really said, should the time be over while nobody says anything more.
+        let mut said: Option<Refused> = None;
+        loop {
+            let was_in_doubt = doubt.is_some_and(Doubt::is_raised);
+            let refused = match &secret {
+                None => match self.bounded(deadline, proof.read()).await {
+                    Ok(read) => {
+                        secret = Some(read);
+                        continue;
+                    }
+                    Err(refused) => refused,
+                },
+                Some(secret) => match self.attempts(target, outgoing, secret, &mut retries, redactor).await {
+                    Ok(outcome) => return Ok(outcome),
+                    Err(refused) => refused,
+                },
+            };
+            match (doubt, refused.verdict.delivery) {
+                (Some(_), Delivery::Unclear) if was_in_doubt => return Err(newest(refused, said)),
+                (Some(doubt), Delivery::Unsent | Delivery::Declined) => doubt.set(was_in_doubt),
+                (Some(_), Delivery::Unclear) | (None, _) => {}
+            }
+            if refused.verdict.blames_secret && may_reread {
+                may_reread = false;
+                // Where it cannot be read now, what the server said counts for more.
+                let newer = self.bounded(deadline, proof.reread()).await.ok();
+                let newer =
+                    newer.filter(|newer| secret.as_ref().is_none_or(|secret| !secret::same(secret, newer)));
+                if newer.is_some() {
+                    tracing::debug!(origin = %target.origin, "what proves the client was rotated; asking with the new one");
+                    secret = newer;
+                    continue;
+                }
+            }
+            // A request that is taken only once is not repeated for a response that may hide a success.
+            if doubt.is_some() && refused.error.is_protocol() {
+                return Err(refused);
+            }
+            let status = refused.error.status().map(|status| status.as_u16());
+            let is_said = !matches!(refused.cause, Some(Silence::Timeout));
+            let delay =
+                match self.transport.pause(&refused, retries, self.transport.patience.retries, deadline) {
+                    Some(delay) => delay,
+                    None => return Err(newest(refused, said).told_when()),
+                };
+            if is_said {
+                if let Some(doubt) = doubt {
+                    doubt.note(Some(refused.error.clone()));
+                }
+                said = Some(refused);
+            }
+            retries += 1;
+            if proof.is_read_each_time() {
+                secret = None;
+            }
+            tracing::debug!(
+                origin = %target.origin,
+                status,
+                retry = retries,
+                delay_ms = delay.as_millis(),
+                "the request is sent again after a wait"
+            );
+            tokio::time::sleep(delay).await;
+        }
+    }
+
+    /// Makes one attempt; where nothing is spent by it, and it brings nothing for a while, a second one beside it. The
+    /// first response counts, and the other attempt is dropped.
+    async fn attempts<T>(
+        &self,
+        target: &Target,
+        outgoing: EndpointRequest<'_, T>,
+        secret: &SecretString,
+        retries: &mut u32,
+        redactor: &mut Redactor,
+    ) -> Result<(T, Moment), Refused> {
+        let Patience { second_attempt_after, retries: most, .. } = self.transport.patience;
+        let wait = second_attempt_after.filter(|wait| {
+            outgoing.doubt.is_none() && *retries < most && outgoing.deadline.leaves_room_after(*wait)
+        });
+        let Some(wait) = wait else {
+            return self.attempt(target, outgoing, secret, None, redactor).await;
+        };
+        let beside = FirstAttempt::default();
+        let (mut first_knows, mut second_knows) = (redactor.clone(), redactor.clone());
+        let outcome = {
+            let mut first =
+                std::pin::pin!(self.attempt(target, outgoing, secret, Some(&beside), &mut first_knows));
+            // A wait for a signer, or for a transport that is not ready, is not the server's silence.
+            let silence = async {
+                beside.sent.notified().await;
+                tokio::time::sleep(wait).await;
+            };
+            match select(&mut first, std::pin::pin!(silence)).await {
+                Either::Left((outcome, _)) => outcome,
+                Either::Right(_) => {
+                    *retries += 1;
+                    tracing::debug!(origin = %target.origin, "no response for {wait:?}; a second attempt begins beside it");
+                    beside.connection.abandon();
+                    let second =
+                        std::pin::pin!(self.attempt(target, outgoing, secret, None, &mut second_knows));
+                    first_response(first, second).await
+                }
+            }
+        };
+        redactor.extend(&first_knows);
+        redactor.extend(&second_knows);
+        outcome
+    }
+
+    /// Reads what proves the client, for no longer than an attempt may take. None if it cannot be read, or is not known yet.
+    pub(crate) async fn proof(&self, deadline: Deadline) -> Option<SecretString> {
+        let proof = self.endpoint.auth().proof(&self.secret);
+        self.bounded(deadline, proof.read()).await.ok()
+    }
+
+    /// Waits for what this side must bring along, for no longer than an attempt may take.
+    async fn bounded<T>(
+        &self,
+        deadline: Deadline,
+        reading: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Refused> {
+        let limit = deadline.cap(self.transport.patience.attempt_timeout);
+        match tokio::time::timeout(limit, reading).await {
+            Ok(read) => Ok(read?),
+            Err(_) => Err(Error::transient(format!(
+                "what proves the client was not there within {limit:?}: its closure or its signer does not return; nothing was sent"
+            ))
+            .into()),
+        }
+    }
+
+    /// Makes a redactor that knows what can be known before the first attempt. It stays for all of them: an answer may
+    /// echo what an earlier one brought.
+    pub(crate) fn redactor(&self, request: Option<&TokenRequest>) -> Redactor {
+        let mut redactor = Redactor::default();
+        let known = request.into_iter().flat_map(|request| [request.previous(), request.rejected()]);
+        for token in known.flatten() {
+            token.teach(&mut redactor);
+        }
+        redactor
+    }
+
+    async fn attempt<T>(
+        &self,
+        target: &Target,
+        outgoing: EndpointRequest<'_, T>,
+        secret: &SecretString,
+        beside: Option<&FirstAttempt>,
+        redactor: &mut Redactor,
+    ) -> Result<(T, Moment), Refused> {
+        let EndpointRequest { parameters, doubt, deadline, read } = outgoing;
+        let making = self.request(target, parameters, secret, redactor);
+        let mut request = self.bounded(deadline, making).await?;
+        if let Some(beside) = beside {
+            request.extensions_mut().insert(beside.connection.clone());
+        }
+        let requested = WallClock::default().moment();
+        let sending = || {
+            if let Some(doubt) = doubt {
+                doubt.set(true);
+            }
+            if let Some(beside) = beside {
+                beside.sent.notify_one();
+            }
+        };
+        // What may be spent is waited for: the response may bring what comes in its place.
+        let deadline = if doubt.is_some() { Deadline::default() } else { deadline };
+        let response =
+            self.transport.attempt(request, &target.expected.wording, deadline, redactor, sending).await?;
+        let (status, who) = (response.status.as_u16(), target.expected.wording.naming.endpoint);
+        tracing::debug!(origin = %target.origin, status, "{who} answered");
+        let value = read(&response, &target.expected, redactor, clock::unix_time())?;
+        Ok((value, requested))
+    }
+
+    async fn request(
+        &self,
+        target: &Target,
+        parameters: &Parameters,
+        secret: &SecretString,
+        redactor: &mut Redactor,
+    ) -> Result<Request<Full<Bytes>>, Error> {
+        let mut headers = transport::headers();
+        if let Some(media_type) = self.encoding.media_type() {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+        }
+        let mut form = Form::new(self.encoding);
+        parameters.write(&target.identifiers, &mut form, redactor).await?;
+        let unauthenticated = Unauthenticated { form: &mut form, headers: &mut headers, redactor };
+        let applied = target.auth.apply(&target.identifiers, secret, unauthenticated).await;
+        applied
+            .map_err(|error| secret::of_the_moment(error, target.auth.proof(&self.secret).may_change()))?;
+
+        parameters.write_headers(&mut headers, redactor).await?;
+
+        let body = form.into_bytes();
+        let mut request = match self.encoding {
+            Encoding::Form | Encoding::Json => {
+                let mut request = Request::new(Full::new(body));
+                *request.method_mut() = Method::POST;
+                *request.uri_mut() = target.uri.clone();
+                request
+            }
+            Encoding::Query => {
+                let mut request = Request::new(Full::default());
+                *request.uri_mut() = with_query(&target.uri, &body)?;
+                request
+            }
+        };
+        *request.headers_mut() = headers;
+        Ok(request)
+    }
+}
+
+// --- EndpointRequest ---
+
+/// What is sent, until when, and how the response is read.
+pub(crate) struct EndpointRequest<'a, T> {
+    pub(crate) parameters: &'a Parameters,
+    /// Given where the server may take the parameters only once.
+    pub(crate) doubt: Option<&'a Doubt>,
+    pub(crate) deadline: Deadline,
+    pub(crate) read: Read<T>,
+}
+
+impl<T> Clone for EndpointRequest<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for EndpointRequest<'_, T> {}
+
+/// Adds parameters to the query of a URL.
+fn with_query(uri: &Uri, parameters: &[u8]) -> Result<Uri, Error> {
+    let unusable = || Error::config("param: the parameters do not fit a URL");
+    let parameters = std::str::from_utf8(parameters).map_err(|_| unusable())?;
+    let queries = [uri.query().unwrap_or_default(), parameters];
+    let query = queries.into_iter().filter(|query| !query.is_empty()).collect::<Vec<_>>().join("&");
+    let path = if query.is_empty() { uri.path().to_owned() } else { format!("{}?{query}", uri.path()) };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(path.parse().map_err(|_| unusable())?);
+    Uri::from_parts(parts).map_err(|_| unusable())
+}
+
+/// Waits for the first response of two attempts. What ends without one does not end the other.
+async fn first_response<T>(
+    mut first: Pin<&mut impl Future<Output = Result<T, Refused>>>,
+    mut second: Pin<&mut impl Future<Output = Result<T, Refused>>>,
+) -> Result<T, Refused> {
+    let (is_first, outcome) = std::future::poll_fn(|cx| {
+        if let Poll::Ready(outcome) = first.as_mut().poll(cx) {
+            return Poll::Ready((true, outcome));
+        }
+        second.as_mut().poll(cx).map(|outcome| (false, outcome))
+    })
+    .await;
+    let silent = match outcome {
+        Err(refused) if refused.cause.is_some() => refused,
+        outcome => return outcome,
+    };
+    let other = if is_first { second.await } else { first.await };
+    match other {
+        Err(other) if other.cause == Some(Silence::Timeout) => Err(silent),
+        other => other,
+    }
+}
+
+/// Returns the newest refusal that says something: that the time was over says nothing of the server.
+fn newest(last: Refused, said: Option<Refused>) -> Refused {
+    match said {
+        Some(said) if last.cause == Some(Silence::Timeout) => {
+            let verdict = Verdict { delivery: last.verdict.delivery, ..said.verdict };
+            Refused { verdict, ..said }
+        }
+        Some(_) | None => last,
+    }
+}
+
+/// Returns whether the endpoint may be elsewhere by now. What may be spent is not sent to another place: nobody knows what
+/// the first one did with it.
+fn may_have_moved(refused: &Refused, is_once: bool) -> bool {
+    if refused.verdict.is_classified || (is_once && refused.verdict.delivery == Delivery::Unclear) {
+        return false;
+    }
+    let error = &refused.error;
+    match error.status() {
+        Some(StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::GONE) => {
+            !refused.verdict.is_proof
+        }
+        Some(status) => status.is_redirection(),
+        None => error.is_transient(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::{Arc, Mutex};
+
+    use http::Response;
+    use tower::{BoxError, service_fn};
+
+    use super::*;
+    use crate::grants::flows::ClientCredentials;
+    use crate::source::{FetchReason, TokenRequest, TokenSource as _};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_life_counts_from_before_the_attempt_that_brought_the_token() {
+        let answers = [
+            (StatusCode::SERVICE_UNAVAILABLE, ""),
+            (StatusCode::OK, r#"{"access_token":"a","expires_in":60}"#),
+        ];
+        let answers = Arc::new(Mutex::new(VecDeque::from(answers)));
+        let sent = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&sent);
+        let transport = service_fn(move |_request: Request<Full<Bytes>>| {
+            let (status, body) = answers.lock().unwrap().pop_front().unwrap();
+            log.lock().unwrap().push(clock::now());
+            async move {
+                tokio::time::sleep(Duration::from_secs(3)).await;
+                let mut response = Response::new(Full::new(Bytes::from(body)));
+                *response.status_mut() = status;
+                Ok::<_, BoxError>(response)
+            }
+        });
+        let source =
+            ClientCredentials::builder("https://example.com/", "id", "secret").without_second_attempt();
+        let source = source.build_with(transport).unwrap();
+        let started = WallClock::default().moment();
+        let token = source.token(TokenRequest::new(FetchReason::Initial)).await.unwrap();
+        let token = token.sealed(started, WallClock::default().moment());
+        let second_attempt = sent.lock().unwrap()[1];
+        assert_eq!(token.obtained().unwrap().mono, second_attempt);
+        assert_eq!(token.expiry().unwrap().mono, second_attempt + Duration::from_secs(60));
+        assert_eq!(clock::now(), second_attempt + Duration::from_secs(3));
+    }
+}

@@ -1,0 +1,201 @@
+//! Where a request goes, and as whom: known from the start, or told by the issuer.
+
+use std::fmt;
+use std::sync::Arc;
+
+use http::Uri;
+
+use crate::error::Error;
+use crate::grants::client::auth::ClientAuth;
+use crate::grants::discovery::fetch::Discovery;
+use crate::grants::discovery::metadata::Metadata;
+use crate::grants::endpoint::deadline::Deadline;
+use crate::grants::endpoint::identifiers::Identifiers;
+use crate::grants::endpoint::transport::Transport;
+use crate::grants::endpoint::url::{self, PlainHttp};
+use crate::grants::response::body::Expected;
+use crate::grants::response::wording::{EndpointKind, Naming, Wording};
+use crate::origin::Origin;
+use crate::text::{self, Redactor};
+
+/// A place to ask, and the client as it shows itself there.
+pub(crate) struct Target {
+    pub(crate) uri: Uri,
+    /// For messages and events, which never show more of the URL.
+    pub(crate) origin: Origin,
+    pub(crate) identifiers: Identifiers,
+    /// One way to authenticate.
+    pub(crate) auth: ClientAuth,
+    pub(crate) expected: Expected,
+}
+
+/// Where requests go: to a place that is known, or to the one that the issuer names.
+pub(crate) enum Endpoint {
+    Fixed(Arc<Target>),
+    Discovered(Arc<Discovery>, Box<Registration>),
+}
+
+/// What is known of a target without its address.
+pub(crate) struct Registration {
+    pub(crate) kind: EndpointKind,
+    pub(crate) insecure_http: bool,
+    /// Of which the URL is still missing.
+    pub(crate) identifiers: Identifiers,
+    /// All ways that are configured.
+    pub(crate) auth: ClientAuth,
+    pub(crate) expected: Expected,
+}
+
+impl Endpoint {
+    /// Returns where to send, with the metadata that say so, if there may be newer ones by now. They are fetched if there are
+    /// none that hold.
+    pub(crate) async fn target(
+        &self,
+        transport: &Transport,
+        deadline: Deadline,
+        redactor: &Redactor,
+    ) -> Result<(Arc<Target>, Option<Arc<Metadata>>), Error> {
+        match self {
+            Self::Fixed(target) => Ok((Arc::clone(target), None)),
+            Self::Discovered(discovery, registration) => {
+                let (metadata, is_new) = discovery.current(transport, deadline, redactor).await?;
+                let target = Arc::new(registration.target(discovery, &metadata)?);
+                Ok((target, Some(metadata).filter(|_| !is_new)))
+            }
+        }
+    }
+
+    /// Returns where to send instead, if there are metadata by now that say so.
+    pub(crate) async fn newer_target(
+        &self,
+        target: &Target,
+        metadata: &Arc<Metadata>,
+        transport: &Transport,
+        deadline: Deadline,
+        redactor: &Redactor,
+    ) -> Option<Arc<Target>> {
+        let Self::Discovered(discovery, registration) = self else { return None };
+        tracing::debug!(origin = %target.origin, "the endpoint may have moved; asking the issuer again");
+        let metadata = discovery.newer(metadata, transport, deadline, redactor).await?;
+        let newer = registration.target(discovery, &metadata).ok()?;
+        (newer.uri != target.uri).then(|| Arc::new(newer))
+    }
+
+    /// Returns how the client authenticates; all ways of it where that is not decided yet.
+    pub(crate) fn auth(&self) -> &ClientAuth {
+        match self {
+            Self::Fixed(target) => &target.auth,
+            Self::Discovered(_, registration) => &registration.auth,
+        }
+    }
+
+    /// Returns the client and the server by their names, the URL of the endpoint left out where it is not known.
+    #[cfg(feature = "jwt")]
+    pub(crate) fn identifiers(&self) -> &Identifiers {
+        match self {
+            Self::Fixed(target) => &target.identifiers,
+            Self::Discovered(_, registration) => &registration.identifiers,
+        }
+    }
+}
+
+/// For messages and events: the origin of the endpoint, or the issuer.
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(target) => target.origin.fmt(f),
+            Self::Discovered(discovery, _) => discovery.identifier().fmt(f),
+        }
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, identifiers, auth, expected) = match self {
+            Self::Fixed(target) => ("origin", &target.identifiers, &target.auth, &target.expected),
+            Self::Discovered(_, registration) => {
+                ("issuer", &registration.identifiers, &registration.auth, &registration.expected)
+            }
+        };
+        f.debug_struct("Endpoint")
+            .field(name, &format_args!("{self}"))
+            .field("client_id", &identifiers.client_id)
+            .field("auth", auth)
+            .field("expected", expected)
+            .finish_non_exhaustive()
+    }
+}
+
+// --- Registration ---
+
+impl Registration {
+    /// Makes a target of it. `auth` is the way that was chosen.
+    pub(crate) fn at(
+        &self,
+        url: &str,
+        (uri, origin): (Uri, Origin),
+        auth: ClientAuth,
+        naming: Naming,
+    ) -> Target {
+        let Self { identifiers, expected, .. } = self;
+        Target {
+            uri,
+            identifiers: Identifiers { token_url: url.into(), ..identifiers.clone() },
+            expected: Expected {
+                wording: Wording {
+                    who: format!("{} at {origin}", naming.endpoint),
+                    naming,
+                    client_asserts: auth.is_assertion(),
+                    ..expected.wording.clone()
+                },
+                acceptance: expected.acceptance.clone(),
+            },
+            origin,
+            auth,
+        }
+    }
+
+    /// Makes a target of what the issuer says, or an error that says what is wrong. Nothing was sent then.
+    fn target(&self, discovery: &Discovery, metadata: &Metadata) -> Result<Target, Error> {
+        let (issuer, endpoint) = (discovery.identifier(), self.kind.naming().endpoint);
+        let auth = self.supported_auth(discovery, metadata)?;
+        let mtls = discovery.mtls_aliases() || auth.is_tls();
+        let Some(url) = metadata.url(self.kind, mtls) else {
+            return Err(Error::config(format!(
+                "the metadata of the issuer {issuer} do not say where {endpoint} is; if there is one, give its URL in \
+                 place of the issuer"
+            )));
+        };
+        // An https server that names a port of this machine is not one that anybody means.
+        let plain_http = match (self.insecure_http, issuer.is_https()) {
+            (true, _) => PlainHttp::Everybody,
+            (false, true) => PlainHttp::Nobody,
+            (false, false) => PlainHttp::Loopback,
+        };
+        let address = url::read(url, plain_http).map_err(|flaw| {
+            Error::protocol(format!(
+                "the metadata of the issuer {issuer} cannot be used: the URL of {endpoint} in them {}",
+                flaw.elsewhere()
+            ))
+        })?;
+        Ok(self.at(url, address, auth, self.kind.naming_in_metadata()))
+    }
+
+    fn supported_auth(&self, discovery: &Discovery, metadata: &Metadata) -> Result<ClientAuth, Error> {
+        // There is no client to authenticate.
+        if self.expected.wording.is_anonymous {
+            return Ok(self.auth.clone());
+        }
+        let names = metadata.methods(self.kind);
+        self.auth.supported(names).ok_or_else(|| {
+            Error::config(format!(
+                "{} of the issuer {} does not support the client authentication that is configured ({}), but: {}; \
+                 change auth(), or register the client for it; nothing was sent",
+                self.kind.naming().endpoint,
+                discovery.identifier(),
+                self.auth.name(),
+                text::clean(&names.join(", ")),
+            ))
+        })
+    }
+}

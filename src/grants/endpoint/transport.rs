@@ -1,0 +1,303 @@
+//! One request over any HTTP service: with a deadline and a cap, and what became of it where no answer came.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http_body::Body;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full};
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, Service, ServiceExt as _};
+
+use crate::backoff::Chance;
+use crate::error::{Error, Lasting, Unsent, chain};
+use crate::extensions::FollowNothing;
+use crate::grants::endpoint::deadline::Deadline;
+use crate::grants::response::body::{EndpointResponse, ResponseBody};
+use crate::grants::response::messages;
+use crate::grants::response::refused::Refused;
+use crate::grants::response::verdict::Silence;
+use crate::grants::response::wording::Wording;
+use crate::text::{self, Redactor};
+
+/// An answer may be this long after decoding. Real ones have a few KiB.
+const MAX_ANSWER: usize = 1024 * 1024;
+
+/// Any tower HTTP service, erased.
+pub(crate) type ErasedService =
+    BoxCloneSyncService<Request<Full<Bytes>>, Response<UnsyncBoxBody<Bytes, BoxError>>, BoxError>;
+
+/// Makes a transport of any tower HTTP service.
+pub(crate) fn erase<S, B>(service: S) -> ErasedService
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone + Send + Sync + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let service = service
+        .map_err(Into::into)
+        .map_response(|response: Response<B>| response.map(|body| body.map_err(Into::into).boxed_unsync()));
+    BoxCloneSyncService::new(service)
+}
+
+/// When an attempt is given up, and when another one follows.
+#[derive(Clone, Debug)]
+pub(crate) struct Patience {
+    pub(crate) attempt_timeout: Duration,
+    pub(crate) retries: u32,
+    pub(crate) min_delay: Duration,
+    pub(crate) max_delay: Duration,
+    /// After so long without a response a second attempt begins beside the first, where nothing is spent by it.
+    pub(crate) second_attempt_after: Option<Duration>,
+    /// None: whatever may pass.
+    pub(crate) retry_statuses: Option<Arc<[StatusCode]>>,
+}
+
+impl Patience {
+    /// Returns how long a fetch may take at the most, with so much in hand for what else there is to do at each attempt.
+    pub(crate) fn whole(&self) -> Duration {
+        let attempt = self.attempt_timeout.saturating_mul(3).saturating_add(self.max_delay);
+        attempt.saturating_mul(self.retries.saturating_add(1))
+    }
+
+    /// Returns whether another attempt makes sense: what the classifier called temporary, a status on the list, or an
+    /// attempt that brought no answer.
+    fn passes(&self, refused: &Refused) -> bool {
+        let is_repeatable = refused.verdict.is_repeatable;
+        match (&self.retry_statuses, refused.error.status()) {
+            (Some(list), Some(status)) if !refused.verdict.is_classified && !status.is_success() => {
+                list.contains(&status)
+            }
+            (Some(_) | None, _) => is_repeatable,
+        }
+    }
+}
+
+/// The way to an authorization server, and the patience with it.
+#[derive(Clone)]
+pub(crate) struct Transport {
+    pub(crate) service: ErasedService,
+    pub(crate) patience: Patience,
+    pub(crate) chance: Chance,
+}
+
+impl Transport {
+    /// Sends a request and reads the answer, within the time of one attempt. `sending` is called when the transport is ready
+    /// to take the request; what fails before that was not sent.
+    pub(crate) async fn attempt(
+        &self,
+        mut request: Request<Full<Bytes>>,
+        wording: &Wording,
+        deadline: Deadline,
+        redactor: &Redactor,
+        sending: impl FnOnce() + Send,
+    ) -> Result<EndpointResponse, Refused> {
+        request.extensions_mut().insert(FollowNothing);
+        let limit = deadline.cap(self.patience.attempt_timeout);
+        let is_sent = AtomicBool::new(false);
+        let noting = || {
+            is_sent.store(true, Ordering::Relaxed);
+            sending();
+        };
+        let sent = self.send(request, wording.naming.speaks, noting);
+        let outcome = tokio::time::timeout(limit, sent).await;
+        let was_sent = is_sent.into_inner();
+        match outcome {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(unreachable(&error, was_sent, wording, redactor)),
+            Err(_) => {
+                let message = messages::timed_out(wording, limit);
+                Err(Refused::by_silence(was_sent, Silence::Timeout, message))
+            }
+        }
+    }
+
+    /// Returns how long to wait before the next attempt, after so many retries; none if there is to be no other.
+    pub(crate) fn pause(
+        &self,
+        refused: &Refused,
+        retries: u32,
+        most: u32,
+        deadline: Deadline,
+    ) -> Option<Duration> {
+        let Patience { min_delay, max_delay, .. } = self.patience;
+        if retries >= most || !self.patience.passes(refused) {
+            return None;
+        }
+        let delay = match refused.verdict.hint {
+            Some(hint) if hint > max_delay => return None,
+            // A hint that was just proved wrong is no shorter wait than none.
+            Some(hint) if retries > 0 => {
+                let backoff = self.chance.equal_jitter(min_delay, max_delay, retries);
+                self.chance.lengthen(hint).max(backoff)
+            }
+            Some(hint) => self.chance.lengthen(hint),
+            None => self.chance.equal_jitter(min_delay, max_delay, retries),
+        };
+        Some(delay).filter(|delay| deadline.leaves_room_after(*delay))
+    }
+
+    async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+        speaks: bool,
+        sending: impl FnOnce() + Send,
+    ) -> Result<EndpointResponse, BoxError> {
+        let mut service = self.service.clone();
+        let ready = service.ready().await?;
+        sending();
+        let response = ready.call(request).await?;
+        let (parts, body) = response.into_parts();
+        let encoding = parts.headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes).unwrap_or_default();
+        let body = if parts.status.is_success() && !speaks {
+            ResponseBody::Unread("a body that nobody reads".into())
+        } else if encoding.is_empty() || encoding.eq_ignore_ascii_case(b"identity") {
+            read_capped(body).await?
+        } else {
+            ResponseBody::Unread(format!(
+                "a body in the content encoding {}, although it was asked for none (a transport that decodes can be given to \
+                 build_with)",
+                String::from_utf8_lossy(encoding)
+            ))
+        };
+        Ok(EndpointResponse { status: parts.status, headers: parts.headers, body })
+    }
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transport").field("patience", &self.patience).finish_non_exhaustive()
+    }
+}
+
+/// The headers of every request.
+pub(crate) fn headers() -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    headers.insert(USER_AGENT, HeaderValue::from_static(concat!("tower-oauth2/", env!("CARGO_PKG_VERSION"))));
+    headers
+}
+
+// --- Answers ---
+
+/// Reads a body to its end, or to the cap. Trailers are of no interest.
+pub(crate) async fn read_capped(body: UnsyncBoxBody<Bytes, BoxError>) -> Result<ResponseBody, BoxError> {
+    let too_long = || ResponseBody::Unread(format!("more than {} KiB", MAX_ANSWER / 1024));
+    if usize::try_from(body.size_hint().lower()).map_or(true, |length| length > MAX_ANSWER) {
+        return Ok(too_long());
+    }
+    let mut body = std::pin::pin!(body);
+    let mut whole = Vec::new();
+    while let Some(frame) = body.frame().await {
+        // Empty frames count for no cap; so that there is a time-out, it must have its turn.
+        tokio::task::consume_budget().await;
+        let Ok(data) = frame?.into_data() else { continue };
+        if whole.len() + data.len() > MAX_ANSWER {
+            return Ok(too_long());
+        }
+        whole.extend_from_slice(&data);
+    }
+    Ok(ResponseBody::whole(whole))
+}
+
+// --- Failures ---
+
+/// What this crate's transport and hyper-util's say if nobody could be asked for a tunnel.
+const NO_PROXY: [&str; 2] =
+    ["the proxy cannot be reached", "tunnel error: failed to create underlying connection"];
+
+/// How this crate's transport and hyper-util's begin about a proxy that refuses a tunnel.
+const REFUSED_TUNNEL: [&str; 2] = ["the proxy answered", "tunnel error: unsuccessful"];
+
+/// Makes a refusal of an error of the transport: whether anything was sent, and what can be done about it.
+fn unreachable(error: &BoxError, was_sent: bool, wording: &Wording, redactor: &Redactor) -> Refused {
+    let is_unconnected = chain(&**error).any(|error| {
+        let refused = |error: &std::io::Error| error.kind() == std::io::ErrorKind::ConnectionRefused;
+        error.is::<Unsent>() || error.downcast_ref().is_some_and(refused)
+    });
+    let foreign = chain(&**error).find_map(|error| error.downcast_ref::<Error>());
+    let lasting = chain(&**error).find_map(|error| error.downcast_ref::<Lasting>());
+    let cause = match (foreign, lasting) {
+        (Some(foreign), _) => Silence::Foreign(foreign.kind()),
+        (None, Some(_)) => Silence::Lasting,
+        (None, None) => Silence::Broken { is_unconnected },
+    };
+    match foreign {
+        // The transport knows better: it has no root certificates, say.
+        Some(foreign) if foreign.is_config() => {
+            return Refused::by_silence(was_sent, cause, foreign.to_string());
+        }
+        Some(foreign) => {
+            let message = messages::unreachable(wording, &foreign.to_string(), Some("the transport said so"));
+            return Refused::by_silence(was_sent && !is_unconnected, cause, message);
+        }
+        None => {}
+    }
+    let says = |list: &[&str; 2]| {
+        chain(&**error).any(|error| list.iter().any(|start| error.to_string().starts_with(start)))
+    };
+    let advice = match lasting {
+        Some(lasting) => Some(lasting.advice),
+        None if says(&NO_PROXY) => Some(
+            "it is the proxy on the way that cannot be reached; check its host and port, and the way to it",
+        ),
+        None if says(&REFUSED_TUNNEL) => {
+            Some("it is the proxy on the way that refuses, which may pass by itself")
+        }
+        None => None,
+    };
+    let what = redactor.clean(&text::origins_only(&innermost(&**error)));
+    let message = messages::unreachable(wording, &what, advice);
+    let mut refused = Refused::by_silence(was_sent, cause, message);
+    refused.error = refused.error.with_source(Cause::of(&**error, redactor));
+    refused
+}
+
+// --- Cause ---
+
+/// What somebody else's code said, cleaned. The original may show a URL with its query, or what a peer echoed.
+#[derive(Debug)]
+pub(crate) struct Cause {
+    text: String,
+    source: Option<Box<Cause>>,
+}
+
+impl Cause {
+    pub(crate) fn of(error: &(dyn std::error::Error + 'static), redactor: &Redactor) -> Self {
+        Self::within(error, redactor, 16)
+    }
+
+    fn within(error: &(dyn std::error::Error + 'static), redactor: &Redactor, depth: u32) -> Self {
+        let source = error.source().filter(|_| depth > 0);
+        Self {
+            text: redactor.clean(&text::origins_only(&error.to_string())),
+            source: source.map(|source| Box::new(Self::within(source, redactor, depth - 1))),
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Cause {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+/// Returns the text closest to what happened: what stands above it in the chain says only that something did.
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let said = chain(error).map(ToString::to_string).filter(|text| !text.trim().is_empty()).last();
+    said.unwrap_or_else(|| "the transport did not say why".to_owned())
+}

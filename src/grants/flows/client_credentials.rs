@@ -1,0 +1,99 @@
+//! The client credentials grant: a service asks for a token in its own name (RFC 6749 §4.4).
+
+use std::fmt;
+
+use crate::error::Error;
+use crate::grants::builder::GrantBuilder;
+use crate::grants::client::secret::Secret;
+use crate::grants::endpoint::location::EndpointLocation;
+use crate::grants::exchange::Exchange;
+use crate::grants::grant::{Checked, Grant};
+use crate::grants::parameters::Parameters;
+use crate::source::{TokenRequest, TokenSource};
+use crate::token::AccessToken;
+
+/// Gets tokens by the client credentials grant (RFC 6749 §4.4): a service in its own name, without a user.
+///
+/// Cheap to clone. It fetches and does not cache: put it into a [`TokenCache`](crate::TokenCache), or give it to an
+/// [`AuthLayer`](crate::AuthLayer), which does.
+///
+/// A refresh token that comes along is not used: there should be none (RFC 6749 §4.4.3), and the credentials do as well.
+///
+/// # Cancel safety
+///
+/// Dropping a fetch drops its request. A token that the server issued meanwhile is lost, and no more than that.
+///
+/// # Examples
+///
+/// ```
+/// use tower_oauth2::{ClientCredentials, Secret};
+/// # use bytes::Bytes;
+/// # use http_body_util::Full;
+/// # let http_client = tower::service_fn(|_request: http::Request<Full<Bytes>>| async {
+/// #     Ok::<_, tower::BoxError>(http::Response::new(Full::new(Bytes::new())))
+/// # });
+///
+/// let source = ClientCredentials::builder(
+///     "https://login.example.com/oauth/token",
+///     "billing",
+///     Secret::from_env("BILLING_SECRET"),
+/// )
+/// .scope("analytics:read")
+/// .build_with(http_client)?;
+/// # let _ = source;
+/// # Ok::<(), tower_oauth2::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct ClientCredentials {
+    exchange: Exchange,
+}
+
+/// Builds [`ClientCredentials`]; the defaults are listed on [`GrantBuilder`].
+pub type ClientCredentialsBuilder = GrantBuilder<ClientCredentialsGrant>;
+
+/// Names the client credentials grant among the builders. It has no settings of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientCredentialsGrant {
+    _private: (),
+}
+
+impl ClientCredentials {
+    /// Starts with what is required: where to ask, who asks, and what proves it.
+    #[must_use]
+    pub fn builder(
+        location: impl Into<EndpointLocation>,
+        client_id: impl Into<String>,
+        client_secret: impl Into<Secret>,
+    ) -> ClientCredentialsBuilder {
+        let grant = ClientCredentialsGrant { _private: () };
+        GrantBuilder::new(location.into(), client_id.into(), client_secret.into(), grant)
+    }
+}
+
+impl TokenSource for ClientCredentials {
+    async fn token(&self, request: TokenRequest) -> Result<AccessToken, Error> {
+        self.exchange.token(&request).await
+    }
+
+    fn has_changed(&self) -> bool {
+        self.exchange.has_changed()
+    }
+}
+
+impl fmt::Debug for ClientCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.exchange.fmt_as("ClientCredentials", f)
+    }
+}
+
+impl Grant for ClientCredentialsGrant {
+    type Source = ClientCredentials;
+
+    fn assemble(self, checked: Checked) -> Result<ClientCredentials, Error> {
+        let Checked { endpoint, common } = checked;
+        let mut parameters = Parameters::default();
+        parameters.push("grant_type", "client_credentials");
+        parameters.extend(common);
+        Ok(ClientCredentials { exchange: Exchange::new(endpoint, parameters) })
+    }
+}

@@ -1,0 +1,216 @@
+//! Grants that are nobody else's: a grant type and parameters of the provider's own, as a form, as JSON or by GET.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::error::Error;
+use crate::grants::builder::GrantBuilder;
+use crate::grants::client::secret::Secret;
+use crate::grants::endpoint::location::EndpointLocation;
+use crate::grants::exchange::Exchange;
+use crate::grants::grant::{Checked, Grant};
+use crate::grants::parameters::{Encoding, Parameters};
+use crate::source::{TokenRequest, TokenSource};
+use crate::token::AccessToken;
+
+/// Gets tokens by a grant of the provider's own (RFC 6749 §4.5), or from an endpoint that knows nothing of OAuth 2.0 but
+/// answers with a token.
+///
+/// All that other sources have is there: retries, time-outs, caps, secrets that are read at each attempt. Parameters are
+/// set by [`param`](GrantBuilder::param) and [`secret_param`](GrantBuilder::secret_param), whose value may be a closure
+/// that is asked at each attempt.
+///
+/// Cheap to clone. It fetches and does not cache.
+///
+/// # Cancel safety
+///
+/// Dropping a fetch drops its request. A token that the server issued meanwhile is lost, and no more than that.
+///
+/// # Examples
+///
+/// An assertion of SAML 2.0 (RFC 7522), read from a file:
+///
+/// ```
+/// use tower_oauth2::Secret;
+/// use tower_oauth2::grants::CustomGrant;
+///
+/// let builder = CustomGrant::builder(
+///     "https://login.example.com/oauth/token",
+///     "urn:ietf:params:oauth:grant-type:saml2-bearer",
+/// )
+/// .client("billing", "7Fjfp0ZBr1KtDRbnfVdmIw")
+/// .secret_param("assertion", Secret::from_file("/run/secrets/assertion"));
+/// ```
+///
+/// An endpoint that takes JSON and answers in words of its own, as NICE CXone's does for access keys:
+///
+/// ```
+/// use tower_oauth2::Secret;
+/// use tower_oauth2::grants::CustomGrant;
+///
+/// let builder = CustomGrant::json("https://na1.nice-incontact.com/authentication/v1/token/access-key")
+///     .param("accessKeyId", "KEY-ID")
+///     .secret_param("accessKeySecret", Secret::from_env("ACCESS_KEY_SECRET"))
+///     .response_member("access_token", "accessToken")
+///     .response_member("expires_in", "expiresIn");
+/// ```
+///
+/// # The password grant
+///
+/// There is no source for it. RFC 9700 §2.4 forbids it: a program that is given the password of a person can do whatever
+/// the person can, for as long as the password lives, past every second factor. One vendor, NICE CXone, documents it for
+/// back ends whose "user" is an access key made for a machine; that is what this form is for, and nothing else:
+///
+/// ```
+/// use tower_oauth2::Secret;
+/// use tower_oauth2::grants::CustomGrant;
+///
+/// let builder = CustomGrant::builder("https://cxone.niceincontact.com/auth/token", "password")
+///     .client("CLIENT-ID", Secret::from_env("CLIENT_SECRET"))
+///     .param("username", "ACCESS-KEY-ID")
+///     .secret_param("password", Secret::from_env("ACCESS_KEY_SECRET"));
+/// ```
+#[derive(Clone)]
+pub struct CustomGrant {
+    exchange: Exchange,
+}
+
+/// Builds a [`CustomGrant`]; the defaults are listed on [`GrantBuilder`], but that there is no client.
+pub type CustomGrantBuilder = GrantBuilder<CustomTerms>;
+
+/// Names custom grants among the builders, and holds the grant type.
+#[derive(Clone, Debug)]
+pub struct CustomTerms {
+    grant_type: Option<String>,
+}
+
+impl CustomGrant {
+    /// Starts with what is required: where to ask, and the grant type. The request is a form.
+    #[must_use]
+    pub fn builder(
+        location: impl Into<EndpointLocation>,
+        grant_type: impl Into<String>,
+    ) -> CustomGrantBuilder {
+        let terms = CustomTerms { grant_type: Some(grant_type.into()) };
+        GrantBuilder::anonymous(location.into(), terms)
+    }
+
+    /// Starts with where to ask. The request is one JSON object of strings, without a grant type of its own; a parameter
+    /// that stands twice, such as a second resource, is refused.
+    #[must_use]
+    pub fn json(location: impl Into<EndpointLocation>) -> CustomGrantBuilder {
+        GrantBuilder::anonymous(location.into(), CustomTerms { grant_type: None })
+            .own_parameters(&[])
+            .for_api()
+            .encoding(Encoding::Json)
+    }
+
+    /// Starts with where to ask. The request is a GET with the parameters in its query, as the metadata servers of clouds
+    /// take it. Secrets go into headers: URLs are logged.
+    ///
+    /// ```
+    /// use tower_oauth2::grants::CustomGrant;
+    ///
+    /// let builder = CustomGrant::get("http://169.254.169.254/metadata/identity/oauth2/token")
+    ///     .with_insecure_http()
+    ///     .param("api-version", "2018-02-01")
+    ///     .param("resource", "https://vault.azure.net")
+    ///     .header("metadata", "true");
+    /// ```
+    #[must_use]
+    pub fn get(location: impl Into<EndpointLocation>) -> CustomGrantBuilder {
+        GrantBuilder::anonymous(location.into(), CustomTerms { grant_type: None })
+            .own_parameters(&[])
+            .for_api()
+            .encoding(Encoding::Query)
+    }
+}
+
+impl TokenSource for CustomGrant {
+    async fn token(&self, request: TokenRequest) -> Result<AccessToken, Error> {
+        self.exchange.token(&request).await
+    }
+
+    fn has_changed(&self) -> bool {
+        self.exchange.has_changed()
+    }
+}
+
+impl fmt::Debug for CustomGrant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.exchange.fmt_as("CustomGrant", f)
+    }
+}
+
+impl Grant for CustomTerms {
+    type Source = CustomGrant;
+
+    fn assemble(self, checked: Checked) -> Result<CustomGrant, Error> {
+        let Checked { endpoint, common } = checked;
+        let CustomTerms { grant_type } = self;
+        let encoding = endpoint.encoding;
+        let mut parameters = Parameters::default();
+        match grant_type {
+            Some(grant_type) if grant_type.is_empty() => {
+                return Err(Error::config(
+                    "grant_type: it is empty; give the provider's, or use CustomGrant::json",
+                ));
+            }
+            Some(grant_type) => parameters.push("grant_type", grant_type),
+            None if encoding == Encoding::Json => check_once(&common)?,
+            None => {}
+        }
+        parameters.extend(common);
+        Ok(CustomGrant { exchange: Exchange::new(endpoint, parameters) })
+    }
+}
+
+impl GrantBuilder<CustomTerms> {
+    /// Sets the client, which authenticates by [`basic`](crate::ClientAuth::basic), or sends its name alone if its secret
+    /// is [`Secret::none`]; for another way call [`auth`](Self::auth) afterwards.
+    #[must_use]
+    pub fn client(self, client_id: impl Into<String>, client_secret: impl Into<Secret>) -> Self {
+        self.set_client(client_id.into(), client_secret.into())
+    }
+
+    /// Adds a header that is the same in each request.
+    #[must_use]
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.parameters_mut().push_header(name.into(), value.into());
+        self
+    }
+
+    /// Adds a header whose value is a secret: read at each attempt, marked sensitive, and blanked out wherever the server
+    /// repeats it.
+    #[must_use]
+    pub fn secret_header(mut self, name: impl Into<String>, value: impl Into<Secret>) -> Self {
+        self.parameters_mut().push_secret_header(name.into(), value.into());
+        self
+    }
+
+    /// Authorizes each request by the token of a source, as an API is asked: a service account that gets tokens for another,
+    /// an app that gets them for its installations.
+    #[must_use]
+    pub fn authorized_by(mut self, source: impl TokenSource) -> Self {
+        self.parameters_mut().push_authorization(Arc::new(source));
+        self
+    }
+
+    /// Adds a parameter that is no string, as JSON text. For [`CustomGrant::json`] alone.
+    #[must_use]
+    pub fn param_json(mut self, name: impl Into<String>, json: impl Into<String>) -> Self {
+        self.parameters_mut().push_json(name.into(), json.into());
+        self
+    }
+}
+
+/// A form may hold a name twice, a JSON object may not.
+fn check_once(parameters: &Parameters) -> Result<(), Error> {
+    let names: Vec<&str> = parameters.names().collect();
+    match names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
+        None => Ok(()),
+        Some((_, name)) => {
+            Err(Error::config(format!("{name}: it is set twice, which JSON has no way to say")))
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! The JWT bearer grant: a signed assertion is the grant (RFC 7523 §2.1).
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::error::Error;
+use crate::grants::builder::GrantBuilder;
+use crate::grants::client::secret::Secret;
+use crate::grants::endpoint::location::EndpointLocation;
+use crate::grants::exchange::Exchange;
+use crate::grants::grant::{Checked, Grant};
+use crate::grants::jwt::assertion::Assertion;
+use crate::grants::parameters::Parameters;
+use crate::source::{TokenRequest, TokenSource};
+use crate::token::AccessToken;
+
+/// Gets tokens by an assertion that it signs itself: for service accounts, and in the name of users who agreed to it.
+///
+/// The assertion is made for each attempt anew. `iss` and `sub` are settings of it; scopes go into the form, or into a
+/// claim, as the server wants them. A client need not authenticate besides (RFC 7523 §3.1); where the server demands it,
+/// set [`client`](crate::grants::JwtBearerBuilder::client).
+///
+/// Cheap to clone. It fetches and does not cache.
+///
+/// # Cancel safety
+///
+/// Dropping a fetch drops its request. A token that the server issued meanwhile is lost, and no more than that.
+///
+/// # Examples
+///
+/// A service account of Google's, with the scopes in a claim:
+///
+/// ```
+/// use tower_oauth2::Secret;
+/// use tower_oauth2::grants::JwtBearer;
+/// use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm, SigningKey};
+///
+/// let key = SigningKey::new(JwtAlgorithm::Rs256, Secret::from_file("/run/secrets/robot.pem")).key_id("KEY-ID");
+/// let assertion = Assertion::by_key(key)
+///     .issuer("robot@project.iam.gserviceaccount.com")
+///     .without_subject()
+///     .with_token_url_as_audience()
+///     .claim("scope", "https://www.googleapis.com/auth/devstorage.read_only");
+/// let builder = JwtBearer::builder("https://oauth2.googleapis.com/token", assertion);
+/// ```
+///
+/// Salesforce, in the name of a user:
+///
+/// ```
+/// # use tower_oauth2::Secret;
+/// # use tower_oauth2::grants::JwtBearer;
+/// # use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm, SigningKey};
+/// let key = SigningKey::new(JwtAlgorithm::Rs256, Secret::from_file("/run/secrets/key.pem"));
+/// let assertion = Assertion::by_key(key)
+///     .issuer("CONSUMER-KEY")
+///     .subject("robot@example.com")
+///     .audience("https://login.salesforce.com");
+/// let builder = JwtBearer::builder("https://login.salesforce.com/services/oauth2/token", assertion);
+/// ```
+#[derive(Clone)]
+pub struct JwtBearer {
+    exchange: Exchange,
+}
+
+/// Builds a [`JwtBearer`]; the defaults are listed on [`GrantBuilder`], but that there is no client.
+pub type JwtBearerBuilder = GrantBuilder<JwtBearerGrant>;
+
+/// Names the JWT bearer grant among the builders, and holds its assertion.
+#[derive(Clone, Debug)]
+pub struct JwtBearerGrant {
+    assertion: Arc<Assertion>,
+}
+
+impl JwtBearer {
+    /// Starts with what is required: where to ask, and the assertion that is the grant.
+    #[must_use]
+    pub fn builder(
+        location: impl Into<EndpointLocation>,
+        assertion: impl Into<Assertion>,
+    ) -> JwtBearerBuilder {
+        let grant = JwtBearerGrant { assertion: Arc::new(assertion.into()) };
+        GrantBuilder::anonymous(location.into(), grant)
+            .own_parameters(&["grant_type", "assertion"])
+            .by_assertion()
+    }
+}
+
+impl TokenSource for JwtBearer {
+    async fn token(&self, request: TokenRequest) -> Result<AccessToken, Error> {
+        self.exchange.token(&request).await
+    }
+
+    fn has_changed(&self) -> bool {
+        self.exchange.has_changed()
+    }
+}
+
+impl fmt::Debug for JwtBearer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.exchange.fmt_as("JwtBearer", f)
+    }
+}
+
+impl Grant for JwtBearerGrant {
+    type Source = JwtBearer;
+
+    fn assemble(self, checked: Checked) -> Result<JwtBearer, Error> {
+        let Checked { endpoint, common } = checked;
+        let JwtBearerGrant { assertion } = self;
+        assertion.check_for_grant(endpoint.endpoint.identifiers())?;
+        let mut parameters = Parameters::default();
+        parameters.push("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer");
+        parameters.push_assertion("assertion", assertion);
+        parameters.extend(common);
+        Ok(JwtBearer { exchange: Exchange::new(endpoint, parameters) })
+    }
+}
+
+impl GrantBuilder<JwtBearerGrant> {
+    /// Sets the client, which authenticates by [`basic`](crate::ClientAuth::basic), or sends its name alone if its secret
+    /// is [`Secret::none`]; for another way call [`auth`](Self::auth) afterwards.
+    #[must_use]
+    pub fn client(self, client_id: impl Into<String>, client_secret: impl Into<Secret>) -> Self {
+        self.set_client(client_id.into(), client_secret.into())
+    }
+}

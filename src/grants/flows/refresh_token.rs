@@ -1,0 +1,564 @@
+//! The refresh token grant: a service lives on what a user once agreed to (RFC 6749 §6).
+
+pub(crate) mod lineage;
+pub(crate) mod rotation;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret as _, SecretString};
+use tower::BoxError;
+use tracing::Instrument as _;
+use tracing::instrument::WithSubscriber as _;
+
+use crate::clock::{FARTHEST, WallClock};
+use crate::error::{Error, ErrorKind};
+use crate::grants::builder::GrantBuilder;
+use crate::grants::client::secret::{self, Secret};
+use crate::grants::endpoint::client::EndpointClient;
+use crate::grants::endpoint::deadline::Deadline;
+use crate::grants::endpoint::location::EndpointLocation;
+use crate::grants::flows::refresh_token::lineage::{BEAT, Held, Lineage, Turn};
+use crate::grants::flows::refresh_token::rotation::{OnRotate, RotatedToken};
+use crate::grants::grant::{Checked, Grant};
+use crate::grants::parameters::Parameters;
+use crate::grants::response::verdict::Evidence;
+use crate::runtime;
+use crate::source::{FetchReason, TokenRequest, TokenSource};
+use crate::token::AccessToken;
+
+/// Gets tokens by the refresh token grant (RFC 6749 §6): a service lives on what a user once agreed to.
+///
+/// Many servers take a refresh token once, answer with the next one, and end the whole grant when one comes a second
+/// time (RFC 9700 §4.14). So:
+///
+/// 1. The newest refresh token is in memory as soon as the answer is read, and [`on_rotate`](GrantBuilder::on_rotate) has
+///    stored it before the access token is handed out. An answer without one, or with an empty one, keeps the old.
+/// 2. Clones share the refresh token, and ask one after another whichever caches they are in. Whoever waited goes on
+///    with the newest. (Sources that were *built* from the same refresh token know nothing of each other: build one, and
+///    best put it into one cache, whose clones share the access token as well.)
+/// 3. An exchange runs in a task of its own. Whoever gives it up underway, loses nothing: the next one to ask gets the
+///    access token that it brought.
+/// 4. From when a request may have left until its response is read, the refresh token may be spent. If the response is
+///    lost, it is sent once more.
+/// 5. It is declared dead only by proof: an OAuth error of the endpoint itself, `invalid_grant` or a code that names the
+///    refresh token, whose words are not about the moment. One that worked here and was never rotated is sent once more
+///    after 2 s. A dead one is not sent again: every fetch fails at once, until [`replace`](Self::replace) brings another.
+/// 6. Refusals that may be about it and do not say so (`invalid_request`, a bare 401, an unknown code) are counted. After
+///    three in a row the error says to sign in again, and the pauses grow from a minute to four hours.
+///    [`refresh`](crate::TokenCache::refresh) asks at once.
+/// 7. An exchange has an end, whatever hangs. One on a runtime that nobody drives is taken over after 10 s.
+///
+/// Each access token carries the refresh token that was the newest when it came
+/// ([`expose_refresh_token`](AccessToken::expose_refresh_token)), so that both can be revoked.
+///
+/// # What a response does to the refresh token
+///
+/// | an attempt ended with | the refresh token | sent again in the same fetch |
+/// |---|---|---|
+/// | an access token | is good, or replaced by the one that came | |
+/// | an access token that cannot be used (a required scope is missing, it is no bearer token) | likewise | no |
+/// | `invalid_grant`, or a code that names the refresh token, with 200, 400, 401 or 403 | is dead | once, if it worked before |
+/// | the same, whose words are about the moment | as it was | as with every grant |
+/// | any other 4xx; a redirect; an `error` with 200 | as it was | as with every grant: 429 |
+/// | 503 with `Retry-After` | as it was: the server did nothing | as with every grant |
+/// | no connection | as it was: nothing was sent | as with every grant |
+/// | every other 5xx; the status may be a gateway's | may be spent | once |
+/// | no response, or one that breaks off; timeout | may be spent | once |
+/// | a 2xx that cannot be read: HTML, cut off, too long | may be spent | no |
+///
+/// What may be spent is sent once per fetch. So an outage of any length ends with the first response, while a server that
+/// issued the next one already sees the old one soon: some allow for that within seconds.
+///
+/// # Cancel safety
+///
+/// Dropping a fetch leaves its exchange running to its end. Only the end of its runtime stops it; then the refresh token
+/// may be spent.
+///
+/// # Examples
+///
+/// What the last run stored is where this one begins, and a first start without any is told apart:
+///
+/// ```
+/// use tower_oauth2::{ClientAuth, Secret, RefreshToken};
+/// # use bytes::Bytes;
+/// # use http_body_util::Full;
+/// # let http_client = tower::service_fn(|_request: http::Request<Full<Bytes>>| async {
+/// #     Ok::<_, tower::BoxError>(http::Response::new(Full::new(Bytes::new())))
+/// # });
+///
+/// let stored = std::fs::read_to_string("/var/lib/reports/refresh_token").ok();
+/// let source = RefreshToken::builder("https://login.example.com/token", "reports", Secret::none(), stored)
+///     .auth(ClientAuth::none())
+///     .on_rotate(|token| async move {
+///         // In one step: half a file is no refresh token.
+///         let new = "/var/lib/reports/refresh_token.new";
+///         tokio::fs::write(new, token.expose_refresh_token()).await?;
+///         tokio::fs::rename(new, "/var/lib/reports/refresh_token").await?;
+///         Ok(())
+///     })
+///     .build_with(http_client)?;
+/// if !source.has_refresh_token() {
+///     eprintln!("nobody has signed in yet, or without offline_access");
+/// }
+/// # Ok::<(), tower_oauth2::Error>(())
+/// ```
+///
+/// The token response of an interactive login is where it begins, whichever crate made the login:
+///
+/// ```
+/// use tower_oauth2::grants::read_token_response;
+/// use tower_oauth2::{RefreshToken, Error};
+///
+/// # fn seeded(response: &[u8]) -> Result<(), Error> {
+/// // Of the `oauth2` crate: `serde_json::to_vec(&response)`.
+/// let token = read_token_response(response)?;
+/// let refresh_token = token.expose_refresh_token().map(str::to_owned);
+/// let builder = RefreshToken::builder("https://login.example.com/token", "reports", "secret", refresh_token)
+///     .access_token(token);
+/// # let _ = builder; Ok(()) }
+/// # seeded(br#"{"access_token":"AT1","token_type":"bearer","expires_in":3600,"refresh_token":"RT1"}"#)?;
+/// # Ok::<(), Error>(())
+/// ```
+#[derive(Clone)]
+pub struct RefreshToken {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    endpoint: EndpointClient,
+    common: Parameters,
+    lineage: Lineage,
+    on_rotate: Option<OnRotate>,
+    store_timeout: Duration,
+}
+
+/// Builds a [`RefreshToken`]; the defaults are listed on [`GrantBuilder`], and these are its own:
+///
+/// - scopes: none, so that the token is for what the user agreed to (RFC 6749 §6)
+/// - resources, audience and further parameters are sent at every renewal
+/// - an access token to begin with: none
+/// - `on_rotate`: nothing is stored
+/// - `store_timeout`: 5 s
+pub type RefreshTokenBuilder = GrantBuilder<RefreshTokenGrant>;
+
+/// The settings that the refresh token grant has of its own.
+#[derive(Clone)]
+pub struct RefreshTokenGrant {
+    refresh_token: Option<SecretString>,
+    access_token: Option<AccessToken>,
+    on_rotate: Option<OnRotate>,
+    store_timeout: Duration,
+}
+
+impl RefreshToken {
+    /// Starts with what is required: where to ask, who asks, what proves it, and the refresh token, if there is one.
+    ///
+    /// A public client has [`Secret::none`] and [`ClientAuth::none`](crate::ClientAuth::none). A source without a
+    /// refresh token, or with an empty one, fails with a grant error that says so; [`or`](TokenSource::or) falls back on
+    /// another grant then.
+    #[must_use]
+    pub fn builder(
+        location: impl Into<EndpointLocation>,
+        client_id: impl Into<String>,
+        client_secret: impl Into<Secret>,
+        refresh_token: Option<impl Into<String>>,
+    ) -> RefreshTokenBuilder {
+        let refresh_token = refresh_token.map(|token| SecretString::from(token.into()));
+        let grant = RefreshTokenGrant {
+            refresh_token: refresh_token.filter(|token| !token.expose_secret().is_empty()),
+            access_token: None,
+            on_rotate: None,
+            store_timeout: Duration::from_secs(5),
+        };
+        GrantBuilder::new(location.into(), client_id.into(), client_secret.into(), grant)
+            .own_parameters(&["grant_type", "refresh_token"])
+    }
+
+    /// Returns whether there is a refresh token that was not refused: at a start, whether one was granted.
+    #[must_use]
+    pub fn has_refresh_token(&self) -> bool {
+        self.inner.lineage.is_alive()
+    }
+
+    /// Goes on with another refresh token, as after somebody has signed in again. All clones do.
+    ///
+    /// It is not given to [`on_rotate`](GrantBuilder::on_rotate): store it before. What an exchange brings that is still
+    /// going on is left alone. A [`TokenCache`](crate::TokenCache) that has just been refused asks again by itself within
+    /// half a minute, and at once by [`refresh`](crate::TokenCache::refresh).
+    ///
+    /// # Errors
+    ///
+    /// A configuration error if it is empty, or holds a character that no refresh token may hold.
+    pub fn replace(&self, refresh_token: impl Into<String>) -> Result<(), Error> {
+        let refresh_token = SecretString::from(refresh_token.into());
+        check(&refresh_token)?;
+        self.inner.lineage.replace(refresh_token);
+        Ok(())
+    }
+
+    /// Returns why the newest refresh token is not stored, where [`on_rotate`](GrantBuilder::on_rotate) failed.
+    ///
+    /// Until it is, a restart would begin with one that is spent: a matter for a health check.
+    #[must_use]
+    pub fn store_error(&self) -> Option<Error> {
+        self.inner.lineage.store_error()
+    }
+
+    /// Stores the newest refresh token if that failed before: once more, before a process ends.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the attempt; the token is still to be stored then.
+    ///
+    /// # Errors
+    ///
+    /// A transient error that says why it is still not stored; its source is that of the callback.
+    pub async fn store(&self) -> Result<(), Error> {
+        // An exchange does not wait long for this turn, and may go on beside it.
+        let turn = self.inner.lineage.turn(Deadline::default()).await?;
+        self.inner.store().await;
+        drop(turn);
+        self.store_error().map_or(Ok(()), Err)
+    }
+}
+
+impl TokenSource for RefreshToken {
+    async fn token(&self, request: TokenRequest) -> Result<AccessToken, Error> {
+        // The exchange is a task of its own.
+        let runtime = runtime::current()?;
+        let deadline = Deadline::of(&request);
+        let mut turn = self.inner.lineage.turn(deadline).await?;
+        loop {
+            // The turn goes along and comes back, so that nobody asks at the same time, even if nobody waits here.
+            let renewal = Arc::clone(&self.inner).renew(turn, request.clone());
+            let task = runtime.spawn(renewal.in_current_span().with_current_subscriber());
+            let ended = match tokio::time::timeout(deadline.cap(FARTHEST), task).await {
+                Ok(ended) => ended,
+                // The task goes on to its end, and the next fetch gets what it brings.
+                Err(_) => return Err(self.inner.still_waiting()),
+            };
+            let (back, result) = ended.map_err(|_ended| {
+                Error::transient(
+                    "the exchange of the refresh token broke off: its runtime was shut down, or the transport panicked",
+                )
+            })?;
+            result?;
+            turn = back;
+            if let Some(token) = self.inner.lineage.take_ready() {
+                return Ok(token);
+            }
+            // Somebody gave the source another refresh token meanwhile.
+        }
+    }
+
+    /// Returns false while there is a rotated refresh token that nothing has stored: without
+    /// [`on_rotate`](GrantBuilder::on_rotate), or where it failed. Likewise while one is exchanged.
+    fn is_disposable(&self) -> bool {
+        self.inner.lineage.is_disposable()
+    }
+
+    fn has_changed(&self) -> bool {
+        self.inner.endpoint.has_changed()
+    }
+}
+
+impl fmt::Debug for RefreshToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RefreshToken")
+            .field("endpoint", &self.inner.endpoint)
+            .field("parameters", &self.inner.common)
+            .field("lineage", &self.inner.lineage)
+            .finish_non_exhaustive()
+    }
+}
+
+// --- GrantBuilder ---
+
+impl Grant for RefreshTokenGrant {
+    type Source = RefreshToken;
+
+    fn assemble(self, checked: Checked) -> Result<RefreshToken, Error> {
+        let Checked { endpoint, common } = checked;
+        let grant = self;
+        let RefreshTokenGrant { refresh_token, access_token, on_rotate, store_timeout } = grant;
+        if let Some(refresh_token) = &refresh_token {
+            check(refresh_token)?;
+        }
+        let lineage = Lineage::new(refresh_token, access_token);
+        let inner = Inner { endpoint, common, lineage, on_rotate, store_timeout };
+        Ok(RefreshToken { inner: Arc::new(inner) })
+    }
+}
+
+impl GrantBuilder<RefreshTokenGrant> {
+    /// Hands out this access token first, as long as it is good, in place of an exchange: the one that came with the
+    /// refresh token. Its lifetime counts from this call.
+    #[must_use]
+    pub fn access_token(self, token: AccessToken) -> Self {
+        let token = token.requested(WallClock::default().moment());
+        self.with_grant(|grant| grant.access_token = Some(token))
+    }
+
+    /// Sets what stores a refresh token that replaced another one. It is awaited before the access token that came with
+    /// it is handed out: whoever starts after a crash finds no token that is spent.
+    ///
+    /// Where it fails, panics or takes longer than [`store_timeout`](Self::store_timeout), the access token is handed out
+    /// all the same, and the refresh token in memory is the new one: to hold back a good token would make a full disk an
+    /// outage, and would not bring back the old refresh token, which is spent. There is a warning then,
+    /// [`RefreshToken::store_error`] says why, and the closure is called again before the next exchange.
+    ///
+    /// # Examples
+    ///
+    /// A closure with a state is called many times, and each call clones what it needs:
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use tower_oauth2::RefreshToken;
+    /// # struct Vault;
+    /// # impl Vault {
+    /// #     async fn write(&self, _path: &str, _secret: &str) -> Result<(), std::io::Error> { Ok(()) }
+    /// # }
+    ///
+    /// let vault = Arc::new(Vault);
+    /// let builder = RefreshToken::builder("https://login.example.com/token", "reports", "secret", Some("RT1"))
+    ///     .on_rotate(move |token| {
+    ///         let vault = Arc::clone(&vault);
+    ///         async move { Ok(vault.write("reports", token.expose_refresh_token()).await?) }
+    ///     });
+    /// # let _ = builder;
+    /// ```
+    #[must_use]
+    pub fn on_rotate<F, Fut>(self, store: F) -> Self
+    where
+        F: Fn(RotatedToken) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), BoxError>> + Send + 'static,
+    {
+        self.with_grant(|grant| grant.on_rotate = Some(OnRotate::new(store)))
+    }
+
+    /// Sets how long storing a refresh token may take, up to a minute. The time counts for the fetch.
+    #[must_use]
+    pub fn store_timeout(self, timeout: Duration) -> Self {
+        self.with_grant(|grant| grant.store_timeout = timeout)
+    }
+}
+
+impl fmt::Debug for RefreshTokenGrant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RefreshTokenGrant")
+            .field("refresh_token", &self.refresh_token.is_some())
+            .field("access_token", &self.access_token)
+            .field("on_rotate", &self.on_rotate)
+            .field("store_timeout", &self.store_timeout)
+            .finish()
+    }
+}
+
+// --- Inner ---
+
+impl Inner {
+    /// Sees to it that an access token is ready, by an exchange if there is none. It has an end, whatever happens, and shows
+    /// that its runtime is driven.
+    async fn renew(self: Arc<Self>, turn: Turn, request: TokenRequest) -> (Turn, Result<(), Error>) {
+        let patience = &self.endpoint.transport.patience;
+        let most = patience.whole().saturating_add(2 * self.store_limit());
+        let limit = Deadline::default().within(most);
+        let result = {
+            let mut renewal = std::pin::pin!(self.renew_now(&turn, &request));
+            loop {
+                if let Ok(result) = tokio::time::timeout(BEAT, renewal.as_mut()).await {
+                    break result;
+                }
+                self.lineage.beat(&turn);
+                if limit.cap(BEAT).is_zero() {
+                    break Err(Error::transient(format!(
+                        "the exchange of the refresh token was given up after {most:?}; it may be spent"
+                    )));
+                }
+            }
+        };
+        (turn, result)
+    }
+
+    async fn renew_now(&self, turn: &Turn, request: &TokenRequest) -> Result<(), Error> {
+        self.store().await;
+        let may_be_older = match request.reason() {
+            FetchReason::Initial | FetchReason::Expiring | FetchReason::Expired => true,
+            // One that waits here since before the rejection may have been revoked along with the rejected one.
+            FetchReason::Rejected | FetchReason::Forced => false,
+        };
+        if may_be_older && self.lineage.is_ready(WallClock::default().moment()) {
+            return Ok(());
+        }
+        let deadline = Deadline::of(request);
+        self.keep_pause(request, deadline).await?;
+        // Somebody else has begun meanwhile, and gets what there is to get.
+        if !self.lineage.beat(turn) {
+            return Err(Error::transient("the exchange of the refresh token was left to another task"));
+        }
+        self.exchange(request, deadline).await
+    }
+
+    /// Leaves the server alone that has refused this refresh token again and again, unless somebody insists, or the client
+    /// proves itself by something else by now.
+    async fn keep_pause(&self, request: &TokenRequest, deadline: Deadline) -> Result<(), Error> {
+        let Some((refused, then)) = self.lineage.paused(WallClock::default().moment()) else { return Ok(()) };
+        if request.reason() == FetchReason::Forced {
+            return Ok(());
+        }
+        match (self.endpoint.proof(deadline).await, then) {
+            (Some(now), Some(then)) if !secret::same(&now, &then) => Ok(()),
+            _ => Err(refused),
+        }
+    }
+
+    async fn exchange(&self, request: &TokenRequest, deadline: Deadline) -> Result<(), Error> {
+        loop {
+            let held = self.lineage.held()?;
+            let mut parameters = Parameters::default();
+            parameters.push("grant_type", "refresh_token");
+            parameters.push_secret("refresh_token", Secret::of(held.secret.clone()));
+            parameters.extend(self.common.clone());
+            let refused = match self.endpoint.exchange_once(&parameters, request, deadline, &held.doubt).await
+            {
+                // Nothing is awaited between the response and this: whatever ends the task finds the new token in its place.
+                Ok(token) => {
+                    let refresh_token = token.refresh_secret().cloned();
+                    let is_in_use = self.lineage.take_in(&held, Some(token), refresh_token);
+                    return self.settled(is_in_use, Ok(())).await;
+                }
+                Err(refused) => refused,
+            };
+            // Nothing is awaited here either.
+            let (error, is_in_use) = match (refused.refresh_token, refused.verdict.refresh_token) {
+                (Some(newer), _) => (refused.error, self.lineage.take_in(&held, None, Some(newer))),
+                // It was taken until now, and no other came in its place. A server that is in trouble says no too.
+                (None, Evidence::Ended) if held.is_lasting && !held.is_accused => {
+                    self.lineage.accuse(&held);
+                    if deadline.leaves_room_after(SECOND_OPINION) {
+                        tracing::debug!(error = %refused.error, "the refresh token worked before; asking once more");
+                        tokio::time::sleep(SECOND_OPINION).await;
+                        continue;
+                    }
+                    let line = format!("{}; it worked before, so it is sent once more", refused.error);
+                    let error = refused.error.reclassified(ErrorKind::Transient).reworded(line);
+                    (error, self.lineage.holds(&held))
+                }
+                (None, Evidence::Ended) => {
+                    let error = dead(refused.error, &held);
+                    let is_in_use = self.lineage.bury(&held, &error);
+                    (error, is_in_use)
+                }
+                (None, Evidence::Suspected) => {
+                    (self.suspected(&held, refused.error, deadline).await, self.lineage.holds(&held))
+                }
+                (None, Evidence::None) => {
+                    if held.doubt.is_raised() {
+                        let error = &refused.error;
+                        tracing::debug!(%error, "nobody knows whether the refresh token was spent; it will be sent once more");
+                    }
+                    (refused.error, self.lineage.holds(&held))
+                }
+            };
+            return self.settled(is_in_use, Err(error)).await;
+        }
+    }
+
+    /// Counts a refusal that may be about the refresh token. After a few in a row the user is asked for.
+    async fn suspected(&self, held: &Held, error: Error, deadline: Deadline) -> Error {
+        let proof = self.endpoint.proof(deadline).await;
+        let count = self.lineage.suspect(held, &error, proof.clone(), WallClock::default().moment());
+        if !Lineage::is_suspicious(count) {
+            return error;
+        }
+        let line = format!(
+            "{error}; this refresh token was refused {count} times in a row, so it may have ended: sign in again, and give \
+             the new refresh token to the source"
+        );
+        let error = error.reworded(line);
+        self.lineage.say(held, &error);
+        error
+    }
+
+    /// The error for a caller whose time is over while the exchange goes on: what the server said last, if it did.
+    fn still_waiting(&self) -> Error {
+        let said = self.lineage.held().ok().and_then(|held| held.doubt.said());
+        said.unwrap_or_else(|| {
+            Error::transient(format!(
+                "the exchange of the refresh token at {} goes on, and there is no response yet; the next fetch gets what it \
+                 brings",
+                self.endpoint.endpoint
+            ))
+        })
+    }
+
+    /// How long storing may take, whatever is set.
+    fn store_limit(&self) -> Duration {
+        self.store_timeout.min(LONGEST_STORE)
+    }
+
+    async fn settled(&self, is_in_use: bool, result: Result<(), Error>) -> Result<(), Error> {
+        if !is_in_use {
+            tracing::debug!("the refresh token was replaced while it was exchanged");
+            return Ok(());
+        }
+        self.store().await;
+        result
+    }
+
+    /// Stores the newest refresh token, if it is not stored yet. A failure is noted.
+    async fn store(&self) {
+        let (Some(held), Some(on_rotate)) = (self.lineage.unstored(), &self.on_rotate) else { return };
+        let result = on_rotate.store(RotatedToken::new(held.secret.clone()), self.store_limit()).await;
+        if let Err(error) = &result {
+            let cause = std::error::Error::source(error).map(ToString::to_string);
+            tracing::warn!(
+                %error,
+                cause,
+                "the refresh token in use is in memory alone: a restart would begin with one that is spent"
+            );
+        }
+        self.lineage.stored(&held, result);
+    }
+}
+
+// --- Helpers ---
+
+/// Nobody waits longer for a refresh token to be stored.
+const LONGEST_STORE: Duration = Duration::from_secs(60);
+
+/// A refresh token that worked before and is refused is sent once more after this.
+const SECOND_OPINION: Duration = Duration::from_secs(2);
+
+/// The grammar of RFC 6749 Appendix A.17. The token itself is not repeated.
+fn check(refresh_token: &SecretString) -> Result<(), Error> {
+    let text = refresh_token.expose_secret();
+    if text.is_empty() {
+        return Err(Error::config(
+            "refresh_token: it is empty; give the one that the authorization server granted",
+        ));
+    }
+    if text.bytes().all(|byte| matches!(byte, 0x20..=0x7e)) {
+        return Ok(());
+    }
+    Err(Error::config(
+        "refresh_token: it holds a character that no refresh token may hold, such as a line end; if it was read from a \
+         file, trim it",
+    ))
+}
+
+/// Says what is to be done about a refresh token that was refused for good.
+fn dead(refused: Error, held: &Held) -> Error {
+    let cause = if held.doubt.is_raised() {
+        "; an answer that may have brought the next refresh token was lost before, so this one may be spent"
+    } else if held.is_untried {
+        "; or a process that had it before spent it, and ended before it stored the next one"
+    } else {
+        ""
+    };
+    let line =
+        format!("{refused}{cause}; authorize again: sign in, and give the new refresh token to the source");
+    refused.reworded(line)
+}

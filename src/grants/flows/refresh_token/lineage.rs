@@ -1,0 +1,519 @@
+//! What is known of one refresh token and its successors: which is the newest, whether it may be spent, what is not
+//! stored yet, and what nobody has taken yet.
+//!
+//! Invariants:
+//! 1. The newest refresh token is in memory in the same poll in which the answer that brought it was read.
+//! 2. What an exchange brought changes nothing once [`replace`](Lineage::replace) has put another token in its place.
+//! 3. A token that was refused for good is never sent again.
+//! 4. A turn that shows no sign of life is taken away. If it has sent a request, the refresh token is in doubt already.
+//! 5. An access token stays here until somebody takes it, so whoever goes away while it is fetched loses nothing.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use secrecy::SecretString;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use crate::clock::{self, Moment};
+use crate::error::Error;
+use crate::grants::client::secret;
+use crate::grants::endpoint::deadline::Deadline;
+use crate::token::AccessToken;
+
+/// A refresh token and its successors.
+pub(crate) struct Lineage {
+    state: Mutex<State>,
+}
+
+struct State {
+    /// One exchange at a time, whoever asks.
+    turns: Arc<Semaphore>,
+    /// When the one whose turn it is showed a sign of life.
+    beat: Instant,
+    held: Option<Held>,
+    /// Counts the tokens, so that one can be told from the next.
+    generation: u64,
+    /// Why the token is of no use any more.
+    dead: Option<Error>,
+    suspicion: Suspicion,
+    ready: Option<AccessToken>,
+    storage: Storage,
+}
+
+/// Refusals in a row that may be about the refresh token, and do not say so.
+#[derive(Default)]
+struct Suspicion {
+    count: u32,
+    newest: Option<Error>,
+    /// What proved the client then.
+    proof: Option<SecretString>,
+    /// Until when the server is left alone.
+    until: Option<Moment>,
+}
+
+/// Whether the newest token is where a restart finds it.
+#[derive(Debug)]
+enum Storage {
+    Done,
+    Due,
+    Failed(Error),
+}
+
+/// The refresh token that is to be sent.
+#[derive(Clone)]
+pub(crate) struct Held {
+    pub(crate) secret: SecretString,
+    pub(crate) doubt: Doubt,
+    /// Whether it comes from elsewhere and was not taken yet, so that nobody here knows what became of it before.
+    pub(crate) is_untried: bool,
+    /// Whether it was taken here, and no other came in its place: the server takes it more than once.
+    pub(crate) is_lasting: bool,
+    /// Whether it was refused, and is asked once more before that is believed.
+    pub(crate) is_accused: bool,
+    generation: u64,
+}
+
+/// The right to exchange. Dropping it hands it on.
+pub(crate) struct Turn {
+    permit: OwnedSemaphorePermit,
+}
+
+/// So often whoever has the turn shows that its runtime is driven.
+pub(crate) const BEAT: Duration = Duration::from_secs(1);
+
+/// A turn without a sign of life for so long is taken away.
+const STALE: Duration = Duration::from_secs(10);
+
+/// So many refusals in a row that may be about the refresh token are taken for the user's matter.
+const SUSPICIOUS: u32 = 3;
+
+/// The pauses after them: from the first to the longest, doubling.
+const FIRST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_secs(4 * 3600);
+
+impl Lineage {
+    /// Begins with what there is at the start: perhaps a refresh token, perhaps an access token to use first.
+    pub(crate) fn new(refresh_token: Option<SecretString>, ready: Option<AccessToken>) -> Self {
+        let state = State {
+            turns: Arc::new(Semaphore::new(1)),
+            beat: clock::now(),
+            held: refresh_token.map(|secret| Held::new(secret, 0)),
+            generation: 0,
+            dead: None,
+            suspicion: Suspicion::default(),
+            ready,
+            storage: Storage::Done,
+        };
+        Self { state: Mutex::new(state) }
+    }
+
+    /// Waits for the right to exchange. If whoever has it shows no sign of life, as on a runtime that nobody drives, it is
+    /// taken away.
+    pub(crate) async fn turn(&self, deadline: Deadline) -> Result<Turn, Error> {
+        loop {
+            let (turns, quiet_for) = {
+                let state = self.state();
+                (Arc::clone(&state.turns), clock::now().saturating_duration_since(state.beat))
+            };
+            // At the start nobody has it, and then there is nothing to wait for.
+            let wait = deadline.cap(STALE.saturating_sub(quiet_for)).max(Duration::from_millis(1));
+            if let Ok(Ok(permit)) = tokio::time::timeout(wait, Arc::clone(&turns).acquire_owned()).await {
+                let turn = Turn { permit };
+                if self.beat(&turn) {
+                    return Ok(turn);
+                }
+                continue;
+            }
+            if self.take_over(&turns) {
+                tracing::warn!("an exchange of the refresh token shows no sign of life; another one begins");
+            } else if deadline.cap(BEAT).is_zero() {
+                return Err(Error::transient(
+                    "another exchange of the refresh token is still going on; the next fetch gets what it brings",
+                ));
+            }
+        }
+    }
+
+    /// Shows that whoever has the turn is alive. Returns false if it was taken away.
+    pub(crate) fn beat(&self, turn: &Turn) -> bool {
+        let mut state = self.state();
+        let is_current = Arc::ptr_eq(&state.turns, turn.permit.semaphore());
+        if is_current {
+            state.beat = clock::now();
+        }
+        is_current
+    }
+
+    /// Takes a turn away that shows no sign of life.
+    fn take_over(&self, turns: &Arc<Semaphore>) -> bool {
+        let mut state = self.state();
+        let now = clock::now();
+        let is_stale = now.saturating_duration_since(state.beat) >= STALE;
+        if !is_stale || !Arc::ptr_eq(&state.turns, turns) {
+            return false;
+        }
+        state.turns = Arc::new(Semaphore::new(1));
+        state.beat = now;
+        true
+    }
+
+    /// Returns whether there is a refresh token that was not refused.
+    pub(crate) fn is_alive(&self) -> bool {
+        let state = self.state();
+        state.held.is_some() && state.dead.is_none()
+    }
+
+    /// Returns the token to send; why there is none that could be.
+    pub(crate) fn held(&self) -> Result<Held, Error> {
+        let state = self.state();
+        if let Some(error) = &state.dead {
+            return Err(error.clone());
+        }
+        state.held.clone().ok_or_else(|| {
+            Error::grant(
+                "there is no refresh token: nobody has signed in yet, or the authorization server granted none; ask for one \
+                 when the user signs in (many servers want the scope offline_access), or fall back on another grant with `or`",
+            )
+        })
+    }
+
+    /// Takes in what an exchange of `held` brought. Returns false if that is no longer the token in use.
+    ///
+    /// No refresh token, or the same again, leaves the old one, of which it is certain now that it is good.
+    pub(crate) fn take_in(
+        &self,
+        held: &Held,
+        access_token: Option<AccessToken>,
+        refresh_token: Option<SecretString>,
+    ) -> bool {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        if !state.holds(held) {
+            return false;
+        }
+        match refresh_token.filter(|newer| !secret::same(newer, &held.secret)) {
+            Some(newer) => {
+                state.put(newer);
+                state.storage = Storage::Due;
+            }
+            None => {
+                held.doubt.set(false);
+                if let Some(held) = &mut state.held {
+                    held.is_lasting = true;
+                }
+            }
+        }
+        state.suspicion = Suspicion::default();
+        if let Some(held) = &mut state.held {
+            held.is_untried = false;
+            held.is_accused = false;
+        }
+        // Whoever revokes the access token finds the refresh token there.
+        if let (Some(token), Some(held)) = (access_token, &state.held) {
+            state.ready = Some(token.refresh_secret_of(held.secret.clone()));
+        }
+        true
+    }
+
+    /// Notes that `held` was refused for good. Returns false if that is no longer the token in use.
+    pub(crate) fn bury(&self, held: &Held, error: &Error) -> bool {
+        let mut state = self.state();
+        let is_in_use = state.holds(held);
+        if is_in_use {
+            state.dead = Some(error.clone());
+        }
+        is_in_use
+    }
+
+    /// Notes that `held` was refused, which is to be said twice before it is believed.
+    pub(crate) fn accuse(&self, held: &Held) {
+        let mut state = self.state();
+        if state.holds(held)
+            && let Some(held) = &mut state.held
+        {
+            held.is_accused = true;
+        }
+    }
+
+    /// Notes a refusal that may be about `held`. Returns how many there were in a row.
+    pub(crate) fn suspect(
+        &self,
+        held: &Held,
+        error: &Error,
+        proof: Option<SecretString>,
+        now: Moment,
+    ) -> u32 {
+        let mut state = self.state();
+        if !state.holds(held) {
+            return 0;
+        }
+        let suspicion = &mut state.suspicion;
+        suspicion.count = suspicion.count.saturating_add(1);
+        suspicion.newest = Some(error.clone());
+        suspicion.proof = proof;
+        suspicion.until = suspicion.count.checked_sub(SUSPICIOUS).map(|doublings| {
+            let pause = FIRST_PAUSE.saturating_mul(2u32.saturating_pow(doublings)).min(LONGEST_PAUSE);
+            now.saturating_add(pause)
+        });
+        suspicion.count
+    }
+
+    /// Says the newest refusal in other words.
+    pub(crate) fn say(&self, held: &Held, error: &Error) {
+        let mut state = self.state();
+        if state.holds(held) {
+            state.suspicion.newest = Some(error.clone());
+        }
+    }
+
+    /// Returns whether a refusal that was said so often in a row is taken for the user's matter.
+    pub(crate) fn is_suspicious(count: u32) -> bool {
+        count >= SUSPICIOUS
+    }
+
+    /// Returns what was refused, and what proved the client then, while the server is left alone.
+    pub(crate) fn paused(&self, now: Moment) -> Option<(Error, Option<SecretString>)> {
+        let state = self.state();
+        let Suspicion { newest, proof, until, .. } = &state.suspicion;
+        let is_paused = until.is_some_and(|until| !now.reached(until));
+        newest.clone().filter(|_| is_paused).map(|error| (error, proof.clone()))
+    }
+
+    /// Begins anew with a token from elsewhere.
+    pub(crate) fn replace(&self, refresh_token: SecretString) {
+        let mut state = self.state();
+        state.put(refresh_token);
+        state.dead = None;
+        state.suspicion = Suspicion::default();
+        state.ready = None;
+        state.storage = Storage::Done;
+    }
+
+    /// Returns whether an access token that nobody took yet is good for a while. One that is not is dropped.
+    pub(crate) fn is_ready(&self, now: Moment) -> bool {
+        let mut state = self.state();
+        let is_good = state.ready.as_ref().is_some_and(|token| token.is_worth_handing_out(now));
+        if !is_good {
+            state.ready = None;
+        }
+        is_good
+    }
+
+    /// Hands out the access token that nobody took yet.
+    pub(crate) fn take_ready(&self) -> Option<AccessToken> {
+        self.state().ready.take()
+    }
+
+    /// Returns whether nothing would be lost that is not stored elsewhere. While an exchange runs, that is not known.
+    pub(crate) fn is_disposable(&self) -> bool {
+        let state = self.state();
+        let is_stored = match state.storage {
+            Storage::Done => true,
+            Storage::Due | Storage::Failed(_) => state.dead.is_some(),
+        };
+        is_stored && state.turns.available_permits() > 0
+    }
+
+    /// Returns the newest token if it is still to be stored.
+    pub(crate) fn unstored(&self) -> Option<Held> {
+        let state = self.state();
+        match state.storage {
+            Storage::Done => None,
+            Storage::Due | Storage::Failed(_) => state.held.clone(),
+        }
+    }
+
+    /// Notes how storing a token ended.
+    pub(crate) fn stored(&self, held: &Held, result: Result<(), Error>) {
+        let mut state = self.state();
+        if state.holds(held) {
+            state.storage = match result {
+                Ok(()) => Storage::Done,
+                Err(error) => Storage::Failed(error),
+            };
+        }
+    }
+
+    /// Returns why the newest token is not stored.
+    pub(crate) fn store_error(&self) -> Option<Error> {
+        match &self.state().storage {
+            Storage::Failed(error) => Some(error.clone()),
+            Storage::Done | Storage::Due => None,
+        }
+    }
+
+    /// Returns whether `held` is the token in use.
+    pub(crate) fn holds(&self, held: &Held) -> bool {
+        self.state().holds(held)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change under this lock is a few assignments, so what a panic leaves behind is whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn holds(&self, held: &Held) -> bool {
+        self.generation == held.generation
+    }
+
+    fn put(&mut self, secret: SecretString) {
+        self.generation += 1;
+        self.held = Some(Held::new(secret, self.generation));
+    }
+}
+
+impl Held {
+    fn new(secret: SecretString, generation: u64) -> Self {
+        Self {
+            secret,
+            doubt: Doubt::default(),
+            is_untried: true,
+            is_lasting: false,
+            is_accused: false,
+            generation,
+        }
+    }
+}
+
+impl fmt::Debug for Lineage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state();
+        f.debug_struct("Lineage")
+            .field("refresh_token", &state.held.is_some())
+            .field("in_doubt", &state.held.as_ref().is_some_and(|held| held.doubt.is_raised()))
+            .field("dead", &state.dead)
+            .field("storage", &state.storage)
+            .finish_non_exhaustive()
+    }
+}
+
+// --- Doubt ---
+
+/// Whether the server may have taken something that it takes only once. Clones share it.
+///
+/// It is raised when a request is about to leave, so that a future that is dropped underway leaves it raised.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Doubt {
+    inner: Arc<DoubtInner>,
+}
+
+#[derive(Debug, Default)]
+struct DoubtInner {
+    raised: AtomicBool,
+    said: Mutex<Option<Error>>,
+}
+
+impl Doubt {
+    pub(crate) fn is_raised(&self) -> bool {
+        self.inner.raised.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set(&self, raised: bool) {
+        self.inner.raised.store(raised, Ordering::Release);
+    }
+
+    /// Notes what was said, for callers whose time is over while an attempt goes on.
+    pub(crate) fn note(&self, said: Option<Error>) {
+        *self.inner.said.lock().unwrap_or_else(PoisonError::into_inner) = said;
+    }
+
+    /// Returns what was said last in the exchange that goes on.
+    pub(crate) fn said(&self) -> Option<Error> {
+        self.inner.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use secrecy::ExposeSecret as _;
+
+    use super::*;
+    use crate::clock::WallClock;
+
+    fn lineage() -> Lineage {
+        Lineage::new(Some("RT1".into()), None)
+    }
+
+    fn access() -> AccessToken {
+        AccessToken::bearer("AT").unwrap().expires_in(Duration::from_secs(3600))
+    }
+
+    fn newest(lineage: &Lineage) -> String {
+        lineage.held().unwrap().secret.expose_secret().to_owned()
+    }
+
+    #[test]
+    fn a_new_refresh_token_replaces_the_old_and_is_to_be_stored() {
+        let lineage = lineage();
+        let first = lineage.held().unwrap();
+        first.doubt.set(true);
+        assert!(lineage.take_in(&first, Some(access()), Some("RT2".into())));
+        let second = lineage.unstored().unwrap();
+        assert_eq!((newest(&lineage).as_str(), second.secret.expose_secret()), ("RT2", "RT2"));
+        assert!(!second.doubt.is_raised());
+        lineage.stored(&second, Ok(()));
+        assert!(lineage.unstored().is_none());
+        let token = lineage.take_ready().unwrap();
+        assert_eq!(token.refresh_secret().unwrap().expose_secret(), "RT2");
+        assert!(lineage.take_ready().is_none());
+    }
+
+    #[test]
+    fn no_new_one_and_the_same_again_keep_the_old_and_end_the_doubt() {
+        for returned in [None, Some(SecretString::from("RT1"))] {
+            let lineage = lineage();
+            let held = lineage.held().unwrap();
+            held.doubt.set(true);
+            assert!(lineage.take_in(&held, Some(access()), returned));
+            assert_eq!(newest(&lineage), "RT1");
+            assert!(!lineage.held().unwrap().doubt.is_raised() && lineage.unstored().is_none());
+            assert_eq!(lineage.take_ready().unwrap().refresh_secret().unwrap().expose_secret(), "RT1");
+        }
+    }
+
+    #[test]
+    fn what_an_exchange_of_a_replaced_token_brings_changes_nothing() {
+        let lineage = lineage();
+        let old = lineage.held().unwrap();
+        lineage.replace("RT9".into());
+        assert!(!lineage.take_in(&old, Some(access()), Some("RT2".into())));
+        assert!(!lineage.bury(&old, &Error::grant("refused")));
+        lineage.stored(&old, Err(Error::transient("full")));
+        assert_eq!(newest(&lineage), "RT9");
+        assert!(lineage.take_ready().is_none() && lineage.store_error().is_none());
+    }
+
+    #[test]
+    fn a_refused_token_is_dead_until_it_is_replaced() {
+        let lineage = lineage();
+        assert!(lineage.bury(&lineage.held().unwrap(), &Error::grant("refused")));
+        assert!(!lineage.is_alive());
+        assert_eq!(lineage.held().err().unwrap().to_string(), "refused");
+        lineage.replace("RT9".into());
+        assert!(lineage.is_alive());
+        assert_eq!(newest(&lineage), "RT9");
+    }
+
+    #[test]
+    fn an_access_token_that_is_over_is_not_handed_out() {
+        let now = WallClock::default().moment();
+        for (lifetime, is_good) in [(0, false), (1, true), (3600, true)] {
+            let token = AccessToken::bearer("AT").unwrap().expires_in(Duration::from_secs(lifetime));
+            let lineage = Lineage::new(None, Some(token.requested(now)));
+            assert_eq!(lineage.is_ready(now), is_good, "{lifetime}");
+            assert_eq!(lineage.take_ready().is_some(), is_good, "{lifetime}");
+        }
+        let token = access().requested(now);
+        let late = now.saturating_add(Duration::from_secs(3595));
+        assert!(!Lineage::new(None, Some(token)).is_ready(late));
+        let unknown = AccessToken::bearer("AT").unwrap().requested(now);
+        assert!(Lineage::new(None, Some(unknown)).is_ready(late));
+    }
+}

@@ -1,0 +1,94 @@
+//! The hook that stores a rotated refresh token before anybody uses the access token that came with it.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret as _, SecretString};
+use tower::BoxError;
+
+use crate::error::Error;
+use crate::grants::endpoint::transport::Cause;
+use crate::text::Redactor;
+
+/// A refresh token that has just replaced another one, to be stored where the next start finds it.
+///
+/// The one before it is spent. `Debug` does not show it.
+#[derive(Clone)]
+pub struct RotatedToken {
+    refresh_token: SecretString,
+}
+
+impl RotatedToken {
+    pub(crate) fn new(refresh_token: SecretString) -> Self {
+        Self { refresh_token }
+    }
+
+    /// Returns the refresh token itself. Whoever reads it may get access tokens with it.
+    #[must_use]
+    pub fn expose_refresh_token(&self) -> &str {
+        self.refresh_token.expose_secret()
+    }
+}
+
+impl fmt::Debug for RotatedToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RotatedToken").finish_non_exhaustive()
+    }
+}
+
+// --- OnRotate ---
+
+/// A closure that stores refresh tokens.
+#[derive(Clone)]
+pub(crate) struct OnRotate {
+    store: Arc<StoreFn>,
+}
+
+type StoreFn = dyn Fn(RotatedToken) -> StoreFuture + Send + Sync;
+type StoreFuture = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
+
+impl OnRotate {
+    pub(crate) fn new<F, Fut>(store: F) -> Self
+    where
+        F: Fn(RotatedToken) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), BoxError>> + Send + 'static,
+    {
+        Self { store: Arc::new(move |token| Box::pin(store(token))) }
+    }
+
+    /// Stores a token. A closure that fails, panics or takes longer than `limit` is an error, and no more than that: the
+    /// token in memory is good all the same.
+    pub(crate) async fn store(&self, token: RotatedToken, limit: Duration) -> Result<(), Error> {
+        let failed = |how: &str| Error::transient(format!("the new refresh token was not stored: {how}"));
+        let mut redactor = Redactor::default();
+        redactor.add(token.expose_refresh_token());
+        let storing = async { (self.store)(token).await };
+        let mut storing = std::pin::pin!(storing);
+        let caught = std::future::poll_fn(|context| {
+            match catch_unwind(AssertUnwindSafe(|| storing.as_mut().poll(context))) {
+                Ok(poll) => poll.map(|result| result.map_err(Some)),
+                // Its message is left out: nobody knows what stands in it.
+                Err(_panic) => Poll::Ready(Err(None)),
+            }
+        });
+        match tokio::time::timeout(limit, caught).await {
+            Ok(Ok(())) => Ok(()),
+            // Databases repeat what they could not store, and show more of it by `Debug`.
+            Ok(Err(Some(error))) => {
+                Err(failed("on_rotate failed").with_source(Cause::of(&*error, &redactor)))
+            }
+            Ok(Err(None)) => Err(failed("on_rotate panicked; see its message on stderr")),
+            Err(_elapsed) => Err(failed(&format!("on_rotate took longer than {limit:?}"))),
+        }
+    }
+}
+
+impl fmt::Debug for OnRotate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OnRotate").finish_non_exhaustive()
+    }
+}

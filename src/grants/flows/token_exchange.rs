@@ -1,0 +1,425 @@
+//! Token exchange: one token is given for another (RFC 8693).
+
+use std::fmt;
+use std::sync::Arc;
+
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::error::Error;
+use crate::grants::builder::GrantBuilder;
+use crate::grants::client::secret::{self, Secret};
+use crate::grants::endpoint::client::EndpointClient;
+use crate::grants::endpoint::deadline::Deadline;
+use crate::grants::endpoint::location::EndpointLocation;
+use crate::grants::grant::{Checked, Grant};
+use crate::grants::parameters::Parameters;
+use crate::source::{DynTokenSource, FetchReason, TokenRequest, TokenSource};
+use crate::text::Redactor;
+use crate::token::AccessToken;
+
+/// Gets tokens by giving others for them: that of a workload for one of the cloud's, that of a user for one that a
+/// service may use in their name (RFC 8693).
+///
+/// 1. At each fetch the subject's source is asked for its token, and the actor's if there is one. They need not be
+///    cached: a source that should be is put into a [`TokenCache`](crate::TokenCache) and given as its
+///    [`as_source`](crate::TokenCache::as_source).
+/// 2. Where the server refuses them, the sources are asked once more, told that their token was rejected, and what they
+///    give is sent if it is another one.
+/// 3. `issued_token_type` is an [`extra`](AccessToken::extra) of the token. A token that is no access token
+///    (`token_type` `N_A`, RFC 8693 §2.2.1) is an error and never sent to an API.
+/// 4. A client need not authenticate; where the server demands it, set
+///    [`client`](crate::grants::TokenExchangeBuilder::client).
+///
+/// One source exchanges the tokens of one subject. Each user has a source and a cache of their own.
+///
+/// # Cancel safety
+///
+/// Dropping a fetch drops its request. A token that the server issued meanwhile is lost, and no more than that.
+///
+/// # Examples
+///
+/// The token that Kubernetes projects into a pod, for one of the authorization server:
+///
+/// ```
+/// use tower_oauth2::FileToken;
+/// use tower_oauth2::grants::{SecurityToken, TokenExchange, TokenType};
+///
+/// let workload = FileToken::new("/var/run/secrets/tokens/billing");
+/// let subject = SecurityToken::from_source(workload, TokenType::jwt());
+/// let builder = TokenExchange::builder("https://login.example.com/token", subject)
+///     .client("billing", "7Fjfp0ZBr1KtDRbnfVdmIw")
+///     .audience("https://api.example.com")
+///     .scope("reports:read");
+/// ```
+#[derive(Clone)]
+pub struct TokenExchange {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    endpoint: EndpointClient,
+    grant: TokenExchangeGrant,
+    common: Parameters,
+}
+
+/// Builds a [`TokenExchange`]; the defaults are listed on [`GrantBuilder`], but that there is no client.
+pub type TokenExchangeBuilder = GrantBuilder<TokenExchangeGrant>;
+
+/// Names the token exchange among the builders, and holds what is exchanged.
+#[derive(Clone, Debug)]
+pub struct TokenExchangeGrant {
+    subject: SecurityToken,
+    actor: Option<SecurityToken>,
+    requested: Option<TokenType>,
+}
+
+/// A token that is exchanged, with its type (RFC 8693 §2.1): a fixed one, or a source that is asked at each exchange.
+#[derive(Clone)]
+pub struct SecurityToken {
+    origin: TokenOrigin,
+    token_type: TokenType,
+}
+
+#[derive(Clone)]
+enum TokenOrigin {
+    Fixed(Secret),
+    Source(Arc<dyn DynTokenSource>),
+}
+
+/// The type of a token, a URI (RFC 8693 §3).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TokenType {
+    uri: String,
+}
+
+impl TokenExchange {
+    /// Starts with what is required: where to ask, and the token in whose name the new one is.
+    #[must_use]
+    pub fn builder(location: impl Into<EndpointLocation>, subject: SecurityToken) -> TokenExchangeBuilder {
+        let grant = TokenExchangeGrant { subject, actor: None, requested: None };
+        GrantBuilder::anonymous(location.into(), grant).by_exchange().own_parameters(&[
+            "grant_type",
+            "subject_token",
+            "subject_token_type",
+            "actor_token",
+            "actor_token_type",
+            "requested_token_type",
+        ])
+    }
+}
+
+impl TokenSource for TokenExchange {
+    async fn token(&self, request: TokenRequest) -> Result<AccessToken, Error> {
+        let Inner { endpoint, grant, common } = &*self.inner;
+        let tokens = SecurityTokens::first(grant, &request).await?;
+        let error = match endpoint.exchange(&grant.parameters(&tokens, common), &request).await {
+            Ok(token) => {
+                tokens.accepted(grant);
+                return Ok(token);
+            }
+            Err(error) => error,
+        };
+        // RFC 8693 §2.2.2 has a bad subject token be an invalid request; most servers call it an invalid grant.
+        if !matches!(error.code(), Some("invalid_grant" | "invalid_request")) {
+            return Err(error);
+        }
+        // Where there is no other token, what the server said counts for more.
+        let Ok(Some(newer)) = tokens.again(grant, &request).await else { return Err(error) };
+        tracing::debug!(endpoint = %endpoint.endpoint, "the token to exchange was renewed; asking with the new one");
+        // The server may repeat what it was sent first.
+        let mut redactor = endpoint.redactor(Some(&request));
+        tokens.teach(&mut redactor);
+        let parameters = grant.parameters(&newer, common);
+        let token = endpoint.exchange_knowing(&parameters, redactor, Deadline::of(&request)).await?;
+        newer.accepted(grant);
+        Ok(token)
+    }
+
+    fn is_disposable(&self) -> bool {
+        let TokenExchangeGrant { subject, actor, .. } = &self.inner.grant;
+        [Some(subject), actor.as_ref()].into_iter().flatten().all(SecurityToken::is_disposable)
+    }
+
+    fn has_changed(&self) -> bool {
+        let TokenExchangeGrant { subject, actor, .. } = &self.inner.grant;
+        self.inner.endpoint.has_changed()
+            || [Some(subject), actor.as_ref()].into_iter().flatten().any(SecurityToken::has_changed)
+    }
+}
+
+impl fmt::Debug for TokenExchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenExchange")
+            .field("endpoint", &self.inner.endpoint)
+            .field("grant", &self.inner.grant)
+            .field("parameters", &self.inner.common)
+            .finish()
+    }
+}
+
+impl Grant for TokenExchangeGrant {
+    type Source = TokenExchange;
+
+    fn assemble(self, checked: Checked) -> Result<TokenExchange, Error> {
+        let Checked { endpoint, common } = checked;
+        let grant = self;
+        let types = [
+            ("subject", Some(&grant.subject.token_type)),
+            ("actor", grant.actor.as_ref().map(|actor| &actor.token_type)),
+            ("requested_token_type", grant.requested.as_ref()),
+        ];
+        for (setting, token_type) in types {
+            if token_type.is_some_and(|token_type| token_type.uri.is_empty()) {
+                return Err(Error::config(format!(
+                    "{setting}: its token type is empty, and RFC 8693 §2.1 demands one; TokenType has the registered ones"
+                )));
+            }
+        }
+        let tokens = [("subject", Some(&grant.subject)), ("actor", grant.actor.as_ref())];
+        for (setting, token) in tokens {
+            if token.is_some_and(SecurityToken::is_empty) {
+                return Err(Error::config(format!(
+                    "{setting}: its token is empty; give it, or a source of it"
+                )));
+            }
+        }
+        Ok(TokenExchange { inner: Arc::new(Inner { endpoint, grant, common }) })
+    }
+}
+
+impl GrantBuilder<TokenExchangeGrant> {
+    /// Sets the client, which authenticates by [`basic`](crate::ClientAuth::basic), or sends its name alone if its secret
+    /// is [`Secret::none`]; for another way call [`auth`](Self::auth) afterwards.
+    #[must_use]
+    pub fn client(self, client_id: impl Into<String>, client_secret: impl Into<Secret>) -> Self {
+        self.set_client(client_id.into(), client_secret.into())
+    }
+
+    /// Sets the token of whoever acts in the name of the subject (RFC 8693 §1.1).
+    #[must_use]
+    pub fn actor(mut self, actor: SecurityToken) -> Self {
+        self.grant_mut().actor = Some(actor);
+        self
+    }
+
+    /// Sets the type of the token that is wanted. Default: as the server chooses.
+    #[must_use]
+    pub fn requested_token_type(mut self, requested: TokenType) -> Self {
+        self.grant_mut().requested = Some(requested);
+        self
+    }
+}
+
+// --- TokenExchangeGrant ---
+
+impl TokenExchangeGrant {
+    fn parameters(&self, tokens: &SecurityTokens, common: &Parameters) -> Parameters {
+        let mut parameters = Parameters::default();
+        parameters.push("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange");
+        parameters.push_secret("subject_token", Secret::of(tokens.subject.secret.clone()));
+        parameters.push("subject_token_type", self.subject.token_type.uri.clone());
+        if let (Some(actor), Some(tokens)) = (&self.actor, &tokens.actor) {
+            parameters.push_secret("actor_token", Secret::of(tokens.secret.clone()));
+            parameters.push("actor_token_type", actor.token_type.uri.clone());
+        }
+        if let Some(requested) = &self.requested {
+            parameters.push("requested_token_type", requested.uri.clone());
+        }
+        parameters.extend(common.clone());
+        parameters
+    }
+}
+
+// --- SecurityTokens ---
+
+/// The tokens that were asked for, for one exchange.
+struct SecurityTokens {
+    subject: ReadToken,
+    actor: Option<ReadToken>,
+}
+
+struct ReadToken {
+    secret: SecretString,
+    /// What a source gave, so that it can be told when the token is refused.
+    token: Option<AccessToken>,
+}
+
+impl SecurityTokens {
+    async fn first(grant: &TokenExchangeGrant, fetch: &TokenRequest) -> Result<Self, Error> {
+        // The tokens of the fetch are those of the other side of the exchange, and say nothing of these. That somebody
+        // wants a token at once, whatever failed before, holds for both.
+        let request = || match fetch.reason() {
+            FetchReason::Forced => within(FetchReason::Forced, fetch),
+            _ => within(FetchReason::Initial, fetch),
+        };
+        let subject = grant.subject.give("subject token", request()).await?;
+        let actor = match &grant.actor {
+            Some(actor) => Some(actor.give("actor token", request()).await?),
+            None => None,
+        };
+        Ok(Self { subject, actor })
+    }
+
+    /// Tells the sources that the server accepted their tokens.
+    fn accepted(&self, grant: &TokenExchangeGrant) {
+        grant.subject.accepted(&self.subject);
+        if let (Some(actor), Some(read)) = (&grant.actor, &self.actor) {
+            actor.accepted(read);
+        }
+    }
+
+    /// Tells the redactor what was sent.
+    fn teach(&self, redactor: &mut Redactor) {
+        for ReadToken { secret, token } in [Some(&self.subject), self.actor.as_ref()].into_iter().flatten() {
+            redactor.add(secret.expose_secret());
+            if let Some(token) = token {
+                token.teach(redactor);
+            }
+        }
+    }
+
+    /// Asks once more. None if nothing has changed.
+    async fn again(&self, grant: &TokenExchangeGrant, fetch: &TokenRequest) -> Result<Option<Self>, Error> {
+        let rejected = |read: &ReadToken| {
+            let request = within(FetchReason::Rejected, fetch);
+            request.previous_token(read.token.clone()).rejected_token(read.token.clone())
+        };
+        let subject = grant.subject.give("subject token", rejected(&self.subject)).await?;
+        let mut is_new = !secret::same(&subject.secret, &self.subject.secret);
+        let actor = match (&grant.actor, &self.actor) {
+            (Some(actor), Some(read)) => {
+                let newer = actor.give("actor token", rejected(read)).await?;
+                is_new |= !secret::same(&newer.secret, &read.secret);
+                Some(newer)
+            }
+            (_, None) | (None, _) => None,
+        };
+        Ok(is_new.then_some(Self { subject, actor }))
+    }
+}
+
+/// Makes a request to the source of a token that is exchanged, within the time of the fetch.
+fn within(reason: FetchReason, fetch: &TokenRequest) -> TokenRequest {
+    let request = TokenRequest::new(reason);
+    match fetch.deadline() {
+        Some(deadline) => request.with_deadline(deadline),
+        None => request,
+    }
+}
+
+// --- SecurityToken ---
+
+impl SecurityToken {
+    /// Creates a token from its value, or from where it is read at each exchange.
+    #[must_use]
+    pub fn new(token: impl Into<Secret>, token_type: TokenType) -> Self {
+        Self { origin: TokenOrigin::Fixed(token.into()), token_type }
+    }
+
+    /// Takes the token of a source, which is asked at each exchange.
+    #[must_use]
+    pub fn from_source(source: impl TokenSource, token_type: TokenType) -> Self {
+        Self { origin: TokenOrigin::Source(Arc::new(source)), token_type }
+    }
+
+    fn is_disposable(&self) -> bool {
+        match &self.origin {
+            TokenOrigin::Fixed(_) => true,
+            TokenOrigin::Source(source) => source.may_be_dropped(),
+        }
+    }
+
+    fn has_changed(&self) -> bool {
+        match &self.origin {
+            TokenOrigin::Fixed(token) => token.has_changed(),
+            TokenOrigin::Source(source) => source.may_differ(),
+        }
+    }
+
+    fn accepted(&self, read: &ReadToken) {
+        if let (TokenOrigin::Source(source), Some(token)) = (&self.origin, &read.token) {
+            source.note_accepted(token);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        matches!(&self.origin, TokenOrigin::Fixed(secret) if secret.is_empty_value() || secret.is_none())
+    }
+
+    async fn give(&self, what: &'static str, request: TokenRequest) -> Result<ReadToken, Error> {
+        match &self.origin {
+            TokenOrigin::Fixed(secret) => Ok(ReadToken { secret: secret.read_as(what).await?, token: None }),
+            TokenOrigin::Source(source) => {
+                let token = source.fetch(request).await?;
+                Ok(ReadToken { secret: token.secret().clone(), token: Some(token) })
+            }
+        }
+    }
+}
+
+impl fmt::Debug for SecurityToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("SecurityToken");
+        match &self.origin {
+            TokenOrigin::Fixed(secret) => shown.field("token", secret),
+            TokenOrigin::Source(_) => shown.field("token", &"source"),
+        };
+        shown.field("token_type", &self.token_type.uri).finish()
+    }
+}
+
+// --- TokenType ---
+
+impl TokenType {
+    /// Creates a type of a vendor's own.
+    #[must_use]
+    pub fn new(uri: impl Into<String>) -> Self {
+        Self { uri: uri.into() }
+    }
+
+    /// An access token of OAuth 2.0: `urn:ietf:params:oauth:token-type:access_token`.
+    #[must_use]
+    pub fn access_token() -> Self {
+        Self::registered("access_token")
+    }
+
+    /// A refresh token of OAuth 2.0: `urn:ietf:params:oauth:token-type:refresh_token`.
+    #[must_use]
+    pub fn refresh_token() -> Self {
+        Self::registered("refresh_token")
+    }
+
+    /// An ID token of OpenID Connect: `urn:ietf:params:oauth:token-type:id_token`.
+    #[must_use]
+    pub fn id_token() -> Self {
+        Self::registered("id_token")
+    }
+
+    /// Any JWT, such as the token that Kubernetes projects into a pod: `urn:ietf:params:oauth:token-type:jwt`.
+    #[must_use]
+    pub fn jwt() -> Self {
+        Self::registered("jwt")
+    }
+
+    /// An assertion of SAML 1.1, in base64url: `urn:ietf:params:oauth:token-type:saml1`.
+    #[must_use]
+    pub fn saml1() -> Self {
+        Self::registered("saml1")
+    }
+
+    /// An assertion of SAML 2.0, in base64url: `urn:ietf:params:oauth:token-type:saml2`.
+    #[must_use]
+    pub fn saml2() -> Self {
+        Self::registered("saml2")
+    }
+
+    fn registered(name: &str) -> Self {
+        Self { uri: format!("urn:ietf:params:oauth:token-type:{name}") }
+    }
+
+    /// Returns the URI.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.uri
+    }
+}

@@ -1,0 +1,55 @@
+//! Assertions: short-lived JWTs that a client signs, to prove who it is or to stand for somebody (RFC 7521, RFC 7523).
+//!
+//! 1. An assertion is made for each attempt anew, retries included, with an identifier (`jti`) that never comes again.
+//! 2. The key is read each time: a value, a variable, a file or a closure, as [`Secret`](crate::Secret) has
+//!    it. So a rotation needs no restart. A key that never leaves its hardware signs by a [`JwtSigner`].
+//! 3. `exp` is 60 s ahead, `iat` is there, `nbf` only if asked for; all of them whole seconds (RFC 7519 §2).
+//! 4. The audience is one string: the issuer of the authorization server, as it is written: the
+//!    [`Issuer`](crate::grants::Issuer) that stands in place of the token URL, or the `issuer` of the builder. See
+//!    [`audience`](Assertion::audience) and [`with_token_url_as_audience`](Assertion::with_token_url_as_audience).
+//! 5. No key and no assertion is ever shown. What is wrong with a key is said in one line without a part of it.
+//! 6. Cryptography is aws-lc's, by its own crate: no process-wide provider, be it of rustls or of `jsonwebtoken`, is read or
+//!    set.
+//!
+//! # Examples
+//!
+//! Client authentication by a key, as OpenID Connect Core §9 has it:
+//!
+//! ```
+//! use tower_oauth2::grants::jwt::{JwtAlgorithm, SigningKey};
+//! use tower_oauth2::{ClientAuth, ClientCredentials, Secret};
+//!
+//! let key = SigningKey::new(JwtAlgorithm::Es256, Secret::from_file("/run/secrets/key.pem")).key_id("16");
+//! let builder = ClientCredentials::builder("https://login.example.com/token", "billing", Secret::none())
+//!     .issuer("https://login.example.com")
+//!     .auth(ClientAuth::private_key_jwt(key));
+//! ```
+//!
+//! Microsoft Entra wants PS256, the thumbprint of the certificate, and the token endpoint as audience:
+//!
+//! ```
+//! use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm, SigningKey};
+//! use tower_oauth2::{ClientAuth, ClientCredentials, Secret};
+//!
+//! let key = SigningKey::new(JwtAlgorithm::Ps256, Secret::from_file("/run/secrets/key.pem"))
+//!     .certificate(Secret::from_file("/run/secrets/certificate.pem"));
+//! let assertion = Assertion::by_key(key).with_token_url_as_audience();
+//! let token_url = "https://login.microsoftonline.com/TENANT/oauth2/v2.0/token";
+//! let builder = ClientCredentials::builder(token_url, "CLIENT-ID", Secret::none())
+//!     .auth(ClientAuth::private_key_jwt(assertion))
+//!     .scope("https://graph.microsoft.com/.default");
+//! ```
+
+pub(crate) mod algorithm;
+pub(crate) mod assertion;
+mod der;
+pub(crate) mod key;
+mod material;
+mod self_signed;
+mod signer;
+
+pub use self::algorithm::JwtAlgorithm;
+pub use self::assertion::Assertion;
+pub use self::key::SigningKey;
+pub use self::self_signed::SelfSigned;
+pub use self::signer::JwtSigner;

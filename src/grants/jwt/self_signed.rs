@@ -1,0 +1,71 @@
+//! A token that a key makes: no server is asked for it.
+
+use std::sync::Arc;
+
+use crate::error::Error;
+use crate::grants::client::secret::{self, Secret};
+use crate::grants::endpoint::identifiers::Identifiers;
+use crate::grants::jwt::assertion::Assertion;
+use crate::source::{TokenRequest, TokenSource};
+use crate::token::AccessToken;
+
+/// A source whose token is its own assertion, as GitHub Apps and some APIs of Google take it. No server is asked.
+///
+/// `iss` is a setting of the assertion; the audience may be left out. The token lives as long as the assertion, so a
+/// [`TokenCache`](crate::TokenCache) makes a new one in time.
+///
+/// # Cancel safety
+///
+/// Dropping a fetch leaves nothing behind.
+///
+/// # Examples
+///
+/// A GitHub App, whose clock may be ahead of GitHub's:
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_oauth2::Secret;
+/// use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm, SelfSigned, SigningKey};
+///
+/// let key = SigningKey::new(JwtAlgorithm::Rs256, Secret::from_file("/run/secrets/app.pem"));
+/// let assertion = Assertion::by_key(key)
+///     .issuer("APP-ID")
+///     .without_subject()
+///     .clock_ahead_by(Duration::from_secs(30))
+///     .lifetime(Duration::from_secs(540));
+/// let app = SelfSigned::new(assertion)?;
+/// # let _ = app;
+/// # Ok::<(), tower_oauth2::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct SelfSigned {
+    assertion: Arc<Assertion>,
+}
+
+impl SelfSigned {
+    /// Creates the source from its assertion.
+    ///
+    /// # Errors
+    ///
+    /// A configuration error if the assertion has no issuer, a lifetime of more than an hour, or a key that cannot be used.
+    pub fn new(assertion: impl Into<Assertion>) -> Result<Self, Error> {
+        let assertion = assertion.into();
+        assertion.check_by_itself()?;
+        Ok(Self { assertion: Arc::new(assertion) })
+    }
+}
+
+impl TokenSource for SelfSigned {
+    async fn token(&self, _request: TokenRequest) -> Result<AccessToken, Error> {
+        let identifiers =
+            Identifiers { client_id: String::new(), issuer: String::new(), token_url: String::new() };
+        let key = match self.assertion.key() {
+            Some(key) => key.read_as("signing key").await?,
+            None => secrecy::SecretString::default(),
+        };
+        let may_change = self.assertion.key().is_some_and(Secret::may_change);
+        let signed = self.assertion.sign(&identifiers, &key).await;
+        let signed = signed.map_err(|error| secret::of_the_moment(error, may_change))?;
+        Ok(AccessToken::of("Bearer", signed)?.expires_in(self.assertion.holds_for()))
+    }
+}

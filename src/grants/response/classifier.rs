@@ -1,0 +1,91 @@
+//! The hook by which a provider's own habits enter: what an answer without a token means.
+
+use std::fmt;
+use std::sync::Arc;
+
+use http::{HeaderMap, StatusCode};
+
+use crate::error::ErrorKind;
+
+/// An answer of the token endpoint that held no token, as a classifier sees it.
+///
+/// The code and the description were cleaned: no control characters, no secret of this exchange, at most 256
+/// characters. The headers are as they came.
+#[derive(Clone, Copy)]
+pub struct Refusal<'a> {
+    status: StatusCode,
+    headers: &'a HeaderMap,
+    code: Option<&'a str>,
+    description: Option<&'a str>,
+}
+
+impl<'a> Refusal<'a> {
+    pub(crate) fn new(
+        status: StatusCode,
+        headers: &'a HeaderMap,
+        code: Option<&'a str>,
+        description: Option<&'a str>,
+    ) -> Self {
+        Self { status, headers, code, description }
+    }
+
+    /// Returns the status of the answer.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Returns the headers of the answer.
+    #[must_use]
+    pub fn headers(&self) -> &'a HeaderMap {
+        self.headers
+    }
+
+    /// Returns the error code, such as `invalid_client` (RFC 6749 §5.2), if the body held one.
+    #[must_use]
+    pub fn code(&self) -> Option<&'a str> {
+        self.code
+    }
+
+    /// Returns the server's own description, if the body held one.
+    #[must_use]
+    pub fn description(&self) -> Option<&'a str> {
+        self.description
+    }
+}
+
+impl fmt::Debug for Refusal<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refusal")
+            .field("status", &self.status)
+            .field("code", &self.code)
+            .field("description", &self.description)
+            .finish_non_exhaustive()
+    }
+}
+
+// --- Classifier ---
+
+/// A closure that names the class, or leaves it to the rules.
+#[derive(Clone)]
+pub(crate) struct Classifier {
+    classify: Arc<ClassifyFn>,
+}
+
+type ClassifyFn = dyn Fn(&Refusal<'_>) -> Option<ErrorKind> + Send + Sync;
+
+impl Classifier {
+    pub(crate) fn new(classify: impl Fn(&Refusal<'_>) -> Option<ErrorKind> + Send + Sync + 'static) -> Self {
+        Self { classify: Arc::new(classify) }
+    }
+
+    pub(crate) fn classify(&self, refusal: &Refusal<'_>) -> Option<ErrorKind> {
+        (self.classify)(refusal)
+    }
+}
+
+impl fmt::Debug for Classifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Classifier").finish_non_exhaustive()
+    }
+}

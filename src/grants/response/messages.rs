@@ -1,0 +1,251 @@
+//! Every sentence about a response, or about the lack of one. What is judged is judged in `verdict`.
+
+use std::time::Duration;
+
+use http::header::LOCATION;
+use http::{HeaderMap, StatusCode, Uri};
+
+use crate::error::ErrorKind;
+use crate::grants::response::body::{Body, MARKUP, essence};
+use crate::grants::response::codes;
+use crate::grants::response::wording::{Naming, Wording};
+use crate::origin::Origin;
+use crate::text::Redactor;
+
+/// What a refusal is described by. All texts are cleaned.
+pub(crate) struct Refusal<'a> {
+    pub(crate) wording: &'a Wording,
+    pub(crate) class: ErrorKind,
+    pub(crate) status: StatusCode,
+    /// What stood where a code stands, and whether it is one.
+    pub(crate) code: Option<&'a str>,
+    pub(crate) oauth_code: Option<&'a str>,
+    pub(crate) description: Option<&'a str>,
+    /// What stood in the body instead of an error of OAuth 2.0, as [`unreadable`] says it.
+    pub(crate) unreadable: &'a str,
+    /// What may be wrong with the assertion, if it is one that was refused.
+    pub(crate) about_assertion: Option<&'a str>,
+}
+
+/// One line: what was answered, and what to check.
+pub(crate) fn refused(refusal: &Refusal<'_>) -> String {
+    let Refusal { wording, status, code, description, unreadable, .. } = refusal;
+    let mut line = format!("{} answered {}", wording.who, status.as_u16());
+    if let Some(code) = code {
+        line = format!("{line} {code}");
+    }
+    if let Some(description) = description {
+        line = format!("{line} ({description})");
+    }
+    let unreadable = if code.is_none() { unreadable } else { "" };
+    match advice(refusal) {
+        Some(advice) => format!("{line}{unreadable}: {advice}"),
+        None if refusal.oauth_code.is_none() => format!("{line} without an error of OAuth 2.0{unreadable}"),
+        None => line,
+    }
+}
+
+fn advice(refusal: &Refusal<'_>) -> Option<String> {
+    let Refusal { wording, class, status, oauth_code: code, unreadable, about_assertion, .. } = *refusal;
+    let url = wording.naming.url;
+    let line = match (status.as_u16(), code) {
+        _ if matches!(class, ErrorKind::Throttled) => "it asks for patience",
+        _ if matches!(class, ErrorKind::Transient) => "the failure is on its side, and may pass by itself",
+        _ if about_assertion.is_some() => about_assertion.unwrap_or_default(),
+        (_, Some("invalid_client")) | (401 | 403, None) if wording.is_anonymous => {
+            "the server wants the client to prove itself; set client()"
+        }
+        // RFC 8693 §2.2.2 has the one code for it, and most servers say the other.
+        (_, Some("invalid_grant" | "invalid_request")) if wording.exchanges => {
+            "check the token that is exchanged: its end, its audience, and whether the server trusts who issued it; else the \
+             parameters"
+        }
+        (_, Some(code)) => match codes::find(code) {
+            Some(row) if !row.advice.is_empty() => return Some(row.advice.replace("{url}", url)),
+            Some(_) | None if status == StatusCode::UNAUTHORIZED && class == ErrorKind::Config => {
+                "check the client id, the client secret, and the way they are sent"
+            }
+            Some(_) | None => return None,
+        },
+        (401 | 403, None) if unreadable.contains(MARKUP) => {
+            "does a proxy or a firewall stand in between? else check the client id and the client secret"
+        }
+        (401 | 403, None) => "check the client id, the client secret, and the way they are sent",
+        (407, None) => "a proxy on the way wants a user and a password",
+        (404 | 405 | 406 | 410 | 415, None) => return Some(format!("is the {url} right?")),
+        (_, None) => return None,
+    };
+    Some(line.to_owned())
+}
+
+/// Says what stood in the body instead of an error of OAuth 2.0.
+pub(crate) fn unreadable(body: &Body<'_>, headers: &HeaderMap, redactor: &Redactor) -> String {
+    let what = match body {
+        Body::Nonsense(what) => redactor.clean(what),
+        Body::Object(_) | Body::Form(_) => return String::new(),
+    };
+    match essence(headers) {
+        "" => format!(", with {what}"),
+        media_type => format!(", with {what} ({})", redactor.clean(media_type)),
+    }
+}
+
+/// Following a redirect would carry the client's secrets to wherever it points: a 307 repeats the whole request.
+pub(crate) fn redirected(
+    status: StatusCode,
+    headers: &HeaderMap,
+    wording: &Wording,
+    redactor: &Redactor,
+) -> String {
+    let Wording { who, naming: Naming { url, .. }, .. } = wording;
+    let target = headers
+        .get(LOCATION)
+        .and_then(|location| location.to_str().ok()?.parse::<Uri>().ok())
+        .and_then(|uri| Origin::of(&uri));
+    let target =
+        target.map(|target| format!(" to {}", redactor.clean(&target.to_string()))).unwrap_or_default();
+    format!(
+        "{who} answered {} with a redirect{target}, which is not followed since it would carry the client \
+         secret along; set the {url} to the address where the endpoint is",
+        status.as_u16()
+    )
+}
+
+/// The time of an attempt was over.
+pub(crate) fn timed_out(wording: &Wording, limit: Duration) -> String {
+    format!(
+        "{} did not answer to the end within {limit:?}; check the way there from this machine, or raise attempt_timeout",
+        wording.who
+    )
+}
+
+/// No response came. `what` was cleaned.
+pub(crate) fn unreachable(wording: &Wording, what: &str, advice: Option<&str>) -> String {
+    let Wording { who, naming: Naming { url, .. }, .. } = wording;
+    let what = lower_case(what);
+    match advice {
+        Some(advice) => format!("{who} could not be reached: {what}; {advice}"),
+        None => format!(
+            "{who} could not be reached: {what}; check the {url}, and the way there from this machine"
+        ),
+    }
+}
+
+/// Begins a sentence of somebody else's as the rest of one of ours. An abbreviation stays as it is.
+fn lower_case(text: &str) -> String {
+    let mut chars = text.chars();
+    match (chars.next(), chars.clone().next()) {
+        (Some(first), Some(second)) if first.is_ascii_uppercase() && second.is_lowercase() => {
+            format!("{}{}", first.to_ascii_lowercase(), chars.as_str())
+        }
+        _ => text.to_owned(),
+    }
+}
+
+// --- Assertions ---
+
+/// A difference between two clocks up to this is the network's, or the granularity of a header's.
+const SAME_TIME: Duration = Duration::from_secs(10);
+
+/// Returns what may be wrong with an assertion that a server refused, as the end of a sentence: told from the server's own
+/// words, and from its clock. `server_time` and `now` are times since the Unix epoch.
+pub(crate) fn about_assertion(description: Option<&str>, server_time: Duration, now: Duration) -> String {
+    let description = description.unwrap_or_default().to_ascii_lowercase();
+    let words: Vec<&str> = description.split(|c: char| !c.is_ascii_alphanumeric()).collect();
+    let says = |list: &[&str]| list.iter().any(|word| words.contains(word));
+
+    if says(&["jti", "replay", "replayed"]) || description.contains("already used") {
+        return "it has seen this assertion before; does something on the way repeat requests?".into();
+    }
+    if says(&["kid", "x5t", "thumbprint", "jwk", "jwks"]) || description.contains("key not found") {
+        return "it does not know the key; register the public key there, and set key_id() as it is named there".into();
+    }
+    let is_about_time = says(&[
+        "exp",
+        "iat",
+        "nbf",
+        "clock",
+        "expired",
+        "expiration",
+        "expiry",
+        "future",
+        "timeframe",
+        "time",
+        "lifetime",
+    ]);
+    let skew = skew(server_time, now);
+    match skew {
+        Some(skew) if is_about_time || description.is_empty() => {
+            return format!(
+                "its clock is {skew} that of this machine; set the clock right, or say so in the assertion"
+            );
+        }
+        None if is_about_time
+            || description.contains("not active")
+            || description.contains("not yet valid") =>
+        {
+            return "check this machine's clock and the lifetime of the assertion; clock_ahead_by() and clock_behind_by() \
+                    make up for a clock that is off"
+                .into();
+        }
+        Some(_) | None => {}
+    }
+    if says(&["aud", "audience"]) {
+        return "it wants another audience; set issuer() as the server writes it, or with_token_url_as_audience()".into();
+    }
+    if says(&["signature", "signed"]) {
+        return "it has another key for this client; register the public key there, or give the private key of the one \
+                it has"
+            .into();
+    }
+    "check the client id, the key that is registered for it, the audience of the assertion, and this machine's clock".into()
+}
+
+/// Says how far the server's clock is off ours, if it is.
+fn skew(server_time: Duration, now: Duration) -> Option<String> {
+    let (apart, side) = match server_time.checked_sub(now) {
+        Some(ahead) => (ahead, "ahead of"),
+        None => (now - server_time, "behind"),
+    };
+    (apart > SAME_TIME).then(|| format!("{} s {side}", apart.as_secs()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(1_700_000_000);
+
+    #[test]
+    fn the_servers_words_tell_what_to_check() {
+        for (description, advice) in [
+            ("Invalid JWT: Token must be short-lived. Check your iat and exp values.", "clock"),
+            ("Client assertion is not within its valid time range.", "clock"),
+            ("Token is not active", "clock"),
+            ("The client_assertion JWT kid is invalid.", "does not know the key"),
+            ("AADSTS700027: The certificate with identifier x5t was not found", "does not know the key"),
+            ("the key not found for this client", "does not know the key"),
+            ("Invalid JWT Signature.", "another key"),
+            ("aud must be the issuer", "another audience"),
+            ("the assertion was replayed", "repeat requests"),
+            ("client authentication failed", "check the client id, the key"),
+            ("", "check the client id, the key"),
+        ] {
+            let said = about_assertion(Some(description), NOW, NOW);
+            assert!(said.contains(advice), "{description}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_off_is_told_with_its_number() {
+        let minutes = Duration::from_secs(312);
+        for description in [None, Some("the assertion has expired")] {
+            let behind = about_assertion(description, NOW + minutes, NOW);
+            assert!(behind.contains("its clock is 312 s ahead of that of this machine"), "{behind}");
+            let ahead = about_assertion(description, NOW - minutes, NOW);
+            assert!(ahead.contains("its clock is 312 s behind that of this machine"), "{ahead}");
+        }
+        let signature = about_assertion(Some("bad signature"), NOW + minutes, NOW);
+        assert!(signature.contains("another key"), "{signature}");
+    }
+}

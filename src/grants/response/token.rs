@@ -1,0 +1,328 @@
+//! What the token endpoint answered, read into a token or an error: a pure function of the answer.
+//!
+//! Lenient in what servers get wrong without harm, strict where a token could be used that should not be
+//! (RFC 6749 §5.1 and §5.2).
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::value::RawValue;
+
+use crate::claims::Claims;
+use crate::clock;
+use crate::error::Error;
+use crate::grants::response::body::{
+    Acceptance, Body, EndpointResponse, Expected, Members, ResponseBody, as_string,
+};
+use crate::grants::response::refused::Refused;
+use crate::grants::response::verdict::{Ending, judge};
+use crate::grants::response::wording::Wording;
+use crate::text::Redactor;
+use crate::token::{AccessToken, is_b64token};
+
+/// Reads a token response that somebody else got (RFC 6749 §5.1), as an interactive login leaves one behind: the text of
+/// a JSON object, or what another crate serialized.
+///
+/// It is read as leniently as the sources of this crate read theirs. The lifetime counts from when the token is handed
+/// on, so hand it on at once.
+///
+/// # Errors
+///
+/// A protocol error if there is no bearer token in it that could be used; the error of RFC 6749 §5.2 if it holds one.
+///
+/// # Examples
+///
+/// ```
+/// use tower_oauth2::grants::read_token_response;
+///
+/// let token = read_token_response(r#"{"access_token":"AT1","token_type":"bearer","expires_in":3600}"#)?;
+/// assert_eq!(token.lifetime().map(|lifetime| lifetime.as_secs()), Some(3600));
+/// assert!(token.refresh_secret().is_none());
+/// # Ok::<(), tower_oauth2::Error>(())
+/// ```
+pub fn read_token_response(response: impl AsRef<[u8]>) -> Result<AccessToken, Error> {
+    let body = ResponseBody::whole(response.as_ref().to_vec());
+    let response = EndpointResponse { status: StatusCode::OK, headers: HeaderMap::new(), body };
+    let wording = Wording { who: "the server of the token response".into(), ..Wording::default() };
+    let expected = Expected { acceptance: Acceptance::default(), wording };
+    read(&response, &expected, &mut Redactor::default(), clock::unix_time()).map_err(|refused| refused.error)
+}
+
+/// Reads an answer. `now` is the time since the Unix epoch.
+///
+/// The redactor knows the secrets that were sent; it learns those of the answer before any of it is shown.
+pub(crate) fn read(
+    response: &EndpointResponse,
+    expected: &Expected,
+    redactor: &mut Redactor,
+    now: Duration,
+) -> Result<AccessToken, Refused> {
+    let status = response.status;
+    if status.is_redirection() {
+        return Err(Refused::by_redirect(response, expected, redactor));
+    }
+    let mut body = Body::read(response);
+    body.teach(redactor);
+    body.rename(&expected.acceptance.renamed);
+    body.teach(redactor);
+    let refusal = body.refusal();
+    if refusal.is_none() && status.is_success() && !body.says_no(&expected.acceptance.refusals) {
+        return token(&body, response, expected, redactor, now)
+            .map_err(|error| unusable(&body, error, status));
+    }
+    Err(Refused::by_response(response, &body, refusal, expected, redactor, now))
+}
+
+/// A token came, or may have, and cannot be used. A refresh token beside it is good all the same.
+fn unusable(body: &Body<'_>, error: Error, status: StatusCode) -> Refused {
+    let (holds_token, refresh_token) = match body {
+        Body::Object(members) => {
+            let refresh_token = refresh_token(members);
+            (members.get("access_token").is_some() || refresh_token.is_some(), refresh_token)
+        }
+        Body::Form(_) | Body::Nonsense(_) => (false, None),
+    };
+    let verdict = judge(Ending::Useless { status, holds_token, is_config: error.is_config() });
+    let error = if verdict.is_proof { error } else { error.hearsay() };
+    Refused { error: error.with_status(status), verdict, cause: None, refresh_token }
+}
+
+/// None and an empty one are the same.
+fn refresh_token(members: &Members<'_>) -> Option<SecretString> {
+    members.string("refresh_token").filter(|refresh| !refresh.is_empty()).map(SecretString::from)
+}
+
+/// The members that have a meaning of their own. Other strings are kept as extra members of the token.
+const KNOWN: [&str; 9] = [
+    "access_token",
+    "token_type",
+    "expires_in",
+    "expires_at",
+    "refresh_token",
+    "scope",
+    "error",
+    "error_description",
+    "error_uri",
+];
+
+fn token(
+    body: &Body<'_>,
+    response: &EndpointResponse,
+    expected: &Expected,
+    redactor: &Redactor,
+    now: Duration,
+) -> Result<AccessToken, Error> {
+    let status = response.status.as_u16();
+    let nonsense =
+        |what: &str| Error::protocol(format!("{} answered {status} with {what}", expected.wording.who));
+    let members = match body {
+        Body::Object(members) => members,
+        Body::Form(_) => return Err(nonsense("a form instead of JSON, although it was asked for JSON")),
+        Body::Nonsense(what) => {
+            let what = redactor.clean(what);
+            return Err(nonsense(&format!(
+                "{what}; is the {} right, or does a proxy or a login page stand in between?",
+                expected.wording.naming.url
+            )));
+        }
+    };
+    check_type(members, &expected.acceptance.token_types, redactor).map_err(|what| nonsense(&what))?;
+    let Some(raw) = members.get("access_token") else {
+        return Err(nonsense(&format!(
+            "an object without access_token; is the {} right?",
+            expected.wording.naming.url
+        )));
+    };
+    let Some(secret) = as_string(raw).map(SecretString::from) else {
+        return Err(nonsense("an access_token that is not a string"));
+    };
+    if !is_b64token(secret.expose_secret()) {
+        if expected.acceptance.strict_bearer {
+            return Err(nonsense(
+                "an access_token outside the grammar of RFC 6750 §2.1, which the strict mode refuses",
+            ));
+        }
+        tracing::debug!("the access token is outside the b64token grammar of RFC 6750 §2.1");
+    }
+    let said = granted_scopes(members, secret.expose_secret());
+    let granted = said.or_else(|| {
+        (!expected.acceptance.requested.is_empty()).then(|| expected.acceptance.requested.clone())
+    });
+    check_scopes(granted.as_deref().unwrap_or_default(), expected)?;
+    let mut token = AccessToken::of("Bearer", secret)
+        .map_err(|error| nonsense(&format!("a token that cannot be used: {error}")))?;
+    if let Some(granted) = granted {
+        token = token.scopes(shown_scopes(granted, expected, redactor));
+    }
+    let lifetime = members.get("expires_in").and_then(|raw| lifetime(raw, now));
+    let lifetime = lifetime.or_else(|| Some(instant(members.get("expires_at")?)?.saturating_sub(now)));
+    // An ID token in the place of an access token has its end in itself.
+    let lifetime = lifetime.or_else(|| {
+        let is_renamed = expected.acceptance.renamed.iter().any(|(ours, _)| ours == "access_token");
+        let claims = Claims::read(token.secret().expose_secret()).filter(|_| is_renamed)?;
+        Some(claims.expires?.saturating_sub(now))
+    });
+    if let Some(lifetime) = lifetime {
+        token = token.expires_in(lifetime);
+    }
+    if let Some(refresh) = refresh_token(members) {
+        // The mark of what was not UTF-8.
+        if refresh.expose_secret().contains('\u{fffd}') {
+            return Err(nonsense("a refresh_token that is not UTF-8"));
+        }
+        token = token.refresh_secret_of(refresh);
+    }
+    for (name, raw) in members.map.iter().filter(|(name, _)| !KNOWN.contains(&name.as_str())) {
+        if let Some(value) = as_string(raw) {
+            token = token.extra_member(name, value);
+        }
+    }
+    Ok(token)
+}
+
+/// Accepts bearer tokens alone. RFC 6749 §5.1 requires the member; servers that leave it out mean `Bearer`, and older
+/// API gateways write `BearerToken`.
+fn check_type(members: &Members<'_>, others: &[String], redactor: &Redactor) -> Result<(), String> {
+    let Some(raw) = members.get("token_type") else {
+        return Ok(());
+    };
+    let Some(name) = as_string(raw) else {
+        return Err("a token_type that is not a string".into());
+    };
+    let name = name.trim();
+    let is_known = |known: &str| name.eq_ignore_ascii_case(known);
+    if name.is_empty()
+        || is_known("bearer")
+        || is_known("bearertoken")
+        || others.iter().any(|other| is_known(other))
+    {
+        return Ok(());
+    }
+    Err(format!(
+        "a token of the type {}, which cannot be sent as a bearer token; set the client up for bearer tokens at the \
+         authorization server, or accept the type by token_type()",
+        redactor.clean(name)
+    ))
+}
+
+/// Returns what was granted, from `scope` or from the claims of the token itself. None: as requested (RFC 6749 §5.1).
+fn granted_scopes(members: &Members<'_>, token: &str) -> Option<Vec<String>> {
+    let Some(raw) = members.get("scope") else {
+        return Claims::read(token)?.scopes;
+    };
+    let mut granted: Vec<String> = match as_string(raw) {
+        Some(text) => text.split_ascii_whitespace().map(str::to_owned).collect(),
+        None => serde_json::from_str(raw.get()).ok()?,
+    };
+    let mut known = HashSet::new();
+    granted.retain(|scope| known.insert(scope.clone()));
+    Some(granted)
+}
+
+/// So many bytes of scopes are kept that nobody asked for.
+const MOST_SCOPES: usize = 16 * 1024;
+
+/// Scopes are kept and shown. One that nobody asked for and that holds a secret is an echo.
+fn shown_scopes(mut granted: Vec<String>, expected: &Expected, redactor: &Redactor) -> Vec<String> {
+    let is_ours = |scope: &String| {
+        expected.acceptance.requested.contains(scope) || expected.acceptance.required.contains(scope)
+    };
+    let mut room = MOST_SCOPES;
+    granted.retain(|scope| {
+        let left = room.checked_sub(scope.len() + 1).filter(|_| !is_ours(scope));
+        room = left.unwrap_or(room);
+        left.is_some() || is_ours(scope)
+    });
+    let others: Vec<&str> = granted.iter().filter(|scope| !is_ours(scope)).map(String::as_str).collect();
+    let mut found = redactor.finds_each(&others).into_iter();
+    granted.retain(|scope| is_ours(scope) || found.next() == Some(false));
+    granted
+}
+
+fn check_scopes(granted: &[String], expected: &Expected) -> Result<(), Error> {
+    // GitHub separates with commas, which a scope of others may hold.
+    let has =
+        |want: &str| granted.iter().any(|scope| scope == want || scope.split(',').any(|part| part == want));
+    let missing: Vec<&str> =
+        expected.acceptance.required.iter().map(String::as_str).filter(|want| !has(want)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Error::config(format!(
+        "{} granted a token without the required scopes {}: allow them to the client at the authorization server, and \
+         ask for them",
+        expected.wording.who,
+        missing.join(" ")
+    )))
+}
+
+/// A lifetime that is a point in time would be one of decades. It counts as one if it lies within so many years from now.
+const NEAR: Duration = Duration::from_secs(20 * 365 * 86_400);
+
+/// Reads `expires_in` as number, float or string. What makes no sense says nothing; a negative life is over. Some servers
+/// give the end itself.
+fn lifetime(raw: &RawValue, now: Duration) -> Option<Duration> {
+    let text = as_string(raw);
+    let text = text.as_deref().unwrap_or(raw.get()).trim();
+    let Some(seconds) = number(text) else { return Some(rfc3339(text)?.saturating_sub(now)) };
+    let end = in_seconds(seconds);
+    let is_end = end > now.saturating_sub(NEAR) && end < now.saturating_add(NEAR) && seconds > NEAR;
+    Some(if is_end { end.saturating_sub(now) } else { seconds })
+}
+
+/// Reads a point in time, as the time since the Unix epoch: RFC 3339, or seconds or milliseconds as number or string.
+fn instant(raw: &RawValue) -> Option<Duration> {
+    let text = as_string(raw);
+    let text = text.as_deref().unwrap_or(raw.get()).trim();
+    number(text).map(in_seconds).or_else(|| rfc3339(text))
+}
+
+/// Milliseconds since the epoch are more than seconds will be for the next few thousand years.
+fn in_seconds(number: Duration) -> Duration {
+    if number.as_secs() >= 100_000_000_000 { number / 1000 } else { number }
+}
+
+fn number(text: &str) -> Option<Duration> {
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let seconds: f64 = text.parse().ok().filter(|seconds: &f64| seconds.is_finite())?;
+    Some(Duration::try_from_secs_f64(seconds.max(0.0).trunc()).unwrap_or(Duration::from_secs(u64::MAX)))
+}
+
+/// Reads a date-time of RFC 3339 §5.6, as the time since the Unix epoch. Fractions of a second are cut off.
+fn rfc3339(text: &str) -> Option<Duration> {
+    let digits = |range: std::ops::Range<usize>| -> Option<u64> {
+        text.get(range).filter(|part| part.bytes().all(|byte| byte.is_ascii_digit()))?.parse().ok()
+    };
+    let is_at =
+        |at: usize, expected: &[u8]| text.as_bytes().get(at).is_some_and(|byte| expected.contains(byte));
+    if !(is_at(4, b"-") && is_at(7, b"-") && is_at(10, b"Tt ") && is_at(13, b":") && is_at(16, b":")) {
+        return None;
+    }
+    let (year, month, day) = (digits(0..4)?, digits(5..7)?, digits(8..10)?);
+    let (hour, minute, second) = (digits(11..13)?, digits(14..16)?, digits(17..19)?);
+    if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    let zone = text[19..].trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
+    let (is_ahead, offset) = match zone.as_bytes() {
+        [b'Z' | b'z'] => (true, 0),
+        [sign @ (b'+' | b'-'), ..] if zone.len() == 6 && zone.as_bytes()[3] == b':' => {
+            let part = |range| zone.get(range).and_then(|part: &str| part.parse::<u64>().ok());
+            (*sign == b'+', part(1..3)? * 3600 + part(4..6)? * 60)
+        }
+        _ => return None,
+    };
+    // Counted from March, so that a leap day is the last of its year.
+    let (years, months) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = 365 * years + years / 4 - years / 100 + years / 400 + (153 * months + 2) / 5 + day - 1;
+    let local = (days.checked_sub(719_468)? * 24 + hour) * 3600 + minute * 60 + second;
+    let time = if is_ahead { local.checked_sub(offset)? } else { local + offset };
+    Some(Duration::from_secs(time))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,360 @@
+//! What a response proves, or that there was none: one pure function from what was seen to a verdict, as plain data.
+//!
+//! Its rule: final only upon proof. What may pass by itself is never final.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::error::ErrorKind;
+use crate::grants::response::codes::{self, Subject, plain};
+
+/// How an attempt ended without what was asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Ending<'a> {
+    /// A response that refuses.
+    Refusal(Refusal<'a>),
+    /// A response that says that it succeeded and holds nothing of use.
+    Useless {
+        status: StatusCode,
+        /// Whether a token came all the same, that cannot be used or must not.
+        holds_token: bool,
+        /// Whether it is the settings that do not fit, such as a scope that was not granted.
+        is_config: bool,
+    },
+    /// No response.
+    Silence { was_sent: bool, cause: Silence },
+}
+
+/// A response that refuses.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Refusal<'a> {
+    pub(crate) status: StatusCode,
+    /// The code and the description of an error object of OAuth 2.0.
+    pub(crate) code: Option<&'a str>,
+    pub(crate) description: Option<&'a str>,
+    /// How long the server asks to wait.
+    pub(crate) hint: Option<Duration>,
+    /// The class that the user's own classifier names.
+    pub(crate) named: Option<ErrorKind>,
+}
+
+/// Why there was no response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Silence {
+    /// The time of the attempt was over.
+    Timeout,
+    /// No connection can be made this way, today and tomorrow.
+    Lasting,
+    /// The transport has an error of this crate's own: that of another source of tokens, or of its own settings.
+    Foreign(ErrorKind),
+    /// Everything else.
+    Broken { is_unconnected: bool },
+}
+
+/// What the end of an attempt proves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    pub(crate) class: ErrorKind,
+    pub(crate) delivery: Delivery,
+    pub(crate) refresh_token: Evidence,
+    /// Whether the server has said so itself, in the words of OAuth 2.0.
+    pub(crate) is_proof: bool,
+    /// Whether the user's own classifier named the class.
+    pub(crate) is_classified: bool,
+    /// Whether another attempt in the same fetch makes sense.
+    pub(crate) is_repeatable: bool,
+    /// Whether another client secret may help.
+    pub(crate) blames_secret: bool,
+    /// How long to wait before the next attempt, if the server says so.
+    pub(crate) hint: Option<Duration>,
+}
+
+/// What became of a request: whether the server may have acted on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    /// It never left.
+    Unsent,
+    /// The server said that it did not.
+    Declined,
+    /// It may have: the response was lost, could not be read, or came from a server that failed underway.
+    Unclear,
+}
+
+/// What is said about the refresh token that was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Evidence {
+    /// Nothing.
+    None,
+    /// The request was refused, and the refresh token may be why.
+    Suspected,
+    /// It is of no use any more.
+    Ended,
+}
+
+/// Judges the end of an attempt.
+pub(crate) fn judge(ending: Ending<'_>) -> Verdict {
+    match ending {
+        Ending::Refusal(refusal) => refused(refusal),
+        Ending::Useless { status, holds_token, is_config } => useless(status, holds_token, is_config),
+        Ending::Silence { was_sent, cause } => silent(was_sent, cause),
+    }
+}
+
+/// Returns whether a code is one of OAuth 2.0's kind. Gateways write the name of the status there.
+pub(crate) fn is_oauth_code(code: &str) -> bool {
+    let is_reason = |code: &str| {
+        let words = plain(code);
+        (400..600)
+            .filter_map(|status| StatusCode::from_u16(status).ok()?.canonical_reason())
+            .any(|reason| plain(reason) == words)
+    };
+    codes::find(code).is_some() || !(code.contains(' ') || is_reason(code))
+}
+
+fn refused(refusal: Refusal<'_>) -> Verdict {
+    let Refusal { status, code, hint, named, .. } = refusal;
+    let class = named.unwrap_or_else(|| class(&refusal));
+    let is_temporary = matches!(class, ErrorKind::Throttled | ErrorKind::Transient);
+    // A server that asks for patience says that it did nothing. One that fails may do so after the deed, and a gateway
+    // before it does not know what became of it.
+    let delivery = match class {
+        ErrorKind::Throttled => Delivery::Declined,
+        _ if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => Delivery::Unclear,
+        _ => Delivery::Declined,
+    };
+    let is_about_client = match code {
+        Some(code) => codes::find(code).is_some_and(|row| row.subject == Subject::Client),
+        None => matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN),
+    };
+    // The pace of a device grant is for its caller to keep.
+    let is_polled = matches!(code, Some("authorization_pending" | "slow_down"));
+    Verdict {
+        class,
+        delivery,
+        refresh_token: if is_temporary { Evidence::None } else { evidence(&refusal, class) },
+        is_proof: named.is_some() || code.is_some(),
+        is_classified: named.is_some(),
+        is_repeatable: is_temporary && (named.is_some() || !is_polled),
+        blames_secret: is_about_client && !is_temporary,
+        hint,
+    }
+}
+
+/// The class of a refusal, where no classifier knows better.
+///
+/// The status goes before the code where it says that the failure may pass: a server that fails may say anything.
+fn class(refusal: &Refusal<'_>) -> ErrorKind {
+    const THROTTLED: ErrorKind = ErrorKind::Throttled;
+    let Refusal { status, code, description, hint, .. } = *refusal;
+    match (status.as_u16(), code) {
+        (429, _) => THROTTLED,
+        (503, _) if hint.is_some() => THROTTLED,
+        (408 | 409 | 421 | 423 | 425 | 500..=599, _) => ErrorKind::Transient,
+        (_, Some(code)) => match momentary(code, description.unwrap_or_default()) {
+            Some(class) => class,
+            None => match codes::find(code) {
+                Some(row) => row.class,
+                None if status == StatusCode::UNAUTHORIZED && !codes::ends_refresh_token(code) => {
+                    ErrorKind::Config
+                }
+                None => ErrorKind::Grant,
+            },
+        },
+        (300..=399 | 401 | 403 | 404 | 405 | 406 | 407 | 410 | 415, None) => ErrorKind::Config,
+        (_, None) => ErrorKind::Protocol,
+    }
+}
+
+/// The class of an error whose own words are about the moment: what is refused now may be granted in a while.
+fn momentary(code: &str, description: &str) -> Option<ErrorKind> {
+    const LASTS: [&str; 6] = ["expired", "revoked", "already used", "already been used", "reuse", "consumed"];
+    const PACE: [&str; 6] =
+        ["too many", "rate limit", "ratelimit", "throttl", "quota exceeded", "quota has been exceeded"];
+    const PASSES: [&str; 21] = [
+        "being processed",
+        "in progress",
+        "in flight",
+        "concurrent",
+        "simultaneous",
+        "at a time",
+        "at the same time",
+        "try again later",
+        "try again in",
+        "try again shortly",
+        "try later",
+        "retry later",
+        "retry after",
+        "retry in",
+        "temporar",
+        "service unavailable",
+        "currently unavailable",
+        "busy",
+        "overload",
+        "internal error",
+        "internal server error",
+    ];
+    let words = plain(&format!("{code} {description}"));
+    let says = |list: &[&str]| list.iter().any(|phrase| words.contains(phrase));
+    if says(&LASTS) {
+        return None;
+    }
+    match (says(&PACE), says(&PASSES)) {
+        (true, _) => Some(ErrorKind::Throttled),
+        (false, true) => Some(ErrorKind::Transient),
+        (false, false) => None,
+    }
+}
+
+/// What a refusal that lasts says about the refresh token.
+fn evidence(refusal: &Refusal<'_>, class: ErrorKind) -> Evidence {
+    let is_of_endpoint = refusal.status.is_success()
+        || matches!(
+            refusal.status,
+            StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
+        );
+    match (refusal.named, refusal.code) {
+        (Some(ErrorKind::Grant), _) => Evidence::Ended,
+        (Some(_), _) => Evidence::None,
+        (None, Some(code))
+            if is_of_endpoint && codes::ends_refresh_token(code) && class == ErrorKind::Grant =>
+        {
+            Evidence::Ended
+        }
+        (None, Some(code)) if is_of_endpoint => match codes::find(code).map(|row| row.subject) {
+            Some(Subject::Client | Subject::Settings) => Evidence::None,
+            Some(Subject::Grant | Subject::RefreshToken | Subject::Moment) | None => Evidence::Suspected,
+        },
+        (None, None) if matches!(refusal.status.as_u16(), 400 | 401) => Evidence::Suspected,
+        (None, _) => Evidence::None,
+    }
+}
+
+/// A success without anything of use. What is no token response at all may be a gateway's, and is asked for again.
+fn useless(status: StatusCode, holds_token: bool, is_config: bool) -> Verdict {
+    debug_assert!(status.is_success(), "{status}");
+    Verdict {
+        class: if is_config { ErrorKind::Config } else { ErrorKind::Protocol },
+        delivery: if holds_token { Delivery::Declined } else { Delivery::Unclear },
+        refresh_token: Evidence::None,
+        is_proof: holds_token,
+        is_classified: false,
+        is_repeatable: !holds_token,
+        blames_secret: false,
+        hint: None,
+    }
+}
+
+fn silent(was_sent: bool, cause: Silence) -> Verdict {
+    let class = match cause {
+        Silence::Timeout | Silence::Broken { .. } => ErrorKind::Transient,
+        Silence::Lasting => ErrorKind::Config,
+        // That another grant was refused, or that somebody else's response makes no sense, says nothing of this one.
+        Silence::Foreign(ErrorKind::Grant | ErrorKind::Protocol) => ErrorKind::Transient,
+        Silence::Foreign(class) => class,
+    };
+    let is_unsent = match cause {
+        Silence::Timeout => false,
+        Silence::Lasting => true,
+        Silence::Foreign(class) => !matches!(class, ErrorKind::Transient | ErrorKind::Protocol),
+        Silence::Broken { is_unconnected } => is_unconnected,
+    };
+    Verdict {
+        class,
+        delivery: if is_unsent || !was_sent { Delivery::Unsent } else { Delivery::Unclear },
+        refresh_token: Evidence::None,
+        is_proof: false,
+        is_classified: false,
+        is_repeatable: matches!(class, ErrorKind::Transient | ErrorKind::Throttled),
+        blames_secret: false,
+        hint: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const THROTTLED: ErrorKind = ErrorKind::Throttled;
+
+    fn said(status: u16, code: Option<&str>, description: Option<&str>) -> Verdict {
+        let status = StatusCode::from_u16(status).unwrap();
+        let code = code.filter(|code| is_oauth_code(code));
+        judge(Ending::Refusal(Refusal { status, code, description, hint: None, named: None }))
+    }
+
+    #[test]
+    fn a_refresh_token_ends_by_an_error_object_of_the_endpoint_alone() {
+        for (status, code, description, evidence, class) in [
+            (400, Some("invalid_grant"), None, Evidence::Ended, ErrorKind::Grant),
+            (401, Some("invalid_grant"), Some("Token has been revoked."), Evidence::Ended, ErrorKind::Grant),
+            (200, Some("bad_refresh_token"), None, Evidence::Ended, ErrorKind::Grant),
+            (200, Some("invalid_refresh_token"), None, Evidence::Ended, ErrorKind::Grant),
+            (
+                400,
+                Some("invalid_grant"),
+                Some("Token request is already being processed"),
+                Evidence::None,
+                ErrorKind::Transient,
+            ),
+            (400, Some("invalid_grant"), Some("too many requests"), Evidence::None, THROTTLED),
+            (500, Some("invalid_grant"), None, Evidence::None, ErrorKind::Transient),
+            (408, Some("invalid_grant"), None, Evidence::None, ErrorKind::Transient),
+            (404, Some("invalid_grant"), None, Evidence::None, ErrorKind::Grant),
+            (408, Some("Request Timeout"), None, Evidence::None, ErrorKind::Transient),
+            (404, Some("Not Found"), None, Evidence::None, ErrorKind::Config),
+            (403, Some("Forbidden"), None, Evidence::None, ErrorKind::Config),
+            (403, Some("forbidden"), None, Evidence::None, ErrorKind::Config),
+            (400, None, None, Evidence::Suspected, ErrorKind::Protocol),
+            (421, None, None, Evidence::None, ErrorKind::Transient),
+            (431, None, None, Evidence::None, ErrorKind::Protocol),
+            (451, None, None, Evidence::None, ErrorKind::Protocol),
+            (401, None, None, Evidence::Suspected, ErrorKind::Config),
+            (400, Some("invalid_request"), None, Evidence::Suspected, ErrorKind::Config),
+            (400, Some("access_denied"), None, Evidence::Suspected, ErrorKind::Grant),
+            (400, Some("our_own_word"), None, Evidence::Suspected, ErrorKind::Grant),
+            (401, Some("invalid_client"), None, Evidence::None, ErrorKind::Config),
+        ] {
+            let verdict = said(status, code, description);
+            assert_eq!(
+                (verdict.refresh_token, verdict.class),
+                (evidence, class),
+                "{status} {code:?} {description:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_an_error_says_of_the_moment_passes_and_what_it_says_of_the_end_does_not() {
+        for description in [
+            "Please try again later.",
+            "another refresh is in progress",
+            "Too many concurrent requests",
+            "DB is busy",
+        ] {
+            assert!(said(400, Some("invalid_request"), Some(description)).is_repeatable, "{description}");
+        }
+        for description in [
+            "Token has been expired or revoked; sign in and try again later",
+            "session timed out",
+            "refresh token reuse detected",
+            "account is locked",
+        ] {
+            let verdict = said(400, Some("invalid_grant"), Some(description));
+            assert_eq!(verdict.refresh_token, Evidence::Ended, "{description}");
+        }
+    }
+
+    #[test]
+    fn what_stands_between_proves_nothing() {
+        for code in [None, Some("Service Unavailable"), Some("Forbidden"), Some("no healthy upstream")] {
+            for status in [301, 400, 403, 404, 407, 451, 503] {
+                assert!(!said(status, code, None).is_proof, "{status} {code:?}");
+            }
+        }
+        for class in [ErrorKind::Grant, ErrorKind::Config, ErrorKind::Transient, THROTTLED] {
+            let verdict = judge(Ending::Silence { was_sent: true, cause: Silence::Foreign(class) });
+            assert!(!verdict.is_proof && verdict.class != ErrorKind::Grant, "{class}");
+        }
+    }
+}

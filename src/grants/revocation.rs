@@ -1,0 +1,202 @@
+//! Token revocation (RFC 7009): a token is taken back before its end.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use secrecy::SecretString;
+
+use crate::error::Error;
+use crate::grants::builder::GrantBuilder;
+use crate::grants::client::secret::Secret;
+use crate::grants::endpoint::client::{EndpointClient, EndpointRequest};
+use crate::grants::endpoint::deadline::Deadline;
+use crate::grants::endpoint::location::EndpointLocation;
+use crate::grants::grant::{Checked, Grant};
+use crate::grants::parameters::Parameters;
+use crate::grants::response::body::{self, EndpointResponse, Expected};
+use crate::grants::response::refused::Refused;
+use crate::grants::response::wording::EndpointKind;
+use crate::revoke::TokenRevoker;
+use crate::text::Redactor;
+use crate::token::AccessToken;
+
+/// Revokes tokens at a revocation endpoint (RFC 7009).
+///
+/// Cheap to clone. A [`TokenCache`](crate::TokenCache) revokes with it on request and, if it is told to, in its shutdown:
+/// see [`revoke_with`](crate::cache::TokenCacheBuilder::revoke_with).
+///
+/// 1. The refresh token goes first, if there is one: with it, most servers end the access tokens of the same grant.
+/// 2. Every 2xx is a success, whatever else it says: the server knows the token no longer, or never did. So is a 400
+///    `invalid_token`.
+/// 3. 503, 429, every other 5xx and no answer mean that the token counts as still valid. They are repeated as the
+///    builder says, `Retry-After` is honoured, and where it asks for too much patience the error says until when.
+/// 4. Everything else is final. `unsupported_token_type` for the access token is a success if the refresh token was revoked:
+///    that is all such a server offers.
+/// 5. Tokens stand in the form, never in the URL.
+///
+/// # Cancel safety
+///
+/// Dropping a revocation drops its request: the token may be revoked or not, and can be revoked again.
+///
+/// # Examples
+///
+/// ```
+/// use tower_oauth2::grants::Revocation;
+/// use tower_oauth2::{ClientCredentials, Secret, TokenCache};
+/// # use bytes::Bytes;
+/// # use http_body_util::Full;
+/// # let http_client = tower::service_fn(|_request: http::Request<Full<Bytes>>| async {
+/// #     Ok::<_, tower::BoxError>(http::Response::new(Full::new(Bytes::new())))
+/// # });
+///
+/// let secret = Secret::from_env("BILLING_SECRET");
+/// let revocation = Revocation::builder("https://login.example.com/oauth/revoke", "billing", secret.clone())
+///     .build_with(http_client.clone())?;
+/// let source = ClientCredentials::builder("https://login.example.com/oauth/token", "billing", secret)
+///     .build_with(http_client)?;
+/// let cache = TokenCache::builder(source).revoke_with(revocation).with_revocation_at_shutdown().build();
+/// # let _ = cache;
+/// # Ok::<(), tower_oauth2::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Revocation {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    endpoint: EndpointClient,
+    common: Parameters,
+}
+
+/// Builds a [`Revocation`]; nothing is checked before it is built, and everything then. Scopes, audiences and resources are
+/// refused.
+///
+/// # Defaults
+///
+/// - client authentication: [`ClientAuth::basic`](crate::ClientAuth::basic)
+/// - further parameters: none
+/// - an attempt: at most 10 s, from connecting to the head of the answer
+/// - retries: 3, after 500 ms, 1 s and 2 s, half of which is chance
+/// - the longest delay: 10 s; a server that asks for more is believed, and the error says until when
+/// - plain http: to loopback alone
+pub type RevocationBuilder = GrantBuilder<RevocationGrant>;
+
+/// Names the revocation among the builders. It has no settings of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct RevocationGrant {
+    _private: (),
+}
+
+impl Revocation {
+    /// Starts with what is required: where to revoke, who asks, and what proves it.
+    #[must_use]
+    pub fn builder(
+        location: impl Into<EndpointLocation>,
+        client_id: impl Into<String>,
+        client_secret: impl Into<Secret>,
+    ) -> RevocationBuilder {
+        let grant = RevocationGrant { _private: () };
+        GrantBuilder::new(location.into(), client_id.into(), client_secret.into(), grant)
+            .kind(EndpointKind::Revocation)
+            .own_parameters(&["token", "token_type_hint"])
+    }
+
+    /// Revokes one of the secrets of a token.
+    async fn revoke_one(
+        &self,
+        secret: &SecretString,
+        hint: &'static str,
+        token: &AccessToken,
+    ) -> Result<(), Error> {
+        let Inner { endpoint, common } = &*self.inner;
+        let mut parameters = Parameters::default();
+        parameters.push_secret("token", Secret::of(secret.clone()));
+        parameters.push("token_type_hint", hint);
+        parameters.extend(common.clone());
+        let mut redactor = endpoint.redactor(None);
+        token.teach(&mut redactor);
+        let outgoing =
+            EndpointRequest { parameters: &parameters, doubt: None, deadline: Deadline::default(), read };
+        match endpoint.send(outgoing, redactor).await {
+            Ok(_) => Ok(()),
+            Err(Refused { error, .. }) if error.is_temporary() => {
+                let line = format!("{error}; the token counts as still valid");
+                Err(error.reworded(line))
+            }
+            Err(refused) => Err(refused.error),
+        }
+    }
+}
+
+impl TokenRevoker for Revocation {
+    async fn revoke(&self, token: AccessToken) -> Result<(), Error> {
+        let refresh_token = match token.refresh_secret() {
+            Some(refresh_token) => self.revoke_one(refresh_token, "refresh_token", &token).await,
+            None => Ok(()),
+        };
+        // The server asked to be left alone.
+        if refresh_token.as_ref().is_err_and(Error::is_throttled) {
+            return refresh_token;
+        }
+        let access_token = match self.revoke_one(token.secret(), "access_token", &token).await {
+            // The end of the refresh token is that of the grant, and more than that the server does not offer.
+            Err(error)
+                if token.refresh_secret().is_some()
+                    && refresh_token.is_ok()
+                    && error.code() == Some("unsupported_token_type") =>
+            {
+                Ok(())
+            }
+            access_token => access_token,
+        };
+        refresh_token.and(access_token)
+    }
+}
+
+impl fmt::Debug for Revocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Revocation")
+            .field("endpoint", &self.inner.endpoint)
+            .field("parameters", &self.inner.common)
+            .finish()
+    }
+}
+
+impl Grant for RevocationGrant {
+    type Source = Revocation;
+
+    fn assemble(self, checked: Checked) -> Result<Revocation, Error> {
+        let Checked { endpoint, common } = checked;
+        if let Some(name) = common.names().find(|name| matches!(*name, "scope" | "audience" | "resource")) {
+            return Err(Error::config(format!("{name}: a revocation has none; remove it")));
+        }
+        Ok(Revocation { inner: Arc::new(Inner { endpoint, common }) })
+    }
+}
+
+/// Reads an answer (RFC 7009 §2.2): a success says all by its status.
+fn read(
+    response: &EndpointResponse,
+    expected: &Expected,
+    redactor: &mut Redactor,
+    now: Duration,
+) -> Result<(), Refused> {
+    if response.status.is_success() {
+        return Ok(());
+    }
+    if response.status.is_redirection() {
+        return Err(Refused::by_redirect(response, expected, redactor));
+    }
+    let body = body::Body::read(response);
+    body.teach(redactor);
+    let refusal = body.refusal();
+    // RFC 7009 §2.2 has a success for a token that is none any more; some servers say that it is none.
+    let is_dead = response.status == StatusCode::BAD_REQUEST
+        && refusal.as_ref().is_some_and(|refusal| refusal.code == "invalid_token");
+    if is_dead {
+        return Ok(());
+    }
+    Err(Refused::by_response(response, &body, refusal, expected, redactor, now))
+}
