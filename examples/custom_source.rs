@@ -92,7 +92,7 @@ impl Vault {
 }
 
 fn lease_of(token: Option<&AccessToken>) -> Option<&str> {
-    Some(token?.expose_extra(LEASE)?)
+    token?.expose_extra(LEASE)
 }
 
 fn token_of(lease: &Value) -> Result<AccessToken, Error> {

@@ -82,6 +82,7 @@ mod error;
 pub mod extensions;
 mod file;
 mod headers;
+mod http_transport;
 pub mod origin;
 mod runtime;
 mod sync;

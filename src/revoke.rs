@@ -72,15 +72,13 @@ pub struct RevokerFn<F> {
 /// Genesys Cloud ends the token that a `DELETE` brings along:
 ///
 /// ```
-/// use bytes::Bytes;
 /// use http::Request;
 /// use http::header::AUTHORIZATION;
-/// use http_body_util::Full;
 /// use tower::ServiceExt as _;
-/// use tower_oauth2::{AccessToken, StaticToken, TokenCache, Error, revoker_fn};
+/// use tower_oauth2::{AccessToken, Body, Error, StaticToken, TokenCache, revoker_fn};
 ///
-/// # let http_client = tower::service_fn(|_request: http::Request<Full<Bytes>>| async {
-/// #     Ok::<_, tower::BoxError>(http::Response::new(Full::new(Bytes::new())))
+/// # let http_client = tower::service_fn(|_request: Request<Body>| async {
+/// #     Ok::<_, tower::BoxError>(http::Response::new(Body::empty()))
 /// # });
 /// # let source = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
 /// let revoker = revoker_fn(move |token: AccessToken| {
@@ -88,12 +86,12 @@ pub struct RevokerFn<F> {
 ///     async move {
 ///         let request = Request::delete("https://api.mypurecloud.com/api/v2/tokens/me")
 ///             .header(AUTHORIZATION, token.header_value())
-///             .body(Full::<Bytes>::default())
+///             .body(Body::empty())
 ///             .map_err(|error| Error::config("the request cannot be built").with_source(error))?;
-///         let answer = client.oneshot(request).await.map_err(|error| {
-///             Error::transient("the API did not answer; the token counts as still valid").with_source(error)
+///         let response = client.oneshot(request).await.map_err(|error| {
+///             Error::transient("the API did not respond; the token counts as still valid").with_source(error)
 ///         })?;
-///         match answer.status() {
+///         match response.status() {
 ///             status if status.is_success() => Ok(()),
 ///             status => Err(Error::transient("the API did not revoke the token").with_status(status)),
 ///         }

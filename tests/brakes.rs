@@ -119,7 +119,7 @@ async fn days(client: Client, revoke: impl Fn()) -> Vec<usize> {
 /// An authorization server that exchanges good subject tokens.
 fn exchange(subjects: &Tokens, tokens: &Tokens, subject: &TokenCache) -> TokenExchange {
     let (subjects, tokens) = (subjects.clone(), tokens.clone());
-    let server = service_fn(move |request: Request<Full<Bytes>>| {
+    let server = service_fn(move |request: Request<tower_oauth2::Body>| {
         let (subjects, tokens) = (subjects.clone(), tokens.clone());
         async move {
             let form = request.into_body().collect().await?.to_bytes();

@@ -27,6 +27,7 @@ const FLOORS: &[(u8, &[&str])] = &[
             "extensions",
             "file",
             "headers",
+            "http_transport",
             "origin",
             "runtime",
             "sync",

@@ -23,7 +23,7 @@ use tower_oauth2::{
     Secret, StaticToken, TokenRequest, TokenSource,
 };
 
-type Transport = BoxCloneSyncService<Request<Full<Bytes>>, Response<Full<Bytes>>, BoxError>;
+type Transport = BoxCloneSyncService<Request<tower_oauth2::Body>, Response<Full<Bytes>>, BoxError>;
 
 // --- The emulator ---
 
@@ -144,7 +144,7 @@ fn check_value(name: &str, seen: &str, wanted: &str) {
 fn provider<const N: usize>(turns: [Turn; N]) -> (Transport, impl Fn()) {
     let turns = Arc::new(Mutex::new(VecDeque::from_iter(turns)));
     let left = Arc::clone(&turns);
-    let transport = service_fn(move |request: Request<Full<Bytes>>| {
+    let transport = service_fn(move |request: Request<tower_oauth2::Body>| {
         let turn = turns.lock().unwrap().pop_front().expect("a request that the provider does not expect");
         async move {
             let (parts, body) = request.into_parts();

@@ -247,7 +247,7 @@ fn a_watch_of_a_cache_that_is_gone_ends_everywhere() {
 
 /// A transport whose first answers are 503, so that a source has to wait.
 fn busy() -> impl tower::Service<
-    Request<Full<Bytes>>,
+    Request<tower_oauth2::Body>,
     Response = Response<Full<Bytes>>,
     Error = BoxError,
     Future = std::future::Ready<Result<Response<Full<Bytes>>, BoxError>>,
@@ -255,7 +255,7 @@ fn busy() -> impl tower::Service<
 + Send
 + Sync
 + 'static {
-    service_fn(|_: Request<Full<Bytes>>| {
+    service_fn(|_: Request<tower_oauth2::Body>| {
         let response = Response::builder().status(503).header("retry-after", "0").body(Full::default());
         std::future::ready(response.map_err(Into::into))
     })

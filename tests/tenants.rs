@@ -89,9 +89,9 @@ impl World {
         })
     }
 
-    fn authorization_server(&self) -> Probe<Request<Body>, Response<Body>> {
+    fn authorization_server(&self) -> Probe<Request<tower_oauth2::Body>, Response<Body>> {
         let world = self.clone();
-        Probe::new(move |request: Request<Body>| {
+        Probe::new(move |request: Request<tower_oauth2::Body>| {
             let world = world.clone();
             async move {
                 let (head, body) = request.into_parts();

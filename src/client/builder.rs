@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use http::{HeaderName, Request, Response};
-use http_body::Body as HttpBody;
-use tower::{BoxError, ServiceExt as _};
-use tower_service::Service;
+use http::{HeaderName, Request};
+use tower::ServiceExt as _;
 
 use super::api_client::ApiClient;
 use super::base::Base;
@@ -14,6 +12,7 @@ use crate::auth::AuthLayer;
 use crate::body::Body;
 use crate::cache::TokenCache;
 use crate::error::Error;
+use crate::http_transport::HttpTransport;
 use crate::origin::Origin;
 use crate::retry::RetryPolicy;
 use crate::stack::{Settings, Stack, StackBody};
@@ -169,15 +168,7 @@ impl ApiClientBuilder {
     /// # Ok::<_, BoxError>(()) })?;
     /// # Ok::<_, BoxError>(())
     /// ```
-    pub fn build_with<S, B>(self, client: S) -> Result<ApiClient, Error>
-    where
-        S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
-        S::Error: Into<BoxError>,
-        S::Future: Send,
-        B: HttpBody + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<BoxError>,
-    {
+    pub fn build_with(self, client: impl HttpTransport) -> Result<ApiClient, Error> {
         let base = Base::parse(&self.base_url)?;
         let mut auth = if self.insecure_http {
             AuthLayer::for_origin(self.tokens.clone(), base.origin().clone())?

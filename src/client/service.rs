@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
-use http_body::Body as HttpBody;
 use tower::{BoxError, ServiceExt as _};
 use tower_service::Service;
 
 use crate::body::Body;
 use crate::cache::TokenCache;
+use crate::http_transport::HttpTransport;
 
 /// The layers and the HTTP client below an [`ApiClient`](super::ApiClient), with their types hidden. A tower service itself.
 ///
@@ -29,15 +29,7 @@ trait ErasedService: Send + Sync {
     fn send(&self, request: Request<Body>) -> ResponseFuture;
 }
 
-impl<S, B> ErasedService for S
-where
-    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
-    S::Error: Into<BoxError>,
-    S::Future: Send,
-    B: HttpBody + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
+impl<S: HttpTransport> ErasedService for S {
     fn send(&self, request: Request<Body>) -> ResponseFuture {
         let sent = self.clone().oneshot(request);
         Box::pin(async move { Ok(sent.await.map_err(Into::into)?.map(Body::new)) })
@@ -67,15 +59,7 @@ impl ApiService {
     /// let api: ApiClient = ApiClient::new("https://api.example.com/v2", ApiService::new(tokens, layers))?;
     /// # Ok::<(), tower_oauth2::Error>(())
     /// ```
-    pub fn new<S, B>(tokens: TokenCache, service: S) -> Self
-    where
-        S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
-        S::Error: Into<BoxError>,
-        S::Future: Send,
-        B: HttpBody + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<BoxError>,
-    {
+    pub fn new(tokens: TokenCache, service: impl HttpTransport) -> Self {
         Self { tokens, service: Arc::new(service) }
     }
 

@@ -4,11 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, Response, StatusCode, Uri};
-use http_body::Body;
-use http_body_util::Full;
-use tower::{BoxError, Service};
+use http::{StatusCode, Uri};
 
 use crate::backoff::Chance;
 use crate::error::{Error, ErrorKind};
@@ -27,6 +23,7 @@ use crate::grants::parameters::{Encoding, Parameters};
 use crate::grants::response::body::{Acceptance, Expected};
 use crate::grants::response::classifier::{Classifier, Refusal};
 use crate::grants::response::wording::{EndpointKind, Naming, Wording};
+use crate::http_transport::HttpTransport;
 use crate::origin::Origin;
 use crate::text;
 
@@ -510,14 +507,7 @@ impl<G: Grant> GrantBuilder<G> {
     /// a user name in it; an empty client id; a secret too many or too few for the client authentication; an illegal scope;
     /// a resource that is not an absolute URI; a parameter that has a setter of its own; a refresh token with a character that
     /// none may hold, such as a line end.
-    pub fn build_with<S, B>(self, transport: S) -> Result<G::Source, Error>
-    where
-        S: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone + Send + Sync + 'static,
-        S::Error: Into<BoxError>,
-        S::Future: Send + 'static,
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
+    pub fn build_with(self, transport: impl HttpTransport) -> Result<G::Source, Error> {
         let (endpoint, common, grant) = self.finish(transport::erase(transport))?;
         grant.assemble(Checked { endpoint, common })
     }

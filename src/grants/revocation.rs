@@ -46,9 +46,8 @@ use crate::token::AccessToken;
 /// use tower_oauth2::grants::Revocation;
 /// use tower_oauth2::{ClientCredentials, Secret, TokenCache};
 /// # use bytes::Bytes;
-/// # use http_body_util::Full;
-/// # let http_client = tower::service_fn(|_request: http::Request<Full<Bytes>>| async {
-/// #     Ok::<_, tower::BoxError>(http::Response::new(Full::new(Bytes::new())))
+/// # let http_client = tower::service_fn(|_request: http::Request<tower_oauth2::Body>| async {
+/// #     Ok::<_, tower::BoxError>(http::Response::new(tower_oauth2::Body::empty()))
 /// # });
 ///
 /// let secret = Secret::from_env("BILLING_SECRET");

@@ -51,9 +51,8 @@
 //!
 //! // Such as `HyperClient::new()`, perhaps under a limit.
 //! # use bytes::Bytes;
-//! # use http_body_util::Full;
-//! # let transport = tower::service_fn(|_request: http::Request<Full<Bytes>>| async {
-//! #     Ok::<_, tower::BoxError>(http::Response::new(Full::new(Bytes::new())))
+//! # let transport = tower::service_fn(|_request: http::Request<tower_oauth2::Body>| async {
+//! #     Ok::<_, tower::BoxError>(http::Response::new(tower_oauth2::Body::empty()))
 //! # });
 //! let caches = TenantCaches::new(move |tenant: &String| {
 //!     let secret = secret_of(tenant);

@@ -6,7 +6,8 @@
 //!    which never follows a redirect. [Their page](crate::guide) says what else to know.
 //! 3. A [gRPC channel](crate::guide::tonic), and [clients that take a tower service](crate::guide::kube), have pages of their
 //!    own.
-//! 4. Any other tower HTTP service goes in by `build_with`, with whatever limits it brings. It must not follow redirects.
+//! 4. Any other tower HTTP service goes in by `build_with` ([`HttpTransport`]), with its own limits. It must not follow
+//!    redirects.
 
 #[cfg(any(feature = "hyper-client", feature = "reqwest"))]
 mod classify;
@@ -16,6 +17,8 @@ mod hyper;
 mod lasting;
 #[cfg(feature = "reqwest")]
 mod reqwest;
+
+pub use crate::http_transport::HttpTransport;
 
 #[cfg(feature = "hyper-client")]
 #[cfg_attr(docsrs, doc(cfg(feature = "hyper-client")))]

@@ -12,7 +12,6 @@ use std::time::Duration;
 use axum::body::Body as AxumBody;
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use http::{Request, Response};
-use http_body_util::Full;
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer as _, Service as _, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::auth::{AuthOverride, AuthService};
@@ -143,7 +142,8 @@ async fn a_token_request_through_the_same_limited_client_does_not_deadlock() {
         }
     });
     let limited = ConcurrencyLimit::new(server.clone(), 1);
-    let transport = limited.clone().map_request(|request: Request<Full<_>>| request.map(AxumBody::new));
+    let transport =
+        limited.clone().map_request(|request: Request<tower_oauth2::Body>| request.map(AxumBody::new));
     let source = ClientCredentials::builder("https://login.example.com/token", "billing", "hunter2")
         .build_with(transport)
         .unwrap();

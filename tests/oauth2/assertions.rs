@@ -373,7 +373,7 @@ async fn an_assertion_that_the_server_gives_back_is_not_shown() {
     let _guard = tracing::subscriber::set_default(subscriber);
     let sent: Arc<Mutex<Vec<String>>> = Arc::default();
     let all = Arc::clone(&sent);
-    let mirror = service_fn(move |request: Request<Full<Bytes>>| {
+    let mirror = service_fn(move |request: Request<tower_oauth2::Body>| {
         let all = Arc::clone(&all);
         async move {
             let body = String::from_utf8(request.into_body().collect().await?.to_bytes().to_vec())?;

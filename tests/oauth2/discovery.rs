@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt as _};
 use http::{HeaderMap, Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, Full, StreamBody};
+use http_body_util::{BodyExt as _, StreamBody};
 use tokio::time::{Instant, sleep};
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, service_fn};
@@ -66,9 +66,9 @@ impl Server {
         *self.answers.lock().unwrap() = Box::new(answers);
     }
 
-    fn transport(&self) -> BoxCloneSyncService<Request<Full<Bytes>>, Response<Body>, BoxError> {
+    fn transport(&self) -> BoxCloneSyncService<Request<tower_oauth2::Body>, Response<Body>, BoxError> {
         let server = self.clone();
-        BoxCloneSyncService::new(service_fn(move |request: Request<Full<Bytes>>| {
+        BoxCloneSyncService::new(service_fn(move |request: Request<tower_oauth2::Body>| {
             let server = server.clone();
             async move {
                 let (parts, body) = request.into_parts();

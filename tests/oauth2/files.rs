@@ -34,11 +34,12 @@ impl Drop for Scratch {
     }
 }
 
-type Transport = tower::util::BoxCloneSyncService<Request<Full<Bytes>>, Response<Full<Bytes>>, BoxError>;
+type Transport =
+    tower::util::BoxCloneSyncService<Request<tower_oauth2::Body>, Response<Full<Bytes>>, BoxError>;
 
 /// A server that takes one secret only.
 fn server(right: &'static str) -> Transport {
-    Transport::new(service_fn(move |request: Request<Full<Bytes>>| {
+    Transport::new(service_fn(move |request: Request<tower_oauth2::Body>| {
         let sent = request.headers()[AUTHORIZATION].to_str().unwrap().to_owned();
         async move {
             use base64::Engine as _;

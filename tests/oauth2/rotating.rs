@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream;
 use http::{Request, Response, StatusCode};
 use http_body::Frame;
-use http_body_util::{BodyExt as _, Full, StreamBody};
+use http_body_util::{BodyExt as _, StreamBody};
 use tokio::task::yield_now;
 use tower::{BoxError, Service};
 use tower_oauth2::grants::RefreshTokenBuilder;
@@ -81,7 +81,7 @@ impl Rotating {
     }
 }
 
-impl Service<Request<Full<Bytes>>> for Rotating {
+impl Service<Request<tower_oauth2::Body>> for Rotating {
     type Response = Response<Body>;
     type Error = BoxError;
     type Future = BoxFuture<'static, Result<Response<Body>, BoxError>>;
@@ -90,7 +90,7 @@ impl Service<Request<Full<Bytes>>> for Rotating {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Full<Bytes>>) -> Self::Future {
+    fn call(&mut self, request: Request<tower_oauth2::Body>) -> Self::Future {
         let server = self.clone();
         Box::pin(async move {
             let form = request.into_body().collect().await?.to_bytes();

@@ -88,7 +88,7 @@ impl Clone for Scripted {
     }
 }
 
-impl Service<Request<Full<Bytes>>> for Scripted {
+impl Service<Request<tower_oauth2::Body>> for Scripted {
     type Response = Response<Body>;
     type Error = BoxError;
     type Future = BoxFuture<'static, Result<Response<Body>, BoxError>>;
@@ -98,7 +98,7 @@ impl Service<Request<Full<Bytes>>> for Scripted {
         if self.is_ready { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
-    fn call(&mut self, request: Request<Full<Bytes>>) -> Self::Future {
+    fn call(&mut self, request: Request<tower_oauth2::Body>) -> Self::Future {
         assert!(std::mem::take(&mut self.is_ready), "called without being ready");
         let shared = Arc::clone(&self.shared);
         Box::pin(async move {

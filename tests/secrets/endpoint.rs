@@ -352,13 +352,12 @@ fn a_source_that_panics_with_secrets_in_its_hands_shows_nothing() {
 #[tokio::test]
 async fn a_key_in_the_token_url_is_not_shown() {
     let trail = Trail::begin();
-    let talkative =
-        tower::service_fn(|request: http::Request<http_body_util::Full<bytes::Bytes>>| async move {
-            Err::<http::Response<http_body_util::Full<bytes::Bytes>>, _>(format!(
-                "cannot send to {}",
-                request.uri()
-            ))
-        });
+    let talkative = tower::service_fn(|request: http::Request<tower_oauth2::Body>| async move {
+        Err::<http::Response<http_body_util::Full<bytes::Bytes>>, _>(format!(
+            "cannot send to {}",
+            request.uri()
+        ))
+    });
     for place in ["token?api_key=K3y-0f-the-URL-92&v=2", "token?K3y-0f-the-URL-92", "K3y-0f-the-URL-92/token"]
     {
         let url = format!("https://login.example.com/{place}");

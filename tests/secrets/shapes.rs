@@ -98,7 +98,7 @@ async fn debug_of_no_public_type_shows_a_secret() {
     let mut request = http::Request::get("http://127.0.0.1:1/").body(Full::new(Bytes::new())).unwrap();
     request.extensions_mut().insert(over);
     trail.debug("request", &request);
-    let ready = tower::ServiceExt::<http::Request<Full<Bytes>>>::ready(&mut client);
+    let ready = tower::ServiceExt::<http::Request<tower_oauth2::Body>>::ready(&mut client);
     let response = ready.await.unwrap().call(request);
     trail.debug("ResponseFuture", &response);
     trail.error("unreachable", &*response.await.unwrap_err());

@@ -16,7 +16,7 @@ fn at(url: &str) -> ClientCredentialsBuilder {
 }
 
 fn build(builder: ClientCredentialsBuilder) -> Result<ClientCredentials, Error> {
-    builder.build_with(service_fn(|_request: http::Request<Full<Bytes>>| async {
+    builder.build_with(service_fn(|_request: http::Request<crate::body::Body>| async {
         Ok::<_, BoxError>(http::Response::new(Full::new(Bytes::new())))
     }))
 }
@@ -128,7 +128,7 @@ fn a_parameter_that_has_a_setter_or_stands_twice_is_refused() {
 #[test]
 fn what_a_source_sends_by_itself_is_not_sent_twice() {
     let transport = || {
-        service_fn(|_request: http::Request<Full<Bytes>>| async {
+        service_fn(|_request: http::Request<crate::body::Body>| async {
             Ok::<_, BoxError>(http::Response::new(Full::new(Bytes::new())))
         })
     };

@@ -3,10 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::LOCATION;
 use http::{Request, Uri};
-use http_body_util::Full;
 use tokio::runtime::Handle;
 use tracing::Instrument as _;
 use tracing::instrument::WithSubscriber as _;
@@ -244,7 +242,7 @@ impl Discovery {
         mut redactor: Redactor,
     ) -> Result<Metadata, Miss> {
         let Address { uri, wording, .. } = address;
-        let mut request = Request::new(Full::<Bytes>::default());
+        let mut request = Request::new(crate::body::Body::empty());
         *request.uri_mut() = uri.clone();
         *request.headers_mut() = transport::headers();
         if let Some(query) = uri.query().filter(|query| query.contains('=')) {

@@ -4,14 +4,13 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::{Either, select};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
-use http_body_util::Full;
 use secrecy::SecretString;
 use tokio::sync::Notify;
 
+use crate::body::Body;
 use crate::clock::{self, Moment, WallClock};
 use crate::error::Error;
 use crate::extensions::SlowConnection;
@@ -331,7 +330,7 @@ impl EndpointClient {
         parameters: &Parameters,
         secret: &SecretString,
         redactor: &mut Redactor,
-    ) -> Result<Request<Full<Bytes>>, Error> {
+    ) -> Result<Request<Body>, Error> {
         let mut headers = transport::headers();
         if let Some(media_type) = self.encoding.media_type() {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
@@ -348,13 +347,13 @@ impl EndpointClient {
         let body = form.into_bytes();
         let mut request = match self.encoding {
             Encoding::Form | Encoding::Json => {
-                let mut request = Request::new(Full::new(body));
+                let mut request = Request::new(Body::from(body));
                 *request.method_mut() = Method::POST;
                 *request.uri_mut() = target.uri.clone();
                 request
             }
             Encoding::Query => {
-                let mut request = Request::new(Full::default());
+                let mut request = Request::new(Body::empty());
                 *request.uri_mut() = with_query(&target.uri, &body)?;
                 request
             }
@@ -466,12 +465,12 @@ mod tests {
         let answers = Arc::new(Mutex::new(VecDeque::from(answers)));
         let sent = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&sent);
-        let transport = service_fn(move |_request: Request<Full<Bytes>>| {
+        let transport = service_fn(move |_request: Request<Body>| {
             let (status, body) = answers.lock().unwrap().pop_front().unwrap();
             log.lock().unwrap().push(clock::now());
             async move {
                 tokio::time::sleep(Duration::from_secs(3)).await;
-                let mut response = Response::new(Full::new(Bytes::from(body)));
+                let mut response = Response::new(Body::from(body));
                 *response.status_mut() = status;
                 Ok::<_, BoxError>(response)
             }

@@ -5,16 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
-use http_body::Body;
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, Full};
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Service, ServiceExt as _};
 
 use crate::backoff::Chance;
+use crate::body::Body;
 use crate::error::{Error, Lasting, Unsent, chain};
 use crate::extensions::FollowNothing;
 use crate::grants::endpoint::deadline::Deadline;
@@ -23,28 +22,21 @@ use crate::grants::response::messages;
 use crate::grants::response::refused::Refused;
 use crate::grants::response::verdict::Silence;
 use crate::grants::response::wording::Wording;
+use crate::http_transport::HttpTransport;
 use crate::text::{self, Redactor};
 
 /// An answer may be this long after decoding. Real ones have a few KiB.
 const MAX_ANSWER: usize = 1024 * 1024;
 
 /// Any tower HTTP service, erased.
-pub(crate) type ErasedService =
-    BoxCloneSyncService<Request<Full<Bytes>>, Response<UnsyncBoxBody<Bytes, BoxError>>, BoxError>;
+pub(crate) type ErasedService = BoxCloneSyncService<Request<Body>, Response<Body>, BoxError>;
 
 /// Makes a transport of any tower HTTP service.
-pub(crate) fn erase<S, B>(service: S) -> ErasedService
-where
-    S: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone + Send + Sync + 'static,
-    S::Error: Into<BoxError>,
-    S::Future: Send + 'static,
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    let service = service
-        .map_err(Into::into)
-        .map_response(|response: Response<B>| response.map(|body| body.map_err(Into::into).boxed_unsync()));
-    BoxCloneSyncService::new(service)
+pub(crate) fn erase<S: HttpTransport>(service: S) -> ErasedService {
+    let service = service.map_err(Into::into);
+    BoxCloneSyncService::new(
+        service.map_response(|response: Response<S::ResponseBody>| response.map(Body::new)),
+    )
 }
 
 /// When an attempt is given up, and when another one follows.
@@ -93,7 +85,7 @@ impl Transport {
     /// to take the request; what fails before that was not sent.
     pub(crate) async fn attempt(
         &self,
-        mut request: Request<Full<Bytes>>,
+        mut request: Request<Body>,
         wording: &Wording,
         deadline: Deadline,
         redactor: &Redactor,
@@ -146,7 +138,7 @@ impl Transport {
 
     async fn send(
         &self,
-        request: Request<Full<Bytes>>,
+        request: Request<Body>,
         speaks: bool,
         sending: impl FnOnce() + Send,
     ) -> Result<EndpointResponse, BoxError> {
@@ -189,7 +181,7 @@ pub(crate) fn headers() -> HeaderMap {
 // --- Answers ---
 
 /// Reads a body to its end, or to the cap. Trailers are of no interest.
-pub(crate) async fn read_capped(body: UnsyncBoxBody<Bytes, BoxError>) -> Result<ResponseBody, BoxError> {
+pub(crate) async fn read_capped(body: Body) -> Result<ResponseBody, BoxError> {
     let too_long = || ResponseBody::Unread(format!("more than {} KiB", MAX_ANSWER / 1024));
     if usize::try_from(body.size_hint().lower()).map_or(true, |length| length > MAX_ANSWER) {
         return Ok(too_long());

@@ -39,7 +39,7 @@ use crate::token::{AccessToken, is_b64token};
 ///
 /// let token = read_token_response(r#"{"access_token":"AT1","token_type":"bearer","expires_in":3600}"#)?;
 /// assert_eq!(token.lifetime().map(|lifetime| lifetime.as_secs()), Some(3600));
-/// assert!(token.refresh_secret().is_none());
+/// assert!(token.expose_refresh_token().is_none());
 /// # Ok::<(), tower_oauth2::Error>(())
 /// ```
 pub fn read_token_response(response: impl AsRef<[u8]>) -> Result<AccessToken, Error> {

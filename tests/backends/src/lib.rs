@@ -22,7 +22,7 @@ async fn signs() -> bool {
     let pair = rcgen::KeyPair::generate().unwrap();
     let public = DecodingKey::from_ec_der(pair.public_key_raw());
     let (sent, mut received) = tokio::sync::mpsc::unbounded_channel();
-    let endpoint = service_fn(move |request: Request<Full<Bytes>>| {
+    let endpoint = service_fn(move |request: Request<tower_oauth2::Body>| {
         let sent = sent.clone();
         async move {
             sent.send(request.into_body().collect().await?.to_bytes())?;

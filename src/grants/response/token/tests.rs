@@ -1,7 +1,6 @@
-use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, LOCATION};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use http_body_util::{BodyExt as _, Full};
+
 use proptest::prelude::*;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
@@ -69,7 +68,7 @@ async fn answer_of(input: &Value) -> EndpointResponse {
     };
     let mut answer =
         answer(u16::try_from(input["status"].as_u64().unwrap()).unwrap(), input["content_type"].as_str(), "");
-    let body = Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed_unsync();
+    let body = crate::body::Body::from(text);
     answer.body = transport::read_capped(body).await.unwrap();
     for pair in input["headers"].as_array().into_iter().flatten() {
         let [name, value] = [0, 1].map(|at| pair[at].as_str().unwrap());
