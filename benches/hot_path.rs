@@ -385,7 +385,7 @@ fn cache() -> (TokenCache, tokio::runtime::Runtime) {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = builder.worker_threads(1).enable_time().build().expect("a runtime");
     let cache = TokenCache::new(source_fn(|_| async {
-        Ok(AccessToken::bearer(SECRET)?.expires_in(Duration::from_secs(3600)))
+        Ok(AccessToken::bearer(SECRET)?.with_lifetime(Duration::from_secs(3600)))
     }));
     runtime.block_on(cache.warm_up()).expect("a token");
     (cache, runtime)

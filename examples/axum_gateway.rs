@@ -59,7 +59,7 @@ async fn main() -> Result<ExitCode, BoxError> {
         let revocation = Revocation::builder(&revocation_url, client, "hunter2");
         Ok(TokenCache::builder(source.build_with(transport.clone())?)
             .revoke_with(revocation.build_with(transport.clone())?)
-            .with_revocation_at_shutdown())
+            .revoke_at_shutdown(true))
     };
     let callers = TENANTS.map(|tenant| (format!("key-of-{tenant}"), tenant.to_owned()));
     let gateway =

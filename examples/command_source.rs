@@ -122,9 +122,9 @@ fn of_json(printed: &str) -> Result<AccessToken, Error> {
     let token = token.ok_or_else(|| Error::protocol("the program printed JSON without a token"))?;
     let token = AccessToken::bearer(token)?;
     Ok(match (printed["expires_in"].as_u64(), printed["expires_on"].as_u64()) {
-        (Some(seconds), _) => token.expires_in(Duration::from_secs(seconds)),
+        (Some(seconds), _) => token.with_lifetime(Duration::from_secs(seconds)),
         (None, Some(unix)) => match SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(unix)) {
-            Some(end) => token.expires_at(end),
+            Some(end) => token.with_expires_at(end),
             None => token,
         },
         (None, None) => token,

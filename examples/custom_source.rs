@@ -101,7 +101,7 @@ fn token_of(lease: &Value) -> Result<AccessToken, Error> {
     else {
         return Err(Error::protocol("the vault leased something else than a token"));
     };
-    Ok(AccessToken::bearer(token)?.expires_in(Duration::from_secs(seconds)).extra_member(LEASE, id))
+    Ok(AccessToken::bearer(token)?.with_lifetime(Duration::from_secs(seconds)).with_extra(LEASE, id))
 }
 
 // --- What it is good for ---
@@ -110,7 +110,7 @@ fn token_of(lease: &Value) -> Result<AccessToken, Error> {
 async fn main() -> Result<ExitCode, BoxError> {
     let server = VaultServer::start().await?;
     let vault = Vault { url: server.origin(), http: HyperClient::new() };
-    let cache = TokenCache::builder(vault.clone()).revoke_with(vault).with_revocation_at_shutdown().build();
+    let cache = TokenCache::builder(vault.clone()).revoke_with(vault).revoke_at_shutdown(true).build();
     let client = ServiceBuilder::new()
         .layer(RetryPolicy::default())
         .layer(AuthLayer::for_origin(cache.clone(), server.origin())?)

@@ -62,7 +62,7 @@ impl OnBehalf {
             let revocation = Revocation::builder(&revocation_url, tenant, secret_of(tenant));
             Ok(TokenCache::builder(source.build_with(transport.clone())?)
                 .revoke_with(revocation.build_with(transport.clone())?)
-                .with_revocation_at_shutdown())
+                .revoke_at_shutdown(true))
         });
         let client = ServiceBuilder::new()
             .layer(RetryPolicy::default())

@@ -59,7 +59,7 @@ impl TokenSource for KeyFile {
         }
         // On schedule, unless another process has rotated it already.
         let key = if is_known(request.previous()) { self.rotate(&key).await? } else { key };
-        Ok(AccessToken::bearer(key.expose_secret())?.expires_in(ROTATE_AFTER))
+        Ok(AccessToken::bearer(key.expose_secret())?.with_lifetime(ROTATE_AFTER))
     }
 }
 

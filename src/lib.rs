@@ -135,8 +135,6 @@ pub use self::error::{Error, ErrorKind};
 pub use self::grants::{ClientAuth, ClientCredentials, ClientCredentialsConfig, RefreshToken, Secret};
 pub use self::origin::Origin;
 pub use self::retry::RetryPolicy;
-pub use self::revoke::{RevokerFn, TokenRevoker, revoker_fn};
-pub use self::source::{
-    FetchReason, FileToken, Or, SourceFn, StaticToken, TokenRequest, TokenSource, source_fn,
-};
+pub use self::revoke::{TokenRevoker, revoker_fn};
+pub use self::source::{FetchReason, FileToken, Or, StaticToken, TokenRequest, TokenSource, source_fn};
 pub use self::token::AccessToken;

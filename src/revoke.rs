@@ -57,11 +57,9 @@ impl<R: TokenRevoker> DynTokenRevoker for R {
     }
 }
 
-// --- RevokerFn ---
+// --- A closure ---
 
-/// A revoker from a closure: see [`revoker_fn`].
-#[derive(Clone, Copy)]
-pub struct RevokerFn<F> {
+struct RevokerFn<F> {
     revoke: F,
 }
 
@@ -104,7 +102,7 @@ pub struct RevokerFn<F> {
 /// # Ok::<_, Error>(()) })?;
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
-pub fn revoker_fn<F, Fut>(revoke: F) -> RevokerFn<F>
+pub fn revoker_fn<F, Fut>(revoke: F) -> impl TokenRevoker
 where
     F: Fn(AccessToken) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<(), Error>> + Send,

@@ -37,7 +37,7 @@ use crate::token::AccessToken;
 ///         let lease = read_lease().await.map_err(|error| {
 ///             Error::transient("the vault did not answer").with_source(error)
 ///         })?;
-///         Ok(AccessToken::bearer(lease)?.expires_in(Duration::from_secs(900)))
+///         Ok(AccessToken::bearer(lease)?.with_lifetime(Duration::from_secs(900)))
 ///     }
 /// }
 /// # async fn read_lease() -> Result<String, std::io::Error> { Ok("token".into()) }
@@ -154,14 +154,14 @@ impl TokenRequest {
 
     /// Sets the token that was in use.
     #[must_use]
-    pub fn previous_token(mut self, token: Option<AccessToken>) -> Self {
+    pub fn with_previous(mut self, token: Option<AccessToken>) -> Self {
         self.previous = token;
         self
     }
 
     /// Sets the token that an API rejected.
     #[must_use]
-    pub fn rejected_token(mut self, token: Option<AccessToken>) -> Self {
+    pub fn with_rejected(mut self, token: Option<AccessToken>) -> Self {
         self.rejected = token;
         self
     }
@@ -254,11 +254,10 @@ impl<S: TokenSource> DynTokenSource for S {
     }
 }
 
-// --- SourceFn ---
+// --- A closure ---
 
-/// A source from a closure: see [`source_fn`].
-#[derive(Clone, Copy)]
-pub struct SourceFn<F> {
+#[derive(Clone)]
+struct SourceFn<F> {
     fetch: F,
 }
 
@@ -310,7 +309,7 @@ pub struct SourceFn<F> {
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
 #[doc(alias = "closure")]
-pub fn source_fn<F, Fut>(fetch: F) -> SourceFn<F>
+pub fn source_fn<F, Fut>(fetch: F) -> impl TokenSource + fmt::Debug
 where
     F: Fn(TokenRequest) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<AccessToken, Error>> + Send,

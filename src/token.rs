@@ -30,7 +30,7 @@ use crate::text::{Redactor, is_tchar};
 /// use tower_oauth2::AccessToken;
 ///
 /// let token = AccessToken::bearer("mF_9.B5f-4.1JqM")?
-///     .expires_in(Duration::from_secs(3600))
+///     .with_lifetime(Duration::from_secs(3600))
 ///     .scopes(["analytics:read"]);
 /// assert_eq!(token.lifetime(), Some(Duration::from_secs(3600)));
 /// assert!(!format!("{token:?}").contains("mF_9"));
@@ -131,21 +131,21 @@ impl AccessToken {
     ///
     /// Default: unknown. Then the `exp` of a JWT counts, or the token is used until it is rejected.
     #[must_use]
-    pub fn expires_in(mut self, lifetime: Duration) -> Self {
+    pub fn with_lifetime(mut self, lifetime: Duration) -> Self {
         self.edit().life = Life::Lasts(lifetime);
         self
     }
 
     /// Sets when the token ends, for sources that learn an instant and not a lifetime.
     #[must_use]
-    pub fn expires_at(mut self, instant: SystemTime) -> Self {
+    pub fn with_expires_at(mut self, instant: SystemTime) -> Self {
         self.edit().life = Life::EndsAt(instant);
         self
     }
 
     /// Sets the scopes that were granted.
     #[must_use]
-    pub fn scopes<I>(mut self, scopes: I) -> Self
+    pub fn with_scopes<I>(mut self, scopes: I) -> Self
     where
         I: IntoIterator,
         I::Item: Into<String>,
@@ -156,7 +156,7 @@ impl AccessToken {
 
     /// Sets the refresh token that came with the token.
     #[must_use]
-    pub fn refresh_token(self, refresh_token: impl Into<String>) -> Self {
+    pub fn with_refresh_token(self, refresh_token: impl Into<String>) -> Self {
         self.refresh_secret_of(refresh_token.into().into())
     }
 
@@ -168,7 +168,7 @@ impl AccessToken {
 
     /// Sets another string member of the token response, kept as a secret.
     #[must_use]
-    pub fn extra_member(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+    pub fn with_extra(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.edit().extra.insert(name.into(), value.into().into());
         self
     }
@@ -213,7 +213,7 @@ impl AccessToken {
     /// Returns when the token ends by the wall clock, if that is known. A token that no cache has taken in yet knows it
     /// only if its source did.
     #[must_use]
-    pub fn expires(&self) -> Option<SystemTime> {
+    pub fn expires_at(&self) -> Option<SystemTime> {
         match (&self.inner.seal, self.inner.life) {
             (Some(seal), _) => UNIX_EPOCH.checked_add(Duration::from_nanos(seal.expiry?.wall)),
             (None, Life::EndsAt(instant)) => Some(instant),
@@ -223,7 +223,7 @@ impl AccessToken {
 
     /// Returns the scopes that were granted, if the source said so.
     #[must_use]
-    pub fn granted_scopes(&self) -> Option<&[String]> {
+    pub fn scopes(&self) -> Option<&[String]> {
         self.inner.scopes.as_deref()
     }
 
@@ -342,7 +342,7 @@ impl fmt::Debug for AccessToken {
             .field("id", &self.id())
             .field("scheme", &self.inner.scheme)
             .field("lifetime", &self.lifetime())
-            .field("expires", &self.expires())
+            .field("expires", &self.expires_at())
             .field("scopes", &self.inner.scopes)
             .field("refresh_token", &self.inner.refresh_token.is_some())
             .finish_non_exhaustive()
@@ -439,8 +439,10 @@ mod tests {
 
     #[test]
     fn debug_shows_no_secret_in_any_form() {
-        let token =
-            AccessToken::bearer("S3CR3T-A").unwrap().refresh_token("S3CR3T-R").extra_member("x", "S3CR3T-X");
+        let token = AccessToken::bearer("S3CR3T-A")
+            .unwrap()
+            .with_refresh_token("S3CR3T-R")
+            .with_extra("x", "S3CR3T-X");
         for shown in [format!("{token:?}"), format!("{token:#?}")] {
             assert!(!shown.contains("S3CR3T"), "{shown}");
         }
@@ -456,9 +458,9 @@ mod tests {
 
     #[test]
     fn an_instant_in_the_past_ends_at_once_and_one_far_away_does_not_overflow() {
-        let past = sealed_now(AccessToken::bearer("a").unwrap().expires_at(UNIX_EPOCH));
+        let past = sealed_now(AccessToken::bearer("a").unwrap().with_expires_at(UNIX_EPOCH));
         assert!(clock::WallClock::default().moment().reached(past.expiry().unwrap()));
-        let far = sealed_now(AccessToken::bearer("a").unwrap().expires_in(Duration::MAX));
+        let far = sealed_now(AccessToken::bearer("a").unwrap().with_lifetime(Duration::MAX));
         assert!(!clock::WallClock::default().moment().reached(far.expiry().unwrap()));
     }
 }

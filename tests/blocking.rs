@@ -24,7 +24,7 @@ fn slow() -> (TokenCache, Arc<AtomicUsize>) {
         let number = count.fetch_add(1, Ordering::SeqCst) + 1;
         async move {
             tokio::time::sleep(Duration::from_millis(50)).await;
-            Ok(AccessToken::bearer(format!("T{number}"))?.expires_in(Duration::from_secs(3600)))
+            Ok(AccessToken::bearer(format!("T{number}"))?.with_lifetime(Duration::from_secs(3600)))
         }
     });
     (TokenCache::new(source), asked)
@@ -122,7 +122,7 @@ fn a_token_is_renewed_in_the_background_for_threads_too() {
     let count = Arc::clone(&asked);
     let source = source_fn(move |_| {
         count.fetch_add(1, Ordering::SeqCst);
-        async { Ok(AccessToken::bearer("short")?.expires_in(Duration::from_secs(3))) }
+        async { Ok(AccessToken::bearer("short")?.with_lifetime(Duration::from_secs(3))) }
     });
     // Due at once, and good for seconds.
     let cache = TokenCache::builder(source).refresh_before(Duration::from_millis(2_900)).build();

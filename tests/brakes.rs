@@ -65,7 +65,7 @@ impl Tokens {
         let tokens = self.clone();
         TokenCache::new(source_fn(move |_: TokenRequest| {
             let token = AccessToken::bearer(tokens.make());
-            std::future::ready(token.map(|token| token.expires_in(SECOND * 3600)))
+            std::future::ready(token.map(|token| token.with_lifetime(SECOND * 3600)))
         }))
     }
 }

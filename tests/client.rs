@@ -274,7 +274,7 @@ async fn a_builder_tells_what_is_wrong_when_it_builds() {
     assert!(error.is_config() && error.to_string().contains("plain http"), "{error}");
     assert!(built("http://127.0.0.1:8080/v2").is_ok());
     let server = Script::new([]);
-    let api = ApiClient::builder("http://api.internal/v2", fixed()).allow_insecure_http();
+    let api = ApiClient::builder("http://api.internal/v2", fixed()).allow_insecure_http(true);
     api.build_with(server.probe::<Body>()).unwrap().get("x").send().await.unwrap();
     assert_eq!(server.seen()[0].head.headers[AUTHORIZATION], "Bearer A1");
     let error = ApiClient::builder(BASE, fixed())

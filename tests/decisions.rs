@@ -65,7 +65,7 @@ fn issuer(scheme: &str) -> (impl TokenSource + use<>, Arc<AtomicUsize>) {
     let source = source_fn(move |_| {
         let number = count.fetch_add(1, Ordering::SeqCst) + 1;
         let token = AccessToken::with_scheme(&scheme, format!("token-{number}"));
-        std::future::ready(token.map(|token| token.expires_in(SECOND * 86_400)))
+        std::future::ready(token.map(|token| token.with_lifetime(SECOND * 86_400)))
     });
     (source, issued)
 }

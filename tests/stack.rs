@@ -31,7 +31,7 @@ fn builder() -> StackBuilder {
     let issued = Arc::new(AtomicUsize::new(0));
     let source = source_fn(move |_| {
         let number = issued.fetch_add(1, Ordering::SeqCst) + 1;
-        async move { Ok(AccessToken::bearer(format!("token-{number}"))?.expires_in(Duration::from_secs(3600))) }
+        async move { Ok(AccessToken::bearer(format!("token-{number}"))?.with_lifetime(Duration::from_secs(3600))) }
     });
     Stack::for_origin(source, API).unwrap()
 }

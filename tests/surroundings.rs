@@ -109,7 +109,7 @@ fn warm() -> TokenCache {
 
 /// A cache whose fetch is in flight, in a runtime that is parked and returned.
 fn in_flight() -> (TokenCache, Runtime) {
-    let cache = TokenCache::builder(source_fn(|_| pending())).with_revocation_at_shutdown().build();
+    let cache = TokenCache::builder(source_fn(|_| pending())).revoke_at_shutdown(true).build();
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let poll = || {
         let mut get = Box::pin(cache.get());
@@ -217,7 +217,7 @@ fn a_shutdown_while_a_fetch_is_in_flight_ends_everywhere() {
     everywhere("revocation at the shutdown", |_| {
         Box::pin(async {
             let revoker = revoker_fn(|_| async { Ok(()) });
-            let cache = TokenCache::builder(key()).revoke_with(revoker).with_revocation_at_shutdown().build();
+            let cache = TokenCache::builder(key()).revoke_with(revoker).revoke_at_shutdown(true).build();
             let _ = cache.get().await;
             told(cache.shutdown(Duration::from_millis(20)).await)
         })

@@ -85,7 +85,7 @@ impl World {
             let revocation = Revocation::builder("https://login.example.com/revoke", tenant, "a long secret")
                 .auth(ClientAuth::post())
                 .build_with(world.authorization_server())?;
-            Ok(TokenCache::builder(source).revoke_with(revocation).with_revocation_at_shutdown())
+            Ok(TokenCache::builder(source).revoke_with(revocation).revoke_at_shutdown(true))
         })
     }
 

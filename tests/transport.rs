@@ -225,7 +225,7 @@ async fn https_goes_through_the_proxy_which_learns_the_host_alone() {
     let (authority, api) = (Authority::new(), Api::default());
     let gate = Gate::to(api.start(authority.config(HOST, None)).await);
     let through = proxy(gate.start().await).credentials("billing", "pass:word");
-    let client = HyperClient::builder().only_roots(authority.pem()).unwrap().proxy(through);
+    let client = HyperClient::builder().only_root_certificates(authority.pem()).unwrap().proxy(through);
     for uri in [format!("https://{HOST}/secret-path"), format!("https://{HOST}:8443/x")] {
         assert_eq!(get(client.clone(), &uri).await.unwrap().into_body(), TOKEN);
     }
@@ -248,7 +248,7 @@ async fn the_proxy_may_be_asked_over_tls_and_gets_no_client_certificate() {
             .await;
     let own = clients.certify("client");
     let client = HyperClient::builder()
-        .only_roots(authority.pem())
+        .only_root_certificates(authority.pem())
         .unwrap()
         .identity(own.certificate.pem(), own.key.serialize_pem())
         .unwrap()
@@ -264,7 +264,7 @@ async fn loopback_and_what_is_excepted_never_go_through_a_proxy() {
     let named = api.start(authority.config(HOST, None)).await;
     let gate = Gate::refusing("403 Forbidden");
     let through = proxy(gate.start().await).except("example.test");
-    let client = HyperClient::builder().only_roots(authority.pem()).unwrap().proxy(through);
+    let client = HyperClient::builder().only_root_certificates(authority.pem()).unwrap().proxy(through);
     get(client.clone(), &format!("https://localhost:{}/", local.port())).await.unwrap();
     get(all_at(client, named), &format!("https://{HOST}/")).await.unwrap();
     assert_eq!((api.asked(), gate.heads().len()), (2, 0));
@@ -278,7 +278,8 @@ async fn a_proxy_that_refuses_is_an_error_of_the_configuration_that_names_it() {
     ] {
         let gate = Gate::refusing(status);
         let through = proxy(gate.start().await).credentials("billing", "S3CR3T-PW");
-        let client = HyperClient::builder().only_roots(Authority::new().pem()).unwrap().proxy(through);
+        let client =
+            HyperClient::builder().only_root_certificates(Authority::new().pem()).unwrap().proxy(through);
         let error = token_error(client.clone(), &format!("https://{HOST}/token")).await;
         assert!(error.is_config() && error.to_string().contains(said), "{error}");
         let shown = format!("{} {client:?}", whole(&error));
@@ -299,7 +300,7 @@ async fn a_proxy_that_is_in_trouble_passes_and_changes_no_identity() {
     ] {
         let gate = Gate::refusing(status);
         let client = HyperClient::builder()
-            .only_roots(Authority::new().pem())
+            .only_root_certificates(Authority::new().pem())
             .unwrap()
             .proxy(proxy(gate.start().await));
         let source =
@@ -325,7 +326,8 @@ async fn a_proxy_that_is_in_trouble_passes_and_changes_no_identity() {
 #[tokio::test]
 async fn a_proxy_that_is_not_there_may_come_back() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let client = HyperClient::builder().only_roots(Authority::new().pem()).unwrap().proxy(proxy(free));
+    let client =
+        HyperClient::builder().only_root_certificates(Authority::new().pem()).unwrap().proxy(proxy(free));
     let error = token_error(client, &format!("https://{HOST}/token")).await;
     let said = error.to_string();
     assert!(
@@ -373,7 +375,7 @@ fn again(test: &str, variables: &[(&str, String)]) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_environment_names_the_proxy() {
     if std::env::var_os(AGAIN).is_some() {
-        let client = HyperClient::builder().only_roots(Authority::new().pem()).unwrap();
+        let client = HyperClient::builder().only_root_certificates(Authority::new().pem()).unwrap();
         let error = token_error(client, &format!("https://{HOST}/token")).await;
         println!("said: {}", whole(&error));
         return;
@@ -406,7 +408,7 @@ async fn a_server_that_demands_a_certificate_gets_it() {
     let at = api.start(authority.config("localhost", Some(&clients))).await;
     let uri = format!("https://localhost:{}/", at.port());
     let own = clients.certify("client");
-    let trusting = || HyperClient::builder().only_roots(authority.pem()).unwrap();
+    let trusting = || HyperClient::builder().only_root_certificates(authority.pem()).unwrap();
     let client = trusting().identity(own.certificate.pem(), own.key.serialize_pem()).unwrap();
     assert_eq!(get(client, &uri).await.unwrap().status(), 200);
 
@@ -441,14 +443,18 @@ async fn more_roots_are_trusted_besides_those_of_the_platform_or_alone() {
     let first = api.start(one.config("localhost", None)).await;
     let second = api.start(two.config("localhost", None)).await;
     let uri = |at: SocketAddr| format!("https://localhost:{}/", at.port());
-    let both = HyperClient::builder().also_roots(one.pem()).unwrap().also_roots(two.pem()).unwrap();
+    let both = HyperClient::builder()
+        .add_root_certificates(one.pem())
+        .unwrap()
+        .add_root_certificates(two.pem())
+        .unwrap();
     get(both.clone(), &uri(first)).await.unwrap();
     get(both.clone(), &uri(second)).await.unwrap();
-    let alone = both.only_roots(one.pem()).unwrap();
+    let alone = both.only_root_certificates(one.pem()).unwrap();
     get(alone.clone(), &uri(first)).await.unwrap();
     assert!(token_error(alone, &uri(second)).await.is_config());
     for pem in ["", "no PEM", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
-        assert!(HyperClient::builder().also_roots(pem).unwrap_err().is_config(), "{pem}");
+        assert!(HyperClient::builder().add_root_certificates(pem).unwrap_err().is_config(), "{pem}");
     }
 }
 
@@ -458,7 +464,7 @@ async fn names_are_looked_up_by_the_resolver_that_was_set() {
     let at = api.start(authority.config(HOST, None)).await;
     let asked = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&asked);
-    let client = HyperClient::builder().only_roots(authority.pem()).unwrap().proxy(Proxy::none());
+    let client = HyperClient::builder().only_root_certificates(authority.pem()).unwrap().proxy(Proxy::none());
     let client = client.resolver(move |name| {
         log.lock().unwrap().push(name);
         async move { Ok(vec![at]) }
@@ -466,7 +472,7 @@ async fn names_are_looked_up_by_the_resolver_that_was_set() {
     get(client, &format!("https://{HOST}:{}/", at.port())).await.unwrap();
     assert_eq!(*asked.lock().unwrap(), [HOST]);
 
-    let broken = HyperClient::builder().only_roots(authority.pem()).unwrap().proxy(Proxy::none());
+    let broken = HyperClient::builder().only_root_certificates(authority.pem()).unwrap().proxy(Proxy::none());
     let broken = broken.resolver(|_| async { Err(std::io::Error::other("no such name")) });
     let error = token_error(broken, &format!("https://{HOST}/token")).await;
     assert!(error.is_transient() && error.to_string().contains("no such name"), "{error}");
@@ -476,7 +482,7 @@ async fn names_are_looked_up_by_the_resolver_that_was_set() {
 async fn connecting_takes_no_longer_than_it_may() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let uri = format!("https://localhost:{}/token", silent.local_addr().unwrap().port());
-    let client = HyperClient::builder().only_roots(Authority::new().pem()).unwrap();
+    let client = HyperClient::builder().only_root_certificates(Authority::new().pem()).unwrap();
     let error = token_error(client.connect_timeout(Duration::from_millis(50)), &uri).await;
     assert!(error.to_string().contains("connecting took longer than 50ms"), "{error}");
 }
@@ -531,7 +537,8 @@ async fn a_second_attempt_goes_over_a_connection_of_its_own_and_the_first_is_giv
         config.alpn_protocols = vec![protocol.into()];
         let serving = server.clone();
         let at = over_tls(config, move |stream| serving.clone().serve(stream)).await;
-        let client = all_at(HyperClient::builder().only_roots(authority.pem()).unwrap(), at).build();
+        let client =
+            all_at(HyperClient::builder().only_root_certificates(authority.pem()).unwrap(), at).build();
         let source = |second_attempt: bool| {
             let url = format!("https://{HOST}/token");
             let builder = ClientCredentials::builder(url, "billing", "hunter2-hunter2").retries(1);

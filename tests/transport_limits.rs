@@ -150,7 +150,8 @@ async fn start_easily_flooded() -> (HyperClientBuilder, String, Arc<AtomicUsize>
             });
         }
     });
-    let builder = HyperClientBuilder::default().only_roots(certificate).unwrap().proxy(Proxy::none());
+    let builder =
+        HyperClientBuilder::default().only_root_certificates(certificate).unwrap().proxy(Proxy::none());
     (builder, format!("https://localhost:{}/", address.port()), pings)
 }
 
@@ -166,7 +167,7 @@ async fn a_server_that_takes_signs_of_life_for_a_flood_is_asked_for_fewer() {
     let waits = tokio::time::timeout(400 * MS, client.clone().oneshot(request())).await;
     assert!(waits.is_err() && pings.load(Ordering::SeqCst) == 0, "{pings:?}");
     // And so is that of a client that is told so.
-    let silent = builder.without_keep_alive().build();
+    let silent = builder.keep_alive(None).build();
     let waits = tokio::time::timeout(400 * MS, silent.oneshot(request())).await;
     assert!(waits.is_err() && pings.load(Ordering::SeqCst) == 0, "{pings:?}");
 }

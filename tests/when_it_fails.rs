@@ -311,7 +311,8 @@ async fn a_server_that_cannot_be_reached() -> Vec<String> {
     let mut other = rcgen::CertificateParams::new([]).unwrap();
     other.distinguished_name.push(rcgen::DnType::CommonName, "another authority");
     let other = other.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
-    let trusting = |pem: String| HyperClient::builder().only_roots(pem).unwrap().proxy(Proxy::none());
+    let trusting =
+        |pem: String| HyperClient::builder().only_root_certificates(pem).unwrap().proxy(Proxy::none());
 
     let key = rustls::pki_types::PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -338,12 +339,12 @@ async fn a_server_that_cannot_be_reached() -> Vec<String> {
     for answer in ["HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "HTTP/1.1 403 Forbidden\r\n\r\n"] {
         let address = answers_at_once(answer).await;
         let proxy = Proxy::new("http", "127.0.0.1", address.port()).unwrap();
-        let client = HyperClient::builder().only_roots(own.cert.pem()).unwrap().proxy(proxy);
+        let client = HyperClient::builder().only_root_certificates(own.cert.pem()).unwrap().proxy(proxy);
         lines.push(unreachable(client, address).await);
     }
     let nobody = nobody().await;
     let proxy = Proxy::new("http", "127.0.0.1", nobody.port()).unwrap();
-    let client = HyperClient::builder().only_roots(own.cert.pem()).unwrap().proxy(proxy);
+    let client = HyperClient::builder().only_root_certificates(own.cert.pem()).unwrap().proxy(proxy);
     lines.push(unreachable(client, nobody).await);
     lines
 }
@@ -420,7 +421,7 @@ async fn a_token_that_is_kept_back() -> Vec<String> {
     let mut lines = log.lines();
     assert_eq!(lines.len(), 1, "{lines:?}");
 
-    let refusing = layer.refuse_other_origins().layer(api(|| Response::new(Body::default())));
+    let refusing = layer.refuse_other_origins(true).layer(api(|| Response::new(Body::default())));
     let mut renamed = request("https://api.example.com/items");
     renamed.headers_mut().insert(header::HOST, "gateway.example.com".parse().unwrap());
     for request in [request("https://eu.api.example.com/items"), renamed, request("/items")] {

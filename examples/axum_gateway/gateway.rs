@@ -52,7 +52,7 @@ impl Gateway {
         tenant: impl Fn(&String) -> Result<TokenCacheBuilder, Error> + Send + Sync + 'static,
         callers: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, Error> {
-        let auth = AuthLayer::for_origin(own.clone(), upstream.as_str())?.replace_authorization();
+        let auth = AuthLayer::for_origin(own.clone(), upstream.as_str())?.replace_authorization(true);
         let client =
             ServiceBuilder::new().layer(RetryPolicy::default()).layer(auth).service(HyperClient::new());
         let callers = Arc::new(callers.into_iter().collect());

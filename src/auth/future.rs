@@ -283,8 +283,8 @@ impl Ticket {
         let clean = |text: &str| redactor.clean(text);
 
         let missing = missing_scope(&challenges, token.scheme())
-            .filter(|_| refusal != Rejection::No || response.status() == http::StatusCode::FORBIDDEN);
-        if !challenges.is_empty() && (refusal != Rejection::No || missing.is_some()) {
+            .filter(|_| refusal != Rejection::None || response.status() == http::StatusCode::FORBIDDEN);
+        if !challenges.is_empty() && (refusal != Rejection::None || missing.is_some()) {
             Marked::put(Challenges::new(challenge::without_secrets(&challenges, &redactor)), response);
         }
         if let Some(scope) = missing {
@@ -293,16 +293,16 @@ impl Ticket {
             Marked::put(ScopeMissing::new(scope.map(clean)), response);
         }
         let blamed = match refusal {
-            Rejection::No => {
+            Rejection::None => {
                 match grpc::is_late(response) {
                     true => self.await_trailers(response),
                     false => self.accepted_by(response),
                 }
                 return;
             }
-            Rejection::OfTheToken => Some(true),
-            Rejection::OfTheRequest => Some(false),
-            Rejection::ByTheRules => None,
+            Rejection::Token => Some(true),
+            Rejection::Request => Some(false),
+            Rejection::Standard => None,
         };
         let sent = Sent { scheme: token.scheme(), suspect: self.cache.is_suspect(&self.snapshot) };
         let judgement = judge(&challenges, sent, self.terms.strict);

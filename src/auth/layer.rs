@@ -34,7 +34,7 @@ use crate::origin::Origin;
 ///
 /// let source = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
 /// let client = ServiceBuilder::new()
-///     .layer(AuthLayer::for_origin(source, "https://api.example.com")?.refuse_other_origins())
+///     .layer(AuthLayer::for_origin(source, "https://api.example.com")?.refuse_other_origins(true))
 ///     .service(http_client);
 /// # Ok::<(), tower_oauth2::Error>(())
 /// ```
@@ -88,7 +88,7 @@ impl AuthLayer {
     /// ```
     /// use tower_oauth2::{AccessToken, AuthLayer, StaticToken, TokenCache};
     ///
-    /// let token = AccessToken::bearer("00Dxx!AQ")?.extra_member("instance_url", "https://acme.my.salesforce.com");
+    /// let token = AccessToken::bearer("00Dxx!AQ")?.with_extra("instance_url", "https://acme.my.salesforce.com");
     /// let cache = TokenCache::new(StaticToken::new(token));
     /// let layer = AuthLayer::for_origin_named_by(&cache, "instance_url", ["my.salesforce.com"])?;
     /// # let _ = layer;
@@ -125,7 +125,7 @@ impl AuthLayer {
         if listed.is_empty() {
             return Err(Error::config("the list of origins is empty; name those that may have tokens"));
         }
-        Ok(Self::new(None, Origins { listed, any_https: false }).require_override())
+        Ok(Self::new(None, Origins { listed, any_https: false }).require_override(true))
     }
 
     fn new(cache: Option<TokenCache>, origins: Origins) -> Self {
@@ -176,36 +176,37 @@ impl AuthLayer {
         self
     }
 
-    /// Replaces a header that the request has already, and takes it off where no token goes: for gateways, which must
+    /// Sets whether a header that the request has already is replaced, and taken off where no token goes: for gateways, which must
     /// not forward their own caller's credential. Where the token goes in another header, `Authorization` is taken off
     /// all the same.
-    pub fn replace_authorization(mut self) -> Self {
-        self.options.terms.replace = true;
+    pub fn replace_authorization(mut self, on: bool) -> Self {
+        self.options.terms.replace = on;
         self
     }
 
-    /// Refuses requests to other origins, where the default is to send them without a token.
-    pub fn refuse_other_origins(mut self) -> Self {
-        self.options.refuse = true;
+    /// Sets whether requests to other origins are refused. By default they are sent without a token.
+    pub fn refuse_other_origins(mut self, on: bool) -> Self {
+        self.options.refuse = on;
         self
     }
 
-    /// Refuses requests without an [`AuthOverride`](super::AuthOverride), so that none falls back on the layer's token
-    /// because an override was lost on the way.
-    pub fn require_override(mut self) -> Self {
-        self.options.require_override = true;
+    /// Sets whether requests without an [`AuthOverride`](super::AuthOverride) are refused, so that none falls back on the
+    /// layer's token because an override was lost on the way. Off by default.
+    pub fn require_override(mut self, on: bool) -> Self {
+        self.options.require_override = on;
         self
     }
 
-    /// Believes only a challenge with an error code: a 401 without one never drops a token.
-    pub fn strict_challenges(mut self) -> Self {
-        self.options.terms.strict = true;
+    /// Sets whether only a challenge with an error code counts: a 401 without one never drops a token then. Off by default.
+    pub fn strict_challenges(mut self, on: bool) -> Self {
+        self.options.terms.strict = on;
         self
     }
 
-    /// Treats another status as a 401 too; some servers say 419 when a token has expired.
-    pub fn also_rejection_status(mut self, status: StatusCode) -> Self {
-        self.options.terms.statuses.push(status);
+    /// Sets which statuses mean that the token was rejected, beside 401. None by default; some servers say 419 when a token
+    /// has expired.
+    pub fn rejection_statuses(mut self, statuses: impl IntoIterator<Item = StatusCode>) -> Self {
+        self.options.terms.statuses = std::iter::once(StatusCode::UNAUTHORIZED).chain(statuses).collect();
         self
     }
 

@@ -45,8 +45,8 @@
 //! # let http_client = tower::service_fn(|_: http::Request<String>| async { Ok::<_, tower::BoxError>(http::Response::new(())) });
 //!
 //! let layer = AuthLayer::per_request(["https://eu.api.example.com", "https://us.api.example.com"])?
-//!     .replace_authorization()
-//!     .refuse_other_origins();
+//!     .replace_authorization(true)
+//!     .refuse_other_origins(true);
 //! let client = ServiceBuilder::new().layer(layer).service(http_client);
 //! # Ok::<(), tower_oauth2::Error>(())
 //! ```

@@ -8,18 +8,18 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 use crate::headers::grpc;
 use crate::token::AccessToken;
 
-/// What a caller's own rule says of an answer.
+/// What a rule of your own says about a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Rejection {
-    /// Nothing: the layer's own rules count.
-    ByTheRules,
-    /// The token was rejected; another one may help.
-    OfTheToken,
-    /// The request was refused for another reason; no other token helps.
-    OfTheRequest,
-    /// The answer is no refusal at all.
-    No,
+    /// The layer's own rules apply.
+    Standard,
+    /// The token was rejected. Another one may help.
+    Token,
+    /// The request was refused for another reason. Another token does not help.
+    Request,
+    /// The response does not reject anything.
+    None,
 }
 
 pub(super) type RejectionRule = dyn Fn(StatusCode, &HeaderMap) -> Rejection + Send + Sync;
@@ -134,14 +134,14 @@ impl Terms {
     /// Returns what kind of refusal an answer is, if it is one.
     pub(super) fn refusal<R>(&self, response: &Response<R>) -> Rejection {
         let (status, headers) = (response.status(), response.headers());
-        match self.rejection.as_ref().map_or(Rejection::ByTheRules, |rule| rule(status, headers)) {
-            Rejection::ByTheRules => {}
-            decided @ (Rejection::OfTheToken | Rejection::OfTheRequest | Rejection::No) => return decided,
+        match self.rejection.as_ref().map_or(Rejection::Standard, |rule| rule(status, headers)) {
+            Rejection::Standard => {}
+            decided @ (Rejection::Token | Rejection::Request | Rejection::None) => return decided,
         }
         if is_grpc_unauthenticated(response) {
-            return Rejection::OfTheToken;
+            return Rejection::Token;
         }
-        if self.statuses.contains(&status) { Rejection::ByTheRules } else { Rejection::No }
+        if self.statuses.contains(&status) { Rejection::Standard } else { Rejection::None }
     }
 }
 

@@ -138,20 +138,14 @@ impl TokenCacheBuilder {
         self
     }
 
-    /// Has [`TokenCache::shutdown`] revoke the access token, so that nobody uses it after the end of the process. It does
-    /// so in the time that the shutdown has, by what [`revoke_with`](Self::revoke_with) was given; without that the shutdown
-    /// is an error.
+    /// Sets whether [`TokenCache::shutdown`] revokes the access token, so that it is of no use after the end of the process.
+    /// It does so within the time of the shutdown, by what [`revoke_with`](Self::revoke_with) was given; without that the
+    /// shutdown is an error. Off by default.
     ///
-    /// The refresh token is not revoked then: the next start may begin with it. But a server may end it along with the
-    /// access token (RFC 7009 §2.1), and some servers give the same access token to several processes of one client.
-    pub fn with_revocation_at_shutdown(mut self) -> Self {
-        self.settings.revokes_at_shutdown = true;
-        self
-    }
-
-    /// Leaves the access token to its end at a shutdown.
-    pub fn without_revocation_at_shutdown(mut self) -> Self {
-        self.settings.revokes_at_shutdown = false;
+    /// The refresh token is not revoked: the next start may begin with it. But a server may end it along with the access
+    /// token (RFC 7009 §2.1), and some servers give the same access token to several processes of one client.
+    pub fn revoke_at_shutdown(mut self, on: bool) -> Self {
+        self.settings.revokes_at_shutdown = on;
         self
     }
 

@@ -1,5 +1,6 @@
 //! A cache as the source of another.
 
+use std::fmt;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -15,9 +16,8 @@ use crate::token::AccessToken;
 /// left where that is less.
 const MARGIN: Duration = Duration::from_millis(100);
 
-/// A cache as a source: see [`TokenCache::as_source`].
 #[derive(Clone, Debug)]
-pub struct CachedSource {
+struct CachedSource {
     cache: TokenCache,
 }
 
@@ -25,7 +25,7 @@ impl TokenCache {
     /// Makes a source of the cache, to stand behind another cache or behind `or`. Rejections, acceptances, deadlines and
     /// [`refresh`](Self::refresh) pass through.
     #[must_use]
-    pub fn as_source(&self) -> CachedSource {
+    pub fn as_source(&self) -> impl TokenSource + Clone + fmt::Debug + use<> {
         CachedSource { cache: self.clone() }
     }
 }

@@ -51,8 +51,8 @@ impl Launch {
         let memory = &mut state.memory;
         memory.deadline = Some(deadline);
         let request = TokenRequest::new(reason)
-            .previous_token(memory.fetched.clone())
-            .rejected_token(memory.rejected.clone())
+            .with_previous(memory.fetched.clone())
+            .with_rejected(memory.rejected.clone())
             .with_deadline(by.map_or(deadline, |by| by.min(deadline)).into_std());
         let early = memory.early.as_ref().map(|(token, _)| token).filter(|token| in_use != Some(token.id()));
         let early = early.filter(|_| matches!(reason, FetchReason::Expiring | FetchReason::Expired)).cloned();
@@ -112,8 +112,8 @@ impl Launch {
             if self.leader.was_overtaken() {
                 tracing::debug!("a token was rejected while this one was fetched; fetching again");
                 request = TokenRequest::new(FetchReason::Rejected)
-                    .previous_token(Some(token.clone()))
-                    .rejected_token(shared.flight.lock().memory.rejected.clone())
+                    .with_previous(Some(token.clone()))
+                    .with_rejected(shared.flight.lock().memory.rejected.clone())
                     .with_deadline(self.deadline.into_std());
                 doubtful = Some(token);
                 continue;

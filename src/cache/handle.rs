@@ -208,7 +208,7 @@ impl TokenCache {
     }
 
     /// Ends the cache: starts no further token request, waits for the one that is going on (and whatever it stores),
-    /// revokes the token if it was [told to](super::TokenCacheBuilder::with_revocation_at_shutdown), and drops it. Call it
+    /// revokes the token if it was [told to](super::TokenCacheBuilder::revoke_at_shutdown), and drops it. Call it
     /// when the last request is done.
     ///
     /// # Cancel safety

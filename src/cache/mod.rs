@@ -69,7 +69,7 @@
 //!
 //! # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
 //! let source = source_fn(|_| async {
-//!     Ok(AccessToken::bearer("from-somewhere")?.expires_in(Duration::from_secs(900)))
+//!     Ok(AccessToken::bearer("from-somewhere")?.with_lifetime(Duration::from_secs(900)))
 //! });
 //! let cache = TokenCache::builder(source).refresh_before(Duration::from_secs(120)).build();
 //! cache.warm_up_within(Duration::from_millis(10)).await?;
@@ -140,6 +140,5 @@ pub(crate) use self::handle::Retired;
 pub(crate) use self::snapshot::Snapshot;
 
 pub use self::builder::TokenCacheBuilder;
-pub use self::chained::CachedSource;
 pub use self::handle::TokenCache;
 pub use self::status::{Health, Status, StatusWatch};

@@ -54,7 +54,7 @@ impl Status {
         };
         Self {
             health,
-            expires: current.and_then(|current| current.token().expires()),
+            expires: current.and_then(|current| current.token().expires_at()),
             fetching: state.is_in_flight(),
             braked,
             fetched: memory.count,
@@ -78,7 +78,7 @@ impl Status {
 
     /// Returns when the token in use ends, if that is known.
     #[must_use]
-    pub fn expires(&self) -> Option<SystemTime> {
+    pub fn expires_at(&self) -> Option<SystemTime> {
         self.expires
     }
 

@@ -91,7 +91,7 @@ impl Rig {
 fn answer(call: usize, life: u64, delay: u64) -> Answer {
     Box::pin(async move {
         sleep(Duration::from_millis(delay)).await;
-        Ok(AccessToken::bearer(format!("token-{call}"))?.expires_in(Duration::from_secs(life)))
+        Ok(AccessToken::bearer(format!("token-{call}"))?.with_lifetime(Duration::from_secs(life)))
     })
 }
 

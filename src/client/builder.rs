@@ -84,10 +84,10 @@ impl ApiClientBuilder {
         self
     }
 
-    /// Allows a base URL of plain http on a host that is not loopback. Anyone on the way can read the token then (RFC 6750
+    /// Sets whether a base URL of plain http on a host that is not loopback is allowed. Off by default. Anyone on the way can read the token then (RFC 6750
     /// §5.3 demands TLS). For closed networks only.
-    pub fn allow_insecure_http(mut self) -> Self {
-        self.insecure_http = true;
+    pub fn allow_insecure_http(mut self, on: bool) -> Self {
+        self.insecure_http = on;
         self
     }
 

@@ -55,7 +55,7 @@ use crate::token::AccessToken;
 ///     .build_with(http_client.clone())?;
 /// let source = ClientCredentials::builder("https://login.example.com/oauth/token", "billing", secret)
 ///     .build_with(http_client)?;
-/// let cache = TokenCache::builder(source).revoke_with(revocation).with_revocation_at_shutdown().build();
+/// let cache = TokenCache::builder(source).revoke_with(revocation).revoke_at_shutdown(true).build();
 /// # let _ = cache;
 /// # Ok::<(), tower_oauth2::Error>(())
 /// ```

@@ -84,11 +84,11 @@ impl TokenSource for FileToken {
         };
         let (token, expires) = self.file.read_as("token", read).await?;
         let Some(expires) = expires else {
-            return Ok(token.expires_in(self.max_age.unwrap_or(MAX_AGE)));
+            return Ok(token.with_lifetime(self.max_age.unwrap_or(MAX_AGE)));
         };
         let used_until = self.max_age.map_or(expires, |max_age| expires.min(now.saturating_add(max_age)));
         Ok(match UNIX_EPOCH.checked_add(used_until) {
-            Some(end) => token.expires_at(end),
+            Some(end) => token.with_expires_at(end),
             None => token,
         })
     }
@@ -150,7 +150,7 @@ mod tests {
         let source = FileToken::new(&file.0);
         let read = ask(&source).await.unwrap();
         assert_eq!(read.secret().expose_secret(), token);
-        let end = read.expires().unwrap().duration_since(UNIX_EPOCH).unwrap();
+        let end = read.expires_at().unwrap().duration_since(UNIX_EPOCH).unwrap();
         assert_eq!(Some(end), Claims::read(&token).unwrap().expires);
 
         std::fs::write(&file.0, "opaque").unwrap();
@@ -162,7 +162,7 @@ mod tests {
     async fn a_maximal_age_has_the_file_read_sooner() {
         let file = Scratch::holding(jwt(600));
         let source = FileToken::new(&file.0).max_age(Duration::from_secs(30));
-        let end = ask(&source).await.unwrap().expires().unwrap().duration_since(UNIX_EPOCH).unwrap();
+        let end = ask(&source).await.unwrap().expires_at().unwrap().duration_since(UNIX_EPOCH).unwrap();
         let left = end - clock::unix_time();
         assert!(left <= Duration::from_secs(30) && left > Duration::from_secs(20), "{left:?}");
         std::fs::write(&file.0, "opaque").unwrap();

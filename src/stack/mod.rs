@@ -58,7 +58,7 @@
 //!     .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
 //!     .layer(RetryPolicy::default())
 //!     .layer(ConcurrencyLimitLayer::new(64))
-//!     .layer(AuthLayer::for_origin(source, "https://api.example.com")?.refuse_other_origins())
+//!     .layer(AuthLayer::for_origin(source, "https://api.example.com")?.refuse_other_origins(true))
 //!     .layer(TimeoutLayer::new(Duration::from_secs(10)))
 //!     .service(http_client);
 //! # Ok::<_, tower_oauth2::Error>(())

@@ -51,7 +51,7 @@ type Limited<S> = Either<ConcurrencyLimit<S>, S>;
 impl<S> Stack<S> {
     pub(crate) fn with_settings(auth: AuthLayer, settings: Settings, client: S) -> Self {
         let authorized = auth
-            .refuse_other_origins()
+            .refuse_other_origins(true)
             .layer(attempt_timeout::Limited::new(client, settings.attempt_timeout));
         let limited = match settings.concurrency {
             Some(most) => Either::Left(ConcurrencyLimit::new(authorized, most)),

@@ -3,8 +3,8 @@
 //! What happens when a cache is asked for:
 //!
 //! 1. Each key has one cache, which all who ask for it share: a thousand tasks of one tenant cause one token request.
-//!    Whatever shapes the token is in the key, since the source is made from the key and nothing else. [`TokenKey`] is a
-//!    key of everything that OAuth knows; a type of one's own is as good.
+//!    Whatever shapes the token is in the key, since the source is made from the key and nothing else. A key is any type that
+//!    can be compared and hashed.
 //! 2. A cache that was not asked for in an hour goes, and with it its token, which is not revoked. Where there are as many
 //!    as are allowed, the sixteenth part that was unused the longest goes at once.
 //! 3. Never one that is in use: while somebody holds a handle, a request is on its way or a token is being fetched. And
@@ -60,7 +60,7 @@
 //!     let revocation = Revocation::builder("https://login.example.com/revoke", tenant, secret);
 //!     Ok(TokenCache::builder(source.build_with(transport.clone())?)
 //!         .revoke_with(revocation.build_with(transport.clone())?)
-//!         .with_revocation_at_shutdown())
+//!         .revoke_at_shutdown(true))
 //! });
 //! # let _ = caches.get("north")?;
 //! # fn secret_of(_tenant: &str) -> Secret { Secret::from_env("SECRET") }
@@ -71,10 +71,17 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use tower_oauth2::tenants::{TenantCaches, TokenKey};
+//! use tower_oauth2::tenants::TenantCaches;
 //! use tower_oauth2::{AccessToken, StaticToken, TokenCache, Error};
 //!
-//! let caches = TenantCaches::builder(|key: &TokenKey| {
+//! /// What shapes the token.
+//! #[derive(Clone, PartialEq, Eq, Hash)]
+//! struct Key {
+//!     user: String,
+//!     scope: &'static str,
+//! }
+//!
+//! let caches = TenantCaches::builder(|key: &Key| {
 //!     let source = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
 //!     Ok::<_, Error>(TokenCache::builder(source).refresh_before(Duration::from_secs(60)))
 //! })
@@ -83,19 +90,17 @@
 //! .token_requests(20, 100)
 //! .build()?;
 //!
-//! let key = TokenKey::new().for_principal("user-7").with_scope("orders:read");
+//! let key = Key { user: "user-7".to_owned(), scope: "orders:read" };
 //! let cache = caches.get(&key)?;
 //! # Ok::<_, Error>(())
 //! ```
 
 mod builder;
 mod caches;
-mod key;
 mod turnstile;
 
 pub use self::builder::TenantCachesBuilder;
 pub use self::caches::TenantCaches;
-pub use self::key::TokenKey;
 
 #[cfg(test)]
 mod tests;

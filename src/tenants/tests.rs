@@ -33,7 +33,7 @@ impl TokenSource for Tenant {
     async fn token(&self, _: TokenRequest) -> Result<AccessToken, Error> {
         self.issuer.asked.fetch_add(1, Ordering::SeqCst);
         sleep(self.issuer.latency).await;
-        Ok(AccessToken::bearer(format!("of-{}", self.name))?.expires_in(Duration::from_secs(36_000)))
+        Ok(AccessToken::bearer(format!("of-{}", self.name))?.with_lifetime(Duration::from_secs(36_000)))
     }
 
     fn is_disposable(&self) -> bool {
@@ -333,7 +333,7 @@ async fn a_shutdown_says_what_was_not_revoked() {
         let tenant = Tenant { name: name.clone(), issuer: issuer.clone() };
         Ok(TokenCache::builder(tenant)
             .revoke_with(revoker_fn(move |_| std::future::ready(answer.clone())))
-            .with_revocation_at_shutdown())
+            .revoke_at_shutdown(true))
     });
     for tenant in ["a", "b", "c"] {
         token(&caches, tenant).await;
@@ -383,7 +383,7 @@ async fn a_shutdown_of_many_looks_at_each_when_it_has_something_to_say() {
                 turn.as_mut().poll(context)
             })
         });
-        Ok(TokenCache::builder(tenant).revoke_with(revoker).with_revocation_at_shutdown())
+        Ok(TokenCache::builder(tenant).revoke_with(revoker).revoke_at_shutdown(true))
     });
     let caches = caches.token_requests(10_000, 10_000).build().unwrap();
     for number in 0..MANY {

@@ -142,7 +142,7 @@ impl TokenSource for ScriptedSource {
             tokio::time::sleep(self.latency).await;
         }
         match step {
-            None => Ok(AccessToken::bearer(format!("{}-{number}", self.name))?.expires_in(self.lifetime)),
+            None => Ok(AccessToken::bearer(format!("{}-{number}", self.name))?.with_lifetime(self.lifetime)),
             Some(Step::Give(outcome)) => outcome,
             Some(Step::Hang) => pending().await,
         }

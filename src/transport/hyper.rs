@@ -136,15 +136,6 @@ impl HyperClient {
         Self::with(Settings::default())
     }
 
-    /// Creates a client that trusts these root certificates alone, in PEM, for a private certificate authority.
-    ///
-    /// # Errors
-    ///
-    /// A configuration error if `pem` holds no certificate, or one that cannot be read.
-    pub fn with_roots(pem: impl AsRef<[u8]>) -> Result<Self, Error> {
-        Ok(HyperClientBuilder::default().only_roots(pem)?.build())
-    }
-
     fn with(settings: Settings) -> Self {
         let (pools, calm) = (Pools::default(), Pools::default());
         Self { shared: Arc::new(Shared { settings, pools, calm, flooded: Arc::default() }) }

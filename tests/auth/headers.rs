@@ -38,7 +38,7 @@ async fn a_callers_own_header_is_kept_byte_for_byte() {
 #[tokio::test(start_paused = true)]
 async fn a_callers_own_header_wins_wherever_the_request_goes() {
     let issuer = Issuer::new("token");
-    let layer = issuer.layer().refuse_other_origins().require_override();
+    let layer = issuer.layer().refuse_other_origins(true).require_override(true);
     for uri in ["https://api.example.com/", "https://elsewhere.example.com/", "/path-only"] {
         let mut request = get(uri);
         request.headers_mut().insert(AUTHORIZATION, HeaderValue::from_static("Bearer mine"));
@@ -63,7 +63,7 @@ async fn a_refusal_of_the_callers_own_header_is_not_ours() {
 
 #[tokio::test(start_paused = true)]
 async fn a_gateway_replaces_what_its_own_caller_sent() {
-    let layer = Issuer::new("token").layer().replace_authorization();
+    let layer = Issuer::new("token").layer().replace_authorization(true);
     let mut request = item_with("authorization", "Bearer inbound");
     request.headers_mut().append(AUTHORIZATION, HeaderValue::from_static("Basic inbound"));
     let (_, seen) = once(&layer, request).await;
@@ -72,7 +72,7 @@ async fn a_gateway_replaces_what_its_own_caller_sent() {
 
 #[tokio::test(start_paused = true)]
 async fn a_gateway_takes_the_callers_header_off_where_no_token_goes() {
-    let layer = Issuer::new("token").layer().replace_authorization();
+    let layer = Issuer::new("token").layer().replace_authorization(true);
     let mut foreign = get("https://elsewhere.example.com/");
     foreign.headers_mut().insert(AUTHORIZATION, HeaderValue::from_static("Bearer inbound"));
     let (response, seen) = once(&layer, foreign).await;
@@ -86,7 +86,7 @@ async fn a_gateway_takes_the_callers_header_off_where_no_token_goes() {
 
 #[tokio::test(start_paused = true)]
 async fn a_gateway_with_a_header_of_its_own_forwards_neither() {
-    let layer = Issuer::new("token").layer().header(API_KEY).replace_authorization();
+    let layer = Issuer::new("token").layer().header(API_KEY).replace_authorization(true);
     let inbound = || {
         let mut request = item_with("authorization", "Bearer inbound");
         request.headers_mut().insert(API_KEY, HeaderValue::from_static("inbound"));
@@ -132,7 +132,7 @@ async fn the_header_is_sensitive_however_the_token_came_by() {
     let issuer = Issuer::new("token").latency(Duration::from_secs(1));
     for (layer, name) in [
         (issuer.layer(), AUTHORIZATION),
-        (issuer.layer().replace_authorization(), AUTHORIZATION),
+        (issuer.layer().replace_authorization(true), AUTHORIZATION),
         (issuer.layer().header(API_KEY), API_KEY),
         (issuer.layer().header_with_scheme(API_KEY), API_KEY),
     ] {

@@ -25,7 +25,7 @@ struct Mortal {
 impl TokenSource for Mortal {
     async fn token(&self, _: TokenRequest) -> Result<AccessToken, Error> {
         let number = self.issued.fetch_add(1, Ordering::SeqCst);
-        Ok(AccessToken::bearer(format!("token-{number}"))?.expires_in(Duration::from_secs(60)))
+        Ok(AccessToken::bearer(format!("token-{number}"))?.with_lifetime(Duration::from_secs(60)))
     }
 }
 

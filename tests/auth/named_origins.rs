@@ -14,7 +14,7 @@ use super::fixture::{API, get, once, over, refused, send, token};
 const ACME: &str = "https://acme.my.example.com";
 
 fn cache(named: &str) -> TokenCache {
-    let token = AccessToken::bearer("s3cr3t-of-acme").unwrap().extra_member("instance_url", named);
+    let token = AccessToken::bearer("s3cr3t-of-acme").unwrap().with_extra("instance_url", named);
     TokenCache::new(StaticToken::new(token))
 }
 
@@ -65,7 +65,7 @@ async fn another_origin_of_the_provider_does_not_get_it() {
         assert_eq!(sent(&layer, uri).await, without(WithheldReason::NotOfThisToken), "{uri}");
     }
     let error =
-        refused(&layer.refuse_other_origins(), get("https://other.my.example.com/?secret-query")).await;
+        refused(&layer.refuse_other_origins(true), get("https://other.my.example.com/?secret-query")).await;
     let text = error.to_string();
     assert!(error.is_config() && text.contains("https://other.my.example.com was refused"), "{text}");
     assert!(!text.contains("secret-query"), "{text}");
@@ -116,7 +116,7 @@ async fn a_response_that_names_anything_else_is_an_error_and_the_token_is_not_se
         ("acme.my.example.com", "names no origin"),
         ("", "names no origin"),
     ] {
-        for layer in [layer(named), layer(named).refuse_other_origins()] {
+        for layer in [layer(named), layer(named).refuse_other_origins(true)] {
             let error: Error = refused(&layer, get(ACME)).await;
             let text = error.to_string();
             assert!(error.is_config() && text.contains(shown), "{named}: {text}");
@@ -140,7 +140,7 @@ async fn after_a_wait_for_the_token_its_origin_is_compared_as_well() {
     let source = ScriptedSource::new().latency(Duration::from_secs(1));
     for named in ["https://other.my.example.com", "https://evil.test"] {
         let token = AccessToken::bearer("s3cr3t-of-acme").unwrap();
-        source.give_next(Ok(token.extra_member("instance_url", named)));
+        source.give_next(Ok(token.with_extra("instance_url", named)));
     }
     let waits =
         || AuthLayer::for_origin_named_by(source.clone(), "instance_url", ["my.example.com"]).unwrap();

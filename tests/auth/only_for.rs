@@ -70,7 +70,7 @@ async fn the_token_of_a_tenant_does_not_go_to_another_tenant() {
     assert_eq!(mark.reason(), WithheldReason::NotOfThisToken);
     assert_eq!(mark.origin(), Some("https://tenant-8.example.com"));
 
-    let error = refused(&layer.refuse_other_origins(), request(wrong)).await;
+    let error = refused(&layer.refuse_other_origins(true), request(wrong)).await;
     let text = error.to_string();
     assert!(error.is_config() && text.contains("https://tenant-8.example.com was refused"), "{text}");
     assert!(text.contains("TokenCacheBuilder::only_for") && !text.contains("secret-query"), "{text}");

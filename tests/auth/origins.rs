@@ -85,7 +85,7 @@ async fn another_origin_can_be_added() {
 
 #[tokio::test(start_paused = true)]
 async fn other_origins_can_be_refused() {
-    let layer = Issuer::new("token").layer().refuse_other_origins();
+    let layer = Issuer::new("token").layer().refuse_other_origins(true);
     let error = refused(&layer, get("https://evil.example.net/path?secret=1")).await;
     assert!(error.is_config());
     let text = error.to_string();
@@ -152,7 +152,7 @@ async fn the_host_header_must_agree() {
 #[tokio::test(start_paused = true)]
 async fn a_path_alone_is_an_error_that_names_the_cure() {
     let issuer = Issuer::new("token");
-    for layer in [issuer.layer(), issuer.layer().refuse_other_origins()] {
+    for layer in [issuer.layer(), issuer.layer().refuse_other_origins(true)] {
         for uri in ["/items", "//evil.example.net/a", "*"] {
             let error = refused(&layer, get(uri)).await;
             assert!(error.is_config() && error.to_string().contains("default_origin"), "{error}");
@@ -175,7 +175,7 @@ async fn a_path_alone_goes_where_the_layer_was_told() {
     for host in ["channel.example.com", "api.example.com", "evil.example.net"] {
         stays(&layer, with_host("/items", &[host]), WithheldReason::HostMismatch, None).await;
     }
-    refused(&told().refuse_other_origins(), with_host("/items", &["evil.example.net"])).await;
+    refused(&told().refuse_other_origins(true), with_host("/items", &["evil.example.net"])).await;
     // Saying where paths go does not put that origin on the list.
     stays(
         &layer,
@@ -319,7 +319,7 @@ async fn an_origin_that_echoes_the_token_of_an_override_is_not_shown() {
     let layer = Issuer::new("token").layer();
     let (response, _) = once(&layer, echo()).await;
     let marker: &TokenWithheld = response.extensions().get().unwrap();
-    let error = refused(&layer.refuse_other_origins(), echo()).await;
+    let error = refused(&layer.refuse_other_origins(true), echo()).await;
     let shown = format!("{marker:?} {error} {error:?} {}", log.lines().join(" "));
     assert!(marker.origin().unwrap().contains("evil.example.com"), "{shown}");
     assert!(!shown.contains("s3cr3t-of-the-tenant"), "{shown}");

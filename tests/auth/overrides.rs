@@ -18,7 +18,8 @@ async fn an_anonymous_request_gets_no_token_and_no_marker() {
     for uri in ["https://api.example.com/", "https://elsewhere.example.com/", "/path-only"] {
         let mut request = get(uri);
         request.extensions_mut().insert(AuthOverride::anonymous());
-        let (response, seen) = once(&issuer.layer().refuse_other_origins().require_override(), request).await;
+        let (response, seen) =
+            once(&issuer.layer().refuse_other_origins(true).require_override(true), request).await;
         assert_eq!(token(&seen), "");
         assert!(response.extensions().is_empty());
     }
@@ -156,7 +157,7 @@ async fn a_minimum_validity_is_waited_for() {
 #[tokio::test(start_paused = true)]
 async fn a_layer_that_requires_an_override_never_falls_back() {
     let issuer = Issuer::new("default");
-    let layer = issuer.layer().require_override();
+    let layer = issuer.layer().require_override(true);
     let error = refused(&layer, item()).await;
     assert!(error.is_config() && error.to_string().contains("AuthOverride"), "{error}");
     assert_eq!(issuer.issued(), 0);

@@ -180,7 +180,7 @@ async fn a_token_request_that_fails_frees_the_permit() {
 #[tokio::test(start_paused = true)]
 async fn a_request_that_is_refused_frees_the_permit() {
     let world = World::new();
-    let layer = AuthLayer::for_origin(world.cache.clone(), API).unwrap().refuse_other_origins();
+    let layer = AuthLayer::for_origin(world.cache.clone(), API).unwrap().refuse_other_origins(true);
     let mut client = layer.layer(world.probe.clone());
     for uri in ["https://elsewhere.example.com/", "/path-only"] {
         let response = client.ready().await.unwrap().call(get(uri));

@@ -69,7 +69,7 @@ async fn a_redirect_to_a_foreign_origin_carries_no_token() {
         assert!(response.extensions().get::<TokenWithheld>().is_some());
     }
     let script = Script::new([moved(307, "https://elsewhere.example.net/x")]);
-    let refusing = Issuer::new("token").layer().refuse_other_origins();
+    let refusing = Issuer::new("token").layer().refuse_other_origins(true);
     let error = follow(&refusing, &script, item()).await.unwrap_err();
     assert!(error.downcast_ref::<Error>().unwrap().is_config());
     assert_eq!(script.seen().len(), 1);
@@ -87,7 +87,7 @@ async fn a_redirect_to_a_second_allowed_origin_carries_the_token() {
 #[tokio::test(start_paused = true)]
 async fn a_tenants_request_never_goes_on_with_the_default_token() {
     let (default, tenant) = (Issuer::new("default"), Issuer::new("tenant"));
-    let layer = default.layer().allow_origin(SECOND_ORIGIN).unwrap().require_override();
+    let layer = default.layer().allow_origin(SECOND_ORIGIN).unwrap().require_override(true);
     let wish = || with(AuthOverride::cache(tenant.cache()));
     // FollowRedirect drops all extensions when a redirect leaves the origin, the override with them.
     let script = Script::new([moved(307, "https://eu.example.com/x")]);

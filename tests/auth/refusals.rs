@@ -65,7 +65,7 @@ async fn judged(
 }
 
 async fn verdict_of(before: Before, strict: bool, refusal: Answer) -> Option<Verdict> {
-    let adjust = |layer: AuthLayer| if strict { layer.strict_challenges() } else { layer };
+    let adjust = |layer: AuthLayer| if strict { layer.strict_challenges(true) } else { layer };
     judged(adjust, before, refusal).await.1
 }
 
@@ -171,7 +171,7 @@ async fn a_success_with_a_challenge_still_accepts_the_token() {
 #[tokio::test(start_paused = true)]
 async fn another_status_can_mean_the_same() {
     let status = StatusCode::from_u16(419).unwrap();
-    let adjust = |layer: AuthLayer| layer.also_rejection_status(status);
+    let adjust = |layer: AuthLayer| layer.rejection_statuses([status]);
     for (refusal, expected) in [
         (answer(419, &[]), Some(Verdict::Invalidated)),
         (answer(419, &[("www-authenticate", INVALID)]), Some(Verdict::Invalidated)),
@@ -187,11 +187,11 @@ async fn another_status_can_mean_the_same() {
 async fn a_rule_of_ones_own_is_asked_first() {
     let adjust = |layer: AuthLayer| {
         layer.rejection(|status, headers| match headers.get("x-session").map(HeaderValue::as_bytes) {
-            Some(b"ended") => Rejection::OfTheToken,
-            Some(b"forbidden") => Rejection::OfTheRequest,
-            Some(b"fine") => Rejection::No,
-            _ if status == 499 => Rejection::OfTheToken,
-            _ => Rejection::ByTheRules,
+            Some(b"ended") => Rejection::Token,
+            Some(b"forbidden") => Rejection::Request,
+            Some(b"fine") => Rejection::None,
+            _ if status == 499 => Rejection::Token,
+            _ => Rejection::Standard,
         })
     };
     for (status, session, challenge, expected) in [
@@ -287,7 +287,7 @@ async fn whoever_asks_for_more_scope_has_taken_the_token() {
 #[tokio::test(start_paused = true)]
 async fn whatever_means_a_refusal_is_replayed() {
     let status = StatusCode::from_u16(419).unwrap();
-    let layer = Issuer::new("token").layer().also_rejection_status(status);
+    let layer = Issuer::new("token").layer().rejection_statuses([status]);
     let script = Script::new([answer(419, &[("www-authenticate", INVALID)])]);
     let client = RetryPolicy::default().layer(layer.layer(script.probe()));
     assert_eq!(client.oneshot(item()).await.unwrap().status(), 200);

@@ -102,7 +102,7 @@ async fn a_layer_that_sends_no_token_takes_no_cache_from_the_next() {
 #[tokio::test(start_paused = true)]
 async fn an_override_without_a_header_serves_a_single_layer_of_any_header() {
     let script = Script::default();
-    let layer = Issuer::new("key").layer().header(KEY).require_override();
+    let layer = Issuer::new("key").layer().header(KEY).require_override(true);
     let client = layer.layer(script.probe::<Body>());
     let tenant = Issuer::new("tenant").cache();
     client.clone().oneshot(with(AuthOverride::cache(tenant.clone()))).await.unwrap();

@@ -152,10 +152,8 @@ pub(crate) async fn revoked_for_good() -> Result<Finding, BoxError> {
     let after = bare(&api, token.header_value()).await?;
     let refused = cache.get().await;
     // At a shutdown, of a token of the client's own.
-    let own = TokenCache::builder(basic_source(&server)?)
-        .revoke_with(revocation)
-        .with_revocation_at_shutdown()
-        .build();
+    let own =
+        TokenCache::builder(basic_source(&server)?).revoke_with(revocation).revoke_at_shutdown(true).build();
     let token = own.get().await?;
     let good = bare(&api, token.header_value()).await?;
     own.shutdown(Duration::from_secs(5)).await?;

@@ -193,7 +193,7 @@ async fn an_answer_of_nothing_but_scopes_takes_little_memory() {
         assert!(body.len() < 1024 * 1024);
         let endpoint = Scripted::new([answer(200, &body)]);
         let token = endpoint.ask(billing().required_scope("read")).await.unwrap();
-        let granted = token.granted_scopes().unwrap();
+        let granted = token.scopes().unwrap();
         assert_eq!((granted.first(), granted.last()), (Some(&scopes[0]), Some(&"read".to_owned())));
         assert!(granted.iter().map(String::len).sum::<usize>() <= 16 * 1024, "{}", granted.len());
     }
@@ -205,7 +205,7 @@ async fn a_scope_that_holds_a_secret_at_its_far_end_is_not_shown() {
         let scope = format!("{}AT-0123456789", "x".repeat(length));
         let body = format!(r#"{{"access_token":"AT-0123456789","scope":"read {scope} write"}}"#);
         let token = Scripted::new([answer(200, &body)]).ask(billing()).await.unwrap();
-        assert_eq!(token.granted_scopes().unwrap(), ["read", "write"], "{length}");
+        assert_eq!(token.scopes().unwrap(), ["read", "write"], "{length}");
     }
 }
 

@@ -791,8 +791,8 @@ async fn metadata_that_repeat_what_the_server_was_sent_before_are_not_quoted() {
             let issuer = Issuer::new(ISSUER).metadata_url(&url);
             let source = server.source(ClientCredentials::builder(issuer, "billing", SECRET));
             let previous =
-                AccessToken::bearer("AT1-opaque-0123456").unwrap().refresh_token("RT1-opaque-0123456");
-            let request = TokenRequest::new(FetchReason::Expiring).previous_token(Some(previous));
+                AccessToken::bearer("AT1-opaque-0123456").unwrap().with_refresh_token("RT1-opaque-0123456");
+            let request = TokenRequest::new(FetchReason::Expiring).with_previous(Some(previous));
             let error = source.token(request).await.unwrap_err();
             let shown = format!("{error} {error:?} {}", log.text());
             assert!(shown.contains("https://login.example.com") && !shown.contains(echo), "{echo}: {shown}");

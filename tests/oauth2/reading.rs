@@ -182,7 +182,7 @@ async fn revoke(steps: Vec<Step>) -> Result<(), Error> {
     let endpoint = Scripted::new(steps);
     let revocation =
         Revocation::builder(URL, "billing", "secret").retries(0).build_with(endpoint.clone()).unwrap();
-    let token = AccessToken::bearer("AT1").unwrap().refresh_token("RT1");
+    let token = AccessToken::bearer("AT1").unwrap().with_refresh_token("RT1");
     let result = revocation.revoke(token).await;
     assert!(endpoint.is_finished());
     result

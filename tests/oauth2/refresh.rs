@@ -213,7 +213,7 @@ async fn the_access_token_of_the_login_is_used_as_long_as_it_is_good() {
     let source = seeded(&endpoint);
     let token = renew(&source).await.unwrap();
     assert_eq!(token.header_value(), "Bearer AT0");
-    assert_eq!(token.granted_scopes().unwrap(), ["a", "b"]);
+    assert_eq!(token.scopes().unwrap(), ["a", "b"]);
     assert!(endpoint.seen().is_empty());
     assert_eq!(renew(&source).await.unwrap().header_value(), "Bearer AT1");
     assert_eq!(arrived(&endpoint), ["RT1"]);
@@ -652,7 +652,7 @@ async fn a_refresh_token_that_comes_with_client_credentials_is_not_used() {
     let endpoint = Scripted::new([rotated("RT2"), a_token()]);
     let source = billing().build_with(endpoint.clone()).unwrap();
     let token = fetch(&source).await.unwrap();
-    let request = TokenRequest::new(FetchReason::Expired).previous_token(Some(token));
+    let request = TokenRequest::new(FetchReason::Expired).with_previous(Some(token));
     source.token(request).await.unwrap();
     assert!(endpoint.seen().iter().all(|seen| seen.body == "grant_type=client_credentials"));
 }

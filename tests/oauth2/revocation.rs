@@ -39,7 +39,7 @@ fn done() -> Step {
 async fn a_revocation_is_a_form_with_the_token_a_hint_and_the_client() {
     // TQ-016 has these two fields in this order.
     let endpoint = Scripted::new([done(), done()]);
-    revoke(&endpoint, token().refresh_token("45ghiukldjahdnhzdauz")).await.unwrap();
+    revoke(&endpoint, token().with_refresh_token("45ghiukldjahdnhzdauz")).await.unwrap();
     let seen = endpoint.seen();
     assert_eq!(seen[0].body, "token=45ghiukldjahdnhzdauz&token_type_hint=refresh_token");
     assert_eq!(seen[1].body, "token=S3CR3T-AT%2B1&token_type_hint=access_token");
@@ -118,7 +118,7 @@ async fn what_does_not_pass_is_final_and_names_the_endpoint() {
 
 #[tokio::test(start_paused = true)]
 async fn the_access_token_is_revoked_even_if_the_refresh_token_was_not() {
-    let both = || token().refresh_token("RT1");
+    let both = || token().with_refresh_token("RT1");
     let endpoint = Scripted::new([answer(400, r#"{"error":"unsupported_token_type"}"#), done()]);
     assert_eq!(revoke(&endpoint, both()).await.unwrap_err().code(), Some("unsupported_token_type"));
     assert!(endpoint.is_finished());
@@ -140,7 +140,7 @@ async fn no_token_is_shown_whatever_the_endpoint_repeats() {
     let endpoint = Scripted::new([Step::Fail("at S3CR3T-RT".into()), answer(400, echo), answer(400, echo)]);
     let watched = endpoint.clone();
     let revocation = builder().build_with(endpoint).unwrap();
-    let error = revocation.revoke(token().refresh_token("S3CR3T-RT")).await.unwrap_err();
+    let error = revocation.revoke(token().with_refresh_token("S3CR3T-RT")).await.unwrap_err();
     let shown = format!("{error} {error:?} {revocation:?} {}", log.text());
     assert!(watched.is_finished() && shown.contains("what is") && !shown.contains("S3CR3T"), "{shown}");
 }
@@ -243,7 +243,7 @@ async fn who_does_not_know_how_to_revoke_says_so() {
     let cache = TokenCache::new(StaticToken::new(token()));
     let error = cache.revoke().await.unwrap_err();
     assert!(error.is_config() && error.to_string().contains("revoke_with"), "{error}");
-    let cache = TokenCache::builder(StaticToken::new(token())).with_revocation_at_shutdown().build();
+    let cache = TokenCache::builder(StaticToken::new(token())).revoke_at_shutdown(true).build();
     cache.get().await.unwrap();
     assert!(cache.shutdown(SECOND).await.unwrap_err().is_config());
 }
@@ -253,8 +253,8 @@ async fn a_shutdown_revokes_the_access_token_alone_and_only_if_told_to() {
     for (is_told, revoked) in [(true, &["AT1|"][..]), (false, &[])] {
         let endpoint = Scripted::new([answer(200, WITH_REFRESH)]);
         let (builder, noted) = noting(&endpoint);
-        let builder = builder.with_revocation_at_shutdown();
-        let cache = if is_told { builder } else { builder.without_revocation_at_shutdown() }.build();
+        let builder = builder.revoke_at_shutdown(true);
+        let cache = if is_told { builder } else { builder.revoke_at_shutdown(false) }.build();
         cache.get().await.unwrap();
         cache.shutdown(SECOND).await.unwrap();
         assert_eq!(*noted.lock().unwrap(), revoked);
@@ -263,7 +263,7 @@ async fn a_shutdown_revokes_the_access_token_alone_and_only_if_told_to() {
     // Of what is over, or was never there, nothing has to be revoked.
     let endpoint = Scripted::new([answer(200, r#"{"access_token":"AT1","expires_in":10}"#)]);
     let (builder, noted) = noting(&endpoint);
-    let builder = builder.with_revocation_at_shutdown();
+    let builder = builder.revoke_at_shutdown(true);
     let cache = builder.build();
     cache.get().await.unwrap();
     sleep(11 * SECOND).await;
@@ -275,7 +275,7 @@ async fn a_shutdown_revokes_the_access_token_alone_and_only_if_told_to() {
 async fn a_shutdown_revokes_what_the_last_flight_brings() {
     let endpoint = Scripted::new([Step::AnswerAfter(SECOND, response(200, &[], TOKEN))]);
     let (builder, noted) = noting(&endpoint);
-    let cache = builder.with_revocation_at_shutdown().build();
+    let cache = builder.revoke_at_shutdown(true).build();
     let getting = tokio::spawn({
         let cache = cache.clone();
         async move { cache.get().await }
@@ -295,7 +295,7 @@ async fn the_deadline_of_a_shutdown_wins_and_its_failure_is_told() {
         assert!(cache.peek().is_none() && cache.get().await.is_err());
         (start.elapsed(), error)
     };
-    let builder = || TokenCache::builder(StaticToken::new(token())).with_revocation_at_shutdown();
+    let builder = || TokenCache::builder(StaticToken::new(token())).revoke_at_shutdown(true);
 
     let (took, error) = ended(builder().revoke_with(revoker_fn(|_| std::future::pending())).build()).await;
     assert_eq!(took, 3 * SECOND);
@@ -330,7 +330,7 @@ async fn a_flight_that_does_not_end_leaves_nothing_to_revoke() {
         let endpoint = Scripted::new([Step::Hang]);
         noting(&endpoint)
     };
-    let cache = builder.with_revocation_at_shutdown().build();
+    let cache = builder.revoke_at_shutdown(true).build();
     let getting = tokio::spawn({
         let cache = cache.clone();
         async move { cache.get().await }

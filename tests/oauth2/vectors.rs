@@ -108,7 +108,8 @@ impl Row {
                 let endpoint = Scripted::new([answer(200, ""), answer(200, "")]);
                 let builder =
                     Revocation::builder(URL, self.client_id(), self.secret()).auth(self.auth.clone());
-                let token = AccessToken::bearer("AT1").unwrap().refresh_token(self.find("token").unwrap());
+                let token =
+                    AccessToken::bearer("AT1").unwrap().with_refresh_token(self.find("token").unwrap());
                 builder.build_with(endpoint.clone()).unwrap().revoke(token).await.unwrap();
                 return endpoint.seen().remove(0);
             }

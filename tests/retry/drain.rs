@@ -86,7 +86,7 @@ fn tokens() -> TokenCache {
     let number = AtomicUsize::new(0);
     TokenCache::new(source_fn(move |_| {
         let token = AccessToken::bearer(format!("token-{}", number.fetch_add(1, Ordering::SeqCst)));
-        std::future::ready(token.map(|token| token.expires_in(Duration::from_secs(3_600))))
+        std::future::ready(token.map(|token| token.with_lifetime(Duration::from_secs(3_600))))
     }))
 }
 

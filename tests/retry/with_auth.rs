@@ -42,7 +42,7 @@ impl World {
             let number = world.issued.fetch_add(1, Ordering::SeqCst) + 1;
             let token = AccessToken::bearer(format!("token-{number}"));
             let lifetime = world.lifetime.unwrap_or(Duration::from_secs(3600));
-            std::future::ready(token.map(|token| token.expires_in(lifetime)))
+            std::future::ready(token.map(|token| token.with_lifetime(lifetime)))
         })
     }
 

@@ -237,7 +237,7 @@ fn a_scope_that_is_an_echo_is_not_shown_with_the_token() {
                 server.say(Says::reply(200, answer.to_string()));
                 let (cache, _) = cached(asking(&server).required_scope("write"));
                 let token = cache.get().await.unwrap();
-                let scopes = token.granted_scopes().unwrap();
+                let scopes = token.scopes().unwrap();
                 assert!(scopes.contains(&"read".to_owned()) && scopes.contains(&"write".to_owned()));
                 trail.debug("a token with scopes", &token);
                 look(&trail, &cache);
@@ -396,7 +396,7 @@ fn a_refresh_token_is_shown_neither_by_its_source_nor_by_its_revocation() {
                 let url = format!("{}/revoke", server.origin);
                 let revocation =
                     Revocation::builder(url, CLIENT_ID, CLIENT_SECRET).retries(0).build().unwrap();
-                let token = AccessToken::bearer(OPAQUE).unwrap().refresh_token(REFRESH);
+                let token = AccessToken::bearer(OPAQUE).unwrap().with_refresh_token(REFRESH);
                 if let Err(error) = revocation.revoke(token).await {
                     trail.error("the error of a revocation", &error);
                 }

@@ -232,7 +232,7 @@ async fn a_redirect_to_a_host_that_is_the_token_shows_nothing() {
     assert_eq!(withheld.origin(), Some("https://[redacted].example.net"));
     trail.debug("TokenWithheld", withheld);
 
-    let strict = layer.refuse_other_origins();
+    let strict = layer.refuse_other_origins(true);
     let client = ServiceBuilder::new().layer(FollowRedirectLayer::new()).layer(strict).service(below);
     let error = client.oneshot(request()).await.unwrap_err();
     assert!(error.to_string().contains("https://[redacted].example.net"), "{error}");
@@ -306,10 +306,13 @@ async fn the_frames_of_h2_show_nothing() {
             ClientCredentials::builder(format!("https://{token_server}/token"), CLIENT_ID, CLIENT_SECRET)
                 .secret_param("pin", PIN)
                 .auth(auth)
-                .build_with(HyperClient::with_roots(&token_pem).unwrap())
+                .build_with(HyperClient::builder().only_root_certificates(&token_pem).unwrap().build())
                 .unwrap();
         let client = AuthLayer::for_origin(source, format!("https://{api}").as_str()).unwrap();
-        let client = tower::Layer::layer(&client, HyperClient::with_roots(&api_pem).unwrap());
+        let client = tower::Layer::layer(
+            &client,
+            HyperClient::builder().only_root_certificates(&api_pem).unwrap().build(),
+        );
         let request = Request::get(format!("https://{api}/")).body(Body::default()).unwrap();
         let response = client.oneshot(request).await.unwrap();
         assert_eq!((response.status().as_u16(), response.version()), (403, http::Version::HTTP_2));

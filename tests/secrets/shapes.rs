@@ -20,11 +20,11 @@ use crate::words::{CLIENT_ID, CLIENT_SECRET, JWT, OPAQUE, PIN, REFRESH, SESSION}
 fn token() -> AccessToken {
     AccessToken::bearer(OPAQUE)
         .unwrap()
-        .refresh_token(REFRESH)
-        .extra_member("session_token", SESSION)
-        .extra_member("instance_url", JWT)
-        .expires_in(Duration::from_secs(60))
-        .scopes(["read"])
+        .with_refresh_token(REFRESH)
+        .with_extra("session_token", SESSION)
+        .with_extra("instance_url", JWT)
+        .with_lifetime(Duration::from_secs(60))
+        .with_scopes(["read"])
 }
 
 #[tokio::test]
@@ -68,14 +68,14 @@ async fn debug_of_no_public_type_shows_a_secret() {
     trail.error("build", &config.into_builder().build().unwrap_err());
 
     let request =
-        TokenRequest::new(FetchReason::Rejected).previous_token(Some(token())).rejected_token(Some(token()));
+        TokenRequest::new(FetchReason::Rejected).with_previous(Some(token())).with_rejected(Some(token()));
     trail.debug("TokenRequest", &request);
     let (secret, held) = (CLIENT_SECRET, token());
     let closure = source_fn(move |_| {
         let held = held.clone();
         async move { if secret.is_empty() { Err(Error::config("empty")) } else { Ok(held) } }
     });
-    trail.debug("SourceFn", &closure);
+    trail.debug("source_fn", &closure);
     trail.debug("StaticToken", &StaticToken::new(token()));
     trail.debug("Or", &StaticToken::new(token()).or(StaticToken::new(token())));
 
@@ -165,7 +165,7 @@ async fn the_request_below_auth_shows_no_token() {
             .header(http::HeaderName::from_static("x-auth-token")),
         AuthLayer::for_origin(StaticToken::new(token()), "https://api.example.com")
             .unwrap()
-            .replace_authorization(),
+            .replace_authorization(true),
     ] {
         let mut client = layer.layer(echo.clone());
         // An instance makes a copy of the header for itself when it is used again.

@@ -19,7 +19,7 @@ pub(super) fn counted(
     let source = source_fn(move |_| {
         let call = counter.fetch_add(1, Ordering::SeqCst) + 1;
         let result = source(call).and_then(|()| AccessToken::bearer(format!("token-{call}")));
-        std::future::ready(result.map(|token| token.expires_in(seconds(life))))
+        std::future::ready(result.map(|token| token.with_lifetime(seconds(life))))
     });
     (TokenCache::new(source), calls)
 }
@@ -547,7 +547,7 @@ async fn a_refresh_token_that_must_not_be_used_early_is_not_used_early() {
         let jwt = jwt.clone();
         Rig::new(move |call, _| {
             let jwt = jwt.clone();
-            Box::pin(async move { Ok(answer(call, 100, 0).await?.refresh_token(jwt)) })
+            Box::pin(async move { Ok(answer(call, 100, 0).await?.with_refresh_token(jwt)) })
         })
     };
     drop(wall);
@@ -574,7 +574,7 @@ async fn a_token_that_waits_while_the_one_before_is_back_in_use_is_revoked_too()
         });
         let rig = Rig::with(
             |call, _| answer(call, 600, 0),
-            |builder| builder.revoke_with(revoker).with_revocation_at_shutdown(),
+            |builder| builder.revoke_with(revoker).revoke_at_shutdown(true),
         );
         let first = rig.cache.get().await.unwrap();
         rig.cache.accept(&first);

@@ -282,7 +282,7 @@ impl SecurityTokens {
     async fn again(&self, grant: &TokenExchangeGrant, fetch: &TokenRequest) -> Result<Option<Self>, Error> {
         let rejected = |read: &ReadToken| {
             let request = within(FetchReason::Rejected, fetch);
-            request.previous_token(read.token.clone()).rejected_token(read.token.clone())
+            request.with_previous(read.token.clone()).with_rejected(read.token.clone())
         };
         let subject = grant.subject.give("subject token", rejected(&self.subject)).await?;
         let mut is_new = !secret::same(&subject.secret, &self.subject.secret);

@@ -66,6 +66,6 @@ impl TokenSource for SelfSigned {
         let may_change = self.assertion.key().is_some_and(Secret::may_change);
         let signed = self.assertion.sign(&identifiers, &key).await;
         let signed = signed.map_err(|error| secret::of_the_moment(error, may_change))?;
-        Ok(AccessToken::of("Bearer", signed)?.expires_in(self.assertion.holds_for()))
+        Ok(AccessToken::of("Bearer", signed)?.with_lifetime(self.assertion.holds_for()))
     }
 }

@@ -154,7 +154,7 @@ fn token(
     let mut token = AccessToken::of("Bearer", secret)
         .map_err(|error| nonsense(&format!("a token that cannot be used: {error}")))?;
     if let Some(granted) = granted {
-        token = token.scopes(shown_scopes(granted, expected, redactor));
+        token = token.with_scopes(shown_scopes(granted, expected, redactor));
     }
     let lifetime = members.get("expires_in").and_then(|raw| lifetime(raw, now));
     let lifetime = lifetime.or_else(|| Some(instant(members.get("expires_at")?)?.saturating_sub(now)));
@@ -165,7 +165,7 @@ fn token(
         Some(claims.expires?.saturating_sub(now))
     });
     if let Some(lifetime) = lifetime {
-        token = token.expires_in(lifetime);
+        token = token.with_lifetime(lifetime);
     }
     if let Some(refresh) = refresh_token(members) {
         // The mark of what was not UTF-8.
@@ -176,7 +176,7 @@ fn token(
     }
     for (name, raw) in members.map.iter().filter(|(name, _)| !KNOWN.contains(&name.as_str())) {
         if let Some(value) = as_string(raw) {
-            token = token.extra_member(name, value);
+            token = token.with_extra(name, value);
         }
     }
     Ok(token)

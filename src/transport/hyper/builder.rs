@@ -34,7 +34,7 @@ use crate::error::Error;
 ///
 /// let client = HyperClient::builder()
 ///     .proxy(Proxy::new("http", "proxy.example.net", 3128)?.credentials("billing", "secret"))
-///     .also_roots(std::fs::read("private-ca.pem")?)?
+///     .add_root_certificates(std::fs::read("private-ca.pem")?)?
 ///     .identity(std::fs::read("client.pem")?, std::fs::read("client-key.pem")?)?
 ///     .build();
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -63,10 +63,9 @@ impl HyperClientBuilder {
     /// # Errors
     ///
     /// A configuration error if `pem` holds no certificate, or one that cannot be read.
-    #[doc(alias = "add_root_certificates")]
     #[doc(alias = "ca")]
     #[doc(alias = "certificate")]
-    pub fn also_roots(mut self, pem: impl AsRef<[u8]>) -> Result<Self, Error> {
+    pub fn add_root_certificates(mut self, pem: impl AsRef<[u8]>) -> Result<Self, Error> {
         self.settings.certificates.add_roots(pem.as_ref())?;
         Ok(self)
     }
@@ -75,8 +74,8 @@ impl HyperClientBuilder {
     ///
     /// # Errors
     ///
-    /// As [`also_roots`](Self::also_roots).
-    pub fn only_roots(mut self, pem: impl AsRef<[u8]>) -> Result<Self, Error> {
+    /// As [`add_root_certificates`](Self::add_root_certificates).
+    pub fn only_root_certificates(mut self, pem: impl AsRef<[u8]>) -> Result<Self, Error> {
         self.settings.certificates.replace_roots(pem.as_ref())?;
         Ok(self)
     }
@@ -86,7 +85,7 @@ impl HyperClientBuilder {
     /// [`ClientAuth::tls`](crate::ClientAuth::tls).
     ///
     /// It is the same for every connection of the client, so tokens that are bound to it never go by another. For a new
-    /// certificate make a new client, and [`expire`](crate::TokenCache::invalidate) the tokens that were bound to the old one.
+    /// certificate make a new client, and [`invalidate`](crate::TokenCache::invalidate) the tokens that were bound to the old one.
     ///
     /// # Errors
     ///
@@ -148,14 +147,10 @@ impl HyperClientBuilder {
     /// A server that takes this for a flood closes the connection with `ENHANCE_YOUR_CALM` ("too many pings"); gRPC servers do
     /// if it happens more than twice in five minutes. So gRPC calls, by their content type, have connections of their own that
     /// are asked every five minutes at most, and after the first such response all connections are.
-    pub fn keep_alive(mut self, after: Duration) -> Self {
-        self.settings.keep_alive = Some(after);
-        self
-    }
-
-    /// Never asks a connection for a sign of life. A request on a dead connection then waits until its own timeout.
-    pub fn without_keep_alive(mut self) -> Self {
-        self.settings.keep_alive = None;
+    ///
+    /// With `None` no connection is asked. A request on a dead connection then waits until its own timeout.
+    pub fn keep_alive(mut self, after: impl Into<Option<Duration>>) -> Self {
+        self.settings.keep_alive = after.into();
         self
     }
 

@@ -442,7 +442,7 @@ mod tests {
     }
 
     fn access() -> AccessToken {
-        AccessToken::bearer("AT").unwrap().expires_in(Duration::from_secs(3600))
+        AccessToken::bearer("AT").unwrap().with_lifetime(Duration::from_secs(3600))
     }
 
     fn newest(lineage: &Lineage) -> String {
@@ -505,7 +505,7 @@ mod tests {
     fn an_access_token_that_is_over_is_not_handed_out() {
         let now = WallClock::default().moment();
         for (lifetime, is_good) in [(0, false), (1, true), (3600, true)] {
-            let token = AccessToken::bearer("AT").unwrap().expires_in(Duration::from_secs(lifetime));
+            let token = AccessToken::bearer("AT").unwrap().with_lifetime(Duration::from_secs(lifetime));
             let lineage = Lineage::new(None, Some(token.requested(now)));
             assert_eq!(lineage.is_ready(now), is_good, "{lifetime}");
             assert_eq!(lineage.take_ready().is_some(), is_good, "{lifetime}");

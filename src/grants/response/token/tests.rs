@@ -93,7 +93,7 @@ fn sorted(scopes: impl IntoIterator<Item = impl Into<String>>) -> Vec<String> {
 
 /// Compares a token with what a vector expects. Of `scope` not the text is kept, but the scopes in it.
 fn is_token(token: &AccessToken, expect: &Value, requested_refresh: Option<&str>) -> bool {
-    let granted = sorted(token.granted_scopes().unwrap_or_default().iter().cloned());
+    let granted = sorted(token.scopes().unwrap_or_default().iter().cloned());
     let refresh = token.refresh_secret().map(ExposeSecret::expose_secret);
     let lifetime = token.lifetime().map(|lifetime| lifetime.as_secs());
     expect["result"] == "token"
@@ -266,7 +266,7 @@ fn a_life_that_makes_no_sense_is_unknown_and_one_below_zero_is_over() {
 fn nesting_of_any_depth_is_passed_over_and_never_overflows_the_stack() {
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     assert_eq!(with_members(&format!(r#""x":{deep}"#)).scheme(), "Bearer");
-    assert!(with_members(&format!(r#""scope":{deep}"#)).granted_scopes().is_none());
+    assert!(with_members(&format!(r#""scope":{deep}"#)).scopes().is_none());
     assert!(with_members(&format!(r#""expires_in":{deep}"#)).lifetime().is_none());
     assert!(error_of(&json_answer(200, &"[".repeat(100_000))).is_protocol());
     assert!(error_of(&json_answer(200, &r#"{"a":"#.repeat(100_000))).is_protocol());
