@@ -83,11 +83,6 @@ lean() {
     [ "$crates" -le "$LEAN" ]
 }
 
-# A build in which somebody else has switched on both back ends of jsonwebtoken.
-backends() {
-    CARGO_TARGET_DIR=$PWD/target cargo test --locked --quiet --manifest-path tests/backends/Cargo.toml
-}
-
 # A build in which reqwest has the features that it comes with, TLS among them.
 reqwest_tls() {
     CARGO_TARGET_DIR=$PWD/target cargo test --locked --quiet --manifest-path tests/reqwest-tls/Cargo.toml
@@ -117,7 +112,6 @@ run "docs" docs
 run "tests, all features" count --all-features
 run "tests without default features, over transports of their own" count --lib --test oauth2 --test auth --test retry --test decisions --no-default-features
 run "lean" lean
-run "assertions beside both back ends of jsonwebtoken" backends
 run "TLS by reqwest as it comes" reqwest_tls
 run "below a client of kube's" kube
 run "models" bash tests/loom.sh smoke
