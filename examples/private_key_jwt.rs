@@ -30,9 +30,8 @@ async fn main() -> Result<ExitCode, BoxError> {
 
     // What you write, once. There is no secret, and the key is read each time it signs.
     let key = SigningKey::new(JwtAlgorithm::Es256, Secret::from_file(&file));
-    let source = ClientCredentials::builder(server.token_url(), "billing", Secret::none())
+    let source = ClientCredentials::builder(server.token_url(), "billing", ClientAuth::private_key_jwt(key))
         .issuer(server.origin())
-        .auth(ClientAuth::private_key_jwt(key))
         .scope("reports:read")
         .build()?;
     let client = ServiceBuilder::new()

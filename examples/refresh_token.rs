@@ -33,12 +33,12 @@ use tokio::task::JoinSet;
 use tokio::time::{interval, sleep};
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::auth::AuthService;
-use tower_oauth2::grants::{RefreshTokenBuilder, read_token_response};
+use tower_oauth2::grants::{GrantBuilder, read_token_response};
 use tower_oauth2::retry::RetryService;
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient};
 use tower_oauth2::transport::HyperClient;
 use tower_oauth2::{
-    AccessToken, AuthLayer, Body, ClientAuth, Origin, RefreshToken, RetryPolicy, Secret, TokenCache,
+    AccessToken, AuthLayer, Body, ClientAuth, Origin, RefreshTokenGrant, RetryPolicy, TokenCache,
 };
 
 /// How long requests are sent, and how many per second.
@@ -284,14 +284,14 @@ impl Place {
             .service(HyperClient::new()))
     }
 
-    fn source(&self, store: &Store, rotations: &Arc<Mutex<u64>>) -> RefreshTokenBuilder {
+    fn source(&self, store: &Store, rotations: &Arc<Mutex<u64>>) -> GrantBuilder<RefreshTokenGrant> {
         let stored = store.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let (secret, auth) = match self.client_secret.as_str() {
-            "" => (Secret::none(), ClientAuth::none()),
-            secret => (Secret::new(secret.to_owned()), ClientAuth::basic()),
+        let auth = match self.client_secret.as_str() {
+            "" => ClientAuth::none(),
+            secret => ClientAuth::basic(secret),
         };
         let (store, rotations) = (Arc::clone(store), Arc::clone(rotations));
-        RefreshToken::builder(&self.token_url, &self.client_id, secret, Some(stored)).auth(auth).on_rotate(
+        RefreshTokenGrant::builder(&self.token_url, &self.client_id, auth).refresh_token(stored).on_rotate(
             move |token| {
                 // Awaited before the access token is used: a crash after this finds a token that is good.
                 *store.lock().unwrap_or_else(PoisonError::into_inner) =

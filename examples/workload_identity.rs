@@ -22,7 +22,7 @@ use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::grants::{SecurityToken, TokenExchange, TokenType};
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient};
 use tower_oauth2::transport::HyperClient;
-use tower_oauth2::{AuthLayer, Body, FileToken, RetryPolicy, Secret};
+use tower_oauth2::{AuthLayer, Body, ClientAuth, FileToken, RetryPolicy};
 
 const SUBJECT: &str = "system:serviceaccount:shop:billing";
 
@@ -43,7 +43,7 @@ async fn main() -> Result<ExitCode, BoxError> {
     // What you write, once.
     let workload = SecurityToken::from_source(FileToken::new(file.path()), TokenType::jwt());
     let source = TokenExchange::builder(server.token_url(), workload)
-        .client("billing", Secret::none())
+        .client("billing", ClientAuth::none())
         .scope("reports:read")
         .build()?;
     let client = ServiceBuilder::new()

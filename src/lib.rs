@@ -132,7 +132,7 @@ pub use self::body::Body;
 pub use self::cache::TokenCache;
 pub use self::client::ApiClient;
 pub use self::error::{Error, ErrorKind};
-pub use self::grants::{ClientAuth, ClientCredentials, ClientCredentialsConfig, RefreshToken, Secret};
+pub use self::grants::{ClientAuth, ClientCredentials, ClientCredentialsConfig, RefreshTokenGrant, Secret};
 pub use self::origin::Origin;
 pub use self::retry::RetryPolicy;
 pub use self::revoke::{TokenRevoker, revoker_fn};

@@ -19,7 +19,7 @@ use tower::{BoxError, service_fn};
 use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm, SelfSigned, SigningKey};
 use tower_oauth2::grants::{CustomGrant, Issuer, JwtBearer, SecurityToken, TokenExchange, TokenType};
 use tower_oauth2::{
-    AccessToken, ClientAuth, ClientCredentials, Error, ErrorKind, FetchReason, FileToken, RefreshToken,
+    AccessToken, ClientAuth, ClientCredentials, Error, ErrorKind, FetchReason, FileToken, RefreshTokenGrant,
     Secret, StaticToken, TokenRequest, TokenSource,
 };
 
@@ -268,8 +268,7 @@ async fn salesforce_as_a_client_says_where_the_api_is() {
     let fields = [("grant_type", "client_credentials"), ("client_id", "ID"), ("client_secret", "SECRET")];
     let answer = json!({ "access_token": "00D!AQ", "instance_url": "https://x.salesforce.com", "issued_at": "1700000000000" });
     let (http, done) = provider([post(url).form(&fields).answers(200, &answer)]);
-    let source =
-        ClientCredentials::builder(url, "ID", "SECRET").auth(ClientAuth::post()).build_with(http).unwrap();
+    let source = ClientCredentials::builder(url, "ID", ClientAuth::post("SECRET")).build_with(http).unwrap();
     let token = fetch(&source).await.unwrap();
     assert!(token.expose_extra("instance_url").is_some() && token.lifetime().is_none());
     done();
@@ -290,7 +289,7 @@ async fn entra_by_secret() {
     ];
     let (http, done) = provider([post(ENTRA).form(&fields).answers(200, &a_token())]);
     let source =
-        ClientCredentials::builder(ENTRA, "ID", "S~1").auth(ClientAuth::post()).scope(GRAPH).build_with(http);
+        ClientCredentials::builder(ENTRA, "ID", ClientAuth::post("S~1")).scope(GRAPH).build_with(http);
     assert_eq!(gets(source).await, token("AT1", 3600));
     done();
 }
@@ -313,8 +312,7 @@ async fn entra_by_workload_identity() {
         federated("e30.e30.one").answers(200, &a_token()),
         federated("e30.e30.two").answers(200, &a_token()),
     ]);
-    let source = ClientCredentials::builder(ENTRA, "ID", Secret::none())
-        .auth(ClientAuth::assertion(FileToken::new(&path)))
+    let source = ClientCredentials::builder(ENTRA, "ID", ClientAuth::assertion(FileToken::new(&path)))
         .scope(GRAPH)
         .build_with(http)
         .unwrap();
@@ -330,10 +328,13 @@ async fn entra_by_certificate() {
     let claims = format!(r#"jwt:{{"iss":"ID","sub":"ID","aud":"{ENTRA}","alg":"PS256","kid":"7"}}"#);
     let (http, done) = provider([federated(&claims).answers(200, &a_token())]);
     let key = SigningKey::new(JwtAlgorithm::Ps256, rsa_key()).key_id("7");
-    let source = ClientCredentials::builder(ENTRA, "ID", Secret::none())
-        .auth(ClientAuth::private_key_jwt(Assertion::by_key(key).with_token_url_as_audience()))
-        .scope(GRAPH)
-        .build_with(http);
+    let source = ClientCredentials::builder(
+        ENTRA,
+        "ID",
+        ClientAuth::private_key_jwt(Assertion::by_key(key).with_token_url_as_audience()),
+    )
+    .scope(GRAPH)
+    .build_with(http);
     assert_eq!(gets(source).await, token("AT1", 3600));
     done();
 }
@@ -523,10 +524,13 @@ async fn okta_by_key() {
     ];
     let (http, done) = provider([post(url).form(&fields).answers(200, &a_token())]);
     let key = SigningKey::new(JwtAlgorithm::Rs256, rsa_key()).key_id("K1");
-    let source = ClientCredentials::builder(url, "ID", Secret::none())
-        .auth(ClientAuth::private_key_jwt(Assertion::by_key(key).with_token_url_as_audience()))
-        .scope("okta.users.read")
-        .build_with(http);
+    let source = ClientCredentials::builder(
+        url,
+        "ID",
+        ClientAuth::private_key_jwt(Assertion::by_key(key).with_token_url_as_audience()),
+    )
+    .scope("okta.users.read")
+    .build_with(http);
     assert_eq!(gets(source).await, token("AT1", 3600));
     done();
 }
@@ -646,7 +650,7 @@ async fn uipath_that_answers_html_in_between() {
         turn().answers(200, &a_token()),
     ]);
     let source =
-        ClientCredentials::builder(url, "ID", "S").auth(ClientAuth::post()).scope("OR.Jobs").build_with(http);
+        ClientCredentials::builder(url, "ID", ClientAuth::post("S")).scope("OR.Jobs").build_with(http);
     assert_eq!(gets(source).await, token("AT1", 3600));
     done();
 }
@@ -662,9 +666,7 @@ async fn sap_cloud_identity_by_an_assertion_of_another_issuer() {
     ];
     let (http, done) = provider([post(url).form(&fields).answers(200, &a_token())]);
     let secret = Secret::from_fn(|| async { Ok("e30.e30.spiffe") });
-    let source = ClientCredentials::builder(url, "ID", Secret::none())
-        .auth(ClientAuth::assertion(secret))
-        .build_with(http);
+    let source = ClientCredentials::builder(url, "ID", ClientAuth::assertion(secret)).build_with(http);
     assert_eq!(gets(source).await, token("AT1", 3600));
     done();
 }
@@ -686,8 +688,7 @@ async fn shopify() {
     let answer =
         json!({ "access_token": "shpat_1", "scope": "read_orders,write_orders", "expires_in": 86399 });
     let (http, done) = provider([post(url).form(&fields).answers(200, &answer)]);
-    let source = ClientCredentials::builder(url, "ID", "S")
-        .auth(ClientAuth::post())
+    let source = ClientCredentials::builder(url, "ID", ClientAuth::post("S"))
         .required_scope("write_orders")
         .build_with(http);
     assert_eq!(gets(source).await, token("shpat_1", 86_399));
@@ -710,8 +711,8 @@ async fn slack_rotation() {
         "refresh_token": "xoxe-2" });
     let dead = json!({ "ok": false, "error": "invalid_refresh_token" });
     let (http, done) = provider([turn("xoxe-1").answers(200, &rotated), turn("xoxe-2").answers(200, &dead)]);
-    let source = RefreshToken::builder(url, "ID", "S", Some("xoxe-1"))
-        .auth(ClientAuth::post())
+    let source = RefreshTokenGrant::builder(url, "ID", ClientAuth::post("S"))
+        .refresh_token("xoxe-1")
         .token_type("bot")
         .build_with(http)
         .unwrap();
@@ -749,7 +750,7 @@ fn what_would_put_a_secret_into_a_url_or_cannot_be_said_is_refused() {
     let (http, _) = provider([]);
     for (builder, said) in [
         (CustomGrant::get(url).secret_param("key", "S"), "use secret_header"),
-        (CustomGrant::get(url).client("ID", "S").auth(ClientAuth::post()), "would stand in the URL"),
+        (CustomGrant::get(url).client("ID", ClientAuth::post("S")), "would stand in the URL"),
         (CustomGrant::get(url).param_json("a", "1"), "use CustomGrant::json"),
         (CustomGrant::json(url).param_json("a", "{"), "it is no JSON"),
         (CustomGrant::json(url).header("a b", "c"), "no name of a header"),

@@ -531,7 +531,7 @@ async fn a_307_of_the_token_endpoint_sends_the_secret_nowhere() {
             true => builder.redirect(Policy::limited(3)),
             false => builder,
         });
-        let source = ClientCredentials::builder(&url, "billing", "hunter2").auth(ClientAuth::post());
+        let source = ClientCredentials::builder(&url, "billing", ClientAuth::post("hunter2"));
         let error = fetch(&source.build_with(client.unwrap()).unwrap()).await.unwrap_err();
         assert_eq!((error.is_config(), error.status()), (true, Some(StatusCode::TEMPORARY_REDIRECT)));
         assert!(stranger.seen().is_empty(), "something arrived at the other origin");

@@ -21,7 +21,7 @@ use tower_oauth2::extensions::Deadline;
 use tower_oauth2::grants::{Revocation, SecurityToken, TokenExchange, TokenType};
 use tower_oauth2::tenants::TenantCaches;
 use tower_oauth2::{
-    AccessToken, AuthLayer, ClientCredentials, Error, FetchReason, FileToken, RefreshToken, RetryPolicy,
+    AccessToken, AuthLayer, ClientCredentials, Error, FetchReason, FileToken, RefreshTokenGrant, RetryPolicy,
     StaticToken, TokenCache, TokenRequest, TokenSource as _, revoker_fn, source_fn,
 };
 
@@ -280,10 +280,11 @@ fn a_source_that_is_asked_without_a_cache_needs_what_it_needs_and_says_so() {
                 told(TokenCache::new(source.build_with(busy()).unwrap()).get().await)
             })
         }),
-        ("RefreshToken", |_| {
+        ("RefreshTokenGrant", |_| {
             Box::pin(async {
-                let source =
-                    RefreshToken::builder(URL, "cli", "hunter2-hunter2", Some("refresh-token")).retries(1);
+                let source = RefreshTokenGrant::builder(URL, "cli", "hunter2-hunter2")
+                    .refresh_token("refresh-token")
+                    .retries(1);
                 told(source.build_with(busy()).unwrap().token(request()).await)
             })
         }),

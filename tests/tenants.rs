@@ -21,7 +21,9 @@ use tower_oauth2::grants::Revocation;
 use tower_oauth2::retry::RetryReport;
 use tower_oauth2::tenants::{TenantCaches, TenantCachesBuilder};
 use tower_oauth2::test_util::{Probe, reply};
-use tower_oauth2::{AuthLayer, ClientAuth, ClientCredentials, Error, RefreshToken, RetryPolicy, TokenCache};
+use tower_oauth2::{
+    AuthLayer, ClientAuth, ClientCredentials, Error, RefreshTokenGrant, RetryPolicy, TokenCache,
+};
 
 type Body = Full<Bytes>;
 type Client = BoxCloneSyncService<Request<Body>, Response<()>, BoxError>;
@@ -78,13 +80,18 @@ impl World {
     fn caches(&self) -> TenantCachesBuilder<String> {
         let world = self.clone();
         TenantCaches::builder(move |tenant: &String| {
-            let source =
-                ClientCredentials::builder("https://login.example.com/token", tenant, "a long secret")
-                    .auth(ClientAuth::post())
-                    .build_with(world.authorization_server())?;
-            let revocation = Revocation::builder("https://login.example.com/revoke", tenant, "a long secret")
-                .auth(ClientAuth::post())
-                .build_with(world.authorization_server())?;
+            let source = ClientCredentials::builder(
+                "https://login.example.com/token",
+                tenant,
+                ClientAuth::post("a long secret"),
+            )
+            .build_with(world.authorization_server())?;
+            let revocation = Revocation::builder(
+                "https://login.example.com/revoke",
+                tenant,
+                ClientAuth::post("a long secret"),
+            )
+            .build_with(world.authorization_server())?;
             Ok(TokenCache::builder(source).revoke_with(revocation).revoke_at_shutdown(true))
         })
     }
@@ -434,13 +441,12 @@ async fn a_refresh_token_that_is_stored_nowhere_is_never_forgotten() {
     for (world, client, _) in worlds() {
         let there = world.clone();
         let caches = TenantCaches::builder(move |tenant: &String| {
-            let source = RefreshToken::builder(
+            let source = RefreshTokenGrant::builder(
                 "https://login.example.com/token",
                 tenant,
-                "a long secret",
-                Some("RT0".to_owned()),
+                ClientAuth::post("a long secret"),
             )
-            .auth(ClientAuth::post());
+            .refresh_token("RT0".to_owned());
             let source = match tenant.as_str() {
                 "stored" => source.on_rotate(|_| async { Ok(()) }),
                 _ => source,

@@ -34,7 +34,7 @@ use tower_oauth2::client::ApiClient;
 use tower_oauth2::extensions::{ScopeMissing, TokenWithheld};
 use tower_oauth2::grants::jwt::{JwtAlgorithm, SigningKey};
 use tower_oauth2::grants::{
-    ClientCredentialsBuilder, CustomGrant, Issuer, Revocation, SecurityToken, TokenExchange, TokenType,
+    CustomGrant, GrantBuilder, Issuer, Revocation, SecurityToken, TokenExchange, TokenType,
     read_token_response,
 };
 use tower_oauth2::retry::RetryReport;
@@ -44,7 +44,7 @@ use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient, Loopback, Tro
 use tower_oauth2::transport::{HyperClient, HyperClientBuilder, Proxy};
 use tower_oauth2::transport::{ReqwestClient, ReqwestTokenClient};
 use tower_oauth2::{
-    AccessToken, AuthLayer, ClientAuth, ClientCredentials, Error, FetchReason, Origin, RefreshToken,
+    AccessToken, AuthLayer, ClientAuth, ClientCredentials, Error, FetchReason, Origin, RefreshTokenGrant,
     RetryPolicy, Secret, StaticToken, TokenCache, TokenRequest, TokenRevoker as _, TokenSource, source_fn,
 };
 
@@ -121,7 +121,7 @@ async fn failure(at: &str, source: impl TokenSource) -> String {
     }
 }
 
-fn client_of(server: &FakeAuthorizationServer, id: &str, secret: &str) -> ClientCredentialsBuilder {
+fn client_of(server: &FakeAuthorizationServer, id: &str, secret: &str) -> GrantBuilder<ClientCredentials> {
     ClientCredentials::builder(server.token_url(), id, secret).retries(0)
 }
 
@@ -199,15 +199,15 @@ async fn a_client_that_is_refused() -> Vec<String> {
 
 async fn a_grant_that_is_refused() -> Vec<String> {
     let server = authorization_server().await;
-    let not_allowed = ClientCredentials::builder(server.token_url(), "app", Secret::none());
+    let not_allowed = ClientCredentials::builder(server.token_url(), "app", ClientAuth::none());
     let scope = client_of(&server, "billing", "hunter2-hunter2").scope("items:write");
     let required = client_of(&server, "billing", "hunter2-hunter2").required_scope("items:write");
     let password = CustomGrant::builder(server.token_url(), "password").client("billing", "hunter2-hunter2");
     let foreign = SecurityToken::new("e30.e30.c2ln", TokenType::jwt());
-    let exchange = TokenExchange::builder(server.token_url(), foreign).client("app", Secret::none());
+    let exchange = TokenExchange::builder(server.token_url(), foreign).client("app", ClientAuth::none());
     vec![
         failure(&server.origin(), exchange.build().unwrap()).await,
-        failure(&server.origin(), not_allowed.auth(ClientAuth::none()).build().unwrap()).await,
+        failure(&server.origin(), not_allowed.build().unwrap()).await,
         failure(&server.origin(), scope.build().unwrap()).await,
         failure(&server.origin(), required.build().unwrap()).await,
         failure(&server.origin(), password.build().unwrap()).await,
@@ -216,9 +216,9 @@ async fn a_grant_that_is_refused() -> Vec<String> {
 
 async fn a_refresh_token_that_is_no_good() -> Vec<String> {
     let server = authorization_server().await;
-    let app = |refresh_token: Option<String>| {
-        RefreshToken::builder(server.token_url(), "app", Secret::none(), refresh_token)
-            .auth(ClientAuth::none())
+    let app = |refresh_token: &str| {
+        RefreshTokenGrant::builder(server.token_url(), "app", ClientAuth::none())
+            .refresh_token(refresh_token)
             .retries(0)
             .attempt_timeout(Duration::from_millis(200))
     };
@@ -226,34 +226,35 @@ async fn a_refresh_token_that_is_no_good() -> Vec<String> {
     // A user who did not agree to offline_access.
     let token =
         read_token_response(r#"{"access_token":"AT1","token_type":"bearer","expires_in":0}"#).unwrap();
-    let granted = token.expose_refresh_token().map(|_| unreachable!("there is none"));
-    let mut lines = vec![failure(&server.origin(), app(granted).build().unwrap()).await];
+    assert!(token.expose_refresh_token().is_none());
+    let mut lines = vec![failure(&server.origin(), app("").build().unwrap()).await];
 
     // Revoked in the middle of its life.
-    let source = app(Some(server.sign_in("app", "items:read"))).build().unwrap();
+    let source = app(&server.sign_in("app", "items:read")).build().unwrap();
     let token = fetch(source.clone()).await.unwrap();
-    let revocation = Revocation::builder(server.revocation_url(), "app", Secret::none());
-    revocation.auth(ClientAuth::none()).build().unwrap().revoke(token).await.unwrap();
+    let revocation = Revocation::builder(server.revocation_url(), "app", ClientAuth::none());
+    revocation.build().unwrap().revoke(token).await.unwrap();
     lines.push(failure(&server.origin(), source).await);
 
     // Spent by a process that did not store the next one.
     let stored = server.sign_in("app", "items:read");
-    fetch(app(Some(stored.clone())).build().unwrap()).await.unwrap();
-    lines.push(failure(&server.origin(), app(Some(stored)).build().unwrap()).await);
+    fetch(app(&stored).build().unwrap()).await.unwrap();
+    lines.push(failure(&server.origin(), app(&stored).build().unwrap()).await);
 
     // An answer that was lost, and a server that has meanwhile ended the token.
     let lost = server.sign_in("app", "items:read");
-    let source = app(Some(lost.clone())).build().unwrap();
+    let source = app(&lost).build().unwrap();
     server.answer_next(1, Trouble::Hang);
     fetch(source.clone()).await.unwrap_err();
-    fetch(app(Some(lost)).build().unwrap()).await.unwrap();
+    fetch(app(&lost).build().unwrap()).await.unwrap();
     lines.push(failure(&server.origin(), source).await);
 
     // A server that has another code for it, and says it again and again.
     let refuses = post(async || (StatusCode::BAD_REQUEST, r#"{"error":"invalid_request"}"#));
     let (silent, _listener) = serve(Router::new().route("/token", refuses)).await;
-    let source = RefreshToken::builder(format!("{silent}/token"), "app", Secret::none(), Some("RT1"));
-    let source = source.auth(ClientAuth::none()).build().unwrap();
+    let source =
+        RefreshTokenGrant::builder(format!("{silent}/token"), "app", ClientAuth::none()).refresh_token("RT1");
+    let source = source.build().unwrap();
     fetch(source.clone()).await.unwrap_err();
     fetch(source.clone()).await.unwrap_err();
     lines.push(failure(&silent, source).await);
@@ -274,10 +275,13 @@ async fn an_assertion_by_a_wrong_clock() -> Vec<String> {
     let (origin, _listener) = serve(router).await;
     let ask = async |path: &str| {
         let key = SigningKey::new(JwtAlgorithm::Es256, PrivateKey::generate().pem());
-        let source = ClientCredentials::builder(format!("{origin}{path}"), "billing", Secret::none())
-            .issuer(LOGIN)
-            .auth(ClientAuth::private_key_jwt(key))
-            .retries(0);
+        let source = ClientCredentials::builder(
+            format!("{origin}{path}"),
+            "billing",
+            ClientAuth::private_key_jwt(key),
+        )
+        .issuer(LOGIN)
+        .retries(0);
         failure(&origin, source.build().unwrap()).await
     };
     // Dates have whole seconds.
@@ -397,7 +401,7 @@ async fn a_secret_that_is_not_there() -> Vec<String> {
         ask(Secret::from_file("/run/secrets/billing-that-is-not-there"))
             .await
             .replace("-that-is-not-there", ""),
-        ClientCredentials::builder(&url, "billing", Secret::none()).build().unwrap_err().to_string(),
+        ClientCredentials::builder(&url, "billing", "").build().unwrap_err().to_string(),
         AccessToken::bearer("mF_9.B5f-4.1JqM\n").unwrap_err().to_string(),
     ]
 }

@@ -27,14 +27,15 @@ use crate::http_transport::HttpTransport;
 use crate::origin::Origin;
 use crate::text;
 
-/// Builds a source that asks a token endpoint by the grant `G`.
+/// Builds a `G`: a source such as [`ClientCredentials`](crate::ClientCredentials), or a
+/// [`Revocation`](crate::grants::Revocation).
 ///
-/// Nothing is checked before the source is built, and everything then: what is wrong is an error that names the
-/// setting and the remedy.
+/// Nothing is checked before `build` or [`build_with`](Self::build_with), and everything there. An error names the setting
+/// and the remedy.
 ///
 /// # Defaults
 ///
-/// - client authentication: [`ClientAuth::basic`]; none where the grant needs no client and none is set
+/// - client: none, for a grant that needs none
 /// - scopes, audiences, resources, further parameters: none
 /// - issuer: the [`Issuer`](crate::grants::Issuer) that was given in place of a URL, or none
 /// - required scopes: none
@@ -46,17 +47,18 @@ use crate::text;
 /// - retried: what may pass by itself (429, every 5xx, no response, a success that holds no token response)
 /// - plain http: to loopback alone
 #[derive(Clone)]
-pub struct GrantBuilder<G> {
+pub struct GrantBuilder<G: Grant> {
     options: Options,
-    grant: G,
+    settings: G::Settings,
 }
 
 #[derive(Clone, Debug)]
 struct Options {
     location: EndpointLocation,
     client_id: String,
-    secret: Secret,
     auth: ClientAuth,
+    /// Whether there is no client, since none was set and the grant needs none.
+    is_anonymous: bool,
     scopes: Vec<String>,
     required_scopes: Vec<String>,
     audiences: Vec<String>,
@@ -67,31 +69,58 @@ struct Options {
     classifier: Option<Classifier>,
     patience: Patience,
     insecure_http: bool,
-    kind: EndpointKind,
+    renamed: Vec<(String, String)>,
+    token_types: Vec<String>,
+    refusals: Vec<(String, String)>,
     terms: Terms,
 }
 
 /// What a grant is like, as opposed to what its user sets.
-#[derive(Clone, Debug, Default)]
-struct Terms {
+#[derive(Clone, Debug)]
+pub(crate) struct Terms {
+    pub(crate) kind: EndpointKind,
+    pub(crate) encoding: Encoding,
     /// The parameters that it sends by itself.
-    own: &'static [&'static str],
-    /// Whether it may do without a client.
-    client_is_optional: bool,
+    pub(crate) own: &'static [&'static str],
     /// Whether an assertion is the grant.
-    is_assertion: bool,
+    pub(crate) is_assertion: bool,
     /// Whether another token is the grant.
-    is_exchange: bool,
-    /// Whether the endpoint knows nothing of RFC 6749.
-    is_api: bool,
-    encoding: Encoding,
-    renamed: Vec<(String, String)>,
-    token_types: Vec<String>,
-    refusals: Vec<(String, String)>,
+    pub(crate) is_exchange: bool,
+    /// Whether the endpoint knows nothing of RFC 6749, so that its parameters are its own, whatever they are called.
+    pub(crate) is_api: bool,
 }
 
-impl<G> GrantBuilder<G> {
-    pub(crate) fn new(location: EndpointLocation, client_id: String, secret: Secret, grant: G) -> Self {
+impl Default for Terms {
+    fn default() -> Self {
+        Self {
+            kind: EndpointKind::Token,
+            encoding: Encoding::default(),
+            own: &["grant_type"],
+            is_assertion: false,
+            is_exchange: false,
+            is_api: false,
+        }
+    }
+}
+
+impl<G: Grant> GrantBuilder<G> {
+    /// Starts with a client.
+    pub(crate) fn new(
+        location: impl Into<EndpointLocation>,
+        client_id: impl Into<String>,
+        auth: impl Into<ClientAuth>,
+        terms: Terms,
+        settings: G::Settings,
+    ) -> Self {
+        Self::anonymous(location, terms, settings).set_client(client_id, auth)
+    }
+
+    /// Starts without a client, for a grant that can do without.
+    pub(crate) fn anonymous(
+        location: impl Into<EndpointLocation>,
+        terms: Terms,
+        settings: G::Settings,
+    ) -> Self {
         let patience = Patience {
             attempt_timeout: Duration::from_secs(10),
             retries: 3,
@@ -101,10 +130,10 @@ impl<G> GrantBuilder<G> {
             retry_statuses: None,
         };
         let options = Options {
-            location,
-            client_id,
-            secret,
-            auth: ClientAuth::default(),
+            location: location.into(),
+            client_id: String::new(),
+            auth: ClientAuth::none(),
+            is_anonymous: true,
             scopes: Vec::new(),
             required_scopes: Vec::new(),
             audiences: Vec::new(),
@@ -115,54 +144,18 @@ impl<G> GrantBuilder<G> {
             classifier: None,
             patience,
             insecure_http: false,
-            kind: EndpointKind::Token,
-            terms: Terms { own: &["grant_type"], ..Terms::default() },
+            renamed: Vec::new(),
+            token_types: Vec::new(),
+            refusals: Vec::new(),
+            terms,
         };
-        Self { options, grant }
+        Self { options, settings }
     }
 
-    /// Starts without a client, which the grant can do without.
-    pub(crate) fn anonymous(location: EndpointLocation, grant: G) -> Self {
-        let mut builder = Self::new(location, String::new(), Secret::none(), grant).auth(ClientAuth::none());
-        builder.options.terms.client_is_optional = true;
-        builder
-    }
-
-    /// Names the parameters that the grant sends by itself, so that nobody sends them twice.
-    pub(crate) fn own_parameters(mut self, names: &'static [&'static str]) -> Self {
-        self.options.terms.own = names;
-        self
-    }
-
-    /// Says that an assertion is the grant.
-    #[cfg(feature = "jwt")]
-    pub(crate) fn by_assertion(mut self) -> Self {
-        self.options.terms.is_assertion = true;
-        self
-    }
-
-    /// Says that another token is the grant.
-    pub(crate) fn by_exchange(mut self) -> Self {
-        self.options.terms.is_exchange = true;
-        self
-    }
-
-    /// Says that the endpoint is no token endpoint, so that its parameters are its own, whatever they are called.
-    pub(crate) fn for_api(mut self) -> Self {
-        self.options.terms.is_api = true;
-        self
-    }
-
-    pub(crate) fn encoding(mut self, encoding: Encoding) -> Self {
-        self.options.terms.encoding = encoding;
-        self
-    }
-
-    /// Sets the client, and that it authenticates as clients do by default.
-    pub(crate) fn set_client(mut self, client_id: String, secret: Secret) -> Self {
-        self.options.client_id = client_id;
-        self.options.auth = if secret.is_none() { ClientAuth::none() } else { ClientAuth::default() };
-        self.options.secret = secret;
+    pub(crate) fn set_client(mut self, client_id: impl Into<String>, auth: impl Into<ClientAuth>) -> Self {
+        self.options.client_id = client_id.into();
+        self.options.auth = auth.into();
+        self.options.is_anonymous = false;
         self
     }
 
@@ -170,15 +163,8 @@ impl<G> GrantBuilder<G> {
         &mut self.options.parameters
     }
 
-    pub(crate) fn grant_mut(&mut self) -> &mut G {
-        &mut self.grant
-    }
-
-    /// Sets how the client authenticates.
-    #[must_use]
-    pub fn auth(mut self, auth: ClientAuth) -> Self {
-        self.options.auth = auth;
-        self
+    pub(crate) fn settings_mut(&mut self) -> &mut G::Settings {
+        &mut self.settings
     }
 
     /// Asks for a scope, or for several separated by spaces (RFC 6749 §3.3).
@@ -277,7 +263,7 @@ impl<G> GrantBuilder<G> {
     /// ```
     #[must_use]
     pub fn response_member(mut self, standard: impl Into<String>, theirs: impl Into<String>) -> Self {
-        self.options.terms.renamed.push((standard.into(), theirs.into()));
+        self.options.renamed.push((standard.into(), theirs.into()));
         self
     }
 
@@ -285,14 +271,14 @@ impl<G> GrantBuilder<G> {
     /// be a JSON pointer. `ok: false` always is one.
     #[must_use]
     pub fn refusal_member(mut self, name: impl Into<String>, json: impl Into<String>) -> Self {
-        self.options.terms.refusals.push((name.into(), json.into()));
+        self.options.refusals.push((name.into(), json.into()));
         self
     }
 
     /// Accepts tokens of this type beside `Bearer`, in any case: they are sent as bearer tokens all the same.
     #[must_use]
     pub fn token_type(mut self, name: impl Into<String>) -> Self {
-        self.options.terms.token_types.push(name.into());
+        self.options.token_types.push(name.into());
         self
     }
 
@@ -404,26 +390,35 @@ impl<G> GrantBuilder<G> {
         self
     }
 
-    /// Sets which endpoint it is.
-    pub(crate) fn kind(mut self, kind: EndpointKind) -> Self {
-        self.options.kind = kind;
-        self
-    }
-
-    /// Sets what the grant has of its own.
-    pub(crate) fn with_grant(mut self, set: impl FnOnce(&mut G)) -> Self {
-        set(&mut self.grant);
-        self
+    /// Builds the source over a transport of the caller's: any HTTP service, with the proxies, certificates and limits
+    /// that it brings.
+    ///
+    /// It must not follow redirects or retry: a redirect would carry the client's secret along. It is made ready for each
+    /// request and cloned for it.
+    ///
+    /// It must be `Send + Sync + Clone`, as clients that pool connections mostly are. A boxed one is
+    /// [`BoxCloneSyncService`](tower::util::BoxCloneSyncService); tower's `BoxService` cannot be cloned, and its
+    /// `BoxCloneService` is not `Sync`.
+    ///
+    /// # Errors
+    ///
+    /// A configuration error that names the setting and the remedy: a URL or an issuer that is not https, or has a fragment or
+    /// a user name in it; an empty client id or secret; an illegal scope;
+    /// a resource that is not an absolute URI; a parameter that has a setter of its own; a refresh token with a character that
+    /// none may hold, such as a line end.
+    pub fn build_with(self, transport: impl HttpTransport) -> Result<G, Error> {
+        let (endpoint, common, settings) = self.finish(transport::erase(transport))?;
+        G::assemble(settings, Checked { endpoint, common })
     }
 
     /// Checks everything, and takes the builder apart: the endpoint, the parameters that every grant sends, and what
     /// the grant has of its own.
-    fn finish(self, service: ErasedService) -> Result<(EndpointClient, Parameters, G), Error> {
+    fn finish(self, service: ErasedService) -> Result<(EndpointClient, Parameters, G::Settings), Error> {
         let Options {
             location,
             client_id,
-            secret,
             auth,
+            is_anonymous,
             scopes,
             required_scopes,
             audiences,
@@ -434,24 +429,28 @@ impl<G> GrantBuilder<G> {
             classifier,
             patience,
             insecure_http,
-            kind,
+            renamed,
+            token_types,
+            refusals,
             terms,
         } = self.options;
         let client_id = text::trimmed(&client_id).to_owned();
-        let location = CheckedLocation::check(location, insecure_http, kind.naming())?;
-        let is_anonymous = terms.client_is_optional && client_id.is_empty();
-        checks::client(&client_id, &secret, &auth, is_anonymous)?;
-        let identifiers = location.identifiers(client_id.clone(), issuer);
-        #[cfg(feature = "jwt")]
-        auth.check(&identifiers, &secret)?;
+        let location = CheckedLocation::check(location, insecure_http, terms.kind.naming())?;
+        if client_id.is_empty() && !is_anonymous {
+            return Err(Error::config(
+                "client_id: it is empty; set the id that the authorization server gave out",
+            ));
+        }
+        let identifiers = location.identifiers(client_id, issuer);
+        auth.check(&identifiers)?;
         checks::scopes("scope", &scopes)?;
         checks::scopes("required_scope", &required_scopes)?;
         resources.iter().try_for_each(|resource| checks::resource(resource))?;
         checks::parameters(&parameters, terms.own, terms.is_api)?;
         parameters.check(terms.encoding)?;
-        if terms.encoding == Encoding::Query && auth.writes_form(&client_id) {
+        if terms.encoding == Encoding::Query && !is_anonymous && auth.writes_form() {
             return Err(Error::config(
-                "auth: the client would stand in the URL, which is logged (RFC 6749 §2.3.1); use ClientAuth::basic",
+                "client: it would stand in the URL, which is logged (RFC 6749 §2.3.1); use ClientAuth::basic",
             ));
         }
         checks::patience(&patience)?;
@@ -472,9 +471,9 @@ impl<G> GrantBuilder<G> {
             required: required_scopes,
             strict_bearer,
             classifier,
-            renamed: terms.renamed,
-            token_types: terms.token_types,
-            refusals: checks::refusals(terms.refusals)?,
+            renamed,
+            token_types,
+            refusals: checks::refusals(refusals)?,
         };
         let wording = Wording {
             is_anonymous,
@@ -483,42 +482,19 @@ impl<G> GrantBuilder<G> {
             ..Wording::default()
         };
         let expected = Expected { acceptance, wording };
-        let endpoint = location.endpoint(Registration { kind, insecure_http, identifiers, auth, expected });
+        let endpoint =
+            location.endpoint(Registration { kind: terms.kind, insecure_http, identifiers, auth, expected });
         let transport = Transport { service, patience, chance: Chance::default() };
-        let client = EndpointClient { endpoint, secret, encoding: terms.encoding, transport };
-        Ok((client, common, self.grant))
+        let client = EndpointClient { endpoint, encoding: terms.encoding, transport };
+        Ok((client, common, self.settings))
     }
 }
 
-impl<G: Grant> GrantBuilder<G> {
-    /// Builds the source over a transport of the caller's: any HTTP service, with the proxies, certificates and limits
-    /// that it brings.
-    ///
-    /// It must not follow redirects or retry: a redirect would carry the client's secret along. It is made ready for each
-    /// request and cloned for it.
-    ///
-    /// It must be `Send + Sync + Clone`, as clients that pool connections mostly are. A boxed one is
-    /// [`BoxCloneSyncService`](tower::util::BoxCloneSyncService); tower's `BoxService` cannot be cloned, and its
-    /// `BoxCloneService` is not `Sync`.
-    ///
-    /// # Errors
-    ///
-    /// A configuration error that names the setting and the remedy: a URL or an issuer that is not https, or has a fragment or
-    /// a user name in it; an empty client id; a secret too many or too few for the client authentication; an illegal scope;
-    /// a resource that is not an absolute URI; a parameter that has a setter of its own; a refresh token with a character that
-    /// none may hold, such as a line end.
-    pub fn build_with(self, transport: impl HttpTransport) -> Result<G::Source, Error> {
-        let (endpoint, common, grant) = self.finish(transport::erase(transport))?;
-        grant.assemble(Checked { endpoint, common })
-    }
-}
-
-impl<G> fmt::Debug for GrantBuilder<G> {
+impl<G: Grant> fmt::Debug for GrantBuilder<G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GrantBuilder")
             .field("location", &self.options.location)
             .field("client_id", &self.options.client_id)
-            .field("secret", &self.options.secret)
             .field("auth", &self.options.auth)
             .field("scopes", &self.options.scopes)
             .field("required_scopes", &self.options.required_scopes)

@@ -1,51 +1,8 @@
 //! What is checked of a builder's settings before there is a source. Each refusal names the setting and the remedy.
 
 use crate::error::Error;
-use crate::grants::client::auth::ClientAuth;
-use crate::grants::client::secret::Secret;
 use crate::grants::endpoint::transport::Patience;
 use crate::grants::parameters::Parameters;
-
-pub(super) fn client(
-    client_id: &str,
-    secret: &Secret,
-    auth: &ClientAuth,
-    is_anonymous: bool,
-) -> Result<(), Error> {
-    if is_anonymous && (auth.wants_secret() || auth.is_assertion()) {
-        return Err(Error::config(format!(
-            "client_id: there is no client, but the client authentication `{}` proves one; set client()",
-            auth.name()
-        )));
-    }
-    if client_id.is_empty() && !is_anonymous {
-        return Err(Error::config(
-            "client_id: it is empty; set the id that the authorization server gave out",
-        ));
-    }
-    if secret.is_empty_value() {
-        return Err(Error::config("client_secret: it is empty; give the secret, or Secret::none"));
-    }
-    if client_id.contains(':') && auth.is_basic_raw() {
-        return Err(Error::config(
-            "client_id: it has a colon, at which the server would split it off (RFC 7617 §2); use ClientAuth::basic or \
-             ClientAuth::post",
-        ));
-    }
-    match (auth.wants_secret(), secret.is_none()) {
-        (true, true) => Err(Error::config(format!(
-            "client_secret: there is none, but the client authentication `{}` needs one; give the secret, or use \
-             ClientAuth::none",
-            auth.name()
-        ))),
-        (false, false) => Err(Error::config(format!(
-            "client_secret: there is one, but the client authentication `{}` has no use for it; use Secret::none, or \
-             another client authentication",
-            auth.name()
-        ))),
-        (true, false) | (false, true) => Ok(()),
-    }
-}
 
 /// The grammar of `scope-token` in RFC 6749 §3.3.
 pub(super) fn scopes(field: &str, scopes: &[String]) -> Result<(), Error> {
@@ -98,7 +55,7 @@ pub(super) fn parameters(parameters: &Parameters, own: &[&str], is_api: bool) ->
             name if own.contains(&name) => "the source sets it; use its own setter",
             "client_id" => "give the id to the builder",
             "client_secret" | "client_assertion" | "client_assertion_type" => {
-                "a request authenticates in one way (RFC 6749 §2.3); give the secret to the builder, and choose by auth()"
+                "a request authenticates in one way (RFC 6749 §2.3); set the ClientAuth of the client"
             }
             "scope" => "use scope()",
             "audience" => "use audience()",

@@ -9,11 +9,12 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, IntoDeserializer as _, SeqAccess, Visitor};
 
+use crate::grants::builder::GrantBuilder;
 use crate::grants::client::auth::ClientAuth;
 use crate::grants::client::secret::Secret;
 use crate::grants::discovery::issuer::Issuer;
 use crate::grants::endpoint::location::EndpointLocation;
-use crate::grants::flows::{ClientCredentials, ClientCredentialsBuilder};
+use crate::grants::flows::ClientCredentials;
 #[cfg(feature = "jwt")]
 use crate::grants::jwt::algorithm::JwtAlgorithm;
 #[cfg(feature = "jwt")]
@@ -90,7 +91,7 @@ use crate::grants::jwt::key::SigningKey;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "Fields")]
 pub struct ClientCredentialsConfig {
-    builder: ClientCredentialsBuilder,
+    builder: GrantBuilder<ClientCredentials>,
 }
 
 #[derive(Deserialize)]
@@ -151,14 +152,8 @@ enum AuthName {
 impl ClientCredentialsConfig {
     /// Returns a builder with these settings, for what a file cannot hold, and to be built.
     #[must_use]
-    pub fn into_builder(self) -> ClientCredentialsBuilder {
+    pub fn into_builder(self) -> GrantBuilder<ClientCredentials> {
         self.builder
-    }
-}
-
-impl From<ClientCredentialsConfig> for ClientCredentialsBuilder {
-    fn from(config: ClientCredentialsConfig) -> Self {
-        config.builder
     }
 }
 
@@ -168,16 +163,7 @@ impl TryFrom<Fields> for ClientCredentialsConfig {
     fn try_from(fields: Fields) -> Result<Self, String> {
         let location = fields.location()?;
         let auth = fields.auth()?;
-        let wants_secret = fields.client_auth.names().any(AuthName::wants_secret);
-        let secret = referenced("client_secret", fields.client_secret_env, fields.client_secret_file)?;
-        let secret = match secret {
-            None if wants_secret => {
-                return Err("client_secret_env or client_secret_file is missing".into());
-            }
-            secret => secret.unwrap_or_else(Secret::none),
-        };
-        let mut builder = ClientCredentials::builder(location, fields.client_id, secret)
-            .auth(auth)
+        let mut builder = ClientCredentials::builder(location, fields.client_id, auth)
             .scopes(fields.scopes)
             .required_scopes(fields.required_scopes);
         if let Some(audience) = fields.audience {
@@ -244,6 +230,10 @@ impl Fields {
                 "client_auth: private_key_jwt and client_secret_jwt exclude each other; keep one".into()
             );
         }
+        let secret_fields = [
+            ("client_secret_env", self.client_secret_env.is_some()),
+            ("client_secret_file", self.client_secret_file.is_some()),
+        ];
         let key_fields = [
             ("signing_key_env", self.signing_key_env.is_some()),
             ("signing_key_file", self.signing_key_file.is_some()),
@@ -254,6 +244,11 @@ impl Fields {
             ("signing_algorithm", self.signing_algorithm.is_some()),
             ("assertion_audience", self.assertion_audience.is_some()),
         ];
+        if let Some(field) = useless(&secret_fields).filter(|_| !names.names().any(AuthName::wants_secret)) {
+            return Err(format!(
+                "{field} has no use, since no client_auth that is named needs a secret; remove it"
+            ));
+        }
         if let Some(field) = useless(&key_fields).filter(|_| !by_key) {
             return Err(format!("{field} has no use unless client_auth is private_key_jwt"));
         }
@@ -262,16 +257,15 @@ impl Fields {
                 "{field} has no use unless client_auth is private_key_jwt or client_secret_jwt"
             ));
         }
-        let mut auths = names.names().map(|name| self.auth_by(name));
-        let first = auths.next().unwrap_or_else(|| Ok(ClientAuth::default()))?;
-        auths.try_fold(first, |auth, other| Ok(auth.or(other?)))
+        let first = self.auth_by(names.first)?;
+        names.others.iter().try_fold(first, |auth, name| Ok(auth.or(self.auth_by(*name)?)))
     }
 
     fn auth_by(&self, name: AuthName) -> Result<ClientAuth, String> {
         match name {
-            AuthName::Basic => Ok(ClientAuth::basic()),
-            AuthName::BasicRaw => Ok(ClientAuth::basic_raw()),
-            AuthName::Post => Ok(ClientAuth::post()),
+            AuthName::Basic => self.secret().map(ClientAuth::basic),
+            AuthName::BasicRaw => self.secret().map(ClientAuth::basic_raw),
+            AuthName::Post => self.secret().map(ClientAuth::post),
             AuthName::Tls => Ok(ClientAuth::tls()),
             AuthName::None => Ok(ClientAuth::none()),
             #[cfg(feature = "jwt")]
@@ -280,13 +274,18 @@ impl Fields {
             AuthName::ClientSecretJwt => {
                 let algorithm = self.algorithm()?.unwrap_or(JwtAlgorithm::Hs256);
                 let assertion = self.with_audience(Assertion::by_client_secret(algorithm));
-                Ok(ClientAuth::client_secret_jwt(assertion))
+                Ok(ClientAuth::client_secret_jwt(self.secret()?, assertion))
             }
             #[cfg(not(feature = "jwt"))]
             AuthName::PrivateKeyJwt | AuthName::ClientSecretJwt => {
                 Err("client_auth: assertions need the feature `jwt` of tower-oauth2; switch it on".into())
             }
         }
+    }
+
+    fn secret(&self) -> Result<Secret, String> {
+        referenced("client_secret", self.client_secret_env.clone(), self.client_secret_file.clone())?
+            .ok_or_else(|| "client_secret_env or client_secret_file is missing".into())
     }
 
     #[cfg(feature = "jwt")]

@@ -4,17 +4,18 @@ use crate::error::Error;
 use crate::grants::endpoint::client::EndpointClient;
 use crate::grants::parameters::Parameters;
 
-/// A grant that a [`GrantBuilder`](crate::grants::GrantBuilder) makes a source of, or the revocation of tokens. There is
-/// nothing to implement.
+/// What a [`GrantBuilder`](crate::grants::GrantBuilder) builds: a source, or the revocation of tokens. There is nothing to
+/// implement.
 pub trait Grant: Sized {
-    /// What is built.
-    type Source;
+    /// The settings that the grant has of its own.
+    #[doc(hidden)]
+    type Settings: Clone;
 
     #[doc(hidden)]
-    fn assemble(self, checked: Checked) -> Result<Self::Source, Error>;
+    fn assemble(settings: Self::Settings, checked: Checked) -> Result<Self, Error>;
 }
 
-/// What was checked of the settings that all grants share. It seals [`Grant`]: nobody else can make one or look into it.
+/// What was checked of the settings that all grants share. It seals [`Grant`]: no other crate can name it.
 #[derive(Debug)]
 #[allow(unnameable_types, reason = "it seals the trait")]
 pub struct Checked {

@@ -5,7 +5,7 @@
 //! | what a service has | source |
 //! |---|---|
 //! | a secret or a key of its own | [`ClientCredentials`], with a [`ClientAuth`] that fits |
-//! | a refresh token that a login left behind | [`RefreshToken`] |
+//! | a refresh token that a login left behind | [`RefreshTokenGrant`] |
 //! | a token of its platform or of a user, to give for another | [`TokenExchange`] |
 //! | a key that stands for a service account, or for a user who agreed | `JwtBearer` (feature `jwt`) |
 //! | a key whose signature is the token, as a GitHub App has | `jwt::SelfSigned` (feature `jwt`) |
@@ -30,7 +30,7 @@
 //! 9. If the server refuses the client, the secret or the key is read again. If it has changed, the request is sent again.
 //! 10. The lifetime of the token counts from just before the attempt was sent.
 //! 11. A source fetches and does not cache; see [`cache`](crate::cache).
-//! 12. A refresh token is sent with more care: see [`RefreshToken`].
+//! 12. A refresh token is sent with more care: see [`RefreshTokenGrant`].
 //! 13. A [`Revocation`] takes tokens back, with the same care for retries and secrets.
 //!
 //! # What a response means
@@ -73,8 +73,8 @@
 //! use tower_oauth2::{ClientAuth, ClientCredentials, Secret};
 //!
 //! let secret = Secret::from_env("CLIENT_SECRET");
-//! let builder = ClientCredentials::builder(Issuer::new("https://login.example.com"), "billing", secret)
-//!     .auth(ClientAuth::basic().or(ClientAuth::post()));
+//! let auth = ClientAuth::basic(secret.clone()).or(ClientAuth::post(secret));
+//! let builder = ClientCredentials::builder(Issuer::new("https://login.example.com"), "billing", auth);
 //! ```
 //!
 //! The first fetch reads the issuer's metadata (RFC 8414, OpenID Connect Discovery 1.0), sends its request to the endpoint
@@ -113,9 +113,8 @@
 //! use http::StatusCode;
 //! use tower_oauth2::{ClientAuth, ClientCredentials, Secret};
 //!
-//! let secret = Secret::from_file("/run/secrets/billing");
-//! let source = ClientCredentials::builder("https://login.example.com/oauth/token?tenant=7", "billing", secret)
-//!     .auth(ClientAuth::post())
+//! let auth = ClientAuth::post(Secret::from_file("/run/secrets/billing"));
+//! let source = ClientCredentials::builder("https://login.example.com/oauth/token?tenant=7", "billing", auth)
 //!     .scopes(["analytics:read", "users:read"])
 //!     .required_scope("analytics:read")
 //!     .audience("https://api.example.com/")
@@ -157,16 +156,14 @@ pub use self::client::secret::Secret;
 pub use self::config::ClientCredentialsConfig;
 pub use self::discovery::issuer::Issuer;
 pub use self::endpoint::location::EndpointLocation;
-pub use self::flows::refresh_token::rotation::RotatedToken;
-pub use self::flows::{
-    ClientCredentials, ClientCredentialsBuilder, ClientCredentialsGrant, CustomGrant, CustomGrantBuilder,
-    CustomTerms, RefreshToken, RefreshTokenBuilder, RefreshTokenGrant, SecurityToken, TokenExchange,
-    TokenExchangeBuilder, TokenExchangeGrant, TokenType,
-};
 #[cfg(feature = "jwt")]
 #[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
-pub use self::flows::{JwtBearer, JwtBearerBuilder, JwtBearerGrant};
+pub use self::flows::JwtBearer;
+pub use self::flows::refresh_token::rotation::RotatedToken;
+pub use self::flows::{
+    ClientCredentials, CustomGrant, RefreshTokenGrant, SecurityToken, TokenExchange, TokenType,
+};
 pub use self::grant::Grant;
 pub use self::response::classifier::Refusal;
 pub use self::response::token::read_token_response;
-pub use self::revocation::{Revocation, RevocationBuilder, RevocationGrant};
+pub use self::revocation::Revocation;

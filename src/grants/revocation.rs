@@ -8,7 +8,8 @@ use http::StatusCode;
 use secrecy::SecretString;
 
 use crate::error::Error;
-use crate::grants::builder::GrantBuilder;
+use crate::grants::builder::{GrantBuilder, Terms};
+use crate::grants::client::auth::ClientAuth;
 use crate::grants::client::secret::Secret;
 use crate::grants::endpoint::client::{EndpointClient, EndpointRequest};
 use crate::grants::endpoint::deadline::Deadline;
@@ -69,37 +70,19 @@ struct Inner {
     common: Parameters,
 }
 
-/// Builds a [`Revocation`]; nothing is checked before it is built, and everything then. Scopes, audiences and resources are
-/// refused.
-///
-/// # Defaults
-///
-/// - client authentication: [`ClientAuth::basic`](crate::ClientAuth::basic)
-/// - further parameters: none
-/// - an attempt: at most 10 s, from connecting to the head of the answer
-/// - retries: 3, after 500 ms, 1 s and 2 s, half of which is chance
-/// - the longest delay: 10 s; a server that asks for more is believed, and the error says until when
-/// - plain http: to loopback alone
-pub type RevocationBuilder = GrantBuilder<RevocationGrant>;
-
-/// Names the revocation among the builders. It has no settings of its own.
-#[derive(Clone, Copy, Debug)]
-pub struct RevocationGrant {
-    _private: (),
-}
-
 impl Revocation {
-    /// Starts with what is required: where to revoke, who asks, and what proves it.
+    /// Starts with what is required: the revocation endpoint, the client, and how it authenticates.
+    ///
+    /// Scopes, audiences and resources are refused when it is built.
     #[must_use]
     pub fn builder(
-        location: impl Into<EndpointLocation>,
+        endpoint: impl Into<EndpointLocation>,
         client_id: impl Into<String>,
-        client_secret: impl Into<Secret>,
-    ) -> RevocationBuilder {
-        let grant = RevocationGrant { _private: () };
-        GrantBuilder::new(location.into(), client_id.into(), client_secret.into(), grant)
-            .kind(EndpointKind::Revocation)
-            .own_parameters(&["token", "token_type_hint"])
+        auth: impl Into<ClientAuth>,
+    ) -> GrantBuilder<Self> {
+        let terms =
+            Terms { kind: EndpointKind::Revocation, own: &["token", "token_type_hint"], ..Terms::default() };
+        GrantBuilder::new(endpoint, client_id, auth, terms, ())
     }
 
     /// Revokes one of the secrets of a token.
@@ -163,15 +146,15 @@ impl fmt::Debug for Revocation {
     }
 }
 
-impl Grant for RevocationGrant {
-    type Source = Revocation;
+impl Grant for Revocation {
+    type Settings = ();
 
-    fn assemble(self, checked: Checked) -> Result<Revocation, Error> {
+    fn assemble((): (), checked: Checked) -> Result<Self, Error> {
         let Checked { endpoint, common } = checked;
         if let Some(name) = common.names().find(|name| matches!(*name, "scope" | "audience" | "resource")) {
             return Err(Error::config(format!("{name}: a revocation has none; remove it")));
         }
-        Ok(Revocation { inner: Arc::new(Inner { endpoint, common }) })
+        Ok(Self { inner: Arc::new(Inner { endpoint, common }) })
     }
 }
 

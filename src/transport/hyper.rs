@@ -432,7 +432,7 @@ impl<G: Grant> GrantBuilder<G> {
     ///
     /// As [`build_with`](Self::build_with).
     #[cfg_attr(docsrs, doc(cfg(feature = "hyper-client")))]
-    pub fn build(self) -> Result<G::Source, Error> {
+    pub fn build(self) -> Result<G, Error> {
         self.build_with(HyperClient::new())
     }
 }

@@ -33,7 +33,7 @@ use tower_oauth2::auth::{AuthLayer, AuthService};
 use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm};
 use tower_oauth2::grants::{Issuer, Revocation};
 use tower_oauth2::retry::{RequestBody, RetryPolicy, RetryService};
-use tower_oauth2::{ClientAuth, ClientCredentials, Error, Secret, TokenCache};
+use tower_oauth2::{ClientAuth, ClientCredentials, Error, TokenCache};
 
 use api::{Api, Check, INTROSPECTOR};
 use nginx::{Counts, Nginx};
@@ -68,21 +68,29 @@ async fn main() -> ExitCode {
     let mut tally = Tally { only, ..Tally::default() };
 
     for (name, client, auth) in [
-        ("cold start, Basic", BASIC, ClientAuth::basic()),
-        ("cold start, Basic, reserved characters", ODD_BASIC, ClientAuth::basic()),
-        ("cold start, secret in the body", POST, ClientAuth::post()),
-        ("cold start, secret in the body, reserved characters", ODD_POST, ClientAuth::post()),
+        ("cold start, Basic", BASIC, ClientAuth::basic(BASIC.secret)),
+        ("cold start, Basic, reserved characters", ODD_BASIC, ClientAuth::basic(ODD_BASIC.secret)),
+        ("cold start, secret in the body", POST, ClientAuth::post(POST.secret)),
+        ("cold start, secret in the body, reserved characters", ODD_POST, ClientAuth::post(ODD_POST.secret)),
         ("cold start, no secret", NONE, ClientAuth::none()),
         ("cold start, private_key_jwt RS256", BY_KEY, ClientAuth::private_key_jwt(keys::RS256.signing_key())),
         ("cold start, private_key_jwt ES256", BY_KEY, ClientAuth::private_key_jwt(keys::ES256.signing_key())),
-        ("cold start, client_secret_jwt", BY_SECRET, ClientAuth::client_secret_jwt(by_secret())),
+        (
+            "cold start, client_secret_jwt",
+            BY_SECRET,
+            ClientAuth::client_secret_jwt(BY_SECRET.secret, by_secret()),
+        ),
     ] {
         tally.case(name, cold_start(client, auth)).await;
     }
     for (name, client, auth) in [
-        ("discovery, Basic", BASIC, ClientAuth::post().or(ClientAuth::basic())),
+        ("discovery, Basic", BASIC, ClientAuth::post(BASIC.secret).or(ClientAuth::basic(BASIC.secret))),
         ("discovery, private_key_jwt", BY_KEY, ClientAuth::private_key_jwt(keys::ES256.signing_key())),
-        ("discovery, client_secret_jwt", BY_SECRET, ClientAuth::client_secret_jwt(by_secret())),
+        (
+            "discovery, client_secret_jwt",
+            BY_SECRET,
+            ClientAuth::client_secret_jwt(BY_SECRET.secret, by_secret()),
+        ),
     ] {
         tally.case(name, discovered(client, auth)).await;
     }
@@ -133,8 +141,8 @@ async fn discovered(client: Registered, auth: ClientAuth) -> Result<Finding, Box
     let server = Server::start(HOUR, CLIENTS).await?;
     let api = Api::start(&server, Check::EveryTime).await?;
     let issuer = Issuer::new(server.issuer());
-    let revocation = Revocation::builder(&issuer, client.id, secret(client)).auth(auth.clone()).build()?;
-    let source = ClientCredentials::builder(issuer, client.id, secret(client)).auth(auth);
+    let revocation = Revocation::builder(&issuer, client.id, auth.clone()).build()?;
+    let source = ClientCredentials::builder(issuer, client.id, auth);
     let cache = TokenCache::builder(source.scope("items:read").build()?).revoke_with(revocation).build();
     let traffic = send_at_once(&connect(&cache, &api.origin())?, &api, 1).await;
     let token = cache.get().await?;
@@ -219,7 +227,7 @@ async fn wrong_secret(span: Duration) -> Result<Finding, BoxError> {
     let server = Server::start(HOUR, CLIENTS).await?;
     let api = Api::start(&server, Check::EveryTime).await?;
     let wrong = Registered { secret: "not-the-secret", ..BASIC };
-    let client = connect(&cache(&server, wrong, ClientAuth::basic())?, &api.origin())?;
+    let client = connect(&cache(&server, wrong, wrong.secret)?, &api.origin())?;
     let traffic = send_steadily(&client, &api, 100, span).await;
     let token_requests = server.token_requests()?;
     let errors: Vec<&String> = traffic.errors.keys().collect();
@@ -311,28 +319,24 @@ async fn limited(requests: u32, at_once: u32, per_served: f64, per_ideal: f64) -
 // --- The client ---
 
 fn basic_cache(server: &Server) -> Result<TokenCache, BoxError> {
-    cache(server, BASIC, ClientAuth::basic())
+    cache(server, BASIC, BASIC.secret)
 }
 
 fn basic_source(server: &Server) -> Result<ClientCredentials, BoxError> {
-    source(server, BASIC, ClientAuth::basic())
+    source(server, BASIC, BASIC.secret)
 }
 
-fn cache(server: &Server, client: Registered, auth: ClientAuth) -> Result<TokenCache, BoxError> {
+fn cache(server: &Server, client: Registered, auth: impl Into<ClientAuth>) -> Result<TokenCache, BoxError> {
     Ok(TokenCache::new(source(server, client, auth)?))
 }
 
-fn secret(client: Registered) -> Secret {
-    match client.method {
-        "none" | "private_key_jwt" => Secret::none(),
-        _ => client.secret.into(),
-    }
-}
-
-fn source(server: &Server, client: Registered, auth: ClientAuth) -> Result<ClientCredentials, BoxError> {
-    let builder =
-        ClientCredentials::builder(server.token_url(), client.id, secret(client)).issuer(server.issuer());
-    Ok(builder.auth(auth).scope("items:read").build()?)
+fn source(
+    server: &Server,
+    client: Registered,
+    auth: impl Into<ClientAuth>,
+) -> Result<ClientCredentials, BoxError> {
+    let builder = ClientCredentials::builder(server.token_url(), client.id, auth).issuer(server.issuer());
+    Ok(builder.scope("items:read").build()?)
 }
 
 fn connect(cache: &TokenCache, origin: &str) -> Result<Client, BoxError> {

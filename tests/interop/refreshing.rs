@@ -16,8 +16,8 @@ use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tower::BoxError;
-use tower_oauth2::grants::{RefreshTokenBuilder, Revocation, read_token_response};
-use tower_oauth2::{RefreshToken, TokenCache};
+use tower_oauth2::grants::{GrantBuilder, Revocation, read_token_response};
+use tower_oauth2::{RefreshTokenGrant, TokenCache};
 
 use crate::api::{Api, Check};
 use crate::server::Server;
@@ -34,10 +34,11 @@ pub(crate) async fn login_and_rotation() -> Result<Finding, BoxError> {
     let server = Server::start(HOUR, CLIENTS).await?;
     let api = Api::start(&server, Check::EveryTime).await?;
     let token = read_token_response(login::sign_in(&server, BASIC).await?)?;
-    let refresh_token = token.expose_refresh_token().map(str::to_owned);
+    let refresh_token = token.expose_refresh_token().unwrap_or_default().to_owned();
     let rotations = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&rotations);
-    let source = RefreshToken::builder(server.token_url(), BASIC.id, BASIC.secret, refresh_token)
+    let source = RefreshTokenGrant::builder(server.token_url(), BASIC.id, BASIC.secret)
+        .refresh_token(refresh_token)
         .access_token(token)
         .on_rotate(move |_| {
             counted.fetch_add(1, Relaxed);
@@ -168,10 +169,10 @@ pub(crate) async fn revoked_for_good() -> Result<Finding, BoxError> {
 }
 
 /// Signs in, and begins with the refresh token of that.
-async fn signed_in(server: &Server) -> Result<RefreshTokenBuilder, BoxError> {
+async fn signed_in(server: &Server) -> Result<GrantBuilder<RefreshTokenGrant>, BoxError> {
     let token = read_token_response(login::sign_in(server, BASIC).await?)?;
-    let refresh_token = token.expose_refresh_token().map(str::to_owned);
-    Ok(RefreshToken::builder(server.token_url(), BASIC.id, BASIC.secret, refresh_token))
+    let refresh_token = token.expose_refresh_token().unwrap_or_default().to_owned();
+    Ok(RefreshTokenGrant::builder(server.token_url(), BASIC.id, BASIC.secret).refresh_token(refresh_token))
 }
 
 /// Sends a request with this token, and nothing of ours around it.
@@ -217,7 +218,8 @@ pub(crate) async fn child() -> Option<ExitCode> {
 /// Begins with the refresh token of the file, and sends requests until somebody ends it.
 async fn live_on(state: PathBuf, token_url: String, origin: String) -> Result<(), BoxError> {
     let refresh_token = std::fs::read_to_string(&state)?;
-    let source = RefreshToken::builder(token_url, BASIC.id, BASIC.secret, Some(refresh_token))
+    let source = RefreshTokenGrant::builder(token_url, BASIC.id, BASIC.secret)
+        .refresh_token(refresh_token)
         .on_rotate(move |token| {
             let state = state.clone();
             async move {

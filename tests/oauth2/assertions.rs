@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tower::{BoxError, service_fn};
 use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm, JwtSigner, SigningKey};
-use tower_oauth2::grants::{ClientCredentialsBuilder, JwtBearer};
+use tower_oauth2::grants::{GrantBuilder, JwtBearer};
 use tower_oauth2::{
     AccessToken, ClientAuth, ClientCredentials, Error, FetchReason, Secret, TokenRequest, TokenSource,
 };
@@ -34,8 +34,8 @@ async fn ask(source: &impl TokenSource) -> Result<AccessToken, Error> {
     source.token(TokenRequest::new(FetchReason::Initial)).await
 }
 
-fn by(auth: ClientAuth) -> ClientCredentialsBuilder {
-    ClientCredentials::builder(URL, "billing", Secret::none()).issuer(ISSUER).auth(auth)
+fn by(auth: ClientAuth) -> GrantBuilder<ClientCredentials> {
+    ClientCredentials::builder(URL, "billing", auth).issuer(ISSUER)
 }
 
 fn es256(pair: &KeyPair) -> SigningKey {
@@ -103,11 +103,8 @@ async fn client_secret_jwt_signs_by_the_secret_and_does_not_send_it() {
         [(JwtAlgorithm::Hs256, Algorithm::HS256), (JwtAlgorithm::Hs512, Algorithm::HS512)]
     {
         let endpoint = Scripted::new([a_token()]);
-        let auth = ClientAuth::client_secret_jwt(Assertion::by_client_secret(algorithm));
-        endpoint
-            .ask(ClientCredentials::builder(URL, "billing", SECRET).issuer(ISSUER).auth(auth))
-            .await
-            .unwrap();
+        let auth = ClientAuth::client_secret_jwt(SECRET, Assertion::by_client_secret(algorithm));
+        endpoint.ask(ClientCredentials::builder(URL, "billing", auth).issuer(ISSUER)).await.unwrap();
         let seen = endpoint.seen().remove(0);
         assert!(!seen.body.contains(SECRET) && !seen.headers.contains_key("authorization"));
         let key = DecodingKey::from_secret(SECRET.as_bytes());
@@ -130,8 +127,8 @@ async fn entra_gets_the_thumbprint_of_the_certificate_and_the_endpoint_as_audien
     let key = SigningKey::new(JwtAlgorithm::Ps256, pem).certificate(certificate.pem());
     let assertion = Assertion::by_key(key).with_token_url_as_audience();
     let endpoint = Scripted::new([a_token()]);
-    let builder = ClientCredentials::builder(URL, "billing", Secret::none());
-    endpoint.ask(builder.auth(ClientAuth::private_key_jwt(assertion))).await.unwrap();
+    let builder = ClientCredentials::builder(URL, "billing", ClientAuth::private_key_jwt(assertion));
+    endpoint.ask(builder).await.unwrap();
     let public = pair.public_key();
     let jwt = assertions(&endpoint).remove(0);
     let (header, claims) = verified(&jwt, Algorithm::PS256, &DecodingKey::from_rsa_der(public.as_ref()));
@@ -296,21 +293,20 @@ async fn a_signer_that_fails_is_a_typed_error_and_nothing_is_sent() {
 #[tokio::test]
 async fn each_authentication_has_what_it_needs_and_no_more() {
     let pair = KeyPair::generate().unwrap();
-    let refused = |builder: ClientCredentialsBuilder| {
+    let refused = |builder: GrantBuilder<ClientCredentials>| {
         let error = builder.build_with(Scripted::new([])).unwrap_err();
         assert!(error.is_config());
         error.to_string()
     };
-    let secret = || ClientCredentials::builder(URL, "billing", "hunter2").issuer(ISSUER);
-    let by_secret = || ClientAuth::client_secret_jwt(Assertion::by_client_secret(JwtAlgorithm::Hs256));
+    let by_secret = |secret: &str| {
+        ClientAuth::client_secret_jwt(secret, Assertion::by_client_secret(JwtAlgorithm::Hs256))
+    };
     let by_key = || ClientAuth::private_key_jwt(es256(&pair));
     for (said, what) in [
-        (refused(secret().auth(by_key())), "client_secret: there is one"),
-        (refused(by(by_secret())), "client_secret: there is none"),
+        (refused(by(by_secret(""))), "client_secret: it is empty"),
         (refused(by(by_key()).issuer("")), "assertion: it has no audience"),
-        (refused(by(ClientAuth::client_secret_jwt(es256(&pair).into()))), "client_secret: there is none"),
         (
-            refused(secret().auth(ClientAuth::client_secret_jwt(es256(&pair).into()))),
+            refused(by(ClientAuth::client_secret_jwt("hunter2", es256(&pair).into()))),
             "assertion: no client secret",
         ),
         (
@@ -516,9 +512,12 @@ async fn a_secret_that_is_shorter_than_the_hash_signs_nothing() {
         (JwtAlgorithm::Hs512, Algorithm::HS512, 64),
     ] {
         let with = |secret: Secret| {
-            ClientCredentials::builder(URL, "billing", secret)
-                .issuer(ISSUER)
-                .auth(ClientAuth::client_secret_jwt(Assertion::by_client_secret(algorithm)))
+            ClientCredentials::builder(
+                URL,
+                "billing",
+                ClientAuth::client_secret_jwt(secret, Assertion::by_client_secret(algorithm)),
+            )
+            .issuer(ISSUER)
         };
         let long = "x".repeat(least);
         let endpoint = Scripted::new([a_token()]);

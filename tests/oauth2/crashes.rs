@@ -8,7 +8,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
-use tower_oauth2::{RefreshToken, TokenCache};
+use tower_oauth2::{RefreshTokenGrant, TokenCache};
 
 use crate::rotating::{Rotating, builder, renew};
 use crate::scripted::{Scripted, Step, response};
@@ -19,7 +19,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const POINTS: usize = 100;
 
 /// What was stored, and a source that stores it in three steps.
-fn storing(server: &Rotating) -> (RefreshToken, Arc<Mutex<Vec<String>>>) {
+fn storing(server: &Rotating) -> (RefreshTokenGrant, Arc<Mutex<Vec<String>>>) {
     let stored = Arc::new(Mutex::new(Vec::new()));
     let store = Arc::clone(&stored);
     let source = server.build(builder(Some("RT0")).on_rotate(move |token| {

@@ -12,9 +12,9 @@ use http_body_util::{BodyExt as _, StreamBody};
 use tokio::time::{Instant, sleep};
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, service_fn};
-use tower_oauth2::grants::{ClientCredentialsBuilder, Issuer, Revocation};
+use tower_oauth2::grants::{GrantBuilder, Issuer, Revocation};
 use tower_oauth2::{
-    AccessToken, ClientAuth, ClientCredentials, Error, FetchReason, RefreshToken, Secret, TokenRequest,
+    AccessToken, ClientAuth, ClientCredentials, Error, FetchReason, RefreshTokenGrant, TokenRequest,
     TokenRevoker as _, TokenSource,
 };
 
@@ -81,11 +81,11 @@ impl Server {
         }))
     }
 
-    fn source(&self, builder: ClientCredentialsBuilder) -> ClientCredentials {
+    fn source(&self, builder: GrantBuilder<ClientCredentials>) -> ClientCredentials {
         builder.build_with(self.transport()).unwrap()
     }
 
-    async fn ask(&self, builder: ClientCredentialsBuilder) -> Result<AccessToken, Error> {
+    async fn ask(&self, builder: GrantBuilder<ClientCredentials>) -> Result<AccessToken, Error> {
         fetch(&self.source(builder)).await
     }
 
@@ -117,7 +117,7 @@ fn document(members: &str) -> String {
     format!(r#"{{"issuer":"{ISSUER}","token_endpoint":"https://api.example.com/token?tenant=7"{members}}}"#)
 }
 
-fn billing() -> ClientCredentialsBuilder {
+fn billing() -> GrantBuilder<ClientCredentials> {
     ClientCredentials::builder(Issuer::new(ISSUER), "billing", SECRET)
 }
 
@@ -614,17 +614,17 @@ async fn the_strongest_way_that_the_server_supports_is_taken_and_no_weaker_one()
     let sent = |auth: ClientAuth, supported: &'static str| async move {
         let supported = format!(r#","token_endpoint_auth_methods_supported":[{supported}]"#);
         let server = Server::with(&document(&supported));
-        let asked = server.ask(billing().auth(auth)).await;
+        let asked = server.ask(ClientCredentials::builder(Issuer::new(ISSUER), "billing", auth)).await;
         let seen = server.seen.lock().unwrap().clone();
         asked.map(|_| {
             let Seen { headers, body, .. } = seen.last().unwrap();
             (headers.contains_key("authorization"), body.contains("client_secret="))
         })
     };
-    let either = || ClientAuth::post().or(ClientAuth::basic());
+    let either = || ClientAuth::post(SECRET).or(ClientAuth::basic(SECRET));
     assert_eq!(sent(either(), r#""client_secret_post","client_secret_basic""#).await.unwrap(), (true, false));
     assert_eq!(sent(either(), r#""client_secret_post""#).await.unwrap(), (false, true));
-    let error = sent(ClientAuth::basic(), r#""client_secret_post","private_key_jwt""#).await.unwrap_err();
+    let error = sent(SECRET.into(), r#""client_secret_post","private_key_jwt""#).await.unwrap_err();
     let text = error.to_string();
     assert!(
         error.is_config() && text.contains("(basic), but: client_secret_post, private_key_jwt"),
@@ -640,7 +640,10 @@ async fn where_no_way_is_supported_nothing_is_sent() {
     assert_eq!(server.lines(), [get(OAUTH)]);
     // The server says nothing, which means Basic (RFC 8414 §2).
     let server = Server::with(&document(""));
-    let error = server.ask(billing().auth(ClientAuth::post())).await.unwrap_err();
+    let error = server
+        .ask(ClientCredentials::builder(Issuer::new(ISSUER), "billing", ClientAuth::post(SECRET)))
+        .await
+        .unwrap_err();
     assert!(error.is_config() && error.to_string().contains("but: client_secret_basic;"), "{error}");
 }
 
@@ -657,14 +660,14 @@ async fn a_public_client_and_one_with_a_certificate_send_their_id() {
         (issuer().with_mtls_aliases().without_mtls_aliases(), ClientAuth::none(), POST),
     ] {
         let server = Server::with(&document(aliases));
-        let builder = ClientCredentials::builder(issuer, "billing", Secret::none()).auth(auth);
+        let builder = ClientCredentials::builder(issuer, "billing", auth);
         server.ask(builder).await.unwrap();
         assert_eq!(server.lines(), [get(OAUTH), url.into()]);
     }
     // Without aliases the endpoint is one for all.
     let plain = Server::with(&document(r#","token_endpoint_auth_methods_supported":["tls_client_auth"]"#));
-    let builder = ClientCredentials::builder(issuer(), "billing", Secret::none());
-    plain.ask(builder.auth(ClientAuth::tls())).await.unwrap();
+    let builder = ClientCredentials::builder(issuer(), "billing", ClientAuth::tls());
+    plain.ask(builder).await.unwrap();
     assert_eq!(plain.lines(), [get(OAUTH), POST.into()]);
 }
 
@@ -679,8 +682,8 @@ async fn an_assertion_is_for_the_issuer_unless_it_is_for_the_endpoint_that_was_f
         let server =
             Server::with(&document(r#","token_endpoint_auth_methods_supported":["client_secret_jwt"]"#));
         let secret = "0123456789abcdef0123456789abcdef";
-        let builder = ClientCredentials::builder(Issuer::new(ISSUER), "billing", secret);
-        server.ask(builder.auth(ClientAuth::client_secret_jwt(assertion))).await.unwrap();
+        let auth = ClientAuth::client_secret_jwt(secret, assertion);
+        server.ask(ClientCredentials::builder(Issuer::new(ISSUER), "billing", auth)).await.unwrap();
         let body = server.seen.lock().unwrap()[1].body.clone();
         let (_, assertion) = body.split_once("client_assertion=").unwrap();
         let claims = URL_SAFE_NO_PAD.decode(assertion.split('.').nth(1).unwrap()).unwrap();
@@ -704,7 +707,8 @@ async fn a_refresh_token_is_not_in_doubt_because_of_a_discovery() {
         _ => at_once(400, r#"{"error":"invalid_grant"}"#),
     };
     let server = Server::new(move |url| answers(url));
-    let builder = RefreshToken::builder(Issuer::new(ISSUER), "reports", SECRET, Some("RT1")).retries(0);
+    let builder =
+        RefreshTokenGrant::builder(Issuer::new(ISSUER), "reports", SECRET).refresh_token("RT1").retries(0);
     let source = builder.build_with(server.transport()).unwrap();
     let error = fetch(&source).await.unwrap_err();
     assert!(error.is_transient() && source.has_refresh_token(), "{error}");
@@ -720,7 +724,9 @@ async fn a_refresh_token_that_may_be_spent_is_sent_to_no_other_place() {
     let moved = || document("").replace("api.example.com", "new.example.com");
     let outcome = |lost: fn() -> Answer| async move {
         let server = Server::with(&document(""));
-        let builder = RefreshToken::builder(Issuer::new(ISSUER), "reports", SECRET, Some("RT1")).retries(0);
+        let builder = RefreshTokenGrant::builder(Issuer::new(ISSUER), "reports", SECRET)
+            .refresh_token("RT1")
+            .retries(0);
         let source = builder.build_with(server.transport()).unwrap();
         fetch(&source).await.unwrap();
         server.lines();

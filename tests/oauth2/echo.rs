@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use tower_oauth2::grants::ClientCredentialsBuilder;
+use tower_oauth2::grants::GrantBuilder;
 use tower_oauth2::{ClientAuth, ClientCredentials, Error};
 
 use crate::log::Log;
@@ -72,8 +72,12 @@ fn traced() -> (Log, tracing::subscriber::DefaultGuard) {
     (log, tracing::subscriber::set_default(subscriber))
 }
 
-fn builder() -> ClientCredentialsBuilder {
-    ClientCredentials::builder("https://login.example.com/S3cr3t-path?key=S3cr3t-query", "billing", SECRET)
+fn builder() -> GrantBuilder<ClientCredentials> {
+    by(SECRET.into())
+}
+
+fn by(auth: ClientAuth) -> GrantBuilder<ClientCredentials> {
+    ClientCredentials::builder("https://login.example.com/S3cr3t-path?key=S3cr3t-query", "billing", auth)
         .secret_param("pin", PIN)
 }
 
@@ -125,10 +129,10 @@ impl StdError for Nested {
 async fn no_error_and_no_log_shows_what_the_endpoint_gives_back() {
     let (log, _guard) = traced();
     let mut count = 0;
-    for auth in [ClientAuth::basic(), ClientAuth::basic_raw(), ClientAuth::post()] {
+    for auth in [ClientAuth::basic(SECRET), ClientAuth::basic_raw(SECRET), ClientAuth::post(SECRET)] {
         for step in echoes() {
             let endpoint = Scripted::new([step]);
-            let error = endpoint.ask(builder().auth(auth.clone()).retries(0)).await.unwrap_err();
+            let error = endpoint.ask(by(auth.clone()).retries(0)).await.unwrap_err();
             assert_clean(&shown(&error), "an error");
             count += 1;
         }

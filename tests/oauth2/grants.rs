@@ -252,7 +252,7 @@ async fn without_a_subject_nothing_is_sent() {
 
 #[tokio::test]
 async fn what_an_exchange_sets_by_itself_and_types_that_are_empty_are_refused() {
-    let build = |builder: tower_oauth2::grants::TokenExchangeBuilder| {
+    let build = |builder: tower_oauth2::grants::GrantBuilder<TokenExchange>| {
         builder.build_with(Scripted::new([])).unwrap_err().to_string()
     };
     let twice = build(TokenExchange::builder(URL, subject()).param("subject_token", "x"));
@@ -260,8 +260,8 @@ async fn what_an_exchange_sets_by_itself_and_types_that_are_empty_are_refused() 
     let actor = SecurityToken::new("A", TokenType::new(""));
     let untyped = build(TokenExchange::builder(URL, subject()).actor(actor));
     assert!(untyped.starts_with("actor: its token type is empty"), "{untyped}");
-    let nobody = build(TokenExchange::builder(URL, subject()).auth(ClientAuth::basic()));
-    assert!(nobody.starts_with("client_id: there is no client"), "{nobody}");
+    let nobody = build(TokenExchange::builder(URL, subject()).client("", "hunter2-hunter2"));
+    assert!(nobody.starts_with("client_id: it is empty"), "{nobody}");
 }
 
 // --- FileToken ---
@@ -298,7 +298,7 @@ async fn a_custom_grant_sends_its_type_and_its_parameters() {
     let jwt_bearer = "urn:ietf:params:oauth:grant-type:jwt-bearer";
     let seen = body_of!(CustomGrant::builder(URL, jwt_bearer).secret_param("assertion", "eyJh.eyJp.c2ln"));
     assert_eq!(seen.body, vector("token_request", "TQ-012")["expect"]["body"].as_str().unwrap());
-    let public = body_of!(CustomGrant::builder(URL, "urn:x").client("id", Secret::none()));
+    let public = body_of!(CustomGrant::builder(URL, "urn:x").client("id", ClientAuth::none()));
     assert_eq!(public.body, "grant_type=urn%3Ax&client_id=id");
     assert!(!public.headers.contains_key("authorization"));
 }

@@ -11,11 +11,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::{BoxError, ServiceBuilder};
-use tower_oauth2::grants::{
-    CustomGrant, RefreshTokenBuilder, Revocation, SecurityToken, TokenExchange, TokenType,
-};
+use tower_oauth2::grants::{CustomGrant, GrantBuilder, Revocation, SecurityToken, TokenExchange, TokenType};
 use tower_oauth2::{
-    AccessToken, Error, FetchReason, RefreshToken, Secret, StaticToken, TokenCache, TokenRequest,
+    AccessToken, Error, FetchReason, RefreshTokenGrant, Secret, StaticToken, TokenCache, TokenRequest,
     TokenRevoker as _, TokenSource,
 };
 
@@ -26,11 +24,11 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HTML: &str = "<html><h1>Not here</h1></html>";
 
-fn rt1() -> RefreshTokenBuilder {
+fn rt1() -> GrantBuilder<RefreshTokenGrant> {
     builder(Some("RT1"))
 }
 
-fn source(endpoint: &Scripted, builder: RefreshTokenBuilder) -> RefreshToken {
+fn source(endpoint: &Scripted, builder: GrantBuilder<RefreshTokenGrant>) -> RefreshTokenGrant {
     builder.build_with(endpoint.clone()).unwrap()
 }
 
@@ -192,7 +190,7 @@ impl Stubborn {
         Self { status, body, asked: Arc::default() }
     }
 
-    fn source(&self, builder: RefreshTokenBuilder) -> RefreshToken {
+    fn source(&self, builder: GrantBuilder<RefreshTokenGrant>) -> RefreshTokenGrant {
         let this = self.clone();
         let transport = tower::service_fn(move |_| {
             this.asked.fetch_add(1, Relaxed);
@@ -257,7 +255,7 @@ async fn a_secret_that_was_changed_ends_the_pause_of_a_refusal_without_a_code() 
         let now = read.lock().unwrap().clone();
         async move { Ok(now) }
     });
-    let source = endpoint.source(RefreshToken::builder(URL, "reports", secrets, Some("RT1")));
+    let source = endpoint.source(RefreshTokenGrant::builder(URL, "reports", secrets).refresh_token("RT1"));
     for _ in 0..10 {
         assert!(renew(&source).await.is_err());
     }
@@ -324,7 +322,8 @@ async fn a_secret_closure_that_never_returns_does_not_wedge_the_source() {
         }
     });
     let endpoint = Scripted::new([a_token()]);
-    let source = source(&endpoint, RefreshToken::builder(URL, "reports", secret, Some("RT1")).retries(0));
+    let source =
+        source(&endpoint, RefreshTokenGrant::builder(URL, "reports", secret).refresh_token("RT1").retries(0));
     let first = timeout(SECOND, renew(&source)).await;
     assert!(first.is_err(), "nobody waits for it");
     let error = timeout(MINUTE, until(&source, 30 * SECOND)).await.unwrap();

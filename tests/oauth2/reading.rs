@@ -59,8 +59,7 @@ async fn what_nobody_sees_at_the_ends_of_ids_and_secrets_is_not_sent() {
                 false => Secret::new(value),
             };
             let endpoint = Scripted::new([a_token()]);
-            let builder =
-                ClientCredentials::builder(URL, wrapped("billing"), secret).auth(ClientAuth::post());
+            let builder = ClientCredentials::builder(URL, wrapped("billing"), ClientAuth::post(secret));
             endpoint.ask(builder).await.unwrap();
             assert!(
                 endpoint.seen()[0].body.ends_with("client_id=billing&client_secret=hunter+2"),

@@ -7,9 +7,9 @@ use std::time::Duration;
 use http::{Request, Response, StatusCode};
 use tokio::time::{Instant, sleep};
 use tower::{BoxError, Layer as _, ServiceExt as _};
-use tower_oauth2::grants::{RefreshTokenBuilder, RotatedToken, read_token_response};
+use tower_oauth2::grants::{GrantBuilder, RotatedToken, read_token_response};
 use tower_oauth2::{
-    AccessToken, AuthLayer, ClientAuth, Error, FetchReason, RefreshToken, Secret, StaticToken, TokenRequest,
+    AccessToken, AuthLayer, ClientAuth, Error, FetchReason, RefreshTokenGrant, StaticToken, TokenRequest,
     TokenSource,
 };
 
@@ -20,7 +20,7 @@ use crate::vectors::read as vectors;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn rt1() -> RefreshTokenBuilder {
+fn rt1() -> GrantBuilder<RefreshTokenGrant> {
     builder(Some("RT1"))
 }
 
@@ -33,7 +33,7 @@ fn refused() -> Step {
     answer(400, r#"{"error":"invalid_grant","error_description":"it was used before"}"#)
 }
 
-fn source(endpoint: &Scripted, builder: RefreshTokenBuilder) -> RefreshToken {
+fn source(endpoint: &Scripted, builder: GrantBuilder<RefreshTokenGrant>) -> RefreshTokenGrant {
     builder.build_with(endpoint.clone()).unwrap()
 }
 
@@ -78,7 +78,7 @@ async fn a_scope_is_sent_only_if_it_is_asked_for() {
 #[tokio::test(start_paused = true)]
 async fn a_public_client_sends_its_id_alone() {
     let endpoint = Scripted::new([a_token()]);
-    let builder = RefreshToken::builder(URL, "app", Secret::none(), Some("RT1")).auth(ClientAuth::none());
+    let builder = RefreshTokenGrant::builder(URL, "app", ClientAuth::none()).refresh_token("RT1");
     renew(&source(&endpoint, builder)).await.unwrap();
     let seen = &endpoint.seen()[0];
     assert_eq!(seen.body, "grant_type=refresh_token&refresh_token=RT1&client_id=app");
@@ -111,7 +111,7 @@ async fn every_vector_of_token_responses_that_concerns_refresh_tokens_leaves_the
 }
 
 /// Fetches although the last token is good.
-async fn again(source: &RefreshToken) -> Result<AccessToken, Error> {
+async fn again(source: &RefreshTokenGrant) -> Result<AccessToken, Error> {
     source.token(TokenRequest::new(FetchReason::Forced)).await
 }
 
@@ -205,8 +205,9 @@ async fn the_access_token_of_the_login_is_used_as_long_as_it_is_good() {
     let login = r#"{"access_token":"AT0","token_type":"bearer","expires_in":100,"refresh_token":"RT1","scope":"a b"}"#;
     let seeded = |endpoint: &Scripted| {
         let token = read_token_response(login).unwrap();
-        let refresh_token = token.expose_refresh_token().map(str::to_owned);
-        let builder = RefreshToken::builder(URL, "reports", "hunter2-hunter2", refresh_token);
+        let refresh_token = token.expose_refresh_token().unwrap_or_default().to_owned();
+        let builder =
+            RefreshTokenGrant::builder(URL, "reports", "hunter2-hunter2").refresh_token(refresh_token);
         source(endpoint, builder.access_token(token))
     };
     let endpoint = Scripted::new([a_token()]);
@@ -245,7 +246,10 @@ async fn a_refresh_token_that_can_be_none_is_refused_without_being_shown() {
 
 // --- Storing ---
 
-fn storing(builder: RefreshTokenBuilder, stored: &Arc<Mutex<Vec<String>>>) -> RefreshTokenBuilder {
+fn storing(
+    builder: GrantBuilder<RefreshTokenGrant>,
+    stored: &Arc<Mutex<Vec<String>>>,
+) -> GrantBuilder<RefreshTokenGrant> {
     let stored = Arc::clone(stored);
     builder.on_rotate(move |token: RotatedToken| {
         let stored = Arc::clone(&stored);

@@ -1,7 +1,7 @@
 //! What a token request looks like.
 
 use http::Method;
-use tower_oauth2::{ClientAuth, ClientCredentials, Secret};
+use tower_oauth2::{ClientAuth, ClientCredentials};
 
 use crate::scripted::{Scripted, Seen, URL, a_token, billing, fetch};
 
@@ -32,25 +32,25 @@ async fn it_is_a_form_post_that_asks_for_plain_json() {
 #[tokio::test]
 async fn the_query_of_the_endpoint_is_kept_and_no_credentials_join_it() {
     let url = "https://example.com/token?tenant=a%20b";
-    for auth in [ClientAuth::basic(), ClientAuth::basic_raw(), ClientAuth::post()] {
-        let seen = request_of!(ClientCredentials::builder(url, "billing", "hunter2").auth(auth));
+    for auth in [ClientAuth::basic("hunter2"), ClientAuth::basic_raw("hunter2"), ClientAuth::post("hunter2")]
+    {
+        let seen = request_of!(ClientCredentials::builder(url, "billing", auth));
         assert_eq!(seen.uri.path_and_query().unwrap(), "/token?tenant=a%20b");
     }
 }
 
 #[tokio::test]
 async fn each_authentication_stands_alone() {
-    let post = request_of!(billing().auth(ClientAuth::post()));
+    let post = request_of!(ClientCredentials::builder(URL, "billing", ClientAuth::post("hunter2-hunter2")));
     assert_eq!(post.body, "grant_type=client_credentials&client_id=billing&client_secret=hunter2-hunter2");
     assert!(!post.headers.contains_key("authorization"));
 
-    let none =
-        request_of!(ClientCredentials::builder(URL, "billing", Secret::none()).auth(ClientAuth::none()));
+    let none = request_of!(ClientCredentials::builder(URL, "billing", ClientAuth::none()));
     assert_eq!(none.body, "grant_type=client_credentials&client_id=billing");
     assert!(!none.headers.contains_key("authorization"));
 
     let encoded = request_of!(ClientCredentials::builder(URL, "my:client", "a b"));
-    let raw = request_of!(ClientCredentials::builder(URL, "my client", "a b").auth(ClientAuth::basic_raw()));
+    let raw = request_of!(ClientCredentials::builder(URL, "my client", ClientAuth::basic_raw("a b")));
     assert_eq!(encoded.headers["authorization"], "Basic bXklM0FjbGllbnQ6YSti");
     assert_eq!(raw.headers["authorization"], "Basic bXkgY2xpZW50OmEgYg==");
 }

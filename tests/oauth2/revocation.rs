@@ -5,10 +5,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use tower_oauth2::cache::TokenCacheBuilder;
-use tower_oauth2::grants::{Revocation, RevocationBuilder};
-use tower_oauth2::{
-    AccessToken, ClientAuth, Error, Secret, StaticToken, TokenCache, TokenRevoker as _, revoker_fn,
-};
+use tower_oauth2::grants::{GrantBuilder, Revocation};
+use tower_oauth2::{AccessToken, ClientAuth, Error, StaticToken, TokenCache, TokenRevoker as _, revoker_fn};
 
 use crate::log::Log;
 use crate::rotating::Rotating;
@@ -17,7 +15,7 @@ use crate::scripted::{Scripted, Step, TOKEN, a_token, answer, answer_with, billi
 const SECOND: Duration = Duration::from_secs(1);
 const URL: &str = "https://login.example.com/oauth/revoke?tenant=7";
 
-fn builder() -> RevocationBuilder {
+fn builder() -> GrantBuilder<Revocation> {
     Revocation::builder(URL, "billing", "hunter2-hunter2")
 }
 
@@ -53,7 +51,7 @@ async fn a_revocation_is_a_form_with_the_token_a_hint_and_the_client() {
 #[tokio::test(start_paused = true)]
 async fn a_public_client_revokes_by_its_id() {
     let endpoint = Scripted::new([done()]);
-    let builder = Revocation::builder(URL, "app", Secret::none()).auth(ClientAuth::none()).param("x", "y");
+    let builder = Revocation::builder(URL, "app", ClientAuth::none()).param("x", "y");
     builder.build_with(endpoint.clone()).unwrap().revoke(token()).await.unwrap();
     let seen = &endpoint.seen()[0];
     assert_eq!(seen.body, "token=S3CR3T-AT%2B1&token_type_hint=access_token&x=y&client_id=app");

@@ -11,8 +11,8 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use tokio::task::yield_now;
 use tower::{BoxError, Service};
-use tower_oauth2::grants::RefreshTokenBuilder;
-use tower_oauth2::{AccessToken, Error, FetchReason, RefreshToken, TokenRequest, TokenSource};
+use tower_oauth2::grants::GrantBuilder;
+use tower_oauth2::{AccessToken, Error, FetchReason, RefreshTokenGrant, TokenRequest, TokenSource};
 
 use crate::scripted::{Body, URL};
 
@@ -36,11 +36,11 @@ struct State {
 
 impl Rotating {
     /// Builds a source that begins with the first refresh token.
-    pub(crate) fn source(&self) -> RefreshToken {
+    pub(crate) fn source(&self) -> RefreshTokenGrant {
         self.build(builder(Some("RT0")))
     }
 
-    pub(crate) fn build(&self, builder: RefreshTokenBuilder) -> RefreshToken {
+    pub(crate) fn build(&self, builder: GrantBuilder<RefreshTokenGrant>) -> RefreshTokenGrant {
         builder.build_with(self.clone()).unwrap()
     }
 
@@ -132,8 +132,9 @@ impl Drop for Here {
 }
 
 /// A builder that begins with this refresh token.
-pub(crate) fn builder(refresh_token: Option<&str>) -> RefreshTokenBuilder {
-    RefreshToken::builder(URL, "reports", "hunter2-hunter2", refresh_token)
+pub(crate) fn builder(refresh_token: Option<&str>) -> GrantBuilder<RefreshTokenGrant> {
+    RefreshTokenGrant::builder(URL, "reports", "hunter2-hunter2")
+        .refresh_token(refresh_token.unwrap_or_default())
 }
 
 /// Fetches for the first time.

@@ -13,7 +13,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 use tokio::time::Instant;
 use tower::{BoxError, Service};
-use tower_oauth2::grants::ClientCredentialsBuilder;
+use tower_oauth2::grants::GrantBuilder;
 use tower_oauth2::{AccessToken, ClientCredentials, Error, FetchReason, TokenRequest, TokenSource as _};
 
 pub(crate) const URL: &str = "https://login.example.com/oauth/token";
@@ -77,7 +77,7 @@ impl Scripted {
     }
 
     /// Fetches once by a source with the settings of `builder`.
-    pub(crate) async fn ask(&self, builder: ClientCredentialsBuilder) -> Result<AccessToken, Error> {
+    pub(crate) async fn ask(&self, builder: GrantBuilder<ClientCredentials>) -> Result<AccessToken, Error> {
         fetch(&builder.build_with(self.clone()).unwrap()).await
     }
 }
@@ -126,7 +126,7 @@ impl Service<Request<tower_oauth2::Body>> for Scripted {
     }
 }
 
-pub(crate) fn billing() -> ClientCredentialsBuilder {
+pub(crate) fn billing() -> GrantBuilder<ClientCredentials> {
     ClientCredentials::builder(URL, "billing", "hunter2-hunter2")
 }
 

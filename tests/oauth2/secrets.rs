@@ -20,8 +20,8 @@ fn rotating(names: &'static [&'static str]) -> (Secret, Arc<AtomicUsize>) {
     (secret, count)
 }
 
-fn by_post(secret: Secret) -> tower_oauth2::grants::ClientCredentialsBuilder {
-    ClientCredentials::builder(URL, "billing", secret).auth(ClientAuth::post())
+fn by_post(secret: Secret) -> tower_oauth2::grants::GrantBuilder<ClientCredentials> {
+    ClientCredentials::builder(URL, "billing", ClientAuth::post(secret))
 }
 
 fn secrets_sent(endpoint: &Scripted) -> Vec<String> {

@@ -22,10 +22,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 use tower::{BoxError, ServiceExt as _};
-use tower_oauth2::grants::ClientCredentialsBuilder;
+use tower_oauth2::grants::GrantBuilder;
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient};
 use tower_oauth2::transport::HyperClient;
-use tower_oauth2::{ClientAuth, ClientCredentials, ErrorKind, RefreshToken};
+use tower_oauth2::{ClientAuth, ClientCredentials, ErrorKind, RefreshTokenGrant};
 
 use crate::rotating::renew;
 use crate::scripted::{Body, TOKEN, body, fetch, response};
@@ -94,7 +94,7 @@ async fn https_server(
     (address, own.cert.pem())
 }
 
-fn asking(url: String) -> ClientCredentialsBuilder {
+fn asking(url: String) -> GrantBuilder<ClientCredentials> {
     ClientCredentials::builder(url, "billing", "hunter2-hunter2").retries(0)
 }
 
@@ -110,9 +110,9 @@ async fn a_token_is_had_from_a_server_that_checks_its_clients() {
         .start()
         .await
         .unwrap();
-    for auth in [ClientAuth::basic(), ClientAuth::post()] {
-        let source = ClientCredentials::builder(server.token_url(), "odd: ü&=+%", "s:ecret &=+%/ß")
-            .auth(auth)
+    let secret = "s:ecret &=+%/ß";
+    for auth in [ClientAuth::basic(secret), ClientAuth::post(secret)] {
+        let source = ClientCredentials::builder(server.token_url(), "odd: ü&=+%", auth)
             .scope("read")
             .required_scope("read")
             .build()
@@ -307,9 +307,9 @@ async fn nobody_at_the_address_is_transient_and_says_where() {
 async fn only_a_connection_that_was_made_puts_a_refresh_token_in_doubt() {
     let source = |address: SocketAddr| {
         let url = format!("http://{address}/token");
-        RefreshToken::builder(url, "reports", "secret", Some("RT1")).retries(0).build().unwrap()
+        RefreshTokenGrant::builder(url, "reports", "secret").refresh_token("RT1").retries(0).build().unwrap()
     };
-    let is_in_doubt = async |source: RefreshToken| {
+    let is_in_doubt = async |source: RefreshTokenGrant| {
         assert!(renew(&source).await.unwrap_err().is_transient());
         format!("{source:?}").contains("in_doubt: true")
     };
@@ -331,7 +331,7 @@ async fn only_a_connection_that_was_made_puts_a_refresh_token_in_doubt() {
     // It speaks no TLS: the request never left.
     let HttpServer { address, .. } = http_server(|_| response(200, &[], TOKEN)).await;
     let url = format!("https://{address}/token");
-    let source = RefreshToken::builder(url, "reports", "secret", Some("RT1")).build_with(
+    let source = RefreshTokenGrant::builder(url, "reports", "secret").refresh_token("RT1").build_with(
         HyperClient::builder()
             .only_root_certificates(https_server(&[], |_| response(200, &[], TOKEN)).await.1)
             .unwrap()

@@ -1,10 +1,8 @@
 //! Every vector of token requests through the public type that a user takes for it.
 
 use serde_json::Value;
-use tower_oauth2::grants::{
-    CustomGrant, CustomGrantBuilder, Revocation, SecurityToken, TokenExchange, TokenType,
-};
-use tower_oauth2::{AccessToken, ClientAuth, ClientCredentials, RefreshToken, Secret, TokenRevoker as _};
+use tower_oauth2::grants::{CustomGrant, GrantBuilder, Revocation, SecurityToken, TokenExchange, TokenType};
+use tower_oauth2::{AccessToken, ClientAuth, ClientCredentials, RefreshTokenGrant, TokenRevoker as _};
 
 use crate::rotating::renew;
 use crate::scripted::{Scripted, Seen, URL, a_token, answer};
@@ -17,21 +15,23 @@ pub(crate) mod read;
 struct Row {
     parameters: Vec<(String, String)>,
     auth: ClientAuth,
-    sends_secret: bool,
 }
 
 impl Row {
     fn of(input: &Value) -> Self {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let pairs = input["params"].as_array().unwrap().iter();
-        let (auth, sends_secret) = match input["client_auth"].as_str().unwrap() {
-            "client_secret_basic" => (ClientAuth::basic(), true),
-            "client_secret_post" => (ClientAuth::post(), true),
-            "tls_client_auth" => (ClientAuth::tls(), false),
-            "none" => (ClientAuth::none(), false),
+        let parameters: Vec<_> = pairs.map(|pair| (text(&pair[0]), text(&pair[1]))).collect();
+        let secret = parameters.iter().find(|pair| pair.0 == "client_secret").map(|pair| pair.1.as_str());
+        let secret = secret.unwrap_or("7Fjfp0ZBr1KtDRbnfVdmIw");
+        let auth = match input["client_auth"].as_str().unwrap() {
+            "client_secret_basic" => secret.into(),
+            "client_secret_post" => ClientAuth::post(secret),
+            "tls_client_auth" => ClientAuth::tls(),
+            "none" => ClientAuth::none(),
             other => panic!("{other}"),
         };
-        Self { parameters: pairs.map(|pair| (text(&pair[0]), text(&pair[1]))).collect(), auth, sends_secret }
+        Self { parameters, auth }
     }
 
     fn find(&self, name: &str) -> Option<&str> {
@@ -42,23 +42,16 @@ impl Row {
         self.find("client_id").unwrap_or("s6BhdRkqt3").to_owned()
     }
 
-    fn secret(&self) -> Secret {
-        match self.sends_secret {
-            true => self.find("client_secret").unwrap_or("7Fjfp0ZBr1KtDRbnfVdmIw").into(),
-            false => Secret::none(),
-        }
-    }
-
     fn security_token(&self, name: &str) -> Option<SecurityToken> {
         let token_type = TokenType::new(self.find(&format!("{name}_type"))?);
         Some(SecurityToken::new(self.find(name)?, token_type))
     }
 
-    fn custom(&self, grant_type: &str) -> CustomGrantBuilder {
-        let builder = CustomGrant::builder(URL, grant_type).client(self.client_id(), self.secret());
+    fn custom(&self, grant_type: &str) -> GrantBuilder<CustomGrant> {
+        let builder = CustomGrant::builder(URL, grant_type).client(self.client_id(), self.auth.clone());
         let own =
             self.parameters.iter().filter(|pair| !matches!(pair.0.as_str(), "grant_type" | "client_id"));
-        own.fold(builder.auth(self.auth.clone()), |builder, pair| builder.param(&pair.0, &pair.1))
+        own.fold(builder, |builder, pair| builder.param(&pair.0, &pair.1))
     }
 
     /// Sends the request of the row by the source that is made for it.
@@ -67,8 +60,7 @@ impl Row {
         let http = endpoint.clone();
         match self.find("grant_type") {
             Some("client_credentials") => {
-                let mut builder =
-                    ClientCredentials::builder(URL, self.client_id(), self.secret()).auth(self.auth.clone());
+                let mut builder = ClientCredentials::builder(URL, self.client_id(), self.auth.clone());
                 for (name, value) in &self.parameters {
                     builder = match name.as_str() {
                         "scope" => builder.scope(value),
@@ -79,14 +71,14 @@ impl Row {
                 renew(&builder.build_with(http).unwrap()).await.unwrap();
             }
             Some("refresh_token") => {
-                let token = self.find("refresh_token");
-                let builder = RefreshToken::builder(URL, self.client_id(), self.secret(), token);
-                renew(&builder.auth(self.auth.clone()).build_with(http).unwrap()).await.unwrap();
+                let token = self.find("refresh_token").unwrap();
+                let builder =
+                    RefreshTokenGrant::builder(URL, self.client_id(), self.auth.clone()).refresh_token(token);
+                renew(&builder.build_with(http).unwrap()).await.unwrap();
             }
             Some("urn:ietf:params:oauth:grant-type:token-exchange") => {
                 let mut builder = TokenExchange::builder(URL, self.security_token("subject_token").unwrap())
-                    .client(self.client_id(), self.secret())
-                    .auth(self.auth.clone());
+                    .client(self.client_id(), self.auth.clone());
                 for (name, value) in &self.parameters {
                     builder = match name.as_str() {
                         "resource" => builder.resource(value),
@@ -106,8 +98,7 @@ impl Row {
             }
             None if self.find("token").is_some() => {
                 let endpoint = Scripted::new([answer(200, ""), answer(200, "")]);
-                let builder =
-                    Revocation::builder(URL, self.client_id(), self.secret()).auth(self.auth.clone());
+                let builder = Revocation::builder(URL, self.client_id(), self.auth.clone());
                 let token =
                     AccessToken::bearer("AT1").unwrap().with_refresh_token(self.find("token").unwrap());
                 builder.build_with(endpoint.clone()).unwrap().revoke(token).await.unwrap();

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use tower_oauth2::cache::TokenCacheBuilder;
-use tower_oauth2::grants::{ClientCredentialsBuilder, Revocation};
+use tower_oauth2::grants::{GrantBuilder, Revocation};
 use tower_oauth2::{
-    AccessToken, ClientAuth, ClientCredentials, Error, RefreshToken, Secret, TokenCache, TokenRevoker as _,
-    source_fn,
+    AccessToken, ClientAuth, ClientCredentials, Error, RefreshTokenGrant, Secret, TokenCache,
+    TokenRevoker as _, source_fn,
 };
 
 use crate::server::{Says, Server};
@@ -22,19 +22,19 @@ fn on_each_runtime<F: Future<Output = ()>>(flow: impl Fn() -> F) {
     }
 }
 
-fn asking(server: &Server) -> ClientCredentialsBuilder {
-    with_secret(server, Secret::new(CLIENT_SECRET))
+fn asking(server: &Server) -> GrantBuilder<ClientCredentials> {
+    with_auth(server, CLIENT_SECRET)
 }
 
-fn with_secret(server: &Server, secret: Secret) -> ClientCredentialsBuilder {
-    ClientCredentials::builder(format!("{}/token?key=K3y-0f-the-URL-92", server.origin), CLIENT_ID, secret)
+fn with_auth(server: &Server, auth: impl Into<ClientAuth>) -> GrantBuilder<ClientCredentials> {
+    ClientCredentials::builder(format!("{}/token?key=K3y-0f-the-URL-92", server.origin), CLIENT_ID, auth)
         .scope("read")
         .secret_param("pin", PIN)
         .retries(0)
         .attempt_timeout(Duration::from_secs(5))
 }
 
-fn cached(builder: ClientCredentialsBuilder) -> (TokenCache, ClientCredentials) {
+fn cached(builder: GrantBuilder<ClientCredentials>) -> (TokenCache, ClientCredentials) {
     let source = builder.build().unwrap();
     (TokenCache::new(source.clone()), source)
 }
@@ -50,7 +50,7 @@ fn look(trail: &Trail, cache: &TokenCache) {
     }
 }
 
-async fn failed(trail: &Trail, builder: ClientCredentialsBuilder) -> Error {
+async fn failed(trail: &Trail, builder: GrantBuilder<ClientCredentials>) -> Error {
     #[cfg(feature = "reqwest")]
     {
         let client = tower_oauth2::transport::ReqwestTokenClient::new().unwrap();
@@ -153,10 +153,10 @@ fn a_mirror_of_the_request_is_not_shown() {
     on_each_runtime(|| async {
         let trail = Trail::begin();
         let server = Server::start(Says::Nothing);
-        for auth in [ClientAuth::basic(), ClientAuth::basic_raw(), ClientAuth::post()] {
+        for auth in [ClientAuth::basic, ClientAuth::basic_raw, ClientAuth::post] {
             for status in [400, 401, 403, 429, 503] {
                 server.say(Says::Mirror { status });
-                let error = failed(&trail, asking(&server).auth(auth.clone())).await;
+                let error = failed(&trail, with_auth(&server, auth(CLIENT_SECRET))).await;
                 assert_eq!(error.code(), Some("mirror"));
                 assert!(error.description().unwrap().contains("[redacted]"), "{error}");
             }
@@ -256,9 +256,9 @@ fn secrets_from_a_file_and_from_a_closure_are_not_shown() {
         std::fs::write(&path, format!("{CLIENT_SECRET}\n")).unwrap();
         let vault = || Secret::from_fn(|| async { Ok(CLIENT_SECRET) });
         for secret in [Secret::from_file(&path), vault()] {
-            for auth in [ClientAuth::basic(), ClientAuth::basic_raw(), ClientAuth::post()] {
+            for auth in [ClientAuth::basic, ClientAuth::basic_raw, ClientAuth::post] {
                 trail.debug("secret", &secret);
-                let builder = with_secret(&server, secret.clone()).auth(auth);
+                let builder = with_auth(&server, auth(secret.clone()));
                 trail.debug("builder", &builder);
                 let error = failed(&trail, builder).await;
                 assert!(error.description().unwrap().contains("[redacted]"), "{error}");
@@ -287,8 +287,9 @@ fn a_secret_from_the_environment_is_not_shown() {
     on_each_runtime(|| async {
         let trail = Trail::begin();
         let server = Server::start(Says::Mirror { status: 400 });
-        for auth in [ClientAuth::basic(), ClientAuth::post()] {
-            let error = failed(&trail, with_secret(&server, Secret::from_env(VARIABLE)).auth(auth)).await;
+        for auth in [ClientAuth::basic, ClientAuth::post] {
+            let auth = auth(Secret::from_env(VARIABLE));
+            let error = failed(&trail, with_auth(&server, auth)).await;
             assert!(error.description().unwrap().contains("[redacted]"), "{error}");
         }
         trail.assert_clean();
@@ -380,12 +381,9 @@ fn a_refresh_token_is_shown_neither_by_its_source_nor_by_its_revocation() {
             let trail = Trail::begin();
             for says in answers(&echo).into_iter().chain(answers_that_name_nothing(&echo)) {
                 server.say(says);
-                let builder = RefreshToken::builder(
-                    format!("{}/token", server.origin),
-                    CLIENT_ID,
-                    CLIENT_SECRET,
-                    Some(REFRESH),
-                );
+                let builder =
+                    RefreshTokenGrant::builder(format!("{}/token", server.origin), CLIENT_ID, CLIENT_SECRET)
+                        .refresh_token(REFRESH);
                 trail.debug("builder", &builder);
                 let source = builder.retries(0).build().unwrap();
                 let cache = TokenCache::new(source.clone());

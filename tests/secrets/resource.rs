@@ -301,13 +301,13 @@ async fn the_frames_of_h2_show_nothing() {
         response
     });
     let trail = Trail::begin();
-    for auth in [tower_oauth2::ClientAuth::basic(), tower_oauth2::ClientAuth::post()] {
-        let source =
-            ClientCredentials::builder(format!("https://{token_server}/token"), CLIENT_ID, CLIENT_SECRET)
-                .secret_param("pin", PIN)
-                .auth(auth)
-                .build_with(HyperClient::builder().only_root_certificates(&token_pem).unwrap().build())
-                .unwrap();
+    for auth in
+        [tower_oauth2::ClientAuth::basic(CLIENT_SECRET), tower_oauth2::ClientAuth::post(CLIENT_SECRET)]
+    {
+        let source = ClientCredentials::builder(format!("https://{token_server}/token"), CLIENT_ID, auth)
+            .secret_param("pin", PIN)
+            .build_with(HyperClient::builder().only_root_certificates(&token_pem).unwrap().build())
+            .unwrap();
         let client = AuthLayer::for_origin(source, format!("https://{api}").as_str()).unwrap();
         let client = tower::Layer::layer(
             &client,

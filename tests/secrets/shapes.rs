@@ -41,7 +41,12 @@ async fn debug_of_no_public_type_shows_a_secret() {
     ] {
         trail.debug("Secret", &secret);
     }
-    for auth in [ClientAuth::basic(), ClientAuth::basic_raw(), ClientAuth::post(), ClientAuth::none()] {
+    for auth in [
+        ClientAuth::basic(CLIENT_SECRET),
+        ClientAuth::basic_raw(CLIENT_SECRET),
+        ClientAuth::post(CLIENT_SECRET),
+        ClientAuth::none(),
+    ] {
         trail.debug("ClientAuth", &auth);
     }
     // A password in the URL is refused, but may be looked at before.
@@ -139,7 +144,7 @@ fn debug_of_no_assertion_shows_a_secret() {
     let auth = ClientAuth::private_key_jwt(key());
     trail.debug("ClientAuth", &auth);
     let url = "https://login.example.com/token";
-    let client = ClientCredentials::builder(url, CLIENT_ID, Secret::none()).issuer(url).auth(auth);
+    let client = ClientCredentials::builder(url, CLIENT_ID, auth).issuer(url);
     trail.debug("builder", &client);
     trail.error("build", &client.build().unwrap_err());
     let grant = JwtBearer::builder(url, Assertion::by_key(key()).issuer("robot")).issuer(url);

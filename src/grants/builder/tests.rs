@@ -3,19 +3,19 @@ use http_body_util::Full;
 use tower::{BoxError, service_fn};
 
 use super::*;
-use crate::grants::{ClientCredentials, ClientCredentialsBuilder, RefreshToken, Revocation};
+use crate::grants::{ClientCredentials, GrantBuilder, RefreshTokenGrant, Revocation};
 
 const URL: &str = "https://login.example.com/oauth/token";
 
-fn billing() -> ClientCredentialsBuilder {
+fn billing() -> GrantBuilder<ClientCredentials> {
     ClientCredentials::builder(URL, "billing", "S3CR3T")
 }
 
-fn at(url: &str) -> ClientCredentialsBuilder {
+fn at(url: &str) -> GrantBuilder<ClientCredentials> {
     ClientCredentials::builder(url, "billing", "S3CR3T")
 }
 
-fn build(builder: ClientCredentialsBuilder) -> Result<ClientCredentials, Error> {
+fn build(builder: GrantBuilder<ClientCredentials>) -> Result<ClientCredentials, Error> {
     builder.build_with(service_fn(|_request: http::Request<crate::body::Body>| async {
         Ok::<_, BoxError>(http::Response::new(Full::new(Bytes::new())))
     }))
@@ -23,7 +23,7 @@ fn build(builder: ClientCredentialsBuilder) -> Result<ClientCredentials, Error> 
 
 /// Each refusal names its setting first, and what to do.
 #[track_caller]
-fn assert_refused(builder: ClientCredentialsBuilder, field: &str, remedy: &str) {
+fn assert_refused(builder: GrantBuilder<ClientCredentials>, field: &str, remedy: &str) {
     let error = build(builder).unwrap_err();
     let text = error.to_string();
     assert!(error.is_config(), "{text}");
@@ -65,17 +65,17 @@ fn a_token_url_with_more_than_an_address_in_it_is_refused_and_not_repeated() {
 }
 
 #[test]
-fn the_client_must_have_a_name_and_as_many_secrets_as_it_sends() {
+fn the_client_must_have_a_name_and_a_secret_that_is_not_empty() {
     assert_refused(ClientCredentials::builder(URL, "", "s"), "client_id", "set the id");
-    let none = || ClientCredentials::builder(URL, "billing", Secret::none());
-    assert_refused(none(), "client_secret", "give the secret");
-    assert_refused(none().auth(ClientAuth::post()), "client_secret", "ClientAuth::none");
-    assert_refused(billing().auth(ClientAuth::none()), "client_secret", "Secret::none");
-    assert!(build(none().auth(ClientAuth::none())).is_ok());
+    assert_refused(ClientCredentials::builder(URL, "", ClientAuth::none()), "client_id", "set the id");
+    assert!(build(ClientCredentials::builder(URL, "billing", ClientAuth::none())).is_ok());
     for empty in ["", "\n", "\u{feff}\t"] {
-        assert_refused(ClientCredentials::builder(URL, "public", empty), "client_secret", "it is empty");
+        for auth in [ClientAuth::basic(empty), ClientAuth::basic_raw(empty), ClientAuth::post(empty)] {
+            let builder = ClientCredentials::builder(URL, "public", auth);
+            assert_refused(builder, "client_secret", "ClientAuth::none");
+        }
     }
-    let raw = ClientCredentials::builder(URL, "my:client", "s").auth(ClientAuth::basic_raw());
+    let raw = ClientCredentials::builder(URL, "my:client", ClientAuth::basic_raw("s"));
     assert_refused(raw, "client_id", "colon");
     assert!(build(ClientCredentials::builder(URL, "my:client", "s")).is_ok());
 }
@@ -106,11 +106,8 @@ fn a_resource_is_an_absolute_uri_without_a_fragment() {
 fn a_second_client_authentication_is_refused() {
     for name in ["client_secret", "client_assertion", "client_assertion_type"] {
         assert_refused(billing().param(name, "x"), "param", "authenticates in one way");
-        assert_refused(
-            billing().secret_param(name, "x").auth(ClientAuth::post()),
-            "param",
-            "authenticates in one way",
-        );
+        let by_form = ClientCredentials::builder(URL, "billing", ClientAuth::post("S3CR3T"));
+        assert_refused(by_form.secret_param(name, "x"), "param", "authenticates in one way");
     }
 }
 
@@ -133,7 +130,8 @@ fn what_a_source_sends_by_itself_is_not_sent_twice() {
         })
     };
     let refreshing = |name: &str| {
-        let builder = RefreshToken::builder(URL, "billing", "S3CR3T", Some("RT1")).param(name, "S3CR3T");
+        let builder =
+            RefreshTokenGrant::builder(URL, "billing", "S3CR3T").refresh_token("RT1").param(name, "S3CR3T");
         builder.build_with(transport()).map(drop)
     };
     let revoking = |name: &str| {

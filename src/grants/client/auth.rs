@@ -19,22 +19,34 @@ use crate::grants::parameters::Form;
 use crate::source::{DynTokenSource, FetchReason, TokenRequest, TokenSource};
 use crate::text::Redactor;
 
-/// How a client authenticates at the token endpoint.
+/// How a client authenticates at the token endpoint, and the secret or the key that it does it with.
+///
+/// A string or a [`Secret`] in its place is [`basic`](Self::basic), which every authorization server must support.
 ///
 /// A request carries one kind of authentication and never two (RFC 6749 §2.3), and none of it stands in the URL.
 ///
-/// Default: [`basic`](Self::basic), the one that every authorization server must support.
-///
 /// # Strength
 ///
-/// Where there are [several](Self::or), the first of these is taken that the server supports, as its
-/// [metadata](crate::grants::Issuer) say; with the URL of an endpoint, the first of them:
+/// If there are [several](Self::or), the first of these is used that the server supports according to its
+/// [metadata](crate::grants::Issuer). For an endpoint that is given by its URL, it is the first of them:
 ///
-/// 1. `private_key_jwt`, [`assertion`](Self::assertion), `tls`: what proves the client stays where it is
+/// 1. `private_key_jwt`, [`assertion`](Self::assertion), `tls`: the proof of the client stays with the client
 /// 2. `client_secret_jwt`: both sides know the secret, and it is not sent
 /// 3. `basic`, `basic_raw`
 /// 4. `post`: the form is more likely to be logged than the header
 /// 5. `none`
+///
+/// # Examples
+///
+/// ```
+/// use tower_oauth2::{ClientAuth, ClientCredentials, Secret};
+///
+/// let url = "https://login.example.com/token";
+/// let secret = Secret::from_env("BILLING_SECRET");
+/// let by_header = ClientCredentials::builder(url, "billing", secret.clone());
+/// let by_form = ClientCredentials::builder(url, "billing", ClientAuth::post(secret));
+/// # let _ = (by_header, by_form);
+/// ```
 #[derive(Clone)]
 pub struct ClientAuth {
     method: Method,
@@ -43,13 +55,13 @@ pub struct ClientAuth {
 
 #[derive(Clone, Debug)]
 enum Method {
-    Basic,
-    BasicRaw,
-    Post,
+    Basic(Secret),
+    BasicRaw(Secret),
+    Post(Secret),
     #[cfg(feature = "jwt")]
     PrivateKeyJwt(Arc<Assertion>),
     #[cfg(feature = "jwt")]
-    ClientSecretJwt(Arc<Assertion>),
+    ClientSecretJwt(Secret, Arc<Assertion>),
     /// An assertion that somebody else has signed.
     Assertion(Presented),
     Tls,
@@ -57,28 +69,27 @@ enum Method {
 }
 
 impl ClientAuth {
-    /// HTTP Basic as RFC 6749 §2.3.1 has it: id and secret are form-encoded first. Also known as
+    /// HTTP Basic as RFC 6749 §2.3.1 defines it: id and secret are form-encoded first. Also known as
     /// `client_secret_basic`.
     #[must_use]
-    pub const fn basic() -> Self {
-        Self::by(Method::Basic)
+    pub fn basic(secret: impl Into<Secret>) -> Self {
+        Self::by(Method::Basic(secret.into()))
     }
 
     /// HTTP Basic without the form-encoding, for servers that do not decode. It differs from [`basic`](Self::basic) only
     /// if the id or the secret holds other characters than letters, digits and `*-._`.
     #[must_use]
-    pub const fn basic_raw() -> Self {
-        Self::by(Method::BasicRaw)
+    pub fn basic_raw(secret: impl Into<Secret>) -> Self {
+        Self::by(Method::BasicRaw(secret.into()))
     }
 
     /// Id and secret as fields of the form. Also known as `client_secret_post`.
     #[must_use]
-    pub const fn post() -> Self {
-        Self::by(Method::Post)
+    pub fn post(secret: impl Into<Secret>) -> Self {
+        Self::by(Method::Post(secret.into()))
     }
 
-    /// An assertion that a private key signs (RFC 7523 §2.2, OpenID Connect Core §9). It goes with
-    /// [`Secret::none`]: a client that has a key needs no secret.
+    /// An assertion that a private key signs (RFC 7523 §2.2, OpenID Connect Core §9).
     ///
     /// A [`SigningKey`](crate::grants::jwt::SigningKey) alone is an assertion with the
     /// [defaults](Assertion#defaults).
@@ -89,26 +100,33 @@ impl ClientAuth {
         Self::by(Method::PrivateKeyJwt(Arc::new(assertion.into())))
     }
 
-    /// An assertion that the client secret signs (OpenID Connect Core §9), so that the secret itself is not sent:
-    /// made by [`Assertion::by_client_secret`].
+    /// An assertion that the client secret signs (OpenID Connect Core §9), so that the secret itself is not sent. The
+    /// assertion is made by [`Assertion::by_client_secret`].
+    ///
+    /// ```
+    /// use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm};
+    /// use tower_oauth2::{ClientAuth, Secret};
+    ///
+    /// let secret = Secret::from_env("BILLING_SECRET");
+    /// let auth = ClientAuth::client_secret_jwt(secret, Assertion::by_client_secret(JwtAlgorithm::Hs256));
+    /// # let _ = auth;
+    /// ```
     #[cfg(feature = "jwt")]
     #[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
     #[must_use]
-    pub fn client_secret_jwt(assertion: Assertion) -> Self {
-        Self::by(Method::ClientSecretJwt(Arc::new(assertion)))
+    pub fn client_secret_jwt(secret: impl Into<Secret>, assertion: Assertion) -> Self {
+        Self::by(Method::ClientSecretJwt(secret.into(), Arc::new(assertion)))
     }
 
     /// An assertion that somebody else signs (RFC 7523 §2.2): the identity of a workload as its platform states it
-    /// (Kubernetes, GitHub Actions, SPIFFE). It is a [`Secret`] or any [`TokenSource`], asked at each attempt, and goes
-    /// with [`Secret::none`].
+    /// (Kubernetes, GitHub Actions, SPIFFE). It is a [`Secret`] or any [`TokenSource`], read at each attempt.
     ///
     /// ```
-    /// use tower_oauth2::{ClientAuth, ClientCredentials, Secret, FileToken};
+    /// use tower_oauth2::{ClientAuth, ClientCredentials, FileToken};
     ///
     /// let projected = FileToken::new("/var/run/secrets/azure/tokens/azure-identity-token");
     /// let token_url = "https://login.microsoftonline.com/TENANT/oauth2/v2.0/token";
-    /// let builder = ClientCredentials::builder(token_url, "CLIENT-ID", Secret::none())
-    ///     .auth(ClientAuth::assertion(projected))
+    /// let builder = ClientCredentials::builder(token_url, "CLIENT-ID", ClientAuth::assertion(projected))
     ///     .scope("https://graph.microsoft.com/.default");
     /// ```
     #[must_use]
@@ -119,17 +137,17 @@ impl ClientAuth {
     /// The id alone, as a field of the form, since the transport shows a client certificate (RFC 8705 §2). Also known as
     /// `tls_client_auth` and `self_signed_tls_client_auth`.
     #[must_use]
-    pub const fn tls() -> Self {
+    pub fn tls() -> Self {
         Self::by(Method::Tls)
     }
 
     /// The id alone, as a field of the form: for public clients (RFC 6749 §3.2.1).
     #[must_use]
-    pub const fn none() -> Self {
+    pub fn none() -> Self {
         Self::by(Method::None)
     }
 
-    /// Adds another way, for a client that has several: the [strongest](Self#strength) that the server supports is taken,
+    /// Adds another way, for a client that has several: the [strongest](Self#strength) that the server supports is used,
     /// and never a weaker one because a stronger one failed.
     ///
     /// ```
@@ -137,8 +155,8 @@ impl ClientAuth {
     /// use tower_oauth2::{ClientAuth, ClientCredentials, Secret};
     ///
     /// let secret = Secret::from_env("BILLING_SECRET");
-    /// let builder = ClientCredentials::builder(Issuer::new("https://login.example.com"), "billing", secret)
-    ///     .auth(ClientAuth::basic().or(ClientAuth::post()));
+    /// let auth = ClientAuth::basic(secret.clone()).or(ClientAuth::post(secret));
+    /// let builder = ClientCredentials::builder(Issuer::new("https://login.example.com"), "billing", auth);
     /// ```
     #[must_use]
     pub fn or(mut self, other: Self) -> Self {
@@ -147,7 +165,7 @@ impl ClientAuth {
         self
     }
 
-    const fn by(method: Method) -> Self {
+    fn by(method: Method) -> Self {
         Self { method, others: Vec::new() }
     }
 
@@ -162,20 +180,20 @@ impl ClientAuth {
 
     /// Returns the strongest way among those that the server supports, by the names of RFC 8414 §2; none if there is none.
     ///
-    /// Who has no way but the id is not held to it: few servers say that they know public clients.
+    /// A client whose only way is its id is not held to the list: few servers say that they know public clients.
     pub(crate) fn supported(&self, names: &[String]) -> Option<Self> {
         if self.methods().all(|method| matches!(method, Method::None)) {
             return Some(Self::none());
         }
         self.strongest_of(|method| {
-            method.registered_names().iter().any(|ours| names.iter().any(|theirs| theirs == ours))
+            method.facts().registered.iter().any(|ours| names.iter().any(|theirs| theirs == ours))
         })
     }
 
     /// The first of those that are equally strong.
     fn strongest_of(&self, fits: impl Fn(&Method) -> bool) -> Option<Self> {
         let fitting = self.methods().filter(|method| fits(method));
-        fitting.min_by_key(|method| method.rank()).cloned().map(Self::by)
+        fitting.min_by_key(|method| method.facts().rank).cloned().map(Self::by)
     }
 
     /// Returns whether the transport authenticates the client.
@@ -183,76 +201,72 @@ impl ClientAuth {
         matches!(self.method, Method::Tls)
     }
 
-    /// Returns whether id and secret may be sent with a colon between, as they are.
-    pub(crate) fn is_basic_raw(&self) -> bool {
-        self.methods().any(|method| matches!(method, Method::BasicRaw))
-    }
-
-    /// Returns whether it writes fields into the form, of this client.
-    pub(crate) fn writes_form(&self, client_id: &str) -> bool {
-        self.methods().any(|method| match method {
-            Method::Basic | Method::BasicRaw => false,
-            Method::Tls | Method::None => !client_id.is_empty(),
-            Method::Post | Method::Assertion(_) => true,
-            #[cfg(feature = "jwt")]
-            Method::PrivateKeyJwt(_) | Method::ClientSecretJwt(_) => true,
-        })
-    }
-
-    /// Returns whether there must be a client secret.
-    pub(crate) fn wants_secret(&self) -> bool {
-        self.methods().any(Method::wants_secret)
+    /// Returns whether it writes fields into the form.
+    pub(crate) fn writes_form(&self) -> bool {
+        !self.methods().all(|method| matches!(method, Method::Basic(_) | Method::BasicRaw(_)))
     }
 
     /// Returns whether the client proves itself by an assertion.
     pub(crate) fn is_assertion(&self) -> bool {
-        self.methods().any(Method::is_assertion)
+        self.methods().any(|method| match method {
+            Method::Basic(_) | Method::BasicRaw(_) | Method::Post(_) | Method::Tls | Method::None => false,
+            Method::Assertion(_) => true,
+            #[cfg(feature = "jwt")]
+            Method::PrivateKeyJwt(_) | Method::ClientSecretJwt(..) => true,
+        })
     }
 
     /// Returns the names of the constructors, for messages.
     pub(crate) fn name(&self) -> String {
-        self.methods().map(Method::name).collect::<Vec<_>>().join(", ")
+        self.methods().map(|method| method.facts().name).collect::<Vec<_>>().join(", ")
     }
 
     /// Checks what can be checked before the first attempt.
-    #[cfg(feature = "jwt")]
-    pub(crate) fn check(&self, identifiers: &Identifiers, secret: &Secret) -> Result<(), Error> {
-        self.methods().try_for_each(|method| method.check(identifiers, secret))
+    pub(crate) fn check(&self, identifiers: &Identifiers) -> Result<(), Error> {
+        self.methods().try_for_each(|method| method.check(identifiers))
     }
 
-    /// Returns whether something that a proof is read from locally has changed since it was read last. `secret` is the
-    /// client's.
-    pub(crate) fn has_changed(&self, secret: &Secret) -> bool {
-        secret.has_changed()
-            || self.methods().any(|method| match method {
-                Method::Assertion(Presented { by: PresentedBy::Secret(assertion) }) => {
-                    assertion.has_changed()
-                }
-                Method::Assertion(Presented { by: PresentedBy::Source(source) }) => source.may_differ(),
-                #[cfg(feature = "jwt")]
-                Method::PrivateKeyJwt(assertion) => assertion.key().is_some_and(Secret::has_changed),
-                #[cfg(feature = "jwt")]
-                Method::ClientSecretJwt(_) => false,
-                Method::Basic | Method::BasicRaw | Method::Post | Method::Tls | Method::None => false,
-            })
+    /// Returns whether a file that a proof is read from has changed since it was read last, or a source may have another.
+    pub(crate) fn has_changed(&self) -> bool {
+        self.methods().any(|method| match method.presented_source() {
+            Some(source) => source.may_differ(),
+            None => method.secret().is_some_and(|(secret, _)| secret.has_changed()),
+        })
     }
 
-    /// Returns what the proof is made of: the client's secret, or its key.
-    pub(crate) fn proof<'a>(&'a self, secret: &'a Secret) -> Proof<'a> {
-        match &self.method {
-            Method::Basic | Method::BasicRaw | Method::Post | Method::Tls | Method::None => {
-                Proof::Secret(secret)
-            }
-            Method::Assertion(presented) => Proof::Presented(presented),
-            #[cfg(feature = "jwt")]
-            Method::ClientSecretJwt(_) => Proof::Secret(secret),
-            #[cfg(feature = "jwt")]
-            Method::PrivateKeyJwt(assertion) => assertion.key().map_or(Proof::Elsewhere, Proof::Key),
+    /// Returns whether reading again can give another proof.
+    pub(crate) fn may_change(&self) -> bool {
+        self.method.presented_source().is_some()
+            || self.method.secret().is_some_and(|(secret, _)| secret.may_change())
+    }
+
+    /// Returns whether a proof is good for one attempt.
+    pub(crate) fn is_read_each_time(&self) -> bool {
+        matches!(self.method, Method::Assertion(_))
+    }
+
+    /// Reads what the proof is made of: the secret, the key, or the assertion. Empty if nothing is read here.
+    pub(crate) async fn read(&self) -> Result<SecretString, Error> {
+        self.read_for(FetchReason::Initial).await
+    }
+
+    /// Reads it once more, since the server refused what was read before.
+    pub(crate) async fn reread(&self) -> Result<SecretString, Error> {
+        self.read_for(FetchReason::Forced).await
+    }
+
+    async fn read_for(&self, reason: FetchReason) -> Result<SecretString, Error> {
+        if let Some(source) = self.method.presented_source() {
+            let token = source.fetch(TokenRequest::new(reason)).await.map_err(of_another)?;
+            return Ok(token.secret().clone());
+        }
+        match self.method.secret() {
+            Some((secret, name)) => secret.read_as(name).await,
+            None => Ok(SecretString::default()),
         }
     }
 
-    /// Puts the authentication on a request. Called for each attempt anew. `proof` is what was read of the
-    /// [`proof`](Self::proof).
+    /// Puts the authentication on a request. Called for each attempt anew. `proof` is what was [read](Self::read).
     pub(crate) async fn apply(
         &self,
         identifiers: &Identifiers,
@@ -262,28 +276,32 @@ impl ClientAuth {
         let Unauthenticated { form, headers, redactor } = request;
         let client_id = &identifiers.client_id;
         match &self.method {
-            Method::Basic => {
+            Method::Basic(_) => {
                 redactor.add_basic(client_id, proof.expose_secret());
                 headers.insert(
                     AUTHORIZATION,
                     basic_header(&encoded(client_id), &encoded(proof.expose_secret()))?,
                 );
             }
-            Method::BasicRaw => {
+            Method::BasicRaw(_) => {
                 redactor.add_basic(client_id, proof.expose_secret());
                 headers.insert(AUTHORIZATION, basic_header(client_id, proof.expose_secret())?);
             }
-            Method::Post => {
+            Method::Post(_) => {
                 redactor.add_basic(client_id, proof.expose_secret());
                 form.push("client_id", client_id);
                 form.push("client_secret", proof.expose_secret());
             }
             #[cfg(feature = "jwt")]
-            Method::PrivateKeyJwt(assertion) | Method::ClientSecretJwt(assertion) => {
-                // A private key is not sent, so nobody can give it back.
-                if assertion.wants_client_secret() {
-                    redactor.add_basic(client_id, proof.expose_secret());
-                }
+            Method::PrivateKeyJwt(assertion) => {
+                // A private key is not sent, so no server can give it back.
+                let assertion = assertion.sign(identifiers, proof).await?;
+                redactor.add(assertion.expose_secret());
+                push_assertion(form, client_id, &assertion);
+            }
+            #[cfg(feature = "jwt")]
+            Method::ClientSecretJwt(_, assertion) => {
+                redactor.add_basic(client_id, proof.expose_secret());
                 let assertion = assertion.sign(identifiers, proof).await?;
                 redactor.add(assertion.expose_secret());
                 push_assertion(form, client_id, &assertion);
@@ -298,9 +316,21 @@ impl ClientAuth {
     }
 }
 
-impl Default for ClientAuth {
-    fn default() -> Self {
-        Self::basic()
+impl From<Secret> for ClientAuth {
+    fn from(secret: Secret) -> Self {
+        Self::basic(secret)
+    }
+}
+
+impl From<String> for ClientAuth {
+    fn from(secret: String) -> Self {
+        Self::basic(secret)
+    }
+}
+
+impl From<&str> for ClientAuth {
+    fn from(secret: &str) -> Self {
+        Self::basic(secret)
     }
 }
 
@@ -313,149 +343,91 @@ impl fmt::Debug for ClientAuth {
 
 // --- Method ---
 
-impl Method {
+/// What is known of a method by its kind.
+struct Facts {
+    /// The name of its constructor.
+    name: &'static str,
     /// The lower, the stronger.
-    fn rank(&self) -> u8 {
+    rank: u8,
+    /// The names that server metadata have for it (RFC 8414 §2).
+    registered: &'static [&'static str],
+}
+
+impl Method {
+    fn facts(&self) -> Facts {
+        let (name, rank, registered): (_, _, &[&str]) = match self {
+            #[cfg(feature = "jwt")]
+            Self::PrivateKeyJwt(_) => ("private_key_jwt", 1, &["private_key_jwt"]),
+            Self::Assertion(_) => ("assertion", 1, &["private_key_jwt"]),
+            Self::Tls => ("tls", 1, &["tls_client_auth", "self_signed_tls_client_auth"]),
+            #[cfg(feature = "jwt")]
+            Self::ClientSecretJwt(..) => ("client_secret_jwt", 2, &["client_secret_jwt"]),
+            Self::Basic(_) => ("basic", 3, &["client_secret_basic"]),
+            Self::BasicRaw(_) => ("basic_raw", 3, &["client_secret_basic"]),
+            Self::Post(_) => ("post", 4, &["client_secret_post"]),
+            Self::None => ("none", 5, &["none"]),
+        };
+        Facts { name, rank, registered }
+    }
+
+    /// Returns what is read here to prove the client, and its name in messages.
+    fn secret(&self) -> Option<(&Secret, &'static str)> {
         match self {
+            Self::Basic(secret) | Self::BasicRaw(secret) | Self::Post(secret) => {
+                Some((secret, "client secret"))
+            }
             #[cfg(feature = "jwt")]
-            Self::PrivateKeyJwt(_) => 1,
-            Self::Assertion(_) | Self::Tls => 1,
+            Self::ClientSecretJwt(secret, _) => Some((secret, "client secret")),
             #[cfg(feature = "jwt")]
-            Self::ClientSecretJwt(_) => 2,
-            Self::Basic | Self::BasicRaw => 3,
-            Self::Post => 4,
-            Self::None => 5,
+            Self::PrivateKeyJwt(assertion) => assertion.key().map(|key| (key, "signing key")),
+            Self::Assertion(Presented { by: PresentedBy::Secret(assertion) }) => {
+                Some((assertion, "client assertion"))
+            }
+            Self::Assertion(Presented { by: PresentedBy::Source(_) }) | Self::Tls | Self::None => None,
         }
     }
 
-    fn wants_secret(&self) -> bool {
+    /// Returns the source that an assertion comes from.
+    fn presented_source(&self) -> Option<&dyn DynTokenSource> {
         match self {
-            Self::Basic | Self::BasicRaw | Self::Post => true,
-            #[cfg(feature = "jwt")]
-            Self::ClientSecretJwt(_) => true,
-            #[cfg(feature = "jwt")]
-            Self::PrivateKeyJwt(_) => false,
-            Self::Assertion(_) | Self::Tls | Self::None => false,
+            Self::Assertion(Presented { by: PresentedBy::Source(source) }) => Some(&**source),
+            _ => None,
         }
     }
 
-    fn is_assertion(&self) -> bool {
-        match self {
-            Self::Basic | Self::BasicRaw | Self::Post | Self::Tls | Self::None => false,
-            Self::Assertion(_) => true,
-            #[cfg(feature = "jwt")]
-            Self::PrivateKeyJwt(_) | Self::ClientSecretJwt(_) => true,
+    fn check(&self, identifiers: &Identifiers) -> Result<(), Error> {
+        if self.secret().is_some_and(|(secret, name)| name == "client secret" && secret.is_empty_value()) {
+            return Err(Error::config(
+                "client_secret: it is empty; give the secret, or use ClientAuth::none",
+            ));
         }
-    }
-
-    fn name(&self) -> &'static str {
         match self {
-            Self::Basic => "basic",
-            Self::BasicRaw => "basic_raw",
-            Self::Post => "post",
+            Self::BasicRaw(_) if identifiers.client_id.contains(':') => Err(Error::config(
+                "client_id: it has a colon, at which the server would split it off (RFC 7617 §2); use ClientAuth::basic or \
+                 ClientAuth::post",
+            )),
+            Self::Basic(_)
+            | Self::BasicRaw(_)
+            | Self::Post(_)
+            | Self::Assertion(_)
+            | Self::Tls
+            | Self::None => Ok(()),
             #[cfg(feature = "jwt")]
-            Self::PrivateKeyJwt(_) => "private_key_jwt",
-            #[cfg(feature = "jwt")]
-            Self::ClientSecretJwt(_) => "client_secret_jwt",
-            Self::Assertion(_) => "assertion",
-            Self::Tls => "tls",
-            Self::None => "none",
-        }
-    }
-
-    /// What server metadata call it (RFC 8414 §2).
-    fn registered_names(&self) -> &'static [&'static str] {
-        match self {
-            Self::Basic | Self::BasicRaw => &["client_secret_basic"],
-            Self::Post => &["client_secret_post"],
-            #[cfg(feature = "jwt")]
-            Self::PrivateKeyJwt(_) => &["private_key_jwt"],
-            #[cfg(feature = "jwt")]
-            Self::ClientSecretJwt(_) => &["client_secret_jwt"],
-            Self::Assertion(_) => &["private_key_jwt"],
-            Self::Tls => &["tls_client_auth", "self_signed_tls_client_auth"],
-            Self::None => &["none"],
-        }
-    }
-
-    #[cfg(feature = "jwt")]
-    fn check(&self, identifiers: &Identifiers, secret: &Secret) -> Result<(), Error> {
-        match self {
-            Self::Basic | Self::BasicRaw | Self::Post | Self::Assertion(_) | Self::Tls | Self::None => Ok(()),
             Self::PrivateKeyJwt(assertion) if assertion.wants_client_secret() => Err(Error::config(
                 "assertion: the client secret signs it, which is not private_key_jwt; use ClientAuth::client_secret_jwt, or a \
                  key",
             )),
-            Self::ClientSecretJwt(assertion) if !assertion.wants_client_secret() => Err(Error::config(
+            #[cfg(feature = "jwt")]
+            Self::ClientSecretJwt(_, assertion) if !assertion.wants_client_secret() => Err(Error::config(
                 "assertion: no client secret signs it; use ClientAuth::private_key_jwt, or Assertion::by_client_secret",
             )),
+            #[cfg(feature = "jwt")]
             Self::PrivateKeyJwt(assertion) => assertion.check_for_client(identifiers),
-            Self::ClientSecretJwt(assertion) => {
+            #[cfg(feature = "jwt")]
+            Self::ClientSecretJwt(secret, assertion) => {
                 assertion.check_for_client(identifiers)?;
                 secret.value().map_or(Ok(()), |secret| assertion.check_secret(secret))
             }
-        }
-    }
-}
-
-// --- Proof ---
-
-/// Where that is by which a client proves itself.
-#[derive(Clone, Copy)]
-pub(crate) enum Proof<'a> {
-    Secret(&'a Secret),
-    #[cfg(feature = "jwt")]
-    Key(&'a Secret),
-    /// Somebody else signs.
-    Presented(&'a Presented),
-    /// A signer has it, and keeps it.
-    #[cfg(feature = "jwt")]
-    Elsewhere,
-}
-
-impl Proof<'_> {
-    /// Reads it; an empty one if there is none.
-    pub(crate) async fn read(self) -> Result<SecretString, Error> {
-        self.read_for(FetchReason::Initial).await
-    }
-
-    /// Reads it once more, since the server refuses what was read before.
-    pub(crate) async fn reread(self) -> Result<SecretString, Error> {
-        self.read_for(FetchReason::Forced).await
-    }
-
-    /// Returns whether it is good for one attempt.
-    pub(crate) fn is_read_each_time(self) -> bool {
-        matches!(self, Self::Presented(_))
-    }
-
-    async fn read_for(self, reason: FetchReason) -> Result<SecretString, Error> {
-        match self {
-            Self::Presented(Presented { by: PresentedBy::Secret(secret) }) => {
-                secret.read_as("client assertion").await
-            }
-            Self::Presented(Presented { by: PresentedBy::Source(source) }) => {
-                let token = source.fetch(TokenRequest::new(reason)).await.map_err(of_another)?;
-                Ok(token.secret().clone())
-            }
-            Self::Secret(secret) => secret.read_as("client secret").await,
-            #[cfg(feature = "jwt")]
-            Self::Key(key) => key.read_as("signing key").await,
-            #[cfg(feature = "jwt")]
-            Self::Elsewhere => Ok(SecretString::default()),
-        }
-    }
-
-    /// Returns whether reading again can give another one.
-    pub(crate) fn may_change(self) -> bool {
-        match self {
-            Self::Secret(secret) => secret.may_change(),
-            Self::Presented(Presented { by: PresentedBy::Secret(secret) }) => secret.may_change(),
-            Self::Presented(Presented { by: PresentedBy::Source(_) }) => true,
-            #[cfg(feature = "jwt")]
-            Self::Key(key) => key.may_change(),
-            #[cfg(feature = "jwt")]
-            Self::Elsewhere => false,
         }
     }
 }
@@ -509,7 +481,7 @@ fn of_another(error: Error) -> Error {
 
 // --- Unauthenticated ---
 
-/// A request that nobody vouches for yet, and who must know the secrets that it gets.
+/// A request without authentication yet, and the redactor that must know the secrets that it gets.
 pub(crate) struct Unauthenticated<'a> {
     pub(crate) form: &'a mut Form,
     pub(crate) headers: &'a mut HeaderMap,
@@ -564,9 +536,10 @@ mod tests {
         for vector in &vectors {
             let [id, secret] =
                 ["client_id", "client_secret"].map(|name| vector["input"][name].as_str().unwrap());
-            for (auth, member) in
-                [(ClientAuth::basic(), "authorization"), (ClientAuth::basic_raw(), "raw_mode_authorization")]
-            {
+            for (auth, member) in [
+                (ClientAuth::basic(secret), "authorization"),
+                (ClientAuth::basic_raw(secret), "raw_mode_authorization"),
+            ] {
                 let (header, body) = applied(&auth, id, secret).await;
                 assert_eq!(
                     header.unwrap().to_str().unwrap(),
@@ -586,10 +559,9 @@ mod tests {
 
     #[tokio::test]
     async fn post_sends_both_in_the_form_and_no_header() {
-        let (header, body) = applied(&ClientAuth::post(), "a&b=c", "p+q r%").await;
+        let (header, body) = applied(&ClientAuth::post("p+q r%"), "a&b=c", "p+q r%").await;
         assert_eq!(header, None);
         assert_eq!(body, "client_id=a%26b%3Dc&client_secret=p%2Bq+r%25");
-        assert_eq!(applied(&ClientAuth::post(), "public", "").await.1, "client_id=public");
     }
 
     #[tokio::test]
@@ -604,7 +576,7 @@ mod tests {
     fn of_several_ways_the_strongest_is_taken_that_the_server_supports() {
         let named = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
         let several =
-            ClientAuth::none().or(ClientAuth::post()).or(ClientAuth::basic_raw()).or(ClientAuth::tls());
+            ClientAuth::none().or(ClientAuth::post("s")).or(ClientAuth::basic_raw("s")).or(ClientAuth::tls());
         assert_eq!(several.name(), "none, post, basic_raw, tls");
         assert_eq!(several.strongest().name(), "tls");
         for (supported, taken) in [
@@ -619,20 +591,20 @@ mod tests {
             assert_eq!(taken_now.as_deref(), taken, "{supported:?}");
         }
         // Names are compared exactly, and of equals the first is taken.
-        assert!(ClientAuth::basic().supported(&named(&["Client_Secret_Basic", "basic"])).is_none());
-        assert_eq!(ClientAuth::basic_raw().or(ClientAuth::basic()).strongest().name(), "basic_raw");
+        assert!(ClientAuth::basic("s").supported(&named(&["Client_Secret_Basic", "basic"])).is_none());
+        assert_eq!(ClientAuth::basic_raw("s").or(ClientAuth::basic("s")).strongest().name(), "basic_raw");
     }
 
     #[test]
     fn a_public_client_is_not_held_to_what_the_server_says() {
         assert!(ClientAuth::none().supported(&["client_secret_basic".to_owned()]).is_some());
-        let either = ClientAuth::none().or(ClientAuth::basic());
+        let either = ClientAuth::none().or(ClientAuth::basic("s"));
         assert!(either.supported(&["client_secret_post".to_owned()]).is_none());
     }
 
     #[tokio::test]
     async fn the_header_is_sensitive() {
-        let header = applied(&ClientAuth::basic(), "id", "S3CR3T").await.0.unwrap();
+        let header = applied(&ClientAuth::basic("S3CR3T"), "id", "S3CR3T").await.0.unwrap();
         assert!(header.is_sensitive());
     }
 }

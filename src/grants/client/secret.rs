@@ -33,7 +33,6 @@ pub struct Secret {
 
 #[derive(Clone)]
 enum Kind {
-    None,
     Value(SecretString),
     Env(Arc<str>),
     File(SecretFile),
@@ -120,22 +119,10 @@ impl Secret {
         Self { kind: Kind::Fn(Arc::new(read)) }
     }
 
-    /// Says that there is no secret, for public clients ([`ClientAuth::none`](crate::ClientAuth::none)), those that have a
-    /// key, and those that the transport authenticates by a certificate ([`ClientAuth::tls`](crate::ClientAuth::tls)).
-    #[must_use]
-    pub fn none() -> Self {
-        Self { kind: Kind::None }
-    }
-
-    /// Returns whether there is no secret.
-    pub(crate) fn is_none(&self) -> bool {
-        matches!(self.kind, Kind::None)
-    }
-
     /// Returns whether reading again can give another secret.
     pub(crate) fn may_change(&self) -> bool {
         match self.kind {
-            Kind::None | Kind::Value(_) => false,
+            Kind::Value(_) => false,
             Kind::Env(_) | Kind::File(_) | Kind::Fn(_) => true,
         }
     }
@@ -143,7 +130,7 @@ impl Secret {
     /// Returns whether the file that the secret is in was changed since it was read last.
     pub(crate) fn has_changed(&self) -> bool {
         match &self.kind {
-            Kind::None | Kind::Value(_) | Kind::Env(_) | Kind::Fn(_) => false,
+            Kind::Value(_) | Kind::Env(_) | Kind::Fn(_) => false,
             Kind::File(file) => file.has_changed(),
         }
     }
@@ -153,22 +140,21 @@ impl Secret {
     pub(crate) fn value(&self) -> Option<&SecretString> {
         match &self.kind {
             Kind::Value(secret) => Some(secret),
-            Kind::None | Kind::Env(_) | Kind::File(_) | Kind::Fn(_) => None,
+            Kind::Env(_) | Kind::File(_) | Kind::Fn(_) => None,
         }
     }
 
-    /// Reads the secret; an empty one if there is none.
+    /// Reads the secret.
     #[cfg(test)]
     async fn read(&self) -> Result<SecretString, Error> {
         self.read_as("client secret").await
     }
 
-    /// Reads the secret; an empty one if there is none. `what` is what it is called in messages.
+    /// Reads the secret. `what` is what it is called in messages.
     ///
     /// What nobody sees at its ends is removed, wherever it comes from, and then it must not be empty.
     pub(crate) async fn read_as(&self, what: &str) -> Result<SecretString, Error> {
         let secret = match &self.kind {
-            Kind::None => return Ok(SecretString::default()),
             Kind::Value(secret) => secret.clone(),
             Kind::Env(variable) => read_env(what, variable)?,
             Kind::File(file) => file.read(what).await?,
@@ -185,7 +171,7 @@ impl Secret {
     /// Says what to do about an empty one.
     fn remedy(&self) -> String {
         match &self.kind {
-            Kind::None | Kind::Value(_) => "give it".into(),
+            Kind::Value(_) => "give it".into(),
             Kind::Env(variable) => format!("set the environment variable {variable}"),
             Kind::File(file) => format!("it is read from {}", file.path().display()),
             Kind::Fn(_) => "its closure returned nothing".into(),
@@ -196,7 +182,7 @@ impl Secret {
     pub(crate) fn is_empty_value(&self) -> bool {
         match &self.kind {
             Kind::Value(secret) => text::trimmed(secret.expose_secret()).is_empty(),
-            Kind::None | Kind::Env(_) | Kind::File(_) | Kind::Fn(_) => false,
+            Kind::Env(_) | Kind::File(_) | Kind::Fn(_) => false,
         }
     }
 }
@@ -217,7 +203,6 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(")?;
         match &self.kind {
-            Kind::None => f.write_str("none")?,
             Kind::Value(_) => f.write_str("value")?,
             Kind::Env(variable) => write!(f, "env {variable:?}")?,
             Kind::File(file) => write!(f, "file {:?}", file.path())?,
@@ -377,19 +362,11 @@ mod tests {
             Secret::from_env("NAME"),
             Secret::from_file("/a/b"),
             Secret::from_fn(|| async { Ok("S3CR3T") }),
-            Secret::none(),
         ]
         .map(|secret| format!("{secret:?}"));
         assert_eq!(
             shown,
-            [
-                "Secret(value)",
-                "Secret(value)",
-                "Secret(env \"NAME\")",
-                "Secret(file \"/a/b\")",
-                "Secret(fn)",
-                "Secret(none)",
-            ]
+            ["Secret(value)", "Secret(value)", "Secret(env \"NAME\")", "Secret(file \"/a/b\")", "Secret(fn)",]
         );
     }
 }

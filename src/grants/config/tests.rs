@@ -51,6 +51,8 @@ fn where_the_secret_is_must_be_said_once() {
     let error = read(r#", "client_secret_env": "A", "client_secret_file": "/a""#).unwrap_err().to_string();
     assert!(error.contains("exclude each other"), "{error}");
     assert!(read(r#", "client_auth": "none""#).is_ok());
+    let useless = read(r#", "client_auth": "tls", "client_secret_file": "/a""#).unwrap_err().to_string();
+    assert!(useless.contains("client_secret_file has no use"), "{useless}");
 }
 
 #[test]
@@ -79,12 +81,11 @@ fn a_token_url_or_an_issuer_is_given_and_never_both() {
 
 #[test]
 fn several_client_authentications_are_a_list() {
-    let shown = |auth: &str| {
-        let config = read(&format!(r#", "client_secret_env": "A", "client_auth": {auth}"#));
-        config.map(|config| format!("{config:?}"))
-    };
-    assert!(shown(r#"["post", "basic"]"#).unwrap().contains("ClientAuth [Post, Basic]"));
-    assert!(shown(r#""tls""#).unwrap().contains("ClientAuth [Tls]"));
+    let shown = |auth: &str| read(auth).map(|config| format!("{config:?}"));
+    let both = shown(r#", "client_secret_env": "A", "client_auth": ["post", "basic"]"#).unwrap();
+    assert!(both.contains(r#"ClientAuth [Post(Secret(env "A")), Basic(Secret(env "A"))]"#), "{both}");
+    assert!(shown(r#", "client_auth": "tls""#).unwrap().contains("ClientAuth [Tls]"));
+    let shown = |auth: &str| shown(&format!(r#", "client_secret_env": "A", "client_auth": {auth}"#));
     for (auth, told) in [("[]", "a list of such"), ("7", "a list of such"), (r#"["digest"]"#, "digest")] {
         let error = shown(auth).unwrap_err().to_string();
         assert!(error.contains(told), "{error}");

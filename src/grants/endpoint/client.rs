@@ -15,7 +15,7 @@ use crate::clock::{self, Moment, WallClock};
 use crate::error::Error;
 use crate::extensions::SlowConnection;
 use crate::grants::client::auth::Unauthenticated;
-use crate::grants::client::secret::{self, Secret};
+use crate::grants::client::secret;
 use crate::grants::endpoint::deadline::Deadline;
 use crate::grants::endpoint::target::{Endpoint, Target};
 use crate::grants::endpoint::transport::{self, Patience, Transport};
@@ -45,7 +45,6 @@ pub(crate) type Read<T> = fn(&EndpointResponse, &Expected, &mut Redactor, Durati
 #[derive(Debug)]
 pub(crate) struct EndpointClient {
     pub(crate) endpoint: Endpoint,
-    pub(crate) secret: Secret,
     pub(crate) encoding: Encoding,
     pub(crate) transport: Transport,
 }
@@ -53,7 +52,7 @@ pub(crate) struct EndpointClient {
 impl EndpointClient {
     /// See [`TokenSource::has_changed`](crate::TokenSource::has_changed).
     pub(crate) fn has_changed(&self) -> bool {
-        self.endpoint.auth().has_changed(&self.secret)
+        self.endpoint.auth().has_changed()
     }
 
     /// Exchanges `parameters` for a token: one flight, retries included.
@@ -144,16 +143,16 @@ impl EndpointClient {
         if let Some(doubt) = doubt {
             doubt.note(None);
         }
-        let proof = target.auth.proof(&self.secret);
+        let auth = &target.auth;
         let mut secret = None;
-        let mut may_reread = proof.may_change();
+        let mut may_reread = auth.may_change();
         let mut retries = 0;
         // What was really said, should the time be over while nobody says anything more.
         let mut said: Option<Refused> = None;
         loop {
             let was_in_doubt = doubt.is_some_and(Doubt::is_raised);
             let refused = match &secret {
-                None => match self.bounded(deadline, proof.read()).await {
+                None => match self.bounded(deadline, auth.read()).await {
                     Ok(read) => {
                         secret = Some(read);
                         continue;
@@ -173,7 +172,7 @@ impl EndpointClient {
             if refused.verdict.blames_secret && may_reread {
                 may_reread = false;
                 // Where it cannot be read now, what the server said counts for more.
-                let newer = self.bounded(deadline, proof.reread()).await.ok();
+                let newer = self.bounded(deadline, auth.reread()).await.ok();
                 let newer =
                     newer.filter(|newer| secret.as_ref().is_none_or(|secret| !secret::same(secret, newer)));
                 if newer.is_some() {
@@ -200,7 +199,7 @@ impl EndpointClient {
                 said = Some(refused);
             }
             retries += 1;
-            if proof.is_read_each_time() {
+            if auth.is_read_each_time() {
                 secret = None;
             }
             tracing::debug!(
@@ -260,8 +259,7 @@ impl EndpointClient {
 
     /// Reads what proves the client, for no longer than an attempt may take. None if it cannot be read, or is not known yet.
     pub(crate) async fn proof(&self, deadline: Deadline) -> Option<SecretString> {
-        let proof = self.endpoint.auth().proof(&self.secret);
-        self.bounded(deadline, proof.read()).await.ok()
+        self.bounded(deadline, self.endpoint.auth().read()).await.ok()
     }
 
     /// Waits for what this side must bring along, for no longer than an attempt may take.
@@ -339,8 +337,7 @@ impl EndpointClient {
         parameters.write(&target.identifiers, &mut form, redactor).await?;
         let unauthenticated = Unauthenticated { form: &mut form, headers: &mut headers, redactor };
         let applied = target.auth.apply(&target.identifiers, secret, unauthenticated).await;
-        applied
-            .map_err(|error| secret::of_the_moment(error, target.auth.proof(&self.secret).may_change()))?;
+        applied.map_err(|error| secret::of_the_moment(error, target.auth.may_change()))?;
 
         parameters.write_headers(&mut headers, redactor).await?;
 

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use crate::error::Error;
-use crate::grants::builder::GrantBuilder;
-use crate::grants::client::secret::Secret;
+use crate::grants::builder::{GrantBuilder, Terms};
+use crate::grants::client::auth::ClientAuth;
 use crate::grants::endpoint::location::EndpointLocation;
 use crate::grants::exchange::Exchange;
 use crate::grants::grant::{Checked, Grant};
@@ -47,25 +47,15 @@ pub struct ClientCredentials {
     exchange: Exchange,
 }
 
-/// Builds [`ClientCredentials`]; the defaults are listed on [`GrantBuilder`].
-pub type ClientCredentialsBuilder = GrantBuilder<ClientCredentialsGrant>;
-
-/// Names the client credentials grant among the builders. It has no settings of its own.
-#[derive(Clone, Copy, Debug)]
-pub struct ClientCredentialsGrant {
-    _private: (),
-}
-
 impl ClientCredentials {
-    /// Starts with what is required: where to ask, who asks, and what proves it.
+    /// Starts with what is required: the token endpoint, the client, and how it authenticates.
     #[must_use]
     pub fn builder(
-        location: impl Into<EndpointLocation>,
+        endpoint: impl Into<EndpointLocation>,
         client_id: impl Into<String>,
-        client_secret: impl Into<Secret>,
-    ) -> ClientCredentialsBuilder {
-        let grant = ClientCredentialsGrant { _private: () };
-        GrantBuilder::new(location.into(), client_id.into(), client_secret.into(), grant)
+        auth: impl Into<ClientAuth>,
+    ) -> GrantBuilder<Self> {
+        GrantBuilder::new(endpoint, client_id, auth, Terms::default(), ())
     }
 }
 
@@ -85,14 +75,14 @@ impl fmt::Debug for ClientCredentials {
     }
 }
 
-impl Grant for ClientCredentialsGrant {
-    type Source = ClientCredentials;
+impl Grant for ClientCredentials {
+    type Settings = ();
 
-    fn assemble(self, checked: Checked) -> Result<ClientCredentials, Error> {
+    fn assemble((): (), checked: Checked) -> Result<Self, Error> {
         let Checked { endpoint, common } = checked;
         let mut parameters = Parameters::default();
         parameters.push("grant_type", "client_credentials");
         parameters.extend(common);
-        Ok(ClientCredentials { exchange: Exchange::new(endpoint, parameters) })
+        Ok(Self { exchange: Exchange::new(endpoint, parameters) })
     }
 }

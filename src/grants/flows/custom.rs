@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::grants::builder::GrantBuilder;
+use crate::grants::builder::{GrantBuilder, Terms};
+use crate::grants::client::auth::ClientAuth;
 use crate::grants::client::secret::Secret;
 use crate::grants::endpoint::location::EndpointLocation;
 use crate::grants::exchange::Exchange;
@@ -75,34 +76,21 @@ pub struct CustomGrant {
     exchange: Exchange,
 }
 
-/// Builds a [`CustomGrant`]; the defaults are listed on [`GrantBuilder`], but that there is no client.
-pub type CustomGrantBuilder = GrantBuilder<CustomTerms>;
-
-/// Names custom grants among the builders, and holds the grant type.
-#[derive(Clone, Debug)]
-pub struct CustomTerms {
-    grant_type: Option<String>,
-}
-
 impl CustomGrant {
     /// Starts with what is required: where to ask, and the grant type. The request is a form.
     #[must_use]
     pub fn builder(
-        location: impl Into<EndpointLocation>,
+        endpoint: impl Into<EndpointLocation>,
         grant_type: impl Into<String>,
-    ) -> CustomGrantBuilder {
-        let terms = CustomTerms { grant_type: Some(grant_type.into()) };
-        GrantBuilder::anonymous(location.into(), terms)
+    ) -> GrantBuilder<Self> {
+        GrantBuilder::anonymous(endpoint, Terms::default(), Some(grant_type.into()))
     }
 
     /// Starts with where to ask. The request is one JSON object of strings, without a grant type of its own; a parameter
     /// that stands twice, such as a second resource, is refused.
     #[must_use]
-    pub fn json(location: impl Into<EndpointLocation>) -> CustomGrantBuilder {
-        GrantBuilder::anonymous(location.into(), CustomTerms { grant_type: None })
-            .own_parameters(&[])
-            .for_api()
-            .encoding(Encoding::Json)
+    pub fn json(endpoint: impl Into<EndpointLocation>) -> GrantBuilder<Self> {
+        GrantBuilder::anonymous(endpoint, api_terms(Encoding::Json), None)
     }
 
     /// Starts with where to ask. The request is a GET with the parameters in its query, as the metadata servers of clouds
@@ -118,11 +106,8 @@ impl CustomGrant {
     ///     .header("metadata", "true");
     /// ```
     #[must_use]
-    pub fn get(location: impl Into<EndpointLocation>) -> CustomGrantBuilder {
-        GrantBuilder::anonymous(location.into(), CustomTerms { grant_type: None })
-            .own_parameters(&[])
-            .for_api()
-            .encoding(Encoding::Query)
+    pub fn get(endpoint: impl Into<EndpointLocation>) -> GrantBuilder<Self> {
+        GrantBuilder::anonymous(endpoint, api_terms(Encoding::Query), None)
     }
 }
 
@@ -142,12 +127,12 @@ impl fmt::Debug for CustomGrant {
     }
 }
 
-impl Grant for CustomTerms {
-    type Source = CustomGrant;
+impl Grant for CustomGrant {
+    /// The grant type, if the endpoint knows any.
+    type Settings = Option<String>;
 
-    fn assemble(self, checked: Checked) -> Result<CustomGrant, Error> {
+    fn assemble(grant_type: Option<String>, checked: Checked) -> Result<Self, Error> {
         let Checked { endpoint, common } = checked;
-        let CustomTerms { grant_type } = self;
         let encoding = endpoint.encoding;
         let mut parameters = Parameters::default();
         match grant_type {
@@ -161,16 +146,15 @@ impl Grant for CustomTerms {
             None => {}
         }
         parameters.extend(common);
-        Ok(CustomGrant { exchange: Exchange::new(endpoint, parameters) })
+        Ok(Self { exchange: Exchange::new(endpoint, parameters) })
     }
 }
 
-impl GrantBuilder<CustomTerms> {
-    /// Sets the client, which authenticates by [`basic`](crate::ClientAuth::basic), or sends its name alone if its secret
-    /// is [`Secret::none`]; for another way call [`auth`](Self::auth) afterwards.
+impl GrantBuilder<CustomGrant> {
+    /// Sets the client, and how it authenticates. Default: no client.
     #[must_use]
-    pub fn client(self, client_id: impl Into<String>, client_secret: impl Into<Secret>) -> Self {
-        self.set_client(client_id.into(), client_secret.into())
+    pub fn client(self, client_id: impl Into<String>, auth: impl Into<ClientAuth>) -> Self {
+        self.set_client(client_id, auth)
     }
 
     /// Adds a header that is the same in each request.
@@ -202,6 +186,10 @@ impl GrantBuilder<CustomTerms> {
         self.parameters_mut().push_json(name.into(), json.into());
         self
     }
+}
+
+fn api_terms(encoding: Encoding) -> Terms {
+    Terms { encoding, own: &[], is_api: true, ..Terms::default() }
 }
 
 /// A form may hold a name twice, a JSON object may not.

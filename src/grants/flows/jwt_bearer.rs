@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::grants::builder::GrantBuilder;
-use crate::grants::client::secret::Secret;
+use crate::grants::builder::{GrantBuilder, Terms};
+use crate::grants::client::auth::ClientAuth;
 use crate::grants::endpoint::location::EndpointLocation;
 use crate::grants::exchange::Exchange;
 use crate::grants::grant::{Checked, Grant};
@@ -18,7 +18,7 @@ use crate::token::AccessToken;
 ///
 /// The assertion is made for each attempt anew. `iss` and `sub` are settings of it; scopes go into the form, or into a
 /// claim, as the server wants them. A client need not authenticate besides (RFC 7523 §3.1); where the server demands it,
-/// set [`client`](crate::grants::JwtBearerBuilder::client).
+/// set [`client`](GrantBuilder::client).
 ///
 /// Cheap to clone. It fetches and does not cache.
 ///
@@ -62,26 +62,15 @@ pub struct JwtBearer {
     exchange: Exchange,
 }
 
-/// Builds a [`JwtBearer`]; the defaults are listed on [`GrantBuilder`], but that there is no client.
-pub type JwtBearerBuilder = GrantBuilder<JwtBearerGrant>;
-
-/// Names the JWT bearer grant among the builders, and holds its assertion.
-#[derive(Clone, Debug)]
-pub struct JwtBearerGrant {
-    assertion: Arc<Assertion>,
-}
-
 impl JwtBearer {
     /// Starts with what is required: where to ask, and the assertion that is the grant.
     #[must_use]
     pub fn builder(
-        location: impl Into<EndpointLocation>,
+        endpoint: impl Into<EndpointLocation>,
         assertion: impl Into<Assertion>,
-    ) -> JwtBearerBuilder {
-        let grant = JwtBearerGrant { assertion: Arc::new(assertion.into()) };
-        GrantBuilder::anonymous(location.into(), grant)
-            .own_parameters(&["grant_type", "assertion"])
-            .by_assertion()
+    ) -> GrantBuilder<Self> {
+        let terms = Terms { own: &["grant_type", "assertion"], is_assertion: true, ..Terms::default() };
+        GrantBuilder::anonymous(endpoint, terms, Arc::new(assertion.into()))
     }
 }
 
@@ -101,26 +90,24 @@ impl fmt::Debug for JwtBearer {
     }
 }
 
-impl Grant for JwtBearerGrant {
-    type Source = JwtBearer;
+impl Grant for JwtBearer {
+    type Settings = Arc<Assertion>;
 
-    fn assemble(self, checked: Checked) -> Result<JwtBearer, Error> {
+    fn assemble(assertion: Arc<Assertion>, checked: Checked) -> Result<Self, Error> {
         let Checked { endpoint, common } = checked;
-        let JwtBearerGrant { assertion } = self;
         assertion.check_for_grant(endpoint.endpoint.identifiers())?;
         let mut parameters = Parameters::default();
         parameters.push("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer");
         parameters.push_assertion("assertion", assertion);
         parameters.extend(common);
-        Ok(JwtBearer { exchange: Exchange::new(endpoint, parameters) })
+        Ok(Self { exchange: Exchange::new(endpoint, parameters) })
     }
 }
 
-impl GrantBuilder<JwtBearerGrant> {
-    /// Sets the client, which authenticates by [`basic`](crate::ClientAuth::basic), or sends its name alone if its secret
-    /// is [`Secret::none`]; for another way call [`auth`](Self::auth) afterwards.
+impl GrantBuilder<JwtBearer> {
+    /// Sets the client, and how it authenticates. Default: no client.
     #[must_use]
-    pub fn client(self, client_id: impl Into<String>, client_secret: impl Into<Secret>) -> Self {
-        self.set_client(client_id.into(), client_secret.into())
+    pub fn client(self, client_id: impl Into<String>, auth: impl Into<ClientAuth>) -> Self {
+        self.set_client(client_id, auth)
     }
 }

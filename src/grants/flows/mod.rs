@@ -7,12 +7,10 @@ mod jwt_bearer;
 pub(crate) mod refresh_token;
 mod token_exchange;
 
-pub use self::client_credentials::{ClientCredentials, ClientCredentialsBuilder, ClientCredentialsGrant};
-pub use self::custom::{CustomGrant, CustomGrantBuilder, CustomTerms};
+pub use self::client_credentials::ClientCredentials;
+pub use self::custom::CustomGrant;
 #[cfg(feature = "jwt")]
 #[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
-pub use self::jwt_bearer::{JwtBearer, JwtBearerBuilder, JwtBearerGrant};
-pub use self::refresh_token::{RefreshToken, RefreshTokenBuilder, RefreshTokenGrant};
-pub use self::token_exchange::{
-    SecurityToken, TokenExchange, TokenExchangeBuilder, TokenExchangeGrant, TokenType,
-};
+pub use self::jwt_bearer::JwtBearer;
+pub use self::refresh_token::RefreshTokenGrant;
+pub use self::token_exchange::{SecurityToken, TokenExchange, TokenType};

@@ -14,7 +14,8 @@ use tracing::instrument::WithSubscriber as _;
 
 use crate::clock::{FARTHEST, WallClock};
 use crate::error::{Error, ErrorKind};
-use crate::grants::builder::GrantBuilder;
+use crate::grants::builder::{GrantBuilder, Terms};
+use crate::grants::client::auth::ClientAuth;
 use crate::grants::client::secret::{self, Secret};
 use crate::grants::endpoint::client::EndpointClient;
 use crate::grants::endpoint::deadline::Deadline;
@@ -81,15 +82,15 @@ use crate::token::AccessToken;
 /// What the last run stored is where this one begins, and a first start without any is told apart:
 ///
 /// ```
-/// use tower_oauth2::{ClientAuth, Secret, RefreshToken};
+/// use tower_oauth2::{ClientAuth, RefreshTokenGrant};
 /// # use bytes::Bytes;
 /// # let http_client = tower::service_fn(|_request: http::Request<tower_oauth2::Body>| async {
 /// #     Ok::<_, tower::BoxError>(http::Response::new(tower_oauth2::Body::empty()))
 /// # });
 ///
-/// let stored = std::fs::read_to_string("/var/lib/reports/refresh_token").ok();
-/// let source = RefreshToken::builder("https://login.example.com/token", "reports", Secret::none(), stored)
-///     .auth(ClientAuth::none())
+/// let stored = std::fs::read_to_string("/var/lib/reports/refresh_token").unwrap_or_default();
+/// let source = RefreshTokenGrant::builder("https://login.example.com/token", "reports", ClientAuth::none())
+///     .refresh_token(stored)
 ///     .on_rotate(|token| async move {
 ///         // In one step: half a file is no refresh token.
 ///         let new = "/var/lib/reports/refresh_token.new";
@@ -108,20 +109,21 @@ use crate::token::AccessToken;
 ///
 /// ```
 /// use tower_oauth2::grants::read_token_response;
-/// use tower_oauth2::{RefreshToken, Error};
+/// use tower_oauth2::{RefreshTokenGrant, Error};
 ///
 /// # fn seeded(response: &[u8]) -> Result<(), Error> {
 /// // Of the `oauth2` crate: `serde_json::to_vec(&response)`.
 /// let token = read_token_response(response)?;
-/// let refresh_token = token.expose_refresh_token().map(str::to_owned);
-/// let builder = RefreshToken::builder("https://login.example.com/token", "reports", "secret", refresh_token)
+/// let refresh_token = token.expose_refresh_token().unwrap_or_default().to_owned();
+/// let builder = RefreshTokenGrant::builder("https://login.example.com/token", "reports", "secret")
+///     .refresh_token(refresh_token)
 ///     .access_token(token);
 /// # let _ = builder; Ok(()) }
 /// # seeded(br#"{"access_token":"AT1","token_type":"bearer","expires_in":3600,"refresh_token":"RT1"}"#)?;
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone)]
-pub struct RefreshToken {
+pub struct RefreshTokenGrant {
     inner: Arc<Inner>,
 }
 
@@ -133,46 +135,45 @@ struct Inner {
     store_timeout: Duration,
 }
 
-/// Builds a [`RefreshToken`]; the defaults are listed on [`GrantBuilder`], and these are its own:
-///
-/// - scopes: none, so that the token is for what the user agreed to (RFC 6749 §6)
-/// - resources, audience and further parameters are sent at every renewal
-/// - an access token to begin with: none
-/// - `on_rotate`: nothing is stored
-/// - `store_timeout`: 5 s
-pub type RefreshTokenBuilder = GrantBuilder<RefreshTokenGrant>;
-
 /// The settings that the refresh token grant has of its own.
-#[derive(Clone)]
-pub struct RefreshTokenGrant {
+#[derive(Clone, Debug)]
+#[allow(unnameable_types, reason = "it belongs to the sealed trait")]
+pub struct Settings {
     refresh_token: Option<SecretString>,
     access_token: Option<AccessToken>,
     on_rotate: Option<OnRotate>,
     store_timeout: Duration,
 }
 
-impl RefreshToken {
-    /// Starts with what is required: where to ask, who asks, what proves it, and the refresh token, if there is one.
+impl RefreshTokenGrant {
+    /// Starts with what is required: the token endpoint, the client, and how it authenticates. A public client has
+    /// [`ClientAuth::none`].
     ///
-    /// A public client has [`Secret::none`] and [`ClientAuth::none`](crate::ClientAuth::none). A source without a
-    /// refresh token, or with an empty one, fails with a grant error that says so; [`or`](TokenSource::or) falls back on
-    /// another grant then.
+    /// # Defaults
+    ///
+    /// Those of [`GrantBuilder`], and:
+    ///
+    /// - refresh token: none, so that every fetch is a grant error that says so; [`or`](TokenSource::or) falls back on another
+    ///   grant then
+    /// - an access token to begin with: none
+    /// - scopes: none, so that the token is for what the user agreed to (RFC 6749 §6)
+    /// - resources, audience and further parameters are sent at every renewal
+    /// - `on_rotate`: nothing is stored
+    /// - `store_timeout`: 5 s
     #[must_use]
     pub fn builder(
-        location: impl Into<EndpointLocation>,
+        endpoint: impl Into<EndpointLocation>,
         client_id: impl Into<String>,
-        client_secret: impl Into<Secret>,
-        refresh_token: Option<impl Into<String>>,
-    ) -> RefreshTokenBuilder {
-        let refresh_token = refresh_token.map(|token| SecretString::from(token.into()));
-        let grant = RefreshTokenGrant {
-            refresh_token: refresh_token.filter(|token| !token.expose_secret().is_empty()),
+        auth: impl Into<ClientAuth>,
+    ) -> GrantBuilder<Self> {
+        let terms = Terms { own: &["grant_type", "refresh_token"], ..Terms::default() };
+        let settings = Settings {
+            refresh_token: None,
             access_token: None,
             on_rotate: None,
             store_timeout: Duration::from_secs(5),
         };
-        GrantBuilder::new(location.into(), client_id.into(), client_secret.into(), grant)
-            .own_parameters(&["grant_type", "refresh_token"])
+        GrantBuilder::new(endpoint, client_id, auth, terms, settings)
     }
 
     /// Returns whether there is a refresh token that was not refused: at a start, whether one was granted.
@@ -223,7 +224,7 @@ impl RefreshToken {
     }
 }
 
-impl TokenSource for RefreshToken {
+impl TokenSource for RefreshTokenGrant {
     async fn token(&self, request: TokenRequest) -> Result<AccessToken, Error> {
         // The exchange is a task of its own.
         let runtime = runtime::current()?;
@@ -263,9 +264,9 @@ impl TokenSource for RefreshToken {
     }
 }
 
-impl fmt::Debug for RefreshToken {
+impl fmt::Debug for RefreshTokenGrant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RefreshToken")
+        f.debug_struct("RefreshTokenGrant")
             .field("endpoint", &self.inner.endpoint)
             .field("parameters", &self.inner.common)
             .field("lineage", &self.inner.lineage)
@@ -276,28 +277,35 @@ impl fmt::Debug for RefreshToken {
 // --- GrantBuilder ---
 
 impl Grant for RefreshTokenGrant {
-    type Source = RefreshToken;
+    type Settings = Settings;
 
-    fn assemble(self, checked: Checked) -> Result<RefreshToken, Error> {
+    fn assemble(settings: Settings, checked: Checked) -> Result<Self, Error> {
         let Checked { endpoint, common } = checked;
-        let grant = self;
-        let RefreshTokenGrant { refresh_token, access_token, on_rotate, store_timeout } = grant;
+        let Settings { refresh_token, access_token, on_rotate, store_timeout } = settings;
         if let Some(refresh_token) = &refresh_token {
             check(refresh_token)?;
         }
         let lineage = Lineage::new(refresh_token, access_token);
         let inner = Inner { endpoint, common, lineage, on_rotate, store_timeout };
-        Ok(RefreshToken { inner: Arc::new(inner) })
+        Ok(Self { inner: Arc::new(inner) })
     }
 }
 
 impl GrantBuilder<RefreshTokenGrant> {
+    /// Sets the refresh token to begin with: the one that was stored last. An empty one is none.
+    #[must_use]
+    pub fn refresh_token(mut self, refresh_token: impl Into<String>) -> Self {
+        let refresh_token = Some(refresh_token.into()).filter(|token| !token.is_empty());
+        self.settings_mut().refresh_token = refresh_token.map(SecretString::from);
+        self
+    }
+
     /// Hands out this access token first, as long as it is good, in place of an exchange: the one that came with the
     /// refresh token. Its lifetime counts from this call.
     #[must_use]
-    pub fn access_token(self, token: AccessToken) -> Self {
-        let token = token.requested(WallClock::default().moment());
-        self.with_grant(|grant| grant.access_token = Some(token))
+    pub fn access_token(mut self, token: AccessToken) -> Self {
+        self.settings_mut().access_token = Some(token.requested(WallClock::default().moment()));
+        self
     }
 
     /// Sets what stores a refresh token that replaced another one. It is awaited before the access token that came with
@@ -306,7 +314,7 @@ impl GrantBuilder<RefreshTokenGrant> {
     /// Where it fails, panics or takes longer than [`store_timeout`](Self::store_timeout), the access token is handed out
     /// all the same, and the refresh token in memory is the new one: to hold back a good token would make a full disk an
     /// outage, and would not bring back the old refresh token, which is spent. There is a warning then,
-    /// [`RefreshToken::store_error`] says why, and the closure is called again before the next exchange.
+    /// [`RefreshTokenGrant::store_error`] says why, and the closure is called again before the next exchange.
     ///
     /// # Examples
     ///
@@ -314,14 +322,15 @@ impl GrantBuilder<RefreshTokenGrant> {
     ///
     /// ```
     /// use std::sync::Arc;
-    /// use tower_oauth2::RefreshToken;
+    /// use tower_oauth2::RefreshTokenGrant;
     /// # struct Vault;
     /// # impl Vault {
     /// #     async fn write(&self, _path: &str, _secret: &str) -> Result<(), std::io::Error> { Ok(()) }
     /// # }
     ///
     /// let vault = Arc::new(Vault);
-    /// let builder = RefreshToken::builder("https://login.example.com/token", "reports", "secret", Some("RT1"))
+    /// let builder = RefreshTokenGrant::builder("https://login.example.com/token", "reports", "secret")
+    ///     .refresh_token("RT1")
     ///     .on_rotate(move |token| {
     ///         let vault = Arc::clone(&vault);
     ///         async move { Ok(vault.write("reports", token.expose_refresh_token()).await?) }
@@ -329,29 +338,20 @@ impl GrantBuilder<RefreshTokenGrant> {
     /// # let _ = builder;
     /// ```
     #[must_use]
-    pub fn on_rotate<F, Fut>(self, store: F) -> Self
+    pub fn on_rotate<F, Fut>(mut self, store: F) -> Self
     where
         F: Fn(RotatedToken) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), BoxError>> + Send + 'static,
     {
-        self.with_grant(|grant| grant.on_rotate = Some(OnRotate::new(store)))
+        self.settings_mut().on_rotate = Some(OnRotate::new(store));
+        self
     }
 
     /// Sets how long storing a refresh token may take, up to a minute. The time counts for the fetch.
     #[must_use]
-    pub fn store_timeout(self, timeout: Duration) -> Self {
-        self.with_grant(|grant| grant.store_timeout = timeout)
-    }
-}
-
-impl fmt::Debug for RefreshTokenGrant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RefreshTokenGrant")
-            .field("refresh_token", &self.refresh_token.is_some())
-            .field("access_token", &self.access_token)
-            .field("on_rotate", &self.on_rotate)
-            .field("store_timeout", &self.store_timeout)
-            .finish()
+    pub fn store_timeout(mut self, timeout: Duration) -> Self {
+        self.settings_mut().store_timeout = timeout;
+        self
     }
 }
 

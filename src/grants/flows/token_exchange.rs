@@ -6,7 +6,8 @@ use std::sync::Arc;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::error::Error;
-use crate::grants::builder::GrantBuilder;
+use crate::grants::builder::{GrantBuilder, Terms};
+use crate::grants::client::auth::ClientAuth;
 use crate::grants::client::secret::{self, Secret};
 use crate::grants::endpoint::client::EndpointClient;
 use crate::grants::endpoint::deadline::Deadline;
@@ -28,7 +29,7 @@ use crate::token::AccessToken;
 /// 3. `issued_token_type` is an [`extra`](AccessToken::extra) of the token. A token that is no access token
 ///    (`token_type` `N_A`, RFC 8693 §2.2.1) is an error and never sent to an API.
 /// 4. A client need not authenticate; where the server demands it, set
-///    [`client`](crate::grants::TokenExchangeBuilder::client).
+///    [`client`](GrantBuilder::client).
 ///
 /// One source exchanges the tokens of one subject. Each user has a source and a cache of their own.
 ///
@@ -58,16 +59,14 @@ pub struct TokenExchange {
 
 struct Inner {
     endpoint: EndpointClient,
-    grant: TokenExchangeGrant,
+    grant: Exchanged,
     common: Parameters,
 }
 
-/// Builds a [`TokenExchange`]; the defaults are listed on [`GrantBuilder`], but that there is no client.
-pub type TokenExchangeBuilder = GrantBuilder<TokenExchangeGrant>;
-
-/// Names the token exchange among the builders, and holds what is exchanged.
+/// What is exchanged.
 #[derive(Clone, Debug)]
-pub struct TokenExchangeGrant {
+#[allow(unnameable_types, reason = "it belongs to the sealed trait")]
+pub struct Exchanged {
     subject: SecurityToken,
     actor: Option<SecurityToken>,
     requested: Option<TokenType>,
@@ -93,18 +92,19 @@ pub struct TokenType {
 }
 
 impl TokenExchange {
-    /// Starts with what is required: where to ask, and the token in whose name the new one is.
+    /// Starts with what is required: the token endpoint, and the token in whose name the new one is.
     #[must_use]
-    pub fn builder(location: impl Into<EndpointLocation>, subject: SecurityToken) -> TokenExchangeBuilder {
-        let grant = TokenExchangeGrant { subject, actor: None, requested: None };
-        GrantBuilder::anonymous(location.into(), grant).by_exchange().own_parameters(&[
+    pub fn builder(endpoint: impl Into<EndpointLocation>, subject: SecurityToken) -> GrantBuilder<Self> {
+        let own = &[
             "grant_type",
             "subject_token",
             "subject_token_type",
             "actor_token",
             "actor_token_type",
             "requested_token_type",
-        ])
+        ];
+        let terms = Terms { own, is_exchange: true, ..Terms::default() };
+        GrantBuilder::anonymous(endpoint, terms, Exchanged { subject, actor: None, requested: None })
     }
 }
 
@@ -136,12 +136,12 @@ impl TokenSource for TokenExchange {
     }
 
     fn is_disposable(&self) -> bool {
-        let TokenExchangeGrant { subject, actor, .. } = &self.inner.grant;
+        let Exchanged { subject, actor, .. } = &self.inner.grant;
         [Some(subject), actor.as_ref()].into_iter().flatten().all(SecurityToken::is_disposable)
     }
 
     fn has_changed(&self) -> bool {
-        let TokenExchangeGrant { subject, actor, .. } = &self.inner.grant;
+        let Exchanged { subject, actor, .. } = &self.inner.grant;
         self.inner.endpoint.has_changed()
             || [Some(subject), actor.as_ref()].into_iter().flatten().any(SecurityToken::has_changed)
     }
@@ -157,12 +157,11 @@ impl fmt::Debug for TokenExchange {
     }
 }
 
-impl Grant for TokenExchangeGrant {
-    type Source = TokenExchange;
+impl Grant for TokenExchange {
+    type Settings = Exchanged;
 
-    fn assemble(self, checked: Checked) -> Result<TokenExchange, Error> {
+    fn assemble(grant: Exchanged, checked: Checked) -> Result<Self, Error> {
         let Checked { endpoint, common } = checked;
-        let grant = self;
         let types = [
             ("subject", Some(&grant.subject.token_type)),
             ("actor", grant.actor.as_ref().map(|actor| &actor.token_type)),
@@ -183,36 +182,35 @@ impl Grant for TokenExchangeGrant {
                 )));
             }
         }
-        Ok(TokenExchange { inner: Arc::new(Inner { endpoint, grant, common }) })
+        Ok(Self { inner: Arc::new(Inner { endpoint, grant, common }) })
     }
 }
 
-impl GrantBuilder<TokenExchangeGrant> {
-    /// Sets the client, which authenticates by [`basic`](crate::ClientAuth::basic), or sends its name alone if its secret
-    /// is [`Secret::none`]; for another way call [`auth`](Self::auth) afterwards.
+impl GrantBuilder<TokenExchange> {
+    /// Sets the client, and how it authenticates. Default: no client.
     #[must_use]
-    pub fn client(self, client_id: impl Into<String>, client_secret: impl Into<Secret>) -> Self {
-        self.set_client(client_id.into(), client_secret.into())
+    pub fn client(self, client_id: impl Into<String>, auth: impl Into<ClientAuth>) -> Self {
+        self.set_client(client_id, auth)
     }
 
     /// Sets the token of whoever acts in the name of the subject (RFC 8693 §1.1).
     #[must_use]
     pub fn actor(mut self, actor: SecurityToken) -> Self {
-        self.grant_mut().actor = Some(actor);
+        self.settings_mut().actor = Some(actor);
         self
     }
 
     /// Sets the type of the token that is wanted. Default: as the server chooses.
     #[must_use]
     pub fn requested_token_type(mut self, requested: TokenType) -> Self {
-        self.grant_mut().requested = Some(requested);
+        self.settings_mut().requested = Some(requested);
         self
     }
 }
 
-// --- TokenExchangeGrant ---
+// --- Exchanged ---
 
-impl TokenExchangeGrant {
+impl Exchanged {
     fn parameters(&self, tokens: &SecurityTokens, common: &Parameters) -> Parameters {
         let mut parameters = Parameters::default();
         parameters.push("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange");
@@ -245,7 +243,7 @@ struct ReadToken {
 }
 
 impl SecurityTokens {
-    async fn first(grant: &TokenExchangeGrant, fetch: &TokenRequest) -> Result<Self, Error> {
+    async fn first(grant: &Exchanged, fetch: &TokenRequest) -> Result<Self, Error> {
         // The tokens of the fetch are those of the other side of the exchange, and say nothing of these. That somebody
         // wants a token at once, whatever failed before, holds for both.
         let request = || match fetch.reason() {
@@ -261,7 +259,7 @@ impl SecurityTokens {
     }
 
     /// Tells the sources that the server accepted their tokens.
-    fn accepted(&self, grant: &TokenExchangeGrant) {
+    fn accepted(&self, grant: &Exchanged) {
         grant.subject.accepted(&self.subject);
         if let (Some(actor), Some(read)) = (&grant.actor, &self.actor) {
             actor.accepted(read);
@@ -279,7 +277,7 @@ impl SecurityTokens {
     }
 
     /// Asks once more. None if nothing has changed.
-    async fn again(&self, grant: &TokenExchangeGrant, fetch: &TokenRequest) -> Result<Option<Self>, Error> {
+    async fn again(&self, grant: &Exchanged, fetch: &TokenRequest) -> Result<Option<Self>, Error> {
         let rejected = |read: &ReadToken| {
             let request = within(FetchReason::Rejected, fetch);
             request.with_previous(read.token.clone()).with_rejected(read.token.clone())
@@ -343,7 +341,7 @@ impl SecurityToken {
     }
 
     fn is_empty(&self) -> bool {
-        matches!(&self.origin, TokenOrigin::Fixed(secret) if secret.is_empty_value() || secret.is_none())
+        matches!(&self.origin, TokenOrigin::Fixed(secret) if secret.is_empty_value())
     }
 
     async fn give(&self, what: &'static str, request: TokenRequest) -> Result<ReadToken, Error> {

@@ -8,8 +8,7 @@
 //!    [`Issuer`](crate::grants::Issuer) that stands in place of the token URL, or the `issuer` of the builder. See
 //!    [`audience`](Assertion::audience) and [`with_token_url_as_audience`](Assertion::with_token_url_as_audience).
 //! 5. No key and no assertion is ever shown. What is wrong with a key is said in one line without a part of it.
-//! 6. Cryptography is aws-lc's, by its own crate: no process-wide provider, be it of rustls or of `jsonwebtoken`, is read or
-//!    set.
+//! 6. Cryptography is that of the crate `aws-lc-rs`, called directly. No process-wide provider is read or set.
 //!
 //! # Examples
 //!
@@ -20,9 +19,9 @@
 //! use tower_oauth2::{ClientAuth, ClientCredentials, Secret};
 //!
 //! let key = SigningKey::new(JwtAlgorithm::Es256, Secret::from_file("/run/secrets/key.pem")).key_id("16");
-//! let builder = ClientCredentials::builder("https://login.example.com/token", "billing", Secret::none())
-//!     .issuer("https://login.example.com")
-//!     .auth(ClientAuth::private_key_jwt(key));
+//! let auth = ClientAuth::private_key_jwt(key);
+//! let builder = ClientCredentials::builder("https://login.example.com/token", "billing", auth)
+//!     .issuer("https://login.example.com");
 //! ```
 //!
 //! Microsoft Entra wants PS256, the thumbprint of the certificate, and the token endpoint as audience:
@@ -35,8 +34,7 @@
 //!     .certificate(Secret::from_file("/run/secrets/certificate.pem"));
 //! let assertion = Assertion::by_key(key).with_token_url_as_audience();
 //! let token_url = "https://login.microsoftonline.com/TENANT/oauth2/v2.0/token";
-//! let builder = ClientCredentials::builder(token_url, "CLIENT-ID", Secret::none())
-//!     .auth(ClientAuth::private_key_jwt(assertion))
+//! let builder = ClientCredentials::builder(token_url, "CLIENT-ID", ClientAuth::private_key_jwt(assertion))
 //!     .scope("https://graph.microsoft.com/.default");
 //! ```
 
