@@ -6,6 +6,7 @@
 
 pub(crate) mod client;
 pub(crate) mod deadline;
+pub(crate) mod doubt;
 pub(crate) mod identifiers;
 pub(crate) mod location;
 pub(crate) mod target;

@@ -9,7 +9,6 @@
 //! 5. An access token stays here until somebody takes it, so whoever goes away while it is fetched loses nothing.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +20,7 @@ use crate::clock::{self, Moment};
 use crate::error::Error;
 use crate::grants::client::secret;
 use crate::grants::endpoint::deadline::Deadline;
+use crate::grants::endpoint::doubt::Doubt;
 use crate::token::AccessToken;
 
 /// A refresh token and its successors.
@@ -389,42 +389,6 @@ impl fmt::Debug for Lineage {
             .field("dead", &state.dead)
             .field("storage", &state.storage)
             .finish_non_exhaustive()
-    }
-}
-
-// --- Doubt ---
-
-/// Whether the server may have taken something that it takes only once. Clones share it.
-///
-/// It is raised when a request is about to leave, so that a future that is dropped underway leaves it raised.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Doubt {
-    inner: Arc<DoubtInner>,
-}
-
-#[derive(Debug, Default)]
-struct DoubtInner {
-    raised: AtomicBool,
-    said: Mutex<Option<Error>>,
-}
-
-impl Doubt {
-    pub(crate) fn is_raised(&self) -> bool {
-        self.inner.raised.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn set(&self, raised: bool) {
-        self.inner.raised.store(raised, Ordering::Release);
-    }
-
-    /// Notes what was said, for callers whose time is over while an attempt goes on.
-    pub(crate) fn note(&self, said: Option<Error>) {
-        *self.inner.said.lock().unwrap_or_else(PoisonError::into_inner) = said;
-    }
-
-    /// Returns what was said last in the exchange that goes on.
-    pub(crate) fn said(&self) -> Option<Error> {
-        self.inner.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
