@@ -752,12 +752,12 @@ fn what_would_put_a_secret_into_a_url_or_cannot_be_said_is_refused() {
         (CustomGrant::get(url).secret_param("key", "S"), "use secret_header"),
         (CustomGrant::get(url).client("ID", ClientAuth::post("S")), "would stand in the URL"),
         (CustomGrant::get(url).param_json("a", "1"), "use CustomGrant::json"),
-        (CustomGrant::json(url).param_json("a", "{"), "it is no JSON"),
-        (CustomGrant::json(url).header("a b", "c"), "no name of a header"),
+        (CustomGrant::json(url).param_json("a", "{"), "it is not JSON"),
+        (CustomGrant::json(url).header("a b", "c"), "not a valid header name"),
         (CustomGrant::json(url).header("a", "c\n"), "none that a header may have"),
         (CustomGrant::json(url).header("Content-Type", "c"), "the source sets it"),
         (CustomGrant::json(url).header("Authorization", "c"), "use secret_header"),
-        (CustomGrant::json(url).refusal_member("ok", "no"), "is no JSON"),
+        (CustomGrant::json(url).refusal_member("ok", "no"), "is not JSON"),
     ] {
         let error = builder.build_with(http.clone()).unwrap_err();
         assert!(error.is_config() && error.to_string().contains(said), "{error} <- {said}");

@@ -1,4 +1,4 @@
-//! The builder that every grant shares: where the endpoint is, who asks, for what, and with how much patience.
+//! The builder that every grant shares: the endpoint, the client, what it requests, and timeouts and retries.
 
 use std::fmt;
 use std::sync::Arc;
@@ -43,7 +43,7 @@ use crate::text;
 /// - an attempt: at most 10 s, from connecting to the last byte
 /// - retries: 3, after 500 ms, 1 s and 2 s, half of which is chance, as far as the deadline of the caller allows
 /// - a second attempt beside one without a response: after 2 s; it counts as a retry
-/// - the longest delay: 10 s; a server that asks for more is believed, and the error says until when
+/// - the longest delay: 10 s; if a server asks for more, the fetch fails and the error says until when
 /// - retried: what may pass by itself (429, every 5xx, no response, a success that holds no token response)
 /// - plain http: to loopback alone
 #[derive(Clone)]
@@ -167,13 +167,13 @@ impl<G: Grant> GrantBuilder<G> {
         &mut self.settings
     }
 
-    /// Asks for a scope, or for several separated by spaces (RFC 6749 §3.3).
+    /// Requests a scope, or several separated by spaces (RFC 6749 §3.3).
     #[must_use]
     pub fn scope(self, scope: impl AsRef<str>) -> Self {
         self.scopes([scope])
     }
 
-    /// Asks for scopes besides those that were named before.
+    /// Requests scopes besides those that were named before.
     #[must_use]
     pub fn scopes<I>(mut self, scopes: I) -> Self
     where
@@ -184,10 +184,10 @@ impl<G: Grant> GrantBuilder<G> {
         self
     }
 
-    /// Refuses a token that was granted without this scope. It is not asked for by this.
+    /// Refuses a token that was granted without this scope. This does not request the scope.
     ///
-    /// What was granted is read from the `scope` of the answer, or from the claims of the token where the answer has
-    /// none; where neither says anything, it is what was asked for (RFC 6749 §5.1).
+    /// What was granted is read from the `scope` of the response, or from the claims of the token if the response has
+    /// none. If neither says anything, it is what was requested (RFC 6749 §5.1).
     #[must_use]
     pub fn required_scope(self, scope: impl AsRef<str>) -> Self {
         self.required_scopes([scope])
@@ -228,8 +228,8 @@ impl<G: Grant> GrantBuilder<G> {
     /// Adds a parameter as [`param`](Self::param) does, whose value is a secret: it is blanked out wherever the server
     /// repeats it.
     ///
-    /// It may be a value, or a variable, a file or a closure that is asked at each attempt; so a value that changes from
-    /// one to the next, such as a one-time password, is one too.
+    /// It may be a value, or a variable, a file or a closure that is read at each attempt. So it may change from one
+    /// attempt to the next, as a one-time password does.
     #[must_use]
     pub fn secret_param(mut self, name: impl Into<String>, value: impl Into<Secret>) -> Self {
         self.options.parameters.push_secret(name.into(), value);
@@ -238,7 +238,7 @@ impl<G: Grant> GrantBuilder<G> {
 
     /// Sets the issuer identifier of the authorization server (RFC 8414 §2), as the server writes it: the audience of
     /// [assertions](crate::grants::jwt) that name no other. Default: the [`Issuer`](crate::grants::Issuer) that was given
-    /// in place of a URL. Nothing is asked of it for this.
+    /// in place of a URL. Nothing is fetched from it for this.
     #[cfg(feature = "jwt")]
     #[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
     #[must_use]
@@ -282,7 +282,7 @@ impl<G: Grant> GrantBuilder<G> {
         self
     }
 
-    /// Refuses tokens outside the grammar of RFC 6750 §2.1. Servers that hand out `!` or `|` exist.
+    /// Refuses tokens outside the grammar of RFC 6750 §2.1. Some servers issue tokens with `!` or `|`.
     #[must_use]
     pub fn with_strict_bearer(mut self) -> Self {
         self.options.strict_bearer = true;
@@ -296,7 +296,7 @@ impl<G: Grant> GrantBuilder<G> {
         self
     }
 
-    /// Sets a hook that names the class of an answer without a token, or leaves it to the
+    /// Sets a hook that names the class of a response without a token, or leaves it to the
     /// [rules](crate::grants#what-a-response-means).
     ///
     /// What it calls throttled or transient is retried, whatever its status, and what it calls otherwise is not.
@@ -325,7 +325,7 @@ impl<G: Grant> GrantBuilder<G> {
         self
     }
 
-    /// Sets how long an attempt may take, from connecting to the last byte of the answer.
+    /// Sets how long an attempt may take, from connecting to the last byte of the response.
     #[must_use]
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
         self.options.patience.attempt_timeout = timeout;
@@ -362,7 +362,7 @@ impl<G: Grant> GrantBuilder<G> {
         self
     }
 
-    /// Sets the longest delay before a retry. A server that asks for a longer one is not asked again in this fetch.
+    /// Sets the longest delay before a retry. If a server asks for a longer one, this fetch ends.
     #[must_use]
     pub fn max_delay(mut self, delay: Duration) -> Self {
         self.options.patience.max_delay = delay;
@@ -376,7 +376,7 @@ impl<G: Grant> GrantBuilder<G> {
         self
     }
 
-    /// Sends the client's secrets over plain http to hosts other than loopback. Whoever is on the way can read them.
+    /// Sends the client's secrets over plain http to hosts other than loopback. Anyone on the network path can read them.
     #[must_use]
     pub fn with_insecure_http(mut self) -> Self {
         self.options.insecure_http = true;
@@ -438,7 +438,7 @@ impl<G: Grant> GrantBuilder<G> {
         let location = CheckedLocation::check(location, insecure_http, terms.kind.naming())?;
         if client_id.is_empty() && !is_anonymous {
             return Err(Error::config(
-                "client_id: it is empty; set the id that the authorization server gave out",
+                "client_id: it is empty; set the id that the authorization server assigned",
             ));
         }
         let identifiers = location.identifiers(client_id, issuer);

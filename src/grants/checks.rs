@@ -26,7 +26,9 @@ pub(super) fn resource(resource: &str) -> Result<(), Error> {
     let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
         && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
     if !is_scheme || rest.is_empty() || rest == "//" {
-        return Err(refuse("is no absolute URI; begin with the scheme, such as https://api.example.com/"));
+        return Err(refuse(
+            "is not an absolute URI; begin with the scheme, such as https://api.example.com/",
+        ));
     }
     if !resource.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(refuse("holds a character that no URI may hold; percent-encode it"));
@@ -55,7 +57,7 @@ pub(super) fn parameters(parameters: &Parameters, own: &[&str], is_api: bool) ->
             name if own.contains(&name) => "the source sets it; use its own setter",
             "client_id" => "give the id to the builder",
             "client_secret" | "client_assertion" | "client_assertion_type" => {
-                "a request authenticates in one way (RFC 6749 §2.3); set the ClientAuth of the client"
+                "a request authenticates in one way (RFC 6749 §2.3); give a ClientAuth to the builder"
             }
             "scope" => "use scope()",
             "audience" => "use audience()",
@@ -72,7 +74,7 @@ pub(super) fn parameters(parameters: &Parameters, own: &[&str], is_api: bool) ->
 pub(super) fn refusals(set: Vec<(String, String)>) -> Result<Vec<(String, serde_json::Value)>, Error> {
     let read = |(name, json): (String, String)| match serde_json::from_str(&json) {
         Ok(value) => Ok((name, value)),
-        Err(_) => Err(Error::config(format!("refusal_member: the value of {name:?} is no JSON; quote it"))),
+        Err(_) => Err(Error::config(format!("refusal_member: the value of {name:?} is not JSON; quote it"))),
     };
     set.into_iter().map(read).collect()
 }
@@ -92,7 +94,7 @@ pub(super) fn patience(patience: &Patience) -> Result<(), Error> {
     match statuses.iter().find(|status| !(status.is_client_error() || status.is_server_error())) {
         None => Ok(()),
         Some(status) => Err(Error::config(format!(
-            "retry_statuses: {} is no error; only statuses from 400 to 599 can be retried",
+            "retry_statuses: {} is not an error; only statuses from 400 to 599 can be retried",
             status.as_u16()
         ))),
     }

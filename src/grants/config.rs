@@ -394,11 +394,12 @@ fn referenced(name: &str, variable: Option<String>, path: Option<PathBuf>) -> Re
 
 fn duration(field: &str, seconds: f64) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds)
-        .map_err(|_| format!("{field} is no length of time in seconds: {seconds}"))
+        .map_err(|_| format!("{field} is not a duration in seconds: {seconds}"))
 }
 
 fn status(code: u16) -> Result<StatusCode, String> {
-    StatusCode::from_u16(code).map_err(|_| format!("retry_statuses holds {code}, which is no HTTP status"))
+    StatusCode::from_u16(code)
+        .map_err(|_| format!("retry_statuses holds {code}, which is not an HTTP status"))
 }
 
 #[cfg(test)]

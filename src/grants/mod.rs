@@ -1,4 +1,4 @@
-//! Token sources of OAuth 2.0 (RFC 6749): who asks, how it proves itself, and what an answer means.
+//! Token sources of OAuth 2.0 (RFC 6749): grants, client authentication, and what a response means.
 //!
 //! # Which source
 //!
@@ -82,11 +82,11 @@
 //! document of another issuer counts for nothing. They hold for an hour; then, and when the endpoint seems to have moved,
 //! they are asked for anew, and the old ones serve on where there are no new ones. The [rules](Issuer) say the rest.
 //!
-//! | the issuer's answer | [class](crate::ErrorKind) |
+//! | response of the issuer | [class](crate::ErrorKind) |
 //! |---|---|
 //! | 200 with metadata of this issuer, https endpoints, and a client authentication that is configured | asks on |
 //! | 429; 503 with `Retry-After` | throttled |
-//! | every other 5xx; no answer | transient |
+//! | every other 5xx; no response | transient |
 //! | 404 and every other 4xx; a redirect; another issuer; no client authentication that fits; no revocation endpoint | config |
 //! | 200 with something else; an endpoint that cannot be used | protocol |
 //!

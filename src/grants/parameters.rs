@@ -101,7 +101,7 @@ impl Parameters {
                     "param_json is for a body of JSON; use CustomGrant::json, or param"
                 }
                 Value::Json(json) if serde_json::from_str::<serde::de::IgnoredAny>(json).is_err() => {
-                    "it is no JSON; quote it, or use param"
+                    "it is not JSON; quote it, or use param"
                 }
                 _ if *is_secret && encoding == Encoding::Query => {
                     "a secret would stand in the URL, which is logged; use secret_header"
@@ -117,7 +117,7 @@ impl Parameters {
                 HeaderContent::Secret(_) | HeaderContent::Token(_) => true,
             };
             let what = match HeaderName::try_from(name.as_str()) {
-                Err(_) => "it is no name of a header",
+                Err(_) => "it is not a valid header name",
                 Ok(name) if own.contains(&name) => "the source sets it",
                 Ok(_) if !is_value => "its value is none that a header may have",
                 Ok(name) if name == AUTHORIZATION && matches!(content, HeaderContent::Fixed(_)) => {
@@ -293,7 +293,7 @@ impl Form {
         self.body.extend_from_slice(json.as_bytes());
     }
 
-    /// Hands out the body. Its memory is wiped when the transport has dropped it.
+    /// Returns the body. Its memory is wiped when the transport has dropped it.
     pub(crate) fn into_bytes(mut self) -> Bytes {
         if self.encoding == Encoding::Json {
             self.make_room(2);
@@ -319,7 +319,7 @@ impl Form {
         let _ = serde_json::to_writer(&mut *self.body, text);
     }
 
-    /// A buffer that grows by itself leaves a copy behind that nobody wipes.
+    /// A buffer that grows by itself leaves a copy behind that is not wiped.
     fn make_room(&mut self, more: usize) {
         if self.body.capacity() - self.body.len() >= more {
             return;

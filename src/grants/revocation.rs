@@ -31,8 +31,8 @@ use crate::token::AccessToken;
 /// 1. The refresh token goes first, if there is one: with it, most servers end the access tokens of the same grant.
 /// 2. Every 2xx is a success, whatever else it says: the server knows the token no longer, or never did. So is a 400
 ///    `invalid_token`.
-/// 3. 503, 429, every other 5xx and no answer mean that the token counts as still valid. They are repeated as the
-///    builder says, `Retry-After` is honoured, and where it asks for too much patience the error says until when.
+/// 3. After 503, 429, every other 5xx and no response the token counts as still valid. The request is repeated as the
+///    builder says and `Retry-After` asks. If the wait is too long, the error says until when.
 /// 4. Everything else is final. `unsupported_token_type` for the access token is a success if the refresh token was revoked:
 ///    that is all such a server offers.
 /// 5. Tokens stand in the form, never in the URL.
@@ -158,7 +158,7 @@ impl Grant for Revocation {
     }
 }
 
-/// Reads an answer (RFC 7009 §2.2): a success says all by its status.
+/// Reads a response (RFC 7009 §2.2): a success says all by its status.
 fn read(
     response: &EndpointResponse,
     expected: &Expected,

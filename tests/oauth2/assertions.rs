@@ -336,7 +336,7 @@ async fn a_refused_assertion_says_what_to_check() {
         (described("assertion expired, check exp"), "check this machine's clock"),
         (described("no key with that kid"), "it does not know the key; register the public key"),
         (described("invalid signature"), "it has another key for this client"),
-        (described("aud is not the issuer"), "it wants another audience"),
+        (described("aud is not the issuer"), "it expects another audience"),
         (REFUSED.to_owned(), "check the client id, the key that is registered for it"),
     ] {
         let error = refusal(401, &[], &body).await;
@@ -345,7 +345,7 @@ async fn a_refused_assertion_says_what_to_check() {
     }
     // A server that says nothing but the time says enough.
     let error = refusal(401, &[("date", "Thu, 01 Jan 2015 00:00:00 GMT")], REFUSED).await;
-    assert!(error.to_string().contains(" s behind that of this machine; set the clock right"), "{error}");
+    assert!(error.to_string().contains(" s behind that of this machine; correct the clock"), "{error}");
 }
 
 #[tokio::test]
@@ -389,7 +389,7 @@ async fn an_assertion_that_the_server_gives_back_is_not_shown() {
     let grant = JwtBearer::builder(URL, grant).build_with(mirror).unwrap();
     let errors = [ask(&client).await.unwrap_err(), ask(&grant).await.unwrap_err()];
     let shown = format!("{errors:?} {} {} {client:?} {grant:#?} {}", errors[0], errors[1], log.text());
-    assert!(log.text().contains("the token endpoint answered") && shown.contains("[redacted]"), "{shown}");
+    assert!(log.text().contains("the token endpoint responded") && shown.contains("[redacted]"), "{shown}");
 
     let pem = pair.serialize_pem();
     let key = pem.lines().filter(|line| !line.starts_with('-')).map(str::to_owned);

@@ -45,7 +45,7 @@ async fn what_passes_by_itself_ends_with_a_token() {
 #[tokio::test(start_paused = true)]
 async fn what_a_transport_says_is_one_short_line_of_the_error() {
     let starts = "the token endpoint at https://login.example.com could not be reached: ";
-    let ends = "; check the token URL, and the way there from this machine";
+    let ends = "; check the token URL, and the network route from this machine";
     for (said, shown) in [
         ("Connection refused (os error 111)", "connection refused (os error 111)"),
         ("TLS is not for us", "TLS is not for us"),

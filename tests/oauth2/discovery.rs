@@ -251,7 +251,7 @@ async fn metadata_that_cannot_be_used_are_one_clear_error_and_no_secret_is_sent(
         (with_token_url("http://127.0.0.1/token"), false, "plain http"),
         (with_token_url("https://api.example.com/token#x"), false, "has a fragment"),
         (with_token_url("https://u:S3CR3T@api.example.com/token"), false, "holds a user name"),
-        (with_token_url("/token"), false, "is no absolute URL"),
+        (with_token_url("/token"), false, "is not an absolute URL"),
         (format!(r#"{{"issuer":"{ISSUER}"}}"#), true, "oauth-authorization-server names no token endpoint"),
         (
             with_token_url("https://a/").replace(ISSUER, "https://login.example.com/"),
@@ -259,8 +259,8 @@ async fn metadata_that_cannot_be_used_are_one_clear_error_and_no_secret_is_sent(
             "is of another issuer (\"https://login.example.com/\"",
         ),
         (with_token_url("https://a/").replace("issuer", "issuers"), true, "names no issuer"),
-        ("<html>S3CR3T</html>".into(), true, "answered 200 with HTML or XML instead of JSON"),
-        (String::new(), true, "answered 200 with an empty body"),
+        ("<html>S3CR3T</html>".into(), true, "returned 200 with HTML or XML instead of JSON"),
+        (String::new(), true, "returned 200 with an empty body"),
     ] {
         let server = Server::with(&document);
         let error = server.ask(billing()).await.unwrap_err();
@@ -292,7 +292,7 @@ async fn a_redirect_is_not_followed_and_told_without_its_query() {
         with_headers(302, &[("location", "https://evil.example.com/metadata?code=S3CR3T")], "")
     });
     let text = server.ask(billing()).await.unwrap_err().to_string();
-    assert!(text.contains("answered 302 with a redirect to https://evil.example.com, which"), "{text}");
+    assert!(text.contains("returned 302 with a redirect to https://evil.example.com, which"), "{text}");
     assert!(!text.contains("S3CR3T"), "{text}");
     assert_eq!(server.lines(), [get(OAUTH), get(OIDC)]);
 }
@@ -317,12 +317,15 @@ async fn a_server_that_fails_is_asked_again_and_one_that_hangs_is_given_up() {
     let start = Instant::now();
     let error = server.ask(billing().retries(0)).await.unwrap_err();
     assert_eq!(start.elapsed(), 10 * SECOND);
-    assert!(error.is_transient() && error.to_string().contains("did not answer to the end"), "{error}");
+    assert!(error.is_transient() && error.to_string().contains("did not return a whole response"), "{error}");
     assert!(error.to_string().contains("the metadata of the issuer https://login.example.com"), "{error}");
 
     let server = Server::new(|_| failing("no route to host"));
     let error = server.ask(billing()).await.unwrap_err();
-    assert!(error.is_transient() && error.to_string().contains("check the issuer, and the way"), "{error}");
+    assert!(
+        error.is_transient() && error.to_string().contains("check the issuer, and the network route"),
+        "{error}"
+    );
     assert_eq!(server.lines().len(), 4);
 }
 
@@ -344,7 +347,7 @@ async fn a_server_that_asks_for_patience_gets_it() {
         assert_eq!(server.lines(), [get(OAUTH), get(OAUTH), POST.into()]);
 
         let error = patient("120", status).ask(billing()).await.unwrap_err();
-        assert!(error.is_throttled() && error.to_string().contains("asks for patience"), "{error}");
+        assert!(error.is_throttled() && error.to_string().contains("asks clients to wait"), "{error}");
     }
 }
 

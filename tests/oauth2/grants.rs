@@ -211,7 +211,7 @@ async fn a_token_that_is_not_taken_in_exchange_is_what_there_is_to_look_at() {
         let error = ask(&source.unwrap()).await.unwrap_err();
         let said = error.to_string();
         assert!(error.is_grant() == is_grant && error.code() == Some(code), "{said}");
-        assert!(said.contains("check the token that is exchanged: its end, its audience"), "{said}");
+        assert!(said.contains("check the token that is exchanged: its expiry, its audience"), "{said}");
         assert!(!said.contains("the grant has expired"), "{said}");
     }
 }

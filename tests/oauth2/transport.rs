@@ -293,7 +293,7 @@ async fn nobody_at_the_address_is_transient_and_says_where() {
     let start = format!("the token endpoint at http://{free} could not be reached: connection refused");
     assert!(error.to_string().starts_with(&start), "{error}");
     assert!(
-        error.to_string().ends_with("; check the token URL, and the way there from this machine"),
+        error.to_string().ends_with("; check the token URL, and the network route from this machine"),
         "{error}"
     );
     assert!(

@@ -49,8 +49,8 @@ fn every_needle_and_every_echo_is_found_in_a_log_an_error_and_a_panic() {
 
 #[test]
 fn nothing_is_found_where_nothing_is() {
-    let text = "the token endpoint at https://login.example.com answered 401 invalid_client ([redacted]): check the \
-                client id, the client secret, and the way they are sent; Bearer token of the type Basic client_secret=";
+    let text = "the token endpoint at https://login.example.com returned 401 invalid_client ([redacted]): check the \
+                client id, the client secret, and how they are sent; Bearer token of the type Basic client_secret=";
     assert_eq!(first_leak(text, &words::planted()), None);
 }
 

@@ -141,7 +141,7 @@ fn what_an_endpoint_echoes_at_once_is_not_shown() {
             assert!(seen.contains("[redacted]") && seen.contains("slow_down") == sent, "{seen}");
             trail.assert_clean();
             assert!(
-                trail.log().contains("the token endpoint answered"),
+                trail.log().contains("the token endpoint responded"),
                 "the flight inherits the subscriber"
             );
         }

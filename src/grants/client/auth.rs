@@ -62,7 +62,7 @@ enum Method {
     PrivateKeyJwt(Arc<Assertion>),
     #[cfg(feature = "jwt")]
     ClientSecretJwt(Secret, Arc<Assertion>),
-    /// An assertion that somebody else has signed.
+    /// An assertion that another party has signed.
     Assertion(Presented),
     Tls,
     None,
@@ -118,7 +118,7 @@ impl ClientAuth {
         Self::by(Method::ClientSecretJwt(secret.into(), Arc::new(assertion)))
     }
 
-    /// An assertion that somebody else signs (RFC 7523 §2.2): the identity of a workload as its platform states it
+    /// An assertion that another party signs (RFC 7523 §2.2): the identity of a workload as its platform states it
     /// (Kubernetes, GitHub Actions, SPIFFE). It is a [`Secret`] or any [`TokenSource`], read at each attempt.
     ///
     /// ```
@@ -403,7 +403,7 @@ impl Method {
         }
         match self {
             Self::BasicRaw(_) if identifiers.client_id.contains(':') => Err(Error::config(
-                "client_id: it has a colon, at which the server would split it off (RFC 7617 §2); use ClientAuth::basic or \
+                "client_id: it has a colon, and the server would split it there (RFC 7617 §2); use ClientAuth::basic or \
                  ClientAuth::post",
             )),
             Self::Basic(_)
@@ -434,7 +434,7 @@ impl Method {
 
 // --- Presented ---
 
-/// An assertion that somebody else signs.
+/// An assertion that another party signs.
 #[derive(Clone)]
 #[allow(unnameable_types, reason = "it seals the trait below")]
 pub struct Presented {

@@ -11,10 +11,10 @@ use crate::error::{Error, ErrorKind};
 use crate::file::SecretFile;
 use crate::text;
 
-/// What proves that a client is who it says it is (RFC 6749 §2.3.1).
+/// A secret: that of a client (RFC 6749 §2.3.1), a key, or the value of a parameter.
 ///
-/// Whatever is not a plain value is read at each fetch. Where the server answers `invalid_client`, it is read once
-/// more, and the request is sent again only if the secret has changed meanwhile.
+/// Everything but a plain value is read at each fetch. If the server returns `invalid_client`, it is read once more, and
+/// the request is sent again if the secret has changed.
 ///
 /// # Examples
 ///
@@ -70,7 +70,7 @@ impl Secret {
         Self { kind: Kind::File(SecretFile::new(path)) }
     }
 
-    /// Asks a closure, for secrets that live in a vault. It may take as long as an attempt. Its error is a transient one,
+    /// Calls a closure, for secrets that live in a vault. It may take as long as an attempt. Its error is a transient one,
     /// whatever class it has, unless it is throttled: what a vault refuses says nothing of the grant.
     ///
     /// # Examples
@@ -79,7 +79,7 @@ impl Secret {
     /// use tower_oauth2::{Secret, Error};
     ///
     /// let secret = Secret::from_fn(|| async {
-    ///     ask_vault().await.map_err(|error| Error::transient("the vault did not answer").with_source(error))
+    ///     ask_vault().await.map_err(|error| Error::transient("the vault did not respond").with_source(error))
     /// });
     /// # async fn ask_vault() -> Result<String, std::io::Error> { Ok("s".into()) }
     /// ```
@@ -100,7 +100,7 @@ impl Secret {
     ///     let vault = Arc::clone(&vault);
     ///     async move {
     ///         vault.read("billing").await.map_err(|error| {
-    ///             Error::transient("the vault did not answer").with_source(error)
+    ///             Error::transient("the vault did not respond").with_source(error)
     ///         })
     ///     }
     /// });
@@ -152,7 +152,7 @@ impl Secret {
 
     /// Reads the secret. `what` is what it is called in messages.
     ///
-    /// What nobody sees at its ends is removed, wherever it comes from, and then it must not be empty.
+    /// Invisible characters at its ends are removed, wherever it comes from, and then it must not be empty.
     pub(crate) async fn read_as(&self, what: &str) -> Result<SecretString, Error> {
         let secret = match &self.kind {
             Kind::Value(secret) => secret.clone(),
@@ -174,7 +174,7 @@ impl Secret {
             Kind::Value(_) => "give it".into(),
             Kind::Env(variable) => format!("set the environment variable {variable}"),
             Kind::File(file) => format!("it is read from {}", file.path().display()),
-            Kind::Fn(_) => "its closure returned nothing".into(),
+            Kind::Fn(_) => "its closure returned an empty one".into(),
         }
     }
 
@@ -212,7 +212,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Returns whether two secrets are the same one. Both are ours, so the time it takes tells nobody anything.
+/// Returns whether two secrets are the same one. Both are ours, so the time that it takes reveals nothing.
 pub(crate) fn same(one: &SecretString, other: &SecretString) -> bool {
     one.expose_secret() == other.expose_secret()
 }

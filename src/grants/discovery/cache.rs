@@ -1,9 +1,9 @@
-//! What is known of an issuer, and who may ask for more. No network in here.
+//! What is known of an issuer, and which task may fetch more. No network in here.
 //!
 //! Invariants:
 //! 1. Metadata are replaced by newer ones alone: a failure takes nothing away.
-//! 2. Whoever waited while somebody else asked gets what that one got, be it an error.
-//! 3. No lock is held while anything is awaited; the turn is, and nobody waits for it for ever.
+//! 2. A task that waited while another one fetched gets what that one got, be it an error.
+//! 3. No lock is held while anything is awaited; the turn is, and every wait for it is bounded.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -48,9 +48,9 @@ impl MetadataCache {
         self.state().metadata.clone()
     }
 
-    /// Waits for the right to ask, but no longer than `patience`: who has it may be on a runtime that nobody drives.
-    pub(crate) async fn turn(&self, patience: Duration) -> Option<SemaphorePermit<'_>> {
-        tokio::time::timeout(patience, self.turn.acquire()).await.ok()?.ok()
+    /// Waits for the right to fetch, but no longer than `limit`: the holder may be on a runtime that is no longer driven.
+    pub(crate) async fn turn(&self, limit: Duration) -> Option<SemaphorePermit<'_>> {
+        tokio::time::timeout(limit, self.turn.acquire()).await.ok()?.ok()
     }
 
     /// Returns how many attempts have ended.

@@ -37,7 +37,7 @@ pub(crate) struct Discovery {
 /// Where metadata may be.
 struct Address {
     uri: Uri,
-    /// What it is called in messages: the URL may hold what nobody should read.
+    /// What it is called in messages: the URL may hold a secret.
     name: &'static str,
     wording: Wording,
 }
@@ -48,7 +48,7 @@ enum Miss {
     Absent(Unusable),
     /// The server fails at this address, and may do better at another one, or later.
     Failing(Refused),
-    /// Nobody can be reached, or nobody wants to be.
+    /// The server cannot be reached, or asks clients to wait.
     Away(Refused),
 }
 
@@ -136,7 +136,7 @@ impl Discovery {
         runtime.spawn(renewal.in_current_span().with_current_subscriber());
     }
 
-    /// Returns other metadata than these, if there are any by now. They are asked for if nobody has asked since.
+    /// Returns other metadata than these, if there are any by now. They are fetched if no other task has done so since.
     pub(crate) async fn newer(
         &self,
         known: &Arc<Metadata>,
@@ -152,7 +152,7 @@ impl Discovery {
         }
     }
 
-    /// Asks, or gets what somebody else has asked for since `rounds` were counted. Where that fails, the old metadata serve
+    /// Fetches, or takes what another task has fetched since `rounds` were counted. Where that fails, the old metadata serve
     /// on.
     async fn renew(
         &self,
@@ -250,11 +250,11 @@ impl Discovery {
         }
         let response =
             transport.attempt(request, wording, deadline, &redactor, || ()).await.map_err(Miss::Away)?;
-        tracing::debug!(issuer = %self.identifier, status = response.status.as_u16(), "{} answered", address.name);
+        tracing::debug!(issuer = %self.identifier, status = response.status.as_u16(), "{} responded", address.name);
         self.read(&response, &wording.who, &redactor)
     }
 
-    /// Reads an answer (RFC 8414 §3.2): 200 with a JSON object, or none.
+    /// Reads a response (RFC 8414 §3.2): 200 with a JSON object, or nothing of use.
     fn read(&self, response: &EndpointResponse, who: &str, redactor: &Redactor) -> Result<Metadata, Miss> {
         let EndpointResponse { status, headers, body } = response;
         let code = status.as_u16();
@@ -268,25 +268,26 @@ impl Discovery {
         match code {
             200 => {}
             429 => {
-                let line = format!("{who} answered 429: it asks for patience");
+                let line = format!("{who} returned 429: it asks clients to wait");
                 return Err(Miss::Away(refused(line)));
             }
             503 if hint.is_some() => {
-                let line = format!("{who} answered 503: it asks for patience");
+                let line = format!("{who} returned 503: it asks clients to wait");
                 return Err(Miss::Away(refused(line)));
             }
             500..=599 => {
-                let line =
-                    format!("{who} answered {code}: the failure is on its side, and may pass by itself");
+                let line = format!(
+                    "{who} returned {code}: the failure is on the server's side and may be temporary"
+                );
                 return Err(Miss::Failing(refused(line)));
             }
             300..=399 => {
                 let to = headers.get(LOCATION).and_then(|to| to.to_str().ok()?.parse::<Uri>().ok());
                 let to = to.and_then(|to| Origin::of(&to)).map(|to| format!(" to {to}")).unwrap_or_default();
-                let what = format!("answered {code} with a redirect{to}, which is not followed");
+                let what = format!("returned {code} with a redirect{to}, which is not followed");
                 return absent(ErrorKind::Config, redactor.clean(&what));
             }
-            _ => return absent(ErrorKind::Config, format!("answered {code}")),
+            _ => return absent(ErrorKind::Config, format!("returned {code}")),
         }
         let what = match (Body::read(response), body) {
             (Body::Object(_), ResponseBody::Whole(document)) => {
@@ -295,7 +296,7 @@ impl Discovery {
             (Body::Nonsense(what), _) => what,
             (Body::Object(_) | Body::Form(_), _) => "a form instead of JSON".into(),
         };
-        absent(ErrorKind::Protocol, format!("answered 200 with {}", redactor.clean(&what)))
+        absent(ErrorKind::Protocol, format!("returned 200 with {}", redactor.clean(&what)))
     }
 
     /// Says in one line what stood at each address.

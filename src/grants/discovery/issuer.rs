@@ -12,7 +12,7 @@ use crate::text;
 ///
 /// It stands wherever the URL of an endpoint may stand:
 ///
-/// 1. Nothing is asked when a source is built. The first fetch asks, over the transport of the source, with the patience
+/// 1. Nothing is fetched when a source is built. The first fetch does it, over the transport of the source, with the timeouts
 ///    and the caps of its attempts, and without anything by which the client could be known.
 /// 2. The document is looked for where RFC 8414 §3.1 has it, then as `openid-configuration` before the path of the issuer
 ///    (RFC 8414 §5) and behind it (OpenID Connect); or where [`metadata_url`](Self::metadata_url) says, and nowhere else.
@@ -20,7 +20,7 @@ use crate::text;
 /// 3. It counts if its `issuer` is this one, letter by letter, and nothing of it otherwise (RFC 8414 §3.3). So give the
 ///    issuer as the server writes it, with the slash at its end if there is one.
 /// 4. Its endpoints must be https; plain http is for an issuer on loopback, or goes with `with_insecure_http`. They may be on
-///    another host. Whoever can write the document is sent the client's secret: the name is what is trusted, and TLS
+///    another host. The writer of the document decides where the client's secret is sent: the name is what is trusted, and TLS
 ///    proves it.
 /// 5. Of the configured [client authentications](crate::ClientAuth::or) the strongest is taken that the document names;
 ///    if it names none, it means `client_secret_basic` (RFC 8414 §2). If none of them is there, nothing is sent, and the error
@@ -102,7 +102,7 @@ impl Issuer {
         self
     }
 
-    /// Takes the endpoints for everybody, unless the client authenticates by [`tls`](crate::ClientAuth::tls). The default.
+    /// Uses the ordinary endpoints, unless the client authenticates by [`tls`](crate::ClientAuth::tls). The default.
     #[must_use]
     pub fn without_mtls_aliases(mut self) -> Self {
         self.mtls_aliases = false;
@@ -112,7 +112,7 @@ impl Issuer {
 
 impl fmt::Debug for Issuer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Nobody has checked yet that it holds no password; and some want a key in a URL.
+        // It was not checked yet that it holds no password, and some servers want a key in a URL.
         f.debug_struct("Issuer")
             .field("identifier", &text::origins_only(&self.identifier))
             .field("metadata_url", &self.metadata_url.as_deref().map(text::origins_only))

@@ -86,14 +86,14 @@ impl Identifier {
             return refuse(flaw.elsewhere());
         }
         let Ok(uri) = issuer.parse::<Uri>() else {
-            return refuse("is no URL; begin it with https:// and the host");
+            return refuse("is not a URL; begin it with https:// and the host");
         };
         let Some(origin) = Origin::of(&uri) else {
             return refuse("is none that can be asked: it needs https:// and a host, and no user name");
         };
         if !origin.is_https() && !origin.is_loopback() && !insecure_http {
             return refuse(
-                "is plain http, so anybody on the way can name the token endpoint; use https \
+                "is plain http, so anyone on the network path can name the token endpoint; use https \
                  (with_insecure_http allows it all the same)",
             );
         }
@@ -157,7 +157,7 @@ impl Metadata {
     ) -> Result<Self, Unusable> {
         let nonsense = |what: &str| Unusable { class: ErrorKind::Protocol, what: what.into() };
         let Ok(document) = serde_json::from_slice::<Document>(document) else {
-            return Err(nonsense("is no JSON object of the form that RFC 8414 describes"));
+            return Err(nonsense("is not a JSON object of the form that RFC 8414 describes"));
         };
         match document.issuer {
             Some(issuer) if issuer == expected.as_str() => {}
@@ -383,7 +383,7 @@ mod tests {
         });
         let mut redactor = Redactor::default();
         redactor.add("S3CR3T-key");
-        // Nobody may do without a method because of a secret that sounds like it.
+        // A method must not get lost because a secret sounds like it.
         redactor.add("tls_client_auth");
         let read = Metadata::read(document.to_string().as_bytes(), &issuer, &redactor).unwrap();
         assert_eq!(read.methods(EndpointKind::Token), &many[..64]);

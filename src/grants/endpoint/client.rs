@@ -38,7 +38,7 @@ struct FirstAttempt {
     connection: SlowConnection,
 }
 
-/// Makes what an answer stands for of it. The redactor learns the secrets in it; the time is that since the Unix epoch.
+/// Reads a response. The redactor learns the secrets in it; the time is that since the Unix epoch.
 pub(crate) type Read<T> = fn(&EndpointResponse, &Expected, &mut Redactor, Duration) -> Result<T, Refused>;
 
 /// A token endpoint, or another of the same manners, and the client that asks it.
@@ -82,7 +82,7 @@ impl EndpointClient {
     /// Exchanges `parameters` for a token as [`exchange`](Self::exchange) does, where the server may take them only once.
     ///
     /// While it is in doubt whether it did, they are sent once more and no further. A success leaves the doubt to
-    /// whoever takes the token in.
+    /// the lineage that takes the token in.
     pub(crate) async fn exchange_once(
         &self,
         parameters: &Parameters,
@@ -96,10 +96,10 @@ impl EndpointClient {
         Ok(token.requested(requested))
     }
 
-    /// Asks until there is an answer that stands: one flight, retries included. Returns what was read of the answer, and
-    /// the moment at which its attempt was sent.
+    /// Sends a request until there is a final response: one fetch, retries included. Returns what was read of the response,
+    /// and the moment at which its attempt was sent.
     ///
-    /// If the endpoint is gone, and its issuer names another one by now, that one is asked.
+    /// If the endpoint is gone, and its issuer names another one by now, the request is sent there.
     pub(crate) async fn send<T>(
         &self,
         outgoing: EndpointRequest<'_, T>,
@@ -122,11 +122,11 @@ impl EndpointClient {
         let Some(target) = newer else {
             return Err(refused);
         };
-        tracing::debug!(origin = %target.origin, "the issuer names another endpoint by now; asking that one");
+        tracing::debug!(origin = %target.origin, "the metadata of the issuer name another endpoint now; sending the request there");
         self.send_to(&target, outgoing, &mut redactor).await
     }
 
-    /// Asks one target.
+    /// Sends to one target.
     ///
     /// The secret is read once; and once more where the server refuses the client, since it may just have been rotated.
     async fn send_to<T>(
@@ -147,7 +147,7 @@ impl EndpointClient {
         let mut secret = None;
         let mut may_reread = auth.may_change();
         let mut retries = 0;
-        // What was really said, should the time be over while nobody says anything more.
+        // The newest refusal by the server, in case that the time is over without another response.
         let mut said: Option<Refused> = None;
         loop {
             let was_in_doubt = doubt.is_some_and(Doubt::is_raised);
@@ -176,7 +176,7 @@ impl EndpointClient {
                 let newer =
                     newer.filter(|newer| secret.as_ref().is_none_or(|secret| !secret::same(secret, newer)));
                 if newer.is_some() {
-                    tracing::debug!(origin = %target.origin, "what proves the client was rotated; asking with the new one");
+                    tracing::debug!(origin = %target.origin, "the client secret or key was rotated; sending the request with the new one");
                     secret = newer;
                     continue;
                 }
@@ -244,7 +244,7 @@ impl EndpointClient {
                 Either::Left((outcome, _)) => outcome,
                 Either::Right(_) => {
                     *retries += 1;
-                    tracing::debug!(origin = %target.origin, "no response for {wait:?}; a second attempt begins beside it");
+                    tracing::debug!(origin = %target.origin, "no response for {wait:?}; starting a second attempt");
                     beside.connection.abandon();
                     let second =
                         std::pin::pin!(self.attempt(target, outgoing, secret, None, &mut second_knows));
@@ -272,13 +272,13 @@ impl EndpointClient {
         match tokio::time::timeout(limit, reading).await {
             Ok(read) => Ok(read?),
             Err(_) => Err(Error::transient(format!(
-                "what proves the client was not there within {limit:?}: its closure or its signer does not return; nothing was sent"
+                "the client authentication was not ready within {limit:?}: a secret closure or a signer did not return; nothing was sent"
             ))
             .into()),
         }
     }
 
-    /// Makes a redactor that knows what can be known before the first attempt. It stays for all of them: an answer may
+    /// Makes a redactor that knows what can be known before the first attempt. It stays for all of them: a response may
     /// echo what an earlier one brought.
     pub(crate) fn redactor(&self, request: Option<&TokenRequest>) -> Redactor {
         let mut redactor = Redactor::default();
@@ -317,7 +317,7 @@ impl EndpointClient {
         let response =
             self.transport.attempt(request, &target.expected.wording, deadline, redactor, sending).await?;
         let (status, who) = (response.status.as_u16(), target.expected.wording.naming.endpoint);
-        tracing::debug!(origin = %target.origin, status, "{who} answered");
+        tracing::debug!(origin = %target.origin, status, "{who} responded");
         let value = read(&response, &target.expected, redactor, clock::unix_time())?;
         Ok((value, requested))
     }
@@ -425,7 +425,7 @@ fn newest(last: Refused, said: Option<Refused>) -> Refused {
     }
 }
 
-/// Returns whether the endpoint may be elsewhere by now. What may be spent is not sent to another place: nobody knows what
+/// Returns whether the endpoint may be elsewhere by now. What may be spent is not sent to another place: it is unknown what
 /// the first one did with it.
 fn may_have_moved(refused: &Refused, is_once: bool) -> bool {
     if refused.verdict.is_classified || (is_once && refused.verdict.delivery == Delivery::Unclear) {

@@ -20,7 +20,7 @@ pub(crate) struct Deadline {
 }
 
 impl Deadline {
-    /// The deadline of whoever asks, less what it takes to tell them.
+    /// The deadline of the caller, less a margin for returning the error.
     pub(crate) fn of(request: &TokenRequest) -> Self {
         let end = request.deadline().map(|end| {
             let end = Instant::from_std(end);

@@ -1,4 +1,4 @@
-//! Who asks, and whom.
+//! The names of the client and of the server.
 
 /// The client and the authorization server, by the names that they have for each other.
 #[derive(Clone, Debug)]
@@ -6,7 +6,7 @@
 pub(crate) struct Identifiers {
     /// Empty if there is no client.
     pub(crate) client_id: String,
-    /// The server's issuer identifier (RFC 8414 §2), as it is written; empty if nobody set it.
+    /// The server's issuer identifier (RFC 8414 §2), as it is written; empty if it is not set.
     pub(crate) issuer: String,
     /// The token URL, as it was given.
     pub(crate) token_url: String,

@@ -77,7 +77,7 @@ impl From<&Issuer> for EndpointLocation {
 impl fmt::Debug for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            // Nobody has checked yet that it holds no password.
+            // It was not checked yet that it holds no password.
             Self::Url(_) => f.write_str("a URL"),
             Self::Issuer(issuer) => issuer.fmt(f),
         }

@@ -1,4 +1,4 @@
-//! Where a request goes, and as whom: known from the start, or told by the issuer.
+//! Where a request goes, and for which client: known from the start, or told by the issuer.
 
 use std::fmt;
 use std::sync::Arc;
@@ -75,7 +75,7 @@ impl Endpoint {
         redactor: &Redactor,
     ) -> Option<Arc<Target>> {
         let Self::Discovered(discovery, registration) = self else { return None };
-        tracing::debug!(origin = %target.origin, "the endpoint may have moved; asking the issuer again");
+        tracing::debug!(origin = %target.origin, "the endpoint may have moved; fetching the metadata of the issuer again");
         let metadata = discovery.newer(metadata, transport, deadline, redactor).await?;
         let newer = registration.target(discovery, &metadata).ok()?;
         (newer.uri != target.uri).then(|| Arc::new(newer))
@@ -166,7 +166,7 @@ impl Registration {
                  place of the issuer"
             )));
         };
-        // An https server that names a port of this machine is not one that anybody means.
+        // An https server that names a port of this machine is a mistake or an attack.
         let plain_http = match (self.insecure_http, issuer.is_https()) {
             (true, _) => PlainHttp::Everybody,
             (false, true) => PlainHttp::Nobody,

@@ -1,4 +1,4 @@
-//! One request over any HTTP service: with a deadline and a cap, and what became of it where no answer came.
+//! One request over any HTTP service: with a deadline and a cap, and what is known if no response came.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,8 +25,8 @@ use crate::grants::response::wording::Wording;
 use crate::http_transport::HttpTransport;
 use crate::text::{self, Redactor};
 
-/// An answer may be this long after decoding. Real ones have a few KiB.
-const MAX_ANSWER: usize = 1024 * 1024;
+/// A response may be this long after decoding. Real ones have a few KiB.
+const MAX_RESPONSE: usize = 1024 * 1024;
 
 /// Any tower HTTP service, erased.
 pub(crate) type ErasedService = BoxCloneSyncService<Request<Body>, Response<Body>, BoxError>;
@@ -60,7 +60,7 @@ impl Patience {
     }
 
     /// Returns whether another attempt makes sense: what the classifier called temporary, a status on the list, or an
-    /// attempt that brought no answer.
+    /// attempt that brought no response.
     fn passes(&self, refused: &Refused) -> bool {
         let is_repeatable = refused.verdict.is_repeatable;
         match (&self.retry_statuses, refused.error.status()) {
@@ -72,7 +72,7 @@ impl Patience {
     }
 }
 
-/// The way to an authorization server, and the patience with it.
+/// The transport to an authorization server, with its timeouts and retries.
 #[derive(Clone)]
 pub(crate) struct Transport {
     pub(crate) service: ErasedService,
@@ -81,7 +81,7 @@ pub(crate) struct Transport {
 }
 
 impl Transport {
-    /// Sends a request and reads the answer, within the time of one attempt. `sending` is called when the transport is ready
+    /// Sends a request and reads the response, within the time of one attempt. `sending` is called when the transport is ready
     /// to take the request; what fails before that was not sent.
     pub(crate) async fn attempt(
         &self,
@@ -102,7 +102,7 @@ impl Transport {
         let outcome = tokio::time::timeout(limit, sent).await;
         let was_sent = is_sent.into_inner();
         match outcome {
-            Ok(Ok(answer)) => Ok(answer),
+            Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(unreachable(&error, was_sent, wording, redactor)),
             Err(_) => {
                 let message = messages::timed_out(wording, limit);
@@ -149,7 +149,7 @@ impl Transport {
         let (parts, body) = response.into_parts();
         let encoding = parts.headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes).unwrap_or_default();
         let body = if parts.status.is_success() && !speaks {
-            ResponseBody::Unread("a body that nobody reads".into())
+            ResponseBody::Unread("a body that is not read".into())
         } else if encoding.is_empty() || encoding.eq_ignore_ascii_case(b"identity") {
             read_capped(body).await?
         } else {
@@ -178,12 +178,12 @@ pub(crate) fn headers() -> HeaderMap {
     headers
 }
 
-// --- Answers ---
+// --- Responses ---
 
 /// Reads a body to its end, or to the cap. Trailers are of no interest.
 pub(crate) async fn read_capped(body: Body) -> Result<ResponseBody, BoxError> {
-    let too_long = || ResponseBody::Unread(format!("more than {} KiB", MAX_ANSWER / 1024));
-    if usize::try_from(body.size_hint().lower()).map_or(true, |length| length > MAX_ANSWER) {
+    let too_long = || ResponseBody::Unread(format!("more than {} KiB", MAX_RESPONSE / 1024));
+    if usize::try_from(body.size_hint().lower()).map_or(true, |length| length > MAX_RESPONSE) {
         return Ok(too_long());
     }
     let mut body = std::pin::pin!(body);
@@ -192,7 +192,7 @@ pub(crate) async fn read_capped(body: Body) -> Result<ResponseBody, BoxError> {
         // Empty frames count for no cap; so that there is a time-out, it must have its turn.
         tokio::task::consume_budget().await;
         let Ok(data) = frame?.into_data() else { continue };
-        if whole.len() + data.len() > MAX_ANSWER {
+        if whole.len() + data.len() > MAX_RESPONSE {
             return Ok(too_long());
         }
         whole.extend_from_slice(&data);
@@ -202,7 +202,7 @@ pub(crate) async fn read_capped(body: Body) -> Result<ResponseBody, BoxError> {
 
 // --- Failures ---
 
-/// What this crate's transport and hyper-util's say if nobody could be asked for a tunnel.
+/// What this crate's transport and hyper-util's say if there is no proxy to ask for a tunnel.
 const NO_PROXY: [&str; 2] =
     ["the proxy cannot be reached", "tunnel error: failed to create underlying connection"];
 
@@ -228,7 +228,8 @@ fn unreachable(error: &BoxError, was_sent: bool, wording: &Wording, redactor: &R
             return Refused::by_silence(was_sent, cause, foreign.to_string());
         }
         Some(foreign) => {
-            let message = messages::unreachable(wording, &foreign.to_string(), Some("the transport said so"));
+            let message =
+                messages::unreachable(wording, &foreign.to_string(), Some("reported by the transport"));
             return Refused::by_silence(was_sent && !is_unconnected, cause, message);
         }
         None => {}
@@ -238,12 +239,10 @@ fn unreachable(error: &BoxError, was_sent: bool, wording: &Wording, redactor: &R
     };
     let advice = match lasting {
         Some(lasting) => Some(lasting.advice),
-        None if says(&NO_PROXY) => Some(
-            "it is the proxy on the way that cannot be reached; check its host and port, and the way to it",
-        ),
-        None if says(&REFUSED_TUNNEL) => {
-            Some("it is the proxy on the way that refuses, which may pass by itself")
+        None if says(&NO_PROXY) => {
+            Some("the proxy cannot be reached; check its host and port, and the network route to it")
         }
+        None if says(&REFUSED_TUNNEL) => Some("the proxy refuses the connection, which may be temporary"),
         None => None,
     };
     let what = redactor.clean(&text::origins_only(&innermost(&**error)));
@@ -255,7 +254,7 @@ fn unreachable(error: &BoxError, was_sent: bool, wording: &Wording, redactor: &R
 
 // --- Cause ---
 
-/// What somebody else's code said, cleaned. The original may show a URL with its query, or what a peer echoed.
+/// What foreign code said, cleaned. The original may show a URL with its query, or what a peer echoed.
 #[derive(Debug)]
 pub(crate) struct Cause {
     text: String,

@@ -71,7 +71,7 @@ pub(crate) fn read(url: &str, plain_http: PlainHttp) -> Result<(Uri, Origin), Fl
 }
 
 impl Flaw {
-    /// Makes the error of a setting. The URL is not repeated: it may hold what nobody should read.
+    /// Makes the error of a setting. The URL is not repeated: it may hold a secret.
     pub(crate) fn in_setting(self, naming: Naming) -> Error {
         let Naming { field, example, .. } = naming;
         let refuse = |what: &str| Error::config(format!("{field}: {what}"));
@@ -80,15 +80,15 @@ impl Flaw {
                 refuse("it has a fragment, which RFC 6749 §3.2 forbids; remove the # and what follows")
             }
             Self::NoUrl(error) => {
-                refuse(&format!("it is no URL; give it whole, such as {example}")).with_source(error)
+                refuse(&format!("it is not a URL; give it whole, such as {example}")).with_source(error)
             }
             Self::NoHost => refuse(&format!("it has no scheme and host; give it whole, such as {example}")),
             Self::UserInfo => {
                 refuse("it holds a user name or a password; give them as client_id and client_secret")
             }
-            Self::Unaskable => refuse(
-                "its scheme, host or port is none that can be asked; begin it with https:// and the host",
-            ),
+            Self::Unaskable => {
+                refuse("its scheme, host or port cannot be used; begin it with https:// and the host")
+            }
             Self::Parameter(name) => refuse(&format!(
                 "it has {name} in its query, and URLs are logged; give it to the builder, and remove it here"
             )),
@@ -97,23 +97,25 @@ impl Flaw {
                 "it has a character outside ASCII; percent-encode it, and write a host in its xn-- form",
             ),
             Self::PlainHttp => refuse(
-                "plain http would show the client secret to everybody on the way; use https \
+                "plain http would show the client secret to everyone on the network path; use https \
                  (with_insecure_http allows it all the same)",
             ),
         }
     }
 
-    /// Completes a sentence about a URL that somebody else wrote.
+    /// Completes a sentence about a URL in metadata.
     pub(crate) fn elsewhere(&self) -> &'static str {
         match self {
             Self::Fragment => "has a fragment, which RFC 6749 §3.2 forbids",
-            Self::NoUrl(_) | Self::NoHost => "is no absolute URL",
+            Self::NoUrl(_) | Self::NoHost => "is not an absolute URL",
             Self::UserInfo => "holds a user name or a password",
             Self::Unaskable => "has a scheme, host or port that cannot be asked",
             Self::Parameter(_) => "has a parameter in its query that belongs into the body",
             Self::Dots => "has a segment of dots in its path",
             Self::NonAscii => "has a character outside ASCII",
-            Self::PlainHttp => "is plain http, which would show the client secret to everybody on the way",
+            Self::PlainHttp => {
+                "is plain http, which would show the client secret to everyone on the network path"
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Grants that are nobody else's: a grant type and parameters of the provider's own, as a form, as JSON or by GET.
+//! Grants of one provider: a grant type and parameters of its own, as a form, as JSON or by GET.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use crate::grants::parameters::{Encoding, Parameters};
 use crate::source::{TokenRequest, TokenSource};
 use crate::token::AccessToken;
 
-/// Gets tokens by a grant of the provider's own (RFC 6749 §4.5), or from an endpoint that knows nothing of OAuth 2.0 but
-/// answers with a token.
+/// Gets tokens by a grant of the provider's own (RFC 6749 §4.5), or from an endpoint that does not know OAuth 2.0 but
+/// returns a token.
 ///
-/// All that other sources have is there: retries, time-outs, caps, secrets that are read at each attempt. Parameters are
+/// All that other sources have is there: retries, timeouts, caps, secrets that are read at each attempt. Parameters are
 /// set by [`param`](GrantBuilder::param) and [`secret_param`](GrantBuilder::secret_param), whose value may be a closure
 /// that is asked at each attempt.
 ///
@@ -43,7 +43,7 @@ use crate::token::AccessToken;
 /// .secret_param("assertion", Secret::from_file("/run/secrets/assertion"));
 /// ```
 ///
-/// An endpoint that takes JSON and answers in words of its own, as NICE CXone's does for access keys:
+/// An endpoint that takes JSON and returns members of other names, as NICE CXone's does for access keys:
 ///
 /// ```
 /// use tower_oauth2::Secret;
@@ -180,7 +180,7 @@ impl GrantBuilder<CustomGrant> {
         self
     }
 
-    /// Adds a parameter that is no string, as JSON text. For [`CustomGrant::json`] alone.
+    /// Adds a parameter that is not a string, as JSON text. For [`CustomGrant::json`] alone.
     #[must_use]
     pub fn param_json(mut self, name: impl Into<String>, json: impl Into<String>) -> Self {
         self.parameters_mut().push_json(name.into(), json.into());
@@ -198,7 +198,7 @@ fn check_once(parameters: &Parameters) -> Result<(), Error> {
     match names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
         None => Ok(()),
         Some((_, name)) => {
-            Err(Error::config(format!("{name}: it is set twice, which JSON has no way to say")))
+            Err(Error::config(format!("{name}: it is set twice, which a JSON object cannot express")))
         }
     }
 }

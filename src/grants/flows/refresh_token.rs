@@ -31,16 +31,16 @@ use crate::token::AccessToken;
 
 /// Gets tokens by the refresh token grant (RFC 6749 §6): a service lives on what a user once agreed to.
 ///
-/// Many servers take a refresh token once, answer with the next one, and end the whole grant when one comes a second
+/// Many servers accept a refresh token once, return the next one, and end the whole grant when one arrives a second
 /// time (RFC 9700 §4.14). So:
 ///
-/// 1. The newest refresh token is in memory as soon as the answer is read, and [`on_rotate`](GrantBuilder::on_rotate) has
-///    stored it before the access token is handed out. An answer without one, or with an empty one, keeps the old.
-/// 2. Clones share the refresh token, and ask one after another whichever caches they are in. Whoever waited goes on
-///    with the newest. (Sources that were *built* from the same refresh token know nothing of each other: build one, and
+/// 1. The newest refresh token is in memory as soon as the response is read, and [`on_rotate`](GrantBuilder::on_rotate) has
+///    stored it before the access token is returned. A response without one, or with an empty one, keeps the old one.
+/// 2. Clones share the refresh token and exchange it one after another, whichever caches they are in. A fetch that
+///    waited goes on with the newest. (Sources that were *built* from the same refresh token know nothing of each other: build one, and
 ///    best put it into one cache, whose clones share the access token as well.)
-/// 3. An exchange runs in a task of its own. Whoever gives it up underway, loses nothing: the next one to ask gets the
-///    access token that it brought.
+/// 3. An exchange runs in a task of its own. If its caller gives up, nothing is lost: the next fetch returns the access
+///    token that it brought.
 /// 4. From when a request may have left until its response is read, the refresh token may be spent. If the response is
 ///    lost, it is sent once more.
 /// 5. It is declared dead only by proof: an OAuth error of the endpoint itself, `invalid_grant` or a code that names the
@@ -49,7 +49,7 @@ use crate::token::AccessToken;
 /// 6. Refusals that may be about it and do not say so (`invalid_request`, a bare 401, an unknown code) are counted. After
 ///    three in a row the error says to sign in again, and the pauses grow from a minute to four hours.
 ///    [`refresh`](crate::TokenCache::refresh) asks at once.
-/// 7. An exchange has an end, whatever hangs. One on a runtime that nobody drives is taken over after 10 s.
+/// 7. An exchange always ends, whatever hangs. One on a runtime that is no longer driven is taken over after 10 s.
 ///
 /// Each access token carries the refresh token that was the newest when it came
 /// ([`expose_refresh_token`](AccessToken::expose_refresh_token)), so that both can be revoked.
@@ -100,7 +100,7 @@ use crate::token::AccessToken;
 ///     })
 ///     .build_with(http_client)?;
 /// if !source.has_refresh_token() {
-///     eprintln!("nobody has signed in yet, or without offline_access");
+///     eprintln!("no user has signed in yet, or the scope offline_access was missing");
 /// }
 /// # Ok::<(), tower_oauth2::Error>(())
 /// ```
@@ -182,7 +182,7 @@ impl RefreshTokenGrant {
         self.inner.lineage.is_alive()
     }
 
-    /// Goes on with another refresh token, as after somebody has signed in again. All clones do.
+    /// Goes on with another refresh token, such as after the user has signed in again. All clones do.
     ///
     /// It is not given to [`on_rotate`](GrantBuilder::on_rotate): store it before. What an exchange brings that is still
     /// going on is left alone. A [`TokenCache`](crate::TokenCache) that has just been refused asks again by itself within
@@ -231,7 +231,7 @@ impl TokenSource for RefreshTokenGrant {
         let deadline = Deadline::of(&request);
         let mut turn = self.inner.lineage.turn(deadline).await?;
         loop {
-            // The turn goes along and comes back, so that nobody asks at the same time, even if nobody waits here.
+            // The turn goes along and comes back, so that no two exchanges run at a time, even if no caller waits here.
             let renewal = Arc::clone(&self.inner).renew(turn, request.clone());
             let task = runtime.spawn(renewal.in_current_span().with_current_subscriber());
             let ended = match tokio::time::timeout(deadline.cap(FARTHEST), task).await {
@@ -249,7 +249,7 @@ impl TokenSource for RefreshTokenGrant {
             if let Some(token) = self.inner.lineage.take_ready() {
                 return Ok(token);
             }
-            // Somebody gave the source another refresh token meanwhile.
+            // The source was given another refresh token meanwhile.
         }
     }
 
@@ -300,7 +300,7 @@ impl GrantBuilder<RefreshTokenGrant> {
         self
     }
 
-    /// Hands out this access token first, as long as it is good, in place of an exchange: the one that came with the
+    /// Returns this access token first, as long as it is good, in place of an exchange: the one that came with the
     /// refresh token. Its lifetime counts from this call.
     #[must_use]
     pub fn access_token(mut self, token: AccessToken) -> Self {
@@ -309,9 +309,9 @@ impl GrantBuilder<RefreshTokenGrant> {
     }
 
     /// Sets what stores a refresh token that replaced another one. It is awaited before the access token that came with
-    /// it is handed out: whoever starts after a crash finds no token that is spent.
+    /// it is returned, so a process that starts after a crash does not find a spent token.
     ///
-    /// Where it fails, panics or takes longer than [`store_timeout`](Self::store_timeout), the access token is handed out
+    /// If it fails, panics or takes longer than [`store_timeout`](Self::store_timeout), the access token is returned
     /// all the same, and the refresh token in memory is the new one: to hold back a good token would make a full disk an
     /// outage, and would not bring back the old refresh token, which is spent. There is a warning then,
     /// [`RefreshTokenGrant::store_error`] says why, and the closure is called again before the next exchange.
@@ -393,15 +393,15 @@ impl Inner {
         }
         let deadline = Deadline::of(request);
         self.keep_pause(request, deadline).await?;
-        // Somebody else has begun meanwhile, and gets what there is to get.
+        // Another task has begun meanwhile, and takes what there is.
         if !self.lineage.beat(turn) {
             return Err(Error::transient("the exchange of the refresh token was left to another task"));
         }
         self.exchange(request, deadline).await
     }
 
-    /// Leaves the server alone that has refused this refresh token again and again, unless somebody insists, or the client
-    /// proves itself by something else by now.
+    /// Sends nothing to a server that has refused this refresh token again and again, unless the fetch is forced, or the
+    /// client has another secret by now.
     async fn keep_pause(&self, request: &TokenRequest, deadline: Deadline) -> Result<(), Error> {
         let Some((refused, then)) = self.lineage.paused(WallClock::default().moment()) else { return Ok(()) };
         if request.reason() == FetchReason::Forced {
@@ -437,7 +437,7 @@ impl Inner {
                 (None, Evidence::Ended) if held.is_lasting && !held.is_accused => {
                     self.lineage.accuse(&held);
                     if deadline.leaves_room_after(SECOND_OPINION) {
-                        tracing::debug!(error = %refused.error, "the refresh token worked before; asking once more");
+                        tracing::debug!(error = %refused.error, "the refresh token worked before; sending it once more");
                         tokio::time::sleep(SECOND_OPINION).await;
                         continue;
                     }
@@ -456,7 +456,7 @@ impl Inner {
                 (None, Evidence::None) => {
                     if held.doubt.is_raised() {
                         let error = &refused.error;
-                        tracing::debug!(%error, "nobody knows whether the refresh token was spent; it will be sent once more");
+                        tracing::debug!(%error, "the refresh token may be spent; it will be sent once more");
                     }
                     (refused.error, self.lineage.holds(&held))
                 }
@@ -525,7 +525,7 @@ impl Inner {
 
 // --- Helpers ---
 
-/// Nobody waits longer for a refresh token to be stored.
+/// The longest time for storing a refresh token, whatever is set.
 const LONGEST_STORE: Duration = Duration::from_secs(60);
 
 /// A refresh token that worked before and is refused is sent once more after this.
@@ -551,9 +551,9 @@ fn check(refresh_token: &SecretString) -> Result<(), Error> {
 /// Says what is to be done about a refresh token that was refused for good.
 fn dead(refused: Error, held: &Held) -> Error {
     let cause = if held.doubt.is_raised() {
-        "; an answer that may have brought the next refresh token was lost before, so this one may be spent"
+        "; a response that may have contained the next refresh token was lost before, so this one may be spent"
     } else if held.is_untried {
-        "; or a process that had it before spent it, and ended before it stored the next one"
+        "; or a process that had it before spent it and exited before it stored the next one"
     } else {
         ""
     };

@@ -125,7 +125,7 @@ impl TokenSource for TokenExchange {
         }
         // Where there is no other token, what the server said counts for more.
         let Ok(Some(newer)) = tokens.again(grant, &request).await else { return Err(error) };
-        tracing::debug!(endpoint = %endpoint.endpoint, "the token to exchange was renewed; asking with the new one");
+        tracing::debug!(endpoint = %endpoint.endpoint, "the token to exchange was renewed; sending the request with the new one");
         // The server may repeat what it was sent first.
         let mut redactor = endpoint.redactor(Some(&request));
         tokens.teach(&mut redactor);
@@ -193,7 +193,7 @@ impl GrantBuilder<TokenExchange> {
         self.set_client(client_id, auth)
     }
 
-    /// Sets the token of whoever acts in the name of the subject (RFC 8693 §1.1).
+    /// Sets the token of the party that acts in the name of the subject (RFC 8693 §1.1).
     #[must_use]
     pub fn actor(mut self, actor: SecurityToken) -> Self {
         self.settings_mut().actor = Some(actor);
@@ -244,8 +244,8 @@ struct ReadToken {
 
 impl SecurityTokens {
     async fn first(grant: &Exchanged, fetch: &TokenRequest) -> Result<Self, Error> {
-        // The tokens of the fetch are those of the other side of the exchange, and say nothing of these. That somebody
-        // wants a token at once, whatever failed before, holds for both.
+        // The tokens of the fetch are those of the other side of the exchange, and say nothing of these. That a
+        // token is wanted at once, whatever failed before, holds for both.
         let request = || match fetch.reason() {
             FetchReason::Forced => within(FetchReason::Forced, fetch),
             _ => within(FetchReason::Initial, fetch),

@@ -13,7 +13,7 @@ use crate::error::Error;
 
 /// An algorithm of RFC 7518 §3.1 or RFC 8037 §3.1.
 ///
-/// There is no `none`: an assertion that nobody signed proves nothing (RFC 8725 §3.1). It is read from its registered
+/// There is no `none`: an unsigned assertion proves nothing (RFC 8725 §3.1). It is read from its registered
 /// name, and shown by it.
 ///
 /// # Examples

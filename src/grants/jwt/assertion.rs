@@ -332,7 +332,7 @@ impl Assertion {
         self.check(identifiers)
     }
 
-    /// Checks an assertion that is a token by itself, and may be for whoever takes it.
+    /// Checks an assertion that is a token by itself, and need not have an audience.
     pub(crate) fn check_by_itself(&self) -> Result<(), Error> {
         if self.wants_client_secret() {
             return Err(refused("there is no client secret to sign it; give a key or a signer"));
@@ -472,7 +472,7 @@ fn check_members(what: &str, members: &[Member], set_elsewhere: &[&str]) -> Resu
             }
             _ if members[..at].iter().any(|earlier| earlier.name == *name) => "is set twice; set it once",
             MemberValue::Json(json) if serde_json::from_str::<Value>(json).is_err() => {
-                "is no JSON; quote it, or use the setter for strings"
+                "is not JSON; quote it, or use the setter for strings"
             }
             MemberValue::Json(_) | MemberValue::Text(_) => continue,
         };

@@ -18,7 +18,7 @@ use crate::grants::jwt::material::Material;
 ///
 /// PEM may be PKCS#8 (`PRIVATE KEY`), PKCS#1 (`RSA PRIVATE KEY`) or SEC 1 (`EC PRIVATE KEY`), without a passphrase, and
 /// may have certificates beside the key. A JWK is one JSON object with the private members, of RSA all of RFC 7518
-/// §6.3.2 but `oth`. The JSON file in which Google hands out the key of a service account is understood as it is: with its key
+/// §6.3.2 but `oth`. The JSON file in which Google issues the key of a service account is understood as it is: with its key
 /// id, and its account as the issuer of assertions that name no other.
 ///
 /// A key that is given as a value is checked when the source is built, any other at its first use.
@@ -124,7 +124,7 @@ impl fmt::Debug for SigningKey {
 fn thumbprint(pem: &str) -> Result<String, Error> {
     let unusable = || {
         Error::config(
-            "the certificate of the signing key cannot be used: it is no PEM text with a certificate in it",
+            "the certificate of the signing key cannot be used: it is not PEM text with a certificate",
         )
     };
     let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| unusable())?;

@@ -78,7 +78,7 @@ impl Material {
         // The text of the error would show where in the key the flaw is, and that is all it may show.
         let jwk: Jwk = serde_json::from_str(text).map_err(|error| {
             format!(
-                "it is no JWK, by its line {} column {}; give a JSON object of strings",
+                "it is not a JWK, at its line {} column {}; give a JSON object of strings",
                 error.line(),
                 error.column()
             )
@@ -170,7 +170,7 @@ fn inside_pss(pkcs8: &[u8]) -> Option<&[u8]> {
 
 // --- KeyFile ---
 
-/// The file in which Google hands out the key of a service account.
+/// The file in which Google issues the key of a service account.
 #[derive(Deserialize)]
 struct KeyFile {
     #[serde(rename = "type")]

@@ -1,4 +1,4 @@
-//! Assertions: short-lived JWTs that a client signs, to prove who it is or to stand for somebody (RFC 7521, RFC 7523).
+//! Assertions: short-lived JWTs that a client signs, to authenticate or to act for a user (RFC 7521, RFC 7523).
 //!
 //! 1. An assertion is made for each attempt anew, retries included, with an identifier (`jti`) that never comes again.
 //! 2. The key is read each time: a value, a variable, a file or a closure, as [`Secret`](crate::Secret) has

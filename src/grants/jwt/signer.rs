@@ -1,4 +1,4 @@
-//! The contract of a signer whose key nobody else holds: hardware, or a key management service.
+//! The contract of a signer that keeps its key: hardware, or a key management service.
 
 use std::fmt;
 use std::pin::Pin;

@@ -13,7 +13,7 @@ use crate::grants::response::classifier::Classifier;
 use crate::grants::response::wording::Wording;
 use crate::text::Redactor;
 
-/// One answer, read to its end or to where reading it made no sense.
+/// One response, read to its end or to where reading it made no sense.
 pub(crate) struct EndpointResponse {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
@@ -70,11 +70,11 @@ pub(crate) struct Acceptance {
 pub(crate) enum Body<'a> {
     Object(Members<'a>),
     Form(Vec<(String, String)>),
-    /// Nothing that can be read; the text completes "the endpoint answered 200 with ..".
+    /// Nothing that can be read; the text completes "the endpoint returned 200 with ..".
     Nonsense(String),
 }
 
-/// What RFC 6749 §5.2 says in an error answer.
+/// What RFC 6749 §5.2 says in an error response.
 pub(crate) struct OAuthError {
     pub(crate) code: String,
     pub(crate) description: Option<String>,
@@ -106,14 +106,14 @@ impl<'a> Body<'a> {
                 (None, _) => "an empty body",
                 (Some(b'<'), _) => MARKUP,
                 (Some(b'{'), serde_json::error::Category::Eof) => "a JSON object that is cut off",
-                (Some(_), serde_json::error::Category::Data) => "JSON that is no object",
+                (Some(_), serde_json::error::Category::Data) => "JSON that is not an object",
                 (Some(_), _) => "something else than JSON",
             }
             .into(),
         )
     }
 
-    /// Tells the redactor the secrets of the answer.
+    /// Tells the redactor the secrets of the response.
     pub(crate) fn teach(&self, redactor: &mut Redactor) {
         match self {
             Self::Object(members) => members.map.iter().for_each(|(name, raw)| {
@@ -168,7 +168,7 @@ impl<'a> Body<'a> {
 
 // --- Members ---
 
-/// The members of a JSON object, not yet read: what nobody asks for is never interpreted, however deep or large.
+/// The members of a JSON object, not yet read: a member that is not used is never interpreted, however deep or large.
 pub(crate) struct Members<'a> {
     pub(crate) map: BTreeMap<String, &'a RawValue>,
     /// Why none of it is believed, as the end of a sentence about it.

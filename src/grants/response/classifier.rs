@@ -1,4 +1,4 @@
-//! The hook by which a provider's own habits enter: what an answer without a token means.
+//! The hook for a provider's habits: what a response without a token means.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode};
 
 use crate::error::ErrorKind;
 
-/// An answer of the token endpoint that held no token, as a classifier sees it.
+/// A response of the token endpoint without a token, as a classifier sees it.
 ///
 /// The code and the description were cleaned: no control characters, no secret of this exchange, at most 256
 /// characters. The headers are as they came.
@@ -29,13 +29,13 @@ impl<'a> Refusal<'a> {
         Self { status, headers, code, description }
     }
 
-    /// Returns the status of the answer.
+    /// Returns the status of the response.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// Returns the headers of the answer.
+    /// Returns the headers of the response.
     #[must_use]
     pub fn headers(&self) -> &'a HeaderMap {
         self.headers

@@ -14,11 +14,11 @@ pub(crate) struct Code {
 /// What a code is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Subject {
-    /// Who the client is: another secret may help.
+    /// The client: another secret may help.
     Client,
     /// The client's rights, or a parameter: no other grant would fare better.
     Settings,
-    /// The grant, or nobody knows what.
+    /// The grant, or something unknown.
     Grant,
     /// A refresh token, which is of no use any more.
     RefreshToken,
@@ -27,7 +27,7 @@ pub(crate) enum Subject {
 }
 
 const fn client(name: &'static str) -> Code {
-    let advice = "check the client id, the client secret, and the way they are sent";
+    let advice = "check the client id, the client secret, and how they are sent";
     Code { name, class: ErrorKind::Config, subject: Subject::Client, advice }
 }
 
@@ -59,7 +59,7 @@ const CODES: &[Code] = &[
     // Some servers say it of everything.
     Code {
         subject: Subject::Grant,
-        ..settings("invalid_request", "check the parameters, and the way the client authenticates")
+        ..settings("invalid_request", "check the parameters, and how the client authenticates")
     },
     client("invalid_client"),
     ended("invalid_grant"),

@@ -27,10 +27,10 @@ pub(crate) struct Refusal<'a> {
     pub(crate) about_assertion: Option<&'a str>,
 }
 
-/// One line: what was answered, and what to check.
+/// One line: what was returned, and what to check.
 pub(crate) fn refused(refusal: &Refusal<'_>) -> String {
     let Refusal { wording, status, code, description, unreadable, .. } = refusal;
-    let mut line = format!("{} answered {}", wording.who, status.as_u16());
+    let mut line = format!("{} returned {}", wording.who, status.as_u16());
     if let Some(code) = code {
         line = format!("{line} {code}");
     }
@@ -49,29 +49,31 @@ fn advice(refusal: &Refusal<'_>) -> Option<String> {
     let Refusal { wording, class, status, oauth_code: code, unreadable, about_assertion, .. } = *refusal;
     let url = wording.naming.url;
     let line = match (status.as_u16(), code) {
-        _ if matches!(class, ErrorKind::Throttled) => "it asks for patience",
-        _ if matches!(class, ErrorKind::Transient) => "the failure is on its side, and may pass by itself",
+        _ if matches!(class, ErrorKind::Throttled) => "it asks clients to wait",
+        _ if matches!(class, ErrorKind::Transient) => {
+            "the failure is on the server's side and may be temporary"
+        }
         _ if about_assertion.is_some() => about_assertion.unwrap_or_default(),
         (_, Some("invalid_client")) | (401 | 403, None) if wording.is_anonymous => {
-            "the server wants the client to prove itself; set client()"
+            "the server requires client authentication; set client()"
         }
         // RFC 8693 §2.2.2 has the one code for it, and most servers say the other.
         (_, Some("invalid_grant" | "invalid_request")) if wording.exchanges => {
-            "check the token that is exchanged: its end, its audience, and whether the server trusts who issued it; else the \
+            "check the token that is exchanged: its expiry, its audience, and whether the server trusts its issuer; else the \
              parameters"
         }
         (_, Some(code)) => match codes::find(code) {
             Some(row) if !row.advice.is_empty() => return Some(row.advice.replace("{url}", url)),
             Some(_) | None if status == StatusCode::UNAUTHORIZED && class == ErrorKind::Config => {
-                "check the client id, the client secret, and the way they are sent"
+                "check the client id, the client secret, and how they are sent"
             }
             Some(_) | None => return None,
         },
         (401 | 403, None) if unreadable.contains(MARKUP) => {
             "does a proxy or a firewall stand in between? else check the client id and the client secret"
         }
-        (401 | 403, None) => "check the client id, the client secret, and the way they are sent",
-        (407, None) => "a proxy on the way wants a user and a password",
+        (401 | 403, None) => "check the client id, the client secret, and how they are sent",
+        (407, None) => "a proxy in between requires a user and a password",
         (404 | 405 | 406 | 410 | 415, None) => return Some(format!("is the {url} right?")),
         (_, None) => return None,
     };
@@ -105,7 +107,7 @@ pub(crate) fn redirected(
     let target =
         target.map(|target| format!(" to {}", redactor.clean(&target.to_string()))).unwrap_or_default();
     format!(
-        "{who} answered {} with a redirect{target}, which is not followed since it would carry the client \
+        "{who} returned {} with a redirect{target}, which is not followed since it would carry the client \
          secret along; set the {url} to the address where the endpoint is",
         status.as_u16()
     )
@@ -114,7 +116,7 @@ pub(crate) fn redirected(
 /// The time of an attempt was over.
 pub(crate) fn timed_out(wording: &Wording, limit: Duration) -> String {
     format!(
-        "{} did not answer to the end within {limit:?}; check the way there from this machine, or raise attempt_timeout",
+        "{} did not return a whole response within {limit:?}; check the network route from this machine, or raise attempt_timeout",
         wording.who
     )
 }
@@ -126,12 +128,12 @@ pub(crate) fn unreachable(wording: &Wording, what: &str, advice: Option<&str>) -
     match advice {
         Some(advice) => format!("{who} could not be reached: {what}; {advice}"),
         None => format!(
-            "{who} could not be reached: {what}; check the {url}, and the way there from this machine"
+            "{who} could not be reached: {what}; check the {url}, and the network route from this machine"
         ),
     }
 }
 
-/// Begins a sentence of somebody else's as the rest of one of ours. An abbreviation stays as it is.
+/// Begins a foreign sentence as the rest of one of ours. An abbreviation stays as it is.
 fn lower_case(text: &str) -> String {
     let mut chars = text.chars();
     match (chars.next(), chars.clone().next()) {
@@ -155,7 +157,7 @@ pub(crate) fn about_assertion(description: Option<&str>, server_time: Duration, 
     let says = |list: &[&str]| list.iter().any(|word| words.contains(word));
 
     if says(&["jti", "replay", "replayed"]) || description.contains("already used") {
-        return "it has seen this assertion before; does something on the way repeat requests?".into();
+        return "it has seen this assertion before; does something in between repeat requests?".into();
     }
     if says(&["kid", "x5t", "thumbprint", "jwk", "jwks"]) || description.contains("key not found") {
         return "it does not know the key; register the public key there, and set key_id() as it is named there".into();
@@ -177,7 +179,7 @@ pub(crate) fn about_assertion(description: Option<&str>, server_time: Duration, 
     match skew {
         Some(skew) if is_about_time || description.is_empty() => {
             return format!(
-                "its clock is {skew} that of this machine; set the clock right, or say so in the assertion"
+                "its clock is {skew} that of this machine; correct the clock, or set the difference on the assertion"
             );
         }
         None if is_about_time
@@ -185,13 +187,13 @@ pub(crate) fn about_assertion(description: Option<&str>, server_time: Duration, 
             || description.contains("not yet valid") =>
         {
             return "check this machine's clock and the lifetime of the assertion; clock_ahead_by() and clock_behind_by() \
-                    make up for a clock that is off"
+                    correct for a wrong clock"
                 .into();
         }
         Some(_) | None => {}
     }
     if says(&["aud", "audience"]) {
-        return "it wants another audience; set issuer() as the server writes it, or with_token_url_as_audience()".into();
+        return "it expects another audience; set issuer() as the server writes it, or with_token_url_as_audience()".into();
     }
     if says(&["signature", "signed"]) {
         return "it has another key for this client; register the public key there, or give the private key of the one \

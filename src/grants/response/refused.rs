@@ -69,7 +69,7 @@ impl Refused {
         Self { cause: Some(cause), ..Self::by(judge(Ending::Silence { was_sent, cause }), message) }
     }
 
-    /// Tells whoever asks next when to come, if the server has said it.
+    /// Tells the next caller when to try again, if the server has said it.
     pub(crate) fn told_when(mut self) -> Self {
         if let Some(hint) = self.verdict.hint.filter(|_| self.error.is_temporary()) {
             self.error = self.error.with_retry_after(hint);

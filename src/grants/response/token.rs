@@ -1,4 +1,4 @@
-//! What the token endpoint answered, read into a token or an error: a pure function of the answer.
+//! Reads a response of the token endpoint into a token or an error: a pure function of the response.
 //!
 //! Lenient in what servers get wrong without harm, strict where a token could be used that should not be
 //! (RFC 6749 §5.1 and §5.2).
@@ -22,7 +22,7 @@ use crate::grants::response::wording::Wording;
 use crate::text::Redactor;
 use crate::token::{AccessToken, is_b64token};
 
-/// Reads a token response that somebody else got (RFC 6749 §5.1), as an interactive login leaves one behind: the text of
+/// Reads a token response that another program received (RFC 6749 §5.1), such as an interactive login: the text of
 /// a JSON object, or what another crate serialized.
 ///
 /// It is read as leniently as the sources of this crate read theirs. The lifetime counts from when the token is handed
@@ -50,9 +50,9 @@ pub fn read_token_response(response: impl AsRef<[u8]>) -> Result<AccessToken, Er
     read(&response, &expected, &mut Redactor::default(), clock::unix_time()).map_err(|refused| refused.error)
 }
 
-/// Reads an answer. `now` is the time since the Unix epoch.
+/// Reads a response. `now` is the time since the Unix epoch.
 ///
-/// The redactor knows the secrets that were sent; it learns those of the answer before any of it is shown.
+/// The redactor knows the secrets that were sent; it learns those of the response before any of it is shown.
 pub(crate) fn read(
     response: &EndpointResponse,
     expected: &Expected,
@@ -116,7 +116,7 @@ fn token(
 ) -> Result<AccessToken, Error> {
     let status = response.status.as_u16();
     let nonsense =
-        |what: &str| Error::protocol(format!("{} answered {status} with {what}", expected.wording.who));
+        |what: &str| Error::protocol(format!("{} returned {status} with {what}", expected.wording.who));
     let members = match body {
         Body::Object(members) => members,
         Body::Form(_) => return Err(nonsense("a form instead of JSON, although it was asked for JSON")),
@@ -221,10 +221,10 @@ fn granted_scopes(members: &Members<'_>, token: &str) -> Option<Vec<String>> {
     Some(granted)
 }
 
-/// So many bytes of scopes are kept that nobody asked for.
+/// So many bytes of scopes are kept that were not requested.
 const MOST_SCOPES: usize = 16 * 1024;
 
-/// Scopes are kept and shown. One that nobody asked for and that holds a secret is an echo.
+/// Scopes are kept and shown. One that was not requested and that holds a secret is an echo.
 fn shown_scopes(mut granted: Vec<String>, expected: &Expected, redactor: &Redactor) -> Vec<String> {
     let is_ours = |scope: &String| {
         expected.acceptance.requested.contains(scope) || expected.acceptance.required.contains(scope)

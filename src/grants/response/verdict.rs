@@ -116,7 +116,7 @@ fn refused(refusal: Refusal<'_>) -> Verdict {
     let Refusal { status, code, hint, named, .. } = refusal;
     let class = named.unwrap_or_else(|| class(&refusal));
     let is_temporary = matches!(class, ErrorKind::Throttled | ErrorKind::Transient);
-    // A server that asks for patience says that it did nothing. One that fails may do so after the deed, and a gateway
+    // A server that asks clients to wait says that it did nothing. One that fails may do so after the deed, and a gateway
     // before it does not know what became of it.
     let delivery = match class {
         ErrorKind::Throttled => Delivery::Declined,
@@ -230,7 +230,7 @@ fn evidence(refusal: &Refusal<'_>, class: ErrorKind) -> Evidence {
     }
 }
 
-/// A success without anything of use. What is no token response at all may be a gateway's, and is asked for again.
+/// A success without anything of use. What is not a token response at all may be a gateway's, and the request is sent again.
 fn useless(status: StatusCode, holds_token: bool, is_config: bool) -> Verdict {
     debug_assert!(status.is_success(), "{status}");
     Verdict {
@@ -249,7 +249,7 @@ fn silent(was_sent: bool, cause: Silence) -> Verdict {
     let class = match cause {
         Silence::Timeout | Silence::Broken { .. } => ErrorKind::Transient,
         Silence::Lasting => ErrorKind::Config,
-        // That another grant was refused, or that somebody else's response makes no sense, says nothing of this one.
+        // That another grant was refused, or that another endpoint's response makes no sense, says nothing of this one.
         Silence::Foreign(ErrorKind::Grant | ErrorKind::Protocol) => ErrorKind::Transient,
         Silence::Foreign(class) => class,
     };

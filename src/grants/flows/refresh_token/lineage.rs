@@ -1,12 +1,12 @@
 //! What is known of one refresh token and its successors: which is the newest, whether it may be spent, what is not
-//! stored yet, and what nobody has taken yet.
+//! stored yet, and which access token was not taken yet.
 //!
 //! Invariants:
-//! 1. The newest refresh token is in memory in the same poll in which the answer that brought it was read.
+//! 1. The newest refresh token is in memory in the same poll in which the response that brought it was read.
 //! 2. What an exchange brought changes nothing once [`replace`](Lineage::replace) has put another token in its place.
 //! 3. A token that was refused for good is never sent again.
 //! 4. A turn that shows no sign of life is taken away. If it has sent a request, the refresh token is in doubt already.
-//! 5. An access token stays here until somebody takes it, so whoever goes away while it is fetched loses nothing.
+//! 5. An access token stays here until a fetch takes it, so a caller that goes away meanwhile loses nothing.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,9 +29,9 @@ pub(crate) struct Lineage {
 }
 
 struct State {
-    /// One exchange at a time, whoever asks.
+    /// One exchange at a time.
     turns: Arc<Semaphore>,
-    /// When the one whose turn it is showed a sign of life.
+    /// When the task that holds the turn showed a sign of life.
     beat: Instant,
     held: Option<Held>,
     /// Counts the tokens, so that one can be told from the next.
@@ -67,7 +67,7 @@ enum Storage {
 pub(crate) struct Held {
     pub(crate) secret: SecretString,
     pub(crate) doubt: Doubt,
-    /// Whether it comes from elsewhere and was not taken yet, so that nobody here knows what became of it before.
+    /// Whether it comes from elsewhere and was not taken yet, so that it is unknown what became of it before.
     pub(crate) is_untried: bool,
     /// Whether it was taken here, and no other came in its place: the server takes it more than once.
     pub(crate) is_lasting: bool,
@@ -81,7 +81,7 @@ pub(crate) struct Turn {
     permit: OwnedSemaphorePermit,
 }
 
-/// So often whoever has the turn shows that its runtime is driven.
+/// How often the task that holds the turn shows that its runtime is driven.
 pub(crate) const BEAT: Duration = Duration::from_secs(1);
 
 /// A turn without a sign of life for so long is taken away.
@@ -110,15 +110,15 @@ impl Lineage {
         Self { state: Mutex::new(state) }
     }
 
-    /// Waits for the right to exchange. If whoever has it shows no sign of life, as on a runtime that nobody drives, it is
-    /// taken away.
+    /// Waits for the right to exchange. If the task that holds it shows no sign of life, as on a runtime that is no longer
+    /// driven, it is taken away.
     pub(crate) async fn turn(&self, deadline: Deadline) -> Result<Turn, Error> {
         loop {
             let (turns, quiet_for) = {
                 let state = self.state();
                 (Arc::clone(&state.turns), clock::now().saturating_duration_since(state.beat))
             };
-            // At the start nobody has it, and then there is nothing to wait for.
+            // At the start it is free, and then there is nothing to wait for.
             let wait = deadline.cap(STALE.saturating_sub(quiet_for)).max(Duration::from_millis(1));
             if let Ok(Ok(permit)) = tokio::time::timeout(wait, Arc::clone(&turns).acquire_owned()).await {
                 let turn = Turn { permit };
@@ -137,7 +137,7 @@ impl Lineage {
         }
     }
 
-    /// Shows that whoever has the turn is alive. Returns false if it was taken away.
+    /// Shows that the task that holds the turn is alive. Returns false if it was taken away.
     pub(crate) fn beat(&self, turn: &Turn) -> bool {
         let mut state = self.state();
         let is_current = Arc::ptr_eq(&state.turns, turn.permit.semaphore());
@@ -174,7 +174,7 @@ impl Lineage {
         }
         state.held.clone().ok_or_else(|| {
             Error::grant(
-                "there is no refresh token: nobody has signed in yet, or the authorization server granted none; ask for one \
+                "there is no refresh token: no user has signed in yet, or the authorization server granted none; ask for one \
                  when the user signs in (many servers want the scope offline_access), or fall back on another grant with `or`",
             )
         })
@@ -211,7 +211,7 @@ impl Lineage {
             held.is_untried = false;
             held.is_accused = false;
         }
-        // Whoever revokes the access token finds the refresh token there.
+        // A revocation of the access token finds the refresh token there.
         if let (Some(token), Some(held)) = (access_token, &state.held) {
             state.ready = Some(token.refresh_secret_of(held.secret.clone()));
         }
@@ -292,7 +292,7 @@ impl Lineage {
         state.storage = Storage::Done;
     }
 
-    /// Returns whether an access token that nobody took yet is good for a while. One that is not is dropped.
+    /// Returns whether an access token that was not taken yet is good for a while. One that is not is dropped.
     pub(crate) fn is_ready(&self, now: Moment) -> bool {
         let mut state = self.state();
         let is_good = state.ready.as_ref().is_some_and(|token| token.is_worth_handing_out(now));
@@ -302,7 +302,7 @@ impl Lineage {
         is_good
     }
 
-    /// Hands out the access token that nobody took yet.
+    /// Takes the access token that was not taken yet.
     pub(crate) fn take_ready(&self) -> Option<AccessToken> {
         self.state().ready.take()
     }

@@ -1,4 +1,4 @@
-//! The hook that stores a rotated refresh token before anybody uses the access token that came with it.
+//! The hook that stores a rotated refresh token before the access token that came with it is used.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,7 +27,7 @@ impl RotatedToken {
         Self { refresh_token }
     }
 
-    /// Returns the refresh token itself. Whoever reads it may get access tokens with it.
+    /// Returns the refresh token itself. It is a secret: access tokens can be fetched with it.
     #[must_use]
     pub fn expose_refresh_token(&self) -> &str {
         self.refresh_token.expose_secret()
@@ -71,7 +71,7 @@ impl OnRotate {
         let caught = std::future::poll_fn(|context| {
             match catch_unwind(AssertUnwindSafe(|| storing.as_mut().poll(context))) {
                 Ok(poll) => poll.map(|result| result.map_err(Some)),
-                // Its message is left out: nobody knows what stands in it.
+                // Its message is left out, since it may hold a secret.
                 Err(_panic) => Poll::Ready(Err(None)),
             }
         });

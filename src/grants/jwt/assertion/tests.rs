@@ -183,7 +183,7 @@ fn what_makes_no_sense_is_refused_by_its_name() {
         (client(es256().without_subject()), "remove them"),
         (client(es256().claim("exp", "x")), "\"exp\""),
         (client(es256().claim("a", "x").claim_json("a", "7")), "set it once"),
-        (client(es256().claim_json("a", "b")), "is no JSON"),
+        (client(es256().claim_json("a", "b")), "is not JSON"),
         (client(es256().header("alg", "none")), "\"alg\""),
         (client(Assertion::by_signer(Stamp(JwtAlgorithm::Hs256))), "client_secret_jwt"),
         (client(Assertion::by_client_secret(JwtAlgorithm::Es256)), "no client secret signs by ES256"),

@@ -172,7 +172,7 @@ fn what_is_wrong_with_a_key_is_said_without_a_part_of_it() {
         (Rs256, pem("DH PARAMETERS", b"x"), "no private key"),
         (Rs256, pem("PRIVATE KEY", b"S3CR3T"), "no PKCS#8"),
         (Es256, pem("EC PRIVATE KEY", b"S3CR3T"), "no EC key"),
-        (Rs256, r#"{"kty":"RSA","d":7}"#.into(), "no JWK"),
+        (Rs256, r#"{"kty":"RSA","d":7}"#.into(), "not a JWK"),
         (Rs256, r#"{"kty":"oct","k":"S3CR3T"}"#.into(), "of the kind \"oct\""),
         (Es256, r#"{"kty":"EC","crv":"secp256k1","d":"S3CR3T"}"#.into(), "secp256k1"),
         (Ps256, rsa_jwk(&rsa.pkcs8).to_string(), "for the algorithm \"RS256\""),

@@ -338,9 +338,9 @@ fn every_kind_of_answer_has_a_class_and_a_line_that_helps() {
             ErrorKind::Transient,
             "temporarily_unavailable",
         ),
-        (json_answer(500, r#"{"error":"invalid_grant"}"#), ErrorKind::Transient, "on its side"),
-        (json_answer(503, "{}"), ErrorKind::Transient, "on its side"),
-        (json_answer(429, "{}"), ErrorKind::Throttled, "patience"),
+        (json_answer(500, r#"{"error":"invalid_grant"}"#), ErrorKind::Transient, "on the server's side"),
+        (json_answer(503, "{}"), ErrorKind::Transient, "on the server's side"),
+        (json_answer(429, "{}"), ErrorKind::Throttled, "asks clients to wait"),
         (answer(403, None, ""), ErrorKind::Config, "403, with an empty body: check the client id"),
         (
             answer(404, Some("text/html; x=y"), "<p>"),
@@ -433,7 +433,7 @@ fn a_classifier_knows_better_and_says_so() {
     limited.headers.insert("x-limit", HeaderValue::from_static("0"));
     let refused = ask(&limited);
     assert!(refused.verdict.is_classified && refused.error.is_throttled());
-    assert!(refused.error.to_string().ends_with(": it asks for patience"), "{}", refused.error);
+    assert!(refused.error.to_string().ends_with(": it asks clients to wait"), "{}", refused.error);
 }
 
 #[test]
