@@ -41,7 +41,7 @@ async fn main() -> Result<ExitCode, BoxError> {
     let file = Projected::new(platform, server.origin())?;
 
     // What you write, once.
-    let workload = SecurityToken::from_source(FileToken::new(file.path()), TokenType::jwt());
+    let workload = SecurityToken::new(FileToken::new(file.path()), TokenType::jwt());
     let source = TokenExchange::builder(server.token_url(), workload)
         .client("billing", ClientAuth::none())
         .scope("reports:read")

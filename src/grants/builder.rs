@@ -1,30 +1,26 @@
 //! The builder that every grant shares: the endpoint, the client, what it requests, and timeouts and retries.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
-use http::{StatusCode, Uri};
+use http::StatusCode;
 
 use crate::backoff::Chance;
 use crate::error::{Error, ErrorKind};
 use crate::grants::checks;
 use crate::grants::client::auth::ClientAuth;
 use crate::grants::client::secret::Secret;
-use crate::grants::discovery::fetch::Discovery;
 use crate::grants::endpoint::client::EndpointClient;
 use crate::grants::endpoint::identifiers::Identifiers;
-use crate::grants::endpoint::location::{EndpointLocation, Location};
+use crate::grants::endpoint::location::EndpointLocation;
 use crate::grants::endpoint::target::{Endpoint, Registration};
 use crate::grants::endpoint::transport::{self, ErasedService, Patience, Transport};
-use crate::grants::endpoint::url::{self, PlainHttp};
-use crate::grants::grant::{Checked, Grant};
+use crate::grants::grant::{Exchange, Grant};
 use crate::grants::parameters::{Encoding, Parameters};
 use crate::grants::response::body::{Acceptance, Expected};
 use crate::grants::response::classifier::{Classifier, Refusal};
-use crate::grants::response::wording::{EndpointKind, Naming, Wording};
+use crate::grants::response::wording::{EndpointKind, Wording};
 use crate::http_transport::HttpTransport;
-use crate::origin::Origin;
 use crate::text;
 
 /// Builds a `G`: a source such as [`ClientCredentials`](crate::ClientCredentials), or a
@@ -403,17 +399,15 @@ impl<G: Grant> GrantBuilder<G> {
     /// # Errors
     ///
     /// A configuration error that names the setting and the remedy: a URL or an issuer that is not https, or has a fragment or
-    /// a user name in it; an empty client id or secret; an illegal scope;
-    /// a resource that is not an absolute URI; a parameter that has a setter of its own; a refresh token with a character that
-    /// none may hold, such as a line end.
+    /// a user name in it; an empty client id or secret; an illegal scope; a resource that is not an absolute URI; a parameter
+    /// that has a setter of its own; a refresh token with a character that none may hold, such as a line end.
     pub fn build_with(self, transport: impl HttpTransport) -> Result<G, Error> {
-        let (endpoint, common, settings) = self.finish(transport::erase(transport))?;
-        G::assemble(settings, Checked { endpoint, common })
+        let (exchange, settings) = self.finish(transport::erase(transport))?;
+        G::assemble(settings, exchange)
     }
 
-    /// Checks everything, and takes the builder apart: the endpoint, the parameters that every grant sends, and what
-    /// the grant has of its own.
-    fn finish(self, service: ErasedService) -> Result<(EndpointClient, Parameters, G::Settings), Error> {
+    /// Checks everything, and takes the builder apart: what all grants share, and what this one has of its own.
+    fn finish(self, service: ErasedService) -> Result<(Exchange, G::Settings), Error> {
         let Options {
             location,
             client_id,
@@ -434,15 +428,33 @@ impl<G: Grant> GrantBuilder<G> {
             refusals,
             terms,
         } = self.options;
-        let client_id = text::trimmed(&client_id).to_owned();
-        let location = CheckedLocation::check(location, insecure_http, terms.kind.naming())?;
-        if client_id.is_empty() && !is_anonymous {
+        let identifiers =
+            Identifiers { client_id: text::trimmed(&client_id).to_owned(), issuer, token_url: String::new() };
+        let acceptance = Acceptance {
+            requested: scopes.clone(),
+            required: required_scopes.clone(),
+            strict_bearer,
+            classifier,
+            renamed,
+            token_types,
+            refusals: checks::refusals(refusals)?,
+        };
+        let wording = Wording {
+            is_anonymous,
+            grant_asserts: terms.is_assertion,
+            exchanges: terms.is_exchange,
+            ..Wording::default()
+        };
+        let expected = Expected { acceptance, wording };
+        let registration =
+            Registration { kind: terms.kind, insecure_http, identifiers, auth: auth.clone(), expected };
+        let endpoint = Endpoint::new(location, registration)?;
+        if endpoint.identifiers().client_id.is_empty() && !is_anonymous {
             return Err(Error::config(
                 "client_id: it is empty; set the id that the authorization server assigned",
             ));
         }
-        let identifiers = location.identifiers(client_id, issuer);
-        auth.check(&identifiers)?;
+        auth.check(endpoint.identifiers())?;
         checks::scopes("scope", &scopes)?;
         checks::scopes("required_scope", &required_scopes)?;
         resources.iter().try_for_each(|resource| checks::resource(resource))?;
@@ -466,27 +478,9 @@ impl<G: Grant> GrantBuilder<G> {
             common.push("resource", resource);
         }
         common.extend(parameters);
-        let acceptance = Acceptance {
-            requested: scopes,
-            required: required_scopes,
-            strict_bearer,
-            classifier,
-            renamed,
-            token_types,
-            refusals: checks::refusals(refusals)?,
-        };
-        let wording = Wording {
-            is_anonymous,
-            grant_asserts: terms.is_assertion,
-            exchanges: terms.is_exchange,
-            ..Wording::default()
-        };
-        let expected = Expected { acceptance, wording };
-        let endpoint =
-            location.endpoint(Registration { kind: terms.kind, insecure_http, identifiers, auth, expected });
         let transport = Transport { service, patience, chance: Chance::default() };
-        let client = EndpointClient { endpoint, encoding: terms.encoding, transport };
-        Ok((client, common, self.settings))
+        let endpoint = EndpointClient { endpoint, encoding: terms.encoding, transport };
+        Ok((Exchange { endpoint, parameters: common }, self.settings))
     }
 }
 
@@ -520,51 +514,6 @@ where
             if !list.iter().any(|known| known == scope) {
                 list.push(scope.to_owned());
             }
-        }
-    }
-}
-
-// --- CheckedLocation ---
-
-/// A location that was checked.
-enum CheckedLocation {
-    Url { text: String, address: (Uri, Origin) },
-    Issuer(Arc<Discovery>),
-}
-
-impl CheckedLocation {
-    fn check(location: EndpointLocation, insecure_http: bool, naming: Naming) -> Result<Self, Error> {
-        let plain_http = if insecure_http { PlainHttp::Everybody } else { PlainHttp::Loopback };
-        match location.location {
-            Location::Url(text) => {
-                let address = url::read(&text, plain_http).map_err(|flaw| flaw.in_setting(naming))?;
-                Ok(Self::Url { text, address })
-            }
-            Location::Issuer(issuer) => {
-                Discovery::new(issuer, insecure_http).map(|discovery| Self::Issuer(Arc::new(discovery)))
-            }
-        }
-    }
-
-    /// Names the client and the server. The URL of an issuer's endpoint is not known yet; the issuer stands in for it where
-    /// it is checked that there is one.
-    fn identifiers(&self, client_id: String, issuer: String) -> Identifiers {
-        let (known, token_url) = match self {
-            Self::Url { text, .. } => ("", text.as_str()),
-            Self::Issuer(discovery) => (discovery.identifier().as_str(), discovery.identifier().as_str()),
-        };
-        let issuer = if issuer.is_empty() { known.to_owned() } else { issuer };
-        Identifiers { client_id, issuer, token_url: token_url.to_owned() }
-    }
-
-    fn endpoint(self, registration: Registration) -> Endpoint {
-        match self {
-            Self::Url { text, address } => {
-                let auth = registration.auth.strongest();
-                let naming = registration.kind.naming();
-                Endpoint::Fixed(Arc::new(registration.at(&text, address, auth, naming)))
-            }
-            Self::Issuer(discovery) => Endpoint::Discovered(discovery, Box::new(registration)),
         }
     }
 }

@@ -140,7 +140,6 @@ mod client;
 mod config;
 mod discovery;
 mod endpoint;
-mod exchange;
 mod flows;
 mod grant;
 #[cfg(feature = "jwt")]
@@ -151,7 +150,8 @@ mod response;
 mod revocation;
 
 pub use self::builder::GrantBuilder;
-pub use self::client::auth::{ClientAssertion, ClientAuth};
+pub use self::client::auth::ClientAuth;
+pub use self::client::credential::IntoCredential;
 pub use self::client::secret::Secret;
 pub use self::config::ClientCredentialsConfig;
 pub use self::discovery::issuer::Issuer;

@@ -11,13 +11,12 @@ use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::error::Error;
-#[cfg(feature = "jwt")]
-use crate::grants::client::secret;
+use crate::grants::client::credential::Credential;
 use crate::grants::client::secret::Secret;
 use crate::grants::endpoint::identifiers::Identifiers;
 #[cfg(feature = "jwt")]
 use crate::grants::jwt::assertion::Assertion;
-use crate::source::{DynTokenSource, FetchReason, TokenRequest};
+use crate::source::{FetchReason, TokenRequest};
 use crate::text::Redactor;
 
 /// Name and value pairs in the order in which they are sent.
@@ -32,9 +31,7 @@ pub(crate) struct Parameters {
 enum HeaderContent {
     Fixed(String),
     /// Read at each attempt.
-    Secret(Secret),
-    /// The token of a source, asked at each attempt.
-    Token(Arc<dyn DynTokenSource>),
+    Read(Credential),
 }
 
 #[derive(Clone)]
@@ -83,14 +80,10 @@ impl Parameters {
         self.headers.push((name, HeaderContent::Fixed(value)));
     }
 
-    /// Adds a header whose value is blanked out wherever a server repeats it, and read at each attempt.
-    pub(crate) fn push_secret_header(&mut self, name: String, value: Secret) {
-        self.headers.push((name, HeaderContent::Secret(value)));
-    }
-
-    /// Adds the authorization by the token of a source.
-    pub(crate) fn push_authorization(&mut self, source: Arc<dyn DynTokenSource>) {
-        self.headers.push((AUTHORIZATION.as_str().into(), HeaderContent::Token(source)));
+    /// Adds a header that is read at each attempt, and blanked out wherever a server repeats it: a secret as it is, or a
+    /// token with its scheme.
+    pub(crate) fn push_secret_header(&mut self, name: String, value: Credential) {
+        self.headers.push((name, HeaderContent::Read(value)));
     }
 
     /// Checks what an encoding can say.
@@ -114,7 +107,7 @@ impl Parameters {
             let own = [CONTENT_TYPE, CONTENT_LENGTH, TRANSFER_ENCODING, HOST, ACCEPT_ENCODING];
             let is_value = match content {
                 HeaderContent::Fixed(value) => HeaderValue::from_str(value).is_ok(),
-                HeaderContent::Secret(_) | HeaderContent::Token(_) => true,
+                HeaderContent::Read(_) => true,
             };
             let what = match HeaderName::try_from(name.as_str()) {
                 Err(_) => "it is not a valid header name",
@@ -139,15 +132,14 @@ impl Parameters {
         for (name, content) in &self.headers {
             let (value, is_secret) = match content {
                 HeaderContent::Fixed(value) => (HeaderValue::from_str(value), false),
-                HeaderContent::Secret(secret) => {
-                    let secret = secret.read_as(&format!("secret header {name}")).await?;
+                HeaderContent::Read(credential) => {
+                    let request = TokenRequest::new(FetchReason::Initial);
+                    let (secret, token) = credential.read(&format!("secret header {name}"), request).await?;
                     redactor.add(secret.expose_secret());
-                    (HeaderValue::from_str(secret.expose_secret()), true)
-                }
-                HeaderContent::Token(source) => {
-                    let token = source.fetch(TokenRequest::new(FetchReason::Initial)).await?;
-                    token.teach(redactor);
-                    (Ok(token.header_value().clone()), true)
+                    match token {
+                        Some(token) => (Ok(token.header_value().clone()), true),
+                        None => (HeaderValue::from_str(secret.expose_secret()), true),
+                    }
                 }
             };
             let (Ok(name), Ok(mut value)) = (HeaderName::try_from(name.as_str()), value) else {
@@ -198,17 +190,7 @@ impl Parameters {
                 Value::Fixed(value) => value.clone(),
                 Value::Read(value) => value.read_as(&format!("secret parameter {name}")).await?,
                 #[cfg(feature = "jwt")]
-                Value::Assertion(assertion) => {
-                    let key = match assertion.key() {
-                        Some(key) => key.read_as("signing key").await?,
-                        None => SecretString::default(),
-                    };
-                    let may_change = assertion.key().is_some_and(Secret::may_change);
-                    assertion
-                        .sign(identifiers, &key)
-                        .await
-                        .map_err(|error| secret::of_the_moment(error, may_change))?
-                }
+                Value::Assertion(assertion) => assertion.make(identifiers).await?,
             };
             if *is_secret {
                 redactor.add(value.expose_secret());

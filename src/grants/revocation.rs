@@ -11,10 +11,10 @@ use crate::error::Error;
 use crate::grants::builder::{GrantBuilder, Terms};
 use crate::grants::client::auth::ClientAuth;
 use crate::grants::client::secret::Secret;
-use crate::grants::endpoint::client::{EndpointClient, EndpointRequest};
+use crate::grants::endpoint::client::EndpointRequest;
 use crate::grants::endpoint::deadline::Deadline;
 use crate::grants::endpoint::location::EndpointLocation;
-use crate::grants::grant::{Checked, Grant};
+use crate::grants::grant::{Exchange, Grant};
 use crate::grants::parameters::Parameters;
 use crate::grants::response::body::{self, EndpointResponse, Expected};
 use crate::grants::response::refused::Refused;
@@ -62,12 +62,7 @@ use crate::token::AccessToken;
 /// ```
 #[derive(Clone)]
 pub struct Revocation {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    endpoint: EndpointClient,
-    common: Parameters,
+    exchange: Arc<Exchange>,
 }
 
 impl Revocation {
@@ -92,7 +87,7 @@ impl Revocation {
         hint: &'static str,
         token: &AccessToken,
     ) -> Result<(), Error> {
-        let Inner { endpoint, common } = &*self.inner;
+        let Exchange { endpoint, parameters: common } = &*self.exchange;
         let mut parameters = Parameters::default();
         parameters.push_secret("token", Secret::of(secret.clone()));
         parameters.push("token_type_hint", hint);
@@ -139,22 +134,20 @@ impl TokenRevoker for Revocation {
 
 impl fmt::Debug for Revocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Revocation")
-            .field("endpoint", &self.inner.endpoint)
-            .field("parameters", &self.inner.common)
-            .finish()
+        self.exchange.fmt_as("Revocation", f)
     }
 }
 
 impl Grant for Revocation {
     type Settings = ();
 
-    fn assemble((): (), checked: Checked) -> Result<Self, Error> {
-        let Checked { endpoint, common } = checked;
-        if let Some(name) = common.names().find(|name| matches!(*name, "scope" | "audience" | "resource")) {
+    fn assemble((): (), exchange: Exchange) -> Result<Self, Error> {
+        let mut names = exchange.parameters.names();
+        if let Some(name) = names.find(|name| matches!(*name, "scope" | "audience" | "resource")) {
             return Err(Error::config(format!("{name}: a revocation has none; remove it")));
         }
-        Ok(Self { inner: Arc::new(Inner { endpoint, common }) })
+        drop(names);
+        Ok(Self { exchange: Arc::new(exchange) })
     }
 }
 

@@ -114,7 +114,7 @@ impl TokenSource for Told {
 async fn an_exchange_tells_the_source_of_its_subject_that_the_token_was_good() {
     for (right, is_told) in [("right", true), ("other", false)] {
         let told = Arc::new(AtomicBool::new(false));
-        let subject = SecurityToken::from_source(Told(Arc::clone(&told)), TokenType::jwt());
+        let subject = SecurityToken::new(Told(Arc::clone(&told)), TokenType::jwt());
         let source = TokenExchange::builder(URL, subject).client("billing", "right");
         let source = source.build_with(server(right)).unwrap();
         assert_eq!(source.token(TokenRequest::new(FetchReason::Initial)).await.is_ok(), is_told);

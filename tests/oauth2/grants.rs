@@ -139,7 +139,7 @@ async fn a_source_is_asked_at_each_exchange() {
         async move { AccessToken::bearer(format!("S{number}")) }
     });
     let endpoint = Scripted::new([a_token(), a_token()]);
-    let subject = SecurityToken::from_source(workload, TokenType::jwt());
+    let subject = SecurityToken::new(workload, TokenType::jwt());
     let source = TokenExchange::builder(URL, subject).build_with(endpoint.clone()).unwrap();
     ask(&source).await.unwrap();
     ask(&source).await.unwrap();
@@ -157,7 +157,7 @@ async fn a_subject_that_was_revoked_is_renewed_and_tried_once_more() {
         async move { AccessToken::bearer(format!("S{number}")) }
     });
     let cache = TokenCache::new(workload);
-    let subject = SecurityToken::from_source(cache.as_source(), TokenType::access_token());
+    let subject = SecurityToken::new(cache.as_source(), TokenType::access_token());
     let refused = || answer(400, r#"{"error":"invalid_grant"}"#);
     let endpoint = Scripted::new([refused(), a_token(), a_token(), refused(), refused()]);
     let source = TokenExchange::builder(URL, subject).build_with(endpoint.clone()).unwrap();
@@ -184,7 +184,7 @@ async fn a_subject_that_was_refused_is_not_shown_when_the_next_one_is_refused() 
     });
     let echo = r#"{"error":"invalid_grant","error_description":"neither 9f31c07e55 nor Zk42Qx88Lm"}"#;
     let endpoint = Scripted::new([answer(400, r#"{"error":"invalid_grant"}"#), answer(400, echo)]);
-    let subject = SecurityToken::from_source(workload, TokenType::jwt());
+    let subject = SecurityToken::new(workload, TokenType::jwt());
     let error =
         ask(&TokenExchange::builder(URL, subject).build_with(endpoint.clone()).unwrap()).await.unwrap_err();
     let shown = format!("{error} {error:?}");
@@ -230,7 +230,7 @@ fn an_exchange_is_as_disposable_as_what_it_exchanges() {
         }
     }
 
-    let keeper = || SecurityToken::from_source(Keeper, TokenType::jwt());
+    let keeper = || SecurityToken::new(Keeper, TokenType::jwt());
     for (builder, is_disposable) in [
         (TokenExchange::builder(URL, subject()), true),
         (TokenExchange::builder(URL, keeper()), false),
@@ -244,7 +244,7 @@ fn an_exchange_is_as_disposable_as_what_it_exchanges() {
 async fn without_a_subject_nothing_is_sent() {
     let endpoint = Scripted::new([]);
     let sealed = source_fn(|_request| async { Err(Error::transient("the pod has no token yet")) });
-    let subject = SecurityToken::from_source(sealed, TokenType::jwt());
+    let subject = SecurityToken::new(sealed, TokenType::jwt());
     let source = TokenExchange::builder(URL, subject).build_with(endpoint.clone()).unwrap();
     assert_eq!(ask(&source).await.unwrap_err().to_string(), "the pod has no token yet");
     assert!(endpoint.seen().is_empty());

@@ -116,7 +116,7 @@ async fn debug_of_no_grant_shows_a_secret() {
     let trail = Trail::begin();
     let url = "https://login.example.com/token";
     let subject = SecurityToken::new(OPAQUE, TokenType::jwt());
-    let actor = SecurityToken::from_source(StaticToken::new(token()), TokenType::access_token());
+    let actor = SecurityToken::new(StaticToken::new(token()), TokenType::access_token());
     trail.debug("SecurityToken", &subject);
     trail.debug("SecurityToken", &actor);
     let exchange = TokenExchange::builder(url, subject).actor(actor).client(CLIENT_ID, CLIENT_SECRET);

@@ -11,12 +11,13 @@ use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::error::{Error, ErrorKind};
+use crate::grants::client::credential::{Credential, IntoCredential};
 use crate::grants::client::secret::Secret;
 use crate::grants::endpoint::identifiers::Identifiers;
 #[cfg(feature = "jwt")]
 use crate::grants::jwt::assertion::Assertion;
 use crate::grants::parameters::Form;
-use crate::source::{DynTokenSource, FetchReason, TokenRequest, TokenSource};
+use crate::source::{FetchReason, TokenRequest};
 use crate::text::Redactor;
 
 /// How a client authenticates at the token endpoint, and the secret or the key that it does it with.
@@ -63,7 +64,7 @@ enum Method {
     #[cfg(feature = "jwt")]
     ClientSecretJwt(Secret, Arc<Assertion>),
     /// An assertion that another party has signed.
-    Assertion(Presented),
+    Assertion(Credential),
     Tls,
     None,
 }
@@ -119,7 +120,7 @@ impl ClientAuth {
     }
 
     /// An assertion that another party signs (RFC 7523 §2.2): the identity of a workload as its platform states it
-    /// (Kubernetes, GitHub Actions, SPIFFE). It is a [`Secret`] or any [`TokenSource`], read at each attempt.
+    /// (Kubernetes, GitHub Actions, SPIFFE). It is a [`Secret`] or any [`TokenSource`](crate::TokenSource), read at each attempt.
     ///
     /// ```
     /// use tower_oauth2::{ClientAuth, ClientCredentials, FileToken};
@@ -130,8 +131,8 @@ impl ClientAuth {
     ///     .scope("https://graph.microsoft.com/.default");
     /// ```
     #[must_use]
-    pub fn assertion(assertion: impl ClientAssertion) -> Self {
-        Self::by(Method::Assertion(assertion.presented()))
+    pub fn assertion(assertion: impl IntoCredential) -> Self {
+        Self::by(Method::Assertion(assertion.into_credential()))
     }
 
     /// The id alone, as a field of the form, since the transport shows a client certificate (RFC 8705 §2). Also known as
@@ -228,16 +229,18 @@ impl ClientAuth {
 
     /// Returns whether a file that a proof is read from has changed since it was read last, or a source may have another.
     pub(crate) fn has_changed(&self) -> bool {
-        self.methods().any(|method| match method.presented_source() {
-            Some(source) => source.may_differ(),
-            None => method.secret().is_some_and(|(secret, _)| secret.has_changed()),
+        self.methods().any(|method| match method {
+            Method::Assertion(assertion) => assertion.has_changed(),
+            _ => method.secret().is_some_and(|(secret, _)| secret.has_changed()),
         })
     }
 
     /// Returns whether reading again can give another proof.
     pub(crate) fn may_change(&self) -> bool {
-        self.method.presented_source().is_some()
-            || self.method.secret().is_some_and(|(secret, _)| secret.may_change())
+        match &self.method {
+            Method::Assertion(assertion) => assertion.may_change(),
+            method => method.secret().is_some_and(|(secret, _)| secret.may_change()),
+        }
     }
 
     /// Returns whether a proof is good for one attempt.
@@ -256,9 +259,16 @@ impl ClientAuth {
     }
 
     async fn read_for(&self, reason: FetchReason) -> Result<SecretString, Error> {
-        if let Some(source) = self.method.presented_source() {
-            let token = source.fetch(TokenRequest::new(reason)).await.map_err(of_another)?;
-            return Ok(token.secret().clone());
+        if let Method::Assertion(assertion) = &self.method {
+            let read = assertion.read("client assertion", TokenRequest::new(reason)).await;
+            return match read {
+                Ok((assertion, _)) => Ok(assertion),
+                // That another source fails for good says nothing of this client.
+                Err(error) if assertion.source().is_some() && !error.is_temporary() => {
+                    Err(error.reclassified(ErrorKind::Transient))
+                }
+                Err(error) => Err(error),
+            };
         }
         match self.method.secret() {
             Some((secret, name)) => secret.read_as(name).await,
@@ -370,7 +380,7 @@ impl Method {
         Facts { name, rank, registered }
     }
 
-    /// Returns what is read here to prove the client, and its name in messages.
+    /// Returns the secret or the key that proves the client, and its name in messages.
     fn secret(&self) -> Option<(&Secret, &'static str)> {
         match self {
             Self::Basic(secret) | Self::BasicRaw(secret) | Self::Post(secret) => {
@@ -380,18 +390,7 @@ impl Method {
             Self::ClientSecretJwt(secret, _) => Some((secret, "client secret")),
             #[cfg(feature = "jwt")]
             Self::PrivateKeyJwt(assertion) => assertion.key().map(|key| (key, "signing key")),
-            Self::Assertion(Presented { by: PresentedBy::Secret(assertion) }) => {
-                Some((assertion, "client assertion"))
-            }
-            Self::Assertion(Presented { by: PresentedBy::Source(_) }) | Self::Tls | Self::None => None,
-        }
-    }
-
-    /// Returns the source that an assertion comes from.
-    fn presented_source(&self) -> Option<&dyn DynTokenSource> {
-        match self {
-            Self::Assertion(Presented { by: PresentedBy::Source(source) }) => Some(&**source),
-            _ => None,
+            Self::Assertion(_) | Self::Tls | Self::None => None,
         }
     }
 
@@ -430,53 +429,6 @@ impl Method {
             }
         }
     }
-}
-
-// --- Presented ---
-
-/// An assertion that another party signs.
-#[derive(Clone)]
-#[allow(unnameable_types, reason = "it seals the trait below")]
-pub struct Presented {
-    by: PresentedBy,
-}
-
-#[derive(Clone)]
-enum PresentedBy {
-    Secret(Secret),
-    Source(Arc<dyn DynTokenSource>),
-}
-
-impl fmt::Debug for Presented {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.by {
-            PresentedBy::Secret(secret) => secret.fmt(f),
-            PresentedBy::Source(_) => f.write_str("a source"),
-        }
-    }
-}
-
-/// What [`ClientAuth::assertion`] takes: a [`Secret`] or any [`TokenSource`]. There is nothing to implement.
-pub trait ClientAssertion {
-    #[doc(hidden)]
-    fn presented(self) -> Presented;
-}
-
-impl ClientAssertion for Secret {
-    fn presented(self) -> Presented {
-        Presented { by: PresentedBy::Secret(self) }
-    }
-}
-
-impl<S: TokenSource> ClientAssertion for S {
-    fn presented(self) -> Presented {
-        Presented { by: PresentedBy::Source(Arc::new(self)) }
-    }
-}
-
-/// That another source fails for good says nothing of this client.
-fn of_another(error: Error) -> Error {
-    if error.is_temporary() { error } else { error.reclassified(ErrorKind::Transient) }
 }
 
 // --- Unauthenticated ---

@@ -1,4 +1,5 @@
 //! The client: what proves it, and how it authenticates.
 
 pub(crate) mod auth;
+pub(crate) mod credential;
 pub(crate) mod secret;

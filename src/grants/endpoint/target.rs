@@ -11,6 +11,7 @@ use crate::grants::discovery::fetch::Discovery;
 use crate::grants::discovery::metadata::Metadata;
 use crate::grants::endpoint::deadline::Deadline;
 use crate::grants::endpoint::identifiers::Identifiers;
+use crate::grants::endpoint::location::{EndpointLocation, Location};
 use crate::grants::endpoint::transport::Transport;
 use crate::grants::endpoint::url::{self, PlainHttp};
 use crate::grants::response::body::Expected;
@@ -47,6 +48,28 @@ pub(crate) struct Registration {
 }
 
 impl Endpoint {
+    /// Checks where an endpoint is. Where its issuer is given, its URL is not known yet, and the issuer stands in for it.
+    pub(crate) fn new(location: EndpointLocation, mut registration: Registration) -> Result<Self, Error> {
+        let Registration { kind, insecure_http, .. } = registration;
+        match location.location {
+            Location::Url(url) => {
+                let plain_http = if insecure_http { PlainHttp::Everybody } else { PlainHttp::Loopback };
+                let address = url::read(&url, plain_http).map_err(|flaw| flaw.in_setting(kind.naming()))?;
+                let auth = registration.auth.strongest();
+                Ok(Self::Fixed(Arc::new(registration.at(&url, address, auth, kind.naming()))))
+            }
+            Location::Issuer(issuer) => {
+                let discovery = Arc::new(Discovery::new(issuer, insecure_http)?);
+                let (identifiers, known) = (&mut registration.identifiers, discovery.identifier().as_str());
+                if identifiers.issuer.is_empty() {
+                    identifiers.issuer = known.to_owned();
+                }
+                identifiers.token_url = known.to_owned();
+                Ok(Self::Discovered(discovery, Box::new(registration)))
+            }
+        }
+    }
+
     /// Returns where to send, with the metadata that say so, if there may be newer ones by now. They are fetched if there are
     /// none that hold.
     pub(crate) async fn target(
@@ -90,7 +113,6 @@ impl Endpoint {
     }
 
     /// Returns the client and the server by their names, the URL of the endpoint left out where it is not known.
-    #[cfg(feature = "jwt")]
     pub(crate) fn identifiers(&self) -> &Identifiers {
         match self {
             Self::Fixed(target) => &target.identifiers,

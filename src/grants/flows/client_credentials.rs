@@ -1,13 +1,13 @@
 //! The client credentials grant: a service asks for a token in its own name (RFC 6749 §4.4).
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::error::Error;
 use crate::grants::builder::{GrantBuilder, Terms};
 use crate::grants::client::auth::ClientAuth;
 use crate::grants::endpoint::location::EndpointLocation;
-use crate::grants::exchange::Exchange;
-use crate::grants::grant::{Checked, Grant};
+use crate::grants::grant::{Exchange, Grant};
 use crate::grants::parameters::Parameters;
 use crate::source::{TokenRequest, TokenSource};
 use crate::token::AccessToken;
@@ -44,7 +44,7 @@ use crate::token::AccessToken;
 /// ```
 #[derive(Clone)]
 pub struct ClientCredentials {
-    exchange: Exchange,
+    exchange: Arc<Exchange>,
 }
 
 impl ClientCredentials {
@@ -65,7 +65,7 @@ impl TokenSource for ClientCredentials {
     }
 
     fn has_changed(&self) -> bool {
-        self.exchange.has_changed()
+        self.exchange.endpoint.has_changed()
     }
 }
 
@@ -78,11 +78,9 @@ impl fmt::Debug for ClientCredentials {
 impl Grant for ClientCredentials {
     type Settings = ();
 
-    fn assemble((): (), checked: Checked) -> Result<Self, Error> {
-        let Checked { endpoint, common } = checked;
+    fn assemble((): (), exchange: Exchange) -> Result<Self, Error> {
         let mut parameters = Parameters::default();
         parameters.push("grant_type", "client_credentials");
-        parameters.extend(common);
-        Ok(Self { exchange: Exchange::new(endpoint, parameters) })
+        Ok(Self { exchange: exchange.beginning_with(parameters) })
     }
 }

@@ -3,13 +3,15 @@
 use std::fmt;
 use std::sync::Arc;
 
+use http::header::AUTHORIZATION;
+
 use crate::error::Error;
 use crate::grants::builder::{GrantBuilder, Terms};
 use crate::grants::client::auth::ClientAuth;
+use crate::grants::client::credential::IntoCredential as _;
 use crate::grants::client::secret::Secret;
 use crate::grants::endpoint::location::EndpointLocation;
-use crate::grants::exchange::Exchange;
-use crate::grants::grant::{Checked, Grant};
+use crate::grants::grant::{Exchange, Grant};
 use crate::grants::parameters::{Encoding, Parameters};
 use crate::source::{TokenRequest, TokenSource};
 use crate::token::AccessToken;
@@ -73,7 +75,7 @@ use crate::token::AccessToken;
 /// ```
 #[derive(Clone)]
 pub struct CustomGrant {
-    exchange: Exchange,
+    exchange: Arc<Exchange>,
 }
 
 impl CustomGrant {
@@ -117,7 +119,7 @@ impl TokenSource for CustomGrant {
     }
 
     fn has_changed(&self) -> bool {
-        self.exchange.has_changed()
+        self.exchange.endpoint.has_changed()
     }
 }
 
@@ -131,9 +133,7 @@ impl Grant for CustomGrant {
     /// The grant type, if the endpoint knows any.
     type Settings = Option<String>;
 
-    fn assemble(grant_type: Option<String>, checked: Checked) -> Result<Self, Error> {
-        let Checked { endpoint, common } = checked;
-        let encoding = endpoint.encoding;
+    fn assemble(grant_type: Option<String>, exchange: Exchange) -> Result<Self, Error> {
         let mut parameters = Parameters::default();
         match grant_type {
             Some(grant_type) if grant_type.is_empty() => {
@@ -142,11 +142,10 @@ impl Grant for CustomGrant {
                 ));
             }
             Some(grant_type) => parameters.push("grant_type", grant_type),
-            None if encoding == Encoding::Json => check_once(&common)?,
+            None if exchange.endpoint.encoding == Encoding::Json => check_once(&exchange.parameters)?,
             None => {}
         }
-        parameters.extend(common);
-        Ok(Self { exchange: Exchange::new(endpoint, parameters) })
+        Ok(Self { exchange: exchange.beginning_with(parameters) })
     }
 }
 
@@ -168,7 +167,7 @@ impl GrantBuilder<CustomGrant> {
     /// repeats it.
     #[must_use]
     pub fn secret_header(mut self, name: impl Into<String>, value: impl Into<Secret>) -> Self {
-        self.parameters_mut().push_secret_header(name.into(), value.into());
+        self.parameters_mut().push_secret_header(name.into(), value.into().into_credential());
         self
     }
 
@@ -176,7 +175,7 @@ impl GrantBuilder<CustomGrant> {
     /// an app that gets them for its installations.
     #[must_use]
     pub fn authorized_by(mut self, source: impl TokenSource) -> Self {
-        self.parameters_mut().push_authorization(Arc::new(source));
+        self.parameters_mut().push_secret_header(AUTHORIZATION.as_str().into(), source.into_credential());
         self
     }
 

@@ -7,8 +7,7 @@ use crate::error::Error;
 use crate::grants::builder::{GrantBuilder, Terms};
 use crate::grants::client::auth::ClientAuth;
 use crate::grants::endpoint::location::EndpointLocation;
-use crate::grants::exchange::Exchange;
-use crate::grants::grant::{Checked, Grant};
+use crate::grants::grant::{Exchange, Grant};
 use crate::grants::jwt::assertion::Assertion;
 use crate::grants::parameters::Parameters;
 use crate::source::{TokenRequest, TokenSource};
@@ -59,7 +58,7 @@ use crate::token::AccessToken;
 /// ```
 #[derive(Clone)]
 pub struct JwtBearer {
-    exchange: Exchange,
+    exchange: Arc<Exchange>,
 }
 
 impl JwtBearer {
@@ -80,7 +79,7 @@ impl TokenSource for JwtBearer {
     }
 
     fn has_changed(&self) -> bool {
-        self.exchange.has_changed()
+        self.exchange.endpoint.has_changed()
     }
 }
 
@@ -93,14 +92,12 @@ impl fmt::Debug for JwtBearer {
 impl Grant for JwtBearer {
     type Settings = Arc<Assertion>;
 
-    fn assemble(assertion: Arc<Assertion>, checked: Checked) -> Result<Self, Error> {
-        let Checked { endpoint, common } = checked;
-        assertion.check_for_grant(endpoint.endpoint.identifiers())?;
+    fn assemble(assertion: Arc<Assertion>, exchange: Exchange) -> Result<Self, Error> {
+        assertion.check_for_grant(exchange.endpoint.endpoint.identifiers())?;
         let mut parameters = Parameters::default();
         parameters.push("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer");
         parameters.push_assertion("assertion", assertion);
-        parameters.extend(common);
-        Ok(Self { exchange: Exchange::new(endpoint, parameters) })
+        Ok(Self { exchange: exchange.beginning_with(parameters) })
     }
 }
 

@@ -22,7 +22,7 @@ use crate::grants::endpoint::deadline::Deadline;
 use crate::grants::endpoint::location::EndpointLocation;
 use crate::grants::flows::refresh_token::lineage::{BEAT, Held, Lineage, Turn};
 use crate::grants::flows::refresh_token::rotation::{OnRotate, RotatedToken};
-use crate::grants::grant::{Checked, Grant};
+use crate::grants::grant::{Exchange, Grant};
 use crate::grants::parameters::Parameters;
 use crate::grants::response::verdict::Evidence;
 use crate::runtime;
@@ -279,8 +279,8 @@ impl fmt::Debug for RefreshTokenGrant {
 impl Grant for RefreshTokenGrant {
     type Settings = Settings;
 
-    fn assemble(settings: Settings, checked: Checked) -> Result<Self, Error> {
-        let Checked { endpoint, common } = checked;
+    fn assemble(settings: Settings, exchange: Exchange) -> Result<Self, Error> {
+        let Exchange { endpoint, parameters: common } = exchange;
         let Settings { refresh_token, access_token, on_rotate, store_timeout } = settings;
         if let Some(refresh_token) = &refresh_token {
             check(refresh_token)?;

@@ -8,11 +8,11 @@ use secrecy::{ExposeSecret as _, SecretString};
 use crate::error::Error;
 use crate::grants::builder::{GrantBuilder, Terms};
 use crate::grants::client::auth::ClientAuth;
+use crate::grants::client::credential::{Credential, IntoCredential};
 use crate::grants::client::secret::{self, Secret};
-use crate::grants::endpoint::client::EndpointClient;
 use crate::grants::endpoint::deadline::Deadline;
 use crate::grants::endpoint::location::EndpointLocation;
-use crate::grants::grant::{Checked, Grant};
+use crate::grants::grant::{Exchange, Grant};
 use crate::grants::parameters::Parameters;
 use crate::source::{DynTokenSource, FetchReason, TokenRequest, TokenSource};
 use crate::text::Redactor;
@@ -46,7 +46,7 @@ use crate::token::AccessToken;
 /// use tower_oauth2::grants::{SecurityToken, TokenExchange, TokenType};
 ///
 /// let workload = FileToken::new("/var/run/secrets/tokens/billing");
-/// let subject = SecurityToken::from_source(workload, TokenType::jwt());
+/// let subject = SecurityToken::new(workload, TokenType::jwt());
 /// let builder = TokenExchange::builder("https://login.example.com/token", subject)
 ///     .client("billing", "7Fjfp0ZBr1KtDRbnfVdmIw")
 ///     .audience("https://api.example.com")
@@ -54,13 +54,8 @@ use crate::token::AccessToken;
 /// ```
 #[derive(Clone)]
 pub struct TokenExchange {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    endpoint: EndpointClient,
-    grant: Exchanged,
-    common: Parameters,
+    exchange: Arc<Exchange>,
+    grant: Arc<Exchanged>,
 }
 
 /// What is exchanged.
@@ -73,16 +68,10 @@ pub struct Exchanged {
 }
 
 /// A token that is exchanged, with its type (RFC 8693 §2.1): a fixed one, or a source that is asked at each exchange.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct SecurityToken {
-    origin: TokenOrigin,
+    token: Credential,
     token_type: TokenType,
-}
-
-#[derive(Clone)]
-enum TokenOrigin {
-    Fixed(Secret),
-    Source(Arc<dyn DynTokenSource>),
 }
 
 /// The type of a token, a URI (RFC 8693 §3).
@@ -110,7 +99,8 @@ impl TokenExchange {
 
 impl TokenSource for TokenExchange {
     async fn token(&self, request: TokenRequest) -> Result<AccessToken, Error> {
-        let Inner { endpoint, grant, common } = &*self.inner;
+        let Self { exchange, grant } = self;
+        let Exchange { endpoint, parameters: common } = &**exchange;
         let tokens = SecurityTokens::first(grant, &request).await?;
         let error = match endpoint.exchange(&grant.parameters(&tokens, common), &request).await {
             Ok(token) => {
@@ -136,32 +126,27 @@ impl TokenSource for TokenExchange {
     }
 
     fn is_disposable(&self) -> bool {
-        let Exchanged { subject, actor, .. } = &self.inner.grant;
+        let Exchanged { subject, actor, .. } = &*self.grant;
         [Some(subject), actor.as_ref()].into_iter().flatten().all(SecurityToken::is_disposable)
     }
 
     fn has_changed(&self) -> bool {
-        let Exchanged { subject, actor, .. } = &self.inner.grant;
-        self.inner.endpoint.has_changed()
-            || [Some(subject), actor.as_ref()].into_iter().flatten().any(SecurityToken::has_changed)
+        let Exchanged { subject, actor, .. } = &*self.grant;
+        self.exchange.endpoint.has_changed()
+            || [Some(subject), actor.as_ref()].into_iter().flatten().any(|token| token.token.has_changed())
     }
 }
 
 impl fmt::Debug for TokenExchange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenExchange")
-            .field("endpoint", &self.inner.endpoint)
-            .field("grant", &self.inner.grant)
-            .field("parameters", &self.inner.common)
-            .finish()
+        f.debug_struct("TokenExchange").field("exchange", &self.exchange).field("grant", &self.grant).finish()
     }
 }
 
 impl Grant for TokenExchange {
     type Settings = Exchanged;
 
-    fn assemble(grant: Exchanged, checked: Checked) -> Result<Self, Error> {
-        let Checked { endpoint, common } = checked;
+    fn assemble(grant: Exchanged, exchange: Exchange) -> Result<Self, Error> {
         let types = [
             ("subject", Some(&grant.subject.token_type)),
             ("actor", grant.actor.as_ref().map(|actor| &actor.token_type)),
@@ -176,13 +161,13 @@ impl Grant for TokenExchange {
         }
         let tokens = [("subject", Some(&grant.subject)), ("actor", grant.actor.as_ref())];
         for (setting, token) in tokens {
-            if token.is_some_and(SecurityToken::is_empty) {
+            if token.is_some_and(|token| token.token.is_empty()) {
                 return Err(Error::config(format!(
                     "{setting}: its token is empty; give it, or a source of it"
                 )));
             }
         }
-        Ok(Self { inner: Arc::new(Inner { endpoint, grant, common }) })
+        Ok(Self { exchange: Arc::new(exchange), grant: Arc::new(grant) })
     }
 }
 
@@ -308,61 +293,25 @@ fn within(reason: FetchReason, fetch: &TokenRequest) -> TokenRequest {
 // --- SecurityToken ---
 
 impl SecurityToken {
-    /// Creates a token from its value, or from where it is read at each exchange.
+    /// Creates a token from its value, from where it is read at each exchange, or from a source that is asked then.
     #[must_use]
-    pub fn new(token: impl Into<Secret>, token_type: TokenType) -> Self {
-        Self { origin: TokenOrigin::Fixed(token.into()), token_type }
-    }
-
-    /// Takes the token of a source, which is asked at each exchange.
-    #[must_use]
-    pub fn from_source(source: impl TokenSource, token_type: TokenType) -> Self {
-        Self { origin: TokenOrigin::Source(Arc::new(source)), token_type }
+    pub fn new(token: impl IntoCredential, token_type: TokenType) -> Self {
+        Self { token: token.into_credential(), token_type }
     }
 
     fn is_disposable(&self) -> bool {
-        match &self.origin {
-            TokenOrigin::Fixed(_) => true,
-            TokenOrigin::Source(source) => source.may_be_dropped(),
-        }
-    }
-
-    fn has_changed(&self) -> bool {
-        match &self.origin {
-            TokenOrigin::Fixed(token) => token.has_changed(),
-            TokenOrigin::Source(source) => source.may_differ(),
-        }
+        self.token.source().is_none_or(DynTokenSource::may_be_dropped)
     }
 
     fn accepted(&self, read: &ReadToken) {
-        if let (TokenOrigin::Source(source), Some(token)) = (&self.origin, &read.token) {
+        if let (Some(source), Some(token)) = (self.token.source(), &read.token) {
             source.note_accepted(token);
         }
     }
 
-    fn is_empty(&self) -> bool {
-        matches!(&self.origin, TokenOrigin::Fixed(secret) if secret.is_empty_value())
-    }
-
-    async fn give(&self, what: &'static str, request: TokenRequest) -> Result<ReadToken, Error> {
-        match &self.origin {
-            TokenOrigin::Fixed(secret) => Ok(ReadToken { secret: secret.read_as(what).await?, token: None }),
-            TokenOrigin::Source(source) => {
-                let token = source.fetch(request).await?;
-                Ok(ReadToken { secret: token.secret().clone(), token: Some(token) })
-            }
-        }
-    }
-}
-
-impl fmt::Debug for SecurityToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut shown = f.debug_struct("SecurityToken");
-        match &self.origin {
-            TokenOrigin::Fixed(secret) => shown.field("token", secret),
-            TokenOrigin::Source(_) => shown.field("token", &"source"),
-        };
-        shown.field("token_type", &self.token_type.uri).finish()
+    async fn give(&self, name: &str, request: TokenRequest) -> Result<ReadToken, Error> {
+        let (secret, token) = self.token.read(name, request).await?;
+        Ok(ReadToken { secret, token })
     }
 }
 

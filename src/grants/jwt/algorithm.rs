@@ -94,20 +94,7 @@ impl JwtAlgorithm {
     /// Returns the registered name, such as `ES256`.
     #[must_use]
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Hs256 => "HS256",
-            Self::Hs384 => "HS384",
-            Self::Hs512 => "HS512",
-            Self::Rs256 => "RS256",
-            Self::Rs384 => "RS384",
-            Self::Rs512 => "RS512",
-            Self::Ps256 => "PS256",
-            Self::Ps384 => "PS384",
-            Self::Ps512 => "PS512",
-            Self::Es256 => "ES256",
-            Self::Es384 => "ES384",
-            Self::EdDsa => "EdDSA",
-        }
+        self.row().0
     }
 
     /// Returns whether both sides hold the same secret.
@@ -116,19 +103,24 @@ impl JwtAlgorithm {
     }
 
     pub(super) fn primitive(self) -> Primitive {
+        self.row().1
+    }
+
+    /// The registered name, and how it signs.
+    fn row(self) -> (&'static str, Primitive) {
         match self {
-            Self::Hs256 => Primitive::Hmac(HMAC_SHA256),
-            Self::Hs384 => Primitive::Hmac(HMAC_SHA384),
-            Self::Hs512 => Primitive::Hmac(HMAC_SHA512),
-            Self::Rs256 => Primitive::Rsa(&RSA_PKCS1_SHA256),
-            Self::Rs384 => Primitive::Rsa(&RSA_PKCS1_SHA384),
-            Self::Rs512 => Primitive::Rsa(&RSA_PKCS1_SHA512),
-            Self::Ps256 => Primitive::Rsa(&RSA_PSS_SHA256),
-            Self::Ps384 => Primitive::Rsa(&RSA_PSS_SHA384),
-            Self::Ps512 => Primitive::Rsa(&RSA_PSS_SHA512),
-            Self::Es256 => Primitive::P256,
-            Self::Es384 => Primitive::P384,
-            Self::EdDsa => Primitive::Ed25519,
+            Self::Hs256 => ("HS256", Primitive::Hmac(HMAC_SHA256)),
+            Self::Hs384 => ("HS384", Primitive::Hmac(HMAC_SHA384)),
+            Self::Hs512 => ("HS512", Primitive::Hmac(HMAC_SHA512)),
+            Self::Rs256 => ("RS256", Primitive::Rsa(&RSA_PKCS1_SHA256)),
+            Self::Rs384 => ("RS384", Primitive::Rsa(&RSA_PKCS1_SHA384)),
+            Self::Rs512 => ("RS512", Primitive::Rsa(&RSA_PKCS1_SHA512)),
+            Self::Ps256 => ("PS256", Primitive::Rsa(&RSA_PSS_SHA256)),
+            Self::Ps384 => ("PS384", Primitive::Rsa(&RSA_PSS_SHA384)),
+            Self::Ps512 => ("PS512", Primitive::Rsa(&RSA_PSS_SHA512)),
+            Self::Es256 => ("ES256", Primitive::P256),
+            Self::Es384 => ("ES384", Primitive::P384),
+            Self::EdDsa => ("EdDSA", Primitive::Ed25519),
         }
     }
 

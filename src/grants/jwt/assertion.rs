@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
 
 use crate::error::Error;
-use crate::grants::client::secret::Secret;
+use crate::grants::client::secret::{self, Secret};
 use crate::grants::endpoint::identifiers::Identifiers;
 use crate::grants::jwt::algorithm::JwtAlgorithm;
 use crate::grants::jwt::key::SigningKey;
@@ -43,7 +43,9 @@ pub struct Assertion {
     audience: Audience,
     lifetime: Duration,
     not_before_skew: Option<Duration>,
-    offset: Offset,
+    /// How far this machine's clock is ahead of that of the server, or behind it.
+    ahead_by: Duration,
+    behind_by: Duration,
     typ: Option<String>,
     claims: Vec<Member>,
     header: Vec<Member>,
@@ -71,25 +73,8 @@ enum Audience {
     Named(String),
 }
 
-/// How far this machine's clock is off that of the server.
-#[derive(Clone, Copy, Debug)]
-enum Offset {
-    Ahead(Duration),
-    Behind(Duration),
-}
-
-/// A claim or a header member.
-#[derive(Clone, Debug)]
-struct Member {
-    name: String,
-    value: MemberValue,
-}
-
-#[derive(Clone, Debug)]
-enum MemberValue {
-    Text(String),
-    Json(String),
-}
+/// A claim or a header member; without a value if it is not JSON, which is said when the source is built.
+type Member = (String, Option<Value>);
 
 impl Assertion {
     /// Creates an assertion that a private key signs.
@@ -121,7 +106,8 @@ impl Assertion {
             audience: Audience::Issuer,
             lifetime: Duration::from_secs(60),
             not_before_skew: None,
-            offset: Offset::Ahead(Duration::ZERO),
+            ahead_by: Duration::ZERO,
+            behind_by: Duration::ZERO,
             typ: Some("JWT".into()),
             claims: Vec::new(),
             header: Vec::new(),
@@ -190,14 +176,14 @@ impl Assertion {
     /// Says that this machine's clock is ahead of the server's by so much. All times are set back by it.
     #[must_use]
     pub fn clock_ahead_by(mut self, offset: Duration) -> Self {
-        self.offset = Offset::Ahead(offset);
+        (self.ahead_by, self.behind_by) = (offset, Duration::ZERO);
         self
     }
 
     /// Says that this machine's clock is behind the server's by so much. All times are put forward by it.
     #[must_use]
     pub fn clock_behind_by(mut self, offset: Duration) -> Self {
-        self.offset = Offset::Behind(offset);
+        (self.ahead_by, self.behind_by) = (Duration::ZERO, offset);
         self
     }
 
@@ -218,28 +204,28 @@ impl Assertion {
     /// Adds a claim that is a string, such as the `scope` of Google's service accounts.
     #[must_use]
     pub fn claim(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.claims.push(Member { name: name.into(), value: MemberValue::Text(value.into()) });
+        self.claims.push((name.into(), Some(Value::String(value.into()))));
         self
     }
 
     /// Adds a claim that is anything, as JSON text.
     #[must_use]
     pub fn claim_json(mut self, name: impl Into<String>, json: impl Into<String>) -> Self {
-        self.claims.push(Member { name: name.into(), value: MemberValue::Json(json.into()) });
+        self.claims.push((name.into(), serde_json::from_str(&json.into()).ok()));
         self
     }
 
     /// Adds a member of the JOSE header (RFC 7515 §4) that is a string.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.header.push(Member { name: name.into(), value: MemberValue::Text(value.into()) });
+        self.header.push((name.into(), Some(Value::String(value.into()))));
         self
     }
 
     /// Adds a member of the JOSE header that is anything, such as `x5c`, as JSON text.
     #[must_use]
     pub fn header_json(mut self, name: impl Into<String>, json: impl Into<String>) -> Self {
-        self.header.push(Member { name: name.into(), value: MemberValue::Json(json.into()) });
+        self.header.push((name.into(), serde_json::from_str(&json.into()).ok()));
         self
     }
 
@@ -254,6 +240,16 @@ impl Assertion {
             SignedBy::Key(key) => Some(key.secret()),
             SignedBy::Signer(_) | SignedBy::Secret(_) => None,
         }
+    }
+
+    /// Reads the key, then makes and signs one.
+    pub(crate) async fn make(&self, identifiers: &Identifiers) -> Result<SecretString, Error> {
+        let (key, may_change) = match self.key() {
+            Some(key) => (key.read_as("signing key").await?, key.may_change()),
+            None => (SecretString::default(), false),
+        };
+        let made = self.sign(identifiers, &key).await;
+        made.map_err(|error| secret::of_the_moment(error, may_change))
     }
 
     /// Makes and signs one. `secret` is what was read: the key, or the client secret.
@@ -349,10 +345,7 @@ impl Assertion {
 
     /// Returns how long it holds by the clock of this machine.
     pub(crate) fn holds_for(&self) -> Duration {
-        match self.offset {
-            Offset::Ahead(by) => self.lifetime.saturating_sub(by),
-            Offset::Behind(_) => self.lifetime,
-        }
+        self.lifetime.saturating_sub(self.ahead_by)
     }
 
     fn check(&self, identifiers: &Identifiers) -> Result<(), Error> {
@@ -407,7 +400,7 @@ impl Assertion {
         header.extend(self.typ.as_deref().map(|typ| ("typ".into(), typ.into())));
         header.extend(key_id.map(|key_id| ("kid".into(), key_id.into())));
         header.extend(thumbprint.map(|thumbprint| ("x5t#S256".into(), thumbprint.into())));
-        header.extend(self.header.iter().map(Member::read));
+        header.extend(values(&self.header));
         header
     }
 
@@ -419,10 +412,7 @@ impl Assertion {
         now: Duration,
         identifier: &str,
     ) -> Map<String, Value> {
-        let now = match self.offset {
-            Offset::Ahead(by) => now.saturating_sub(by),
-            Offset::Behind(by) => now.saturating_add(by),
-        };
+        let now = now.saturating_sub(self.ahead_by).saturating_add(self.behind_by);
         let client = Some(identifiers.client_id.as_str()).filter(|client| !client.is_empty());
         let issuer = self.issuer.as_deref().or(client).or(account).unwrap_or_default();
         let subject = match &self.subject {
@@ -430,7 +420,7 @@ impl Assertion {
             Subject::Named(subject) => Some(subject.as_str()),
             Subject::None => None,
         };
-        let mut claims: Map<String, Value> = self.claims.iter().map(Member::read).collect();
+        let mut claims: Map<String, Value> = values(&self.claims).collect();
         claims.insert("iss".into(), issuer.into());
         claims.extend(subject.map(|subject| ("sub".into(), subject.into())));
         let audience = Some(self.audience_among(identifiers)).filter(|audience| !audience.is_empty());
@@ -453,28 +443,19 @@ impl From<SigningKey> for Assertion {
 
 // --- Member ---
 
-impl Member {
-    fn read(&self) -> (String, Value) {
-        let value = match &self.value {
-            MemberValue::Text(text) => text.as_str().into(),
-            // Checked when the source was built.
-            MemberValue::Json(json) => serde_json::from_str(json).unwrap_or_default(),
-        };
-        (self.name.clone(), value)
-    }
+fn values(members: &[Member]) -> impl Iterator<Item = (String, Value)> {
+    members.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?)))
 }
 
 fn check_members(what: &str, members: &[Member], set_elsewhere: &[&str]) -> Result<(), Error> {
-    for (at, Member { name, value }) in members.iter().enumerate() {
+    for (at, (name, value)) in members.iter().enumerate() {
         let remedy = match value {
             _ if set_elsewhere.contains(&name.as_str()) => {
                 "has a setter of its own, or is none of yours; remove it"
             }
-            _ if members[..at].iter().any(|earlier| earlier.name == *name) => "is set twice; set it once",
-            MemberValue::Json(json) if serde_json::from_str::<Value>(json).is_err() => {
-                "is not JSON; quote it, or use the setter for strings"
-            }
-            MemberValue::Json(_) | MemberValue::Text(_) => continue,
+            _ if members[..at].iter().any(|earlier| earlier.0 == *name) => "is set twice; set it once",
+            None => "is not JSON; quote it, or use the setter for strings",
+            Some(_) => continue,
         };
         return Err(refused(&format!("the {what} {name:?} {remedy}")));
     }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::grants::client::secret::{self, Secret};
 use crate::grants::endpoint::identifiers::Identifiers;
 use crate::grants::jwt::assertion::Assertion;
 use crate::source::{TokenRequest, TokenSource};
@@ -59,13 +58,7 @@ impl TokenSource for SelfSigned {
     async fn token(&self, _request: TokenRequest) -> Result<AccessToken, Error> {
         let identifiers =
             Identifiers { client_id: String::new(), issuer: String::new(), token_url: String::new() };
-        let key = match self.assertion.key() {
-            Some(key) => key.read_as("signing key").await?,
-            None => secrecy::SecretString::default(),
-        };
-        let may_change = self.assertion.key().is_some_and(Secret::may_change);
-        let signed = self.assertion.sign(&identifiers, &key).await;
-        let signed = signed.map_err(|error| secret::of_the_moment(error, may_change))?;
-        Ok(AccessToken::of("Bearer", signed)?.with_lifetime(self.assertion.holds_for()))
+        let signed = self.assertion.make(&identifiers).await?;
+        Ok(AccessToken::of("Bearer", signed)?.expires_in(self.assertion.holds_for()))
     }
 }
