@@ -58,7 +58,7 @@ impl OnBehalf {
             // All tenants begin in the same moment here, so a late response means a full server and no lost request.
             let source = ClientCredentials::builder(&token_url, tenant, secret_of(tenant))
                 .scope("items:read")
-                .without_second_attempt();
+                .second_attempt_after(None);
             let revocation = Revocation::builder(&revocation_url, tenant, secret_of(tenant));
             Ok(TokenCache::builder(source.build_with(transport.clone())?)
                 .revoke_with(revocation.build_with(transport.clone())?)

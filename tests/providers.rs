@@ -331,7 +331,7 @@ async fn entra_by_certificate() {
     let source = ClientCredentials::builder(
         ENTRA,
         "ID",
-        ClientAuth::private_key_jwt(Assertion::by_key(key).with_token_url_as_audience()),
+        ClientAuth::private_key_jwt(Assertion::by_key(key).token_url_as_audience(true)),
     )
     .scope(GRAPH)
     .build_with(http);
@@ -346,7 +346,7 @@ async fn azure_managed_identity_of_a_machine() {
     let answer = json!({ "access_token": "AT1", "expires_in": "86399", "token_type": "Bearer" });
     let (http, done) = provider([turn.header("metadata", "true").answers(200, &answer)]);
     let source = CustomGrant::get(url)
-        .with_insecure_http()
+        .insecure_http(true)
         .param("api-version", "2018-02-01")
         .param("resource", "https://vault.azure.net")
         .header("metadata", "true")
@@ -389,7 +389,7 @@ async fn google_service_account() {
     let (http, done) = provider([turn.answers(200, &a_token())]);
     let assertion = Assertion::by_key(SigningKey::new(JwtAlgorithm::Rs256, google_key()))
         .without_subject()
-        .with_token_url_as_audience()
+        .token_url_as_audience(true)
         .claim("scope", "S");
     assert_eq!(gets(JwtBearer::builder(url, assertion).build_with(http)).await, token("AT1", 3600));
     done();
@@ -403,7 +403,7 @@ async fn google_id_token() {
     let id_token = format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(r#"{"exp":4070908800}"#));
     let (http, done) = provider([turn.answers(200, &json!({ "id_token": id_token }))]);
     let assertion = Assertion::by_key(SigningKey::new(JwtAlgorithm::Rs256, google_key()))
-        .with_token_url_as_audience()
+        .token_url_as_audience(true)
         .claim("target_audience", "https://run.app");
     let source =
         JwtBearer::builder(url, assertion).response_member("access_token", "id_token").build_with(http);
@@ -438,7 +438,7 @@ async fn google_metadata_server() {
     let turn = get(&format!("{url}?scopes=A%2CB")).header("metadata-flavor", "Google");
     let (http, done) = provider([turn.answers(200, &a_token())]);
     let source = CustomGrant::get(url)
-        .with_insecure_http()
+        .insecure_http(true)
         .param("scopes", "A,B")
         .header("Metadata-Flavor", "Google")
         .build_with(http);
@@ -527,7 +527,7 @@ async fn okta_by_key() {
     let source = ClientCredentials::builder(
         url,
         "ID",
-        ClientAuth::private_key_jwt(Assertion::by_key(key).with_token_url_as_audience()),
+        ClientAuth::private_key_jwt(Assertion::by_key(key).token_url_as_audience(true)),
     )
     .scope("okta.users.read")
     .build_with(http);

@@ -311,7 +311,10 @@ async fn a_proxy_that_is_in_trouble_passes_and_changes_no_identity() {
                 .unwrap();
         let other = StaticToken::new(AccessToken::bearer("somebody-else").unwrap());
         let error = source.or(other).token(TokenRequest::new(FetchReason::Initial)).await.unwrap_err();
-        assert!(error.is_transient() && error.to_string().contains("the proxy on the way"), "{error}");
+        assert!(
+            error.is_transient() && error.to_string().contains("the proxy refuses the connection, which may"),
+            "{error}"
+        );
         assert_eq!(gate.heads().len(), 3, "{status}");
 
         // Below the API it is as good as unsent.
@@ -331,7 +334,7 @@ async fn a_proxy_that_is_not_there_may_come_back() {
     let error = token_error(client, &format!("https://{HOST}/token")).await;
     let said = error.to_string();
     assert!(
-        error.is_transient() && said.contains("it is the proxy on the way that cannot be reached"),
+        error.is_transient() && said.contains("the proxy cannot be reached; check its host and port"),
         "{said}"
     );
     assert!(!whole(&error).contains(&free.port().to_string()), "{}", whole(&error));
@@ -544,7 +547,7 @@ async fn a_second_attempt_goes_over_a_connection_of_its_own_and_the_first_is_giv
             let builder = ClientCredentials::builder(url, "billing", "hunter2-hunter2").retries(1);
             let builder = match second_attempt {
                 true => builder.second_attempt_after(Duration::from_millis(50)),
-                false => builder.without_second_attempt(),
+                false => builder.second_attempt_after(None),
             };
             builder.build_with(client.clone()).unwrap()
         };

@@ -12,8 +12,8 @@ use crate::grants::client::auth::ClientAuth;
 use crate::grants::client::secret::Secret;
 use crate::grants::endpoint::client::EndpointClient;
 use crate::grants::endpoint::identifiers::Identifiers;
-use crate::grants::endpoint::location::EndpointLocation;
-use crate::grants::endpoint::target::{Endpoint, Registration};
+use crate::grants::endpoint::location::Endpoint;
+use crate::grants::endpoint::target::{Destination, Registration};
 use crate::grants::endpoint::transport::{self, ErasedService, Patience, Transport};
 use crate::grants::grant::{Exchange, Grant};
 use crate::grants::parameters::{Encoding, Parameters};
@@ -35,7 +35,7 @@ use crate::text;
 /// - scopes, audiences, resources, further parameters: none
 /// - issuer: the [`Issuer`](crate::grants::Issuer) that was given in place of a URL, or none
 /// - required scopes: none
-/// - tokens: any that a header can carry (no [`with_strict_bearer`](Self::with_strict_bearer))
+/// - tokens: any that a header can carry (no [`strict_bearer`](Self::strict_bearer))
 /// - an attempt: at most 10 s, from connecting to the last byte
 /// - retries: 3, after 500 ms, 1 s and 2 s, half of which is chance, as far as the deadline of the caller allows
 /// - a second attempt beside one without a response: after 2 s; it counts as a retry
@@ -50,7 +50,7 @@ pub struct GrantBuilder<G: Grant> {
 
 #[derive(Clone, Debug)]
 struct Options {
-    location: EndpointLocation,
+    location: Endpoint,
     client_id: String,
     auth: ClientAuth,
     /// Whether there is no client, since none was set and the grant needs none.
@@ -102,7 +102,7 @@ impl Default for Terms {
 impl<G: Grant> GrantBuilder<G> {
     /// Starts with a client.
     pub(crate) fn new(
-        location: impl Into<EndpointLocation>,
+        location: impl Into<Endpoint>,
         client_id: impl Into<String>,
         auth: impl Into<ClientAuth>,
         terms: Terms,
@@ -112,11 +112,7 @@ impl<G: Grant> GrantBuilder<G> {
     }
 
     /// Starts without a client, for a grant that can do without.
-    pub(crate) fn anonymous(
-        location: impl Into<EndpointLocation>,
-        terms: Terms,
-        settings: G::Settings,
-    ) -> Self {
+    pub(crate) fn anonymous(location: impl Into<Endpoint>, terms: Terms, settings: G::Settings) -> Self {
         let patience = Patience {
             attempt_timeout: Duration::from_secs(10),
             retries: 3,
@@ -278,17 +274,10 @@ impl<G: Grant> GrantBuilder<G> {
         self
     }
 
-    /// Refuses tokens outside the grammar of RFC 6750 §2.1. Some servers issue tokens with `!` or `|`.
+    /// Sets whether tokens outside the grammar of RFC 6750 §2.1 are refused. Some servers issue tokens with `!` or `|`.
     #[must_use]
-    pub fn with_strict_bearer(mut self) -> Self {
-        self.options.strict_bearer = true;
-        self
-    }
-
-    /// Accepts any token that a header can carry.
-    #[must_use]
-    pub fn without_strict_bearer(mut self) -> Self {
-        self.options.strict_bearer = false;
+    pub fn strict_bearer(mut self, strict: bool) -> Self {
+        self.options.strict_bearer = strict;
         self
     }
 
@@ -338,16 +327,11 @@ impl<G: Grant> GrantBuilder<G> {
     /// Sets after how long without a response a second attempt begins, on another connection if the transport has one. The
     /// first response counts, and the other attempt is dropped. It counts as a retry. A refresh token is never sent twice
     /// at a time. The time runs from when the transport takes the request: a signer or a full transport does not count.
+    ///
+    /// With `None`, each attempt ends before another begins.
     #[must_use]
-    pub fn second_attempt_after(mut self, wait: Duration) -> Self {
-        self.options.patience.second_attempt_after = Some(wait);
-        self
-    }
-
-    /// Waits for each attempt to end before another begins.
-    #[must_use]
-    pub fn without_second_attempt(mut self) -> Self {
-        self.options.patience.second_attempt_after = None;
+    pub fn second_attempt_after(mut self, wait: impl Into<Option<Duration>>) -> Self {
+        self.options.patience.second_attempt_after = wait.into();
         self
     }
 
@@ -372,17 +356,11 @@ impl<G: Grant> GrantBuilder<G> {
         self
     }
 
-    /// Sends the client's secrets over plain http to hosts other than loopback. Anyone on the network path can read them.
+    /// Sets whether the client's secrets may go over plain http to hosts other than loopback. Anyone on the network path can
+    /// read them there.
     #[must_use]
-    pub fn with_insecure_http(mut self) -> Self {
-        self.options.insecure_http = true;
-        self
-    }
-
-    /// Refuses plain http to hosts other than loopback.
-    #[must_use]
-    pub fn without_insecure_http(mut self) -> Self {
-        self.options.insecure_http = false;
+    pub fn insecure_http(mut self, allowed: bool) -> Self {
+        self.options.insecure_http = allowed;
         self
     }
 
@@ -448,7 +426,7 @@ impl<G: Grant> GrantBuilder<G> {
         let expected = Expected { acceptance, wording };
         let registration =
             Registration { kind: terms.kind, insecure_http, identifiers, auth: auth.clone(), expected };
-        let endpoint = Endpoint::new(location, registration)?;
+        let endpoint = Destination::new(location, registration)?;
         if endpoint.identifiers().client_id.is_empty() && !is_anonymous {
             return Err(Error::config(
                 "client_id: it is empty; set the id that the authorization server assigned",

@@ -13,7 +13,7 @@ use crate::grants::builder::GrantBuilder;
 use crate::grants::client::auth::ClientAuth;
 use crate::grants::client::secret::Secret;
 use crate::grants::discovery::issuer::Issuer;
-use crate::grants::endpoint::location::EndpointLocation;
+use crate::grants::endpoint::location::Endpoint;
 use crate::grants::flows::ClientCredentials;
 #[cfg(feature = "jwt")]
 use crate::grants::jwt::algorithm::JwtAlgorithm;
@@ -165,7 +165,9 @@ impl TryFrom<Fields> for ClientCredentialsConfig {
         let auth = fields.auth()?;
         let mut builder = ClientCredentials::builder(location, fields.client_id, auth)
             .scopes(fields.scopes)
-            .required_scopes(fields.required_scopes);
+            .required_scopes(fields.required_scopes)
+            .strict_bearer(fields.strict_bearer)
+            .insecure_http(fields.insecure_http);
         if let Some(audience) = fields.audience {
             builder = builder.audience(audience);
         }
@@ -174,9 +176,6 @@ impl TryFrom<Fields> for ClientCredentialsConfig {
         }
         for (name, value) in fields.parameters {
             builder = builder.param(name, value);
-        }
-        if fields.strict_bearer {
-            builder = builder.with_strict_bearer();
         }
         if let Some(seconds) = fields.attempt_timeout_seconds {
             builder = builder.attempt_timeout(duration("attempt_timeout_seconds", seconds)?);
@@ -194,9 +193,6 @@ impl TryFrom<Fields> for ClientCredentialsConfig {
             builder =
                 builder.retry_statuses(statuses.into_iter().map(status).collect::<Result<Vec<_>, _>>()?);
         }
-        if fields.insecure_http {
-            builder = builder.with_insecure_http();
-        }
         Ok(Self { builder })
     }
 }
@@ -204,7 +200,7 @@ impl TryFrom<Fields> for ClientCredentialsConfig {
 // --- Fields ---
 
 impl Fields {
-    fn location(&self) -> Result<EndpointLocation, String> {
+    fn location(&self) -> Result<Endpoint, String> {
         match (&self.token_url, &self.issuer) {
             (Some(_), None) if self.metadata_url.is_some() => {
                 Err("metadata_url has no use beside token_url; give the issuer, or remove it".into())

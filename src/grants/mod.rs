@@ -120,7 +120,7 @@
 //!     .audience("https://api.example.com/")
 //!     .resource("https://api.example.com/reports")
 //!     .param("organization", "north")
-//!     .with_strict_bearer()
+//!     .strict_bearer(true)
 //!     .attempt_timeout(Duration::from_secs(5))
 //!     .retries(2)
 //!     .min_delay(Duration::from_millis(200))
@@ -155,7 +155,7 @@ pub use self::client::credential::IntoCredential;
 pub use self::client::secret::Secret;
 pub use self::config::ClientCredentialsConfig;
 pub use self::discovery::issuer::Issuer;
-pub use self::endpoint::location::EndpointLocation;
+pub use self::endpoint::location::Endpoint;
 #[cfg(feature = "jwt")]
 #[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
 pub use self::flows::JwtBearer;

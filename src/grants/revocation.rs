@@ -13,7 +13,7 @@ use crate::grants::client::auth::ClientAuth;
 use crate::grants::client::secret::Secret;
 use crate::grants::endpoint::client::EndpointRequest;
 use crate::grants::endpoint::deadline::Deadline;
-use crate::grants::endpoint::location::EndpointLocation;
+use crate::grants::endpoint::location::Endpoint;
 use crate::grants::grant::{Exchange, Grant};
 use crate::grants::parameters::Parameters;
 use crate::grants::response::body::{self, EndpointResponse, Expected};
@@ -71,7 +71,7 @@ impl Revocation {
     /// Scopes, audiences and resources are refused when it is built.
     #[must_use]
     pub fn builder(
-        endpoint: impl Into<EndpointLocation>,
+        endpoint: impl Into<Endpoint>,
         client_id: impl Into<String>,
         auth: impl Into<ClientAuth>,
     ) -> GrantBuilder<Self> {

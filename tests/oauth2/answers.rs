@@ -175,7 +175,7 @@ async fn what_the_builder_asks_of_a_token_is_checked() {
     let odd = r#"{"access_token":"a|b","scope":"read"}"#;
     let endpoint = Scripted::new((0..4).map(|_| answer(200, odd)));
     assert!(endpoint.ask(billing()).await.is_ok());
-    assert!(endpoint.ask(billing().with_strict_bearer()).await.unwrap_err().is_protocol());
+    assert!(endpoint.ask(billing().strict_bearer(true)).await.unwrap_err().is_protocol());
     assert!(endpoint.ask(billing().scope("read").required_scope("read")).await.is_ok());
     let error = endpoint.ask(billing().required_scopes(["read", "write"])).await.unwrap_err();
     assert!(error.is_config() && error.to_string().contains("required scopes write:"), "{error}");

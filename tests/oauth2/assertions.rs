@@ -125,7 +125,7 @@ async fn entra_gets_the_thumbprint_of_the_certificate_and_the_endpoint_as_audien
     let thumbprint = URL_SAFE_NO_PAD.encode(Sha256::digest(certificate.der()));
 
     let key = SigningKey::new(JwtAlgorithm::Ps256, pem).certificate(certificate.pem());
-    let assertion = Assertion::by_key(key).with_token_url_as_audience();
+    let assertion = Assertion::by_key(key).token_url_as_audience(true);
     let endpoint = Scripted::new([a_token()]);
     let builder = ClientCredentials::builder(URL, "billing", ClientAuth::private_key_jwt(assertion));
     endpoint.ask(builder).await.unwrap();
@@ -439,7 +439,7 @@ async fn the_key_file_of_google_is_understood_as_it_is_handed_out() {
     let key = || SigningKey::new(JwtAlgorithm::Rs256, file.to_string());
     for named in [false, true] {
         let endpoint = Scripted::new([a_token()]);
-        let assertion = Assertion::by_key(key()).with_token_url_as_audience().without_subject();
+        let assertion = Assertion::by_key(key()).token_url_as_audience(true).without_subject();
         let assertion = if named { assertion.issuer("another") } else { assertion };
         let source = JwtBearer::builder(URL, assertion).build_with(endpoint.clone()).unwrap();
         source.token(TokenRequest::new(FetchReason::Initial)).await.unwrap();

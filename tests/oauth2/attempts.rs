@@ -206,7 +206,7 @@ async fn an_attempt_that_hangs_anywhere_is_given_up() {
             .attempt_timeout(5 * SECOND)
             .retries(1)
             .min_delay(Duration::ZERO)
-            .without_second_attempt();
+            .second_attempt_after(None);
         let error = endpoint.ask(patience).await.unwrap_err();
         assert!(error.is_transient() && error.to_string().contains("within 5s"), "{error}");
         assert_eq!(start.elapsed().as_secs(), 10);

@@ -77,7 +77,7 @@ async fn the_life_of_a_token_is_measured_from_before_its_request() {
         Step::AnswerAfter(8 * SECOND, response(200, &[], &token("AT1"))),
         answer(200, &token("AT2")),
     ]);
-    let source = billing().without_second_attempt().build_with(endpoint.clone()).unwrap();
+    let source = billing().second_attempt_after(None).build_with(endpoint.clone()).unwrap();
     let cache = TokenCache::new(source);
     assert_eq!(cache.get().await.unwrap().header_value(), "Bearer AT1");
     // Born 8 s old: it is over now. Counted from the answer it would have 8 s left, and be handed out.

@@ -236,7 +236,7 @@ async fn what_is_no_issuer_is_refused_when_the_source_is_built() {
     let error = refused(Issuer::new(ISSUER).metadata_url("http://login.example.com/metadata?S3CR3T"));
     assert!(error.starts_with("metadata_url: plain http"), "{error}");
     let insecure = ClientCredentials::builder(Issuer::new("http://login.example.com"), "billing", SECRET);
-    assert!(insecure.with_insecure_http().build_with(Server::with("").transport()).is_ok());
+    assert!(insecure.insecure_http(true).build_with(Server::with("").transport()).is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -659,8 +659,8 @@ async fn a_public_client_and_one_with_a_certificate_send_their_id() {
     for (issuer, auth, url) in [
         (issuer(), ClientAuth::none(), POST),
         (issuer(), ClientAuth::tls(), alias),
-        (issuer().with_mtls_aliases(), ClientAuth::none(), alias),
-        (issuer().with_mtls_aliases().without_mtls_aliases(), ClientAuth::none(), POST),
+        (issuer().mtls_aliases(true), ClientAuth::none(), alias),
+        (issuer().mtls_aliases(true).mtls_aliases(false), ClientAuth::none(), POST),
     ] {
         let server = Server::with(&document(aliases));
         let builder = ClientCredentials::builder(issuer, "billing", auth);
@@ -695,7 +695,7 @@ async fn an_assertion_is_for_the_issuer_unless_it_is_for_the_endpoint_that_was_f
     };
     let assertion = || Assertion::by_client_secret(JwtAlgorithm::Hs256);
     assert_eq!(audience(assertion()).await, ISSUER);
-    let for_endpoint = assertion().with_token_url_as_audience();
+    let for_endpoint = assertion().token_url_as_audience(true);
     assert_eq!(audience(for_endpoint).await, "https://api.example.com/token?tenant=7");
 }
 

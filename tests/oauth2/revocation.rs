@@ -153,10 +153,9 @@ fn a_setting_that_is_wrong_is_named() {
         let error = Revocation::builder(url, "id", "secret").build_with(Scripted::new([])).unwrap_err();
         assert!(error.is_config() && error.to_string().contains(what), "{error}");
     }
-    let insecure =
-        Revocation::builder("http://login.example.com/revoke", "id", "secret").with_insecure_http();
+    let insecure = Revocation::builder("http://login.example.com/revoke", "id", "secret").insecure_http(true);
     assert!(insecure.clone().build_with(Scripted::new([])).is_ok());
-    assert!(insecure.without_insecure_http().build_with(Scripted::new([])).is_err());
+    assert!(insecure.insecure_http(false).build_with(Scripted::new([])).is_err());
 }
 
 // --- A cache ---

@@ -46,8 +46,8 @@ fn a_token_url_must_be_https_unless_it_is_loopback() {
     ] {
         assert!(build(at(url)).is_ok(), "{url}");
     }
-    assert!(build(at("http://login.example.com/token").with_insecure_http()).is_ok());
-    let again = at("http://login.example.com/token").with_insecure_http().without_insecure_http();
+    assert!(build(at("http://login.example.com/token").insecure_http(true)).is_ok());
+    let again = at("http://login.example.com/token").insecure_http(true).insecure_http(false);
     assert_refused(again, "token_url", "use https");
 }
 

@@ -19,7 +19,7 @@ use crate::text;
 ///    Redirects are not followed.
 /// 3. It counts if its `issuer` is this one, letter by letter, and nothing of it otherwise (RFC 8414 §3.3). So give the
 ///    issuer as the server writes it, with the slash at its end if there is one.
-/// 4. Its endpoints must be https; plain http is for an issuer on loopback, or goes with `with_insecure_http`. They may be on
+/// 4. Its endpoints must be https; plain http is for an issuer on loopback, or goes with `insecure_http(true)`. They may be on
 ///    another host. The writer of the document decides where the client's secret is sent: the name is what is trusted, and TLS
 ///    proves it.
 /// 5. Of the configured [client authentications](crate::ClientAuth::or) the strongest is taken that the document names;
@@ -93,19 +93,12 @@ impl Issuer {
         self
     }
 
-    /// Takes the endpoints for clients with a certificate (`mtls_endpoint_aliases`, RFC 8705 §5), where the metadata have
+    /// Sets whether to use the endpoints for clients with a certificate (`mtls_endpoint_aliases`, RFC 8705 §5), where the metadata have
     /// such: for a transport that shows one to get tokens that are bound to it. Where the client authenticates by
     /// [`tls`](crate::ClientAuth::tls), they are taken without this.
     #[must_use]
-    pub fn with_mtls_aliases(mut self) -> Self {
-        self.mtls_aliases = true;
-        self
-    }
-
-    /// Uses the ordinary endpoints, unless the client authenticates by [`tls`](crate::ClientAuth::tls). The default.
-    #[must_use]
-    pub fn without_mtls_aliases(mut self) -> Self {
-        self.mtls_aliases = false;
+    pub fn mtls_aliases(mut self, used: bool) -> Self {
+        self.mtls_aliases = used;
         self
     }
 }

@@ -94,7 +94,7 @@ impl Identifier {
         if !origin.is_https() && !origin.is_loopback() && !insecure_http {
             return refuse(
                 "is plain http, so anyone on the network path can name the token endpoint; use https \
-                 (with_insecure_http allows it all the same)",
+                 (insecure_http(true) allows it all the same)",
             );
         }
         let path = uri.path().strip_suffix('/').unwrap_or(uri.path()).to_owned();

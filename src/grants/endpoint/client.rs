@@ -18,7 +18,7 @@ use crate::grants::client::auth::Unauthenticated;
 use crate::grants::client::secret;
 use crate::grants::endpoint::deadline::Deadline;
 use crate::grants::endpoint::doubt::Doubt;
-use crate::grants::endpoint::target::{Endpoint, Target};
+use crate::grants::endpoint::target::{Destination, Target};
 use crate::grants::endpoint::transport::{self, Patience, Transport};
 use crate::grants::parameters::{Encoding, Form, Parameters};
 use crate::grants::response::body::{EndpointResponse, Expected};
@@ -44,7 +44,7 @@ pub(crate) type Read<T> = fn(&EndpointResponse, &Expected, &mut Redactor, Durati
 /// A token endpoint, or another of the same manners, and the client that asks it.
 #[derive(Debug)]
 pub(crate) struct EndpointClient {
-    pub(crate) endpoint: Endpoint,
+    pub(crate) endpoint: Destination,
     pub(crate) encoding: Encoding,
     pub(crate) transport: Transport,
 }
@@ -473,7 +473,7 @@ mod tests {
             }
         });
         let source =
-            ClientCredentials::builder("https://example.com/", "id", "secret").without_second_attempt();
+            ClientCredentials::builder("https://example.com/", "id", "secret").second_attempt_after(None);
         let source = source.build_with(transport).unwrap();
         let started = WallClock::default().moment();
         let token = source.token(TokenRequest::new(FetchReason::Initial)).await.unwrap();

@@ -19,7 +19,7 @@ use crate::grants::discovery::issuer::Issuer;
 /// # let _ = (by_url, by_issuer);
 /// ```
 #[derive(Clone, Debug)]
-pub struct EndpointLocation {
+pub struct Endpoint {
     pub(crate) location: Location,
 }
 
@@ -30,43 +30,43 @@ pub(crate) enum Location {
     Issuer(Issuer),
 }
 
-impl EndpointLocation {
+impl Endpoint {
     fn url(url: String) -> Self {
         Self { location: Location::Url(url) }
     }
 }
 
-impl From<&str> for EndpointLocation {
+impl From<&str> for Endpoint {
     fn from(url: &str) -> Self {
         Self::url(url.into())
     }
 }
 
-impl From<String> for EndpointLocation {
+impl From<String> for Endpoint {
     fn from(url: String) -> Self {
         Self::url(url)
     }
 }
 
-impl From<&String> for EndpointLocation {
+impl From<&String> for Endpoint {
     fn from(url: &String) -> Self {
         Self::url(url.clone())
     }
 }
 
-impl From<Cow<'_, str>> for EndpointLocation {
+impl From<Cow<'_, str>> for Endpoint {
     fn from(url: Cow<'_, str>) -> Self {
         Self::url(url.into_owned())
     }
 }
 
-impl From<Issuer> for EndpointLocation {
+impl From<Issuer> for Endpoint {
     fn from(issuer: Issuer) -> Self {
         Self { location: Location::Issuer(issuer) }
     }
 }
 
-impl From<&Issuer> for EndpointLocation {
+impl From<&Issuer> for Endpoint {
     fn from(issuer: &Issuer) -> Self {
         issuer.clone().into()
     }

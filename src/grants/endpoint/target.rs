@@ -11,7 +11,7 @@ use crate::grants::discovery::fetch::Discovery;
 use crate::grants::discovery::metadata::Metadata;
 use crate::grants::endpoint::deadline::Deadline;
 use crate::grants::endpoint::identifiers::Identifiers;
-use crate::grants::endpoint::location::{EndpointLocation, Location};
+use crate::grants::endpoint::location::{Endpoint, Location};
 use crate::grants::endpoint::transport::Transport;
 use crate::grants::endpoint::url::{self, PlainHttp};
 use crate::grants::response::body::Expected;
@@ -31,7 +31,7 @@ pub(crate) struct Target {
 }
 
 /// Where requests go: to a place that is known, or to the one that the issuer names.
-pub(crate) enum Endpoint {
+pub(crate) enum Destination {
     Fixed(Arc<Target>),
     Discovered(Arc<Discovery>, Box<Registration>),
 }
@@ -47,9 +47,9 @@ pub(crate) struct Registration {
     pub(crate) expected: Expected,
 }
 
-impl Endpoint {
+impl Destination {
     /// Checks where an endpoint is. Where its issuer is given, its URL is not known yet, and the issuer stands in for it.
-    pub(crate) fn new(location: EndpointLocation, mut registration: Registration) -> Result<Self, Error> {
+    pub(crate) fn new(location: Endpoint, mut registration: Registration) -> Result<Self, Error> {
         let Registration { kind, insecure_http, .. } = registration;
         match location.location {
             Location::Url(url) => {
@@ -122,7 +122,7 @@ impl Endpoint {
 }
 
 /// For messages and events: the origin of the endpoint, or the issuer.
-impl fmt::Display for Endpoint {
+impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fixed(target) => target.origin.fmt(f),
@@ -131,7 +131,7 @@ impl fmt::Display for Endpoint {
     }
 }
 
-impl fmt::Debug for Endpoint {
+impl fmt::Debug for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (name, identifiers, auth, expected) = match self {
             Self::Fixed(target) => ("origin", &target.identifiers, &target.auth, &target.expected),
@@ -139,7 +139,7 @@ impl fmt::Debug for Endpoint {
                 ("issuer", &registration.identifiers, &registration.auth, &registration.expected)
             }
         };
-        f.debug_struct("Endpoint")
+        f.debug_struct("Destination")
             .field(name, &format_args!("{self}"))
             .field("client_id", &identifiers.client_id)
             .field("auth", auth)

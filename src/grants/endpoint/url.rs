@@ -98,7 +98,7 @@ impl Flaw {
             ),
             Self::PlainHttp => refuse(
                 "plain http would show the client secret to everyone on the network path; use https \
-                 (with_insecure_http allows it all the same)",
+                 (insecure_http(true) allows it all the same)",
             ),
         }
     }

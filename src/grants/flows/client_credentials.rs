@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::grants::builder::{GrantBuilder, Terms};
 use crate::grants::client::auth::ClientAuth;
-use crate::grants::endpoint::location::EndpointLocation;
+use crate::grants::endpoint::location::Endpoint;
 use crate::grants::grant::{Exchange, Grant};
 use crate::grants::parameters::Parameters;
 use crate::source::{TokenRequest, TokenSource};
@@ -51,7 +51,7 @@ impl ClientCredentials {
     /// Starts with what is required: the token endpoint, the client, and how it authenticates.
     #[must_use]
     pub fn builder(
-        endpoint: impl Into<EndpointLocation>,
+        endpoint: impl Into<Endpoint>,
         client_id: impl Into<String>,
         auth: impl Into<ClientAuth>,
     ) -> GrantBuilder<Self> {

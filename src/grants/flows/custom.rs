@@ -10,7 +10,7 @@ use crate::grants::builder::{GrantBuilder, Terms};
 use crate::grants::client::auth::ClientAuth;
 use crate::grants::client::credential::IntoCredential as _;
 use crate::grants::client::secret::Secret;
-use crate::grants::endpoint::location::EndpointLocation;
+use crate::grants::endpoint::location::Endpoint;
 use crate::grants::grant::{Exchange, Grant};
 use crate::grants::parameters::{Encoding, Parameters};
 use crate::source::{TokenRequest, TokenSource};
@@ -81,17 +81,14 @@ pub struct CustomGrant {
 impl CustomGrant {
     /// Starts with what is required: where to ask, and the grant type. The request is a form.
     #[must_use]
-    pub fn builder(
-        endpoint: impl Into<EndpointLocation>,
-        grant_type: impl Into<String>,
-    ) -> GrantBuilder<Self> {
+    pub fn builder(endpoint: impl Into<Endpoint>, grant_type: impl Into<String>) -> GrantBuilder<Self> {
         GrantBuilder::anonymous(endpoint, Terms::default(), Some(grant_type.into()))
     }
 
     /// Starts with where to ask. The request is one JSON object of strings, without a grant type of its own; a parameter
     /// that stands twice, such as a second resource, is refused.
     #[must_use]
-    pub fn json(endpoint: impl Into<EndpointLocation>) -> GrantBuilder<Self> {
+    pub fn json(endpoint: impl Into<Endpoint>) -> GrantBuilder<Self> {
         GrantBuilder::anonymous(endpoint, api_terms(Encoding::Json), None)
     }
 
@@ -102,13 +99,13 @@ impl CustomGrant {
     /// use tower_oauth2::grants::CustomGrant;
     ///
     /// let builder = CustomGrant::get("http://169.254.169.254/metadata/identity/oauth2/token")
-    ///     .with_insecure_http()
+    ///     .insecure_http(true)
     ///     .param("api-version", "2018-02-01")
     ///     .param("resource", "https://vault.azure.net")
     ///     .header("metadata", "true");
     /// ```
     #[must_use]
-    pub fn get(endpoint: impl Into<EndpointLocation>) -> GrantBuilder<Self> {
+    pub fn get(endpoint: impl Into<Endpoint>) -> GrantBuilder<Self> {
         GrantBuilder::anonymous(endpoint, api_terms(Encoding::Query), None)
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::grants::builder::{GrantBuilder, Terms};
 use crate::grants::client::auth::ClientAuth;
-use crate::grants::endpoint::location::EndpointLocation;
+use crate::grants::endpoint::location::Endpoint;
 use crate::grants::grant::{Exchange, Grant};
 use crate::grants::jwt::assertion::Assertion;
 use crate::grants::parameters::Parameters;
@@ -38,7 +38,7 @@ use crate::token::AccessToken;
 /// let assertion = Assertion::by_key(key)
 ///     .issuer("robot@project.iam.gserviceaccount.com")
 ///     .without_subject()
-///     .with_token_url_as_audience()
+///     .token_url_as_audience(true)
 ///     .claim("scope", "https://www.googleapis.com/auth/devstorage.read_only");
 /// let builder = JwtBearer::builder("https://oauth2.googleapis.com/token", assertion);
 /// ```
@@ -64,10 +64,7 @@ pub struct JwtBearer {
 impl JwtBearer {
     /// Starts with what is required: where to ask, and the assertion that is the grant.
     #[must_use]
-    pub fn builder(
-        endpoint: impl Into<EndpointLocation>,
-        assertion: impl Into<Assertion>,
-    ) -> GrantBuilder<Self> {
+    pub fn builder(endpoint: impl Into<Endpoint>, assertion: impl Into<Assertion>) -> GrantBuilder<Self> {
         let terms = Terms { own: &["grant_type", "assertion"], is_assertion: true, ..Terms::default() };
         GrantBuilder::anonymous(endpoint, terms, Arc::new(assertion.into()))
     }

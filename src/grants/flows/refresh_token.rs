@@ -19,7 +19,7 @@ use crate::grants::client::auth::ClientAuth;
 use crate::grants::client::secret::{self, Secret};
 use crate::grants::endpoint::client::EndpointClient;
 use crate::grants::endpoint::deadline::Deadline;
-use crate::grants::endpoint::location::EndpointLocation;
+use crate::grants::endpoint::location::Endpoint;
 use crate::grants::flows::refresh_token::lineage::{BEAT, Held, Lineage, Turn};
 use crate::grants::flows::refresh_token::rotation::{OnRotate, RotatedToken};
 use crate::grants::grant::{Exchange, Grant};
@@ -162,7 +162,7 @@ impl RefreshTokenGrant {
     /// - `store_timeout`: 5 s
     #[must_use]
     pub fn builder(
-        endpoint: impl Into<EndpointLocation>,
+        endpoint: impl Into<Endpoint>,
         client_id: impl Into<String>,
         auth: impl Into<ClientAuth>,
     ) -> GrantBuilder<Self> {

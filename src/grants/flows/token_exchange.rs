@@ -11,7 +11,7 @@ use crate::grants::client::auth::ClientAuth;
 use crate::grants::client::credential::{Credential, IntoCredential};
 use crate::grants::client::secret::{self, Secret};
 use crate::grants::endpoint::deadline::Deadline;
-use crate::grants::endpoint::location::EndpointLocation;
+use crate::grants::endpoint::location::Endpoint;
 use crate::grants::grant::{Exchange, Grant};
 use crate::grants::parameters::Parameters;
 use crate::source::{DynTokenSource, FetchReason, TokenRequest, TokenSource};
@@ -83,7 +83,7 @@ pub struct TokenType {
 impl TokenExchange {
     /// Starts with what is required: the token endpoint, and the token in whose name the new one is.
     #[must_use]
-    pub fn builder(endpoint: impl Into<EndpointLocation>, subject: SecurityToken) -> GrantBuilder<Self> {
+    pub fn builder(endpoint: impl Into<Endpoint>, subject: SecurityToken) -> GrantBuilder<Self> {
         let own = &[
             "grant_type",
             "subject_token",

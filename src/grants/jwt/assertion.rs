@@ -138,24 +138,18 @@ impl Assertion {
     /// Sets the audience (`aud`), which is compared as it is written.
     ///
     /// Default: the issuer of the authorization server. RFC 7523 §3 lets it be the token endpoint as well, which its
-    /// update no longer does; see [`with_token_url_as_audience`](Self::with_token_url_as_audience) for servers that want it.
+    /// update no longer does; see [`token_url_as_audience`](Self::token_url_as_audience) for servers that want it.
     #[must_use]
     pub fn audience(mut self, audience: impl Into<String>) -> Self {
         self.audience = Audience::Named(audience.into());
         self
     }
 
-    /// Takes the token URL for the audience, as older servers and Microsoft Entra want it.
+    /// Sets whether the audience is the token URL, as older servers and Microsoft Entra want it, or the issuer of the
+    /// authorization server.
     #[must_use]
-    pub fn with_token_url_as_audience(mut self) -> Self {
-        self.audience = Audience::TokenUrl;
-        self
-    }
-
-    /// Takes the issuer of the authorization server for the audience.
-    #[must_use]
-    pub fn without_token_url_as_audience(mut self) -> Self {
-        self.audience = Audience::Issuer;
+    pub fn token_url_as_audience(mut self, is_token_url: bool) -> Self {
+        self.audience = if is_token_url { Audience::TokenUrl } else { Audience::Issuer };
         self
     }
 

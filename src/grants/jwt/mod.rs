@@ -6,7 +6,7 @@
 //! 3. `exp` is 60 s ahead, `iat` is there, `nbf` only if asked for; all of them whole seconds (RFC 7519 §2).
 //! 4. The audience is one string: the issuer of the authorization server, as it is written: the
 //!    [`Issuer`](crate::grants::Issuer) that stands in place of the token URL, or the `issuer` of the builder. See
-//!    [`audience`](Assertion::audience) and [`with_token_url_as_audience`](Assertion::with_token_url_as_audience).
+//!    [`audience`](Assertion::audience) and [`token_url_as_audience`](Assertion::token_url_as_audience).
 //! 5. No key and no assertion is ever shown. What is wrong with a key is said in one line without a part of it.
 //! 6. Cryptography is that of the crate `aws-lc-rs`, called directly. No process-wide provider is read or set.
 //!
@@ -32,7 +32,7 @@
 //!
 //! let key = SigningKey::new(JwtAlgorithm::Ps256, Secret::from_file("/run/secrets/key.pem"))
 //!     .certificate(Secret::from_file("/run/secrets/certificate.pem"));
-//! let assertion = Assertion::by_key(key).with_token_url_as_audience();
+//! let assertion = Assertion::by_key(key).token_url_as_audience(true);
 //! let token_url = "https://login.microsoftonline.com/TENANT/oauth2/v2.0/token";
 //! let builder = ClientCredentials::builder(token_url, "CLIENT-ID", ClientAuth::private_key_jwt(assertion))
 //!     .scope("https://graph.microsoft.com/.default");

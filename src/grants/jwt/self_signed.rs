@@ -59,6 +59,6 @@ impl TokenSource for SelfSigned {
         let identifiers =
             Identifiers { client_id: String::new(), issuer: String::new(), token_url: String::new() };
         let signed = self.assertion.make(&identifiers).await?;
-        Ok(AccessToken::of("Bearer", signed)?.expires_in(self.assertion.holds_for()))
+        Ok(AccessToken::of("Bearer", signed)?.with_lifetime(self.assertion.holds_for()))
     }
 }

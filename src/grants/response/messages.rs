@@ -193,7 +193,7 @@ pub(crate) fn about_assertion(description: Option<&str>, server_time: Duration, 
         Some(_) | None => {}
     }
     if says(&["aud", "audience"]) {
-        return "it expects another audience; set issuer() as the server writes it, or with_token_url_as_audience()".into();
+        return "it expects another audience; set issuer() as the server writes it, or token_url_as_audience(true)".into();
     }
     if says(&["signature", "signed"]) {
         return "it has another key for this client; register the public key there, or give the private key of the one \

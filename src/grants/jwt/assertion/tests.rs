@@ -52,7 +52,7 @@ fn configured(input: &Value) -> Result<(Assertion, Identifiers), Error> {
     }
     .lifetime(Duration::from_secs(input["lifetime_s"].as_u64().unwrap()));
     if input["audience"] == "token_endpoint" {
-        assertion = assertion.with_token_url_as_audience();
+        assertion = assertion.token_url_as_audience(true);
     }
     if let Some(skew) = input["nbf_skew_s"].as_u64() {
         assertion = assertion.not_before_skew(Duration::from_secs(skew));
@@ -203,7 +203,7 @@ fn what_makes_no_sense_is_refused_by_its_name() {
         let text = error.to_string();
         assert!(error.is_config() && text.starts_with("assertion: ") && text.contains(remedy), "{text}");
     }
-    assert!(es256().with_token_url_as_audience().check_for_client(&no_issuer).is_ok());
+    assert!(es256().token_url_as_audience(true).check_for_client(&no_issuer).is_ok());
     assert!(es256().issuer("x").check_for_grant(&anonymous).is_ok());
 }
 
