@@ -58,6 +58,23 @@ struct Inner {
 /// Whose side an [`Error`] is, and so what may help. `Display` is its name in one word, for a metric or a log.
 ///
 /// The [table of the OAuth 2.0 sources](crate::grants#what-a-response-means) says which response is of which kind.
+///
+/// # Examples
+///
+/// ```
+/// use tower_oauth2::{Error, ErrorKind};
+///
+/// fn alert(error: &Error) -> &'static str {
+///     match error.kind() {
+///         ErrorKind::Config | ErrorKind::Grant => "wake someone up",
+///         ErrorKind::Throttled | ErrorKind::Transient => "wait",
+///         _ => "look at the log",
+///     }
+/// }
+///
+/// assert_eq!(alert(&Error::throttled("slow down")), "wait");
+/// assert_eq!(ErrorKind::Transient.to_string(), "transient");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {

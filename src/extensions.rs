@@ -29,6 +29,24 @@ use crate::headers::challenge::Challenge;
 /// Auth sets it. Of two auth layers the inner one is asked first: where it found its own token to be at fault, the outer one
 /// leaves the marker, and its own token, alone. The retry layer replays on its word and takes it off; the
 /// [`RetryReport`](crate::retry::RetryReport) keeps it.
+///
+/// # Examples
+///
+/// ```
+/// use http::Response;
+/// use tower_oauth2::extensions::{RejectionVerdict, TokenRejected};
+///
+/// /// Why a 401 came back although requests are retried.
+/// fn explain<B>(response: &Response<B>) -> Option<&'static str> {
+///     let rejected = response.extensions().get::<TokenRejected>()?;
+///     Some(match rejected.verdict() {
+///         RejectionVerdict::Invalidated | RejectionVerdict::Superseded => "another token is used from now on",
+///         RejectionVerdict::NotRefreshable => "another token would not help",
+///         _ => "too many tokens were rejected in a short time",
+///     })
+/// }
+/// # assert_eq!(explain(&Response::new(())), None);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenRejected {
     verdict: RejectionVerdict,
@@ -121,6 +139,25 @@ impl LateRefusal {
 }
 
 /// Marks a response to a request that was sent without a token on purpose.
+///
+/// # Examples
+///
+/// ```
+/// use http::{Request, Response};
+/// use tower::{BoxError, Layer as _, ServiceExt as _, service_fn};
+/// use tower_oauth2::extensions::{TokenWithheld, WithheldReason};
+/// use tower_oauth2::{AccessToken, AuthLayer, StaticToken};
+///
+/// let http_client = service_fn(async |_: Request<()>| Ok::<_, BoxError>(Response::new(())));
+/// let token = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
+/// let client = AuthLayer::for_origin(token, "https://api.example.com")?.layer(http_client);
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+/// let response = client.oneshot(Request::get("https://other.example.com/").body(())?).await?;
+/// let withheld = response.extensions().get::<TokenWithheld>().map(TokenWithheld::reason);
+/// assert_eq!(withheld, Some(WithheldReason::ForeignOrigin));
+/// # Ok::<_, BoxError>(()) })?;
+/// # Ok::<_, BoxError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenWithheld {
     reason: WithheldReason,
@@ -178,6 +215,18 @@ impl fmt::Display for WithheldReason {
 }
 
 /// Marks a response whose API wants a scope that the token does not have (RFC 6750 §3.1, `insufficient_scope`).
+///
+/// # Examples
+///
+/// ```
+/// use http::Response;
+/// use tower_oauth2::extensions::ScopeMissing;
+///
+/// fn missing_scope<B>(response: &Response<B>) -> Option<&str> {
+///     response.extensions().get::<ScopeMissing>()?.scope()
+/// }
+/// # assert_eq!(missing_scope(&Response::new(())), None);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScopeMissing {
     scope: Option<String>,
@@ -236,6 +285,18 @@ impl Challenges {
 
 /// By when the head of a request's answer must be there. No wait is begun that would not end before it, and an attempt that
 /// is in flight then is ended: see the rules of [retry](crate::retry). What the body of the answer takes is not bounded.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use http::Request;
+/// use tower_oauth2::extensions::Deadline;
+///
+/// let mut request = Request::get("https://api.example.com/orders").body(())?;
+/// request.extensions_mut().insert(Deadline::within(Duration::from_secs(2)));
+/// # Ok::<_, http::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(Instant);
 
@@ -328,6 +389,23 @@ impl SlowConnection {
 }
 
 /// Marks a request that is sent again. Absence means the first attempt.
+///
+/// # Examples
+///
+/// ```
+/// use http::Request;
+/// use tower_oauth2::extensions::Attempt;
+///
+/// /// What a layer below the retries adds for the server's log.
+/// fn note<B>(mut request: Request<B>) -> Request<B> {
+///     if let Some(attempt) = request.extensions().get::<Attempt>().copied() {
+///         let count = attempt.resend_count().into();
+///         request.headers_mut().insert("x-retry-count", count);
+///     }
+///     request
+/// }
+/// # assert!(note(Request::new(())).headers().is_empty());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attempt {
     resend_count: u32,

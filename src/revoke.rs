@@ -11,6 +11,23 @@ use crate::token::AccessToken;
 /// [`revoker_fn`] as a vendor may have it.
 ///
 /// It is given to [`TokenCacheBuilder::revoke_with`](crate::cache::TokenCacheBuilder::revoke_with).
+///
+/// # Examples
+///
+/// ```
+/// use tower_oauth2::{AccessToken, Error, TokenRevoker};
+///
+/// struct Portal;
+///
+/// impl TokenRevoker for Portal {
+///     async fn revoke(&self, token: AccessToken) -> Result<(), Error> {
+///         // Send `token.header_value()` to where your provider ends a session.
+///         # let _ = token;
+///         Ok(())
+///     }
+/// }
+/// # let _ = Portal;
+/// ```
 pub trait TokenRevoker: Send + Sync + 'static {
     /// Revokes the token, and the refresh token that it carries ([`expose_refresh_token`](AccessToken::expose_refresh_token)).
     ///

@@ -121,6 +121,22 @@ pub trait TokenSource: Send + Sync + 'static {
 }
 
 /// Why a token is wanted, and which tokens went before. Owned, so that closures and tasks can keep it.
+///
+/// # Examples
+///
+/// A test of a source asks it as a cache would:
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+/// use tower_oauth2::{AccessToken, FetchReason, StaticToken, TokenRequest, TokenSource as _};
+///
+/// let source = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
+/// let rejected = AccessToken::bearer("revoked")?;
+/// let request = TokenRequest::new(FetchReason::Rejected).with_rejected(Some(rejected));
+/// assert_eq!(source.token(request).await?.expose(), "mF_9.B5f-4.1JqM");
+/// # Ok::<_, tower_oauth2::Error>(()) })?;
+/// # Ok::<_, tower::BoxError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct TokenRequest {
     reason: FetchReason,
@@ -338,6 +354,18 @@ impl<F> fmt::Debug for SourceFn<F> {
 /// A token that was given once and cannot be renewed: for tests, and for APIs with keys.
 ///
 /// Where an API rejects it, the cache asks again, gets the same token, and its brakes keep that from becoming a loop.
+///
+/// # Examples
+///
+/// ```
+/// use tower_oauth2::{AccessToken, AuthLayer, StaticToken};
+///
+/// let token = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
+/// let layer = AuthLayer::for_origin(token, "https://api.example.com")?;
+/// # let _ = layer;
+/// # Ok::<_, tower_oauth2::Error>(())
+/// ```
+#[doc(alias = "api_key")]
 #[derive(Clone, Debug)]
 pub struct StaticToken {
     token: AccessToken,
@@ -360,6 +388,20 @@ impl TokenSource for StaticToken {
 // --- Or ---
 
 /// One source, or another where it fails for good: see [`TokenSource::or`].
+///
+/// # Examples
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+/// use tower_oauth2::{AccessToken, Error, StaticToken, TokenCache, TokenSource as _, source_fn};
+///
+/// let expired = source_fn(|_| async { Err(Error::grant("the refresh token was revoked")) });
+/// let fallback = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
+/// let cache = TokenCache::new(expired.or(fallback));
+/// assert_eq!(cache.get().await?.expose(), "mF_9.B5f-4.1JqM");
+/// # Ok::<_, tower_oauth2::Error>(()) })?;
+/// # Ok::<_, tower::BoxError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Or<A, B> {
     first: A,

@@ -31,7 +31,7 @@ use crate::text::{Redactor, is_tchar};
 ///
 /// let token = AccessToken::bearer("mF_9.B5f-4.1JqM")?
 ///     .with_lifetime(Duration::from_secs(3600))
-///     .scopes(["analytics:read"]);
+///     .with_scopes(["analytics:read"]);
 /// assert_eq!(token.lifetime(), Some(Duration::from_secs(3600)));
 /// assert!(!format!("{token:?}").contains("mF_9"));
 /// # Ok::<(), tower_oauth2::Error>(())

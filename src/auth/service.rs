@@ -21,6 +21,37 @@ use crate::error::Error;
 /// A request whose token is at hand goes to the instance that was polled ready. Where it has to wait for a token that
 /// instance is given up first, with whatever it reserved, and a clone is polled ready afterwards; so a token request may
 /// go through the same limited client.
+///
+/// # Examples
+///
+/// A field names the type by the client below:
+///
+/// ```
+/// use tower::{Layer as _, ServiceExt as _};
+/// use tower_oauth2::auth::AuthService;
+/// # use http::{Request, Response};
+/// # use tower::BoxError;
+/// # use tower_oauth2::{AccessToken, AuthLayer, Body, StaticToken};
+/// # type Client = tower::util::BoxCloneSyncService<Request<Body>, Response<Body>, BoxError>;
+/// # let http_client = Client::new(tower::service_fn(async |request: Request<Body>| {
+/// #     assert_eq!(request.headers()["authorization"], "Bearer mF_9.B5f-4.1JqM");
+/// #     Ok(Response::new(Body::empty()))
+/// # }));
+///
+/// #[derive(Clone)]
+/// struct Orders {
+///     api: AuthService<Client>,
+/// }
+///
+/// let token = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
+/// let layer = AuthLayer::for_origin(token, "https://api.example.com")?;
+/// let orders = Orders { api: layer.layer(http_client) };
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+/// let request = Request::get("https://api.example.com/orders").body(Body::empty())?;
+/// orders.api.oneshot(request).await?;
+/// # Ok::<_, BoxError>(()) })?;
+/// # Ok::<_, BoxError>(())
+/// ```
 pub struct AuthService<S> {
     inner: S,
     rules: Arc<Rules>,

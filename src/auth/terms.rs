@@ -9,6 +9,26 @@ use crate::headers::grpc;
 use crate::token::AccessToken;
 
 /// What a rule of your own says about a response.
+///
+/// # Examples
+///
+/// An API that says 403 when a session has ended:
+///
+/// ```
+/// use http::{HeaderMap, StatusCode};
+/// use tower_oauth2::auth::Rejection;
+/// use tower_oauth2::{AccessToken, AuthLayer, StaticToken};
+///
+/// let token = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
+/// let layer = AuthLayer::for_origin(token, "https://api.example.com")?.rejection(
+///     |status: StatusCode, headers: &HeaderMap| match status {
+///         StatusCode::FORBIDDEN if headers.contains_key("x-session-ended") => Rejection::Token,
+///         _ => Rejection::Standard,
+///     },
+/// );
+/// # let _ = layer;
+/// # Ok::<_, tower_oauth2::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Rejection {

@@ -21,6 +21,21 @@ use crate::source::{DynTokenSource, TokenSource};
 /// - `fetch_timeout`: 30 seconds, retries of the source included
 /// - `only_for`: any origin; the [layer](crate::AuthLayer) says where tokens go
 /// - `revoke_with`: nothing; at a shutdown no token is revoked
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_oauth2::{AccessToken, StaticToken, TokenCache};
+///
+/// let source = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
+/// let cache = TokenCache::builder(source)
+///     .refresh_before(Duration::from_secs(120))
+///     .fetch_timeout(Duration::from_secs(10))
+///     .build();
+/// # let _ = cache;
+/// # Ok::<_, tower_oauth2::Error>(())
+/// ```
 #[must_use]
 pub struct TokenCacheBuilder {
     source: Box<dyn DynTokenSource>,

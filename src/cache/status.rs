@@ -10,6 +10,21 @@ use super::shared::Shared;
 use crate::error::Error;
 
 /// How a cache was at one instant. No secret is in it.
+///
+/// # Examples
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+/// use tower_oauth2::{AccessToken, StaticToken, TokenCache};
+///
+/// let cache = TokenCache::new(StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?));
+/// cache.warm_up().await?;
+/// let status = cache.status();
+/// assert!(status.is_ready() && status.last_error().is_none());
+/// assert_eq!((status.fetched(), status.failures_in_a_row()), (1, 0));
+/// # Ok::<_, tower_oauth2::Error>(()) })?;
+/// # Ok::<_, tower::BoxError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Status {
     health: Health,
@@ -22,6 +37,26 @@ pub struct Status {
 }
 
 /// The health of a cache in a word.
+///
+/// # Examples
+///
+/// ```
+/// use http::StatusCode;
+/// use tower_oauth2::TokenCache;
+/// use tower_oauth2::cache::Health;
+///
+/// /// What `/readyz` says.
+/// fn readiness(tokens: &TokenCache) -> StatusCode {
+///     match tokens.status().health() {
+///         Health::Idle | Health::Ready | Health::Degraded => StatusCode::OK,
+///         _ => StatusCode::SERVICE_UNAVAILABLE,
+///     }
+/// }
+/// # use tower_oauth2::{AccessToken, StaticToken};
+/// # let tokens = TokenCache::new(StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?));
+/// # assert_eq!(readiness(&tokens), StatusCode::OK);
+/// # Ok::<_, tower_oauth2::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Health {
@@ -126,6 +161,21 @@ impl fmt::Display for Health {
 }
 
 /// Follows the status of a cache without keeping the cache alive.
+///
+/// # Examples
+///
+/// ```
+/// use tower_oauth2::TokenCache;
+///
+/// async fn follow(cache: &TokenCache) {
+///     let mut changes = cache.watch();
+///     while let Some(status) = changes.changed().await {
+///         println!("tokens: {}", status.health());
+///     }
+///     // The last handle of the cache is gone.
+/// }
+/// # let _ = follow;
+/// ```
 #[derive(Debug)]
 pub struct StatusWatch {
     shared: Weak<Shared>,

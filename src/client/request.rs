@@ -20,6 +20,34 @@ use crate::body::Body;
 use crate::extensions::Deadline;
 
 /// A request of an [`ApiClient`](super::ApiClient): told what it is, then [sent](Self::send).
+///
+/// # Examples
+///
+/// ```
+/// # use http::{Request, Response};
+/// # use tower::{BoxError, service_fn};
+/// # use tower_oauth2::{AccessToken, ApiClient, Body, StaticToken};
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+/// # let fake = service_fn(async |request: Request<Body>| {
+/// #     let path = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
+/// #     Ok::<_, BoxError>(Response::new(Body::from(format!("{{\"path\":\"{path}\"}}"))))
+/// # });
+/// # let tokens = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
+/// # let api = ApiClient::builder("https://api.example.com/v2", tokens).build_with(fake)?;
+/// use std::time::Duration;
+///
+/// let response = api
+///     .post("orders")
+///     .query([("dry_run", "true")])
+///     .header("accept-language", "en")
+///     .json(&["apples", "pears"])
+///     .timeout(Duration::from_secs(5))
+///     .send()
+///     .await?;
+/// assert_eq!(response.text().await?, r#"{"path":"/v2/orders?dry_run=true"}"#);
+/// # Ok::<_, BoxError>(()) })?;
+/// # Ok::<_, BoxError>(())
+/// ```
 #[must_use = "a request does nothing until it is sent"]
 pub struct ApiRequest<S = ApiService> {
     service: S,

@@ -15,6 +15,29 @@ use crate::origin::Origin;
 use crate::retry::RetryReport;
 
 /// The response to a request of an [`ApiClient`](super::ApiClient). Its body is read when you ask for it.
+///
+/// # Examples
+///
+/// ```
+/// # use http::{Request, Response};
+/// # use tower::{BoxError, service_fn};
+/// # use tower_oauth2::{AccessToken, ApiClient, Body, StaticToken};
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+/// # let fake = service_fn(async |request: Request<Body>| {
+/// #     let path = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
+/// #     Ok::<_, BoxError>(Response::new(Body::from(format!("{{\"path\":\"{path}\"}}"))))
+/// # });
+/// # let tokens = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
+/// # let api = ApiClient::builder("https://api.example.com/v2", tokens).build_with(fake)?;
+/// use std::collections::HashMap;
+///
+/// let response = api.get("orders").send().await?.error_for_status()?;
+/// assert_eq!(response.status(), 200);
+/// let order: HashMap<String, String> = response.json().await?;
+/// assert_eq!(order["path"], "/v2/orders");
+/// # Ok::<_, BoxError>(()) })?;
+/// # Ok::<_, BoxError>(())
+/// ```
 pub struct ApiResponse<RB = Body> {
     inner: Response<RB>,
     origin: Origin,

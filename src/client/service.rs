@@ -16,6 +16,20 @@ use crate::http_transport::HttpTransport;
 /// The layers and the HTTP client below an [`ApiClient`](super::ApiClient), with their types hidden. A tower service itself.
 ///
 /// Clones share it. A request with a body in memory costs two allocations more than one of the layers themselves.
+///
+/// # Examples
+///
+/// A field for a client over any layers: `ApiClient` is short for `ApiClient<ApiService>`, and [`new`](Self::new) makes one.
+///
+/// ```
+/// use tower_oauth2::ApiClient;
+///
+/// #[derive(Clone)]
+/// struct AppState {
+///     api: ApiClient,
+/// }
+/// # let _ = |state: AppState| state.api;
+/// ```
 #[derive(Clone)]
 pub struct ApiService {
     tokens: TokenCache,

@@ -46,6 +46,22 @@ impl Default for Settings {
 /// - `total_timeout`: none; the waits of the retries are bounded by their policy
 /// - `redirects`: 10, within the origin of the request
 /// - `request_id`: none
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_oauth2::stack::Stack;
+/// use tower_oauth2::{AccessToken, RetryPolicy, StaticToken};
+///
+/// let token = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
+/// let stack = Stack::for_origin(token, "https://api.example.com")?
+///     .retry(RetryPolicy::builder().max_retries(2).build()?)
+///     .attempt_timeout(Duration::from_secs(10))
+///     .concurrency_limit(64);
+/// # let _ = stack;
+/// # Ok::<_, tower_oauth2::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct StackBuilder {

@@ -32,6 +32,24 @@ use crate::runtime;
 /// limit, the tokens and the client.
 ///
 /// `S` is the client. To keep one in a struct, name it: `Stack<tower_oauth2::transport::HyperClient>`.
+///
+/// # Examples
+///
+/// ```
+/// use http::{Request, Response};
+/// use tower::{BoxError, ServiceExt as _, service_fn};
+/// use tower_oauth2::stack::{Stack, StackBody};
+/// use tower_oauth2::{AccessToken, Body, StaticToken};
+///
+/// let http_client = service_fn(async |_: Request<StackBody<Body>>| Ok::<_, BoxError>(Response::new(Body::from("ok"))));
+/// let token = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
+/// let api = Stack::for_origin(token, "https://api.example.com")?.build(http_client);
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+/// let response = api.oneshot(Request::get("https://api.example.com/orders").body(Body::empty())?).await?;
+/// assert_eq!(response.status(), 200);
+/// # Ok::<_, BoxError>(()) })?;
+/// # Ok::<_, BoxError>(())
+/// ```
 #[derive(Clone)]
 pub struct Stack<S> {
     layers: Layers<S>,

@@ -21,6 +21,24 @@ type Recipe<K> = Box<dyn Fn(&K) -> Result<TokenCacheBuilder, Error> + Send + Syn
 /// - `capacity`: 10,000 caches
 /// - `idle_after`: 1 hour
 /// - `token_requests`: 100 a second, 1,000 at once
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_oauth2::tenants::TenantCaches;
+/// use tower_oauth2::{AccessToken, Error, StaticToken};
+///
+/// let caches = TenantCaches::builder(|tenant: &String| {
+///     Ok::<_, Error>(StaticToken::new(AccessToken::bearer(format!("token-of-{tenant}"))?))
+/// })
+/// .capacity(500)
+/// .idle_after(Duration::from_secs(600))
+/// .token_requests(20, 100)
+/// .build()?;
+/// assert_eq!(caches.len(), 0);
+/// # Ok::<_, tower_oauth2::Error>(())
+/// ```
 #[must_use = "a builder does nothing until it is built"]
 pub struct TenantCachesBuilder<K> {
     make: Recipe<K>,

@@ -28,6 +28,21 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 ///
 /// A handle is cheap to clone, and clones share everything. The [rules](super) say who stays and who goes; the
 /// [builder](TenantCachesBuilder) has the bounds.
+///
+/// # Examples
+///
+/// ```
+/// use http::Request;
+/// use tower_oauth2::tenants::TenantCaches;
+/// use tower_oauth2::{AccessToken, Error, StaticToken};
+///
+/// let caches = TenantCaches::new(|tenant: &String| {
+///     Ok::<_, Error>(StaticToken::new(AccessToken::bearer(format!("token-of-{tenant}"))?))
+/// });
+/// let mut request = Request::get("https://api.example.com/orders").body(())?;
+/// caches.authorize(request.extensions_mut(), "north")?;
+/// # Ok::<_, tower::BoxError>(())
+/// ```
 #[doc(alias = "MultiTenant")]
 #[doc(alias = "per_user")]
 pub struct TenantCaches<K> {
