@@ -53,7 +53,7 @@
 //! - [`transport`]: the clients below: hyper's, reqwest's, and any other
 //! - [`client`]: a client of one API, with a base URL, over all of that
 //! - [`extensions`]: what the layers tell each other and you
-//! - [`guide`]: pages on one task each: [when it fails](guide::failures), reqwest, [gRPC](guide::tonic), [kube](guide::kube)
+//! - [`guide`]: pages on one task each: [when it fails](guide::failures), [logging](guide::logging), reqwest, [gRPC](guide::tonic), [kube](guide::kube)
 //! - `test_util`: servers and sources in memory, for tests of your own
 //!
 //! # Features

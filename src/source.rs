@@ -94,6 +94,13 @@ pub trait TokenSource: Send + Sync + 'static {
         let _ = token;
     }
 
+    /// Returns what to call the tokens of this source in the log, such as the client id and the host of the token endpoint.
+    /// No secret may be in it. A cache asks once, when it is built; its own
+    /// [`name`](crate::cache::TokenCacheBuilder::name) goes before.
+    fn name(&self) -> Option<String> {
+        None
+    }
+
     /// Returns whether something that the source reads locally, such as a file with a secret, has changed since it failed,
     /// so that asking it again is worth while.
     ///
@@ -242,6 +249,9 @@ pub(crate) type TokenFuture<'a> = Pin<Box<dyn Future<Output = Result<AccessToken
 pub(crate) trait DynTokenSource: Send + Sync {
     fn fetch(&self, request: TokenRequest) -> TokenFuture<'_>;
 
+    /// See [`TokenSource::name`].
+    fn own_name(&self) -> Option<String>;
+
     /// See [`TokenSource::is_disposable`].
     fn may_be_dropped(&self) -> bool;
 
@@ -255,6 +265,10 @@ pub(crate) trait DynTokenSource: Send + Sync {
 impl<S: TokenSource> DynTokenSource for S {
     fn fetch(&self, request: TokenRequest) -> TokenFuture<'_> {
         Box::pin(self.token(request))
+    }
+
+    fn own_name(&self) -> Option<String> {
+        or_panicked(None, || self.name())
     }
 
     fn may_be_dropped(&self) -> bool {
@@ -425,6 +439,10 @@ impl<A: TokenSource, B: TokenSource> TokenSource for Or<A, B> {
 
     fn is_disposable(&self) -> bool {
         self.first.is_disposable() && self.second.is_disposable()
+    }
+
+    fn name(&self) -> Option<String> {
+        self.first.name().or_else(|| self.second.name())
     }
 
     /// Both are told: only the one that made the token knows it.

@@ -76,7 +76,7 @@ impl AuthLayer {
     /// `acme.my.salesforce.com` too, and not for `evil-my.salesforce.com`. On this machine plain http will do. If the response
     /// names anything else, the request fails with an error and the token is not sent.
     ///
-    /// You give each request its URI, as always. Read the origin from [`AccessToken::extra`](crate::AccessToken::extra).
+    /// You give each request its URI, as always. Read the origin from [`AccessToken::expose_extra`](crate::AccessToken::expose_extra).
     ///
     /// # Errors
     ///

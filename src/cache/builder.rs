@@ -15,6 +15,7 @@ use crate::source::{DynTokenSource, TokenSource};
 /// Builds a [`TokenCache`].
 ///
 /// Defaults:
+/// - `name`: what the source calls itself ([`TokenSource::name`]), else none
 /// - `refresh_before`: a fifth of the token's lifetime, at most 5 minutes, lengthened by chance by up to a quarter
 /// - `min_validity`: a twentieth of the lifetime, at most 10 seconds
 /// - `max_age`: none; a token of unknown lifetime is used until it is rejected
@@ -71,7 +72,15 @@ impl TokenCacheBuilder {
     fn new(source: Box<dyn DynTokenSource>) -> Self {
         let mut settings = Settings { fetch_timeout: Duration::from_secs(30), ..Settings::default() };
         settings.windows.stretch = settings.chance.fraction() * LONGEST_STRETCH;
+        settings.name = source.own_name().map(Into::into);
         Self { source, settings }
+    }
+
+    /// Sets what the log calls the cache: the field `cache` of its lines and spans. Give the caches of several tenants
+    /// names of their own if the tenant may stand in your log.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.settings.name = Some(name.into().into());
+        self
     }
 
     /// Sets how long before its end a token is renewed in the background. Requests go on with the old one meanwhile.

@@ -54,6 +54,10 @@ impl TokenSource for CachedSource {
         self.cache.token(Want { new, by, min_validity: None }).await
     }
 
+    fn name(&self) -> Option<String> {
+        self.cache.shared.settings.name.as_deref().map(str::to_owned)
+    }
+
     fn is_disposable(&self) -> bool {
         self.cache.shared.source.may_be_dropped()
     }

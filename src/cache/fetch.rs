@@ -11,11 +11,12 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::instrument::WithSubscriber as _;
 use tracing::{Instrument as _, Span};
 
+use super::journal;
 use super::memory::{Memory, State};
 use super::shared::Shared;
 use super::single_flight::Leader;
 use super::snapshot::Snapshot;
-use crate::clock::Moment;
+use crate::clock::{self, Moment};
 use crate::error::Error;
 use crate::runtime::{caught, with_timer};
 use crate::source::{FetchReason, TokenRequest};
@@ -63,7 +64,12 @@ impl Launch {
     /// with a token of ours.
     pub(super) fn spawn(self, shared: &Arc<Shared>, runtime: &Handle) {
         let reason = self.request.reason();
-        let span = tracing::info_span!(parent: None, telemetry::FETCH_SPAN, ?reason);
+        let span = tracing::info_span!(
+            parent: None,
+            telemetry::FETCH_SPAN,
+            ?reason,
+            cache = shared.settings.name.as_deref()
+        );
         span.follows_from(Span::current());
         let shown = Arc::new(span.clone());
         let old = shared.flight.lock().memory.span.replace(shown);
@@ -83,6 +89,7 @@ impl Launch {
         if self.leader.is_abandoned() {
             return;
         }
+        let began = clock::now();
         let result = until(over, caught("the token source", self.fetch(&shared))).await;
         let timeout = shared.settings.fetch_timeout;
         let result = result.unwrap_or_else(|| {
@@ -91,7 +98,7 @@ impl Launch {
                  reached"
             )))
         });
-        land(&shared, self.leader, result);
+        land(&shared, self.leader, result, began);
     }
 
     /// Asks the source until there is a token that nothing has overtaken.
@@ -150,12 +157,14 @@ fn land(
     shared: &Arc<Shared>,
     leader: Leader<Arc<Snapshot>, Error, Memory>,
     result: Result<AccessToken, Error>,
+    began: Instant,
 ) {
     let now = shared.moment();
     let result = result.map(|token| shared.snapshot(token, now));
     let mut failure = None;
     let mut span = None;
     let mut armed = false;
+    let (mut valid_for, mut retry_in) = (None, None);
     leader.finish(result.clone(), |result, state| {
         state.memory.deadline = None;
         span = state.memory.span.take();
@@ -169,21 +178,25 @@ fn land(
             }
             Err(error) => {
                 state.restore(now);
-                let has_token = state.current().is_some_and(|current| !current.plan().has_ended(now));
-                failure = state.memory.failed(error, has_token, now.mono, &shared.settings.chance);
+                let current = state.current().filter(|current| !current.plan().has_ended(now));
+                valid_for = current.map(|current| Some(now.until(current.plan().ends?)));
+                failure = state.memory.failed(error, valid_for.is_some(), now.mono, &shared.settings.chance);
+                let until = state.memory.failure.as_ref().map(|failure| failure.until(valid_for.is_some()));
+                retry_in = until.map(|until| until.saturating_duration_since(now.mono));
             }
         }
         armed = shared.rearm(state, now);
     });
     drop(span);
-    match (&result, failure) {
-        (Ok(_), Some(_)) => tracing::info!("got a token again after failed token requests"),
-        (Ok(snapshot), None) => tracing::debug!(token = ?snapshot.token(), "got a token"),
-        // Once per row of failures: an operator should act on the first, and not read the same line all night.
-        (Err(error), None) => tracing::warn!(%error, class = ?error.kind(), "the token request failed"),
-        (Err(error), Some(_)) => {
-            tracing::debug!(%error, class = ?error.kind(), "the token request failed again")
-        }
+    let cache = shared.settings.name.as_deref();
+    match &result {
+        Ok(snapshot) => journal::fetched(
+            cache,
+            snapshot.token(),
+            now.mono.saturating_duration_since(began),
+            failure.as_ref(),
+        ),
+        Err(error) => journal::failed(cache, error, valid_for, retry_in, failure.as_ref()),
     }
     if armed {
         shared.set_alarm(&Handle::current());

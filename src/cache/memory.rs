@@ -101,6 +101,10 @@ pub(crate) struct Failure {
     pub(crate) error: Error,
     /// How many.
     pub(crate) streak: u32,
+    /// When the first of them failed.
+    pub(crate) began: Instant,
+    /// Whether there was no token in use at one of them, so that requests have failed.
+    pub(crate) is_down: bool,
     /// When the first of them failed that left no token in use.
     since: Instant,
     /// Until when the source is left alone while a token is in use, and while none is.
@@ -216,7 +220,16 @@ impl Memory {
         let (with_token, without_token) = (now + with_token, now + without_token);
         *error = error.clone().with_retry_at(without_token.into_std());
         let (error, streak) = (error.clone(), streak.saturating_add(1));
-        let failure = Failure { error, streak, since, with_token, without_token, look: now + LOOK_EVERY };
+        let failure = Failure {
+            error,
+            streak,
+            began: self.failure.as_ref().map_or(now, |failure| failure.began),
+            is_down: !has_token || self.failure.as_ref().is_some_and(|failure| failure.is_down),
+            since,
+            with_token,
+            without_token,
+            look: now + LOOK_EVERY,
+        };
         self.failure.replace(failure)
     }
 

@@ -124,6 +124,7 @@ mod builder;
 mod chained;
 mod fetch;
 mod handle;
+mod journal;
 mod memory;
 mod own_runtime;
 mod schedule;

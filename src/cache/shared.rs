@@ -35,6 +35,8 @@ pub(super) const GRACE: Duration = Duration::from_secs(1);
 /// What a cache is made of besides its source.
 #[derive(Debug, Default)]
 pub(crate) struct Settings {
+    /// What the log calls the cache.
+    pub(crate) name: Option<Arc<str>>,
     pub(crate) windows: Windows,
     pub(crate) fetch_timeout: Duration,
     /// The origins that may have the tokens; empty for all.

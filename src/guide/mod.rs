@@ -1,6 +1,7 @@
 //! Pages on one task each.
 //!
 //! - [`failures`]: when it fails, every message with its cause and its cure
+//! - [`logging`]: what the log says, and how to turn it on
 //! - `reqwest` (feature `reqwest`): reqwest's client under the layers, and reqwest-middleware
 //! - [`tonic`]: a gRPC channel under the layers
 //! - [`kube`]: the layers under clients that take a tower service, such as kube's
@@ -8,6 +9,8 @@
 #[doc = include_str!("failures.md")]
 pub mod failures {}
 pub mod kube;
+#[doc = include_str!("logging.md")]
+pub mod logging {}
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 pub mod reqwest;

@@ -1,0 +1,138 @@
+//! What an operator reads in the log of an outage: when it began, until when requests went on, when they failed, and when it
+//! was over.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tower_oauth2::{AccessToken, Error, TokenCache, source_fn};
+
+use crate::log::Log;
+
+#[path = "support/log.rs"]
+mod log;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn logging(level: tracing::Level) -> (Log, tracing::subscriber::DefaultGuard) {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_ansi(false)
+        .without_time()
+        .with_target(false)
+        .with_writer(log.clone())
+        .finish();
+    (log, tracing::subscriber::set_default(subscriber))
+}
+
+/// A cache over a source that can be switched off, with tokens of 100 s.
+fn cache(is_up: &Arc<AtomicBool>) -> TokenCache {
+    let is_up = Arc::clone(is_up);
+    let source = source_fn(move |_| {
+        let is_up = is_up.load(Ordering::Relaxed);
+        async move {
+            if !is_up {
+                return Err(Error::transient("login.example.com responded with 503"));
+            }
+            let token = AccessToken::bearer("S3CR3T")?.with_lifetime(100 * SECOND);
+            Ok(token.with_scopes(["orders:read", "orders:write"]))
+        }
+    });
+    TokenCache::builder(source).name("billing").build()
+}
+
+/// The lines, without what stands before the message and differs by chance.
+fn lines(log: &Log) -> Vec<String> {
+    let text = log.text();
+    assert!(
+        !text.contains("S3CR3T") && !text.contains("Instant {") && !text.contains("SystemTime {"),
+        "{text}"
+    );
+    text.lines().map(|line| line.trim_start().to_owned()).collect()
+}
+
+/// Asks once a second, as requests do, for so long.
+async fn requests(cache: &TokenCache, seconds: u32) -> Vec<bool> {
+    let mut served = Vec::new();
+    for _ in 0..seconds {
+        served.push(cache.get().await.is_ok());
+        sleep(SECOND).await;
+    }
+    served
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_can_be_read_from_the_log_alone() {
+    let (log, _guard) = logging(tracing::Level::INFO);
+    let is_up = Arc::new(AtomicBool::new(true));
+    let cache = cache(&is_up);
+    assert!(requests(&cache, 10).await.iter().all(|served| *served));
+    is_up.store(false, Ordering::Relaxed);
+    let served = requests(&cache, 180).await;
+    let valid = served.iter().take_while(|served| **served).count();
+    assert!((85..=95).contains(&valid), "{valid}");
+    assert!(!served[valid..].contains(&true), "{served:?}");
+    is_up.store(true, Ordering::Relaxed);
+    let served = requests(&cache, 60).await;
+    assert!(served.iter().filter(|served| !**served).count() < 10, "{served:?}");
+
+    let lines = lines(&log);
+    println!("{}", lines.join("\n"));
+    let [first, failing, down, over] = lines.as_slice() else { panic!("{lines:#?}") };
+    assert!(first.starts_with("INFO ") && first.contains("got a token cache=\"billing\""), "{first}");
+    assert!(first.contains("lifetime=\"1m40s\" scopes=\"orders:read orders:write\""), "{first}");
+    assert!(
+        failing.starts_with("WARN ") && failing.contains("requests go on with the current one"),
+        "{failing}"
+    );
+    assert!(
+        failing.contains(
+            "cache=\"billing\" error=login.example.com responded with 503 kind=transient retry_in="
+        ),
+        "{failing}"
+    );
+    // Renewal began so long before the end.
+    let valid_for = failing.split("valid_for=\"").nth(1).unwrap().split('s').next().unwrap();
+    assert!((10..=30).contains(&valid_for.parse().unwrap()), "{failing}");
+    assert!(down.starts_with("ERROR ") && down.contains("no valid token: requests fail"), "{down}");
+    assert!(down.contains("failures=") && down.contains("retry_in="), "{down}");
+    assert!(over.starts_with("INFO ") && over.contains("token requests succeed again"), "{over}");
+    // The page on logging shows these lines.
+    let page = include_str!("../src/guide/logging.md");
+    for line in &lines {
+        let message = line.split("}: ").nth(1).unwrap().split(" cache=").next().unwrap();
+        assert!(page.contains(message), "{message}");
+        for field in line.split(message).nth(1).unwrap().split(' ').filter_map(|field| field.split_once('='))
+        {
+            assert!(page.contains(&format!(" {}=", field.0)), "{field:?}");
+        }
+    }
+    assert!(over.contains("outage=\"1m") && over.contains("failures="), "{over}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_from_the_start_is_one_error() {
+    let (log, _guard) = logging(tracing::Level::INFO);
+    let is_up = Arc::new(AtomicBool::new(false));
+    let cache = cache(&is_up);
+    assert!(!requests(&cache, 30).await.contains(&true));
+    let lines = lines(&log);
+    let [down] = lines.as_slice() else { panic!("{lines:#?}") };
+    assert!(down.starts_with("ERROR ") && down.contains("no valid token"), "{down}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_ends_before_the_token_does_is_one_warning() {
+    let (log, _guard) = logging(tracing::Level::INFO);
+    let is_up = Arc::new(AtomicBool::new(true));
+    let cache = cache(&is_up);
+    requests(&cache, 10).await;
+    is_up.store(false, Ordering::Relaxed);
+    assert!(!requests(&cache, 80).await.contains(&false));
+    is_up.store(true, Ordering::Relaxed);
+    assert!(!requests(&cache, 60).await.contains(&false));
+    let levels: Vec<_> = lines(&log).iter().map(|line| line.split(' ').next().unwrap().to_owned()).collect();
+    assert_eq!(levels, ["INFO", "WARN", "INFO"], "{}", log.text());
+}
