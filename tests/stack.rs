@@ -82,7 +82,8 @@ async fn one_request_id_names_all_hops_and_all_attempts() {
         answer(503, "retry-after", "1"),
     ]);
     let client = over(builder().request_id(HeaderName::from_static("x-request-id")), &script);
-    assert_eq!(send(&client, get()).await.unwrap().status(), 200);
+    let response = send(&client, get()).await.unwrap();
+    assert_eq!(response.status(), 200);
     let seen = script.seen();
     assert_eq!(
         seen.iter().map(|seen| seen.head.uri.path()).collect::<Vec<_>>(),
@@ -94,6 +95,8 @@ async fn one_request_id_names_all_hops_and_all_attempts() {
     );
     let ids = all(&seen, "x-request-id");
     assert!(ids[0].len() == 36 && ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    // A caller finds it in the response, for its own log.
+    assert_eq!(response.headers()["x-request-id"], ids[0]);
     // An attempt is counted within its hop.
     let resends =
         seen.iter().map(|seen| seen.head.extensions.get::<Attempt>().map(|attempt| attempt.resend_count()));

@@ -124,7 +124,7 @@ impl ApiClientBuilder {
     }
 
     /// Sends a random UUID in this header, such as `x-request-id`, where the request has none. All redirects and attempts
-    /// keep it.
+    /// keep it. It is in the response under the same name, unless the server sent one of its own.
     pub fn request_id(mut self, header: HeaderName) -> Self {
         self.settings.request_id = Some(header);
         self

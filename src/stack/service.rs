@@ -14,7 +14,7 @@ use tower::BoxError;
 use tower::limit::ConcurrencyLimit;
 use tower::util::Either;
 use tower_http::follow_redirect::FollowRedirect;
-use tower_http::request_id::{MakeRequestUuid, SetRequestId};
+use tower_http::request_id::{MakeRequestUuid, PropagateRequestId, SetRequestId};
 use tower_layer::Layer as _;
 use tower_service::Service;
 
@@ -62,7 +62,7 @@ pub type StackBody<B> = RequestBody<RequestBody<B>>;
 
 /// Outermost first, as on the page of the module.
 type Layers<S> = Identified<Redirecting<RetryService<Limited<AuthService<attempt_timeout::Limited<S>>>>>>;
-type Identified<S> = Either<SetRequestId<S, MakeRequestUuid>, S>;
+type Identified<S> = Either<SetRequestId<PropagateRequestId<S>, MakeRequestUuid>, S>;
 type Redirecting<S> = Either<FollowRedirect<S, SameOrigin>, S>;
 type Limited<S> = Either<ConcurrencyLimit<S>, S>;
 
@@ -81,7 +81,10 @@ impl<S> Stack<S> {
             most => Either::Left(FollowRedirect::with_policy(retried, SameOrigin::up_to(most))),
         };
         let layers = match settings.request_id {
-            Some(header) => Either::Left(SetRequestId::new(redirected, header, MakeRequestUuid)),
+            Some(header) => {
+                let redirected = PropagateRequestId::new(redirected, header.clone());
+                Either::Left(SetRequestId::new(redirected, header, MakeRequestUuid))
+            }
             None => Either::Right(redirected),
         };
         Self { layers, total_timeout: settings.total_timeout }
@@ -124,7 +127,7 @@ where
 impl<S: fmt::Debug> fmt::Debug for Stack<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let below = match &self.layers {
-            Either::Left(identified) => identified.get_ref(),
+            Either::Left(identified) => identified.get_ref().get_ref(),
             Either::Right(layers) => layers,
         };
         f.debug_struct("Stack").field("layers", below).field("total_timeout", &self.total_timeout).finish()
