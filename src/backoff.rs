@@ -91,7 +91,7 @@ impl Chance {
     }
 }
 
-/// Draws bytes that nobody can guess and nothing draws twice; none where the system has no such source.
+/// Draws bytes that cannot be guessed and are not drawn twice; none where the system has no such source.
 ///
 /// Not from the thread's generator: a name that two requests share loses one of them, and that generator begins with 64 bits.
 pub(crate) fn unguessable() -> Option<[u8; 16]> {
@@ -100,7 +100,7 @@ pub(crate) fn unguessable() -> Option<[u8; 16]> {
     Some(bytes)
 }
 
-/// Draws a name that nobody can guess, and that no other process draws: 128 bits in base64url.
+/// Draws a name that cannot be guessed, and that no other process draws: 128 bits in base64url.
 #[cfg(feature = "jwt")]
 pub(crate) fn identifier() -> Result<String, Error> {
     use base64::Engine as _;

@@ -16,11 +16,11 @@ use crate::text;
 ///
 /// Cheap to clone: all callers that waited for the same token get the same error. It is found in the
 /// [`BoxError`] of a service by `downcast_ref::<Error>()`. Callers decide by [`kind`](Self::kind) and
-/// the predicates, never by text. Neither `Display` nor `Debug` ever shows a token, a secret or a raw answer.
+/// the predicates, never by text. Neither `Display` nor `Debug` ever shows a token, a secret or a raw response.
 ///
 /// # Examples
 ///
-/// A source of one's own says whose side failed:
+/// Your own source says whose side failed:
 ///
 /// ```
 /// use tower_oauth2::Error;
@@ -50,7 +50,7 @@ struct Inner {
     throttled_until: Option<Instant>,
     /// When the cache asks its source again.
     retry_at: Option<Instant>,
-    /// Whether the party that decides has not said so: what stands on the way to it has, or nobody.
+    /// Whether the party that decides has not said so: something on the way to it has, or nothing has.
     is_hearsay: bool,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
@@ -85,7 +85,7 @@ pub enum ErrorKind {
     Grant,
     /// The authorization server asked for patience.
     Throttled,
-    /// A failure that may pass by itself: network, time-out, server error.
+    /// A failure that may pass by itself: network, timeout, server error.
     Transient,
     /// The other side said something that is not OAuth 2.0.
     Protocol,
@@ -158,7 +158,7 @@ impl Error {
         Self::new(ErrorKind::Config, message)
     }
 
-    /// Creates an error for a grant that was refused for good: expired, revoked, or somebody else's.
+    /// Creates an error for a grant that was refused for good: expired, revoked, or that of another client.
     #[must_use]
     pub fn grant(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Grant, message)
@@ -176,7 +176,7 @@ impl Error {
         Self::new(ErrorKind::Transient, message)
     }
 
-    /// Creates an error for an answer that cannot be understood.
+    /// Creates an error for a response that cannot be understood.
     #[must_use]
     pub fn protocol(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Protocol, message)
@@ -232,7 +232,7 @@ impl Error {
         self
     }
 
-    /// Adds the HTTP status of the answer.
+    /// Adds the HTTP status of the response.
     #[must_use]
     pub fn with_status(mut self, status: StatusCode) -> Self {
         self.edit().status = Some(status);
@@ -308,7 +308,7 @@ impl Error {
         self.inner.uri.as_deref()
     }
 
-    /// Returns the HTTP status of the answer that was refused.
+    /// Returns the HTTP status of the response.
     #[must_use]
     pub fn status(&self) -> Option<StatusCode> {
         self.inner.status
@@ -343,13 +343,13 @@ impl Error {
         matches!(self.inner.kind, ErrorKind::Throttled)
     }
 
-    /// Returns whether the failure may pass by itself: network, time-out, server error.
+    /// Returns whether the failure may pass by itself: network, timeout, server error.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self.inner.kind, ErrorKind::Transient)
     }
 
-    /// Returns whether the answer could not be understood.
+    /// Returns whether the response could not be understood.
     #[must_use]
     pub fn is_protocol(&self) -> bool {
         matches!(self.inner.kind, ErrorKind::Protocol)

@@ -64,7 +64,7 @@ pub enum RejectionVerdict {
     Superseded,
     /// The challenge does not blame the token: another scope, another scheme, or a request that is wrong in itself.
     NotRefreshable,
-    /// Tokens were rejected too often of late; this one is kept and the refusal handed out.
+    /// Tokens were rejected too often of late; this one is kept and the refusal returned.
     Braked,
 }
 
@@ -99,7 +99,7 @@ impl TokenRejected {
     }
 }
 
-/// Put by auth on a gRPC response that will say only in its trailers what became of the call. Whoever reads those tells
+/// Put by auth on a gRPC response that will say only in its trailers what became of the call. The reader of those tells
 /// auth by it that they refuse the token, and gets the marker that auth would have set.
 #[derive(Clone)]
 pub(crate) struct LateRefusal {
@@ -108,8 +108,8 @@ pub(crate) struct LateRefusal {
     below: Option<Box<LateRefusal>>,
 }
 
-/// A token that was sent, and whoever must know if it is refused. A trait, so that what is shared already can be handed on
-/// as it is: nearly every gRPC answer carries one.
+/// A token that was sent, and what must know if it is refused. A trait, so that what is shared already can be handed on
+/// as it is: nearly every gRPC response carries one.
 pub(crate) trait SentToken: Send + Sync {
     /// Takes the word that the token was accepted.
     fn accepted(&self);
@@ -283,8 +283,8 @@ impl Challenges {
     }
 }
 
-/// By when the head of a request's answer must be there. No wait is begun that would not end before it, and an attempt that
-/// is in flight then is ended: see the rules of [retry](crate::retry). What the body of the answer takes is not bounded.
+/// By when the head of the response must be there. No wait is begun that would not end before it, and an attempt that
+/// is in flight then is ended: see the rules of [retry](crate::retry). What the body of the response takes is not bounded.
 ///
 /// # Examples
 ///

@@ -45,7 +45,7 @@ impl SecretFile {
     }
 
     /// Returns whether the file is another by now than when it was read last. Looks at the file, which a local disk
-    /// answers at once.
+    /// returns at once.
     pub(crate) fn has_changed(&self) -> bool {
         let seen = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.is_some_and(|seen| seen != stamp(&self.path))

@@ -44,9 +44,9 @@
 //! # Where to read on
 //!
 //! - [`cache`]: when a token is fetched, and what happens when that fails
-//! - [`auth`]: which requests get a token, and what an answer says about it
+//! - [`auth`]: which requests get a token, and what a response says about it
 //! - [`tenants`]: a cache for each user or tenant
-//! - [`retry`]: what is sent again, when, and what is handed out instead
+//! - [`retry`]: what is sent again, when, and what is returned instead
 //! - [`grants`]: client credentials, refresh tokens, token exchange, and grants of a provider's own; assertions by a
 //!   key; revocation
 //! - `stack`: the order of the layers, why it is this one, and all of them as one service

@@ -71,7 +71,7 @@ impl Origin {
 
     /// Reads an origin as [`parse`](Self::parse) does, with plain http allowed to every host.
     ///
-    /// Whoever is on the way reads the token then (RFC 6750 §5.3 demands TLS). For closed networks only.
+    /// Anyone on the network path can read the token then (RFC 6750 §5.3 demands TLS). For closed networks only.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! The contract of whoever can take a token back before its end, and the closure that can.
+//! The contract of what can take a token back before its end, and the closure that can.
 
 use std::fmt;
 use std::future::Future;

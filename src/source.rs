@@ -21,7 +21,7 @@ use crate::token::AccessToken;
 ///
 /// # Cancel safety
 ///
-/// The cache lets a call run to its end even if nobody waits any more. It drops the future only at its own deadline or
+/// The cache lets a call run to its end even if no caller waits any more. It drops the future only at its own deadline or
 /// when the runtime shuts down.
 ///
 /// # Examples
@@ -35,7 +35,7 @@ use crate::token::AccessToken;
 /// impl TokenSource for Vault {
 ///     async fn token(&self, _request: TokenRequest) -> Result<AccessToken, Error> {
 ///         let lease = read_lease().await.map_err(|error| {
-///             Error::transient("the vault did not answer").with_source(error)
+///             Error::transient("the vault did not respond").with_source(error)
 ///         })?;
 ///         Ok(AccessToken::bearer(lease)?.with_lifetime(Duration::from_secs(900)))
 ///     }
@@ -81,7 +81,7 @@ pub trait TokenSource: Send + Sync + 'static {
     /// that keeps a refresh token which is stored nowhere else says no.
     ///
     /// A set of caches ([`TenantCaches`](crate::tenants::TenantCaches)) keeps a cache whose source says no. It asks
-    /// often and under a lock, so the answer should be at hand.
+    /// often and under a lock, so it must return at once.
     fn is_disposable(&self) -> bool {
         true
     }
@@ -113,7 +113,7 @@ pub trait TokenSource: Send + Sync + 'static {
     /// Falls back on `other` if this source fails for good: a refresh token if there is one, else the grant.
     ///
     /// For good means that a server refused the client or the grant with an error of OAuth 2.0, or that the source itself
-    /// says so (a configuration or grant error): a setting is missing, or nobody has signed in yet. Every other failure is
+    /// says so (a configuration or grant error): a setting is missing, or no user has signed in yet. Every other failure is
     /// returned as it is: an outage, a proxy or a gateway that refuses, a certificate that is not trusted, a response that
     /// is not OAuth 2.0.
     ///
@@ -164,7 +164,7 @@ pub enum FetchReason {
     Expired,
     /// An API rejected the token.
     Rejected,
-    /// Somebody asked for a new token.
+    /// A new token was asked for.
     Forced,
 }
 
@@ -222,7 +222,7 @@ impl TokenRequest {
     }
 }
 
-/// A source that is shared, with other caches or with whoever made it.
+/// A source that is shared, with other caches or with your own code.
 impl<S: TokenSource> TokenSource for Arc<S> {
     fn token(&self, request: TokenRequest) -> impl Future<Output = Result<AccessToken, Error>> + Send {
         S::token(self, request)
@@ -327,7 +327,7 @@ struct SourceFn<F> {
 ///     let vault = Arc::clone(&vault);
 ///     async move {
 ///         let lease = vault.lease("billing").await.map_err(|error| {
-///             Error::transient("the vault did not answer").with_source(error)
+///             Error::transient("the vault did not respond").with_source(error)
 ///         })?;
 ///         AccessToken::bearer(lease)
 ///     }

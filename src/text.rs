@@ -57,7 +57,7 @@ fn cut(text: &str, limit: usize) -> String {
     shown
 }
 
-/// Takes off what an editor or a shell leaves at the ends of a secret or a name, and what nobody sees: line ends, tabs,
+/// Takes off what an editor or a shell leaves at the ends of a secret or a name, and what cannot be seen: line ends, tabs,
 /// control characters, a byte order mark, characters without width, spaces outside ASCII. A plain space may be meant.
 pub(crate) fn trimmed(text: &str) -> &str {
     text.trim_matches(|c: char| c != ' ' && (c.is_whitespace() || printable(c) != c))

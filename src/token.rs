@@ -17,7 +17,7 @@ use crate::text::{Redactor, is_tchar};
 
 /// An access token with what is known about it.
 ///
-/// A source makes one and the cache hands out clones, which share everything. Two tokens are told apart by an
+/// A source makes one and the cache returns clones, which share everything. Two tokens are told apart by an
 /// identity that the cache gives them, never by their secrets.
 ///
 /// A `HeaderValue` cannot be wiped from memory: the secret itself is zeroed when the last clone is dropped, the

@@ -1,4 +1,4 @@
-//! The future of a response: the inner one with an eye on its answer, or a wait for a token before it.
+//! The future of a response: the inner one watched, or a wait for a token before it.
 
 use std::cell::LazyCell;
 use std::fmt;
@@ -44,7 +44,7 @@ pin_project! {
     }
 }
 
-/// What is done with the answer.
+/// What is done with the response.
 pub(super) enum Watch {
     /// Nothing: markers of a layer below stay.
     Nothing,
@@ -240,7 +240,7 @@ impl Marked {
 }
 
 impl Ticket {
-    /// Puts the token on a request. What comes back is what is to be done with the answer.
+    /// Puts the token on a request. What comes back is what is to be done with the response.
     #[inline]
     pub(super) fn put_on<B>(self: Arc<Self>, request: &mut Request<B>) -> Watch {
         match self.terms.stamp(request.headers_mut(), self.value.clone()) {
@@ -257,14 +257,14 @@ impl Ticket {
         }
     }
 
-    /// Lets whoever reads the trailers of a gRPC answer tell that they refuse the token.
+    /// Lets the reader of the trailers of a gRPC response tell that they refuse the token.
     #[cold]
     fn await_trailers<R>(self: &Arc<Self>, response: &mut Response<R>) {
         let below = response.extensions_mut().remove::<LateRefusal>();
         response.extensions_mut().insert(LateRefusal::new(Arc::<Self>::clone(self), below));
     }
 
-    /// Reads an answer that may say something about the token, drops the token if it is to blame, and marks the answer.
+    /// Reads a response that may say something about the token, drops the token if it is to blame, and marks the response.
     #[cold]
     fn inspect<R>(self: &Arc<Self>, response: &mut Response<R>) {
         // A layer below has found its own token to be at fault, and dropped it: nothing speaks against this one.
@@ -330,7 +330,7 @@ impl SentToken for Ticket {
     }
 }
 
-/// Polls without a task that could be woken: whoever goes on with a pending one polls it again with its own.
+/// Polls without a task that could be woken: the task that goes on with a pending one polls it again with its own.
 pub(super) fn poll_once(acquire: &mut Acquire) -> Poll<<Acquire as Future>::Output> {
     Pin::new(acquire).poll(&mut Context::from_waker(std::task::Waker::noop()))
 }

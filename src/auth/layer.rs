@@ -64,7 +64,7 @@ impl AuthLayer {
 
     /// Creates a layer whose tokens go to whatever https origin a request names, and to loopback.
     ///
-    /// Whoever can choose the URI of a request, or redirect it above this layer, gets the token.
+    /// Code that can choose the URI of a request, or redirect it above this layer, gets the token.
     pub fn for_any_https_origin_unchecked(source: impl Into<TokenCache>) -> Self {
         Self::new(Some(source.into()), Origins { listed: Vec::new(), any_https: true })
     }
@@ -210,7 +210,7 @@ impl AuthLayer {
         self
     }
 
-    /// Asks a rule of one's own first what an answer means for the token. It sees every answer to a request with a
+    /// Asks your own rule first what a response means for the token. It sees every response to a request with a
     /// token, so it should be quick.
     pub fn rejection<F>(mut self, rule: F) -> Self
     where

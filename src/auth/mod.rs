@@ -22,7 +22,7 @@
 //!
 //!    | challenge | drops the token |
 //!    |---|---|
-//!    | `Bearer` (or the token's own scheme) with `invalid_token`, or a code that nobody knows | yes |
+//!    | `Bearer` (or the token's own scheme) with `invalid_token`, or an unknown code | yes |
 //!    | `Bearer` without a code; no challenge; only unknown schemes | if it is [proven](crate::cache#rejections), or the token before it is and still valid (never with [`strict_challenges`](AuthLayer::strict_challenges)) |
 //!    | `insufficient_scope`, `insufficient_user_authentication`, `insufficient_claims`, `invalid_request` | no |
 //!    | only `Basic`, `Negotiate`, `Digest`; `DPoP` where it was not sent | no |

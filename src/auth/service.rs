@@ -16,7 +16,7 @@ use super::ticket::Ticket;
 use crate::cache::TokenCache;
 use crate::error::Error;
 
-/// Puts access tokens on outgoing requests, and watches the answers: see [`AuthLayer`](super::AuthLayer).
+/// Puts access tokens on outgoing requests, and watches the responses: see [`AuthLayer`](super::AuthLayer).
 ///
 /// A request whose token is at hand goes to the instance that was polled ready. Where it has to wait for a token that
 /// instance is given up first, with whatever it reserved, and a clone is polled ready afterwards; so a token request may

@@ -1,4 +1,4 @@
-//! How a token is put on a request, and which answers say something about it.
+//! How a token is put on a request, and which responses say something about it.
 
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ pub enum Rejection {
 
 pub(super) type RejectionRule = dyn Fn(StatusCode, &HeaderMap) -> Rejection + Send + Sync;
 
-/// What a layer was told about headers and answers. A ticket takes it along.
+/// What a layer was told about headers and responses. A ticket takes it along.
 #[derive(Clone)]
 pub(super) struct Terms {
     pub(super) header: HeaderName,
@@ -122,7 +122,7 @@ impl Terms {
         }
     }
 
-    /// Returns whether an answer needs a closer look. The hot path of every answer.
+    /// Returns whether a response needs a closer look. The hot path of every response.
     #[inline]
     pub(super) fn is_suspicious<R>(&self, response: &Response<R>) -> bool {
         let status = response.status();
@@ -151,7 +151,7 @@ impl Terms {
         !says_nothing && !self.statuses.contains(&status)
     }
 
-    /// Returns what kind of refusal an answer is, if it is one.
+    /// Returns what kind of refusal a response is, if it is one.
     pub(super) fn refusal<R>(&self, response: &Response<R>) -> Rejection {
         let (status, headers) = (response.status(), response.headers());
         match self.rejection.as_ref().map_or(Rejection::Standard, |rule| rule(status, headers)) {

@@ -2,7 +2,7 @@
 //!
 //! | challenge | the token is to blame |
 //! |---|---|
-//! | our scheme with `invalid_token`, or with a code that nobody knows | yes |
+//! | our scheme with `invalid_token`, or with an unknown code | yes |
 //! | our scheme without a code; no challenge; only unknown schemes | if the token is suspect: it was good before, or there is another that is (strict: never) |
 //! | `insufficient_scope`, `insufficient_user_authentication`, `insufficient_claims`, `invalid_request` | no |
 //! | only Basic, Negotiate or Digest; DPoP offered to another scheme | no |

@@ -263,7 +263,7 @@ impl TokenCache {
         StatusWatch::new(&self.shared)
     }
 
-    /// Returns the current snapshot if it can be used without asking anybody.
+    /// Returns the current snapshot if it can be used without a fetch.
     pub(crate) fn fresh(&self) -> Option<Arc<Snapshot>> {
         self.shared.fresh()
     }

@@ -4,7 +4,7 @@
 //! 1. It is started by the first token that a thread without a runtime has to wait for, and sleeps in the system unless one is
 //!    fetched. While the caches have tokens there is none.
 //! 2. Every cache that used it holds it, and a fetch holds its cache. With the last of them it ends, and what is left in it
-//!    is dropped. Nobody waits for that.
+//!    is dropped. Nothing waits for that.
 //! 3. Should its thread be gone before that, the next who needs it starts another.
 
 use std::convert::Infallible;

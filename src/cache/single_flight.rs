@@ -6,7 +6,7 @@
 //! Invariants:
 //! 1. At most one fetch is in flight. [`State::lead`] makes its only [`Leader`].
 //! 2. A leader that is dropped takes its fetch out of flight and wakes all waiters with [`Outcome::Lost`].
-//! 3. A waiter whose fetch has an outcome is woken, whichever of the two comes first.
+//! 3. A waiter whose fetch has an outcome is woken, at the first of the two.
 //! 4. [`State::take`] drops only the value whose identity was named.
 //! 5. A value that is replaced or dropped is retired in the same critical section.
 //! 6. Wakers are foreign code: none is cloned, called or dropped under a lock.

@@ -48,7 +48,7 @@
 //! | `invalid_client`, `unauthorized_client`, `invalid_request`, `invalid_scope`, `invalid_target`, `unsupported_grant_type`, DPoP demanded | config | no |
 //! | `invalid_grant` and every other code | grant | no |
 //! | 401, 403, 404, 405, 406, 407, 410, 415 without a code; a redirect; a required scope missing | config | no |
-//! | a certificate that is not trusted, a server without TLS at an `https` URL, a proxy that answers 403 or 407, as the [default transport](crate::transport) tells it | config | no |
+//! | a certificate that is not trusted, a server without TLS at an `https` URL, a proxy that responds with 403 or 407, as the [default transport](crate::transport) tells it | config | no |
 //! | every other 4xx without a code | protocol | no |
 //! | a 2xx without a token response: HTML, JSON of a gateway, cut off, too long | protocol | yes |
 //! | a 2xx with a token that is of no use, such as another token type | protocol | no |

@@ -7,7 +7,7 @@
 //! 2. Its own layers for credentials and retries stay out, or two would see to the same thing. What it builds from a
 //!    configuration has them; what it builds from a service has not.
 //! 3. Its errors hold ours as their source: `downcast_ref` finds an [`Error`](crate::Error).
-//! 4. A watch is one long answer: no token ends it once it has begun. A
+//! 4. A watch is one long response: no token ends it once it has begun. A
 //!    [`total_timeout`](crate::retry::RetryPolicyBuilder::total_timeout) and a [`Deadline`](crate::extensions::Deadline) are
 //!    for its head and do not cut it off.
 //! 5. A body whose length is known is kept for a replay up to 1 MiB, so a manifest that meets a 401 goes out again as it was.

@@ -3,15 +3,15 @@
 //! 1. [`ReqwestClient`](crate::transport::ReqwestClient) makes a tower HTTP service of a `reqwest::Client`, for bodies of any type. Both bodies stream, trailers and
 //!    lengths included, and nothing of them is held back. The head goes out as it is, with the default headers of that client
 //!    and `accept: */*` where there are none.
-//! 2. Errors are reqwest's own: `downcast_ref::<reqwest::Error>()` finds them in what a layer hands out. They name the URL of
+//! 2. Errors are reqwest's own: `downcast_ref::<reqwest::Error>()` finds them in what a layer returns. They name the URL of
 //!    the request, as they always do.
 //! 3. [`classify_reqwest`](crate::transport::classify_reqwest) says which of them mean that nothing was sent. Give it to the retry policy: without it a POST to a server
 //!    that cannot be reached is not sent again.
 //! 4. [`ReqwestTokenClient`](crate::transport::ReqwestTokenClient) asks the token endpoint. It is built here, by reqwest's own builder with the options you like; then
 //!    redirects and retries are switched off; so is its `connection_verbose`, which would write the secret into the log. A
-//!    ready-made client is refused there, whichever way it came: what it does with a redirect cannot be read from it, and one
+//!    ready-made client is refused there, however it was made: what it does with a redirect cannot be read from it, and one
 //!    that followed a 307 would send the client secret to wherever the response points.
-//! 5. TLS, proxies, certificates, cookies and time-outs are reqwest's. This crate switches none of its features on. Without
+//! 5. TLS, proxies, certificates, cookies and timeouts are reqwest's. This crate switches none of its features on. Without
 //!    one for TLS `https` does not work, and the error of the token endpoint says so. An h2 connection that has gone dead is
 //!    found by its `http2_keep_alive_interval`, which is off unless you set it.
 //! 6. reqwest reads each URI once more, by the rules of browsers. Dots in its path are resolved (`/a/../b` goes out as

@@ -7,7 +7,7 @@
 //! 2. A channel takes no body but tonic's own. `map_request` puts what the retry layer sends into one.
 //! 3. UNAUTHENTICATED before any data: the token is dropped and the call made again with another, whether one message was
 //!    asked for or a stream. Trailers that come by themselves after the headers may be seen too late for that. Then, and
-//!    after data, the token is dropped and the answer is the caller's: the next call has another token.
+//!    after data, the token is dropped and the caller gets the response: the next call has another token.
 //! 4. `RESOURCE_EXHAUSTED` and `UNAVAILABLE` are retried when the server says (`grpc-retry-pushback-ms`, or
 //!    `google.rpc.RetryInfo`), else with the policy's own waits. A 429, 502, 503 or 504 without a gRPC status counts as
 //!    `UNAVAILABLE`; see [what is retried](crate::retry#what-is-retried-when).
@@ -17,11 +17,11 @@
 //!    never says how long a request is; `recorded_stream_bytes` raises that.
 //! 6. An error of the layers becomes a `Status` with the code `Unknown` and the error as its source, where `downcast_ref`
 //!    finds an [`Error`](crate::Error). A [`RetryReport`](crate::retry::RetryReport) is in the extensions of an
-//!    answer. A `Status` has none, but a [`ReportSlot`](crate::retry::ReportSlot) has it.
+//!    response. A `Status` has none, but a [`ReportSlot`](crate::retry::ReportSlot) has it.
 //! 7. `Request::set_timeout` is for each attempt. A [`Deadline`](crate::extensions::Deadline) in the request's extensions is
 //!    for all of them and the waits between.
 //!
-//! An interceptor is no place for tokens: it cannot wait for one, and never sees an answer.
+//! An interceptor is no place for tokens: it cannot wait for one, and never sees a response.
 //!
 //! # Examples
 //!
@@ -48,7 +48,7 @@
 //!     .service(Channel::from_static(API).tls_config(tls)?.connect_lazy());
 //!
 //! let mut client = HealthClient::new(channel);
-//! let answer = client.check(HealthCheckRequest::default()).await?;
+//! let response = client.check(HealthCheckRequest::default()).await?;
 //! # Ok(())
 //! # }
 //! ```

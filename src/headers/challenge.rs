@@ -7,7 +7,7 @@
 //! 2. After the word that begins a challenge stands a token68, parameters, or nothing.
 //! 3. Field lines are one list, so parameters may go on in the next line (RFC 9110 §5.3).
 //! 4. Where the grammar breaks, all that was read stays. Reading goes on behind the next comma; what stands between it
-//!    and the next challenge belongs to nobody for certain, and is dropped. An open quote swallows its line.
+//!    and it is not certain to which the next challenge belongs, and is dropped. An open quote swallows its line.
 //! 5. A comma that is missing before a parameter is forgiven: it is sent that way, and there is no other reading.
 //! 6. A URL may stand without quotes, up to the next space or comma.
 //! 7. At most 32 challenges are kept, and 32 parameters of each; a list of ten thousand is no refusal but an attack.

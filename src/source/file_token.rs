@@ -1,4 +1,4 @@
-//! A token that somebody else keeps fresh in a file.
+//! A token in a file that another program keeps fresh.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -11,11 +11,11 @@ use crate::error::Error;
 use crate::file::SecretFile;
 use crate::token::AccessToken;
 
-/// A token in a file that somebody else renews, such as the one that Kubernetes projects into a pod.
+/// A token in a file that another program renews, such as the one that Kubernetes projects into a pod.
 ///
 /// 1. The file is read at each fetch, off the async thread: a regular one (links are followed) of at most 64 KiB. White
 ///    space around the token is removed.
-/// 2. When the token ends is read from its `exp`, if it is a JWT; nothing is verified, which is up to whoever gets it.
+/// 2. When the token ends is read from its `exp`, if it is a JWT; nothing is verified, which is up to the API.
 ///    One that says nothing of its end, and any token with a [`max_age`](Self::max_age), is used for so long, and then
 ///    read again.
 /// 3. A file that is absent, empty or half written may be just being written, and one whose token has expired is about to
@@ -31,7 +31,7 @@ use crate::token::AccessToken;
 ///
 /// # Cancel safety
 ///
-/// A fetch that is dropped leaves a read behind that nobody waits for.
+/// A fetch that is dropped leaves a read behind, which ends by itself.
 ///
 /// # Examples
 ///
@@ -46,7 +46,7 @@ pub struct FileToken {
     max_age: Option<Duration>,
 }
 
-/// So long a token is used whose end nobody knows. Kubernetes' own clients read as often.
+/// How long a token is used whose expiry is unknown. Kubernetes' own clients read as often.
 const MAX_AGE: Duration = Duration::from_secs(60);
 
 impl FileToken {

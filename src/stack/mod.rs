@@ -27,18 +27,18 @@
 //!
 //! # The order
 //!
-//! Outermost first. Whoever composes layers by hand keeps to it too:
+//! Outermost first. Keep to it too if you compose the layers yourself:
 //!
 //! | layer | why here | what goes wrong elsewhere |
 //! |---|---|---|
-//! | request id | One id names one wish of the caller, whatever it takes to fulfil it. | Below retry each attempt has another, and nobody finds them together. |
+//! | request id | One id names one call, with all its attempts. | Below retry each attempt has another, and they cannot be found together. |
 //! | follow redirects | Every hop comes by retry and auth again, so the new target is checked before it gets a token, and a token that ended meanwhile is replaced. | Below auth the header goes along to wherever the answer points, and a stranger's 401 costs a good token. |
-//! | total time-out | It bounds what the caller waits for, hops and waits included. It is a [`Deadline`](crate::extensions::Deadline), so that a wait that would miss it is not begun, and the last real answer is handed out at once. | A plain time-out around retry throws that answer away; one below retry bounds one attempt alone. |
-//! | [retry](crate::retry) | It sees each answer after auth has read it, and each replay passes by auth, so it carries the token of its own time. | Below auth a replay after a 401 sends the token that was refused. |
+//! | total timeout | It bounds what the caller waits for, hops and waits included. It is a [`Deadline`](crate::extensions::Deadline), so that a wait that would miss it is not begun, and the last real response is handed out at once. | A plain timeout around retry throws that answer away; one below retry bounds one attempt alone. |
+//! | [retry](crate::retry) | It sees each response after auth has read it, and each replay passes by auth, so it carries the token of its own time. | Below auth a replay after a 401 sends the token that was refused. |
 //! | concurrency limit | It counts requests that are on their way. A request in a wait gives its permit back. | Above retry, requests that wait hold permits, and ten throttled ones stop a hundred that could go. |
 //! | [auth](crate::auth) | Last before the wire, so that the token is fresh when it leaves. A request that waits for a token gives its permit back as well. | Above a limit or a buffer a token can end while the request queues. |
-//! | attempt time-out | It bounds one attempt on the wire. Not the wait for a token, which has its own deadline, nor the one for a permit. | Above auth a slow authorization server looks like a slow API. |
-//! | the client | Its own redirects, retries and time-outs are off. | Two layers that retry multiply, and a client that follows redirects carries the token along. |
+//! | attempt timeout | It bounds one attempt on the wire. Not the wait for a token, which has its own deadline, nor the one for a permit. | Above auth a slow authorization server looks like a slow API. |
+//! | the client | Its own redirects, retries and timeouts are off. | Two layers that retry multiply, and a client that follows redirects carries the token along. |
 //!
 //! The same by hand, but for redirects, whose policy is below:
 //!
@@ -76,11 +76,11 @@
 //! 3. A redirect is followed if it stays within the request's own origin, ten times at most. 307 and 308 repeat method
 //!    and body, if that is empty, in memory at once, or opened again by a [`BodyFactory`](crate::retry::BodyFactory); 303, and 301 and 302 after a POST, become a GET without one
 //!    (RFC 9110 §15.4).
-//! 4. Any other redirect is handed out as it is: the caller reads `Location` and decides. Neither a token nor a cookie
+//! 4. Any other redirect is returned as it is: the caller reads `Location` and decides. Neither a token nor a cookie
 //!    goes to another origin unseen.
-//! 5. An attempt that takes longer than the attempt time-out ends in an
+//! 5. An attempt that takes longer than the attempt timeout ends in an
 //!    [`AttemptTimeout`](crate::retry::AttemptTimeout). It may have arrived, so it is repeated only where the method may be.
-//! 6. A [`RetryReport`](crate::retry::RetryReport) on the answer is that of the last hop; those of the hops before went with
+//! 6. A [`RetryReport`](crate::retry::RetryReport) on the response is that of the last hop; those of the hops before went with
 //!    the redirects. A [`ReportSlot`](crate::retry::ReportSlot) holds the latest as well.
 //!
 //! # Body types

@@ -26,7 +26,7 @@ use crate::extensions::Deadline;
 use crate::retry::{BodyFactory, RequestBody, ResponseBody, RetryService};
 use crate::runtime;
 
-/// An HTTP client with everything around it: redirects, retries, limits, tokens, time-outs.
+/// An HTTP client with everything around it: redirects, retries, limits, tokens, timeouts.
 ///
 /// The [order of the layers](super) and what happens to a request stand on the page of the module. Clones share the
 /// limit, the tokens and the client.

@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::extensions::CredentialId;
 
 /// Who has looked in vain for a cache that can go keeps the next ones from looking for so long: it takes a walk through
-/// all of them, under a lock, and whoever can invent keys could ask for many.
+/// all of them, under a lock, and a caller that can invent keys could ask for many.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// A bounded set of [`TokenCache`]s, one for each key: users, tenants, scopes.

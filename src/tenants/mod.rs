@@ -7,12 +7,12 @@
 //!    can be compared and hashed.
 //! 2. A cache that was not asked for in an hour goes, and with it its token, which is not revoked. Where there are as many
 //!    as are allowed, the sixteenth part that was unused the longest goes at once.
-//! 3. Never one that is in use: while somebody holds a handle, a request is on its way or a token is being fetched. And
+//! 3. Never one that is in use: while a handle is held, a request is on its way or a token is being fetched. And
 //!    none whose source has something that would be lost for good
 //!    ([`is_disposable`](crate::TokenSource::is_disposable)), such as a refresh token that is stored nowhere.
 //! 4. Where all that are allowed are in use, a new key is refused.
 //! 5. All caches together make so many token requests a second. What is beyond waits its turn, and what would wait for
-//!    more than ten seconds fails with the time at which to come back. So whoever can invent keys cannot make a storm of
+//!    more than ten seconds fails with the time at which to come back. So a caller that can invent keys cannot make a storm of
 //!    them at the authorization server. He can delay others, though: look at a name from outside before it becomes a
 //!    key. Revocations are not counted: a [`shutdown`](TenantCaches::shutdown) sends all of them at the same time, or as many
 //!    as the transport lets through.

@@ -1,4 +1,4 @@
-//! Lets so many token requests through in a second, whoever makes them.
+//! Lets so many token requests through in a second, of all caches together.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::token::AccessToken;
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// A bucket of turns, which refills evenly: the generic cell rate algorithm. A turn that was booked is used up, also
-/// where nobody comes for it.
+/// where nothing takes it.
 #[derive(Debug)]
 pub(super) struct Turnstile {
     /// From one turn to the next.

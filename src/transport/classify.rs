@@ -8,8 +8,8 @@
 //! | h2: `REFUSED_STREAM` from the server | no work was done (RFC 9113 §8.7) | unsent |
 //! | h2: `GOAWAY` from the server | it ends those streams only that it says it did not and will not look at (RFC 9113 §6.8) | unsent |
 //! | the client itself refuses: a method, a version or a URI that it cannot send | it would again | fatal |
-//! | this side refuses the answer: too many headers, or a stream that it resets for what stands in them | it would again | fatal |
-//! | a reset, an end, a broken answer, a time-out after the request was taken | nobody knows how far it came | ambiguous |
+//! | this side refuses the response: too many headers, or a stream that it resets for what stands in them | it would again | fatal |
+//! | a reset, an end, a broken response, a timeout after the request was taken | it is not known how far it came | ambiguous |
 //!
 //! An end right after the request was written is ambiguous too, also on a connection that had been idle: the server may have
 //! read it before it closed. hyper gives back what it did not begin to write, and its pooled client sends that once more by
@@ -27,7 +27,7 @@ const TOO_LARGE: &str = "message head is too large";
 
 /// Tells the errors of hyper and of hyper-util's pooled client apart; what it does not know, as [`Failure::of`] does.
 ///
-/// The client beside it marks its errors itself. This is for a client of one's own:
+/// The client beside it marks its errors itself. This is for your own client:
 ///
 #[cfg_attr(feature = "hyper-client", doc = "```")]
 #[cfg_attr(not(feature = "hyper-client"), doc = "```text")]

@@ -50,7 +50,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// What gRPC servers take by default without closing the connection.
 const CALM_PING_AFTER: Duration = Duration::from_secs(300);
 
-/// Whoever gives a request up after this may have met a connection that is dead.
+/// A caller that gives a request up after this may have met a connection that is dead.
 const SUSPICIOUS: Duration = Duration::from_secs(5);
 
 /// An HTTP client over HTTP/1.1 and h2. Clones share its connections.
@@ -141,7 +141,7 @@ impl HyperClient {
         Self { shared: Arc::new(Shared { settings, pools, calm, flooded: Arc::default() }) }
     }
 
-    /// Starts a client with a proxy, certificates, a resolver or time-outs of its own.
+    /// Starts a client with a proxy, certificates, a resolver or timeouts of its own.
     pub fn builder() -> HyperClientBuilder {
         HyperClientBuilder::default()
     }

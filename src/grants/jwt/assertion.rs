@@ -83,7 +83,7 @@ impl Assertion {
         Self::new(SignedBy::Key(key))
     }
 
-    /// Creates an assertion that a signer of one's own signs: an HSM, or a key management service.
+    /// Creates an assertion that your own signer signs: an HSM, or a key management service.
     #[must_use]
     pub fn by_signer(signer: impl JwtSigner) -> Self {
         Self::new(SignedBy::Signer(Arc::new(signer)))

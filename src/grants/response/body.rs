@@ -175,7 +175,7 @@ pub(crate) struct Members<'a> {
     flaw: Option<&'static str>,
 }
 
-/// Real answers have a dozen. Each may be a secret that is looked for in all that is shown.
+/// Real responses have a dozen. Each may be a secret that is looked for in all that is shown.
 const MOST_MEMBERS: usize = 256;
 
 impl<'a> Members<'a> {
@@ -228,7 +228,7 @@ impl<'de> Visitor<'de> for MembersVisitor {
 
 // --- Helpers ---
 
-/// What a login page, a proxy or a firewall answers with.
+/// What a login page, a proxy or a firewall responds with.
 pub(crate) const MARKUP: &str = "HTML or XML instead of JSON";
 
 /// The media type without its parameters; empty if there is none.

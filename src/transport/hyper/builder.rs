@@ -121,7 +121,7 @@ impl HyperClientBuilder {
         self
     }
 
-    /// Sets how long a connection is kept that nobody uses.
+    /// Sets how long an unused connection is kept.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.settings.idle_timeout = timeout;
         self

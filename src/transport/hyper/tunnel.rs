@@ -19,7 +19,7 @@ const MAX_HEAD: usize = 8 * 1024;
 /// Why there is no tunnel.
 #[derive(Debug)]
 pub(crate) enum TunnelError {
-    /// Nobody could be asked for one.
+    /// There was no proxy to ask for one.
     NoProxy(BoxError),
     /// The proxy refuses it.
     Refused(StatusCode),

@@ -21,7 +21,7 @@ where
 
 /// A request body that reqwest takes: it wants `Sync`, and bodies such as axum's and tonic's are not.
 ///
-/// The lock is never waited for: whoever polls has the only reference.
+/// The lock is never waited for: the one that polls has the only reference.
 struct RequestBody<B> {
     inner: Mutex<B>,
 }

@@ -6,7 +6,7 @@
 //! | `https`, and reqwest was built without TLS | it will not learn it | fatal |
 //! | too many redirects, where its own are on | the next attempt would walk in the same circle | fatal |
 //! | connecting failed, the time for it included | no byte of the request went out | unsent |
-//! | a time-out of the request as a whole | nobody knows how far it came | ambiguous |
+//! | a timeout of the request as a whole | it is not known how far it came | ambiguous |
 //! | whatever comes from hyper below it | | as `classify_hyper` says |
 
 use std::error::Error as StdError;
