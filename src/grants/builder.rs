@@ -44,31 +44,22 @@ use crate::text;
 /// - plain http: to loopback alone
 #[derive(Clone)]
 pub struct GrantBuilder<G: Grant> {
-    options: Options,
-    settings: G::Settings,
-}
-
-#[derive(Clone, Debug)]
-struct Options {
     location: Endpoint,
     client_id: String,
     auth: ClientAuth,
     /// Whether there is no client, since none was set and the grant needs none.
     is_anonymous: bool,
-    scopes: Vec<String>,
-    required_scopes: Vec<String>,
     audiences: Vec<String>,
     resources: Vec<String>,
     parameters: Parameters,
     issuer: String,
-    strict_bearer: bool,
-    classifier: Option<Classifier>,
+    /// Its `refusals` are still text.
+    acceptance: Acceptance,
+    refusals: Vec<(String, String)>,
     patience: Patience,
     insecure_http: bool,
-    renamed: Vec<(String, String)>,
-    token_types: Vec<String>,
-    refusals: Vec<(String, String)>,
     terms: Terms,
+    settings: G::Settings,
 }
 
 /// What a grant is like, as opposed to what its user sets.
@@ -121,38 +112,33 @@ impl<G: Grant> GrantBuilder<G> {
             second_attempt_after: Some(Duration::from_secs(2)),
             retry_statuses: None,
         };
-        let options = Options {
+        Self {
             location: location.into(),
             client_id: String::new(),
             auth: ClientAuth::none(),
             is_anonymous: true,
-            scopes: Vec::new(),
-            required_scopes: Vec::new(),
             audiences: Vec::new(),
             resources: Vec::new(),
             parameters: Parameters::default(),
             issuer: String::new(),
-            strict_bearer: false,
-            classifier: None,
+            acceptance: Acceptance::default(),
+            refusals: Vec::new(),
             patience,
             insecure_http: false,
-            renamed: Vec::new(),
-            token_types: Vec::new(),
-            refusals: Vec::new(),
             terms,
-        };
-        Self { options, settings }
+            settings,
+        }
     }
 
     pub(crate) fn set_client(mut self, client_id: impl Into<String>, auth: impl Into<ClientAuth>) -> Self {
-        self.options.client_id = client_id.into();
-        self.options.auth = auth.into();
-        self.options.is_anonymous = false;
+        self.client_id = client_id.into();
+        self.auth = auth.into();
+        self.is_anonymous = false;
         self
     }
 
     pub(crate) fn parameters_mut(&mut self) -> &mut Parameters {
-        &mut self.options.parameters
+        &mut self.parameters
     }
 
     pub(crate) fn settings_mut(&mut self) -> &mut G::Settings {
@@ -172,7 +158,7 @@ impl<G: Grant> GrantBuilder<G> {
         I: IntoIterator,
         I::Item: AsRef<str>,
     {
-        add_scopes(&mut self.options.scopes, scopes);
+        add_scopes(&mut self.acceptance.requested, scopes);
         self
     }
 
@@ -192,28 +178,28 @@ impl<G: Grant> GrantBuilder<G> {
         I: IntoIterator,
         I::Item: AsRef<str>,
     {
-        add_scopes(&mut self.options.required_scopes, scopes);
+        add_scopes(&mut self.acceptance.required, scopes);
         self
     }
 
     /// Names an `audience`, a parameter that several vendors know, as does RFC 8693 §2.1. May be repeated.
     #[must_use]
     pub fn audience(mut self, audience: impl Into<String>) -> Self {
-        self.options.audiences.push(audience.into());
+        self.audiences.push(audience.into());
         self
     }
 
     /// Names a resource that the token is for: an absolute URI without a fragment (RFC 8707 §2). May be repeated.
     #[must_use]
     pub fn resource(mut self, resource: impl Into<String>) -> Self {
-        self.options.resources.push(resource.into());
+        self.resources.push(resource.into());
         self
     }
 
     /// Adds a parameter of the provider's own (RFC 6749 §8.2). One with an empty value is left out.
     #[must_use]
     pub fn param(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.options.parameters.push(name.into(), value.into());
+        self.parameters.push(name.into(), value.into());
         self
     }
 
@@ -224,7 +210,7 @@ impl<G: Grant> GrantBuilder<G> {
     /// attempt to the next, as a one-time password does.
     #[must_use]
     pub fn secret_param(mut self, name: impl Into<String>, value: impl Into<Secret>) -> Self {
-        self.options.parameters.push_secret(name.into(), value);
+        self.parameters.push_secret(name.into(), value);
         self
     }
 
@@ -235,7 +221,7 @@ impl<G: Grant> GrantBuilder<G> {
     #[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
     #[must_use]
     pub fn issuer(mut self, issuer: impl Into<String>) -> Self {
-        self.options.issuer = issuer.into();
+        self.issuer = issuer.into();
         self
     }
 
@@ -255,7 +241,7 @@ impl<G: Grant> GrantBuilder<G> {
     /// ```
     #[must_use]
     pub fn response_member(mut self, standard: impl Into<String>, theirs: impl Into<String>) -> Self {
-        self.options.renamed.push((standard.into(), theirs.into()));
+        self.acceptance.renamed.push((standard.into(), theirs.into()));
         self
     }
 
@@ -263,21 +249,21 @@ impl<G: Grant> GrantBuilder<G> {
     /// be a JSON pointer. `ok: false` always is one.
     #[must_use]
     pub fn refusal_member(mut self, name: impl Into<String>, json: impl Into<String>) -> Self {
-        self.options.refusals.push((name.into(), json.into()));
+        self.refusals.push((name.into(), json.into()));
         self
     }
 
     /// Accepts tokens of this type beside `Bearer`, in any case: they are sent as bearer tokens all the same.
     #[must_use]
     pub fn token_type(mut self, name: impl Into<String>) -> Self {
-        self.options.token_types.push(name.into());
+        self.acceptance.token_types.push(name.into());
         self
     }
 
     /// Sets whether tokens outside the grammar of RFC 6750 §2.1 are refused. Some servers issue tokens with `!` or `|`.
     #[must_use]
     pub fn strict_bearer(mut self, strict: bool) -> Self {
-        self.options.strict_bearer = strict;
+        self.acceptance.strict_bearer = strict;
         self
     }
 
@@ -306,21 +292,21 @@ impl<G: Grant> GrantBuilder<G> {
         mut self,
         classify: impl Fn(&Refusal<'_>) -> Option<ErrorKind> + Send + Sync + 'static,
     ) -> Self {
-        self.options.classifier = Some(Classifier::new(classify));
+        self.acceptance.classifier = Some(Classifier::new(classify));
         self
     }
 
     /// Sets how long an attempt may take, from connecting to the last byte of the response.
     #[must_use]
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
-        self.options.patience.attempt_timeout = timeout;
+        self.patience.attempt_timeout = timeout;
         self
     }
 
     /// Sets how often a failed attempt is repeated within one fetch.
     #[must_use]
     pub fn retries(mut self, count: u32) -> Self {
-        self.options.patience.retries = count;
+        self.patience.retries = count;
         self
     }
 
@@ -331,28 +317,28 @@ impl<G: Grant> GrantBuilder<G> {
     /// With `None`, each attempt ends before another begins.
     #[must_use]
     pub fn second_attempt_after(mut self, wait: impl Into<Option<Duration>>) -> Self {
-        self.options.patience.second_attempt_after = wait.into();
+        self.patience.second_attempt_after = wait.into();
         self
     }
 
     /// Sets the delay before the first retry; it doubles from one to the next.
     #[must_use]
     pub fn min_delay(mut self, delay: Duration) -> Self {
-        self.options.patience.min_delay = delay;
+        self.patience.min_delay = delay;
         self
     }
 
     /// Sets the longest delay before a retry. If a server asks for a longer one, this fetch ends.
     #[must_use]
     pub fn max_delay(mut self, delay: Duration) -> Self {
-        self.options.patience.max_delay = delay;
+        self.patience.max_delay = delay;
         self
     }
 
     /// Sets the statuses that are retried, in place of those that may pass by themselves.
     #[must_use]
     pub fn retry_statuses(mut self, statuses: impl IntoIterator<Item = StatusCode>) -> Self {
-        self.options.patience.retry_statuses = Some(statuses.into_iter().collect());
+        self.patience.retry_statuses = Some(statuses.into_iter().collect());
         self
     }
 
@@ -360,7 +346,7 @@ impl<G: Grant> GrantBuilder<G> {
     /// read them there.
     #[must_use]
     pub fn insecure_http(mut self, allowed: bool) -> Self {
-        self.options.insecure_http = allowed;
+        self.insecure_http = allowed;
         self
     }
 
@@ -386,55 +372,37 @@ impl<G: Grant> GrantBuilder<G> {
 
     /// Checks everything, and takes the builder apart: what all grants share, and what this one has of its own.
     fn finish(self, service: ErasedService) -> Result<(Exchange, G::Settings), Error> {
-        let Options {
-            location,
-            client_id,
-            auth,
-            is_anonymous,
-            scopes,
-            required_scopes,
-            audiences,
-            resources,
-            parameters,
-            issuer,
-            strict_bearer,
-            classifier,
-            patience,
-            insecure_http,
-            renamed,
-            token_types,
-            refusals,
-            terms,
-        } = self.options;
-        let identifiers =
-            Identifiers { client_id: text::trimmed(&client_id).to_owned(), issuer, token_url: String::new() };
-        let acceptance = Acceptance {
-            requested: scopes.clone(),
-            required: required_scopes.clone(),
-            strict_bearer,
-            classifier,
-            renamed,
-            token_types,
-            refusals: checks::refusals(refusals)?,
+        let Self { auth, is_anonymous, resources, parameters, acceptance, patience, terms, .. } = self;
+        let identifiers = Identifiers {
+            client_id: text::trimmed(&self.client_id).to_owned(),
+            issuer: self.issuer,
+            token_url: String::new(),
         };
+        let acceptance = Acceptance { refusals: checks::refusals(self.refusals)?, ..acceptance };
+        let scopes = acceptance.requested.clone();
         let wording = Wording {
             is_anonymous,
             grant_asserts: terms.is_assertion,
             exchanges: terms.is_exchange,
             ..Wording::default()
         };
+        checks::scopes("scope", &scopes)?;
+        checks::scopes("required_scope", &acceptance.required)?;
         let expected = Expected { acceptance, wording };
-        let registration =
-            Registration { kind: terms.kind, insecure_http, identifiers, auth: auth.clone(), expected };
-        let endpoint = Destination::new(location, registration)?;
+        let registration = Registration {
+            kind: terms.kind,
+            insecure_http: self.insecure_http,
+            identifiers,
+            auth: auth.clone(),
+            expected,
+        };
+        let endpoint = Destination::new(self.location, registration)?;
         if endpoint.identifiers().client_id.is_empty() && !is_anonymous {
             return Err(Error::config(
                 "client_id: it is empty; set the id that the authorization server assigned",
             ));
         }
         auth.check(endpoint.identifiers())?;
-        checks::scopes("scope", &scopes)?;
-        checks::scopes("required_scope", &required_scopes)?;
         resources.iter().try_for_each(|resource| checks::resource(resource))?;
         checks::parameters(&parameters, terms.own, terms.is_api)?;
         parameters.check(terms.encoding)?;
@@ -449,7 +417,7 @@ impl<G: Grant> GrantBuilder<G> {
         if !scopes.is_empty() {
             common.push("scope", scopes.join(" "));
         }
-        for audience in audiences {
+        for audience in self.audiences {
             common.push("audience", audience);
         }
         for resource in resources {
@@ -465,18 +433,18 @@ impl<G: Grant> GrantBuilder<G> {
 impl<G: Grant> fmt::Debug for GrantBuilder<G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GrantBuilder")
-            .field("location", &self.options.location)
-            .field("client_id", &self.options.client_id)
-            .field("auth", &self.options.auth)
-            .field("scopes", &self.options.scopes)
-            .field("required_scopes", &self.options.required_scopes)
-            .field("audiences", &self.options.audiences)
-            .field("resources", &self.options.resources)
-            .field("parameters", &self.options.parameters)
-            .field("issuer", &self.options.issuer)
-            .field("strict_bearer", &self.options.strict_bearer)
-            .field("patience", &self.options.patience)
-            .field("insecure_http", &self.options.insecure_http)
+            .field("location", &self.location)
+            .field("client_id", &self.client_id)
+            .field("auth", &self.auth)
+            .field("scopes", &self.acceptance.requested)
+            .field("required_scopes", &self.acceptance.required)
+            .field("audiences", &self.audiences)
+            .field("resources", &self.resources)
+            .field("parameters", &self.parameters)
+            .field("issuer", &self.issuer)
+            .field("strict_bearer", &self.acceptance.strict_bearer)
+            .field("patience", &self.patience)
+            .field("insecure_http", &self.insecure_http)
             .finish_non_exhaustive()
     }
 }

@@ -101,8 +101,8 @@ struct Fields {
     issuer: Option<String>,
     metadata_url: Option<String>,
     client_id: String,
-    #[serde(default)]
-    client_auth: AuthNames,
+    #[serde(default = "basic", deserialize_with = "one_or_several")]
+    client_auth: Vec<AuthName>,
     client_secret_env: Option<String>,
     client_secret_file: Option<PathBuf>,
     signing_key_env: Option<String>,
@@ -129,12 +129,6 @@ struct Fields {
     retry_statuses: Option<Vec<u16>>,
     #[serde(default)]
     insecure_http: bool,
-}
-
-/// One name, or a list of them.
-struct AuthNames {
-    first: AuthName,
-    others: Vec<AuthName>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -220,7 +214,8 @@ impl Fields {
 
     fn auth(&self) -> Result<ClientAuth, String> {
         let names = &self.client_auth;
-        let (by_key, by_secret) = (names.has(AuthName::PrivateKeyJwt), names.has(AuthName::ClientSecretJwt));
+        let by_key = names.contains(&AuthName::PrivateKeyJwt);
+        let by_secret = names.contains(&AuthName::ClientSecretJwt);
         if by_key && by_secret {
             return Err(
                 "client_auth: private_key_jwt and client_secret_jwt exclude each other; keep one".into()
@@ -240,7 +235,8 @@ impl Fields {
             ("signing_algorithm", self.signing_algorithm.is_some()),
             ("assertion_audience", self.assertion_audience.is_some()),
         ];
-        if let Some(field) = useless(&secret_fields).filter(|_| !names.names().any(AuthName::wants_secret)) {
+        if let Some(field) = useless(&secret_fields).filter(|_| !names.iter().any(|name| name.wants_secret()))
+        {
             return Err(format!(
                 "{field} has no use, since no client_auth that is named needs a secret; remove it"
             ));
@@ -253,8 +249,9 @@ impl Fields {
                 "{field} has no use unless client_auth is private_key_jwt or client_secret_jwt"
             ));
         }
-        let first = self.auth_by(names.first)?;
-        names.others.iter().try_fold(first, |auth, name| Ok(auth.or(self.auth_by(*name)?)))
+        let auths = names.iter().map(|name| self.auth_by(*name));
+        let joined = auths.reduce(|auth, other| Ok(auth?.or(other?)));
+        joined.unwrap_or_else(|| Err("client_auth is empty; name a client authentication".into()))
     }
 
     fn auth_by(&self, name: AuthName) -> Result<ClientAuth, String> {
@@ -314,51 +311,36 @@ impl Fields {
     }
 }
 
-// --- AuthNames ---
+// --- AuthName ---
 
-impl AuthNames {
-    fn names(&self) -> impl Iterator<Item = AuthName> {
-        std::iter::once(self.first).chain(self.others.iter().copied())
-    }
-
-    fn has(&self, name: AuthName) -> bool {
-        self.names().any(|known| known == name)
-    }
+/// Reads one name, or a list of them.
+fn one_or_several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<AuthName>, D::Error> {
+    deserializer.deserialize_any(AuthNamesVisitor)
 }
 
-impl Default for AuthNames {
-    fn default() -> Self {
-        Self { first: AuthName::Basic, others: Vec::new() }
-    }
-}
-
-impl<'de> Deserialize<'de> for AuthNames {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(AuthNamesVisitor)
-    }
+fn basic() -> Vec<AuthName> {
+    vec![AuthName::Basic]
 }
 
 struct AuthNamesVisitor;
 
 impl<'de> Visitor<'de> for AuthNamesVisitor {
-    type Value = AuthNames;
+    type Value = Vec<AuthName>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a client authentication, or a list of such")
     }
 
-    fn visit_str<E: de::Error>(self, name: &str) -> Result<AuthNames, E> {
-        let first = AuthName::deserialize(name.into_deserializer())?;
-        Ok(AuthNames { first, others: Vec::new() })
+    fn visit_str<E: de::Error>(self, name: &str) -> Result<Vec<AuthName>, E> {
+        Ok(vec![AuthName::deserialize(name.into_deserializer())?])
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<AuthNames, A::Error> {
-        let first = list.next_element()?.ok_or_else(|| de::Error::invalid_length(0, &self))?;
-        let mut others = Vec::new();
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<AuthName>, A::Error> {
+        let mut names = Vec::new();
         while let Some(name) = list.next_element()? {
-            others.push(name);
+            names.push(name);
         }
-        Ok(AuthNames { first, others })
+        if names.is_empty() { Err(de::Error::invalid_length(0, &self)) } else { Ok(names) }
     }
 }
 

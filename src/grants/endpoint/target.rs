@@ -212,7 +212,7 @@ impl Registration {
         self.auth.supported(names).ok_or_else(|| {
             Error::config(format!(
                 "{} of the issuer {} does not support the client authentication that is configured ({}), but: {}; \
-                 change auth(), or register the client for it; nothing was sent",
+                 use another ClientAuth, or register the client for it; nothing was sent",
                 self.kind.naming().endpoint,
                 discovery.identifier(),
                 self.auth.name(),

@@ -15,7 +15,6 @@ use crate::grants::endpoint::location::Endpoint;
 use crate::grants::grant::{Exchange, Grant};
 use crate::grants::parameters::Parameters;
 use crate::source::{DynTokenSource, FetchReason, TokenRequest, TokenSource};
-use crate::text::Redactor;
 use crate::token::AccessToken;
 
 /// Gets tokens by giving others for them: that of a workload for one of the cloud's, that of a user for one that a
@@ -101,10 +100,10 @@ impl TokenSource for TokenExchange {
     async fn token(&self, request: TokenRequest) -> Result<AccessToken, Error> {
         let Self { exchange, grant } = self;
         let Exchange { endpoint, parameters: common } = &**exchange;
-        let tokens = SecurityTokens::first(grant, &request).await?;
-        let error = match endpoint.exchange(&grant.parameters(&tokens, common), &request).await {
+        let sent = grant.read(&request, None).await?;
+        let error = match endpoint.exchange(&grant.parameters(&sent, common), &request).await {
             Ok(token) => {
-                tokens.accepted(grant);
+                grant.accepted(&sent);
                 return Ok(token);
             }
             Err(error) => error,
@@ -114,26 +113,32 @@ impl TokenSource for TokenExchange {
             return Err(error);
         }
         // Where there is no other token, what the server said counts for more.
-        let Ok(Some(newer)) = tokens.again(grant, &request).await else { return Err(error) };
+        let Ok(newer) = grant.read(&request, Some(&sent)).await else { return Err(error) };
+        if newer.iter().zip(&sent).all(|(newer, sent)| secret::same(&newer.0, &sent.0)) {
+            return Err(error);
+        }
         tracing::debug!(endpoint = %endpoint.endpoint, "the token to exchange was renewed; sending the request with the new one");
         // The server may repeat what it was sent first.
         let mut redactor = endpoint.redactor(Some(&request));
-        tokens.teach(&mut redactor);
+        for (secret, token) in &sent {
+            redactor.add(secret.expose_secret());
+            if let Some(token) = token {
+                token.teach(&mut redactor);
+            }
+        }
         let parameters = grant.parameters(&newer, common);
         let token = endpoint.exchange_knowing(&parameters, redactor, Deadline::of(&request)).await?;
-        newer.accepted(grant);
+        grant.accepted(&newer);
         Ok(token)
     }
 
     fn is_disposable(&self) -> bool {
-        let Exchanged { subject, actor, .. } = &*self.grant;
-        [Some(subject), actor.as_ref()].into_iter().flatten().all(SecurityToken::is_disposable)
+        self.grant.sources().all(DynTokenSource::may_be_dropped)
     }
 
     fn has_changed(&self) -> bool {
-        let Exchanged { subject, actor, .. } = &*self.grant;
         self.exchange.endpoint.has_changed()
-            || [Some(subject), actor.as_ref()].into_iter().flatten().any(|token| token.token.has_changed())
+            || self.grant.tokens().any(|(_, token)| token.token.has_changed())
     }
 }
 
@@ -147,25 +152,15 @@ impl Grant for TokenExchange {
     type Settings = Exchanged;
 
     fn assemble(grant: Exchanged, exchange: Exchange) -> Result<Self, Error> {
-        let types = [
-            ("subject", Some(&grant.subject.token_type)),
-            ("actor", grant.actor.as_ref().map(|actor| &actor.token_type)),
-            ("requested_token_type", grant.requested.as_ref()),
-        ];
-        for (setting, token_type) in types {
-            if token_type.is_some_and(|token_type| token_type.uri.is_empty()) {
-                return Err(Error::config(format!(
-                    "{setting}: its token type is empty, and RFC 8693 §2.1 demands one; TokenType has the registered ones"
-                )));
-            }
+        let types = grant.tokens().map(|(setting, token)| (setting, &token.token_type));
+        let requested = grant.requested.iter().map(|requested| ("requested_token_type", requested));
+        if let Some((setting, _)) = types.chain(requested).find(|(_, token_type)| token_type.uri.is_empty()) {
+            return Err(Error::config(format!(
+                "{setting}: its token type is empty, and RFC 8693 §2.1 demands one; TokenType has the registered ones"
+            )));
         }
-        let tokens = [("subject", Some(&grant.subject)), ("actor", grant.actor.as_ref())];
-        for (setting, token) in tokens {
-            if token.is_some_and(|token| token.token.is_empty()) {
-                return Err(Error::config(format!(
-                    "{setting}: its token is empty; give it, or a source of it"
-                )));
-            }
+        if let Some((setting, _)) = grant.tokens().find(|(_, token)| token.token.is_empty()) {
+            return Err(Error::config(format!("{setting}: its token is empty; give it, or a source of it")));
         }
         Ok(Self { exchange: Arc::new(exchange), grant: Arc::new(grant) })
     }
@@ -195,89 +190,65 @@ impl GrantBuilder<TokenExchange> {
 
 // --- Exchanged ---
 
+/// A token as it was read for one exchange, and the whole one if it came from a source.
+type ReadToken = (SecretString, Option<AccessToken>);
+
 impl Exchanged {
-    fn parameters(&self, tokens: &SecurityTokens, common: &Parameters) -> Parameters {
+    /// The tokens that are exchanged, by the names of their settings.
+    fn tokens(&self) -> impl Iterator<Item = (&'static str, &SecurityToken)> {
+        let actor = self.actor.iter().map(|actor| ("actor", actor));
+        std::iter::once(("subject", &self.subject)).chain(actor)
+    }
+
+    fn sources(&self) -> impl Iterator<Item = &dyn DynTokenSource> {
+        self.tokens().filter_map(|(_, token)| token.token.source())
+    }
+
+    /// Reads the tokens, or reads them again since the server rejected these.
+    async fn read(
+        &self,
+        fetch: &TokenRequest,
+        rejected: Option<&[ReadToken]>,
+    ) -> Result<Vec<ReadToken>, Error> {
+        let mut read = Vec::new();
+        for (at, (setting, token)) in self.tokens().enumerate() {
+            // The tokens of the fetch are those of the other side of the exchange, and say nothing of these. That a token
+            // is wanted at once, whatever failed before, holds for both.
+            let request = match (rejected, fetch.reason()) {
+                (Some(rejected), _) => {
+                    let rejected = rejected.get(at).and_then(|read| read.1.clone());
+                    let request = within(FetchReason::Rejected, fetch);
+                    request.with_previous(rejected.clone()).with_rejected(rejected)
+                }
+                (None, FetchReason::Forced) => within(FetchReason::Forced, fetch),
+                (None, _) => within(FetchReason::Initial, fetch),
+            };
+            read.push(token.token.read(&format!("{setting} token"), request).await?);
+        }
+        Ok(read)
+    }
+
+    /// Tells the sources that the server accepted their tokens.
+    fn accepted(&self, read: &[ReadToken]) {
+        for ((_, token), read) in self.tokens().zip(read) {
+            if let (Some(source), Some(token)) = (token.token.source(), &read.1) {
+                source.note_accepted(token);
+            }
+        }
+    }
+
+    fn parameters(&self, read: &[ReadToken], common: &Parameters) -> Parameters {
         let mut parameters = Parameters::default();
         parameters.push("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange");
-        parameters.push_secret("subject_token", Secret::of(tokens.subject.secret.clone()));
-        parameters.push("subject_token_type", self.subject.token_type.uri.clone());
-        if let (Some(actor), Some(tokens)) = (&self.actor, &tokens.actor) {
-            parameters.push_secret("actor_token", Secret::of(tokens.secret.clone()));
-            parameters.push("actor_token_type", actor.token_type.uri.clone());
+        for ((setting, token), (secret, _)) in self.tokens().zip(read) {
+            parameters.push_secret(format!("{setting}_token"), Secret::of(secret.clone()));
+            parameters.push(format!("{setting}_token_type"), token.token_type.uri.clone());
         }
         if let Some(requested) = &self.requested {
             parameters.push("requested_token_type", requested.uri.clone());
         }
         parameters.extend(common.clone());
         parameters
-    }
-}
-
-// --- SecurityTokens ---
-
-/// The tokens that were asked for, for one exchange.
-struct SecurityTokens {
-    subject: ReadToken,
-    actor: Option<ReadToken>,
-}
-
-struct ReadToken {
-    secret: SecretString,
-    /// What a source gave, so that it can be told when the token is refused.
-    token: Option<AccessToken>,
-}
-
-impl SecurityTokens {
-    async fn first(grant: &Exchanged, fetch: &TokenRequest) -> Result<Self, Error> {
-        // The tokens of the fetch are those of the other side of the exchange, and say nothing of these. That a
-        // token is wanted at once, whatever failed before, holds for both.
-        let request = || match fetch.reason() {
-            FetchReason::Forced => within(FetchReason::Forced, fetch),
-            _ => within(FetchReason::Initial, fetch),
-        };
-        let subject = grant.subject.give("subject token", request()).await?;
-        let actor = match &grant.actor {
-            Some(actor) => Some(actor.give("actor token", request()).await?),
-            None => None,
-        };
-        Ok(Self { subject, actor })
-    }
-
-    /// Tells the sources that the server accepted their tokens.
-    fn accepted(&self, grant: &Exchanged) {
-        grant.subject.accepted(&self.subject);
-        if let (Some(actor), Some(read)) = (&grant.actor, &self.actor) {
-            actor.accepted(read);
-        }
-    }
-
-    /// Tells the redactor what was sent.
-    fn teach(&self, redactor: &mut Redactor) {
-        for ReadToken { secret, token } in [Some(&self.subject), self.actor.as_ref()].into_iter().flatten() {
-            redactor.add(secret.expose_secret());
-            if let Some(token) = token {
-                token.teach(redactor);
-            }
-        }
-    }
-
-    /// Asks once more. None if nothing has changed.
-    async fn again(&self, grant: &Exchanged, fetch: &TokenRequest) -> Result<Option<Self>, Error> {
-        let rejected = |read: &ReadToken| {
-            let request = within(FetchReason::Rejected, fetch);
-            request.with_previous(read.token.clone()).with_rejected(read.token.clone())
-        };
-        let subject = grant.subject.give("subject token", rejected(&self.subject)).await?;
-        let mut is_new = !secret::same(&subject.secret, &self.subject.secret);
-        let actor = match (&grant.actor, &self.actor) {
-            (Some(actor), Some(read)) => {
-                let newer = actor.give("actor token", rejected(read)).await?;
-                is_new |= !secret::same(&newer.secret, &read.secret);
-                Some(newer)
-            }
-            (_, None) | (None, _) => None,
-        };
-        Ok(is_new.then_some(Self { subject, actor }))
     }
 }
 
@@ -297,21 +268,6 @@ impl SecurityToken {
     #[must_use]
     pub fn new(token: impl IntoCredential, token_type: TokenType) -> Self {
         Self { token: token.into_credential(), token_type }
-    }
-
-    fn is_disposable(&self) -> bool {
-        self.token.source().is_none_or(DynTokenSource::may_be_dropped)
-    }
-
-    fn accepted(&self, read: &ReadToken) {
-        if let (Some(source), Some(token)) = (self.token.source(), &read.token) {
-            source.note_accepted(token);
-        }
-    }
-
-    async fn give(&self, name: &str, request: TokenRequest) -> Result<ReadToken, Error> {
-        let (secret, token) = self.token.read(name, request).await?;
-        Ok(ReadToken { secret, token })
     }
 }
 
