@@ -76,6 +76,15 @@ fn every_vector_of_rate_limits_passes() {
             let refuses = got.is_some() && profile.refuses_with(StatusCode::FORBIDDEN);
             assert_eq!(*refusal, json!(refuses), "{id}");
         }
+        // Of several policies the longest exhausted one is waited for: each would be, if it were exhausted and alone.
+        let Some(policies) = expect["policies"].as_array() else { continue };
+        let items = lines.iter().flat_map(|line| line[1].as_str().unwrap().split(", "));
+        for (policy, item) in policies.iter().zip(items) {
+            let (name, rest) = item.split_once(";r=").unwrap();
+            let exhausted = format!("{name};r=0{}", rest.trim_start_matches(|c: char| c.is_ascii_digit()));
+            let seconds = wait("ratelimit", &exhausted).map(|millis| millis / 1000);
+            assert_eq!(policy["reset_s"], json!(seconds), "{id}: {exhausted}");
+        }
     }
     assert_eq!(vectors.len(), 58);
 }
