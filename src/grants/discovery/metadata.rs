@@ -21,21 +21,24 @@ pub(crate) struct Identifier {
     path: String,
 }
 
-/// The part of a metadata document that concerns this crate.
-#[derive(Debug)]
+/// The part of a metadata document that concerns this crate, as it is sent. A member of another type than it should be
+/// spoils it; one that is not known does not.
+#[derive(Debug, Deserialize)]
 pub(crate) struct Metadata {
-    token: EndpointMetadata,
-    revocation: EndpointMetadata,
+    issuer: Option<String>,
+    token_endpoint: Option<String>,
+    /// How clients may authenticate there.
+    token_endpoint_auth_methods_supported: Option<Vec<String>>,
+    revocation_endpoint: Option<String>,
+    revocation_endpoint_auth_methods_supported: Option<Vec<String>>,
+    /// Where clients with a certificate go (RFC 8705 §5).
+    mtls_endpoint_aliases: Option<Aliases>,
 }
 
-/// An endpoint as the metadata have it.
-#[derive(Debug)]
-struct EndpointMetadata {
-    url: Option<String>,
-    /// Where clients with a certificate go (RFC 8705 §5).
-    mtls_alias: Option<String>,
-    /// How clients may authenticate there.
-    methods: Vec<String>,
+#[derive(Debug, Deserialize)]
+struct Aliases {
+    token_endpoint: Option<String>,
+    revocation_endpoint: Option<String>,
 }
 
 /// Why a document is not used: the class of the error, and the end of a sentence about the document.
@@ -43,23 +46,6 @@ struct EndpointMetadata {
 pub(crate) struct Unusable {
     pub(crate) class: ErrorKind,
     pub(crate) what: String,
-}
-
-/// The document as it comes. A member of another type than it should be spoils it; one that is not known does not.
-#[derive(Deserialize)]
-struct Document {
-    issuer: Option<String>,
-    token_endpoint: Option<String>,
-    token_endpoint_auth_methods_supported: Option<Vec<String>>,
-    revocation_endpoint: Option<String>,
-    revocation_endpoint_auth_methods_supported: Option<Vec<String>>,
-    mtls_endpoint_aliases: Option<Aliases>,
-}
-
-#[derive(Default, Deserialize)]
-struct Aliases {
-    token_endpoint: Option<String>,
-    revocation_endpoint: Option<String>,
 }
 
 // --- Identifier ---
@@ -156,15 +142,16 @@ impl Metadata {
         redactor: &Redactor,
     ) -> Result<Self, Unusable> {
         let nonsense = |what: &str| Unusable { class: ErrorKind::Protocol, what: what.into() };
-        let Ok(document) = serde_json::from_slice::<Document>(document) else {
+        let Ok(mut metadata) = serde_json::from_slice::<Self>(document) else {
             return Err(nonsense("is not a JSON object of the form that RFC 8414 describes"));
         };
-        match document.issuer {
+        match &metadata.issuer {
             Some(issuer) if issuer == expected.as_str() => {}
             Some(issuer) => {
                 // It is what the setting must be, if the server is the right one.
                 let is_name = !issuer.contains(['@', '?', '#']);
-                let shown = redactor.clean(&if is_name { issuer } else { text::origins_only(&issuer) });
+                let shown = if is_name { issuer.clone() } else { text::origins_only(issuer) };
+                let shown = redactor.clean(&shown);
                 return Err(Unusable {
                     class: ErrorKind::Config,
                     what: format!("is of another issuer ({shown:?}; compared letter by letter)"),
@@ -172,48 +159,44 @@ impl Metadata {
             }
             None => return Err(nonsense("names no issuer")),
         }
-        if document.token_endpoint.is_none() {
+        if metadata.token_endpoint.is_none() {
             return Err(nonsense("names no token endpoint"));
         }
-        let aliases = document.mtls_endpoint_aliases.unwrap_or_default();
-        let bounded = |methods| bounded(methods, redactor);
-        // RFC 8414 §2.
-        let methods = document
-            .token_endpoint_auth_methods_supported
-            .map_or_else(|| vec!["client_secret_basic".to_owned()], bounded);
-        // RFC 8414 §2 has the same default here; but servers that leave it out mean the methods of the token endpoint.
-        let for_revocation =
-            document.revocation_endpoint_auth_methods_supported.map_or_else(|| methods.clone(), bounded);
-        Ok(Self {
-            token: EndpointMetadata {
-                url: document.token_endpoint,
-                mtls_alias: aliases.token_endpoint,
-                methods,
-            },
-            revocation: EndpointMetadata {
-                url: document.revocation_endpoint,
-                mtls_alias: aliases.revocation_endpoint,
-                methods: for_revocation,
-            },
-        })
+        for methods in [
+            &mut metadata.token_endpoint_auth_methods_supported,
+            &mut metadata.revocation_endpoint_auth_methods_supported,
+        ] {
+            *methods = methods.take().map(|methods| bounded(methods, redactor));
+        }
+        Ok(metadata)
     }
 
     /// Returns the URL of an endpoint, if the server has it; with a client certificate it may be elsewhere.
     pub(crate) fn url(&self, kind: EndpointKind, mtls: bool) -> Option<&str> {
-        let EndpointMetadata { url, mtls_alias, .. } = self.endpoint(kind);
-        mtls_alias.as_deref().filter(|_| mtls).or(url.as_deref())
+        let aliases = self.mtls_endpoint_aliases.as_ref().filter(|_| mtls);
+        let (alias, url) = match kind {
+            EndpointKind::Token => {
+                (aliases.and_then(|aliases| aliases.token_endpoint.as_ref()), &self.token_endpoint)
+            }
+            EndpointKind::Revocation => {
+                (aliases.and_then(|aliases| aliases.revocation_endpoint.as_ref()), &self.revocation_endpoint)
+            }
+        };
+        alias.or(url.as_ref()).map(String::as_str)
     }
 
-    /// Returns how clients may authenticate at an endpoint.
-    pub(crate) fn methods(&self, kind: EndpointKind) -> &[String] {
-        &self.endpoint(kind).methods
-    }
-
-    fn endpoint(&self, kind: EndpointKind) -> &EndpointMetadata {
-        match kind {
-            EndpointKind::Token => &self.token,
-            EndpointKind::Revocation => &self.revocation,
-        }
+    /// Returns how clients may authenticate at an endpoint. The default is that of RFC 8414 §2, which has it for revocation
+    /// too; but servers that leave that out mean the methods of the token endpoint.
+    pub(crate) fn methods(&self, kind: EndpointKind) -> Vec<String> {
+        let for_token = &self.token_endpoint_auth_methods_supported;
+        let named = match kind {
+            EndpointKind::Token => for_token,
+            EndpointKind::Revocation => match &self.revocation_endpoint_auth_methods_supported {
+                None => for_token,
+                named => named,
+            },
+        };
+        named.clone().unwrap_or_else(|| vec!["client_secret_basic".to_owned()])
     }
 }
 

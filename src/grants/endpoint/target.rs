@@ -209,7 +209,7 @@ impl Registration {
             return Ok(self.auth.clone());
         }
         let names = metadata.methods(self.kind);
-        self.auth.supported(names).ok_or_else(|| {
+        self.auth.supported(&names).ok_or_else(|| {
             Error::config(format!(
                 "{} of the issuer {} does not support the client authentication that is configured ({}), but: {}; \
                  use another ClientAuth, or register the client for it; nothing was sent",
