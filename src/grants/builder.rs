@@ -42,6 +42,23 @@ use crate::text;
 /// - the longest delay: 10 s; if a server asks for more, the fetch fails and the error says until when
 /// - retried: what may pass by itself (429, every 5xx, no response, a success that holds no token response)
 /// - plain http: to loopback alone
+///
+/// # Examples
+///
+/// A function that sets what all sources of a program have in common:
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_oauth2::ClientCredentials;
+/// use tower_oauth2::grants::{Grant, GrantBuilder};
+///
+/// fn patient<G: Grant>(builder: GrantBuilder<G>) -> GrantBuilder<G> {
+///     builder.attempt_timeout(Duration::from_secs(20)).retries(5)
+/// }
+///
+/// let builder = patient(ClientCredentials::builder("https://login.example.com/token", "billing", "secret"));
+/// # let _ = builder;
+/// ```
 #[derive(Clone)]
 pub struct GrantBuilder<G: Grant> {
     location: Endpoint,

@@ -67,6 +67,18 @@ pub struct Exchanged {
 }
 
 /// A token that is exchanged, with its type (RFC 8693 §2.1): a fixed one, or a source that is asked at each exchange.
+///
+/// # Examples
+///
+/// ```
+/// use tower_oauth2::grants::{SecurityToken, TokenType};
+/// use tower_oauth2::{FileToken, Secret};
+///
+/// let of_a_user = SecurityToken::new("eyJhbGciOi...", TokenType::access_token());
+/// let of_a_file = SecurityToken::new(Secret::from_file("/run/secrets/assertion"), TokenType::saml2());
+/// let of_a_pod = SecurityToken::new(FileToken::new("/var/run/secrets/tokens/billing"), TokenType::jwt());
+/// # let _ = (of_a_user, of_a_file, of_a_pod);
+/// ```
 #[derive(Clone, Debug)]
 pub struct SecurityToken {
     token: Credential,
@@ -74,6 +86,16 @@ pub struct SecurityToken {
 }
 
 /// The type of a token, a URI (RFC 8693 §3).
+///
+/// # Examples
+///
+/// ```
+/// use tower_oauth2::grants::TokenType;
+///
+/// assert_eq!(TokenType::jwt().as_str(), "urn:ietf:params:oauth:token-type:jwt");
+/// let of_a_vendor = TokenType::new("urn:example:token-type:badge");
+/// # let _ = of_a_vendor;
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TokenType {
     uri: String,

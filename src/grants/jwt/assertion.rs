@@ -35,6 +35,22 @@ const LONGEST: Duration = Duration::from_secs(3600);
 /// - `nbf`: none
 /// - clock: right
 /// - further claims and header members: none
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_oauth2::Secret;
+/// use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm, SigningKey};
+///
+/// let key = SigningKey::new(JwtAlgorithm::Rs256, Secret::from_file("/run/secrets/key.pem")).key_id("2026-11");
+/// let assertion = Assertion::by_key(key)
+///     .issuer("robot@example.com")
+///     .audience("https://login.example.com/token")
+///     .lifetime(Duration::from_secs(300))
+///     .claim("scope", "reports:read");
+/// # let _ = assertion;
+/// ```
 #[derive(Clone, Debug)]
 pub struct Assertion {
     signed_by: SignedBy,

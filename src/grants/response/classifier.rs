@@ -11,6 +11,22 @@ use crate::error::ErrorKind;
 ///
 /// The code and the description were cleaned: no control characters, no secret of this exchange, at most 256
 /// characters. The headers are as they came.
+///
+/// # Examples
+///
+/// ```
+/// use tower_oauth2::ErrorKind;
+/// use tower_oauth2::grants::Refusal;
+///
+/// /// A provider that has a code of its own for its maintenance.
+/// fn maintenance(refusal: &Refusal<'_>) -> Option<ErrorKind> {
+///     (refusal.code() == Some("maintenance")).then_some(ErrorKind::Transient)
+/// }
+///
+/// let builder = tower_oauth2::ClientCredentials::builder("https://login.example.com/token", "id", "secret")
+///     .classifier(maintenance);
+/// # let _ = builder;
+/// ```
 #[derive(Clone, Copy)]
 pub struct Refusal<'a> {
     status: StatusCode,

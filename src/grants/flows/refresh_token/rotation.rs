@@ -17,6 +17,21 @@ use crate::text::Redactor;
 /// A refresh token that has just replaced another one, to be stored where the next start finds it.
 ///
 /// The one before it is spent. `Debug` does not show it.
+///
+/// # Examples
+///
+/// ```
+/// use tower_oauth2::RefreshTokenGrant;
+/// use tower_oauth2::grants::RotatedToken;
+///
+/// async fn store(token: RotatedToken) -> Result<(), tower::BoxError> {
+///     Ok(tokio::fs::write("/var/lib/reports/refresh_token", token.expose_refresh_token()).await?)
+/// }
+///
+/// let builder =
+///     RefreshTokenGrant::builder("https://login.example.com/token", "reports", "secret").on_rotate(store);
+/// # let _ = builder;
+/// ```
 #[derive(Clone)]
 pub struct RotatedToken {
     refresh_token: SecretString,
