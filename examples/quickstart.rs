@@ -177,9 +177,7 @@ async fn call_our_servers() -> Result<ExitCode, BoxError> {
 
 async fn call_your_servers(yours: Yours) -> Result<ExitCode, BoxError> {
     let Yours { token_url, client_id, client_secret, api_url, api_origin, scope } = yours;
-    let source = ClientCredentials::builder(token_url, client_id, client_secret)
-        .scopes(scope.split_whitespace())
-        .build()?;
+    let source = ClientCredentials::builder(token_url, client_id, client_secret).scope(scope).build()?;
     let cache = TokenCache::new(source);
     let client = connect(&cache, api_origin.clone())?;
     println!("your servers, as the environment names them; asking for a token");

@@ -453,8 +453,7 @@ async fn aws_cognito() {
     let url = "https://example.auth.eu-central-1.amazoncognito.com/oauth2/token";
     let fields = [("grant_type", "client_credentials"), ("scope", "api/read api/write")];
     let (http, done) = provider([post(url).basic("ID", "SECRET").form(&fields).answers(200, &a_token())]);
-    let source =
-        ClientCredentials::builder(url, "ID", "SECRET").scopes(["api/read", "api/write"]).build_with(http);
+    let source = ClientCredentials::builder(url, "ID", "SECRET").scope("api/read api/write").build_with(http);
     assert_eq!(gets(source).await, token("AT1", 3600));
     done();
 }

@@ -162,40 +162,21 @@ impl<G: Grant> GrantBuilder<G> {
         &mut self.settings
     }
 
-    /// Requests a scope, or several separated by spaces (RFC 6749 §3.3).
+    /// Requests a scope, or several separated by spaces (RFC 6749 §3.3), besides those that were named before.
     #[must_use]
-    pub fn scope(self, scope: impl AsRef<str>) -> Self {
-        self.scopes([scope])
-    }
-
-    /// Requests scopes besides those that were named before.
-    #[must_use]
-    pub fn scopes<I>(mut self, scopes: I) -> Self
-    where
-        I: IntoIterator,
-        I::Item: AsRef<str>,
-    {
-        add_scopes(&mut self.acceptance.requested, scopes);
+    pub fn scope(mut self, scope: impl AsRef<str>) -> Self {
+        add_scopes(&mut self.acceptance.requested, scope.as_ref());
         self
     }
 
-    /// Refuses a token that was granted without this scope. This does not request the scope.
+    /// Refuses a token that was granted without this scope, or without one of several separated by spaces. This does not
+    /// request them.
     ///
     /// What was granted is read from the `scope` of the response, or from the claims of the token if the response has
     /// none. If neither says anything, it is what was requested (RFC 6749 §5.1).
     #[must_use]
-    pub fn required_scope(self, scope: impl AsRef<str>) -> Self {
-        self.required_scopes([scope])
-    }
-
-    /// Refuses a token that was granted without one of these scopes; see [`required_scope`](Self::required_scope).
-    #[must_use]
-    pub fn required_scopes<I>(mut self, scopes: I) -> Self
-    where
-        I: IntoIterator,
-        I::Item: AsRef<str>,
-    {
-        add_scopes(&mut self.acceptance.required, scopes);
+    pub fn required_scope(mut self, scope: impl AsRef<str>) -> Self {
+        add_scopes(&mut self.acceptance.required, scope.as_ref());
         self
     }
 
@@ -467,16 +448,10 @@ impl<G: Grant> fmt::Debug for GrantBuilder<G> {
 }
 
 /// Takes each of a space-separated list once: a scope that stands twice says nothing more.
-fn add_scopes<I>(list: &mut Vec<String>, scopes: I)
-where
-    I: IntoIterator,
-    I::Item: AsRef<str>,
-{
-    for scopes in scopes {
-        for scope in scopes.as_ref().split(' ').filter(|scope| !scope.is_empty()) {
-            if !list.iter().any(|known| known == scope) {
-                list.push(scope.to_owned());
-            }
+fn add_scopes(list: &mut Vec<String>, scopes: &str) {
+    for scope in scopes.split(' ').filter(|scope| !scope.is_empty()) {
+        if !list.iter().any(|known| known == scope) {
+            list.push(scope.to_owned());
         }
     }
 }

@@ -158,8 +158,8 @@ impl TryFrom<Fields> for ClientCredentialsConfig {
         let location = fields.location()?;
         let auth = fields.auth()?;
         let mut builder = ClientCredentials::builder(location, fields.client_id, auth)
-            .scopes(fields.scopes)
-            .required_scopes(fields.required_scopes)
+            .scope(fields.scopes.join(" "))
+            .required_scope(fields.required_scopes.join(" "))
             .strict_bearer(fields.strict_bearer)
             .insecure_http(fields.insecure_http);
         if let Some(audience) = fields.audience {

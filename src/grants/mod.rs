@@ -115,7 +115,7 @@
 //!
 //! let auth = ClientAuth::post(Secret::from_file("/run/secrets/billing"));
 //! let source = ClientCredentials::builder("https://login.example.com/oauth/token?tenant=7", "billing", auth)
-//!     .scopes(["analytics:read", "users:read"])
+//!     .scope("analytics:read users:read")
 //!     .required_scope("analytics:read")
 //!     .audience("https://api.example.com/")
 //!     .resource("https://api.example.com/reports")

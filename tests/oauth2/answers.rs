@@ -177,7 +177,7 @@ async fn what_the_builder_asks_of_a_token_is_checked() {
     assert!(endpoint.ask(billing()).await.is_ok());
     assert!(endpoint.ask(billing().strict_bearer(true)).await.unwrap_err().is_protocol());
     assert!(endpoint.ask(billing().scope("read").required_scope("read")).await.is_ok());
-    let error = endpoint.ask(billing().required_scopes(["read", "write"])).await.unwrap_err();
+    let error = endpoint.ask(billing().required_scope("read write")).await.unwrap_err();
     assert!(error.is_config() && error.to_string().contains("required scopes write:"), "{error}");
 }
 

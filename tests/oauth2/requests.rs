@@ -60,7 +60,8 @@ async fn parameters_come_in_order_once_each_and_not_when_empty() {
     let seen = request_of!(
         billing()
             .scope("read write")
-            .scopes(["read", "Write"])
+            .scope("read")
+            .scope("Write")
             .audience("https://api/")
             .resource("https://cal.example.com/")
             .resource("https://contacts.example.com/")
