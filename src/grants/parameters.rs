@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+#[cfg(feature = "jwt")]
 use std::sync::Arc;
 
 use bytes::Bytes;

@@ -1,6 +1,7 @@
 //! Client authentication: how a client proves itself to the token endpoint (RFC 6749 §2.3).
 
 use std::fmt::{self, Write as _};
+#[cfg(feature = "jwt")]
 use std::sync::Arc;
 
 use base64::Engine as _;
