@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::sleep;
-use tower_oauth2::{AccessToken, Error, TokenCache, source_fn};
+use tower_oauth2::{AccessToken, ClientCredentials, Error, TokenCache, source_fn};
 
 use crate::log::Log;
 
@@ -135,4 +135,27 @@ async fn a_failure_that_ends_before_the_token_does_is_one_warning() {
     assert!(!requests(&cache, 60).await.contains(&false));
     let levels: Vec<_> = lines(&log).iter().map(|line| line.split(' ').next().unwrap().to_owned()).collect();
     assert_eq!(levels, ["INFO", "WARN", "INFO"], "{}", log.text());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cache_is_called_by_its_client_and_the_server() {
+    let (log, _guard) = logging(tracing::Level::INFO);
+    let server = tower::service_fn(async |_: http::Request<tower_oauth2::Body>| {
+        let body = r#"{"access_token":"S3CR3T","token_type":"bearer","expires_in":3600}"#;
+        Ok::<_, tower::BoxError>(http::Response::new(tower_oauth2::Body::from(body)))
+    });
+    let source =
+        ClientCredentials::builder("https://login.example.com/token?tenant=7", "billing", "hunter2-hunter2");
+    let source = source.build_with(server).unwrap();
+    let unnamed = TokenCache::new(source.clone());
+    let behind = TokenCache::new(unnamed.as_source());
+    for cache in [&unnamed, &behind] {
+        cache.warm_up().await.unwrap();
+    }
+    TokenCache::builder(source).name("reports").build().warm_up().await.unwrap();
+    let lines = lines(&log);
+    let names = lines.iter().map(|line| line.split(" cache=").nth(2).unwrap().split(" id=").next().unwrap());
+    let default = "\"billing at https://login.example.com\"";
+    assert_eq!(names.collect::<Vec<_>>(), [default, default, "\"reports\""], "{lines:#?}");
+    assert!(!log.text().contains("hunter2") && !log.text().contains("tenant"));
 }

@@ -55,6 +55,13 @@ impl EndpointClient {
         self.endpoint.auth().has_changed()
     }
 
+    /// See [`TokenSource::name`](crate::TokenSource::name).
+    pub(crate) fn name(&self) -> Option<String> {
+        let client_id = &self.endpoint.identifiers().client_id;
+        let client = if client_id.is_empty() { String::new() } else { format!("{client_id} at ") };
+        Some(format!("{client}{}", self.endpoint))
+    }
+
     /// Exchanges `parameters` for a token: one flight, retries included.
     ///
     /// `request` is where the tokens come from that the server may echo besides what it is sent now.

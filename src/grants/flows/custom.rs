@@ -115,6 +115,10 @@ impl TokenSource for CustomGrant {
         self.exchange.token(&request).await
     }
 
+    fn name(&self) -> Option<String> {
+        self.exchange.endpoint.name()
+    }
+
     fn has_changed(&self) -> bool {
         self.exchange.endpoint.has_changed()
     }

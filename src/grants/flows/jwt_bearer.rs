@@ -75,6 +75,10 @@ impl TokenSource for JwtBearer {
         self.exchange.token(&request).await
     }
 
+    fn name(&self) -> Option<String> {
+        self.exchange.endpoint.name()
+    }
+
     fn has_changed(&self) -> bool {
         self.exchange.endpoint.has_changed()
     }

@@ -259,6 +259,10 @@ impl TokenSource for RefreshTokenGrant {
         self.inner.lineage.is_disposable()
     }
 
+    fn name(&self) -> Option<String> {
+        self.inner.endpoint.name()
+    }
+
     fn has_changed(&self) -> bool {
         self.inner.endpoint.has_changed()
     }

@@ -158,6 +158,10 @@ impl TokenSource for TokenExchange {
         self.grant.sources().all(DynTokenSource::may_be_dropped)
     }
 
+    fn name(&self) -> Option<String> {
+        self.exchange.endpoint.name()
+    }
+
     fn has_changed(&self) -> bool {
         self.exchange.endpoint.has_changed()
             || self.grant.tokens().any(|(_, token)| token.token.has_changed())
