@@ -56,7 +56,7 @@
 //! Codes are compared exactly. The name of a status, such as `Not Found`, is not a code: gateways write it there. A
 //! [`classifier`](GrantBuilder::classifier) may know better for a provider. Where an `error` stands beside a token, it is
 //! an error. `expires_in` may be a number or a string; what makes no sense leaves the lifetime unknown. A missing
-//! `token_type` means bearer. Other string members are kept as [`extra`](crate::AccessToken::expose_extra).
+//! `token_type` means bearer. Other string members are kept as [`expose_extra`](crate::AccessToken::expose_extra).
 //!
 //! Errors hold the server's code and description, cleaned and cut. Every secret of the exchange is blanked out, also in
 //! pieces from 8 bytes on: what was sent, what came, and what came with the token before. It is found raw, form-encoded,

@@ -25,7 +25,7 @@ use crate::token::AccessToken;
 ///    [`as_source`](crate::TokenCache::as_source).
 /// 2. Where the server refuses them, the sources are asked once more, told that their token was rejected, and what they
 ///    give is sent if it is another one.
-/// 3. `issued_token_type` is an [`extra`](AccessToken::expose_extra) of the token. A token that is no access token
+/// 3. `issued_token_type` is an [`expose_extra`](AccessToken::expose_extra) of the token. A token that is no access token
 ///    (`token_type` `N_A`, RFC 8693 §2.2.1) is an error and never sent to an API.
 /// 4. A client need not authenticate; where the server demands it, set
 ///    [`client`](GrantBuilder::client).
