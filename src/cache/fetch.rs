@@ -94,7 +94,7 @@ impl Launch {
         let timeout = shared.settings.fetch_timeout;
         let result = result.unwrap_or_else(|| {
             Err(Error::transient(format!(
-                "the token source did not answer within {timeout:?}; check that the authorization server can be \
+                "the token source did not respond within {timeout:?}; check that the authorization server can be \
                  reached"
             )))
         });

@@ -207,7 +207,7 @@ const NO_PROXY: [&str; 2] =
     ["the proxy cannot be reached", "tunnel error: failed to create underlying connection"];
 
 /// How this crate's transport and hyper-util's begin about a proxy that refuses a tunnel.
-const REFUSED_TUNNEL: [&str; 2] = ["the proxy answered", "tunnel error: unsuccessful"];
+const REFUSED_TUNNEL: [&str; 2] = ["the proxy returned", "tunnel error: unsuccessful"];
 
 /// Makes a refusal of an error of the transport: whether anything was sent, and what can be done about it.
 fn unreachable(error: &BoxError, was_sent: bool, wording: &Wording, redactor: &Redactor) -> Refused {

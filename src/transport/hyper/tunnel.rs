@@ -107,7 +107,7 @@ impl fmt::Display for TunnelError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoProxy(_) => f.write_str("the proxy cannot be reached"),
-            Self::Refused(status) => write!(f, "the proxy answered {status} to CONNECT"),
+            Self::Refused(status) => write!(f, "the proxy returned {status} to CONNECT"),
             Self::Broken(_) => f.write_str("the proxy broke off"),
         }
     }
