@@ -32,6 +32,7 @@ enum Source {
     Thread,
     #[cfg(test)]
     Seeded(Arc<Mutex<fastrand::Rng>>),
+    #[cfg(test)]
     Drawn(f64),
 }
 
@@ -44,6 +45,7 @@ impl Chance {
 
     /// Creates a handle that gives `fraction` at each draw, for pure functions that are handed what was drawn. What is
     /// outside 0 to 1 counts as the nearer end.
+    #[cfg(test)]
     pub(crate) fn drawn(fraction: f64) -> Self {
         let fraction = if fraction.is_nan() { 0.0 } else { fraction.clamp(0.0, 1.0 - f64::EPSILON) };
         Self { source: Source::Drawn(fraction) }
@@ -54,6 +56,7 @@ impl Chance {
     pub(crate) fn fraction(&self) -> f64 {
         match &self.source {
             Source::Thread => fastrand::f64(),
+            #[cfg(test)]
             Source::Drawn(fraction) => *fraction,
             #[cfg(test)]
             Source::Seeded(rng) => rng.lock().unwrap_or_else(PoisonError::into_inner).f64(),

@@ -170,8 +170,7 @@
 //! | [`CredentialId`](crate::extensions::CredentialId) | whose budget and gate it is, where one client serves several tenants |
 //! | [`BodyFactory`] | how its body is opened anew |
 //!
-//! Who must keep tower's own `RetryLayer` gets the same decisions by `RetryPolicy::for_tower` (feature `tower-retry`), and
-//! `TowerPolicy` says what they lack there. The place of this layer among others is on the page of `stack`.
+//! The place of this layer among others is on the page of `stack`.
 //!
 //! # Examples
 //!
@@ -320,8 +319,6 @@ mod policy;
 mod replay_body;
 mod report;
 mod retry_body;
-#[cfg(feature = "tower-retry")]
-mod tower_policy;
 
 pub use self::body_factory::BodyFactory;
 pub use self::exchange::future::ResponseFuture;
@@ -332,15 +329,10 @@ pub use self::gate::{GateStatus, RetryGate};
 pub use self::limits::budget::{RetryBudget, RetryBudgetBuilder};
 pub use self::policy::builder::{RetryPolicy, RetryPolicyBuilder};
 pub use self::policy::classify::Failure;
-pub use self::policy::decide::Decision;
 pub use self::policy::options::RetryOptions;
-pub use self::policy::view::View;
 pub use self::replay_body::{NotReplayable, RequestBody};
 pub use self::report::{ReplayReason, Replayed, ReportSlot, RetryReport, StopReason};
 pub use self::retry_body::{Abandoned, ResponseBody};
-#[cfg(feature = "tower-retry")]
-#[cfg_attr(docsrs, doc(cfg(feature = "tower-retry")))]
-pub use self::tower_policy::{TowerPolicy, TowerWait};
 pub use crate::error::Unsent;
 pub use crate::headers::profile::RateLimitProfile;
 

@@ -8,8 +8,6 @@ use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use tokio::time::Instant;
 use tower::BoxError;
-#[cfg(feature = "tower-retry")]
-use tower::{ServiceBuilder, ServiceExt as _};
 use tower_oauth2::RetryPolicy;
 use tower_oauth2::extensions::Deadline;
 use tower_oauth2::retry::{Failure, ReportSlot, RetryOptions, RetryReport, StopReason, Unsent};
@@ -96,17 +94,6 @@ async fn a_request_that_never_arrived_is_told_as_that() {
     let (outcome, told, _) = run([cut(), refused(), refused(), refused()], request("GET", &[])).await;
     assert_eq!(class(&outcome.unwrap_err()), Failure::Unsent);
     assert!(!told.may_have_acted());
-}
-
-#[cfg(feature = "tower-retry")]
-#[tokio::test(start_paused = true)]
-async fn under_towers_own_layer_no_error_says_not_sent_either() {
-    for (first, expected) in [(cut(), Failure::Ambiguous), (refused(), Failure::Unsent)] {
-        let script = Script::new([first, refused(), refused(), refused()]);
-        let client = ServiceBuilder::new().retry(RetryPolicy::default().for_tower()).service(script.probe());
-        let error = client.oneshot(keyed()).await.unwrap_err();
-        assert_eq!((script.seen().len(), class(&error)), (4, expected), "{error}");
-    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,13 +10,12 @@ mod deadlines;
 mod doubt;
 mod drain;
 mod factory;
-#[cfg(feature = "tower-retry")]
-mod for_tower;
 mod gate;
 mod grpc;
 mod hints;
 mod hostile;
 mod readiness;
+#[path = "../../src/vectors.rs"]
 mod vectors;
 mod waits;
 mod with_auth;

@@ -62,12 +62,8 @@ where
             self.accepted();
             return Step::<S, B>::Done(Ok(response));
         }
-        let view = View::answered(&response, self.repeat);
-        let view = match &trailers {
-            Some(trailers) => view.trailers(trailers),
-            None => view,
-        };
-        let Verdict { decision, requested_delay, is_throttled } = self.judge(view);
+        let Verdict { decision, requested_delay, is_throttled } =
+            self.judge(Outcome::of(&response, trailers.as_ref()));
         let held = self.tell_gate(is_throttled, requested_delay);
         match self.again(decision, Some(response.status()), None, held) {
             Ok(waiting) => {
@@ -139,21 +135,21 @@ where
     }
 
     /// Decides on an outcome, with what is known of the request.
-    fn judge(&self, view: View<'_>) -> Verdict {
-        let view = view.options(self.options.as_ref()).time_left(timeouts::left(self.deadline));
-        let view = view.body(self.kept.replayable());
-        let view = match &self.kept {
-            Kept::Resend(resend) => {
-                let head = resend.head.head();
-                let view = view.repeat(Repeat::as_it_is(&head.method, &head.headers));
-                if grpc::is_grpc_content(&head.headers) { view.grpc() } else { view }
-            }
-            Kept::Once(..) => view,
+    fn judge(&self, outcome: Outcome<'_>) -> Verdict {
+        let mut view = View {
+            options: self.options.as_ref(),
+            time_left: timeouts::left(self.deadline),
+            body: self.kept.replayable(),
+            ..View::of(outcome, self.repeat)
         };
-        let view = match &self.past {
-            Some(past) => past.progress.complete(view),
-            None => view,
-        };
+        if let Kept::Resend(resend) = &self.kept {
+            let head = resend.head.head();
+            view.repeat = Repeat::as_it_is(&head.method, &head.headers);
+            view.is_grpc = grpc::is_grpc_content(&head.headers);
+        }
+        if let Some(past) = &self.past {
+            view = past.progress.complete(view);
+        }
         let rules = self.sender.rules();
         let reading = rules.read(&view);
         Verdict {
@@ -165,7 +161,7 @@ where
 
     /// Decides on a failure, and prepares the next attempt.
     fn again_after(&mut self, failure: Failure) -> Result<Box<Waiting<B>>, StopReason> {
-        let verdict = self.judge(View::of(Outcome::Failure(failure), self.repeat));
+        let verdict = self.judge(Outcome::Failure(failure));
         self.again(verdict.decision, None, Some(failure), Held::No)
     }
 

@@ -74,8 +74,8 @@ impl Progress {
 
     /// Adds it to a view.
     pub(in crate::retry) fn complete<'a>(&self, view: View<'a>) -> View<'a> {
-        let view = if self.in_doubt { view.in_doubt() } else { view };
-        view.retries(self.retries).backoffs(self.backoffs).auth_replays(self.auth_replays).waited(self.waited)
+        let Self { in_doubt, retries, backoffs, auth_replays, waited, .. } = *self;
+        View { in_doubt, retries, backoffs, auth_replays, waited, ..view }
     }
 
     /// Makes a report of it, to be filled in where there is more to say.

@@ -14,10 +14,10 @@ use crate::retry::gate::{GateKey, RetryGate};
 use crate::retry::limits::budget::RetryBudget;
 use crate::retry::replay_body::Allowance;
 
-/// When a request is sent again: a pure decision engine that is itself the tower `Layer`.
+/// When a request is sent again: the settings, which are themselves the tower `Layer`.
 ///
-/// As a layer it makes a [`RetryService`](crate::retry::RetryService); without a layer, call
-/// [`decide`](Self::decide). Cheap to clone. What it does is on the page of the [module](crate::retry).
+/// It makes a [`RetryService`](crate::retry::RetryService). Cheap to clone. What it does is on the page of the
+/// [module](crate::retry).
 ///
 /// # Examples
 ///

@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, Response, StatusCode, Version};
 
-use super::builder::RetryPolicy;
 use super::classify::Failure;
 use super::idempotency::Repeat;
 use super::options::RetryOptions;
 use super::rules::Rules;
-use super::view::{Answer, Outcome, View};
+use super::view::{self, Outcome, Received, View};
 use crate::backoff::Chance;
 use crate::clock;
 use crate::extensions::{RejectionVerdict, TokenRejected};
@@ -17,11 +16,10 @@ use crate::headers::grpc::{self, GrpcStatus, Pushback};
 use crate::headers::rate_limit::{self, Hint};
 use crate::retry::report::{ReplayReason, StopReason};
 
-/// What is to be done about an answer or a failure.
+/// What is to be done about a response or a failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decision {
+pub(in crate::retry) enum Decision {
     /// Send the request again.
-    #[non_exhaustive]
     Replay {
         /// After this wait.
         delay: Duration,
@@ -32,48 +30,8 @@ pub enum Decision {
         /// The header in which it did so.
         requested_by: Option<HeaderName>,
     },
-    /// Hand the outcome out.
+    /// Return the outcome.
     Stop(StopReason),
-}
-
-// --- RetryPolicy ---
-
-impl RetryPolicy {
-    /// Decides what follows from an outcome: a pure function of its arguments.
-    ///
-    /// `draw` is a random number from 0 to 1, the upper end excluded, from which the jitter is made; what is outside
-    /// counts as the nearer end.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use http::{Method, Response, StatusCode};
-    /// use tower_oauth2::RetryPolicy;
-    /// use tower_oauth2::retry::{Decision, StopReason, View};
-    ///
-    /// let policy = RetryPolicy::default();
-    /// let busy = Response::builder().status(StatusCode::SERVICE_UNAVAILABLE).header("retry-after", "3").body(())?;
-    ///
-    /// let get = policy.decide(&View::new(&busy, &Method::GET), 0.5);
-    /// assert!(matches!(get, Decision::Replay { delay, .. } if delay == Duration::from_millis(3150)));
-    ///
-    /// let post = policy.decide(&View::new(&busy, &Method::POST), 0.5);
-    /// assert_eq!(post, Decision::Stop(StopReason::NotIdempotent));
-    /// # Ok::<(), http::Error>(())
-    /// ```
-    #[must_use]
-    pub fn decide(&self, view: &View<'_>, draw: f64) -> Decision {
-        let rules = self.rules();
-        rules.decide(view, &rules.read(view), &Chance::drawn(draw))
-    }
-
-    /// Returns the wait that the server asked for: what a gRPC status says, else the first of the headers on the page of
-    /// the [room](crate::retry) that does so. Only a 4xx or 5xx asks by headers.
-    #[must_use]
-    pub fn requested_delay(&self, view: &View<'_>) -> Option<Duration> {
-        self.rules().read(view).requested_delay()
-    }
 }
 
 // --- Reading ---
@@ -127,10 +85,7 @@ impl Rules {
             return true;
         }
         let rejected = response.extensions().get::<TokenRejected>();
-        let grpc = match grpc::is_grpc(response) {
-            true => grpc::read(trailers.unwrap_or(response.headers())),
-            false => None,
-        };
+        let grpc = view::grpc_status(response, trailers);
         let hinted =
             || rate_limit::hint(&self.profile, status, response.headers(), clock::unix_time()).is_some();
         self.reason(status, rejected, grpc, hinted).is_none()
@@ -148,16 +103,16 @@ impl Rules {
                 let is_refused = *failure == Failure::Unsent;
                 Reading { reason, asked: Asked::Nothing, forbidden: None, is_throttled: false, is_refused }
             }
-            Outcome::Answer(answer) => self.read_answer(view, answer),
+            Outcome::Response(received) => self.read_response(view, received),
         }
     }
 
-    fn read_answer(&self, view: &View<'_>, answer: &Answer<'_>) -> Reading<'_> {
-        let Answer { status, rejected, headers, grpc, .. } = *answer;
-        let hint = rate_limit::hint(&self.profile, status, headers.0, answer.now);
+    fn read_response(&self, view: &View<'_>, received: &Received<'_>) -> Reading<'_> {
+        let Received { status, rejected, headers, grpc, now } = *received;
+        let hint = rate_limit::hint(&self.profile, status, headers, now);
         let hinted = hint.is_some();
         let reason = match self.reason(status, rejected, grpc, || hinted) {
-            None if is_still_at_work(view, answer) => Some(ReplayReason::Unavailable),
+            None if is_still_at_work(view, status) => Some(ReplayReason::Unavailable),
             reason => reason,
         };
         let by_header = hint.map_or(Asked::Nothing, Asked::AtLeast);
@@ -169,7 +124,7 @@ impl Rules {
                 (Pushback::Unsaid | Pushback::Never, _) => by_header,
             },
         };
-        let forbidden = if self.profile.forbids_retry(headers.0) {
+        let forbidden = if self.profile.forbids_retry(headers) {
             Some(StopReason::DoNotRetry)
         } else if grpc.is_some_and(|grpc| grpc.is_retried() && grpc.pushback == Pushback::Never) {
             Some(StopReason::PushedBack)
@@ -200,10 +155,10 @@ impl Rules {
             return Decision::Stop(StopReason::TurnedOff);
         }
         let wait = match &view.outcome {
-            Outcome::Answer(Answer { rejected: Some(rejected), .. }) => {
+            Outcome::Response(Received { rejected: Some(rejected), .. }) => {
                 self.auth_replay(view, rejected, chance)
             }
-            Outcome::Answer(_) | Outcome::Failure(_) => self.retry(view, reading, reason, chance),
+            Outcome::Response(_) | Outcome::Failure(_) => self.retry(view, reading, reason, chance),
         };
         match wait.and_then(|wait| self.fit(view, wait)) {
             Ok(Wait { delay, requested }) => Decision::Replay {
@@ -349,8 +304,7 @@ impl Rules {
     }
 
     fn backoff(&self, view: &View<'_>, chance: &Chance) -> Duration {
-        let doubled = view.backoffs.unwrap_or(view.retries);
-        chance.equal_jitter(self.min_delay, self.max_delay, doubled)
+        chance.equal_jitter(self.min_delay, self.max_delay, view.backoffs)
     }
 
     /// Refuses a wait that cannot be waited out.
@@ -367,9 +321,11 @@ impl Rules {
 }
 
 /// Returns whether a conflict is one with the attempt before, which has the same key and may not be done yet.
-fn is_still_at_work(view: &View<'_>, answer: &Answer<'_>) -> bool {
-    view.in_doubt && view.repeat == Repeat::Keyed && answer.status == StatusCode::CONFLICT
+fn is_still_at_work(view: &View<'_>, status: StatusCode) -> bool {
+    view.in_doubt && view.repeat == Repeat::Keyed && status == StatusCode::CONFLICT
 }
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vectors;

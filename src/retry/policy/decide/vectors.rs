@@ -1,16 +1,12 @@
-//! The shared vectors, through the public types: what a response asks for, and what follows from it.
+//! The shared vectors, through the whole decision: what a response asks for, and what follows from it.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-use http::{HeaderName, HeaderValue, Method, Response};
+use http::{HeaderName, HeaderValue, Response};
 use serde_json::{Value, json};
-use tower_oauth2::RetryPolicy;
-use tower_oauth2::retry::{Decision, RateLimitProfile, View};
 
-#[path = "../../src/vectors.rs"]
-mod read;
-
-pub(crate) use self::read::rows;
+use super::*;
+use crate::headers::profile::RateLimitProfile;
+use crate::retry::policy::builder::RetryPolicy;
+use crate::vectors::rows;
 
 fn response(status: u64, headers: &[Value]) -> Response<()> {
     let mut response = Response::builder().status(u16::try_from(status).unwrap()).body(()).unwrap();
@@ -36,17 +32,22 @@ fn policy(profile: RateLimitProfile) -> RetryPolicy {
     patient.rate_limit_profile(profile).build().unwrap()
 }
 
-fn at(now_ms: &Value) -> SystemTime {
-    UNIX_EPOCH + Duration::from_millis(now_ms.as_u64().unwrap())
+fn at(now_ms: &Value) -> Duration {
+    Duration::from_millis(now_ms.as_u64().unwrap())
 }
 
 /// How long a response asks to be left alone, in milliseconds, and the header that does so.
-fn asked(policy: &RetryPolicy, response: &Response<()>, now: SystemTime) -> (Option<u64>, Option<String>) {
-    let view = View::new(response, &Method::GET).received(now);
-    let delay = policy.requested_delay(&view).map(|delay| u64::try_from(delay.as_millis()).unwrap());
-    let source = match policy.decide(&view, 0.5) {
+fn asked(policy: &RetryPolicy, response: &Response<()>, now: Duration) -> (Option<u64>, Option<String>) {
+    let mut outcome = Outcome::of(response, None);
+    if let Outcome::Response(received) = &mut outcome {
+        received.now = now;
+    }
+    let (view, rules) = (View::of(outcome, Repeat::Safe), policy.rules());
+    let reading = rules.read(&view);
+    let delay = reading.requested_delay().map(|delay| u64::try_from(delay.as_millis()).unwrap());
+    let source = match rules.decide(&view, &reading, &Chance::drawn(0.5)) {
         Decision::Replay { requested_by, .. } => requested_by.map(|name| name.as_str().to_owned()),
-        _ => None,
+        Decision::Stop(_) => None,
     };
     (delay, source)
 }
@@ -106,7 +107,7 @@ fn every_row_of_dates_is_read_as_it_says() {
             (row["input"]["value"].as_str().unwrap(), row["input"]["now_unix"].as_u64().unwrap());
         let mut response = Response::builder().status(503).body(()).unwrap();
         response.headers_mut().insert("retry-after", value.parse().unwrap());
-        let (delay, _) = asked(&policy, &response, UNIX_EPOCH + Duration::from_secs(now));
+        let (delay, _) = asked(&policy, &response, Duration::from_secs(now));
         let expect = &row["expect"]["unix"];
         let until = expect.as_i64().map(|unix| u64::try_from(unix - i64::try_from(now).unwrap()));
         // A date in the past asks for no wait; which one it was, the tests beside the code compare.
