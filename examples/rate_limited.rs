@@ -46,7 +46,7 @@ const TIME_PER_IDEAL: f64 = 1.5;
 async fn main() -> Result<ExitCode, BoxError> {
     let gate = RetryGate::new();
     let with = RetryPolicy::builder().gate(gate.clone()).build()?;
-    let without = RetryPolicy::builder().without_gate().build()?;
+    let without = RetryPolicy::builder().gate(None).build()?;
     println!("{REQUESTS} requests from {TASKS} tasks; the API takes {PER_SECOND} per second");
 
     let (with, without, ()) = tokio::join!(run(with), run(without), watch(&gate));

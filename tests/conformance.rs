@@ -56,7 +56,7 @@ use tower::{BoxError, Service, ServiceBuilder, ServiceExt as _};
 use tower_http::follow_redirect::FollowRedirect;
 use tower_oauth2::auth::AuthService;
 use tower_oauth2::extensions::TokenWithheld;
-use tower_oauth2::retry::{RequestBody, ResponseBody, RetryOptions, RetryService};
+use tower_oauth2::retry::{ReplayLimits, RequestBody, ResponseBody, RetryOptions, RetryService};
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient, Loopback};
 use tower_oauth2::transport::{HyperClient, ReqwestClient, ReqwestTokenClient};
 use tower_oauth2::{AuthLayer, ClientCredentials, RetryPolicy, TokenCache};
@@ -285,7 +285,9 @@ const REQUESTS_PER_TASK: u64 = 50;
 async fn upload(under: Under) -> Result<(), BoxError> {
     let (server, cache) = authorization_server(under).await?;
     let api = Arc::new(Api::builder(&server).start().await?);
-    let policy = RetryPolicy::builder().recorded_bytes(u64::try_from(Chunks::LENGTH)?).build()?;
+    let policy = RetryPolicy::builder()
+        .replay_limits(ReplayLimits::new().body(u64::try_from(Chunks::LENGTH)?))
+        .build()?;
     let client = http(under, policy, &AuthLayer::for_origin(cache.clone(), api.origin())?)?;
     // The token in the cache is revoked, and nobody here knows.
     cache.warm_up().await?;
@@ -542,7 +544,7 @@ mod grpc {
             }
         });
         let mut call = tonic::Request::new(chunks);
-        call.extensions_mut().insert(RetryOptions::new().recorded_bytes(2 * u64::try_from(Chunks::LENGTH)?));
+        call.extensions_mut().insert(RetryOptions::new().replay_limit(2 * u64::try_from(Chunks::LENGTH)?));
         let answer = client.write(call).await?.into_inner();
         let whole: Vec<_> = (0..Chunks::COUNT).map(Chunks::chunk).collect();
         expect("answer", &answer, &ItemsServer::digest(&whole))?;

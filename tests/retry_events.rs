@@ -78,7 +78,7 @@ async fn every_decision_is_told_once_and_without_bodies_or_header_values() {
     let mut busy = reply(429, "PLANTED-answer");
     busy.headers_mut().insert("retry-after", "7".parse().unwrap());
     busy.headers_mut().insert("x-secret", "PLANTED-answer-header".parse().unwrap());
-    let policy = RetryPolicy::builder().without_gate().build().unwrap();
+    let policy = RetryPolicy::builder().gate(None).build().unwrap();
     let script = Script::new([Answer::Reply(busy), Answer::Fail("PLANTED-error".into())]);
     let request = Request::post("https://api.example.com/PLANTED-path?PLANTED-query")
         .header("authorization", "Bearer PLANTED-token")

@@ -344,7 +344,7 @@ async fn a_client_stream_is_sent_again_whose_caller_says_how_much_of_it_is_kept(
     let server = Server::start([Refusal::AtOnce(refused())]).await;
     let messages = long_stream();
     let mut call = Call::new(stream::iter(messages.clone()));
-    call.extensions_mut().insert(RetryOptions::new().recorded_bytes(1024 * 1024));
+    call.extensions_mut().insert(RetryOptions::new().replay_limit(1024 * 1024));
     let answer = server.client(&tokens()).write(call).await.unwrap();
     let digest = ItemsServer::digest(&messages);
     assert_eq!(answer.into_inner(), digest);

@@ -33,7 +33,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
-use tower_oauth2::retry::{BodyFactory, RetryReport};
+use tower_oauth2::retry::{BodyFactory, ReplayLimits, RetryReport};
 use tower_oauth2::{AccessToken, AuthLayer, RetryPolicy, TokenRequest, source_fn};
 
 const CHUNK: usize = 16 * 1024;
@@ -272,13 +272,12 @@ async fn uploads(protocol: Protocol, refusal: Refusal) {
     };
     let limit = u64::try_from(LENGTH).unwrap();
     let policy = RetryPolicy::builder()
-        .recorded_bytes(limit)
-        .recorded_stream_bytes(limit)
+        .replay_limits(ReplayLimits::new().body(limit).stream(limit))
         // On a busy machine nearly every answer of a server that closes in the middle of an upload is lost on the way.
         .max_retries(200)
         .min_delay(Duration::from_millis(5))
         .max_delay(Duration::from_millis(20))
-        .without_budget()
+        .budget(None)
         .build()
         .unwrap();
     let client = Client::builder(TokioExecutor::new()).http2_only(protocol == Protocol::Http2).build_http();

@@ -55,8 +55,8 @@
 //! The gate is on by default. In simulations of the default policy (`tests/simulation`) requests that were not refused take as long
 //! as without it: the median under random refusals is that of one response, and where a neighbour uses up the limit no more
 //! requests fail. Under a limit on your own rate it keeps 200 requests from 50 tasks at 1.4 sent per request served and none
-//! failed. Turn it off with [`without_gate`](RetryPolicyBuilder::without_gate), for one request with
-//! [`RetryOptions::without_gate`].
+//! failed. Turn it off with [`gate(None)`](RetryPolicyBuilder::gate), for one request with
+//! [`RetryOptions::gate`].
 //!
 //! # What is retried when
 //!
@@ -212,7 +212,7 @@
 //!     .max_retries(8)
 //!     .max_retry_after(Duration::from_secs(300))
 //!     .max_total_delay(Duration::from_secs(900))
-//!     .with_internal_errors()
+//!     .internal_errors(true)
 //!     .build()?;
 //!
 //! let slot = ReportSlot::new();
@@ -330,6 +330,7 @@ pub use self::limits::budget::{RetryBudget, RetryBudgetBuilder};
 pub use self::policy::builder::{RetryPolicy, RetryPolicyBuilder};
 pub use self::policy::classify::Failure;
 pub use self::policy::options::RetryOptions;
+pub use self::policy::replay_limits::ReplayLimits;
 pub use self::replay_body::{NotReplayable, RequestBody};
 pub use self::report::{ReplayReason, Replayed, ReportSlot, RetryReport, StopReason};
 pub use self::retry_body::{Abandoned, ResponseBody};

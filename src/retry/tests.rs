@@ -206,7 +206,7 @@ async fn a_refusal_that_does_not_blame_the_token_is_handed_out() {
 async fn a_caller_who_forbids_it_gets_the_401() {
     let script = Script::new([Answer::Reply(refusal(""))]);
     let mut request = order();
-    request.extensions_mut().insert(RetryOptions::new().no_auth_replay());
+    request.extensions_mut().insert(RetryOptions::new().auth_replay(false));
     let response = send(&script, &RetryPolicy::default(), request).await.unwrap();
     assert_eq!(script.seen().len(), 1);
     assert_eq!(report(&response).stop_reason(), &StopReason::TurnedOff);

@@ -14,7 +14,9 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use tower::load_shed::error::Overloaded;
 use tower::{BoxError, Layer as _, Service as _, ServiceBuilder, ServiceExt as _};
-use tower_oauth2::retry::{NotReplayable, ReportSlot, RequestBody, RetryOptions, StopReason, Unsent};
+use tower_oauth2::retry::{
+    NotReplayable, ReplayLimits, ReportSlot, RequestBody, RetryOptions, StopReason, Unsent,
+};
 use tower_oauth2::test_util::{Answer, Script, reply};
 use tower_oauth2::{Error, RetryPolicy};
 
@@ -121,7 +123,7 @@ fn stream(frames: &[&'static str]) -> impl Body<Data = Bytes, Error = BoxError> 
 #[tokio::test(start_paused = true)]
 async fn a_body_of_unknown_length_is_sent_again_if_it_is_short_and_never_emptied() {
     for (bytes, sends) in [(7, 2), (6, 1), (0, 1)] {
-        let policy = RetryPolicy::builder().recorded_stream_bytes(bytes).build().unwrap();
+        let policy = RetryPolicy::builder().replay_limits(ReplayLimits::new().stream(bytes)).build().unwrap();
         let script = answers(429, 1);
         let response = send(&policy, &script, put(stream(&["one ", "two"]))).await.unwrap();
         let seen = script.seen();
@@ -139,13 +141,13 @@ async fn a_request_may_have_a_limit_of_its_own() {
     for (bytes, sends) in [(7, 2), (6, 1)] {
         let script = answers(429, 1);
         let mut known = put(Frames::new(&["one ", "two"]));
-        known.extensions_mut().insert(RetryOptions::new().recorded_bytes(bytes));
+        known.extensions_mut().insert(RetryOptions::new().replay_limit(bytes));
         send(&RetryPolicy::default(), &script, known).await.unwrap();
         assert_eq!(script.seen().len(), sends);
 
         let script = answers(429, 1);
         let mut unknown = put(stream(&["one ", "two"]));
-        unknown.extensions_mut().insert(RetryOptions::new().recorded_bytes(bytes));
+        unknown.extensions_mut().insert(RetryOptions::new().replay_limit(bytes));
         send(&RetryPolicy::default(), &script, unknown).await.unwrap();
         assert_eq!(script.seen().len(), sends);
     }
@@ -157,7 +159,7 @@ async fn requests_at_once_share_what_may_be_recorded_and_none_is_refused() {
         Ok(frame) => frame,
         Err(_) => panic!("x is UTF-8"),
     };
-    let policy = RetryPolicy::builder().recorded_bytes_in_all(1000).build().unwrap();
+    let policy = RetryPolicy::builder().replay_limits(ReplayLimits::new().total(1000)).build().unwrap();
     let body = || Frames::new(&[FRAME, FRAME]);
     let hanging = Script::new([Answer::Hang, Answer::Hang]);
     let (one, two) = (send(&policy, &hanging, put(body())), send(&policy, &hanging, put(body())));
@@ -181,7 +183,8 @@ async fn requests_at_once_share_what_may_be_recorded_and_none_is_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn the_limit_is_settable_and_what_is_above_it_is_sent_once() {
-    let policy = |bytes| RetryPolicy::builder().recorded_bytes(bytes).build().unwrap();
+    let policy =
+        |bytes| RetryPolicy::builder().replay_limits(ReplayLimits::new().body(bytes)).build().unwrap();
     for (bytes, sends) in [(4, 2), (3, 1), (0, 1), (u64::MAX, 2)] {
         let script = answers(429, 1);
         let response = send(&policy(bytes), &script, post()).await.unwrap();
@@ -211,7 +214,7 @@ async fn a_source_that_fails_ends_the_request_with_its_own_error() {
 
 #[tokio::test(start_paused = true)]
 async fn the_last_attempt_is_not_recorded_and_yet_whole() {
-    let options = RetryOptions::new().max_retries(1).no_auth_replay();
+    let options = RetryOptions::new().max_retries(1).auth_replay(false);
     let mut request = put(Frames::new(&["one ", "two"]));
     request.extensions_mut().insert(options);
     let script = Script::new([Answer::Unread(reply(503, "")), Answer::Reply(reply(503, "last"))]);

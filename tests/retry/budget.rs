@@ -70,7 +70,7 @@ async fn clones_of_a_policy_share_theirs_and_other_policies_do_not() {
     assert!((10..18).contains(&alone), "{alone}");
     assert!(spend(&one.clone()).await < alone);
     assert_eq!(spend(&other).await, alone);
-    assert_eq!(spend(&builder.without_budget().build().unwrap()).await, 18);
+    assert_eq!(spend(&builder.budget(None).build().unwrap()).await, 18);
 }
 
 #[tokio::test(start_paused = true)]

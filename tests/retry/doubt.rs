@@ -123,7 +123,7 @@ async fn a_conditional_write_is_not_repeated_after_an_ambiguous_failure() {
         }
         // The server did nothing, or knows the request by its key, or the caller knows what a 412 means.
         let mut told_to = request(method, &[condition]);
-        told_to.extensions_mut().insert(RetryOptions::new().repeatable());
+        told_to.extensions_mut().insert(RetryOptions::new().repeatable(true));
         for (first, request) in [
             (refused(), request(method, &[condition])),
             (hinted(429, "1"), request(method, &[condition])),
@@ -162,7 +162,7 @@ async fn a_conflict_with_our_own_earlier_attempt_is_waited_for() {
 #[tokio::test(start_paused = true)]
 async fn the_report_says_that_an_earlier_attempt_may_have_done_it() {
     let mut told_to = request("PUT", &[("if-none-match", "*")]);
-    told_to.extensions_mut().insert(RetryOptions::new().repeatable());
+    told_to.extensions_mut().insert(RetryOptions::new().repeatable(true));
     for (first, last, request, acted) in [
         (cut(), 404, request("DELETE", &[]), true),
         (status(503), 404, request("DELETE", &[]), true),
@@ -199,7 +199,7 @@ async fn a_method_that_changes_nothing_is_repeated_whatever_its_name() {
 async fn a_post_that_only_reads_is_repeated_if_the_caller_says_so() {
     for first in [cut, || status(503), || status(504)] {
         let mut request = request("POST", &[]);
-        request.extensions_mut().insert(RetryOptions::new().repeatable());
+        request.extensions_mut().insert(RetryOptions::new().repeatable(true));
         let (outcome, _, sent) = run([first()], request).await;
         assert_eq!((outcome.unwrap().status(), sent), (StatusCode::OK, 2));
     }
@@ -212,7 +212,7 @@ async fn an_empty_key_makes_nothing_repeatable() {
         assert!(outcome.is_err() && sent == 1, "{key:?}");
         assert_eq!(told.stop_reason(), &StopReason::NotIdempotent);
     }
-    let policy = RetryPolicy::builder().with_generated_idempotency_keys().build().unwrap();
+    let policy = RetryPolicy::builder().generated_idempotency_keys(true).build().unwrap();
     let script = Script::new([cut()]);
     let response = send(&policy, &script, request("POST", &[("idempotency-key", "")])).await.unwrap();
     let seen = script.seen();

@@ -17,8 +17,8 @@ use tower::{BoxError, Layer as _, Service as _, ServiceExt as _};
 use tower_oauth2::RetryPolicy;
 use tower_oauth2::extensions::{Attempt, CredentialId, Deadline};
 use tower_oauth2::retry::{
-    DeadlineExceeded, RateLimitProfile, ReportSlot, RequestBody, RetryBudget, RetryGate, RetryOptions,
-    RetryReport, StopReason,
+    DeadlineExceeded, RateLimitProfile, ReplayLimits, ReportSlot, RequestBody, RetryBudget, RetryGate,
+    RetryOptions, RetryReport, StopReason,
 };
 use tower_oauth2::test_util::{Answer, Probe, Readiness, Script, Seen, reply};
 
@@ -239,20 +239,20 @@ async fn what_is_sent_once_is_not_held_longer_because_it_would_be_refused() {
 async fn what_goes_past_the_gate_waits_for_nobody_and_is_heard_of() {
     let (policy, gate) = gated();
     close(&policy, get(), "10").await;
-    for options in [RetryOptions::new().without_gate(), RetryOptions::never().without_gate()] {
+    for options in [RetryOptions::new().gate(false), RetryOptions::never().gate(false)] {
         let mut request = get();
         request.extensions_mut().insert(options);
         assert_eq!(time(&policy, request).await, Duration::ZERO);
     }
     let mut held = get();
-    held.extensions_mut().insert(RetryOptions::new().without_gate().with_gate());
+    held.extensions_mut().insert(RetryOptions::new().gate(false).gate(true));
     assert_held_back(time(&policy, held).await, SECOND * 10);
 
     // Its retry waits for itself, and others for what it was told.
     let (policy, other) = gated();
     let (script, start) = (Script::new([hinted(429, "3")]), Instant::now());
     let mut request = get();
-    request.extensions_mut().insert(RetryOptions::new().without_gate());
+    request.extensions_mut().insert(RetryOptions::new().gate(false));
     let past = async {
         let response = send(&policy, &script, request).await.unwrap();
         assert_eq!((report(&response).held(), report(&response).attempts()), (Duration::ZERO, 2));
@@ -296,7 +296,8 @@ async fn a_stream_that_can_be_sent_only_once_waits_for_its_turn_whole() {
         let frames = futures_util::stream::iter((0..count).map(move |_| frame()));
         Request::post("https://api.example.com/items").body(StreamBody::new(frames).boxed_unsync()).unwrap()
     };
-    let policy_once = RetryPolicy::builder().gate(gate).recorded_bytes(0).build().unwrap();
+    let policy_once =
+        RetryPolicy::builder().gate(gate).replay_limits(ReplayLimits::new().body(0)).build().unwrap();
     close(&policy, get(), "2").await;
     let (script, start) = (Script::new([hinted(429, "1")]), Instant::now());
     let response = send(&policy_once, &script, frames(20)).await.unwrap();
@@ -539,7 +540,7 @@ async fn a_waiter_that_is_not_polled_keeps_nobody_waiting_for_long() {
 async fn it_can_be_shared_and_it_can_be_off() {
     let (one, gate) = gated();
     let other = RetryPolicy::builder().gate(gate).max_retries(1).build().unwrap();
-    let (alone, off) = (RetryPolicy::default(), RetryPolicy::builder().without_gate().build().unwrap());
+    let (alone, off) = (RetryPolicy::default(), RetryPolicy::builder().gate(None).build().unwrap());
     close(&one, get(), "10").await;
     close(&off, get(), "10").await;
     assert_eq!(time(&alone, get()).await, Duration::ZERO);

@@ -21,7 +21,7 @@ fn said(status: u16, headers: &[(&'static str, &str)]) -> Answer {
 
 fn with(profile: RateLimitProfile) -> RetryPolicy {
     // A gate would let the second request of a policy wait a little, too.
-    RetryPolicy::builder().rate_limit_profile(profile).without_gate().build().unwrap()
+    RetryPolicy::builder().rate_limit_profile(profile).gate(None).build().unwrap()
 }
 
 /// Sends a request whose first answer is this one, and returns how long it waited and what the report says was asked
@@ -106,7 +106,7 @@ async fn a_hint_of_no_wait_is_believed_once() {
         ("ratelimit", "\"a\";r=0;t=0"),
         ("retry-after", "0.2"),
     ] {
-        for builder in [RetryPolicy::builder(), RetryPolicy::builder().without_gate()] {
+        for builder in [RetryPolicy::builder(), RetryPolicy::builder().gate(None)] {
             for status in [429, 503] {
                 let policy = builder.clone().build().unwrap();
                 let (script, start) = (Script::new((0..4).map(|_| said(status, &[header]))), Instant::now());
@@ -125,7 +125,7 @@ async fn a_hint_of_no_wait_is_believed_once() {
     }
     // One that asks for more than that stands.
     let (script, start) = (Script::new((0..3).map(|_| said(429, &[("retry-after", "9")]))), Instant::now());
-    send(&RetryPolicy::builder().without_gate().build().unwrap(), &script, get()).await.unwrap();
+    send(&RetryPolicy::builder().gate(None).build().unwrap(), &script, get()).await.unwrap();
     let took = start.elapsed();
     assert!(took >= Duration::from_secs(27) && took < Duration::from_secs(30), "{took:?}");
 }

@@ -105,7 +105,7 @@ async fn a_limit_of_one_does_not_lock_itself_out() {
 async fn many_requests_share_a_limit_of_one() {
     let inner = ServiceBuilder::new().concurrency_limit(1).service(answers(429, 30).probe());
     let policy = RetryPolicy::builder().max_retries(30).max_total_delay(Duration::from_secs(9_999));
-    let service = policy.without_budget().build().unwrap().layer(inner);
+    let service = policy.budget(None).build().unwrap().layer(inner);
     let requests = (0..10).map(|_| service.clone().oneshot(post()));
     for response in futures_util::future::join_all(requests).await {
         assert_eq!(response.unwrap().status(), StatusCode::OK);

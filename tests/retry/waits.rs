@@ -6,7 +6,9 @@ use std::time::Duration;
 use http::StatusCode;
 use tokio::time::Instant;
 use tower_oauth2::extensions::Deadline;
-use tower_oauth2::retry::{Failure, ReplayReason, ReportSlot, RetryOptions, RetryReport, StopReason, Unsent};
+use tower_oauth2::retry::{
+    Failure, ReplayLimits, ReplayReason, ReportSlot, RetryOptions, RetryReport, StopReason, Unsent,
+};
 use tower_oauth2::test_util::{Answer, Script, reply};
 use tower_oauth2::{Error, RetryPolicy};
 
@@ -105,7 +107,7 @@ async fn a_post_with_an_idempotency_key_may_be_repeated() {
 
 #[tokio::test(start_paused = true)]
 async fn a_generated_key_is_the_same_for_all_attempts_and_another_for_each_request() {
-    let policy = RetryPolicy::builder().with_generated_idempotency_keys().build().unwrap();
+    let policy = RetryPolicy::builder().generated_idempotency_keys(true).build().unwrap();
     let mut keys = HashSet::new();
     for _ in 0..2 {
         let script = Script::new([Answer::Reply(reply(503, "")), Answer::Fail("reset".into())]);
@@ -230,7 +232,7 @@ async fn a_request_may_have_rules_of_its_own() {
     };
     assert_eq!(run(RetryOptions::never(), 429).await, (1, StopReason::TurnedOff));
     assert_eq!(run(RetryOptions::new().max_retries(1), 429).await, (2, StopReason::AttemptsExhausted));
-    assert_eq!(run(RetryOptions::new().with_strict_methods(), 429).await, (1, StopReason::NotIdempotent));
+    assert_eq!(run(RetryOptions::new().strict_methods(true), 429).await, (1, StopReason::NotIdempotent));
 }
 
 #[tokio::test(start_paused = true)]
@@ -305,7 +307,7 @@ async fn a_body_that_cannot_be_sent_again_is_not_sent_again_after_an_error_eithe
     let slot = ReportSlot::new();
     let mut request = post();
     request.extensions_mut().insert(RetryOptions::new().report_to(&slot));
-    let policy = RetryPolicy::builder().recorded_bytes(0).build().unwrap();
+    let policy = RetryPolicy::builder().replay_limits(ReplayLimits::new().body(0)).build().unwrap();
     let error = send(&policy, &Script::new([unsent()]), request).await.unwrap_err();
     assert!(error.is::<Unsent>());
     let told = slot.take().unwrap();

@@ -132,7 +132,7 @@ fn noise_in_tasks(seed: u64, length: Duration) -> Vec<Figure> {
         })
     };
     let (with, failed) = run(default());
-    let (without, _) = run(RetryPolicy::builder().without_gate().build().unwrap());
+    let (without, _) = run(RetryPolicy::builder().gate(None).build().unwrap());
     vec![most("time per that without gate", with / without, 1.25), most("failed", failed, 0.0)]
 }
 
@@ -176,7 +176,7 @@ fn beside_without(seed: u64, _: Duration, limit: fn(u64) -> Limit) -> Vec<Figure
         })
     };
     let with = run(default());
-    let without = run(RetryPolicy::builder().without_gate().build().unwrap());
+    let without = run(RetryPolicy::builder().gate(None).build().unwrap());
     let share = |courses: &[Course]| failed(courses) / courses.len() as f64;
     vec![
         most("share that failed", share(&with), share(&without) + 0.02),
@@ -497,8 +497,8 @@ fn many_refused(seed: u64, _: Duration) -> Vec<Figure> {
     };
     // The fastest of several runs, since others use the machine.
     let fastest = |policy: &RetryPolicy| (0..3).map(|_| run(policy.clone())).fold(f64::MAX, f64::min);
-    let with = fastest(&RetryPolicy::builder().without_budget().build().unwrap());
-    let without = fastest(&RetryPolicy::builder().without_budget().without_gate().build().unwrap());
+    let with = fastest(&RetryPolicy::builder().budget(None).build().unwrap());
+    let without = fastest(&RetryPolicy::builder().budget(None).gate(None).build().unwrap());
     vec![most("time per that without gate", with / without, 2.0)]
 }
 

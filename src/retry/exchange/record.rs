@@ -168,7 +168,7 @@ where
 
     /// The gate at which the request may be held.
     pub(super) fn gate(&self) -> Option<&RetryGate> {
-        let past = self.options.as_ref().is_some_and(|options| options.without_gate);
+        let past = self.options.as_ref().is_some_and(|options| options.past_gate);
         self.sender.rules().gate.as_ref().filter(|_| !past)
     }
 

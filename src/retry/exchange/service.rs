@@ -123,7 +123,7 @@ where
             // Nobody can look later.
             repeat = Repeat::as_it_is(&head.method, &head.headers);
         }
-        let past_gate = options.as_ref().is_some_and(|options| options.without_gate);
+        let past_gate = options.as_ref().is_some_and(|options| options.past_gate);
         let gate = rules.gate.as_ref().filter(|gate| !past_gate && !gate.is_open());
         let at_gate = gate.is_some() && runtime::current().is_ok();
         // The head is copied only where a replay or a wait can follow.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::{StatusCode, request};
 
 use super::classify::{Classifier, Failure};
+use super::replay_limits::ReplayLimits;
 use super::rules::Rules;
 use crate::error::Error;
 use crate::headers::profile::RateLimitProfile;
@@ -48,31 +49,21 @@ pub struct RetryPolicy {
 /// - `max_total_delay`: 120 s; `max_hold`: 2 s
 /// - `total_timeout`: none
 /// - `attempt_timeout`: none
-/// - `recorded_bytes`: 1 MiB; `recorded_stream_bytes`: 64 KiB; `recorded_bytes_in_all`: 32 MiB
+/// - `replay_limits`: those of [`ReplayLimits`]
 /// - `rate_limit_profile`: [`RateLimitProfile::generic`]
 /// - `throttled_statuses`: 429, and what the profile names
 /// - `unavailable_statuses`: 408, 425, 502, 503, 504
 /// - `classifier`: [`Failure::of`]
-/// - strict methods: off
-/// - generated idempotency keys: off
-/// - retries of 500: off
+/// - `strict_methods`, `generated_idempotency_keys`, `internal_errors`: off
 /// - `budget`: a [`RetryBudget`] of its own
 /// - `gate`: a [`RetryGate`] of its own; `gate_key`: none
 #[derive(Clone, Debug, Default)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct RetryPolicyBuilder {
     rules: Rules,
-    budget: Choice<RetryBudget>,
-    gate: Choice<RetryGate>,
-}
-
-/// What a policy may have of its own or share with others.
-#[derive(Clone, Debug, Default)]
-enum Choice<T> {
-    #[default]
-    Own,
-    With(T),
-    Off,
+    /// None for one of its own.
+    budget: Option<Option<RetryBudget>>,
+    gate: Option<Option<RetryGate>>,
 }
 
 impl RetryPolicy {
@@ -162,26 +153,9 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// Sets up to which length a request body of known length is recorded. A body of one frame in memory is not recorded
-    /// but shared; the limit holds for it too.
-    pub fn recorded_bytes(mut self, bytes: u64) -> Self {
-        self.rules.recorded_bytes = bytes;
-        self
-    }
-
-    /// Sets how much is recorded of a request body whose length is not known beforehand. If more comes, what was
-    /// recorded is freed, and the body is sent once.
-    pub fn recorded_stream_bytes(mut self, bytes: u64) -> Self {
-        self.rules.recorded_stream_bytes = bytes;
-        self
-    }
-
-    /// Sets how much may be held in memory at one time for all requests of this policy and its clones: what is recorded of
-    /// their bodies, and what is kept of a response while another attempt is prepared. A body on top of that is sent once and
-    /// not refused, and a response is not kept. A body of known length counts in full from its start, a frame as 128 bytes
-    /// at least, and what is shared not at all.
-    pub fn recorded_bytes_in_all(mut self, bytes: u64) -> Self {
-        self.rules.recorded_bytes_in_all = bytes;
+    /// Sets how much memory request bodies may take, so that they can be sent again.
+    pub fn replay_limits(mut self, limits: ReplayLimits) -> Self {
+        self.rules.replay_limits = limits;
         self
     }
 
@@ -243,68 +217,38 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// Retries a 429 only where the method may be repeated, as is done for the 5xx: for servers that answer 429 after
-    /// they did part of the work.
-    pub fn with_strict_methods(mut self) -> Self {
-        self.rules.strict_methods = true;
+    /// Sets whether a 429 is retried only where the method may be repeated, as is done for the 5xx: for servers that answer 429
+    /// after they did part of the work.
+    pub fn strict_methods(mut self, strict: bool) -> Self {
+        self.rules.strict_methods = strict;
         self
     }
 
-    /// Retries a 429 whatever the method, since the server says that it refused the work.
-    pub fn without_strict_methods(mut self) -> Self {
-        self.rules.strict_methods = false;
+    /// Sets whether every request is given an `Idempotency-Key` that [may not be repeated](crate::retry#what-may-be-repeated)
+    /// without one, such as a POST or a conditional PUT: a random UUID, the same for all attempts. It may be repeated then as a
+    /// GET may. For servers that honor the key; one that does not does the work twice.
+    pub fn generated_idempotency_keys(mut self, generate: bool) -> Self {
+        self.rules.generated_keys = generate;
         self
     }
 
-    /// Gives every request an `Idempotency-Key` that [may not be repeated](crate::retry#what-may-be-repeated) without one, such as a
-    /// POST or a conditional PUT: a random UUID, the same for all attempts. It may be repeated then as a GET may. For servers
-    /// that heed the key; one that does not does the work twice.
-    pub fn with_generated_idempotency_keys(mut self) -> Self {
-        self.rules.generated_keys = true;
+    /// Sets whether a 500 is retried as the other 5xx.
+    pub fn internal_errors(mut self, retry: bool) -> Self {
+        self.rules.internal_errors = retry;
         self
     }
 
-    /// Leaves it to the caller to set an `Idempotency-Key`.
-    pub fn without_generated_idempotency_keys(mut self) -> Self {
-        self.rules.generated_keys = false;
+    /// Sets the budget from which retries are paid, to be shared with other policies; `None` for retries without a budget.
+    /// Without this a policy has a budget of its own, which its clones share.
+    pub fn budget(mut self, budget: impl Into<Option<RetryBudget>>) -> Self {
+        self.budget = Some(budget.into());
         self
     }
 
-    /// Retries a 500 as the other 5xx.
-    pub fn with_internal_errors(mut self) -> Self {
-        self.rules.internal_errors = true;
-        self
-    }
-
-    /// Hands a 500 out at once.
-    pub fn without_internal_errors(mut self) -> Self {
-        self.rules.internal_errors = false;
-        self
-    }
-
-    /// Sets the budget from which retries are paid, to be shared with other policies. Without this a policy has one of
-    /// its own, which its clones share.
-    pub fn budget(mut self, budget: RetryBudget) -> Self {
-        self.budget = Choice::With(budget);
-        self
-    }
-
-    /// Retries however many retries there were.
-    pub fn without_budget(mut self) -> Self {
-        self.budget = Choice::Off;
-        self
-    }
-
-    /// Sets the gate that holds requests back while a server refuses them, to be shared with other policies. Without this a
-    /// policy has one of its own, which its clones share.
-    pub fn gate(mut self, gate: RetryGate) -> Self {
-        self.gate = Choice::With(gate);
-        self
-    }
-
-    /// Lets each request find out for itself that the server asks for patience.
-    pub fn without_gate(mut self) -> Self {
-        self.gate = Choice::Off;
+    /// Sets the gate that holds requests back while a server refuses them, to be shared with other policies; `None` to let each
+    /// request find out for itself. Without this a policy has a gate of its own, which its clones share.
+    pub fn gate(mut self, gate: impl Into<Option<RetryGate>>) -> Self {
+        self.gate = Some(gate.into());
         self
     }
 
@@ -338,7 +282,7 @@ impl RetryPolicyBuilder {
         let mut rules = self.rules;
         if !(1..=3).contains(&rules.auth_replays) {
             return Err(Error::config(
-                "auth_replays must be 1 to 3; to have none, use RetryOptions::no_auth_replay",
+                "auth_replays must be 1 to 3; to have none, use RetryOptions::auth_replay(false)",
             ));
         }
         if rules.auth_replay_delay.is_zero() {
@@ -365,23 +309,11 @@ impl RetryPolicyBuilder {
                 "throttled_statuses and unavailable_statuses may name a 4xx or 5xx only",
             ));
         }
-        rules.budget = self.budget.settle();
-        rules.gate = self.gate.settle();
+        rules.budget = self.budget.unwrap_or_else(|| Some(RetryBudget::default()));
+        rules.gate = self.gate.unwrap_or_else(|| Some(RetryGate::default()));
         // A builder may be built from twice.
-        rules.allowance = Arc::new(Allowance::new(rules.recorded_bytes_in_all));
+        rules.allowance = Arc::new(Allowance::new(rules.replay_limits.total));
         Ok(RetryPolicy { rules: Arc::new(rules) })
-    }
-}
-
-// --- Choice ---
-
-impl<T: Default> Choice<T> {
-    fn settle(self) -> Option<T> {
-        match self {
-            Self::Own => Some(T::default()),
-            Self::With(shared) => Some(shared),
-            Self::Off => None,
-        }
     }
 }
 
@@ -408,6 +340,13 @@ mod tests {
         assert_eq!(refused(builder().attempt_timeout(Duration::ZERO)), "attempt_timeout");
         assert_eq!(refused(builder().throttled_statuses([StatusCode::OK])), "throttled_statuses");
         assert_eq!(refused(builder().unavailable_statuses([StatusCode::FOUND])), "throttled_statuses");
-        assert!(builder().max_retries(0).auth_replays(3).recorded_bytes(0).build().is_ok());
+        assert!(
+            builder()
+                .max_retries(0)
+                .auth_replays(3)
+                .replay_limits(ReplayLimits::new().body(0))
+                .build()
+                .is_ok()
+        );
     }
 }

@@ -21,12 +21,12 @@ use crate::retry::report::ReportSlot;
 #[derive(Clone, Debug, Default)]
 pub struct RetryOptions {
     pub(in crate::retry) never: bool,
-    pub(in crate::retry) without_gate: bool,
+    pub(in crate::retry) past_gate: bool,
     pub(in crate::retry) no_auth_replay: bool,
     pub(in crate::retry) max_retries: Option<u32>,
     pub(in crate::retry) repeatable: bool,
     pub(in crate::retry) strict_methods: Option<bool>,
-    pub(in crate::retry) recorded_bytes: Option<u64>,
+    pub(in crate::retry) replay_limit: Option<u64>,
     pub(in crate::retry) slot: Option<ReportSlot>,
 }
 
@@ -39,32 +39,25 @@ impl RetryOptions {
 
     /// Creates options for a request that is sent once and not retried. A closed [gate](crate::retry::RetryGate) holds it for
     /// the server's pause and [`max_hold`](crate::retry::RetryPolicyBuilder::max_hold) at most; add
-    /// [`without_gate`](Self::without_gate) to send it at once.
+    /// [`gate(false)`](Self::gate) to send it at once.
     #[must_use]
     pub fn never() -> Self {
         Self { never: true, ..Self::default() }
     }
 
-    /// Sends the request at once, and each retry after its own wait, whatever the
-    /// [`RetryGate`](crate::retry::RetryGate) holds back: for health checks and the like. The gate hears of its refusals.
+    /// Sets whether the request waits at the [`RetryGate`](crate::retry::RetryGate), if the policy has one. Turned off, it is sent
+    /// at once, and each retry after its own wait: for health checks and the like. The gate hears of its refusals.
     #[must_use]
-    pub fn without_gate(mut self) -> Self {
-        self.without_gate = true;
+    pub fn gate(mut self, wait: bool) -> Self {
+        self.past_gate = !wait;
         self
     }
 
-    /// Has the request wait at the gate as the policy says.
+    /// Sets whether a request whose token was refused is replayed with a new one. Turned off, its 401 is returned: for servers
+    /// that pass on a 401 of their own upstream after they did something. The token is dropped nevertheless.
     #[must_use]
-    pub fn with_gate(mut self) -> Self {
-        self.without_gate = false;
-        self
-    }
-
-    /// Hands out a refused token's 401 and does not replay: for servers that pass on a 401 of their own upstream after
-    /// they did something. The token is dropped nevertheless.
-    #[must_use]
-    pub fn no_auth_replay(mut self) -> Self {
-        self.no_auth_replay = true;
+    pub fn auth_replay(mut self, replay: bool) -> Self {
+        self.no_auth_replay = !replay;
         self
     }
 
@@ -75,34 +68,27 @@ impl RetryOptions {
         self
     }
 
-    /// Says that sending the request twice does no harm, whatever its method, its headers and its key: for a POST that only
+    /// Sets whether sending the request twice does no harm, whatever its method, its headers and its key: for a POST that only
     /// reads, as those of GraphQL and of searches do, or for a conditional write whose 412 you understand.
     #[must_use]
-    pub fn repeatable(mut self) -> Self {
-        self.repeatable = true;
+    pub fn repeatable(mut self, repeatable: bool) -> Self {
+        self.repeatable = repeatable;
         self
     }
 
-    /// Retries a 429 only where the method may be repeated; see
-    /// [`RetryPolicyBuilder::with_strict_methods`](crate::retry::RetryPolicyBuilder::with_strict_methods).
+    /// Sets whether a 429 is retried only where the method may be repeated; see
+    /// [`RetryPolicyBuilder::strict_methods`](crate::retry::RetryPolicyBuilder::strict_methods).
     #[must_use]
-    pub fn with_strict_methods(mut self) -> Self {
-        self.strict_methods = Some(true);
-        self
-    }
-
-    /// Retries a 429 whatever the method.
-    #[must_use]
-    pub fn without_strict_methods(mut self) -> Self {
-        self.strict_methods = Some(false);
+    pub fn strict_methods(mut self, strict: bool) -> Self {
+        self.strict_methods = Some(strict);
         self
     }
 
     /// Sets how much of the body is recorded, whether its length is known or not, and whether it is one message of gRPC's
     /// or a stream of them. What the policy allows for all requests together stays as it is.
     #[must_use]
-    pub fn recorded_bytes(mut self, bytes: u64) -> Self {
-        self.recorded_bytes = Some(bytes);
+    pub fn replay_limit(mut self, bytes: u64) -> Self {
+        self.replay_limit = Some(bytes);
         self
     }
 

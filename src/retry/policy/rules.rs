@@ -7,6 +7,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::classify::Classifier;
 use super::options::RetryOptions;
+use super::replay_limits::ReplayLimits;
 use crate::headers::profile::RateLimitProfile;
 use crate::retry::gate::{GateKey, RetryGate};
 use crate::retry::limits::budget::RetryBudget;
@@ -25,10 +26,8 @@ pub(in crate::retry) struct Rules {
     pub(in crate::retry) max_hold: Duration,
     pub(in crate::retry) total_timeout: Option<Duration>,
     pub(in crate::retry) attempt_timeout: Option<Duration>,
-    pub(in crate::retry) recorded_bytes: u64,
-    pub(in crate::retry) recorded_stream_bytes: u64,
-    pub(in crate::retry) recorded_bytes_in_all: u64,
-    /// What is left of the latter. A policy has its own.
+    pub(in crate::retry) replay_limits: ReplayLimits,
+    /// What is left of their total. A policy has its own.
     pub(in crate::retry) allowance: Arc<Allowance>,
     pub(in crate::retry) profile: RateLimitProfile,
     pub(in crate::retry) throttled: Vec<StatusCode>,
@@ -49,10 +48,10 @@ impl Rules {
         options: Option<&RetryOptions>,
         headers: &'a HeaderMap,
     ) -> Limits<'a> {
-        let own = options.and_then(|options| options.recorded_bytes);
+        let own = options.and_then(|options| options.replay_limit);
         Limits {
-            exact: own.unwrap_or(self.recorded_bytes),
-            stream: own.unwrap_or(self.recorded_stream_bytes),
+            exact: own.unwrap_or(self.replay_limits.body),
+            stream: own.unwrap_or(self.replay_limits.stream),
             // Whoever says for one request how much of it is recorded wants that much of it.
             headers: own.is_none().then_some(headers),
             allowance: Some(&self.allowance),
@@ -60,11 +59,9 @@ impl Rules {
     }
 }
 
-/// How much is recorded at one time by default: 32 MiB.
-const IN_ALL: u64 = 32 * 1024 * 1024;
-
 impl Default for Rules {
     fn default() -> Self {
+        let replay_limits = ReplayLimits::new();
         Self {
             max_retries: 3,
             auth_replays: 1,
@@ -76,10 +73,8 @@ impl Default for Rules {
             max_hold: Duration::from_secs(2),
             total_timeout: None,
             attempt_timeout: None,
-            recorded_bytes: Limits::EXACT,
-            recorded_stream_bytes: Limits::STREAM,
-            recorded_bytes_in_all: IN_ALL,
-            allowance: Arc::new(Allowance::new(IN_ALL)),
+            replay_limits,
+            allowance: Arc::new(Allowance::new(replay_limits.total)),
             profile: RateLimitProfile::generic(),
             throttled: vec![StatusCode::TOO_MANY_REQUESTS],
             unavailable: vec![

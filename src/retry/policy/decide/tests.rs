@@ -86,8 +86,8 @@ fn stop<T>(reason: StopReason) -> Result<T, StopReason> {
 #[test]
 fn what_is_retried_when() {
     use ReplayReason::{Throttled, Unavailable};
-    let strict = RetryOptions::new().with_strict_methods();
-    let internal = RetryPolicy::builder().with_internal_errors().build().unwrap();
+    let strict = RetryOptions::new().strict_methods(true);
+    let internal = RetryPolicy::builder().internal_errors(true).build().unwrap();
     let not_idempotent = Decision::Stop(StopReason::NotIdempotent);
     for status in (200..600).filter_map(|code| StatusCode::from_u16(code).ok()) {
         let response = answer(status.as_u16(), &[]);
@@ -169,7 +169,7 @@ fn the_caller_may_forbid_it() {
     let turned_off = Decision::Stop(StopReason::TurnedOff);
     assert_eq!(decide(&unavailable, &RetryOptions::never()), turned_off);
     assert_eq!(decide(&refused, &RetryOptions::never()), turned_off);
-    assert_eq!(decide(&refused, &RetryOptions::new().no_auth_replay()), turned_off);
+    assert_eq!(decide(&refused, &RetryOptions::new().auth_replay(false)), turned_off);
     assert_eq!(decide(&answer(200, &[]), &RetryOptions::never()), Decision::Stop(StopReason::Final));
     let none = RetryOptions::new().max_retries(0);
     assert_eq!(decide(&unavailable, &none), Decision::Stop(StopReason::AttemptsExhausted));
@@ -235,7 +235,7 @@ fn a_wait_that_does_not_fit_is_not_begun() {
 #[test]
 fn a_refusal_by_profile_is_decided_as_a_429() {
     let github = RetryPolicy::builder().rate_limit_profile(RateLimitProfile::github());
-    let strict = github.clone().with_strict_methods().build().unwrap();
+    let strict = github.clone().strict_methods(true).build().unwrap();
     let github = github.build().unwrap();
     let limited = answer(403, &[("retry-after", "10")]);
     let view = View::new(&limited, &Method::POST);
@@ -272,7 +272,7 @@ fn the_thousandth_attempt_neither_overflows_nor_goes_at_once() {
 #[test]
 fn which_failures_are_retried_for_which_requests() {
     let again = |reason| Some(replay(375, reason, None));
-    let policy = RetryPolicy::builder().with_strict_methods().build().unwrap();
+    let policy = RetryPolicy::builder().strict_methods(true).build().unwrap();
     for (failure, get, post) in [
         (Failure::Unsent, again(ReplayReason::Unsent), again(ReplayReason::Unsent)),
         (Failure::Ambiguous, again(ReplayReason::Ambiguous), None),
@@ -361,7 +361,7 @@ fn a_grpc_status_counts_in_headers_and_in_trailers_and_only_for_grpc() {
         let plain = answer(200, &[("grpc-status", code)]);
         assert_eq!(at_end(&plain), Decision::Stop(StopReason::Final));
     }
-    let strict = RetryPolicy::builder().with_strict_methods().build().unwrap();
+    let strict = RetryPolicy::builder().strict_methods(true).build().unwrap();
     let busy = call(200, &[("grpc-status", "14")]);
     let decision = strict.decide(&View::new(&busy, &Method::POST), DRAW);
     assert_eq!(decision, Decision::Stop(StopReason::NotIdempotent));
