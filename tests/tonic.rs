@@ -588,12 +588,14 @@ fn no_future_of_ours_is_boxed() {
     assert!(mem::size_of::<Future<AuthService<AtOnce>>>() >= inner);
     assert!(mem::size_of::<Future<RetryService<AuthService<AtOnce>>>>() >= inner);
     // Nor does anything stand between them and the channel's own: this compiles for no boxed one.
-    fn is<S: Service<Request<Body>, Future = tower_oauth2::retry::ResponseFuture<I, Body>>, I>()
+    fn is<S, I, R>()
     where
-        I: tower_oauth2::retry::HttpService<Body>,
+        S: Service<Request<Body>, Future = tower_oauth2::retry::ResponseFuture<I, Body>>,
+        I: Service<Request<RequestBody<Body>>, Response = Response<R>, Error: Into<BoxError>> + Clone,
+        R: http_body::Body<Error: Into<BoxError>>,
     {
     }
-    is::<Api, AuthService<MapRequest<Channel, fn(Request<RequestBody<Body>>) -> Request<Body>>>>();
+    is::<Api, AuthService<MapRequest<Channel, fn(Request<RequestBody<Body>>) -> Request<Body>>>, _>();
 }
 
 #[test]

@@ -59,7 +59,7 @@ pub struct RetryGate {
 #[derive(Clone, Debug, PartialEq)]
 pub struct GateStatus {
     place: Place,
-    only: Option<Box<str>>,
+    learned: Option<Box<str>>,
     opens_in: Option<Duration>,
     pace: f64,
     waiting: usize,
@@ -123,7 +123,7 @@ impl RetryGate {
             let state = lane.state();
             GateStatus {
                 place: place.clone(),
-                only: state.scope.as_ref().and_then(Scope::only).map(Into::into),
+                learned: state.scope.as_ref().and_then(Scope::only).map(Into::into),
                 opens_in: state.pace.opens_at().checked_duration_since(now).filter(|left| !left.is_zero()),
                 pace: state.pace.per_second(),
                 waiting: state.queue.len(),
@@ -191,17 +191,11 @@ impl GateStatus {
         self.place.account.credential.as_ref()
     }
 
-    /// Returns what [`gate_key`](super::RetryPolicyBuilder::gate_key) made of the requests that it holds back.
+    /// Returns which part of these requests it holds back: what [`gate_key`](super::RetryPolicyBuilder::gate_key) made of them, or
+    /// the one first path segment or method that it learned the limit to be about. None for all of them.
     #[must_use]
-    pub fn key(&self) -> Option<&str> {
-        self.place.key.as_deref()
-    }
-
-    /// Returns the first path segment or the method whose requests it holds back, if it learned that the limit is about
-    /// those alone.
-    #[must_use]
-    pub fn only(&self) -> Option<&str> {
-        self.only.as_deref()
+    pub fn part(&self) -> Option<&str> {
+        self.place.key.as_deref().or(self.learned.as_deref())
     }
 
     /// Returns how long it stays closed; none if it lets out at its pace.

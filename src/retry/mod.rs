@@ -147,7 +147,7 @@
 //! - The response before is read for as long as the wait, at least 10 ms and at most 200 ms, and up to 64 KiB or 1024 frames.
 //!   The rest is dropped before the inner service is made ready.
 //! - What was read is kept until there is a newer outcome. If the response has to be returned after all, it is whole, or ends
-//!   in an [`Abandoned`] error.
+//!   in an error.
 //! - The inner service has until the deadline to become ready. Without a deadline it has what is left of all waits, and 200 ms
 //!   at least.
 //!
@@ -322,7 +322,6 @@ mod retry_body;
 
 pub use self::body_factory::BodyFactory;
 pub use self::exchange::future::ResponseFuture;
-pub use self::exchange::record::HttpService;
 pub use self::exchange::service::RetryService;
 pub use self::exchange::timeouts::{AttemptTimeout, DeadlineExceeded};
 pub use self::gate::{GateStatus, RetryGate};
@@ -333,7 +332,7 @@ pub use self::policy::options::RetryOptions;
 pub use self::policy::replay_limits::ReplayLimits;
 pub use self::replay_body::{NotReplayable, RequestBody};
 pub use self::report::{ReplayReason, Replayed, ReportSlot, RetryReport, StopReason};
-pub use self::retry_body::{Abandoned, ResponseBody};
+pub use self::retry_body::ResponseBody;
 pub use crate::error::Unsent;
 pub use crate::headers::profile::RateLimitProfile;
 

@@ -81,6 +81,7 @@ pub enum StopReason {
     /// The method may not be repeated, and there is no `Idempotency-Key` (RFC 9110 §9.2.2).
     NotIdempotent,
     /// The request body cannot be sent again.
+    #[non_exhaustive]
     NotReplayable {
         /// Why it cannot.
         cause: NotReplayable,
@@ -90,6 +91,7 @@ pub enum StopReason {
     /// A replay carried another token, and that was refused too.
     AuthReplaysExhausted,
     /// The challenge does not blame the token, so a new one would not help.
+    #[non_exhaustive]
     ChallengeNotRefreshable {
         /// The error code of the challenge, such as `insufficient_scope`.
         error: Option<String>,
@@ -105,11 +107,13 @@ pub enum StopReason {
     /// [`RetryBudget`](super::RetryBudget) was spent.
     BudgetExhausted,
     /// The server asked for more patience than the policy has.
+    #[non_exhaustive]
     DelayExceedsCap {
         /// What the server asked for.
         requested: Duration,
     },
     /// The wait would not end before the [`Deadline`](crate::extensions::Deadline).
+    #[non_exhaustive]
     DeadlineTooClose {
         /// What the wait would have been.
         needed: Duration,
@@ -117,6 +121,7 @@ pub enum StopReason {
     /// The deadline passed: while an attempt was in flight, which was ended, or before the next one could be sent.
     DeadlineExceeded,
     /// The waits of this request would be more in all than the policy allows.
+    #[non_exhaustive]
     WaitsExhausted {
         /// What the wait would have been.
         needed: Duration,

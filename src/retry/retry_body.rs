@@ -22,7 +22,7 @@ pin_project! {
     ///
     /// It is the inner service's body, frame for frame. Only a response that is handed back after a replay was tried
     /// for it (rule 8 of the [room](super)) has been read before: then its frames are here, and if there were more of
-    /// them than are kept it ends in an [`Abandoned`] error after those, so that it never looks complete. Hence the
+    /// them than are kept it ends in an error after those, so that it never looks complete. Hence the
     /// error type is the boxed one.
     pub struct ResponseBody<B>
     where
@@ -74,7 +74,7 @@ enum Unread<B> {
 
 /// Why a response body ends early: the rest was given up while a replay was tried, and the replay could not be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Abandoned(());
+pub(super) struct Abandoned(());
 
 impl<B: Body> ResponseBody<B> {
     pub(super) fn whole(body: B) -> Self {

@@ -1,10 +1,12 @@
 //! What happens on the marker's word. (All else is tested from outside, in `tests/retry`.)
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
-use http_body_util::{BodyExt as _, Full};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, Full, StreamBody};
 use tower::{BoxError, Layer as _, Service as _, ServiceExt as _};
 
 use super::*;
@@ -252,11 +254,31 @@ async fn two_retry_layers_do_not_multiply() {
 
 #[tokio::test(start_paused = true)]
 async fn a_replay_with_a_new_token_costs_no_budget() {
-    let budget = RetryBudget::builder().floor(0).build().unwrap();
+    let budget = RetryBudget::builder().min_per_second(0).build().unwrap();
     let policy = RetryPolicy::builder().budget(budget.clone()).build().unwrap();
     for _ in 0..20 {
         let script = Script::new([Answer::Reply(refusal("")), Answer::Reply(reply(201, "done"))]);
         assert_eq!(send(&script, &policy, order()).await.unwrap().status(), StatusCode::CREATED);
     }
     assert_eq!(budget.balance(order().uri(), None), 10.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_attempt_is_not_recorded_and_yet_whole() {
+    let frames = ["one ", "two"].map(|data| Ok::<_, BoxError>(Frame::data(Bytes::from(data))));
+    let body = StreamBody::new(futures_util::stream::iter(frames));
+    let mut request = Request::put("https://api.example.com/items/1").body(body).unwrap();
+    request.extensions_mut().insert(RetryOptions::new().max_retries(1).auth_replay(false));
+    let script = Script::new([Answer::Unread(reply(503, "")), Answer::Reply(reply(503, "last"))]);
+    let (kept, seen) = (Arc::new(Mutex::new(Vec::new())), script.probe());
+    let log = Arc::clone(&kept);
+    let look = seen.map_request(move |request: Request<RequestBody<_>>| {
+        log.lock().unwrap().push(request.body().replayable());
+        request
+    });
+    let response = RetryPolicy::default().layer(look).oneshot(request).await.unwrap();
+    assert_eq!(*kept.lock().unwrap(), [Ok(()), Err(NotReplayable::Released)]);
+    let seen = script.seen();
+    assert_eq!((seen.len(), &seen[1].body[..]), (2, &b"one two"[..]));
+    assert_eq!(report(&response).stop_reason(), &StopReason::AttemptsExhausted);
 }

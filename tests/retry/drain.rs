@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::auth::AuthLayer;
 use tower_oauth2::extensions::{Attempt, Deadline};
-use tower_oauth2::retry::{Abandoned, ReplayLimits, RequestBody, ResponseBody, StopReason};
+use tower_oauth2::retry::{ReplayLimits, RequestBody, ResponseBody, StopReason};
 use tower_oauth2::{AccessToken, RetryPolicy, TokenCache, source_fn};
 
 use super::{get, report};
@@ -135,7 +135,7 @@ async fn a_response_that_does_not_end_in_time_is_let_go_and_says_so() {
     assert_eq!((hint.lower(), hint.upper(), response.body().is_end_stream()), (10, None, false));
     let (seen, end) = frames(response.body_mut()).await;
     assert_eq!(seen, ["half ", "of it"]);
-    assert!(end.unwrap_err().is::<Abandoned>());
+    assert!(end.unwrap_err().to_string().starts_with("the rest of this response was given up"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -192,7 +192,7 @@ async fn an_endless_response_is_read_up_to_a_size() {
         assert_eq!(log.frames(), most, "frames of {frame} bytes");
         let (seen, end) = frames(response.body_mut()).await;
         assert_eq!(seen.len(), most);
-        assert!(end.unwrap_err().is::<Abandoned>());
+        assert!(end.unwrap_err().to_string().starts_with("the rest of this response was given up"));
     }
 }
 

@@ -97,7 +97,7 @@ async fn one_429_holds_back_the_other_requests_of_its_origin_and_credential_and_
     close(&policy, of("seven"), "10").await;
     let [status] = &gate.status()[..] else { panic!("{:?}", gate.status()) };
     assert_eq!(status.origin().unwrap().to_string(), "https://api.example.com");
-    assert_eq!((status.credential(), status.key()), (Some(&CredentialId::new("seven")), None));
+    assert_eq!((status.credential(), status.part()), (Some(&CredentialId::new("seven")), None));
     assert!((SECOND * 10..=SECOND * 11).contains(&status.opens_in().unwrap()));
     assert_eq!(time(&policy, of("eight")).await, Duration::ZERO);
     assert_eq!(time(&policy, get()).await, Duration::ZERO);
@@ -115,7 +115,7 @@ async fn the_limit_of_one_endpoint_need_not_stop_the_others() {
         .gate_key(|head| head.uri.path().split('/').nth(1).unwrap_or_default().to_owned());
     let policy = policy.build().unwrap();
     close(&policy, to("https://api.example.com/search/1"), "5").await;
-    assert_eq!(gate.status()[0].key(), Some("search"));
+    assert_eq!(gate.status()[0].part(), Some("search"));
     assert_eq!(time(&policy, to("https://api.example.com/items/1")).await, Duration::ZERO);
     assert_held_back(time(&policy, to("https://api.example.com/search/2")).await, SECOND * 5);
 }
@@ -384,7 +384,7 @@ async fn the_waits_at_the_gate_are_among_those_of_the_report_and_of_the_sum() {
 
 #[tokio::test(start_paused = true)]
 async fn retries_at_the_gate_cost_no_budget() {
-    let budget = RetryBudget::builder().floor(0).share(0.0).build().unwrap();
+    let budget = RetryBudget::builder().min_per_second(0).retry_ratio(0.0).build().unwrap();
     let policy = RetryPolicy::builder().budget(budget.clone()).build().unwrap();
     let script = Script::new((0..50).map(|_| hinted(429, "1")));
     assert!(all_succeed(&policy, &script, (0..50).map(|_| get())).await);

@@ -20,13 +20,15 @@ mod vectors;
 mod waits;
 mod with_auth;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use http_body_util::{BodyExt as _, Full};
 use tower::{BoxError, Layer as _, ServiceExt as _};
 use tower_oauth2::RetryPolicy;
-use tower_oauth2::retry::{RequestBody, ResponseBody, RetryReport};
+use tower_oauth2::retry::{NotReplayable, RequestBody, ResponseBody, RetryReport, StopReason};
 use tower_oauth2::test_util::{Answer, Script, reply};
 
 type Outcome = Result<Response<ResponseBody<Full<Bytes>>>, BoxError>;
@@ -60,6 +62,22 @@ fn hinted(status: u16, retry_after: &str) -> Answer {
 
 fn report<B>(response: &Response<B>) -> &RetryReport {
     response.extensions().get().expect("no report")
+}
+
+/// Why the body could not be sent again, if that is why it ended there.
+fn not_replayable<B>(response: &Response<B>) -> Option<NotReplayable> {
+    match report(response).stop_reason() {
+        StopReason::NotReplayable { cause, .. } => Some(*cause),
+        _ => None,
+    }
+}
+
+/// What the server asked for, if that was too much.
+fn too_much<B>(response: &Response<B>) -> Option<Duration> {
+    match report(response).stop_reason() {
+        StopReason::DelayExceedsCap { requested, .. } => Some(*requested),
+        _ => None,
+    }
 }
 
 async fn text<B>(response: Response<B>) -> String

@@ -148,7 +148,7 @@ where
             view.is_grpc = grpc::is_grpc_content(&head.headers);
         }
         if let Some(past) = &self.past {
-            view = past.progress.complete(view);
+            past.progress.complete(&mut view);
         }
         let rules = self.sender.rules();
         let reading = rules.read(&view);

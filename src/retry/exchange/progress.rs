@@ -73,9 +73,12 @@ impl Progress {
     }
 
     /// Adds it to a view.
-    pub(in crate::retry) fn complete<'a>(&self, view: View<'a>) -> View<'a> {
-        let Self { in_doubt, retries, backoffs, auth_replays, waited, .. } = *self;
-        View { in_doubt, retries, backoffs, auth_replays, waited, ..view }
+    pub(in crate::retry) fn complete(&self, view: &mut View<'_>) {
+        view.in_doubt = self.in_doubt;
+        view.retries = self.retries;
+        view.backoffs = self.backoffs;
+        view.auth_replays = self.auth_replays;
+        view.waited = self.waited;
     }
 
     /// Makes a report of it, to be filled in where there is more to say.

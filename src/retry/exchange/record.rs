@@ -26,6 +26,7 @@ use crate::retry::replay_body::{NotReplayable, RequestBody};
 
 /// A service that a [`RetryService`](crate::retry::RetryService) can send replays through: an alias, implemented for all that
 /// fit. It gives the response body a name where only the service is known.
+#[allow(unnameable_types, unreachable_pub, reason = "nobody implements it or has to name it")]
 pub trait HttpService<B>:
     Service<
         Request<RequestBody<B>>,

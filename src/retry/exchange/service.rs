@@ -48,11 +48,6 @@ impl<S> RetryService<S> {
         Self { inner, policy, own: None, used: false }
     }
 
-    /// Returns the policy.
-    pub fn policy(&self) -> &RetryPolicy {
-        &self.policy
-    }
-
     /// Returns the inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner

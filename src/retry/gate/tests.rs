@@ -80,7 +80,7 @@ async fn a_limit_of_one_path_holds_no_other() {
         };
         pass.accepted();
     }
-    assert_eq!(gate.status()[0].only(), Some("search"));
+    assert_eq!(gate.status()[0].part(), Some("search"));
     assert!(matches!(gate.admit(&place(), of(&items, 0)), Admission::Open));
     assert!(matches!(gate.admit(&place(), of(&search, 0)), Admission::Wait(_)));
     let start = clock::now();
@@ -89,7 +89,7 @@ async fn a_limit_of_one_path_holds_no_other() {
     assert_eq!(clock::now(), start, "what waited goes on");
     // Until something else is refused, too.
     assert_eq!(gate.refused(&place(), of(&items, 1), None, SECOND * 9), Held::Now);
-    assert_eq!(gate.status()[0].only(), None);
+    assert_eq!(gate.status()[0].part(), None);
 }
 
 #[tokio::test(start_paused = true)]

@@ -31,7 +31,7 @@ use crate::retry::report::{ReplayReason, StopReason};
 /// use tower_oauth2::RetryPolicy;
 /// use tower_oauth2::retry::RetryBudget;
 ///
-/// let budget = RetryBudget::builder().share(0.1).burst(20).build()?;
+/// let budget = RetryBudget::builder().retry_ratio(0.1).burst(20).build()?;
 /// let patient = RetryPolicy::builder().max_retries(8).budget(budget.clone()).build()?;
 /// let brisk = RetryPolicy::builder().max_retries(1).budget(budget.clone()).build()?;
 ///
@@ -50,14 +50,14 @@ pub struct RetryBudget {
 ///
 /// Defaults:
 ///
-/// - `share`: 0.2, one retry for five requests
-/// - `floor`: 3 retries per second besides
+/// - `retry_ratio`: 0.2, one retry for five requests
+/// - `min_per_second`: 3 retries per second besides
 /// - `burst`: 10 retries, with which each balance begins
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct RetryBudgetBuilder {
-    share: f64,
-    floor: u32,
+    ratio: f64,
+    per_second: u32,
     burst: u32,
 }
 
@@ -109,7 +109,7 @@ struct Purse {
 #[derive(Clone, Copy)]
 struct Balance {
     thousandths: u64,
-    /// Up to when the floor was added; moves by whole milliseconds.
+    /// Up to when retries by time were added; moves by whole milliseconds.
     at: Instant,
 }
 
@@ -142,7 +142,7 @@ const FIRST_SWEEP: usize = 64;
 impl RetryBudget {
     /// Starts a budget from the defaults.
     pub fn builder() -> RetryBudgetBuilder {
-        RetryBudgetBuilder { share: 0.2, floor: 3, burst: 10 }
+        RetryBudgetBuilder { ratio: 0.2, per_second: 3, burst: 10 }
     }
 
     /// Returns how many retries there may be at once, just now, of requests to where `uri` goes.
@@ -225,14 +225,14 @@ impl fmt::Debug for RetryBudget {
 
 impl RetryBudgetBuilder {
     /// Sets how many retries each request adds, in whole thousandths: 0.2 is one for five requests.
-    pub fn share(mut self, share: f64) -> Self {
-        self.share = share;
+    pub fn retry_ratio(mut self, ratio: f64) -> Self {
+        self.ratio = ratio;
         self
     }
 
     /// Sets how many retries each second adds, however few requests there are.
-    pub fn floor(mut self, per_second: u32) -> Self {
-        self.floor = per_second;
+    pub fn min_per_second(mut self, retries: u32) -> Self {
+        self.per_second = retries;
         self
     }
 
@@ -246,10 +246,10 @@ impl RetryBudgetBuilder {
     ///
     /// # Errors
     ///
-    /// A configuration error that names the setting, if `share` is not a number from 0 to 1000, or `burst` is zero.
+    /// A configuration error that names the setting, if `retry_ratio` is not a number from 0 to 1000, or `burst` is zero.
     pub fn build(self) -> Result<RetryBudget, Error> {
-        if !(0.0..=1_000.0).contains(&self.share) {
-            return Err(Error::config("share of the retry budget must be a number from 0 to 1000"));
+        if !(0.0..=1_000.0).contains(&self.ratio) {
+            return Err(Error::config("retry_ratio of the retry budget must be a number from 0 to 1000"));
         }
         if self.burst == 0 {
             return Err(Error::config(
@@ -257,9 +257,9 @@ impl RetryBudgetBuilder {
             ));
         }
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1000000")]
-        let per_request = (self.share * RETRY as f64).round() as u64;
+        let per_request = (self.ratio * RETRY as f64).round() as u64;
         let burst = u64::from(self.burst) * RETRY;
-        Ok(Self::finish(Terms { per_request, per_millisecond: self.floor.into(), burst }))
+        Ok(Self::finish(Terms { per_request, per_millisecond: self.per_second.into(), burst }))
     }
 
     fn finish(terms: Terms) -> RetryBudget {
@@ -444,7 +444,8 @@ mod tests {
     async fn a_thousand_requests_pay_for_their_share_of_retries_exactly() {
         for hundredths in 5..=300_u32 {
             let share = f64::from(hundredths) / 100.0;
-            let budget = RetryBudget::builder().share(share).floor(0).burst(5_000).build().unwrap();
+            let budget =
+                RetryBudget::builder().retry_ratio(share).min_per_second(0).burst(5_000).build().unwrap();
             assert_eq!(drain(&budget, &api(), None), 5_000);
             for _ in 0..1_000 {
                 budget.deposit(to(&api(), None));
@@ -455,7 +456,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn it_makes_no_difference_when_deposits_are_added_up() {
-        let budget = RetryBudget::builder().share(0.3).floor(0).burst(4).build().unwrap();
+        let budget = RetryBudget::builder().retry_ratio(0.3).min_per_second(0).burst(4).build().unwrap();
         let (mut rng, mut model) = (fastrand::Rng::with_seed(7), 4_000_u64);
         for _ in 0..10_000 {
             if rng.f64() < 0.8 {
@@ -473,7 +474,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_floor_is_paid_by_time_and_a_long_silence_pays_no_more_than_the_burst() {
+    async fn what_each_second_adds_is_paid_by_time_and_a_long_silence_pays_no_more_than_the_burst() {
         let budget = RetryBudget::default();
         assert_eq!(budget.balance(&api(), None), 10.0);
         assert_eq!(drain(&budget, &api(), None), 10);
@@ -490,7 +491,8 @@ mod tests {
 
     #[test]
     fn sixty_four_threads_cannot_overdraw_it_and_lose_no_deposit() {
-        let budget = RetryBudget::builder().share(0.5).floor(0).burst(1_000_000).build().unwrap();
+        let budget =
+            RetryBudget::builder().retry_ratio(0.5).min_per_second(0).burst(1_000_000).build().unwrap();
         drain(&budget, &api(), None);
         let taken: u64 = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..64)
@@ -514,7 +516,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn origins_and_credentials_have_balances_of_their_own() {
-        let budget = RetryBudget::builder().floor(0).build().unwrap();
+        let budget = RetryBudget::builder().min_per_second(0).build().unwrap();
         let (a, b) = (CredentialId::new("a"), CredentialId::new("b"));
         let (api, other) = (api(), Uri::from_static("https://other.example.com/"));
         let accounts = [(&api, None), (&api, Some(&a)), (&api, Some(&b)), (&other, None), (&other, Some(&a))];
@@ -545,7 +547,7 @@ mod tests {
     // With a thousand and more accounts each was forgotten before it came again, and full then: nothing was limited.
     #[tokio::test(start_paused = true)]
     async fn three_thousand_accounts_in_turn_are_limited_each() {
-        let budget = RetryBudget::builder().floor(0).share(0.0).build().unwrap();
+        let budget = RetryBudget::builder().min_per_second(0).retry_ratio(0.0).build().unwrap();
         let retries = (0..20).flat_map(|_| 0..3_000).filter(|n| {
             budget.deposit(to(&origin(*n), None));
             budget.withdraw(to(&origin(*n), None), Price::Full).is_ok()
@@ -555,7 +557,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn accounts_beyond_what_is_kept_share_one_balance_until_there_is_room() {
-        let budget = RetryBudget::builder().floor(1).share(0.0).burst(2).build().unwrap();
+        let budget = RetryBudget::builder().min_per_second(1).retry_ratio(0.0).burst(2).build().unwrap();
         let drained = |n: usize| drain(&budget, &origin(n), None);
         assert!((0..=KEPT).all(|n| drained(n) == 2));
         assert_eq!(budget.inner.others.read().unwrap().by_hash.len(), KEPT);
@@ -581,7 +583,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_was_not_sent_costs_a_tenth() {
-        let budget = RetryBudget::builder().floor(0).share(0.0).build().unwrap();
+        let budget = RetryBudget::builder().min_per_second(0).retry_ratio(0.0).build().unwrap();
         let mut unsent = 0;
         while budget.withdraw(to(&api(), None), Price::Unsent).is_ok() {
             unsent += 1;
@@ -595,11 +597,11 @@ mod tests {
     #[test]
     fn a_bad_setting_is_refused_by_name() {
         for share in [f64::NAN, -0.1, 1_000.1, f64::INFINITY] {
-            let error = RetryBudget::builder().share(share).build().unwrap_err();
-            assert!(error.is_config() && error.to_string().starts_with("share of"), "{error}");
+            let error = RetryBudget::builder().retry_ratio(share).build().unwrap_err();
+            assert!(error.is_config() && error.to_string().starts_with("retry_ratio of"), "{error}");
         }
         let error = RetryBudget::builder().burst(0).build().unwrap_err();
         assert!(error.is_config() && error.to_string().starts_with("burst of"), "{error}");
-        assert!(RetryBudget::builder().share(0.0).floor(0).burst(1).build().is_ok());
+        assert!(RetryBudget::builder().retry_ratio(0.0).min_per_second(0).burst(1).build().is_ok());
     }
 }

@@ -33,6 +33,11 @@ use crate::retry::replay_body::Allowance;
 ///     .build()?;
 /// # Ok::<(), tower_oauth2::Error>(())
 /// ```
+#[doc(alias = "RetryLayer")]
+#[doc(alias = "backoff")]
+#[doc(alias = "429")]
+#[doc(alias = "Retry-After")]
+#[doc(alias = "retry")]
 #[derive(Clone, Debug, Default)]
 pub struct RetryPolicy {
     rules: Arc<Rules>,

@@ -23,9 +23,13 @@ use crate::headers::grpc;
 use crate::retry::body_factory::BodyFactory;
 use crate::sync::Arc;
 
-/// A body that remembers what it gave, so that it can be sent again byte for byte.
-///
-/// Keep the original and send what [`replay`](Self::replay) makes of it, the first time included:
+/// The body of a request that goes through a [`RetryService`](crate::retry::RetryService): it remembers what it gave, so that it
+/// can be sent again byte for byte. What of it is kept is on the page of the [module](crate::retry#request-bodies).
+pub struct RequestBody<B> {
+    kind: Kind<B>,
+}
+
+/// The original is kept, and what [`replay`](RequestBody::replay) makes of it is sent, the first time included:
 ///
 /// 1. A body that ended before it began stays empty. Nothing is kept.
 /// 2. A body of one frame that is in memory already, as `Full<Bytes>`, is shared and never copied.
@@ -35,33 +39,12 @@ use crate::sync::Arc;
 ///    and its next poll is an error, never an end that looks complete. So there is a replay also of an upload that is
 ///    still going on, of one that its source keeps waiting, and of one that was never begun.
 /// 5. A body that announces more than the limit is not recorded at all. One that turns out to be longer is let go when
-///    it does. Either way it is sent once, as it is, and [`replay`](Self::replay) says why there is no other time. Nor is
+///    it does. Either way it is sent once, as it is, and [`replay`](RequestBody::replay) says why there is no other time. Nor is
 ///    there for one that gives more or less than the length that it announced.
 /// 6. Dropping the original frees what was recorded; the running attempt goes on.
 ///
 /// The default limit is 1 MiB where the length is known, 64 KiB where it is not. The source is never polled again after
 /// it ended or failed. What a frame is a small part of is in memory as long as the frame is.
-///
-/// # Examples
-///
-/// ```
-/// use bytes::Bytes;
-/// use http_body_util::{BodyExt as _, Full};
-/// use tower_oauth2::retry::RequestBody;
-///
-/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
-/// let original = RequestBody::new(Full::new(Bytes::from_static(b"once more")));
-/// for _ in 0..2 {
-///     let attempt = original.replay()?;
-///     assert_eq!(attempt.collect().await?.to_bytes(), "once more");
-/// }
-/// # Ok::<_, tower::BoxError>(()) })?;
-/// # Ok::<_, tower::BoxError>(())
-/// ```
-pub struct RequestBody<B> {
-    kind: Kind<B>,
-}
-
 enum Kind<B> {
     /// Nothing to send, now or later.
     Empty,
@@ -138,7 +121,7 @@ impl<B> RequestBody<B> {
     /// # Errors
     ///
     /// Why the body cannot be sent again. The attempt before goes on then.
-    pub fn replay(&self) -> Result<Self, NotReplayable> {
+    pub(crate) fn replay(&self) -> Result<Self, NotReplayable> {
         let kind = match &self.kind {
             Kind::Empty => Kind::Empty,
             Kind::Whole { data, .. } | Kind::Copy(Some(data)) => Kind::Copy(Some(data.clone())),
@@ -159,7 +142,7 @@ impl<B> RequestBody<B> {
     /// # Errors
     ///
     /// Why it would not.
-    pub fn replayable(&self) -> Result<(), NotReplayable> {
+    pub(crate) fn replayable(&self) -> Result<(), NotReplayable> {
         match &self.kind {
             Kind::Empty | Kind::Whole { .. } | Kind::Copy(Some(_)) => Ok(()),
             Kind::Recorded { share, .. } => share.replayable(),
@@ -178,15 +161,9 @@ where
     B::Error: Into<BoxError>,
 {
     /// Creates the original of `body`, with the default limits.
-    pub fn new(body: B) -> Self {
+    #[cfg(any(test, feature = "stack"))]
+    pub(crate) fn new(body: B) -> Self {
         Self::recording(body, Limits::default())
-    }
-
-    /// Creates the original of `body`, of which up to `bytes` are recorded, whether its length is known or not.
-    ///
-    /// A body of known length is polled here once: if that is all of it, it need not be recorded.
-    pub fn with_limit(body: B, bytes: u64) -> Self {
-        Self::recording(body, Limits { exact: bytes, stream: bytes, headers: None, allowance: None })
     }
 
     /// Sends `body`, of which the factory makes another where a redirect repeats it.

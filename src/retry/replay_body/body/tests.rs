@@ -9,6 +9,16 @@ use http_body_util::{BodyExt as _, Full};
 use super::super::takeover::{LEAST_WEIGHT, MOST_FRAMES};
 use super::*;
 
+impl<B> RequestBody<B>
+where
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
+{
+    fn with_limit(body: B, bytes: u64) -> Self {
+        Self::recording(body, Limits { exact: bytes, stream: bytes, headers: None, allowance: None })
+    }
+}
+
 /// A body of exact length that gives its frames one by one, is pending where the script says so, and panics when it is
 /// polled after its end.
 struct Script {
