@@ -13,7 +13,7 @@ mod retry_info;
 use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HeaderName};
-use http::{HeaderMap, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 
 static STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
@@ -67,7 +67,13 @@ pub(crate) fn is_late<B>(response: &Response<B>) -> bool {
 /// Returns whether headers say that what follows is gRPC: of an answer only over HTTP/2, see rule 1.
 #[inline]
 pub(crate) fn is_grpc_content(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+    headers.get(CONTENT_TYPE).is_some_and(is_grpc_type)
+}
+
+/// Returns whether a content type says so.
+#[inline]
+pub(crate) fn is_grpc_type(kind: &HeaderValue) -> bool {
+    kind.as_bytes().starts_with(b"application/grpc")
 }
 
 /// Returns how long the message is that a body begins with, its prefix included: a byte of flags, and the length in four.

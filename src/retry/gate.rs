@@ -5,7 +5,6 @@ mod pace;
 mod scope;
 mod surplus;
 
-use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -232,9 +231,9 @@ impl GateKey {
         Self { by: Some(Arc::new(key)) }
     }
 
-    /// Returns the key of a request; its head is asked for only where somebody looks at it.
-    pub(super) fn of<H: Borrow<request::Parts>>(&self, head: impl FnOnce() -> H) -> Option<String> {
-        self.by.as_ref().map(|key| key(head().borrow()))
+    /// Returns the key of a request; its head is made only where somebody looks at it.
+    pub(super) fn of(&self, head: impl FnOnce() -> request::Parts) -> Option<String> {
+        self.by.as_ref().map(|key| key(&head()))
     }
 }
 

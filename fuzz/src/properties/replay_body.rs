@@ -30,7 +30,7 @@ pub fn replay_body(data: &[u8]) {
     let limits = Limits {
         exact: u64::from(limit),
         stream: u64::from(limit),
-        headers: None,
+        is_grpc: &|| false,
         allowance: (manner & 16 == 0).then_some(&allowance),
     };
     let mut run = Run::new(source, limits);
@@ -43,7 +43,7 @@ pub fn replay_body(data: &[u8]) {
     // A body that takes up all of it can be recorded only if all of it is there.
     let all = if manner & 8 == 0 { ALLOWED } else { 300 };
     let full = Source { told: Told::Length(all), ..Source::new(1, [8, 8].into_iter()) };
-    let limits = Limits { exact: all, stream: all, headers: None, allowance: Some(&allowance) };
+    let limits = Limits { exact: all, stream: all, is_grpc: &|| false, allowance: Some(&allowance) };
     assert_eq!(RequestBody::recording(full, limits).replayable(), Ok(()), "something was not given back");
 }
 

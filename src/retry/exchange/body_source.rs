@@ -6,8 +6,11 @@ use http::{HeaderMap, header};
 use http_body::Body;
 use tower::BoxError;
 
+use super::head::Snapshot;
 use crate::retry::body_factory::{BodyFactory, OpenedBody};
-use crate::retry::replay_body::{Limits, NotReplayable, RequestBody, Tether};
+use crate::retry::policy::options::RetryOptions;
+use crate::retry::policy::rules::Rules;
+use crate::retry::replay_body::{NotReplayable, RequestBody, Tether};
 
 /// What the bodies of further attempts are made from. Dropping it leaves the attempt in flight alone.
 pub(super) enum BodySource<B> {
@@ -36,28 +39,31 @@ where
     #[inline]
     pub(super) fn of(
         body: B,
-        factory: Option<&BodyFactory>,
-        limits: Limits<'_>,
+        head: &Snapshot,
+        rules: &Rules,
+        options: Option<&RetryOptions>,
     ) -> (RequestBody<B>, Result<Self, NotReplayable>) {
         // Also where a redirect made a GET of an upload, which still has the factory of the upload.
         if body.is_end_stream() {
             return (RequestBody::default(), Ok(Self::Recorded(RequestBody::default())));
         }
-        Self::of_some(body, factory, limits)
+        Self::of_some(body, head, rules, options)
     }
 
     fn of_some(
         body: B,
-        factory: Option<&BodyFactory>,
-        limits: Limits<'_>,
+        head: &Snapshot,
+        rules: &Rules,
+        options: Option<&RetryOptions>,
     ) -> (RequestBody<B>, Result<Self, NotReplayable>) {
-        if let Some(factory) = factory {
+        if let Some(factory) = head.factory() {
             let sending = Tether::new();
             let length = body.size_hint().exact();
             let first = RequestBody::tied(body, sending.clone());
             return (first, Ok(Self::Factory { factory: factory.clone(), sending, length }));
         }
-        let recording = RequestBody::recording(body, limits);
+        let is_grpc = || head.is_grpc();
+        let recording = RequestBody::recording(body, rules.limits(options, &is_grpc));
         match recording.replay() {
             Ok(first) => (first, Ok(Self::Recorded(recording))),
             Err(why) => (recording, Err(why)),

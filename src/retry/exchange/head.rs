@@ -2,10 +2,14 @@
 
 use std::cell::Cell;
 
+use http::header::CONTENT_TYPE;
 use http::{Extensions, HeaderName, HeaderValue, Method, Request, Uri, Version, request};
 
+use crate::headers::grpc;
+use crate::retry::body_factory::BodyFactory;
 use crate::retry::gate::Kind;
 use crate::retry::limits::account::Target;
+use crate::retry::policy::idempotency::Repeat;
 
 /// A copy of a head, from which the heads of further attempts are made.
 ///
@@ -46,16 +50,16 @@ thread_local! {
 const MOST_SPARE: usize = 64;
 
 impl Snapshot {
-    pub(super) fn of(head: &request::Parts) -> Self {
+    pub(super) fn of<B>(request: &Request<B>) -> Self {
         let mut copy = SPARE.try_with(Cell::take).ok().flatten().unwrap_or_default();
         copy.line = Some(Line {
-            method: head.method.clone(),
-            uri: head.uri.clone(),
-            version: head.version,
-            extensions: head.extensions.clone(),
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            version: request.version(),
+            extensions: request.extensions().clone(),
         });
-        copy.headers.reserve(head.headers.len());
-        for (name, value) in &head.headers {
+        copy.headers.reserve(request.headers().len());
+        for (name, value) in request.headers() {
             copy.headers.push((name.clone(), value.clone()));
         }
         Self { copy: Some(copy) }
@@ -71,6 +75,23 @@ impl Snapshot {
     pub(super) fn kind(&self) -> Kind<'_> {
         let (line, _) = self.parts();
         Kind::of(&line.uri, &line.method)
+    }
+
+    /// How the body of a further attempt is opened, if not from a recording.
+    pub(super) fn factory(&self) -> Option<&BodyFactory> {
+        let (line, _) = self.parts();
+        line.extensions.get()
+    }
+
+    /// What a second attempt may do.
+    pub(super) fn repeat(&self) -> Repeat {
+        let (line, headers) = self.parts();
+        Repeat::as_it_is(&line.method, headers.iter().map(|(name, value)| (name, value)))
+    }
+
+    pub(super) fn is_grpc(&self) -> bool {
+        let (_, headers) = self.parts();
+        headers.iter().any(|(name, value)| *name == CONTENT_TYPE && grpc::is_grpc_type(value))
     }
 
     /// Makes a head like the one that was copied.
@@ -120,18 +141,19 @@ mod tests {
         for (at, name) in names.iter().enumerate() {
             request = request.header(*name, at);
         }
-        let mut head = request.body(()).unwrap().into_parts().0;
+        let mut request = request.body(()).unwrap();
         // Removals leave a map in another order than it was filled in.
-        head.headers.remove("accept");
-        head.headers.insert("x-c", HeaderValue::from_bytes(b"\xff").unwrap());
-        head.headers.append("x-empty", HeaderValue::from_static(""));
+        request.headers_mut().remove("accept");
+        request.headers_mut().insert("x-c", HeaderValue::from_bytes(b"\xff").unwrap());
+        request.headers_mut().append("x-empty", HeaderValue::from_static(""));
         let long = HeaderName::from_bytes(&[b'n'; 65_535]).unwrap();
-        head.headers.append(long, HeaderValue::from_bytes(&[b'v'; 100_000]).unwrap());
+        request.headers_mut().append(long, HeaderValue::from_bytes(&[b'v'; 100_000]).unwrap());
         let mut secret = HeaderValue::from_static("hidden");
         secret.set_sensitive(true);
-        head.headers.append("cookie", secret);
+        request.headers_mut().append("cookie", secret);
 
-        let copy = Snapshot::of(&head);
+        let copy = Snapshot::of(&request);
+        let head = request.into_parts().0;
         for _ in 0..2 {
             let made = copy.head();
             assert_eq!((&made.method, &made.uri, made.version), (&head.method, &head.uri, head.version));

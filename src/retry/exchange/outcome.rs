@@ -24,7 +24,7 @@ use crate::retry::policy::classify::{Failure, has};
 use crate::retry::policy::decide::Decision;
 use crate::retry::policy::idempotency::Repeat;
 use crate::retry::policy::view::{Outcome, View};
-use crate::retry::replay_body::RequestBody;
+use crate::retry::replay_body::{NotReplayable, RequestBody};
 use crate::retry::report::{self, ReplayReason, Replayed, RetryReport, StopReason};
 use crate::retry::retry_body::ResponseBody;
 use crate::runtime;
@@ -143,9 +143,8 @@ where
             ..View::of(outcome, self.repeat)
         };
         if let Kept::Resend(resend) = &self.kept {
-            let head = resend.head.head();
-            view.repeat = Repeat::as_it_is(&head.method, &head.headers);
-            view.is_grpc = grpc::is_grpc_content(&head.headers);
+            view.repeat = resend.head.repeat();
+            view.is_grpc = resend.head.is_grpc();
         }
         if let Some(past) = &self.past {
             past.progress.complete(&mut view);
@@ -190,13 +189,10 @@ where
         };
         let queued = ticket.is_some();
         let delay = if queued { Duration::ZERO } else { delay };
-        let is_free = queued || held == Held::Later;
+        // A replay with a new token is nothing that a server suffers from.
+        let is_free = queued || held == Held::Later || reason == ReplayReason::TokenRejected;
         let budget = if is_free { None } else { self.pay(reason)? };
-        let (request, to_open) = self.claim().inspect_err(|_| {
-            if !is_free {
-                self.take_back(reason);
-            }
-        })?;
+        let (request, to_open) = self.claim()?;
         let replayed = Replayed { status, failure, reason, delay, requested_delay };
         let progress = self.progress();
         replayed.tell(requested_by.as_ref(), budget, queued, progress.sent);
@@ -208,9 +204,8 @@ where
     fn claim(&mut self) -> Result<(Request<RequestBody<B>>, Option<ToOpen>), StopReason> {
         let not_replayable = |cause| StopReason::NotReplayable { cause };
         let sent = self.progress().sent;
-        let Resend { head, source } = match &mut self.kept {
-            Kept::Resend(resend) => resend,
-            Kept::Once(why, _) => return Err(not_replayable(*why)),
+        let Kept::Resend(Resend { head, source }) = &mut self.kept else {
+            return Err(not_replayable(NotReplayable::Released));
         };
         let source = source.as_mut().map_err(|why| not_replayable(*why))?;
         let (body, to_open) = source.claim().map_err(not_replayable)?;
@@ -221,17 +216,12 @@ where
         Ok((Request::from_parts(head, body), to_open))
     }
 
-    /// Takes what the next attempt costs from the budget.
+    /// Takes what the next attempt costs from the budget. Returns what is left of it.
     fn pay(&self, reason: ReplayReason) -> Result<Option<f64>, StopReason> {
-        let Kept::Resend(resend) = &self.kept else { return Ok(None) };
-        RetryBudget::pay(self.sender.rules().budget.as_ref(), resend.target(), reason)
-    }
-
-    /// Gives it back, since the attempt did not come about.
-    fn take_back(&self, reason: ReplayReason) {
-        if let Kept::Resend(resend) = &self.kept {
-            RetryBudget::take_back(self.sender.rules().budget.as_ref(), resend.target(), reason);
-        }
+        let (Some(budget), Kept::Resend(resend)) = (&self.sender.rules().budget, &self.kept) else {
+            return Ok(None);
+        };
+        budget.pay(resend.target(), reason).map(Some).ok_or(StopReason::BudgetExhausted)
     }
 
     /// Keeps the outcome that the next attempt is to replace, and waits.
@@ -258,7 +248,7 @@ where
                 let ask = self.ask(resend, self.retries() + 1, wait);
                 gate.refused(&resend.place(&rules.gate_key), ask, pass.as_deref(), wait)
             }
-            Kept::Once(_, to) => {
+            Kept::Nothing(to) => {
                 let first = rules.budget.as_ref().and_then(RetryBudget::first_account);
                 if let Some(place) = to.as_ref().and_then(|to| to.place(first)) {
                     gate.refused(&place, Ask::ONCE, None, wait);

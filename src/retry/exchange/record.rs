@@ -3,7 +3,7 @@
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Request, Response, Uri, request};
+use http::{Request, Response, Uri};
 use http_body::Body;
 use tokio::time::Instant;
 use tower::BoxError;
@@ -70,8 +70,8 @@ where
 pub(super) enum Kept<B> {
     /// What further attempts are made from.
     Resend(Resend<B>),
-    /// No other attempt can follow, for this reason.
-    Once(NotReplayable, Option<SentTo>),
+    /// No other attempt can follow.
+    Nothing(Option<SentTo>),
 }
 
 /// What further attempts are made from.
@@ -248,7 +248,8 @@ impl<B> Kept<B> {
     pub(super) fn replayable(&self) -> Result<(), NotReplayable> {
         match self {
             Self::Resend(Resend { source: Ok(source), .. }) => source.replayable(),
-            Self::Resend(Resend { source: Err(why), .. }) | Self::Once(why, _) => Err(*why),
+            Self::Resend(Resend { source: Err(why), .. }) => Err(*why),
+            Self::Nothing(_) => Err(NotReplayable::Released),
         }
     }
 }
@@ -296,10 +297,9 @@ impl<RB: Body> PastAttempts<RB> {
 impl SentTo {
     /// Keeps where a request goes, and whether that is where the first one went of which the budget knows.
     #[inline]
-    pub(super) fn of(head: &request::Parts, key: &GateKey, is_first: bool) -> Self {
-        let elsewhere =
-            if is_first { None } else { Some((head.uri.clone(), head.extensions.get().cloned())) };
-        Self { elsewhere, key: key.of(|| head) }
+    pub(super) fn of<B>(request: &Request<B>, key: &GateKey, is_first: bool) -> Self {
+        let elsewhere = || (request.uri().clone(), request.extensions().get().cloned());
+        Self { elsewhere: (!is_first).then(elsewhere), key: key.of(|| Snapshot::of(request).head()) }
     }
 
     pub(super) fn place(&self, first: Option<&Account>) -> Option<Place> {

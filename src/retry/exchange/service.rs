@@ -20,7 +20,6 @@ use super::record::{Exchange, HttpService, Kept, Resend, SentTo};
 use super::sender::{Instance, Sender};
 use super::timeouts;
 use crate::extensions::Attempt;
-use crate::retry::body_factory::BodyFactory;
 use crate::retry::limits::account::Target;
 use crate::retry::policy::builder::RetryPolicy;
 use crate::retry::policy::idempotency::Repeat;
@@ -83,53 +82,57 @@ where
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
-    fn call(&mut self, request: Request<B>) -> ResponseFuture<S, B> {
-        let (mut head, body) = request.into_parts();
+    fn call(&mut self, mut request: Request<B>) -> ResponseFuture<S, B> {
+        let once = |body| RequestBody::once(body, NotReplayable::Released);
         // A resend of a retry layer further out: two of them must not multiply.
-        if head.extensions.get::<Attempt>().is_some() {
-            let body = RequestBody::once(body, NotReplayable::Released);
-            return ResponseFuture::passing(self.inner.call(Request::from_parts(head, body)));
+        if request.extensions().get::<Attempt>().is_some() {
+            return ResponseFuture::passing(self.inner.call(request.map(once)));
         }
         let sender = self.sender();
         let rules = self.policy.rules();
-        let mut repeat = match rules.generated_keys {
-            true => Repeat::with_key(&mut head),
-            false => Repeat::of_method(&head.method),
+        let repeat = match rules.generated_keys {
+            true => Repeat::with_key(&mut request),
+            false => Repeat::of_method(request.method()),
         };
-        let options = head.extensions.get::<RetryOptions>().cloned();
+        let options = request.extensions().get::<RetryOptions>().cloned();
         if let Some(slot) = options.as_ref().and_then(|options| options.slot.as_ref()) {
             slot.clear();
         }
-        let deadline = timeouts::deadline(rules, &head.extensions);
+        let deadline = timeouts::deadline(rules, request.extensions());
         if timeouts::is_over(deadline) {
             self.release();
-            let kept = Kept::Once(NotReplayable::Released, None);
-            return ResponseFuture::late(Exchange::new(sender, options, repeat, deadline, kept));
+            return ResponseFuture::late(Exchange::new(
+                sender,
+                options,
+                repeat,
+                deadline,
+                Kept::Nothing(None),
+            ));
         }
-        let is_first = rules.budget.as_ref().is_some_and(|budget| budget.deposit(Target::of(&head)));
-        let (first, source) = match rules.may_replay(options.as_ref(), 0, 0) {
-            true => {
-                let limits = rules.limits(options.as_ref(), &head.headers);
-                BodySource::of(body, head.extensions.get::<BodyFactory>(), limits)
-            }
-            false => (RequestBody::once(body, NotReplayable::Released), Err(NotReplayable::Released)),
-        };
-        if source.is_err() && repeat != Repeat::Safe {
-            // Nobody can look later.
-            repeat = Repeat::as_it_is(&head.method, &head.headers);
-        }
+        let is_first = rules.budget.as_ref().is_some_and(|budget| budget.deposit(Target::of(&request)));
         let past_gate = options.as_ref().is_some_and(|options| options.past_gate);
         let gate = rules.gate.as_ref().filter(|gate| !past_gate && !gate.is_open());
         let at_gate = gate.is_some() && runtime::current().is_ok();
+        let may_replay = rules.may_replay(options.as_ref(), 0, 0);
         // The head is copied only where a replay or a wait can follow.
-        let kept = match source {
-            Err(why) if !at_gate => {
-                let sent_to = rules.gate.as_ref().map(|_| SentTo::of(&head, &rules.gate_key, is_first));
-                Kept::Once(why, sent_to)
+        if !may_replay && !at_gate {
+            let repeat = Repeat::as_it_is(request.method(), request.headers());
+            let sent_to = rules.gate.as_ref().map(|_| SentTo::of(&request, &rules.gate_key, is_first));
+            let future = self.inner.call(request.map(once));
+            let exchange = Exchange::new(sender, options, repeat, deadline, Kept::Nothing(sent_to));
+            return ResponseFuture::calling(future, exchange);
+        }
+        let head = Snapshot::of(&request);
+        let mut source = Err(NotReplayable::Released);
+        let request = request.map(|body| match may_replay {
+            true => {
+                let (first, further) = BodySource::of(body, &head, rules, options.as_ref());
+                source = further;
+                first
             }
-            source => Kept::Resend(Resend { head: Snapshot::of(&head), source }),
-        };
-        let request = Request::from_parts(head, first);
+            false => once(body),
+        });
+        let kept = Kept::Resend(Resend { head, source });
         if at_gate {
             return self.call_through_gate(request, Exchange::new(sender, options, repeat, deadline, kept));
         }

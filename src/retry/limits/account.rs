@@ -3,7 +3,7 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-use http::{Uri, request};
+use http::{Request, Uri};
 
 use crate::extensions::CredentialId;
 use crate::origin::Origin;
@@ -34,8 +34,8 @@ pub(in crate::retry) struct Target<'a> {
 }
 
 impl<'a> Target<'a> {
-    pub(in crate::retry) fn of(head: &'a request::Parts) -> Self {
-        Self { uri: &head.uri, credential: head.extensions.get() }
+    pub(in crate::retry) fn of<B>(request: &'a Request<B>) -> Self {
+        Self { uri: request.uri(), credential: request.extensions().get() }
     }
 }
 

@@ -15,7 +15,7 @@ use super::tally::Tally;
 use crate::clock;
 use crate::error::Error;
 use crate::extensions::CredentialId;
-use crate::retry::report::{ReplayReason, StopReason};
+use crate::retry::report::ReplayReason;
 
 /// Keeps retries to a share of the requests, so that a server in trouble is not asked several times as much.
 ///
@@ -113,19 +113,6 @@ struct Balance {
     at: Instant,
 }
 
-/// What a retry costs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Price {
-    /// The server had to look at the attempt before.
-    Full,
-    /// The attempt before did not reach the server.
-    Unsent,
-}
-
-/// There is not enough left for a retry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Spent;
-
 /// One retry.
 const RETRY: u64 = 1_000;
 
@@ -177,35 +164,11 @@ impl RetryBudget {
         self.inner.first.get().map(|first| &first.account)
     }
 
-    /// Takes what a retry for this reason costs. Returns how many are left, where they are counted.
-    pub(in crate::retry) fn pay(
-        budget: Option<&Self>,
-        target: Target<'_>,
-        reason: ReplayReason,
-    ) -> Result<Option<f64>, StopReason> {
-        let Some((budget, price)) = budget.zip(Price::of(reason)) else { return Ok(None) };
-        budget.withdraw(target, price).map(Some).map_err(|Spent| StopReason::BudgetExhausted)
-    }
-
-    /// Gives back what was paid for a retry that was not made.
-    pub(in crate::retry) fn take_back(budget: Option<&Self>, target: Target<'_>, reason: ReplayReason) {
-        if let Some((budget, price)) = budget.zip(Price::of(reason)) {
-            budget.give_back(target, price);
-        }
-    }
-
-    fn withdraw(&self, target: Target<'_>, price: Price) -> Result<f64, Spent> {
+    /// Takes what a retry for this reason costs. Returns how many are left; none if there were not enough.
+    pub(in crate::retry) fn pay(&self, target: Target<'_>, reason: ReplayReason) -> Option<f64> {
         let (terms, now) = (self.inner.terms, clock::now());
-        let left = self.inner.with(target, |purse| purse.withdraw(price, terms, now))?;
-        Ok(left as f64 / RETRY as f64)
-    }
-
-    fn give_back(&self, target: Target<'_>, price: Price) {
-        let terms = self.inner.terms;
-        self.inner.find(target, |purse| {
-            let mut balance = purse.balance.lock().unwrap_or_else(PoisonError::into_inner);
-            balance.thousandths = balance.thousandths.saturating_add(price.thousandths()).min(terms.burst);
-        });
+        let left = self.inner.with(target, |purse| purse.withdraw(price(reason), terms, now))?;
+        Some(left as f64 / RETRY as f64)
     }
 }
 
@@ -358,26 +321,6 @@ impl Others {
     }
 }
 
-// --- Price ---
-
-impl Price {
-    /// Returns what a retry for this reason costs. A refused token is nothing that a server suffers from.
-    fn of(reason: ReplayReason) -> Option<Self> {
-        match reason {
-            ReplayReason::TokenRejected => None,
-            ReplayReason::Unsent => Some(Self::Unsent),
-            ReplayReason::Throttled | ReplayReason::Unavailable | ReplayReason::Ambiguous => Some(Self::Full),
-        }
-    }
-
-    fn thousandths(self) -> u64 {
-        match self {
-            Self::Full => RETRY,
-            Self::Unsent => UNSENT,
-        }
-    }
-}
-
 // --- Purse ---
 
 impl Purse {
@@ -397,11 +340,11 @@ impl Purse {
         *balance
     }
 
-    fn withdraw(&self, price: Price, terms: Terms, now: Instant) -> Result<u64, Spent> {
+    fn withdraw(&self, price: u64, terms: Terms, now: Instant) -> Option<u64> {
         let mut balance = self.balance.lock().unwrap_or_else(PoisonError::into_inner);
         balance.add(self.requests.swap(0, Ordering::Relaxed), terms, now);
-        balance.thousandths = balance.thousandths.checked_sub(price.thousandths()).ok_or(Spent)?;
-        Ok(balance.thousandths)
+        balance.thousandths = balance.thousandths.checked_sub(price)?;
+        Some(balance.thousandths)
     }
 }
 
@@ -419,9 +362,20 @@ impl Balance {
     }
 }
 
+/// What a retry for this reason costs. A refused token is nothing that a server suffers from.
+fn price(reason: ReplayReason) -> u64 {
+    match reason {
+        ReplayReason::TokenRejected => 0,
+        ReplayReason::Unsent => UNSENT,
+        ReplayReason::Throttled | ReplayReason::Unavailable | ReplayReason::Ambiguous => RETRY,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const THROTTLED: ReplayReason = ReplayReason::Throttled;
 
     fn api() -> Uri {
         Uri::from_static("https://api.example.com/reports")
@@ -433,7 +387,7 @@ mod tests {
 
     fn drain(budget: &RetryBudget, uri: &Uri, credential: Option<&CredentialId>) -> u64 {
         let mut taken = 0;
-        while budget.withdraw(to(uri, credential), Price::Full).is_ok() {
+        while budget.pay(to(uri, credential), THROTTLED).is_some() {
             taken += 1;
         }
         taken
@@ -463,10 +417,10 @@ mod tests {
                 budget.deposit(to(&api(), None));
                 model = (model + 300).min(4_000);
             } else {
-                let expected = model.checked_sub(1_000).ok_or(Spent);
+                let expected = model.checked_sub(1_000);
                 model = expected.unwrap_or(model);
                 assert_eq!(
-                    budget.withdraw(to(&api(), None), Price::Full),
+                    budget.pay(to(&api(), None), THROTTLED),
                     expected.map(|left| left as f64 / 1_000.0)
                 );
             }
@@ -502,7 +456,7 @@ mod tests {
                         (0..1_000)
                             .filter(|_| {
                                 budget.deposit(to(&api(), None));
-                                budget.withdraw(to(&api(), None), Price::Full).is_ok()
+                                budget.pay(to(&api(), None), THROTTLED).is_some()
                             })
                             .count() as u64
                     })
@@ -534,10 +488,8 @@ mod tests {
         let spelled = Uri::from_static("https://OTHER.example.com:443/a?b");
         assert_eq!(budget.balance(&spelled, Some(&a)), 1.0);
         let shared = budget.clone();
-        assert!(shared.withdraw(to(&spelled, Some(&a)), Price::Full).is_ok());
+        assert!(shared.pay(to(&spelled, Some(&a)), THROTTLED).is_some());
         assert_eq!(budget.balance(&other, Some(&a)), 0.0);
-        budget.give_back(to(&other, Some(&a)), Price::Full);
-        assert_eq!(budget.balance(&other, Some(&a)), 1.0);
     }
 
     fn origin(n: usize) -> Uri {
@@ -550,7 +502,7 @@ mod tests {
         let budget = RetryBudget::builder().min_per_second(0).retry_ratio(0.0).build().unwrap();
         let retries = (0..20).flat_map(|_| 0..3_000).filter(|n| {
             budget.deposit(to(&origin(*n), None));
-            budget.withdraw(to(&origin(*n), None), Price::Full).is_ok()
+            budget.pay(to(&origin(*n), None), THROTTLED).is_some()
         });
         assert_eq!(retries.count(), 3_000 * 10);
     }
@@ -585,13 +537,12 @@ mod tests {
     async fn what_was_not_sent_costs_a_tenth() {
         let budget = RetryBudget::builder().min_per_second(0).retry_ratio(0.0).build().unwrap();
         let mut unsent = 0;
-        while budget.withdraw(to(&api(), None), Price::Unsent).is_ok() {
+        while budget.pay(to(&api(), None), ReplayReason::Unsent).is_some() {
             unsent += 1;
         }
         assert_eq!(unsent, 100);
-        budget.give_back(to(&api(), None), Price::Unsent);
-        assert_eq!(budget.balance(&api(), None), 0.1);
-        assert_eq!(budget.withdraw(to(&api(), None), Price::Full), Err(Spent));
+        budget.deposit(to(&api(), None));
+        assert_eq!(budget.pay(to(&api(), None), THROTTLED), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use http::header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, request};
+use http::{HeaderName, HeaderValue, Method, Request};
 
 use crate::backoff;
 
@@ -30,17 +30,16 @@ pub(in crate::retry) enum Repeat {
 }
 
 impl Repeat {
-    /// Reads it from a head. The request is given a key if it needs one; it stands in the head then that all attempts are made
-    /// from.
-    pub(in crate::retry) fn with_key(head: &mut request::Parts) -> Self {
-        let found = Self::as_it_is(&head.method, &head.headers);
+    /// Reads it from a request, which is given a key if it needs one. All attempts are made from it then.
+    pub(in crate::retry) fn with_key<B>(request: &mut Request<B>) -> Self {
+        let found = Self::as_it_is(request.method(), request.headers());
         // CONNECT addresses a proxy, which knows of no keys.
-        if found != Self::Unsafe || head.method == Method::CONNECT {
+        if found != Self::Unsafe || request.method() == Method::CONNECT {
             return found;
         }
         match backoff::unguessable().map(key) {
             Some(key) => {
-                head.headers.insert(&IDEMPOTENCY_KEY, key);
+                request.headers_mut().insert(&IDEMPOTENCY_KEY, key);
                 Self::Keyed
             }
             None => {
@@ -53,17 +52,23 @@ impl Repeat {
     }
 
     /// Reads it from a request to which nothing is added.
-    pub(in crate::retry) fn as_it_is(method: &Method, headers: &HeaderMap) -> Self {
-        let by_method = Self::of_method(method);
-        if by_method == Self::Safe {
-            Self::Safe
-        } else if headers.get_all(&IDEMPOTENCY_KEY).iter().any(says_something) {
-            Self::Keyed
-        } else if CONDITIONS.iter().any(|condition| headers.contains_key(condition)) {
-            Self::Unsafe
-        } else {
-            by_method
+    pub(in crate::retry) fn as_it_is<'a>(
+        method: &Method,
+        headers: impl IntoIterator<Item = (&'a HeaderName, &'a HeaderValue)>,
+    ) -> Self {
+        let mut repeat = Self::of_method(method);
+        if repeat == Self::Safe {
+            return Self::Safe;
         }
+        for (name, value) in headers {
+            if *name == IDEMPOTENCY_KEY && says_something(value) {
+                return Self::Keyed;
+            }
+            if CONDITIONS.contains(name) {
+                repeat = Self::Unsafe;
+            }
+        }
+        repeat
     }
 
     /// Reads what the method says, which is all that has to be known of nearly every request. What is safe by its method is
@@ -114,8 +119,6 @@ fn key(mut bytes: [u8; 16]) -> HeaderValue {
 mod tests {
     use std::collections::HashSet;
 
-    use http::Request;
-
     use super::*;
 
     #[test]
@@ -136,13 +139,12 @@ mod tests {
             if own {
                 request.headers_mut().insert(&IDEMPOTENCY_KEY, "mine".parse().unwrap());
             }
-            let mut head = request.into_parts().0;
             let repeat = match generated {
-                true => Repeat::with_key(&mut head),
-                false => Repeat::as_it_is(&head.method, &head.headers),
+                true => Repeat::with_key(&mut request),
+                false => Repeat::as_it_is(request.method(), request.headers()),
             };
             let repeatable = repeat.is_allowed();
-            (repeatable, head.headers.get(&IDEMPOTENCY_KEY).cloned())
+            (repeatable, request.headers().get(&IDEMPOTENCY_KEY).cloned())
         };
         for generated in [false, true] {
             assert_eq!(run(Method::GET, false, generated), (true, None));
@@ -157,13 +159,11 @@ mod tests {
     #[test]
     fn an_empty_key_counts_for_nothing_and_is_replaced() {
         for empty in ["", " ", "\"\"", "\" \"", "\t"] {
-            let mut headers = HeaderMap::new();
-            headers.insert(&IDEMPOTENCY_KEY, empty.parse().unwrap());
-            assert_eq!(Repeat::as_it_is(&Method::POST, &headers), Repeat::Unsafe, "{empty:?}");
-            let mut head = Request::post("/").body(()).unwrap().into_parts().0;
-            head.headers = headers;
-            assert_eq!(Repeat::with_key(&mut head), Repeat::Keyed);
-            assert_eq!(head.headers[&IDEMPOTENCY_KEY].len(), 38);
+            let mut request = Request::post("/").header(&IDEMPOTENCY_KEY, empty).body(()).unwrap();
+            let found = Repeat::as_it_is(request.method(), request.headers());
+            assert_eq!(found, Repeat::Unsafe, "{empty:?}");
+            assert_eq!(Repeat::with_key(&mut request), Repeat::Keyed);
+            assert_eq!(request.headers()[&IDEMPOTENCY_KEY].len(), 38);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 
 use super::classify::Classifier;
 use super::options::RetryOptions;
@@ -46,14 +46,14 @@ impl Rules {
     pub(in crate::retry) fn limits<'a>(
         &'a self,
         options: Option<&RetryOptions>,
-        headers: &'a HeaderMap,
+        is_grpc: &'a dyn Fn() -> bool,
     ) -> Limits<'a> {
         let own = options.and_then(|options| options.replay_limit);
         Limits {
             exact: own.unwrap_or(self.replay_limits.body),
             stream: own.unwrap_or(self.replay_limits.stream),
-            // Whoever says for one request how much of it is recorded wants that much of it.
-            headers: own.is_none().then_some(headers),
+            // A limit for one request is for all of its messages.
+            is_grpc: if own.is_none() { is_grpc } else { &|| false },
             allowance: Some(&self.allowance),
         }
     }

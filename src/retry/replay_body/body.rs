@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf as _, Bytes};
-use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use tower::BoxError;
@@ -75,15 +74,14 @@ enum Framing {
 }
 
 /// How much of a body is recorded.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct Limits<'a> {
     /// If its length is known.
     pub(crate) exact: u64,
     /// If its length is not known.
     pub(crate) stream: u64,
-    /// The headers that say whether it is a gRPC call, of which one message is recorded and no stream; none if it does not
-    /// matter.
-    pub(crate) headers: Option<&'a HeaderMap>,
+    /// Whether it is a gRPC call, of which one message is recorded and no stream. Asked only where that matters.
+    pub(crate) is_grpc: &'a dyn Fn() -> bool,
     /// What the bodies of all requests may take up; none for no such limit.
     pub(crate) allowance: Option<&'a Arc<Allowance>>,
 }
@@ -190,11 +188,11 @@ where
             bytes,
             announced: exact,
             above,
-            one_message: limits.headers.is_some_and(grpc::is_grpc_content),
+            one_message: (limits.is_grpc)(),
             held: limits.allowance.map_or_else(Held::default, Held::nothing_of),
         };
         let kind = match exact {
-            Some(length) => Self::in_memory_or_recorded(body, length, limits.headers, limit),
+            Some(length) => Self::in_memory_or_recorded(body, length, limits.is_grpc, limit),
             None => Kind::Recorded {
                 share: Share::original(Some(body), None, limit()),
                 framing: Framing::Unknown,
@@ -207,14 +205,14 @@ where
     fn in_memory_or_recorded(
         body: B,
         length: u64,
-        headers: Option<&HeaderMap>,
+        is_grpc: &dyn Fn() -> bool,
         limit: impl FnOnce() -> Limit,
     ) -> Kind<B> {
         // The bytes are looked at first: hardly any other body has a zero or a one at its beginning.
         let has_several = |data: &Bytes| {
             matches!(data.first(), Some(0 | 1))
                 && grpc::first_message([&data[..]]).is_some_and(|message| message < length)
-                && headers.is_some_and(grpc::is_grpc_content)
+                && is_grpc()
         };
         let mut source = Some(body);
         // No task reads yet. Whichever will, polls again, and is then the one that the source wakes.
@@ -371,7 +369,7 @@ impl Limits<'_> {
 
 impl Default for Limits<'_> {
     fn default() -> Self {
-        Self { exact: Self::EXACT, stream: Self::STREAM, headers: None, allowance: None }
+        Self { exact: Self::EXACT, stream: Self::STREAM, is_grpc: &|| false, allowance: None }
     }
 }
 

@@ -2,7 +2,6 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Wake;
 
-use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
 use http_body_util::{BodyExt as _, Full};
 
@@ -15,7 +14,7 @@ where
     B::Error: Into<BoxError>,
 {
     fn with_limit(body: B, bytes: u64) -> Self {
-        Self::recording(body, Limits { exact: bytes, stream: bytes, headers: None, allowance: None })
+        Self::recording(body, Limits { exact: bytes, stream: bytes, is_grpc: &|| false, allowance: None })
     }
 }
 
@@ -454,8 +453,7 @@ fn at_the_limit_of_zero_only_what_has_no_bytes_is_recorded() {
 
 #[test]
 fn of_a_grpc_call_one_message_is_recorded_and_no_stream() {
-    let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/grpc+proto"))]);
-    let limits = Limits { headers: Some(&headers), ..Limits::default() };
+    let limits = Limits { is_grpc: &|| true, ..Limits::default() };
     let (message, another) = ("\0\0\0\0\x03one", "\0\0\0\0\x03two");
     for frames in [vec![message], vec!["\0\0\0\0\x03o", "ne"], vec!["", message], vec!["\0\0\0\0\0"]] {
         let original = RequestBody::recording(unknown(frames.iter().map(|frame| Step::Data(frame))), limits);
@@ -485,7 +483,7 @@ fn of_a_grpc_call_one_message_is_recorded_and_no_stream() {
 #[test]
 fn the_bodies_of_all_requests_share_an_allowance_and_none_is_refused() {
     let allowance = Arc::new(Allowance::new(20));
-    let limits = Limits { exact: 100, stream: 100, headers: None, allowance: Some(&allowance) };
+    let limits = Limits { exact: 100, stream: 100, is_grpc: &|| false, allowance: Some(&allowance) };
     // Eight bytes in four frames: they weigh more than they are long, so that the allowance counts frames as well.
     let of_eight = || RequestBody::recording(Script::new([Step::Data("four"), Step::Data("four")]), limits);
     let pending = || RequestBody::recording(Script::new([Step::Pending, Step::Missing(8)]), limits);
@@ -507,7 +505,7 @@ fn the_bodies_of_all_requests_share_an_allowance_and_none_is_refused() {
 #[test]
 fn what_a_recording_held_is_given_back_exactly_when_it_is_freed() {
     let allowance = Arc::new(Allowance::new(10 * LEAST_WEIGHT));
-    let limits = Limits { exact: 100, stream: 100, headers: None, allowance: Some(&allowance) };
+    let limits = Limits { exact: 100, stream: 100, is_grpc: &|| false, allowance: Some(&allowance) };
     let start = || {
         let original = RequestBody::recording(unknown(four_frames()), limits);
         let mut attempt = original.replay().unwrap();
