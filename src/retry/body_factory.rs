@@ -23,7 +23,7 @@ use tower::BoxError;
 ///    the first body said how long it is, a body that announces another length is refused, and one that turns out to be
 ///    longer or shorter ends in an error, never as if it were whole.
 /// 4. The body of the attempt before ends in an error at its next poll, wherever that is.
-/// 5. If it fails, or takes longer than the request has, the answer before is handed out with
+/// 5. If it fails, or takes longer than the request has, the response before is returned with
 ///    [`StopReason::BodyNotReopened`](super::StopReason::BodyNotReopened), and
 ///    [`RetryReport::error`](super::RetryReport::error) says why.
 /// 6. Where the body of an attempt failed by itself, it is not opened again: the next one would fail in the same way.

@@ -138,7 +138,7 @@
 //!
 //! - A body of one frame in memory is shared and never copied. Any other is recorded while it is sent: up to 1 MiB if its
 //!   length is known, up to 64 KiB if not, and up to 32 MiB for all requests of the policy together, kept responses included.
-//! - A body above these limits is sent once. What was recorded is freed as soon as no other attempt can follow.
+//! - A body above these limits ([`ReplayLimits`]) is sent once. What was recorded is freed as soon as no other attempt can follow.
 //! - Of a gRPC call one message is kept and no stream: the server may have acted on the messages before the last.
 //! - With a [`BodyFactory`] nothing is recorded. Each further attempt opens the body again, whatever its length.
 //!
@@ -160,8 +160,8 @@
 //!
 //! # Settings
 //!
-//! All defaults stand in one list on [`RetryPolicyBuilder`], those of the budget on [`RetryBudgetBuilder`]. What is for one
-//! request goes into its extensions:
+//! All defaults stand in one list on [`RetryPolicyBuilder`], those of the budget on [`RetryBudgetBuilder`], those of
+//! the memory for bodies on [`ReplayLimits`]. What is for one request goes into its extensions:
 //!
 //! | extension | says |
 //! |---|---|
@@ -258,16 +258,16 @@
 //!
 //! - Where a response comes before all of the body was sent, a replay cuts the upload short: the attempt's body ends in an
 //!   error, and so the transport resets the stream (h2) or closes the connection (HTTP/1.1). Over HTTP/1.1 the body of that
-//!   answer may be cut with it, should it have to be handed out after all; then it ends in an error. An answer that is
+//!   response may be cut with it, if it has to be returned after all; then it ends in an error. A response that is
 //!   final leaves the upload alone.
-//! - A server that closes an HTTP/1.1 connection right after an early answer may have that answer lost on the way: the
+//! - A server that closes an HTTP/1.1 connection right after an early response may have that response lost on the way: the
 //!   transport sees its upload fail first. That is an error after which the server may have acted, so only methods that
 //!   may be repeated are sent again. Most servers read on for a while; over h2 it does not happen.
 //! - The request's extensions go with every replay, as clones. What must be seen by one attempt only does not belong
 //!   there. [`Attempt`](crate::extensions::Attempt) tells the attempts apart.
 //! - Under another `RetryService` a resend of the outer one is sent once here, so that retries add up and do not
 //!   multiply.
-//! - A deadline is for the head of the response. What its body takes belongs to the caller, or to a time-out below. An attempt
+//! - A deadline is for the head of the response. What its body takes belongs to the caller, or to a timeout below. An attempt
 //!   that is ended in flight may have been taken by the server nevertheless: what that did is unknown, and the error
 //!   ([`DeadlineExceeded`]) says so by saying no more. Layers below see the request's own deadline in its extensions; one that
 //!   the policy sets they do not.

@@ -43,7 +43,7 @@ pub(super) struct Inner {
     pub(super) error: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
-/// One answer or error that was not handed out, and what was done about it.
+/// One response or error that was not returned, and what was done about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Replayed {
     pub(super) status: Option<StatusCode>,
@@ -66,15 +66,15 @@ pub enum ReplayReason {
     Unavailable,
     /// The inner service failed, and the server did no work: see [`Failure::Unsent`].
     Unsent,
-    /// The inner service failed, nobody knows how far the request came, and the method may be repeated.
+    /// The inner service failed, it is not known how far the request came, and the method may be repeated.
     Ambiguous,
 }
 
-/// Why an answer was handed out and the request not sent again.
+/// Why a response was returned and the request not sent again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StopReason {
-    /// The answer is one to hand out: a success, or a failure that no replay would change.
+    /// The response is one to return: a success, or a failure that no replay would change.
     Final,
     /// The caller's [`RetryOptions`](super::RetryOptions) forbid it.
     TurnedOff,
@@ -126,8 +126,8 @@ pub enum StopReason {
         /// What the wait would have been.
         needed: Duration,
     },
-    /// Auth refused to send the attempt: there was no token for it, or it may not have one. Where an earlier answer is
-    /// handed out [`RetryReport::error`] says why; where there is none the service's own error does.
+    /// Auth refused to send the attempt: there was no token for it, or it may not have one. Where an earlier response is
+    /// returned, [`RetryReport::error`] says why; where there is none the service's own error does.
     TokenUnavailable,
     /// The [`BodyFactory`](super::BodyFactory) did not open the body for the attempt. [`RetryReport::error`] says why.
     BodyNotReopened,
@@ -135,7 +135,7 @@ pub enum StopReason {
     NoTimer,
     /// The inner service did not become ready, so the attempt was not sent. For the reason as the line before.
     NotReady,
-    /// The inner service failed in a way that another attempt would not change; its error was handed out.
+    /// The inner service failed in a way that another attempt would not change; its error was returned.
     Failed,
 }
 
@@ -181,7 +181,7 @@ impl RetryReport {
         self.inner.held
     }
 
-    /// Returns the answers that were not handed out, oldest first.
+    /// Returns the responses that were not returned, oldest first.
     #[must_use]
     pub fn history(&self) -> &[Replayed] {
         &self.inner.history
@@ -203,22 +203,22 @@ impl RetryReport {
         self.inner.in_doubt
     }
 
-    /// Returns how long the server wants to be left alone, as the answer that was handed out says.
+    /// Returns how long the server wants to be left alone, as the response that was returned says.
     #[must_use]
     pub fn requested_delay(&self) -> Option<Duration> {
         self.inner.requested_delay
     }
 
-    /// Returns the marker that was on the answer handed out. It is here and no longer on the response, so that an outer
+    /// Returns the marker that was on the response. It is here and no longer on the response, so that an outer
     /// retry layer does not act on it a second time.
     #[must_use]
     pub fn token_rejected(&self) -> Option<&TokenRejected> {
         self.inner.rejected.as_ref()
     }
 
-    /// Returns why the last replay could not be sent or was ended, where an earlier outcome is handed out in its place: a
-    /// [`Error`](crate::Error), the error of a service that did not become ready, or that of a time-out. Where a
-    /// time-out is what is handed out, this is the error before it.
+    /// Returns why the last replay could not be sent or was ended, where an earlier outcome is returned in its place: a
+    /// [`Error`](crate::Error), the error of a service that did not become ready, or that of a timeout. Where a
+    /// timeout is what is returned, this is the error before it.
     #[must_use]
     pub fn error(&self) -> Option<&(dyn StdError + Send + Sync + 'static)> {
         self.inner.error.as_deref()
@@ -274,13 +274,13 @@ impl Replayed {
         }
     }
 
-    /// Returns the status of the answer; none where there was an error instead.
+    /// Returns the status of the response; none where there was an error instead.
     #[must_use]
     pub fn status(&self) -> Option<StatusCode> {
         self.status
     }
 
-    /// Returns what kind of error there was; none where there was an answer.
+    /// Returns what kind of error there was; none where there was a response.
     #[must_use]
     pub fn failure(&self) -> Option<Failure> {
         self.failure

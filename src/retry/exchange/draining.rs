@@ -1,4 +1,4 @@
-//! The answer before, while a replay is tried: its body is read while the wait goes on, and kept.
+//! The response before, while a replay is tried: its body is read while the wait goes on, and kept.
 //!
 //! A connection goes back to its pool, and a stream is over, when the response was read to its end. So a refused
 //! response is worth reading, within bounds.
@@ -18,11 +18,11 @@ use crate::retry::replay_body::{Allowance, Held};
 use crate::retry::retry_body::{ReadAhead, ResponseBody};
 use crate::sync::Arc;
 
-/// The answer before.
+/// The response before.
 ///
 /// 1. It is read until its body ends or fails, [`BYTES`] or [`FRAMES`] are exceeded, the policy's memory or the time is up.
 /// 2. From then on nothing of the attempt is alive: what was not read is dropped.
-/// 3. What was read is kept until this is dropped, to be handed back if no newer outcome comes.
+/// 3. What was read is kept until this is dropped, to be returned if no newer outcome comes.
 pub(super) struct Draining<B: Body> {
     head: response::Parts,
     body: ReadAhead<B>,

@@ -1,4 +1,4 @@
-//! A gRPC answer that says at its end what became of the call: a look at whether the end has come already.
+//! A gRPC response that says at its end what became of the call: a look at whether the end has come already.
 
 use std::task::{Context, Waker};
 
@@ -10,8 +10,8 @@ use crate::extensions::LateRefusal;
 use crate::headers::grpc;
 use crate::retry::retry_body::{ReadAhead, ResponseBody};
 
-/// Polls the body of an answer once, which never waits: an answer that has not begun is handed out as it is. What was read
-/// goes with it. Where it was the trailers, they are returned; if they refuse the token, auth has been told, and the answer
+/// Polls the body of a response once, which never waits: one that has not begun is returned as it is. What was read
+/// goes with it. Where it was the trailers, they are returned; if they refuse the token, auth has been told, and the response
 /// carries its marker. Where data comes first, the body tells auth by itself when it comes to the trailers.
 #[cold]
 pub(super) fn look<RB>(response: Response<RB>) -> (Response<ResponseBody<RB>>, Option<HeaderMap>)

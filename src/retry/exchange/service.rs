@@ -170,7 +170,7 @@ impl<S: Clone> RetryService<S> {
         let Some(ticket) = exchange.ask_gate(0, Duration::ZERO) else {
             return ResponseFuture::calling(self.inner.call(request), exchange);
         };
-        // Whoever waits holds nothing that others wait for.
+        // What waits holds nothing that others wait for.
         self.release();
         tracing::debug!("the request is held back, since the server asked for patience");
         exchange.progress().sent = 0;

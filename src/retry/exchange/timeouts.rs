@@ -13,15 +13,15 @@ use crate::extensions::Deadline;
 use crate::retry::policy::rules::Rules;
 use crate::{clock, runtime};
 
-/// A request's deadline passed before there was an answer.
+/// A request's deadline passed before there was a response.
 ///
-/// It is found in the error of the service by `downcast_ref`. Where there had been an answer, that is handed out instead.
+/// It is found in the error of the service by `downcast_ref`. If there was a response before, that is returned instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeadlineExceeded(());
 
 /// An attempt took longer than [`attempt_timeout`](crate::retry::RetryPolicyBuilder::attempt_timeout), and it was the last one.
 ///
-/// It is found in the error of the service by `downcast_ref`. Where there had been an answer before, that is handed out
+/// It is found in the error of the service by `downcast_ref`. If there was a response before, that is returned
 /// instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttemptTimeout {

@@ -161,7 +161,7 @@ fn turns(retries: u32) -> f64 {
 // --- Pass ---
 
 impl Pass {
-    /// The request was answered, and not refused for coming too early.
+    /// There was a response, and the request was not refused for coming too early.
     pub(in crate::retry) fn accepted(&self) {
         let now = clock::now();
         let mut state = self.lane.state();

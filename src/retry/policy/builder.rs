@@ -137,7 +137,7 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// Sets how long a request may take until the head of its answer is there: all attempts and waits together. A
+    /// Sets how long a request may take until the head of its response is there: all attempts and waits together. A
     /// [`Deadline`](crate::extensions::Deadline) of the request's own counts if it is earlier.
     ///
     /// A wait that would not end in time is not begun, and an attempt that is in flight then is ended. The newest response
@@ -148,8 +148,8 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// Sets how long one attempt may take until the head of its answer is there, with the wait for a token if auth is below.
-    /// One that takes longer is ended, and counts as an error after which nobody knows how far the request came
+    /// Sets how long one attempt may take until the head of its response is there, with the wait for a token if auth is below.
+    /// One that takes longer is ended, and counts as an error after which it is not known how far the request came
     /// ([`Failure::Ambiguous`]).
     ///
     /// After the last attempt the newest response before is returned, or else [`AttemptTimeout`](crate::retry::AttemptTimeout).
@@ -170,14 +170,14 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// Sets which answers say that the server refused the work, so that the request is sent again whatever its method. What
+    /// Sets which statuses say that the server refused the work, so that the request is sent again whatever its method. What
     /// the profile names counts besides.
     pub fn throttled_statuses(mut self, statuses: impl IntoIterator<Item = StatusCode>) -> Self {
         self.rules.throttled = statuses.into_iter().collect();
         self
     }
 
-    /// Sets which answers say that the server could not serve the request just now, so that it is sent again if it may be
+    /// Sets which statuses say that the server could not serve the request just now, so that it is sent again if it may be
     /// repeated.
     pub fn unavailable_statuses(mut self, statuses: impl IntoIterator<Item = StatusCode>) -> Self {
         self.rules.unavailable = statuses.into_iter().collect();
@@ -222,7 +222,7 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// Sets whether a 429 is retried only where the method may be repeated, as is done for the 5xx: for servers that answer 429
+    /// Sets whether a 429 is retried only where the method may be repeated, as is done for the 5xx: for servers that send a 429
     /// after they did part of the work.
     pub fn strict_methods(mut self, strict: bool) -> Self {
         self.rules.strict_methods = strict;
@@ -261,7 +261,7 @@ impl RetryPolicyBuilder {
     /// it the gate learns if a limit is about one first path segment or one method.
     ///
     /// It is asked while some gate is not open, about requests that were refused, and about every one that is sent once,
-    /// since it is gone when its answer comes.
+    /// since it is gone when its response comes.
     ///
     /// ```
     /// use tower_oauth2::RetryPolicy;
@@ -281,7 +281,7 @@ impl RetryPolicyBuilder {
     ///
     /// # Errors
     ///
-    /// A configuration error that names the setting, if `auth_replays` is not 1 to 3, a delay or time-out is zero (that of
+    /// A configuration error that names the setting, if `auth_replays` is not 1 to 3, a delay or timeout is zero (that of
     /// the profile as well), `max_delay` is shorter than `min_delay`, or a status is neither a 4xx nor a 5xx.
     pub fn build(self) -> Result<RetryPolicy, Error> {
         let mut rules = self.rules;

@@ -15,7 +15,7 @@ pub enum Failure {
     /// The server provably did no work: the request was not sent, or the server said that it did not look at it. It is
     /// sent again whatever its method.
     Unsent,
-    /// Nobody knows how far it came. It is sent again if it may be repeated.
+    /// It is not known how far it came. It is sent again if it may be repeated.
     Ambiguous,
     /// Sending it again would end in the same way. It is not.
     Fatal,

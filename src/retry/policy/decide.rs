@@ -38,7 +38,7 @@ pub(in crate::retry) enum Decision {
 
 /// What an outcome says, read once.
 pub(in crate::retry) struct Reading<'a> {
-    /// Why another attempt may help. None if the outcome is one to hand out.
+    /// Why another attempt may help. None if the outcome is one to return.
     reason: Option<ReplayReason>,
     asked: Asked<'a>,
     /// The server wants no other attempt.
@@ -75,11 +75,11 @@ struct Wait<'a> {
 }
 
 impl Rules {
-    /// Returns whether an answer is one to hand out at once: what nearly every one is.
+    /// Returns whether a response is one to return at once: what nearly every one is.
     #[inline]
     pub(in crate::retry) fn is_final<B>(&self, response: &Response<B>, trailers: Option<&HeaderMap>) -> bool {
         let status = response.status();
-        // A gRPC answer says with a 200 what others say with a status.
+        // A gRPC response says with a 200 what others say with a status.
         if (status.is_success() && response.version() != Version::HTTP_2) && response.extensions().is_empty()
         {
             return true;
@@ -171,7 +171,7 @@ impl Rules {
         }
     }
 
-    /// Why an answer asks for a replay at all; none if it is final. `hinted` is asked where the profile makes a refusal
+    /// Why a response asks for a replay at all; none if it is final. `hinted` is asked where the profile makes a refusal
     /// of the status if the server says when to come back.
     fn reason(
         &self,
@@ -201,7 +201,7 @@ impl Rules {
         }
     }
 
-    /// Returns whether any answer could still lead to a replay.
+    /// Returns whether any response could still lead to a replay.
     pub(in crate::retry) fn may_replay(
         &self,
         options: Option<&RetryOptions>,
