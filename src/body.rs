@@ -64,6 +64,14 @@ impl Body {
     pub fn empty() -> Self {
         Self::default()
     }
+
+    /// Returns the bytes of a body in memory.
+    pub(crate) fn bytes(&self) -> Option<&Bytes> {
+        match &self.inner {
+            Inner::Bytes(bytes) => Some(bytes),
+            Inner::Boxed(_) => None,
+        }
+    }
 }
 
 pin_project! {

@@ -31,6 +31,7 @@ use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_oauth2::auth::AuthOverride;
 use tower_oauth2::client::ApiClient;
+use tower_oauth2::client::pages::Next;
 use tower_oauth2::extensions::{ScopeMissing, TokenWithheld};
 use tower_oauth2::grants::jwt::{JwtAlgorithm, SigningKey};
 use tower_oauth2::grants::{
@@ -78,6 +79,7 @@ async fn the_page_shows_every_message_as_it_is_printed_and_no_other() {
     printed.extend(a_url_over_which_secrets_do_not_go());
     printed.extend(a_token_that_is_kept_back().await);
     printed.extend(a_path_that_leads_elsewhere().await);
+    printed.extend(pages_that_cannot_go_on().await);
     printed.extend(an_api_that_does_not_respond().await);
     printed.extend(reqwest_at_the_wrong_place().await);
     printed.extend(a_request_without_its_tenant().await);
@@ -565,6 +567,32 @@ async fn a_path_that_leads_elsewhere() -> Vec<String> {
         api.get("users").segment(""),
     ];
     join_all(requests.map(|request| async { request.send().await.unwrap_err().to_string() })).await
+}
+
+async fn pages_that_cannot_go_on() -> Vec<String> {
+    const LIST: &str = r#"{
+        "users": [1], "away": "https://evil.example.com/users", "out": "/v1/users", "circle": "?page=2"
+    }"#;
+    let server =
+        service_fn(async |_: Request<tower_oauth2::Body>| Ok::<_, BoxError>(Response::new(Body::from(LIST))));
+    let api = ApiClient::new(format!("{API}/v2"), server).unwrap();
+    let nexts = [
+        Next::url("away"),
+        Next::url("out"),
+        Next::url("circle"),
+        Next::page_number("pgae").items("users"),
+        Next::page_number("page"),
+        Next::page_number("page").items("user"),
+    ];
+    let error = async |next| {
+        let mut pages = api.get("users").pages(next);
+        loop {
+            if let Err(error) = pages.next().await.unwrap() {
+                return error.to_string();
+            }
+        }
+    };
+    join_all(nexts.map(error)).await
 }
 
 async fn reqwest_at_the_wrong_place() -> Vec<String> {

@@ -36,6 +36,24 @@ impl Base {
         &self.origin
     }
 
+    /// Returns the base at the root of its origin, under which a path begins with that of this one.
+    pub(super) fn root(&self) -> Self {
+        Self { origin: self.origin.clone(), path: String::new() }
+    }
+
+    /// Returns what a path under the base is from the root on, without the slash at its beginning.
+    pub(super) fn path_from_root(&self, path: &str) -> String {
+        let whole = if path.is_empty() { self.path.clone() } else { format!("{}/{path}", self.path) };
+        whole.strip_prefix('/').map_or(String::new(), str::to_owned)
+    }
+
+    /// Returns whether a path from the root on, without the slash at its beginning, is that of the base or below it.
+    pub(super) fn holds(&self, path: &str) -> bool {
+        let base = self.path.strip_prefix('/').unwrap_or_default();
+        base.is_empty()
+            || path.strip_prefix(base).is_some_and(|below| below.is_empty() || below.starts_with('/'))
+    }
+
     /// Joins a path that was checked, and a query, under the base.
     pub(super) fn join(&self, path: &str, query: &str) -> Result<Uri, &'static str> {
         let mut target = self.path.clone();
@@ -58,6 +76,12 @@ impl Base {
         };
         let uri = Uri::builder().scheme(origin.scheme()).authority(authority).path_and_query(target).build();
         uri.map_err(|_| "holds a character that no URL may have; encode it, or use segment()")
+    }
+}
+
+impl fmt::Debug for Base {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Base({self})")
     }
 }
 
@@ -104,7 +128,7 @@ pub(super) fn encode_segment(segment: &str) -> Result<String, &'static str> {
 }
 
 /// Refuses what a server, a proxy or a client on the way may take for another path than the one that stands there.
-fn check_path(path: &str) -> Result<(), &'static str> {
+pub(super) fn check_path(path: &str) -> Result<(), &'static str> {
     check_characters(path)?;
     let decoded = decode_all(path.as_bytes());
     let Ok(decoded) = std::str::from_utf8(&decoded) else {

@@ -16,8 +16,8 @@ use crate::retry::{AttemptTimeout, DeadlineExceeded, RetryReport};
 /// alone. The error of the service below is the source.
 ///
 /// The kinds are those of reqwest's error: [`is_builder`](Self::is_builder), [`is_request`](Self::is_request),
-/// [`is_status`](Self::is_status), [`is_body`](Self::is_body) and [`is_decode`](Self::is_decode) exclude each other;
-/// [`is_timeout`](Self::is_timeout) and [`is_connect`](Self::is_connect) say more about a request or a body that failed.
+/// [`is_status`](Self::is_status), [`is_body`](Self::is_body) and [`is_decode`](Self::is_decode), and ours,
+/// [`is_pages`](Self::is_pages), exclude each other; [`is_timeout`](Self::is_timeout) and [`is_connect`](Self::is_connect) say more about a request or a body that failed.
 ///
 /// # Examples
 ///
@@ -49,6 +49,7 @@ enum Kind {
     Status(StatusCode, Option<RetryReport>),
     Body,
     Decode,
+    Pages,
 }
 
 impl ApiError {
@@ -100,6 +101,14 @@ impl ApiError {
              read as"
         );
         Self::new(Kind::Decode, message).with_source(source)
+    }
+
+    pub(super) fn pages(message: &str) -> Self {
+        Self::new(Kind::Pages, message.to_owned())
+    }
+
+    pub(super) fn caused_by(self, source: impl Into<BoxError>) -> Self {
+        self.with_source(source)
     }
 
     fn new(kind: Kind, message: String) -> Self {
@@ -160,6 +169,13 @@ impl ApiError {
     #[must_use]
     pub fn is_decode(&self) -> bool {
         matches!(self.kind, Kind::Decode)
+    }
+
+    /// Returns whether [pages](super::pages) cannot go on, since what comes next cannot be told, leads elsewhere, or has come
+    /// already.
+    #[must_use]
+    pub fn is_pages(&self) -> bool {
+        matches!(self.kind, Kind::Pages)
     }
 
     /// Returns the status that [`error_for_status`](super::ApiResponse::error_for_status) made an error of.

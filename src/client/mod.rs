@@ -16,6 +16,7 @@
 //! 7. A [`Body`](crate::Body) in memory is sent again as it is. A stream is recorded up to the limit of the
 //!    [retry layer](crate::retry); with a [`BodyFactory`](crate::retry::BodyFactory) among the
 //!    [extensions](ApiRequest::extension) it is opened again.
+//! 8. Lists that come in pages are read by [`ApiRequest::pages`]: see [`pages`].
 //!
 //! # Examples
 //!
@@ -71,6 +72,7 @@ mod base;
 #[cfg(feature = "stack")]
 mod builder;
 mod error;
+pub mod pages;
 mod request;
 mod response;
 mod service;

@@ -5,8 +5,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
-use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
 use http_body::Body as _;
 use serde::Serialize;
 use tower::{BoxError, ServiceExt as _};
@@ -14,6 +15,7 @@ use tower_service::Service;
 
 use super::base::{Base, encode_segment, split};
 use super::error::ApiError;
+use super::pages::{Next, Pages};
 use super::response::ApiResponse;
 use super::service::ApiService;
 use crate::body::Body;
@@ -179,6 +181,25 @@ impl<S> ApiRequest<S> {
         self
     }
 
+    /// Makes a list of the request: pages, one after the other. See [`pages`](super::pages).
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use tower_oauth2::client::pages::Next;
+    ///
+    /// # async fn example(api: &tower_oauth2::ApiClient) -> Result<(), tower_oauth2::client::ApiError> {
+    /// let mut pages = api.get("repos").query(&[("per_page", 100)]).pages(Next::link());
+    /// while let Some(page) = pages.next().await {
+    ///     let repos: Vec<serde_json::Value> = page?.items()?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn pages(self, next: Next) -> Pages<S> {
+        Pages::new(self, next)
+    }
+
     /// Sends the request. A response of any status is not an error.
     ///
     /// # Cancel safety
@@ -196,7 +217,7 @@ impl<S> ApiRequest<S> {
         if let Some(error) = self.error {
             return Err(error);
         }
-        let uri = self.base.join(&self.path, &self.query).map_err(ApiError::path)?;
+        let uri = self.uri()?;
         let mut request = Request::new(self.body);
         *request.method_mut() = self.method;
         *request.uri_mut() = uri;
@@ -223,6 +244,72 @@ impl<S> ApiRequest<S> {
     fn failed(mut self, error: ApiError) -> Self {
         self.error.get_or_insert(error);
         self
+    }
+}
+
+// --- For pages ---
+
+impl<S> ApiRequest<S> {
+    pub(super) fn base(&self) -> &Arc<Base> {
+        &self.base
+    }
+
+    /// Returns the path from the root on, without the slash at its beginning, and the query.
+    pub(super) fn place(&self) -> (String, &str) {
+        (self.base.path_from_root(&self.path), &self.query)
+    }
+
+    pub(super) fn uri(&self) -> Result<Uri, ApiError> {
+        self.base.join(&self.path, &self.query).map_err(ApiError::path)
+    }
+
+    /// Returns the body if it is in memory.
+    pub(super) fn bytes(&self) -> Option<&Bytes> {
+        self.body.bytes()
+    }
+
+    pub(super) fn take_error(&mut self) -> Option<ApiError> {
+        self.error.take()
+    }
+
+    /// Sends the request to a path that was checked, under another base.
+    pub(super) fn go_to(&mut self, base: Arc<Base>, path: String, query: String) {
+        (self.base, self.path, self.query) = (base, path, query);
+    }
+
+    /// Gives a parameter of the query another value, at the end. The other ones stay as they are written.
+    pub(super) fn set_query(&mut self, name: &str, value: &str) {
+        let is_other = |pair: &&str| {
+            let mut pairs = form_urlencoded::parse(pair.as_bytes());
+            !pair.is_empty() && pairs.next().is_none_or(|(other, _)| other != name)
+        };
+        let others: Vec<&str> = self.query.split('&').filter(is_other).collect();
+        let mut query = form_urlencoded::Serializer::for_suffix(others.join("&"), 0);
+        self.query = query.append_pair(name, value).finish();
+    }
+}
+
+impl<S: Clone> ApiRequest<S> {
+    /// Makes the same request once more.
+    pub(super) fn repeated(&self) -> Result<Self, ApiError> {
+        let Some(body) = self.bytes() else {
+            return Err(ApiError::builder(
+                "its body is a stream, which cannot be sent for each page; give it bytes",
+                "not in memory",
+            ));
+        };
+        Ok(Self {
+            service: self.service.clone(),
+            base: Arc::clone(&self.base),
+            method: self.method.clone(),
+            path: self.path.clone(),
+            query: self.query.clone(),
+            headers: self.headers.clone(),
+            extensions: self.extensions.clone(),
+            body: Body::from(body.clone()),
+            timeout: self.timeout,
+            error: None,
+        })
     }
 }
 

@@ -48,6 +48,10 @@ impl<RB> ApiResponse<RB> {
         Self { inner, origin }
     }
 
+    pub(super) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
     /// Returns the status.
     pub fn status(&self) -> StatusCode {
         self.inner.status()

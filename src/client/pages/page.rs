@@ -1,0 +1,153 @@
+//! One page.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Extensions, HeaderMap, StatusCode};
+use http_body::Body as HttpBody;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use tower::BoxError;
+
+use super::super::error::ApiError;
+use super::super::response::ApiResponse;
+use super::member::Member;
+use super::next::Next;
+
+/// One page: a response that was read to its end.
+pub struct Page {
+    status: StatusCode,
+    headers: HeaderMap,
+    extensions: Extensions,
+    body: Bytes,
+    origin: String,
+    number: u64,
+    next: Arc<Next>,
+}
+
+/// Some begin a text with it, and `serde_json` takes it for an error.
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
+impl Page {
+    pub(super) async fn read<RB>(
+        response: ApiResponse<RB>,
+        number: u64,
+        next: Arc<Next>,
+    ) -> Result<Self, ApiError>
+    where
+        RB: HttpBody,
+        RB::Error: Into<BoxError>,
+    {
+        let (status, headers) = (response.status(), response.headers().clone());
+        let (extensions, origin) = (response.extensions().clone(), response.origin().to_string());
+        let mut body = response.bytes().await?;
+        if body.starts_with(BYTE_ORDER_MARK) {
+            body = body.slice(BYTE_ORDER_MARK.len()..);
+        }
+        Ok(Self { status, headers, extensions, body, origin, number, next })
+    }
+
+    /// Returns the status. One of 4xx or 5xx is an error of [`Pages::next`](super::Pages::next), and no page.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Returns the headers.
+    #[must_use]
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// Returns what the layers say about the response, such as a [`RetryReport`](crate::retry::RetryReport).
+    #[must_use]
+    pub fn extensions(&self) -> &Extensions {
+        &self.extensions
+    }
+
+    /// Returns the body.
+    #[must_use]
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// Returns which page it is, from 1 on, those before a [resumption](super::Pages::resume) included.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Reads the body as JSON, whatever its content type.
+    ///
+    /// # Errors
+    ///
+    /// If it is not the JSON that `T` wants.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
+        serde_json::from_slice(&self.body).map_err(|error| ApiError::decode(&self.origin, error))
+    }
+
+    /// Reads the items: the array that [`Next::items`] names, or the body itself. None if it is null or not there.
+    ///
+    /// # Errors
+    ///
+    /// If it is not the JSON that `T` wants.
+    pub fn items<T: DeserializeOwned>(&self) -> Result<Vec<T>, ApiError> {
+        if self.body.is_empty() {
+            return Ok(Vec::new());
+        }
+        let Some(items) = self.next.items_of(self)?.filter(|items| items.get() != "null") else {
+            return Ok(Vec::new());
+        };
+        serde_json::from_str(items.get()).map_err(|error| ApiError::decode(&self.origin, error))
+    }
+
+    pub(super) fn text(&self) -> &[u8] {
+        &self.body
+    }
+
+    pub(super) fn is_array(&self) -> bool {
+        self.body.trim_ascii_start().starts_with(b"[")
+    }
+
+    pub(super) fn member(&self, member: &Member) -> Result<Option<&RawValue>, ApiError> {
+        member.find(&self.body).map_err(|error| ApiError::decode(&self.origin, error))
+    }
+
+    // Names are the caller's own words; values are the server's, and not shown.
+
+    pub(super) fn unlike(&self, member: &Member, wanted: &str) -> ApiError {
+        self.error(&format!(
+            "the member {member:?} of page {} is not {wanted}",
+            self.number,
+            member = member.as_str()
+        ))
+    }
+
+    pub(super) fn named_otherwise(&self, member: &Member, other: &str) -> ApiError {
+        let other = crate::text::clean(other);
+        let member = member.as_str();
+        self.error(&format!(
+            "the page has no items in {member:?}, but it has some in {other:?}; check Next::items"
+        ))
+    }
+
+    pub(super) fn endless(&self, setters: &str) -> ApiError {
+        self.error(&format!("nothing says which page is the last one; set {setters} of Next"))
+    }
+
+    fn error(&self, what: &str) -> ApiError {
+        ApiError::pages(&format!("the pages of {} cannot go on: {what}", self.origin))
+    }
+}
+
+/// Does not show what the server said.
+impl fmt::Debug for Page {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Page")
+            .field("number", &self.number)
+            .field("status", &self.status)
+            .field("bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
+}

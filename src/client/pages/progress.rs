@@ -1,0 +1,104 @@
+//! How far one is.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// How far [`Pages`](super::Pages) are: what came, and what the server says there is. It shows as
+/// `page 3 of 12, 75 of 300 items`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    pub(super) pages: u64,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(super) items: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(super) total: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(super) page_count: Option<u64>,
+}
+
+impl Progress {
+    /// Returns how many pages came.
+    #[must_use]
+    pub fn pages(&self) -> u64 {
+        self.pages
+    }
+
+    /// Returns how many items came, if they can be counted: see [`Next::items`](super::Next::items).
+    #[must_use]
+    pub fn items(&self) -> Option<u64> {
+        self.items
+    }
+
+    /// Returns how many items there are, as far as the last page said so: see [`Next::total`](super::Next::total).
+    #[must_use]
+    pub fn total(&self) -> Option<u64> {
+        self.total
+    }
+
+    /// Returns how many pages there are, as far as the last page said so: see
+    /// [`Next::page_count`](super::Next::page_count).
+    #[must_use]
+    pub fn page_count(&self) -> Option<u64> {
+        self.page_count
+    }
+
+    /// Returns the share that came, from 0 to 1, of the items or else of the pages, if the server said how many there are.
+    #[must_use]
+    #[allow(clippy::cast_precision_loss, reason = "a share for people")]
+    pub fn share(&self) -> Option<f64> {
+        let (came, all) = match (self.items, self.total, self.page_count) {
+            (Some(items), Some(total), _) => (items, total),
+            (_, _, Some(count)) => (self.pages, count),
+            (None, Some(_) | None, None) | (Some(_), None, None) => return None,
+        };
+        Some(if all == 0 { 1.0 } else { (came as f64 / all as f64).min(1.0) })
+    }
+
+    pub(super) fn add(&mut self, items: Option<u64>) {
+        // One page that cannot be counted, and the sum would be wrong.
+        self.items = match (self.items, items) {
+            (None, items) if self.pages == 0 => items,
+            (Some(before), Some(items)) => Some(before.saturating_add(items)),
+            (None, _) | (Some(_), None) => None,
+        };
+        self.pages = self.pages.saturating_add(1);
+    }
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "page {}", self.pages)?;
+        if let Some(count) = self.page_count {
+            write!(f, " of {count}")?;
+        }
+        match (self.items, self.total) {
+            (Some(items), Some(total)) => write!(f, ", {items} of {total} items"),
+            (Some(items), None) => write!(f, ", {items} items"),
+            (None, _) => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_is_added_up_and_shown() {
+        let mut progress = Progress::default();
+        assert_eq!((progress.to_string().as_str(), progress.share()), ("page 0", None));
+        progress.add(Some(25));
+        progress.add(Some(5));
+        assert_eq!(progress.to_string(), "page 2, 30 items");
+        (progress.total, progress.page_count) = (Some(40), Some(2));
+        assert_eq!(
+            (progress.to_string().as_str(), progress.share()),
+            ("page 2 of 2, 30 of 40 items", Some(0.75))
+        );
+        progress.add(None);
+        assert_eq!((progress.items(), progress.share()), (None, Some(1.0)));
+        progress.add(Some(1));
+        assert_eq!(progress.items(), None);
+    }
+}
