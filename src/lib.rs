@@ -46,12 +46,13 @@
 //! - [`cache`]: when a token is fetched, and what happens when that fails
 //! - [`auth`]: which requests get a token, and what a response says about it
 //! - [`tenants`]: a cache for each user or tenant
+//! - [`pool`]: several tokens of one client, for APIs that limit each token
 //! - [`retry`]: what is sent again, when, and what is returned instead
 //! - [`grants`]: client credentials, refresh tokens, token exchange, and grants of a provider's own; assertions by a
 //!   key; revocation
 //! - `stack`: the order of the layers, why it is this one, and all of them as one service
 //! - [`transport`]: the clients below: hyper's, reqwest's, and any other
-//! - [`client`]: a client of one API, with a base URL, over all of that
+//! - [`client`]: a client of one API, with a base URL, over all of that; lists that come in [pages](client::pages)
 //! - [`extensions`]: what the layers tell each other and you
 //! - [`guide`]: pages on one task each: [when it fails](guide::failures), [logging](guide::logging), reqwest, [gRPC](guide::tonic), [kube](guide::kube)
 //! - `test_util`: servers and sources in memory, for tests of your own
@@ -106,6 +107,7 @@ pub mod retry;
 pub mod auth;
 
 // 6 joined
+pub mod pool;
 #[cfg(feature = "stack")]
 #[cfg_attr(docsrs, doc(cfg(feature = "stack")))]
 pub mod stack;

@@ -39,7 +39,7 @@ const FLOORS: &[(u8, &[&str])] = &[
     (3, &["revoke", "source"]),
     (4, &["cache", "grants", "retry"]),
     (5, &["auth"]),
-    (6, &["stack", "tenants", "transport"]),
+    (6, &["pool", "stack", "tenants", "transport"]),
     (7, &["client", "guide"]),
     (8, &["test_util"]),
 ];

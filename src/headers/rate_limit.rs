@@ -93,6 +93,26 @@ pub(crate) fn hint<'a>(
         })
 }
 
+/// What is left of a quota, and when it is renewed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Quota {
+    pub(crate) left: u64,
+    pub(crate) renewed_in: Duration,
+}
+
+/// Reads what a response of any status says about a quota. Of several the one with least left counts, and of those the one
+/// that is renewed last. A response from a cache says nothing.
+pub(crate) fn quota(profile: &RateLimitProfile, headers: &HeaderMap, now: Duration) -> Option<Quota> {
+    let clock = ServerClock::of(headers, now);
+    let stored = count(headers, &AGE).is_some_and(|age| age > 0);
+    let answer = Answer { headers, clock, limited: false, stored };
+    if stored {
+        return None;
+    }
+    let fields = COMMON.iter().chain(profile.fields()).filter_map(|field| answer.quota(field));
+    fields.chain(answer.quotas()).min_by_key(|quota| (quota.left, std::cmp::Reverse(quota.renewed_in)))
+}
+
 fn said(delay: Option<Duration>, source: &HeaderName) -> Option<Hint<'_>> {
     // A caller's cap is far below; what matters is that sums with it do not overflow.
     Some(Hint { delay: delay?.min(FARTHEST), source })
@@ -117,16 +137,48 @@ impl Answer<'_> {
     fn field<'a>(&self, field: &'a Field) -> Option<Hint<'a>> {
         let asks = match &field.left {
             Left::Unsaid => true,
-            Left::Remaining(name) => self.is_exhausted(count(self.headers, name)),
-            Left::Counted { used, allowed } => self.is_exhausted(
-                count(self.headers, allowed)
-                    .and_then(|allowed| Some(allowed.saturating_sub(count(self.headers, used)?))),
-            ),
+            Left::Remaining(_) | Left::Counted { .. } => self.is_exhausted(self.left(&field.left)),
         };
         if !asks {
             return None;
         }
         said(retry_after::longest(self.headers, &field.reset, |text| self.reset(text)), &field.reset)
+    }
+
+    fn left(&self, left: &Left) -> Option<u64> {
+        match left {
+            Left::Unsaid => None,
+            Left::Remaining(name) => count(self.headers, name),
+            Left::Counted { used, allowed } => count(self.headers, allowed)
+                .and_then(|allowed| Some(allowed.saturating_sub(count(self.headers, used)?))),
+        }
+    }
+
+    fn quota(&self, field: &Field) -> Option<Quota> {
+        let left = self.left(&field.left)?;
+        let renewed_in = retry_after::longest(self.headers, &field.reset, |text| self.reset(text))?;
+        Some(Quota { left, renewed_in: renewed_in.min(FARTHEST) })
+    }
+
+    /// Reads the quotas of `RateLimit`.
+    fn quotas(&self) -> Vec<Quota> {
+        let Some(field) = self.rate_limit_field() else { return Vec::new() };
+        let quota = |left: Option<u64>, reset: Option<u64>| {
+            Some(Quota { left: left?, renewed_in: self.seconds(reset?).min(FARTHEST) })
+        };
+        match structured::list(&field) {
+            Some(policies) => policies
+                .iter()
+                .filter(|policy| policy.value == Bare::Word)
+                .filter_map(|policy| quota(whole(policy.param("r"))?, whole(policy.param("t"))?))
+                .collect(),
+            None => {
+                let Some(members) = structured::dictionary(&field) else { return Vec::new() };
+                let value =
+                    |name: &str| whole(structured::last(&members, name).map(|member| member.value)).flatten();
+                quota(value("remaining"), value("reset")).into_iter().collect()
+            }
+        }
     }
 
     fn is_exhausted(&self, left: Option<u64>) -> bool {
@@ -141,6 +193,15 @@ impl Answer<'_> {
 
     /// Reads `RateLimit`.
     fn rate_limit(&self) -> Option<Duration> {
+        let field = self.rate_limit_field()?;
+        match structured::list(&field) {
+            Some(policies) => self.policies(&policies),
+            None => self.dictionary(&structured::dictionary(&field)?),
+        }
+    }
+
+    /// Returns `RateLimit` as one line.
+    fn rate_limit_field(&self) -> Option<Vec<u8>> {
         let mut lines = self.headers.get_all(&RATE_LIMIT).iter().map(|value| value.as_bytes());
         let mut field = lines.next()?.to_vec();
         // Its lines are one field (RFC 9651 §4.2).
@@ -148,10 +209,7 @@ impl Answer<'_> {
             field.extend_from_slice(b", ");
             field.extend_from_slice(line);
         }
-        match structured::list(&field) {
-            Some(policies) => self.policies(&policies),
-            None => self.dictionary(&structured::dictionary(&field)?),
-        }
+        Some(field)
     }
 
     /// The form since draft -08. The drafts' own appendix names a policy by a token where the text demands a string.

@@ -453,3 +453,34 @@ proptest! {
         prop_assert_eq!(time::timestamp(&text), Some(Duration::from_secs(at)));
     }
 }
+
+#[test]
+fn what_is_left_of_a_quota_is_read_of_any_response() {
+    let genesys = ["inin-ratelimit-count", "inin-ratelimit-allowed", "inin-ratelimit-reset"];
+    let told = |pairs: &[(&str, &str)]| {
+        let pairs = pairs.iter().map(|(name, value)| {
+            (HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap())
+        });
+        let quota = quota(&RateLimitProfile::genesys(), &pairs.collect(), Duration::from_secs(1_800_000_000));
+        quota.map(|quota| (quota.left, quota.renewed_in.as_secs()))
+    };
+    for (pairs, expected) in [
+        (&[(genesys[0], "180"), (genesys[1], "300"), (genesys[2], "41")][..], Some((120, 41))),
+        (&[(genesys[0], "301"), (genesys[1], "300"), (genesys[2], "41")], Some((0, 41))),
+        (&[(genesys[0], "180"), (genesys[1], "300")], None),
+        (&[(genesys[0], "180"), (genesys[2], "41")], None),
+        (&[("x-ratelimit-remaining", "7"), ("x-ratelimit-reset", "30")], Some((7, 30))),
+        (&[("ratelimit", "\"a\";r=50;t=30, \"b\";r=9;t=60")], Some((9, 60))),
+        (&[("ratelimit", "limit=100, remaining=50, reset=5")], Some((50, 5))),
+        (&[("ratelimit", "\"a\";r=50")], None),
+        (&[("x-ratelimit-remaining", "7"), ("x-ratelimit-reset", "30"), ("age", "3")], None),
+        // The one with least left counts.
+        (
+            &[("x-ratelimit-remaining", "7"), ("x-ratelimit-reset", "30"), ("ratelimit", "\"a\";r=2;t=9")],
+            Some((2, 9)),
+        ),
+        (&[("retry-after", "7")], None),
+    ] {
+        assert_eq!(told(pairs), expected, "{pairs:?}");
+    }
+}

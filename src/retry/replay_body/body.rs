@@ -105,10 +105,10 @@ impl<B> RequestBody<B> {
 
     /// Makes a second copy of a body that is in memory at once, empty, or opened by a factory. None for any other: two
     /// cannot be sent at once.
-    #[cfg(feature = "stack")]
     pub(crate) fn shared(&self) -> Option<Self> {
         match &self.kind {
             Kind::Empty | Kind::Whole { .. } | Kind::Copy(_) => self.replay().ok(),
+            #[cfg(feature = "stack")]
             Kind::Reopenable(body) => Some(Self { kind: Kind::Reopenable(Box::new(body.another())) }),
             Kind::Recorded { .. } | Kind::Once(_) | Kind::Tied(_) | Kind::Failed { .. } => None,
         }

@@ -1,0 +1,308 @@
+//! The layers of a pool: one that gives each request a token, and one that learns from each attempt.
+
+use std::fmt;
+use std::future::Future;
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll, ready};
+
+use http::{Request, Response, StatusCode};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+use tower::{BoxError, ServiceExt as _};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::token_pool::{Choice, Inner, Loan, Member, TokenPool};
+use crate::auth::AuthOverride;
+use crate::clock;
+use crate::extensions::Deadline;
+use crate::retry::{RequestBody, RetryReport, StopReason};
+
+/// Gives each request a token of a [`TokenPool`]: see [`TokenPool::layer`].
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct PoolLayer {
+    pool: TokenPool,
+}
+
+/// Gives each request a token of a [`TokenPool`]. The rules are on the page of the [module](super).
+#[derive(Clone, Debug)]
+pub struct PoolService<S> {
+    inner: S,
+    pool: TokenPool,
+}
+
+/// The future of [`PoolService`].
+///
+/// # Cancel safety
+///
+/// Dropping it drops the request, and gives its room back.
+#[must_use = "futures do nothing unless polled"]
+pub struct PoolFuture<T> {
+    inner: Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>,
+}
+
+/// Learns from each attempt: see [`TokenPool::watch`].
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct PoolWatchLayer {}
+
+/// Learns from each attempt what room its token has.
+#[derive(Clone, Debug)]
+pub struct PoolWatchService<S> {
+    inner: S,
+}
+
+pin_project! {
+    /// The future of [`PoolWatchService`].
+    #[must_use = "futures do nothing unless polled"]
+    pub struct PoolWatchFuture<F> {
+        #[pin]
+        inner: F,
+        lent: Option<Lent>,
+    }
+}
+
+/// How often a request that all tokens have refused is sent again when one has room.
+const WAITS: usize = 2;
+
+/// In the extensions of a request: whose token it has.
+#[derive(Clone)]
+struct Lent(Arc<Member>);
+
+// --- PoolLayer ---
+
+impl PoolLayer {
+    pub(super) fn new(pool: TokenPool) -> Self {
+        Self { pool }
+    }
+}
+
+impl<S> Layer<S> for PoolLayer {
+    type Service = PoolService<S>;
+
+    fn layer(&self, inner: S) -> PoolService<S> {
+        PoolService { inner, pool: self.pool.clone() }
+    }
+}
+
+// --- PoolService ---
+
+impl<S, B, RB> Service<Request<B>> for PoolService<S>
+where
+    S: Service<Request<RequestBody<B>>, Response = Response<RB>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send,
+    B: Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError> + Send,
+    RB: Send + 'static,
+{
+    type Response = Response<RB>;
+    type Error = BoxError;
+    type Future = PoolFuture<Response<RB>>;
+
+    /// Forwards. What was reserved is given back where a request waits for room.
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(context).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<B>) -> PoolFuture<Response<RB>> {
+        let spare = self.inner.clone();
+        let ready = mem::replace(&mut self.inner, spare.clone());
+        let sending = Sending { pool: Arc::clone(&self.pool.inner), spare };
+        PoolFuture { inner: Box::pin(sending.send(ready, request)) }
+    }
+}
+
+struct Sending<S> {
+    pool: Arc<Inner>,
+    spare: S,
+}
+
+impl<S> Sending<S> {
+    async fn send<B, RB>(self, ready: S, request: Request<B>) -> Result<Response<RB>, BoxError>
+    where
+        S: Service<Request<RequestBody<B>>, Response = Response<RB>> + Clone,
+        S::Error: Into<BoxError>,
+        B: Body + Unpin,
+        B::Error: Into<BoxError>,
+    {
+        let (head, body) = request.into_parts();
+        // Only what is in memory is shared; what else can be sent again is for the retry layer below.
+        let mut body = RequestBody::new(body);
+        let latest = clock::after(clock::now(), self.pool.longest_wait);
+        let deadline =
+            head.extensions.get::<Deadline>().map(|deadline| Instant::from_std(deadline.instant()));
+        let latest = deadline.map_or(latest, |deadline| deadline.min(latest));
+        let mut service = Some(ready);
+        let mut left = self.pool.size() + WAITS;
+        loop {
+            let loan = match self.pool.at_once() {
+                Some(loan) => loan,
+                None => {
+                    // Whoever waits holds nothing that others wait for.
+                    service = None;
+                    self.pool.in_line(latest).await
+                }
+            };
+            let spare = if left == 0 { None } else { body.shared() };
+            let mut request = Request::from_parts(head.clone(), body);
+            request.extensions_mut().insert(AuthOverride::cache(loan.member.cache.clone()));
+            request.extensions_mut().insert(loan.member.credential.clone());
+            request.extensions_mut().insert(Lent(Arc::clone(&loan.member)));
+            let response = match service.take() {
+                Some(mut ready) => ready.call(request).await,
+                None => self.spare.clone().oneshot(request).await,
+            };
+            let response = response.map_err(Into::into)?;
+            let is_refused = loan.member.learn(response.status(), response.headers());
+            let Some(spare) = spare.filter(|_| is_refused && may_be_sent_again(&response)) else {
+                return Ok(response);
+            };
+            if clock::now() >= latest {
+                return Ok(response);
+            }
+            tracing::debug!("the request goes to the next token of the pool that has room");
+            (body, left) = (spare, left - 1);
+        }
+    }
+}
+
+/// Returns whether a response that refuses a request leaves it open whether the request may be sent again.
+fn may_be_sent_again<RB>(response: &Response<RB>) -> bool {
+    let report = response.extensions().get::<RetryReport>();
+    response.status() == StatusCode::TOO_MANY_REQUESTS
+        && report.is_none_or(|report| {
+            matches!(
+                report.stop_reason(),
+                StopReason::AttemptsExhausted
+                    | StopReason::DelayExceedsCap { .. }
+                    | StopReason::DeadlineTooClose { .. }
+                    | StopReason::WaitsExhausted { .. }
+            )
+        })
+}
+
+// --- Waiting ---
+
+impl Inner {
+    /// Returns a token if there is room, and if no other request waits for it.
+    fn at_once(self: &Arc<Self>) -> Option<Loan> {
+        if self.is_waited_for() {
+            return None;
+        }
+        match self.choose() {
+            Choice::Token(loan) => Some(loan),
+            Choice::Wait { .. } => None,
+        }
+    }
+
+    /// Waits in line for a token with room, no longer than to `latest`.
+    async fn in_line(self: &Arc<Self>, latest: Instant) -> Loan {
+        struct InLine<'a>(&'a Inner);
+
+        impl Drop for InLine<'_> {
+            fn drop(&mut self) {
+                self.0.waiting.fetch_sub(1, Relaxed);
+            }
+        }
+
+        // Behind others it would learn too late that it waits in vain.
+        if self.opens_at().is_some_and(|at| at >= latest) {
+            return self.lend_any();
+        }
+        self.waiting.fetch_add(1, Relaxed);
+        let _in_line = InLine(self);
+        let turn = async {
+            // First come, first served. Nobody closes it.
+            let _turn = self.line.acquire().await;
+            loop {
+                match self.choose() {
+                    Choice::Token(loan) => return loan,
+                    Choice::Wait { until, starting } => Choice::wait(until, starting, &self.freed).await,
+                }
+            }
+        };
+        tokio::time::timeout_at(latest, turn).await.unwrap_or_else(|_| self.lend_any())
+    }
+}
+
+// --- PoolFuture ---
+
+impl<T> Future for PoolFuture<T> {
+    type Output = Result<T, BoxError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.inner.as_mut().poll(context)
+    }
+}
+
+impl<T> fmt::Debug for PoolFuture<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PoolFuture").finish_non_exhaustive()
+    }
+}
+
+// --- PoolWatchLayer ---
+
+impl PoolWatchLayer {
+    pub(super) fn new() -> Self {
+        Self {}
+    }
+}
+
+impl<S> Layer<S> for PoolWatchLayer {
+    type Service = PoolWatchService<S>;
+
+    fn layer(&self, inner: S) -> PoolWatchService<S> {
+        PoolWatchService { inner }
+    }
+}
+
+impl<S, B, RB> Service<Request<B>> for PoolWatchService<S>
+where
+    S: Service<Request<B>, Response = Response<RB>>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = PoolWatchFuture<S::Future>;
+
+    /// Forwards.
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let lent = request.extensions_mut().remove::<Lent>();
+        PoolWatchFuture { inner: self.inner.call(request), lent }
+    }
+}
+
+// --- PoolWatchFuture ---
+
+impl<F, RB, E> Future for PoolWatchFuture<F>
+where
+    F: Future<Output = Result<Response<RB>, E>>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let result = ready!(this.inner.poll(context));
+        if let (Ok(response), Some(Lent(member))) = (&result, this.lent.take()) {
+            member.learn(response.status(), response.headers());
+        }
+        Poll::Ready(result)
+    }
+}
+
+impl<F> fmt::Debug for PoolWatchFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PoolWatchFuture").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,35 @@
+//! Lets the members of a pool fetch their tokens one after the other.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use crate::error::Error;
+use crate::source::{DynTokenSource, TokenRequest, TokenSource};
+use crate::token::AccessToken;
+
+/// A source that waits for its turn.
+pub(super) struct OneAtATime {
+    pub(super) source: Box<dyn DynTokenSource>,
+    pub(super) turn: Arc<Semaphore>,
+}
+
+impl TokenSource for OneAtATime {
+    async fn token(&self, request: TokenRequest) -> Result<AccessToken, Error> {
+        // Nobody closes it. The cache ends the wait at its deadline.
+        let _turn = self.turn.acquire().await;
+        self.source.fetch(request).await
+    }
+
+    fn is_disposable(&self) -> bool {
+        self.source.may_be_dropped()
+    }
+
+    fn accepted(&self, token: &AccessToken) {
+        self.source.note_accepted(token);
+    }
+
+    fn has_changed(&self) -> bool {
+        self.source.may_differ()
+    }
+}

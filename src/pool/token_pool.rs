@@ -1,0 +1,456 @@
+//! The pool: who is in it, and who is next.
+
+use std::cmp::Reverse;
+use std::fmt;
+use std::future::Future as _;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode};
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
+
+use super::layer::{PoolLayer, PoolWatchLayer};
+use super::one_at_a_time::OneAtATime;
+use super::room::Room;
+use crate::cache::{TokenCache, TokenCacheBuilder};
+use crate::clock;
+use crate::error::Error;
+use crate::extensions::CredentialId;
+use crate::headers::rate_limit;
+use crate::retry::RateLimitProfile;
+
+/// Several tokens of one client, for APIs that limit each token. Rules and examples are on the page of the [module](super).
+///
+/// A handle is cheap to clone, and clones share everything.
+#[derive(Clone)]
+#[doc(alias = "token_pool_size")]
+pub struct TokenPool {
+    pub(super) inner: Arc<Inner>,
+}
+
+/// Builds a [`TokenPool`].
+///
+/// Defaults:
+///
+/// - `profile`: [`RateLimitProfile::generic`]
+/// - `longest_wait`: two minutes
+#[must_use = "a builder does nothing until it is built"]
+pub struct TokenPoolBuilder {
+    make: Box<dyn Fn(usize) -> Result<TokenCacheBuilder, Error> + Send + Sync>,
+    least: usize,
+    most: usize,
+    profile: RateLimitProfile,
+    longest_wait: Duration,
+}
+
+/// How one token of a pool is.
+#[derive(Clone, Debug)]
+pub struct PoolMember {
+    credential: CredentialId,
+    has_token: bool,
+    in_flight: u64,
+    left: Option<u64>,
+    opens_in: Option<Duration>,
+}
+
+pub(super) struct Inner {
+    members: Vec<Arc<Member>>,
+    /// So many are in use from the beginning; the others when these are used up.
+    least: usize,
+    pub(super) longest_wait: Duration,
+    /// The one whose first token is being fetched, and where the next look begins.
+    turn: Mutex<Turn>,
+    /// The line of the requests for which there is no room.
+    pub(super) line: Semaphore,
+    pub(super) waiting: AtomicUsize,
+    /// Room came back.
+    pub(super) freed: Notify,
+}
+
+#[derive(Default)]
+struct Turn {
+    next: usize,
+    starting: Option<usize>,
+}
+
+/// One token.
+pub(super) struct Member {
+    pub(super) cache: TokenCache,
+    pub(super) credential: CredentialId,
+    profile: RateLimitProfile,
+    room: Mutex<Room>,
+}
+
+/// The use of a token by one request, until the head of its response.
+pub(super) struct Loan {
+    pub(super) member: Arc<Member>,
+    pool: Arc<Inner>,
+}
+
+/// What a request gets.
+pub(super) enum Choice {
+    Token(Loan),
+    /// There is no room before this instant, or before a request comes back or a token comes.
+    Wait {
+        until: Option<Instant>,
+        starting: Option<TokenCache>,
+    },
+}
+
+/// How long a token is left alone after a refusal without a word about time.
+const UNHINTED: Duration = Duration::from_secs(1);
+
+/// More would be no pool but a way around a limit; the vendor's own tool goes up to 50.
+const MOST: usize = 50;
+
+// --- TokenPool ---
+
+impl TokenPool {
+    /// Starts a pool of `size` tokens. `make` makes the source of each, or a cache builder with windows of its own: the same
+    /// client each time, as a rule.
+    pub fn builder<C>(
+        size: usize,
+        make: impl Fn(usize) -> Result<C, Error> + Send + Sync + 'static,
+    ) -> TokenPoolBuilder
+    where
+        C: Into<TokenCacheBuilder>,
+    {
+        TokenPoolBuilder {
+            make: Box::new(move |number| make(number).map(Into::into)),
+            least: size,
+            most: size,
+            profile: RateLimitProfile::generic(),
+            longest_wait: Duration::from_secs(120),
+        }
+    }
+
+    /// Returns the layer that gives each request a token. It goes above the retry layer.
+    pub fn layer(&self) -> PoolLayer {
+        PoolLayer::new(self.clone())
+    }
+
+    /// Returns the layer that learns from each attempt. It goes below the auth layer; without it the pool learns from what
+    /// comes out of the retry layer alone.
+    pub fn watch(&self) -> PoolWatchLayer {
+        PoolWatchLayer::new()
+    }
+
+    /// Returns the cache of the first token, for warm-up and health checks.
+    #[must_use]
+    pub fn first(&self) -> &TokenCache {
+        &self.inner.members[0].cache
+    }
+
+    /// Returns how each token is. Those of a growing pool that were never needed have none.
+    #[must_use]
+    pub fn status(&self) -> Vec<PoolMember> {
+        let now = clock::now();
+        let status = |member: &Arc<Member>| {
+            let room = *member.room();
+            PoolMember {
+                credential: member.credential.clone(),
+                has_token: member.cache.peek().is_some(),
+                in_flight: room.in_flight(),
+                left: Some(room.left(now, None)).filter(|left| *left < u64::MAX - room.in_flight()),
+                opens_in: room.opens_at(now).map(|at| at - now),
+            }
+        };
+        self.inner.members.iter().map(status).collect()
+    }
+
+    /// Ends all tokens as [`TokenCache::shutdown`] does.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves those that were not ended as they are.
+    ///
+    /// # Errors
+    ///
+    /// That of the first one that did not end in order. All are ended in any case.
+    pub async fn shutdown(&self, within: Duration) -> Result<(), Error> {
+        let endings = self.inner.members.iter().map(|member| member.cache.shutdown(within));
+        futures_util::future::join_all(endings).await.into_iter().collect()
+    }
+}
+
+impl fmt::Debug for TokenPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenPool").field("members", &self.status()).finish_non_exhaustive()
+    }
+}
+
+// --- TokenPoolBuilder ---
+
+impl TokenPoolBuilder {
+    /// Lets the pool grow to so many tokens: one more is fetched when all others are used up.
+    pub fn grow_to(mut self, most: usize) -> Self {
+        self.most = most;
+        self
+    }
+
+    /// Sets what the API says about its rate limits beyond what everybody says.
+    pub fn profile(mut self, profile: RateLimitProfile) -> Self {
+        self.profile = profile;
+        self
+    }
+
+    /// Sets how long a request waits where all tokens are used up. Then it is sent all the same, as one whose
+    /// [`Deadline`](crate::extensions::Deadline) is earlier than the next room is.
+    pub fn longest_wait(mut self, wait: Duration) -> Self {
+        self.longest_wait = wait;
+        self
+    }
+
+    /// Builds the pool. Nothing is fetched before the first request.
+    ///
+    /// # Errors
+    ///
+    /// A configuration error if the pool would have no token, more than 50, or be larger than it may grow; that of the closure
+    /// that makes the sources.
+    pub fn build(self) -> Result<TokenPool, Error> {
+        if self.least == 0 || self.most > MOST || self.least > self.most {
+            return Err(Error::config(format!(
+                "a pool has 1 to {MOST} tokens, and grows to no less than it begins with; this one would have {} to {}",
+                self.least, self.most
+            )));
+        }
+        let turn = Arc::new(Semaphore::new(1));
+        let member = |number: usize| {
+            let turn = Arc::clone(&turn);
+            let cache = (self.make)(number)?.around(|source| OneAtATime { source, turn }).build();
+            Ok(Arc::new(Member {
+                cache,
+                credential: CredentialId::new(format!("token {} of {}", number + 1, self.most)),
+                profile: self.profile.clone(),
+                room: Mutex::default(),
+            }))
+        };
+        let inner = Inner {
+            members: (0..self.most).map(member).collect::<Result<_, Error>>()?,
+            least: self.least,
+            longest_wait: self.longest_wait,
+            turn: Mutex::default(),
+            line: Semaphore::new(1),
+            waiting: AtomicUsize::new(0),
+            freed: Notify::new(),
+        };
+        Ok(TokenPool { inner: Arc::new(inner) })
+    }
+}
+
+impl fmt::Debug for TokenPoolBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenPoolBuilder")
+            .field("least", &self.least)
+            .field("most", &self.most)
+            .finish_non_exhaustive()
+    }
+}
+
+// --- PoolMember ---
+
+impl PoolMember {
+    /// Returns the name under which the retry layer knows the token.
+    #[must_use]
+    pub fn credential(&self) -> &CredentialId {
+        &self.credential
+    }
+
+    /// Returns whether there is a valid token.
+    #[must_use]
+    pub fn has_token(&self) -> bool {
+        self.has_token
+    }
+
+    /// Returns how many requests are under way with it.
+    #[must_use]
+    pub fn in_flight(&self) -> u64 {
+        self.in_flight
+    }
+
+    /// Returns for how many more requests there is room, if the API says so.
+    #[must_use]
+    pub fn left(&self) -> Option<u64> {
+        self.left
+    }
+
+    /// Returns how long there is no room.
+    #[must_use]
+    pub fn opens_in(&self) -> Option<Duration> {
+        self.opens_in
+    }
+}
+
+// --- Inner ---
+
+impl Inner {
+    /// Chooses the token for a request.
+    pub(super) fn choose(self: &Arc<Self>) -> Choice {
+        let now = clock::now();
+        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let most = self.members.iter().filter_map(|member| member.room().most()).max();
+        let size = self.members.len();
+        let begin = turn.next;
+        turn.next = (begin + 1) % size;
+        // Stable: among equals it is one after the other.
+        let mut ranked: Vec<(Reverse<u64>, u64, usize)> = (0..size)
+            .map(|step| (begin + step) % size)
+            .map(|index| {
+                let room = *self.members[index].room();
+                (Reverse(room.left(now, most)), room.in_flight(), index)
+            })
+            .collect();
+        ranked.sort_by_key(|&(left, in_flight, _)| (left, in_flight));
+        let (mut warm, mut taken, mut cold) = (0, None, Vec::new());
+        for (Reverse(left), _, index) in ranked {
+            let member = &self.members[index];
+            // One that was never needed is not asked: that would begin a fetch.
+            if member.cache.peek().is_none() {
+                cold.push(index);
+                continue;
+            }
+            warm += 1;
+            if taken.is_none() && left > 0 {
+                taken = Some(index);
+            }
+        }
+        let is_used_up = taken.is_none();
+        if warm < self.least || is_used_up {
+            self.start_one(&mut turn, cold);
+        }
+        if let Some(index) = taken {
+            return Choice::Token(self.lend(index));
+        }
+        let starting = turn.starting;
+        if warm == 0 {
+            return Choice::Token(self.lend(starting.unwrap_or(0)));
+        }
+        let usable = self.members.iter().filter(|member| member.cache.peek().is_some());
+        let until = usable.filter_map(|member| member.room().opens_at(now)).min();
+        Choice::Wait { until, starting: starting.map(|index| self.members[index].cache.clone()) }
+    }
+
+    /// Has one more token fetched, unless one is being fetched already.
+    fn start_one(&self, turn: &mut Turn, mut cold: Vec<usize>) {
+        // In their order, so that a pool grows by its next one.
+        cold.sort_unstable();
+        if let Some(starting) = turn.starting {
+            if cold.contains(&starting) && self.is_fetching(starting) {
+                return;
+            }
+            turn.starting = None;
+        }
+        // One whose last fetch has failed says so at once, until its cache fetches again.
+        turn.starting = cold.into_iter().find(|index| self.is_fetching(*index));
+    }
+
+    /// Asks a cache for its token, which begins a fetch if none is going on and it may.
+    fn is_fetching(&self, index: usize) -> bool {
+        let mut acquire = self.members[index].cache.acquire(None);
+        Pin::new(&mut acquire).poll(&mut Context::from_waker(Waker::noop())).is_pending()
+    }
+
+    /// Lends the token that opens first, room or not.
+    pub(super) fn lend_any(self: &Arc<Self>) -> Loan {
+        let now = clock::now();
+        let usable = |index: &usize| self.members[*index].cache.peek().is_some();
+        let order = |index: &usize| {
+            let room = *self.members[*index].room();
+            (room.opens_at(now), room.in_flight())
+        };
+        let first = (0..self.members.len()).filter(usable).min_by_key(order);
+        self.lend(first.unwrap_or(0))
+    }
+
+    fn lend(self: &Arc<Self>, index: usize) -> Loan {
+        let member = Arc::clone(&self.members[index]);
+        member.room().begin();
+        Loan { member, pool: Arc::clone(self) }
+    }
+
+    /// Returns when the first token has room, if it is known that none has any now.
+    pub(super) fn opens_at(&self) -> Option<Instant> {
+        let now = clock::now();
+        let usable = self.members.iter().filter(|member| member.cache.peek().is_some());
+        let opens = usable.map(|member| member.room().opens_at(now)).collect::<Option<Vec<_>>>();
+        opens?.into_iter().min()
+    }
+
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.waiting.load(Relaxed) > 0
+    }
+
+    pub(super) fn size(&self) -> usize {
+        self.members.len()
+    }
+}
+
+// --- Member ---
+
+impl Member {
+    fn room(&self) -> MutexGuard<'_, Room> {
+        self.room.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Learns from a response. Returns whether it refuses the request for a limit.
+    pub(super) fn learn(&self, status: StatusCode, headers: &HeaderMap) -> bool {
+        let (now, wall) = (clock::now(), clock::unix_time());
+        let hint = rate_limit::hint(&self.profile, status, headers, wall).map(|hint| hint.delay);
+        let is_refusal =
+            status == StatusCode::TOO_MANY_REQUESTS || (self.profile.refuses_with(status) && hint.is_some());
+        let mut room = self.room();
+        if is_refusal {
+            let wait = hint.or(self.profile.wait_without_hint()).unwrap_or(UNHINTED);
+            room.refused(wait, now);
+            tracing::debug!(credential = self.credential.as_str(), ?wait, "a token of the pool has no room");
+        } else if let Some(quota) = rate_limit::quota(&self.profile, headers, wall) {
+            room.told(quota, now);
+        }
+        is_refusal
+    }
+}
+
+// --- Loan ---
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        self.member.room().end();
+        self.pool.freed.notify_one();
+    }
+}
+
+impl Choice {
+    /// Waits until it makes sense to choose again.
+    pub(super) async fn wait(until: Option<Instant>, starting: Option<TokenCache>, freed: &Notify) {
+        let opens = async {
+            match until {
+                Some(until) => tokio::time::sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        let comes = async {
+            match starting {
+                // What became of it is seen by the next choice. One that fails at once must not make that a loop.
+                Some(cache) => {
+                    if cache.acquire(None).await.is_err() {
+                        tokio::time::sleep(UNHINTED).await;
+                    }
+                }
+                None => std::future::pending().await,
+            }
+        };
+        let (mut opens, mut comes) = (std::pin::pin!(opens), std::pin::pin!(comes));
+        let mut freed = std::pin::pin!(freed.notified());
+        std::future::poll_fn(|context| {
+            let any = opens.as_mut().poll(context).is_ready()
+                || comes.as_mut().poll(context).is_ready()
+                || freed.as_mut().poll(context).is_ready();
+            if any { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+}

@@ -1,0 +1,362 @@
+//! Several tokens of one client, against an API that limits each token.
+
+#![cfg(feature = "stack")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::disallowed_methods, reason = "tests look at the paused clock")]
+#![allow(clippy::print_stdout, reason = "figures that were measured")]
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt as _;
+use tokio::time::{Instant, sleep, timeout};
+use tower::{BoxError, Layer as _, service_fn};
+use tower_oauth2::client::ApiService;
+use tower_oauth2::extensions::Deadline;
+use tower_oauth2::pool::{TokenPool, TokenPoolBuilder};
+use tower_oauth2::retry::{RateLimitProfile, RetryPolicy};
+use tower_oauth2::stack::Stack;
+use tower_oauth2::test_util::{FakeApi, FakeAuthorizationServer, FakeClient, Trouble, pass, settle, timed};
+use tower_oauth2::{AccessToken, ApiClient, AuthLayer, Body, ClientCredentials, Error, source_fn};
+
+/// How many requests a token has in a minute.
+const LIMIT: u64 = 300;
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// An API that counts the requests of each token in windows of a minute, as Genesys Cloud does.
+#[derive(Clone, Default)]
+struct Limiter {
+    windows: Arc<Mutex<HashMap<String, (Instant, u64)>>>,
+    /// How many were served, and how many refused, by token.
+    served: Arc<Mutex<HashMap<String, u64>>>,
+    refused: Arc<AtomicUsize>,
+    is_silent: bool,
+}
+
+impl Limiter {
+    fn respond(&self, request: &Request<Body>) -> Response<Body> {
+        let token = request.headers()["authorization"].to_str().unwrap().to_owned();
+        let now = Instant::now();
+        let (count, left) = {
+            let mut windows = self.windows.lock().unwrap();
+            let window = windows.entry(token.clone()).or_insert((now, 0));
+            if now - window.0 >= MINUTE {
+                *window = (now, 0);
+            }
+            window.1 += 1;
+            (window.1, MINUTE - (now - window.0))
+        };
+        let mut response = Response::new(Body::empty());
+        let headers = response.headers_mut();
+        if !self.is_silent {
+            headers.insert("inin-ratelimit-count", count.min(LIMIT).into());
+            headers.insert("inin-ratelimit-allowed", LIMIT.into());
+            headers.insert("inin-ratelimit-reset", left.as_secs().into());
+        }
+        if count > LIMIT {
+            headers.insert("retry-after", (left.as_secs() + 1).into());
+            *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+            self.refused.fetch_add(1, SeqCst);
+        } else {
+            *self.served.lock().unwrap().entry(token).or_default() += 1;
+        }
+        response
+    }
+}
+
+struct World {
+    login: FakeAuthorizationServer,
+    server: FakeApi,
+    limiter: Limiter,
+}
+
+impl World {
+    fn new(limiter: Limiter) -> Self {
+        let client = FakeClient::confidential("reports", "hunter2");
+        let login =
+            FakeAuthorizationServer::builder().client(client).lifetime(Duration::from_secs(900)).build();
+        let behind = limiter.clone();
+        let service = service_fn(move |request: Request<Body>| {
+            let response = behind.respond(&request);
+            async move {
+                request.into_body().collect().await?;
+                Ok::<_, BoxError>(response)
+            }
+        });
+        let server = FakeApi::builder(&login).service(service).think_time(Duration::from_millis(40)).build();
+        Self { login, server, limiter }
+    }
+
+    fn pool(&self, size: usize) -> TokenPoolBuilder {
+        let login = self.login.clone();
+        TokenPool::builder(size, move |_| {
+            ClientCredentials::builder(login.token_url(), "reports", "hunter2").build_with(login.clone())
+        })
+        .profile(RateLimitProfile::genesys())
+    }
+
+    fn client(&self, pool: &TokenPool, policy: RetryPolicy) -> ApiClient {
+        let layers = Stack::with_auth(AuthLayer::per_request([FakeApi::ORIGIN]).unwrap()).retry(policy);
+        let service = pool.layer().layer(layers.build(pool.watch().layer(self.server.clone())));
+        ApiClient::new(FakeApi::ORIGIN, ApiService::new(pool.first().clone(), service)).unwrap()
+    }
+}
+
+fn policy() -> RetryPolicy {
+    RetryPolicy::builder().rate_limit_profile(RateLimitProfile::genesys()).build().unwrap()
+}
+
+/// Has `tasks` tasks send `requests` requests between them, each its next one when it has a response. Returns how long it
+/// took, and how many were not 200.
+async fn press(api: &ApiClient, tasks: usize, requests: usize) -> (Duration, usize) {
+    let (begun, failed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let run = (0..tasks).map(|_| {
+        let (api, begun, failed) = (api.clone(), Arc::clone(&begun), Arc::clone(&failed));
+        tokio::spawn(async move {
+            while begun.fetch_add(1, SeqCst) < requests {
+                let status = api.post("query").body("all").send().await.map(|response| response.status());
+                if status.ok() != Some(StatusCode::OK) {
+                    failed.fetch_add(1, SeqCst);
+                }
+            }
+        })
+    });
+    let (_, took) = timed(join_all(run)).await;
+    (took, failed.load(SeqCst))
+}
+
+#[tokio::test(start_paused = true)]
+async fn four_tokens_have_four_times_the_throughput_of_one_and_no_request_fails() {
+    const REQUESTS: usize = 12_000;
+    let mut times = Vec::new();
+    for size in [1, 4] {
+        let world = World::new(Limiter::default());
+        let pool = world.pool(size).longest_wait(Duration::from_secs(600)).build().unwrap();
+        let (took, failed) = press(&world.client(&pool, policy()), 64, REQUESTS).await;
+        assert_eq!(failed, 0);
+        // One token request for each token and lifetime. A fifth of its life is left when a token is renewed, or a bit more.
+        let lifetimes = took.as_secs().div_ceil(660);
+        let tokens = world.login.counts().token_requests;
+        assert!(tokens <= size as u64 * lifetimes, "{tokens} tokens in {took:?}");
+        let refused = world.limiter.refused.load(SeqCst);
+        println!("{size} tokens: {took:?}, {tokens} token requests, {refused} refused by the API");
+        assert!(refused <= REQUESTS / 100, "{refused} of {REQUESTS} were refused on the way");
+        times.push(took.as_secs_f64());
+    }
+    let factor = times[0] / times[1];
+    println!("{factor:.2} times the throughput");
+    assert!(factor >= 3.5, "{factor}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_that_says_nothing_but_429_is_learned_from_its_refusals() {
+    const REQUESTS: usize = 6_000;
+    let mut times = Vec::new();
+    for size in [1, 4] {
+        let world = World::new(Limiter { is_silent: true, ..Limiter::default() });
+        let pool = world.pool(size).longest_wait(Duration::from_secs(600)).build().unwrap();
+        let (took, failed) = press(&world.client(&pool, policy()), 64, REQUESTS).await;
+        println!("{size} tokens: {took:?}, {} refused by the API", world.limiter.refused.load(SeqCst));
+        assert_eq!(failed, 0);
+        times.push(took.as_secs_f64());
+    }
+    assert!(times[0] / times[1] >= 3.0, "{times:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn equal_tokens_are_used_equally() {
+    let world = World::new(Limiter::default());
+    let pool = world.pool(4).build().unwrap();
+    let api = world.client(&pool, policy());
+    // Until all four are there.
+    press(&api, 1, 20).await;
+    world.limiter.served.lock().unwrap().clear();
+    press(&api, 8, 400).await;
+    let served = world.limiter.served.lock().unwrap().clone();
+    assert_eq!(served.len(), 4);
+    assert!(served.values().all(|count| (90..=110).contains(count)), "{served:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_are_fetched_one_after_the_other_and_keep_no_request_waiting_but_the_first() {
+    let world = World::new(Limiter::default());
+    // Beyond two seconds a source would ask a second time.
+    world.login.set_latency(Duration::from_secs(1));
+    let pool = world.pool(4).build().unwrap();
+    let api = world.client(&pool, policy());
+    let login = world.login.clone();
+    let most = Arc::new(AtomicU64::new(0));
+    let seen = Arc::clone(&most);
+    let watcher = tokio::spawn(async move {
+        loop {
+            seen.fetch_max(login.counts().in_progress, SeqCst);
+            sleep(Duration::from_millis(100)).await;
+        }
+    });
+    let (took, failed) = press(&api, 100, 100).await;
+    assert_eq!((failed, took.as_secs()), (0, 1));
+    assert_eq!(world.login.counts().token_requests, 1);
+    for _ in 0..30 {
+        let (took, failed) = press(&api, 5, 5).await;
+        assert_eq!(failed, 0);
+        assert!(took < Duration::from_secs(1), "{took:?}");
+        pass(Duration::from_secs(1)).await;
+    }
+    watcher.abort();
+    assert_eq!((most.load(SeqCst), world.login.counts().token_requests), (1, 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_grows_when_its_tokens_are_used_up_and_no_sooner() {
+    let world = World::new(Limiter::default());
+    let pool = world.pool(1).grow_to(3).build().unwrap();
+    let api = world.client(&pool, policy());
+    press(&api, 8, 280).await;
+    assert_eq!(world.login.counts().token_requests, 1);
+    let (took, failed) = press(&api, 8, 200).await;
+    assert_eq!((failed, world.login.counts().token_requests), (0, 2));
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    press(&api, 8, 1000).await;
+    assert_eq!(world.login.counts().token_requests, 3);
+    assert_eq!(pool.status().iter().filter(|member| member.has_token()).count(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_cannot_be_fetched_keeps_no_request_waiting() {
+    let world = World::new(Limiter::default());
+    let fetches = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&fetches);
+    let login = world.login.clone();
+    let good =
+        move || ClientCredentials::builder(login.token_url(), "reports", "hunter2").build_with(login.clone());
+    let pool = TokenPool::builder(3, move |number| {
+        let (good, counted) = (good()?, Arc::clone(&counted));
+        let good = Arc::new(good);
+        Ok::<_, Error>(source_fn(move |request| {
+            let (good, counted) = (Arc::clone(&good), Arc::clone(&counted));
+            async move {
+                if number == 1 {
+                    counted.fetch_add(1, SeqCst);
+                    return Err::<AccessToken, _>(Error::config("no such client"));
+                }
+                tower_oauth2::TokenSource::token(&*good, request).await
+            }
+        }))
+    })
+    .build()
+    .unwrap();
+    let api = world.client(&pool, policy());
+    for _ in 0..20 {
+        let (took, failed) = press(&api, 4, 20).await;
+        assert_eq!(failed, 0);
+        assert!(took < Duration::from_secs(1), "{took:?}");
+        pass(Duration::from_secs(2)).await;
+    }
+    assert_eq!(world.login.counts().token_requests, 2);
+    // The cache's own wait after a refusal holds.
+    assert!((1..=6).contains(&fetches.load(SeqCst)), "{fetches:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_request_goes_to_another_token_at_once_where_the_policy_says_so() {
+    let world = World::new(Limiter::default());
+    let pool = world.pool(4).build().unwrap();
+    let at_once = RetryPolicy::builder().max_retry_after(Duration::from_secs(1)).build().unwrap();
+    let api = world.client(&pool, at_once);
+    press(&api, 1, 20).await;
+    world.server.answer_next(2, Trouble::TooManyRequests { retry_after: Duration::from_secs(50) });
+    let (status, took) = timed(api.post("x").body("a body").send()).await;
+    assert_eq!(status.unwrap().status(), 200);
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    // The two that were refused are left alone.
+    assert_eq!(pool.status().iter().filter(|member| member.opens_in().is_some()).count(), 2);
+    world.limiter.served.lock().unwrap().clear();
+    press(&api, 4, 40).await;
+    assert_eq!(world.limiter.served.lock().unwrap().len(), 2);
+    // If all refuse, the last refusal is returned.
+    world.server.answer_next(8, Trouble::TooManyRequests { retry_after: Duration::from_secs(50) });
+    assert_eq!(api.get("x").send().await.unwrap().status(), 429);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_of_one_token_does_not_hold_the_others() {
+    let world = World::new(Limiter { is_silent: true, ..Limiter::default() });
+    let pool = world.pool(2).build().unwrap();
+    let api = world.client(&pool, policy());
+    press(&api, 1, 10).await;
+    world.server.answer_next(1, Trouble::TooManyRequests { retry_after: Duration::from_secs(50) });
+    let paused = tokio::spawn({
+        let api = api.clone();
+        async move { timed(api.get("x").send()).await }
+    });
+    pass(Duration::from_millis(200)).await;
+    let (took, failed) = press(&api, 4, 100).await;
+    assert_eq!(failed, 0);
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    let (response, took) = paused.await.unwrap();
+    assert_eq!(response.unwrap().status(), 200);
+    assert!(took >= Duration::from_secs(50), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_room_comes_in_the_order_of_arrival_and_a_deadline_is_kept() {
+    let world = World::new(Limiter::default());
+    let pool = world.pool(1).build().unwrap();
+    let api = world.client(&pool, policy());
+    press(&api, 1, usize::try_from(LIMIT).unwrap()).await;
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let mut tasks = Vec::new();
+    for number in 0..5 {
+        let (api, order) = (api.clone(), Arc::clone(&order));
+        tasks.push(tokio::spawn(async move {
+            let status = api.get("x").send().await.unwrap().status();
+            order.lock().unwrap().push((number, status.as_u16()));
+        }));
+        settle().await;
+    }
+    // One that is dropped leaves the line.
+    assert!(timeout(Duration::from_secs(1), api.get("x").send()).await.is_err());
+    // One that cannot wait is sent, and gets what there is.
+    let (response, took) =
+        timed(api.get("x").extension(Deadline::within(Duration::from_secs(2))).send()).await;
+    assert!(took <= Duration::from_secs(2), "{took:?}");
+    assert!(response.is_err() || response.unwrap().status() == 429);
+    let (_, took) = timed(join_all(tasks)).await;
+    assert!(took < MINUTE, "{took:?}");
+    assert_eq!(*order.lock().unwrap(), (0..5).map(|number| (number, 200)).collect::<Vec<_>>());
+    let member = &pool.status()[0];
+    assert_eq!((member.in_flight(), member.credential().as_str()), (0, "token 1 of 1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revocation_of_all_costs_one_token_request_each() {
+    let world = World::new(Limiter::default());
+    let pool = world.pool(4).build().unwrap();
+    let api = world.client(&pool, policy());
+    press(&api, 8, 100).await;
+    assert_eq!(world.login.counts().token_requests, 4);
+    world.login.revoke_all();
+    let (_, failed) = press(&api, 8, 200).await;
+    assert_eq!((failed, world.login.counts().token_requests), (0, 8));
+    pool.shutdown(Duration::from_secs(1)).await.unwrap();
+    assert!(api.get("x").send().await.unwrap_err().token_error().is_some());
+}
+
+#[test]
+fn a_pool_that_could_not_work_is_not_built() {
+    let pool =
+        |size| TokenPool::builder(size, |_| Ok::<_, Error>(source_fn(async |_| AccessToken::bearer("A1"))));
+    assert!(pool(1).build().is_ok() && pool(50).build().is_ok() && pool(2).grow_to(50).build().is_ok());
+    for wrong in [pool(0), pool(51), pool(2).grow_to(1), pool(2).grow_to(51)] {
+        assert!(wrong.build().unwrap_err().is_config());
+    }
+    let refused = TokenPool::builder(2, |number| match number {
+        0 => Ok(source_fn(async |_| AccessToken::bearer("A1"))),
+        _ => Err(Error::config("no second one")),
+    });
+    assert!(refused.build().is_err());
+}
