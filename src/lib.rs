@@ -55,6 +55,7 @@
 //! - [`client`]: a client of one API, with a base URL, over all of that; lists that come in [pages](client::pages)
 //! - [`extensions`]: what the layers tell each other and you
 //! - [`guide`]: pages on one task each: [when it fails](guide::failures), [logging](guide::logging), reqwest, [gRPC](guide::tonic), [kube](guide::kube)
+//! - `providers`: presets for vendors
 //! - `test_util`: servers and sources in memory, for tests of your own
 //!
 //! # Features
@@ -63,6 +64,7 @@
 //! |---|---|---|
 //! | `hyper-client` | yes | [`transport`]`::HyperClient`, and the `build()` of the sources |
 //! | `jwt` | no | [`grants::jwt`](grants): client authentication by a key, and the JWT bearer grant |
+//! | `providers` | no | `providers`: presets for vendors, such as Genesys Cloud |
 //! | `reqwest` | no | [`transport`]`::ReqwestClient`: reqwest's client below the layers, and at the token endpoint |
 //! | `stack` | yes | [`ApiClient`]`::connect` and its builder: all layers in one order |
 //! | `full` | no | all of these |
@@ -119,6 +121,9 @@ pub mod client;
 pub mod guide;
 
 // 8 roof
+#[cfg(feature = "providers")]
+#[cfg_attr(docsrs, doc(cfg(feature = "providers")))]
+pub mod providers;
 #[cfg(feature = "test-util")]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 pub mod test_util;

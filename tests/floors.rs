@@ -41,7 +41,7 @@ const FLOORS: &[(u8, &[&str])] = &[
     (5, &["auth"]),
     (6, &["pool", "stack", "tenants", "transport"]),
     (7, &["client", "guide"]),
-    (8, &["test_util"]),
+    (8, &["providers", "test_util"]),
 ];
 
 /// The room that tests on every floor may look up to.

@@ -52,6 +52,12 @@ impl<RB> ApiResponse<RB> {
         &self.origin
     }
 
+    /// Returns the origin for messages.
+    #[cfg(feature = "providers")]
+    pub(crate) fn origin_of(&self) -> String {
+        self.origin.to_string()
+    }
+
     /// Returns the status.
     pub fn status(&self) -> StatusCode {
         self.inner.status()

@@ -11,6 +11,7 @@
 //! | what a program does when there is no token, an old one, a slow one | [`ScriptedSource`] in place of its source |
 //! | what it sends, and what it makes of an answer | [`Script`] in place of the API |
 //! | all of it together | [`FakeAuthorizationServer`] and [`FakeApi`], within the process or on loopback |
+//! | a client of Genesys Cloud | [`FakeGenesys`], which is strict and throttles |
 //! | a layer of one's own | [`Probe`], which insists on being polled ready, and [`BodyLog`] |
 //! | time | [`pass`], [`settle`] and [`timed`], on tokio's paused clock |
 //! | a service of one's own over real connections | [`Loopback`] |
@@ -137,6 +138,7 @@ mod body_log;
 mod client;
 mod devices;
 mod endpoints;
+mod genesys;
 mod line;
 mod loopback;
 mod presence;
@@ -153,6 +155,7 @@ pub use self::authorization_server::{
 };
 pub use self::body_log::{BodyLog, LoggedBody};
 pub use self::client::FakeClient;
+pub use self::genesys::{FakeGenesys, FakeGenesysBuilder, GenesysCounts};
 pub use self::line::FakeFuture;
 pub use self::loopback::Loopback;
 pub use self::probe::{Probe, ProbeFuture, Readiness};

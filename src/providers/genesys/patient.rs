@@ -1,0 +1,53 @@
+//! Patience with a token endpoint that is throttled, and with nothing else.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::clock;
+use crate::error::Error;
+use crate::source::{TokenRequest, TokenSource};
+use crate::token::AccessToken;
+
+/// A source that is asked again for a minute while the server says that there are too many token requests, as the vendor's
+/// Terraform provider does. Any other failure ends the fetch.
+pub(super) struct Patient<S> {
+    pub(super) source: S,
+}
+
+/// The limit is one of a minute.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two rounds of the source, which has made its own attempts.
+const PAUSE: Duration = Duration::from_secs(5);
+
+impl<S: TokenSource> TokenSource for Patient<S> {
+    async fn token(&self, request: TokenRequest) -> Result<AccessToken, Error> {
+        let give_up = clock::after(clock::now(), PATIENCE);
+        loop {
+            match self.source.token(request.clone()).await {
+                Err(error) if error.is_throttled() => {
+                    let asked = error.retry_at().map(Instant::from_std);
+                    let next = clock::after(clock::now(), PAUSE).max(asked.unwrap_or_else(clock::now));
+                    if next > give_up {
+                        return Err(error);
+                    }
+                    tracing::debug!("the token endpoint of Genesys Cloud is throttled; it is asked again");
+                    tokio::time::sleep_until(next).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn is_disposable(&self) -> bool {
+        self.source.is_disposable()
+    }
+
+    fn accepted(&self, token: &AccessToken) {
+        self.source.accepted(token);
+    }
+
+    fn has_changed(&self) -> bool {
+        self.source.has_changed()
+    }
+}

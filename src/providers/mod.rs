@@ -1,0 +1,11 @@
+//! Presets for vendors (feature `providers`): their addresses, habits and variables, filled into the builders of this crate.
+//!
+//! A preset is data and a builder that exists. All that it sets can be set otherwise on the builder that it returns. What was
+//! read in a vendor's own code or documentation is stated as it is; what was only seen in the code of others says *not
+//! confirmed*.
+//!
+//! - [`genesys`]: Genesys Cloud
+//!
+//! The test kit has an emulator of each: `test_util::FakeGenesys`.
+
+pub mod genesys;

@@ -1,0 +1,451 @@
+//! Presets for vendors, against emulators that check every field.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::disallowed_methods, reason = "tests look at the paused clock")]
+#![allow(clippy::print_stdout, reason = "figures that were measured")]
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use http::{Request, StatusCode};
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+use tower_oauth2::providers::genesys::{self, Gateway, Genesys, Region};
+use tower_oauth2::test_util::{FakeGenesys, pass, timed};
+use tower_oauth2::{ApiClient, Body, Error, TokenCache};
+
+/// Characters that form-encoding would change.
+const SECRET: &str = "s3cr/t+%&=:x y";
+
+fn preset(fake: &FakeGenesys) -> Genesys {
+    Genesys::new(fake.region().parse().unwrap(), "reports", SECRET)
+}
+
+fn fake() -> tower_oauth2::test_util::FakeGenesysBuilder {
+    FakeGenesys::builder().client("reports", SECRET).public_client("app")
+}
+
+fn variables<'a>(set: &'a [(&str, &str)]) -> impl Fn(&str) -> Option<String> + use<'a> {
+    let set: HashMap<String, String> =
+        set.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    move |name| set.get(name).cloned()
+}
+
+// --- Grants ---
+
+#[tokio::test(start_paused = true)]
+async fn each_grant_of_genesys_is_as_its_emulator_wants_it() {
+    let fake = fake().build();
+    let genesys = preset(&fake);
+    let credentials = TokenCache::new(genesys.client_credentials().build_with(fake.clone()).unwrap());
+    assert_eq!(credentials.get().await.unwrap().lifetime(), Some(Duration::from_secs(86_400)));
+
+    let token = fake.sign_in("reports");
+    let refresh = TokenCache::new(genesys.refresh_token(token).build_with(fake.clone()).unwrap());
+    refresh.warm_up().await.unwrap();
+    // And with the one that came in its place.
+    refresh.refresh().await.unwrap();
+
+    let app = Genesys::public(fake.region().parse().unwrap(), "app");
+    let pkce = app.refresh_token(fake.sign_in("app")).build_with(fake.clone()).unwrap();
+    TokenCache::new(pkce).warm_up().await.unwrap();
+
+    let saml = genesys.saml2_bearer("north", "PHNhbWw+").build_with(fake.clone()).unwrap();
+    TokenCache::new(saml).warm_up().await.unwrap();
+
+    assert_eq!((fake.counts().tokens, fake.counts().token_requests), (5, 5));
+    assert_eq!(fake.faults(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_400_that_means_429_is_waited_out_for_a_minute() {
+    let fake = fake().build();
+    let genesys = preset(&fake);
+    let cache = || {
+        let source = genesys.client_credentials().build_with(fake.clone()).unwrap();
+        genesys.cache(source, fake.clone()).build()
+    };
+    fake.throttle_tokens(15);
+    let (token, took) = timed(cache().get()).await;
+    token.unwrap();
+    assert!(took > Duration::from_secs(15) && took < Duration::from_secs(60), "{took:?}");
+    assert_eq!((fake.counts().throttled, fake.counts().tokens), (15, 1));
+
+    fake.throttle_tokens(1000);
+    let (error, took) = timed(cache().get()).await;
+    let error = error.unwrap_err();
+    assert!(error.is_throttled() && error.is_temporary(), "{error:?}");
+    assert!(took > Duration::from_secs(45) && took < Duration::from_secs(75), "{took:?}");
+    fake.throttle_tokens(0);
+
+    // A server that is away is told as soon as the attempts of a source are over.
+    fake.stop().await;
+    let (error, took) = timed(cache().get()).await;
+    assert!(error.unwrap_err().is_transient() && took < Duration::from_secs(10), "{took:?}");
+    fake.restart().await.unwrap();
+
+    // A 400 in other words is what it says.
+    let wrong = Genesys::new(fake.region().parse().unwrap(), "reports", "wrong");
+    let (error, took) =
+        timed(TokenCache::new(wrong.client_credentials().build_with(fake.clone()).unwrap()).get()).await;
+    assert!(error.unwrap_err().is_config());
+    assert_eq!(took, Duration::ZERO);
+}
+
+// --- The API ---
+
+#[tokio::test(start_paused = true)]
+async fn the_first_calls_of_a_program_and_five_tasks_at_once() {
+    let fake = fake().users(230).scope("users:readonly").build();
+    let api = preset(&fake).connect_with(fake.clone()).unwrap();
+    let info = genesys::token_info(&api).await.unwrap();
+    info.require_scopes(["users:readonly"]).unwrap();
+    assert!(info.require_scopes(["users:readonly", "routing"]).unwrap_err().to_string().contains("routing"));
+    assert_eq!((info.client().0, info.organization().1), (Some("reports"), Some("Test")));
+
+    for next in [genesys::entities(), genesys::next_uri()] {
+        let mut ids = Vec::new();
+        let mut pages = api.get("users").query(&[("pageSize", 100)]).pages(next);
+        while let Some(page) = pages.next().await {
+            let users: Vec<Value> = page.unwrap().items().unwrap();
+            ids.extend(users.into_iter().map(|user| user["id"].as_str().unwrap().to_owned()));
+        }
+        assert_eq!(ids, (0..230).map(|number| format!("user-{number}")).collect::<Vec<_>>());
+        assert_eq!((pages.progress().pages(), pages.progress().total()), (3, Some(230)));
+    }
+    let calls = join_all((0..5).map(|_| api.get("users/me").send())).await;
+    assert!(calls.into_iter().all(|response| response.unwrap().status() == 200));
+    assert_eq!((fake.counts().token_requests, fake.counts().ok), (1, 12));
+    assert_eq!(fake.faults(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_403_says_which_permission_is_missing() {
+    let fake = fake().build();
+    let api = preset(&fake).connect_with(fake.clone()).unwrap();
+    fake.deny("users", "directory:user:view");
+    let refused = genesys::error_for_status(api.get("users").send().await.unwrap()).await.unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "the API at https://api.genesys.test returned 403 Forbidden missing.any.permissions: it wants one of \
+         directory:user:view; give the OAuth client a role with it; correlation id 7d1a4f0c-0001"
+    );
+    assert_eq!(
+        (refused.status(), refused.permissions()),
+        (StatusCode::FORBIDDEN, &["directory:user:view".to_owned()][..])
+    );
+    // Nothing was sent twice, and the token is as good as before.
+    assert_eq!((fake.counts().requests, fake.counts().token_requests), (1, 1));
+    assert!(genesys::error_for_status(api.get("users/me").send().await.unwrap()).await.is_ok());
+    let other = genesys::error_for_status(api.get("nothing").send().await.unwrap()).await.unwrap_err();
+    assert!(other.to_string().contains("400 Bad Request bad.request (GET nothing is not played)"), "{other}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_is_revoked_by_itself() {
+    let fake = fake().build();
+    let genesys = preset(&fake);
+    let source = genesys.client_credentials().build_with(fake.clone()).unwrap();
+    let tokens = genesys.cache(source, fake.clone()).revoke_at_shutdown(true).build();
+    let api = genesys.api(tokens.clone()).unwrap().build_with(fake.clone()).unwrap();
+    let first = tokens.get().await.unwrap();
+    tokens.revoke().await.unwrap();
+    assert_ne!(tokens.get().await.unwrap().header_value(), first.header_value());
+    assert_eq!(api.get("users/me").send().await.unwrap().status(), 200);
+    let last = tokens.get().await.unwrap();
+    tokens.shutdown(Duration::from_secs(5)).await.unwrap();
+    for token in [first, last] {
+        let request = Request::get("https://api.genesys.test/api/v2/users/me")
+            .header("authorization", token.header_value())
+            .body(Body::empty());
+        let response = fake.clone().oneshot(request.unwrap()).await.unwrap();
+        assert_eq!(response.status(), 401);
+    }
+    // A token that has ended already counts as revoked.
+    let tokens = TokenCache::builder(genesys.client_credentials().build_with(fake.clone()).unwrap())
+        .revoke_with(genesys.revoker(fake.clone()))
+        .build();
+    tokens.warm_up().await.unwrap();
+    fake.revoke_all();
+    tokens.revoke().await.unwrap();
+}
+
+/// A paged query of 300 pages, across the end of tokens, two revocations and the limit of each token.
+#[tokio::test(start_paused = true)]
+async fn three_hundred_pages_of_a_query_come_once_each() {
+    let fake = fake()
+        .conversations(2_950)
+        .lifetime(Duration::from_secs(300))
+        .limit(60)
+        .think_time(Duration::from_millis(200))
+        .build();
+    let api = preset(&fake).connect_with(fake.clone()).unwrap();
+    let query = json!({ "interval": "2026-11", "paging": { "pageSize": 10, "pageNumber": 1 } });
+    let mut pages =
+        api.post("analytics/conversations/details/query").json(&query).pages(genesys::conversations());
+    let mut found = Vec::new();
+    let (_, took) = timed(async {
+        while let Some(page) = pages.next().await {
+            let page = page.unwrap();
+            found.extend(
+                page.items::<Value>().unwrap().into_iter().map(|item| item["conversationId"].clone()),
+            );
+            match page.number() {
+                90 | 200 => fake.revoke_all(),
+                150 => pass(Duration::from_secs(400)).await,
+                _ => {}
+            }
+        }
+    })
+    .await;
+    assert_eq!(found, (0..2_950).map(|number| json!(format!("conversation-{number}"))).collect::<Vec<_>>());
+    assert_eq!(pages.progress().to_string(), "page 296, 2950 of 2950 items");
+    let counts = fake.counts();
+    println!("296 pages in {took:?}: {counts:?}");
+    assert_eq!((counts.ok, counts.unauthorized), (296, 2));
+    assert!(counts.tokens <= took.as_secs().div_ceil(220) + 2, "{counts:?} in {took:?}");
+    assert_eq!(fake.faults(), [""; 0]);
+}
+
+async fn press(api: &ApiClient, requests: usize) -> (Duration, usize) {
+    let next = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let tasks = (0..32).map(|_| {
+        let (api, next) = (api.clone(), Arc::clone(&next));
+        tokio::spawn(async move {
+            let mut failed = 0;
+            while next.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < requests {
+                let status = api.get("users/me").send().await.map(|response| response.status());
+                failed += usize::from(status.ok() != Some(StatusCode::OK));
+            }
+            failed
+        })
+    });
+    let (failed, took) = timed(join_all(tasks)).await;
+    (took, failed.into_iter().map(Result::unwrap).sum())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_of_four_from_the_environment_has_four_times_the_throughput() {
+    let mut times = Vec::new();
+    for size in ["1", "4"] {
+        let fake = fake().think_time(Duration::from_millis(50)).build();
+        let set = [
+            ("GENESYSCLOUD_OAUTHCLIENT_ID", "reports"),
+            ("GENESYSCLOUD_OAUTHCLIENT_SECRET", SECRET),
+            ("GENESYSCLOUD_REGION", FakeGenesys::REGION),
+            ("GENESYSCLOUD_TOKEN_POOL_SIZE", size),
+        ];
+        let api = Genesys::from_variables(variables(&set)).unwrap().connect_with(fake.clone()).unwrap();
+        let (took, failed) = press(&api, 7_200).await;
+        println!("pool of {size}: {took:?}, {:?}", fake.counts());
+        assert_eq!((failed, fake.counts().token_requests.to_string().as_str()), (0, size));
+        assert_eq!(fake.faults(), [""; 0]);
+        times.push(took.as_secs_f64());
+    }
+    assert!(times[0] / times[1] >= 3.5, "{times:?}");
+}
+
+// --- The environment ---
+
+#[test]
+fn every_name_of_every_variable_is_read() {
+    let ids = ["GENESYSCLOUD_OAUTHCLIENT_ID", "GENESYS_CLOUD_CLIENT_ID", "GENESYS_CLIENT_ID"];
+    let secrets = ["GENESYSCLOUD_OAUTHCLIENT_SECRET", "GENESYS_CLOUD_CLIENT_SECRET", "GENESYS_CLIENT_SECRET"];
+    let regions = [
+        ("GENESYSCLOUD_REGION", "eu-central-1"),
+        ("GENESYS_CLOUD_REGION", "mypurecloud.de"),
+        ("GENESYS_REGION", "EU-CENTRAL-1"),
+        ("GENESYS_BASE_URL", "https://api.mypurecloud.de"),
+        ("GENESYS_ENVIRONMENT", "api.mypurecloud.de"),
+        ("GENESYS_ENVIRONMENT", "https://mypurecloud.de/"),
+    ];
+    for id in ids {
+        for secret in secrets {
+            for region in regions {
+                let set = [(id, "reports"), (secret, SECRET), region, ("GENESYSCLOUD_PROXY_HOST", " ")];
+                let genesys = Genesys::from_variables(variables(&set)).unwrap();
+                assert_eq!(genesys.token_url(), "https://login.mypurecloud.de/oauth/token");
+                assert_eq!(genesys.base_url(), "https://api.mypurecloud.de/api/v2");
+                assert_eq!((genesys.pool_size(), genesys.region().aws_name()), (1, Some("eu-central-1")));
+                assert!(!format!("{genesys:?}").contains(SECRET), "{genesys:?}");
+                genesys.connect().unwrap();
+            }
+        }
+    }
+    let bare = [(ids[0], "a"), (secrets[0], "b"), ("GENESYS_ENVIRONMENT", "mypurecloud")];
+    let bare = Genesys::from_variables(variables(&bare)).unwrap();
+    assert_eq!(bare.base_url(), "https://api.mypurecloud.com/api/v2");
+}
+
+#[test]
+fn what_is_wrong_with_the_environment_is_one_sentence_that_names_the_variable() {
+    let good = [("GENESYS_CLIENT_ID", "a"), ("GENESYS_CLIENT_SECRET", "b"), ("GENESYS_REGION", "eu-west-1")];
+    for (changed, words) in [
+        (("GENESYS_CLIENT_ID", ""), "set GENESYSCLOUD_OAUTHCLIENT_ID, or one of"),
+        (("GENESYS_CLIENT_SECRET", ""), "set GENESYSCLOUD_OAUTHCLIENT_SECRET, or one of"),
+        (("GENESYS_REGION", ""), "set GENESYSCLOUD_REGION, or one of"),
+        (("GENESYS_REGION", "eu-west-9"), "GENESYS_REGION: \"eu-west-9\" is no region of Genesys Cloud"),
+        (("GENESYSCLOUD_TOKEN_POOL_SIZE", "many"), "GENESYSCLOUD_TOKEN_POOL_SIZE is not a number"),
+        (("GENESYSCLOUD_PROXY_HOST", "proxy"), "GENESYSCLOUD_PROXY_PORT is not"),
+        (("GENESYSCLOUD_GATEWAY_PORT", "1"), ""),
+        (("GENESYSCLOUD_GATEWAY_HOST", "a b"), "GENESYSCLOUD_GATEWAY_HOST:"),
+    ] {
+        let set: Vec<_> =
+            good.iter().filter(|(name, _)| *name != changed.0).copied().chain([changed]).collect();
+        match Genesys::from_variables(variables(&set)) {
+            Ok(_) => assert_eq!(words, "", "{changed:?} was taken"),
+            Err(error) => {
+                let error: Error = error;
+                assert!(
+                    error.is_config() && error.to_string().contains(words) && !words.is_empty(),
+                    "{error}"
+                );
+            }
+        }
+    }
+    let proxy = |protocol: &'static str| {
+        let proxy = [
+            ("GENESYSCLOUD_PROXY_HOST", "proxy.example.com"),
+            ("GENESYSCLOUD_PROXY_PORT", "8080"),
+            ("GENESYSCLOUD_PROXY_PROTOCOL", protocol),
+            ("GENESYSCLOUD_PROXY_AUTH_USERNAME", "user"),
+            ("GENESYSCLOUD_PROXY_AUTH_PASSWORD", "hunter2"),
+        ];
+        let set: Vec<_> = good.into_iter().chain(proxy).collect();
+        Genesys::from_variables(variables(&set)).unwrap()
+    };
+    assert!(proxy("http").connect().is_ok() && proxy("ftp").connect().is_err());
+    assert!(!format!("{:?}", proxy("http")).contains("hunter2"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_access_token_takes_the_place_of_the_client() {
+    let fake = fake().build();
+    let token = TokenCache::new(preset(&fake).client_credentials().build_with(fake.clone()).unwrap());
+    let token = token
+        .get()
+        .await
+        .unwrap()
+        .header_value()
+        .to_str()
+        .unwrap()
+        .strip_prefix("Bearer ")
+        .unwrap()
+        .to_owned();
+    let set = [("GENESYSCLOUD_ACCESS_TOKEN", token.as_str()), ("GENESYSCLOUD_REGION", FakeGenesys::REGION)];
+    let genesys = Genesys::from_variables(variables(&set)).unwrap();
+    assert!(!format!("{genesys:?}").contains(&token));
+    let api = genesys.connect_with(fake.clone()).unwrap();
+    assert_eq!(api.get("users/me").send().await.unwrap().status(), 200);
+    assert_eq!(fake.counts().token_requests, 1);
+}
+
+/// Over real connections, with both hosts behind one gateway.
+#[tokio::test]
+async fn a_gateway_from_the_environment_stands_in_for_both_hosts() {
+    let fake = fake().users(3).start().await.unwrap();
+    let origin = fake.origin();
+    let port = origin.rsplit(':').next().unwrap();
+    let set = [
+        ("GENESYS_CLIENT_ID", "reports"),
+        ("GENESYS_CLIENT_SECRET", SECRET),
+        ("GENESYS_REGION", "eu-west-1"),
+        ("GENESYSCLOUD_GATEWAY_HOST", "127.0.0.1"),
+        ("GENESYSCLOUD_GATEWAY_PORT", port),
+        ("GENESYSCLOUD_GATEWAY_PROTOCOL", "http"),
+    ];
+    let api = Genesys::from_variables(variables(&set)).unwrap().connect().unwrap();
+    let page = api.get("users").pages(genesys::entities()).next().await.unwrap().unwrap();
+    assert_eq!(page.items::<Value>().unwrap().len(), 3);
+    assert_eq!(fake.faults(), [""; 0]);
+
+    let region: Region = "eu-west-1".parse().unwrap();
+    let gateway =
+        Gateway::new("https://gateway.example.com:8443").unwrap().login_path("/login/").api_path("genesys");
+    let behind = Genesys::new(region, "a", "b").gateway(gateway);
+    assert_eq!(behind.token_url(), "https://gateway.example.com:8443/login/oauth/token");
+    assert_eq!(behind.base_url(), "https://gateway.example.com:8443/genesys/api/v2");
+    let logs_in = |name, value| {
+        let set: Vec<_> = set
+            .into_iter()
+            .chain([("GENESYSCLOUD_GATEWAY_PATH_NAME", name), ("GENESYSCLOUD_GATEWAY_PATH_VALUE", value)])
+            .collect();
+        Genesys::from_variables(variables(&set)).map(|genesys| (genesys.token_url(), genesys.base_url()))
+    };
+    assert_eq!(logs_in("login", "/in").unwrap().0, format!("{origin}/in/oauth/token"));
+    assert_eq!(logs_in("api", "out").unwrap().1, format!("{origin}/out/api/v2"));
+    assert!(logs_in("other", "out").unwrap_err().is_config());
+}
+
+// --- The emulator ---
+
+#[tokio::test(start_paused = true)]
+async fn one_wrong_field_is_a_fault_of_the_emulator() {
+    let basic = "Basic cmVwb3J0czpoaQ==";
+    let form = "application/x-www-form-urlencoded";
+    let good = (
+        "POST",
+        "https://login.genesys.test/oauth/token",
+        Some(basic),
+        form,
+        "grant_type=client_credentials",
+    );
+    let (mut rows, mut faults) = (0, 0);
+    for (method, url, auth, kind, body) in [
+        good,
+        ("GET", good.1, good.2, good.3, good.4),
+        (good.0, "https://api.genesys.test/oauth/token", good.2, good.3, good.4),
+        (good.0, "https://login.evil.test/oauth/token", good.2, good.3, good.4),
+        (good.0, "https://login.genesys.test/oauth/token?x=1", good.2, good.3, good.4),
+        (good.0, "https://login.genesys.test/token", good.2, good.3, good.4),
+        (good.0, good.1, None, good.3, good.4),
+        (good.0, good.1, Some("Bearer x"), good.3, good.4),
+        (good.0, good.1, Some("Basic %%"), good.3, good.4),
+        (good.0, good.1, good.2, "application/json", good.4),
+        (good.0, good.1, good.2, good.3, "grant_type=password"),
+        (good.0, good.1, good.2, good.3, "grant_type=client_credentials&scope=users"),
+        (good.0, good.1, good.2, good.3, "grant_type=client_credentials&client_id=reports"),
+        (good.0, good.1, good.2, good.3, "grant_type=client_credentials&grant_type=client_credentials"),
+        (good.0, good.1, good.2, good.3, "grant_type=refresh_token&refresh_token="),
+    ] {
+        let fake = FakeGenesys::builder().client("reports", "hi").build();
+        let mut request = Request::builder().method(method).uri(url).header("content-type", kind);
+        if let Some(auth) = auth {
+            request = request.header("authorization", auth);
+        }
+        let response = fake.clone().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
+        let is_good = rows == 0;
+        assert_eq!(response.status() == 200, is_good, "{method} {url} {kind} {body}");
+        assert_eq!(fake.faults().is_empty(), is_good, "{method} {url} {kind} {body}");
+        let text = response.into_body().collect().await.unwrap().to_bytes();
+        assert!(serde_json::from_slice::<Value>(&text).is_ok());
+        rows += 1;
+        faults += fake.faults().len();
+    }
+    assert_eq!((rows, faults), (15, 14));
+
+    let fake = fake().users(5).conversations(5).build();
+    let api = preset(&fake).connect_with(fake.clone()).unwrap();
+    let query = |paging: Value| json!({ "interval": "all", "paging": paging });
+    let details = "analytics/conversations/details/query";
+    let requests = [
+        api.get("users?pageSize=0"),
+        api.get("users?pageSize=501"),
+        api.get("users?page=1"),
+        api.get("users?pageNumber=0"),
+        api.get("users?pageNumber=1&pageNumber=2"),
+        api.post("users"),
+        api.post(details).json(&query(json!({ "pageSize": 101, "pageNumber": 1 }))),
+        api.post(details).json(&query(json!({ "pageSize": 10 }))),
+        api.post(details).json(&json!({ "paging": { "pageSize": 10, "pageNumber": 1 } })),
+        api.post(details).body("{}"),
+    ];
+    let count = requests.len();
+    for request in requests {
+        assert_eq!(request.send().await.unwrap().status(), 400);
+    }
+    assert_eq!(fake.faults().len(), count);
+}
