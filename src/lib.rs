@@ -64,7 +64,7 @@
 //! |---|---|---|
 //! | `hyper-client` | yes | [`transport`]`::HyperClient`, and the `build()` of the sources |
 //! | `jwt` | no | [`grants::jwt`](grants): client authentication by a key, and the JWT bearer grant |
-//! | `providers` | no | `providers`: presets for vendors, such as Genesys Cloud |
+//! | `providers` | no | `providers`: presets for vendors: Genesys Cloud, NICE CXone |
 //! | `reqwest` | no | [`transport`]`::ReqwestClient`: reqwest's client below the layers, and at the token endpoint |
 //! | `stack` | yes | [`ApiClient`]`::connect` and its builder: all layers in one order |
 //! | `full` | no | all of these |

@@ -13,8 +13,10 @@ use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
+use tower_oauth2::client::pages::Next;
+use tower_oauth2::providers::cxone::{self, Cxone};
 use tower_oauth2::providers::genesys::{self, Gateway, Genesys, Region};
-use tower_oauth2::test_util::{FakeGenesys, pass, timed};
+use tower_oauth2::test_util::{FakeCxone, FakeGenesys, Trouble, pass, timed};
 use tower_oauth2::{ApiClient, Body, Error, TokenCache};
 
 /// Characters that form-encoding would change.
@@ -448,4 +450,175 @@ async fn one_wrong_field_is_a_fault_of_the_emulator() {
         assert_eq!(request.send().await.unwrap().status(), 400);
     }
     assert_eq!(fake.faults().len(), count);
+}
+
+// --- NICE CXone ---
+
+/// Access keys hold signs that a form must encode.
+const KEY: &str = "k=y+/&%==";
+const AGENTS: &str = "incontactapi/services/v30.0/agents";
+
+fn cxone() -> Cxone {
+    Cxone::new("reports", SECRET)
+        .access_key("key-id", KEY)
+        .issuer(FakeCxone::ISSUER)
+        .domains([FakeCxone::DOMAIN])
+}
+
+fn fake_cxone() -> tower_oauth2::test_util::FakeCxoneBuilder {
+    FakeCxone::builder().client("reports", SECRET).access_key("key-id", KEY)
+}
+
+#[tokio::test(start_paused = true)]
+async fn cxone_is_found_by_two_discoveries_and_its_pages_come_across_revocation_and_429() {
+    let fake = fake_cxone().agents(250).build();
+    let api = cxone().connect_with(fake.clone()).await.unwrap();
+    assert_eq!(api.origin().to_string(), "https://api-na1.cxone.test");
+    let next = Next::offset("skip").items("agents").total("/resultSet/totalRecords");
+    let mut pages = api.get(AGENTS).query(&[("top", 50)]).pages(next);
+    let mut ids = Vec::new();
+    while let Some(page) = pages.next().await {
+        let page = page.unwrap();
+        ids.extend(
+            page.items::<Value>().unwrap().into_iter().map(|agent| agent["agentId"].as_u64().unwrap()),
+        );
+        match page.number() {
+            2 => fake.revoke_all(),
+            3 => fake.answer_next(1, Trouble::TooManyRequests { retry_after: Duration::from_secs(20) }),
+            _ => {}
+        }
+    }
+    assert_eq!(ids, (0..250).collect::<Vec<_>>());
+    let counts = fake.counts();
+    assert_eq!((counts.tokens, counts.discoveries, counts.ok, counts.unauthorized), (2, 1, 5, 1));
+    assert_eq!(fake.faults(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_grant_of_cxone_is_as_its_emulator_wants_it() {
+    let fake = fake_cxone().build();
+    let cxone = cxone();
+    let sources = [
+        TokenCache::new(cxone.password().unwrap().build_with(fake.clone()).unwrap()),
+        TokenCache::new(cxone.client_credentials().build_with(fake.clone()).unwrap()),
+        TokenCache::new(cxone.user_hub(FakeCxone::USER_HUB).unwrap().build_with(fake.clone()).unwrap()),
+        cxone.clone().token_url("https://login.cxone.test/auth/token").tokens(fake.clone()).unwrap(),
+    ];
+    for source in sources {
+        let token = source.get().await.unwrap();
+        assert_eq!(cxone::tenant_of(&token).as_deref(), Some("11eb-tenant"));
+        let endpoints = cxone.discover(&token, fake.clone()).await.unwrap();
+        assert_eq!((endpoints.api(), endpoints.area()), ("https://api-na1.cxone.test", Some("na1")));
+    }
+    assert_eq!((fake.counts().tokens, fake.faults()), (4, Vec::new()));
+    assert!(
+        Cxone::new("a", "b").password().is_err()
+            && Cxone::new("a", "b").user_hub(FakeCxone::USER_HUB).is_err()
+    );
+    let wrong = cxone.access_key("key-id", "wrong").connect_with(fake.clone()).await.unwrap_err();
+    assert!(wrong.is_grant(), "{wrong:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lifetime_that_is_not_said_is_that_of_the_token() {
+    let fake = fake_cxone().lifetime(Duration::from_secs(600)).expires_in(false).build();
+    let tokens = cxone().tokens(fake.clone()).unwrap();
+    tokens.warm_up().await.unwrap();
+    pass(Duration::from_secs(300)).await;
+    tokens.get().await.unwrap();
+    assert_eq!(fake.counts().tokens, 1);
+    pass(Duration::from_secs(301)).await;
+    tokens.get().await.unwrap();
+    assert_eq!(fake.counts().tokens, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_whose_api_is_elsewhere_gets_no_token() {
+    for api in [
+        "https://api.evil.test",
+        "http://api-na1.cxone.test",
+        "https://cxone.test.evil.com",
+        "https://evil-cxone.test",
+    ] {
+        let fake = fake_cxone().api(api).build();
+        let error = cxone().connect_with(fake.clone()).await.unwrap_err();
+        assert!(error.is_config(), "{api}: {error}");
+        assert_eq!((fake.counts().ok, fake.counts().unauthorized, fake.faults()), (0, 0, Vec::new()));
+    }
+    // Without the discovery, and with a domain of one's own.
+    let fake = fake_cxone().build();
+    let api =
+        cxone().base_uri("https://api-na1.cxone.test/incontactapi").connect_with(fake.clone()).await.unwrap();
+    assert_eq!(api.get("services/v30.0/agents").send().await.unwrap().status(), 200);
+    assert_eq!(fake.counts().discoveries, 0);
+}
+
+#[test]
+fn the_variables_of_cxone_are_read_and_what_is_missing_is_named() {
+    let (id, secret) = (("CXONE_CLIENT_ID", "a"), ("CXONE_CLIENT_SECRET", SECRET));
+    for (key, of) in
+        [("CXONE_ACCESS_KEY_ID", "CXONE_ACCESS_KEY_SECRET"), ("CXONE_ACCESS_KEY", "CXONE_ACCESS_SECRET")]
+    {
+        let read = Cxone::from_variables(variables(&[id, secret, (key, "k"), (of, KEY)])).unwrap();
+        assert!(read.password().is_ok());
+        assert!(!format!("{read:?}").contains(KEY) && !format!("{read:?}").contains(SECRET), "{read:?}");
+    }
+    assert!(Cxone::from_variables(variables(&[id, secret])).unwrap().password().is_err());
+    for (set, missing) in [
+        (vec![secret], "CXONE_CLIENT_ID"),
+        (vec![id], "CXONE_CLIENT_SECRET"),
+        (vec![id, secret, ("CXONE_ACCESS_KEY", "k")], "CXONE_ACCESS_KEY_SECRET is not"),
+        (vec![id, secret, ("CXONE_ACCESS_SECRET", "k")], "CXONE_ACCESS_KEY_ID is not"),
+    ] {
+        let error = Cxone::from_variables(variables(&set)).unwrap_err();
+        assert!(error.is_config() && error.to_string().contains(missing), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_wrong_field_is_a_fault_of_the_emulator_of_cxone() {
+    let (url, form) = ("https://login.cxone.test/auth/token", "application/x-www-form-urlencoded");
+    let hub = "https://na1.cxone.test/authentication/v1/token/access-key";
+    let basic = Some("Basic cmVwb3J0czpoaQ==");
+    let good = "grant_type=password&username=key&password=word";
+    let mut rows = 0;
+    for (method, url, auth, kind, body) in [
+        ("POST", url, basic, form, good),
+        ("PUT", url, basic, form, good),
+        ("POST", "https://na1.cxone.test/auth/token", basic, form, good),
+        ("POST", "https://login.cxone.test/auth/token?x", basic, form, good),
+        ("POST", url, None, form, good),
+        ("POST", url, basic, "application/json", good),
+        ("POST", url, basic, form, "grant_type=password&username=key"),
+        ("POST", url, basic, form, "grant_type=password&username=key&password=word&scope=x"),
+        ("POST", url, basic, form, "grant_type=client_credentials&scope=x"),
+        ("POST", url, basic, form, "grant_type=implicit"),
+        ("POST", hub, basic, "application/json", r#"{"accessKeyId":"key","accessKeySecret":"word"}"#),
+        ("POST", hub, None, form, "accessKeyId=key"),
+        ("POST", hub, None, "application/json", r#"{"accessKeyId":"key"}"#),
+        ("POST", hub, None, "application/json", r#"{"accessKeyId":"key","accessKeySecret":"word","x":"y"}"#),
+        ("GET", "https://login.cxone.test/.well-known/cxone-configuration?tenant=x", None, "", ""),
+        (
+            "GET",
+            "https://login.cxone.test/.well-known/cxone-configuration?tenantId=11eb-tenant",
+            basic,
+            "",
+            "",
+        ),
+    ] {
+        let fake = FakeCxone::builder().client("reports", "hi").access_key("key", "word").build();
+        let mut request = Request::builder().method(method).uri(url).header("content-type", kind);
+        if let Some(auth) = auth {
+            request = request.header("authorization", auth);
+        }
+        let response = fake.clone().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
+        let is_good = rows == 0;
+        assert_eq!(
+            (response.status() == 200, fake.faults().is_empty()),
+            (is_good, is_good),
+            "{method} {url} {body}"
+        );
+        rows += 1;
+    }
+    assert_eq!(rows, 16);
 }

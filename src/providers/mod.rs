@@ -4,8 +4,10 @@
 //! read in a vendor's own code or documentation is stated as it is; what was only seen in the code of others says *not
 //! confirmed*.
 //!
+//! - [`cxone`]: NICE CXone
 //! - [`genesys`]: Genesys Cloud
 //!
-//! The test kit has an emulator of each: `test_util::FakeGenesys`.
+//! The test kit has an emulator of each: `test_util::FakeCxone`, `test_util::FakeGenesys`.
 
+pub mod cxone;
 pub mod genesys;

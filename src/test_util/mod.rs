@@ -11,7 +11,7 @@
 //! | what a program does when there is no token, an old one, a slow one | [`ScriptedSource`] in place of its source |
 //! | what it sends, and what it makes of an answer | [`Script`] in place of the API |
 //! | all of it together | [`FakeAuthorizationServer`] and [`FakeApi`], within the process or on loopback |
-//! | a client of Genesys Cloud | [`FakeGenesys`], which is strict and throttles |
+//! | a client of Genesys Cloud or of NICE CXone | [`FakeGenesys`], [`FakeCxone`], which are strict and throttle |
 //! | a layer of one's own | [`Probe`], which insists on being polled ready, and [`BodyLog`] |
 //! | time | [`pass`], [`settle`] and [`timed`], on tokio's paused clock |
 //! | a service of one's own over real connections | [`Loopback`] |
@@ -136,6 +136,7 @@ mod assertions;
 mod authorization_server;
 mod body_log;
 mod client;
+mod cxone;
 mod devices;
 mod endpoints;
 mod genesys;
@@ -155,6 +156,7 @@ pub use self::authorization_server::{
 };
 pub use self::body_log::{BodyLog, LoggedBody};
 pub use self::client::FakeClient;
+pub use self::cxone::{CxoneCounts, FakeCxone, FakeCxoneBuilder};
 pub use self::genesys::{FakeGenesys, FakeGenesysBuilder, GenesysCounts};
 pub use self::line::FakeFuture;
 pub use self::loopback::Loopback;

@@ -1,0 +1,423 @@
+//! NICE CXone, as far as its clients see it: discovery, tokens, and one list.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, request};
+use http_body::Body as HttpBody;
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use tower::BoxError;
+use tower_service::Service;
+
+use super::line::{FakeFuture, Line};
+use super::tokens::random;
+use super::trouble::{Trouble, Troubles};
+use crate::body::Body;
+use crate::clock;
+
+/// An emulator of NICE CXone within the process. Clones are the same one.
+///
+/// | request | response |
+/// |---|---|
+/// | `GET login.cxone.test/.well-known/openid-configuration` | where tokens are |
+/// | `POST login.cxone.test/auth/token` | password grant by an access key, client credentials; HTTP Basic |
+/// | `POST na1.cxone.test/authentication/v1/token/access-key` | the same access key as JSON, without a client |
+/// | `GET login.cxone.test/.well-known/cxone-configuration?tenantId=` | where the API of the tenant is |
+/// | `GET api-na1.cxone.test/incontactapi/services/v30.0/agents?skip=&top=` | pages of agents |
+///
+/// It is strict: what is wrong or too much is a 400, and is kept in [`faults`](Self::faults). Its shapes were read in the code
+/// of others, and are *not confirmed* by the vendor.
+///
+/// # Examples
+///
+/// ```
+/// # #[cfg(all(feature = "providers", feature = "stack"))] {
+/// use tower_oauth2::providers::cxone::Cxone;
+/// use tower_oauth2::test_util::FakeCxone;
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+/// let fake = FakeCxone::builder().client("reports", "s3cr=t").access_key("key", "k=y").agents(3).build();
+/// let cxone = Cxone::new("reports", "s3cr=t").access_key("key", "k=y");
+/// let cxone = cxone.issuer(FakeCxone::ISSUER).domains([FakeCxone::DOMAIN]);
+/// let api = cxone.connect_with(fake.clone()).await?;
+/// assert_eq!(api.get("incontactapi/services/v30.0/agents").send().await?.status(), 200);
+/// assert!(fake.faults().is_empty());
+/// # Ok::<_, tower::BoxError>(()) })?;
+/// # }
+/// # Ok::<_, tower::BoxError>(())
+/// ```
+#[derive(Clone)]
+pub struct FakeCxone {
+    shared: Arc<Shared>,
+    line: Line,
+}
+
+/// Sets up a [`FakeCxone`].
+///
+/// Defaults:
+///
+/// - no client, no access key, no agents
+/// - tokens live for an hour, and the response says so
+/// - the API is at `https://api-na1.cxone.test`
+#[derive(Debug)]
+pub struct FakeCxoneBuilder {
+    client: Option<(String, String)>,
+    access_key: Option<(String, String)>,
+    agents: u64,
+    lifetime: Duration,
+    says_lifetime: bool,
+    api: String,
+}
+
+/// What a [`FakeCxone`] has counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CxoneCounts {
+    /// Requests that came to a token endpoint.
+    pub token_requests: u64,
+    /// Tokens that were issued.
+    pub tokens: u64,
+    /// Times that the configuration of the tenant was read.
+    pub discoveries: u64,
+    /// Requests that came to the API with a good token.
+    pub ok: u64,
+    /// Requests that came to the API with another one.
+    pub unauthorized: u64,
+}
+
+struct Shared {
+    setup: FakeCxoneBuilder,
+    state: Mutex<State>,
+    troubles: Troubles,
+}
+
+#[derive(Default)]
+struct State {
+    tokens: HashMap<String, Instant>,
+    counts: CxoneCounts,
+    faults: Vec<String>,
+}
+
+enum Refusal {
+    /// It is wrong.
+    Fault(String),
+    Status(StatusCode, &'static str),
+}
+
+const TENANT: &str = "11eb-tenant";
+const AGENTS: &str = "/incontactapi/services/v30.0/agents";
+
+// --- FakeCxone ---
+
+impl FakeCxone {
+    /// The issuer.
+    pub const ISSUER: &'static str = "https://login.cxone.test";
+    /// The domain of all hosts.
+    pub const DOMAIN: &'static str = "cxone.test";
+    /// The origin of the `UserHub`.
+    pub const USER_HUB: &'static str = "https://na1.cxone.test";
+
+    /// Starts an emulator.
+    #[must_use]
+    pub fn builder() -> FakeCxoneBuilder {
+        FakeCxoneBuilder {
+            client: None,
+            access_key: None,
+            agents: 0,
+            lifetime: Duration::from_secs(3600),
+            says_lifetime: true,
+            api: "https://api-na1.cxone.test".to_owned(),
+        }
+    }
+
+    /// Orders trouble for the next `times` requests of the API.
+    pub fn answer_next(&self, times: usize, trouble: Trouble) {
+        self.shared.troubles.order(times, trouble);
+    }
+
+    /// Revokes every token.
+    pub fn revoke_all(&self) {
+        self.shared.state().tokens.clear();
+    }
+
+    /// Returns what was wrong with requests so far; nothing, if all were as they should be.
+    #[must_use]
+    pub fn faults(&self) -> Vec<String> {
+        self.shared.state().faults.clone()
+    }
+
+    /// Returns what was counted so far.
+    #[must_use]
+    pub fn counts(&self) -> CxoneCounts {
+        self.shared.state().counts
+    }
+}
+
+impl<B> Service<Request<B>> for FakeCxone
+where
+    B: HttpBody + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = FakeFuture;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> FakeFuture {
+        self.line.carry(respond(Arc::clone(&self.shared), request.map(Body::new)))
+    }
+}
+
+impl fmt::Debug for FakeCxone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FakeCxone").field("counts", &self.counts()).finish_non_exhaustive()
+    }
+}
+
+// --- FakeCxoneBuilder ---
+
+impl FakeCxoneBuilder {
+    /// Sets the OAuth client.
+    #[must_use]
+    pub fn client(mut self, id: impl Into<String>, secret: impl Into<String>) -> Self {
+        self.client = Some((id.into(), secret.into()));
+        self
+    }
+
+    /// Sets the access key of an API user.
+    #[must_use]
+    pub fn access_key(mut self, id: impl Into<String>, secret: impl Into<String>) -> Self {
+        self.access_key = Some((id.into(), secret.into()));
+        self
+    }
+
+    /// Sets how many agents there are.
+    #[must_use]
+    pub fn agents(mut self, agents: u64) -> Self {
+        self.agents = agents;
+        self
+    }
+
+    /// Sets how long tokens live.
+    #[must_use]
+    pub fn lifetime(mut self, lifetime: Duration) -> Self {
+        self.lifetime = lifetime;
+        self
+    }
+
+    /// Sets whether a token response has `expires_in`. Without it the token itself says when it ends.
+    #[must_use]
+    pub fn expires_in(mut self, is_said: bool) -> Self {
+        self.says_lifetime = is_said;
+        self
+    }
+
+    /// Sets what the configuration of the tenant names as its API.
+    #[must_use]
+    pub fn api(mut self, url: impl Into<String>) -> Self {
+        self.api = url.into();
+        self
+    }
+
+    /// Makes the emulator.
+    #[must_use]
+    pub fn build(self) -> FakeCxone {
+        let shared = Shared { setup: self, state: Mutex::default(), troubles: Troubles::default() };
+        FakeCxone { shared: Arc::new(shared), line: Line::within(FakeCxone::ISSUER) }
+    }
+}
+
+// --- Responses ---
+
+async fn respond(shared: Arc<Shared>, request: Request<Body>) -> Result<Response<Body>, BoxError> {
+    let (head, body) = request.into_parts();
+    let body = body.collect().await?.to_bytes();
+    let place = (head.method.clone(), head.uri.host().unwrap_or_default(), head.uri.path());
+    let is_api = place.2 == AGENTS;
+    if let Some(trouble) = if is_api { shared.troubles.next() } else { None } {
+        return trouble.make().await;
+    }
+    let result = match place {
+        (Method::GET, "login.cxone.test", "/.well-known/openid-configuration") => Ok(json_response(
+            StatusCode::OK,
+            &json!({ "issuer": FakeCxone::ISSUER, "token_endpoint": "https://login.cxone.test/auth/token" }),
+        )),
+        (Method::GET, "login.cxone.test", "/.well-known/oauth-authorization-server") => {
+            Ok(json_response(StatusCode::NOT_FOUND, &json!({})))
+        }
+        (Method::GET, "login.cxone.test", "/.well-known/cxone-configuration") => shared.configuration(&head),
+        (Method::POST, "login.cxone.test", "/auth/token") => shared.token(&head, &body),
+        (Method::POST, "na1.cxone.test", "/authentication/v1/token/access-key") => {
+            shared.access_key(&head, &body)
+        }
+        (Method::GET, "api-na1.cxone.test", AGENTS) => shared.agents(&head),
+        (method, host, path) => Err(Refusal::Fault(format!("{method} {path} is not at {host}"))),
+    };
+    Ok(result.unwrap_or_else(|refusal| shared.refuse(refusal)))
+}
+
+impl Shared {
+    // Every change under this lock is a single step, so what a panic leaves behind is sound.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn configuration(&self, head: &request::Parts) -> Result<Response<Body>, Refusal> {
+        if head.headers.contains_key(header::AUTHORIZATION) {
+            return Err(fault("a token was sent to the discovery"));
+        }
+        let query: Vec<(String, String)> = pairs(head.uri.query().unwrap_or_default());
+        if query != [("tenantId".to_owned(), TENANT.to_owned())] {
+            return Err(fault("the query of the discovery is the tenant"));
+        }
+        self.state().counts.discoveries += 1;
+        let found = json!({ "tenantId": TENANT, "api_endpoint": self.setup.api, "area": "na1", "domain": "cxone.test" });
+        Ok(json_response(StatusCode::OK, &found))
+    }
+
+    fn token(&self, head: &request::Parts, body: &Bytes) -> Result<Response<Body>, Refusal> {
+        self.state().counts.token_requests += 1;
+        if text(head, header::CONTENT_TYPE) != Some("application/x-www-form-urlencoded")
+            || head.uri.query().is_some()
+        {
+            return Err(fault("a token request is a form without a query"));
+        }
+        let basic = text(head, header::AUTHORIZATION).and_then(|value| value.strip_prefix("Basic "));
+        let pair = basic.and_then(|basic| BASE64_STANDARD.decode(basic).ok());
+        let pair = pair.and_then(|pair| String::from_utf8(pair).ok());
+        let pair = pair.ok_or_else(|| fault("a client authenticates by Basic"))?;
+        // RFC 6749 §2.3.1: both halves are form-encoded.
+        let half = |text: &str| pairs(&format!("x={text}")).pop().map(|(_, value)| value);
+        let client = pair.split_once(':').and_then(|(id, secret)| Some((half(id)?, half(secret)?)));
+        if client.is_none() || client != self.setup.client {
+            return Err(Refusal::Status(StatusCode::UNAUTHORIZED, "invalid_client"));
+        }
+        let form = pairs(&String::from_utf8_lossy(body));
+        let fields: HashMap<&str, &str> = form.iter().map(|(name, value)| (&**name, &**value)).collect();
+        match fields.get("grant_type").copied() {
+            Some("client_credentials") if form.len() == 1 => Ok(self.issue()),
+            Some("password") if form.len() == 3 && fields.len() == 3 => {
+                let (name, password) = (fields.get("username"), fields.get("password"));
+                let (Some(name), Some(password)) = (name, password) else {
+                    return Err(fault("the password grant has username and password"));
+                };
+                self.check_key(name, password)?;
+                Ok(self.issue())
+            }
+            _ => Err(fault("a field is missing or too much, or the grant is unknown")),
+        }
+    }
+
+    fn access_key(&self, head: &request::Parts, body: &Bytes) -> Result<Response<Body>, Refusal> {
+        self.state().counts.token_requests += 1;
+        if text(head, header::CONTENT_TYPE) != Some("application/json") {
+            return Err(fault("an access key comes as JSON"));
+        }
+        if head.headers.contains_key(header::AUTHORIZATION) {
+            return Err(fault("the UserHub knows no client"));
+        }
+        let key: HashMap<String, String> =
+            serde_json::from_slice(body).map_err(|_| fault("an access key is an object of strings"))?;
+        let (Some(id), Some(secret), 2) = (key.get("accessKeyId"), key.get("accessKeySecret"), key.len())
+        else {
+            return Err(fault("an access key has accessKeyId and accessKeySecret"));
+        };
+        self.check_key(id, secret)?;
+        Ok(self.issue())
+    }
+
+    fn check_key(&self, id: &str, secret: &str) -> Result<(), Refusal> {
+        match &self.setup.access_key {
+            Some((known, its)) if known == id && its == secret => Ok(()),
+            Some(_) | None => Err(Refusal::Status(StatusCode::BAD_REQUEST, "invalid_grant")),
+        }
+    }
+
+    fn issue(&self) -> Response<Body> {
+        let (now, lifetime) = (clock::unix_time().as_secs(), self.setup.lifetime.as_secs());
+        let jwt = |claims: Value| {
+            let claims = BASE64_URL_SAFE_NO_PAD.encode(claims.to_string());
+            format!("e30.{claims}.{}", random())
+        };
+        let access = jwt(json!({ "iat": now, "exp": now + lifetime }));
+        let mut granted = json!({
+            "access_token": access, "token_type": "Bearer", "id_token": jwt(json!({ "tenantId": TENANT })),
+        });
+        if self.setup.says_lifetime {
+            granted["expires_in"] = lifetime.into();
+        }
+        let mut state = self.state();
+        state.tokens.insert(access, clock::now() + self.setup.lifetime);
+        state.counts.tokens += 1;
+        json_response(StatusCode::OK, &granted)
+    }
+
+    fn agents(&self, head: &request::Parts) -> Result<Response<Body>, Refusal> {
+        let mut state = self.state();
+        let bearer = text(head, header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
+        let bearer = bearer.ok_or_else(|| fault("a request without a token"))?;
+        if state.tokens.get(bearer).is_none_or(|ends| *ends <= clock::now()) {
+            state.counts.unauthorized += 1;
+            return Err(Refusal::Status(StatusCode::UNAUTHORIZED, "invalid_token"));
+        }
+        let query = pairs(head.uri.query().unwrap_or_default());
+        if query.iter().any(|(name, _)| !matches!(&**name, "skip" | "top")) {
+            return Err(fault("a parameter is neither skip nor top"));
+        }
+        let number = |name: &str, or: u64| match query.iter().find(|(known, _)| known == name) {
+            None => Ok(or),
+            Some((_, value)) => value.parse().map_err(|_| fault(format!("{name} is not a number"))),
+        };
+        let (skip, top) = (number("skip", 0)?.min(self.setup.agents), number("top", 100)?);
+        let agents: Vec<Value> = (skip..skip.saturating_add(top).min(self.setup.agents))
+            .map(|number| json!({ "agentId": number }))
+            .collect();
+        state.counts.ok += 1;
+        let list = json!({ "resultSet": { "totalRecords": self.setup.agents }, "agents": agents });
+        Ok(json_response(StatusCode::OK, &list))
+    }
+
+    fn refuse(&self, why: Refusal) -> Response<Body> {
+        match why {
+            Refusal::Fault(message) => {
+                self.state().faults.push(message.clone());
+                let body = json!({ "error": "invalid_request", "error_description": message });
+                json_response(StatusCode::BAD_REQUEST, &body)
+            }
+            Refusal::Status(status, code) => json_response(status, &json!({ "error": code })),
+        }
+    }
+}
+
+// --- Helpers ---
+
+fn fault(message: impl Into<String>) -> Refusal {
+    Refusal::Fault(message.into())
+}
+
+fn text(head: &request::Parts, name: header::HeaderName) -> Option<&str> {
+    head.headers.get(name)?.to_str().ok()
+}
+
+fn pairs(text: &str) -> Vec<(String, String)> {
+    form_urlencoded::parse(text.as_bytes()).into_owned().collect()
+}
+
+fn json_response(status: StatusCode, body: &Value) -> Response<Body> {
+    let mut response = Response::new(Body::from(body.to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
