@@ -16,8 +16,8 @@ use crate::body::Body;
 /// - its error can become a [`BoxError`];
 /// - it is `Clone + Send + Sync + 'static`.
 ///
-/// [`HyperClient`](crate::transport::HyperClient), [`ReqwestClient`](crate::transport::ReqwestClient), a
-/// [`service_fn`](tower::service_fn) and any of them below layers of tower-http qualify.
+/// `HyperClient` and `ReqwestClient` of [`transport`](crate::transport), a [`service_fn`](tower::service_fn) and any of them below
+/// layers of tower-http qualify.
 ///
 /// # Examples
 ///

@@ -159,7 +159,6 @@ where
     B::Error: Into<BoxError>,
 {
     /// Creates the original of `body`, with the default limits.
-    #[cfg(any(test, feature = "stack"))]
     pub(crate) fn new(body: B) -> Self {
         Self::recording(body, Limits::default())
     }
