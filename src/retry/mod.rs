@@ -137,7 +137,8 @@
 //! # Request bodies
 //!
 //! - A body of one frame in memory is shared and never copied. Any other is recorded while it is sent: up to 1 MiB if its
-//!   length is known, up to 64 KiB if not, and up to 32 MiB for all requests of the policy together, kept responses included.
+//!   length is known (by the body or by `Content-Length`), up to 64 KiB if not, and up to 32 MiB for all requests of the policy
+//!   together, kept responses included.
 //! - A body above these limits ([`ReplayLimits`]) is sent once. What was recorded is freed as soon as no other attempt can follow.
 //! - Of a gRPC call one message is kept and no stream: the server may have acted on the messages before the last.
 //! - With a [`BodyFactory`] nothing is recorded. Each further attempt opens the body again, whatever its length.

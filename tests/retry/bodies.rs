@@ -135,6 +135,24 @@ async fn a_body_of_unknown_length_is_sent_again_if_it_is_short_and_never_emptied
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_header_says_how_long_a_stream_is() {
+    // As a multipart form above the limit of streams.
+    for (announced, limit, sends) in [("7", 7, 2), ("7", 6, 1), ("x", 7, 1)] {
+        let limits = ReplayLimits::new().stream(0).body(limit);
+        let policy = RetryPolicy::builder().replay_limits(limits).build().unwrap();
+        let script = answers(429, 1);
+        let mut request = put(stream(&["one ", "two"]));
+        request.headers_mut().insert("content-length", announced.parse().unwrap());
+        let response = send(&policy, &script, request).await.unwrap();
+        let seen = script.seen();
+        assert!(seen.iter().all(|seen| seen.body == "one two"), "{announced} {limit}");
+        assert_eq!(seen.len(), sends, "{announced} {limit}");
+        let cause = if announced == "7" { NotReplayable::TooLong } else { NotReplayable::UnknownLength };
+        assert_eq!(not_replayable(&response), (sends == 1).then_some(cause));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_may_have_a_limit_of_its_own() {
     for (bytes, sends) in [(7, 2), (6, 1)] {
         let script = answers(429, 1);

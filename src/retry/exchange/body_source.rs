@@ -63,7 +63,15 @@ where
             return (first, Ok(Self::Factory { factory: factory.clone(), sending, length }));
         }
         let is_grpc = || head.is_grpc();
-        let recording = RequestBody::recording(body, rules.limits(options, &is_grpc));
+        let mut limits = rules.limits(options, &is_grpc);
+        // The length of a stream may be known all the same: a multipart form has it in its header.
+        if let Some(length) = body.size_hint().exact().is_none().then(|| head.content_length()).flatten() {
+            if length > limits.exact {
+                return (RequestBody::once(body, NotReplayable::TooLong), Err(NotReplayable::TooLong));
+            }
+            limits.stream = limits.exact;
+        }
+        let recording = RequestBody::recording(body, limits);
         match recording.replay() {
             Ok(first) => (first, Ok(Self::Recorded(recording))),
             Err(why) => (recording, Err(why)),

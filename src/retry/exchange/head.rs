@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{Extensions, HeaderName, HeaderValue, Method, Request, Uri, Version, request};
 
 use crate::headers::grpc;
@@ -92,6 +92,13 @@ impl Snapshot {
     pub(super) fn is_grpc(&self) -> bool {
         let (_, headers) = self.parts();
         headers.iter().any(|(name, value)| *name == CONTENT_TYPE && grpc::is_grpc_type(value))
+    }
+
+    /// How long the body is, if the caller says so.
+    pub(super) fn content_length(&self) -> Option<u64> {
+        let (_, headers) = self.parts();
+        let value = headers.iter().find_map(|(name, value)| (*name == CONTENT_LENGTH).then_some(value))?;
+        value.to_str().ok()?.parse().ok()
     }
 
     /// Makes a head like the one that was copied.
