@@ -38,7 +38,12 @@ impl<'a> Reader<'a> {
 
     /// Reads a link and its parameters, up to the comma behind them.
     fn link(&mut self) -> Option<Link<'a>> {
-        let (target, rest) = self.rest.strip_prefix('<')?.split_once('>')?;
+        let opened = self.rest.strip_prefix('<')?;
+        let Some((target, rest)) = opened.split_once('>') else {
+            // None behind it ends either, and to look for each would take a second for a long line.
+            self.rest = "";
+            return None;
+        };
         self.rest = rest;
         let mut link = Link { target, rel: None, is_elsewhere: false };
         loop {
@@ -172,6 +177,15 @@ mod tests {
         for line in lines {
             assert_eq!(next(line), None, "{line:?}");
         }
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "it is the time of the processor that counts")]
+    fn many_targets_that_do_not_end_are_read_in_one_pass() {
+        let line = "<,".repeat(200_000);
+        let began = std::time::Instant::now();
+        assert_eq!(next(&[&line]), None);
+        assert!(began.elapsed() < std::time::Duration::from_millis(500));
     }
 
     proptest! {
