@@ -630,3 +630,21 @@ async fn pages_are_a_stream() {
     let pages = api.get("x").pages(Next::page_number("page"));
     assert_eq!(tokio::spawn(items(pages)).await.unwrap().unwrap().len(), 6);
 }
+
+// --- Hostile servers and positions ---
+
+#[tokio::test]
+async fn a_cursor_that_cannot_be_read_is_not_taken_for_the_end_of_the_list() {
+    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    for cursor in [r#""\ud800""#, "1e999", deep.as_str()] {
+        for next in [Next::cursor("after", "next").items("data"), Next::url("next").items("data")] {
+            let body = format!(r#"{{"data": [1, 2], "next": {cursor}}}"#);
+            let (api, _) = client(move |_, _| page(&body));
+            let mut pages = api.get("users").pages(next);
+            pages.next().await.unwrap().unwrap();
+            let error = pages.next().await.expect("half a list is not a whole one").unwrap_err();
+            assert!(error.is_pages() && error.to_string().contains("\"next\""), "{error}");
+            assert!(pages.position().is_some());
+        }
+    }
+}

@@ -350,7 +350,8 @@ impl Next {
             return Ok(None);
         }
         let Some(raw) = page.member(name)? else { return Ok(None) };
-        let value = serde_json::from_str(raw.get()).unwrap_or_default();
+        // Half of a character, or more depth than can be read. To take it for none would end the list too soon.
+        let value = serde_json::from_str(raw.get()).map_err(|_| page.unlike(name, "one that can be read"))?;
         Ok(match value {
             Value::Null | Value::Bool(false) => None,
             Value::String(text) if text.trim().is_empty() || text == "0" => None,
