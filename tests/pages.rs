@@ -648,3 +648,19 @@ async fn a_cursor_that_cannot_be_read_is_not_taken_for_the_end_of_the_list() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_whole_number_of_19_digits_is_still_a_number_in_a_json_body() {
+    for cursor in ["1799999999999999999", "9007199254740993", "-9007199254740993", "1.5"] {
+        let body = format!(r#"{{"data": [1], "next": {cursor}}}"#);
+        let (api, seen) = client(move |_, sent| match sent.contains("after") {
+            true => page(json!({ "data": [] })),
+            false => page(&body),
+        });
+        let query = api.post("users").json(&json!({ "limit": 1 }));
+        let pages = query.pages(Next::cursor("/after", "next").items("data"));
+        assert_eq!(items(pages).await.unwrap(), [1]);
+        let sent = seen.lock().unwrap()[1].1.clone();
+        assert_eq!(sent, format!(r#"{{"after":{cursor},"limit":1}}"#));
+    }
+}

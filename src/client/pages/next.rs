@@ -358,8 +358,10 @@ impl Next {
             Value::Array(items) if items.is_empty() => None,
             Value::Object(members) if members.is_empty() => None,
             Value::Number(number) if number.as_u64() == Some(0) => None,
-            // As it stands there: a long one would lose digits.
-            Value::Number(_) if raw.get().len() > 15 => Some(Value::String(raw.get().to_owned())),
+            // As it stands there: one beyond 64 bits would lose digits.
+            Value::Number(number) if number.to_string() != raw.get() => {
+                Some(Value::String(raw.get().to_owned()))
+            }
             value => Some(value),
         })
     }
