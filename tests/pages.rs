@@ -664,3 +664,15 @@ async fn a_whole_number_of_19_digits_is_still_a_number_in_a_json_body() {
         assert_eq!(sent, format!(r#"{{"after":{cursor},"limit":1}}"#));
     }
 }
+
+#[tokio::test]
+async fn a_position_with_a_pointer_of_a_million_steps_does_not_end_the_process() {
+    let saved = format!(r#"{{"next": {{"set": [["{}", 1]]}}, "pages": 1}}"#, "/a".repeat(1_000_000));
+    let (api, seen) = client(|_, _| page("[]"));
+    let position: Position = saved.parse().unwrap();
+    let mut pages = api.post("users").json(&json!({})).pages(Next::cursor("/after", "next")).resume(position);
+    let error = pages.next().await.unwrap().unwrap_err();
+    assert!(error.is_builder(), "{error}");
+    assert!(error.to_string().len() < 1_000, "{}", error.to_string().len());
+    assert!(seen.lock().unwrap().is_empty());
+}

@@ -11,6 +11,9 @@ use serde_json::value::RawValue;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Member(String);
 
+/// So many levels are read by `serde_json`, and by most others.
+const DEEPEST: usize = 127;
+
 impl Member {
     pub(super) fn new(path: impl Into<String>) -> Self {
         Self(path.into())
@@ -44,6 +47,11 @@ impl Member {
 
     /// Puts a value there, and makes the objects on the way.
     pub(super) fn set(&self, json: &mut Value, new: Value) -> Result<(), &'static str> {
+        // A saved position names it, perhaps one that others have written. What is too deep overflows the stack when it is
+        // written or dropped.
+        if steps(&self.0).nth(DEEPEST).is_some() {
+            return Err("would be deeper than JSON can be read");
+        }
         let mut place = json;
         for step in steps(&self.0) {
             if place.is_null() {

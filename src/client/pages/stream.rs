@@ -278,7 +278,9 @@ fn set<S>(mut request: ApiRequest<S>, name: &str, value: &Value) -> Result<ApiRe
         Some(_) | None => Value::Null,
     };
     let is_put = Member::new(name).set(&mut body, value.clone());
-    is_put.map_err(|reason| ApiError::builder(&format!("its body, at {name:?}, {reason}"), reason))?;
+    is_put.map_err(|reason| {
+        ApiError::builder(&format!("its body, at {:?}, {reason}", crate::text::clean(name)), reason)
+    })?;
     Ok(request.json(&body))
 }
 
