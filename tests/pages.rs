@@ -676,3 +676,21 @@ async fn a_position_with_a_pointer_of_a_million_steps_does_not_end_the_process()
     assert!(error.to_string().len() < 1_000, "{}", error.to_string().len());
     assert!(seen.lock().unwrap().is_empty());
 }
+
+#[test]
+fn what_stands_in_a_saved_position_is_in_no_error_of_reading_it() {
+    for text in [
+        r#"{"pages": "S3CR3T"}"#,
+        r#"{"pages": 1, "next": {"S3CR3T": 1}}"#,
+        r#"{"pages": 1, "next": {"set": "S3CR3T"}}"#,
+    ] {
+        let error = text.parse::<Position>().unwrap_err();
+        let mut shown = format!("{error} {error:?}");
+        let mut source = std::error::Error::source(&error);
+        while let Some(error) = source {
+            shown.push_str(&format!("{error} {error:?}"));
+            source = error.source();
+        }
+        assert!(error.is_pages() && !shown.contains("S3CR3T"), "{shown}");
+    }
+}

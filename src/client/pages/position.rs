@@ -85,10 +85,12 @@ impl FromStr for Position {
     /// If it is not the text of one. Whether its URL may be followed is looked at when it is.
     fn from_str(text: &str) -> Result<Self, ApiError> {
         let written: Written = serde_json::from_str(text).map_err(|error| {
-            ApiError::pages(
-                "the saved position cannot be read; give it as Position::to_string has written it",
-            )
-            .caused_by(error)
+            // Its own words repeat what was read, and a cursor may be a secret.
+            ApiError::pages(&format!(
+                "the saved position cannot be read, at line {}, column {}; give it as Position::to_string has written it",
+                error.line(),
+                error.column()
+            ))
         })?;
         Ok(Self { step: written.next, progress: written.progress })
     }
