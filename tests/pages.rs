@@ -694,3 +694,84 @@ fn what_stands_in_a_saved_position_is_in_no_error_of_reading_it() {
         assert!(error.is_pages() && !shown.contains("S3CR3T"), "{shown}");
     }
 }
+
+#[tokio::test]
+async fn a_host_of_a_megabyte_does_not_fill_the_log() {
+    let url = format!("https://{}.example.com/v2/users", "a".repeat(1 << 20));
+    let (api, seen) = client(move |_, _| page(json!({ "data": [1], "next": url })));
+    let mut pages = api.get("users").pages(Next::url("next").items("data"));
+    pages.next().await.unwrap().unwrap();
+    let error = pages.next().await.unwrap().unwrap_err();
+    assert!(error.is_pages() && error.to_string().len() < 1_000, "{}", error.to_string().len());
+    assert_eq!(seen.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn urls_of_every_trick_send_no_second_request() {
+    for url in [
+        "https://user@api.example.com/v2/users?p=2",
+        "https://api.example.com@evil.com/v2/users",
+        "https://api.example.com:8443/v2/users",
+        "HTTPS://evil.com/v2/users",
+        "ftp://api.example.com/v2/users",
+        "wss://api.example.com/v2/users",
+        "//evil.com/v2/users",
+        "///evil.com/v2/users",
+        "\\\\evil.com\\v2",
+        "/\\evil.com/v2",
+        "https:\\\\evil.com/v2/users",
+        "https://api.example.com./v2/users",
+        "https://bücher.example/v2/users",
+        "https://[::1]/v2/users",
+        "https://[::ffff:127.0.0.1]/v2/users",
+        "/v2/../admin",
+        "/v2/%2e%2e/admin",
+        "/v2/%252e%252e/admin",
+        "/v2/..%2fadmin",
+        "/v2%2f..%2fadmin",
+        "/v2/..;x/admin",
+        "/v2/users%00",
+        "/v2/users\r\nx: y",
+        "/v22/users",
+        "/V2/users",
+    ] {
+        let body = json!({ "data": [1], "next": url });
+        let (api, seen) = client(move |_, _| page(&body));
+        let mut pages = api.get("users").pages(Next::url("next").items("data"));
+        pages.next().await.unwrap().unwrap();
+        let error = pages.next().await.unwrap().unwrap_err();
+        assert!(error.is_pages(), "{url}: {error}");
+        let position = json!({ "next": { "url": url }, "pages": 1 }).to_string();
+        let resumed = api.get("users").pages(Next::url("next").items("data"));
+        let mut resumed = resumed.resume(position.parse().unwrap());
+        assert!(resumed.next().await.unwrap().is_err(), "{url}");
+        assert_eq!(seen.lock().unwrap().len(), 1, "{url}");
+    }
+}
+
+#[tokio::test]
+async fn loops_of_two_and_three_end_and_bodies_of_any_bytes_are_errors() {
+    for length in [2, 3] {
+        let (api, seen) = client(move |url, _| {
+            let at: u64 = param(url, "at").map_or(0, |at| at.parse().unwrap());
+            page(json!({ "data": [at], "next": at % length + 1 }))
+        });
+        let mut pages = api.get("users").pages(Next::cursor("at", "next").items("data"));
+        let error = loop {
+            if let Err(error) = pages.next().await.unwrap() {
+                break error;
+            }
+        };
+        assert!(error.is_pages(), "{error}");
+        assert!(seen.lock().unwrap().len() < 30);
+    }
+    let bomb = "[".repeat(5_000_000);
+    for body in
+        [&b"{\"data\": [\"\xff\xfe\"], \"next\": 1}"[..], b"\xff\xfe[\x001\x00", bomb.as_bytes(), b"{"]
+    {
+        let body = Bytes::copy_from_slice(body);
+        let (api, _) = client(move |_, _| Response::new(Body::from(body.clone())));
+        let mut pages = api.get("users").pages(Next::cursor("at", "next").items("data"));
+        assert!(pages.next().await.unwrap().unwrap_err().is_decode());
+    }
+}

@@ -47,6 +47,8 @@ pub(super) fn resolve(reference: &str, from: &Place, bases: &[&Base]) -> Result<
     let origin = origin.as_ref().unwrap_or(here);
     let is_there = |base: &&Base| base.origin() == origin || is_same_but_for_tls(origin, base.origin());
     if !bases.iter().any(is_there) {
+        // The host is the server's word.
+        let origin = crate::text::clean(&origin.to_string());
         return Err(format!(
             "leads to {origin}, which is not {here}; if tokens may go there, name it by Next::also_under"
         ));
