@@ -228,6 +228,10 @@ impl<S: TokenSource> TokenSource for Arc<S> {
         S::token(self, request)
     }
 
+    fn name(&self) -> Option<String> {
+        S::name(self)
+    }
+
     fn is_disposable(&self) -> bool {
         S::is_disposable(self)
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::sleep;
+use tower_oauth2::pool::TokenPool;
 use tower_oauth2::{AccessToken, ClientCredentials, Error, TokenCache, source_fn};
 
 use crate::log::Log;
@@ -158,4 +159,30 @@ async fn a_cache_is_called_by_its_client_and_the_server() {
     let default = "\"billing at https://login.example.com\"";
     assert_eq!(names.collect::<Vec<_>>(), [default, default, "\"reports\""], "{lines:#?}");
     assert!(!log.text().contains("hunter2") && !log.text().contains("tenant"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_is_wrapped_keeps_its_name_in_the_log() {
+    let (log, _guard) = logging(tracing::Level::INFO);
+    let server = tower::service_fn(async |_: http::Request<tower_oauth2::Body>| {
+        let body = r#"{"access_token":"S3CR3T","token_type":"bearer","expires_in":3600}"#;
+        Ok::<_, tower::BoxError>(http::Response::new(tower_oauth2::Body::from(body)))
+    });
+    let source =
+        ClientCredentials::builder("https://login.mypurecloud.de/oauth/token", "billing", "hunter2-hunter2");
+    let source = Arc::new(source.build_with(server).unwrap());
+    TokenCache::new(Arc::clone(&source)).warm_up().await.unwrap();
+    let shared = Arc::clone(&source);
+    let pool = TokenPool::builder(1, move |_| Ok(Arc::clone(&shared))).build().unwrap();
+    pool.first().warm_up().await.unwrap();
+    #[cfg(feature = "providers")]
+    {
+        let region = "mypurecloud.de".parse().unwrap();
+        let preset = tower_oauth2::providers::genesys::Genesys::new(region, "billing", "hunter2-hunter2");
+        preset.cache(source, server).build().warm_up().await.unwrap();
+    }
+    let lines = lines(&log);
+    let named =
+        lines.iter().filter(|line| line.contains("cache=\"billing at https://login.mypurecloud.de\""));
+    assert!(lines.len() >= 2 && named.count() == lines.len(), "{lines:#?}");
 }

@@ -21,6 +21,10 @@ impl TokenSource for OneAtATime {
         self.source.fetch(request).await
     }
 
+    fn name(&self) -> Option<String> {
+        self.source.own_name()
+    }
+
     fn is_disposable(&self) -> bool {
         self.source.may_be_dropped()
     }

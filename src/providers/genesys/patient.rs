@@ -39,6 +39,10 @@ impl<S: TokenSource> TokenSource for Patient<S> {
         }
     }
 
+    fn name(&self) -> Option<String> {
+        self.source.name()
+    }
+
     fn is_disposable(&self) -> bool {
         self.source.is_disposable()
     }
