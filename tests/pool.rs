@@ -14,7 +14,7 @@ use futures_util::future::join_all;
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, sleep, timeout};
-use tower::{BoxError, Layer as _, service_fn};
+use tower::{BoxError, Layer as _, ServiceExt as _, service_fn};
 use tower_oauth2::client::ApiService;
 use tower_oauth2::extensions::Deadline;
 use tower_oauth2::pool::{TokenPool, TokenPoolBuilder};
@@ -359,4 +359,61 @@ fn a_pool_that_could_not_work_is_not_built() {
         _ => Err(Error::config("no second one")),
     });
     assert!(refused.build().is_err());
+}
+
+// --- Hostile servers ---
+
+/// A client of one token, of a server that is a function of the path and gives the headers of a rate limit. A request for
+/// `slow` takes five minutes.
+fn limited(
+    respond: impl Fn(&str) -> [(&'static str, u64); 2] + Clone + Send + Sync + 'static,
+) -> (TokenPool, ApiClient) {
+    let source = |_| Ok::<_, Error>(source_fn(async |_| AccessToken::bearer("A1")));
+    let pool = TokenPool::builder(1, source).build().unwrap();
+    let server = service_fn(move |request: Request<Body>| {
+        let respond = respond.clone();
+        async move {
+            let path = request.uri().path();
+            if path == "/slow" {
+                sleep(5 * MINUTE).await;
+            }
+            let mut response = Response::new(Body::empty());
+            for (name, value) in respond(path) {
+                response.headers_mut().insert(name, value.into());
+            }
+            Ok::<_, BoxError>(response)
+        }
+    });
+    let server = server.map_request(|request: Request<_>| request.map(Body::new));
+    let layers = Stack::with_auth(AuthLayer::per_request([FakeApi::ORIGIN]).unwrap()).retry(policy());
+    let service = pool.layer().layer(layers.build(pool.watch().layer(server)));
+    let api = ApiClient::new(FakeApi::ORIGIN, ApiService::new(pool.first().clone(), service)).unwrap();
+    (pool, api)
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_reset_that_is_a_year_away_is_not_believed_for_a_year() {
+    let (pool, api) = limited(|path| match path {
+        "/lie" => [("ratelimit-remaining", 0), ("ratelimit-reset", 365 * 86_400)],
+        _ => [("ratelimit-remaining", 299), ("ratelimit-reset", 60)],
+    });
+    api.get("lie").send().await.unwrap();
+    assert_eq!(pool.status()[0].left(), Some(0));
+    sleep(MINUTE).await;
+    api.get("x").send().await.unwrap();
+    assert_eq!((pool.status()[0].left(), pool.status()[0].opens_in()), (Some(299), None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_are_dropped_leave_nothing_in_flight() {
+    let (pool, api) = limited(|_| [("ratelimit-remaining", 1), ("ratelimit-reset", 60)]);
+    api.get("x").send().await.unwrap();
+    let all: Vec<_> = (0..5).map(|_| tokio::spawn(api.get("slow").send())).collect();
+    settle().await;
+    assert_eq!(pool.status()[0].in_flight(), 1);
+    for task in all {
+        task.abort();
+        let _ = task.await;
+    }
+    assert_eq!((pool.status()[0].in_flight(), pool.status()[0].left()), (0, Some(1)));
 }

@@ -28,6 +28,8 @@ pub(super) struct Room {
 #[derive(Clone, Copy, Debug)]
 struct Window {
     left: u64,
+    /// When it was first heard of.
+    began: Instant,
     ends: Instant,
 }
 
@@ -36,6 +38,9 @@ const ROUNDING: Duration = Duration::from_secs(1);
 
 /// Two ends that are no further apart are those of one window.
 const SAME_WINDOW: Duration = Duration::from_secs(2);
+
+/// So late a response may come and still be known as one of the window before.
+const LATEST: Duration = Duration::from_secs(10);
 
 impl Room {
     pub(super) fn begin(&mut self) {
@@ -75,15 +80,21 @@ impl Room {
     /// Notes what a response said about the quota.
     pub(super) fn told(&mut self, quota: Quota, now: Instant) {
         let ends = clock::after(now, quota.renewed_in.saturating_add(ROUNDING));
-        let left = match self.window {
-            // It came late, and is of a window that is over.
-            Some(before) if before.ends > now && clock::after(ends, SAME_WINDOW) < before.ends => return,
-            Some(before) if before.ends > now && ends <= clock::after(before.ends, SAME_WINDOW) => {
-                quota.left.min(before.left)
+        let (left, began) = match self.window {
+            Some(before) if before.ends > now && clock::after(ends, SAME_WINDOW) < before.ends => {
+                // It came late, and is of a window that is over. Or else it was the word before that was wrong: that of
+                // another clock, or of another unit.
+                if ends <= clock::after(before.began, LATEST) {
+                    return;
+                }
+                (quota.left, now)
             }
-            Some(_) | None => quota.left,
+            Some(before) if before.ends > now && ends <= clock::after(before.ends, SAME_WINDOW) => {
+                (quota.left.min(before.left), before.began)
+            }
+            Some(_) | None => (quota.left, now),
         };
-        self.window = Some(Window { left, ends });
+        self.window = Some(Window { left, began, ends });
         self.most = self.most.max(Some(quota.left));
     }
 
