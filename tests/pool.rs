@@ -405,6 +405,20 @@ async fn one_reset_that_is_a_year_away_is_not_believed_for_a_year() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_window_that_ends_makes_room_also_where_slow_requests_have_taken_it_all() {
+    let left = |path: &str| if path == "/first" { 9 } else { 2 };
+    let (_pool, api) = limited(move |path| [("ratelimit-remaining", left(path)), ("ratelimit-reset", 10)]);
+    for path in ["first", "x"] {
+        api.get(path).send().await.unwrap();
+    }
+    let slow = [0, 1].map(|_| tokio::spawn(api.get("slow").send()));
+    settle().await;
+    let (_, took) = timed(api.get("x").send()).await;
+    assert!(took <= Duration::from_secs(12), "{took:?}");
+    slow.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test(start_paused = true)]
 async fn requests_that_are_dropped_leave_nothing_in_flight() {
     let (pool, api) = limited(|_| [("ratelimit-remaining", 1), ("ratelimit-reset", 60)]);
     api.get("x").send().await.unwrap();

@@ -3,7 +3,7 @@
 //! 1. What a response says counts from its arrival. Of two in one window the smaller rest counts, since they may overtake
 //!    each other.
 //! 2. Requests that are in flight may be in that rest already, or not. They count as not: it is too little for a moment, and
-//!    never too much.
+//!    never too much. When the window ends, a waiting request looks again.
 //! 3. A window is over a second after the server says so: many count in whole seconds, rounded down.
 //! 4. A refusal closes the token until the server's time is over, whatever is left.
 //! 5. A token of which nothing is known has as much room as the largest rest that its server ever named.
@@ -75,6 +75,12 @@ impl Room {
     pub(super) fn opens_at(&self, now: Instant) -> Option<Instant> {
         let window = self.window.filter(|window| window.left == 0).map(|window| window.ends);
         window.max(self.closed_until).filter(|at| *at > now)
+    }
+
+    /// Returns when it is to be looked at again: when there is room, or when what is left is told anew.
+    pub(super) fn changes_at(&self, now: Instant) -> Option<Instant> {
+        let ends = self.window.map(|window| window.ends).filter(|ends| *ends > now);
+        self.opens_at(now).or(ends)
     }
 
     /// Notes what a response said about the quota.

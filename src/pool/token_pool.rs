@@ -330,7 +330,7 @@ impl Inner {
             return Choice::Token(self.lend(starting.unwrap_or(0)));
         }
         let usable = self.members.iter().filter(|member| member.cache.peek().is_some());
-        let until = usable.filter_map(|member| member.room().opens_at(now)).min();
+        let until = usable.filter_map(|member| member.room().changes_at(now)).min();
         Choice::Wait { until, starting: starting.map(|index| self.members[index].cache.clone()) }
     }
 
