@@ -419,6 +419,18 @@ async fn a_window_that_ends_makes_room_also_where_slow_requests_have_taken_it_al
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_shutdown_does_not_leave_requests_waiting_for_room() {
+    let (pool, api) = limited(|_| [("ratelimit-remaining", 0), ("ratelimit-reset", 60)]);
+    api.get("x").send().await.unwrap();
+    let waiting: Vec<_> = (0..3).map(|_| tokio::spawn(api.get("x").send())).collect();
+    settle().await;
+    pool.shutdown(Duration::from_secs(1)).await.unwrap();
+    let (ended, took) = timed(join_all(waiting)).await;
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(ended.into_iter().all(|ended| ended.unwrap().unwrap_err().token_error().is_some()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn requests_that_are_dropped_leave_nothing_in_flight() {
     let (pool, api) = limited(|_| [("ratelimit-remaining", 1), ("ratelimit-reset", 60)]);
     api.get("x").send().await.unwrap();

@@ -173,7 +173,10 @@ impl TokenPool {
     /// That of the first one that did not end in order. All are ended in any case.
     pub async fn shutdown(&self, within: Duration) -> Result<(), Error> {
         let endings = self.inner.members.iter().map(|member| member.cache.shutdown(within));
-        futures_util::future::join_all(endings).await.into_iter().collect()
+        let ended = futures_util::future::join_all(endings).await.into_iter().collect();
+        // The requests that wait for room now end in the error of a cache that was shut down.
+        self.inner.freed.notify_one();
+        ended
     }
 }
 
