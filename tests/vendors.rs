@@ -6,18 +6,22 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::join_all;
-use http::{Request, StatusCode};
-use http_body_util::BodyExt as _;
+use futures_util::stream;
+use http::{Request, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
 use serde_json::{Value, json};
-use tower::ServiceExt as _;
+use tower::{BoxError, ServiceExt as _, service_fn};
 use tower_oauth2::client::pages::Next;
 use tower_oauth2::providers::cxone::{self, Cxone};
 use tower_oauth2::providers::genesys::{self, Gateway, Genesys, Region};
 use tower_oauth2::test_util::{FakeCxone, FakeGenesys, Trouble, pass, timed};
-use tower_oauth2::{ApiClient, Body, Error, TokenCache};
+use tower_oauth2::{AccessToken, ApiClient, Body, Error, StaticToken, TokenCache};
 
 /// Characters that form-encoding would change.
 const SECRET: &str = "s3cr/t+%&=:x y";
@@ -294,6 +298,9 @@ fn what_is_wrong_with_the_environment_is_one_sentence_that_names_the_variable() 
         (("GENESYSCLOUD_PROXY_HOST", "proxy"), "GENESYSCLOUD_PROXY_PORT is not"),
         (("GENESYSCLOUD_GATEWAY_PORT", "1"), ""),
         (("GENESYSCLOUD_GATEWAY_HOST", "a b"), "GENESYSCLOUD_GATEWAY_HOST:"),
+        (("GENESYSCLOUD_GATEWAY_HOST", "evil.com@gateway"), "GENESYSCLOUD_GATEWAY_HOST:"),
+        (("GENESYSCLOUD_GATEWAY_HOST", "gateway/x?y"), "GENESYSCLOUD_GATEWAY_HOST:"),
+        (("GENESYSCLOUD_GATEWAY_PROTOCOL", "http"), ""),
     ] {
         let set: Vec<_> =
             good.iter().filter(|(name, _)| *name != changed.0).copied().chain([changed]).collect();
@@ -621,4 +628,28 @@ async fn one_wrong_field_is_a_fault_of_the_emulator_of_cxone() {
         rows += 1;
     }
     assert_eq!(rows, 16);
+}
+
+// --- What must not be shown, or kept ---
+
+#[tokio::test(start_paused = true)]
+async fn an_error_body_without_an_end_is_not_kept_in_memory() {
+    let read = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&read);
+    let server = service_fn(move |_: Request<Body>| {
+        let counted = Arc::clone(&counted);
+        let chunks = (0..4_096).map(move |_| {
+            counted.fetch_add(1, SeqCst);
+            Ok::<_, BoxError>(Frame::data(Bytes::from(vec![b'x'; 16_384])))
+        });
+        let mut response = Response::new(Body::new(StreamBody::new(stream::iter(chunks))));
+        *response.status_mut() = StatusCode::FORBIDDEN;
+        async { Ok::<_, BoxError>(response) }
+    });
+    let tokens = StaticToken::new(AccessToken::bearer("A1").unwrap());
+    let api = ApiClient::builder("https://api.example.com", tokens).build_with(server).unwrap();
+    let response = api.get("users/me").send().await.unwrap();
+    let refused = genesys::error_for_status(response).await.unwrap_err();
+    assert_eq!((refused.status(), refused.code()), (StatusCode::FORBIDDEN, None));
+    assert!(read.load(SeqCst) < 100, "{read:?} chunks of 16 KiB");
 }
