@@ -653,3 +653,31 @@ async fn an_error_body_without_an_end_is_not_kept_in_memory() {
     assert_eq!((refused.status(), refused.code()), (StatusCode::FORBIDDEN, None));
     assert!(read.load(SeqCst) < 100, "{read:?} chunks of 16 KiB");
 }
+
+#[tokio::test(start_paused = true)]
+async fn where_the_api_is_is_not_asked_over_plain_http() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    let server = service_fn(move |_: Request<Body>| {
+        counted.fetch_add(1, SeqCst);
+        async {
+            Ok::<_, BoxError>(Response::new(Body::from(
+                r#"{"api_endpoint": "https://api.niceincontact.com"}"#,
+            )))
+        }
+    });
+    let jwt = "e30.eyJ0ZW5hbnRJZCI6InQxIn0.c2ln";
+    let token = AccessToken::bearer(jwt).unwrap();
+    for issuer in [
+        "http://cxone.niceincontact.com",
+        "https://user:hunter2@cxone.niceincontact.com",
+        "cxone.niceincontact.com",
+    ] {
+        let cxone = Cxone::new("a", "b").token_url("https://cxone.niceincontact.com/token").issuer(issuer);
+        let error = cxone.discover(&token, server.clone()).await.unwrap_err();
+        assert!(error.is_config() && !format!("{error:?}").contains("hunter2"), "{error}");
+    }
+    assert_eq!(asked.load(SeqCst), 0);
+    assert!(Cxone::new("a", "b").discover(&token, server).await.is_ok());
+    assert_eq!(asked.load(SeqCst), 1);
+}

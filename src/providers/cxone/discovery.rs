@@ -53,6 +53,10 @@ impl Endpoints {
         domains: &[String],
         transport: impl HttpTransport,
     ) -> Result<Self, Error> {
+        // The response says where tokens go, so it must not come over plain http.
+        origin_of(issuer).map_err(|error| {
+            Error::config("the issuer of CXone is no URL of https, or has a user name").with_source(error)
+        })?;
         let query: String =
             form_urlencoded::Serializer::new(String::new()).append_pair("tenantId", tenant).finish();
         let url = format!("{issuer}/.well-known/cxone-configuration?{query}");
@@ -102,11 +106,7 @@ impl Endpoints {
 
     /// Refuses what is not of https, or not in one of the domains.
     fn check(&self, domains: &[String]) -> Result<(), Error> {
-        let url = self.api_endpoint.as_str();
-        let end = url.find("://").map_or(url.len(), |at| {
-            url[at + 3..].find(['/', '?', '#', '\\']).map_or(url.len(), |end| at + 3 + end)
-        });
-        let origin = Origin::parse(&url[..end]).map_err(|error| {
+        let origin = origin_of(&self.api_endpoint).map_err(|error| {
             Error::config(
                 "the configuration of the CXone tenant names an api_endpoint that is no origin of https",
             )
@@ -125,6 +125,14 @@ impl Endpoints {
             ))),
         }
     }
+}
+
+/// Reads the origin at the beginning of a URL. Plain http is for loopback.
+fn origin_of(url: &str) -> Result<Origin, Error> {
+    let end = url.find("://").map_or(url.len(), |at| {
+        url[at + 3..].find(['/', '?', '#', '\\']).map_or(url.len(), |end| at + 3 + end)
+    });
+    Origin::parse(&url[..end])
 }
 
 #[cfg(test)]
