@@ -632,6 +632,39 @@ async fn one_wrong_field_is_a_fault_of_the_emulator_of_cxone() {
 
 // --- What must not be shown, or kept ---
 
+#[test]
+fn a_password_in_the_url_of_a_preset_is_not_shown() {
+    let good = [("GENESYS_CLIENT_ID", "a"), ("GENESYS_CLIENT_SECRET", "b")];
+    for region in [
+        "https://user:hunter2@api.mypurecloud.de",
+        "user:hunter2@mypurecloud.de/x",
+        "https://user:hunter2/x@a.b",
+    ] {
+        let set: Vec<_> = good.into_iter().chain([("GENESYS_REGION", region)]).collect();
+        let error = Genesys::from_variables(variables(&set)).unwrap_err();
+        let shown = format!("{error} {error:?}");
+        assert!(error.is_config() && shown.contains("eu-central-1") && !shown.contains("hunter2"), "{shown}");
+    }
+    for host in ["user:hunter2@proxy.example.com", "http://user:hunter2@proxy.example.com"] {
+        let proxy = [
+            ("GENESYS_REGION", "eu-west-1"),
+            ("GENESYSCLOUD_PROXY_HOST", host),
+            ("GENESYSCLOUD_PROXY_PORT", "1"),
+        ];
+        let set: Vec<_> = good.into_iter().chain(proxy).collect();
+        let shown = format!("{:?}", Genesys::from_variables(variables(&set)));
+        assert!(shown.contains("GENESYSCLOUD_PROXY_HOST") && !shown.contains("hunter2"), "{shown}");
+    }
+    let cxone = Cxone::new("a", "b")
+        .access_key("c", "hunter2")
+        .issuer("https://user:hunter2@cxone.niceincontact.com");
+    let cxone = cxone
+        .token_url("https://t.example.com/token?key=hunter2")
+        .base_uri("https://user:hunter2@api.example.com");
+    let shown = format!("{cxone:?}");
+    assert!(shown.contains("https://cxone.niceincontact.com") && !shown.contains("hunter2"), "{shown}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_error_body_without_an_end_is_not_kept_in_memory() {
     let read = Arc::new(AtomicUsize::new(0));

@@ -1,5 +1,7 @@
 //! The preset: a client, an access key, and what is made of them.
 
+use std::fmt;
+
 use super::discovery::{Endpoints, tenant_of};
 use crate::cache::TokenCache;
 #[cfg(feature = "stack")]
@@ -7,6 +9,7 @@ use crate::client::ApiClient;
 use crate::error::Error;
 use crate::grants::{ClientAuth, ClientCredentials, CustomGrant, Endpoint, GrantBuilder, Issuer, Secret};
 use crate::http_transport::HttpTransport;
+use crate::text::origins_only;
 use crate::token::AccessToken;
 
 /// A client of NICE CXone: an OAuth client, and perhaps an access key. It fills in the builders of this crate.
@@ -17,7 +20,7 @@ use crate::token::AccessToken;
 /// - HTTP Basic as RFC 6749 has it; [`auth`](Self::auth) sets another way
 /// - domains in which an API may be: `niceincontact.com` and `nice-incontact.com`
 /// - the base URL of the API comes from the discovery
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use]
 pub struct Cxone {
     issuer: String,
@@ -224,5 +227,19 @@ impl Cxone {
             None => self.discover(&tokens.get().await?, http.clone()).await?.api().to_owned(),
         };
         ApiClient::builder(base_uri, tokens).build_with(http)
+    }
+}
+
+/// Of a URL it shows the origin: what else it has was not checked yet.
+impl fmt::Debug for Cxone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cxone")
+            .field("issuer", &origins_only(&self.issuer))
+            .field("token_url", &self.token_url.as_deref().map(origins_only))
+            .field("client_id", &self.client_id)
+            .field("auth", &self.auth)
+            .field("domains", &self.domains)
+            .field("base_uri", &self.base_uri.as_deref().map(origins_only))
+            .finish_non_exhaustive()
     }
 }

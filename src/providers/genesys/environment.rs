@@ -91,6 +91,13 @@ impl Environment {
 
 fn proxy(set: &impl Fn(&str) -> Option<String>) -> Result<Option<ProxyAddress>, Error> {
     let Some(host) = set("GENESYSCLOUD_PROXY_HOST") else { return Ok(None) };
+    // Such a host is shown as it is.
+    if host.contains(['@', '/']) {
+        return Err(Error::config(
+            "GENESYSCLOUD_PROXY_HOST is not the name of a host alone; the protocol goes into GENESYSCLOUD_PROXY_PROTOCOL, the \
+             user into GENESYSCLOUD_PROXY_AUTH_USERNAME",
+        ));
+    }
     let scheme = set("GENESYSCLOUD_PROXY_PROTOCOL").unwrap_or_else(|| "http".to_owned());
     let port = required_port(set, "GENESYSCLOUD_PROXY_PORT", "GENESYSCLOUD_PROXY_HOST")?;
     let user = set("GENESYSCLOUD_PROXY_AUTH_USERNAME");

@@ -106,10 +106,13 @@ impl FromStr for Region {
         if host.contains('.') && Origin::parse(&format!("https://api.{host}")).is_ok() {
             return Ok(Self { domain: host.to_owned() });
         }
+        // Of a URL, what stands before the host or behind it may be a secret.
+        let shown = text.rsplit('@').next().unwrap_or_default();
+        let shown = shown.split(['?', '#']).next().unwrap_or_default();
         Err(Error::config(format!(
             "{:?} is no region of Genesys Cloud; give the name of its AWS region, such as eu-central-1, or its domain, such as \
              mypurecloud.de",
-            crate::text::clean(text)
+            crate::text::clean(shown)
         )))
     }
 }
