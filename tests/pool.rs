@@ -378,6 +378,9 @@ fn limited(
                 sleep(5 * MINUTE).await;
             }
             let mut response = Response::new(Body::empty());
+            if path == "/refuse" {
+                *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+            }
             for (name, value) in respond(path) {
                 response.headers_mut().insert(name, value.into());
             }
@@ -442,4 +445,19 @@ async fn requests_that_are_dropped_leave_nothing_in_flight() {
         let _ = task.await;
     }
     assert_eq!((pool.status()[0].in_flight(), pool.status()[0].left()), (0, Some(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_word_of_a_server_takes_a_token_out_of_the_pool_for_a_year() {
+    const YEAR: u64 = 365 * 86_400;
+    for path in ["empty", "refuse"] {
+        let (pool, api) = limited(|path| match path {
+            "/refuse" => [("retry-after", YEAR), ("ratelimit-reset", YEAR)],
+            _ => [("ratelimit-remaining", 0), ("ratelimit-reset", YEAR)],
+        });
+        api.get(path).send().await.unwrap();
+        let opens_in = pool.status()[0].opens_in().unwrap();
+        // A pool of several would not ask this token before.
+        assert!(opens_in <= Duration::from_secs(3_601) && opens_in > MINUTE, "{path}: {opens_in:?}");
+    }
 }

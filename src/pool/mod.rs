@@ -8,7 +8,8 @@
 //! 1. It gets the token with the most room left: what the API said is left, less the requests in flight. Among equals it is
 //!    one token after the other.
 //! 2. The pool learns from the rate-limit headers of each response, and from each 429. The headers are those of the table on
-//!    the page of [`retry`](crate::retry) and of the [`RateLimitProfile`](crate::retry::RateLimitProfile).
+//!    the page of [`retry`](crate::retry) and of the [`RateLimitProfile`](crate::retry::RateLimitProfile). A token that has
+//!    no room for longer than an hour is tried again after an hour.
 //! 3. Each token has a [`CredentialId`](crate::extensions::CredentialId), so the retry layer keeps their limits apart: a pause
 //!    of one token does not hold the requests of another.
 //! 4. Where no token has room, the request waits for the first that has, in the order of arrival. It waits for no longer than

@@ -5,7 +5,7 @@
 //! 2. Requests that are in flight may be in that rest already, or not. They count as not: it is too little for a moment, and
 //!    never too much. When the window ends, a waiting request looks again.
 //! 3. A window is over a second after the server says so: many count in whole seconds, rounded down.
-//! 4. A refusal closes the token until the server's time is over, whatever is left.
+//! 4. A refusal closes the token until the server's time is over, whatever is left. After an hour it is tried all the same.
 //! 5. A token of which nothing is known has as much room as the largest rest that its server ever named.
 
 use std::time::Duration;
@@ -41,6 +41,10 @@ const SAME_WINDOW: Duration = Duration::from_secs(2);
 
 /// So late a response may come and still be known as one of the window before.
 const LATEST: Duration = Duration::from_secs(10);
+
+/// A token is left alone for no longer, so that one wrong number does not take it out of the pool. If it was right, a request
+/// an hour goes on to the next token.
+const LONGEST: Duration = Duration::from_secs(3_600);
 
 impl Room {
     pub(super) fn begin(&mut self) {
@@ -85,7 +89,7 @@ impl Room {
 
     /// Notes what a response said about the quota.
     pub(super) fn told(&mut self, quota: Quota, now: Instant) {
-        let ends = clock::after(now, quota.renewed_in.saturating_add(ROUNDING));
+        let ends = clock::after(now, quota.renewed_in.min(LONGEST).saturating_add(ROUNDING));
         let (left, began) = match self.window {
             Some(before) if before.ends > now && clock::after(ends, SAME_WINDOW) < before.ends => {
                 // It came late, and is of a window that is over. Or else it was the word before that was wrong: that of
@@ -106,7 +110,7 @@ impl Room {
 
     /// Notes that a request was refused for `wait`.
     pub(super) fn refused(&mut self, wait: Duration, now: Instant) {
-        self.closed_until = self.closed_until.max(Some(clock::after(now, wait)));
+        self.closed_until = self.closed_until.max(Some(clock::after(now, wait.min(LONGEST))));
     }
 }
 
