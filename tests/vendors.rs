@@ -688,6 +688,23 @@ async fn an_error_body_without_an_end_is_not_kept_in_memory() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn permissions_of_any_length_do_not_fill_the_log() {
+    let long = "c".repeat(60_000);
+    let server = service_fn(move |_: Request<Body>| {
+        let body = json!({ "message": format!("it wants [a:b:{long}]"), "code": "missing.permissions" });
+        let mut response = Response::new(Body::from(body.to_string()));
+        *response.status_mut() = StatusCode::FORBIDDEN;
+        async { Ok::<_, BoxError>(response) }
+    });
+    let tokens = StaticToken::new(AccessToken::bearer("A1").unwrap());
+    let api = ApiClient::builder("https://api.example.com", tokens).build_with(server).unwrap();
+    let response = api.get("users/me").send().await.unwrap();
+    let refused = genesys::error_for_status(response).await.unwrap_err();
+    assert_eq!((refused.code(), refused.permissions().len()), (Some("missing.permissions"), 1));
+    assert!(refused.to_string().len() < 1_000, "{}", refused.to_string().len());
+}
+
+#[tokio::test(start_paused = true)]
 async fn where_the_api_is_is_not_asked_over_plain_http() {
     let asked = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&asked);

@@ -253,7 +253,7 @@ fn permissions_in(message: &str) -> Vec<String> {
             && parts[..2].iter().all(|part| is_name(part))
             && (is_name(parts[2]) || parts[2] == "*")
     };
-    words.filter(is_permission).take(32).map(str::to_owned).collect()
+    words.filter(is_permission).take(32).map(clean).collect()
 }
 
 // --- Pages ---
