@@ -407,3 +407,30 @@ fn hidden_types_cost_a_request_two_allocations() {
     }
     assert_eq!(counts[3], counts[1], "{counts:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_error_of_reading_json_shows_no_value_of_the_response() {
+    #[derive(serde::Deserialize, Debug)]
+    #[serde(deny_unknown_fields)]
+    struct Order {
+        #[serde(rename = "id")]
+        _id: u64,
+    }
+    for (body, told) in [
+        (r#"{"id":"S3CR3T, expected \" at line 9"}"#, "(expected u64)"),
+        (r#"{"S3CR3T":1}"#, "(expected `id`)"),
+        (r#"{}"#, "(missing field `id`)"),
+        (r#"{"id":7"#, "(EOF while parsing an object)"),
+        ("S3CR3T", "(expected value)"),
+    ] {
+        let fake =
+            service_fn(
+                move |_: Request<Body>| async move { Ok::<_, BoxError>(Response::new(Body::from(body))) },
+            );
+        let tokens = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM").unwrap());
+        let api = ApiClient::builder("https://api.example.com/v2", tokens).build_with(fake).unwrap();
+        let error = api.get("orders").send().await.unwrap().json::<Order>().await.unwrap_err();
+        let shown = format!("{error} {error:?} {:?}", std::error::Error::source(&error));
+        assert!(error.is_decode() && shown.contains(told) && !shown.contains("S3CR3T"), "{body}: {shown}");
+    }
+}

@@ -94,13 +94,22 @@ impl ApiError {
         Self { message: format!("the response of {of} broke off: {}", error.root()), ..error }
     }
 
-    pub(super) fn decode(of: &str, source: serde_json::Error) -> Self {
-        let (line, column) = (source.line(), source.column());
-        let message = format!(
-            "the response of {of} is not the JSON that was asked for, at line {line}, column {column}; check the type it is \
-             read as"
-        );
-        Self::new(Kind::Decode, message).with_source(source)
+    /// The words of `serde_json` repeat the value that was read, which may be a secret. What was expected stays.
+    pub(super) fn decode(of: &str, source: &serde_json::Error) -> Self {
+        let (line, column, text) = (source.line(), source.column(), source.to_string());
+        let text = text.rsplit_once(" at line ").map_or(&*text, |(text, _)| text);
+        let reason = match text.rsplit_once(", expected ") {
+            Some((_, expected)) => format!(" (expected {expected})"),
+            None if source.is_data() && !text.starts_with("missing field") => String::new(),
+            None => format!(" ({text})"),
+        };
+        Self::new(
+            Kind::Decode,
+            format!(
+                "the response of {of} is not the JSON that was asked for, at line {line}, column {column}{reason}; check \
+                 the type it is read as"
+            ),
+        )
     }
 
     pub(super) fn pages(message: &str) -> Self {

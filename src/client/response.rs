@@ -139,7 +139,7 @@ where
     pub async fn json<T: DeserializeOwned>(self) -> Result<T, ApiError> {
         let origin = self.origin.clone();
         let bytes = self.bytes().await?;
-        serde_json::from_slice(&bytes).map_err(|error| ApiError::decode(&origin.to_string(), error))
+        serde_json::from_slice(&bytes).map_err(|error| ApiError::decode(&origin.to_string(), &error))
     }
 }
 

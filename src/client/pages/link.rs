@@ -182,10 +182,8 @@ mod tests {
     #[test]
     #[allow(clippy::disallowed_methods, reason = "it is the time of the processor that counts")]
     fn many_targets_that_do_not_end_are_read_in_one_pass() {
-        let line = "<,".repeat(200_000);
-        let began = std::time::Instant::now();
-        assert_eq!(next(&[&line]), None);
-        assert!(began.elapsed() < std::time::Duration::from_millis(500));
+        // To look for the end of each of them to the end of the line would take minutes.
+        assert_eq!(next(&[&"<,".repeat(2_000_000)]), None);
     }
 
     proptest! {
