@@ -323,8 +323,8 @@ impl Deadline {
 /// Names the credential that a request is sent with: a tenant, a user, an API key. Opaque, and cheap to clone.
 ///
 /// Servers limit rates per credential. Where requests of one client are sent with several, this tells them apart, so that
-/// the retries and the waits of one are not those of another. Whoever puts an
-/// [`AuthOverride`](crate::auth::AuthOverride) on a request puts this beside it. It is shown by
+/// the retries and the waits of one are not those of another. If you put an
+/// [`AuthOverride`](crate::auth::AuthOverride) on a request, put this beside it. It is shown by
 /// [`GateStatus`](crate::retry::GateStatus), so it is a name and never the secret itself.
 ///
 /// # Examples

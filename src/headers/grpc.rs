@@ -1,6 +1,6 @@
-//! What a gRPC answer says of its call, in headers or trailers.
+//! What a gRPC response says of its call, in headers or trailers.
 //!
-//! 1. An answer is one of gRPC if it came over HTTP/2 with a content type that begins with `application/grpc`.
+//! 1. A response is one of gRPC if it came over HTTP/2 with a content type that begins with `application/grpc`.
 //! 2. `grpc-status` counts if it is there once and is a number. A repeated or unreadable one says nothing.
 //! 3. `grpc-retry-pushback-ms` is how the server wants the next attempt: after so many milliseconds, or not at all if it is
 //!    negative, no number as it is written, more than 2^31 - 1, or there more than once (gRFC A6).
@@ -28,7 +28,7 @@ pub(crate) const RESOURCE_EXHAUSTED: u32 = 8;
 pub(crate) const UNAVAILABLE: u32 = 14;
 const UNAUTHENTICATED: u32 = 16;
 
-/// What a gRPC answer says.
+/// What a gRPC response says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct GrpcStatus {
     pub(crate) code: u32,
@@ -52,19 +52,19 @@ pub(crate) enum Pushback {
     Never,
 }
 
-/// Returns whether an answer is one of gRPC.
+/// Returns whether a response is one of gRPC.
 #[inline]
 pub(crate) fn is_grpc<B>(response: &Response<B>) -> bool {
     response.version() == Version::HTTP_2 && is_grpc_content(response.headers())
 }
 
-/// Returns whether a gRPC answer will say only at its end what became of the call.
+/// Returns whether a gRPC response will say only at its end what became of the call.
 #[inline]
 pub(crate) fn is_late<B>(response: &Response<B>) -> bool {
     is_grpc(response) && response.status().is_success() && !response.headers().contains_key(&STATUS)
 }
 
-/// Returns whether headers say that what follows is gRPC: of an answer only over HTTP/2, see rule 1.
+/// Returns whether headers say that what follows is gRPC: of a response only over HTTP/2, see rule 1.
 #[inline]
 pub(crate) fn is_grpc_content(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(is_grpc_type)
@@ -88,7 +88,7 @@ pub(crate) fn first_message<'a>(data: impl IntoIterator<Item = &'a [u8]>) -> Opt
     Some(5 + u64::from(u32::from_be_bytes(length)))
 }
 
-/// Reads the headers or trailers of a gRPC answer.
+/// Reads the headers or trailers of a gRPC response.
 pub(crate) fn read(headers: &HeaderMap) -> Option<GrpcStatus> {
     let code = number(once(headers, &STATUS).ok().flatten()?)?;
     let pushback = match once(headers, &PUSHBACK) {

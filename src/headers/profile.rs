@@ -10,7 +10,7 @@ use super::retry_after::values;
 /// What a server says about its rate limits beyond the headers that are always read.
 ///
 /// The headers of the table on the page of [`retry`](crate::retry) are read whatever the profile, and before it. A
-/// profile adds headers after those, answers that count as a 429, a wait for a 429 that gives no hint, and headers that
+/// profile adds headers after those, responses that count as a 429, a wait for a 429 that gives no hint, and headers that
 /// forbid another attempt. Of several headers of a profile the longest wait counts. All are read as those of the table are.
 ///
 /// Defaults: [`generic`](Self::generic).
@@ -70,7 +70,7 @@ impl RateLimitProfile {
     /// the wait is a minute at least.
     ///
     /// A 403 for the secondary limit that gives no hint at all says so in its body only, which is not read here: it is
-    /// handed out.
+    /// returned.
     pub fn github() -> Self {
         Self::default().refusal(StatusCode::FORBIDDEN).unhinted_wait(Duration::from_secs(60))
     }
@@ -116,7 +116,7 @@ impl RateLimitProfile {
         self.field(reset, Left::Counted { used, allowed })
     }
 
-    /// Counts an answer of this status as a 429 if its headers ask for a wait. It must be a 4xx or 5xx; other answers
+    /// Counts a response of this status as a 429 if its headers ask for a wait. It must be a 4xx or 5xx; other responses
     /// are never read for waits.
     pub fn refusal(mut self, status: StatusCode) -> Self {
         self.refusals.push(status);
@@ -145,7 +145,7 @@ impl RateLimitProfile {
         &self.fields
     }
 
-    /// Returns whether an answer of this status counts as a 429 if it gives a hint.
+    /// Returns whether a response of this status counts as a 429 if it gives a hint.
     pub(crate) fn refuses_with(&self, status: StatusCode) -> bool {
         self.refusals.contains(&status)
     }

@@ -5,12 +5,12 @@
 //!    §10.2.3), `RateLimit`, `RateLimit-Reset`, `x-ratelimit-reset-after`, `x-ratelimit-retry-after`,
 //!    `x-ratelimit-after`, `x-ratelimit-reset`, `x-rate-limit-reset`, and then those of the profile, of which the longest
 //!    wait counts.
-//! 3. A quota asks for a wait where nothing is left of it, and on a 429 also where nobody says what is left. On a 429
+//! 3. A quota asks for a wait where nothing is left of it, and on a 429 also where it is not said what is left. On a 429
 //!    with something left it was another limit that was met, and when this quota is renewed says nothing about that.
 //! 4. `RateLimit` is read in the forms of the drafts: the list of draft-ietf-httpapi-ratelimit-headers-08 and later,
 //!    and the dictionary of -07. Of several policies the exhausted ones count, and of those the longest. A malformed
 //!    field is ignored as a whole. `RateLimit-Policy` says what the windows are; that is no wait.
-//! 5. An answer from a cache (`Age`) tells the quota of another time. Only the headers that ask for a wait outright are
+//! 5. A response from a cache (`Age`) tells the quota of another time. Only the headers that ask for a wait outright are
 //!    read of it.
 //! 6. Points in time and spans are read in one way whatever the header, see [`time`](super::time).
 
@@ -61,12 +61,12 @@ pub(crate) struct Hint<'a> {
     pub(crate) source: &'a HeaderName,
 }
 
-/// Reads what an answer asks for without the headers of a vendor, by the rules above.
+/// Reads what a response asks for without the headers of a vendor, by the rules above.
 pub(crate) fn wait(status: StatusCode, headers: &HeaderMap, now: Duration) -> Option<Duration> {
     Some(hint(&RateLimitProfile::generic(), status, headers, now)?.delay)
 }
 
-/// Reads what an answer asks for, by the rules above. `now` is the time since the Unix epoch.
+/// Reads what a response asks for, by the rules above. `now` is the time since the Unix epoch.
 pub(crate) fn hint<'a>(
     profile: &'a RateLimitProfile,
     status: StatusCode,

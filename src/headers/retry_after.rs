@@ -31,8 +31,8 @@ pub(super) fn values<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iter
     headers.get_all(name).iter().filter_map(|value| std::str::from_utf8(value.as_bytes()).ok())
 }
 
-/// Reads one field line, in which a proxy may have merged several. All of its elements must be readable, or else nobody
-/// can say which wait is the longest.
+/// Reads one field line, in which a proxy may have merged several. All of its elements must be readable, or else it is not
+/// known which wait is the longest.
 fn longest_in(line: &str, read: impl Fn(&str) -> Option<Duration>) -> Option<Duration> {
     let mut longest = None;
     let mut rest = line;

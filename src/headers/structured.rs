@@ -5,7 +5,7 @@
 
 use crate::text::is_tchar;
 
-/// A bare item (RFC 9651 §3.3), as far as anybody here looks at it.
+/// A bare item (RFC 9651 §3.3), as far as it is read here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Bare {
     Integer(i64),
@@ -173,7 +173,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Reads a byte sequence. What its bytes are is nobody's concern here, so padding is not looked at.
+    /// Reads a byte sequence. Its bytes are not used here, so padding is not looked at.
     fn bytes(&mut self) -> Option<Bare> {
         self.expect(b':')?;
         self.take(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'='));

@@ -96,7 +96,7 @@ struct Lanes {
 /// How many lanes are kept.
 const LANES: usize = 1_024;
 
-/// When a lane that nobody needed is forgotten.
+/// When an unused lane is forgotten.
 const FORGET: Duration = Duration::from_secs(30);
 
 /// How often lanes are looked through for those to forget.
@@ -231,7 +231,7 @@ impl GateKey {
         Self { by: Some(Arc::new(key)) }
     }
 
-    /// Returns the key of a request; its head is made only where somebody looks at it.
+    /// Returns the key of a request; its head is made only where it is looked at.
     pub(super) fn of(&self, head: impl FnOnce() -> request::Parts) -> Option<String> {
         self.by.as_ref().map(|key| key(&head()))
     }
@@ -250,7 +250,7 @@ impl Inner {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Forgets the lanes that nobody needs any more.
+    /// Forgets the lanes that are not needed any more.
     fn sweep(&self, lanes: &mut Lanes, now: Instant) {
         if lanes.swept.is_some_and(|at| now.saturating_duration_since(at) < SWEEP) {
             return;
@@ -268,7 +268,7 @@ impl Inner {
 // --- Lanes ---
 
 impl Lanes {
-    /// Of a few lanes forgets the one that was not needed for longest. Returns whether there was one at which nobody waits.
+    /// Of a few lanes forgets the one that was not needed for longest. Returns whether there was one at which no request waits.
     fn make_room(&mut self) -> bool {
         let idle = self.by_place.iter().take(LOOKED_AT).filter_map(|(place, lane)| {
             let state = lane.state();

@@ -21,11 +21,11 @@ use crate::extensions::TokenRejected;
 ///
 /// fn explain<B>(response: &http::Response<B>) -> String {
 ///     match response.extensions().get::<RetryReport>() {
-///         None => "answered at once".to_owned(),
+///         None => "served at once".to_owned(),
 ///         Some(report) => format!("sent {} times; {}", report.attempts(), report.stop_reason()),
 ///     }
 /// }
-/// # assert_eq!(explain(&http::Response::new(())), "answered at once");
+/// # assert_eq!(explain(&http::Response::new(())), "served at once");
 /// ```
 #[derive(Clone)]
 pub struct RetryReport {

@@ -32,8 +32,8 @@
 //! | layer | why here | what goes wrong elsewhere |
 //! |---|---|---|
 //! | request id | One id names one call, with all its attempts. | Below retry each attempt has another, and they cannot be found together. |
-//! | follow redirects | Every hop comes by retry and auth again, so the new target is checked before it gets a token, and a token that ended meanwhile is replaced. | Below auth the header goes along to wherever the answer points, and a stranger's 401 costs a good token. |
-//! | total timeout | It bounds what the caller waits for, hops and waits included. It is a [`Deadline`](crate::extensions::Deadline), so that a wait that would miss it is not begun, and the last real response is handed out at once. | A plain timeout around retry throws that answer away; one below retry bounds one attempt alone. |
+//! | follow redirects | Every hop comes by retry and auth again, so the new target is checked before it gets a token, and a token that ended meanwhile is replaced. | Below auth the header goes along to wherever the response points, and a stranger's 401 costs a good token. |
+//! | total timeout | It bounds what the caller waits for, hops and waits included. It is a [`Deadline`](crate::extensions::Deadline), so that a wait that would miss it is not begun, and the last real response is returned at once. | A plain timeout around retry throws that response away; one below retry bounds one attempt alone. |
 //! | [retry](crate::retry) | It sees each response after auth has read it, and each replay passes by auth, so it carries the token of its own time. | Below auth a replay after a 401 sends the token that was refused. |
 //! | concurrency limit | It counts requests that are on their way. A request in a wait gives its permit back. | Above retry, requests that wait hold permits, and ten throttled ones stop a hundred that could go. |
 //! | [auth](crate::auth) | Last before the wire, so that the token is fresh when it leaves. A request that waits for a token gives its permit back as well. | Above a limit or a buffer a token can end while the request queues. |

@@ -16,7 +16,7 @@ use crate::revoke::revoker_fn;
 use crate::source::{TokenRequest, TokenSource};
 use crate::token::AccessToken;
 
-/// Hands out tokens that name their tenant, and counts.
+/// Returns tokens that name their tenant, and counts.
 #[derive(Clone, Default)]
 struct Issuer {
     asked: Arc<AtomicUsize>,

@@ -1,4 +1,4 @@
-//! The protected API: lets in whoever brings a good token and is patient.
+//! The protected API: lets in a request with a good token, within its rate.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -29,7 +29,7 @@ use crate::clock;
 /// An API that wants a bearer token of a [`FakeAuthorizationServer`]: a tower service, or a server on loopback. Clones are
 /// the same API; with the last of them a port is closed.
 ///
-/// | request | answer |
+/// | request | response |
 /// |---|---|
 /// | without a token | 401 `Bearer` |
 /// | with a token that is unknown, expired or revoked | 401 `Bearer error="invalid_token"` |
@@ -95,19 +95,19 @@ pub struct Caller {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ApiCounts {
-    /// Requests that came, whatever the answer.
+    /// Requests that came, whatever the response.
     pub requests: u64,
     /// Requests that came and whose token was not looked at yet.
     pub waiting: u64,
     /// Requests that got what they wanted.
     pub ok: u64,
-    /// Requests answered 401.
+    /// Requests refused with 401.
     pub unauthorized: u64,
-    /// Requests answered 401 since their token was revoked, and not merely expired.
+    /// Requests refused with 401 since their token was revoked, and not merely expired.
     pub revoked: u64,
-    /// Requests answered 403.
+    /// Requests refused with 403.
     pub forbidden: u64,
-    /// Requests answered 429 because they were over the limit.
+    /// Requests refused with 429 because they were over the limit.
     pub limited: u64,
 }
 
@@ -190,7 +190,7 @@ impl FakeApi {
         self.shared.held.send_replace(on);
     }
 
-    /// Goes away: closes the port and every connection, and fails whoever calls it in the process.
+    /// Goes away: closes the port and every connection, and fails every call in the process.
     ///
     /// # Cancel safety
     ///
@@ -203,7 +203,7 @@ impl FakeApi {
     ///
     /// # Errors
     ///
-    /// The system's, if somebody else has the port by now.
+    /// The system's, if another program has the port by now.
     ///
     /// # Cancel safety
     ///
@@ -218,7 +218,7 @@ impl FakeApi {
         self.shared.counters.read()
     }
 
-    /// Returns how many requests were answered 401 because of the revocation of that number (as told by
+    /// Returns how many requests were refused with 401 because of the revocation of that number (as told by
     /// [`FakeAuthorizationServer::revoke_all`]).
     #[must_use]
     pub fn met_revocation(&self, number: u64) -> u64 {
@@ -255,7 +255,7 @@ impl fmt::Debug for FakeApi {
 // --- FakeApiBuilder ---
 
 impl FakeApiBuilder {
-    /// Sets the service that answers whoever was let in, such as an axum router. An error of it breaks the connection.
+    /// Sets the service for the requests that were let in, such as an axum router. An error of it breaks the connection.
     #[must_use]
     pub fn service<S, B>(mut self, service: S) -> Self
     where
@@ -278,14 +278,14 @@ impl FakeApiBuilder {
         self
     }
 
-    /// Sets how many requests per second are answered; as many may come at once after a pause.
+    /// Sets how many requests per second are served; as many may come at once after a pause.
     #[must_use]
     pub fn limit(mut self, per_second: u32) -> Self {
         self.limit = Some(per_second);
         self
     }
 
-    /// Sets how many requests per second of one client are answered, whatever the others do.
+    /// Sets how many requests per second of one client are served, whatever the others do.
     #[must_use]
     pub fn limit_of(mut self, client_id: impl Into<String>, per_second: u32) -> Self {
         self.limits_of.insert(client_id.into(), per_second);
@@ -306,7 +306,7 @@ impl FakeApiBuilder {
     }
 
     /// Starts an API on a free port of 127.0.0.1, for clients that want a connection. A paused clock does not suit it:
-    /// while a connection is waited for, the clock runs on to the next time-out.
+    /// while a connection is waited for, the clock runs on to the next timeout.
     ///
     /// # Errors
     ///
@@ -426,7 +426,7 @@ async fn answer(
 }
 
 /// Reads what is left of a request, for nothing, as most servers do for a while: closing the connection at once could
-/// take the answer along.
+/// take the response along.
 fn linger(request: Request<Body>) {
     let mut body = request.into_body();
     if !body.is_end_stream() {

@@ -1,4 +1,4 @@
-//! The authorization server: who it is to a test. What it answers is next door, in `endpoints`.
+//! The authorization server: who it is to a test. What it returns is next door, in `endpoints`.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -25,7 +25,7 @@ use crate::body::Body;
 /// An OAuth 2.0 authorization server: a tower service for the `build_with` of a source, or a server on loopback. Clones are
 /// the same server; with the last of them a port is closed.
 ///
-/// | request | answer |
+/// | request | response |
 /// |---|---|
 /// | `POST /token` | client credentials, refresh tokens (rotated; one that comes twice ends its lineage), token exchange, device codes |
 /// | `POST /revoke` | RFC 7009 |
@@ -70,7 +70,7 @@ pub struct FakeAuthorizationServer {
 /// - no clients
 /// - no platform whose tokens could be exchanged
 /// - tokens live for an hour
-/// - the token endpoint answers at once
+/// - the token endpoint responds at once
 pub struct FakeAuthorizationServerBuilder {
     clients: HashMap<String, FakeClient>,
     platform: Option<Verifier>,
@@ -82,9 +82,9 @@ pub struct FakeAuthorizationServerBuilder {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AuthorizationServerCounts {
-    /// Requests that came to the token endpoint, whatever the answer.
+    /// Requests that came to the token endpoint, whatever the response.
     pub token_requests: u64,
-    /// Requests at the token endpoint that are not answered yet.
+    /// Requests at the token endpoint without a response so far.
     pub in_progress: u64,
     /// Access tokens that were issued.
     pub tokens: u64,
@@ -160,7 +160,7 @@ impl FakeAuthorizationServer {
         self.shared.pace().lifetime = lifetime;
     }
 
-    /// Sets how long the token endpoint thinks before it answers.
+    /// Sets how long the token endpoint waits before it responds.
     pub fn set_latency(&self, latency: Duration) {
         self.shared.pace().latency = latency;
     }
@@ -191,7 +191,7 @@ impl FakeAuthorizationServer {
         self.shared.tokens().active()
     }
 
-    /// Goes away: closes the port and every connection, and fails whoever calls it in the process. What was issued stays
+    /// Goes away: closes the port and every connection, and fails every call in the process. What was issued stays
     /// good.
     ///
     /// # Cancel safety
@@ -205,7 +205,7 @@ impl FakeAuthorizationServer {
     ///
     /// # Errors
     ///
-    /// The system's, if somebody else has the port by now.
+    /// The system's, if another program has the port by now.
     ///
     /// # Cancel safety
     ///
@@ -277,7 +277,7 @@ impl FakeAuthorizationServerBuilder {
         self
     }
 
-    /// Sets how long the token endpoint thinks before it answers.
+    /// Sets how long the token endpoint waits before it responds.
     #[must_use]
     pub fn latency(mut self, latency: Duration) -> Self {
         self.latency = latency;
@@ -294,7 +294,7 @@ impl FakeAuthorizationServerBuilder {
     }
 
     /// Starts a server on a free port of 127.0.0.1, for clients that want a connection. A paused clock does not suit it:
-    /// while a connection is waited for, the clock runs on to the next time-out.
+    /// while a connection is waited for, the clock runs on to the next timeout.
     ///
     /// # Errors
     ///

@@ -106,9 +106,9 @@ impl fmt::Debug for FakeClient {
 pub(super) enum Refusal {
     /// The request names two ways of authentication, or none that can be read.
     Malformed,
-    /// Nobody of that name, or not that secret.
+    /// No client of that name, or not that secret.
     Unknown {
-        /// It came by Basic, so the answer carries a challenge.
+        /// It came by Basic, so the response carries a challenge.
         by_basic: bool,
     },
 }

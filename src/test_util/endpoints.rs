@@ -1,4 +1,4 @@
-//! What the authorization server answers: RFC 6749 (client credentials, refresh), RFC 8628 (device flow), RFC 7009
+//! What the authorization server returns: RFC 6749 (client credentials, refresh), RFC 8628 (device flow), RFC 7009
 //! (revocation), RFC 7662 (introspection), RFC 7523 (clients with a key), RFC 8693 (token exchange), RFC 8414 (metadata).
 
 use std::collections::HashMap;
@@ -59,7 +59,7 @@ pub(super) struct Counters {
     introspections: AtomicU64,
 }
 
-/// Why there is no answer but an error (RFC 6749 §5.2).
+/// Why there is no token but an error (RFC 6749 §5.2).
 enum Refused {
     Client(Refusal),
     Request(&'static str, &'static str),
@@ -67,7 +67,7 @@ enum Refused {
 
 type Form = HashMap<String, String>;
 
-/// Answers a request at whichever endpoint it came to.
+/// Responds to a request at any of the endpoints.
 pub(super) async fn answer(shared: Arc<Shared>, request: Request<Body>) -> Result<Response<Body>, BoxError> {
     let (head, body) = request.into_parts();
     let path = head.uri.path();

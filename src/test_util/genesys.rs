@@ -200,7 +200,7 @@ impl FakeGenesys {
     ///
     /// # Errors
     ///
-    /// The system's, if somebody else has the port by now.
+    /// The system's, if another program has the port by now.
     ///
     /// # Cancel safety
     ///

@@ -19,12 +19,12 @@ use crate::error::Unsent;
 #[derive(Clone, Debug)]
 pub(super) struct Line {
     origin: String,
-    /// Whether the fake is there for whoever calls it in the same process.
+    /// Whether the fake is there for calls in the same process.
     is_up: Arc<watch::Sender<bool>>,
     loopback: Arc<Mutex<Option<Loopback>>>,
 }
 
-/// The future of a fake's answer.
+/// The future of a fake's response.
 pub struct FakeFuture {
     inner: Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>,
 }
@@ -39,7 +39,7 @@ impl Line {
         }
     }
 
-    /// Creates a way over loopback. Whoever has the fake may still call it in the process.
+    /// Creates a way over loopback. The fake may still be called in the process.
     pub(super) fn over(loopback: Loopback) -> Self {
         let line = Self::within(&loopback.origin());
         *line.loopback() = Some(loopback);
@@ -70,7 +70,7 @@ impl Line {
         Ok(())
     }
 
-    /// Carries a request and its answer within the process.
+    /// Carries a request and its response within the process.
     pub(super) fn carry<F>(&self, answer: F) -> FakeFuture
     where
         F: Future<Output = Result<Response<Body>, BoxError>> + Send + 'static,

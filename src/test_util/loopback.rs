@@ -29,7 +29,7 @@ pub struct Loopback {
 pub(super) type Served = BoxCloneSyncService<Request<Body>, Response<Body>, io::Error>;
 
 impl Loopback {
-    /// Serves `service`. An error of the service ends its connection without an answer.
+    /// Serves `service`. An error of the service ends its connection without a response.
     ///
     /// # Errors
     ///
@@ -80,7 +80,7 @@ impl Loopback {
     ///
     /// # Errors
     ///
-    /// The system's, if somebody else has the port by now.
+    /// The system's, if another program has the port by now.
     ///
     /// # Cancel safety
     ///

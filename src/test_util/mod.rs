@@ -9,12 +9,12 @@
 //! | to test | take |
 //! |---|---|
 //! | what a program does when there is no token, an old one, a slow one | [`ScriptedSource`] in place of its source |
-//! | what it sends, and what it makes of an answer | [`Script`] in place of the API |
+//! | what it sends, and what it makes of a response | [`Script`] in place of the API |
 //! | all of it together | [`FakeAuthorizationServer`] and [`FakeApi`], within the process or on loopback |
 //! | a client of Genesys Cloud or of NICE CXone | [`FakeGenesys`], [`FakeCxone`], which are strict and throttle |
-//! | a layer of one's own | [`Probe`], which insists on being polled ready, and [`BodyLog`] |
+//! | your own layer | [`Probe`], which insists on being polled ready, and [`BodyLog`] |
 //! | time | [`pass`], [`settle`] and [`timed`], on tokio's paused clock |
-//! | a service of one's own over real connections | [`Loopback`] |
+//! | your own service over real connections | [`Loopback`] |
 //!
 //! 1. Within the process nothing is waited for but the clock, so a test with a paused one takes milliseconds, whatever it
 //!    is about: an hour of token lifetimes, a rate limit, an outage.
@@ -22,7 +22,7 @@
 //!    hang, to say 429 or 503, to break connections, and to go away and come back.
 //! 3. They count. What a server counted is better evidence than what a client believes.
 //! 4. All that has a pace goes by tokio's clock; an assertion's `exp` alone goes by the machine's.
-//! 5. Within the process they answer whoever calls, whatever host is in the URL. That a token goes to no other is the layer's
+//! 5. Within the process they respond to every call, whatever host is in the URL. That a token goes to no other is the layer's
 //!    business, and can be seen in a [`Script`].
 //! 6. A cache that has met an outage without a valid token gives the same error for a while, also when the server is back:
 //!    see [the rules](crate::cache), number 6. A test lets that time [`pass`].

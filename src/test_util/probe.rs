@@ -23,7 +23,7 @@ type Answer<Res> = Pin<Box<dyn Future<Output = Result<Res, BoxError>> + Send>>;
 ///
 /// # Examples
 ///
-/// A middleware that calls a clone which nobody polled ready fails its test:
+/// A middleware that calls a clone that was not polled ready fails its test:
 ///
 /// ```should_panic
 /// use tower::{Service as _, ServiceExt as _};
@@ -40,7 +40,7 @@ pub struct Probe<Req, Res> {
     permit: Option<Permit>,
 }
 
-/// One scripted answer of a [`Probe`]'s `poll_ready`.
+/// One scripted result of a [`Probe`]'s `poll_ready`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Readiness {
@@ -104,7 +104,7 @@ impl<Req, Res> Probe<Req, Res> {
         Self { shared: Arc::new(Shared { handler, permits: Arc::new(permits) }), permit: None }
     }
 
-    /// Scripts the next answers of `poll_ready`, of whichever clone is asked. [`Readiness::Soon`] wants a tokio runtime
+    /// Scripts the next results of `poll_ready`, for the clone that is polled next. [`Readiness::Soon`] wants a tokio runtime
     /// with a clock.
     #[must_use]
     pub fn readiness(self, script: impl IntoIterator<Item = Readiness>) -> Self {

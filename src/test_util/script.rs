@@ -1,4 +1,4 @@
-//! A server in memory that answers by script and remembers what it was asked.
+//! A server in memory that responds by script and remembers the requests.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -15,7 +15,7 @@ use tower::BoxError;
 
 use super::probe::Probe;
 
-/// An API that answers by script and remembers each request, its body included. Clones share both.
+/// An API that responds by script and remembers each request, its body included. Clones share both.
 ///
 /// # Examples
 ///
@@ -74,12 +74,12 @@ pub struct Seen {
 // --- Script ---
 
 impl Script {
-    /// Creates a script of these answers, in their order.
+    /// Creates a script of these responses, in their order.
     pub fn new(answers: impl IntoIterator<Item = Answer>) -> Self {
         Self { answers: Arc::new(Mutex::new(answers.into_iter().collect())), seen: Arc::default() }
     }
 
-    /// Creates a service that answers by this script.
+    /// Creates a service that responds by this script.
     #[must_use]
     pub fn probe<B>(&self) -> Probe<Request<B>, Response<Full<Bytes>>>
     where
@@ -89,7 +89,7 @@ impl Script {
         self.probe_with_permits(usize::MAX)
     }
 
-    /// Creates a service that answers by this script, at most `limit` requests at once.
+    /// Creates a service that responds by this script, at most `limit` requests at once.
     #[must_use]
     pub fn probe_with_permits<B>(&self, limit: usize) -> Probe<Request<B>, Response<Full<Bytes>>>
     where

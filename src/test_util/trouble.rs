@@ -11,7 +11,7 @@ use tower::BoxError;
 
 use crate::body::Body;
 
-/// What a fake does with a request instead of answering it.
+/// What a fake does with a request instead of responding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Trouble {

@@ -23,7 +23,7 @@ pub struct Endpoints {
     domain: Option<String>,
 }
 
-/// A longer answer is none.
+/// A longer response counts as none.
 const MOST_BYTES: usize = 64 * 1024;
 
 /// Reads the tenant that a token is of: `tenantId` of the `id_token` that came with it, or of the token itself.

@@ -100,7 +100,7 @@ pub(super) struct Lane {
 }
 
 /// 1. A waiter is in `queue` until its turn comes, then in `called` until it notices.
-/// 2. Whoever finds that turns have come lets all of them out, also those of others. So nobody who is not polled keeps
+/// 2. A request that finds that turns have come lets all of them out, also those of others. So none that is not polled keeps
 ///    others waiting.
 /// 3. `ends` has an entry for each of `queue`.
 pub(super) struct State {
@@ -115,7 +115,7 @@ pub(super) struct State {
     ends: BTreeSet<(Instant, Rank)>,
     called: HashMap<u64, Call>,
     tickets: u64,
-    /// When somebody last had to wait, or was refused.
+    /// When a request last had to wait, or was refused.
     pub(super) needed: Instant,
 }
 

@@ -7,7 +7,7 @@
 //!    was too much, stays there for a while, and rises ever faster beyond (as CUBIC of RFC 9438 does). Far beyond it, where the
 //!    limit is another than it was, it doubles each second.
 //! 4. When several are refused one after the other, the gate closes for as long as the server asks.
-//! 5. It rises by what was accepted and had to wait, since what nobody waits for proves nothing. What is accepted right after
+//! 5. It rises by what was accepted and had to wait, since what did not have to wait proves nothing. What is accepted right after
 //!    a refusal does not raise it.
 
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! What becomes of requests that the pace would not have let out: values in, verdict out.
 //!
-//! A limit on our own rate is sharp: what is beyond it is refused. Where it is accepted instead, somebody else or chance is
-//! what refuses, and to hold requests back helps nobody.
+//! A limit on our own rate is sharp: what is beyond it is refused. Where it is accepted instead, another client or chance is
+//! what refuses, and it does not help to hold requests back.
 
 /// What is known of the requests beyond the pace.
 #[derive(Clone, Debug)]
@@ -39,7 +39,7 @@ impl Surplus {
         self.paced
     }
 
-    /// Whether one more may wait for its turn beyond the patience of one that nobody refused: three times as many as were
+    /// Whether one more may wait for its turn beyond the patience of one that was not refused: three times as many as were
     /// refused at once, since others were accepted then. A queue that grows beyond that is more than the limit lets through.
     pub(super) fn may_wait(&self, waiting: usize) -> bool {
         waiting < usize::try_from(self.at_once).unwrap_or(usize::MAX).saturating_mul(PLACES)

@@ -18,7 +18,7 @@ pub(in crate::retry) struct Account {
     pub(in crate::retry) credential: Option<CredentialId>,
 }
 
-/// A server as a URI spells it that has no origin: with a user name, another scheme, an unusual host. Whoever spells it
+/// A server as a URI spells it that has no origin: with a user name, another scheme, an unusual host. A caller that spells it
 /// otherwise is told apart from it, which is never too little. There may be a password in it.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Spelled {

@@ -32,7 +32,7 @@ type ByCaller = dyn Fn(&(dyn StdError + 'static)) -> Failure + Send + Sync;
 impl Failure {
     /// Tells an error apart by the markers in its chain: [`Unsent`] means unsent. Without one it is ambiguous.
     ///
-    /// This is what a policy does by default. A classifier of one's own may ask it about the errors that it does not know.
+    /// This is what a policy does by default. Your own classifier may ask it about the errors that it does not know.
     ///
     /// # Examples
     ///

@@ -60,7 +60,7 @@ enum Kind<B> {
     /// A factory makes another of it. Boxed, since hardly any body is one.
     #[cfg(feature = "stack")]
     Reopenable(Box<Reopenable<B>>),
-    /// The source failed before anybody read it. The one attempt there is reports it.
+    /// The source failed before it was read. The one attempt there is reports it.
     Failed { error: Option<BoxError> },
 }
 

@@ -101,7 +101,7 @@ struct Unread<F> {
     _held: Held,
 }
 
-/// How far a body has come, for whoever reads it.
+/// How far a body has come, for its readers.
 pub(crate) struct Ahead<'a, S> {
     /// Frames that are recorded and not yet given.
     pub(crate) frames: usize,

@@ -6,7 +6,7 @@ use std::task::{Context, Waker};
 
 use crate::sync::{Arc, AtomicBool, Mutex};
 
-/// What ties the body of an attempt to whoever may make the next one. Clones are of one tether.
+/// What ties the body of an attempt to what may make the next one. Clones are of one tether.
 ///
 /// 1. A body that finds its tether cut ends in an error.
 /// 2. A body that waits when the tether is cut is woken.
@@ -30,7 +30,7 @@ impl Tether {
         Self { inner: Arc::new(Inner { cut, failed, waiting: Mutex::new(None) }) }
     }
 
-    /// Ends the body, and wakes whoever polls it.
+    /// Ends the body, and wakes the task that polls it.
     pub(crate) fn cut(&self) {
         let mut waiting = self.inner.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         self.inner.cut.store(true, Release);

@@ -167,7 +167,7 @@ async fn a_proxy_that_is_in_trouble_passes_for_tokens_and_below_the_api() {
         let (at, count) = gate(status).await;
         let error = fetch_through(at).await;
         let said = error.to_string();
-        assert!(error.is_transient() && said.contains("it is the proxy on the way that refuses"), "{said}");
+        assert!(error.is_transient() && said.contains("the proxy refuses the connection, which may be temporary"), "{said}");
         assert_eq!(count.load(Ordering::SeqCst), 3, "{status}");
 
         let client = ReqwestClient::build(|builder| through(at, builder)).unwrap();

@@ -325,7 +325,7 @@ fn the_statuses_are_the_callers_to_choose() {
 
 // --- gRPC ---
 
-/// An answer of gRPC, with what is in its headers.
+/// A response of gRPC, with what is in its headers.
 fn call(status: u16, headers: &[(&'static str, &str)]) -> Response<()> {
     let mut response = answer(status, headers);
     *response.version_mut() = Version::HTTP_2;
@@ -386,7 +386,7 @@ fn a_pushback_counts_for_one_attempt_and_raises_no_limit() {
     );
 }
 
-/// One answer of a server that says anything.
+/// One response of a server that says anything.
 #[derive(Clone, Debug)]
 struct Said {
     status: u16,
