@@ -432,7 +432,7 @@ impl<A: TokenSource, B: TokenSource> TokenSource for Or<A, B> {
             Err(error) if error.is_final() => error,
             answer => return answer,
         };
-        // What a server says no to is news, and the other may stand for somebody else.
+        // What a server says no to is news, and the other may stand for another client.
         if error.status().is_some() {
             tracing::warn!(%error, "the source was refused; going on with the one behind it, perhaps in another name");
         } else {

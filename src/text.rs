@@ -19,7 +19,7 @@ pub(crate) fn origins_only(text: &str) -> String {
     while let Some(at) = rest.find("://") {
         let (before, url) = rest.split_at(at + 3);
         shown.push_str(before);
-        // User and password go first: nobody knows which characters stand in them.
+        // User and password go first: any characters may stand in them.
         let run = url.split(|c: char| c.is_whitespace() || c.is_control()).next().unwrap_or_default();
         let (user, url) = match run.rfind('@') {
             Some(at) => (Some(&run[..at]), &url[at + 1..]),

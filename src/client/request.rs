@@ -323,7 +323,7 @@ fn expects_body(method: &Method) -> bool {
 
 impl<S> fmt::Debug for ApiRequest<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Query, headers and body may hold what nobody should read.
+        // Query, headers and body may hold secrets.
         f.debug_struct("ApiRequest")
             .field("method", &self.method)
             .field("base_url", &format_args!("{}", self.base))

@@ -188,7 +188,7 @@ impl Reader {
             if let Some(challenge) = self.challenges.last_mut() {
                 challenge.token68 = Some(text(token68));
             }
-            // Parameters cannot follow; what looks like one belongs to nobody.
+            // Parameters cannot follow; what looks like one belongs to no challenge.
             self.open = false;
             return Ok(());
         }

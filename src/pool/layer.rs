@@ -145,7 +145,7 @@ impl<S> Sending<S> {
             let loan = match self.pool.at_once() {
                 Some(loan) => loan,
                 None => {
-                    // Whoever waits holds nothing that others wait for.
+                    // A request that waits holds nothing that others wait for.
                     service = None;
                     self.pool.in_line(latest).await
                 }
@@ -219,7 +219,7 @@ impl Inner {
         self.waiting.fetch_add(1, Relaxed);
         let _in_line = InLine(self);
         let turn = async {
-            // First come, first served. Nobody closes it.
+            // First come, first served. It is never closed.
             let _turn = self.line.acquire().await;
             loop {
                 match self.choose() {

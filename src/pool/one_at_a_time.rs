@@ -16,7 +16,7 @@ pub(super) struct OneAtATime {
 
 impl TokenSource for OneAtATime {
     async fn token(&self, request: TokenRequest) -> Result<AccessToken, Error> {
-        // Nobody closes it. The cache ends the wait at its deadline.
+        // It is never closed. The cache ends the wait at its deadline.
         let _turn = self.turn.acquire().await;
         self.source.fetch(request).await
     }

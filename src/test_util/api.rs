@@ -5,26 +5,25 @@ use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
-use http_body::Body as HttpBody;
+use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceExt as _};
-use tower_service::Service;
 
 use super::authorization_server::{FakeAuthorizationServer, Introspector};
-use super::line::{FakeFuture, Line};
+use super::line::{Line, fake_service};
 use super::loopback::Loopback;
 use super::presence::Presence;
 use super::tokens::Worth;
 use super::trouble::{Trouble, Troubles};
 use crate::body::Body;
 use crate::clock;
+use crate::http_transport::HttpTransport;
 
 /// An API that wants a bearer token of a [`FakeAuthorizationServer`]: a tower service, or a server on loopback. Clones are
 /// the same API; with the last of them a port is closed.
@@ -226,25 +225,8 @@ impl FakeApi {
     }
 }
 
-impl<B> Service<Request<B>> for FakeApi
-where
-    B: HttpBody + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
-    type Response = Response<Body>;
-    type Error = BoxError;
-    type Future = FakeFuture;
-
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<B>) -> FakeFuture {
-        // In the process nobody needs a body to be read on.
-        self.line.carry(answer(Arc::clone(&self.shared), request.map(Body::new), drop))
-    }
-}
+// Within the process a request body need not be read on.
+fake_service!(FakeApi, |fake, request| answer(Arc::clone(&fake.shared), request, drop));
 
 impl fmt::Debug for FakeApi {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -257,16 +239,9 @@ impl fmt::Debug for FakeApi {
 impl FakeApiBuilder {
     /// Sets the service for the requests that were let in, such as an axum router. An error of it breaks the connection.
     #[must_use]
-    pub fn service<S, B>(mut self, service: S) -> Self
-    where
-        S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
-        S::Error: Into<BoxError>,
-        S::Future: Send + 'static,
-        B: HttpBody + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<BoxError>,
-    {
-        let service = service.map_response(|response| response.map(Body::new)).map_err(Into::into);
+    pub fn service<S: HttpTransport>(mut self, service: S) -> Self {
+        let service = service.map_response(|response: Response<S::ResponseBody>| response.map(Body::new));
+        let service = service.map_err(Into::into);
         self.service = BoxCloneSyncService::new(service);
         self
     }

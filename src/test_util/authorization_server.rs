@@ -4,23 +4,16 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 use std::time::Duration;
-
-use http::{Request, Response};
-use http_body::Body as HttpBody;
-use tower::BoxError;
-use tower_service::Service;
 
 use super::assertions::Assertions;
 use super::client::{FakeClient, Verifier};
 use super::devices::Devices;
 use super::endpoints::{self, Counters, Shared};
-use super::line::{FakeFuture, Line};
+use super::line::{Line, fake_service};
 use super::loopback::Loopback;
 use super::tokens::{Tokens, Worth};
 use super::trouble::{Trouble, Troubles};
-use crate::body::Body;
 
 /// An OAuth 2.0 authorization server: a tower service for the `build_with` of a source, or a server on loopback. Clones are
 /// the same server; with the last of them a port is closed.
@@ -227,24 +220,7 @@ impl FakeAuthorizationServer {
     }
 }
 
-impl<B> Service<Request<B>> for FakeAuthorizationServer
-where
-    B: HttpBody + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
-    type Response = Response<Body>;
-    type Error = BoxError;
-    type Future = FakeFuture;
-
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<B>) -> FakeFuture {
-        self.line.carry(endpoints::answer(Arc::clone(&self.shared), request.map(Body::new)))
-    }
-}
+fake_service!(FakeAuthorizationServer, |fake, request| endpoints::answer(Arc::clone(&fake.shared), request));
 
 impl fmt::Debug for FakeAuthorizationServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

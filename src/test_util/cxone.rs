@@ -3,21 +3,18 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request};
-use http_body::Body as HttpBody;
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tower::BoxError;
-use tower_service::Service;
 
-use super::line::{FakeFuture, Line};
+use super::line::{Line, fake_service};
 use super::tokens::random;
 use super::trouble::{Trouble, Troubles};
 use crate::body::Body;
@@ -161,24 +158,7 @@ impl FakeCxone {
     }
 }
 
-impl<B> Service<Request<B>> for FakeCxone
-where
-    B: HttpBody + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
-    type Response = Response<Body>;
-    type Error = BoxError;
-    type Future = FakeFuture;
-
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<B>) -> FakeFuture {
-        self.line.carry(respond(Arc::clone(&self.shared), request.map(Body::new)))
-    }
-}
+fake_service!(FakeCxone, |fake, request| respond(Arc::clone(&fake.shared), request));
 
 impl fmt::Debug for FakeCxone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

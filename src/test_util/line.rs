@@ -71,24 +71,24 @@ impl Line {
     }
 
     /// Carries a request and its response within the process.
-    pub(super) fn carry<F>(&self, answer: F) -> FakeFuture
+    pub(super) fn carry<F>(&self, response: F) -> FakeFuture
     where
         F: Future<Output = Result<Response<Body>, BoxError>> + Send + 'static,
     {
-        // An answer that is on its way comes, though the last handle went meanwhile.
+        // A response that is on its way comes, though the last handle went meanwhile.
         let is_up = Arc::clone(&self.is_up);
         let inner = Box::pin(async move {
             let mut watching = is_up.subscribe();
             if !*watching.borrow_and_update() {
                 return Err(Unsent::new(io::Error::from(io::ErrorKind::ConnectionRefused)).into());
             }
-            let mut answer = pin!(answer);
+            let mut response = pin!(response);
             let mut cut = pin!(async move { watching.wait_for(|is_up| !is_up).await.is_ok() });
             poll_fn(|cx| {
                 if cut.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Err(io::Error::from(io::ErrorKind::ConnectionReset).into()));
                 }
-                answer.as_mut().poll(cx)
+                response.as_mut().poll(cx)
             })
             .await
         });
@@ -100,6 +100,35 @@ impl Line {
         self.loopback.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// Makes a fake with a `line` a service of requests with any body: how it responds is the expression.
+macro_rules! fake_service {
+    ($fake:ty, |$this:ident, $request:ident| $respond:expr) => {
+        impl<B> tower::Service<http::Request<B>> for $fake
+        where
+            B: http_body::Body + Send + 'static,
+            B::Data: Send,
+            B::Error: Into<tower::BoxError>,
+        {
+            type Response = http::Response<crate::body::Body>;
+            type Error = tower::BoxError;
+            type Future = crate::test_util::line::FakeFuture;
+
+            fn poll_ready(
+                &mut self,
+                _cx: &mut std::task::Context<'_>,
+            ) -> std::task::Poll<Result<(), tower::BoxError>> {
+                std::task::Poll::Ready(Ok(()))
+            }
+
+            fn call(&mut self, request: http::Request<B>) -> Self::Future {
+                let ($this, $request) = (&*self, request.map(crate::body::Body::new));
+                $this.line.carry($respond)
+            }
+        }
+    };
+}
+pub(super) use fake_service;
 
 // --- FakeFuture ---
 

@@ -5,17 +5,16 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use http::{Request, Response};
-use http_body::Body as HttpBody;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
+use tower::ServiceExt as _;
 use tower::util::BoxCloneSyncService;
-use tower::{BoxError, ServiceExt as _};
-use tower_service::Service;
 
 use crate::body::Body;
+use crate::http_transport::HttpTransport;
 
 /// Any HTTP service, such as an axum router, served over HTTP/1.1 and h2 (with prior knowledge) on a free port of
 /// 127.0.0.1. Dropping it closes the port and every connection.
@@ -38,16 +37,9 @@ impl Loopback {
     /// # Cancel safety
     ///
     /// Dropped before its end, it serves nothing.
-    pub async fn start<S, B>(service: S) -> io::Result<Self>
-    where
-        S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
-        S::Error: Into<BoxError>,
-        S::Future: Send + 'static,
-        B: HttpBody + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<BoxError>,
-    {
-        let service = service.map_response(|response| response.map(Body::new)).map_err(io::Error::other);
+    pub async fn start<S: HttpTransport>(service: S) -> io::Result<Self> {
+        let service = service.map_response(|response: Response<S::ResponseBody>| response.map(Body::new));
+        let service = service.map_err(io::Error::other);
         Self::start_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), BoxCloneSyncService::new(service)).await
     }
 
