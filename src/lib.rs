@@ -46,6 +46,7 @@
 //! - [`cache`]: when a token is fetched, and what happens when that fails
 //! - [`auth`]: which requests get a token, and what a response says about it
 //! - [`tenants`]: a cache for each user or tenant
+//! - [`store`]: one token for several processes, and tokens that outlive a process
 //! - [`pool`]: several tokens of one client, for APIs that limit each token
 //! - [`retry`]: what is sent again, when, and what is returned instead
 //! - [`grants`]: client credentials, refresh tokens, token exchange, and grants of a provider's own; assertions by a
@@ -104,6 +105,7 @@ mod source;
 pub mod cache;
 pub mod grants;
 pub mod retry;
+pub mod store;
 
 // 5 on the cache
 pub mod auth;

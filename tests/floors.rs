@@ -37,7 +37,7 @@ const FLOORS: &[(u8, &[&str])] = &[
     ),
     (2, &["token"]),
     (3, &["revoke", "source"]),
-    (4, &["cache", "grants", "retry"]),
+    (4, &["cache", "grants", "retry", "store"]),
     (5, &["auth"]),
     (6, &["pool", "stack", "tenants", "transport"]),
     (7, &["client", "guide"]),

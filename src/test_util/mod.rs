@@ -147,6 +147,7 @@ mod probe;
 mod script;
 mod source;
 mod time;
+mod token_store;
 mod tokens;
 mod trouble;
 
@@ -164,4 +165,5 @@ pub use self::probe::{Probe, ProbeFuture, Readiness};
 pub use self::script::{Answer, Script, Seen, reply};
 pub use self::source::ScriptedSource;
 pub use self::time::{pass, settle, timed};
+pub use self::token_store::check_token_store;
 pub use self::trouble::Trouble;
