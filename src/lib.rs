@@ -64,8 +64,10 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `hyper-client` | yes | [`transport`]`::HyperClient`, and the `build()` of the sources |
+//! | `file-store` | no | [`store`]`::FileStore`: tokens in a directory, for the processes of one machine |
 //! | `jwt` | no | [`grants::jwt`](grants): client authentication by a key, and the JWT bearer grant |
 //! | `providers` | no | `providers`: presets for vendors: Genesys Cloud, NICE CXone |
+//! | `redis` | no | [`store`]`::RedisStore`: tokens in Redis, for a fleet |
 //! | `reqwest` | no | [`transport`]`::ReqwestClient`: reqwest's client below the layers, and at the token endpoint |
 //! | `stack` | yes | [`ApiClient`]`::connect` and its builder: all layers in one order |
 //! | `full` | no | all of these |

@@ -117,6 +117,7 @@ run "below a client of kube's" kube
 run "models" bash tests/loom.sh smoke
 run "fuzz targets, near their seeds" bash tests/fuzz.sh smoke
 run "servers that nobody here wrote" bash tests/interop/run.sh --smoke
+run "a fleet on a real Redis" bash tests/fleet/run.sh --smoke
 run "examples" examples
 run "allocations on the hot path" cargo bench --locked --bench hot_path -- --smoke
 run "allocations and memory under retry" cargo bench --locked --bench retry -- --smoke

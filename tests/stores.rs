@@ -1,11 +1,154 @@
-//! Stores keep the rules of `tower_oauth2::store`.
+//! Stores keep the rules of `tower_oauth2::store`. The store in Redis is tried against a real server in `tests/fleet`.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use tower_oauth2::store::MemoryStore;
+use tower_oauth2::store::{self, MemoryStore};
 use tower_oauth2::test_util::check_token_store;
 
 #[tokio::test(start_paused = true)]
 async fn the_store_in_memory_keeps_every_rule() {
     check_token_store(&MemoryStore::new(), "memory", true).await;
+    check_token_store(&store::from_url("memory:").unwrap(), "any", true).await;
+}
+
+#[test]
+fn a_url_that_names_no_store_is_refused_without_its_password() {
+    for url in
+        ["", "memory", "memory://x", "S3CR3T", "http://:S3CR3T@h", "file:S3CR3T", "file:", "redis:S3CR3T"]
+    {
+        let error = store::from_url(url).unwrap_err();
+        assert!(error.is_config() && !format!("{error:?}").contains("S3CR3T"), "{url}: {error:?}");
+    }
+}
+
+#[cfg(all(unix, feature = "file-store"))]
+mod files {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::path::{Path, PathBuf};
+    use std::time::Duration;
+
+    use tower_oauth2::store::{self, Acquired, FileStore, StoreKey, TokenStore as _, Write};
+    use tower_oauth2::test_util::check_token_store;
+
+    const PERIOD: Duration = Duration::from_secs(60);
+
+    /// A folder that ends with its test.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("tower-oauth2-files-{}-{name}", std::process::id()));
+            let _ = fs::remove_dir_all(&path);
+            Self(path)
+        }
+
+        fn path(&self) -> &Path {
+            &self.0
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn key() -> StoreKey {
+        StoreKey::new("billing").unwrap()
+    }
+
+    async fn written(store: &FileStore) -> Write {
+        let Acquired::Taken(lease) = store.acquire(&key(), PERIOD).await.unwrap() else {
+            panic!("it is free")
+        };
+        let write = Write::new(0, 1, lease.fence, PERIOD, "sealed".into());
+        assert!(store.swap(&key(), write.clone()).await.unwrap());
+        write
+    }
+
+    // Real time: the clock of a store in files is the machine's.
+    #[tokio::test]
+    async fn the_store_in_files_keeps_every_rule() {
+        let folder = Folder::new("rules");
+        check_token_store(&FileStore::open(folder.path()).unwrap(), "file", false).await;
+        // A second instance, as another process has it.
+        let url = format!("file:{}", folder.path().display());
+        let found =
+            store::from_url(&url).unwrap().load(&StoreKey::new("file-fences").unwrap()).await.unwrap();
+        assert_eq!(found.unwrap().value, "holder");
+    }
+
+    #[tokio::test]
+    async fn files_are_for_this_user_alone() {
+        let folder = Folder::new("modes");
+        let store = FileStore::open(folder.path().join("a/b")).unwrap();
+        written(&store).await;
+        let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(folder.path().join("a")), 0o700);
+        assert_eq!(mode(folder.path().join("a/b")), 0o700);
+        for file in fs::read_dir(folder.path().join("a/b")).unwrap() {
+            assert_eq!(mode(file.unwrap().path()), 0o600);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_others_can_write_or_that_is_a_link_is_refused() {
+        let folder = Folder::new("refused");
+        let inner = folder.path().join("inner");
+        let store = FileStore::open(&inner).unwrap();
+        fs::set_permissions(&inner, fs::Permissions::from_mode(0o770)).unwrap();
+        let error = FileStore::open(&inner).unwrap_err();
+        assert!(error.is_config() && format!("{error:?}").contains("chmod go-w"), "{error:?}");
+        // Also where it became so later.
+        assert!(store.load(&key()).await.unwrap_err().is_transient());
+        fs::set_permissions(&inner, fs::Permissions::from_mode(0o700)).unwrap();
+        assert!(store.load(&key()).await.unwrap().is_none());
+        let link = folder.path().join("link");
+        symlink(&inner, &link).unwrap();
+        assert!(FileStore::open(&link).unwrap_err().is_config());
+        let file = folder.path().join("file");
+        fs::write(&file, "x").unwrap();
+        assert!(FileStore::open(&file).unwrap_err().is_config());
+        assert!(FileStore::open("").unwrap_err().is_config());
+        for name in ["", ".", "..", "a/b", "a\\b"] {
+            assert!(FileStore::for_program(name).unwrap_err().is_config(), "{name:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_link_in_place_of_a_file_is_not_followed() {
+        let folder = Folder::new("links");
+        let store = FileStore::open(folder.path()).unwrap();
+        let target = folder.path().join("target");
+        for ending in ["token", "lock", "new"] {
+            let write = Write::new(0, 1, u64::MAX, PERIOD, "sealed".into());
+            fs::write(&target, "untouched").unwrap();
+            let link = folder.path().join(format!("billing.{ending}"));
+            let _ = fs::remove_file(&link);
+            symlink(&target, &link).unwrap();
+            let result = store.swap(&key(), write).await;
+            assert_eq!(fs::read_to_string(&target).unwrap(), "untouched", "{ending}");
+            // A link in place of the new file is removed, since it is made anew each time.
+            assert_eq!(result.is_ok(), ending == "new", "{ending}: {result:?}");
+            let _ = fs::remove_file(&link);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_process_left_is_no_hindrance() {
+        let folder = Folder::new("left");
+        let store = FileStore::open(folder.path()).unwrap();
+        let write = written(&store).await;
+        fs::write(folder.path().join("billing.new"), "half").unwrap();
+        let next = Write::new(1, 2, write.fence, PERIOD, "next".into());
+        assert!(store.swap(&key(), next).await.unwrap());
+        assert_eq!(store.load(&key()).await.unwrap().unwrap().value, "next");
+        // A file that was cut off, or is of another program, is none.
+        for broken in ["", "tower-oauth2-store-1 1 2", "other\n", "\0\u{1}"] {
+            fs::write(folder.path().join("billing.token"), broken).unwrap();
+            assert!(store.load(&key()).await.unwrap().is_none(), "{broken:?}");
+        }
+        assert!(matches!(store.acquire(&key(), PERIOD).await.unwrap(), Acquired::Taken(_)));
+    }
 }

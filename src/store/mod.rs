@@ -16,8 +16,20 @@
 //!    store that cannot wake waiters leaves it as it is, and is polled.
 //! 6. A call that fails leaves the entry whole: as it was, or as it was to be. A store keeps bytes and never reads them.
 
+mod any;
+#[cfg(feature = "file-store")]
+mod file;
 mod memory;
+#[cfg(feature = "redis")]
+mod redis;
 mod token_store;
 
+pub use self::any::{AnyStore, from_url};
+#[cfg(feature = "file-store")]
+#[cfg_attr(docsrs, doc(cfg(feature = "file-store")))]
+pub use self::file::FileStore;
 pub use self::memory::MemoryStore;
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub use self::redis::{RedisStore, RedisStoreBuilder};
 pub use self::token_store::{Acquired, Entry, Lease, StoreKey, TokenStore, Write};

@@ -1,0 +1,134 @@
+//! A store that the configuration chooses.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::error::Error;
+#[cfg(feature = "file-store")]
+use crate::store::file::FileStore;
+use crate::store::memory::MemoryStore;
+#[cfg(feature = "redis")]
+use crate::store::redis::RedisStore;
+use crate::store::token_store::{Acquired, Entry, Lease, StoreKey, TokenStore, Write};
+
+/// Creates the store that a URL names, so that a setting can choose it.
+///
+/// | URL | store | feature |
+/// |---|---|---|
+/// | `memory:` | [`MemoryStore`], a new one each time | |
+/// | `file:/var/lib/billing/tokens` | `FileStore` in that directory | `file-store` |
+/// | `redis://…`, `rediss://…`, `valkey://…`, `valkeys://…` | `RedisStore` | `redis` |
+///
+/// # Errors
+///
+/// A configuration error if the URL is none of these, or if the feature is missing. The URL is not repeated: it may hold a
+/// password.
+///
+/// # Examples
+///
+/// ```
+/// use tower_oauth2::store;
+///
+/// let store = store::from_url("memory:")?;
+/// assert!(store::from_url("postgres://localhost").is_err());
+/// # let _ = store;
+/// # Ok::<_, tower_oauth2::Error>(())
+/// ```
+pub fn from_url(url: &str) -> Result<AnyStore, Error> {
+    let (scheme, rest) = url.split_once(':').unwrap_or_default();
+    let store = match scheme {
+        "memory" if rest.is_empty() => Store::Memory(MemoryStore::new()),
+        #[cfg(feature = "file-store")]
+        "file" => Store::File(FileStore::open(path(rest)?)?),
+        #[cfg(feature = "redis")]
+        "redis" | "rediss" | "valkey" | "valkeys" => Store::Redis(RedisStore::connect(url)?),
+        #[cfg(not(feature = "file-store"))]
+        "file" => {
+            return Err(Error::config(
+                "a token store in files needs the feature `file-store` of tower-oauth2",
+            ));
+        }
+        #[cfg(not(feature = "redis"))]
+        "redis" | "rediss" | "valkey" | "valkeys" => {
+            return Err(Error::config("a token store in Redis needs the feature `redis` of tower-oauth2"));
+        }
+        _ => {
+            return Err(Error::config(
+                "the URL of a token store begins with redis:// or rediss://, is file: with an absolute path, or memory:",
+            ));
+        }
+    };
+    Ok(AnyStore { store })
+}
+
+/// The path of `file:/path` and `file:///path` (RFC 8089).
+#[cfg(feature = "file-store")]
+fn path(rest: &str) -> Result<std::path::PathBuf, Error> {
+    let path = std::path::PathBuf::from(rest.strip_prefix("//").unwrap_or(rest));
+    if path.is_absolute() {
+        return Ok(path);
+    }
+    Err(Error::config(
+        "the URL of a token store in files needs an absolute path, as in file:/var/lib/billing/tokens",
+    ))
+}
+
+/// One of the stores of this crate, as [`from_url`] creates it.
+#[derive(Clone)]
+pub struct AnyStore {
+    store: Store,
+}
+
+#[derive(Clone)]
+enum Store {
+    Memory(MemoryStore),
+    #[cfg(feature = "file-store")]
+    File(FileStore),
+    #[cfg(feature = "redis")]
+    Redis(RedisStore),
+}
+
+/// Calls the store that it is.
+macro_rules! call {
+    ($any:ident, $store:ident => $call:expr) => {
+        match &$any.store {
+            Store::Memory($store) => $call,
+            #[cfg(feature = "file-store")]
+            Store::File($store) => $call,
+            #[cfg(feature = "redis")]
+            Store::Redis($store) => $call,
+        }
+    };
+}
+
+impl TokenStore for AnyStore {
+    async fn load(&self, key: &StoreKey) -> Result<Option<Entry>, Error> {
+        call!(self, store => store.load(key).await)
+    }
+
+    async fn swap(&self, key: &StoreKey, write: Write) -> Result<bool, Error> {
+        call!(self, store => store.swap(key, write).await)
+    }
+
+    async fn acquire(&self, key: &StoreKey, period: Duration) -> Result<Acquired, Error> {
+        call!(self, store => store.acquire(key, period).await)
+    }
+
+    async fn extend(&self, key: &StoreKey, lease: Lease, period: Duration) -> Result<bool, Error> {
+        call!(self, store => store.extend(key, lease, period).await)
+    }
+
+    async fn release(&self, key: &StoreKey, lease: Lease) -> Result<(), Error> {
+        call!(self, store => store.release(key, lease).await)
+    }
+
+    async fn changed(&self, key: &StoreKey, version: u64) -> Result<(), Error> {
+        call!(self, store => store.changed(key, version).await)
+    }
+}
+
+impl fmt::Debug for AnyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        call!(self, store => store.fmt(f))
+    }
+}
