@@ -55,7 +55,7 @@
 //! - [`transport`]: the clients below: hyper's, reqwest's, and any other
 //! - [`client`]: a client of one API, with a base URL, over all of that; lists that come in [pages](client::pages)
 //! - [`extensions`]: what the layers tell each other and you
-//! - [`guide`]: pages on one task each: [when it fails](guide::failures), [logging](guide::logging), reqwest, [gRPC](guide::tonic), [kube](guide::kube)
+//! - [`guide`]: pages on one task each: [when it fails](guide::failures), [logging](guide::logging), [metrics](guide::metrics), reqwest, [gRPC](guide::tonic), [kube](guide::kube)
 //! - `providers`: presets for vendors
 //! - `test_util`: servers and sources in memory, for tests of your own
 //!
@@ -66,6 +66,7 @@
 //! | `hyper-client` | yes | [`transport`]`::HyperClient`, and the `build()` of the sources |
 //! | `file-store` | no | [`store`]`::FileStore`: tokens in a directory, for the processes of one machine |
 //! | `jwt` | no | [`grants::jwt`](grants): client authentication by a key, and the JWT bearer grant |
+//! | `metrics` | no | counters and gauges by the facade `metrics`, see [the page](guide::metrics) |
 //! | `providers` | no | `providers`: presets for vendors: Genesys Cloud, NICE CXone |
 //! | `redis` | no | [`store`]`::RedisStore`: tokens in Redis, for a fleet |
 //! | `reqwest` | no | [`transport`]`::ReqwestClient`: reqwest's client below the layers, and at the token endpoint |

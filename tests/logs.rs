@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::sleep;
+use tower_oauth2::cache::CacheEvent;
 use tower_oauth2::pool::TokenPool;
 use tower_oauth2::{AccessToken, ClientCredentials, Error, TokenCache, source_fn};
 
@@ -69,6 +70,7 @@ async fn an_outage_can_be_read_from_the_log_alone() {
     let (log, _guard) = logging(tracing::Level::INFO);
     let is_up = Arc::new(AtomicBool::new(true));
     let cache = cache(&is_up);
+    let mut watch = cache.watch();
     assert!(requests(&cache, 10).await.iter().all(|served| *served));
     is_up.store(false, Ordering::Relaxed);
     let served = requests(&cache, 180).await;
@@ -111,6 +113,24 @@ async fn an_outage_can_be_read_from_the_log_alone() {
         }
     }
     assert!(over.contains("outage=\"1m") && over.contains("failures="), "{over}");
+
+    // A program reads the same without the log.
+    drop(cache);
+    let mut events = Vec::new();
+    while let Some(event) = watch.next().await {
+        events.push(event);
+    }
+    let [
+        CacheEvent::Fetched { .. },
+        CacheEvent::Degraded { error: first, .. },
+        CacheEvent::Failing { error: last, .. },
+        CacheEvent::Fetched { .. },
+        CacheEvent::Recovered,
+    ] = events.as_slice()
+    else {
+        panic!("{events:#?}")
+    };
+    assert!(first.to_string().contains("503") && last.to_string().contains("503"));
 }
 
 #[tokio::test(start_paused = true)]

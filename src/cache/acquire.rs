@@ -14,6 +14,7 @@ use super::snapshot::Snapshot;
 use crate::clock;
 use crate::error::Error;
 use crate::runtime::with_timer;
+use crate::telemetry::TokenWait;
 
 /// How often a caller starts over when fetches are lost under it: its own runtime would have to go down each time.
 const MOST_ROUNDS: u32 = 4;
@@ -30,12 +31,13 @@ pub(crate) struct Acquire {
     waiter: Option<Waiter<Arc<Snapshot>, Error>>,
     /// For the case that nothing drives that fetch.
     alarm: Option<Pin<Box<Sleep>>>,
+    counted: Option<TokenWait>,
     rounds: u32,
 }
 
 impl Acquire {
     pub(crate) fn new(shared: Arc<Shared>, want: Want) -> Self {
-        Self { shared, want, waiter: None, alarm: None, rounds: 0 }
+        Self { shared, want, waiter: None, alarm: None, counted: None, rounds: 0 }
     }
 
     fn ask(&mut self) -> Option<Result<Arc<Snapshot>, Error>> {
@@ -51,7 +53,10 @@ impl Acquire {
                 let at = clock::after(deadline, GRACE);
                 let at = self.want.by.map_or(at, |by| by.min(at));
                 match with_timer(|| Box::pin(sleep_until(at))) {
-                    Ok(alarm) => (self.waiter, self.alarm) = (Some(waiter), Some(alarm)),
+                    Ok(alarm) => {
+                        (self.waiter, self.alarm) = (Some(waiter), Some(alarm));
+                        self.counted = Some(TokenWait::begin(self.shared.settings.name.as_ref()));
+                    }
                     Err(error) => return Some(Err(error)),
                 }
                 None
@@ -103,7 +108,7 @@ impl Future for Acquire {
                 Poll::Ready(outcome) => Some(outcome),
                 Poll::Pending => ready!(alarm.as_mut().poll(context).map(|()| None)),
             };
-            (this.waiter, this.alarm) = (None, None);
+            (this.waiter, this.alarm, this.counted) = (None, None, None);
             if let Some(result) = this.conclude(outcome) {
                 return Poll::Ready(result);
             }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::instrument::WithSubscriber as _;
 use tracing::{Instrument as _, Span};
 
-use super::journal;
+use super::journal::{self, Landing};
 use super::memory::{Memory, State};
 use super::shared::Shared;
 use super::single_flight::Leader;
@@ -164,13 +164,14 @@ fn land(
     let mut failure = None;
     let mut span = None;
     let mut armed = false;
-    let (mut valid_for, mut retry_in) = (None, None);
+    let (mut valid_for, mut retry_in, mut had_token) = (None, None, false);
     leader.finish(result.clone(), |result, state| {
         state.memory.deadline = None;
         span = state.memory.span.take();
         if state.memory.cleared {
             return;
         }
+        had_token = state.current().is_some_and(|current| !current.plan().has_ended(now));
         match result {
             Ok(snapshot) => {
                 failure = state.memory.succeeded();
@@ -188,15 +189,11 @@ fn land(
         armed = shared.rearm(state, now);
     });
     drop(span);
-    let cache = shared.settings.name.as_deref();
+    let landing =
+        Landing { had_token, took: now.mono.saturating_duration_since(began), before: failure.as_ref() };
     match &result {
-        Ok(snapshot) => journal::fetched(
-            cache,
-            snapshot.token(),
-            now.mono.saturating_duration_since(began),
-            failure.as_ref(),
-        ),
-        Err(error) => journal::failed(cache, error, valid_for, retry_in, failure.as_ref()),
+        Ok(snapshot) => journal::fetched(shared, snapshot.token(), &landing),
+        Err(error) => journal::failed(shared, error, valid_for, retry_in, &landing),
     }
     if armed {
         shared.set_alarm(&Handle::current());

@@ -9,9 +9,10 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::acquire::Acquire;
+use super::events::CacheWatch;
 use super::shared::{Shared, Want};
 use super::snapshot::Snapshot;
-use super::status::{Status, StatusWatch};
+use super::status::Status;
 use super::warm::keep_warm;
 use crate::clock;
 use crate::error::Error;
@@ -257,10 +258,10 @@ impl TokenCache {
         Status::of(&self.shared)
     }
 
-    /// Watches the status.
+    /// Returns the events from now on: tokens that arrive, rejections, outages.
     #[must_use]
-    pub fn watch(&self) -> StatusWatch {
-        StatusWatch::new(&self.shared)
+    pub fn watch(&self) -> CacheWatch {
+        CacheWatch::new(&self.shared)
     }
 
     /// Returns the current snapshot if it can be used without a fetch.

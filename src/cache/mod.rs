@@ -122,6 +122,7 @@ mod alarm;
 mod brakes;
 mod builder;
 mod chained;
+mod events;
 mod fetch;
 mod handle;
 mod journal;
@@ -141,5 +142,6 @@ pub(crate) use self::handle::Retired;
 pub(crate) use self::snapshot::Snapshot;
 
 pub use self::builder::TokenCacheBuilder;
+pub use self::events::{CacheEvent, CacheWatch};
 pub use self::handle::TokenCache;
-pub use self::status::{Health, Status, StatusWatch};
+pub use self::status::{Health, Status};

@@ -1,18 +1,20 @@
 //! What all handles of one cache share, and what they do with it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use secrecy::ExposeSecret as _;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tracing::Span;
 
 use super::alarm::Alarm;
+use super::events::CacheEvent;
 use super::fetch::Launch;
+use super::journal;
 use super::memory::{Decision, Give, Memory, State};
 use super::own_runtime::OwnRuntime;
 use super::schedule::Windows;
@@ -58,6 +60,8 @@ pub(crate) struct Shared {
     /// The task that keeps the cache warm.
     warm: Mutex<Option<AbortHandle>>,
     pub(super) changes: watch::Sender<()>,
+    /// For those that watch, once there is one.
+    pub(super) events: OnceLock<broadcast::Sender<CacheEvent>>,
     /// Where threads without a runtime have their tokens fetched, once one had to wait.
     own_runtime: Mutex<Option<Arc<OwnRuntime>>>,
 }
@@ -91,6 +95,7 @@ impl Shared {
             alarm: Alarm::default(),
             warm: Mutex::default(),
             changes: watch::Sender::new(()),
+            events: OnceLock::new(),
             own_runtime: Mutex::default(),
         }
     }
@@ -208,11 +213,8 @@ impl Shared {
         let news = braked && state.memory.brakes.has_news();
         self.current.store(state.current().cloned());
         drop(state);
-        if news {
-            tracing::warn!(
-                "too many tokens were rejected: they are kept for now and the refusals returned; check that the API \
-                 trusts the issuer of the tokens, and that all of its nodes do"
-            );
+        if reason == FetchReason::Rejected {
+            journal::rejected(self, verdict, news);
         }
         tracing::debug!(?reason, ?verdict, "a token is to be dropped");
         if verdict != RejectionVerdict::Superseded {
@@ -288,8 +290,13 @@ impl Shared {
             warm.abort();
         }
         let mut state = self.flight.lock();
-        state.memory.closed = true;
-        state.wait()
+        let was_open = !std::mem::replace(&mut state.memory.closed, true);
+        let in_flight = state.wait();
+        drop(state);
+        if was_open {
+            self.tell(|| CacheEvent::Closed);
+        }
+        in_flight
     }
 
     /// Takes the token away from a closed cache, and whatever a fetch that is late brings.
@@ -326,6 +333,14 @@ impl Shared {
         // Not under the lock: with the last of them what is in it ends, and that may be anything.
         drop(old);
         Ok(runtime)
+    }
+
+    /// Tells those that watch.
+    pub(super) fn tell(&self, event: impl FnOnce() -> CacheEvent) {
+        if let Some(events) = self.events.get().filter(|events| events.receiver_count() > 0) {
+            // Without a receiver by now, nothing is missed.
+            let _ = events.send(event());
+        }
     }
 
     pub(super) fn changed(&self) {

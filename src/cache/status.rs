@@ -1,10 +1,7 @@
 //! How a cache is, for health checks and dashboards.
 
 use std::fmt;
-use std::sync::{Arc, Weak};
 use std::time::SystemTime;
-
-use tokio::sync::watch;
 
 use super::shared::Shared;
 use crate::error::Error;
@@ -157,44 +154,5 @@ impl fmt::Display for Health {
             Self::Failing => "failing",
             Self::Closed => "closed",
         })
-    }
-}
-
-/// Follows the status of a cache without keeping the cache alive.
-///
-/// # Examples
-///
-/// ```
-/// use tower_oauth2::TokenCache;
-///
-/// async fn follow(cache: &TokenCache) {
-///     let mut changes = cache.watch();
-///     while let Some(status) = changes.changed().await {
-///         println!("tokens: {}", status.health());
-///     }
-///     // The last handle of the cache is gone.
-/// }
-/// # let _ = follow;
-/// ```
-#[derive(Debug)]
-pub struct StatusWatch {
-    shared: Weak<Shared>,
-    changes: watch::Receiver<()>,
-}
-
-impl StatusWatch {
-    pub(super) fn new(shared: &Arc<Shared>) -> Self {
-        Self { shared: Arc::downgrade(shared), changes: shared.changes.subscribe() }
-    }
-
-    /// Waits until something has happened since the last call, and returns the status then; `None` once the cache is
-    /// gone. A token that ends by the clock alone is no event.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future loses nothing: the next call returns at once.
-    pub async fn changed(&mut self) -> Option<Status> {
-        self.changes.changed().await.ok()?;
-        Weak::upgrade(&self.shared).map(|shared| Status::of(&shared))
     }
 }

@@ -14,7 +14,7 @@ use tokio::time::{advance, sleep};
 
 use super::single_flight::{SingleFlight, Waiter};
 use super::snapshot::Snapshot;
-use super::{Health, TokenCache, TokenCacheBuilder};
+use super::{CacheEvent, Health, TokenCache, TokenCacheBuilder};
 use crate::clock::{self, WallClock, nanos, unix_time};
 use crate::error::Error;
 use crate::extensions::RejectionVerdict;
@@ -698,17 +698,22 @@ async fn a_shutdown_does_not_wait_longer_than_it_may() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_status_can_be_watched_and_the_watch_ends_with_the_cache() {
+async fn events_can_be_watched_and_the_watch_ends_with_the_cache() {
     let rig = Rig::steady(100, 10);
     let mut watch = rig.cache.watch();
-    assert_eq!(rig.cache.status().health(), Health::Idle);
+    assert_eq!(watch.status().unwrap().health(), Health::Idle);
     let token = rig.cache.get().await.unwrap();
-    let status = watch.changed().await.unwrap();
+    assert!(matches!(watch.next().await, Some(CacheEvent::Fetched { expires_at: Some(_) })));
+    let status = watch.status().unwrap();
     assert_eq!((status.health(), status.is_ready(), status.fetched()), (Health::Ready, true, 1));
     rig.cache.reject(&token);
-    assert_eq!(watch.changed().await.unwrap().health(), Health::Idle);
+    let rejected = watch.next().await;
+    assert!(matches!(rejected, Some(CacheEvent::Rejected { verdict: RejectionVerdict::Invalidated })));
+    assert_eq!(watch.status().unwrap().health(), Health::Idle);
+    rig.cache.shutdown(Duration::ZERO).await.unwrap();
+    assert!(matches!(watch.next().await, Some(CacheEvent::Closed)));
     drop(rig);
-    while watch.changed().await.is_some() {}
+    assert!(watch.next().await.is_none() && watch.status().is_none());
 }
 
 #[tokio::test(start_paused = true)]

@@ -64,7 +64,7 @@ async fn failed(trail: &Trail, builder: GrantBuilder<ClientCredentials>) -> Erro
     let error = cache.get().await.unwrap_err();
     trail.error("the error of a cache", &error);
     trail.debug("source", &source);
-    trail.debug("a change", &watch.changed().await);
+    trail.debug("a change", &watch.next().await);
     look(trail, &cache);
     error
 }
