@@ -127,6 +127,30 @@ fn the_page_lists_every_metric_and_no_other() {
         include_str!("../src/telemetry.rs").split('"').filter(|text| text.starts_with("tower_oauth2_"));
     let named: BTreeSet<String> = names.map(str::to_owned).collect();
     assert_eq!(listed, named);
+    // So do the dashboard and the alert rules, which name the series of a histogram.
+    let dashboard = include_str!("../docs/observability/dashboard.json");
+    let panels: serde_json::Value = serde_json::from_str(dashboard).unwrap();
+    let queries = panels["panels"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|panel| panel["targets"][0]["expr"].as_str().unwrap());
+    let queries: Vec<&str> = queries.chain([include_str!("../docs/observability/alerts.yml")]).collect();
+    assert!(queries.len() > 5, "{queries:?}");
+    let mut used = BTreeSet::new();
+    for query in queries {
+        let names: Vec<&str> = query
+            .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+            .filter(|word| word.starts_with("tower_oauth2_"))
+            .map(|word| word.trim_end_matches("_sum").trim_end_matches("_count"))
+            .collect();
+        assert!(!names.is_empty(), "{query}");
+        for name in names {
+            assert!(named.contains(name), "{name} in {query}");
+            used.insert(name.to_owned());
+        }
+    }
+    assert_eq!(used, named, "each metric has a panel");
     // What the page says about alerts is about metrics that exist.
     let mentioned = page.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     for name in mentioned.filter(|word| word.starts_with("tower_oauth2_")) {

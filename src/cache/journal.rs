@@ -78,7 +78,7 @@ pub(super) fn rejected(shared: &Shared, verdict: RejectionVerdict, is_news: bool
 fn log_fetched(cache: Option<&str>, token: &AccessToken, took: Duration, failure: Option<&Failure>) {
     let id = token.id();
     let (lifetime, took) = (token.lifetime().map(show), show(took));
-    let scopes = token.scopes().map(|scopes| scopes.join(" "));
+    let scopes = token.scopes().filter(|scopes| !scopes.is_empty()).map(|scopes| scopes.join(" "));
     match failure {
         Some(failure) => tracing::info!(
             cache,
