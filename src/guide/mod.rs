@@ -1,25 +1,59 @@
-//! Pages on one task each.
+//! Pages on one task each, in the order in which you meet them.
 //!
-//! - [`failures`]: when it fails, every message with its cause and its cure
-//! - [`logging`]: what the log says, and how to turn it on
-//! - [`metrics`]: what is counted, and what to alert on
-//! - `migration` (feature `providers`): from the SDKs of Genesys Cloud and NICE CXone
-//! - `reqwest` (feature `reqwest`): reqwest's client under the layers, and reqwest-middleware
-//! - [`tonic`]: a gRPC channel under the layers
-//! - [`kube`]: the layers under clients that take a tower service, such as kube's
+//! | you want to | page |
+//! |---|---|
+//! | choose between `ApiClient`, the stack and single layers; share a client between handlers | [`layers`] |
+//! | set a timeout, and know which one ended a request | [`timeouts`] |
+//! | print an error and act on it | [`errors`] |
+//! | look up a message, its cause and its cure | [`failures`] |
+//! | see in the log what goes on | [`logging`] |
+//! | count it, and alert on it | [`metrics`] |
+//! | say whether a service is ready | [`health`] |
+//! | change what is retried, for all requests or for one | [`retries`] |
+//! | send a file or a multipart form | [`uploads`] |
+//! | go through a proxy, or trust a private authority | [`network`] |
+//! | use the tokens of many tenants | [`tenants`] |
+//! | write a source of tokens yourself | [`sources`] |
+//! | test your program | [`testing`] |
+//! | know what is protected, and what is left to you | [`security`] |
+//! | use reqwest's client, or reqwest-middleware | [`reqwest`] |
+//! | call a gRPC service | [`tonic`] |
+//! | put the layers under kube's client, or octocrab's | [`kube`] |
+//! | come from the SDKs of Genesys Cloud or NICE CXone | [`migration`] |
+//!
+//! The pages speak of all features. Their programs are compiled, and most of them run, with the tests.
 
-#[doc = include_str!("failures.md")]
-pub mod failures {}
+#![cfg_attr(
+    not(feature = "full"),
+    allow(rustdoc::broken_intra_doc_links, reason = "the pages speak of all features")
+)]
+
+/// A page that is a file beside this one.
+macro_rules! page {
+    ($name:ident, $file:literal) => {
+        #[cfg_attr(feature = "full", doc = include_str!($file))]
+        #[cfg_attr(not(feature = "full"), doc = "This page is in the documentation with all features.")]
+        pub mod $name {}
+    };
+}
+
+page!(errors, "errors.md");
+page!(failures, "failures.md");
+page!(health, "health.md");
 pub mod kube;
-#[doc = include_str!("logging.md")]
-pub mod logging {}
-#[doc = include_str!("metrics.md")]
-pub mod metrics {}
-#[cfg(feature = "providers")]
-#[cfg_attr(docsrs, doc(cfg(feature = "providers")))]
-#[doc = include_str!("migration.md")]
-pub mod migration {}
+page!(layers, "layers.md");
+page!(logging, "logging.md");
+page!(metrics, "metrics.md");
+page!(migration, "migration.md");
+page!(network, "network.md");
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 pub mod reqwest;
+page!(retries, "retries.md");
+page!(security, "security.md");
+page!(sources, "sources.md");
+page!(tenants, "tenants.md");
+page!(testing, "testing.md");
+page!(timeouts, "timeouts.md");
 pub mod tonic;
+page!(uploads, "uploads.md");
