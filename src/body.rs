@@ -33,10 +33,10 @@ use tower::BoxError;
 /// ```
 #[derive(Default)]
 pub struct Body {
-    inner: Inner,
+    inner: BodyKind,
 }
 
-enum Inner {
+enum BodyKind {
     Bytes(Bytes),
     Boxed(UnsyncBoxBody<Bytes, BoxError>),
 }
@@ -56,7 +56,7 @@ impl Body {
         }
         let Some(body) = body else { return Self::default() };
         let inner = Converted { inner: body };
-        Self { inner: Inner::Boxed(inner.boxed_unsync()) }
+        Self { inner: BodyKind::Boxed(inner.boxed_unsync()) }
     }
 
     /// Returns a body without any data.
@@ -68,8 +68,8 @@ impl Body {
     /// Returns the bytes of a body in memory.
     pub(crate) fn bytes(&self) -> Option<&Bytes> {
         match &self.inner {
-            Inner::Bytes(bytes) => Some(bytes),
-            Inner::Boxed(_) => None,
+            BodyKind::Bytes(bytes) => Some(bytes),
+            BodyKind::Boxed(_) => None,
         }
     }
 }
@@ -116,29 +116,29 @@ impl HttpBody for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match &mut self.inner {
-            Inner::Bytes(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Inner::Bytes(bytes) => Poll::Ready(Some(Ok(Frame::data(mem::take(bytes))))),
-            Inner::Boxed(body) => Pin::new(body).poll_frame(cx),
+            BodyKind::Bytes(bytes) if bytes.is_empty() => Poll::Ready(None),
+            BodyKind::Bytes(bytes) => Poll::Ready(Some(Ok(Frame::data(mem::take(bytes))))),
+            BodyKind::Boxed(body) => Pin::new(body).poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.inner {
-            Inner::Bytes(bytes) => bytes.is_empty(),
-            Inner::Boxed(body) => body.is_end_stream(),
+            BodyKind::Bytes(bytes) => bytes.is_empty(),
+            BodyKind::Boxed(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.inner {
             // A length always fits: Rust has no platform of more than 64 bits.
-            Inner::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Inner::Boxed(body) => body.size_hint(),
+            BodyKind::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            BodyKind::Boxed(body) => body.size_hint(),
         }
     }
 }
 
-impl Default for Inner {
+impl Default for BodyKind {
     fn default() -> Self {
         Self::Bytes(Bytes::new())
     }
@@ -146,7 +146,7 @@ impl Default for Inner {
 
 impl From<Bytes> for Body {
     fn from(bytes: Bytes) -> Self {
-        Self { inner: Inner::Bytes(bytes) }
+        Self { inner: BodyKind::Bytes(bytes) }
     }
 }
 
@@ -212,7 +212,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_is_not_boxed_twice() {
-        assert!(matches!(Body::new(Body::from("text")).inner, Inner::Bytes(bytes) if bytes == "text"));
+        assert!(matches!(Body::new(Body::from("text")).inner, BodyKind::Bytes(bytes) if bytes == "text"));
         let twice = allocation_counter::measure(|| drop(Body::new(Body::new(stream()))));
         let once = allocation_counter::measure(|| drop(stream()));
         assert_eq!(twice.count_total, once.count_total);

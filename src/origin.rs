@@ -34,10 +34,10 @@ use crate::error::Error;
 /// ```
 #[derive(Clone)]
 pub struct Origin {
-    inner: Arc<Inner>,
+    inner: Arc<OriginParts>,
 }
 
-struct Inner {
+struct OriginParts {
     scheme: Scheme,
     /// Lower case; an IPv6 address in brackets and in its shortest form.
     host: String,
@@ -180,11 +180,11 @@ impl Origin {
         let port = port.map_or(Ok(default), read_port)?;
         let long = format!("{host}:{port}");
         let short = if port == default { host.clone() } else { long.clone() };
-        Ok(Self { inner: Arc::new(Inner { scheme, host, port, short, long }) })
+        Ok(Self { inner: Arc::new(OriginParts { scheme, host, port, short, long }) })
     }
 }
 
-impl Inner {
+impl OriginParts {
     /// Compares with an authority that is not written as most requests write it.
     #[cold]
     fn is_same(&self, authority: &str) -> bool {

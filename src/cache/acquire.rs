@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::time::{Sleep, sleep_until};
 
-use super::shared::{Ask, GRACE, Shared, Want, abandoned_error};
+use super::shared::{Ask, CacheShared, GRACE, Want, abandoned_error};
 use super::single_flight::{Outcome, Waiter};
 use super::snapshot::Snapshot;
 use crate::clock;
@@ -25,7 +25,7 @@ const MOST_ROUNDS: u32 = 4;
 ///
 /// Dropping it only gives up the wait; the fetch goes on for the others and for the next caller.
 pub(crate) struct Acquire {
-    shared: Arc<Shared>,
+    shared: Arc<CacheShared>,
     want: Want,
     /// A wait for a fetch.
     waiter: Option<Waiter<Arc<Snapshot>, Error>>,
@@ -36,7 +36,7 @@ pub(crate) struct Acquire {
 }
 
 impl Acquire {
-    pub(crate) fn new(shared: Arc<Shared>, want: Want) -> Self {
+    pub(crate) fn new(shared: Arc<CacheShared>, want: Want) -> Self {
         Self { shared, want, waiter: None, alarm: None, counted: None, rounds: 0 }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::handle::TokenCache;
 use super::schedule::LONGEST_STRETCH;
-use super::shared::{Settings, Shared};
+use super::shared::{CacheSettings, CacheShared};
 use crate::error::Error;
 use crate::origin::Origin;
 use crate::revoke::{Revoker, TokenRevoker};
@@ -40,7 +40,7 @@ use crate::source::{DynTokenSource, TokenSource};
 #[must_use]
 pub struct TokenCacheBuilder {
     source: Box<dyn DynTokenSource>,
-    settings: Settings,
+    settings: CacheSettings,
 }
 
 impl TokenCache {
@@ -70,7 +70,8 @@ impl<S: TokenSource> From<S> for TokenCacheBuilder {
 
 impl TokenCacheBuilder {
     fn new(source: Box<dyn DynTokenSource>) -> Self {
-        let mut settings = Settings { fetch_timeout: Duration::from_secs(30), ..Settings::default() };
+        let mut settings =
+            CacheSettings { fetch_timeout: Duration::from_secs(30), ..CacheSettings::default() };
         settings.windows.stretch = settings.chance.fraction() * LONGEST_STRETCH;
         settings.name = source.own_name().map(Into::into);
         Self { source, settings }
@@ -176,7 +177,7 @@ impl TokenCacheBuilder {
     /// Builds the cache. Nothing is fetched and no task is started before its first use.
     #[must_use]
     pub fn build(self) -> TokenCache {
-        TokenCache { shared: Arc::new(Shared::new(self.source, self.settings)) }
+        TokenCache { shared: Arc::new(CacheShared::new(self.source, self.settings)) }
     }
 
     /// Puts the clocks and the chance of a test in place.

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::shared::Shared;
+use super::shared::CacheShared;
 use super::status::Status;
 use crate::error::Error;
 use crate::extensions::RejectionVerdict;
@@ -81,12 +81,12 @@ pub enum CacheEvent {
 /// ```
 #[derive(Debug)]
 pub struct CacheWatch {
-    shared: Weak<Shared>,
+    shared: Weak<CacheShared>,
     events: broadcast::Receiver<CacheEvent>,
 }
 
 impl CacheWatch {
-    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+    pub(super) fn new(shared: &Arc<CacheShared>) -> Self {
         let events = shared.events.get_or_init(|| broadcast::Sender::new(BACKLOG)).subscribe();
         Self { shared: Arc::downgrade(shared), events }
     }

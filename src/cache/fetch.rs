@@ -12,8 +12,8 @@ use tracing::instrument::WithSubscriber as _;
 use tracing::{Instrument as _, Span};
 
 use super::journal::{self, Landing};
-use super::memory::{Memory, State};
-use super::shared::Shared;
+use super::memory::{CacheState, Memory};
+use super::shared::CacheShared;
 use super::single_flight::Leader;
 use super::snapshot::Snapshot;
 use crate::clock::{self, Moment};
@@ -41,8 +41,8 @@ impl Launch {
     /// The source plans to end `by` then, if the caller has no more time. It is given up at the deadline all the same:
     /// others may wait for it, and what it brings is good for the next.
     pub(super) fn new(
-        shared: &Shared,
-        state: &mut State,
+        shared: &CacheShared,
+        state: &mut CacheState,
         reason: FetchReason,
         deadline: Instant,
         by: Option<Instant>,
@@ -62,7 +62,7 @@ impl Launch {
 
     /// Starts the task. Outside the lock: a subscriber may ask the cache itself, since what exports the traces may send them
     /// with a token of ours.
-    pub(super) fn spawn(self, shared: &Arc<Shared>, runtime: &Handle) {
+    pub(super) fn spawn(self, shared: &Arc<CacheShared>, runtime: &Handle) {
         let reason = self.request.reason();
         let span = tracing::info_span!(
             parent: None,
@@ -82,7 +82,7 @@ impl Launch {
         shared.changed();
     }
 
-    async fn run(self, shared: Arc<Shared>) {
+    async fn run(self, shared: Arc<CacheShared>) {
         // Without a timer there is no deadline. Dropped, the leader frees its waiters to fetch in their own runtimes.
         let Ok(over) = with_timer(|| sleep_until(self.deadline)) else { return };
         // A runtime that was not driven for long comes back to a fetch that was given up, perhaps for another.
@@ -102,7 +102,7 @@ impl Launch {
     }
 
     /// Asks the source until there is a token that nothing has overtaken.
-    async fn fetch(&self, shared: &Shared) -> Result<AccessToken, Error> {
+    async fn fetch(&self, shared: &CacheShared) -> Result<AccessToken, Error> {
         if let Some(early) = &self.early {
             return Ok(early.clone());
         }
@@ -154,7 +154,7 @@ fn has_outlasted(token: &AccessToken, now: Moment) -> bool {
 
 /// Ends a fetch: publishes its token or notes its error.
 fn land(
-    shared: &Arc<Shared>,
+    shared: &Arc<CacheShared>,
     leader: Leader<Arc<Snapshot>, Error, Memory>,
     result: Result<AccessToken, Error>,
     began: Instant,

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::acquire::Acquire;
 use super::events::CacheWatch;
-use super::shared::{Shared, Want};
+use super::shared::{CacheShared, Want};
 use super::snapshot::Snapshot;
 use super::status::Status;
 use super::warm::keep_warm;
@@ -42,7 +42,7 @@ use crate::token::AccessToken;
 /// ```
 #[derive(Clone)]
 pub struct TokenCache {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<CacheShared>,
 }
 
 impl TokenCache {
@@ -348,7 +348,7 @@ impl fmt::Debug for TokenCache {
 
 /// A cache that has ended. Dropping it drops its source.
 pub(crate) struct Retired {
-    _shared: Shared,
+    _shared: CacheShared,
 }
 
 // --- Helpers ---

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::events::CacheEvent;
 use super::memory::Failure;
-use super::shared::Shared;
+use super::shared::CacheShared;
 use crate::clock;
 use crate::error::Error;
 use crate::extensions::RejectionVerdict;
@@ -23,7 +23,7 @@ pub(super) struct Landing<'a> {
 }
 
 /// Tells of a token that arrived.
-pub(super) fn fetched(shared: &Shared, token: &AccessToken, landing: &Landing<'_>) {
+pub(super) fn fetched(shared: &CacheShared, token: &AccessToken, landing: &Landing<'_>) {
     let name = shared.settings.name.as_ref();
     telemetry::token_request(name, None, landing.took);
     if let Some(expiry) = token.expiry() {
@@ -43,7 +43,7 @@ pub(super) fn fetched(shared: &Shared, token: &AccessToken, landing: &Landing<'_
 /// Tells of a token request that failed. `valid_for` is how long the token in use is good for, if there is one, and
 /// unknown if it has no known end.
 pub(super) fn failed(
-    shared: &Shared,
+    shared: &CacheShared,
     error: &Error,
     valid_for: Option<Option<Duration>>,
     retry_in: Option<Duration>,
@@ -62,7 +62,7 @@ pub(super) fn failed(
 }
 
 /// Tells of a token that an API rejected. `is_news` says that a brake has just closed.
-pub(super) fn rejected(shared: &Shared, verdict: RejectionVerdict, is_news: bool) {
+pub(super) fn rejected(shared: &CacheShared, verdict: RejectionVerdict, is_news: bool) {
     if is_news {
         tracing::warn!(
             cache = shared.settings.name.as_deref(),

@@ -292,12 +292,12 @@ fn urgent(streak: u32, chance: &Chance) -> Duration {
     }
 }
 
-// --- State ---
+// --- CacheState ---
 
 /// What the lock of a cache guards.
-pub(crate) type State = super::single_flight::State<Arc<Snapshot>, Error, Memory>;
+pub(crate) type CacheState = super::single_flight::FlightState<Arc<Snapshot>, Error, Memory>;
 
-impl State {
+impl CacheState {
     /// Decides what a caller gets who needs a token that is good for `min_validity` more.
     pub(crate) fn decide(&self, min_validity: Option<Duration>, now: Moment) -> Decision {
         let plan = self.current().map(|current| current.plan());

@@ -15,7 +15,7 @@ use super::alarm::Alarm;
 use super::events::CacheEvent;
 use super::fetch::Launch;
 use super::journal;
-use super::memory::{Decision, Give, Memory, State};
+use super::memory::{CacheState, Decision, Give, Memory};
 use super::own_runtime::OwnRuntime;
 use super::schedule::Windows;
 use super::single_flight::{SingleFlight, Waiter};
@@ -36,7 +36,7 @@ pub(super) const GRACE: Duration = Duration::from_secs(1);
 
 /// What a cache is made of besides its source.
 #[derive(Debug, Default)]
-pub(crate) struct Settings {
+pub(crate) struct CacheSettings {
     /// What the log calls the cache.
     pub(crate) name: Option<Arc<str>>,
     pub(crate) windows: Windows,
@@ -50,9 +50,9 @@ pub(crate) struct Settings {
 }
 
 /// What all handles share.
-pub(crate) struct Shared {
+pub(crate) struct CacheShared {
     pub(super) source: Box<dyn DynTokenSource>,
-    pub(super) settings: Settings,
+    pub(super) settings: CacheSettings,
     pub(super) flight: Arc<SingleFlight<Arc<Snapshot>, Error, Memory>>,
     /// The current snapshot again, for readers that take no lock. A reader of a stale one finds it retired.
     current: ArcSwapOption<Snapshot>,
@@ -85,8 +85,8 @@ pub(crate) enum Ask {
     Wait(Waiter<Arc<Snapshot>, Error>, Instant),
 }
 
-impl Shared {
-    pub(crate) fn new(source: Box<dyn DynTokenSource>, settings: Settings) -> Self {
+impl CacheShared {
+    pub(crate) fn new(source: Box<dyn DynTokenSource>, settings: CacheSettings) -> Self {
         Self {
             source,
             settings,
@@ -177,7 +177,7 @@ impl Shared {
 
     /// Shows the current token to readers without a lock, until they have to ask about it. Returns whether that needs
     /// another alarm.
-    pub(super) fn rearm(&self, state: &mut State, now: Moment) -> bool {
+    pub(super) fn rearm(&self, state: &mut CacheState, now: Moment) -> bool {
         self.current.store(state.current().cloned());
         let Decision { give, ask_again, .. } = state.decide(None, now);
         state.memory.armed = ask_again.map(|at| at.mono);
@@ -348,7 +348,7 @@ impl Shared {
     }
 }
 
-impl Drop for Shared {
+impl Drop for CacheShared {
     fn drop(&mut self) {
         let warm = self.warm.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(warm) = warm {

@@ -4,10 +4,10 @@
 //! also why waiters do not stand on `tokio::sync`: its types cannot be put under the model.
 //!
 //! Invariants:
-//! 1. At most one fetch is in flight. [`State::lead`] makes its only [`Leader`].
+//! 1. At most one fetch is in flight. [`FlightState::lead`] makes its only [`Leader`].
 //! 2. A leader that is dropped takes its fetch out of flight and wakes all waiters with [`Outcome::Lost`].
 //! 3. A waiter whose fetch has an outcome is woken, at the first of the two.
-//! 4. [`State::take`] drops only the value whose identity was named.
+//! 4. [`FlightState::take`] drops only the value whose identity was named.
 //! 5. A value that is replaced or dropped is retired in the same critical section.
 //! 6. Wakers are foreign code: none is cloned, called or dropped under a lock.
 
@@ -32,12 +32,12 @@ pub(crate) trait Value: Clone {
 /// The current value, the fetch in flight, and what else belongs under the same lock.
 #[derive(Debug)]
 pub(crate) struct SingleFlight<T, E, M> {
-    state: Mutex<State<T, E, M>>,
+    state: Mutex<FlightState<T, E, M>>,
 }
 
 /// What the lock guards.
 #[derive(Debug)]
-pub(crate) struct State<T, E, M> {
+pub(crate) struct FlightState<T, E, M> {
     current: Option<T>,
     fetch: Option<Arc<Mutex<Fetch<T, E>>>>,
     /// What else is remembered.
@@ -47,18 +47,18 @@ pub(crate) struct State<T, E, M> {
 impl<T, E, M> SingleFlight<T, E, M> {
     /// Creates one without a value.
     pub(crate) fn new(memory: M) -> Self {
-        Self { state: Mutex::new(State { current: None, fetch: None, memory }) }
+        Self { state: Mutex::new(FlightState { current: None, fetch: None, memory }) }
     }
 
     /// Locks it. Nothing foreign may be called under this lock.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State<T, E, M>> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, FlightState<T, E, M>> {
         lock(&self.state)
     }
 }
 
-// --- State ---
+// --- FlightState ---
 
-impl<T: Value, E: Clone, M> State<T, E, M> {
+impl<T: Value, E: Clone, M> FlightState<T, E, M> {
     /// Returns the current value.
     pub(crate) fn current(&self) -> Option<&T> {
         self.current.as_ref()
@@ -135,7 +135,7 @@ pub(crate) struct Leader<T: Value, E: Clone, M> {
 }
 
 impl<T: Value, E: Clone, M> Leader<T, E, M> {
-    /// Returns whether this fetch was [overtaken](State::overtake) since it began, and forgets it: the caller goes again.
+    /// Returns whether this fetch was [overtaken](FlightState::overtake) since it began, and forgets it: the caller goes again.
     pub(crate) fn was_overtaken(&self) -> bool {
         std::mem::take(&mut lock(&self.fetch).overtaken)
     }
@@ -152,7 +152,7 @@ impl<T: Value, E: Clone, M> Leader<T, E, M> {
     pub(crate) fn finish(
         self,
         mut result: Result<T, E>,
-        publish: impl FnOnce(&mut Result<T, E>, &mut State<T, E, M>),
+        publish: impl FnOnce(&mut Result<T, E>, &mut FlightState<T, E, M>),
     ) {
         let mut state = self.flight.lock();
         if state.is_mine(&self.fetch) {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use super::shared::Shared;
+use super::shared::CacheShared;
 use crate::error::Error;
 
 /// How a cache was at one instant. No secret is in it.
@@ -71,7 +71,7 @@ pub enum Health {
 }
 
 impl Status {
-    pub(super) fn of(shared: &Shared) -> Self {
+    pub(super) fn of(shared: &CacheShared) -> Self {
         let now = shared.moment();
         let state = shared.flight.lock();
         let (current, memory) = (state.current(), &state.memory);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::shared::Shared;
+use super::shared::CacheShared;
 
 /// The monotonic clock stands still while a machine sleeps, and a timer with it. Looking this often finds the leap.
 const LONGEST_SLEEP: Duration = Duration::from_secs(10);
@@ -17,11 +17,11 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(10);
 ///    runtime lost a fetch. The brakes and the waits after failures count for it too.
 /// 2. It sleeps until something is due, or something happened: a token that was dropped is fetched at once.
 /// 3. It holds nothing of the cache while it sleeps.
-pub(super) fn keep_warm(shared: &Arc<Shared>) -> impl Future<Output = ()> + Send + 'static {
+pub(super) fn keep_warm(shared: &Arc<CacheShared>) -> impl Future<Output = ()> + Send + 'static {
     run(Arc::downgrade(shared), shared.changes.subscribe())
 }
 
-async fn run(shared: Weak<Shared>, mut changes: watch::Receiver<()>) {
+async fn run(shared: Weak<CacheShared>, mut changes: watch::Receiver<()>) {
     loop {
         changes.mark_unchanged();
         let Some(idle) = shared.upgrade().and_then(|shared| shared.tend()) else { return };

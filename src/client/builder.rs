@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::http_transport::HttpTransport;
 use crate::origin::Origin;
 use crate::retry::RetryPolicy;
-use crate::stack::{Settings, Stack, StackBody};
+use crate::stack::{Stack, StackBody, StackSettings};
 
 /// Builds an [`ApiClient`]: a base URL, tokens, and the [layers](crate::stack) between them in the right order.
 ///
@@ -53,7 +53,7 @@ pub struct ApiClientBuilder {
     /// What else is to be set about the auth layer, in the order in which it was told.
     header: Option<HeaderName>,
     origins: Vec<Result<Origin, Error>>,
-    settings: Settings,
+    settings: StackSettings,
 }
 
 impl ApiClientBuilder {
@@ -64,7 +64,7 @@ impl ApiClientBuilder {
             insecure_http: false,
             header: None,
             origins: Vec::new(),
-            settings: Settings::default(),
+            settings: StackSettings::default(),
         }
     }
 

@@ -36,13 +36,13 @@ use crate::retry::{AttemptTimeout, DeadlineExceeded, RetryReport};
 #[derive(Debug)]
 #[doc(alias = "HttpError")]
 pub struct ApiError {
-    kind: Kind,
+    kind: ApiErrorKind,
     message: String,
     source: Option<BoxError>,
 }
 
 #[derive(Debug)]
-enum Kind {
+enum ApiErrorKind {
     Path,
     Builder,
     Request,
@@ -54,15 +54,15 @@ enum Kind {
 
 impl ApiError {
     pub(super) fn path(reason: &str) -> Self {
-        Self::new(Kind::Path, format!("the request was not sent: its path {reason}"))
+        Self::new(ApiErrorKind::Path, format!("the request was not sent: its path {reason}"))
     }
 
     pub(super) fn builder(reason: &str, source: impl Into<BoxError>) -> Self {
-        Self::new(Kind::Builder, format!("the request was not sent: {reason}")).with_source(source)
+        Self::new(ApiErrorKind::Builder, format!("the request was not sent: {reason}")).with_source(source)
     }
 
     pub(super) fn send(to: &str, source: BoxError) -> Self {
-        let error = Self::new(Kind::Request, String::new()).with_source(source);
+        let error = Self::new(ApiErrorKind::Request, String::new()).with_source(source);
         let message = if let Some(error) = error.token_error() {
             format!("the request to {to} was not sent: {error}")
         } else if error.find::<DeadlineExceeded>().is_some() {
@@ -86,11 +86,11 @@ impl ApiError {
     }
 
     pub(super) fn status_of(origin: &str, status: StatusCode, report: Option<RetryReport>) -> Self {
-        Self::new(Kind::Status(status, report), format!("the API at {origin} returned {status}"))
+        Self::new(ApiErrorKind::Status(status, report), format!("the API at {origin} returned {status}"))
     }
 
     pub(super) fn body(of: &str, source: impl Into<BoxError>) -> Self {
-        let error = Self::new(Kind::Body, String::new()).with_source(source);
+        let error = Self::new(ApiErrorKind::Body, String::new()).with_source(source);
         Self { message: format!("the response of {of} broke off: {}", error.root()), ..error }
     }
 
@@ -104,7 +104,7 @@ impl ApiError {
             None => format!(" ({text})"),
         };
         Self::new(
-            Kind::Decode,
+            ApiErrorKind::Decode,
             format!(
                 "the response of {of} is not the JSON that was asked for, at line {line}, column {column}{reason}; check \
                  the type it is read as"
@@ -113,14 +113,14 @@ impl ApiError {
     }
 
     pub(super) fn pages(message: &str) -> Self {
-        Self::new(Kind::Pages, message.to_owned())
+        Self::new(ApiErrorKind::Pages, message.to_owned())
     }
 
     pub(super) fn caused_by(self, source: impl Into<BoxError>) -> Self {
         self.with_source(source)
     }
 
-    fn new(kind: Kind, message: String) -> Self {
+    fn new(kind: ApiErrorKind, message: String) -> Self {
         Self { kind, message, source: None }
     }
 
@@ -133,20 +133,20 @@ impl ApiError {
     /// that JSON cannot hold. Nothing was sent.
     #[must_use]
     pub fn is_builder(&self) -> bool {
-        matches!(self.kind, Kind::Path | Kind::Builder)
+        matches!(self.kind, ApiErrorKind::Path | ApiErrorKind::Builder)
     }
 
     /// Returns whether the path was refused, since it would have left the base URL or cannot be sent. Such an error
     /// [is one of the builder](Self::is_builder) too.
     #[must_use]
     pub fn is_path(&self) -> bool {
-        matches!(self.kind, Kind::Path)
+        matches!(self.kind, ApiErrorKind::Path)
     }
 
     /// Returns whether there was no response: no token, no connection, or no time left.
     #[must_use]
     pub fn is_request(&self) -> bool {
-        matches!(self.kind, Kind::Request)
+        matches!(self.kind, ApiErrorKind::Request)
     }
 
     /// Returns whether a timeout ended the request or the body: that of an attempt, the total one, a
@@ -165,33 +165,33 @@ impl ApiError {
     /// Returns whether [`error_for_status`](super::ApiResponse::error_for_status) made an error of a status.
     #[must_use]
     pub fn is_status(&self) -> bool {
-        matches!(self.kind, Kind::Status(..))
+        matches!(self.kind, ApiErrorKind::Status(..))
     }
 
     /// Returns whether the response broke off.
     #[must_use]
     pub fn is_body(&self) -> bool {
-        matches!(self.kind, Kind::Body)
+        matches!(self.kind, ApiErrorKind::Body)
     }
 
     /// Returns whether the response was not the JSON that was asked for.
     #[must_use]
     pub fn is_decode(&self) -> bool {
-        matches!(self.kind, Kind::Decode)
+        matches!(self.kind, ApiErrorKind::Decode)
     }
 
     /// Returns whether [pages](super::pages) cannot go on, since what comes next cannot be told, leads elsewhere, or has come
     /// already.
     #[must_use]
     pub fn is_pages(&self) -> bool {
-        matches!(self.kind, Kind::Pages)
+        matches!(self.kind, ApiErrorKind::Pages)
     }
 
     /// Returns the status that [`error_for_status`](super::ApiResponse::error_for_status) made an error of.
     #[must_use]
     pub fn status(&self) -> Option<StatusCode> {
         match self.kind {
-            Kind::Status(status, _) => Some(status),
+            ApiErrorKind::Status(status, _) => Some(status),
             _ => None,
         }
     }
@@ -200,7 +200,7 @@ impl ApiError {
     #[must_use]
     pub fn retry_report(&self) -> Option<&RetryReport> {
         match &self.kind {
-            Kind::Status(_, report) => report.as_ref(),
+            ApiErrorKind::Status(_, report) => report.as_ref(),
             _ => None,
         }
     }

@@ -13,7 +13,7 @@ use crate::retry::RetryPolicy;
 
 /// What can be set about the layers but auth.
 #[derive(Clone, Debug)]
-pub(crate) struct Settings {
+pub(crate) struct StackSettings {
     pub(crate) policy: RetryPolicy,
     pub(crate) concurrency: Option<usize>,
     pub(crate) attempt_timeout: Duration,
@@ -22,7 +22,7 @@ pub(crate) struct Settings {
     pub(crate) request_id: Option<HeaderName>,
 }
 
-impl Default for Settings {
+impl Default for StackSettings {
     fn default() -> Self {
         Self {
             policy: RetryPolicy::default(),
@@ -66,7 +66,7 @@ impl Default for Settings {
 #[must_use = "a builder does nothing until it is built"]
 pub struct StackBuilder {
     auth: AuthLayer,
-    settings: Settings,
+    settings: StackSettings,
 }
 
 impl Stack<()> {
@@ -87,7 +87,7 @@ impl Stack<()> {
     /// Starts a stack around an auth layer with options of its own: more origins, another header, a token per request.
     /// Requests to origins that it does not know are refused, whatever it says.
     pub fn with_auth(auth: AuthLayer) -> StackBuilder {
-        StackBuilder { auth, settings: Settings::default() }
+        StackBuilder { auth, settings: StackSettings::default() }
     }
 }
 

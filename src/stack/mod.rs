@@ -93,6 +93,6 @@ mod builder;
 mod redirects;
 mod service;
 
-pub(crate) use self::builder::Settings;
 pub use self::builder::StackBuilder;
+pub(crate) use self::builder::StackSettings;
 pub use self::service::{ResponseFuture, Stack, StackBody};

@@ -19,7 +19,7 @@ use tower_layer::Layer as _;
 use tower_service::Service;
 
 use super::attempt_timeout;
-use super::builder::Settings;
+use super::builder::StackSettings;
 use super::redirects::SameOrigin;
 use crate::auth::{AuthLayer, AuthService};
 use crate::extensions::Deadline;
@@ -67,7 +67,7 @@ type Redirecting<S> = Either<FollowRedirect<S, SameOrigin>, S>;
 type Limited<S> = Either<ConcurrencyLimit<S>, S>;
 
 impl<S> Stack<S> {
-    pub(crate) fn with_settings(auth: AuthLayer, settings: Settings, client: S) -> Self {
+    pub(crate) fn with_settings(auth: AuthLayer, settings: StackSettings, client: S) -> Self {
         let authorized = auth
             .refuse_other_origins(true)
             .layer(attempt_timeout::Limited::new(client, settings.attempt_timeout));

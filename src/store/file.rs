@@ -105,8 +105,8 @@ impl FileStore {
             let turn = runtime.spawn_blocking(move || take_turn(&slot, change));
             match turn.await.map_err(|_ended| Error::transient("the runtime is shutting down"))? {
                 Ok(value) => return Ok(value),
-                Err(Turn::Busy) => tokio::time::sleep(PAUSE).await,
-                Err(Turn::Failed(error)) => return Err(failed(error)),
+                Err(TurnError::Busy) => tokio::time::sleep(PAUSE).await,
+                Err(TurnError::Failed(error)) => return Err(failed(error)),
             }
         }
         Err(failed(io::Error::new(io::ErrorKind::WouldBlock, "another process holds its lock for long")))
@@ -121,22 +121,25 @@ enum Changed {
 }
 
 /// Why a turn brought nothing.
-enum Turn {
+enum TurnError {
     Busy,
     Failed(io::Error),
 }
 
-fn take_turn<T>(slot: &Slot, change: impl FnOnce(&mut Record, Duration) -> (Changed, T)) -> Result<T, Turn> {
+fn take_turn<T>(
+    slot: &Slot,
+    change: impl FnOnce(&mut Record, Duration) -> (Changed, T),
+) -> Result<T, TurnError> {
     let lock = slot.lock().map_err(|busy| match busy {
-        Busy::Held => Turn::Busy,
-        Busy::Failed(error) => Turn::Failed(error),
+        Busy::Held => TurnError::Busy,
+        Busy::Failed(error) => TurnError::Failed(error),
     })?;
     // A file that is not a record is as good as none: it is replaced by the next write.
     let mut record =
-        slot.read().map_err(Turn::Failed)?.and_then(|text| Record::read(&text)).unwrap_or_default();
+        slot.read().map_err(TurnError::Failed)?.and_then(|text| Record::read(&text)).unwrap_or_default();
     let (changed, value) = change(&mut record, now());
     if let Changed::Yes = changed {
-        slot.replace(&record.written()).map_err(Turn::Failed)?;
+        slot.replace(&record.written()).map_err(TurnError::Failed)?;
     }
     drop(lock);
     Ok(value)

@@ -33,11 +33,11 @@ use crate::error::Error;
 /// ```
 #[derive(Clone, Default)]
 pub struct MemoryStore {
-    shared: Arc<Shared>,
+    shared: Arc<MemoryShared>,
 }
 
 #[derive(Default)]
-struct Shared {
+struct MemoryShared {
     slots: Mutex<HashMap<StoreKey, Slot>>,
     changed: Notify,
 }

@@ -58,10 +58,10 @@ const BACKLOG: usize = 256;
 /// ```
 #[derive(Clone)]
 pub struct RedisStore {
-    shared: Arc<Shared>,
+    shared: Arc<RedisShared>,
 }
 
-struct Shared {
+struct RedisShared {
     info: ConnectionInfo,
     root_certificates: Option<Vec<u8>>,
     prefix: String,
@@ -204,7 +204,7 @@ impl RedisStoreBuilder {
         // By this protocol messages come over the same connection.
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         Ok(RedisStore {
-            shared: Arc::new(Shared {
+            shared: Arc::new(RedisShared {
                 info: info.set_redis_settings(settings),
                 root_certificates: self.root_certificates,
                 prefix: self.prefix,
@@ -217,7 +217,7 @@ impl RedisStoreBuilder {
     }
 }
 
-impl Shared {
+impl RedisShared {
     /// The key of an entry. What stands in braces decides about the node of a cluster.
     fn entry(&self, key: &StoreKey) -> String {
         format!("{}{{{}}}", self.prefix, key.as_str())

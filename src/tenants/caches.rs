@@ -46,10 +46,10 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 #[doc(alias = "MultiTenant")]
 #[doc(alias = "per_user")]
 pub struct TenantCaches<K> {
-    inner: Arc<Inner<K>>,
+    inner: Arc<CachesShared<K>>,
 }
 
-struct Inner<K> {
+struct CachesShared<K> {
     make: Make<K>,
     capacity: usize,
     idle_after: u64,
@@ -97,7 +97,7 @@ impl<K: 'static> TenantCaches<K> {
 impl<K> TenantCaches<K> {
     pub(super) fn with(make: Make<K>, capacity: usize, idle_after: Duration) -> Self {
         let idle_after = clock::nanos(idle_after);
-        let inner = Inner {
+        let inner = CachesShared {
             make,
             capacity,
             idle_after,
@@ -267,9 +267,9 @@ impl<K> fmt::Debug for TenantCaches<K> {
     }
 }
 
-// --- Inner ---
+// --- CachesShared ---
 
-impl<K> Inner<K> {
+impl<K> CachesShared<K> {
     fn now(&self) -> u64 {
         clock::nanos(clock::now().saturating_duration_since(self.began))
     }
@@ -283,7 +283,7 @@ impl<K> Inner<K> {
     }
 }
 
-impl<K: Hash + Eq> Inner<K> {
+impl<K: Hash + Eq> CachesShared<K> {
     fn known<Q>(&self, key: &Q, now: u64) -> Result<Option<TokenCache>, Error>
     where
         K: Borrow<Q>,

@@ -41,11 +41,11 @@ pub struct ScriptedSource {
     name: String,
     lifetime: Duration,
     latency: Duration,
-    shared: Arc<Mutex<Shared>>,
+    shared: Arc<Mutex<SourceShared>>,
 }
 
 #[derive(Default)]
-struct Shared {
+struct SourceShared {
     steps: VecDeque<Step>,
     requests: Vec<TokenRequest>,
     /// What every fetch comes to for which nothing was ordered.
@@ -124,7 +124,7 @@ impl ScriptedSource {
     }
 
     // Every change under the lock is a single step, so what a panicking test leaves behind is sound.
-    fn shared(&self) -> MutexGuard<'_, Shared> {
+    fn shared(&self) -> MutexGuard<'_, SourceShared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

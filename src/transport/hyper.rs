@@ -97,10 +97,10 @@ const SUSPICIOUS: Duration = Duration::from_secs(5);
 /// ```
 #[derive(Clone)]
 pub struct HyperClient {
-    shared: Arc<Shared>,
+    shared: Arc<ClientShared>,
 }
 
-struct Shared {
+struct ClientShared {
     settings: Settings,
     pools: Pools,
     /// Asks for hardly any signs of life: for gRPC, and for all once a server has taken them for a flood.
@@ -116,7 +116,7 @@ struct Pools {
     tls: OnceCell<legacy::Client<Tls, Body>>,
 }
 
-impl Shared {
+impl ClientShared {
     /// Returns the pools for a request, and after how much silence their connections are asked for a sign of life. A gRPC call
     /// may be quiet for long, and its server ends the connection at the third sign that it is asked for.
     fn pools(&self, is_grpc: bool) -> (&Pools, Option<Duration>) {
@@ -138,7 +138,7 @@ impl HyperClient {
 
     fn with(settings: Settings) -> Self {
         let (pools, calm) = (Pools::default(), Pools::default());
-        Self { shared: Arc::new(Shared { settings, pools, calm, flooded: Arc::default() }) }
+        Self { shared: Arc::new(ClientShared { settings, pools, calm, flooded: Arc::default() }) }
     }
 
     /// Starts a client with a proxy, certificates, a resolver or timeouts of its own.
@@ -176,7 +176,7 @@ where
     fn call(&mut self, request: Request<B>) -> HyperResponseFuture {
         if let Err(error) = runtime::current() {
             let failed = Box::pin(std::future::ready(Err(Unsent::new(error).into())));
-            return HyperResponseFuture { state: State::Starting(failed) };
+            return HyperResponseFuture { state: ResponseState::Starting(failed) };
         }
         let request = request.map(Body::new);
         let is_grpc = grpc::is_grpc_content(request.headers());
@@ -187,18 +187,22 @@ where
             let settings = &self.shared.settings;
             let start = || pool(settings, ping).build(connect::plain(settings));
             let client = pools.plain.get_or_init(start);
-            return HyperResponseFuture { state: State::Sent(Sent::new(client, request, flooded, ping)) };
+            return HyperResponseFuture {
+                state: ResponseState::SentRequest(SentRequest::new(client, request, flooded, ping)),
+            };
         }
         if let Some(client) = pools.tls.get() {
-            return HyperResponseFuture { state: State::Sent(Sent::new(client, request, flooded, ping)) };
+            return HyperResponseFuture {
+                state: ResponseState::SentRequest(SentRequest::new(client, request, flooded, ping)),
+            };
         }
         let shared = Arc::clone(&self.shared);
         let sent = Box::pin(async move {
             let (pools, ping) = shared.pools(is_grpc);
             let client = pools.tls.get_or_try_init(|| start(&shared.settings, ping)).await?;
-            Sent::new(client, request, flooded, ping).await
+            SentRequest::new(client, request, flooded, ping).await
         });
-        HyperResponseFuture { state: State::Starting(sent) }
+        HyperResponseFuture { state: ResponseState::Starting(sent) }
     }
 }
 
@@ -221,11 +225,11 @@ fn pool(settings: &Settings, ping: Option<Duration>) -> legacy::Builder {
 
 /// The future of [`HyperClient`].
 pub struct HyperResponseFuture {
-    state: State,
+    state: ResponseState,
 }
 
-enum State {
-    Sent(Sent),
+enum ResponseState {
+    SentRequest(SentRequest),
     /// The client itself must be made first.
     Starting(Pin<Box<dyn Future<Output = Result<Response<HyperResponseBody>, BoxError>> + Send>>),
 }
@@ -235,8 +239,8 @@ impl Future for HyperResponseFuture {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.state {
-            State::Sent(sent) => Pin::new(sent).poll(cx),
-            State::Starting(starting) => starting.as_mut().poll(cx),
+            ResponseState::SentRequest(sent) => Pin::new(sent).poll(cx),
+            ResponseState::Starting(starting) => starting.as_mut().poll(cx),
         }
     }
 }
@@ -247,10 +251,10 @@ impl fmt::Debug for HyperResponseFuture {
     }
 }
 
-// --- Sent ---
+// --- SentRequest ---
 
 /// A request on its way, and the connection it went by.
-struct Sent {
+struct SentRequest {
     response: legacy::ResponseFuture,
     /// None once there is an outcome.
     connection: Option<CaptureConnection>,
@@ -261,7 +265,7 @@ struct Sent {
     keep_alive: Option<Duration>,
 }
 
-impl Sent {
+impl SentRequest {
     fn new<C>(
         client: &legacy::Client<C, Body>,
         mut request: Request<Body>,
@@ -293,7 +297,7 @@ impl Sent {
     }
 }
 
-impl Sent {
+impl SentRequest {
     /// Returns whether the connection was asked for signs of life three times while nothing else came on it.
     fn was_asked_often(&self, connection: Option<&CaptureConnection>) -> bool {
         let Some(after) = self.keep_alive else { return false };
@@ -304,7 +308,7 @@ impl Sent {
     }
 }
 
-impl Future for Sent {
+impl Future for SentRequest {
     type Output = Result<Response<HyperResponseBody>, BoxError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -333,7 +337,7 @@ impl Future for Sent {
     }
 }
 
-impl Drop for Sent {
+impl Drop for SentRequest {
     fn drop(&mut self) {
         let Some(connection) = &self.connection else { return };
         if let Some(connected) = &*connection.connection_metadata()
