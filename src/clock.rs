@@ -40,6 +40,12 @@ impl Moment {
         Self { mono: after(self.mono, by), wall: self.wall.saturating_add(nanos(by.min(FARTHEST))) }
     }
 
+    /// Returns this moment moved back by `by`, if the clocks can say it.
+    #[cfg(feature = "store")]
+    pub(crate) fn checked_sub(self, by: Duration) -> Option<Self> {
+        Some(Self { mono: self.mono.checked_sub(by)?, wall: self.wall.checked_sub(nanos(by))? })
+    }
+
     /// Returns how long it is from `earlier` to this moment by the clock that says the longer time.
     pub(crate) fn since(self, earlier: Self) -> Duration {
         let mono = self.mono.saturating_duration_since(earlier.mono);

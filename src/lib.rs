@@ -71,6 +71,7 @@
 //! | `redis` | no | [`store`]`::RedisStore`: tokens in Redis, for a fleet |
 //! | `reqwest` | no | [`transport`]`::ReqwestClient`: reqwest's client below the layers, and at the token endpoint |
 //! | `stack` | yes | [`ApiClient`]`::connect` and its builder: all layers in one order |
+//! | `store` | no | [`store`]`::Shared`: one token and one token request for all processes |
 //! | `full` | no | all of these |
 //! | `test-util` | no | `test_util`: fake servers, scripted sources and probes, for the tests of a service |
 //!
@@ -147,5 +148,7 @@ pub use self::grants::{ClientAuth, ClientCredentials, ClientCredentialsConfig, R
 pub use self::origin::Origin;
 pub use self::retry::RetryPolicy;
 pub use self::revoke::{TokenRevoker, revoker_fn};
-pub use self::source::{FetchReason, FileToken, Or, StaticToken, TokenRequest, TokenSource, source_fn};
+pub use self::source::{
+    FetchReason, FileToken, Or, SourceIdentity, StaticToken, TokenRequest, TokenSource, source_fn,
+};
 pub use self::token::AccessToken;

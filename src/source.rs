@@ -1,6 +1,8 @@
 //! The contract of a token source, and the small sources: a closure, a fixed token, a file, one source or another.
 
 mod file_token;
+mod identity;
+mod lineage;
 
 use std::fmt;
 use std::future::Future;
@@ -8,7 +10,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
+pub(crate) use self::identity::RefreshTokenUse;
+#[cfg(feature = "store")]
+pub(crate) use self::lineage::LineageFuture;
+pub(crate) use self::lineage::{LineageStore, SharedRefreshToken};
+
 pub use self::file_token::FileToken;
+pub use self::identity::SourceIdentity;
 
 use crate::error::Error;
 use crate::runtime::or_panicked;
@@ -110,6 +118,14 @@ pub trait TokenSource: Send + Sync + 'static {
         false
     }
 
+    /// Describes which tokens the source fetches, so that processes with the same source can share them (`store::Shared`).
+    /// `None`: that is not known, as with a closure.
+    ///
+    /// It may be asked at any time, and must not wait for anything.
+    fn identity(&self) -> Option<SourceIdentity> {
+        None
+    }
+
     /// Falls back on `other` if this source fails for good: a refresh token if there is one, else the grant.
     ///
     /// For good means that a server refused the client or the grant with an error of OAuth 2.0, or that the source itself
@@ -150,6 +166,8 @@ pub struct TokenRequest {
     previous: Option<AccessToken>,
     rejected: Option<AccessToken>,
     deadline: Option<Instant>,
+    /// Where the refresh token is, if processes share it.
+    lineage: Option<Arc<dyn LineageStore>>,
 }
 
 /// Why a source is asked.
@@ -172,7 +190,7 @@ impl TokenRequest {
     /// Creates a request without earlier tokens, as a test of a source needs it.
     #[must_use]
     pub fn new(reason: FetchReason) -> Self {
-        Self { reason, previous: None, rejected: None, deadline: None }
+        Self { reason, previous: None, rejected: None, deadline: None, lineage: None }
     }
 
     /// Sets the token that was in use.
@@ -220,6 +238,19 @@ impl TokenRequest {
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
+
+    /// Has the source exchange the refresh token that is kept there, to the end of the exchange.
+    #[cfg(feature = "store")]
+    pub(crate) fn with_lineage(mut self, lineage: Arc<dyn LineageStore>) -> Self {
+        self.lineage = Some(lineage);
+        self.deadline = None;
+        self
+    }
+
+    /// Returns where the refresh token is kept that several processes share.
+    pub(crate) fn lineage(&self) -> Option<&Arc<dyn LineageStore>> {
+        self.lineage.as_ref()
+    }
 }
 
 /// A source that is shared, with other caches or with your own code.
@@ -243,6 +274,10 @@ impl<S: TokenSource> TokenSource for Arc<S> {
     fn has_changed(&self) -> bool {
         S::has_changed(self)
     }
+
+    fn identity(&self) -> Option<SourceIdentity> {
+        S::identity(self)
+    }
 }
 
 // --- DynTokenSource ---
@@ -264,6 +299,9 @@ pub(crate) trait DynTokenSource: Send + Sync {
 
     /// See [`TokenSource::has_changed`].
     fn may_differ(&self) -> bool;
+
+    /// See [`TokenSource::identity`].
+    fn own_identity(&self) -> Option<SourceIdentity>;
 }
 
 impl<S: TokenSource> DynTokenSource for S {
@@ -285,6 +323,10 @@ impl<S: TokenSource> DynTokenSource for S {
 
     fn may_differ(&self) -> bool {
         or_panicked(false, || self.has_changed())
+    }
+
+    fn own_identity(&self) -> Option<SourceIdentity> {
+        or_panicked(None, || self.identity())
     }
 }
 
@@ -401,6 +443,10 @@ impl TokenSource for StaticToken {
     async fn token(&self, _request: TokenRequest) -> Result<AccessToken, Error> {
         Ok(self.token.clone())
     }
+
+    fn identity(&self) -> Option<SourceIdentity> {
+        Some(SourceIdentity::new("static").with(self.token.scheme(), self.token.expose()))
+    }
 }
 
 // --- Or ---
@@ -457,6 +503,13 @@ impl<A: TokenSource, B: TokenSource> TokenSource for Or<A, B> {
 
     fn has_changed(&self) -> bool {
         self.first.has_changed() || self.second.has_changed()
+    }
+
+    fn identity(&self) -> Option<SourceIdentity> {
+        let (first, second) = (self.first.identity()?, self.second.identity()?);
+        let refresh_tokens = [first.refresh_token(), second.refresh_token()];
+        let both = SourceIdentity::new("or").within("first", first).within("second", second);
+        Some(refresh_tokens.into_iter().fold(both, SourceIdentity::also))
     }
 }
 

@@ -248,11 +248,28 @@ impl AccessToken {
         self.inner.extra.get(name)
     }
 
+    /// Returns the other string members of the token response.
+    #[cfg(feature = "store")]
+    pub(crate) fn extras(&self) -> impl Iterator<Item = (&str, &SecretString)> {
+        self.inner.extra.iter().map(|(name, value)| (name.as_str(), value))
+    }
+
     /// Says from which moment the lifetime counts. Without it the cache counts from the start of its fetch.
     #[must_use]
     pub(crate) fn requested(mut self, moment: Moment) -> Self {
         self.edit().requested = Some(moment);
         self
+    }
+
+    /// Has the lifetime count from `started`, if nothing better is known.
+    #[cfg(feature = "store")]
+    #[must_use]
+    pub(crate) fn counted_from(self, started: Moment) -> Self {
+        if self.inner.seal.is_some() || self.inner.requested.is_some() {
+            self
+        } else {
+            self.requested(started)
+        }
     }
 
     /// Takes the token into a cache: gives it its identity and fixes its end on both clocks.
@@ -264,8 +281,7 @@ impl AccessToken {
         if self.inner.seal.is_some() {
             return self;
         }
-        let from = self.inner.requested.unwrap_or(started);
-        let expiry = self.end(from, now);
+        let (from, expiry) = self.span(started, now);
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         self.edit().seal = Some(Seal { id, obtained: from, expiry });
         self
@@ -274,9 +290,18 @@ impl AccessToken {
     /// Returns whether a token that waits to be used has more left than a cache would want of it: a twentieth of its
     /// life, at most 10 seconds.
     pub(crate) fn is_worth_handing_out(&self, now: Moment) -> bool {
-        let from = self.inner.requested.unwrap_or(now);
-        let Some(end) = self.expiry().or_else(|| self.end(from, now)) else { return true };
+        let (from, Some(end)) = self.span(now, now) else { return true };
         now.until(end) > (from.until(end) / 20).min(Duration::from_secs(10))
+    }
+
+    /// Returns from when the lifetime counts, and when it ends, if that is known. Without better knowledge it counts from
+    /// `started`.
+    pub(crate) fn span(&self, started: Moment, now: Moment) -> (Moment, Option<Moment>) {
+        if let Some(seal) = self.inner.seal {
+            return (seal.obtained, seal.expiry);
+        }
+        let from = self.inner.requested.unwrap_or(started);
+        (from, self.end(from, now))
     }
 
     /// Returns when the token ends whose lifetime counts from `from`, if that is known.

@@ -9,7 +9,7 @@ use super::handle::TokenCache;
 use super::shared::Want;
 use crate::clock;
 use crate::error::Error;
-use crate::source::{FetchReason, TokenRequest, TokenSource};
+use crate::source::{FetchReason, SourceIdentity, TokenRequest, TokenSource};
 use crate::token::AccessToken;
 
 /// Kept from the deadline of the cache in front, so that the error of the one behind arrives before it; a tenth of what is
@@ -68,5 +68,9 @@ impl TokenSource for CachedSource {
 
     fn has_changed(&self) -> bool {
         self.cache.shared.source.may_differ()
+    }
+
+    fn identity(&self) -> Option<SourceIdentity> {
+        self.cache.shared.source.own_identity().map(SourceIdentity::behind)
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::grants::endpoint::client::EndpointClient;
 use crate::grants::parameters::Parameters;
-use crate::source::TokenRequest;
+use crate::source::{SourceIdentity, TokenRequest};
 use crate::token::AccessToken;
 
 /// What a [`GrantBuilder`](crate::grants::GrantBuilder) builds: a source, or the revocation of tokens. There is nothing to
@@ -34,6 +34,11 @@ impl Exchange {
     pub(crate) fn beginning_with(self, mut first: Parameters) -> Arc<Self> {
         first.extend(self.parameters);
         Arc::new(Self { endpoint: self.endpoint, parameters: first })
+    }
+
+    /// Returns what the grant with these parameters is about, if that is known before they are read.
+    pub(crate) fn identity(&self, grant: &str) -> Option<SourceIdentity> {
+        self.parameters.describe(self.endpoint.identity(grant))
     }
 
     pub(crate) async fn token(&self, request: &TokenRequest) -> Result<AccessToken, Error> {

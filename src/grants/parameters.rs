@@ -17,7 +17,7 @@ use crate::grants::client::secret::Secret;
 use crate::grants::endpoint::identifiers::Identifiers;
 #[cfg(feature = "jwt")]
 use crate::grants::jwt::assertion::Assertion;
-use crate::source::{FetchReason, TokenRequest};
+use crate::source::{FetchReason, SourceIdentity, TokenRequest};
 use crate::text::Redactor;
 
 /// Name and value pairs in the order in which they are sent.
@@ -150,6 +150,27 @@ impl Parameters {
             headers.insert(name, value);
         }
         Ok(())
+    }
+
+    /// Adds what all of them say, if that is known before they are read.
+    pub(crate) fn describe(&self, identity: SourceIdentity) -> Option<SourceIdentity> {
+        let identity = self.list.iter().try_fold(identity, |identity, Parameter { name, value, .. }| {
+            let name = format!("parameter {name}");
+            match value {
+                Value::Fixed(value) => Some(identity.with(name, value.expose_secret())),
+                Value::Json(json) => Some(identity.with(name, json)),
+                Value::Read(value) => Some(identity.with(name, value.value()?.expose_secret())),
+                #[cfg(feature = "jwt")]
+                Value::Assertion(assertion) => assertion.describe(&name, identity),
+            }
+        })?;
+        self.headers.iter().try_fold(identity, |identity, (name, content)| {
+            let name = format!("header {}", name.to_ascii_lowercase());
+            match content {
+                HeaderContent::Fixed(value) => Some(identity.with(name, value)),
+                HeaderContent::Read(credential) => credential.describe(&name, identity),
+            }
+        })
     }
 
     fn add(&mut self, name: Cow<'static, str>, value: Value, is_secret: bool) {

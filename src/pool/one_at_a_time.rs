@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use crate::error::Error;
-use crate::source::{DynTokenSource, TokenRequest, TokenSource};
+use crate::source::{DynTokenSource, SourceIdentity, TokenRequest, TokenSource};
 use crate::token::AccessToken;
 
 /// A source that waits for its turn.
@@ -35,5 +35,9 @@ impl TokenSource for OneAtATime {
 
     fn has_changed(&self) -> bool {
         self.source.may_differ()
+    }
+
+    fn identity(&self) -> Option<SourceIdentity> {
+        self.source.own_identity()
     }
 }

@@ -19,17 +19,38 @@
 mod any;
 #[cfg(feature = "file-store")]
 mod file;
+#[cfg(feature = "store")]
+mod builder;
+#[cfg(feature = "store")]
+mod calls;
+#[cfg(feature = "store")]
+mod holder;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(feature = "store")]
+mod sealing;
+#[cfg(feature = "store")]
+mod shared;
 mod token_store;
+#[cfg(feature = "store")]
+mod value;
 
 pub use self::any::{AnyStore, from_url};
 #[cfg(feature = "file-store")]
 #[cfg_attr(docsrs, doc(cfg(feature = "file-store")))]
 pub use self::file::FileStore;
-pub use self::memory::MemoryStore;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use self::redis::{RedisStore, RedisStoreBuilder};
+#[cfg(feature = "store")]
+#[cfg_attr(docsrs, doc(cfg(feature = "store")))]
+pub use self::builder::SharedBuilder;
+pub use self::memory::MemoryStore;
+#[cfg(feature = "store")]
+#[cfg_attr(docsrs, doc(cfg(feature = "store")))]
+pub use self::sealing::SealingKey;
+#[cfg(feature = "store")]
+#[cfg_attr(docsrs, doc(cfg(feature = "store")))]
+pub use self::shared::Shared;
 pub use self::token_store::{Acquired, Entry, Lease, StoreKey, TokenStore, Write};

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::clock;
 use crate::error::Error;
-use crate::source::{DynTokenSource, TokenRequest, TokenSource};
+use crate::source::{DynTokenSource, SourceIdentity, TokenRequest, TokenSource};
 use crate::token::AccessToken;
 
 /// Who would have to wait longer is sent away.
@@ -77,6 +77,10 @@ impl TokenSource for Metered {
 
     fn has_changed(&self) -> bool {
         self.source.may_differ()
+    }
+
+    fn identity(&self) -> Option<SourceIdentity> {
+        self.source.own_identity()
     }
 }
 

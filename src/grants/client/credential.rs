@@ -3,11 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::error::Error;
 use crate::grants::client::secret::Secret;
-use crate::source::{DynTokenSource, TokenRequest, TokenSource};
+use crate::source::{DynTokenSource, RefreshTokenUse, SourceIdentity, TokenRequest, TokenSource};
 use crate::token::AccessToken;
 
 /// A secret that is read, or a source that is asked, each time.
@@ -74,6 +74,18 @@ impl Credential {
         match &self.origin {
             CredentialOrigin::Secret(_) => None,
             CredentialOrigin::Source(source) => Some(&**source),
+        }
+    }
+
+    /// Adds what it stands for, if that is known before it is read.
+    pub(crate) fn describe(&self, name: &str, identity: SourceIdentity) -> Option<SourceIdentity> {
+        match &self.origin {
+            CredentialOrigin::Secret(secret) => Some(identity.with(name, secret.value()?.expose_secret())),
+            // The user of a refresh token is not known.
+            CredentialOrigin::Source(source) => source
+                .own_identity()
+                .filter(|source| source.refresh_token() == RefreshTokenUse::None)
+                .map(|source| identity.within(name, source)),
         }
     }
 

@@ -136,7 +136,6 @@ impl Secret {
     }
 
     /// Returns the secret if it is a plain value.
-    #[cfg(feature = "jwt")]
     pub(crate) fn value(&self) -> Option<&SecretString> {
         match &self.kind {
             Kind::Value(secret) => Some(secret),

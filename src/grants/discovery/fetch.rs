@@ -23,6 +23,7 @@ use crate::grants::response::verdict::{Ending, Refusal, judge};
 use crate::grants::response::wording::{Naming, Wording};
 use crate::headers::rate_limit;
 use crate::origin::Origin;
+use crate::source::SourceIdentity;
 use crate::text::Redactor;
 
 /// An [`Issuer`] that was checked.
@@ -92,6 +93,14 @@ impl Discovery {
 
     pub(crate) fn identifier(&self) -> &Identifier {
         &self.identifier
+    }
+
+    /// Adds where the metadata come from, and which of their endpoints are used.
+    pub(crate) fn describe(&self, identity: SourceIdentity) -> SourceIdentity {
+        let identity = identity.with("metadata of", self.identifier.as_str());
+        let addresses = self.addresses.iter().map(|address| address.uri.to_string());
+        let identity = addresses.fold(identity, |identity, uri| identity.with("metadata", uri));
+        if self.mtls_aliases { identity.with("mtls", "") } else { identity }
     }
 
     /// Returns whether the endpoints for clients with a certificate are wanted.

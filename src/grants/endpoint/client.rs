@@ -26,7 +26,7 @@ use crate::grants::response::refused::Refused;
 use crate::grants::response::token;
 use crate::grants::response::verdict::{Delivery, Silence, Verdict};
 use crate::runtime;
-use crate::source::TokenRequest;
+use crate::source::{SourceIdentity, TokenRequest};
 use crate::text::Redactor;
 use crate::token::AccessToken;
 
@@ -60,6 +60,12 @@ impl EndpointClient {
         let client_id = &self.endpoint.identifiers().client_id;
         let client = if client_id.is_empty() { String::new() } else { format!("{client_id} at ") };
         Some(format!("{client}{}", self.endpoint))
+    }
+
+    /// Returns who asks where, and how what comes is read: a part of the identity of each grant.
+    pub(crate) fn identity(&self, grant: &str) -> SourceIdentity {
+        let identity = SourceIdentity::new(grant).with("encoding", format!("{:?}", self.encoding));
+        self.endpoint.describe(identity)
     }
 
     /// Exchanges `parameters` for a token: one flight, retries included.

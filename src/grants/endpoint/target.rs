@@ -17,6 +17,7 @@ use crate::grants::endpoint::url::{self, PlainHttp};
 use crate::grants::response::body::Expected;
 use crate::grants::response::wording::{EndpointKind, Naming, Wording};
 use crate::origin::Origin;
+use crate::source::SourceIdentity;
 use crate::text::{self, Redactor};
 
 /// A place to ask, and the client as it shows itself there.
@@ -110,6 +111,23 @@ impl Destination {
             Self::Fixed(target) => &target.auth,
             Self::Discovered(_, registration) => &registration.auth,
         }
+    }
+
+    /// Adds where the requests go, for which client, and how a response is read.
+    pub(crate) fn describe(&self, identity: SourceIdentity) -> SourceIdentity {
+        let (identity, identifiers, expected) = match self {
+            Self::Fixed(target) => {
+                (identity.with("url", target.uri.to_string()), &target.identifiers, &target.expected)
+            }
+            Self::Discovered(discovery, registration) => {
+                (discovery.describe(identity), &registration.identifiers, &registration.expected)
+            }
+        };
+        let identity = identity
+            .with("issuer", &identifiers.issuer)
+            .with("client", &identifiers.client_id)
+            .with("client authentication", self.auth().name());
+        expected.acceptance.describe(identity)
     }
 
     /// Returns the client and the server by their names, the URL of the endpoint left out where it is not known.

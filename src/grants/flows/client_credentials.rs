@@ -9,7 +9,7 @@ use crate::grants::client::auth::ClientAuth;
 use crate::grants::endpoint::location::Endpoint;
 use crate::grants::grant::{Exchange, Grant};
 use crate::grants::parameters::Parameters;
-use crate::source::{TokenRequest, TokenSource};
+use crate::source::{SourceIdentity, TokenRequest, TokenSource};
 use crate::token::AccessToken;
 
 /// Gets tokens by the client credentials grant (RFC 6749 §4.4): a service in its own name, without a user.
@@ -70,6 +70,10 @@ impl TokenSource for ClientCredentials {
 
     fn has_changed(&self) -> bool {
         self.exchange.endpoint.has_changed()
+    }
+
+    fn identity(&self) -> Option<SourceIdentity> {
+        self.exchange.identity("client credentials")
     }
 }
 

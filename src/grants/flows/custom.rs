@@ -13,7 +13,7 @@ use crate::grants::client::secret::Secret;
 use crate::grants::endpoint::location::Endpoint;
 use crate::grants::grant::{Exchange, Grant};
 use crate::grants::parameters::{Encoding, Parameters};
-use crate::source::{TokenRequest, TokenSource};
+use crate::source::{SourceIdentity, TokenRequest, TokenSource};
 use crate::token::AccessToken;
 
 /// Gets tokens by a grant of the provider's own (RFC 6749 §4.5), or from an endpoint that does not know OAuth 2.0 but
@@ -121,6 +121,10 @@ impl TokenSource for CustomGrant {
 
     fn has_changed(&self) -> bool {
         self.exchange.endpoint.has_changed()
+    }
+
+    fn identity(&self) -> Option<SourceIdentity> {
+        self.exchange.identity("custom")
     }
 }
 

@@ -10,7 +10,7 @@ use crate::grants::endpoint::location::Endpoint;
 use crate::grants::grant::{Exchange, Grant};
 use crate::grants::jwt::assertion::Assertion;
 use crate::grants::parameters::Parameters;
-use crate::source::{TokenRequest, TokenSource};
+use crate::source::{SourceIdentity, TokenRequest, TokenSource};
 use crate::token::AccessToken;
 
 /// Gets tokens by an assertion that it signs itself: for service accounts, and in the name of users who agreed to it.
@@ -81,6 +81,10 @@ impl TokenSource for JwtBearer {
 
     fn has_changed(&self) -> bool {
         self.exchange.endpoint.has_changed()
+    }
+
+    fn identity(&self) -> Option<SourceIdentity> {
+        self.exchange.identity("jwt bearer")
     }
 }
 

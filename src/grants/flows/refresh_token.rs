@@ -26,7 +26,7 @@ use crate::grants::grant::{Exchange, Grant};
 use crate::grants::parameters::Parameters;
 use crate::grants::response::verdict::Evidence;
 use crate::runtime;
-use crate::source::{FetchReason, TokenRequest, TokenSource};
+use crate::source::{FetchReason, SourceIdentity, TokenRequest, TokenSource};
 use crate::token::AccessToken;
 
 /// Gets tokens by the refresh token grant (RFC 6749 §6): a service lives on what a user once agreed to.
@@ -49,7 +49,9 @@ use crate::token::AccessToken;
 /// 6. Refusals that may be about it and do not say so (`invalid_request`, a bare 401, an unknown code) are counted. After
 ///    three in a row the error says to sign in again, and the pauses grow from a minute to four hours.
 ///    [`refresh`](crate::TokenCache::refresh) asks at once.
-/// 7. An exchange always ends, whatever hangs. One on a runtime that is no longer driven is taken over after 10 s.
+/// 7. Processes that share the refresh token (`store::Shared`) exchange it one at a time as well: each goes on with the newest
+///    of the store, and so may start without one.
+/// 8. An exchange always ends, whatever hangs. One on a runtime that is no longer driven is taken over after 10 s.
 ///
 /// Each access token carries the refresh token that was the newest when it came
 /// ([`expose_refresh_token`](AccessToken::expose_refresh_token)), so that both can be revoked.
@@ -266,6 +268,12 @@ impl TokenSource for RefreshTokenGrant {
     fn has_changed(&self) -> bool {
         self.inner.endpoint.has_changed()
     }
+
+    /// The refresh token is left out: it changes, and the user is the same.
+    fn identity(&self) -> Option<SourceIdentity> {
+        let identity = self.inner.common.describe(self.inner.endpoint.identity("refresh token"))?;
+        Some(identity.by_refresh_token())
+    }
 }
 
 impl fmt::Debug for RefreshTokenGrant {
@@ -368,6 +376,9 @@ impl Inner {
         let patience = &self.endpoint.transport.patience;
         let most = patience.whole().saturating_add(2 * self.store_limit());
         let limit = Deadline::default().within(most);
+        if let Some(theirs) = request.lineage().and_then(|lineage| lineage.newest()) {
+            self.lineage.take_over_shared(theirs);
+        }
         let result = {
             let mut renewal = std::pin::pin!(self.renew_now(&turn, &request));
             loop {
@@ -382,6 +393,9 @@ impl Inner {
                 }
             }
         };
+        if let (Some(lineage), Some(ours)) = (request.lineage(), self.lineage.to_share()) {
+            lineage.after_exchange(ours);
+        }
         (turn, result)
     }
 
@@ -420,6 +434,15 @@ impl Inner {
     async fn exchange(&self, request: &TokenRequest, deadline: Deadline) -> Result<(), Error> {
         loop {
             let held = self.lineage.held()?;
+            if let (Some(lineage), Some(ours)) = (request.lineage(), self.lineage.to_share()) {
+                let is_noted = lineage.before_exchange(ours).await?;
+                if !self.lineage.holds(&held) {
+                    continue;
+                }
+                if is_noted {
+                    self.lineage.is_shared(&held);
+                }
+            }
             let mut parameters = Parameters::default();
             parameters.push("grant_type", "refresh_token");
             parameters.push_secret("refresh_token", Secret::of(held.secret.clone()));

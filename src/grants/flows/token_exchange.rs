@@ -14,7 +14,7 @@ use crate::grants::endpoint::deadline::Deadline;
 use crate::grants::endpoint::location::Endpoint;
 use crate::grants::grant::{Exchange, Grant};
 use crate::grants::parameters::Parameters;
-use crate::source::{DynTokenSource, FetchReason, TokenRequest, TokenSource};
+use crate::source::{DynTokenSource, FetchReason, SourceIdentity, TokenRequest, TokenSource};
 use crate::token::AccessToken;
 
 /// Gets tokens by giving others for them: that of a workload for one of the cloud's, that of a user for one that a
@@ -165,6 +165,18 @@ impl TokenSource for TokenExchange {
     fn has_changed(&self) -> bool {
         self.exchange.endpoint.has_changed()
             || self.grant.tokens().any(|(_, token)| token.token.has_changed())
+    }
+
+    fn identity(&self) -> Option<SourceIdentity> {
+        let identity = self.exchange.identity("token exchange")?;
+        let identity = self.grant.tokens().try_fold(identity, |identity, (setting, token)| {
+            let identity = token.token.describe(setting, identity)?;
+            Some(identity.with(format!("{setting} type"), token.token_type.as_str()))
+        })?;
+        Some(match &self.grant.requested {
+            Some(requested) => identity.with("requested type", requested.as_str()),
+            None => identity,
+        })
     }
 }
 

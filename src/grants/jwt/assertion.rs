@@ -15,6 +15,7 @@ use crate::grants::jwt::algorithm::JwtAlgorithm;
 use crate::grants::jwt::key::SigningKey;
 use crate::grants::jwt::material::Material;
 use crate::grants::jwt::signer::{DynSigner, JwtSigner};
+use crate::source::SourceIdentity;
 use crate::{backoff, clock};
 
 /// An assertion that lives longer is worth stealing; servers that allow it at all stop here.
@@ -237,6 +238,26 @@ impl Assertion {
     pub fn header_json(mut self, name: impl Into<String>, json: impl Into<String>) -> Self {
         self.header.push((name.into(), serde_json::from_str(&json.into()).ok()));
         self
+    }
+
+    /// Adds what it says. Without an issuer of its own that is not known before the key is read.
+    pub(crate) fn describe(&self, name: &str, identity: SourceIdentity) -> Option<SourceIdentity> {
+        let identity = identity.with(format!("{name} iss"), self.issuer.as_deref()?);
+        let identity = match &self.subject {
+            Subject::Issuer => identity,
+            Subject::Named(subject) => identity.with(format!("{name} sub"), subject),
+            Subject::None => identity.with(format!("{name} without sub"), ""),
+        };
+        let identity = match &self.audience {
+            Audience::Issuer => identity,
+            Audience::TokenUrl => identity.with(format!("{name} aud by URL"), ""),
+            Audience::Named(audience) => identity.with(format!("{name} aud"), audience),
+        };
+        let members = self.claims.iter().map(|member| ("claim", member));
+        let members = members.chain(self.header.iter().map(|member| ("header", member)));
+        members.into_iter().try_fold(identity, |identity, (kind, (member, value))| {
+            Some(identity.with(format!("{name} {kind} {member}"), value.as_ref()?.to_string()))
+        })
     }
 
     /// Returns whether the client secret signs.

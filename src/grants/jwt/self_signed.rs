@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::grants::endpoint::identifiers::Identifiers;
 use crate::grants::jwt::assertion::Assertion;
-use crate::source::{TokenRequest, TokenSource};
+use crate::source::{SourceIdentity, TokenRequest, TokenSource};
 use crate::token::AccessToken;
 
 /// A source whose token is its own assertion, as GitHub Apps and some APIs of Google take it. No server is asked.
@@ -60,5 +60,9 @@ impl TokenSource for SelfSigned {
             Identifiers { client_id: String::new(), issuer: String::new(), token_url: String::new() };
         let signed = self.assertion.make(&identifiers).await?;
         Ok(AccessToken::of("Bearer", signed)?.with_lifetime(self.assertion.holds_for()))
+    }
+
+    fn identity(&self) -> Option<SourceIdentity> {
+        self.assertion.describe("assertion", SourceIdentity::new("self-signed"))
     }
 }

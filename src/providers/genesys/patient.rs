@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::clock;
 use crate::error::Error;
-use crate::source::{TokenRequest, TokenSource};
+use crate::source::{SourceIdentity, TokenRequest, TokenSource};
 use crate::token::AccessToken;
 
 /// A source that is asked again for a minute while the server says that there are too many token requests, as the vendor's
@@ -53,5 +53,9 @@ impl<S: TokenSource> TokenSource for Patient<S> {
 
     fn has_changed(&self) -> bool {
         self.source.has_changed()
+    }
+
+    fn identity(&self) -> Option<SourceIdentity> {
+        self.source.identity()
     }
 }

@@ -6,7 +6,9 @@
 //! 2. What an exchange brought changes nothing once [`replace`](Lineage::replace) has put another token in its place.
 //! 3. A token that was refused for good is never sent again.
 //! 4. A turn that shows no sign of life is taken away. If it has sent a request, the refresh token is in doubt already.
-//! 5. An access token stays here until a fetch takes it, so a caller that goes away meanwhile loses nothing.
+//! 5. Where processes share the refresh token, the newest that they know is taken over before an exchange, and what is held
+//!    here goes before it only if it came in its place, or if it is from a new login.
+//! 6. An access token stays here until a fetch takes it, so a caller that goes away meanwhile loses nothing.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +23,7 @@ use crate::error::Error;
 use crate::grants::client::secret;
 use crate::grants::endpoint::deadline::Deadline;
 use crate::grants::endpoint::doubt::Doubt;
+use crate::source::SharedRefreshToken;
 use crate::token::AccessToken;
 
 /// A refresh token and its successors.
@@ -41,6 +44,18 @@ struct State {
     suspicion: Suspicion,
     ready: Option<AccessToken>,
     storage: Storage,
+    sharing: Sharing,
+}
+
+/// What is known of the refresh token that processes share.
+#[derive(Default)]
+struct Sharing {
+    /// The refresh token with which the lineage here began.
+    first: Option<SecretString>,
+    /// The newest token here that the others know as well.
+    known: Option<SecretString>,
+    /// Whether a new login is to go before what they know.
+    is_replaced: bool,
 }
 
 /// Refusals in a row that may be about the refresh token, and do not say so.
@@ -100,12 +115,13 @@ impl Lineage {
         let state = State {
             turns: Arc::new(Semaphore::new(1)),
             beat: clock::now(),
-            held: refresh_token.map(|secret| Held::new(secret, 0)),
+            held: refresh_token.clone().map(|secret| Held::new(secret, 0)),
             generation: 0,
             dead: None,
             suspicion: Suspicion::default(),
             ready,
             storage: Storage::Done,
+            sharing: Sharing { first: refresh_token, ..Sharing::default() },
         };
         Self { state: Mutex::new(state) }
     }
@@ -285,11 +301,62 @@ impl Lineage {
     /// Begins anew with a token from elsewhere.
     pub(crate) fn replace(&self, refresh_token: SecretString) {
         let mut state = self.state();
-        state.put(refresh_token);
-        state.dead = None;
-        state.suspicion = Suspicion::default();
-        state.ready = None;
-        state.storage = Storage::Done;
+        state.begin(refresh_token.clone());
+        state.sharing = Sharing { first: Some(refresh_token), known: None, is_replaced: true };
+    }
+
+    /// Takes over what the processes know that share the refresh token, unless what is held here is newer.
+    pub(crate) fn take_over_shared(&self, theirs: SharedRefreshToken) {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let is = |one: &Option<SecretString>, other: &SecretString| {
+            one.as_ref().is_some_and(|one| secret::same(one, other))
+        };
+        let ours = state.held.as_ref().map(|held| held.secret.clone());
+        let sharing = &mut state.sharing;
+        if is(&ours, &theirs.newest) && !sharing.is_replaced {
+            if let Some(held) = &state.held {
+                held.doubt.set(theirs.is_in_doubt);
+            }
+            sharing.known = ours;
+            state.dead = theirs.ended.or(state.dead.take());
+            return;
+        }
+        // A token that was given at the start may be the first of theirs, or one of those after it, and is spent then. One that
+        // they do not know is worth a try once theirs has ended.
+        let came_after = is(&sharing.known, &theirs.newest);
+        let is_new_login = sharing.is_replaced
+            || (theirs.ended.is_some() && sharing.known.is_none() && !is(&ours, &theirs.first));
+        if state.dead.is_none() && ours.is_some() && (came_after || is_new_login) {
+            return;
+        }
+        state.begin(theirs.newest.clone());
+        if let Some(held) = &state.held {
+            held.doubt.set(theirs.is_in_doubt);
+        }
+        state.dead = theirs.ended;
+        state.sharing = Sharing { first: Some(theirs.first), known: Some(theirs.newest), is_replaced: false };
+    }
+
+    /// Returns what the other processes have to know of the token in use.
+    pub(crate) fn to_share(&self) -> Option<SharedRefreshToken> {
+        let state = self.state();
+        let held = state.held.as_ref()?;
+        Some(SharedRefreshToken {
+            first: state.sharing.first.as_ref().unwrap_or(&held.secret).clone(),
+            newest: held.secret.clone(),
+            is_in_doubt: held.doubt.is_raised(),
+            ended: state.dead.clone(),
+        })
+    }
+
+    /// Notes that the other processes know of `held`.
+    pub(crate) fn is_shared(&self, held: &Held) {
+        let mut state = self.state();
+        if state.holds(held) {
+            state.sharing.known = Some(held.secret.clone());
+            state.sharing.is_replaced = false;
+        }
     }
 
     /// Returns whether an access token that was not taken yet is good for a while. One that is not is dropped.
@@ -359,6 +426,15 @@ impl Lineage {
 impl State {
     fn holds(&self, held: &Held) -> bool {
         self.generation == held.generation
+    }
+
+    /// Goes on with a token from elsewhere.
+    fn begin(&mut self, secret: SecretString) {
+        self.put(secret);
+        self.dead = None;
+        self.suspicion = Suspicion::default();
+        self.ready = None;
+        self.storage = Storage::Done;
     }
 
     fn put(&mut self, secret: SecretString) {

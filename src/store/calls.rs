@@ -1,0 +1,211 @@
+//! The calls to a store for one key: each has a timeout, what it keeps is sealed, and while the store is out of order there is one
+//! warning.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use tokio::time::{sleep, timeout};
+
+use super::sealing::{Place, SealingKey};
+use super::token_store::{Acquired, Entry, Lease, StoreKey, TokenStore, Write, next_number};
+use super::value::Value;
+use crate::clock::WallClock;
+use crate::error::Error;
+use crate::runtime::caught;
+use crate::source::SharedRefreshToken;
+
+/// A store as one key sees it.
+pub(super) struct Calls<T> {
+    pub(super) store: T,
+    pub(super) key: StoreKey,
+    pub(super) sealing: SealingKey,
+    pub(super) timeout: Duration,
+    pub(super) wall: WallClock,
+    pub(super) outage: Outage,
+    pub(super) seen: Mutex<Seen>,
+}
+
+/// What this process knows of the entry, whatever the store says later.
+#[derive(Default)]
+pub(super) struct Seen {
+    /// The highest version.
+    version: u64,
+    /// The newest refresh token.
+    refresh_token: Option<SharedRefreshToken>,
+}
+
+/// What was read.
+pub(super) struct Read {
+    /// The version that is there, zero if there is none.
+    pub(super) version: u64,
+    /// Empty if there is none, or none that can be used, but for the refresh token if this process remembers one.
+    pub(super) value: Value,
+    /// Why what is there cannot be used.
+    pub(super) unusable: Option<Error>,
+}
+
+/// The store did not do what it was asked, for this reason. The warning was logged.
+pub(super) struct Away(pub(super) Error);
+
+impl<T: TokenStore> Calls<T> {
+    /// Reads the entry.
+    pub(super) async fn load(&self) -> Result<Read, Away> {
+        let newest = self.seen().version;
+        let began = self.wall.moment();
+        let Some(entry) = self.call(Call::Load, self.store.load(&self.key)).await? else {
+            return Ok(Read { version: 0, value: self.remembered(), unusable: None });
+        };
+        let opened = if entry.version < newest {
+            Err(Error::protocol(
+                "the store has an older entry than it had before; was it restored from a backup?",
+            ))
+        } else {
+            self.open(&entry).and_then(|text| Value::decode(&text, entry.age, began))
+        };
+        let version = entry.version;
+        match opened {
+            Ok(value) => {
+                self.outage.worked(Call::Open, &self.key);
+                self.remember(version, &value);
+                Ok(Read { version, value, unusable: None })
+            }
+            Err(error) => {
+                self.outage.failed(Call::Open, &self.key, &error);
+                Ok(Read { version, value: self.remembered(), unusable: Some(error) })
+            }
+        }
+    }
+
+    /// Writes the entry in place of that version. Returns the version of the new one; none if another process was first.
+    pub(super) async fn swap(&self, replaces: u64, lease: Lease, value: &Value) -> Result<Option<u64>, Away> {
+        let now = self.wall.moment();
+        let version = next_number(replaces.max(self.seen().version), Duration::from_nanos(now.wall));
+        let place = Place { key: &self.key, version, fence: lease.fence };
+        let write = match self.sealing.seal(&place, &value.encode(now)) {
+            Ok(sealed) => Write::new(replaces, version, lease.fence, value.keep_for(now), sealed),
+            Err(error) => {
+                self.outage.failed(Call::Swap, &self.key, &error);
+                return Err(Away(error));
+            }
+        };
+        let is_written = self.call(Call::Swap, self.store.swap(&self.key, write)).await?;
+        if is_written {
+            self.remember(version, value);
+        }
+        Ok(is_written.then_some(version))
+    }
+
+    pub(super) async fn acquire(&self, period: Duration) -> Result<Acquired, Away> {
+        self.call(Call::Acquire, self.store.acquire(&self.key, period)).await
+    }
+
+    /// Lets a lease run on. One that cannot be extended ends, and the next write tells.
+    pub(super) async fn extend(&self, lease: Lease, period: Duration) {
+        let extended =
+            timeout(self.timeout, caught(STORE, self.store.extend(&self.key, lease, period))).await;
+        if !matches!(extended, Ok(Ok(true))) {
+            tracing::debug!(key = self.key.as_str(), "the lease of the token store could not be extended");
+        }
+    }
+
+    /// Ends a lease. One that cannot be ended runs out.
+    pub(super) async fn release(&self, lease: Lease) {
+        let released = timeout(self.timeout, caught(STORE, self.store.release(&self.key, lease))).await;
+        if !matches!(released, Ok(Ok(()))) {
+            tracing::debug!(key = self.key.as_str(), "the lease of the token store runs out by itself");
+        }
+    }
+
+    /// Waits for news of the entry, for no longer than `limit`.
+    pub(super) async fn changed(&self, version: u64, limit: Duration) {
+        let changed = std::pin::pin!(caught(STORE, self.store.changed(&self.key, version)));
+        // A store that cannot say it now is polled.
+        if let Either::Left((Err(_), limit)) = select(changed, std::pin::pin!(sleep(limit))).await {
+            limit.await;
+        }
+    }
+
+    /// Returns what this process knows of the refresh token if the store knows nothing.
+    pub(super) fn remembered(&self) -> Value {
+        Value { refresh_token: self.seen().refresh_token.clone(), ..Value::default() }
+    }
+
+    fn remember(&self, version: u64, value: &Value) {
+        let mut seen = self.seen();
+        if version >= seen.version {
+            *seen = Seen { version, refresh_token: value.refresh_token.clone() };
+        }
+    }
+
+    fn open(&self, entry: &Entry) -> Result<impl std::ops::Deref<Target = Vec<u8>> + use<T>, Error> {
+        let place = Place { key: &self.key, version: entry.version, fence: entry.fence };
+        self.sealing.open(&place, &entry.value)
+    }
+
+    async fn call<R>(&self, call: Call, future: impl Future<Output = Result<R, Error>>) -> Result<R, Away> {
+        let result = timeout(self.timeout, caught(STORE, future)).await.unwrap_or_else(|_elapsed| {
+            Err(Error::transient(format!("the token store did not respond within {:?}", self.timeout)))
+        });
+        match result {
+            Ok(returned) => {
+                self.outage.worked(call, &self.key);
+                Ok(returned)
+            }
+            Err(error) => {
+                self.outage.failed(call, &self.key, &error);
+                Err(Away(error))
+            }
+        }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        // Every change under this lock is one assignment.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What messages call the store.
+const STORE: &str = "the token store";
+
+// --- Outage ---
+
+/// What works and what does not. A store may be full or read-only, and let itself be read all the same.
+#[derive(Default)]
+pub(super) struct Outage {
+    failing: AtomicU8,
+}
+
+/// What can fail. A number is a bit.
+#[derive(Clone, Copy)]
+enum Call {
+    Load = 1,
+    Open = 2,
+    Acquire = 4,
+    Swap = 8,
+}
+
+impl Outage {
+    /// Warns if nothing was failing until now.
+    fn failed(&self, call: Call, key: &StoreKey, error: &Error) {
+        let before = self.failing.fetch_or(call as u8, Ordering::Relaxed);
+        let (key, cause) = (key.as_str(), std::error::Error::source(error).map(ToString::to_string));
+        if before == 0 {
+            tracing::warn!(
+                key, %error, cause,
+                "the token store is out of order; until it works, this process fetches its own tokens"
+            );
+        } else {
+            tracing::debug!(key, %error, cause, "the token store is still out of order");
+        }
+    }
+
+    /// Says so if nothing is failing from now on. What failed must have worked: that others do proves nothing.
+    fn worked(&self, call: Call, key: &StoreKey) {
+        let before = self.failing.fetch_and(!(call as u8), Ordering::Relaxed);
+        if before == call as u8 {
+            tracing::info!(key = key.as_str(), "the token store works again");
+        }
+    }
+}

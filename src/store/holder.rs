@@ -1,0 +1,171 @@
+//! The process that holds the lease of an entry: what it knows of the entry, and how it writes there.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use secrecy::ExposeSecret as _;
+use tokio::time::{Instant, sleep};
+
+use super::calls::{Away, Calls, Read};
+use super::token_store::{Lease, TokenStore};
+use super::value::Value;
+use crate::backoff::Chance;
+use crate::clock;
+use crate::error::Error;
+use crate::source::{LineageFuture, LineageStore, SharedRefreshToken};
+use crate::token::AccessToken;
+
+/// Holds the lease of an entry while a token is fetched; without a lease where the store is left out.
+pub(super) struct Holder<T> {
+    calls: Arc<Calls<T>>,
+    lease: Option<Lease>,
+    /// Whether a refresh token may be sent where the store does not work.
+    is_optional: bool,
+    known: Mutex<Known>,
+}
+
+struct Known {
+    /// The version that is in the store.
+    version: u64,
+    /// What is in the store.
+    value: Value,
+    /// What became of the refresh token since then.
+    newest: Option<SharedRefreshToken>,
+}
+
+/// The pauses of a write that is tried again, and for how long it is.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+const LONGEST_TRYING: Duration = Duration::from_secs(60);
+
+impl<T: TokenStore> Holder<T> {
+    pub(super) fn new(calls: Arc<Calls<T>>, lease: Option<Lease>, read: Read, is_optional: bool) -> Self {
+        let known = Known { version: read.version, value: read.value, newest: None };
+        Self { calls, lease, is_optional, known: Mutex::new(known) }
+    }
+
+    /// Lets the other processes know that the token is of no use, before another one is fetched. Returns false if another
+    /// process has written.
+    pub(super) async fn mark_rejected(&self, rejected: Option<&AccessToken>) -> Result<bool, Away> {
+        let value = self.known().value.clone();
+        if !value.is_news(rejected) {
+            return Ok(true);
+        }
+        self.write(Value { is_rejected: true, ..value }).await
+    }
+
+    /// Publishes a new token, if there is one, and what became of the refresh token. Returns false if another process has
+    /// written.
+    pub(super) async fn publish(&self, token: Option<AccessToken>) -> Result<bool, Away> {
+        let refresh_token = self.newest();
+        let value = match token {
+            Some(token) => Value { token: Some(token), is_rejected: false, refresh_token },
+            None => Value { refresh_token, ..self.known().value.clone() },
+        };
+        self.write(value).await
+    }
+
+    /// Returns whether the refresh token is another than the store knows, or in another state.
+    pub(super) fn has_news(&self) -> bool {
+        let known = self.known();
+        match (&known.newest, &known.value.refresh_token) {
+            (None, _) => false,
+            (Some(_), None) => true,
+            (Some(newest), Some(stored)) => {
+                newest.newest.expose_secret() != stored.newest.expose_secret()
+                    || newest.is_in_doubt != stored.is_in_doubt
+                    || newest.ended.is_some() != stored.ended.is_some()
+            }
+        }
+    }
+
+    /// Goes on to write until the store takes it: without it the other processes would send a refresh token that is spent.
+    /// Returns whether it did, or another process has written.
+    pub(super) async fn keep_writing(&self, token: Option<AccessToken>, period: Duration) -> bool {
+        let (chance, end) = (Chance::default(), clock::after(clock::now(), LONGEST_TRYING));
+        for round in 0.. {
+            sleep(chance.equal_jitter(FIRST_PAUSE, LONGEST_PAUSE, round)).await;
+            if let Some(lease) = self.lease {
+                self.calls.extend(lease, period).await;
+            }
+            match self.publish(token.clone()).await {
+                Ok(_) => return true,
+                Err(Away(_)) if clock::now() >= end => return false,
+                Err(Away(_)) => {}
+            }
+        }
+        false
+    }
+
+    /// Lets the lease run on, until `end`.
+    pub(super) async fn tend(&self, period: Duration, end: Instant) {
+        loop {
+            let next = clock::after(clock::now(), period / 3);
+            tokio::time::sleep_until(next.min(end)).await;
+            if next >= end {
+                return;
+            }
+            if let Some(lease) = self.lease {
+                self.calls.extend(lease, period).await;
+            }
+        }
+    }
+
+    pub(super) async fn release(&self) {
+        if let Some(lease) = self.lease {
+            self.calls.release(lease).await;
+        }
+    }
+
+    /// Returns false if another process has written since.
+    async fn write(&self, value: Value) -> Result<bool, Away> {
+        let Some(lease) = self.lease else { return Ok(false) };
+        let replaces = self.known().version;
+        let Some(version) = self.calls.swap(replaces, lease, &value).await? else { return Ok(false) };
+        let mut known = self.known();
+        (known.version, known.value) = (version, value);
+        Ok(true)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // Every change under this lock is a few assignments.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T: TokenStore> LineageStore for Holder<T> {
+    fn newest(&self) -> Option<SharedRefreshToken> {
+        let known = self.known();
+        known.newest.clone().or_else(|| known.value.refresh_token.clone())
+    }
+
+    fn before_exchange(&self, token: SharedRefreshToken) -> LineageFuture<'_> {
+        Box::pin(async move {
+            if self.lease.is_none() {
+                return Ok(false);
+            }
+            let token = SharedRefreshToken { is_in_doubt: true, ..token };
+            let value = Value { refresh_token: Some(token), ..self.known().value.clone() };
+            match self.write(value).await {
+                Ok(true) => Ok(true),
+                Ok(false) => Err(Error::transient(
+                    "another process has taken over the refresh token; nothing was sent, and the next fetch gets its token",
+                )),
+                Err(Away(_)) if self.is_optional => Ok(false),
+                Err(Away(error)) => Err(refused(&error)),
+            }
+        })
+    }
+
+    fn after_exchange(&self, token: SharedRefreshToken) {
+        self.known().newest = Some(token);
+    }
+}
+
+/// The error of a fetch whose refresh token must not be sent without the store.
+pub(super) fn refused(cause: &Error) -> Error {
+    Error::transient(
+        "the token store is out of order, so the refresh token that it keeps is not sent: sent twice, it would end the login",
+    )
+    .with_source(cause.clone())
+}

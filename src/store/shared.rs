@@ -1,0 +1,331 @@
+//! A source whose token all processes share: read it, or fetch it for all of them.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tracing::Instrument as _;
+use tracing::instrument::WithSubscriber as _;
+
+use super::builder::SharedBuilder;
+use super::calls::{Away, Calls, Read};
+use super::holder::{Holder, refused};
+use super::sealing::SealingKey;
+use super::token_store::{Acquired, Lease, StoreKey, TokenStore};
+use crate::backoff::Chance;
+use crate::clock;
+use crate::error::Error;
+use crate::runtime;
+use crate::source::{SourceIdentity, TokenRequest, TokenSource};
+use crate::token::AccessToken;
+
+/// Shares the token of a source with other processes, by way of a [`TokenStore`]. It is a source itself, and stands below a
+/// [`TokenCache`](crate::TokenCache).
+///
+/// The [rules](super) say what it does when, and its [builder](SharedBuilder) has the options.
+///
+/// # Cancel safety
+///
+/// A fetch runs in a task of its own. If its caller gives up it goes on to its end, and the next fetch finds its token in the
+/// store.
+///
+/// # Examples
+///
+/// ```
+/// use tower_oauth2::store::{MemoryStore, SealingKey, Shared};
+/// use tower_oauth2::{ClientCredentials, TokenCache};
+/// # let http_client = tower::service_fn(|_request: http::Request<tower_oauth2::Body>| async {
+/// #     Ok::<_, tower::BoxError>(http::Response::new(tower_oauth2::Body::empty()))
+/// # });
+///
+/// let source = ClientCredentials::builder("https://login.example.com/token", "billing", "secret")
+///     .build_with(http_client)?;
+/// // Of the fleet: the store that its processes reach, and a key that all of them have.
+/// let (store, key) = (MemoryStore::new(), SealingKey::new([7; 32]));
+/// let cache = TokenCache::new(Shared::builder(source, store, key).build()?);
+/// # let _ = cache;
+/// # Ok::<_, tower_oauth2::Error>(())
+/// ```
+pub struct Shared<S, T> {
+    pub(super) inner: Arc<Inner<S, T>>,
+}
+
+pub(super) struct Inner<S, T> {
+    pub(super) source: S,
+    pub(super) calls: Arc<Calls<T>>,
+    pub(super) lease: Duration,
+    /// Whether the source lives on a refresh token, which is in the store as well.
+    pub(super) has_refresh_token: bool,
+    pub(super) is_optional: bool,
+    pub(super) chance: Chance,
+    /// Fetches that are going on.
+    pub(super) busy: AtomicUsize,
+    /// Whether this process has a refresh token that the store does not have.
+    pub(super) is_unsaved: AtomicBool,
+}
+
+/// A fetch without a deadline is given up after this. Until then its lease runs on.
+const LONGEST_FETCH: Duration = Duration::from_secs(300);
+
+/// So much of the time of a caller is left over, so that the error arrives before it gives up.
+const MARGIN: Duration = Duration::from_millis(100);
+
+/// A process without a deadline waits so long for another one.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// How often the store is asked for news where it cannot tell.
+const FIRST_POLL: Duration = Duration::from_millis(100);
+const LONGEST_POLL: Duration = Duration::from_secs(1);
+
+impl<S: TokenSource, T: TokenStore> Shared<S, T> {
+    /// Starts with what is required: the source, the store that the processes share, and the key under which the token is
+    /// sealed there.
+    #[must_use]
+    pub fn builder(source: S, store: T, sealing_key: SealingKey) -> SharedBuilder<S, T> {
+        SharedBuilder::new(source, store, sealing_key)
+    }
+
+    /// Returns the name of the entry in the store.
+    #[must_use]
+    pub fn key(&self) -> &StoreKey {
+        &self.inner.calls.key
+    }
+}
+
+impl<S: TokenSource, T: TokenStore> TokenSource for Shared<S, T> {
+    async fn token(&self, request: TokenRequest) -> Result<AccessToken, Error> {
+        let runtime = runtime::current()?;
+        let Inner { calls, .. } = &*self.inner;
+        let read = match calls.load().await {
+            Ok(read) => read,
+            Err(away) => return self.inner.without_store(request, away).await,
+        };
+        if let Some(token) = read.value.serves(&request, calls.wall.moment()) {
+            tracing::debug!(key = self.key().as_str(), "took the token that the processes share");
+            return Ok(token.clone());
+        }
+        let (returned, result) = oneshot::channel();
+        let fetch = Arc::clone(&self.inner).fetch(request, read.version, returned);
+        runtime.spawn(fetch.in_current_span().with_current_subscriber());
+        result.await.unwrap_or_else(|_broken| {
+            Err(Error::transient(
+                "the fetch broke off: its runtime was shut down, or the token source panicked",
+            ))
+        })
+    }
+
+    /// With a refresh token in the store, nothing of it is lost with this process.
+    fn is_disposable(&self) -> bool {
+        if self.inner.has_refresh_token {
+            return self.inner.busy.load(Ordering::Acquire) == 0
+                && !self.inner.is_unsaved.load(Ordering::Acquire);
+        }
+        self.inner.source.is_disposable()
+    }
+
+    fn accepted(&self, token: &AccessToken) {
+        self.inner.source.accepted(token);
+    }
+
+    fn name(&self) -> Option<String> {
+        self.inner.source.name()
+    }
+
+    fn has_changed(&self) -> bool {
+        self.inner.source.has_changed()
+    }
+
+    fn identity(&self) -> Option<SourceIdentity> {
+        self.inner.source.identity().map(SourceIdentity::behind)
+    }
+}
+
+/// Clones share the source and what is known of the store.
+impl<S, T> Clone for Shared<S, T> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<S, T> fmt::Debug for Shared<S, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("key", &self.inner.calls.key).finish_non_exhaustive()
+    }
+}
+
+// --- Inner ---
+
+impl<S: TokenSource, T: TokenStore> Inner<S, T> {
+    /// Gets a token that the store has not, for all processes, and returns it to the caller if it still waits.
+    async fn fetch(
+        self: Arc<Self>,
+        request: TokenRequest,
+        version: u64,
+        returned: oneshot::Sender<Result<AccessToken, Error>>,
+    ) {
+        let _busy = Busy::new(&self);
+        let lease = match self.lease(&request, version).await {
+            Ok(Turn::Mine(lease)) => lease,
+            Ok(Turn::Done(result)) => return drop(returned.send(result)),
+            Err(away) => return drop(returned.send(self.without_store(request, away).await)),
+        };
+        // The process that had the lease before may have written between the last look and this.
+        let read = match self.calls.load().await {
+            Ok(read) => read,
+            Err(away) => return drop(returned.send(self.without_store(request, away).await)),
+        };
+        if let Some(token) = read.value.serves(&request, self.calls.wall.moment()) {
+            let _ = returned.send(Ok(token.clone()));
+            return self.calls.release(lease).await;
+        }
+        if let Some(error) = read.unusable.as_ref().filter(|_| self.needs(&read)) {
+            let _ = returned.send(Err(refused(error)));
+            return self.calls.release(lease).await;
+        }
+        let holder = Arc::new(Holder::new(Arc::clone(&self.calls), Some(lease), read, self.is_optional));
+        let (result, unsaved) = self.fetch_holding(&request, &holder).await;
+        let _ = returned.send(result);
+        if let Some(token) = unsaved {
+            self.is_unsaved.store(true, Ordering::Release);
+            let is_saved = holder.keep_writing(token, self.lease).await;
+            self.is_unsaved.store(!is_saved, Ordering::Release);
+        }
+        holder.release().await;
+    }
+
+    /// Waits for the lease, or for the token that its holder fetches.
+    async fn lease(&self, request: &TokenRequest, mut version: u64) -> Result<Turn, Away> {
+        let wait = request.deadline().map_or(LONGEST_WAIT, |deadline| {
+            Instant::from_std(deadline).saturating_duration_since(clock::now())
+        });
+        // The error has to arrive before the caller gives up.
+        let end = clock::after(clock::now(), wait - MARGIN.min(wait / 10));
+        for round in 0.. {
+            let left = match self.calls.acquire(self.lease).await? {
+                Acquired::Taken(lease) => return Ok(Turn::Mine(lease)),
+                Acquired::Held(left) => left,
+            };
+            let poll = left.min(self.chance.equal_jitter(FIRST_POLL, LONGEST_POLL, round)).max(SHORTEST_POLL);
+            self.calls.changed(version, poll.min(end.saturating_duration_since(clock::now()))).await;
+            let read = self.calls.load().await?;
+            if let Some(token) = read.value.serves(request, self.calls.wall.moment()) {
+                tracing::debug!(key = self.calls.key.as_str(), "took the token that another process fetched");
+                return Ok(Turn::Done(Ok(token.clone())));
+            }
+            if clock::now() >= end {
+                break;
+            }
+            version = read.version;
+        }
+        Ok(Turn::Done(Err(Error::transient(
+            "another process fetches the token for all of them, and had none in time; the next fetch looks again",
+        ))))
+    }
+
+    /// Fetches a token for all processes. Returns with the result what is still to be written, if that failed and must not be
+    /// lost.
+    async fn fetch_holding(
+        &self,
+        request: &TokenRequest,
+        holder: &Arc<Holder<T>>,
+    ) -> (Result<AccessToken, Error>, Option<Option<AccessToken>>) {
+        // That it could not be written means one more fetch by a process that has the token still.
+        let mut is_away = holder.mark_rejected(request.rejected()).await.is_err();
+        let (request, end) = if self.has_refresh_token {
+            (request.clone().with_lineage(Arc::clone(holder) as _), None)
+        } else {
+            (request.clone(), request.deadline().map(Instant::from_std))
+        };
+        let started = self.calls.wall.moment();
+        let end = end.unwrap_or_else(|| clock::after(started.mono, LONGEST_FETCH));
+        let result = {
+            let fetch = std::pin::pin!(self.source.token(request.clone()));
+            match select(fetch, std::pin::pin!(holder.tend(self.lease, end))).await {
+                Either::Left((result, _)) => result,
+                Either::Right(((), _)) => Err(Error::transient("the token source did not respond in time")),
+            }
+        };
+        let token = result.as_ref().ok().map(|token| token.clone().counted_from(started));
+        let has_news = holder.has_news();
+        if token.is_none() && !has_news {
+            return (result, None);
+        }
+        if is_away && !has_news {
+            return (result, None);
+        }
+        match holder.publish(token.clone()).await {
+            Ok(true) => {
+                self.is_unsaved.store(false, Ordering::Release);
+                tracing::debug!(key = self.calls.key.as_str(), "fetched a token for all processes");
+            }
+            Ok(false) => {
+                tracing::debug!(key = self.calls.key.as_str(), "another process took over meanwhile");
+                let winner = self.calls.load().await.ok();
+                let now = self.calls.wall.moment();
+                if let Some(token) = winner.as_ref().and_then(|read| read.value.serves(&request, now)) {
+                    return (Ok(token.clone()), None);
+                }
+            }
+            Err(Away(_)) => {
+                is_away = true;
+            }
+        }
+        (result, (is_away && has_news).then_some(token))
+    }
+
+    /// Leaves the store out for this fetch.
+    async fn without_store(&self, request: TokenRequest, away: Away) -> Result<AccessToken, Error> {
+        if !self.has_refresh_token {
+            return self.source.token(request).await;
+        }
+        if !self.is_optional {
+            return Err(refused(&away.0));
+        }
+        let read = Read { version: 0, value: self.calls.remembered(), unusable: None };
+        let holder = Arc::new(Holder::new(Arc::clone(&self.calls), None, read, true));
+        let result = self.source.token(request.with_lineage(Arc::clone(&holder) as _)).await;
+        if holder.has_news() {
+            self.is_unsaved.store(true, Ordering::Release);
+        }
+        result
+    }
+
+    /// Returns whether the refresh token is in what was read, and nowhere else as far as this process knows.
+    fn needs(&self, read: &Read) -> bool {
+        self.has_refresh_token && !self.is_optional && read.value.refresh_token.is_none()
+    }
+}
+
+/// A store that wakes waiters without a reason is not asked more often than this.
+const SHORTEST_POLL: Duration = Duration::from_millis(10);
+
+/// How the wait for a lease ended.
+enum Turn {
+    Mine(Lease),
+    /// There is nothing to fetch any more.
+    Done(Result<AccessToken, Error>),
+}
+
+// --- Busy ---
+
+/// Counts a fetch for as long as it goes on.
+struct Busy<'a> {
+    count: &'a AtomicUsize,
+}
+
+impl<'a> Busy<'a> {
+    fn new<S, T>(inner: &'a Inner<S, T>) -> Self {
+        inner.busy.fetch_add(1, Ordering::AcqRel);
+        Self { count: &inner.busy }
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::AcqRel);
+    }
+}

@@ -1,0 +1,221 @@
+//! What is sealed: a token, with how much of its life is left, and the refresh token that processes share.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use secrecy::zeroize::Zeroizing;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Moment;
+use crate::error::Error;
+use crate::source::{FetchReason, SharedRefreshToken, TokenRequest};
+use crate::token::AccessToken;
+
+/// What processes share under one key.
+#[derive(Clone, Default)]
+pub(super) struct Value {
+    pub(super) token: Option<AccessToken>,
+    /// Whether an API rejected the token.
+    pub(super) is_rejected: bool,
+    pub(super) refresh_token: Option<SharedRefreshToken>,
+}
+
+/// A refresh token outlives the access tokens, and a store that drops it loses the login.
+const REFRESH_TOKEN_KEPT: Duration = Duration::from_secs(365 * 86_400);
+
+/// A token whose end is not known is used until it is rejected. One that is dropped is fetched again.
+const ENDLESS_KEPT: Duration = Duration::from_secs(7 * 86_400);
+
+/// An entry is kept this much longer than its token lives.
+const KEPT_LONGER: Duration = Duration::from_secs(60);
+
+impl Value {
+    /// Returns the token if it serves the request: it has some life left, it is not the rejected one, and not the one that
+    /// the caller has already and wants another for.
+    pub(super) fn serves(&self, request: &TokenRequest, now: Moment) -> Option<&AccessToken> {
+        let token =
+            self.token.as_ref().filter(|token| !self.is_rejected && token.is_worth_handing_out(now))?;
+        let is = |other: Option<&AccessToken>| other.is_some_and(|other| other.expose() == token.expose());
+        let serves = match request.reason() {
+            FetchReason::Initial => true,
+            FetchReason::Rejected if request.rejected().is_some() => true,
+            FetchReason::Expiring | FetchReason::Expired | FetchReason::Rejected => !is(request.previous()),
+            FetchReason::Forced => request.previous().is_some() && !is(request.previous()),
+        };
+        (serves && !is(request.rejected())).then_some(token)
+    }
+
+    /// Returns whether the token is the one that was rejected, and is not marked yet.
+    pub(super) fn is_news(&self, rejected: Option<&AccessToken>) -> bool {
+        let (Some(token), Some(rejected)) = (&self.token, rejected) else { return false };
+        !self.is_rejected && token.expose() == rejected.expose()
+    }
+
+    /// Returns how long a store has to keep it.
+    pub(super) fn keep_for(&self, now: Moment) -> Duration {
+        if self.refresh_token.is_some() {
+            return REFRESH_TOKEN_KEPT;
+        }
+        let end = self.token.as_ref().map(|token| token.span(now, now).1);
+        end.map_or(KEPT_LONGER, |end| end.map_or(ENDLESS_KEPT, |end| now.until(end) + KEPT_LONGER))
+    }
+
+    pub(super) fn encode(&self, now: Moment) -> Zeroizing<Vec<u8>> {
+        let token = self.token.as_ref().map(|token| StoredToken::of(token, now));
+        let refresh_token = self.refresh_token.as_ref().map(StoredRefreshToken::of);
+        let stored = Stored { token, is_rejected: self.is_rejected, refresh_token };
+        // Room for all of it: a buffer that grows leaves a copy behind that is not wiped.
+        let mut text = Zeroizing::new(Vec::with_capacity(1024 + 6 * stored.len()));
+        serde_json::to_writer(&mut *text, &stored).expect("strings and numbers can be written");
+        text
+    }
+
+    /// Reads a value that was written `age` before `began` at the latest.
+    pub(super) fn decode(text: &[u8], age: Duration, began: Moment) -> Result<Self, Error> {
+        // The text of a syntax error is left out: it may show a part of the value.
+        let unreadable = || Error::protocol("the stored value cannot be used: a newer version wrote it");
+        let Stored { token, is_rejected, refresh_token } =
+            serde_json::from_slice(text).map_err(|_| unreadable())?;
+        Ok(Self {
+            token: token.map(|token| token.into_token(age, began)).transpose()?,
+            is_rejected,
+            refresh_token: refresh_token.map(StoredRefreshToken::into_token),
+        })
+    }
+}
+
+// --- As it is written ---
+
+#[derive(Serialize, Deserialize)]
+struct Stored<'a> {
+    #[serde(borrow)]
+    token: Option<StoredToken<'a>>,
+    is_rejected: bool,
+    #[serde(borrow)]
+    refresh_token: Option<StoredRefreshToken<'a>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredToken<'a> {
+    #[serde(borrow)]
+    scheme: Cow<'a, str>,
+    #[serde(borrow)]
+    secret: Cow<'a, str>,
+    /// The whole life, and what was left of it when it was written. No clock of another machine is in it.
+    life: Option<(Duration, Duration)>,
+    scopes: Option<Vec<String>>,
+    refresh_token: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    extra: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredRefreshToken<'a> {
+    #[serde(borrow)]
+    first: Cow<'a, str>,
+    #[serde(borrow)]
+    newest: Cow<'a, str>,
+    is_in_doubt: bool,
+    ended: Option<StoredError>,
+}
+
+/// Why a refresh token is of no use any more.
+#[derive(Serialize, Deserialize)]
+struct StoredError {
+    message: String,
+    code: Option<String>,
+    status: Option<u16>,
+}
+
+impl Stored<'_> {
+    fn len(&self) -> usize {
+        let token = self.token.iter().map(|token| {
+            let extra: usize = token.extra.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
+            let scopes: usize = token.scopes.iter().flatten().map(|scope| scope.len() + 4).sum();
+            token.secret.len() + token.refresh_token.as_ref().map_or(0, |token| token.len()) + extra + scopes
+        });
+        let refresh_token = self.refresh_token.iter().map(|token| {
+            token.first.len()
+                + token.newest.len()
+                + token.ended.as_ref().map_or(0, |ended| ended.message.len())
+        });
+        token.chain(refresh_token).sum()
+    }
+}
+
+impl<'a> StoredToken<'a> {
+    fn of(token: &'a AccessToken, now: Moment) -> Self {
+        let (from, end) = token.span(now, now);
+        Self {
+            scheme: token.scheme().into(),
+            secret: token.expose().into(),
+            life: end.map(|end| (from.until(end), now.until(end))),
+            scopes: token.scopes().map(<[String]>::to_vec),
+            refresh_token: token.expose_refresh_token().map(Cow::Borrowed),
+            extra: token
+                .extras()
+                .map(|(name, value)| (name.into(), Cow::Borrowed(value.expose_secret())))
+                .collect(),
+        }
+    }
+
+    fn into_token(self, age: Duration, began: Moment) -> Result<AccessToken, Error> {
+        let mut token = AccessToken::of(&self.scheme, self.secret.into_owned().into())?.requested(began);
+        if let Some((life, left)) = self.life {
+            // It counts from before the store was asked, which is earlier than when the store looked at its clock.
+            let left = left.min(life).saturating_sub(age);
+            let from = began.checked_sub(life - left);
+            token = match from {
+                Some(from) => token.with_lifetime(life).requested(from),
+                None => token.with_lifetime(left),
+            };
+        }
+        if let Some(scopes) = self.scopes {
+            token = token.with_scopes(scopes);
+        }
+        if let Some(refresh_token) = self.refresh_token {
+            token = token.with_refresh_token(refresh_token);
+        }
+        Ok(self.extra.into_iter().fold(token, |token, (name, value)| token.with_extra(name, value)))
+    }
+}
+
+impl<'a> StoredRefreshToken<'a> {
+    fn of(token: &'a SharedRefreshToken) -> Self {
+        Self {
+            first: token.first.expose_secret().into(),
+            newest: token.newest.expose_secret().into(),
+            is_in_doubt: token.is_in_doubt,
+            ended: token.ended.as_ref().map(|error| StoredError {
+                message: error.to_string(),
+                code: error.code().map(str::to_owned),
+                status: error.status().map(|status| status.as_u16()),
+            }),
+        }
+    }
+
+    fn into_token(self) -> SharedRefreshToken {
+        let secret = |text: Cow<'_, str>| SecretString::from(text.into_owned());
+        SharedRefreshToken {
+            first: secret(self.first),
+            newest: secret(self.newest),
+            is_in_doubt: self.is_in_doubt,
+            ended: self.ended.map(StoredError::into_error),
+        }
+    }
+}
+
+impl StoredError {
+    fn into_error(self) -> Error {
+        let mut error = Error::grant(self.message);
+        if let Some(code) = self.code {
+            error = error.with_code(code);
+        }
+        match self.status.and_then(|status| http::StatusCode::from_u16(status).ok()) {
+            Some(status) => error.with_status(status),
+            None => error,
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! A store in memory that a test can break.
+
+use std::fmt;
+use std::future::pending;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tower_oauth2::Error;
+use tower_oauth2::store::{Acquired, Entry, Lease, MemoryStore, StoreKey, TokenStore, Write};
+
+/// What is wrong with a store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Fault {
+    #[default]
+    None,
+    /// Every call fails.
+    Error,
+    Panic,
+    /// No call ever ends.
+    Hang,
+    HangOn(&'static str),
+    /// Each call takes so many milliseconds.
+    Slow(u64),
+    ReadOnly,
+    /// A lease is small, and a value is not.
+    Full,
+    /// A lease cannot be extended.
+    NoExtension,
+    /// What was written before comes back changed.
+    Tampered,
+    CutOff,
+    Foreign,
+    RolledBack,
+    /// The value is that of another key.
+    Swapped,
+}
+
+#[derive(Clone, Default)]
+pub(crate) struct FaultyStore {
+    pub(crate) inner: MemoryStore,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    fault: Fault,
+    calls: Vec<&'static str>,
+    /// What was written, in order.
+    written: Vec<(Write, StoreKey)>,
+    /// How many calls are left before the store stands still for ever.
+    calls_left: Option<usize>,
+}
+
+impl FaultyStore {
+    pub(crate) fn set(&self, fault: Fault) {
+        self.state.lock().unwrap().fault = fault;
+    }
+
+    pub(crate) fn calls(&self) -> Vec<&'static str> {
+        self.state.lock().unwrap().calls.clone()
+    }
+
+    pub(crate) fn forget_calls(&self) {
+        self.state.lock().unwrap().calls.clear();
+    }
+
+    /// The value that was written last.
+    pub(crate) fn holds(&self) -> Option<Bytes> {
+        self.state.lock().unwrap().written.last().map(|(write, _)| write.value.clone())
+    }
+
+    /// The same store as a process sees it that stops for ever within its call after these.
+    #[allow(dead_code)]
+    pub(crate) fn that_stops_after(&self, calls: usize) -> Self {
+        let state = State { calls_left: Some(calls), ..State::default() };
+        Self { inner: self.inner.clone(), state: Arc::new(Mutex::new(state)) }
+    }
+
+    async fn call(&self, name: &'static str) -> Result<(), Error> {
+        let (fault, is_over) = {
+            let mut state = self.state.lock().unwrap();
+            state.calls.push(name);
+            let is_over = state.calls_left == Some(0);
+            state.calls_left = state.calls_left.map(|left| left.saturating_sub(1));
+            (state.fault, is_over)
+        };
+        if is_over {
+            pending::<()>().await;
+        }
+        match fault {
+            Fault::Error => Err(Error::transient("connection refused")),
+            Fault::Panic => panic!("the store panics"),
+            Fault::Hang => pending().await,
+            Fault::HangOn(slow) if slow == name => pending().await,
+            Fault::Slow(millis) => {
+                tokio::time::sleep(Duration::from_millis(millis)).await;
+                Ok(())
+            }
+            Fault::ReadOnly if name != "load" => Err(Error::transient("READONLY")),
+            Fault::Full if name == "swap" => Err(Error::transient("out of memory")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Changes an entry as the fault says.
+    fn changed(&self, entry: Entry) -> Entry {
+        let state = self.state.lock().unwrap();
+        let value = match state.fault {
+            Fault::Tampered => {
+                let mut value = entry.value.to_vec();
+                *value.last_mut().unwrap() ^= 1;
+                value.into()
+            }
+            Fault::CutOff => entry.value.slice(..20),
+            Fault::Foreign => Bytes::from_static(b"{\"token\":\"mine\"}"),
+            Fault::RolledBack => {
+                // As after a restore of a backup: all of the first entry.
+                let (write, _) = &state.written[0];
+                return Entry::new(write.version, write.fence, Duration::ZERO, write.value.clone());
+            }
+            Fault::Swapped => state.written[0].0.value.clone(),
+            _ => return entry,
+        };
+        Entry::new(entry.version, entry.fence, entry.age, value)
+    }
+}
+
+impl TokenStore for FaultyStore {
+    async fn load(&self, key: &StoreKey) -> Result<Option<Entry>, Error> {
+        self.call("load").await?;
+        Ok(self.inner.load(key).await?.map(|entry| self.changed(entry)))
+    }
+
+    async fn swap(&self, key: &StoreKey, mut write: Write) -> Result<bool, Error> {
+        self.call("swap").await?;
+        if self.state.lock().unwrap().fault == Fault::RolledBack {
+            // The writer has seen the entry that came back.
+            write.replaces = self.inner.load(key).await?.map_or(0, |entry| entry.version);
+        }
+        let written = self.inner.swap(key, write.clone()).await?;
+        if written {
+            self.state.lock().unwrap().written.push((write, key.clone()));
+        }
+        Ok(written)
+    }
+
+    async fn acquire(&self, key: &StoreKey, period: Duration) -> Result<Acquired, Error> {
+        self.call("acquire").await?;
+        self.inner.acquire(key, period).await
+    }
+
+    async fn extend(&self, key: &StoreKey, lease: Lease, period: Duration) -> Result<bool, Error> {
+        self.call("extend").await?;
+        if self.state.lock().unwrap().fault == Fault::NoExtension {
+            return Ok(false);
+        }
+        self.inner.extend(key, lease, period).await
+    }
+
+    async fn release(&self, key: &StoreKey, lease: Lease) -> Result<(), Error> {
+        self.call("release").await?;
+        self.inner.release(key, lease).await
+    }
+
+    async fn changed(&self, key: &StoreKey, version: u64) -> Result<(), Error> {
+        self.inner.changed(key, version).await
+    }
+}
+
+impl fmt::Debug for FaultyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FaultyStore").finish_non_exhaustive()
+    }
+}
