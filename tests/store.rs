@@ -14,6 +14,10 @@ use tower_oauth2::{AccessToken, Error, FetchReason, TokenCache, TokenRequest, To
 use crate::stores::{Fault, FaultyStore};
 use crate::support::Log;
 
+#[path = "store/mortal.rs"]
+mod mortal;
+#[path = "store/refresh_tokens.rs"]
+mod refresh_tokens;
 #[path = "store/stores.rs"]
 mod stores;
 mod support;
@@ -81,6 +85,18 @@ async fn fifty_that_start_at_once_make_one_token_request() {
     are_all(&all, "token-1");
     assert_eq!(source.fetches(), 1);
     assert!(took < 2 * SECOND, "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_cannot_wake_waiters_is_polled() {
+    let (source, store) = (ScriptedSource::new().latency(5 * SECOND), FaultyStore::default());
+    store.set(Fault::Silent);
+    let fleet: Vec<_> = (0..10).map(|_| TokenCache::new(shared(&source, store.clone()))).collect();
+    let (all, took) = timed(tokens(&fleet)).await;
+    are_all(&all, "token-1");
+    assert!(source.fetches() == 1 && took <= 6 * SECOND, "{took:?}");
+    // Each asks about once a second, by two calls.
+    assert!(store.calls().len() < 300, "{}", store.calls().len());
 }
 
 #[tokio::test(start_paused = true)]

@@ -34,11 +34,13 @@ pub(crate) enum Fault {
     RolledBack,
     /// The value is that of another key.
     Swapped,
+    /// Waiters are told nothing.
+    Silent,
 }
 
 #[derive(Clone, Default)]
 pub(crate) struct FaultyStore {
-    pub(crate) inner: MemoryStore,
+    inner: Arc<Mutex<MemoryStore>>,
     state: Arc<Mutex<State>>,
 }
 
@@ -48,8 +50,6 @@ struct State {
     calls: Vec<&'static str>,
     /// What was written, in order.
     written: Vec<(Write, StoreKey)>,
-    /// How many calls are left before the store stands still for ever.
-    calls_left: Option<usize>,
 }
 
 impl FaultyStore {
@@ -70,24 +70,21 @@ impl FaultyStore {
         self.state.lock().unwrap().written.last().map(|(write, _)| write.value.clone())
     }
 
-    /// The same store as a process sees it that stops for ever within its call after these.
-    #[allow(dead_code)]
-    pub(crate) fn that_stops_after(&self, calls: usize) -> Self {
-        let state = State { calls_left: Some(calls), ..State::default() };
-        Self { inner: self.inner.clone(), state: Arc::new(Mutex::new(state)) }
+    /// Loses everything, as a store without a disk that is started again.
+    pub(crate) fn lose_everything(&self) {
+        *self.inner.lock().unwrap() = MemoryStore::new();
+    }
+
+    fn inner(&self) -> MemoryStore {
+        self.inner.lock().unwrap().clone()
     }
 
     async fn call(&self, name: &'static str) -> Result<(), Error> {
-        let (fault, is_over) = {
+        let fault = {
             let mut state = self.state.lock().unwrap();
             state.calls.push(name);
-            let is_over = state.calls_left == Some(0);
-            state.calls_left = state.calls_left.map(|left| left.saturating_sub(1));
-            (state.fault, is_over)
+            state.fault
         };
-        if is_over {
-            pending::<()>().await;
-        }
         match fault {
             Fault::Error => Err(Error::transient("connection refused")),
             Fault::Panic => panic!("the store panics"),
@@ -129,16 +126,16 @@ impl FaultyStore {
 impl TokenStore for FaultyStore {
     async fn load(&self, key: &StoreKey) -> Result<Option<Entry>, Error> {
         self.call("load").await?;
-        Ok(self.inner.load(key).await?.map(|entry| self.changed(entry)))
+        Ok(self.inner().load(key).await?.map(|entry| self.changed(entry)))
     }
 
     async fn swap(&self, key: &StoreKey, mut write: Write) -> Result<bool, Error> {
         self.call("swap").await?;
         if self.state.lock().unwrap().fault == Fault::RolledBack {
             // The writer has seen the entry that came back.
-            write.replaces = self.inner.load(key).await?.map_or(0, |entry| entry.version);
+            write.replaces = self.inner().load(key).await?.map_or(0, |entry| entry.version);
         }
-        let written = self.inner.swap(key, write.clone()).await?;
+        let written = self.inner().swap(key, write.clone()).await?;
         if written {
             self.state.lock().unwrap().written.push((write, key.clone()));
         }
@@ -147,7 +144,7 @@ impl TokenStore for FaultyStore {
 
     async fn acquire(&self, key: &StoreKey, period: Duration) -> Result<Acquired, Error> {
         self.call("acquire").await?;
-        self.inner.acquire(key, period).await
+        self.inner().acquire(key, period).await
     }
 
     async fn extend(&self, key: &StoreKey, lease: Lease, period: Duration) -> Result<bool, Error> {
@@ -155,16 +152,19 @@ impl TokenStore for FaultyStore {
         if self.state.lock().unwrap().fault == Fault::NoExtension {
             return Ok(false);
         }
-        self.inner.extend(key, lease, period).await
+        self.inner().extend(key, lease, period).await
     }
 
     async fn release(&self, key: &StoreKey, lease: Lease) -> Result<(), Error> {
         self.call("release").await?;
-        self.inner.release(key, lease).await
+        self.inner().release(key, lease).await
     }
 
     async fn changed(&self, key: &StoreKey, version: u64) -> Result<(), Error> {
-        self.inner.changed(key, version).await
+        if self.state.lock().unwrap().fault == Fault::Silent {
+            pending::<()>().await;
+        }
+        self.inner().changed(key, version).await
     }
 }
 
