@@ -121,7 +121,7 @@ pub trait TokenSource: Send + Sync + 'static {
     /// Describes which tokens the source fetches, so that processes with the same source can share them (`store::Shared`).
     /// `None`: that is not known, as with a closure.
     ///
-    /// It may be asked at any time, and must not wait for anything.
+    /// A source that stands on another source passes it on. The call must be quick, and must not wait for anything.
     fn identity(&self) -> Option<SourceIdentity> {
         None
     }
@@ -506,10 +506,14 @@ impl<A: TokenSource, B: TokenSource> TokenSource for Or<A, B> {
     }
 
     fn identity(&self) -> Option<SourceIdentity> {
-        let (first, second) = (self.first.identity()?, self.second.identity()?);
-        let refresh_tokens = [first.refresh_token(), second.refresh_token()];
-        let both = SourceIdentity::new("or").within("first", first).within("second", second);
-        Some(refresh_tokens.into_iter().fold(both, SourceIdentity::also))
+        // What is known of one is not lost with the other: it may live on a refresh token.
+        let both = [self.first.identity(), self.second.identity()];
+        both.iter().any(Option::is_some).then(|| {
+            both.into_iter().fold(SourceIdentity::new("or"), |identity, source| match source {
+                Some(source) => identity.also(source.refresh_token()).within("source", source),
+                None => identity.partial(),
+            })
+        })
     }
 }
 

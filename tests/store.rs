@@ -14,6 +14,8 @@ use tower_oauth2::{AccessToken, Error, FetchReason, TokenCache, TokenRequest, To
 use crate::stores::{Fault, FaultyStore};
 use crate::support::Log;
 
+#[path = "store/keys.rs"]
+mod keys;
 #[path = "store/mortal.rs"]
 mod mortal;
 #[path = "store/refresh_tokens.rs"]
@@ -288,6 +290,20 @@ async fn a_late_writer_loses_and_takes_the_token_of_the_winner() {
     assert_eq!((slow.fetches(), quick.fetches()), (1, 1));
     let third = shared(&quick, store);
     assert_eq!(third.token(asks(FetchReason::Initial)).await.unwrap().expose(), "quick-1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_store_is_read_again_under_the_lease() {
+    let (source, store) = (ScriptedSource::new(), FaultyStore::default());
+    let slow = store.seen_by_another_process();
+    slow.set(Fault::Slow(200));
+    let late = shared(&source, slow);
+    let late = tokio::spawn(async move { late.token(asks(FetchReason::Initial)).await });
+    // It has read the store, and has not asked for the lease yet.
+    pass(Duration::from_millis(300)).await;
+    assert_eq!(shared(&source, store).token(asks(FetchReason::Initial)).await.unwrap().expose(), "token-1");
+    assert_eq!(late.await.unwrap().unwrap().expose(), "token-1");
+    assert_eq!(source.fetches(), 1);
 }
 
 #[tokio::test(start_paused = true)]

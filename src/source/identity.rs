@@ -36,6 +36,8 @@ use secrecy::{ExposeSecret, SecretString};
 pub struct SourceIdentity {
     /// Each word begins with a sign that says what it is, so that no two identities read the same.
     words: Vec<SecretString>,
+    /// Whether there is more to it, which is not known before a fetch.
+    is_partial: bool,
     refresh_token: RefreshTokenUse,
 }
 
@@ -54,7 +56,8 @@ impl SourceIdentity {
     /// Starts with the kind of the source, such as `vault`.
     #[must_use]
     pub fn new(kind: impl AsRef<str>) -> Self {
-        Self { words: vec![word('*', kind.as_ref())], refresh_token: RefreshTokenUse::None }
+        let words = vec![word('*', kind.as_ref())];
+        Self { words, is_partial: false, refresh_token: RefreshTokenUse::None }
     }
 
     /// Adds a setting that decides which tokens come. The order counts.
@@ -70,7 +73,19 @@ impl SourceIdentity {
         self.words.push(word('<', name));
         self.words.extend(other.words);
         self.words.push(word('>', ""));
+        self.is_partial |= other.is_partial;
         self
+    }
+
+    /// Says that it does not tell the source from every other one.
+    pub(crate) fn partial(mut self) -> Self {
+        self.is_partial = true;
+        self
+    }
+
+    /// Returns whether it does not tell the source from every other one.
+    pub(crate) fn is_partial(&self) -> bool {
+        self.is_partial
     }
 
     /// Says that the source lives on a refresh token.

@@ -103,7 +103,7 @@ impl<S: TokenSource, T: TokenStore> SharedBuilder<S, T> {
                 "a refresh token behind a cache cannot be shared; share the source itself, and put the cache in front",
             ));
         }
-        let key = match (self.key, identity) {
+        let key = match (self.key, identity.filter(|identity| !identity.is_partial())) {
             (Some(key), _) => key,
             (None, None) => {
                 return Err(Error::config(

@@ -6,12 +6,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 
 use super::sealing::{Place, SealingKey};
 use super::token_store::{Acquired, Entry, Lease, StoreKey, TokenStore, Write, next_number};
 use super::value::Value;
-use crate::clock::WallClock;
+use crate::clock::{self, WallClock};
 use crate::error::Error;
 use crate::runtime::caught;
 use crate::source::SharedRefreshToken;
@@ -37,6 +37,7 @@ pub(super) struct Seen {
 }
 
 /// What was read.
+#[derive(Default)]
 pub(super) struct Read {
     /// The version that is there, zero if there is none.
     pub(super) version: u64,
@@ -120,11 +121,14 @@ impl<T: TokenStore> Calls<T> {
 
     /// Waits for news of the entry, for no longer than `limit`.
     pub(super) async fn changed(&self, version: u64, limit: Duration) {
+        let earliest = clock::after(clock::now(), SHORTEST_WAIT.min(limit));
         let changed = std::pin::pin!(caught(STORE, self.store.changed(&self.key, version)));
         // A store that cannot say it now is polled.
         if let Either::Left((Err(_), limit)) = select(changed, std::pin::pin!(sleep(limit))).await {
             limit.await;
         }
+        // It may say so without a reason, again and again.
+        sleep_until(earliest).await;
     }
 
     /// Returns what this process knows of the refresh token if the store knows nothing.
@@ -165,6 +169,9 @@ impl<T: TokenStore> Calls<T> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// A store that wakes its waiters at once is not asked more often than this.
+const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 
 /// What messages call the store.
 const STORE: &str = "the token store";

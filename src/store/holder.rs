@@ -31,6 +31,8 @@ struct Known {
     value: Value,
     /// What became of the refresh token since then.
     newest: Option<SharedRefreshToken>,
+    /// What the store did not take and must have.
+    unwritten: Option<Value>,
 }
 
 /// The pauses of a write that is tried again, and for how long it is.
@@ -40,7 +42,7 @@ const LONGEST_TRYING: Duration = Duration::from_secs(60);
 
 impl<T: TokenStore> Holder<T> {
     pub(super) fn new(calls: Arc<Calls<T>>, lease: Option<Lease>, read: Read, is_optional: bool) -> Self {
-        let known = Known { version: read.version, value: read.value, newest: None };
+        let known = Known { version: read.version, value: read.value, newest: None, unwritten: None };
         Self { calls, lease, is_optional, known: Mutex::new(known) }
     }
 
@@ -62,7 +64,11 @@ impl<T: TokenStore> Holder<T> {
             Some(token) => Value { token: Some(token), is_rejected: false, refresh_token },
             None => Value { refresh_token, ..self.known().value.clone() },
         };
-        self.write(value).await
+        let written = self.write(value.clone()).await;
+        if written.is_err() && self.has_news() {
+            self.known().unwritten = Some(value);
+        }
+        written
     }
 
     /// Returns whether the refresh token is another than the store knows, or in another state.
@@ -79,22 +85,27 @@ impl<T: TokenStore> Holder<T> {
         }
     }
 
-    /// Goes on to write until the store takes it: without it the other processes would send a refresh token that is spent.
-    /// Returns whether it did, or another process has written.
-    pub(super) async fn keep_writing(&self, token: Option<AccessToken>, period: Duration) -> bool {
+    /// Returns whether the newest refresh token is in the memory of this process alone.
+    pub(super) fn is_unwritten(&self) -> bool {
+        self.known().unwritten.is_some()
+    }
+
+    /// Writes until the store takes it, or another process has written: without it the others would send a refresh token that
+    /// is spent.
+    pub(super) async fn keep_writing(&self, period: Duration) {
         let (chance, end) = (Chance::default(), clock::after(clock::now(), LONGEST_TRYING));
         for round in 0.. {
+            let Some(value) = self.known().unwritten.clone() else { return };
             sleep(chance.equal_jitter(FIRST_PAUSE, LONGEST_PAUSE, round)).await;
             if let Some(lease) = self.lease {
                 self.calls.extend(lease, period).await;
             }
-            match self.publish(token.clone()).await {
-                Ok(_) => return true,
-                Err(Away(_)) if clock::now() >= end => return false,
-                Err(Away(_)) => {}
+            if self.write(value).await.is_ok() {
+                self.known().unwritten = None;
+            } else if clock::now() >= end {
+                return;
             }
         }
-        false
     }
 
     /// Lets the lease run on, until `end`.

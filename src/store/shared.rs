@@ -19,7 +19,7 @@ use super::token_store::{Acquired, Lease, StoreKey, TokenStore};
 use crate::backoff::Chance;
 use crate::clock;
 use crate::error::Error;
-use crate::runtime;
+use crate::runtime::{self, caught};
 use crate::source::{SourceIdentity, TokenRequest, TokenSource};
 use crate::token::AccessToken;
 
@@ -111,11 +111,9 @@ impl<S: TokenSource, T: TokenStore> TokenSource for Shared<S, T> {
         let (returned, result) = oneshot::channel();
         let fetch = Arc::clone(&self.inner).fetch(request, read.version, returned);
         runtime.spawn(fetch.in_current_span().with_current_subscriber());
-        result.await.unwrap_or_else(|_broken| {
-            Err(Error::transient(
-                "the fetch broke off: its runtime was shut down, or the token source panicked",
-            ))
-        })
+        result
+            .await
+            .unwrap_or_else(|_broken| Err(Error::transient("the fetch broke off: its runtime was shut down")))
     }
 
     /// With a refresh token in the store, nothing of it is lost with this process.
@@ -174,25 +172,25 @@ impl<S: TokenSource, T: TokenStore> Inner<S, T> {
             Err(away) => return drop(returned.send(self.without_store(request, away).await)),
         };
         // The process that had the lease before may have written between the last look and this.
-        let read = match self.calls.load().await {
-            Ok(read) => read,
-            Err(away) => return drop(returned.send(self.without_store(request, away).await)),
+        let (read, result) = match self.calls.load().await {
+            Ok(read) => {
+                let token = read.value.serves(&request, self.calls.wall.moment()).cloned();
+                let unusable = read.unusable.as_ref().filter(|_| self.needs(&read));
+                let result = token.map(Ok).or(unusable.map(|error| Err(refused(error))));
+                (read, result)
+            }
+            Err(away) => (Read::default(), Some(self.without_store(request.clone(), away).await)),
         };
-        if let Some(token) = read.value.serves(&request, self.calls.wall.moment()) {
-            let _ = returned.send(Ok(token.clone()));
-            return self.calls.release(lease).await;
-        }
-        if let Some(error) = read.unusable.as_ref().filter(|_| self.needs(&read)) {
-            let _ = returned.send(Err(refused(error)));
+        if let Some(result) = result {
+            let _ = returned.send(result);
             return self.calls.release(lease).await;
         }
         let holder = Arc::new(Holder::new(Arc::clone(&self.calls), Some(lease), read, self.is_optional));
-        let (result, unsaved) = self.fetch_holding(&request, &holder).await;
+        let result = self.fetch_holding(&request, &holder).await;
         let _ = returned.send(result);
-        if let Some(token) = unsaved {
-            self.is_unsaved.store(true, Ordering::Release);
-            let is_saved = holder.keep_writing(token, self.lease).await;
-            self.is_unsaved.store(!is_saved, Ordering::Release);
+        if holder.is_unwritten() {
+            holder.keep_writing(self.lease).await;
+            self.is_unsaved.store(holder.is_unwritten(), Ordering::Release);
         }
         holder.release().await;
     }
@@ -209,8 +207,9 @@ impl<S: TokenSource, T: TokenStore> Inner<S, T> {
                 Acquired::Taken(lease) => return Ok(Turn::Mine(lease)),
                 Acquired::Held(left) => left,
             };
-            let poll = left.min(self.chance.equal_jitter(FIRST_POLL, LONGEST_POLL, round)).max(SHORTEST_POLL);
-            self.calls.changed(version, poll.min(end.saturating_duration_since(clock::now()))).await;
+            let poll = self.chance.equal_jitter(FIRST_POLL, LONGEST_POLL, round);
+            let poll = poll.min(left).min(end.saturating_duration_since(clock::now()));
+            self.calls.changed(version, poll).await;
             let read = self.calls.load().await?;
             if let Some(token) = read.value.serves(request, self.calls.wall.moment()) {
                 tracing::debug!(key = self.calls.key.as_str(), "took the token that another process fetched");
@@ -226,55 +225,47 @@ impl<S: TokenSource, T: TokenStore> Inner<S, T> {
         ))))
     }
 
-    /// Fetches a token for all processes. Returns with the result what is still to be written, if that failed and must not be
-    /// lost.
+    /// Fetches a token for all processes.
     async fn fetch_holding(
         &self,
         request: &TokenRequest,
         holder: &Arc<Holder<T>>,
-    ) -> (Result<AccessToken, Error>, Option<Option<AccessToken>>) {
+    ) -> Result<AccessToken, Error> {
         // That it could not be written means one more fetch by a process that has the token still.
-        let mut is_away = holder.mark_rejected(request.rejected()).await.is_err();
-        let (request, end) = if self.has_refresh_token {
-            (request.clone().with_lineage(Arc::clone(holder) as _), None)
-        } else {
-            (request.clone(), request.deadline().map(Instant::from_std))
-        };
+        let is_away = holder.mark_rejected(request.rejected()).await.is_err();
         let started = self.calls.wall.moment();
+        let (request, end) = match request.deadline() {
+            // An exchange goes to its end, also if its caller has given up.
+            _ if self.has_refresh_token => (request.clone().with_lineage(Arc::clone(holder) as _), None),
+            deadline => (request.clone(), deadline.map(Instant::from_std)),
+        };
         let end = end.unwrap_or_else(|| clock::after(started.mono, LONGEST_FETCH));
         let result = {
-            let fetch = std::pin::pin!(self.source.token(request.clone()));
+            let fetch = std::pin::pin!(caught("the token source", self.source.token(request.clone())));
             match select(fetch, std::pin::pin!(holder.tend(self.lease, end))).await {
                 Either::Left((result, _)) => result,
                 Either::Right(((), _)) => Err(Error::transient("the token source did not respond in time")),
             }
         };
         let token = result.as_ref().ok().map(|token| token.clone().counted_from(started));
-        let has_news = holder.has_news();
-        if token.is_none() && !has_news {
-            return (result, None);
+        if !holder.has_news() && (token.is_none() || is_away) {
+            return result;
         }
-        if is_away && !has_news {
-            return (result, None);
-        }
-        match holder.publish(token.clone()).await {
+        match holder.publish(token).await {
             Ok(true) => {
                 self.is_unsaved.store(false, Ordering::Release);
-                tracing::debug!(key = self.calls.key.as_str(), "fetched a token for all processes");
+                tracing::debug!(key = self.calls.key.as_str(), "wrote what the processes share");
+                result
             }
             Ok(false) => {
                 tracing::debug!(key = self.calls.key.as_str(), "another process took over meanwhile");
                 let winner = self.calls.load().await.ok();
                 let now = self.calls.wall.moment();
-                if let Some(token) = winner.as_ref().and_then(|read| read.value.serves(&request, now)) {
-                    return (Ok(token.clone()), None);
-                }
+                let theirs = winner.and_then(|read| read.value.serves(&request, now).cloned());
+                theirs.map_or(result, Ok)
             }
-            Err(Away(_)) => {
-                is_away = true;
-            }
+            Err(Away(_)) => result,
         }
-        (result, (is_away && has_news).then_some(token))
     }
 
     /// Leaves the store out for this fetch.
@@ -299,9 +290,6 @@ impl<S: TokenSource, T: TokenStore> Inner<S, T> {
         self.has_refresh_token && !self.is_optional && read.value.refresh_token.is_none()
     }
 }
-
-/// A store that wakes waiters without a reason is not asked more often than this.
-const SHORTEST_POLL: Duration = Duration::from_millis(10);
 
 /// How the wait for a lease ended.
 enum Turn {
@@ -329,3 +317,6 @@ impl Drop for Busy<'_> {
         self.count.fetch_sub(1, Ordering::AcqRel);
     }
 }
+
+#[cfg(test)]
+mod tests;

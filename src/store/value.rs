@@ -219,3 +219,74 @@ impl StoredError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::WallClock;
+
+    #[test]
+    fn a_value_comes_back_as_it_was() {
+        let now = WallClock::default().moment();
+        let ended = Error::grant("the token \"endpoint\" said no").with_code("invalid_grant");
+        let ended = ended.with_status(http::StatusCode::BAD_REQUEST);
+        let refresh_token = SharedRefreshToken {
+            first: "RT1".into(),
+            newest: "R \"T\\ 2".into(),
+            is_in_doubt: true,
+            ended: Some(ended),
+        };
+        let token = AccessToken::bearer("AT").unwrap();
+        let value = Value { token: Some(token), is_rejected: true, refresh_token: Some(refresh_token) };
+        let text = value.encode(now);
+        assert!(text.len() <= 1024, "{}", text.len());
+        let read = Value::decode(&text, Duration::ZERO, now).unwrap();
+        assert_eq!(read.token.unwrap().expose(), "AT");
+        assert!(read.is_rejected);
+        let read = read.refresh_token.unwrap();
+        assert_eq!((read.first.expose_secret(), read.newest.expose_secret()), ("RT1", "R \"T\\ 2"));
+        assert!(read.is_in_doubt);
+        let ended = read.ended.unwrap();
+        assert_eq!(ended.to_string(), "the token \"endpoint\" said no");
+        assert_eq!(
+            (ended.code(), ended.status()),
+            (Some("invalid_grant"), Some(http::StatusCode::BAD_REQUEST))
+        );
+        assert!(ended.is_final());
+    }
+
+    #[test]
+    fn a_text_that_is_another_is_an_error_that_shows_nothing_of_it() {
+        let now = WallClock::default().moment();
+        for text in ["", "{}", "[]", "{\"token\":\"S3CR3T\"}", "S3CR3T"] {
+            let error = Value::decode(text.as_bytes(), Duration::ZERO, now).err().unwrap();
+            assert!(error.is_protocol() && !format!("{error:?}").contains("S3CR3T"), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn the_buffer_of_a_large_value_does_not_grow() {
+        let now = WallClock::default().moment();
+        let token = AccessToken::bearer("A".repeat(9000)).unwrap().with_extra("id", "\u{1}".repeat(9000));
+        let token = token.with_scopes(vec!["\"".repeat(2000); 3]);
+        let value = Value { token: Some(token.with_refresh_token("R".repeat(9000))), ..Value::default() };
+        let stored = StoredToken::of(value.token.as_ref().unwrap(), now);
+        let room = 1024 + 6 * Stored { token: Some(stored), is_rejected: false, refresh_token: None }.len();
+        let text = value.encode(now);
+        assert!(text.len() <= room && text.capacity() == room, "{} of {room}", text.len());
+    }
+
+    #[test]
+    fn a_login_is_kept_longer_than_a_token() {
+        let now = WallClock::default().moment();
+        let token = AccessToken::bearer("AT").unwrap();
+        let endless = Value { token: Some(token.clone()), ..Value::default() };
+        let short = token.with_lifetime(Duration::from_secs(100)).requested(now);
+        let short = Value { token: Some(short), ..Value::default() };
+        assert_eq!((endless.keep_for(now), short.keep_for(now)), (ENDLESS_KEPT, Duration::from_secs(160)));
+        let refresh_token =
+            SharedRefreshToken { first: "1".into(), newest: "1".into(), is_in_doubt: false, ended: None };
+        let login = Value { refresh_token: Some(refresh_token), ..short };
+        assert_eq!(login.keep_for(now), REFRESH_TOKEN_KEPT);
+    }
+}

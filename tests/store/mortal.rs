@@ -125,7 +125,7 @@ impl Service<Request<Body>> for MortalServer {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let Self { inner, life } = self.clone();
         Box::pin(async move {
-            let sending = async { inner.oneshot(request).await.map_err(Into::into) };
+            let sending = inner.oneshot(request);
             life.around(["request<", "request>"], sending).await
         })
     }

@@ -6,12 +6,12 @@ use futures_util::future::join_all;
 use tower_oauth2::store::{MemoryStore, Shared, TokenStore};
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient, Trouble, pass, timed};
 use tower_oauth2::{
-    AccessToken, Error, FetchReason, RefreshTokenGrant, TokenCache, TokenRequest, TokenSource as _,
+    AccessToken, Error, FetchReason, RefreshTokenGrant, TokenCache, TokenSource as _, source_fn,
 };
 
 use crate::mortal::{Life, MortalServer, MortalStore};
 use crate::stores::{Fault, FaultyStore};
-use crate::{OUT_OF_ORDER, SECOND, asks, logging, said, sealing};
+use crate::{OUT_OF_ORDER, SECOND, asks, key, logging, said, sealing};
 
 const LIFE: Duration = Duration::from_secs(100);
 
@@ -61,11 +61,8 @@ async fn ten_processes_live_on_one_refresh_token() {
 #[tokio::test(start_paused = true)]
 async fn a_process_needs_no_refresh_token_of_its_own() {
     let (server, store) = (server(), MemoryStore::new());
-    let nobody_yet = first(&process(&grant(&server, ""), store.clone())).await.unwrap_err();
-    assert!(
-        nobody_yet.is_grant() && nobody_yet.to_string().contains("no user has signed in"),
-        "{nobody_yet}"
-    );
+    let error = first(&process(&grant(&server, ""), store.clone())).await.unwrap_err();
+    assert!(error.is_grant() && error.to_string().contains("no user has signed in"), "{error}");
     let login = server.sign_in("reports", "items:read");
     first(&process(&grant(&server, &login), store.clone())).await.unwrap();
     for _ in 0..3 {
@@ -373,5 +370,18 @@ fn a_refresh_token_needs_the_name_of_its_user() {
         Shared::builder(source.clone(), MemoryStore::new(), sealing()).principal(principal).build()
     };
     assert_ne!(of("ada").unwrap().key(), of("bob").unwrap().key());
-    let _ = TokenRequest::new(FetchReason::Initial);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_with_a_fallback_without_a_description_shares_its_refresh_token_all_the_same() {
+    let (server, store) = (server(), MemoryStore::new());
+    let login = server.sign_in("reports", "items:read");
+    for _ in 0..3 {
+        let fallback = source_fn(|_request| async { Err(Error::config("there is none")) });
+        let source = grant(&server, &login).or(fallback);
+        let process = Shared::builder(source, store.clone(), sealing()).key(key()).build().unwrap();
+        process.token(asks(FetchReason::Initial)).await.unwrap();
+        pass(LIFE).await;
+    }
+    assert_eq!((server.counts().token_requests, server.counts().reuses), (3, 0));
 }

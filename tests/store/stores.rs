@@ -70,6 +70,11 @@ impl FaultyStore {
         self.state.lock().unwrap().written.last().map(|(write, _)| write.value.clone())
     }
 
+    /// The same store, with faults of its own.
+    pub(crate) fn seen_by_another_process(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), state: Arc::default() }
+    }
+
     /// Loses everything, as a store without a disk that is started again.
     pub(crate) fn lose_everything(&self) {
         *self.inner.lock().unwrap() = MemoryStore::new();

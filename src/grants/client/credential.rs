@@ -84,7 +84,7 @@ impl Credential {
             // The user of a refresh token is not known.
             CredentialOrigin::Source(source) => source
                 .own_identity()
-                .filter(|source| source.refresh_token() == RefreshTokenUse::None)
+                .filter(|source| source.refresh_token() == RefreshTokenUse::None && !source.is_partial())
                 .map(|source| identity.within(name, source)),
         }
     }

@@ -14,7 +14,7 @@ use crate::grants::endpoint::identifiers::Identifiers;
 use crate::grants::endpoint::location::{Endpoint, Location};
 use crate::grants::endpoint::transport::Transport;
 use crate::grants::endpoint::url::{self, PlainHttp};
-use crate::grants::response::body::Expected;
+use crate::grants::response::body::{Acceptance, Expected};
 use crate::grants::response::wording::{EndpointKind, Naming, Wording};
 use crate::origin::Origin;
 use crate::source::SourceIdentity;
@@ -127,7 +127,7 @@ impl Destination {
             .with("issuer", &identifiers.issuer)
             .with("client", &identifiers.client_id)
             .with("client authentication", self.auth().name());
-        expected.acceptance.describe(identity)
+        describe(&expected.acceptance, identity)
     }
 
     /// Returns the client and the server by their names, the URL of the endpoint left out where it is not known.
@@ -164,6 +164,17 @@ impl fmt::Debug for Destination {
             .field("expected", expected)
             .finish_non_exhaustive()
     }
+}
+
+/// Adds what decides which token is taken from a response.
+fn describe(acceptance: &Acceptance, identity: SourceIdentity) -> SourceIdentity {
+    let Acceptance { required, strict_bearer, renamed, token_types, .. } = acceptance;
+    let identity = required.iter().fold(identity, |identity, scope| identity.with("required scope", scope));
+    let identity = token_types.iter().fold(identity, |identity, name| identity.with("token type", name));
+    let members = renamed.iter();
+    let identity =
+        members.fold(identity, |identity, (name, theirs)| identity.with(format!("member {name}"), theirs));
+    if *strict_bearer { identity.with("strict bearer", "") } else { identity }
 }
 
 // --- Registration ---

@@ -271,8 +271,9 @@ impl TokenSource for RefreshTokenGrant {
 
     /// The refresh token is left out: it changes, and the user is the same.
     fn identity(&self) -> Option<SourceIdentity> {
-        let identity = self.inner.common.describe(self.inner.endpoint.identity("refresh token"))?;
-        Some(identity.by_refresh_token())
+        let endpoint = self.inner.endpoint.identity("refresh token");
+        let identity = self.inner.common.describe(endpoint.clone());
+        Some(identity.unwrap_or_else(|| endpoint.partial()).by_refresh_token())
     }
 }
 

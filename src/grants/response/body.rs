@@ -11,7 +11,6 @@ use serde_json::value::RawValue;
 
 use crate::grants::response::classifier::Classifier;
 use crate::grants::response::wording::Wording;
-use crate::source::SourceIdentity;
 use crate::text::Redactor;
 
 /// One response, read to its end or to where reading it made no sense.
@@ -63,20 +62,6 @@ pub(crate) struct Acceptance {
     pub(crate) token_types: Vec<String>,
     /// Members that say by their value that the response refuses.
     pub(crate) refusals: Vec<(String, serde_json::Value)>,
-}
-
-impl Acceptance {
-    /// Adds what decides which token is taken from a response.
-    pub(crate) fn describe(&self, identity: SourceIdentity) -> SourceIdentity {
-        let identity =
-            self.required.iter().fold(identity, |identity, scope| identity.with("required scope", scope));
-        let identity =
-            self.token_types.iter().fold(identity, |identity, name| identity.with("token type", name));
-        let identity = self.renamed.iter().fold(identity, |identity, (standard, theirs)| {
-            identity.with(format!("member {standard}"), theirs)
-        });
-        if self.strict_bearer { identity.with("strict bearer", "") } else { identity }
-    }
 }
 
 // --- Body ---

@@ -556,4 +556,92 @@ mod tests {
         let unknown = AccessToken::bearer("AT").unwrap().requested(now);
         assert!(Lineage::new(None, Some(unknown)).is_ready(late));
     }
+
+    fn shared(first: &str, newest: &str, ended: bool) -> SharedRefreshToken {
+        let ended = ended.then(|| Error::grant("ended"));
+        SharedRefreshToken { first: first.into(), newest: newest.into(), is_in_doubt: false, ended }
+    }
+
+    /// What is sent next, or why nothing is.
+    fn next(lineage: &Lineage) -> Result<String, String> {
+        let held = lineage.held().map_err(|error| error.to_string())?;
+        Ok(held.secret.expose_secret().to_owned())
+    }
+
+    #[test]
+    fn what_the_processes_share_goes_before_what_one_was_started_with() {
+        for start in [None, Some("RT1"), Some("RT2"), Some("another")] {
+            let lineage = Lineage::new(start.map(Into::into), None);
+            lineage.take_over_shared(shared("RT1", "RT3", false));
+            assert_eq!(next(&lineage), Ok("RT3".into()), "{start:?}");
+            lineage.take_over_shared(shared("RT1", "RT4", false));
+            assert_eq!(next(&lineage), Ok("RT4".into()), "{start:?}");
+            assert_eq!(lineage.to_share().unwrap().first.expose_secret(), "RT1");
+        }
+    }
+
+    #[test]
+    fn a_login_that_has_ended_ends_here_unless_there_is_a_newer_one() {
+        for (start, expected) in [
+            (None, Err("ended")),
+            // The first of it, which was spent long ago.
+            (Some("RT1"), Err("ended")),
+            (Some("RT3"), Err("ended")),
+            (Some("another"), Ok("another")),
+        ] {
+            let lineage = Lineage::new(start.map(Into::into), None);
+            lineage.take_over_shared(shared("RT1", "RT3", true));
+            let expected = expected.map(str::to_owned).map_err(str::to_owned);
+            assert_eq!(next(&lineage), expected, "{start:?}");
+        }
+        // One that was taken over before is older than what ended.
+        let lineage = lineage();
+        lineage.take_over_shared(shared("RT1", "RT2", false));
+        lineage.take_over_shared(shared("RT1", "RT3", true));
+        assert_eq!(next(&lineage), Err("ended".into()));
+        // One that was refused here already is not sent again.
+        let refused = Lineage::new(Some("another".into()), None);
+        assert!(refused.bury(&refused.held().unwrap(), &Error::grant("refused")));
+        refused.take_over_shared(shared("RT1", "RT3", true));
+        assert_eq!(next(&refused), Err("ended".into()));
+    }
+
+    #[test]
+    fn what_came_in_the_place_of_the_shared_token_goes_before_it() {
+        for ended in [false, true] {
+            let lineage = lineage();
+            lineage.is_shared(&lineage.held().unwrap());
+            for newer in ["RT2", "RT3"] {
+                assert!(lineage.take_in(&lineage.held().unwrap(), None, Some(newer.into())));
+            }
+            lineage.take_over_shared(shared("RT1", "RT1", ended));
+            assert_eq!(next(&lineage), Ok("RT3".into()));
+            // Until another process has moved on.
+            lineage.take_over_shared(shared("RT1", "RT9", false));
+            assert_eq!(next(&lineage), Ok("RT9".into()));
+        }
+    }
+
+    #[test]
+    fn a_new_login_goes_before_all_until_the_others_know_it() {
+        let lineage = lineage();
+        lineage.take_over_shared(shared("RT1", "RT2", false));
+        lineage.replace("new".into());
+        lineage.take_over_shared(shared("RT1", "RT3", false));
+        assert_eq!(next(&lineage), Ok("new".into()));
+        assert_eq!(lineage.to_share().unwrap().first.expose_secret(), "new");
+        lineage.is_shared(&lineage.held().unwrap());
+        lineage.take_over_shared(shared("new", "newer", false));
+        assert_eq!(next(&lineage), Ok("newer".into()));
+    }
+
+    #[test]
+    fn a_doubt_is_shared_in_both_directions() {
+        let lineage = lineage();
+        lineage.take_over_shared(SharedRefreshToken { is_in_doubt: true, ..shared("RT1", "RT2", false) });
+        assert!(lineage.held().unwrap().doubt.is_raised() && lineage.to_share().unwrap().is_in_doubt);
+        // Another process has used it, and it was not rotated.
+        lineage.take_over_shared(shared("RT1", "RT2", false));
+        assert!(!lineage.held().unwrap().doubt.is_raised() && !lineage.to_share().unwrap().is_in_doubt);
+    }
 }
