@@ -46,7 +46,7 @@
 //! - [`cache`]: when a token is fetched, and what happens when that fails
 //! - [`auth`]: which requests get a token, and what a response says about it
 //! - [`tenants`]: a cache for each user or tenant
-//! - [`store`]: one token for several processes, and tokens that outlive a process
+//! - `store`: one token for several processes, and tokens that outlive a process
 //! - [`pool`]: several tokens of one client, for APIs that limit each token
 //! - [`retry`]: what is sent again, when, and what is returned instead
 //! - [`grants`]: client credentials, refresh tokens, token exchange, and grants of a provider's own; assertions by a
@@ -64,11 +64,11 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `hyper-client` | yes | [`transport`]`::HyperClient`, and the `build()` of the sources |
-//! | `file-store` | no | [`store`]`::FileStore`: tokens in a directory, for the processes of one machine |
+//! | `file-store` | no | `store::FileStore`: tokens in a directory, for the processes of one machine |
 //! | `jwt` | no | [`grants::jwt`](grants): client authentication by a key, and the JWT bearer grant |
 //! | `metrics` | no | counters and gauges by the facade `metrics`, see [the page](guide::metrics) |
 //! | `providers` | no | `providers`: presets for vendors: Genesys Cloud, NICE CXone |
-//! | `redis` | no | [`store`]`::RedisStore`: tokens in Redis, for a fleet |
+//! | `redis` | no | `store::RedisStore`: tokens in Redis, for a fleet |
 //! | `reqwest` | no | [`transport`]`::ReqwestClient`: reqwest's client below the layers, and at the token endpoint |
 //! | `stack` | yes | [`ApiClient`]`::connect` and its builder: all layers in one order |
 //! | `store` | no | [`store`]`::Shared`: one token and one token request for all processes |
@@ -109,6 +109,8 @@ mod source;
 pub mod cache;
 pub mod grants;
 pub mod retry;
+#[cfg(feature = "store")]
+#[cfg_attr(docsrs, doc(cfg(feature = "store")))]
 pub mod store;
 
 // 5 on the cache

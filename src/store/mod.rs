@@ -1,6 +1,6 @@
 //! Tokens that a fleet of processes shares, and that outlive a process.
 //!
-//! `Shared` (feature `store`) makes one token request for all processes. It stands on a [`TokenStore`], which keeps small values
+//! [`Shared`] makes one token request for all processes. It stands on a [`TokenStore`], which keeps small values
 //! under keys, and lends one lease per key.
 //!
 //! # What happens when a process needs a token
@@ -24,8 +24,7 @@
 //!    value that cannot be opened, and for one that is older than what the process has seen.
 //!
 //! ```
-//! # #[cfg(feature = "store")]
-//! # fn example() -> Result<(), tower_oauth2::Error> {
+//! # //! # fn example() -> Result<(), tower_oauth2::Error> {
 //! use std::time::Duration;
 //! use tower_oauth2::store::{MemoryStore, SealingKey, Shared, StoreKey};
 //! use tower_oauth2::{AccessToken, TokenCache, source_fn};
@@ -39,8 +38,7 @@
 //! let cache = TokenCache::new(shared);
 //! # let _ = cache; Ok(())
 //! # }
-//! # #[cfg(feature = "store")]
-//! # example()?;
+//! # //! # example()?;
 //! # Ok::<_, tower_oauth2::Error>(())
 //! ```
 //!
@@ -89,40 +87,28 @@
 //! 6. A call that fails leaves the entry whole: as it was, or as it was to be. A store keeps bytes and never reads them.
 
 mod any;
+mod builder;
+mod calls;
 #[cfg(feature = "file-store")]
 mod file;
-#[cfg(feature = "store")]
-mod builder;
-#[cfg(feature = "store")]
-mod calls;
-#[cfg(feature = "store")]
 mod holder;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
-#[cfg(feature = "store")]
 mod sealing;
-#[cfg(feature = "store")]
 mod shared;
 mod token_store;
-#[cfg(feature = "store")]
 mod value;
 
 pub use self::any::{AnyStore, from_url};
+pub use self::builder::SharedBuilder;
 #[cfg(feature = "file-store")]
 #[cfg_attr(docsrs, doc(cfg(feature = "file-store")))]
 pub use self::file::FileStore;
+pub use self::memory::MemoryStore;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use self::redis::{RedisStore, RedisStoreBuilder};
-#[cfg(feature = "store")]
-#[cfg_attr(docsrs, doc(cfg(feature = "store")))]
-pub use self::builder::SharedBuilder;
-pub use self::memory::MemoryStore;
-#[cfg(feature = "store")]
-#[cfg_attr(docsrs, doc(cfg(feature = "store")))]
 pub use self::sealing::SealingKey;
-#[cfg(feature = "store")]
-#[cfg_attr(docsrs, doc(cfg(feature = "store")))]
 pub use self::shared::Shared;
 pub use self::token_store::{Acquired, Entry, Lease, StoreKey, TokenStore, Write};

@@ -147,6 +147,7 @@ mod probe;
 mod script;
 mod source;
 mod time;
+#[cfg(feature = "store")]
 mod token_store;
 mod tokens;
 mod trouble;
@@ -165,5 +166,6 @@ pub use self::probe::{Probe, ProbeFuture, Readiness};
 pub use self::script::{Answer, Script, Seen, reply};
 pub use self::source::ScriptedSource;
 pub use self::time::{pass, settle, timed};
+#[cfg(feature = "store")]
 pub use self::token_store::check_token_store;
 pub use self::trouble::Trouble;
