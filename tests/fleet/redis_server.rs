@@ -9,37 +9,31 @@ use std::time::Duration;
 /// How often a starting server is looked for, at most.
 const LOOKS: usize = 500;
 
-pub struct RedisServer {
+pub(crate) struct RedisServer {
     child: Option<Child>,
-    pub port: u16,
+    pub(crate) port: u16,
     folder: PathBuf,
     arguments: Vec<String>,
 }
 
 impl RedisServer {
     /// Starts a server that keeps nothing on disk, with further arguments.
-    pub async fn start(arguments: &[&str]) -> Self {
+    pub(crate) async fn start(arguments: &[&str]) -> Self {
         let port = free_port();
         let folder = std::env::temp_dir().join(format!("tower-oauth2-redis-{}-{port}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
-        let arguments =
-            arguments.iter().map(|argument| argument.replace("{folder}", &shown(&folder))).collect();
+        let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         let mut server = Self { child: None, port, folder, arguments };
         server.start_again().await;
         server
     }
 
-    /// A folder of this server, for its certificates.
-    pub fn folder(&self) -> &Path {
-        &self.folder
-    }
-
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
     /// Starts it on the same port, empty.
-    pub async fn start_again(&mut self) {
+    pub(crate) async fn start_again(&mut self) {
         let child = Command::new("redis-server")
             .args([
                 "--port",
@@ -68,7 +62,7 @@ impl RedisServer {
     }
 
     /// Ends it at once, as a crash would.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
             child.wait().unwrap();
@@ -76,13 +70,13 @@ impl RedisServer {
     }
 
     /// Sends it a signal, such as `STOP` and `CONT`.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let id = self.child.as_ref().expect("it runs").id().to_string();
         assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
     }
 
     /// Runs a command by redis-cli and returns what it prints.
-    pub fn cli(&self, arguments: &[&str]) -> String {
+    pub(crate) fn cli(&self, arguments: &[&str]) -> String {
         let port = self.port.to_string();
         let output = Command::new("redis-cli").args(["-p", &port]).args(arguments).output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
@@ -96,7 +90,7 @@ impl Drop for RedisServer {
     }
 }
 
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
 
