@@ -4,18 +4,14 @@
 #![cfg(feature = "jwt")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex};
+#[path = "support/strict.rs"]
+mod strict;
+
 use std::time::Duration;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use bytes::Bytes;
-use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
-use tower::util::BoxCloneSyncService;
-use tower::{BoxError, service_fn};
 use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm, SelfSigned, SigningKey};
 use tower_oauth2::grants::{CustomGrant, Issuer, JwtBearer, SecurityToken, TokenExchange, TokenType};
 use tower_oauth2::{
@@ -23,142 +19,7 @@ use tower_oauth2::{
     Secret, StaticToken, TokenRequest, TokenSource,
 };
 
-type Transport = BoxCloneSyncService<Request<tower_oauth2::Body>, Response<Full<Bytes>>, BoxError>;
-
-// --- The emulator ---
-
-/// One request to the letter, and what is answered.
-struct Turn {
-    line: String,
-    headers: BTreeMap<String, String>,
-    body: Body,
-    answer: (u16, String),
-}
-
-enum Body {
-    None,
-    /// Names and values. A value that begins with `jwt:` is a JWT with these claims and header members at least.
-    Form(Vec<(String, String)>),
-    Json(Value),
-}
-
-fn post(url: &str) -> Turn {
-    Turn {
-        line: format!("POST {url}"),
-        headers: BTreeMap::new(),
-        body: Body::None,
-        answer: (200, String::new()),
-    }
-}
-
-fn get(url: &str) -> Turn {
-    Turn { line: format!("GET {url}"), ..post(url) }
-}
-
-impl Turn {
-    fn header(mut self, name: &str, value: &str) -> Self {
-        self.headers.insert(name.into(), value.into());
-        self
-    }
-
-    fn basic(self, id: &str, secret: &str) -> Self {
-        self.header("authorization", &format!("Basic {}", STANDARD.encode(format!("{id}:{secret}"))))
-    }
-
-    fn form(mut self, fields: &[(&str, &str)]) -> Self {
-        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-        self.body = Body::Form(fields.iter().map(owned).collect());
-        self
-    }
-
-    fn json(mut self, body: Value) -> Self {
-        self.body = Body::Json(body);
-        self
-    }
-
-    fn answers(mut self, status: u16, body: &Value) -> Self {
-        self.answer = (status, body.to_string());
-        self
-    }
-
-    fn check(&self, request: &Request<Bytes>) {
-        assert_eq!(format!("{} {}", request.method(), request.uri()), self.line);
-        let own = ["accept", "accept-encoding", "user-agent", "content-type"];
-        let seen: BTreeMap<String, String> = request
-            .headers()
-            .iter()
-            .filter(|(name, _)| self.headers.contains_key(name.as_str()) || !own.contains(&name.as_str()))
-            .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
-            .collect();
-        assert_eq!(seen.keys().collect::<Vec<_>>(), self.headers.keys().collect::<Vec<_>>(), "{}", self.line);
-        for (name, value) in &seen {
-            check_value(name, value, &self.headers[name]);
-        }
-        let media_type = request.headers().get("content-type").map(|value| value.to_str().unwrap());
-        match &self.body {
-            Body::None => assert!(media_type.is_none() && request.body().is_empty(), "{}", self.line),
-            Body::Form(fields) => {
-                assert_eq!(media_type, Some("application/x-www-form-urlencoded"));
-                let mut seen: Vec<(String, String)> =
-                    form_urlencoded::parse(request.body()).into_owned().collect();
-                let mut fields = fields.clone();
-                seen.sort();
-                fields.sort();
-                let names =
-                    |list: &[(String, String)]| list.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
-                assert_eq!(names(&seen), names(&fields), "{}", self.line);
-                seen.iter()
-                    .zip(&fields)
-                    .for_each(|((name, seen), (_, wanted))| check_value(name, seen, wanted));
-            }
-            Body::Json(wanted) => {
-                assert_eq!(media_type, Some("application/json"));
-                assert_eq!(
-                    serde_json::from_slice::<Value>(request.body()).unwrap(),
-                    *wanted,
-                    "{}",
-                    self.line
-                );
-            }
-        }
-    }
-}
-
-fn check_value(name: &str, seen: &str, wanted: &str) {
-    let Some(parts) = wanted.strip_prefix("jwt:") else {
-        assert_eq!(seen, wanted, "{name}");
-        return;
-    };
-    let seen = seen.strip_prefix("Bearer ").unwrap_or(seen);
-    let mut both = serde_json::Map::new();
-    for part in seen.split('.').take(2) {
-        let part: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap();
-        both.extend(part.as_object().unwrap().clone());
-    }
-    for (name, value) in serde_json::from_str::<Value>(parts).unwrap().as_object().unwrap() {
-        assert_eq!(both.get(name), Some(value).filter(|value| !value.is_null()), "{name} of {both:?}");
-    }
-}
-
-/// Plays turns in order; returns what checks that all were played.
-fn provider<const N: usize>(turns: [Turn; N]) -> (Transport, impl Fn()) {
-    let turns = Arc::new(Mutex::new(VecDeque::from_iter(turns)));
-    let left = Arc::clone(&turns);
-    let transport = service_fn(move |request: Request<tower_oauth2::Body>| {
-        let turn = turns.lock().unwrap().pop_front().expect("a request that the provider does not expect");
-        async move {
-            let (parts, body) = request.into_parts();
-            turn.check(&Request::from_parts(parts, body.collect().await?.to_bytes()));
-            let (status, body) = turn.answer;
-            let mut response = Response::new(Full::new(Bytes::from(body)));
-            *response.status_mut() = StatusCode::from_u16(status)?;
-            Ok::<_, BoxError>(response)
-        }
-    });
-    (BoxCloneSyncService::new(transport), move || {
-        assert!(left.lock().unwrap().is_empty(), "not all was asked")
-    })
-}
+use self::strict::{Turn, check_value, get, pem, post, provider, rsa_pair};
 
 async fn fetch(source: &impl TokenSource) -> Result<AccessToken, Error> {
     source.token(TokenRequest::new(FetchReason::Initial)).await
@@ -180,12 +41,7 @@ fn a_token() -> Value {
 }
 
 fn rsa_key() -> String {
-    let pair = aws_lc_rs::rsa::KeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).unwrap();
-    let pkcs8: aws_lc_rs::encoding::Pkcs8V1Der<'_> = aws_lc_rs::encoding::AsDer::as_der(&pair).unwrap();
-    let text = STANDARD.encode(pkcs8.as_ref());
-    let lines: Vec<&str> =
-        text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
-    format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n"))
+    pem(&rsa_pair())
 }
 
 const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
@@ -471,7 +327,7 @@ fn github_app() -> SelfSigned {
 async fn github_app_by_itself() {
     let token = fetch(&github_app()).await.unwrap();
     let jwt = token.header_value().to_str().unwrap().to_owned();
-    check_value("authorization", &jwt, r#"jwt:{"iss":"APP","alg":"RS256","aud":null,"sub":null}"#);
+    check_value("authorization", &jwt, r#"jwt:{"iss":"APP","alg":"RS256","aud":null,"sub":null}"#).unwrap();
     assert_eq!(token.lifetime().unwrap().as_secs(), 540);
 }
 
@@ -644,10 +500,8 @@ async fn uipath_that_answers_html_in_between() {
         ("client_secret", "S"),
     ];
     let turn = || post(url).form(&fields);
-    let (http, done) = provider([
-        Turn { answer: (200, "<html>sign in</html>".into()), ..turn() },
-        turn().answers(200, &a_token()),
-    ]);
+    let (http, done) =
+        provider([turn().answers_text(200, "<html>sign in</html>"), turn().answers(200, &a_token())]);
     let source =
         ClientCredentials::builder(url, "ID", ClientAuth::post("S")).scope("OR.Jobs").build_with(http);
     assert_eq!(gets(source).await, token("AT1", 3600));

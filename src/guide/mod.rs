@@ -13,6 +13,7 @@
 //! | send a file or a multipart form | [`uploads`] |
 //! | go through a proxy, or trust a private authority | [`network`] |
 //! | use the tokens of many tenants | [`tenants`] |
+//! | get tokens from Salesforce, Auth0, Okta, Keycloak, Vault or a dozen other providers | [`recipes`] |
 //! | write a source of tokens yourself | [`sources`] |
 //! | test your program | [`testing`] |
 //! | know what is protected, and what is left to you | [`security`] |
@@ -46,6 +47,7 @@ page!(logging, "logging.md");
 page!(metrics, "metrics.md");
 page!(migration, "migration.md");
 page!(network, "network.md");
+pub mod recipes;
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 pub mod reqwest;
