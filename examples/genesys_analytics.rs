@@ -86,7 +86,7 @@ async fn emulated() -> Result<bool, BoxError> {
     Ok(is_right && (one.token_requests, four.token_requests) == (1, 4) && ratio >= 3.5)
 }
 
-/// Returns how many pages and conversations there are, and how many different ones. Behind the last page is an empty one.
+/// Returns how many pages and conversations there are, and how many different ones.
 async fn query(api: &ApiClient, what: &Value, after: impl Fn(&Progress)) -> Result<[usize; 3], BoxError> {
     let request = api.post("analytics/conversations/details/query").json(what);
     let (mut pages, mut ids, mut count) = (request.pages(genesys::conversations()), HashSet::new(), [0; 3]);

@@ -203,6 +203,34 @@ async fn pages_are_counted_up_to_the_page_count_or_to_an_empty_page() {
 }
 
 #[tokio::test]
+async fn pages_with_numbers_end_with_the_total_if_it_is_what_came() {
+    let numbered = |url: &str| param(url, "page").map_or(0, |page| page.parse::<usize>().unwrap() - 1);
+    // A total that is less than what came, or more, is not right: an empty page is the end.
+    for (total, requests) in
+        [(json!(6), 3), (json!("6"), 3), (json!(0), 4), (json!(3), 4), (json!(7), 4), (json!(null), 4)]
+    {
+        let next = Next::page_number("page").items("data").total("total");
+        let walked = walk(next, move |url| page(json!({ "data": numbers(numbered(url)), "total": total })));
+        assert_eq!(walked.await.len(), requests);
+    }
+    // One that knows better says so.
+    let next = Next::page_number("page").items("data").total("total").more("more");
+    let walked = walk(next, move |url| {
+        page(json!({ "data": numbers(numbered(url)), "total": 2, "more": numbered(url) < 2 }))
+    });
+    assert_eq!(walked.await.len(), 3);
+    // What came before the position counts too.
+    let serve = move |url: &str, _: &str| page(json!({ "data": numbers(numbered(url)), "total": 6 }));
+    let next = || Next::page_number("page").items("data").total("total");
+    let (api, seen) = client(serve);
+    let mut pages = api.get("x").pages(next());
+    pages.next().await.unwrap().unwrap();
+    let saved = pages.position().unwrap();
+    let rest = api.get("x").pages(next()).resume(saved).try_collect::<Vec<_>>().await.unwrap();
+    assert_eq!((rest.len(), asked(&seen).len()), (2, 3));
+}
+
+#[tokio::test]
 async fn counting_begins_where_the_request_says() {
     let (api, seen) = client(|url, _| {
         let at: usize = param(url, "page").unwrap().parse().unwrap();
@@ -397,6 +425,80 @@ async fn a_url_that_leads_back_to_the_first_page_is_a_circle() {
     assert!(pages.next().await.unwrap().is_ok());
     assert!(pages.next().await.unwrap().unwrap_err().is_pages());
     assert_eq!(asked(&seen), ["/x?a=1"]);
+}
+
+#[tokio::test]
+async fn to_try_a_circle_again_does_not_go_round_it() {
+    let (api, seen) = client(|_, _| page(json!({ "next": "?at=a" })));
+    let mut pages = api.get("x").pages(Next::url("next"));
+    assert!(pages.next().await.unwrap().is_ok() && pages.next().await.unwrap().is_ok());
+    for _ in 0..3 {
+        let error = pages.next().await.unwrap().unwrap_err();
+        assert!(error.to_string().contains("has come already"), "{error}");
+        assert!(pages.next().await.is_none());
+        pages.try_again();
+    }
+    assert_eq!(asked(&seen), ["/x", "/x?at=a"]);
+}
+
+#[tokio::test]
+async fn a_page_that_says_nothing_good_about_the_next_one_can_be_had_again() {
+    let is_good = Arc::new(Mutex::new(false));
+    let good = Arc::clone(&is_good);
+    let (api, seen) = client(move |url, _| {
+        let at = param(url, "page").map_or(0, |page| page.parse::<usize>().unwrap() - 1);
+        page(
+            json!({ "data": numbers(at), "more": if *good.lock().unwrap() { json!(at < 2) } else { json!("so") } }),
+        )
+    });
+    let mut pages = api.get("x").pages(Next::page_number("page").items("data").more("more"));
+    // Twice the same page: that is no sign of a wrong parameter.
+    for _ in 0..2 {
+        assert_eq!(pages.next().await.unwrap().unwrap().items::<u64>().unwrap(), [1, 2]);
+        let error = pages.next().await.unwrap().unwrap_err();
+        assert!(error.to_string().contains("a boolean"), "{error}");
+        pages.try_again();
+    }
+    *is_good.lock().unwrap() = true;
+    // The page comes once more, so that its word about the next one is read.
+    for items in [[1, 2], [3, 4], [5, 6]] {
+        assert_eq!(pages.next().await.unwrap().unwrap().items::<u64>().unwrap(), items);
+    }
+    assert!(pages.next().await.is_none());
+    assert_eq!((pages.progress().items(), asked(&seen).len()), (Some(6), 5));
+}
+
+#[tokio::test]
+async fn a_list_that_never_ends_ends_at_the_bound() {
+    let (api, seen) = client(|url, _| {
+        let at = param(url, "at").map_or(0, |at| at.parse::<u64>().unwrap());
+        page(json!({ "next": at + 1 }))
+    });
+    let pages = || api.get("x").pages(Next::cursor("at", "next"));
+    let mut bounded = pages().max_pages(5);
+    for number in 1..=5 {
+        assert_eq!(bounded.next().await.unwrap().unwrap().number(), number);
+    }
+    for _ in 0..2 {
+        let error = bounded.next().await.unwrap().unwrap_err();
+        assert!(error.is_pages() && error.to_string().contains("max_pages"), "{error}");
+        assert!(bounded.next().await.is_none());
+        bounded.try_again();
+    }
+    assert_eq!(asked(&seen).len(), 5);
+    // Those before the position count, so a program that is started again and again ends as well.
+    let position = bounded.position().unwrap();
+    assert_eq!(position.progress().pages(), 5);
+    let mut resumed = pages().max_pages(7).resume(position);
+    assert!(resumed.next().await.unwrap().is_ok() && resumed.next().await.unwrap().is_ok());
+    assert!(resumed.next().await.unwrap().unwrap_err().is_pages());
+    assert_eq!(asked(&seen).len(), 7);
+    // Without a bound it is for the caller to stop.
+    assert_eq!(pages().take(50).try_collect::<Vec<_>>().await.unwrap().len(), 50);
+    // A list that ends at the bound ends.
+    let (api, _) = client(|_, _| page("[1]"));
+    let once = api.get("x").pages(Next::link()).max_pages(1);
+    assert_eq!(once.try_collect::<Vec<_>>().await.unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -608,9 +710,9 @@ async fn three_hundred_pages_come_once_each_whatever_happens_to_tokens_and_limit
     })
     .await;
     assert_eq!(came, (0..3000).collect::<Vec<_>>());
-    assert_eq!(pages.progress().to_string(), "page 301, 3000 of 3000 items");
+    assert_eq!(pages.progress().to_string(), "page 300, 3000 of 3000 items");
     let (seen, issued) = (server.counts(), login.counts());
-    assert_eq!((seen.ok, seen.unauthorized, seen.revoked), (301, 2, 2));
+    assert_eq!((seen.ok, seen.unauthorized, seen.revoked), (300, 2, 2));
     // Of each token a fifth of its life is left when the next one is fetched, so they last for 480 s, and two did not.
     let lifetimes = took.as_secs().div_ceil(480);
     assert!(issued.tokens <= lifetimes + 2, "{} tokens in {took:?}", issued.tokens);

@@ -9,7 +9,8 @@
 //!    [`also_under`](Next::also_under). Any other is an error, and nothing is sent. A relative one begins at the URL of its
 //!    page. `http` is taken for `https` where the host is the same.
 //! 4. A page that was asked for already is not asked for again: a server that names the same next page twice ends in an error
-//!    and not in a loop. So does one that takes no notice of a page number and sends the same page twice.
+//!    and not in a loop. So does one that takes no notice of a page number and sends the same page twice. Against a list that
+//!    never ends, because there is always another cursor, set [`max_pages`](Pages::max_pages).
 //! 5. A status of 4xx or 5xx is an error. After an error the pages end; [`try_again`](Pages::try_again) asks for the failed one
 //!    once more.
 //! 6. [`position`](Pages::position) is a text to save, with which [`resume`](Pages::resume) goes on later. Saved after a page

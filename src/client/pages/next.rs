@@ -108,7 +108,7 @@ impl Next {
 
     /// Pages have numbers, in this parameter. Counting begins where the first request says, or at 1
     /// ([`first`](Self::first)). The last page is the one that [`page_count`](Self::page_count) or [`more`](Self::more) says;
-    /// without these, pages are asked for until one is empty.
+    /// without these, the one with which exactly the [`total`](Self::total) has come, or an empty one.
     pub fn page_number(parameter: impl Into<String>) -> Self {
         Self::new(Shape::Number { parameter: parameter.into(), first: 1 })
     }
@@ -310,7 +310,10 @@ impl Next {
                     (Some(count), _, _) => current.saturating_sub(*first).saturating_add(1) >= count,
                     // Where it is false, nothing comes.
                     (None, Some(_), _) => false,
-                    (None, None, Some(items)) => items == 0,
+                    // A total that is less than what came says nothing: some count up to a limit, or send a zero.
+                    (None, None, Some(items)) => {
+                        items == 0 || told.total.is_some_and(|total| progress.items == Some(total))
+                    }
                     (None, None, None) => return Err(page.endless("page_count, more or items")),
                 };
                 Ok(following(parameter, current, 1).filter(|_| !is_last))

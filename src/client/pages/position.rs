@@ -14,6 +14,11 @@ use super::progress::Progress;
 /// [`Pages::position`](super::Pages::position) returns it, and [`Pages::resume`](super::Pages::resume) takes it up, in
 /// another process or on another day. It is what the server said, a cursor or a URL, so keep it as you keep the data.
 ///
+/// **A position can change the next request.** Its text can set any query parameter and any place in the JSON body, or name any
+/// URL under the base URL of the client, and that request is sent with your token. It cannot lead to another host, and it cannot
+/// change the method or the headers. Read positions back from your own storage only. If one goes through the hands of a user,
+/// as the cursor of your own API does, sign it or keep it on the server.
+///
 /// # Examples
 ///
 /// ```

@@ -44,9 +44,11 @@ pub struct Pages<S = ApiService> {
     state: State,
     /// The requests that were sent, by their fingerprints.
     sent: HashSet<Fingerprint>,
+    /// The last one, until its page has come and is good.
     last_sent: Option<Fingerprint>,
     /// The page that came last, if it had items.
     last_body: Option<Fingerprint>,
+    max_pages: Option<u64>,
     hashers: [RandomState; 2],
 }
 
@@ -90,6 +92,7 @@ impl<S> Pages<S> {
             sent: HashSet::new(),
             last_sent: None,
             last_body: None,
+            max_pages: None,
             hashers: [RandomState::new(), RandomState::new()],
         }
     }
@@ -101,6 +104,16 @@ impl<S> Pages<S> {
     pub fn resume(mut self, position: Position) -> Self {
         self.progress = position.progress;
         self.at = Some(position);
+        self
+    }
+
+    /// Sets how many pages may come. If there is another one after them, it is not asked for, and you get an error that
+    /// [`is_pages`](ApiError::is_pages). Default: no bound, since each page is asked for only when you want it.
+    ///
+    /// This is for lists that may never end, because a server always names another page. Pages before the position that
+    /// [`resume`](Self::resume) was given count too. To read only the first pages of a list, use `take` of `futures`.
+    pub fn max_pages(mut self, most: u64) -> Self {
+        self.max_pages = Some(most);
         self
     }
 
@@ -178,16 +191,15 @@ impl<S> Pages<S> {
     fn take(&mut self, page: &Page) -> Result<(), ApiError> {
         let is_first_here = self.sent.len() == 1;
         let said = self.next.read(page, is_first_here)?;
-        if let Some(parameter) = self.next.counted().filter(|_| said.items != Some(0)) {
-            let body = self.fingerprint("", page.body());
-            if self.last_body.replace(body) == Some(body) {
-                let origin = self.first.base().origin();
-                return Err(ApiError::pages(&format!(
-                    "the pages of {origin} cannot go on: page {} is the same as the one before it, so the server takes no \
-                     notice of {parameter:?}; check its name",
-                    page.number()
-                )));
-            }
+        let counted = self.next.counted().filter(|_| said.items != Some(0));
+        let body = counted.map(|_| self.fingerprint("", page.body()));
+        if let Some(parameter) = counted.filter(|_| self.last_body == body) {
+            let origin = self.first.base().origin();
+            return Err(ApiError::pages(&format!(
+                "the pages of {origin} cannot go on: page {} is the same as the one before it, so the server takes no notice of \
+                 {parameter:?}; check its name",
+                page.number()
+            )));
         }
         self.progress.add(said.items);
         (self.progress.total, self.progress.page_count) = (said.total, said.page_count);
@@ -195,8 +207,13 @@ impl<S> Pages<S> {
         match after.and_then(|next| self.whole(next)) {
             Ok(Some(next)) => self.at = Some(Position { step: Some(next), progress: self.progress }),
             Ok(None) => (self.at, self.state) = (None, State::Ended),
-            Err(error) => self.state = State::Failed(error),
+            Err(error) => {
+                self.state = State::Failed(error);
+                return Ok(());
+            }
         }
+        // From here on the page is not asked for again.
+        (self.last_sent, self.last_body) = (None, body.or(self.last_body));
         Ok(())
     }
 
@@ -241,6 +258,13 @@ impl<S: Clone> Pages<S> {
         RB::Data: Send,
         RB::Error: Into<BoxError>,
     {
+        if self.max_pages.is_some_and(|most| self.progress.pages >= most) {
+            let origin = self.first.base().origin();
+            return Err(ApiError::pages(&format!(
+                "the pages of {origin} do not end: {} came, and there is another; raise max_pages if the list is that long",
+                self.progress.pages
+            )));
+        }
         let request = self.request()?;
         let sent =
             self.fingerprint(&request.uri()?.to_string(), request.bytes().map_or(&[][..], AsRef::as_ref));

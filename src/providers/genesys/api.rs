@@ -268,7 +268,8 @@ pub fn next_uri() -> Next {
     Next::url("nextUri").items("entities").total("total")
 }
 
-/// The queries for details of conversations, whose page stands in the JSON body: `paging.pageNumber`.
+/// The queries for details of conversations, whose page stands in the JSON body: `paging.pageNumber`. The last page is the one
+/// with which all of `totalHits` have come.
 pub fn conversations() -> Next {
     Next::page_number("/paging/pageNumber").items("conversations").total("totalHits")
 }
