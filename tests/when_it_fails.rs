@@ -31,7 +31,7 @@ use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_oauth2::auth::AuthOverride;
 use tower_oauth2::client::ApiClient;
-use tower_oauth2::client::pages::Next;
+use tower_oauth2::client::pages::{Next, NextPage, Pages};
 use tower_oauth2::extensions::{ScopeMissing, TokenWithheld};
 use tower_oauth2::grants::jwt::{JwtAlgorithm, SigningKey};
 use tower_oauth2::grants::{
@@ -584,15 +584,17 @@ async fn pages_that_cannot_go_on() -> Vec<String> {
         Next::page_number("page"),
         Next::page_number("page").items("user"),
     ];
-    let error = async |next| {
-        let mut pages = api.get("users").pages(next);
+    let endless = Next::by(|page| Ok(Some(NextPage::with("at", page.number()))));
+    let endless = api.get("users").pages(endless).max_pages(2);
+    let pages = nexts.map(|next| api.get("users").pages(next)).into_iter().chain([endless]);
+    let error = async |mut pages: Pages<_>| {
         loop {
             if let Err(error) = pages.next().await.unwrap() {
                 return error.to_string();
             }
         }
     };
-    join_all(nexts.map(error)).await
+    join_all(pages.map(error)).await
 }
 
 async fn reqwest_at_the_wrong_place() -> Vec<String> {
