@@ -14,14 +14,19 @@ use futures_util::future::join_all;
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, sleep, timeout};
-use tower::{BoxError, Layer as _, ServiceExt as _, service_fn};
+use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_oauth2::client::ApiService;
 use tower_oauth2::extensions::Deadline;
 use tower_oauth2::pool::{TokenPool, TokenPoolBuilder};
-use tower_oauth2::retry::{RateLimitProfile, RetryPolicy};
+use tower_oauth2::retry::{RateLimitProfile, RequestBody, RetryPolicy};
 use tower_oauth2::stack::Stack;
 use tower_oauth2::test_util::{FakeApi, FakeAuthorizationServer, FakeClient, Trouble, pass, settle, timed};
 use tower_oauth2::{AccessToken, ApiClient, AuthLayer, Body, ClientCredentials, Error, source_fn};
+
+use self::log::Log;
+
+#[path = "support/log.rs"]
+mod log;
 
 /// How many requests a token has in a minute.
 const LIMIT: u64 = 300;
@@ -460,4 +465,52 @@ async fn no_word_of_a_server_takes_a_token_out_of_the_pool_for_a_year() {
         // A pool of several would not ask this token before.
         assert!(opens_in <= Duration::from_secs(3_601) && opens_in > MINUTE, "{path}: {opens_in:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_lines_of_a_pool_say_which_token_they_are_about() {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_ansi(false)
+        .without_time()
+        .with_writer(log.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let make =
+        |number| Ok(source_fn(move |_| async move { AccessToken::bearer(format!("S3CR3T-{number}")) }));
+    let pool = TokenPool::builder(2, make).build().unwrap();
+    // The first token is refused.
+    let server = service_fn(async |request: Request<RequestBody<Body>>| {
+        let is_first = request.headers()["authorization"] == "Bearer S3CR3T-0";
+        let mut response = Response::new(Body::empty());
+        if is_first {
+            *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+        }
+        Ok::<_, BoxError>(response)
+    });
+    let auth = AuthLayer::per_request(["https://api.example.com"]).unwrap();
+    let service = ServiceBuilder::new().layer(pool.layer()).layer(auth).layer(pool.watch()).service(server);
+    let request = || Request::get("https://api.example.com/").body(Body::empty()).unwrap();
+    service.clone().oneshot(request()).await.unwrap();
+    assert_eq!(service.oneshot(request()).await.unwrap().status(), 200);
+    let text = log.text();
+    assert!(!text.contains("S3CR3T"), "{text}");
+    let lines: Vec<&str> = text.lines().collect();
+    let about = |text: &str| -> Vec<&str> {
+        let found = lines.iter().filter(|line| line.contains(text));
+        found.map(|line| line.split_once(text).unwrap().1.trim()).collect()
+    };
+    assert_eq!(
+        about("a token of the pool is fetched"),
+        [r#"credential="token 1 of 2""#, r#"credential="token 2 of 2""#]
+    );
+    let refused = about("a token of the pool has no room");
+    assert!(!refused.is_empty(), "{lines:#?}");
+    assert!(refused.iter().all(|line| line.starts_with(r#"credential="token 1 of 2" wait="#)), "{refused:?}");
+    let moved = about("the request goes to the next token of the pool that has room");
+    assert!(!moved.is_empty() && moved.iter().all(|line| *line == r#"from="token 1 of 2""#), "{lines:#?}");
+    let got = about("a request gets a token of the pool");
+    assert_eq!(got.first(), Some(&r#"credential="token 1 of 2""#));
+    assert_eq!(got.last(), Some(&r#"credential="token 2 of 2""#));
 }

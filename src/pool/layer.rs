@@ -36,16 +36,6 @@ pub struct PoolService<S> {
     pool: TokenPool,
 }
 
-/// The future of [`PoolService`].
-///
-/// # Cancel safety
-///
-/// Dropping it drops the request, and gives its room back.
-#[must_use = "futures do nothing unless polled"]
-pub struct PoolFuture<T> {
-    inner: Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>,
-}
-
 /// Learns from each attempt: see [`TokenPool::watch`].
 #[derive(Clone, Debug)]
 #[must_use]
@@ -58,14 +48,22 @@ pub struct PoolWatchService<S> {
 }
 
 pin_project! {
-    /// The future of [`PoolWatchService`].
+    /// The future of [`PoolService`] and [`PoolWatchService`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it drops the request, and gives its room back.
     #[must_use = "futures do nothing unless polled"]
-    pub struct PoolWatchFuture<F> {
+    pub struct ResponseFuture<F> {
         #[pin]
         inner: F,
+        // What the response is to teach something.
         lent: Option<Lent>,
     }
 }
+
+/// Boxed, since it is an `async` block: a request may wait in line and go to one token after the other.
+type Boxed<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 
 /// How often a request that all tokens have refused is sent again when one has room.
 const WAITS: usize = 2;
@@ -104,18 +102,19 @@ where
 {
     type Response = Response<RB>;
     type Error = BoxError;
-    type Future = PoolFuture<Response<RB>>;
+    type Future = ResponseFuture<Boxed<Response<RB>>>;
 
     /// Forwards. What was reserved is given back where a request waits for room.
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(context).map_err(Into::into)
     }
 
-    fn call(&mut self, request: Request<B>) -> PoolFuture<Response<RB>> {
+    fn call(&mut self, request: Request<B>) -> Self::Future {
         let spare = self.inner.clone();
         let ready = mem::replace(&mut self.inner, spare.clone());
         let sending = Sending { pool: Arc::clone(&self.pool.inner), spare };
-        PoolFuture { inner: Box::pin(sending.send(ready, request)) }
+        // What a token learns, it learns on the way.
+        ResponseFuture { inner: Box::pin(sending.send(ready, request)), lent: None }
     }
 }
 
@@ -167,7 +166,8 @@ impl<S> Sending<S> {
             if clock::now() >= latest {
                 return Ok(response);
             }
-            tracing::debug!("the request goes to the next token of the pool that has room");
+            let from = loan.member.credential.as_str();
+            tracing::debug!(from, "the request goes to the next token of the pool that has room");
             (body, left) = (spare, left - 1);
         }
     }
@@ -232,22 +232,6 @@ impl Inner {
     }
 }
 
-// --- PoolFuture ---
-
-impl<T> Future for PoolFuture<T> {
-    type Output = Result<T, BoxError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.inner.as_mut().poll(context)
-    }
-}
-
-impl<T> fmt::Debug for PoolFuture<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PoolFuture").finish_non_exhaustive()
-    }
-}
-
 // --- PoolWatchLayer ---
 
 impl PoolWatchLayer {
@@ -270,7 +254,7 @@ where
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = PoolWatchFuture<S::Future>;
+    type Future = ResponseFuture<S::Future>;
 
     /// Forwards.
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
@@ -279,13 +263,13 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let lent = request.extensions_mut().remove::<Lent>();
-        PoolWatchFuture { inner: self.inner.call(request), lent }
+        ResponseFuture { inner: self.inner.call(request), lent }
     }
 }
 
-// --- PoolWatchFuture ---
+// --- ResponseFuture ---
 
-impl<F, RB, E> Future for PoolWatchFuture<F>
+impl<F, RB, E> Future for ResponseFuture<F>
 where
     F: Future<Output = Result<Response<RB>, E>>,
 {
@@ -301,8 +285,8 @@ where
     }
 }
 
-impl<F> fmt::Debug for PoolWatchFuture<F> {
+impl<F> fmt::Debug for ResponseFuture<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PoolWatchFuture").finish_non_exhaustive()
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }
 }

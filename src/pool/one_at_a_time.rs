@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use crate::error::Error;
+use crate::extensions::CredentialId;
 use crate::source::{DynTokenSource, SourceIdentity, TokenRequest, TokenSource};
 use crate::token::AccessToken;
 
@@ -12,12 +13,15 @@ use crate::token::AccessToken;
 pub(super) struct OneAtATime {
     pub(super) source: Box<dyn DynTokenSource>,
     pub(super) turn: Arc<Semaphore>,
+    pub(super) credential: CredentialId,
 }
 
 impl TokenSource for OneAtATime {
     async fn token(&self, request: TokenRequest) -> Result<AccessToken, Error> {
         // It is never closed. The cache ends the wait at its deadline.
         let _turn = self.turn.acquire().await;
+        // In the span of the cache's fetch, whose other lines name the client alone.
+        tracing::debug!(credential = self.credential.as_str(), "a token of the pool is fetched");
         self.source.fetch(request).await
     }
 

@@ -224,10 +224,12 @@ impl TokenPoolBuilder {
         let turn = Arc::new(Semaphore::new(1));
         let member = |number: usize| {
             let turn = Arc::clone(&turn);
-            let cache = (self.make)(number)?.around(|source| OneAtATime { source, turn }).build();
+            let credential = CredentialId::new(format!("token {} of {}", number + 1, self.most));
+            let named = credential.clone();
+            let one = |source| OneAtATime { source, turn, credential: named };
             Ok(Arc::new(Member {
-                cache,
-                credential: CredentialId::new(format!("token {} of {}", number + 1, self.most)),
+                cache: (self.make)(number)?.around(one).build(),
+                credential,
                 profile: self.profile.clone(),
                 room: Mutex::default(),
             }))
@@ -371,6 +373,7 @@ impl Inner {
 
     fn lend(self: &Arc<Self>, index: usize) -> Loan {
         let member = Arc::clone(&self.members[index]);
+        tracing::trace!(credential = member.credential.as_str(), "a request gets a token of the pool");
         member.room().begin();
         Loan { member, pool: Arc::clone(self) }
     }
