@@ -147,7 +147,36 @@ async fn a_403_says_which_permission_is_missing() {
     assert_eq!((fake.counts().requests, fake.counts().token_requests), (1, 1));
     assert!(genesys::error_for_status(api.get("users/me").send().await.unwrap()).await.is_ok());
     let other = genesys::error_for_status(api.get("nothing").send().await.unwrap()).await.unwrap_err();
-    assert!(other.to_string().contains("400 Bad Request bad.request (GET nothing is not played)"), "{other}");
+    assert!(other.to_string().contains("400 Bad Request bad.request; correlation id"), "{other}");
+    assert_eq!(other.message(), Some("GET nothing is not played"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_api_repeats_of_a_request_is_in_no_error() {
+    const TOKEN: &str = "9k2mX0aQ-hunter2";
+    for (status, code, shown) in [
+        (400, TOKEN.to_owned(), "returned 400 Bad Request; correlation id c-1"),
+        (403, format!("Bearer {TOKEN}"), "returned 403 Forbidden; correlation id c-1"),
+        (400, "x".repeat(65), "returned 400 Bad Request; correlation id c-1"),
+        (403, "not.authorized".to_owned(), "returned 403 Forbidden not.authorized; correlation id c-1"),
+    ] {
+        let server = service_fn(move |request: Request<Body>| {
+            let token = request.headers()["authorization"].to_str().unwrap().to_owned();
+            let body = json!({ "message": format!("no permission with {token} at {}", request.uri()), "code": code });
+            let mut response = Response::new(Body::from(body.to_string()));
+            *response.status_mut() = StatusCode::from_u16(status).unwrap();
+            response.headers_mut().insert("inin-correlation-id", "c-1".parse().unwrap());
+            async { Ok::<_, BoxError>(response) }
+        });
+        let tokens = StaticToken::new(AccessToken::bearer(TOKEN).unwrap());
+        let api = ApiClient::builder("https://api.example.com", tokens).build_with(server).unwrap();
+        let response = api.get("users").query(&[("password", "hunter2")]).send().await.unwrap();
+        let refused = genesys::error_for_status(response).await.unwrap_err();
+        assert!(refused.to_string().ends_with(shown), "{refused}");
+        assert!(!format!("{refused:?} {refused}").contains("hunter2"), "{refused:?}");
+        // On request it is there.
+        assert!(refused.message().unwrap().contains("password=hunter2"));
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -527,6 +556,72 @@ async fn each_grant_of_cxone_is_as_its_emulator_wants_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_token_of_an_access_key_is_renewed_by_its_refresh_token() {
+    let fake = fake_cxone().lifetime(Duration::from_secs(600)).refresh_tokens(true).build();
+    let tokens = cxone().tokens(fake.clone()).unwrap();
+    let mut names = std::collections::HashSet::new();
+    for _ in 0..3 {
+        names.insert(tokens.get().await.unwrap().expose().to_owned());
+        tokens.refresh().await.unwrap();
+    }
+    let counts = fake.counts();
+    assert_eq!((names.len(), counts.tokens, counts.refreshed, counts.token_requests), (3, 4, 3, 4));
+    // A refresh token that has ended costs one request, and the access key gets the next one.
+    fake.revoke_refresh_tokens();
+    tokens.refresh().await.unwrap();
+    let counts = fake.counts();
+    assert_eq!((counts.tokens, counts.refreshed, counts.token_requests), (5, 3, 6));
+    tokens.refresh().await.unwrap();
+    assert_eq!((fake.counts().refreshed, fake.faults()), (4, Vec::new()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_not_met_with_the_access_key_as_well() {
+    let fake = fake_cxone().refresh_tokens(true).build();
+    let is_away = Arc::new(AtomicUsize::new(0));
+    let (away, inner) = (Arc::clone(&is_away), fake.clone());
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    let transport = service_fn(move |request: Request<Body>| {
+        counted.fetch_add(1, SeqCst);
+        let (is_away, inner) = (away.load(SeqCst) > 0, inner.clone());
+        async move {
+            if is_away {
+                let mut response = Response::new(Body::empty());
+                *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+                response.headers_mut().insert("retry-after", "60".parse().unwrap());
+                return Ok(response);
+            }
+            inner.oneshot(request).await
+        }
+    });
+    let preset = cxone().token_url("https://login.cxone.test/auth/token");
+    let tokens = preset.tokens(transport).unwrap();
+    tokens.warm_up().await.unwrap();
+    is_away.store(1, SeqCst);
+    assert!(tokens.refresh().await.unwrap_err().is_throttled());
+    // 60 s is more than a source waits for.
+    assert_eq!(asked.load(SeqCst), 2);
+    is_away.store(0, SeqCst);
+    pass(Duration::from_secs(120)).await;
+    tokens.refresh().await.unwrap();
+    assert_eq!((fake.counts().refreshed, fake.counts().tokens), (1, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_refuses_the_refresh_grant_is_asked_by_the_access_key() {
+    let fake = fake_cxone().refresh_tokens(true).refresh_grant(false).build();
+    let tokens = cxone().tokens(fake.clone()).unwrap();
+    tokens.warm_up().await.unwrap();
+    for tokens_issued in 2..=4 {
+        tokens.refresh().await.unwrap();
+        assert_eq!((fake.counts().tokens, fake.counts().refreshed), (tokens_issued, 0));
+    }
+    // It was asked once: what it does not know at one time it does not know at the next.
+    assert_eq!((fake.counts().token_requests, fake.faults()), (5, Vec::new()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lifetime_that_is_not_said_is_that_of_the_token() {
     let fake = fake_cxone().lifetime(Duration::from_secs(600)).expires_in(false).build();
     let tokens = cxone().tokens(fake.clone()).unwrap();
@@ -600,6 +695,8 @@ async fn one_wrong_field_is_a_fault_of_the_emulator_of_cxone() {
         ("POST", url, basic, form, "grant_type=password&username=key&password=word&scope=x"),
         ("POST", url, basic, form, "grant_type=client_credentials&scope=x"),
         ("POST", url, basic, form, "grant_type=implicit"),
+        ("POST", url, basic, form, "grant_type=refresh_token"),
+        ("POST", url, basic, form, "grant_type=refresh_token&refresh_token=a&scope=x"),
         ("POST", hub, basic, "application/json", r#"{"accessKeyId":"key","accessKeySecret":"word"}"#),
         ("POST", hub, None, form, "accessKeyId=key"),
         ("POST", hub, None, "application/json", r#"{"accessKeyId":"key"}"#),
@@ -627,7 +724,7 @@ async fn one_wrong_field_is_a_fault_of_the_emulator_of_cxone() {
         );
         rows += 1;
     }
-    assert_eq!(rows, 16);
+    assert_eq!(rows, 18);
 }
 
 // --- What must not be shown, or kept ---

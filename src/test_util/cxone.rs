@@ -1,6 +1,6 @@
 //! NICE CXone, as far as its clients see it: discovery, tokens, and one list.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,7 +25,7 @@ use crate::clock;
 /// | request | response |
 /// |---|---|
 /// | `GET login.cxone.test/.well-known/openid-configuration` | where tokens are |
-/// | `POST login.cxone.test/auth/token` | password grant by an access key, client credentials; HTTP Basic |
+/// | `POST login.cxone.test/auth/token` | password grant by an access key, client credentials, refresh token; HTTP Basic |
 /// | `POST na1.cxone.test/authentication/v1/token/access-key` | the same access key as JSON, without a client |
 /// | `GET login.cxone.test/.well-known/cxone-configuration?tenantId=` | where the API of the tenant is |
 /// | `GET api-na1.cxone.test/incontactapi/services/v30.0/agents?skip=&top=` | pages of agents |
@@ -63,6 +63,7 @@ pub struct FakeCxone {
 ///
 /// - no client, no access key, no agents
 /// - tokens live for an hour, and the response says so
+/// - no refresh tokens
 /// - the API is at `https://api-na1.cxone.test`
 #[derive(Debug)]
 pub struct FakeCxoneBuilder {
@@ -71,6 +72,8 @@ pub struct FakeCxoneBuilder {
     agents: u64,
     lifetime: Duration,
     says_lifetime: bool,
+    has_refresh_tokens: bool,
+    takes_refresh_tokens: bool,
     api: String,
 }
 
@@ -82,6 +85,8 @@ pub struct CxoneCounts {
     pub token_requests: u64,
     /// Tokens that were issued.
     pub tokens: u64,
+    /// Those of them that were issued for a refresh token.
+    pub refreshed: u64,
     /// Times that the configuration of the tenant was read.
     pub discoveries: u64,
     /// Requests that came to the API with a good token.
@@ -99,6 +104,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     tokens: HashMap<String, Instant>,
+    refresh_tokens: HashSet<String>,
     counts: CxoneCounts,
     faults: Vec<String>,
 }
@@ -131,6 +137,8 @@ impl FakeCxone {
             agents: 0,
             lifetime: Duration::from_secs(3600),
             says_lifetime: true,
+            has_refresh_tokens: false,
+            takes_refresh_tokens: true,
             api: "https://api-na1.cxone.test".to_owned(),
         }
     }
@@ -143,6 +151,11 @@ impl FakeCxone {
     /// Revokes every token.
     pub fn revoke_all(&self) {
         self.shared.state().tokens.clear();
+    }
+
+    /// Ends every refresh token.
+    pub fn revoke_refresh_tokens(&self) {
+        self.shared.state().refresh_tokens.clear();
     }
 
     /// Returns what was wrong with requests so far; nothing, if all were as they should be.
@@ -201,6 +214,20 @@ impl FakeCxoneBuilder {
     #[must_use]
     pub fn expires_in(mut self, is_said: bool) -> Self {
         self.says_lifetime = is_said;
+        self
+    }
+
+    /// Sets whether a token of an access key comes with a refresh token. Each is good for one use.
+    #[must_use]
+    pub fn refresh_tokens(mut self, are_issued: bool) -> Self {
+        self.has_refresh_tokens = are_issued;
+        self
+    }
+
+    /// Sets whether the token endpoint takes refresh tokens; otherwise it returns `unsupported_grant_type`.
+    #[must_use]
+    pub fn refresh_grant(mut self, is_known: bool) -> Self {
+        self.takes_refresh_tokens = is_known;
         self
     }
 
@@ -287,14 +314,25 @@ impl Shared {
         let form = pairs(&String::from_utf8_lossy(body));
         let fields: HashMap<&str, &str> = form.iter().map(|(name, value)| (&**name, &**value)).collect();
         match fields.get("grant_type").copied() {
-            Some("client_credentials") if form.len() == 1 => Ok(self.issue()),
+            Some("client_credentials") if form.len() == 1 => Ok(self.issue(false)),
+            Some("refresh_token") if form.len() == 2 && fields.contains_key("refresh_token") => {
+                if !self.setup.takes_refresh_tokens {
+                    return Err(Refusal::Status(StatusCode::BAD_REQUEST, "unsupported_grant_type"));
+                }
+                let is_good = self.state().refresh_tokens.remove(fields["refresh_token"]);
+                if !is_good {
+                    return Err(Refusal::Status(StatusCode::BAD_REQUEST, "invalid_grant"));
+                }
+                self.state().counts.refreshed += 1;
+                Ok(self.issue(true))
+            }
             Some("password") if form.len() == 3 && fields.len() == 3 => {
                 let (name, password) = (fields.get("username"), fields.get("password"));
                 let (Some(name), Some(password)) = (name, password) else {
                     return Err(fault("the password grant has username and password"));
                 };
                 self.check_key(name, password)?;
-                Ok(self.issue())
+                Ok(self.issue(true))
             }
             _ => Err(fault("a field is missing or too much, or the grant is unknown")),
         }
@@ -315,7 +353,7 @@ impl Shared {
             return Err(fault("an access key has accessKeyId and accessKeySecret"));
         };
         self.check_key(id, secret)?;
-        Ok(self.issue())
+        Ok(self.issue(false))
     }
 
     fn check_key(&self, id: &str, secret: &str) -> Result<(), Refusal> {
@@ -325,7 +363,7 @@ impl Shared {
         }
     }
 
-    fn issue(&self) -> Response<Body> {
+    fn issue(&self, is_renewable: bool) -> Response<Body> {
         let (now, lifetime) = (clock::unix_time().as_secs(), self.setup.lifetime.as_secs());
         let jwt = |claims: Value| {
             let claims = BASE64_URL_SAFE_NO_PAD.encode(claims.to_string());
@@ -339,6 +377,11 @@ impl Shared {
             granted["expires_in"] = lifetime.into();
         }
         let mut state = self.state();
+        if is_renewable && self.setup.has_refresh_tokens {
+            let refresh_token = random();
+            granted["refresh_token"] = refresh_token.clone().into();
+            state.refresh_tokens.insert(refresh_token);
+        }
         state.tokens.insert(access, clock::now() + self.setup.lifetime);
         state.counts.tokens += 1;
         json_response(StatusCode::OK, &granted)

@@ -13,9 +13,15 @@ use crate::http_transport::HttpTransport;
 use crate::origin::Origin;
 use crate::token::AccessToken;
 
-/// What the configuration of a tenant says.
-#[derive(Clone, Debug, Deserialize)]
+/// What the configuration of a tenant says, once it has been checked: see [`Cxone::discover`](super::Cxone::discover).
+#[derive(Clone, Debug)]
 pub struct Endpoints {
+    said: Said,
+}
+
+/// The same before the check. A type of its own, so that `Endpoints` come from nowhere else.
+#[derive(Clone, Debug, Deserialize)]
+struct Said {
     api_endpoint: String,
     #[serde(default)]
     area: Option<String>,
@@ -79,34 +85,33 @@ impl Endpoints {
             Error::transient("the configuration of the CXone tenant broke off, or is too long")
                 .with_source(error)
         })?;
-        let endpoints: Self = serde_json::from_slice(&body.to_bytes()).map_err(|_| {
+        let said: Said = serde_json::from_slice(&body.to_bytes()).map_err(|_| {
             Error::protocol("the configuration of the CXone tenant is not JSON with an api_endpoint")
         })?;
-        endpoints.check(domains)?;
-        Ok(endpoints)
+        Self::checked(said, domains)
     }
 
     /// Returns the base URL of the API.
     #[must_use]
     pub fn api(&self) -> &str {
-        &self.api_endpoint
+        &self.said.api_endpoint
     }
 
     /// Returns the area, such as `na1`, if it is said.
     #[must_use]
     pub fn area(&self) -> Option<&str> {
-        self.area.as_deref()
+        self.said.area.as_deref()
     }
 
     /// Returns the domain, if it is said.
     #[must_use]
     pub fn domain(&self) -> Option<&str> {
-        self.domain.as_deref()
+        self.said.domain.as_deref()
     }
 
     /// Refuses what is not of https, or not in one of the domains.
-    fn check(&self, domains: &[String]) -> Result<(), Error> {
-        let origin = origin_of(&self.api_endpoint).map_err(|error| {
+    fn checked(said: Said, domains: &[String]) -> Result<Self, Error> {
+        let origin = origin_of(&said.api_endpoint).map_err(|error| {
             Error::config(
                 "the configuration of the CXone tenant names an api_endpoint that is no origin of https",
             )
@@ -118,7 +123,7 @@ impl Endpoints {
                 || origin.host().strip_suffix(&*domain).is_some_and(|labels| labels.ends_with('.'))
         };
         match origin.is_https() && domains.iter().any(is_in) {
-            true => Ok(()),
+            true => Ok(Self { said }),
             false => Err(Error::config(format!(
                 "the configuration of the CXone tenant names {origin} as its API, which is in none of the domains; if tokens may \
                  go there, name its domain by Cxone::domains"
@@ -142,8 +147,10 @@ mod tests {
     #[test]
     fn an_api_is_in_the_domains_or_refused() {
         let domains = ["niceincontact.com".to_owned()];
-        let check =
-            |url: &str| Endpoints { api_endpoint: url.to_owned(), area: None, domain: None }.check(&domains);
+        let check = |url: &str| {
+            let said = Said { api_endpoint: url.to_owned(), area: None, domain: None };
+            Endpoints::checked(said, &domains)
+        };
         for good in [
             "https://api-na1.niceincontact.com",
             "https://niceincontact.com/x",

@@ -1,13 +1,17 @@
 //! The preset: a client, an access key, and what is made of them.
 
 use std::fmt;
+use std::sync::atomic::AtomicBool;
 
 use super::discovery::{Endpoints, tenant_of};
+use super::renewal::Renewing;
 use crate::cache::TokenCache;
 #[cfg(feature = "stack")]
 use crate::client::ApiClient;
 use crate::error::Error;
-use crate::grants::{ClientAuth, ClientCredentials, CustomGrant, Endpoint, GrantBuilder, Issuer, Secret};
+use crate::grants::{
+    ClientAuth, ClientCredentials, CustomGrant, Endpoint, GrantBuilder, Issuer, RefreshTokenGrant, Secret,
+};
 use crate::http_transport::HttpTransport;
 use crate::text::origins_only;
 use crate::token::AccessToken;
@@ -176,14 +180,26 @@ impl Cxone {
 
     /// Starts a cache: by the access key if there is one, or else in the name of the client.
     ///
+    /// A token of the access key is renewed by its refresh token, if the response has one, and by the access key again when the
+    /// refresh token is refused. That the endpoint takes refresh tokens is *not confirmed*; one that does not is asked once.
+    ///
     /// # Errors
     ///
     /// That of the builder: an empty client id, an issuer that is not of https.
     pub fn tokens(&self, transport: impl HttpTransport) -> Result<TokenCache, Error> {
-        Ok(match self.access_key {
-            Some(_) => TokenCache::new(self.password()?.build_with(transport)?),
-            None => TokenCache::new(self.client_credentials().build_with(transport)?),
-        })
+        if self.access_key.is_none() {
+            return Ok(TokenCache::new(self.client_credentials().build_with(transport)?));
+        }
+        Ok(TokenCache::new(Renewing {
+            by_key: self.password()?.build_with(transport.clone())?,
+            by_refresh_token: RefreshTokenGrant::builder(
+                self.endpoint(),
+                self.client_id.clone(),
+                self.auth.clone(),
+            )
+            .build_with(transport)?,
+            is_unsupported: AtomicBool::new(false),
+        }))
     }
 
     /// Finds out where the API of the tenant is that a token is of.

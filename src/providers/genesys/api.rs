@@ -33,8 +33,12 @@ struct Named {
     name: Option<String>,
 }
 
-/// Why the API refused a request, in its own words.
-#[derive(Clone, Debug)]
+/// Why the API refused a request.
+///
+/// `Display` and `Debug` show what the API cannot have copied from the request: the status, a code that is a word, the permissions
+/// that a 403 wants, the correlation id. The API's own [`message`](Self::message) may repeat a part of the request, so it is in
+/// neither.
+#[derive(Clone)]
 pub struct Refused {
     origin: String,
     status: StatusCode,
@@ -184,7 +188,7 @@ where
     Err(Refused {
         origin,
         status,
-        code: body.code.as_deref().map(clean),
+        code: body.code.filter(|code| is_code(code)),
         message: body.message.as_deref().map(clean),
         permissions,
         correlation_id,
@@ -198,10 +202,18 @@ impl Refused {
         self.status
     }
 
-    /// Returns the code of the API, such as `missing.any.permissions`.
+    /// Returns the code of the API, such as `missing.any.permissions`. What does not look like one, counts as none: more than 64
+    /// characters, or others than letters, `.`, `_` and `-`.
     #[must_use]
     pub fn code(&self) -> Option<&str> {
         self.code.as_deref()
+    }
+
+    /// Returns the API's own words, on one line and cut to a few hundred characters. They may repeat a part of the request, also a
+    /// secret: look at them before you log them.
+    #[must_use]
+    pub fn message(&self) -> Option<&str> {
+        self.message.as_deref()
     }
 
     /// Returns the permissions that a 403 asks for, such as `telephony:plugin:all`. With `missing.any.permissions` one of
@@ -228,8 +240,6 @@ impl fmt::Display for Refused {
             let any = if self.code.as_deref() == Some("missing.any.permissions") { "one of " } else { "" };
             let wanted = self.permissions.join(", ");
             write!(f, ": it wants {any}{wanted}; give the OAuth client a role with it")?;
-        } else if let Some(message) = &self.message {
-            write!(f, " ({message})")?;
         }
         match &self.correlation_id {
             Some(id) => write!(f, "; correlation id {id}"),
@@ -238,7 +248,26 @@ impl fmt::Display for Refused {
     }
 }
 
+/// Without the message.
+impl fmt::Debug for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refused")
+            .field("origin", &self.origin)
+            .field("status", &self.status)
+            .field("code", &self.code)
+            .field("permissions", &self.permissions)
+            .field("correlation_id", &self.correlation_id)
+            .finish_non_exhaustive()
+    }
+}
+
 impl StdError for Refused {}
+
+/// Tells a code from a token that was echoed: of random characters, hardly any 64 are without a digit.
+fn is_code(code: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_alphabetic() || matches!(byte, b'.' | b'_' | b'-');
+    (1..=64).contains(&code.len()) && code.bytes().all(is_part)
+}
 
 /// Finds the permissions in a message, whatever its words: three names with colons between.
 fn permissions_in(message: &str) -> Vec<String> {

@@ -196,7 +196,39 @@ impl Genesys {
     }
 
     /// Starts a pool of tokens, since the API limits each. Whether you may do that is for the terms of use to say; see
-    /// [`pool`](crate::pool).
+    /// [`pool`](crate::pool). `connect` makes one of `GENESYSCLOUD_TOKEN_POOL_SIZE` tokens by itself.
+    ///
+    /// # Examples
+    ///
+    /// A pool of four whose state a health check shows, here against the emulator of the test kit:
+    ///
+    /// ```
+    /// # #[cfg(all(feature = "stack", feature = "test-util"))] {
+    /// use tower::Layer as _;
+    /// use tower_oauth2::client::ApiService;
+    /// use tower_oauth2::providers::genesys::Genesys;
+    /// use tower_oauth2::stack::Stack;
+    /// use tower_oauth2::test_util::FakeGenesys;
+    /// use tower_oauth2::{ApiClient, AuthLayer};
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+    /// let http = FakeGenesys::builder().client("reports", "s3cr/t").build();
+    /// let genesys = Genesys::new(http.region().parse()?, "reports", "s3cr/t");
+    /// let pool = genesys.pool(4, http.clone()).build()?;
+    ///
+    /// let auth = AuthLayer::per_request([genesys.region().api_origin().as_str()])?;
+    /// let layers = Stack::with_auth(auth).retry(Genesys::retry_policy().build()?);
+    /// let service = pool.layer().layer(layers.build(pool.watch().layer(http)));
+    /// let api = ApiClient::new(genesys.base_url(), ApiService::new(pool.first().clone(), service))?;
+    /// assert_eq!(api.get("users/me").send().await?.status(), 200);
+    /// for member in pool.status() {
+    ///     println!("{}: {:?} requests left", member.credential().as_str(), member.left());
+    /// }
+    /// # assert_eq!(pool.status().len(), 4);
+    /// # Ok::<_, tower::BoxError>(()) })?;
+    /// # }
+    /// # Ok::<_, tower::BoxError>(())
+    /// ```
     pub fn pool(&self, size: usize, transport: impl HttpTransport) -> TokenPoolBuilder {
         let preset = self.clone();
         let make = move |_number| {
