@@ -6,7 +6,8 @@
 //!     GENESYS_INTERVAL=2026-11-01T00:00Z/2026-11-08T00:00Z cargo run --example genesys_analytics --features providers
 //! ```
 //!
-//! Against the emulator the exit code is 1 if a figure is off. If it fails, it says why in one sentence.
+//! On a terminal a bar shows how far the query is, elsewhere a line for every thirty pages does. Against the emulator the exit code
+//! is 1 if a figure is off. If it fails, it says why in one sentence.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints")]
 
@@ -15,6 +16,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use tokio::runtime::Builder;
 use tower::BoxError;
@@ -39,7 +41,7 @@ async fn real() -> Result<bool, BoxError> {
     let api = Genesys::from_env()?.connect()?;
     let interval = std::env::var("GENESYS_INTERVAL").map_err(|_| "GENESYS_INTERVAL is not set: START/END")?;
     let what = json!({ "interval": interval, "paging": { "pageSize": 100, "pageNumber": 1 } });
-    let [pages, conversations, _] = query(&api, &what, |progress| println!("{progress}")).await?;
+    let [pages, conversations, _] = query(&api, &what, shown()?).await?;
     println!("{conversations} conversations on {pages} pages");
     Ok(true)
 }
@@ -52,16 +54,19 @@ async fn emulated() -> Result<bool, BoxError> {
     // The token of the first query is short-lived, is revoked, and is refused above 60 requests a minute.
     let eventful = fake().think_time(Duration::from_millis(200)).lifetime(Duration::from_secs(120)).limit(60);
     let [mut lost, mut twice, mut failed, mut faults] = [0; 4];
-    let (mut runs, mut pages) = (Vec::new(), Vec::new());
+    let (mut runs, mut pages, show) = (Vec::new(), Vec::new(), shown()?);
     for (queries, has_pool, fake) in [(1, false, eventful), (20, false, fake()), (20, true, fake())] {
         let fake = fake.build();
         let one_token = genesys.client_credentials().build_with(fake.clone())?;
         let without_pool = genesys.api(one_token)?.build_with(fake.clone())?;
         let api = if has_pool { genesys.connect_with(fake.clone())? } else { without_pool };
-        let after = |progress: &Progress| match progress.pages() {
-            100 if queries == 1 => fake.revoke_all(),
-            page if queries == 1 && page % 30 == 0 => println!("{progress}"),
-            _ => {}
+        let after = |progress: &Progress| {
+            if queries == 1 {
+                show(progress);
+            }
+            if queries == 1 && progress.pages() == 100 {
+                fake.revoke_all();
+            }
         };
         let (found, took) = timed(join_all((0..queries).map(|_| query(&api, &what, after)))).await;
         println!("queries: {queries}, pool: {has_pool}, {took:.0?} by the clock, {:?}", fake.counts());
@@ -84,6 +89,23 @@ async fn emulated() -> Result<bool, BoxError> {
     let is_eventful = first.unauthorized == 1 && first.limited > 0;
     let is_right = (pages, lost, twice, failed, faults) == (300, 0, 0, 0, 0) && is_eventful && is_thrifty;
     Ok(is_right && (one.token_requests, four.token_requests) == (1, 4) && ratio >= 3.5)
+}
+
+/// Returns what shows how far a query is: a bar on a terminal, lines elsewhere.
+fn shown() -> Result<impl Fn(&Progress), BoxError> {
+    let bar = ProgressBar::no_length().with_style(ProgressStyle::with_template("{bar:40} {msg}")?);
+    Ok(move |progress: &Progress| {
+        let is_last = progress.items() == progress.total();
+        bar.set_length(progress.total().unwrap_or_default());
+        bar.set_message(progress.to_string());
+        bar.set_position(progress.items().unwrap_or_default());
+        if is_last {
+            bar.finish_and_clear();
+        }
+        if is_last || bar.is_hidden() && progress.pages().is_multiple_of(30) {
+            println!("{progress}");
+        }
+    })
 }
 
 /// Returns how many pages and conversations there are, and how many different ones.
