@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::error::Error;
 use crate::grants::{CustomGrant, RefreshTokenGrant};
-use crate::source::{TokenRequest, TokenSource};
+use crate::source::{SourceIdentity, TokenRequest, TokenSource};
 use crate::token::AccessToken;
 
 /// A source that sends the secret of the access key as seldom as the server allows.
@@ -47,5 +47,9 @@ impl TokenSource for Renewing {
 
     fn has_changed(&self) -> bool {
         self.by_key.has_changed()
+    }
+
+    fn identity(&self) -> Option<SourceIdentity> {
+        self.by_key.identity()
     }
 }
