@@ -514,3 +514,55 @@ async fn the_lines_of_a_pool_say_which_token_they_are_about() {
     assert_eq!(got.first(), Some(&r#"credential="token 1 of 2""#));
     assert_eq!(got.last(), Some(&r#"credential="token 2 of 2""#));
 }
+
+/// Two pools of one retry policy. The one token of the first pool is refused for half a minute.
+async fn wait_of_another_pool(names: [Option<&str>; 2]) -> Duration {
+    let server = service_fn(async |request: Request<_>| {
+        let mut response = Response::new(Body::empty());
+        if request.headers()["authorization"] == "Bearer first" && request.uri().path() == "/refused" {
+            *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+            response.headers_mut().insert("retry-after", 30.into());
+        }
+        Ok::<_, BoxError>(response)
+    });
+    let server = server.map_request(|request: Request<_>| request.map(Body::new));
+    let policy = policy();
+    let [first, second] = [("first", names[0]), ("second", names[1])].map(|(token, name)| {
+        let make = move |_| Ok(source_fn(move |_| async move { AccessToken::bearer(token) }));
+        let mut pool = TokenPool::builder(1, make);
+        if let Some(name) = name {
+            pool = pool.name(name);
+        }
+        let pool = pool.build().unwrap();
+        let layers =
+            Stack::with_auth(AuthLayer::per_request([FakeApi::ORIGIN]).unwrap()).retry(policy.clone());
+        let service = pool.layer().layer(layers.build(pool.watch().layer(server.clone())));
+        ApiClient::new(FakeApi::ORIGIN, ApiService::new(pool.first().clone(), service)).unwrap()
+    });
+    let refused = tokio::spawn(first.get("refused").send());
+    settle().await;
+    let (response, took) = timed(second.get("x").send()).await;
+    assert_eq!(response.unwrap().status(), 200);
+    refused.abort();
+    took
+}
+
+#[tokio::test(start_paused = true)]
+async fn pools_with_names_that_share_a_policy_do_not_wait_for_each_other() {
+    assert_eq!(wait_of_another_pool([Some("a"), Some("b")]).await, Duration::ZERO);
+    // As the page of `name` says.
+    assert!(wait_of_another_pool([None, None]).await >= Duration::from_secs(29));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_caches_of_a_pool_with_a_name_have_it_and_their_number() {
+    let log = Log::default();
+    let subscriber =
+        tracing_subscriber::fmt().with_ansi(false).without_time().with_writer(log.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let make = |_| Ok(source_fn(|_| async { AccessToken::bearer("A1") }));
+    let pool = TokenPool::builder(4, make).name("billing").build().unwrap();
+    pool.first().warm_up().await.unwrap();
+    assert!(log.text().contains("cache=\"billing, token 1 of 4\""), "{}", log.text());
+    assert_eq!(pool.status()[3].credential().as_str(), "billing, token 4 of 4");
+}

@@ -25,7 +25,7 @@
 //!    requests go on with those that are there.
 //! 8. A pool that may [grow](TokenPoolBuilder::grow_to) fetches one more token when all others are used up.
 //! 9. A token that cannot be fetched keeps no request waiting while another token is valid.
-//! 10. Log lines of a pool name the token as `token 2 of 4`: in the field `credential` when one is fetched, when it gets a request
+//! 10. Log lines of a pool name the token as `token 2 of 4`, after the [`name`](TokenPoolBuilder::name) of the pool: in the field `credential` when one is fetched, when it gets a request
 //!     (trace) and when it has no room, in the field `from` when a refused request goes on to another one. Their level is debug.
 //!
 //! A server that returns the same token to the same client each time has one limit for all of them; a pool is of no use there.

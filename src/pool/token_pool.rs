@@ -36,6 +36,7 @@ pub struct TokenPool {
 ///
 /// Defaults:
 ///
+/// - `name`: none
 /// - `profile`: [`RateLimitProfile::generic`]
 /// - `longest_wait`: two minutes
 #[must_use = "a builder does nothing until it is built"]
@@ -43,6 +44,7 @@ pub struct TokenPoolBuilder {
     make: Box<dyn Fn(usize) -> Result<TokenCacheBuilder, Error> + Send + Sync>,
     least: usize,
     most: usize,
+    name: Option<String>,
     profile: RateLimitProfile,
     longest_wait: Duration,
 }
@@ -123,6 +125,7 @@ impl TokenPool {
             make: Box::new(move |number| make(number).map(Into::into)),
             least: size,
             most: size,
+            name: None,
             profile: RateLimitProfile::generic(),
             longest_wait: Duration::from_secs(120),
         }
@@ -195,6 +198,15 @@ impl TokenPoolBuilder {
         self
     }
 
+    /// Sets what the log calls the pool: its tokens are `billing, token 2 of 4` in its lines and in those of their caches,
+    /// whatever name these had.
+    ///
+    /// Two pools that share a retry policy and an API need names: by these the policy tells their tokens apart.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
     /// Sets what the API says about its rate limits beyond what everybody says.
     pub fn profile(mut self, profile: RateLimitProfile) -> Self {
         self.profile = profile;
@@ -224,11 +236,19 @@ impl TokenPoolBuilder {
         let turn = Arc::new(Semaphore::new(1));
         let member = |number: usize| {
             let turn = Arc::clone(&turn);
-            let credential = CredentialId::new(format!("token {} of {}", number + 1, self.most));
+            let token = format!("token {} of {}", number + 1, self.most);
+            let mut cache = (self.make)(number)?;
+            let credential = match &self.name {
+                None => CredentialId::new(token),
+                Some(name) => {
+                    let name = format!("{name}, {token}");
+                    cache = cache.name(name.clone());
+                    CredentialId::new(name)
+                }
+            };
             let named = credential.clone();
-            let one = |source| OneAtATime { source, turn, credential: named };
             Ok(Arc::new(Member {
-                cache: (self.make)(number)?.around(one).build(),
+                cache: cache.around(|source| OneAtATime { source, turn, credential: named }).build(),
                 credential,
                 profile: self.profile.clone(),
                 room: Mutex::default(),

@@ -127,8 +127,11 @@ impl Genesys {
     /// Returns the token endpoint.
     #[must_use]
     pub fn token_url(&self) -> String {
-        let login = self.gateway.as_ref().map_or_else(|| self.region.login_origin(), Gateway::login);
-        format!("{login}/oauth/token")
+        format!("{}/oauth/token", self.login_origin())
+    }
+
+    fn login_origin(&self) -> String {
+        self.gateway.as_ref().map_or_else(|| self.region.login_origin(), Gateway::login)
     }
 
     /// Returns the base URL of the API.
@@ -235,7 +238,10 @@ impl Genesys {
             let source = preset.client_credentials().build_with(transport.clone())?;
             Ok(preset.cache(source, transport.clone()))
         };
-        TokenPool::builder(size, make).profile(RateLimitProfile::genesys()).longest_wait(LONGEST_WAIT)
+        TokenPool::builder(size, make)
+            .name(format!("{} at {}", self.client_id, self.login_origin()))
+            .profile(RateLimitProfile::genesys())
+            .longest_wait(LONGEST_WAIT)
     }
 
     /// Makes what revokes a token: `DELETE tokens/me`, by which a token ends itself (*not confirmed* by the vendor's pages).
