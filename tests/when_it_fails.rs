@@ -40,6 +40,9 @@ use tower_oauth2::grants::{
 };
 use tower_oauth2::retry::RetryReport;
 use tower_oauth2::stack::Stack;
+use tower_oauth2::store::{
+    Acquired, Entry, Lease, MemoryStore, SealingKey, Shared, StoreKey, TokenStore, Write,
+};
 use tower_oauth2::tenants::TenantCaches;
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient, Loopback, Trouble};
 use tower_oauth2::transport::{HyperClient, HyperClientBuilder, Proxy};
@@ -72,6 +75,7 @@ async fn the_page_shows_every_message_as_it_is_printed_and_no_other() {
     printed.extend(a_grant_that_is_refused().await);
     printed.extend(a_refresh_token_that_is_no_good().await);
     printed.extend(an_assertion_by_a_wrong_clock().await);
+    printed.extend(a_token_that_cannot_be_shared().await);
     printed.extend(an_endpoint_that_is_none().await);
     printed.extend(a_server_that_cannot_be_reached().await);
     printed.extend(a_server_that_is_busy_or_down().await);
@@ -406,6 +410,71 @@ async fn a_secret_that_is_not_there() -> Vec<String> {
         ClientCredentials::builder(&url, "billing", "").build().unwrap_err().to_string(),
         AccessToken::bearer("mF_9.B5f-4.1JqM\n").unwrap_err().to_string(),
     ]
+}
+
+/// A store that does not respond.
+struct Broken;
+
+impl TokenStore for Broken {
+    async fn load(&self, _key: &StoreKey) -> Result<Option<Entry>, Error> {
+        Err(Error::transient("connection refused"))
+    }
+
+    async fn swap(&self, _key: &StoreKey, _write: Write) -> Result<bool, Error> {
+        Err(Error::transient("connection refused"))
+    }
+
+    async fn acquire(&self, _key: &StoreKey, _period: Duration) -> Result<Acquired, Error> {
+        Err(Error::transient("connection refused"))
+    }
+
+    async fn extend(&self, _key: &StoreKey, _lease: Lease, _period: Duration) -> Result<bool, Error> {
+        Err(Error::transient("connection refused"))
+    }
+
+    async fn release(&self, _key: &StoreKey, _lease: Lease) -> Result<(), Error> {
+        Err(Error::transient("connection refused"))
+    }
+}
+
+async fn a_token_that_cannot_be_shared() -> Vec<String> {
+    let sealing = || SealingKey::new([7; 32]);
+    let path = std::env::temp_dir().join(format!("tower-oauth2-sealing-key-{}", std::process::id()));
+    std::fs::write(&path, "hunter2").unwrap();
+    let too_short = SealingKey::from_file(&path).unwrap_err().to_string();
+    std::fs::remove_file(&path).unwrap();
+    let mut lines = vec![
+        SealingKey::from_env("TOKEN_KEY_THAT_NOBODY_SETS")
+            .unwrap_err()
+            .to_string()
+            .replace("_THAT_NOBODY_SETS", ""),
+        too_short.replace(path.to_str().unwrap(), "/run/secrets/token_key"),
+    ];
+
+    let closure = source_fn(|_request| async { AccessToken::bearer("AT1") });
+    let refused = Shared::builder(closure, MemoryStore::new(), sealing()).build().unwrap_err();
+    lines.push(refused.to_string());
+    let login =
+        RefreshTokenGrant::builder(format!("{LOGIN}/token"), "app", ClientAuth::none()).refresh_token("RT1");
+    let login = login.build().unwrap();
+    let refused = Shared::builder(login.clone(), MemoryStore::new(), sealing()).build().unwrap_err();
+    lines.push(refused.to_string());
+    let cached = TokenCache::new(login.clone()).as_source();
+    let refused =
+        Shared::builder(cached, MemoryStore::new(), sealing()).principal("ada").build().unwrap_err();
+    lines.push(refused.to_string());
+    let hasty = Shared::builder(a_token(), MemoryStore::new(), sealing()).lease(Duration::from_secs(1));
+    let refused = hasty.store_timeout(Duration::from_millis(500)).build().unwrap_err();
+    lines.push(refused.to_string());
+
+    let store = MemoryStore::new();
+    let waiting = Shared::builder(a_token(), store.clone(), sealing()).build().unwrap();
+    store.acquire(waiting.key(), Duration::from_secs(60)).await.unwrap();
+    let cache = TokenCache::builder(waiting).fetch_timeout(Duration::from_secs(2)).build();
+    lines.push(cache.get().await.unwrap_err().to_string());
+    let broken = Shared::builder(login, Broken, sealing()).principal("ada").build().unwrap();
+    lines.push(failure("nothing", broken).await);
+    lines
 }
 
 fn a_url_over_which_secrets_do_not_go() -> Vec<String> {

@@ -201,7 +201,7 @@ impl Outage {
         if before == 0 {
             tracing::warn!(
                 key, %error, cause,
-                "the token store is out of order; until it works, this process fetches its own tokens"
+                "the token store is out of order; until it works, this process shares no tokens"
             );
         } else {
             tracing::debug!(key, %error, cause, "the token store is still out of order");

@@ -28,6 +28,9 @@ use crate::token::AccessToken;
 ///
 /// The [rules](super) say what it does when, and its [builder](SharedBuilder) has the options.
 ///
+/// The token is that of all processes. So leave out
+/// [`revoke_at_shutdown`](crate::cache::TokenCacheBuilder::revoke_at_shutdown): it would end the token that the others use.
+///
 /// # Cancel safety
 ///
 /// A fetch runs in a task of its own. If its caller gives up it goes on to its end, and the next fetch finds its token in the

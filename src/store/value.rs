@@ -277,6 +277,39 @@ mod tests {
     }
 
     #[test]
+    fn a_stored_token_serves_some_requests_and_not_others() {
+        let now = WallClock::default().moment();
+        let token = |secret| AccessToken::bearer(secret).unwrap();
+        let (stored, other) = (token("stored"), token("other"));
+        let value = Value { token: Some(stored.clone()), ..Value::default() };
+        let cases = [
+            (FetchReason::Initial, None, None, true),
+            (FetchReason::Initial, Some(&stored), None, true),
+            (FetchReason::Expiring, Some(&stored), None, false),
+            (FetchReason::Expiring, Some(&other), None, true),
+            (FetchReason::Expired, Some(&stored), None, false),
+            (FetchReason::Expired, Some(&other), None, true),
+            (FetchReason::Expiring, Some(&other), Some(&stored), false),
+            (FetchReason::Rejected, Some(&stored), Some(&stored), false),
+            (FetchReason::Rejected, Some(&stored), Some(&other), true),
+            (FetchReason::Rejected, Some(&stored), None, false),
+            (FetchReason::Rejected, Some(&other), None, true),
+            (FetchReason::Forced, None, None, false),
+            (FetchReason::Forced, Some(&stored), None, false),
+            (FetchReason::Forced, Some(&other), None, true),
+        ];
+        for (reason, previous, rejected, serves) in cases {
+            let request = TokenRequest::new(reason).with_previous(previous.cloned());
+            let request = request.with_rejected(rejected.cloned());
+            assert_eq!(value.serves(&request, now).is_some(), serves, "{request:?}");
+            let marked = Value { is_rejected: true, ..value.clone() };
+            assert!(marked.serves(&request, now).is_none() && !marked.is_news(rejected));
+            assert_eq!(value.is_news(rejected), rejected.is_some_and(|token| token.expose() == "stored"));
+            assert!(Value::default().serves(&request, now).is_none());
+        }
+    }
+
+    #[test]
     fn a_login_is_kept_longer_than_a_token() {
         let now = WallClock::default().moment();
         let token = AccessToken::bearer("AT").unwrap();

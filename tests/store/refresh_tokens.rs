@@ -255,6 +255,19 @@ async fn a_caller_that_gives_up_leaves_an_exchange_that_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_exchange_goes_on_under_its_lease_after_the_deadline_of_its_cache() {
+    let (server, store) = (server(), MemoryStore::new());
+    server.set_latency(8 * SECOND);
+    let login = server.sign_in("reports", "items:read");
+    let cache = TokenCache::builder(process(&grant(&server, &login), store.clone()));
+    let cache = cache.fetch_timeout(3 * SECOND).build();
+    assert!(cache.get().await.unwrap_err().is_transient());
+    // Its refresh token must not be sent by another one meanwhile.
+    first(&process(&grant(&server, &login), store)).await.unwrap();
+    assert_eq!((server.counts().token_requests, server.counts().reuses), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_response_that_is_lost_leaves_the_doubt_to_all() {
     let (server, store) = (server(), MemoryStore::new());
     let login = server.sign_in("reports", "items:read");
