@@ -24,7 +24,6 @@
 //!    value that cannot be opened, and for one that is older than what the process has seen.
 //!
 //! ```
-//! # //! # fn example() -> Result<(), tower_oauth2::Error> {
 //! use std::time::Duration;
 //! use tower_oauth2::store::{MemoryStore, SealingKey, Shared, StoreKey};
 //! use tower_oauth2::{AccessToken, TokenCache, source_fn};
@@ -36,9 +35,7 @@
 //!     .lease(Duration::from_secs(5))
 //!     .build()?;
 //! let cache = TokenCache::new(shared);
-//! # let _ = cache; Ok(())
-//! # }
-//! # //! # example()?;
+//! # let _ = cache;
 //! # Ok::<_, tower_oauth2::Error>(())
 //! ```
 //!
