@@ -380,6 +380,7 @@ impl<G: Grant> GrantBuilder<G> {
         let scopes = acceptance.requested.clone();
         let wording = Wording {
             is_anonymous,
+            is_authorized: parameters.authorize(),
             grant_asserts: terms.is_assertion,
             exchanges: terms.is_exchange,
             ..Wording::default()

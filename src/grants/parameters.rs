@@ -87,6 +87,11 @@ impl Parameters {
         self.headers.push((name, HeaderContent::Read(value)));
     }
 
+    /// Returns whether one of the headers is `Authorization`.
+    pub(crate) fn authorize(&self) -> bool {
+        self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(AUTHORIZATION.as_str()))
+    }
+
     /// Checks what an encoding can say.
     pub(crate) fn check(&self, encoding: Encoding) -> Result<(), Error> {
         for Parameter { name, value, is_secret } in &self.list {

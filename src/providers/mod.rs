@@ -6,8 +6,14 @@
 //!
 //! - [`cxone`]: NICE CXone
 //! - [`genesys`]: Genesys Cloud
+//! - `github`: GitHub Apps (feature `jwt`)
 //!
-//! The test kit has an emulator of each: `test_util::FakeCxone`, `test_util::FakeGenesys`.
+//! The test kit has an emulator of each: `test_util::FakeCxone`, `test_util::FakeGenesys`, `test_util::FakeGithub`.
 
 pub mod cxone;
+mod environment;
 pub mod genesys;
+#[cfg(feature = "jwt")]
+#[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
+pub mod github;
+mod revoke;

@@ -12,6 +12,7 @@
 //! | what it sends, and what it makes of a response | [`Script`] in place of the API |
 //! | all of it together | [`FakeAuthorizationServer`] and [`FakeApi`], within the process or on loopback |
 //! | a client of Genesys Cloud or of NICE CXone | [`FakeGenesys`], [`FakeCxone`], which are strict and throttle |
+//! | a GitHub App | `FakeGithub` (feature `jwt`) |
 //! | your own layer | [`Probe`], which insists on being polled ready, and [`BodyLog`] |
 //! | time | [`pass`], [`settle`] and [`timed`], on tokio's paused clock |
 //! | your own service over real connections | [`Loopback`] |
@@ -140,12 +141,18 @@ mod cxone;
 mod devices;
 mod endpoints;
 mod genesys;
+#[cfg(feature = "jwt")]
+mod github;
 mod line;
 mod loopback;
 mod presence;
 mod probe;
 mod script;
+#[cfg(feature = "jwt")]
+mod signatures;
 mod source;
+#[cfg(feature = "jwt")]
+mod strict;
 mod time;
 #[cfg(feature = "store")]
 mod token_store;
@@ -160,6 +167,9 @@ pub use self::body_log::{BodyLog, LoggedBody};
 pub use self::client::FakeClient;
 pub use self::cxone::{CxoneCounts, FakeCxone, FakeCxoneBuilder};
 pub use self::genesys::{FakeGenesys, FakeGenesysBuilder, GenesysCounts};
+#[cfg(feature = "jwt")]
+#[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
+pub use self::github::{FakeGithub, FakeGithubBuilder, GithubCounts};
 pub use self::line::FakeFuture;
 pub use self::loopback::Loopback;
 pub use self::probe::{Probe, ProbeFuture, Readiness};

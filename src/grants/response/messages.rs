@@ -54,6 +54,9 @@ fn advice(refusal: &Refusal<'_>) -> Option<String> {
             "the failure is on the server's side and may be temporary"
         }
         _ if about_assertion.is_some() => about_assertion.unwrap_or_default(),
+        (401 | 403, None) if wording.is_authorized => {
+            "check the key or the source that authorizes the request, what it may do, and this machine's clock"
+        }
         (_, Some("invalid_client")) | (401 | 403, None) if wording.is_anonymous => {
             "the server requires client authentication; set client()"
         }

@@ -8,6 +8,8 @@ pub(crate) struct Wording {
     pub(crate) naming: Naming,
     /// Whether no client is set.
     pub(crate) is_anonymous: bool,
+    /// Whether a header authorizes the request in place of a client.
+    pub(crate) is_authorized: bool,
     /// Whether an assertion authenticates the client.
     pub(crate) client_asserts: bool,
     /// Whether an assertion is the grant.
@@ -22,6 +24,7 @@ impl Default for Wording {
             who: Naming::TOKEN.endpoint.into(),
             naming: Naming::TOKEN,
             is_anonymous: false,
+            is_authorized: false,
             client_asserts: false,
             grant_asserts: false,
             exchanges: false,

@@ -13,6 +13,7 @@ use crate::grants::{
     ClientAuth, ClientCredentials, CustomGrant, Endpoint, GrantBuilder, Issuer, RefreshTokenGrant, Secret,
 };
 use crate::http_transport::HttpTransport;
+use crate::providers::environment::Environment;
 use crate::text::origins_only;
 use crate::token::AccessToken;
 
@@ -68,18 +69,12 @@ impl Cxone {
     ///
     /// As [`from_env`](Self::from_env).
     pub fn from_variables(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
-        let find = |names: &[&str]| {
-            let set = |name: &&str| lookup(name).map(|value| value.trim().to_owned());
-            names.iter().filter_map(set).find(|value| !value.is_empty())
-        };
-        let required = |what: &str, name: &str| {
-            find(&[name])
-                .ok_or_else(|| Error::config(format!("{what} is not in the environment; set {name}")))
-        };
-        let client_id = required("the client id", "CXONE_CLIENT_ID")?;
-        let mut preset = Self::new(client_id, required("the client secret", "CXONE_CLIENT_SECRET")?);
-        let key = find(&["CXONE_ACCESS_KEY_ID", "CXONE_ACCESS_KEY"]);
-        let secret = find(&["CXONE_ACCESS_KEY_SECRET", "CXONE_ACCESS_SECRET"]);
+        let environment = Environment::new(lookup);
+        let client_id = environment.required("the client id", &["CXONE_CLIENT_ID"])?;
+        let secret = environment.required("the client secret", &["CXONE_CLIENT_SECRET"])?;
+        let mut preset = Self::new(client_id, secret);
+        let key = environment.find(&["CXONE_ACCESS_KEY_ID", "CXONE_ACCESS_KEY"]);
+        let secret = environment.find(&["CXONE_ACCESS_KEY_SECRET", "CXONE_ACCESS_SECRET"]);
         match (key, secret) {
             (Some(key), Some(secret)) => preset = preset.access_key(key, secret),
             (None, None) => {}
@@ -90,7 +85,7 @@ impl Cxone {
                 return Err(Error::config("CXONE_ACCESS_KEY_SECRET is set, but CXONE_ACCESS_KEY_ID is not"));
             }
         }
-        preset.base_uri = find(&["CXONE_BASE_URI"]);
+        preset.base_uri = environment.find(&["CXONE_BASE_URI"]);
         Ok(preset)
     }
 

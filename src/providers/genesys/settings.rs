@@ -2,15 +2,10 @@
 
 use std::time::Duration;
 
-use http::Request;
-use http::header::AUTHORIZATION;
-use tower::ServiceExt as _;
-
 use super::environment::{Environment, ProxyAddress};
 use super::gateway::Gateway;
 use super::patient::Patient;
 use super::region::Region;
-use crate::body::Body;
 use crate::cache::{TokenCache, TokenCacheBuilder};
 #[cfg(feature = "stack")]
 use crate::client::{ApiClient, ApiClientBuilder};
@@ -20,8 +15,9 @@ use crate::grants::{
 };
 use crate::http_transport::HttpTransport;
 use crate::pool::{TokenPool, TokenPoolBuilder};
+use crate::providers::revoke;
 use crate::retry::{RateLimitProfile, RetryPolicy, RetryPolicyBuilder};
-use crate::revoke::{TokenRevoker, revoker_fn};
+use crate::revoke::TokenRevoker;
 use crate::source::TokenSource;
 use crate::token::AccessToken;
 
@@ -247,25 +243,7 @@ impl Genesys {
     /// Makes what revokes a token: `DELETE tokens/me`, by which a token ends itself (*not confirmed* by the vendor's pages).
     #[must_use]
     pub fn revoker(&self, transport: impl HttpTransport) -> impl TokenRevoker {
-        let url = format!("{}/tokens/me", self.base_url());
-        revoker_fn(move |token: AccessToken| {
-            let (transport, url) = (transport.clone(), url.clone());
-            async move {
-                let request = Request::delete(url)
-                    .header(AUTHORIZATION, token.header_value())
-                    .body(Body::empty())
-                    .map_err(|error| Error::config("the revocation cannot be built").with_source(error))?;
-                let response = transport.oneshot(request).await.map_err(|error| {
-                    Error::transient("the API did not respond; the token counts as still valid")
-                        .with_source(error)
-                })?;
-                match response.status() {
-                    // A token that is refused has ended.
-                    status if status.is_success() || status == http::StatusCode::UNAUTHORIZED => Ok(()),
-                    status => Err(Error::transient("the API did not revoke the token").with_status(status)),
-                }
-            }
-        })
+        revoke::by_delete(format!("{}/tokens/me", self.base_url()), transport)
     }
 }
 

@@ -1,0 +1,34 @@
+//! Variables, as presets read them.
+
+use crate::error::Error;
+
+/// Where variables are looked up. One that is empty counts as not set.
+pub(super) struct Environment<F> {
+    lookup: F,
+}
+
+impl<F: Fn(&str) -> Option<String>> Environment<F> {
+    pub(super) fn new(lookup: F) -> Self {
+        Self { lookup }
+    }
+
+    /// Returns the value of the first of these that is set.
+    pub(super) fn find(&self, names: &[&str]) -> Option<String> {
+        let set = |name: &&str| (self.lookup)(name).map(|value| value.trim().to_owned());
+        names.iter().filter_map(set).find(|value| !value.is_empty())
+    }
+
+    /// Returns the value of the first of these that is set, of which one must be.
+    pub(super) fn required(&self, what: &str, names: &[&str]) -> Result<String, Error> {
+        self.find(names).ok_or_else(|| missing(what, names))
+    }
+}
+
+fn missing(what: &str, names: &[&str]) -> Error {
+    Error::config(match names {
+        [first, others @ ..] if !others.is_empty() => {
+            format!("{what} is not in the environment; set {first}, or one of {}", others.join(", "))
+        }
+        _ => format!("{what} is not in the environment; set {}", names.join(", ")),
+    })
+}

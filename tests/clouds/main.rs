@@ -1,0 +1,52 @@
+//! The large clouds: each preset against an emulator that checks a request strictly.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod github;
+
+use std::collections::HashMap;
+
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::BodyExt as _;
+use tower::ServiceExt as _;
+use tower_oauth2::Body;
+use tower_oauth2::transport::HttpTransport;
+
+/// Looks variables up in a list.
+fn variables<'a>(set: &'a [(&str, &str)]) -> impl Fn(&str) -> Option<String> + use<'a> {
+    let set: HashMap<String, String> =
+        set.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    move |name| set.get(name).cloned()
+}
+
+/// A request to the letter, to be sent to an emulator as it is or with one thing wrong.
+#[derive(Clone)]
+struct Letter {
+    method: Method,
+    url: String,
+    headers: HeaderMap,
+    body: String,
+}
+
+impl Letter {
+    /// Changes one thing.
+    fn but(&self, change: impl FnOnce(&mut Self)) -> Self {
+        let mut letter = self.clone();
+        change(&mut letter);
+        letter
+    }
+
+    fn header(&mut self, name: &'static str, value: &str) {
+        self.headers.insert(name, value.parse().unwrap());
+    }
+
+    async fn send(self, fake: impl HttpTransport) -> (StatusCode, String) {
+        let mut request = Request::builder().method(self.method).uri(self.url);
+        *request.headers_mut().unwrap() = self.headers;
+        let request = request.body(Body::from(self.body)).unwrap();
+        let response = fake.oneshot(request).await.map_err(Into::into).unwrap();
+        let status = response.status();
+        let body = response.into_body().collect().await.map_err(Into::into).unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+}
