@@ -330,6 +330,44 @@ impl<S: TokenSource> DynTokenSource for S {
     }
 }
 
+// --- AnySource ---
+
+/// A source whose type is hidden: one of several kinds, as a configuration chooses.
+#[cfg(all(feature = "jwt", feature = "providers"))]
+pub(crate) struct AnySource {
+    source: Box<dyn DynTokenSource>,
+}
+
+#[cfg(all(feature = "jwt", feature = "providers"))]
+impl AnySource {
+    pub(crate) fn new(source: impl TokenSource) -> Self {
+        Self { source: Box::new(source) }
+    }
+}
+
+#[cfg(all(feature = "jwt", feature = "providers"))]
+impl TokenSource for AnySource {
+    fn token(&self, request: TokenRequest) -> impl Future<Output = Result<AccessToken, Error>> + Send {
+        self.source.fetch(request)
+    }
+
+    fn name(&self) -> Option<String> {
+        self.source.own_name()
+    }
+
+    fn is_disposable(&self) -> bool {
+        self.source.may_be_dropped()
+    }
+
+    fn accepted(&self, token: &AccessToken) {
+        self.source.note_accepted(token);
+    }
+
+    fn has_changed(&self) -> bool {
+        self.source.may_differ()
+    }
+}
+
 // --- A closure ---
 
 #[derive(Clone)]

@@ -7,8 +7,9 @@
 //! - [`cxone`]: NICE CXone
 //! - [`genesys`]: Genesys Cloud
 //! - `github`: GitHub Apps (feature `jwt`)
+//! - `google`: Google Cloud (feature `jwt`)
 //!
-//! The test kit has an emulator of each: `test_util::FakeCxone`, `test_util::FakeGenesys`, `test_util::FakeGithub`.
+//! The test kit has an emulator of each: `test_util::FakeCxone`, `FakeGenesys`, `FakeGithub`, `FakeGoogle`.
 
 pub mod cxone;
 mod environment;
@@ -16,4 +17,9 @@ pub mod genesys;
 #[cfg(feature = "jwt")]
 #[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
 pub mod github;
+#[cfg(feature = "jwt")]
+#[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
+pub mod google;
+#[cfg(feature = "jwt")]
+mod headers;
 mod revoke;

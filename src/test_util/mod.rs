@@ -12,7 +12,7 @@
 //! | what it sends, and what it makes of a response | [`Script`] in place of the API |
 //! | all of it together | [`FakeAuthorizationServer`] and [`FakeApi`], within the process or on loopback |
 //! | a client of Genesys Cloud or of NICE CXone | [`FakeGenesys`], [`FakeCxone`], which are strict and throttle |
-//! | a GitHub App | `FakeGithub` (feature `jwt`) |
+//! | a GitHub App, a client of Google Cloud | `FakeGithub`, `FakeGoogle` (feature `jwt`), which verify signatures too |
 //! | your own layer | [`Probe`], which insists on being polled ready, and [`BodyLog`] |
 //! | time | [`pass`], [`settle`] and [`timed`], on tokio's paused clock |
 //! | your own service over real connections | [`Loopback`] |
@@ -143,6 +143,8 @@ mod endpoints;
 mod genesys;
 #[cfg(feature = "jwt")]
 mod github;
+#[cfg(feature = "jwt")]
+mod google;
 mod line;
 mod loopback;
 mod presence;
@@ -170,6 +172,9 @@ pub use self::genesys::{FakeGenesys, FakeGenesysBuilder, GenesysCounts};
 #[cfg(feature = "jwt")]
 #[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
 pub use self::github::{FakeGithub, FakeGithubBuilder, GithubCounts};
+#[cfg(feature = "jwt")]
+#[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
+pub use self::google::{FakeGoogle, FakeGoogleBuilder, GoogleCounts};
 pub use self::line::FakeFuture;
 pub use self::loopback::Loopback;
 pub use self::probe::{Probe, ProbeFuture, Readiness};

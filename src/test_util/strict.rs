@@ -27,6 +27,12 @@ pub(super) struct Faults {
 /// Names and values, each name once.
 pub(super) type Fields = BTreeMap<String, String>;
 
+impl Refusal {
+    pub(super) fn status(status: StatusCode, body: &Value) -> Self {
+        json_response(status, body).into()
+    }
+}
+
 impl From<Response<Body>> for Refusal {
     fn from(response: Response<Body>) -> Self {
         Self::Response(Box::new(response))
@@ -76,6 +82,12 @@ pub(super) fn query(head: &request::Parts) -> Result<Fields, Refusal> {
     pairs(head.uri.query().unwrap_or_default().as_bytes())
 }
 
+/// Reads a form, beside which there is no query.
+pub(super) fn form(head: &request::Parts, body: &Bytes) -> Result<Fields, Refusal> {
+    expect_type(head, "application/x-www-form-urlencoded")?;
+    pairs(body)
+}
+
 /// Reads a JSON object, beside which there is no query.
 pub(super) fn object(head: &request::Parts, body: &Bytes) -> Result<BTreeMap<String, Value>, Refusal> {
     expect_type(head, "application/json")?;
@@ -105,6 +117,14 @@ pub(super) fn expect<V>(
     match fields.keys().find(|name| !is_known(name)) {
         Some(name) => Err(fault(format!("{name} is not one of the fields"))),
         None => Ok(()),
+    }
+}
+
+/// Checks that a field has this value.
+pub(super) fn expect_value(fields: &Fields, name: &str, value: &str) -> Result<(), Refusal> {
+    match fields.get(name).is_some_and(|found| found == value) {
+        true => Ok(()),
+        false => Err(fault(format!("{name} is not {value}"))),
     }
 }
 

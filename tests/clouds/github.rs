@@ -11,7 +11,7 @@ use tower_oauth2::providers::github::{GithubApp, Installation};
 use tower_oauth2::test_util::{FakeGithub, FakeGithubBuilder, pass, timed};
 use tower_oauth2::{Body, FetchReason, Secret, TokenCache, TokenRequest, TokenSource as _};
 
-use super::{Letter, variables};
+use super::{Letter, Scratch, variables};
 
 const CLIENT: &str = "Iv23liABC";
 
@@ -188,9 +188,8 @@ async fn an_app_that_github_does_not_know_is_told_what_to_check() {
 async fn every_variable_is_read() {
     let fake = fake().build();
     let escaped = FakeGithub::private_key().replace('\n', "\\n");
-    let path = std::env::temp_dir().join(format!("tower-oauth2-github-{}.pem", std::process::id()));
-    std::fs::write(&path, FakeGithub::private_key()).unwrap();
-    for key in [escaped.as_str(), path.to_str().unwrap()] {
+    let file = Scratch::holding("github.pem", FakeGithub::private_key());
+    for key in [escaped.as_str(), file.path.to_str().unwrap()] {
         for (id, url) in [
             ("GITHUB_APP_CLIENT_ID", ("GITHUB_API_URL", FakeGithub::BASE_URL)),
             ("GITHUB_APP_ID", ("GITHUB_BASE_URL", "https://api.github.test/")),
@@ -205,7 +204,6 @@ async fn every_variable_is_read() {
             assert!(!format!("{app:?}").contains("PRIVATE"), "{app:?}");
         }
     }
-    std::fs::remove_file(path).unwrap();
     assert_eq!((fake.counts().ok, fake.faults()), (4, Vec::new()));
 }
 

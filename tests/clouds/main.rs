@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod github;
+mod google;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt as _;
@@ -48,5 +50,24 @@ impl Letter {
         let status = response.status();
         let body = response.into_body().collect().await.map_err(Into::into).unwrap().to_bytes();
         (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+}
+
+/// A file of its own, removed at the end.
+struct Scratch {
+    path: PathBuf,
+}
+
+impl Scratch {
+    fn holding(name: &str, text: impl AsRef<[u8]>) -> Self {
+        let path = std::env::temp_dir().join(format!("tower-oauth2-{name}-{}", std::process::id()));
+        std::fs::write(&path, text).unwrap();
+        Self { path }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
     }
 }

@@ -3,11 +3,9 @@
 use std::time::Duration;
 
 use http::header::{ACCEPT, USER_AGENT};
-use http::{HeaderName, HeaderValue, Request, StatusCode};
-use tower::ServiceExt as _;
+use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::installation::Installation;
-use crate::body::Body;
 use crate::cache::TokenCache;
 #[cfg(feature = "stack")]
 use crate::client::{ApiClient, ApiClientBuilder};
@@ -16,7 +14,7 @@ use crate::grants::jwt::{Assertion, JwtAlgorithm, SelfSigned, SigningKey};
 use crate::grants::{CustomGrant, GrantBuilder, Refusal, Secret};
 use crate::http_transport::HttpTransport;
 use crate::providers::environment::Environment;
-use crate::providers::revoke;
+use crate::providers::{headers, revoke};
 use crate::retry::{RateLimitProfile, RetryPolicy, RetryPolicyBuilder};
 use crate::revoke::TokenRevoker;
 use crate::tenants::{TenantCaches, TenantCachesBuilder};
@@ -197,12 +195,8 @@ impl GithubApp {
 
     /// Puts the headers that the API wants on requests that do not have them: `user-agent`, `accept`, `x-github-api-version`.
     pub fn with_headers(http: impl HttpTransport) -> impl HttpTransport {
-        http.map_request(|mut request: Request<Body>| {
-            for (name, value) in HEADERS {
-                request.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
-            }
-            request
-        })
+        let headers = HEADERS.map(|(name, value)| (name, HeaderValue::from_static(value)));
+        headers::with_headers(http, headers)
     }
 
     /// Starts a client of the API: `api.get("installation/repositories")`. Build it over a client
