@@ -67,7 +67,7 @@
 //! | `file-store` | no | `store::FileStore`: tokens in a directory, for the processes of one machine |
 //! | `jwt` | no | [`grants::jwt`](grants): client authentication by a key, and the JWT bearer grant |
 //! | `metrics` | no | counters and gauges by the facade `metrics`, see [the page](guide::metrics) |
-//! | `providers` | no | `providers`: presets for vendors: Genesys Cloud, NICE CXone |
+//! | `providers` | no | `providers`: presets for vendors: Genesys Cloud, NICE CXone; with `jwt` also Microsoft Entra, GitHub Apps, Google Cloud |
 //! | `redis` | no | `store::RedisStore`: tokens in Redis, for a fleet |
 //! | `reqwest` | no | [`transport`]`::ReqwestClient`: reqwest's client below the layers, and at the token endpoint |
 //! | `stack` | yes | [`ApiClient`]`::connect` and its builder: all layers in one order |

@@ -6,12 +6,16 @@
 //!
 //! - [`cxone`]: NICE CXone
 //! - [`genesys`]: Genesys Cloud
+//! - `entra`: Microsoft Entra ID, managed identities of Azure (feature `jwt`)
 //! - `github`: GitHub Apps (feature `jwt`)
 //! - `google`: Google Cloud (feature `jwt`)
 //!
-//! The test kit has an emulator of each: `test_util::FakeCxone`, `FakeGenesys`, `FakeGithub`, `FakeGoogle`.
+//! The test kit has an emulator of each: `test_util::FakeCxone`, `FakeEntra`, `FakeGenesys`, `FakeGithub`, `FakeGoogle`.
 
 pub mod cxone;
+#[cfg(feature = "jwt")]
+#[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
+pub mod entra;
 mod environment;
 pub mod genesys;
 #[cfg(feature = "jwt")]

@@ -12,7 +12,7 @@
 //! | what it sends, and what it makes of a response | [`Script`] in place of the API |
 //! | all of it together | [`FakeAuthorizationServer`] and [`FakeApi`], within the process or on loopback |
 //! | a client of Genesys Cloud or of NICE CXone | [`FakeGenesys`], [`FakeCxone`], which are strict and throttle |
-//! | a GitHub App, a client of Google Cloud | `FakeGithub`, `FakeGoogle` (feature `jwt`), which verify signatures too |
+//! | a client of Microsoft Entra, of GitHub or of Google Cloud | `FakeEntra`, `FakeGithub`, `FakeGoogle` (feature `jwt`), which verify signatures too |
 //! | your own layer | [`Probe`], which insists on being polled ready, and [`BodyLog`] |
 //! | time | [`pass`], [`settle`] and [`timed`], on tokio's paused clock |
 //! | your own service over real connections | [`Loopback`] |
@@ -140,6 +140,8 @@ mod client;
 mod cxone;
 mod devices;
 mod endpoints;
+#[cfg(feature = "jwt")]
+mod entra;
 mod genesys;
 #[cfg(feature = "jwt")]
 mod github;
@@ -168,6 +170,9 @@ pub use self::authorization_server::{
 pub use self::body_log::{BodyLog, LoggedBody};
 pub use self::client::FakeClient;
 pub use self::cxone::{CxoneCounts, FakeCxone, FakeCxoneBuilder};
+#[cfg(feature = "jwt")]
+#[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
+pub use self::entra::{EntraCounts, FakeEntra, FakeEntraBuilder};
 pub use self::genesys::{FakeGenesys, FakeGenesysBuilder, GenesysCounts};
 #[cfg(feature = "jwt")]
 #[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]

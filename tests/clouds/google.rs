@@ -9,7 +9,7 @@ use tower_oauth2::providers::google::Google;
 use tower_oauth2::test_util::{FakeGoogle, FakeGoogleBuilder, Trouble, pass, timed};
 use tower_oauth2::{ApiClient, StaticToken, TokenCache};
 
-use super::{Letter, Scratch, variables};
+use super::{Letter, Scratch, Variables, variables};
 
 const STORAGE: &str = "https://storage.google.test/storage/v1";
 const OTHER: &str = "other@test.iam.gserviceaccount.com";
@@ -195,7 +195,7 @@ async fn credentials_are_found_as_googles_libraries_find_them() {
         std::fs::write(place.join("application_default_credentials.json"), FakeGoogle::user_file()).unwrap();
     }
     let (path, home) = (file.path.to_str().unwrap(), folder.to_str().unwrap());
-    let rows: [(&[(&str, &str)], _); 5] = [
+    let rows: [(Variables<'_>, &str); 5] = [
         (&[("GOOGLE_APPLICATION_CREDENTIALS", path), ("HOME", home)], "service_account"),
         (&[("CLOUDSDK_CONFIG", home)], "authorized_user"),
         (&[("GOOGLE_APPLICATION_CREDENTIALS", " "), ("HOME", home)], "authorized_user"),

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod entra;
 mod github;
 mod google;
 
@@ -14,8 +15,11 @@ use tower::ServiceExt as _;
 use tower_oauth2::Body;
 use tower_oauth2::transport::HttpTransport;
 
+/// Variables and their values.
+type Variables<'a> = &'a [(&'a str, &'a str)];
+
 /// Looks variables up in a list.
-fn variables<'a>(set: &'a [(&str, &str)]) -> impl Fn(&str) -> Option<String> + use<'a> {
+fn variables<'a>(set: Variables<'a>) -> impl Fn(&str) -> Option<String> + use<'a> {
     let set: HashMap<String, String> =
         set.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     move |name| set.get(name).cloned()
