@@ -196,7 +196,14 @@ async fn a_client_that_is_refused() -> Vec<String> {
     let wrong_secret = client_of(&server, "billing", "hunter3-hunter3").build().unwrap();
     let unknown = client_of(&server, "nobody", "hunter2-hunter2").build().unwrap();
     let anonymous = CustomGrant::builder(server.token_url(), "password").retries(0).build().unwrap();
+    let body = r#"{"message":"Bad credentials"}"#;
+    let router = Router::new().route("/token", post(async move || (StatusCode::UNAUTHORIZED, body)));
+    let (origin, _listener) = serve(router).await;
+    let authorized = CustomGrant::json(format!("{origin}/token"))
+        .authorized_by(StaticToken::new(AccessToken::bearer("of-an-app").unwrap()))
+        .response_member("error", "message");
     vec![
+        failure(&origin, authorized.retries(0).build().unwrap()).await,
         failure(&server.origin(), wrong_secret).await,
         failure(&server.origin(), unknown).await,
         failure(&server.origin(), anonymous).await,

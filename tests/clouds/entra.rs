@@ -128,6 +128,12 @@ async fn a_claims_challenge_is_responded_to_and_the_request_sent_again() {
     fake.demand_claims(IP);
     assert_eq!(users(&api).send().await.unwrap().status(), 200);
     assert_eq!((fake.counts().tokens, fake.counts().challenged, fake.counts().ok), (3, 2, 4));
+
+    // Claims are for one token. The next one is without them, and where the API wants them still, the cache goes back to the
+    // one before.
+    api.tokens().refresh().await.unwrap();
+    assert_eq!(users(&api).send().await.unwrap().status(), 200);
+    assert_eq!((fake.counts().tokens, fake.counts().challenged), (4, 3));
     assert_eq!(fake.faults(), [""; 0]);
 }
 

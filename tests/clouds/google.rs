@@ -53,6 +53,8 @@ async fn each_kind_of_credentials_is_as_the_emulator_wants_it() {
     let text = Scratch::holding("google-token", FakeGoogle::SUBJECT_TOKEN);
     let json = Scratch::holding("google-json", format!(r#"{{"id_token": "{}"}}"#, FakeGoogle::SUBJECT_TOKEN));
     let of = |file: String| Google::from_json(file).unwrap();
+    let mut by_account: Value = serde_json::from_str(&FakeGoogle::impersonated_file(OTHER)).unwrap();
+    by_account["source_credentials"] = serde_json::from_str(&FakeGoogle::key_file()).unwrap();
     let rows = [
         (key(), "service_account", FakeGoogle::ACCOUNT, 1),
         (key().subject("bob@example.com"), "service_account", "bob@example.com", 1),
@@ -65,6 +67,7 @@ async fn each_kind_of_credentials_is_as_the_emulator_wants_it() {
             2,
         ),
         (of(FakeGoogle::impersonated_file(OTHER)), "impersonated_service_account", OTHER, 2),
+        (of(by_account.to_string()), "impersonated_service_account", OTHER, 2),
         (key().impersonate(OTHER), "impersonated_service_account", OTHER, 2),
         (Google::metadata(), "metadata server", FakeGoogle::MACHINE, 1),
         (
@@ -74,7 +77,7 @@ async fn each_kind_of_credentials_is_as_the_emulator_wants_it() {
             2,
         ),
     ];
-    assert_eq!(rows.len(), 9);
+    assert_eq!(rows.len(), 10);
     let mut requests = 0;
     for (google, kind, who, steps) in rows {
         assert_eq!((google.kind(), caller(&google, &fake).await.as_str()), (kind, who));
@@ -166,7 +169,12 @@ async fn throttling_revocation_and_a_missing_scope() {
     let response = other.get("b").query(&[("project", "test")]).send().await.unwrap();
     assert_eq!(response.status(), 403);
     assert_eq!(fake.faults(), [""; 0]);
-    // An account that may not be impersonated, and a base token without the scope for it.
+    // The end of an impersonated token is a point in time.
+    let tokens = key().impersonate(OTHER).tokens(fake.clone()).unwrap().build();
+    let first = tokens.get().await.unwrap();
+    pass(Duration::from_secs(3601)).await;
+    assert_ne!(tokens.get().await.unwrap().expose(), first.expose());
+    // An account that may not be impersonated.
     let error = key().impersonate("root@test").tokens(fake.clone()).unwrap().build().get().await.unwrap_err();
     assert!(error.is_config() && error.to_string().contains("what it may do"), "{error}");
 }

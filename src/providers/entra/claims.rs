@@ -17,7 +17,7 @@ use crate::token::AccessToken;
 
 /// Responds to the claims challenges of one API: what its 401 asks for goes into the next token request.
 ///
-/// A client by [`Entra::connect`](super::Entra::connect) has it. In layers of your own the [source](Self::source) and the
+/// A client by `Entra::connect` has it. In layers of your own the [source](Self::source) and the
 /// [rule](Self::rule) share one:
 ///
 /// 1. Each token request says that the client knows claims challenges (`xms_cc` with `cp1`). Without that Entra issues no tokens

@@ -3,10 +3,10 @@
 //! 1. [`Entra`] is an identity: an app with a secret, a certificate (PS256 and `x5t#S256`) or a token of its platform, or the
 //!    managed identity of a virtual machine or of App Service. [`from_env`](Entra::from_env) picks among those as
 //!    `DefaultAzureCredential` does, and [`kind`](Entra::kind) says which it is.
-//! 2. A token is for one API, by its scope. [`connect`](Entra::connect) takes the origin of the base URL with `/.default`, which is
+//! 2. A token is for one API, by its scope. `connect` takes the origin of the base URL with `/.default`, which is
 //!    right for Microsoft Graph and Azure Resource Manager. For others set a [`scope`](Entra::scope): Key Vault wants
 //!    `https://vault.azure.net/.default`.
-//! 3. A client by [`connect`](Entra::connect) responds to claims challenges: on a 401 with `insufficient_claims` it fetches a token
+//! 3. A client by `connect` responds to claims challenges: on a 401 with `insufficient_claims` it fetches a token
 //!    with these claims, and sends the request again. For layers of your own there is [`ClaimsChallenge`]. A managed identity
 //!    takes part in none.
 //! 4. The server beside a machine is asked again while it says 404, 410 or 429, or fails, for up to a minute and a half.

@@ -20,7 +20,7 @@ use crate::text::origins_only;
 /// Defaults:
 ///
 /// - the cloud of an app: [`PUBLIC`](Self::PUBLIC)
-/// - scope: none; [`connect`](Self::connect) takes that of the base URL
+/// - scope: none; `connect` takes that of the base URL
 /// - the assertion of a certificate: PS256, for ten minutes
 /// - the managed identity: the one that the system assigned
 ///

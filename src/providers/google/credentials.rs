@@ -3,6 +3,7 @@
 use secrecy::SecretString;
 use secrecy::zeroize::Zeroizing;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use crate::error::Error;
 use crate::grants::Secret;
@@ -57,7 +58,7 @@ struct File {
     refresh_token: Option<Wiped>,
     service_account_impersonation_url: Option<String>,
     delegates: Option<Vec<String>>,
-    source_credentials: Option<Box<File>>,
+    source_credentials: Option<Box<RawValue>>,
     audience: Option<String>,
     subject_token_type: Option<String>,
     token_url: Option<String>,
@@ -137,13 +138,7 @@ impl Credentials {
                         "it is of the type impersonated_service_account, and has no source_credentials",
                     )
                 })?;
-                if base.kind.as_deref() == Some("service_account") {
-                    // Its key is a part of the file, and the file is not one of the key.
-                    return Err(Error::config(
-                        "its source_credentials are a service_account; name the file of that account, and use Google::impersonate",
-                    ));
-                }
-                let base = Self::of(*base, key)?;
+                let base = Found::read(base.get(), Secret::new(base.get()))?.credentials;
                 Self::impersonated(base, &url, file.delegates.unwrap_or_default())
             }
             "external_account" => {
