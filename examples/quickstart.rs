@@ -18,6 +18,7 @@
 
 #![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a program that measures and prints")]
 
+#[path = "../tests/support/servers/mod.rs"]
 mod support;
 #[path = "quickstart/tally.rs"]
 mod tally;

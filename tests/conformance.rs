@@ -17,11 +17,11 @@
     reason = "a test may panic, its helpers too; it looks at the clock from outside, and shows its table"
 )]
 
-#[path = "../examples/tonic_client/introspection.rs"]
+#[path = "support/grpc/introspection.rs"]
 mod introspection;
-#[path = "../examples/tonic_client/items.rs"]
+#[path = "support/grpc/items.rs"]
 mod items;
-#[path = "../examples/support/mod.rs"]
+#[path = "support/servers/mod.rs"]
 mod support;
 
 use std::convert::Infallible;

@@ -6,7 +6,7 @@
     reason = "a test may panic, its helpers too, and it looks at the clock from outside"
 )]
 
-#[path = "../examples/support/mod.rs"]
+#[path = "support/servers/mod.rs"]
 mod support;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

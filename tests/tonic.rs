@@ -10,7 +10,7 @@
     reason = "a test may panic, its helpers too, and it looks at the clock from outside"
 )]
 
-#[path = "../examples/tonic_client/items.rs"]
+#[path = "support/grpc/items.rs"]
 mod items;
 
 use std::collections::VecDeque;

@@ -5,7 +5,7 @@
 
 #[path = "support/log.rs"]
 mod log;
-#[path = "../examples/support/mod.rs"]
+#[path = "support/servers/mod.rs"]
 mod servers;
 
 use std::collections::BTreeSet;

@@ -4,6 +4,7 @@
 
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
+#[path = "../support/servers/mod.rs"]
 mod support;
 
 use std::process::ExitCode;

@@ -12,6 +12,7 @@
 
 #[path = "multi_tenant/crowd.rs"]
 mod crowd;
+#[path = "../support/servers/mod.rs"]
 mod support;
 
 use std::process::ExitCode;

@@ -9,6 +9,7 @@
     reason = "a platform has a clock, and an example shows what it does"
 )]
 
+#[path = "../support/servers/mod.rs"]
 mod support;
 
 use std::path::{Path, PathBuf};

@@ -14,6 +14,7 @@
 
 #![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a program that measures and prints")]
 
+#[path = "../support/servers/mod.rs"]
 mod support;
 
 use std::process::ExitCode;

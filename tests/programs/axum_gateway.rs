@@ -16,6 +16,7 @@
 mod callers;
 #[path = "axum_gateway/gateway.rs"]
 mod gateway;
+#[path = "../support/servers/mod.rs"]
 mod support;
 
 use std::net::Ipv4Addr;

@@ -8,9 +8,9 @@
 
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
-#[path = "tonic_client/introspection.rs"]
+#[path = "../support/grpc/introspection.rs"]
 mod introspection;
-#[path = "tonic_client/items.rs"]
+#[path = "../support/grpc/items.rs"]
 mod items;
 
 use std::process::ExitCode;

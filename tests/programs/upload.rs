@@ -8,6 +8,7 @@
 
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
+#[path = "../support/servers/mod.rs"]
 mod support;
 
 use std::io;

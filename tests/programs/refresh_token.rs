@@ -14,6 +14,7 @@
     reason = "an example shows what it does, on real clocks"
 )]
 
+#[path = "../support/servers/mod.rs"]
 mod support;
 
 use std::process::ExitCode;
