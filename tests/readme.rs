@@ -1,8 +1,11 @@
-//! Holds the commands of the README and of docs/EVIDENCE.md to what cargo takes. Its code is compiled with the docs.
+//! Holds the commands of the README and of docs/EVIDENCE.md to what cargo takes, and the examples to what a user can copy. The
+//! code of the README is compiled with the docs.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot read the sources has failed")]
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 
 const PAGES: &str = concat!(include_str!("../README.md"), include_str!("../docs/EVIDENCE.md"));
 const MANIFEST: &str = include_str!("../Cargo.toml");
@@ -29,6 +32,26 @@ fn each_example_is_named_with_the_features_that_it_needs() {
         seen += 1;
     }
     assert!(seen > 16, "{seen} commands");
+}
+
+#[test]
+fn an_example_is_one_short_file() {
+    // The first two are demonstrations, with modules of their own.
+    const LONGER: [&str; 5] =
+        ["quickstart.rs", "observed.rs", "genesys_analytics.rs", "cli_login.rs", "shared_redis.rs"];
+    let mut seen = 0;
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if path.is_dir() || LONGER.contains(&name) {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.lines().count() <= 80, "{name} has {} lines", text.lines().count());
+        assert!(!text.lines().any(|line| line.starts_with("mod ")), "{name} has a module");
+        seen += 1;
+    }
+    assert!(seen >= 15, "{seen} examples");
 }
 
 /// The features of each example, without the default ones.

@@ -1,4 +1,4 @@
-//! The servers of the examples keep the promises that examples and tests rely on.
+//! The servers of the quickstart and of the tests keep the promises that those rely on.
 
 #![allow(
     clippy::disallowed_methods,

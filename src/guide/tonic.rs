@@ -110,4 +110,4 @@
 //! # Ok::<_, tower_oauth2::Error>(())
 //! ```
 //!
-//! `examples/tonic_client.rs` has a server as well, and revokes tokens under load.
+//! The example `tonic_client` is a whole program, with a server as well.

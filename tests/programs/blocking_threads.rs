@@ -1,97 +1,71 @@
-//! Threads and a blocking client: no runtime, no async code, and one token for all.
-//!
-//! `cargo run --example blocking_threads`
-//!
-//! 16 threads call an API while all tokens are revoked three times. There is no layer here, so the loop around a request is
-//! written out: it reports what the API says of the token, and sends the request once more with another. The last line is
-//! checked, and the exit code is 1 if a figure in it is off.
+//! Threads and a blocking client: no runtime, no layer, one token for all.
 
-#![allow(clippy::print_stdout, reason = "an example shows what it does")]
-
-#[path = "../support/servers/mod.rs"]
-mod support;
-
-use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
-use std::time::Duration;
 
 use http::StatusCode;
 use http::header::AUTHORIZATION;
 use reqwest::blocking;
-use support::Api;
 use tower::BoxError;
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient};
-use tower_oauth2::{ClientCredentials, TokenCache};
+use tower_oauth2::{AccessToken, ClientCredentials, TokenCache};
+
+use crate::servers::Api;
 
 const THREADS: u64 = 16;
 const REQUESTS_PER_THREAD: u64 = 50;
 const REQUESTS: u64 = THREADS * REQUESTS_PER_THREAD;
 const REVOCATIONS: u64 = 3;
+/// After so many requests the next revocation is due.
+const BETWEEN: u64 = REQUESTS / (REVOCATIONS + 1);
 
-fn main() -> Result<ExitCode, BoxError> {
-    // What others run: an authorization server, and an API that wants its tokens. They are async; nothing else here is.
+#[test]
+fn threads_share_one_token_request_per_revocation() -> Result<(), BoxError> {
+    // The servers are async; nothing else here is.
     let elsewhere = tokio::runtime::Runtime::new()?;
     let billing = FakeClient::confidential("billing", "hunter2").scopes("items");
     let server = elsewhere.block_on(FakeAuthorizationServer::builder().client(billing).start())?;
-    let builder = Api::builder(&server).think_time(Duration::from_millis(5));
-    let api = elsewhere.block_on(builder.start())?;
+    let api = elsewhere.block_on(Api::builder(&server).start())?;
 
-    // What you write, once.
     let cache =
         TokenCache::new(ClientCredentials::builder(server.token_url(), "billing", "hunter2").build()?);
     let client = blocking::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
 
-    let origin = api.origin();
-    let answered: Result<u64, BoxError> = thread::scope(|scope| {
+    let (origin, done) = (api.origin(), AtomicU64::new(0));
+    thread::scope(|scope| {
         let work = || {
-            let mut ok = 0;
             for item in 0..REQUESTS_PER_THREAD {
                 let response = get(&client, &cache, &format!("{origin}/items/{item}"))?;
-                ok += u64::from(response.status() == StatusCode::OK);
+                assert_eq!(response.status(), 200);
+                let done = done.fetch_add(1, Relaxed) + 1;
+                if done.is_multiple_of(BETWEEN) && done < REQUESTS {
+                    server.revoke_all();
+                }
             }
-            Ok::<_, BoxError>(ok)
+            Ok::<_, BoxError>(())
         };
         let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(work)).collect();
-        for number in 1..=REVOCATIONS {
-            // By what was sent, not by the clock: on a busy machine a request could meet two of them, and is sent again once.
-            let due = number * REQUESTS / (REVOCATIONS + 1);
-            while api.counts().requests < due && !threads.iter().all(|thread| thread.is_finished()) {
-                thread::sleep(Duration::from_millis(1));
-            }
-            server.revoke_all();
-            println!("(all tokens are revoked, for the {number}. time)");
-        }
-        threads
-            .into_iter()
-            .map(|thread| thread.join().expect("a thread of this example does not panic"))
-            .sum()
-    });
-    let ok = answered?;
+        threads.into_iter().try_for_each(|thread| thread.join().expect("the assertions of a thread hold"))
+    })?;
 
-    let (asked, counts) = (server.counts().token_requests, api.counts());
-    let failed = REQUESTS - ok;
-    println!(
-        "blocking_threads: threads={THREADS} ok={ok} failed={failed} sent_again={} revocations={REVOCATIONS} \
-         token_requests={asked}",
-        counts.unauthorized
-    );
-    let is_as_promised = failed == 0 && counts.unauthorized > 0 && (2..=1 + REVOCATIONS).contains(&asked);
-    Ok(if is_as_promised { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let counts = api.counts();
+    assert_eq!(counts.ok, REQUESTS);
+    assert!(counts.unauthorized >= REVOCATIONS, "{counts:?}");
+    assert_eq!(server.counts().token_requests, 1 + REVOCATIONS);
+    Ok(())
 }
 
-/// Gets something with the token in use, and once more with another if the API refuses that one.
+/// Sends a request with the token in use, and once more with another one if the API refuses that.
 fn get(client: &blocking::Client, cache: &TokenCache, url: &str) -> Result<blocking::Response, BoxError> {
     let token = cache.blocking_get()?;
-    let send = |token: &tower_oauth2::AccessToken| {
-        // The value is marked as sensitive, and no URL but this one gets it: the client follows no redirect.
-        client.get(url).header(AUTHORIZATION, token.header_value().clone()).send()
-    };
+    let send =
+        |token: &AccessToken| client.get(url).header(AUTHORIZATION, token.header_value().clone()).send();
     let response = send(&token)?;
     if response.status() != StatusCode::UNAUTHORIZED {
         cache.accept(&token);
         return Ok(response);
     }
-    // Only the first who says so drops it; the others find the next one there, or wait for it.
+    // Only the first report drops the token. The other threads find the next one, or wait for it.
     cache.reject(&token);
     Ok(send(&cache.blocking_get()?)?)
 }

@@ -1,61 +1,48 @@
 //! A token from a program that prints one, such as `gcloud auth print-access-token` or `az account get-access-token`.
 //!
-//! ```sh
-//! cargo run --example command_source
-//! ```
-//!
 //! 1. The program is started with its arguments as they are. No shell sees them.
-//! 2. It has ten seconds, and ends with its time: it is killed where it hangs, and where nobody waits for it any more.
+//! 2. It has ten seconds. Then it is killed, and also if its token is not waited for any more.
 //! 3. It may print 64 KiB: a token alone, or JSON with `access_token`, `accessToken` or `token`, and perhaps `expires_in` or
 //!    `expires_on`.
 //! 4. What it writes to its standard error, and what it prints when it fails, is shown nowhere. Such programs write tokens
 //!    there when they are asked to be verbose.
-//! 5. How long a token lives that says nothing of it is for the cache's `max_age` to say.
-//!
-//! In this example the program is the example itself, started once more. The exit code is 1 if a request failed, if a
-//! failure of the program was told as another one, or if an error held what it had written.
 
-#![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a program that measures and prints")]
-
-#[path = "command_source/program.rs"]
-mod program;
-
-use std::env;
 use std::error::Error as StdError;
 use std::ffi::OsString;
+use std::fs;
 use std::path::PathBuf;
-use std::process::{ExitCode, Stdio};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use http::Request;
+use http::{Request, Response, header};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
-use tower::{BoxError, ServiceBuilder, ServiceExt as _};
-use tower_oauth2::test_util::{FakeApi, FakeAuthorizationServer, FakeClient};
-use tower_oauth2::transport::HyperClient;
+use tower::{BoxError, ServiceBuilder, ServiceExt as _, service_fn};
+use tower_oauth2::retry::RequestBody;
 use tower_oauth2::{
     AccessToken, AuthLayer, Body, Error, ErrorKind, FetchReason, RetryPolicy, TokenCache, TokenRequest,
-    TokenSource,
+    TokenSource, source_fn,
 };
-
-// --- What you write ---
 
 /// The source: which program, with which arguments.
 #[derive(Clone)]
 struct CommandSource {
     program: PathBuf,
     arguments: Vec<OsString>,
-    timeout: Duration,
 }
 
+/// A program that takes longer hangs.
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// A program that prints more is not printing a token.
 const LONGEST: u64 = 64 * 1024;
 
 impl TokenSource for CommandSource {
     async fn token(&self, _request: TokenRequest) -> Result<AccessToken, Error> {
-        let printed = tokio::time::timeout(self.timeout, self.run()).await.map_err(|_| {
+        let printed = tokio::time::timeout(TIMEOUT, self.run()).await.map_err(|_| {
             Error::transient("the program that prints the token did not end in time, and was killed")
         })??;
         let printed = printed.expose_secret().trim();
@@ -65,17 +52,12 @@ impl TokenSource for CommandSource {
 
 impl CommandSource {
     fn new(program: impl Into<PathBuf>) -> Self {
-        Self { program: program.into(), arguments: Vec::new(), timeout: Duration::from_secs(10) }
+        Self { program: program.into(), arguments: Vec::new() }
     }
 
     /// Adds an argument, as it is.
     fn argument(mut self, argument: impl Into<OsString>) -> Self {
         self.arguments.push(argument.into());
-        self
-    }
-
-    fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
         self
     }
 
@@ -131,61 +113,107 @@ fn of_json(printed: &str) -> Result<AccessToken, Error> {
     })
 }
 
-// --- What it is good for ---
+// --- What is judged ---
 
-#[tokio::main]
-async fn main() -> Result<ExitCode, BoxError> {
-    let itself = env::args_os().skip(1).collect::<Vec<_>>();
-    if !itself.is_empty() {
-        return program::run(&itself).await;
+/// What must not be seen of a program.
+const SECRET: &str = "mF_9.B5f-4.1JqM";
+
+/// A folder that goes away with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Result<Self, BoxError> {
+        let path = std::env::temp_dir().join(format!("command_source-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path)?;
+        Ok(Self(path))
     }
-    let client = FakeClient::confidential("$(whoami); echo 'the cli'", "hunter2");
-    let server = FakeAuthorizationServer::builder().client(client).start().await?;
-    let api = FakeApi::builder(&server).start().await?;
-    let me = CommandSource::new(env::current_exe()?);
 
-    // Plain and JSON, each for fifteen requests; in the midst every token is revoked.
-    let mut failed = 0;
+    /// Writes a file, and returns the source whose program prints it.
+    fn printed(&self, name: &str, content: &str) -> Result<CommandSource, BoxError> {
+        let path = self.0.join(name);
+        fs::write(&path, content)?;
+        Ok(CommandSource::new("cat").argument(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // A folder that stays in the temporary one does no harm.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[tokio::test]
+async fn a_program_is_started_once_per_token_and_without_a_shell() -> Result<(), BoxError> {
+    let folder = Folder::new("tokens")?;
     for form in ["plain", "json"] {
-        let login =
-            me.clone().argument(form).argument(server.token_url()).argument("$(whoami); echo 'the cli'");
-        let cache = TokenCache::builder(login).max_age(Duration::from_secs(300)).build();
+        // A shell would make another name of it.
+        let name = format!("$(whoami); echo 'the {form} token'");
+        let print = |token: &str| match form {
+            "plain" => folder.printed(&name, &format!("{token}\n")),
+            _ => folder.printed(&name, &format!(r#"{{"accessToken": "{token}", "expires_in": 300}}"#)),
+        };
+        let (login, runs) = (print("token-1")?, Arc::new(AtomicU32::new(0)));
+        let count = Arc::clone(&runs);
+        let counted = source_fn(move |request| {
+            count.fetch_add(1, Relaxed);
+            let login = login.clone();
+            async move { login.token(request).await }
+        });
+        let cache = TokenCache::builder(counted).max_age(Duration::from_secs(300)).build();
+        // An API that accepts one token at a time.
+        let good = Arc::new(Mutex::new("Bearer token-1"));
+        let accepted = Arc::clone(&good);
+        let api = service_fn(move |request: Request<RequestBody<Body>>| {
+            let is_good = request.headers()[header::AUTHORIZATION] == *accepted.lock().unwrap();
+            let response = Response::builder().status(if is_good { 200 } else { 401 });
+            let response = response.header(header::WWW_AUTHENTICATE, "Bearer error=\"invalid_token\"");
+            std::future::ready(response.body(Body::empty()))
+        });
         let client = ServiceBuilder::new()
             .layer(RetryPolicy::default())
-            .layer(AuthLayer::for_origin(cache, api.origin())?)
-            .service(HyperClient::new());
+            .layer(AuthLayer::for_origin(cache, "https://api.test")?)
+            .service(api);
+
         for number in 0..15 {
             if number == 10 {
-                server.revoke_all();
+                print("token-2")?;
+                *good.lock().unwrap() = "Bearer token-2";
             }
-            let request = Request::get(api.origin()).body(Body::empty())?;
-            failed += u32::from(!client.clone().oneshot(request).await?.status().is_success());
+            let request = Request::get("https://api.test/items").body(Body::empty())?;
+            assert_eq!(client.clone().oneshot(request).await?.status(), 200, "{form}, request {number}");
         }
+        assert_eq!(runs.load(Relaxed), 2, "{form}");
     }
-    let runs = server.counts().tokens;
+    Ok(())
+}
 
-    // What can go wrong, and whose side it is. No error may hold what the program wrote.
+#[tokio::test]
+async fn what_goes_wrong_is_told_without_what_was_printed() -> Result<(), BoxError> {
+    let folder = Folder::new("failures")?;
+    let script = format!("echo {SECRET}; echo 'debug: the refresh token {SECRET} was refused' >&2; exit 3");
     let cases = [
         (CommandSource::new("/nowhere/to/be/found"), ErrorKind::Config),
-        (me.clone().argument("fail"), ErrorKind::Grant),
-        (me.clone().argument("hang").timeout(Duration::from_millis(300)), ErrorKind::Transient),
-        (me.clone().argument("babble"), ErrorKind::Protocol),
-        (me.clone().argument("broken-json"), ErrorKind::Protocol),
-        (me.clone().argument("prose"), ErrorKind::Protocol),
+        (CommandSource::new("sh").argument("-c").argument(script), ErrorKind::Grant),
+        (folder.printed("babble", &SECRET.repeat(10_000))?, ErrorKind::Protocol),
+        (folder.printed("broken JSON", &format!(r#"{{"accessToken": "{SECRET}"#))?, ErrorKind::Protocol),
+        (folder.printed("prose", &format!("Your token is {SECRET}"))?, ErrorKind::Protocol),
     ];
-    let (all, mut told, mut leaks) = (cases.len(), 0, 0);
     for (source, expected) in cases {
-        if let Err(error) = source.token(TokenRequest::new(FetchReason::Initial)).await {
-            told += usize::from(error.kind() == expected);
-            leaks += usize::from(chain(&error).contains(program::SECRET));
-        }
+        let error = source.token(TokenRequest::new(FetchReason::Initial)).await.unwrap_err();
+        assert_eq!(error.kind(), expected, "{error}");
+        let shown = chain(&error);
+        assert!(!shown.contains(SECRET), "{shown}");
     }
+    Ok(())
+}
 
-    println!(
-        "command_source: requests=30 failed={failed} runs={runs} failures_told={told}/{all} leaks={leaks}"
-    );
-    let as_it_should = (failed, runs, told, leaks) == (0, 4, all, 0);
-    Ok(if as_it_should { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+/// The clock stands still while the program runs, and goes on to the timeout when nothing else is left to do.
+#[tokio::test(start_paused = true)]
+async fn a_program_that_hangs_is_given_up() {
+    let source = CommandSource::new("sleep").argument("600");
+    let error = source.token(TokenRequest::new(FetchReason::Initial)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
 }
 
 /// Everything that a log would show of an error.

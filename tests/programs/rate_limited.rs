@@ -1,23 +1,7 @@
-//! 64 tasks call an API that takes 50 requests per second, with the gate and without it.
+//! 64 tasks call an API that serves 50 requests per second, with the gate that a `RetryPolicy` has by default and without it.
 //!
-//! ```sh
-//! cargo run --example rate_limited
-//! ```
-//!
-//! The API is a bucket of 50 requests that fills up by 50 per second; beyond that it answers 429 with `Retry-After: 1`.
-//! Each task sends its next request when it has the answer, so that all 64 press on it all the time. Two clients do the
-//! same work, each with an API of its own: one whose requests find out for themselves that the API refuses, and one with
-//! the gate that a `RetryPolicy` has by default, which tells them all and learns the pace.
-//!
-//! With the gate no request fails, at most 1.25 are sent for each that is served, and all takes at most 1.5 times as
-//! long as it must (the first 50 at once, then 50 per second). The exit code is 1 if that is not so.
+//! Each task sends its next request when it has the response to the one before, so all 64 press on the API all the time.
 
-#![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a program that measures and prints")]
-
-#[path = "../support/servers/mod.rs"]
-mod support;
-
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -25,14 +9,11 @@ use std::time::Duration;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
-use tower_oauth2::retry::{RetryGate, RetryPolicy};
-use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient};
-use tower_oauth2::transport::HyperClient;
-use tower_oauth2::{AuthLayer, Body, ClientCredentials};
+use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient, timed};
+use tower_oauth2::{AuthLayer, Body, ClientCredentials, RetryPolicy};
 
-use support::Api;
+use crate::servers::Api;
 
 const TASKS: u64 = 64;
 const REQUESTS: u64 = 650;
@@ -40,38 +21,20 @@ const PER_SECOND: u32 = 50;
 /// How long the API takes for a request.
 const THINK_TIME: Duration = Duration::from_millis(20);
 
-const SENT_PER_SERVED: f64 = 1.25;
-const TIME_PER_IDEAL: f64 = 1.5;
+#[tokio::test(start_paused = true)]
+async fn with_the_gate_no_request_fails_and_few_are_sent_in_vain() -> Result<(), BoxError> {
+    let with = run(RetryPolicy::default()).await?;
+    assert_eq!((with.served, with.failed), (REQUESTS, 0));
+    assert!(with.sent_per_served() <= 1.25, "{with:?}");
+    assert!(with.time_per_ideal() <= 1.5, "{with:?}");
 
-#[tokio::main]
-async fn main() -> Result<ExitCode, BoxError> {
-    let gate = RetryGate::new();
-    let with = RetryPolicy::builder().gate(gate.clone()).build()?;
-    let without = RetryPolicy::builder().gate(None).build()?;
-    println!("{REQUESTS} requests from {TASKS} tasks; the API takes {PER_SECOND} per second");
-
-    let (with, without, ()) = tokio::join!(run(with), run(without), watch(&gate));
-    let (with, without) = (with?, without?);
-    println!("             served  failed  sent per served  time per ideal");
-    for (name, run) in [("with gate", &with), ("without gate", &without)] {
-        let [sent, time] = [run.sent_per_served(), run.time_per_ideal()];
-        println!("{name:12} {:>6} {:>7} {sent:>16.2} {time:>15.2}", run.served, run.failed);
-    }
-    println!(
-        "rate_limited: served={} failed={} sent_per_served={:.2} time_per_ideal={:.2}",
-        with.served,
-        with.failed,
-        with.sent_per_served(),
-        with.time_per_ideal()
-    );
-    let kept = with.failed == 0
-        && with.served == REQUESTS
-        && with.sent_per_served() <= SENT_PER_SERVED
-        && with.time_per_ideal() <= TIME_PER_IDEAL;
-    Ok(if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let without = run(RetryPolicy::builder().gate(None).build()?).await?;
+    assert!(without.sent_per_served() > with.sent_per_served(), "{without:?}");
+    Ok(())
 }
 
 /// What became of the requests, by the API's own count where it has one.
+#[derive(Debug)]
 struct Run {
     sent: u64,
     served: u64,
@@ -84,25 +47,26 @@ impl Run {
         self.sent as f64 / self.served as f64
     }
 
+    /// The first 50 can be served at once, then 50 per second.
     fn time_per_ideal(&self) -> f64 {
-        let at_once = u64::from(PER_SECOND);
-        let ideal = (self.served.saturating_sub(at_once)) as f64 / f64::from(PER_SECOND);
-        self.took.as_secs_f64() / ideal
+        let after_the_first = self.served.saturating_sub(u64::from(PER_SECOND));
+        self.took.as_secs_f64() * f64::from(PER_SECOND) / after_the_first as f64
     }
 }
 
 async fn run(policy: RetryPolicy) -> Result<Run, BoxError> {
     let tenant = FakeClient::confidential("tenant", "hunter2").scopes("items:read");
-    let server = FakeAuthorizationServer::builder().client(tenant).start().await?;
-    let api = Api::builder(&server).limit(PER_SECOND).think_time(THINK_TIME).start().await?;
-    let source =
-        ClientCredentials::builder(server.token_url(), "tenant", "hunter2").scope("items:read").build()?;
+    let server = FakeAuthorizationServer::builder().client(tenant).build();
+    let api = Api::builder(&server).limit(PER_SECOND).think_time(THINK_TIME).build();
+    let source = ClientCredentials::builder(server.token_url(), "tenant", "hunter2")
+        .scope("items:read")
+        .build_with(server.clone())?;
     let client = ServiceBuilder::new()
         .layer(policy)
         .layer(AuthLayer::for_origin(source, api.origin())?)
-        .service(HyperClient::new());
+        .service(api.service());
 
-    let (left, start) = (Arc::new(AtomicU64::new(REQUESTS)), Instant::now());
+    let left = Arc::new(AtomicU64::new(REQUESTS));
     let mut tasks = JoinSet::new();
     for _ in 0..TASKS {
         let (client, left, origin) = (client.clone(), Arc::clone(&left), api.origin());
@@ -117,24 +81,8 @@ async fn run(policy: RetryPolicy) -> Result<Run, BoxError> {
             Ok::<_, BoxError>(failed)
         });
     }
-    let mut failed = 0;
-    while let Some(task) = tasks.join_next().await {
-        failed += task??;
-    }
+    let (failed, took) = timed(tasks.join_all()).await;
+    let failed: u64 = failed.into_iter().sum::<Result<_, _>>()?;
     let counts = api.counts();
-    Ok(Run { sent: counts.requests, served: counts.ok, failed, took: start.elapsed() })
-}
-
-/// Shows what the gate does in the first seconds.
-async fn watch(gate: &RetryGate) {
-    for second in 1..=6 {
-        sleep(Duration::from_secs(1)).await;
-        for status in gate.status() {
-            let state = match status.opens_in() {
-                Some(left) => format!("closed for {left:.1?}"),
-                None => format!("lets out {:.0} per second", status.pace()),
-            };
-            println!("{second:>2} s  the gate: {state}, {} wait", status.waiting());
-        }
-    }
+    Ok(Run { sent: counts.requests, served: counts.ok, failed, took })
 }

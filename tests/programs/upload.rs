@@ -1,46 +1,35 @@
-//! A streamed file upload that is refused with a 401 while it goes on, and arrives whole at the second attempt.
-//!
-//! `cargo run --example upload`
-//!
-//! The file is larger than what is recorded of a body, so it is opened a second time: that costs no memory, whatever its
-//! size. It takes one line, the extension on the request. The last line is checked, and the exit code is 1 if a figure in it
-//! is off.
-
-#![allow(clippy::print_stdout, reason = "an example shows what it does")]
-
-#[path = "../support/servers/mod.rs"]
-mod support;
+//! A streamed file that is refused with a 401 while it goes up, over a real connection. It is larger than what is recorded of a
+//! body, so it is opened a second time.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::{Request, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use support::Api;
 use tokio::fs::File;
 use tokio::io::{AsyncRead as _, ReadBuf};
+use tokio::task::yield_now;
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::retry::{BodyFactory, RetryReport};
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient};
 use tower_oauth2::transport::HyperClient;
 use tower_oauth2::{AuthLayer, ClientCredentials, RetryPolicy, TokenCache};
 
+use crate::servers::Api;
+
 const LENGTH: usize = 12 * 1024 * 1024;
 
-#[tokio::main]
-async fn main() -> Result<ExitCode, BoxError> {
-    // What others run: an authorization server, and an API that refuses a token before it has read the body.
+#[tokio::test]
+async fn a_file_that_is_refused_on_its_way_up_arrives_whole_and_once() -> Result<(), BoxError> {
+    // The API refuses a token without having read the body.
     let scanner = FakeClient::confidential("scanner", "hunter2").scopes("items:write");
     let server = FakeAuthorizationServer::builder().client(scanner).start().await?;
     let api = Api::builder(&server).start().await?;
-
-    // What you write, once.
     let source =
         ClientCredentials::builder(server.token_url(), "scanner", "hunter2").scope("items:write").build()?;
     let cache = TokenCache::new(source);
@@ -54,32 +43,33 @@ async fn main() -> Result<ExitCode, BoxError> {
     let file = TemporaryFile::with(&content)?;
     drop(content);
 
-    // The token in the cache is revoked, and nobody here knows.
+    // The token in the cache is revoked, and the cache does not know.
     cache.warm_up().await?;
     server.revoke_all();
 
-    let read = Arc::new(AtomicU64::new(0));
+    let read = Arc::new(AtomicUsize::new(0));
     let request = Request::post(format!("{}/items", api.origin()))
         .header(Api::ITEM_ID, "scan-1")
         .header(Api::CONTENT_DIGEST, digest)
         .extension(file.factory())
         .body(FileBody::open(file.path(), Arc::clone(&read)).await?)?;
-    let response = client.oneshot(request).await?;
-
-    let (status, counts) = (response.status(), api.counts());
-    let attempts = response.extensions().get::<RetryReport>().map_or(1, RetryReport::attempts);
-    let sent = read.load(Ordering::Relaxed);
-    println!("the first attempt was refused when {sent} of {LENGTH} bytes had been read from the file");
-    println!("the second attempt: {status}");
+    // The API looks at the token when a part of the file is on its way.
+    api.hold(true);
+    let let_go = async {
+        while read.load(Relaxed) == 0 {
+            yield_now().await;
+        }
+        api.hold(false);
+    };
+    let (response, ()) = tokio::join!(client.oneshot(request), let_go);
+    let response = response?;
 
     // The API compares the digest of what arrived, and accepts no item twice.
-    let digest_equal = status == StatusCode::CREATED && counts.wrong_bodies == 0;
-    let upstream_bodies = counts.ok;
-    println!(
-        "upload: bytes={LENGTH} digest_equal={digest_equal} attempts={attempts} upstream_bodies={upstream_bodies}"
-    );
-    let as_promised = digest_equal && attempts == 2 && upstream_bodies == 1 && counts.unauthorized == 1;
-    Ok(if as_promised { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    assert_eq!(response.status(), StatusCode::CREATED);
+    assert_eq!(response.extensions().get::<RetryReport>().map(RetryReport::attempts), Some(2));
+    let counts = api.counts();
+    assert_eq!((counts.ok, counts.unauthorized, counts.wrong_bodies), (1, 1, 0));
+    Ok(())
 }
 
 /// A file as a body: read while it is sent, in pieces of 64 KiB.
@@ -87,11 +77,11 @@ struct FileBody {
     file: File,
     left: u64,
     piece: BytesMut,
-    read: Arc<AtomicU64>,
+    read: Arc<AtomicUsize>,
 }
 
 impl FileBody {
-    async fn open(path: &Path, read: Arc<AtomicU64>) -> io::Result<Self> {
+    async fn open(path: &Path, read: Arc<AtomicUsize>) -> io::Result<Self> {
         let file = File::open(path).await?;
         let left = file.metadata().await?.len();
         Ok(Self { file, left, piece: BytesMut::new(), read })
@@ -114,9 +104,8 @@ impl Body for FileBody {
         if filled == 0 {
             return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into())));
         }
-        let bytes = u64::try_from(filled).map_err(io::Error::other)?;
-        this.left = this.left.saturating_sub(bytes);
-        this.read.fetch_add(bytes, Ordering::Relaxed);
+        this.left = this.left.saturating_sub(filled as u64);
+        this.read.fetch_add(filled, Relaxed);
         Poll::Ready(Some(Ok(Frame::data(this.piece.split_to(filled).freeze()))))
     }
 
@@ -126,7 +115,7 @@ impl Body for FileBody {
     }
 }
 
-/// A file that goes away with the example.
+/// A file that goes away with the test.
 struct TemporaryFile(PathBuf);
 
 impl TemporaryFile {
@@ -152,7 +141,7 @@ impl TemporaryFile {
 
 impl Drop for TemporaryFile {
     fn drop(&mut self) {
-        // Whoever cleans up the folder will.
+        // A file that stays in the temporary folder does no harm.
         let _ = std::fs::remove_file(&self.0);
     }
 }

@@ -1,4 +1,4 @@
-//! Whoever calls the gateway.
+//! The callers of the gateway.
 
 use axum::body::{Body, Bytes};
 use futures_util::stream;
@@ -42,13 +42,13 @@ impl Caller {
         for name in ["cookie", "host", "x-hop", "keep-alive", "te", "x-kept"] {
             request = request.header(name, "planted");
         }
-        let answer = self.http.clone().oneshot(request.body(Body::empty())?).await?.collect().await?;
-        let answer = String::from_utf8(answer.to_bytes().into())?;
-        let kept = answer.matches("x-kept: planted").count();
-        Ok((answer.matches("planted").count() - kept + answer.matches(&self.key).count(), kept))
+        let response = self.http.clone().oneshot(request.body(Body::empty())?).await?.collect().await?;
+        let response = String::from_utf8(response.to_bytes().into())?;
+        let kept = response.matches("x-kept: planted").count();
+        Ok((response.matches("planted").count() - kept + response.matches(&self.key).count(), kept))
     }
 
-    /// Sends so many requests at once, and returns how many were not answered 200.
+    /// Sends so many requests at once, and returns how many got no 200.
     pub(crate) async fn crowd(&self, requests: usize) -> usize {
         let mut tasks = JoinSet::new();
         for number in 0..requests {
@@ -94,7 +94,7 @@ impl Echo {
         Ok(came == piece.as_bytes())
     }
 
-    /// Sends no more, and returns whether the answer ends there.
+    /// Sends no more, and returns whether the response ends there.
     pub(crate) async fn finish(mut self) -> Result<bool, BoxError> {
         drop(self.sent);
         Ok(self.back.frame().await.transpose()?.is_none())

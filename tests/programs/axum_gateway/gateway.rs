@@ -19,8 +19,6 @@ use tower_oauth2::tenants::TenantCaches;
 use tower_oauth2::transport::HyperClient;
 use tower_oauth2::{AuthLayer, Error, RetryPolicy, TokenCache};
 
-/// How long load balancers have to notice that the gateway will not be there for long.
-const NOTICE: Duration = Duration::from_millis(200);
 /// How long token requests may go on at the end, and tokens be revoked.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -28,8 +26,8 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 const OURS: &str = "authorization,cookie,host,connection,keep-alive,proxy-authenticate,proxy-authorization,\
                     proxy-connection,te,trailer,transfer-encoding,upgrade";
 
-/// What any caller may have of the upstream, in the gateway's own name. A list of what may be had, not of what may not:
-/// a path can be written in many ways, and the gateway's token may open more than a caller should see.
+/// The paths of the upstream that are open to any caller, in the gateway's own name. It lists what is allowed, not what is not: a
+/// path can be written in many ways, and the gateway's token may open more than a caller should see.
 const SHARED: [&str; 2] = ["/headers", "/echo"];
 
 /// `/mine/...` is the part of the upstream that belongs to the caller's tenant, and `/ready` is for load balancers.
@@ -60,11 +58,13 @@ impl Gateway {
         Ok(Self { upstream, client, own, tenants: TenantCaches::new(tenant), callers, is_leaving })
     }
 
-    /// Serves until `stop`, then answers what is on its way, and gives its tokens back.
+    /// Serves until `stop`, then says so to load balancers and serves on for the time of `notice`. Then it finishes what is on
+    /// its way, and gives its tokens back.
     pub(crate) async fn run(
         self,
         listener: TcpListener,
         stop: impl Future<Output = ()> + Send + 'static,
+        notice: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), BoxError> {
         // There is a token before the first request, and a wrong secret shows at once: in `/ready`.
         self.own.keep_warm()?;
@@ -72,11 +72,11 @@ impl Gateway {
         let left = async move {
             stop.await;
             is_leaving.store(true, Relaxed);
-            tokio::time::sleep(NOTICE).await;
+            notice.await;
         };
         let router = Router::new().route("/ready", get(ready)).fallback(forward).with_state(self.clone());
         axum::serve(listener, router).with_graceful_shutdown(left).await?;
-        // Only now does nobody need a token any more.
+        // Only now is no token needed any more.
         let (own, tenants) = tokio::join!(self.own.shutdown(LAST_WORDS), self.tenants.shutdown(LAST_WORDS));
         own.and(tenants).map_err(Into::into)
     }
@@ -104,7 +104,7 @@ async fn forward(State(gateway): State<Gateway>, request: Request) -> Result<Res
         return Err(StatusCode::BAD_REQUEST);
     }
 
-    // What else came along, in the extensions, is the server's business: the request upstream is a new one.
+    // What else came along, in the extensions, belongs to the server: the request upstream is a new one.
     let mut onward = Request::new(body);
     let path = match path.strip_prefix("/mine/") {
         Some(rest) => {
@@ -121,12 +121,12 @@ async fn forward(State(gateway): State<Gateway>, request: Request) -> Result<Res
     *onward.headers_mut() = head.headers;
     strip(onward.headers_mut());
 
-    let mut answer = gateway.client.oneshot(onward).await.map_err(|error| status_of(&error))?;
-    strip(answer.headers_mut());
-    Ok(answer.map(Body::new))
+    let mut response = gateway.client.oneshot(onward).await.map_err(|error| status_of(&error))?;
+    strip(response.headers_mut());
+    Ok(response.map(Body::new))
 }
 
-/// Returns whether a path would lead out of where it is put, once somebody upstream has resolved it. An encoded sign, which
+/// Returns whether a path would lead out of where it is put, once a server upstream has resolved it. An encoded sign, which
 /// could be anything after the second reading, counts as one that does.
 fn climbs(path: &str) -> bool {
     let path = path.to_ascii_lowercase();

@@ -1,7 +1,6 @@
 //! A vault that leases tokens in a way of its own, and a report that wants one of them.
 
 use std::collections::HashMap;
-use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,13 +11,15 @@ use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use serde_json::json;
 use tokio::time::Instant;
-use tower_oauth2::test_util::Loopback;
 
 /// How long a lease is good for, and how often it can be renewed.
 const SECONDS: u64 = 2;
 const RENEWALS: u32 = 1;
 
-/// | request | answer |
+/// Where the vault is. Its requests stay in the process.
+pub(crate) const ORIGIN: &str = "https://vault.test";
+
+/// | request | response |
 /// |---|---|
 /// | `POST /leases` | `{"id": …, "token": …, "seconds": …}` |
 /// | `PUT /leases/{id}` | the same lease for as long again; 409 if it was renewed too often, 404 if there is none |
@@ -27,7 +28,6 @@ const RENEWALS: u32 = 1;
 #[derive(Debug)]
 pub(crate) struct VaultServer {
     leases: Shared,
-    listener: Loopback,
 }
 
 /// What a [`VaultServer`] has counted.
@@ -37,7 +37,7 @@ pub(crate) struct Counts {
     pub(crate) renewals: u64,
     /// Requests for the report without a good token.
     pub(crate) refused: u64,
-    /// Leases that nobody has ended and that have not run out.
+    /// Leases that were not ended and have not expired.
     pub(crate) open: usize,
 }
 
@@ -57,21 +57,19 @@ struct Lease {
 }
 
 impl VaultServer {
-    pub(crate) async fn start() -> io::Result<Self> {
-        let leases = Shared::default();
-        let router = Router::new()
+    pub(crate) fn new() -> Self {
+        Self { leases: Shared::default() }
+    }
+
+    pub(crate) fn service(&self) -> Router {
+        Router::new()
             .route("/leases", post(lease))
             .route("/leases/{id}", put(renew).delete(end))
             .route("/report", get(report))
-            .with_state(Arc::clone(&leases));
-        Ok(Self { leases, listener: Loopback::start(router).await? })
+            .with_state(Arc::clone(&self.leases))
     }
 
-    pub(crate) fn origin(&self) -> String {
-        self.listener.origin()
-    }
-
-    /// Ends every lease, without a word to whoever has one.
+    /// Ends every lease, without a word to its holder.
     pub(crate) fn take_back(&self) {
         lock(&self.leases).open.clear();
     }

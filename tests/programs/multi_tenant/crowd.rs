@@ -14,7 +14,7 @@ use super::{ApiClient, OnBehalf, name};
 /// What became of some requests.
 pub(crate) struct Calls {
     pub(crate) requests: usize,
-    /// Those that were not answered 200.
+    /// Those without a 200.
     pub(crate) failed: usize,
     pub(crate) took: Duration,
 }
@@ -38,7 +38,7 @@ pub(crate) async fn at_once(
     Ok(calls)
 }
 
-/// Sends a request of each of these tenants, each after the answer to the one before.
+/// Sends a request of each of these tenants, each after the response to the one before.
 pub(crate) async fn in_turn(
     service: &OnBehalf,
     tenants: impl Iterator<Item = usize>,
@@ -54,7 +54,7 @@ pub(crate) async fn in_turn(
     Ok(calls)
 }
 
-/// Sends a request and reads its answer to the end.
+/// Sends a request and reads the response to its end.
 async fn succeeds(client: ApiClient, request: Request<Body>) -> bool {
     let Ok(response) = client.oneshot(request).await else { return false };
     response.status() == StatusCode::OK && response.into_body().collect().await.is_ok()

@@ -1,6 +1,5 @@
-//! An API that knows its callers by keys, and makes the next one for whoever has a good one.
+//! An API that knows its callers by keys, and makes the next key for a caller with a good one.
 
-use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,16 +10,17 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tokio::time::Instant;
-use tower_oauth2::test_util::Loopback;
 
 /// How long a key is accepted after the next one was made.
 const OVERLAP: Duration = Duration::from_secs(1);
 
-/// `GET /items/{id}` wants a good key in `X-API-Key`, and so does `POST /keys`, which answers with the next one.
+/// Where the API is. Its requests stay in the process.
+pub(crate) const ORIGIN: &str = "https://keyed.test";
+
+/// `GET /items/{id}` wants a good key in `X-API-Key`, and so does `POST /keys`, which returns the next one.
 #[derive(Debug)]
 pub(crate) struct KeyedApi {
     keys: Shared,
-    listener: Loopback,
 }
 
 /// What a [`KeyedApi`] has counted.
@@ -45,19 +45,17 @@ struct Keys {
 }
 
 impl KeyedApi {
-    pub(crate) async fn start() -> io::Result<Self> {
+    pub(crate) fn new() -> Self {
         let keys = Keys { current: "key-0".to_owned(), before: None, made: 0, counts: Counts::default() };
-        let keys = Arc::new(Mutex::new(keys));
-        let router = Router::new()
-            .route("/items/{id}", get(async || "an item\n"))
-            .route("/keys", post(rotate))
-            .layer(middleware::from_fn_with_state(Arc::clone(&keys), admit))
-            .with_state(Arc::clone(&keys));
-        Ok(Self { keys, listener: Loopback::start(router).await? })
+        Self { keys: Arc::new(Mutex::new(keys)) }
     }
 
-    pub(crate) fn origin(&self) -> String {
-        self.listener.origin()
+    pub(crate) fn service(&self) -> Router {
+        Router::new()
+            .route("/items/{id}", get(async || "an item\n"))
+            .route("/keys", post(rotate))
+            .layer(middleware::from_fn_with_state(Arc::clone(&self.keys), admit))
+            .with_state(Arc::clone(&self.keys))
     }
 
     pub(crate) fn first_key(&self) -> String {

@@ -1,6 +1,6 @@
-//! How a gRPC service finds out whether a token is good: it asks whoever issued it (RFC 7662).
+//! How a gRPC service finds out whether a token is good: it asks the server that issued it (RFC 7662).
 
-#![allow(unreachable_pub, reason = "examples and tests share it")]
+#![allow(unreachable_pub, reason = "several tests share it")]
 
 use http::Request;
 use http_body_util::BodyExt as _;
@@ -28,9 +28,9 @@ impl Introspection {
         let request = Request::post(&self.url)
             .header("content-type", "application/x-www-form-urlencoded")
             .body(Body::from(form))?;
-        let answer = self.http_client.clone().oneshot(request).await?;
-        let answer = answer.into_body().collect().await?.to_bytes();
-        let answer: serde_json::Value = serde_json::from_slice(&answer)?;
-        Ok(answer["active"] == true)
+        let response = self.http_client.clone().oneshot(request).await?;
+        let response = response.into_body().collect().await?.to_bytes();
+        let response: serde_json::Value = serde_json::from_slice(&response)?;
+        Ok(response["active"] == true)
     }
 }

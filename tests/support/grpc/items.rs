@@ -11,7 +11,7 @@
 //!
 //! Messages are bytes as they are, so that neither protoc nor a build script is needed.
 
-#![allow(dead_code, unreachable_pub, reason = "examples and tests use a part each")]
+#![allow(dead_code, unreachable_pub, reason = "every test uses a part")]
 
 use std::convert::Infallible;
 use std::fmt;
@@ -34,7 +34,7 @@ use tower::{BoxError, Service, service_fn};
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// The client of the service, over whatever carries gRPC.
+/// The client of the service, over any gRPC channel.
 #[derive(Clone, Debug)]
 pub struct ItemsClient<T> {
     grpc: tonic::client::Grpc<T>,
@@ -129,7 +129,7 @@ impl ItemsServer {
         Self { guard: Arc::new(move |metadata| Box::pin(guard(metadata))), received: Arc::default() }
     }
 
-    /// Returns what was written, call by call: the answers of those that came to their end.
+    /// Returns what was written, call by call: the responses of those that came to their end.
     pub fn received(&self) -> Vec<Bytes> {
         self.received.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -145,19 +145,19 @@ impl ItemsServer {
         Bytes::from(format!("{count} {digest}"))
     }
 
-    /// Answers with a stream: `Read` is one of a single message, which is the same on the wire.
+    /// Responds with a stream: `Read` is one of a single message, which is the same on the wire.
     async fn serve(
         self,
         metadata: MetadataMap,
         messages: impl Stream<Item = Result<Bytes, Status>> + Send + 'static,
     ) -> Result<Response<impl Stream<Item = Result<Bytes, Status>> + Send + 'static>, Status> {
-        let answer = match (self.guard)(metadata).await {
+        let response = match (self.guard)(metadata).await {
             Ok(()) => messages.boxed(),
             Err(Refusal::AtOnce(status)) => return Err(status),
             Err(Refusal::WithoutData(status)) => stream::iter([Err(status)]).boxed(),
             Err(Refusal::AtTheEnd(status)) => messages.chain(stream::iter([Err(status)])).boxed(),
         };
-        Ok(Response::new(answer))
+        Ok(Response::new(response))
     }
 
     async fn write(self, request: Request<Streaming<Bytes>>) -> Result<Response<Bytes>, Status> {
@@ -194,7 +194,7 @@ impl Service<http::Request<Body>> for ItemsServer {
         let server = self.clone();
         let mut grpc = tonic::server::Grpc::new(Plain);
         Box::pin(async move {
-            let answer = match request.uri().path().rsplit('/').next() {
+            let response = match request.uri().path().rsplit('/').next() {
                 Some("Read") => {
                     let serve = service_fn(move |request: Request<Bytes>| {
                         let (metadata, _, item) = request.into_parts();
@@ -224,7 +224,7 @@ impl Service<http::Request<Body>> for ItemsServer {
                 }
                 _ => Status::unimplemented("there is no such method").into_http(),
             };
-            Ok(answer)
+            Ok(response)
         })
     }
 }

@@ -1,4 +1,4 @@
-//! An API of items to read and to write, for whoever brings a good token and is patient.
+//! An API of items to read and to write, for callers with a good token.
 
 use std::collections::HashSet;
 use std::io;
@@ -18,16 +18,17 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tower_oauth2::test_util::{Caller, FakeApi, FakeApiBuilder, FakeAuthorizationServer};
 
-/// A [`FakeApi`] on loopback, and what is behind it. Dropping it ends it.
+/// A [`FakeApi`] and what is behind it, in the process or on loopback. Clones are the same API; with the last of them a port is
+/// closed.
 ///
-/// | request | answer |
+/// | request | response |
 /// |---|---|
 /// | `GET /items/{id}` | 200 with the item |
 /// | `POST /items` with [`Api::ITEM_ID`] and [`Api::CONTENT_DIGEST`] | 201; 400 if the digest is not that of the body; 409 if the id came before |
 /// | `GET /tenants/{tenant}/items/{id}` | 200 with the item; 403 if the token is not that client's |
 /// | `POST /echo` | 200 with the body, as it comes |
 /// | `GET /headers` | 200 with the headers that came, one a line; of the token only the scheme |
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Api {
     door: FakeApi,
     items: Arc<Items>,
@@ -35,7 +36,7 @@ pub struct Api {
 
 /// Sets up an [`Api`].
 ///
-/// Defaults: no limit, answers at once.
+/// Defaults: no limit, responds at once.
 #[derive(Debug)]
 pub struct ApiBuilder {
     door: FakeApiBuilder,
@@ -44,17 +45,17 @@ pub struct ApiBuilder {
 /// What an [`Api`] has counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ApiCounts {
-    /// Requests that came, whatever the answer.
+    /// Requests that came, whatever the response.
     pub requests: u64,
     /// Requests that came and whose token was not looked at yet.
     pub waiting: u64,
     /// Requests that got what they wanted.
     pub ok: u64,
-    /// Requests answered 401.
+    /// Requests refused with 401.
     pub unauthorized: u64,
-    /// Requests answered 401 since their token was revoked, and not merely expired.
+    /// Requests refused with 401 since their token was revoked, and not merely expired.
     pub revoked: u64,
-    /// Requests answered 429.
+    /// Requests refused with 429.
     pub limited: u64,
     /// Requests whose body was not the one that the digest was made of.
     pub wrong_bodies: u64,
@@ -87,6 +88,11 @@ impl Api {
         self.door.origin()
     }
 
+    /// Returns the API as a tower service, for clients in the process.
+    pub fn service(&self) -> FakeApi {
+        self.door.clone()
+    }
+
     /// Returns the value of [`Api::CONTENT_DIGEST`] for a body.
     pub fn content_digest(body: &[u8]) -> String {
         format!("sha-256=:{}:", BASE64_STANDARD.encode(Sha256::digest(body)))
@@ -112,7 +118,7 @@ impl Api {
         self.door.hold(on);
     }
 
-    /// Returns how many requests were answered 401 because of the revocation of that number (as told by
+    /// Returns how many requests were refused with 401 because of the revocation of that number (as told by
     /// [`FakeAuthorizationServer::revoke_all`]).
     pub fn met_revocation(&self, number: u64) -> u64 {
         self.door.met_revocation(number)
@@ -120,14 +126,14 @@ impl Api {
 }
 
 impl ApiBuilder {
-    /// Sets how many requests per second are answered; as many may come at once after a pause.
+    /// Sets how many requests per second are served; as many may come at once after a pause.
     #[must_use]
     pub fn limit(mut self, per_second: u32) -> Self {
         self.door = self.door.limit(per_second);
         self
     }
 
-    /// Sets how many requests per second of one client are answered, whatever the others do.
+    /// Sets how many requests per second of one client are served, whatever the others do.
     #[must_use]
     pub fn limit_of(mut self, client: impl Into<String>, per_second: u32) -> Self {
         self.door = self.door.limit_of(client, per_second);
@@ -141,8 +147,19 @@ impl ApiBuilder {
         self
     }
 
+    /// Makes the API within the process. It suits a paused clock.
+    pub fn build(self) -> Api {
+        let (door, items) = self.with_items();
+        Api { door: door.build(), items }
+    }
+
     /// Starts the API on a free port.
     pub async fn start(self) -> io::Result<Api> {
+        let (door, items) = self.with_items();
+        Ok(Api { door: door.start().await?, items })
+    }
+
+    fn with_items(self) -> (FakeApiBuilder, Arc<Items>) {
         let items = Arc::new(Items::default());
         let router = Router::new()
             .route("/items/{id}", get(read))
@@ -152,7 +169,7 @@ impl ApiBuilder {
             .route("/headers", get(headers))
             .layer(DefaultBodyLimit::max(16 << 20))
             .with_state(Arc::clone(&items));
-        Ok(Api { door: self.door.service(router).start().await?, items })
+        (self.door.service(router), items)
     }
 }
 
