@@ -23,6 +23,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 use tower::{BoxError, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_oauth2::retry::RequestBody;
+use tower_oauth2::test_util::timed;
 use tower_oauth2::{
     AccessToken, AuthLayer, Body, Error, ErrorKind, FetchReason, RetryPolicy, TokenCache, TokenRequest,
     TokenSource, source_fn,
@@ -212,8 +213,9 @@ async fn what_goes_wrong_is_told_without_what_was_printed() -> Result<(), BoxErr
 #[tokio::test(start_paused = true)]
 async fn a_program_that_hangs_is_given_up() {
     let source = CommandSource::new("sleep").argument("600");
-    let error = source.token(TokenRequest::new(FetchReason::Initial)).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
+    let (token, took) = timed(source.token(TokenRequest::new(FetchReason::Initial))).await;
+    let error = token.unwrap_err();
+    assert_eq!((error.kind(), took), (ErrorKind::Transient, TIMEOUT), "{error}");
 }
 
 /// Everything that a log would show of an error.
