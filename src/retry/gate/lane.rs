@@ -1,21 +1,21 @@
-//! One gate: which requests wait at it, and in which order they go on.
+//! One gate: which requests wait at it, and in which order they go on. Nothing here locks or waits.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::time::Duration;
 
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use super::pace::{Pace, Refusal};
 use super::scope::{Kind, Likeness, Scope};
 use super::surplus::Surplus;
 use crate::clock;
 
-/// What a request carries that went through a gate.
-pub(in crate::retry) struct Pass {
-    lane: Arc<Lane>,
+/// A request that went through a gate.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Passage {
+    /// The number of its lane. One that was forgotten meanwhile is another one.
+    pub(super) lane: u64,
     epoch: u64,
     at: Instant,
     way: Way,
@@ -33,17 +33,6 @@ enum Way {
     Beyond,
     /// There is no pace.
     Unpaced,
-}
-
-/// A place in the queue. Dropping it leaves the queue.
-pub(in crate::retry) struct Ticket {
-    lane: Arc<Lane>,
-    rank: Rank,
-    since: Instant,
-    like: Likeness,
-    /// It does not wait for its turn any more.
-    hurried: bool,
-    alarm: Option<Pin<Box<Sleep>>>,
 }
 
 /// What a request asks for that comes to a gate.
@@ -74,15 +63,6 @@ impl Ask<'_> {
     };
 }
 
-/// What a gate says to a request that comes by.
-pub(in crate::retry) enum Admission {
-    /// It is open.
-    Open,
-    /// The request may go, and tells what came of it.
-    Go(Pass),
-    Wait(Ticket),
-}
-
 /// How the retry of a request that was refused stands with the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::retry) enum Held {
@@ -95,16 +75,14 @@ pub(in crate::retry) enum Held {
 }
 
 /// The gate of one place.
-pub(super) struct Lane {
-    state: Mutex<State>,
-}
-
+///
 /// 1. A waiter is in `queue` until its turn comes, then in `called` until it notices.
 /// 2. A request that finds that turns have come lets all of them out, also those of others. So none that is not polled keeps
 ///    others waiting.
 /// 3. `ends` has an entry for each of `queue`.
-pub(super) struct State {
-    /// The number of the last fall of the pace. No two of a lane have the same.
+pub(super) struct Lane {
+    number: u64,
+    /// The number of the last fall of the pace.
     epoch: u64,
     pub(super) pace: Pace,
     surplus: Surplus,
@@ -113,15 +91,18 @@ pub(super) struct State {
     pause: Duration,
     pub(super) queue: BTreeMap<Rank, Waiter>,
     ends: BTreeSet<(Instant, Rank)>,
-    called: HashMap<u64, Call>,
+    /// Those that may go: as one of those that were let out since the fall of that number, or without a turn.
+    called: HashMap<u64, Option<u64>>,
     tickets: u64,
+    /// How many tickets there are. While there is one nothing forgets the lane.
+    pub(super) held: usize,
     /// When a request last had to wait, or was refused.
     pub(super) needed: Instant,
 }
 
 /// Since when it may go, and the number of its ticket. A request that was refused may go after its own wait, so that it is
 /// another's turn to try.
-type Rank = (Instant, u64);
+pub(super) type Rank = (Instant, u64);
 
 pub(super) struct Waiter {
     waker: Option<Waker>,
@@ -137,20 +118,6 @@ pub(super) struct Waiter {
     give_up: Instant,
 }
 
-#[derive(Clone, Copy)]
-enum Call {
-    /// It may go, as one of those that were let out since the fall of that number.
-    Turn { epoch: u64 },
-    /// It does not wait for its turn any more.
-    Hurry,
-}
-
-/// What a waiter finds when it looks.
-enum Look {
-    Go { epoch: u64 },
-    Until(Instant),
-}
-
 /// As how many a request counts: one that was refused again gets as much more room before it. Where all count as one, ten
 /// processes on one limit lose up to 5 of 200 requests, otherwise 2 at most. With one, three and six a limit without burst
 /// takes 1.53 of the ideal time, otherwise 1.46.
@@ -158,125 +125,13 @@ fn turns(retries: u32) -> f64 {
     f64::from(retries.clamp(1, 100))
 }
 
-// --- Pass ---
-
-impl Pass {
-    /// There was a response, and the request was not refused for coming too early.
-    pub(in crate::retry) fn accepted(&self) {
-        let now = clock::now();
-        let mut state = self.lane.state();
-        if let Some(scope) = &mut state.scope {
-            if scope.accepted(self.like) {
-                let wakers = state.narrow(now);
-                drop(state);
-                return wakers.into_iter().for_each(Waker::wake);
-            }
-            if !scope.covers(self.like) {
-                return;
-            }
-        }
-        if matches!(self.way, Way::Beyond | Way::Unpaced) {
-            state.surplus.accepted();
-        }
-        let round_trip = now.saturating_duration_since(self.at);
-        state.pace.accepted(now, round_trip, self.way != Way::AtOnce);
-        let mut wakers = state.turn(now);
-        // The pace may have risen, and so the next turn come nearer.
-        wakers.extend(state.first_waker());
-        drop(state);
-        wakers.into_iter().for_each(Waker::wake);
-    }
-}
-
-// --- Ticket ---
-
-impl Ticket {
-    /// Waits until the request may go.
-    pub(in crate::retry) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Pass> {
-        loop {
-            let now = clock::now();
-            let at = match self.look(now, cx) {
-                Look::Go { epoch } => {
-                    let way = if self.hurried { Way::Beyond } else { Way::InTurn };
-                    let lane = Arc::clone(&self.lane);
-                    return Poll::Ready(Pass { lane, epoch, at: now, way, like: self.like });
-                }
-                Look::Until(at) => at,
-            };
-            let alarm = match &mut self.alarm {
-                Some(alarm) => {
-                    alarm.as_mut().reset(at);
-                    alarm
-                }
-                None => self.alarm.insert(Box::pin(tokio::time::sleep_until(at))),
-            };
-            if alarm.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-        }
-    }
-
-    /// Looks whether it may go now, and else when to look again.
-    fn look(&mut self, now: Instant, cx: &Context<'_>) -> Look {
-        // What goes with a waker must find the lock open: these are declared first, and so dropped last.
-        let (left, _stale);
-        let mut state = self.lane.state();
-        let mut wakers = state.turn(now);
-        let call = state.called.remove(&self.rank.1);
-        if call.is_none() && state.is_enough(self.rank, now) {
-            let next;
-            (left, next) = state.leave(self.rank);
-            self.hurried |= left.is_some();
-            wakers.extend(next);
-        }
-        self.hurried |= matches!(call, Some(Call::Hurry));
-        let look = if let Some(Call::Turn { epoch }) = call {
-            Look::Go { epoch }
-        } else if self.hurried && now >= self.rank.0 {
-            Look::Go { epoch: state.epoch }
-        } else if self.hurried {
-            Look::Until(self.rank.0)
-        } else {
-            // It is woken when it is the next, for then the instant is sure. That it also looks by itself is for the case
-            // that those ahead are not polled.
-            let mut until = clock::after(now, state.time_until(self.rank, now)).max(self.rank.0);
-            if let Some(waiter) = state.queue.get_mut(&self.rank) {
-                _stale = waiter.waker.replace(cx.waker().clone());
-                until = until.min(waiter.patience).min(waiter.give_up);
-            }
-            Look::Until(until)
-        };
-        drop(state);
-        wakers.into_iter().for_each(Waker::wake);
-        look
-    }
-
-    /// When it was taken.
-    pub(in crate::retry) fn since(&self) -> Instant {
-        self.since
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        let mut state = self.lane.state();
-        let (left, waker) = state.leave(self.rank);
-        state.called.remove(&self.rank.1);
-        // Before what goes with the waker, which may come back here.
-        drop(state);
-        drop(left);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-}
-
 // --- Lane ---
 
 impl Lane {
     /// Starts closed, with a first refusal.
-    pub(super) fn new(now: Instant, pause: Duration, scope: Option<Scope>) -> Self {
-        let state = State {
+    pub(super) fn new(number: u64, now: Instant, pause: Duration, scope: Option<Scope>) -> Self {
+        Self {
+            number,
             epoch: 0,
             pace: Pace::new(now, clock::after(now, pause)),
             surplus: Surplus::new(),
@@ -286,63 +141,106 @@ impl Lane {
             ends: BTreeSet::new(),
             called: HashMap::new(),
             tickets: 0,
+            held: 0,
             needed: now,
-        };
-        Self { state: Mutex::new(state) }
-    }
-
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn admit(self: &Arc<Self>, ask: Ask<'_>, now: Instant) -> Admission {
-        let mut state = self.state();
-        let like = state.likeness(ask.kind);
-        if !state.covers(like) {
-            return Admission::Open;
         }
-        let way = match state.way(ask, now) {
-            Some(way) => way,
-            None => return Admission::Wait(self.queue(&mut state, ask, like, now)),
-        };
-        Admission::Go(Pass { lane: Arc::clone(self), epoch: state.epoch, at: now, way, like })
     }
 
-    fn queue(self: &Arc<Self>, state: &mut State, ask: Ask<'_>, like: Likeness, now: Instant) -> Ticket {
-        let rank = (clock::after(now, ask.least), state.tickets);
-        state.tickets += 1;
+    /// Asks for a request to be let through: it goes, or has a place in the queue. None if the limit is not about it.
+    pub(super) fn admit(&mut self, ask: Ask<'_>, now: Instant) -> Option<Result<Passage, (Rank, Likeness)>> {
+        let like = self.likeness(ask.kind);
+        self.covers(like).then(|| match self.way(ask, now) {
+            Some(way) => Ok(Passage { lane: self.number, epoch: self.epoch, at: now, way, like }),
+            None => Err((self.queue(ask, like, now), like)),
+        })
+    }
+
+    fn queue(&mut self, ask: Ask<'_>, like: Likeness, now: Instant) -> Rank {
+        let rank = (clock::after(now, ask.least), self.tickets);
+        self.tickets += 1;
+        self.held += 1;
         let give_up = clock::after(now, ask.longest);
         // One that was refused has its place among those that may wait, if there are no more of them than that.
         let fresh = ask.retries == 0;
-        let patience = match !fresh && state.surplus.may_wait(state.queue.len()) {
+        let patience = match !fresh && self.surplus.may_wait(self.queue.len()) {
             true => give_up,
-            false => clock::after(now, state.pause.saturating_add(ask.hold)).min(give_up),
+            false => clock::after(now, self.pause.saturating_add(ask.hold)).min(give_up),
         };
         let turns = turns(ask.retries);
         let Ask { hold, patient, .. } = ask;
         let waiter = Waiter { waker: None, like, fresh, patient, turns, patience, hold, give_up };
-        state.queue.insert(rank, waiter);
-        state.ends.insert((give_up, rank));
-        let lane = Arc::clone(self);
-        Ticket { lane, rank, since: now, like, hurried: false, alarm: None }
+        self.queue.insert(rank, waiter);
+        self.ends.insert((give_up, rank));
+        rank
     }
 
-    /// Notes that a request was refused, which wants to be left alone for `pause`, and how its retry stands with the gate.
-    pub(super) fn refused(self: &Arc<Self>, ask: Ask<'_>, pass: Option<&Pass>, pause: Duration) -> Held {
-        let now = clock::now();
-        let mut state = self.state();
-        let pass = pass.filter(|pass| Arc::ptr_eq(&pass.lane, self));
-        let held = state.refused(ask, pass, pause, now);
-        let wakers = state.hurry();
-        drop(state);
-        wakers.into_iter().for_each(Waker::wake);
-        held
+    /// Takes a waiter out that was called, or that does not wait for its turn any more (`hurried`). None if it has to wait.
+    pub(super) fn let_through(
+        &mut self,
+        rank: Rank,
+        like: Likeness,
+        hurried: &mut bool,
+        now: Instant,
+    ) -> Option<Passage> {
+        let call = self.called.remove(&rank.1);
+        *hurried |= call == Some(None);
+        let (epoch, way) = match call.flatten() {
+            Some(epoch) => (epoch, Way::InTurn),
+            None if *hurried && now >= rank.0 => (self.epoch, Way::Beyond),
+            None => return None,
+        };
+        Some(Passage { lane: self.number, epoch, at: now, way, like })
     }
-}
 
-// --- State ---
+    /// When a waiter is to look again, and the waker that it had. It is woken when it is the next, for then the instant is sure.
+    /// That it also looks by itself is for the case that those ahead are not polled.
+    pub(super) fn wait(&mut self, rank: Rank, now: Instant, waker: Waker) -> (Instant, Option<Waker>) {
+        let until = clock::after(now, self.time_until(rank, now)).max(rank.0);
+        match self.queue.get_mut(&rank) {
+            Some(waiter) => (until.min(waiter.patience).min(waiter.give_up), waiter.waker.replace(waker)),
+            // It was told not to wait for its turn.
+            None => (rank.0, Some(waker)),
+        }
+    }
 
-impl State {
+    /// Notes a request that was not refused. Returns whom to wake.
+    pub(super) fn accepted(&mut self, pass: &Passage, now: Instant) -> Vec<Waker> {
+        if pass.lane != self.number {
+            return Vec::new();
+        }
+        if let Some(scope) = &mut self.scope {
+            if scope.accepted(pass.like) {
+                return self.narrow(now);
+            }
+            if !scope.covers(pass.like) {
+                return Vec::new();
+            }
+        }
+        if matches!(pass.way, Way::Beyond | Way::Unpaced) {
+            self.surplus.accepted();
+        }
+        let round_trip = now.saturating_duration_since(pass.at);
+        self.pace.accepted(now, round_trip, pass.way != Way::AtOnce);
+        let mut wakers = self.turn(now);
+        // The pace may have risen, and so the next turn come nearer.
+        wakers.extend(self.first_waker());
+        wakers
+    }
+
+    /// Notes that a request was refused, which wants to be left alone for `pause`. Returns how its retry stands with the gate,
+    /// and whom to wake.
+    pub(super) fn refused(
+        &mut self,
+        ask: Ask<'_>,
+        pass: Option<&Passage>,
+        pause: Duration,
+        now: Instant,
+    ) -> (Held, Vec<Waker>) {
+        let pass = pass.filter(|pass| pass.lane == self.number);
+        let held = self.judge(ask, pass, pause, now);
+        (held, self.hurry())
+    }
+
     fn likeness(&self, kind: Option<Kind<'_>>) -> Likeness {
         match (&self.scope, kind) {
             (Some(scope), Some(kind)) => scope.likeness(kind),
@@ -383,7 +281,7 @@ impl State {
     }
 
     /// Whether a waiter has waited long enough.
-    fn is_enough(&mut self, rank: Rank, now: Instant) -> bool {
+    pub(super) fn is_enough(&mut self, rank: Rank, now: Instant) -> bool {
         let others = self.queue.len().saturating_sub(1);
         let sure = self.pace.is_proven() && self.surplus.is_paced();
         let in_vain = sure && self.surplus.may_wait(others);
@@ -401,7 +299,7 @@ impl State {
         !(again || in_vain && waiter.patient)
     }
 
-    fn refused(&mut self, ask: Ask<'_>, pass: Option<&Pass>, pause: Duration, now: Instant) -> Held {
+    fn judge(&mut self, ask: Ask<'_>, pass: Option<&Passage>, pause: Duration, now: Instant) -> Held {
         let opens_at = clock::after(now, pause);
         self.needed = now;
         let like = pass.map_or_else(|| self.likeness(ask.kind), |pass| pass.like);
@@ -463,21 +361,21 @@ impl State {
             .collect();
         let mut wakers = Vec::new();
         for rank in outside {
-            wakers.extend(self.call(rank, Call::Hurry));
+            wakers.extend(self.call(rank, None));
         }
         wakers.extend(self.first_waker());
         wakers
     }
 
     /// Lets out all whose turn has come. Returns whom to wake.
-    fn turn(&mut self, now: Instant) -> Vec<Waker> {
+    pub(super) fn turn(&mut self, now: Instant) -> Vec<Waker> {
         let mut wakers = Vec::new();
         while let Some((rank, turns)) = self.first().filter(|((at, _), _)| *at <= now) {
             if !self.pace.take(now, turns) {
                 break;
             }
             self.needed = now;
-            wakers.extend(self.call(rank, Call::Turn { epoch: self.epoch }));
+            wakers.extend(self.call(rank, Some(self.epoch)));
         }
         if !wakers.is_empty() {
             wakers.extend(self.first_waker());
@@ -492,13 +390,13 @@ impl State {
             if end > self.pace.opens_at() {
                 break;
             }
-            wakers.extend(self.call(rank, Call::Hurry));
+            wakers.extend(self.call(rank, None));
         }
         wakers.extend(self.first_waker());
         wakers
     }
 
-    fn call(&mut self, rank: Rank, call: Call) -> Option<Waker> {
+    fn call(&mut self, rank: Rank, call: Option<u64>) -> Option<Waker> {
         let waiter = self.remove(rank)?;
         self.called.insert(rank.1, call);
         waiter.waker
@@ -521,8 +419,15 @@ impl State {
         Some(waiter)
     }
 
+    /// Takes back the ticket of a waiter.
+    pub(super) fn give_back(&mut self, rank: Rank) -> (Option<Waiter>, Option<Waker>) {
+        self.held -= 1;
+        self.called.remove(&rank.1);
+        self.leave(rank)
+    }
+
     /// Takes a waiter out of the queue. If it was the first, the one that is now is to be woken.
-    fn leave(&mut self, rank: Rank) -> (Option<Waiter>, Option<Waker>) {
+    pub(super) fn leave(&mut self, rank: Rank) -> (Option<Waiter>, Option<Waker>) {
         let was_first = self.queue.first_key_value().is_some_and(|(first, _)| *first == rank);
         let left = self.remove(rank);
         (left, if was_first { self.first_waker() } else { None })

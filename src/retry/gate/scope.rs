@@ -24,17 +24,12 @@ pub(super) struct Likeness {
 pub(super) struct Scope {
     segment: Box<str>,
     method: Method,
-    narrowed: Option<By>,
+    /// In what a request must be like the first for the limit to be about it; none for all requests.
+    narrowed: Option<Likeness>,
     refused: u32,
     /// How many were accepted elsewhere since the last refusal there; none where it was refused like the rest.
     by_segment: Option<u32>,
     by_method: Option<u32>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum By {
-    Segment,
-    Method,
 }
 
 /// How many must be accepted elsewhere before it counts as free. All rows of tests/simulation hold with 1 and with 20: it is
@@ -80,19 +75,12 @@ impl Scope {
 
     /// Whether the limit is about a request.
     pub(super) fn covers(&self, like: Likeness) -> bool {
-        match self.narrowed {
-            None => true,
-            Some(By::Segment) => like.segment,
-            Some(By::Method) => like.method,
-        }
+        self.narrowed.is_none_or(|by| like.segment && by.segment || like.method && by.method)
     }
 
     /// Returns the one path segment or method that it is about.
     pub(super) fn only(&self) -> Option<&str> {
-        Some(match self.narrowed? {
-            By::Segment => &self.segment,
-            By::Method => self.method.as_str(),
-        })
+        self.narrowed.map(|by| if by.segment { &*self.segment } else { self.method.as_str() })
     }
 
     /// Notes a request that was accepted. Returns whether the limit is about less from now on.
@@ -108,11 +96,7 @@ impl Scope {
         if self.narrowed.is_some() || self.refused < REFUSALS {
             return false;
         }
-        self.narrowed = match (segment, method) {
-            (true, _) => Some(By::Segment),
-            (false, true) => Some(By::Method),
-            (false, false) => None,
-        };
+        self.narrowed = (segment || method).then_some(Likeness { segment, method: !segment });
         self.narrowed.is_some()
     }
 

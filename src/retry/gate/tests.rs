@@ -1,7 +1,7 @@
 use http::{Method, Uri};
 
 use super::*;
-use crate::retry::limits::account::Target;
+use crate::retry::limits::account::{Account, Target};
 
 const SECOND: Duration = Duration::from_secs(1);
 

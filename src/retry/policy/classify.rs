@@ -24,10 +24,8 @@ pub enum Failure {
 /// Tells errors apart: the marker's word, or a function of the caller's.
 #[derive(Clone, Default)]
 pub(in crate::retry) struct Classifier {
-    by: Option<Arc<ByCaller>>,
+    by: Option<Arc<dyn Fn(&(dyn StdError + 'static)) -> Failure + Send + Sync>>,
 }
-
-type ByCaller = dyn Fn(&(dyn StdError + 'static)) -> Failure + Send + Sync;
 
 impl Failure {
     /// Tells an error apart by the markers in its chain: [`Unsent`] means unsent. Without one it is ambiguous.
