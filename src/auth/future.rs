@@ -105,8 +105,9 @@ where
         let mut this = self.project();
         loop {
             if let Some(sent) = this.sent.as_mut().as_pin_mut() {
-                let response = ready!(sent.poll(context)).map_err(Into::into)?;
-                return Poll::Ready(Ok(this.watch.read(response)));
+                let mut response = ready!(sent.poll(context)).map_err(Into::into)?;
+                this.watch.read(&mut response);
+                return Poll::Ready(Ok(response));
             }
             let Some(waiting) = this.waiting else {
                 let error = match std::mem::replace(this.watch, Watch::Nothing) {
@@ -188,26 +189,25 @@ where
 
 impl Watch {
     #[inline]
-    fn read<R>(&mut self, mut response: Response<R>) -> Response<R> {
+    fn read<R>(&mut self, response: &mut Response<R>) {
         if !response.extensions().is_empty() {
-            Marked::check(&mut response);
+            Marked::check(response);
         }
         match self {
             Self::Nothing | Self::Failed(_) => {}
             Self::Ticket(ticket) => {
-                if ticket.terms.is_suspicious(&response) {
-                    ticket.inspect(&mut response);
-                } else if grpc::is_late(&response) {
-                    ticket.await_trailers(&mut response);
+                if ticket.terms.is_suspicious(response) {
+                    ticket.inspect(response);
+                } else if grpc::is_late(response) {
+                    ticket.await_trailers(response);
                 } else {
-                    ticket.accepted_by(&response);
+                    ticket.accepted_by(response);
                 }
             }
             Self::Withheld(marker) => {
-                Marked::put(TokenWithheld::clone(marker), &mut response);
+                Marked::put(TokenWithheld::clone(marker), response);
             }
         }
-        response
     }
 }
 

@@ -29,10 +29,6 @@ use crate::extensions::TokenRejected;
 /// ```
 #[derive(Clone)]
 pub struct RetryReport {
-    inner: Arc<Inner>,
-}
-
-pub(super) struct Inner {
     pub(super) attempts: u32,
     pub(super) held: Duration,
     pub(super) history: Vec<Replayed>,
@@ -150,10 +146,6 @@ pub struct ReportSlot {
 // --- RetryReport ---
 
 impl RetryReport {
-    pub(super) fn new(inner: Inner) -> Self {
-        Self { inner: Arc::new(inner) }
-    }
-
     /// Tells the log, and who else wants to know.
     pub(super) fn tell(&self, slot: Option<&ReportSlot>) {
         tracing::debug!(
@@ -171,26 +163,26 @@ impl RetryReport {
     /// Returns how often the request was sent.
     #[must_use]
     pub fn attempts(&self) -> u32 {
-        self.inner.attempts
+        self.attempts
     }
 
     /// Returns how long the request waited at the [`RetryGate`](super::RetryGate) in all, because of a response to it or to
     /// another request.
     #[must_use]
     pub fn held(&self) -> Duration {
-        self.inner.held
+        self.held
     }
 
     /// Returns the responses that were not returned, oldest first.
     #[must_use]
     pub fn history(&self) -> &[Replayed] {
-        &self.inner.history
+        &self.history
     }
 
     /// Returns why it ended there.
     #[must_use]
     pub fn stop_reason(&self) -> &StopReason {
-        &self.inner.stop_reason
+        &self.stop_reason
     }
 
     /// Returns whether the server may have acted on an attempt of which you do not have the response: it never came, or was
@@ -200,20 +192,20 @@ impl RetryReport {
     /// and the work done. Do not send such a request again with another `Idempotency-Key`.
     #[must_use]
     pub fn may_have_acted(&self) -> bool {
-        self.inner.in_doubt
+        self.in_doubt
     }
 
     /// Returns how long the server wants to be left alone, as the response that was returned says.
     #[must_use]
     pub fn requested_delay(&self) -> Option<Duration> {
-        self.inner.requested_delay
+        self.requested_delay
     }
 
     /// Returns the marker that was on the response. It is here and no longer on the response, so that an outer
     /// retry layer does not act on it a second time.
     #[must_use]
     pub fn token_rejected(&self) -> Option<&TokenRejected> {
-        self.inner.rejected.as_ref()
+        self.rejected.as_ref()
     }
 
     /// Returns why the last replay could not be sent or was ended, where an earlier outcome is returned in its place: a
@@ -221,7 +213,7 @@ impl RetryReport {
     /// timeout is what is returned, this is the error before it.
     #[must_use]
     pub fn error(&self) -> Option<&(dyn StdError + Send + Sync + 'static)> {
-        self.inner.error.as_deref()
+        self.error.as_deref()
     }
 }
 
@@ -229,12 +221,12 @@ impl fmt::Debug for RetryReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The error is left out: it may be anybody's, and its text anything.
         f.debug_struct("RetryReport")
-            .field("attempts", &self.inner.attempts)
-            .field("held", &self.inner.held)
-            .field("history", &self.inner.history)
-            .field("stop_reason", &self.inner.stop_reason)
-            .field("requested_delay", &self.inner.requested_delay)
-            .field("may_have_acted", &self.inner.in_doubt)
+            .field("attempts", &self.attempts)
+            .field("held", &self.held)
+            .field("history", &self.history)
+            .field("stop_reason", &self.stop_reason)
+            .field("requested_delay", &self.requested_delay)
+            .field("may_have_acted", &self.in_doubt)
             .finish_non_exhaustive()
     }
 }

@@ -6,11 +6,12 @@ use http::{HeaderMap, header};
 use http_body::Body;
 use tower::BoxError;
 
-use super::head::Snapshot;
+use super::head::HeadSnapshot;
 use crate::retry::body_factory::{BodyFactory, OpenedBody};
 use crate::retry::policy::options::RetryOptions;
 use crate::retry::policy::rules::Rules;
 use crate::retry::replay_body::{NotReplayable, RequestBody, Tether};
+use crate::sync::Arc;
 
 /// What the bodies of further attempts are made from. Dropping it leaves the attempt in flight alone.
 pub(super) enum BodySource<B> {
@@ -18,7 +19,7 @@ pub(super) enum BodySource<B> {
     /// Nothing is recorded. `sending` ends the attempt in flight; `length` is that of the first body, if it said so.
     Factory {
         factory: BodyFactory,
-        sending: Tether,
+        sending: Arc<Tether>,
         length: Option<u64>,
     },
 }
@@ -26,7 +27,7 @@ pub(super) enum BodySource<B> {
 /// What the body of the next attempt is opened with.
 pub(super) struct ToOpen {
     pub(super) factory: BodyFactory,
-    tether: Tether,
+    tether: Arc<Tether>,
     length: Option<u64>,
 }
 
@@ -39,7 +40,7 @@ where
     #[inline]
     pub(super) fn of(
         body: B,
-        head: &Snapshot,
+        head: &HeadSnapshot,
         rules: &Rules,
         options: Option<&RetryOptions>,
     ) -> (RequestBody<B>, Result<Self, NotReplayable>) {
@@ -52,14 +53,14 @@ where
 
     fn of_some(
         body: B,
-        head: &Snapshot,
+        head: &HeadSnapshot,
         rules: &Rules,
         options: Option<&RetryOptions>,
     ) -> (RequestBody<B>, Result<Self, NotReplayable>) {
         if let Some(factory) = head.factory() {
             let sending = Tether::new();
             let length = body.size_hint().exact();
-            let first = RequestBody::tied(body, sending.clone());
+            let first = RequestBody::tied(body, Arc::clone(&sending));
             return (first, Ok(Self::Factory { factory: factory.clone(), sending, length }));
         }
         let is_grpc = || head.is_grpc();
@@ -96,7 +97,7 @@ impl<B> BodySource<B> {
             Self::Recorded(recording) => Ok((recording.replay()?, None)),
             Self::Factory { factory, sending, length } => {
                 let tether = Tether::new();
-                mem::replace(sending, tether.clone()).cut();
+                mem::replace(sending, Arc::clone(&tether)).cut();
                 Ok((
                     RequestBody::default(),
                     Some(ToOpen { factory: factory.clone(), tether, length: *length }),

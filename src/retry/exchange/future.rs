@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -9,8 +10,11 @@ use http::Response;
 use pin_project_lite::pin_project;
 use tower::BoxError;
 
-use super::attempt::{AttemptState, Waiting};
-use super::record::{Exchange, HttpService};
+use super::attempt::{AttemptState, StateProj};
+use super::request::{Exchange, HttpService};
+use super::timeouts;
+use crate::headers::grpc;
+use crate::retry::report::StopReason;
 use crate::retry::retry_body::ResponseBody;
 
 pin_project! {
@@ -29,21 +33,9 @@ pin_project! {
         S: HttpService<B>,
     {
         #[pin]
-        way: Way<S, B>,
-    }
-}
-
-pin_project! {
-    #[project = WayProj]
-    enum Way<S, B>
-    where
-        S: HttpService<B>,
-    {
-        // Another retry layer resends this request, and nothing is looked at here.
-        Passing { #[pin] future: S::Future },
-        Watched { #[pin] state: AttemptState<S::Future, B>, exchange: Exchange<S, B> },
-        // What was recorded is freed, even if nobody drops the future for long.
-        Done,
+        state: AttemptState<S::Future, B>,
+        // None where another retry layer resends this request, and nothing is looked at here.
+        exchange: Option<Exchange<S, B>>,
     }
 }
 
@@ -52,23 +44,8 @@ where
     S: HttpService<B>,
 {
     #[inline]
-    pub(super) fn passing(future: S::Future) -> Self {
-        Self { way: Way::Passing { future } }
-    }
-
-    #[cold]
-    pub(super) fn late(exchange: Exchange<S, B>) -> Self {
-        Self { way: Way::Watched { state: AttemptState::Late, exchange } }
-    }
-
-    #[cold]
-    pub(super) fn held_back(exchange: Exchange<S, B>, waiting: Box<Waiting<B>>) -> Self {
-        Self { way: Way::Watched { state: AttemptState::Waiting { waiting }, exchange } }
-    }
-
-    #[inline]
-    pub(super) fn calling(future: S::Future, exchange: Exchange<S, B>) -> Self {
-        Self { way: Way::Watched { state: AttemptState::calling(future), exchange } }
+    pub(super) fn new(state: AttemptState<S::Future, B>, exchange: Option<Exchange<S, B>>) -> Self {
+        Self { state, exchange }
     }
 }
 
@@ -79,16 +56,60 @@ where
     type Output = Result<Response<ResponseBody<S::ResponseBody>>, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut way = self.project().way;
-        let result = match way.as_mut().project() {
-            WayProj::Passing { future } => {
-                let result = ready!(future.poll(cx));
-                result.map(|response| response.map(ResponseBody::whole)).map_err(Into::into)
-            }
-            WayProj::Watched { state, exchange } => ready!(state.poll(exchange, cx)),
-            WayProj::Done => panic!("a response future was polled after it was done"),
+        let mut this = self.project();
+        let Some(exchange) = this.exchange else {
+            let StateProj::Calling { future, .. } = this.state.as_mut().project() else {
+                panic!("a response future was polled after it was done");
+            };
+            let result = ready!(future.poll(cx));
+            this.state.set(AttemptState::Done);
+            return Poll::Ready(result.map(|response| response.map(ResponseBody::whole)).map_err(Into::into));
         };
-        way.set(Way::Done);
+        let result = loop {
+            let step = match this.state.as_mut().project() {
+                StateProj::Late => exchange.never_sent(),
+                StateProj::Calling { future, timer } => match future.poll(cx) {
+                    Poll::Pending => {
+                        let limit = exchange.sender.rules().attempt_timeout;
+                        exchange.ended(ready!(timeouts::poll_over(timer, exchange.deadline, limit, cx)))
+                    }
+                    // Nearly every response: it is returned without a second look.
+                    Poll::Ready(Ok(response))
+                        if !grpc::is_late(&response) && exchange.is_plain(&response, None) =>
+                    {
+                        exchange.accepted();
+                        this.state.set(AttemptState::Done);
+                        *this.exchange = None;
+                        return Poll::Ready(Ok(response.map(ResponseBody::whole)));
+                    }
+                    Poll::Ready(Ok(response)) => exchange.answered(response),
+                    Poll::Ready(Err(error)) => exchange.failed(error.into()),
+                },
+                StateProj::Waiting { waiting } => {
+                    ready!(waiting.poll(exchange, cx));
+                    match timeouts::is_over(exchange.deadline) {
+                        true => exchange.too_late(),
+                        false => ControlFlow::Continue(waiting.next(exchange.time_left())),
+                    }
+                }
+                StateProj::Opening { opening } => match ready!(opening.poll(exchange, cx)) {
+                    Ok(readying) => ControlFlow::Continue(AttemptState::Readying { readying }),
+                    Err(error) => exchange.unsent(StopReason::BodyNotReopened, error),
+                },
+                StateProj::Readying { readying } => match ready!(readying.poll(exchange, cx)) {
+                    Ok(_) if timeouts::is_over(exchange.deadline) => exchange.too_late(),
+                    Ok(request) => ControlFlow::Continue(AttemptState::calling(exchange.send(request))),
+                    Err(error) => exchange.unsent(StopReason::NotReady, error),
+                },
+                StateProj::Done => panic!("a response future was polled after it was done"),
+            };
+            match step {
+                ControlFlow::Continue(state) => this.state.set(state),
+                ControlFlow::Break(result) => break result,
+            }
+        };
+        this.state.set(AttemptState::Done);
+        *this.exchange = None;
         Poll::Ready(result)
     }
 }
@@ -98,11 +119,6 @@ where
     S: HttpService<B>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match &self.way {
-            Way::Passing { .. } => "calling",
-            Way::Watched { state, .. } => state.name(),
-            Way::Done => "done",
-        };
-        f.debug_struct("ResponseFuture").field("state", &state).finish_non_exhaustive()
+        f.debug_struct("ResponseFuture").field("state", &self.state.name()).finish_non_exhaustive()
     }
 }

@@ -21,15 +21,19 @@ use crate::retry::policy::idempotency::Repeat;
 /// 2. The next copy of the thread is made where one was dropped: 2.12 with the list alone reused.
 /// 3. What is moved along with the request is a pointer: 2.08; with the request not taken apart for it, 2.06.
 /// 4. Names and values are lists of their own: 2.08 again, but less time (see `values`).
-pub(super) struct Snapshot {
+pub(super) struct HeadSnapshot {
     /// None once it is dropped.
-    copy: Option<Box<Copy>>,
+    copy: Option<Box<HeadCopy>>,
 }
 
+/// One that is to be used again holds nothing.
 #[derive(Default)]
-struct Copy {
+struct HeadCopy {
+    method: Method,
     /// None in one that is to be used again.
-    line: Option<Line>,
+    uri: Option<Uri>,
+    version: Version,
+    extensions: Extensions,
     /// In the order of the map; of several values of one name in theirs.
     names: Vec<HeaderName>,
     /// The value of each. Not in pairs with the names: a pair is put together on the stack and copied from there in larger
@@ -38,31 +42,21 @@ struct Copy {
     values: Vec<HeaderValue>,
 }
 
-/// All but the headers.
-struct Line {
-    method: Method,
-    uri: Uri,
-    version: Version,
-    extensions: Extensions,
-}
-
 thread_local! {
     /// An empty copy, for the next request of this thread.
-    static SPARE: Cell<Option<Box<Copy>>> = const { Cell::new(None) };
+    static SPARE: Cell<Option<Box<HeadCopy>>> = const { Cell::new(None) };
 }
 
 /// A copy with room for more headers is not used again.
 const MOST_SPARE: usize = 64;
 
-impl Snapshot {
+impl HeadSnapshot {
     pub(super) fn of<B>(request: &Request<B>) -> Self {
         let mut copy = SPARE.try_with(Cell::take).ok().flatten().unwrap_or_default();
-        copy.line = Some(Line {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            version: request.version(),
-            extensions: request.extensions().clone(),
-        });
+        copy.method = request.method().clone();
+        copy.uri = Some(request.uri().clone());
+        copy.version = request.version();
+        copy.extensions = request.extensions().clone();
         copy.names.reserve(request.headers().len());
         copy.values.reserve(request.headers().len());
         for (name, value) in request.headers() {
@@ -74,25 +68,22 @@ impl Snapshot {
 
     /// Where the request goes, and with which credential.
     pub(super) fn target(&self) -> Target<'_> {
-        let line = self.line();
-        Target { uri: &line.uri, credential: line.extensions.get() }
+        Target { uri: self.uri(), credential: self.copy().extensions.get() }
     }
 
     /// What the gate may tell it apart by.
     pub(super) fn kind(&self) -> Kind<'_> {
-        let line = self.line();
-        Kind::of(&line.uri, &line.method)
+        Kind::of(self.uri(), self.method())
     }
 
     /// How the body of a further attempt is opened, if not from a recording.
     pub(super) fn factory(&self) -> Option<&BodyFactory> {
-        let line = self.line();
-        line.extensions.get()
+        self.copy().extensions.get()
     }
 
     /// What a second attempt may do.
     pub(super) fn repeat(&self) -> Repeat {
-        Repeat::as_it_is(&self.line().method, self.headers())
+        Repeat::as_it_is(self.method(), self.headers())
     }
 
     pub(super) fn is_grpc(&self) -> bool {
@@ -107,13 +98,13 @@ impl Snapshot {
 
     /// Makes a head like the one that was copied.
     pub(super) fn head(&self) -> request::Parts {
-        let line = self.line();
+        let copy = self.copy();
         let mut head = Request::new(()).into_parts().0;
-        head.method = line.method.clone();
-        head.uri = line.uri.clone();
-        head.version = line.version;
-        head.extensions = line.extensions.clone();
-        head.headers.reserve(self.copy().values.len());
+        head.method = copy.method.clone();
+        head.uri = self.uri().clone();
+        head.version = copy.version;
+        head.extensions = copy.extensions.clone();
+        head.headers.reserve(copy.values.len());
         for (name, value) in self.headers() {
             head.headers.append(name, value.clone());
         }
@@ -125,25 +116,25 @@ impl Snapshot {
         copy.names.iter().zip(&copy.values)
     }
 
-    fn line(&self) -> &Line {
-        match &self.copy().line {
-            Some(line) => line,
-            None => unreachable!("a copy is emptied where it is dropped"),
-        }
+    pub(super) fn method(&self) -> &Method {
+        &self.copy().method
     }
 
-    fn copy(&self) -> &Copy {
-        match &self.copy {
-            Some(copy) => copy,
-            None => unreachable!("a copy is taken where it is dropped"),
-        }
+    pub(super) fn uri(&self) -> &Uri {
+        self.copy().uri.as_ref().expect("a copy is emptied where it is dropped")
+    }
+
+    fn copy(&self) -> &HeadCopy {
+        self.copy.as_ref().expect("a copy is taken where it is dropped")
     }
 }
 
-impl Drop for Snapshot {
+impl Drop for HeadSnapshot {
     fn drop(&mut self) {
         let Some(mut copy) = self.copy.take() else { return };
-        copy.line = None;
+        copy.method = Method::default();
+        copy.uri = None;
+        copy.extensions.clear();
         copy.names.clear();
         copy.values.clear();
         if copy.values.capacity() <= MOST_SPARE {
@@ -176,7 +167,7 @@ mod tests {
         secret.set_sensitive(true);
         request.headers_mut().append("cookie", secret);
 
-        let copy = Snapshot::of(&request);
+        let copy = HeadSnapshot::of(&request);
         let head = request.into_parts().0;
         for _ in 0..2 {
             let made = copy.head();

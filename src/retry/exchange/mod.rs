@@ -1,7 +1,8 @@
 //! One request from its first attempt to its end.
 //!
-//! [`service`] begins an exchange and sends the first attempt. [`attempt`] takes it from there, state by state, and [`outcome`]
-//! says what follows from what became of an attempt. What is known and kept of the request all the while is in [`record`].
+//! [`service`] begins an exchange and sends the first attempt. [`future`] takes it from there, through the states of [`attempt`],
+//! and [`outcome`] says what follows from what became of an attempt. What is known and kept of the request all the while is in
+//! [`request`], of its attempts in [`past`].
 
 mod attempt;
 mod body_source;
@@ -10,8 +11,8 @@ pub(super) mod future;
 mod head;
 mod late;
 pub(super) mod outcome;
-pub(super) mod progress;
-pub(super) mod record;
+mod past;
+mod request;
 mod sender;
 pub(super) mod service;
 pub(super) mod timeouts;

@@ -1,6 +1,7 @@
 //! What follows from the outcome of an attempt: the next one, or the end of the request.
 
 use std::error::Error as StdError;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -8,30 +9,32 @@ use tower::BoxError;
 use tower::load_shed::error::Overloaded;
 use tower_service::Service;
 
-use super::attempt::{self, AttemptState, Waiting};
+use super::attempt::{AttemptState, WaitingAttempt};
 use super::body_source::ToOpen;
 use super::draining::Draining;
 use super::late;
-use super::record::{Exchange, HttpService, Kept, PastOutcome, Resend};
-use super::timeouts::{self, AttemptTimeout, DeadlineExceeded, Over};
+use super::request::{Exchange, HttpService};
+use super::timeouts::{self, AttemptTimeout, DeadlineExceeded};
 use crate::backoff::Chance;
 use crate::error::Error;
 use crate::extensions::{Attempt, TokenRejected};
 use crate::headers::grpc;
-use crate::retry::gate::{Ask, Held};
-use crate::retry::limits::budget::RetryBudget;
+use crate::retry::gate::Held;
 use crate::retry::policy::classify::{Failure, has};
 use crate::retry::policy::decide::Decision;
 use crate::retry::policy::idempotency::Repeat;
 use crate::retry::policy::view::{Outcome, View};
 use crate::retry::replay_body::{NotReplayable, RequestBody};
-use crate::retry::report::{self, ReplayReason, Replayed, RetryReport, StopReason};
+use crate::retry::report::{ReplayReason, Replayed, RetryReport, StopReason};
 use crate::retry::retry_body::ResponseBody;
 use crate::runtime;
 
-/// What follows for a request that goes through `S`.
-type Step<S, B> =
-    attempt::Step<<S as Service<Request<RequestBody<B>>>>::Future, B, <S as HttpService<B>>::ResponseBody>;
+/// What follows from what became of an attempt, or of the try to make one, for a request that goes through `S`: the next state,
+/// or the end.
+pub(super) type Step<S, B> = ControlFlow<
+    Result<Response<ResponseBody<<S as HttpService<B>>::ResponseBody>>, BoxError>,
+    AttemptState<<S as Service<Request<RequestBody<B>>>>::Future, B>,
+>;
 
 /// What an outcome says.
 struct Verdict {
@@ -60,7 +63,7 @@ where
         };
         if self.is_plain(&response, trailers.as_ref()) {
             self.accepted();
-            return Step::<S, B>::Done(Ok(response));
+            return ControlFlow::Break(Ok(response));
         }
         let Verdict { decision, requested_delay, is_throttled } =
             self.judge(Outcome::of(&response, trailers.as_ref()));
@@ -69,11 +72,11 @@ where
             Ok(waiting) => {
                 let allowance = &self.sender.rules().allowance;
                 let draining = Draining::new(response, timeouts::left(self.deadline), allowance);
-                self.wait(waiting, PastOutcome::Response(Box::new(draining)))
+                self.wait(waiting, Ok(Box::new(draining)))
             }
             Err(stop) => {
-                let report = report::Inner { requested_delay, ..self.finish().end(stop) };
-                Step::<S, B>::Done(Ok(self.hand_out(response, report)))
+                let report = RetryReport { requested_delay, ..self.past().end(stop) };
+                ControlFlow::Break(Ok(self.hand_out(response, report)))
             }
         }
     }
@@ -83,12 +86,12 @@ where
     #[cold]
     pub(super) fn failed(&mut self, error: BoxError) -> Step<S, B> {
         if let Some(stop) = refused(&*error) {
-            self.progress().sent -= 1;
+            self.past().sent -= 1;
             return self.unsent(stop, error);
         }
         let failure = self.sender.rules().classifier.classify(&*error);
         let stop = match self.again_after(failure) {
-            Ok(waiting) => return self.wait(waiting, PastOutcome::Failed(error)),
+            Ok(waiting) => return self.wait(waiting, Err(error)),
             Err(stop) => stop,
         };
         let did_no_work = failure != Failure::Ambiguous;
@@ -96,27 +99,26 @@ where
         if did_no_work && self.is_in_doubt() {
             return self.unsent(stop, error);
         }
-        let mut progress = self.finish();
-        progress.in_doubt |= !did_no_work && self.repeat != Repeat::Safe;
-        self.report(progress.end(stop));
-        Step::<S, B>::Done(Err(error))
+        if !did_no_work && self.repeat != Repeat::Safe {
+            self.past().in_doubt = true;
+        }
+        let report = self.past().end(stop);
+        self.report(report);
+        ControlFlow::Break(Err(error))
     }
 
-    /// The time of the attempt in flight is over. That does not replace a response already had.
+    /// The time of the attempt in flight is over, or that of the request. That does not replace a response already had.
     #[cold]
-    pub(super) fn ended(&mut self, over: &Over) -> Step<S, B> {
-        let (stop, error): (_, BoxError) = match over {
-            Over::Request => (StopReason::DeadlineExceeded, DeadlineExceeded::new().into()),
-            Over::Attempt { limit } => {
-                let error = AttemptTimeout::new(*limit).into();
-                match self.again_after(Failure::Ambiguous) {
-                    Ok(waiting) => return self.wait(waiting, PastOutcome::Failed(error)),
-                    Err(stop) => (stop, error),
-                }
-            }
+    pub(super) fn ended(&mut self, error: BoxError) -> Step<S, B> {
+        let stop = match error.is::<AttemptTimeout>() {
+            true => match self.again_after(Failure::Ambiguous) {
+                Ok(waiting) => return self.wait(waiting, Err(error)),
+                Err(stop) => stop,
+            },
+            false => StopReason::DeadlineExceeded,
         };
         if self.repeat != Repeat::Safe {
-            self.progress().in_doubt = true;
+            self.past().in_doubt = true;
         }
         self.unsent(stop, error)
     }
@@ -124,7 +126,7 @@ where
     /// The deadline had passed before anything was sent.
     #[cold]
     pub(super) fn never_sent(&mut self) -> Step<S, B> {
-        self.progress().sent = 0;
+        self.past().sent = 0;
         self.too_late()
     }
 
@@ -137,17 +139,17 @@ where
     /// Decides on an outcome, with what is known of the request.
     fn judge(&self, outcome: Outcome<'_>) -> Verdict {
         let mut view = View {
-            options: self.options.as_ref(),
+            options: self.options.as_deref(),
             time_left: timeouts::left(self.deadline),
-            body: self.kept.replayable(),
+            body: self.replayable(),
             ..View::of(outcome, self.repeat)
         };
-        if let Kept::Resend(resend) = &self.kept {
+        if let Some(resend) = &self.resend {
             view.repeat = resend.head.repeat();
             view.is_grpc = resend.head.is_grpc();
         }
         if let Some(past) = &self.past {
-            past.progress.complete(&mut view);
+            past.complete(&mut view);
         }
         let rules = self.sender.rules();
         let reading = rules.read(&view);
@@ -159,7 +161,7 @@ where
     }
 
     /// Decides on a failure, and prepares the next attempt.
-    fn again_after(&mut self, failure: Failure) -> Result<Box<Waiting<B>>, StopReason> {
+    fn again_after(&mut self, failure: Failure) -> Result<Box<WaitingAttempt<B>>, StopReason> {
         let verdict = self.judge(Outcome::Failure(failure));
         self.again(verdict.decision, None, Some(failure), Held::No)
     }
@@ -171,7 +173,7 @@ where
         status: Option<StatusCode>,
         failure: Option<Failure>,
         held: Held,
-    ) -> Result<Box<Waiting<B>>, StopReason> {
+    ) -> Result<Box<WaitingAttempt<B>>, StopReason> {
         let (delay, reason, requested_delay, requested_by) = match decision {
             Decision::Stop(stop) => return Err(stop),
             Decision::Replay { delay, reason, requested_delay, requested_by } => {
@@ -194,22 +196,22 @@ where
         let budget = if is_free { None } else { self.pay(reason)? };
         let (request, to_open) = self.claim()?;
         let replayed = Replayed { status, failure, reason, delay, requested_delay };
-        let progress = self.progress();
-        replayed.tell(requested_by.as_ref(), budget, queued, progress.sent);
-        progress.note(replayed, requested_by.is_some_and(|header| header == grpc::PUSHBACK));
-        Ok(Waiting::new(request, to_open, delay, ticket))
+        let past = self.past();
+        replayed.tell(requested_by.as_ref(), budget, queued, past.sent);
+        past.note(replayed, requested_by.is_some_and(|header| header == grpc::PUSHBACK));
+        Ok(WaitingAttempt::new(request, to_open, delay, ticket))
     }
 
     /// Makes the request of the next attempt, and ends the attempt before.
     fn claim(&mut self) -> Result<(Request<RequestBody<B>>, Option<ToOpen>), StopReason> {
         let not_replayable = |cause| StopReason::NotReplayable { cause };
-        let sent = self.progress().sent;
-        let Kept::Resend(Resend { head, source }) = &mut self.kept else {
+        let sent = self.past().sent;
+        let Some(resend) = &mut self.resend else {
             return Err(not_replayable(NotReplayable::Released));
         };
-        let source = source.as_mut().map_err(|why| not_replayable(*why))?;
+        let source = resend.source.as_mut().map_err(|why| not_replayable(*why))?;
         let (body, to_open) = source.claim().map_err(not_replayable)?;
-        let mut head = head.head();
+        let mut head = resend.head.head();
         if sent > 0 {
             head.extensions.insert(Attempt::new(sent));
         }
@@ -218,17 +220,25 @@ where
 
     /// Takes what the next attempt costs from the budget. Returns what is left of it.
     fn pay(&self, reason: ReplayReason) -> Result<Option<f64>, StopReason> {
-        let (Some(budget), Kept::Resend(resend)) = (&self.sender.rules().budget, &self.kept) else {
+        let (Some(budget), Some(resend)) = (&self.sender.rules().budget, &self.resend) else {
             return Ok(None);
         };
-        budget.pay(resend.target(), reason).map(Some).ok_or(StopReason::BudgetExhausted)
+        let left = match self.is_of_first {
+            true => budget.pay_as_first(reason),
+            false => budget.pay(resend.head.target(), reason),
+        };
+        left.map(Some).ok_or(StopReason::BudgetExhausted)
     }
 
     /// Keeps the outcome that the next attempt is to replace, and waits.
-    fn wait(&mut self, waiting: Box<Waiting<B>>, outcome: PastOutcome<S::ResponseBody>) -> Step<S, B> {
+    fn wait(
+        &mut self,
+        waiting: Box<WaitingAttempt<B>>,
+        outcome: Result<Box<Draining<S::ResponseBody>>, BoxError>,
+    ) -> Step<S, B> {
         let repeat = self.repeat;
         self.past().keep(outcome, repeat);
-        Step::<S, B>::Next(AttemptState::Waiting { waiting })
+        ControlFlow::Continue(AttemptState::Waiting { waiting })
     }
 
     /// Tells the gate what a response says about the pace. Returns how the retry of what was refused stands with it.
@@ -240,64 +250,53 @@ where
         // What is asked for in earnest; more than that no request waits for.
         let longest = self.sender.rules().max_retry_after;
         let Some(wait) = requested_delay.filter(|wait| *wait <= longest) else { return Held::No };
-        let pass = self.pass.take();
-        let rules = self.sender.rules();
-        let Some(gate) = &rules.gate else { return Held::No };
-        let held = match &self.kept {
-            Kept::Resend(resend) => {
-                let ask = self.ask(resend, self.retries() + 1, wait);
-                gate.refused(&resend.place(&rules.gate_key), ask, pass.as_deref(), wait)
-            }
-            Kept::Nothing(to) => {
-                let first = rules.budget.as_ref().and_then(RetryBudget::first_account);
-                if let Some(place) = to.as_ref().and_then(|to| to.place(first)) {
-                    gate.refused(&place, Ask::ONCE, None, wait);
-                }
-                Held::No
-            }
-        };
+        let pass = self.take_pass();
+        let Some(place) = self.place() else { return Held::No };
+        let Some(gate) = &self.sender.rules().gate else { return Held::No };
+        let held = gate.refused(&place, self.ask(self.retries() + 1, wait), pass.as_ref(), wait);
         if self.gate().is_some() { held } else { Held::No }
     }
 
     /// An attempt could not be sent, or came to nothing: the outcome before is returned, if there is one.
     pub(super) fn unsent(&mut self, stop: StopReason, error: BoxError) -> Step<S, B> {
-        let mut progress = self.finish();
-        let past = self.past.as_mut().and_then(|past| Some((past.outcome.take()?, past.at)));
-        let (draining, at) = match past {
+        let past = self.past();
+        let (outcome, at) = (past.outcome.take(), past.at);
+        let mut report = past.end(stop);
+        match outcome {
             None => {
-                self.report(progress.end(stop));
-                return Step::<S, B>::Done(Err(error));
+                self.report(report);
+                ControlFlow::Break(Err(error))
             }
-            Some((PastOutcome::Response(draining), at)) => (draining, at),
             // An end that we made is news; that an attempt was not sent is none.
-            Some((PastOutcome::Failed(earlier), at)) => {
+            Some(Err(earlier)) => {
                 let (error, why) = match is_ours(&*error) {
                     true => (error, earlier),
                     false => {
-                        progress.history.remove(at);
+                        report.history.remove(at);
                         (earlier, error)
                     }
                 };
-                self.report(report::Inner { error: Some(why.into()), ..progress.end(stop) });
-                return Step::<S, B>::Done(Err(error));
+                self.report(RetryReport { error: Some(why.into()), ..report });
+                ControlFlow::Break(Err(error))
             }
-        };
-        // What was to be replaced is returned after all.
-        let requested_delay = progress.history.remove(at).requested_delay;
-        let report = report::Inner { requested_delay, error: Some(error.into()), ..progress.end(stop) };
-        Step::<S, B>::Done(Ok(self.hand_out(draining.into_response(), report)))
+            // What was to be replaced is returned after all.
+            Some(Ok(draining)) => {
+                let requested_delay = report.history.remove(at).requested_delay;
+                let report = RetryReport { requested_delay, error: Some(error.into()), ..report };
+                ControlFlow::Break(Ok(self.hand_out(draining.into_response(), report)))
+            }
+        }
     }
 
     /// Finishes a response that was replayed for, or refused to be.
-    fn hand_out<RB>(&self, mut response: Response<RB>, report: report::Inner) -> Response<RB> {
+    fn hand_out<RB>(&self, mut response: Response<RB>, report: RetryReport) -> Response<RB> {
         let rejected = response.extensions_mut().remove::<TokenRejected>();
-        let report = self.report(report::Inner { rejected, ..report });
+        let report = self.report(RetryReport { rejected, ..report });
         response.extensions_mut().insert(report);
         response
     }
 
-    fn report(&self, report: report::Inner) -> RetryReport {
-        let report = RetryReport::new(report);
+    fn report(&self, report: RetryReport) -> RetryReport {
         report.tell(self.options.as_ref().and_then(|options| options.slot.as_ref()));
         report
     }

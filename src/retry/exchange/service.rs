@@ -12,11 +12,11 @@ use tower::BoxError;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::attempt::Waiting;
+use super::attempt::{AttemptState, WaitingAttempt};
 use super::body_source::BodySource;
 use super::future::ResponseFuture;
-use super::head::Snapshot;
-use super::record::{Exchange, HttpService, Kept, Resend, SentTo};
+use super::head::HeadSnapshot;
+use super::request::{Exchange, HttpService, Resend};
 use super::sender::{Instance, Sender};
 use super::timeouts;
 use crate::extensions::Attempt;
@@ -86,7 +86,8 @@ where
         let once = |body| RequestBody::once(body, NotReplayable::Released);
         // A resend of a retry layer further out: two of them must not multiply.
         if request.extensions().get::<Attempt>().is_some() {
-            return ResponseFuture::passing(self.inner.call(request.map(once)));
+            let future = self.inner.call(request.map(once));
+            return ResponseFuture::new(AttemptState::calling(future), None);
         }
         let sender = self.sender();
         let rules = self.policy.rules();
@@ -94,50 +95,53 @@ where
             true => Repeat::with_key(&mut request),
             false => Repeat::of_method(request.method()),
         };
-        let options = request.extensions().get::<RetryOptions>().cloned();
+        let options = request.extensions().get::<RetryOptions>().cloned().map(Box::new);
         if let Some(slot) = options.as_ref().and_then(|options| options.slot.as_ref()) {
             slot.clear();
         }
         let deadline = timeouts::deadline(rules, request.extensions());
         if timeouts::is_over(deadline) {
             self.release();
-            return ResponseFuture::late(Exchange::new(
-                sender,
-                options,
-                repeat,
-                deadline,
-                Kept::Nothing(None),
-            ));
+            let exchange =
+                Exchange { sender, options, repeat, is_of_first: false, deadline, resend: None, past: None };
+            return ResponseFuture::new(AttemptState::Late, Some(exchange));
         }
-        let is_first = rules.budget.as_ref().is_some_and(|budget| budget.deposit(Target::of(&request)));
+        let is_of_first = rules.budget.as_ref().is_some_and(|budget| budget.deposit(Target::of(&request)));
         let past_gate = options.as_ref().is_some_and(|options| options.past_gate);
         let gate = rules.gate.as_ref().filter(|gate| !past_gate && !gate.is_open());
         let at_gate = gate.is_some() && runtime::current().is_ok();
-        let may_replay = rules.may_replay(options.as_ref(), 0, 0);
-        // The head is copied only where a replay or a wait can follow.
-        if !may_replay && !at_gate {
+        let may_replay = rules.may_replay(options.as_deref(), 0, 0);
+        // The head is copied only where a replay or a wait can follow, or the gate could not tell where the request went.
+        let is_known = rules.gate.is_none() || is_of_first && !rules.gate_key.is_set();
+        if !may_replay && !at_gate && is_known {
             let repeat = Repeat::as_it_is(request.method(), request.headers());
-            let sent_to = rules.gate.as_ref().map(|_| SentTo::of(&request, &rules.gate_key, is_first));
-            let future = self.inner.call(request.map(once));
-            let exchange = Exchange::new(sender, options, repeat, deadline, Kept::Nothing(sent_to));
-            return ResponseFuture::calling(future, exchange);
+            let state = AttemptState::calling(self.inner.call(request.map(once)));
+            let exchange =
+                Exchange { sender, options, repeat, is_of_first, deadline, resend: None, past: None };
+            return ResponseFuture::new(state, Some(exchange));
         }
-        let head = Snapshot::of(&request);
+        let head = HeadSnapshot::of(&request);
         let mut source = Err(NotReplayable::Released);
         let request = request.map(|body| match may_replay {
             true => {
-                let (first, further) = BodySource::of(body, &head, rules, options.as_ref());
+                let (first, further) = BodySource::of(body, &head, rules, options.as_deref());
                 source = further;
                 first
             }
             false => once(body),
         });
-        let kept = Kept::Resend(Resend { head, source });
         if at_gate {
-            return self.call_through_gate(request, Exchange::new(sender, options, repeat, deadline, kept));
+            let resend = Some(Resend { head, source });
+            let exchange = Exchange { sender, options, repeat, is_of_first, deadline, resend, past: None };
+            return self.call_through_gate(request, exchange);
         }
-        let future = self.inner.call(request);
-        ResponseFuture::calling(future, Exchange::new(sender, options, repeat, deadline, kept))
+        let state = AttemptState::calling(self.inner.call(request));
+        let resend = Some(Resend { head, source });
+        // Made last and in its place: it is large.
+        ResponseFuture::new(
+            state,
+            Some(Exchange { sender, options, repeat, is_of_first, deadline, resend, past: None }),
+        )
     }
 }
 
@@ -168,13 +172,14 @@ impl<S: Clone> RetryService<S> {
         S: HttpService<B>,
     {
         let Some(ticket) = exchange.ask_gate(0, Duration::ZERO) else {
-            return ResponseFuture::calling(self.inner.call(request), exchange);
+            return ResponseFuture::new(AttemptState::calling(self.inner.call(request)), Some(exchange));
         };
         // What waits holds nothing that others wait for.
         self.release();
         tracing::debug!("the request is held back, since the server asked for patience");
-        exchange.progress().sent = 0;
-        ResponseFuture::held_back(exchange, Waiting::new(request, None, Duration::ZERO, Some(ticket)))
+        exchange.past().sent = 0;
+        let waiting = WaitingAttempt::new(request, None, Duration::ZERO, Some(ticket));
+        ResponseFuture::new(AttemptState::Waiting { waiting }, Some(exchange))
     }
 
     /// Gives up the instance that was polled ready, and what it reserved with it.

@@ -2,12 +2,14 @@
 
 use std::error::Error;
 use std::fmt;
+use std::future::Future as _;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::Extensions;
 use tokio::time::{Instant, Sleep};
+use tower::BoxError;
 
 use crate::extensions::Deadline;
 use crate::retry::policy::rules::Rules;
@@ -26,19 +28,6 @@ pub struct DeadlineExceeded(());
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttemptTimeout {
     limit: Duration,
-}
-
-/// Ends an attempt whose time is over. Where nothing is limited it never looks at the clock, and there is no timer.
-#[derive(Default)]
-pub(in crate::retry) struct Timer {
-    /// Made when an attempt has to be waited for.
-    sleep: Option<Pin<Box<Sleep>>>,
-}
-
-/// Whose time is over.
-pub(in crate::retry) enum Over {
-    Request,
-    Attempt { limit: Duration },
 }
 
 /// Returns when a request that begins now must be done: by the policy, or earlier if it says so itself.
@@ -63,39 +52,35 @@ pub(in crate::retry) fn is_over(deadline: Option<Instant>) -> bool {
     deadline.is_some_and(|deadline| deadline <= clock::now())
 }
 
-// --- Timer ---
-
-impl Timer {
-    /// Is ready when the attempt in flight has no time left.
-    pub(in crate::retry) fn poll_over(
-        &mut self,
-        deadline: Option<Instant>,
-        attempt_timeout: Option<Duration>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Over> {
-        let sleep = match &mut self.sleep {
-            Some(sleep) => sleep,
-            None => {
-                let attempt = attempt_timeout.map(|limit| clock::after(clock::now(), limit));
-                let end = match (attempt, deadline) {
-                    (Some(attempt), Some(deadline)) => attempt.min(deadline),
-                    (Some(end), None) | (None, Some(end)) => end,
-                    (None, None) => return Poll::Pending,
-                };
-                // Without a timer nothing can be bounded. The request is sent all the same.
-                if runtime::current().is_err() {
-                    return Poll::Pending;
-                }
-                self.sleep.insert(Box::pin(tokio::time::sleep_until(end)))
+/// Is ready with an error when the attempt in flight has no time left. `timer` is made when an attempt has to be waited for;
+/// where nothing is limited there is none, and the clock is not looked at.
+pub(in crate::retry) fn poll_over(
+    timer: &mut Option<Pin<Box<Sleep>>>,
+    deadline: Option<Instant>,
+    attempt_timeout: Option<Duration>,
+    cx: &mut Context<'_>,
+) -> Poll<BoxError> {
+    let sleep = match timer {
+        Some(sleep) => sleep,
+        None => {
+            let attempt = attempt_timeout.map(|limit| clock::after(clock::now(), limit));
+            let end = match (attempt, deadline) {
+                (Some(attempt), Some(deadline)) => attempt.min(deadline),
+                (Some(end), None) | (None, Some(end)) => end,
+                (None, None) => return Poll::Pending,
+            };
+            // Without a timer nothing can be bounded. The request is sent all the same.
+            if runtime::current().is_err() {
+                return Poll::Pending;
             }
-        };
-        ready!(sleep.as_mut().poll(cx));
-        let request = left(deadline).is_some_and(|left| left.is_zero());
-        match attempt_timeout {
-            Some(limit) if !request => Poll::Ready(Over::Attempt { limit }),
-            Some(_) | None => Poll::Ready(Over::Request),
+            timer.insert(Box::pin(tokio::time::sleep_until(end)))
         }
-    }
+    };
+    ready!(sleep.as_mut().poll(cx));
+    Poll::Ready(match attempt_timeout.filter(|_| !is_over(deadline)) {
+        Some(limit) => AttemptTimeout::new(limit).into(),
+        None => DeadlineExceeded::new().into(),
+    })
 }
 
 // --- DeadlineExceeded ---

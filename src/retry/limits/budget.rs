@@ -73,7 +73,7 @@ struct Inner {
 
 /// Nearly every request counts against it.
 struct First {
-    account: Account,
+    account: Arc<Account>,
     purse: Purse,
     /// Requests that its purse was not told of yet.
     requests: Tally,
@@ -160,7 +160,7 @@ impl RetryBudget {
     }
 
     /// Returns the first account there was. It never changes.
-    pub(in crate::retry) fn first_account(&self) -> Option<&Account> {
+    pub(in crate::retry) fn first_account(&self) -> Option<&Arc<Account>> {
         self.inner.first.get().map(|first| &first.account)
     }
 
@@ -168,6 +168,13 @@ impl RetryBudget {
     pub(in crate::retry) fn pay(&self, target: Target<'_>, reason: ReplayReason) -> Option<f64> {
         let (terms, now) = (self.inner.terms, clock::now());
         let left = self.inner.with(target, |purse| purse.withdraw(price(reason), terms, now))?;
+        Some(left as f64 / RETRY as f64)
+    }
+
+    /// Does the same for a request that counts against the [first account](Self::first_account).
+    pub(in crate::retry) fn pay_as_first(&self, reason: ReplayReason) -> Option<f64> {
+        let first = self.inner.first.get()?;
+        let left = first.purse().withdraw(price(reason), self.inner.terms, clock::now())?;
         Some(left as f64 / RETRY as f64)
     }
 }
@@ -244,7 +251,7 @@ impl RetryBudgetBuilder {
 impl Inner {
     fn first(&self, target: Target<'_>) -> &First {
         self.first.get_or_init(|| First {
-            account: Account::of(target),
+            account: Arc::new(Account::of(target)),
             purse: Purse::full(self.terms),
             requests: Tally::default(),
         })

@@ -260,8 +260,7 @@ impl RetryPolicyBuilder {
     /// Sets what a rate limit is for, where a server has several: requests for which `key` says the same share a limit. Without
     /// it the gate learns if a limit is about one first path segment or one method.
     ///
-    /// It is asked while some gate is not open, about requests that were refused, and about every one that is sent once,
-    /// since it is gone when its response comes.
+    /// It is asked once about a request: when the request comes while some gate is not open, or when it was refused.
     ///
     /// ```
     /// use tower_oauth2::RetryPolicy;

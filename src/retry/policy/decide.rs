@@ -78,12 +78,14 @@ impl Rules {
     /// Returns whether a response is one to return at once: what nearly every one is.
     #[inline]
     pub(in crate::retry) fn is_final<B>(&self, response: &Response<B>, trailers: Option<&HeaderMap>) -> bool {
-        let status = response.status();
         // A gRPC response says with a 200 what others say with a status.
-        if (status.is_success() && response.version() != Version::HTTP_2) && response.extensions().is_empty()
-        {
-            return true;
-        }
+        let is_plain = response.status().is_success() && response.version() != Version::HTTP_2;
+        is_plain && response.extensions().is_empty() || self.is_final_read(response, trailers)
+    }
+
+    #[cold]
+    fn is_final_read<B>(&self, response: &Response<B>, trailers: Option<&HeaderMap>) -> bool {
+        let status = response.status();
         let rejected = response.extensions().get::<TokenRejected>();
         let grpc = view::grpc_status(response, trailers);
         let hinted =

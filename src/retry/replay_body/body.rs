@@ -13,9 +13,9 @@ use super::allowance::{Allowance, Held};
 use super::not_replayable::NotReplayable;
 #[cfg(feature = "stack")]
 use super::reopenable::Reopenable;
-use super::takeover::{Ahead, Limit, Read, Recorded, Rest, Share, Source, poll_source};
+use super::takeover::{Ahead, Limit, Read, Recorded, Recording, Source, Unrecorded, poll_source};
 use super::tether::Tether;
-use super::tied::Tied;
+use super::tied::{SyncBody, TiedBody};
 use crate::error::OfTheBody;
 use crate::headers::grpc;
 #[cfg(feature = "stack")]
@@ -25,7 +25,7 @@ use crate::sync::Arc;
 /// The body of a request that goes through a [`RetryService`](crate::retry::RetryService): it remembers what it gave, so that it
 /// can be sent again byte for byte. What of it is kept is on the page of the [module](crate::retry#request-bodies).
 pub struct RequestBody<B> {
-    kind: Kind<B>,
+    kind: BodyKind<B>,
 }
 
 /// The original is kept, and what [`replay`](RequestBody::replay) makes of it is sent, the first time included:
@@ -44,33 +44,28 @@ pub struct RequestBody<B> {
 ///
 /// The default limit is 1 MiB where the length is known, 64 KiB where it is not. The source is never polled again after
 /// it ended or failed. What a frame is a small part of is in memory as long as the frame is.
-enum Kind<B> {
+enum BodyKind<B> {
     /// Nothing to send, now or later.
     Empty,
     /// One frame in memory, of which each attempt is a copy.
     Whole { data: Bytes, given: bool },
     /// Such an attempt. It gives its copy away.
     Copy(Option<Bytes>),
-    /// Shared between the original and its attempts.
-    Recorded { share: Share<B, Frame<Bytes>>, framing: Framing, begun: bool },
+    /// Shared between the original and its attempts. A transport finds out before the first poll how it is to frame an attempt:
+    /// by the length that was announced, even where it does not count down while it is read; or as a body of unknown length,
+    /// even where a recording knows better, since every attempt has the same headers.
+    Recorded { share: Recording<B, Frame<Bytes>>, announced: Option<u64>, begun: bool },
     /// Passed through.
-    Once(Rest<B, Frame<Bytes>>),
+    Once(Unrecorded<B, Frame<Bytes>>),
     /// Passed through, and ended from outside where a factory makes the next one.
-    Tied(Tied<B>),
+    Tied(TiedBody<B>),
+    /// What a factory made. Boxed, since hardly any body is one.
+    Opened(Box<TiedBody<SyncBody>>),
     /// A factory makes another of it. Boxed, since hardly any body is one.
     #[cfg(feature = "stack")]
     Reopenable(Box<Reopenable<B>>),
     /// The source failed before it was read. The one attempt there is reports it.
     Failed { error: Option<BoxError> },
-}
-
-/// How a transport is to frame an attempt, which it finds out before the first poll.
-#[derive(Clone, Copy)]
-enum Framing {
-    /// By the length that it announced, even where it does not count down while it is read.
-    Known(u64),
-    /// As a body of unknown length, even where a recording knows better: every attempt has the same headers.
-    Unknown,
 }
 
 /// How much of a body is recorded.
@@ -89,28 +84,36 @@ pub(crate) struct Limits<'a> {
 impl<B> RequestBody<B> {
     /// Passes `body` through: it is sent once, and nothing of it is kept.
     pub(crate) fn once(body: B, why: NotReplayable) -> Self {
-        Self { kind: Kind::Once(Rest::all_of(body, why)) }
+        Self { kind: BodyKind::Once(Unrecorded::all_of(body, why)) }
     }
 
     /// Passes `body` through until the tether is cut.
-    pub(crate) fn tied(body: B, tether: Tether) -> Self {
-        Self { kind: Kind::Tied(Tied::own(body, tether)) }
+    pub(crate) fn tied(body: B, tether: Arc<Tether>) -> Self {
+        Self { kind: BodyKind::Tied(TiedBody::new(body, tether)) }
     }
 
     /// Sends a body that was opened for a further attempt, until the tether is cut. It must be of this length, if one is
     /// known.
-    pub(crate) fn opened(body: UnsyncBoxBody<Bytes, BoxError>, tether: Tether, length: Option<u64>) -> Self {
-        Self { kind: Kind::Tied(Tied::opened(body, tether, length)) }
+    pub(crate) fn opened(
+        body: UnsyncBoxBody<Bytes, BoxError>,
+        tether: Arc<Tether>,
+        length: Option<u64>,
+    ) -> Self {
+        Self { kind: BodyKind::Opened(Box::new(TiedBody::opened(body, tether, length))) }
     }
 
     /// Makes a second copy of a body that is in memory at once, empty, or opened by a factory. None for any other: two
     /// cannot be sent at once.
     pub(crate) fn shared(&self) -> Option<Self> {
         match &self.kind {
-            Kind::Empty | Kind::Whole { .. } | Kind::Copy(_) => self.replay().ok(),
+            BodyKind::Empty | BodyKind::Whole { .. } | BodyKind::Copy(_) => self.replay().ok(),
             #[cfg(feature = "stack")]
-            Kind::Reopenable(body) => Some(Self { kind: Kind::Reopenable(Box::new(body.another())) }),
-            Kind::Recorded { .. } | Kind::Once(_) | Kind::Tied(_) | Kind::Failed { .. } => None,
+            BodyKind::Reopenable(body) => Some(Self { kind: BodyKind::Reopenable(Box::new(body.another())) }),
+            BodyKind::Recorded { .. }
+            | BodyKind::Once(_)
+            | BodyKind::Tied(_)
+            | BodyKind::Opened(_)
+            | BodyKind::Failed { .. } => None,
         }
     }
 
@@ -121,16 +124,18 @@ impl<B> RequestBody<B> {
     /// Why the body cannot be sent again. The attempt before goes on then.
     pub(crate) fn replay(&self) -> Result<Self, NotReplayable> {
         let kind = match &self.kind {
-            Kind::Empty => Kind::Empty,
-            Kind::Whole { data, .. } | Kind::Copy(Some(data)) => Kind::Copy(Some(data.clone())),
-            Kind::Recorded { share, framing, .. } => {
-                Kind::Recorded { share: share.replay()?, framing: *framing, begun: false }
+            BodyKind::Empty => BodyKind::Empty,
+            BodyKind::Whole { data, .. } | BodyKind::Copy(Some(data)) => BodyKind::Copy(Some(data.clone())),
+            BodyKind::Recorded { share, announced, .. } => {
+                BodyKind::Recorded { share: share.replay()?, announced: *announced, begun: false }
             }
-            Kind::Once(rest) => return Err(rest.why()),
-            Kind::Copy(None) | Kind::Tied(_) => return Err(NotReplayable::Released),
+            BodyKind::Once(rest) => return Err(rest.why()),
+            BodyKind::Copy(None) | BodyKind::Tied(_) | BodyKind::Opened(_) => {
+                return Err(NotReplayable::Released);
+            }
             #[cfg(feature = "stack")]
-            Kind::Reopenable(_) => return Err(NotReplayable::Released),
-            Kind::Failed { .. } => return Err(NotReplayable::SourceFailed),
+            BodyKind::Reopenable(_) => return Err(NotReplayable::Released),
+            BodyKind::Failed { .. } => return Err(NotReplayable::SourceFailed),
         };
         Ok(Self { kind })
     }
@@ -142,13 +147,13 @@ impl<B> RequestBody<B> {
     /// Why it would not.
     pub(crate) fn replayable(&self) -> Result<(), NotReplayable> {
         match &self.kind {
-            Kind::Empty | Kind::Whole { .. } | Kind::Copy(Some(_)) => Ok(()),
-            Kind::Recorded { share, .. } => share.replayable(),
-            Kind::Once(rest) => Err(rest.why()),
-            Kind::Copy(None) | Kind::Tied(_) => Err(NotReplayable::Released),
+            BodyKind::Empty | BodyKind::Whole { .. } | BodyKind::Copy(Some(_)) => Ok(()),
+            BodyKind::Recorded { share, .. } => share.replayable(),
+            BodyKind::Once(rest) => Err(rest.why()),
+            BodyKind::Copy(None) | BodyKind::Tied(_) | BodyKind::Opened(_) => Err(NotReplayable::Released),
             #[cfg(feature = "stack")]
-            Kind::Reopenable(_) => Err(NotReplayable::Released),
-            Kind::Failed { .. } => Err(NotReplayable::SourceFailed),
+            BodyKind::Reopenable(_) => Err(NotReplayable::Released),
+            BodyKind::Failed { .. } => Err(NotReplayable::SourceFailed),
         }
     }
 }
@@ -166,12 +171,12 @@ where
     /// Sends `body`, of which the factory makes another where a redirect repeats it.
     #[cfg(feature = "stack")]
     pub(crate) fn reopenable(body: B, factory: BodyFactory) -> Self {
-        Self { kind: Kind::Reopenable(Box::new(Reopenable::new(body, factory))) }
+        Self { kind: BodyKind::Reopenable(Box::new(Reopenable::new(body, factory))) }
     }
 
     pub(crate) fn recording(body: B, limits: Limits<'_>) -> Self {
         if body.is_end_stream() {
-            return Self { kind: Kind::Empty };
+            return Self { kind: BodyKind::Empty };
         }
         let hint = body.size_hint();
         let exact = hint.exact();
@@ -192,9 +197,9 @@ where
         };
         let kind = match exact {
             Some(length) => Self::in_memory_or_recorded(body, length, limits.is_grpc, limit),
-            None => Kind::Recorded {
-                share: Share::original(Some(body), None, limit()),
-                framing: Framing::Unknown,
+            None => BodyKind::Recorded {
+                share: Recording::original(Some(body), None, limit()),
+                announced: None,
                 begun: false,
             },
         };
@@ -206,7 +211,7 @@ where
         length: u64,
         is_grpc: &dyn Fn() -> bool,
         limit: impl FnOnce() -> Limit,
-    ) -> Kind<B> {
+    ) -> BodyKind<B> {
         // The bytes are looked at first: hardly any other body has a zero or a one at its beginning.
         let has_several = |data: &Bytes| {
             matches!(data.first(), Some(0 | 1))
@@ -217,16 +222,20 @@ where
         // No task reads yet. Whichever will, polls again, and is then the one that the source wakes.
         let first = match poll_source(&mut source, &mut Context::from_waker(Waker::noop())) {
             Poll::Pending => None,
-            Poll::Ready(None) if length == 0 => return Kind::Empty,
-            Poll::Ready(None) => return Kind::Failed { error: Some(NotReplayable::SourceFailed.into()) },
-            Poll::Ready(Some(Err(error))) => return Kind::Failed { error: Some(error) },
+            Poll::Ready(None) if length == 0 => return BodyKind::Empty,
+            Poll::Ready(None) => return BodyKind::Failed { error: Some(NotReplayable::SourceFailed.into()) },
+            Poll::Ready(Some(Err(error))) => return BodyKind::Failed { error: Some(error) },
             Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                 Ok(data) if source.is_none() && self::length(data.len()) == length => {
                     if has_several(&data) {
                         let why = NotReplayable::SeveralMessages;
-                        return Kind::Once(Rest::beginning_with(Some(Frame::data(data)), None, why));
+                        return BodyKind::Once(Unrecorded::beginning_with(
+                            Some(Frame::data(data)),
+                            None,
+                            why,
+                        ));
                     }
-                    return Kind::Whole { data, given: false };
+                    return BodyKind::Whole { data, given: false };
                 }
                 Ok(data) => Some(Frame::data(data)),
                 Err(frame) => Some(frame),
@@ -235,13 +244,13 @@ where
         let mut limit = limit();
         // All of it is taken at once: bodies that each get half of it would leave none of them replayable.
         if limit.held.cover(length) {
-            Kind::Recorded {
-                share: Share::original(source, first, limit),
-                framing: Framing::Known(length),
+            BodyKind::Recorded {
+                share: Recording::original(source, first, limit),
+                announced: Some(length),
                 begun: false,
             }
         } else {
-            Kind::Once(Rest::beginning_with(first, source, NotReplayable::AllowanceExhausted))
+            BodyKind::Once(Unrecorded::beginning_with(first, source, NotReplayable::AllowanceExhausted))
         }
     }
 }
@@ -259,7 +268,7 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
-        if let Kind::Recorded { share, begun, .. } = &mut this.kind {
+        if let BodyKind::Recorded { share, begun, .. } = &mut this.kind {
             *begun = true;
             match ready!(share.poll_read(cx)) {
                 Read::Frame(frame) => return Poll::Ready(Some(Ok(frame))),
@@ -267,57 +276,64 @@ where
                 Read::End => return Poll::Ready(None),
                 Read::TakenOver => return Poll::Ready(Some(Err(TAKEN_OVER.into()))),
                 Read::Broken => return Poll::Ready(Some(Err(NotReplayable::SourceFailed.into()))),
-                Read::Alone(rest) => this.kind = Kind::Once(rest),
+                Read::Alone(rest) => this.kind = BodyKind::Once(rest),
             }
         }
         match &mut this.kind {
-            Kind::Empty | Kind::Recorded { .. } | Kind::Whole { given: true, .. } => Poll::Ready(None),
-            Kind::Whole { data, given } => {
+            BodyKind::Empty | BodyKind::Recorded { .. } | BodyKind::Whole { given: true, .. } => {
+                Poll::Ready(None)
+            }
+            BodyKind::Whole { data, given } => {
                 *given = true;
                 Poll::Ready(Some(Ok(Frame::data(data.clone()))))
             }
-            Kind::Copy(data) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
-            Kind::Once(rest) => rest.poll_next(cx),
-            Kind::Tied(tied) => tied.poll_next(cx, TAKEN_OVER),
+            BodyKind::Copy(data) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
+            BodyKind::Once(rest) => rest.poll_next(cx),
+            BodyKind::Tied(tied) => tied.poll_next(cx, TAKEN_OVER),
+            BodyKind::Opened(tied) => tied.poll_next(cx, TAKEN_OVER),
             #[cfg(feature = "stack")]
-            Kind::Reopenable(body) => body.poll_next(cx, TAKEN_OVER),
-            Kind::Failed { error } => Poll::Ready(error.take().map(Err)),
+            BodyKind::Reopenable(body) => body.poll_next(cx, TAKEN_OVER),
+            BodyKind::Failed { error } => Poll::Ready(error.take().map(Err)),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            Kind::Empty => true,
-            Kind::Whole { given, .. } => *given,
-            Kind::Copy(data) => data.is_none(),
-            Kind::Recorded { framing: Framing::Unknown, begun: false, .. } => false,
-            Kind::Recorded { share, .. } => share.ahead(|ahead| is_over(&ahead)).unwrap_or(false),
-            Kind::Once(rest) => is_over(&rest.ahead()),
-            Kind::Tied(tied) => tied.is_over(),
+            BodyKind::Empty => true,
+            BodyKind::Whole { given, .. } => *given,
+            BodyKind::Copy(data) => data.is_none(),
+            BodyKind::Recorded { announced: None, begun: false, .. } => false,
+            BodyKind::Recorded { share, .. } => share.ahead(|ahead| is_over(&ahead)).unwrap_or(false),
+            BodyKind::Once(rest) => is_over(&rest.ahead()),
+            BodyKind::Tied(tied) => tied.is_over(),
+            BodyKind::Opened(tied) => tied.is_over(),
             #[cfg(feature = "stack")]
-            Kind::Reopenable(body) => body.is_over(),
-            Kind::Failed { error } => error.is_none(),
+            BodyKind::Reopenable(body) => body.is_over(),
+            BodyKind::Failed { error } => error.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Empty | Kind::Whole { given: true, .. } | Kind::Copy(None) => SizeHint::with_exact(0),
-            Kind::Whole { data, .. } | Kind::Copy(Some(data)) => SizeHint::with_exact(length(data.len())),
-            Kind::Recorded { framing: Framing::Unknown, begun: false, share } => {
+            BodyKind::Empty | BodyKind::Whole { given: true, .. } | BodyKind::Copy(None) => {
+                SizeHint::with_exact(0)
+            }
+            BodyKind::Whole { data, .. } | BodyKind::Copy(Some(data)) => {
+                SizeHint::with_exact(length(data.len()))
+            }
+            BodyKind::Recorded { announced: None, begun: false, share } => {
                 let mut open = SizeHint::new();
                 open.set_lower(share.ahead(|ahead| hint(&ahead).lower()).unwrap_or_default());
                 open
             }
-            Kind::Recorded { framing: Framing::Known(length), begun: false, .. } => {
-                SizeHint::with_exact(*length)
-            }
-            Kind::Recorded { share, .. } => share.ahead(|ahead| hint(&ahead)).unwrap_or_default(),
-            Kind::Once(rest) => hint(&rest.ahead()),
-            Kind::Tied(tied) => tied.hint(),
+            BodyKind::Recorded { announced: Some(length), begun: false, .. } => SizeHint::with_exact(*length),
+            BodyKind::Recorded { share, .. } => share.ahead(|ahead| hint(&ahead)).unwrap_or_default(),
+            BodyKind::Once(rest) => hint(&rest.ahead()),
+            BodyKind::Tied(tied) => tied.hint(),
+            BodyKind::Opened(tied) => tied.hint(),
             #[cfg(feature = "stack")]
-            Kind::Reopenable(body) => body.hint(),
-            Kind::Failed { .. } => SizeHint::default(),
+            BodyKind::Reopenable(body) => body.hint(),
+            BodyKind::Failed { .. } => SizeHint::default(),
         }
     }
 }
@@ -325,7 +341,7 @@ where
 impl<B> Default for RequestBody<B> {
     /// Creates an empty body.
     fn default() -> Self {
-        Self { kind: Kind::Empty }
+        Self { kind: BodyKind::Empty }
     }
 }
 

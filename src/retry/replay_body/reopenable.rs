@@ -9,7 +9,7 @@ use tower::BoxError;
 
 use super::takeover::poll_source;
 use super::tether::Tether;
-use super::tied::Tied;
+use super::tied::{SyncBody, TiedBody};
 use crate::error::OfTheBody;
 use crate::retry::body_factory::{BodyFactory, OpenFuture};
 
@@ -18,22 +18,22 @@ pub(crate) struct Reopenable<B> {
     factory: BodyFactory,
     /// Of the first body, if it said so.
     length: Option<u64>,
-    state: State<B>,
+    state: ReopenableState<B>,
 }
 
-enum State<B> {
+enum ReopenableState<B> {
     /// None once it ended or failed.
     First(Option<B>),
     Closed,
     /// In a lock, since a future need not be `Sync` and the body must.
     Opening(Mutex<OpenFuture>),
-    Opened(Tied<B>),
+    Opened(TiedBody<SyncBody>),
 }
 
 impl<B> Reopenable<B> {
     /// Makes another body of the same kind, which is opened when it is polled.
     pub(crate) fn another(&self) -> Self {
-        Self { factory: self.factory.clone(), length: self.length, state: State::Closed }
+        Self { factory: self.factory.clone(), length: self.length, state: ReopenableState::Closed }
     }
 }
 
@@ -44,7 +44,7 @@ where
 {
     pub(crate) fn new(body: B, factory: BodyFactory) -> Self {
         let length = body.size_hint().exact();
-        Self { factory, length, state: State::First(Some(body)) }
+        Self { factory, length, state: ReopenableState::First(Some(body)) }
     }
 
     /// Polls for the next frame.
@@ -55,17 +55,20 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         loop {
             match &mut self.state {
-                State::First(source) => return poll_source(source, cx),
-                State::Opened(opened) => return opened.poll_next(cx, ended),
-                State::Closed => self.state = State::Opening(Mutex::new(self.factory.open())),
-                State::Opening(opening) => {
+                ReopenableState::First(source) => return poll_source(source, cx),
+                ReopenableState::Opened(opened) => return opened.poll_next(cx, ended),
+                ReopenableState::Closed => {
+                    self.state = ReopenableState::Opening(Mutex::new(self.factory.open()))
+                }
+                ReopenableState::Opening(opening) => {
                     let opening = opening.get_mut().unwrap_or_else(PoisonError::into_inner);
                     match ready!(opening.as_mut().poll(cx)) {
                         Ok(body) => {
-                            self.state = State::Opened(Tied::opened(body, Tether::new(), self.length));
+                            self.state =
+                                ReopenableState::Opened(TiedBody::opened(body, Tether::new(), self.length));
                         }
                         Err(error) => {
-                            self.state = State::First(None);
+                            self.state = ReopenableState::First(None);
                             return Poll::Ready(Some(Err(OfTheBody::new(error).into())));
                         }
                     }
@@ -76,17 +79,19 @@ where
 
     pub(crate) fn is_over(&self) -> bool {
         match &self.state {
-            State::First(source) => source.as_ref().is_none_or(B::is_end_stream),
-            State::Closed | State::Opening(_) => false,
-            State::Opened(opened) => opened.is_over(),
+            ReopenableState::First(source) => source.as_ref().is_none_or(B::is_end_stream),
+            ReopenableState::Closed | ReopenableState::Opening(_) => false,
+            ReopenableState::Opened(opened) => opened.is_over(),
         }
     }
 
     pub(crate) fn hint(&self) -> SizeHint {
         match &self.state {
-            State::First(source) => source.as_ref().map_or(SizeHint::with_exact(0), B::size_hint),
-            State::Closed | State::Opening(_) => self.length.map_or_else(SizeHint::new, SizeHint::with_exact),
-            State::Opened(opened) => opened.hint(),
+            ReopenableState::First(source) => source.as_ref().map_or(SizeHint::with_exact(0), B::size_hint),
+            ReopenableState::Closed | ReopenableState::Opening(_) => {
+                self.length.map_or_else(SizeHint::new, SizeHint::with_exact)
+            }
+            ReopenableState::Opened(opened) => opened.hint(),
         }
     }
 }

@@ -67,8 +67,8 @@ pub(crate) struct Limit {
 }
 
 /// One holder of a recording: the original, which is number 0, or one of its attempts.
-pub(crate) struct Share<S, F> {
-    state: Arc<Mutex<State<S, F>>>,
+pub(crate) struct Recording<S, F> {
+    state: Arc<Mutex<RecordingState<S, F>>>,
     attempt: u64,
 }
 
@@ -82,19 +82,19 @@ pub(crate) enum Read<S, F, E> {
     /// The source panicked while it was polled, or ended before it had given what it announced.
     Broken,
     /// Nothing is recorded any more: what is left, to be read without a lock.
-    Alone(Rest<S, F>),
+    Alone(Unrecorded<S, F>),
 }
 
 /// What is left of a body that is not recorded: frames that were and are still to be given, then the source.
-pub(crate) struct Rest<S, F> {
+pub(crate) struct Unrecorded<S, F> {
     /// None where nothing was recorded, as for most: every body is moved with each request.
-    unread: Option<Box<Unread<F>>>,
+    unread: Option<Box<UnreadFrames<F>>>,
     source: Option<S>,
     why: NotReplayable,
 }
 
 /// Recorded frames that are still to be given.
-struct Unread<F> {
+struct UnreadFrames<F> {
     frames: VecDeque<F>,
     bytes: u64,
     /// Given back with the last of them.
@@ -111,7 +111,7 @@ pub(crate) struct Ahead<'a, S> {
     pub(crate) source: Option<&'a S>,
 }
 
-struct State<S, F> {
+struct RecordingState<S, F> {
     source: Option<S>,
     log: VecDeque<F>,
     cursor: usize,
@@ -142,7 +142,7 @@ pub(crate) const MOST_FRAMES: usize = 8 * 1024;
 /// What a frame is counted as at least in an allowance, for the same reason.
 pub(crate) const LEAST_WEIGHT: u64 = 128;
 
-impl<S, F> Share<S, F> {
+impl<S, F> Recording<S, F> {
     /// Makes the body of another attempt, which starts at the first frame, and ends the one before.
     pub(crate) fn replay(&self) -> Result<Self, NotReplayable> {
         let (attempt, taken_over) = self.change(|state, _| match state.lost {
@@ -178,7 +178,7 @@ impl<S, F> Share<S, F> {
     /// middle of something: it counts as failed.
     fn change<T>(
         &self,
-        change: impl FnOnce(&mut State<S, F>, &mut Leaving<S, F>) -> T,
+        change: impl FnOnce(&mut RecordingState<S, F>, &mut Leaving<S, F>) -> T,
     ) -> Result<T, NotReplayable> {
         let mut leaving = Leaving::default();
         let mut state = self.state.lock().map_err(|_| NotReplayable::SourceFailed)?;
@@ -188,14 +188,14 @@ impl<S, F> Share<S, F> {
     }
 }
 
-impl<S, F> Share<S, F>
+impl<S, F> Recording<S, F>
 where
     S: Source<Frame = F>,
     F: Recorded,
 {
     /// Starts a recording of `source`. `first` is a frame that was taken from it already.
     pub(crate) fn original(source: Option<S>, first: Option<F>, limit: Limit) -> Self {
-        let mut state = State {
+        let mut state = RecordingState {
             source,
             log: VecDeque::new(),
             cursor: 0,
@@ -236,7 +236,7 @@ where
     }
 }
 
-impl<S, F> Drop for Share<S, F> {
+impl<S, F> Drop for Recording<S, F> {
     fn drop(&mut self) {
         let mut leaving = Leaving::default();
         // Declared later and so dropped first: what leaves is dropped with the lock open.
@@ -250,9 +250,9 @@ impl<S, F> Drop for Share<S, F> {
     }
 }
 
-// --- State ---
+// --- RecordingState ---
 
-impl<S, F> State<S, F> {
+impl<S, F> RecordingState<S, F> {
     /// Gives up on replays, and frees what was given already.
     fn lose(&mut self, why: NotReplayable, leaving: &mut Leaving<S, F>) {
         if self.lost.is_some() {
@@ -268,7 +268,7 @@ impl<S, F> State<S, F> {
     }
 }
 
-impl<S, F> State<S, F>
+impl<S, F> RecordingState<S, F>
 where
     S: Source<Frame = F>,
     F: Recorded,
@@ -276,12 +276,12 @@ where
     /// Gives the newest attempt its next frame: from the log, else from the source.
     fn poll_read(&mut self, cx: &mut Context<'_>, leaving: &mut Leaving<S, F>) -> Poll<Read<S, F, S::Error>> {
         if let Some(why) = self.lost {
-            let unread = Unread {
+            let unread = UnreadFrames {
                 frames: mem::take(&mut self.log),
                 bytes: mem::take(&mut self.unread),
                 _held: mem::take(&mut self.limit.held),
             };
-            return Poll::Ready(Read::Alone(Rest {
+            return Poll::Ready(Read::Alone(Unrecorded {
                 unread: unread.boxed(),
                 source: self.source.take(),
                 why,
@@ -361,9 +361,9 @@ where
     }
 }
 
-// --- Rest ---
+// --- Unrecorded ---
 
-impl<S, F> Rest<S, F> {
+impl<S, F> Unrecorded<S, F> {
     /// A body of which nothing is recorded.
     pub(crate) fn all_of(source: S, why: NotReplayable) -> Self {
         Self { unread: None, source: Some(source), why }
@@ -375,7 +375,7 @@ impl<S, F> Rest<S, F> {
         F: Recorded,
     {
         let bytes = first.as_ref().map_or(0, F::bytes);
-        let unread = Unread { frames: first.into_iter().collect(), bytes, _held: Held::default() };
+        let unread = UnreadFrames { frames: first.into_iter().collect(), bytes, _held: Held::default() };
         Self { unread: unread.boxed(), source, why }
     }
 
@@ -390,7 +390,7 @@ impl<S, F> Rest<S, F> {
     }
 }
 
-impl<S, F> Rest<S, F>
+impl<S, F> Unrecorded<S, F>
 where
     S: Source<Frame = F>,
     F: Recorded,
@@ -410,9 +410,9 @@ where
     }
 }
 
-// --- Unread ---
+// --- UnreadFrames ---
 
-impl<F> Unread<F> {
+impl<F> UnreadFrames<F> {
     fn boxed(self) -> Option<Box<Self>> {
         (!self.frames.is_empty()).then(|| Box::new(self))
     }

@@ -6,18 +6,13 @@ use std::task::{Context, Waker};
 
 use crate::sync::{Arc, AtomicBool, Mutex};
 
-/// What ties the body of an attempt to what may make the next one. Clones are of one tether.
+/// What ties the body of an attempt to what may make the next one.
 ///
 /// 1. A body that finds its tether cut ends in an error.
 /// 2. A body that waits when the tether is cut is woken.
 /// 3. Looking takes no lock; only waiting does.
-#[derive(Clone, Debug)]
-pub(crate) struct Tether {
-    inner: Arc<Inner>,
-}
-
 #[derive(Debug)]
-struct Inner {
+pub(crate) struct Tether {
     /// Set under the lock of `waiting`.
     cut: AtomicBool,
     failed: AtomicBool,
@@ -25,15 +20,15 @@ struct Inner {
 }
 
 impl Tether {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new() -> Arc<Self> {
         let (cut, failed) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { inner: Arc::new(Inner { cut, failed, waiting: Mutex::new(None) }) }
+        Arc::new(Self { cut, failed, waiting: Mutex::new(None) })
     }
 
     /// Ends the body, and wakes the task that polls it.
     pub(crate) fn cut(&self) {
-        let mut waiting = self.inner.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        self.inner.cut.store(true, Release);
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        self.cut.store(true, Release);
         let waker = waiting.take();
         drop(waiting);
         if let Some(waker) = waker {
@@ -42,16 +37,16 @@ impl Tether {
     }
 
     pub(crate) fn is_cut(&self) -> bool {
-        self.inner.cut.load(Acquire)
+        self.cut.load(Acquire)
     }
 
     /// Notes that the source failed.
     pub(crate) fn fail(&self) {
-        self.inner.failed.store(true, Release);
+        self.failed.store(true, Release);
     }
 
     pub(crate) fn has_failed(&self) -> bool {
-        self.inner.failed.load(Acquire)
+        self.failed.load(Acquire)
     }
 
     /// Notes who is to be woken when the tether is cut. False if it is.
@@ -59,7 +54,7 @@ impl Tether {
     pub(crate) fn wait(&self, cx: &mut Context<'_>) -> bool {
         // What goes with a waker that is replaced must find the lock open: it is declared first, and so dropped last.
         let _stale;
-        let mut waiting = self.inner.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if self.is_cut() {
             return false;
         }

@@ -12,36 +12,39 @@ use tower::BoxError;
 use super::takeover::poll_source;
 use super::tether::Tether;
 use crate::error::OfTheBody;
+use crate::sync::Arc;
 
 /// A body on a [`Tether`]: the request's own, or one that was opened for a further attempt.
-pub(crate) struct Tied<B> {
-    source: Supply<B>,
-    tether: Tether,
+pub(crate) struct TiedBody<B> {
+    /// None once it ended or failed: it must not be polled again.
+    source: Option<B>,
+    tether: Arc<Tether>,
     /// How much is still to come, where it is known how much there must be. A body that gives more or less is another one
     /// than was sent before.
     missing: Option<u64>,
 }
 
-/// Where it comes from. None once that ended or failed: it must not be polled again.
-enum Supply<B> {
-    Own(Option<B>),
-    Opened(Option<SyncBody>),
-}
-
 /// A body that need not be `Sync`, in one that is.
-struct SyncBody(Mutex<UnsyncBoxBody<Bytes, BoxError>>);
+pub(crate) struct SyncBody(Mutex<UnsyncBoxBody<Bytes, BoxError>>);
 
-impl<B> Tied<B> {
-    pub(crate) fn own(body: B, tether: Tether) -> Self {
-        Self { source: Supply::Own(Some(body)), tether, missing: None }
-    }
-
-    pub(crate) fn opened(body: UnsyncBoxBody<Bytes, BoxError>, tether: Tether, length: Option<u64>) -> Self {
-        Self { source: Supply::Opened(Some(SyncBody(Mutex::new(body)))), tether, missing: length }
+impl<B> TiedBody<B> {
+    pub(crate) fn new(body: B, tether: Arc<Tether>) -> Self {
+        Self { source: Some(body), tether, missing: None }
     }
 }
 
-impl<B> Tied<B>
+impl TiedBody<SyncBody> {
+    /// A body that a factory opened. It must be of this length, if one is known.
+    pub(crate) fn opened(
+        body: UnsyncBoxBody<Bytes, BoxError>,
+        tether: Arc<Tether>,
+        length: Option<u64>,
+    ) -> Self {
+        Self { source: Some(SyncBody(Mutex::new(body))), tether, missing: length }
+    }
+}
+
+impl<B> TiedBody<B>
 where
     B: Body + Unpin,
     B::Error: Into<BoxError>,
@@ -55,10 +58,7 @@ where
         if self.tether.is_cut() {
             return Poll::Ready(Some(Err(ended.into())));
         }
-        let frame = match &mut self.source {
-            Supply::Own(source) => poll_source(source, cx),
-            Supply::Opened(source) => poll_source(source, cx),
-        };
+        let frame = poll_source(&mut self.source, cx);
         match &frame {
             Poll::Pending if !self.tether.wait(cx) => Poll::Ready(Some(Err(ended.into()))),
             Poll::Ready(Some(Err(_))) => {
@@ -93,18 +93,13 @@ where
     fn broken(&mut self, how: &str) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         self.tether.fail();
         self.missing = None;
-        self.source = Supply::Opened(None);
+        self.source = None;
         let error = format!("the body that was opened again is {how} than the first one");
         Poll::Ready(Some(Err(OfTheBody::new(error).into())))
     }
 
     pub(crate) fn is_over(&self) -> bool {
-        !self.tether.is_cut()
-            && !self.is_short()
-            && match &self.source {
-                Supply::Own(source) => source.as_ref().is_none_or(B::is_end_stream),
-                Supply::Opened(source) => source.as_ref().is_none_or(Body::is_end_stream),
-            }
+        !self.tether.is_cut() && !self.is_short() && self.source.as_ref().is_none_or(B::is_end_stream)
     }
 
     pub(crate) fn hint(&self) -> SizeHint {
@@ -114,11 +109,7 @@ where
         if let Some(missing) = self.missing {
             return SizeHint::with_exact(missing);
         }
-        let none = SizeHint::with_exact(0);
-        match &self.source {
-            Supply::Own(source) => source.as_ref().map_or(none, B::size_hint),
-            Supply::Opened(source) => source.as_ref().map_or(none, Body::size_hint),
-        }
+        self.source.as_ref().map_or(SizeHint::with_exact(0), B::size_hint)
     }
 }
 

@@ -9,7 +9,7 @@ use loom::thread;
 
 use crate::allowance::{Allowance, Held};
 use crate::not_replayable::NotReplayable;
-use crate::takeover::{Limit, Read, Recorded, Share, Source};
+use crate::takeover::{Limit, Read, Recorded, Recording, Source};
 use crate::tether::Tether;
 
 /// What a producer has laid out for the source, and the task that the source has to wake.
@@ -58,7 +58,7 @@ impl Source for Live {
     }
 }
 
-type Body = Share<Live, u8>;
+type Body = Recording<Live, u8>;
 
 /// How an attempt ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -71,7 +71,7 @@ fn belt() -> (Arc<Mutex<Belt>>, Body) {
     let belt = Arc::new(Mutex::new(Belt::default()));
     let live = Live { belt: Arc::clone(&belt), given: 0 };
     let limit = Limit { bytes: 100, announced: None, above: NotReplayable::TooLong, one_message: false, held: Held::default() };
-    (belt, Share::original(Some(live), None, limit))
+    (belt, Recording::original(Some(live), None, limit))
 }
 
 /// Lays out frames one by one, and then the end. Each wakes who waits.

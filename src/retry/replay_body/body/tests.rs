@@ -138,9 +138,9 @@ fn as_seen() -> Vec<Seen> {
     vec![data("one"), data(""), data("three"), Seen::Trailers(trailers("end")), Seen::End]
 }
 
-fn share<B>(body: &RequestBody<B>) -> &Share<B, Frame<Bytes>> {
+fn share<B>(body: &RequestBody<B>) -> &Recording<B, Frame<Bytes>> {
     match &body.kind {
-        Kind::Recorded { share, .. } => share,
+        BodyKind::Recorded { share, .. } => share,
         _ => panic!("not recorded"),
     }
 }
@@ -305,7 +305,7 @@ fn one_frame_in_memory_is_shared_not_copied() {
         assert!(attempt.is_end_stream() && attempt.size_hint().exact() == Some(0));
         assert_eq!(poll(&mut attempt), Seen::End);
     }
-    assert!(matches!(original.kind, Kind::Whole { .. }));
+    assert!(matches!(original.kind, BodyKind::Whole { .. }));
 }
 
 #[test]
@@ -324,7 +324,7 @@ fn an_empty_body_is_empty_in_every_attempt() {
         B: Body + Unpin,
         B::Error: Into<BoxError>,
     {
-        assert!(matches!(original.kind, Kind::Empty));
+        assert!(matches!(original.kind, BodyKind::Empty));
         for _ in 0..2 {
             let mut attempt = original.replay().unwrap();
             assert!(attempt.is_end_stream() && attempt.size_hint().exact() == Some(0));
@@ -363,7 +363,7 @@ fn the_limit_itself_is_replayable_and_a_byte_more_is_not() {
         // It is sent nevertheless, and not one frame of it is kept.
         assert_eq!(once.size_hint().exact(), Some(8));
         assert_eq!(read(&mut once), [data("four"), data("four"), Seen::End]);
-        assert!(matches!(&once.kind, Kind::Once(rest) if is_over(&rest.ahead())));
+        assert!(matches!(&once.kind, BodyKind::Once(rest) if is_over(&rest.ahead())));
     }
 }
 
@@ -574,7 +574,7 @@ fn a_frame_of_an_unknown_kind_goes_through_and_ends_the_recording() {
     };
     for first in [None, Some(Odd)] {
         let taken = u8::from(first.is_some());
-        let share = Share::original(Some(Odds(taken)), first, limit());
+        let share = Recording::original(Some(Odds(taken)), first, limit());
         let mut cx = Context::from_waker(Waker::noop());
         let mut given = 0;
         let mut rest = loop {
@@ -674,7 +674,7 @@ fn dropping_the_original_frees_what_was_given_and_the_attempt_goes_on() {
     assert_eq!(attempt.size_hint().exact(), Some(5));
     assert_eq!(attempt.replayable(), Err(NotReplayable::Released));
     assert_eq!(read(&mut attempt)[..], as_seen()[1..]);
-    assert!(matches!(attempt.kind, Kind::Once(_)));
+    assert!(matches!(attempt.kind, BodyKind::Once(_)));
 }
 
 #[test]

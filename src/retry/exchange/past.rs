@@ -1,0 +1,149 @@
+//! The attempts before the one that is prepared or in flight.
+
+use std::mem;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http_body::Body;
+use tower::BoxError;
+
+use super::draining::Draining;
+use super::timeouts::AttemptTimeout;
+use crate::retry::gate::{Pass, Place};
+use crate::retry::policy::classify::Failure;
+use crate::retry::policy::idempotency::Repeat;
+use crate::retry::policy::view::View;
+use crate::retry::report::{ReplayReason, Replayed, RetryReport, StopReason};
+
+/// The attempts before the one that is prepared or in flight.
+pub(super) struct PastAttempts<RB: Body> {
+    pub(super) sent: u32,
+    pub(super) retries: u32,
+    /// Retries since a gRPC server said when to come; the policy's own waits grow with these.
+    backoffs: u32,
+    pub(super) auth_replays: u32,
+    pub(super) waited: Duration,
+    /// How much of `waited` was at the gate.
+    pub(super) held: Duration,
+    /// The server may have acted on an attempt whose response is not returned.
+    pub(super) in_doubt: bool,
+    pub(super) history: Vec<Replayed>,
+    /// The newest outcome there is. It is kept until a newer one takes its place, so that it can be returned if that does not
+    /// come. A response is drained before the inner service is polled ready, so that it holds nothing that this may be waiting
+    /// for.
+    pub(super) outcome: Option<Result<Box<Draining<RB>>, BoxError>>,
+    /// Its place in the history.
+    pub(super) at: usize,
+    /// What the gate stands before, once that was asked for.
+    pub(super) place: Option<Place>,
+    /// What the attempt in flight has from the gate.
+    pub(super) pass: Option<Pass>,
+}
+
+impl<RB: Body> PastAttempts<RB> {
+    /// The first attempt has been sent.
+    pub(super) fn first() -> Self {
+        Self {
+            sent: 1,
+            retries: 0,
+            backoffs: 0,
+            auth_replays: 0,
+            waited: Duration::ZERO,
+            held: Duration::ZERO,
+            in_doubt: false,
+            history: Vec::new(),
+            outcome: None,
+            at: 0,
+            place: None,
+            pass: None,
+        }
+    }
+
+    /// Whether no attempt came to nothing yet, and none was held.
+    pub(super) fn is_first(&self) -> bool {
+        self.history.is_empty() && self.held.is_zero()
+    }
+
+    /// Notes an attempt that was decided on.
+    pub(super) fn note(&mut self, replayed: Replayed, pushed_back: bool) {
+        match replayed.reason {
+            ReplayReason::TokenRejected => self.auth_replays += 1,
+            ReplayReason::Throttled
+            | ReplayReason::Unavailable
+            | ReplayReason::Unsent
+            | ReplayReason::Ambiguous => {
+                self.retries += 1;
+                self.backoffs = if pushed_back { 0 } else { self.backoffs + 1 };
+            }
+        }
+        self.add_wait(replayed.delay);
+        self.history.push(replayed);
+    }
+
+    /// Notes a wait.
+    pub(super) fn add_wait(&mut self, wait: Duration) {
+        self.waited = self.waited.saturating_add(wait);
+    }
+
+    /// Notes a wait at the gate, before the attempt that was decided on last.
+    pub(super) fn add_hold(&mut self, wait: Duration) {
+        self.add_wait(wait);
+        self.held = self.held.saturating_add(wait);
+        if let Some(last) = self.history.last_mut() {
+            last.delay = last.delay.saturating_add(wait);
+        }
+    }
+
+    /// Keeps the outcome of the attempt that was noted last. A timeout of ours does not take the place of a response, nor does
+    /// an attempt that did no work that of one which may have.
+    pub(super) fn keep(&mut self, outcome: Result<Box<Draining<RB>>, BoxError>, repeat: Repeat) {
+        let Some((last, before)) = self.history.split_last() else { return };
+        let is_older_kept = match (&outcome, &self.outcome) {
+            (Ok(_), _) | (_, None) => false,
+            (Err(error), Some(older)) => match last.failure {
+                Some(Failure::Ambiguous) => error.is::<AttemptTimeout>() && older.is_ok(),
+                Some(Failure::Unsent | Failure::Fatal) | None => self.in_doubt,
+            },
+        };
+        if !is_older_kept {
+            self.at = before.len();
+            self.outcome = Some(outcome);
+        }
+        self.in_doubt |= repeat != Repeat::Safe && last.may_have_acted();
+    }
+
+    /// Reads on in the response before. Ready once nothing is left to be read. `soon`: the wait is over.
+    pub(super) fn poll_drained(&mut self, soon: bool, cx: &mut Context<'_>) -> Poll<()>
+    where
+        RB::Error: Into<BoxError>,
+    {
+        let Some(Ok(draining)) = &mut self.outcome else { return Poll::Ready(()) };
+        if soon {
+            draining.hurry();
+        }
+        draining.poll_drained(cx)
+    }
+
+    /// Adds what is known to a view.
+    pub(super) fn complete(&self, view: &mut View<'_>) {
+        view.in_doubt = self.in_doubt;
+        view.retries = self.retries;
+        view.backoffs = self.backoffs;
+        view.auth_replays = self.auth_replays;
+        view.waited = self.waited;
+    }
+
+    /// Makes a report at the end, to be filled in where there is more to say.
+    pub(super) fn end(&mut self, stop_reason: StopReason) -> RetryReport {
+        RetryReport {
+            attempts: self.sent,
+            held: self.held,
+            history: mem::take(&mut self.history),
+            stop_reason,
+            requested_delay: None,
+            rejected: None,
+            in_doubt: self.in_doubt,
+            error: None,
+        }
+    }
+}
