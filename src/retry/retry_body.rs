@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Buf;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::Either;
 use pin_project_lite::pin_project;
 use tower::BoxError;
 
@@ -28,20 +29,9 @@ pin_project! {
     where
         B: Body,
     {
+        // The second is rare, and boxed so that the first gets no larger.
         #[pin]
-        inner: Inner<B>,
-    }
-}
-
-pin_project! {
-    #[project = InnerProj]
-    enum Inner<B>
-    where
-        B: Body,
-    {
-        Whole { #[pin] body: B },
-        // Rare: boxed, so that the other case gets no larger.
-        ReadAhead { kept: Box<ReadAhead<B>> },
+        inner: Either<B, Box<ReadAhead<B>>>,
     }
 }
 
@@ -50,7 +40,7 @@ pub(super) struct ReadAhead<B: Body> {
     frames: VecDeque<Frame<B::Data>>,
     /// How much data is in `frames`.
     bytes: u64,
-    rest: Unread<B>,
+    rest: UnreadBody<B>,
     /// Whom to tell if the trailers refuse the token.
     refusal: Option<LateRefusal>,
     /// What the frames take up of the policy's memory.
@@ -63,7 +53,7 @@ const FRAME: u64 = 16 * 1024;
 /// What a frame costs besides its data.
 const LEAST: u64 = 128;
 
-enum Unread<B> {
+enum UnreadBody<B> {
     /// What was not read yet.
     Body(Pin<Box<B>>),
     /// The body ended there, or its error has been told.
@@ -78,18 +68,18 @@ pub(super) struct Abandoned(());
 
 impl<B: Body> ResponseBody<B> {
     pub(super) fn whole(body: B) -> Self {
-        Self { inner: Inner::Whole { body } }
+        Self { inner: Either::Left(body) }
     }
 
     pub(super) fn kept(kept: ReadAhead<B>) -> Self {
-        Self { inner: Inner::ReadAhead { kept: Box::new(kept) } }
+        Self { inner: Either::Right(Box::new(kept)) }
     }
 
     /// Makes a body that is read ahead from here on.
     pub(super) fn into_kept(self) -> ReadAhead<B> {
         match self.inner {
-            Inner::Whole { body } => ReadAhead::new(body),
-            Inner::ReadAhead { kept } => *kept,
+            Either::Left(body) => ReadAhead::new(body),
+            Either::Right(kept) => *kept,
         }
     }
 
@@ -97,8 +87,8 @@ impl<B: Body> ResponseBody<B> {
     /// frames are here.
     pub fn into_inner(self) -> Option<B> {
         match self.inner {
-            Inner::Whole { body } => Some(body),
-            Inner::ReadAhead { .. } => None,
+            Either::Left(body) => Some(body),
+            Either::Right(_) => None,
         }
     }
 }
@@ -115,24 +105,15 @@ where
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
-        match self.project().inner.project() {
-            InnerProj::Whole { body } => body.poll_frame(cx).map_err(Into::into),
-            InnerProj::ReadAhead { kept } => kept.poll_frame(cx),
-        }
+        self.project().inner.poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.inner {
-            Inner::Whole { body } => body.is_end_stream(),
-            Inner::ReadAhead { kept } => kept.is_end_stream(),
-        }
+        self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.inner {
-            Inner::Whole { body } => body.size_hint(),
-            Inner::ReadAhead { kept } => kept.size_hint(),
-        }
+        self.inner.size_hint()
     }
 }
 
@@ -145,8 +126,8 @@ impl<B: Body + Default> Default for ResponseBody<B> {
 impl<B: Body> fmt::Debug for ResponseBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (kept, abandoned) = match &self.inner {
-            Inner::Whole { .. } => (None, false),
-            Inner::ReadAhead { kept } => (Some(kept.bytes), matches!(kept.rest, Unread::Abandoned)),
+            Either::Left(_) => (None, false),
+            Either::Right(kept) => (Some(kept.bytes), matches!(kept.rest, UnreadBody::Abandoned)),
         };
         f.debug_struct("ResponseBody")
             .field("kept_bytes", &kept)
@@ -157,9 +138,11 @@ impl<B: Body> fmt::Debug for ResponseBody<B> {
 
 // --- ReadAhead ---
 
+impl<B: Body> Unpin for ReadAhead<B> {}
+
 impl<B: Body> ReadAhead<B> {
     pub(super) fn new(body: B) -> Self {
-        let rest = if body.is_end_stream() { Unread::End } else { Unread::Body(Box::pin(body)) };
+        let rest = if body.is_end_stream() { UnreadBody::End } else { UnreadBody::Body(Box::pin(body)) };
         Self { frames: VecDeque::new(), bytes: 0, rest, refusal: None, held: Held::default() }
     }
 
@@ -199,11 +182,11 @@ impl<B: Body> ReadAhead<B> {
         while !self.held.cover(self.weight()) {
             let Some(frame) = self.frames.pop_back() else { break };
             self.bytes = self.bytes.saturating_sub(data_len(&frame));
-            self.rest = Unread::Abandoned;
+            self.rest = UnreadBody::Abandoned;
         }
         self.held.shrink(self.weight());
-        if let Unread::Body(_) = self.rest {
-            self.rest = Unread::Abandoned;
+        if let UnreadBody::Body(_) = self.rest {
+            self.rest = UnreadBody::Abandoned;
         }
     }
 
@@ -217,39 +200,49 @@ impl<B: Body> ReadAhead<B> {
     where
         B::Error: Into<BoxError>,
     {
-        let Unread::Body(body) = &mut self.rest else { return Poll::Ready(false) };
+        let UnreadBody::Body(body) = &mut self.rest else { return Poll::Ready(false) };
         let frame = match ready!(body.as_mut().poll_frame(cx)) {
             Some(Ok(frame)) => frame,
             Some(Err(error)) => {
-                self.rest = Unread::Failed(error.into());
+                self.rest = UnreadBody::Failed(error.into());
                 return Poll::Ready(false);
             }
             None => {
-                self.rest = Unread::End;
+                self.rest = UnreadBody::End;
                 return Poll::Ready(false);
             }
         };
         if body.is_end_stream() {
-            self.rest = Unread::End;
+            self.rest = UnreadBody::End;
         }
         self.bytes = self.bytes.saturating_add(data_len(&frame));
         self.frames.push_back(frame);
         Poll::Ready(true)
     }
+}
 
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, BoxError>>>
-    where
-        B::Error: Into<BoxError>,
-    {
-        if let Some(frame) = self.frames.pop_front() {
-            self.bytes = self.bytes.saturating_sub(data_len(&frame));
+impl<B> Body for ReadAhead<B>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    type Data = B::Data;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
+        let this = self.get_mut();
+        if let Some(frame) = this.frames.pop_front() {
+            this.bytes = this.bytes.saturating_sub(data_len(&frame));
             return Poll::Ready(Some(Ok(frame)));
         }
-        if let Unread::Body(body) = &mut self.rest {
+        if let UnreadBody::Body(body) = &mut this.rest {
             let frame = ready!(body.as_mut().poll_frame(cx));
             if let Some(Ok(frame)) = &frame
                 && let Some(trailers) = frame.trailers_ref()
-                && let Some(refusal) = self.refusal.take()
+                && let Some(refusal) = this.refusal.take()
             {
                 if grpc::is_unauthenticated(trailers) {
                     // The response has been returned: what auth makes of it counts for the next request.
@@ -260,27 +253,27 @@ impl<B: Body> ReadAhead<B> {
             }
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
-        Poll::Ready(match mem::replace(&mut self.rest, Unread::End) {
-            Unread::Body(_) | Unread::End => None,
-            Unread::Failed(error) => Some(Err(error)),
-            Unread::Abandoned => Some(Err(Abandoned(()).into())),
+        Poll::Ready(match mem::replace(&mut this.rest, UnreadBody::End) {
+            UnreadBody::Body(_) | UnreadBody::End => None,
+            UnreadBody::Failed(error) => Some(Err(error)),
+            UnreadBody::Abandoned => Some(Err(Abandoned(()).into())),
         })
     }
 
     fn is_end_stream(&self) -> bool {
         self.frames.is_empty()
             && match &self.rest {
-                Unread::Body(body) => body.is_end_stream(),
-                Unread::End => true,
-                Unread::Failed(_) | Unread::Abandoned => false,
+                UnreadBody::Body(body) => body.is_end_stream(),
+                UnreadBody::End => true,
+                UnreadBody::Failed(_) | UnreadBody::Abandoned => false,
             }
     }
 
     fn size_hint(&self) -> SizeHint {
         let rest = match &self.rest {
-            Unread::Body(body) => body.size_hint(),
-            Unread::End => SizeHint::with_exact(0),
-            Unread::Failed(_) | Unread::Abandoned => SizeHint::default(),
+            UnreadBody::Body(body) => body.size_hint(),
+            UnreadBody::End => SizeHint::with_exact(0),
+            UnreadBody::Failed(_) | UnreadBody::Abandoned => SizeHint::default(),
         };
         let mut hint = SizeHint::new();
         hint.set_lower(self.bytes.saturating_add(rest.lower()));

@@ -9,21 +9,14 @@ use crate::extensions::CredentialId;
 use crate::origin::Origin;
 
 /// A server, and the credential with which it is asked: servers keep their limits by both.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub(in crate::retry) struct Account {
     pub(in crate::retry) origin: Option<Origin>,
-    /// Where there is no origin. Neither is there for a URI that does not say where it goes, as those of a client that
-    /// knows one server only.
-    spelled: Option<Spelled>,
+    /// Scheme and authority as a URI spells them that has no origin: with a user name, another scheme, an unusual host. A caller
+    /// that spells it otherwise is told apart from it, which is never too little. There may be a password in it. None also for a
+    /// URI that does not say where it goes, as those of a client that knows one server only.
+    spelled: Option<(Box<str>, Box<str>)>,
     pub(in crate::retry) credential: Option<CredentialId>,
-}
-
-/// A server as a URI spells it that has no origin: with a user name, another scheme, an unusual host. A caller that spells it
-/// otherwise is told apart from it, which is never too little. There may be a password in it.
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct Spelled {
-    scheme: Box<str>,
-    authority: Box<str>,
 }
 
 /// Where a request goes, and with which credential.
@@ -42,7 +35,8 @@ impl<'a> Target<'a> {
 impl Account {
     pub(in crate::retry) fn of(target: Target<'_>) -> Self {
         let origin = Origin::of(target.uri);
-        let spelled = if origin.is_none() { Spelled::of(target.uri) } else { None };
+        let spelled = spell(target.uri).filter(|_| origin.is_none());
+        let spelled = spelled.map(|(scheme, authority)| (scheme.into(), authority.into()));
         Self { origin, spelled, credential: target.credential.cloned() }
     }
 
@@ -51,7 +45,7 @@ impl Account {
     pub(in crate::retry) fn is_of(&self, Target { uri, credential }: Target<'_>) -> bool {
         let server = match (&self.origin, &self.spelled) {
             (Some(origin), _) => origin.matches(uri),
-            (None, Some(spelled)) => spelled.is_of(uri),
+            (None, Some((scheme, authority))) => spell(uri) == Some((&**scheme, &**authority)),
             (None, None) => uri.authority().is_none(),
         };
         server && self.credential.as_ref() == credential
@@ -73,22 +67,18 @@ impl Account {
 
 // --- Spelled ---
 
-impl Spelled {
-    fn of(uri: &Uri) -> Option<Self> {
-        let authority = uri.authority()?.as_str().into();
-        Some(Self { scheme: uri.scheme_str().unwrap_or_default().into(), authority })
-    }
-
-    fn is_of(&self, uri: &Uri) -> bool {
-        uri.authority().is_some_and(|authority| authority.as_str() == &*self.authority)
-            && uri.scheme_str().unwrap_or_default() == &*self.scheme
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { origin, spelled: _, credential } = self;
+        f.debug_struct("Account")
+            .field("origin", origin)
+            .field("credential", credential)
+            .finish_non_exhaustive()
     }
 }
 
-impl fmt::Debug for Spelled {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("..")
-    }
+fn spell(uri: &Uri) -> Option<(&str, &str)> {
+    Some((uri.scheme_str().unwrap_or_default(), uri.authority()?.as_str()))
 }
 
 #[cfg(test)]

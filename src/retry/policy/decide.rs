@@ -40,7 +40,10 @@ pub(in crate::retry) enum Decision {
 pub(in crate::retry) struct Reading<'a> {
     /// Why another attempt may help. None if the outcome is one to return.
     reason: Option<ReplayReason>,
-    asked: Asked<'a>,
+    /// What the server asks for.
+    hint: Option<Hint<'a>>,
+    /// It is not to be changed: gRPC's pushback (gRFC A6).
+    is_exact: bool,
     /// The server wants no other attempt.
     forbidden: Option<StopReason>,
     /// The request came too early, and so would others.
@@ -49,30 +52,13 @@ pub(in crate::retry) struct Reading<'a> {
     is_refused: bool,
 }
 
-/// What a server asks for.
-enum Asked<'a> {
-    Nothing,
-    AtLeast(Hint<'a>),
-    /// gRPC's pushback, which is not to be changed (gRFC A6).
-    Exactly(Hint<'a>),
-}
-
 impl Reading<'_> {
     pub(in crate::retry) fn requested_delay(&self) -> Option<Duration> {
-        match &self.asked {
-            Asked::AtLeast(hint) | Asked::Exactly(hint) => Some(hint.delay),
-            Asked::Nothing => None,
-        }
+        self.hint.map(|hint| hint.delay)
     }
 }
 
 // --- Rules ---
-
-/// A wait, and what the server had asked for, with the header that says so.
-struct Wait<'a> {
-    delay: Duration,
-    requested: Option<Hint<'a>>,
-}
 
 impl Rules {
     /// Returns whether a response is one to return at once: what nearly every one is.
@@ -103,7 +89,14 @@ impl Rules {
                     Failure::Fatal => None,
                 };
                 let is_refused = *failure == Failure::Unsent;
-                Reading { reason, asked: Asked::Nothing, forbidden: None, is_throttled: false, is_refused }
+                Reading {
+                    reason,
+                    hint: None,
+                    is_exact: false,
+                    forbidden: None,
+                    is_throttled: false,
+                    is_refused,
+                }
             }
             Outcome::Response(received) => self.read_response(view, received),
         }
@@ -117,14 +110,10 @@ impl Rules {
             None if is_still_at_work(view, status) => Some(ReplayReason::Unavailable),
             reason => reason,
         };
-        let by_header = hint.map_or(Asked::Nothing, Asked::AtLeast);
-        let asked = match grpc {
-            None => by_header,
-            Some(grpc) => match (grpc.pushback, grpc.retry_info) {
-                (Pushback::After(delay), _) => Asked::Exactly(Hint { delay, source: &grpc::PUSHBACK }),
-                (Pushback::Unsaid, Some(delay)) => Asked::AtLeast(Hint { delay, source: &grpc::DETAILS }),
-                (Pushback::Unsaid | Pushback::Never, _) => by_header,
-            },
+        let (hint, is_exact) = match grpc.map(|grpc| (grpc.pushback, grpc.retry_info)) {
+            Some((Pushback::After(delay), _)) => (Some(Hint { delay, source: &grpc::PUSHBACK }), true),
+            Some((Pushback::Unsaid, Some(delay))) => (Some(Hint { delay, source: &grpc::DETAILS }), false),
+            Some((Pushback::Unsaid | Pushback::Never, _)) | None => (hint, false),
         };
         let forbidden = if self.profile.forbids_retry(headers) {
             Some(StopReason::DoNotRetry)
@@ -139,7 +128,7 @@ impl Rules {
             reason == Some(ReplayReason::Throttled) || grpc.is_some_and(GrpcStatus::is_retried) || is_no_call;
         // gRPC's own words are about one call.
         let is_throttled = reason == Some(ReplayReason::Throttled) && grpc.is_none();
-        Reading { reason, asked, forbidden, is_throttled, is_refused }
+        Reading { reason, hint, is_exact, forbidden, is_throttled, is_refused }
     }
 
     /// Decides what follows from an outcome that was read.
@@ -158,12 +147,12 @@ impl Rules {
         }
         let wait = match &view.outcome {
             Outcome::Response(Received { rejected: Some(rejected), .. }) => {
-                self.auth_replay(view, rejected, chance)
+                self.auth_replay(view, rejected, chance).map(|delay| (delay, None))
             }
             Outcome::Response(_) | Outcome::Failure(_) => self.retry(view, reading, reason, chance),
         };
-        match wait.and_then(|wait| self.fit(view, wait)) {
-            Ok(Wait { delay, requested }) => Decision::Replay {
+        match wait.and_then(|(delay, hint)| self.fit(view, delay).map(|()| (delay, hint))) {
+            Ok((delay, requested)) => Decision::Replay {
                 delay,
                 reason,
                 requested_delay: requested.map(|hint| hint.delay),
@@ -225,7 +214,7 @@ impl Rules {
         view: &View<'_>,
         rejected: &TokenRejected,
         chance: &Chance,
-    ) -> Result<Wait<'_>, StopReason> {
+    ) -> Result<Duration, StopReason> {
         match rejected.verdict() {
             RejectionVerdict::Invalidated | RejectionVerdict::Superseded => {}
             RejectionVerdict::NotRefreshable => {
@@ -241,11 +230,10 @@ impl Rules {
             return Err(StopReason::AuthReplaysExhausted);
         }
         view.body.map_err(|cause| StopReason::NotReplayable { cause })?;
-        let delay = match view.auth_replays {
+        Ok(match view.auth_replays {
             0 => Duration::ZERO,
             _ => chance.lengthen(self.auth_replay_delay),
-        };
-        Ok(Wait { delay, requested: None })
+        })
     }
 
     /// After an outcome that a wait may help.
@@ -255,28 +243,26 @@ impl Rules {
         reading: &Reading<'a>,
         reason: ReplayReason,
         chance: &Chance,
-    ) -> Result<Wait<'a>, StopReason> {
+    ) -> Result<(Duration, Option<Hint<'a>>), StopReason> {
         // An error says by itself that nothing was sent; a server that says so may be believed or not.
-        let strict = reason != ReplayReason::Unsent && self.is_strict(view);
+        let is_strict =
+            view.options.and_then(|options| options.strict_methods).unwrap_or(self.strict_methods);
+        let strict = reason != ReplayReason::Unsent && is_strict;
         self.permit(view, reading.is_refused && !strict)?;
         if let Some(stop) = &reading.forbidden {
             return Err(stop.clone());
         }
-        let (hint, delay) = match &reading.asked {
-            Asked::Nothing => {
-                return Ok(Wait { delay: self.own_wait(view, reading, chance), requested: None });
-            }
-            Asked::Exactly(hint) => (*hint, hint.delay),
-            // A hint that was just proved wrong is a minimum, and no more.
-            Asked::AtLeast(hint) if view.retries > 0 => {
-                (*hint, chance.lengthen(hint.delay).max(self.backoff(view, chance)))
-            }
-            Asked::AtLeast(hint) => (*hint, chance.lengthen(hint.delay)),
-        };
+        let Some(hint) = reading.hint else { return Ok((self.own_wait(view, reading, chance), None)) };
         if hint.delay > self.max_retry_after {
             return Err(StopReason::DelayExceedsCap { requested: hint.delay });
         }
-        Ok(Wait { delay, requested: Some(hint) })
+        let delay = match reading.is_exact {
+            true => hint.delay,
+            // A hint that was just proved wrong is a minimum, and no more.
+            false if view.retries > 0 => chance.lengthen(hint.delay).max(self.backoff(view, chance)),
+            false => chance.lengthen(hint.delay),
+        };
+        Ok((delay, Some(hint)))
     }
 
     /// The wait where the server asks for none.
@@ -301,23 +287,18 @@ impl Rules {
         view.body.map_err(|cause| StopReason::NotReplayable { cause })
     }
 
-    fn is_strict(&self, view: &View<'_>) -> bool {
-        view.options.and_then(|options| options.strict_methods).unwrap_or(self.strict_methods)
-    }
-
     fn backoff(&self, view: &View<'_>, chance: &Chance) -> Duration {
         chance.equal_jitter(self.min_delay, self.max_delay, view.backoffs)
     }
 
     /// Refuses a wait that cannot be waited out.
-    fn fit<'a>(&self, view: &View<'_>, wait: Wait<'a>) -> Result<Wait<'a>, StopReason> {
-        let needed = wait.delay;
+    fn fit(&self, view: &View<'_>, needed: Duration) -> Result<(), StopReason> {
         match view.time_left {
             Some(left) if needed >= left => Err(StopReason::DeadlineTooClose { needed }),
             None if view.waited.saturating_add(needed) > self.max_total_delay => {
                 Err(StopReason::WaitsExhausted { needed })
             }
-            Some(_) | None => Ok(wait),
+            Some(_) | None => Ok(()),
         }
     }
 }
