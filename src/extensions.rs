@@ -52,6 +52,8 @@ pub struct TokenRejected {
     verdict: RejectionVerdict,
     error: Option<String>,
     description: Option<String>,
+    /// The number of the token, for the log.
+    token: Option<u64>,
 }
 
 /// What a refusal meant for the token that was sent.
@@ -71,7 +73,18 @@ pub enum RejectionVerdict {
 impl TokenRejected {
     /// Creates the marker. `error` and `description` must be cleaned already.
     pub(crate) fn new(verdict: RejectionVerdict, error: Option<String>, description: Option<String>) -> Self {
-        Self { verdict, error, description }
+        Self { verdict, error, description, token: None }
+    }
+
+    /// Adds which token was refused, by the number that the log has of it.
+    pub(crate) fn of_token(mut self, id: u64) -> Self {
+        self.token = Some(id);
+        self
+    }
+
+    /// Returns the number of the token.
+    pub(crate) fn token_id(&self) -> Option<u64> {
+        self.token
     }
 
     /// Returns what the refusal meant for the token.

@@ -1,7 +1,9 @@
 //! Foreign text made fit to show: what a server says may stand in a log or an error only after this.
 
+mod duration;
 mod redactor;
 
+pub(crate) use self::duration::show_duration;
 pub(crate) use self::redactor::Redactor;
 
 /// The longest piece of foreign text that is shown, in characters.

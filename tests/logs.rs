@@ -5,10 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
 use tokio::time::sleep;
+use tower::{ServiceBuilder, ServiceExt as _};
 use tower_oauth2::cache::CacheEvent;
 use tower_oauth2::pool::TokenPool;
-use tower_oauth2::{AccessToken, ClientCredentials, Error, TokenCache, source_fn};
+use tower_oauth2::retry::{RequestBody, Unsent};
+use tower_oauth2::test_util::{Answer, Script, reply};
+use tower_oauth2::{AccessToken, AuthLayer, ClientCredentials, Error, RetryPolicy, TokenCache, source_fn};
 
 use crate::log::Log;
 
@@ -205,4 +211,136 @@ async fn a_source_that_is_wrapped_keeps_its_name_in_the_log() {
     let named =
         lines.iter().filter(|line| line.contains("cache=\"billing at https://login.mypurecloud.de\""));
     assert!(lines.len() >= 2 && named.count() == lines.len(), "{lines:#?}");
+}
+
+fn get() -> Request<Full<Bytes>> {
+    let request = Request::get("https://api.example.com/orders/7?key=S3CR3T").header("x-request-id", "r-17");
+    request.body(Full::default()).unwrap()
+}
+
+fn refusal(status: u16, header: (&'static str, &str)) -> Answer {
+    let mut response = reply(status, "S3CR3T");
+    response.headers_mut().insert(header.0, header.1.parse().unwrap());
+    Answer::Reply(response)
+}
+
+/// Sends requests one after the other with a token, and returns the lines about retries and refusals.
+async fn retry_lines(policy: &RetryPolicy, answers: Vec<Answer>, requests: usize) -> Vec<String> {
+    let cache = cache(&Arc::new(AtomicBool::new(true)));
+    cache.warm_up().await.unwrap();
+    let (log, guard) = logging(tracing::Level::DEBUG);
+    let script = Script::new(answers);
+    let client = ServiceBuilder::new()
+        .layer(policy.clone())
+        .layer(AuthLayer::for_origin(cache, "https://api.example.com").unwrap())
+        .service(script.probe::<RequestBody<Full<Bytes>>>());
+    for _ in 0..requests {
+        let _ = client.clone().oneshot(get()).await;
+    }
+    drop(guard);
+    let others = ["token_fetch", "got a token", "a token is to be dropped"];
+    let of_requests = |line: &String| !others.iter().any(|other| line.contains(other));
+    lines(&log).into_iter().filter(of_requests).collect()
+}
+
+/// The fields that say which request it is.
+const WHICH: &str = "method=\"GET\" origin=\"https://api.example.com\" request_id=\"r-17\"";
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_can_be_read_from_its_lines_alone() {
+    let policy = RetryPolicy::builder().gate(None).build().unwrap();
+    let refused = std::io::Error::from_raw_os_error(111);
+    let answers = vec![refusal(503, ("retry-after", "7")), Answer::Fail(Unsent::new(refused).into())];
+    let lines = retry_lines(&policy, answers, 2).await;
+    let [first, second, end] = lines.as_slice() else { panic!("{lines:#?}") };
+    let again = format!("DEBUG the request is sent again {WHICH}");
+    assert!(first.starts_with(&format!("{again} attempt=1 status=503 reason=")), "{first}");
+    assert!(
+        first.contains(" delay=\"7.") && first.contains(" requested_by=\"retry-after\" budget=9"),
+        "{first}"
+    );
+    assert!(
+        second.starts_with(&format!("{again} attempt=2 failure=the request was not sent error=")),
+        "{second}"
+    );
+    assert!(second.contains(" error=\"Connection refused (os error 111)\" reason="), "{second}");
+    assert!(
+        end.starts_with(&format!("DEBUG a retry succeeded {WHICH} attempts=3 status=200 waited=\"")),
+        "{end}"
+    );
+    check_page(&lines);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_token_is_named_by_its_number() {
+    let challenge = ("www-authenticate", "Bearer error=\"invalid_token\"");
+    let refused = || refusal(401, challenge);
+    let lines = retry_lines(&RetryPolicy::default(), vec![refused(), refused()], 1).await;
+    let number = |line: &str, field: &str| -> u64 {
+        let number = line.split(field).nth(1).unwrap_or_else(|| panic!("{line}"));
+        number.split(' ').next().unwrap().parse().unwrap()
+    };
+    let of = |message: &str| lines.iter().find(|line| line.contains(message)).unwrap();
+    let id = number(of("an API refused a token id="), " id=");
+    let again = of("the request is sent again");
+    assert_eq!(number(again, " token="), id, "{lines:#?}");
+    assert!(again.contains(" status=401 ") && again.contains(" reason=the token was refused"), "{again}");
+    let end = of("the request is not sent again");
+    assert!(number(end, " token=") > id && end.contains("reason=the new token was refused too"), "{end}");
+    check_page(&lines);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_waits_at_the_gate_says_so_and_shows_no_wait_of_none() {
+    let policy = RetryPolicy::default();
+    let lines = retry_lines(&policy, vec![refusal(429, ("retry-after", "2"))], 1).await;
+    let [again, end] = lines.as_slice() else { panic!("{lines:#?}") };
+    assert!(again.contains(" requested_delay=\"2.0s\" ") && again.ends_with(" at_gate=true"), "{again}");
+    assert!(!again.contains(" delay=") && end.contains(" held=\"2."), "{again} {end}");
+    check_page(&lines);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_success_at_once_logs_nothing() {
+    assert_eq!(retry_lines(&RetryPolicy::default(), Vec::new(), 3).await, Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn auth_above_retry_is_warned_of_once() {
+    let cache = cache(&Arc::new(AtomicBool::new(true)));
+    let (log, _guard) = logging(tracing::Level::WARN);
+    let script = Script::new([
+        Answer::Reply(reply(503, "")),
+        Answer::Reply(reply(200, "")),
+        Answer::Reply(reply(503, "")),
+    ]);
+    let client = ServiceBuilder::new()
+        .layer(AuthLayer::for_origin(cache, "https://api.example.com").unwrap())
+        .layer(RetryPolicy::default())
+        .service(script.probe::<RequestBody<Full<Bytes>>>());
+    for _ in 0..2 {
+        assert!(client.clone().oneshot(get()).await.unwrap().status().is_success());
+    }
+    let lines = lines(&log);
+    let [warning] = lines.as_slice() else { panic!("{lines:#?}") };
+    assert!(
+        warning.starts_with("WARN auth stands above retry: a request is sent again with the same token"),
+        "{warning}"
+    );
+    assert!(include_str!("../src/guide/logging.md").contains("auth stands above retry"));
+}
+
+/// The page on logging shows these messages and fields.
+fn check_page(lines: &[String]) {
+    let page = include_str!("../src/guide/logging.md");
+    for line in lines {
+        let message = line.split("DEBUG ").nth(1).unwrap().split(" method=").next().unwrap();
+        let message = message.split(" id=").next().unwrap();
+        assert!(page.contains(message), "{message}");
+        for (field, _) in
+            line.split(message).nth(1).unwrap().split(' ').filter_map(|field| field.split_once('='))
+        {
+            assert!(page.contains(&format!(" {field}=")), "{field} of {line}");
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::cell::LazyCell;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use crate::extensions::{
     Challenges, LateRefusal, RejectionVerdict, ScopeMissing, SentToken, TokenRejected, TokenWithheld,
 };
 use crate::headers::{challenge, grpc};
+use crate::retry::RetryReport;
 use crate::text::Redactor;
 
 pin_project! {
@@ -228,6 +229,9 @@ impl Marked {
     #[cold]
     fn check<R>(response: &mut Response<R>) {
         let extensions = response.extensions_mut();
+        if extensions.get::<RetryReport>().is_some_and(|report| report.token_rejected().is_none()) {
+            warn_of_retries_below();
+        }
         if extensions.get_mut::<Self>().is_some_and(|marked| Arc::get_mut(&mut marked.held_once).is_some()) {
             return;
         }
@@ -311,9 +315,21 @@ impl Ticket {
             false => RejectionVerdict::NotRefreshable,
         };
         let (error, description) = (judgement.error.map(clean), judgement.description.map(clean));
-        tracing::debug!(status = %response.status(), ?verdict, error, "an API refused a token");
-        Marked::put(TokenRejected::new(verdict, error, description), response);
+        let id = token.id();
+        tracing::debug!(id, status = response.status().as_u16(), ?verdict, error, "an API refused a token");
+        Marked::put(TokenRejected::new(verdict, error, description).of_token(id), response);
     }
+}
+
+/// Warns once, where it can be seen: the retry layer below has a report to make.
+fn warn_of_retries_below() {
+    static WARNED: Once = Once::new();
+    WARNED.call_once(|| {
+        tracing::warn!(
+            "auth stands above retry: a request is sent again with the same token, and not at all when the token is refused; \
+             put RetryPolicy above AuthLayer, or use Stack"
+        );
+    });
 }
 
 impl SentToken for Ticket {
@@ -324,9 +340,10 @@ impl SentToken for Ticket {
     }
 
     fn refused(&self) -> TokenRejected {
-        let verdict = self.cache.reject(self.snapshot.token());
-        tracing::debug!(?verdict, "an API refused a token in its trailers");
-        TokenRejected::new(verdict, None, None)
+        let token = self.snapshot.token();
+        let (id, verdict) = (token.id(), self.cache.reject(token));
+        tracing::debug!(id, ?verdict, "an API refused a token in its trailers");
+        TokenRejected::new(verdict, None, None).of_token(id)
     }
 }
 

@@ -1,6 +1,5 @@
 //! What a cache tells of itself: its log lines, its events and its metrics.
 
-use std::fmt;
 use std::time::Duration;
 
 use super::events::CacheEvent;
@@ -10,6 +9,7 @@ use crate::clock;
 use crate::error::Error;
 use crate::extensions::RejectionVerdict;
 use crate::telemetry;
+use crate::text::show_duration;
 use crate::token::AccessToken;
 
 /// A fetch that has ended, as far as it is told of.
@@ -77,7 +77,7 @@ pub(super) fn rejected(shared: &CacheShared, verdict: RejectionVerdict, is_news:
 /// Logs a token that arrived. `failure` is the row of failures that it ended.
 fn log_fetched(cache: Option<&str>, token: &AccessToken, took: Duration, failure: Option<&Failure>) {
     let id = token.id();
-    let (lifetime, took) = (token.lifetime().map(show), show(took));
+    let (lifetime, took) = (token.lifetime().map(show_duration), show_duration(took));
     let scopes = token.scopes().filter(|scopes| !scopes.is_empty()).map(|scopes| scopes.join(" "));
     match failure {
         Some(failure) => tracing::info!(
@@ -87,7 +87,7 @@ fn log_fetched(cache: Option<&str>, token: &AccessToken, took: Duration, failure
             scopes,
             took,
             failures = failure.streak,
-            outage = show(clock::now().saturating_duration_since(failure.began)),
+            outage = show_duration(clock::now().saturating_duration_since(failure.began)),
             "got a token: token requests succeed again"
         ),
         None => tracing::info!(cache, id, lifetime, scopes, took, "got a token"),
@@ -104,7 +104,7 @@ fn log_failed(
     before: Option<&Failure>,
 ) {
     let kind = error.kind();
-    let retry_in = retry_in.map(show);
+    let retry_in = retry_in.map(show_duration);
     let failures = before.map_or(0, |failure| failure.streak) + 1;
     match (valid_for, before) {
         (None, before) if !before.is_some_and(|failure| failure.is_down) => tracing::error!(
@@ -112,7 +112,7 @@ fn log_failed(
             "no valid token: requests fail until a token request succeeds"
         ),
         (Some(Some(left)), None) => tracing::warn!(
-            cache, %error, %kind, retry_in, valid_for = show(left),
+            cache, %error, %kind, retry_in, valid_for = show_duration(left),
             "the token could not be renewed: requests go on with the current one until it expires"
         ),
         (Some(None), None) => tracing::warn!(
@@ -122,37 +122,5 @@ fn log_failed(
         (Some(_) | None, _) => {
             tracing::debug!(cache, %error, %kind, failures, retry_in, "the token request failed again");
         }
-    }
-}
-
-/// Shows a duration as people say it: `850ms`, `4.7s`, `42s`, `2h5m`.
-fn show(duration: Duration) -> String {
-    struct Shown(Duration);
-    impl fmt::Display for Shown {
-        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            let seconds = self.0.as_secs();
-            match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
-                (0, 0, 0) => write!(f, "{}ms", self.0.as_millis()),
-                (0, 0, 1..10) => write!(f, "{:.1}s", self.0.as_secs_f64()),
-                (0, 0, seconds) => write!(f, "{seconds}s"),
-                (0, minutes, 0) => write!(f, "{minutes}m"),
-                (0, minutes, seconds) => write!(f, "{minutes}m{seconds}s"),
-                (hours, 0, _) => write!(f, "{hours}h"),
-                (hours, minutes, _) => write!(f, "{hours}h{minutes}m"),
-            }
-        }
-    }
-    Shown(duration).to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_duration_is_shown_in_its_largest_units() {
-        let shown = [0, 850, 4_711, 42_000, 60_000, 95_000, 3_600_000, 7_500_000, 90_061_000]
-            .map(|millis| show(Duration::from_millis(millis)));
-        assert_eq!(shown, ["0ms", "850ms", "4.7s", "42s", "1m", "1m35s", "1h", "2h5m", "25h1m"]);
     }
 }

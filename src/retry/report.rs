@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::{HeaderName, StatusCode};
+use http::StatusCode;
 
 use super::policy::classify::Failure;
 use super::replay_body::NotReplayable;
@@ -146,20 +146,6 @@ pub struct ReportSlot {
 // --- RetryReport ---
 
 impl RetryReport {
-    /// Tells the log, and who else wants to know.
-    pub(super) fn tell(&self, slot: Option<&ReportSlot>) {
-        tracing::debug!(
-            reason = %self.stop_reason(),
-            attempts = self.attempts(),
-            held = (!self.held().is_zero()).then(|| tracing::field::debug(self.held())),
-            requested_delay = ?self.requested_delay(),
-            "the request is not sent again"
-        );
-        if let Some(slot) = slot {
-            slot.put(self.clone());
-        }
-    }
-
     /// Returns how often the request was sent.
     #[must_use]
     pub fn attempts(&self) -> u32 {
@@ -234,29 +220,6 @@ impl fmt::Debug for RetryReport {
 // --- Replayed ---
 
 impl Replayed {
-    /// Tells the log.
-    pub(super) fn tell(
-        &self,
-        requested_by: Option<&HeaderName>,
-        budget: Option<f64>,
-        at_gate: bool,
-        resend_count: u32,
-    ) {
-        let Self { status, failure, reason, delay, requested_delay } = self;
-        tracing::debug!(
-            status = status.as_ref().map(StatusCode::as_u16),
-            failure = failure.map(tracing::field::display),
-            %reason,
-            ?delay,
-            requested_delay = requested_delay.map(tracing::field::debug),
-            requested_by = requested_by.map(HeaderName::as_str),
-            budget,
-            at_gate = at_gate.then_some(true),
-            resend_count,
-            "the request is sent again"
-        );
-    }
-
     /// Whether the server may have acted on the attempt. After a 425 it did not dare to (RFC 8470 §5.2).
     pub(super) fn may_have_acted(&self) -> bool {
         match self.reason {
@@ -306,7 +269,7 @@ impl fmt::Display for ReplayReason {
             Self::Throttled => "the server asked for patience",
             Self::Unavailable => "the server could not serve the request",
             Self::Unsent => "the request was not sent",
-            Self::Ambiguous => "there was no answer",
+            Self::Ambiguous => "there was no response",
         })
     }
 }
@@ -316,7 +279,7 @@ impl fmt::Display for ReplayReason {
 impl fmt::Display for StopReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Final => f.write_str("the answer is final"),
+            Self::Final => f.write_str("the response is final"),
             Self::TurnedOff => f.write_str("the caller forbids replays"),
             Self::NotIdempotent => f.write_str("the method may not be repeated"),
             Self::NotReplayable { cause } => write!(f, "{cause}"),
@@ -367,7 +330,7 @@ impl ReportSlot {
         drop(self.take());
     }
 
-    fn put(&self, report: RetryReport) {
+    pub(super) fn put(&self, report: RetryReport) {
         *self.report.lock().unwrap_or_else(PoisonError::into_inner) = Some(report);
     }
 }

@@ -11,7 +11,7 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 use tower::BoxError;
 
-use super::body_source::ToOpen;
+use super::body_source::FactoryBody;
 use super::request::{Exchange, HttpService};
 use super::timeouts::DeadlineExceeded;
 use crate::clock;
@@ -41,7 +41,7 @@ pin_project! {
 pub(super) struct WaitingAttempt<B> {
     request: Request<RequestBody<B>>,
     /// None where the body is there.
-    to_open: Option<ToOpen>,
+    to_open: Option<FactoryBody>,
     sleep: Option<Pin<Box<Sleep>>>,
     /// It asks once its own wait is over.
     asks: bool,
@@ -52,7 +52,7 @@ pub(super) struct WaitingAttempt<B> {
 /// service is ready, so that no permit of it is held meanwhile.
 pub(super) struct OpeningBody<B> {
     request: Request<RequestBody<B>>,
-    to_open: Option<ToOpen>,
+    to_open: Option<FactoryBody>,
     opening: body_factory::OpenFuture,
     since: Instant,
     limit: Pin<Box<Sleep>>,
@@ -89,7 +89,7 @@ impl<B> WaitingAttempt<B> {
     /// Waits for so long, and then at the gate, or at the gate alone where a ticket is taken already.
     pub(super) fn new(
         request: Request<RequestBody<B>>,
-        to_open: Option<ToOpen>,
+        to_open: Option<FactoryBody>,
         wait: Duration,
         ticket: Option<Box<Ticket>>,
     ) -> Box<Self> {
@@ -136,7 +136,7 @@ impl<B> WaitingAttempt<B> {
 // --- Opening ---
 
 impl<B> OpeningBody<B> {
-    fn new(request: Request<RequestBody<B>>, to_open: ToOpen, time_left: Duration) -> Box<Self> {
+    fn new(request: Request<RequestBody<B>>, to_open: FactoryBody, time_left: Duration) -> Box<Self> {
         let opening = to_open.factory.open();
         let limit = Box::pin(tokio::time::sleep(time_left));
         Box::new(Self { request, to_open: Some(to_open), opening, since: clock::now(), limit })

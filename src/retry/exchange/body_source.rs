@@ -2,12 +2,14 @@
 
 use std::mem;
 
+use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body::Body;
+use http_body_util::combinators::UnsyncBoxBody;
 use tower::BoxError;
 
 use super::head::HeadSnapshot;
-use crate::retry::body_factory::{BodyFactory, OpenedBody};
+use crate::retry::body_factory::BodyFactory;
 use crate::retry::policy::options::RetryOptions;
 use crate::retry::policy::rules::Rules;
 use crate::retry::replay_body::{NotReplayable, RequestBody, Tether};
@@ -16,18 +18,17 @@ use crate::sync::Arc;
 /// What the bodies of further attempts are made from. Dropping it leaves the attempt in flight alone.
 pub(super) enum BodySource<B> {
     Recorded(RequestBody<B>),
-    /// Nothing is recorded. `sending` ends the attempt in flight; `length` is that of the first body, if it said so.
-    Factory {
-        factory: BodyFactory,
-        sending: Arc<Tether>,
-        length: Option<u64>,
-    },
+    /// Nothing is recorded.
+    Factory(FactoryBody),
 }
 
-/// What the body of the next attempt is opened with.
-pub(super) struct ToOpen {
+/// What the bodies of attempts are opened with.
+#[derive(Clone)]
+pub(super) struct FactoryBody {
     pub(super) factory: BodyFactory,
+    /// Ends the body of this attempt.
     tether: Arc<Tether>,
+    /// That of the first body, if it said so.
     length: Option<u64>,
 }
 
@@ -58,10 +59,9 @@ where
         options: Option<&RetryOptions>,
     ) -> (RequestBody<B>, Result<Self, NotReplayable>) {
         if let Some(factory) = head.factory() {
-            let sending = Tether::new();
-            let length = body.size_hint().exact();
-            let first = RequestBody::tied(body, Arc::clone(&sending));
-            return (first, Ok(Self::Factory { factory: factory.clone(), sending, length }));
+            let (tether, length) = (Tether::new(), body.size_hint().exact());
+            let first = RequestBody::tied(body, Arc::clone(&tether));
+            return (first, Ok(Self::Factory(FactoryBody { factory: factory.clone(), tether, length })));
         }
         let is_grpc = || head.is_grpc();
         let mut limits = rules.limits(options, &is_grpc);
@@ -84,34 +84,34 @@ impl<B> BodySource<B> {
     pub(super) fn replayable(&self) -> Result<(), NotReplayable> {
         match self {
             Self::Recorded(recording) => recording.replayable(),
-            Self::Factory { sending, .. } if sending.has_failed() => Err(NotReplayable::SourceFailed),
-            Self::Factory { .. } => Ok(()),
+            Self::Factory(body) if body.tether.has_failed() => Err(NotReplayable::SourceFailed),
+            Self::Factory(_) => Ok(()),
         }
     }
 
     /// Begins the body of the next attempt, and ends that of the one before: an upload that goes on during the wait would be in
     /// vain. A body that is to be opened is empty until then.
-    pub(super) fn claim(&mut self) -> Result<(RequestBody<B>, Option<ToOpen>), NotReplayable> {
+    pub(super) fn claim(&mut self) -> Result<(RequestBody<B>, Option<FactoryBody>), NotReplayable> {
         self.replayable()?;
         match self {
             Self::Recorded(recording) => Ok((recording.replay()?, None)),
-            Self::Factory { factory, sending, length } => {
-                let tether = Tether::new();
-                mem::replace(sending, Arc::clone(&tether)).cut();
-                Ok((
-                    RequestBody::default(),
-                    Some(ToOpen { factory: factory.clone(), tether, length: *length }),
-                ))
+            Self::Factory(body) => {
+                mem::replace(&mut body.tether, Tether::new()).cut();
+                Ok((RequestBody::default(), Some(body.clone())))
             }
         }
     }
 }
 
-// --- ToOpen ---
+// --- FactoryBody ---
 
-impl ToOpen {
+impl FactoryBody {
     /// Makes what the factory opened the body of an attempt.
-    pub(super) fn opened<B>(self, body: OpenedBody, headers: &HeaderMap) -> Result<RequestBody<B>, BoxError> {
+    pub(super) fn opened<B>(
+        self,
+        body: UnsyncBoxBody<Bytes, BoxError>,
+        headers: &HeaderMap,
+    ) -> Result<RequestBody<B>, BoxError> {
         // A transport goes by the header. It would cut the body short, or wait for the rest of it. Without one, what the first
         // body said of its length is what was sent.
         let in_header = || headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse::<u64>().ok();

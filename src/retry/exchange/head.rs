@@ -96,6 +96,13 @@ impl HeadSnapshot {
         value.to_str().ok()?.parse().ok()
     }
 
+    /// What the caller calls the request.
+    pub(super) fn request_id(&self) -> Option<&str> {
+        let mut headers = self.headers();
+        let value = headers.find_map(|(name, value)| (name == "x-request-id").then_some(value))?;
+        value.to_str().ok().filter(|_| !value.is_sensitive())
+    }
+
     /// Makes a head like the one that was copied.
     pub(super) fn head(&self) -> request::Parts {
         let copy = self.copy();

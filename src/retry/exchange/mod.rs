@@ -9,6 +9,7 @@ mod body_source;
 mod draining;
 pub(super) mod future;
 mod head;
+mod journal;
 mod late;
 pub(super) mod outcome;
 mod past;

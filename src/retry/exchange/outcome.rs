@@ -10,8 +10,10 @@ use tower::load_shed::error::Overloaded;
 use tower_service::Service;
 
 use super::attempt::{AttemptState, WaitingAttempt};
-use super::body_source::ToOpen;
+use super::body_source::FactoryBody;
 use super::draining::Draining;
+use super::head::HeadSnapshot;
+use super::journal::{self, AttemptEnd};
 use super::late;
 use super::request::{Exchange, HttpService};
 use super::timeouts::{self, AttemptTimeout, DeadlineExceeded};
@@ -68,7 +70,9 @@ where
         let Verdict { decision, requested_delay, is_throttled } =
             self.judge(Outcome::of(&response, trailers.as_ref()));
         let held = self.tell_gate(is_throttled, requested_delay);
-        match self.again(decision, Some(response.status()), None, held) {
+        let token = response.extensions().get().and_then(TokenRejected::token_id);
+        let end = AttemptEnd { status: Some(response.status()), error: None, token };
+        match self.again(decision, end, None, held) {
             Ok(waiting) => {
                 let allowance = &self.sender.rules().allowance;
                 let draining = Draining::new(response, timeouts::left(self.deadline), allowance);
@@ -90,7 +94,7 @@ where
             return self.unsent(stop, error);
         }
         let failure = self.sender.rules().classifier.classify(&*error);
-        let stop = match self.again_after(failure) {
+        let stop = match self.again_after(failure, &*error) {
             Ok(waiting) => return self.wait(waiting, Err(error)),
             Err(stop) => stop,
         };
@@ -103,7 +107,7 @@ where
             self.past().in_doubt = true;
         }
         let report = self.past().end(stop);
-        self.report(report);
+        self.report(report, None, Some(&*error));
         ControlFlow::Break(Err(error))
     }
 
@@ -111,7 +115,7 @@ where
     #[cold]
     pub(super) fn ended(&mut self, error: BoxError) -> Step<S, B> {
         let stop = match error.is::<AttemptTimeout>() {
-            true => match self.again_after(Failure::Ambiguous) {
+            true => match self.again_after(Failure::Ambiguous, &*error) {
                 Ok(waiting) => return self.wait(waiting, Err(error)),
                 Err(stop) => stop,
             },
@@ -161,16 +165,21 @@ where
     }
 
     /// Decides on a failure, and prepares the next attempt.
-    fn again_after(&mut self, failure: Failure) -> Result<Box<WaitingAttempt<B>>, StopReason> {
+    fn again_after(
+        &mut self,
+        failure: Failure,
+        error: &(dyn StdError + 'static),
+    ) -> Result<Box<WaitingAttempt<B>>, StopReason> {
         let verdict = self.judge(Outcome::Failure(failure));
-        self.again(verdict.decision, None, Some(failure), Held::No)
+        let end = AttemptEnd { error: Some(error), ..AttemptEnd::default() };
+        self.again(verdict.decision, end, Some(failure), Held::No)
     }
 
     /// Prepares the attempt that was decided on, and claims its body.
     fn again(
         &mut self,
         decision: Decision,
-        status: Option<StatusCode>,
+        end: AttemptEnd<'_>,
         failure: Option<Failure>,
         held: Held,
     ) -> Result<Box<WaitingAttempt<B>>, StopReason> {
@@ -195,15 +204,15 @@ where
         let is_free = queued || held == Held::Later || reason == ReplayReason::TokenRejected;
         let budget = if is_free { None } else { self.pay(reason)? };
         let (request, to_open) = self.claim()?;
-        let replayed = Replayed { status, failure, reason, delay, requested_delay };
-        let past = self.past();
-        replayed.tell(requested_by.as_ref(), budget, queued, past.sent);
-        past.note(replayed, requested_by.is_some_and(|header| header == grpc::PUSHBACK));
+        let replayed = Replayed { status: end.status, failure, reason, delay, requested_delay };
+        let attempt = self.past().sent;
+        journal::sent_again(self.head(), end, &replayed, requested_by.as_ref(), budget, queued, attempt);
+        self.past().note(replayed, requested_by.is_some_and(|header| header == grpc::PUSHBACK));
         Ok(WaitingAttempt::new(request, to_open, delay, ticket))
     }
 
     /// Makes the request of the next attempt, and ends the attempt before.
-    fn claim(&mut self) -> Result<(Request<RequestBody<B>>, Option<ToOpen>), StopReason> {
+    fn claim(&mut self) -> Result<(Request<RequestBody<B>>, Option<FactoryBody>), StopReason> {
         let not_replayable = |cause| StopReason::NotReplayable { cause };
         let sent = self.past().sent;
         let Some(resend) = &mut self.resend else {
@@ -264,7 +273,7 @@ where
         let mut report = past.end(stop);
         match outcome {
             None => {
-                self.report(report);
+                self.report(report, None, Some(&*error));
                 ControlFlow::Break(Err(error))
             }
             // An end that we made is news; that an attempt was not sent is none.
@@ -276,7 +285,7 @@ where
                         (earlier, error)
                     }
                 };
-                self.report(RetryReport { error: Some(why.into()), ..report });
+                self.report(RetryReport { error: Some(why.into()), ..report }, None, Some(&*error));
                 ControlFlow::Break(Err(error))
             }
             // What was to be replaced is returned after all.
@@ -291,14 +300,30 @@ where
     /// Finishes a response that was replayed for, or refused to be.
     fn hand_out<RB>(&self, mut response: Response<RB>, report: RetryReport) -> Response<RB> {
         let rejected = response.extensions_mut().remove::<TokenRejected>();
-        let report = self.report(RetryReport { rejected, ..report });
+        let status = Some(response.status());
+        let report = self.report(RetryReport { rejected, ..report }, status, None);
         response.extensions_mut().insert(report);
         response
     }
 
-    fn report(&self, report: RetryReport) -> RetryReport {
-        report.tell(self.options.as_ref().and_then(|options| options.slot.as_ref()));
+    /// Tells the log, and the caller.
+    fn report(
+        &self,
+        report: RetryReport,
+        status: Option<StatusCode>,
+        error: Option<&(dyn StdError + 'static)>,
+    ) -> RetryReport {
+        let token = report.rejected.as_ref().and_then(TokenRejected::token_id);
+        let error = error.or(report.error.as_deref().map(|error| error as _));
+        journal::ended(self.head(), AttemptEnd { status, error, token }, &report);
+        if let Some(slot) = self.options.as_ref().and_then(|options| options.slot.as_ref()) {
+            slot.put(report.clone());
+        }
         report
+    }
+
+    fn head(&self) -> Option<&HeadSnapshot> {
+        self.resend.as_ref().map(|resend| &resend.head)
     }
 }
 

@@ -16,6 +16,7 @@ use super::attempt::{AttemptState, WaitingAttempt};
 use super::body_source::BodySource;
 use super::future::ResponseFuture;
 use super::head::HeadSnapshot;
+use super::journal;
 use super::request::{Exchange, HttpService, Resend};
 use super::sender::{Instance, Sender};
 use super::timeouts;
@@ -176,7 +177,7 @@ impl<S: Clone> RetryService<S> {
         };
         // What waits holds nothing that others wait for.
         self.release();
-        tracing::debug!("the request is held back, since the server asked for patience");
+        journal::held_back(exchange.resend.as_ref().map(|resend| &resend.head));
         exchange.past().sent = 0;
         let waiting = WaitingAttempt::new(request, None, Duration::ZERO, Some(ticket));
         ResponseFuture::new(AttemptState::Waiting { waiting }, Some(exchange))

@@ -93,7 +93,7 @@ impl DeadlineExceeded {
 
 impl fmt::Display for DeadlineExceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the request's deadline passed before there was an answer")
+        f.write_str("the request's deadline passed before there was a response")
     }
 }
 
@@ -115,7 +115,7 @@ impl AttemptTimeout {
 
 impl fmt::Display for AttemptTimeout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "there was no answer to the attempt within {:?}", self.limit)
+        write!(f, "there was no response to the attempt within {:?}", self.limit)
     }
 }
 

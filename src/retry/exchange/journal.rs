@@ -1,0 +1,134 @@
+//! The log lines of retries: what an operator reads of a request that was not served at once.
+//!
+//! A line can be understood alone: it says which request of which server it is about, by its method, its origin and its
+//! `x-request-id`, and never its path. What a server or a foreign error says is not shown.
+
+use std::error::Error as StdError;
+use std::io;
+use std::time::Duration;
+
+use http::{HeaderName, StatusCode};
+
+use super::head::HeadSnapshot;
+use super::timeouts::{AttemptTimeout, DeadlineExceeded};
+use crate::error::{Error, chain};
+use crate::origin::Origin;
+use crate::retry::report::{Replayed, RetryReport, StopReason};
+use crate::text::{clean, show_duration};
+
+/// Why an attempt came to nothing, as far as it may be shown.
+#[derive(Clone, Copy, Default)]
+pub(super) struct AttemptEnd<'a> {
+    pub(super) status: Option<StatusCode>,
+    pub(super) error: Option<&'a (dyn StdError + 'static)>,
+    /// The number of the token that was refused.
+    pub(super) token: Option<u64>,
+}
+
+/// Logs a request that waits at the gate although it was not refused itself.
+pub(super) fn held_back(head: Option<&HeadSnapshot>) {
+    tracing::debug!(
+        method = method(head),
+        origin = origin(head),
+        request_id = request_id(head),
+        "the request is held back, since the server asked for patience"
+    );
+}
+
+/// Logs that a request is sent again after attempt `attempt`. `budget`: what is left of it.
+pub(super) fn sent_again(
+    head: Option<&HeadSnapshot>,
+    end: AttemptEnd<'_>,
+    replayed: &Replayed,
+    requested_by: Option<&HeaderName>,
+    budget: Option<f64>,
+    at_gate: bool,
+    attempt: u32,
+) {
+    tracing::debug!(
+        method = method(head),
+        origin = origin(head),
+        request_id = request_id(head),
+        attempt,
+        status = end.status.as_ref().map(StatusCode::as_u16),
+        failure = replayed.failure.map(tracing::field::display),
+        error = end.error.and_then(shown),
+        token = end.token,
+        reason = %replayed.reason,
+        delay = some(replayed.delay),
+        requested_delay = replayed.requested_delay.map(show_duration),
+        requested_by = requested_by.map(HeaderName::as_str),
+        budget,
+        at_gate = at_gate.then_some(true),
+        "the request is sent again"
+    );
+}
+
+/// Logs the end of a request that was sent again, held back, or refused to be sent again. A success at the first attempt is
+/// none of these.
+pub(super) fn ended(head: Option<&HeadSnapshot>, end: AttemptEnd<'_>, report: &RetryReport) {
+    let is_success = end.status.is_some_and(|status| status.is_success());
+    if is_success && report.stop_reason == StopReason::Final {
+        if report.history.is_empty() {
+            return;
+        }
+        tracing::debug!(
+            method = method(head),
+            origin = origin(head),
+            request_id = request_id(head),
+            attempts = report.attempts,
+            status = end.status.as_ref().map(StatusCode::as_u16),
+            held = some(report.held),
+            waited = some(waited(report)),
+            "a retry succeeded"
+        );
+        return;
+    }
+    tracing::debug!(
+        method = method(head),
+        origin = origin(head),
+        request_id = request_id(head),
+        attempts = report.attempts,
+        status = end.status.as_ref().map(StatusCode::as_u16),
+        error = end.error.and_then(shown),
+        token = end.token,
+        reason = %report.stop_reason,
+        held = some(report.held),
+        waited = some(waited(report)),
+        requested_delay = report.requested_delay.map(show_duration),
+        "the request is not sent again"
+    );
+}
+
+fn method(head: Option<&HeadSnapshot>) -> Option<&str> {
+    head.map(|head| head.method().as_str())
+}
+
+fn origin(head: Option<&HeadSnapshot>) -> Option<String> {
+    Origin::of(head?.uri()).map(|origin| origin.to_string())
+}
+
+fn request_id(head: Option<&HeadSnapshot>) -> Option<String> {
+    Some(clean(head?.request_id()?))
+}
+
+/// How long it waited before attempts.
+fn waited(report: &RetryReport) -> Duration {
+    report.history.iter().map(|replayed| replayed.delay).sum()
+}
+
+/// No wait is not shown.
+fn some(wait: Duration) -> Option<String> {
+    (!wait.is_zero()).then(|| show_duration(wait))
+}
+
+/// What of an error may be shown: the words of this crate, and those of the operating system. Any other may hold anything.
+fn shown(error: &(dyn StdError + 'static)) -> Option<String> {
+    chain(error).find_map(|error| {
+        if error.is::<Error>() || error.is::<DeadlineExceeded>() || error.is::<AttemptTimeout>() {
+            return Some(error.to_string());
+        }
+        let error = error.downcast_ref::<io::Error>()?;
+        Some(if error.raw_os_error().is_some() { error.to_string() } else { error.kind().to_string() })
+    })
+}
