@@ -14,11 +14,11 @@ use std::task::Waker;
 use std::time::Duration;
 
 use self::lane::Lane;
-pub(super) use self::lane::{Ask, Held};
+pub(super) use self::lane::{GateAsk, HeldRetry};
 use self::lanes::GateShared;
-pub(super) use self::lanes::{GateKey, Place};
-pub(super) use self::scope::Kind;
-use self::scope::Scope;
+pub(super) use self::lanes::{GateKey, GatedPlace};
+use self::scope::LimitScope;
+pub(super) use self::scope::RequestKind;
 pub(super) use self::ticket::{Admission, Pass, Ticket};
 use crate::backoff::Chance;
 use crate::clock;
@@ -58,7 +58,7 @@ pub struct RetryGate {
 /// How one gate is that is not open: closed, or letting out at a pace.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GateStatus {
-    place: Place,
+    place: GatedPlace,
     learned: Option<Box<str>>,
     opens_in: Option<Duration>,
     pace: f64,
@@ -78,9 +78,9 @@ impl RetryGate {
     /// Returns the gates that are not open: closed, or letting out at a pace.
     #[must_use]
     pub fn status(&self) -> Vec<GateStatus> {
-        let status = |(place, lane): (&Place, &Lane)| GateStatus {
+        let status = |(place, lane): (&GatedPlace, &Lane)| GateStatus {
             place: place.clone(),
-            learned: lane.scope.as_ref().and_then(Scope::only).map(Into::into),
+            learned: lane.scope.as_ref().and_then(LimitScope::only).map(Into::into),
             opens_in: lane
                 .pace
                 .opens_at()
@@ -99,7 +99,7 @@ impl RetryGate {
     }
 
     /// Asks for a request to be let through.
-    pub(super) fn admit(&self, place: &Place, ask: Ask<'_>) -> Admission {
+    pub(super) fn admit(&self, place: &GatedPlace, ask: GateAsk<'_>) -> Admission {
         let now = clock::now();
         let mut lanes = self.shared.swept(now);
         let Some(lane) = lanes.by_place.get_mut(place) else { return Admission::Open };
@@ -114,7 +114,13 @@ impl RetryGate {
     }
 
     /// Notes that a request was refused for `wait`, and says how its retry stands with the gate.
-    pub(super) fn refused(&self, place: &Place, ask: Ask<'_>, pass: Option<&Pass>, wait: Duration) -> Held {
+    pub(super) fn refused(
+        &self,
+        place: &GatedPlace,
+        ask: GateAsk<'_>,
+        pass: Option<&Pass>,
+        wait: Duration,
+    ) -> HeldRetry {
         let (now, pause) = (clock::now(), Chance::default().lengthen(wait));
         let mut lanes = self.shared.swept(now);
         if let Some(lane) = lanes.by_place.get_mut(place) {
@@ -124,15 +130,15 @@ impl RetryGate {
             return held;
         }
         if lanes.by_place.len() >= LANES && !lanes.make_room() {
-            return Held::No;
+            return HeldRetry::No;
         }
         // Where the caller tells requests apart, nothing is to be learned.
-        let scope = ask.kind.filter(|_| place.key.is_none()).map(Scope::new);
+        let scope = ask.kind.filter(|_| place.key.is_none()).map(LimitScope::new);
         lanes.made += 1;
         let lane = Lane::new(lanes.made, now, pause, scope);
         lanes.by_place.insert(place.clone(), lane);
         self.shared.count.store(lanes.by_place.len(), Ordering::Relaxed);
-        Held::Now
+        HeldRetry::Now
     }
 }
 

@@ -14,7 +14,7 @@ use http_body_util::Either;
 use pin_project_lite::pin_project;
 use tower::BoxError;
 
-use super::replay_body::Held;
+use super::replay_body::HeldBytes;
 use crate::extensions::LateRefusal;
 use crate::headers::grpc;
 
@@ -44,7 +44,7 @@ pub(super) struct ReadAhead<B: Body> {
     /// Whom to tell if the trailers refuse the token.
     refusal: Option<LateRefusal>,
     /// What the frames take up of the policy's memory.
-    held: Held,
+    held: HeldBytes,
 }
 
 /// What transports give at once as a rule: a frame of h2, or a read of HTTP/1.1.
@@ -143,7 +143,7 @@ impl<B: Body> Unpin for ReadAhead<B> {}
 impl<B: Body> ReadAhead<B> {
     pub(super) fn new(body: B) -> Self {
         let rest = if body.is_end_stream() { UnreadBody::End } else { UnreadBody::Body(Box::pin(body)) };
-        Self { frames: VecDeque::new(), bytes: 0, rest, refusal: None, held: Held::default() }
+        Self { frames: VecDeque::new(), bytes: 0, rest, refusal: None, held: HeldBytes::default() }
     }
 
     /// Returns the trailers of a body that has nothing else, if they were read.
@@ -167,7 +167,7 @@ impl<B: Body> ReadAhead<B> {
     }
 
     /// Counts what is kept from here on against `held`.
-    pub(super) fn count(&mut self, held: Held) {
+    pub(super) fn count(&mut self, held: HeldBytes) {
         self.held = held;
     }
 

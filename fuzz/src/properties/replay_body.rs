@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 
-use crate::retry::replay_body::{Allowance, Limits, RequestBody};
+use crate::retry::replay_body::{Allowance, BodyLimits, RequestBody};
 
 /// What all bodies may take up.
 const ALLOWED: u64 = 2048;
@@ -27,7 +27,7 @@ pub fn replay_body(data: &[u8]) {
     let (Some(manner), Some(limit), Some(steps)) = (next(), next(), next()) else { return };
     let source = Source::new(manner, (0..steps % 16).map_while(|_| next()));
     let allowance = Arc::new(Allowance::new(if manner & 8 == 0 { ALLOWED } else { 300 }));
-    let limits = Limits {
+    let limits = BodyLimits {
         exact: u64::from(limit),
         stream: u64::from(limit),
         is_grpc: &|| false,
@@ -43,7 +43,7 @@ pub fn replay_body(data: &[u8]) {
     // A body that takes up all of it can be recorded only if all of it is there.
     let all = if manner & 8 == 0 { ALLOWED } else { 300 };
     let full = Source { told: Told::Length(all), ..Source::new(1, [8, 8].into_iter()) };
-    let limits = Limits { exact: all, stream: all, is_grpc: &|| false, allowance: Some(&allowance) };
+    let limits = BodyLimits { exact: all, stream: all, is_grpc: &|| false, allowance: Some(&allowance) };
     assert_eq!(RequestBody::recording(full, limits).replayable(), Ok(()), "something was not given back");
 }
 
@@ -173,7 +173,7 @@ impl Wake for Bell {
 }
 
 impl Run {
-    fn new(source: Source, limits: Limits<'_>) -> Self {
+    fn new(source: Source, limits: BodyLimits<'_>) -> Self {
         let until_broken = || source.steps.iter().take_while(|step| **step != Step::Broken);
         let frames = until_broken().filter(|step| **step != Step::Pending).cloned().collect();
         let fails = until_broken().count() < source.steps.len();

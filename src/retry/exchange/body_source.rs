@@ -11,7 +11,7 @@ use tower::BoxError;
 use super::head::HeadSnapshot;
 use crate::retry::body_factory::BodyFactory;
 use crate::retry::policy::options::RetryOptions;
-use crate::retry::policy::rules::Rules;
+use crate::retry::policy::rules::RetryRules;
 use crate::retry::replay_body::{NotReplayable, RequestBody, Tether};
 use crate::sync::Arc;
 
@@ -42,7 +42,7 @@ where
     pub(super) fn of(
         body: B,
         head: &HeadSnapshot,
-        rules: &Rules,
+        rules: &RetryRules,
         options: Option<&RetryOptions>,
     ) -> (RequestBody<B>, Result<Self, NotReplayable>) {
         // Also where a redirect made a GET of an upload, which still has the factory of the upload.
@@ -55,7 +55,7 @@ where
     fn of_some(
         body: B,
         head: &HeadSnapshot,
-        rules: &Rules,
+        rules: &RetryRules,
         options: Option<&RetryOptions>,
     ) -> (RequestBody<B>, Result<Self, NotReplayable>) {
         if let Some(factory) = head.factory() {

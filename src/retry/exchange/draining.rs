@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep};
 use tower::BoxError;
 
 use crate::clock;
-use crate::retry::replay_body::{Allowance, Held};
+use crate::retry::replay_body::{Allowance, HeldBytes};
 use crate::retry::retry_body::{ReadAhead, ResponseBody};
 use crate::sync::Arc;
 
@@ -52,7 +52,7 @@ impl<B: Body> Draining<B> {
     ) -> Self {
         let (head, body) = response.into_parts();
         let mut body = body.into_kept();
-        body.count(Held::nothing_of(allowance));
+        body.count(HeldBytes::nothing_of(allowance));
         let since = clock::now();
         let until = clock::after(since, LONGEST.min(time_left.unwrap_or(LONGEST)));
         Self { head, body, since, until, timer: None }

@@ -7,9 +7,9 @@ use http::{Extensions, HeaderName, HeaderValue, Method, Request, Uri, Version, r
 
 use crate::headers::grpc;
 use crate::retry::body_factory::BodyFactory;
-use crate::retry::gate::Kind;
-use crate::retry::limits::account::Target;
-use crate::retry::policy::idempotency::Repeat;
+use crate::retry::gate::RequestKind;
+use crate::retry::limits::account::RequestTarget;
+use crate::retry::policy::idempotency::Repeatability;
 
 /// A copy of a head, from which the heads of further attempts are made.
 ///
@@ -67,13 +67,13 @@ impl HeadSnapshot {
     }
 
     /// Where the request goes, and with which credential.
-    pub(super) fn target(&self) -> Target<'_> {
-        Target { uri: self.uri(), credential: self.copy().extensions.get() }
+    pub(super) fn target(&self) -> RequestTarget<'_> {
+        RequestTarget { uri: self.uri(), credential: self.copy().extensions.get() }
     }
 
     /// What the gate may tell it apart by.
-    pub(super) fn kind(&self) -> Kind<'_> {
-        Kind::of(self.uri(), self.method())
+    pub(super) fn kind(&self) -> RequestKind<'_> {
+        RequestKind::of(self.uri(), self.method())
     }
 
     /// How the body of a further attempt is opened, if not from a recording.
@@ -82,8 +82,8 @@ impl HeadSnapshot {
     }
 
     /// What a second attempt may do.
-    pub(super) fn repeat(&self) -> Repeat {
-        Repeat::as_it_is(self.method(), self.headers())
+    pub(super) fn repeat(&self) -> Repeatability {
+        Repeatability::as_it_is(self.method(), self.headers())
     }
 
     pub(super) fn is_grpc(&self) -> bool {

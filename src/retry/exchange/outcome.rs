@@ -21,11 +21,11 @@ use crate::backoff::Chance;
 use crate::error::Error;
 use crate::extensions::{Attempt, TokenRejected};
 use crate::headers::grpc;
-use crate::retry::gate::Held;
+use crate::retry::gate::HeldRetry;
 use crate::retry::policy::classify::{Failure, has};
 use crate::retry::policy::decide::Decision;
-use crate::retry::policy::idempotency::Repeat;
-use crate::retry::policy::view::{Outcome, View};
+use crate::retry::policy::idempotency::Repeatability;
+use crate::retry::policy::view::{Outcome, OutcomeView};
 use crate::retry::replay_body::{NotReplayable, RequestBody};
 use crate::retry::report::{ReplayReason, Replayed, RetryReport, StopReason};
 use crate::retry::retry_body::ResponseBody;
@@ -39,7 +39,7 @@ pub(super) type Step<S, B> = ControlFlow<
 >;
 
 /// What an outcome says.
-struct Verdict {
+struct OutcomeVerdict {
     decision: Decision,
     requested_delay: Option<Duration>,
     /// The request came too early, and so would others.
@@ -67,7 +67,7 @@ where
             self.accepted();
             return ControlFlow::Break(Ok(response));
         }
-        let Verdict { decision, requested_delay, is_throttled } =
+        let OutcomeVerdict { decision, requested_delay, is_throttled } =
             self.judge(Outcome::of(&response, trailers.as_ref()));
         let held = self.tell_gate(is_throttled, requested_delay);
         let token = response.extensions().get().and_then(TokenRejected::token_id);
@@ -103,7 +103,7 @@ where
         if did_no_work && self.is_in_doubt() {
             return self.unsent(stop, error);
         }
-        if !did_no_work && self.repeat != Repeat::Safe {
+        if !did_no_work && self.repeat != Repeatability::Safe {
             self.past().in_doubt = true;
         }
         let report = self.past().end(stop);
@@ -121,7 +121,7 @@ where
             },
             false => StopReason::DeadlineExceeded,
         };
-        if self.repeat != Repeat::Safe {
+        if self.repeat != Repeatability::Safe {
             self.past().in_doubt = true;
         }
         self.unsent(stop, error)
@@ -141,12 +141,12 @@ where
     }
 
     /// Decides on an outcome, with what is known of the request.
-    fn judge(&self, outcome: Outcome<'_>) -> Verdict {
-        let mut view = View {
+    fn judge(&self, outcome: Outcome<'_>) -> OutcomeVerdict {
+        let mut view = OutcomeView {
             options: self.options.as_deref(),
             time_left: timeouts::left(self.deadline),
             body: self.replayable(),
-            ..View::of(outcome, self.repeat)
+            ..OutcomeView::of(outcome, self.repeat)
         };
         if let Some(resend) = &self.resend {
             view.repeat = resend.head.repeat();
@@ -157,7 +157,7 @@ where
         }
         let rules = self.sender.rules();
         let reading = rules.read(&view);
-        Verdict {
+        OutcomeVerdict {
             decision: rules.decide(&view, &reading, &Chance::default()),
             requested_delay: reading.requested_delay(),
             is_throttled: reading.is_throttled,
@@ -172,7 +172,7 @@ where
     ) -> Result<Box<WaitingAttempt<B>>, StopReason> {
         let verdict = self.judge(Outcome::Failure(failure));
         let end = AttemptEnd { error: Some(error), ..AttemptEnd::default() };
-        self.again(verdict.decision, end, Some(failure), Held::No)
+        self.again(verdict.decision, end, Some(failure), HeldRetry::No)
     }
 
     /// Prepares the attempt that was decided on, and claims its body.
@@ -181,7 +181,7 @@ where
         decision: Decision,
         end: AttemptEnd<'_>,
         failure: Option<Failure>,
-        held: Held,
+        held: HeldRetry,
     ) -> Result<Box<WaitingAttempt<B>>, StopReason> {
         let (delay, reason, requested_delay, requested_by) = match decision {
             Decision::Stop(stop) => return Err(stop),
@@ -195,13 +195,13 @@ where
         let least = if delay > Chance::at_most(requested) { delay } else { requested };
         let ticket = match held {
             // Where it cannot wait for its turn, it waits for itself.
-            Held::Now => self.ask_gate(self.retries() + 1, least),
-            Held::Later | Held::No => None,
+            HeldRetry::Now => self.ask_gate(self.retries() + 1, least),
+            HeldRetry::Later | HeldRetry::No => None,
         };
         let queued = ticket.is_some();
         let delay = if queued { Duration::ZERO } else { delay };
         // A replay with a new token is nothing that a server suffers from.
-        let is_free = queued || held == Held::Later || reason == ReplayReason::TokenRejected;
+        let is_free = queued || held == HeldRetry::Later || reason == ReplayReason::TokenRejected;
         let budget = if is_free { None } else { self.pay(reason)? };
         let (request, to_open) = self.claim()?;
         let replayed = Replayed { status: end.status, failure, reason, delay, requested_delay };
@@ -251,19 +251,19 @@ where
     }
 
     /// Tells the gate what a response says about the pace. Returns how the retry of what was refused stands with it.
-    fn tell_gate(&mut self, is_throttled: bool, requested_delay: Option<Duration>) -> Held {
+    fn tell_gate(&mut self, is_throttled: bool, requested_delay: Option<Duration>) -> HeldRetry {
         if !is_throttled {
             self.accepted();
-            return Held::No;
+            return HeldRetry::No;
         }
         // What is asked for in earnest; more than that no request waits for.
         let longest = self.sender.rules().max_retry_after;
-        let Some(wait) = requested_delay.filter(|wait| *wait <= longest) else { return Held::No };
+        let Some(wait) = requested_delay.filter(|wait| *wait <= longest) else { return HeldRetry::No };
         let pass = self.take_pass();
-        let Some(place) = self.place() else { return Held::No };
-        let Some(gate) = &self.sender.rules().gate else { return Held::No };
+        let Some(place) = self.place() else { return HeldRetry::No };
+        let Some(gate) = &self.sender.rules().gate else { return HeldRetry::No };
         let held = gate.refused(&place, self.ask(self.retries() + 1, wait), pass.as_ref(), wait);
-        if self.gate().is_some() { held } else { Held::No }
+        if self.gate().is_some() { held } else { HeldRetry::No }
     }
 
     /// An attempt could not be sent, or came to nothing: the outcome before is returned, if there is one.

@@ -9,10 +9,10 @@ use tower::BoxError;
 
 use super::draining::Draining;
 use super::timeouts::AttemptTimeout;
-use crate::retry::gate::{Pass, Place};
+use crate::retry::gate::{GatedPlace, Pass};
 use crate::retry::policy::classify::Failure;
-use crate::retry::policy::idempotency::Repeat;
-use crate::retry::policy::view::View;
+use crate::retry::policy::idempotency::Repeatability;
+use crate::retry::policy::view::OutcomeView;
 use crate::retry::report::{ReplayReason, Replayed, RetryReport, StopReason};
 
 /// The attempts before the one that is prepared or in flight.
@@ -35,7 +35,7 @@ pub(super) struct PastAttempts<RB: Body> {
     /// Its place in the history.
     pub(super) at: usize,
     /// What the gate stands before, once that was asked for.
-    pub(super) place: Option<Place>,
+    pub(super) place: Option<GatedPlace>,
     /// What the attempt in flight has from the gate.
     pub(super) pass: Option<Pass>,
 }
@@ -96,7 +96,7 @@ impl<RB: Body> PastAttempts<RB> {
 
     /// Keeps the outcome of the attempt that was noted last. A timeout of ours does not take the place of a response, nor does
     /// an attempt that did no work that of one which may have.
-    pub(super) fn keep(&mut self, outcome: Result<Box<Draining<RB>>, BoxError>, repeat: Repeat) {
+    pub(super) fn keep(&mut self, outcome: Result<Box<Draining<RB>>, BoxError>, repeat: Repeatability) {
         let Some((last, before)) = self.history.split_last() else { return };
         let is_older_kept = match (&outcome, &self.outcome) {
             (Ok(_), _) | (_, None) => false,
@@ -109,7 +109,7 @@ impl<RB: Body> PastAttempts<RB> {
             self.at = before.len();
             self.outcome = Some(outcome);
         }
-        self.in_doubt |= repeat != Repeat::Safe && last.may_have_acted();
+        self.in_doubt |= repeat != Repeatability::Safe && last.may_have_acted();
     }
 
     /// Reads on in the response before. Ready once nothing is left to be read. `soon`: the wait is over.
@@ -125,7 +125,7 @@ impl<RB: Body> PastAttempts<RB> {
     }
 
     /// Adds what is known to a view.
-    pub(super) fn complete(&self, view: &mut View<'_>) {
+    pub(super) fn complete(&self, view: &mut OutcomeView<'_>) {
         view.in_doubt = self.in_doubt;
         view.retries = self.retries;
         view.backoffs = self.backoffs;

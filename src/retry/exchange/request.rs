@@ -16,10 +16,10 @@ use super::past::PastAttempts;
 use super::sender::Sender;
 use super::timeouts;
 use crate::clock;
-use crate::retry::gate::{Admission, Ask, Pass, Place, RetryGate, Ticket};
+use crate::retry::gate::{Admission, GateAsk, GatedPlace, Pass, RetryGate, Ticket};
 use crate::retry::limits::account::Account;
 use crate::retry::limits::budget::RetryBudget;
-use crate::retry::policy::idempotency::Repeat;
+use crate::retry::policy::idempotency::Repeatability;
 use crate::retry::policy::options::RetryOptions;
 use crate::retry::replay_body::{NotReplayable, RequestBody};
 
@@ -59,7 +59,7 @@ where
     pub(super) sender: Sender<S>,
     pub(super) options: Option<Box<RetryOptions>>,
     /// As far as the method says, where the head is kept.
-    pub(super) repeat: Repeat,
+    pub(super) repeat: Repeatability,
     /// It counts against the first account of the budget.
     pub(super) is_of_first: bool,
     /// When it must be done.
@@ -123,7 +123,7 @@ where
     }
 
     /// What the gate stands before, as far as the request is concerned.
-    pub(super) fn place(&mut self) -> Option<Place> {
+    pub(super) fn place(&mut self) -> Option<GatedPlace> {
         if self.past().place.is_none() {
             let rules = self.sender.rules();
             let first =
@@ -131,20 +131,20 @@ where
             let head = self.resend.as_ref().map(|resend| &resend.head);
             let account = first.cloned().or_else(|| Some(Arc::new(Account::of(head?.target()))))?;
             let key = head.and_then(|head| rules.gate_key.of(|| head.head()));
-            self.past().place = Some(Place::of(account, key));
+            self.past().place = Some(GatedPlace::of(account, key));
         }
         self.past().place.clone()
     }
 
     /// What it asks the gate for.
-    pub(super) fn ask(&self, retries: u32, least: Duration) -> Ask<'_> {
-        let Some(resend) = &self.resend else { return Ask::ONCE };
+    pub(super) fn ask(&self, retries: u32, least: Duration) -> GateAsk<'_> {
+        let Some(resend) = &self.resend else { return GateAsk::ONCE };
         let longest = timeouts::left(self.deadline).unwrap_or_else(|| self.wait_left());
         // All its waits for others together.
         let held = self.past.as_ref().map_or(Duration::ZERO, |past| past.held);
         let hold = self.sender.rules().max_hold.saturating_sub(held);
         let patient = !self.options.as_ref().is_some_and(|options| options.never);
-        Ask { kind: Some(resend.head.kind()), retries, least, longest, hold, patient }
+        GateAsk { kind: Some(resend.head.kind()), retries, least, longest, hold, patient }
     }
 
     /// Asks the gate for an attempt. Returns a ticket if it has to wait.

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::retry::policy::builder::RetryPolicy;
-use crate::retry::policy::rules::Rules;
+use crate::retry::policy::rules::RetryRules;
 
 /// What a request holds of the service that it came to: the policy, and an inner service for further attempts, which is
 /// polled ready anew for each of them.
@@ -24,7 +24,7 @@ pub(super) struct Instance<S> {
 
 impl<S> Sender<S> {
     #[inline]
-    pub(super) fn rules(&self) -> &Rules {
+    pub(super) fn rules(&self) -> &RetryRules {
         match self {
             Self::Own { policy, .. } => policy.rules(),
             Self::Shared(instance) => instance.policy.rules(),

@@ -21,9 +21,9 @@ use super::request::{Exchange, HttpService, Resend};
 use super::sender::{Instance, Sender};
 use super::timeouts;
 use crate::extensions::Attempt;
-use crate::retry::limits::account::Target;
+use crate::retry::limits::account::RequestTarget;
 use crate::retry::policy::builder::RetryPolicy;
-use crate::retry::policy::idempotency::Repeat;
+use crate::retry::policy::idempotency::Repeatability;
 use crate::retry::policy::options::RetryOptions;
 use crate::retry::replay_body::{NotReplayable, RequestBody};
 use crate::retry::retry_body::ResponseBody;
@@ -93,8 +93,8 @@ where
         let sender = self.sender();
         let rules = self.policy.rules();
         let repeat = match rules.generated_keys {
-            true => Repeat::with_key(&mut request),
-            false => Repeat::of_method(request.method()),
+            true => Repeatability::with_key(&mut request),
+            false => Repeatability::of_method(request.method()),
         };
         let options = request.extensions().get::<RetryOptions>().cloned().map(Box::new);
         if let Some(slot) = options.as_ref().and_then(|options| options.slot.as_ref()) {
@@ -107,7 +107,8 @@ where
                 Exchange { sender, options, repeat, is_of_first: false, deadline, resend: None, past: None };
             return ResponseFuture::new(AttemptState::Late, Some(exchange));
         }
-        let is_of_first = rules.budget.as_ref().is_some_and(|budget| budget.deposit(Target::of(&request)));
+        let is_of_first =
+            rules.budget.as_ref().is_some_and(|budget| budget.deposit(RequestTarget::of(&request)));
         let past_gate = options.as_ref().is_some_and(|options| options.past_gate);
         let gate = rules.gate.as_ref().filter(|gate| !past_gate && !gate.is_open());
         let at_gate = gate.is_some() && runtime::current().is_ok();
@@ -115,7 +116,7 @@ where
         // The head is copied only where a replay or a wait can follow, or the gate could not tell where the request went.
         let is_known = rules.gate.is_none() || is_of_first && !rules.gate_key.is_set();
         if !may_replay && !at_gate && is_known {
-            let repeat = Repeat::as_it_is(request.method(), request.headers());
+            let repeat = Repeatability::as_it_is(request.method(), request.headers());
             let state = AttemptState::calling(self.inner.call(request.map(once)));
             let exchange =
                 Exchange { sender, options, repeat, is_of_first, deadline, resend: None, past: None };

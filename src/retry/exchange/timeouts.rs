@@ -12,7 +12,7 @@ use tokio::time::{Instant, Sleep};
 use tower::BoxError;
 
 use crate::extensions::Deadline;
-use crate::retry::policy::rules::Rules;
+use crate::retry::policy::rules::RetryRules;
 use crate::{clock, runtime};
 
 /// A request's deadline passed before there was a response.
@@ -32,7 +32,7 @@ pub struct AttemptTimeout {
 
 /// Returns when a request that begins now must be done: by the policy, or earlier if it says so itself.
 #[inline]
-pub(in crate::retry) fn deadline(rules: &Rules, extensions: &Extensions) -> Option<Instant> {
+pub(in crate::retry) fn deadline(rules: &RetryRules, extensions: &Extensions) -> Option<Instant> {
     let own = extensions.get::<Deadline>().map(|deadline| Instant::from_std(deadline.instant()));
     let general = rules.total_timeout.map(|timeout| clock::after(clock::now(), timeout));
     match (own, general) {

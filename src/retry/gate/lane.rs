@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::pace::{Pace, Refusal};
-use super::scope::{Kind, Likeness, Scope};
+use super::scope::{Likeness, LimitScope, RequestKind};
 use super::surplus::Surplus;
 use crate::clock;
 
@@ -18,13 +18,13 @@ pub(super) struct Passage {
     pub(super) lane: u64,
     epoch: u64,
     at: Instant,
-    way: Way,
+    way: PassageWay,
     like: Likeness,
 }
 
 /// How a request went through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+enum PassageWay {
     /// At once, within the pace.
     AtOnce,
     /// When its turn had come.
@@ -37,8 +37,8 @@ enum Way {
 
 /// What a request asks for that comes to a gate.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::retry) struct Ask<'a> {
-    pub(in crate::retry) kind: Option<Kind<'a>>,
+pub(in crate::retry) struct GateAsk<'a> {
+    pub(in crate::retry) kind: Option<RequestKind<'a>>,
     /// How often it was retried.
     pub(in crate::retry) retries: u32,
     /// How long it must wait.
@@ -51,7 +51,7 @@ pub(in crate::retry) struct Ask<'a> {
     pub(in crate::retry) patient: bool,
 }
 
-impl Ask<'_> {
+impl GateAsk<'_> {
     /// That of a request that is sent once.
     pub(in crate::retry) const ONCE: Self = Self {
         kind: None,
@@ -65,7 +65,7 @@ impl Ask<'_> {
 
 /// How the retry of a request that was refused stands with the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::retry) enum Held {
+pub(in crate::retry) enum HeldRetry {
     /// It is a retry like any other.
     No,
     /// It asks again when its own wait is over. The pace keeps it from doing harm.
@@ -86,7 +86,7 @@ pub(super) struct Lane {
     epoch: u64,
     pub(super) pace: Pace,
     surplus: Surplus,
-    pub(super) scope: Option<Scope>,
+    pub(super) scope: Option<LimitScope>,
     /// The last pause that the server asked for.
     pause: Duration,
     pub(super) queue: BTreeMap<Rank, Waiter>,
@@ -129,7 +129,7 @@ fn turns(retries: u32) -> f64 {
 
 impl Lane {
     /// Starts closed, with a first refusal.
-    pub(super) fn new(number: u64, now: Instant, pause: Duration, scope: Option<Scope>) -> Self {
+    pub(super) fn new(number: u64, now: Instant, pause: Duration, scope: Option<LimitScope>) -> Self {
         Self {
             number,
             epoch: 0,
@@ -147,7 +147,11 @@ impl Lane {
     }
 
     /// Asks for a request to be let through: it goes, or has a place in the queue. None if the limit is not about it.
-    pub(super) fn admit(&mut self, ask: Ask<'_>, now: Instant) -> Option<Result<Passage, (Rank, Likeness)>> {
+    pub(super) fn admit(
+        &mut self,
+        ask: GateAsk<'_>,
+        now: Instant,
+    ) -> Option<Result<Passage, (Rank, Likeness)>> {
         let like = self.likeness(ask.kind);
         self.covers(like).then(|| match self.way(ask, now) {
             Some(way) => Ok(Passage { lane: self.number, epoch: self.epoch, at: now, way, like }),
@@ -155,7 +159,7 @@ impl Lane {
         })
     }
 
-    fn queue(&mut self, ask: Ask<'_>, like: Likeness, now: Instant) -> Rank {
+    fn queue(&mut self, ask: GateAsk<'_>, like: Likeness, now: Instant) -> Rank {
         let rank = (clock::after(now, ask.least), self.tickets);
         self.tickets += 1;
         self.held += 1;
@@ -167,7 +171,7 @@ impl Lane {
             false => clock::after(now, self.pause.saturating_add(ask.hold)).min(give_up),
         };
         let turns = turns(ask.retries);
-        let Ask { hold, patient, .. } = ask;
+        let GateAsk { hold, patient, .. } = ask;
         let waiter = Waiter { waker: None, like, fresh, patient, turns, patience, hold, give_up };
         self.queue.insert(rank, waiter);
         self.ends.insert((give_up, rank));
@@ -185,8 +189,8 @@ impl Lane {
         let call = self.called.remove(&rank.1);
         *hurried |= call == Some(None);
         let (epoch, way) = match call.flatten() {
-            Some(epoch) => (epoch, Way::InTurn),
-            None if *hurried && now >= rank.0 => (self.epoch, Way::Beyond),
+            Some(epoch) => (epoch, PassageWay::InTurn),
+            None if *hurried && now >= rank.0 => (self.epoch, PassageWay::Beyond),
             None => return None,
         };
         Some(Passage { lane: self.number, epoch, at: now, way, like })
@@ -216,11 +220,11 @@ impl Lane {
                 return Vec::new();
             }
         }
-        if matches!(pass.way, Way::Beyond | Way::Unpaced) {
+        if matches!(pass.way, PassageWay::Beyond | PassageWay::Unpaced) {
             self.surplus.accepted();
         }
         let round_trip = now.saturating_duration_since(pass.at);
-        self.pace.accepted(now, round_trip, pass.way != Way::AtOnce);
+        self.pace.accepted(now, round_trip, pass.way != PassageWay::AtOnce);
         let mut wakers = self.turn(now);
         // The pace may have risen, and so the next turn come nearer.
         wakers.extend(self.first_waker());
@@ -231,17 +235,17 @@ impl Lane {
     /// and whom to wake.
     pub(super) fn refused(
         &mut self,
-        ask: Ask<'_>,
+        ask: GateAsk<'_>,
         pass: Option<&Passage>,
         pause: Duration,
         now: Instant,
-    ) -> (Held, Vec<Waker>) {
+    ) -> (HeldRetry, Vec<Waker>) {
         let pass = pass.filter(|pass| pass.lane == self.number);
         let held = self.judge(ask, pass, pause, now);
         (held, self.hurry())
     }
 
-    fn likeness(&self, kind: Option<Kind<'_>>) -> Likeness {
+    fn likeness(&self, kind: Option<RequestKind<'_>>) -> Likeness {
         match (&self.scope, kind) {
             (Some(scope), Some(kind)) => scope.likeness(kind),
             // It is taken for one of those that the limit is about.
@@ -254,19 +258,19 @@ impl Lane {
     }
 
     /// How a request may go through now; none if it has to wait.
-    fn way(&mut self, ask: Ask<'_>, now: Instant) -> Option<Way> {
+    fn way(&mut self, ask: GateAsk<'_>, now: Instant) -> Option<PassageWay> {
         if !self.surplus.is_paced() {
-            return Some(Way::Unpaced);
+            return Some(PassageWay::Unpaced);
         }
         if ask.least.is_zero() && self.queue.is_empty() && self.pace.take(now, turns(ask.retries)) {
-            return Some(Way::AtOnce);
+            return Some(PassageWay::AtOnce);
         }
         self.needed = now;
-        (!self.has_room(ask, now)).then_some(Way::Beyond)
+        (!self.has_room(ask, now)).then_some(PassageWay::Beyond)
     }
 
     /// Whether a request can wait for its turn.
-    fn has_room(&self, ask: Ask<'_>, now: Instant) -> bool {
+    fn has_room(&self, ask: GateAsk<'_>, now: Instant) -> bool {
         let wait = self.pace.time_for(now, self.queue.len() as f64 + 1.0);
         if wait >= ask.longest {
             return false;
@@ -299,46 +303,54 @@ impl Lane {
         !(again || in_vain && waiter.patient)
     }
 
-    fn judge(&mut self, ask: Ask<'_>, pass: Option<&Passage>, pause: Duration, now: Instant) -> Held {
+    fn judge(
+        &mut self,
+        ask: GateAsk<'_>,
+        pass: Option<&Passage>,
+        pause: Duration,
+        now: Instant,
+    ) -> HeldRetry {
         let opens_at = clock::after(now, pause);
         self.needed = now;
         let like = pass.map_or_else(|| self.likeness(ask.kind), |pass| pass.like);
         if self.scope.as_mut().is_some_and(|scope| scope.refused(like)) {
             self.begin(now, opens_at, pause);
-            return Held::Now;
+            return HeldRetry::Now;
         }
         let current = pass.is_some_and(|pass| pass.epoch == self.epoch);
         match pass.map(|pass| pass.way) {
-            Some(Way::AtOnce | Way::InTurn) if current => match self.pace.refused(now, opens_at) {
-                Refusal::Alone => {}
-                Refusal::Slower => self.epoch += 1,
-                Refusal::Closed => {
-                    self.epoch += 1;
-                    self.pause = pause;
+            Some(PassageWay::AtOnce | PassageWay::InTurn) if current => {
+                match self.pace.refused(now, opens_at) {
+                    Refusal::Alone => {}
+                    Refusal::Slower => self.epoch += 1,
+                    Refusal::Closed => {
+                        self.epoch += 1;
+                        self.pause = pause;
+                    }
                 }
-            },
+            }
             // It was on its way when the pace fell, and says nothing about the pace since.
-            Some(Way::AtOnce | Way::InTurn) => {}
-            Some(Way::Beyond) => drop(self.surplus.refused(false)),
-            Some(Way::Unpaced) | None => {
+            Some(PassageWay::AtOnce | PassageWay::InTurn) => {}
+            Some(PassageWay::Beyond) => drop(self.surplus.refused(false)),
+            Some(PassageWay::Unpaced) | None => {
                 if self.surplus.refused(true) {
                     self.begin(now, opens_at, pause);
                 }
             }
         }
         if !self.surplus.is_paced() {
-            return Held::No;
+            return HeldRetry::No;
         }
         let closed = self.pace.is_closed(now);
         // What went beyond the pace was asked to stay away all the same.
-        if closed && pass.is_none_or(|pass| pass.way != Way::Beyond) {
+        if closed && pass.is_none_or(|pass| pass.way != PassageWay::Beyond) {
             self.pace.extend(opens_at);
         }
-        let had_turn = pass.is_some_and(|pass| matches!(pass.way, Way::AtOnce | Way::InTurn));
+        let had_turn = pass.is_some_and(|pass| matches!(pass.way, PassageWay::AtOnce | PassageWay::InTurn));
         match had_turn || self.has_room(ask, now) {
-            true if closed => Held::Now,
-            true => Held::Later,
-            false => Held::No,
+            true if closed => HeldRetry::Now,
+            true => HeldRetry::Later,
+            false => HeldRetry::No,
         }
     }
 

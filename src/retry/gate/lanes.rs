@@ -14,7 +14,7 @@ use crate::retry::limits::account::Account;
 
 /// What a gate stands before: an account, or a part of what it may ask for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(in crate::retry) struct Place {
+pub(in crate::retry) struct GatedPlace {
     pub(in crate::retry) account: Arc<Account>,
     pub(super) key: Option<Arc<str>>,
 }
@@ -35,7 +35,7 @@ pub(super) struct GateShared {
 
 #[derive(Default)]
 pub(super) struct Lanes {
-    pub(super) by_place: HashMap<Place, Lane>,
+    pub(super) by_place: HashMap<GatedPlace, Lane>,
     /// How many there were so far.
     pub(super) made: u64,
     swept: Option<Instant>,
@@ -50,9 +50,9 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// How many lanes are looked at for one to forget when there are too many.
 const LOOKED_AT: usize = 8;
 
-// --- Place ---
+// --- GatedPlace ---
 
-impl Place {
+impl GatedPlace {
     pub(in crate::retry) fn of(account: impl Into<Arc<Account>>, key: Option<String>) -> Self {
         Self { account: account.into(), key: key.map(Into::into) }
     }

@@ -7,7 +7,7 @@ use http::{Method, Uri};
 
 /// What the requests of an account are told apart by.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::retry) struct Kind<'a> {
+pub(in crate::retry) struct RequestKind<'a> {
     segment: &'a str,
     method: &'a Method,
 }
@@ -21,7 +21,7 @@ pub(super) struct Likeness {
 
 /// Which requests a limit is about, as far as is known.
 #[derive(Clone, Debug)]
-pub(super) struct Scope {
+pub(super) struct LimitScope {
     segment: Box<str>,
     method: Method,
     /// In what a request must be like the first for the limit to be about it; none for all requests.
@@ -39,9 +39,9 @@ const WITNESSES: u32 = 5;
 /// How many must be refused of one kind before the limit counts as one of that kind. All rows hold with 1 and with 8.
 const REFUSALS: u32 = 2;
 
-// --- Kind ---
+// --- RequestKind ---
 
-impl<'a> Kind<'a> {
+impl<'a> RequestKind<'a> {
     pub(in crate::retry) fn of(uri: &'a Uri, method: &'a Method) -> Self {
         Self { segment: uri.path().split('/').nth(1).unwrap_or_default(), method }
     }
@@ -54,11 +54,11 @@ impl Likeness {
     pub(super) const SAME: Self = Self { segment: true, method: true };
 }
 
-// --- Scope ---
+// --- LimitScope ---
 
-impl Scope {
+impl LimitScope {
     /// Begins with what was refused first.
-    pub(super) fn new(kind: Kind<'_>) -> Self {
+    pub(super) fn new(kind: RequestKind<'_>) -> Self {
         Self {
             segment: kind.segment.into(),
             method: kind.method.clone(),
@@ -69,7 +69,7 @@ impl Scope {
         }
     }
 
-    pub(super) fn likeness(&self, kind: Kind<'_>) -> Likeness {
+    pub(super) fn likeness(&self, kind: RequestKind<'_>) -> Likeness {
         Likeness { segment: *self.segment == *kind.segment, method: self.method == *kind.method }
     }
 
@@ -121,8 +121,8 @@ impl Scope {
 mod tests {
     use super::*;
 
-    fn kind<'a>(path: &'a Uri, method: &'a Method) -> Kind<'a> {
-        Kind::of(path, method)
+    fn kind<'a>(path: &'a Uri, method: &'a Method) -> RequestKind<'a> {
+        RequestKind::of(path, method)
     }
 
     #[test]
@@ -133,7 +133,7 @@ mod tests {
             (kind(&items, &Method::POST), kind(&items, &Method::GET), "POST"),
             (kind(&search, &Method::POST), kind(&items, &Method::GET), "search"),
         ] {
-            let mut scope = Scope::new(refused);
+            let mut scope = LimitScope::new(refused);
             let (inside, outside) = (scope.likeness(refused), scope.likeness(accepted));
             assert!((0..9).all(|_| !scope.accepted(outside)), "one refusal may be chance");
             assert!(!scope.refused(inside));
@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn what_is_refused_everywhere_is_about_all() {
         let paths = ["/a", "/b", "/c"].map(Uri::from_static);
-        let mut scope = Scope::new(kind(&paths[0], &Method::GET));
+        let mut scope = LimitScope::new(kind(&paths[0], &Method::GET));
         for path in paths.iter().cycle().take(30) {
             let like = scope.likeness(kind(path, &Method::GET));
             assert!(!scope.refused(like));

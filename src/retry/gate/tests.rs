@@ -1,17 +1,24 @@
 use http::{Method, Uri};
 
 use super::*;
-use crate::retry::limits::account::{Account, Target};
+use crate::retry::limits::account::{Account, RequestTarget};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn place() -> Place {
+fn place() -> GatedPlace {
     let uri = Uri::from_static("https://api.example.com/");
-    Place::of(Account::of(Target { uri: &uri, credential: None }), None)
+    GatedPlace::of(Account::of(RequestTarget { uri: &uri, credential: None }), None)
 }
 
-fn ask(retries: u32) -> Ask<'static> {
-    Ask { kind: None, retries, least: Duration::ZERO, longest: SECOND * 120, hold: SECOND * 2, patient: true }
+fn ask(retries: u32) -> GateAsk<'static> {
+    GateAsk {
+        kind: None,
+        retries,
+        least: Duration::ZERO,
+        longest: SECOND * 120,
+        hold: SECOND * 2,
+        patient: true,
+    }
 }
 
 fn go(gate: &RetryGate) -> Pass {
@@ -24,14 +31,14 @@ fn go(gate: &RetryGate) -> Pass {
 #[tokio::test(start_paused = true)]
 async fn a_short_wait_that_is_asked_for_later_does_not_end_a_longer_one() {
     let gate = RetryGate::new();
-    assert_eq!(gate.refused(&place(), ask(1), None, SECOND), Held::Now);
+    assert_eq!(gate.refused(&place(), ask(1), None, SECOND), HeldRetry::Now);
     tokio::time::advance(SECOND * 3).await;
     let (first, second) = (go(&gate), {
         tokio::time::advance(SECOND).await;
         go(&gate)
     });
-    assert_eq!(gate.refused(&place(), ask(1), Some(&first), SECOND * 60), Held::Now);
-    assert_eq!(gate.refused(&place(), ask(1), Some(&second), SECOND), Held::Now);
+    assert_eq!(gate.refused(&place(), ask(1), Some(&first), SECOND * 60), HeldRetry::Now);
+    assert_eq!(gate.refused(&place(), ask(1), Some(&second), SECOND), HeldRetry::Now);
     assert!(gate.status()[0].opens_in() >= Some(SECOND * 59), "{:?}", gate.status());
 }
 
@@ -44,7 +51,7 @@ async fn one_refusal_among_many_holds_nothing_but_its_own_request() {
         go(&gate).accepted();
         tokio::time::advance(SECOND).await;
     }
-    assert_eq!(gate.refused(&place(), ask(1), Some(&go(&gate)), SECOND * 9), Held::Later);
+    assert_eq!(gate.refused(&place(), ask(1), Some(&go(&gate)), SECOND * 9), HeldRetry::Later);
     assert_eq!(gate.status()[0].opens_in(), None);
     tokio::time::advance(SECOND).await;
     go(&gate).accepted();
@@ -54,7 +61,7 @@ async fn one_refusal_among_many_holds_nothing_but_its_own_request() {
 async fn what_is_accepted_beyond_the_pace_ends_the_pace() {
     let gate = RetryGate::new();
     gate.refused(&place(), ask(1), None, SECOND * 60);
-    let beyond = || match gate.admit(&place(), Ask { longest: SECOND, ..ask(0) }) {
+    let beyond = || match gate.admit(&place(), GateAsk { longest: SECOND, ..ask(0) }) {
         Admission::Go(pass) => pass,
         Admission::Open | Admission::Wait(_) => panic!("it cannot wait"),
     };
@@ -63,19 +70,19 @@ async fn what_is_accepted_beyond_the_pace_ends_the_pace() {
         beyond().accepted();
     }
     let pass = go(&gate);
-    assert_eq!(gate.refused(&place(), ask(1), Some(&pass), SECOND), Held::No, "a retry like any other");
+    assert_eq!(gate.refused(&place(), ask(1), Some(&pass), SECOND), HeldRetry::No, "a retry like any other");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_limit_of_one_path_holds_no_other() {
     let gate = RetryGate::new();
     let (search, items) = (Uri::from_static("/search"), Uri::from_static("/items"));
-    let of = |uri, retries| Ask { kind: Some(Kind::of(uri, &Method::GET)), ..ask(retries) };
+    let of = |uri, retries| GateAsk { kind: Some(RequestKind::of(uri, &Method::GET)), ..ask(retries) };
     gate.refused(&place(), of(&search, 1), None, SECOND * 9);
     gate.refused(&place(), of(&search, 1), None, SECOND * 9);
     let Admission::Wait(waiting) = gate.admit(&place(), of(&items, 0)) else { panic!("it is about all") };
     for _ in 0..5 {
-        let Admission::Go(pass) = gate.admit(&place(), Ask { longest: SECOND, ..of(&items, 0) }) else {
+        let Admission::Go(pass) = gate.admit(&place(), GateAsk { longest: SECOND, ..of(&items, 0) }) else {
             panic!("it cannot wait")
         };
         pass.accepted();
@@ -88,7 +95,7 @@ async fn a_limit_of_one_path_holds_no_other() {
     std::future::poll_fn(|cx| waiting.poll(cx)).await;
     assert_eq!(clock::now(), start, "what waited goes on");
     // Until something else is refused, too.
-    assert_eq!(gate.refused(&place(), of(&items, 1), None, SECOND * 9), Held::Now);
+    assert_eq!(gate.refused(&place(), of(&items, 1), None, SECOND * 9), HeldRetry::Now);
     assert_eq!(gate.status()[0].part(), None);
 }
 
@@ -96,7 +103,7 @@ async fn a_limit_of_one_path_holds_no_other() {
 async fn the_turn_of_a_request_that_still_waits_for_itself_is_not_lost() {
     let gate = RetryGate::new();
     gate.refused(&place(), ask(1), None, SECOND);
-    let Admission::Wait(mut resting) = gate.admit(&place(), Ask { least: SECOND * 10, ..ask(2) }) else {
+    let Admission::Wait(mut resting) = gate.admit(&place(), GateAsk { least: SECOND * 10, ..ask(2) }) else {
         panic!("it is closed")
     };
     let start = clock::now();

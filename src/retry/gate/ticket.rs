@@ -8,21 +8,21 @@ use std::task::{Context, Poll, Waker};
 use tokio::time::{Instant, Sleep};
 
 use super::lane::{Passage, Rank};
-use super::lanes::{GateShared, Place};
+use super::lanes::{GateShared, GatedPlace};
 use super::scope::Likeness;
 use crate::clock;
 
 /// What a request carries that went through a gate.
 pub(in crate::retry) struct Pass {
     pub(super) gate: Arc<GateShared>,
-    pub(super) place: Place,
+    pub(super) place: GatedPlace,
     pub(super) passage: Passage,
 }
 
 /// A place in the queue. Dropping it leaves the queue.
 pub(in crate::retry) struct Ticket {
     pub(super) gate: Arc<GateShared>,
-    pub(super) place: Place,
+    pub(super) place: GatedPlace,
     pub(super) rank: Rank,
     pub(super) since: Instant,
     pub(super) like: Likeness,

@@ -21,19 +21,19 @@ pub(in crate::retry) struct Account {
 
 /// Where a request goes, and with which credential.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::retry) struct Target<'a> {
+pub(in crate::retry) struct RequestTarget<'a> {
     pub(in crate::retry) uri: &'a Uri,
     pub(in crate::retry) credential: Option<&'a CredentialId>,
 }
 
-impl<'a> Target<'a> {
+impl<'a> RequestTarget<'a> {
     pub(in crate::retry) fn of<B>(request: &'a Request<B>) -> Self {
         Self { uri: request.uri(), credential: request.extensions().get() }
     }
 }
 
 impl Account {
-    pub(in crate::retry) fn of(target: Target<'_>) -> Self {
+    pub(in crate::retry) fn of(target: RequestTarget<'_>) -> Self {
         let origin = Origin::of(target.uri);
         let spelled = spell(target.uri).filter(|_| origin.is_none());
         let spelled = spelled.map(|(scheme, authority)| (scheme.into(), authority.into()));
@@ -42,7 +42,7 @@ impl Account {
 
     /// Returns whether a request counts against this account. It allocates nothing, as it is asked for every request.
     #[inline]
-    pub(in crate::retry) fn is_of(&self, Target { uri, credential }: Target<'_>) -> bool {
+    pub(in crate::retry) fn is_of(&self, RequestTarget { uri, credential }: RequestTarget<'_>) -> bool {
         let server = match (&self.origin, &self.spelled) {
             (Some(origin), _) => origin.matches(uri),
             (None, Some((scheme, authority))) => spell(uri) == Some((&**scheme, &**authority)),
@@ -53,7 +53,10 @@ impl Account {
 
     /// Hashes what a request counts against, without making an account of it. Requests that count against one account
     /// hash alike, but for IPv6 addresses that are not written as usual.
-    pub(in crate::retry) fn hash_of(Target { uri, credential }: Target<'_>, state: &mut impl Hasher) {
+    pub(in crate::retry) fn hash_of(
+        RequestTarget { uri, credential }: RequestTarget<'_>,
+        state: &mut impl Hasher,
+    ) {
         credential.hash(state);
         let scheme = uri.scheme_str().unwrap_or_default();
         scheme.hash(state);
@@ -87,8 +90,8 @@ mod tests {
 
     use super::*;
 
-    fn to<'a>(uri: &'a Uri, credential: Option<&'a CredentialId>) -> Target<'a> {
-        Target { uri, credential }
+    fn to<'a>(uri: &'a Uri, credential: Option<&'a CredentialId>) -> RequestTarget<'a> {
+        RequestTarget { uri, credential }
     }
 
     fn hash(uri: &Uri, credential: Option<&CredentialId>) -> u64 {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::Uri;
 use tokio::time::Instant;
 
-use super::account::{Account, Target};
+use super::account::{Account, RequestTarget};
 use super::tally::Tally;
 use crate::clock;
 use crate::error::Error;
@@ -43,7 +43,7 @@ use crate::retry::report::ReplayReason;
 /// A full balance takes no memory. Up to 4096 balances that are not full are kept; all others share one.
 #[derive(Clone)]
 pub struct RetryBudget {
-    inner: Arc<Inner>,
+    inner: Arc<BudgetShared>,
 }
 
 /// Sets up a [`RetryBudget`].
@@ -61,18 +61,18 @@ pub struct RetryBudgetBuilder {
     burst: u32,
 }
 
-struct Inner {
-    terms: Terms,
+struct BudgetShared {
+    terms: BudgetTerms,
     /// The first account there was, and in most clients the only one: found without a hash or a lock.
-    first: OnceLock<First>,
-    others: RwLock<Others>,
+    first: OnceLock<FirstAccount>,
+    others: RwLock<OtherAccounts>,
     /// How many others there are: the one number that is read while there are none.
     count: AtomicUsize,
     hashes: RandomState,
 }
 
 /// Nearly every request counts against it.
-struct First {
+struct FirstAccount {
     account: Arc<Account>,
     purse: Purse,
     /// Requests that its purse was not told of yet.
@@ -80,7 +80,7 @@ struct First {
 }
 
 /// The balances of all other accounts, by their hash, as far as they are not full: one that is full is as good as new.
-struct Others {
+struct OtherAccounts {
     by_hash: HashMap<u64, Purse>,
     /// After how many additions they are looked through for those that are full again. As many as were not full the last
     /// time, so that looking costs a constant for each addition.
@@ -91,7 +91,7 @@ struct Others {
 
 /// In thousandths of a retry, so that sums are exact.
 #[derive(Clone, Copy, Debug)]
-struct Terms {
+struct BudgetTerms {
     per_request: u64,
     /// Thousandths per millisecond, which are whole ones per second.
     per_millisecond: u64,
@@ -136,14 +136,15 @@ impl RetryBudget {
     #[must_use]
     pub fn balance(&self, uri: &Uri, credential: Option<&CredentialId>) -> f64 {
         let terms = self.inner.terms;
-        let balance = self.inner.find(Target { uri, credential }, |purse| purse.look(terms, clock::now()));
+        let balance =
+            self.inner.find(RequestTarget { uri, credential }, |purse| purse.look(terms, clock::now()));
         // A burst is a u32 of retries, so nothing is lost.
         balance.map_or(terms.burst, |balance| balance.thousandths) as f64 / RETRY as f64
     }
 
     /// Adds the share of a request. Returns whether it counts against the [first account](Self::first_account).
     #[inline]
-    pub(in crate::retry) fn deposit(&self, target: Target<'_>) -> bool {
+    pub(in crate::retry) fn deposit(&self, target: RequestTarget<'_>) -> bool {
         match self.inner.first.get() {
             Some(first) if first.account.is_of(target) => {
                 first.requests.add_one();
@@ -165,7 +166,7 @@ impl RetryBudget {
     }
 
     /// Takes what a retry for this reason costs. Returns how many are left; none if there were not enough.
-    pub(in crate::retry) fn pay(&self, target: Target<'_>, reason: ReplayReason) -> Option<f64> {
+    pub(in crate::retry) fn pay(&self, target: RequestTarget<'_>, reason: ReplayReason) -> Option<f64> {
         let (terms, now) = (self.inner.terms, clock::now());
         let left = self.inner.with(target, |purse| purse.withdraw(price(reason), terms, now))?;
         Some(left as f64 / RETRY as f64)
@@ -181,7 +182,7 @@ impl RetryBudget {
 
 impl Default for RetryBudget {
     fn default() -> Self {
-        RetryBudgetBuilder::finish(Terms { per_request: 200, per_millisecond: 3, burst: 10 * RETRY })
+        RetryBudgetBuilder::finish(BudgetTerms { per_request: 200, per_millisecond: 3, burst: 10 * RETRY })
     }
 }
 
@@ -229,13 +230,14 @@ impl RetryBudgetBuilder {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1000000")]
         let per_request = (self.ratio * RETRY as f64).round() as u64;
         let burst = u64::from(self.burst) * RETRY;
-        Ok(Self::finish(Terms { per_request, per_millisecond: self.per_second.into(), burst }))
+        Ok(Self::finish(BudgetTerms { per_request, per_millisecond: self.per_second.into(), burst }))
     }
 
-    fn finish(terms: Terms) -> RetryBudget {
-        let others = Others { by_hash: HashMap::new(), sweep_in: FIRST_SWEEP, rest: Purse::full(terms) };
+    fn finish(terms: BudgetTerms) -> RetryBudget {
+        let others =
+            OtherAccounts { by_hash: HashMap::new(), sweep_in: FIRST_SWEEP, rest: Purse::full(terms) };
         RetryBudget {
-            inner: Arc::new(Inner {
+            inner: Arc::new(BudgetShared {
                 terms,
                 first: OnceLock::new(),
                 others: RwLock::new(others),
@@ -246,11 +248,11 @@ impl RetryBudgetBuilder {
     }
 }
 
-// --- Inner ---
+// --- BudgetShared ---
 
-impl Inner {
-    fn first(&self, target: Target<'_>) -> &First {
-        self.first.get_or_init(|| First {
+impl BudgetShared {
+    fn first(&self, target: RequestTarget<'_>) -> &FirstAccount {
+        self.first.get_or_init(|| FirstAccount {
             account: Arc::new(Account::of(target)),
             purse: Purse::full(self.terms),
             requests: Tally::default(),
@@ -258,7 +260,7 @@ impl Inner {
     }
 
     /// Does something with the purse of an account, if there is one.
-    fn find<T>(&self, target: Target<'_>, act: impl FnOnce(&Purse) -> T) -> Option<T> {
+    fn find<T>(&self, target: RequestTarget<'_>, act: impl FnOnce(&Purse) -> T) -> Option<T> {
         if let Some(first) = self.first.get().filter(|first| first.account.is_of(target)) {
             return Some(act(first.purse()));
         }
@@ -270,7 +272,7 @@ impl Inner {
     }
 
     /// Does something with the purse of an account, which is made if need be.
-    fn with<T>(&self, target: Target<'_>, act: impl FnOnce(&Purse) -> T) -> T {
+    fn with<T>(&self, target: RequestTarget<'_>, act: impl FnOnce(&Purse) -> T) -> T {
         let first = self.first(target);
         if first.account.is_of(target) {
             return act(first.purse());
@@ -287,16 +289,16 @@ impl Inner {
         done
     }
 
-    fn hash(&self, target: Target<'_>) -> u64 {
+    fn hash(&self, target: RequestTarget<'_>) -> u64 {
         let mut state = self.hashes.build_hasher();
         Account::hash_of(target, &mut state);
         state.finish()
     }
 }
 
-// --- First ---
+// --- FirstAccount ---
 
-impl First {
+impl FirstAccount {
     /// Returns the purse, told of all requests so far.
     fn purse(&self) -> &Purse {
         self.purse.requests.fetch_add(self.requests.take(), Ordering::Relaxed);
@@ -304,9 +306,9 @@ impl First {
     }
 }
 
-// --- Others ---
+// --- OtherAccounts ---
 
-impl Others {
+impl OtherAccounts {
     /// Returns the purse of an account, if it is not full.
     fn purse(&self, hash: u64) -> Option<&Purse> {
         let rest = (self.by_hash.len() >= KEPT).then_some(&self.rest);
@@ -314,7 +316,7 @@ impl Others {
     }
 
     /// Makes a purse for an account.
-    fn add(&mut self, hash: u64, terms: Terms) -> &Purse {
+    fn add(&mut self, hash: u64, terms: BudgetTerms) -> &Purse {
         if self.sweep_in == 0 {
             let now = clock::now();
             self.by_hash.retain(|_, purse| purse.look(terms, now).thousandths < terms.burst);
@@ -331,7 +333,7 @@ impl Others {
 // --- Purse ---
 
 impl Purse {
-    fn full(terms: Terms) -> Self {
+    fn full(terms: BudgetTerms) -> Self {
         let balance = Balance { thousandths: terms.burst, at: clock::now() };
         Self { requests: AtomicU64::new(0), balance: Mutex::new(balance) }
     }
@@ -341,13 +343,13 @@ impl Purse {
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn look(&self, terms: Terms, now: Instant) -> Balance {
+    fn look(&self, terms: BudgetTerms, now: Instant) -> Balance {
         let mut balance = self.balance.lock().unwrap_or_else(PoisonError::into_inner);
         balance.add(self.requests.swap(0, Ordering::Relaxed), terms, now);
         *balance
     }
 
-    fn withdraw(&self, price: u64, terms: Terms, now: Instant) -> Option<u64> {
+    fn withdraw(&self, price: u64, terms: BudgetTerms, now: Instant) -> Option<u64> {
         let mut balance = self.balance.lock().unwrap_or_else(PoisonError::into_inner);
         balance.add(self.requests.swap(0, Ordering::Relaxed), terms, now);
         balance.thousandths = balance.thousandths.checked_sub(price)?;
@@ -358,7 +360,7 @@ impl Purse {
 // --- Balance ---
 
 impl Balance {
-    fn add(&mut self, requests: u64, terms: Terms, now: Instant) {
+    fn add(&mut self, requests: u64, terms: BudgetTerms, now: Instant) {
         let elapsed = now.saturating_duration_since(self.at);
         let milliseconds = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         self.at += Duration::from_millis(milliseconds);
@@ -388,8 +390,8 @@ mod tests {
         Uri::from_static("https://api.example.com/reports")
     }
 
-    fn to<'a>(uri: &'a Uri, credential: Option<&'a CredentialId>) -> Target<'a> {
-        Target { uri, credential }
+    fn to<'a>(uri: &'a Uri, credential: Option<&'a CredentialId>) -> RequestTarget<'a> {
+        RequestTarget { uri, credential }
     }
 
     fn drain(budget: &RetryBudget, uri: &Uri, credential: Option<&CredentialId>) -> u64 {

@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 /// as much as the rest of a request that is not retried.
 #[derive(Debug, Default)]
 pub(in crate::retry) struct Tally {
-    parts: [Part; PARTS],
+    parts: [TallyPart; PARTS],
 }
 
 /// Lines are fetched in pairs.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Part(AtomicU64);
+struct TallyPart(AtomicU64);
 
 /// More threads than that share parts.
 const PARTS: usize = 16;

@@ -8,7 +8,7 @@ use http::{StatusCode, request};
 
 use super::classify::{Classifier, Failure};
 use super::replay_limits::ReplayLimits;
-use super::rules::Rules;
+use super::rules::RetryRules;
 use crate::error::Error;
 use crate::headers::profile::RateLimitProfile;
 use crate::retry::gate::{GateKey, RetryGate};
@@ -40,7 +40,7 @@ use crate::retry::replay_body::Allowance;
 #[doc(alias = "retry")]
 #[derive(Clone, Debug, Default)]
 pub struct RetryPolicy {
-    rules: Arc<Rules>,
+    rules: Arc<RetryRules>,
 }
 
 /// Sets up a [`RetryPolicy`].
@@ -65,7 +65,7 @@ pub struct RetryPolicy {
 #[derive(Clone, Debug, Default)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct RetryPolicyBuilder {
-    rules: Rules,
+    rules: RetryRules,
     /// None for one of its own.
     budget: Option<Option<RetryBudget>>,
     gate: Option<Option<RetryGate>>,
@@ -77,7 +77,7 @@ impl RetryPolicy {
         RetryPolicyBuilder::default()
     }
 
-    pub(in crate::retry) fn rules(&self) -> &Rules {
+    pub(in crate::retry) fn rules(&self) -> &RetryRules {
         &self.rules
     }
 }

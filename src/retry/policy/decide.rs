@@ -5,10 +5,10 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, Response, StatusCode, Version};
 
 use super::classify::Failure;
-use super::idempotency::Repeat;
+use super::idempotency::Repeatability;
 use super::options::RetryOptions;
-use super::rules::Rules;
-use super::view::{self, Outcome, Received, View};
+use super::rules::RetryRules;
+use super::view::{self, Outcome, OutcomeView, ReceivedResponse};
 use crate::backoff::Chance;
 use crate::clock;
 use crate::extensions::{RejectionVerdict, TokenRejected};
@@ -34,10 +34,10 @@ pub(in crate::retry) enum Decision {
     Stop(StopReason),
 }
 
-// --- Reading ---
+// --- OutcomeReading ---
 
 /// What an outcome says, read once.
-pub(in crate::retry) struct Reading<'a> {
+pub(in crate::retry) struct OutcomeReading<'a> {
     /// Why another attempt may help. None if the outcome is one to return.
     reason: Option<ReplayReason>,
     /// What the server asks for.
@@ -52,15 +52,15 @@ pub(in crate::retry) struct Reading<'a> {
     is_refused: bool,
 }
 
-impl Reading<'_> {
+impl OutcomeReading<'_> {
     pub(in crate::retry) fn requested_delay(&self) -> Option<Duration> {
         self.hint.map(|hint| hint.delay)
     }
 }
 
-// --- Rules ---
+// --- RetryRules ---
 
-impl Rules {
+impl RetryRules {
     /// Returns whether a response is one to return at once: what nearly every one is.
     #[inline]
     pub(in crate::retry) fn is_final<B>(&self, response: &Response<B>, trailers: Option<&HeaderMap>) -> bool {
@@ -80,7 +80,7 @@ impl Rules {
     }
 
     /// Reads what an outcome says.
-    pub(in crate::retry) fn read(&self, view: &View<'_>) -> Reading<'_> {
+    pub(in crate::retry) fn read(&self, view: &OutcomeView<'_>) -> OutcomeReading<'_> {
         match &view.outcome {
             Outcome::Failure(failure) => {
                 let reason = match failure {
@@ -89,7 +89,7 @@ impl Rules {
                     Failure::Fatal => None,
                 };
                 let is_refused = *failure == Failure::Unsent;
-                Reading {
+                OutcomeReading {
                     reason,
                     hint: None,
                     is_exact: false,
@@ -102,8 +102,8 @@ impl Rules {
         }
     }
 
-    fn read_response(&self, view: &View<'_>, received: &Received<'_>) -> Reading<'_> {
-        let Received { status, rejected, headers, grpc, now } = *received;
+    fn read_response(&self, view: &OutcomeView<'_>, received: &ReceivedResponse<'_>) -> OutcomeReading<'_> {
+        let ReceivedResponse { status, rejected, headers, grpc, now } = *received;
         let hint = rate_limit::hint(&self.profile, status, headers, now);
         let hinted = hint.is_some();
         let reason = match self.reason(status, rejected, grpc, || hinted) {
@@ -128,14 +128,14 @@ impl Rules {
             reason == Some(ReplayReason::Throttled) || grpc.is_some_and(GrpcStatus::is_retried) || is_no_call;
         // gRPC's own words are about one call.
         let is_throttled = reason == Some(ReplayReason::Throttled) && grpc.is_none();
-        Reading { reason, hint, is_exact, forbidden, is_throttled, is_refused }
+        OutcomeReading { reason, hint, is_exact, forbidden, is_throttled, is_refused }
     }
 
     /// Decides what follows from an outcome that was read.
     pub(in crate::retry) fn decide(
         &self,
-        view: &View<'_>,
-        reading: &Reading<'_>,
+        view: &OutcomeView<'_>,
+        reading: &OutcomeReading<'_>,
         chance: &Chance,
     ) -> Decision {
         let Some(reason) = reading.reason else {
@@ -146,7 +146,7 @@ impl Rules {
             return Decision::Stop(StopReason::TurnedOff);
         }
         let wait = match &view.outcome {
-            Outcome::Response(Received { rejected: Some(rejected), .. }) => {
+            Outcome::Response(ReceivedResponse { rejected: Some(rejected), .. }) => {
                 self.auth_replay(view, rejected, chance).map(|delay| (delay, None))
             }
             Outcome::Response(_) | Outcome::Failure(_) => self.retry(view, reading, reason, chance),
@@ -211,7 +211,7 @@ impl Rules {
     /// A refused token says that the request was not applied (RFC 9110 §15.5.2), so the method does not matter.
     fn auth_replay(
         &self,
-        view: &View<'_>,
+        view: &OutcomeView<'_>,
         rejected: &TokenRejected,
         chance: &Chance,
     ) -> Result<Duration, StopReason> {
@@ -239,8 +239,8 @@ impl Rules {
     /// After an outcome that a wait may help.
     fn retry<'a>(
         &self,
-        view: &View<'_>,
-        reading: &Reading<'a>,
+        view: &OutcomeView<'_>,
+        reading: &OutcomeReading<'a>,
         reason: ReplayReason,
         chance: &Chance,
     ) -> Result<(Duration, Option<Hint<'a>>), StopReason> {
@@ -266,7 +266,7 @@ impl Rules {
     }
 
     /// The wait where the server asks for none.
-    fn own_wait(&self, view: &View<'_>, reading: &Reading<'_>, chance: &Chance) -> Duration {
+    fn own_wait(&self, view: &OutcomeView<'_>, reading: &OutcomeReading<'_>, chance: &Chance) -> Duration {
         match self.profile.wait_without_hint() {
             Some(wait) if reading.is_throttled => {
                 chance.lengthen(wait.saturating_mul(2_u32.saturating_pow(view.retries)))
@@ -276,7 +276,7 @@ impl Rules {
     }
 
     /// Refuses a retry that this request may not have, whatever the wait.
-    fn permit(&self, view: &View<'_>, whatever_the_method: bool) -> Result<(), StopReason> {
+    fn permit(&self, view: &OutcomeView<'_>, whatever_the_method: bool) -> Result<(), StopReason> {
         let told_to = view.options.is_some_and(|options| options.repeatable);
         if !view.repeat.is_allowed() && !told_to && !whatever_the_method {
             return Err(StopReason::NotIdempotent);
@@ -287,12 +287,12 @@ impl Rules {
         view.body.map_err(|cause| StopReason::NotReplayable { cause })
     }
 
-    fn backoff(&self, view: &View<'_>, chance: &Chance) -> Duration {
+    fn backoff(&self, view: &OutcomeView<'_>, chance: &Chance) -> Duration {
         chance.equal_jitter(self.min_delay, self.max_delay, view.backoffs)
     }
 
     /// Refuses a wait that cannot be waited out.
-    fn fit(&self, view: &View<'_>, needed: Duration) -> Result<(), StopReason> {
+    fn fit(&self, view: &OutcomeView<'_>, needed: Duration) -> Result<(), StopReason> {
         match view.time_left {
             Some(left) if needed >= left => Err(StopReason::DeadlineTooClose { needed }),
             None if view.waited.saturating_add(needed) > self.max_total_delay => {
@@ -304,8 +304,8 @@ impl Rules {
 }
 
 /// Returns whether a conflict is one with the attempt before, which has the same key and may not be done yet.
-fn is_still_at_work(view: &View<'_>, status: StatusCode) -> bool {
-    view.in_doubt && view.repeat == Repeat::Keyed && status == StatusCode::CONFLICT
+fn is_still_at_work(view: &OutcomeView<'_>, status: StatusCode) -> bool {
+    view.in_doubt && view.repeat == Repeatability::Keyed && status == StatusCode::CONFLICT
 }
 
 #[cfg(test)]

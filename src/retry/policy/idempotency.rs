@@ -18,7 +18,7 @@ static CONDITIONS: [HeaderName; 4] = [IF_MATCH, IF_NONE_MATCH, IF_MODIFIED_SINCE
 
 /// What a second attempt may do, as far as the request says so itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::retry) enum Repeat {
+pub(in crate::retry) enum Repeatability {
     /// The method changes nothing.
     Safe,
     /// The second attempt changes what the first one changed, and nothing more.
@@ -29,7 +29,7 @@ pub(in crate::retry) enum Repeat {
     Unsafe,
 }
 
-impl Repeat {
+impl Repeatability {
     /// Reads it from a request, which is given a key if it needs one. All attempts are made from it then.
     pub(in crate::retry) fn with_key<B>(request: &mut Request<B>) -> Self {
         let found = Self::as_it_is(request.method(), request.headers());
@@ -140,8 +140,8 @@ mod tests {
                 request.headers_mut().insert(&IDEMPOTENCY_KEY, "mine".parse().unwrap());
             }
             let repeat = match generated {
-                true => Repeat::with_key(&mut request),
-                false => Repeat::as_it_is(request.method(), request.headers()),
+                true => Repeatability::with_key(&mut request),
+                false => Repeatability::as_it_is(request.method(), request.headers()),
             };
             let repeatable = repeat.is_allowed();
             (repeatable, request.headers().get(&IDEMPOTENCY_KEY).cloned())
@@ -160,9 +160,9 @@ mod tests {
     fn an_empty_key_counts_for_nothing_and_is_replaced() {
         for empty in ["", " ", "\"\"", "\" \"", "\t"] {
             let mut request = Request::post("/").header(&IDEMPOTENCY_KEY, empty).body(()).unwrap();
-            let found = Repeat::as_it_is(request.method(), request.headers());
-            assert_eq!(found, Repeat::Unsafe, "{empty:?}");
-            assert_eq!(Repeat::with_key(&mut request), Repeat::Keyed);
+            let found = Repeatability::as_it_is(request.method(), request.headers());
+            assert_eq!(found, Repeatability::Unsafe, "{empty:?}");
+            assert_eq!(Repeatability::with_key(&mut request), Repeatability::Keyed);
             assert_eq!(request.headers()[&IDEMPOTENCY_KEY].len(), 38);
         }
     }

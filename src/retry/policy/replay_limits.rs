@@ -1,6 +1,6 @@
 //! How much memory request bodies may take.
 
-use crate::retry::replay_body::Limits;
+use crate::retry::replay_body::BodyLimits;
 
 /// How much memory request bodies may take, so that they can be sent again.
 ///
@@ -30,7 +30,7 @@ pub struct ReplayLimits {
 impl ReplayLimits {
     /// Creates the default limits.
     pub fn new() -> Self {
-        Self { body: Limits::EXACT, stream: Limits::STREAM, total: 32 * 1024 * 1024 }
+        Self { body: BodyLimits::EXACT, stream: BodyLimits::STREAM, total: 32 * 1024 * 1024 }
     }
 
     /// Sets up to which length a body of known length is recorded. A body of one frame in memory is not recorded but shared; the

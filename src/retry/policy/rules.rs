@@ -11,11 +11,11 @@ use super::replay_limits::ReplayLimits;
 use crate::headers::profile::RateLimitProfile;
 use crate::retry::gate::{GateKey, RetryGate};
 use crate::retry::limits::budget::RetryBudget;
-use crate::retry::replay_body::{Allowance, Limits};
+use crate::retry::replay_body::{Allowance, BodyLimits};
 
 /// What a [`RetryPolicyBuilder`](crate::retry::RetryPolicyBuilder) sets, with its defaults.
 #[derive(Clone, Debug)]
-pub(in crate::retry) struct Rules {
+pub(in crate::retry) struct RetryRules {
     pub(in crate::retry) max_retries: u32,
     pub(in crate::retry) auth_replays: u32,
     pub(in crate::retry) auth_replay_delay: Duration,
@@ -41,15 +41,15 @@ pub(in crate::retry) struct Rules {
     pub(in crate::retry) gate_key: GateKey,
 }
 
-impl Rules {
+impl RetryRules {
     /// Returns how much of a request's body is recorded.
     pub(in crate::retry) fn limits<'a>(
         &'a self,
         options: Option<&RetryOptions>,
         is_grpc: &'a dyn Fn() -> bool,
-    ) -> Limits<'a> {
+    ) -> BodyLimits<'a> {
         let own = options.and_then(|options| options.replay_limit);
-        Limits {
+        BodyLimits {
             exact: own.unwrap_or(self.replay_limits.body),
             stream: own.unwrap_or(self.replay_limits.stream),
             // A limit for one request is for all of its messages.
@@ -59,7 +59,7 @@ impl Rules {
     }
 }
 
-impl Default for Rules {
+impl Default for RetryRules {
     fn default() -> Self {
         let replay_limits = ReplayLimits::new();
         Self {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderMap, Response, StatusCode};
 
 use super::classify::Failure;
-use super::idempotency::Repeat;
+use super::idempotency::Repeatability;
 use super::options::RetryOptions;
 use crate::clock;
 use crate::extensions::TokenRejected;
@@ -14,9 +14,9 @@ use crate::retry::replay_body::NotReplayable;
 
 /// One response or failure, and what went before it.
 #[derive(Clone)]
-pub(in crate::retry) struct View<'a> {
+pub(in crate::retry) struct OutcomeView<'a> {
     pub(in crate::retry) outcome: Outcome<'a>,
-    pub(in crate::retry) repeat: Repeat,
+    pub(in crate::retry) repeat: Repeatability,
     /// The request is a gRPC call.
     pub(in crate::retry) is_grpc: bool,
     /// The server may have acted on an earlier attempt.
@@ -35,13 +35,13 @@ pub(in crate::retry) struct View<'a> {
 /// What came of an attempt.
 #[derive(Clone, Copy)]
 pub(in crate::retry) enum Outcome<'a> {
-    Response(Received<'a>),
+    Response(ReceivedResponse<'a>),
     Failure(Failure),
 }
 
 /// What a response says.
 #[derive(Clone, Copy)]
-pub(in crate::retry) struct Received<'a> {
+pub(in crate::retry) struct ReceivedResponse<'a> {
     pub(in crate::retry) status: StatusCode,
     pub(in crate::retry) rejected: Option<&'a TokenRejected>,
     pub(in crate::retry) headers: &'a HeaderMap,
@@ -50,9 +50,9 @@ pub(in crate::retry) struct Received<'a> {
     pub(in crate::retry) now: Duration,
 }
 
-impl<'a> View<'a> {
+impl<'a> OutcomeView<'a> {
     /// Creates the view of a first attempt without a deadline, whose body can be sent again.
-    pub(in crate::retry) fn of(outcome: Outcome<'a>, repeat: Repeat) -> Self {
+    pub(in crate::retry) fn of(outcome: Outcome<'a>, repeat: Repeatability) -> Self {
         Self {
             outcome,
             repeat,
@@ -74,7 +74,7 @@ impl<'a> View<'a> {
 impl<'a> Outcome<'a> {
     /// Reads a response, with the trailers of one without data.
     pub(in crate::retry) fn of<B>(response: &'a Response<B>, trailers: Option<&HeaderMap>) -> Self {
-        Self::Response(Received {
+        Self::Response(ReceivedResponse {
             status: response.status(),
             rejected: response.extensions().get(),
             headers: response.headers(),

@@ -13,7 +13,7 @@ pub(crate) struct Allowance {
 
 /// Bytes taken from an [`Allowance`]. They are given back when this is dropped, exactly.
 #[derive(Debug, Default)]
-pub(crate) struct Held {
+pub(crate) struct HeldBytes {
     /// None: there is no end to what may be held.
     allowance: Option<Arc<Allowance>>,
     bytes: u64,
@@ -30,9 +30,9 @@ impl Allowance {
     }
 }
 
-// --- Held ---
+// --- HeldBytes ---
 
-impl Held {
+impl HeldBytes {
     /// Holds nothing yet of `allowance`.
     pub(crate) fn nothing_of(allowance: &Arc<Allowance>) -> Self {
         Self { allowance: Some(Arc::clone(allowance)), bytes: 0 }
@@ -59,7 +59,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldBytes {
     fn drop(&mut self) {
         if let Some(allowance) = self.allowance.as_ref().filter(|_| self.bytes > 0) {
             allowance.left.fetch_add(self.bytes, Relaxed);

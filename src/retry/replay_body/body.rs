@@ -9,11 +9,13 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use tower::BoxError;
 
-use super::allowance::{Allowance, Held};
+use super::allowance::{Allowance, HeldBytes};
 use super::not_replayable::NotReplayable;
 #[cfg(feature = "stack")]
 use super::reopenable::Reopenable;
-use super::takeover::{Ahead, Limit, Read, Recorded, Recording, Source, Unrecorded, poll_source};
+use super::takeover::{
+    FrameSource, RecordedFrame, Recording, RecordingLimit, RecordingRead, UnreadPart, Unrecorded, poll_source,
+};
 use super::tether::Tether;
 use super::tied::{SyncBody, TiedBody};
 use crate::error::OfTheBody;
@@ -70,7 +72,7 @@ enum BodyKind<B> {
 
 /// How much of a body is recorded.
 #[derive(Clone, Copy)]
-pub(crate) struct Limits<'a> {
+pub(crate) struct BodyLimits<'a> {
     /// If its length is known.
     pub(crate) exact: u64,
     /// If its length is not known.
@@ -165,7 +167,7 @@ where
 {
     /// Creates the original of `body`, with the default limits.
     pub(crate) fn new(body: B) -> Self {
-        Self::recording(body, Limits::default())
+        Self::recording(body, BodyLimits::default())
     }
 
     /// Sends `body`, of which the factory makes another where a redirect repeats it.
@@ -174,7 +176,7 @@ where
         Self { kind: BodyKind::Reopenable(Box::new(Reopenable::new(body, factory))) }
     }
 
-    pub(crate) fn recording(body: B, limits: Limits<'_>) -> Self {
+    pub(crate) fn recording(body: B, limits: BodyLimits<'_>) -> Self {
         if body.is_end_stream() {
             return Self { kind: BodyKind::Empty };
         }
@@ -188,12 +190,12 @@ where
             return Self::once(body, above);
         }
         // Asked for when something is recorded: a body in memory is not.
-        let limit = || Limit {
+        let limit = || RecordingLimit {
             bytes,
             announced: exact,
             above,
             one_message: (limits.is_grpc)(),
-            held: limits.allowance.map_or_else(Held::default, Held::nothing_of),
+            held: limits.allowance.map_or_else(HeldBytes::default, HeldBytes::nothing_of),
         };
         let kind = match exact {
             Some(length) => Self::in_memory_or_recorded(body, length, limits.is_grpc, limit),
@@ -210,7 +212,7 @@ where
         body: B,
         length: u64,
         is_grpc: &dyn Fn() -> bool,
-        limit: impl FnOnce() -> Limit,
+        limit: impl FnOnce() -> RecordingLimit,
     ) -> BodyKind<B> {
         // The bytes are looked at first: hardly any other body has a zero or a one at its beginning.
         let has_several = |data: &Bytes| {
@@ -271,12 +273,12 @@ where
         if let BodyKind::Recorded { share, begun, .. } = &mut this.kind {
             *begun = true;
             match ready!(share.poll_read(cx)) {
-                Read::Frame(frame) => return Poll::Ready(Some(Ok(frame))),
-                Read::Error(error) => return Poll::Ready(Some(Err(error))),
-                Read::End => return Poll::Ready(None),
-                Read::TakenOver => return Poll::Ready(Some(Err(TAKEN_OVER.into()))),
-                Read::Broken => return Poll::Ready(Some(Err(NotReplayable::SourceFailed.into()))),
-                Read::Alone(rest) => this.kind = BodyKind::Once(rest),
+                RecordingRead::Frame(frame) => return Poll::Ready(Some(Ok(frame))),
+                RecordingRead::Error(error) => return Poll::Ready(Some(Err(error))),
+                RecordingRead::End => return Poll::Ready(None),
+                RecordingRead::TakenOver => return Poll::Ready(Some(Err(TAKEN_OVER.into()))),
+                RecordingRead::Broken => return Poll::Ready(Some(Err(NotReplayable::SourceFailed.into()))),
+                RecordingRead::Alone(rest) => this.kind = BodyKind::Once(rest),
             }
         }
         match &mut this.kind {
@@ -354,12 +356,12 @@ impl<B> fmt::Debug for RequestBody<B> {
 /// What an attempt reads that was taken over.
 const TAKEN_OVER: &str = "this attempt's request body was taken over by a newer attempt";
 
-fn is_over<B: Body>(ahead: &Ahead<'_, B>) -> bool {
+fn is_over<B: Body>(ahead: &UnreadPart<'_, B>) -> bool {
     ahead.frames == 0 && ahead.source.is_none_or(B::is_end_stream)
 }
 
 /// What is still to come: the recorded frames, then what the source says of itself.
-fn hint<B: Body>(ahead: &Ahead<'_, B>) -> SizeHint {
+fn hint<B: Body>(ahead: &UnreadPart<'_, B>) -> SizeHint {
     let rest = ahead.source.map_or(SizeHint::with_exact(0), Body::size_hint);
     let mut hint = SizeHint::new();
     if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(ahead.bytes)) {
@@ -373,16 +375,16 @@ fn length(len: usize) -> u64 {
     u64::try_from(len).unwrap_or(u64::MAX)
 }
 
-// --- Limits ---
+// --- BodyLimits ---
 
-impl Limits<'_> {
+impl BodyLimits<'_> {
     /// Of a body whose length is known: 1 MiB.
     pub(crate) const EXACT: u64 = 1024 * 1024;
     /// Of a body whose length is not known: 64 KiB.
     pub(crate) const STREAM: u64 = 64 * 1024;
 }
 
-impl Default for Limits<'_> {
+impl Default for BodyLimits<'_> {
     fn default() -> Self {
         Self { exact: Self::EXACT, stream: Self::STREAM, is_grpc: &|| false, allowance: None }
     }
@@ -390,7 +392,7 @@ impl Default for Limits<'_> {
 
 // --- What the takeover needs to know ---
 
-impl<B> Source for B
+impl<B> FrameSource for B
 where
     B: Body + Unpin,
     B::Error: Into<BoxError>,
@@ -419,7 +421,7 @@ where
     }
 }
 
-impl Recorded for Frame<Bytes> {
+impl RecordedFrame for Frame<Bytes> {
     fn share(&self) -> Option<Self> {
         let data = self.data_ref().cloned().map(Self::data);
         data.or_else(|| self.trailers_ref().cloned().map(Self::trailers))

@@ -9,8 +9,8 @@ mod takeover;
 mod tether;
 mod tied;
 
-pub(crate) use self::allowance::{Allowance, Held};
-pub(crate) use self::body::Limits;
+pub(crate) use self::allowance::{Allowance, HeldBytes};
+pub(crate) use self::body::BodyLimits;
 pub use self::body::RequestBody;
 pub use self::not_replayable::NotReplayable;
 pub(crate) use self::tether::Tether;

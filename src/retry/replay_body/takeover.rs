@@ -3,7 +3,7 @@
 //! This file knows nothing of HTTP, so that a model checker can run it as it is (`tests/loom`).
 //!
 //! Invariants:
-//! 1. Only the newest attempt reads. An older one gets [`Read::TakenOver`] at its next poll, and never an end.
+//! 1. Only the newest attempt reads. An older one gets [`RecordingRead::TakenOver`] at its next poll, and never an end.
 //! 2. While nothing is lost, the log holds every frame that was taken from the source, and `cursor` is the next of them
 //!    for the newest attempt.
 //! 3. An attempt that was told to wait is woken when it is taken over. The newest one polls the source itself before it
@@ -19,13 +19,13 @@ use std::mem;
 use std::sync::PoisonError;
 use std::task::{Context, Poll, Waker};
 
-use super::allowance::Held;
+use super::allowance::HeldBytes;
 use super::not_replayable::NotReplayable;
 use crate::sync::{Arc, Mutex};
 
 /// Where frames come from.
-pub(crate) trait Source {
-    type Frame: Recorded;
+pub(crate) trait FrameSource {
+    type Frame: RecordedFrame;
     type Error;
 
     /// Polls for the next frame. Not called again after an end or an error.
@@ -36,7 +36,7 @@ pub(crate) trait Source {
 }
 
 /// A frame of which the log keeps a copy.
-pub(crate) trait Recorded: Sized {
+pub(crate) trait RecordedFrame: Sized {
     /// Copies the frame without copying its data; none if it is of a kind that cannot be copied.
     fn share(&self) -> Option<Self>;
 
@@ -55,7 +55,7 @@ pub(crate) trait Recorded: Sized {
 
 /// How much of a source is recorded.
 #[derive(Debug)]
-pub(crate) struct Limit {
+pub(crate) struct RecordingLimit {
     pub(crate) bytes: u64,
     /// How much the source announced, if it did. Another attempt is not made of less or more.
     pub(crate) announced: Option<u64>,
@@ -63,7 +63,7 @@ pub(crate) struct Limit {
     pub(crate) above: NotReplayable,
     /// Whether only one message is recorded, and what comes after it is beyond.
     pub(crate) one_message: bool,
-    pub(crate) held: Held,
+    pub(crate) held: HeldBytes,
 }
 
 /// One holder of a recording: the original, which is number 0, or one of its attempts.
@@ -73,7 +73,7 @@ pub(crate) struct Recording<S, F> {
 }
 
 /// What one poll gives.
-pub(crate) enum Read<S, F, E> {
+pub(crate) enum RecordingRead<S, F, E> {
     Frame(F),
     Error(E),
     End,
@@ -98,11 +98,11 @@ struct UnreadFrames<F> {
     frames: VecDeque<F>,
     bytes: u64,
     /// Given back with the last of them.
-    _held: Held,
+    _held: HeldBytes,
 }
 
 /// How far a body has come, for its readers.
-pub(crate) struct Ahead<'a, S> {
+pub(crate) struct UnreadPart<'a, S> {
     /// Frames that are recorded and not yet given.
     pub(crate) frames: usize,
     /// Their data.
@@ -121,7 +121,7 @@ struct RecordingState<S, F> {
     unread: u64,
     /// What the log is counted as in the allowance.
     weight: u64,
-    limit: Limit,
+    limit: RecordingLimit,
     newest: u64,
     /// Of the newest attempt, if its last poll was told to wait.
     waiting: Option<Waker>,
@@ -129,10 +129,10 @@ struct RecordingState<S, F> {
 }
 
 /// What leaves the lock, to be dropped outside. See invariant 6.
-struct Leaving<S, F> {
+struct LeavingLock<S, F> {
     source: Option<S>,
     log: VecDeque<F>,
-    held: Held,
+    held: HeldBytes,
     waker: Option<Waker>,
 }
 
@@ -165,10 +165,10 @@ impl<S, F> Recording<S, F> {
     }
 
     /// Looks at what is still to come; none for an attempt that was taken over.
-    pub(crate) fn ahead<T>(&self, look: impl FnOnce(Ahead<'_, S>) -> T) -> Option<T> {
+    pub(crate) fn ahead<T>(&self, look: impl FnOnce(UnreadPart<'_, S>) -> T) -> Option<T> {
         let ahead = self.change(|state, _| {
             let frames = state.log.len() - state.cursor;
-            let ahead = Ahead { frames, bytes: state.unread, source: state.source.as_ref() };
+            let ahead = UnreadPart { frames, bytes: state.unread, source: state.source.as_ref() };
             (state.newest == self.attempt).then(|| look(ahead))
         });
         ahead.ok().flatten()
@@ -178,9 +178,9 @@ impl<S, F> Recording<S, F> {
     /// middle of something: it counts as failed.
     fn change<T>(
         &self,
-        change: impl FnOnce(&mut RecordingState<S, F>, &mut Leaving<S, F>) -> T,
+        change: impl FnOnce(&mut RecordingState<S, F>, &mut LeavingLock<S, F>) -> T,
     ) -> Result<T, NotReplayable> {
-        let mut leaving = Leaving::default();
+        let mut leaving = LeavingLock::default();
         let mut state = self.state.lock().map_err(|_| NotReplayable::SourceFailed)?;
         let changed = change(&mut state, &mut leaving);
         drop(state);
@@ -190,11 +190,11 @@ impl<S, F> Recording<S, F> {
 
 impl<S, F> Recording<S, F>
 where
-    S: Source<Frame = F>,
-    F: Recorded,
+    S: FrameSource<Frame = F>,
+    F: RecordedFrame,
 {
     /// Starts a recording of `source`. `first` is a frame that was taken from it already.
-    pub(crate) fn original(source: Option<S>, first: Option<F>, limit: Limit) -> Self {
+    pub(crate) fn original(source: Option<S>, first: Option<F>, limit: RecordingLimit) -> Self {
         let mut state = RecordingState {
             source,
             log: VecDeque::new(),
@@ -219,14 +219,14 @@ where
         Self { state: Arc::new(Mutex::new(state)), attempt: 0 }
     }
 
-    pub(crate) fn poll_read(&self, cx: &mut Context<'_>) -> Poll<Read<S, F, S::Error>> {
+    pub(crate) fn poll_read(&self, cx: &mut Context<'_>) -> Poll<RecordingRead<S, F, S::Error>> {
         self.change(|state, leaving| {
             if state.newest != self.attempt {
-                return Poll::Ready(Read::TakenOver);
+                return Poll::Ready(RecordingRead::TakenOver);
             }
             state.poll_read(cx, leaving)
         })
-        .unwrap_or(Poll::Ready(Read::Broken))
+        .unwrap_or(Poll::Ready(RecordingRead::Broken))
     }
 
     /// How much is in the log, for tests.
@@ -238,7 +238,7 @@ where
 
 impl<S, F> Drop for Recording<S, F> {
     fn drop(&mut self) {
-        let mut leaving = Leaving::default();
+        let mut leaving = LeavingLock::default();
         // Declared later and so dropped first: what leaves is dropped with the lock open.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if self.attempt == 0 {
@@ -254,7 +254,7 @@ impl<S, F> Drop for Recording<S, F> {
 
 impl<S, F> RecordingState<S, F> {
     /// Gives up on replays, and frees what was given already.
-    fn lose(&mut self, why: NotReplayable, leaving: &mut Leaving<S, F>) {
+    fn lose(&mut self, why: NotReplayable, leaving: &mut LeavingLock<S, F>) {
         if self.lost.is_some() {
             return;
         }
@@ -270,18 +270,22 @@ impl<S, F> RecordingState<S, F> {
 
 impl<S, F> RecordingState<S, F>
 where
-    S: Source<Frame = F>,
-    F: Recorded,
+    S: FrameSource<Frame = F>,
+    F: RecordedFrame,
 {
     /// Gives the newest attempt its next frame: from the log, else from the source.
-    fn poll_read(&mut self, cx: &mut Context<'_>, leaving: &mut Leaving<S, F>) -> Poll<Read<S, F, S::Error>> {
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        leaving: &mut LeavingLock<S, F>,
+    ) -> Poll<RecordingRead<S, F, S::Error>> {
         if let Some(why) = self.lost {
             let unread = UnreadFrames {
                 frames: mem::take(&mut self.log),
                 bytes: mem::take(&mut self.unread),
                 _held: mem::take(&mut self.limit.held),
             };
-            return Poll::Ready(Read::Alone(Unrecorded {
+            return Poll::Ready(RecordingRead::Alone(Unrecorded {
                 unread: unread.boxed(),
                 source: self.source.take(),
                 why,
@@ -290,9 +294,9 @@ where
         if let Some(copy) = self.log.get(self.cursor).and_then(F::share) {
             self.cursor += 1;
             self.unread -= copy.bytes();
-            return Poll::Ready(Read::Frame(copy));
+            return Poll::Ready(RecordingRead::Frame(copy));
         }
-        let Some(source) = &mut self.source else { return Poll::Ready(Read::End) };
+        let Some(source) = &mut self.source else { return Poll::Ready(RecordingRead::End) };
         match source.poll_next(cx) {
             Poll::Pending => {
                 if !self.waiting.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
@@ -304,14 +308,14 @@ where
                 leaving.source = self.source.take();
                 if self.is_short() {
                     self.lose(NotReplayable::SourceFailed, leaving);
-                    return Poll::Ready(Read::Broken);
+                    return Poll::Ready(RecordingRead::Broken);
                 }
-                Poll::Ready(Read::End)
+                Poll::Ready(RecordingRead::End)
             }
             Poll::Ready(Some(Err(error))) => {
                 leaving.source = self.source.take();
                 self.lose(NotReplayable::SourceFailed, leaving);
-                Poll::Ready(Read::Error(error))
+                Poll::Ready(RecordingRead::Error(error))
             }
             Poll::Ready(Some(Ok(frame))) => {
                 if source.is_over() {
@@ -324,7 +328,7 @@ where
                 } else if self.source.is_none() && self.is_short() {
                     self.lose(NotReplayable::SourceFailed, leaving);
                 }
-                Poll::Ready(Read::Frame(frame))
+                Poll::Ready(RecordingRead::Frame(frame))
             }
         }
     }
@@ -372,10 +376,10 @@ impl<S, F> Unrecorded<S, F> {
     /// A body of which nothing is recorded any more. `first` is a frame that was taken from its source already.
     pub(crate) fn beginning_with(first: Option<F>, source: Option<S>, why: NotReplayable) -> Self
     where
-        F: Recorded,
+        F: RecordedFrame,
     {
         let bytes = first.as_ref().map_or(0, F::bytes);
-        let unread = UnreadFrames { frames: first.into_iter().collect(), bytes, _held: Held::default() };
+        let unread = UnreadFrames { frames: first.into_iter().collect(), bytes, _held: HeldBytes::default() };
         Self { unread: unread.boxed(), source, why }
     }
 
@@ -383,17 +387,17 @@ impl<S, F> Unrecorded<S, F> {
         self.why
     }
 
-    pub(crate) fn ahead(&self) -> Ahead<'_, S> {
+    pub(crate) fn ahead(&self) -> UnreadPart<'_, S> {
         let (frames, bytes) =
             self.unread.as_ref().map_or((0, 0), |unread| (unread.frames.len(), unread.bytes));
-        Ahead { frames, bytes, source: self.source.as_ref() }
+        UnreadPart { frames, bytes, source: self.source.as_ref() }
     }
 }
 
 impl<S, F> Unrecorded<S, F>
 where
-    S: Source<Frame = F>,
-    F: Recorded,
+    S: FrameSource<Frame = F>,
+    F: RecordedFrame,
 {
     #[inline]
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<F, S::Error>>> {
@@ -420,7 +424,7 @@ impl<F> UnreadFrames<F> {
 
 /// Polls a source, and lets it go as soon as it ended or failed.
 #[inline]
-pub(crate) fn poll_source<S: Source>(
+pub(crate) fn poll_source<S: FrameSource>(
     source: &mut Option<S>,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Result<S::Frame, S::Error>>> {
@@ -437,10 +441,10 @@ pub(crate) fn poll_source<S: Source>(
     frame
 }
 
-// --- Leaving ---
+// --- LeavingLock ---
 
-impl<S, F> Default for Leaving<S, F> {
+impl<S, F> Default for LeavingLock<S, F> {
     fn default() -> Self {
-        Self { source: None, log: VecDeque::new(), held: Held::default(), waker: None }
+        Self { source: None, log: VecDeque::new(), held: HeldBytes::default(), waker: None }
     }
 }

@@ -7,9 +7,9 @@ use loom::future::block_on;
 use loom::sync::Mutex;
 use loom::thread;
 
-use crate::allowance::{Allowance, Held};
+use crate::allowance::{Allowance, HeldBytes};
 use crate::not_replayable::NotReplayable;
-use crate::takeover::{Limit, Read, Recorded, Recording, Source};
+use crate::takeover::{FrameSource, RecordedFrame, Recording, RecordingLimit, RecordingRead};
 use crate::tether::Tether;
 
 /// What a producer has laid out for the source, and the task that the source has to wake.
@@ -26,7 +26,7 @@ struct Live {
     given: usize,
 }
 
-impl Recorded for u8 {
+impl RecordedFrame for u8 {
     fn share(&self) -> Option<Self> {
         Some(*self)
     }
@@ -36,7 +36,7 @@ impl Recorded for u8 {
     }
 }
 
-impl Source for Live {
+impl FrameSource for Live {
     type Frame = u8;
     type Error = ();
 
@@ -70,7 +70,13 @@ enum End {
 fn belt() -> (Arc<Mutex<Belt>>, Body) {
     let belt = Arc::new(Mutex::new(Belt::default()));
     let live = Live { belt: Arc::clone(&belt), given: 0 };
-    let limit = Limit { bytes: 100, announced: None, above: NotReplayable::TooLong, one_message: false, held: Held::default() };
+    let limit = RecordingLimit {
+        bytes: 100,
+        announced: None,
+        above: NotReplayable::TooLong,
+        one_message: false,
+        held: HeldBytes::default(),
+    };
     (belt, Recording::original(Some(live), None, limit))
 }
 
@@ -96,16 +102,16 @@ fn read(attempt: &Body) -> (Vec<u8>, End) {
     let mut seen = Vec::new();
     loop {
         match block_on(std::future::poll_fn(|cx| attempt.poll_read(cx))) {
-            Read::Frame(frame) => seen.push(frame),
-            Read::End => return (seen, End::Whole),
-            Read::TakenOver => return (seen, End::TakenOver),
-            Read::Alone(mut rest) => loop {
+            RecordingRead::Frame(frame) => seen.push(frame),
+            RecordingRead::End => return (seen, End::Whole),
+            RecordingRead::TakenOver => return (seen, End::TakenOver),
+            RecordingRead::Alone(mut rest) => loop {
                 match block_on(std::future::poll_fn(|cx| rest.poll_next(cx))) {
                     Some(frame) => seen.push(frame.unwrap()),
                     None => return (seen, End::Whole),
                 }
             },
-            Read::Error(()) | Read::Broken => panic!("this source does not fail"),
+            RecordingRead::Error(()) | RecordingRead::Broken => panic!("this source does not fail"),
         }
     }
 }
@@ -176,7 +182,7 @@ fn a_source_that_is_ready_between_two_attempts_is_read_by_the_newer_one() {
         assert_eq!(read(&second), (vec![1], End::Whole));
         assert!(matches!(
             first.poll_read(&mut Context::from_waker(Waker::noop())),
-            Poll::Ready(Read::TakenOver)
+            Poll::Ready(RecordingRead::TakenOver)
         ));
         producing.join().unwrap();
     });
@@ -235,7 +241,7 @@ fn an_allowance_is_never_overdrawn_and_is_whole_again_in_the_end() {
             .map(|_| {
                 let allowance = Arc::clone(&allowance);
                 thread::spawn(move || {
-                    let mut held = Held::nothing_of(&allowance);
+                    let mut held = HeldBytes::nothing_of(&allowance);
                     (held.cover(1), held.cover(2), held)
                 })
             })

@@ -10,23 +10,23 @@ use crate::retry::replay_body::NotReplayable;
 const DRAW: f64 = 0.5;
 
 impl RetryPolicy {
-    fn decide(&self, view: &View<'_>, draw: f64) -> Decision {
+    fn decide(&self, view: &OutcomeView<'_>, draw: f64) -> Decision {
         let rules = self.rules();
         rules.decide(view, &rules.read(view), &Chance::drawn(draw))
     }
 }
 
-impl<'a> View<'a> {
+impl<'a> OutcomeView<'a> {
     fn new<B>(response: &'a Response<B>, method: &Method) -> Self {
-        Self::of(Outcome::of(response, None), Repeat::of_method(method))
+        Self::of(Outcome::of(response, None), Repeatability::of_method(method))
     }
 
     fn failed(failure: Failure, method: &Method) -> Self {
-        Self::of(Outcome::Failure(failure), Repeat::of_method(method))
+        Self::of(Outcome::Failure(failure), Repeatability::of_method(method))
     }
 
     fn idempotency_key(self) -> Self {
-        Self { repeat: Repeat::Keyed, ..self }
+        Self { repeat: Repeatability::Keyed, ..self }
     }
 
     fn body(self, body: Result<(), NotReplayable>) -> Self {
@@ -69,7 +69,7 @@ fn refused(verdict: RejectionVerdict) -> Response<()> {
     response
 }
 
-fn decide(view: &View<'_>) -> Decision {
+fn decide(view: &OutcomeView<'_>) -> Decision {
     RetryPolicy::default().decide(view, DRAW)
 }
 
@@ -94,7 +94,7 @@ fn what_is_retried_when() {
         for method in ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE", "POST", "PATCH", "LINK", "get"] {
             let repeatable = !matches!(method, "POST" | "PATCH" | "LINK" | "get");
             let method = Method::from_bytes(method.as_bytes()).unwrap();
-            let view = View::new(&response, &method);
+            let view = OutcomeView::new(&response, &method);
             let keyed = view.clone().idempotency_key();
             let unless_repeatable = |yes: Decision| if repeatable { yes } else { not_idempotent.clone() };
             let (plain, with_key, strictly) = match status.as_u16() {
@@ -126,7 +126,7 @@ fn what_is_retried_when() {
 fn a_refused_token_is_replayed_at_once_and_once_whatever_the_method() {
     for verdict in [RejectionVerdict::Invalidated, RejectionVerdict::Superseded] {
         let response = refused(verdict);
-        let view = View::new(&response, &Method::POST).retries(3).options(None);
+        let view = OutcomeView::new(&response, &Method::POST).retries(3).options(None);
         assert_eq!(decide(&view), replay(0, ReplayReason::TokenRejected, None));
         assert_eq!(decide(&view.auth_replays(1)), Decision::Stop(StopReason::AuthReplaysExhausted));
     }
@@ -135,7 +135,7 @@ fn a_refused_token_is_replayed_at_once_and_once_whatever_the_method() {
 #[test]
 fn without_the_marker_a_401_is_an_answer_like_any_other() {
     let response = answer(401, &[("www-authenticate", "Bearer error=\"invalid_token\"")]);
-    assert_eq!(decide(&View::new(&response, &Method::GET)), Decision::Stop(StopReason::Final));
+    assert_eq!(decide(&OutcomeView::new(&response, &Method::GET)), Decision::Stop(StopReason::Final));
 }
 
 #[test]
@@ -143,9 +143,9 @@ fn a_marker_that_does_not_blame_the_token_stops() {
     let response = refused(RejectionVerdict::NotRefreshable);
     let error = Some("the_code".to_owned());
     let expected = Decision::Stop(StopReason::ChallengeNotRefreshable { error });
-    assert_eq!(decide(&View::new(&response, &Method::GET)), expected);
+    assert_eq!(decide(&OutcomeView::new(&response, &Method::GET)), expected);
     let response = refused(RejectionVerdict::Braked);
-    assert_eq!(decide(&View::new(&response, &Method::GET)), Decision::Stop(StopReason::Braked));
+    assert_eq!(decide(&OutcomeView::new(&response, &Method::GET)), Decision::Stop(StopReason::Braked));
 }
 
 #[test]
@@ -153,7 +153,8 @@ fn further_replays_with_a_new_token_wait() {
     let policy =
         RetryPolicy::builder().auth_replays(3).auth_replay_delay(Duration::from_secs(2)).build().unwrap();
     let response = refused(RejectionVerdict::Invalidated);
-    let decide = |replays| policy.decide(&View::new(&response, &Method::GET).auth_replays(replays), DRAW);
+    let decide =
+        |replays| policy.decide(&OutcomeView::new(&response, &Method::GET).auth_replays(replays), DRAW);
     assert_eq!(decide(0), replay(0, ReplayReason::TokenRejected, None));
     assert_eq!(decide(1), replay(2100, ReplayReason::TokenRejected, None));
     assert_eq!(decide(2), replay(2100, ReplayReason::TokenRejected, None));
@@ -163,7 +164,7 @@ fn further_replays_with_a_new_token_wait() {
 #[test]
 fn the_caller_may_forbid_it() {
     fn decide(response: &Response<()>, options: &RetryOptions) -> Decision {
-        self::decide(&View::new(response, &Method::GET).options(Some(options)))
+        self::decide(&OutcomeView::new(response, &Method::GET).options(Some(options)))
     }
     let (unavailable, refused) = (answer(503, &[]), refused(RejectionVerdict::Invalidated));
     let turned_off = Decision::Stop(StopReason::TurnedOff);
@@ -180,17 +181,18 @@ fn the_caller_may_forbid_it() {
 fn a_body_that_cannot_be_sent_again_stops() {
     let stopped = Decision::Stop(StopReason::NotReplayable { cause: NotReplayable::TooLong });
     for response in [answer(429, &[]), answer(503, &[]), refused(RejectionVerdict::Invalidated)] {
-        let view = View::new(&response, &Method::PUT).body(Err(NotReplayable::TooLong));
+        let view = OutcomeView::new(&response, &Method::PUT).body(Err(NotReplayable::TooLong));
         assert_eq!(decide(&view), stopped);
     }
 }
 
 #[test]
 fn a_hint_wins_over_the_policy_and_is_only_lengthened() {
-    let wait = |hint: &str| match decide(&View::new(&answer(429, &[("retry-after", hint)]), &Method::GET)) {
-        Decision::Replay { delay, requested_delay, .. } => Ok((delay.as_millis(), requested_delay)),
-        Decision::Stop(stop) => Err(stop),
-    };
+    let wait =
+        |hint: &str| match decide(&OutcomeView::new(&answer(429, &[("retry-after", hint)]), &Method::GET)) {
+            Decision::Replay { delay, requested_delay, .. } => Ok((delay.as_millis(), requested_delay)),
+            Decision::Stop(stop) => Err(stop),
+        };
     let asked = |secs| Some(Duration::from_secs(secs));
     assert_eq!(wait("0"), Ok((105, asked(0))));
     assert_eq!(wait("1"), Ok((1_050, asked(1))));
@@ -209,13 +211,13 @@ fn the_servers_own_date_is_what_a_date_is_measured_against() {
         &[("date", "Sun, 06 Nov 1994 08:49:37 GMT"), ("retry-after", "Sun, 06 Nov 1994 08:49:47 GMT")],
     );
     let expected = replay(10_500, ReplayReason::Unavailable, Some(10_000));
-    assert_eq!(decide(&View::new(&dated, &Method::GET)), expected);
+    assert_eq!(decide(&OutcomeView::new(&dated, &Method::GET)), expected);
 }
 
 #[test]
 fn a_wait_that_does_not_fit_is_not_begun() {
     let response = answer(429, &[("retry-after", "10")]);
-    let view = View::new(&response, &Method::GET);
+    let view = OutcomeView::new(&response, &Method::GET);
     let needed = Duration::from_millis(10_500);
     let left = |millis| view.clone().time_left(Some(Duration::from_millis(millis)));
     assert_eq!(decide(&left(10_500)), Decision::Stop(StopReason::DeadlineTooClose { needed }));
@@ -227,7 +229,7 @@ fn a_wait_that_does_not_fit_is_not_begun() {
     assert!(matches!(decide(&left(60_000).waited(Duration::from_secs(500))), Decision::Replay { .. }));
     // A deadline that has passed forbids even a replay at once.
     let refused = refused(RejectionVerdict::Invalidated);
-    let late = View::new(&refused, &Method::GET).time_left(Some(Duration::ZERO));
+    let late = OutcomeView::new(&refused, &Method::GET).time_left(Some(Duration::ZERO));
     let needed = Duration::ZERO;
     assert_eq!(decide(&late), Decision::Stop(StopReason::DeadlineTooClose { needed }));
 }
@@ -238,12 +240,15 @@ fn a_refusal_by_profile_is_decided_as_a_429() {
     let strict = github.clone().strict_methods(true).build().unwrap();
     let github = github.build().unwrap();
     let limited = answer(403, &[("retry-after", "10")]);
-    let view = View::new(&limited, &Method::POST);
+    let view = OutcomeView::new(&limited, &Method::POST);
     assert_eq!(github.decide(&view, DRAW), replay(10_500, ReplayReason::Throttled, Some(10_000)));
     assert_eq!(strict.decide(&view, DRAW), Decision::Stop(StopReason::NotIdempotent));
     assert_eq!(decide(&view), Decision::Stop(StopReason::Final));
     let forbidden = answer(403, &[]);
-    assert_eq!(github.decide(&View::new(&forbidden, &Method::GET), DRAW), Decision::Stop(StopReason::Final));
+    assert_eq!(
+        github.decide(&OutcomeView::new(&forbidden, &Method::GET), DRAW),
+        Decision::Stop(StopReason::Final)
+    );
     // The wait without a hint grows without overflow, and stays within what all waits may be.
     let unhinted = answer(429, &[]);
     for retries in [2, 32, u32::MAX - 1] {
@@ -252,7 +257,7 @@ fn a_refusal_by_profile_is_decided_as_a_429() {
             .rate_limit_profile(RateLimitProfile::github().unhinted_wait(Duration::MAX))
             .build()
             .unwrap();
-        let decision = patient.decide(&View::new(&unhinted, &Method::GET).retries(retries), DRAW);
+        let decision = patient.decide(&OutcomeView::new(&unhinted, &Method::GET).retries(retries), DRAW);
         assert!(matches!(decision, Decision::Stop(StopReason::WaitsExhausted { .. })), "{decision:?}");
     }
 }
@@ -262,7 +267,7 @@ fn the_thousandth_attempt_neither_overflows_nor_goes_at_once() {
     let policy = RetryPolicy::builder().max_retries(u32::MAX).build().unwrap();
     let response = answer(429, &[]);
     for retries in [63, 64, 1_000, u32::MAX - 1] {
-        let decision = policy.decide(&View::new(&response, &Method::GET).retries(retries), DRAW);
+        let decision = policy.decide(&OutcomeView::new(&response, &Method::GET).retries(retries), DRAW);
         assert_eq!(decision, replay(22_500, ReplayReason::Throttled, None));
     }
 }
@@ -281,17 +286,17 @@ fn which_failures_are_retried_for_which_requests() {
         let post = post.unwrap_or(Decision::Stop(StopReason::NotIdempotent));
         // Whether a 429 is believed has nothing to do with it.
         for policy in [&RetryPolicy::default(), &policy] {
-            let view = View::failed(failure, &Method::POST);
+            let view = OutcomeView::failed(failure, &Method::POST);
             assert_eq!(policy.decide(&view, DRAW), post);
             assert_eq!(Some(policy.decide(&view.idempotency_key(), DRAW)), get);
-            assert_eq!(Some(policy.decide(&View::failed(failure, &Method::GET), DRAW)), get);
+            assert_eq!(Some(policy.decide(&OutcomeView::failed(failure, &Method::GET), DRAW)), get);
         }
     }
 }
 
 #[test]
 fn failures_keep_to_the_same_bounds_as_answers() {
-    let view = View::failed(Failure::Unsent, &Method::GET);
+    let view = OutcomeView::failed(Failure::Unsent, &Method::GET);
     assert_eq!(decide(&view.clone().retries(1)), replay(750, ReplayReason::Unsent, None));
     assert_eq!(decide(&view.clone().retries(3)), Decision::Stop(StopReason::AttemptsExhausted));
     let cause = NotReplayable::TooLong;
@@ -312,7 +317,7 @@ fn the_statuses_are_the_callers_to_choose() {
         .unavailable_statuses([StatusCode::LOCKED, StatusCode::NOT_FOUND])
         .build()
         .unwrap();
-    let decide = |status, method| policy.decide(&View::new(&answer(status, &[]), &method), DRAW);
+    let decide = |status, method| policy.decide(&OutcomeView::new(&answer(status, &[]), &method), DRAW);
     let (throttled, unavailable) = (ReplayReason::Throttled, ReplayReason::Unavailable);
     assert_eq!(decide(418, Method::POST), replay(375, throttled, None));
     assert_eq!(decide(423, Method::POST), replay(375, throttled, None));
@@ -352,10 +357,10 @@ fn a_grpc_status_counts_in_headers_and_in_trailers_and_only_for_grpc() {
     ] {
         let said = call(200, &[("grpc-status", code)]);
         // Every call is a POST.
-        assert_eq!(decide(&View::new(&said, &Method::POST)), expected, "{code}");
+        assert_eq!(decide(&OutcomeView::new(&said, &Method::POST)), expected, "{code}");
         let open = call(200, &[]);
         let at_end = |response: &Response<()>| {
-            decide(&View::of(Outcome::of(response, Some(said.headers())), Repeat::Unsafe))
+            decide(&OutcomeView::of(Outcome::of(response, Some(said.headers())), Repeatability::Unsafe))
         };
         assert_eq!(at_end(&open), expected, "{code}");
         let plain = answer(200, &[("grpc-status", code)]);
@@ -363,26 +368,26 @@ fn a_grpc_status_counts_in_headers_and_in_trailers_and_only_for_grpc() {
     }
     let strict = RetryPolicy::builder().strict_methods(true).build().unwrap();
     let busy = call(200, &[("grpc-status", "14")]);
-    let decision = strict.decide(&View::new(&busy, &Method::POST), DRAW);
+    let decision = strict.decide(&OutcomeView::new(&busy, &Method::POST), DRAW);
     assert_eq!(decision, Decision::Stop(StopReason::NotIdempotent));
 }
 
 #[test]
 fn a_pushback_counts_for_one_attempt_and_raises_no_limit() {
     let pushed = call(200, &[("grpc-status", "14"), ("grpc-retry-pushback-ms", "60000")]);
-    let view = View::new(&pushed, &Method::POST);
+    let view = OutcomeView::new(&pushed, &Method::POST);
     assert!(matches!(decide(&view), Decision::Replay { delay, .. } if delay == Duration::from_secs(60)));
     assert_eq!(decide(&view.retries(3)), Decision::Stop(StopReason::AttemptsExhausted));
     let requested = Duration::from_millis(60_001);
     let long = call(200, &[("grpc-status", "14"), ("grpc-retry-pushback-ms", "60001")]);
-    let view = View::new(&long, &Method::POST);
+    let view = OutcomeView::new(&long, &Method::POST);
     assert_eq!(decide(&view), Decision::Stop(StopReason::DelayExceedsCap { requested }));
     // Afterwards the policy's own waits begin anew.
     let busy = call(200, &[("grpc-status", "14")]);
-    let after = View::new(&busy, &Method::POST).retries(2);
+    let after = OutcomeView::new(&busy, &Method::POST).retries(2);
     assert!(matches!(decide(&after), Decision::Replay { delay, .. } if delay.as_millis() == 1500));
     assert!(
-        matches!(decide(&View { backoffs: 0, ..after }), Decision::Replay { delay, .. } if delay.as_millis() == 375)
+        matches!(decide(&OutcomeView { backoffs: 0, ..after }), Decision::Replay { delay, .. } if delay.as_millis() == 375)
     );
 }
 
@@ -440,7 +445,7 @@ proptest! {
             if let Some(verdict) = said.verdict {
                 response.extensions_mut().insert(TokenRejected::new(verdict, None, None));
             }
-            let view = View::new(&response, &Method::GET)
+            let view = OutcomeView::new(&response, &Method::GET)
                 .retries(retries)
                 .auth_replays(replays)
                 .waited(waited)

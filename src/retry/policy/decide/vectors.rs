@@ -42,7 +42,7 @@ fn asked(policy: &RetryPolicy, response: &Response<()>, now: Duration) -> (Optio
     if let Outcome::Response(received) = &mut outcome {
         received.now = now;
     }
-    let (view, rules) = (View::of(outcome, Repeat::Safe), policy.rules());
+    let (view, rules) = (OutcomeView::of(outcome, Repeatability::Safe), policy.rules());
     let reading = rules.read(&view);
     let delay = reading.requested_delay().map(|delay| u64::try_from(delay.as_millis()).unwrap());
     let source = match rules.decide(&view, &reading, &Chance::drawn(0.5)) {

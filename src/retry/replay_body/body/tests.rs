@@ -14,7 +14,7 @@ where
     B::Error: Into<BoxError>,
 {
     fn with_limit(body: B, bytes: u64) -> Self {
-        Self::recording(body, Limits { exact: bytes, stream: bytes, is_grpc: &|| false, allowance: None })
+        Self::recording(body, BodyLimits { exact: bytes, stream: bytes, is_grpc: &|| false, allowance: None })
     }
 }
 
@@ -410,7 +410,7 @@ fn a_body_of_unknown_length_is_recorded_up_to_a_limit_of_its_own() {
 #[test]
 fn what_is_taken_is_given_back_exactly() {
     let allowance = Arc::new(Allowance::new(100));
-    let (mut one, mut two) = (Held::nothing_of(&allowance), Held::nothing_of(&allowance));
+    let (mut one, mut two) = (HeldBytes::nothing_of(&allowance), HeldBytes::nothing_of(&allowance));
     assert!(one.cover(60) && one.cover(10) && two.cover(40));
     assert_eq!(allowance.left(), 0);
     // Nothing is taken where not all of it is there.
@@ -424,7 +424,7 @@ fn what_is_taken_is_given_back_exactly() {
 
 #[test]
 fn without_an_allowance_there_is_no_end() {
-    assert!(Held::default().cover(u64::MAX));
+    assert!(HeldBytes::default().cover(u64::MAX));
 }
 
 #[test]
@@ -453,7 +453,7 @@ fn at_the_limit_of_zero_only_what_has_no_bytes_is_recorded() {
 
 #[test]
 fn of_a_grpc_call_one_message_is_recorded_and_no_stream() {
-    let limits = Limits { is_grpc: &|| true, ..Limits::default() };
+    let limits = BodyLimits { is_grpc: &|| true, ..BodyLimits::default() };
     let (message, another) = ("\0\0\0\0\x03one", "\0\0\0\0\x03two");
     for frames in [vec![message], vec!["\0\0\0\0\x03o", "ne"], vec!["", message], vec!["\0\0\0\0\0"]] {
         let original = RequestBody::recording(unknown(frames.iter().map(|frame| Step::Data(frame))), limits);
@@ -470,12 +470,12 @@ fn of_a_grpc_call_one_message_is_recorded_and_no_stream() {
         assert_eq!(read(&mut original.replay().unwrap()), seen);
         assert_eq!(original.replayable(), Err(NotReplayable::SeveralMessages));
         // Of what is no gRPC call the frames mean nothing.
-        let original = RequestBody::recording(stream(), Limits::default());
+        let original = RequestBody::recording(stream(), BodyLimits::default());
         assert_eq!(read(&mut original.replay().unwrap()), seen);
         assert_eq!(original.replayable(), Ok(()));
     }
     // A message above the limit is just that.
-    let original = RequestBody::recording(unknown([Step::Data(message)]), Limits { stream: 7, ..limits });
+    let original = RequestBody::recording(unknown([Step::Data(message)]), BodyLimits { stream: 7, ..limits });
     assert_eq!(read(&mut original.replay().unwrap()), [data(message), Seen::End]);
     assert_eq!(original.replayable(), Err(NotReplayable::UnknownLength));
 }
@@ -483,7 +483,7 @@ fn of_a_grpc_call_one_message_is_recorded_and_no_stream() {
 #[test]
 fn the_bodies_of_all_requests_share_an_allowance_and_none_is_refused() {
     let allowance = Arc::new(Allowance::new(20));
-    let limits = Limits { exact: 100, stream: 100, is_grpc: &|| false, allowance: Some(&allowance) };
+    let limits = BodyLimits { exact: 100, stream: 100, is_grpc: &|| false, allowance: Some(&allowance) };
     // Eight bytes in four frames: they weigh more than they are long, so that the allowance counts frames as well.
     let of_eight = || RequestBody::recording(Script::new([Step::Data("four"), Step::Data("four")]), limits);
     let pending = || RequestBody::recording(Script::new([Step::Pending, Step::Missing(8)]), limits);
@@ -505,7 +505,7 @@ fn the_bodies_of_all_requests_share_an_allowance_and_none_is_refused() {
 #[test]
 fn what_a_recording_held_is_given_back_exactly_when_it_is_freed() {
     let allowance = Arc::new(Allowance::new(10 * LEAST_WEIGHT));
-    let limits = Limits { exact: 100, stream: 100, is_grpc: &|| false, allowance: Some(&allowance) };
+    let limits = BodyLimits { exact: 100, stream: 100, is_grpc: &|| false, allowance: Some(&allowance) };
     let start = || {
         let original = RequestBody::recording(unknown(four_frames()), limits);
         let mut attempt = original.replay().unwrap();
@@ -533,7 +533,7 @@ fn what_a_recording_held_is_given_back_exactly_when_it_is_freed() {
 
     // When there is no more to be had: in the middle of the upload.
     let (original, mut attempt) = start();
-    let mut others = Held::nothing_of(&allowance);
+    let mut others = HeldBytes::nothing_of(&allowance);
     assert!(others.cover(8 * LEAST_WEIGHT));
     assert_eq!((poll(&mut attempt), poll(&mut attempt)), (Seen::Pending, data("three")));
     assert_eq!(allowance.left(), 2 * LEAST_WEIGHT);
@@ -545,7 +545,7 @@ fn what_a_recording_held_is_given_back_exactly_when_it_is_freed() {
 fn a_frame_of_an_unknown_kind_goes_through_and_ends_the_recording() {
     /// A kind of frame that http-body may come to have one day.
     struct Odd;
-    impl Recorded for Odd {
+    impl RecordedFrame for Odd {
         fn share(&self) -> Option<Self> {
             None
         }
@@ -554,7 +554,7 @@ fn a_frame_of_an_unknown_kind_goes_through_and_ends_the_recording() {
         }
     }
     struct Odds(u8);
-    impl Source for Odds {
+    impl FrameSource for Odds {
         type Frame = Odd;
         type Error = BoxError;
         fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Odd, BoxError>>> {
@@ -565,12 +565,12 @@ fn a_frame_of_an_unknown_kind_goes_through_and_ends_the_recording() {
             false
         }
     }
-    let limit = || Limit {
+    let limit = || RecordingLimit {
         bytes: 9,
         announced: None,
         above: NotReplayable::TooLong,
         one_message: false,
-        held: Held::default(),
+        held: HeldBytes::default(),
     };
     for first in [None, Some(Odd)] {
         let taken = u8::from(first.is_some());
@@ -579,8 +579,8 @@ fn a_frame_of_an_unknown_kind_goes_through_and_ends_the_recording() {
         let mut given = 0;
         let mut rest = loop {
             match share.poll_read(&mut cx) {
-                Poll::Ready(Read::Frame(Odd)) => given += 1,
-                Poll::Ready(Read::Alone(rest)) => break rest,
+                Poll::Ready(RecordingRead::Frame(Odd)) => given += 1,
+                Poll::Ready(RecordingRead::Alone(rest)) => break rest,
                 _ => panic!("neither a frame nor the rest"),
             }
         };
