@@ -68,7 +68,7 @@
 //! | gRPC `RESOURCE_EXHAUSTED` (8) | any method | `Throttled` |
 //! | gRPC `UNAVAILABLE` (14); 502, 503, 504 without a gRPC status to a gRPC request | any method | [`Unavailable`](ReplayReason::Unavailable) |
 //! | 408, 425, 502, 503, 504 | requests that may be [repeated](#what-may-be-repeated) | `Unavailable` |
-//! | 500, if switched on | the same | `Unavailable` |
+//! | 500, if [`unavailable_statuses`](RetryPolicyBuilder::unavailable_statuses) names it | the same | `Unavailable` |
 //! | 409 to a request with an `Idempotency-Key`, if the server may have acted on an earlier attempt | that request: the earlier attempt may still be at work | `Unavailable` |
 //! | an error after which the server provably did no work ([`Failure::Unsent`]) | any method | [`Unsent`](ReplayReason::Unsent) |
 //! | any other error, or an attempt that took too long ([`Failure::Ambiguous`]) | requests that may be repeated | [`Ambiguous`](ReplayReason::Ambiguous) |
@@ -213,7 +213,6 @@
 //!     .max_retries(8)
 //!     .max_retry_after(Duration::from_secs(300))
 //!     .max_total_delay(Duration::from_secs(900))
-//!     .internal_errors(true)
 //!     .build()?;
 //!
 //! let slot = ReportSlot::new();
@@ -227,8 +226,7 @@
 //!
 //! OpenTelemetry wants one span per attempt, with `http.request.resend_count` on all but the first. A trace layer below
 //! makes one per attempt, and [`Attempt`](crate::extensions::Attempt) says which it is. The decision between two attempts
-//! is a debug event in the caller's span, with its reason, delay, the header that asked for it, and what is left of the
-//! budget.
+//! is a debug event in the caller's span: see [logging](crate::guide::logging).
 //!
 //! ```
 //! use http::Request;

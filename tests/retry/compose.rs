@@ -346,7 +346,7 @@ async fn beside_tower_https_layers() {
 #[test]
 fn the_inner_service_can_be_reached() {
     let probe: Probe<Request<RequestBody<Full<Bytes>>>, Response<Full<Bytes>>> = Script::default().probe();
-    let mut service = RetryService::new(probe, RetryPolicy::default());
+    let mut service: RetryService<_> = RetryPolicy::default().layer(probe);
     assert_eq!((service.get_ref().calls(), service.get_mut().calls()), (0, 0));
     assert_eq!(service.into_inner().calls(), 0);
     fn is_a_service<S: Service<Request<Full<Bytes>>>>() {}

@@ -51,7 +51,7 @@ where
 /// 2. `past` is there from the first wait on, or once the gate was asked, and boxed: most requests have none, and its size would
 ///    slow down all.
 /// 3. Whose limits it counts against is found out once: against the first account of the budget, as nearly all do, when it is
-///    counted there; against any other when a limit is first asked about it, or at the beginning if the head is not kept.
+///    counted there; against any other when a limit is first asked about it.
 pub(super) struct Exchange<S, B>
 where
     S: HttpService<B>,
@@ -64,7 +64,7 @@ where
     pub(super) is_of_first: bool,
     /// When it must be done.
     pub(super) deadline: Option<Instant>,
-    /// None if no other attempt can follow.
+    /// None if no other attempt can follow, and it is known without the head where the request went.
     pub(super) resend: Option<Resend<B>>,
     pub(super) past: Option<Box<PastAttempts<S::ResponseBody>>>,
 }

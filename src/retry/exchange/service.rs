@@ -43,8 +43,7 @@ pub struct RetryService<S> {
 }
 
 impl<S> RetryService<S> {
-    /// Wraps `inner`.
-    pub fn new(inner: S, policy: RetryPolicy) -> Self {
+    fn new(inner: S, policy: RetryPolicy) -> Self {
         Self { inner, policy, own: None, used: false }
     }
 

@@ -59,7 +59,7 @@ pub struct RetryPolicy {
 /// - `throttled_statuses`: 429, and what the profile names
 /// - `unavailable_statuses`: 408, 425, 502, 503, 504
 /// - `classifier`: [`Failure::of`]
-/// - `strict_methods`, `generated_idempotency_keys`, `internal_errors`: off
+/// - `strict_methods`, `generated_idempotency_keys`: off
 /// - `budget`: a [`RetryBudget`] of its own
 /// - `gate`: a [`RetryGate`] of its own; `gate_key`: none
 #[derive(Clone, Debug, Default)]
@@ -178,7 +178,16 @@ impl RetryPolicyBuilder {
     }
 
     /// Sets which statuses say that the server could not serve the request just now, so that it is sent again if it may be
-    /// repeated.
+    /// repeated. A 500 is not one of them by default; name it beside the others to have it retried.
+    ///
+    /// ```
+    /// use http::StatusCode;
+    /// use tower_oauth2::RetryPolicy;
+    ///
+    /// let statuses = [500, 502, 503, 504].map(|code| StatusCode::from_u16(code).expect("a status"));
+    /// let policy = RetryPolicy::builder().unavailable_statuses(statuses).build()?;
+    /// # Ok::<(), tower_oauth2::Error>(())
+    /// ```
     pub fn unavailable_statuses(mut self, statuses: impl IntoIterator<Item = StatusCode>) -> Self {
         self.rules.unavailable = statuses.into_iter().collect();
         self
@@ -234,12 +243,6 @@ impl RetryPolicyBuilder {
     /// GET may. For servers that honor the key; one that does not does the work twice.
     pub fn generated_idempotency_keys(mut self, generate: bool) -> Self {
         self.rules.generated_keys = generate;
-        self
-    }
-
-    /// Sets whether a 500 is retried as the other 5xx.
-    pub fn internal_errors(mut self, retry: bool) -> Self {
-        self.rules.internal_errors = retry;
         self
     }
 

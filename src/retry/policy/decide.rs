@@ -183,9 +183,7 @@ impl RetryRules {
             None
         } else if self.throttled.contains(&status) || self.profile.refuses_with(status) && hinted() {
             Some(ReplayReason::Throttled)
-        } else if self.unavailable.contains(&status)
-            || status == StatusCode::INTERNAL_SERVER_ERROR && self.internal_errors
-        {
+        } else if self.unavailable.contains(&status) {
             Some(ReplayReason::Unavailable)
         } else {
             None

@@ -87,7 +87,8 @@ fn stop<T>(reason: StopReason) -> Result<T, StopReason> {
 fn what_is_retried_when() {
     use ReplayReason::{Throttled, Unavailable};
     let strict = RetryOptions::new().strict_methods(true);
-    let internal = RetryPolicy::builder().internal_errors(true).build().unwrap();
+    let statuses = [408, 425, 500, 502, 503, 504].map(|code| StatusCode::from_u16(code).unwrap());
+    let internal = RetryPolicy::builder().unavailable_statuses(statuses).build().unwrap();
     let not_idempotent = Decision::Stop(StopReason::NotIdempotent);
     for status in (200..600).filter_map(|code| StatusCode::from_u16(code).ok()) {
         let response = answer(status.as_u16(), &[]);
