@@ -1,5 +1,7 @@
 //! What an operator reads in the log of an outage: when it began, until when requests went on, when they failed, and when it
-//! was over.
+//! was over. And what the lines about retries and refusals say.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

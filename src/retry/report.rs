@@ -29,6 +29,11 @@ use crate::extensions::TokenRejected;
 /// ```
 #[derive(Clone)]
 pub struct RetryReport {
+    details: Arc<ReportDetails>,
+}
+
+/// What a report says.
+pub(super) struct ReportDetails {
     pub(super) attempts: u32,
     pub(super) held: Duration,
     pub(super) history: Vec<Replayed>,
@@ -146,29 +151,33 @@ pub struct ReportSlot {
 // --- RetryReport ---
 
 impl RetryReport {
+    pub(super) fn new(details: ReportDetails) -> Self {
+        Self { details: Arc::new(details) }
+    }
+
     /// Returns how often the request was sent.
     #[must_use]
     pub fn attempts(&self) -> u32 {
-        self.attempts
+        self.details.attempts
     }
 
     /// Returns how long the request waited at the [`RetryGate`](super::RetryGate) in all, because of a response to it or to
     /// another request.
     #[must_use]
     pub fn held(&self) -> Duration {
-        self.held
+        self.details.held
     }
 
     /// Returns the responses that were not returned, oldest first.
     #[must_use]
     pub fn history(&self) -> &[Replayed] {
-        &self.history
+        &self.details.history
     }
 
     /// Returns why it ended there.
     #[must_use]
     pub fn stop_reason(&self) -> &StopReason {
-        &self.stop_reason
+        &self.details.stop_reason
     }
 
     /// Returns whether the server may have acted on an attempt of which you do not have the response: it never came, or was
@@ -178,20 +187,20 @@ impl RetryReport {
     /// and the work done. Do not send such a request again with another `Idempotency-Key`.
     #[must_use]
     pub fn may_have_acted(&self) -> bool {
-        self.in_doubt
+        self.details.in_doubt
     }
 
     /// Returns how long the server wants to be left alone, as the response that was returned says.
     #[must_use]
     pub fn requested_delay(&self) -> Option<Duration> {
-        self.requested_delay
+        self.details.requested_delay
     }
 
     /// Returns the marker that was on the response. It is here and no longer on the response, so that an outer
     /// retry layer does not act on it a second time.
     #[must_use]
     pub fn token_rejected(&self) -> Option<&TokenRejected> {
-        self.rejected.as_ref()
+        self.details.rejected.as_ref()
     }
 
     /// Returns why the last replay could not be sent or was ended, where an earlier outcome is returned in its place: a
@@ -199,7 +208,7 @@ impl RetryReport {
     /// timeout is what is returned, this is the error before it.
     #[must_use]
     pub fn error(&self) -> Option<&(dyn StdError + Send + Sync + 'static)> {
-        self.error.as_deref()
+        self.details.error.as_deref()
     }
 }
 
@@ -207,12 +216,12 @@ impl fmt::Debug for RetryReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The error is left out: it may be anybody's, and its text anything.
         f.debug_struct("RetryReport")
-            .field("attempts", &self.attempts)
-            .field("held", &self.held)
-            .field("history", &self.history)
-            .field("stop_reason", &self.stop_reason)
-            .field("requested_delay", &self.requested_delay)
-            .field("may_have_acted", &self.in_doubt)
+            .field("attempts", &self.details.attempts)
+            .field("held", &self.details.held)
+            .field("history", &self.details.history)
+            .field("stop_reason", &self.details.stop_reason)
+            .field("requested_delay", &self.details.requested_delay)
+            .field("may_have_acted", &self.details.in_doubt)
             .finish_non_exhaustive()
     }
 }

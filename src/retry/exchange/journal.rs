@@ -13,7 +13,7 @@ use super::head::HeadSnapshot;
 use super::timeouts::{AttemptTimeout, DeadlineExceeded};
 use crate::error::{Error, chain};
 use crate::origin::Origin;
-use crate::retry::report::{Replayed, RetryReport, StopReason};
+use crate::retry::report::{Replayed, ReportDetails, StopReason};
 use crate::text::{clean, show_duration};
 
 /// Why an attempt came to nothing, as far as it may be shown.
@@ -66,7 +66,7 @@ pub(super) fn sent_again(
 
 /// Logs the end of a request that was sent again, held back, or refused to be sent again. A success at the first attempt is
 /// none of these.
-pub(super) fn ended(head: Option<&HeadSnapshot>, end: AttemptEnd<'_>, report: &RetryReport) {
+pub(super) fn ended(head: Option<&HeadSnapshot>, end: AttemptEnd<'_>, report: &ReportDetails) {
     let is_success = end.status.is_some_and(|status| status.is_success());
     if is_success && report.stop_reason == StopReason::Final {
         if report.history.is_empty() {
@@ -113,7 +113,7 @@ fn request_id(head: Option<&HeadSnapshot>) -> Option<String> {
 }
 
 /// How long it waited before attempts.
-fn waited(report: &RetryReport) -> Duration {
+fn waited(report: &ReportDetails) -> Duration {
     report.history.iter().map(|replayed| replayed.delay).sum()
 }
 

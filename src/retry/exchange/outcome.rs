@@ -27,7 +27,7 @@ use crate::retry::policy::decide::Decision;
 use crate::retry::policy::idempotency::Repeatability;
 use crate::retry::policy::view::{Outcome, OutcomeView};
 use crate::retry::replay_body::{NotReplayable, RequestBody};
-use crate::retry::report::{ReplayReason, Replayed, RetryReport, StopReason};
+use crate::retry::report::{ReplayReason, Replayed, ReportDetails, RetryReport, StopReason};
 use crate::retry::retry_body::ResponseBody;
 use crate::runtime;
 
@@ -79,7 +79,7 @@ where
                 self.wait(waiting, Ok(Box::new(draining)))
             }
             Err(stop) => {
-                let report = RetryReport { requested_delay, ..self.past().end(stop) };
+                let report = ReportDetails { requested_delay, ..self.past().end(stop) };
                 ControlFlow::Break(Ok(self.hand_out(response, report)))
             }
         }
@@ -285,23 +285,23 @@ where
                         (earlier, error)
                     }
                 };
-                self.report(RetryReport { error: Some(why.into()), ..report }, None, Some(&*error));
+                self.report(ReportDetails { error: Some(why.into()), ..report }, None, Some(&*error));
                 ControlFlow::Break(Err(error))
             }
             // What was to be replaced is returned after all.
             Some(Ok(draining)) => {
                 let requested_delay = report.history.remove(at).requested_delay;
-                let report = RetryReport { requested_delay, error: Some(error.into()), ..report };
+                let report = ReportDetails { requested_delay, error: Some(error.into()), ..report };
                 ControlFlow::Break(Ok(self.hand_out(draining.into_response(), report)))
             }
         }
     }
 
     /// Finishes a response that was replayed for, or refused to be.
-    fn hand_out<RB>(&self, mut response: Response<RB>, report: RetryReport) -> Response<RB> {
+    fn hand_out<RB>(&self, mut response: Response<RB>, report: ReportDetails) -> Response<RB> {
         let rejected = response.extensions_mut().remove::<TokenRejected>();
         let status = Some(response.status());
-        let report = self.report(RetryReport { rejected, ..report }, status, None);
+        let report = self.report(ReportDetails { rejected, ..report }, status, None);
         response.extensions_mut().insert(report);
         response
     }
@@ -309,13 +309,14 @@ where
     /// Tells the log, and the caller.
     fn report(
         &self,
-        report: RetryReport,
+        details: ReportDetails,
         status: Option<StatusCode>,
         error: Option<&(dyn StdError + 'static)>,
     ) -> RetryReport {
-        let token = report.rejected.as_ref().and_then(TokenRejected::token_id);
-        let error = error.or(report.error.as_deref().map(|error| error as _));
-        journal::ended(self.head(), AttemptEnd { status, error, token }, &report);
+        let token = details.rejected.as_ref().and_then(TokenRejected::token_id);
+        let error = error.or(details.error.as_deref().map(|error| error as _));
+        journal::ended(self.head(), AttemptEnd { status, error, token }, &details);
+        let report = RetryReport::new(details);
         if let Some(slot) = self.options.as_ref().and_then(|options| options.slot.as_ref()) {
             slot.put(report.clone());
         }

@@ -13,7 +13,7 @@ use crate::retry::gate::{GatedPlace, Pass};
 use crate::retry::policy::classify::Failure;
 use crate::retry::policy::idempotency::Repeatability;
 use crate::retry::policy::view::OutcomeView;
-use crate::retry::report::{ReplayReason, Replayed, RetryReport, StopReason};
+use crate::retry::report::{ReplayReason, Replayed, ReportDetails, StopReason};
 
 /// The attempts before the one that is prepared or in flight.
 pub(super) struct PastAttempts<RB: Body> {
@@ -134,8 +134,8 @@ impl<RB: Body> PastAttempts<RB> {
     }
 
     /// Makes a report at the end, to be filled in where there is more to say.
-    pub(super) fn end(&mut self, stop_reason: StopReason) -> RetryReport {
-        RetryReport {
+    pub(super) fn end(&mut self, stop_reason: StopReason) -> ReportDetails {
+        ReportDetails {
             attempts: self.sent,
             held: self.held,
             history: mem::take(&mut self.history),

@@ -22,8 +22,10 @@ pub(in crate::retry) struct GatedPlace {
 /// What the caller makes of a request, to tell the limits of one server apart.
 #[derive(Clone, Default)]
 pub(in crate::retry) struct GateKey {
-    by: Option<Arc<dyn Fn(&request::Parts) -> String + Send + Sync>>,
+    by: Option<Arc<GateKeyFn>>,
 }
+
+type GateKeyFn = dyn Fn(&request::Parts) -> String + Send + Sync;
 
 #[derive(Default)]
 pub(super) struct GateShared {

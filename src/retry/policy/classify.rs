@@ -24,8 +24,10 @@ pub enum Failure {
 /// Tells errors apart: the marker's word, or a function of the caller's.
 #[derive(Clone, Default)]
 pub(in crate::retry) struct Classifier {
-    by: Option<Arc<dyn Fn(&(dyn StdError + 'static)) -> Failure + Send + Sync>>,
+    by: Option<Arc<ClassifierFn>>,
 }
+
+type ClassifierFn = dyn Fn(&(dyn StdError + 'static)) -> Failure + Send + Sync;
 
 impl Failure {
     /// Tells an error apart by the markers in its chain: [`Unsent`] means unsent. Without one it is ambiguous.
