@@ -23,6 +23,27 @@ use crate::source::{RefreshTokenUse, TokenSource};
 /// - a call to the store: at most 250 ms
 /// - a lease: 10 s, extended while its holder is at work
 /// - a store that is out of order: each process fetches for itself, but sends no refresh token that is kept there
+///
+/// # Examples
+///
+/// A program that was started without a refresh token goes on with the login of another:
+///
+/// ```
+/// use tower_oauth2::store::{MemoryStore, SealingKey, Shared};
+/// use tower_oauth2::{ClientAuth, RefreshTokenGrant, TokenCache};
+/// # let http_client = tower::service_fn(|_request: http::Request<tower_oauth2::Body>| async {
+/// #     Ok::<_, tower::BoxError>(http::Response::new(tower_oauth2::Body::empty()))
+/// # });
+///
+/// let grant = RefreshTokenGrant::builder("https://login.example.com/token", "cli", ClientAuth::none())
+///     .build_with(http_client)?;
+/// let shared = Shared::builder(grant, MemoryStore::new(), SealingKey::new([7; 32]))
+///     .principal("ada@example.com")
+///     .build()?;
+/// let cache = TokenCache::new(shared);
+/// # let _ = cache;
+/// # Ok::<_, tower_oauth2::Error>(())
+/// ```
 pub struct SharedBuilder<S, T> {
     source: S,
     store: T,

@@ -50,7 +50,7 @@ impl<T: TokenStore> Holder<T> {
     /// process has written.
     pub(super) async fn mark_rejected(&self, rejected: Option<&AccessToken>) -> Result<bool, Away> {
         let value = self.known().value.clone();
-        if !value.is_news(rejected) {
+        if !value.needs_mark(rejected) {
             return Ok(true);
         }
         self.write(Value { is_rejected: true, ..value }).await

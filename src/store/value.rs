@@ -48,7 +48,7 @@ impl Value {
     }
 
     /// Returns whether the token is the one that was rejected, and is not marked yet.
-    pub(super) fn is_news(&self, rejected: Option<&AccessToken>) -> bool {
+    pub(super) fn needs_mark(&self, rejected: Option<&AccessToken>) -> bool {
         let (Some(token), Some(rejected)) = (&self.token, rejected) else { return false };
         !self.is_rejected && token.expose() == rejected.expose()
     }
@@ -303,8 +303,8 @@ mod tests {
             let request = request.with_rejected(rejected.cloned());
             assert_eq!(value.serves(&request, now).is_some(), serves, "{request:?}");
             let marked = Value { is_rejected: true, ..value.clone() };
-            assert!(marked.serves(&request, now).is_none() && !marked.is_news(rejected));
-            assert_eq!(value.is_news(rejected), rejected.is_some_and(|token| token.expose() == "stored"));
+            assert!(marked.serves(&request, now).is_none() && !marked.needs_mark(rejected));
+            assert_eq!(value.needs_mark(rejected), rejected.is_some_and(|token| token.expose() == "stored"));
             assert!(Value::default().serves(&request, now).is_none());
         }
     }
