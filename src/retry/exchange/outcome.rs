@@ -143,7 +143,7 @@ where
     /// Decides on an outcome, with what is known of the request.
     fn judge(&self, outcome: Outcome<'_>) -> OutcomeVerdict {
         let mut view = OutcomeView {
-            options: self.options.as_deref(),
+            options: self.options.as_ref(),
             time_left: timeouts::left(self.deadline),
             body: self.replayable(),
             ..OutcomeView::of(outcome, self.repeat)

@@ -57,7 +57,7 @@ where
     S: HttpService<B>,
 {
     pub(super) sender: Sender<S>,
-    pub(super) options: Option<Box<RetryOptions>>,
+    pub(super) options: Option<RetryOptions>,
     /// As far as the method says, where the head is kept.
     pub(super) repeat: Repeatability,
     /// It counts against the first account of the budget.
@@ -195,7 +195,7 @@ where
         let past = self.past();
         past.sent += 1;
         let (retries, auth_replays) = (past.retries, past.auth_replays);
-        let may_replay = self.sender.rules().may_replay(self.options.as_deref(), retries, auth_replays);
+        let may_replay = self.sender.rules().may_replay(self.options.as_ref(), retries, auth_replays);
         if let Some(resend) = self.resend.as_mut().filter(|resend| resend.source.is_ok() && !may_replay) {
             resend.source = Err(NotReplayable::Released);
         }

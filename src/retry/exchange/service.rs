@@ -95,7 +95,7 @@ where
             true => Repeatability::with_key(&mut request),
             false => Repeatability::of_method(request.method()),
         };
-        let options = request.extensions().get::<RetryOptions>().cloned().map(Box::new);
+        let options = request.extensions().get::<RetryOptions>().cloned();
         if let Some(slot) = options.as_ref().and_then(|options| options.slot.as_ref()) {
             slot.clear();
         }
@@ -111,7 +111,7 @@ where
         let past_gate = options.as_ref().is_some_and(|options| options.past_gate);
         let gate = rules.gate.as_ref().filter(|gate| !past_gate && !gate.is_open());
         let at_gate = gate.is_some() && runtime::current().is_ok();
-        let may_replay = rules.may_replay(options.as_deref(), 0, 0);
+        let may_replay = rules.may_replay(options.as_ref(), 0, 0);
         // The head is copied only where a replay or a wait can follow, or the gate could not tell where the request went.
         let is_known = rules.gate.is_none() || is_of_first && !rules.gate_key.is_set();
         if !may_replay && !at_gate && is_known {
@@ -125,7 +125,7 @@ where
         let mut source = Err(NotReplayable::Released);
         let request = request.map(|body| match may_replay {
             true => {
-                let (first, further) = BodySource::of(body, &head, rules, options.as_deref());
+                let (first, further) = BodySource::of(body, &head, rules, options.as_ref());
                 source = further;
                 first
             }
