@@ -1,7 +1,7 @@
 //! A command-line tool: the user signs in once, and every later call of the tool goes on from there, in any terminal.
 //!
 //! ```sh
-//! cargo run --features file-store --example cli_login
+//! cargo run --example cli_login --features file-store
 //! ```
 //!
 //! The tokens are in a directory that only this user can read, sealed. Two processes never send the same refresh token.
@@ -9,25 +9,26 @@
 #![allow(clippy::print_stdout, reason = "an example prints")]
 
 use std::time::Duration;
+use std::{env, process};
 
 use http::Request;
+use http_body_util::BodyExt as _;
 use serde_json::Value;
+use tokio::process::Command;
 use tower::{BoxError, ServiceExt as _};
 use tower_oauth2::grants::CustomGrant;
 use tower_oauth2::store::{FileStore, SealingKey, Shared};
 use tower_oauth2::test_util::{FakeApi, FakeAuthorizationServer, FakeClient};
 use tower_oauth2::transport::HyperClient;
-use tower_oauth2::{
-    ApiClient, Body, ClientAuth, RefreshTokenGrant, TokenCache, TokenRequest, TokenSource as _,
-};
+use tower_oauth2::{ApiClient, Body, ClientAuth, RefreshTokenGrant, TokenCache};
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     // A process that this one started: it is told where the servers are.
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<String> = env::args().skip(1).collect();
     if let [token_url, api_url, folder] = arguments.as_slice() {
-        let api = ApiClient::connect(api_url, tokens(token_url, folder, None)?)?;
-        println!("process {}: GET items: {}", std::process::id(), api.get("items").send().await?.status());
+        let api = ApiClient::connect(api_url, tokens(token_url, folder, "")?)?;
+        println!("process {}: GET items: {}", process::id(), api.get("items").send().await?.status());
         return Ok(());
     }
     // These stand for your provider and your API. A token lives for a second, so that each process needs a new one.
@@ -35,36 +36,26 @@ async fn main() -> Result<(), BoxError> {
     let provider =
         FakeAuthorizationServer::builder().client(client).lifetime(Duration::from_secs(1)).start().await?;
     let server = FakeApi::builder(&provider).start().await?;
-    let folder = std::env::temp_dir().join(format!("cli_login-{}", std::process::id())).display().to_string();
+    let folder = env::temp_dir().join(format!("cli_login-{}", process::id())).display().to_string();
 
     let refresh_token = sign_in(&provider).await?;
-    TokenCache::new(tokens(&provider.token_url(), &folder, Some(refresh_token))?).get().await?;
+    tokens(&provider.token_url(), &folder, &refresh_token)?.get().await?;
     for _ in 0..2 {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let program = tokio::process::Command::new(std::env::current_exe()?)
-            .args([provider.token_url(), server.origin(), folder.clone()])
-            .status();
-        assert!(program.await?.success(), "the process failed");
+        let mut program = Command::new(env::current_exe()?);
+        program.args([provider.token_url(), server.origin(), folder.clone()]).status().await?;
     }
-    println!(
-        "token requests: {}, refresh tokens sent twice: {}",
-        provider.counts().tokens,
-        provider.counts().reuses
-    );
+    let counts = provider.counts();
+    println!("token requests: {}, refresh tokens sent twice: {}", counts.tokens, counts.reuses);
     Ok(tokio::fs::remove_dir_all(folder).await?)
 }
 
 /// What each call of the tool begins with. Only the login has a refresh token to give; the others find it in the store.
-fn tokens(
-    token_url: &str,
-    folder: &str,
-    new: Option<String>,
-) -> Result<Shared<RefreshTokenGrant, FileStore>, BoxError> {
-    let grant = RefreshTokenGrant::builder(token_url, "cli", ClientAuth::none())
-        .refresh_token(new.unwrap_or_default());
+fn tokens(token_url: &str, folder: &str, new: &str) -> Result<TokenCache, BoxError> {
+    let grant = RefreshTokenGrant::builder(token_url, "cli", ClientAuth::none()).refresh_token(new);
     // A tool of yours: FileStore::for_program("cli"), and a key from the keychain of the platform.
     let shared = Shared::builder(grant.build()?, FileStore::open(folder)?, SealingKey::new([7; 32]));
-    Ok(shared.principal("the user of this machine").build()?)
+    Ok(shared.principal("the user of this machine").build()?.into())
 }
 
 /// The device flow (RFC 8628): the user types a code into a browser, while the tool asks whether that has happened.
@@ -77,13 +68,13 @@ async fn sign_in(provider: &FakeAuthorizationServer) -> Result<String, BoxError>
     post(page.to_owned(), &format!("user_code={user_code}")).await?;
     let device = CustomGrant::builder(provider.token_url(), "urn:ietf:params:oauth:grant-type:device_code");
     let device = device.client("cli", ClientAuth::none()).param("device_code", code).build()?;
-    let token = device.token(TokenRequest::new(tower_oauth2::FetchReason::Initial)).await?;
+    let token = TokenCache::new(device).get().await?;
     Ok(token.expose_refresh_token().unwrap_or_default().to_owned())
 }
 
 async fn post(url: String, form: &str) -> Result<Value, BoxError> {
     let request = Request::post(url).header("content-type", "application/x-www-form-urlencoded");
     let response = HyperClient::new().oneshot(request.body(Body::from(form.to_owned()))?).await?;
-    let body = http_body_util::BodyExt::collect(response.into_body()).await?.to_bytes();
+    let body = response.into_body().collect().await?.to_bytes();
     Ok(serde_json::from_slice(&body).unwrap_or_default())
 }
