@@ -29,6 +29,25 @@ pub(crate) const TOKEN_WAITERS: &str = "tower_oauth2_token_waiters";
 #[cfg(feature = "metrics")]
 pub(crate) const TOKEN_REJECTIONS: &str = "tower_oauth2_token_rejections_total";
 
+/// Counter: requests that are sent again, by `reason`.
+#[cfg(feature = "metrics")]
+pub(crate) const RETRIES: &str = "tower_oauth2_retries_total";
+/// Counter: requests that were sent again and have ended, by `result` (`success`, `failure`).
+#[cfg(feature = "metrics")]
+pub(crate) const RETRIED_REQUESTS: &str = "tower_oauth2_retried_requests_total";
+/// Gauge: retries that the budget of the last retry has left.
+#[cfg(feature = "metrics")]
+pub(crate) const RETRY_BUDGET: &str = "tower_oauth2_retry_budget";
+/// Histogram, seconds: how long requests waited at a gate.
+#[cfg(feature = "metrics")]
+pub(crate) const GATE_HOLD_SECONDS: &str = "tower_oauth2_gate_hold_duration_seconds";
+/// Counter: calls to a token store, by `call` and `result` (`ok`, `error`).
+#[cfg(all(feature = "metrics", feature = "store"))]
+pub(crate) const STORE_CALLS: &str = "tower_oauth2_store_calls_total";
+/// Gauge: tokens of a pool that are in use, by `pool`.
+#[cfg(feature = "metrics")]
+pub(crate) const POOL_TOKENS: &str = "tower_oauth2_pool_tokens";
+
 /// Notes a token request that has ended.
 #[cfg_attr(not(feature = "metrics"), allow(unused_variables, reason = "nothing is counted"))]
 pub(crate) fn token_request(cache: Option<&Arc<str>>, failure: Option<ErrorKind>, took: Duration) {
@@ -68,6 +87,57 @@ pub(crate) fn token_rejected(cache: Option<&Arc<str>>, verdict: RejectionVerdict
             RejectionVerdict::NotRefreshable => return,
         };
         metrics::counter!(TOKEN_REJECTIONS, "cache" => cache_label(cache), "verdict" => verdict).increment(1);
+    }
+}
+
+/// Notes that a request is sent again. `budget` is what is left of it.
+#[cfg_attr(not(feature = "metrics"), allow(unused_variables, reason = "nothing is counted"))]
+pub(crate) fn sent_again(reason: &'static str, budget: Option<f64>) {
+    #[cfg(feature = "metrics")]
+    {
+        metrics::counter!(RETRIES, "reason" => reason).increment(1);
+        if let Some(budget) = budget {
+            metrics::gauge!(RETRY_BUDGET).set(budget);
+        }
+    }
+}
+
+/// Notes the end of a request that was sent again.
+#[cfg_attr(not(feature = "metrics"), allow(unused_variables, reason = "nothing is counted"))]
+pub(crate) fn retried(is_success: bool) {
+    #[cfg(feature = "metrics")]
+    {
+        let result = if is_success { "success" } else { "failure" };
+        metrics::counter!(RETRIED_REQUESTS, "result" => result).increment(1);
+    }
+}
+
+/// Notes how long a request waited at a gate.
+#[cfg_attr(not(feature = "metrics"), allow(unused_variables, reason = "nothing is counted"))]
+pub(crate) fn held(wait: Duration) {
+    #[cfg(feature = "metrics")]
+    metrics::histogram!(GATE_HOLD_SECONDS).record(wait);
+}
+
+/// Notes a call to a token store.
+#[cfg(feature = "store")]
+#[cfg_attr(not(feature = "metrics"), allow(unused_variables, reason = "nothing is counted"))]
+pub(crate) fn store_call(call: &'static str, is_ok: bool) {
+    #[cfg(feature = "metrics")]
+    {
+        let result = if is_ok { "ok" } else { "error" };
+        metrics::counter!(STORE_CALLS, "call" => call, "result" => result).increment(1);
+    }
+}
+
+/// Notes how many tokens of a pool are in use.
+#[cfg_attr(not(feature = "metrics"), allow(unused_variables, reason = "nothing is counted"))]
+pub(crate) fn pool_tokens(pool: Option<&Arc<str>>, tokens: usize) {
+    #[cfg(feature = "metrics")]
+    {
+        // A pool has fifty at most.
+        let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
+        metrics::gauge!(POOL_TOKENS, "pool" => cache_label(pool)).set(tokens);
     }
 }
 

@@ -4,14 +4,17 @@
 #![allow(clippy::disallowed_methods, reason = "a test may look at the clock")]
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use http::{Request, Response};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::time::sleep;
+use tower::{BoxError, Layer as _, Service, ServiceExt as _, service_fn};
+use tower_oauth2::pool::TokenPool;
 use tower_oauth2::test_util::settle;
-use tower_oauth2::{AccessToken, Error, TokenCache, source_fn};
+use tower_oauth2::{AccessToken, Body, Error, RetryPolicy, TokenCache, source_fn};
 
 /// Runs with a recorder of its own, on a paused clock, and returns what an exporter shows afterwards.
 fn recorded<F: Future<Output = ()>>(run: impl FnOnce() -> F) -> String {
@@ -112,6 +115,79 @@ fn one_that_waits_is_counted_while_it_waits() {
             assert_eq!(value(&handle.render(), "tower_oauth2_token_waiters{cache=\"billing\"}"), 2.0);
         });
     });
+}
+
+/// An API with these statuses, one after the other. A 429 asks for a second.
+fn api<B>(
+    statuses: Vec<u16>,
+) -> impl Service<Request<B>, Response = Response<Body>, Error = BoxError, Future: Send> + Clone + Send {
+    let statuses = Arc::new(Mutex::new(statuses.into_iter()));
+    service_fn(move |_request: Request<B>| {
+        let status = statuses.lock().unwrap().next().unwrap();
+        async move {
+            let response = Response::builder().status(status);
+            let response = if status == 429 { response.header("retry-after", "1") } else { response };
+            Ok(response.body(Body::empty())?)
+        }
+    })
+}
+
+/// A retry after a 429, another request that waits for it, and one that fails for good.
+async fn retries() {
+    let policy = RetryPolicy::builder().max_retries(1).build().unwrap();
+    let client = policy.layer(api(vec![429, 200, 200, 503, 503]));
+    let get = || Request::get("https://api.example.com/items").body(Body::empty()).unwrap();
+    let first = tokio::spawn(client.clone().oneshot(get()));
+    settle().await;
+    let second = tokio::spawn(client.clone().oneshot(get()));
+    assert_eq!(first.await.unwrap().unwrap().status(), 200);
+    assert_eq!(second.await.unwrap().unwrap().status(), 200);
+    assert_eq!(client.oneshot(get()).await.unwrap().status(), 503);
+}
+
+#[test]
+fn retries_and_holds_are_counted() {
+    let shown = recorded(retries);
+    let retries = |reason| value(&shown, &format!("tower_oauth2_retries_total{{reason=\"{reason}\"}}"));
+    assert_eq!((retries("throttled"), retries("unavailable")), (1.0, 1.0));
+    let ended =
+        |result| value(&shown, &format!("tower_oauth2_retried_requests_total{{result=\"{result}\"}}"));
+    assert_eq!((ended("success"), ended("failure")), (1.0, 1.0));
+    assert!(value(&shown, "tower_oauth2_gate_hold_duration_seconds_count") >= 1.0);
+    assert!(value(&shown, "tower_oauth2_retry_budget") > 0.0);
+}
+
+#[cfg(feature = "store")]
+#[test]
+fn calls_to_a_store_are_counted() {
+    use tower_oauth2::store::{MemoryStore, SealingKey, Shared, StoreKey};
+
+    let shown = recorded(|| async {
+        let source = source_fn(|_| async { AccessToken::bearer("S3CR3T") });
+        let shared = Shared::builder(source, MemoryStore::new(), SealingKey::new([7; 32]));
+        let shared = shared.key(StoreKey::new("billing").unwrap()).build().unwrap();
+        TokenCache::new(shared).get().await.unwrap();
+        settle().await;
+    });
+    let calls =
+        |call| value(&shown, &format!("tower_oauth2_store_calls_total{{call=\"{call}\",result=\"ok\"}}"));
+    assert_eq!((calls("load"), calls("acquire"), calls("swap")), (2.0, 1.0, 1.0));
+    assert!(!shown.contains("result=\"error\""), "{shown}");
+}
+
+#[test]
+fn the_tokens_of_a_pool_are_counted() {
+    let shown = recorded(|| async {
+        let source = |_| Ok(source_fn(|_| async { AccessToken::bearer("S3CR3T") }));
+        let pool = TokenPool::builder(2, source).name("crm").build().unwrap();
+        let service = pool.layer().layer(pool.watch().layer(api(vec![200; 3])));
+        for _ in 0..3 {
+            let request = Request::get("https://api.example.com/items").body(Body::empty()).unwrap();
+            service.clone().oneshot(request).await.unwrap();
+            settle().await;
+        }
+    });
+    assert_eq!(value(&shown, "tower_oauth2_pool_tokens{pool=\"crm\"}"), 2.0);
 }
 
 #[test]

@@ -22,6 +22,7 @@ use crate::error::Error;
 use crate::extensions::CredentialId;
 use crate::headers::rate_limit;
 use crate::retry::RateLimitProfile;
+use crate::telemetry;
 
 /// Several tokens of one client, for APIs that limit each token. Rules and examples are on the page of the [module](super).
 ///
@@ -60,6 +61,7 @@ pub struct PoolMember {
 }
 
 pub(super) struct Inner {
+    name: Option<Arc<str>>,
     members: Vec<Arc<Member>>,
     /// So many are in use from the beginning; the others when these are used up.
     least: usize,
@@ -255,6 +257,7 @@ impl TokenPoolBuilder {
             }))
         };
         let inner = Inner {
+            name: self.name.clone().map(Into::into),
             members: (0..self.most).map(member).collect::<Result<_, Error>>()?,
             least: self.least,
             longest_wait: self.longest_wait,
@@ -346,6 +349,7 @@ impl Inner {
         let is_used_up = taken.is_none();
         if warm < self.least || is_used_up {
             self.start_one(&mut turn, cold);
+            telemetry::pool_tokens(self.name.as_ref(), warm + usize::from(turn.starting.is_some()));
         }
         if let Some(index) = taken {
             return Choice::Token(self.lend(index));

@@ -15,6 +15,7 @@ use crate::clock::{self, WallClock};
 use crate::error::Error;
 use crate::runtime::caught;
 use crate::source::SharedRefreshToken;
+use crate::telemetry;
 
 /// A store as one key sees it.
 pub(super) struct Calls<T> {
@@ -152,6 +153,7 @@ impl<T: TokenStore> Calls<T> {
         let result = timeout(self.timeout, caught(STORE, future)).await.unwrap_or_else(|_elapsed| {
             Err(Error::transient(format!("the token store did not respond within {:?}", self.timeout)))
         });
+        telemetry::store_call(call.name(), result.is_ok());
         match result {
             Ok(returned) => {
                 self.outage.worked(call, &self.key);
@@ -191,6 +193,18 @@ enum Call {
     Open = 2,
     Acquire = 4,
     Swap = 8,
+}
+
+impl Call {
+    /// What a metric calls it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Load => "load",
+            Self::Open => "open",
+            Self::Acquire => "acquire",
+            Self::Swap => "swap",
+        }
+    }
 }
 
 impl Outage {

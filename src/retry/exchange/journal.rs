@@ -13,7 +13,8 @@ use super::head::HeadSnapshot;
 use super::timeouts::{AttemptTimeout, DeadlineExceeded};
 use crate::error::{Error, chain};
 use crate::origin::Origin;
-use crate::retry::report::{Replayed, ReportDetails, StopReason};
+use crate::retry::report::{ReplayReason, Replayed, ReportDetails, StopReason};
+use crate::telemetry;
 use crate::text::{clean, show_duration};
 
 /// Why an attempt came to nothing, as far as it may be shown.
@@ -45,6 +46,7 @@ pub(super) fn sent_again(
     at_gate: bool,
     attempt: u32,
 ) {
+    telemetry::sent_again(label(replayed.reason), budget);
     tracing::debug!(
         method = method(head),
         origin = origin(head),
@@ -68,6 +70,9 @@ pub(super) fn sent_again(
 /// none of these.
 pub(super) fn ended(head: Option<&HeadSnapshot>, end: AttemptEnd<'_>, report: &ReportDetails) {
     let is_success = end.status.is_some_and(|status| status.is_success());
+    if !report.history.is_empty() {
+        telemetry::retried(is_success);
+    }
     if is_success && report.stop_reason == StopReason::Final {
         if report.history.is_empty() {
             return;
@@ -98,6 +103,17 @@ pub(super) fn ended(head: Option<&HeadSnapshot>, end: AttemptEnd<'_>, report: &R
         requested_delay = report.requested_delay.map(show_duration),
         "the request is not sent again"
     );
+}
+
+/// The reason as a label of a metric.
+fn label(reason: ReplayReason) -> &'static str {
+    match reason {
+        ReplayReason::TokenRejected => "token_rejected",
+        ReplayReason::Throttled => "throttled",
+        ReplayReason::Unavailable => "unavailable",
+        ReplayReason::Unsent => "unsent",
+        ReplayReason::Ambiguous => "ambiguous",
+    }
 }
 
 fn method(head: Option<&HeadSnapshot>) -> Option<&str> {

@@ -14,6 +14,7 @@ use crate::retry::policy::classify::Failure;
 use crate::retry::policy::idempotency::Repeatability;
 use crate::retry::policy::view::OutcomeView;
 use crate::retry::report::{ReplayReason, Replayed, ReportDetails, StopReason};
+use crate::telemetry;
 
 /// The attempts before the one that is prepared or in flight.
 pub(super) struct PastAttempts<RB: Body> {
@@ -89,6 +90,7 @@ impl<RB: Body> PastAttempts<RB> {
     pub(super) fn add_hold(&mut self, wait: Duration) {
         self.add_wait(wait);
         self.held = self.held.saturating_add(wait);
+        telemetry::held(wait);
         if let Some(last) = self.history.last_mut() {
             last.delay = last.delay.saturating_add(wait);
         }
