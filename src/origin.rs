@@ -64,7 +64,7 @@ impl Origin {
             return Ok(origin);
         }
         Err(Error::config(format!(
-            "the origin {origin} is plain http, over which anybody on the way can read the token; use https, or \
+            "the origin {origin} is plain http, over which the token can be read on the way; use https, or \
              Origin::parse_with_insecure_http if that is meant"
         )))
     }

@@ -506,12 +506,12 @@ async fn under_a_client_that_was_generated() {
 
 /// The code itself is compiled with the docs.
 #[test]
-fn the_readme_gets_to_the_first_call_in_20_lines() {
-    let readme = include_str!("../README.md");
-    let section = readme.split("\n### ").find(|section| section.starts_with("gRPC\n")).unwrap();
-    let code = section.split("```rust,no_run\n").nth(1).unwrap().split("```").next().unwrap();
-    let lines = code.lines().filter(|line| !line.trim().is_empty()).count();
-    assert!(code.contains("fn main()") && (10..=20).contains(&lines), "{lines} lines");
+fn the_page_gets_to_the_first_call_in_20_lines() {
+    let page = include_str!("../src/guide/tonic.rs");
+    let code = page.split("```no_run\n").nth(1).unwrap().split("```").next().unwrap();
+    let lines = code.lines().map(|line| line.trim_start_matches("//!").trim());
+    let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#')).count();
+    assert!(code.contains("client.check(") && (10..=20).contains(&lines), "{lines} lines");
 }
 
 #[tokio::test]

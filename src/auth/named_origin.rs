@@ -93,7 +93,7 @@ fn read_domain(domain: &str) -> Result<String, Error> {
     }
     if !host.contains('.') && !origin.is_loopback() {
         return Err(refused(
-            "has one label alone, in which anybody can have a host; name the provider's own domain",
+            "has one label alone, in which anyone can register a host; name the provider's own domain",
         ));
     }
     Ok(host.to_owned())

@@ -274,7 +274,7 @@ impl Rules {
     fn turn_away(&self, reason: WithheldReason, uri: &Uri, cache: Option<TokenCache>) -> Route {
         if uri.authority().is_none() && reason == WithheldReason::ForeignOrigin {
             return Route::Refuse(Error::config(
-                "the request's URI is a path without a host, so nobody can say where its token would go; give it a \
+                "the request's URI is a path without a host, so it does not say where its token would go; give it a \
                  whole URI, or, if the client below knows the host by itself, name that with \
                  AuthLayer::default_origin",
             ));

@@ -77,7 +77,7 @@ impl TokenSource for FileToken {
             let expires = Claims::read(secret).and_then(|claims| claims.expires);
             if expires.is_some_and(|expires| expires <= now) {
                 return Err(Error::transient(unusable(
-                    "it has expired; check whoever renews it, and this machine's clock",
+                    "it has expired; check the program that renews it, and this machine's clock",
                 )));
             }
             Ok((token, expires))
