@@ -71,7 +71,7 @@
 //! | `redis` | no | `store::RedisStore`: tokens in Redis, for a fleet |
 //! | `reqwest` | no | [`transport`]`::ReqwestClient`: reqwest's client below the layers, and at the token endpoint |
 //! | `stack` | yes | [`ApiClient`]`::connect` and its builder: all layers in one order |
-//! | `store` | no | [`store`]`::Shared`: one token and one token request for all processes |
+//! | `store` | no | `store::Shared`: one token and one token request for all processes |
 //! | `full` | no | all of these |
 //! | `test-util` | no | `test_util`: fake servers, scripted sources and probes, for the tests of a service |
 //!
