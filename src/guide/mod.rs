@@ -14,6 +14,7 @@
 //! | go through a proxy, or trust a private authority | [`network`] |
 //! | use the tokens of many tenants | [`tenants`] |
 //! | get tokens from Salesforce, Auth0, Okta, Keycloak, Vault or a dozen other providers | [`recipes`] |
+//! | share one token between processes, or keep it for the next start | [`store`](crate::store) |
 //! | write a source of tokens yourself | [`sources`] |
 //! | test your program | [`testing`] |
 //! | know what is protected, and what is left to you | [`security`] |

@@ -147,6 +147,11 @@ impl Scale {
         1 + u64::from(self.seconds * 1000) / 2250
     }
 
+    /// So many seconds, or those of the short part.
+    fn long(self, seconds: u32) -> u32 {
+        if self.seconds == FULL.seconds { seconds } else { 10 }
+    }
+
     fn fewer(self) -> Self {
         Self { processes: self.processes.min(10), ..self }
     }
@@ -328,13 +333,14 @@ async fn clocks_differ_by_half_a_minute(scale: Scale) -> Found {
 
 async fn refresh_tokens_in_redis_under_kills(scale: Scale) -> Found {
     let redis = RedisServer::start(&[]).await;
-    under_kills(scale, redis.url()).await
+    under_kills(scale.long(60), redis.url()).await
 }
 
 async fn refresh_tokens_in_files_under_kills(scale: Scale) -> Found {
     let folder = std::env::temp_dir().join(format!("tower-oauth2-fleet-{}", std::process::id()));
     let _ = std::fs::remove_dir_all(&folder);
-    let found = under_kills(scale, format!("file:{}", folder.display())).await;
+    // A login of 200 rotations, of tokens that live for a second.
+    let found = under_kills(scale.long(170), format!("file:{}", folder.display())).await;
     std::fs::remove_dir_all(&folder).unwrap();
     found
 }
@@ -342,8 +348,7 @@ async fn refresh_tokens_in_files_under_kills(scale: Scale) -> Found {
 /// Ten processes live on one login, whose server ends it if a refresh token comes twice. Processes are killed at random, and
 /// others started. A login may end only if a process was killed between the start of an exchange and its end; then a user
 /// signs in again.
-async fn under_kills(scale: Scale, store: String) -> Found {
-    let seconds = if scale.seconds == FULL.seconds { 60 } else { 10 };
+async fn under_kills(seconds: u32, store: String) -> Found {
     let servers = Servers::start(SECOND).await;
     let mut orders = servers.orders(store, seconds, 5);
     orders.lease = SECOND;

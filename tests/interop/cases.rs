@@ -12,6 +12,7 @@ mod login;
 mod nginx;
 mod refreshing;
 mod server;
+mod shared;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -62,6 +63,9 @@ async fn main() -> ExitCode {
     if let Some(code) = refreshing::child().await {
         return code;
     }
+    if let Some(code) = shared::child().await {
+        return code;
+    }
     let smoke = std::env::args().any(|argument| argument == "--smoke");
     let seconds = |short: u64, full: u64| Duration::from_secs(if smoke { short } else { full });
     let only = std::env::args().skip_while(|argument| argument != "--only").nth(1);
@@ -108,6 +112,9 @@ async fn main() -> ExitCode {
         .await;
     tally
         .case("the same, the process killed and restarted", refreshing::killed_and_restarted(seconds(4, 20)))
+        .await;
+    tally
+        .case("ten processes on one login, killed at random", shared::killed_at_random(seconds(8, 60)))
         .await;
     tally.case("revocation on request and at a shutdown", refreshing::revoked_for_good()).await;
     if smoke {

@@ -2,7 +2,7 @@
 # The client against servers that nobody here wrote: oidc-provider as authorization server with an API that introspects,
 # and nginx with a limit of its rate.
 #
-#   tests/interop/run.sh            every case, about four minutes
+#   tests/interop/run.sh            every case, about five minutes
 #   tests/interop/run.sh --smoke    the short ones, about a minute
 #   tests/interop/run.sh --only TEXT    those with this in their name
 #
@@ -80,5 +80,5 @@ echo items >"$nginx_home/items"
 start_nginx
 
 cd ../..
-cargo build --quiet --locked --features jwt --example interop
-timeout --kill-after=10 480 cargo run --quiet --locked --features jwt --example interop -- "$@"
+cargo build --quiet --locked --features file-store,jwt --example interop
+timeout --kill-after=10 480 cargo run --quiet --locked --features file-store,jwt --example interop -- "$@"
