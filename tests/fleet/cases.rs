@@ -340,7 +340,7 @@ async fn refresh_tokens_in_files_under_kills(scale: Scale) -> Found {
     let folder = std::env::temp_dir().join(format!("tower-oauth2-fleet-{}", std::process::id()));
     let _ = std::fs::remove_dir_all(&folder);
     // A login of 200 rotations, of tokens that live for a second.
-    let found = under_kills(scale.long(170), format!("file:{}", folder.display())).await;
+    let found = under_kills(scale.long(220), format!("file:{}", folder.display())).await;
     std::fs::remove_dir_all(&folder).unwrap();
     found
 }
