@@ -31,7 +31,7 @@ pin_project! {
         Waiting { waiting: Box<WaitingAttempt<B>> },
         Opening { opening: Box<OpeningBody<B>> },
         Readying { readying: Box<ReadyingService<B>> },
-        // What was recorded is freed, even if nobody drops the future for long.
+        // What was recorded is freed, also where the future is dropped late.
         Done,
     }
 }
