@@ -9,8 +9,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export CARGO_TERM_COLOR=never
-# Most runs begin with a cold cache.
-export CARGO_INCREMENTAL=${CARGO_INCREMENTAL:-0}
+# Most runs begin with a cold cache, and a tenth of what compiling takes is debug information.
+export CARGO_INCREMENTAL=${CARGO_INCREMENTAL:-0} CARGO_PROFILE_DEV_DEBUG=${CARGO_PROFILE_DEV_DEBUG:-0}
 
 # The most crates that `default-features = false` may pull in.
 LEAN=45
@@ -120,7 +120,7 @@ run "servers that nobody here wrote" bash tests/interop/run.sh --smoke
 run "a fleet on a real Redis" bash tests/fleet/run.sh --smoke
 run "examples" examples
 # What is counted here is the same without optimisation, and its dependencies are built already.
-run "allocations on the hot path" cargo bench --locked --profile dev --bench hot_path -- --smoke
-run "allocations and memory under retry" cargo bench --locked --profile dev --bench retry -- --smoke
+run "allocations on the hot path" cargo bench --locked --profile dev --all-features --bench hot_path -- --smoke
+run "allocations and memory under retry" cargo bench --locked --profile dev --all-features --bench retry -- --smoke
 
 echo "$passed passed, 0 failed"

@@ -80,5 +80,5 @@ echo items >"$nginx_home/items"
 start_nginx
 
 cd ../..
-cargo build --quiet --locked --features file-store,jwt --example interop
-timeout --kill-after=10 480 cargo run --quiet --locked --features file-store,jwt --example interop -- "$@"
+cargo build --quiet --locked --all-features --example interop
+timeout --kill-after=10 480 cargo run --quiet --locked --all-features --example interop -- "$@"
