@@ -1,10 +1,12 @@
-//! The pages that users read are in plain technical English: the words of the ecosystem, and none that only this crate would
-//! use for them.
+//! The pages, errors and log lines that users read are in plain technical English: the words of the ecosystem, and none that
+//! only this crate would use for them.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use proc_macro2::{TokenStream, TokenTree};
 
 /// What not to say, and what to say instead.
 const WORDS: &[(&str, &str)] = &[
@@ -20,12 +22,9 @@ const WORDS: &[(&str, &str)] = &[
     ("anybody", "any caller, any client"),
 ];
 
-/// README, CONTRIBUTING and each doc comment of the library, by line. What stands in a block of code is left out: messages and
-/// programs have tests of their own.
-fn prose() -> Vec<(PathBuf, usize, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut files = vec![root.join("README.md"), root.join("CONTRIBUTING.md")];
-    let mut folders = vec![root.join("src")];
+/// All files of a folder.
+fn files_below(folder: PathBuf) -> Vec<PathBuf> {
+    let (mut folders, mut files) = (vec![folder], Vec::new());
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -36,6 +35,14 @@ fn prose() -> Vec<(PathBuf, usize, String)> {
             }
         }
     }
+    files
+}
+
+/// README, CONTRIBUTING and each doc comment of the library, by line. Blocks of code are left out: programs have their own tests.
+fn prose() -> Vec<(PathBuf, usize, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = files_below(root.join("src"));
+    files.extend([root.join("README.md"), root.join("CONTRIBUTING.md")]);
     let mut lines = Vec::new();
     for file in files {
         let is_rust = file.extension().is_some_and(|extension| extension == "rs");
@@ -58,13 +65,71 @@ fn prose() -> Vec<(PathBuf, usize, String)> {
     lines
 }
 
+/// The string literals of the library with a space in them, without its tests: errors, log lines, panics.
+fn messages() -> Vec<(PathBuf, usize, String)> {
+    let mut lines = Vec::new();
+    for file in files_below(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+        let is_rust = file.extension().is_some_and(|extension| extension == "rs");
+        if !is_rust || file.ends_with("tests.rs") || file.components().any(|part| part.as_os_str() == "tests")
+        {
+            continue;
+        }
+        let tokens: TokenStream = fs::read_to_string(&file).unwrap().parse().unwrap();
+        let mut found = Vec::new();
+        collect_strings(tokens, &mut found);
+        lines.extend(found.into_iter().map(|(at, text)| (file.clone(), at, text.to_lowercase())));
+    }
+    lines
+}
+
+fn collect_strings(tokens: TokenStream, found: &mut Vec<(usize, String)>) {
+    let mut tokens = tokens.into_iter().peekable();
+    let mut is_test = false;
+    while let Some(token) = tokens.next() {
+        match token {
+            TokenTree::Punct(mark) if mark.as_char() == '#' => {
+                // The texts of attributes are docs, or names.
+                tokens.next_if(|token| matches!(token, TokenTree::Punct(mark) if mark.as_char() == '!'));
+                let attribute = tokens.next_if(|token| matches!(token, TokenTree::Group(_)));
+                is_test |= attribute
+                    .is_some_and(|attribute| attribute.to_string().replace(' ', "") == "[cfg(test)]");
+            }
+            // The end of what stands under the attribute.
+            TokenTree::Punct(mark) if mark.as_char() == ';' => is_test = false,
+            TokenTree::Group(group) if is_test => {
+                is_test = group.delimiter() != proc_macro2::Delimiter::Brace
+            }
+            TokenTree::Group(group) => collect_strings(group.stream(), found),
+            TokenTree::Literal(literal) if !is_test => {
+                let text = literal.to_string();
+                if text.contains('"') && text.contains(' ') {
+                    found.push((literal.span().start().line, text));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
 #[test]
 fn the_docs_use_the_words_of_the_ecosystem() {
     let prose = prose();
     assert!(prose.len() > 5000, "only {} lines were read", prose.len());
+    assert_plain(&prose);
+}
+
+#[test]
+fn the_messages_use_the_words_of_the_ecosystem() {
+    let messages = messages();
+    assert!(messages.len() > 700, "only {} literals were read", messages.len());
+    assert_plain(&messages);
+}
+
+#[track_caller]
+fn assert_plain(lines: &[(PathBuf, usize, String)]) {
     let mut broken = String::new();
     for (word, instead) in WORDS {
-        let found: Vec<_> = prose.iter().filter(|(_, _, line)| line.contains(word)).collect();
+        let found: Vec<_> = lines.iter().filter(|(_, _, line)| line.contains(word)).collect();
         if !found.is_empty() {
             broken += &format!("\"{word}\"; say: {instead}\n");
         }

@@ -239,7 +239,9 @@ fn poll_device(
             let is_kept = scopes.iter().any(|scope| scope == "offline_access");
             Ok(granted(&access, is_kept.then_some(&*refresh), &scopes, lifetime))
         }
-        devices::Poll::Pending => Err(Refused::Request("authorization_pending", "nobody has agreed yet")),
+        devices::Poll::Pending => {
+            Err(Refused::Request("authorization_pending", "the user has not agreed yet"))
+        }
         devices::Poll::Expired => Err(Refused::Request("expired_token", "the code has expired; begin again")),
         devices::Poll::Unknown => Err(Refused::Request("invalid_grant", "the device code is unknown")),
     }
