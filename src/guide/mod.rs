@@ -3,6 +3,7 @@
 //! | you want to | page |
 //! |---|---|
 //! | choose between `ApiClient`, the stack and single layers; share a client between handlers | [`layers`] |
+//! | know what happens to a request in each case | [`what_happens`] |
 //! | set a timeout, and know which one ended a request | [`timeouts`] |
 //! | print an error and act on it | [`errors`] |
 //! | look up a message, its cause and its cure | [`failures`] |
@@ -60,3 +61,4 @@ page!(testing, "testing.md");
 page!(timeouts, "timeouts.md");
 pub mod tonic;
 page!(uploads, "uploads.md");
+page!(what_happens, "what_happens.md");
