@@ -10,7 +10,7 @@
 //!
 //! 1. Tokens live 2 s. Each is replaced in the background while it is still good.
 //! 2. Twice every token is revoked while 64 requests are in flight. They get a 401, and are sent again with a new one.
-//! 3. Twice the tasks send more than the API takes. It answers 429, and they wait as long as it says.
+//! 3. Twice the tasks send more than the API takes. It responds with 429, and they wait as long as it says.
 //!
 //! With the environment variables `TOKEN_URL`, `CLIENT_ID`, `CLIENT_SECRET`, `API_URL` and, if need be, `SCOPE`, it sends
 //! GETs to a server of your own instead, four per second; if one of the four is missing, it says so and does nothing. The
@@ -46,12 +46,12 @@ use yours::Yours;
 const LIFETIME: Duration = Duration::from_secs(2);
 const RUN: Duration = Duration::from_secs(10);
 const TASKS: usize = 64;
-/// Requests per second that the API takes. The tasks send 256, but for the rushes; so whoever is sent away finds room on
+/// Requests per second that the API takes. The tasks send 256, but for the rushes; so a request that is sent away finds room on
 /// coming back, and the three retries of the default policy are plenty.
 const LIMIT: u32 = 320;
 /// How long the API takes for a request.
 const THINK_TIME: Duration = Duration::from_millis(60);
-/// How long the last answers of servers that are not ours are waited for.
+/// How long the last responses of servers that are not ours are waited for.
 const GRACE: Duration = Duration::from_secs(2);
 
 #[tokio::main]
@@ -133,7 +133,7 @@ async fn call_our_servers() -> Result<ExitCode, BoxError> {
             sleep(Duration::from_secs(1)).await;
             let (tokens, seen) = (server.counts().token_requests, api.counts());
             println!(
-                "{:>4.1} s  {} sent, {} unanswered; {tokens} token requests, {} answers of 401, {} of 429",
+                "{:>4.1} s  {} sent, {} without a response; {tokens} token requests, {} 401 responses, {} of 429",
                 seconds(started),
                 traffic.sent(),
                 traffic.open(),
@@ -156,9 +156,9 @@ async fn call_our_servers() -> Result<ExitCode, BoxError> {
         ("requests, from 64 tasks", tally.requests() as u64),
         ("failed", tally.failures() as u64),
         ("token requests", issued.token_requests),
-        ("answers of 401, replayed", seen.unauthorized),
+        ("401 responses, replayed", seen.unauthorized),
         ("  since the token had been revoked", met.iter().sum()),
-        ("answers of 429, waited out", seen.limited),
+        ("429 responses, waited out", seen.limited),
         ("items accepted twice", seen.duplicates),
         ("bodies that arrived wrong", seen.wrong_bodies),
     ];
@@ -193,7 +193,7 @@ async fn call_your_servers(yours: Yours) -> Result<ExitCode, BoxError> {
         loop {
             sleep(Duration::from_secs(1)).await;
             println!(
-                "{:>4.1} s  {} sent, {} unanswered; {} answers of 401, {} of 429",
+                "{:>4.1} s  {} sent, {} without a response; {} 401 responses, {} of 429",
                 seconds(started),
                 traffic.sent(),
                 traffic.open(),
@@ -214,8 +214,8 @@ async fn call_your_servers(yours: Yours) -> Result<ExitCode, BoxError> {
         ("requests, from 4 tasks", tally.requests() as u64),
         ("failed", tally.failures() as u64),
         ("token requests", token_requests),
-        ("answers of 401, replayed", tally.replayed_401()),
-        ("answers of 429, waited out", tally.waited_429()),
+        ("401 responses, replayed", tally.replayed_401()),
+        ("429 responses, waited out", tally.waited_429()),
     ];
     tally.print(started.elapsed(), &rows);
     let failed = match traffic.hopeless() {

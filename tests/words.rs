@@ -38,11 +38,12 @@ fn files_below(folder: PathBuf) -> Vec<PathBuf> {
     files
 }
 
-/// README, CONTRIBUTING and each doc comment of the library, by line. Blocks of code are left out: programs have their own tests.
+/// The pages beside the code and each doc comment of the library and the examples, by line. Blocks of code are left out: programs
+/// have their own tests.
 fn prose() -> Vec<(PathBuf, usize, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut files = files_below(root.join("src"));
-    files.extend([root.join("README.md"), root.join("CONTRIBUTING.md")]);
+    let mut files: Vec<_> = ["src", "docs", "examples"].map(|folder| files_below(root.join(folder))).concat();
+    files.extend(["README.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(|page| root.join(page)));
     let mut lines = Vec::new();
     for file in files {
         let is_rust = file.extension().is_some_and(|extension| extension == "rs");
@@ -65,10 +66,11 @@ fn prose() -> Vec<(PathBuf, usize, String)> {
     lines
 }
 
-/// The string literals of the library with a space in them, without its tests: errors, log lines, panics.
+/// The string literals of the library and the examples with a space in them, without its tests: errors, log lines, panics.
 fn messages() -> Vec<(PathBuf, usize, String)> {
     let mut lines = Vec::new();
-    for file in files_below(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for file in ["src", "examples"].map(|folder| files_below(root.join(folder))).concat() {
         let is_rust = file.extension().is_some_and(|extension| extension == "rs");
         if !is_rust || file.ends_with("tests.rs") || file.components().any(|part| part.as_os_str() == "tests")
         {

@@ -7,11 +7,11 @@ use std::time::Duration;
 pub(crate) struct Sample {
     pub(crate) kind: Kind,
     pub(crate) latency: Duration,
-    /// How often it was answered 401 and sent again.
+    /// How often it got a 401 and was sent again.
     pub(crate) rejected: usize,
-    /// How often it was answered 429 and sent again.
+    /// How often it got a 429 and was sent again.
     pub(crate) throttled: usize,
-    /// The last answer or error, if it was none to be happy with.
+    /// The last response or error, if it was not a success.
     pub(crate) failure: Option<String>,
 }
 

@@ -34,7 +34,7 @@ pub(crate) struct Plan {
     pub(crate) rounds: Vec<Round>,
 }
 
-/// A moment when every task sends a request, and the next as soon as that is answered, so many times.
+/// A moment when every task sends a request, and the next as soon as the response is there, so many times.
 pub(crate) struct Round {
     pub(crate) at: Instant,
     pub(crate) each: u32,
@@ -44,7 +44,7 @@ pub(crate) struct Round {
 pub(crate) enum Target {
     /// To the API of this example: reading, and every third time writing.
     Items(String),
-    /// To an API of somebody else's: reading only. Nobody knows how long it takes, so no answer is waited for after
+    /// To an API that is not ours: reading only. It may take any time, so no response is waited for after
     /// `until`, and none where the first requests all failed.
     Url { url: Uri, until: Instant },
 }
@@ -88,17 +88,17 @@ impl Traffic {
         self.sent.load(Relaxed)
     }
 
-    /// Returns how many requests are not answered yet.
+    /// Returns how many requests have no response yet.
     pub(crate) fn open(&self) -> u64 {
         self.sent() - self.done.load(Relaxed).min(self.sent())
     }
 
-    /// Returns how many answers of 401 the client knows of: it hears of those that were replayed with the last answer.
+    /// Returns how many 401 responses the client knows of: it hears of those that were replayed with the last response.
     pub(crate) fn rejected(&self) -> u64 {
         self.rejected.load(Relaxed)
     }
 
-    /// Returns how many answers of 429 the client knows of, likewise.
+    /// Returns how many 429 responses the client knows of, likewise.
     pub(crate) fn throttled(&self) -> u64 {
         self.throttled.load(Relaxed)
     }
@@ -150,18 +150,18 @@ impl Traffic {
         self.sent.fetch_add(1, Relaxed);
         let before = self.cache.status();
         let start = Instant::now();
-        let answer = match &self.target {
-            Target::Items(_) => self.answer(client.clone(), task, number).await,
-            Target::Url { until, .. } => timeout_at(*until, self.answer(client.clone(), task, number))
+        let response = match &self.target {
+            Target::Items(_) => self.request(client.clone(), task, number).await,
+            Target::Url { until, .. } => timeout_at(*until, self.request(client.clone(), task, number))
                 .await
-                .unwrap_or_else(|_| Err("no answer by the end of the run".into())),
+                .unwrap_or_else(|_| Err("no response by the end of the run".into())),
         };
         let latency = start.elapsed();
         let after = self.cache.status();
         self.done.fetch_add(1, Relaxed);
 
         let refreshing = before.is_fetching() || after.is_fetching() || before.fetched() != after.fetched();
-        let history = match &answer {
+        let history = match &response {
             Ok(response) => response.extensions().get::<RetryReport>().map_or(&[][..], RetryReport::history),
             Err(_) => &[],
         };
@@ -174,13 +174,13 @@ impl Traffic {
             (0, 0) if refreshing => Kind::DuringRefresh,
             (0, 0) => Kind::Plain,
         };
-        let status = answer.as_ref().ok().map(Response::status);
-        let failure = match &answer {
+        let status = response.as_ref().ok().map(Response::status);
+        let failure = match &response {
             Ok(response) if response.status().is_success() => None,
             Ok(response) => Some(described(response)),
             Err(error) => Some(yours::one_line(&**error)),
         };
-        // What was handed out counts as well.
+        // The last response counts as well.
         let is = |code| u64::from(status == Some(code));
         self.rejected.fetch_add(rejected as u64 + is(StatusCode::UNAUTHORIZED), Relaxed);
         self.throttled.fetch_add(throttled as u64 + is(StatusCode::TOO_MANY_REQUESTS), Relaxed);
@@ -188,7 +188,7 @@ impl Traffic {
         Sample { kind, latency, rejected, throttled, failure }
     }
 
-    async fn answer(&self, client: Client, task: usize, number: usize) -> Result<Response<Bytes>, BoxError> {
+    async fn request(&self, client: Client, task: usize, number: usize) -> Result<Response<Bytes>, BoxError> {
         let request = match &self.target {
             Target::Url { url, until } => {
                 let deadline = Deadline::at((*until).into());
@@ -225,7 +225,7 @@ impl Opening {
     }
 }
 
-/// Says what was answered, and why the request was not sent again.
+/// Says what the response was, and why the request was not sent again.
 fn described(response: &Response<Bytes>) -> String {
     match response.extensions().get::<RetryReport>().map(RetryReport::stop_reason) {
         None | Some(StopReason::Final) => response.status().to_string(),

@@ -95,7 +95,7 @@ pub(crate) fn advice(failure: &str) -> &'static str {
         Some("401" | "403") => "does the API take tokens of this server, with this scope?",
         Some("404" | "405") => "a GET is sent; is the path of API_URL right?",
         Some("429") => "the API takes no more requests now; try later",
-        Some(status) if status.parse::<u16>().is_ok() => "the answer is the API's own",
+        Some(status) if status.parse::<u16>().is_ok() => "the response is the API's own",
         _ => "is API_URL right, and can it be reached from here?",
     }
 }
