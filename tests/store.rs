@@ -75,6 +75,8 @@ fn said(log: &Log, what: &str) -> usize {
 }
 
 const OUT_OF_ORDER: &str = "the token store is out of order";
+/// So long without a failure, and a store works again.
+const WELL: Duration = Duration::from_secs(30);
 const WORKS_AGAIN: &str = "the token store works again";
 
 // --- One token request for all ---
@@ -397,8 +399,68 @@ async fn a_value_that_cannot_be_used_is_a_miss_with_one_warning() {
         assert_eq!(said(&log, "WARN"), 1, "{fault:?}: {}", log.text());
         store.set(Fault::None);
         assert_eq!(one.token(asks(FetchReason::Initial)).await.unwrap().expose(), "token-4", "{fault:?}");
+        assert_eq!(said(&log, WORKS_AGAIN), 0, "{fault:?}: {}", log.text());
+        pass(WELL).await;
+        assert_eq!(one.token(asks(FetchReason::Initial)).await.unwrap().expose(), "token-4", "{fault:?}");
         assert_eq!(said(&log, WORKS_AGAIN), 1, "{fault:?}: {}", log.text());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_away_warns_once_for_a_thousand_tenants() {
+    let (log, _guard) = logging();
+    let store = FaultyStore::default();
+    let tenants: Vec<_> = (0..1000)
+        .map(|number| {
+            let key = StoreKey::new(format!("tenant-{number}")).unwrap();
+            let source = ScriptedSource::new().lifetime(100 * SECOND);
+            TokenCache::new(Shared::builder(source, store.clone(), sealing()).key(key).build().unwrap())
+        })
+        .collect();
+    for (streaks, fault) in [(1, Fault::Error), (2, Fault::Full), (3, Fault::HangOn("acquire"))] {
+        store.set(fault);
+        for _ in 0..3 {
+            tokens(&tenants).await;
+            pass(101 * SECOND).await;
+        }
+        assert_eq!(said(&log, OUT_OF_ORDER), streaks, "{fault:?}");
+        store.set(Fault::None);
+        tokens(&tenants).await;
+        assert_eq!((said(&log, WORKS_AGAIN), said(&log, "WARN")), (streaks, streaks), "{fault:?}");
+        pass(101 * SECOND).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_slow_for_some_calls_warns_once() {
+    let (log, _guard) = logging();
+    let (source, store) = (ScriptedSource::new().lifetime(5 * SECOND), FaultyStore::default());
+    let cache = TokenCache::new(shared(&source, store.clone()));
+    store.set(Fault::Uneven);
+    for _ in 0..100 {
+        cache.get().await.unwrap();
+        pass(3 * SECOND).await;
+    }
+    assert_eq!((said(&log, OUT_OF_ORDER), said(&log, WORKS_AGAIN)), (1, 0), "{}", log.text());
+    store.set(Fault::None);
+    for _ in 0..20 {
+        cache.get().await.unwrap();
+        pass(3 * SECOND).await;
+    }
+    assert_eq!((said(&log, OUT_OF_ORDER), said(&log, WORKS_AGAIN)), (1, 1), "{}", log.text());
+}
+
+#[tokio::test(start_paused = true)]
+async fn stores_with_other_names_warn_each() {
+    let (log, _guard) = logging();
+    let source = ScriptedSource::new();
+    let (dead, well, gone) = (FaultyStore::default(), FaultyStore::default(), FaultyStore::default());
+    dead.set(Fault::Error);
+    gone.set(Fault::Error);
+    for store in [&dead, &well, &gone] {
+        shared(&source, store.clone()).token(asks(FetchReason::Initial)).await.unwrap();
+    }
+    assert_eq!((said(&log, OUT_OF_ORDER), said(&log, "faulty:")), (2, 2), "{}", log.text());
 }
 
 #[tokio::test(start_paused = true)]

@@ -125,6 +125,10 @@ impl TokenStore for AnyStore {
     async fn changed(&self, key: &StoreKey, version: u64) -> Result<(), Error> {
         call!(self, store => store.changed(key, version).await)
     }
+
+    fn name(&self) -> Option<String> {
+        call!(self, store => store.name())
+    }
 }
 
 impl fmt::Debug for AnyStore {

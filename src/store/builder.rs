@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::calls::{Calls, Outage, Seen};
+use super::calls::{Calls, Seen};
+use super::outage::Outage;
 use super::sealing::SealingKey;
 use super::shared::{Inner, Shared};
 use super::token_store::{StoreKey, TokenStore};
@@ -147,12 +148,12 @@ impl<S: TokenSource, T: TokenStore> SharedBuilder<S, T> {
             )));
         }
         let calls = Calls {
+            outage: Outage::of(self.store.name()),
             store: self.store,
             key,
             sealing: self.sealing_key,
             timeout: self.store_timeout,
             wall: WallClock::default(),
-            outage: Outage::default(),
             seen: Seen::default().into(),
         };
         let inner = Inner {

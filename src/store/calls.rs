@@ -1,13 +1,12 @@
-//! The calls to a store for one key: each has a timeout, what it keeps is sealed, and while the store is out of order there is one
-//! warning.
+//! The calls to a store for one key: each has a timeout, and what it keeps is sealed.
 
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use tokio::time::{sleep, sleep_until, timeout};
 
+use super::outage::{Call, Outage};
 use super::sealing::{Place, SealingKey};
 use super::token_store::{Acquired, Entry, Lease, StoreKey, TokenStore, Write, next_number};
 use super::value::Value;
@@ -24,7 +23,7 @@ pub(super) struct Calls<T> {
     pub(super) sealing: SealingKey,
     pub(super) timeout: Duration,
     pub(super) wall: WallClock,
-    pub(super) outage: Outage,
+    pub(super) outage: Arc<Outage>,
     pub(super) seen: Mutex<Seen>,
 }
 
@@ -69,7 +68,7 @@ impl<T: TokenStore> Calls<T> {
         let version = entry.version;
         match opened {
             Ok(value) => {
-                self.outage.worked(Call::Open, &self.key);
+                self.outage.worked(Call::Open);
                 self.remember(version, &value);
                 Ok(Read { version, value, unusable: None })
             }
@@ -156,7 +155,7 @@ impl<T: TokenStore> Calls<T> {
         telemetry::store_call(call.name(), result.is_ok());
         match result {
             Ok(returned) => {
-                self.outage.worked(call, &self.key);
+                self.outage.worked(call);
                 Ok(returned)
             }
             Err(error) => {
@@ -177,56 +176,3 @@ const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 
 /// What messages call the store.
 const STORE: &str = "the token store";
-
-// --- Outage ---
-
-/// What works and what does not. A store may be full or read-only, and let itself be read all the same.
-#[derive(Default)]
-pub(super) struct Outage {
-    failing: AtomicU8,
-}
-
-/// What can fail. A number is a bit.
-#[derive(Clone, Copy)]
-enum Call {
-    Load = 1,
-    Open = 2,
-    Acquire = 4,
-    Swap = 8,
-}
-
-impl Call {
-    /// What a metric calls it.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Load => "load",
-            Self::Open => "open",
-            Self::Acquire => "acquire",
-            Self::Swap => "swap",
-        }
-    }
-}
-
-impl Outage {
-    /// Warns if nothing was failing until now.
-    fn failed(&self, call: Call, key: &StoreKey, error: &Error) {
-        let before = self.failing.fetch_or(call as u8, Ordering::Relaxed);
-        let (key, cause) = (key.as_str(), std::error::Error::source(error).map(ToString::to_string));
-        if before == 0 {
-            tracing::warn!(
-                key, %error, cause,
-                "the token store is out of order; until it works, this process shares no tokens"
-            );
-        } else {
-            tracing::debug!(key, %error, cause, "the token store is still out of order");
-        }
-    }
-
-    /// Says so if nothing is failing from now on. What failed must have worked: that others do proves nothing.
-    fn worked(&self, call: Call, key: &StoreKey) {
-        let before = self.failing.fetch_and(!(call as u8), Ordering::Relaxed);
-        if before == call as u8 {
-            tracing::info!(key = key.as_str(), "the token store works again");
-        }
-    }
-}

@@ -207,6 +207,10 @@ impl TokenStore for FileStore {
         })
         .await
     }
+
+    fn name(&self) -> Option<String> {
+        Some(format!("file:{}", self.folder.display()))
+    }
 }
 
 /// The time since the Unix epoch by the machine's clock, which all its processes share.

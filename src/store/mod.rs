@@ -20,8 +20,10 @@
 //! 7. The store keeps how much of the life of a token is left, and for how long it has kept it. The clocks of the processes
 //!    are not compared.
 //! 8. If a call to the store fails or takes longer than 250 ms, the store is left out for this fetch, and the process
-//!    fetches for itself. There is one warning when that begins, and one line at level info when it is over. The same holds for a
-//!    value that cannot be opened, and for one that is older than what the process has seen.
+//!    fetches for itself. The same holds for a value that cannot be opened, and for one that is older than what the process has
+//!    seen.
+//! 9. A process logs one warning when a store begins to fail, for all keys together if the store has a
+//!    [name](TokenStore::name). When the store has worked for 30 s, it logs one line at level info.
 //!
 //! ```
 //! use std::time::Duration;
@@ -90,6 +92,7 @@ mod calls;
 mod file;
 mod holder;
 mod memory;
+mod outage;
 #[cfg(feature = "redis")]
 mod redis;
 mod sealing;

@@ -292,6 +292,10 @@ impl TokenStore for RedisStore {
             }
         }
     }
+
+    fn name(&self) -> Option<String> {
+        Some(format!("redis://{}/{}", self.shared.info.addr(), self.shared.prefix))
+    }
 }
 
 /// Returns the key that a message of the server names.

@@ -47,6 +47,14 @@ pub trait TokenStore: Send + Sync + 'static {
     /// Ends a lease. One that has ended already, or was followed by another, is left alone.
     fn release(&self, key: &StoreKey, lease: Lease) -> impl Future<Output = Result<(), Error>> + Send;
 
+    /// Returns what the log calls the store, such as its address without a password.
+    ///
+    /// Stores with the same name are one store to the log: a process logs one warning when it fails, not one for each key.
+    /// Without an implementation each [`Shared`](super::Shared) logs its own.
+    fn name(&self) -> Option<String> {
+        None
+    }
+
     /// Completes when the entry of `key` may have another version than `version`, or when a lease of the key has ended.
     ///
     /// Without an implementation it never completes, and the store is polled.

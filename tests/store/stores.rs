@@ -20,6 +20,8 @@ pub(crate) enum Fault {
     /// No call ever ends.
     Hang,
     HangOn(&'static str),
+    /// Every third call takes longer than the timeout.
+    Uneven,
     /// Each call takes so many milliseconds.
     Slow(u64),
     ReadOnly,
@@ -99,6 +101,11 @@ impl FaultyStore {
                 tokio::time::sleep(Duration::from_millis(millis)).await;
                 Ok(())
             }
+            Fault::Uneven => {
+                let is_third = self.calls().len().is_multiple_of(3);
+                tokio::time::sleep(Duration::from_millis(if is_third { 300 } else { 200 })).await;
+                Ok(())
+            }
             Fault::ReadOnly if name != "load" => Err(Error::transient("READONLY")),
             Fault::Full if name == "swap" => Err(Error::transient("out of memory")),
             _ => Ok(()),
@@ -170,6 +177,10 @@ impl TokenStore for FaultyStore {
             pending::<()>().await;
         }
         self.inner().changed(key, version).await
+    }
+
+    fn name(&self) -> Option<String> {
+        Some(format!("faulty:{:p}", Arc::as_ptr(&self.state)))
     }
 }
 
