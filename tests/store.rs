@@ -4,12 +4,13 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use tower_oauth2::store::{MemoryStore, SealingKey, Shared, StoreKey, TokenStore};
 use tower_oauth2::test_util::{ScriptedSource, pass, timed};
-use tower_oauth2::{AccessToken, Error, FetchReason, TokenCache, TokenRequest, TokenSource};
+use tower_oauth2::{AccessToken, Error, FetchReason, TokenCache, TokenRequest, TokenSource, source_fn};
 
 use crate::stores::{Fault, FaultyStore};
 use crate::support::Log;
@@ -327,6 +328,127 @@ async fn a_source_that_fails_ends_the_lease_at_once() {
     pass(SECOND).await;
     let (token, took) = timed(shared(&source, store).token(asks(FetchReason::Initial))).await;
     assert_eq!((token.unwrap().expose(), took), ("token-2", Duration::ZERO));
+}
+
+// --- A token endpoint that does not work ---
+
+/// Processes that ask at once, over a source whose token requests end as these, and the last of them from then on.
+async fn asked_at_once(
+    processes: usize,
+    ends: &[Result<AccessToken, Error>],
+) -> (Vec<Result<AccessToken, Error>>, usize) {
+    let (requests, ends, store) =
+        (Arc::new(AtomicUsize::new(0)), Arc::new(ends.to_vec()), MemoryStore::new());
+    let fleet: Vec<_> = (0..processes)
+        .map(|_| {
+            let (requests, ends) = (Arc::clone(&requests), Arc::clone(&ends));
+            let source = source_fn(move |_request| {
+                let number = requests.fetch_add(1, Ordering::Relaxed);
+                let end = ends.get(number).or(ends.last()).unwrap().clone();
+                async move {
+                    tokio::time::sleep(SECOND).await;
+                    end
+                }
+            });
+            let shared = Shared::builder(source, store.clone(), sealing()).key(key()).build();
+            TokenCache::new(shared.unwrap())
+        })
+        .collect();
+    let results = join_all(fleet.iter().map(TokenCache::get)).await;
+    (results, requests.load(Ordering::Relaxed))
+}
+
+#[tokio::test(start_paused = true)]
+async fn fifty_learn_the_error_of_the_endpoint_by_three_token_requests() {
+    let refused = Error::config("the server does not know the client").with_code("invalid_client");
+    let refused = refused.with_status(http::StatusCode::UNAUTHORIZED);
+    let down = Error::transient("the token endpoint cannot be reached");
+    for (error, most) in [(refused, 3), (down, 3), (Error::protocol("it is a page of HTML"), 3)] {
+        let (results, requests) = asked_at_once(50, &[Err(error.clone())]).await;
+        assert_eq!(requests, most, "{error}");
+        for result in &results {
+            let told = result.as_ref().unwrap_err();
+            assert!(told.to_string().contains(&error.to_string()), "{told}");
+            assert_eq!(
+                (told.kind(), told.code(), told.status()),
+                (error.kind(), error.code(), error.status())
+            );
+        }
+        let own = results
+            .iter()
+            .filter(|result| result.as_ref().is_err_and(|told| told.to_string() == error.to_string()));
+        assert_eq!(own.count(), most, "the others say that it was another process");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn fifty_heed_a_server_that_asked_one_of_them_for_patience() {
+    let throttled = Error::throttled("slow down").with_retry_after(60 * SECOND);
+    let (results, requests) = asked_at_once(50, &[Err(throttled)]).await;
+    assert_eq!(requests, 1);
+    let mut times = Vec::new();
+    for result in results {
+        let told = result.unwrap_err();
+        assert!(told.is_throttled() && told.to_string().contains("slow down"), "{told}");
+        times.push(told.retry_at().unwrap());
+    }
+    // All of them wait as long as the one that was asked to.
+    let apart = *times.iter().max().unwrap() - *times.iter().min().unwrap();
+    assert!(apart < 2 * SECOND, "{apart:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_process_that_fails_does_not_fail_the_others() {
+    let cut_off = || Err(Error::transient("the network of this process is cut off"));
+    let token = AccessToken::bearer("good");
+    let (results, requests) = asked_at_once(50, &[cut_off(), cut_off(), token]).await;
+    assert_eq!(requests, 3);
+    assert_eq!(results.iter().filter(|result| result.is_err()).count(), 2);
+    assert!(results.iter().flatten().all(|token| token.expose() == "good"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_wrong_with_one_process_alone_is_told_to_no_other() {
+    let unset = || Err(Error::config("this process has no client secret"));
+    let ends = [unset(), unset(), unset(), unset(), AccessToken::bearer("good")];
+    let (results, requests) = asked_at_once(10, &ends).await;
+    assert_eq!(requests, 5);
+    assert_eq!(results.iter().filter(|result| result.is_err()).count(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_whose_time_is_over_learns_what_went_wrong_before() {
+    let (source, store) = (ScriptedSource::new(), MemoryStore::new());
+    source.give_next(Err(Error::transient("the token endpoint cannot be reached")));
+    source.hang_next();
+    let one = shared(&source, store.clone());
+    one.token(asks(FetchReason::Initial)).await.unwrap_err();
+    let next = tokio::spawn(async move { one.token(asks(FetchReason::Initial)).await });
+    pass(SECOND).await;
+    let other = TokenCache::builder(shared(&source, store)).fetch_timeout(5 * SECOND).build();
+    let (error, took) = timed(other.get()).await;
+    let error = error.unwrap_err();
+    assert!(error.is_transient() && error.to_string().contains("cannot be reached"), "{error}");
+    assert!(took < 5 * SECOND && source.fetches() == 2, "{took:?}");
+    next.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_leaves_the_token_that_is_shared() {
+    let (source, store) = (ScriptedSource::new().lifetime(100 * SECOND), MemoryStore::new());
+    let one = shared(&source, store.clone());
+    let first = one.token(asks(FetchReason::Initial)).await.unwrap();
+    source.give_next(Err(Error::transient("the server is down")));
+    pass(40 * SECOND).await;
+    let expiring = asks(FetchReason::Expiring).with_previous(Some(first));
+    one.token(expiring).await.unwrap_err();
+    pass(40 * SECOND).await;
+    let cache = TokenCache::new(shared(&source, store));
+    assert_eq!(cache.get().await.unwrap().expose(), "token-1");
+    pass(19 * SECOND).await;
+    assert!(cache.peek().is_some());
+    pass(SECOND).await;
+    assert!(cache.peek().is_none(), "it ends when it would have ended");
 }
 
 // --- A store that does not work ---

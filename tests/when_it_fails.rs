@@ -479,9 +479,24 @@ async fn a_token_that_cannot_be_shared() -> Vec<String> {
     store.acquire(waiting.key(), Duration::from_secs(60)).await.unwrap();
     let cache = TokenCache::builder(waiting).fetch_timeout(Duration::from_secs(2)).build();
     lines.push(cache.get().await.unwrap_err().to_string());
+    lines.push(an_error_that_another_process_got().await);
     let broken = Shared::builder(login, Broken, sealing()).principal("ada").build().unwrap();
     lines.push(failure("nothing", broken).await);
     lines
+}
+
+/// What the second of two processes says, while the server asks clients to wait.
+async fn an_error_that_another_process_got() -> String {
+    let server = FakeAuthorizationServer::builder().client(FakeClient::confidential("billing", "secret"));
+    let server = server.start().await.unwrap();
+    server.answer_next(1, Trouble::TooManyRequests { retry_after: Duration::from_secs(60) });
+    let store = MemoryStore::new();
+    let process = || {
+        let source = client_of(&server, "billing", "secret").build().unwrap();
+        Shared::builder(source, store.clone(), SealingKey::new([7; 32])).build().unwrap()
+    };
+    let lines = join_all([failure(&server.origin(), process()), failure(&server.origin(), process())]).await;
+    lines.into_iter().find(|line| line.starts_with("another process")).unwrap()
 }
 
 fn a_url_over_which_secrets_do_not_go() -> Vec<String> {

@@ -56,13 +56,22 @@ impl<T: TokenStore> Holder<T> {
         self.write(Value { is_rejected: true, ..value }).await
     }
 
-    /// Publishes a new token, if there is one, and what became of the refresh token. Returns false if another process has
-    /// written.
-    pub(super) async fn publish(&self, token: Option<AccessToken>) -> Result<bool, Away> {
+    /// Publishes a new token, or why there is none, and what became of the refresh token. Returns false if another process
+    /// has written.
+    pub(super) async fn publish(&self, result: Result<AccessToken, Error>) -> Result<bool, Away> {
         let refresh_token = self.newest();
-        let value = match token {
-            Some(token) => Value { token: Some(token), is_rejected: false, refresh_token },
-            None => Value { refresh_token, ..self.known().value.clone() },
+        let before = self.known().value.clone();
+        let value = match result {
+            Ok(token) => Value {
+                token: Some(token),
+                is_rejected: false,
+                refresh_token,
+                failures: before.failures,
+                failure: None,
+            },
+            Err(error) => {
+                Value { refresh_token, failures: before.failures + 1, failure: Some(error), ..before }
+            }
         };
         let written = self.write(value.clone()).await;
         if written.is_err() && self.has_news() {

@@ -16,6 +16,7 @@ use super::calls::{Away, Calls, Read};
 use super::holder::{Holder, refused};
 use super::sealing::SealingKey;
 use super::token_store::{Acquired, Lease, StoreKey, TokenStore};
+use super::value::Value;
 use crate::backoff::Chance;
 use crate::clock;
 use crate::error::Error;
@@ -112,7 +113,7 @@ impl<S: TokenSource, T: TokenStore> TokenSource for Shared<S, T> {
             return Ok(token.clone());
         }
         let (returned, result) = oneshot::channel();
-        let fetch = Arc::clone(&self.inner).fetch(request, read.version, returned);
+        let fetch = Arc::clone(&self.inner).fetch(request, read, returned);
         runtime.spawn(fetch.in_current_span().with_current_subscriber());
         result
             .await
@@ -165,11 +166,11 @@ impl<S: TokenSource, T: TokenStore> Inner<S, T> {
     async fn fetch(
         self: Arc<Self>,
         request: TokenRequest,
-        version: u64,
+        first: Read,
         returned: oneshot::Sender<Result<AccessToken, Error>>,
     ) {
         let _busy = Busy::new(&self);
-        let lease = match self.lease(&request, version).await {
+        let lease = match self.lease(&request, &first).await {
             Ok(Turn::Mine(lease)) => lease,
             Ok(Turn::Done(result)) => return drop(returned.send(result)),
             Err(away) => return drop(returned.send(self.without_store(request, away).await)),
@@ -177,9 +178,9 @@ impl<S: TokenSource, T: TokenStore> Inner<S, T> {
         // The process that had the lease before may have written between the last look and this.
         let (read, result) = match self.calls.load().await {
             Ok(read) => {
-                let token = read.value.serves(&request, self.calls.wall.moment()).cloned();
                 let unusable = read.unusable.as_ref().filter(|_| self.needs(&read));
-                let result = token.map(Ok).or(unusable.map(|error| Err(refused(error))));
+                let result = unusable.map(|error| Err(refused(error)));
+                let result = self.outcome(&request, &read, first.value.failures).or(result);
                 (read, result)
             }
             Err(away) => (Read::default(), Some(self.without_store(request.clone(), away).await)),
@@ -198,14 +199,16 @@ impl<S: TokenSource, T: TokenStore> Inner<S, T> {
         holder.release().await;
     }
 
-    /// Waits for the lease, or for the token that its holder fetches.
-    async fn lease(&self, request: &TokenRequest, mut version: u64) -> Result<Turn, Away> {
+    /// Waits for the lease, or for what its holder fetches. A holder that fails gives its lease to the next process.
+    async fn lease(&self, request: &TokenRequest, first: &Read) -> Result<Turn, Away> {
+        let (mut version, failures) = (first.version, first.value.failures);
         let wait = request.deadline().map_or(LONGEST_WAIT, |deadline| {
             Instant::from_std(deadline).saturating_duration_since(clock::now())
         });
         // The error has to arrive before the caller gives up.
         let end = clock::after(clock::now(), wait - MARGIN.min(wait / 10));
-        for round in 0.. {
+        let mut round = 0;
+        loop {
             let left = match self.calls.acquire(self.lease).await? {
                 Acquired::Taken(lease) => return Ok(Turn::Mine(lease)),
                 Acquired::Held(left) => left,
@@ -214,18 +217,29 @@ impl<S: TokenSource, T: TokenStore> Inner<S, T> {
             let poll = poll.min(left).min(end.saturating_duration_since(clock::now()));
             self.calls.changed(version, poll).await;
             let read = self.calls.load().await?;
-            if let Some(token) = read.value.serves(request, self.calls.wall.moment()) {
-                tracing::debug!(key = self.calls.key.as_str(), "took the token that another process fetched");
-                return Ok(Turn::Done(Ok(token.clone())));
+            if let Some(result) = self.outcome(request, &read, failures) {
+                tracing::debug!(key = self.calls.key.as_str(), "another process fetched the token");
+                return Ok(Turn::Done(result));
             }
             if clock::now() >= end {
-                break;
+                return Ok(Turn::Done(Err(overdue(&read.value))));
             }
             version = read.version;
+            round += 1;
         }
-        Ok(Turn::Done(Err(Error::transient(
-            "another process fetches the token for all of them, and had none in time; the next fetch looks again",
-        ))))
+    }
+
+    /// Returns what another process has brought about: a token, or token requests that failed in a number that is enough.
+    fn outcome(
+        &self,
+        request: &TokenRequest,
+        read: &Read,
+        failures: u64,
+    ) -> Option<Result<AccessToken, Error>> {
+        if let Some(token) = read.value.serves(request, self.calls.wall.moment()) {
+            return Some(Ok(token.clone()));
+        }
+        read.value.failed_since(failures).map(|error| Err(of_another(error)))
     }
 
     /// Fetches a token for all processes.
@@ -250,11 +264,11 @@ impl<S: TokenSource, T: TokenStore> Inner<S, T> {
                 Either::Right(((), _)) => Err(Error::transient("the token source did not respond in time")),
             }
         };
-        let token = result.as_ref().ok().map(|token| token.clone().counted_from(started));
-        if !holder.has_news() && (token.is_none() || is_away) {
+        let is_for_all = result.as_ref().err().is_none_or(concerns_all);
+        if !holder.has_news() && (is_away || !is_for_all) {
             return result;
         }
-        match holder.publish(token).await {
+        match holder.publish(result.clone().map(|token| token.counted_from(started))).await {
             Ok(true) => {
                 self.is_unsaved.store(false, Ordering::Release);
                 tracing::debug!(key = self.calls.key.as_str(), "wrote what the processes share");
@@ -291,6 +305,28 @@ impl<S: TokenSource, T: TokenStore> Inner<S, T> {
     /// Returns whether the refresh token is in what was read, and nowhere else as far as this process knows.
     fn needs(&self, read: &Read) -> bool {
         self.has_refresh_token && !self.is_optional && read.value.refresh_token.is_none()
+    }
+}
+
+/// Returns whether an error says something to the other processes: the server refused, or could not be reached. That this
+/// one is not set up for a token request does not.
+fn concerns_all(error: &Error) -> bool {
+    error.is_temporary() || error.is_protocol() || error.status().is_some()
+}
+
+/// The error of a token request that another process made for this one. It proves nothing about the settings of this one.
+fn of_another(error: &Error) -> Error {
+    let message = format!("another process fetched the token for all of them, and failed: {error}");
+    error.clone().reworded(message).hearsay()
+}
+
+/// The error of a process whose time is over while another one still fetches.
+fn overdue(value: &Value) -> Error {
+    match &value.failure {
+        Some(error) => of_another(error),
+        None => Error::transient(
+            "another process fetches the token for all of them, and had none in time; the next fetch looks again",
+        ),
     }
 }
 

@@ -7,9 +7,10 @@ use std::time::Duration;
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::clock::Moment;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::source::{FetchReason, SharedRefreshToken, TokenRequest};
 use crate::token::AccessToken;
 
@@ -20,6 +21,10 @@ pub(super) struct Value {
     /// Whether an API rejected the token.
     pub(super) is_rejected: bool,
     pub(super) refresh_token: Option<SharedRefreshToken>,
+    /// How many token requests have failed so far.
+    pub(super) failures: u64,
+    /// The error of the last token request, if it failed.
+    pub(super) failure: Option<Error>,
 }
 
 /// A refresh token outlives the access tokens, and a store that drops it loses the login.
@@ -27,6 +32,10 @@ const REFRESH_TOKEN_KEPT: Duration = Duration::from_secs(365 * 86_400);
 
 /// A token whose end is not known is used until it is rejected. One that is dropped is fetched again.
 const ENDLESS_KEPT: Duration = Duration::from_secs(7 * 86_400);
+
+/// Processes that wait for a token each try in turn, until so many token requests have failed: the cause may be with one of
+/// them.
+const ENOUGH_FAILURES: u64 = 3;
 
 /// An entry is kept this much longer than its token lives.
 const KEPT_LONGER: Duration = Duration::from_secs(60);
@@ -53,6 +62,13 @@ impl Value {
         !self.is_rejected && token.expose() == rejected.expose()
     }
 
+    /// Returns the error for a process that waits since that many failures, if one more token request would help no one.
+    pub(super) fn failed_since(&self, failures: u64) -> Option<&Error> {
+        let error = self.failure.as_ref()?;
+        let enough = if error.is_throttled() { 1 } else { ENOUGH_FAILURES };
+        (self.failures.saturating_sub(failures) >= enough).then_some(error)
+    }
+
     /// Returns how long a store has to keep it.
     pub(super) fn keep_for(&self, now: Moment) -> Duration {
         if self.refresh_token.is_some() {
@@ -64,8 +80,13 @@ impl Value {
 
     pub(super) fn encode(&self, now: Moment) -> Zeroizing<Vec<u8>> {
         let token = self.token.as_ref().map(|token| StoredToken::of(token, now));
-        let refresh_token = self.refresh_token.as_ref().map(StoredRefreshToken::of);
-        let stored = Stored { token, is_rejected: self.is_rejected, refresh_token };
+        let stored = Stored {
+            token,
+            is_rejected: self.is_rejected,
+            refresh_token: self.refresh_token.as_ref().map(|token| StoredRefreshToken::of(token, now)),
+            failures: self.failures,
+            failure: self.failure.as_ref().map(|error| StoredError::of(error, now)),
+        };
         // Room for all of it: a buffer that grows leaves a copy behind that is not wiped.
         let mut text = Zeroizing::new(Vec::with_capacity(1024 + 6 * stored.len()));
         serde_json::to_writer(&mut *text, &stored).expect("strings and numbers can be written");
@@ -76,25 +97,30 @@ impl Value {
     pub(super) fn decode(text: &[u8], age: Duration, began: Moment) -> Result<Self, Error> {
         // The text of a syntax error is left out: it may show a part of the value.
         let unreadable = || Error::protocol("the stored value cannot be used: a newer version wrote it");
-        let Stored { token, is_rejected, refresh_token } =
+        let Stored { token, is_rejected, refresh_token, failures, failure } =
             serde_json::from_slice(text).map_err(|_| unreadable())?;
         Ok(Self {
             token: token.map(|token| token.into_token(age, began)).transpose()?,
             is_rejected,
-            refresh_token: refresh_token.map(StoredRefreshToken::into_token),
+            refresh_token: refresh_token.map(|token| token.into_token(age)),
+            failures,
+            failure: failure.map(|error| error.into_error(age)),
         })
     }
 }
 
 // --- As it is written ---
 
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 struct Stored<'a> {
     #[serde(borrow)]
     token: Option<StoredToken<'a>>,
     is_rejected: bool,
     #[serde(borrow)]
     refresh_token: Option<StoredRefreshToken<'a>>,
+    #[serde(default)]
+    failures: u64,
+    failure: Option<StoredError>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -121,12 +147,24 @@ struct StoredRefreshToken<'a> {
     ended: Option<StoredError>,
 }
 
-/// Why a refresh token is of no use any more.
+/// Why a token request failed, or why a refresh token is of no use any more.
 #[derive(Serialize, Deserialize)]
 struct StoredError {
+    kind: Option<StoredKind>,
     message: String,
     code: Option<String>,
     status: Option<u16>,
+    /// For how long the server asked for patience when it was written.
+    wait: Option<Duration>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum StoredKind {
+    Config,
+    Grant,
+    Throttled,
+    Transient,
+    Protocol,
 }
 
 impl Stored<'_> {
@@ -141,7 +179,8 @@ impl Stored<'_> {
                 + token.newest.len()
                 + token.ended.as_ref().map_or(0, |ended| ended.message.len())
         });
-        token.chain(refresh_token).sum()
+        let failure = self.failure.iter().map(|failure| failure.message.len());
+        token.chain(refresh_token).chain(failure).sum()
     }
 }
 
@@ -183,33 +222,58 @@ impl<'a> StoredToken<'a> {
 }
 
 impl<'a> StoredRefreshToken<'a> {
-    fn of(token: &'a SharedRefreshToken) -> Self {
+    fn of(token: &'a SharedRefreshToken, now: Moment) -> Self {
         Self {
             first: token.first.expose_secret().into(),
             newest: token.newest.expose_secret().into(),
             is_in_doubt: token.is_in_doubt,
-            ended: token.ended.as_ref().map(|error| StoredError {
-                message: error.to_string(),
-                code: error.code().map(str::to_owned),
-                status: error.status().map(|status| status.as_u16()),
-            }),
+            ended: token.ended.as_ref().map(|error| StoredError::of(error, now)),
         }
     }
 
-    fn into_token(self) -> SharedRefreshToken {
+    fn into_token(self, age: Duration) -> SharedRefreshToken {
         let secret = |text: Cow<'_, str>| SecretString::from(text.into_owned());
         SharedRefreshToken {
             first: secret(self.first),
             newest: secret(self.newest),
             is_in_doubt: self.is_in_doubt,
-            ended: self.ended.map(StoredError::into_error),
+            ended: self.ended.map(|error| error.into_error(age)),
         }
     }
 }
 
 impl StoredError {
-    fn into_error(self) -> Error {
-        let mut error = Error::grant(self.message);
+    fn of(error: &Error, now: Moment) -> Self {
+        let kind = match error.kind() {
+            ErrorKind::Config => StoredKind::Config,
+            ErrorKind::Grant => StoredKind::Grant,
+            ErrorKind::Throttled => StoredKind::Throttled,
+            ErrorKind::Transient => StoredKind::Transient,
+            ErrorKind::Protocol => StoredKind::Protocol,
+        };
+        Self {
+            kind: Some(kind),
+            message: error.to_string(),
+            code: error.code().map(str::to_owned),
+            status: error.status().map(|status| status.as_u16()),
+            wait: error
+                .throttled_until()
+                .map(|until| Instant::from_std(until).saturating_duration_since(now.mono)),
+        }
+    }
+
+    /// Reads an error that was written so long ago.
+    fn into_error(self, age: Duration) -> Error {
+        let mut error = match self.kind {
+            Some(StoredKind::Config) => Error::config(self.message),
+            Some(StoredKind::Throttled) => Error::throttled(self.message),
+            Some(StoredKind::Transient) => Error::transient(self.message),
+            Some(StoredKind::Protocol) => Error::protocol(self.message),
+            Some(StoredKind::Grant) | None => Error::grant(self.message),
+        };
+        if let Some(wait) = self.wait {
+            error = error.with_retry_after(wait.saturating_sub(age));
+        }
         if let Some(code) = self.code {
             error = error.with_code(code);
         }
@@ -237,12 +301,20 @@ mod tests {
             ended: Some(ended),
         };
         let token = AccessToken::bearer("AT").unwrap();
-        let value = Value { token: Some(token), is_rejected: true, refresh_token: Some(refresh_token) };
+        let failure = Error::throttled("slow down").with_retry_after(Duration::from_secs(60));
+        let value = Value {
+            token: Some(token),
+            is_rejected: true,
+            refresh_token: Some(refresh_token),
+            failures: 7,
+            failure: Some(failure.with_status(http::StatusCode::TOO_MANY_REQUESTS)),
+        };
         let text = value.encode(now);
         assert!(text.len() <= 1024, "{}", text.len());
         let read = Value::decode(&text, Duration::ZERO, now).unwrap();
         assert_eq!(read.token.unwrap().expose(), "AT");
         assert!(read.is_rejected);
+        let (failures, failure) = (read.failures, read.failure.unwrap());
         let read = read.refresh_token.unwrap();
         assert_eq!((read.first.expose_secret(), read.newest.expose_secret()), ("RT1", "R \"T\\ 2"));
         assert!(read.is_in_doubt);
@@ -253,6 +325,57 @@ mod tests {
             (Some("invalid_grant"), Some(http::StatusCode::BAD_REQUEST))
         );
         assert!(ended.is_final());
+        assert_eq!((failures, failure.to_string().as_str()), (7, "slow down"));
+        assert_eq!(failure.status(), Some(http::StatusCode::TOO_MANY_REQUESTS));
+        let wait = failure.retry_at().unwrap().saturating_duration_since(now.mono.into_std());
+        assert!(wait > Duration::from_secs(55) && wait <= Duration::from_secs(61), "{wait:?}");
+    }
+
+    #[test]
+    fn the_kind_of_an_error_comes_back() {
+        let now = WallClock::default().moment();
+        for error in [
+            Error::config("x"),
+            Error::grant("x"),
+            Error::throttled("x"),
+            Error::transient("x"),
+            Error::protocol("x"),
+        ] {
+            let read = StoredError::of(&error, now).into_error(Duration::ZERO);
+            assert_eq!((read.kind(), read.retry_at()), (error.kind(), None));
+        }
+    }
+
+    #[test]
+    fn three_token_requests_that_fail_are_enough_and_one_that_is_throttled() {
+        let after = |failures, failure| Value { failures, failure, ..Value::default() };
+        let transient = || Some(Error::transient("x"));
+        for (value, since, is_enough) in [
+            (after(0, None), 0, false),
+            (after(1, transient()), 0, false),
+            (after(3, transient()), 0, true),
+            (after(9, transient()), 7, false),
+            (after(9, transient()), 6, true),
+            // A token came since then.
+            (after(9, None), 6, false),
+            (after(1, Some(Error::throttled("x"))), 0, true),
+            (after(1, Some(Error::throttled("x"))), 1, false),
+            // The store has lost what it had.
+            (after(1, transient()), 5, false),
+        ] {
+            assert_eq!(value.failed_since(since).is_some(), is_enough, "{} since {since}", value.failures);
+        }
+    }
+
+    #[test]
+    fn a_value_that_was_written_before_failures_were_noted_is_read() {
+        let now = WallClock::default().moment();
+        let ended = r#"{"message":"ended","code":"invalid_grant","status":400}"#;
+        let refresh_token = format!(r#"{{"first":"1","newest":"2","is_in_doubt":false,"ended":{ended}}}"#);
+        let text = format!(r#"{{"token":null,"is_rejected":false,"refresh_token":{refresh_token}}}"#);
+        let read = Value::decode(text.as_bytes(), Duration::ZERO, now).unwrap();
+        assert!(read.refresh_token.unwrap().ended.unwrap().is_final());
+        assert!(read.failures == 0 && read.failure.is_none());
     }
 
     #[test]
@@ -271,7 +394,7 @@ mod tests {
         let token = token.with_scopes(vec!["\"".repeat(2000); 3]);
         let value = Value { token: Some(token.with_refresh_token("R".repeat(9000))), ..Value::default() };
         let stored = StoredToken::of(value.token.as_ref().unwrap(), now);
-        let room = 1024 + 6 * Stored { token: Some(stored), is_rejected: false, refresh_token: None }.len();
+        let room = 1024 + 6 * Stored { token: Some(stored), ..Stored::default() }.len();
         let text = value.encode(now);
         assert!(text.len() <= room && text.capacity() == room, "{} of {room}", text.len());
     }
