@@ -308,5 +308,3 @@ fn is_still_at_work(view: &OutcomeView<'_>, status: StatusCode) -> bool {
 
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod vectors;

@@ -7,6 +7,8 @@ use crate::headers::profile::RateLimitProfile;
 use crate::retry::policy::builder::RetryPolicy;
 use crate::retry::replay_body::NotReplayable;
 
+mod vectors;
+
 const DRAW: f64 = 0.5;
 
 impl RetryPolicy {
