@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
 
 use super::policy::classify::Failure;
 use super::replay_body::NotReplayable;
@@ -45,13 +45,14 @@ pub(super) struct ReportDetails {
 }
 
 /// One response or error that was not returned, and what was done about it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replayed {
     pub(super) status: Option<StatusCode>,
-    pub(super) failure: Option<Failure>,
     pub(super) reason: ReplayReason,
     pub(super) delay: Duration,
     pub(super) requested_delay: Option<Duration>,
+    /// The header that asks for that delay.
+    pub(super) requested_by: Option<HeaderName>,
 }
 
 /// Why a request is sent again.
@@ -247,7 +248,11 @@ impl Replayed {
     /// Returns what kind of error there was; none where there was a response.
     #[must_use]
     pub fn failure(&self) -> Option<Failure> {
-        self.failure
+        match self.reason {
+            ReplayReason::Unsent => Some(Failure::Unsent),
+            ReplayReason::Ambiguous => Some(Failure::Ambiguous),
+            ReplayReason::TokenRejected | ReplayReason::Throttled | ReplayReason::Unavailable => None,
+        }
     }
 
     /// Returns why the request was sent again.

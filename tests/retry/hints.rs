@@ -30,7 +30,7 @@ async fn waited(policy: &RetryPolicy, answer: Answer) -> (Duration, Option<Durat
     let (script, start) = (Script::new([answer]), Instant::now());
     let response = send(policy, &script, post()).await.unwrap();
     assert_eq!((response.status(), script.seen().len()), (StatusCode::OK, 2));
-    let replayed = report(&response).history()[0];
+    let replayed = &report(&response).history()[0];
     assert_eq!(replayed.reason(), ReplayReason::Throttled);
     (start.elapsed(), replayed.requested_delay())
 }

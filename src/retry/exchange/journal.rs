@@ -12,19 +12,11 @@ use http::{HeaderName, StatusCode};
 use super::head::HeadSnapshot;
 use super::timeouts::{AttemptTimeout, DeadlineExceeded};
 use crate::error::{Error, chain};
+use crate::extensions::TokenRejected;
 use crate::origin::Origin;
 use crate::retry::report::{ReplayReason, Replayed, ReportDetails, StopReason};
 use crate::telemetry;
 use crate::text::{clean, show_duration};
-
-/// Why an attempt came to nothing, as far as it may be shown.
-#[derive(Clone, Copy, Default)]
-pub(super) struct AttemptEnd<'a> {
-    pub(super) status: Option<StatusCode>,
-    pub(super) error: Option<&'a (dyn StdError + 'static)>,
-    /// The number of the token that was refused.
-    pub(super) token: Option<u64>,
-}
 
 /// Logs a request that waits at the gate although it was not refused itself.
 pub(super) fn held_back(head: Option<&HeadSnapshot>) {
@@ -36,12 +28,13 @@ pub(super) fn held_back(head: Option<&HeadSnapshot>) {
     );
 }
 
-/// Logs that a request is sent again after attempt `attempt`. `budget`: what is left of it.
+/// Logs that a request is sent again after attempt `attempt`. `token`: the number of the one that was refused. `budget`: what
+/// is left of it.
 pub(super) fn sent_again(
     head: Option<&HeadSnapshot>,
-    end: AttemptEnd<'_>,
     replayed: &Replayed,
-    requested_by: Option<&HeaderName>,
+    error: Option<&(dyn StdError + 'static)>,
+    token: Option<u64>,
     budget: Option<f64>,
     at_gate: bool,
     attempt: u32,
@@ -52,14 +45,14 @@ pub(super) fn sent_again(
         origin = origin(head),
         request_id = request_id(head),
         attempt,
-        status = end.status.as_ref().map(StatusCode::as_u16),
-        failure = replayed.failure.map(tracing::field::display),
-        error = end.error.and_then(shown),
-        token = end.token,
+        status = replayed.status.as_ref().map(StatusCode::as_u16),
+        failure = replayed.failure().map(tracing::field::display),
+        error = error.and_then(shown),
+        token,
         reason = %replayed.reason,
         delay = some(replayed.delay),
         requested_delay = replayed.requested_delay.map(show_duration),
-        requested_by = requested_by.map(HeaderName::as_str),
+        requested_by = replayed.requested_by.as_ref().map(HeaderName::as_str),
         budget,
         at_gate = at_gate.then_some(true),
         "the request is sent again"
@@ -68,8 +61,13 @@ pub(super) fn sent_again(
 
 /// Logs the end of a request that was sent again, held back, or refused to be sent again. A success at the first attempt is
 /// none of these.
-pub(super) fn ended(head: Option<&HeadSnapshot>, end: AttemptEnd<'_>, report: &ReportDetails) {
-    let is_success = end.status.is_some_and(|status| status.is_success());
+pub(super) fn ended(
+    head: Option<&HeadSnapshot>,
+    status: Option<StatusCode>,
+    error: Option<&(dyn StdError + 'static)>,
+    report: &ReportDetails,
+) {
+    let is_success = status.is_some_and(|status| status.is_success());
     if !report.history.is_empty() {
         telemetry::retried(is_success);
     }
@@ -82,7 +80,7 @@ pub(super) fn ended(head: Option<&HeadSnapshot>, end: AttemptEnd<'_>, report: &R
             origin = origin(head),
             request_id = request_id(head),
             attempts = report.attempts,
-            status = end.status.as_ref().map(StatusCode::as_u16),
+            status = status.as_ref().map(StatusCode::as_u16),
             held = some(report.held),
             waited = some(waited(report)),
             "a retry succeeded"
@@ -94,9 +92,9 @@ pub(super) fn ended(head: Option<&HeadSnapshot>, end: AttemptEnd<'_>, report: &R
         origin = origin(head),
         request_id = request_id(head),
         attempts = report.attempts,
-        status = end.status.as_ref().map(StatusCode::as_u16),
-        error = end.error.and_then(shown),
-        token = end.token,
+        status = status.as_ref().map(StatusCode::as_u16),
+        error = error.and_then(shown),
+        token = report.rejected.as_ref().and_then(TokenRejected::token_id),
         reason = %report.stop_reason,
         held = some(report.held),
         waited = some(waited(report)),

@@ -13,7 +13,7 @@ use super::attempt::{AttemptState, WaitingAttempt};
 use super::body_source::FactoryBody;
 use super::draining::Draining;
 use super::head::HeadSnapshot;
-use super::journal::{self, AttemptEnd};
+use super::journal;
 use super::late;
 use super::request::{Exchange, HttpService};
 use super::timeouts::{self, AttemptTimeout, DeadlineExceeded};
@@ -23,7 +23,7 @@ use crate::extensions::{Attempt, TokenRejected};
 use crate::headers::grpc;
 use crate::retry::gate::HeldRetry;
 use crate::retry::policy::classify::{Failure, has};
-use crate::retry::policy::decide::Decision;
+use crate::retry::policy::decide::OutcomeReading;
 use crate::retry::policy::idempotency::Repeatability;
 use crate::retry::policy::view::{Outcome, OutcomeView};
 use crate::retry::replay_body::{NotReplayable, RequestBody};
@@ -37,14 +37,6 @@ pub(super) type Step<S, B> = ControlFlow<
     Result<Response<ResponseBody<<S as HttpService<B>>::ResponseBody>>, BoxError>,
     AttemptState<<S as Service<Request<RequestBody<B>>>>::Future, B>,
 >;
-
-/// What an outcome says.
-struct OutcomeVerdict {
-    decision: Decision,
-    requested_delay: Option<Duration>,
-    /// The request came too early, and so would others.
-    is_throttled: bool,
-}
 
 impl<S, B> Exchange<S, B>
 where
@@ -67,12 +59,11 @@ where
             self.accepted();
             return ControlFlow::Break(Ok(response));
         }
-        let OutcomeVerdict { decision, requested_delay, is_throttled } =
-            self.judge(Outcome::of(&response, trailers.as_ref()));
-        let held = self.tell_gate(is_throttled, requested_delay);
+        let (decision, reading) = self.judge(Outcome::of(&response, trailers.as_ref()));
+        let requested_delay = reading.requested_delay;
+        let held = self.tell_gate(reading.is_throttled, requested_delay);
         let token = response.extensions().get().and_then(TokenRejected::token_id);
-        let end = AttemptEnd { status: Some(response.status()), error: None, token };
-        match self.again(decision, end, None, held) {
+        match decision.and_then(|replayed| self.again(replayed, None, token, held)) {
             Ok(waiting) => {
                 let allowance = &self.sender.rules().allowance;
                 let draining = Draining::new(response, timeouts::left(self.deadline), allowance);
@@ -141,7 +132,7 @@ where
     }
 
     /// Decides on an outcome, with what is known of the request.
-    fn judge(&self, outcome: Outcome<'_>) -> OutcomeVerdict {
+    fn judge(&self, outcome: Outcome<'_>) -> (Result<Replayed, StopReason>, OutcomeReading) {
         let mut view = OutcomeView {
             options: self.options.as_ref(),
             time_left: timeouts::left(self.deadline),
@@ -157,11 +148,7 @@ where
         }
         let rules = self.sender.rules();
         let reading = rules.read(&view);
-        OutcomeVerdict {
-            decision: rules.decide(&view, &reading, &Chance::default()),
-            requested_delay: reading.requested_delay(),
-            is_throttled: reading.is_throttled,
-        }
+        (rules.decide(&view, &reading, &Chance::default()), reading)
     }
 
     /// Decides on a failure, and prepares the next attempt.
@@ -170,28 +157,23 @@ where
         failure: Failure,
         error: &(dyn StdError + 'static),
     ) -> Result<Box<WaitingAttempt<B>>, StopReason> {
-        let verdict = self.judge(Outcome::Failure(failure));
-        let end = AttemptEnd { error: Some(error), ..AttemptEnd::default() };
-        self.again(verdict.decision, end, Some(failure), HeldRetry::No)
+        let (decision, _) = self.judge(Outcome::Failure(failure));
+        self.again(decision?, Some(error), None, HeldRetry::No)
     }
 
-    /// Prepares the attempt that was decided on, and claims its body.
+    /// Prepares the attempt that was decided on, and claims its body. `error` or the number of the refused `token` say why, as
+    /// far as the log shows it.
     fn again(
         &mut self,
-        decision: Decision,
-        end: AttemptEnd<'_>,
-        failure: Option<Failure>,
+        mut replayed: Replayed,
+        error: Option<&(dyn StdError + 'static)>,
+        token: Option<u64>,
         held: HeldRetry,
     ) -> Result<Box<WaitingAttempt<B>>, StopReason> {
-        let (delay, reason, requested_delay, requested_by) = match decision {
-            Decision::Stop(stop) => return Err(stop),
-            Decision::Replay { delay, reason, requested_delay, requested_by } => {
-                (delay, reason, requested_delay, requested_by)
-            }
-        };
         runtime::current().map_err(|_| StopReason::NoTimer)?;
+        let (delay, reason) = (replayed.delay, replayed.reason);
         // Its own wait goes on while it stands at the gate, which lengthens what was asked for, for all of them at once.
-        let requested = requested_delay.unwrap_or_default();
+        let requested = replayed.requested_delay.unwrap_or_default();
         let least = if delay > Chance::at_most(requested) { delay } else { requested };
         let ticket = match held {
             // Where it cannot wait for its turn, it waits for itself.
@@ -199,16 +181,18 @@ where
             HeldRetry::Later | HeldRetry::No => None,
         };
         let queued = ticket.is_some();
-        let delay = if queued { Duration::ZERO } else { delay };
+        if queued {
+            replayed.delay = Duration::ZERO;
+        }
         // A replay with a new token is nothing that a server suffers from.
         let is_free = queued || held == HeldRetry::Later || reason == ReplayReason::TokenRejected;
         let budget = if is_free { None } else { self.pay(reason)? };
         let (request, to_open) = self.claim()?;
-        let replayed = Replayed { status: end.status, failure, reason, delay, requested_delay };
         let attempt = self.past().sent;
-        journal::sent_again(self.head(), end, &replayed, requested_by.as_ref(), budget, queued, attempt);
-        self.past().note(replayed, requested_by.is_some_and(|header| header == grpc::PUSHBACK));
-        Ok(WaitingAttempt::new(request, to_open, delay, ticket))
+        journal::sent_again(self.head(), &replayed, error, token, budget, queued, attempt);
+        let waiting = WaitingAttempt::new(request, to_open, replayed.delay, ticket);
+        self.past().note(replayed);
+        Ok(waiting)
     }
 
     /// Makes the request of the next attempt, and ends the attempt before.
@@ -313,9 +297,8 @@ where
         status: Option<StatusCode>,
         error: Option<&(dyn StdError + 'static)>,
     ) -> RetryReport {
-        let token = details.rejected.as_ref().and_then(TokenRejected::token_id);
         let error = error.or(details.error.as_deref().map(|error| error as _));
-        journal::ended(self.head(), AttemptEnd { status, error, token }, &details);
+        journal::ended(self.head(), status, error, &details);
         let report = RetryReport::new(details);
         if let Some(slot) = self.options.as_ref().and_then(|options| options.slot.as_ref()) {
             slot.put(report.clone());

@@ -9,8 +9,8 @@ use tower::BoxError;
 
 use super::draining::Draining;
 use super::timeouts::AttemptTimeout;
+use crate::headers::grpc;
 use crate::retry::gate::{GatedPlace, Pass};
-use crate::retry::policy::classify::Failure;
 use crate::retry::policy::idempotency::Repeatability;
 use crate::retry::policy::view::OutcomeView;
 use crate::retry::report::{ReplayReason, Replayed, ReportDetails, StopReason};
@@ -66,7 +66,7 @@ impl<RB: Body> PastAttempts<RB> {
     }
 
     /// Notes an attempt that was decided on.
-    pub(super) fn note(&mut self, replayed: Replayed, pushed_back: bool) {
+    pub(super) fn note(&mut self, replayed: Replayed) {
         match replayed.reason {
             ReplayReason::TokenRejected => self.auth_replays += 1,
             ReplayReason::Throttled
@@ -74,7 +74,9 @@ impl<RB: Body> PastAttempts<RB> {
             | ReplayReason::Unsent
             | ReplayReason::Ambiguous => {
                 self.retries += 1;
-                self.backoffs = if pushed_back { 0 } else { self.backoffs + 1 };
+                let is_pushed_back =
+                    replayed.requested_by.as_ref().is_some_and(|header| header == grpc::PUSHBACK);
+                self.backoffs = if is_pushed_back { 0 } else { self.backoffs + 1 };
             }
         }
         self.add_wait(replayed.delay);
@@ -102,10 +104,10 @@ impl<RB: Body> PastAttempts<RB> {
         let Some((last, before)) = self.history.split_last() else { return };
         let is_older_kept = match (&outcome, &self.outcome) {
             (Ok(_), _) | (_, None) => false,
-            (Err(error), Some(older)) => match last.failure {
-                Some(Failure::Ambiguous) => error.is::<AttemptTimeout>() && older.is_ok(),
-                Some(Failure::Unsent | Failure::Fatal) | None => self.in_doubt,
-            },
+            (Err(error), Some(older)) if last.may_have_acted() => {
+                error.is::<AttemptTimeout>() && older.is_ok()
+            }
+            (Err(_), Some(_)) => self.in_doubt,
         };
         if !is_older_kept {
             self.at = before.len();

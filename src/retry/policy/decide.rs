@@ -14,34 +14,16 @@ use crate::clock;
 use crate::extensions::{RejectionVerdict, TokenRejected};
 use crate::headers::grpc::{self, GrpcStatus, Pushback};
 use crate::headers::rate_limit::{self, Hint};
-use crate::retry::report::{ReplayReason, StopReason};
-
-/// What is to be done about a response or a failure.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::retry) enum Decision {
-    /// Send the request again.
-    Replay {
-        /// After this wait.
-        delay: Duration,
-        /// For this reason.
-        reason: ReplayReason,
-        /// What the server had asked for; none where the wait is the policy's own.
-        requested_delay: Option<Duration>,
-        /// The header in which it did so.
-        requested_by: Option<HeaderName>,
-    },
-    /// Return the outcome.
-    Stop(StopReason),
-}
-
-// --- OutcomeReading ---
+use crate::retry::report::{ReplayReason, Replayed, StopReason};
 
 /// What an outcome says, read once.
-pub(in crate::retry) struct OutcomeReading<'a> {
+#[derive(Default)]
+pub(in crate::retry) struct OutcomeReading {
     /// Why another attempt may help. None if the outcome is one to return.
     reason: Option<ReplayReason>,
-    /// What the server asks for.
-    hint: Option<Hint<'a>>,
+    /// What the server asks for, and the header in which it does so.
+    pub(in crate::retry) requested_delay: Option<Duration>,
+    requested_by: Option<HeaderName>,
     /// It is not to be changed: gRPC's pushback (gRFC A6).
     is_exact: bool,
     /// The server wants no other attempt.
@@ -51,14 +33,6 @@ pub(in crate::retry) struct OutcomeReading<'a> {
     /// The server says that it did not do the work, so the method does not matter.
     is_refused: bool,
 }
-
-impl OutcomeReading<'_> {
-    pub(in crate::retry) fn requested_delay(&self) -> Option<Duration> {
-        self.hint.map(|hint| hint.delay)
-    }
-}
-
-// --- RetryRules ---
 
 impl RetryRules {
     /// Returns whether a response is one to return at once: what nearly every one is.
@@ -80,29 +54,17 @@ impl RetryRules {
     }
 
     /// Reads what an outcome says.
-    pub(in crate::retry) fn read(&self, view: &OutcomeView<'_>) -> OutcomeReading<'_> {
-        match &view.outcome {
-            Outcome::Failure(failure) => {
-                let reason = match failure {
-                    Failure::Unsent => Some(ReplayReason::Unsent),
-                    Failure::Ambiguous => Some(ReplayReason::Ambiguous),
-                    Failure::Fatal => None,
-                };
-                let is_refused = *failure == Failure::Unsent;
-                OutcomeReading {
-                    reason,
-                    hint: None,
-                    is_exact: false,
-                    forbidden: None,
-                    is_throttled: false,
-                    is_refused,
-                }
-            }
-            Outcome::Response(received) => self.read_response(view, received),
-        }
+    pub(in crate::retry) fn read(&self, view: &OutcomeView<'_>) -> OutcomeReading {
+        let (reason, is_refused) = match &view.outcome {
+            Outcome::Response(received) => return self.read_response(view, received),
+            Outcome::Failure(Failure::Unsent) => (Some(ReplayReason::Unsent), true),
+            Outcome::Failure(Failure::Ambiguous) => (Some(ReplayReason::Ambiguous), false),
+            Outcome::Failure(Failure::Fatal) => (None, false),
+        };
+        OutcomeReading { reason, is_refused, ..OutcomeReading::default() }
     }
 
-    fn read_response(&self, view: &OutcomeView<'_>, received: &ReceivedResponse<'_>) -> OutcomeReading<'_> {
+    fn read_response(&self, view: &OutcomeView<'_>, received: &ReceivedResponse<'_>) -> OutcomeReading {
         let ReceivedResponse { status, rejected, headers, grpc, now } = *received;
         let hint = rate_limit::hint(&self.profile, status, headers, now);
         let hinted = hint.is_some();
@@ -128,38 +90,47 @@ impl RetryRules {
             reason == Some(ReplayReason::Throttled) || grpc.is_some_and(GrpcStatus::is_retried) || is_no_call;
         // gRPC's own words are about one call.
         let is_throttled = reason == Some(ReplayReason::Throttled) && grpc.is_none();
-        OutcomeReading { reason, hint, is_exact, forbidden, is_throttled, is_refused }
+        let requested_delay = hint.map(|hint| hint.delay);
+        let requested_by = hint.map(|hint| hint.source.clone());
+        OutcomeReading {
+            reason,
+            requested_delay,
+            requested_by,
+            is_exact,
+            forbidden,
+            is_throttled,
+            is_refused,
+        }
     }
 
-    /// Decides what follows from an outcome that was read.
+    /// Decides what follows from an outcome that was read: how the request is sent again, or why it is not.
     pub(in crate::retry) fn decide(
         &self,
         view: &OutcomeView<'_>,
-        reading: &OutcomeReading<'_>,
+        reading: &OutcomeReading,
         chance: &Chance,
-    ) -> Decision {
+    ) -> Result<Replayed, StopReason> {
+        let status = view.outcome.status();
         let Some(reason) = reading.reason else {
-            let failed = matches!(view.outcome, Outcome::Failure(_));
-            return Decision::Stop(if failed { StopReason::Failed } else { StopReason::Final });
+            return Err(if status.is_none() { StopReason::Failed } else { StopReason::Final });
         };
         if view.options.is_some_and(|options| options.never) {
-            return Decision::Stop(StopReason::TurnedOff);
+            return Err(StopReason::TurnedOff);
         }
-        let wait = match &view.outcome {
+        let mut replayed =
+            Replayed { status, reason, delay: Duration::ZERO, requested_delay: None, requested_by: None };
+        match &view.outcome {
             Outcome::Response(ReceivedResponse { rejected: Some(rejected), .. }) => {
-                self.auth_replay(view, rejected, chance).map(|delay| (delay, None))
+                replayed.delay = self.auth_replay(view, rejected, chance)?;
             }
-            Outcome::Response(_) | Outcome::Failure(_) => self.retry(view, reading, reason, chance),
-        };
-        match wait.and_then(|(delay, hint)| self.fit(view, delay).map(|()| (delay, hint))) {
-            Ok((delay, requested)) => Decision::Replay {
-                delay,
-                reason,
-                requested_delay: requested.map(|hint| hint.delay),
-                requested_by: requested.map(|hint| hint.source.clone()),
-            },
-            Err(stop) => Decision::Stop(stop),
+            Outcome::Response(_) | Outcome::Failure(_) => {
+                replayed.delay = self.retry(view, reading, reason, chance)?;
+                replayed.requested_delay = reading.requested_delay;
+                replayed.requested_by = reading.requested_by.clone();
+            }
         }
+        self.fit(view, replayed.delay)?;
+        Ok(replayed)
     }
 
     /// Why a response asks for a replay at all; none if it is final. `hinted` is asked where the profile makes a refusal
@@ -235,13 +206,13 @@ impl RetryRules {
     }
 
     /// After an outcome that a wait may help.
-    fn retry<'a>(
+    fn retry(
         &self,
         view: &OutcomeView<'_>,
-        reading: &OutcomeReading<'a>,
+        reading: &OutcomeReading,
         reason: ReplayReason,
         chance: &Chance,
-    ) -> Result<(Duration, Option<Hint<'a>>), StopReason> {
+    ) -> Result<Duration, StopReason> {
         // An error says by itself that nothing was sent; a server that says so may be believed or not.
         let is_strict =
             view.options.and_then(|options| options.strict_methods).unwrap_or(self.strict_methods);
@@ -250,21 +221,22 @@ impl RetryRules {
         if let Some(stop) = &reading.forbidden {
             return Err(stop.clone());
         }
-        let Some(hint) = reading.hint else { return Ok((self.own_wait(view, reading, chance), None)) };
-        if hint.delay > self.max_retry_after {
-            return Err(StopReason::DelayExceedsCap { requested: hint.delay });
-        }
-        let delay = match reading.is_exact {
-            true => hint.delay,
-            // A hint that was just proved wrong is a minimum, and no more.
-            false if view.retries > 0 => chance.lengthen(hint.delay).max(self.backoff(view, chance)),
-            false => chance.lengthen(hint.delay),
+        let Some(requested) = reading.requested_delay else {
+            return Ok(self.own_wait(view, reading, chance));
         };
-        Ok((delay, Some(hint)))
+        if requested > self.max_retry_after {
+            return Err(StopReason::DelayExceedsCap { requested });
+        }
+        Ok(match reading.is_exact {
+            true => requested,
+            // A hint that was just proved wrong is a minimum, and no more.
+            false if view.retries > 0 => chance.lengthen(requested).max(self.backoff(view, chance)),
+            false => chance.lengthen(requested),
+        })
     }
 
     /// The wait where the server asks for none.
-    fn own_wait(&self, view: &OutcomeView<'_>, reading: &OutcomeReading<'_>, chance: &Chance) -> Duration {
+    fn own_wait(&self, view: &OutcomeView<'_>, reading: &OutcomeReading, chance: &Chance) -> Duration {
         match self.profile.wait_without_hint() {
             Some(wait) if reading.is_throttled => {
                 chance.lengthen(wait.saturating_mul(2_u32.saturating_pow(view.retries)))

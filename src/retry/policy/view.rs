@@ -72,6 +72,14 @@ impl<'a> OutcomeView<'a> {
 // --- Outcome ---
 
 impl<'a> Outcome<'a> {
+    /// Returns the status of the response, if there was one.
+    pub(super) fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Response(received) => Some(received.status),
+            Self::Failure(_) => None,
+        }
+    }
+
     /// Reads a response, with the trailers of one without data.
     pub(in crate::retry) fn of<B>(response: &'a Response<B>, trailers: Option<&HeaderMap>) -> Self {
         Self::Response(ReceivedResponse {

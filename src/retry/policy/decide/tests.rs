@@ -9,12 +9,19 @@ use crate::retry::replay_body::NotReplayable;
 
 mod vectors;
 
+type Decision = Result<Replayed, StopReason>;
+
 const DRAW: f64 = 0.5;
 
 impl RetryPolicy {
+    /// The status is that of the view.
     fn decide(&self, view: &OutcomeView<'_>, draw: f64) -> Decision {
         let rules = self.rules();
-        rules.decide(view, &rules.read(view), &Chance::drawn(draw))
+        let decision = rules.decide(view, &rules.read(view), &Chance::drawn(draw));
+        decision.map(|replayed| {
+            assert_eq!(replayed.status, view.outcome.status());
+            Replayed { status: None, ..replayed }
+        })
     }
 }
 
@@ -78,7 +85,8 @@ fn decide(view: &OutcomeView<'_>) -> Decision {
 fn replay(delay_ms: u64, reason: ReplayReason, requested_ms: Option<u64>) -> Decision {
     let requested_delay = requested_ms.map(Duration::from_millis);
     let requested_by = requested_delay.map(|_| RETRY_AFTER);
-    Decision::Replay { delay: Duration::from_millis(delay_ms), reason, requested_delay, requested_by }
+    let delay = Duration::from_millis(delay_ms);
+    Ok(Replayed { status: None, reason, delay, requested_delay, requested_by })
 }
 
 fn stop<T>(reason: StopReason) -> Result<T, StopReason> {
@@ -91,7 +99,7 @@ fn what_is_retried_when() {
     let strict = RetryOptions::new().strict_methods(true);
     let statuses = [408, 425, 500, 502, 503, 504].map(|code| StatusCode::from_u16(code).unwrap());
     let internal = RetryPolicy::builder().unavailable_statuses(statuses).build().unwrap();
-    let not_idempotent = Decision::Stop(StopReason::NotIdempotent);
+    let not_idempotent = Err(StopReason::NotIdempotent);
     for status in (200..600).filter_map(|code| StatusCode::from_u16(code).ok()) {
         let response = answer(status.as_u16(), &[]);
         for method in ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE", "POST", "PATCH", "LINK", "get"] {
@@ -110,7 +118,7 @@ fn what_is_retried_when() {
                     (unless_repeatable(yes.clone()), yes.clone(), unless_repeatable(yes))
                 }
                 _ => {
-                    let no = Decision::Stop(StopReason::Final);
+                    let no = Err(StopReason::Final);
                     (no.clone(), no.clone(), no)
                 }
             };
@@ -131,24 +139,24 @@ fn a_refused_token_is_replayed_at_once_and_once_whatever_the_method() {
         let response = refused(verdict);
         let view = OutcomeView::new(&response, &Method::POST).retries(3).options(None);
         assert_eq!(decide(&view), replay(0, ReplayReason::TokenRejected, None));
-        assert_eq!(decide(&view.auth_replays(1)), Decision::Stop(StopReason::AuthReplaysExhausted));
+        assert_eq!(decide(&view.auth_replays(1)), Err(StopReason::AuthReplaysExhausted));
     }
 }
 
 #[test]
 fn without_the_marker_a_401_is_an_answer_like_any_other() {
     let response = answer(401, &[("www-authenticate", "Bearer error=\"invalid_token\"")]);
-    assert_eq!(decide(&OutcomeView::new(&response, &Method::GET)), Decision::Stop(StopReason::Final));
+    assert_eq!(decide(&OutcomeView::new(&response, &Method::GET)), Err(StopReason::Final));
 }
 
 #[test]
 fn a_marker_that_does_not_blame_the_token_stops() {
     let response = refused(RejectionVerdict::NotRefreshable);
     let error = Some("the_code".to_owned());
-    let expected = Decision::Stop(StopReason::ChallengeNotRefreshable { error });
+    let expected = Err(StopReason::ChallengeNotRefreshable { error });
     assert_eq!(decide(&OutcomeView::new(&response, &Method::GET)), expected);
     let response = refused(RejectionVerdict::Braked);
-    assert_eq!(decide(&OutcomeView::new(&response, &Method::GET)), Decision::Stop(StopReason::Braked));
+    assert_eq!(decide(&OutcomeView::new(&response, &Method::GET)), Err(StopReason::Braked));
 }
 
 #[test]
@@ -161,7 +169,7 @@ fn further_replays_with_a_new_token_wait() {
     assert_eq!(decide(0), replay(0, ReplayReason::TokenRejected, None));
     assert_eq!(decide(1), replay(2100, ReplayReason::TokenRejected, None));
     assert_eq!(decide(2), replay(2100, ReplayReason::TokenRejected, None));
-    assert_eq!(decide(3), Decision::Stop(StopReason::AuthReplaysExhausted));
+    assert_eq!(decide(3), Err(StopReason::AuthReplaysExhausted));
 }
 
 #[test]
@@ -170,19 +178,19 @@ fn the_caller_may_forbid_it() {
         self::decide(&OutcomeView::new(response, &Method::GET).options(Some(options)))
     }
     let (unavailable, refused) = (answer(503, &[]), refused(RejectionVerdict::Invalidated));
-    let turned_off = Decision::Stop(StopReason::TurnedOff);
+    let turned_off = Err(StopReason::TurnedOff);
     assert_eq!(decide(&unavailable, &RetryOptions::never()), turned_off);
     assert_eq!(decide(&refused, &RetryOptions::never()), turned_off);
     assert_eq!(decide(&refused, &RetryOptions::new().auth_replay(false)), turned_off);
-    assert_eq!(decide(&answer(200, &[]), &RetryOptions::never()), Decision::Stop(StopReason::Final));
+    assert_eq!(decide(&answer(200, &[]), &RetryOptions::never()), Err(StopReason::Final));
     let none = RetryOptions::new().max_retries(0);
-    assert_eq!(decide(&unavailable, &none), Decision::Stop(StopReason::AttemptsExhausted));
+    assert_eq!(decide(&unavailable, &none), Err(StopReason::AttemptsExhausted));
     assert_eq!(decide(&refused, &none), replay(0, ReplayReason::TokenRejected, None));
 }
 
 #[test]
 fn a_body_that_cannot_be_sent_again_stops() {
-    let stopped = Decision::Stop(StopReason::NotReplayable { cause: NotReplayable::TooLong });
+    let stopped = Err(StopReason::NotReplayable { cause: NotReplayable::TooLong });
     for response in [answer(429, &[]), answer(503, &[]), refused(RejectionVerdict::Invalidated)] {
         let view = OutcomeView::new(&response, &Method::PUT).body(Err(NotReplayable::TooLong));
         assert_eq!(decide(&view), stopped);
@@ -193,8 +201,8 @@ fn a_body_that_cannot_be_sent_again_stops() {
 fn a_hint_wins_over_the_policy_and_is_only_lengthened() {
     let wait =
         |hint: &str| match decide(&OutcomeView::new(&answer(429, &[("retry-after", hint)]), &Method::GET)) {
-            Decision::Replay { delay, requested_delay, .. } => Ok((delay.as_millis(), requested_delay)),
-            Decision::Stop(stop) => Err(stop),
+            Ok(Replayed { delay, requested_delay, .. }) => Ok((delay.as_millis(), requested_delay)),
+            Err(stop) => Err(stop),
         };
     let asked = |secs| Some(Duration::from_secs(secs));
     assert_eq!(wait("0"), Ok((105, asked(0))));
@@ -223,18 +231,18 @@ fn a_wait_that_does_not_fit_is_not_begun() {
     let view = OutcomeView::new(&response, &Method::GET);
     let needed = Duration::from_millis(10_500);
     let left = |millis| view.clone().time_left(Some(Duration::from_millis(millis)));
-    assert_eq!(decide(&left(10_500)), Decision::Stop(StopReason::DeadlineTooClose { needed }));
+    assert_eq!(decide(&left(10_500)), Err(StopReason::DeadlineTooClose { needed }));
     assert_eq!(decide(&left(10_501)), replay(10_500, ReplayReason::Throttled, Some(10_000)));
     let waited = |millis| view.clone().waited(Duration::from_millis(millis));
-    assert_eq!(decide(&waited(109_501)), Decision::Stop(StopReason::WaitsExhausted { needed }));
+    assert_eq!(decide(&waited(109_501)), Err(StopReason::WaitsExhausted { needed }));
     assert_eq!(decide(&waited(109_500)), replay(10_500, ReplayReason::Throttled, Some(10_000)));
     // With a deadline, that alone counts.
-    assert!(matches!(decide(&left(60_000).waited(Duration::from_secs(500))), Decision::Replay { .. }));
+    assert!(matches!(decide(&left(60_000).waited(Duration::from_secs(500))), Ok(Replayed { .. })));
     // A deadline that has passed forbids even a replay at once.
     let refused = refused(RejectionVerdict::Invalidated);
     let late = OutcomeView::new(&refused, &Method::GET).time_left(Some(Duration::ZERO));
     let needed = Duration::ZERO;
-    assert_eq!(decide(&late), Decision::Stop(StopReason::DeadlineTooClose { needed }));
+    assert_eq!(decide(&late), Err(StopReason::DeadlineTooClose { needed }));
 }
 
 #[test]
@@ -245,13 +253,10 @@ fn a_refusal_by_profile_is_decided_as_a_429() {
     let limited = answer(403, &[("retry-after", "10")]);
     let view = OutcomeView::new(&limited, &Method::POST);
     assert_eq!(github.decide(&view, DRAW), replay(10_500, ReplayReason::Throttled, Some(10_000)));
-    assert_eq!(strict.decide(&view, DRAW), Decision::Stop(StopReason::NotIdempotent));
-    assert_eq!(decide(&view), Decision::Stop(StopReason::Final));
+    assert_eq!(strict.decide(&view, DRAW), Err(StopReason::NotIdempotent));
+    assert_eq!(decide(&view), Err(StopReason::Final));
     let forbidden = answer(403, &[]);
-    assert_eq!(
-        github.decide(&OutcomeView::new(&forbidden, &Method::GET), DRAW),
-        Decision::Stop(StopReason::Final)
-    );
+    assert_eq!(github.decide(&OutcomeView::new(&forbidden, &Method::GET), DRAW), Err(StopReason::Final));
     // The wait without a hint grows without overflow, and stays within what all waits may be.
     let unhinted = answer(429, &[]);
     for retries in [2, 32, u32::MAX - 1] {
@@ -261,7 +266,7 @@ fn a_refusal_by_profile_is_decided_as_a_429() {
             .build()
             .unwrap();
         let decision = patient.decide(&OutcomeView::new(&unhinted, &Method::GET).retries(retries), DRAW);
-        assert!(matches!(decision, Decision::Stop(StopReason::WaitsExhausted { .. })), "{decision:?}");
+        assert!(matches!(decision, Err(StopReason::WaitsExhausted { .. })), "{decision:?}");
     }
 }
 
@@ -284,9 +289,9 @@ fn which_failures_are_retried_for_which_requests() {
     for (failure, get, post) in [
         (Failure::Unsent, again(ReplayReason::Unsent), again(ReplayReason::Unsent)),
         (Failure::Ambiguous, again(ReplayReason::Ambiguous), None),
-        (Failure::Fatal, Some(Decision::Stop(StopReason::Failed)), Some(Decision::Stop(StopReason::Failed))),
+        (Failure::Fatal, Some(Err(StopReason::Failed)), Some(Err(StopReason::Failed))),
     ] {
-        let post = post.unwrap_or(Decision::Stop(StopReason::NotIdempotent));
+        let post = post.unwrap_or(Err(StopReason::NotIdempotent));
         // Whether a 429 is believed has nothing to do with it.
         for policy in [&RetryPolicy::default(), &policy] {
             let view = OutcomeView::failed(failure, &Method::POST);
@@ -301,14 +306,14 @@ fn which_failures_are_retried_for_which_requests() {
 fn failures_keep_to_the_same_bounds_as_answers() {
     let view = OutcomeView::failed(Failure::Unsent, &Method::GET);
     assert_eq!(decide(&view.clone().retries(1)), replay(750, ReplayReason::Unsent, None));
-    assert_eq!(decide(&view.clone().retries(3)), Decision::Stop(StopReason::AttemptsExhausted));
+    assert_eq!(decide(&view.clone().retries(3)), Err(StopReason::AttemptsExhausted));
     let cause = NotReplayable::TooLong;
-    assert_eq!(decide(&view.clone().body(Err(cause))), Decision::Stop(StopReason::NotReplayable { cause }));
+    assert_eq!(decide(&view.clone().body(Err(cause))), Err(StopReason::NotReplayable { cause }));
     let needed = Duration::from_millis(375);
     let late = view.clone().time_left(Some(needed));
-    assert_eq!(decide(&late), Decision::Stop(StopReason::DeadlineTooClose { needed }));
+    assert_eq!(decide(&late), Err(StopReason::DeadlineTooClose { needed }));
     let never = RetryOptions::never();
-    assert_eq!(decide(&view.options(Some(&never))), Decision::Stop(StopReason::TurnedOff));
+    assert_eq!(decide(&view.options(Some(&never))), Err(StopReason::TurnedOff));
 }
 
 // --- Settings ---
@@ -325,9 +330,9 @@ fn the_statuses_are_the_callers_to_choose() {
     assert_eq!(decide(418, Method::POST), replay(375, throttled, None));
     assert_eq!(decide(423, Method::POST), replay(375, throttled, None));
     assert_eq!(decide(404, Method::GET), replay(375, unavailable, None));
-    assert_eq!(decide(404, Method::POST), Decision::Stop(StopReason::NotIdempotent));
+    assert_eq!(decide(404, Method::POST), Err(StopReason::NotIdempotent));
     for status in [429, 408, 425, 500, 502, 503, 504] {
-        assert_eq!(decide(status, Method::GET), Decision::Stop(StopReason::Final), "{status}");
+        assert_eq!(decide(status, Method::GET), Err(StopReason::Final), "{status}");
     }
 }
 
@@ -343,20 +348,15 @@ fn call(status: u16, headers: &[(&'static str, &str)]) -> Response<()> {
 
 #[test]
 fn a_grpc_status_counts_in_headers_and_in_trailers_and_only_for_grpc() {
-    let again = |reason| Decision::Replay {
-        delay: Duration::from_millis(375),
-        reason,
-        requested_delay: None,
-        requested_by: None,
-    };
+    let again = |reason| replay(375, reason, None);
     for (code, expected) in [
         ("8", again(ReplayReason::Throttled)),
         ("14", again(ReplayReason::Unavailable)),
-        ("0", Decision::Stop(StopReason::Final)),
-        ("4", Decision::Stop(StopReason::Final)),
-        ("7", Decision::Stop(StopReason::Final)),
-        ("16", Decision::Stop(StopReason::Final)),
-        ("abc", Decision::Stop(StopReason::Final)),
+        ("0", Err(StopReason::Final)),
+        ("4", Err(StopReason::Final)),
+        ("7", Err(StopReason::Final)),
+        ("16", Err(StopReason::Final)),
+        ("abc", Err(StopReason::Final)),
     ] {
         let said = call(200, &[("grpc-status", code)]);
         // Every call is a POST.
@@ -367,30 +367,30 @@ fn a_grpc_status_counts_in_headers_and_in_trailers_and_only_for_grpc() {
         };
         assert_eq!(at_end(&open), expected, "{code}");
         let plain = answer(200, &[("grpc-status", code)]);
-        assert_eq!(at_end(&plain), Decision::Stop(StopReason::Final));
+        assert_eq!(at_end(&plain), Err(StopReason::Final));
     }
     let strict = RetryPolicy::builder().strict_methods(true).build().unwrap();
     let busy = call(200, &[("grpc-status", "14")]);
     let decision = strict.decide(&OutcomeView::new(&busy, &Method::POST), DRAW);
-    assert_eq!(decision, Decision::Stop(StopReason::NotIdempotent));
+    assert_eq!(decision, Err(StopReason::NotIdempotent));
 }
 
 #[test]
 fn a_pushback_counts_for_one_attempt_and_raises_no_limit() {
     let pushed = call(200, &[("grpc-status", "14"), ("grpc-retry-pushback-ms", "60000")]);
     let view = OutcomeView::new(&pushed, &Method::POST);
-    assert!(matches!(decide(&view), Decision::Replay { delay, .. } if delay == Duration::from_secs(60)));
-    assert_eq!(decide(&view.retries(3)), Decision::Stop(StopReason::AttemptsExhausted));
+    assert!(matches!(decide(&view), Ok(Replayed { delay, .. }) if delay == Duration::from_secs(60)));
+    assert_eq!(decide(&view.retries(3)), Err(StopReason::AttemptsExhausted));
     let requested = Duration::from_millis(60_001);
     let long = call(200, &[("grpc-status", "14"), ("grpc-retry-pushback-ms", "60001")]);
     let view = OutcomeView::new(&long, &Method::POST);
-    assert_eq!(decide(&view), Decision::Stop(StopReason::DelayExceedsCap { requested }));
+    assert_eq!(decide(&view), Err(StopReason::DelayExceedsCap { requested }));
     // Afterwards the policy's own waits begin anew.
     let busy = call(200, &[("grpc-status", "14")]);
     let after = OutcomeView::new(&busy, &Method::POST).retries(2);
-    assert!(matches!(decide(&after), Decision::Replay { delay, .. } if delay.as_millis() == 1500));
+    assert!(matches!(decide(&after), Ok(Replayed { delay, .. }) if delay.as_millis() == 1500));
     assert!(
-        matches!(decide(&OutcomeView { backoffs: 0, ..after }), Decision::Replay { delay, .. } if delay.as_millis() == 375)
+        matches!(decide(&OutcomeView { backoffs: 0, ..after }), Ok(Replayed { delay, .. }) if delay.as_millis() == 375)
     );
 }
 
@@ -455,7 +455,7 @@ proptest! {
                 .time_left(deadline.map(|deadline| deadline.saturating_sub(waited)));
             let decision = policy.decide(&view, draw);
             prop_assert_eq!(&decision, &policy.decide(&view, draw), "not a function of its arguments");
-            let Decision::Replay { delay, reason, requested_delay, .. } = decision else { break };
+            let Ok(Replayed { delay, reason, requested_delay, .. }) = decision else { break };
             match reason {
                 ReplayReason::TokenRejected => replays += 1,
                 _ => {

@@ -44,12 +44,9 @@ fn asked(policy: &RetryPolicy, response: &Response<()>, now: Duration) -> (Optio
     }
     let (view, rules) = (OutcomeView::of(outcome, Repeatability::Safe), policy.rules());
     let reading = rules.read(&view);
-    let delay = reading.requested_delay().map(|delay| u64::try_from(delay.as_millis()).unwrap());
-    let source = match rules.decide(&view, &reading, &Chance::drawn(0.5)) {
-        Decision::Replay { requested_by, .. } => requested_by.map(|name| name.as_str().to_owned()),
-        Decision::Stop(_) => None,
-    };
-    (delay, source)
+    let delay = reading.requested_delay.map(|delay| u64::try_from(delay.as_millis()).unwrap());
+    let source = rules.decide(&view, &reading, &Chance::drawn(0.5)).ok().and_then(|it| it.requested_by);
+    (delay, source.map(|name| name.as_str().to_owned()))
 }
 
 fn fits(expected: &Value, delay: Option<u64>) -> bool {
