@@ -7,16 +7,18 @@
 
 mod support;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 use support::Log;
 use tower::{Layer as _, ServiceBuilder, ServiceExt as _};
 use tower_http::trace::TraceLayer;
-use tower_oauth2::RetryPolicy;
 use tower_oauth2::extensions::Attempt;
 use tower_oauth2::retry::{RequestBody, RetryReport};
 use tower_oauth2::test_util::{Answer, Script, reply};
+use tower_oauth2::{Error, RetryPolicy};
 use tracing::Instrument as _;
 use tracing_subscriber::fmt::format::FmtSpan;
 
@@ -63,6 +65,38 @@ async fn a_trace_layer_below_makes_one_span_per_attempt_and_counts_the_resends()
     );
     assert!(decisions[0].contains("status=503") && decisions[0].contains("budget="), "{decisions:#?}");
     assert!(decisions[1].contains("failure=the request may have been sent"), "{decisions:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_for_a_token_is_told_with_its_reason() {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
+        .with_ansi(false)
+        .with_writer(log.clone())
+        .finish();
+    let guard = tracing::subscriber::set_default(subscriber);
+    let busy = Error::throttled("the token endpoint is busy").with_retry_after(Duration::from_secs(7));
+    let script = Script::new([Answer::Fail(busy.into())]);
+    let policy = RetryPolicy::builder().retry_token_failures(true).build().unwrap();
+    let client = policy.layer(script.probe::<RequestBody<Full<Bytes>>>());
+    let request = Request::post("https://api.example.com/").body(Full::from("item")).unwrap();
+    assert!(client.oneshot(request).await.unwrap().status().is_success());
+    drop(guard);
+
+    let lines = log.lines();
+    assert_eq!(lines.len(), 2, "{lines:#?}");
+    for part in [
+        "the request is sent again",
+        "attempt=0",
+        "error=\"the token endpoint is busy\"",
+        "reason=there was no token for it",
+        "requested_delay=\"7.0s\"",
+    ] {
+        assert!(lines[0].contains(part), "{part} in {lines:#?}");
+    }
+    assert!(!lines[0].contains("failure=") && !lines[0].contains("budget="), "{lines:#?}");
+    assert!(lines[1].contains("a retry succeeded") && lines[1].contains("attempts=1"), "{lines:#?}");
 }
 
 #[tokio::test(start_paused = true)]

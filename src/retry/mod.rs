@@ -22,7 +22,7 @@
 //! 9. Retries are kept to a share of the requests by a [`RetryBudget`] per origin and
 //!    [`CredentialId`](crate::extensions::CredentialId): one for five requests and 3 per second, at most 10 at once. A
 //!    retry of a request that provably was not sent costs a tenth. When the budget is spent, the response is returned.
-//!    Replays with a new token are free, and so are retries that wait at the gate.
+//!    Replays with a new token are free, and so are retries that wait for a token or at the gate.
 //! 10. A first 429 with a wait of up to 60 s closes the [`RetryGate`] of its origin and credential. The other requests
 //!     wait there as in rule 6; see [the gate](#the-gate). A request that cannot wait (rule 5) is sent at once. A request
 //!     that was never sent has no response to go back to: for it readiness is waited for until the deadline.
@@ -73,7 +73,8 @@
 //! | an error after which the server provably did no work ([`Failure::Unsent`]) | any method | [`Unsent`](ReplayReason::Unsent) |
 //! | any other error, or an attempt that took too long ([`Failure::Ambiguous`]) | requests that may be repeated | [`Ambiguous`](ReplayReason::Ambiguous) |
 //! | an error that another attempt would not change ([`Failure::Fatal`]) | never | |
-//! | an [`Error`](crate::Error), an overloaded inner service | never: that was not sent, and will not be | |
+//! | an [`Error`](crate::Error): there was no token | never, or with [`retry_token_failures`](RetryPolicyBuilder::retry_token_failures) any method, if the failure may pass | [`TokenUnavailable`](ReplayReason::TokenUnavailable) |
+//! | an overloaded inner service | never: that was not sent, and will not be | |
 //! | any other response | never | |
 //!
 //! - With strict methods (a setting, also of one request) "any method" of a response that blames no token becomes "requests that

@@ -70,6 +70,9 @@ pub enum ReplayReason {
     Unsent,
     /// The inner service failed, it is not known how far the request came, and the method may be repeated.
     Ambiguous,
+    /// There was no token for the request, so it was not sent; see
+    /// [`retry_token_failures`](super::RetryPolicyBuilder::retry_token_failures).
+    TokenUnavailable,
 }
 
 /// Why a response was returned and the request not sent again.
@@ -235,7 +238,10 @@ impl Replayed {
         match self.reason {
             ReplayReason::Unavailable => self.status != Some(StatusCode::TOO_EARLY),
             ReplayReason::Ambiguous => true,
-            ReplayReason::TokenRejected | ReplayReason::Throttled | ReplayReason::Unsent => false,
+            ReplayReason::TokenRejected
+            | ReplayReason::Throttled
+            | ReplayReason::Unsent
+            | ReplayReason::TokenUnavailable => false,
         }
     }
 
@@ -251,7 +257,10 @@ impl Replayed {
         match self.reason {
             ReplayReason::Unsent => Some(Failure::Unsent),
             ReplayReason::Ambiguous => Some(Failure::Ambiguous),
-            ReplayReason::TokenRejected | ReplayReason::Throttled | ReplayReason::Unavailable => None,
+            ReplayReason::TokenRejected
+            | ReplayReason::Throttled
+            | ReplayReason::Unavailable
+            | ReplayReason::TokenUnavailable => None,
         }
     }
 
@@ -267,7 +276,8 @@ impl Replayed {
         self.delay
     }
 
-    /// Returns what the server had asked for; none where the wait was the policy's own.
+    /// Returns what the server had asked for, or how long the cache waits before it fetches a token again; none where the wait
+    /// was the policy's own.
     #[must_use]
     pub fn requested_delay(&self) -> Option<Duration> {
         self.requested_delay
@@ -284,6 +294,7 @@ impl fmt::Display for ReplayReason {
             Self::Unavailable => "the server could not serve the request",
             Self::Unsent => "the request was not sent",
             Self::Ambiguous => "there was no response",
+            Self::TokenUnavailable => "there was no token for it",
         })
     }
 }

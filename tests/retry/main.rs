@@ -14,6 +14,7 @@ mod gate;
 mod grpc;
 mod hints;
 mod hostile;
+mod no_token;
 mod readiness;
 #[path = "../../src/vectors.rs"]
 mod vectors;

@@ -180,9 +180,9 @@ impl<B> ReadyingService<B> {
             }
             return Poll::Ready(ready.map(|()| mem::take(&mut self.request)).map_err(Into::into));
         }
-        let never_sent = exchange.past().sent == 0;
+        let never_sent = exchange.past().outcome.is_none();
         if never_sent && exchange.deadline.is_none() {
-            // There is no response to go back to, so it waits as long as its caller would have had to.
+            // There is no outcome to go back to, so it waits as long as its caller would have had to.
             return Poll::Pending;
         }
         let (_, limit) = self.wait.get_or_insert_with(|| {

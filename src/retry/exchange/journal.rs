@@ -111,6 +111,7 @@ fn label(reason: ReplayReason) -> &'static str {
         ReplayReason::Unavailable => "unavailable",
         ReplayReason::Unsent => "unsent",
         ReplayReason::Ambiguous => "ambiguous",
+        ReplayReason::TokenUnavailable => "token_unavailable",
     }
 }
 

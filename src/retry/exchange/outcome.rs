@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use http::{HeaderMap, Request, Response, StatusCode};
+use tokio::time::Instant;
 use tower::BoxError;
 use tower::load_shed::error::Overloaded;
 use tower_service::Service;
@@ -18,6 +19,7 @@ use super::late;
 use super::request::{Exchange, HttpService};
 use super::timeouts::{self, AttemptTimeout, DeadlineExceeded};
 use crate::backoff::Chance;
+use crate::clock;
 use crate::error::Error;
 use crate::extensions::{Attempt, TokenRejected};
 use crate::headers::grpc;
@@ -82,7 +84,10 @@ where
     pub(super) fn failed(&mut self, error: BoxError) -> Step<S, B> {
         if let Some(stop) = refused(&*error) {
             self.past().sent -= 1;
-            return self.unsent(stop, error);
+            return match self.again_without_token(&*error).unwrap_or(Err(stop)) {
+                Ok(waiting) => self.wait(waiting, Err(error)),
+                Err(stop) => self.unsent(stop, error),
+            };
         }
         let failure = self.sender.rules().classifier.classify(&*error);
         let stop = match self.again_after(failure, &*error) {
@@ -161,6 +166,22 @@ where
         self.again(decision?, Some(error), None, HeldRetry::No)
     }
 
+    /// Decides on a request for which there was no token, if the policy waits for one and the failure may pass, and prepares the
+    /// next attempt. None if it does not wait.
+    fn again_without_token(
+        &mut self,
+        error: &(dyn StdError + 'static),
+    ) -> Option<Result<Box<WaitingAttempt<B>>, StopReason>> {
+        let failure = Error::find_in(error).filter(|failure| failure.is_temporary())?;
+        if !self.sender.rules().retry_token_failures {
+            return None;
+        }
+        let until = failure.retry_at().map(Instant::from_std);
+        let wait = until.map(|until| until.saturating_duration_since(clock::now()));
+        let (decision, _) = self.judge(Outcome::NoToken(wait));
+        Some(decision.and_then(|replayed| self.again(replayed, Some(error), None, HeldRetry::No)))
+    }
+
     /// Prepares the attempt that was decided on, and claims its body. `error` or the number of the refused `token` say why, as
     /// far as the log shows it.
     fn again(
@@ -184,8 +205,9 @@ where
         if queued {
             replayed.delay = Duration::ZERO;
         }
-        // A replay with a new token is nothing that a server suffers from.
-        let is_free = queued || held == HeldRetry::Later || reason == ReplayReason::TokenRejected;
+        // A token that was refused or missing is nothing that the server suffers from.
+        let is_for_token = matches!(reason, ReplayReason::TokenRejected | ReplayReason::TokenUnavailable);
+        let is_free = queued || held == HeldRetry::Later || is_for_token;
         let budget = if is_free { None } else { self.pay(reason)? };
         let (request, to_open) = self.claim()?;
         let attempt = self.past().sent;
@@ -253,6 +275,7 @@ where
     /// An attempt could not be sent, or came to nothing: the outcome before is returned, if there is one.
     pub(super) fn unsent(&mut self, stop: StopReason, error: BoxError) -> Step<S, B> {
         let past = self.past();
+        let had_no_token = past.is_without_token();
         let (outcome, at) = (past.outcome.take(), past.at);
         let mut report = past.end(stop);
         match outcome {
@@ -260,9 +283,10 @@ where
                 self.report(report, None, Some(&*error));
                 ControlFlow::Break(Err(error))
             }
-            // An end that we made is news; that an attempt was not sent is none.
+            // An end that we made is news; that an attempt was not sent is none, unless there was no token before either.
             Some(Err(earlier)) => {
-                let (error, why) = match is_ours(&*error) {
+                let is_news = is_ours(&*error) || had_no_token && has::<Error>(&*error);
+                let (error, why) = match is_news {
                     true => (error, earlier),
                     false => {
                         report.history.remove(at);

@@ -72,7 +72,8 @@ impl<RB: Body> PastAttempts<RB> {
             ReplayReason::Throttled
             | ReplayReason::Unavailable
             | ReplayReason::Unsent
-            | ReplayReason::Ambiguous => {
+            | ReplayReason::Ambiguous
+            | ReplayReason::TokenUnavailable => {
                 self.retries += 1;
                 let is_pushed_back =
                     replayed.requested_by.as_ref().is_some_and(|header| header == grpc::PUSHBACK);
@@ -98,8 +99,14 @@ impl<RB: Body> PastAttempts<RB> {
         }
     }
 
+    /// Whether the newest outcome is that there was no token.
+    pub(super) fn is_without_token(&self) -> bool {
+        let newest = self.outcome.as_ref().and_then(|_| self.history.get(self.at));
+        newest.is_some_and(|replayed| replayed.reason == ReplayReason::TokenUnavailable)
+    }
+
     /// Keeps the outcome of the attempt that was noted last. A timeout of ours does not take the place of a response, nor does
-    /// an attempt that did no work that of one which may have.
+    /// an attempt that did no work that of one which may have, nor one that had no token that of one which was sent.
     pub(super) fn keep(&mut self, outcome: Result<Box<Draining<RB>>, BoxError>, repeat: Repeatability) {
         let Some((last, before)) = self.history.split_last() else { return };
         let is_older_kept = match (&outcome, &self.outcome) {
@@ -107,7 +114,9 @@ impl<RB: Body> PastAttempts<RB> {
             (Err(error), Some(older)) if last.may_have_acted() => {
                 error.is::<AttemptTimeout>() && older.is_ok()
             }
-            (Err(_), Some(_)) => self.in_doubt,
+            (Err(_), Some(_)) => {
+                self.in_doubt || last.reason == ReplayReason::TokenUnavailable && !self.is_without_token()
+            }
         };
         if !is_older_kept {
             self.at = before.len();

@@ -371,10 +371,10 @@ impl Balance {
     }
 }
 
-/// What a retry for this reason costs. A refused token is nothing that a server suffers from.
+/// What a retry for this reason costs. A token that is refused or missing is nothing that the server suffers from.
 fn price(reason: ReplayReason) -> u64 {
     match reason {
-        ReplayReason::TokenRejected => 0,
+        ReplayReason::TokenRejected | ReplayReason::TokenUnavailable => 0,
         ReplayReason::Unsent => UNSENT,
         ReplayReason::Throttled | ReplayReason::Unavailable | ReplayReason::Ambiguous => RETRY,
     }

@@ -59,7 +59,7 @@ pub struct RetryPolicy {
 /// - `throttled_statuses`: 429, and what the profile names
 /// - `unavailable_statuses`: 408, 425, 502, 503, 504
 /// - `classifier`: [`Failure::of`]
-/// - `strict_methods`, `generated_idempotency_keys`: off
+/// - `strict_methods`, `generated_idempotency_keys`, `retry_token_failures`: off
 /// - `budget`: a [`RetryBudget`] of its own
 /// - `gate`: a [`RetryGate`] of its own; `gate_key`: none
 #[derive(Clone, Debug, Default)]
@@ -243,6 +243,17 @@ impl RetryPolicyBuilder {
     /// GET may. For servers that honor the key; one that does not does the work twice.
     pub fn generated_idempotency_keys(mut self, generate: bool) -> Self {
         self.rules.generated_keys = generate;
+        self
+    }
+
+    /// Sets whether a request waits where there is no token for it, if the failure may pass: the token endpoint cannot be reached,
+    /// or asks for patience ([`Error::is_temporary`]). Turned off, the request fails at once with that error.
+    ///
+    /// Nothing was sent, so the method does not matter. The wait lasts until the cache asks its source again
+    /// ([`Error::retry_at`]), or as long as for any other retry without a hint. Each wait counts as a retry and keeps to all
+    /// limits of the policy, but costs no budget. If the last try fails too, the request fails with the newest of these errors.
+    pub fn retry_token_failures(mut self, retry: bool) -> Self {
+        self.rules.retry_token_failures = retry;
         self
     }
 

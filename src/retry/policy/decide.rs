@@ -60,8 +60,13 @@ impl RetryRules {
             Outcome::Failure(Failure::Unsent) => (Some(ReplayReason::Unsent), true),
             Outcome::Failure(Failure::Ambiguous) => (Some(ReplayReason::Ambiguous), false),
             Outcome::Failure(Failure::Fatal) => (None, false),
+            Outcome::NoToken(_) => (Some(ReplayReason::TokenUnavailable), true),
         };
-        OutcomeReading { reason, is_refused, ..OutcomeReading::default() }
+        let requested_delay = match view.outcome {
+            Outcome::NoToken(wait) => wait,
+            Outcome::Response(_) | Outcome::Failure(_) => None,
+        };
+        OutcomeReading { reason, requested_delay, is_refused, ..OutcomeReading::default() }
     }
 
     fn read_response(&self, view: &OutcomeView<'_>, received: &ReceivedResponse<'_>) -> OutcomeReading {
@@ -123,8 +128,8 @@ impl RetryRules {
             Outcome::Response(ReceivedResponse { rejected: Some(rejected), .. }) => {
                 replayed.delay = self.auth_replay(view, rejected, chance)?;
             }
-            Outcome::Response(_) | Outcome::Failure(_) => {
-                replayed.delay = self.retry(view, reading, reason, chance)?;
+            Outcome::Response(_) | Outcome::Failure(_) | Outcome::NoToken(_) => {
+                replayed.delay = self.retry(view, reading, chance)?;
                 replayed.requested_delay = reading.requested_delay;
                 replayed.requested_by = reading.requested_by.clone();
             }
@@ -210,14 +215,13 @@ impl RetryRules {
         &self,
         view: &OutcomeView<'_>,
         reading: &OutcomeReading,
-        reason: ReplayReason,
         chance: &Chance,
     ) -> Result<Duration, StopReason> {
         // An error says by itself that nothing was sent; a server that says so may be believed or not.
         let is_strict =
             view.options.and_then(|options| options.strict_methods).unwrap_or(self.strict_methods);
-        let strict = reason != ReplayReason::Unsent && is_strict;
-        self.permit(view, reading.is_refused && !strict)?;
+        let is_response = view.outcome.status().is_some();
+        self.permit(view, reading.is_refused && !(is_strict && is_response))?;
         if let Some(stop) = &reading.forbidden {
             return Err(stop.clone());
         }

@@ -37,6 +37,8 @@ pub(in crate::retry) struct OutcomeView<'a> {
 pub(in crate::retry) enum Outcome<'a> {
     Response(ReceivedResponse<'a>),
     Failure(Failure),
+    /// There was no token, and this long there will be none, as far as is known. Nothing was sent.
+    NoToken(Option<Duration>),
 }
 
 /// What a response says.
@@ -76,7 +78,7 @@ impl<'a> Outcome<'a> {
     pub(super) fn status(&self) -> Option<StatusCode> {
         match self {
             Self::Response(received) => Some(received.status),
-            Self::Failure(_) => None,
+            Self::Failure(_) | Self::NoToken(_) => None,
         }
     }
 
