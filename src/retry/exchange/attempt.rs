@@ -11,13 +11,12 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 use tower::BoxError;
 
-use super::body_source::FactoryBody;
 use super::request::{Exchange, HttpService};
 use super::timeouts::DeadlineExceeded;
 use crate::clock;
-use crate::retry::body_factory;
 use crate::retry::gate::Ticket;
 use crate::retry::replay_body::RequestBody;
+use crate::retry::report::StopReason;
 
 pin_project! {
     #[project = StateProj]
@@ -29,8 +28,7 @@ pin_project! {
         Calling { #[pin] future: F, timer: Option<Pin<Box<Sleep>>> },
         // Boxed, since most requests come to none of these, and their size would slow down all.
         Waiting { waiting: Box<WaitingAttempt<B>> },
-        Opening { opening: Box<OpeningBody<B>> },
-        Readying { readying: Box<ReadyingService<B>> },
+        Readying { readying: Box<ReadyingAttempt<B>> },
         // What was recorded is freed, also where the future is dropped late.
         Done,
     }
@@ -40,28 +38,19 @@ pin_project! {
 /// drained.
 pub(super) struct WaitingAttempt<B> {
     request: Request<RequestBody<B>>,
-    /// None where the body is there.
-    to_open: Option<FactoryBody>,
     sleep: Option<Pin<Box<Sleep>>>,
     /// It asks once its own wait is over.
     asks: bool,
     ticket: Option<Box<Ticket>>,
 }
 
-/// A factory opens the body, within the time that is left. After the wait, so that no file stays open for it; before the
-/// service is ready, so that no permit of it is held meanwhile.
-pub(super) struct OpeningBody<B> {
+/// The body is opened, if a factory makes it, and then the inner service is made ready, each within the time that is left. The
+/// body is opened after the wait, so that no file stays open for it, and before the service is ready, so that no permit of it is
+/// held meanwhile.
+pub(super) struct ReadyingAttempt<B> {
     request: Request<RequestBody<B>>,
-    to_open: Option<FactoryBody>,
-    opening: body_factory::OpenFuture,
-    since: Instant,
-    limit: Pin<Box<Sleep>>,
-}
-
-/// The inner service is being made ready, within the time that is left.
-pub(super) struct ReadyingService<B> {
-    request: Request<RequestBody<B>>,
-    /// Since when it is waited for, and until when.
+    is_open: bool,
+    /// Since when one of the two is waited for, and until when.
     wait: Option<(Instant, Pin<Box<Sleep>>)>,
 }
 
@@ -76,7 +65,6 @@ impl<F, B> AttemptState<F, B> {
             Self::Late => "late",
             Self::Calling { .. } => "calling",
             Self::Waiting { .. } => "waiting",
-            Self::Opening { .. } => "reopening",
             Self::Readying { .. } => "readying",
             Self::Done => "done",
         }
@@ -89,12 +77,11 @@ impl<B> WaitingAttempt<B> {
     /// Waits for so long, and then at the gate, or at the gate alone where a ticket is taken already.
     pub(super) fn new(
         request: Request<RequestBody<B>>,
-        to_open: Option<FactoryBody>,
         wait: Duration,
         ticket: Option<Box<Ticket>>,
     ) -> Box<Self> {
         let sleep = (!wait.is_zero()).then(|| Box::pin(tokio::time::sleep(wait)));
-        Box::new(Self { request, to_open, sleep, asks: ticket.is_none(), ticket })
+        Box::new(Self { request, sleep, asks: ticket.is_none(), ticket })
     }
 
     /// Waits, and drains the response before meanwhile.
@@ -123,76 +110,65 @@ impl<B> WaitingAttempt<B> {
         }
     }
 
-    /// Goes on after the wait. A body that is to be opened may take so long.
-    pub(super) fn next<F>(&mut self, time_left: Duration) -> AttemptState<F, B> {
+    /// Goes on after the wait.
+    pub(super) fn next<F>(&mut self) -> AttemptState<F, B> {
         let request = mem::take(&mut self.request);
-        match self.to_open.take() {
-            Some(to_open) => AttemptState::Opening { opening: OpeningBody::new(request, to_open, time_left) },
-            None => AttemptState::Readying { readying: ReadyingService::new(request) },
-        }
-    }
-}
-
-// --- Opening ---
-
-impl<B> OpeningBody<B> {
-    fn new(request: Request<RequestBody<B>>, to_open: FactoryBody, time_left: Duration) -> Box<Self> {
-        let opening = to_open.factory.open();
-        let limit = Box::pin(tokio::time::sleep(time_left));
-        Box::new(Self { request, to_open: Some(to_open), opening, since: clock::now(), limit })
-    }
-
-    pub(super) fn poll<S: HttpService<B>>(
-        &mut self,
-        exchange: &mut Exchange<S, B>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Box<ReadyingService<B>>, BoxError>> {
-        let Poll::Ready(opened) = self.opening.as_mut().poll(cx) else {
-            ready!(self.limit.as_mut().poll(cx));
-            return Poll::Ready(Err("the request body was not opened again in time".into()));
-        };
-        // It was a wait like any other.
-        exchange.past().add_wait(clock::now() - self.since);
-        let mut request = mem::take(&mut self.request);
-        if let Some(to_open) = self.to_open.take() {
-            *request.body_mut() = to_open.opened(opened?, request.headers())?;
-        }
-        Poll::Ready(Ok(ReadyingService::new(request)))
+        let readying = Box::new(ReadyingAttempt { request, is_open: false, wait: None });
+        AttemptState::Readying { readying }
     }
 }
 
 // --- Readying ---
 
-impl<B> ReadyingService<B> {
-    fn new(request: Request<RequestBody<B>>) -> Box<Self> {
-        Box::new(Self { request, wait: None })
-    }
-
+impl<B> ReadyingAttempt<B> {
     pub(super) fn poll<S: HttpService<B>>(
         &mut self,
         exchange: &mut Exchange<S, B>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Request<RequestBody<B>>, BoxError>> {
-        if let Poll::Ready(ready) = exchange.sender.inner().poll_ready(cx) {
-            if let Some((since, _)) = &self.wait {
-                // It was a wait like any other.
-                exchange.past().add_wait(clock::now() - *since);
+    ) -> Poll<Result<Request<RequestBody<B>>, (StopReason, BoxError)>> {
+        if !self.is_open {
+            let Poll::Ready(opened) = self.request.body_mut().poll_open(cx) else {
+                ready!(self.poll_limit(exchange, cx));
+                let error = "the request body was not opened again in time";
+                return Poll::Ready(Err((StopReason::BodyNotReopened, error.into())));
+            };
+            self.end_wait(exchange);
+            self.is_open = true;
+            if let Err(error) = opened {
+                return Poll::Ready(Err((StopReason::BodyNotReopened, error)));
             }
-            return Poll::Ready(ready.map(|()| mem::take(&mut self.request)).map_err(Into::into));
+        }
+        if let Poll::Ready(ready) = exchange.sender.inner().poll_ready(cx) {
+            self.end_wait(exchange);
+            let ready = ready.map_err(|error| (StopReason::NotReady, error.into()));
+            return Poll::Ready(ready.map(|()| mem::take(&mut self.request)));
         }
         let never_sent = exchange.past().outcome.is_none();
         if never_sent && exchange.deadline.is_none() {
             // There is no outcome to go back to, so it waits as long as its caller would have had to.
             return Poll::Pending;
         }
+        ready!(self.poll_limit(exchange, cx));
+        let error = match never_sent {
+            true => DeadlineExceeded::new().into(),
+            false => "the inner service was not ready in time for the replay".into(),
+        };
+        Poll::Ready(Err((StopReason::NotReady, error)))
+    }
+
+    /// Is ready when there is no time left.
+    fn poll_limit<S: HttpService<B>>(&mut self, exchange: &Exchange<S, B>, cx: &mut Context<'_>) -> Poll<()> {
         let (_, limit) = self.wait.get_or_insert_with(|| {
             let since = clock::now();
             (since, Box::pin(tokio::time::sleep_until(since + exchange.time_left())))
         });
-        ready!(limit.as_mut().poll(cx));
-        Poll::Ready(Err(match never_sent {
-            true => DeadlineExceeded::new().into(),
-            false => "the inner service was not ready in time for the replay".into(),
-        }))
+        limit.as_mut().poll(cx)
+    }
+
+    /// Counts the wait as one like any other.
+    fn end_wait<S: HttpService<B>>(&mut self, exchange: &mut Exchange<S, B>) {
+        if let Some((since, _)) = self.wait.take() {
+            exchange.past().add_wait(clock::now() - since);
+        }
     }
 }

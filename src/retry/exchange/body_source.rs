@@ -2,34 +2,25 @@
 
 use std::mem;
 
-use bytes::Bytes;
-use http::{HeaderMap, header};
 use http_body::Body;
-use http_body_util::combinators::UnsyncBoxBody;
 use tower::BoxError;
 
 use super::head::HeadSnapshot;
 use crate::retry::body_factory::BodyFactory;
 use crate::retry::policy::options::RetryOptions;
 use crate::retry::policy::rules::RetryRules;
-use crate::retry::replay_body::{NotReplayable, RequestBody, Tether};
+use crate::retry::replay_body::{NotReplayable, RequestBody, Tether, TiedBody};
 use crate::sync::Arc;
 
 /// What the bodies of further attempts are made from. Dropping it leaves the attempt in flight alone.
 pub(super) enum BodySource<B> {
     Recorded(RequestBody<B>),
-    /// Nothing is recorded.
-    Factory(FactoryBody),
-}
-
-/// What the bodies of attempts are opened with.
-#[derive(Clone)]
-pub(super) struct FactoryBody {
-    pub(super) factory: BodyFactory,
-    /// Ends the body of this attempt.
-    tether: Arc<Tether>,
-    /// That of the first body, if it said so.
-    length: Option<u64>,
+    /// Nothing is recorded. The tether ends the body of the attempt in flight; all are of this length, if one is known.
+    Factory {
+        factory: BodyFactory,
+        length: Option<u64>,
+        tether: Arc<Tether>,
+    },
 }
 
 impl<B> BodySource<B>
@@ -59,9 +50,11 @@ where
         options: Option<&RetryOptions>,
     ) -> (RequestBody<B>, Result<Self, NotReplayable>) {
         if let Some(factory) = head.factory() {
-            let (tether, length) = (Tether::new(), body.size_hint().exact());
-            let first = RequestBody::tied(body, Arc::clone(&tether));
-            return (first, Ok(Self::Factory(FactoryBody { factory: factory.clone(), tether, length })));
+            let (factory, tether) = (factory.clone(), Tether::new());
+            // A transport goes by the header. Without one, what the first body says of its length is what is sent.
+            let length = head.content_length().or_else(|| body.size_hint().exact());
+            let first = TiedBody::first(body, factory.clone(), length, Arc::clone(&tether));
+            return (RequestBody::tied(first), Ok(Self::Factory { factory, length, tether }));
         }
         let is_grpc = || head.is_grpc();
         let mut limits = rules.limits(options, &is_grpc);
@@ -84,46 +77,21 @@ impl<B> BodySource<B> {
     pub(super) fn replayable(&self) -> Result<(), NotReplayable> {
         match self {
             Self::Recorded(recording) => recording.replayable(),
-            Self::Factory(body) if body.tether.has_failed() => Err(NotReplayable::SourceFailed),
-            Self::Factory(_) => Ok(()),
+            Self::Factory { tether, .. } if tether.has_failed() => Err(NotReplayable::SourceFailed),
+            Self::Factory { .. } => Ok(()),
         }
     }
 
     /// Begins the body of the next attempt, and ends that of the one before: an upload that goes on during the wait would be in
-    /// vain. A body that is to be opened is empty until then.
-    pub(super) fn claim(&mut self) -> Result<(RequestBody<B>, Option<FactoryBody>), NotReplayable> {
+    /// vain. What a factory opens is opened later.
+    pub(super) fn claim(&mut self) -> Result<RequestBody<B>, NotReplayable> {
         self.replayable()?;
         match self {
-            Self::Recorded(recording) => Ok((recording.replay()?, None)),
-            Self::Factory(body) => {
-                mem::replace(&mut body.tether, Tether::new()).cut();
-                Ok((RequestBody::default(), Some(body.clone())))
+            Self::Recorded(recording) => recording.replay(),
+            Self::Factory { factory, length, tether } => {
+                mem::replace(tether, Tether::new()).cut();
+                Ok(RequestBody::tied(TiedBody::closed(factory.clone(), *length, Arc::clone(tether))))
             }
         }
-    }
-}
-
-// --- FactoryBody ---
-
-impl FactoryBody {
-    /// Makes what the factory opened the body of an attempt.
-    pub(super) fn opened<B>(
-        self,
-        body: UnsyncBoxBody<Bytes, BoxError>,
-        headers: &HeaderMap,
-    ) -> Result<RequestBody<B>, BoxError> {
-        // A transport goes by the header. It would cut the body short, or wait for the rest of it. Without one, what the first
-        // body said of its length is what was sent.
-        let in_header = || headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse::<u64>().ok();
-        let announced = in_header().or(self.length);
-        match (announced, body.size_hint().exact()) {
-            (Some(announced), Some(length)) if announced != length => {
-                let error =
-                    format!("the body was opened again with {length} bytes and not {announced} as before");
-                return Err(error.into());
-            }
-            (Some(_) | None, _) => {}
-        }
-        Ok(RequestBody::opened(body, self.tether, announced))
     }
 }

@@ -14,7 +14,6 @@ use super::attempt::{AttemptState, StateProj};
 use super::request::{Exchange, HttpService};
 use super::timeouts;
 use crate::headers::grpc;
-use crate::retry::report::StopReason;
 use crate::retry::retry_body::ResponseBody;
 
 pin_project! {
@@ -89,17 +88,13 @@ where
                     ready!(waiting.poll(exchange, cx));
                     match timeouts::is_over(exchange.deadline) {
                         true => exchange.too_late(),
-                        false => ControlFlow::Continue(waiting.next(exchange.time_left())),
+                        false => ControlFlow::Continue(waiting.next()),
                     }
                 }
-                StateProj::Opening { opening } => match ready!(opening.poll(exchange, cx)) {
-                    Ok(readying) => ControlFlow::Continue(AttemptState::Readying { readying }),
-                    Err(error) => exchange.unsent(StopReason::BodyNotReopened, error),
-                },
                 StateProj::Readying { readying } => match ready!(readying.poll(exchange, cx)) {
                     Ok(_) if timeouts::is_over(exchange.deadline) => exchange.too_late(),
                     Ok(request) => ControlFlow::Continue(AttemptState::calling(exchange.send(request))),
-                    Err(error) => exchange.unsent(StopReason::NotReady, error),
+                    Err((stop, error)) => exchange.unsent(stop, error),
                 },
                 StateProj::Done => panic!("a response future was polled after it was done"),
             };

@@ -11,7 +11,6 @@ use tower::load_shed::error::Overloaded;
 use tower_service::Service;
 
 use super::attempt::{AttemptState, WaitingAttempt};
-use super::body_source::FactoryBody;
 use super::draining::Draining;
 use super::head::HeadSnapshot;
 use super::journal;
@@ -209,28 +208,28 @@ where
         let is_for_token = matches!(reason, ReplayReason::TokenRejected | ReplayReason::TokenUnavailable);
         let is_free = queued || held == HeldRetry::Later || is_for_token;
         let budget = if is_free { None } else { self.pay(reason)? };
-        let (request, to_open) = self.claim()?;
+        let request = self.claim()?;
         let attempt = self.past().sent;
         journal::sent_again(self.head(), &replayed, error, token, budget, queued, attempt);
-        let waiting = WaitingAttempt::new(request, to_open, replayed.delay, ticket);
+        let waiting = WaitingAttempt::new(request, replayed.delay, ticket);
         self.past().note(replayed);
         Ok(waiting)
     }
 
     /// Makes the request of the next attempt, and ends the attempt before.
-    fn claim(&mut self) -> Result<(Request<RequestBody<B>>, Option<FactoryBody>), StopReason> {
+    fn claim(&mut self) -> Result<Request<RequestBody<B>>, StopReason> {
         let not_replayable = |cause| StopReason::NotReplayable { cause };
         let sent = self.past().sent;
         let Some(resend) = &mut self.resend else {
             return Err(not_replayable(NotReplayable::Released));
         };
         let source = resend.source.as_mut().map_err(|why| not_replayable(*why))?;
-        let (body, to_open) = source.claim().map_err(not_replayable)?;
+        let body = source.claim().map_err(not_replayable)?;
         let mut head = resend.head.head();
         if sent > 0 {
             head.extensions.insert(Attempt::new(sent));
         }
-        Ok((Request::from_parts(head, body), to_open))
+        Ok(Request::from_parts(head, body))
     }
 
     /// Takes what the next attempt costs from the budget. Returns what is left of it.

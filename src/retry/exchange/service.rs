@@ -179,7 +179,7 @@ impl<S: Clone> RetryService<S> {
         self.release();
         journal::held_back(exchange.resend.as_ref().map(|resend| &resend.head));
         exchange.past().sent = 0;
-        let waiting = WaitingAttempt::new(request, None, Duration::ZERO, Some(ticket));
+        let waiting = WaitingAttempt::new(request, Duration::ZERO, Some(ticket));
         ResponseFuture::new(AttemptState::Waiting { waiting }, Some(exchange))
     }
 

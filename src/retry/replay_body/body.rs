@@ -6,18 +6,16 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf as _, Bytes};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::combinators::UnsyncBoxBody;
 use tower::BoxError;
 
 use super::allowance::{Allowance, HeldBytes};
 use super::not_replayable::NotReplayable;
-#[cfg(feature = "stack")]
-use super::reopenable::Reopenable;
 use super::takeover::{
     FrameSource, RecordedFrame, Recording, RecordingLimit, RecordingRead, UnreadPart, Unrecorded, poll_source,
 };
+#[cfg(feature = "stack")]
 use super::tether::Tether;
-use super::tied::{SyncBody, TiedBody};
+use super::tied::TiedBody;
 use crate::error::OfTheBody;
 use crate::headers::grpc;
 #[cfg(feature = "stack")]
@@ -59,13 +57,9 @@ enum BodyKind<B> {
     Recorded { share: Recording<B, Frame<Bytes>>, announced: Option<u64>, begun: bool },
     /// Passed through.
     Once(Unrecorded<B, Frame<Bytes>>),
-    /// Passed through, and ended from outside where a factory makes the next one.
-    Tied(TiedBody<B>),
-    /// What a factory made. Boxed, since hardly any body is one.
-    Opened(Box<TiedBody<SyncBody>>),
-    /// A factory makes another of it. Boxed, since hardly any body is one.
-    #[cfg(feature = "stack")]
-    Reopenable(Box<Reopenable<B>>),
+    /// Passed through, and ended from outside where a factory makes the next one; or what the factory makes. Boxed, since hardly
+    /// any body is one.
+    Tied(Box<TiedBody<B>>),
     /// The source failed before it was read. The one attempt there is reports it.
     Failed { error: Option<BoxError> },
 }
@@ -89,19 +83,22 @@ impl<B> RequestBody<B> {
         Self { kind: BodyKind::Once(Unrecorded::all_of(body, why)) }
     }
 
-    /// Passes `body` through until the tether is cut.
-    pub(crate) fn tied(body: B, tether: Arc<Tether>) -> Self {
-        Self { kind: BodyKind::Tied(TiedBody::new(body, tether)) }
+    /// Passes a body through until its tether is cut, or opens it for a further attempt.
+    pub(crate) fn tied(body: TiedBody<B>) -> Self {
+        Self { kind: BodyKind::Tied(Box::new(body)) }
     }
 
-    /// Sends a body that was opened for a further attempt, until the tether is cut. It must be of this length, if one is
-    /// known.
-    pub(crate) fn opened(
-        body: UnsyncBoxBody<Bytes, BoxError>,
-        tether: Arc<Tether>,
-        length: Option<u64>,
-    ) -> Self {
-        Self { kind: BodyKind::Opened(Box::new(TiedBody::opened(body, tether, length))) }
+    /// Opens the body, if a factory has to do that first.
+    pub(crate) fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        match &mut self.kind {
+            BodyKind::Tied(body) => body.poll_open(cx),
+            BodyKind::Empty
+            | BodyKind::Whole { .. }
+            | BodyKind::Copy(_)
+            | BodyKind::Recorded { .. }
+            | BodyKind::Once(_)
+            | BodyKind::Failed { .. } => Poll::Ready(Ok(())),
+        }
     }
 
     /// Makes a second copy of a body that is in memory at once, empty, or opened by a factory. None for any other: two
@@ -109,13 +106,8 @@ impl<B> RequestBody<B> {
     pub(crate) fn shared(&self) -> Option<Self> {
         match &self.kind {
             BodyKind::Empty | BodyKind::Whole { .. } | BodyKind::Copy(_) => self.replay().ok(),
-            #[cfg(feature = "stack")]
-            BodyKind::Reopenable(body) => Some(Self { kind: BodyKind::Reopenable(Box::new(body.another())) }),
-            BodyKind::Recorded { .. }
-            | BodyKind::Once(_)
-            | BodyKind::Tied(_)
-            | BodyKind::Opened(_)
-            | BodyKind::Failed { .. } => None,
+            BodyKind::Tied(body) => Some(Self::tied(body.another())),
+            BodyKind::Recorded { .. } | BodyKind::Once(_) | BodyKind::Failed { .. } => None,
         }
     }
 
@@ -132,11 +124,7 @@ impl<B> RequestBody<B> {
                 BodyKind::Recorded { share: share.replay()?, announced: *announced, begun: false }
             }
             BodyKind::Once(rest) => return Err(rest.why()),
-            BodyKind::Copy(None) | BodyKind::Tied(_) | BodyKind::Opened(_) => {
-                return Err(NotReplayable::Released);
-            }
-            #[cfg(feature = "stack")]
-            BodyKind::Reopenable(_) => return Err(NotReplayable::Released),
+            BodyKind::Copy(None) | BodyKind::Tied(_) => return Err(NotReplayable::Released),
             BodyKind::Failed { .. } => return Err(NotReplayable::SourceFailed),
         };
         Ok(Self { kind })
@@ -152,9 +140,7 @@ impl<B> RequestBody<B> {
             BodyKind::Empty | BodyKind::Whole { .. } | BodyKind::Copy(Some(_)) => Ok(()),
             BodyKind::Recorded { share, .. } => share.replayable(),
             BodyKind::Once(rest) => Err(rest.why()),
-            BodyKind::Copy(None) | BodyKind::Tied(_) | BodyKind::Opened(_) => Err(NotReplayable::Released),
-            #[cfg(feature = "stack")]
-            BodyKind::Reopenable(_) => Err(NotReplayable::Released),
+            BodyKind::Copy(None) | BodyKind::Tied(_) => Err(NotReplayable::Released),
             BodyKind::Failed { .. } => Err(NotReplayable::SourceFailed),
         }
     }
@@ -173,7 +159,8 @@ where
     /// Sends `body`, of which the factory makes another where a redirect repeats it.
     #[cfg(feature = "stack")]
     pub(crate) fn reopenable(body: B, factory: BodyFactory) -> Self {
-        Self { kind: BodyKind::Reopenable(Box::new(Reopenable::new(body, factory))) }
+        let length = body.size_hint().exact();
+        Self::tied(TiedBody::first(body, factory, length, Tether::new()))
     }
 
     pub(crate) fn recording(body: B, limits: BodyLimits<'_>) -> Self {
@@ -292,9 +279,6 @@ where
             BodyKind::Copy(data) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
             BodyKind::Once(rest) => rest.poll_next(cx),
             BodyKind::Tied(tied) => tied.poll_next(cx, TAKEN_OVER),
-            BodyKind::Opened(tied) => tied.poll_next(cx, TAKEN_OVER),
-            #[cfg(feature = "stack")]
-            BodyKind::Reopenable(body) => body.poll_next(cx, TAKEN_OVER),
             BodyKind::Failed { error } => Poll::Ready(error.take().map(Err)),
         }
     }
@@ -308,9 +292,6 @@ where
             BodyKind::Recorded { share, .. } => share.ahead(|ahead| is_over(&ahead)).unwrap_or(false),
             BodyKind::Once(rest) => is_over(&rest.ahead()),
             BodyKind::Tied(tied) => tied.is_over(),
-            BodyKind::Opened(tied) => tied.is_over(),
-            #[cfg(feature = "stack")]
-            BodyKind::Reopenable(body) => body.is_over(),
             BodyKind::Failed { error } => error.is_none(),
         }
     }
@@ -332,9 +313,6 @@ where
             BodyKind::Recorded { share, .. } => share.ahead(|ahead| hint(&ahead)).unwrap_or_default(),
             BodyKind::Once(rest) => hint(&rest.ahead()),
             BodyKind::Tied(tied) => tied.hint(),
-            BodyKind::Opened(tied) => tied.hint(),
-            #[cfg(feature = "stack")]
-            BodyKind::Reopenable(body) => body.hint(),
             BodyKind::Failed { .. } => SizeHint::default(),
         }
     }

@@ -3,8 +3,6 @@
 mod allowance;
 mod body;
 mod not_replayable;
-#[cfg(feature = "stack")]
-mod reopenable;
 mod takeover;
 mod tether;
 mod tied;
@@ -14,3 +12,4 @@ pub(crate) use self::body::BodyLimits;
 pub use self::body::RequestBody;
 pub use self::not_replayable::NotReplayable;
 pub(crate) use self::tether::Tether;
+pub(crate) use self::tied::TiedBody;

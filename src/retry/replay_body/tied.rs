@@ -1,8 +1,7 @@
 //! A body of which nothing is recorded, and which can be ended from outside.
 
-use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -12,35 +11,65 @@ use tower::BoxError;
 use super::takeover::poll_source;
 use super::tether::Tether;
 use crate::error::OfTheBody;
+use crate::retry::body_factory::{BodyFactory, OpenFuture};
 use crate::sync::Arc;
 
-/// A body on a [`Tether`]: the request's own, or one that was opened for a further attempt.
+/// A body on a [`Tether`]: the request's own, or one that its factory opens for a further attempt.
 pub(crate) struct TiedBody<B> {
-    /// None once it ended or failed: it must not be polled again.
-    source: Option<B>,
+    source: TiedSource<B>,
     tether: Arc<Tether>,
     /// How much is still to come, where it is known how much there must be. A body that gives more or less is another one
     /// than was sent before.
     missing: Option<u64>,
+    /// Opens another one, of this length if one is known.
+    factory: BodyFactory,
+    length: Option<u64>,
 }
 
-/// A body that need not be `Sync`, in one that is.
-pub(crate) struct SyncBody(Mutex<UnsyncBoxBody<Bytes, BoxError>>);
+enum TiedSource<B> {
+    /// None once it ended or failed: it must not be polled again.
+    Own(Option<B>),
+    Closed,
+    // In locks, since neither a future nor what it opens need be `Sync`, and the body must.
+    Opening(Mutex<OpenFuture>),
+    Opened(Mutex<Option<UnsyncBoxBody<Bytes, BoxError>>>),
+}
 
 impl<B> TiedBody<B> {
-    pub(crate) fn new(body: B, tether: Arc<Tether>) -> Self {
-        Self { source: Some(body), tether, missing: None }
+    /// The first body of a request.
+    pub(crate) fn first(body: B, factory: BodyFactory, length: Option<u64>, tether: Arc<Tether>) -> Self {
+        Self { source: TiedSource::Own(Some(body)), tether, missing: None, factory, length }
     }
-}
 
-impl TiedBody<SyncBody> {
-    /// A body that a factory opened. It must be of this length, if one is known.
-    pub(crate) fn opened(
-        body: UnsyncBoxBody<Bytes, BoxError>,
-        tether: Arc<Tether>,
-        length: Option<u64>,
-    ) -> Self {
-        Self { source: Some(SyncBody(Mutex::new(body))), tether, missing: length }
+    /// A further body, which is opened when it is polled.
+    pub(crate) fn closed(factory: BodyFactory, length: Option<u64>, tether: Arc<Tether>) -> Self {
+        Self { source: TiedSource::Closed, tether, missing: length, factory, length }
+    }
+
+    /// Makes another body of the same kind, on a tether of its own.
+    pub(crate) fn another(&self) -> Self {
+        Self::closed(self.factory.clone(), self.length, Tether::new())
+    }
+
+    /// Opens the body, if it is not open yet.
+    pub(crate) fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        if let TiedSource::Closed = self.source {
+            self.source = TiedSource::Opening(Mutex::new(self.factory.open()));
+        }
+        let TiedSource::Opening(opening) = &mut self.source else { return Poll::Ready(Ok(())) };
+        let opened = ready!(opening.get_mut().unwrap_or_else(PoisonError::into_inner).as_mut().poll(cx));
+        self.source = TiedSource::Own(None);
+        let body = opened?;
+        // A transport goes by the length that was announced. It would cut the body short, or wait for the rest of it.
+        if let (Some(announced), Some(length)) = (self.missing, body.size_hint().exact())
+            && announced != length
+        {
+            let error =
+                format!("the body was opened again with {length} bytes and not {announced} as before");
+            return Poll::Ready(Err(error.into()));
+        }
+        self.source = TiedSource::Opened(Mutex::new(Some(body)));
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -58,7 +87,7 @@ where
         if self.tether.is_cut() {
             return Poll::Ready(Some(Err(ended.into())));
         }
-        let frame = poll_source(&mut self.source, cx);
+        let frame = self.poll_source(cx);
         match &frame {
             Poll::Pending if !self.tether.wait(cx) => Poll::Ready(Some(Err(ended.into()))),
             Poll::Ready(Some(Err(_))) => {
@@ -71,19 +100,26 @@ where
         }
     }
 
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Err(error) = ready!(self.poll_open(cx)) {
+            self.missing = None;
+            return Poll::Ready(Some(Err(OfTheBody::new(error).into())));
+        }
+        match &mut self.source {
+            TiedSource::Own(source) => poll_source(source, cx),
+            TiedSource::Opened(source) => {
+                poll_source(source.get_mut().unwrap_or_else(PoisonError::into_inner), cx)
+            }
+            TiedSource::Closed | TiedSource::Opening(_) => Poll::Pending,
+        }
+    }
+
     /// Counts what was given. Returns whether it was not too much.
     fn counts(&mut self, frame: &Frame<Bytes>) -> bool {
         let given = frame.data_ref().map_or(0, |data| u64::try_from(data.len()).unwrap_or(u64::MAX));
-        match &mut self.missing {
-            None => true,
-            Some(missing) => match missing.checked_sub(given) {
-                Some(left) => {
-                    *missing = left;
-                    true
-                }
-                None => false,
-            },
-        }
+        let left = self.missing.map(|missing| missing.checked_sub(given));
+        self.missing = left.flatten();
+        left != Some(None)
     }
 
     fn is_short(&self) -> bool {
@@ -93,13 +129,21 @@ where
     fn broken(&mut self, how: &str) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         self.tether.fail();
         self.missing = None;
-        self.source = None;
+        self.source = TiedSource::Own(None);
         let error = format!("the body that was opened again is {how} than the first one");
         Poll::Ready(Some(Err(OfTheBody::new(error).into())))
     }
 
     pub(crate) fn is_over(&self) -> bool {
-        !self.tether.is_cut() && !self.is_short() && self.source.as_ref().is_none_or(B::is_end_stream)
+        let is_over = match &self.source {
+            TiedSource::Own(source) => source.as_ref().is_none_or(B::is_end_stream),
+            TiedSource::Closed | TiedSource::Opening(_) => false,
+            TiedSource::Opened(source) => {
+                let source = source.lock().unwrap_or_else(PoisonError::into_inner);
+                source.as_ref().is_none_or(Body::is_end_stream)
+            }
+        };
+        is_over && !self.tether.is_cut() && !self.is_short()
     }
 
     pub(crate) fn hint(&self) -> SizeHint {
@@ -109,29 +153,13 @@ where
         if let Some(missing) = self.missing {
             return SizeHint::with_exact(missing);
         }
-        self.source.as_ref().map_or(SizeHint::with_exact(0), B::size_hint)
-    }
-}
-
-// --- SyncBody ---
-
-impl Body for SyncBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let body = self.get_mut().0.get_mut().unwrap_or_else(PoisonError::into_inner);
-        Pin::new(body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).size_hint()
+        match &self.source {
+            TiedSource::Own(source) => source.as_ref().map_or(SizeHint::with_exact(0), B::size_hint),
+            TiedSource::Closed | TiedSource::Opening(_) => SizeHint::default(),
+            TiedSource::Opened(source) => {
+                let source = source.lock().unwrap_or_else(PoisonError::into_inner);
+                source.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
+            }
+        }
     }
 }
