@@ -1,9 +1,7 @@
 //! The body of a response that went through the retry layer.
 
 use std::collections::VecDeque;
-use std::error::Error;
 use std::fmt;
-use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -40,7 +38,10 @@ pub(super) struct ReadAhead<B: Body> {
     frames: VecDeque<Frame<B::Data>>,
     /// How much data is in `frames`.
     bytes: u64,
-    rest: UnreadBody<B>,
+    /// What was not read yet; none once the body ended or failed, or was given up.
+    rest: Option<Pin<Box<B>>>,
+    /// What it ends in after the frames, where it does not end well.
+    error: Option<BoxError>,
     /// Whom to tell if the trailers refuse the token.
     refusal: Option<LateRefusal>,
     /// What the frames take up of the policy's memory.
@@ -53,18 +54,9 @@ const FRAME: u64 = 16 * 1024;
 /// What a frame costs besides its data.
 const LEAST: u64 = 128;
 
-enum UnreadBody<B> {
-    /// What was not read yet.
-    Body(Pin<Box<B>>),
-    /// The body ended there, or its error has been told.
-    End,
-    Failed(BoxError),
-    Abandoned,
-}
-
-/// Why a response body ends early: the rest was given up while a replay was tried, and the replay could not be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Abandoned(());
+/// What a body ends in whose rest was given up while a replay was tried, where the replay could not be made.
+const ABANDONED: &str =
+    "the rest of this response was given up to make a replay possible, and there was no replay";
 
 impl<B: Body> ResponseBody<B> {
     pub(super) fn whole(body: B) -> Self {
@@ -125,14 +117,11 @@ impl<B: Body + Default> Default for ResponseBody<B> {
 
 impl<B: Body> fmt::Debug for ResponseBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (kept, abandoned) = match &self.inner {
-            Either::Left(_) => (None, false),
-            Either::Right(kept) => (Some(kept.bytes), matches!(kept.rest, UnreadBody::Abandoned)),
+        let kept = match &self.inner {
+            Either::Left(_) => None,
+            Either::Right(kept) => Some(kept.bytes),
         };
-        f.debug_struct("ResponseBody")
-            .field("kept_bytes", &kept)
-            .field("abandoned", &abandoned)
-            .finish_non_exhaustive()
+        f.debug_struct("ResponseBody").field("kept_bytes", &kept).finish_non_exhaustive()
     }
 }
 
@@ -142,8 +131,15 @@ impl<B: Body> Unpin for ReadAhead<B> {}
 
 impl<B: Body> ReadAhead<B> {
     pub(super) fn new(body: B) -> Self {
-        let rest = if body.is_end_stream() { UnreadBody::End } else { UnreadBody::Body(Box::pin(body)) };
-        Self { frames: VecDeque::new(), bytes: 0, rest, refusal: None, held: HeldBytes::default() }
+        let rest = (!body.is_end_stream()).then(|| Box::pin(body));
+        Self {
+            frames: VecDeque::new(),
+            bytes: 0,
+            rest,
+            error: None,
+            refusal: None,
+            held: HeldBytes::default(),
+        }
     }
 
     /// Returns the trailers of a body that has nothing else, if they were read.
@@ -182,11 +178,12 @@ impl<B: Body> ReadAhead<B> {
         while !self.held.cover(self.weight()) {
             let Some(frame) = self.frames.pop_back() else { break };
             self.bytes = self.bytes.saturating_sub(data_len(&frame));
-            self.rest = UnreadBody::Abandoned;
+            self.rest = None;
+            self.error = Some(ABANDONED.into());
         }
         self.held.shrink(self.weight());
-        if let UnreadBody::Body(_) = self.rest {
-            self.rest = UnreadBody::Abandoned;
+        if self.rest.take().is_some() {
+            self.error = Some(ABANDONED.into());
         }
     }
 
@@ -200,20 +197,17 @@ impl<B: Body> ReadAhead<B> {
     where
         B::Error: Into<BoxError>,
     {
-        let UnreadBody::Body(body) = &mut self.rest else { return Poll::Ready(false) };
-        let frame = match ready!(body.as_mut().poll_frame(cx)) {
-            Some(Ok(frame)) => frame,
-            Some(Err(error)) => {
-                self.rest = UnreadBody::Failed(error.into());
-                return Poll::Ready(false);
-            }
-            None => {
-                self.rest = UnreadBody::End;
+        let Some(body) = &mut self.rest else { return Poll::Ready(false) };
+        let frame = match ready!(body.as_mut().poll_frame(cx)).transpose() {
+            Ok(Some(frame)) => frame,
+            ended => {
+                self.rest = None;
+                self.error = ended.err().map(Into::into);
                 return Poll::Ready(false);
             }
         };
         if body.is_end_stream() {
-            self.rest = UnreadBody::End;
+            self.rest = None;
         }
         self.bytes = self.bytes.saturating_add(data_len(&frame));
         self.frames.push_back(frame);
@@ -238,7 +232,7 @@ where
             this.bytes = this.bytes.saturating_sub(data_len(&frame));
             return Poll::Ready(Some(Ok(frame)));
         }
-        if let UnreadBody::Body(body) = &mut this.rest {
+        if let Some(body) = &mut this.rest {
             let frame = ready!(body.as_mut().poll_frame(cx));
             if let Some(Ok(frame)) = &frame
                 && let Some(trailers) = frame.trailers_ref()
@@ -253,27 +247,19 @@ where
             }
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
-        Poll::Ready(match mem::replace(&mut this.rest, UnreadBody::End) {
-            UnreadBody::Body(_) | UnreadBody::End => None,
-            UnreadBody::Failed(error) => Some(Err(error)),
-            UnreadBody::Abandoned => Some(Err(Abandoned(()).into())),
-        })
+        Poll::Ready(this.error.take().map(Err))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.frames.is_empty()
-            && match &self.rest {
-                UnreadBody::Body(body) => body.is_end_stream(),
-                UnreadBody::End => true,
-                UnreadBody::Failed(_) | UnreadBody::Abandoned => false,
-            }
+        let is_over = self.rest.as_ref().map_or(self.error.is_none(), |body| body.is_end_stream());
+        self.frames.is_empty() && is_over
     }
 
     fn size_hint(&self) -> SizeHint {
         let rest = match &self.rest {
-            UnreadBody::Body(body) => body.size_hint(),
-            UnreadBody::End => SizeHint::with_exact(0),
-            UnreadBody::Failed(_) | UnreadBody::Abandoned => SizeHint::default(),
+            Some(body) => body.size_hint(),
+            None if self.error.is_none() => SizeHint::with_exact(0),
+            None => SizeHint::default(),
         };
         let mut hint = SizeHint::new();
         hint.set_lower(self.bytes.saturating_add(rest.lower()));
@@ -287,18 +273,6 @@ where
 fn data_len<D: Buf>(frame: &Frame<D>) -> u64 {
     frame.data_ref().map_or(0, |data| u64::try_from(data.remaining()).unwrap_or(u64::MAX))
 }
-
-// --- Abandoned ---
-
-impl fmt::Display for Abandoned {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
-            "the rest of this response was given up to make a replay possible, and there was no replay",
-        )
-    }
-}
-
-impl Error for Abandoned {}
 
 #[cfg(test)]
 mod tests {
@@ -367,7 +341,7 @@ mod tests {
                 assert!(body.frame().await.unwrap().unwrap().is_data());
             }
             assert!(!body.is_end_stream() && body.size_hint().exact().is_none(), "{bytes}");
-            assert!(body.frame().await.unwrap().unwrap_err().is::<Abandoned>());
+            assert!(body.frame().await.unwrap().unwrap_err().to_string() == ABANDONED);
             assert!(body.is_end_stream() && body.frame().await.is_none());
             assert!(body.into_inner().is_none());
         }
@@ -414,6 +388,6 @@ mod tests {
 
     #[test]
     fn reading_ahead_makes_no_whole_body_larger() {
-        assert!(mem::size_of::<ResponseBody<Full<Bytes>>>() <= mem::size_of::<Full<Bytes>>() + 8);
+        assert!(size_of::<ResponseBody<Full<Bytes>>>() <= size_of::<Full<Bytes>>() + 8);
     }
 }
