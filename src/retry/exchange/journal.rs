@@ -71,20 +71,8 @@ pub(super) fn ended(
     if !report.history.is_empty() {
         telemetry::retried(is_success);
     }
-    if is_success && report.stop_reason == StopReason::Final {
-        if report.history.is_empty() {
-            return;
-        }
-        tracing::debug!(
-            method = method(head),
-            origin = origin(head),
-            request_id = request_id(head),
-            attempts = report.attempts,
-            status = status.as_ref().map(StatusCode::as_u16),
-            held = some(report.held),
-            waited = some(waited(report)),
-            "a retry succeeded"
-        );
+    let is_served = is_success && report.stop_reason == StopReason::Final;
+    if is_served && report.history.is_empty() {
         return;
     }
     tracing::debug!(
@@ -95,11 +83,12 @@ pub(super) fn ended(
         status = status.as_ref().map(StatusCode::as_u16),
         error = error.and_then(shown),
         token = report.rejected.as_ref().and_then(TokenRejected::token_id),
-        reason = %report.stop_reason,
+        reason = (!is_served).then(|| tracing::field::display(&report.stop_reason)),
         held = some(report.held),
         waited = some(waited(report)),
         requested_delay = report.requested_delay.map(show_duration),
-        "the request is not sent again"
+        "{}",
+        if is_served { "a retry succeeded" } else { "the request is not sent again" }
     );
 }
 

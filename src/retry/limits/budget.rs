@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use http::Uri;
@@ -344,16 +344,20 @@ impl Purse {
     }
 
     fn look(&self, terms: BudgetTerms, now: Instant) -> Balance {
-        let mut balance = self.balance.lock().unwrap_or_else(PoisonError::into_inner);
-        balance.add(self.requests.swap(0, Ordering::Relaxed), terms, now);
-        *balance
+        *self.settled(terms, now)
     }
 
     fn withdraw(&self, price: u64, terms: BudgetTerms, now: Instant) -> Option<u64> {
-        let mut balance = self.balance.lock().unwrap_or_else(PoisonError::into_inner);
-        balance.add(self.requests.swap(0, Ordering::Relaxed), terms, now);
+        let mut balance = self.settled(terms, now);
         balance.thousandths = balance.thousandths.checked_sub(price)?;
         Some(balance.thousandths)
+    }
+
+    /// Locks the balance, with everything added to it.
+    fn settled(&self, terms: BudgetTerms, now: Instant) -> MutexGuard<'_, Balance> {
+        let mut balance = self.balance.lock().unwrap_or_else(PoisonError::into_inner);
+        balance.add(self.requests.swap(0, Ordering::Relaxed), terms, now);
+        balance
     }
 }
 
