@@ -16,10 +16,10 @@ use std::time::Duration;
 use self::lane::Lane;
 pub(super) use self::lane::{GateAsk, HeldRetry};
 use self::lanes::GateShared;
-pub(super) use self::lanes::{GateKey, GatedPlace};
+pub(super) use self::lanes::GatedPlace;
 use self::scope::LimitScope;
 pub(super) use self::scope::RequestKind;
-pub(super) use self::ticket::{Admission, Pass, Ticket};
+pub(super) use self::ticket::{Pass, Ticket};
 use crate::backoff::Chance;
 use crate::clock;
 use crate::extensions::CredentialId;
@@ -98,17 +98,22 @@ impl RetryGate {
         self.shared.count.load(Ordering::Relaxed) == 0
     }
 
-    /// Asks for a request to be let through.
-    pub(super) fn admit(&self, place: &GatedPlace, ask: GateAsk<'_>) -> Admission {
+    /// Asks for a request to be let through: with a pass if the gate is not open, and wants to be told what came of it.
+    ///
+    /// # Errors
+    ///
+    /// A ticket, if the request has to wait.
+    pub(super) fn admit(&self, place: &GatedPlace, ask: GateAsk<'_>) -> Result<Option<Pass>, Box<Ticket>> {
         let now = clock::now();
         let mut lanes = self.shared.swept(now);
-        let Some(lane) = lanes.by_place.get_mut(place) else { return Admission::Open };
+        let Some(lane) = lanes.by_place.get_mut(place) else { return Ok(None) };
         let (gate, place) = (Arc::clone(&self.shared), place.clone());
         match lane.admit(ask, now) {
-            None => Admission::Open,
-            Some(Ok(passage)) => Admission::Go(Pass { gate, place, passage }),
+            None => Ok(None),
+            Some(Ok(passage)) => Ok(Some(Pass { gate, place, passage })),
             Some(Err((rank, like))) => {
-                Admission::Wait(Ticket { gate, place, rank, since: now, like, hurried: false, alarm: None })
+                let (since, hurried, alarm) = (now, false, None);
+                Err(Box::new(Ticket { gate, place, rank, since, like, hurried, alarm }))
             }
         }
     }

@@ -312,6 +312,7 @@
 //! ```
 
 mod body_factory;
+mod callback;
 mod exchange;
 mod gate;
 mod limits;

@@ -88,7 +88,7 @@ where
                 Err(stop) => self.unsent(stop, error),
             };
         }
-        let failure = self.sender.rules().classifier.classify(&*error);
+        let failure = self.sender.rules().classify(&*error);
         let stop = match self.again_after(failure, &*error) {
             Ok(waiting) => return self.wait(waiting, Err(error)),
             Err(stop) => stop,

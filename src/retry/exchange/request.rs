@@ -16,7 +16,7 @@ use super::past::PastAttempts;
 use super::sender::Sender;
 use super::timeouts;
 use crate::clock;
-use crate::retry::gate::{Admission, GateAsk, GatedPlace, Pass, RetryGate, Ticket};
+use crate::retry::gate::{GateAsk, GatedPlace, Pass, RetryGate, Ticket};
 use crate::retry::limits::account::Account;
 use crate::retry::limits::budget::RetryBudget;
 use crate::retry::policy::idempotency::Repeatability;
@@ -130,7 +130,7 @@ where
                 rules.budget.as_ref().filter(|_| self.is_of_first).and_then(RetryBudget::first_account);
             let head = self.resend.as_ref().map(|resend| &resend.head);
             let account = first.cloned().or_else(|| Some(Arc::new(Account::of(head?.target()))))?;
-            let key = head.and_then(|head| rules.gate_key.of(|| head.head()));
+            let key = rules.gate_key.get().zip(head).map(|(key, head)| key(&head.head()));
             self.past().place = Some(GatedPlace::of(account, key));
         }
         self.past().place.clone()
@@ -153,12 +153,11 @@ where
         self.gate().filter(|gate| !gate.is_open())?;
         let place = self.place()?;
         match self.gate()?.admit(&place, self.ask(retries, least)) {
-            Admission::Open => None,
-            Admission::Go(pass) => {
-                self.past().pass = Some(pass);
+            Ok(pass) => {
+                self.past().pass = pass;
                 None
             }
-            Admission::Wait(ticket) => Some(Box::new(ticket)),
+            Err(ticket) => Some(ticket),
         }
     }
 

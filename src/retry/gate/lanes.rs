@@ -1,12 +1,10 @@
 //! The lanes of a gate, by what each stands before, under the one lock that there is.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use http::request;
 use tokio::time::Instant;
 
 use super::lane::Lane;
@@ -18,14 +16,6 @@ pub(in crate::retry) struct GatedPlace {
     pub(in crate::retry) account: Arc<Account>,
     pub(super) key: Option<Arc<str>>,
 }
-
-/// What the caller makes of a request, to tell the limits of one server apart.
-#[derive(Clone, Default)]
-pub(in crate::retry) struct GateKey {
-    by: Option<Arc<GateKeyFn>>,
-}
-
-type GateKeyFn = dyn Fn(&request::Parts) -> String + Send + Sync;
 
 #[derive(Default)]
 pub(super) struct GateShared {
@@ -57,29 +47,6 @@ const LOOKED_AT: usize = 8;
 impl GatedPlace {
     pub(in crate::retry) fn of(account: impl Into<Arc<Account>>, key: Option<String>) -> Self {
         Self { account: account.into(), key: key.map(Into::into) }
-    }
-}
-
-// --- GateKey ---
-
-impl GateKey {
-    pub(in crate::retry) fn new(key: impl Fn(&request::Parts) -> String + Send + Sync + 'static) -> Self {
-        Self { by: Some(Arc::new(key)) }
-    }
-
-    pub(in crate::retry) fn is_set(&self) -> bool {
-        self.by.is_some()
-    }
-
-    /// Returns the key of a request; its head is made only where it is looked at.
-    pub(in crate::retry) fn of(&self, head: impl FnOnce() -> request::Parts) -> Option<String> {
-        self.by.as_ref().map(|key| key(&head()))
-    }
-}
-
-impl fmt::Debug for GateKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.by.is_some() { "GateKey(by the caller)" } else { "GateKey(none)" })
     }
 }
 

@@ -23,8 +23,8 @@ fn ask(retries: u32) -> GateAsk<'static> {
 
 fn go(gate: &RetryGate) -> Pass {
     match gate.admit(&place(), ask(0)) {
-        Admission::Go(pass) => pass,
-        Admission::Open | Admission::Wait(_) => panic!("it lets out one"),
+        Ok(Some(pass)) => pass,
+        Ok(None) | Err(_) => panic!("it lets out one"),
     }
 }
 
@@ -62,11 +62,11 @@ async fn what_is_accepted_beyond_the_pace_ends_the_pace() {
     let gate = RetryGate::new();
     gate.refused(&place(), ask(1), None, SECOND * 60);
     let beyond = || match gate.admit(&place(), GateAsk { longest: SECOND, ..ask(0) }) {
-        Admission::Go(pass) => pass,
-        Admission::Open | Admission::Wait(_) => panic!("it cannot wait"),
+        Ok(Some(pass)) => pass,
+        Ok(None) | Err(_) => panic!("it cannot wait"),
     };
     for _ in 0..2 {
-        assert!(matches!(gate.admit(&place(), ask(0)), Admission::Wait(_)));
+        assert!(matches!(gate.admit(&place(), ask(0)), Err(_)));
         beyond().accepted();
     }
     let pass = go(&gate);
@@ -80,16 +80,16 @@ async fn a_limit_of_one_path_holds_no_other() {
     let of = |uri, retries| GateAsk { kind: Some(RequestKind::of(uri, &Method::GET)), ..ask(retries) };
     gate.refused(&place(), of(&search, 1), None, SECOND * 9);
     gate.refused(&place(), of(&search, 1), None, SECOND * 9);
-    let Admission::Wait(waiting) = gate.admit(&place(), of(&items, 0)) else { panic!("it is about all") };
+    let Err(waiting) = gate.admit(&place(), of(&items, 0)) else { panic!("it is about all") };
     for _ in 0..5 {
-        let Admission::Go(pass) = gate.admit(&place(), GateAsk { longest: SECOND, ..of(&items, 0) }) else {
+        let Ok(Some(pass)) = gate.admit(&place(), GateAsk { longest: SECOND, ..of(&items, 0) }) else {
             panic!("it cannot wait")
         };
         pass.accepted();
     }
     assert_eq!(gate.status()[0].part(), Some("search"));
-    assert!(matches!(gate.admit(&place(), of(&items, 0)), Admission::Open));
-    assert!(matches!(gate.admit(&place(), of(&search, 0)), Admission::Wait(_)));
+    assert!(matches!(gate.admit(&place(), of(&items, 0)), Ok(None)));
+    assert!(matches!(gate.admit(&place(), of(&search, 0)), Err(_)));
     let start = clock::now();
     let mut waiting = waiting;
     std::future::poll_fn(|cx| waiting.poll(cx)).await;
@@ -103,12 +103,12 @@ async fn a_limit_of_one_path_holds_no_other() {
 async fn the_turn_of_a_request_that_still_waits_for_itself_is_not_lost() {
     let gate = RetryGate::new();
     gate.refused(&place(), ask(1), None, SECOND);
-    let Admission::Wait(mut resting) = gate.admit(&place(), GateAsk { least: SECOND * 10, ..ask(2) }) else {
+    let Err(mut resting) = gate.admit(&place(), GateAsk { least: SECOND * 10, ..ask(2) }) else {
         panic!("it is closed")
     };
     let start = clock::now();
     tokio::time::advance(SECOND * 2).await;
-    let Admission::Wait(mut fresh) = gate.admit(&place(), ask(0)) else { panic!("another one waits") };
+    let Err(mut fresh) = gate.admit(&place(), ask(0)) else { panic!("another one waits") };
     std::future::poll_fn(|cx| fresh.poll(cx)).await.accepted();
     assert_eq!(clock::now() - start, SECOND * 2, "its turn is at once");
     std::future::poll_fn(|cx| resting.poll(cx)).await.accepted();

@@ -31,15 +31,6 @@ pub(in crate::retry) struct Ticket {
     pub(super) alarm: Option<Pin<Box<Sleep>>>,
 }
 
-/// What a gate says to a request that comes by.
-pub(in crate::retry) enum Admission {
-    /// It is open.
-    Open,
-    /// The request may go, and tells what came of it.
-    Go(Pass),
-    Wait(Ticket),
-}
-
 // --- Pass ---
 
 impl Pass {

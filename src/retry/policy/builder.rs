@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use http::{StatusCode, request};
 
-use super::classify::{Classifier, Failure};
+use super::classify::Failure;
 use super::replay_limits::ReplayLimits;
 use super::rules::RetryRules;
 use crate::error::Error;
 use crate::headers::profile::RateLimitProfile;
-use crate::retry::gate::{GateKey, RetryGate};
+use crate::retry::callback::Callback;
+use crate::retry::gate::RetryGate;
 use crate::retry::limits::budget::RetryBudget;
 use crate::retry::replay_body::Allowance;
 
@@ -227,7 +228,7 @@ impl RetryPolicyBuilder {
         mut self,
         classifier: impl Fn(&(dyn StdError + 'static)) -> Failure + Send + Sync + 'static,
     ) -> Self {
-        self.rules.classifier = Classifier::new(classifier);
+        self.rules.classifier = Callback::new(Arc::new(classifier));
         self
     }
 
@@ -286,7 +287,7 @@ impl RetryPolicyBuilder {
     /// # Ok::<(), tower_oauth2::Error>(())
     /// ```
     pub fn gate_key(mut self, key: impl Fn(&request::Parts) -> String + Send + Sync + 'static) -> Self {
-        self.rules.gate_key = GateKey::new(key);
+        self.rules.gate_key = Callback::new(Arc::new(key));
         self
     }
 

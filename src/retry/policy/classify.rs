@@ -2,7 +2,6 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::sync::Arc;
 
 use crate::error::{Futile, Lasting, Unsent, chain};
 
@@ -20,14 +19,6 @@ pub enum Failure {
     /// Sending it again would end in the same way. It is not.
     Fatal,
 }
-
-/// Tells errors apart: the marker's word, or a function of the caller's.
-#[derive(Clone, Default)]
-pub(in crate::retry) struct Classifier {
-    by: Option<Arc<ClassifierFn>>,
-}
-
-type ClassifierFn = dyn Fn(&(dyn StdError + 'static)) -> Failure + Send + Sync;
 
 impl Failure {
     /// Tells an error apart by the markers in its chain: [`Unsent`] means unsent. Without one it is ambiguous.
@@ -67,29 +58,6 @@ impl fmt::Display for Failure {
     }
 }
 
-// --- Classifier ---
-
-impl Classifier {
-    pub(in crate::retry) fn new(
-        by: impl Fn(&(dyn StdError + 'static)) -> Failure + Send + Sync + 'static,
-    ) -> Self {
-        Self { by: Some(Arc::new(by)) }
-    }
-
-    pub(in crate::retry) fn classify(&self, error: &(dyn StdError + 'static)) -> Failure {
-        match &self.by {
-            Some(by) => by(error),
-            None => Failure::of(error),
-        }
-    }
-}
-
-impl fmt::Debug for Classifier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.by.is_some() { "of the caller" } else { "by markers" })
-    }
-}
-
 /// Returns whether the error or one of its sources is an `E`.
 pub(in crate::retry) fn has<E: StdError + 'static>(error: &(dyn StdError + 'static)) -> bool {
     chain(error).any(<dyn StdError>::is::<E>)
@@ -98,11 +66,14 @@ pub(in crate::retry) fn has<E: StdError + 'static>(error: &(dyn StdError + 'stat
 #[cfg(test)]
 mod tests {
     use std::io;
+    use std::sync::Arc;
 
     use tower::BoxError;
 
     use super::*;
     use crate::error::{Error, OfTheBody};
+    use crate::retry::callback::Callback;
+    use crate::retry::policy::rules::RetryRules;
 
     #[test]
     fn the_marker_is_found_below_other_errors_and_gives_way_to_what_lasts() {
@@ -145,9 +116,12 @@ mod tests {
 
     #[test]
     fn a_classifier_of_the_callers_own_is_asked_instead() {
-        let fatal = Classifier::new(|_| Failure::Fatal);
+        let by_markers = RetryRules::default();
+        let fatal =
+            RetryRules { classifier: Callback::new(Arc::new(|_| Failure::Fatal)), ..by_markers.clone() };
         assert_eq!(fatal.classify(&Unsent::new("refused")), Failure::Fatal);
-        assert_eq!(Classifier::default().classify(&Unsent::new("refused")), Failure::Unsent);
-        assert_eq!(format!("{fatal:?} {:?}", Classifier::default()), "of the caller by markers");
+        assert_eq!(by_markers.classify(&Unsent::new("refused")), Failure::Unsent);
+        let shown = format!("{:?}, {:?}", fatal.classifier, by_markers.classifier);
+        assert_eq!(shown, "of the caller, none");
     }
 }

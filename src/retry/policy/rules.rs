@@ -1,15 +1,17 @@
 //! The rules that a policy was built with.
 
+use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{StatusCode, request};
 
-use super::classify::Classifier;
+use super::classify::Failure;
 use super::options::RetryOptions;
 use super::replay_limits::ReplayLimits;
 use crate::headers::profile::RateLimitProfile;
-use crate::retry::gate::{GateKey, RetryGate};
+use crate::retry::callback::Callback;
+use crate::retry::gate::RetryGate;
 use crate::retry::limits::budget::RetryBudget;
 use crate::retry::replay_body::{Allowance, BodyLimits};
 
@@ -32,16 +34,21 @@ pub(in crate::retry) struct RetryRules {
     pub(in crate::retry) profile: RateLimitProfile,
     pub(in crate::retry) throttled: Vec<StatusCode>,
     pub(in crate::retry) unavailable: Vec<StatusCode>,
-    pub(in crate::retry) classifier: Classifier,
+    pub(in crate::retry) classifier: Callback<dyn Fn(&(dyn StdError + 'static)) -> Failure + Send + Sync>,
     pub(in crate::retry) strict_methods: bool,
     pub(in crate::retry) generated_keys: bool,
     pub(in crate::retry) retry_token_failures: bool,
     pub(in crate::retry) budget: Option<RetryBudget>,
     pub(in crate::retry) gate: Option<RetryGate>,
-    pub(in crate::retry) gate_key: GateKey,
+    pub(in crate::retry) gate_key: Callback<dyn Fn(&request::Parts) -> String + Send + Sync>,
 }
 
 impl RetryRules {
+    /// Tells an error of the inner service apart: by the caller's function, or by the markers.
+    pub(in crate::retry) fn classify(&self, error: &(dyn StdError + 'static)) -> Failure {
+        self.classifier.get().map_or_else(|| Failure::of(error), |classify| classify(error))
+    }
+
     /// Returns how much of a request's body is recorded.
     pub(in crate::retry) fn limits<'a>(
         &'a self,
@@ -84,13 +91,13 @@ impl Default for RetryRules {
                 StatusCode::SERVICE_UNAVAILABLE,
                 StatusCode::GATEWAY_TIMEOUT,
             ],
-            classifier: Classifier::default(),
+            classifier: Callback::default(),
             strict_methods: false,
             generated_keys: false,
             retry_token_failures: false,
             budget: Some(RetryBudget::default()),
             gate: Some(RetryGate::default()),
-            gate_key: GateKey::default(),
+            gate_key: Callback::default(),
         }
     }
 }
