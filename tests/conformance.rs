@@ -56,7 +56,7 @@ use tower::{BoxError, Service, ServiceBuilder, ServiceExt as _};
 use tower_http::follow_redirect::FollowRedirect;
 use tower_oauth2::auth::AuthService;
 use tower_oauth2::extensions::TokenWithheld;
-use tower_oauth2::retry::{ReplayLimits, RequestBody, ResponseBody, RetryOptions, RetryService};
+use tower_oauth2::retry::{RequestBody, ResponseBody, RetryOptions, RetryService};
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient, Loopback};
 use tower_oauth2::transport::{HyperClient, ReqwestClient, ReqwestTokenClient};
 use tower_oauth2::{AuthLayer, ClientCredentials, RetryPolicy, TokenCache};
@@ -285,9 +285,7 @@ const REQUESTS_PER_TASK: u64 = 50;
 async fn upload(under: Under) -> Result<(), BoxError> {
     let (server, cache) = authorization_server(under).await?;
     let api = Arc::new(Api::builder(&server).start().await?);
-    let policy = RetryPolicy::builder()
-        .replay_limits(ReplayLimits::new().body(u64::try_from(Chunks::LENGTH)?))
-        .build()?;
+    let policy = RetryPolicy::builder().replay_body_limit(u64::try_from(Chunks::LENGTH)?).build()?;
     let client = http(under, policy, &AuthLayer::for_origin(cache.clone(), api.origin())?)?;
     // The token in the cache is revoked, and nobody here knows.
     cache.warm_up().await?;

@@ -24,7 +24,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
-use tower_oauth2::retry::{Failure, ReplayLimits, RetryReport};
+use tower_oauth2::retry::{Failure, RetryReport};
 use tower_oauth2::test_util::Loopback;
 use tower_oauth2::transport::{ReqwestClient, ReqwestTokenClient, classify_reqwest};
 use tower_oauth2::{
@@ -233,7 +233,7 @@ async fn a_streamed_upload_that_is_refused_under_way_arrives_whole_with_the_next
         let http = if version == Version::HTTP_2 { h2() } else { client() };
         let policy = RetryPolicy::builder()
             .classifier(classify_reqwest)
-            .replay_limits(ReplayLimits::new().stream(16 << 20))
+            .replay_stream_limit(16 << 20)
             .build()
             .unwrap();
         let client = ServiceBuilder::new()

@@ -33,7 +33,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
-use tower_oauth2::retry::{BodyFactory, ReplayLimits, RetryReport};
+use tower_oauth2::retry::{BodyFactory, RetryReport};
 use tower_oauth2::{AccessToken, AuthLayer, RetryPolicy, TokenRequest, source_fn};
 
 const CHUNK: usize = 16 * 1024;
@@ -272,7 +272,8 @@ async fn uploads(protocol: Protocol, refusal: Refusal) {
     };
     let limit = u64::try_from(LENGTH).unwrap();
     let policy = RetryPolicy::builder()
-        .replay_limits(ReplayLimits::new().body(limit).stream(limit))
+        .replay_body_limit(limit)
+        .replay_stream_limit(limit)
         // On a busy machine nearly every answer of a server that closes in the middle of an upload is lost on the way.
         .max_retries(200)
         .min_delay(Duration::from_millis(5))

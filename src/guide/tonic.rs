@@ -14,7 +14,7 @@
 //! 5. A client stream is not replayed: once a second message was sent, the call is made once, and the token is dropped all
 //!    the same. Where the server does nothing before the stream has ended, `RetryOptions::replay_limit` in the call's
 //!    extensions says how much of it is kept, and it arrives whole. Of a single message up to 64 KiB are kept, since gRPC
-//!    never says how long a request is; `ReplayLimits::stream` raises that.
+//!    never says how long a request is; `RetryPolicyBuilder::replay_stream_limit` raises that.
 //! 6. An error of the layers becomes a `Status` with the code `Unknown` and the error as its source, where `downcast_ref`
 //!    finds an [`Error`](crate::Error). A [`RetryReport`](crate::retry::RetryReport) is in the extensions of an
 //!    response. A `Status` has none, but a [`ReportSlot`](crate::retry::ReportSlot) has it.

@@ -140,7 +140,7 @@
 //! - A body of one frame in memory is shared and never copied. Any other is recorded while it is sent: up to 1 MiB if its
 //!   length is known (by the body or by `Content-Length`), up to 64 KiB if not, and up to 32 MiB for all requests of the policy
 //!   together, kept responses included.
-//! - A body above these limits ([`ReplayLimits`]) is sent once. What was recorded is freed as soon as no other attempt can follow.
+//! - A body above these limits ([`replay_body_limit`](RetryPolicyBuilder::replay_body_limit) and the next two) is sent once. What was recorded is freed as soon as no other attempt can follow.
 //! - Of a gRPC call one message is kept and no stream: the server may have acted on the messages before the last.
 //! - With a [`BodyFactory`] nothing is recorded. Each further attempt opens the body again, whatever its length.
 //!
@@ -162,8 +162,8 @@
 //!
 //! # Settings
 //!
-//! All defaults stand in one list on [`RetryPolicyBuilder`], those of the budget on [`RetryBudgetBuilder`], those of
-//! the memory for bodies on [`ReplayLimits`]. What is for one request goes into its extensions:
+//! All defaults stand in one list on [`RetryPolicyBuilder`], those of the budget on [`RetryBudget`]. What is for one request
+//! goes into its extensions:
 //!
 //! | extension | says |
 //! |---|---|
@@ -326,11 +326,10 @@ pub use self::exchange::future::ResponseFuture;
 pub use self::exchange::service::RetryService;
 pub use self::exchange::timeouts::{AttemptTimeout, DeadlineExceeded};
 pub use self::gate::{GateStatus, RetryGate};
-pub use self::limits::budget::{RetryBudget, RetryBudgetBuilder};
+pub use self::limits::budget::RetryBudget;
 pub use self::policy::builder::{RetryPolicy, RetryPolicyBuilder};
 pub use self::policy::classify::Failure;
 pub use self::policy::options::RetryOptions;
-pub use self::policy::replay_limits::ReplayLimits;
 pub use self::replay_body::{NotReplayable, RequestBody};
 pub use self::report::{ReplayReason, Replayed, ReportSlot, RetryReport, StopReason};
 pub use self::retry_body::ResponseBody;

@@ -254,7 +254,7 @@ async fn two_retry_layers_do_not_multiply() {
 
 #[tokio::test(start_paused = true)]
 async fn a_replay_with_a_new_token_costs_no_budget() {
-    let budget = RetryBudget::builder().min_per_second(0).build().unwrap();
+    let budget = RetryBudget::default().min_per_second(0);
     let policy = RetryPolicy::builder().budget(budget.clone()).build().unwrap();
     for _ in 0..20 {
         let script = Script::new([Answer::Reply(refusal("")), Answer::Reply(reply(201, "done"))]);

@@ -14,7 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use tower::load_shed::error::Overloaded;
 use tower::{BoxError, Layer as _, Service as _, ServiceExt as _};
-use tower_oauth2::retry::{NotReplayable, ReplayLimits, ReportSlot, RetryOptions, StopReason, Unsent};
+use tower_oauth2::retry::{NotReplayable, ReportSlot, RetryOptions, StopReason, Unsent};
 use tower_oauth2::test_util::{Answer, Script, reply};
 use tower_oauth2::{Error, RetryPolicy};
 
@@ -121,7 +121,7 @@ fn stream(frames: &[&'static str]) -> impl Body<Data = Bytes, Error = BoxError> 
 #[tokio::test(start_paused = true)]
 async fn a_body_of_unknown_length_is_sent_again_if_it_is_short_and_never_emptied() {
     for (bytes, sends) in [(7, 2), (6, 1), (0, 1)] {
-        let policy = RetryPolicy::builder().replay_limits(ReplayLimits::new().stream(bytes)).build().unwrap();
+        let policy = RetryPolicy::builder().replay_stream_limit(bytes).build().unwrap();
         let script = answers(429, 1);
         let response = send(&policy, &script, put(stream(&["one ", "two"]))).await.unwrap();
         let seen = script.seen();
@@ -138,8 +138,7 @@ async fn a_body_of_unknown_length_is_sent_again_if_it_is_short_and_never_emptied
 async fn the_header_says_how_long_a_stream_is() {
     // As a multipart form above the limit of streams.
     for (announced, limit, sends) in [("7", 7, 2), ("7", 6, 1), ("x", 7, 1)] {
-        let limits = ReplayLimits::new().stream(0).body(limit);
-        let policy = RetryPolicy::builder().replay_limits(limits).build().unwrap();
+        let policy = RetryPolicy::builder().replay_stream_limit(0).replay_body_limit(limit).build().unwrap();
         let script = answers(429, 1);
         let mut request = put(stream(&["one ", "two"]));
         request.headers_mut().insert("content-length", announced.parse().unwrap());
@@ -175,7 +174,7 @@ async fn requests_at_once_share_what_may_be_recorded_and_none_is_refused() {
         Ok(frame) => frame,
         Err(_) => panic!("x is UTF-8"),
     };
-    let policy = RetryPolicy::builder().replay_limits(ReplayLimits::new().total(1000)).build().unwrap();
+    let policy = RetryPolicy::builder().replay_total_limit(1000).build().unwrap();
     let body = || Frames::new(&[FRAME, FRAME]);
     let hanging = Script::new([Answer::Hang, Answer::Hang]);
     let (one, two) = (send(&policy, &hanging, put(body())), send(&policy, &hanging, put(body())));
@@ -199,8 +198,7 @@ async fn requests_at_once_share_what_may_be_recorded_and_none_is_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn the_limit_is_settable_and_what_is_above_it_is_sent_once() {
-    let policy =
-        |bytes| RetryPolicy::builder().replay_limits(ReplayLimits::new().body(bytes)).build().unwrap();
+    let policy = |bytes| RetryPolicy::builder().replay_body_limit(bytes).build().unwrap();
     for (bytes, sends) in [(4, 2), (3, 1), (0, 1), (u64::MAX, 2)] {
         let script = answers(429, 1);
         let response = send(&policy(bytes), &script, post()).await.unwrap();

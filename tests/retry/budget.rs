@@ -10,7 +10,7 @@ use tower_oauth2::test_util::Script;
 use super::{answers, get, hinted, report, send, text};
 
 fn without_floor() -> RetryBudget {
-    RetryBudget::builder().min_per_second(0).build().unwrap()
+    RetryBudget::default().min_per_second(0)
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,8 +8,8 @@ use tower::{BoxError, Service as _, ServiceExt as _};
 use tower_oauth2::RetryPolicy;
 use tower_oauth2::extensions::Deadline;
 use tower_oauth2::retry::{
-    AttemptTimeout, DeadlineExceeded, Failure, ReplayLimits, ReplayReason, ReportSlot, RetryOptions,
-    RetryPolicyBuilder, RetryReport, StopReason, Unsent,
+    AttemptTimeout, DeadlineExceeded, Failure, ReplayReason, ReportSlot, RetryOptions, RetryPolicyBuilder,
+    RetryReport, StopReason, Unsent,
 };
 use tower_oauth2::test_util::{Answer, Script, reply};
 
@@ -86,9 +86,7 @@ async fn an_error_before_does_not_hide_that_the_deadline_passed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_body_that_is_sent_once_has_a_deadline_all_the_same() {
-    let total = policy(|policy| {
-        policy.total_timeout(SECOND).max_retries(0).replay_limits(ReplayLimits::new().body(0))
-    });
+    let total = policy(|policy| policy.total_timeout(SECOND).max_retries(0).replay_body_limit(0));
     let script = Script::new([Answer::Hang]);
     let error = send(&total, &script, post()).await.unwrap_err();
     assert!(is::<DeadlineExceeded>(&error));

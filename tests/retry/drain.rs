@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::auth::AuthLayer;
 use tower_oauth2::extensions::{Attempt, Deadline};
-use tower_oauth2::retry::{ReplayLimits, RequestBody, ResponseBody, StopReason};
+use tower_oauth2::retry::{RequestBody, ResponseBody, StopReason};
 use tower_oauth2::{AccessToken, RetryPolicy, TokenCache, source_fn};
 
 use super::{get, report};
@@ -439,10 +439,7 @@ async fn what_waiting_requests_keep_counts_against_the_same_memory_as_their_bodi
             let response = response.body(StreamBody::new(futures_util::stream::iter(page))).unwrap();
             async { Ok::<_, BoxError>(response) }
         });
-        let policy = RetryPolicy::builder()
-            .replay_limits(ReplayLimits::new().total(IN_ALL as u64))
-            .gate(None)
-            .budget(None);
+        let policy = RetryPolicy::builder().replay_total_limit(IN_ALL as u64).gate(None).budget(None);
         let policy = policy.build().unwrap();
         let client = policy.layer(server);
         let requests: Vec<_> = (0..100).map(|_| tokio::spawn(client.clone().oneshot(get()))).collect();

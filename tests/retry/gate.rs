@@ -17,8 +17,8 @@ use tower::{BoxError, Layer as _, Service as _, ServiceExt as _};
 use tower_oauth2::RetryPolicy;
 use tower_oauth2::extensions::{Attempt, CredentialId, Deadline};
 use tower_oauth2::retry::{
-    DeadlineExceeded, RateLimitProfile, ReplayLimits, ReportSlot, RequestBody, RetryBudget, RetryGate,
-    RetryOptions, RetryReport, StopReason,
+    DeadlineExceeded, RateLimitProfile, ReportSlot, RequestBody, RetryBudget, RetryGate, RetryOptions,
+    RetryReport, StopReason,
 };
 use tower_oauth2::test_util::{Answer, Probe, Readiness, Script, Seen, reply};
 
@@ -296,8 +296,7 @@ async fn a_stream_that_can_be_sent_only_once_waits_for_its_turn_whole() {
         let frames = futures_util::stream::iter((0..count).map(move |_| frame()));
         Request::post("https://api.example.com/items").body(StreamBody::new(frames).boxed_unsync()).unwrap()
     };
-    let policy_once =
-        RetryPolicy::builder().gate(gate).replay_limits(ReplayLimits::new().body(0)).build().unwrap();
+    let policy_once = RetryPolicy::builder().gate(gate).replay_body_limit(0).build().unwrap();
     close(&policy, get(), "2").await;
     let (script, start) = (Script::new([hinted(429, "1")]), Instant::now());
     let response = send(&policy_once, &script, frames(20)).await.unwrap();
@@ -384,7 +383,7 @@ async fn the_waits_at_the_gate_are_among_those_of_the_report_and_of_the_sum() {
 
 #[tokio::test(start_paused = true)]
 async fn retries_at_the_gate_cost_no_budget() {
-    let budget = RetryBudget::builder().min_per_second(0).retry_ratio(0.0).build().unwrap();
+    let budget = RetryBudget::default().min_per_second(0).retry_ratio(0.0);
     let policy = RetryPolicy::builder().budget(budget.clone()).build().unwrap();
     let script = Script::new((0..50).map(|_| hinted(429, "1")));
     assert!(all_succeed(&policy, &script, (0..50).map(|_| get())).await);

@@ -17,8 +17,7 @@ use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::auth::AuthLayer;
 use tower_oauth2::extensions::RejectionVerdict;
 use tower_oauth2::retry::{
-    NotReplayable, ReplayLimits, ReplayReason, RequestBody, ResponseBody, RetryOptions, RetryReport,
-    StopReason,
+    NotReplayable, ReplayReason, RequestBody, ResponseBody, RetryOptions, RetryReport, StopReason,
 };
 use tower_oauth2::test_util::{Answer, Probe, Script, reply};
 use tower_oauth2::{AccessToken, Error, RetryPolicy, TokenCache, source_fn};
@@ -296,7 +295,7 @@ async fn a_streamed_request_is_not_made_again_and_its_answer_is_whole() {
     let server = Server::default().trailers(&[("grpc-status", "14")]);
     let frames = futures_util::stream::iter([Ok::<_, BoxError>(Frame::data(Bytes::from("item")))]);
     let request = post().map(|_| StreamBody::new(frames));
-    let policy = RetryPolicy::builder().replay_limits(ReplayLimits::new().stream(0)).build().unwrap();
+    let policy = RetryPolicy::builder().replay_stream_limit(0).build().unwrap();
     let response = policy.layer(server.probe()).oneshot(request).await.unwrap();
     assert!(matches!(report(&response).stop_reason(), StopReason::NotReplayable { .. }));
     assert_eq!(read(response).await, (String::new(), Some("14".to_owned())));

@@ -11,8 +11,8 @@ use tower::{ServiceBuilder, ServiceExt as _};
 use tower_oauth2::auth::AuthLayer;
 use tower_oauth2::extensions::{Attempt, Deadline};
 use tower_oauth2::retry::{
-    NotReplayable, ReplayLimits, ReplayReason, ReportSlot, RetryBudget, RetryOptions, RetryPolicyBuilder,
-    RetryReport, StopReason, Unsent,
+    NotReplayable, ReplayReason, ReportSlot, RetryBudget, RetryOptions, RetryPolicyBuilder, RetryReport,
+    StopReason, Unsent,
 };
 use tower_oauth2::test_util::{Answer, Script, reply};
 use tower_oauth2::{AccessToken, Error, RetryPolicy, TokenCache, source_fn};
@@ -140,14 +140,13 @@ async fn no_wait_is_begun_that_is_too_long_or_not_wanted() {
     let stop = stopped(waiting().max_total_delay(9 * SECOND), options(), None).await;
     assert!(matches!(stop, StopReason::WaitsExhausted { .. }), "{stop:?}");
     assert_eq!(stopped(waiting(), RetryOptions::never(), None).await, StopReason::TurnedOff);
-    let limits = ReplayLimits::new().body(0);
-    let stop = stopped(waiting().replay_limits(limits), options(), None).await;
+    let stop = stopped(waiting().replay_body_limit(0), options(), None).await;
     assert!(matches!(stop, StopReason::NotReplayable { cause: NotReplayable::TooLong, .. }), "{stop:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn it_costs_no_budget_and_has_nothing_to_do_with_strict_methods() {
-    let budget = RetryBudget::builder().retry_ratio(0.0).min_per_second(0).burst(1).build().unwrap();
+    let budget = RetryBudget::default().retry_ratio(0.0).min_per_second(0).burst(1);
     let policy = waiting().budget(budget.clone()).strict_methods(true);
     let answers = [away(), away(), away()];
     let (outcome, told, _) = run(policy, RetryOptions::new(), None, answers).await;

@@ -6,9 +6,7 @@ use std::time::Duration;
 use http::StatusCode;
 use tokio::time::Instant;
 use tower_oauth2::extensions::Deadline;
-use tower_oauth2::retry::{
-    Failure, ReplayLimits, ReplayReason, ReportSlot, RetryOptions, RetryReport, StopReason, Unsent,
-};
+use tower_oauth2::retry::{Failure, ReplayReason, ReportSlot, RetryOptions, RetryReport, StopReason, Unsent};
 use tower_oauth2::test_util::{Answer, Script, reply};
 use tower_oauth2::{Error, RetryPolicy};
 
@@ -307,7 +305,7 @@ async fn a_body_that_cannot_be_sent_again_is_not_sent_again_after_an_error_eithe
     let slot = ReportSlot::new();
     let mut request = post();
     request.extensions_mut().insert(RetryOptions::new().report_to(&slot));
-    let policy = RetryPolicy::builder().replay_limits(ReplayLimits::new().body(0)).build().unwrap();
+    let policy = RetryPolicy::builder().replay_body_limit(0).build().unwrap();
     let error = send(&policy, &Script::new([unsent()]), request).await.unwrap_err();
     assert!(error.is::<Unsent>());
     let told = slot.take().unwrap();

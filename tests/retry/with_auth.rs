@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::auth::{AuthLayer, AuthService};
 use tower_oauth2::extensions::TokenRejected;
-use tower_oauth2::retry::{ReplayLimits, RequestBody, RetryService, StopReason};
+use tower_oauth2::retry::{RequestBody, RetryService, StopReason};
 use tower_oauth2::test_util::{Answer, Probe, reply};
 use tower_oauth2::{AccessToken, Error, RetryPolicy, TokenCache, TokenSource, source_fn};
 
@@ -242,11 +242,7 @@ async fn a_body_that_cannot_be_sent_again_still_costs_the_token() {
     });
     let cache = TokenCache::new(world.source());
     let auth = AuthLayer::for_origin(cache, "https://api.example.com").unwrap();
-    let client = RetryPolicy::builder()
-        .replay_limits(ReplayLimits::new().body(3))
-        .build()
-        .unwrap()
-        .layer(auth.layer(api));
+    let client = RetryPolicy::builder().replay_body_limit(3).build().unwrap().layer(auth.layer(api));
     client.clone().oneshot(post()).await.unwrap();
     world.revoke();
     let response = client.clone().oneshot(post()).await.unwrap();

@@ -31,7 +31,7 @@ use crate::retry::report::ReplayReason;
 /// use tower_oauth2::RetryPolicy;
 /// use tower_oauth2::retry::RetryBudget;
 ///
-/// let budget = RetryBudget::builder().retry_ratio(0.1).burst(20).build()?;
+/// let budget = RetryBudget::default().retry_ratio(0.1).burst(20);
 /// let patient = RetryPolicy::builder().max_retries(8).budget(budget.clone()).build()?;
 /// let brisk = RetryPolicy::builder().max_retries(1).budget(budget.clone()).build()?;
 ///
@@ -41,24 +41,19 @@ use crate::retry::report::ReplayReason;
 /// ```
 ///
 /// A full balance takes no memory. Up to 4096 balances that are not full are kept; all others share one.
-#[derive(Clone)]
-pub struct RetryBudget {
-    inner: Arc<BudgetShared>,
-}
-
-/// Sets up a [`RetryBudget`].
 ///
 /// Defaults:
 ///
 /// - `retry_ratio`: 0.2, one retry for five requests
 /// - `min_per_second`: 3 retries per second besides
 /// - `burst`: 10 retries, with which each balance begins
-#[derive(Clone, Debug)]
-#[must_use = "a builder does nothing until it is built"]
-pub struct RetryBudgetBuilder {
-    ratio: f64,
-    per_second: u32,
-    burst: u32,
+///
+/// To set one of these makes a budget of its own, with full balances: share it afterwards. A policy refuses a budget whose
+/// settings are wrong.
+#[derive(Clone)]
+#[must_use = "a budget does nothing until a policy has it"]
+pub struct RetryBudget {
+    inner: Arc<BudgetShared>,
 }
 
 struct BudgetShared {
@@ -89,13 +84,11 @@ struct OtherAccounts {
     rest: Purse,
 }
 
-/// In thousandths of a retry, so that sums are exact.
 #[derive(Clone, Copy, Debug)]
 struct BudgetTerms {
-    per_request: u64,
-    /// Thousandths per millisecond, which are whole ones per second.
-    per_millisecond: u64,
-    burst: u64,
+    ratio: f64,
+    per_second: u32,
+    burst: u32,
 }
 
 /// A balance, and what was not added to it yet.
@@ -106,6 +99,7 @@ struct Purse {
     balance: Mutex<Balance>,
 }
 
+/// In thousandths of a retry, so that sums are exact.
 #[derive(Clone, Copy)]
 struct Balance {
     thousandths: u64,
@@ -127,9 +121,19 @@ const KEPT: usize = 4_096;
 const FIRST_SWEEP: usize = 64;
 
 impl RetryBudget {
-    /// Starts a budget from the defaults.
-    pub fn builder() -> RetryBudgetBuilder {
-        RetryBudgetBuilder { ratio: 0.2, per_second: 3, burst: 10 }
+    /// Sets how many retries each request adds, in whole thousandths: 0.2 is one for five requests. From 0 to 1000.
+    pub fn retry_ratio(self, ratio: f64) -> Self {
+        Self::of(BudgetTerms { ratio, ..self.inner.terms })
+    }
+
+    /// Sets how many retries each second adds, however few requests there are.
+    pub fn min_per_second(self, retries: u32) -> Self {
+        Self::of(BudgetTerms { per_second: retries, ..self.inner.terms })
+    }
+
+    /// Sets how many retries a balance may hold, and begins with. Not zero.
+    pub fn burst(self, retries: u32) -> Self {
+        Self::of(BudgetTerms { burst: retries, ..self.inner.terms })
     }
 
     /// Returns how many retries there may be at once, just now, of requests to where `uri` goes.
@@ -139,7 +143,21 @@ impl RetryBudget {
         let balance =
             self.inner.find(RequestTarget { uri, credential }, |purse| purse.look(terms, clock::now()));
         // A burst is a u32 of retries, so nothing is lost.
-        balance.map_or(terms.burst, |balance| balance.thousandths) as f64 / RETRY as f64
+        balance.map_or(terms.most(), |balance| balance.thousandths) as f64 / RETRY as f64
+    }
+
+    /// Says which setting is wrong.
+    pub(in crate::retry) fn check(&self) -> Result<(), Error> {
+        let BudgetTerms { ratio, burst, .. } = self.inner.terms;
+        if !(0.0..=1_000.0).contains(&ratio) {
+            return Err(Error::config("retry_ratio of the retry budget must be a number from 0 to 1000"));
+        }
+        if burst == 0 {
+            return Err(Error::config(
+                "burst of the retry budget must not be 0; to have no retries, use max_retries(0)",
+            ));
+        }
+        Ok(())
     }
 
     /// Adds the share of a request. Returns whether it counts against the [first account](Self::first_account).
@@ -178,65 +196,11 @@ impl RetryBudget {
         let left = first.purse().withdraw(price(reason), self.inner.terms, clock::now())?;
         Some(left as f64 / RETRY as f64)
     }
-}
 
-impl Default for RetryBudget {
-    fn default() -> Self {
-        RetryBudgetBuilder::finish(BudgetTerms { per_request: 200, per_millisecond: 3, burst: 10 * RETRY })
-    }
-}
-
-impl fmt::Debug for RetryBudget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RetryBudget").field("terms", &self.inner.terms).finish_non_exhaustive()
-    }
-}
-
-// --- RetryBudgetBuilder ---
-
-impl RetryBudgetBuilder {
-    /// Sets how many retries each request adds, in whole thousandths: 0.2 is one for five requests.
-    pub fn retry_ratio(mut self, ratio: f64) -> Self {
-        self.ratio = ratio;
-        self
-    }
-
-    /// Sets how many retries each second adds, however few requests there are.
-    pub fn min_per_second(mut self, retries: u32) -> Self {
-        self.per_second = retries;
-        self
-    }
-
-    /// Sets how many retries a balance may hold, and begins with.
-    pub fn burst(mut self, retries: u32) -> Self {
-        self.burst = retries;
-        self
-    }
-
-    /// Finishes the budget.
-    ///
-    /// # Errors
-    ///
-    /// A configuration error that names the setting, if `retry_ratio` is not a number from 0 to 1000, or `burst` is zero.
-    pub fn build(self) -> Result<RetryBudget, Error> {
-        if !(0.0..=1_000.0).contains(&self.ratio) {
-            return Err(Error::config("retry_ratio of the retry budget must be a number from 0 to 1000"));
-        }
-        if self.burst == 0 {
-            return Err(Error::config(
-                "burst of the retry budget must not be 0; to have no retries, use max_retries(0)",
-            ));
-        }
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1000000")]
-        let per_request = (self.ratio * RETRY as f64).round() as u64;
-        let burst = u64::from(self.burst) * RETRY;
-        Ok(Self::finish(BudgetTerms { per_request, per_millisecond: self.per_second.into(), burst }))
-    }
-
-    fn finish(terms: BudgetTerms) -> RetryBudget {
+    fn of(terms: BudgetTerms) -> Self {
         let others =
             OtherAccounts { by_hash: HashMap::new(), sweep_in: FIRST_SWEEP, rest: Purse::full(terms) };
-        RetryBudget {
+        Self {
             inner: Arc::new(BudgetShared {
                 terms,
                 first: OnceLock::new(),
@@ -245,6 +209,18 @@ impl RetryBudgetBuilder {
                 hashes: RandomState::new(),
             }),
         }
+    }
+}
+
+impl Default for RetryBudget {
+    fn default() -> Self {
+        Self::of(BudgetTerms { ratio: 0.2, per_second: 3, burst: 10 })
+    }
+}
+
+impl fmt::Debug for RetryBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RetryBudget").field("terms", &self.inner.terms).finish_non_exhaustive()
     }
 }
 
@@ -319,7 +295,7 @@ impl OtherAccounts {
     fn add(&mut self, hash: u64, terms: BudgetTerms) -> &Purse {
         if self.sweep_in == 0 {
             let now = clock::now();
-            self.by_hash.retain(|_, purse| purse.look(terms, now).thousandths < terms.burst);
+            self.by_hash.retain(|_, purse| purse.look(terms, now).thousandths < terms.most());
             self.sweep_in = self.by_hash.len().max(FIRST_SWEEP);
         }
         self.sweep_in -= 1;
@@ -334,7 +310,7 @@ impl OtherAccounts {
 
 impl Purse {
     fn full(terms: BudgetTerms) -> Self {
-        let balance = Balance { thousandths: terms.burst, at: clock::now() };
+        let balance = Balance { thousandths: terms.most(), at: clock::now() };
         Self { requests: AtomicU64::new(0), balance: Mutex::new(balance) }
     }
 
@@ -361,6 +337,26 @@ impl Purse {
     }
 }
 
+// --- BudgetTerms ---
+
+impl BudgetTerms {
+    /// What a request adds, in thousandths.
+    fn per_request(self) -> u64 {
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "0 to 1000000, as checked"
+        )]
+        let thousandths = (self.ratio * RETRY as f64).round() as u64;
+        thousandths
+    }
+
+    /// What a balance may hold, in thousandths.
+    fn most(self) -> u64 {
+        u64::from(self.burst) * RETRY
+    }
+}
+
 // --- Balance ---
 
 impl Balance {
@@ -368,10 +364,11 @@ impl Balance {
         let elapsed = now.saturating_duration_since(self.at);
         let milliseconds = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         self.at += Duration::from_millis(milliseconds);
-        let by_requests = requests.saturating_mul(terms.per_request);
-        let by_time = milliseconds.saturating_mul(terms.per_millisecond);
+        let by_requests = requests.saturating_mul(terms.per_request());
+        // Thousandths per millisecond are whole ones per second.
+        let by_time = milliseconds.saturating_mul(terms.per_second.into());
         self.thousandths =
-            self.thousandths.saturating_add(by_requests).saturating_add(by_time).min(terms.burst);
+            self.thousandths.saturating_add(by_requests).saturating_add(by_time).min(terms.most());
     }
 }
 
@@ -411,8 +408,7 @@ mod tests {
     async fn a_thousand_requests_pay_for_their_share_of_retries_exactly() {
         for hundredths in 5..=300_u32 {
             let share = f64::from(hundredths) / 100.0;
-            let budget =
-                RetryBudget::builder().retry_ratio(share).min_per_second(0).burst(5_000).build().unwrap();
+            let budget = RetryBudget::default().retry_ratio(share).min_per_second(0).burst(5_000);
             assert_eq!(drain(&budget, &api(), None), 5_000);
             for _ in 0..1_000 {
                 budget.deposit(to(&api(), None));
@@ -423,7 +419,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn it_makes_no_difference_when_deposits_are_added_up() {
-        let budget = RetryBudget::builder().retry_ratio(0.3).min_per_second(0).burst(4).build().unwrap();
+        let budget = RetryBudget::default().retry_ratio(0.3).min_per_second(0).burst(4);
         let (mut rng, mut model) = (fastrand::Rng::with_seed(7), 4_000_u64);
         for _ in 0..10_000 {
             if rng.f64() < 0.8 {
@@ -458,8 +454,7 @@ mod tests {
 
     #[test]
     fn sixty_four_threads_cannot_overdraw_it_and_lose_no_deposit() {
-        let budget =
-            RetryBudget::builder().retry_ratio(0.5).min_per_second(0).burst(1_000_000).build().unwrap();
+        let budget = RetryBudget::default().retry_ratio(0.5).min_per_second(0).burst(1_000_000);
         drain(&budget, &api(), None);
         let taken: u64 = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..64)
@@ -483,7 +478,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn origins_and_credentials_have_balances_of_their_own() {
-        let budget = RetryBudget::builder().min_per_second(0).build().unwrap();
+        let budget = RetryBudget::default().min_per_second(0);
         let (a, b) = (CredentialId::new("a"), CredentialId::new("b"));
         let (api, other) = (api(), Uri::from_static("https://other.example.com/"));
         let accounts = [(&api, None), (&api, Some(&a)), (&api, Some(&b)), (&other, None), (&other, Some(&a))];
@@ -512,7 +507,7 @@ mod tests {
     // With a thousand and more accounts each was forgotten before it came again, and full then: nothing was limited.
     #[tokio::test(start_paused = true)]
     async fn three_thousand_accounts_in_turn_are_limited_each() {
-        let budget = RetryBudget::builder().min_per_second(0).retry_ratio(0.0).build().unwrap();
+        let budget = RetryBudget::default().min_per_second(0).retry_ratio(0.0);
         let retries = (0..20).flat_map(|_| 0..3_000).filter(|n| {
             budget.deposit(to(&origin(*n), None));
             budget.pay(to(&origin(*n), None), THROTTLED).is_some()
@@ -522,7 +517,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn accounts_beyond_what_is_kept_share_one_balance_until_there_is_room() {
-        let budget = RetryBudget::builder().min_per_second(1).retry_ratio(0.0).burst(2).build().unwrap();
+        let budget = RetryBudget::default().min_per_second(1).retry_ratio(0.0).burst(2);
         let drained = |n: usize| drain(&budget, &origin(n), None);
         assert!((0..=KEPT).all(|n| drained(n) == 2));
         assert_eq!(budget.inner.others.read().unwrap().by_hash.len(), KEPT);
@@ -548,7 +543,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_was_not_sent_costs_a_tenth() {
-        let budget = RetryBudget::builder().min_per_second(0).retry_ratio(0.0).build().unwrap();
+        let budget = RetryBudget::default().min_per_second(0).retry_ratio(0.0);
         let mut unsent = 0;
         while budget.pay(to(&api(), None), ReplayReason::Unsent).is_some() {
             unsent += 1;
@@ -561,11 +556,11 @@ mod tests {
     #[test]
     fn a_bad_setting_is_refused_by_name() {
         for share in [f64::NAN, -0.1, 1_000.1, f64::INFINITY] {
-            let error = RetryBudget::builder().retry_ratio(share).build().unwrap_err();
+            let error = RetryBudget::default().retry_ratio(share).check().unwrap_err();
             assert!(error.is_config() && error.to_string().starts_with("retry_ratio of"), "{error}");
         }
-        let error = RetryBudget::builder().burst(0).build().unwrap_err();
+        let error = RetryBudget::default().burst(0).check().unwrap_err();
         assert!(error.is_config() && error.to_string().starts_with("burst of"), "{error}");
-        assert!(RetryBudget::builder().retry_ratio(0.0).min_per_second(0).burst(1).build().is_ok());
+        assert!(RetryBudget::default().retry_ratio(0.0).min_per_second(0).burst(1).check().is_ok());
     }
 }

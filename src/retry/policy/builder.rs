@@ -7,7 +7,6 @@ use std::time::Duration;
 use http::{StatusCode, request};
 
 use super::classify::Failure;
-use super::replay_limits::ReplayLimits;
 use super::rules::RetryRules;
 use crate::error::Error;
 use crate::headers::profile::RateLimitProfile;
@@ -55,7 +54,7 @@ pub struct RetryPolicy {
 /// - `max_total_delay`: 120 s; `max_hold`: 2 s
 /// - `total_timeout`: none
 /// - `attempt_timeout`: none
-/// - `replay_limits`: those of [`ReplayLimits`]
+/// - `replay_body_limit`: 1 MiB; `replay_stream_limit`: 64 KiB; `replay_total_limit`: 32 MiB
 /// - `rate_limit_profile`: [`RateLimitProfile::generic`]
 /// - `throttled_statuses`: 429, and what the profile names
 /// - `unavailable_statuses`: 408, 425, 502, 503, 504
@@ -159,9 +158,26 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// Sets how much memory request bodies may take, so that they can be sent again.
-    pub fn replay_limits(mut self, limits: ReplayLimits) -> Self {
-        self.rules.replay_limits = limits;
+    /// Sets up to which length a request body of known length is recorded, so that it can be sent again. A body of one frame in
+    /// memory is not recorded but shared; the limit holds for it too.
+    pub fn replay_body_limit(mut self, bytes: u64) -> Self {
+        self.rules.replay_body_limit = bytes;
+        self
+    }
+
+    /// Sets how much is recorded of a request body whose length is not known beforehand. If more comes, what was recorded is
+    /// freed, and the body is sent once.
+    pub fn replay_stream_limit(mut self, bytes: u64) -> Self {
+        self.rules.replay_stream_limit = bytes;
+        self
+    }
+
+    /// Sets how much may be held in memory at one time for all requests of the policy and its clones: what is recorded of their
+    /// bodies, and what is kept of a response while another attempt is prepared. A body on top of that is sent once and not
+    /// refused, and a response is not kept. A body of known length counts in full from its start, a frame as 128 bytes at
+    /// least, and what is shared not at all.
+    pub fn replay_total_limit(mut self, bytes: u64) -> Self {
+        self.rules.replay_total_limit = bytes;
         self
     }
 
@@ -296,7 +312,8 @@ impl RetryPolicyBuilder {
     /// # Errors
     ///
     /// A configuration error that names the setting, if `auth_replays` is not 1 to 3, a delay or timeout is zero (that of
-    /// the profile as well), `max_delay` is shorter than `min_delay`, or a status is neither a 4xx nor a 5xx.
+    /// the profile as well), `max_delay` is shorter than `min_delay`, a status is neither a 4xx nor a 5xx, or the budget has a
+    /// `retry_ratio` that is not from 0 to 1000 or no `burst`.
     pub fn build(self) -> Result<RetryPolicy, Error> {
         let mut rules = self.rules;
         if !(1..=3).contains(&rules.auth_replays) {
@@ -329,9 +346,12 @@ impl RetryPolicyBuilder {
             ));
         }
         rules.budget = self.budget.unwrap_or_else(|| Some(RetryBudget::default()));
+        if let Some(budget) = &rules.budget {
+            budget.check()?;
+        }
         rules.gate = self.gate.unwrap_or_else(|| Some(RetryGate::default()));
         // A builder may be built from twice.
-        rules.allowance = Arc::new(Allowance::new(rules.replay_limits.total));
+        rules.allowance = Arc::new(Allowance::new(rules.replay_total_limit));
         Ok(RetryPolicy { rules: Arc::new(rules) })
     }
 }
@@ -358,14 +378,8 @@ mod tests {
         assert_eq!(refused(builder().total_timeout(Duration::ZERO)), "total_timeout");
         assert_eq!(refused(builder().attempt_timeout(Duration::ZERO)), "attempt_timeout");
         assert_eq!(refused(builder().throttled_statuses([StatusCode::OK])), "throttled_statuses");
+        assert_eq!(refused(builder().budget(RetryBudget::default().burst(0))), "burst");
         assert_eq!(refused(builder().unavailable_statuses([StatusCode::FOUND])), "throttled_statuses");
-        assert!(
-            builder()
-                .max_retries(0)
-                .auth_replays(3)
-                .replay_limits(ReplayLimits::new().body(0))
-                .build()
-                .is_ok()
-        );
+        assert!(builder().max_retries(0).auth_replays(3).replay_body_limit(0).build().is_ok());
     }
 }

@@ -5,6 +5,5 @@ pub(super) mod classify;
 pub(super) mod decide;
 pub(super) mod idempotency;
 pub(super) mod options;
-pub(super) mod replay_limits;
 pub(super) mod rules;
 pub(super) mod view;

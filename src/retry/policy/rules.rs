@@ -8,7 +8,6 @@ use http::{StatusCode, request};
 
 use super::classify::Failure;
 use super::options::RetryOptions;
-use super::replay_limits::ReplayLimits;
 use crate::headers::profile::RateLimitProfile;
 use crate::retry::callback::Callback;
 use crate::retry::gate::RetryGate;
@@ -28,8 +27,10 @@ pub(in crate::retry) struct RetryRules {
     pub(in crate::retry) max_hold: Duration,
     pub(in crate::retry) total_timeout: Option<Duration>,
     pub(in crate::retry) attempt_timeout: Option<Duration>,
-    pub(in crate::retry) replay_limits: ReplayLimits,
-    /// What is left of their total. A policy has its own.
+    pub(in crate::retry) replay_body_limit: u64,
+    pub(in crate::retry) replay_stream_limit: u64,
+    pub(in crate::retry) replay_total_limit: u64,
+    /// What is left of the total. A policy has its own.
     pub(in crate::retry) allowance: Arc<Allowance>,
     pub(in crate::retry) profile: RateLimitProfile,
     pub(in crate::retry) throttled: Vec<StatusCode>,
@@ -57,8 +58,8 @@ impl RetryRules {
     ) -> BodyLimits<'a> {
         let own = options.and_then(|options| options.replay_limit);
         BodyLimits {
-            exact: own.unwrap_or(self.replay_limits.body),
-            stream: own.unwrap_or(self.replay_limits.stream),
+            exact: own.unwrap_or(self.replay_body_limit),
+            stream: own.unwrap_or(self.replay_stream_limit),
             // A limit for one request is for all of its messages.
             is_grpc: if own.is_none() { is_grpc } else { &|| false },
             allowance: Some(&self.allowance),
@@ -68,7 +69,6 @@ impl RetryRules {
 
 impl Default for RetryRules {
     fn default() -> Self {
-        let replay_limits = ReplayLimits::new();
         Self {
             max_retries: 3,
             auth_replays: 1,
@@ -80,8 +80,10 @@ impl Default for RetryRules {
             max_hold: Duration::from_secs(2),
             total_timeout: None,
             attempt_timeout: None,
-            replay_limits,
-            allowance: Arc::new(Allowance::new(replay_limits.total)),
+            replay_body_limit: BodyLimits::EXACT,
+            replay_stream_limit: BodyLimits::STREAM,
+            replay_total_limit: BodyLimits::TOTAL,
+            allowance: Arc::new(Allowance::new(BodyLimits::TOTAL)),
             profile: RateLimitProfile::generic(),
             throttled: vec![StatusCode::TOO_MANY_REQUESTS],
             unavailable: vec![

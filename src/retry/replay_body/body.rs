@@ -360,6 +360,8 @@ impl BodyLimits<'_> {
     pub(crate) const EXACT: u64 = 1024 * 1024;
     /// Of a body whose length is not known: 64 KiB.
     pub(crate) const STREAM: u64 = 64 * 1024;
+    /// Of the bodies of all requests of a policy: 32 MiB.
+    pub(crate) const TOTAL: u64 = 32 * 1024 * 1024;
 }
 
 impl Default for BodyLimits<'_> {
