@@ -142,6 +142,12 @@ impl Origin {
         Self::build(uri.scheme()?.clone(), authority).ok()
     }
 
+    /// Splits a URL into its origin, which may be wrong, and all that follows.
+    pub(crate) fn split_url(url: &str) -> (&str, &str) {
+        let host = url.find("://").map_or(0, |at| at + 3);
+        url.split_at(url[host..].find(['/', '?', '#', '\\']).map_or(url.len(), |at| host + at))
+    }
+
     fn read(origin: &str) -> Result<Self, Error> {
         let Some((scheme, rest)) = origin.split_once("://") else {
             return Err(refused("has no scheme; begin it with https://"));

@@ -14,7 +14,8 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use serde_json::{Value, json};
 use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
-use tower_oauth2::client::{ApiClientBuilder, ApiError, ApiRequest};
+use tower_oauth2::auth::Rejection;
+use tower_oauth2::client::{ApiClientBuilder, ApiError, ApiRequest, MultipartForm};
 use tower_oauth2::extensions::Deadline;
 use tower_oauth2::retry::{RetryOptions, StopReason};
 use tower_oauth2::stack::{Stack, StackBody};
@@ -372,13 +373,72 @@ async fn forms_and_streams_are_bodies_too() {
     // Of a known length as of an unknown one.
     assert!(!seen[1].head.headers.contains_key(CONTENT_LENGTH));
 }
+#[tokio::test(start_paused = true)]
+async fn a_multipart_form_is_sent_again_with_the_same_boundary() {
+    let server = Script::new([Answer::invalid_token(), answer(200, "")]);
+    let tokens = source_fn(|_| async { AccessToken::bearer("A1") });
+    let api = ApiClient::builder(BASE, tokens).build_with(server.probe::<Body>()).unwrap();
+    let form = MultipartForm::new().text("month", "2026-11").file(
+        "report",
+        "7.bin",
+        "application/x",
+        vec![0u8; 70_000],
+    );
+    let shown = format!("{form:?}");
+    assert_eq!(api.post("reports").multipart(form).send().await.unwrap().status(), 200);
+    let seen = server.seen();
+    assert_eq!(seen.len(), 2);
+    assert_eq!((&seen[0].body, &seen[0].head.headers), (&seen[1].body, &seen[1].head.headers));
+    let content_type = seen[0].head.headers[CONTENT_TYPE].to_str().unwrap();
+    let boundary = content_type.strip_prefix("multipart/form-data; boundary=").unwrap();
+    let parts: Vec<_> = std::str::from_utf8(&seen[0].body).unwrap().split(&format!("--{boundary}")).collect();
+    assert_eq!((parts.len(), parts[0], parts[3]), (4, "", "--\r\n"));
+    assert_eq!(parts[1], "\r\ncontent-disposition: form-data; name=\"month\"\r\n\r\n2026-11\r\n");
+    assert!(parts[2].len() > 70_000 && !shown.contains("2026-11"), "{shown}");
+    let wrong = MultipartForm::new().file("a", "b", "text/plain\nx: y", "");
+    let error = api.post("reports").multipart(wrong).send().await.unwrap_err();
+    assert!(error.is_builder() && error.to_string().contains("content type"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_counts_as_a_rejection_is_an_option_of_the_client() {
+    type Options = fn(ApiClientBuilder) -> ApiClientBuilder;
+    let by_rule: Options = |builder| {
+        builder.rejection(|status, headers| match status {
+            StatusCode::FORBIDDEN if headers.contains_key("x-session-ended") => Rejection::Token,
+            _ => Rejection::Standard,
+        })
+    };
+    let by_status: Options = |builder| builder.rejection_statuses([StatusCode::from_u16(419).unwrap()]);
+    let plain: Options = |builder| builder;
+    let ended = || {
+        let response = Response::builder().status(403).header("x-session-ended", "1");
+        Answer::Reply(response.body(Full::default()).unwrap())
+    };
+    for (options, response, fetched, status) in [
+        (by_rule, ended(), 2, 200),
+        (by_status, answer(419, ""), 2, 200),
+        (by_rule, answer(403, ""), 1, 403),
+        (plain, ended(), 1, 403),
+        (plain, answer(419, ""), 1, 419),
+    ] {
+        // Without a challenge only a token is dropped that the API took before.
+        let server = Script::new([answer(200, ""), response]);
+        let tokens = source_fn(|_| async { AccessToken::bearer("A1") });
+        let builder = options(ApiClient::builder(BASE, tokens));
+        let api = builder.build_with(server.probe::<Body>()).unwrap();
+        assert_eq!(api.get("x").send().await.unwrap().status(), 200);
+        assert_eq!(api.get("x").send().await.unwrap().status(), status);
+        assert_eq!(api.tokens().status().fetched(), fetched);
+    }
+}
 
 #[test]
 fn hidden_types_cost_a_request_two_allocations() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let fake = || service_fn(async |_: Request<Body>| Ok::<_, BoxError>(Response::new(Body::empty())));
     let below = || fake().map_request(|request: Request<StackBody<Body>>| request.map(|_| Body::empty()));
-    let composed = Stack::for_origin(fixed(), "https://api.example.com").unwrap().build(below());
+    let composed = Stack::for_base_url(fixed(), "https://api.example.com").unwrap().build(below());
     let composed = ApiClient::new(BASE, composed).unwrap();
     let hidden = ApiClient::builder(BASE, fixed()).build_with(fake()).unwrap();
     let mut counts = Vec::new();

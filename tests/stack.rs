@@ -33,7 +33,7 @@ fn builder() -> StackBuilder {
         let number = issued.fetch_add(1, Ordering::SeqCst) + 1;
         async move { Ok(AccessToken::bearer(format!("token-{number}"))?.with_lifetime(Duration::from_secs(3600))) }
     });
-    Stack::for_origin(source, API).unwrap()
+    Stack::for_base_url(source, API).unwrap()
 }
 
 fn over(builder: StackBuilder, script: &Script) -> Client {
@@ -265,6 +265,23 @@ async fn redirects_have_a_limit_and_can_be_off() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn tokens_go_to_the_origin_of_the_base_url() {
+    let source = || source_fn(|_| async { AccessToken::bearer("token") });
+    for base_url in [API, "https://API.example.com:443/", "https://api.example.com/v2/x?a=/b#c"] {
+        let script = Script::default();
+        let options = Stack::for_base_url(source(), base_url).unwrap();
+        send(&over(options.clone(), &script), get()).await.unwrap();
+        assert_eq!(script.seen()[0].head.headers["authorization"], "Bearer token", "{base_url}");
+        let elsewhere = Request::get("https://example.com/v2").body(Body::default()).unwrap();
+        assert!(send(&over(options, &script), elsewhere).await.is_err(), "{base_url}");
+    }
+    for wrong in ["http://api.example.com/v2", "api.example.com/v2", "https://user@api.example.com/v2", "/v2"]
+    {
+        assert!(Stack::for_base_url(source(), wrong).unwrap_err().is_config(), "{wrong}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn requests_to_other_origins_are_refused_whatever_the_auth_layer_says() {
     let source = || source_fn(|_| async { AccessToken::bearer("token") });
     for options in [builder(), Stack::with_auth(AuthLayer::for_origin(source(), API).unwrap())] {
@@ -315,7 +332,7 @@ async fn an_attempt_that_takes_too_long_is_no_wait_for_a_token() {
         AccessToken::bearer("token")
     });
     let script = Script::default();
-    let options = Stack::for_origin(slow, API).unwrap().attempt_timeout(Duration::from_secs(5));
+    let options = Stack::for_base_url(slow, API).unwrap().attempt_timeout(Duration::from_secs(5));
     let start = Instant::now();
     assert_eq!(send(&over(options, &script), get()).await.unwrap().status(), 200);
     assert_eq!(start.elapsed(), Duration::from_secs(20));

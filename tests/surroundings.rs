@@ -387,8 +387,9 @@ fn a_stack_says_what_is_missing() {
         Box::pin(async {
             let api =
                 service_fn(async |_: Request<_>| Ok::<_, BoxError>(Response::new(Full::<Bytes>::default())));
-            let stack =
-                tower_oauth2::stack::Stack::for_origin(warm(), "https://api.example.com").unwrap().build(api);
+            let stack = tower_oauth2::stack::Stack::for_base_url(warm(), "https://api.example.com")
+                .unwrap()
+                .build(api);
             let request =
                 Request::get("https://api.example.com/items").body(Full::<Bytes>::default()).unwrap();
             said(stack.oneshot(request).await)

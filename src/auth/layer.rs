@@ -128,6 +128,12 @@ impl AuthLayer {
         Ok(Self::new(None, Origins { listed, any_https: false }).require_override(true))
     }
 
+    /// Creates a layer without an origin, for a builder that adds them.
+    #[cfg(feature = "stack")]
+    pub(crate) fn without_origins(cache: TokenCache) -> Self {
+        Self::new(Some(cache), Origins::default())
+    }
+
     fn new(cache: Option<TokenCache>, origins: Origins) -> Self {
         Self { options: Options::new(cache, origins) }
     }

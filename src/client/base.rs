@@ -19,9 +19,7 @@ const LONGEST: usize = 65_000;
 impl Base {
     pub(super) fn parse(url: &str) -> Result<Self, Error> {
         let refuse = |what: &str| Error::config(format!("the base URL {what}"));
-        let start = url.find("://").map_or(0, |at| at + 3);
-        let (origin, path) =
-            url.split_at(url[start..].find(['/', '?', '#', '\\']).map_or(url.len(), |at| start + at));
+        let (origin, path) = Origin::split_url(url);
         // Whether plain http is meant, auth asks where a token is to go over it.
         let origin = Origin::parse_with_insecure_http(origin)?;
         if path.contains('?') {

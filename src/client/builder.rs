@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use http::{HeaderName, Request};
+use http::{HeaderMap, HeaderName, Request, StatusCode};
 use tower::ServiceExt as _;
 
 use super::api_client::ApiClient;
 use super::base::Base;
 use super::service::ApiService;
-use crate::auth::AuthLayer;
+use crate::auth::{AuthLayer, Rejection};
 use crate::body::Body;
 use crate::cache::TokenCache;
 use crate::error::Error;
@@ -27,6 +27,7 @@ use crate::stack::{Stack, StackBody, StackSettings};
 /// - `attempt_timeout`: 30 s, to the head of the response
 /// - `total_timeout`: none; the waits of the retries are bounded by their policy
 /// - `redirects`: 10, within the origin of the request
+/// - `rejection`: status 401 by its challenge, and gRPC's UNAUTHENTICATED over HTTP/2
 ///
 /// # Examples
 ///
@@ -50,27 +51,22 @@ pub struct ApiClientBuilder {
     base_url: String,
     tokens: TokenCache,
     insecure_http: bool,
-    /// What else is to be set about the auth layer, in the order in which it was told.
-    header: Option<HeaderName>,
+    /// Without an origin until the base URL is read.
+    auth: AuthLayer,
     origins: Vec<Result<Origin, Error>>,
     settings: StackSettings,
 }
 
 impl ApiClientBuilder {
     pub(super) fn new(base_url: String, tokens: TokenCache) -> Self {
-        Self {
-            base_url,
-            tokens,
-            insecure_http: false,
-            header: None,
-            origins: Vec::new(),
-            settings: StackSettings::default(),
-        }
+        let auth = AuthLayer::without_origins(tokens.clone());
+        let (origins, settings) = (Vec::new(), StackSettings::default());
+        Self { base_url, tokens, insecure_http: false, auth, origins, settings }
     }
 
     /// Sends the token in another header, without a scheme in front: `X-Auth-Token`, an API key.
     pub fn header(mut self, name: HeaderName) -> Self {
-        self.header = Some(name);
+        self.auth = self.auth.header(name);
         self
     }
 
@@ -84,10 +80,45 @@ impl ApiClientBuilder {
         self
     }
 
-    /// Sets whether a base URL of plain http on a host that is not loopback is allowed. Off by default. Anyone on the way can read the token then (RFC 6750
-    /// §5.3 demands TLS). For closed networks only.
+    /// Sets whether a base URL of plain http on a host that is not loopback is allowed. Off by default. Anyone on the way
+    /// can read the token then (RFC 6750 §5.3 demands TLS). For closed networks only.
     pub fn allow_insecure_http(mut self, on: bool) -> Self {
         self.insecure_http = on;
+        self
+    }
+
+    /// Sets which statuses mean that the token was rejected, beside 401. None by default; some servers say 419 when a token
+    /// has expired.
+    pub fn rejection_statuses(mut self, statuses: impl IntoIterator<Item = StatusCode>) -> Self {
+        self.auth = self.auth.rejection_statuses(statuses);
+        self
+    }
+
+    /// Asks a rule of your own first what a response means for the token. It sees every response to a request with a token,
+    /// so it should be quick.
+    ///
+    /// # Examples
+    ///
+    /// An API that says 403 when a session has ended:
+    ///
+    /// ```
+    /// use http::StatusCode;
+    /// use tower_oauth2::auth::Rejection;
+    /// use tower_oauth2::{AccessToken, ApiClient, StaticToken};
+    ///
+    /// let token = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
+    /// let api = ApiClient::builder("https://api.example.com/v2", token).rejection(|status, headers| match status {
+    ///     StatusCode::FORBIDDEN if headers.contains_key("x-session-ended") => Rejection::Token,
+    ///     _ => Rejection::Standard,
+    /// });
+    /// # let _ = api;
+    /// # Ok::<_, tower_oauth2::Error>(())
+    /// ```
+    pub fn rejection<F>(mut self, rule: F) -> Self
+    where
+        F: Fn(StatusCode, &HeaderMap) -> Rejection + Send + Sync + 'static,
+    {
+        self.auth = self.auth.rejection(rule);
         self
     }
 
@@ -170,16 +201,14 @@ impl ApiClientBuilder {
     /// ```
     pub fn build_with(self, client: impl HttpTransport) -> Result<ApiClient, Error> {
         let base = Base::parse(&self.base_url)?;
-        let mut auth = if self.insecure_http {
-            AuthLayer::for_origin(self.tokens.clone(), base.origin().clone())?
+        let origin = if self.insecure_http {
+            base.origin().clone()
         } else {
-            AuthLayer::for_origin(self.tokens.clone(), base.origin().to_string().as_str())?
+            Origin::parse(&base.origin().to_string())?
         };
+        let mut auth = self.auth.allow_origin(origin)?;
         for origin in self.origins {
             auth = auth.allow_origin(origin?)?;
-        }
-        if let Some(name) = self.header {
-            auth = auth.header(name);
         }
         let client = client.map_request(|request: Request<StackBody<Body>>| request.map(Body::new));
         let stack = Stack::with_settings(auth, self.settings, client);

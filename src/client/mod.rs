@@ -3,7 +3,7 @@
 //! 1. [`ApiClient::connect`] takes a base URL and a source of tokens. Tokens go to the origin of that URL and nowhere else.
 //!    The layers below stand in the [right order](crate::stack), and the [builder](ApiClient::builder) sets their options.
 //!    [`ApiClient::new`] takes a service of your own instead, layers and all.
-//! 2. The client adds nothing to a request but what it is told, a `content-type` where there is JSON or a form, and
+//! 2. The client adds to a request what you set, a `content-type` for JSON and forms, and
 //!    `content-length: 0` where a body is usual and there is none.
 //! 3. A path is put behind the base URL, with one slash between them. It may bring a query.
 //! 4. What might leave the base is an error, and nothing is sent: another server (`//other`, `https://other`), a backslash, a
@@ -72,6 +72,7 @@ mod base;
 #[cfg(feature = "stack")]
 mod builder;
 mod error;
+mod multipart;
 pub mod pages;
 mod request;
 mod response;
@@ -82,6 +83,7 @@ pub use self::api_client::ApiClient;
 #[cfg_attr(docsrs, doc(cfg(feature = "stack")))]
 pub use self::builder::ApiClientBuilder;
 pub use self::error::ApiError;
+pub use self::multipart::MultipartForm;
 pub use self::request::ApiRequest;
 pub use self::response::ApiResponse;
 pub use self::service::ApiService;

@@ -15,6 +15,7 @@ use tower_service::Service;
 
 use super::base::{Base, encode_segment, split};
 use super::error::ApiError;
+use super::multipart::MultipartForm;
 use super::pages::{Next, Pages};
 use super::response::ApiResponse;
 use super::service::ApiService;
@@ -164,6 +165,20 @@ impl<S> ApiRequest<S> {
         let content_type = HeaderValue::from_static("application/x-www-form-urlencoded");
         self.headers.entry(CONTENT_TYPE).or_insert(content_type);
         self.body(form.finish())
+    }
+
+    /// Sets the body to a form with files, and `content-type: multipart/form-data` with its boundary.
+    ///
+    /// The form is in memory, so it can be sent again. See [`MultipartForm`] for an example.
+    #[allow(clippy::needless_pass_by_value, reason = "a form is built for one request")]
+    pub fn multipart(mut self, form: MultipartForm) -> Self {
+        match form.encode() {
+            Ok((content_type, body)) => {
+                self.headers.insert(CONTENT_TYPE, content_type);
+                self.body(body)
+            }
+            Err(error) => self.failed(error),
+        }
     }
 
     /// Sets how long the request may take from [`send`](Self::send) to the head of its response, waits and retries

@@ -55,7 +55,7 @@ impl Default for StackSettings {
 /// use tower_oauth2::{AccessToken, RetryPolicy, StaticToken};
 ///
 /// let token = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
-/// let stack = Stack::for_origin(token, "https://api.example.com")?
+/// let stack = Stack::for_base_url(token, "https://api.example.com")?
 ///     .retry(RetryPolicy::builder().max_retries(2).build()?)
 ///     .attempt_timeout(Duration::from_secs(10))
 ///     .concurrency_limit(64);
@@ -70,22 +70,38 @@ pub struct StackBuilder {
 }
 
 impl Stack<()> {
-    /// Starts a stack whose tokens go to one origin, such as `https://api.example.com`. Takes a source, or a cache that
-    /// others share.
+    /// Starts a stack for the API at a base URL, such as `https://api.example.com/v2`. Takes a source, or a cache that others
+    /// share.
+    ///
+    /// The tokens go to the origin of the URL, `https://api.example.com` here, whatever the path of a request. Each request
+    /// brings its whole URI. To have the path of the base URL put in front of it, use an
+    /// [`ApiClient`](crate::client::ApiClient).
     ///
     /// # Errors
     ///
-    /// As [`AuthLayer::for_origin`].
-    pub fn for_origin<O>(source: impl Into<TokenCache>, origin: O) -> Result<StackBuilder, Error>
-    where
-        O: TryInto<Origin>,
-        O::Error: Into<Error>,
-    {
+    /// A configuration error if the URL is not of https, or of http to loopback, or has a user name.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_oauth2::stack::Stack;
+    /// use tower_oauth2::{AccessToken, StaticToken};
+    ///
+    /// let token = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
+    /// let stack = Stack::for_base_url(token, "https://api.example.com/v2")?;
+    /// # let _ = stack;
+    /// # Ok::<_, tower_oauth2::Error>(())
+    /// ```
+    pub fn for_base_url(
+        source: impl Into<TokenCache>,
+        base_url: impl AsRef<str>,
+    ) -> Result<StackBuilder, Error> {
+        let (origin, _path) = Origin::split_url(base_url.as_ref());
         Ok(Self::with_auth(AuthLayer::for_origin(source, origin)?))
     }
 
     /// Starts a stack around an auth layer with options of its own: more origins, another header, a token per request.
-    /// Requests to origins that it does not know are refused, whatever it says.
+    /// The stack refuses requests to origins that the layer does not know, whatever the layer's own setting.
     pub fn with_auth(auth: AuthLayer) -> StackBuilder {
         StackBuilder { auth, settings: StackSettings::default() }
     }

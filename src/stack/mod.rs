@@ -13,7 +13,7 @@
 //! # use http_body_util::Full;
 //! # use tower::ServiceExt as _;
 //! let source = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
-//! let client = Stack::for_origin(source, "https://api.example.com")?
+//! let client = Stack::for_base_url(source, "https://api.example.com")?
 //!     .concurrency_limit(64)
 //!     .attempt_timeout(Duration::from_secs(10))
 //!     .build(http_client);

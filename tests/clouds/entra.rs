@@ -6,9 +6,8 @@ use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
 use tower_oauth2::client::ApiRequest;
 use tower_oauth2::providers::entra::{ClaimsChallenge, Entra};
-use tower_oauth2::stack::Stack;
 use tower_oauth2::test_util::{FakeEntra, FakeEntraBuilder, Trouble, pass, timed};
-use tower_oauth2::{ApiClient, AuthLayer, TokenCache};
+use tower_oauth2::{ApiClient, TokenCache};
 
 use super::{Letter, Scratch, Variables, variables};
 
@@ -166,20 +165,16 @@ async fn an_api_that_wants_other_claims_each_time_is_not_asked_for_ever() {
     let fake = fake().build();
     let claims = ClaimsChallenge::new();
     let source = claims.source(by_secret().scope(SCOPE).client_credentials().unwrap(), fake.clone()).unwrap();
-    let tokens = TokenCache::new(source);
     let rule = claims.rule();
     let changing = fake.clone();
     // Each 401 is followed by another demand.
-    let auth = AuthLayer::for_origin(&tokens, "https://graph.entra.test").unwrap().rejection(
-        move |status: StatusCode, headers: &HeaderMap| {
-            let count = changing.counts().challenged;
-            changing.demand_claims(&format!(r#"{{"nbf":{{"value":"{count}"}}}}"#));
-            rule(status, headers)
-        },
-    );
+    let builder = ApiClient::builder(GRAPH, source).rejection(move |status, headers| {
+        let count = changing.counts().challenged;
+        changing.demand_claims(&format!(r#"{{"nbf":{{"value":"{count}"}}}}"#));
+        rule(status, headers)
+    });
     fake.demand_claims(NBF);
-    let stack = Stack::with_auth(auth).build(fake.clone());
-    let api = ApiClient::new(GRAPH, stack).unwrap();
+    let api = builder.build_with(fake.clone()).unwrap();
     assert_eq!(api.get("users").send().await.unwrap().status(), 401);
     assert_eq!((fake.counts().challenged, fake.counts().tokens), (2, 2));
     assert_eq!(fake.faults(), [""; 0]);

@@ -17,8 +17,7 @@ use crate::token::AccessToken;
 
 /// Responds to the claims challenges of one API: what its 401 asks for goes into the next token request.
 ///
-/// A client by `Entra::connect` has it. In layers of your own the [source](Self::source) and the
-/// [rule](Self::rule) share one:
+/// A client by `Entra::connect` has it. Elsewhere the [source](Self::source) and the [rule](Self::rule) share one:
 ///
 /// 1. Each token request says that the client knows claims challenges (`xms_cc` with `cp1`). Without that Entra issues no tokens
 ///    that are challenged.
@@ -32,8 +31,7 @@ use crate::token::AccessToken;
 #[cfg_attr(feature = "stack", doc = "```")]
 #[cfg_attr(not(feature = "stack"), doc = "```text")]
 /// use tower_oauth2::providers::entra::{ClaimsChallenge, Entra};
-/// use tower_oauth2::stack::Stack;
-/// use tower_oauth2::{AuthLayer, TokenCache};
+/// use tower_oauth2::ApiClient;
 /// # use tower_oauth2::Body;
 /// # let http_client = tower::service_fn(async |_: http::Request<Body>| {
 /// #     Ok::<_, tower::BoxError>(http::Response::new(Body::empty()))
@@ -41,10 +39,12 @@ use crate::token::AccessToken;
 ///
 /// let entra = Entra::with_secret("TENANT", "CLIENT-ID", "S3CR3T").scope("https://graph.microsoft.com/.default");
 /// let claims = ClaimsChallenge::new();
-/// let tokens = TokenCache::new(claims.source(entra.client_credentials()?, http_client)?);
-/// let auth = AuthLayer::for_origin(tokens, "https://graph.microsoft.com")?.rejection(claims.rule());
-/// let stack = Stack::with_auth(auth);
-/// # let _ = stack;
+/// let source = claims.source(entra.client_credentials()?, http_client.clone())?;
+/// let graph = ApiClient::builder("https://graph.microsoft.com/v1.0", source)
+///     .concurrency_limit(16)
+///     .rejection(claims.rule())
+///     .build_with(http_client)?;
+/// # let _ = graph;
 /// # Ok::<(), tower_oauth2::Error>(())
 /// ```
 #[derive(Clone, Default)]
@@ -87,7 +87,8 @@ impl ClaimsChallenge {
         Ok(Challenged { source, challenge: self.clone() })
     }
 
-    /// Makes the rule for [`AuthLayer::rejection`](crate::AuthLayer::rejection).
+    /// Makes the rule for `rejection` of [`AuthLayer`](crate::AuthLayer::rejection) and of the builder of an
+    /// [`ApiClient`](crate::ApiClient).
     pub fn rule(&self) -> impl Fn(StatusCode, &HeaderMap) -> Rejection + Send + Sync + 'static + use<> {
         let challenge = self.clone();
         move |status, headers| match claims_of(status, headers) {

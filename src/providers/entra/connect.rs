@@ -1,17 +1,10 @@
 //! A client of an API that responds to its claims challenges.
 
-use http::Request;
-use tower::ServiceExt as _;
-
 use super::claims::ClaimsChallenge;
 use super::settings::{Entra, Identity};
-use crate::auth::AuthLayer;
-use crate::body::Body;
-use crate::cache::TokenCache;
-use crate::client::{ApiClient, ApiService};
+use crate::client::ApiClient;
 use crate::error::Error;
 use crate::http_transport::HttpTransport;
-use crate::stack::{Stack, StackBody};
 
 impl Entra {
     /// Connects to an API, such as `https://graph.microsoft.com/v1.0`, and responds to its claims challenges. Nothing is sent
@@ -44,9 +37,7 @@ impl Entra {
             return ApiClient::builder(base_url, entra.tokens(http.clone())?.build()).build_with(http);
         };
         let claims = ClaimsChallenge::new();
-        let tokens = TokenCache::new(claims.source(entra.client_credentials()?, http.clone())?);
-        let auth = AuthLayer::for_origin(&tokens, origin.as_str())?.rejection(claims.rule());
-        let http = http.map_request(|request: Request<StackBody<Body>>| request.map(Body::new));
-        ApiClient::new(base_url, ApiService::new(tokens, Stack::with_auth(auth).build(http)))
+        let source = claims.source(entra.client_credentials()?, http.clone())?;
+        ApiClient::builder(base_url, source).rejection(claims.rule()).build_with(http)
     }
 }

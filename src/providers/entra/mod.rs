@@ -7,7 +7,7 @@
 //!    right for Microsoft Graph and Azure Resource Manager. For others set a [`scope`](Entra::scope): Key Vault wants
 //!    `https://vault.azure.net/.default`.
 //! 3. A client by `connect` responds to claims challenges: on a 401 with `insufficient_claims` it fetches a token
-//!    with these claims, and sends the request again. For layers of your own there is [`ClaimsChallenge`]. A managed identity
+//!    with these claims, and sends the request again. For a client with options, or layers of your own, there is [`ClaimsChallenge`]. A managed identity
 //!    takes part in none.
 //! 4. The server beside a machine is asked again while it says 404, 410 or 429, or fails, for up to a minute and a half.
 //! 5. The identities of Service Fabric, Azure Arc and Machine Learning are not supported; their variables are an error that says
