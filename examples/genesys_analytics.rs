@@ -52,7 +52,7 @@ async fn emulated() -> Result<bool, BoxError> {
     let fake = || FakeGenesys::builder().client("reports", "s3cr/t").conversations(3_000);
     let what = json!({ "interval": "2026-11", "paging": { "pageSize": 10, "pageNumber": 1 } });
     // The token of the first query is short-lived, is revoked, and is refused above 60 requests a minute.
-    let eventful = fake().think_time(Duration::from_millis(200)).lifetime(Duration::from_secs(120)).limit(60);
+    let eventful = fake().latency(Duration::from_millis(200)).lifetime(Duration::from_secs(120)).limit(60);
     let [mut lost, mut twice, mut failed, mut faults] = [0; 4];
     let (mut runs, mut pages, show) = (Vec::new(), Vec::new(), shown()?);
     for (queries, has_pool, fake) in [(1, false, eventful), (20, false, fake()), (20, true, fake())] {

@@ -82,7 +82,7 @@ async fn call_our_servers() -> Result<ExitCode, BoxError> {
         .latency(Duration::from_millis(150))
         .start()
         .await?;
-    let api = Api::builder(&server).limit(LIMIT).think_time(THINK_TIME).start().await?;
+    let api = Api::builder(&server).limit(LIMIT).latency(THINK_TIME).start().await?;
     println!("local servers, as the environment names none");
     println!("authorization server on {}, tokens live {LIFETIME:?}", server.origin());
     println!("API on {}, takes {THINK_TIME:?} for a request, at most {LIMIT} per second", api.origin());
@@ -124,7 +124,7 @@ async fn call_our_servers() -> Result<ExitCode, BoxError> {
                 seconds(started),
             );
             sleep(Duration::from_millis(500)).await;
-            met.push(api.met_revocation(number));
+            met.push(api.unauthorized_by_revocation(number));
         }
         met
     };

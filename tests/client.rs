@@ -19,15 +19,15 @@ use tower_oauth2::client::{ApiClientBuilder, ApiError, ApiRequest, MultipartForm
 use tower_oauth2::extensions::Deadline;
 use tower_oauth2::retry::{RetryOptions, StopReason};
 use tower_oauth2::stack::{Stack, StackBody};
-use tower_oauth2::test_util::{Answer, FakeApi, FakeAuthorizationServer, FakeClient, Script};
+use tower_oauth2::test_util::{FakeApi, FakeAuthorizationServer, FakeClient, Script, ScriptedResponse};
 use tower_oauth2::{
     AccessToken, ApiClient, AuthLayer, Body, ClientCredentials, Error, RetryPolicy, StaticToken, source_fn,
 };
 
 const BASE: &str = "https://api.example.com/v2";
 
-fn answer(status: u16, body: &'static str) -> Answer {
-    Answer::Reply(Response::builder().status(status).body(Full::from(body)).unwrap())
+fn answer(status: u16, body: &'static str) -> ScriptedResponse {
+    ScriptedResponse::Reply(Response::builder().status(status).body(Full::from(body)).unwrap())
 }
 
 fn layer() -> AuthLayer {
@@ -169,7 +169,7 @@ async fn an_error_tells_what_the_layers_know() {
     let report = error.retry_report().unwrap();
     assert_eq!((report.attempts(), report.stop_reason()), (2, &StopReason::AttemptsExhausted));
 
-    let unsent = Script::new([Answer::Fail(BoxError::from("the line is cut"))]);
+    let unsent = Script::new([ScriptedResponse::Fail(BoxError::from("the line is cut"))]);
     let api = ApiClient::new(BASE, unsent.probe::<Body>()).unwrap();
     let error = api.get("x").extension(RetryOptions::new()).send().await.unwrap_err();
     assert!(error.is_request() && error.token_error().is_none());
@@ -289,7 +289,7 @@ async fn a_builder_tells_what_is_wrong_when_it_builds() {
 async fn the_options_of_the_builder_reach_the_wire() {
     let moved = || {
         let response = Response::builder().status(307).header("location", "/v2/elsewhere");
-        Answer::Reply(response.body(Full::default()).unwrap())
+        ScriptedResponse::Reply(response.body(Full::default()).unwrap())
     };
     let server = Script::new([moved(), answer(200, "")]);
     let api = ApiClient::builder(BASE, fixed())
@@ -323,7 +323,12 @@ async fn the_options_of_the_builder_reach_the_wire() {
 async fn each_timeout_is_told_as_one() {
     let second = Duration::from_secs(1);
     let over = |builder: fn(ApiClientBuilder) -> ApiClientBuilder| {
-        let server = Script::new([Answer::Hang, Answer::Hang, Answer::Hang, Answer::Hang]);
+        let server = Script::new([
+            ScriptedResponse::Hang,
+            ScriptedResponse::Hang,
+            ScriptedResponse::Hang,
+            ScriptedResponse::Hang,
+        ]);
         builder(ApiClient::builder(BASE, fixed())).build_with(server.probe::<Body>()).unwrap()
     };
     let attempt = over(|builder| builder.attempt_timeout(Duration::from_secs(2))).post("x");
@@ -375,7 +380,7 @@ async fn forms_and_streams_are_bodies_too() {
 }
 #[tokio::test(start_paused = true)]
 async fn a_multipart_form_is_sent_again_with_the_same_boundary() {
-    let server = Script::new([Answer::invalid_token(), answer(200, "")]);
+    let server = Script::new([ScriptedResponse::invalid_token(), answer(200, "")]);
     let tokens = source_fn(|_| async { AccessToken::bearer("A1") });
     let api = ApiClient::builder(BASE, tokens).build_with(server.probe::<Body>()).unwrap();
     let form = MultipartForm::new().text("month", "2026-11").file(
@@ -413,7 +418,7 @@ async fn what_counts_as_a_rejection_is_an_option_of_the_client() {
     let plain: Options = |builder| builder;
     let ended = || {
         let response = Response::builder().status(403).header("x-session-ended", "1");
-        Answer::Reply(response.body(Full::default()).unwrap())
+        ScriptedResponse::Reply(response.body(Full::default()).unwrap())
     };
     for (options, response, fetched, status) in [
         (by_rule, ended(), 2, 200),

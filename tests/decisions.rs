@@ -27,7 +27,7 @@ use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::auth::{AuthLayer, AuthService};
 use tower_oauth2::extensions::{RejectionVerdict, ScopeMissing};
 use tower_oauth2::retry::{RequestBody, ResponseBody, RetryReport, RetryService, StopReason};
-use tower_oauth2::test_util::{Answer, Probe, Script, Seen, reply};
+use tower_oauth2::test_util::{Probe, Script, ScriptedResponse, Seen, reply};
 use tower_oauth2::{AccessToken, Error, RetryPolicy, TokenCache, TokenSource, source_fn};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -99,12 +99,12 @@ async fn observe(input: &Value) -> Value {
     }
     let status = answer.status();
     // An API that took the token before; the vectors suppose one.
-    let mut answers = vec![Answer::Reply(reply(200, ""))];
+    let mut answers = vec![ScriptedResponse::Reply(reply(200, ""))];
     let attempt = input["attempt"].as_u64().unwrap();
     for _ in 1..attempt {
-        answers.push(Answer::Reply(challenged(&format!("{scheme} error=\"invalid_token\""))));
+        answers.push(ScriptedResponse::Reply(challenged(&format!("{scheme} error=\"invalid_token\""))));
     }
-    answers.push(Answer::Reply(answer));
+    answers.push(ScriptedResponse::Reply(answer));
 
     let script = Script::new(answers);
     let (api, renewing) = (script.probe(), cache.clone());
@@ -183,8 +183,8 @@ async fn every_vector_is_decided_as_it_says() {
 #[tokio::test(start_paused = true)]
 async fn replays_for_a_token_and_for_patience_are_counted_apart_and_both_end() {
     let (source, issued) = issuer("Bearer");
-    let refused = || Answer::Reply(challenged(INVALID));
-    let busy = || Answer::Reply(reply(429, ""));
+    let refused = || ScriptedResponse::Reply(challenged(INVALID));
+    let busy = || ScriptedResponse::Reply(reply(429, ""));
     let script = Script::new([refused(), busy(), refused(), busy()]);
     let response = client(&TokenCache::new(source), script.probe()).oneshot(get()).await.unwrap();
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);

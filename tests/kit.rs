@@ -12,8 +12,8 @@ use http_body_util::{BodyExt as _, Full};
 use tower::{BoxError, Service as _, ServiceExt as _};
 use tower_oauth2::retry::Unsent;
 use tower_oauth2::test_util::{
-    Answer, BodyLog, FakeApi, FakeAuthorizationServer, FakeClient, Probe, Readiness, Script, ScriptedSource,
-    Trouble, pass, reply, settle, timed,
+    BodyLog, FakeApi, FakeAuthorizationServer, FakeClient, Probe, Readiness, Script, ScriptedResponse,
+    ScriptedSource, Trouble, pass, reply, settle, timed,
 };
 use tower_oauth2::{
     AccessToken, Body, ClientCredentials, Error, FetchReason, TokenCache, TokenRequest, TokenSource as _,
@@ -39,18 +39,18 @@ async fn a_clone_of_a_ready_service_must_not_be_called() {
 async fn a_permit_is_held_from_readiness_to_the_end_of_the_call() {
     let mut one = echo(1);
     one.ready().await.unwrap();
-    assert_eq!((one.reserved(), one.busy()), (1, 0));
+    assert_eq!((one.reserved(), one.in_flight()), (1, 0));
     let call = one.call(1);
-    assert_eq!((one.reserved(), one.busy(), one.calls()), (0, 1, 1));
+    assert_eq!((one.reserved(), one.in_flight(), one.calls()), (0, 1, 1));
     let mut clone = one.clone();
     let mut cx = Context::from_waker(Waker::noop());
     assert!(clone.poll_ready(&mut cx).is_pending());
     drop(call);
     assert!(clone.poll_ready(&mut cx).is_ready());
     drop(clone);
-    assert_eq!((one.reserved(), one.busy()), (0, 0));
+    assert_eq!((one.reserved(), one.in_flight()), (0, 0));
     assert_eq!(one.ready().await.unwrap().call(7).await.unwrap(), 7);
-    assert_eq!(one.most_busy(), 1);
+    assert_eq!(one.max_in_flight(), 1);
 }
 
 #[test]
@@ -68,8 +68,8 @@ fn readiness_follows_the_script() {
 async fn a_source_gives_what_was_ordered_and_then_makes_tokens_up() {
     let source = ScriptedSource::new().name("north").lifetime(SECOND * 60).latency(SECOND);
     let fetch = async || source.token(TokenRequest::new(FetchReason::Forced)).await;
-    source.give_next(AccessToken::bearer("ordered"));
-    source.give_next(Err(Error::transient("the vault is sealed")));
+    source.return_next(AccessToken::bearer("ordered"));
+    source.return_next(Err(Error::transient("the vault is sealed")));
     source.hang_next();
     let (ordered, took) = timed(fetch()).await;
     assert_eq!((ordered.unwrap().header_value(), took), (&"Bearer ordered".parse().unwrap(), SECOND));
@@ -82,7 +82,7 @@ async fn a_source_gives_what_was_ordered_and_then_makes_tokens_up() {
 
     // In an outage what was ordered comes first.
     source.fail_with(Error::config("the client is unknown"));
-    source.give_next(AccessToken::bearer("ordered"));
+    source.return_next(AccessToken::bearer("ordered"));
     assert!(fetch().await.is_ok());
     assert!(fetch().await.unwrap_err().is_config() && fetch().await.unwrap_err().is_config());
     source.recover();
@@ -185,7 +185,7 @@ async fn an_api_breaks_connections_by_order_and_looks_at_no_token_for_it() {
     let server = server();
     let api = FakeApi::builder(&server).build();
     let token = token(&server).await.unwrap();
-    api.answer_next(1, Trouble::Disconnect);
+    api.fail_next(1, Trouble::Disconnect);
     let broken = get(&api, &token).await.unwrap_err();
     assert_eq!(broken.downcast_ref::<io::Error>().unwrap().kind(), io::ErrorKind::ConnectionReset);
     assert_eq!(get(&api, &token).await.unwrap().status(), StatusCode::OK);
@@ -243,10 +243,10 @@ async fn nothing_of_the_kit_shows_a_secret() {
         let request = Request::post(api.origin()).header("x-secret", secret).extension(secret.to_owned());
         request.body(Full::<Bytes>::from(secret.to_owned())).unwrap()
     };
-    let script = Script::new([Answer::Reply(reply(200, "hunter2")), Answer::Hang]);
+    let script = Script::new([ScriptedResponse::Reply(reply(200, "hunter2")), ScriptedResponse::Hang]);
     script.probe().oneshot(request()).await.unwrap();
     let source = ScriptedSource::new();
-    source.give_next(Ok(token.clone()));
+    source.return_next(Ok(token.clone()));
     let client = FakeClient::confidential("billing", "hunter2");
     let log = BodyLog::new();
     let body = log.body(Body::from(secret.to_owned()));
@@ -255,7 +255,7 @@ async fn nothing_of_the_kit_shows_a_secret() {
         FakeAuthorizationServer::builder().client(client.clone()),
         FakeApi::builder(&server),
         script.seen(),
-        Answer::Reply(reply(200, "hunter2")),
+        ScriptedResponse::Reply(reply(200, "hunter2")),
     );
     assert!(!shown.contains("hunter2") && !shown.contains(secret), "{shown}");
 }

@@ -15,7 +15,7 @@ use tower::{ServiceBuilder, ServiceExt as _};
 use tower_oauth2::cache::CacheEvent;
 use tower_oauth2::pool::TokenPool;
 use tower_oauth2::retry::{RequestBody, Unsent};
-use tower_oauth2::test_util::{Answer, Script, reply};
+use tower_oauth2::test_util::{Script, ScriptedResponse, reply};
 use tower_oauth2::{AccessToken, AuthLayer, ClientCredentials, Error, RetryPolicy, TokenCache, source_fn};
 
 use crate::log::Log;
@@ -220,14 +220,14 @@ fn get() -> Request<Full<Bytes>> {
     request.body(Full::default()).unwrap()
 }
 
-fn refusal(status: u16, header: (&'static str, &str)) -> Answer {
+fn refusal(status: u16, header: (&'static str, &str)) -> ScriptedResponse {
     let mut response = reply(status, "S3CR3T");
     response.headers_mut().insert(header.0, header.1.parse().unwrap());
-    Answer::Reply(response)
+    ScriptedResponse::Reply(response)
 }
 
 /// Sends requests one after the other with a token, and returns the lines about retries and refusals.
-async fn retry_lines(policy: &RetryPolicy, answers: Vec<Answer>, requests: usize) -> Vec<String> {
+async fn retry_lines(policy: &RetryPolicy, answers: Vec<ScriptedResponse>, requests: usize) -> Vec<String> {
     let cache = cache(&Arc::new(AtomicBool::new(true)));
     cache.warm_up().await.unwrap();
     let (log, guard) = logging(tracing::Level::DEBUG);
@@ -252,7 +252,8 @@ const WHICH: &str = "method=\"GET\" origin=\"https://api.example.com\" request_i
 async fn a_retry_can_be_read_from_its_lines_alone() {
     let policy = RetryPolicy::builder().gate(None).build().unwrap();
     let refused = std::io::Error::from_raw_os_error(111);
-    let answers = vec![refusal(503, ("retry-after", "7")), Answer::Fail(Unsent::new(refused).into())];
+    let answers =
+        vec![refusal(503, ("retry-after", "7")), ScriptedResponse::Fail(Unsent::new(refused).into())];
     let lines = retry_lines(&policy, answers, 2).await;
     let [first, second, end] = lines.as_slice() else { panic!("{lines:#?}") };
     let again = format!("DEBUG the request is sent again {WHICH}");
@@ -312,9 +313,9 @@ async fn auth_above_retry_is_warned_of_once() {
     let cache = cache(&Arc::new(AtomicBool::new(true)));
     let (log, _guard) = logging(tracing::Level::WARN);
     let script = Script::new([
-        Answer::Reply(reply(503, "")),
-        Answer::Reply(reply(200, "")),
-        Answer::Reply(reply(503, "")),
+        ScriptedResponse::Reply(reply(503, "")),
+        ScriptedResponse::Reply(reply(200, "")),
+        ScriptedResponse::Reply(reply(503, "")),
     ]);
     let client = ServiceBuilder::new()
         .layer(AuthLayer::for_origin(cache, "https://api.example.com").unwrap())

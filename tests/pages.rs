@@ -682,7 +682,7 @@ async fn three_hundred_pages_come_once_each_whatever_happens_to_tokens_and_limit
         let items: Vec<u64> = if page <= 300 { (from..from + 10).collect() } else { Vec::new() };
         Ok::<_, BoxError>(Response::new(Body::from(json!({ "items": items, "totalHits": 3000 }).to_string())))
     });
-    let server = FakeApi::builder(&login).service(list).think_time(Duration::from_secs(4)).build();
+    let server = FakeApi::builder(&login).service(list).latency(Duration::from_secs(4)).build();
     let source = ClientCredentials::builder(login.token_url(), "reports", "hunter2");
     let source = source.build_with(login.clone()).unwrap();
     let api = ApiClient::builder(server.origin(), source).build_with(server.clone()).unwrap();
@@ -699,9 +699,7 @@ async fn three_hundred_pages_come_once_each_whatever_happens_to_tokens_and_limit
                 40 | 200 => {
                     login.revoke_all();
                 }
-                80 => {
-                    server.answer_next(2, Trouble::TooManyRequests { retry_after: Duration::from_secs(30) })
-                }
+                80 => server.fail_next(2, Trouble::TooManyRequests { retry_after: Duration::from_secs(30) }),
                 // While nobody asks, a token ends.
                 120 => pass(Duration::from_secs(700)).await,
                 _ => {}

@@ -92,7 +92,7 @@ impl World {
                 Ok::<_, BoxError>(response)
             }
         });
-        let server = FakeApi::builder(&login).service(service).think_time(Duration::from_millis(40)).build();
+        let server = FakeApi::builder(&login).service(service).latency(Duration::from_millis(40)).build();
         Self { login, server, limiter }
     }
 
@@ -273,7 +273,7 @@ async fn a_refused_request_goes_to_another_token_at_once_where_the_policy_says_s
     let at_once = RetryPolicy::builder().max_retry_after(Duration::from_secs(1)).build().unwrap();
     let api = world.client(&pool, at_once);
     press(&api, 1, 20).await;
-    world.server.answer_next(2, Trouble::TooManyRequests { retry_after: Duration::from_secs(50) });
+    world.server.fail_next(2, Trouble::TooManyRequests { retry_after: Duration::from_secs(50) });
     let (status, took) = timed(api.post("x").body("a body").send()).await;
     assert_eq!(status.unwrap().status(), 200);
     assert!(took < Duration::from_secs(1), "{took:?}");
@@ -283,7 +283,7 @@ async fn a_refused_request_goes_to_another_token_at_once_where_the_policy_says_s
     press(&api, 4, 40).await;
     assert_eq!(world.limiter.served.lock().unwrap().len(), 2);
     // If all refuse, the last refusal is returned.
-    world.server.answer_next(8, Trouble::TooManyRequests { retry_after: Duration::from_secs(50) });
+    world.server.fail_next(8, Trouble::TooManyRequests { retry_after: Duration::from_secs(50) });
     assert_eq!(api.get("x").send().await.unwrap().status(), 429);
 }
 
@@ -293,7 +293,7 @@ async fn a_pause_of_one_token_does_not_hold_the_others() {
     let pool = world.pool(2).build().unwrap();
     let api = world.client(&pool, policy());
     press(&api, 1, 10).await;
-    world.server.answer_next(1, Trouble::TooManyRequests { retry_after: Duration::from_secs(50) });
+    world.server.fail_next(1, Trouble::TooManyRequests { retry_after: Duration::from_secs(50) });
     let paused = tokio::spawn({
         let api = api.clone();
         async move { timed(api.get("x").send()).await }

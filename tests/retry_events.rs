@@ -17,7 +17,7 @@ use tower::{Layer as _, ServiceBuilder, ServiceExt as _};
 use tower_http::trace::TraceLayer;
 use tower_oauth2::extensions::Attempt;
 use tower_oauth2::retry::{RequestBody, RetryReport};
-use tower_oauth2::test_util::{Answer, Script, reply};
+use tower_oauth2::test_util::{Script, ScriptedResponse, reply};
 use tower_oauth2::{Error, RetryPolicy};
 use tracing::Instrument as _;
 use tracing_subscriber::fmt::format::FmtSpan;
@@ -40,7 +40,8 @@ async fn a_trace_layer_below_makes_one_span_per_attempt_and_counts_the_resends()
         .with_writer(log.clone())
         .finish();
     let guard = tracing::subscriber::set_default(subscriber);
-    let script = Script::new([Answer::Reply(reply(503, "")), Answer::Fail("reset".into())]);
+    let script =
+        Script::new([ScriptedResponse::Reply(reply(503, "")), ScriptedResponse::Fail("reset".into())]);
     let client = ServiceBuilder::new()
         .layer(RetryPolicy::default())
         .layer(TraceLayer::new_for_http().make_span_with(attempt_span::<RequestBody<Full<Bytes>>>))
@@ -77,7 +78,7 @@ async fn a_wait_for_a_token_is_told_with_its_reason() {
         .finish();
     let guard = tracing::subscriber::set_default(subscriber);
     let busy = Error::throttled("the token endpoint is busy").with_retry_after(Duration::from_secs(7));
-    let script = Script::new([Answer::Fail(busy.into())]);
+    let script = Script::new([ScriptedResponse::Fail(busy.into())]);
     let policy = RetryPolicy::builder().retry_token_failures(true).build().unwrap();
     let client = policy.layer(script.probe::<RequestBody<Full<Bytes>>>());
     let request = Request::post("https://api.example.com/").body(Full::from("item")).unwrap();
@@ -113,7 +114,7 @@ async fn every_decision_is_told_once_and_without_bodies_or_header_values() {
     busy.headers_mut().insert("retry-after", "7".parse().unwrap());
     busy.headers_mut().insert("x-secret", "PLANTED-answer-header".parse().unwrap());
     let policy = RetryPolicy::builder().gate(None).build().unwrap();
-    let script = Script::new([Answer::Reply(busy), Answer::Fail("PLANTED-error".into())]);
+    let script = Script::new([ScriptedResponse::Reply(busy), ScriptedResponse::Fail("PLANTED-error".into())]);
     let request = Request::post("https://api.example.com/PLANTED-path?PLANTED-query")
         .header("authorization", "Bearer PLANTED-token")
         .body(Full::from("PLANTED-body"))
@@ -121,7 +122,7 @@ async fn every_decision_is_told_once_and_without_bodies_or_header_values() {
     let client = policy.layer(script.probe::<RequestBody<Full<Bytes>>>());
     client.oneshot(request).await.unwrap_err();
 
-    let script = Script::new([Answer::Reply(reply(503, "PLANTED-answer"))]);
+    let script = Script::new([ScriptedResponse::Reply(reply(503, "PLANTED-answer"))]);
     let request = Request::post("https://api.example.com/").body(Full::from("PLANTED-body")).unwrap();
     let client = policy.layer(script.probe::<RequestBody<Full<Bytes>>>());
     let response = client.oneshot(request).await.unwrap();
@@ -131,7 +132,7 @@ async fn every_decision_is_told_once_and_without_bodies_or_header_values() {
     let policy = RetryPolicy::default();
     let mut busy = reply(429, "PLANTED-answer");
     busy.headers_mut().insert("retry-after", "1".parse().unwrap());
-    let script = Script::new([Answer::Reply(busy)]);
+    let script = Script::new([ScriptedResponse::Reply(busy)]);
     for _ in 0..2 {
         let request = Request::get("https://api.example.com/PLANTED-path").body(Full::default()).unwrap();
         let client = policy.layer(script.probe::<RequestBody<Full<Bytes>>>());

@@ -283,8 +283,8 @@ async fn revocation_and_introspection_agree() {
 async fn the_token_endpoint_says_what_it_was_told_to_say() {
     let server = server().await;
     let good = basic("reports", "hunter2");
-    server.answer_next(2, Trouble::TooManyRequests { retry_after: Duration::from_secs(7) });
-    server.answer_next(1, Trouble::Unavailable { retry_after: Duration::from_secs(9) });
+    server.fail_next(2, Trouble::TooManyRequests { retry_after: Duration::from_secs(7) });
+    server.fail_next(1, Trouble::Unavailable { retry_after: Duration::from_secs(9) });
     let mut seen = Vec::new();
     for _ in 0..4 {
         let reply = post(&server.token_url(), Some(&good), &[GRANT]).await;
@@ -294,7 +294,7 @@ async fn the_token_endpoint_says_what_it_was_told_to_say() {
     let seven = Some("7".to_owned());
     assert_eq!(seen, [(429, seven.clone()), (429, seven), (503, Some("9".to_owned())), (200, None)]);
 
-    server.answer_next(1, Trouble::Hang);
+    server.fail_next(1, Trouble::Hang);
     let url = server.token_url();
     let hanging = post(&url, Some(&good), &[GRANT]);
     assert!(tokio::time::timeout(Duration::from_millis(100), hanging).await.is_err());
@@ -324,7 +324,7 @@ async fn the_api_tells_why_it_refuses() {
     assert!(get(&api, Some(&first)).await.challenge().unwrap().contains("revoked"));
     assert_eq!(get(&api, Some(&second)).await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(get(&api, Some(&issue().await)).await.status, StatusCode::OK);
-    assert_eq!(api.met_revocation(number), 2);
+    assert_eq!(api.unauthorized_by_revocation(number), 2);
     let counts = api.counts();
     assert_eq!((counts.requests, counts.ok, counts.unauthorized, counts.revoked), (6, 1, 5, 2));
 }

@@ -17,7 +17,7 @@ use tower::{BoxError, ServiceExt as _};
 use tower_oauth2::extensions::{Attempt, Deadline};
 use tower_oauth2::retry::{AttemptTimeout, BodyFactory, ResponseBody, RetryReport, StopReason};
 use tower_oauth2::stack::{Stack, StackBody, StackBuilder};
-use tower_oauth2::test_util::{Answer, Probe, Script, Seen, reply};
+use tower_oauth2::test_util::{Probe, Script, ScriptedResponse, Seen, reply};
 use tower_oauth2::{AccessToken, AuthLayer, Error, source_fn};
 
 type Body = Full<Bytes>;
@@ -57,13 +57,13 @@ fn post() -> Request<Body> {
 }
 
 /// Makes an answer with a header.
-fn answer(status: u16, name: &'static str, value: &str) -> Answer {
+fn answer(status: u16, name: &'static str, value: &str) -> ScriptedResponse {
     let mut response = reply(status, "the server's own words");
     response.headers_mut().insert(name, value.parse().unwrap());
-    Answer::Reply(response)
+    ScriptedResponse::Reply(response)
 }
 
-fn moved(status: u16, location: &str) -> Answer {
+fn moved(status: u16, location: &str) -> ScriptedResponse {
     answer(status, "location", location)
 }
 
@@ -312,7 +312,7 @@ async fn a_request_that_waits_for_its_retry_holds_no_permit() {
 
 #[tokio::test(start_paused = true)]
 async fn the_limit_holds_for_all_clones() {
-    let script = Script::new([Answer::Hang]);
+    let script = Script::new([ScriptedResponse::Hang]);
     let client = over(builder().concurrency_limit(1).attempt_timeout(Duration::from_secs(5)), &script);
     let start = Instant::now();
     let hanging = tokio::spawn({

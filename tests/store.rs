@@ -217,7 +217,7 @@ async fn a_token_comes_back_with_all_that_it_was() {
     let token = AccessToken::with_scheme("DPoP", "S3CR3T").unwrap();
     let token =
         token.with_lifetime(100 * SECOND).with_scopes(["a", "b"]).with_extra("instance_url", "https://x/\"");
-    source.give_next(Ok(token.with_refresh_token("RT \"1\"")));
+    source.return_next(Ok(token.with_refresh_token("RT \"1\"")));
     shared(&source, store.clone()).token(asks(FetchReason::Initial)).await.unwrap();
     pass(40 * SECOND).await;
     let cache = TokenCache::new(shared(&source, store));
@@ -245,7 +245,7 @@ async fn a_token_that_is_nearly_over_is_not_taken() {
 #[tokio::test(start_paused = true)]
 async fn a_token_without_an_end_is_shared_until_it_is_rejected() {
     let (source, store) = (ScriptedSource::new(), MemoryStore::new());
-    source.give_next(AccessToken::bearer("endless"));
+    source.return_next(AccessToken::bearer("endless"));
     let one = shared(&source, store.clone());
     one.token(asks(FetchReason::Initial)).await.unwrap();
     pass(3 * 86_400 * SECOND).await;
@@ -322,7 +322,7 @@ async fn a_caller_that_gives_up_leaves_a_token_for_the_next() {
 #[tokio::test(start_paused = true)]
 async fn a_source_that_fails_ends_the_lease_at_once() {
     let (source, store) = (ScriptedSource::new(), MemoryStore::new());
-    source.give_next(Err(Error::transient("the server is down")));
+    source.return_next(Err(Error::transient("the server is down")));
     let one = shared(&source, store.clone());
     assert_eq!(one.token(asks(FetchReason::Initial)).await.unwrap_err().to_string(), "the server is down");
     pass(SECOND).await;

@@ -215,7 +215,7 @@ async fn three_hundred_pages_of_a_query_come_once_each() {
         .conversations(2_950)
         .lifetime(Duration::from_secs(300))
         .limit(60)
-        .think_time(Duration::from_millis(200))
+        .latency(Duration::from_millis(200))
         .build();
     let api = preset(&fake).connect_with(fake.clone()).unwrap();
     let query = json!({ "interval": "2026-11", "paging": { "pageSize": 10, "pageNumber": 1 } });
@@ -266,7 +266,7 @@ async fn press(api: &ApiClient, requests: usize) -> (Duration, usize) {
 async fn a_pool_of_four_from_the_environment_has_four_times_the_throughput() {
     let mut times = Vec::new();
     for size in ["1", "4"] {
-        let fake = fake().think_time(Duration::from_millis(50)).build();
+        let fake = fake().latency(Duration::from_millis(50)).build();
         let set = [
             ("GENESYSCLOUD_OAUTHCLIENT_ID", "reports"),
             ("GENESYSCLOUD_OAUTHCLIENT_SECRET", SECRET),
@@ -520,7 +520,7 @@ async fn cxone_is_found_by_two_discoveries_and_its_pages_come_across_revocation_
         );
         match page.number() {
             2 => fake.revoke_all(),
-            3 => fake.answer_next(1, Trouble::TooManyRequests { retry_after: Duration::from_secs(20) }),
+            3 => fake.fail_next(1, Trouble::TooManyRequests { retry_after: Duration::from_secs(20) }),
             _ => {}
         }
     }

@@ -257,7 +257,7 @@ async fn a_refresh_token_that_is_no_good() -> Vec<String> {
     // An answer that was lost, and a server that has meanwhile ended the token.
     let lost = server.sign_in("app", "items:read");
     let source = app(&lost).build().unwrap();
-    server.answer_next(1, Trouble::Hang);
+    server.fail_next(1, Trouble::Hang);
     fetch(source.clone()).await.unwrap_err();
     fetch(app(&lost).build().unwrap()).await.unwrap();
     lines.push(failure(&server.origin(), source).await);
@@ -385,8 +385,8 @@ async fn a_server_that_is_busy_or_down() -> Vec<String> {
         let source = client_of(&server, "billing", "hunter2-hunter2").attempt_timeout(Duration::from_secs(1));
         failure(&server.origin(), source.build().unwrap()).await
     };
-    server.answer_next(1, Trouble::TooManyRequests { retry_after: Duration::from_secs(60) });
-    server.answer_next(1, Trouble::Hang);
+    server.fail_next(1, Trouble::TooManyRequests { retry_after: Duration::from_secs(60) });
+    server.fail_next(1, Trouble::Hang);
     let mut lines = vec![ask().await, ask().await];
     let (origin, _listener) =
         serve(Router::new().route("/token", post(async || StatusCode::BAD_GATEWAY))).await;

@@ -12,7 +12,7 @@ use tower::{BoxError, Layer as _, Service as _, ServiceExt as _};
 use super::*;
 use crate::error::Error;
 use crate::extensions::{Attempt, RejectionVerdict, TokenRejected};
-use crate::test_util::{Answer, Script, reply};
+use crate::test_util::{Script, ScriptedResponse, reply};
 
 fn refusal(body: &'static str) -> Response<Full<Bytes>> {
     refusal_with(RejectionVerdict::Invalidated, body)
@@ -61,7 +61,8 @@ async fn text(response: Response<ResponseBody<Full<Bytes>>>) -> String {
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_token_is_replayed_at_once_with_the_same_request() {
-    let script = Script::new([Answer::Reply(refusal("")), Answer::Reply(reply(201, "done"))]);
+    let script =
+        Script::new([ScriptedResponse::Reply(refusal("")), ScriptedResponse::Reply(reply(201, "done"))]);
     let start = crate::clock::now();
     let response = send(&script, &RetryPolicy::default(), order()).await.unwrap();
     assert_eq!(response.status(), StatusCode::CREATED);
@@ -91,7 +92,8 @@ async fn a_refused_token_is_replayed_at_once_with_the_same_request() {
 
 #[tokio::test(start_paused = true)]
 async fn a_second_401_is_returned_not_replayed() {
-    let script = Script::new([Answer::Reply(refusal("first")), Answer::Reply(refusal("second"))]);
+    let script =
+        Script::new([ScriptedResponse::Reply(refusal("first")), ScriptedResponse::Reply(refusal("second"))]);
     let response = send(&script, &RetryPolicy::default(), order()).await.unwrap();
     assert_eq!(script.seen().len(), 2);
     let told = report(&response);
@@ -104,9 +106,14 @@ async fn a_second_401_is_returned_not_replayed() {
 
 #[tokio::test(start_paused = true)]
 async fn refused_tokens_and_429s_do_not_eat_each_others_attempts() {
-    let busy = || Answer::Reply(reply(429, ""));
-    let script =
-        Script::new([busy(), Answer::Reply(refusal("")), busy(), busy(), Answer::Reply(refusal("last"))]);
+    let busy = || ScriptedResponse::Reply(reply(429, ""));
+    let script = Script::new([
+        busy(),
+        ScriptedResponse::Reply(refusal("")),
+        busy(),
+        busy(),
+        ScriptedResponse::Reply(refusal("last")),
+    ]);
     let response = send(&script, &RetryPolicy::default(), order()).await.unwrap();
     assert_eq!(script.seen().len(), 5);
     assert_eq!(report(&response).stop_reason(), &StopReason::AuthReplaysExhausted);
@@ -118,7 +125,8 @@ async fn refused_tokens_and_429s_do_not_eat_each_others_attempts() {
 
 #[tokio::test(start_paused = true)]
 async fn an_endless_mix_of_refusals_is_bounded() {
-    let answers = (0..100).map(|n| Answer::Reply(if n % 2 == 0 { refusal("") } else { reply(429, "") }));
+    let answers =
+        (0..100).map(|n| ScriptedResponse::Reply(if n % 2 == 0 { refusal("") } else { reply(429, "") }));
     let script = Script::new(answers);
     let policy = RetryPolicy::builder().auth_replays(3).build().unwrap();
     let response = send(&script, &policy, order()).await.unwrap();
@@ -150,7 +158,8 @@ async fn without_a_token_for_the_replay_the_401_is_handed_back_with_the_reason()
             false => error.into(),
             true => Outer(error).into(),
         };
-        let script = Script::new([Answer::Reply(refusal("whole body")), Answer::Fail(error)]);
+        let script =
+            Script::new([ScriptedResponse::Reply(refusal("whole body")), ScriptedResponse::Fail(error)]);
         let response = send(&script, &RetryPolicy::default(), order()).await.unwrap();
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
         let told = report(&response);
@@ -165,7 +174,7 @@ async fn without_a_token_for_the_replay_the_401_is_handed_back_with_the_reason()
 #[tokio::test(start_paused = true)]
 async fn without_a_token_for_the_first_attempt_the_error_passes_unchanged() {
     let slot = ReportSlot::new();
-    let script = Script::new([Answer::Fail(Error::grant("the client was refused").into())]);
+    let script = Script::new([ScriptedResponse::Fail(Error::grant("the client was refused").into())]);
     let mut request = order();
     request.extensions_mut().insert(RetryOptions::new().report_to(&slot));
     let error = send(&script, &RetryPolicy::default(), request).await.unwrap_err();
@@ -177,7 +186,10 @@ async fn without_a_token_for_the_first_attempt_the_error_passes_unchanged() {
 #[tokio::test(start_paused = true)]
 async fn a_newer_transport_error_replaces_an_answer() {
     let slot = ReportSlot::new();
-    let script = Script::new([Answer::Reply(refusal("")), Answer::Fail("connection reset".into())]);
+    let script = Script::new([
+        ScriptedResponse::Reply(refusal("")),
+        ScriptedResponse::Fail("connection reset".into()),
+    ]);
     let mut request = order();
     request.extensions_mut().insert(RetryOptions::new().report_to(&slot));
     let error = send(&script, &RetryPolicy::default(), request).await.unwrap_err();
@@ -190,7 +202,7 @@ async fn a_newer_transport_error_replaces_an_answer() {
 #[tokio::test(start_paused = true)]
 async fn a_refusal_that_does_not_blame_the_token_is_handed_out() {
     for verdict in [RejectionVerdict::NotRefreshable, RejectionVerdict::Braked] {
-        let script = Script::new([Answer::Reply(refusal_with(verdict, "why"))]);
+        let script = Script::new([ScriptedResponse::Reply(refusal_with(verdict, "why"))]);
         let response = send(&script, &RetryPolicy::default(), order()).await.unwrap();
         assert_eq!(script.seen().len(), 1);
         let told = report(&response);
@@ -206,7 +218,7 @@ async fn a_refusal_that_does_not_blame_the_token_is_handed_out() {
 
 #[tokio::test(start_paused = true)]
 async fn a_caller_who_forbids_it_gets_the_401() {
-    let script = Script::new([Answer::Reply(refusal(""))]);
+    let script = Script::new([ScriptedResponse::Reply(refusal(""))]);
     let mut request = order();
     request.extensions_mut().insert(RetryOptions::new().auth_replay(false));
     let response = send(&script, &RetryPolicy::default(), request).await.unwrap();
@@ -217,7 +229,7 @@ async fn a_caller_who_forbids_it_gets_the_401() {
 #[tokio::test(start_paused = true)]
 async fn a_deadline_that_passed_meanwhile_forbids_even_a_replay_at_once() {
     let deadline = crate::extensions::Deadline::within(Duration::from_secs(1));
-    let script = Script::new([Answer::Reply(refusal("in time"))]);
+    let script = Script::new([ScriptedResponse::Reply(refusal("in time"))]);
     let mut request = order();
     request.extensions_mut().insert(deadline);
     let mut client = RetryPolicy::default().layer(script.probe());
@@ -231,7 +243,7 @@ async fn a_deadline_that_passed_meanwhile_forbids_even_a_replay_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn two_retry_layers_do_not_multiply() {
-    let script = Script::new((0..100).map(|_| Answer::Reply(reply(429, ""))));
+    let script = Script::new((0..100).map(|_| ScriptedResponse::Reply(reply(429, ""))));
     let policy = RetryPolicy::default();
     let stacked = policy.layer(policy.layer(script.probe()));
     let response = stacked.oneshot(order()).await.unwrap();
@@ -240,9 +252,9 @@ async fn two_retry_layers_do_not_multiply() {
     assert_eq!(report(&response).stop_reason(), &StopReason::AttemptsExhausted);
 
     let script = Script::new([
-        Answer::Reply(reply(503, "")),
-        Answer::Reply(refusal("")),
-        Answer::Reply(reply(200, "")),
+        ScriptedResponse::Reply(reply(503, "")),
+        ScriptedResponse::Reply(refusal("")),
+        ScriptedResponse::Reply(reply(200, "")),
     ]);
     let none = RetryPolicy::builder().max_retries(0).build().unwrap();
     let mut request = order();
@@ -257,7 +269,8 @@ async fn a_replay_with_a_new_token_costs_no_budget() {
     let budget = RetryBudget::default().min_per_second(0);
     let policy = RetryPolicy::builder().budget(budget.clone()).build().unwrap();
     for _ in 0..20 {
-        let script = Script::new([Answer::Reply(refusal("")), Answer::Reply(reply(201, "done"))]);
+        let script =
+            Script::new([ScriptedResponse::Reply(refusal("")), ScriptedResponse::Reply(reply(201, "done"))]);
         assert_eq!(send(&script, &policy, order()).await.unwrap().status(), StatusCode::CREATED);
     }
     assert_eq!(budget.balance(order().uri(), None), 10.0);
@@ -269,7 +282,8 @@ async fn the_last_attempt_is_not_recorded_and_yet_whole() {
     let body = StreamBody::new(futures_util::stream::iter(frames));
     let mut request = Request::put("https://api.example.com/items/1").body(body).unwrap();
     request.extensions_mut().insert(RetryOptions::new().max_retries(1).auth_replay(false));
-    let script = Script::new([Answer::Unread(reply(503, "")), Answer::Reply(reply(503, "last"))]);
+    let script =
+        Script::new([ScriptedResponse::Unread(reply(503, "")), ScriptedResponse::Reply(reply(503, "last"))]);
     let (kept, seen) = (Arc::new(Mutex::new(Vec::new())), script.probe());
     let log = Arc::clone(&kept);
     let look = seen.map_request(move |request: Request<RequestBody<_>>| {

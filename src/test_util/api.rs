@@ -80,7 +80,7 @@ pub struct FakeApiBuilder {
     scope: Option<String>,
     limit: Option<u32>,
     limits_of: HashMap<String, u32>,
-    think_time: Duration,
+    latency: Duration,
 }
 
 /// In the extensions of a request behind a [`FakeApi`]: who was let in.
@@ -116,7 +116,7 @@ struct Shared {
     introspector: Introspector,
     service: Behind,
     scope: Option<String>,
-    think_time: Duration,
+    latency: Duration,
     held: watch::Sender<bool>,
     bucket: Option<Mutex<Bucket>>,
     buckets_of: HashMap<String, Mutex<Bucket>>,
@@ -166,7 +166,7 @@ impl FakeApi {
             scope: None,
             limit: None,
             limits_of: HashMap::new(),
-            think_time: Duration::ZERO,
+            latency: Duration::ZERO,
         }
     }
 
@@ -177,7 +177,7 @@ impl FakeApi {
     }
 
     /// Orders trouble for the next `times` requests, after what was ordered before. It comes before any look at a token.
-    pub fn answer_next(&self, times: usize, trouble: Trouble) {
+    pub fn fail_next(&self, times: usize, trouble: Trouble) {
         self.shared.troubles.order(times, trouble);
     }
 
@@ -220,13 +220,13 @@ impl FakeApi {
     /// Returns how many requests were refused with 401 because of the revocation of that number (as told by
     /// [`FakeAuthorizationServer::revoke_all`]).
     #[must_use]
-    pub fn met_revocation(&self, number: u64) -> u64 {
+    pub fn unauthorized_by_revocation(&self, number: u64) -> u64 {
         self.shared.revoked().get(&number).copied().unwrap_or_default()
     }
 }
 
 // Within the process a request body need not be read on.
-fake_service!(FakeApi, |fake, request| answer(Arc::clone(&fake.shared), request, drop));
+fake_service!(FakeApi, |fake, request| respond(Arc::clone(&fake.shared), request, drop));
 
 impl fmt::Debug for FakeApi {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -262,15 +262,15 @@ impl FakeApiBuilder {
 
     /// Sets how many requests per second of one client are served, whatever the others do.
     #[must_use]
-    pub fn limit_of(mut self, client_id: impl Into<String>, per_second: u32) -> Self {
+    pub fn limit_for(mut self, client_id: impl Into<String>, per_second: u32) -> Self {
         self.limits_of.insert(client_id.into(), per_second);
         self
     }
 
     /// Sets how long a request lies around before its token is looked at.
     #[must_use]
-    pub fn think_time(mut self, think_time: Duration) -> Self {
-        self.think_time = think_time;
+    pub fn latency(mut self, latency: Duration) -> Self {
+        self.latency = latency;
         self
     }
 
@@ -293,7 +293,7 @@ impl FakeApiBuilder {
     pub async fn start(self) -> io::Result<FakeApi> {
         let shared = self.shared();
         let served = Arc::clone(&shared);
-        let service = tower::service_fn(move |request| answer(Arc::clone(&served), request, linger));
+        let service = tower::service_fn(move |request| respond(Arc::clone(&served), request, linger));
         Ok(FakeApi { shared, line: Line::over(Loopback::start(service).await?) })
     }
 
@@ -302,7 +302,7 @@ impl FakeApiBuilder {
             introspector: self.introspector,
             service: self.service,
             scope: self.scope,
-            think_time: self.think_time,
+            latency: self.latency,
             held: watch::Sender::new(false),
             bucket: self.limit.map(Bucket::full),
             buckets_of: self.limits_of.into_iter().map(|(id, limit)| (id, Bucket::full(limit))).collect(),
@@ -339,7 +339,7 @@ impl Caller {
 
 /// Lets a request through to the service behind, or not. The body is not read before that; one that is refused goes to
 /// `dispose`.
-async fn answer(
+async fn respond(
     shared: Arc<Shared>,
     mut request: Request<Body>,
     dispose: fn(Request<Body>),
@@ -351,8 +351,8 @@ async fn answer(
         return trouble.make().await;
     }
     let waiting = Presence::enter(&counters.waiting);
-    if !shared.think_time.is_zero() {
-        tokio::time::sleep(shared.think_time).await;
+    if !shared.latency.is_zero() {
+        tokio::time::sleep(shared.latency).await;
     }
     // The sender is in `shared`, so it outlives this wait.
     let _ = shared.held.subscribe().wait_for(|held| !held).await;

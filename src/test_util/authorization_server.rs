@@ -160,7 +160,7 @@ impl FakeAuthorizationServer {
 
     /// Orders trouble for the next `times` requests at the token endpoint, after what was ordered before. The other
     /// endpoints have none.
-    pub fn answer_next(&self, times: usize, trouble: Trouble) {
+    pub fn fail_next(&self, times: usize, trouble: Trouble) {
         self.shared.troubles.order(times, trouble);
     }
 
@@ -220,7 +220,7 @@ impl FakeAuthorizationServer {
     }
 }
 
-fake_service!(FakeAuthorizationServer, |fake, request| endpoints::answer(Arc::clone(&fake.shared), request));
+fake_service!(FakeAuthorizationServer, |fake, request| endpoints::respond(Arc::clone(&fake.shared), request));
 
 impl fmt::Debug for FakeAuthorizationServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -282,7 +282,7 @@ impl FakeAuthorizationServerBuilder {
     pub async fn start(self) -> io::Result<FakeAuthorizationServer> {
         let shared = self.shared();
         let served = Arc::clone(&shared);
-        let service = tower::service_fn(move |request| endpoints::answer(Arc::clone(&served), request));
+        let service = tower::service_fn(move |request| endpoints::respond(Arc::clone(&served), request));
         let line = Line::over(Loopback::start(service).await?);
         shared.assertions.name(line.origin());
         Ok(FakeAuthorizationServer { shared, line })

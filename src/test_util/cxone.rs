@@ -144,7 +144,7 @@ impl FakeCxone {
     }
 
     /// Orders trouble for the next `times` requests of the API.
-    pub fn answer_next(&self, times: usize, trouble: Trouble) {
+    pub fn fail_next(&self, times: usize, trouble: Trouble) {
         self.shared.troubles.order(times, trouble);
     }
 

@@ -68,7 +68,7 @@ enum Refused {
 type Form = HashMap<String, String>;
 
 /// Responds to a request at any of the endpoints.
-pub(super) async fn answer(shared: Arc<Shared>, request: Request<Body>) -> Result<Response<Body>, BoxError> {
+pub(super) async fn respond(shared: Arc<Shared>, request: Request<Body>) -> Result<Response<Body>, BoxError> {
     let (head, body) = request.into_parts();
     let path = head.uri.path();
     let allowed = match path {
@@ -83,7 +83,7 @@ pub(super) async fn answer(shared: Arc<Shared>, request: Request<Body>) -> Resul
     let Some(form) = read_form(&head.method, &head.headers, &form) else {
         return Ok(refuse(&Refused::Request("invalid_request", "the body is not a form")));
     };
-    let answered = match path {
+    let result = match path {
         TOKEN => return token(&shared, &head.headers, &form).await,
         REVOCATION => revoke(&shared, &head.headers, &form),
         INTROSPECTION => introspect(&shared, &head.headers, &form),
@@ -91,7 +91,7 @@ pub(super) async fn answer(shared: Arc<Shared>, request: Request<Body>) -> Resul
         DEVICE => Ok(agree_to_device(&shared, &form)),
         _ => Ok(metadata(&shared)),
     };
-    Ok(answered.unwrap_or_else(|refused| refuse(&refused)))
+    Ok(result.unwrap_or_else(|refused| refuse(&refused)))
 }
 
 // --- Shared ---
@@ -219,9 +219,9 @@ fn exchange(shared: &Shared, client: &FakeClient, form: &Form, lifetime: Duratio
     }
     let scopes = granted_scopes(client, form)?;
     let access = shared.tokens().issue(client.id(), scopes.clone(), lifetime);
-    let mut answer = granted(&access, None, &scopes, lifetime);
-    answer["issued_token_type"] = "urn:ietf:params:oauth:token-type:access_token".into();
-    Ok(answer)
+    let mut body = granted(&access, None, &scopes, lifetime);
+    body["issued_token_type"] = "urn:ietf:params:oauth:token-type:access_token".into();
+    Ok(body)
 }
 
 fn poll_device(
@@ -254,16 +254,16 @@ fn granted_scopes(client: &FakeClient, form: &Form) -> Result<Vec<String>, Refus
 }
 
 fn granted(access: &str, refresh: Option<&str>, scopes: &[String], lifetime: Duration) -> Value {
-    let mut answer = json!({
+    let mut body = json!({
         "access_token": access,
         "token_type": "Bearer",
         "expires_in": lifetime.as_secs(),
         "scope": scopes.join(" "),
     });
     if let Some(refresh) = refresh {
-        answer["refresh_token"] = refresh.into();
+        body["refresh_token"] = refresh.into();
     }
-    answer
+    body
 }
 
 // --- The other endpoints ---
@@ -371,14 +371,14 @@ fn refuse(refused: &Refused) -> Response<Body> {
 }
 
 /// RFC 6749 §5.1: what carries a token is not to be stored on the way.
-fn uncached(answer: &Value) -> Response<Body> {
-    let mut response = json_response(StatusCode::OK, answer);
+fn uncached(body: &Value) -> Response<Body> {
+    let mut response = json_response(StatusCode::OK, body);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
-fn json_response(status: StatusCode, answer: &Value) -> Response<Body> {
-    let mut response = Response::new(Body::from(answer.to_string()));
+fn json_response(status: StatusCode, body: &Value) -> Response<Body> {
+    let mut response = Response::new(Body::from(body.to_string()));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

@@ -167,18 +167,18 @@ impl FakeEntra {
     }
 
     /// Orders trouble for the next `times` requests of the API.
-    pub fn answer_next(&self, times: usize, trouble: Trouble) {
+    pub fn fail_next(&self, times: usize, trouble: Trouble) {
         self.shared.troubles.order(times, trouble);
     }
 
     /// Orders trouble for the next `times` requests of apps for a token.
-    pub fn answer_tokens(&self, times: usize, trouble: Trouble) {
+    pub fn fail_next_tokens(&self, times: usize, trouble: Trouble) {
         self.shared.token_troubles.order(times, trouble);
     }
 
     /// Has the servers beside machines respond with these statuses next, in this order, without a hint when to come back: 404
     /// while they do not know an identity yet, 410 while they are updated, 429.
-    pub fn machine_says(&self, statuses: impl IntoIterator<Item = StatusCode>) {
+    pub fn machine_responds(&self, statuses: impl IntoIterator<Item = StatusCode>) {
         self.shared.state().machine.extend(statuses);
     }
 

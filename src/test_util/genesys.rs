@@ -77,7 +77,7 @@ pub struct FakeGenesysBuilder {
     conversations: u64,
     lifetime: Option<Duration>,
     limit: Option<u64>,
-    think_time: Duration,
+    latency: Duration,
 }
 
 /// What a [`FakeGenesys`] has counted.
@@ -269,8 +269,8 @@ impl FakeGenesysBuilder {
 
     /// Sets how long a request takes.
     #[must_use]
-    pub fn think_time(mut self, think_time: Duration) -> Self {
-        self.think_time = think_time;
+    pub fn latency(mut self, latency: Duration) -> Self {
+        self.latency = latency;
         self
     }
 
@@ -314,8 +314,8 @@ impl FakeGenesysBuilder {
 async fn respond(shared: Arc<Shared>, request: Request<Body>) -> Result<Response<Body>, BoxError> {
     let (head, body) = request.into_parts();
     let body = body.collect().await?.to_bytes();
-    if !shared.setup.think_time.is_zero() {
-        tokio::time::sleep(shared.setup.think_time).await;
+    if !shared.setup.latency.is_zero() {
+        tokio::time::sleep(shared.setup.latency).await;
     }
     let path = head.uri.path().to_owned();
     let result = match path.strip_prefix(API) {

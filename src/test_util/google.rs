@@ -192,12 +192,12 @@ impl FakeGoogle {
     }
 
     /// Orders trouble for the next `times` requests of the API and the service.
-    pub fn answer_next(&self, times: usize, trouble: Trouble) {
+    pub fn fail_next(&self, times: usize, trouble: Trouble) {
         self.shared.troubles.order(times, trouble);
     }
 
     /// Orders trouble for the next `times` requests for a token.
-    pub fn answer_tokens(&self, times: usize, trouble: Trouble) {
+    pub fn fail_next_tokens(&self, times: usize, trouble: Trouble) {
         self.shared.token_troubles.order(times, trouble);
     }
 

@@ -119,7 +119,7 @@ async fn serve(listener: TcpListener, service: Served) {
             continue;
         };
         while connections.try_join_next().is_some() {}
-        // Small answers must not wait for more to send. Where the option is unknown, they just wait.
+        // Small responses must not wait for more to send. Where the option is unknown, they just wait.
         let _ = stream.set_nodelay(true);
         let service = service.clone().map_request(|request: Request<_>| request.map(Body::new));
         connections.spawn(async move {

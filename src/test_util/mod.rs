@@ -42,7 +42,7 @@
 //! use tower::{Layer as _, ServiceExt as _};
 //! use tower_oauth2::auth::AuthService;
 //! use tower_oauth2::retry::RetryService;
-//! use tower_oauth2::test_util::{Answer, Script, ScriptedSource};
+//! use tower_oauth2::test_util::{ScriptedResponse, Script, ScriptedSource};
 //! use tower_oauth2::{AuthLayer, RetryPolicy, Error, TokenSource};
 //!
 //! // The program:
@@ -57,7 +57,7 @@
 //! // The test, under #[tokio::test(start_paused = true)]:
 //! # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?.block_on(async {
 //! let source = ScriptedSource::new();
-//! let api = Script::new([Answer::invalid_token()]);
+//! let api = Script::new([ScriptedResponse::invalid_token()]);
 //! let client = client(source.clone(), api.probe())?;
 //!
 //! let request = Request::post("https://api.example.com/orders").body(Full::<Bytes>::from("an order"))?;
@@ -112,7 +112,7 @@
 //! assert_eq!((api.counts().revoked, server.counts().tokens), (1, 2));
 //!
 //! // The API wants a pause, and gets it.
-//! api.answer_next(1, Trouble::TooManyRequests { retry_after: Duration::from_secs(30) });
+//! api.fail_next(1, Trouble::TooManyRequests { retry_after: Duration::from_secs(30) });
 //! let (status, took) = timed(get()).await;
 //! assert_eq!(status?, 200);
 //! assert!(took >= Duration::from_secs(30));
@@ -183,7 +183,7 @@ pub use self::google::{FakeGoogle, FakeGoogleBuilder, GoogleCounts};
 pub use self::line::FakeFuture;
 pub use self::loopback::Loopback;
 pub use self::probe::{Probe, ProbeFuture, Readiness};
-pub use self::script::{Answer, Script, Seen, reply};
+pub use self::script::{Script, ScriptedResponse, Seen, reply};
 pub use self::source::ScriptedSource;
 pub use self::time::{pass, settle, timed};
 #[cfg(feature = "store")]

@@ -10,14 +10,14 @@ use std::time::Duration;
 use tower::BoxError;
 use tower_service::Service;
 
-type Answer<Res> = Pin<Box<dyn Future<Output = Result<Res, BoxError>> + Send>>;
+type CallFuture<Res> = Pin<Box<dyn Future<Output = Result<Res, BoxError>> + Send>>;
 
 /// A fake service that panics when it is called without having been polled ready. Clones share permits, script and
 /// counts.
 ///
 /// - A clone is not ready, however ready the original was.
 /// - Readiness takes a permit; the call carries it, and the response future gives it back. So `reserved()` counts the
-///   instances that hold one without being called, `busy()` the calls in flight.
+///   instances that hold one without being called, `in_flight()` the calls in flight.
 /// - [`readiness`](Self::readiness) scripts what the next polls say; after the script it is ready as soon as there is a
 ///   permit.
 ///
@@ -56,12 +56,12 @@ pub enum Readiness {
 
 /// The response future of a [`Probe`]; it holds the permit until it is done or dropped.
 pub struct ProbeFuture<Res> {
-    answer: Answer<Res>,
+    response: CallFuture<Res>,
     permit: Option<Permit>,
 }
 
 struct Shared<Req, Res> {
-    handler: Box<dyn Fn(Req) -> Answer<Res> + Send + Sync>,
+    handler: Box<dyn Fn(Req) -> CallFuture<Res> + Send + Sync>,
     permits: Arc<Permits>,
 }
 
@@ -74,8 +74,8 @@ struct Permits {
 struct State {
     limit: usize,
     ready: usize,
-    busy: usize,
-    most_busy: usize,
+    in_flight: usize,
+    max_in_flight: usize,
     calls: usize,
     script: VecDeque<Readiness>,
     waiting: Vec<Waker>,
@@ -93,14 +93,14 @@ impl<Req, Res> Probe<Req, Res> {
         Self::with_permits(usize::MAX, handler)
     }
 
-    /// Creates a probe that is ready or busy at most `limit` times at once, over all clones.
+    /// Creates a probe that is ready or in flight at most `limit` times at once, over all clones.
     pub fn with_permits<F, Fut>(limit: usize, handler: F) -> Self
     where
         F: Fn(Req) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Res, BoxError>> + Send + 'static,
     {
         let permits = Permits { state: Mutex::new(State { limit, ..State::default() }) };
-        let handler = Box::new(move |request| Box::pin(handler(request)) as Answer<Res>);
+        let handler = Box::new(move |request| Box::pin(handler(request)) as CallFuture<Res>);
         Self { shared: Arc::new(Shared { handler, permits: Arc::new(permits) }), permit: None }
     }
 
@@ -120,14 +120,14 @@ impl<Req, Res> Probe<Req, Res> {
 
     /// Returns how many calls are in flight.
     #[must_use]
-    pub fn busy(&self) -> usize {
-        self.state().busy
+    pub fn in_flight(&self) -> usize {
+        self.state().in_flight
     }
 
     /// Returns how many calls were in flight at most.
     #[must_use]
-    pub fn most_busy(&self) -> usize {
-        self.state().most_busy
+    pub fn max_in_flight(&self) -> usize {
+        self.state().max_in_flight
     }
 
     /// Returns how many calls there were.
@@ -164,19 +164,19 @@ impl<Req, Res> Service<Req> for Probe<Req, Res> {
                 return Poll::Pending;
             }
             Some(Readiness::Never) => {
-                // The script stays on this answer: nobody wakes the caller, and a second look sees the same.
+                // The script stays on this response: nobody wakes the caller, and a second look sees the same.
                 state.script.push_front(Readiness::Never);
                 return Poll::Pending;
             }
             Some(Readiness::Broken) => return Poll::Ready(Err("the service is broken".into())),
         }
-        if state.ready + state.busy >= state.limit {
+        if state.ready + state.in_flight >= state.limit {
             state.waiting.push(cx.waker().clone());
             return Poll::Pending;
         }
         state.ready += 1;
         drop(state);
-        self.permit = Some(Permit { permits: Arc::clone(&self.shared.permits), busy: false });
+        self.permit = Some(Permit { permits: Arc::clone(&self.shared.permits), in_flight: false });
         Poll::Ready(Ok(()))
     }
 
@@ -188,7 +188,7 @@ impl<Req, Res> Service<Req> for Probe<Req, Res> {
     fn call(&mut self, request: Req) -> ProbeFuture<Res> {
         let mut permit = self.permit.take().expect("called without having been polled ready");
         permit.begin();
-        ProbeFuture { answer: (self.shared.handler)(request), permit: Some(permit) }
+        ProbeFuture { response: (self.shared.handler)(request), permit: Some(permit) }
     }
 }
 
@@ -210,11 +210,11 @@ impl<Res> Future for ProbeFuture<Res> {
     type Output = Result<Res, BoxError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = self.answer.as_mut().poll(cx);
-        if answer.is_ready() {
+        let response = self.response.as_mut().poll(cx);
+        if response.is_ready() {
             self.permit = None;
         }
-        answer
+        response
     }
 }
 
@@ -229,7 +229,7 @@ impl<Res> fmt::Debug for ProbeFuture<Res> {
 /// A place in a probe: taken by readiness, given back when it is dropped.
 struct Permit {
     permits: Arc<Permits>,
-    busy: bool,
+    in_flight: bool,
 }
 
 impl Permits {
@@ -243,18 +243,18 @@ impl Permit {
     fn begin(&mut self) {
         let mut state = self.permits.state();
         state.ready -= 1;
-        state.busy += 1;
+        state.in_flight += 1;
         state.calls += 1;
-        state.most_busy = state.most_busy.max(state.busy);
-        self.busy = true;
+        state.max_in_flight = state.max_in_flight.max(state.in_flight);
+        self.in_flight = true;
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         let mut state = self.permits.state();
-        if self.busy {
-            state.busy -= 1;
+        if self.in_flight {
+            state.in_flight -= 1;
         } else {
             state.ready -= 1;
         }

@@ -24,10 +24,10 @@ use super::probe::Probe;
 /// use http::Request;
 /// use http_body_util::Full;
 /// use tower::ServiceExt as _;
-/// use tower_oauth2::test_util::{Answer, Script, reply};
+/// use tower_oauth2::test_util::{ScriptedResponse, Script, reply};
 ///
 /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
-/// let script = Script::new([Answer::Reply(reply(503, "soon")), Answer::Hang]);
+/// let script = Script::new([ScriptedResponse::Reply(reply(503, "soon")), ScriptedResponse::Hang]);
 /// let api = script.probe::<Full<Bytes>>();
 ///
 /// let request = Request::post("/items").body(Full::from("an item"))?;
@@ -39,19 +39,19 @@ use super::probe::Probe;
 /// ```
 #[derive(Clone, Default)]
 pub struct Script {
-    answers: Arc<Mutex<VecDeque<Answer>>>,
+    responses: Arc<Mutex<VecDeque<ScriptedResponse>>>,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
 /// What one request of a [`Script`] gets. After the script every request gets an empty 200.
 #[non_exhaustive]
-pub enum Answer {
+pub enum ScriptedResponse {
     /// The request body is read to its end, then this is the response.
     Reply(Response<Full<Bytes>>),
     /// The request body is dropped unread.
     Unread(Response<Full<Bytes>>),
     /// The request body is kept, unread after its first frame, until the runtime ends.
-    Stuck(Response<Full<Bytes>>),
+    Stalled(Response<Full<Bytes>>),
     /// The call fails.
     Fail(BoxError),
     /// The call never ends.
@@ -75,8 +75,8 @@ pub struct Seen {
 
 impl Script {
     /// Creates a script of these responses, in their order.
-    pub fn new(answers: impl IntoIterator<Item = Answer>) -> Self {
-        Self { answers: Arc::new(Mutex::new(answers.into_iter().collect())), seen: Arc::default() }
+    pub fn new(responses: impl IntoIterator<Item = ScriptedResponse>) -> Self {
+        Self { responses: Arc::new(Mutex::new(responses.into_iter().collect())), seen: Arc::default() }
     }
 
     /// Creates a service that responds by this script.
@@ -99,7 +99,7 @@ impl Script {
         let script = self.clone();
         Probe::with_permits(limit, move |request| {
             let script = script.clone();
-            async move { script.answer(request).await }
+            async move { script.respond(request).await }
         })
     }
 
@@ -110,28 +110,28 @@ impl Script {
     }
 
     #[allow(clippy::disallowed_methods, reason = "a test looks at the clock from outside")]
-    async fn answer<B>(&self, request: Request<B>) -> Result<Response<Full<Bytes>>, BoxError>
+    async fn respond<B>(&self, request: Request<B>) -> Result<Response<Full<Bytes>>, BoxError>
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
         let at = tokio::time::Instant::now().into_std();
-        let answer = lock(&self.answers).pop_front();
-        let answer = answer.unwrap_or_else(|| Answer::Reply(reply(200, "")));
+        let next = lock(&self.responses).pop_front();
+        let next = next.unwrap_or_else(|| ScriptedResponse::Reply(reply(200, "")));
         let (head, mut body) = request.into_parts();
         let note = |body, trailers| lock(&self.seen).push(Seen { head, body, trailers, at });
-        match answer {
-            Answer::Reply(response) => {
+        match next {
+            ScriptedResponse::Reply(response) => {
                 let whole = body.collect().await.map_err(Into::into)?;
                 let trailers = whole.trailers().cloned();
                 note(whole.to_bytes(), trailers);
                 Ok(response)
             }
-            Answer::Unread(response) => {
+            ScriptedResponse::Unread(response) => {
                 note(Bytes::new(), None);
                 Ok(response)
             }
-            Answer::Stuck(response) => {
+            ScriptedResponse::Stalled(response) => {
                 let first = body.frame().await.transpose().map_err(Into::into)?;
                 note(first.and_then(|frame| frame.into_data().ok()).unwrap_or_default(), None);
                 tokio::spawn(async move {
@@ -140,11 +140,11 @@ impl Script {
                 });
                 Ok(response)
             }
-            Answer::Fail(error) => {
+            ScriptedResponse::Fail(error) => {
                 note(Bytes::new(), None);
                 Err(error)
             }
-            Answer::Hang => {
+            ScriptedResponse::Hang => {
                 note(Bytes::new(), None);
                 pending().await
             }
@@ -158,9 +158,9 @@ impl fmt::Debug for Script {
     }
 }
 
-// --- Answer ---
+// --- ScriptedResponse ---
 
-impl Answer {
+impl ScriptedResponse {
     /// The 401 of an API that knows the token no more: `Bearer error="invalid_token"` (RFC 6750 §3.1).
     #[must_use]
     pub fn invalid_token() -> Self {
@@ -171,12 +171,12 @@ impl Answer {
     }
 }
 
-impl fmt::Debug for Answer {
+impl fmt::Debug for ScriptedResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (name, response) = match self {
             Self::Reply(response) => ("Reply", response),
             Self::Unread(response) => ("Unread", response),
-            Self::Stuck(response) => ("Stuck", response),
+            Self::Stalled(response) => ("Stalled", response),
             Self::Fail(error) => return f.debug_tuple("Fail").field(error).finish(),
             Self::Hang => return f.write_str("Hang"),
         };

@@ -29,7 +29,7 @@ use crate::token::AccessToken;
 /// assert_eq!(first.header_value(), "Bearer token-1");
 ///
 /// cache.reject(&first);
-/// source.give_next(Err(Error::grant("the client was removed")));
+/// source.return_next(Err(Error::grant("the client was removed")));
 /// assert!(cache.get().await.unwrap_err().is_grant());
 /// assert_eq!(source.requests()[1].reason(), FetchReason::Rejected);
 /// # Ok::<_, Error>(())
@@ -92,7 +92,7 @@ impl ScriptedSource {
     }
 
     /// Orders what the next fetch comes to, after what was ordered before.
-    pub fn give_next(&self, outcome: Result<AccessToken, Error>) {
+    pub fn return_next(&self, outcome: Result<AccessToken, Error>) {
         self.shared().steps.push_back(Step::Give(outcome));
     }
 

@@ -9,7 +9,7 @@ use http_body_util::Full;
 use tower::{BoxError, Layer as _, ServiceExt as _};
 use tower_oauth2::auth::{AuthLayer, AuthService};
 use tower_oauth2::test_util::ScriptedSource;
-use tower_oauth2::test_util::{Answer, Probe, Script, Seen, reply};
+use tower_oauth2::test_util::{Probe, Script, ScriptedResponse, Seen, reply};
 use tower_oauth2::{AccessToken, Error, TokenCache, TokenRequest, TokenSource};
 use tracing::Level;
 use tracing::subscriber::DefaultGuard;
@@ -50,7 +50,7 @@ impl Issuer {
     /// Fails from this token on.
     pub(crate) fn fails_from(self, number: usize) -> Self {
         for number in 1..number {
-            self.source.give_next(AccessToken::bearer(format!("{}-{number}", self.name)));
+            self.source.return_next(AccessToken::bearer(format!("{}-{number}", self.name)));
         }
         self.source.fail_with(Error::grant("the client was removed"));
         self
@@ -150,17 +150,17 @@ pub(crate) fn tokens(script: &Script) -> Vec<String> {
 }
 
 /// Makes an answer with headers.
-pub(crate) fn answer(status: u16, headers: &[(&'static str, &str)]) -> Answer {
+pub(crate) fn answer(status: u16, headers: &[(&'static str, &str)]) -> ScriptedResponse {
     let mut response = reply(status, "the server's own words");
     for (name, value) in headers {
         let value = http::HeaderValue::from_bytes(value.as_bytes()).unwrap();
         response.headers_mut().append(*name, value);
     }
-    Answer::Reply(response)
+    ScriptedResponse::Reply(response)
 }
 
 /// Makes a 401 with a challenge.
-pub(crate) fn challenged(challenge: &str) -> Answer {
+pub(crate) fn challenged(challenge: &str) -> ScriptedResponse {
     answer(401, &[("www-authenticate", challenge)])
 }
 

@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue};
 use tower::{Service as _, ServiceExt as _};
 use tower_oauth2::auth::AuthOverride;
 use tower_oauth2::extensions::{TokenRejected, TokenWithheld};
-use tower_oauth2::test_util::{Answer, Script, reply};
+use tower_oauth2::test_util::{Script, ScriptedResponse, reply};
 use tower_oauth2::{AccessToken, AuthLayer, StaticToken};
 
 use super::fixture::{API, Issuer, challenged, get, item, item_with, once, over, send, token, values, with};
@@ -162,7 +162,7 @@ async fn all_else_of_a_request_and_its_answer_is_left_alone() {
     response.headers_mut().append("x-one", HeaderValue::from_static("a"));
     response.headers_mut().append("x-one", HeaderValue::from_static("b"));
     response.extensions_mut().insert(Mine(2));
-    let script = Script::new([Answer::Reply(response)]);
+    let script = Script::new([ScriptedResponse::Reply(response)]);
     let mut request = with(Mine(1));
     *request.version_mut() = http::Version::HTTP_2;
     *request.method_mut() = http::Method::from_bytes(b"PURGE").unwrap();

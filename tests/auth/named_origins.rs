@@ -140,7 +140,7 @@ async fn after_a_wait_for_the_token_its_origin_is_compared_as_well() {
     let source = ScriptedSource::new().latency(Duration::from_secs(1));
     for named in ["https://other.my.example.com", "https://evil.test"] {
         let token = AccessToken::bearer("s3cr3t-of-acme").unwrap();
-        source.give_next(Ok(token.with_extra("instance_url", named)));
+        source.return_next(Ok(token.with_extra("instance_url", named)));
     }
     let waits =
         || AuthLayer::for_origin_named_by(source.clone(), "instance_url", ["my.example.com"]).unwrap();

@@ -16,7 +16,7 @@ use tower::limit::ConcurrencyLimit;
 use tower::{Layer as _, Service as _, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::auth::{AuthOverride, AuthService};
 use tower_oauth2::retry::RequestBody;
-use tower_oauth2::test_util::{Answer, Probe, Readiness, Script, reply};
+use tower_oauth2::test_util::{Probe, Readiness, Script, ScriptedResponse, reply};
 use tower_oauth2::{AuthLayer, ClientCredentials, RetryPolicy, TokenCache};
 
 use super::fixture::{API, Api, Body, Client, Issuer, challenged, get, item, send, tokens, with};
@@ -52,7 +52,7 @@ impl World {
 
     /// How many permits are reserved, and how many are in use.
     fn permits(&self) -> (usize, usize) {
-        (self.probe.reserved(), self.probe.busy())
+        (self.probe.reserved(), self.probe.in_flight())
     }
 
     /// Takes the only permit away, until what comes back is dropped.
@@ -157,7 +157,7 @@ async fn a_token_request_through_the_same_limited_client_does_not_deadlock() {
     for response in tokio::time::timeout(Duration::from_secs(60), all).await.unwrap() {
         assert_eq!(response.unwrap().status(), 200);
     }
-    assert_eq!((server.most_busy(), server.reserved(), server.busy()), (1, 0, 0));
+    assert_eq!((server.max_in_flight(), server.reserved(), server.in_flight()), (1, 0, 0));
     assert_eq!((taken.load(Ordering::SeqCst), issued.load(Ordering::SeqCst)), (20, 3));
 }
 
@@ -258,7 +258,8 @@ async fn a_future_dropped_while_it_waits_for_readiness_leaks_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_future_dropped_in_flight_leaks_nothing() {
-    let mut world = World::of(Issuer::new("token"), Script::new([Answer::Hang, Answer::Hang]));
+    let mut world =
+        World::of(Issuer::new("token"), Script::new([ScriptedResponse::Hang, ScriptedResponse::Hang]));
     for _ in 0..2 {
         let in_flight = world.call().await;
         tokio::time::timeout(SECOND, in_flight).await.unwrap_err();
@@ -347,7 +348,7 @@ async fn a_token_that_lives_too_short_after_the_wait_is_not_sent() {
 
 #[tokio::test(start_paused = true)]
 async fn under_retry_every_attempt_is_polled_ready_and_waits_hold_nothing() {
-    let busy = || Answer::Reply(reply(503, ""));
+    let busy = || ScriptedResponse::Reply(reply(503, ""));
     let script = Script::new([busy(), challenged("Bearer error=invalid_token"), busy()]);
     let probe = script.probe_with_permits(1);
     let issuer = Issuer::new("token").latency(SECOND);
@@ -357,10 +358,10 @@ async fn under_retry_every_attempt_is_polled_ready_and_waits_hold_nothing() {
     let mut held = 0;
     while !running.is_finished() {
         tokio::time::sleep(Duration::from_millis(10)).await;
-        held = held.max(probe.reserved() + probe.busy());
+        held = held.max(probe.reserved() + probe.in_flight());
     }
     assert_eq!(running.await.unwrap().unwrap().status(), 200);
-    assert_eq!((probe.calls(), probe.most_busy(), held), (4, 1, 0));
+    assert_eq!((probe.calls(), probe.max_in_flight(), held), (4, 1, 0));
     let sent = tokens(&script);
     assert_eq!(sent, ["Bearer token-1", "Bearer token-1", "Bearer token-2", "Bearer token-2"]);
 }

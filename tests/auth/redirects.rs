@@ -6,7 +6,7 @@ use tower_http::follow_redirect::FollowRedirectLayer;
 use tower_http::follow_redirect::policy::{PolicyExt as _, Standard, clone_body_fn};
 use tower_oauth2::auth::AuthOverride;
 use tower_oauth2::extensions::{TokenRejected, TokenWithheld};
-use tower_oauth2::test_util::{Answer, Script};
+use tower_oauth2::test_util::{Script, ScriptedResponse};
 use tower_oauth2::{AuthLayer, Error, RetryPolicy};
 
 use super::fixture::{
@@ -15,7 +15,7 @@ use super::fixture::{
 
 const SECOND_ORIGIN: &str = "https://eu.example.com";
 
-fn moved(status: u16, location: &str) -> Answer {
+fn moved(status: u16, location: &str) -> ScriptedResponse {
     answer(status, &[("location", location)])
 }
 

@@ -8,7 +8,7 @@ use tower_oauth2::auth::{AuthOverride, Rejection};
 use tower_oauth2::extensions::{
     Challenges, RejectionVerdict as Verdict, ScopeMissing, TokenRejected, TokenWithheld, WithheldReason,
 };
-use tower_oauth2::test_util::{Answer, Probe, Script, reply};
+use tower_oauth2::test_util::{Probe, Script, ScriptedResponse, reply};
 use tower_oauth2::{AccessToken, AuthLayer, RetryPolicy, StaticToken, TokenCache};
 
 use super::fixture::{API, Body, Issuer, answer, challenged, get, item, item_with, over, send, tokens, with};
@@ -29,14 +29,14 @@ enum Before {
 async fn judged(
     adjust: impl Fn(AuthLayer) -> AuthLayer,
     before: Before,
-    refusal: Answer,
+    refusal: ScriptedResponse,
 ) -> (Response<Body>, Option<Verdict>, bool) {
     let issuer = Issuer::new("token");
     let cache = issuer.warm().await;
     let layer = adjust(AuthLayer::for_origin(cache.clone(), API).unwrap());
     // Not a success: it says nothing of the token.
     let first = reply(if before == Before::Accepted { 204 } else { 500 }, "");
-    let script = Script::new([Answer::Reply(first), refusal]);
+    let script = Script::new([ScriptedResponse::Reply(first), refusal]);
     let renewing = cache.clone();
     let api = script.probe::<Body>();
     let client = layer.layer(Probe::new(move |request| {
@@ -64,7 +64,7 @@ async fn judged(
     (response, verdict, dropped)
 }
 
-async fn verdict_of(before: Before, strict: bool, refusal: Answer) -> Option<Verdict> {
+async fn verdict_of(before: Before, strict: bool, refusal: ScriptedResponse) -> Option<Verdict> {
     let adjust = |layer: AuthLayer| if strict { layer.strict_challenges(true) } else { layer };
     judged(adjust, before, refusal).await.1
 }
@@ -212,13 +212,15 @@ async fn a_rule_of_ones_own_is_asked_first() {
     }
 }
 
-fn grpc(version: Version, kind: &str, statuses: &[&str]) -> Answer {
-    let Answer::Reply(mut response) = answer(200, &[("content-type", kind)]) else { unreachable!() };
+fn grpc(version: Version, kind: &str, statuses: &[&str]) -> ScriptedResponse {
+    let ScriptedResponse::Reply(mut response) = answer(200, &[("content-type", kind)]) else {
+        unreachable!()
+    };
     *response.version_mut() = version;
     for status in statuses {
         response.headers_mut().append("grpc-status", status.parse().unwrap());
     }
-    Answer::Reply(response)
+    ScriptedResponse::Reply(response)
 }
 
 #[tokio::test(start_paused = true)]
@@ -313,7 +315,7 @@ async fn markers_that_auth_did_not_set_are_removed() {
         response.extensions_mut().insert(withheld.clone());
         response.extensions_mut().insert(scope.clone());
         response.extensions_mut().insert("somebody else's");
-        Answer::Reply(response)
+        ScriptedResponse::Reply(response)
     };
     let layer = Issuer::new("token").layer();
     let foreign = get("https://foreign.example.com/");
@@ -484,7 +486,7 @@ async fn challenges_that_auth_did_not_read_are_removed() {
     let made_up = challenges("other", 401, &[("www-authenticate", "Bearer a=b")]).await.unwrap();
     let mut response = reply(200, "");
     response.extensions_mut().insert(made_up);
-    let script = Script::new([Answer::Reply(response)]);
+    let script = Script::new([ScriptedResponse::Reply(response)]);
     let response = send(&over(&Issuer::new("token").layer(), &script), item()).await.unwrap();
     assert!(response.extensions().get::<Challenges>().is_none());
 }
@@ -532,7 +534,8 @@ async fn an_error_of_the_inner_service_passes_unchanged() {
     impl std::error::Error for Mine {}
 
     let issuer = Issuer::new("token");
-    let script = Script::new([Answer::Fail(Box::new(Mine)), Answer::Fail(Box::new(Mine))]);
+    let script =
+        Script::new([ScriptedResponse::Fail(Box::new(Mine)), ScriptedResponse::Fail(Box::new(Mine))]);
     let client = over(&issuer.layer(), &script);
     for _ in 0..2 {
         assert!(send(&client, item()).await.unwrap_err().is::<Mine>());

@@ -10,7 +10,7 @@ use tower::{BoxError, Layer as _, Service as _, ServiceBuilder, ServiceExt as _}
 use tower_http::request_id::{MakeRequestUuid, SetRequestIdLayer};
 use tower_http::trace::{DefaultMakeSpan, DefaultOnRequest, DefaultOnResponse, TraceLayer};
 use tower_oauth2::retry::{ResponseBody, StopReason};
-use tower_oauth2::test_util::{Answer, Script, reply};
+use tower_oauth2::test_util::{Script, ScriptedResponse, reply};
 use tower_oauth2::{Error, RetryPolicy};
 use tracing::Level;
 
@@ -53,7 +53,7 @@ async fn inside_a_buffer_a_limit_and_a_shed() {
 
 #[tokio::test(start_paused = true)]
 async fn over_a_shed_a_busy_service_is_overloaded_and_not_asked_unready() {
-    let script = Script::new([Answer::Hang]);
+    let script = Script::new([ScriptedResponse::Hang]);
     let probe = script.probe_with_permits::<Body>(1);
     let mut client = ServiceBuilder::new()
         .layer(Issuer::new("token").latency(SECOND).layer())
@@ -69,11 +69,11 @@ async fn over_a_shed_a_busy_service_is_overloaded_and_not_asked_unready() {
         }
     });
     tokio::time::sleep(SECOND * 2).await;
-    assert_eq!(probe.busy(), 1);
+    assert_eq!(probe.in_flight(), 1);
     assert!(first.await.unwrap_err().is::<Overloaded>());
     hanging.abort();
     hanging.await.unwrap_err();
-    assert_eq!((probe.reserved(), probe.busy()), (0, 0));
+    assert_eq!((probe.reserved(), probe.in_flight()), (0, 0));
     assert_eq!(client.oneshot(item()).await.unwrap().status(), 200);
 }
 
@@ -156,7 +156,7 @@ async fn a_trace_on_either_side_sees_no_secret() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_id_is_kept_over_replays() {
-    let script = Script::new([challenged(INVALID), Answer::Reply(reply(503, ""))]);
+    let script = Script::new([challenged(INVALID), ScriptedResponse::Reply(reply(503, ""))]);
     let client = ServiceBuilder::new()
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
         .layer(RetryPolicy::default())
@@ -182,7 +182,7 @@ async fn what_is_ours_can_be_found_behind_a_buffer() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_token_whose_successor_is_not_to_be_had_keeps_the_401() {
-    let script = Script::new([Answer::Reply(reply(200, "")), challenged(INVALID)]);
+    let script = Script::new([ScriptedResponse::Reply(reply(200, "")), challenged(INVALID)]);
     let client = ServiceBuilder::new()
         .layer(RetryPolicy::default())
         .layer(Issuer::new("token").fails_from(2).layer())

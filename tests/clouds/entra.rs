@@ -187,8 +187,8 @@ async fn throttling_of_the_token_endpoint_and_of_the_api_is_waited_for() {
     let fake = fake().build();
     let api = by_secret().connect_with(GRAPH, fake.clone()).unwrap();
     let wait = Trouble::TooManyRequests { retry_after: Duration::from_secs(7) };
-    fake.answer_tokens(1, wait);
-    fake.answer_next(1, wait);
+    fake.fail_next_tokens(1, wait);
+    fake.fail_next(1, wait);
     let (response, took) = timed(users(&api).send()).await;
     assert_eq!(response.unwrap().status(), 200);
     assert!((14..20).contains(&took.as_secs()), "{took:?}");
@@ -203,7 +203,7 @@ async fn the_server_of_a_machine_is_asked_again_while_it_is_not_ready() {
     let (busy, broken) = (StatusCode::TOO_MANY_REQUESTS, StatusCode::INTERNAL_SERVER_ERROR);
     for entra in [Entra::managed_identity(), app_service()] {
         let fake = fake().build();
-        fake.machine_says([missing, busy, broken, gone, gone, gone, gone]);
+        fake.machine_responds([missing, busy, broken, gone, gone, gone, gone]);
         let tokens = entra.scope(SCOPE).tokens(fake.clone()).unwrap().build();
         let (token, took) = timed(tokens.get()).await;
         token.unwrap();
@@ -211,7 +211,7 @@ async fn the_server_of_a_machine_is_asked_again_while_it_is_not_ready() {
         assert_eq!((fake.counts().token_requests, fake.faults()), (8, Vec::new()));
         // What does not pass is told at once.
         for status in [StatusCode::BAD_REQUEST, StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN] {
-            fake.machine_says([status]);
+            fake.machine_responds([status]);
             let (error, took) = timed(tokens.refresh()).await;
             assert!(!error.unwrap_err().is_temporary() && took == Duration::ZERO, "{status} {took:?}");
         }

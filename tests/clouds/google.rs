@@ -152,15 +152,15 @@ async fn throttling_revocation_and_a_missing_scope() {
     let api = key().scope(READ_ONLY).connect_with(STORAGE, fake.clone()).unwrap();
     let get = async || api.get("b").query(&[("project", "test")]).send().await.unwrap().status();
     let wait = Trouble::TooManyRequests { retry_after: Duration::from_secs(5) };
-    fake.answer_tokens(2, wait);
-    fake.answer_next(1, wait);
+    fake.fail_next_tokens(2, wait);
+    fake.fail_next(1, wait);
     let (status, took) = timed(get()).await;
     assert_eq!(status, 200);
     assert!((15..25).contains(&took.as_secs()), "{took:?}");
     fake.revoke_all();
     assert_eq!(get().await, 200);
     assert_eq!((fake.counts().tokens, fake.counts().unauthorized, fake.counts().ok), (2, 1, 2));
-    fake.answer_tokens(1, Trouble::Unavailable { retry_after: Duration::from_secs(1) });
+    fake.fail_next_tokens(1, Trouble::Unavailable { retry_after: Duration::from_secs(1) });
     let machine = Google::metadata().tokens(fake.clone()).unwrap().build();
     machine.get().await.unwrap();
 

@@ -95,7 +95,7 @@ async fn a_gateway_keeps_callers_apart_and_loses_nothing_at_its_end() -> Result<
         revoke
     );
     assert_eq!((of_north, of_south, of_west), (0, 0, 0));
-    assert_eq!(upstream.met_revocation(revocation), all);
+    assert_eq!(upstream.unauthorized_by_revocation(revocation), all);
 
     // A stream: each piece must come back before the next is sent. In its midst the gateway is told to stop.
     let mut stream = north.echo().await?;

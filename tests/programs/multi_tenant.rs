@@ -81,7 +81,7 @@ async fn each_tenant_has_its_own_token_and_its_own_rate_limit() -> Result<(), Bo
     let clients = (0..TENANTS).map(name).map(client);
     let server =
         clients.fold(FakeAuthorizationServer::builder(), FakeAuthorizationServerBuilder::client).build();
-    let api = Api::builder(&server).limit_of(name(0), LIMIT).build();
+    let api = Api::builder(&server).limit_for(name(0), LIMIT).build();
     let service = OnBehalf::new(&api, &server)?;
 
     // All at once, 20 requests of each.

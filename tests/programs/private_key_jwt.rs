@@ -35,7 +35,7 @@ async fn each_token_request_has_an_assertion_of_its_own() -> Result<(), BoxError
     for id in 1..=9 {
         if id == 4 {
             // The second attempt needs an assertion of its own: the server refuses one that it has seen.
-            server.answer_next(1, Trouble::Unavailable { retry_after: Duration::from_secs(1) });
+            server.fail_next(1, Trouble::Unavailable { retry_after: Duration::from_secs(1) });
             server.revoke_all();
         }
         if id == 7 {

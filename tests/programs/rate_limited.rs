@@ -57,7 +57,7 @@ impl Run {
 async fn run(policy: RetryPolicy) -> Result<Run, BoxError> {
     let tenant = FakeClient::confidential("tenant", "hunter2").scopes("items:read");
     let server = FakeAuthorizationServer::builder().client(tenant).build();
-    let api = Api::builder(&server).limit(PER_SECOND).think_time(THINK_TIME).build();
+    let api = Api::builder(&server).limit(PER_SECOND).latency(THINK_TIME).build();
     let source = ClientCredentials::builder(server.token_url(), "tenant", "hunter2")
         .scope("items:read")
         .build_with(server.clone())?;

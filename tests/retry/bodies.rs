@@ -15,7 +15,7 @@ use http_body_util::{BodyExt as _, Full, StreamBody};
 use tower::load_shed::error::Overloaded;
 use tower::{BoxError, Layer as _, Service as _, ServiceExt as _};
 use tower_oauth2::retry::{NotReplayable, ReportSlot, RetryOptions, StopReason, Unsent};
-use tower_oauth2::test_util::{Answer, Script, reply};
+use tower_oauth2::test_util::{Script, ScriptedResponse, reply};
 use tower_oauth2::{Error, RetryPolicy};
 
 use super::{answers, not_replayable, post, send, text};
@@ -81,7 +81,7 @@ async fn a_body_of_several_frames_is_sent_again_with_its_trailers() {
 #[tokio::test(start_paused = true)]
 async fn a_body_that_the_first_attempt_did_not_read_is_sent_whole() {
     for unread in 1..=3 {
-        let script = Script::new((0..unread).map(|_| Answer::Unread(reply(429, ""))));
+        let script = Script::new((0..unread).map(|_| ScriptedResponse::Unread(reply(429, ""))));
         send(&RetryPolicy::default(), &script, put(Frames::new(&["one ", "two"]))).await.unwrap();
         assert_eq!(script.seen().pop().unwrap().body, "one two");
     }
@@ -92,7 +92,7 @@ async fn a_body_that_is_still_being_sent_is_taken_over() {
     for stuck in 1..=3 {
         let body = Frames::new(&["one ", "two"]);
         let polled = Arc::clone(&body.polled);
-        let script = Script::new((0..stuck).map(|_| Answer::Stuck(reply(429, "early"))));
+        let script = Script::new((0..stuck).map(|_| ScriptedResponse::Stalled(reply(429, "early"))));
         let response = send(&RetryPolicy::default(), &script, put(body)).await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
         let last = script.seen().pop().unwrap();
@@ -107,7 +107,10 @@ async fn a_body_that_is_still_being_sent_is_taken_over() {
 async fn a_body_whose_source_never_goes_on_is_taken_over_too() {
     let first = futures_util::stream::iter([Ok::<_, BoxError>(Frame::data(Bytes::from("one")))]);
     let body = StreamBody::new(Box::pin(first.chain(futures_util::stream::pending())));
-    let script = Script::new([Answer::Stuck(reply(429, "")), Answer::Stuck(reply(200, "whole"))]);
+    let script = Script::new([
+        ScriptedResponse::Stalled(reply(429, "")),
+        ScriptedResponse::Stalled(reply(200, "whole")),
+    ]);
     let response = send(&RetryPolicy::default(), &script, put(body)).await.unwrap();
     assert_eq!(text(response).await, "whole");
     assert!(script.seen().iter().all(|seen| seen.body == "one"));
@@ -176,7 +179,7 @@ async fn requests_at_once_share_what_may_be_recorded_and_none_is_refused() {
     };
     let policy = RetryPolicy::builder().replay_total_limit(1000).build().unwrap();
     let body = || Frames::new(&[FRAME, FRAME]);
-    let hanging = Script::new([Answer::Hang, Answer::Hang]);
+    let hanging = Script::new([ScriptedResponse::Hang, ScriptedResponse::Hang]);
     let (one, two) = (send(&policy, &hanging, put(body())), send(&policy, &hanging, put(body())));
     let both = futures_util::future::join(one, two);
     let mut both = Box::pin(tokio::time::timeout(Duration::from_secs(1), both));
@@ -229,7 +232,7 @@ async fn a_source_that_fails_ends_the_request_with_its_own_error() {
 #[tokio::test(start_paused = true)]
 async fn dropping_the_request_drops_its_body_in_every_state() {
     // In flight, in the wait, and while nobody is ready.
-    for script in [Script::new([Answer::Hang]), answers(429, 1)] {
+    for script in [Script::new([ScriptedResponse::Hang]), answers(429, 1)] {
         let body = Frames::new(&["one ", "two"]);
         let polled = Arc::clone(&body.polled);
         let policy = RetryPolicy::default();
@@ -257,7 +260,7 @@ async fn a_future_that_is_done_keeps_nothing_though_nobody_drops_it() {
 async fn an_upload_that_goes_on_after_its_answer_is_left_alone() {
     let body = Frames::new(&["one ", "two"]);
     let polled = Arc::clone(&body.polled);
-    let script = Script::new([Answer::Stuck(reply(200, "go on"))]);
+    let script = Script::new([ScriptedResponse::Stalled(reply(200, "go on"))]);
     let response = send(&RetryPolicy::default(), &script, put(body)).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(Arc::strong_count(&polled), 2, "the upload was cut");

@@ -24,7 +24,7 @@ use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Layer as _, Service, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::RetryPolicy;
 use tower_oauth2::retry::{BodyFactory, RequestBody, ResponseBody, ResponseFuture, RetryService};
-use tower_oauth2::test_util::{Answer, Probe, Script, reply};
+use tower_oauth2::test_util::{Probe, Script, ScriptedResponse, reply};
 
 use super::{answers, get, report, text};
 
@@ -278,7 +278,7 @@ async fn over_a_buffer_and_a_time_out() {
 #[tokio::test(start_paused = true)]
 async fn an_attempt_that_times_out_below_may_have_been_sent() {
     let run = async |request| {
-        let script = Script::new([Answer::Hang, Answer::Hang]);
+        let script = Script::new([ScriptedResponse::Hang, ScriptedResponse::Hang]);
         let client = ServiceBuilder::new()
             .layer(RetryPolicy::default())
             .timeout(Duration::from_secs(1))
@@ -324,7 +324,7 @@ async fn beside_tower_https_layers() {
 
     let mut moved = reply(307, "");
     moved.headers_mut().insert("location", "/elsewhere".parse().unwrap());
-    let script = Script::new([Answer::Reply(reply(429, "")), Answer::Reply(moved)]);
+    let script = Script::new([ScriptedResponse::Reply(reply(429, "")), ScriptedResponse::Reply(moved)]);
     let redirects =
         Standard::default().and::<_, _, BoxError>(clone_body_fn(|body: &Full<Bytes>| Some(body.clone())));
     let client = ServiceBuilder::new()

@@ -11,7 +11,7 @@ use tower_oauth2::retry::{
     AttemptTimeout, DeadlineExceeded, Failure, ReplayReason, ReportSlot, RetryOptions, RetryPolicyBuilder,
     RetryReport, StopReason, Unsent,
 };
-use tower_oauth2::test_util::{Answer, Script, reply};
+use tower_oauth2::test_util::{Script, ScriptedResponse, reply};
 
 use super::{Outcome, get, hinted, post, report, send, text};
 
@@ -24,7 +24,7 @@ fn policy(adjust: impl FnOnce(RetryPolicyBuilder) -> RetryPolicyBuilder) -> Retr
 /// Sends a GET, and returns what came of it, its report, the attempts that were seen, and how long it took.
 async fn run(
     policy: &RetryPolicy,
-    answers: Vec<Answer>,
+    answers: Vec<ScriptedResponse>,
     deadline: Option<Duration>,
 ) -> (Outcome, RetryReport, usize, Duration) {
     let (slot, script, start) = (ReportSlot::new(), Script::new(answers), Instant::now());
@@ -51,7 +51,7 @@ async fn an_attempt_in_flight_at_the_deadline_is_ended() {
         (&total, Some(9 * SECOND)),
         (&RetryPolicy::default(), Some(5 * SECOND)),
     ] {
-        let (outcome, told, sent, took) = run(policy, vec![Answer::Hang], deadline).await;
+        let (outcome, told, sent, took) = run(policy, vec![ScriptedResponse::Hang], deadline).await;
         let error = outcome.unwrap_err();
         assert!(is::<DeadlineExceeded>(&error), "{error}");
         assert_eq!((sent, told.attempts(), told.stop_reason()), (1, 1, &StopReason::DeadlineExceeded));
@@ -61,7 +61,7 @@ async fn an_attempt_in_flight_at_the_deadline_is_ended() {
 
 #[tokio::test(start_paused = true)]
 async fn the_answer_before_is_handed_out_at_the_deadline() {
-    let answers = vec![hinted(503, "1"), Answer::Hang];
+    let answers = vec![hinted(503, "1"), ScriptedResponse::Hang];
     let (outcome, told, sent, took) = run(&RetryPolicy::default(), answers, Some(5 * SECOND)).await;
     let response = outcome.unwrap();
     assert_eq!((response.status(), sent), (StatusCode::SERVICE_UNAVAILABLE, 2));
@@ -75,9 +75,9 @@ async fn the_answer_before_is_handed_out_at_the_deadline() {
 
 #[tokio::test(start_paused = true)]
 async fn an_error_before_does_not_hide_that_the_deadline_passed() {
-    let refused = Answer::Fail(Unsent::new("connection refused").into());
+    let refused = ScriptedResponse::Fail(Unsent::new("connection refused").into());
     let (outcome, told, sent, _) =
-        run(&RetryPolicy::default(), vec![refused, Answer::Hang], Some(5 * SECOND)).await;
+        run(&RetryPolicy::default(), vec![refused, ScriptedResponse::Hang], Some(5 * SECOND)).await;
     assert!(is::<DeadlineExceeded>(&outcome.unwrap_err()));
     assert_eq!((sent, told.history().len()), (2, 1));
     assert_eq!(told.history()[0].reason(), ReplayReason::Unsent);
@@ -87,7 +87,7 @@ async fn an_error_before_does_not_hide_that_the_deadline_passed() {
 #[tokio::test(start_paused = true)]
 async fn a_body_that_is_sent_once_has_a_deadline_all_the_same() {
     let total = policy(|policy| policy.total_timeout(SECOND).max_retries(0).replay_body_limit(0));
-    let script = Script::new([Answer::Hang]);
+    let script = Script::new([ScriptedResponse::Hang]);
     let error = send(&total, &script, post()).await.unwrap_err();
     assert!(is::<DeadlineExceeded>(&error));
 }
@@ -95,7 +95,8 @@ async fn a_body_that_is_sent_once_has_a_deadline_all_the_same() {
 #[tokio::test(start_paused = true)]
 async fn an_attempt_that_takes_too_long_is_made_again() {
     let quick = policy(|policy| policy.attempt_timeout(2 * SECOND));
-    let (outcome, told, sent, took) = run(&quick, vec![Answer::Hang, Answer::Hang], None).await;
+    let (outcome, told, sent, took) =
+        run(&quick, vec![ScriptedResponse::Hang, ScriptedResponse::Hang], None).await;
     assert_eq!((outcome.unwrap().status(), sent), (StatusCode::OK, 3));
     assert!(took >= 4 * SECOND + Duration::from_millis(750) && took < 6 * SECOND, "{took:?}");
     for replayed in told.history() {
@@ -103,7 +104,7 @@ async fn an_attempt_that_takes_too_long_is_made_again() {
         assert_eq!(replayed.reason(), ReplayReason::Ambiguous);
     }
     // A POST may have been done.
-    let script = Script::new([Answer::Hang]);
+    let script = Script::new([ScriptedResponse::Hang]);
     let error = send(&quick, &script, post()).await.unwrap_err();
     assert_eq!(error.downcast_ref::<AttemptTimeout>().unwrap().limit(), 2 * SECOND);
     assert_eq!(script.seen().len(), 1);
@@ -112,8 +113,8 @@ async fn an_attempt_that_takes_too_long_is_made_again() {
 #[tokio::test(start_paused = true)]
 async fn after_the_last_attempt_that_takes_too_long_the_answer_before_is_handed_out() {
     let quick = policy(|policy| policy.attempt_timeout(2 * SECOND));
-    let busy = || Answer::Reply(reply(503, "busy"));
-    let answers = vec![Answer::Hang, busy(), Answer::Hang, Answer::Hang];
+    let busy = || ScriptedResponse::Reply(reply(503, "busy"));
+    let answers = vec![ScriptedResponse::Hang, busy(), ScriptedResponse::Hang, ScriptedResponse::Hang];
     let (outcome, told, sent, _) = run(&quick, answers, None).await;
     let response = outcome.unwrap();
     assert_eq!((response.status(), sent), (StatusCode::SERVICE_UNAVAILABLE, 4));
@@ -123,7 +124,7 @@ async fn after_the_last_attempt_that_takes_too_long_the_answer_before_is_handed_
     assert!(told.error().unwrap().is::<AttemptTimeout>());
     assert_eq!(text(response).await, "busy");
 
-    let (outcome, told, sent, _) = run(&quick, (0..9).map(|_| Answer::Hang).collect(), None).await;
+    let (outcome, told, sent, _) = run(&quick, (0..9).map(|_| ScriptedResponse::Hang).collect(), None).await;
     assert!(is::<AttemptTimeout>(&outcome.unwrap_err()));
     assert_eq!((sent, told.stop_reason(), told.history().len()), (4, &StopReason::AttemptsExhausted, 3));
 }
@@ -131,7 +132,7 @@ async fn after_the_last_attempt_that_takes_too_long_the_answer_before_is_handed_
 #[tokio::test(start_paused = true)]
 async fn the_last_attempt_has_no_more_than_what_remains() {
     let quick = policy(|policy| policy.attempt_timeout(2 * SECOND).total_timeout(4 * SECOND));
-    let (outcome, told, _, took) = run(&quick, (0..9).map(|_| Answer::Hang).collect(), None).await;
+    let (outcome, told, _, took) = run(&quick, (0..9).map(|_| ScriptedResponse::Hang).collect(), None).await;
     assert!(is::<DeadlineExceeded>(&outcome.unwrap_err()));
     assert_eq!(told.stop_reason(), &StopReason::DeadlineExceeded);
     assert!(took >= 4 * SECOND && took < 4 * SECOND + Duration::from_millis(3), "{took:?}");

@@ -11,20 +11,20 @@ use tower::BoxError;
 use tower_oauth2::RetryPolicy;
 use tower_oauth2::extensions::Deadline;
 use tower_oauth2::retry::{Failure, ReportSlot, RetryOptions, RetryReport, StopReason, Unsent};
-use tower_oauth2::test_util::{Answer, Script, reply};
+use tower_oauth2::test_util::{Script, ScriptedResponse, reply};
 
 use super::{Outcome, hinted, send};
 
-fn cut() -> Answer {
-    Answer::Fail(io::Error::from(io::ErrorKind::ConnectionReset).into())
+fn cut() -> ScriptedResponse {
+    ScriptedResponse::Fail(io::Error::from(io::ErrorKind::ConnectionReset).into())
 }
 
-fn refused() -> Answer {
-    Answer::Fail(Unsent::new("connection refused").into())
+fn refused() -> ScriptedResponse {
+    ScriptedResponse::Fail(Unsent::new("connection refused").into())
 }
 
-fn status(status: u16) -> Answer {
-    Answer::Reply(reply(status, "the server's own words"))
+fn status(status: u16) -> ScriptedResponse {
+    ScriptedResponse::Reply(reply(status, "the server's own words"))
 }
 
 fn request(method: &str, headers: &[(&str, &str)]) -> Request<Full<Bytes>> {
@@ -42,7 +42,7 @@ fn keyed() -> Request<Full<Bytes>> {
 }
 
 async fn run(
-    answers: impl IntoIterator<Item = Answer>,
+    answers: impl IntoIterator<Item = ScriptedResponse>,
     mut request: Request<Full<Bytes>>,
 ) -> (Outcome, RetryReport, usize) {
     let (script, slot) = (Script::new(answers), ReportSlot::new());
@@ -98,7 +98,9 @@ async fn a_request_that_never_arrived_is_told_as_that() {
 
 #[tokio::test(start_paused = true)]
 async fn an_attempt_that_was_in_flight_at_the_deadline_may_have_acted() {
-    for (answers, acted) in [(vec![hinted(429, "1"), Answer::Hang], true), (vec![hinted(429, "9")], false)] {
+    for (answers, acted) in
+        [(vec![hinted(429, "1"), ScriptedResponse::Hang], true), (vec![hinted(429, "9")], false)]
+    {
         let mut request = request("POST", &[]);
         request.extensions_mut().insert(Deadline::within(Duration::from_secs(5)));
         let (outcome, told, _) = run(answers, request).await;

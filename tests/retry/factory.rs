@@ -16,7 +16,7 @@ use tower::{BoxError, Layer as _, ServiceExt as _};
 use tower_oauth2::RetryPolicy;
 use tower_oauth2::extensions::Deadline;
 use tower_oauth2::retry::{BodyFactory, NotReplayable, ReportSlot, RequestBody, RetryOptions, StopReason};
-use tower_oauth2::test_util::{Answer, Readiness, Script, reply};
+use tower_oauth2::test_util::{Readiness, Script, ScriptedResponse, reply};
 
 use super::{answers, hinted, report, send, text};
 
@@ -66,8 +66,8 @@ async fn it_is_called_once_for_each_further_attempt_and_after_the_wait() {
 #[tokio::test(start_paused = true)]
 async fn it_is_not_called_if_no_attempt_follows() {
     let too_long = hinted(429, "3600");
-    let done = Script::new([Answer::Reply(reply(200, ""))]);
-    for script in [done, answers(404, 1), Script::new([too_long]), Script::new([Answer::Hang])] {
+    let done = Script::new([ScriptedResponse::Reply(reply(200, ""))]);
+    for script in [done, answers(404, 1), Script::new([too_long]), Script::new([ScriptedResponse::Hang])] {
         let (factory, calls) = counted();
         let mut request = put(|| factory.clone());
         request.extensions_mut().insert(Deadline::within(Duration::from_secs(9)));
@@ -87,7 +87,7 @@ async fn it_is_called_before_the_service_is_made_ready_so_that_no_permit_is_held
     let probe = script.probe_with_permits(1);
     let watched = probe.clone();
     let factory = BodyFactory::new(move || {
-        assert_eq!((watched.reserved(), watched.busy()), (0, 0));
+        assert_eq!((watched.reserved(), watched.in_flight()), (0, 0));
         ready(Ok::<_, io::Error>(stream()))
     });
     let response = RetryPolicy::default().layer(probe).oneshot(put(|| factory.clone())).await.unwrap();

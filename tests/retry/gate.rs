@@ -20,7 +20,7 @@ use tower_oauth2::retry::{
     DeadlineExceeded, RateLimitProfile, ReportSlot, RequestBody, RetryBudget, RetryGate, RetryOptions,
     RetryReport, StopReason,
 };
-use tower_oauth2::test_util::{Answer, Probe, Readiness, Script, Seen, reply};
+use tower_oauth2::test_util::{Probe, Readiness, Script, ScriptedResponse, Seen, reply};
 
 use super::{answers, get, hinted, post, report, send, text};
 
@@ -141,7 +141,7 @@ async fn only_a_429_with_a_delay_within_the_cap_closes_it() {
     for answer in [
         hinted(429, "61"),
         hinted(429, "99999999999999999999"),
-        Answer::Reply(reply(429, "")),
+        ScriptedResponse::Reply(reply(429, "")),
         hinted(503, "10"),
         hinted(404, "10"),
         hinted(200, "10"),
@@ -172,7 +172,7 @@ async fn a_status_that_counts_as_a_429_closes_it_and_one_of_grpc_does_not() {
     {
         exhausted.headers_mut().insert(name, value.parse().unwrap());
     }
-    let script = Script::new([Answer::Reply(exhausted)]);
+    let script = Script::new([ScriptedResponse::Reply(exhausted)]);
     let mut request = pin!(send(&policy, &script, get()));
     assert!(waits(&mut request), "the call is made again");
     assert_eq!((script.seen().len(), gate.status().len()), (1, 0), "and others need not wait for it");
@@ -472,9 +472,9 @@ async fn the_instance_that_was_ready_is_given_back_and_another_made_ready_afterw
     service.ready().await.unwrap();
     assert_eq!(probe.reserved(), 1);
     let waiting = service.call(get());
-    assert_eq!((probe.reserved(), probe.busy()), (0, 0));
+    assert_eq!((probe.reserved(), probe.in_flight()), (0, 0));
     assert_eq!(waiting.await.unwrap().status(), StatusCode::OK);
-    assert_eq!((probe.calls(), probe.reserved(), probe.busy()), (1, 0, 0));
+    assert_eq!((probe.calls(), probe.reserved(), probe.in_flight()), (1, 0, 0));
 }
 
 #[tokio::test(start_paused = true)]

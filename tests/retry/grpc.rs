@@ -19,7 +19,7 @@ use tower_oauth2::extensions::RejectionVerdict;
 use tower_oauth2::retry::{
     NotReplayable, ReplayReason, RequestBody, ResponseBody, RetryOptions, RetryReport, StopReason,
 };
-use tower_oauth2::test_util::{Answer, Probe, Script, reply};
+use tower_oauth2::test_util::{Probe, Script, ScriptedResponse, reply};
 use tower_oauth2::{AccessToken, Error, RetryPolicy, TokenCache, source_fn};
 
 use super::vectors::rows;
@@ -312,18 +312,18 @@ fn call() -> Request<Full<Bytes>> {
 #[tokio::test(start_paused = true)]
 async fn what_a_proxy_answers_to_a_call_counts_as_unavailable() {
     for status in [429, 502, 503, 504] {
-        let script = Script::new([Answer::Reply(reply(status, "<html>"))]);
+        let script = Script::new([ScriptedResponse::Reply(reply(status, "<html>"))]);
         let response = send(&RetryPolicy::default(), &script, call()).await.unwrap();
         assert_eq!((response.status().as_u16(), script.seen().len()), (200, 2), "{status}");
         // It is a wait like any other where the proxy gives a hint.
         let mut hinted = reply(status, "<html>");
         hinted.headers_mut().insert("retry-after", "7".parse().unwrap());
-        let (script, start) = (Script::new([Answer::Reply(hinted)]), Instant::now());
+        let (script, start) = (Script::new([ScriptedResponse::Reply(hinted)]), Instant::now());
         send(&RetryPolicy::default(), &script, call()).await.unwrap();
         assert!(script.seen().len() == 2 && start.elapsed() >= 7000 * MS, "{status}");
     }
     for status in [400, 403, 404, 408, 500, 501] {
-        let script = Script::new([Answer::Reply(reply(status, "<html>"))]);
+        let script = Script::new([ScriptedResponse::Reply(reply(status, "<html>"))]);
         let response = send(&RetryPolicy::default(), &script, call()).await.unwrap();
         assert_eq!((response.status().as_u16(), script.seen().len()), (status, 1));
     }
@@ -334,11 +334,11 @@ async fn what_a_proxy_answers_to_a_call_counts_as_unavailable() {
     let mut strict = call();
     strict.extensions_mut().insert(RetryOptions::new().strict_methods(true));
     for (answer, request) in [(reply(503, ""), strict), (reply(503, ""), post())] {
-        let script = Script::new([Answer::Reply(answer)]);
+        let script = Script::new([ScriptedResponse::Reply(answer)]);
         let response = send(&RetryPolicy::default(), &script, request).await.unwrap();
         assert_eq!((response.status().as_u16(), script.seen().len()), (503, 1));
     }
-    let script = Script::new([Answer::Reply(said)]);
+    let script = Script::new([ScriptedResponse::Reply(said)]);
     let response = send(&RetryPolicy::default(), &script, call()).await.unwrap();
     assert_eq!((response.status().as_u16(), script.seen().len()), (503, 1));
 }
@@ -398,7 +398,7 @@ async fn a_message_is_one_however_its_frames_are_cut_and_two_are_a_stream() {
         &[b"\0\0\0", b"\0\0"],
     ];
     for frames in one {
-        let script = Script::new([Answer::Reply(reply(503, ""))]);
+        let script = Script::new([ScriptedResponse::Reply(reply(503, ""))]);
         let response = send(&RetryPolicy::default(), &script, in_frames(frames)).await.unwrap();
         let seen = script.seen();
         assert_eq!((response.status().as_u16(), seen.len()), (200, 2), "{frames:?}");
@@ -412,12 +412,12 @@ async fn a_message_is_one_however_its_frames_are_cut_and_two_are_a_stream() {
         &[b"\0\0\0", b"\0\0", b"\0\0\0\0\0"],
     ];
     for frames in two {
-        let script = Script::new([Answer::Reply(reply(429, ""))]);
+        let script = Script::new([ScriptedResponse::Reply(reply(429, ""))]);
         let response = send(&RetryPolicy::default(), &script, in_frames(frames)).await.unwrap();
         let cause = NotReplayable::SeveralMessages;
         assert_eq!(not_replayable(&response), Some(cause), "{frames:?}");
         // Also where the length is known.
-        let script = Script::new([Answer::Reply(reply(429, ""))]);
+        let script = Script::new([ScriptedResponse::Reply(reply(429, ""))]);
         let whole = call().map(|_| Full::from(frames.concat()));
         let response = send(&RetryPolicy::default(), &script, whole).await.unwrap();
         assert_eq!(not_replayable(&response), Some(cause), "{frames:?}");

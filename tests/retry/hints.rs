@@ -7,16 +7,16 @@ use tokio::time::Instant;
 use tower_oauth2::RetryPolicy;
 use tower_oauth2::extensions::Deadline;
 use tower_oauth2::retry::{RateLimitProfile, ReplayReason, RetryReport, StopReason};
-use tower_oauth2::test_util::{Answer, Script, reply};
+use tower_oauth2::test_util::{Script, ScriptedResponse, reply};
 
 use super::{get, post, report, send, text, too_much};
 
-fn said(status: u16, headers: &[(&'static str, &str)]) -> Answer {
+fn said(status: u16, headers: &[(&'static str, &str)]) -> ScriptedResponse {
     let mut response = reply(status, "the server's own words");
     for (name, value) in headers {
         response.headers_mut().append(*name, value.parse().unwrap());
     }
-    Answer::Reply(response)
+    ScriptedResponse::Reply(response)
 }
 
 fn with(profile: RateLimitProfile) -> RetryPolicy {
@@ -26,7 +26,7 @@ fn with(profile: RateLimitProfile) -> RetryPolicy {
 
 /// Sends a request whose first answer is this one, and returns how long it waited and what the report says was asked
 /// for.
-async fn waited(policy: &RetryPolicy, answer: Answer) -> (Duration, Option<Duration>) {
+async fn waited(policy: &RetryPolicy, answer: ScriptedResponse) -> (Duration, Option<Duration>) {
     let (script, start) = (Script::new([answer]), Instant::now());
     let response = send(policy, &script, post()).await.unwrap();
     assert_eq!((response.status(), script.seen().len()), (StatusCode::OK, 2));

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::RetryPolicy;
 use tower_oauth2::retry::{NotReplayable, RequestBody, RetryGate};
-use tower_oauth2::test_util::{Answer, Script, reply};
+use tower_oauth2::test_util::{Script, ScriptedResponse, reply};
 
 use super::{answers, get, hinted, not_replayable, send};
 
@@ -73,7 +73,7 @@ async fn a_body_that_does_not_count_down_announces_the_same_length_each_time() {
     let body = Lying { announced: 6, frames: vec!["one", "two"], says_so: false };
     let request = Request::put("https://api.example.com/items/1").body(body).unwrap();
     // The answer comes after the first frame.
-    let script = Script::new([Answer::Stuck(reply(503, ""))]);
+    let script = Script::new([ScriptedResponse::Stalled(reply(503, ""))]);
     let lengths = Arc::new(Mutex::new(Vec::new()));
     let (inner, seen) = (script.probe(), lengths.clone());
     let client = ServiceBuilder::new()

@@ -30,7 +30,7 @@ use http_body_util::{BodyExt as _, Full};
 use tower::{BoxError, Layer as _, ServiceExt as _};
 use tower_oauth2::RetryPolicy;
 use tower_oauth2::retry::{NotReplayable, RequestBody, ResponseBody, RetryReport, StopReason};
-use tower_oauth2::test_util::{Answer, Script, reply};
+use tower_oauth2::test_util::{Script, ScriptedResponse, reply};
 
 type Outcome = Result<Response<ResponseBody<Full<Bytes>>>, BoxError>;
 
@@ -52,13 +52,13 @@ fn post() -> Request<Full<Bytes>> {
 }
 
 fn answers(status: u16, times: usize) -> Script {
-    Script::new((0..times).map(|_| Answer::Reply(reply(status, "the server's own words"))))
+    Script::new((0..times).map(|_| ScriptedResponse::Reply(reply(status, "the server's own words"))))
 }
 
-fn hinted(status: u16, retry_after: &str) -> Answer {
+fn hinted(status: u16, retry_after: &str) -> ScriptedResponse {
     let mut response = reply(status, "the server's own words");
     response.headers_mut().insert("retry-after", retry_after.parse().unwrap());
-    Answer::Reply(response)
+    ScriptedResponse::Reply(response)
 }
 
 fn report<B>(response: &Response<B>) -> &RetryReport {

@@ -17,7 +17,7 @@ use tower::{BoxError, Layer as _, Service, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::RetryPolicy;
 use tower_oauth2::extensions::Deadline;
 use tower_oauth2::retry::{RequestBody, RetryService, StopReason};
-use tower_oauth2::test_util::{Answer, Probe, Readiness, Script, reply};
+use tower_oauth2::test_util::{Probe, Readiness, Script, ScriptedResponse, reply};
 
 use super::{answers, get, hinted, post, report, text};
 
@@ -36,7 +36,7 @@ async fn every_attempt_is_made_by_a_service_that_was_ready() {
         let response = service.ready().await.unwrap().call(post()).await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
     }
-    assert_eq!((probe.calls(), probe.reserved(), probe.busy()), (5, 0, 0));
+    assert_eq!((probe.calls(), probe.reserved(), probe.in_flight()), (5, 0, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -52,7 +52,7 @@ async fn requests_of_one_instance_are_in_flight_at_once_and_each_is_retried() {
         let response = response.unwrap();
         assert_eq!((response.status(), report(&response).attempts()), (StatusCode::OK, 2));
     }
-    assert_eq!((probe.calls(), probe.reserved(), probe.busy()), (8, 0, 0));
+    assert_eq!((probe.calls(), probe.reserved(), probe.in_flight()), (8, 0, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -85,13 +85,13 @@ async fn nothing_is_held_during_a_wait() {
     let probe: Inner = script.probe_with_permits(1);
     let waiting = tokio::spawn(over(&probe).oneshot(post()));
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!((probe.calls(), probe.reserved(), probe.busy()), (1, 0, 0));
+    assert_eq!((probe.calls(), probe.reserved(), probe.in_flight()), (1, 0, 0));
     // Somebody else gets through meanwhile, through the one permit there is.
     let start = Instant::now();
     over(&probe).oneshot(get()).await.unwrap();
     assert_eq!(start.elapsed(), Duration::ZERO);
     assert_eq!(waiting.await.unwrap().unwrap().status(), StatusCode::OK);
-    assert_eq!((probe.calls(), probe.most_busy()), (3, 1));
+    assert_eq!((probe.calls(), probe.max_in_flight()), (3, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -131,7 +131,7 @@ async fn a_service_that_is_broken_from_the_start_says_so() {
 
 #[tokio::test(start_paused = true)]
 async fn a_service_that_sheds_the_replay_does_not_cost_the_answer() {
-    let script = Script::new([Answer::Reply(reply(503, "whole")), Answer::Hang]);
+    let script = Script::new([ScriptedResponse::Reply(reply(503, "whole")), ScriptedResponse::Hang]);
     let probe: Inner = script.probe_with_permits(1);
     let inner = ServiceBuilder::new().load_shed().service(probe.clone());
     let waiting = tokio::spawn(RetryPolicy::default().layer(inner).oneshot(get()));

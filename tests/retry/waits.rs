@@ -7,7 +7,7 @@ use http::StatusCode;
 use tokio::time::Instant;
 use tower_oauth2::extensions::Deadline;
 use tower_oauth2::retry::{Failure, ReplayReason, ReportSlot, RetryOptions, RetryReport, StopReason, Unsent};
-use tower_oauth2::test_util::{Answer, Script, reply};
+use tower_oauth2::test_util::{Script, ScriptedResponse, reply};
 use tower_oauth2::{Error, RetryPolicy};
 
 use super::{answers, get, hinted, post, report, send, text, too_much};
@@ -108,7 +108,8 @@ async fn a_generated_key_is_the_same_for_all_attempts_and_another_for_each_reque
     let policy = RetryPolicy::builder().generated_idempotency_keys(true).build().unwrap();
     let mut keys = HashSet::new();
     for _ in 0..2 {
-        let script = Script::new([Answer::Reply(reply(503, "")), Answer::Fail("reset".into())]);
+        let script =
+            Script::new([ScriptedResponse::Reply(reply(503, "")), ScriptedResponse::Fail("reset".into())]);
         let response = send(&policy, &script, post()).await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
         let seen = script.seen();
@@ -199,7 +200,7 @@ async fn what_is_final_is_handed_out_without_a_report() {
 #[tokio::test(start_paused = true)]
 async fn an_error_that_may_have_come_after_the_work_is_returned_at_once_for_a_post() {
     let (slot, start) = (ReportSlot::new(), Instant::now());
-    let script = Script::new([Answer::Fail("connection refused".into())]);
+    let script = Script::new([ScriptedResponse::Fail("connection refused".into())]);
     let mut request = post();
     request.extensions_mut().insert(RetryOptions::new().report_to(&slot));
     let error = send(&RetryPolicy::default(), &script, request).await.unwrap_err();
@@ -245,7 +246,7 @@ async fn a_dropped_wait_sends_nothing_more() {
 
 #[tokio::test(start_paused = true)]
 async fn the_answer_of_a_replay_counts_and_not_the_one_before() {
-    let script = Script::new([hinted(429, "1"), Answer::Reply(reply(404, "gone"))]);
+    let script = Script::new([hinted(429, "1"), ScriptedResponse::Reply(reply(404, "gone"))]);
     let response = send(&RetryPolicy::default(), &script, post()).await.unwrap();
     assert_eq!(response.status(), StatusCode::NOT_FOUND);
     assert_eq!(report(&response).stop_reason(), &StopReason::Final);
@@ -254,8 +255,8 @@ async fn the_answer_of_a_replay_counts_and_not_the_one_before() {
 
 // --- Errors of the inner service ---
 
-fn unsent() -> Answer {
-    Answer::Fail(Unsent::new("connection refused").into())
+fn unsent() -> ScriptedResponse {
+    ScriptedResponse::Fail(Unsent::new("connection refused").into())
 }
 
 #[tokio::test(start_paused = true)]
@@ -275,9 +276,9 @@ async fn what_was_not_sent_is_sent_again_whatever_the_method() {
 #[tokio::test(start_paused = true)]
 async fn an_error_replaces_the_answer_before_and_the_answer_after_replaces_the_error() {
     let script = Script::new([
-        Answer::Reply(reply(503, "busy")),
-        Answer::Fail("connection reset".into()),
-        Answer::Reply(reply(404, "gone")),
+        ScriptedResponse::Reply(reply(503, "busy")),
+        ScriptedResponse::Fail("connection reset".into()),
+        ScriptedResponse::Reply(reply(404, "gone")),
     ]);
     let response = send(&RetryPolicy::default(), &script, get()).await.unwrap();
     assert_eq!(response.status(), StatusCode::NOT_FOUND);
@@ -288,8 +289,8 @@ async fn an_error_replaces_the_answer_before_and_the_answer_after_replaces_the_e
 #[tokio::test(start_paused = true)]
 async fn an_error_is_the_newest_outcome_where_the_replay_after_it_cannot_be_sent() {
     let slot = ReportSlot::new();
-    let refused = Answer::Fail(Error::transient("the token endpoint is away").into());
-    let script = Script::new([hinted(503, "1"), Answer::Fail("connection reset".into()), refused]);
+    let refused = ScriptedResponse::Fail(Error::transient("the token endpoint is away").into());
+    let script = Script::new([hinted(503, "1"), ScriptedResponse::Fail("connection reset".into()), refused]);
     let mut request = get();
     request.extensions_mut().insert(RetryOptions::new().report_to(&slot));
     let error = send(&RetryPolicy::default(), &script, request).await.unwrap_err();

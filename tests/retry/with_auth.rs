@@ -13,7 +13,7 @@ use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::auth::{AuthLayer, AuthService};
 use tower_oauth2::extensions::TokenRejected;
 use tower_oauth2::retry::{RequestBody, RetryService, StopReason};
-use tower_oauth2::test_util::{Answer, Probe, reply};
+use tower_oauth2::test_util::{Probe, ScriptedResponse, reply};
 use tower_oauth2::{AccessToken, Error, RetryPolicy, TokenCache, TokenSource, source_fn};
 
 use super::{get, post, report, text};
@@ -31,7 +31,7 @@ struct World {
     /// What the API saw: the value of every `Authorization` header of a request, joined.
     seen: Arc<Mutex<Vec<String>>>,
     /// What the API says before it looks at the token.
-    first: Arc<Mutex<Vec<Answer>>>,
+    first: Arc<Mutex<Vec<ScriptedResponse>>>,
     lifetime: Option<Duration>,
 }
 
@@ -61,8 +61,8 @@ impl World {
         let number = joined.strip_prefix("Bearer token-").and_then(|number| number.parse().ok()).unwrap_or(0);
         self.seen.lock().unwrap().push(joined);
         match self.first.lock().unwrap().pop() {
-            Some(Answer::Reply(response)) => return Ok(response),
-            Some(Answer::Fail(error)) => return Err(error),
+            Some(ScriptedResponse::Reply(response)) => return Ok(response),
+            Some(ScriptedResponse::Fail(error)) => return Err(error),
             _ => {}
         }
         if number >= self.valid_from.load(Ordering::SeqCst) {
@@ -139,7 +139,7 @@ async fn a_second_refusal_is_handed_out() {
 #[tokio::test(start_paused = true)]
 async fn a_429_never_causes_a_token_request() {
     let world = World::default();
-    let busy = || Answer::Reply(challenge(429, "Bearer error=\"invalid_token\""));
+    let busy = || ScriptedResponse::Reply(challenge(429, "Bearer error=\"invalid_token\""));
     world.first.lock().unwrap().extend([busy(), busy()]);
     let response = world.client().oneshot(post()).await.unwrap();
     assert_eq!((response.status(), report(&response).attempts()), (StatusCode::OK, 3));
@@ -151,7 +151,7 @@ async fn after_a_wait_the_token_is_looked_at_again() {
     let world = World { lifetime: Some(Duration::from_secs(30)), ..World::default() };
     let mut busy = reply(429, "");
     busy.headers_mut().insert("retry-after", "50".parse().unwrap());
-    world.first.lock().unwrap().push(Answer::Reply(busy));
+    world.first.lock().unwrap().push(ScriptedResponse::Reply(busy));
     let start = Instant::now();
     let response = world.client().oneshot(post()).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
@@ -169,7 +169,7 @@ async fn a_refusal_that_no_token_cures_is_handed_out_untouched() {
         "Negotiate",
     ] {
         let world = World::default();
-        world.first.lock().unwrap().push(Answer::Reply(challenge(401, refused)));
+        world.first.lock().unwrap().push(ScriptedResponse::Reply(challenge(401, refused)));
         let response = world.client().oneshot(get()).await.unwrap();
         assert_eq!((response.status(), world.seen().len()), (StatusCode::UNAUTHORIZED, 1), "{refused}");
         assert_eq!(world.issued(), 1, "{refused}");
@@ -181,7 +181,7 @@ async fn a_refusal_that_no_token_cures_is_handed_out_untouched() {
 async fn a_403_is_never_replayed() {
     for refused in ["Bearer error=\"invalid_token\"", "Bearer error=\"insufficient_scope\""] {
         let world = World::default();
-        world.first.lock().unwrap().push(Answer::Reply(challenge(403, refused)));
+        world.first.lock().unwrap().push(ScriptedResponse::Reply(challenge(403, refused)));
         let response = world.client().oneshot(get()).await.unwrap();
         assert_eq!((response.status(), world.seen().len()), (StatusCode::FORBIDDEN, 1));
         assert_eq!(world.issued(), 1);
@@ -270,7 +270,7 @@ async fn under_a_limit_no_permit_is_held_while_a_token_is_fetched_for_the_replay
         let (issued, watched) = (Arc::clone(&issued), watched.clone());
         async move {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            assert_eq!((watched.reserved(), watched.busy()), (0, 0));
+            assert_eq!((watched.reserved(), watched.in_flight()), (0, 0));
             AccessToken::bearer(format!("token-{}", issued.fetch_add(1, Ordering::SeqCst) + 1))
         }
     });

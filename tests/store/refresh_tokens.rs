@@ -272,7 +272,7 @@ async fn a_response_that_is_lost_leaves_the_doubt_to_all() {
     let (server, store) = (server(), MemoryStore::new());
     let login = server.sign_in("reports", "items:read");
     // It broke off before the server had done anything, which no client can know.
-    server.answer_next(2, Trouble::Disconnect);
+    server.fail_next(2, Trouble::Disconnect);
     let error = first(&process(&grant(&server, &login), store.clone())).await.unwrap_err();
     assert!(error.is_transient(), "{error}");
     first(&process(&grant(&server, &login), store)).await.unwrap();

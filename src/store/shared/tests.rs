@@ -52,7 +52,7 @@ async fn an_instant_at_which_a_token_ends_is_that_of_the_process_that_was_told()
     let (one, wall) = process(&source, &store, 30);
     let (other, _) = process(&source, &store, -30);
     let ends = SystemTime::UNIX_EPOCH + Duration::from_nanos(wall.nanos()) + 100 * SECOND;
-    source.give_next(AccessToken::bearer("a").map(|token| token.with_expires_at(ends)));
+    source.return_next(AccessToken::bearer("a").map(|token| token.with_expires_at(ends)));
     one.token(asks(FetchReason::Initial)).await.unwrap();
     let token = other.token(asks(FetchReason::Initial)).await.unwrap();
     assert_eq!((token.expose(), token.lifetime()), ("a", Some(100 * SECOND)));

@@ -120,8 +120,8 @@ impl Api {
 
     /// Returns how many requests were refused with 401 because of the revocation of that number (as told by
     /// [`FakeAuthorizationServer::revoke_all`]).
-    pub fn met_revocation(&self, number: u64) -> u64 {
-        self.door.met_revocation(number)
+    pub fn unauthorized_by_revocation(&self, number: u64) -> u64 {
+        self.door.unauthorized_by_revocation(number)
     }
 }
 
@@ -135,15 +135,15 @@ impl ApiBuilder {
 
     /// Sets how many requests per second of one client are served, whatever the others do.
     #[must_use]
-    pub fn limit_of(mut self, client: impl Into<String>, per_second: u32) -> Self {
-        self.door = self.door.limit_of(client, per_second);
+    pub fn limit_for(mut self, client: impl Into<String>, per_second: u32) -> Self {
+        self.door = self.door.limit_for(client, per_second);
         self
     }
 
     /// Sets how long a request lies around before its token is looked at.
     #[must_use]
-    pub fn think_time(mut self, think_time: Duration) -> Self {
-        self.door = self.door.think_time(think_time);
+    pub fn latency(mut self, latency: Duration) -> Self {
+        self.door = self.door.latency(latency);
         self
     }
 
