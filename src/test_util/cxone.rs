@@ -1,22 +1,21 @@
 //! NICE CXone, as far as its clients see it: discovery, tokens, and one list.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
-use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header, request};
-use http_body_util::BodyExt as _;
+use http::{Method, Response, StatusCode, header, request};
 use serde_json::{Value, json};
 use tokio::time::Instant;
-use tower::BoxError;
 
-use super::line::{Line, fake_service};
+use super::emulator::{Emulator, Vendor, emulator_service};
+use super::line::Line;
+use super::strict::{self, Refusal, fault, json_response};
 use super::tokens::random;
-use super::trouble::{Trouble, Troubles};
+use super::trouble::Trouble;
 use crate::body::Body;
 use crate::clock;
 
@@ -95,24 +94,13 @@ pub struct CxoneCounts {
     pub unauthorized: u64,
 }
 
-struct Shared {
-    setup: FakeCxoneBuilder,
-    state: Mutex<State>,
-    troubles: Troubles,
-}
+type Shared = Emulator<FakeCxoneBuilder, State>;
 
 #[derive(Default)]
 struct State {
     tokens: HashMap<String, Instant>,
     refresh_tokens: HashSet<String>,
     counts: CxoneCounts,
-    faults: Vec<String>,
-}
-
-enum Refusal {
-    /// It is wrong.
-    Fault(String),
-    Status(StatusCode, &'static str),
 }
 
 const TENANT: &str = "11eb-tenant";
@@ -157,27 +145,9 @@ impl FakeCxone {
     pub fn revoke_refresh_tokens(&self) {
         self.shared.state().refresh_tokens.clear();
     }
-
-    /// Returns what was wrong with requests so far; nothing, if all were as they should be.
-    #[must_use]
-    pub fn faults(&self) -> Vec<String> {
-        self.shared.state().faults.clone()
-    }
-
-    /// Returns what was counted so far.
-    #[must_use]
-    pub fn counts(&self) -> CxoneCounts {
-        self.shared.state().counts
-    }
 }
 
-fake_service!(FakeCxone, |fake, request| respond(Arc::clone(&fake.shared), request));
-
-impl fmt::Debug for FakeCxone {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FakeCxone").field("counts", &self.counts()).finish_non_exhaustive()
-    }
-}
+emulator_service!(FakeCxone, CxoneCounts);
 
 // --- FakeCxoneBuilder ---
 
@@ -241,54 +211,48 @@ impl FakeCxoneBuilder {
     /// Makes the emulator.
     #[must_use]
     pub fn build(self) -> FakeCxone {
-        let shared = Shared { setup: self, state: Mutex::default(), troubles: Troubles::default() };
+        let shared = Shared::new(self, State::default());
         FakeCxone { shared: Arc::new(shared), line: Line::within(FakeCxone::ISSUER) }
     }
 }
 
 // --- Responses ---
 
-async fn respond(shared: Arc<Shared>, request: Request<Body>) -> Result<Response<Body>, BoxError> {
-    let (head, body) = request.into_parts();
-    let body = body.collect().await?.to_bytes();
-    let place = (head.method.clone(), head.uri.host().unwrap_or_default(), head.uri.path());
-    let is_api = place.2 == AGENTS;
-    if let Some(trouble) = if is_api { shared.troubles.next() } else { None } {
-        return trouble.make().await;
+impl Vendor for Shared {
+    fn trouble(&self, head: &request::Parts) -> Option<Trouble> {
+        if head.uri.path() == AGENTS { self.troubles.next() } else { None }
     }
-    let result = match place {
-        (Method::GET, "login.cxone.test", "/.well-known/openid-configuration") => Ok(json_response(
-            StatusCode::OK,
-            &json!({ "issuer": FakeCxone::ISSUER, "token_endpoint": "https://login.cxone.test/auth/token" }),
-        )),
-        (Method::GET, "login.cxone.test", "/.well-known/oauth-authorization-server") => {
-            Ok(json_response(StatusCode::NOT_FOUND, &json!({})))
+
+    fn respond(&self, head: &request::Parts, body: &Bytes) -> Result<Response<Body>, Refusal> {
+        match (&head.method, head.uri.host().unwrap_or_default(), head.uri.path()) {
+            (&Method::GET, "login.cxone.test", "/.well-known/openid-configuration") => Ok(json_response(
+                StatusCode::OK,
+                &json!({ "issuer": FakeCxone::ISSUER, "token_endpoint": "https://login.cxone.test/auth/token" }),
+            )),
+            (&Method::GET, "login.cxone.test", "/.well-known/oauth-authorization-server") => {
+                Ok(json_response(StatusCode::NOT_FOUND, &json!({})))
+            }
+            (&Method::GET, "login.cxone.test", "/.well-known/cxone-configuration") => {
+                self.configuration(head)
+            }
+            (&Method::POST, "login.cxone.test", "/auth/token") => self.token(head, body),
+            (&Method::POST, "na1.cxone.test", "/authentication/v1/token/access-key") => {
+                self.access_key(head, body)
+            }
+            (&Method::GET, "api-na1.cxone.test", AGENTS) => self.agents(head),
+            (method, host, path) => Err(fault(format!("{method} {path} is not at {host}"))),
         }
-        (Method::GET, "login.cxone.test", "/.well-known/cxone-configuration") => shared.configuration(&head),
-        (Method::POST, "login.cxone.test", "/auth/token") => shared.token(&head, &body),
-        (Method::POST, "na1.cxone.test", "/authentication/v1/token/access-key") => {
-            shared.access_key(&head, &body)
-        }
-        (Method::GET, "api-na1.cxone.test", AGENTS) => shared.agents(&head),
-        (method, host, path) => Err(Refusal::Fault(format!("{method} {path} is not at {host}"))),
-    };
-    Ok(result.unwrap_or_else(|refusal| shared.refuse(refusal)))
+    }
 }
 
 impl Shared {
-    // Every change under this lock is a single step, so what a panic leaves behind is sound.
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn configuration(&self, head: &request::Parts) -> Result<Response<Body>, Refusal> {
         if head.headers.contains_key(header::AUTHORIZATION) {
             return Err(fault("a token was sent to the discovery"));
         }
-        let query: Vec<(String, String)> = pairs(head.uri.query().unwrap_or_default());
-        if query != [("tenantId".to_owned(), TENANT.to_owned())] {
-            return Err(fault("the query of the discovery is the tenant"));
-        }
+        let query = strict::query(head)?;
+        strict::expect(&query, &["tenantId"], &[])?;
+        strict::expect_value(&query, "tenantId", TENANT)?;
         self.state().counts.discoveries += 1;
         let found = json!({ "tenantId": TENANT, "api_endpoint": self.setup.api, "area": "na1", "domain": "cxone.test" });
         Ok(json_response(StatusCode::OK, &found))
@@ -296,61 +260,49 @@ impl Shared {
 
     fn token(&self, head: &request::Parts, body: &Bytes) -> Result<Response<Body>, Refusal> {
         self.state().counts.token_requests += 1;
-        if text(head, header::CONTENT_TYPE) != Some("application/x-www-form-urlencoded")
-            || head.uri.query().is_some()
-        {
-            return Err(fault("a token request is a form without a query"));
-        }
-        let basic = text(head, header::AUTHORIZATION).and_then(|value| value.strip_prefix("Basic "));
-        let pair = basic.and_then(|basic| BASE64_STANDARD.decode(basic).ok());
-        let pair = pair.and_then(|pair| String::from_utf8(pair).ok());
-        let pair = pair.ok_or_else(|| fault("a client authenticates by Basic"))?;
+        let form = strict::form(head, body)?;
+        let pair = strict::basic(head)?;
         // RFC 6749 §2.3.1: both halves are form-encoded.
-        let half = |text: &str| pairs(&format!("x={text}")).pop().map(|(_, value)| value);
+        let half = |text: &str| strict::pairs(format!("x={text}").as_bytes()).ok()?.remove("x");
         let client = pair.split_once(':').and_then(|(id, secret)| Some((half(id)?, half(secret)?)));
         if client.is_none() || client != self.setup.client {
-            return Err(Refusal::Status(StatusCode::UNAUTHORIZED, "invalid_client"));
+            return Err(refused(StatusCode::UNAUTHORIZED, "invalid_client"));
         }
-        let form = pairs(&String::from_utf8_lossy(body));
-        let fields: HashMap<&str, &str> = form.iter().map(|(name, value)| (&**name, &**value)).collect();
-        match fields.get("grant_type").copied() {
-            Some("client_credentials") if form.len() == 1 => Ok(self.issue(false)),
-            Some("refresh_token") if form.len() == 2 && fields.contains_key("refresh_token") => {
+        match form.get("grant_type").map(String::as_str) {
+            Some("client_credentials") => {
+                strict::expect(&form, &["grant_type"], &[])?;
+                Ok(self.issue(false))
+            }
+            Some("refresh_token") => {
+                strict::expect(&form, &["grant_type", "refresh_token"], &[])?;
                 if !self.setup.takes_refresh_tokens {
-                    return Err(Refusal::Status(StatusCode::BAD_REQUEST, "unsupported_grant_type"));
+                    return Err(refused(StatusCode::BAD_REQUEST, "unsupported_grant_type"));
                 }
-                let is_good = self.state().refresh_tokens.remove(fields["refresh_token"]);
+                let is_good = self.state().refresh_tokens.remove(&form["refresh_token"]);
                 if !is_good {
-                    return Err(Refusal::Status(StatusCode::BAD_REQUEST, "invalid_grant"));
+                    return Err(refused(StatusCode::BAD_REQUEST, "invalid_grant"));
                 }
                 self.state().counts.refreshed += 1;
                 Ok(self.issue(true))
             }
-            Some("password") if form.len() == 3 && fields.len() == 3 => {
-                let (name, password) = (fields.get("username"), fields.get("password"));
-                let (Some(name), Some(password)) = (name, password) else {
-                    return Err(fault("the password grant has username and password"));
-                };
-                self.check_key(name, password)?;
+            Some("password") => {
+                strict::expect(&form, &["grant_type", "username", "password"], &[])?;
+                self.check_key(&form["username"], &form["password"])?;
                 Ok(self.issue(true))
             }
-            _ => Err(fault("a field is missing or too much, or the grant is unknown")),
+            _ => Err(fault("the grant is unknown")),
         }
     }
 
     fn access_key(&self, head: &request::Parts, body: &Bytes) -> Result<Response<Body>, Refusal> {
         self.state().counts.token_requests += 1;
-        if text(head, header::CONTENT_TYPE) != Some("application/json") {
-            return Err(fault("an access key comes as JSON"));
-        }
+        let key = strict::object(head, body)?;
         if head.headers.contains_key(header::AUTHORIZATION) {
             return Err(fault("the UserHub knows no client"));
         }
-        let key: HashMap<String, String> =
-            serde_json::from_slice(body).map_err(|_| fault("an access key is an object of strings"))?;
-        let (Some(id), Some(secret), 2) = (key.get("accessKeyId"), key.get("accessKeySecret"), key.len())
-        else {
-            return Err(fault("an access key has accessKeyId and accessKeySecret"));
+        strict::expect(&key, &["accessKeyId", "accessKeySecret"], &[])?;
+        let (Some(id), Some(secret)) = (key["accessKeyId"].as_str(), key["accessKeySecret"].as_str()) else {
+            return Err(fault("accessKeyId or accessKeySecret is not a string"));
         };
         self.check_key(id, secret)?;
         Ok(self.issue(false))
@@ -359,7 +311,7 @@ impl Shared {
     fn check_key(&self, id: &str, secret: &str) -> Result<(), Refusal> {
         match &self.setup.access_key {
             Some((known, its)) if known == id && its == secret => Ok(()),
-            Some(_) | None => Err(Refusal::Status(StatusCode::BAD_REQUEST, "invalid_grant")),
+            Some(_) | None => Err(refused(StatusCode::BAD_REQUEST, "invalid_grant")),
         }
     }
 
@@ -389,19 +341,16 @@ impl Shared {
 
     fn agents(&self, head: &request::Parts) -> Result<Response<Body>, Refusal> {
         let mut state = self.state();
-        let bearer = text(head, header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
-        let bearer = bearer.ok_or_else(|| fault("a request without a token"))?;
+        let bearer = strict::authorization(head, "Bearer")?;
         if state.tokens.get(bearer).is_none_or(|ends| *ends <= clock::now()) {
             state.counts.unauthorized += 1;
-            return Err(Refusal::Status(StatusCode::UNAUTHORIZED, "invalid_token"));
+            return Err(refused(StatusCode::UNAUTHORIZED, "invalid_token"));
         }
-        let query = pairs(head.uri.query().unwrap_or_default());
-        if query.iter().any(|(name, _)| !matches!(&**name, "skip" | "top")) {
-            return Err(fault("a parameter is neither skip nor top"));
-        }
-        let number = |name: &str, or: u64| match query.iter().find(|(known, _)| known == name) {
+        let query = strict::query(head)?;
+        strict::expect(&query, &[], &["skip", "top"])?;
+        let number = |name: &str, or: u64| match query.get(name) {
             None => Ok(or),
-            Some((_, value)) => value.parse().map_err(|_| fault(format!("{name} is not a number"))),
+            Some(value) => value.parse().map_err(|_| fault(format!("{name} is not a number"))),
         };
         let (skip, top) = (number("skip", 0)?.min(self.setup.agents), number("top", 100)?);
         let agents: Vec<Value> = (skip..skip.saturating_add(top).min(self.setup.agents))
@@ -411,36 +360,10 @@ impl Shared {
         let list = json!({ "resultSet": { "totalRecords": self.setup.agents }, "agents": agents });
         Ok(json_response(StatusCode::OK, &list))
     }
-
-    fn refuse(&self, why: Refusal) -> Response<Body> {
-        match why {
-            Refusal::Fault(message) => {
-                self.state().faults.push(message.clone());
-                let body = json!({ "error": "invalid_request", "error_description": message });
-                json_response(StatusCode::BAD_REQUEST, &body)
-            }
-            Refusal::Status(status, code) => json_response(status, &json!({ "error": code })),
-        }
-    }
 }
 
 // --- Helpers ---
 
-fn fault(message: impl Into<String>) -> Refusal {
-    Refusal::Fault(message.into())
-}
-
-fn text(head: &request::Parts, name: header::HeaderName) -> Option<&str> {
-    head.headers.get(name)?.to_str().ok()
-}
-
-fn pairs(text: &str) -> Vec<(String, String)> {
-    form_urlencoded::parse(text.as_bytes()).into_owned().collect()
-}
-
-fn json_response(status: StatusCode, body: &Value) -> Response<Body> {
-    let mut response = Response::new(Body::from(body.to_string()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
+fn refused(status: StatusCode, code: &str) -> Refusal {
+    Refusal::status(status, &json!({ "error": code }))
 }

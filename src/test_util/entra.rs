@@ -1,23 +1,21 @@
 //! Microsoft Entra ID, as far as its clients see it: apps, managed identities, and an API that challenges for claims.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, request};
-use http_body_util::BodyExt as _;
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header, request};
 use serde_json::{Value, json};
-use tower::BoxError;
 
-use super::line::{Line, fake_service};
+use super::emulator::{Emulator, Vendor, emulator_service};
+use super::line::Line;
 use super::signatures::ServiceKey;
-use super::strict::{self, Faults, Fields, Refusal, fault, json_response};
+use super::strict::{self, Fields, Refusal, fault, json_response};
 use super::tokens::{Access, Tokens, Worth};
-use super::trouble::{Trouble, Troubles};
+use super::trouble::Trouble;
 use crate::body::Body;
 use crate::clock;
 
@@ -90,13 +88,7 @@ pub struct EntraCounts {
     pub unauthorized: u64,
 }
 
-struct Shared {
-    setup: FakeEntraBuilder,
-    state: Mutex<State>,
-    faults: Faults,
-    troubles: Troubles,
-    token_troubles: Troubles,
-}
+type Shared = Emulator<FakeEntraBuilder, State>;
 
 struct State {
     tokens: Tokens,
@@ -186,27 +178,9 @@ impl FakeEntra {
     pub fn revoke_all(&self) {
         self.shared.state().tokens.revoke_all();
     }
-
-    /// Returns what was wrong with requests so far; nothing, if all were as they should be.
-    #[must_use]
-    pub fn faults(&self) -> Vec<String> {
-        self.shared.faults.all()
-    }
-
-    /// Returns what was counted so far.
-    #[must_use]
-    pub fn counts(&self) -> EntraCounts {
-        self.shared.state().counts
-    }
 }
 
-fake_service!(FakeEntra, |fake, request| respond(Arc::clone(&fake.shared), request));
-
-impl fmt::Debug for FakeEntra {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FakeEntra").field("counts", &self.counts()).finish_non_exhaustive()
-    }
-}
+emulator_service!(FakeEntra, EntraCounts);
 
 // --- FakeEntraBuilder ---
 
@@ -256,48 +230,24 @@ impl FakeEntraBuilder {
             demand: None,
             machine: VecDeque::new(),
         };
-        let shared = Shared {
-            setup: self,
-            state: Mutex::new(state),
-            faults: Faults::default(),
-            troubles: Troubles::default(),
-            token_troubles: Troubles::default(),
-        };
+        let shared = Shared::new(self, state);
         FakeEntra { shared: Arc::new(shared), line: Line::within(FakeEntra::AUTHORITY) }
     }
 }
 
 // --- Responses ---
 
-async fn respond(shared: Arc<Shared>, request: Request<Body>) -> Result<Response<Body>, BoxError> {
-    let (head, body) = request.into_parts();
-    let body = body.collect().await?.to_bytes();
-    let host = head.uri.host().unwrap_or_default();
-    if host != "graph.entra.test" {
-        shared.state().counts.token_requests += 1;
-    }
-    let trouble = match host {
-        "login.entra.test" => shared.token_troubles.next(),
-        "graph.entra.test" => shared.troubles.next(),
-        _ => None,
-    };
-    if let Some(trouble) = trouble {
-        return trouble.make().await;
-    }
-    Ok(shared.respond(&head, &body).unwrap_or_else(|refusal| match refusal {
-        Refusal::Response(response) => *response,
-        Refusal::Fault(fault) => {
-            shared.faults.keep(&fault);
-            let body = json!({ "error": "invalid_request", "error_description": fault });
-            json_response(StatusCode::BAD_REQUEST, &body)
+impl Vendor for Shared {
+    fn trouble(&self, head: &request::Parts) -> Option<Trouble> {
+        let host = head.uri.host().unwrap_or_default();
+        if host != "graph.entra.test" {
+            self.state().counts.token_requests += 1;
         }
-    }))
-}
-
-impl Shared {
-    // Every change under this lock is a single step, so what a panic leaves behind is sound.
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        match host {
+            "login.entra.test" => self.token_troubles.next(),
+            "graph.entra.test" => self.troubles.next(),
+            _ => None,
+        }
     }
 
     fn respond(&self, head: &request::Parts, body: &Bytes) -> Result<Response<Body>, Refusal> {
@@ -311,7 +261,9 @@ impl Shared {
             (method, url) => Err(fault(format!("{method} {url} is not played"))),
         }
     }
+}
 
+impl Shared {
     fn token(&self, head: &request::Parts, body: &Bytes) -> Result<Response<Body>, Refusal> {
         let form = strict::form(head, body)?;
         if head.headers.contains_key(header::AUTHORIZATION) {

@@ -1,22 +1,19 @@
 //! Genesys Cloud, as far as its clients see it: the token endpoint, a few lists, and the limits of both.
 
-use std::collections::{HashMap, HashSet};
-use std::fmt;
+use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header, request};
-use http_body_util::BodyExt as _;
+use http::{HeaderValue, Method, Response, StatusCode, header, request};
 use serde_json::{Value, json};
 use tokio::time::Instant;
-use tower::BoxError;
 
-use super::line::{Line, fake_service};
+use super::emulator::{self, Emulator, Vendor, emulator_service};
+use super::line::Line;
 use super::loopback::Loopback;
+use super::strict::{self, Fields, Refusal, fault};
 use super::tokens::{Rotation, Tokens, Worth};
 use crate::body::Body;
 use crate::clock;
@@ -100,25 +97,14 @@ pub struct GenesysCounts {
     pub limited: u64,
 }
 
-struct Shared {
-    setup: FakeGenesysBuilder,
-    state: Mutex<State>,
-}
+type Shared = Emulator<FakeGenesysBuilder, State>;
 
 struct State {
     tokens: Tokens,
     counts: GenesysCounts,
-    faults: Vec<String>,
     throttle: u64,
     windows: HashMap<String, (Instant, u64)>,
     denied: HashMap<String, String>,
-}
-
-/// Why a request is refused.
-enum Refusal {
-    /// It is wrong.
-    Fault(String),
-    Status(StatusCode, &'static str, String),
 }
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -172,18 +158,6 @@ impl FakeGenesys {
         self.shared.state().tokens.issue_refresh(client_id, Vec::new())
     }
 
-    /// Returns what was wrong with requests so far; nothing, if all were as they should be.
-    #[must_use]
-    pub fn faults(&self) -> Vec<String> {
-        self.shared.state().faults.clone()
-    }
-
-    /// Returns what was counted so far.
-    #[must_use]
-    pub fn counts(&self) -> GenesysCounts {
-        self.shared.state().counts
-    }
-
     /// Goes away.
     ///
     /// # Cancel safety
@@ -207,13 +181,7 @@ impl FakeGenesys {
     }
 }
 
-fake_service!(FakeGenesys, |fake, request| respond(Arc::clone(&fake.shared), request));
-
-impl fmt::Debug for FakeGenesys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FakeGenesys").field("counts", &self.counts()).finish_non_exhaustive()
-    }
-}
+emulator_service!(FakeGenesys, GenesysCounts);
 
 // --- FakeGenesysBuilder ---
 
@@ -292,7 +260,7 @@ impl FakeGenesysBuilder {
     pub async fn start(self) -> io::Result<FakeGenesys> {
         let shared = self.shared();
         let served = Arc::clone(&shared);
-        let service = tower::service_fn(move |request| respond(Arc::clone(&served), request));
+        let service = tower::service_fn(move |request| emulator::respond(Arc::clone(&served), request));
         Ok(FakeGenesys { shared, line: Line::over(Loopback::start(service).await?) })
     }
 
@@ -300,38 +268,39 @@ impl FakeGenesysBuilder {
         let state = State {
             tokens: Tokens::new(),
             counts: GenesysCounts::default(),
-            faults: Vec::new(),
             throttle: 0,
             windows: HashMap::new(),
             denied: HashMap::new(),
         };
-        Arc::new(Shared { setup: self, state: Mutex::new(state) })
+        Arc::new(Shared::new(self, state))
     }
 }
 
 // --- Responses ---
 
-async fn respond(shared: Arc<Shared>, request: Request<Body>) -> Result<Response<Body>, BoxError> {
-    let (head, body) = request.into_parts();
-    let body = body.collect().await?.to_bytes();
-    if !shared.setup.latency.is_zero() {
-        tokio::time::sleep(shared.setup.latency).await;
+impl Vendor for Shared {
+    fn latency(&self) -> Duration {
+        self.setup.latency
     }
-    let path = head.uri.path().to_owned();
-    let result = match path.strip_prefix(API) {
-        _ if path == TOKEN => shared.at_host(&head, "login").and_then(|()| shared.token(&head, &body)),
-        Some(path) => shared.at_host(&head, "api").and_then(|()| shared.api(&head, path, &body)),
-        None => Err(Refusal::Fault(format!("nothing is at {path}"))),
-    };
-    Ok(result.unwrap_or_else(|refusal| shared.refuse(refusal, path == TOKEN)))
+
+    fn respond(&self, head: &request::Parts, body: &Bytes) -> Result<Response<Body>, Refusal> {
+        let path = head.uri.path();
+        match path.strip_prefix(API) {
+            _ if path == TOKEN => self.at_host(head, "login").and_then(|()| self.token(head, body)),
+            Some(path) => self.at_host(head, "api").and_then(|()| self.api(head, path, body)),
+            None => Err(fault(format!("nothing is at {path}"))),
+        }
+    }
+
+    fn refuse(&self, head: &request::Parts, fault: &str) -> Response<Body> {
+        match head.uri.path() == TOKEN {
+            true => oauth_error("invalid_request", fault),
+            false => refusal(StatusCode::BAD_REQUEST, "bad.request", fault),
+        }
+    }
 }
 
 impl Shared {
-    // Every change under this lock is a single step, so what a panic leaves behind is sound.
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Within the process the two hosts are told apart; on loopback a gateway stands in for both.
     fn at_host(&self, head: &request::Parts, sub: &str) -> Result<(), Refusal> {
         match head.uri.host() {
@@ -344,17 +313,10 @@ impl Shared {
     fn token(&self, head: &request::Parts, body: &Bytes) -> Result<Response<Body>, Refusal> {
         let mut state = self.state();
         state.counts.token_requests += 1;
-        if head.method != Method::POST || head.uri.query().is_some() {
-            return Err(fault("a token request is a POST without a query"));
+        if head.method != Method::POST {
+            return Err(fault("a token request is a POST"));
         }
-        if text(head, header::CONTENT_TYPE) != Some("application/x-www-form-urlencoded") {
-            return Err(fault("the content type of a token request is not that of a form"));
-        }
-        let pairs: Vec<(String, String)> = form_urlencoded::parse(body).into_owned().collect();
-        let form: HashMap<&str, &str> = pairs.iter().map(|(name, value)| (&**name, &**value)).collect();
-        if form.len() != pairs.len() {
-            return Err(fault("a field stands twice"));
-        }
+        let form = strict::form(head, body)?;
         if state.throttle > 0 {
             state.throttle -= 1;
             state.counts.throttled += 1;
@@ -362,9 +324,7 @@ impl Shared {
         }
         let client = self.authenticate(head, &form)?;
         let is_public = self.setup.clients[&client].is_none();
-        let fields: HashSet<&str> =
-            form.keys().copied().filter(|field| !(is_public && *field == "client_id")).collect();
-        let grant = form.get("grant_type").copied().unwrap_or_default();
+        let grant = form.get("grant_type").map_or("", String::as_str);
         let expected: &[&str] = match grant {
             "client_credentials" if !is_public => &["grant_type"],
             "refresh_token" => &["grant_type", "refresh_token"],
@@ -373,8 +333,10 @@ impl Shared {
             }
             _ => return Err(fault(format!("the grant type {grant:?} is not one of this client"))),
         };
-        if fields != expected.iter().copied().collect() || form.values().any(|value| value.is_empty()) {
-            return Err(fault(format!("the fields of {grant} are {expected:?}, each with a value")));
+        let id: &[&str] = if is_public { &["client_id"] } else { &[] };
+        strict::expect(&form, &[expected, id].concat(), &[])?;
+        if form.values().any(String::is_empty) {
+            return Err(fault(format!("the fields of {grant} each have a value")));
         }
         let lifetime = self.setup.lifetime.unwrap_or(DAY);
         let mut granted = json!({ "token_type": "bearer", "expires_in": lifetime.as_secs() });
@@ -396,17 +358,14 @@ impl Shared {
     }
 
     /// Returns the client, by its raw id and secret, or by its id if it is public.
-    fn authenticate(&self, head: &request::Parts, form: &HashMap<&str, &str>) -> Result<String, Refusal> {
-        let unknown =
-            || Refusal::Status(StatusCode::BAD_REQUEST, "invalid_client", "client not found".to_owned());
-        let Some(value) = text(head, header::AUTHORIZATION) else {
+    fn authenticate(&self, head: &request::Parts, form: &Fields) -> Result<String, Refusal> {
+        let unknown = || Refusal::from(oauth_error("invalid_client", "client not found"));
+        if !head.headers.contains_key(header::AUTHORIZATION) {
             let id = form.get("client_id").ok_or_else(|| fault("a token request without a client"))?;
-            let is_public = self.setup.clients.get(*id).is_some_and(Option::is_none);
-            return if is_public { Ok((*id).to_owned()) } else { Err(unknown()) };
-        };
-        let encoded = value.strip_prefix("Basic ").ok_or_else(|| fault("a client authenticates by Basic"))?;
-        let pair = BASE64_STANDARD.decode(encoded).ok().and_then(|pair| String::from_utf8(pair).ok());
-        let pair = pair.ok_or_else(|| fault("the credentials of a client are not base64"))?;
+            let is_public = self.setup.clients.get(id).is_some_and(Option::is_none);
+            return if is_public { Ok(id.clone()) } else { Err(unknown()) };
+        }
+        let pair = strict::basic(head)?;
         let (id, secret) =
             pair.split_once(':').ok_or_else(|| fault("the credentials of a client are no pair"))?;
         match self.setup.clients.get(id) {
@@ -418,15 +377,14 @@ impl Shared {
     fn api(&self, head: &request::Parts, path: &str, body: &Bytes) -> Result<Response<Body>, Refusal> {
         let mut state = self.state();
         state.counts.requests += 1;
-        let bearer = text(head, header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
-        let bearer = bearer.map(str::to_owned).ok_or_else(|| fault("a request without a token"))?;
-        let Worth::Active(access) = state.tokens.worth(&bearer) else {
+        let bearer = strict::authorization(head, "Bearer")?;
+        let Worth::Active(access) = state.tokens.worth(bearer) else {
             state.counts.unauthorized += 1;
-            let message = "Invalid login credentials.".to_owned();
-            return Err(Refusal::Status(StatusCode::UNAUTHORIZED, "bad.credentials", message));
+            let message = "Invalid login credentials.";
+            return Err(refusal(StatusCode::UNAUTHORIZED, "bad.credentials", message).into());
         };
         let limit = self.setup.limit.unwrap_or(LIMIT);
-        let (count, left) = state.count(&bearer);
+        let (count, left) = state.count(bearer);
         if count > limit {
             state.counts.limited += 1;
             let seconds = left.as_secs() + 1;
@@ -441,12 +399,12 @@ impl Shared {
                 "Unable to perform the requested action. You must have at least one of the following permissions assigned: \
                  [{permission}]"
             );
-            return Err(Refusal::Status(StatusCode::FORBIDDEN, "missing.any.permissions", message));
+            return Err(refusal(StatusCode::FORBIDDEN, "missing.any.permissions", &message).into());
         }
         let response = match (&head.method, path) {
             (&Method::GET, "tokens/me") => {
                 let client = json!({ "id": access.client, "name": access.client });
-                parameters(head, &[])?;
+                strict::query_of(head, &[])?;
                 json_response(
                     StatusCode::OK,
                     &json!({
@@ -457,12 +415,12 @@ impl Shared {
                 )
             }
             (&Method::DELETE, "tokens/me") => {
-                parameters(head, &[])?;
-                state.tokens.revoke(&bearer, &access.client);
+                strict::query_of(head, &[])?;
+                state.tokens.revoke(bearer, &access.client);
                 json_response(StatusCode::OK, &json!({}))
             }
             (&Method::GET, "users/me") => {
-                parameters(head, &[])?;
+                strict::query_of(head, &[])?;
                 json_response(StatusCode::OK, &user(0))
             }
             (&Method::GET, "users") => self.users(head)?,
@@ -474,7 +432,7 @@ impl Shared {
     }
 
     fn users(&self, head: &request::Parts) -> Result<Response<Body>, Refusal> {
-        let query = parameters(head, &["pageSize", "pageNumber"])?;
+        let query = strict::query_of(head, &["pageSize", "pageNumber"])?;
         let number = |name: &str, or: u64, most: u64| match query.get(name).map(|value| value.parse()) {
             None => Ok(or),
             Some(Ok(number)) if (1..=most).contains(&number) => Ok(number),
@@ -495,15 +453,12 @@ impl Shared {
     }
 
     fn conversations(&self, head: &request::Parts, body: &Bytes) -> Result<Response<Body>, Refusal> {
-        parameters(head, &[])?;
-        if text(head, header::CONTENT_TYPE) != Some("application/json") {
-            return Err(fault("the content type of a query is not JSON"));
-        }
-        let query: Value = serde_json::from_slice(body).map_err(|_| fault("a query is not JSON"))?;
-        if !query["interval"].is_string() {
+        strict::query_of(head, &[])?;
+        let query = strict::object(head, body)?;
+        if !query.get("interval").is_some_and(Value::is_string) {
             return Err(fault("a query has no interval"));
         }
-        let paging = &query["paging"];
+        let paging = query.get("paging").unwrap_or(&Value::Null);
         let (size, page) = match (paging["pageSize"].as_u64(), paging["pageNumber"].as_u64()) {
             (Some(size), Some(page)) if (1..=100).contains(&size) && page > 0 => (size, page),
             _ => return Err(fault("pageSize is not a number from 1 to 100, or pageNumber is none")),
@@ -519,20 +474,6 @@ impl Shared {
             false => json!({ "conversations": found, "totalHits": total }),
         };
         Ok(json_response(StatusCode::OK, &list))
-    }
-
-    fn refuse(&self, why: Refusal, oauth: bool) -> Response<Body> {
-        match why {
-            Refusal::Fault(message) => {
-                self.state().faults.push(message.clone());
-                match oauth {
-                    true => oauth_error("invalid_request", &message),
-                    false => refusal(StatusCode::BAD_REQUEST, "bad.request", &message),
-                }
-            }
-            Refusal::Status(_, code, message) if oauth => oauth_error(code, &message),
-            Refusal::Status(status, code, message) => refusal(status, code, &message),
-        }
     }
 }
 
@@ -550,26 +491,6 @@ impl State {
 }
 
 // --- Helpers ---
-
-fn fault(message: impl Into<String>) -> Refusal {
-    Refusal::Fault(message.into())
-}
-
-fn text(head: &request::Parts, name: header::HeaderName) -> Option<&str> {
-    head.headers.get(name)?.to_str().ok()
-}
-
-/// Reads the query, which has no other parameters than these, and each of them once.
-fn parameters(head: &request::Parts, known: &[&str]) -> Result<HashMap<String, String>, Refusal> {
-    let mut read = HashMap::new();
-    let query = head.uri.query().unwrap_or_default();
-    for (name, value) in form_urlencoded::parse(query.as_bytes()).into_owned() {
-        if !known.contains(&&*name) || read.insert(name.clone(), value).is_some() {
-            return Err(fault(format!("the parameter {name} is unknown, or stands twice")));
-        }
-    }
-    Ok(read)
-}
 
 fn user(number: u64) -> Value {
     json!({ "id": format!("user-{number}"), "name": format!("User {number}") })
@@ -594,10 +515,8 @@ fn refusal(status: StatusCode, code: &str, message: &str) -> Response<Body> {
 }
 
 fn json_response(status: StatusCode, body: &Value) -> Response<Body> {
-    let mut response = Response::new(Body::from(body.to_string()));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert("inin-correlation-id", HeaderValue::from_static("7d1a4f0c-0001"));
+    let mut response = strict::json_response(status, body);
+    let id = HeaderValue::from_static("7d1a4f0c-0001");
+    response.headers_mut().insert("inin-correlation-id", id);
     response
 }

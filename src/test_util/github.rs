@@ -1,20 +1,18 @@
 //! GitHub, as far as an app sees it: installation tokens, repositories, issues, and rate limits.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request};
-use http_body_util::BodyExt as _;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, request};
 use serde_json::{Value, json};
 use tokio::time::Instant;
-use tower::BoxError;
 
-use super::line::{Line, fake_service};
+use super::emulator::{Emulator, Vendor, emulator_service};
+use super::line::Line;
 use super::signatures::ServiceKey;
-use super::strict::{self, Faults, Refusal, fault, json_response};
+use super::strict::{self, Refusal, fault, json_response};
 use super::tokens::{Tokens, Worth};
 use crate::body::Body;
 use crate::clock;
@@ -90,11 +88,7 @@ pub struct GithubCounts {
     pub limited: u64,
 }
 
-struct Shared {
-    setup: FakeGithubBuilder,
-    state: Mutex<State>,
-    faults: Faults,
-}
+type Shared = Emulator<FakeGithubBuilder, State>;
 
 struct State {
     tokens: Tokens,
@@ -144,27 +138,9 @@ impl FakeGithub {
     pub fn revoke_all(&self) {
         self.shared.state().tokens.revoke_all();
     }
-
-    /// Returns what was wrong with requests so far; nothing, if all were as they should be.
-    #[must_use]
-    pub fn faults(&self) -> Vec<String> {
-        self.shared.faults.all()
-    }
-
-    /// Returns what was counted so far.
-    #[must_use]
-    pub fn counts(&self) -> GithubCounts {
-        self.shared.state().counts
-    }
 }
 
-fake_service!(FakeGithub, |fake, request| respond(Arc::clone(&fake.shared), request));
-
-impl fmt::Debug for FakeGithub {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FakeGithub").field("counts", &self.counts()).finish_non_exhaustive()
-    }
-}
+emulator_service!(FakeGithub, GithubCounts);
 
 // --- FakeGithubBuilder ---
 
@@ -209,29 +185,16 @@ impl FakeGithubBuilder {
             windows: HashMap::new(),
             secondary: VecDeque::new(),
         };
-        let shared = Shared { setup: self, state: Mutex::new(state), faults: Faults::default() };
+        let shared = Shared::new(self, state);
         FakeGithub { shared: Arc::new(shared), line: Line::within(FakeGithub::BASE_URL) }
     }
 }
 
 // --- Responses ---
 
-async fn respond(shared: Arc<Shared>, request: Request<Body>) -> Result<Response<Body>, BoxError> {
-    let (head, body) = request.into_parts();
-    let body = body.collect().await?.to_bytes();
-    Ok(shared.respond(&head, &body).unwrap_or_else(|refusal| match refusal {
-        Refusal::Response(response) => *response,
-        Refusal::Fault(fault) => {
-            shared.faults.keep(&fault);
-            message(StatusCode::BAD_REQUEST, &fault)
-        }
-    }))
-}
-
-impl Shared {
-    // Every change under this lock is a single step, so what a panic leaves behind is sound.
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+impl Vendor for Shared {
+    fn refuse(&self, _head: &request::Parts, fault: &str) -> Response<Body> {
+        message(StatusCode::BAD_REQUEST, fault)
     }
 
     fn respond(&self, head: &request::Parts, body: &Bytes) -> Result<Response<Body>, Refusal> {
@@ -295,7 +258,9 @@ impl Shared {
             }
         }
     }
+}
 
+impl Shared {
     /// Checks the JWT of the app.
     fn app(&self, head: &request::Parts) -> Result<(), Refusal> {
         let jwt = strict::authorization(head, "Bearer")?;

@@ -1,25 +1,23 @@
 //! Google Cloud, as far as its clients see it: the ways to a token, a list of buckets, and a service that wants ID tokens.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header, request};
-use http_body_util::BodyExt as _;
+use http::{HeaderValue, Method, Response, StatusCode, header, request};
 use serde_json::{Value, json};
 use tokio::time::Instant;
-use tower::BoxError;
 
-use super::line::{Line, fake_service};
+use super::emulator::{Emulator, Vendor, emulator_service};
+use super::line::Line;
 use super::signatures::ServiceKey;
-use super::strict::{self, Faults, Refusal, fault, json_response};
+use super::strict::{self, Refusal, fault, json_response};
 use super::tokens::{Tokens, Worth, random};
-use super::trouble::{Trouble, Troubles};
+use super::trouble::Trouble;
 use crate::body::Body;
 use crate::clock;
 
@@ -90,13 +88,7 @@ pub struct GoogleCounts {
     pub unauthorized: u64,
 }
 
-struct Shared {
-    setup: FakeGoogleBuilder,
-    state: Mutex<State>,
-    faults: Faults,
-    troubles: Troubles,
-    token_troubles: Troubles,
-}
+type Shared = Emulator<FakeGoogleBuilder, State>;
 
 struct State {
     tokens: Tokens,
@@ -207,18 +199,6 @@ impl FakeGoogle {
         state.tokens.revoke_all();
         state.id_tokens.clear();
     }
-
-    /// Returns what was wrong with requests so far; nothing, if all were as they should be.
-    #[must_use]
-    pub fn faults(&self) -> Vec<String> {
-        self.shared.faults.all()
-    }
-
-    /// Returns what was counted so far.
-    #[must_use]
-    pub fn counts(&self) -> GoogleCounts {
-        self.shared.state().counts
-    }
 }
 
 fn user() -> Value {
@@ -230,13 +210,7 @@ fn account_url(account: &str) -> String {
     format!("https://iamcredentials.google.test{ACCOUNTS}{account}:generateAccessToken")
 }
 
-fake_service!(FakeGoogle, |fake, request| respond(Arc::clone(&fake.shared), request));
-
-impl fmt::Debug for FakeGoogle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FakeGoogle").field("counts", &self.counts()).finish_non_exhaustive()
-    }
-}
+emulator_service!(FakeGoogle, GoogleCounts);
 
 // --- FakeGoogleBuilder ---
 
@@ -266,49 +240,24 @@ impl FakeGoogleBuilder {
     pub fn build(self) -> FakeGoogle {
         let state =
             State { tokens: Tokens::new(), id_tokens: HashMap::new(), counts: GoogleCounts::default() };
-        let shared = Shared {
-            setup: self,
-            state: Mutex::new(state),
-            faults: Faults::default(),
-            troubles: Troubles::default(),
-            token_troubles: Troubles::default(),
-        };
+        let shared = Shared::new(self, state);
         FakeGoogle { shared: Arc::new(shared), line: Line::within("https://google.test") }
     }
 }
 
 // --- Responses ---
 
-async fn respond(shared: Arc<Shared>, request: Request<Body>) -> Result<Response<Body>, BoxError> {
-    let (head, body) = request.into_parts();
-    let body = body.collect().await?.to_bytes();
-    let host = head.uri.host().unwrap_or_default();
-    let is_token = !matches!(host, "storage.google.test" | "app.google.test");
-    let trouble = if is_token { shared.token_troubles.next() } else { shared.troubles.next() };
-    if is_token {
-        shared.state().counts.token_requests += 1;
-    }
-    if let Some(trouble) = trouble {
-        return trouble.make().await;
-    }
-    Ok(shared.respond(host, &head, &body).unwrap_or_else(|refusal| match refusal {
-        Refusal::Response(response) => *response,
-        Refusal::Fault(fault) => {
-            shared.faults.keep(&fault);
-            let body = json!({ "error": "invalid_request", "error_description": fault });
-            json_response(StatusCode::BAD_REQUEST, &body)
+impl Vendor for Shared {
+    fn trouble(&self, head: &request::Parts) -> Option<Trouble> {
+        if matches!(head.uri.host(), Some("storage.google.test" | "app.google.test")) {
+            return self.troubles.next();
         }
-    }))
-}
-
-impl Shared {
-    // Every change under this lock is a single step, so what a panic leaves behind is sound.
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state().counts.token_requests += 1;
+        self.token_troubles.next()
     }
 
-    fn respond(&self, host: &str, head: &request::Parts, body: &Bytes) -> Result<Response<Body>, Refusal> {
-        let path = head.uri.path();
+    fn respond(&self, head: &request::Parts, body: &Bytes) -> Result<Response<Body>, Refusal> {
+        let (host, path) = (head.uri.host().unwrap_or_default(), head.uri.path());
         match (&head.method, host, path) {
             (&Method::POST, "oauth2.google.test", "/token") => {
                 let form = strict::form(head, body)?;
@@ -326,7 +275,9 @@ impl Shared {
             (method, host, path) => Err(fault(format!("{method} {path} is not at {host}"))),
         }
     }
+}
 
+impl Shared {
     /// The JWT bearer grant of a service account.
     fn by_assertion(&self, form: &strict::Fields) -> Result<Response<Body>, Refusal> {
         strict::expect(form, &["grant_type", "assertion"], &[])?;

@@ -139,6 +139,7 @@ mod body_log;
 mod client;
 mod cxone;
 mod devices;
+mod emulator;
 mod endpoints;
 #[cfg(feature = "jwt")]
 mod entra;
@@ -155,7 +156,6 @@ mod script;
 #[cfg(feature = "jwt")]
 mod signatures;
 mod source;
-#[cfg(feature = "jwt")]
 mod strict;
 mod time;
 #[cfg(feature = "store")]

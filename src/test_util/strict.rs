@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
+#[cfg(feature = "jwt")]
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header, request};
 use serde_json::Value;
@@ -66,6 +69,13 @@ pub(super) fn authorization<'a>(head: &'a request::Parts, scheme: &str) -> Resul
         .ok_or_else(|| fault(format!("a request without a {scheme} authorization")))
 }
 
+/// Returns the user name and the password of a Basic authorization, with the colon between them.
+pub(super) fn basic(head: &request::Parts) -> Result<String, Refusal> {
+    let decoded = BASE64_STANDARD.decode(authorization(head, "Basic")?).ok();
+    let pair = decoded.and_then(|pair| String::from_utf8(pair).ok());
+    pair.ok_or_else(|| fault("the credentials of a client are not base64"))
+}
+
 /// Reads pairs in the form encoding, each name once.
 pub(super) fn pairs(text: &[u8]) -> Result<Fields, Refusal> {
     let mut fields = Fields::new();
@@ -80,6 +90,13 @@ pub(super) fn pairs(text: &[u8]) -> Result<Fields, Refusal> {
 /// Reads the query.
 pub(super) fn query(head: &request::Parts) -> Result<Fields, Refusal> {
     pairs(head.uri.query().unwrap_or_default().as_bytes())
+}
+
+/// Reads the query, which has no other parameters than these.
+pub(super) fn query_of(head: &request::Parts, known: &[&str]) -> Result<Fields, Refusal> {
+    let query = query(head)?;
+    expect(&query, &[], known)?;
+    Ok(query)
 }
 
 /// Reads a form, beside which there is no query.
@@ -136,6 +153,7 @@ pub(super) fn json_response(status: StatusCode, body: &Value) -> Response<Body> 
 }
 
 /// Writes a point in time, given since the Unix epoch, as RFC 3339 §5.6 has it, in whole seconds.
+#[cfg(feature = "jwt")]
 pub(super) fn rfc3339(time: Duration) -> String {
     let (days, second) = (time.as_secs() / 86_400, time.as_secs() % 86_400);
     // Counted from March of the year 0, so that a leap day is the last of its year.
@@ -150,7 +168,7 @@ pub(super) fn rfc3339(time: Duration) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "jwt"))]
 mod tests {
     use super::*;
 

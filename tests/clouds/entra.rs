@@ -9,7 +9,7 @@ use tower_oauth2::providers::entra::{ClaimsChallenge, Entra};
 use tower_oauth2::test_util::{FakeEntra, FakeEntraBuilder, Trouble, pass, timed};
 use tower_oauth2::{ApiClient, TokenCache};
 
-use super::{Letter, Scratch, Variables, variables};
+use super::{RawRequest, Scratch, Variables, caller_of, variables};
 
 const GRAPH: &str = "https://graph.entra.test/v1.0";
 const SCOPE: &str = "https://graph.entra.test/.default";
@@ -38,14 +38,8 @@ fn app_service() -> Entra {
     Entra::app_service(FakeEntra::IDENTITY_ENDPOINT, FakeEntra::IDENTITY_HEADER)
 }
 
-/// Asks for the users, and returns who asked as the API knows it.
 async fn caller(entra: &Entra, fake: &FakeEntra) -> String {
-    // Files are read off this thread, which the paused clock does not wait for.
-    tokio::time::resume();
-    let response = entra.connect_with(GRAPH, fake.clone()).unwrap().get("users").send().await.unwrap();
-    let body: Value = response.error_for_status().unwrap().json().await.unwrap();
-    tokio::time::pause();
-    body["caller"].as_str().unwrap().to_owned()
+    caller_of(entra.connect_with(GRAPH, fake.clone()).unwrap().get("users")).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -324,7 +318,7 @@ fn what_is_wrong_with_the_environment_is_one_sentence_that_names_the_variable() 
 #[tokio::test(start_paused = true)]
 async fn one_wrong_field_is_refused_by_the_emulator() {
     let form = |body: &str| {
-        let letter = Letter {
+        let letter = RawRequest {
             method: Method::POST,
             url: format!("https://login.entra.test/{}/oauth2/v2.0/token", FakeEntra::TENANT),
             headers: HeaderMap::new(),
@@ -333,7 +327,7 @@ async fn one_wrong_field_is_refused_by_the_emulator() {
         letter.but(|letter| letter.header("content-type", "application/x-www-form-urlencoded"))
     };
     let get = |url: &str, name: &'static str, value: &str| {
-        let letter = Letter {
+        let letter = RawRequest {
             method: Method::GET,
             url: url.to_owned(),
             headers: HeaderMap::new(),
@@ -364,7 +358,7 @@ async fn one_wrong_field_is_refused_by_the_emulator() {
         let (status, body) = good.clone().send(fake.clone()).await;
         assert_eq!((status.as_u16(), fake.counts().tokens, fake.faults()), (200, 1, Vec::new()), "{body}");
     }
-    let replaced = |good: &Letter, from: &str, to: &str| {
+    let replaced = |good: &RawRequest, from: &str, to: &str| {
         assert!(good.body.contains(from) || good.url.contains(from), "{from}");
         good.but(|letter| {
             letter.body = letter.body.replace(from, to);

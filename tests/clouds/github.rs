@@ -11,7 +11,7 @@ use tower_oauth2::providers::github::{GithubApp, Installation};
 use tower_oauth2::test_util::{FakeGithub, FakeGithubBuilder, pass, timed};
 use tower_oauth2::{Body, FetchReason, Secret, TokenCache, TokenRequest, TokenSource as _};
 
-use super::{Letter, Scratch, variables};
+use super::{RawRequest, Scratch, variables};
 
 const CLIENT: &str = "Iv23liABC";
 
@@ -230,7 +230,7 @@ fn what_is_wrong_with_the_environment_is_one_sentence_that_names_the_variable() 
 async fn one_wrong_field_is_refused_by_the_emulator() {
     let jwt = app().jwt().unwrap().token(TokenRequest::new(FetchReason::Initial)).await.unwrap();
     let bearer = jwt.header_value().to_str().unwrap().to_owned();
-    let good = Letter {
+    let good = RawRequest {
         method: Method::POST,
         url: "https://api.github.test/app/installations/7/access_tokens".to_owned(),
         headers: HeaderMap::new(),

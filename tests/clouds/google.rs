@@ -9,7 +9,7 @@ use tower_oauth2::providers::google::Google;
 use tower_oauth2::test_util::{FakeGoogle, FakeGoogleBuilder, Trouble, pass, timed};
 use tower_oauth2::{ApiClient, StaticToken, TokenCache};
 
-use super::{Letter, Scratch, Variables, variables};
+use super::{RawRequest, Scratch, Variables, caller_of, variables};
 
 const STORAGE: &str = "https://storage.google.test/storage/v1";
 const OTHER: &str = "other@test.iam.gserviceaccount.com";
@@ -27,24 +27,16 @@ fn key() -> Google {
     Google::from_json(FakeGoogle::key_file()).unwrap()
 }
 
-/// Asks for the buckets, and returns who asked as the API knows it.
 async fn caller(google: &Google, fake: &FakeGoogle) -> String {
-    // Files are read off this thread, which the paused clock does not wait for.
-    tokio::time::resume();
     let api = google.connect_with(STORAGE, fake.clone()).unwrap();
-    let response = api.get("b").query(&[("project", "test")]).send().await.unwrap();
-    let body: Value = response.error_for_status().unwrap().json().await.unwrap();
-    tokio::time::pause();
-    body["caller"].as_str().unwrap().to_owned()
+    caller_of(api.get("b").query(&[("project", "test")])).await
 }
 
-/// Calls the service that wants ID tokens, and returns who called as the service knows it.
+/// Calls the service that wants ID tokens, and returns the caller as the service knows it.
 async fn identity(google: &Google, fake: &FakeGoogle) -> String {
     let tokens = google.id_tokens(FakeGoogle::APP, fake.clone()).unwrap().build();
     let api = ApiClient::builder(FakeGoogle::APP, tokens).build_with(fake.clone()).unwrap();
-    let response = api.get("health").send().await.unwrap().error_for_status().unwrap();
-    let body: Value = response.json().await.unwrap();
-    body["caller"].as_str().unwrap().to_owned()
+    caller_of(api.get("health")).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -249,7 +241,7 @@ fn what_is_wrong_with_the_environment_is_one_sentence_that_names_the_file() {
 
 #[tokio::test(start_paused = true)]
 async fn one_wrong_field_is_refused_by_the_emulator() {
-    let plain = |method: Method, url: &str, body: &str| Letter {
+    let plain = |method: Method, url: &str, body: &str| RawRequest {
         method,
         url: url.to_owned(),
         headers: HeaderMap::new(),
@@ -280,7 +272,7 @@ async fn one_wrong_field_is_refused_by_the_emulator() {
         assert_eq!(good.clone().send(fake.clone()).await.0, 200, "{}", good.url);
         assert_eq!((fake.counts().tokens, fake.faults()), (1, Vec::new()));
     }
-    let replaced = |good: &Letter, from: &str, to: &str| {
+    let replaced = |good: &RawRequest, from: &str, to: &str| {
         assert!(good.body.contains(from) || good.url.contains(from), "{from}");
         good.but(|letter| {
             letter.body = letter.body.replace(from, to);

@@ -11,8 +11,10 @@ use std::path::PathBuf;
 
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt as _;
+use serde_json::Value;
 use tower::ServiceExt as _;
 use tower_oauth2::Body;
+use tower_oauth2::client::ApiRequest;
 use tower_oauth2::transport::HttpTransport;
 
 /// Variables and their values.
@@ -25,16 +27,26 @@ fn variables<'a>(set: Variables<'a>) -> impl Fn(&str) -> Option<String> + use<'a
     move |name| set.get(name).cloned()
 }
 
-/// A request to the letter, to be sent to an emulator as it is or with one thing wrong.
+/// Sends a request, and returns the caller as the API knows it.
+async fn caller_of(request: ApiRequest) -> String {
+    // Files are read off this thread, which the paused clock does not wait for.
+    tokio::time::resume();
+    let response = request.send().await.unwrap().error_for_status().unwrap();
+    let body: Value = response.json().await.unwrap();
+    tokio::time::pause();
+    body["caller"].as_str().unwrap().to_owned()
+}
+
+/// A whole request, to be sent to an emulator as it is or with one thing wrong.
 #[derive(Clone)]
-struct Letter {
+struct RawRequest {
     method: Method,
     url: String,
     headers: HeaderMap,
     body: String,
 }
 
-impl Letter {
+impl RawRequest {
     /// Changes one thing.
     fn but(&self, change: impl FnOnce(&mut Self)) -> Self {
         let mut letter = self.clone();
