@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode};
-use serde_json::{Value, json};
+use serde_json::json;
 use tower_oauth2::client::ApiRequest;
 use tower_oauth2::providers::entra::{ClaimsChallenge, Entra};
 use tower_oauth2::test_util::{FakeEntra, FakeEntraBuilder, Trouble, pass, timed};
