@@ -151,6 +151,6 @@ pub use self::origin::Origin;
 pub use self::retry::RetryPolicy;
 pub use self::revoke::{TokenRevoker, revoker_fn};
 pub use self::source::{
-    FetchReason, FileToken, Or, SourceIdentity, StaticToken, TokenRequest, TokenSource, source_fn,
+    FetchReason, FileToken, SourceIdentity, StaticToken, TokenRequest, TokenSource, source_fn,
 };
 pub use self::token::AccessToken;

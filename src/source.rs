@@ -3,6 +3,7 @@
 mod file_token;
 mod identity;
 mod lineage;
+mod wrapped;
 
 use std::fmt;
 use std::future::Future;
@@ -14,6 +15,9 @@ pub(crate) use self::identity::RefreshTokenUse;
 #[cfg(feature = "store")]
 pub(crate) use self::lineage::LineageFuture;
 pub(crate) use self::lineage::{LineageStore, SharedRefreshToken};
+#[cfg(all(feature = "jwt", feature = "providers"))]
+pub(crate) use self::wrapped::AnySource;
+pub(crate) use self::wrapped::{AroundFetch, WrappedSource};
 
 pub use self::file_token::FileToken;
 pub use self::identity::SourceIdentity;
@@ -134,8 +138,21 @@ pub trait TokenSource: Send + Sync + 'static {
     /// is not OAuth 2.0.
     ///
     /// The tokens of the other may be in another name. If a server has refused this one, each fetch logs a warning.
-    #[must_use]
-    fn or<S: TokenSource>(self, other: S) -> Or<Self, S>
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+    /// use tower_oauth2::{AccessToken, Error, StaticToken, TokenCache, TokenSource as _, source_fn};
+    ///
+    /// let expired = source_fn(|_| async { Err(Error::grant("the refresh token was revoked")) });
+    /// let fallback = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
+    /// let cache = TokenCache::new(expired.or(fallback));
+    /// assert_eq!(cache.get().await?.expose(), "mF_9.B5f-4.1JqM");
+    /// # Ok::<_, tower_oauth2::Error>(()) })?;
+    /// # Ok::<_, tower::BoxError>(())
+    /// ```
+    fn or<S: TokenSource>(self, other: S) -> impl TokenSource
     where
         Self: Sized,
     {
@@ -330,44 +347,6 @@ impl<S: TokenSource> DynTokenSource for S {
     }
 }
 
-// --- AnySource ---
-
-/// A source whose type is hidden: one of several kinds, as a configuration chooses.
-#[cfg(all(feature = "jwt", feature = "providers"))]
-pub(crate) struct AnySource {
-    source: Box<dyn DynTokenSource>,
-}
-
-#[cfg(all(feature = "jwt", feature = "providers"))]
-impl AnySource {
-    pub(crate) fn new(source: impl TokenSource) -> Self {
-        Self { source: Box::new(source) }
-    }
-}
-
-#[cfg(all(feature = "jwt", feature = "providers"))]
-impl TokenSource for AnySource {
-    fn token(&self, request: TokenRequest) -> impl Future<Output = Result<AccessToken, Error>> + Send {
-        self.source.fetch(request)
-    }
-
-    fn name(&self) -> Option<String> {
-        self.source.own_name()
-    }
-
-    fn is_disposable(&self) -> bool {
-        self.source.may_be_dropped()
-    }
-
-    fn accepted(&self, token: &AccessToken) {
-        self.source.note_accepted(token);
-    }
-
-    fn has_changed(&self) -> bool {
-        self.source.may_differ()
-    }
-}
-
 // --- A closure ---
 
 #[derive(Clone)]
@@ -490,22 +469,7 @@ impl TokenSource for StaticToken {
 // --- Or ---
 
 /// One source, or another where it fails for good: see [`TokenSource::or`].
-///
-/// # Examples
-///
-/// ```
-/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
-/// use tower_oauth2::{AccessToken, Error, StaticToken, TokenCache, TokenSource as _, source_fn};
-///
-/// let expired = source_fn(|_| async { Err(Error::grant("the refresh token was revoked")) });
-/// let fallback = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
-/// let cache = TokenCache::new(expired.or(fallback));
-/// assert_eq!(cache.get().await?.expose(), "mF_9.B5f-4.1JqM");
-/// # Ok::<_, tower_oauth2::Error>(()) })?;
-/// # Ok::<_, tower::BoxError>(())
-/// ```
-#[derive(Clone, Copy, Debug)]
-pub struct Or<A, B> {
+struct Or<A, B> {
     first: A,
     second: B,
 }
@@ -514,7 +478,7 @@ impl<A: TokenSource, B: TokenSource> TokenSource for Or<A, B> {
     async fn token(&self, request: TokenRequest) -> Result<AccessToken, Error> {
         let error = match self.first.token(request.clone()).await {
             Err(error) if error.is_final() => error,
-            answer => return answer,
+            result => return result,
         };
         // What a server says no to is news, and the other may stand for another client.
         if error.status().is_some() {

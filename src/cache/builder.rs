@@ -10,7 +10,7 @@ use super::shared::{CacheSettings, CacheShared};
 use crate::error::Error;
 use crate::origin::Origin;
 use crate::revoke::{Revoker, TokenRevoker};
-use crate::source::{DynTokenSource, TokenSource};
+use crate::source::{AroundFetch, DynTokenSource, TokenSource, WrappedSource};
 
 /// Builds a [`TokenCache`].
 ///
@@ -150,9 +150,9 @@ impl TokenCacheBuilder {
         Ok(self)
     }
 
-    /// Puts something around the source.
-    pub(crate) fn around<S: TokenSource>(mut self, wrap: impl FnOnce(Box<dyn DynTokenSource>) -> S) -> Self {
-        self.source = Box::new(wrap(self.source));
+    /// Puts something around the token requests of the source.
+    pub(crate) fn around(mut self, around: impl AroundFetch) -> Self {
+        self.source = Box::new(WrappedSource::new(self.source, around));
         self
     }
 

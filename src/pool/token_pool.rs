@@ -250,7 +250,7 @@ impl TokenPoolBuilder {
             };
             let named = credential.clone();
             Ok(Arc::new(Member {
-                cache: cache.around(|source| OneAtATime { source, turn, credential: named }).build(),
+                cache: cache.around(OneAtATime { turn, credential: named }).build(),
                 credential,
                 profile: self.profile.clone(),
                 room: Mutex::default(),

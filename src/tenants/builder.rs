@@ -105,7 +105,7 @@ impl<K: 'static> TenantCachesBuilder<K> {
         let turnstile = Arc::new(Turnstile::new(per_second, burst));
         let make: Make<K> = Box::new(move |key| {
             let turnstile = Arc::clone(&turnstile);
-            Ok(make(key)?.around(|source| Metered { source, turnstile }).build())
+            Ok(make(key)?.around(Metered { turnstile }).build())
         });
         TenantCaches::with(make, capacity, idle_after)
     }

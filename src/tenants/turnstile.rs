@@ -7,10 +7,10 @@ use tokio::time::Instant;
 
 use crate::clock;
 use crate::error::Error;
-use crate::source::{DynTokenSource, SourceIdentity, TokenRequest, TokenSource};
+use crate::source::{AroundFetch, DynTokenSource, TokenRequest};
 use crate::token::AccessToken;
 
-/// Who would have to wait longer is sent away.
+/// A token request that would wait longer is an error.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// A bucket of turns, which refills evenly: the generic cell rate algorithm. A turn that was booked is used up, also
@@ -52,35 +52,23 @@ impl Turnstile {
     }
 }
 
-/// A source behind the turnstile.
+/// Has a token request wait at the turnstile.
 pub(super) struct Metered {
-    pub(super) source: Box<dyn DynTokenSource>,
     pub(super) turnstile: Arc<Turnstile>,
 }
 
-impl TokenSource for Metered {
-    async fn token(&self, request: TokenRequest) -> Result<AccessToken, Error> {
+impl AroundFetch for Metered {
+    async fn fetch(&self, source: &dyn DynTokenSource, request: TokenRequest) -> Result<AccessToken, Error> {
         let turn = self.turnstile.book(request.deadline().map(Instant::from_std))?;
         if turn > clock::now() {
             tokio::time::sleep_until(turn).await;
         }
-        self.source.fetch(request).await
+        source.fetch(request).await
     }
 
-    fn is_disposable(&self) -> bool {
-        self.source.may_be_dropped()
-    }
-
-    fn accepted(&self, token: &AccessToken) {
-        self.source.note_accepted(token);
-    }
-
-    fn has_changed(&self) -> bool {
-        self.source.may_differ()
-    }
-
-    fn identity(&self) -> Option<SourceIdentity> {
-        self.source.own_identity()
+    /// None: it may tell the tenant, and as a label of metrics there would be one for each.
+    fn name(&self, _source: &dyn DynTokenSource) -> Option<String> {
+        None
     }
 }
 

@@ -82,7 +82,6 @@ async fn debug_of_no_public_type_shows_a_secret() {
     });
     trail.debug("source_fn", &closure);
     trail.debug("StaticToken", &StaticToken::new(token()));
-    trail.debug("Or", &StaticToken::new(token()).or(StaticToken::new(token())));
 
     let builder = TokenCache::builder(closure);
     trail.debug("TokenCacheBuilder", &builder);

@@ -6,25 +6,23 @@ use tokio::time::Instant;
 
 use crate::clock;
 use crate::error::Error;
-use crate::source::{SourceIdentity, TokenRequest, TokenSource};
+use crate::source::{AroundFetch, DynTokenSource, TokenRequest};
 use crate::token::AccessToken;
 
-/// A source that is asked again for a minute while the server says that there are too many token requests, as the vendor's
-/// Terraform provider does. Any other failure ends the fetch.
-pub(super) struct Patient<S> {
-    pub(super) source: S,
-}
+/// Asks a source again for a minute while the server says that there are too many token requests, as the vendor's Terraform
+/// provider does. Any other failure ends the fetch.
+pub(super) struct Patient;
 
 /// The limit is one of a minute.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two rounds of the source, which has made its own attempts.
 const PAUSE: Duration = Duration::from_secs(5);
 
-impl<S: TokenSource> TokenSource for Patient<S> {
-    async fn token(&self, request: TokenRequest) -> Result<AccessToken, Error> {
+impl AroundFetch for Patient {
+    async fn fetch(&self, source: &dyn DynTokenSource, request: TokenRequest) -> Result<AccessToken, Error> {
         let give_up = clock::after(clock::now(), PATIENCE);
         loop {
-            match self.source.token(request.clone()).await {
+            match source.fetch(request.clone()).await {
                 Err(error) if error.is_throttled() => {
                     let asked = error.retry_at().map(Instant::from_std);
                     let next = clock::after(clock::now(), PAUSE).max(asked.unwrap_or_else(clock::now));
@@ -37,25 +35,5 @@ impl<S: TokenSource> TokenSource for Patient<S> {
                 result => return result,
             }
         }
-    }
-
-    fn name(&self) -> Option<String> {
-        self.source.name()
-    }
-
-    fn is_disposable(&self) -> bool {
-        self.source.is_disposable()
-    }
-
-    fn accepted(&self, token: &AccessToken) {
-        self.source.accepted(token);
-    }
-
-    fn has_changed(&self) -> bool {
-        self.source.has_changed()
-    }
-
-    fn identity(&self) -> Option<SourceIdentity> {
-        self.source.identity()
     }
 }

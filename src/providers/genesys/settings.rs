@@ -170,7 +170,8 @@ impl Genesys {
     /// Starts a cache that has the patience for a token endpoint that is throttled: it is asked again for a minute. Revocation
     /// ends the token at the API.
     pub fn cache(&self, source: impl TokenSource, transport: impl HttpTransport) -> TokenCacheBuilder {
-        TokenCache::builder(Patient { source })
+        TokenCache::builder(source)
+            .around(Patient)
             .fetch_timeout(FETCH_TIMEOUT)
             .revoke_with(self.revoker(transport))
     }

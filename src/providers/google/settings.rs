@@ -341,25 +341,25 @@ impl Google {
     ) -> Result<AnySource, Error> {
         Ok(match (credentials, &wanted) {
             (Credentials::ServiceAccount { key, token_url }, _) => {
-                AnySource::new(self.by_key(key, token_url, wanted).build_with(transport)?)
+                AnySource::of(self.by_key(key, token_url, wanted).build_with(transport)?)
             }
             (Credentials::Impersonated { base, account_url, delegates }, _) => {
                 let for_account = Wanted::Access(vec![CLOUD_PLATFORM.to_owned()]);
                 let base = self.source(base, for_account, transport.clone())?;
-                AnySource::new(of_account(account_url, delegates, base, wanted).build_with(transport)?)
+                AnySource::of(of_account(account_url, delegates, base, wanted).build_with(transport)?)
             }
             (Credentials::Metadata { host }, Wanted::Access(_)) => {
-                AnySource::new(of_metadata_server(host, wanted).build_with(transport)?)
+                AnySource::of(of_metadata_server(host, wanted).build_with(transport)?)
             }
             (Credentials::Metadata { host }, Wanted::Identity(_)) => {
-                AnySource::new(of_metadata_server(host, wanted).build_with(text_as_object(transport))?)
+                AnySource::of(of_metadata_server(host, wanted).build_with(text_as_object(transport))?)
             }
             (Credentials::User { client_id, client_secret, refresh_token }, Wanted::Access(_)) => {
                 let user = self.by_user(client_id, client_secret, refresh_token.expose_secret());
-                AnySource::new(user.build_with(transport)?)
+                AnySource::of(user.build_with(transport)?)
             }
             (Credentials::External(external), Wanted::Access(scopes)) => {
-                AnySource::new(external.exchange(scopes).build_with(transport)?)
+                AnySource::of(external.exchange(scopes).build_with(transport)?)
             }
             (Credentials::User { .. } | Credentials::External(_), Wanted::Identity(_)) => {
                 return Err(Error::config(format!(
