@@ -122,7 +122,7 @@ fn duration(text: &str) -> Option<Duration> {
 }
 
 /// Reads a time in the form of RFC 3339, as the time since the Unix epoch. One before that is none.
-pub(super) fn timestamp(text: &str) -> Option<Duration> {
+pub(crate) fn timestamp(text: &str) -> Option<Duration> {
     let (date, time) = text.split_once(['T', 't'])?;
     let (time, offset) = match time.strip_suffix(['Z', 'z']) {
         Some(time) => (time, 0),

@@ -19,6 +19,7 @@ use crate::grants::response::body::{
 use crate::grants::response::refused::Refused;
 use crate::grants::response::verdict::{Ending, judge};
 use crate::grants::response::wording::Wording;
+use crate::headers::time;
 use crate::text::Redactor;
 use crate::token::{AccessToken, is_b64token};
 
@@ -266,7 +267,7 @@ const NEAR: Duration = Duration::from_secs(20 * 365 * 86_400);
 fn lifetime(raw: &RawValue, now: Duration) -> Option<Duration> {
     let text = as_string(raw);
     let text = text.as_deref().unwrap_or(raw.get()).trim();
-    let Some(seconds) = number(text) else { return Some(rfc3339(text)?.saturating_sub(now)) };
+    let Some(seconds) = number(text) else { return Some(date_time(text)?.saturating_sub(now)) };
     let end = in_seconds(seconds);
     let is_end = end > now.saturating_sub(NEAR) && end < now.saturating_add(NEAR) && seconds > NEAR;
     Some(if is_end { end.saturating_sub(now) } else { seconds })
@@ -276,7 +277,7 @@ fn lifetime(raw: &RawValue, now: Duration) -> Option<Duration> {
 fn instant(raw: &RawValue) -> Option<Duration> {
     let text = as_string(raw);
     let text = text.as_deref().unwrap_or(raw.get()).trim();
-    number(text).map(in_seconds).or_else(|| rfc3339(text))
+    number(text).map(in_seconds).or_else(|| date_time(text))
 }
 
 /// Milliseconds since the epoch are more than seconds will be for the next few thousand years.
@@ -292,36 +293,9 @@ fn number(text: &str) -> Option<Duration> {
     Some(Duration::try_from_secs_f64(seconds.max(0.0).trunc()).unwrap_or(Duration::from_secs(u64::MAX)))
 }
 
-/// Reads a date-time of RFC 3339 §5.6, as the time since the Unix epoch. Fractions of a second are cut off.
-fn rfc3339(text: &str) -> Option<Duration> {
-    let digits = |range: std::ops::Range<usize>| -> Option<u64> {
-        text.get(range).filter(|part| part.bytes().all(|byte| byte.is_ascii_digit()))?.parse().ok()
-    };
-    let is_at =
-        |at: usize, expected: &[u8]| text.as_bytes().get(at).is_some_and(|byte| expected.contains(byte));
-    if !(is_at(4, b"-") && is_at(7, b"-") && is_at(10, b"Tt ") && is_at(13, b":") && is_at(16, b":")) {
-        return None;
-    }
-    let (year, month, day) = (digits(0..4)?, digits(5..7)?, digits(8..10)?);
-    let (hour, minute, second) = (digits(11..13)?, digits(14..16)?, digits(17..19)?);
-    if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
-        return None;
-    }
-    let zone = text[19..].trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
-    let (is_ahead, offset) = match zone.as_bytes() {
-        [b'Z' | b'z'] => (true, 0),
-        [sign @ (b'+' | b'-'), ..] if zone.len() == 6 && zone.as_bytes()[3] == b':' => {
-            let part = |range| zone.get(range).and_then(|part: &str| part.parse::<u64>().ok());
-            (*sign == b'+', part(1..3)? * 3600 + part(4..6)? * 60)
-        }
-        _ => return None,
-    };
-    // Counted from March, so that a leap day is the last of its year.
-    let (years, months) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = 365 * years + years / 4 - years / 100 + years / 400 + (153 * months + 2) / 5 + day - 1;
-    let local = (days.checked_sub(719_468)? * 24 + hour) * 3600 + minute * 60 + second;
-    let time = if is_ahead { local.checked_sub(offset)? } else { local + offset };
-    Some(Duration::from_secs(time))
+/// Reads a written point in time, as the time since the Unix epoch. A space may stand before the time of day (RFC 3339 §5.6).
+fn date_time(text: &str) -> Option<Duration> {
+    time::timestamp(&text.replacen(' ', "T", 1))
 }
 
 #[cfg(test)]
