@@ -151,7 +151,6 @@ mod revocation;
 
 pub use self::builder::GrantBuilder;
 pub use self::client::auth::ClientAuth;
-pub use self::client::credential::IntoCredential;
 pub use self::client::secret::Secret;
 pub use self::config::ClientCredentialsConfig;
 pub use self::discovery::issuer::Issuer;

@@ -12,7 +12,6 @@ use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::error::Error;
-use crate::grants::client::credential::Credential;
 use crate::grants::client::secret::Secret;
 use crate::grants::endpoint::identifiers::Identifiers;
 #[cfg(feature = "jwt")]
@@ -32,7 +31,7 @@ pub(crate) struct Parameters {
 enum HeaderContent {
     Fixed(String),
     /// Read at each attempt.
-    Read(Credential),
+    Read(Secret),
 }
 
 #[derive(Clone)]
@@ -83,7 +82,7 @@ impl Parameters {
 
     /// Adds a header that is read at each attempt, and blanked out wherever a server repeats it: a secret as it is, or a
     /// token with its scheme.
-    pub(crate) fn push_secret_header(&mut self, name: String, value: Credential) {
+    pub(crate) fn push_secret_header(&mut self, name: String, value: Secret) {
         self.headers.push((name, HeaderContent::Read(value)));
     }
 
@@ -138,9 +137,9 @@ impl Parameters {
         for (name, content) in &self.headers {
             let (value, is_secret) = match content {
                 HeaderContent::Fixed(value) => (HeaderValue::from_str(value), false),
-                HeaderContent::Read(credential) => {
+                HeaderContent::Read(secret) => {
                     let request = TokenRequest::new(FetchReason::Initial);
-                    let (secret, token) = credential.read(&format!("secret header {name}"), request).await?;
+                    let (secret, token) = secret.read_for(&format!("secret header {name}"), request).await?;
                     redactor.add(secret.expose_secret());
                     match token {
                         Some(token) => (Ok(token.header_value().clone()), true),
@@ -164,7 +163,7 @@ impl Parameters {
             match value {
                 Value::Fixed(value) => Some(identity.with(name, value.expose_secret())),
                 Value::Json(json) => Some(identity.with(name, json)),
-                Value::Read(value) => Some(identity.with(name, value.value()?.expose_secret())),
+                Value::Read(value) => value.describe(&name, identity),
                 #[cfg(feature = "jwt")]
                 Value::Assertion(assertion) => assertion.describe(&name, identity),
             }
@@ -173,7 +172,7 @@ impl Parameters {
             let name = format!("header {}", name.to_ascii_lowercase());
             match content {
                 HeaderContent::Fixed(value) => Some(identity.with(name, value)),
-                HeaderContent::Read(credential) => credential.describe(&name, identity),
+                HeaderContent::Read(secret) => secret.describe(&name, identity),
             }
         })
     }

@@ -12,7 +12,6 @@ use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::error::{Error, ErrorKind};
-use crate::grants::client::credential::{Credential, IntoCredential};
 use crate::grants::client::secret::Secret;
 use crate::grants::endpoint::identifiers::Identifiers;
 #[cfg(feature = "jwt")]
@@ -65,7 +64,7 @@ enum Method {
     #[cfg(feature = "jwt")]
     ClientSecretJwt(Secret, Arc<Assertion>),
     /// An assertion that another party has signed.
-    Assertion(Credential),
+    Assertion(Secret),
     Tls,
     None,
 }
@@ -132,8 +131,8 @@ impl ClientAuth {
     ///     .scope("https://graph.microsoft.com/.default");
     /// ```
     #[must_use]
-    pub fn assertion(assertion: impl IntoCredential) -> Self {
-        Self::by(Method::Assertion(assertion.into_credential()))
+    pub fn assertion(assertion: impl Into<Secret>) -> Self {
+        Self::by(Method::Assertion(assertion.into()))
     }
 
     /// The id alone, as a field of the form, since the transport shows a client certificate (RFC 8705 §2). Also known as
@@ -230,18 +229,12 @@ impl ClientAuth {
 
     /// Returns whether a file that a proof is read from has changed since it was read last, or a source may have another.
     pub(crate) fn has_changed(&self) -> bool {
-        self.methods().any(|method| match method {
-            Method::Assertion(assertion) => assertion.has_changed(),
-            _ => method.secret().is_some_and(|(secret, _)| secret.has_changed()),
-        })
+        self.methods().any(|method| method.secret().is_some_and(|(secret, _)| secret.has_changed()))
     }
 
     /// Returns whether reading again can give another proof.
     pub(crate) fn may_change(&self) -> bool {
-        match &self.method {
-            Method::Assertion(assertion) => assertion.may_change(),
-            method => method.secret().is_some_and(|(secret, _)| secret.may_change()),
-        }
+        self.method.secret().is_some_and(|(secret, _)| secret.may_change())
     }
 
     /// Returns whether a proof is good for one attempt.
@@ -260,20 +253,14 @@ impl ClientAuth {
     }
 
     async fn read_for(&self, reason: FetchReason) -> Result<SecretString, Error> {
-        if let Method::Assertion(assertion) = &self.method {
-            let read = assertion.read("client assertion", TokenRequest::new(reason)).await;
-            return match read {
-                Ok((assertion, _)) => Ok(assertion),
-                // That another source fails for good says nothing of this client.
-                Err(error) if assertion.source().is_some() && !error.is_temporary() => {
-                    Err(error.reclassified(ErrorKind::Transient))
-                }
-                Err(error) => Err(error),
-            };
-        }
-        match self.method.secret() {
-            Some((secret, name)) => secret.read_as(name).await,
-            None => Ok(SecretString::default()),
+        let Some((secret, name)) = self.method.secret() else { return Ok(SecretString::default()) };
+        match secret.read_for(name, TokenRequest::new(reason)).await {
+            Ok((proof, _)) => Ok(proof),
+            // That another source fails for good says nothing of this client.
+            Err(error) if secret.source().is_some() && !error.is_temporary() => {
+                Err(error.reclassified(ErrorKind::Transient))
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -381,7 +368,7 @@ impl Method {
         Facts { name, rank, registered }
     }
 
-    /// Returns the secret or the key that proves the client, and its name in messages.
+    /// Returns the secret, the key or the assertion that proves the client, and its name in messages.
     fn secret(&self) -> Option<(&Secret, &'static str)> {
         match self {
             Self::Basic(secret) | Self::BasicRaw(secret) | Self::Post(secret) => {
@@ -391,7 +378,8 @@ impl Method {
             Self::ClientSecretJwt(secret, _) => Some((secret, "client secret")),
             #[cfg(feature = "jwt")]
             Self::PrivateKeyJwt(assertion) => assertion.key().map(|key| (key, "signing key")),
-            Self::Assertion(_) | Self::Tls | Self::None => None,
+            Self::Assertion(assertion) => Some((assertion, "client assertion")),
+            Self::Tls | Self::None => None,
         }
     }
 

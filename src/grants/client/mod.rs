@@ -1,5 +1,4 @@
 //! The client: what proves it, and how it authenticates.
 
 pub(crate) mod auth;
-pub(crate) mod credential;
 pub(crate) mod secret;

@@ -1,4 +1,4 @@
-//! The client secret: a value, or where to read it at each fetch, so that a rotation needs no restart.
+//! A secret: a value, or where it is read at each fetch, so that a rotation needs no restart.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,9 +9,15 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::error::{Error, ErrorKind};
 use crate::file::SecretFile;
+use crate::source::{
+    DynTokenSource, FetchReason, RefreshTokenUse, SourceIdentity, TokenRequest, TokenSource,
+};
 use crate::text;
+use crate::token::AccessToken;
 
-/// A secret: that of a client (RFC 6749 §2.3.1), a key, or the value of a parameter.
+/// A secret: that of a client (RFC 6749 §2.3.1), a key, an assertion, or the value of a parameter.
+///
+/// It is a value, or read from a variable, a file or a closure. Any [`TokenSource`] is one too: its token is the secret.
 ///
 /// Everything but a plain value is read at each fetch. If the server returns `invalid_client`, it is read once more, and
 /// the request is sent again if the secret has changed.
@@ -37,6 +43,7 @@ enum Kind {
     Env(Arc<str>),
     File(SecretFile),
     Fn(Arc<ReadFn>),
+    Source(Arc<dyn DynTokenSource>),
 }
 
 type ReadFn = dyn Fn() -> ReadFuture + Send + Sync;
@@ -123,15 +130,16 @@ impl Secret {
     pub(crate) fn may_change(&self) -> bool {
         match self.kind {
             Kind::Value(_) => false,
-            Kind::Env(_) | Kind::File(_) | Kind::Fn(_) => true,
+            Kind::Env(_) | Kind::File(_) | Kind::Fn(_) | Kind::Source(_) => true,
         }
     }
 
-    /// Returns whether the file that the secret is in was changed since it was read last.
+    /// Returns whether the file that the secret is in was changed since it was read last, or its source has another token.
     pub(crate) fn has_changed(&self) -> bool {
         match &self.kind {
             Kind::Value(_) | Kind::Env(_) | Kind::Fn(_) => false,
             Kind::File(file) => file.has_changed(),
+            Kind::Source(source) => source.may_differ(),
         }
     }
 
@@ -139,7 +147,7 @@ impl Secret {
     pub(crate) fn value(&self) -> Option<&SecretString> {
         match &self.kind {
             Kind::Value(secret) => Some(secret),
-            Kind::Env(_) | Kind::File(_) | Kind::Fn(_) => None,
+            Kind::Env(_) | Kind::File(_) | Kind::Fn(_) | Kind::Source(_) => None,
         }
     }
 
@@ -149,22 +157,57 @@ impl Secret {
         self.read_as("client secret").await
     }
 
+    /// Returns the source whose token it is, if it is one.
+    pub(crate) fn source(&self) -> Option<&dyn DynTokenSource> {
+        match &self.kind {
+            Kind::Value(_) | Kind::Env(_) | Kind::File(_) | Kind::Fn(_) => None,
+            Kind::Source(source) => Some(&**source),
+        }
+    }
+
+    /// Adds what it stands for, if that is known before it is read.
+    pub(crate) fn describe(&self, name: &str, identity: SourceIdentity) -> Option<SourceIdentity> {
+        match &self.kind {
+            Kind::Value(secret) => Some(identity.with(name, secret.expose_secret())),
+            Kind::Env(_) | Kind::File(_) | Kind::Fn(_) => None,
+            // The user of a refresh token is not known.
+            Kind::Source(source) => source
+                .own_identity()
+                .filter(|source| source.refresh_token() == RefreshTokenUse::None && !source.is_partial())
+                .map(|source| identity.within(name, source)),
+        }
+    }
+
     /// Reads the secret. `what` is what it is called in messages.
     ///
     /// Invisible characters at its ends are removed, wherever it comes from, and then it must not be empty.
     pub(crate) async fn read_as(&self, what: &str) -> Result<SecretString, Error> {
+        self.read_for(what, TokenRequest::new(FetchReason::Initial)).await.map(|(secret, _)| secret)
+    }
+
+    /// Reads the secret as [`read_as`](Self::read_as) does. A source gets this request, and its token comes along.
+    pub(crate) async fn read_for(
+        &self,
+        what: &str,
+        request: TokenRequest,
+    ) -> Result<(SecretString, Option<AccessToken>), Error> {
         let secret = match &self.kind {
             Kind::Value(secret) => secret.clone(),
             Kind::Env(variable) => read_env(what, variable)?,
             Kind::File(file) => file.read(what).await?,
             Kind::Fn(read) => read().await.map_err(of_a_vault)?,
+            Kind::Source(source) => {
+                let token = source.fetch(request).await?;
+                return Ok((token.secret().clone(), Some(token)));
+            }
         };
         let trimmed = text::trimmed(secret.expose_secret());
         if trimmed.is_empty() {
             let error = format!("the {what} is empty: {}", self.remedy());
             return Err(if self.may_change() { Error::transient(error) } else { Error::config(error) });
         }
-        Ok(if trimmed.len() == secret.expose_secret().len() { secret } else { trimmed.into() })
+        let is_trimmed = trimmed.len() == secret.expose_secret().len();
+        Ok((if is_trimmed { secret } else { trimmed.into() }, None))
     }
 
     /// Says what to do about an empty one.
@@ -173,7 +216,7 @@ impl Secret {
             Kind::Value(_) => "give it".into(),
             Kind::Env(variable) => format!("set the environment variable {variable}"),
             Kind::File(file) => format!("it is read from {}", file.path().display()),
-            Kind::Fn(_) => "its closure returned an empty one".into(),
+            Kind::Fn(_) | Kind::Source(_) => "its closure returned an empty one".into(),
         }
     }
 
@@ -181,7 +224,7 @@ impl Secret {
     pub(crate) fn is_empty_value(&self) -> bool {
         match &self.kind {
             Kind::Value(secret) => text::trimmed(secret.expose_secret()).is_empty(),
-            Kind::Env(_) | Kind::File(_) | Kind::Fn(_) => false,
+            Kind::Env(_) | Kind::File(_) | Kind::Fn(_) | Kind::Source(_) => false,
         }
     }
 }
@@ -198,6 +241,13 @@ impl From<String> for Secret {
     }
 }
 
+/// The token of a source. A request to it is made each time.
+impl<S: TokenSource> From<S> for Secret {
+    fn from(source: S) -> Self {
+        Self { kind: Kind::Source(Arc::new(source)) }
+    }
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(")?;
@@ -206,6 +256,7 @@ impl fmt::Debug for Secret {
             Kind::Env(variable) => write!(f, "env {variable:?}")?,
             Kind::File(file) => write!(f, "file {:?}", file.path())?,
             Kind::Fn(_) => f.write_str("fn")?,
+            Kind::Source(_) => f.write_str("source")?,
         }
         f.write_str(")")
     }
@@ -351,6 +402,22 @@ mod tests {
         assert_eq!(secret.read().await.unwrap().expose_secret(), "s0");
         assert_eq!(secret.read().await.unwrap().expose_secret(), "s1");
         assert!(secret.read().await.unwrap_err().is_transient());
+    }
+
+    #[tokio::test]
+    async fn the_token_of_a_source_is_a_secret_that_is_fetched_each_time() {
+        let count = Arc::new(AtomicU32::new(0));
+        let secret = Secret::from(crate::source::source_fn({
+            let count = Arc::clone(&count);
+            move |_request| {
+                let n = count.fetch_add(1, Ordering::Relaxed);
+                async move { AccessToken::bearer(format!("AT{n}")) }
+            }
+        }));
+        assert_eq!(secret.read().await.unwrap().expose_secret(), "AT0");
+        assert_eq!(secret.read().await.unwrap().expose_secret(), "AT1");
+        assert!(secret.may_change() && secret.value().is_none());
+        assert_eq!(format!("{secret:?}"), "Secret(source)");
     }
 
     #[test]

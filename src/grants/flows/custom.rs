@@ -8,7 +8,6 @@ use http::header::AUTHORIZATION;
 use crate::error::Error;
 use crate::grants::builder::{GrantBuilder, Terms};
 use crate::grants::client::auth::ClientAuth;
-use crate::grants::client::credential::IntoCredential as _;
 use crate::grants::client::secret::Secret;
 use crate::grants::endpoint::location::Endpoint;
 use crate::grants::grant::{Exchange, Grant};
@@ -172,7 +171,7 @@ impl GrantBuilder<CustomGrant> {
     /// repeats it.
     #[must_use]
     pub fn secret_header(mut self, name: impl Into<String>, value: impl Into<Secret>) -> Self {
-        self.parameters_mut().push_secret_header(name.into(), value.into().into_credential());
+        self.parameters_mut().push_secret_header(name.into(), value.into());
         self
     }
 
@@ -180,7 +179,7 @@ impl GrantBuilder<CustomGrant> {
     /// an app that gets them for its installations.
     #[must_use]
     pub fn authorized_by(mut self, source: impl TokenSource) -> Self {
-        self.parameters_mut().push_secret_header(AUTHORIZATION.as_str().into(), source.into_credential());
+        self.parameters_mut().push_secret_header(AUTHORIZATION.as_str().into(), source.into());
         self
     }
 

@@ -8,7 +8,6 @@ use secrecy::{ExposeSecret as _, SecretString};
 use crate::error::Error;
 use crate::grants::builder::{GrantBuilder, Terms};
 use crate::grants::client::auth::ClientAuth;
-use crate::grants::client::credential::{Credential, IntoCredential};
 use crate::grants::client::secret::{self, Secret};
 use crate::grants::endpoint::deadline::Deadline;
 use crate::grants::endpoint::location::Endpoint;
@@ -81,7 +80,7 @@ pub struct Exchanged {
 /// ```
 #[derive(Clone, Debug)]
 pub struct SecurityToken {
-    token: Credential,
+    token: Secret,
     token_type: TokenType,
 }
 
@@ -197,7 +196,7 @@ impl Grant for TokenExchange {
                 "{setting}: its token type is empty, and RFC 8693 §2.1 demands one; TokenType has the registered ones"
             )));
         }
-        if let Some((setting, _)) = grant.tokens().find(|(_, token)| token.token.is_empty()) {
+        if let Some((setting, _)) = grant.tokens().find(|(_, token)| token.token.is_empty_value()) {
             return Err(Error::config(format!("{setting}: its token is empty; give it, or a source of it")));
         }
         Ok(Self { exchange: Arc::new(exchange), grant: Arc::new(grant) })
@@ -261,7 +260,7 @@ impl Exchanged {
                 (None, FetchReason::Forced) => within(FetchReason::Forced, fetch),
                 (None, _) => within(FetchReason::Initial, fetch),
             };
-            read.push(token.token.read(&format!("{setting} token"), request).await?);
+            read.push(token.token.read_for(&format!("{setting} token"), request).await?);
         }
         Ok(read)
     }
@@ -304,8 +303,8 @@ fn within(reason: FetchReason, fetch: &TokenRequest) -> TokenRequest {
 impl SecurityToken {
     /// Creates a token from its value, from where it is read at each exchange, or from a source that is asked then.
     #[must_use]
-    pub fn new(token: impl IntoCredential, token_type: TokenType) -> Self {
-        Self { token: token.into_credential(), token_type }
+    pub fn new(token: impl Into<Secret>, token_type: TokenType) -> Self {
+        Self { token: token.into(), token_type }
     }
 }
 
