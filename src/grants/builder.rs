@@ -15,7 +15,7 @@ use crate::grants::endpoint::identifiers::Identifiers;
 use crate::grants::endpoint::location::Endpoint;
 use crate::grants::endpoint::target::{Destination, Registration};
 use crate::grants::endpoint::transport::{self, ErasedService, Patience, Transport};
-use crate::grants::grant::{Exchange, Grant};
+use crate::grants::endpoint::url::PlainHttp;
 use crate::grants::parameters::{Encoding, Parameters};
 use crate::grants::response::body::{Acceptance, Expected};
 use crate::grants::response::classifier::{Classifier, Refusal};
@@ -61,22 +61,25 @@ use crate::text;
 /// ```
 #[derive(Clone)]
 pub struct GrantBuilder<G: Grant> {
-    location: Endpoint,
-    client_id: String,
-    auth: ClientAuth,
-    /// Whether there is no client, since none was set and the grant needs none.
-    is_anonymous: bool,
+    endpoint: Endpoint,
+    registration: Registration,
     audiences: Vec<String>,
     resources: Vec<String>,
     parameters: Parameters,
-    issuer: String,
-    /// Its `refusals` are still text.
-    acceptance: Acceptance,
-    refusals: Vec<(String, String)>,
     patience: Patience,
     insecure_http: bool,
     terms: Terms,
     settings: G::Settings,
+}
+
+/// What a [`GrantBuilder`] builds: a source, or the revocation of tokens. There is nothing to implement.
+pub trait Grant: Sized {
+    /// The settings that the grant has of its own.
+    #[doc(hidden)]
+    type Settings: Clone;
+
+    #[doc(hidden)]
+    fn assemble(settings: Self::Settings, client: EndpointClient) -> Result<Self, Error>;
 }
 
 /// What a grant is like, as opposed to what its user sets.
@@ -110,17 +113,17 @@ impl Default for Terms {
 impl<G: Grant> GrantBuilder<G> {
     /// Starts with a client.
     pub(crate) fn new(
-        location: impl Into<Endpoint>,
+        endpoint: impl Into<Endpoint>,
         client_id: impl Into<String>,
         auth: impl Into<ClientAuth>,
         terms: Terms,
         settings: G::Settings,
     ) -> Self {
-        Self::anonymous(location, terms, settings).set_client(client_id, auth)
+        Self::anonymous(endpoint, terms, settings).set_client(client_id, auth)
     }
 
     /// Starts without a client, for a grant that can do without.
-    pub(crate) fn anonymous(location: impl Into<Endpoint>, terms: Terms, settings: G::Settings) -> Self {
+    pub(crate) fn anonymous(endpoint: impl Into<Endpoint>, terms: Terms, settings: G::Settings) -> Self {
         let patience = Patience {
             attempt_timeout: Duration::from_secs(10),
             retries: 3,
@@ -129,17 +132,24 @@ impl<G: Grant> GrantBuilder<G> {
             second_attempt_after: Some(Duration::from_secs(2)),
             retry_statuses: None,
         };
-        Self {
-            location: location.into(),
-            client_id: String::new(),
-            auth: ClientAuth::none(),
+        let wording = Wording {
+            kind: terms.kind,
             is_anonymous: true,
+            grant_asserts: terms.is_assertion,
+            exchanges: terms.is_exchange,
+            ..Wording::default()
+        };
+        let registration = Registration {
+            identifiers: Identifiers::default(),
+            auth: ClientAuth::none(),
+            expected: Expected { acceptance: Acceptance::default(), wording },
+        };
+        Self {
+            endpoint: endpoint.into(),
+            registration,
             audiences: Vec::new(),
             resources: Vec::new(),
             parameters: Parameters::default(),
-            issuer: String::new(),
-            acceptance: Acceptance::default(),
-            refusals: Vec::new(),
             patience,
             insecure_http: false,
             terms,
@@ -148,10 +158,14 @@ impl<G: Grant> GrantBuilder<G> {
     }
 
     pub(crate) fn set_client(mut self, client_id: impl Into<String>, auth: impl Into<ClientAuth>) -> Self {
-        self.client_id = client_id.into();
-        self.auth = auth.into();
-        self.is_anonymous = false;
+        self.registration.identifiers.client_id = client_id.into();
+        self.registration.auth = auth.into();
+        self.registration.expected.wording.is_anonymous = false;
         self
+    }
+
+    fn acceptance_mut(&mut self) -> &mut Acceptance {
+        &mut self.registration.expected.acceptance
     }
 
     pub(crate) fn parameters_mut(&mut self) -> &mut Parameters {
@@ -165,7 +179,7 @@ impl<G: Grant> GrantBuilder<G> {
     /// Requests a scope, or several separated by spaces (RFC 6749 §3.3), besides those that were named before.
     #[must_use]
     pub fn scope(mut self, scope: impl AsRef<str>) -> Self {
-        add_scopes(&mut self.acceptance.requested, scope.as_ref());
+        add_scopes(&mut self.acceptance_mut().requested, scope.as_ref());
         self
     }
 
@@ -176,7 +190,7 @@ impl<G: Grant> GrantBuilder<G> {
     /// none. If neither says anything, it is what was requested (RFC 6749 §5.1).
     #[must_use]
     pub fn required_scope(mut self, scope: impl AsRef<str>) -> Self {
-        add_scopes(&mut self.acceptance.required, scope.as_ref());
+        add_scopes(&mut self.acceptance_mut().required, scope.as_ref());
         self
     }
 
@@ -219,7 +233,7 @@ impl<G: Grant> GrantBuilder<G> {
     #[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
     #[must_use]
     pub fn issuer(mut self, issuer: impl Into<String>) -> Self {
-        self.issuer = issuer.into();
+        self.registration.identifiers.issuer = issuer.into();
         self
     }
 
@@ -239,7 +253,7 @@ impl<G: Grant> GrantBuilder<G> {
     /// ```
     #[must_use]
     pub fn response_member(mut self, standard: impl Into<String>, theirs: impl Into<String>) -> Self {
-        self.acceptance.renamed.push((standard.into(), theirs.into()));
+        self.acceptance_mut().renamed.push((standard.into(), theirs.into()));
         self
     }
 
@@ -247,21 +261,22 @@ impl<G: Grant> GrantBuilder<G> {
     /// be a JSON pointer. `ok: false` always is one.
     #[must_use]
     pub fn refusal_member(mut self, name: impl Into<String>, json: impl Into<String>) -> Self {
-        self.refusals.push((name.into(), json.into()));
+        let value = serde_json::from_str(&json.into()).ok();
+        self.acceptance_mut().refusals.push((name.into(), value));
         self
     }
 
     /// Accepts tokens of this type beside `Bearer`, in any case: they are sent as bearer tokens all the same.
     #[must_use]
     pub fn token_type(mut self, name: impl Into<String>) -> Self {
-        self.acceptance.token_types.push(name.into());
+        self.acceptance_mut().token_types.push(name.into());
         self
     }
 
     /// Sets whether tokens outside the grammar of RFC 6750 §2.1 are refused. Some servers issue tokens with `!` or `|`.
     #[must_use]
     pub fn strict_bearer(mut self, strict: bool) -> Self {
-        self.acceptance.strict_bearer = strict;
+        self.acceptance_mut().strict_bearer = strict;
         self
     }
 
@@ -290,7 +305,7 @@ impl<G: Grant> GrantBuilder<G> {
         mut self,
         classify: impl Fn(&Refusal<'_>) -> Option<ErrorKind> + Send + Sync + 'static,
     ) -> Self {
-        self.acceptance.classifier = Some(Classifier::new(classify));
+        self.acceptance_mut().classifier = Some(Classifier::new(classify));
         self
     }
 
@@ -364,44 +379,28 @@ impl<G: Grant> GrantBuilder<G> {
     /// a user name in it; an empty client id or secret; an illegal scope; a resource that is not an absolute URI; a parameter
     /// that has a setter of its own; a refresh token with a character that none may hold, such as a line end.
     pub fn build_with(self, transport: impl HttpTransport) -> Result<G, Error> {
-        let (exchange, settings) = self.finish(transport::erase(transport))?;
-        G::assemble(settings, exchange)
+        let (client, settings) = self.finish(transport::erase(transport))?;
+        G::assemble(settings, client)
     }
 
     /// Checks everything, and takes the builder apart: what all grants share, and what this one has of its own.
-    fn finish(self, service: ErasedService) -> Result<(Exchange, G::Settings), Error> {
-        let Self { auth, is_anonymous, resources, parameters, acceptance, patience, terms, .. } = self;
-        let identifiers = Identifiers {
-            client_id: text::trimmed(&self.client_id).to_owned(),
-            issuer: self.issuer,
-            token_url: String::new(),
-        };
-        let acceptance = Acceptance { refusals: checks::refusals(self.refusals)?, ..acceptance };
-        let scopes = acceptance.requested.clone();
-        let wording = Wording {
-            is_anonymous,
-            is_authorized: parameters.authorize(),
-            grant_asserts: terms.is_assertion,
-            exchanges: terms.is_exchange,
-            ..Wording::default()
-        };
-        checks::scopes("scope", &scopes)?;
-        checks::scopes("required_scope", &acceptance.required)?;
-        let expected = Expected { acceptance, wording };
-        let registration = Registration {
-            kind: terms.kind,
-            insecure_http: self.insecure_http,
-            identifiers,
-            auth: auth.clone(),
-            expected,
-        };
-        let endpoint = Destination::new(self.location, registration)?;
-        if endpoint.identifiers().client_id.is_empty() && !is_anonymous {
+    fn finish(self, service: ErasedService) -> Result<(EndpointClient, G::Settings), Error> {
+        let Self { mut registration, resources, parameters, patience, terms, .. } = self;
+        let Registration { identifiers, auth, expected } = &mut registration;
+        identifiers.client_id = text::trimmed(&identifiers.client_id).to_owned();
+        expected.wording.is_authorized = parameters.authorize();
+        let (scopes, is_anonymous) = (expected.acceptance.requested.clone(), expected.wording.is_anonymous);
+        let auth = auth.clone();
+        checks::acceptance(&expected.acceptance)?;
+        let plain_http = if self.insecure_http { PlainHttp::Everybody } else { PlainHttp::Loopback };
+        let destination = Destination::new(self.endpoint, registration, plain_http)?;
+        let identifiers = &destination.registration().identifiers;
+        if identifiers.client_id.is_empty() && !is_anonymous {
             return Err(Error::config(
                 "client_id: it is empty; set the id that the authorization server assigned",
             ));
         }
-        auth.check(endpoint.identifiers())?;
+        auth.check(identifiers)?;
         resources.iter().try_for_each(|resource| checks::resource(resource))?;
         checks::parameters(&parameters, terms.own, terms.is_api)?;
         parameters.check(terms.encoding)?;
@@ -424,24 +423,19 @@ impl<G: Grant> GrantBuilder<G> {
         }
         common.extend(parameters);
         let transport = Transport { service, patience, chance: Chance::default() };
-        let endpoint = EndpointClient { endpoint, encoding: terms.encoding, transport };
-        Ok((Exchange { endpoint, parameters: common }, self.settings))
+        let client = EndpointClient { destination, encoding: terms.encoding, transport, parameters: common };
+        Ok((client, self.settings))
     }
 }
 
 impl<G: Grant> fmt::Debug for GrantBuilder<G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GrantBuilder")
-            .field("location", &self.location)
-            .field("client_id", &self.client_id)
-            .field("auth", &self.auth)
-            .field("scopes", &self.acceptance.requested)
-            .field("required_scopes", &self.acceptance.required)
+            .field("endpoint", &self.endpoint)
+            .field("registration", &self.registration)
             .field("audiences", &self.audiences)
             .field("resources", &self.resources)
             .field("parameters", &self.parameters)
-            .field("issuer", &self.issuer)
-            .field("strict_bearer", &self.acceptance.strict_bearer)
             .field("patience", &self.patience)
             .field("insecure_http", &self.insecure_http)
             .finish_non_exhaustive()

@@ -3,9 +3,19 @@
 use crate::error::Error;
 use crate::grants::endpoint::transport::Patience;
 use crate::grants::parameters::Parameters;
+use crate::grants::response::body::Acceptance;
+
+/// Checks which responses are to be taken for a token.
+pub(super) fn acceptance(acceptance: &Acceptance) -> Result<(), Error> {
+    if let Some((name, _)) = acceptance.refusals.iter().find(|(_, value)| value.is_none()) {
+        return Err(Error::config(format!("refusal_member: the value of {name:?} is not JSON; quote it")));
+    }
+    scopes("scope", &acceptance.requested)?;
+    scopes("required_scope", &acceptance.required)
+}
 
 /// The grammar of `scope-token` in RFC 6749 §3.3.
-pub(super) fn scopes(field: &str, scopes: &[String]) -> Result<(), Error> {
+fn scopes(field: &str, scopes: &[String]) -> Result<(), Error> {
     let is_legal = |byte: u8| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
     match scopes.iter().find(|scope| !scope.bytes().all(is_legal)) {
         None => Ok(()),
@@ -68,15 +78,6 @@ pub(super) fn parameters(parameters: &Parameters, own: &[&str], is_api: bool) ->
         return Err(Error::config(format!("param: {name:?} is refused: {remedy}")));
     }
     Ok(())
-}
-
-/// Reads the values of members that refuse.
-pub(super) fn refusals(set: Vec<(String, String)>) -> Result<Vec<(String, serde_json::Value)>, Error> {
-    let read = |(name, json): (String, String)| match serde_json::from_str(&json) {
-        Ok(value) => Ok((name, value)),
-        Err(_) => Err(Error::config(format!("refusal_member: the value of {name:?} is not JSON; quote it"))),
-    };
-    set.into_iter().map(read).collect()
 }
 
 pub(super) fn patience(patience: &Patience) -> Result<(), Error> {

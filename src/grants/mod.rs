@@ -141,7 +141,6 @@ mod config;
 mod discovery;
 mod endpoint;
 mod flows;
-mod grant;
 #[cfg(feature = "jwt")]
 #[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
 pub mod jwt;
@@ -149,7 +148,7 @@ mod parameters;
 mod response;
 mod revocation;
 
-pub use self::builder::GrantBuilder;
+pub use self::builder::{Grant, GrantBuilder};
 pub use self::client::auth::ClientAuth;
 pub use self::client::secret::Secret;
 pub use self::config::ClientCredentialsConfig;
@@ -162,7 +161,6 @@ pub use self::flows::refresh_token::rotation::RotatedToken;
 pub use self::flows::{
     ClientCredentials, CustomGrant, RefreshTokenGrant, SecurityToken, TokenExchange, TokenType,
 };
-pub use self::grant::Grant;
 pub use self::response::classifier::Refusal;
 pub use self::response::token::read_token_response;
 pub use self::revocation::Revocation;

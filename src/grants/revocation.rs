@@ -1,6 +1,5 @@
 //! Token revocation (RFC 7009): a token is taken back before its end.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,13 +7,12 @@ use http::StatusCode;
 use secrecy::SecretString;
 
 use crate::error::Error;
-use crate::grants::builder::{GrantBuilder, Terms};
+use crate::grants::builder::{Grant, GrantBuilder, Terms};
 use crate::grants::client::auth::ClientAuth;
 use crate::grants::client::secret::Secret;
-use crate::grants::endpoint::client::EndpointRequest;
+use crate::grants::endpoint::client::{EndpointClient, EndpointRequest};
 use crate::grants::endpoint::deadline::Deadline;
 use crate::grants::endpoint::location::Endpoint;
-use crate::grants::grant::{Exchange, Grant};
 use crate::grants::parameters::Parameters;
 use crate::grants::response::body::{self, EndpointResponse, Expected};
 use crate::grants::response::refused::Refused;
@@ -60,9 +58,9 @@ use crate::token::AccessToken;
 /// # let _ = cache;
 /// # Ok::<(), tower_oauth2::Error>(())
 /// ```
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Revocation {
-    exchange: Arc<Exchange>,
+    client: Arc<EndpointClient>,
 }
 
 impl Revocation {
@@ -87,16 +85,16 @@ impl Revocation {
         hint: &'static str,
         token: &AccessToken,
     ) -> Result<(), Error> {
-        let Exchange { endpoint, parameters: common } = &*self.exchange;
+        let client = &self.client;
         let mut parameters = Parameters::default();
         parameters.push_secret("token", Secret::of(secret.clone()));
         parameters.push("token_type_hint", hint);
-        parameters.extend(common.clone());
-        let mut redactor = endpoint.redactor(None);
+        parameters.extend(client.parameters.clone());
+        let mut redactor = client.redactor(None);
         token.teach(&mut redactor);
         let outgoing =
             EndpointRequest { parameters: &parameters, doubt: None, deadline: Deadline::default(), read };
-        match endpoint.send(outgoing, redactor).await {
+        match client.send(outgoing, redactor).await {
             Ok(_) => Ok(()),
             Err(Refused { error, .. }) if error.is_temporary() => {
                 let line = format!("{error}; the token counts as still valid");
@@ -132,22 +130,16 @@ impl TokenRevoker for Revocation {
     }
 }
 
-impl fmt::Debug for Revocation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.exchange.fmt_as("Revocation", f)
-    }
-}
-
 impl Grant for Revocation {
     type Settings = ();
 
-    fn assemble((): (), exchange: Exchange) -> Result<Self, Error> {
-        let mut names = exchange.parameters.names();
+    fn assemble((): (), client: EndpointClient) -> Result<Self, Error> {
+        let mut names = client.parameters.names();
         if let Some(name) = names.find(|name| matches!(*name, "scope" | "audience" | "resource")) {
             return Err(Error::config(format!("{name}: a revocation has none; remove it")));
         }
         drop(names);
-        Ok(Self { exchange: Arc::new(exchange) })
+        Ok(Self { client: Arc::new(client) })
     }
 }
 

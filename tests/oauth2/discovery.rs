@@ -227,14 +227,14 @@ async fn what_is_no_issuer_is_refused_when_the_source_is_built() {
         ("http://login.example.com", "issuer: \"http://login.example.com\" is plain http"),
         ("https://login.example.com/?t=1", "has a query"),
         ("https://login.example.com/#a", "has a fragment"),
-        ("https://u:S3CR3T@login.example.com", "no user name"),
-        ("login.example.com", "it needs https://"),
+        ("https://u:S3CR3T@login.example.com", "holds a user name"),
+        ("login.example.com", "give it whole, such as https://"),
     ] {
         let error = refused(Issuer::new(issuer));
         assert!(error.contains(told), "{error}");
     }
     let error = refused(Issuer::new(ISSUER).metadata_url("http://login.example.com/metadata?S3CR3T"));
-    assert!(error.starts_with("metadata_url: plain http"), "{error}");
+    assert!(error.starts_with("metadata_url: it is plain http"), "{error}");
     let insecure = ClientCredentials::builder(Issuer::new("http://login.example.com"), "billing", SECRET);
     assert!(insecure.insecure_http(true).build_with(Server::with("").transport()).is_ok());
 }

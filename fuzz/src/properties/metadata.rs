@@ -4,7 +4,7 @@ use serde_json::Value;
 use url::Url;
 
 use crate::input;
-use crate::grants::discovery::metadata::{Identifier, Metadata};
+use crate::grants::discovery::metadata::{Metadata, check_issuer, well_known};
 use crate::grants::endpoint::url::{self as address, PlainHttp};
 use crate::grants::response::wording::EndpointKind;
 use crate::text::Redactor;
@@ -15,21 +15,19 @@ use crate::text::Redactor;
 /// browser would send what is meant for its endpoint to the same server.
 pub fn metadata(data: &[u8]) {
     let (text, document) = input::text_line(data);
-    let Ok(issuer) = Identifier::parse(&text, false) else { return };
-    assert_eq!(issuer.as_str(), text);
-    let (_, server) =
-        address::read(&text, PlainHttp::Loopback).expect("an issuer is a URL that can be asked");
-    for well_known in [issuer.oauth_url(), issuer.oidc_url()] {
+    let Ok(server) = check_issuer(&text, PlainHttp::Loopback) else { return };
+    for (well_known, _) in well_known(&text) {
         let (_, asked) = address::read(&well_known, PlainHttp::Loopback).expect("so is what is made of it");
         assert_eq!(asked, server);
         if let Ok(url) = Url::parse(&well_known) {
             assert_eq!(url.origin(), Url::parse(&text).expect("a part of it is one too").origin());
         }
     }
-    let metadata = match Metadata::read(document, &issuer, &Redactor::default()) {
+    let metadata = match Metadata::read(document, &text, &Redactor::default()) {
         Ok(metadata) => metadata,
-        Err(unusable) => {
-            assert!(unusable.what.len() < 4096 && !unusable.what.contains(char::is_control));
+        Err(error) => {
+            let what = error.to_string();
+            assert!(what.len() < 4096 && !what.contains(char::is_control));
             return;
         }
     };

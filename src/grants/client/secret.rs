@@ -222,10 +222,7 @@ impl Secret {
 
     /// Returns whether it is a plain value without anything in it.
     pub(crate) fn is_empty_value(&self) -> bool {
-        match &self.kind {
-            Kind::Value(secret) => text::trimmed(secret.expose_secret()).is_empty(),
-            Kind::Env(_) | Kind::File(_) | Kind::Fn(_) | Kind::Source(_) => false,
-        }
+        self.value().is_some_and(|secret| text::trimmed(secret.expose_secret()).is_empty())
     }
 }
 

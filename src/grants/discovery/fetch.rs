@@ -1,9 +1,7 @@
 //! Asks an issuer for its metadata, and remembers what it said.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use http::header::LOCATION;
 use http::{Request, Uri};
 use tokio::runtime::Handle;
 use tracing::Instrument as _;
@@ -11,28 +9,27 @@ use tracing::instrument::WithSubscriber as _;
 
 use crate::clock::{self, WallClock};
 use crate::error::{Error, ErrorKind};
-use crate::grants::discovery::cache::MetadataCache;
 use crate::grants::discovery::issuer::Issuer;
-use crate::grants::discovery::metadata::{Identifier, Metadata, Unusable};
+use crate::grants::discovery::metadata::{Metadata, check_issuer, well_known};
 use crate::grants::endpoint::deadline::Deadline;
 use crate::grants::endpoint::transport::{self, Transport};
 use crate::grants::endpoint::url::{self, PlainHttp};
 use crate::grants::response::body::{Body, EndpointResponse, ResponseBody};
+use crate::grants::response::classifier::Refusal;
+use crate::grants::response::messages;
 use crate::grants::response::refused::Refused;
-use crate::grants::response::verdict::{Ending, Refusal, judge};
-use crate::grants::response::wording::{Naming, Wording};
+use crate::grants::response::verdict;
+use crate::grants::response::wording::{EndpointKind, Wording};
 use crate::headers::rate_limit;
-use crate::origin::Origin;
 use crate::source::SourceIdentity;
 use crate::text::Redactor;
 
 /// An [`Issuer`] that was checked.
 pub(crate) struct Discovery {
-    identifier: Identifier,
+    pub(crate) issuer: Issuer,
     addresses: Vec<Address>,
-    lifetime: Duration,
-    mtls_aliases: bool,
-    cache: Arc<MetadataCache>,
+    /// To whom the endpoints that it names may be plain http.
+    pub(crate) plain_http: PlainHttp,
 }
 
 /// Where metadata may be.
@@ -46,7 +43,7 @@ struct Address {
 /// Why an address brought nothing.
 enum Miss {
     /// There are no metadata of this issuer: perhaps at another address.
-    Absent(Unusable),
+    Absent(Error),
     /// The server fails at this address, and may do better at another one, or later.
     Failing(Refused),
     /// The server cannot be reached, or asks clients to wait.
@@ -59,53 +56,33 @@ impl Discovery {
     /// # Errors
     ///
     /// A configuration error that names the setting and the remedy.
-    pub(crate) fn new(issuer: Issuer, insecure_http: bool) -> Result<Self, Error> {
-        let Issuer { identifier, metadata_url, lifetime, mtls_aliases, cache } = issuer;
-        let identifier = Identifier::parse(&identifier, insecure_http)?;
-        let plain_http = if insecure_http { PlainHttp::Everybody } else { PlainHttp::Loopback };
-        let read = |url: &str, name| -> Result<Address, Error> {
-            let (uri, origin) =
-                url::read(url, plain_http).map_err(|flaw| flaw.in_setting(Naming::METADATA))?;
-            let who = format!("the server of the metadata of the issuer {identifier} at {origin}");
-            Ok(Address {
-                uri,
-                name,
-                wording: Wording { who, naming: Naming::METADATA, ..Wording::default() },
-            })
+    pub(crate) fn new(issuer: Issuer, plain_http: PlainHttp) -> Result<Self, Error> {
+        let origin = check_issuer(&issuer.identifier, plain_http)?;
+        let places = match &issuer.metadata_url {
+            Some(url) => vec![(url.clone(), "its metadata_url")],
+            None => well_known(&issuer.identifier),
         };
-        let addresses = match metadata_url {
-            Some(url) => vec![read(&url, "its metadata_url")?],
-            None => {
-                let mut addresses = vec![
-                    read(&identifier.oauth_url(), "oauth-authorization-server")?,
-                    read(&identifier.oidc_url(), "openid-configuration")?,
-                ];
-                // Without a path both are the same.
-                if identifier.inserted_oidc_url() != identifier.oidc_url() {
-                    let inserted = identifier.inserted_oidc_url();
-                    addresses.insert(1, read(&inserted, "openid-configuration before the path")?);
-                }
-                addresses
-            }
+        let mut addresses = Vec::new();
+        for (url, name) in places {
+            let kind = EndpointKind::Metadata;
+            let (uri, at) = url::read(&url, plain_http).map_err(|flaw| flaw.in_setting(kind))?;
+            let who = format!("the server of the metadata of the issuer {} at {at}", issuer.identifier);
+            addresses.push(Address { uri, name, wording: Wording { who, kind, ..Wording::default() } });
+        }
+        // An https server that names a port of this machine is a mistake or an attack.
+        let plain_http = match plain_http {
+            PlainHttp::Loopback if origin.is_https() => PlainHttp::Nobody,
+            plain_http => plain_http,
         };
-        Ok(Self { identifier, addresses, lifetime, mtls_aliases, cache })
-    }
-
-    pub(crate) fn identifier(&self) -> &Identifier {
-        &self.identifier
+        Ok(Self { issuer, addresses, plain_http })
     }
 
     /// Adds where the metadata come from, and which of their endpoints are used.
     pub(crate) fn describe(&self, identity: SourceIdentity) -> SourceIdentity {
-        let identity = identity.with("metadata of", self.identifier.as_str());
+        let identity = identity.with("metadata of", &self.issuer.identifier);
         let addresses = self.addresses.iter().map(|address| address.uri.to_string());
         let identity = addresses.fold(identity, |identity, uri| identity.with("metadata", uri));
-        if self.mtls_aliases { identity.with("mtls", "") } else { identity }
-    }
-
-    /// Returns whether the endpoints for clients with a certificate are wanted.
-    pub(crate) fn mtls_aliases(&self) -> bool {
-        self.mtls_aliases
+        if self.issuer.mtls_aliases { identity.with("mtls", "") } else { identity }
     }
 
     /// Returns metadata that hold, and whether they were asked for just now.
@@ -117,12 +94,12 @@ impl Discovery {
         deadline: Deadline,
         redactor: &Redactor,
     ) -> Result<(Arc<Metadata>, bool), Error> {
-        let rounds = self.cache.rounds();
+        let rounds = self.issuer.cache.rounds();
         let now = WallClock::default().moment();
-        match (self.cache.fresh(now), self.cache.newest()) {
+        match (self.issuer.cache.fresh(now), self.issuer.cache.newest()) {
             (Some(metadata), _) => Ok((metadata, false)),
             (None, Some(old)) => {
-                if self.cache.begins(now) {
+                if self.issuer.cache.begins(now) {
                     self.renew_behind(rounds, transport, redactor);
                 }
                 Ok((old, false))
@@ -153,9 +130,9 @@ impl Discovery {
         deadline: Deadline,
         redactor: &Redactor,
     ) -> Option<Arc<Metadata>> {
-        let rounds = self.cache.rounds();
+        let rounds = self.issuer.cache.rounds();
         let is_newer = |metadata: &Arc<Metadata>| !Arc::ptr_eq(metadata, known);
-        match self.cache.newest().filter(is_newer) {
+        match self.issuer.cache.newest().filter(is_newer) {
             Some(newest) => Some(newest),
             None => self.renew(rounds, transport, deadline, redactor).await.ok().filter(is_newer),
         }
@@ -170,26 +147,28 @@ impl Discovery {
         deadline: Deadline,
         redactor: &Redactor,
     ) -> Result<Arc<Metadata>, Error> {
-        let turn = self.cache.turn(deadline.cap(transport.patience.attempt_timeout)).await;
-        if self.cache.rounds() != rounds
-            && let Some(outcome) = self.cache.outcome()
+        let turn = self.issuer.cache.turn(deadline.cap(transport.patience.attempt_timeout)).await;
+        if self.issuer.cache.rounds() != rounds
+            && let Some(outcome) = self.issuer.cache.outcome()
         {
             return outcome;
         }
         // Where there are metadata, the next minute is early enough.
-        let retries = if self.cache.newest().is_some() { 0 } else { transport.patience.retries };
+        let retries = if self.issuer.cache.newest().is_some() { 0 } else { transport.patience.retries };
         let asked = WallClock::default().moment();
         let result = self.send(transport, retries, deadline, redactor).await;
         drop(turn);
         let error = match result {
-            Ok(metadata) => return Ok(self.cache.found(metadata, asked.saturating_add(self.lifetime))),
+            Ok(metadata) => {
+                return Ok(self.issuer.cache.found(metadata, asked.saturating_add(self.issuer.lifetime)));
+            }
             Err(error) => error,
         };
-        match self.cache.failed(error.clone(), WallClock::default().moment()) {
+        match self.issuer.cache.failed(error.clone(), WallClock::default().moment()) {
             None => Err(error),
             Some((metadata, is_first)) => {
                 if is_first {
-                    tracing::warn!(issuer = %self.identifier, %error, "metadata could not be renewed; those from before serve on");
+                    tracing::warn!(issuer = %self.issuer.identifier, %error, "metadata could not be renewed; those from before serve on");
                 }
                 Ok(metadata)
             }
@@ -215,7 +194,7 @@ impl Discovery {
             };
             retries += 1;
             tracing::debug!(
-                issuer = %self.identifier,
+                issuer = %self.issuer.identifier,
                 retry = retries,
                 delay_ms = delay.as_millis(),
                 "metadata are asked for again after a wait"
@@ -235,7 +214,7 @@ impl Discovery {
         for address in &self.addresses {
             match self.get(address, transport, deadline, redactor.clone()).await {
                 Ok(metadata) => return Ok(metadata),
-                Err(Miss::Absent(unusable)) => absent.push((address.name, unusable)),
+                Err(Miss::Absent(error)) => absent.push((address.name, error)),
                 Err(Miss::Failing(refused)) => failing = Some(refused),
                 Err(Miss::Away(refused)) => return Err(refused),
             }
@@ -259,67 +238,59 @@ impl Discovery {
         }
         let response =
             transport.attempt(request, wording, deadline, &redactor, || ()).await.map_err(Miss::Away)?;
-        tracing::debug!(issuer = %self.identifier, status = response.status.as_u16(), "{} responded", address.name);
-        self.read(&response, &wording.who, &redactor)
+        tracing::debug!(issuer = %self.issuer.identifier, status = response.status.as_u16(), "{} responded", address.name);
+        self.read(&response, wording.who(), &redactor)
     }
 
     /// Reads a response (RFC 8414 §3.2): 200 with a JSON object, or nothing of use.
     fn read(&self, response: &EndpointResponse, who: &str, redactor: &Redactor) -> Result<Metadata, Miss> {
         let EndpointResponse { status, headers, body } = response;
         let code = status.as_u16();
-        let absent = |class, what| Err(Miss::Absent(Unusable { class, what }));
         let hint = rate_limit::wait(*status, headers, clock::unix_time());
-        let refused = |message: String| {
-            let refusal = Refusal { status: *status, code: None, description: None, hint, named: None };
-            let refused = Refused::by(judge(Ending::Refusal(refusal)), message);
+        let verdict = verdict::refused(&Refusal::new(*status, headers, None, None), hint, None);
+        let refused = |what: &str| {
+            let refused = Refused::by(verdict, format!("{who} returned {code}: {what}"));
             Refused { error: refused.error.with_status(*status), ..refused }
         };
         match code {
             200 => {}
-            429 => {
-                let line = format!("{who} returned 429: it asks clients to wait");
-                return Err(Miss::Away(refused(line)));
-            }
-            503 if hint.is_some() => {
-                let line = format!("{who} returned 503: it asks clients to wait");
-                return Err(Miss::Away(refused(line)));
+            _ if verdict.class == ErrorKind::Throttled => {
+                return Err(Miss::Away(refused("it asks clients to wait")));
             }
             500..=599 => {
-                let line = format!(
-                    "{who} returned {code}: the failure is on the server's side and may be temporary"
-                );
-                return Err(Miss::Failing(refused(line)));
+                let what = "the failure is on the server's side and may be temporary";
+                return Err(Miss::Failing(refused(what)));
             }
             300..=399 => {
-                let to = headers.get(LOCATION).and_then(|to| to.to_str().ok()?.parse::<Uri>().ok());
-                let to = to.and_then(|to| Origin::of(&to)).map(|to| format!(" to {to}")).unwrap_or_default();
+                let to = messages::redirect_target(headers, redactor);
                 let what = format!("returned {code} with a redirect{to}, which is not followed");
-                return absent(ErrorKind::Config, redactor.clean(&what));
+                return Err(Miss::Absent(Error::config(what)));
             }
-            _ => return absent(ErrorKind::Config, format!("returned {code}")),
+            _ => return Err(Miss::Absent(Error::config(format!("returned {code}")))),
         }
         let what = match (Body::read(response), body) {
             (Body::Object(_), ResponseBody::Whole(document)) => {
-                return Metadata::read(document, &self.identifier, redactor).map_err(Miss::Absent);
+                let metadata = Metadata::read(document, &self.issuer.identifier, redactor);
+                return metadata.map_err(Miss::Absent);
             }
             (Body::Nonsense(what), _) => what,
             (Body::Object(_) | Body::Form(_), _) => "a form instead of JSON".into(),
         };
-        absent(ErrorKind::Protocol, format!("returned 200 with {}", redactor.clean(&what)))
+        let what = format!("returned 200 with {}", redactor.clean(&what));
+        Err(Miss::Absent(Error::protocol(what)))
     }
 
     /// Says in one line what stood at each address.
-    fn nowhere(&self, absent: &[(&str, Unusable)]) -> Error {
-        let what: Vec<String> =
-            absent.iter().map(|(name, unusable)| format!("{name} {}", unusable.what)).collect();
+    fn nowhere(&self, absent: &[(&str, Error)]) -> Error {
+        let what: Vec<String> = absent.iter().map(|(name, error)| format!("{name} {error}")).collect();
         let line = format!(
             "the issuer {} has no metadata that can be used: {}; check the issuer, or give the URL of the endpoint in its \
              place",
-            self.identifier,
+            self.issuer.identifier,
             what.join(", ")
         );
-        match absent.last().map(|(_, unusable)| unusable.class) {
-            Some(ErrorKind::Protocol) => Error::protocol(line),
+        match absent.last() {
+            Some((_, error)) if error.is_protocol() => Error::protocol(line),
             Some(_) | None => Error::config(line),
         }
     }

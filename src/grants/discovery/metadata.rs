@@ -1,25 +1,12 @@
 //! What an authorization server says about itself (RFC 8414, OpenID Connect Discovery 1.0).
 
-use std::fmt;
-
-use http::Uri;
 use serde::Deserialize;
 
-use crate::error::{Error, ErrorKind};
-use crate::grants::endpoint::url::{self as address, Flaw, PlainHttp};
+use crate::error::Error;
+use crate::grants::endpoint::url::{self as address, PlainHttp};
 use crate::grants::response::wording::EndpointKind;
 use crate::origin::Origin;
 use crate::text::{self, Redactor};
-
-/// Who issues tokens: an https URL without query and fragment (RFC 8414 §2), kept as it was written. Plain http is for
-/// loopback, unless it is allowed.
-pub(crate) struct Identifier {
-    text: String,
-    origin: Origin,
-    /// Scheme and authority, then the path without the slash at its end.
-    authority: String,
-    path: String,
-}
 
 /// The part of a metadata document that concerns this crate, as it is sent. A member of another type than it should be
 /// spoils it; one that is not known does not.
@@ -41,94 +28,44 @@ struct Aliases {
     revocation_endpoint: Option<String>,
 }
 
-/// Why a document is not used: the class of the error, and the end of a sentence about the document.
-#[derive(Debug)]
-pub(crate) struct Unusable {
-    pub(crate) class: ErrorKind,
-    pub(crate) what: String,
+/// Checks an issuer identifier: an https URL without query and fragment (RFC 8414 §2). Plain http is for loopback, unless it
+/// is allowed.
+///
+/// # Errors
+///
+/// A configuration error that says what is wrong.
+pub(crate) fn check_issuer(issuer: &str, plain_http: PlainHttp) -> Result<Origin, Error> {
+    let refuse = |what: &str, remedy: &str| {
+        let shown = text::origins_only(issuer);
+        Error::config(format!("issuer: {shown:?} {what}; {remedy}"))
+    };
+    if issuer.contains('?') {
+        return Err(refuse("has a query, which RFC 8414 §2 forbids", "remove the ? and what follows"));
+    }
+    let (_, origin) = address::read(issuer, plain_http)
+        .map_err(|flaw| refuse(&flaw.what, &flaw.remedy("https://login.example.com")))?;
+    Ok(origin)
 }
 
-// --- Identifier ---
-
-impl Identifier {
-    /// Reads an issuer identifier.
-    ///
-    /// # Errors
-    ///
-    /// A configuration error that says what is wrong.
-    pub(crate) fn parse(issuer: &str, insecure_http: bool) -> Result<Self, Error> {
-        let refuse = |what: &str| {
-            let shown = text::origins_only(issuer);
-            Err(Error::config(format!("issuer: {shown:?} {what}")))
-        };
-        if issuer.contains('#') {
-            return refuse("has a fragment, which RFC 8414 §2 forbids; remove the # and what follows");
-        }
-        if issuer.contains('?') {
-            return refuse("has a query, which RFC 8414 §2 forbids; remove the ? and what follows");
-        }
-        // As in the URL of an endpoint.
-        if let Err(flaw @ (Flaw::NonAscii | Flaw::Dots)) = address::read(issuer, PlainHttp::Everybody) {
-            return refuse(flaw.elsewhere());
-        }
-        let Ok(uri) = issuer.parse::<Uri>() else {
-            return refuse("is not a URL; begin it with https:// and the host");
-        };
-        let Some(origin) = Origin::of(&uri) else {
-            return refuse("is none that can be asked: it needs https:// and a host, and no user name");
-        };
-        if !origin.is_https() && !origin.is_loopback() && !insecure_http {
-            return refuse(
-                "is plain http, so anyone on the network path can name the token endpoint; use https \
-                 (insecure_http(true) allows it all the same)",
-            );
-        }
-        let path = uri.path().strip_suffix('/').unwrap_or(uri.path()).to_owned();
-        // As it is written, but for the path.
-        let authority = issuer[..issuer.len() - written_path(issuer).len()].to_owned();
-        Ok(Self { text: issuer.to_owned(), origin, authority, path })
+/// Returns the URLs at which an issuer may have its metadata, with what messages call them: those of RFC 8414 §3.1, of
+/// RFC 8414 §5 for servers that put all well-known places in front of the path, and of OpenID Connect Discovery 1.0 §4.1.
+pub(crate) fn well_known(issuer: &str) -> Vec<(String, &'static str)> {
+    let host = issuer.find("://").map_or(0, |at| at + 3);
+    let (authority, path) = issuer.split_at(issuer[host..].find('/').map_or(issuer.len(), |at| host + at));
+    let path = path.strip_suffix('/').unwrap_or(path);
+    let mut urls = vec![
+        (format!("{authority}/.well-known/oauth-authorization-server{path}"), "oauth-authorization-server"),
+        (
+            format!("{authority}/.well-known/openid-configuration{path}"),
+            "openid-configuration before the path",
+        ),
+        (format!("{authority}{path}/.well-known/openid-configuration"), "openid-configuration"),
+    ];
+    if path.is_empty() {
+        // Both are the same.
+        urls.remove(1);
     }
-
-    /// Where RFC 8414 §3.1 has the document.
-    pub(crate) fn oauth_url(&self) -> String {
-        format!("{}/.well-known/oauth-authorization-server{}", self.authority, self.path)
-    }
-
-    /// Where OpenID Connect Discovery 1.0 §4.1 has it.
-    pub(crate) fn oidc_url(&self) -> String {
-        format!("{}{}/.well-known/openid-configuration", self.authority, self.path)
-    }
-
-    /// Where RFC 8414 §5 has it for servers that put all well-known places in front of the path.
-    pub(crate) fn inserted_oidc_url(&self) -> String {
-        format!("{}/.well-known/openid-configuration{}", self.authority, self.path)
-    }
-
-    pub(crate) fn as_str(&self) -> &str {
-        &self.text
-    }
-
-    pub(crate) fn is_https(&self) -> bool {
-        self.origin.is_https()
-    }
-}
-
-impl fmt::Display for Identifier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl fmt::Debug for Identifier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.text, f)
-    }
-}
-
-/// The path of an absolute URL, as it stands there.
-fn written_path(url: &str) -> &str {
-    let rest = url.split_once("://").map_or("", |(_, rest)| rest);
-    rest.find('/').map_or("", |at| &rest[at..])
+    urls
 }
 
 // --- Metadata ---
@@ -136,31 +73,28 @@ fn written_path(url: &str) -> &str {
 impl Metadata {
     /// Reads a document that was asked for in the name of `expected`. If it is another's, nothing of it is used
     /// (RFC 8414 §3.3): the names are compared letter by letter.
-    pub(crate) fn read(
-        document: &[u8],
-        expected: &Identifier,
-        redactor: &Redactor,
-    ) -> Result<Self, Unusable> {
-        let nonsense = |what: &str| Unusable { class: ErrorKind::Protocol, what: what.into() };
+    ///
+    /// # Errors
+    ///
+    /// Why the document is not used, as the end of a sentence about it.
+    pub(crate) fn read(document: &[u8], expected: &str, redactor: &Redactor) -> Result<Self, Error> {
         let Ok(mut metadata) = serde_json::from_slice::<Self>(document) else {
-            return Err(nonsense("is not a JSON object of the form that RFC 8414 describes"));
+            return Err(Error::protocol("is not a JSON object of the form that RFC 8414 describes"));
         };
         match &metadata.issuer {
-            Some(issuer) if issuer == expected.as_str() => {}
+            Some(issuer) if issuer == expected => {}
             Some(issuer) => {
                 // It is what the setting must be, if the server is the right one.
                 let is_name = !issuer.contains(['@', '?', '#']);
                 let shown = if is_name { issuer.clone() } else { text::origins_only(issuer) };
                 let shown = redactor.clean(&shown);
-                return Err(Unusable {
-                    class: ErrorKind::Config,
-                    what: format!("is of another issuer ({shown:?}; compared letter by letter)"),
-                });
+                let what = format!("is of another issuer ({shown:?}; compared letter by letter)");
+                return Err(Error::config(what));
             }
-            None => return Err(nonsense("names no issuer")),
+            None => return Err(Error::protocol("names no issuer")),
         }
         if metadata.token_endpoint.is_none() {
-            return Err(nonsense("names no token endpoint"));
+            return Err(Error::protocol("names no token endpoint"));
         }
         for methods in [
             &mut metadata.token_endpoint_auth_methods_supported,
@@ -174,29 +108,31 @@ impl Metadata {
     /// Returns the URL of an endpoint, if the server has it; with a client certificate it may be elsewhere.
     pub(crate) fn url(&self, kind: EndpointKind, mtls: bool) -> Option<&str> {
         let aliases = self.mtls_endpoint_aliases.as_ref().filter(|_| mtls);
-        let (alias, url) = match kind {
-            EndpointKind::Token => {
-                (aliases.and_then(|aliases| aliases.token_endpoint.as_ref()), &self.token_endpoint)
-            }
-            EndpointKind::Revocation => {
-                (aliases.and_then(|aliases| aliases.revocation_endpoint.as_ref()), &self.revocation_endpoint)
-            }
-        };
-        alias.or(url.as_ref()).map(String::as_str)
+        let alias =
+            aliases.and_then(|aliases| of_kind(kind, &aliases.token_endpoint, &aliases.revocation_endpoint));
+        alias.or(of_kind(kind, &self.token_endpoint, &self.revocation_endpoint))
     }
 
     /// Returns how clients may authenticate at an endpoint. The default is that of RFC 8414 §2, which has it for revocation
     /// too; but servers that leave that out mean the methods of the token endpoint.
     pub(crate) fn methods(&self, kind: EndpointKind) -> Vec<String> {
-        let for_token = &self.token_endpoint_auth_methods_supported;
-        let named = match kind {
-            EndpointKind::Token => for_token,
-            EndpointKind::Revocation => match &self.revocation_endpoint_auth_methods_supported {
-                None => for_token,
-                named => named,
-            },
-        };
-        named.clone().unwrap_or_else(|| vec!["client_secret_basic".to_owned()])
+        let own = self.revocation_endpoint_auth_methods_supported.as_ref();
+        let own = own.filter(|_| kind == EndpointKind::Revocation);
+        let named = own.or(self.token_endpoint_auth_methods_supported.as_ref());
+        named.cloned().unwrap_or_else(|| vec!["client_secret_basic".to_owned()])
+    }
+}
+
+/// Returns the one of two members that is about this endpoint.
+fn of_kind<'a>(
+    kind: EndpointKind,
+    token: &'a Option<String>,
+    revocation: &'a Option<String>,
+) -> Option<&'a str> {
+    match kind {
+        EndpointKind::Token => token.as_deref(),
+        EndpointKind::Revocation => revocation.as_deref(),
+        EndpointKind::Metadata => None,
     }
 }
 
@@ -231,8 +167,14 @@ mod tests {
     use crate::grants::endpoint::url;
     use crate::vectors;
 
-    fn parse(issuer: &str) -> Result<Identifier, Error> {
-        Identifier::parse(issuer, false)
+    fn check(issuer: &str) -> Result<Origin, Error> {
+        check_issuer(issuer, PlainHttp::Loopback)
+    }
+
+    /// The URL of RFC 8414, and that of OpenID Connect.
+    fn urls(issuer: &str) -> (String, String) {
+        let urls = well_known(issuer);
+        (urls[0].0.clone(), urls.last().unwrap().0.clone())
     }
 
     // The rows of kind `prm_*` are about the metadata of protected resources (RFC 9728), which this crate does not read.
@@ -244,10 +186,11 @@ mod tests {
             let (id, input, expect) = (&vector["id"], &vector["input"], &vector["expect"]);
             let text = |name: &str| input[name].as_str();
             match text("kind").unwrap() {
-                "as_url" => match (parse(text("issuer").unwrap()), expect["error"].as_str()) {
-                    (Ok(issuer), None) => {
-                        assert_eq!(issuer.oauth_url(), expect["oauth_url"].as_str().unwrap(), "{id}");
-                        assert_eq!(issuer.oidc_url(), expect["oidc_url"].as_str().unwrap(), "{id}");
+                "as_url" => match (check(text("issuer").unwrap()), expect["error"].as_str()) {
+                    (Ok(_), None) => {
+                        let (oauth, oidc) = urls(text("issuer").unwrap());
+                        assert_eq!(oauth, expect["oauth_url"].as_str().unwrap(), "{id}");
+                        assert_eq!(oidc, expect["oidc_url"].as_str().unwrap(), "{id}");
                     }
                     (Err(error), Some("invalid_issuer")) => assert!(error.is_config(), "{id}: {error}"),
                     (other, _) => panic!("{id}: {other:?}"),
@@ -255,9 +198,9 @@ mod tests {
                 kind @ ("issuer_check" | "endpoint_check") => {
                     let document = &input["document"];
                     let expected = text("expected_issuer").or(document["issuer"].as_str()).unwrap();
-                    let expected = parse(expected).unwrap();
+                    check(expected).unwrap();
                     let read =
-                        Metadata::read(document.to_string().as_bytes(), &expected, &Redactor::default());
+                        Metadata::read(document.to_string().as_bytes(), expected, &Redactor::default());
                     let mtls = input["mtls"].as_bool().unwrap_or_default();
                     let token_url =
                         |metadata: &Metadata| metadata.url(EndpointKind::Token, mtls).unwrap().to_owned();
@@ -296,8 +239,8 @@ mod tests {
                 "http://127.0.0.1:8080/.well-known/openid-configuration",
             ),
         ] {
-            let read = parse(issuer).unwrap();
-            assert_eq!((read.as_str(), &*read.oauth_url(), &*read.oidc_url()), (issuer, oauth, oidc));
+            check(issuer).unwrap();
+            assert_eq!(urls(issuer), (oauth.to_owned(), oidc.to_owned()));
         }
     }
 
@@ -312,14 +255,14 @@ mod tests {
             "https://u:S3CR3T@example.com",
             "http://10.0.0.1",
         ] {
-            let error = parse(issuer).unwrap_err();
+            let error = check(issuer).unwrap_err();
             assert!(error.is_config() && !error.to_string().contains("S3CR3T"), "{error}");
         }
     }
 
     #[test]
     fn a_document_that_is_none_is_refused_and_not_shown() {
-        let issuer = parse("https://example.com").unwrap();
+        let issuer = "https://example.com";
         for document in [
             "",
             "<html>S3CR3T</html>",
@@ -331,32 +274,32 @@ mod tests {
             r#"{"issuer":"https://example.com","token_endpoint":"x","token_endpoint_auth_methods_supported":"S3CR3T"}"#,
             r#"{"issuer":"https://example.com","issuer":"https://example.com","token_endpoint":"x"}"#,
         ] {
-            let Unusable { class, what } =
-                Metadata::read(document.as_bytes(), &issuer, &Redactor::default()).unwrap_err();
-            assert!(class == ErrorKind::Protocol && !what.contains("S3CR3T"), "{document}: {what}");
+            let error = Metadata::read(document.as_bytes(), issuer, &Redactor::default()).unwrap_err();
+            assert!(error.is_protocol() && !error.to_string().contains("S3CR3T"), "{document}: {error}");
         }
         let nested = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-        assert!(Metadata::read(nested.as_bytes(), &issuer, &Redactor::default()).is_err());
+        assert!(Metadata::read(nested.as_bytes(), issuer, &Redactor::default()).is_err());
     }
 
     #[test]
     fn of_a_foreign_issuer_its_name_is_told_and_no_password() {
-        let issuer = parse("https://example.com").unwrap();
+        let issuer = "https://example.com";
         for (other, told) in [
             ("https://example.com/", "\"https://example.com/\""),
             ("https://u:S3CR3T@example.com/a", "\"https://example.com\""),
             ("https://example.com/a?S3CR3T", "\"https://example.com\""),
         ] {
             let document = serde_json::json!({ "issuer": other, "token_endpoint": "https://example.com/t" });
-            let Unusable { class, what } =
-                Metadata::read(document.to_string().as_bytes(), &issuer, &Redactor::default()).unwrap_err();
-            assert!(class == ErrorKind::Config && what.contains(told) && !what.contains("S3CR3T"), "{what}");
+            let error =
+                Metadata::read(document.to_string().as_bytes(), issuer, &Redactor::default()).unwrap_err();
+            let what = error.to_string();
+            assert!(error.is_config() && what.contains(told) && !what.contains("S3CR3T"), "{what}");
         }
     }
 
     #[test]
     fn of_methods_without_end_few_are_remembered() {
-        let issuer = parse("https://example.com").unwrap();
+        let issuer = "https://example.com";
         let many: Vec<String> = (0..100_000).map(|number| format!("m{number}")).collect();
         let document = serde_json::json!({
             "issuer": "https://example.com",
@@ -368,17 +311,17 @@ mod tests {
         redactor.add("S3CR3T-key");
         // A method must not get lost because a secret sounds like it.
         redactor.add("tls_client_auth");
-        let read = Metadata::read(document.to_string().as_bytes(), &issuer, &redactor).unwrap();
+        let read = Metadata::read(document.to_string().as_bytes(), issuer, &redactor).unwrap();
         assert_eq!(read.methods(EndpointKind::Token), &many[..64]);
         assert_eq!(read.methods(EndpointKind::Revocation), ["tls_client_auth"]);
     }
 
     #[test]
     fn who_revokes_authenticates_as_the_metadata_say_of_revocation_or_else_of_tokens() {
-        let issuer = parse("https://example.com").unwrap();
+        let issuer = "https://example.com";
         let methods = |more: &str| {
             let document = format!(r#"{{"issuer":"https://example.com","token_endpoint":"x"{more}}}"#);
-            Metadata::read(document.as_bytes(), &issuer, &Redactor::default())
+            Metadata::read(document.as_bytes(), issuer, &Redactor::default())
                 .unwrap()
                 .methods(EndpointKind::Revocation)
                 .to_vec()

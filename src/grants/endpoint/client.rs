@@ -1,6 +1,7 @@
 //! The token endpoint: sends a token request over any HTTP service, with a deadline, a cap and retries.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -14,11 +15,11 @@ use crate::body::Body;
 use crate::clock::{self, Moment, WallClock};
 use crate::error::Error;
 use crate::extensions::SlowConnection;
-use crate::grants::client::auth::Unauthenticated;
+use crate::grants::client::auth::{ClientAuth, Unauthenticated};
 use crate::grants::client::secret;
 use crate::grants::endpoint::deadline::Deadline;
 use crate::grants::endpoint::doubt::Doubt;
-use crate::grants::endpoint::target::{Destination, Target};
+use crate::grants::endpoint::target::{Destination, Registration, Target};
 use crate::grants::endpoint::transport::{self, Patience, Transport};
 use crate::grants::parameters::{Encoding, Form, Parameters};
 use crate::grants::response::body::{EndpointResponse, Expected};
@@ -41,72 +42,74 @@ struct FirstAttempt {
 /// Reads a response. The redactor learns the secrets in it; the time is that since the Unix epoch.
 pub(crate) type Read<T> = fn(&EndpointResponse, &Expected, &mut Redactor, Duration) -> Result<T, Refused>;
 
-/// A token endpoint, or another of the same manners, and the client that asks it.
+/// A client of an endpoint: where that is, and what every request there says. It was checked, and all grants share it.
 #[derive(Debug)]
-pub(crate) struct EndpointClient {
-    pub(crate) endpoint: Destination,
+#[allow(unnameable_types, reason = "it seals the trait of the grants")]
+pub struct EndpointClient {
+    pub(crate) destination: Destination,
     pub(crate) encoding: Encoding,
     pub(crate) transport: Transport,
+    /// The parameters of every request.
+    pub(crate) parameters: Parameters,
 }
 
 impl EndpointClient {
+    /// Returns it with these parameters before the others, for all clones of a source.
+    pub(crate) fn beginning_with(mut self, mut first: Parameters) -> Arc<Self> {
+        first.extend(self.parameters);
+        self.parameters = first;
+        Arc::new(self)
+    }
+
     /// See [`TokenSource::has_changed`](crate::TokenSource::has_changed).
     pub(crate) fn has_changed(&self) -> bool {
-        self.endpoint.auth().has_changed()
+        self.auth().has_changed()
     }
 
     /// See [`TokenSource::name`](crate::TokenSource::name).
     pub(crate) fn name(&self) -> Option<String> {
-        let client_id = &self.endpoint.identifiers().client_id;
+        let client_id = &self.destination.registration().identifiers.client_id;
         let client = if client_id.is_empty() { String::new() } else { format!("{client_id} at ") };
-        Some(format!("{client}{}", self.endpoint))
+        Some(format!("{client}{}", self.destination))
     }
 
-    /// Returns who asks where, and how what comes is read: a part of the identity of each grant.
-    pub(crate) fn identity(&self, grant: &str) -> SourceIdentity {
+    /// Returns what the grant of that name is about, if that is known before the parameters are read.
+    pub(crate) fn identity(&self, grant: &str) -> Option<SourceIdentity> {
+        self.parameters.describe(self.partial_identity(grant))
+    }
+
+    /// Returns the client, where it asks, and how a response is read: a part of the identity of each grant.
+    pub(crate) fn partial_identity(&self, grant: &str) -> SourceIdentity {
         let identity = SourceIdentity::new(grant).with("encoding", format!("{:?}", self.encoding));
-        self.endpoint.describe(identity)
+        self.destination.describe(identity)
     }
 
-    /// Exchanges `parameters` for a token: one flight, retries included.
+    /// Fetches a token with the parameters of every request: one fetch, retries included.
+    pub(crate) async fn token(&self, request: &TokenRequest) -> Result<AccessToken, Error> {
+        let token =
+            self.exchange(&self.parameters, None, self.redactor(Some(request)), Deadline::of(request)).await;
+        token.map_err(|refused| refused.error)
+    }
+
+    /// Exchanges these parameters for a token: one fetch, retries included.
     ///
-    /// `request` is where the tokens come from that the server may echo besides what it is sent now.
+    /// With a doubt, the server may take them only once: while it is in doubt whether it did, they are sent once more and no
+    /// further. A success leaves the doubt to the lineage that takes the token in. The redactor knows which secrets the
+    /// server may repeat besides what it is sent now.
     pub(crate) async fn exchange(
         &self,
         parameters: &Parameters,
-        request: &TokenRequest,
-    ) -> Result<AccessToken, Error> {
-        self.exchange_knowing(parameters, self.redactor(Some(request)), Deadline::of(request)).await
-    }
-
-    /// Exchanges `parameters` for a token as [`exchange`](Self::exchange) does, with a redactor that knows what the server
-    /// was sent before.
-    pub(crate) async fn exchange_knowing(
-        &self,
-        parameters: &Parameters,
+        doubt: Option<&Doubt>,
         redactor: Redactor,
         deadline: Deadline,
-    ) -> Result<AccessToken, Error> {
-        let outgoing = EndpointRequest { parameters, doubt: None, deadline, read: token::read };
-        let outcome = self.send(outgoing, redactor).await;
-        outcome.map(|(token, requested)| token.requested(requested)).map_err(|refused| refused.error)
-    }
-
-    /// Exchanges `parameters` for a token as [`exchange`](Self::exchange) does, where the server may take them only once.
-    ///
-    /// While it is in doubt whether it did, they are sent once more and no further. A success leaves the doubt to
-    /// the lineage that takes the token in.
-    pub(crate) async fn exchange_once(
-        &self,
-        parameters: &Parameters,
-        request: &TokenRequest,
-        deadline: Deadline,
-        doubt: &Doubt,
     ) -> Result<AccessToken, Refused> {
-        let redactor = self.redactor(Some(request));
-        let outgoing = EndpointRequest { parameters, doubt: Some(doubt), deadline, read: token::read };
+        let outgoing = EndpointRequest { parameters, doubt, deadline, read: token::read };
         let (token, requested) = self.send(outgoing, redactor).await?;
         Ok(token.requested(requested))
+    }
+
+    fn auth(&self) -> &ClientAuth {
+        &self.destination.registration().auth
     }
 
     /// Sends a request until there is a final response: one fetch, retries included. Returns what was read of the response,
@@ -119,7 +122,8 @@ impl EndpointClient {
         mut redactor: Redactor,
     ) -> Result<(T, Moment), Refused> {
         runtime::current()?;
-        let (target, metadata) = self.endpoint.target(&self.transport, outgoing.deadline, &redactor).await?;
+        let (target, metadata) =
+            self.destination.target(&self.transport, outgoing.deadline, &redactor).await?;
         let refused = match self.send_to(&target, outgoing, &mut redactor).await {
             Ok(outcome) => return Ok(outcome),
             Err(refused) => refused,
@@ -131,7 +135,7 @@ impl EndpointClient {
             return Err(refused);
         };
         let newer =
-            self.endpoint.newer_target(&target, &metadata, &self.transport, deadline, &redactor).await;
+            self.destination.newer_target(&target, &metadata, &self.transport, deadline, &redactor).await;
         let Some(target) = newer else {
             return Err(refused);
         };
@@ -156,7 +160,7 @@ impl EndpointClient {
         if let Some(doubt) = doubt {
             doubt.note(None);
         }
-        let auth = &target.auth;
+        let auth = &target.registration.auth;
         let mut secret = None;
         let mut may_reread = auth.may_change();
         let mut retries = 0;
@@ -272,7 +276,7 @@ impl EndpointClient {
 
     /// Reads what proves the client, for no longer than an attempt may take. None if it cannot be read, or is not known yet.
     pub(crate) async fn proof(&self, deadline: Deadline) -> Option<SecretString> {
-        self.bounded(deadline, self.endpoint.auth().read()).await.ok()
+        self.bounded(deadline, self.auth().read()).await.ok()
     }
 
     /// Waits for what this side must bring along, for no longer than an attempt may take.
@@ -311,6 +315,7 @@ impl EndpointClient {
         redactor: &mut Redactor,
     ) -> Result<(T, Moment), Refused> {
         let EndpointRequest { parameters, doubt, deadline, read } = outgoing;
+        let expected = &target.registration.expected;
         let making = self.request(target, parameters, secret, redactor);
         let mut request = self.bounded(deadline, making).await?;
         if let Some(beside) = beside {
@@ -328,10 +333,10 @@ impl EndpointClient {
         // What may be spent is waited for: the response may bring what comes in its place.
         let deadline = if doubt.is_some() { Deadline::default() } else { deadline };
         let response =
-            self.transport.attempt(request, &target.expected.wording, deadline, redactor, sending).await?;
-        let (status, who) = (response.status.as_u16(), target.expected.wording.naming.endpoint);
+            self.transport.attempt(request, &expected.wording, deadline, redactor, sending).await?;
+        let (status, who) = (response.status.as_u16(), expected.wording.kind.name());
         tracing::debug!(origin = %target.origin, status, "{who} responded");
-        let value = read(&response, &target.expected, redactor, clock::unix_time())?;
+        let value = read(&response, expected, redactor, clock::unix_time())?;
         Ok((value, requested))
     }
 
@@ -342,15 +347,16 @@ impl EndpointClient {
         secret: &SecretString,
         redactor: &mut Redactor,
     ) -> Result<Request<Body>, Error> {
+        let Registration { identifiers, auth, .. } = &target.registration;
         let mut headers = transport::headers();
         if let Some(media_type) = self.encoding.media_type() {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
         }
         let mut form = Form::new(self.encoding);
-        parameters.write(&target.identifiers, &mut form, redactor).await?;
+        parameters.write(identifiers, &mut form, redactor).await?;
         let unauthenticated = Unauthenticated { form: &mut form, headers: &mut headers, redactor };
-        let applied = target.auth.apply(&target.identifiers, secret, unauthenticated).await;
-        applied.map_err(|error| secret::of_the_moment(error, target.auth.may_change()))?;
+        let applied = auth.apply(identifiers, secret, unauthenticated).await;
+        applied.map_err(|error| secret::of_the_moment(error, auth.may_change()))?;
 
         parameters.write_headers(&mut headers, redactor).await?;
 

@@ -1,7 +1,7 @@
 //! The names of the client and of the server.
 
 /// The client and the authorization server, by the names that they have for each other.
-#[derive(Clone, Debug)]
+#[derive(Clone, Default)]
 #[cfg_attr(not(feature = "jwt"), allow(dead_code, reason = "only assertions name the server"))]
 pub(crate) struct Identifiers {
     /// Empty if there is no client.

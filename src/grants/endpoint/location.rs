@@ -18,51 +18,42 @@ use crate::grants::discovery::issuer::Issuer;
 /// let by_issuer = ClientCredentials::builder(Issuer::new("https://login.example.com"), "billing", secret);
 /// # let _ = (by_url, by_issuer);
 /// ```
-#[derive(Clone, Debug)]
-pub struct Endpoint {
-    pub(crate) location: Location,
-}
-
-/// What was given.
 #[derive(Clone)]
-pub(crate) enum Location {
+#[non_exhaustive]
+pub enum Endpoint {
+    /// Its URL.
     Url(String),
+    /// The authorization server that says where it is.
     Issuer(Issuer),
-}
-
-impl Endpoint {
-    fn url(url: String) -> Self {
-        Self { location: Location::Url(url) }
-    }
 }
 
 impl From<&str> for Endpoint {
     fn from(url: &str) -> Self {
-        Self::url(url.into())
+        Self::Url(url.into())
     }
 }
 
 impl From<String> for Endpoint {
     fn from(url: String) -> Self {
-        Self::url(url)
+        Self::Url(url)
     }
 }
 
 impl From<&String> for Endpoint {
     fn from(url: &String) -> Self {
-        Self::url(url.clone())
+        Self::Url(url.clone())
     }
 }
 
 impl From<Cow<'_, str>> for Endpoint {
     fn from(url: Cow<'_, str>) -> Self {
-        Self::url(url.into_owned())
+        Self::Url(url.into_owned())
     }
 }
 
 impl From<Issuer> for Endpoint {
     fn from(issuer: Issuer) -> Self {
-        Self { location: Location::Issuer(issuer) }
+        Self::Issuer(issuer)
     }
 }
 
@@ -72,9 +63,7 @@ impl From<&Issuer> for Endpoint {
     }
 }
 
-// --- Location ---
-
-impl fmt::Debug for Location {
+impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             // It was not checked yet that it holds no password.

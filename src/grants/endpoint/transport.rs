@@ -21,7 +21,7 @@ use crate::grants::response::body::{EndpointResponse, ResponseBody};
 use crate::grants::response::messages;
 use crate::grants::response::refused::Refused;
 use crate::grants::response::verdict::Silence;
-use crate::grants::response::wording::Wording;
+use crate::grants::response::wording::{EndpointKind, Wording};
 use crate::http_transport::HttpTransport;
 use crate::text::{self, Redactor};
 
@@ -98,7 +98,7 @@ impl Transport {
             is_sent.store(true, Ordering::Relaxed);
             sending();
         };
-        let sent = self.send(request, wording.naming.speaks, noting);
+        let sent = self.send(request, wording.kind, noting);
         let outcome = tokio::time::timeout(limit, sent).await;
         let was_sent = is_sent.into_inner();
         match outcome {
@@ -139,7 +139,7 @@ impl Transport {
     async fn send(
         &self,
         request: Request<Body>,
-        speaks: bool,
+        kind: EndpointKind,
         sending: impl FnOnce() + Send,
     ) -> Result<EndpointResponse, BoxError> {
         let mut service = self.service.clone();
@@ -148,7 +148,8 @@ impl Transport {
         let response = ready.call(request).await?;
         let (parts, body) = response.into_parts();
         let encoding = parts.headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes).unwrap_or_default();
-        let body = if parts.status.is_success() && !speaks {
+        let body = if parts.status.is_success() && kind == EndpointKind::Revocation {
+            // It says all by its status.
             ResponseBody::Unread("a body that is not read".into())
         } else if encoding.is_empty() || encoding.eq_ignore_ascii_case(b"identity") {
             read_capped(body).await?

@@ -1,13 +1,12 @@
 //! The client credentials grant: a service asks for a token in its own name (RFC 6749 §4.4).
 
-use std::fmt;
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::grants::builder::{GrantBuilder, Terms};
+use crate::grants::builder::{Grant, GrantBuilder, Terms};
 use crate::grants::client::auth::ClientAuth;
+use crate::grants::endpoint::client::EndpointClient;
 use crate::grants::endpoint::location::Endpoint;
-use crate::grants::grant::{Exchange, Grant};
 use crate::grants::parameters::Parameters;
 use crate::source::{SourceIdentity, TokenRequest, TokenSource};
 use crate::token::AccessToken;
@@ -42,9 +41,9 @@ use crate::token::AccessToken;
 /// # let _ = source;
 /// # Ok::<(), tower_oauth2::Error>(())
 /// ```
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct ClientCredentials {
-    exchange: Arc<Exchange>,
+    client: Arc<EndpointClient>,
 }
 
 impl ClientCredentials {
@@ -61,34 +60,28 @@ impl ClientCredentials {
 
 impl TokenSource for ClientCredentials {
     async fn token(&self, request: TokenRequest) -> Result<AccessToken, Error> {
-        self.exchange.token(&request).await
+        self.client.token(&request).await
     }
 
     fn name(&self) -> Option<String> {
-        self.exchange.endpoint.name()
+        self.client.name()
     }
 
     fn has_changed(&self) -> bool {
-        self.exchange.endpoint.has_changed()
+        self.client.has_changed()
     }
 
     fn identity(&self) -> Option<SourceIdentity> {
-        self.exchange.identity("client credentials")
-    }
-}
-
-impl fmt::Debug for ClientCredentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.exchange.fmt_as("ClientCredentials", f)
+        self.client.identity("client credentials")
     }
 }
 
 impl Grant for ClientCredentials {
     type Settings = ();
 
-    fn assemble((): (), exchange: Exchange) -> Result<Self, Error> {
+    fn assemble((): (), client: EndpointClient) -> Result<Self, Error> {
         let mut parameters = Parameters::default();
         parameters.push("grant_type", "client_credentials");
-        Ok(Self { exchange: exchange.beginning_with(parameters) })
+        Ok(Self { client: client.beginning_with(parameters) })
     }
 }

@@ -1,16 +1,15 @@
 //! Grants of one provider: a grant type and parameters of its own, as a form, as JSON or by GET.
 
-use std::fmt;
 use std::sync::Arc;
 
 use http::header::AUTHORIZATION;
 
 use crate::error::Error;
-use crate::grants::builder::{GrantBuilder, Terms};
+use crate::grants::builder::{Grant, GrantBuilder, Terms};
 use crate::grants::client::auth::ClientAuth;
 use crate::grants::client::secret::Secret;
+use crate::grants::endpoint::client::EndpointClient;
 use crate::grants::endpoint::location::Endpoint;
-use crate::grants::grant::{Exchange, Grant};
 use crate::grants::parameters::{Encoding, Parameters};
 use crate::source::{SourceIdentity, TokenRequest, TokenSource};
 use crate::token::AccessToken;
@@ -72,9 +71,9 @@ use crate::token::AccessToken;
 ///     .param("username", "ACCESS-KEY-ID")
 ///     .secret_param("password", Secret::from_env("ACCESS_KEY_SECRET"));
 /// ```
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct CustomGrant {
-    exchange: Arc<Exchange>,
+    client: Arc<EndpointClient>,
 }
 
 impl CustomGrant {
@@ -111,25 +110,19 @@ impl CustomGrant {
 
 impl TokenSource for CustomGrant {
     async fn token(&self, request: TokenRequest) -> Result<AccessToken, Error> {
-        self.exchange.token(&request).await
+        self.client.token(&request).await
     }
 
     fn name(&self) -> Option<String> {
-        self.exchange.endpoint.name()
+        self.client.name()
     }
 
     fn has_changed(&self) -> bool {
-        self.exchange.endpoint.has_changed()
+        self.client.has_changed()
     }
 
     fn identity(&self) -> Option<SourceIdentity> {
-        self.exchange.identity("custom")
-    }
-}
-
-impl fmt::Debug for CustomGrant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.exchange.fmt_as("CustomGrant", f)
+        self.client.identity("custom")
     }
 }
 
@@ -137,7 +130,7 @@ impl Grant for CustomGrant {
     /// The grant type, if the endpoint knows any.
     type Settings = Option<String>;
 
-    fn assemble(grant_type: Option<String>, exchange: Exchange) -> Result<Self, Error> {
+    fn assemble(grant_type: Option<String>, client: EndpointClient) -> Result<Self, Error> {
         let mut parameters = Parameters::default();
         match grant_type {
             Some(grant_type) if grant_type.is_empty() => {
@@ -146,10 +139,10 @@ impl Grant for CustomGrant {
                 ));
             }
             Some(grant_type) => parameters.push("grant_type", grant_type),
-            None if exchange.endpoint.encoding == Encoding::Json => check_once(&exchange.parameters)?,
+            None if client.encoding == Encoding::Json => check_once(&client.parameters)?,
             None => {}
         }
-        Ok(Self { exchange: exchange.beginning_with(parameters) })
+        Ok(Self { client: client.beginning_with(parameters) })
     }
 }
 

@@ -1,13 +1,12 @@
 //! The JWT bearer grant: a signed assertion is the grant (RFC 7523 §2.1).
 
-use std::fmt;
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::grants::builder::{GrantBuilder, Terms};
+use crate::grants::builder::{Grant, GrantBuilder, Terms};
 use crate::grants::client::auth::ClientAuth;
+use crate::grants::endpoint::client::EndpointClient;
 use crate::grants::endpoint::location::Endpoint;
-use crate::grants::grant::{Exchange, Grant};
 use crate::grants::jwt::assertion::Assertion;
 use crate::grants::parameters::Parameters;
 use crate::source::{SourceIdentity, TokenRequest, TokenSource};
@@ -56,9 +55,9 @@ use crate::token::AccessToken;
 ///     .audience("https://login.salesforce.com");
 /// let builder = JwtBearer::builder("https://login.salesforce.com/services/oauth2/token", assertion);
 /// ```
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct JwtBearer {
-    exchange: Arc<Exchange>,
+    client: Arc<EndpointClient>,
 }
 
 impl JwtBearer {
@@ -72,37 +71,31 @@ impl JwtBearer {
 
 impl TokenSource for JwtBearer {
     async fn token(&self, request: TokenRequest) -> Result<AccessToken, Error> {
-        self.exchange.token(&request).await
+        self.client.token(&request).await
     }
 
     fn name(&self) -> Option<String> {
-        self.exchange.endpoint.name()
+        self.client.name()
     }
 
     fn has_changed(&self) -> bool {
-        self.exchange.endpoint.has_changed()
+        self.client.has_changed()
     }
 
     fn identity(&self) -> Option<SourceIdentity> {
-        self.exchange.identity("jwt bearer")
-    }
-}
-
-impl fmt::Debug for JwtBearer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.exchange.fmt_as("JwtBearer", f)
+        self.client.identity("jwt bearer")
     }
 }
 
 impl Grant for JwtBearer {
     type Settings = Arc<Assertion>;
 
-    fn assemble(assertion: Arc<Assertion>, exchange: Exchange) -> Result<Self, Error> {
-        assertion.check_for_grant(exchange.endpoint.endpoint.identifiers())?;
+    fn assemble(assertion: Arc<Assertion>, client: EndpointClient) -> Result<Self, Error> {
+        assertion.check_for_grant(&client.destination.registration().identifiers)?;
         let mut parameters = Parameters::default();
         parameters.push("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer");
         parameters.push_assertion("assertion", assertion);
-        Ok(Self { exchange: exchange.beginning_with(parameters) })
+        Ok(Self { client: client.beginning_with(parameters) })
     }
 }
 

@@ -14,7 +14,7 @@ use tracing::instrument::WithSubscriber as _;
 
 use crate::clock::{FARTHEST, WallClock};
 use crate::error::{Error, ErrorKind};
-use crate::grants::builder::{GrantBuilder, Terms};
+use crate::grants::builder::{Grant, GrantBuilder, Terms};
 use crate::grants::client::auth::ClientAuth;
 use crate::grants::client::secret::{self, Secret};
 use crate::grants::endpoint::client::EndpointClient;
@@ -22,7 +22,6 @@ use crate::grants::endpoint::deadline::Deadline;
 use crate::grants::endpoint::location::Endpoint;
 use crate::grants::flows::refresh_token::lineage::{BEAT, Held, Lineage, Turn};
 use crate::grants::flows::refresh_token::rotation::{OnRotate, RotatedToken};
-use crate::grants::grant::{Exchange, Grant};
 use crate::grants::parameters::Parameters;
 use crate::grants::response::verdict::Evidence;
 use crate::runtime;
@@ -130,8 +129,7 @@ pub struct RefreshTokenGrant {
 }
 
 struct Inner {
-    endpoint: EndpointClient,
-    common: Parameters,
+    client: EndpointClient,
     lineage: Lineage,
     on_rotate: Option<OnRotate>,
     store_timeout: Duration,
@@ -262,26 +260,27 @@ impl TokenSource for RefreshTokenGrant {
     }
 
     fn name(&self) -> Option<String> {
-        self.inner.endpoint.name()
+        self.inner.client.name()
     }
 
     fn has_changed(&self) -> bool {
-        self.inner.endpoint.has_changed()
+        self.inner.client.has_changed()
     }
 
     /// The refresh token is left out: it changes, and the user is the same.
     fn identity(&self) -> Option<SourceIdentity> {
-        let endpoint = self.inner.endpoint.identity("refresh token");
-        let identity = self.inner.common.describe(endpoint.clone());
-        Some(identity.unwrap_or_else(|| endpoint.partial()).by_refresh_token())
+        let client = &self.inner.client;
+        let identity = client.identity("refresh token");
+        Some(
+            identity.unwrap_or_else(|| client.partial_identity("refresh token").partial()).by_refresh_token(),
+        )
     }
 }
 
 impl fmt::Debug for RefreshTokenGrant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RefreshTokenGrant")
-            .field("endpoint", &self.inner.endpoint)
-            .field("parameters", &self.inner.common)
+            .field("client", &self.inner.client)
             .field("lineage", &self.inner.lineage)
             .finish_non_exhaustive()
     }
@@ -292,14 +291,13 @@ impl fmt::Debug for RefreshTokenGrant {
 impl Grant for RefreshTokenGrant {
     type Settings = Settings;
 
-    fn assemble(settings: Settings, exchange: Exchange) -> Result<Self, Error> {
-        let Exchange { endpoint, parameters: common } = exchange;
+    fn assemble(settings: Settings, client: EndpointClient) -> Result<Self, Error> {
         let Settings { refresh_token, access_token, on_rotate, store_timeout } = settings;
         if let Some(refresh_token) = &refresh_token {
             check(refresh_token)?;
         }
         let lineage = Lineage::new(refresh_token, access_token);
-        let inner = Inner { endpoint, common, lineage, on_rotate, store_timeout };
+        let inner = Inner { client, lineage, on_rotate, store_timeout };
         Ok(Self { inner: Arc::new(inner) })
     }
 }
@@ -374,7 +372,7 @@ impl Inner {
     /// Sees to it that an access token is ready, by an exchange if there is none. It has an end, whatever happens, and shows
     /// that its runtime is driven.
     async fn renew(self: Arc<Self>, turn: Turn, request: TokenRequest) -> (Turn, Result<(), Error>) {
-        let patience = &self.endpoint.transport.patience;
+        let patience = &self.client.transport.patience;
         let most = patience.whole().saturating_add(2 * self.store_limit());
         let limit = Deadline::default().within(most);
         if let Some(theirs) = request.lineage().and_then(|lineage| lineage.newest()) {
@@ -426,7 +424,7 @@ impl Inner {
         if request.reason() == FetchReason::Forced {
             return Ok(());
         }
-        match (self.endpoint.proof(deadline).await, then) {
+        match (self.client.proof(deadline).await, then) {
             (Some(now), Some(then)) if !secret::same(&now, &then) => Ok(()),
             _ => Err(refused),
         }
@@ -447,9 +445,10 @@ impl Inner {
             let mut parameters = Parameters::default();
             parameters.push("grant_type", "refresh_token");
             parameters.push_secret("refresh_token", Secret::of(held.secret.clone()));
-            parameters.extend(self.common.clone());
-            let refused = match self.endpoint.exchange_once(&parameters, request, deadline, &held.doubt).await
-            {
+            parameters.extend(self.client.parameters.clone());
+            let redactor = self.client.redactor(Some(request));
+            let exchange = self.client.exchange(&parameters, Some(&held.doubt), redactor, deadline);
+            let refused = match exchange.await {
                 // Nothing is awaited between the response and this: whatever ends the task finds the new token in its place.
                 Ok(token) => {
                     let refresh_token = token.refresh_secret().cloned();
@@ -495,7 +494,7 @@ impl Inner {
 
     /// Counts a refusal that may be about the refresh token. After a few in a row the user is asked for.
     async fn suspected(&self, held: &Held, error: Error, deadline: Deadline) -> Error {
-        let proof = self.endpoint.proof(deadline).await;
+        let proof = self.client.proof(deadline).await;
         let count = self.lineage.suspect(held, &error, proof.clone(), WallClock::default().moment());
         if !Lineage::is_suspicious(count) {
             return error;
@@ -516,7 +515,7 @@ impl Inner {
             Error::transient(format!(
                 "the exchange of the refresh token at {} goes on, and there is no response yet; the next fetch gets what it \
                  brings",
-                self.endpoint.endpoint
+                self.client.destination
             ))
         })
     }

@@ -1,17 +1,16 @@
 //! Token exchange: one token is given for another (RFC 8693).
 
-use std::fmt;
 use std::sync::Arc;
 
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::error::Error;
-use crate::grants::builder::{GrantBuilder, Terms};
+use crate::grants::builder::{Grant, GrantBuilder, Terms};
 use crate::grants::client::auth::ClientAuth;
 use crate::grants::client::secret::{self, Secret};
+use crate::grants::endpoint::client::EndpointClient;
 use crate::grants::endpoint::deadline::Deadline;
 use crate::grants::endpoint::location::Endpoint;
-use crate::grants::grant::{Exchange, Grant};
 use crate::grants::parameters::Parameters;
 use crate::source::{DynTokenSource, FetchReason, SourceIdentity, TokenRequest, TokenSource};
 use crate::token::AccessToken;
@@ -50,9 +49,9 @@ use crate::token::AccessToken;
 ///     .audience("https://api.example.com")
 ///     .scope("reports:read");
 /// ```
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct TokenExchange {
-    exchange: Arc<Exchange>,
+    client: Arc<EndpointClient>,
     grant: Arc<Exchanged>,
 }
 
@@ -119,15 +118,17 @@ impl TokenExchange {
 
 impl TokenSource for TokenExchange {
     async fn token(&self, request: TokenRequest) -> Result<AccessToken, Error> {
-        let Self { exchange, grant } = self;
-        let Exchange { endpoint, parameters: common } = &**exchange;
+        let Self { client, grant } = self;
+        let (common, deadline) = (&client.parameters, Deadline::of(&request));
         let sent = grant.read(&request, None).await?;
-        let error = match endpoint.exchange(&grant.parameters(&sent, common), &request).await {
+        let parameters = grant.parameters(&sent, common);
+        let first = client.exchange(&parameters, None, client.redactor(Some(&request)), deadline).await;
+        let error = match first {
             Ok(token) => {
                 grant.accepted(&sent);
                 return Ok(token);
             }
-            Err(error) => error,
+            Err(refused) => refused.error,
         };
         // RFC 8693 §2.2.2 has a bad subject token be an invalid request; most servers call it an invalid grant.
         if !matches!(error.code(), Some("invalid_grant" | "invalid_request")) {
@@ -138,9 +139,9 @@ impl TokenSource for TokenExchange {
         if newer.iter().zip(&sent).all(|(newer, sent)| secret::same(&newer.0, &sent.0)) {
             return Err(error);
         }
-        tracing::debug!(endpoint = %endpoint.endpoint, "the token to exchange was renewed; sending the request with the new one");
+        tracing::debug!(endpoint = %client.destination, "the token to exchange was renewed; sending the request with the new one");
         // The server may repeat what it was sent first.
-        let mut redactor = endpoint.redactor(Some(&request));
+        let mut redactor = client.redactor(Some(&request));
         for (secret, token) in &sent {
             redactor.add(secret.expose_secret());
             if let Some(token) = token {
@@ -148,7 +149,8 @@ impl TokenSource for TokenExchange {
             }
         }
         let parameters = grant.parameters(&newer, common);
-        let token = endpoint.exchange_knowing(&parameters, redactor, Deadline::of(&request)).await?;
+        let token = client.exchange(&parameters, None, redactor, deadline).await;
+        let token = token.map_err(|refused| refused.error)?;
         grant.accepted(&newer);
         Ok(token)
     }
@@ -158,16 +160,15 @@ impl TokenSource for TokenExchange {
     }
 
     fn name(&self) -> Option<String> {
-        self.exchange.endpoint.name()
+        self.client.name()
     }
 
     fn has_changed(&self) -> bool {
-        self.exchange.endpoint.has_changed()
-            || self.grant.tokens().any(|(_, token)| token.token.has_changed())
+        self.client.has_changed() || self.grant.tokens().any(|(_, token)| token.token.has_changed())
     }
 
     fn identity(&self) -> Option<SourceIdentity> {
-        let identity = self.exchange.identity("token exchange")?;
+        let identity = self.client.identity("token exchange")?;
         let identity = self.grant.tokens().try_fold(identity, |identity, (setting, token)| {
             let identity = token.token.describe(setting, identity)?;
             Some(identity.with(format!("{setting} type"), token.token_type.as_str()))
@@ -179,16 +180,10 @@ impl TokenSource for TokenExchange {
     }
 }
 
-impl fmt::Debug for TokenExchange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenExchange").field("exchange", &self.exchange).field("grant", &self.grant).finish()
-    }
-}
-
 impl Grant for TokenExchange {
     type Settings = Exchanged;
 
-    fn assemble(grant: Exchanged, exchange: Exchange) -> Result<Self, Error> {
+    fn assemble(grant: Exchanged, client: EndpointClient) -> Result<Self, Error> {
         let types = grant.tokens().map(|(setting, token)| (setting, &token.token_type));
         let requested = grant.requested.iter().map(|requested| ("requested_token_type", requested));
         if let Some((setting, _)) = types.chain(requested).find(|(_, token_type)| token_type.uri.is_empty()) {
@@ -199,7 +194,7 @@ impl Grant for TokenExchange {
         if let Some((setting, _)) = grant.tokens().find(|(_, token)| token.token.is_empty_value()) {
             return Err(Error::config(format!("{setting}: its token is empty; give it, or a source of it")));
         }
-        Ok(Self { exchange: Arc::new(exchange), grant: Arc::new(grant) })
+        Ok(Self { client: Arc::new(client), grant: Arc::new(grant) })
     }
 }
 

@@ -56,9 +56,7 @@ impl SelfSigned {
 
 impl TokenSource for SelfSigned {
     async fn token(&self, _request: TokenRequest) -> Result<AccessToken, Error> {
-        let identifiers =
-            Identifiers { client_id: String::new(), issuer: String::new(), token_url: String::new() };
-        let signed = self.assertion.make(&identifiers).await?;
+        let signed = self.assertion.make(&Identifiers::default()).await?;
         Ok(AccessToken::of("Bearer", signed)?.with_lifetime(self.assertion.holds_for()))
     }
 

@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 
 use crate::grants::response::classifier::Classifier;
 use crate::grants::response::wording::Wording;
+use crate::source::SourceIdentity;
 use crate::text::Redactor;
 
 /// One response, read to its end or to where reading it made no sense.
@@ -60,8 +61,22 @@ pub(crate) struct Acceptance {
     pub(crate) renamed: Vec<(String, String)>,
     /// What is accepted beside `Bearer`.
     pub(crate) token_types: Vec<String>,
-    /// Members that say by their value that the response refuses.
-    pub(crate) refusals: Vec<(String, serde_json::Value)>,
+    /// Members that say by their value that the response refuses; without a value if it is not JSON, which is said when the
+    /// source is built.
+    pub(crate) refusals: Vec<(String, Option<serde_json::Value>)>,
+}
+
+impl Acceptance {
+    /// Adds what decides which token is taken from a response.
+    pub(crate) fn describe(&self, identity: SourceIdentity) -> SourceIdentity {
+        let Self { required, strict_bearer, renamed, token_types, .. } = self;
+        let scopes = required.iter().map(|scope| ("required scope".to_owned(), scope));
+        let types = token_types.iter().map(|name| ("token type".to_owned(), name));
+        let members = renamed.iter().map(|(name, theirs)| (format!("member {name}"), theirs));
+        let all = scopes.chain(types).chain(members);
+        let identity = all.fold(identity, |identity, (name, value)| identity.with(name, value));
+        if *strict_bearer { identity.with("strict bearer", "") } else { identity }
+    }
 }
 
 // --- Body ---
@@ -141,7 +156,7 @@ impl<'a> Body<'a> {
     }
 
     /// Returns whether a member says by its value that the response refuses: `ok: false`, or one that was set.
-    pub(crate) fn says_no(&self, refusals: &[(String, serde_json::Value)]) -> bool {
+    pub(crate) fn says_no(&self, refusals: &[(String, Option<serde_json::Value>)]) -> bool {
         let Self::Object(members) = self else { return false };
         let is = |name: &str, value: &serde_json::Value| {
             let raw = if name.starts_with('/') { members.at(name) } else { members.get(name) };
@@ -149,7 +164,10 @@ impl<'a> Body<'a> {
                 serde_json::from_str::<serde_json::Value>(raw.get()).is_ok_and(|found| found == *value)
             })
         };
-        is("ok", &serde_json::Value::Bool(false)) || refusals.iter().any(|(name, value)| is(name, value))
+        let is_set = |value: &Option<serde_json::Value>, name: &str| {
+            value.as_ref().is_some_and(|value| is(name, value))
+        };
+        is("ok", &serde_json::Value::Bool(false)) || refusals.iter().any(|(name, value)| is_set(value, name))
     }
 
     /// Returns the error that the body tells of. A code that breaks the grammar of RFC 6749 Appendix A.7 is none.

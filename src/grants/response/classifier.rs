@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::{HeaderMap, StatusCode};
 
 use crate::error::ErrorKind;
+use crate::grants::response::codes::is_oauth_code;
 
 /// A response of the token endpoint without a token, as a classifier sees it.
 ///
@@ -43,6 +44,11 @@ impl<'a> Refusal<'a> {
         description: Option<&'a str>,
     ) -> Self {
         Self { status, headers, code, description }
+    }
+
+    /// Returns the code, if it is one of OAuth 2.0's kind. What a gateway writes in its place proves nothing.
+    pub(crate) fn oauth_code(&self) -> Option<&'a str> {
+        self.code.filter(|code| is_oauth_code(code))
     }
 
     /// Returns the status of the response.

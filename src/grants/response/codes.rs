@@ -1,5 +1,7 @@
 //! The error codes of token and revocation endpoints, one row each.
 
+use http::StatusCode;
+
 use crate::error::ErrorKind;
 
 /// A code that is known.
@@ -107,6 +109,17 @@ pub(crate) fn ends_refresh_token(name: &str) -> bool {
             words.contains("refresh token") || words.contains("refreshtoken")
         }
     }
+}
+
+/// Returns whether a code is one of OAuth 2.0's kind. Gateways write the name of the status there.
+pub(crate) fn is_oauth_code(code: &str) -> bool {
+    let is_reason = |code: &str| {
+        let words = plain(code);
+        (400..600)
+            .filter_map(|status| StatusCode::from_u16(status).ok()?.canonical_reason())
+            .any(|reason| plain(reason) == words)
+    };
+    find(code).is_some() || !(code.contains(' ') || is_reason(code))
 }
 
 /// A text in lower case, in which everything but letters and digits is one space.

@@ -7,53 +7,47 @@ use http::{HeaderMap, StatusCode, Uri};
 
 use crate::error::ErrorKind;
 use crate::grants::response::body::{Body, MARKUP, essence};
+use crate::grants::response::classifier::Refusal;
 use crate::grants::response::codes;
-use crate::grants::response::wording::{Naming, Wording};
+use crate::grants::response::wording::Wording;
 use crate::origin::Origin;
 use crate::text::Redactor;
 
-/// What a refusal is described by. All texts are cleaned.
-pub(crate) struct Refusal<'a> {
-    pub(crate) wording: &'a Wording,
-    pub(crate) class: ErrorKind,
-    pub(crate) status: StatusCode,
-    /// What stood where a code stands, and whether it is one.
-    pub(crate) code: Option<&'a str>,
-    pub(crate) oauth_code: Option<&'a str>,
-    pub(crate) description: Option<&'a str>,
-    /// What stood in the body instead of an error of OAuth 2.0, as [`unreadable`] says it.
-    pub(crate) unreadable: &'a str,
-    /// What may be wrong with the assertion, if it is one that was refused.
-    pub(crate) about_assertion: Option<&'a str>,
-}
-
-/// One line: what was returned, and what to check.
-pub(crate) fn refused(refusal: &Refusal<'_>) -> String {
-    let Refusal { wording, status, code, description, unreadable, .. } = refusal;
-    let mut line = format!("{} returned {}", wording.who, status.as_u16());
-    if let Some(code) = code {
+/// One line: what was returned, and what to check. The texts of the refusal are cleaned; `about_assertion` says what may be
+/// wrong with the assertion, if it is one that was refused, and `unreadable` what stood in the body instead of an error.
+pub(crate) fn refused(
+    refusal: &Refusal<'_>,
+    wording: &Wording,
+    class: ErrorKind,
+    about_assertion: Option<String>,
+    unreadable: &str,
+) -> String {
+    let mut line = format!("{} returned {}", wording.who(), refusal.status().as_u16());
+    if let Some(code) = refusal.code() {
         line = format!("{line} {code}");
     }
-    if let Some(description) = description {
+    if let Some(description) = refusal.description() {
         line = format!("{line} ({description})");
     }
-    let unreadable = if code.is_none() { unreadable } else { "" };
-    match advice(refusal) {
+    let advice = match class {
+        ErrorKind::Throttled => Some("it asks clients to wait".into()),
+        ErrorKind::Transient => Some("the failure is on the server's side and may be temporary".into()),
+        ErrorKind::Config | ErrorKind::Grant | ErrorKind::Protocol => {
+            about_assertion.or_else(|| advice(refusal, wording, class, unreadable.contains(MARKUP)))
+        }
+    };
+    let unreadable = if refusal.code().is_none() { unreadable } else { "" };
+    match advice {
         Some(advice) => format!("{line}{unreadable}: {advice}"),
-        None if refusal.oauth_code.is_none() => format!("{line} without an error of OAuth 2.0{unreadable}"),
+        None if refusal.oauth_code().is_none() => format!("{line} without an error of OAuth 2.0{unreadable}"),
         None => line,
     }
 }
 
-fn advice(refusal: &Refusal<'_>) -> Option<String> {
-    let Refusal { wording, class, status, oauth_code: code, unreadable, about_assertion, .. } = *refusal;
-    let url = wording.naming.url;
-    let line = match (status.as_u16(), code) {
-        _ if matches!(class, ErrorKind::Throttled) => "it asks clients to wait",
-        _ if matches!(class, ErrorKind::Transient) => {
-            "the failure is on the server's side and may be temporary"
-        }
-        _ if about_assertion.is_some() => about_assertion.unwrap_or_default(),
+/// Returns what to check after a refusal that lasts, as the end of a sentence.
+fn advice(refusal: &Refusal<'_>, wording: &Wording, class: ErrorKind, is_markup: bool) -> Option<String> {
+    let status = refusal.status();
+    let line = match (status.as_u16(), refusal.oauth_code()) {
         (401 | 403, None) if wording.is_authorized => {
             "check the key or the source that authorizes the request, what it may do, and this machine's clock"
         }
@@ -66,18 +60,18 @@ fn advice(refusal: &Refusal<'_>) -> Option<String> {
              parameters"
         }
         (_, Some(code)) => match codes::find(code) {
-            Some(row) if !row.advice.is_empty() => return Some(row.advice.replace("{url}", url)),
+            Some(row) if !row.advice.is_empty() => return Some(row.advice.replace("{url}", wording.url())),
             Some(_) | None if status == StatusCode::UNAUTHORIZED && class == ErrorKind::Config => {
                 "check the client id, the client secret, and how they are sent"
             }
             Some(_) | None => return None,
         },
-        (401 | 403, None) if unreadable.contains(MARKUP) => {
+        (401 | 403, None) if is_markup => {
             "does a proxy or a firewall stand in between? else check the client id and the client secret"
         }
         (401 | 403, None) => "check the client id, the client secret, and how they are sent",
         (407, None) => "a proxy in between requires a user and a password",
-        (404 | 405 | 406 | 410 | 415, None) => return Some(format!("is the {url} right?")),
+        (404 | 405 | 406 | 410 | 415, None) => return Some(format!("is the {} right?", wording.url())),
         (_, None) => return None,
     };
     Some(line.to_owned())
@@ -102,36 +96,41 @@ pub(crate) fn redirected(
     wording: &Wording,
     redactor: &Redactor,
 ) -> String {
-    let Wording { who, naming: Naming { url, .. }, .. } = wording;
-    let target = headers
-        .get(LOCATION)
-        .and_then(|location| location.to_str().ok()?.parse::<Uri>().ok())
-        .and_then(|uri| Origin::of(&uri));
-    let target =
-        target.map(|target| format!(" to {}", redactor.clean(&target.to_string()))).unwrap_or_default();
     format!(
-        "{who} returned {} with a redirect{target}, which is not followed since it would carry the client \
-         secret along; set the {url} to the address where the endpoint is",
-        status.as_u16()
+        "{} returned {} with a redirect{}, which is not followed since it would carry the client secret along; set the {} to \
+         the address where the endpoint is",
+        wording.who(),
+        status.as_u16(),
+        redirect_target(headers, redactor),
+        wording.url()
     )
+}
+
+/// Says where a redirect leads, if that is an origin.
+pub(crate) fn redirect_target(headers: &HeaderMap, redactor: &Redactor) -> String {
+    let location = headers.get(LOCATION).and_then(|location| location.to_str().ok()?.parse::<Uri>().ok());
+    match location.and_then(|location| Origin::of(&location)) {
+        Some(target) => format!(" to {}", redactor.clean(&target.to_string())),
+        None => String::new(),
+    }
 }
 
 /// The time of an attempt was over.
 pub(crate) fn timed_out(wording: &Wording, limit: Duration) -> String {
     format!(
         "{} did not return a whole response within {limit:?}; check the network route from this machine, or raise attempt_timeout",
-        wording.who
+        wording.who()
     )
 }
 
 /// No response came. `what` was cleaned.
 pub(crate) fn unreachable(wording: &Wording, what: &str, advice: Option<&str>) -> String {
-    let Wording { who, naming: Naming { url, .. }, .. } = wording;
-    let what = lower_case(what);
+    let (who, what) = (wording.who(), lower_case(what));
     match advice {
         Some(advice) => format!("{who} could not be reached: {what}; {advice}"),
         None => format!(
-            "{who} could not be reached: {what}; check the {url}, and the network route from this machine"
+            "{who} could not be reached: {what}; check the {}, and the network route from this machine",
+            wording.url()
         ),
     }
 }

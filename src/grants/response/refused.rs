@@ -6,11 +6,10 @@ use secrecy::SecretString;
 
 use crate::error::{Error, ErrorKind};
 use crate::grants::response::body::{Body, EndpointResponse, Expected, OAuthError};
-use crate::grants::response::classifier;
+use crate::grants::response::classifier::Refusal;
+use crate::grants::response::codes;
 use crate::grants::response::messages;
-use crate::grants::response::verdict::{
-    Delivery, Ending, Evidence, Refusal, Silence, Verdict, is_oauth_code, judge,
-};
+use crate::grants::response::verdict::{self, Delivery, Evidence, Silence, Verdict};
 use crate::headers::rate_limit;
 use crate::headers::time::ServerClock;
 use crate::text::Redactor;
@@ -66,7 +65,7 @@ impl Refused {
 
     /// Says in these words that there was no response.
     pub(crate) fn by_silence(was_sent: bool, cause: Silence, message: impl Into<String>) -> Self {
-        Self { cause: Some(cause), ..Self::by(judge(Ending::Silence { was_sent, cause }), message) }
+        Self { cause: Some(cause), ..Self::by(verdict::silent(was_sent, cause), message) }
     }
 
     /// Tells the next caller when to try again, if the server has said it.
@@ -90,7 +89,7 @@ impl Refused {
         let clean =
             |text: Option<String>| text.map(|text| redactor.clean(&text)).filter(|text| !text.is_empty());
         // A registered code says nothing of a secret, whatever words that is made of, and it decides.
-        let clean_code = |code: String| match crate::grants::response::codes::find(&code) {
+        let clean_code = |code: String| match codes::find(&code) {
             Some(_) => Some(code),
             None => clean(Some(code)),
         };
@@ -98,29 +97,19 @@ impl Refused {
             Some(said) => (clean_code(said.code), clean(said.description), clean(said.uri)),
             None => (None, None, None),
         };
-        // What a gateway writes there is shown, and proves nothing.
-        let oauth_code = code.as_deref().filter(|code| is_oauth_code(code));
         let hint = rate_limit::wait(*status, headers, now);
-        let view = classifier::Refusal::new(*status, headers, code.as_deref(), description.as_deref());
-        let named = expected.acceptance.classifier.as_ref().and_then(|classifier| classifier.classify(&view));
-        let refusal =
-            Refusal { status: *status, code: oauth_code, description: description.as_deref(), hint, named };
-        let verdict = judge(Ending::Refusal(refusal));
-        let is_refused_assertion = (expected.wording.client_asserts && verdict.blames_secret)
-            || (expected.wording.grant_asserts && code.as_deref() == Some("invalid_grant"));
+        let refusal = Refusal::new(*status, headers, code.as_deref(), description.as_deref());
+        let named = expected.acceptance.classifier.as_ref().and_then(|hook| hook.classify(&refusal));
+        let verdict = verdict::refused(&refusal, hint, named);
+        let wording = &expected.wording;
+        let is_refused_assertion = (wording.client_asserts && verdict.blames_secret)
+            || (wording.grant_asserts && refusal.code() == Some("invalid_grant"));
         let about_assertion = is_refused_assertion.then(|| {
-            messages::about_assertion(description.as_deref(), ServerClock::of(headers, now).time(), now)
+            let server_time = ServerClock::of(headers, now).time();
+            messages::about_assertion(refusal.description(), server_time, now)
         });
-        let message = messages::refused(&messages::Refusal {
-            wording: &expected.wording,
-            class: verdict.class,
-            status: *status,
-            code: code.as_deref(),
-            oauth_code,
-            description: description.as_deref(),
-            unreadable: &messages::unreadable(body, headers, redactor),
-            about_assertion: about_assertion.as_deref(),
-        });
+        let unreadable = messages::unreadable(body, headers, redactor);
+        let message = messages::refused(&refusal, wording, verdict.class, about_assertion, &unreadable);
         let mut refused = Self::by(verdict, message);
         refused.error = refused.error.with_status(*status);
         if let Some(code) = code {
@@ -138,9 +127,9 @@ impl Refused {
     /// Makes the refusal of a redirect, which is not followed.
     pub(crate) fn by_redirect(response: &EndpointResponse, expected: &Expected, redactor: &Redactor) -> Self {
         let EndpointResponse { status, headers, .. } = response;
-        let refusal = Refusal { status: *status, code: None, description: None, hint: None, named: None };
+        let verdict = verdict::refused(&Refusal::new(*status, headers, None, None), None, None);
         let message = messages::redirected(*status, headers, &expected.wording, redactor);
-        let mut refused = Self::by(judge(Ending::Refusal(refusal)), message);
+        let mut refused = Self::by(verdict, message);
         refused.error = refused.error.with_status(*status);
         refused
     }

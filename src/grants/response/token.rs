@@ -17,7 +17,7 @@ use crate::grants::response::body::{
     Acceptance, Body, EndpointResponse, Expected, Members, ResponseBody, as_string,
 };
 use crate::grants::response::refused::Refused;
-use crate::grants::response::verdict::{Ending, judge};
+use crate::grants::response::verdict;
 use crate::grants::response::wording::Wording;
 use crate::headers::time;
 use crate::text::Redactor;
@@ -85,7 +85,7 @@ fn unusable(body: &Body<'_>, error: Error, status: StatusCode) -> Refused {
         }
         Body::Form(_) | Body::Nonsense(_) => (false, None),
     };
-    let verdict = judge(Ending::Useless { status, holds_token, is_config: error.is_config() });
+    let verdict = verdict::useless(holds_token, error.is_config());
     let error = if verdict.is_proof { error } else { error.hearsay() };
     Refused { error: error.with_status(status), verdict, cause: None, refresh_token }
 }
@@ -117,7 +117,7 @@ fn token(
 ) -> Result<AccessToken, Error> {
     let status = response.status.as_u16();
     let nonsense =
-        |what: &str| Error::protocol(format!("{} returned {status} with {what}", expected.wording.who));
+        |what: &str| Error::protocol(format!("{} returned {status} with {what}", expected.wording.who()));
     let members = match body {
         Body::Object(members) => members,
         Body::Form(_) => return Err(nonsense("a form instead of JSON, although it was asked for JSON")),
@@ -125,7 +125,7 @@ fn token(
             let what = redactor.clean(what);
             return Err(nonsense(&format!(
                 "{what}; is the {} right, or does a proxy or a login page stand in between?",
-                expected.wording.naming.url
+                expected.wording.url()
             )));
         }
     };
@@ -133,7 +133,7 @@ fn token(
     let Some(raw) = members.get("access_token") else {
         return Err(nonsense(&format!(
             "an object without access_token; is the {} right?",
-            expected.wording.naming.url
+            expected.wording.url()
         )));
     };
     let Some(secret) = as_string(raw).map(SecretString::from) else {
@@ -254,7 +254,7 @@ fn check_scopes(granted: &[String], expected: &Expected) -> Result<(), Error> {
     Err(Error::config(format!(
         "{} granted a token without the required scopes {}: allow them to the client at the authorization server, and \
          ask for them",
-        expected.wording.who,
+        expected.wording.who(),
         missing.join(" ")
     )))
 }

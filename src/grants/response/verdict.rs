@@ -7,37 +7,8 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::error::ErrorKind;
+use crate::grants::response::classifier::Refusal;
 use crate::grants::response::codes::{self, Subject, plain};
-
-/// How an attempt ended without what was asked for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Ending<'a> {
-    /// A response that refuses.
-    Refusal(Refusal<'a>),
-    /// A response that says that it succeeded and holds nothing of use.
-    Useless {
-        status: StatusCode,
-        /// Whether a token came all the same, that cannot be used or must not.
-        holds_token: bool,
-        /// Whether it is the settings that do not fit, such as a scope that was not granted.
-        is_config: bool,
-    },
-    /// No response.
-    Silence { was_sent: bool, cause: Silence },
-}
-
-/// A response that refuses.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Refusal<'a> {
-    pub(crate) status: StatusCode,
-    /// The code and the description of an error object of OAuth 2.0.
-    pub(crate) code: Option<&'a str>,
-    pub(crate) description: Option<&'a str>,
-    /// How long the server asks to wait.
-    pub(crate) hint: Option<Duration>,
-    /// The class that the user's own classifier names.
-    pub(crate) named: Option<ErrorKind>,
-}
 
 /// Why there was no response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,29 +63,11 @@ pub(crate) enum Evidence {
     Ended,
 }
 
-/// Judges the end of an attempt.
-pub(crate) fn judge(ending: Ending<'_>) -> Verdict {
-    match ending {
-        Ending::Refusal(refusal) => refused(refusal),
-        Ending::Useless { status, holds_token, is_config } => useless(status, holds_token, is_config),
-        Ending::Silence { was_sent, cause } => silent(was_sent, cause),
-    }
-}
-
-/// Returns whether a code is one of OAuth 2.0's kind. Gateways write the name of the status there.
-pub(crate) fn is_oauth_code(code: &str) -> bool {
-    let is_reason = |code: &str| {
-        let words = plain(code);
-        (400..600)
-            .filter_map(|status| StatusCode::from_u16(status).ok()?.canonical_reason())
-            .any(|reason| plain(reason) == words)
-    };
-    codes::find(code).is_some() || !(code.contains(' ') || is_reason(code))
-}
-
-fn refused(refusal: Refusal<'_>) -> Verdict {
-    let Refusal { status, code, hint, named, .. } = refusal;
-    let class = named.unwrap_or_else(|| class(&refusal));
+/// Judges a response that refuses. `hint` is how long the server asks to wait, and `named` the class that the user's own
+/// classifier names.
+pub(crate) fn refused(refusal: &Refusal<'_>, hint: Option<Duration>, named: Option<ErrorKind>) -> Verdict {
+    let (status, code) = (refusal.status(), refusal.oauth_code());
+    let class = named.unwrap_or_else(|| class(refusal, hint));
     let is_temporary = matches!(class, ErrorKind::Throttled | ErrorKind::Transient);
     // A server that asks clients to wait says that it did nothing. One that fails may do so after the deed, and a gateway
     // before it does not know what became of it.
@@ -132,7 +85,7 @@ fn refused(refusal: Refusal<'_>) -> Verdict {
     Verdict {
         class,
         delivery,
-        refresh_token: if is_temporary { Evidence::None } else { evidence(&refusal, class) },
+        refresh_token: if is_temporary { Evidence::None } else { evidence(refusal, named, class) },
         is_proof: named.is_some() || code.is_some(),
         is_classified: named.is_some(),
         is_repeatable: is_temporary && (named.is_some() || !is_polled),
@@ -144,18 +97,17 @@ fn refused(refusal: Refusal<'_>) -> Verdict {
 /// The class of a refusal, where no classifier knows better.
 ///
 /// The status goes before the code where it says that the failure may pass: a server that fails may say anything.
-fn class(refusal: &Refusal<'_>) -> ErrorKind {
+fn class(refusal: &Refusal<'_>, hint: Option<Duration>) -> ErrorKind {
     const THROTTLED: ErrorKind = ErrorKind::Throttled;
-    let Refusal { status, code, description, hint, .. } = *refusal;
-    match (status.as_u16(), code) {
+    match (refusal.status().as_u16(), refusal.oauth_code()) {
         (429, _) => THROTTLED,
         (503, _) if hint.is_some() => THROTTLED,
         (408 | 409 | 421 | 423 | 425 | 500..=599, _) => ErrorKind::Transient,
-        (_, Some(code)) => match momentary(code, description.unwrap_or_default()) {
+        (_, Some(code)) => match momentary(code, refusal.description().unwrap_or_default()) {
             Some(class) => class,
             None => match codes::find(code) {
                 Some(row) => row.class,
-                None if status == StatusCode::UNAUTHORIZED && !codes::ends_refresh_token(code) => {
+                None if refusal.status() == StatusCode::UNAUTHORIZED && !codes::ends_refresh_token(code) => {
                     ErrorKind::Config
                 }
                 None => ErrorKind::Grant,
@@ -207,13 +159,10 @@ fn momentary(code: &str, description: &str) -> Option<ErrorKind> {
 }
 
 /// What a refusal that lasts says about the refresh token.
-fn evidence(refusal: &Refusal<'_>, class: ErrorKind) -> Evidence {
-    let is_of_endpoint = refusal.status.is_success()
-        || matches!(
-            refusal.status,
-            StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
-        );
-    match (refusal.named, refusal.code) {
+fn evidence(refusal: &Refusal<'_>, named: Option<ErrorKind>, class: ErrorKind) -> Evidence {
+    let status = refusal.status();
+    let is_of_endpoint = status.is_success() || matches!(status.as_u16(), 400 | 401 | 403);
+    match (named, refusal.oauth_code()) {
         (Some(ErrorKind::Grant), _) => Evidence::Ended,
         (Some(_), _) => Evidence::None,
         (None, Some(code))
@@ -225,14 +174,15 @@ fn evidence(refusal: &Refusal<'_>, class: ErrorKind) -> Evidence {
             Some(Subject::Client | Subject::Settings) => Evidence::None,
             Some(Subject::Grant | Subject::RefreshToken | Subject::Moment) | None => Evidence::Suspected,
         },
-        (None, None) if matches!(refusal.status.as_u16(), 400 | 401) => Evidence::Suspected,
+        (None, None) if matches!(status.as_u16(), 400 | 401) => Evidence::Suspected,
         (None, _) => Evidence::None,
     }
 }
 
-/// A success without anything of use. What is not a token response at all may be a gateway's, and the request is sent again.
-fn useless(status: StatusCode, holds_token: bool, is_config: bool) -> Verdict {
-    debug_assert!(status.is_success(), "{status}");
+/// Judges a success that holds nothing of use. What is not a token response at all may be a gateway's, and the request is sent
+/// again. `holds_token`: a token came all the same, that cannot be used or must not. `is_config`: it is the settings that do
+/// not fit, such as a scope that was not granted.
+pub(crate) fn useless(holds_token: bool, is_config: bool) -> Verdict {
     Verdict {
         class: if is_config { ErrorKind::Config } else { ErrorKind::Protocol },
         delivery: if holds_token { Delivery::Declined } else { Delivery::Unclear },
@@ -245,7 +195,8 @@ fn useless(status: StatusCode, holds_token: bool, is_config: bool) -> Verdict {
     }
 }
 
-fn silent(was_sent: bool, cause: Silence) -> Verdict {
+/// Judges an attempt without a response.
+pub(crate) fn silent(was_sent: bool, cause: Silence) -> Verdict {
     let class = match cause {
         Silence::Timeout | Silence::Broken { .. } => ErrorKind::Transient,
         Silence::Lasting => ErrorKind::Config,
@@ -273,14 +224,15 @@ fn silent(was_sent: bool, cause: Silence) -> Verdict {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
+
     use super::*;
 
     const THROTTLED: ErrorKind = ErrorKind::Throttled;
 
     fn said(status: u16, code: Option<&str>, description: Option<&str>) -> Verdict {
         let status = StatusCode::from_u16(status).unwrap();
-        let code = code.filter(|code| is_oauth_code(code));
-        judge(Ending::Refusal(Refusal { status, code, description, hint: None, named: None }))
+        refused(&Refusal::new(status, &HeaderMap::new(), code, description), None, None)
     }
 
     #[test]
@@ -353,7 +305,7 @@ mod tests {
             }
         }
         for class in [ErrorKind::Grant, ErrorKind::Config, ErrorKind::Transient, THROTTLED] {
-            let verdict = judge(Ending::Silence { was_sent: true, cause: Silence::Foreign(class) });
+            let verdict = silent(true, Silence::Foreign(class));
             assert!(!verdict.is_proof && verdict.class != ErrorKind::Grant, "{class}");
         }
     }

@@ -1,11 +1,13 @@
 //! What an endpoint is called in messages, and what else they depend on.
 
 /// What the messages about an endpoint depend on.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Wording {
-    /// Who responds, as the subject of a sentence.
+    /// Who responds, as the subject of a sentence; empty: the endpoint by its name.
     pub(crate) who: String,
-    pub(crate) naming: Naming,
+    pub(crate) kind: EndpointKind,
+    /// Whether the issuer told its URL.
+    pub(crate) is_discovered: bool,
     /// Whether no client is set.
     pub(crate) is_anonymous: bool,
     /// Whether a header authorizes the request in place of a client.
@@ -18,80 +20,48 @@ pub(crate) struct Wording {
     pub(crate) exchanges: bool,
 }
 
-impl Default for Wording {
-    fn default() -> Self {
-        Self {
-            who: Naming::TOKEN.endpoint.into(),
-            naming: Naming::TOKEN,
-            is_anonymous: false,
-            is_authorized: false,
-            client_asserts: false,
-            grant_asserts: false,
-            exchanges: false,
+impl Wording {
+    /// Returns who responds, as the subject of a sentence.
+    pub(crate) fn who(&self) -> &str {
+        if self.who.is_empty() { self.kind.name() } else { &self.who }
+    }
+
+    /// Returns what the address of the endpoint is called.
+    pub(crate) fn url(&self) -> &'static str {
+        match (self.kind, self.is_discovered) {
+            (EndpointKind::Token, false) => "token URL",
+            (EndpointKind::Token, true) => "token endpoint in the metadata of the issuer",
+            (EndpointKind::Revocation, false) => "revocation URL",
+            (EndpointKind::Revocation, true) => "revocation endpoint in the metadata of the issuer",
+            (EndpointKind::Metadata, _) => "issuer",
         }
     }
 }
 
-/// Which endpoint of an authorization server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a request is made to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum EndpointKind {
+    #[default]
     Token,
     Revocation,
+    Metadata,
 }
 
 impl EndpointKind {
-    /// Returns what it is called where its URL is set.
-    pub(crate) fn naming(self) -> Naming {
+    pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Token => Naming::TOKEN,
-            Self::Revocation => Naming::REVOCATION,
+            Self::Token => "the token endpoint",
+            Self::Revocation => "the revocation endpoint",
+            Self::Metadata => "the metadata",
         }
     }
 
-    /// Returns what it is called where the issuer told its URL.
-    pub(crate) fn naming_in_metadata(self) -> Naming {
-        let url = match self {
-            Self::Token => "token endpoint in the metadata of the issuer",
-            Self::Revocation => "revocation endpoint in the metadata of the issuer",
-        };
-        Naming { url, ..self.naming() }
+    /// Returns the name of the setting with its URL, and an example of one.
+    pub(crate) fn setting(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Token => ("token_url", "https://login.example.com/oauth/token"),
+            Self::Revocation => ("revocation_url", "https://login.example.com/oauth/revoke"),
+            Self::Metadata => ("metadata_url", "https://login.example.com/.well-known/openid-configuration"),
+        }
     }
-}
-
-/// What an endpoint and its address are called in messages, and whether it says something by its successes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Naming {
-    pub(crate) endpoint: &'static str,
-    pub(crate) url: &'static str,
-    /// The setting with the URL.
-    pub(crate) field: &'static str,
-    pub(crate) example: &'static str,
-    /// Whether the body of a success is of interest.
-    pub(crate) speaks: bool,
-}
-
-impl Naming {
-    const TOKEN: Self = Self {
-        endpoint: "the token endpoint",
-        url: "token URL",
-        field: "token_url",
-        example: "https://login.example.com/oauth/token",
-        speaks: true,
-    };
-
-    const REVOCATION: Self = Self {
-        endpoint: "the revocation endpoint",
-        url: "revocation URL",
-        field: "revocation_url",
-        example: "https://login.example.com/oauth/revoke",
-        speaks: false,
-    };
-
-    pub(crate) const METADATA: Self = Self {
-        endpoint: "the metadata",
-        url: "issuer",
-        field: "metadata_url",
-        example: "https://login.example.com/.well-known/openid-configuration",
-        speaks: true,
-    };
 }
