@@ -419,7 +419,7 @@ async fn what_is_wrong_with_one_process_alone_is_told_to_no_other() {
 #[tokio::test(start_paused = true)]
 async fn one_whose_time_is_over_learns_what_went_wrong_before() {
     let (source, store) = (ScriptedSource::new(), MemoryStore::new());
-    source.give_next(Err(Error::transient("the token endpoint cannot be reached")));
+    source.return_next(Err(Error::transient("the token endpoint cannot be reached")));
     source.hang_next();
     let one = shared(&source, store.clone());
     one.token(asks(FetchReason::Initial)).await.unwrap_err();
@@ -438,7 +438,7 @@ async fn a_failure_leaves_the_token_that_is_shared() {
     let (source, store) = (ScriptedSource::new().lifetime(100 * SECOND), MemoryStore::new());
     let one = shared(&source, store.clone());
     let first = one.token(asks(FetchReason::Initial)).await.unwrap();
-    source.give_next(Err(Error::transient("the server is down")));
+    source.return_next(Err(Error::transient("the server is down")));
     pass(40 * SECOND).await;
     let expiring = asks(FetchReason::Expiring).with_previous(Some(first));
     one.token(expiring).await.unwrap_err();

@@ -489,7 +489,7 @@ async fn a_token_that_cannot_be_shared() -> Vec<String> {
 async fn an_error_that_another_process_got() -> String {
     let server = FakeAuthorizationServer::builder().client(FakeClient::confidential("billing", "secret"));
     let server = server.start().await.unwrap();
-    server.answer_next(1, Trouble::TooManyRequests { retry_after: Duration::from_secs(60) });
+    server.fail_next(1, Trouble::TooManyRequests { retry_after: Duration::from_secs(60) });
     let store = MemoryStore::new();
     let process = || {
         let source = client_of(&server, "billing", "secret").build().unwrap();

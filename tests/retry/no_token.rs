@@ -14,7 +14,7 @@ use tower_oauth2::retry::{
     NotReplayable, ReplayReason, ReportSlot, RetryBudget, RetryOptions, RetryPolicyBuilder, RetryReport,
     StopReason, Unsent,
 };
-use tower_oauth2::test_util::{Answer, Script, reply};
+use tower_oauth2::test_util::{Script, ScriptedResponse, reply};
 use tower_oauth2::{AccessToken, Error, RetryPolicy, TokenCache, source_fn};
 
 use super::{Outcome, post, report, send, text};
@@ -25,12 +25,12 @@ fn waiting() -> RetryPolicyBuilder {
     RetryPolicy::builder().retry_token_failures(true)
 }
 
-fn away() -> Answer {
-    Answer::Fail(Error::transient("the token endpoint is away").into())
+fn away() -> ScriptedResponse {
+    ScriptedResponse::Fail(Error::transient("the token endpoint is away").into())
 }
 
-fn busy_for(wait: Duration) -> Answer {
-    Answer::Fail(Error::throttled("the token endpoint is busy").with_retry_after(wait).into())
+fn busy_for(wait: Duration) -> ScriptedResponse {
+    ScriptedResponse::Fail(Error::throttled("the token endpoint is busy").with_retry_after(wait).into())
 }
 
 /// Sends a POST, which may not be repeated. Returns what came of it, its report, and how long it took.
@@ -38,7 +38,7 @@ async fn run(
     policy: RetryPolicyBuilder,
     options: RetryOptions,
     deadline: Option<Duration>,
-    answers: impl IntoIterator<Item = Answer>,
+    answers: impl IntoIterator<Item = ScriptedResponse>,
 ) -> (Outcome, RetryReport, Duration) {
     let (slot, start) = (ReportSlot::new(), Instant::now());
     let mut request = post();
@@ -107,7 +107,7 @@ async fn without_a_time_the_policys_own_waits_count() {
 async fn what_does_not_pass_is_not_waited_for() {
     for error in [Error::config("no client id"), Error::grant("revoked"), Error::protocol("not JSON")] {
         let (outcome, told, took) =
-            run(waiting(), RetryOptions::new(), None, [Answer::Fail(error.clone().into())]).await;
+            run(waiting(), RetryOptions::new(), None, [ScriptedResponse::Fail(error.clone().into())]).await;
         assert_eq!(outcome.unwrap_err().to_string(), error.to_string());
         assert_eq!((told.attempts(), told.stop_reason()), (0, &StopReason::TokenUnavailable));
         assert_eq!(took, Duration::ZERO);
@@ -116,7 +116,7 @@ async fn what_does_not_pass_is_not_waited_for() {
 
 #[tokio::test(start_paused = true)]
 async fn the_newest_failure_is_returned_once_the_retries_are_used_up() {
-    let failures = ["one", "two", "three"].map(|text| Answer::Fail(Error::transient(text).into()));
+    let failures = ["one", "two", "three"].map(|text| ScriptedResponse::Fail(Error::transient(text).into()));
     let (outcome, told, _) = run(waiting().max_retries(2), RetryOptions::new(), None, failures).await;
     assert_eq!(outcome.unwrap_err().to_string(), "three");
     assert_eq!((told.attempts(), told.stop_reason()), (0, &StopReason::AttemptsExhausted));
@@ -156,7 +156,7 @@ async fn it_costs_no_budget_and_has_nothing_to_do_with_strict_methods() {
 
 #[tokio::test(start_paused = true)]
 async fn it_replaces_neither_a_response_nor_what_may_have_been_done() {
-    let busy = || Answer::Reply(reply(429, "slow down"));
+    let busy = || ScriptedResponse::Reply(reply(429, "slow down"));
     let policy = || waiting().max_retries(2).gate(None);
     // The token comes after all: the response of that attempt counts.
     let (outcome, told, _) = run(policy(), RetryOptions::new(), None, [busy(), away()]).await;
@@ -173,7 +173,7 @@ async fn it_replaces_neither_a_response_nor_what_may_have_been_done() {
         (StatusCode::TOO_MANY_REQUESTS, "slow down")
     );
     // An error of the transport likewise.
-    let cut = || Answer::Fail(Unsent::new("connection refused").into());
+    let cut = || ScriptedResponse::Fail(Unsent::new("connection refused").into());
     let (outcome, told, _) = run(policy(), RetryOptions::new(), None, [cut(), away(), away()]).await;
     assert!(outcome.unwrap_err().is::<Unsent>());
     assert_eq!(
@@ -181,7 +181,7 @@ async fn it_replaces_neither_a_response_nor_what_may_have_been_done() {
         (1, "the token endpoint is away".into())
     );
     let doubtful = RetryOptions::new().repeatable(true);
-    let reset = Answer::Fail("connection reset".into());
+    let reset = ScriptedResponse::Fail("connection reset".into());
     let (outcome, told, _) = run(policy(), doubtful, None, [reset, away(), away()]).await;
     assert_eq!(
         (outcome.unwrap_err().to_string().as_str(), told.may_have_acted()),
