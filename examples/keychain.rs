@@ -142,7 +142,7 @@ async fn main() -> Result<(), BoxError> {
     tokio::fs::create_dir(&store.locks).await?;
     // It writes values that are too large for a secret on Windows.
     if !cfg!(windows) {
-        check_token_store(&store, "keychain", false).await;
+        check_token_store(store.clone(), "keychain", false).await;
         println!("check_token_store: passed");
     }
     // This stands for your provider.

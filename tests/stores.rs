@@ -7,15 +7,29 @@ use tower_oauth2::test_util::check_token_store;
 
 #[tokio::test(start_paused = true)]
 async fn the_store_in_memory_keeps_every_rule() {
-    check_token_store(&MemoryStore::new(), "memory", true).await;
-    check_token_store(&store::from_url("memory:").unwrap(), "any", true).await;
+    check_token_store(MemoryStore::new(), "memory", true).await;
+    check_token_store(store::from_url("memory:").unwrap(), "any", true).await;
+}
+
+// Real time, and threads that call it at the same time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_store_in_memory_keeps_every_rule_among_threads() {
+    check_token_store(MemoryStore::new(), "threads", true).await;
 }
 
 #[test]
 fn a_url_that_names_no_store_is_refused_without_its_password() {
-    for url in
-        ["", "memory", "memory://x", "S3CR3T", "http://:S3CR3T@h", "file:S3CR3T", "file:", "redis:S3CR3T"]
-    {
+    for url in [
+        "",
+        "memory",
+        "memory://x",
+        "S3CR3T",
+        "redis+ring://:S3CR3T@h",
+        "http://:S3CR3T@h",
+        "file:S3CR3T",
+        "file:",
+        "redis:S3CR3T",
+    ] {
         let error = store::from_url(url).unwrap_err();
         assert!(error.is_config() && !format!("{error:?}").contains("S3CR3T"), "{url}: {error:?}");
     }
@@ -68,10 +82,10 @@ mod files {
     }
 
     // Real time: the clock of a store in files is the machine's.
-    #[tokio::test]
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn the_store_in_files_keeps_every_rule() {
         let folder = Folder::new("rules");
-        check_token_store(&FileStore::open(folder.path()).unwrap(), "file", false).await;
+        check_token_store(FileStore::open(folder.path()).unwrap(), "file", false).await;
         // A second instance, as another process has it.
         let url = format!("file:{}", folder.path().display());
         let found =

@@ -1,8 +1,10 @@
 //! What every token store must do, as a check that the author of a store can run.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::store::{Acquired, Entry, Lease, StoreKey, TokenStore, Write};
@@ -17,6 +19,8 @@ const KEPT: Duration = Duration::from_secs(600);
 /// Checks that a store keeps the [rules](crate::store). It takes about ten seconds on a real clock, and writes under keys
 /// that begin with `prefix`.
 ///
+/// One check calls the store from twenty tasks. On a runtime with several threads they run at the same time.
+///
 /// With a store that tells its waiters nothing ([`changed`](TokenStore::changed) as it is), give `wakes` as false.
 ///
 /// # Panics
@@ -30,11 +34,13 @@ const KEPT: Duration = Duration::from_secs(600);
 /// use tower_oauth2::store::MemoryStore;
 /// use tower_oauth2::test_util::check_token_store;
 ///
-/// check_token_store(&MemoryStore::new(), "test", true).await;
+/// check_token_store(MemoryStore::new(), "test", true).await;
 /// # });
 /// # Ok::<_, std::io::Error>(())
 /// ```
-pub async fn check_token_store<S: TokenStore>(store: &S, prefix: &str, wakes: bool) {
+pub async fn check_token_store<S: TokenStore>(store: S, prefix: &str, wakes: bool) {
+    let shared = Arc::new(store);
+    let store = &*shared;
     let keys = Keys { prefix };
     an_entry_comes_back_as_it_was_written(store, &keys.key("whole")).await;
     a_write_needs_the_version_that_it_replaces(store, &keys.key("versions")).await;
@@ -43,7 +49,7 @@ pub async fn check_token_store<S: TokenStore>(store: &S, prefix: &str, wakes: bo
     a_lease_ends_by_itself_and_can_be_extended(store, &keys.key("periods")).await;
     a_late_writer_loses(store, &keys.key("fences")).await;
     keys_do_not_meet(store, &keys.key("one"), &keys.key("two")).await;
-    many_at_once_agree(store, &keys.key("many")).await;
+    many_at_once_agree(&shared, &keys.key("many")).await;
     if wakes {
         a_waiter_is_woken(store, &keys.key("woken")).await;
     }
@@ -174,27 +180,36 @@ async fn keys_do_not_meet<S: TokenStore>(store: &S, one: &StoreKey, two: &StoreK
     release(store, two, second).await;
 }
 
-/// Twenty callers count to twenty, each by what the one before wrote.
-async fn many_at_once_agree<S: TokenStore>(store: &S, key: &StoreKey) {
-    let one = async |name: u64| {
-        loop {
-            let Acquired::Taken(lease) = acquire(store, key).await else {
-                sleep(Duration::from_millis(5 + name)).await;
-                continue;
-            };
-            let before = load(store, key).await;
-            let version = before.as_ref().map_or(0, |entry| entry.version);
-            let count = before.map_or(0, |entry| entry.value.len());
-            let value = Bytes::from(vec![b'x'; count + 1]);
-            let written = swap(store, key, version, version + 1, lease, &value).await;
-            release(store, key, lease).await;
-            if written {
-                return;
-            }
+/// Twenty tasks count to twenty, each by what the one before wrote.
+async fn many_at_once_agree<S: TokenStore>(store: &Arc<S>, key: &StoreKey) {
+    let mut tasks = JoinSet::new();
+    for number in 0..20 {
+        tasks.spawn(count_on(Arc::clone(store), key.clone(), number));
+    }
+    while let Some(task) = tasks.join_next().await {
+        // The message of a rule that was broken in a task is that of the task.
+        task.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
+    }
+    assert_eq!(value(&**store, key).await.len(), 20, "no write under a lease is lost");
+}
+
+async fn count_on<S: TokenStore>(store: Arc<S>, key: StoreKey, number: u64) {
+    let (store, key) = (&*store, &key);
+    loop {
+        let Acquired::Taken(lease) = acquire(store, key).await else {
+            sleep(Duration::from_millis(5 + number)).await;
+            continue;
+        };
+        let before = load(store, key).await;
+        let version = before.as_ref().map_or(0, |entry| entry.version);
+        let count = before.map_or(0, |entry| entry.value.len());
+        let value = Bytes::from(vec![b'x'; count + 1]);
+        let written = swap(store, key, version, version + 1, lease, &value).await;
+        release(store, key, lease).await;
+        if written {
+            return;
         }
-    };
-    futures_util::future::join_all((0..20).map(one)).await;
-    assert_eq!(value(store, key).await.len(), 20, "no write under a lease is lost");
+    }
 }
 
 async fn a_waiter_is_woken<S: TokenStore>(store: &S, key: &StoreKey) {

@@ -34,10 +34,10 @@ fn shown(error: &Error) -> String {
     text
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_store_in_redis_keeps_every_rule() {
     let server = RedisServer::start(&[]).await;
-    check_token_store(&RedisStore::connect(server.url()).unwrap(), "check", true).await;
+    check_token_store(RedisStore::connect(server.url()).unwrap(), "check", true).await;
 }
 
 #[tokio::test]
@@ -138,9 +138,9 @@ async fn the_rights_that_the_page_lists_suffice_and_without_the_channel_it_is_po
         RedisStore::connect(format!("redis://{name}:R1GHT@127.0.0.1:{}", server.port)).unwrap()
     };
     let whole = user("whole", "+subscribe +publish &tower-oauth2:*");
-    check_token_store(&whole, "whole", true).await;
+    check_token_store(whole, "whole", true).await;
     let polled = user("polled", "+time");
-    check_token_store(&polled, "polled", false).await;
+    check_token_store(polled.clone(), "polled", false).await;
     assert!(polled.changed(&key(), 0).await.is_err());
     let foreign =
         RedisStore::builder(format!("redis://whole:R1GHT@127.0.0.1:{}", server.port)).prefix("x:").build();
