@@ -68,7 +68,8 @@
 //! | `jwt` | no | [`grants::jwt`](grants): client authentication by a key, and the JWT bearer grant |
 //! | `metrics` | no | counters and gauges by the facade `metrics`, see [the page](guide::metrics) |
 //! | `providers` | no | `providers`: presets for vendors: Genesys Cloud, NICE CXone; with `jwt` also Microsoft Entra, GitHub Apps, Google Cloud |
-//! | `redis` | no | `store::RedisStore`: tokens in Redis, for a fleet |
+//! | `redis` | no | `store::RedisStore`: tokens in Redis, for a fleet; with Sentinels if you have them |
+//! | `redis-cluster` | no | the same in a Redis Cluster |
 //! | `reqwest` | no | [`transport`]`::ReqwestClient`: reqwest's client below the layers, and at the token endpoint |
 //! | `stack` | yes | [`ApiClient`]`::connect` and its builder: all layers in one order |
 //! | `store` | no | `store::Shared`: one token and one token request for all processes |

@@ -17,7 +17,8 @@ use crate::store::token_store::{Acquired, Entry, Lease, StoreKey, TokenStore, Wr
 /// |---|---|---|
 /// | `memory:` | [`MemoryStore`], a new one each time | |
 /// | `file:/var/lib/billing/tokens` | `FileStore` in that directory | `file-store` |
-/// | `redis://…`, `rediss://…`, `valkey://…`, `valkeys://…` | `RedisStore` | `redis` |
+/// | `redis://…`, `rediss://…` (TLS), `redis+sentinel://…`, and the same with `valkey` | `RedisStore` | `redis` |
+/// | `redis+cluster://…` | `RedisStore` | `redis-cluster` |
 ///
 /// # Errors
 ///
@@ -41,7 +42,7 @@ pub fn from_url(url: &str) -> Result<AnyStore, Error> {
         #[cfg(feature = "file-store")]
         "file" => Store::File(FileStore::open(path(rest)?)?),
         #[cfg(feature = "redis")]
-        "redis" | "rediss" | "valkey" | "valkeys" => Store::Redis(RedisStore::connect(url)?),
+        _ if is_redis(scheme) => Store::Redis(RedisStore::connect(url)?),
         #[cfg(not(feature = "file-store"))]
         "file" => {
             return Err(Error::config(
@@ -49,7 +50,7 @@ pub fn from_url(url: &str) -> Result<AnyStore, Error> {
             ));
         }
         #[cfg(not(feature = "redis"))]
-        "redis" | "rediss" | "valkey" | "valkeys" => {
+        _ if is_redis(scheme) => {
             return Err(Error::config("a token store in Redis needs the feature `redis` of tower-oauth2"));
         }
         _ => {
@@ -59,6 +60,11 @@ pub fn from_url(url: &str) -> Result<AnyStore, Error> {
         }
     };
     Ok(AnyStore { store })
+}
+
+/// Returns whether a URL with this scheme is one of Redis, whatever else is wrong with it.
+fn is_redis(scheme: &str) -> bool {
+    ["redis", "rediss", "valkey", "valkeys"].contains(&scheme.split('+').next().unwrap_or_default())
 }
 
 /// The path of `file:/path` and `file:///path` (RFC 8089).

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::fleet::{Fleet, Said, Servers, Tally};
+use crate::groups::{Cluster, Sentinels};
 use crate::redis_server::RedisServer;
 use crate::slow_way;
 use crate::worker::Orders;
@@ -50,6 +51,8 @@ const CASES: &[(&str, Run)] = cases![
     refresh_tokens_in_redis_under_kills,
     refresh_tokens_in_files_under_kills,
     a_thousand_tenants_have_one_connection,
+    a_primary_of_a_cluster_is_killed,
+    sentinels_promote_a_replica,
 ];
 
 /// Those of the short part.
@@ -60,6 +63,7 @@ const SHORT: &[&str] = &[
     "values_are_tampered_with",
     "refresh_tokens_in_files_under_kills",
     "a_thousand_tenants_have_one_connection",
+    "sentinels_promote_a_replica",
 ];
 
 /// Runs the cases, prints the table, and returns how many failed.
@@ -259,8 +263,7 @@ async fn the_store_is_slow(scale: Scale) -> Found {
     let port = slow_way::to(redis.port, Duration::from_millis(200)).await;
     let tally = under(scale, &servers, format!("redis://127.0.0.1:{port}"), || async {}).await;
     let mut figures = Figures::of(&tally, scale.requests(scale.processes));
-    let most = tally.warnings.iter().copied().max().unwrap_or(0);
-    figures.at_most("warnings_of_a_process", most, u64::from(scale.seconds) / 3);
+    figures.one_warning_each(&tally);
     figures.end()
 }
 
@@ -313,8 +316,7 @@ async fn values_are_tampered_with(scale: Scale) -> Found {
     let mut figures = Figures::of(&tally, scale.requests(scale.processes));
     // Each change costs one token request, as a rejection does.
     figures.at_most("token_requests", servers.authorization.counts().token_requests, scale.expiries() + 2);
-    let most = tally.warnings.iter().copied().max().unwrap_or(0);
-    figures.at_most("warnings_of_a_process", most, 2);
+    figures.one_warning_each(&tally);
     figures.end()
 }
 
@@ -329,6 +331,64 @@ async fn clocks_differ_by_half_a_minute(scale: Scale) -> Found {
     let mut figures = Figures::of(&tally, scale.requests(scale.processes));
     figures.at_most("token_requests", servers.authorization.counts().token_requests, scale.expiries());
     figures.end()
+}
+
+/// The fleet while a server is killed and another takes its place. Until then each process fetches for itself.
+async fn while_one_takes_over(
+    scale: Scale,
+    store: String,
+    kill: impl FnOnce() -> usize,
+    took_over: impl Fn() -> bool,
+) -> Found {
+    let (servers, scale) = (Servers::start(3 * SECOND).await, scale.fewer());
+    let mut away = Duration::ZERO;
+    let tally = under(scale, &servers, store, || async {
+        sleep(SECOND * scale.seconds / 4).await;
+        let killed = kill();
+        let begun = Instant::now();
+        while !took_over() && begun.elapsed() < 60 * SECOND {
+            sleep(SECOND / 10).await;
+        }
+        away = begun.elapsed();
+        println!("  server {killed} was killed; another took over after {away:?}");
+    })
+    .await;
+    let mut figures = Figures::of(&tally, scale.requests(scale.processes));
+    figures.shown.push(format!("taken_over_after={}ms", away.as_millis()));
+    // The store's timeout once, the token request, and a machine that is busy.
+    figures.at_most("slowest_ms", tally.slowest, 250 + 50 + 1000);
+    // Each process fetches for itself while the server is away, and once when it comes back.
+    let lives = 2 + away.as_millis() / 2250;
+    let most = scale.expiries() + u64::try_from(lives).unwrap() * scale.processes as u64;
+    figures.at_most("token_requests", servers.authorization.counts().token_requests, most);
+    figures.one_warning_each(&tally);
+    figures.end()
+}
+
+async fn a_primary_of_a_cluster_is_killed(scale: Scale) -> Found {
+    let cluster = std::cell::RefCell::new(Cluster::start().await);
+    let url = cluster.borrow().url();
+    // The one that has the token.
+    let kill = || {
+        let mut cluster = cluster.borrow_mut();
+        let primaries = cluster.primaries();
+        let has_keys = |at: &usize| cluster.nodes[*at].cli(&["DBSIZE"]).trim() != "0";
+        let holder = primaries.into_iter().find(has_keys).expect("one of them has the token");
+        cluster.nodes[holder].kill();
+        holder
+    };
+    while_one_takes_over(scale, url, kill, || cluster.borrow().primaries().len() == 3).await
+}
+
+async fn sentinels_promote_a_replica(scale: Scale) -> Found {
+    let group = std::cell::RefCell::new(Sentinels::start("").await);
+    let url = group.borrow().url("");
+    let kill = || {
+        group.borrow_mut().servers[0].kill();
+        0
+    };
+    let took_over = || group.borrow().servers[1].cli(&["ROLE"]).starts_with("master");
+    while_one_takes_over(scale, url, kill, took_over).await
 }
 
 async fn refresh_tokens_in_redis_under_kills(scale: Scale) -> Found {

@@ -13,6 +13,7 @@
 
 mod cases;
 mod fleet;
+mod groups;
 mod redis_server;
 mod slow_way;
 mod worker;

@@ -2,13 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[allow(dead_code, reason = "the program of the fleet uses the rest")]
+mod groups;
+#[allow(dead_code, reason = "the program of the fleet uses the rest")]
 mod redis_server;
 
 use std::error::Error as _;
 use std::fs;
 use std::time::Duration;
 
+use groups::{Cluster, Sentinels};
 use redis_server::{RedisServer, free_port};
+use tokio::time::{Instant, timeout};
 use tower_oauth2::store::{Acquired, RedisStore, StoreKey, TokenStore as _, Write};
 use tower_oauth2::test_util::check_token_store;
 use tower_oauth2::{Error, ErrorKind};
@@ -130,7 +135,7 @@ async fn a_server_that_is_full_or_a_replica_is_named() {
 #[tokio::test]
 async fn the_rights_that_the_page_lists_suffice_and_without_the_channel_it_is_polled() {
     let server = RedisServer::start(&[]).await;
-    let rights = "+evalsha +script|load +hmget +hget +hset +get +set +del +pttl +pexpire +time +hello +ping";
+    let rights = "+evalsha +eval +hmget +hget +hset +get +set +del +pttl +pexpire +time +hello +ping";
     let user = |name: &str, more: &str| {
         let mut line = vec!["ACL", "SETUSER", name, "on", ">R1GHT", "~tower-oauth2:*", "resetchannels"];
         line.extend(rights.split(' ').chain(more.split(' ')));
@@ -175,4 +180,162 @@ async fn tls_is_verified() {
     assert!(refused.is_transient() && shown(&refused).contains("certificate"), "{}", shown(&refused));
     assert!(RedisStore::builder(server.url()).root_certificates("x").build().unwrap_err().is_config());
     fs::remove_dir_all(&folder).unwrap();
+}
+
+/// The keys of some tenants, which are spread over all nodes of a cluster.
+fn tenants() -> Vec<StoreKey> {
+    (0..20).map(|number| StoreKey::new(format!("tenant-{number}")).unwrap()).collect()
+}
+
+/// Takes the lease of each key, as soon as the store gives it, and writes. Returns the fences.
+async fn written(store: &RedisStore, keys: &[StoreKey]) -> Vec<u64> {
+    let mut fences = Vec::new();
+    for key in keys {
+        let write_it = async || {
+            let Acquired::Taken(lease) = store.acquire(key, PERIOD).await.ok()? else { return None };
+            let version = store.load(key).await.ok()?.map_or(0, |entry| entry.version);
+            let is_written = store.swap(key, write(version, version + 1, lease.fence)).await.ok()?;
+            store.release(key, lease).await.ok()?;
+            is_written.then_some(lease.fence)
+        };
+        let begun = Instant::now();
+        let fence = loop {
+            // As the caller does it, with a timeout.
+            if let Ok(Some(fence)) = timeout(Duration::from_secs(1), write_it()).await {
+                break fence;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "{key:?} cannot be written any more");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        fences.push(fence);
+    }
+    fences
+}
+
+/// Waits by one store for what another writes.
+async fn is_woken(store: &RedisStore, writer: &RedisStore, key: &StoreKey) {
+    let begun = Instant::now();
+    let waiter = loop {
+        let entry = store.load(key).await;
+        let version = entry.as_ref().map_or(0, |entry| entry.as_ref().map_or(0, |entry| entry.version));
+        let waiter = tokio::spawn({
+            let (store, key) = (store.clone(), key.clone());
+            async move { store.changed(&key, version).await }
+        });
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        // A new subscription wakes it as well: it may have missed something before.
+        if !waiter.is_finished() && entry.is_ok() {
+            break waiter;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "it never waits");
+    };
+    written(writer, std::slice::from_ref(key)).await;
+    timeout(Duration::from_secs(1), waiter).await.expect("it is woken").unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn the_store_in_a_cluster_keeps_every_rule() {
+    let cluster = Cluster::start().await;
+    check_token_store(RedisStore::connect(cluster.url()).unwrap(), "check", true).await;
+    written(&RedisStore::connect(cluster.url()).unwrap(), &tenants()).await;
+    for primary in cluster.primaries() {
+        let keys: usize = cluster.nodes[primary].cli(&["DBSIZE"]).trim().parse().unwrap();
+        assert!(keys > 0, "each node has some of the keys");
+    }
+    // One node of it, taken for a whole server.
+    let alone = RedisStore::connect(format!("redis://127.0.0.1:{}", cluster.nodes[0].port)).unwrap();
+    let mut told = Vec::new();
+    for key in tenants() {
+        told.extend(alone.load(&key).await.err().map(|error| error.to_string()));
+    }
+    assert!(!told.is_empty() && told.iter().all(|told| told.contains("redis+cluster")), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_cluster_goes_on_without_the_nodes_that_were_killed() {
+    let mut cluster = Cluster::start().await;
+    let (store, other) = (RedisStore::connect(cluster.url()), RedisStore::connect(cluster.url()));
+    let (store, other) = (store.unwrap(), other.unwrap());
+    let before = written(&store, &tenants()).await;
+    is_woken(&other, &store, &key()).await;
+    let primary = cluster.primaries()[0];
+    cluster.nodes[primary].kill();
+    let after = written(&store, &tenants()).await;
+    assert!(before.iter().zip(&after).all(|(before, after)| after > before));
+    is_woken(&other, &store, &key()).await;
+    // All of them, at once: they come back without what they had, and know their slots.
+    cluster.is_whole().await;
+    for node in &mut cluster.nodes {
+        node.kill();
+    }
+    assert!(timeout(PERIOD, store.load(&key())).await.unwrap().is_err());
+    for node in &mut cluster.nodes {
+        node.start_again().await;
+    }
+    let last = written(&store, &tenants()).await;
+    assert!(after.iter().zip(&last).all(|(after, last)| last > after));
+    is_woken(&other, &store, &key()).await;
+}
+
+#[tokio::test]
+async fn the_store_behind_sentinels_keeps_every_rule_and_follows_the_primary() {
+    let mut group = Sentinels::start("").await;
+    let (store, other) = (RedisStore::connect(group.url("")), RedisStore::connect(group.url("")));
+    let (store, other) = (store.unwrap(), other.unwrap());
+    check_token_store(store.clone(), "check", true).await;
+    let before = written(&store, &tenants()).await;
+    is_woken(&other, &store, &key()).await;
+    group.servers[0].kill();
+    group.sentinels[0].kill();
+    let after = written(&store, &tenants()).await;
+    assert!(before.iter().zip(&after).all(|(before, after)| after > before));
+    is_woken(&other, &store, &key()).await;
+    let entry = group.servers[1].cli(&["HGET", "tower-oauth2:{tenant-7}", "d"]);
+    assert_eq!(entry.trim(), "sealed", "the replica has become the primary");
+}
+
+#[tokio::test]
+async fn sentinels_with_a_password_get_that_of_the_url_and_those_that_cannot_help_are_named() {
+    let group = Sentinels::start("R1GHT").await;
+    let at = |url: String| RedisStore::connect(url).unwrap();
+    let none = at(group.url("")).load(&key()).await.unwrap_err();
+    assert!(
+        shown(&none).contains("password") && shown(&none).contains("redis+sentinel://127"),
+        "{}",
+        shown(&none)
+    );
+    let wrong = at(group.url(":S3CR3T@")).load(&key()).await.unwrap_err();
+    assert!(shown(&wrong).contains("password") && !shown(&wrong).contains("S3CR3T"), "{}", shown(&wrong));
+    let other = at(group.url(":R1GHT@").replace("/billing", "/reports")).load(&key()).await.unwrap_err();
+    assert!(shown(&other).contains("no Sentinel knows"), "{}", shown(&other));
+    assert_eq!(written(&at(group.url(":R1GHT@")), &tenants()).await.len(), 20);
+}
+
+#[test]
+fn a_url_with_several_hosts_is_read_or_refused_without_its_password() {
+    for url in [
+        "redis+cluster://ann:S3CR3T@a,b:7000/",
+        "rediss+cluster://:S3CR3T@a",
+        "valkey+cluster://a,b",
+        "redis+sentinel://ann:S3CR3T@a,b:7000/billing",
+        "rediss+sentinel://:S3CR3T@[::1],[::1]:7000/billing/1",
+        "valkeys+sentinel://a/billing",
+    ] {
+        let store = RedisStore::connect(url).unwrap();
+        assert!(!format!("{store:?} {:?}", store.name()).contains("S3CR3T"), "{store:?}");
+    }
+    for url in [
+        "redis+sentinel://:S3CR3T@a,b",
+        "redis+sentinel://:S3CR3T@a,b/",
+        "redis+sentinel://:S3CR3T@a,b/billing/x",
+        "redis+sentinel://:S3CR3T@a,,b/billing",
+        "redis+sentinel://:S3CR3T@a/billing?db=1",
+        "rediss+cluster://:S3CR3T@a/#insecure",
+        "redis+cluster://:S3CR3T@/",
+        "redis+ring://:S3CR3T@a",
+        "redis+cluster:S3CR3T",
+    ] {
+        let error = RedisStore::connect(url).unwrap_err();
+        assert!(error.is_config() && !shown(&error).contains("S3CR3T"), "{url}: {}", shown(&error));
+    }
 }

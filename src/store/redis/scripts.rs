@@ -4,7 +4,11 @@
 //! number of the newest lease. The lease is a key of its own that expires; its value is its number. Numbers are compared
 //! as numbers only where order matters, and stay below 2^53, up to which the server's scripts are exact.
 
-use redis::Script;
+/// A script and the hash by which a server that has it calls it.
+pub(super) struct Script {
+    pub(super) text: &'static str,
+    pub(super) hash: String,
+}
 
 pub(super) struct Scripts {
     pub(super) load: Script,
@@ -16,12 +20,13 @@ pub(super) struct Scripts {
 
 impl Scripts {
     pub(super) fn new() -> Self {
+        let script = |text| Script { text, hash: redis::Script::new(text).get_hash().to_owned() };
         Self {
-            load: Script::new(LOAD),
-            swap: Script::new(SWAP),
-            acquire: Script::new(ACQUIRE),
-            extend: Script::new(EXTEND),
-            release: Script::new(RELEASE),
+            load: script(LOAD),
+            swap: script(SWAP),
+            acquire: script(ACQUIRE),
+            extend: script(EXTEND),
+            release: script(RELEASE),
         }
     }
 }

@@ -1,0 +1,146 @@
+//! The connection that all calls share: opened by the first one, and anew when it breaks.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use redis::{PushInfo, PushKind, RedisError, Value};
+use tokio::sync::{broadcast, watch};
+
+use super::server::{Connection, Server};
+use crate::error::Error;
+use crate::runtime;
+
+/// Messages that a slow waiter may be behind by. It is woken for nothing then.
+const BACKLOG: usize = 256;
+
+/// The way to a server.
+pub(super) struct Link {
+    pub(super) server: Arc<Server>,
+    /// Keys that have changed; an empty one means that any may have.
+    pub(super) changes: broadcast::Sender<String>,
+    newest: Mutex<Option<Attempt>>,
+}
+
+/// A connection that is being opened, that is open, or that could not be opened.
+type Attempt = watch::Receiver<Option<Result<Arc<Open>, Arc<RedisError>>>>;
+
+/// A connection that was opened.
+pub(super) struct Open {
+    pub(super) connection: Connection,
+    noticed: Arc<Noticed>,
+}
+
+/// What became of a connection.
+#[derive(Default)]
+struct Noticed {
+    is_broken: AtomicBool,
+    is_subscribed: AtomicBool,
+}
+
+impl Link {
+    pub(super) fn new(server: Server) -> Self {
+        Self { server: Arc::new(server), changes: broadcast::Sender::new(BACKLOG), newest: Mutex::default() }
+    }
+
+    /// Returns the connection. If there is none, or it is broken, one is opened.
+    pub(super) async fn open(&self) -> Result<Arc<Open>, Error> {
+        let mut attempt = self.attempt()?;
+        let opened = attempt.wait_for(Option::is_some).await.ok().and_then(|opened| opened.clone());
+        match opened {
+            Some(Ok(open)) => Ok(open),
+            Some(Err(error)) => Err(self.failed(error.code(), Arc::clone(&error))),
+            None => Err(Error::transient(
+                "the connection to the token store broke off: its runtime was shut down",
+            )),
+        }
+    }
+
+    /// Says what failed, where, and as far as known what to do. What the server says names keys and users, no values.
+    pub(super) fn failed(
+        &self,
+        code: Option<&str>,
+        error: impl std::error::Error + Send + Sync + 'static,
+    ) -> Error {
+        let advice = match code.unwrap_or_default() {
+            "OOM" => "; its memory is full, see maxmemory",
+            "READONLY" => "; it is a replica, give the address of the primary",
+            "NOAUTH" | "WRONGPASS" => "; check user and password",
+            "NOPERM" => "; the user lacks a right, see the list at RedisStore",
+            "MOVED" | "ASK" => "; it is one node of a cluster, begin its URL with redis+cluster://",
+            "CLUSTERDOWN" => "; the cluster is not whole",
+            _ => "",
+        };
+        Error::transient(format!("the token store at {} failed{advice}", self.server)).with_source(error)
+    }
+
+    /// Returns the newest attempt if it can still be of use, else a new one.
+    fn attempt(&self) -> Result<Attempt, Error> {
+        // Every change under this lock is one assignment.
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(attempt) = newest.as_ref().filter(|attempt| is_usable(attempt)) {
+            return Ok(attempt.clone());
+        }
+        let (opened, attempt) = watch::channel(None);
+        let (server, changes) = (Arc::clone(&self.server), self.changes.clone());
+        // A task of its own, so that it goes on if the call that began it has a timeout.
+        runtime::current()?.spawn(async move {
+            let result = Open::new(&server, changes).await;
+            opened.send_replace(Some(result.map(Arc::new).map_err(Arc::new)));
+        });
+        *newest = Some(attempt.clone());
+        Ok(attempt)
+    }
+}
+
+fn is_usable(attempt: &Attempt) -> bool {
+    match &*attempt.borrow() {
+        Some(Ok(open)) => !open.noticed.is_broken.load(Ordering::Acquire),
+        Some(Err(_)) => false,
+        // Its task may be gone, with its runtime.
+        None => attempt.has_changed().is_ok(),
+    }
+}
+
+// --- Open ---
+
+impl Open {
+    async fn new(server: &Server, changes: broadcast::Sender<String>) -> Result<Self, RedisError> {
+        let (noticed, has_one_node) = (Arc::new(Noticed::default()), server.has_one_node());
+        let notes = Arc::clone(&noticed);
+        // Without a receiver nothing waits for a message.
+        let pushed = move |push: PushInfo| {
+            if push.kind == PushKind::Disconnection {
+                notes.is_broken.fetch_or(has_one_node, Ordering::Release);
+                // Of a cluster it may have been the node that sent the messages.
+                notes.is_subscribed.store(false, Ordering::Release);
+            }
+            changes.send(changed_key(&push).unwrap_or_default()).map(drop)
+        };
+        let connection = server.connect(pushed).await?;
+        Ok(Self { connection, noticed })
+    }
+
+    /// Looks at the error of a call: after some of them the next call needs another connection.
+    pub(super) fn note(&self, error: &RedisError) {
+        if self.connection.is_lost_by(error) {
+            self.noticed.is_broken.store(true, Ordering::Release);
+        }
+    }
+
+    /// Subscribes to a channel, if the connection is not subscribed. To do so twice does no harm.
+    pub(super) async fn subscribe(&self, channel: &str) -> Result<(), RedisError> {
+        if !self.noticed.is_subscribed.load(Ordering::Acquire) {
+            self.connection.subscribe(channel).await?;
+            self.noticed.is_subscribed.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+}
+
+/// Returns the key that a message of the server names.
+fn changed_key(push: &PushInfo) -> Option<String> {
+    match (&push.kind, &push.data[..]) {
+        (PushKind::Message, [_channel, Value::BulkString(key)]) => String::from_utf8(key.clone()).ok(),
+        _ => None,
+    }
+}

@@ -1,0 +1,301 @@
+//! Where the server is: at one address, where Sentinels say, or the nodes of a cluster.
+
+use std::fmt;
+use std::time::Duration;
+
+use redis::aio::{AsyncPushSender, MultiplexedConnection};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, FromRedisValue,
+    IntoConnectionInfo as _, ProtocolVersion, RedisConnectionInfo, RedisError, ServerErrorKind,
+    TlsCertificates,
+};
+
+use crate::error::Error;
+
+/// How long a connection attempt and a response may take. A process that waits for a token has a shorter timeout of its own.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How often a call to a cluster follows its slots to another node, or waits for one that takes over.
+#[cfg(feature = "redis-cluster")]
+const CLUSTER_RETRIES: u32 = 3;
+
+/// Where Sentinels listen if the URL has no port.
+const SENTINEL_PORT: u16 = 26379;
+
+/// A server, or several that stand for one.
+pub(super) struct Server {
+    /// The URL without user and password, for people.
+    name: String,
+    place: Place,
+    root_certificates: Option<Vec<u8>>,
+}
+
+enum Place {
+    At(ConnectionInfo),
+    Sentinels {
+        sentinels: Vec<ConnectionInfo>,
+        /// The name by which they know the primary.
+        service: String,
+        /// The primary, but for its address.
+        primary: ConnectionInfo,
+    },
+    #[cfg(feature = "redis-cluster")]
+    Cluster(Vec<ConnectionInfo>),
+}
+
+/// A connection. Clones share it.
+#[derive(Clone)]
+pub(super) enum Connection {
+    One(MultiplexedConnection),
+    #[cfg(feature = "redis-cluster")]
+    Cluster(redis::cluster_async::ClusterConnection),
+}
+
+// --- Server ---
+
+impl Server {
+    /// Reads a URL.
+    ///
+    /// # Errors
+    ///
+    /// A configuration error that does not repeat the URL, since it may hold a password.
+    pub(super) fn parse(url: &str, root_certificates: Option<Vec<u8>>) -> Result<Self, Error> {
+        let (scheme, rest) = url.split_once("://").ok_or_else(unreadable)?;
+        let (base, kind) = scheme.split_once('+').unwrap_or((scheme, ""));
+        if kind.is_empty() {
+            let info = connection_info(url)?;
+            let name = format!("{base}://{}", info.addr());
+            return Ok(Self { name, place: Place::At(info), root_certificates });
+        }
+        if rest.contains(['?', '#']) {
+            return Err(unreadable());
+        }
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let (login, hosts) = match authority.rsplit_once('@') {
+            Some((login, hosts)) => (format!("{login}@"), hosts),
+            None => (String::new(), authority),
+        };
+        let place = match kind {
+            "sentinel" => {
+                let (service, database) = path.split_once('/').unwrap_or((path, "0"));
+                if service.is_empty() {
+                    return Err(Error::config(
+                        "the URL of the token store lacks the name of the service: redis+sentinel://host1,host2/service",
+                    ));
+                }
+                let sentinel = |host| connection_info(&format!("{base}://{login}{}", with_port(host)));
+                Place::Sentinels {
+                    sentinels: hosts.split(',').map(sentinel).collect::<Result<_, _>>()?,
+                    service: service.to_owned(),
+                    primary: connection_info(&format!("{base}://{login}localhost/{database}"))?,
+                }
+            }
+            #[cfg(feature = "redis-cluster")]
+            "cluster" => {
+                let node = |host| connection_info(&format!("{base}://{login}{host}/{path}"));
+                Place::Cluster(hosts.split(',').map(node).collect::<Result<_, _>>()?)
+            }
+            #[cfg(not(feature = "redis-cluster"))]
+            "cluster" => {
+                return Err(Error::config(
+                    "a token store in a Redis Cluster needs the feature `redis-cluster` of tower-oauth2",
+                ));
+            }
+            _ => return Err(unreadable()),
+        };
+        Ok(Self { name: format!("{scheme}://{hosts}"), place, root_certificates })
+    }
+
+    /// Returns whether connections use TLS.
+    pub(super) fn is_tls(&self) -> bool {
+        let info = match &self.place {
+            Place::At(info) | Place::Sentinels { primary: info, .. } => info,
+            #[cfg(feature = "redis-cluster")]
+            Place::Cluster(nodes) => return nodes.iter().all(is_tls),
+        };
+        is_tls(info)
+    }
+
+    /// Returns whether a connection is at an end when one of its nodes is.
+    pub(super) fn has_one_node(&self) -> bool {
+        match self.place {
+            Place::At(_) | Place::Sentinels { .. } => true,
+            #[cfg(feature = "redis-cluster")]
+            Place::Cluster(_) => false,
+        }
+    }
+
+    /// Connects. What the server sends without being asked goes to `pushed`.
+    pub(super) async fn connect(&self, pushed: impl AsyncPushSender) -> Result<Connection, RedisError> {
+        match &self.place {
+            Place::At(info) => {
+                let config = config().set_push_sender(pushed);
+                self.open(info.clone(), &config).await.map(Connection::One)
+            }
+            Place::Sentinels { sentinels, service, primary } => {
+                let address = self.primary(sentinels, service).await?;
+                let info = primary.clone().set_addr(at(primary.addr(), address));
+                let config = config().set_push_sender(pushed);
+                self.open(info, &config).await.map(Connection::One)
+            }
+            #[cfg(feature = "redis-cluster")]
+            Place::Cluster(nodes) => {
+                let mut builder = redis::cluster::ClusterClient::builder(nodes.clone())
+                    .use_protocol(ProtocolVersion::RESP3)
+                    .connection_timeout(CONNECT_TIMEOUT)
+                    .response_timeout(CONNECT_TIMEOUT)
+                    .retries(CLUSTER_RETRIES)
+                    .push_sender(pushed);
+                if let Some(certificates) = self.certificates() {
+                    builder = builder.certs(certificates);
+                }
+                builder.build()?.get_async_connection().await.map(Connection::Cluster)
+            }
+        }
+    }
+
+    /// Asks the Sentinels for the address of the primary, one after the other.
+    async fn primary(
+        &self,
+        sentinels: &[ConnectionInfo],
+        service: &str,
+    ) -> Result<(String, u16), RedisError> {
+        let mut last = None;
+        for sentinel in sentinels {
+            match self.ask(sentinel, service).await {
+                Ok(Some(address)) => return Ok(address),
+                Ok(None) => last = last.or_else(|| Some(unknown_service())),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(unknown_service))
+    }
+
+    async fn ask(
+        &self,
+        sentinel: &ConnectionInfo,
+        service: &str,
+    ) -> Result<Option<(String, u16)>, RedisError> {
+        let mut question = redis::cmd("SENTINEL");
+        question.arg("GET-MASTER-ADDR-BY-NAME").arg(service);
+        // Most Sentinels have no password, and refuse one. Those that have one are taken to have that of the servers.
+        let open = sentinel.clone().set_redis_settings(RedisConnectionInfo::default());
+        let refused = match self.open(open, &config()).await {
+            Ok(mut connection) => match question.query_async(&mut connection).await {
+                Err(error) if error.code() == Some("NOAUTH") => error,
+                result => return result,
+            },
+            Err(error) if error.code() == Some("NOAUTH") => error,
+            Err(error) => return Err(error),
+        };
+        if sentinel.redis_settings().password().is_none() {
+            return Err(refused);
+        }
+        let mut connection = self.open(sentinel.clone(), &config()).await?;
+        question.query_async(&mut connection).await
+    }
+
+    async fn open(
+        &self,
+        info: ConnectionInfo,
+        config: &AsyncConnectionConfig,
+    ) -> Result<MultiplexedConnection, RedisError> {
+        let client = match self.certificates() {
+            Some(certificates) => Client::build_with_tls(info, certificates)?,
+            None => Client::open(info)?,
+        };
+        client.get_multiplexed_async_connection_with_config(config).await
+    }
+
+    fn certificates(&self) -> Option<TlsCertificates> {
+        self.root_certificates
+            .as_ref()
+            .map(|pem| TlsCertificates { client_tls: None, root_cert: Some(pem.clone()) })
+    }
+}
+
+/// The URL without user and password.
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+// --- Connection ---
+
+impl Connection {
+    pub(super) async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisError> {
+        match self {
+            Self::One(connection) => command.query_async(&mut connection.clone()).await,
+            #[cfg(feature = "redis-cluster")]
+            Self::Cluster(connection) => command.query_async(&mut connection.clone()).await,
+        }
+    }
+
+    pub(super) async fn subscribe(&self, channel: &str) -> Result<(), RedisError> {
+        match self {
+            Self::One(connection) => connection.clone().subscribe(channel).await,
+            #[cfg(feature = "redis-cluster")]
+            Self::Cluster(connection) => connection.clone().subscribe(channel).await,
+        }
+    }
+
+    /// Returns whether it is of no use after this error of a call.
+    pub(super) fn is_lost_by(&self, error: &RedisError) -> bool {
+        match self {
+            // A primary that has become a replica is not the server that its name stands for any more.
+            Self::One(_) => error.is_unrecoverable_error() || error.code() == Some("READONLY"),
+            // It finds its nodes again as long as one of them is left.
+            #[cfg(feature = "redis-cluster")]
+            Self::Cluster(_) => error.kind() == redis::ErrorKind::ClusterConnectionNotFound,
+        }
+    }
+}
+
+// --- Helpers ---
+
+fn config() -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        .set_response_timeout(Some(CONNECT_TIMEOUT))
+}
+
+fn connection_info(url: &str) -> Result<ConnectionInfo, Error> {
+    let info = url.into_connection_info().map_err(|_error| unreadable())?;
+    // By this protocol messages come over the same connection.
+    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+    Ok(info.set_redis_settings(settings))
+}
+
+fn unreadable() -> Error {
+    Error::config(
+        "the URL of the token store is not one of Redis; it looks like redis://user:password@host:6379/0, or rediss://… for \
+         TLS",
+    )
+}
+
+/// The error of Sentinels that do not know the service.
+fn unknown_service() -> RedisError {
+    (redis::ErrorKind::Server(ServerErrorKind::ResponseError), "no Sentinel knows a primary of this service")
+        .into()
+}
+
+/// Adds the port of a Sentinel to a host without one. The colons of an IPv6 address stand in brackets.
+fn with_port(host: &str) -> String {
+    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
+    if has_port { host.to_owned() } else { format!("{host}:{SENTINEL_PORT}") }
+}
+
+fn is_tls(info: &ConnectionInfo) -> bool {
+    matches!(info.addr(), ConnectionAddr::TcpTls { .. })
+}
+
+/// Another address, with TLS if the first has it.
+fn at(like: &ConnectionAddr, (host, port): (String, u16)) -> ConnectionAddr {
+    match like {
+        ConnectionAddr::TcpTls { .. } => {
+            ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
+        }
+        _ => ConnectionAddr::Tcp(host, port),
+    }
+}
