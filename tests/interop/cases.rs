@@ -10,6 +10,10 @@ mod api;
 mod keys;
 mod login;
 mod nginx;
+#[allow(dead_code, reason = "the fleet of processes uses the rest")]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#[path = "../fleet/redis_server.rs"]
+mod redis_server;
 mod refreshing;
 mod server;
 mod shared;
@@ -114,7 +118,10 @@ async fn main() -> ExitCode {
         .case("the same, the process killed and restarted", refreshing::killed_and_restarted(seconds(4, 20)))
         .await;
     tally
-        .case("ten processes on one login, killed at random", shared::killed_at_random(seconds(8, 60)))
+        .case(
+            "ten processes on one login, killed at random",
+            shared::killed_at_random_over_files(seconds(8, 60)),
+        )
         .await;
     tally.case("revocation on request and at a shutdown", refreshing::revoked_for_good()).await;
     if smoke {
@@ -122,6 +129,12 @@ async fn main() -> ExitCode {
         tally.case("nginx takes 10 per second: 30 requests, 20 at once", limited(30, 20, 2.0, 4.0)).await;
     } else {
         tally.case("nginx takes 10 per second: 200 requests, 50 at once", limited(200, 50, 1.4, 1.25)).await;
+        tally
+            .case(
+                "ten processes on one login, over Redis, killed at random",
+                shared::killed_at_random_over_redis(seconds(8, 60)),
+            )
+            .await;
         tally.case("server away for 3 s while the token is valid", server_away()).await;
         tally.case("one API node of four says 401", bad_node(Duration::from_secs(60))).await;
     }

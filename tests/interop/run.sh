@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # The client against servers that nobody here wrote: oidc-provider as authorization server with an API that introspects,
-# and nginx with a limit of its rate.
+# nginx with a limit of its rate, and Redis, over which processes share a login.
 #
-#   tests/interop/run.sh            every case, about five minutes
+#   tests/interop/run.sh            every case, about six minutes
 #   tests/interop/run.sh --smoke    the short ones, about a minute
 #   tests/interop/run.sh --only TEXT    those with this in their name
 #
-# Installs what is missing (npm; node if there is none; nginx), builds, runs. The last line is "N passed, M failed"; the exit
+# Installs what is missing (npm; node if there is none; nginx; redis-server), builds, runs. The last line is "N passed, M failed"; the exit
 # code is 1 if M is not 0. Nothing listens but on loopback, on free ports. The server ends when this script ends,
 # however it ends: it reads a pipe that then closes.
 set -euo pipefail
@@ -76,9 +76,14 @@ start_nginx() {
     cat "$nginx_home/error.log" >&2
     return 1
 }
+# The short part does without it.
+if ! command -v redis-server >/dev/null && [[ " $* " != *" --smoke "* ]]; then
+    install_packages redis-server
+fi
+
 echo items >"$nginx_home/items"
 start_nginx
 
 cd ../..
 cargo build --quiet --locked --all-features --example interop
-timeout --kill-after=10 480 cargo run --quiet --locked --all-features --example interop -- "$@"
+timeout --kill-after=10 600 cargo run --quiet --locked --all-features --example interop -- "$@"

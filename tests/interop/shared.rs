@@ -1,8 +1,7 @@
-//! Processes that share one login through a directory, killed at random, at a server that ends the login when a refresh token
+//! Processes that share one login through a store, killed at random, at a server that ends the login when a refresh token
 //! comes twice.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
@@ -12,12 +11,13 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tower::BoxError;
 use tower_oauth2::grants::read_token_response;
-use tower_oauth2::store::{FileStore, SealingKey, Shared};
+use tower_oauth2::store::{SealingKey, Shared, from_url};
 use tower_oauth2::{
     AccessToken, Error, RefreshTokenGrant, SourceIdentity, TokenCache, TokenRequest, TokenSource,
 };
 
 use crate::api::{Api, Check};
+use crate::redis_server::RedisServer;
 use crate::server::Server;
 use crate::{BASIC, CLIENTS, Finding, connect, login, send, whole_line};
 
@@ -30,9 +30,9 @@ const CHILD: &str = "--share";
 /// Runs as one of those processes, if the arguments say so.
 pub(crate) async fn child() -> Option<ExitCode> {
     let mut arguments = std::env::args().skip_while(|argument| argument != CHILD).skip(1);
-    let (folder, token_url, origin, refresh_token) =
+    let (store, token_url, origin, refresh_token) =
         (arguments.next()?, arguments.next()?, arguments.next()?, arguments.next()?);
-    match live_on(folder.into(), token_url, origin, refresh_token).await {
+    match live_on(store, token_url, origin, refresh_token).await {
         Ok(()) => Some(ExitCode::SUCCESS),
         Err(error) => {
             println!("failed {}", whole_line(&*error));
@@ -68,13 +68,13 @@ impl<S: TokenSource> TokenSource for Ends<S> {
 
 /// Sends requests until the process is killed.
 async fn live_on(
-    folder: PathBuf,
+    store: String,
     token_url: String,
     origin: String,
     refresh_token: String,
 ) -> Result<(), BoxError> {
     let grant = RefreshTokenGrant::builder(token_url, BASIC.id, BASIC.secret).refresh_token(refresh_token);
-    let shared = Shared::builder(Begins(grant.build()?), FileStore::open(folder)?, SealingKey::new([7; 32]))
+    let shared = Shared::builder(Begins(grant.build()?), from_url(&store)?, SealingKey::new([7; 32]))
         .principal("ann")
         .lease(Duration::from_secs(1))
         .build()?;
@@ -94,18 +94,29 @@ async fn live_on(
     }
 }
 
-pub(crate) async fn killed_at_random(span: Duration) -> Result<Finding, BoxError> {
+pub(crate) async fn killed_at_random_over_files(span: Duration) -> Result<Finding, BoxError> {
+    let folder = std::env::temp_dir().join(format!("interop-{}-tokens", std::process::id()));
+    let _ = std::fs::remove_dir_all(&folder);
+    let found = killed_at_random(span, format!("file:{}", folder.display())).await;
+    std::fs::remove_dir_all(&folder)?;
+    found
+}
+
+pub(crate) async fn killed_at_random_over_redis(span: Duration) -> Result<Finding, BoxError> {
+    let server = RedisServer::start(&[]).await;
+    killed_at_random(span, server.url()).await
+}
+
+async fn killed_at_random(span: Duration, store: String) -> Result<Finding, BoxError> {
     let server = Server::start(Duration::from_secs(1), CLIENTS).await?;
     let api = Api::start(&server, Check::EveryTime).await?;
     let mut refresh_token = sign_in(&server).await?;
-    let folder = std::env::temp_dir().join(format!("interop-{}-tokens", std::process::id()));
-    let _ = std::fs::remove_dir_all(&folder);
     let (said, mut heard) = mpsc::unbounded_channel();
     let mut children: Vec<Child> = Vec::new();
     let start = |children: &mut Vec<Child>, refresh_token: &str| -> Result<usize, BoxError> {
         let mut child = Command::new(std::env::current_exe()?)
             .arg(CHILD)
-            .arg(&folder)
+            .arg(&store)
             .args([&server.token_url(), &api.origin(), refresh_token])
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -164,7 +175,6 @@ pub(crate) async fn killed_at_random(span: Duration) -> Result<Finding, BoxError
     for child in &mut children {
         child.kill().await?;
     }
-    std::fs::remove_dir_all(&folder)?;
     let rotations = server.answers()?.iter().filter(|status| **status == 200).count();
     let shown = failures.first().map(|failure| format!(" first=\"{failure}\"")).unwrap_or_default();
     let seconds = usize::try_from(span.as_secs())?;
