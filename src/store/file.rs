@@ -1,6 +1,6 @@
 //! A store in a directory, for the processes of one machine.
 
-mod record;
+mod format;
 mod slot;
 
 use std::fmt;
@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::record::Record;
-use self::slot::{Busy, Slot};
+use self::slot::{LockError, Slot};
 use crate::clock::WallClock;
 use crate::error::Error;
 use crate::runtime;
-use crate::store::token_store::{Acquired, Entry, Lease, StoreKey, TokenStore, Write, next_number};
+use crate::store::record::Record;
+use crate::store::token_store::{Acquired, Entry, Lease, StoreKey, TokenStore, Write};
 
 /// How often a file that another process holds is tried, and how long the pauses are: five seconds in all.
 const TRIES: u32 = 500;
@@ -88,11 +88,11 @@ impl FileStore {
         Self::open(state.join(program).join("tokens"))
     }
 
-    /// Reads the record of a key and lets `change` decide whether it is written back, while no other process does the same.
+    /// Changes the record of a key, while no other process does the same. One that is as it was is not written.
     async fn change<T, F>(&self, key: &StoreKey, change: F) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: FnOnce(&mut Record, Duration) -> (Changed, T) + Clone + Send + 'static,
+        F: FnOnce(&mut Record, Duration) -> T + Clone + Send + 'static,
     {
         let runtime = runtime::current()?;
         let failed = |error: io::Error| {
@@ -105,41 +105,24 @@ impl FileStore {
             let turn = runtime.spawn_blocking(move || take_turn(&slot, change));
             match turn.await.map_err(|_ended| Error::transient("the runtime is shutting down"))? {
                 Ok(value) => return Ok(value),
-                Err(TurnError::Busy) => tokio::time::sleep(PAUSE).await,
-                Err(TurnError::Failed(error)) => return Err(failed(error)),
+                Err(LockError::Held) => tokio::time::sleep(PAUSE).await,
+                Err(LockError::Failed(error)) => return Err(failed(error)),
             }
         }
         Err(failed(io::Error::new(io::ErrorKind::WouldBlock, "another process holds its lock for long")))
     }
 }
 
-/// What becomes of a record.
-#[derive(Clone, Copy)]
-enum Changed {
-    Yes,
-    No,
-}
-
-/// Why a turn brought nothing.
-enum TurnError {
-    Busy,
-    Failed(io::Error),
-}
-
-fn take_turn<T>(
-    slot: &Slot,
-    change: impl FnOnce(&mut Record, Duration) -> (Changed, T),
-) -> Result<T, TurnError> {
-    let lock = slot.lock().map_err(|busy| match busy {
-        Busy::Held => TurnError::Busy,
-        Busy::Failed(error) => TurnError::Failed(error),
-    })?;
+/// Changes the file of a key, if its lock is free.
+fn take_turn<T>(slot: &Slot, change: impl FnOnce(&mut Record, Duration) -> T) -> Result<T, LockError> {
+    let lock = slot.lock()?;
     // A file that is not a record is as good as none: it is replaced by the next write.
-    let mut record =
-        slot.read().map_err(TurnError::Failed)?.and_then(|text| Record::read(&text)).unwrap_or_default();
-    let (changed, value) = change(&mut record, now());
-    if let Changed::Yes = changed {
-        slot.replace(&record.written()).map_err(TurnError::Failed)?;
+    let before =
+        slot.read().map_err(LockError::Failed)?.and_then(|text| Record::read(&text)).unwrap_or_default();
+    let mut record = before.clone();
+    let value = change(&mut record, now());
+    if record != before {
+        slot.replace(&record.written()).map_err(LockError::Failed)?;
     }
     drop(lock);
     Ok(value)
@@ -147,65 +130,23 @@ fn take_turn<T>(
 
 impl TokenStore for FileStore {
     async fn load(&self, key: &StoreKey) -> Result<Option<Entry>, Error> {
-        self.change(key, |record, now| {
-            let entry = record.entry(now).map(|entry| {
-                Entry::new(entry.version, entry.fence, now.saturating_sub(entry.written), entry.value.clone())
-            });
-            (Changed::No, entry)
-        })
-        .await
+        self.change(key, |record, now| record.load(now)).await
     }
 
     async fn swap(&self, key: &StoreKey, write: Write) -> Result<bool, Error> {
-        self.change(key, move |record, now| {
-            let version = record.entry(now).map_or(0, |entry| entry.version);
-            if version != write.replaces || write.fence < record.fence {
-                return (Changed::No, false);
-            }
-            record.entry = Some(record::Stored {
-                version: write.version,
-                fence: write.fence,
-                written: now,
-                ends: now.saturating_add(write.keep_for),
-                value: write.value,
-            });
-            (Changed::Yes, true)
-        })
-        .await
+        self.change(key, |record, now| record.swap(write, now)).await
     }
 
     async fn acquire(&self, key: &StoreKey, period: Duration) -> Result<Acquired, Error> {
-        self.change(key, move |record, now| {
-            if let Some(left) = record.lease_left(now) {
-                return (Changed::No, Acquired::Held(left));
-            }
-            record.fence = next_number(record.fence, now);
-            record.leased = Some((now, period));
-            (Changed::Yes, Acquired::Taken(Lease::new(record.fence)))
-        })
-        .await
+        self.change(key, move |record, now| record.acquire(period, now, now)).await
     }
 
     async fn extend(&self, key: &StoreKey, lease: Lease, period: Duration) -> Result<bool, Error> {
-        self.change(key, move |record, now| {
-            if record.fence != lease.fence || record.lease_left(now).is_none() {
-                return (Changed::No, false);
-            }
-            record.leased = Some((now, period));
-            (Changed::Yes, true)
-        })
-        .await
+        self.change(key, move |record, now| record.extend(lease, period, now)).await
     }
 
     async fn release(&self, key: &StoreKey, lease: Lease) -> Result<(), Error> {
-        self.change(key, move |record, _now| {
-            if record.fence != lease.fence || record.leased.is_none() {
-                return (Changed::No, ());
-            }
-            record.leased = None;
-            (Changed::Yes, ())
-        })
-        .await
+        self.change(key, move |record, _now| record.release(lease)).await.map(drop)
     }
 
     fn name(&self) -> Option<String> {

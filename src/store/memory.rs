@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::token_store::{Acquired, Entry, Lease, StoreKey, TokenStore, Write, next_number};
+use super::record::Record;
+use super::token_store::{Acquired, Entry, Lease, StoreKey, TokenStore, Write};
 use crate::clock::{self, WallClock};
 use crate::error::Error;
 
@@ -38,25 +39,10 @@ pub struct MemoryStore {
 
 #[derive(Default)]
 struct MemoryShared {
-    slots: Mutex<HashMap<StoreKey, Slot>>,
+    records: Mutex<HashMap<StoreKey, Record>>,
     changed: Notify,
-}
-
-/// What is known of one key.
-#[derive(Default)]
-struct Slot {
-    entry: Option<Stored>,
-    /// The fence of the newest lease.
-    fence: u64,
-    leased_until: Option<Instant>,
-}
-
-struct Stored {
-    version: u64,
-    fence: u64,
-    written: Instant,
-    ends: Instant,
-    value: bytes::Bytes,
+    /// When the first call came: the beginning of all times.
+    began: OnceLock<Instant>,
 }
 
 impl MemoryStore {
@@ -66,90 +52,51 @@ impl MemoryStore {
         Self::default()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<StoreKey, Slot>> {
-        self.shared.slots.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Slot {
-    fn current(&self, now: Instant) -> Option<&Stored> {
-        self.entry.as_ref().filter(|entry| now < entry.ends)
+    fn lock(&self) -> MutexGuard<'_, HashMap<StoreKey, Record>> {
+        // Every change under this lock is whole.
+        self.shared.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_leased(&self, now: Instant) -> Option<Duration> {
-        let until = self.leased_until?;
-        (now < until).then(|| until.saturating_duration_since(now))
-    }
-
-    fn holds(&self, lease: Lease, now: Instant) -> bool {
-        self.fence == lease.fence && self.is_leased(now).is_some()
+    fn now(&self) -> Duration {
+        let now = clock::now();
+        now.saturating_duration_since(*self.shared.began.get_or_init(|| now))
     }
 }
 
 impl TokenStore for MemoryStore {
     async fn load(&self, key: &StoreKey) -> Result<Option<Entry>, Error> {
-        let now = clock::now();
-        let slots = self.lock();
-        Ok(slots.get(key).and_then(|slot| slot.current(now)).map(|stored| Entry {
-            version: stored.version,
-            fence: stored.fence,
-            age: now.saturating_duration_since(stored.written),
-            value: stored.value.clone(),
-        }))
+        let now = self.now();
+        Ok(self.lock().get(key).and_then(|record| record.load(now)))
     }
 
     async fn swap(&self, key: &StoreKey, write: Write) -> Result<bool, Error> {
-        let now = clock::now();
-        {
-            let mut slots = self.lock();
-            slots.retain(|other, slot| {
-                other == key || slot.current(now).is_some() || slot.is_leased(now).is_some()
-            });
-            let slot = slots.entry(key.clone()).or_default();
-            let version = slot.current(now).map_or(0, |stored| stored.version);
-            if version != write.replaces || write.fence < slot.fence {
-                return Ok(false);
-            }
-            slot.entry = Some(Stored {
-                version: write.version,
-                fence: write.fence,
-                written: now,
-                ends: clock::after(now, write.keep_for),
-                value: write.value,
-            });
+        let now = self.now();
+        let is_written = {
+            let mut records = self.lock();
+            records.retain(|other, record| other == key || !record.is_over(now));
+            records.entry(key.clone()).or_default().swap(write, now)
+        };
+        if is_written {
+            self.shared.changed.notify_waiters();
         }
-        self.shared.changed.notify_waiters();
-        Ok(true)
+        Ok(is_written)
     }
 
     async fn acquire(&self, key: &StoreKey, period: Duration) -> Result<Acquired, Error> {
-        let now = clock::now();
-        let mut slots = self.lock();
-        let slot = slots.entry(key.clone()).or_default();
-        if let Some(remaining) = slot.is_leased(now) {
-            return Ok(Acquired::Held(remaining));
-        }
-        slot.fence = next_number(slot.fence, Duration::from_nanos(WallClock::default().moment().wall));
-        slot.leased_until = Some(clock::after(now, period));
-        Ok(Acquired::Taken(Lease { fence: slot.fence }))
+        let (now, wall) = (self.now(), Duration::from_nanos(WallClock::default().nanos()));
+        Ok(self.lock().entry(key.clone()).or_default().acquire(period, now, wall))
     }
 
     async fn extend(&self, key: &StoreKey, lease: Lease, period: Duration) -> Result<bool, Error> {
-        let now = clock::now();
-        let mut slots = self.lock();
-        let Some(slot) = slots.get_mut(key).filter(|slot| slot.holds(lease, now)) else { return Ok(false) };
-        slot.leased_until = Some(clock::after(now, period));
-        Ok(true)
+        let now = self.now();
+        Ok(self.lock().get_mut(key).is_some_and(|record| record.extend(lease, period, now)))
     }
 
     async fn release(&self, key: &StoreKey, lease: Lease) -> Result<(), Error> {
-        let now = clock::now();
-        if let Some(slot) = self.lock().get_mut(key).filter(|slot| slot.holds(lease, now)) {
-            slot.leased_until = None;
-        } else {
-            return Ok(());
+        let is_released = self.lock().get_mut(key).is_some_and(|record| record.release(lease));
+        if is_released {
+            self.shared.changed.notify_waiters();
         }
-        self.shared.changed.notify_waiters();
         Ok(())
     }
 
@@ -157,13 +104,9 @@ impl TokenStore for MemoryStore {
         let mut notified = std::pin::pin!(self.shared.changed.notified());
         // Before the look, so that a write between the two wakes it.
         notified.as_mut().enable();
-        let now = clock::now();
-        let is_newer = self
-            .lock()
-            .get(key)
-            .and_then(|slot| slot.current(now))
-            .map_or(version != 0, |stored| stored.version != version);
-        if !is_newer {
+        let now = self.now();
+        let newest = self.lock().get(key).map_or(0, |record| record.version(now));
+        if newest == version {
             notified.await;
         }
         Ok(())

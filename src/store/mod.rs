@@ -94,6 +94,7 @@ mod file;
 mod holder;
 mod memory;
 mod outage;
+mod record;
 #[cfg(feature = "redis")]
 mod redis;
 mod sealing;

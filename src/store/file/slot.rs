@@ -17,8 +17,8 @@ pub(super) struct Slot {
     new: PathBuf,
 }
 
-/// Why the lock of a key is not to be had.
-pub(super) enum Busy {
+/// Why a process does not get the lock of a key.
+pub(super) enum LockError {
     /// Another process, or another task, is at work.
     Held,
     Failed(io::Error),
@@ -32,17 +32,17 @@ impl Slot {
 
     /// Takes the lock, which ends with the file that is returned, and so with the process. The file stays: one that is
     /// removed and made anew could be locked twice.
-    pub(super) fn lock(&self) -> Result<File, Busy> {
-        check_folder(&self.folder).map_err(Busy::Failed)?;
+    pub(super) fn lock(&self) -> Result<File, LockError> {
+        check_folder(&self.folder).map_err(LockError::Failed)?;
         let lock = match open(&self.lock, OpenOptions::new().write(true)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.create_lock(),
             opened => opened,
         };
-        let lock = lock.map_err(Busy::Failed)?;
+        let lock = lock.map_err(LockError::Failed)?;
         match lock.try_lock() {
             Ok(()) => Ok(lock),
-            Err(TryLockError::WouldBlock) => Err(Busy::Held),
-            Err(TryLockError::Error(error)) => Err(Busy::Failed(error)),
+            Err(TryLockError::WouldBlock) => Err(LockError::Held),
+            Err(TryLockError::Error(error)) => Err(LockError::Failed(error)),
         }
     }
 

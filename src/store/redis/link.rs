@@ -22,10 +22,10 @@ pub(super) struct Link {
 }
 
 /// A connection that is being opened, that is open, or that could not be opened.
-type Attempt = watch::Receiver<Option<Result<Arc<Open>, Arc<RedisError>>>>;
+type Attempt = watch::Receiver<Option<Result<Arc<OpenConnection>, Arc<RedisError>>>>;
 
 /// A connection that was opened.
-pub(super) struct Open {
+pub(super) struct OpenConnection {
     pub(super) connection: Connection,
     noticed: Arc<Noticed>,
 }
@@ -43,7 +43,7 @@ impl Link {
     }
 
     /// Returns the connection. If there is none, or it is broken, one is opened.
-    pub(super) async fn open(&self) -> Result<Arc<Open>, Error> {
+    pub(super) async fn open(&self) -> Result<Arc<OpenConnection>, Error> {
         let mut attempt = self.attempt()?;
         let opened = attempt.wait_for(Option::is_some).await.ok().and_then(|opened| opened.clone());
         match opened {
@@ -84,7 +84,7 @@ impl Link {
         let (server, changes) = (Arc::clone(&self.server), self.changes.clone());
         // A task of its own, so that it goes on if the call that began it has a timeout.
         runtime::current()?.spawn(async move {
-            let result = Open::new(&server, changes).await;
+            let result = OpenConnection::new(&server, changes).await;
             opened.send_replace(Some(result.map(Arc::new).map_err(Arc::new)));
         });
         *newest = Some(attempt.clone());
@@ -101,9 +101,9 @@ fn is_usable(attempt: &Attempt) -> bool {
     }
 }
 
-// --- Open ---
+// --- OpenConnection ---
 
-impl Open {
+impl OpenConnection {
     async fn new(server: &Server, changes: broadcast::Sender<String>) -> Result<Self, RedisError> {
         let (noticed, has_one_node) = (Arc::new(Noticed::default()), server.has_one_node());
         let notes = Arc::clone(&noticed);

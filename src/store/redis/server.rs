@@ -26,12 +26,12 @@ const SENTINEL_PORT: u16 = 26379;
 pub(super) struct Server {
     /// The URL without user and password, for people.
     name: String,
-    place: Place,
+    address: Address,
     root_certificates: Option<Vec<u8>>,
 }
 
-enum Place {
-    At(ConnectionInfo),
+enum Address {
+    One(ConnectionInfo),
     Sentinels {
         sentinels: Vec<ConnectionInfo>,
         /// The name by which they know the primary.
@@ -65,7 +65,7 @@ impl Server {
         if kind.is_empty() {
             let info = connection_info(url)?;
             let name = format!("{base}://{}", info.addr());
-            return Ok(Self { name, place: Place::At(info), root_certificates });
+            return Ok(Self { name, address: Address::One(info), root_certificates });
         }
         if rest.contains(['?', '#']) {
             return Err(unreadable());
@@ -75,7 +75,7 @@ impl Server {
             Some((login, hosts)) => (format!("{login}@"), hosts),
             None => (String::new(), authority),
         };
-        let place = match kind {
+        let address = match kind {
             "sentinel" => {
                 let (service, database) = path.split_once('/').unwrap_or((path, "0"));
                 if service.is_empty() {
@@ -84,7 +84,7 @@ impl Server {
                     ));
                 }
                 let sentinel = |host| connection_info(&format!("{base}://{login}{}", with_port(host)));
-                Place::Sentinels {
+                Address::Sentinels {
                     sentinels: hosts.split(',').map(sentinel).collect::<Result<_, _>>()?,
                     service: service.to_owned(),
                     primary: connection_info(&format!("{base}://{login}localhost/{database}"))?,
@@ -93,7 +93,7 @@ impl Server {
             #[cfg(feature = "redis-cluster")]
             "cluster" => {
                 let node = |host| connection_info(&format!("{base}://{login}{host}/{path}"));
-                Place::Cluster(hosts.split(',').map(node).collect::<Result<_, _>>()?)
+                Address::Cluster(hosts.split(',').map(node).collect::<Result<_, _>>()?)
             }
             #[cfg(not(feature = "redis-cluster"))]
             "cluster" => {
@@ -103,43 +103,43 @@ impl Server {
             }
             _ => return Err(unreadable()),
         };
-        Ok(Self { name: format!("{scheme}://{hosts}"), place, root_certificates })
+        Ok(Self { name: format!("{scheme}://{hosts}"), address, root_certificates })
     }
 
     /// Returns whether connections use TLS.
     pub(super) fn is_tls(&self) -> bool {
-        let info = match &self.place {
-            Place::At(info) | Place::Sentinels { primary: info, .. } => info,
+        let info = match &self.address {
+            Address::One(info) | Address::Sentinels { primary: info, .. } => info,
             #[cfg(feature = "redis-cluster")]
-            Place::Cluster(nodes) => return nodes.iter().all(is_tls),
+            Address::Cluster(nodes) => return nodes.iter().all(is_tls),
         };
         is_tls(info)
     }
 
     /// Returns whether a connection is at an end when one of its nodes is.
     pub(super) fn has_one_node(&self) -> bool {
-        match self.place {
-            Place::At(_) | Place::Sentinels { .. } => true,
+        match self.address {
+            Address::One(_) | Address::Sentinels { .. } => true,
             #[cfg(feature = "redis-cluster")]
-            Place::Cluster(_) => false,
+            Address::Cluster(_) => false,
         }
     }
 
     /// Connects. What the server sends without being asked goes to `pushed`.
     pub(super) async fn connect(&self, pushed: impl AsyncPushSender) -> Result<Connection, RedisError> {
-        match &self.place {
-            Place::At(info) => {
+        match &self.address {
+            Address::One(info) => {
                 let config = config().set_push_sender(pushed);
                 self.open(info.clone(), &config).await.map(Connection::One)
             }
-            Place::Sentinels { sentinels, service, primary } => {
+            Address::Sentinels { sentinels, service, primary } => {
                 let address = self.primary(sentinels, service).await?;
                 let info = primary.clone().set_addr(at(primary.addr(), address));
                 let config = config().set_push_sender(pushed);
                 self.open(info, &config).await.map(Connection::One)
             }
             #[cfg(feature = "redis-cluster")]
-            Place::Cluster(nodes) => {
+            Address::Cluster(nodes) => {
                 let mut builder = redis::cluster::ClusterClient::builder(nodes.clone())
                     .use_protocol(ProtocolVersion::RESP3)
                     .connection_timeout(CONNECT_TIMEOUT)

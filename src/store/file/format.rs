@@ -4,41 +4,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::store::record::{Record, Written};
+
 /// The first word of the file. Another format will have another.
 const MAGIC: &str = "tower-oauth2-store-1";
 
-/// All that a store knows of one key. Times are since the Unix epoch.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Record {
-    pub(super) entry: Option<Stored>,
-    /// The number of the newest lease.
-    pub(super) fence: u64,
-    /// When the newest lease began or was extended, and for how long.
-    pub(super) leased: Option<(Duration, Duration)>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Stored {
-    pub(super) version: u64,
-    pub(super) fence: u64,
-    pub(super) written: Duration,
-    pub(super) ends: Duration,
-    pub(super) value: Bytes,
-}
-
 impl Record {
-    /// Returns the entry if it is still kept.
-    pub(super) fn entry(&self, now: Duration) -> Option<&Stored> {
-        self.entry.as_ref().filter(|entry| now < entry.ends)
-    }
-
-    /// Returns how long the newest lease runs on. One that began in the future ended: the clock was set back.
-    pub(super) fn lease_left(&self, now: Duration) -> Option<Duration> {
-        let (began, period) = self.leased?;
-        let left = period.checked_sub(now.checked_sub(began)?)?;
-        (!left.is_zero()).then_some(left)
-    }
-
     /// Reads a file; `None` if it is not a record of this format, or not whole.
     pub(super) fn read(file: &[u8]) -> Option<Self> {
         let end = file.iter().position(|byte| *byte == b'\n')?;
@@ -50,7 +21,7 @@ impl Record {
             return None;
         }
         Some(Self {
-            entry: (version != 0).then(|| Stored {
+            entry: (version != 0).then(|| Written {
                 version,
                 fence: writer,
                 written: Duration::from_millis(written),
@@ -65,7 +36,7 @@ impl Record {
     /// Returns the file.
     pub(super) fn written(&self) -> Vec<u8> {
         let (began, period) = self.leased.unwrap_or_default();
-        let none = Stored {
+        let none = Written {
             version: 0,
             fence: 0,
             written: Duration::ZERO,
@@ -102,7 +73,7 @@ mod tests {
 
     fn record() -> Record {
         Record {
-            entry: Some(Stored {
+            entry: Some(Written {
                 version: 7,
                 fence: 5,
                 written: Duration::from_millis(1_000),
@@ -127,14 +98,6 @@ mod tests {
         for length in 0..file.len() {
             assert_eq!(Record::read(&file[..length]), None, "after {length} bytes");
         }
-    }
-
-    #[test]
-    fn a_lease_that_begins_in_the_future_has_ended() {
-        let record = record();
-        assert_eq!(record.lease_left(Duration::from_millis(2_100)), Some(Duration::from_millis(400)));
-        assert_eq!(record.lease_left(Duration::from_millis(2_500)), None);
-        assert_eq!(record.lease_left(Duration::from_millis(1_999)), None);
     }
 
     proptest! {

@@ -1,0 +1,108 @@
+//! What a store knows of one key, and how a call changes it. Times are since a beginning that all callers share.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::token_store::{Acquired, Entry, Lease, Write, next_number};
+
+/// All that is known of one key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Record {
+    pub(super) entry: Option<Written>,
+    /// The number of the newest lease.
+    pub(super) fence: u64,
+    /// When the newest lease began or was extended, and for how long.
+    pub(super) leased: Option<(Duration, Duration)>,
+}
+
+/// An entry, from when it was written until it ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Written {
+    pub(super) version: u64,
+    pub(super) fence: u64,
+    pub(super) written: Duration,
+    pub(super) ends: Duration,
+    pub(super) value: Bytes,
+}
+
+impl Record {
+    pub(super) fn load(&self, now: Duration) -> Option<Entry> {
+        self.current(now).map(|entry| {
+            let age = now.saturating_sub(entry.written);
+            Entry::new(entry.version, entry.fence, age, entry.value.clone())
+        })
+    }
+
+    pub(super) fn swap(&mut self, write: Write, now: Duration) -> bool {
+        if self.version(now) != write.replaces || write.fence < self.fence {
+            return false;
+        }
+        self.entry = Some(Written {
+            version: write.version,
+            fence: write.fence,
+            written: now,
+            ends: now.saturating_add(write.keep_for),
+            value: write.value,
+        });
+        true
+    }
+
+    /// Takes the lease if it is free. Its number goes by the wall clock, which a store that has lost its data still has.
+    pub(super) fn acquire(&mut self, period: Duration, now: Duration, wall: Duration) -> Acquired {
+        if let Some(left) = self.lease_left(now) {
+            return Acquired::Held(left);
+        }
+        self.fence = next_number(self.fence, wall);
+        self.leased = Some((now, period));
+        Acquired::Taken(Lease::new(self.fence))
+    }
+
+    pub(super) fn extend(&mut self, lease: Lease, period: Duration, now: Duration) -> bool {
+        let is_running = self.fence == lease.fence && self.lease_left(now).is_some();
+        if is_running {
+            self.leased = Some((now, period));
+        }
+        is_running
+    }
+
+    /// Returns whether it was the newest lease, and not released before.
+    pub(super) fn release(&mut self, lease: Lease) -> bool {
+        self.fence == lease.fence && self.leased.take().is_some()
+    }
+
+    /// Returns the version of the entry, zero if there is none.
+    pub(super) fn version(&self, now: Duration) -> u64 {
+        self.current(now).map_or(0, |entry| entry.version)
+    }
+
+    /// Returns whether neither an entry nor a lease is left.
+    pub(super) fn is_over(&self, now: Duration) -> bool {
+        self.current(now).is_none() && self.lease_left(now).is_none()
+    }
+
+    fn current(&self, now: Duration) -> Option<&Written> {
+        self.entry.as_ref().filter(|entry| now < entry.ends)
+    }
+
+    /// Returns how long the newest lease runs on. One that began in the future has ended: the clock was set back.
+    fn lease_left(&self, now: Duration) -> Option<Duration> {
+        let (began, period) = self.leased?;
+        let left = period.checked_sub(now.checked_sub(began)?)?;
+        (!left.is_zero()).then_some(left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_that_begins_in_the_future_has_ended() {
+        let leased = Some((Duration::from_millis(2_000), Duration::from_millis(500)));
+        let record = Record { leased, ..Record::default() };
+        assert_eq!(record.lease_left(Duration::from_millis(2_100)), Some(Duration::from_millis(400)));
+        assert_eq!(record.lease_left(Duration::from_millis(2_500)), None);
+        assert_eq!(record.lease_left(Duration::from_millis(1_999)), None);
+    }
+}
