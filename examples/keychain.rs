@@ -18,7 +18,7 @@ use keyring_core::{Entry as Secret, Error as KeychainError, mock, set_default_st
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 use tower::BoxError;
-use tower_oauth2::store::{Acquired, Entry, Lease, SealingKey, Shared, StoreKey, TokenStore, Write};
+use tower_oauth2::store::{Acquired, Entry, SealingKey, Shared, StoreKey, TokenStore, Write};
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient, check_token_store};
 use tower_oauth2::{ClientCredentials, Error, TokenCache};
 
@@ -110,14 +110,14 @@ impl TokenStore for Keychain {
             let clock = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
             slot.fence = slot.fence.saturating_add(1).max(clock);
             slot.leased_until = now.saturating_add(period);
-            Acquired::Taken(Lease::new(slot.fence))
+            Acquired::Taken(slot.fence)
         };
         self.turn(key, take).await
     }
 
-    async fn extend(&self, key: &StoreKey, lease: Lease, period: Duration) -> Result<bool, Error> {
+    async fn extend(&self, key: &StoreKey, fence: u64, period: Duration) -> Result<bool, Error> {
         let prolong = move |slot: &mut Slot, now: Duration| {
-            let is_running = slot.fence == lease.fence && now < slot.leased_until;
+            let is_running = slot.fence == fence && now < slot.leased_until;
             if is_running {
                 slot.leased_until = now.saturating_add(period);
             }
@@ -126,8 +126,8 @@ impl TokenStore for Keychain {
         self.turn(key, prolong).await
     }
 
-    async fn release(&self, key: &StoreKey, lease: Lease) -> Result<(), Error> {
-        self.extend(key, lease, Duration::ZERO).await.map(drop)
+    async fn release(&self, key: &StoreKey, fence: u64) -> Result<(), Error> {
+        self.extend(key, fence, Duration::ZERO).await.map(drop)
     }
 }
 

@@ -73,10 +73,10 @@ mod files {
     }
 
     async fn written(store: &FileStore) -> Write {
-        let Acquired::Taken(lease) = store.acquire(&key(), PERIOD).await.unwrap() else {
+        let Acquired::Taken(fence) = store.acquire(&key(), PERIOD).await.unwrap() else {
             panic!("it is free")
         };
-        let write = Write::new(0, 1, lease.fence, PERIOD, "sealed".into());
+        let write = Write::new(0, 1, fence, PERIOD, "sealed".into());
         assert!(store.swap(&key(), write.clone()).await.unwrap());
         write
     }

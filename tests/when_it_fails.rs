@@ -40,9 +40,7 @@ use tower_oauth2::grants::{
 };
 use tower_oauth2::retry::RetryReport;
 use tower_oauth2::stack::Stack;
-use tower_oauth2::store::{
-    Acquired, Entry, Lease, MemoryStore, SealingKey, Shared, StoreKey, TokenStore, Write,
-};
+use tower_oauth2::store::{Acquired, Entry, MemoryStore, SealingKey, Shared, StoreKey, TokenStore, Write};
 use tower_oauth2::tenants::TenantCaches;
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient, Loopback, Trouble};
 use tower_oauth2::transport::{HyperClient, HyperClientBuilder, Proxy};
@@ -435,11 +433,11 @@ impl TokenStore for Broken {
         Err(Error::transient("connection refused"))
     }
 
-    async fn extend(&self, _key: &StoreKey, _lease: Lease, _period: Duration) -> Result<bool, Error> {
+    async fn extend(&self, _key: &StoreKey, _fence: u64, _period: Duration) -> Result<bool, Error> {
         Err(Error::transient("connection refused"))
     }
 
-    async fn release(&self, _key: &StoreKey, _lease: Lease) -> Result<(), Error> {
+    async fn release(&self, _key: &StoreKey, _fence: u64) -> Result<(), Error> {
         Err(Error::transient("connection refused"))
     }
 }

@@ -9,7 +9,7 @@ use crate::store::file::FileStore;
 use crate::store::memory::MemoryStore;
 #[cfg(feature = "redis")]
 use crate::store::redis::RedisStore;
-use crate::store::token_store::{Acquired, Entry, Lease, StoreKey, TokenStore, Write};
+use crate::store::token_store::{Acquired, Entry, StoreKey, TokenStore, Write};
 
 /// Creates the store that a URL names, so that a setting can choose it.
 ///
@@ -120,12 +120,12 @@ impl TokenStore for AnyStore {
         call!(self, store => store.acquire(key, period).await)
     }
 
-    async fn extend(&self, key: &StoreKey, lease: Lease, period: Duration) -> Result<bool, Error> {
-        call!(self, store => store.extend(key, lease, period).await)
+    async fn extend(&self, key: &StoreKey, fence: u64, period: Duration) -> Result<bool, Error> {
+        call!(self, store => store.extend(key, fence, period).await)
     }
 
-    async fn release(&self, key: &StoreKey, lease: Lease) -> Result<(), Error> {
-        call!(self, store => store.release(key, lease).await)
+    async fn release(&self, key: &StoreKey, fence: u64) -> Result<(), Error> {
+        call!(self, store => store.release(key, fence).await)
     }
 
     async fn changed(&self, key: &StoreKey, version: u64) -> Result<(), Error> {

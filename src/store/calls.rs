@@ -8,7 +8,7 @@ use tokio::time::{sleep, sleep_until, timeout};
 
 use super::outage::{Call, Outage};
 use super::sealing::{Place, SealingKey};
-use super::token_store::{Acquired, Entry, Lease, StoreKey, TokenStore, Write, next_number};
+use super::token_store::{Acquired, Entry, StoreKey, TokenStore, Write, next_number};
 use super::value::Value;
 use crate::clock::{self, WallClock};
 use crate::error::Error;
@@ -80,12 +80,12 @@ impl<T: TokenStore> Calls<T> {
     }
 
     /// Writes the entry in place of that version. Returns the version of the new one; none if another process was first.
-    pub(super) async fn swap(&self, replaces: u64, lease: Lease, value: &Value) -> Result<Option<u64>, Away> {
+    pub(super) async fn swap(&self, replaces: u64, fence: u64, value: &Value) -> Result<Option<u64>, Away> {
         let now = self.wall.moment();
         let version = next_number(replaces.max(self.seen().version), Duration::from_nanos(now.wall));
-        let place = Place { key: &self.key, version, fence: lease.fence };
+        let place = Place { key: &self.key, version, fence };
         let write = match self.sealing.seal(&place, &value.encode(now)) {
-            Ok(sealed) => Write::new(replaces, version, lease.fence, value.keep_for(now), sealed),
+            Ok(sealed) => Write::new(replaces, version, fence, value.keep_for(now), sealed),
             Err(error) => {
                 self.outage.failed(Call::Swap, &self.key, &error);
                 return Err(Away(error));
@@ -103,17 +103,17 @@ impl<T: TokenStore> Calls<T> {
     }
 
     /// Lets a lease run on. One that cannot be extended ends, and the next write tells.
-    pub(super) async fn extend(&self, lease: Lease, period: Duration) {
+    pub(super) async fn extend(&self, fence: u64, period: Duration) {
         let extended =
-            timeout(self.timeout, caught(STORE, self.store.extend(&self.key, lease, period))).await;
+            timeout(self.timeout, caught(STORE, self.store.extend(&self.key, fence, period))).await;
         if !matches!(extended, Ok(Ok(true))) {
             tracing::debug!(key = self.key.as_str(), "the lease of the token store could not be extended");
         }
     }
 
     /// Ends a lease. One that cannot be ended runs out.
-    pub(super) async fn release(&self, lease: Lease) {
-        let released = timeout(self.timeout, caught(STORE, self.store.release(&self.key, lease))).await;
+    pub(super) async fn release(&self, fence: u64) {
+        let released = timeout(self.timeout, caught(STORE, self.store.release(&self.key, fence))).await;
         if !matches!(released, Ok(Ok(()))) {
             tracing::debug!(key = self.key.as_str(), "the lease of the token store runs out by itself");
         }

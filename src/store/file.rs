@@ -14,7 +14,7 @@ use crate::clock::WallClock;
 use crate::error::Error;
 use crate::runtime;
 use crate::store::record::Record;
-use crate::store::token_store::{Acquired, Entry, Lease, StoreKey, TokenStore, Write};
+use crate::store::token_store::{Acquired, Entry, StoreKey, TokenStore, Write};
 
 /// How often a file that another process holds is tried, and how long the pauses are: five seconds in all.
 const TRIES: u32 = 500;
@@ -141,12 +141,12 @@ impl TokenStore for FileStore {
         self.change(key, move |record, now| record.acquire(period, now, now)).await
     }
 
-    async fn extend(&self, key: &StoreKey, lease: Lease, period: Duration) -> Result<bool, Error> {
-        self.change(key, move |record, now| record.extend(lease, period, now)).await
+    async fn extend(&self, key: &StoreKey, fence: u64, period: Duration) -> Result<bool, Error> {
+        self.change(key, move |record, now| record.extend(fence, period, now)).await
     }
 
-    async fn release(&self, key: &StoreKey, lease: Lease) -> Result<(), Error> {
-        self.change(key, move |record, _now| record.release(lease)).await.map(drop)
+    async fn release(&self, key: &StoreKey, fence: u64) -> Result<(), Error> {
+        self.change(key, move |record, _now| record.release(fence)).await.map(drop)
     }
 
     fn name(&self) -> Option<String> {

@@ -7,7 +7,7 @@ use secrecy::ExposeSecret as _;
 use tokio::time::{Instant, sleep};
 
 use super::calls::{Away, Calls, Read};
-use super::token_store::{Lease, TokenStore};
+use super::token_store::TokenStore;
 use super::value::Value;
 use crate::backoff::Chance;
 use crate::clock;
@@ -18,7 +18,8 @@ use crate::token::AccessToken;
 /// Holds the lease of an entry while a token is fetched; without a lease where the store is left out.
 pub(super) struct Holder<T> {
     calls: Arc<Calls<T>>,
-    lease: Option<Lease>,
+    /// The fence of the lease.
+    fence: Option<u64>,
     /// Whether a refresh token may be sent where the store does not work.
     is_optional: bool,
     known: Mutex<Known>,
@@ -41,9 +42,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_TRYING: Duration = Duration::from_secs(60);
 
 impl<T: TokenStore> Holder<T> {
-    pub(super) fn new(calls: Arc<Calls<T>>, lease: Option<Lease>, read: Read, is_optional: bool) -> Self {
+    pub(super) fn new(calls: Arc<Calls<T>>, fence: Option<u64>, read: Read, is_optional: bool) -> Self {
         let known = Known { version: read.version, value: read.value, newest: None, unwritten: None };
-        Self { calls, lease, is_optional, known: Mutex::new(known) }
+        Self { calls, fence, is_optional, known: Mutex::new(known) }
     }
 
     /// Lets the other processes know that the token is of no use, before another one is fetched. Returns false if another
@@ -106,8 +107,8 @@ impl<T: TokenStore> Holder<T> {
         for round in 0.. {
             let Some(value) = self.known().unwritten.clone() else { return };
             sleep(chance.equal_jitter(FIRST_PAUSE, LONGEST_PAUSE, round)).await;
-            if let Some(lease) = self.lease {
-                self.calls.extend(lease, period).await;
+            if let Some(fence) = self.fence {
+                self.calls.extend(fence, period).await;
             }
             if self.write(value).await.is_ok() {
                 self.known().unwritten = None;
@@ -125,23 +126,23 @@ impl<T: TokenStore> Holder<T> {
             if next >= end {
                 return;
             }
-            if let Some(lease) = self.lease {
-                self.calls.extend(lease, period).await;
+            if let Some(fence) = self.fence {
+                self.calls.extend(fence, period).await;
             }
         }
     }
 
     pub(super) async fn release(&self) {
-        if let Some(lease) = self.lease {
-            self.calls.release(lease).await;
+        if let Some(fence) = self.fence {
+            self.calls.release(fence).await;
         }
     }
 
     /// Returns false if another process has written since.
     async fn write(&self, value: Value) -> Result<bool, Away> {
-        let Some(lease) = self.lease else { return Ok(false) };
+        let Some(fence) = self.fence else { return Ok(false) };
         let replaces = self.known().version;
-        let Some(version) = self.calls.swap(replaces, lease, &value).await? else { return Ok(false) };
+        let Some(version) = self.calls.swap(replaces, fence, &value).await? else { return Ok(false) };
         let mut known = self.known();
         (known.version, known.value) = (version, value);
         Ok(true)
@@ -161,7 +162,7 @@ impl<T: TokenStore> LineageStore for Holder<T> {
 
     fn before_exchange(&self, token: SharedRefreshToken) -> LineageFuture<'_> {
         Box::pin(async move {
-            if self.lease.is_none() {
+            if self.fence.is_none() {
                 return Ok(false);
             }
             let token = SharedRefreshToken { is_in_doubt: true, ..token };

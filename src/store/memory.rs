@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::record::Record;
-use super::token_store::{Acquired, Entry, Lease, StoreKey, TokenStore, Write};
+use super::token_store::{Acquired, Entry, StoreKey, TokenStore, Write};
 use crate::clock::{self, WallClock};
 use crate::error::Error;
 
@@ -25,8 +25,8 @@ use crate::error::Error;
 /// use tower_oauth2::store::{Acquired, MemoryStore, StoreKey, TokenStore as _, Write};
 ///
 /// let (store, key) = (MemoryStore::new(), StoreKey::new("billing")?);
-/// let Acquired::Taken(lease) = store.acquire(&key, Duration::from_secs(10)).await? else { panic!("it is free") };
-/// let write = Write::new(0, 1, lease.fence, Duration::from_secs(3600), "sealed".into());
+/// let Acquired::Taken(fence) = store.acquire(&key, Duration::from_secs(10)).await? else { panic!("it is free") };
+/// let write = Write::new(0, 1, fence, Duration::from_secs(3600), "sealed".into());
 /// assert!(store.swap(&key, write).await?);
 /// assert_eq!(store.load(&key).await?.map(|entry| entry.version), Some(1));
 /// # Ok::<_, tower_oauth2::Error>(()) })?;
@@ -87,13 +87,13 @@ impl TokenStore for MemoryStore {
         Ok(self.lock().entry(key.clone()).or_default().acquire(period, now, wall))
     }
 
-    async fn extend(&self, key: &StoreKey, lease: Lease, period: Duration) -> Result<bool, Error> {
+    async fn extend(&self, key: &StoreKey, fence: u64, period: Duration) -> Result<bool, Error> {
         let now = self.now();
-        Ok(self.lock().get_mut(key).is_some_and(|record| record.extend(lease, period, now)))
+        Ok(self.lock().get_mut(key).is_some_and(|record| record.extend(fence, period, now)))
     }
 
-    async fn release(&self, key: &StoreKey, lease: Lease) -> Result<(), Error> {
-        let is_released = self.lock().get_mut(key).is_some_and(|record| record.release(lease));
+    async fn release(&self, key: &StoreKey, fence: u64) -> Result<(), Error> {
+        let is_released = self.lock().get_mut(key).is_some_and(|record| record.release(fence));
         if is_released {
             self.shared.changed.notify_waiters();
         }

@@ -80,7 +80,7 @@
 //! 2. [`swap`](TokenStore::swap) writes in one step and only if two things hold: the entry still has the version that the
 //!    writer has seen, and no lease was taken after the writer's ([`Write::fence`]).
 //! 3. [`acquire`](TokenStore::acquire) gives a lease to one caller at a time. Each lease of a key has a higher
-//!    [fence](Lease::fence) than all before it, also after the store lost its data. A lease ends by itself.
+//!    fence than all before it, also after the store lost its data. A lease ends by itself.
 //! 4. [`extend`](TokenStore::extend) and [`release`](TokenStore::release) act on that lease and on no other.
 //! 5. [`changed`](TokenStore::changed) may wake a waiter too often, never too late by more than the waiter's own poll. A
 //!    store that cannot wake waiters leaves it as it is, and is polled.
@@ -113,4 +113,4 @@ pub use self::memory::MemoryStore;
 pub use self::redis::{RedisStore, RedisStoreBuilder};
 pub use self::sealing::SealingKey;
 pub use self::shared::Shared;
-pub use self::token_store::{Acquired, Entry, Lease, StoreKey, TokenStore, Write};
+pub use self::token_store::{Acquired, Entry, StoreKey, TokenStore, Write};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::token_store::{Acquired, Entry, Lease, Write, next_number};
+use super::token_store::{Acquired, Entry, Write, next_number};
 
 /// All that is known of one key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,11 +55,11 @@ impl Record {
         }
         self.fence = next_number(self.fence, wall);
         self.leased = Some((now, period));
-        Acquired::Taken(Lease::new(self.fence))
+        Acquired::Taken(self.fence)
     }
 
-    pub(super) fn extend(&mut self, lease: Lease, period: Duration, now: Duration) -> bool {
-        let is_running = self.fence == lease.fence && self.lease_left(now).is_some();
+    pub(super) fn extend(&mut self, fence: u64, period: Duration, now: Duration) -> bool {
+        let is_running = self.fence == fence && self.lease_left(now).is_some();
         if is_running {
             self.leased = Some((now, period));
         }
@@ -67,8 +67,8 @@ impl Record {
     }
 
     /// Returns whether it was the newest lease, and not released before.
-    pub(super) fn release(&mut self, lease: Lease) -> bool {
-        self.fence == lease.fence && self.leased.take().is_some()
+    pub(super) fn release(&mut self, fence: u64) -> bool {
+        self.fence == fence && self.leased.take().is_some()
     }
 
     /// Returns the version of the entry, zero if there is none.

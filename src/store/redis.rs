@@ -16,7 +16,7 @@ use self::scripts::{Script, Scripts};
 use self::server::Server;
 use crate::clock::FARTHEST;
 use crate::error::Error;
-use crate::store::token_store::{Acquired, Entry, Lease, StoreKey, TokenStore, Write};
+use crate::store::token_store::{Acquired, Entry, StoreKey, TokenStore, Write};
 
 /// A store in Redis 6 or later, in Valkey, or in a service that speaks their protocol (feature `redis`).
 ///
@@ -203,16 +203,16 @@ impl TokenStore for RedisStore {
         let (fence, left): (u64, u64) = self.call(&self.shared.scripts.acquire, key, millis(period)).await?;
         Ok(match fence {
             0 => Acquired::Held(Duration::from_millis(left).min(period)),
-            fence => Acquired::Taken(Lease::new(fence)),
+            fence => Acquired::Taken(fence),
         })
     }
 
-    async fn extend(&self, key: &StoreKey, lease: Lease, period: Duration) -> Result<bool, Error> {
-        self.call(&self.shared.scripts.extend, key, (lease.fence, millis(period))).await
+    async fn extend(&self, key: &StoreKey, fence: u64, period: Duration) -> Result<bool, Error> {
+        self.call(&self.shared.scripts.extend, key, (fence, millis(period))).await
     }
 
-    async fn release(&self, key: &StoreKey, lease: Lease) -> Result<(), Error> {
-        let arguments = (lease.fence, self.shared.channel(), key.as_str());
+    async fn release(&self, key: &StoreKey, fence: u64) -> Result<(), Error> {
+        let arguments = (fence, self.shared.channel(), key.as_str());
         self.call::<bool>(&self.shared.scripts.release, key, arguments).await.map(drop)
     }
 

@@ -15,7 +15,7 @@ use super::builder::SharedBuilder;
 use super::calls::{Away, Calls, Read};
 use super::holder::{Holder, refused};
 use super::sealing::SealingKey;
-use super::token_store::{Acquired, Lease, StoreKey, TokenStore};
+use super::token_store::{Acquired, StoreKey, TokenStore};
 use super::value::Value;
 use crate::backoff::Chance;
 use crate::clock;
@@ -170,8 +170,8 @@ impl<S: TokenSource, T: TokenStore> Inner<S, T> {
         returned: oneshot::Sender<Result<AccessToken, Error>>,
     ) {
         let _busy = Busy::new(&self);
-        let lease = match self.lease(&request, &first).await {
-            Ok(Turn::Mine(lease)) => lease,
+        let fence = match self.lease(&request, &first).await {
+            Ok(Turn::Mine(fence)) => fence,
             Ok(Turn::Done(result)) => return drop(returned.send(result)),
             Err(away) => return drop(returned.send(self.without_store(request, away).await)),
         };
@@ -187,9 +187,9 @@ impl<S: TokenSource, T: TokenStore> Inner<S, T> {
         };
         if let Some(result) = result {
             let _ = returned.send(result);
-            return self.calls.release(lease).await;
+            return self.calls.release(fence).await;
         }
-        let holder = Arc::new(Holder::new(Arc::clone(&self.calls), Some(lease), read, self.is_optional));
+        let holder = Arc::new(Holder::new(Arc::clone(&self.calls), Some(fence), read, self.is_optional));
         let result = self.fetch_holding(&request, &holder).await;
         let _ = returned.send(result);
         if holder.is_unwritten() {
@@ -210,7 +210,7 @@ impl<S: TokenSource, T: TokenStore> Inner<S, T> {
         let mut round = 0;
         loop {
             let left = match self.calls.acquire(self.lease).await? {
-                Acquired::Taken(lease) => return Ok(Turn::Mine(lease)),
+                Acquired::Taken(fence) => return Ok(Turn::Mine(fence)),
                 Acquired::Held(left) => left,
             };
             let poll = self.chance.equal_jitter(FIRST_POLL, LONGEST_POLL, round);
@@ -332,7 +332,8 @@ fn overdue(value: &Value) -> Error {
 
 /// How the wait for a lease ended.
 enum Turn {
-    Mine(Lease),
+    /// The lease is this process's, and has this fence.
+    Mine(u64),
     /// There is nothing to fetch any more.
     Done(Result<AccessToken, Error>),
 }

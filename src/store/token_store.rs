@@ -36,16 +36,16 @@ pub trait TokenStore: Send + Sync + 'static {
         period: Duration,
     ) -> impl Future<Output = Result<Acquired, Error>> + Send;
 
-    /// Lets a lease run for `period` from now. Returns whether it was still running.
+    /// Lets the lease with this fence run for `period` from now. Returns whether it was still running.
     fn extend(
         &self,
         key: &StoreKey,
-        lease: Lease,
+        fence: u64,
         period: Duration,
     ) -> impl Future<Output = Result<bool, Error>> + Send;
 
-    /// Ends a lease. One that has ended already, or was followed by another, is left alone.
-    fn release(&self, key: &StoreKey, lease: Lease) -> impl Future<Output = Result<(), Error>> + Send;
+    /// Ends the lease with this fence. One that has ended already, or was followed by another, is left alone.
+    fn release(&self, key: &StoreKey, fence: u64) -> impl Future<Output = Result<(), Error>> + Send;
 
     /// Returns what the log calls the store, such as its address without a password.
     ///
@@ -181,27 +181,11 @@ impl fmt::Debug for Write {
     }
 }
 
-/// A lease of one key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Lease {
-    /// Its number: above that of every lease of the key before it.
-    pub fence: u64,
-}
-
-impl Lease {
-    /// Creates a lease, as a store returns it.
-    #[must_use]
-    pub fn new(fence: u64) -> Self {
-        Self { fence }
-    }
-}
-
 /// What came of [`TokenStore::acquire`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Acquired {
-    /// The lease is the caller's.
-    Taken(Lease),
+    /// The lease is the caller's. This is its fence: above that of every lease of the key before it.
+    Taken(u64),
     /// Another lease runs, for this long at most.
     Held(Duration),
 }

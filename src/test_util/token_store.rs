@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::store::{Acquired, Entry, Lease, StoreKey, TokenStore, Write};
+use crate::store::{Acquired, Entry, StoreKey, TokenStore, Write};
 
 /// How long the leases of the checks run. Long enough for a store over a network on a slow machine.
 const PERIOD: Duration = Duration::from_millis(1500);
@@ -67,56 +67,52 @@ impl Keys<'_> {
 
 async fn an_entry_comes_back_as_it_was_written<S: TokenStore>(store: &S, key: &StoreKey) {
     assert_eq!(load(store, key).await, None, "a key that was never written has no entry");
-    let lease = take(store, key).await;
+    let fence = take(store, key).await;
     // All bytes, and more than a line of them: a store never reads a value.
     let value: Bytes = (0..4096_u32).map(|number| number.to_le_bytes()[0]).collect::<Vec<u8>>().into();
-    assert!(swap(store, key, 0, 7, lease, &value).await, "the first write replaces version zero");
+    assert!(swap(store, key, 0, 7, fence, &value).await, "the first write replaces version zero");
     let entry = load(store, key).await.expect("an entry that was written is there");
-    assert_eq!(
-        (entry.version, entry.fence),
-        (7, lease.fence),
-        "version and fence come back as they were written"
-    );
+    assert_eq!((entry.version, entry.fence), (7, fence), "version and fence come back as they were written");
     assert!(entry.value == value, "the value comes back byte for byte");
     sleep(Duration::from_millis(1100)).await;
     let age = load(store, key).await.expect("it is kept").age;
     assert!(age >= Duration::from_secs(1) && age < KEPT, "the age is the time since the write, not {age:?}");
-    assert!(swap(store, key, 7, 8, lease, &Bytes::new()).await, "an empty value can be written");
+    assert!(swap(store, key, 7, 8, fence, &Bytes::new()).await, "an empty value can be written");
     let entry = load(store, key).await.expect("an empty value is an entry");
     assert!(entry.value.is_empty() && entry.version == 8, "an empty value comes back empty");
     assert!(entry.age < age, "a write begins a new age");
-    release(store, key, lease).await;
+    release(store, key, fence).await;
 }
 
 async fn a_write_needs_the_version_that_it_replaces<S: TokenStore>(store: &S, key: &StoreKey) {
-    let lease = take(store, key).await;
+    let fence = take(store, key).await;
     assert!(
-        !swap(store, key, 3, 4, lease, &"x".into()).await,
+        !swap(store, key, 3, 4, fence, &"x".into()).await,
         "a write that expects an entry fails without one"
     );
     assert_eq!(load(store, key).await, None, "a write that failed wrote nothing");
-    assert!(swap(store, key, 0, 1 << 50, lease, &"a".into()).await, "versions are large numbers");
+    assert!(swap(store, key, 0, 1 << 50, fence, &"a".into()).await, "versions are large numbers");
     assert!(
-        !swap(store, key, 0, 9, lease, &"b".into()).await,
+        !swap(store, key, 0, 9, fence, &"b".into()).await,
         "a write that expects no entry fails with one"
     );
-    assert!(!swap(store, key, (1 << 50) - 1, 9, lease, &"b".into()).await, "an old version is not replaced");
+    assert!(!swap(store, key, (1 << 50) - 1, 9, fence, &"b".into()).await, "an old version is not replaced");
     assert_eq!(value(store, key).await, "a", "a write that failed changed nothing");
     assert!(
-        swap(store, key, 1 << 50, (1 << 50) + 1, lease, &"c".into()).await,
+        swap(store, key, 1 << 50, (1 << 50) + 1, fence, &"c".into()).await,
         "the right version is replaced"
     );
     assert_eq!(value(store, key).await, "c");
-    release(store, key, lease).await;
+    release(store, key, fence).await;
 }
 
 async fn an_entry_outlives_the_lease_of_its_writer<S: TokenStore>(store: &S, key: &StoreKey) {
-    let lease = take(store, key).await;
-    let write = Write::new(0, 1, lease.fence, KEPT, "kept".into());
+    let fence = take(store, key).await;
+    let write = Write::new(0, 1, fence, KEPT, "kept".into());
     assert!(store.swap(key, write).await.expect("swap"), "the write goes through");
     sleep(OVER).await;
     assert_eq!(value(store, key).await, "kept", "an entry outlives the lease of its writer");
-    release(store, key, lease).await;
+    release(store, key, fence).await;
 }
 
 async fn one_lease_at_a_time<S: TokenStore>(store: &S, key: &StoreKey) {
@@ -129,7 +125,7 @@ async fn one_lease_at_a_time<S: TokenStore>(store: &S, key: &StoreKey) {
     }
     release(store, key, first).await;
     let second = take(store, key).await;
-    assert!(second.fence > first.fence, "the fence of a lease is above that of the lease before it");
+    assert!(second > first, "the fence of a lease is above that of the lease before it");
     // That of another is neither ended nor made longer.
     release(store, key, first).await;
     assert!(!extend(store, key, first).await, "a lease that has ended cannot be extended");
@@ -147,7 +143,7 @@ async fn a_lease_ends_by_itself_and_can_be_extended<S: TokenStore>(store: &S, ke
     assert!(matches!(acquire(store, key).await, Acquired::Held(_)), "an extended lease runs on");
     sleep(OVER).await;
     let second = take(store, key).await;
-    assert!(second.fence > first.fence, "a lease that ended by itself counts as well");
+    assert!(second > first, "a lease that ended by itself counts as well");
     assert!(!extend(store, key, first).await, "a lease that another has followed cannot be extended");
     sleep(OVER).await;
     assert!(!extend(store, key, second).await, "a lease that ended by itself cannot be extended");
@@ -196,7 +192,7 @@ async fn many_at_once_agree<S: TokenStore>(store: &Arc<S>, key: &StoreKey) {
 async fn count_on<S: TokenStore>(store: Arc<S>, key: StoreKey, number: u64) {
     let (store, key) = (&*store, &key);
     loop {
-        let Acquired::Taken(lease) = acquire(store, key).await else {
+        let Acquired::Taken(fence) = acquire(store, key).await else {
             sleep(Duration::from_millis(5 + number)).await;
             continue;
         };
@@ -204,8 +200,8 @@ async fn count_on<S: TokenStore>(store: Arc<S>, key: StoreKey, number: u64) {
         let version = before.as_ref().map_or(0, |entry| entry.version);
         let count = before.map_or(0, |entry| entry.value.len());
         let value = Bytes::from(vec![b'x'; count + 1]);
-        let written = swap(store, key, version, version + 1, lease, &value).await;
-        release(store, key, lease).await;
+        let written = swap(store, key, version, version + 1, fence, &value).await;
+        release(store, key, fence).await;
         if written {
             return;
         }
@@ -213,10 +209,10 @@ async fn count_on<S: TokenStore>(store: Arc<S>, key: StoreKey, number: u64) {
 }
 
 async fn a_waiter_is_woken<S: TokenStore>(store: &S, key: &StoreKey) {
-    let lease = take(store, key).await;
+    let fence = take(store, key).await;
     let write = async {
         sleep(Duration::from_millis(300)).await;
-        assert!(swap(store, key, 0, 1, lease, &"news".into()).await);
+        assert!(swap(store, key, 0, 1, fence, &"news".into()).await);
     };
     let (woken, ()) = futures_util::future::join(timeout(PERIOD, store.changed(key, 0)), write).await;
     woken.expect("a waiter is woken by a write").expect("changed");
@@ -226,7 +222,7 @@ async fn a_waiter_is_woken<S: TokenStore>(store: &S, key: &StoreKey) {
         .expect("changed");
     let end = async {
         sleep(Duration::from_millis(300)).await;
-        release(store, key, lease).await;
+        release(store, key, fence).await;
     };
     let (woken, ()) = futures_util::future::join(timeout(PERIOD, store.changed(key, 1)), end).await;
     woken.expect("a waiter is woken by the end of a lease").expect("changed");
@@ -247,10 +243,10 @@ async fn swap<S: TokenStore>(
     key: &StoreKey,
     replaces: u64,
     version: u64,
-    lease: Lease,
+    fence: u64,
     value: &Bytes,
 ) -> bool {
-    let write = Write::new(replaces, version, lease.fence, KEPT, value.clone());
+    let write = Write::new(replaces, version, fence, KEPT, value.clone());
     store.swap(key, write).await.expect("swap")
 }
 
@@ -258,17 +254,17 @@ async fn acquire<S: TokenStore>(store: &S, key: &StoreKey) -> Acquired {
     store.acquire(key, PERIOD).await.expect("acquire")
 }
 
-async fn take<S: TokenStore>(store: &S, key: &StoreKey) -> Lease {
+async fn take<S: TokenStore>(store: &S, key: &StoreKey) -> u64 {
     match acquire(store, key).await {
-        Acquired::Taken(lease) => lease,
+        Acquired::Taken(fence) => fence,
         Acquired::Held(_) => panic!("a lease that is free can be taken"),
     }
 }
 
-async fn extend<S: TokenStore>(store: &S, key: &StoreKey, lease: Lease) -> bool {
-    store.extend(key, lease, PERIOD).await.expect("extend")
+async fn extend<S: TokenStore>(store: &S, key: &StoreKey, fence: u64) -> bool {
+    store.extend(key, fence, PERIOD).await.expect("extend")
 }
 
-async fn release<S: TokenStore>(store: &S, key: &StoreKey, lease: Lease) {
-    store.release(key, lease).await.expect("release");
+async fn release<S: TokenStore>(store: &S, key: &StoreKey, fence: u64) {
+    store.release(key, fence).await.expect("release");
 }

@@ -49,10 +49,10 @@ async fn the_store_in_redis_keeps_every_rule() {
 async fn every_key_has_an_expiry_and_entry_and_lease_share_a_hash_tag() {
     let server = RedisServer::start(&[]).await;
     let store = RedisStore::builder(server.url()).prefix("reports:").build().unwrap();
-    let Acquired::Taken(lease) = store.acquire(&key(), PERIOD).await.unwrap() else { panic!("it is free") };
+    let Acquired::Taken(fence) = store.acquire(&key(), PERIOD).await.unwrap() else { panic!("it is free") };
     assert_eq!(server.cli(&["TTL", "reports:{billing}"]).trim(), "3610");
     assert_eq!(server.cli(&["TTL", "reports:{billing}:lease"]).trim(), "10");
-    assert!(store.swap(&key(), write(0, 1, lease.fence)).await.unwrap());
+    assert!(store.swap(&key(), write(0, 1, fence)).await.unwrap());
     assert_eq!(server.cli(&["TTL", "reports:{billing}"]).trim(), "10");
     assert_eq!(server.cli(&["DBSIZE"]).trim(), "2");
     assert_eq!(server.cli(&["HGET", "reports:{billing}", "d"]).trim(), "sealed");
@@ -63,19 +63,19 @@ async fn a_server_that_comes_back_empty_repeats_no_number() {
     let mut server = RedisServer::start(&[]).await;
     let store = RedisStore::connect(server.url()).unwrap();
     let Acquired::Taken(before) = store.acquire(&key(), PERIOD).await.unwrap() else { panic!("it is free") };
-    assert!(store.swap(&key(), write(0, 1, before.fence)).await.unwrap());
+    assert!(store.swap(&key(), write(0, 1, before)).await.unwrap());
     server.kill();
     assert_eq!(store.load(&key()).await.unwrap_err().kind(), ErrorKind::Transient);
     server.start_again().await;
     let after = loop {
         match store.acquire(&key(), PERIOD).await {
-            Ok(Acquired::Taken(lease)) => break lease,
+            Ok(Acquired::Taken(fence)) => break fence,
             Ok(Acquired::Held(_)) => panic!("the server is empty"),
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     };
-    assert!(after.fence > before.fence);
-    assert!(!store.swap(&key(), write(0, 2, before.fence)).await.unwrap(), "a writer from before loses");
+    assert!(after > before);
+    assert!(!store.swap(&key(), write(0, 2, before)).await.unwrap(), "a writer from before loses");
     // Waiters are woken over the new connection as well.
     let changed = tokio::spawn({
         let store = store.clone();
@@ -84,7 +84,7 @@ async fn a_server_that_comes_back_empty_repeats_no_number() {
     while !server.cli(&["PUBSUB", "NUMSUB", "tower-oauth2:changed"]).contains("\n1") {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert!(store.swap(&key(), write(0, 2, after.fence)).await.unwrap());
+    assert!(store.swap(&key(), write(0, 2, after)).await.unwrap());
     changed.await.unwrap().unwrap();
 }
 
@@ -192,11 +192,11 @@ async fn written(store: &RedisStore, keys: &[StoreKey]) -> Vec<u64> {
     let mut fences = Vec::new();
     for key in keys {
         let write_it = async || {
-            let Acquired::Taken(lease) = store.acquire(key, PERIOD).await.ok()? else { return None };
+            let Acquired::Taken(fence) = store.acquire(key, PERIOD).await.ok()? else { return None };
             let version = store.load(key).await.ok()?.map_or(0, |entry| entry.version);
-            let is_written = store.swap(key, write(version, version + 1, lease.fence)).await.ok()?;
-            store.release(key, lease).await.ok()?;
-            is_written.then_some(lease.fence)
+            let is_written = store.swap(key, write(version, version + 1, fence)).await.ok()?;
+            store.release(key, fence).await.ok()?;
+            is_written.then_some(fence)
         };
         let begun = Instant::now();
         let fence = loop {

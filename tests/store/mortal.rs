@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use tower::{BoxError, Service, ServiceExt as _};
-use tower_oauth2::store::{Acquired, Entry, Lease, MemoryStore, StoreKey, TokenStore, Write};
+use tower_oauth2::store::{Acquired, Entry, MemoryStore, StoreKey, TokenStore, Write};
 use tower_oauth2::test_util::FakeAuthorizationServer;
 use tower_oauth2::{Body, Error};
 
@@ -89,12 +89,12 @@ impl TokenStore for MortalStore {
         self.life.around(["acquire<", "acquire>"], self.inner.acquire(key, PERIOD)).await
     }
 
-    async fn extend(&self, key: &StoreKey, lease: Lease, _period: Duration) -> Result<bool, Error> {
-        self.life.around(["extend<", "extend>"], self.inner.extend(key, lease, PERIOD)).await
+    async fn extend(&self, key: &StoreKey, fence: u64, _period: Duration) -> Result<bool, Error> {
+        self.life.around(["extend<", "extend>"], self.inner.extend(key, fence, PERIOD)).await
     }
 
-    async fn release(&self, key: &StoreKey, lease: Lease) -> Result<(), Error> {
-        self.life.around(["release<", "release>"], self.inner.release(key, lease)).await
+    async fn release(&self, key: &StoreKey, fence: u64) -> Result<(), Error> {
+        self.life.around(["release<", "release>"], self.inner.release(key, fence)).await
     }
 }
 

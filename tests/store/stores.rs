@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tower_oauth2::Error;
-use tower_oauth2::store::{Acquired, Entry, Lease, MemoryStore, StoreKey, TokenStore, Write};
+use tower_oauth2::store::{Acquired, Entry, MemoryStore, StoreKey, TokenStore, Write};
 
 /// What is wrong with a store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -159,17 +159,17 @@ impl TokenStore for FaultyStore {
         self.inner().acquire(key, period).await
     }
 
-    async fn extend(&self, key: &StoreKey, lease: Lease, period: Duration) -> Result<bool, Error> {
+    async fn extend(&self, key: &StoreKey, fence: u64, period: Duration) -> Result<bool, Error> {
         self.call("extend").await?;
         if self.state.lock().unwrap().fault == Fault::NoExtension {
             return Ok(false);
         }
-        self.inner().extend(key, lease, period).await
+        self.inner().extend(key, fence, period).await
     }
 
-    async fn release(&self, key: &StoreKey, lease: Lease) -> Result<(), Error> {
+    async fn release(&self, key: &StoreKey, fence: u64) -> Result<(), Error> {
         self.call("release").await?;
-        self.inner().release(key, lease).await
+        self.inner().release(key, fence).await
     }
 
     async fn changed(&self, key: &StoreKey, version: u64) -> Result<(), Error> {
