@@ -15,7 +15,7 @@ use http_body_util::{BodyExt as _, Full, StreamBody};
 use tokio::time::Instant;
 use tower::{BoxError, ServiceExt as _};
 use tower_oauth2::extensions::{Attempt, Deadline};
-use tower_oauth2::retry::{AttemptTimeout, BodyFactory, ResponseBody, RetryReport, StopReason};
+use tower_oauth2::retry::{BodyFactory, ResponseBody, RetryReport, StopReason, TimedOut};
 use tower_oauth2::stack::{Stack, StackBody, StackBuilder};
 use tower_oauth2::test_util::{Probe, Script, ScriptedResponse, Seen, reply};
 use tower_oauth2::{AccessToken, AuthLayer, Error, source_fn};
@@ -322,7 +322,8 @@ async fn the_limit_holds_for_all_clones() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     send(&client, get()).await.unwrap();
     assert_eq!(start.elapsed(), Duration::from_secs(5));
-    assert!(hanging.await.unwrap().unwrap_err().is::<AttemptTimeout>());
+    let error = hanging.await.unwrap().unwrap_err();
+    assert!(matches!(error.downcast_ref(), Some(TimedOut::Attempt { .. })), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@ use http::StatusCode;
 use tower::BoxError;
 
 use crate::error::{Error, chain};
-use crate::retry::{AttemptTimeout, DeadlineExceeded, RetryReport};
+use crate::retry::{RetryReport, TimedOut};
 
 /// Why a request of an [`ApiClient`](super::ApiClient) failed.
 ///
@@ -65,15 +65,12 @@ impl ApiError {
         let error = Self::new(ApiErrorKind::Request, String::new()).with_source(source);
         let message = if let Some(error) = error.token_error() {
             format!("the request to {to} was not sent: {error}")
-        } else if error.find::<DeadlineExceeded>().is_some() {
+        } else if let Some(TimedOut::Deadline) = error.find() {
             format!(
                 "the API at {to} did not respond before the deadline, which the timeout of the request or the total_timeout of the client sets"
             )
-        } else if let Some(timeout) = error.find::<AttemptTimeout>() {
-            format!(
-                "the API at {to} did not respond within {:?}, the attempt_timeout of the client",
-                timeout.limit()
-            )
+        } else if let Some(TimedOut::Attempt { limit }) = error.find() {
+            format!("the API at {to} did not respond within {limit:?}, the attempt_timeout of the client")
         } else if error.is_connect() {
             format!(
                 "the API at {to} cannot be reached: {}; check its address, and the way there",
@@ -237,8 +234,7 @@ fn is_timeout(error: &(dyn StdError + 'static)) -> bool {
     if error.downcast_ref().is_some_and(reqwest::Error::is_timeout) {
         return true;
     }
-    error.is::<DeadlineExceeded>()
-        || error.is::<AttemptTimeout>()
+    error.is::<TimedOut>()
         || error.downcast_ref().is_some_and(|error: &io::Error| error.kind() == io::ErrorKind::TimedOut)
 }
 

@@ -269,7 +269,7 @@
 //!   multiply.
 //! - A deadline is for the head of the response. What its body takes belongs to the caller, or to a timeout below. An attempt
 //!   that is ended in flight may have been taken by the server nevertheless: what that did is unknown, and the error
-//!   ([`DeadlineExceeded`]) says so by saying no more. Layers below see the request's own deadline in its extensions; one that
+//!   ([`TimedOut::Deadline`]) says so by saying no more. Layers below see the request's own deadline in its extensions; one that
 //!   the policy sets they do not.
 //! - Request bodies must be `Unpin`; any other becomes so by `BodyExt::boxed_unsync`.
 //! - Waits need tokio's timer.
@@ -324,7 +324,7 @@ mod retry_body;
 pub use self::body_factory::BodyFactory;
 pub use self::exchange::future::ResponseFuture;
 pub use self::exchange::service::RetryService;
-pub use self::exchange::timeouts::{AttemptTimeout, DeadlineExceeded};
+pub use self::exchange::timeouts::TimedOut;
 pub use self::gate::{GateStatus, RetryGate};
 pub use self::limits::budget::RetryBudget;
 pub use self::policy::builder::{RetryPolicy, RetryPolicyBuilder};

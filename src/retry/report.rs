@@ -218,7 +218,7 @@ impl RetryReport {
 
 impl fmt::Debug for RetryReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The error is left out: it may be anybody's, and its text anything.
+        // The error is left out: it may come from any crate, and its text may say anything.
         f.debug_struct("RetryReport")
             .field("attempts", &self.details.attempts)
             .field("held", &self.details.held)

@@ -20,7 +20,7 @@ pin_project! {
     /// The body of a response that went through a [`RetryService`](super::RetryService).
     ///
     /// It is the inner service's body, frame for frame. Only a response that is returned after a replay was tried
-    /// for it (rule 8 of the [room](super)) has been read before: then its frames are here, and if there were more of
+    /// for it (rule 8 of the [module](super)) has been read before: then its frames are here, and if there were more of
     /// them than are kept it ends in an error after those, so that it never looks complete. Hence the
     /// error type is the boxed one.
     pub struct ResponseBody<B>

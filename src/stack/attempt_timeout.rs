@@ -10,7 +10,7 @@ use tokio::time::Sleep;
 use tower::BoxError;
 use tower_service::Service;
 
-use crate::retry::AttemptTimeout;
+use crate::retry::TimedOut;
 
 /// A service whose requests end after a while, with the error that the retry layer's own limit has: users see one kind.
 #[derive(Clone, Debug)]
@@ -67,6 +67,6 @@ where
             return Poll::Ready(outcome.map_err(Into::into));
         }
         ready!(this.sleep.poll(cx));
-        Poll::Ready(Err(AttemptTimeout::new(*this.limit).into()))
+        Poll::Ready(Err(TimedOut::Attempt { limit: *this.limit }.into()))
     }
 }

@@ -78,8 +78,8 @@
 //!    (RFC 9110 §15.4).
 //! 4. Any other redirect is returned as it is: the caller reads `Location` and decides. Neither a token nor a cookie
 //!    goes to another origin unseen.
-//! 5. An attempt that takes longer than the attempt timeout ends in an
-//!    [`AttemptTimeout`](crate::retry::AttemptTimeout). It may have arrived, so it is repeated only where the method may be.
+//! 5. An attempt that takes longer than the attempt timeout ends in
+//!    [`TimedOut::Attempt`](crate::retry::TimedOut). It may have arrived, so it is repeated only where the method may be.
 //! 6. A [`RetryReport`](crate::retry::RetryReport) on the response is that of the last hop; those of the hops before went with
 //!    the redirects. A [`ReportSlot`](crate::retry::ReportSlot) holds the latest as well.
 //!

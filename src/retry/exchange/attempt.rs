@@ -12,7 +12,7 @@ use tokio::time::{Instant, Sleep};
 use tower::BoxError;
 
 use super::request::{Exchange, HttpService};
-use super::timeouts::DeadlineExceeded;
+use super::timeouts::TimedOut;
 use crate::clock;
 use crate::retry::gate::Ticket;
 use crate::retry::replay_body::RequestBody;
@@ -150,7 +150,7 @@ impl<B> ReadyingAttempt<B> {
         }
         ready!(self.poll_limit(exchange, cx));
         let error = match never_sent {
-            true => DeadlineExceeded::new().into(),
+            true => TimedOut::Deadline.into(),
             false => "the inner service was not ready in time for the replay".into(),
         };
         Poll::Ready(Err((StopReason::NotReady, error)))

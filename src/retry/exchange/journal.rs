@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::{HeaderName, StatusCode};
 
 use super::head::HeadSnapshot;
-use super::timeouts::{AttemptTimeout, DeadlineExceeded};
+use super::timeouts::TimedOut;
 use crate::error::{Error, chain};
 use crate::extensions::TokenRejected;
 use crate::origin::Origin;
@@ -129,7 +129,7 @@ fn some(wait: Duration) -> Option<String> {
 /// What of an error may be shown: the words of this crate, and those of the operating system. Any other may hold anything.
 fn shown(error: &(dyn StdError + 'static)) -> Option<String> {
     chain(error).find_map(|error| {
-        if error.is::<Error>() || error.is::<DeadlineExceeded>() || error.is::<AttemptTimeout>() {
+        if error.is::<Error>() || error.is::<TimedOut>() {
             return Some(error.to_string());
         }
         let error = error.downcast_ref::<io::Error>()?;

@@ -21,7 +21,7 @@ where
     let (mut head, body) = response.into_parts();
     let refusal = head.extensions.remove::<LateRefusal>();
     let mut kept = ReadAhead::new(body);
-    // Nobody waits for it here. Whoever reads on is the one that it wakes.
+    // No task waits for it here. The one that reads on polls again, and is woken.
     let _ = kept.poll_read(&mut Context::from_waker(Waker::noop()));
     let trailers = kept.trailers().cloned();
     match (&trailers, refusal) {

@@ -16,7 +16,7 @@ use super::head::HeadSnapshot;
 use super::journal;
 use super::late;
 use super::request::{Exchange, HttpService};
-use super::timeouts::{self, AttemptTimeout, DeadlineExceeded};
+use super::timeouts::{self, TimedOut};
 use crate::backoff::Chance;
 use crate::clock;
 use crate::error::Error;
@@ -108,18 +108,18 @@ where
 
     /// The time of the attempt in flight is over, or that of the request. That does not replace a response already had.
     #[cold]
-    pub(super) fn ended(&mut self, error: BoxError) -> Step<S, B> {
-        let stop = match error.is::<AttemptTimeout>() {
-            true => match self.again_after(Failure::Ambiguous, &*error) {
-                Ok(waiting) => return self.wait(waiting, Err(error)),
+    pub(super) fn ended(&mut self, timed_out: TimedOut) -> Step<S, B> {
+        let stop = match timed_out {
+            TimedOut::Attempt { .. } => match self.again_after(Failure::Ambiguous, &timed_out) {
+                Ok(waiting) => return self.wait(waiting, Err(timed_out.into())),
                 Err(stop) => stop,
             },
-            false => StopReason::DeadlineExceeded,
+            TimedOut::Deadline => StopReason::DeadlineExceeded,
         };
         if self.repeat != Repeatability::Safe {
             self.past().in_doubt = true;
         }
-        self.unsent(stop, error)
+        self.unsent(stop, timed_out.into())
     }
 
     /// The deadline had passed before anything was sent.
@@ -132,7 +132,7 @@ where
     /// The deadline passed before the next attempt could be sent.
     #[cold]
     pub(super) fn too_late(&mut self) -> Step<S, B> {
-        self.unsent(StopReason::DeadlineExceeded, DeadlineExceeded::new().into())
+        self.unsent(StopReason::DeadlineExceeded, TimedOut::Deadline.into())
     }
 
     /// Decides on an outcome, with what is known of the request.
@@ -284,7 +284,7 @@ where
             }
             // An end that we made is news; that an attempt was not sent is none, unless there was no token before either.
             Some(Err(earlier)) => {
-                let is_news = is_ours(&*error) || had_no_token && has::<Error>(&*error);
+                let is_news = error.is::<TimedOut>() || had_no_token && has::<Error>(&*error);
                 let (error, why) = match is_news {
                     true => (error, earlier),
                     false => {
@@ -332,11 +332,6 @@ where
     fn head(&self) -> Option<&HeadSnapshot> {
         self.resend.as_ref().map(|resend| &resend.head)
     }
-}
-
-/// Returns whether an error says that an attempt was ended here.
-fn is_ours(error: &(dyn StdError + 'static)) -> bool {
-    error.is::<DeadlineExceeded>() || error.is::<AttemptTimeout>()
 }
 
 /// Returns why an attempt was not sent at all, if one of our own kind says so.

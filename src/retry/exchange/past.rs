@@ -8,7 +8,7 @@ use http_body::Body;
 use tower::BoxError;
 
 use super::draining::Draining;
-use super::timeouts::AttemptTimeout;
+use super::timeouts::TimedOut;
 use crate::headers::grpc;
 use crate::retry::gate::{GatedPlace, Pass};
 use crate::retry::policy::idempotency::Repeatability;
@@ -111,9 +111,7 @@ impl<RB: Body> PastAttempts<RB> {
         let Some((last, before)) = self.history.split_last() else { return };
         let is_older_kept = match (&outcome, &self.outcome) {
             (Ok(_), _) | (_, None) => false,
-            (Err(error), Some(older)) if last.may_have_acted() => {
-                error.is::<AttemptTimeout>() && older.is_ok()
-            }
+            (Err(error), Some(older)) if last.may_have_acted() => error.is::<TimedOut>() && older.is_ok(),
             (Err(_), Some(_)) => {
                 self.in_doubt || last.reason == ReplayReason::TokenUnavailable && !self.is_without_token()
             }

@@ -9,25 +9,26 @@ use std::time::Duration;
 
 use http::Extensions;
 use tokio::time::{Instant, Sleep};
-use tower::BoxError;
 
 use crate::extensions::Deadline;
 use crate::retry::policy::rules::RetryRules;
 use crate::{clock, runtime};
 
-/// A request's deadline passed before there was a response.
+/// There was no response in time.
 ///
 /// It is found in the error of the service by `downcast_ref`. If there was a response before, that is returned instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DeadlineExceeded(());
-
-/// An attempt took longer than [`attempt_timeout`](crate::retry::RetryPolicyBuilder::attempt_timeout), and it was the last one.
-///
-/// It is found in the error of the service by `downcast_ref`. If there was a response before, that is returned
-/// instead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AttemptTimeout {
-    limit: Duration,
+#[non_exhaustive]
+pub enum TimedOut {
+    /// The deadline of the request passed: its own, or that of
+    /// [`total_timeout`](crate::retry::RetryPolicyBuilder::total_timeout).
+    Deadline,
+    /// An attempt took longer than [`attempt_timeout`](crate::retry::RetryPolicyBuilder::attempt_timeout), and it was the last one.
+    #[non_exhaustive]
+    Attempt {
+        /// How long an attempt may take.
+        limit: Duration,
+    },
 }
 
 /// Returns when a request that begins now must be done: by the policy, or earlier if it says so itself.
@@ -52,14 +53,14 @@ pub(in crate::retry) fn is_over(deadline: Option<Instant>) -> bool {
     deadline.is_some_and(|deadline| deadline <= clock::now())
 }
 
-/// Is ready with an error when the attempt in flight has no time left. `timer` is made when an attempt has to be waited for;
+/// Is ready when the attempt in flight has no time left. `timer` is made when an attempt has to be waited for;
 /// where nothing is limited there is none, and the clock is not looked at.
 pub(in crate::retry) fn poll_over(
     timer: &mut Option<Pin<Box<Sleep>>>,
     deadline: Option<Instant>,
     attempt_timeout: Option<Duration>,
     cx: &mut Context<'_>,
-) -> Poll<BoxError> {
+) -> Poll<TimedOut> {
     let sleep = match timer {
         Some(sleep) => sleep,
         None => {
@@ -78,45 +79,18 @@ pub(in crate::retry) fn poll_over(
     };
     ready!(sleep.as_mut().poll(cx));
     Poll::Ready(match attempt_timeout.filter(|_| !is_over(deadline)) {
-        Some(limit) => AttemptTimeout::new(limit).into(),
-        None => DeadlineExceeded::new().into(),
+        Some(limit) => TimedOut::Attempt { limit },
+        None => TimedOut::Deadline,
     })
 }
 
-// --- DeadlineExceeded ---
-
-impl DeadlineExceeded {
-    pub(in crate::retry) fn new() -> Self {
-        Self(())
-    }
-}
-
-impl fmt::Display for DeadlineExceeded {
+impl fmt::Display for TimedOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the request's deadline passed before there was a response")
+        match self {
+            Self::Deadline => f.write_str("the request's deadline passed before there was a response"),
+            Self::Attempt { limit } => write!(f, "there was no response to the attempt within {limit:?}"),
+        }
     }
 }
 
-impl Error for DeadlineExceeded {}
-
-// --- AttemptTimeout ---
-
-impl AttemptTimeout {
-    pub(crate) fn new(limit: Duration) -> Self {
-        Self { limit }
-    }
-
-    /// Returns how long an attempt may take.
-    #[must_use]
-    pub fn limit(&self) -> Duration {
-        self.limit
-    }
-}
-
-impl fmt::Display for AttemptTimeout {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "there was no response to the attempt within {:?}", self.limit)
-    }
-}
-
-impl Error for AttemptTimeout {}
+impl Error for TimedOut {}

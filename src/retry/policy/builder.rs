@@ -141,7 +141,7 @@ impl RetryPolicyBuilder {
     /// [`Deadline`](crate::extensions::Deadline) of the request's own counts if it is earlier.
     ///
     /// A wait that would not end in time is not begun, and an attempt that is in flight then is ended. The newest response
-    /// before is returned, or else [`DeadlineExceeded`](crate::retry::DeadlineExceeded). What the body of the response takes is not
+    /// before is returned, or else [`TimedOut::Deadline`](crate::retry::TimedOut). What the body of the response takes is not
     /// limited.
     pub fn total_timeout(mut self, timeout: Duration) -> Self {
         self.rules.total_timeout = Some(timeout);
@@ -152,7 +152,7 @@ impl RetryPolicyBuilder {
     /// One that takes longer is ended, and counts as an error after which it is not known how far the request came
     /// ([`Failure::Ambiguous`]).
     ///
-    /// After the last attempt the newest response before is returned, or else [`AttemptTimeout`](crate::retry::AttemptTimeout).
+    /// After the last attempt the newest response before is returned, or else [`TimedOut::Attempt`](crate::retry::TimedOut).
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
         self.rules.attempt_timeout = Some(timeout);
         self

@@ -55,16 +55,12 @@ impl RetryRules {
 
     /// Reads what an outcome says.
     pub(in crate::retry) fn read(&self, view: &OutcomeView<'_>) -> OutcomeReading {
-        let (reason, is_refused) = match &view.outcome {
+        let (reason, is_refused, requested_delay) = match &view.outcome {
             Outcome::Response(received) => return self.read_response(view, received),
-            Outcome::Failure(Failure::Unsent) => (Some(ReplayReason::Unsent), true),
-            Outcome::Failure(Failure::Ambiguous) => (Some(ReplayReason::Ambiguous), false),
-            Outcome::Failure(Failure::Fatal) => (None, false),
-            Outcome::NoToken(_) => (Some(ReplayReason::TokenUnavailable), true),
-        };
-        let requested_delay = match view.outcome {
-            Outcome::NoToken(wait) => wait,
-            Outcome::Response(_) | Outcome::Failure(_) => None,
+            Outcome::Failure(Failure::Unsent) => (Some(ReplayReason::Unsent), true, None),
+            Outcome::Failure(Failure::Ambiguous) => (Some(ReplayReason::Ambiguous), false, None),
+            Outcome::Failure(Failure::Fatal) => (None, false, None),
+            Outcome::NoToken(wait) => (Some(ReplayReason::TokenUnavailable), true, *wait),
         };
         OutcomeReading { reason, requested_delay, is_refused, ..OutcomeReading::default() }
     }
