@@ -125,7 +125,7 @@ impl<B> ReadyingAttempt<B> {
         &mut self,
         exchange: &mut Exchange<S, B>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Request<RequestBody<B>>, (StopReason, BoxError)>> {
+    ) -> Poll<Result<(), (StopReason, BoxError)>> {
         if !self.is_open {
             let Poll::Ready(opened) = self.request.body_mut().poll_open(cx) else {
                 ready!(self.poll_limit(exchange, cx));
@@ -140,8 +140,7 @@ impl<B> ReadyingAttempt<B> {
         }
         if let Poll::Ready(ready) = exchange.sender.inner().poll_ready(cx) {
             self.end_wait(exchange);
-            let ready = ready.map_err(|error| (StopReason::NotReady, error.into()));
-            return Poll::Ready(ready.map(|()| mem::take(&mut self.request)));
+            return Poll::Ready(ready.map_err(|error| (StopReason::NotReady, error.into())));
         }
         let never_sent = exchange.past().outcome.is_none();
         if never_sent && exchange.deadline.is_none() {
@@ -154,6 +153,11 @@ impl<B> ReadyingAttempt<B> {
             false => "the inner service was not ready in time for the replay".into(),
         };
         Poll::Ready(Err((StopReason::NotReady, error)))
+    }
+
+    /// Returns the request, to be sent.
+    pub(super) fn take(&mut self) -> Request<RequestBody<B>> {
+        mem::take(&mut self.request)
     }
 
     /// Is ready when there is no time left.

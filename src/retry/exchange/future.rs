@@ -92,8 +92,8 @@ where
                     }
                 }
                 StateProj::Readying { readying } => match ready!(readying.poll(exchange, cx)) {
-                    Ok(_) if timeouts::is_over(exchange.deadline) => exchange.too_late(),
-                    Ok(request) => ControlFlow::Continue(AttemptState::calling(exchange.send(request))),
+                    Ok(()) if timeouts::is_over(exchange.deadline) => exchange.too_late(),
+                    Ok(()) => ControlFlow::Continue(AttemptState::calling(exchange.send(readying.take()))),
                     Err((stop, error)) => exchange.unsent(stop, error),
                 },
                 StateProj::Done => panic!("a response future was polled after it was done"),

@@ -20,6 +20,9 @@ pub enum Failure {
     Fatal,
 }
 
+/// Tells errors apart for the caller.
+pub(in crate::retry) type ClassifierFn = dyn Fn(&(dyn StdError + 'static)) -> Failure + Send + Sync;
+
 impl Failure {
     /// Tells an error apart by the markers in its chain: [`Unsent`] means unsent. Without one it is ambiguous.
     ///

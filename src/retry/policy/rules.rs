@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::{StatusCode, request};
 
-use super::classify::Failure;
+use super::classify::{ClassifierFn, Failure};
 use super::options::RetryOptions;
 use crate::headers::profile::RateLimitProfile;
 use crate::retry::callback::Callback;
@@ -35,7 +35,7 @@ pub(in crate::retry) struct RetryRules {
     pub(in crate::retry) profile: RateLimitProfile,
     pub(in crate::retry) throttled: Vec<StatusCode>,
     pub(in crate::retry) unavailable: Vec<StatusCode>,
-    pub(in crate::retry) classifier: Callback<dyn Fn(&(dyn StdError + 'static)) -> Failure + Send + Sync>,
+    pub(in crate::retry) classifier: Callback<ClassifierFn>,
     pub(in crate::retry) strict_methods: bool,
     pub(in crate::retry) generated_keys: bool,
     pub(in crate::retry) retry_token_failures: bool,
