@@ -9,7 +9,7 @@
 use std::{env, fs, process};
 
 use tower::BoxError;
-use tower_oauth2::grants::jwt::{JwtAlgorithm, SigningKey};
+use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm};
 use tower_oauth2::test_util::{FakeApi, FakeAuthorizationServer, FakeClient};
 use tower_oauth2::{ApiClient, ClientAuth, ClientCredentials, Secret};
 
@@ -27,7 +27,7 @@ async fn main() -> Result<(), BoxError> {
 
     // The file is read each time the key signs, so a new key needs no restart. The key id tells the provider which public key
     // it is.
-    let key = SigningKey::new(JwtAlgorithm::Es256, Secret::from_file(&file)).key_id("2026-11");
+    let key = Assertion::by_key(JwtAlgorithm::Es256, Secret::from_file(&file)).key_id("2026-11");
     let source =
         ClientCredentials::builder(provider.token_url(), "billing", ClientAuth::private_key_jwt(key))
             // The audience of the assertions.

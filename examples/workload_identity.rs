@@ -37,7 +37,7 @@ async fn main() -> Result<(), BoxError> {
     fs::write(&file, platform_token(&provider.origin())?)?;
 
     // The file is read at each exchange.
-    let workload = SecurityToken::new(FileToken::new(&file), TokenType::jwt());
+    let workload = SecurityToken::new(FileToken::new(&file), TokenType::JWT);
     let source = TokenExchange::builder(provider.token_url(), workload)
         .client("billing", ClientAuth::none())
         .scope("reports:read")

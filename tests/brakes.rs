@@ -139,7 +139,7 @@ fn exchange(subjects: &Tokens, tokens: &Tokens, subject: &TokenCache) -> TokenEx
             Ok::<_, BoxError>(response.body(Full::<Bytes>::from(body))?)
         }
     });
-    let subject = SecurityToken::new(subject.as_source(), TokenType::access_token());
+    let subject = SecurityToken::new(subject.as_source(), TokenType::ACCESS_TOKEN);
     TokenExchange::builder("https://login.example.com/token", subject).build_with(server).unwrap()
 }
 

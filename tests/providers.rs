@@ -12,7 +12,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
-use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm, SelfSigned, SigningKey};
+use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm, SelfSigned};
 use tower_oauth2::grants::{CustomGrant, Issuer, JwtBearer, SecurityToken, TokenExchange, TokenType};
 use tower_oauth2::{
     AccessToken, ClientAuth, ClientCredentials, Error, ErrorKind, FetchReason, FileToken, RefreshTokenGrant,
@@ -108,7 +108,7 @@ async fn salesforce_for_a_user() {
     let turn = post(url).form(&[("grant_type", JWT_BEARER), ("assertion", claims)]);
     let (http, done) =
         provider([turn.answers(200, &json!({ "access_token": "00D!AQ", "token_type": "Bearer" }))]);
-    let assertion = Assertion::by_key(SigningKey::new(JwtAlgorithm::Rs256, rsa_key()))
+    let assertion = Assertion::by_key(JwtAlgorithm::Rs256, rsa_key())
         .issuer("CONSUMER")
         .subject("robot@example.com")
         .audience("https://login.salesforce.com")
@@ -183,14 +183,11 @@ async fn entra_by_workload_identity() {
 async fn entra_by_certificate() {
     let claims = format!(r#"jwt:{{"iss":"ID","sub":"ID","aud":"{ENTRA}","alg":"PS256","kid":"7"}}"#);
     let (http, done) = provider([federated(&claims).answers(200, &a_token())]);
-    let key = SigningKey::new(JwtAlgorithm::Ps256, rsa_key()).key_id("7");
-    let source = ClientCredentials::builder(
-        ENTRA,
-        "ID",
-        ClientAuth::private_key_jwt(Assertion::by_key(key).token_url_as_audience(true)),
-    )
-    .scope(GRAPH)
-    .build_with(http);
+    let key = Assertion::by_key(JwtAlgorithm::Ps256, rsa_key()).key_id("7");
+    let source =
+        ClientCredentials::builder(ENTRA, "ID", ClientAuth::private_key_jwt(key.token_url_as_audience(true)))
+            .scope(GRAPH)
+            .build_with(http);
     assert_eq!(gets(source).await, token("AT1", 3600));
     done();
 }
@@ -243,7 +240,7 @@ async fn google_service_account() {
     );
     let turn = post(url).form(&[("grant_type", JWT_BEARER), ("assertion", &claims)]);
     let (http, done) = provider([turn.answers(200, &a_token())]);
-    let assertion = Assertion::by_key(SigningKey::new(JwtAlgorithm::Rs256, google_key()))
+    let assertion = Assertion::by_key(JwtAlgorithm::Rs256, google_key())
         .without_subject()
         .token_url_as_audience(true)
         .claim("scope", "S");
@@ -258,7 +255,7 @@ async fn google_id_token() {
     let turn = post(url).form(&[("grant_type", JWT_BEARER), ("assertion", &claims)]);
     let id_token = format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(r#"{"exp":4070908800}"#));
     let (http, done) = provider([turn.answers(200, &json!({ "id_token": id_token }))]);
-    let assertion = Assertion::by_key(SigningKey::new(JwtAlgorithm::Rs256, google_key()))
+    let assertion = Assertion::by_key(JwtAlgorithm::Rs256, google_key())
         .token_url_as_audience(true)
         .claim("target_audience", "https://run.app");
     let source =
@@ -315,7 +312,7 @@ async fn aws_cognito() {
 }
 
 fn github_app() -> SelfSigned {
-    let assertion = Assertion::by_key(SigningKey::new(JwtAlgorithm::Rs256, rsa_key()))
+    let assertion = Assertion::by_key(JwtAlgorithm::Rs256, rsa_key())
         .issuer("APP")
         .without_subject()
         .clock_ahead_by(Duration::from_secs(30))
@@ -378,14 +375,11 @@ async fn okta_by_key() {
         ("client_assertion", &claims),
     ];
     let (http, done) = provider([post(url).form(&fields).answers(200, &a_token())]);
-    let key = SigningKey::new(JwtAlgorithm::Rs256, rsa_key()).key_id("K1");
-    let source = ClientCredentials::builder(
-        url,
-        "ID",
-        ClientAuth::private_key_jwt(Assertion::by_key(key).token_url_as_audience(true)),
-    )
-    .scope("okta.users.read")
-    .build_with(http);
+    let key = Assertion::by_key(JwtAlgorithm::Rs256, rsa_key()).key_id("K1");
+    let source =
+        ClientCredentials::builder(url, "ID", ClientAuth::private_key_jwt(key.token_url_as_audience(true)))
+            .scope("okta.users.read")
+            .build_with(http);
     assert_eq!(gets(source).await, token("AT1", 3600));
     done();
 }
@@ -417,7 +411,7 @@ async fn keycloak_token_exchange() {
     let answer =
         json!({ "access_token": "AT1", "expires_in": 300, "refresh_expires_in": 0, "not-before-policy": 0 });
     let (http, done) = provider([post(url).basic("ID", "SECRET").form(&fields).answers(200, &answer)]);
-    let source = TokenExchange::builder(url, SecurityToken::new("SUBJECT", TokenType::access_token()))
+    let source = TokenExchange::builder(url, SecurityToken::new("SUBJECT", TokenType::ACCESS_TOKEN))
         .client("ID", "SECRET")
         .audience("reports")
         .build_with(http);

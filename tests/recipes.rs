@@ -52,7 +52,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use http::Request;
 use serde_json::{Value, json};
-use tower_oauth2::grants::jwt::{JwtAlgorithm, SigningKey};
+use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm};
 use tower_oauth2::{
     AccessToken, Error, ErrorKind, FetchReason, FileToken, Secret, TokenCache, TokenRequest, TokenSource,
 };
@@ -136,7 +136,7 @@ async fn salesforce_in_the_name_of_a_user() {
     let pair = rsa_pair();
     let turn = post(url).form(&fields).signed_by(&pair);
     let turn = turn.answers(200, &json!({ "access_token": "00D!AQ", "token_type": "Bearer" }));
-    let key = SigningKey::new(JwtAlgorithm::Rs256, pem(&pair));
+    let key = Assertion::by_key(JwtAlgorithm::Rs256, pem(&pair));
     let got = runs(turn, |http| salesforce_user::salesforce_user(key, http)).await;
     assert_eq!(got, ("00D!AQ".to_owned(), None));
 }
@@ -148,7 +148,7 @@ async fn an_assertion_of_another_key_or_with_another_claim_is_refused() {
         r#"jwt:{"iss":"CONSUMER-KEY","sub":"robot@example.com","aud":"https://login.salesforce.com"}"#;
     let fields = [("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"), ("assertion", claims)];
     let (http, done) = provider([post(url).form(&fields).answers(200, &a_token())]);
-    let key = SigningKey::new(JwtAlgorithm::Rs256, pem(&rsa_pair()));
+    let key = Assertion::by_key(JwtAlgorithm::Rs256, pem(&rsa_pair()));
     fetch(&salesforce_user::salesforce_user(key, http).unwrap()).await.unwrap();
     let (turn, request) = done().remove(0);
     assert!(turn.signed_by(&rsa_pair()).check(&request).unwrap_err().contains("the signature"));
@@ -212,7 +212,7 @@ async fn auth0() {
     assert_eq!(got, token("AT1", 3600));
 }
 
-fn okta_turn() -> (Turn, SigningKey) {
+fn okta_turn() -> (Turn, Assertion) {
     let url = "https://example.okta.com/oauth2/v1/token";
     let pair = rsa_pair();
     let claims = json!({ "iss": "CLIENT-ID", "sub": "CLIENT-ID", "aud": url, "alg": "RS256", "kid": "K1" });
@@ -223,7 +223,7 @@ fn okta_turn() -> (Turn, SigningKey) {
         ("client_assertion_type", ASSERTION),
         ("client_assertion", &format!("jwt:{claims}")),
     ]);
-    (turn, SigningKey::new(JwtAlgorithm::Rs256, pem(&pair)).key_id("K1"))
+    (turn, Assertion::by_key(JwtAlgorithm::Rs256, pem(&pair)).key_id("K1"))
 }
 
 #[tokio::test]

@@ -290,7 +290,7 @@ fn a_source_that_is_asked_without_a_cache_needs_what_it_needs_and_says_so() {
         }),
         ("TokenExchange", |_| {
             Box::pin(async {
-                let subject = SecurityToken::new(key(), TokenType::jwt());
+                let subject = SecurityToken::new(key(), TokenType::JWT);
                 let source = TokenExchange::builder(URL, subject).retries(1);
                 told(source.build_with(busy()).unwrap().token(request()).await)
             })

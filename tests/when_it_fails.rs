@@ -33,7 +33,7 @@ use tower_oauth2::auth::AuthOverride;
 use tower_oauth2::client::ApiClient;
 use tower_oauth2::client::pages::{Next, NextPage, Pages};
 use tower_oauth2::extensions::{ScopeMissing, TokenWithheld};
-use tower_oauth2::grants::jwt::{JwtAlgorithm, SigningKey};
+use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm};
 use tower_oauth2::grants::{
     CustomGrant, GrantBuilder, Issuer, Revocation, SecurityToken, TokenExchange, TokenType,
     read_token_response,
@@ -214,7 +214,7 @@ async fn a_grant_that_is_refused() -> Vec<String> {
     let scope = client_of(&server, "billing", "hunter2-hunter2").scope("items:write");
     let required = client_of(&server, "billing", "hunter2-hunter2").required_scope("items:write");
     let password = CustomGrant::builder(server.token_url(), "password").client("billing", "hunter2-hunter2");
-    let foreign = SecurityToken::new("e30.e30.c2ln", TokenType::jwt());
+    let foreign = SecurityToken::new("e30.e30.c2ln", TokenType::JWT);
     let exchange = TokenExchange::builder(server.token_url(), foreign).client("app", ClientAuth::none());
     vec![
         failure(&server.origin(), exchange.build().unwrap()).await,
@@ -285,7 +285,7 @@ async fn an_assertion_by_a_wrong_clock() -> Vec<String> {
         .route("/key", refuses(Duration::ZERO, "no key of that kid"));
     let (origin, _listener) = serve(router).await;
     let ask = async |path: &str| {
-        let key = SigningKey::new(JwtAlgorithm::Es256, PrivateKey::generate().pem());
+        let key = Assertion::by_key(JwtAlgorithm::Es256, PrivateKey::generate().pem());
         let source = ClientCredentials::builder(
             format!("{origin}{path}"),
             "billing",

@@ -19,8 +19,6 @@ use crate::grants::flows::ClientCredentials;
 use crate::grants::jwt::algorithm::JwtAlgorithm;
 #[cfg(feature = "jwt")]
 use crate::grants::jwt::assertion::Assertion;
-#[cfg(feature = "jwt")]
-use crate::grants::jwt::key::SigningKey;
 
 /// The settings of [`ClientCredentials`] as a configuration file has them.
 ///
@@ -221,33 +219,22 @@ impl Fields {
                 "client_auth: private_key_jwt and client_secret_jwt exclude each other; keep one".into()
             );
         }
-        let secret_fields = [
-            ("client_secret_env", self.client_secret_env.is_some()),
-            ("client_secret_file", self.client_secret_file.is_some()),
-        ];
-        let key_fields = [
-            ("signing_key_env", self.signing_key_env.is_some()),
-            ("signing_key_file", self.signing_key_file.is_some()),
-            ("signing_key_id", self.signing_key_id.is_some()),
-            ("signing_certificate_file", self.signing_certificate_file.is_some()),
-        ];
-        let assertion_fields = [
-            ("signing_algorithm", self.signing_algorithm.is_some()),
-            ("assertion_audience", self.assertion_audience.is_some()),
-        ];
-        if let Some(field) = useless(&secret_fields).filter(|_| !names.iter().any(|name| name.wants_secret()))
-        {
-            return Err(format!(
-                "{field} has no use, since no client_auth that is named needs a secret; remove it"
-            ));
-        }
-        if let Some(field) = useless(&key_fields).filter(|_| !by_key) {
-            return Err(format!("{field} has no use unless client_auth is private_key_jwt"));
-        }
-        if let Some(field) = useless(&assertion_fields).filter(|_| !by_key && !by_secret) {
-            return Err(format!(
-                "{field} has no use unless client_auth is private_key_jwt or client_secret_jwt"
-            ));
+        let needs_secret = names.iter().any(|name| name.needs_secret());
+        let (secret, key) = ("one with a client secret", "private_key_jwt");
+        let either = "private_key_jwt or client_secret_jwt";
+        for (field, is_set, is_used, needed) in [
+            ("client_secret_env", self.client_secret_env.is_some(), needs_secret, secret),
+            ("client_secret_file", self.client_secret_file.is_some(), needs_secret, secret),
+            ("signing_key_env", self.signing_key_env.is_some(), by_key, key),
+            ("signing_key_file", self.signing_key_file.is_some(), by_key, key),
+            ("signing_key_id", self.signing_key_id.is_some(), by_key, key),
+            ("signing_certificate_file", self.signing_certificate_file.is_some(), by_key, key),
+            ("signing_algorithm", self.signing_algorithm.is_some(), by_key || by_secret, either),
+            ("assertion_audience", self.assertion_audience.is_some(), by_key || by_secret, either),
+        ] {
+            if is_set && !is_used {
+                return Err(format!("{field} has no use unless client_auth is {needed}; remove it"));
+            }
         }
         let auths = names.iter().map(|name| self.auth_by(*name));
         let joined = auths.reduce(|auth, other| Ok(auth?.or(other?)));
@@ -286,14 +273,14 @@ impl Fields {
         let key = referenced("signing_key", self.signing_key_env.clone(), self.signing_key_file.clone())?;
         let key = key.ok_or("signing_key_env or signing_key_file is missing")?;
         let algorithm = self.algorithm()?.ok_or("signing_algorithm is missing, such as ES256")?;
-        let mut key = SigningKey::new(algorithm, key);
+        let mut assertion = Assertion::by_key(algorithm, key);
         if let Some(key_id) = &self.signing_key_id {
-            key = key.key_id(key_id);
+            assertion = assertion.key_id(key_id);
         }
         if let Some(path) = &self.signing_certificate_file {
-            key = key.certificate(Secret::from_file(path));
+            assertion = assertion.certificate(Secret::from_file(path));
         }
-        Ok(self.with_audience(Assertion::by_key(key)))
+        Ok(self.with_audience(assertion))
     }
 
     #[cfg(feature = "jwt")]
@@ -345,7 +332,7 @@ impl<'de> Visitor<'de> for AuthNamesVisitor {
 }
 
 impl AuthName {
-    fn wants_secret(self) -> bool {
+    fn needs_secret(self) -> bool {
         match self {
             Self::Basic | Self::BasicRaw | Self::Post | Self::ClientSecretJwt => true,
             Self::Tls | Self::None | Self::PrivateKeyJwt => false,
@@ -354,11 +341,6 @@ impl AuthName {
 }
 
 // --- Helpers ---
-
-/// Returns the first field that is set.
-fn useless<'a>(fields: &[(&'a str, bool)]) -> Option<&'a str> {
-    fields.iter().find(|(_, is_set)| *is_set).map(|(name, _)| *name)
-}
 
 /// Where a secret is, if it is said; `name` is that of the pair of fields.
 fn referenced(name: &str, variable: Option<String>, path: Option<PathBuf>) -> Result<Option<Secret>, String> {

@@ -113,14 +113,14 @@ fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::grants::jwt::{Assertion, JwtAlgorithm, SelfSigned, SigningKey};
+    use crate::grants::jwt::{Assertion, JwtAlgorithm, SelfSigned};
     use crate::source::{FetchReason, TokenRequest, TokenSource as _};
 
     #[tokio::test]
     async fn a_changed_jwt_another_key_and_another_algorithm_are_refused() {
         let key = ServiceKey::shared();
-        let signer = SigningKey::new(JwtAlgorithm::Rs256, key.private_pem.clone());
-        let source = SelfSigned::new(Assertion::by_key(signer).issuer("app")).unwrap();
+        let signer = Assertion::by_key(JwtAlgorithm::Rs256, key.private_pem.clone());
+        let source = SelfSigned::new(signer.issuer("app")).unwrap();
         let token = source.token(TokenRequest::new(FetchReason::Initial)).await.unwrap();
         let jwt = token.expose();
         assert_eq!(key.verify(jwt, "RS256").unwrap().claims["iss"], "app");

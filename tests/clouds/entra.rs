@@ -409,18 +409,18 @@ async fn one_wrong_field_is_refused_by_the_emulator() {
 
 #[tokio::test(start_paused = true)]
 async fn one_wrong_member_of_an_assertion_is_refused_by_the_emulator() {
-    use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm, SigningKey};
+    use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm};
     use tower_oauth2::{ClientAuth, ClientCredentials};
     let url = format!("https://login.entra.test/{}/oauth2/v2.0/token", FakeEntra::TENANT);
-    let key = |algorithm| SigningKey::new(algorithm, FakeEntra::private_key());
-    let named = |algorithm| Assertion::by_key(key(algorithm).certificate(FakeEntra::certificate()));
+    let key = |algorithm| Assertion::by_key(algorithm, FakeEntra::private_key());
+    let named = |algorithm| key(algorithm).certificate(FakeEntra::certificate());
     let good = || named(JwtAlgorithm::Ps256).audience(url.as_str());
     let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
     let rows = [
         (good(), true),
         (good().lifetime(minutes(10)), true),
         (named(JwtAlgorithm::Rs256).audience(url.as_str()), false),
-        (Assertion::by_key(key(JwtAlgorithm::Ps256)).audience(url.as_str()), false),
+        (key(JwtAlgorithm::Ps256).audience(url.as_str()), false),
         (good().audience(FakeEntra::AUTHORITY), false),
         (good().lifetime(minutes(11)), false),
         (good().clock_ahead_by(minutes(11)), false),

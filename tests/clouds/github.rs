@@ -278,10 +278,10 @@ async fn one_wrong_field_is_refused_by_the_emulator() {
 /// The claims of a JWT that GitHub would refuse.
 #[tokio::test(start_paused = true)]
 async fn a_jwt_that_is_too_long_too_early_or_of_another_algorithm_is_refused() {
-    use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm, SelfSigned, SigningKey};
+    use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm, SelfSigned};
     let assertion = |algorithm| {
-        let key = SigningKey::new(algorithm, Secret::new(FakeGithub::private_key()));
-        Assertion::by_key(key).issuer(CLIENT).without_subject()
+        let key = Assertion::by_key(algorithm, Secret::new(FakeGithub::private_key()));
+        key.issuer(CLIENT).without_subject()
     };
     let (rs256, ps256) = (assertion(JwtAlgorithm::Rs256), assertion(JwtAlgorithm::Ps256));
     let seen = Arc::new(Mutex::new(Vec::new()));

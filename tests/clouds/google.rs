@@ -324,11 +324,11 @@ async fn one_wrong_field_is_refused_by_the_emulator() {
 /// The claims of an assertion, and the fields of an impersonation.
 #[tokio::test(start_paused = true)]
 async fn one_wrong_claim_is_refused_by_the_emulator() {
-    use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm, SigningKey};
+    use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm};
     use tower_oauth2::grants::{CustomGrant, JwtBearer};
     let url = "https://oauth2.google.test/token";
     let by = |algorithm| {
-        let assertion = Assertion::by_key(SigningKey::new(algorithm, FakeGoogle::key_file()));
+        let assertion = Assertion::by_key(algorithm, FakeGoogle::key_file());
         assertion.without_subject().audience(url)
     };
     let good = || by(JwtAlgorithm::Rs256).claim("scope", "a");

@@ -182,7 +182,7 @@ async fn discovered(client: Registered, auth: ClientAuth) -> Result<Finding, Box
 async fn refused_assertions() -> Result<Finding, BoxError> {
     let server = Server::start(HOUR, CLIENTS).await?;
     let unknown = ClientAuth::private_key_jwt(keys::UNKNOWN.signing_key());
-    let early = Assertion::by_key(keys::ES256.signing_key()).clock_ahead_by(HOUR);
+    let early = keys::ES256.signing_key().clock_ahead_by(HOUR);
     let mut lines = Vec::new();
     for auth in [unknown, ClientAuth::private_key_jwt(early)] {
         lines.push(match cache(&server, BY_KEY, auth)?.get().await {

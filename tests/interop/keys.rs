@@ -9,7 +9,7 @@ use aws_lc_rs::signature::KeyPair as _;
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
-use tower_oauth2::grants::jwt::{JwtAlgorithm, SigningKey};
+use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm};
 
 pub(crate) static RS256: LazyLock<Key> = LazyLock::new(Key::rs256);
 pub(crate) static ES256: LazyLock<Key> = LazyLock::new(Key::es256);
@@ -47,9 +47,9 @@ impl Key {
     }
 
     /// What the client has.
-    pub(crate) fn signing_key(&self) -> SigningKey {
+    pub(crate) fn signing_key(&self) -> Assertion {
         let key_id = self.public["kid"].as_str().unwrap_or_default();
-        SigningKey::new(self.algorithm, self.pem.clone()).key_id(key_id)
+        Assertion::by_key(self.algorithm, self.pem.clone()).key_id(key_id)
     }
 }
 

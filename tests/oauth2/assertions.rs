@@ -18,7 +18,7 @@ use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tower::{BoxError, service_fn};
-use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm, JwtSigner, SigningKey};
+use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm, JwtSigner};
 use tower_oauth2::grants::{GrantBuilder, JwtBearer};
 use tower_oauth2::{
     AccessToken, ClientAuth, ClientCredentials, Error, FetchReason, Secret, TokenRequest, TokenSource,
@@ -38,8 +38,8 @@ fn by(auth: ClientAuth) -> GrantBuilder<ClientCredentials> {
     ClientCredentials::builder(URL, "billing", auth).issuer(ISSUER)
 }
 
-fn es256(pair: &KeyPair) -> SigningKey {
-    SigningKey::new(JwtAlgorithm::Es256, pair.serialize_pem()).key_id("16")
+fn es256(pair: &KeyPair) -> Assertion {
+    Assertion::by_key(JwtAlgorithm::Es256, pair.serialize_pem()).key_id("16")
 }
 
 /// The value of a field of the form.
@@ -124,8 +124,8 @@ async fn entra_gets_the_thumbprint_of_the_certificate_and_the_endpoint_as_audien
     let certificate = CertificateParams::default().self_signed(&KeyPair::generate().unwrap()).unwrap();
     let thumbprint = URL_SAFE_NO_PAD.encode(Sha256::digest(certificate.der()));
 
-    let key = SigningKey::new(JwtAlgorithm::Ps256, pem).certificate(certificate.pem());
-    let assertion = Assertion::by_key(key).token_url_as_audience(true);
+    let key = Assertion::by_key(JwtAlgorithm::Ps256, pem).certificate(certificate.pem());
+    let assertion = key.token_url_as_audience(true);
     let endpoint = Scripted::new([a_token()]);
     let builder = ClientCredentials::builder(URL, "billing", ClientAuth::private_key_jwt(assertion));
     endpoint.ask(builder).await.unwrap();
@@ -155,7 +155,7 @@ async fn an_assertion_is_made_anew_for_each_attempt() {
 async fn jwt_bearer_sends_its_assertion_as_the_grant() {
     let pair = KeyPair::generate().unwrap();
     let assertion = || {
-        Assertion::by_key(es256(&pair))
+        es256(&pair)
             .issuer("https://jwt-idp.example.com")
             .subject("mailto:mike@example.com")
             .audience("https://jwt-rp.example.net")
@@ -188,7 +188,7 @@ async fn jwt_bearer_sends_its_assertion_as_the_grant() {
 async fn the_assertion_of_a_grant_is_made_anew_for_each_attempt() {
     let pair = KeyPair::generate().unwrap();
     let endpoint = Scripted::new([answer(503, ""), a_token()]);
-    let assertion = Assertion::by_key(es256(&pair)).issuer("robot").audience(ISSUER);
+    let assertion = es256(&pair).issuer("robot").audience(ISSUER);
     ask(&JwtBearer::builder(URL, assertion).build_with(endpoint.clone()).unwrap()).await.unwrap();
     let sent: Vec<String> = endpoint.seen().iter().map(|seen| field(seen, "assertion")).collect();
     assert_eq!(sent.len(), 2);
@@ -214,7 +214,7 @@ async fn a_key_is_read_at_each_fetch_and_once_more_where_the_server_refuses_it()
     let pairs = [KeyPair::generate().unwrap(), KeyPair::generate().unwrap()];
     let (key, reads) = rotating(pairs.iter().map(KeyPair::serialize_pem).collect());
     let endpoint = Scripted::new([answer(401, REFUSED), a_token(), answer(401, REFUSED)]);
-    let auth = ClientAuth::private_key_jwt(SigningKey::new(JwtAlgorithm::Es256, key));
+    let auth = ClientAuth::private_key_jwt(Assertion::by_key(JwtAlgorithm::Es256, key));
     let source = by(auth).build_with(endpoint.clone()).unwrap();
     assert_eq!(reads.load(Ordering::Relaxed), 0);
     ask(&source).await.unwrap();
@@ -231,7 +231,7 @@ async fn a_key_file_that_vanishes_is_one_clear_error() {
     let path = std::env::temp_dir().join(format!("tower-oauth2-signing-key-{}", std::process::id()));
     std::fs::write(&path, KeyPair::generate().unwrap().serialize_pem()).unwrap();
     let endpoint = Scripted::new([a_token()]);
-    let key = SigningKey::new(JwtAlgorithm::Es256, Secret::from_file(&path));
+    let key = Assertion::by_key(JwtAlgorithm::Es256, Secret::from_file(&path));
     let source = by(ClientAuth::private_key_jwt(key)).build_with(endpoint.clone()).unwrap();
     ask(&source).await.unwrap();
     std::fs::remove_file(&path).unwrap();
@@ -246,7 +246,7 @@ async fn a_key_file_that_vanishes_is_one_clear_error() {
 #[tokio::test(start_paused = true)]
 async fn a_key_that_does_not_parse_is_refused_when_the_source_is_built_or_at_its_first_use() {
     let build = |key: Secret| {
-        let auth = ClientAuth::private_key_jwt(SigningKey::new(JwtAlgorithm::Es256, key));
+        let auth = ClientAuth::private_key_jwt(Assertion::by_key(JwtAlgorithm::Es256, key));
         by(auth).build_with(Scripted::new([]))
     };
     let error = build("-----BEGIN PRIVATE KEY-----\nS3CR3T".into()).unwrap_err();
@@ -353,7 +353,7 @@ async fn a_refused_grant_says_what_to_check() {
     let pair = KeyPair::generate().unwrap();
     let body = r#"{"error":"invalid_grant","error_description":"Invalid JWT Signature."}"#;
     let endpoint = Scripted::new([answer(400, body)]);
-    let assertion = Assertion::by_key(es256(&pair)).issuer("robot").audience(ISSUER);
+    let assertion = es256(&pair).issuer("robot").audience(ISSUER);
     let error = ask(&JwtBearer::builder(URL, assertion).build_with(endpoint).unwrap()).await.unwrap_err();
     assert!(error.is_grant() && error.to_string().contains("it has another key"), "{error}");
 }
@@ -384,7 +384,7 @@ async fn an_assertion_that_the_server_gives_back_is_not_shown() {
     });
 
     let pair = KeyPair::generate().unwrap();
-    let grant = Assertion::by_key(es256(&pair)).issuer("robot").audience(ISSUER);
+    let grant = es256(&pair).issuer("robot").audience(ISSUER);
     let client = by(ClientAuth::private_key_jwt(es256(&pair))).build_with(mirror.clone()).unwrap();
     let grant = JwtBearer::builder(URL, grant).build_with(mirror).unwrap();
     let errors = [ask(&client).await.unwrap_err(), ask(&grant).await.unwrap_err()];
@@ -419,7 +419,7 @@ async fn a_pem_text_whose_line_ends_were_lost_says_so() {
     for (text, said) in
         [(pem.replace('\n', "\\n"), "the two characters \\n"), (pem.trim_end().replace('\n', " "), "spaces")]
     {
-        let key = SigningKey::new(JwtAlgorithm::Rs256, text);
+        let key = Assertion::by_key(JwtAlgorithm::Rs256, text);
         let error = by(ClientAuth::private_key_jwt(key)).build_with(Scripted::new([])).unwrap_err();
         let shown = error.to_string();
         assert!(error.is_config() && shown.contains(&format!("its line ends became {said}")), "{shown}");
@@ -436,10 +436,10 @@ async fn the_key_file_of_google_is_understood_as_it_is_handed_out() {
         "client_email": "robot@p.iam.gserviceaccount.com",
         "token_uri": "https://oauth2.googleapis.com/token",
     });
-    let key = || SigningKey::new(JwtAlgorithm::Rs256, file.to_string());
+    let key = || Assertion::by_key(JwtAlgorithm::Rs256, file.to_string());
     for named in [false, true] {
         let endpoint = Scripted::new([a_token()]);
-        let assertion = Assertion::by_key(key()).token_url_as_audience(true).without_subject();
+        let assertion = key().token_url_as_audience(true).without_subject();
         let assertion = if named { assertion.issuer("another") } else { assertion };
         let source = JwtBearer::builder(URL, assertion).build_with(endpoint.clone()).unwrap();
         source.token(TokenRequest::new(FetchReason::Initial)).await.unwrap();
@@ -456,11 +456,11 @@ async fn the_key_file_of_google_is_understood_as_it_is_handed_out() {
     }
     let mut broken = file.clone();
     broken["private_key"] = "S3CR3T".into();
-    let error = by(ClientAuth::private_key_jwt(SigningKey::new(JwtAlgorithm::Rs256, broken.to_string())));
+    let error = by(ClientAuth::private_key_jwt(Assertion::by_key(JwtAlgorithm::Rs256, broken.to_string())));
     let error = error.build_with(Scripted::new([])).unwrap_err();
     assert!(error.is_config() && !error.to_string().contains("S3CR3T"), "{error}");
     // Without an account nobody knows who the issuer is.
-    let key = SigningKey::new(JwtAlgorithm::Rs256, rsa_pem());
+    let key = Assertion::by_key(JwtAlgorithm::Rs256, rsa_pem());
     let error = JwtBearer::builder(URL, key).build_with(Scripted::new([])).unwrap_err();
     assert!(error.to_string().contains("it has no issuer"), "{error}");
 }
@@ -491,12 +491,12 @@ async fn a_key_for_pss_alone_signs_by_pss_alone() {
         (JwtAlgorithm::Ps512, Algorithm::PS512),
     ] {
         let endpoint = Scripted::new([a_token()]);
-        let key = SigningKey::new(algorithm, pem.as_str());
+        let key = Assertion::by_key(algorithm, pem.as_str());
         endpoint.ask(by(ClientAuth::private_key_jwt(key))).await.unwrap();
         verified(&assertions(&endpoint)[0], verifier, &public);
     }
     for algorithm in [JwtAlgorithm::Rs256, JwtAlgorithm::Rs384, JwtAlgorithm::Rs512, JwtAlgorithm::Es256] {
-        let key = SigningKey::new(algorithm, pem.as_str());
+        let key = Assertion::by_key(algorithm, pem.as_str());
         let error = by(ClientAuth::private_key_jwt(key)).build_with(Scripted::new([])).unwrap_err();
         let said = error.to_string();
         assert!(error.is_config() && said.contains("it is an RSA key for PSS alone"), "{said}");

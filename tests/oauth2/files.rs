@@ -78,7 +78,7 @@ async fn every_source_says_when_its_file_has_changed() {
     let request = || TokenRequest::new(FetchReason::Initial);
     let credentials =
         ClientCredentials::builder(URL, "billing", secret()).build_with(server("other")).unwrap();
-    let subject = SecurityToken::new(secret(), TokenType::jwt());
+    let subject = SecurityToken::new(secret(), TokenType::JWT);
     let exchange =
         TokenExchange::builder(URL, subject).client("billing", "x").build_with(server("other")).unwrap();
     let behind = TokenCache::new(FileToken::new(&file.0));
@@ -114,7 +114,7 @@ impl TokenSource for Told {
 async fn an_exchange_tells_the_source_of_its_subject_that_the_token_was_good() {
     for (right, is_told) in [("right", true), ("other", false)] {
         let told = Arc::new(AtomicBool::new(false));
-        let subject = SecurityToken::new(Told(Arc::clone(&told)), TokenType::jwt());
+        let subject = SecurityToken::new(Told(Arc::clone(&told)), TokenType::JWT);
         let source = TokenExchange::builder(URL, subject).client("billing", "right");
         let source = source.build_with(server(right)).unwrap();
         assert_eq!(source.token(TokenRequest::new(FetchReason::Initial)).await.is_ok(), is_told);

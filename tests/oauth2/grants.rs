@@ -46,14 +46,14 @@ fn assert_sends(body: &str, id: &str) {
 }
 
 fn subject() -> SecurityToken {
-    SecurityToken::new("S", TokenType::jwt())
+    SecurityToken::new("S", TokenType::JWT)
 }
 
 // --- TokenExchange ---
 
 #[tokio::test]
 async fn an_exchange_sends_what_its_vectors_do() {
-    let token = SecurityToken::new("accVkjcJyb4BWCxGsndESCJQbdFMogUC5PbRDqceLTC", TokenType::access_token());
+    let token = SecurityToken::new("accVkjcJyb4BWCxGsndESCJQbdFMogUC5PbRDqceLTC", TokenType::ACCESS_TOKEN);
     let seen = body_of!(
         TokenExchange::builder(URL, token)
             .client("rs08", "secret")
@@ -64,8 +64,8 @@ async fn an_exchange_sends_what_its_vectors_do() {
 
     let seen = body_of!(
         TokenExchange::builder(URL, subject())
-            .actor(SecurityToken::new("A", TokenType::jwt()))
-            .requested_token_type(TokenType::access_token())
+            .actor(SecurityToken::new("A", TokenType::JWT))
+            .requested_token_type(TokenType::ACCESS_TOKEN)
             .audience("backend")
     );
     assert_sends(&seen.body, "TQ-014");
@@ -139,7 +139,7 @@ async fn a_source_is_asked_at_each_exchange() {
         async move { AccessToken::bearer(format!("S{number}")) }
     });
     let endpoint = Scripted::new([a_token(), a_token()]);
-    let subject = SecurityToken::new(workload, TokenType::jwt());
+    let subject = SecurityToken::new(workload, TokenType::JWT);
     let source = TokenExchange::builder(URL, subject).build_with(endpoint.clone()).unwrap();
     ask(&source).await.unwrap();
     ask(&source).await.unwrap();
@@ -157,7 +157,7 @@ async fn a_subject_that_was_revoked_is_renewed_and_tried_once_more() {
         async move { AccessToken::bearer(format!("S{number}")) }
     });
     let cache = TokenCache::new(workload);
-    let subject = SecurityToken::new(cache.as_source(), TokenType::access_token());
+    let subject = SecurityToken::new(cache.as_source(), TokenType::ACCESS_TOKEN);
     let refused = || answer(400, r#"{"error":"invalid_grant"}"#);
     let endpoint = Scripted::new([refused(), a_token(), a_token(), refused(), refused()]);
     let source = TokenExchange::builder(URL, subject).build_with(endpoint.clone()).unwrap();
@@ -184,7 +184,7 @@ async fn a_subject_that_was_refused_is_not_shown_when_the_next_one_is_refused() 
     });
     let echo = r#"{"error":"invalid_grant","error_description":"neither 9f31c07e55 nor Zk42Qx88Lm"}"#;
     let endpoint = Scripted::new([answer(400, r#"{"error":"invalid_grant"}"#), answer(400, echo)]);
-    let subject = SecurityToken::new(workload, TokenType::jwt());
+    let subject = SecurityToken::new(workload, TokenType::JWT);
     let error =
         ask(&TokenExchange::builder(URL, subject).build_with(endpoint.clone()).unwrap()).await.unwrap_err();
     let shown = format!("{error} {error:?}");
@@ -230,7 +230,7 @@ fn an_exchange_is_as_disposable_as_what_it_exchanges() {
         }
     }
 
-    let keeper = || SecurityToken::new(Keeper, TokenType::jwt());
+    let keeper = || SecurityToken::new(Keeper, TokenType::JWT);
     for (builder, is_disposable) in [
         (TokenExchange::builder(URL, subject()), true),
         (TokenExchange::builder(URL, keeper()), false),
@@ -244,7 +244,7 @@ fn an_exchange_is_as_disposable_as_what_it_exchanges() {
 async fn without_a_subject_nothing_is_sent() {
     let endpoint = Scripted::new([]);
     let sealed = source_fn(|_request| async { Err(Error::transient("the pod has no token yet")) });
-    let subject = SecurityToken::new(sealed, TokenType::jwt());
+    let subject = SecurityToken::new(sealed, TokenType::JWT);
     let source = TokenExchange::builder(URL, subject).build_with(endpoint.clone()).unwrap();
     assert_eq!(ask(&source).await.unwrap_err().to_string(), "the pod has no token yet");
     assert!(endpoint.seen().is_empty());

@@ -407,7 +407,7 @@ async fn the_newest_real_refusal_is_returned_before_the_deadline() {
             "client" => until(&billing().build_with(endpoint.clone()).unwrap(), limit).await,
             "refresh" => until(&source(&endpoint, rt1()), limit).await,
             "exchange" => {
-                let subject = SecurityToken::new("subject-token", TokenType::jwt());
+                let subject = SecurityToken::new("subject-token", TokenType::JWT);
                 until(&TokenExchange::builder(URL, subject).build_with(endpoint.clone()).unwrap(), limit)
                     .await
             }

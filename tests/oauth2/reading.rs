@@ -35,8 +35,8 @@ async fn an_empty_secret_is_refused_by_name_wherever_it_comes_from() {
         let error = Scripted::new([]).ask(asked.retries(0)).await.unwrap_err();
         assert!(error.to_string().contains("the secret parameter pin is empty"), "{error}");
 
-        let token = || SecurityToken::new(empty, TokenType::jwt());
-        let good = || SecurityToken::new("subject-token", TokenType::jwt());
+        let token = || SecurityToken::new(empty, TokenType::JWT);
+        let good = || SecurityToken::new("subject-token", TokenType::JWT);
         let subject = TokenExchange::builder(URL, token()).build_with(Scripted::new([])).unwrap_err();
         assert!(subject.is_config() && subject.to_string().starts_with("subject: "), "{subject}");
         let actor =

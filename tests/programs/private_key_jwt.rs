@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::Request;
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
-use tower_oauth2::grants::jwt::{JwtAlgorithm, SigningKey};
+use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm};
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient, Trouble};
 use tower_oauth2::{AuthLayer, Body, ClientAuth, ClientCredentials, RetryPolicy, Secret};
 
@@ -22,7 +22,7 @@ async fn each_token_request_has_an_assertion_of_its_own() -> Result<(), BoxError
     let api = Api::builder(&server).build();
 
     // The key is read each time it signs.
-    let key = SigningKey::new(JwtAlgorithm::Es256, Secret::from_file(&file));
+    let key = Assertion::by_key(JwtAlgorithm::Es256, Secret::from_file(&file));
     let source = ClientCredentials::builder(server.token_url(), "billing", ClientAuth::private_key_jwt(key))
         .issuer(server.origin())
         .scope("reports:read")

@@ -30,7 +30,7 @@ async fn the_token_in_the_file_is_read_anew_for_each_exchange() -> Result<(), Bo
     let api = Api::builder(&server).build();
     file.renew(&server.origin(), 0)?;
 
-    let workload = SecurityToken::new(FileToken::new(&file.path), TokenType::jwt());
+    let workload = SecurityToken::new(FileToken::new(&file.path), TokenType::JWT);
     let source = TokenExchange::builder(server.token_url(), workload)
         .client("billing", ClientAuth::none())
         .scope("reports:read")

@@ -114,8 +114,8 @@ async fn debug_of_no_public_type_shows_a_secret() {
 async fn debug_of_no_grant_shows_a_secret() {
     let trail = Trail::begin();
     let url = "https://login.example.com/token";
-    let subject = SecurityToken::new(OPAQUE, TokenType::jwt());
-    let actor = SecurityToken::new(StaticToken::new(token()), TokenType::access_token());
+    let subject = SecurityToken::new(OPAQUE, TokenType::JWT);
+    let actor = SecurityToken::new(StaticToken::new(token()), TokenType::ACCESS_TOKEN);
     trail.debug("SecurityToken", &subject);
     trail.debug("SecurityToken", &actor);
     let exchange = TokenExchange::builder(url, subject).actor(actor).client(CLIENT_ID, CLIENT_SECRET);
@@ -134,19 +134,19 @@ async fn debug_of_no_grant_shows_a_secret() {
 #[test]
 fn debug_of_no_assertion_shows_a_secret() {
     use tower_oauth2::grants::JwtBearer;
-    use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm, SigningKey};
+    use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm};
 
     let trail = Trail::begin();
-    let key = || SigningKey::new(JwtAlgorithm::Es256, OPAQUE).key_id("16").certificate(REFRESH);
-    trail.debug("SigningKey", &key());
-    trail.debug("Assertion", &Assertion::by_key(key()));
+    let key = || Assertion::by_key(JwtAlgorithm::Es256, OPAQUE).key_id("16").certificate(REFRESH);
+    trail.debug("Assertion", &key());
+    trail.debug("Assertion", &key());
     let auth = ClientAuth::private_key_jwt(key());
     trail.debug("ClientAuth", &auth);
     let url = "https://login.example.com/token";
     let client = ClientCredentials::builder(url, CLIENT_ID, auth).issuer(url);
     trail.debug("builder", &client);
     trail.error("build", &client.build().unwrap_err());
-    let grant = JwtBearer::builder(url, Assertion::by_key(key()).issuer("robot")).issuer(url);
+    let grant = JwtBearer::builder(url, key().issuer("robot")).issuer(url);
     trail.debug("builder", &grant);
     trail.error("build", &grant.build().unwrap_err());
     trail.assert_clean();

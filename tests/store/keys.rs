@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use proptest::prelude::*;
-use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm, SelfSigned, SigningKey};
+use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm, SelfSigned};
 use tower_oauth2::grants::{
     CustomGrant, Grant, GrantBuilder, Issuer, JwtBearer, SecurityToken, TokenExchange, TokenType,
 };
@@ -94,10 +94,10 @@ proptest! {
 /// Sources that could get other tokens than all the others here.
 fn different() -> Vec<(&'static str, String)> {
     let client = || ClientCredentials::builder(URL, "billing", "secret");
-    let subject = || SecurityToken::new("of-ada", TokenType::jwt());
+    let subject = || SecurityToken::new("of-ada", TokenType::JWT);
     let exchange = || TokenExchange::builder(URL, subject());
-    let signing = || SigningKey::new(JwtAlgorithm::Es256, Secret::from_file("/run/secrets/key.pem"));
-    let assertion = || Assertion::by_key(signing()).issuer("robot").audience(URL);
+    let signing = || Assertion::by_key(JwtAlgorithm::Es256, Secret::from_file("/run/secrets/key.pem"));
+    let assertion = || signing().issuer("robot").audience(URL);
     let bearer = |assertion: Assertion| key(built(JwtBearer::builder(URL, assertion)));
     let by_issuer = |issuer: Issuer| key(built(ClientCredentials::builder(issuer, "billing", "secret")));
     let login = "https://login.test";
@@ -124,17 +124,17 @@ fn different() -> Vec<(&'static str, String)> {
         ("exchange", key(built(exchange()))),
         (
             "another subject",
-            key(built(TokenExchange::builder(URL, SecurityToken::new("of-bob", TokenType::jwt())))),
+            key(built(TokenExchange::builder(URL, SecurityToken::new("of-bob", TokenType::JWT)))),
         ),
         (
             "another type",
-            key(built(TokenExchange::builder(URL, SecurityToken::new("of-ada", TokenType::id_token())))),
+            key(built(TokenExchange::builder(URL, SecurityToken::new("of-ada", TokenType::ID_TOKEN)))),
         ),
         ("an actor", key(built(exchange().actor(subject())))),
-        ("a type asked for", key(built(exchange().requested_token_type(TokenType::id_token())))),
+        ("a type asked for", key(built(exchange().requested_token_type(TokenType::ID_TOKEN)))),
         (
             "a subject by a source",
-            key(built(TokenExchange::builder(URL, SecurityToken::new(built(client()), TokenType::jwt())))),
+            key(built(TokenExchange::builder(URL, SecurityToken::new(built(client()), TokenType::JWT)))),
         ),
         ("bearer", bearer(assertion())),
         ("another iss", bearer(assertion().issuer("other"))),
@@ -193,21 +193,18 @@ fn what_is_not_known_before_a_fetch_needs_a_name() {
         ("a header", key_of(built(CustomGrant::get(URL).secret_header("x", read())), "ada")),
         (
             "a subject",
-            key_of(built(TokenExchange::builder(URL, SecurityToken::new(read(), TokenType::jwt()))), "ada"),
+            key_of(built(TokenExchange::builder(URL, SecurityToken::new(read(), TokenType::JWT))), "ada"),
         ),
         (
             "a subject by a closure",
-            key_of(
-                built(TokenExchange::builder(URL, SecurityToken::new(closure(), TokenType::jwt()))),
-                "ada",
-            ),
+            key_of(built(TokenExchange::builder(URL, SecurityToken::new(closure(), TokenType::JWT))), "ada"),
         ),
         (
             "the user of a login",
             key_of(
                 built(TokenExchange::builder(
                     URL,
-                    SecurityToken::new(built(RefreshTokenGrant::builder(URL, "a", "b")), TokenType::jwt()),
+                    SecurityToken::new(built(RefreshTokenGrant::builder(URL, "a", "b")), TokenType::JWT),
                 )),
                 "ada",
             ),
@@ -215,10 +212,7 @@ fn what_is_not_known_before_a_fetch_needs_a_name() {
         (
             "an issuer in a key file",
             key_of(
-                built(JwtBearer::builder(
-                    URL,
-                    Assertion::by_key(SigningKey::new(JwtAlgorithm::Rs256, read())).audience(URL),
-                )),
+                built(JwtBearer::builder(URL, Assertion::by_key(JwtAlgorithm::Rs256, read()).audience(URL))),
                 "ada",
             ),
         ),

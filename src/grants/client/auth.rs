@@ -92,13 +92,12 @@ impl ClientAuth {
 
     /// An assertion that a private key signs (RFC 7523 §2.2, OpenID Connect Core §9).
     ///
-    /// A [`SigningKey`](crate::grants::jwt::SigningKey) alone is an assertion with the
-    /// [defaults](Assertion#defaults).
+    /// The assertion is made by [`Assertion::by_key`] or [`Assertion::by_signer`].
     #[cfg(feature = "jwt")]
     #[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
     #[must_use]
-    pub fn private_key_jwt(assertion: impl Into<Assertion>) -> Self {
-        Self::by(Method::PrivateKeyJwt(Arc::new(assertion.into())))
+    pub fn private_key_jwt(assertion: Assertion) -> Self {
+        Self::by(Method::PrivateKeyJwt(Arc::new(assertion)))
     }
 
     /// An assertion that the client secret signs (OpenID Connect Core §9), so that the secret itself is not sent. The
@@ -187,14 +186,14 @@ impl ClientAuth {
             return Some(Self::none());
         }
         self.strongest_of(|method| {
-            method.facts().registered.iter().any(|ours| names.iter().any(|theirs| theirs == ours))
+            method.row().2.iter().any(|ours| names.iter().any(|theirs| theirs == ours))
         })
     }
 
     /// The first of those that are equally strong.
     fn strongest_of(&self, fits: impl Fn(&Method) -> bool) -> Option<Self> {
         let fitting = self.methods().filter(|method| fits(method));
-        fitting.min_by_key(|method| method.facts().rank).cloned().map(Self::by)
+        fitting.min_by_key(|method| method.row().1).cloned().map(Self::by)
     }
 
     /// Returns whether the transport authenticates the client.
@@ -219,7 +218,7 @@ impl ClientAuth {
 
     /// Returns the names of the constructors, for messages.
     pub(crate) fn name(&self) -> String {
-        self.methods().map(|method| method.facts().name).collect::<Vec<_>>().join(", ")
+        self.methods().map(|method| method.row().0).collect::<Vec<_>>().join(", ")
     }
 
     /// Checks what can be checked before the first attempt.
@@ -264,14 +263,15 @@ impl ClientAuth {
         }
     }
 
-    /// Puts the authentication on a request. Called for each attempt anew. `proof` is what was [read](Self::read).
+    /// Puts the authentication on a request, and tells the redactor the secrets in it. Called for each attempt anew. `proof` is what was [read](Self::read).
     pub(crate) async fn apply(
         &self,
         identifiers: &Identifiers,
         proof: &SecretString,
-        request: Unauthenticated<'_>,
+        form: &mut Form,
+        headers: &mut HeaderMap,
+        redactor: &mut Redactor,
     ) -> Result<(), Error> {
-        let Unauthenticated { form, headers, redactor } = request;
         let client_id = &identifiers.client_id;
         match &self.method {
             Method::Basic(_) => {
@@ -341,19 +341,11 @@ impl fmt::Debug for ClientAuth {
 
 // --- Method ---
 
-/// What is known of a method by its kind.
-struct Facts {
-    /// The name of its constructor.
-    name: &'static str,
-    /// The lower, the stronger.
-    rank: u8,
-    /// The names that server metadata have for it (RFC 8414 §2).
-    registered: &'static [&'static str],
-}
-
 impl Method {
-    fn facts(&self) -> Facts {
-        let (name, rank, registered): (_, _, &[&str]) = match self {
+    /// The name of its constructor; its rank, of which the lowest is the strongest; the names that server metadata have for it
+    /// (RFC 8414 §2).
+    fn row(&self) -> (&'static str, u8, &'static [&'static str]) {
+        match self {
             #[cfg(feature = "jwt")]
             Self::PrivateKeyJwt(_) => ("private_key_jwt", 1, &["private_key_jwt"]),
             Self::Assertion(_) => ("assertion", 1, &["private_key_jwt"]),
@@ -364,8 +356,7 @@ impl Method {
             Self::BasicRaw(_) => ("basic_raw", 3, &["client_secret_basic"]),
             Self::Post(_) => ("post", 4, &["client_secret_post"]),
             Self::None => ("none", 5, &["none"]),
-        };
-        Facts { name, rank, registered }
+        }
     }
 
     /// Returns the secret, the key or the assertion that proves the client, and its name in messages.
@@ -420,14 +411,7 @@ impl Method {
     }
 }
 
-// --- Unauthenticated ---
-
-/// A request without authentication yet, and the redactor that must know the secrets that it gets.
-pub(crate) struct Unauthenticated<'a> {
-    pub(crate) form: &'a mut Form,
-    pub(crate) headers: &'a mut HeaderMap,
-    pub(crate) redactor: &'a mut Redactor,
-}
+// --- Helpers ---
 
 fn push_assertion(form: &mut Form, client_id: &str, assertion: &SecretString) {
     // RFC 7521 §4.2 leaves the id to the client; Microsoft Entra demands it.
@@ -466,8 +450,8 @@ mod tests {
             (Form::new(Encoding::Form), HeaderMap::new(), Redactor::default());
         let identifiers =
             Identifiers { client_id: id.into(), issuer: String::new(), token_url: String::new() };
-        let request = Unauthenticated { form: &mut form, headers: &mut headers, redactor: &mut redactor };
-        auth.apply(&identifiers, &SecretString::from(secret), request).await.unwrap();
+        let proof = SecretString::from(secret);
+        auth.apply(&identifiers, &proof, &mut form, &mut headers, &mut redactor).await.unwrap();
         (headers.remove(AUTHORIZATION), form.into_bytes())
     }
 

@@ -15,7 +15,7 @@ use crate::body::Body;
 use crate::clock::{self, Moment, WallClock};
 use crate::error::Error;
 use crate::extensions::SlowConnection;
-use crate::grants::client::auth::{ClientAuth, Unauthenticated};
+use crate::grants::client::auth::ClientAuth;
 use crate::grants::client::secret;
 use crate::grants::endpoint::deadline::Deadline;
 use crate::grants::endpoint::doubt::Doubt;
@@ -354,8 +354,7 @@ impl EndpointClient {
         }
         let mut form = Form::new(self.encoding);
         parameters.write(identifiers, &mut form, redactor).await?;
-        let unauthenticated = Unauthenticated { form: &mut form, headers: &mut headers, redactor };
-        let applied = auth.apply(identifiers, secret, unauthenticated).await;
+        let applied = auth.apply(identifiers, secret, &mut form, &mut headers, redactor).await;
         applied.map_err(|error| secret::of_the_moment(error, auth.may_change()))?;
 
         parameters.write_headers(&mut headers, redactor).await?;

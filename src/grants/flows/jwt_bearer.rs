@@ -31,10 +31,10 @@ use crate::token::AccessToken;
 /// ```
 /// use tower_oauth2::Secret;
 /// use tower_oauth2::grants::JwtBearer;
-/// use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm, SigningKey};
+/// use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm};
 ///
-/// let key = SigningKey::new(JwtAlgorithm::Rs256, Secret::from_file("/run/secrets/robot.pem")).key_id("KEY-ID");
-/// let assertion = Assertion::by_key(key)
+/// let assertion = Assertion::by_key(JwtAlgorithm::Rs256, Secret::from_file("/run/secrets/robot.pem"))
+///     .key_id("KEY-ID")
 ///     .issuer("robot@project.iam.gserviceaccount.com")
 ///     .without_subject()
 ///     .token_url_as_audience(true)
@@ -47,9 +47,8 @@ use crate::token::AccessToken;
 /// ```
 /// # use tower_oauth2::Secret;
 /// # use tower_oauth2::grants::JwtBearer;
-/// # use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm, SigningKey};
-/// let key = SigningKey::new(JwtAlgorithm::Rs256, Secret::from_file("/run/secrets/key.pem"));
-/// let assertion = Assertion::by_key(key)
+/// # use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm};
+/// let assertion = Assertion::by_key(JwtAlgorithm::Rs256, Secret::from_file("/run/secrets/key.pem"))
 ///     .issuer("CONSUMER-KEY")
 ///     .subject("robot@example.com")
 ///     .audience("https://login.salesforce.com");
@@ -63,9 +62,9 @@ pub struct JwtBearer {
 impl JwtBearer {
     /// Starts with what is required: where to ask, and the assertion that is the grant.
     #[must_use]
-    pub fn builder(endpoint: impl Into<Endpoint>, assertion: impl Into<Assertion>) -> GrantBuilder<Self> {
+    pub fn builder(endpoint: impl Into<Endpoint>, assertion: Assertion) -> GrantBuilder<Self> {
         let terms = Terms { own: &["grant_type", "assertion"], is_assertion: true, ..Terms::default() };
-        GrantBuilder::anonymous(endpoint, terms, Arc::new(assertion.into()))
+        GrantBuilder::anonymous(endpoint, terms, Arc::new(assertion))
     }
 }
 

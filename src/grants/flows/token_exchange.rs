@@ -1,5 +1,6 @@
 //! Token exchange: one token is given for another (RFC 8693).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use secrecy::{ExposeSecret as _, SecretString};
@@ -43,7 +44,7 @@ use crate::token::AccessToken;
 /// use tower_oauth2::grants::{SecurityToken, TokenExchange, TokenType};
 ///
 /// let workload = FileToken::new("/var/run/secrets/tokens/billing");
-/// let subject = SecurityToken::new(workload, TokenType::jwt());
+/// let subject = SecurityToken::new(workload, TokenType::JWT);
 /// let builder = TokenExchange::builder("https://login.example.com/token", subject)
 ///     .client("billing", "7Fjfp0ZBr1KtDRbnfVdmIw")
 ///     .audience("https://api.example.com")
@@ -72,9 +73,9 @@ pub struct Exchanged {
 /// use tower_oauth2::grants::{SecurityToken, TokenType};
 /// use tower_oauth2::{FileToken, Secret};
 ///
-/// let of_a_user = SecurityToken::new("eyJhbGciOi...", TokenType::access_token());
-/// let of_a_file = SecurityToken::new(Secret::from_file("/run/secrets/assertion"), TokenType::saml2());
-/// let of_a_pod = SecurityToken::new(FileToken::new("/var/run/secrets/tokens/billing"), TokenType::jwt());
+/// let of_a_user = SecurityToken::new("eyJhbGciOi...", TokenType::ACCESS_TOKEN);
+/// let of_a_file = SecurityToken::new(Secret::from_file("/run/secrets/assertion"), TokenType::SAML2);
+/// let of_a_pod = SecurityToken::new(FileToken::new("/var/run/secrets/tokens/billing"), TokenType::JWT);
 /// # let _ = (of_a_user, of_a_file, of_a_pod);
 /// ```
 #[derive(Clone, Debug)]
@@ -90,13 +91,13 @@ pub struct SecurityToken {
 /// ```
 /// use tower_oauth2::grants::TokenType;
 ///
-/// assert_eq!(TokenType::jwt().as_str(), "urn:ietf:params:oauth:token-type:jwt");
+/// assert_eq!(TokenType::JWT.as_str(), "urn:ietf:params:oauth:token-type:jwt");
 /// let of_a_vendor = TokenType::new("urn:example:token-type:badge");
 /// # let _ = of_a_vendor;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TokenType {
-    uri: String,
+    uri: Cow<'static, str>,
 }
 
 impl TokenExchange {
@@ -274,10 +275,10 @@ impl Exchanged {
         parameters.push("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange");
         for ((setting, token), (secret, _)) in self.tokens().zip(read) {
             parameters.push_secret(format!("{setting}_token"), Secret::of(secret.clone()));
-            parameters.push(format!("{setting}_token_type"), token.token_type.uri.clone());
+            parameters.push(format!("{setting}_token_type"), token.token_type.as_str());
         }
         if let Some(requested) = &self.requested {
-            parameters.push("requested_token_type", requested.uri.clone());
+            parameters.push("requested_token_type", requested.as_str());
         }
         parameters.extend(common.clone());
         parameters
@@ -306,50 +307,27 @@ impl SecurityToken {
 // --- TokenType ---
 
 impl TokenType {
+    /// An access token of OAuth 2.0.
+    pub const ACCESS_TOKEN: Self = Self::registered("urn:ietf:params:oauth:token-type:access_token");
+    /// A refresh token of OAuth 2.0.
+    pub const REFRESH_TOKEN: Self = Self::registered("urn:ietf:params:oauth:token-type:refresh_token");
+    /// An ID token of OpenID Connect.
+    pub const ID_TOKEN: Self = Self::registered("urn:ietf:params:oauth:token-type:id_token");
+    /// Any JWT, such as the token that Kubernetes projects into a pod.
+    pub const JWT: Self = Self::registered("urn:ietf:params:oauth:token-type:jwt");
+    /// An assertion of SAML 1.1, in base64url.
+    pub const SAML1: Self = Self::registered("urn:ietf:params:oauth:token-type:saml1");
+    /// An assertion of SAML 2.0, in base64url.
+    pub const SAML2: Self = Self::registered("urn:ietf:params:oauth:token-type:saml2");
+
     /// Creates a type of a vendor's own.
     #[must_use]
     pub fn new(uri: impl Into<String>) -> Self {
-        Self { uri: uri.into() }
+        Self { uri: Cow::Owned(uri.into()) }
     }
 
-    /// An access token of OAuth 2.0: `urn:ietf:params:oauth:token-type:access_token`.
-    #[must_use]
-    pub fn access_token() -> Self {
-        Self::registered("access_token")
-    }
-
-    /// A refresh token of OAuth 2.0: `urn:ietf:params:oauth:token-type:refresh_token`.
-    #[must_use]
-    pub fn refresh_token() -> Self {
-        Self::registered("refresh_token")
-    }
-
-    /// An ID token of OpenID Connect: `urn:ietf:params:oauth:token-type:id_token`.
-    #[must_use]
-    pub fn id_token() -> Self {
-        Self::registered("id_token")
-    }
-
-    /// Any JWT, such as the token that Kubernetes projects into a pod: `urn:ietf:params:oauth:token-type:jwt`.
-    #[must_use]
-    pub fn jwt() -> Self {
-        Self::registered("jwt")
-    }
-
-    /// An assertion of SAML 1.1, in base64url: `urn:ietf:params:oauth:token-type:saml1`.
-    #[must_use]
-    pub fn saml1() -> Self {
-        Self::registered("saml1")
-    }
-
-    /// An assertion of SAML 2.0, in base64url: `urn:ietf:params:oauth:token-type:saml2`.
-    #[must_use]
-    pub fn saml2() -> Self {
-        Self::registered("saml2")
-    }
-
-    fn registered(name: &str) -> Self {
-        Self { uri: format!("urn:ietf:params:oauth:token-type:{name}") }
+    const fn registered(uri: &'static str) -> Self {
+        Self { uri: Cow::Borrowed(uri) }
     }
 
     /// Returns the URI.

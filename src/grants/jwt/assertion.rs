@@ -3,8 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
 
@@ -12,7 +15,6 @@ use crate::error::Error;
 use crate::grants::client::secret::{self, Secret};
 use crate::grants::endpoint::identifiers::Identifiers;
 use crate::grants::jwt::algorithm::JwtAlgorithm;
-use crate::grants::jwt::key::SigningKey;
 use crate::grants::jwt::material::Material;
 use crate::grants::jwt::signer::{DynSigner, JwtSigner};
 use crate::source::SourceIdentity;
@@ -42,10 +44,10 @@ const LONGEST: Duration = Duration::from_secs(3600);
 /// ```
 /// use std::time::Duration;
 /// use tower_oauth2::Secret;
-/// use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm, SigningKey};
+/// use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm};
 ///
-/// let key = SigningKey::new(JwtAlgorithm::Rs256, Secret::from_file("/run/secrets/key.pem")).key_id("2026-11");
-/// let assertion = Assertion::by_key(key)
+/// let assertion = Assertion::by_key(JwtAlgorithm::Rs256, Secret::from_file("/run/secrets/key.pem"))
+///     .key_id("2026-11")
 ///     .issuer("robot@example.com")
 ///     .audience("https://login.example.com/token")
 ///     .lifetime(Duration::from_secs(300))
@@ -55,6 +57,8 @@ const LONGEST: Duration = Duration::from_secs(3600);
 #[derive(Clone, Debug)]
 pub struct Assertion {
     signed_by: SignedBy,
+    key_id: Option<String>,
+    certificate: Option<Secret>,
     issuer: Option<String>,
     subject: Subject,
     audience: Audience,
@@ -70,7 +74,8 @@ pub struct Assertion {
 
 #[derive(Clone, Debug)]
 enum SignedBy {
-    Key(SigningKey),
+    /// By a key of this algorithm, from where it is.
+    Key(JwtAlgorithm, Secret),
     Signer(Arc<dyn DynSigner>),
     Secret(JwtAlgorithm),
 }
@@ -94,10 +99,26 @@ enum Audience {
 type Member = (String, Option<Value>);
 
 impl Assertion {
-    /// Creates an assertion that a private key signs.
+    /// Creates an assertion that a private key signs: PEM or a JWK, read each time it is used.
+    ///
+    /// PEM may be PKCS#8 (`PRIVATE KEY`), PKCS#1 (`RSA PRIVATE KEY`) or SEC 1 (`EC PRIVATE KEY`), without a passphrase, and
+    /// may have certificates beside the key. A JWK is one JSON object with the private members, of RSA all of RFC 7518
+    /// §6.3.2 but `oth`. The JSON file in which Google issues the key of a service account is understood as it is: with its
+    /// key id, and its account as the issuer of assertions that name no other.
+    ///
+    /// A key that is given as a value is checked when the source is built, any other at its first use.
+    ///
+    /// ```
+    /// use tower_oauth2::Secret;
+    /// use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm};
+    ///
+    /// let mounted = Assertion::by_key(JwtAlgorithm::Rs256, Secret::from_file("/run/secrets/key.pem")).key_id("2026-11");
+    /// let given = Assertion::by_key(JwtAlgorithm::EdDsa, r#"{"kty":"OKP","crv":"Ed25519","d":"S3CR3T","x":"..."}"#);
+    /// assert!(!format!("{given:?}").contains("S3CR3T"));
+    /// ```
     #[must_use]
-    pub fn by_key(key: SigningKey) -> Self {
-        Self::new(SignedBy::Key(key))
+    pub fn by_key(algorithm: JwtAlgorithm, key: impl Into<Secret>) -> Self {
+        Self::new(SignedBy::Key(algorithm, key.into()))
     }
 
     /// Creates an assertion that your own signer signs: an HSM, or a key management service.
@@ -118,6 +139,8 @@ impl Assertion {
     fn new(signed_by: SignedBy) -> Self {
         Self {
             signed_by,
+            key_id: None,
+            certificate: None,
             issuer: None,
             subject: Subject::Issuer,
             audience: Audience::Issuer,
@@ -129,6 +152,21 @@ impl Assertion {
             claims: Vec::new(),
             header: Vec::new(),
         }
+    }
+
+    /// Sets the name by which the server knows the key (`kid`). Default: that of the JWK or of the signer, else none.
+    #[must_use]
+    pub fn key_id(mut self, key_id: impl Into<String>) -> Self {
+        self.key_id = Some(key_id.into());
+        self
+    }
+
+    /// Names the key by its certificate: the SHA-256 thumbprint of the first one in this PEM text goes into the header
+    /// as `x5t#S256` (RFC 7515 §4.1.8). It is read as the key is, and may be the same file.
+    #[must_use]
+    pub fn certificate(mut self, pem: impl Into<Secret>) -> Self {
+        self.certificate = Some(pem.into());
+        self
     }
 
     /// Sets who makes the statement (`iss`). Default: the client id. For client authentication it is always that.
@@ -268,7 +306,7 @@ impl Assertion {
     /// Returns where the key is that signs, if it is read here.
     pub(crate) fn key(&self) -> Option<&Secret> {
         match &self.signed_by {
-            SignedBy::Key(key) => Some(key.secret()),
+            SignedBy::Key(_, key) => Some(key),
             SignedBy::Signer(_) | SignedBy::Secret(_) => None,
         }
     }
@@ -289,35 +327,39 @@ impl Assertion {
         identifiers: &Identifiers,
         secret: &SecretString,
     ) -> Result<SecretString, Error> {
-        let (now, identifier) = (clock::unix_time(), backoff::identifier()?);
-        let joined = |header: &Map<String, Value>, account: Option<&str>| {
-            format!("{}.{}", encoded(header), encoded(&self.claims(identifiers, account, now, &identifier)))
-        };
-        let (input, signature) = match &self.signed_by {
-            SignedBy::Key(key) => {
-                let material = key.material(secret)?;
-                if self.issuer.is_none() && identifiers.client_id.is_empty() && material.account.is_none() {
-                    return Err(refused("it has no issuer; set issuer(), or the client"));
-                }
-                let key_id = key.name().or(material.key_id.as_deref());
-                let header = self.jose_header(key_id, key.thumbprint().await?);
-                let input = joined(&header, material.account.as_deref());
-                let signature = material.sign(input.as_bytes())?;
-                (input, signature)
-            }
-            SignedBy::Secret(algorithm) => {
-                let input = joined(&self.jose_header(None, None), None);
-                let secret = secret.expose_secret().as_bytes();
-                let signature = Material::shared(*algorithm, secret)?.sign(input.as_bytes())?;
-                (input, signature)
-            }
+        let secret = secret.expose_secret();
+        let material = match &self.signed_by {
+            SignedBy::Key(algorithm, _) => Material::read(*algorithm, secret)?,
+            SignedBy::Secret(algorithm) => Material::shared(*algorithm, secret.as_bytes())?,
             SignedBy::Signer(signer) => {
-                let input = joined(&self.jose_header(signer.key_id().as_deref(), None), None);
+                let input = self.unsigned(identifiers, signer.key_id(), None).await?;
                 let signature = signer.sign(input.as_bytes()).await?;
-                (input, signature)
+                return Ok(with_signature(&input, &signature));
             }
         };
-        Ok(format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature)).into())
+        let account = material.account.as_deref();
+        if self.issuer.is_none() && identifiers.client_id.is_empty() && account.is_none() {
+            return Err(without_issuer());
+        }
+        let input = self.unsigned(identifiers, material.key_id.clone(), account).await?;
+        let signature = material.sign(input.as_bytes())?;
+        Ok(with_signature(&input, &signature))
+    }
+
+    /// Makes header and claims, as RFC 7515 §5.1 joins them.
+    async fn unsigned(
+        &self,
+        identifiers: &Identifiers,
+        key_id: Option<String>,
+        account: Option<&str>,
+    ) -> Result<String, Error> {
+        let thumbprint = match &self.certificate {
+            Some(certificate) => Some(thumbprint(&certificate.read_as("certificate").await?)?),
+            None => None,
+        };
+        let header = self.jose_header(self.key_id.clone().or(key_id), thumbprint);
+        let claims = self.claims(identifiers, account, clock::unix_time(), &backoff::identifier()?);
+        Ok(format!("{}.{}", encoded(&header), encoded(&claims)))
     }
 
     /// Checks an assertion that authenticates a client.
@@ -345,33 +387,33 @@ impl Assertion {
 
     /// Checks an assertion that is the grant itself.
     pub(crate) fn check_for_grant(&self, identifiers: &Identifiers) -> Result<(), Error> {
-        if self.wants_client_secret() {
-            return Err(refused("the client secret signs no grant; give a key or a signer"));
-        }
-        // A key file names its account; one that is read later says so then.
-        let may_name_issuer = match &self.signed_by {
-            SignedBy::Key(key) => key.may_name_account(),
-            SignedBy::Signer(_) | SignedBy::Secret(_) => false,
-        };
-        if self.issuer.is_none() && identifiers.client_id.is_empty() && !may_name_issuer {
-            return Err(refused("it has no issuer; set issuer(), or the client"));
-        }
+        self.check_issuer(identifiers)?;
         self.check(identifiers)
     }
 
     /// Checks an assertion that is a token by itself, and need not have an audience.
     pub(crate) fn check_by_itself(&self) -> Result<(), Error> {
-        if self.wants_client_secret() {
-            return Err(refused("there is no client secret to sign it; give a key or a signer"));
-        }
-        let may_name_issuer = match &self.signed_by {
-            SignedBy::Key(key) => key.may_name_account(),
-            SignedBy::Signer(_) | SignedBy::Secret(_) => false,
-        };
-        if self.issuer.is_none() && !may_name_issuer {
-            return Err(refused("it has no issuer; set issuer()"));
-        }
+        self.check_issuer(&Identifiers::default())?;
         self.check_content()
+    }
+
+    /// Checks the issuer of an assertion that authenticates no client.
+    fn check_issuer(&self, identifiers: &Identifiers) -> Result<(), Error> {
+        // A key file names its account; one that is read later says so then.
+        let may_name_issuer = match &self.signed_by {
+            SignedBy::Key(algorithm, key) => key.value().is_none_or(|text| {
+                let material = Material::read(*algorithm, text.expose_secret());
+                material.is_ok_and(|material| material.account.is_some())
+            }),
+            SignedBy::Signer(_) => false,
+            SignedBy::Secret(_) => {
+                return Err(refused("the client secret signs no grant; give a key or a signer"));
+            }
+        };
+        if self.issuer.is_none() && identifiers.client_id.is_empty() && !may_name_issuer {
+            return Err(without_issuer());
+        }
+        Ok(())
     }
 
     /// Returns how long it holds by the clock of this machine.
@@ -398,20 +440,31 @@ impl Assertion {
         check_members("claim", &self.claims, &["iss", "sub", "aud", "exp", "iat", "nbf", "jti"])?;
         check_members("header", &self.header, &["alg", "typ", "kid", "x5t#S256"])?;
         match &self.signed_by {
-            SignedBy::Key(key) if key.algorithm().is_symmetric() => {
-                Err(refused(&format!("no private key signs by {}; take another algorithm", key.algorithm())))
+            SignedBy::Key(algorithm, _) if algorithm.is_symmetric() => {
+                return Err(refused(&format!("no private key signs by {algorithm}; take another algorithm")));
             }
-            SignedBy::Key(key) => key.check(),
-            SignedBy::Secret(algorithm) if !algorithm.is_symmetric() => Err(refused(&format!(
-                "no client secret signs by {algorithm}; take HS256 or one of its kin, or a key"
-            ))),
-            SignedBy::Signer(_) | SignedBy::Secret(_) => Ok(()),
+            SignedBy::Secret(algorithm) if !algorithm.is_symmetric() => {
+                return Err(refused(&format!(
+                    "no client secret signs by {algorithm}; take HS256 or one of its kin, or a key"
+                )));
+            }
+            SignedBy::Key(algorithm, key) => {
+                if let Some(text) = key.value() {
+                    // A signature is the one proof that the key is whole.
+                    Material::read(*algorithm, text.expose_secret())?.sign(b"")?;
+                }
+            }
+            SignedBy::Signer(_) | SignedBy::Secret(_) => {}
+        }
+        match self.certificate.as_ref().and_then(Secret::value) {
+            Some(pem) => thumbprint(pem).map(drop),
+            None => Ok(()),
         }
     }
 
     fn algorithm(&self) -> JwtAlgorithm {
         match &self.signed_by {
-            SignedBy::Key(key) => key.algorithm(),
+            SignedBy::Key(algorithm, _) => *algorithm,
             SignedBy::Signer(signer) => signer.algorithm(),
             SignedBy::Secret(algorithm) => *algorithm,
         }
@@ -425,7 +478,7 @@ impl Assertion {
         }
     }
 
-    fn jose_header(&self, key_id: Option<&str>, thumbprint: Option<String>) -> Map<String, Value> {
+    fn jose_header(&self, key_id: Option<String>, thumbprint: Option<String>) -> Map<String, Value> {
         let mut header = Map::new();
         header.insert("alg".into(), self.algorithm().name().into());
         header.extend(self.typ.as_deref().map(|typ| ("typ".into(), typ.into())));
@@ -466,12 +519,6 @@ impl Assertion {
     }
 }
 
-impl From<SigningKey> for Assertion {
-    fn from(key: SigningKey) -> Self {
-        Self::by_key(key)
-    }
-}
-
 // --- Member ---
 
 fn values(members: &[Member]) -> impl Iterator<Item = (String, Value)> {
@@ -495,6 +542,24 @@ fn check_members(what: &str, members: &[Member], set_elsewhere: &[&str]) -> Resu
 
 fn refused(what: &str) -> Error {
     Error::config(format!("assertion: {what}"))
+}
+
+fn without_issuer() -> Error {
+    refused("it has no issuer; set issuer(), or the client")
+}
+
+/// Returns the SHA-256 thumbprint of the first certificate in a PEM text.
+fn thumbprint(pem: &SecretString) -> Result<String, Error> {
+    let certificate = CertificateDer::from_pem_slice(pem.expose_secret().as_bytes()).map_err(|_| {
+        Error::config(
+            "the certificate of the signing key cannot be used: it is not PEM text with a certificate",
+        )
+    })?;
+    Ok(URL_SAFE_NO_PAD.encode(digest(&SHA256, &certificate)))
+}
+
+fn with_signature(input: &str, signature: &[u8]) -> SecretString {
+    format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature)).into()
 }
 
 fn encoded(members: &Map<String, Value>) -> String {

@@ -15,11 +15,11 @@
 //! Client authentication by a key, as OpenID Connect Core §9 has it:
 //!
 //! ```
-//! use tower_oauth2::grants::jwt::{JwtAlgorithm, SigningKey};
+//! use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm};
 //! use tower_oauth2::{ClientAuth, ClientCredentials, Secret};
 //!
-//! let key = SigningKey::new(JwtAlgorithm::Es256, Secret::from_file("/run/secrets/key.pem")).key_id("16");
-//! let auth = ClientAuth::private_key_jwt(key);
+//! let assertion = Assertion::by_key(JwtAlgorithm::Es256, Secret::from_file("/run/secrets/key.pem")).key_id("16");
+//! let auth = ClientAuth::private_key_jwt(assertion);
 //! let builder = ClientCredentials::builder("https://login.example.com/token", "billing", auth)
 //!     .issuer("https://login.example.com");
 //! ```
@@ -27,12 +27,12 @@
 //! Microsoft Entra wants PS256, the thumbprint of the certificate, and the token endpoint as audience:
 //!
 //! ```
-//! use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm, SigningKey};
+//! use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm};
 //! use tower_oauth2::{ClientAuth, ClientCredentials, Secret};
 //!
-//! let key = SigningKey::new(JwtAlgorithm::Ps256, Secret::from_file("/run/secrets/key.pem"))
-//!     .certificate(Secret::from_file("/run/secrets/certificate.pem"));
-//! let assertion = Assertion::by_key(key).token_url_as_audience(true);
+//! let assertion = Assertion::by_key(JwtAlgorithm::Ps256, Secret::from_file("/run/secrets/key.pem"))
+//!     .certificate(Secret::from_file("/run/secrets/certificate.pem"))
+//!     .token_url_as_audience(true);
 //! let token_url = "https://login.microsoftonline.com/TENANT/oauth2/v2.0/token";
 //! let builder = ClientCredentials::builder(token_url, "CLIENT-ID", ClientAuth::private_key_jwt(assertion))
 //!     .scope("https://graph.microsoft.com/.default");
@@ -41,13 +41,11 @@
 pub(crate) mod algorithm;
 pub(crate) mod assertion;
 mod der;
-pub(crate) mod key;
 mod material;
 mod self_signed;
 mod signer;
 
 pub use self::algorithm::JwtAlgorithm;
 pub use self::assertion::Assertion;
-pub use self::key::SigningKey;
 pub use self::self_signed::SelfSigned;
 pub use self::signer::JwtSigner;

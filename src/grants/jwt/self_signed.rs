@@ -24,10 +24,9 @@ use crate::token::AccessToken;
 /// ```
 /// use std::time::Duration;
 /// use tower_oauth2::Secret;
-/// use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm, SelfSigned, SigningKey};
+/// use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm, SelfSigned};
 ///
-/// let key = SigningKey::new(JwtAlgorithm::Rs256, Secret::from_file("/run/secrets/app.pem"));
-/// let assertion = Assertion::by_key(key)
+/// let assertion = Assertion::by_key(JwtAlgorithm::Rs256, Secret::from_file("/run/secrets/app.pem"))
 ///     .issuer("APP-ID")
 ///     .without_subject()
 ///     .clock_ahead_by(Duration::from_secs(30))
@@ -47,8 +46,7 @@ impl SelfSigned {
     /// # Errors
     ///
     /// A configuration error if the assertion has no issuer, a lifetime of more than an hour, or a key that cannot be used.
-    pub fn new(assertion: impl Into<Assertion>) -> Result<Self, Error> {
-        let assertion = assertion.into();
+    pub fn new(assertion: Assertion) -> Result<Self, Error> {
         assertion.check_by_itself()?;
         Ok(Self { assertion: Arc::new(assertion) })
     }

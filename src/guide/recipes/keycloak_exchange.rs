@@ -8,7 +8,7 @@ pub fn keycloak_exchange(
     http: impl HttpTransport,
 ) -> Result<TokenExchange, Error> {
     let url = "https://id.example.com/realms/shop/protocol/openid-connect/token";
-    let subject = SecurityToken::new(user_token, TokenType::access_token());
+    let subject = SecurityToken::new(user_token, TokenType::ACCESS_TOKEN);
     let builder = TokenExchange::builder(url, subject).client("CLIENT-ID", secret);
     builder.audience("reports").build_with(http)
 }

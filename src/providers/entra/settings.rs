@@ -9,7 +9,7 @@ use http::StatusCode;
 use super::environment;
 use crate::cache::{TokenCache, TokenCacheBuilder};
 use crate::error::{Error, ErrorKind};
-use crate::grants::jwt::{Assertion, JwtAlgorithm, SigningKey};
+use crate::grants::jwt::{Assertion, JwtAlgorithm};
 use crate::grants::{ClientAuth, ClientCredentials, CustomGrant, GrantBuilder, Refusal, Secret};
 use crate::http_transport::HttpTransport;
 use crate::source::FileToken;
@@ -84,8 +84,10 @@ impl Entra {
         key: impl Into<Secret>,
         certificate: impl Into<Secret>,
     ) -> Self {
-        let key = SigningKey::new(JwtAlgorithm::Ps256, key).certificate(certificate);
-        let assertion = Assertion::by_key(key).token_url_as_audience(true).lifetime(ASSERTION_LIFETIME);
+        let assertion = Assertion::by_key(JwtAlgorithm::Ps256, key)
+            .certificate(certificate)
+            .token_url_as_audience(true)
+            .lifetime(ASSERTION_LIFETIME);
         let auth = ClientAuth::private_key_jwt(assertion);
         Self::app(tenant.into(), client_id.into(), auth, "certificate")
     }

@@ -10,7 +10,7 @@ use crate::cache::TokenCache;
 #[cfg(feature = "stack")]
 use crate::client::{ApiClient, ApiClientBuilder};
 use crate::error::{Error, ErrorKind};
-use crate::grants::jwt::{Assertion, JwtAlgorithm, SelfSigned, SigningKey};
+use crate::grants::jwt::{Assertion, JwtAlgorithm, SelfSigned};
 use crate::grants::{CustomGrant, GrantBuilder, Refusal, Secret};
 use crate::http_transport::HttpTransport;
 use crate::providers::environment::Environment;
@@ -132,8 +132,7 @@ impl GithubApp {
     ///
     /// A configuration error if a key that is given as a value cannot be used.
     pub fn jwt(&self) -> Result<SelfSigned, Error> {
-        let key = SigningKey::new(JwtAlgorithm::Rs256, self.private_key.clone());
-        let assertion = Assertion::by_key(key)
+        let assertion = Assertion::by_key(JwtAlgorithm::Rs256, self.private_key.clone())
             .issuer(self.client_id.trim())
             .without_subject()
             .clock_ahead_by(DATED_BACK)

@@ -14,7 +14,7 @@ use crate::cache::{TokenCache, TokenCacheBuilder};
 use crate::client::ApiClient;
 use crate::error::Error;
 use crate::file::SecretFile;
-use crate::grants::jwt::{Assertion, JwtAlgorithm, SigningKey};
+use crate::grants::jwt::{Assertion, JwtAlgorithm};
 use crate::grants::{
     ClientAuth, CustomGrant, GrantBuilder, JwtBearer, RefreshTokenGrant, Secret, SecurityToken,
     TokenExchange, TokenType,
@@ -373,7 +373,7 @@ impl Google {
 
     fn by_key(&self, key: &Secret, token_url: &str, wanted: Wanted) -> GrantBuilder<JwtBearer> {
         // Account and key id stand in the file beside the key.
-        let assertion = Assertion::by_key(SigningKey::new(JwtAlgorithm::Rs256, key.clone()))
+        let assertion = Assertion::by_key(JwtAlgorithm::Rs256, key.clone())
             .token_url_as_audience(true)
             .lifetime(LONGEST_ASSERTION);
         let assertion = match &self.subject {
@@ -409,7 +409,7 @@ impl External {
         let builder = TokenExchange::builder(self.token_url.as_str(), subject)
             .audience(self.audience.as_str())
             .scope(scopes.join(" "))
-            .requested_token_type(TokenType::access_token());
+            .requested_token_type(TokenType::ACCESS_TOKEN);
         match &self.client {
             Some((id, secret)) => builder.client(id, ClientAuth::basic(secret.clone())),
             None => builder,

@@ -81,7 +81,8 @@ enum Storage {
 #[derive(Clone)]
 pub(crate) struct Held {
     pub(crate) secret: SecretString,
-    pub(crate) doubt: Doubt,
+    /// Its copies share it.
+    pub(crate) doubt: Arc<Doubt>,
     /// Whether it comes from elsewhere and was not taken yet, so that it is unknown what became of it before.
     pub(crate) is_untried: bool,
     /// Whether it was taken here, and no other came in its place: the server takes it more than once.
@@ -447,7 +448,7 @@ impl Held {
     fn new(secret: SecretString, generation: u64) -> Self {
         Self {
             secret,
-            doubt: Doubt::default(),
+            doubt: Arc::default(),
             is_untried: true,
             is_lasting: false,
             is_accused: false,
