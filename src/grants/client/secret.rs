@@ -2,9 +2,9 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::Arc;
 
+use futures_util::future::{BoxFuture, FutureExt as _, TryFutureExt as _};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::error::{Error, ErrorKind};
@@ -46,8 +46,7 @@ enum Kind {
     Source(Arc<dyn DynTokenSource>),
 }
 
-type ReadFn = dyn Fn() -> ReadFuture + Send + Sync;
-type ReadFuture = Pin<Box<dyn Future<Output = Result<SecretString, Error>> + Send>>;
+type ReadFn = dyn Fn() -> BoxFuture<'static, Result<SecretString, Error>> + Send + Sync;
 
 impl Secret {
     /// Creates the secret from its value.
@@ -119,10 +118,7 @@ impl Secret {
         Fut: Future<Output = Result<S, Error>> + Send + 'static,
         S: Into<String>,
     {
-        let read = move || -> ReadFuture {
-            let secret = read();
-            Box::pin(async move { secret.await.map(|secret| SecretString::from(secret.into())) })
-        };
+        let read = move || read().map_ok(|secret| SecretString::from(secret.into())).boxed();
         Self { kind: Kind::Fn(Arc::new(read)) }
     }
 

@@ -478,7 +478,10 @@ impl Inner {
                     (error, is_in_use)
                 }
                 (None, Evidence::Suspected) => {
-                    (self.suspected(&held, refused.error, deadline).await, self.lineage.holds(&held))
+                    let proof = self.client.proof(deadline).await;
+                    let now = WallClock::default().moment();
+                    let error = self.lineage.suspect(&held, refused.error, proof, now);
+                    (error, self.lineage.holds(&held))
                 }
                 (None, Evidence::None) => {
                     if held.doubt.is_raised() {
@@ -490,22 +493,6 @@ impl Inner {
             };
             return self.settled(is_in_use, Err(error)).await;
         }
-    }
-
-    /// Counts a refusal that may be about the refresh token. After a few in a row the user is asked for.
-    async fn suspected(&self, held: &Held, error: Error, deadline: Deadline) -> Error {
-        let proof = self.client.proof(deadline).await;
-        let count = self.lineage.suspect(held, &error, proof.clone(), WallClock::default().moment());
-        if !Lineage::is_suspicious(count) {
-            return error;
-        }
-        let line = format!(
-            "{error}; this refresh token was refused {count} times in a row, so it may have ended: sign in again, and give \
-             the new refresh token to the source"
-        );
-        let error = error.reworded(line);
-        self.lineage.say(held, &error);
-        error
     }
 
     /// The error for a caller whose time is over while the exchange goes on: what the server said last, if it did.

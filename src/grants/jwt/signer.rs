@@ -1,8 +1,9 @@
 //! The contract of a signer that keeps its key: hardware, or a key management service.
 
 use std::fmt;
-use std::pin::Pin;
 use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
 
 use crate::error::Error;
 use crate::grants::jwt::algorithm::JwtAlgorithm;
@@ -78,13 +79,11 @@ impl<S: JwtSigner> JwtSigner for Arc<S> {
 
 // --- DynSigner ---
 
-type SignatureFuture<'a> = Pin<Box<dyn Future<Output = Result<Vec<u8>, Error>> + Send + 'a>>;
-
 /// The private twin of [`JwtSigner`] that can be a trait object.
 pub(super) trait DynSigner: Send + Sync {
     fn algorithm(&self) -> JwtAlgorithm;
     fn key_id(&self) -> Option<String>;
-    fn sign<'a>(&'a self, input: &'a [u8]) -> SignatureFuture<'a>;
+    fn sign<'a>(&'a self, input: &'a [u8]) -> BoxFuture<'a, Result<Vec<u8>, Error>>;
 }
 
 impl<S: JwtSigner> DynSigner for S {
@@ -96,7 +95,7 @@ impl<S: JwtSigner> DynSigner for S {
         JwtSigner::key_id(self)
     }
 
-    fn sign<'a>(&'a self, input: &'a [u8]) -> SignatureFuture<'a> {
+    fn sign<'a>(&'a self, input: &'a [u8]) -> BoxFuture<'a, Result<Vec<u8>, Error>> {
         Box::pin(async move { joined(JwtSigner::algorithm(self), JwtSigner::sign(self, input).await?) })
     }
 }

@@ -62,11 +62,10 @@ struct Sharing {
 #[derive(Default)]
 struct Suspicion {
     count: u32,
-    newest: Option<Error>,
-    /// What proved the client then.
+    /// What proved the client at the newest one.
     proof: Option<SecretString>,
-    /// Until when the server is left alone.
-    until: Option<Moment>,
+    /// The newest one, and until when the server is left alone.
+    paused: Option<(Error, Moment)>,
 }
 
 /// Whether the newest token is where a restart finds it.
@@ -255,48 +254,40 @@ impl Lineage {
         }
     }
 
-    /// Notes a refusal that may be about `held`. Returns how many there were in a row.
+    /// Counts a refusal that may be about `held`, and returns the error for it. After a few in a row the user is asked for, and
+    /// the server is left alone for a while.
     pub(crate) fn suspect(
         &self,
         held: &Held,
-        error: &Error,
+        error: Error,
         proof: Option<SecretString>,
         now: Moment,
-    ) -> u32 {
+    ) -> Error {
         let mut state = self.state();
         if !state.holds(held) {
-            return 0;
+            return error;
         }
         let suspicion = &mut state.suspicion;
         suspicion.count = suspicion.count.saturating_add(1);
-        suspicion.newest = Some(error.clone());
         suspicion.proof = proof;
-        suspicion.until = suspicion.count.checked_sub(SUSPICIOUS).map(|doublings| {
-            let pause = FIRST_PAUSE.saturating_mul(2u32.saturating_pow(doublings)).min(LONGEST_PAUSE);
-            now.saturating_add(pause)
-        });
-        suspicion.count
-    }
-
-    /// Says the newest refusal in other words.
-    pub(crate) fn say(&self, held: &Held, error: &Error) {
-        let mut state = self.state();
-        if state.holds(held) {
-            state.suspicion.newest = Some(error.clone());
-        }
-    }
-
-    /// Returns whether a refusal that was said so often in a row is taken for the user's matter.
-    pub(crate) fn is_suspicious(count: u32) -> bool {
-        count >= SUSPICIOUS
+        let Some(doublings) = suspicion.count.checked_sub(SUSPICIOUS) else { return error };
+        let pause = FIRST_PAUSE.saturating_mul(2u32.saturating_pow(doublings)).min(LONGEST_PAUSE);
+        let line = format!(
+            "{error}; this refresh token was refused {} times in a row, so it may have ended: sign in again, and give the new \
+             refresh token to the source",
+            suspicion.count
+        );
+        let error = error.reworded(line);
+        suspicion.paused = Some((error.clone(), now.saturating_add(pause)));
+        error
     }
 
     /// Returns what was refused, and what proved the client then, while the server is left alone.
     pub(crate) fn paused(&self, now: Moment) -> Option<(Error, Option<SecretString>)> {
         let state = self.state();
-        let Suspicion { newest, proof, until, .. } = &state.suspicion;
-        let is_paused = until.is_some_and(|until| !now.reached(until));
-        newest.clone().filter(|_| is_paused).map(|error| (error, proof.clone()))
+        let Suspicion { paused, proof, .. } = &state.suspicion;
+        let (error, _) = paused.as_ref().filter(|(_, until)| !now.reached(*until))?;
+        Some((error.clone(), proof.clone()))
     }
 
     /// Begins anew with a token from elsewhere.

@@ -1,17 +1,16 @@
 //! The hook that stores a rotated refresh token before the access token that came with it is used.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use secrecy::{ExposeSecret as _, SecretString};
 use tower::BoxError;
 
 use crate::error::Error;
 use crate::grants::endpoint::transport::Cause;
+use crate::runtime;
 use crate::text::Redactor;
 
 /// A refresh token that has just replaced another one, to be stored where the next start finds it.
@@ -63,8 +62,7 @@ pub(crate) struct OnRotate {
     store: Arc<StoreFn>,
 }
 
-type StoreFn = dyn Fn(RotatedToken) -> StoreFuture + Send + Sync;
-type StoreFuture = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
+type StoreFn = dyn Fn(RotatedToken) -> BoxFuture<'static, Result<(), BoxError>> + Send + Sync;
 
 impl OnRotate {
     pub(crate) fn new<F, Fut>(store: F) -> Self
@@ -78,26 +76,18 @@ impl OnRotate {
     /// Stores a token. A closure that fails, panics or takes longer than `limit` is an error, and no more than that: the
     /// token in memory is good all the same.
     pub(crate) async fn store(&self, token: RotatedToken, limit: Duration) -> Result<(), Error> {
-        let failed = |how: &str| Error::transient(format!("the new refresh token was not stored: {how}"));
+        const WHAT: &str = "the new refresh token was not stored: on_rotate";
         let mut redactor = Redactor::default();
         redactor.add(token.expose_refresh_token());
-        let storing = async { (self.store)(token).await };
-        let mut storing = std::pin::pin!(storing);
-        let caught = std::future::poll_fn(|context| {
-            match catch_unwind(AssertUnwindSafe(|| storing.as_mut().poll(context))) {
-                Ok(poll) => poll.map(|result| result.map_err(Some)),
-                // Its message is left out, since it may hold a secret.
-                Err(_panic) => Poll::Ready(Err(None)),
-            }
-        });
-        match tokio::time::timeout(limit, caught).await {
-            Ok(Ok(())) => Ok(()),
-            // Databases repeat what they could not store, and show more of it by `Debug`.
-            Ok(Err(Some(error))) => {
-                Err(failed("on_rotate failed").with_source(Cause::of(&*error, &redactor)))
-            }
-            Ok(Err(None)) => Err(failed("on_rotate panicked; see its message on stderr")),
-            Err(_elapsed) => Err(failed(&format!("on_rotate took longer than {limit:?}"))),
+        let storing = async {
+            (self.store)(token).await.map_err(|error| {
+                // Databases repeat what they could not store, and show more of it by `Debug`.
+                Error::transient(format!("{WHAT} failed")).with_source(Cause::of(&*error, &redactor))
+            })
+        };
+        match tokio::time::timeout(limit, runtime::caught(WHAT, storing)).await {
+            Ok(result) => result,
+            Err(_elapsed) => Err(Error::transient(format!("{WHAT} took longer than {limit:?}"))),
         }
     }
 }
