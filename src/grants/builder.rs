@@ -119,7 +119,7 @@ impl<G: Grant> GrantBuilder<G> {
         terms: Terms,
         settings: G::Settings,
     ) -> Self {
-        Self::anonymous(endpoint, terms, settings).set_client(client_id, auth)
+        Self::anonymous(endpoint, terms, settings).client(client_id, auth)
     }
 
     /// Starts without a client, for a grant that can do without.
@@ -157,13 +157,6 @@ impl<G: Grant> GrantBuilder<G> {
         }
     }
 
-    pub(crate) fn set_client(mut self, client_id: impl Into<String>, auth: impl Into<ClientAuth>) -> Self {
-        self.registration.identifiers.client_id = client_id.into();
-        self.registration.auth = auth.into();
-        self.registration.expected.wording.is_anonymous = false;
-        self
-    }
-
     fn acceptance_mut(&mut self) -> &mut Acceptance {
         &mut self.registration.expected.acceptance
     }
@@ -174,6 +167,15 @@ impl<G: Grant> GrantBuilder<G> {
 
     pub(crate) fn settings_mut(&mut self) -> &mut G::Settings {
         &mut self.settings
+    }
+
+    /// Sets the client, and how it authenticates, for a grant that can do without. Default: no client.
+    #[must_use]
+    pub fn client(mut self, client_id: impl Into<String>, auth: impl Into<ClientAuth>) -> Self {
+        self.registration.identifiers.client_id = client_id.into();
+        self.registration.auth = auth.into();
+        self.registration.expected.wording.is_anonymous = false;
+        self
     }
 
     /// Requests a scope, or several separated by spaces (RFC 6749 §3.3), besides those that were named before.

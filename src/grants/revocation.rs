@@ -94,7 +94,7 @@ impl Revocation {
         token.teach(&mut redactor);
         let outgoing =
             EndpointRequest { parameters: &parameters, doubt: None, deadline: Deadline::default(), read };
-        match client.send(outgoing, redactor).await {
+        match client.send(&outgoing, redactor).await {
             Ok(_) => Ok(()),
             Err(Refused { error, .. }) if error.is_temporary() => {
                 let line = format!("{error}; the token counts as still valid");

@@ -40,16 +40,6 @@ struct Address {
     wording: Wording,
 }
 
-/// Why an address brought nothing.
-enum Miss {
-    /// There are no metadata of this issuer: perhaps at another address.
-    Absent(Error),
-    /// The server fails at this address, and may do better at another one, or later.
-    Failing(Refused),
-    /// The server cannot be reached, or asks clients to wait.
-    Away(Refused),
-}
-
 impl Discovery {
     /// Checks what can be checked before anything is asked.
     ///
@@ -214,9 +204,14 @@ impl Discovery {
         for address in &self.addresses {
             match self.get(address, transport, deadline, redactor.clone()).await {
                 Ok(metadata) => return Ok(metadata),
-                Err(Miss::Absent(error)) => absent.push((address.name, error)),
-                Err(Miss::Failing(refused)) => failing = Some(refused),
-                Err(Miss::Away(refused)) => return Err(refused),
+                // The server cannot be reached, or asks clients to wait.
+                Err(refused) if refused.cause.is_some() || refused.error.is_throttled() => {
+                    return Err(refused);
+                }
+                // It may do better at another address, or later.
+                Err(refused) if refused.error.is_transient() => failing = Some(refused),
+                // There are no metadata of this issuer: perhaps at another address.
+                Err(refused) => absent.push((address.name, refused.error)),
             }
         }
         Err(failing.unwrap_or_else(|| self.nowhere(&absent).into()))
@@ -228,7 +223,7 @@ impl Discovery {
         transport: &Transport,
         deadline: Deadline,
         mut redactor: Redactor,
-    ) -> Result<Metadata, Miss> {
+    ) -> Result<Metadata, Refused> {
         let Address { uri, wording, .. } = address;
         let mut request = Request::new(crate::body::Body::empty());
         *request.uri_mut() = uri.clone();
@@ -236,14 +231,13 @@ impl Discovery {
         if let Some(query) = uri.query().filter(|query| query.contains('=')) {
             redactor.add(query);
         }
-        let response =
-            transport.attempt(request, wording, deadline, &redactor, || ()).await.map_err(Miss::Away)?;
+        let response = transport.attempt(request, wording, deadline, &redactor, || ()).await?;
         tracing::debug!(issuer = %self.issuer.identifier, status = response.status.as_u16(), "{} responded", address.name);
         self.read(&response, wording.who(), &redactor)
     }
 
     /// Reads a response (RFC 8414 §3.2): 200 with a JSON object, or nothing of use.
-    fn read(&self, response: &EndpointResponse, who: &str, redactor: &Redactor) -> Result<Metadata, Miss> {
+    fn read(&self, response: &EndpointResponse, who: &str, redactor: &Redactor) -> Result<Metadata, Refused> {
         let EndpointResponse { status, headers, body } = response;
         let code = status.as_u16();
         let hint = rate_limit::wait(*status, headers, clock::unix_time());
@@ -255,29 +249,29 @@ impl Discovery {
         match code {
             200 => {}
             _ if verdict.class == ErrorKind::Throttled => {
-                return Err(Miss::Away(refused("it asks clients to wait")));
+                return Err(refused("it asks clients to wait"));
             }
             500..=599 => {
                 let what = "the failure is on the server's side and may be temporary";
-                return Err(Miss::Failing(refused(what)));
+                return Err(refused(what));
             }
             300..=399 => {
                 let to = messages::redirect_target(headers, redactor);
                 let what = format!("returned {code} with a redirect{to}, which is not followed");
-                return Err(Miss::Absent(Error::config(what)));
+                return Err(Error::config(what).into());
             }
-            _ => return Err(Miss::Absent(Error::config(format!("returned {code}")))),
+            _ => return Err(Error::config(format!("returned {code}")).into()),
         }
         let what = match (Body::read(response), body) {
             (Body::Object(_), ResponseBody::Whole(document)) => {
                 let metadata = Metadata::read(document, &self.issuer.identifier, redactor);
-                return metadata.map_err(Miss::Absent);
+                return metadata.map_err(Refused::from);
             }
             (Body::Nonsense(what), _) => what,
             (Body::Object(_) | Body::Form(_), _) => "a form instead of JSON".into(),
         };
         let what = format!("returned 200 with {}", redactor.clean(&what));
-        Err(Miss::Absent(Error::protocol(what)))
+        Err(Error::protocol(what).into())
     }
 
     /// Says in one line what stood at each address.

@@ -104,7 +104,7 @@ impl EndpointClient {
         deadline: Deadline,
     ) -> Result<AccessToken, Refused> {
         let outgoing = EndpointRequest { parameters, doubt, deadline, read: token::read };
-        let (token, requested) = self.send(outgoing, redactor).await?;
+        let (token, requested) = self.send(&outgoing, redactor).await?;
         Ok(token.requested(requested))
     }
 
@@ -118,7 +118,7 @@ impl EndpointClient {
     /// If the endpoint is gone, and its issuer names another one by now, the request is sent there.
     pub(crate) async fn send<T>(
         &self,
-        outgoing: EndpointRequest<'_, T>,
+        outgoing: &EndpointRequest<'_, T>,
         mut redactor: Redactor,
     ) -> Result<(T, Moment), Refused> {
         runtime::current()?;
@@ -149,10 +149,10 @@ impl EndpointClient {
     async fn send_to<T>(
         &self,
         target: &Target,
-        outgoing: EndpointRequest<'_, T>,
+        outgoing: &EndpointRequest<'_, T>,
         redactor: &mut Redactor,
     ) -> Result<(T, Moment), Refused> {
-        let EndpointRequest { doubt, deadline, .. } = outgoing;
+        let EndpointRequest { doubt, deadline, .. } = *outgoing;
         // Some endpoints want a key there, and some clients put the whole URL into their errors.
         if let Some(query) = target.uri.query().filter(|query| query.contains('=')) {
             redactor.add(query);
@@ -235,7 +235,7 @@ impl EndpointClient {
     async fn attempts<T>(
         &self,
         target: &Target,
-        outgoing: EndpointRequest<'_, T>,
+        outgoing: &EndpointRequest<'_, T>,
         secret: &SecretString,
         retries: &mut u32,
         redactor: &mut Redactor,
@@ -309,12 +309,12 @@ impl EndpointClient {
     async fn attempt<T>(
         &self,
         target: &Target,
-        outgoing: EndpointRequest<'_, T>,
+        outgoing: &EndpointRequest<'_, T>,
         secret: &SecretString,
         beside: Option<&FirstAttempt>,
         redactor: &mut Redactor,
     ) -> Result<(T, Moment), Refused> {
-        let EndpointRequest { parameters, doubt, deadline, read } = outgoing;
+        let EndpointRequest { parameters, doubt, deadline, read } = *outgoing;
         let expected = &target.registration.expected;
         let making = self.request(target, parameters, secret, redactor);
         let mut request = self.bounded(deadline, making).await?;
@@ -388,14 +388,6 @@ pub(crate) struct EndpointRequest<'a, T> {
     pub(crate) deadline: Deadline,
     pub(crate) read: Read<T>,
 }
-
-impl<T> Clone for EndpointRequest<'_, T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<T> Copy for EndpointRequest<'_, T> {}
 
 /// Adds parameters to the query of a URL.
 fn with_query(uri: &Uri, parameters: &[u8]) -> Result<Uri, Error> {

@@ -6,7 +6,6 @@ use http::header::AUTHORIZATION;
 
 use crate::error::Error;
 use crate::grants::builder::{Grant, GrantBuilder, Terms};
-use crate::grants::client::auth::ClientAuth;
 use crate::grants::client::secret::Secret;
 use crate::grants::endpoint::client::EndpointClient;
 use crate::grants::endpoint::location::Endpoint;
@@ -147,12 +146,6 @@ impl Grant for CustomGrant {
 }
 
 impl GrantBuilder<CustomGrant> {
-    /// Sets the client, and how it authenticates. Default: no client.
-    #[must_use]
-    pub fn client(self, client_id: impl Into<String>, auth: impl Into<ClientAuth>) -> Self {
-        self.set_client(client_id, auth)
-    }
-
     /// Adds a header that is the same in each request.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {

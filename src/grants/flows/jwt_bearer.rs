@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::grants::builder::{Grant, GrantBuilder, Terms};
-use crate::grants::client::auth::ClientAuth;
 use crate::grants::endpoint::client::EndpointClient;
 use crate::grants::endpoint::location::Endpoint;
 use crate::grants::jwt::assertion::Assertion;
@@ -95,13 +94,5 @@ impl Grant for JwtBearer {
         parameters.push("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer");
         parameters.push_assertion("assertion", assertion);
         Ok(Self { client: client.beginning_with(parameters) })
-    }
-}
-
-impl GrantBuilder<JwtBearer> {
-    /// Sets the client, and how it authenticates. Default: no client.
-    #[must_use]
-    pub fn client(self, client_id: impl Into<String>, auth: impl Into<ClientAuth>) -> Self {
-        self.set_client(client_id, auth)
     }
 }

@@ -7,7 +7,6 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::error::Error;
 use crate::grants::builder::{Grant, GrantBuilder, Terms};
-use crate::grants::client::auth::ClientAuth;
 use crate::grants::client::secret::{self, Secret};
 use crate::grants::endpoint::client::EndpointClient;
 use crate::grants::endpoint::deadline::Deadline;
@@ -200,12 +199,6 @@ impl Grant for TokenExchange {
 }
 
 impl GrantBuilder<TokenExchange> {
-    /// Sets the client, and how it authenticates. Default: no client.
-    #[must_use]
-    pub fn client(self, client_id: impl Into<String>, auth: impl Into<ClientAuth>) -> Self {
-        self.set_client(client_id, auth)
-    }
-
     /// Sets the token of the party that acts in the name of the subject (RFC 8693 §1.1).
     #[must_use]
     pub fn actor(mut self, actor: SecurityToken) -> Self {

@@ -9,7 +9,7 @@ use crate::grants::response::body::{Body, EndpointResponse, Expected, OAuthError
 use crate::grants::response::classifier::Refusal;
 use crate::grants::response::codes;
 use crate::grants::response::messages;
-use crate::grants::response::verdict::{self, Delivery, Evidence, Silence, Verdict};
+use crate::grants::response::verdict::{self, Delivery, Silence, Verdict};
 use crate::headers::rate_limit;
 use crate::headers::time::ServerClock;
 use crate::text::Redactor;
@@ -28,16 +28,7 @@ pub(crate) struct Refused {
 /// What stopped an attempt before anything was sent.
 impl From<Error> for Refused {
     fn from(error: Error) -> Self {
-        let verdict = Verdict {
-            class: error.kind(),
-            delivery: Delivery::Unsent,
-            refresh_token: Evidence::None,
-            is_proof: true,
-            is_classified: false,
-            is_repeatable: error.is_temporary(),
-            blames_secret: false,
-            hint: None,
-        };
+        let verdict = Verdict { is_proof: true, ..Verdict::of(error.kind(), Delivery::Unsent) };
         Self { error, verdict, cause: None, refresh_token: None }
     }
 }

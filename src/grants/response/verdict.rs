@@ -63,6 +63,22 @@ pub(crate) enum Evidence {
     Ended,
 }
 
+impl Verdict {
+    /// A verdict of this class that says nothing besides: what may pass is sent again.
+    pub(crate) fn of(class: ErrorKind, delivery: Delivery) -> Self {
+        Self {
+            class,
+            delivery,
+            refresh_token: Evidence::None,
+            is_proof: false,
+            is_classified: false,
+            is_repeatable: matches!(class, ErrorKind::Throttled | ErrorKind::Transient),
+            blames_secret: false,
+            hint: None,
+        }
+    }
+}
+
 /// Judges a response that refuses. `hint` is how long the server asks to wait, and `named` the class that the user's own
 /// classifier names.
 pub(crate) fn refused(refusal: &Refusal<'_>, hint: Option<Duration>, named: Option<ErrorKind>) -> Verdict {
@@ -183,16 +199,9 @@ fn evidence(refusal: &Refusal<'_>, named: Option<ErrorKind>, class: ErrorKind) -
 /// again. `holds_token`: a token came all the same, that cannot be used or must not. `is_config`: it is the settings that do
 /// not fit, such as a scope that was not granted.
 pub(crate) fn useless(holds_token: bool, is_config: bool) -> Verdict {
-    Verdict {
-        class: if is_config { ErrorKind::Config } else { ErrorKind::Protocol },
-        delivery: if holds_token { Delivery::Declined } else { Delivery::Unclear },
-        refresh_token: Evidence::None,
-        is_proof: holds_token,
-        is_classified: false,
-        is_repeatable: !holds_token,
-        blames_secret: false,
-        hint: None,
-    }
+    let class = if is_config { ErrorKind::Config } else { ErrorKind::Protocol };
+    let delivery = if holds_token { Delivery::Declined } else { Delivery::Unclear };
+    Verdict { is_proof: holds_token, is_repeatable: !holds_token, ..Verdict::of(class, delivery) }
 }
 
 /// Judges an attempt without a response.
@@ -210,16 +219,7 @@ pub(crate) fn silent(was_sent: bool, cause: Silence) -> Verdict {
         Silence::Foreign(class) => !matches!(class, ErrorKind::Transient | ErrorKind::Protocol),
         Silence::Broken { is_unconnected } => is_unconnected,
     };
-    Verdict {
-        class,
-        delivery: if is_unsent || !was_sent { Delivery::Unsent } else { Delivery::Unclear },
-        refresh_token: Evidence::None,
-        is_proof: false,
-        is_classified: false,
-        is_repeatable: matches!(class, ErrorKind::Transient | ErrorKind::Throttled),
-        blames_secret: false,
-        hint: None,
-    }
+    Verdict::of(class, if is_unsent || !was_sent { Delivery::Unsent } else { Delivery::Unclear })
 }
 
 #[cfg(test)]
