@@ -17,7 +17,7 @@ use futures_util::future::join_all;
 use serde_json::Value;
 use tower::BoxError;
 use tower_oauth2::ApiClient;
-use tower_oauth2::providers::genesys::{self, Gateway, Genesys};
+use tower_oauth2::providers::genesys::{self, Genesys};
 use tower_oauth2::test_util::FakeGenesys;
 
 const USERS: u64 = 230;
@@ -39,8 +39,8 @@ async fn real() -> Result<ExitCode, BoxError> {
 
 async fn emulated() -> Result<ExitCode, BoxError> {
     let fake = FakeGenesys::builder().client("reports", "s3cr/t").users(USERS).start().await?;
-    let gateway = Gateway::new(&fake.origin())?;
-    let genesys = Genesys::new("eu-central-1".parse()?, "reports", "s3cr/t").gateway(gateway);
+    let genesys = Genesys::new("eu-central-1".parse()?, "reports", "s3cr/t");
+    let genesys = genesys.gateway(fake.origin(), fake.origin())?;
     let (users, calls) = users(&genesys.connect()?).await?;
     let (counts, faults) = (fake.counts(), fake.faults());
     println!(

@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, header};
 use axum::routing::get;
 use tower::BoxError;
 use tower_oauth2::test_util::{FakeApi, FakeAuthorizationServer, FakeClient};
-use tower_oauth2::transport::{ReqwestClient, ReqwestTokenClient, classify_reqwest};
+use tower_oauth2::transport::{ReqwestClient, classify_reqwest};
 use tower_oauth2::{ApiClient, ClientCredentials, RetryPolicy};
 
 #[tokio::main]
@@ -32,7 +32,7 @@ async fn main() -> Result<(), BoxError> {
 
     // The token endpoint has a client of its own, which never follows a redirect.
     let source = ClientCredentials::builder(provider.token_url(), "billing", "hunter2")
-        .build_with(ReqwestTokenClient::build(|builder| builder.user_agent("billing/1.0"))?)?;
+        .build_with(ReqwestClient::build(|builder| builder.user_agent("billing/1.0"))?)?;
     let api = ApiClient::builder(server.origin(), source)
         .retry(RetryPolicy::builder().classifier(classify_reqwest).build()?)
         .build_with(ReqwestClient::new(http))?;

@@ -58,7 +58,7 @@ use tower_oauth2::auth::AuthService;
 use tower_oauth2::extensions::TokenWithheld;
 use tower_oauth2::retry::{RequestBody, ResponseBody, RetryOptions, RetryService};
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient, Loopback};
-use tower_oauth2::transport::{HyperClient, ReqwestClient, ReqwestTokenClient};
+use tower_oauth2::transport::{HyperClient, ReqwestClient};
 use tower_oauth2::{AuthLayer, ClientCredentials, RetryPolicy, TokenCache};
 
 use introspection::Introspection;
@@ -234,7 +234,7 @@ async fn authorization_server(under: Under) -> Result<(FakeAuthorizationServer, 
         Under::HyperHttp1 | Under::HyperH2 | Under::Tonic => TokenCache::new(source.build()?),
         // Who has reqwest asks for tokens by it.
         Under::ReqwestHttp1 | Under::ReqwestH2 => {
-            TokenCache::new(source.build_with(ReqwestTokenClient::new()?)?)
+            TokenCache::new(source.build_with(ReqwestClient::build(|builder| builder)?)?)
         }
     };
     Ok((server, cache))

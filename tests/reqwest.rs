@@ -26,7 +26,7 @@ use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::retry::{Failure, RetryReport};
 use tower_oauth2::test_util::Loopback;
-use tower_oauth2::transport::{ReqwestClient, ReqwestTokenClient, classify_reqwest};
+use tower_oauth2::transport::{ReqwestClient, classify_reqwest};
 use tower_oauth2::{
     AccessToken, AuthLayer, ClientAuth, ClientCredentials, Error, FetchReason, RetryPolicy, StaticToken,
     TokenRequest, TokenSource, source_fn,
@@ -527,7 +527,7 @@ async fn a_307_of_the_token_endpoint_sends_the_secret_nowhere() {
     assert_eq!(stranger.seen()[0].body, form, "then reqwest no longer does so, and this test shows nothing");
 
     for follow in [false, true] {
-        let client = ReqwestTokenClient::build(|builder| match follow {
+        let client = ReqwestClient::build(|builder| match follow {
             true => builder.redirect(Policy::limited(3)),
             false => builder,
         });
@@ -547,7 +547,7 @@ async fn a_client_that_is_there_already_is_refused_at_the_token_endpoint() {
     let source = || ClientCredentials::builder(&url, "billing", "hunter2");
     let taken = source().build_with(ReqwestClient::new(ready_made())).unwrap();
     let error = fetch(&taken).await.unwrap_err();
-    assert!(error.is_config() && error.to_string().contains("ReqwestTokenClient"), "{error}");
+    assert!(error.is_config() && error.to_string().contains("ReqwestClient::build"), "{error}");
     // Nor by way of a layer or of reqwest-middleware.
     let by_middleware = reqwest_middleware::ClientBuilder::new(ready_made()).build();
     let taken = ServiceBuilder::new()
@@ -564,7 +564,7 @@ async fn a_token_is_fetched_by_reqwest() {
     });
     let listener = login.start().await;
     let source = ClientCredentials::builder(listener.origin() + "/token", "billing", "hunter2")
-        .build_with(ReqwestTokenClient::new().unwrap())
+        .build_with(ReqwestClient::build(|builder| builder).unwrap())
         .unwrap();
     assert_eq!(fetch(&source).await.unwrap().header_value(), "Bearer AT1");
     let seen = login.seen();
@@ -577,7 +577,9 @@ async fn a_token_is_fetched_by_reqwest() {
 async fn an_endpoint_that_cannot_be_reached_is_named_without_its_query() {
     let url = nobody().await + "/token?key=of-the-query";
     let source = ClientCredentials::builder(url, "billing", "hunter2").retries(0);
-    let error = fetch(&source.build_with(ReqwestTokenClient::new().unwrap()).unwrap()).await.unwrap_err();
+    let error = fetch(&source.build_with(ReqwestClient::build(|builder| builder).unwrap()).unwrap())
+        .await
+        .unwrap_err();
     assert!(error.is_transient());
     let shown = format!("{error} {error:?}");
     assert!(!shown.contains("of-the-query") && !shown.contains("hunter2"), "{shown}");
@@ -586,13 +588,15 @@ async fn an_endpoint_that_cannot_be_reached_is_named_without_its_query() {
 #[tokio::test]
 async fn https_without_tls_is_an_error_of_the_configuration_that_says_so() {
     let source = ClientCredentials::builder("https://127.0.0.1:9/token", "billing", "hunter2");
-    let error = fetch(&source.build_with(ReqwestTokenClient::new().unwrap()).unwrap()).await.unwrap_err();
+    let error = fetch(&source.build_with(ReqwestClient::build(|builder| builder).unwrap()).unwrap())
+        .await
+        .unwrap_err();
     assert!(error.is_config() && error.to_string().contains("built without TLS"), "{error}");
 }
 
 #[test]
 fn options_that_reqwest_refuses_are_an_error_of_the_configuration() {
-    let error = ReqwestTokenClient::build(|builder| builder.user_agent("line\nbreak")).unwrap_err();
+    let error = ReqwestClient::build(|builder| builder.user_agent("line\nbreak")).unwrap_err();
     assert!(error.is_config(), "{error:?}");
 }
 

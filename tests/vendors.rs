@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tower::{BoxError, ServiceExt as _, service_fn};
 use tower_oauth2::client::pages::Next;
 use tower_oauth2::providers::cxone::{self, Cxone};
-use tower_oauth2::providers::genesys::{self, Gateway, Genesys, Region};
+use tower_oauth2::providers::genesys::{self, Genesys, Region};
 use tower_oauth2::test_util::{FakeCxone, FakeGenesys, Trouble, pass, timed};
 use tower_oauth2::{AccessToken, ApiClient, Body, Error, StaticToken, TokenCache};
 
@@ -304,7 +304,7 @@ fn every_name_of_every_variable_is_read() {
                 let genesys = Genesys::from_variables(variables(&set)).unwrap();
                 assert_eq!(genesys.token_url(), "https://login.mypurecloud.de/oauth/token");
                 assert_eq!(genesys.base_url(), "https://api.mypurecloud.de/api/v2");
-                assert_eq!((genesys.pool_size(), genesys.region().aws_name()), (1, Some("eu-central-1")));
+                assert_eq!((genesys.pool_size(), genesys.region().domain()), (1, "mypurecloud.de"));
                 assert!(!format!("{genesys:?}").contains(SECRET), "{genesys:?}");
                 genesys.connect().unwrap();
             }
@@ -401,9 +401,13 @@ async fn a_gateway_from_the_environment_stands_in_for_both_hosts() {
     assert_eq!(fake.faults(), [""; 0]);
 
     let region: Region = "eu-west-1".parse().unwrap();
-    let gateway =
-        Gateway::new("https://gateway.example.com:8443").unwrap().login_path("/login/").api_path("genesys");
-    let behind = Genesys::new(region, "a", "b").gateway(gateway);
+    let gateway = "https://gateway.example.com:8443";
+    let genesys = || Genesys::new(region.clone(), "a", "b");
+    let behind = genesys().gateway(format!("{gateway}/login/"), format!("{gateway}/genesys")).unwrap();
+    for wrong in ["http://gateway.example.com", "https://user@gateway.example.com", "https://gateway/x?y"] {
+        assert!(genesys().gateway(wrong, gateway).unwrap_err().is_config(), "{wrong}");
+        assert!(genesys().gateway(gateway, wrong).unwrap_err().is_config(), "{wrong}");
+    }
     assert_eq!(behind.token_url(), "https://gateway.example.com:8443/login/oauth/token");
     assert_eq!(behind.base_url(), "https://gateway.example.com:8443/genesys/api/v2");
     let logs_in = |name, value| {
@@ -543,8 +547,8 @@ async fn each_grant_of_cxone_is_as_its_emulator_wants_it() {
     for source in sources {
         let token = source.get().await.unwrap();
         assert_eq!(cxone::tenant_of(&token).as_deref(), Some("11eb-tenant"));
-        let endpoints = cxone.discover(&token, fake.clone()).await.unwrap();
-        assert_eq!((endpoints.api(), endpoints.area()), ("https://api-na1.cxone.test", Some("na1")));
+        let api = cxone.discover(&token, fake.clone()).await.unwrap();
+        assert_eq!(api, "https://api-na1.cxone.test");
     }
     assert_eq!((fake.counts().tokens, fake.faults()), (4, Vec::new()));
     assert!(

@@ -43,8 +43,8 @@ use tower_oauth2::stack::Stack;
 use tower_oauth2::store::{Acquired, Entry, MemoryStore, SealingKey, Shared, StoreKey, TokenStore, Write};
 use tower_oauth2::tenants::TenantCaches;
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient, Loopback, Trouble};
+use tower_oauth2::transport::ReqwestClient;
 use tower_oauth2::transport::{HyperClient, HyperClientBuilder, Proxy};
-use tower_oauth2::transport::{ReqwestClient, ReqwestTokenClient};
 use tower_oauth2::{
     AccessToken, AuthLayer, ClientAuth, ClientCredentials, Error, FetchReason, Origin, RefreshTokenGrant,
     RetryPolicy, Secret, StaticToken, TokenCache, TokenRequest, TokenRevoker as _, TokenSource, source_fn,
@@ -691,7 +691,7 @@ async fn reqwest_at_the_wrong_place() -> Vec<String> {
     let source =
         || ClientCredentials::builder(format!("{LOGIN}/token"), "billing", "hunter2-hunter2").retries(0);
     // reqwest has no TLS in these tests.
-    let no_tls = source().build_with(ReqwestTokenClient::new().unwrap()).unwrap();
+    let no_tls = source().build_with(ReqwestClient::build(|builder| builder).unwrap()).unwrap();
     let ready_made = source().build_with(ReqwestClient::new(reqwest::Client::new())).unwrap();
     let request = Request::get("http://127.1/").body(Body::default()).unwrap();
     let other_host = ReqwestClient::build(|builder| builder).unwrap().oneshot(request).await.unwrap_err();

@@ -197,6 +197,9 @@ impl Watch {
         match self {
             Self::Nothing | Self::Failed(_) => {}
             Self::Ticket(ticket) => {
+                if let Some(observer) = &ticket.observer {
+                    observer.see(response.status(), response.headers());
+                }
                 if ticket.terms.is_suspicious(response) {
                     ticket.inspect(response);
                 } else if grpc::is_late(response) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use super::terms::Terms;
-use crate::cache::{Snapshot, TokenCache};
+use crate::cache::{ResponseObserver, Snapshot, TokenCache};
 
 /// A finished header, the snapshot that says whether it may still be used, and whom to tell if it is rejected.
 ///
@@ -16,13 +16,15 @@ pub(super) struct Ticket {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) cache: TokenCache,
     pub(super) terms: Arc<Terms>,
+    pub(super) observer: Option<ResponseObserver>,
 }
 
 impl Ticket {
     pub(super) fn new(snapshot: Arc<Snapshot>, cache: TokenCache, terms: Arc<Terms>) -> Arc<Self> {
         // Cloned once here, so that no request pays for the first share of the bytes.
         let value = terms.value(snapshot.token()).clone();
-        Arc::new(Self { value, snapshot, cache, terms })
+        let observer = cache.observer().cloned();
+        Arc::new(Self { value, snapshot, cache, terms, observer })
     }
 
     /// Makes a copy that shares no counter with this one that a request touches.
@@ -41,6 +43,7 @@ impl Ticket {
             snapshot: Arc::clone(&self.snapshot),
             cache: self.cache.clone(),
             terms: Arc::clone(&self.terms),
+            observer: self.observer.clone(),
         })
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::handle::TokenCache;
 use super::schedule::LONGEST_STRETCH;
-use super::shared::{CacheSettings, CacheShared};
+use super::shared::{CacheSettings, CacheShared, ResponseObserver};
 use crate::error::Error;
 use crate::origin::Origin;
 use crate::revoke::{Revoker, TokenRevoker};
@@ -153,6 +153,12 @@ impl TokenCacheBuilder {
     /// Puts something around the token requests of the source.
     pub(crate) fn around(mut self, around: impl AroundFetch) -> Self {
         self.source = Box::new(WrappedSource::new(self.source, around));
+        self
+    }
+
+    /// Has the auth layer show the head of each response to a request with a token of the cache.
+    pub(crate) fn observe_responses(mut self, observer: ResponseObserver) -> Self {
+        self.settings.observer = Some(observer);
         self
     }
 

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::acquire::Acquire;
 use super::events::CacheWatch;
-use super::shared::{CacheShared, Want};
+use super::shared::{CacheShared, ResponseObserver, Want};
 use super::snapshot::Snapshot;
 use super::status::Status;
 use super::warm::keep_warm;
@@ -272,6 +272,11 @@ impl TokenCache {
     /// Returns the origins that may have the tokens; none if all may.
     pub(crate) fn only_for(&self) -> &[Origin] {
         &self.shared.settings.only_for
+    }
+
+    /// Returns what sees the responses to requests with its tokens.
+    pub(crate) fn observer(&self) -> Option<&ResponseObserver> {
+        self.shared.settings.observer.as_ref()
     }
 
     /// Returns a future of a snapshot that is good for `min_validity` more.

@@ -139,6 +139,7 @@ mod warm;
 
 pub(crate) use self::acquire::Acquire;
 pub(crate) use self::handle::Retired;
+pub(crate) use self::shared::ResponseObserver;
 pub(crate) use self::snapshot::Snapshot;
 
 pub use self::builder::TokenCacheBuilder;

@@ -1,9 +1,11 @@
 //! What all handles of one cache share, and what they do with it.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use http::{HeaderMap, StatusCode};
 use secrecy::ExposeSecret as _;
 use tokio::runtime::Handle;
 use tokio::sync::{broadcast, watch};
@@ -47,6 +49,27 @@ pub(crate) struct CacheSettings {
     pub(crate) chance: Chance,
     pub(crate) revoker: Option<Revoker>,
     pub(crate) revokes_at_shutdown: bool,
+    pub(crate) observer: Option<ResponseObserver>,
+}
+
+/// Sees the head of each response to a request with a token of the cache.
+#[derive(Clone)]
+pub(crate) struct ResponseObserver(Arc<dyn Fn(StatusCode, &HeaderMap) + Send + Sync>);
+
+impl ResponseObserver {
+    pub(crate) fn new(see: impl Fn(StatusCode, &HeaderMap) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(see))
+    }
+
+    pub(crate) fn see(&self, status: StatusCode, headers: &HeaderMap) {
+        (self.0)(status, headers);
+    }
+}
+
+impl fmt::Debug for ResponseObserver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ResponseObserver")
+    }
 }
 
 /// What all handles share.

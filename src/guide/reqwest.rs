@@ -1,4 +1,4 @@
-//! reqwest: its client under the layers of this crate, and one of its make for the token endpoint.
+//! reqwest: its client under the layers of this crate, and at the token endpoint.
 //!
 //! 1. [`ReqwestClient`](crate::transport::ReqwestClient) makes a tower HTTP service of a `reqwest::Client`, for bodies of any type. Both bodies stream, trailers and
 //!    lengths included, and nothing of them is held back. The head goes out as it is, with the default headers of that client
@@ -7,10 +7,10 @@
 //!    the request, as they always do.
 //! 3. [`classify_reqwest`](crate::transport::classify_reqwest) says which of them mean that nothing was sent. Give it to the retry policy: without it a POST to a server
 //!    that cannot be reached is not sent again.
-//! 4. [`ReqwestTokenClient`](crate::transport::ReqwestTokenClient) asks the token endpoint. It is built here, by reqwest's own builder with the options you like; then
-//!    redirects and retries are switched off; so is its `connection_verbose`, which would write the secret into the log. A
-//!    ready-made client is refused there, however it was made: what it does with a redirect cannot be read from it, and one
-//!    that followed a 307 would send the client secret to wherever the response points.
+//! 4. A client by [`ReqwestClient::build`](crate::transport::ReqwestClient::build) serves the token endpoint too. It is built by
+//!    reqwest's own builder with the options you like. Then redirects and retries are switched off, and `connection_verbose`,
+//!    which would write tokens and secrets into the log. The token endpoint refuses a ready-made client, however it was made:
+//!    this crate cannot see whether it follows redirects, and after a 307 it would send the client secret to another server.
 //! 5. TLS, proxies, certificates, cookies and timeouts are reqwest's. This crate switches none of its features on. Without
 //!    one for TLS `https` does not work, and the error of the token endpoint says so. An h2 connection that has gone dead is
 //!    found by its `http2_keep_alive_interval`, which is off unless you set it.
@@ -22,20 +22,21 @@
 //!
 //! ```no_run
 //! use tower::ServiceBuilder;
-//! use tower_oauth2::transport::{ReqwestClient, ReqwestTokenClient, classify_reqwest};
+//! use tower_oauth2::transport::{ReqwestClient, classify_reqwest};
 //! use tower_oauth2::{AuthLayer, ClientCredentials, Secret, RetryPolicy};
 //! # use bytes::Bytes;
 //! # use http_body_util::Full;
 //! # use tower::ServiceExt as _;
 //!
 //! # async fn example() -> Result<(), tower::BoxError> {
+//! let http = ReqwestClient::build(|builder| builder.user_agent("billing/1.0"))?;
 //! let secret = Secret::from_env("CLIENT_SECRET");
 //! let source = ClientCredentials::builder("https://login.example.com/oauth/token", "billing", secret)
-//!     .build_with(ReqwestTokenClient::new()?)?;
+//!     .build_with(http.clone())?;
 //! let client = ServiceBuilder::new()
 //!     .layer(RetryPolicy::builder().classifier(classify_reqwest).build()?)
 //!     .layer(AuthLayer::for_origin(source, "https://api.example.com")?)
-//!     .service(ReqwestClient::build(|builder| builder.user_agent("billing/1.0"))?);
+//!     .service(http);
 //! # let request = http::Request::get("https://api.example.com/").body(Full::<Bytes>::default())?;
 //! # client.oneshot(request).await?;
 //! # Ok(())

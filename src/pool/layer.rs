@@ -1,4 +1,4 @@
-//! The layers of a pool: one that gives each request a token, and one that learns from each attempt.
+//! The layer of a pool, which gives each request a token.
 
 use std::fmt;
 use std::future::Future;
@@ -6,17 +6,16 @@ use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use http::{Request, Response, StatusCode};
 use http_body::Body;
-use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::{BoxError, ServiceExt as _};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::token_pool::{Choice, Inner, Loan, Member, TokenPool};
+use super::token_pool::{Choice, Inner, Loan, TokenPool};
 use crate::auth::AuthOverride;
 use crate::clock;
 use crate::extensions::Deadline;
@@ -36,30 +35,14 @@ pub struct PoolService<S> {
     pool: TokenPool,
 }
 
-/// Learns from each attempt: see [`TokenPool::watch`].
-#[derive(Clone, Debug)]
-#[must_use]
-pub struct PoolWatchLayer {}
-
-/// Learns from each attempt what room its token has.
-#[derive(Clone, Debug)]
-pub struct PoolWatchService<S> {
-    inner: S,
-}
-
-pin_project! {
-    /// The future of [`PoolService`] and [`PoolWatchService`].
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping it drops the request, and gives its room back.
-    #[must_use = "futures do nothing unless polled"]
-    pub struct ResponseFuture<F> {
-        #[pin]
-        inner: F,
-        // What the response is to teach something.
-        lent: Option<Lent>,
-    }
+/// The future of [`PoolService`].
+///
+/// # Cancel safety
+///
+/// Dropping it drops the request, and gives its room back.
+#[must_use = "futures do nothing unless polled"]
+pub struct ResponseFuture<RB> {
+    inner: Boxed<Response<RB>>,
 }
 
 /// Boxed, since it is an `async` block: a request may wait in line and go to one token after the other.
@@ -67,10 +50,6 @@ type Boxed<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 
 /// How often a request that all tokens have refused is sent again when one has room.
 const WAITS: usize = 2;
-
-/// In the extensions of a request: whose token it has.
-#[derive(Clone)]
-struct Lent(Arc<Member>);
 
 // --- PoolLayer ---
 
@@ -102,7 +81,7 @@ where
 {
     type Response = Response<RB>;
     type Error = BoxError;
-    type Future = ResponseFuture<Boxed<Response<RB>>>;
+    type Future = ResponseFuture<RB>;
 
     /// Forwards. What was reserved is given back where a request waits for room.
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
@@ -113,8 +92,7 @@ where
         let spare = self.inner.clone();
         let ready = mem::replace(&mut self.inner, spare.clone());
         let sending = Sending { pool: Arc::clone(&self.pool.inner), spare };
-        // What a token learns, it learns on the way.
-        ResponseFuture { inner: Box::pin(sending.send(ready, request)), lent: None }
+        ResponseFuture { inner: Box::pin(sending.send(ready, request)) }
     }
 }
 
@@ -153,13 +131,12 @@ impl<S> Sending<S> {
             let mut request = Request::from_parts(head.clone(), body);
             request.extensions_mut().insert(AuthOverride::cache(loan.member.cache.clone()));
             request.extensions_mut().insert(loan.member.credential.clone());
-            request.extensions_mut().insert(Lent(Arc::clone(&loan.member)));
             let response = match service.take() {
                 Some(mut ready) => ready.call(request).await,
                 None => self.spare.clone().oneshot(request).await,
             };
             let response = response.map_err(Into::into)?;
-            let is_refused = loan.member.learn(response.status(), response.headers());
+            let is_refused = loan.member.limits.learn(response.status(), response.headers());
             let Some(spare) = spare.filter(|_| is_refused && may_be_sent_again(&response)) else {
                 return Ok(response);
             };
@@ -232,60 +209,17 @@ impl Inner {
     }
 }
 
-// --- PoolWatchLayer ---
-
-impl PoolWatchLayer {
-    pub(super) fn new() -> Self {
-        Self {}
-    }
-}
-
-impl<S> Layer<S> for PoolWatchLayer {
-    type Service = PoolWatchService<S>;
-
-    fn layer(&self, inner: S) -> PoolWatchService<S> {
-        PoolWatchService { inner }
-    }
-}
-
-impl<S, B, RB> Service<Request<B>> for PoolWatchService<S>
-where
-    S: Service<Request<B>, Response = Response<RB>>,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = ResponseFuture<S::Future>;
-
-    /// Forwards.
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let lent = request.extensions_mut().remove::<Lent>();
-        ResponseFuture { inner: self.inner.call(request), lent }
-    }
-}
-
 // --- ResponseFuture ---
 
-impl<F, RB, E> Future for ResponseFuture<F>
-where
-    F: Future<Output = Result<Response<RB>, E>>,
-{
-    type Output = F::Output;
+impl<RB> Future for ResponseFuture<RB> {
+    type Output = Result<Response<RB>, BoxError>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let result = ready!(this.inner.poll(context));
-        if let (Ok(response), Some(Lent(member))) = (&result, this.lent.take()) {
-            member.learn(response.status(), response.headers());
-        }
-        Poll::Ready(result)
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.inner.as_mut().poll(context)
     }
 }
 
-impl<F> fmt::Debug for ResponseFuture<F> {
+impl<RB> fmt::Debug for ResponseFuture<RB> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }

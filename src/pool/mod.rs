@@ -7,7 +7,8 @@
 //!
 //! 1. It gets the token with the most room left: what the API said is left, less the requests in flight. Among equals it is
 //!    one token after the other.
-//! 2. The pool learns from the rate-limit headers of each response, and from each 429. The headers are those of the table on
+//! 2. The pool learns from the rate-limit headers of each response, and from each 429, attempts that the retry layer sends again
+//!    included. The headers are those of the table on
 //!    the page of [`retry`](crate::retry) and of the [`RateLimitProfile`](crate::retry::RateLimitProfile). A token that has
 //!    no room for longer than an hour is tried again after an hour.
 //! 3. Each token has a [`CredentialId`](crate::extensions::CredentialId), so the retry layer keeps their limits apart: a pause
@@ -32,7 +33,7 @@
 //!
 //! # Examples
 //!
-//! The pool goes above the retry layer, and [`watch`](TokenPool::watch) below the auth layer:
+//! The pool goes above the retry layer:
 //!
 //! ```
 //! # #[cfg(feature = "stack")] {
@@ -58,7 +59,7 @@
 //! .build()?;
 //!
 //! let layers = Stack::with_auth(AuthLayer::per_request(["https://api.test"])?);
-//! let service = pool.layer().layer(layers.build(pool.watch().layer(http_client)));
+//! let service = pool.layer().layer(layers.build(http_client));
 //! let api: ApiClient = ApiClient::new("https://api.test/v2", ApiService::new(pool.first().clone(), service))?;
 //! assert!(api.get("users").send().await?.status().is_success());
 //! # Ok::<_, BoxError>(()) })?;
@@ -71,5 +72,5 @@ mod one_at_a_time;
 mod room;
 mod token_pool;
 
-pub use self::layer::{PoolLayer, PoolService, PoolWatchLayer, PoolWatchService, ResponseFuture};
+pub use self::layer::{PoolLayer, PoolService, ResponseFuture};
 pub use self::token_pool::{PoolMember, TokenPool, TokenPoolBuilder};

@@ -13,10 +13,10 @@ use http::{HeaderMap, StatusCode};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
-use super::layer::{PoolLayer, PoolWatchLayer};
+use super::layer::PoolLayer;
 use super::one_at_a_time::OneAtATime;
 use super::room::Room;
-use crate::cache::{TokenCache, TokenCacheBuilder};
+use crate::cache::{ResponseObserver, TokenCache, TokenCacheBuilder};
 use crate::clock;
 use crate::error::Error;
 use crate::extensions::CredentialId;
@@ -85,6 +85,12 @@ struct Turn {
 pub(super) struct Member {
     pub(super) cache: TokenCache,
     pub(super) credential: CredentialId,
+    pub(super) limits: Arc<Limits>,
+}
+
+/// What is known of the limits of one token. Its cache has it too.
+pub(super) struct Limits {
+    credential: CredentialId,
     profile: RateLimitProfile,
     room: Mutex<Room>,
 }
@@ -133,15 +139,10 @@ impl TokenPool {
         }
     }
 
-    /// Returns the layer that gives each request a token. It goes above the retry layer.
+    /// Returns the layer that gives each request a token. It goes above the retry layer. From the [`AuthLayer`](crate::AuthLayer)
+    /// below, the pool learns what each attempt says about the limits.
     pub fn layer(&self) -> PoolLayer {
         PoolLayer::new(self.clone())
-    }
-
-    /// Returns the layer that learns from each attempt. It goes below the auth layer; without it the pool learns from what
-    /// comes out of the retry layer alone.
-    pub fn watch(&self) -> PoolWatchLayer {
-        PoolWatchLayer::new()
     }
 
     /// Returns the cache of the first token, for warm-up and health checks.
@@ -248,13 +249,17 @@ impl TokenPoolBuilder {
                     CredentialId::new(name)
                 }
             };
-            let named = credential.clone();
-            Ok(Arc::new(Member {
-                cache: cache.around(OneAtATime { turn, credential: named }).build(),
-                credential,
+            let limits = Arc::new(Limits {
+                credential: credential.clone(),
                 profile: self.profile.clone(),
                 room: Mutex::default(),
-            }))
+            });
+            let observed = Arc::clone(&limits);
+            let cache = cache.around(OneAtATime { turn, credential: credential.clone() });
+            let cache = cache.observe_responses(ResponseObserver::new(move |status, headers| {
+                observed.learn(status, headers);
+            }));
+            Ok(Arc::new(Member { cache: cache.build(), credential, limits }))
         };
         let inner = Inner {
             name: self.name.clone().map(Into::into),
@@ -422,6 +427,14 @@ impl Inner {
 // --- Member ---
 
 impl Member {
+    fn room(&self) -> MutexGuard<'_, Room> {
+        self.limits.room()
+    }
+}
+
+// --- Limits ---
+
+impl Limits {
     fn room(&self) -> MutexGuard<'_, Room> {
         self.room.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -2,8 +2,8 @@
 //!
 //! 1. `HyperClient` (feature `hyper-client`, on by default): HTTP/1.1 and h2, TLS by rustls. It serves for an API and for its
 //!    token endpoint. Its builder knows proxies, client certificates and private authorities.
-//! 2. `ReqwestClient` (feature `reqwest`): a `reqwest::Client` below the layers; and `ReqwestTokenClient` for the token endpoint,
-//!    which never follows a redirect. [Their page](crate::guide) says what else to know.
+//! 2. `ReqwestClient` (feature `reqwest`): a `reqwest::Client`, for an API and for its token endpoint.
+//!    [Its page](crate::guide) says what else to know.
 //! 3. A [gRPC channel](crate::guide::tonic), and [clients that take a tower service](crate::guide::kube), have pages of their
 //!    own.
 //! 4. Any other tower HTTP service goes in by `build_with` ([`HttpTransport`]), with its own limits. It must not follow
@@ -28,7 +28,4 @@ pub use self::classify::classify_hyper;
 pub use self::hyper::{HyperClient, HyperClientBuilder, HyperResponseBody, HyperResponseFuture, Proxy};
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
-pub use self::reqwest::{
-    ReqwestClient, ReqwestResponseBody, ReqwestResponseFuture, ReqwestTokenClient,
-    ReqwestTokenResponseFuture, classify_reqwest,
-};
+pub use self::reqwest::{ReqwestClient, ReqwestResponseBody, ReqwestResponseFuture, classify_reqwest};

@@ -3,9 +3,7 @@
 mod body;
 mod classify;
 mod client;
-mod token_client;
 
 pub use self::body::ReqwestResponseBody;
 pub use self::classify::classify_reqwest;
 pub use self::client::{ReqwestClient, ReqwestResponseFuture};
-pub use self::token_client::{ReqwestTokenClient, ReqwestTokenResponseFuture};

@@ -9,7 +9,7 @@ use http_body_util::{BodyExt as _, Full};
 use tokio::task::JoinSet;
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient};
-use tower_oauth2::transport::{ReqwestClient, ReqwestTokenClient, classify_reqwest};
+use tower_oauth2::transport::{ReqwestClient, classify_reqwest};
 use tower_oauth2::{AuthLayer, ClientCredentials, RetryPolicy};
 
 use crate::servers::Api;
@@ -35,7 +35,7 @@ async fn tasks_that_share_a_reqwest_client_do_not_notice_revocations() -> Result
         .user_agent("billing/1.0")
         .build()?;
     let source = ClientCredentials::builder(server.token_url(), "billing", "hunter2")
-        .build_with(ReqwestTokenClient::build(|builder| builder.user_agent("billing/1.0"))?)?;
+        .build_with(ReqwestClient::build(|builder| builder.user_agent("billing/1.0"))?)?;
     let client = ServiceBuilder::new()
         .layer(RetryPolicy::builder().classifier(classify_reqwest).build()?)
         .layer(AuthLayer::for_origin(source, api.origin())?)

@@ -53,7 +53,7 @@ fn look(trail: &Trail, cache: &TokenCache) {
 async fn failed(trail: &Trail, builder: GrantBuilder<ClientCredentials>) -> Error {
     #[cfg(feature = "reqwest")]
     {
-        let client = tower_oauth2::transport::ReqwestTokenClient::new().unwrap();
+        let client = tower_oauth2::transport::ReqwestClient::build(|builder| builder).unwrap();
         trail.debug("a client of reqwest's make", &client);
         let cache = TokenCache::new(builder.clone().build_with(client).unwrap());
         trail.error("the error by way of reqwest", &cache.get().await.unwrap_err());

@@ -13,20 +13,10 @@ use crate::http_transport::HttpTransport;
 use crate::origin::Origin;
 use crate::token::AccessToken;
 
-/// What the configuration of a tenant says, once it has been checked: see [`Cxone::discover`](super::Cxone::discover).
-#[derive(Clone, Debug)]
-pub struct Endpoints {
-    said: Said,
-}
-
-/// The same before the check. A type of its own, so that `Endpoints` come from nowhere else.
-#[derive(Clone, Debug, Deserialize)]
-struct Said {
+/// What the configuration of a tenant says, as far as it is needed.
+#[derive(Deserialize)]
+struct TenantConfiguration {
     api_endpoint: String,
-    #[serde(default)]
-    area: Option<String>,
-    #[serde(default)]
-    domain: Option<String>,
 }
 
 /// A longer response counts as none.
@@ -51,93 +41,69 @@ fn tenant_claim(jwt: &str) -> Option<String> {
     Some(claims.tenant).filter(|tenant| !tenant.is_empty())
 }
 
-impl Endpoints {
-    /// Asks the issuer for the configuration of a tenant. No token is sent.
-    pub(super) async fn fetch(
-        issuer: &str,
-        tenant: &str,
-        domains: &[String],
-        transport: impl HttpTransport,
-    ) -> Result<Self, Error> {
-        // The response says where tokens go, so it must not come over plain http.
-        origin_of(issuer).map_err(|error| {
-            Error::config("the issuer of CXone is no URL of https, or has a user name").with_source(error)
-        })?;
-        let query: String =
-            form_urlencoded::Serializer::new(String::new()).append_pair("tenantId", tenant).finish();
-        let url = format!("{issuer}/.well-known/cxone-configuration?{query}");
-        let request = Request::get(url).header("accept", "application/json").body(Body::empty());
-        let request =
-            request.map_err(|error| Error::config("the issuer of CXone is no URL").with_source(error))?;
-        let response = transport.oneshot(request).await.map_err(|error| {
-            Error::transient("the configuration of the CXone tenant cannot be fetched").with_source(error)
-        })?;
-        let status = response.status();
-        if status != StatusCode::OK {
-            let message = format!("the configuration of the CXone tenant cannot be fetched: {status}");
-            let error = match status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
-                true => Error::transient(message),
-                false => Error::config(message),
-            };
-            return Err(error.with_status(status));
-        }
-        let body = Limited::new(response.into_body(), MOST_BYTES).collect().await.map_err(|error| {
-            Error::transient("the configuration of the CXone tenant broke off, or is too long")
-                .with_source(error)
-        })?;
-        let said: Said = serde_json::from_slice(&body.to_bytes()).map_err(|_| {
-            Error::protocol("the configuration of the CXone tenant is not JSON with an api_endpoint")
-        })?;
-        Self::checked(said, domains)
-    }
-
-    /// Returns the base URL of the API.
-    #[must_use]
-    pub fn api(&self) -> &str {
-        &self.said.api_endpoint
-    }
-
-    /// Returns the area, such as `na1`, if it is said.
-    #[must_use]
-    pub fn area(&self) -> Option<&str> {
-        self.said.area.as_deref()
-    }
-
-    /// Returns the domain, if it is said.
-    #[must_use]
-    pub fn domain(&self) -> Option<&str> {
-        self.said.domain.as_deref()
-    }
-
-    /// Refuses what is not of https, or not in one of the domains.
-    fn checked(said: Said, domains: &[String]) -> Result<Self, Error> {
-        let origin = origin_of(&said.api_endpoint).map_err(|error| {
-            Error::config(
-                "the configuration of the CXone tenant names an api_endpoint that is no origin of https",
-            )
-            .with_source(error)
-        })?;
-        let is_in = |domain: &String| {
-            let domain = domain.to_ascii_lowercase();
-            origin.host() == domain
-                || origin.host().strip_suffix(&*domain).is_some_and(|labels| labels.ends_with('.'))
+/// Asks the issuer where the API of a tenant is. No token is sent.
+pub(super) async fn find_api(
+    issuer: &str,
+    tenant: &str,
+    domains: &[String],
+    transport: impl HttpTransport,
+) -> Result<String, Error> {
+    // The response says where tokens go, so it must not come over plain http.
+    origin_of(issuer).map_err(|error| {
+        Error::config("the issuer of CXone is no URL of https, or has a user name").with_source(error)
+    })?;
+    let query: String =
+        form_urlencoded::Serializer::new(String::new()).append_pair("tenantId", tenant).finish();
+    let url = format!("{issuer}/.well-known/cxone-configuration?{query}");
+    let request = Request::get(url).header("accept", "application/json").body(Body::empty());
+    let request =
+        request.map_err(|error| Error::config("the issuer of CXone is no URL").with_source(error))?;
+    let response = transport.oneshot(request).await.map_err(|error| {
+        Error::transient("the configuration of the CXone tenant cannot be fetched").with_source(error)
+    })?;
+    let status = response.status();
+    if status != StatusCode::OK {
+        let message = format!("the configuration of the CXone tenant cannot be fetched: {status}");
+        let error = match status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+            true => Error::transient(message),
+            false => Error::config(message),
         };
-        match origin.is_https() && domains.iter().any(is_in) {
-            true => Ok(Self { said }),
-            false => Err(Error::config(format!(
-                "the configuration of the CXone tenant names {origin} as its API, which is in none of the domains; if tokens may \
+        return Err(error.with_status(status));
+    }
+    let body = Limited::new(response.into_body(), MOST_BYTES).collect().await.map_err(|error| {
+        Error::transient("the configuration of the CXone tenant broke off, or is too long").with_source(error)
+    })?;
+    let found: TenantConfiguration = serde_json::from_slice(&body.to_bytes()).map_err(|_| {
+        Error::protocol("the configuration of the CXone tenant is not JSON with an api_endpoint")
+    })?;
+    checked(found.api_endpoint, domains)
+}
+
+/// Refuses what is not of https, or not in one of the domains.
+fn checked(api: String, domains: &[String]) -> Result<String, Error> {
+    let origin = origin_of(&api).map_err(|error| {
+        Error::config(
+            "the configuration of the CXone tenant names an api_endpoint that is no origin of https",
+        )
+        .with_source(error)
+    })?;
+    let is_in = |domain: &String| {
+        let domain = domain.to_ascii_lowercase();
+        origin.host() == domain
+            || origin.host().strip_suffix(&*domain).is_some_and(|labels| labels.ends_with('.'))
+    };
+    match origin.is_https() && domains.iter().any(is_in) {
+        true => Ok(api),
+        false => Err(Error::config(format!(
+            "the configuration of the CXone tenant names {origin} as its API, which is in none of the domains; if tokens may \
                  go there, name its domain by Cxone::domains"
-            ))),
-        }
+        ))),
     }
 }
 
 /// Reads the origin at the beginning of a URL. Plain http is for loopback.
 fn origin_of(url: &str) -> Result<Origin, Error> {
-    let end = url.find("://").map_or(url.len(), |at| {
-        url[at + 3..].find(['/', '?', '#', '\\']).map_or(url.len(), |end| at + 3 + end)
-    });
-    Origin::parse(&url[..end])
+    Origin::parse(Origin::split_url(url).0)
 }
 
 #[cfg(test)]
@@ -147,10 +113,7 @@ mod tests {
     #[test]
     fn an_api_is_in_the_domains_or_refused() {
         let domains = ["niceincontact.com".to_owned()];
-        let check = |url: &str| {
-            let said = Said { api_endpoint: url.to_owned(), area: None, domain: None };
-            Endpoints::checked(said, &domains)
-        };
+        let check = |url: &str| checked(url.to_owned(), &domains);
         for good in [
             "https://api-na1.niceincontact.com",
             "https://niceincontact.com/x",

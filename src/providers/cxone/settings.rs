@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::atomic::AtomicBool;
 
-use super::discovery::{Endpoints, tenant_of};
+use super::discovery::{find_api, tenant_of};
 use super::renewal::Renewing;
 use crate::cache::TokenCache;
 #[cfg(feature = "stack")]
@@ -197,7 +197,7 @@ impl Cxone {
         }))
     }
 
-    /// Finds out where the API of the tenant is that a token is of.
+    /// Returns the base URL of the API of the tenant that a token is of.
     ///
     /// # Cancel safety
     ///
@@ -211,13 +211,13 @@ impl Cxone {
         &self,
         token: &AccessToken,
         transport: impl HttpTransport,
-    ) -> Result<Endpoints, Error> {
+    ) -> Result<String, Error> {
         let tenant = tenant_of(token).ok_or_else(|| {
             Error::config(
                 "the token of CXone names no tenant, neither in its id_token nor in itself; set base_uri",
             )
         })?;
-        Endpoints::fetch(&self.issuer, &tenant, &self.domains, transport).await
+        find_api(&self.issuer, &tenant, &self.domains, transport).await
     }
 
     /// Fetches the first token, finds the API, and returns a client of it.
@@ -235,7 +235,7 @@ impl Cxone {
         let tokens = self.tokens(http.clone())?;
         let base_uri = match &self.base_uri {
             Some(base_uri) => base_uri.clone(),
-            None => self.discover(&tokens.get().await?, http.clone()).await?.api().to_owned(),
+            None => self.discover(&tokens.get().await?, http.clone()).await?,
         };
         ApiClient::builder(base_uri, tokens).build_with(http)
     }

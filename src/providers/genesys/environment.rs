@@ -5,6 +5,7 @@ use std::fmt;
 use super::gateway::Gateway;
 use super::region::Region;
 use crate::error::Error;
+use crate::origin::Origin;
 
 /// A variable, and the name under which it was found.
 type Found = Option<(&'static str, String)>;
@@ -120,16 +121,16 @@ fn gateway(set: &impl Fn(&str) -> Option<String>) -> Result<Option<Gateway>, Err
              by other means, and unset it",
         ));
     }
-    let gateway = Gateway::new(&origin).map_err(|error| in_variable("GENESYSCLOUD_GATEWAY_HOST", &error))?;
+    Origin::parse(&origin).map_err(|error| in_variable("GENESYSCLOUD_GATEWAY_HOST", &error))?;
     let path = set("GENESYSCLOUD_GATEWAY_PATH_VALUE").unwrap_or_default();
-    Ok(Some(match set("GENESYSCLOUD_GATEWAY_PATH_NAME").as_deref() {
-        None => gateway,
-        Some("login") => gateway.login_path(path),
-        Some("api") => gateway.api_path(path),
-        Some(_) => {
-            return Err(Error::config("GENESYSCLOUD_GATEWAY_PATH_NAME is neither login nor api"));
-        }
-    }))
+    let below = format!("{origin}/{}", path.trim_matches('/'));
+    let gateway = match set("GENESYSCLOUD_GATEWAY_PATH_NAME").as_deref() {
+        None => Gateway::new(&origin, &origin),
+        Some("login") => Gateway::new(&below, &origin),
+        Some("api") => Gateway::new(&origin, &below),
+        Some(_) => return Err(Error::config("GENESYSCLOUD_GATEWAY_PATH_NAME is neither login nor api")),
+    };
+    gateway.map(Some).map_err(|error| in_variable("GENESYSCLOUD_GATEWAY_PATH_VALUE", &error))
 }
 
 fn required_port(set: &impl Fn(&str) -> Option<String>, name: &str, because: &str) -> Result<u16, Error> {

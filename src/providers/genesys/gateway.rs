@@ -3,50 +3,30 @@
 use crate::error::Error;
 use crate::origin::Origin;
 
-/// A gateway of your own in front of Genesys Cloud: requests for the API and for tokens go to it in place of both hosts.
-///
-/// Defaults: `/api/v2` and `/oauth/token` are at its root.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gateway {
-    origin: Origin,
-    login_path: String,
-    api_path: String,
+/// Where a gateway takes the requests for the two hosts.
+#[derive(Clone, Debug)]
+pub(super) struct Gateway {
+    /// What stands in front of `/oauth/token`.
+    pub(super) login: String,
+    /// What stands in front of `/api/v2`.
+    pub(super) api: String,
 }
 
 impl Gateway {
-    /// Creates a gateway at an origin, such as `https://gateway.example.com:8443`. Plain http is for loopback.
-    ///
-    /// # Errors
-    ///
-    /// As [`Origin::parse`].
-    pub fn new(origin: &str) -> Result<Self, Error> {
-        Ok(Self { origin: Origin::parse(origin)?, login_path: String::new(), api_path: String::new() })
-    }
-
-    /// Sets the path in front of `/oauth/token`.
-    #[must_use]
-    pub fn login_path(mut self, path: impl AsRef<str>) -> Self {
-        self.login_path = below_root(path.as_ref());
-        self
-    }
-
-    /// Sets the path in front of `/api/v2`.
-    #[must_use]
-    pub fn api_path(mut self, path: impl AsRef<str>) -> Self {
-        self.api_path = below_root(path.as_ref());
-        self
-    }
-
-    pub(super) fn login(&self) -> String {
-        format!("{}{}", self.origin, self.login_path)
-    }
-
-    pub(super) fn api(&self) -> String {
-        format!("{}{}", self.origin, self.api_path)
+    /// Reads two URLs, each an origin and perhaps a path.
+    pub(super) fn new(login_url: &str, api_url: &str) -> Result<Self, Error> {
+        Ok(Self { login: without_end(login_url)?, api: without_end(api_url)? })
     }
 }
 
-fn below_root(path: &str) -> String {
+fn without_end(url: &str) -> Result<String, Error> {
+    let (origin, path) = Origin::split_url(url);
+    let origin = Origin::parse(origin)?;
+    if path.contains(['?', '#', '\\']) {
+        return Err(Error::config(
+            "the URL of the gateway has a query, a fragment or a backslash; leave it out",
+        ));
+    }
     let path = path.trim_matches('/');
-    if path.is_empty() { String::new() } else { format!("/{path}") }
+    Ok(if path.is_empty() { origin.to_string() } else { format!("{origin}/{path}") })
 }

@@ -72,6 +72,5 @@ mod region;
 mod settings;
 
 pub use self::api::{Refused, TokenInfo, conversations, entities, error_for_status, next_uri, token_info};
-pub use self::gateway::Gateway;
 pub use self::region::Region;
 pub use self::settings::Genesys;

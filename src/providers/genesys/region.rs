@@ -53,21 +53,10 @@ const REGIONS: [(&str, &str); 20] = [
 ];
 
 impl Region {
-    /// Returns all regions that are known by name.
-    pub fn known() -> impl Iterator<Item = Self> {
-        REGIONS.iter().map(|(_, domain)| Self { domain: (*domain).to_owned() })
-    }
-
     /// Returns the domain, such as `mypurecloud.de`.
     #[must_use]
     pub fn domain(&self) -> &str {
         &self.domain
-    }
-
-    /// Returns the name of the region at AWS, if it is in the table.
-    #[must_use]
-    pub fn aws_name(&self) -> Option<&'static str> {
-        REGIONS.iter().find_map(|(name, domain)| (*domain == self.domain).then_some(*name))
     }
 
     /// Returns the origin of the API, such as `https://api.mypurecloud.de`.
@@ -77,8 +66,7 @@ impl Region {
     }
 
     /// Returns the origin of the authorization server, such as `https://login.mypurecloud.de`.
-    #[must_use]
-    pub fn login_origin(&self) -> String {
+    pub(super) fn login_origin(&self) -> String {
         format!("https://login.{}", self.domain)
     }
 }
@@ -129,7 +117,7 @@ mod tests {
 
     #[test]
     fn every_region_is_read_from_every_spelling() {
-        assert_eq!(Region::known().count(), 20);
+        assert_eq!(REGIONS.len(), 20);
         for (name, domain) in REGIONS {
             for text in [
                 name.to_owned(),
@@ -143,17 +131,17 @@ mod tests {
                 format!("https://login.{domain}/oauth/token"),
             ] {
                 let region: Region = text.parse().unwrap();
-                assert_eq!((region.domain(), region.aws_name()), (domain, Some(name)), "{text}");
+                assert_eq!(region.domain(), domain, "{text}");
             }
         }
-        assert_eq!("mypurecloud".parse::<Region>().unwrap().aws_name(), Some("us-east-1"));
+        assert_eq!("mypurecloud".parse::<Region>().unwrap().domain(), "mypurecloud.com");
         assert_eq!("https://mypurecloud".parse::<Region>().unwrap().domain(), "mypurecloud.com");
     }
 
     #[test]
     fn a_region_that_is_new_goes_by_its_domain() {
         let region: Region = "https://api.xyz9.pure.cloud".parse().unwrap();
-        assert_eq!((region.domain(), region.aws_name()), ("xyz9.pure.cloud", None));
+        assert_eq!(region.domain(), "xyz9.pure.cloud");
         assert_eq!(region.api_origin(), "https://api.xyz9.pure.cloud");
         assert_eq!(region.login_origin(), "https://login.xyz9.pure.cloud");
     }

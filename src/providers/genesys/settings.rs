@@ -102,10 +102,15 @@ impl Genesys {
         })
     }
 
-    /// Sends all requests to a gateway of your own.
-    pub fn gateway(mut self, gateway: Gateway) -> Self {
-        self.gateway = Some(gateway);
-        self
+    /// Sends all requests to a gateway of your own, by what stands there in front of `/oauth/token` and of `/api/v2`, such as
+    /// `https://gateway.example.com:8443/login` and `https://gateway.example.com:8443`. The gateway gets the tokens.
+    ///
+    /// # Errors
+    ///
+    /// A configuration error if one of the two is not a URL of https, or of http to loopback, or has a query.
+    pub fn gateway(mut self, login_url: impl AsRef<str>, api_url: impl AsRef<str>) -> Result<Self, Error> {
+        self.gateway = Some(Gateway::new(login_url.as_ref(), api_url.as_ref())?);
+        Ok(self)
     }
 
     /// Returns the region.
@@ -127,13 +132,14 @@ impl Genesys {
     }
 
     fn login_origin(&self) -> String {
-        self.gateway.as_ref().map_or_else(|| self.region.login_origin(), Gateway::login)
+        self.gateway.as_ref().map_or_else(|| self.region.login_origin(), |gateway| gateway.login.clone())
     }
 
     /// Returns the base URL of the API.
     #[must_use]
     pub fn base_url(&self) -> String {
-        let api = self.gateway.as_ref().map_or_else(|| self.region.api_origin(), Gateway::api);
+        let api =
+            self.gateway.as_ref().map_or_else(|| self.region.api_origin(), |gateway| gateway.api.clone());
         format!("{api}/api/v2")
     }
 
@@ -218,7 +224,7 @@ impl Genesys {
     ///
     /// let auth = AuthLayer::per_request([genesys.region().api_origin().as_str()])?;
     /// let layers = Stack::with_auth(auth).retry(Genesys::retry_policy().build()?);
-    /// let service = pool.layer().layer(layers.build(pool.watch().layer(http)));
+    /// let service = pool.layer().layer(layers.build(http));
     /// let api = ApiClient::new(genesys.base_url(), ApiService::new(pool.first().clone(), service))?;
     /// assert_eq!(api.get("users/me").send().await?.status(), 200);
     /// for member in pool.status() {
@@ -314,7 +320,7 @@ mod connect {
                 http.map_request(|request: Request<StackBody<RequestBody<Body>>>| request.map(Body::new));
             let layers = Stack::with_auth(AuthLayer::per_request([origin])?)
                 .retry(Self::retry_policy().build()?)
-                .build(pool.watch().layer(http));
+                .build(http);
             ApiClient::new(base_url, ApiService::new(pool.first().clone(), pool.layer().layer(layers)))
         }
     }

@@ -14,21 +14,29 @@ use tower::BoxError;
 use tower_service::Service;
 
 use super::body::{ReqwestResponseBody, into_native};
-use crate::error::{Error, Unsent};
+use super::classify::{advice, classify_reqwest};
+use crate::error::{Error, Lasting, Unsent};
 use crate::extensions::FollowNothing;
+use crate::retry::Failure;
 use crate::runtime;
 
 /// A `reqwest::Client`, or what behaves like one, as a tower HTTP service. Clones share its connections.
 ///
-/// What it does to a request, and what the client below should not do, stands on [a page of its own](crate::guide::reqwest).
+/// One that is [built here](Self::build) serves an API and, by `build_with` of a source, its token endpoint. Its errors of token
+/// requests are marked by [`Unsent`] where nothing was sent, and do not name the URL, since a token URL may hold a secret in its
+/// query. [A page of its own](crate::guide::reqwest) says what the client does to a request.
 ///
 /// # Examples
 ///
-/// ```
+/// ```no_run
+/// use tower_oauth2::ClientCredentials;
 /// use tower_oauth2::transport::ReqwestClient;
 ///
-/// let client = ReqwestClient::build(|builder| builder.user_agent("billing/1.0"))?;
-/// # Ok::<_, tower_oauth2::Error>(())
+/// let proxy = reqwest::Proxy::https("http://proxy.example.net:3128")?;
+/// let client = ReqwestClient::build(|builder| builder.user_agent("billing/1.0").proxy(proxy))?;
+/// let source = ClientCredentials::builder("https://login.example.com/oauth/token", "billing", "secret")
+///     .build_with(client)?;
+/// # Ok::<_, tower::BoxError>(())
 /// ```
 #[derive(Clone)]
 pub struct ReqwestClient<S = reqwest::Client> {
@@ -38,7 +46,8 @@ pub struct ReqwestClient<S = reqwest::Client> {
 }
 
 impl ReqwestClient {
-    /// Builds a client by reqwest's own builder, then switches its redirects and retries off.
+    /// Builds a client by reqwest's own builder, then switches its redirects and retries off, and the log of what goes over its
+    /// connections (`connection_verbose`).
     ///
     /// # Errors
     ///
@@ -47,7 +56,8 @@ impl ReqwestClient {
     pub fn build(configure: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Result<Self, Error> {
         let builder = configure(reqwest::Client::builder())
             .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never());
+            .retry(reqwest::retry::never())
+            .connection_verbose(false);
         // Where reqwest has no provider of cryptography, it panics; a library must not.
         match catch_unwind(AssertUnwindSafe(|| builder.build())) {
             Ok(Ok(inner)) => Ok(Self { inner, follows_nothing: true }),
@@ -63,8 +73,8 @@ impl ReqwestClient {
 }
 
 impl<S> ReqwestClient<S> {
-    /// Takes a client that is there already. Its own redirects and retries should be off. It is not for the token endpoint,
-    /// and refuses what a source asks of it; there [`ReqwestTokenClient`](super::ReqwestTokenClient) goes.
+    /// Takes a client that is there already. Its own redirects and retries should be off. It refuses token requests, since it
+    /// may follow a redirect; for those [build](ReqwestClient::build) one.
     ///
     /// It may be any service of that shape, such as the client of `reqwest-middleware`.
     pub fn new(client: S) -> Self {
@@ -103,7 +113,8 @@ where
                 state: State::Refused { error: Some(Unsent::new(error).into()) },
             };
         }
-        if !self.follows_nothing && request.extensions().get::<FollowNothing>().is_some() {
+        let is_token_request = request.extensions().get::<FollowNothing>().is_some();
+        if is_token_request && !self.follows_nothing {
             return ReqwestResponseFuture { state: State::Refused { error: Some(may_follow()) } };
         }
         let uri = request.uri().clone();
@@ -112,7 +123,7 @@ where
             Ok(native) if !is_same_place(&uri, native.url()) => {
                 State::Refused { error: Some(renamed(&native)) }
             }
-            Ok(native) => State::Sent { response: self.inner.call(native) },
+            Ok(native) => State::Sent { response: self.inner.call(native), is_token_request },
         };
         ReqwestResponseFuture { state }
     }
@@ -140,9 +151,22 @@ fn is_same_place(uri: &Uri, url: &Url) -> bool {
 fn may_follow() -> BoxError {
     Error::config(
         "the authorization server was not asked: a reqwest client that is there already may follow redirects, and take the \
-         client secret along; give build_with a ReqwestTokenClient",
+         client secret along; give build_with one that ReqwestClient::build has built",
     )
     .into()
+}
+
+/// Marks the error of a token request by what it says of the request, and takes the URL out.
+fn marked(error: BoxError) -> BoxError {
+    let error = match error.downcast::<reqwest::Error>() {
+        Ok(native) => native.without_url().into(),
+        Err(other) => other,
+    };
+    match (advice(&*error), classify_reqwest(&*error)) {
+        (Some(advice), Failure::Fatal) => Lasting { advice, source: error }.into(),
+        (_, Failure::Unsent) => Unsent::new(error).into(),
+        _ => error,
+    }
 }
 
 fn renamed(request: &reqwest::Request) -> BoxError {
@@ -171,7 +195,7 @@ pin_project! {
 pin_project! {
     #[project = StateProjection]
     enum State<F> {
-        Sent { #[pin] response: F },
+        Sent { #[pin] response: F, is_token_request: bool },
         Refused { error: Option<BoxError> },
     }
 }
@@ -185,8 +209,11 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
-            StateProjection::Sent { response } => {
-                let response = ready!(response.poll(cx)).map_err(Into::into)?;
+            StateProjection::Sent { response, is_token_request } => {
+                let response = ready!(response.poll(cx)).map_err(|error| match is_token_request {
+                    true => marked(error.into()),
+                    false => error.into(),
+                })?;
                 Poll::Ready(Ok(Response::from(response).map(ReqwestResponseBody::new)))
             }
             StateProjection::Refused { error } => {

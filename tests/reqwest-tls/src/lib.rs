@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tower::{Layer as _, ServiceExt as _};
 use tower_oauth2::retry::Failure;
-use tower_oauth2::transport::{ReqwestClient, ReqwestTokenClient, classify_reqwest};
+use tower_oauth2::transport::{ReqwestClient, classify_reqwest};
 use tower_oauth2::{
     AccessToken, ClientCredentials, FetchReason, RetryPolicy, Error, TokenRequest, TokenSource as _,
 };
@@ -67,7 +67,7 @@ fn to(address: SocketAddr, builder: reqwest::ClientBuilder) -> reqwest::ClientBu
     builder.resolve(HOST, address).no_proxy()
 }
 
-async fn fetch(client: ReqwestTokenClient, port: u16) -> Result<AccessToken, Error> {
+async fn fetch(client: ReqwestClient, port: u16) -> Result<AccessToken, Error> {
     let url = format!("https://{HOST}:{port}/token");
     let source = ClientCredentials::builder(url, "billing", "hunter2").retries(0).build_with(client)?;
     source.token(TokenRequest::new(FetchReason::Initial)).await
@@ -77,14 +77,14 @@ async fn fetch(client: ReqwestTokenClient, port: u16) -> Result<AccessToken, Err
 async fn a_token_is_fetched_over_tls_from_a_server_of_a_private_authority() {
     let (authority, address) = server().await;
     let authority = reqwest::Certificate::from_pem(authority.as_bytes()).unwrap();
-    let client = ReqwestTokenClient::build(|builder| to(address, builder).tls_certs_merge([authority])).unwrap();
+    let client = ReqwestClient::build(|builder| to(address, builder).tls_certs_merge([authority])).unwrap();
     assert_eq!(fetch(client, address.port()).await.unwrap().header_value(), "Bearer AT1");
 }
 
 #[tokio::test]
 async fn a_certificate_that_is_not_trusted_is_an_error_of_the_configuration() {
     let (_, address) = server().await;
-    let client = ReqwestTokenClient::build(|builder| to(address, builder)).unwrap();
+    let client = ReqwestClient::build(|builder| to(address, builder)).unwrap();
     let error = fetch(client, address.port()).await.unwrap_err();
     assert!(
         error.is_config() && error.to_string().contains("the authority that signed its certificate"),
@@ -114,7 +114,7 @@ async fn a_server_without_tls_is_an_error_of_the_configuration() {
             );
         }
     });
-    let client = ReqwestTokenClient::build(|builder| to(address, builder)).unwrap();
+    let client = ReqwestClient::build(|builder| to(address, builder)).unwrap();
     let error = fetch(client, address.port()).await.unwrap_err();
     assert!(error.is_config() && error.to_string().contains("does not speak TLS"), "{error:?}");
 }
@@ -145,7 +145,7 @@ fn through(gate: SocketAddr, builder: reqwest::ClientBuilder) -> reqwest::Client
 
 /// Fetches through a proxy, with two retries.
 async fn fetch_through(gate: SocketAddr) -> Error {
-    let client = ReqwestTokenClient::build(|builder| through(gate, builder)).unwrap();
+    let client = ReqwestClient::build(|builder| through(gate, builder)).unwrap();
     let source = ClientCredentials::builder(format!("https://{HOST}/token"), "billing", "hunter2-hunter2")
         .retries(2)
         .min_delay(Duration::from_millis(1))
