@@ -82,7 +82,7 @@ impl Origin {
 
     /// Returns the scheme: `https` or `http`.
     #[must_use]
-    pub fn scheme(&self) -> &str {
+    pub(crate) fn scheme(&self) -> &str {
         self.inner.scheme.as_str()
     }
 
@@ -106,7 +106,7 @@ impl Origin {
 
     /// Returns whether the host is this machine: 127.0.0.0/8, `[::1]` or exactly `localhost`. Names are not looked up.
     #[must_use]
-    pub fn is_loopback(&self) -> bool {
+    pub(crate) fn is_loopback(&self) -> bool {
         let host = self.host();
         host == "localhost"
             || host.parse().is_ok_and(|address: Ipv4Addr| address.is_loopback())

@@ -196,8 +196,7 @@ impl AccessToken {
     }
 
     /// Returns the finished value of a header that takes the token without a scheme, marked sensitive.
-    #[must_use]
-    pub fn bare_header_value(&self) -> &HeaderValue {
+    pub(crate) fn bare_header_value(&self) -> &HeaderValue {
         &self.inner.bare
     }
 

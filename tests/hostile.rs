@@ -21,7 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::extensions::{ScopeMissing, TokenRejected, TokenWithheld};
 use tower_oauth2::retry::{ResponseBody, RetryReport, StopReason};
-use tower_oauth2::transport::{HyperClient, HyperResponseBody};
+use tower_oauth2::transport::{HyperClient, IncomingBody};
 use tower_oauth2::{
     AccessToken, AuthLayer, ClientCredentials, Error, ErrorKind, RetryPolicy, TokenCache, source_fn,
 };
@@ -306,10 +306,7 @@ fn counted() -> (TokenCache, Arc<AtomicUsize>) {
     (TokenCache::new(source), count)
 }
 
-async fn get(
-    cache: &TokenCache,
-    api: &Server,
-) -> Result<Response<ResponseBody<HyperResponseBody>>, BoxError> {
+async fn get(cache: &TokenCache, api: &Server) -> Result<Response<ResponseBody<IncomingBody>>, BoxError> {
     let client = ServiceBuilder::new()
         .layer(RetryPolicy::default())
         .layer(AuthLayer::for_origin(cache.clone(), api.origin.as_str()).unwrap())

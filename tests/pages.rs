@@ -488,7 +488,7 @@ async fn a_list_that_never_ends_ends_at_the_bound() {
     assert_eq!(asked(&seen).len(), 5);
     // Those before the position count, so a program that is started again and again ends as well.
     let position = bounded.position().unwrap();
-    assert_eq!(position.progress().pages(), 5);
+    assert_eq!(bounded.progress().pages(), 5);
     let mut resumed = pages().max_pages(7).resume(position);
     assert!(resumed.next().await.unwrap().is_ok() && resumed.next().await.unwrap().is_ok());
     assert!(resumed.next().await.unwrap().unwrap_err().is_pages());
@@ -540,7 +540,7 @@ async fn a_list_that_nothing_ends_or_whose_items_are_elsewhere_is_an_error() {
     }
     // A page that is not JSON does not matter where a header says what comes next.
     let pages = api.get("x").pages(Next::link()).try_collect::<Vec<_>>().await.unwrap();
-    assert_eq!(pages[0].body(), "<html>");
+    assert_eq!(pages[0].response().body(), "<html>");
 }
 
 // --- What may happen on the way ---

@@ -467,7 +467,7 @@ async fn names_are_looked_up_by_the_resolver_that_was_set() {
     let at = api.start(authority.config(HOST, None)).await;
     let asked = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&asked);
-    let client = HyperClient::builder().only_root_certificates(authority.pem()).unwrap().proxy(Proxy::none());
+    let client = HyperClient::builder().only_root_certificates(authority.pem()).unwrap().proxy(None);
     let client = client.resolver(move |name| {
         log.lock().unwrap().push(name);
         async move { Ok(vec![at]) }
@@ -475,7 +475,7 @@ async fn names_are_looked_up_by_the_resolver_that_was_set() {
     get(client, &format!("https://{HOST}:{}/", at.port())).await.unwrap();
     assert_eq!(*asked.lock().unwrap(), [HOST]);
 
-    let broken = HyperClient::builder().only_root_certificates(authority.pem()).unwrap().proxy(Proxy::none());
+    let broken = HyperClient::builder().only_root_certificates(authority.pem()).unwrap().proxy(None);
     let broken = broken.resolver(|_| async { Err(std::io::Error::other("no such name")) });
     let error = token_error(broken, &format!("https://{HOST}/token")).await;
     assert!(error.is_transient() && error.to_string().contains("no such name"), "{error}");

@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 use tower::{Layer as _, ServiceExt as _};
 use tower_oauth2::RetryPolicy;
 use tower_oauth2::retry::{Failure, RequestBody};
-use tower_oauth2::transport::{HyperClient, HyperClientBuilder, Proxy, classify_hyper};
+use tower_oauth2::transport::{HyperClient, HyperClientBuilder, classify_hyper};
 
 type Body = Full<Bytes>;
 
@@ -150,8 +150,7 @@ async fn start_easily_flooded() -> (HyperClientBuilder, String, Arc<AtomicUsize>
             });
         }
     });
-    let builder =
-        HyperClientBuilder::default().only_root_certificates(certificate).unwrap().proxy(Proxy::none());
+    let builder = HyperClientBuilder::default().only_root_certificates(certificate).unwrap().proxy(None);
     (builder, format!("https://localhost:{}/", address.port()), pings)
 }
 

@@ -326,8 +326,7 @@ async fn a_server_that_cannot_be_reached() -> Vec<String> {
     let mut other = rcgen::CertificateParams::new([]).unwrap();
     other.distinguished_name.push(rcgen::DnType::CommonName, "another authority");
     let other = other.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
-    let trusting =
-        |pem: String| HyperClient::builder().only_root_certificates(pem).unwrap().proxy(Proxy::none());
+    let trusting = |pem: String| HyperClient::builder().only_root_certificates(pem).unwrap().proxy(None);
 
     let key = rustls::pki_types::PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());

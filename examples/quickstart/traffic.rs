@@ -13,7 +13,7 @@ use tower::{BoxError, ServiceExt as _};
 use tower_oauth2::auth::AuthService;
 use tower_oauth2::extensions::Deadline;
 use tower_oauth2::retry::{ReplayReason, ResponseBody, RetryReport, RetryService, StopReason};
-use tower_oauth2::transport::{HyperClient, HyperResponseBody};
+use tower_oauth2::transport::{HyperClient, IncomingBody};
 use tower_oauth2::{Body, TokenCache};
 
 use crate::support::Api;
@@ -205,7 +205,7 @@ impl Traffic {
                     .body(Body::from(body))?
             }
         };
-        let response: Response<ResponseBody<HyperResponseBody>> = client.oneshot(request).await?;
+        let response: Response<ResponseBody<IncomingBody>> = client.oneshot(request).await?;
         let (head, body) = response.into_parts();
         Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
     }

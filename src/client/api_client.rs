@@ -102,14 +102,9 @@ impl<S> ApiClient<S> {
         self.base.origin()
     }
 
-    /// Returns the service that sends.
+    /// Returns the service that sends. Clone it to send requests of your own, with whole URLs.
     pub fn get_ref(&self) -> &S {
         &self.service
-    }
-
-    /// Unwraps the service.
-    pub fn into_inner(self) -> S {
-        self.service
     }
 }
 
@@ -139,12 +134,7 @@ impl<S: Clone> ApiClient<S> {
         self.request(Method::DELETE, path)
     }
 
-    /// Starts a HEAD.
-    pub fn head(&self, path: impl AsRef<str>) -> ApiRequest<S> {
-        self.request(Method::HEAD, path)
-    }
-
-    /// Starts a request. What is wrong with the path is told by [`send`](ApiRequest::send).
+    /// Starts a request of any method. [`send`](ApiRequest::send) returns what is wrong with the path.
     pub fn request(&self, method: Method, path: impl AsRef<str>) -> ApiRequest<S> {
         ApiRequest::new(self.service.clone(), Arc::clone(&self.base), method, path.as_ref())
     }

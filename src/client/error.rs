@@ -43,7 +43,6 @@ pub struct ApiError {
 
 #[derive(Debug)]
 enum ApiErrorKind {
-    Path,
     Builder,
     Request,
     Status(StatusCode, Option<RetryReport>),
@@ -54,7 +53,7 @@ enum ApiErrorKind {
 
 impl ApiError {
     pub(super) fn path(reason: &str) -> Self {
-        Self::new(ApiErrorKind::Path, format!("the request was not sent: its path {reason}"))
+        Self::new(ApiErrorKind::Builder, format!("the request was not sent: its path {reason}"))
     }
 
     pub(super) fn builder(reason: &str, source: impl Into<BoxError>) -> Self {
@@ -130,14 +129,7 @@ impl ApiError {
     /// that JSON cannot hold. Nothing was sent.
     #[must_use]
     pub fn is_builder(&self) -> bool {
-        matches!(self.kind, ApiErrorKind::Path | ApiErrorKind::Builder)
-    }
-
-    /// Returns whether the path was refused, since it would have left the base URL or cannot be sent. Such an error
-    /// [is one of the builder](Self::is_builder) too.
-    #[must_use]
-    pub fn is_path(&self) -> bool {
-        matches!(self.kind, ApiErrorKind::Path)
+        matches!(self.kind, ApiErrorKind::Builder)
     }
 
     /// Returns whether there was no response: no token, no connection, or no time left.

@@ -44,7 +44,7 @@
 //! assert!(made.status().is_success());
 //!
 //! let error = api.get("../admin").send().await.unwrap_err();
-//! assert!(error.is_path());
+//! assert!(error.is_builder());
 //! # Ok::<_, BoxError>(()) })?;
 //! # }
 //! # Ok::<_, tower::BoxError>(())

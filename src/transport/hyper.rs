@@ -40,6 +40,7 @@ use crate::grants::{Grant, GrantBuilder};
 use crate::headers::grpc;
 use crate::retry::Failure;
 use crate::transport::classify::classify_hyper;
+use crate::transport::incoming::IncomingBody;
 use crate::{clock, runtime};
 
 /// After so much silence an h2 connection on which a request waits is asked for a sign of life. The two together leave the
@@ -165,7 +166,7 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    type Response = Response<HyperResponseBody>;
+    type Response = Response<IncomingBody>;
     type Error = BoxError;
     type Future = HyperResponseFuture;
 
@@ -231,11 +232,11 @@ pub struct HyperResponseFuture {
 enum ResponseState {
     SentRequest(SentRequest),
     /// The client itself must be made first.
-    Starting(Pin<Box<dyn Future<Output = Result<Response<HyperResponseBody>, BoxError>> + Send>>),
+    Starting(Pin<Box<dyn Future<Output = Result<Response<IncomingBody>, BoxError>> + Send>>),
 }
 
 impl Future for HyperResponseFuture {
-    type Output = Result<Response<HyperResponseBody>, BoxError>;
+    type Output = Result<Response<IncomingBody>, BoxError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.state {
@@ -309,7 +310,7 @@ impl SentRequest {
 }
 
 impl Future for SentRequest {
-    type Output = Result<Response<HyperResponseBody>, BoxError>;
+    type Output = Result<Response<IncomingBody>, BoxError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let outcome = ready!(Pin::new(&mut self.response).poll(cx));
@@ -317,7 +318,9 @@ impl Future for SentRequest {
         let error = match outcome {
             Ok(response) => {
                 let flooded = Arc::clone(&self.flooded);
-                return Poll::Ready(Ok(response.map(|body| HyperResponseBody::new(body, flooded))));
+                return Poll::Ready(Ok(
+                    response.map(|body| IncomingBody::of_hyper(HyperBody { inner: body, flooded }))
+                ));
             }
             Err(error) => error,
         };
@@ -382,21 +385,15 @@ fn advice(error: &legacy::Error, wants_h2: bool) -> &'static str {
     }
 }
 
-// --- HyperResponseBody ---
+// --- HyperBody ---
 
-/// The body of a response of [`HyperClient`].
-pub struct HyperResponseBody {
+/// The body of a response, whose errors may tell of a flood.
+pub(super) struct HyperBody {
     inner: Incoming,
     flooded: Arc<AtomicBool>,
 }
 
-impl HyperResponseBody {
-    fn new(inner: Incoming, flooded: Arc<AtomicBool>) -> Self {
-        Self { inner, flooded }
-    }
-}
-
-impl HttpBody for HyperResponseBody {
+impl HttpBody for HyperBody {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -417,12 +414,6 @@ impl HttpBody for HyperResponseBody {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
-    }
-}
-
-impl fmt::Debug for HyperResponseBody {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HyperResponseBody").finish_non_exhaustive()
     }
 }
 

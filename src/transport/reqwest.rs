@@ -4,6 +4,5 @@ mod body;
 mod classify;
 mod client;
 
-pub use self::body::ReqwestResponseBody;
 pub use self::classify::classify_reqwest;
 pub use self::client::{ReqwestClient, ReqwestResponseFuture};

@@ -254,7 +254,7 @@ impl Next {
                 Some(items) => Some(member::count(items).ok_or_else(|| page.unlike(name, "an array"))?),
                 None => {
                     // Some leave out an array without items. Of a wrong name there would be one page.
-                    let other = name.find_other_array(page.text()).filter(|_| first);
+                    let other = name.find_other_array(page.body()).filter(|_| first);
                     match other {
                         Some(other) => return Err(page.named_otherwise(name, &other)),
                         None => Some(0),

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Extensions, HeaderMap, StatusCode};
+use http::{HeaderMap, Response};
 use http_body::Body as HttpBody;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -17,10 +17,7 @@ use super::next::Next;
 
 /// One page: a response that was read to its end.
 pub struct Page {
-    status: StatusCode,
-    headers: HeaderMap,
-    extensions: Extensions,
-    body: Bytes,
+    response: Response<Bytes>,
     origin: String,
     number: u64,
     next: Arc<Next>,
@@ -39,37 +36,24 @@ impl Page {
         RB: HttpBody,
         RB::Error: Into<BoxError>,
     {
-        let (status, headers) = (response.status(), response.headers().clone());
-        let (extensions, origin) = (response.extensions().clone(), response.origin().to_string());
+        let mut head = Response::new(());
+        *head.status_mut() = response.status();
+        *head.headers_mut() = response.headers().clone();
+        *head.extensions_mut() = response.extensions().clone();
+        let origin = response.origin().to_string();
         let mut body = response.bytes().await?;
         if body.starts_with(BYTE_ORDER_MARK) {
             body = body.slice(BYTE_ORDER_MARK.len()..);
         }
-        Ok(Self { status, headers, extensions, body, origin, number, next })
+        Ok(Self { response: head.map(|()| body), origin, number, next })
     }
 
-    /// Returns the status. One of 4xx or 5xx is an error of [`Pages::next`](super::Pages::next), and no page.
+    /// Returns the response: status, headers, body, and in its extensions what the layers say about it, such as a
+    /// [`RetryReport`](crate::retry::RetryReport). A status of 4xx or 5xx is an error of [`Pages::next`](super::Pages::next),
+    /// and no page.
     #[must_use]
-    pub fn status(&self) -> StatusCode {
-        self.status
-    }
-
-    /// Returns the headers.
-    #[must_use]
-    pub fn headers(&self) -> &HeaderMap {
-        &self.headers
-    }
-
-    /// Returns what the layers say about the response, such as a [`RetryReport`](crate::retry::RetryReport).
-    #[must_use]
-    pub fn extensions(&self) -> &Extensions {
-        &self.extensions
-    }
-
-    /// Returns the body.
-    #[must_use]
-    pub fn body(&self) -> &Bytes {
-        &self.body
+    pub fn response(&self) -> &Response<Bytes> {
+        &self.response
     }
 
     /// Returns which page it is, from 1 on, those before a [resumption](super::Pages::resume) included.
@@ -84,7 +68,7 @@ impl Page {
     ///
     /// If it is not the JSON that `T` wants.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
-        serde_json::from_slice(&self.body).map_err(|error| ApiError::decode(&self.origin, &error))
+        serde_json::from_slice(self.body()).map_err(|error| ApiError::decode(&self.origin, &error))
     }
 
     /// Reads the items: the array that [`Next::items`] names, or the body itself. None if it is null or not there.
@@ -93,7 +77,7 @@ impl Page {
     ///
     /// If it is not the JSON that `T` wants.
     pub fn items<T: DeserializeOwned>(&self) -> Result<Vec<T>, ApiError> {
-        if self.body.is_empty() {
+        if self.body().is_empty() {
             return Ok(Vec::new());
         }
         let Some(items) = self.next.items_of(self)?.filter(|items| items.get() != "null") else {
@@ -102,16 +86,20 @@ impl Page {
         serde_json::from_str(items.get()).map_err(|error| ApiError::decode(&self.origin, &error))
     }
 
-    pub(super) fn text(&self) -> &[u8] {
-        &self.body
+    pub(super) fn headers(&self) -> &HeaderMap {
+        self.response.headers()
+    }
+
+    pub(super) fn body(&self) -> &Bytes {
+        self.response.body()
     }
 
     pub(super) fn is_array(&self) -> bool {
-        self.body.trim_ascii_start().starts_with(b"[")
+        self.body().trim_ascii_start().starts_with(b"[")
     }
 
     pub(super) fn member(&self, member: &Member) -> Result<Option<&RawValue>, ApiError> {
-        member.find(&self.body).map_err(|error| ApiError::decode(&self.origin, &error))
+        member.find(self.body()).map_err(|error| ApiError::decode(&self.origin, &error))
     }
 
     // Names are the caller's own words; values are the server's, and not shown.
@@ -146,8 +134,8 @@ impl fmt::Debug for Page {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Page")
             .field("number", &self.number)
-            .field("status", &self.status)
-            .field("bytes", &self.body.len())
+            .field("status", &self.response.status())
+            .field("bytes", &self.body().len())
             .finish_non_exhaustive()
     }
 }

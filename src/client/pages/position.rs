@@ -65,14 +65,6 @@ struct Written {
 
 // --- Position ---
 
-impl Position {
-    /// Returns how far one was.
-    #[must_use]
-    pub fn progress(&self) -> &Progress {
-        &self.progress
-    }
-}
-
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let written = Written { next: self.step.clone(), progress: self.progress };

@@ -98,9 +98,9 @@ impl HyperClientBuilder {
         Ok(self)
     }
 
-    /// Sets by which proxy `https` goes.
-    pub fn proxy(mut self, proxy: Proxy) -> Self {
-        self.settings.proxy = proxy;
+    /// Sets the proxy for `https`. With `None` there is no proxy, whatever the environment says.
+    pub fn proxy(mut self, proxy: impl Into<Option<Proxy>>) -> Self {
+        self.settings.proxy = proxy.into().unwrap_or_else(Proxy::none);
         self
     }
 

@@ -83,8 +83,7 @@ impl Proxy {
     }
 
     /// No proxy, whatever the environment says.
-    #[must_use]
-    pub fn none() -> Self {
+    pub(super) fn none() -> Self {
         Self { choice: Choice::None }
     }
 

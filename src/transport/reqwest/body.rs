@@ -1,6 +1,5 @@
-//! Bodies on their way into reqwest and out of it.
+//! Bodies on their way into reqwest.
 
-use std::fmt;
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -54,44 +53,5 @@ where
 
     fn size_hint(&self) -> SizeHint {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).size_hint()
-    }
-}
-
-// --- ReqwestResponseBody ---
-
-/// The body of a response of [`ReqwestClient`](super::ReqwestClient). Its errors are reqwest's.
-pub struct ReqwestResponseBody {
-    inner: Native,
-}
-
-impl ReqwestResponseBody {
-    pub(super) fn new(inner: Native) -> Self {
-        Self { inner }
-    }
-}
-
-impl Body for ReqwestResponseBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Pin::new(&mut self.inner).poll_frame(cx).map_err(Into::into)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
-impl fmt::Debug for ReqwestResponseBody {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReqwestResponseBody").finish_non_exhaustive()
     }
 }

@@ -13,12 +13,13 @@ use reqwest::{ClientBuilder, Url};
 use tower::BoxError;
 use tower_service::Service;
 
-use super::body::{ReqwestResponseBody, into_native};
+use super::body::into_native;
 use super::classify::{advice, classify_reqwest};
 use crate::error::{Error, Lasting, Unsent};
 use crate::extensions::FollowNothing;
 use crate::retry::Failure;
 use crate::runtime;
+use crate::transport::incoming::IncomingBody;
 
 /// A `reqwest::Client`, or what behaves like one, as a tower HTTP service. Clones share its connections.
 ///
@@ -99,7 +100,7 @@ where
     B: Body + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    type Response = Response<ReqwestResponseBody>;
+    type Response = Response<IncomingBody>;
     type Error = BoxError;
     type Future = ReqwestResponseFuture<S::Future>;
 
@@ -205,7 +206,7 @@ where
     F: Future<Output = Result<reqwest::Response, E>>,
     E: Into<BoxError>,
 {
-    type Output = Result<Response<ReqwestResponseBody>, BoxError>;
+    type Output = Result<Response<IncomingBody>, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
@@ -214,7 +215,7 @@ where
                     true => marked(error.into()),
                     false => error.into(),
                 })?;
-                Poll::Ready(Ok(Response::from(response).map(ReqwestResponseBody::new)))
+                Poll::Ready(Ok(Response::from(response).map(IncomingBody::of_reqwest)))
             }
             StateProjection::Refused { error } => {
                 Poll::Ready(Err(error.take().expect("a future is not polled after its end")))

@@ -7,7 +7,7 @@ use http_body_util::BodyExt as _;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tower::{BoxError, ServiceExt as _};
-use tower_oauth2::transport::{HyperClient, HyperResponseBody};
+use tower_oauth2::transport::{HyperClient, IncomingBody};
 
 /// A caller with a key.
 pub(crate) struct Caller {
@@ -19,7 +19,7 @@ pub(crate) struct Caller {
 /// A stream that the upstream sends back as it comes.
 pub(crate) struct Echo {
     sent: mpsc::Sender<Bytes>,
-    back: HyperResponseBody,
+    back: IncomingBody,
 }
 
 impl Caller {
@@ -27,7 +27,7 @@ impl Caller {
         Self { url: url.to_owned(), key: key.into(), http: HyperClient::new() }
     }
 
-    pub(crate) async fn get(&self, path: &str) -> Result<Response<HyperResponseBody>, BoxError> {
+    pub(crate) async fn get(&self, path: &str) -> Result<Response<IncomingBody>, BoxError> {
         let request = self.request(path).body(Body::empty())?;
         let mut response = self.http.clone().oneshot(request).await?;
         while let Some(frame) = response.body_mut().frame().await {
