@@ -180,7 +180,7 @@ fn the_tokens_of_a_pool_are_counted() {
     let shown = recorded(|| async {
         let source = |_| Ok(source_fn(|_| async { AccessToken::bearer("S3CR3T") }));
         let pool = TokenPool::builder(2, source).name("crm").build().unwrap();
-        let service = pool.layer().layer(api(vec![200; 3]));
+        let service = pool.layer(api(vec![200; 3]));
         for _ in 0..3 {
             let request = Request::get("https://api.example.com/items").body(Body::empty()).unwrap();
             service.clone().oneshot(request).await.unwrap();

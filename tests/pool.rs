@@ -106,7 +106,7 @@ impl World {
 
     fn client(&self, pool: &TokenPool, policy: RetryPolicy) -> ApiClient {
         let layers = Stack::with_auth(AuthLayer::per_request([FakeApi::ORIGIN]).unwrap()).retry(policy);
-        let service = pool.layer().layer(layers.build(self.server.clone()));
+        let service = pool.layer(layers.build(self.server.clone()));
         ApiClient::new(FakeApi::ORIGIN, ApiService::new(pool.first().clone(), service)).unwrap()
     }
 }
@@ -394,7 +394,7 @@ fn limited(
     });
     let server = server.map_request(|request: Request<_>| request.map(Body::new));
     let layers = Stack::with_auth(AuthLayer::per_request([FakeApi::ORIGIN]).unwrap()).retry(policy());
-    let service = pool.layer().layer(layers.build(server));
+    let service = pool.layer(layers.build(server));
     let api = ApiClient::new(FakeApi::ORIGIN, ApiService::new(pool.first().clone(), service)).unwrap();
     (pool, api)
 }
@@ -490,7 +490,7 @@ async fn the_lines_of_a_pool_say_which_token_they_are_about() {
         Ok::<_, BoxError>(response)
     });
     let auth = AuthLayer::per_request(["https://api.example.com"]).unwrap();
-    let service = ServiceBuilder::new().layer(pool.layer()).layer(auth).service(server);
+    let service = ServiceBuilder::new().layer(pool.clone()).layer(auth).service(server);
     let request = || Request::get("https://api.example.com/").body(Body::empty()).unwrap();
     service.clone().oneshot(request()).await.unwrap();
     assert_eq!(service.oneshot(request()).await.unwrap().status(), 200);
@@ -536,7 +536,7 @@ async fn wait_of_another_pool(names: [Option<&str>; 2]) -> Duration {
         let pool = pool.build().unwrap();
         let layers =
             Stack::with_auth(AuthLayer::per_request([FakeApi::ORIGIN]).unwrap()).retry(policy.clone());
-        let service = pool.layer().layer(layers.build(server.clone()));
+        let service = pool.layer(layers.build(server.clone()));
         ApiClient::new(FakeApi::ORIGIN, ApiService::new(pool.first().clone(), service)).unwrap()
     });
     let refused = tokio::spawn(first.get("refused").send());

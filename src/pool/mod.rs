@@ -33,7 +33,7 @@
 //!
 //! # Examples
 //!
-//! The pool goes above the retry layer:
+//! The pool is a layer itself. It goes above the retry layer, and learns from the auth layer below:
 //!
 //! ```
 //! # #[cfg(feature = "stack")] {
@@ -59,7 +59,7 @@
 //! .build()?;
 //!
 //! let layers = Stack::with_auth(AuthLayer::per_request(["https://api.test"])?);
-//! let service = pool.layer().layer(layers.build(http_client));
+//! let service = pool.layer(layers.build(http_client));
 //! let api: ApiClient = ApiClient::new("https://api.test/v2", ApiService::new(pool.first().clone(), service))?;
 //! assert!(api.get("users").send().await?.status().is_success());
 //! # Ok::<_, BoxError>(()) })?;
@@ -67,10 +67,10 @@
 //! # Ok::<_, tower::BoxError>(())
 //! ```
 
-mod layer;
 mod one_at_a_time;
 mod room;
+mod service;
 mod token_pool;
 
-pub use self::layer::{PoolLayer, PoolService, ResponseFuture};
+pub use self::service::{PoolService, ResponseFuture};
 pub use self::token_pool::{PoolMember, TokenPool, TokenPoolBuilder};

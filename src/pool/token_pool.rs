@@ -13,7 +13,6 @@ use http::{HeaderMap, StatusCode};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
-use super::layer::PoolLayer;
 use super::one_at_a_time::OneAtATime;
 use super::room::Room;
 use crate::cache::{ResponseObserver, TokenCache, TokenCacheBuilder};
@@ -25,6 +24,9 @@ use crate::retry::RateLimitProfile;
 use crate::telemetry;
 
 /// Several tokens of one client, for APIs that limit each token. Rules and examples are on the page of the [module](super).
+///
+/// It is a [`Layer`](tower_layer::Layer) that gives each request a token, and goes above the retry layer. From the
+/// [`AuthLayer`](crate::AuthLayer) below, the pool learns what each attempt says about the limits.
 ///
 /// A handle is cheap to clone, and clones share everything.
 #[derive(Clone)]
@@ -137,12 +139,6 @@ impl TokenPool {
             profile: RateLimitProfile::generic(),
             longest_wait: Duration::from_secs(120),
         }
-    }
-
-    /// Returns the layer that gives each request a token. It goes above the retry layer. From the [`AuthLayer`](crate::AuthLayer)
-    /// below, the pool learns what each attempt says about the limits.
-    pub fn layer(&self) -> PoolLayer {
-        PoolLayer::new(self.clone())
     }
 
     /// Returns the cache of the first token, for warm-up and health checks.

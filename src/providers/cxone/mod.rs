@@ -48,7 +48,7 @@
 //! let pool = TokenPool::builder(2, move |_number| cxone.password()?.build_with(transport.clone())).build()?;
 //!
 //! let layers = Stack::with_auth(AuthLayer::per_request(["https://api-na1.cxone.test"])?);
-//! let service = pool.layer().layer(layers.build(http));
+//! let service = pool.layer(layers.build(http));
 //! let api = ApiClient::new("https://api-na1.cxone.test", ApiService::new(pool.first().clone(), service))?;
 //! assert_eq!(api.get("incontactapi/services/v30.0/agents").send().await?.status(), 200);
 //! # Ok::<_, tower::BoxError>(()) })?;

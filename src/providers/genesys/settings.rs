@@ -224,7 +224,7 @@ impl Genesys {
     ///
     /// let auth = AuthLayer::per_request([genesys.region().api_origin().as_str()])?;
     /// let layers = Stack::with_auth(auth).retry(Genesys::retry_policy().build()?);
-    /// let service = pool.layer().layer(layers.build(http));
+    /// let service = pool.layer(layers.build(http));
     /// let api = ApiClient::new(genesys.base_url(), ApiService::new(pool.first().clone(), service))?;
     /// assert_eq!(api.get("users/me").send().await?.status(), 200);
     /// for member in pool.status() {
@@ -321,7 +321,7 @@ mod connect {
             let layers = Stack::with_auth(AuthLayer::per_request([origin])?)
                 .retry(Self::retry_policy().build()?)
                 .build(http);
-            ApiClient::new(base_url, ApiService::new(pool.first().clone(), pool.layer().layer(layers)))
+            ApiClient::new(base_url, ApiService::new(pool.first().clone(), pool.layer(layers)))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The layer of a pool, which gives each request a token.
+//! The service of a pool, which gives each request a token.
 
 use std::fmt;
 use std::future::Future;
@@ -20,13 +20,6 @@ use crate::auth::AuthOverride;
 use crate::clock;
 use crate::extensions::Deadline;
 use crate::retry::{RequestBody, RetryReport, StopReason};
-
-/// Gives each request a token of a [`TokenPool`]: see [`TokenPool::layer`].
-#[derive(Clone, Debug)]
-#[must_use]
-pub struct PoolLayer {
-    pool: TokenPool,
-}
 
 /// Gives each request a token of a [`TokenPool`]. The rules are on the page of the [module](super).
 #[derive(Clone, Debug)]
@@ -51,19 +44,13 @@ type Boxed<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 /// How often a request that all tokens have refused is sent again when one has room.
 const WAITS: usize = 2;
 
-// --- PoolLayer ---
+// --- The layer ---
 
-impl PoolLayer {
-    pub(super) fn new(pool: TokenPool) -> Self {
-        Self { pool }
-    }
-}
-
-impl<S> Layer<S> for PoolLayer {
+impl<S> Layer<S> for TokenPool {
     type Service = PoolService<S>;
 
     fn layer(&self, inner: S) -> PoolService<S> {
-        PoolService { inner, pool: self.pool.clone() }
+        PoolService { inner, pool: self.clone() }
     }
 }
 
