@@ -55,7 +55,7 @@ struct Inner {
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
-/// Whose side an [`Error`] is, and so what may help. `Display` is its name in one word, for a metric or a log.
+/// The kind of an [`Error`]: which side failed, and so what may help. `Display` is its name in one word, for a metric or a log.
 ///
 /// The [table of the OAuth 2.0 sources](crate::grants#what-a-response-means) says which response is of which kind.
 ///
@@ -78,12 +78,12 @@ struct Inner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// Something was set up wrong, and an operator has to change it: the configuration here, or what the authorization
+    /// Something was set up wrong, and an operator must change it: the configuration here, or what the authorization
     /// server knows of the client. So a refused client (`invalid_client`), scope or parameter is of this kind.
     Config,
     /// The authorization server refused the grant (`invalid_grant`), or gave a reason of its own: waiting does not help.
     Grant,
-    /// The authorization server asked for patience.
+    /// The authorization server throttles the client.
     Throttled,
     /// A failure that may pass by itself: network, timeout, server error.
     Transient,
@@ -151,8 +151,8 @@ pub(crate) struct OfTheBody {
 // --- Error ---
 
 impl Error {
-    /// Creates an error that an operator has to mend, such as a setting that is wrong, or a client that the server does
-    /// not know. `message` says what is wrong and what to do about it.
+    /// Creates an error that an operator must fix, such as a setting that is wrong, or a client that the server does not
+    /// know. `message` says what is wrong and what to do about it.
     #[must_use]
     pub fn config(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Config, message)
@@ -164,7 +164,7 @@ impl Error {
         Self::new(ErrorKind::Grant, message)
     }
 
-    /// Creates an error for a server that asks for patience; see [`with_retry_after`](Self::with_retry_after).
+    /// Creates an error for a server that throttles the client; see [`with_retry_after`](Self::with_retry_after).
     #[must_use]
     pub fn throttled(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Throttled, message)
@@ -324,7 +324,7 @@ impl Error {
         self.inner.retry_at.or(self.inner.throttled_until)
     }
 
-    /// Returns whether an operator has to change something: the configuration here, or the client at the authorization
+    /// Returns whether an operator must change something: the configuration here, or the client at the authorization
     /// server, which may have refused it.
     #[must_use]
     pub fn is_config(&self) -> bool {
@@ -337,7 +337,7 @@ impl Error {
         matches!(self.inner.kind, ErrorKind::Grant)
     }
 
-    /// Returns whether the server asked for patience.
+    /// Returns whether the server throttles the client.
     #[must_use]
     pub fn is_throttled(&self) -> bool {
         matches!(self.inner.kind, ErrorKind::Throttled)

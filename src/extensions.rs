@@ -1,7 +1,7 @@
 //! What the layers tell each other and the caller, in the extensions of a request or a response.
 //!
 //! Each is a small value without a secret in it: what an API says is blanked out where it echoes the token, or what came
-//! with it. What only one room writes and reads lives in that room:
+//! with it. A type that only one module writes and reads is in that module:
 //! [`AuthOverride`](crate::auth::AuthOverride) with auth, [`RetryOptions`](crate::retry::RetryOptions) and
 //! [`RetryReport`](crate::retry::RetryReport) with retry.
 //!

@@ -6,13 +6,13 @@
 //! 2. The client adds to a request what you set, a `content-type` for JSON and forms, and
 //!    `content-length: 0` where a body is usual and there is none.
 //! 3. A path is put behind the base URL, with one slash between them. It may bring a query.
-//! 4. What might leave the base is an error, and nothing is sent: another server (`//other`, `https://other`), a backslash, a
+//! 4. A path that might leave the base URL is an error, and nothing is sent: another server (`//other`, `https://other`), a backslash, a
 //!    segment of dots (`..`, `a/./b`), and either of them encoded, once or more (`%2e%2e`, `..%2f..`, `..%252f`). So are a
 //!    fragment, control characters, spaces, and what is not ASCII and not encoded.
 //! 5. A part of a path that comes from elsewhere goes in by [`segment`](ApiRequest::segment): it is encoded, so that a slash or
 //!    a question mark in it means nothing. An empty one is an error, since `users//keys` is another resource.
-//! 6. What is wrong with a request is told by [`send`](ApiRequest::send). Statuses are not errors, unless
-//!    [`error_for_status`](ApiResponse::error_for_status) makes them such.
+//! 6. [`send`](ApiRequest::send) returns the first error of the setters. A response of any status is not an error, unless you
+//!    call [`error_for_status`](ApiResponse::error_for_status).
 //! 7. A [`Body`](crate::Body) in memory is sent again as it is. A stream is recorded up to the limit of the
 //!    [retry layer](crate::retry); with a [`BodyFactory`](crate::retry::BodyFactory) among the
 //!    [extensions](ApiRequest::extension) it is opened again.
@@ -50,7 +50,7 @@
 //! # Ok::<_, tower::BoxError>(())
 //! ```
 //!
-//! What the layers read from a request's extensions goes along by [`extension`](ApiRequest::extension):
+//! [`extension`](ApiRequest::extension) sets options of the layers for one request:
 //!
 //! ```
 //! use std::time::Duration;

@@ -22,7 +22,7 @@ use super::service::ApiService;
 use crate::body::Body;
 use crate::extensions::Deadline;
 
-/// A request of an [`ApiClient`](super::ApiClient): told what it is, then [sent](Self::send).
+/// A request of an [`ApiClient`](super::ApiClient). Set its parts, then [`send`](Self::send) it.
 ///
 /// # Examples
 ///
@@ -62,7 +62,7 @@ pub struct ApiRequest<S = ApiService> {
     extensions: Extensions,
     body: Body,
     timeout: Option<Duration>,
-    /// The first thing that is wrong.
+    /// The first error of a setter.
     error: Option<ApiError>,
 }
 
@@ -76,7 +76,7 @@ impl<S> ApiRequest<S> {
         Self { service, base, method, path, query, headers, extensions, body, timeout: None, error }
     }
 
-    /// Puts one more segment at the end of the path. It is encoded, whatever it holds.
+    /// Adds a segment to the path. It is percent-encoded, slashes included.
     pub fn segment(mut self, segment: impl AsRef<str>) -> Self {
         match encode_segment(segment.as_ref()) {
             Ok(segment) => {
@@ -90,7 +90,7 @@ impl<S> ApiRequest<S> {
         }
     }
 
-    /// Adds pairs to the query, form-encoded, behind those that are there.
+    /// Adds pairs to the query, form-encoded.
     pub fn query<I, K, V>(mut self, pairs: I) -> Self
     where
         I: IntoIterator<Item: Borrow<(K, V)>>,
@@ -107,7 +107,7 @@ impl<S> ApiRequest<S> {
         self
     }
 
-    /// Adds a header, besides those of the same name.
+    /// Adds a header. Others of the same name stay.
     pub fn header<N, V>(mut self, name: N, value: V) -> Self
     where
         N: TryInto<HeaderName, Error: Into<http::Error>>,
@@ -127,14 +127,14 @@ impl<S> ApiRequest<S> {
         }
     }
 
-    /// Adds something for the layers below, such as a [`Deadline`](crate::extensions::Deadline) or an
+    /// Adds an extension for the layers below, such as a [`Deadline`](crate::extensions::Deadline) or an
     /// [`AuthOverride`](crate::auth::AuthOverride).
     pub fn extension<T: Clone + Send + Sync + 'static>(mut self, extension: T) -> Self {
         self.extensions.insert(extension);
         self
     }
 
-    /// Returns what goes along to the layers below, for [`TenantCaches::authorize`](crate::tenants::TenantCaches::authorize).
+    /// Returns the extensions for the layers below, for [`TenantCaches::authorize`](crate::tenants::TenantCaches::authorize).
     pub fn extensions_mut(&mut self) -> &mut Extensions {
         &mut self.extensions
     }
@@ -196,7 +196,7 @@ impl<S> ApiRequest<S> {
         self
     }
 
-    /// Makes a list of the request: pages, one after the other. See [`pages`](super::pages).
+    /// Reads a list page by page, beginning with this request. See [`pages`](super::pages).
     ///
     /// # Examples
     ///
@@ -223,7 +223,7 @@ impl<S> ApiRequest<S> {
     ///
     /// # Errors
     ///
-    /// What is wrong with the request, before anything is sent; then the error of the service below.
+    /// An error of the builder if the request is wrong; nothing is sent then. Else the error of the service below.
     pub async fn send<RB>(self) -> Result<ApiResponse<RB>, ApiError>
     where
         S: Service<Request<Body>, Response = Response<RB>>,

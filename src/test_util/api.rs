@@ -25,7 +25,7 @@ use crate::body::Body;
 use crate::clock;
 use crate::http_transport::HttpTransport;
 
-/// An API that wants a bearer token of a [`FakeAuthorizationServer`]: a tower service, or a server on loopback. Clones are
+/// An API that requires a bearer token of a [`FakeAuthorizationServer`]: a tower service, or a server on loopback. Clones are
 /// the same API; with the last of them a port is closed.
 ///
 /// | request | response |
@@ -83,7 +83,7 @@ pub struct FakeApiBuilder {
     latency: Duration,
 }
 
-/// In the extensions of a request behind a [`FakeApi`]: who was let in.
+/// The caller of a request, in the extensions of a request behind a [`FakeApi`].
 #[derive(Clone, Debug)]
 pub struct Caller {
     client: String,
@@ -98,7 +98,7 @@ pub struct ApiCounts {
     pub requests: u64,
     /// Requests that came and whose token was not looked at yet.
     pub waiting: u64,
-    /// Requests that got what they wanted.
+    /// Requests that succeeded.
     pub ok: u64,
     /// Requests refused with 401.
     pub unauthorized: u64,
@@ -176,7 +176,7 @@ impl FakeApi {
         self.line.origin().to_owned()
     }
 
-    /// Orders trouble for the next `times` requests, after what was ordered before. It comes before any look at a token.
+    /// Makes the next `times` requests fail like this, after those that were set before. The token is not checked.
     pub fn fail_next(&self, times: usize, trouble: Trouble) {
         self.shared.troubles.order(times, trouble);
     }
@@ -189,7 +189,7 @@ impl FakeApi {
         self.shared.held.send_replace(on);
     }
 
-    /// Goes away: closes the port and every connection, and fails every call in the process.
+    /// Stops the server: closes the port and every connection, and fails every call in the process.
     ///
     /// # Cancel safety
     ///
@@ -198,7 +198,7 @@ impl FakeApi {
         self.line.stop().await;
     }
 
-    /// Comes back, at the same port.
+    /// Starts the server again, at the same port.
     ///
     /// # Errors
     ///
@@ -211,7 +211,7 @@ impl FakeApi {
         self.line.restart().await
     }
 
-    /// Returns what was counted so far.
+    /// Returns the counts so far.
     #[must_use]
     pub fn counts(&self) -> ApiCounts {
         self.shared.counters.read()

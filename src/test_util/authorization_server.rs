@@ -130,7 +130,7 @@ impl FakeAuthorizationServer {
         self.origin() + endpoints::REVOCATION
     }
 
-    /// Returns where an API asks what a token is worth.
+    /// Returns the introspection endpoint (RFC 7662).
     #[must_use]
     pub fn introspection_url(&self) -> String {
         self.origin() + endpoints::INTROSPECTION
@@ -158,8 +158,8 @@ impl FakeAuthorizationServer {
         self.shared.pace().latency = latency;
     }
 
-    /// Orders trouble for the next `times` requests at the token endpoint, after what was ordered before. The other
-    /// endpoints have none.
+    /// Makes the next `times` requests at the token endpoint fail like this, after those that were set before. The other
+    /// endpoints go on.
     pub fn fail_next(&self, times: usize, trouble: Trouble) {
         self.shared.troubles.order(times, trouble);
     }
@@ -184,7 +184,7 @@ impl FakeAuthorizationServer {
         self.shared.tokens().active()
     }
 
-    /// Goes away: closes the port and every connection, and fails every call in the process. What was issued stays
+    /// Stops the server: closes the port and every connection, and fails every call in the process. What was issued stays
     /// good.
     ///
     /// # Cancel safety
@@ -194,7 +194,7 @@ impl FakeAuthorizationServer {
         self.line.stop().await;
     }
 
-    /// Comes back, at the same port.
+    /// Starts the server again, at the same port.
     ///
     /// # Errors
     ///
@@ -207,7 +207,7 @@ impl FakeAuthorizationServer {
         self.line.restart().await
     }
 
-    /// Returns what was counted so far.
+    /// Returns the counts so far.
     #[must_use]
     pub fn counts(&self) -> AuthorizationServerCounts {
         let (assertions, replayed_assertions) = self.shared.assertions.counts();

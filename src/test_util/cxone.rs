@@ -131,7 +131,7 @@ impl FakeCxone {
         }
     }
 
-    /// Orders trouble for the next `times` requests of the API.
+    /// Makes the next `times` requests of the API fail like this.
     pub fn fail_next(&self, times: usize, trouble: Trouble) {
         self.shared.troubles.order(times, trouble);
     }

@@ -48,7 +48,7 @@ impl<Setup, State> Emulator<Setup, State> {
 
 /// How a vendor responds.
 pub(super) trait Vendor: Send + Sync + 'static {
-    /// Returns the trouble that was ordered for a request.
+    /// Returns the failure that was set for a request.
     fn trouble(&self, _head: &request::Parts) -> Option<Trouble> {
         None
     }
@@ -61,7 +61,7 @@ pub(super) trait Vendor: Send + Sync + 'static {
     /// Responds to a request.
     fn respond(&self, head: &request::Parts, body: &Bytes) -> Result<Response<Body>, Refusal>;
 
-    /// Says what is wrong with a request.
+    /// Makes the response to a request with a fault.
     fn refuse(&self, _head: &request::Parts, fault: &str) -> Response<Body> {
         let body = json!({ "error": "invalid_request", "error_description": fault });
         json_response(StatusCode::BAD_REQUEST, &body)
@@ -102,13 +102,13 @@ macro_rules! emulator_service {
         });
 
         impl $fake {
-            /// Returns what was wrong with requests so far; nothing, if all were as they should be.
+            /// Returns the faults of the requests so far. It is empty if all requests were right.
             #[must_use]
             pub fn faults(&self) -> Vec<String> {
                 self.shared.faults.all()
             }
 
-            /// Returns what was counted so far.
+            /// Returns the counts so far.
             #[must_use]
             pub fn counts(&self) -> $counts {
                 self.shared.state().counts

@@ -82,7 +82,7 @@ pub struct EntraCounts {
     pub tokens: u64,
     /// Requests that the API challenged for claims.
     pub challenged: u64,
-    /// Requests of the API that got what they wanted.
+    /// Requests of the API that succeeded.
     pub ok: u64,
     /// Requests of the API whose token was no good.
     pub unauthorized: u64,
@@ -147,7 +147,7 @@ impl FakeEntra {
         ServiceKey::shared().certificate_pem.clone()
     }
 
-    /// Has the API want claims from now on, given as the JSON object that the `access_token` of a claims parameter holds, such
+    /// Makes the API demand claims from now on, given as the JSON object that the `access_token` of a claims parameter holds, such
     /// as `{"nbf": {"essential": true, "value": "1700000000"}}`. Tokens of clients that do not know challenges go on.
     ///
     /// # Panics
@@ -158,17 +158,17 @@ impl FakeEntra {
         self.shared.state().demand = Some(demand);
     }
 
-    /// Orders trouble for the next `times` requests of the API.
+    /// Makes the next `times` requests of the API fail like this.
     pub fn fail_next(&self, times: usize, trouble: Trouble) {
         self.shared.troubles.order(times, trouble);
     }
 
-    /// Orders trouble for the next `times` requests of apps for a token.
+    /// Makes the next `times` token requests of apps fail like this.
     pub fn fail_next_tokens(&self, times: usize, trouble: Trouble) {
         self.shared.token_troubles.order(times, trouble);
     }
 
-    /// Has the servers beside machines respond with these statuses next, in this order, without a hint when to come back: 404
+    /// Makes the servers beside machines respond with these statuses next, in this order, without a hint when to come back: 404
     /// while they do not know an identity yet, 410 while they are updated, 429.
     pub fn machine_responds(&self, statuses: impl IntoIterator<Item = StatusCode>) {
         self.shared.state().machine.extend(statuses);

@@ -89,7 +89,7 @@ pub struct GenesysCounts {
     pub throttled: u64,
     /// Requests that came to the API.
     pub requests: u64,
-    /// Those that got what they wanted.
+    /// Those that succeeded.
     pub ok: u64,
     /// Those whose token was no good.
     pub unauthorized: u64,
@@ -158,7 +158,7 @@ impl FakeGenesys {
         self.shared.state().tokens.issue_refresh(client_id, Vec::new())
     }
 
-    /// Goes away.
+    /// Stops the server: closes the port and every connection, and fails every call in the process.
     ///
     /// # Cancel safety
     ///
@@ -167,7 +167,7 @@ impl FakeGenesys {
         self.line.stop().await;
     }
 
-    /// Comes back, at the same port.
+    /// Starts the server again, at the same port.
     ///
     /// # Errors
     ///

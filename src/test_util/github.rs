@@ -80,7 +80,7 @@ pub struct GithubCounts {
     pub token_requests: u64,
     /// Tokens that were issued.
     pub tokens: u64,
-    /// Requests that got what they wanted, tokens aside.
+    /// Requests that succeeded, token requests excluded.
     pub ok: u64,
     /// Requests whose token was no good.
     pub unauthorized: u64,

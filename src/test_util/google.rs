@@ -82,7 +82,7 @@ pub struct GoogleCounts {
     pub tokens: u64,
     /// ID tokens that were issued.
     pub id_tokens: u64,
-    /// Requests of the API and of the service that got what they wanted.
+    /// Requests of the API and of the service that succeeded.
     pub ok: u64,
     /// Those whose token was no good.
     pub unauthorized: u64,
@@ -183,12 +183,12 @@ impl FakeGoogle {
         file.to_string()
     }
 
-    /// Orders trouble for the next `times` requests of the API and the service.
+    /// Makes the next `times` requests of the API and the service fail like this.
     pub fn fail_next(&self, times: usize, trouble: Trouble) {
         self.shared.troubles.order(times, trouble);
     }
 
-    /// Orders trouble for the next `times` requests for a token.
+    /// Makes the next `times` token requests fail like this.
     pub fn fail_next_tokens(&self, times: usize, trouble: Trouble) {
         self.shared.token_troubles.order(times, trouble);
     }

@@ -84,7 +84,7 @@ struct State {
 // --- Probe ---
 
 impl<Req, Res> Probe<Req, Res> {
-    /// Creates a probe with permits for everybody.
+    /// Creates a probe without a limit.
     pub fn new<F, Fut>(handler: F) -> Self
     where
         F: Fn(Req) -> Fut + Send + Sync + 'static,

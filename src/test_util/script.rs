@@ -103,7 +103,7 @@ impl Script {
         })
     }
 
-    /// Takes the record of what was seen so far.
+    /// Returns the requests so far, and forgets them.
     #[allow(clippy::must_use_candidate, reason = "a test may just forget what came before")]
     pub fn seen(&self) -> Vec<Seen> {
         mem::take(&mut *lock(&self.seen))

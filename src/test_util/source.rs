@@ -10,10 +10,10 @@ use crate::error::Error;
 use crate::source::{TokenRequest, TokenSource};
 use crate::token::AccessToken;
 
-/// A [`TokenSource`] that gives what was ordered and remembers what it was asked. Clones share both: one goes into a
+/// A [`TokenSource`] that returns scripted results and records its requests. Clones share both: one goes into a
 /// cache or a layer, the other stays in the test.
 ///
-/// Where nothing is ordered it makes up `token-1`, `token-2` and so on, by the number of the fetch. Defaults: a life of an
+/// Without a script it returns `token-1`, `token-2` and so on, by the number of the fetch. Defaults: a life of an
 /// hour, no latency.
 ///
 /// # Examples
@@ -48,7 +48,7 @@ pub struct ScriptedSource {
 struct SourceShared {
     steps: VecDeque<Step>,
     requests: Vec<TokenRequest>,
-    /// What every fetch comes to for which nothing was ordered.
+    /// The result of every fetch for which none was set.
     outage: Option<Error>,
 }
 
@@ -59,7 +59,7 @@ enum Step {
 }
 
 impl ScriptedSource {
-    /// Creates a source that was ordered nothing.
+    /// Creates a source without a script.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -70,14 +70,14 @@ impl ScriptedSource {
         }
     }
 
-    /// Sets what the made-up tokens are called: `north-1`, `north-2` and so on for `north`.
+    /// Sets the name of the tokens: `north-1`, `north-2` and so on for `north`.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// Sets how long the made-up tokens live.
+    /// Sets the lifetime of the tokens.
     #[must_use]
     pub fn lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = lifetime;
@@ -91,22 +91,22 @@ impl ScriptedSource {
         self
     }
 
-    /// Orders what the next fetch comes to, after what was ordered before.
+    /// Sets the result of the next fetch, after those that were set before.
     pub fn return_next(&self, outcome: Result<AccessToken, Error>) {
         self.shared().steps.push_back(Step::Give(outcome));
     }
 
-    /// Orders a fetch that never ends, after what was ordered before.
+    /// Makes the next fetch hang, after the results that were set before.
     pub fn hang_next(&self) {
         self.shared().steps.push_back(Step::Hang);
     }
 
-    /// Makes every fetch fail from now on for which nothing else was ordered, until [`recover`](Self::recover).
+    /// Makes every fetch fail from now on for which no result was set, until [`recover`](Self::recover).
     pub fn fail_with(&self, error: Error) {
         self.shared().outage = Some(error);
     }
 
-    /// Makes up tokens again.
+    /// Ends the failures of [`fail_with`](Self::fail_with).
     pub fn recover(&self) {
         self.shared().outage = None;
     }
@@ -117,7 +117,7 @@ impl ScriptedSource {
         self.shared().requests.len()
     }
 
-    /// Returns what the source was asked for, one entry for each fetch.
+    /// Returns the requests so far, one for each fetch.
     #[must_use]
     pub fn requests(&self) -> Vec<TokenRequest> {
         self.shared().requests.clone()

@@ -11,27 +11,27 @@ use tower::BoxError;
 
 use crate::body::Body;
 
-/// What a fake does with a request instead of responding.
+/// A failure of a server, which a fake has instead of its normal response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Trouble {
-    /// It says 429 with `Retry-After`, in whole seconds.
+    /// A 429 with `Retry-After`, in whole seconds.
     TooManyRequests {
         /// When the client may come back.
         retry_after: Duration,
     },
-    /// It says 503 with `Retry-After`, in whole seconds.
+    /// A 503 with `Retry-After`, in whole seconds.
     Unavailable {
         /// When the client may come back.
         retry_after: Duration,
     },
-    /// It says nothing, until the client gives up.
+    /// No response, until the client gives up.
     Hang,
-    /// It breaks the connection. Over HTTP/1.1 and in the process the client cannot tell whether the work was done.
+    /// A broken connection. Over HTTP/1.1 and in the process the client cannot tell whether the work was done.
     Disconnect,
 }
 
-/// The troubles that were ordered.
+/// The failures that were set.
 #[derive(Debug, Default)]
 pub(super) struct Troubles {
     next: Mutex<VecDeque<Trouble>>,
