@@ -36,13 +36,14 @@ use crate::store::token_store::{Acquired, Entry, StoreKey, TokenStore, Write};
 ///
 /// With `redis+cluster://user:password@host1,host2:7001` (feature `redis-cluster`) the store has one connection to each node,
 /// finds the other nodes by those of the URL, and follows the slots when they move. An entry and its lease have one hash tag, so
-/// they are on one node. While a node is away and no replica has taken over, its keys have no store; the others have.
+/// they are on one node. While a node is away and no replica has taken over, its keys have no store, and if the cluster requires
+/// full coverage (its default), neither have the others.
 ///
 /// Both have TLS with `rediss+sentinel` and `rediss+cluster`. The certificates must then be valid for the addresses that the
 /// Sentinels or the nodes name, and those must be reachable from here.
 ///
 /// The user needs the commands `EVALSHA`, `EVAL`, `HMGET`, `HGET`, `HSET`, `GET`, `SET`, `DEL`, `PTTL`, `PEXPIRE` and `TIME` on keys that
-/// begin with the prefix, and `SUBSCRIBE` and `PUBLISH` on its channel. In a cluster it needs `CLUSTER SLOTS` as well.
+/// begin with the prefix, and `SUBSCRIBE` and `PUBLISH` on its channel. In a cluster it needs `PING`, `ASKING` and `CLUSTER SLOTS` as well.
 ///
 /// # TLS
 ///
@@ -110,15 +111,12 @@ impl RedisStore {
         let link = &self.shared.link;
         let open = link.open().await?;
         let command = |name, script: &str| self.shared.command(name, script, key, &arguments);
-        let mut result = open.connection.query(&command("EVALSHA", &script.hash)).await;
+        let mut result = open.query(&command("EVALSHA", &script.hash)).await;
         if is_unknown_script(&result) {
             // A server keeps the script from now on.
-            result = open.connection.query(&command("EVAL", script.text)).await;
+            result = open.query(&command("EVAL", script.text)).await;
         }
-        result.map_err(|error| {
-            open.note(&error);
-            link.failed(error.code().map(str::to_owned).as_deref(), error)
-        })
+        result.map_err(|error| link.failed(error))
     }
 }
 
@@ -220,9 +218,7 @@ impl TokenStore for RedisStore {
         let link = &self.shared.link;
         let mut changes = link.changes.subscribe();
         let open = link.open().await?;
-        open.subscribe(&self.shared.channel())
-            .await
-            .map_err(|error| link.failed(error.code().map(str::to_owned).as_deref(), error))?;
+        open.subscribe(&self.shared.channel()).await.map_err(|error| link.failed(error))?;
         // Only now: a write before the subscription woke nothing.
         if self.load(key).await?.map_or(0, |entry| entry.version) != version {
             return Ok(());

@@ -15,6 +15,7 @@ mod cases;
 mod fleet;
 mod groups;
 mod redis_server;
+#[allow(dead_code, reason = "the tests of the store in Redis use the rest")]
 mod slow_way;
 mod worker;
 

@@ -7,8 +7,13 @@ mod groups;
 #[allow(dead_code, reason = "the program of the fleet uses the rest")]
 mod redis_server;
 
+#[allow(dead_code, reason = "the program of the fleet uses the rest")]
+mod slow_way;
+
 use std::error::Error as _;
 use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use groups::{Cluster, Sentinels};
@@ -86,6 +91,34 @@ async fn a_server_that_comes_back_empty_repeats_no_number() {
     }
     assert!(store.swap(&key(), write(0, 2, after)).await.unwrap());
     changed.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_machine_that_is_gone_without_a_word_costs_five_timeouts() {
+    let (server, cut) = (RedisServer::start(&[]).await, Arc::new(AtomicBool::new(false)));
+    let port = slow_way::that_can_be_cut(server.port, Arc::clone(&cut)).await;
+    let store = RedisStore::connect(format!("redis://127.0.0.1:{port}")).unwrap();
+    assert!(store.load(&key()).await.unwrap().is_none());
+    cut.store(true, Ordering::Release);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    for _ in 0..5 {
+        assert!(timeout(Duration::from_millis(100), store.load(&key())).await.is_err());
+    }
+    assert!(store.load(&key()).await.unwrap().is_none());
+    // Timeouts between which it responds prove nothing.
+    let connections = || {
+        let told = server.cli(&["INFO", "stats"]);
+        let line = told.lines().find_map(|line| line.strip_prefix("total_connections_received:"));
+        line.unwrap().trim().parse::<u32>().unwrap()
+    };
+    let before = connections();
+    server.signal("STOP");
+    for _ in 0..4 {
+        assert!(timeout(Duration::from_millis(100), store.load(&key())).await.is_err());
+    }
+    server.signal("CONT");
+    assert!(store.load(&key()).await.unwrap().is_none());
+    assert_eq!(connections(), before + 1, "one more is that of redis-cli");
 }
 
 #[tokio::test]
@@ -320,6 +353,7 @@ fn a_url_with_several_hosts_is_read_or_refused_without_its_password() {
         "redis+sentinel://ann:S3CR3T@a,b:7000/billing",
         "rediss+sentinel://:S3CR3T@[::1],[::1]:7000/billing/1",
         "valkeys+sentinel://a/billing",
+        "redis+unix:///run/redis.sock?pass=S3CR3T",
     ] {
         let store = RedisStore::connect(url).unwrap();
         assert!(!format!("{store:?} {:?}", store.name()).contains("S3CR3T"), "{store:?}");

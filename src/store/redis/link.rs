@@ -1,14 +1,18 @@
 //! The connection that all calls share: opened by the first one, and anew when it breaks.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use redis::{PushInfo, PushKind, RedisError, Value};
+use redis::{Cmd, FromRedisValue, PushInfo, PushKind, RedisError, Value};
 use tokio::sync::{broadcast, watch};
 
 use super::server::{Connection, Server};
 use crate::error::Error;
 use crate::runtime;
+
+/// So many calls are given up in a row, and another connection is opened: the machine at the other end may be gone without a
+/// word, which the system notices only after a quarter of an hour.
+const MOST_GIVEN_UP: u32 = 5;
 
 /// Messages that a slow waiter may be behind by. It is woken for nothing then.
 const BACKLOG: usize = 256;
@@ -26,14 +30,17 @@ type Attempt = watch::Receiver<Option<Result<Arc<OpenConnection>, Arc<RedisError
 
 /// A connection that was opened.
 pub(super) struct OpenConnection {
-    pub(super) connection: Connection,
+    connection: Connection,
     noticed: Arc<Noticed>,
 }
 
 /// What became of a connection.
-#[derive(Default)]
 struct Noticed {
+    /// Whether it is at an end when one of its nodes is.
+    has_one_node: bool,
     is_broken: AtomicBool,
+    /// How many calls were given up in a row, without a response.
+    given_up: AtomicU32,
     is_subscribed: AtomicBool,
 }
 
@@ -48,7 +55,7 @@ impl Link {
         let opened = attempt.wait_for(Option::is_some).await.ok().and_then(|opened| opened.clone());
         match opened {
             Some(Ok(open)) => Ok(open),
-            Some(Err(error)) => Err(self.failed(error.code(), Arc::clone(&error))),
+            Some(Err(error)) => Err(self.failed(error)),
             None => Err(Error::transient(
                 "the connection to the token store broke off: its runtime was shut down",
             )),
@@ -56,12 +63,9 @@ impl Link {
     }
 
     /// Says what failed, where, and as far as known what to do. What the server says names keys and users, no values.
-    pub(super) fn failed(
-        &self,
-        code: Option<&str>,
-        error: impl std::error::Error + Send + Sync + 'static,
-    ) -> Error {
-        let advice = match code.unwrap_or_default() {
+    pub(super) fn failed(&self, error: impl Into<Arc<RedisError>>) -> Error {
+        let error = error.into();
+        let advice = match error.code().unwrap_or_default() {
             "OOM" => "; its memory is full, see maxmemory",
             "READONLY" => "; it is a replica, give the address of the primary",
             "NOAUTH" | "WRONGPASS" => "; check user and password",
@@ -105,12 +109,17 @@ fn is_usable(attempt: &Attempt) -> bool {
 
 impl OpenConnection {
     async fn new(server: &Server, changes: broadcast::Sender<String>) -> Result<Self, RedisError> {
-        let (noticed, has_one_node) = (Arc::new(Noticed::default()), server.has_one_node());
+        let noticed = Arc::new(Noticed {
+            has_one_node: server.has_one_node(),
+            is_broken: AtomicBool::new(false),
+            given_up: AtomicU32::new(0),
+            is_subscribed: AtomicBool::new(false),
+        });
         let notes = Arc::clone(&noticed);
         // Without a receiver nothing waits for a message.
         let pushed = move |push: PushInfo| {
             if push.kind == PushKind::Disconnection {
-                notes.is_broken.fetch_or(has_one_node, Ordering::Release);
+                notes.is_broken.fetch_or(notes.has_one_node, Ordering::Release);
                 // Of a cluster it may have been the node that sent the messages.
                 notes.is_subscribed.store(false, Ordering::Release);
             }
@@ -120,11 +129,15 @@ impl OpenConnection {
         Ok(Self { connection, noticed })
     }
 
-    /// Looks at the error of a call: after some of them the next call needs another connection.
-    pub(super) fn note(&self, error: &RedisError) {
-        if self.connection.is_lost_by(error) {
+    /// Sends a command. After some errors, and when the response does not come, the next call gets another connection.
+    pub(super) async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisError> {
+        let mut waiting = Waiting { noticed: &self.noticed, has_response: false };
+        let result = self.connection.query(command).await;
+        waiting.has_response = true;
+        if result.as_ref().is_err_and(|error| self.connection.is_lost_by(error)) {
             self.noticed.is_broken.store(true, Ordering::Release);
         }
+        result
     }
 
     /// Subscribes to a channel, if the connection is not subscribed. To do so twice does no harm.
@@ -134,6 +147,25 @@ impl OpenConnection {
             self.noticed.is_subscribed.store(true, Ordering::Release);
         }
         Ok(())
+    }
+}
+
+// --- Waiting ---
+
+/// A call that waits for its response. If it is dropped, it was given up.
+struct Waiting<'a> {
+    noticed: &'a Noticed,
+    has_response: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let Noticed { has_one_node, is_broken, given_up, .. } = self.noticed;
+        if self.has_response {
+            given_up.store(0, Ordering::Relaxed);
+        } else if given_up.fetch_add(1, Ordering::Relaxed) + 1 >= MOST_GIVEN_UP {
+            is_broken.fetch_or(*has_one_node, Ordering::Release);
+        }
     }
 }
 

@@ -61,49 +61,28 @@ impl Server {
     /// A configuration error that does not repeat the URL, since it may hold a password.
     pub(super) fn parse(url: &str, root_certificates: Option<Vec<u8>>) -> Result<Self, Error> {
         let (scheme, rest) = url.split_once("://").ok_or_else(unreadable)?;
-        let (base, kind) = scheme.split_once('+').unwrap_or((scheme, ""));
-        if kind.is_empty() {
-            let info = connection_info(url)?;
-            let name = format!("{base}://{}", info.addr());
-            return Ok(Self { name, address: Address::One(info), root_certificates });
-        }
-        if rest.contains(['?', '#']) {
-            return Err(unreadable());
-        }
-        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let (login, hosts) = match authority.rsplit_once('@') {
-            Some((login, hosts)) => (format!("{login}@"), hosts),
-            None => (String::new(), authority),
-        };
-        let address = match kind {
-            "sentinel" => {
-                let (service, database) = path.split_once('/').unwrap_or((path, "0"));
-                if service.is_empty() {
-                    return Err(Error::config(
-                        "the URL of the token store lacks the name of the service: redis+sentinel://host1,host2/service",
-                    ));
-                }
-                let sentinel = |host| connection_info(&format!("{base}://{login}{}", with_port(host)));
-                Address::Sentinels {
-                    sentinels: hosts.split(',').map(sentinel).collect::<Result<_, _>>()?,
-                    service: service.to_owned(),
-                    primary: connection_info(&format!("{base}://{login}localhost/{database}"))?,
-                }
+        let (name, address) = match scheme.split_once('+') {
+            Some((base, "sentinel")) => {
+                let hosts = Hosts::parse(base, rest)?;
+                (format!("{scheme}://{}", hosts.hosts), hosts.sentinels()?)
             }
             #[cfg(feature = "redis-cluster")]
-            "cluster" => {
-                let node = |host| connection_info(&format!("{base}://{login}{host}/{path}"));
-                Address::Cluster(hosts.split(',').map(node).collect::<Result<_, _>>()?)
+            Some((base, "cluster")) => {
+                let hosts = Hosts::parse(base, rest)?;
+                (format!("{scheme}://{}", hosts.hosts), hosts.cluster()?)
             }
             #[cfg(not(feature = "redis-cluster"))]
-            "cluster" => {
+            Some((_, "cluster")) => {
                 return Err(Error::config(
                     "a token store in a Redis Cluster needs the feature `redis-cluster` of tower-oauth2",
                 ));
             }
-            _ => return Err(unreadable()),
+            _ => {
+                let info = connection_info(url)?;
+                (format!("{scheme}://{}", info.addr()), Address::One(info))
+            }
         };
-        Ok(Self { name: format!("{scheme}://{hosts}"), address, root_certificates })
+        Ok(Self { name, address, root_certificates })
     }
 
     /// Returns whether connections use TLS.
@@ -218,6 +197,54 @@ impl Server {
 impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)
+    }
+}
+
+// --- Hosts ---
+
+/// The parts of a URL with several hosts.
+struct Hosts<'a> {
+    /// The scheme of a URL with one of them.
+    scheme: &'a str,
+    /// User and password, if there are any, with the sign behind them.
+    login: &'a str,
+    hosts: &'a str,
+    path: &'a str,
+}
+
+impl<'a> Hosts<'a> {
+    fn parse(scheme: &'a str, rest: &'a str) -> Result<Self, Error> {
+        if rest.contains(['?', '#']) {
+            return Err(unreadable());
+        }
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let (login, hosts) = authority.split_at(authority.rfind('@').map_or(0, |at| at + 1));
+        Ok(Self { scheme, login, hosts, path })
+    }
+
+    fn sentinels(&self) -> Result<Address, Error> {
+        let (service, database) = self.path.split_once('/').unwrap_or((self.path, "0"));
+        if service.is_empty() {
+            return Err(Error::config(
+                "the URL of the token store lacks the name of the service: redis+sentinel://host1,host2/service",
+            ));
+        }
+        let sentinel = |host| self.at(&with_port(host), "0");
+        Ok(Address::Sentinels {
+            sentinels: self.hosts.split(',').map(sentinel).collect::<Result<_, _>>()?,
+            service: service.to_owned(),
+            primary: self.at("localhost", database)?,
+        })
+    }
+
+    #[cfg(feature = "redis-cluster")]
+    fn cluster(&self) -> Result<Address, Error> {
+        let node = |host| self.at(host, self.path);
+        Ok(Address::Cluster(self.hosts.split(',').map(node).collect::<Result<_, _>>()?))
+    }
+
+    fn at(&self, host: &str, database: &str) -> Result<ConnectionInfo, Error> {
+        connection_info(&format!("{}://{}{host}/{database}", self.scheme, self.login))
     }
 }
 
