@@ -54,7 +54,9 @@ pub(crate) struct CacheSettings {
 
 /// Sees the head of each response to a request with a token of the cache.
 #[derive(Clone)]
-pub(crate) struct ResponseObserver(Arc<dyn Fn(StatusCode, &HeaderMap) + Send + Sync>);
+pub(crate) struct ResponseObserver(Arc<SeeResponse>);
+
+type SeeResponse = dyn Fn(StatusCode, &HeaderMap) + Send + Sync;
 
 impl ResponseObserver {
     pub(crate) fn new(see: impl Fn(StatusCode, &HeaderMap) + Send + Sync + 'static) -> Self {
