@@ -18,20 +18,13 @@ use crate::grants::endpoint::identifiers::Identifiers;
 use crate::grants::jwt::assertion::Assertion;
 use crate::source::{FetchReason, SourceIdentity, TokenRequest};
 use crate::text::Redactor;
+use crate::token::AccessToken;
 
 /// Name and value pairs in the order in which they are sent.
 #[derive(Clone, Default)]
 pub(crate) struct Parameters {
     list: Vec<Parameter>,
-    headers: Vec<(String, HeaderContent)>,
-}
-
-/// What a header says.
-#[derive(Clone)]
-enum HeaderContent {
-    Fixed(String),
-    /// Read at each attempt.
-    Read(Secret),
+    headers: Vec<Parameter>,
 }
 
 #[derive(Clone)]
@@ -77,18 +70,22 @@ impl Parameters {
 
     /// Adds a header.
     pub(crate) fn push_header(&mut self, name: String, value: String) {
-        self.headers.push((name, HeaderContent::Fixed(value)));
+        self.headers.push(Parameter {
+            name: name.into(),
+            value: Value::Fixed(value.into()),
+            is_secret: false,
+        });
     }
 
     /// Adds a header that is read at each attempt, and blanked out wherever a server repeats it: a secret as it is, or a
     /// token with its scheme.
     pub(crate) fn push_secret_header(&mut self, name: String, value: Secret) {
-        self.headers.push((name, HeaderContent::Read(value)));
+        self.headers.push(Parameter { name: name.into(), value: Value::Read(value), is_secret: true });
     }
 
     /// Returns whether one of the headers is `Authorization`.
     pub(crate) fn authorize(&self) -> bool {
-        self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(AUTHORIZATION.as_str()))
+        self.headers.iter().any(|header| header.name.eq_ignore_ascii_case(AUTHORIZATION.as_str()))
     }
 
     /// Checks what an encoding can say.
@@ -108,19 +105,15 @@ impl Parameters {
             };
             return Err(Error::config(format!("param: {name:?} is refused: {what}")));
         }
-        for (name, content) in &self.headers {
+        for Parameter { name, value, is_secret } in &self.headers {
             let own = [CONTENT_TYPE, CONTENT_LENGTH, TRANSFER_ENCODING, HOST, ACCEPT_ENCODING];
-            let is_value = match content {
-                HeaderContent::Fixed(value) => HeaderValue::from_str(value).is_ok(),
-                HeaderContent::Read(_) => true,
-            };
-            let what = match HeaderName::try_from(name.as_str()) {
+            let is_valid = |value: &SecretString| HeaderValue::from_str(value.expose_secret()).is_ok();
+            let is_value = !matches!(value, Value::Fixed(value) if !is_valid(value));
+            let what = match HeaderName::try_from(&**name) {
                 Err(_) => "it is not a valid header name",
                 Ok(name) if own.contains(&name) => "the source sets it",
                 Ok(_) if !is_value => "its value is none that a header may have",
-                Ok(name) if name == AUTHORIZATION && matches!(content, HeaderContent::Fixed(_)) => {
-                    "it is a secret; use secret_header"
-                }
+                Ok(name) if name == AUTHORIZATION && !is_secret => "it is a secret; use secret_header",
                 Ok(_) => continue,
             };
             return Err(Error::config(format!("header: {name:?} is refused: {what}")));
@@ -131,26 +124,23 @@ impl Parameters {
     /// Writes the headers, and tells the redactor which values are secret.
     pub(crate) async fn write_headers(
         &self,
+        identifiers: &Identifiers,
         headers: &mut HeaderMap,
         redactor: &mut Redactor,
     ) -> Result<(), Error> {
-        for (name, content) in &self.headers {
-            let (value, is_secret) = match content {
-                HeaderContent::Fixed(value) => (HeaderValue::from_str(value), false),
-                HeaderContent::Read(secret) => {
-                    let request = TokenRequest::new(FetchReason::Initial);
-                    let (secret, token) = secret.read_for(&format!("secret header {name}"), request).await?;
-                    redactor.add(secret.expose_secret());
-                    match token {
-                        Some(token) => (Ok(token.header_value().clone()), true),
-                        None => (HeaderValue::from_str(secret.expose_secret()), true),
-                    }
-                }
+        for Parameter { name, value, is_secret } in &self.headers {
+            let (text, token) = value.read(&format!("secret header {name}"), identifiers).await?;
+            if *is_secret {
+                redactor.add(text.expose_secret());
+            }
+            let value = match token {
+                Some(token) => Ok(token.header_value().clone()),
+                None => HeaderValue::from_str(text.expose_secret()),
             };
-            let (Ok(name), Ok(mut value)) = (HeaderName::try_from(name.as_str()), value) else {
+            let (Ok(name), Ok(mut value)) = (HeaderName::try_from(&**name), value) else {
                 return Err(Error::transient(format!("the secret header {name} does not fit a header")));
             };
-            value.set_sensitive(is_secret);
+            value.set_sensitive(*is_secret);
             headers.insert(name, value);
         }
         Ok(())
@@ -158,22 +148,16 @@ impl Parameters {
 
     /// Adds what all of them say, if that is known before they are read.
     pub(crate) fn describe(&self, identity: SourceIdentity) -> Option<SourceIdentity> {
-        let identity = self.list.iter().try_fold(identity, |identity, Parameter { name, value, .. }| {
-            let name = format!("parameter {name}");
-            match value {
-                Value::Fixed(value) => Some(identity.with(name, value.expose_secret())),
-                Value::Json(json) => Some(identity.with(name, json)),
-                Value::Read(value) => value.describe(&name, identity),
-                #[cfg(feature = "jwt")]
-                Value::Assertion(assertion) => assertion.describe(&name, identity),
-            }
-        })?;
-        self.headers.iter().try_fold(identity, |identity, (name, content)| {
-            let name = format!("header {}", name.to_ascii_lowercase());
-            match content {
-                HeaderContent::Fixed(value) => Some(identity.with(name, value)),
-                HeaderContent::Read(secret) => secret.describe(&name, identity),
-            }
+        let parameters =
+            self.list.iter().map(|parameter| (format!("parameter {}", parameter.name), parameter));
+        let headers = self.headers.iter();
+        let headers = headers.map(|header| (format!("header {}", header.name.to_ascii_lowercase()), header));
+        parameters.chain(headers).try_fold(identity, |identity, (name, parameter)| match &parameter.value {
+            Value::Fixed(value) => Some(identity.with(name, value.expose_secret())),
+            Value::Json(json) => Some(identity.with(name, json)),
+            Value::Read(value) => value.describe(&name, identity),
+            #[cfg(feature = "jwt")]
+            Value::Assertion(assertion) => assertion.describe(&name, identity),
         })
     }
 
@@ -202,28 +186,40 @@ impl Parameters {
     /// values are secret.
     pub(crate) async fn write(
         &self,
-        #[cfg_attr(not(feature = "jwt"), allow(unused_variables, reason = "only assertions name them"))]
         identifiers: &Identifiers,
         form: &mut Form,
         redactor: &mut Redactor,
     ) -> Result<(), Error> {
         for Parameter { name, value, is_secret } in &self.list {
-            let value = match value {
-                Value::Json(json) => {
-                    form.push_json(name, json);
-                    continue;
-                }
-                Value::Fixed(value) => value.clone(),
-                Value::Read(value) => value.read_as(&format!("secret parameter {name}")).await?,
-                #[cfg(feature = "jwt")]
-                Value::Assertion(assertion) => assertion.make(identifiers).await?,
-            };
+            let (text, _) = value.read(&format!("secret parameter {name}"), identifiers).await?;
             if *is_secret {
-                redactor.add(value.expose_secret());
+                redactor.add(text.expose_secret());
             }
-            form.push(name, value.expose_secret());
+            if let Value::Json(json) = value {
+                form.push_json(name, json);
+            } else {
+                form.push(name, text.expose_secret());
+            }
         }
         Ok(())
+    }
+}
+
+impl Value {
+    /// Reads it, or makes it. `what` is what a secret is called in messages; the token of a source comes along.
+    async fn read(
+        &self,
+        what: &str,
+        #[cfg_attr(not(feature = "jwt"), allow(unused_variables, reason = "only assertions name them"))]
+        identifiers: &Identifiers,
+    ) -> Result<(SecretString, Option<AccessToken>), Error> {
+        match self {
+            Self::Fixed(value) => Ok((value.clone(), None)),
+            Self::Json(json) => Ok((json.as_str().into(), None)),
+            Self::Read(secret) => secret.read_for(what, TokenRequest::new(FetchReason::Initial)).await,
+            #[cfg(feature = "jwt")]
+            Self::Assertion(assertion) => Ok((assertion.make(identifiers).await?, None)),
+        }
     }
 }
 

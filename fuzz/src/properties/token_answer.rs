@@ -6,7 +6,7 @@ use secrecy::ExposeSecret as _;
 use super::redactor::leaks;
 use crate::clock::FARTHEST;
 use crate::input;
-use crate::grants::response::body::{Acceptance, EndpointResponse, Expected, ResponseBody};
+use crate::grants::response::body::{Acceptance, EndpointResponse, Expected};
 use crate::grants::response::token;
 use crate::text::Redactor;
 
@@ -35,7 +35,7 @@ pub fn token_answer(data: &[u8]) {
         whole.extend_from_slice(part);
         whole.extend_from_slice(secret.as_bytes());
     }
-    let answer = EndpointResponse { status, headers, body: ResponseBody::Whole(whole) };
+    let answer = EndpointResponse { status, headers, body: Ok(whole) };
     let mut redactor = Redactor::default();
     redactor.add_basic("billing", SECRET);
 

@@ -14,7 +14,7 @@ use crate::grants::discovery::metadata::{Metadata, check_issuer, well_known};
 use crate::grants::endpoint::deadline::Deadline;
 use crate::grants::endpoint::transport::{self, Transport};
 use crate::grants::endpoint::url::{self, PlainHttp};
-use crate::grants::response::body::{Body, EndpointResponse, ResponseBody};
+use crate::grants::response::body::{Body, EndpointResponse};
 use crate::grants::response::classifier::Refusal;
 use crate::grants::response::messages;
 use crate::grants::response::refused::Refused;
@@ -263,7 +263,7 @@ impl Discovery {
             _ => return Err(Error::config(format!("returned {code}")).into()),
         }
         let what = match (Body::read(response), body) {
-            (Body::Object(_), ResponseBody::Whole(document)) => {
+            (Body::Object(_), Ok(document)) => {
                 let metadata = Metadata::read(document, &self.issuer.identifier, redactor);
                 return metadata.map_err(Refused::from);
             }

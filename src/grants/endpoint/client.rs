@@ -357,7 +357,7 @@ impl EndpointClient {
         let applied = auth.apply(identifiers, secret, &mut form, &mut headers, redactor).await;
         applied.map_err(|error| secret::of_the_moment(error, auth.may_change()))?;
 
-        parameters.write_headers(&mut headers, redactor).await?;
+        parameters.write_headers(identifiers, &mut headers, redactor).await?;
 
         let body = form.into_bytes();
         let mut request = match self.encoding {

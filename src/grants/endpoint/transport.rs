@@ -17,7 +17,7 @@ use crate::body::Body;
 use crate::error::{Error, Lasting, Unsent, chain};
 use crate::extensions::FollowNothing;
 use crate::grants::endpoint::deadline::Deadline;
-use crate::grants::response::body::{EndpointResponse, ResponseBody};
+use crate::grants::response::body::{EndpointResponse, readable};
 use crate::grants::response::messages;
 use crate::grants::response::refused::Refused;
 use crate::grants::response::verdict::Silence;
@@ -150,11 +150,11 @@ impl Transport {
         let encoding = parts.headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes).unwrap_or_default();
         let body = if parts.status.is_success() && kind == EndpointKind::Revocation {
             // It says all by its status.
-            ResponseBody::Unread("a body that is not read".into())
+            Err("a body that is not read".into())
         } else if encoding.is_empty() || encoding.eq_ignore_ascii_case(b"identity") {
             read_capped(body).await?
         } else {
-            ResponseBody::Unread(format!(
+            Err(format!(
                 "a body in the content encoding {}, although it was asked for none (a transport that decodes can be given to \
                  build_with)",
                 String::from_utf8_lossy(encoding)
@@ -181,9 +181,9 @@ pub(crate) fn headers() -> HeaderMap {
 
 // --- Responses ---
 
-/// Reads a body to its end, or to the cap. Trailers are of no interest.
-pub(crate) async fn read_capped(body: Body) -> Result<ResponseBody, BoxError> {
-    let too_long = || ResponseBody::Unread(format!("more than {} KiB", MAX_RESPONSE / 1024));
+/// Reads a body to its end, or to the cap: then it says that it is longer. Trailers are of no interest.
+pub(crate) async fn read_capped(body: Body) -> Result<Result<Vec<u8>, String>, BoxError> {
+    let too_long = || Err(format!("more than {} KiB", MAX_RESPONSE / 1024));
     if usize::try_from(body.size_hint().lower()).map_or(true, |length| length > MAX_RESPONSE) {
         return Ok(too_long());
     }
@@ -198,7 +198,7 @@ pub(crate) async fn read_capped(body: Body) -> Result<ResponseBody, BoxError> {
         }
         whole.extend_from_slice(&data);
     }
-    Ok(ResponseBody::whole(whole))
+    Ok(Ok(readable(whole)))
 }
 
 // --- Failures ---

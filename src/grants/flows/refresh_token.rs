@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
+use tokio::sync::OwnedSemaphorePermit;
 use tower::BoxError;
 use tracing::Instrument as _;
 use tracing::instrument::WithSubscriber as _;
@@ -20,7 +21,7 @@ use crate::grants::client::secret::{self, Secret};
 use crate::grants::endpoint::client::EndpointClient;
 use crate::grants::endpoint::deadline::Deadline;
 use crate::grants::endpoint::location::Endpoint;
-use crate::grants::flows::refresh_token::lineage::{BEAT, Held, Lineage, Turn};
+use crate::grants::flows::refresh_token::lineage::{BEAT, Held, Lineage};
 use crate::grants::flows::refresh_token::rotation::{OnRotate, RotatedToken};
 use crate::grants::parameters::Parameters;
 use crate::grants::response::verdict::Evidence;
@@ -371,7 +372,11 @@ impl GrantBuilder<RefreshTokenGrant> {
 impl Inner {
     /// Sees to it that an access token is ready, by an exchange if there is none. It has an end, whatever happens, and shows
     /// that its runtime is driven.
-    async fn renew(self: Arc<Self>, turn: Turn, request: TokenRequest) -> (Turn, Result<(), Error>) {
+    async fn renew(
+        self: Arc<Self>,
+        turn: OwnedSemaphorePermit,
+        request: TokenRequest,
+    ) -> (OwnedSemaphorePermit, Result<(), Error>) {
         let patience = &self.client.transport.patience;
         let most = patience.whole().saturating_add(2 * self.store_limit());
         let limit = Deadline::default().within(most);
@@ -398,7 +403,7 @@ impl Inner {
         (turn, result)
     }
 
-    async fn renew_now(&self, turn: &Turn, request: &TokenRequest) -> Result<(), Error> {
+    async fn renew_now(&self, turn: &OwnedSemaphorePermit, request: &TokenRequest) -> Result<(), Error> {
         self.store().await;
         let may_be_older = match request.reason() {
             FetchReason::Initial | FetchReason::Expiring | FetchReason::Expired => true,

@@ -18,28 +18,20 @@ use crate::text::Redactor;
 pub(crate) struct EndpointResponse {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
-    pub(crate) body: ResponseBody,
+    /// The whole body, or why it was not read, as the end of a sentence about it.
+    pub(crate) body: Result<Vec<u8>, String>,
 }
 
-/// The body of an [`EndpointResponse`].
-pub(crate) enum ResponseBody {
-    Whole(Vec<u8>),
-    /// Why it was not read, as the end of a sentence about it.
-    Unread(String),
-}
-
-impl ResponseBody {
-    /// Takes a body as it came. A byte order mark is taken off. Where something is not UTF-8, a mark takes its place, which
-    /// no token may hold.
-    pub(crate) fn whole(bytes: Vec<u8>) -> Self {
-        let bytes = match bytes.strip_prefix(b"\xef\xbb\xbf") {
-            Some(rest) => rest.to_vec(),
-            None => bytes,
-        };
-        Self::Whole(match String::from_utf8(bytes) {
-            Ok(text) => text.into_bytes(),
-            Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned().into_bytes(),
-        })
+/// Takes a body as it came. A byte order mark is taken off. Where something is not UTF-8, a mark takes its place, which no token
+/// may hold.
+pub(crate) fn readable(bytes: Vec<u8>) -> Vec<u8> {
+    let bytes = match bytes.strip_prefix(b"\xef\xbb\xbf") {
+        Some(rest) => rest.to_vec(),
+        None => bytes,
+    };
+    match String::from_utf8(bytes) {
+        Ok(text) => text.into_bytes(),
+        Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned().into_bytes(),
     }
 }
 
@@ -99,8 +91,8 @@ pub(crate) struct OAuthError {
 impl<'a> Body<'a> {
     pub(crate) fn read(response: &'a EndpointResponse) -> Self {
         let bytes = match &response.body {
-            ResponseBody::Whole(bytes) => bytes,
-            ResponseBody::Unread(reason) => return Self::Nonsense(reason.clone()),
+            Ok(bytes) => bytes,
+            Err(reason) => return Self::Nonsense(reason.clone()),
         };
         let error = match serde_json::from_slice::<Members<'_>>(bytes) {
             Ok(Members { flaw: Some(flaw), .. }) => return Self::Nonsense(flaw.into()),

@@ -14,7 +14,7 @@ use crate::claims::Claims;
 use crate::clock;
 use crate::error::Error;
 use crate::grants::response::body::{
-    Acceptance, Body, EndpointResponse, Expected, Members, ResponseBody, as_string,
+    Acceptance, Body, EndpointResponse, Expected, Members, as_string, readable,
 };
 use crate::grants::response::refused::Refused;
 use crate::grants::response::verdict;
@@ -44,7 +44,7 @@ use crate::token::{AccessToken, is_b64token};
 /// # Ok::<(), tower_oauth2::Error>(())
 /// ```
 pub fn read_token_response(response: impl AsRef<[u8]>) -> Result<AccessToken, Error> {
-    let body = ResponseBody::whole(response.as_ref().to_vec());
+    let body = Ok(readable(response.as_ref().to_vec()));
     let response = EndpointResponse { status: StatusCode::OK, headers: HeaderMap::new(), body };
     let wording = Wording { who: "the server of the token response".into(), ..Wording::default() };
     let expected = Expected { acceptance: Acceptance::default(), wording };

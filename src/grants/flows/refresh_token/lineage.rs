@@ -91,11 +91,6 @@ pub(crate) struct Held {
     generation: u64,
 }
 
-/// The right to exchange. Dropping it hands it on.
-pub(crate) struct Turn {
-    permit: OwnedSemaphorePermit,
-}
-
 /// How often the task that holds the turn shows that its runtime is driven.
 pub(crate) const BEAT: Duration = Duration::from_secs(1);
 
@@ -126,9 +121,9 @@ impl Lineage {
         Self { state: Mutex::new(state) }
     }
 
-    /// Waits for the right to exchange. If the task that holds it shows no sign of life, as on a runtime that is no longer
+    /// Waits for the right to exchange, which goes on to the next as it is dropped. If the task that holds it shows no sign of life, as on a runtime that is no longer
     /// driven, it is taken away.
-    pub(crate) async fn turn(&self, deadline: Deadline) -> Result<Turn, Error> {
+    pub(crate) async fn turn(&self, deadline: Deadline) -> Result<OwnedSemaphorePermit, Error> {
         loop {
             let (turns, quiet_for) = {
                 let state = self.state();
@@ -136,8 +131,7 @@ impl Lineage {
             };
             // At the start it is free, and then there is nothing to wait for.
             let wait = deadline.cap(STALE.saturating_sub(quiet_for)).max(Duration::from_millis(1));
-            if let Ok(Ok(permit)) = tokio::time::timeout(wait, Arc::clone(&turns).acquire_owned()).await {
-                let turn = Turn { permit };
+            if let Ok(Ok(turn)) = tokio::time::timeout(wait, Arc::clone(&turns).acquire_owned()).await {
                 if self.beat(&turn) {
                     return Ok(turn);
                 }
@@ -154,9 +148,9 @@ impl Lineage {
     }
 
     /// Shows that the task that holds the turn is alive. Returns false if it was taken away.
-    pub(crate) fn beat(&self, turn: &Turn) -> bool {
+    pub(crate) fn beat(&self, turn: &OwnedSemaphorePermit) -> bool {
         let mut state = self.state();
-        let is_current = Arc::ptr_eq(&state.turns, turn.permit.semaphore());
+        let is_current = Arc::ptr_eq(&state.turns, turn.semaphore());
         if is_current {
             state.beat = clock::now();
         }

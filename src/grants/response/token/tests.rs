@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use super::*;
 use crate::error::ErrorKind;
 use crate::grants::endpoint::transport;
-use crate::grants::response::body::ResponseBody;
 use crate::grants::response::classifier::Classifier;
 use crate::grants::response::verdict::Evidence;
 use crate::vectors;
@@ -20,7 +19,7 @@ fn answer(status: u16, content_type: Option<&str>, body: impl AsRef<[u8]>) -> En
     if let Some(content_type) = content_type {
         headers.insert(CONTENT_TYPE, HeaderValue::from_str(content_type).unwrap());
     }
-    let body = ResponseBody::Whole(body.as_ref().to_vec());
+    let body = Ok(body.as_ref().to_vec());
     EndpointResponse { status: StatusCode::from_u16(status).unwrap(), headers, body }
 }
 
