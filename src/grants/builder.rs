@@ -169,7 +169,8 @@ impl<G: Grant> GrantBuilder<G> {
         &mut self.settings
     }
 
-    /// Sets the client, and how it authenticates, for a grant that can do without. Default: no client.
+    /// Sets the client, and how it authenticates. Default: the client that the builder began with, or none for a grant that can
+    /// do without.
     #[must_use]
     pub fn client(mut self, client_id: impl Into<String>, auth: impl Into<ClientAuth>) -> Self {
         self.registration.identifiers.client_id = client_id.into();

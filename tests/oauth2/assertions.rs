@@ -305,10 +305,7 @@ async fn each_authentication_has_what_it_needs_and_no_more() {
     for (said, what) in [
         (refused(by(by_secret(""))), "client_secret: it is empty"),
         (refused(by(by_key()).issuer("")), "assertion: it has no audience"),
-        (
-            refused(by(ClientAuth::client_secret_jwt("hunter2", es256(&pair).into()))),
-            "assertion: no client secret",
-        ),
+        (refused(by(ClientAuth::client_secret_jwt("hunter2", es256(&pair)))), "assertion: no client secret"),
         (
             refused(by(ClientAuth::private_key_jwt(Assertion::by_client_secret(JwtAlgorithm::Hs256)))),
             "assertion: the client secret signs it",
