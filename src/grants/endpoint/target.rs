@@ -14,7 +14,7 @@ use crate::grants::endpoint::identifiers::Identifiers;
 use crate::grants::endpoint::location::Endpoint;
 use crate::grants::endpoint::transport::Transport;
 use crate::grants::endpoint::url::{self, PlainHttp};
-use crate::grants::response::body::Expected;
+use crate::grants::response::body::{Acceptance, Expected};
 use crate::origin::Origin;
 use crate::source::SourceIdentity;
 use crate::text::{self, Redactor};
@@ -124,7 +124,7 @@ impl Destination {
             .with("issuer", &identifiers.issuer)
             .with("client", &identifiers.client_id)
             .with("client authentication", auth.name());
-        expected.acceptance.describe(identity)
+        describe(&expected.acceptance, identity)
     }
 }
 
@@ -142,6 +142,17 @@ impl fmt::Debug for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Destination").field(&format_args!("{self}")).field(self.registration()).finish()
     }
+}
+
+/// Adds what decides which token is taken from a response.
+fn describe(acceptance: &Acceptance, identity: SourceIdentity) -> SourceIdentity {
+    let Acceptance { required, strict_bearer, renamed, token_types, .. } = acceptance;
+    let scopes = required.iter().map(|scope| ("required scope".to_owned(), scope));
+    let types = token_types.iter().map(|name| ("token type".to_owned(), name));
+    let members = renamed.iter().map(|(name, theirs)| (format!("member {name}"), theirs));
+    let all = scopes.chain(types).chain(members);
+    let identity = all.fold(identity, |identity, (name, value)| identity.with(name, value));
+    if *strict_bearer { identity.with("strict bearer", "") } else { identity }
 }
 
 // --- Registration ---

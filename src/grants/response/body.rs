@@ -11,7 +11,6 @@ use serde_json::value::RawValue;
 
 use crate::grants::response::classifier::Classifier;
 use crate::grants::response::wording::Wording;
-use crate::source::SourceIdentity;
 use crate::text::Redactor;
 
 /// One response, read to its end or to where reading it made no sense.
@@ -56,19 +55,6 @@ pub(crate) struct Acceptance {
     /// Members that say by their value that the response refuses; without a value if it is not JSON, which is said when the
     /// source is built.
     pub(crate) refusals: Vec<(String, Option<serde_json::Value>)>,
-}
-
-impl Acceptance {
-    /// Adds what decides which token is taken from a response.
-    pub(crate) fn describe(&self, identity: SourceIdentity) -> SourceIdentity {
-        let Self { required, strict_bearer, renamed, token_types, .. } = self;
-        let scopes = required.iter().map(|scope| ("required scope".to_owned(), scope));
-        let types = token_types.iter().map(|name| ("token type".to_owned(), name));
-        let members = renamed.iter().map(|(name, theirs)| (format!("member {name}"), theirs));
-        let all = scopes.chain(types).chain(members);
-        let identity = all.fold(identity, |identity, (name, value)| identity.with(name, value));
-        if *strict_bearer { identity.with("strict bearer", "") } else { identity }
-    }
 }
 
 // --- Body ---
