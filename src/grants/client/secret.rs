@@ -9,9 +9,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::error::{Error, ErrorKind};
 use crate::file::SecretFile;
-use crate::source::{
-    DynTokenSource, FetchReason, RefreshTokenUse, SourceIdentity, TokenRequest, TokenSource,
-};
+use crate::source::{DynTokenSource, RefreshTokenUse, SourceIdentity, TokenRequest, TokenSource};
 use crate::text;
 use crate::token::AccessToken;
 
@@ -174,14 +172,16 @@ impl Secret {
         }
     }
 
-    /// Reads the secret. `what` is what it is called in messages.
-    ///
-    /// Invisible characters at its ends are removed, wherever it comes from, and then it must not be empty.
+    /// Reads the secret alone.
+    #[cfg(any(feature = "jwt", test))]
     pub(crate) async fn read_as(&self, what: &str) -> Result<SecretString, Error> {
-        self.read_for(what, TokenRequest::new(FetchReason::Initial)).await.map(|(secret, _)| secret)
+        let request = TokenRequest::new(crate::source::FetchReason::Initial);
+        self.read_for(what, request).await.map(|(secret, _)| secret)
     }
 
-    /// Reads the secret as [`read_as`](Self::read_as) does. A source gets this request, and its token comes along.
+    /// Reads the secret. `what` is what it is called in messages. A source gets this request, and its token comes along.
+    ///
+    /// Invisible characters at its ends are removed, wherever it comes from, and then it must not be empty.
     pub(crate) async fn read_for(
         &self,
         what: &str,
