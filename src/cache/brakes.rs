@@ -25,7 +25,7 @@ const BURST: u32 = 30;
 /// The time after which it allows one more.
 const REFILL: Duration = Duration::from_secs(2);
 
-/// What is remembered of rejections.
+/// The rejections that both brakes remember.
 #[derive(Debug)]
 pub(crate) struct Brakes {
     /// Unproven tokens that were replaced in a row.

@@ -102,7 +102,7 @@ impl TokenCacheBuilder {
         self
     }
 
-    /// Sets the age at which a token is replaced whatever its lifetime, counted from its token request.
+    /// Sets the age at which a token is replaced even if its lifetime is longer, counted from its token request.
     pub fn max_age(mut self, age: Duration) -> Self {
         self.settings.windows.max_age = Some(age);
         self

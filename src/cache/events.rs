@@ -1,4 +1,4 @@
-//! What happens to a cache, for programs that act on it.
+//! The events of a cache, for programs that act on them.
 
 use std::sync::{Arc, Weak};
 use std::time::SystemTime;
@@ -37,7 +37,7 @@ pub enum CacheEvent {
     /// An API rejected a token.
     #[non_exhaustive]
     Rejected {
-        /// What became of the token.
+        /// The outcome for the token.
         verdict: RejectionVerdict,
     },
     /// Token requests begin to fail. Requests go on with the current token.

@@ -63,7 +63,7 @@ impl TokenCache {
     /// Returns a usable token as [`get`](Self::get) does, on a thread that runs no async code, and sleeps while there is
     /// none. All threads and tasks share one fetch.
     ///
-    /// What it costs, and on which thread the fetch runs, stands on the page of the
+    /// For the cost, and the thread on which the fetch runs, see the page of the
     /// [module](super#threads-without-a-runtime).
     ///
     /// # Errors
@@ -208,7 +208,7 @@ impl TokenCache {
         Ok(())
     }
 
-    /// Ends the cache: starts no further token request, waits for the one that is going on (and whatever it stores),
+    /// Ends the cache: starts no further token request, waits for the one in flight and for the writes of its result,
     /// revokes the token if it was [told to](super::TokenCacheBuilder::revoke_at_shutdown), and drops it. Call it
     /// when the last request is done.
     ///

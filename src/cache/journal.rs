@@ -1,4 +1,4 @@
-//! What a cache tells of itself: its log lines, its events and its metrics.
+//! The log lines, events and metrics of a cache.
 
 use std::time::Duration;
 

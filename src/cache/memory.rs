@@ -1,4 +1,4 @@
-//! What a cache remembers beside its token, and what follows from it: pure functions of values.
+//! The state of a cache beside its token, and the decisions made from it: pure functions of values.
 //!
 //! 1. [`Memory::decide`] says what a caller gets, and whether to fetch: one value, the [`Decision`].
 //! 2. After a failed fetch the source is left alone for a while. How long depends on the class of the error, and on
@@ -47,7 +47,7 @@ const FIRST_RETRIAL: Duration = Duration::from_secs(2);
 /// So often it is tried again before its rejection counts.
 const RETRIALS: u32 = 4;
 
-/// What a caller gets, and what is done about the token.
+/// The decision for one caller: the result it gets, and whether to start a fetch.
 #[derive(Debug)]
 pub(crate) struct Decision {
     pub(crate) give: Give,
@@ -57,7 +57,7 @@ pub(crate) struct Decision {
     pub(crate) ask_again: Option<Moment>,
 }
 
-/// What a caller gets.
+/// The result that a caller gets.
 #[derive(Debug)]
 pub(crate) enum Give {
     /// The current token.
@@ -68,7 +68,7 @@ pub(crate) enum Give {
     Error(Error),
 }
 
-/// What is remembered under the cache's lock.
+/// The state of a cache that is kept under its lock, beside the token and the fetch in flight.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
     pub(crate) brakes: Brakes,
@@ -294,7 +294,7 @@ fn urgent(streak: u32, chance: &Chance) -> Duration {
 
 // --- CacheState ---
 
-/// What the lock of a cache guards.
+/// The state behind the lock of a cache.
 pub(crate) type CacheState = super::single_flight::FlightState<Arc<Snapshot>, Error, Memory>;
 
 impl CacheState {

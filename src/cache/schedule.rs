@@ -22,7 +22,7 @@ pub(crate) struct Windows {
     pub(crate) refresh_before: Option<Duration>,
     /// Fixed lead of the mandatory window; by default a twentieth of the lifetime, at most ten seconds.
     pub(crate) min_validity: Option<Duration>,
-    /// The age at which a token is renewed whatever its lifetime.
+    /// The age at which a token is renewed even if its lifetime is longer.
     pub(crate) max_age: Option<Duration>,
     /// This instance's chance, 0 to [`LONGEST_STRETCH`]: a fleet that started together does not renew together.
     pub(crate) stretch: f64,

@@ -1,4 +1,4 @@
-//! What all handles of one cache share, and what they do with it.
+//! State shared by all handles of one cache, and the work done on it.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -36,10 +36,10 @@ use crate::token::AccessToken;
 /// A fetch ends itself at its deadline. One that is in flight for so much longer is in a runtime that is not driven.
 pub(super) const GRACE: Duration = Duration::from_secs(1);
 
-/// What a cache is made of besides its source.
+/// The settings of a cache.
 #[derive(Debug, Default)]
 pub(crate) struct CacheSettings {
-    /// What the log calls the cache.
+    /// The name of the cache in the log.
     pub(crate) name: Option<Arc<str>>,
     pub(crate) windows: Windows,
     pub(crate) fetch_timeout: Duration,
@@ -74,7 +74,7 @@ impl fmt::Debug for ResponseObserver {
     }
 }
 
-/// What all handles share.
+/// State shared by all handles of one cache.
 pub(crate) struct CacheShared {
     pub(super) source: Box<dyn DynTokenSource>,
     pub(super) settings: CacheSettings,
@@ -91,18 +91,18 @@ pub(crate) struct CacheShared {
     own_runtime: Mutex<Option<Arc<OwnRuntime>>>,
 }
 
-/// What a caller wants.
+/// The demands of a caller on its token.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Want {
     /// A token that is good for so much longer.
     pub(crate) min_validity: Option<Duration>,
-    /// A new token, whatever there is.
+    /// A new token, even if the cache has a valid one.
     pub(crate) new: bool,
     /// Until when the caller can wait.
     pub(crate) by: Option<Instant>,
 }
 
-/// What a caller gets.
+/// The reply to a caller.
 pub(crate) enum Ask {
     /// A token or an error at once.
     Ready(Result<Arc<Snapshot>, Error>),
@@ -324,7 +324,7 @@ impl CacheShared {
         in_flight
     }
 
-    /// Takes the token away from a closed cache, and whatever a fetch that is late brings.
+    /// Takes the token away from a closed cache, and the result of a fetch that ends late.
     pub(crate) fn clear(&self) {
         let mut state = self.flight.lock();
         state.memory.cleared = true;
@@ -333,7 +333,7 @@ impl CacheShared {
         self.drop_current(None, FetchReason::Forced);
     }
 
-    /// Returns the current token if it has not ended, whatever windows it is in.
+    /// Returns the current token if it has not ended, even if it is due for renewal.
     pub(crate) fn valid(&self) -> Option<Arc<Snapshot>> {
         let now = self.moment();
         let state = self.flight.lock();

@@ -35,12 +35,12 @@ pub(crate) struct SingleFlight<T, E, M> {
     state: Mutex<FlightState<T, E, M>>,
 }
 
-/// What the lock guards.
+/// The state behind the lock.
 #[derive(Debug)]
 pub(crate) struct FlightState<T, E, M> {
     current: Option<T>,
     fetch: Option<Arc<Mutex<Fetch<T, E>>>>,
-    /// What else is remembered.
+    /// Further state under the same lock.
     pub(crate) memory: M,
 }
 
@@ -230,7 +230,7 @@ impl<T, E> Fetch<T, E> {
     }
 }
 
-/// Nothing under these locks leaves its data half changed, so a panic elsewhere is no reason to give up.
+/// Nothing under these locks leaves its data half changed, so the data stays usable after a panic elsewhere.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }

@@ -53,7 +53,7 @@ impl Snapshot {
         Self { phase, trust, ask_at, wall, token, plan }
     }
 
-    /// Creates a snapshot of the same token with another plan. What APIs said of the token stays known.
+    /// Creates a snapshot of the same token with another plan. It keeps whether APIs accepted or refused the token.
     pub(crate) fn again(&self, plan: Plan) -> Self {
         let snapshot = Self::new(self.token.clone(), plan, self.wall.clone());
         snapshot.trust.store(self.trust.load(Ordering::Relaxed), Ordering::Relaxed);
