@@ -12,7 +12,7 @@ use crate::error::Error;
 /// Makes the cache of a key, behind the turnstile.
 pub(super) type Make<K> = Box<dyn Fn(&K) -> Result<TokenCache, Error> + Send + Sync>;
 
-/// What the caller gave to make one.
+/// The closure that makes the builder of the cache of a key.
 type Recipe<K> = Box<dyn Fn(&K) -> Result<TokenCacheBuilder, Error> + Send + Sync>;
 
 /// Builds [`TenantCaches`].
@@ -75,7 +75,7 @@ impl<K: 'static> TenantCachesBuilder<K> {
     }
 
     /// Sets how many token requests all caches together may make in a second, and how many of them at once after a
-    /// time of rest. What a source repeats within one of them, such as after a 503, is not counted.
+    /// time of rest. Further attempts of the source within one token request, such as after a 503, are not counted.
     pub fn token_requests(mut self, per_second: u32, burst: u32) -> Self {
         self.per_second = per_second;
         self.burst = burst;

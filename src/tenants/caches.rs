@@ -20,8 +20,8 @@ use crate::clock;
 use crate::error::Error;
 use crate::extensions::CredentialId;
 
-/// Who has looked in vain for a cache that can go keeps the next ones from looking for so long: it takes a walk through
-/// all of them, under a lock, and a caller that can invent keys could ask for many.
+/// After a search that found no cache to evict, no other search starts for this long: a search walks through all caches, under
+/// a lock, and a caller that can invent keys could ask for many.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// A bounded set of [`TokenCache`]s, one for each key: users, tenants, scopes.
@@ -56,7 +56,7 @@ struct CachesShared<K> {
     began: Instant,
     /// When idle caches are looked for next, in nanoseconds since the beginning.
     sweep: AtomicU64,
-    /// Until when there is no use in looking for one that can go.
+    /// Until when a search for a cache to evict would be in vain.
     crowded: AtomicU64,
     members: RwLock<Members<K>>,
     /// Makes the names of the credentials: the same for the same key, and not to be read back.
@@ -126,7 +126,7 @@ impl<K> TenantCaches<K> {
 impl<K: Hash + Eq> TenantCaches<K> {
     /// Returns the cache of a key, and makes it if there is none.
     ///
-    /// Who holds it keeps it in the set, so put it into a request and let it go. One that was
+    /// A handle keeps its cache in the set, so put it into a request and drop it. A cache that was
     /// [shut down](TokenCache::shutdown) by itself is replaced by a new one.
     ///
     /// # Errors
@@ -198,7 +198,7 @@ impl<K: Hash + Eq> TenantCaches<K> {
         self.inner.read().caches.get(key).map(|member| member.cache.clone())
     }
 
-    /// Takes the cache of a key out of the set, whatever state it is in: a user who has left. Requests that have it go on
+    /// Takes the cache of a key out of the set, even one that is in use: for a user who has left. Requests that have it go on
     /// with it.
     #[allow(clippy::must_use_candidate, reason = "most callers only want it gone")]
     pub fn remove<Q>(&self, key: &Q) -> Option<TokenCache>

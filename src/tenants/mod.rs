@@ -3,19 +3,19 @@
 //! What happens when a cache is asked for:
 //!
 //! 1. Each key has one cache, which all who ask for it share: a thousand tasks of one tenant cause one token request.
-//!    Whatever shapes the token is in the key, since the source is made from the key and nothing else. A key is any type that
-//!    can be compared and hashed.
-//! 2. A cache that was not asked for in an hour goes, and with it its token, which is not revoked. Where there are as many
-//!    as are allowed, the sixteenth part that was unused the longest goes at once.
+//! Everything that shapes the token is in the key, since the source is made from the key and nothing else. A key is any type
+//! that can be compared and hashed.
+//! 2. A cache that was not asked for in an hour is evicted, and with it its token, which is not revoked. Where there are as
+//!    many as are allowed, the sixteenth part that was unused the longest goes at once.
 //! 3. Never one that is in use: while a handle is held, a request is on its way or a token is being fetched. And
 //!    none whose source has something that would be lost for good
 //!    ([`is_disposable`](crate::TokenSource::is_disposable)), such as a refresh token that is stored nowhere.
 //! 4. Where all that are allowed are in use, a new key is refused.
-//! 5. All caches together make so many token requests a second. What is beyond waits its turn, and what would wait for
-//!    more than ten seconds fails with the time at which to come back. So a caller that can invent keys cannot make a storm of
-//!    them at the authorization server. He can delay others, though: look at a name from outside before it becomes a
-//!    key. Revocations are not counted: a [`shutdown`](TenantCaches::shutdown) sends all of them at the same time, or as many
-//!    as the transport lets through.
+//! 5. All caches together make so many token requests a second. Requests above that wait their turn; one that would wait
+//!    for more than ten seconds fails with the time at which to come back. So a caller that can invent keys cannot make a
+//!    storm of them at the authorization server. Such a caller can delay others, though: check a name from outside before you
+//!    use it as a key. Revocations are not counted: a [`shutdown`](TenantCaches::shutdown) sends all of them at the same time,
+//!    or as many as the transport lets through.
 //!
 //! # Examples
 //!
