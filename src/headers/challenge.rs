@@ -10,7 +10,7 @@
 //!    and it is not certain to which the next challenge belongs, and is dropped. An open quote swallows its line.
 //! 5. A comma that is missing before a parameter is forgiven: it is sent that way, and there is no other reading.
 //! 6. A URL may stand without quotes, up to the next space or comma.
-//! 7. At most 32 challenges are kept, and 32 parameters of each; a list of ten thousand is no refusal but an attack.
+//! 7. At most 32 challenges are kept, and 32 parameters of each; a list of ten thousand is an attack and not a refusal.
 
 use std::fmt;
 
@@ -26,8 +26,8 @@ const MOST_SEARCHED: usize = 8 * 1024;
 
 /// One challenge of a `WWW-Authenticate` header (RFC 9110 §11.6.1): what a server says about a refusal.
 ///
-/// What this crate does not decide by itself can be built on it: claims challenges, the challenges of registries, metadata of
-/// protected resources. On a response that refuses a token, auth has read them already: see
+/// Build on it for refusals that this crate does not handle by itself: claims challenges, the challenges of registries,
+/// metadata of protected resources. On a response that refuses a token, auth has read them already: see
 /// [`Challenges`](crate::extensions::Challenges).
 ///
 /// # Examples
@@ -218,7 +218,7 @@ impl Reader {
 
 // --- Cursor ---
 
-/// What is left of a field line. Every step consumes what it looked at, so that a line takes linear time.
+/// The rest of a field line. Every step consumes what it looked at, so that a line takes linear time.
 struct Cursor<'a> {
     rest: &'a [u8],
 }

@@ -1,4 +1,4 @@
-//! What a gRPC response says of its call, in headers or trailers.
+//! Reads the outcome of a gRPC call from the headers or trailers of its response.
 //!
 //! 1. A response is one of gRPC if it came over HTTP/2 with a content type that begins with `application/grpc`.
 //! 2. `grpc-status` counts if it is there once and is a number. A repeated or unreadable one says nothing.
@@ -28,7 +28,7 @@ pub(crate) const RESOURCE_EXHAUSTED: u32 = 8;
 pub(crate) const UNAVAILABLE: u32 = 14;
 const UNAUTHENTICATED: u32 = 16;
 
-/// What a gRPC response says.
+/// The status of a gRPC response, with its hints about another attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct GrpcStatus {
     pub(crate) code: u32,
@@ -44,7 +44,7 @@ impl GrpcStatus {
     }
 }
 
-/// What a server says about another attempt.
+/// The `grpc-retry-pushback-ms` of a response: whether and when the server allows another attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pushback {
     Unsaid,
@@ -126,7 +126,7 @@ fn number(text: &str) -> Option<u32> {
     if !digits || text.len() > 1 && text.starts_with('0') { None } else { text.parse().ok() }
 }
 
-/// A header that is there more than once, or is no text.
+/// A header that is there more than once, or is not text.
 struct Unreadable;
 
 fn once<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Unreadable> {

@@ -1,4 +1,4 @@
-//! What servers say in response headers, read into values.
+//! Reads response headers into values.
 //!
 //! Pure functions of bytes and a clock reading: they never panic, take time linear in their input, and read what can be
 //! read where a part is broken.

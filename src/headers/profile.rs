@@ -1,4 +1,4 @@
-//! What one vendor says about its rate limits beyond what everybody says: data, no code.
+//! The rate limit headers of one vendor, beyond those that every vendor sends: data, no code.
 
 use std::time::Duration;
 
@@ -7,9 +7,9 @@ use http::{HeaderMap, StatusCode};
 
 use super::retry_after::values;
 
-/// What a server says about its rate limits beyond the headers that are always read.
+/// The rate limit headers of one server, beyond those that are always read.
 ///
-/// The headers of the table on the page of [`retry`](crate::retry) are read whatever the profile, and before it. A
+/// The headers of the table on the page of [`retry`](crate::retry) are read with every profile, and before it. A
 /// profile adds headers after those, responses that count as a 429, a wait for a 429 that gives no hint, and headers that
 /// forbid another attempt. Of several headers of a profile the longest wait counts. All are read as those of the table are.
 ///
@@ -38,25 +38,25 @@ pub struct RateLimitProfile {
     verdicts: Vec<HeaderName>,
 }
 
-/// A header that says when to come back, and what tells whether it is to be heeded.
+/// A header that says when to come back, and a condition for using it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Field {
     pub(super) reset: HeaderName,
     pub(super) left: Left,
 }
 
-/// What is left of a quota.
+/// The rest of a quota.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Left {
-    /// There is no quota: the header asks for a wait by being there.
+    /// Without a quota: the header asks for a wait by being there.
     Unsaid,
-    /// What a header says.
+    /// The number in a header.
     Remaining(HeaderName),
-    /// What one header allows, less what another one counts.
+    /// The number in one header, less the number in another.
     Counted { used: HeaderName, allowed: HeaderName },
 }
 
-/// What is heeded whatever the profile.
+/// Headers whose "no" to another attempt counts with every profile.
 static VERDICTS: [HeaderName; 2] =
     [HeaderName::from_static("x-should-retry"), HeaderName::from_static("stripe-should-retry")];
 
@@ -124,7 +124,7 @@ impl RateLimitProfile {
     }
 
     /// Adds a header by which the server says whether another attempt makes sense, as `x-should-retry: false` does. Only a
-    /// "no" is heeded: `false`, `no` or `0`. A "yes" makes nothing repeatable that is not.
+    /// "no" is used: `false`, `no` or `0`. A "yes" does not make a request repeatable.
     pub fn should_retry(mut self, header: HeaderName) -> Self {
         self.verdicts.push(header);
         self

@@ -1,6 +1,6 @@
 //! How long a server asks to be left alone, in all the ways in which servers say it.
 //!
-//! 1. Only a 4xx or 5xx is read. What is left of a quota after a success causes no wait.
+//! 1. Only a 4xx or 5xx is read. A quota on a success, however little is left of it, causes no wait.
 //! 2. The first of these that asks for a wait counts: `retry-after-ms`, `x-ms-retry-after-ms`, `Retry-After` (RFC 9110
 //!    §10.2.3), `RateLimit`, `RateLimit-Reset`, `x-ratelimit-reset-after`, `x-ratelimit-retry-after`,
 //!    `x-ratelimit-after`, `x-ratelimit-reset`, `x-rate-limit-reset`, and then those of the profile, of which the longest
@@ -9,10 +9,10 @@
 //!    with something left it was another limit that was met, and when this quota is renewed says nothing about that.
 //! 4. `RateLimit` is read in the forms of the drafts: the list of draft-ietf-httpapi-ratelimit-headers-08 and later,
 //!    and the dictionary of -07. Of several policies the exhausted ones count, and of those the longest. A malformed
-//!    field is ignored as a whole. `RateLimit-Policy` says what the windows are; that is no wait.
+//!    field is ignored as a whole. `RateLimit-Policy` describes the windows and asks for no wait.
 //! 5. A response from a cache (`Age`) tells the quota of another time. Only the headers that ask for a wait outright are
 //!    read of it.
-//! 6. Points in time and spans are read in one way whatever the header, see [`time`](super::time).
+//! 6. Points in time and spans are read in the same way in every header, see [`time`](super::time).
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ static IN_MILLISECONDS: [HeaderName; 2] =
 
 static RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
-/// What is read whatever the profile, after the fields with a grammar of their own.
+/// Headers that are read with every profile, after the fields with a grammar of their own.
 static COMMON: [Field; 6] = [
     Field {
         reset: HeaderName::from_static("ratelimit-reset"),
@@ -52,7 +52,7 @@ static COMMON: [Field; 6] = [
     },
 ];
 
-/// What a server asks for.
+/// The wait that a server asks for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Hint<'a> {
     /// How long to wait from now.
@@ -93,7 +93,7 @@ pub(crate) fn hint<'a>(
         })
 }
 
-/// What is left of a quota, and when it is renewed.
+/// The rest of a quota, and when it is renewed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Quota {
     pub(crate) left: u64,

@@ -10,8 +10,8 @@ use crate::clock::FARTHEST;
 
 /// Reads how long to wait from now.
 ///
-/// Of several values the longest counts. What is no wait in any form (a sign, an exponent, a quote, a word) is ignored: then
-/// the caller's own backoff decides.
+/// Of several values the longest counts. A value that does not parse as a wait (a sign, an exponent, a quote, a word) is
+/// ignored: then the caller's own backoff decides.
 pub(crate) fn delay(headers: &HeaderMap, clock: ServerClock) -> Option<Duration> {
     longest(headers, &RETRY_AFTER, |element| clock.wait(element, Unit::Seconds))
 }

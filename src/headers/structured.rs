@@ -1,7 +1,7 @@
 //! Structured fields (RFC 9651), as far as `RateLimit` needs them: lists and dictionaries, and of the values whole numbers.
 //!
-//! A field that breaks the grammar anywhere is no field at all (RFC 9651 §4.2): there is no salvage. Inner lists, dates and display
-//! strings, which no form of `RateLimit` has, break it too. Nothing recurses, and every byte is looked at a fixed number of times.
+//! A field that breaks the grammar anywhere is ignored as a whole (RFC 9651 §4.2). Inner lists, dates and display strings,
+//! which no form of `RateLimit` has, break it too. Nothing recurses, and every byte is looked at a fixed number of times.
 
 use crate::text::is_tchar;
 
@@ -71,7 +71,7 @@ fn members<'a, T>(field: &'a [u8], member: impl Fn(&mut Cursor<'a>) -> Option<T>
 
 // --- Cursor ---
 
-/// What is left of a field. None from any step: the grammar broke.
+/// The rest of a field. None from any step: the grammar broke.
 struct Cursor<'a> {
     rest: &'a [u8],
 }

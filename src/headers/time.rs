@@ -10,7 +10,7 @@
 //! | `Tue, 14 Nov 2023 22:14:20 GMT`, and the two older forms | an HTTP-date (RFC 9110 §5.6.7) |
 //!
 //! A point in time is measured against the server's own clock where it says what that is, so that a wrong clock on this side
-//! does no harm. One in the past is no wait.
+//! does no harm. A point in the past asks for no wait.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -27,7 +27,7 @@ pub(crate) struct ServerClock {
     time: Duration,
 }
 
-/// What a number counts that is no point in time.
+/// The unit of a number that is not a point in time.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Unit {
     Seconds,
@@ -42,7 +42,7 @@ const EPOCH_SECONDS: u64 = 1_000_000_000;
 const EPOCH_MILLIS: u64 = 1_000_000_000_000;
 
 impl ServerClock {
-    /// Reads the clock of a response that came at `now`. What a cache has kept is older by its `Age` (RFC 9111 §5.1).
+    /// Reads the clock of a response that came at `now`. A response from a cache is older by its `Age` (RFC 9111 §5.1).
     pub(crate) fn of(headers: &HeaderMap, now: Duration) -> Self {
         let date = values(headers, &DATE).find_map(|date| http_date(date, now));
         let age = || values(headers, &AGE).find_map(seconds).unwrap_or_default();
@@ -81,7 +81,7 @@ impl ServerClock {
     }
 }
 
-/// Reads a whole or decimal number of seconds. What a duration cannot hold is as long as it can be.
+/// Reads a whole or decimal number of seconds. A number too large for a duration becomes the longest duration.
 pub(super) fn seconds(text: &str) -> Option<Duration> {
     let text = text.trim_ascii();
     let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));

@@ -9,7 +9,7 @@
 //! Duration  { 1: seconds, 2: nanos }
 //! ```
 //!
-//! Of several the longest counts. What cannot be read says nothing.
+//! Of several the longest counts. Malformed ones are ignored.
 
 use std::time::Duration;
 
