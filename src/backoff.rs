@@ -43,8 +43,8 @@ impl Chance {
         Self { source: Source::Seeded(Arc::new(Mutex::new(fastrand::Rng::with_seed(seed)))) }
     }
 
-    /// Creates a handle that gives `fraction` at each draw, for pure functions that are handed what was drawn. What is
-    /// outside 0 to 1 counts as the nearer end.
+    /// Creates a handle that gives `fraction` at each draw, for pure functions that are handed the draw. A number outside
+    /// 0 to 1 counts as the nearer end.
     #[cfg(test)]
     pub(crate) fn drawn(fraction: f64) -> Self {
         let fraction = if fraction.is_nan() { 0.0 } else { fraction.clamp(0.0, 1.0 - f64::EPSILON) };

@@ -1,4 +1,4 @@
-//! What an access token says of itself, if it is a JWT: read without verifying, so only ever as advice.
+//! Reads the claims of an access token that is a JWT: without verifying, so only ever as advice.
 
 use std::time::Duration;
 

@@ -23,7 +23,7 @@ const WAITS: [Duration; 4] = [
     Duration::from_millis(400),
 ];
 
-/// A file with a secret: a regular one of at most 64 KiB in UTF-8. What an editor leaves at its ends is removed.
+/// A file with a secret: a regular one of at most 64 KiB in UTF-8. Text that an editor leaves at its ends is removed.
 ///
 /// Clones share how the file was when it was read last.
 #[derive(Clone)]
@@ -56,7 +56,7 @@ impl SecretFile {
         self.read_as(what, |secret| Ok(secret.into())).await
     }
 
-    /// Reads the secret, and makes something of it. What cannot be used may be just being written.
+    /// Reads the secret, and makes a value of it. If that fails, reads again a few times: the file may be just being written.
     pub(crate) async fn read_as<T>(
         &self,
         what: &str,

@@ -1,4 +1,4 @@
-//! What counts as an HTTP client, stated once.
+//! The trait of HTTP clients, stated once.
 
 use http::{Request, Response};
 use http_body::Body as HttpBody;

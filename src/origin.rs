@@ -1,6 +1,6 @@
 //! Where a token may go.
 //!
-//! A credential belongs to an origin: scheme, host and port (RFC 9110 §4.3.1). Whatever differs in one of them is
+//! A credential belongs to an origin: scheme, host and port (RFC 9110 §4.3.1). A URL that differs in one of them names
 //! another server, however much alike it looks.
 
 use std::fmt;

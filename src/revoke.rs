@@ -33,7 +33,7 @@ pub trait TokenRevoker: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Whatever stopped it. A temporary one means that the token counts as still valid.
+    /// The error that stopped it. A temporary one means that the token counts as still valid.
     fn revoke(&self, token: AccessToken) -> impl Future<Output = Result<(), Error>> + Send;
 }
 

@@ -17,7 +17,7 @@ thread_local! {
     static TIMER: Cell<Option<(Id, bool)>> = const { Cell::new(None) };
 }
 
-/// Returns the runtime around this call. What waits needs its timer.
+/// Returns the runtime around this call. Every wait needs its timer.
 ///
 /// # Errors
 ///

@@ -57,8 +57,8 @@ use crate::token::AccessToken;
 ///
 /// # One type for several sources
 ///
-/// The trait is not dyn-compatible: there is no `Box<dyn TokenSource>`. What hides the type of a source is the
-/// [`TokenCache`](crate::TokenCache), so where the configuration chooses a source, each branch makes its cache:
+/// The trait is not dyn-compatible: there is no `Box<dyn TokenSource>`. A [`TokenCache`](crate::TokenCache) hides the type of
+/// its source, so where the configuration chooses a source, each branch makes its cache:
 ///
 /// ```
 /// use tower_oauth2::{AccessToken, StaticToken, TokenCache, Error, source_fn};
@@ -86,7 +86,7 @@ pub trait TokenSource: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Whatever stopped the source; the class decides when the cache asks again.
+    /// The error that stopped the source; its class decides when the cache asks again.
     fn token(&self, request: TokenRequest) -> impl Future<Output = Result<AccessToken, Error>> + Send;
 
     /// Returns whether nothing is lost for good if the source is dropped now; what it can fetch again is not lost. One

@@ -14,7 +14,7 @@ pub(crate) fn clean(text: &str) -> String {
     cut(text, MAX_SHOWN)
 }
 
-/// Returns `text` with each URL in it cut down to its scheme, host and port. What else a URL has may be a secret.
+/// Returns `text` with each URL in it cut down to its scheme, host and port. The rest of a URL may be a secret.
 pub(crate) fn origins_only(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;

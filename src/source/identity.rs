@@ -1,4 +1,4 @@
-//! What a source says of itself, so that two of them can be told apart.
+//! Identifies a source, so that two of them can be told apart.
 
 use std::fmt;
 
@@ -7,8 +7,8 @@ use secrecy::{ExposeSecret, SecretString};
 /// Describes which tokens a source fetches: where, for which client and user, and with which parameters.
 ///
 /// Processes whose sources have the same identity get the same tokens, so they can share one (`store::Shared`). So everything
-/// that could lead to another token has to be in it. What is the same token by other means, such as another timeout, must not
-/// be in it.
+/// that could lead to another token has to be in it. A setting that leads to the same token, such as a timeout, must not be
+/// in it.
 ///
 /// `Debug` does not show it: a value may be a secret.
 ///

@@ -10,7 +10,7 @@ pub(crate) struct WrappedSource<W> {
     around: W,
 }
 
-/// What is done around a token request: a wait, a limit, another attempt.
+/// The work around a token request: a wait, a limit, another attempt.
 pub(crate) trait AroundFetch: Send + Sync + 'static {
     /// Fetches a token from the source.
     fn fetch(

@@ -8,7 +8,7 @@ use secrecy::zeroize::Zeroizing;
 
 use super::{clean, names_a_secret};
 
-/// What stands in the place of a secret.
+/// The text that replaces a secret.
 const REDACTED: &str = "[redacted]";
 
 /// In place of a secret shorter than this the whole text goes: a hole in an ordinary word shows what is missing.
@@ -26,10 +26,10 @@ const MARGIN: usize = 128;
 /// So often are escapes taken off; some peers escape what is escaped already.
 const MOST_LAYERS: usize = 3;
 
-/// What escapes begin with.
+/// The bytes with which escapes begin.
 const ESCAPES: &[u8] = b"%&\\";
 
-/// Knows the secrets of one exchange, and finds them in whatever form a peer may echo them.
+/// Knows the secrets of one exchange, and finds them in each form in which a peer may echo them.
 ///
 /// 1. A secret is found raw, form-encoded, in hexadecimal, and in base64, also in the middle of something longer, of a form or
 ///    of Basic credentials; and each of these under percent-encoding, the escapes of JSON, of Rust and of HTML, in any mixture.
@@ -395,7 +395,7 @@ fn decimals(text: &[u8], mut at: usize) -> Vec<(u8, Range<usize>)> {
     }
 }
 
-/// What an escape stands for.
+/// The meaning of an escape.
 enum Unit {
     Byte(u8),
     Char(char),
