@@ -72,7 +72,7 @@ pub struct GrantBuilder<G: Grant> {
     settings: G::Settings,
 }
 
-/// What a [`GrantBuilder`] builds: a source, or the revocation of tokens. There is nothing to implement.
+/// The result of a [`GrantBuilder`]: a source, or the revocation of tokens. There is nothing to implement.
 pub trait Grant: Sized {
     /// The settings that the grant has of its own.
     #[doc(hidden)]
@@ -82,7 +82,7 @@ pub trait Grant: Sized {
     fn assemble(settings: Self::Settings, client: EndpointClient) -> Result<Self, Error>;
 }
 
-/// What a grant is like, as opposed to what its user sets.
+/// The properties of a grant, as opposed to the settings of its user.
 #[derive(Clone, Debug)]
 pub(crate) struct Terms {
     pub(crate) kind: EndpointKind,
@@ -93,7 +93,7 @@ pub(crate) struct Terms {
     pub(crate) is_assertion: bool,
     /// Whether another token is the grant.
     pub(crate) is_exchange: bool,
-    /// Whether the endpoint knows nothing of RFC 6749, so that its parameters are its own, whatever they are called.
+    /// Whether the endpoint knows nothing of RFC 6749, so that its parameters are its own, even if they are called the same.
     pub(crate) is_api: bool,
 }
 
@@ -189,8 +189,8 @@ impl<G: Grant> GrantBuilder<G> {
     /// Refuses a token that was granted without this scope, or without one of several separated by spaces. This does not
     /// request them.
     ///
-    /// What was granted is read from the `scope` of the response, or from the claims of the token if the response has
-    /// none. If neither says anything, it is what was requested (RFC 6749 §5.1).
+    /// The scopes that were granted are read from the `scope` of the response, or from the claims of the token if the response
+    /// has none. If neither says anything, they are the scopes that were requested (RFC 6749 §5.1).
     #[must_use]
     pub fn required_scope(mut self, scope: impl AsRef<str>) -> Self {
         add_scopes(&mut self.acceptance_mut().required, scope.as_ref());
@@ -260,8 +260,8 @@ impl<G: Grant> GrantBuilder<G> {
         self
     }
 
-    /// Takes a response for a refusal if this member has this value, given as JSON text, whatever its status; the name may
-    /// be a JSON pointer. `ok: false` always is one.
+    /// Takes a response with any status for a refusal if this member has this value, given as JSON text; the name may be a JSON
+    /// pointer. `ok: false` always is one.
     #[must_use]
     pub fn refusal_member(mut self, name: impl Into<String>, json: impl Into<String>) -> Self {
         let value = serde_json::from_str(&json.into()).ok();
@@ -286,7 +286,7 @@ impl<G: Grant> GrantBuilder<G> {
     /// Sets a hook that names the class of a response without a token, or leaves it to the
     /// [rules](crate::grants#what-a-response-means).
     ///
-    /// What it calls throttled or transient is retried, whatever its status, and what it calls otherwise is not.
+    /// A response that it calls throttled or transient is retried, with any status; a response of another class is not.
     ///
     /// # Examples
     ///

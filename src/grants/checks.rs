@@ -1,4 +1,4 @@
-//! What is checked of a builder's settings before there is a source. Each refusal names the setting and the remedy.
+//! Checks the settings of a builder before there is a source. Each refusal names the setting and the remedy.
 
 use crate::error::Error;
 use crate::grants::endpoint::transport::Patience;

@@ -46,7 +46,7 @@ use crate::grants::jwt::assertion::Assertion;
 /// | `retry_statuses` | a list of numbers |
 /// | `insecure_http` | a switch |
 ///
-/// What is left out has the default of the [builder](crate::grants::GrantBuilder#defaults). Values are checked when
+/// A setting that is left out has the default of the [builder](crate::grants::GrantBuilder#defaults). Values are checked when
 /// the source is built.
 ///
 /// # Examples

@@ -29,7 +29,7 @@
 //!    It is asked for without a content encoding, and an error names one that comes all the same. A transport that decodes
 //!    (tower-http's `DecompressionLayer`, reqwest with its feature `gzip`) is held to the 1 MiB after decoding.
 //! 5. Redirects are not followed: they would carry the secret along.
-//! 6. What may pass is repeated, up to 3 times. `Retry-After` is honoured; else the delay doubles, half of it random.
+//! 6. Failures that may pass are retried, up to 3 times. `Retry-After` is honoured; else the delay doubles, half of it random.
 //! 7. Attempts and delays are planned within the [deadline](crate::TokenRequest::deadline) of the caller. If a delay does not
 //!    fit, the fetch ends now. Its error is the newest thing that the server really said.
 //! 8. After 2 s without a response a second attempt begins beside the first. It counts as a retry; the first response wins.
@@ -41,13 +41,13 @@
 //!
 //! # What a response means
 //!
-//! Final only upon proof: a class that does not pass needs the server's own word. What may pass by itself is repeated.
+//! Final only upon proof: a class that does not pass needs the server's own word. Failures that may pass are repeated.
 //!
 //! | response | [class](crate::ErrorKind) | repeated |
 //! |---|---|---|
 //! | a 2xx with a bearer token and no `error` | a token | |
 //! | 429; 503 with `Retry-After` | throttled | yes |
-//! | every other 5xx, whatever the body says; 408, 409, 421, 423, 425; no response | transient | yes |
+//! | every other 5xx, with any body; 408, 409, 421, 423, 425; no response | transient | yes |
 //! | an `error` whose own words are about the moment: too many requests, a refresh in progress, try again later | throttled or transient | yes |
 //! | `temporarily_unavailable`, `server_error` | transient | yes |
 //! | `slow_down`, `authorization_pending` | throttled, transient | no |

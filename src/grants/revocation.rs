@@ -27,7 +27,7 @@ use crate::token::AccessToken;
 /// see [`revoke_with`](crate::cache::TokenCacheBuilder::revoke_with).
 ///
 /// 1. The refresh token goes first, if there is one: with it, most servers end the access tokens of the same grant.
-/// 2. Every 2xx is a success, whatever else it says: the server knows the token no longer, or never did. So is a 400
+/// 2. Every 2xx is a success, with any body: the server knows the token no longer, or never did. So is a 400
 ///    `invalid_token`.
 /// 3. After 503, 429, every other 5xx and no response the token counts as still valid. The request is repeated as the
 ///    builder says and `Retry-After` asks. If the wait is too long, the error says until when.

@@ -66,16 +66,16 @@ impl Secret {
 
     /// Reads the secret from a file, off the async thread.
     ///
-    /// The file must be a regular one (links are followed) of at most 64 KiB in UTF-8. What an editor leaves at its ends is removed. A
-    /// file that is absent, empty or half written may be just being written: it is read again a few times, and then the
-    /// error is a transient one.
+    /// The file must be a regular one (links are followed) of at most 64 KiB in UTF-8. Text that an editor leaves at its ends
+    /// is removed. A file that is absent, empty or half written may be just being written: it is read again a few times, and
+    /// then the error is a transient one.
     #[must_use]
     pub fn from_file(path: impl Into<PathBuf>) -> Self {
         Self { kind: Kind::File(SecretFile::new(path)) }
     }
 
-    /// Calls a closure, for secrets that live in a vault. It may take as long as an attempt. Its error is a transient one,
-    /// whatever class it has, unless it is throttled: what a vault refuses says nothing of the grant.
+    /// Calls a closure, for secrets that live in a vault. It may take as long as an attempt. An error of any class becomes a
+    /// transient one, unless it is throttled: a refusal of a vault says nothing of the grant.
     ///
     /// # Examples
     ///
@@ -260,7 +260,7 @@ pub(crate) fn same(one: &SecretString, other: &SecretString) -> bool {
     one.expose_secret() == other.expose_secret()
 }
 
-/// What a vault refuses now it may give later, and it is not the authorization server that refuses.
+/// A vault that refuses now may give the secret later, and it is not the authorization server that refuses.
 fn of_a_vault(error: Error) -> Error {
     match error.kind() {
         ErrorKind::Throttled | ErrorKind::Transient => error,

@@ -1,4 +1,4 @@
-//! What is known of an issuer, and which task may fetch more. No network in here.
+//! The metadata of an issuer that are in memory, and which task may fetch more. No network in here.
 //!
 //! Invariants:
 //! 1. Metadata are replaced by newer ones alone: a failure takes nothing away.
@@ -17,7 +17,7 @@ use crate::grants::discovery::metadata::Metadata;
 /// After a failure the metadata from before serve on for this long until they are asked for again.
 const PAUSE: Duration = Duration::from_secs(60);
 
-/// What was found, shared by all sources that name the issuer by the same value.
+/// The metadata that were found, shared by all sources that name the issuer by the same value.
 pub(crate) struct MetadataCache {
     turn: Semaphore,
     state: Mutex<State>,

@@ -35,7 +35,7 @@ pub(crate) struct Discovery {
 /// Where metadata may be.
 struct Address {
     uri: Uri,
-    /// What it is called in messages: the URL may hold a secret.
+    /// The name of the address in messages: the URL may hold a secret.
     name: &'static str,
     wording: Wording,
 }

@@ -27,12 +27,12 @@ use crate::text;
 ///    says what the server supports. A client that has [`none`](crate::ClientAuth::none) alone sends its id all the same:
 ///    few servers say that they know public clients.
 /// 6. The identifier is the audience of assertions (feature `jwt`) that name no other.
-/// 7. What was found holds for [an hour](Self::metadata_lifetime). Then the next fetch uses it once more and renews it in the
+/// 7. The document is cached for [an hour](Self::metadata_lifetime). Then the next fetch uses it once more and renews it in the
 ///    background. If that fails, the old document serves on, with one warning, and is asked for again after a minute.
 /// 8. If an endpoint is gone (404, 405, 410, a redirect, no connection), the document is asked for once more in the same
 ///    fetch, and the request goes to the new place if there is one.
 ///
-/// Clones share what was found, and ask one after another: a thousand sources of one issuer ask once. So clones are
+/// Clones share the document, and ask one after another: a thousand sources of one issuer ask once. So clones are
 /// for transports that reach the same server.
 ///
 /// # Examples

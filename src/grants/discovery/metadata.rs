@@ -1,4 +1,4 @@
-//! What an authorization server says about itself (RFC 8414, OpenID Connect Discovery 1.0).
+//! The metadata of an authorization server (RFC 8414, OpenID Connect Discovery 1.0).
 
 use serde::Deserialize;
 
@@ -140,7 +140,7 @@ fn of_kind<'a>(
 const MOST_METHODS: usize = 64;
 const LONGEST_METHOD: usize = 64;
 
-/// The registered ones that are known here (RFC 8414 §2), which say nothing of a secret, whatever words that is made of.
+/// The registered ones that are known here (RFC 8414 §2), which say nothing of a secret, even of one made of the same words.
 const REGISTERED: [&str; 7] = [
     "private_key_jwt",
     "tls_client_auth",
@@ -151,7 +151,7 @@ const REGISTERED: [&str; 7] = [
     "none",
 ];
 
-/// Drops what is no name of a method, be it too long or an echo of a secret.
+/// Drops text that is not the name of a method: it is too long, or echoes a secret.
 fn bounded(mut methods: Vec<String>, redactor: &Redactor) -> Vec<String> {
     methods.truncate(MOST_METHODS);
     methods.retain(|method| {

@@ -380,7 +380,7 @@ impl EndpointClient {
 
 // --- EndpointRequest ---
 
-/// What is sent, until when, and how the response is read.
+/// A request to an endpoint: its parameters, its deadline, and how the response is read.
 pub(crate) struct EndpointRequest<'a, T> {
     pub(crate) parameters: &'a Parameters,
     /// Given where the server may take the parameters only once.
@@ -401,7 +401,7 @@ fn with_query(uri: &Uri, parameters: &[u8]) -> Result<Uri, Error> {
     Uri::from_parts(parts).map_err(|_| unusable())
 }
 
-/// Waits for the first response of two attempts. What ends without one does not end the other.
+/// Waits for the first response of two attempts. An attempt that ends without one does not end the other.
 async fn first_response<T>(
     mut first: Pin<&mut impl Future<Output = Result<T, Refused>>>,
     mut second: Pin<&mut impl Future<Output = Result<T, Refused>>>,
@@ -435,8 +435,8 @@ fn newest(last: Refused, said: Option<Refused>) -> Refused {
     }
 }
 
-/// Returns whether the endpoint may be elsewhere by now. What may be spent is not sent to another place: it is unknown what
-/// the first one did with it.
+/// Returns whether the endpoint may be elsewhere by now. A refresh token that may be spent is not sent to another place: it is
+/// unknown what the first one did with it.
 fn may_have_moved(refused: &Refused, is_once: bool) -> bool {
     if refused.verdict.is_classified || (is_once && refused.verdict.delivery == Delivery::Unclear) {
         return false;

@@ -48,7 +48,7 @@ pub(crate) struct Patience {
     pub(crate) max_delay: Duration,
     /// After so long without a response a second attempt begins beside the first, where nothing is spent by it.
     pub(crate) second_attempt_after: Option<Duration>,
-    /// None: whatever may pass.
+    /// None: every failure that may pass.
     pub(crate) retry_statuses: Option<Arc<[StatusCode]>>,
 }
 
@@ -203,7 +203,7 @@ pub(crate) async fn read_capped(body: Body) -> Result<Result<Vec<u8>, String>, B
 
 // --- Failures ---
 
-/// What this crate's transport and hyper-util's say if there is no proxy to ask for a tunnel.
+/// Messages of this crate's transport and of hyper-util's if there is no proxy to ask for a tunnel.
 const NO_PROXY: [&str; 2] =
     ["the proxy cannot be reached", "tunnel error: failed to create underlying connection"];
 
@@ -255,7 +255,7 @@ fn unreachable(error: &BoxError, was_sent: bool, wording: &Wording, redactor: &R
 
 // --- Cause ---
 
-/// What foreign code said, cleaned. The original may show a URL with its query, or what a peer echoed.
+/// An error of foreign code, cleaned. The original may show a URL with its query, or text that a peer echoed.
 #[derive(Debug)]
 pub(crate) struct Cause {
     text: String,

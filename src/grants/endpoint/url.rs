@@ -19,11 +19,11 @@ pub(crate) enum PlainHttp {
 pub(crate) struct Flaw {
     /// The end of a sentence about the URL.
     pub(crate) what: String,
-    /// What to do about it in a setting, of which `{example}` stands for one.
+    /// The remedy for a setting, of which `{example}` stands for one.
     remedy: &'static str,
 }
 
-/// What must not stand in a URL, since URLs are logged (RFC 6749 §2.3.1), or stands in the body already.
+/// Parameters that must not stand in a URL, since URLs are logged (RFC 6749 §2.3.1), or stand in the body already.
 const BODY_PARAMETERS: [&str; 6] =
     ["grant_type", "client_secret", "client_assertion", "assertion", "refresh_token", "password"];
 

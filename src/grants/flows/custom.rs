@@ -57,7 +57,7 @@ use crate::token::AccessToken;
 ///
 /// # The password grant
 ///
-/// There is no source for it. RFC 9700 §2.4 forbids it: a program that is given the password of a person can do whatever
+/// There is no source for it. RFC 9700 §2.4 forbids it: a program that is given the password of a person can do all that
 /// the person can, for as long as the password lives, past every second factor. One vendor, NICE CXone, documents it for
 /// back ends whose "user" is an access key made for a machine; that is what this form is for, and nothing else:
 ///

@@ -51,7 +51,8 @@ use crate::token::AccessToken;
 ///    [`refresh`](crate::TokenCache::refresh) asks at once.
 /// 7. Processes that share the refresh token (`store::Shared`) exchange it one at a time as well: each goes on with the newest
 ///    of the store, and so may start without one.
-/// 8. An exchange always ends, whatever hangs. One on a runtime that is no longer driven is taken over after 10 s.
+/// 8. An exchange always ends, even if the server or a store hangs. One on a runtime that is no longer driven is taken over
+///    after 10 s.
 ///
 /// Each access token carries the refresh token that was the newest when it came
 /// ([`expose_refresh_token`](AccessToken::expose_refresh_token)), so that both can be revoked.
@@ -61,7 +62,7 @@ use crate::token::AccessToken;
 /// | an attempt ended with | the refresh token | sent again in the same fetch |
 /// |---|---|---|
 /// | an access token | is good, or replaced by the one that came | |
-/// | an access token that cannot be used (a required scope is missing, it is no bearer token) | likewise | no |
+/// | an access token that cannot be used (a required scope is missing, it is not a bearer token) | likewise | no |
 /// | `invalid_grant`, or a code that names the refresh token, with 200, 400, 401 or 403 | is dead | once, if it worked before |
 /// | the same, whose words are about the moment | as it was | as with every grant |
 /// | any other 4xx; a redirect; an `error` with 200 | as it was | as with every grant: 429 |
@@ -71,8 +72,8 @@ use crate::token::AccessToken;
 /// | no response, or one that breaks off; timeout | may be spent | once |
 /// | a 2xx that cannot be read: HTML, cut off, too long | may be spent | no |
 ///
-/// What may be spent is sent once per fetch. So an outage of any length ends with the first response, while a server that
-/// issued the next one already sees the old one soon: some allow for that within seconds.
+/// A refresh token that may be spent is sent once per fetch. So an outage of any length ends with the first response, while a
+/// server that issued the next one already sees the old one soon: some allow for that within seconds.
 ///
 /// # Cancel safety
 ///
@@ -81,7 +82,7 @@ use crate::token::AccessToken;
 ///
 /// # Examples
 ///
-/// What the last run stored is where this one begins, and a first start without any is told apart:
+/// Begin with the refresh token that the last run stored; a first start, without any, is told apart:
 ///
 /// ```
 /// use tower_oauth2::{ClientAuth, RefreshTokenGrant};
@@ -94,7 +95,7 @@ use crate::token::AccessToken;
 /// let source = RefreshTokenGrant::builder("https://login.example.com/token", "reports", ClientAuth::none())
 ///     .refresh_token(stored)
 ///     .on_rotate(|token| async move {
-///         // In one step: half a file is no refresh token.
+///         // In one step: half a file is not a refresh token.
 ///         let new = "/var/lib/reports/refresh_token.new";
 ///         tokio::fs::write(new, token.expose_refresh_token()).await?;
 ///         tokio::fs::rename(new, "/var/lib/reports/refresh_token").await?;
@@ -185,9 +186,9 @@ impl RefreshTokenGrant {
 
     /// Goes on with another refresh token, such as after the user has signed in again. All clones do.
     ///
-    /// It is not given to [`on_rotate`](GrantBuilder::on_rotate): store it before. What an exchange brings that is still
-    /// going on is left alone. A [`TokenCache`](crate::TokenCache) that has just been refused asks again by itself within
-    /// half a minute, and at once by [`refresh`](crate::TokenCache::refresh).
+    /// It is not given to [`on_rotate`](GrantBuilder::on_rotate): store it before. The result of an exchange in flight is
+    /// ignored. A [`TokenCache`](crate::TokenCache) that has just been refused asks again by itself within half a minute, and
+    /// at once by [`refresh`](crate::TokenCache::refresh).
     ///
     /// # Errors
     ///
@@ -370,7 +371,7 @@ impl GrantBuilder<RefreshTokenGrant> {
 // --- Inner ---
 
 impl Inner {
-    /// Sees to it that an access token is ready, by an exchange if there is none. It has an end, whatever happens, and shows
+    /// Sees to it that an access token is ready, by an exchange if there is none. It ends in any case, and shows
     /// that its runtime is driven.
     async fn renew(
         self: Arc<Self>,
@@ -512,7 +513,7 @@ impl Inner {
         })
     }
 
-    /// How long storing may take, whatever is set.
+    /// How long storing may take, within the longest that is allowed.
     fn store_limit(&self) -> Duration {
         self.store_timeout.min(LONGEST_STORE)
     }
@@ -544,7 +545,7 @@ impl Inner {
 
 // --- Helpers ---
 
-/// The longest time for storing a refresh token, whatever is set.
+/// The longest time for storing a refresh token, even if more is set.
 const LONGEST_STORE: Duration = Duration::from_secs(60);
 
 /// A refresh token that worked before and is refused is sent once more after this.

@@ -21,9 +21,9 @@ use crate::token::AccessToken;
 /// 1. At each fetch the subject's source is asked for its token, and the actor's if there is one. They need not be
 ///    cached: a source that should be is put into a [`TokenCache`](crate::TokenCache) and given as its
 ///    [`as_source`](crate::TokenCache::as_source).
-/// 2. Where the server refuses them, the sources are asked once more, told that their token was rejected, and what they
-///    give is sent if it is another one.
-/// 3. `issued_token_type` is an [`expose_extra`](AccessToken::expose_extra) of the token. A token that is no access token
+/// 2. Where the server refuses them, the sources are asked once more, told that their token was rejected, and a token of
+///    theirs is sent if it is another one.
+/// 3. `issued_token_type` is an [`expose_extra`](AccessToken::expose_extra) of the token. A token that is not an access token
 ///    (`token_type` `N_A`, RFC 8693 §2.2.1) is an error and never sent to an API.
 /// 4. A client need not authenticate; where the server demands it, set
 ///    [`client`](GrantBuilder::client).
@@ -55,7 +55,7 @@ pub struct TokenExchange {
     grant: Arc<Exchanged>,
 }
 
-/// What is exchanged.
+/// The tokens of an exchange, and the type that is requested.
 #[derive(Clone, Debug)]
 #[allow(unnameable_types, reason = "it belongs to the sealed trait")]
 pub struct Exchanged {

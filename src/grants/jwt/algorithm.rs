@@ -54,7 +54,7 @@ pub enum JwtAlgorithm {
     EdDsa,
 }
 
-/// What a key is made for.
+/// The type of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum KeyKind {
     Shared,

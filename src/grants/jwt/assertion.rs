@@ -23,7 +23,7 @@ use crate::{backoff, clock};
 /// An assertion that lives longer is worth stealing; servers that allow it at all stop here.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// What an assertion says besides what its use demands, and who signs it.
+/// The signer of an assertion, and its contents beside those that its use demands.
 ///
 /// For [`ClientAuth::private_key_jwt`](crate::ClientAuth::private_key_jwt) and
 /// [`ClientAuth::client_secret_jwt`](crate::ClientAuth::client_secret_jwt), where `iss` and `sub` are the client id, and

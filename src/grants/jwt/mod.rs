@@ -7,7 +7,7 @@
 //! 4. The audience is one string: the issuer of the authorization server, as it is written: the
 //!    [`Issuer`](crate::grants::Issuer) that stands in place of the token URL, or the `issuer` of the builder. See
 //!    [`audience`](Assertion::audience) and [`token_url_as_audience`](Assertion::token_url_as_audience).
-//! 5. No key and no assertion is ever shown. What is wrong with a key is said in one line without a part of it.
+//! 5. No key and no assertion is ever shown. An error about a key says in one line why it cannot be used, without a part of it.
 //! 6. Cryptography is that of the crate `aws-lc-rs`, called directly. No process-wide provider is read or set.
 //!
 //! # Examples

@@ -58,7 +58,7 @@ pub trait JwtSigner: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Whatever stopped the signer. A transient error is tried again as a token request is.
+    /// The error that stopped the signer. A transient error is tried again as a token request is.
     fn sign(&self, input: &[u8]) -> impl Future<Output = Result<Vec<u8>, Error>> + Send;
 }
 

@@ -34,7 +34,7 @@ pub(crate) fn readable(bytes: Vec<u8>) -> Vec<u8> {
     }
 }
 
-/// What is known of an endpoint before it responds.
+/// The expectations of an endpoint before it responds.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Expected {
     pub(crate) acceptance: Acceptance,
@@ -48,9 +48,9 @@ pub(crate) struct Acceptance {
     pub(crate) required: Vec<String>,
     pub(crate) strict_bearer: bool,
     pub(crate) classifier: Option<Classifier>,
-    /// What RFC 6749 calls a member, and what this endpoint does.
+    /// The name of a member in RFC 6749, and its name at this endpoint.
     pub(crate) renamed: Vec<(String, String)>,
-    /// What is accepted beside `Bearer`.
+    /// The token types that are accepted beside `Bearer`.
     pub(crate) token_types: Vec<String>,
     /// Members that say by their value that the response refuses; without a value if it is not JSON, which is said when the
     /// source is built.
@@ -67,7 +67,7 @@ pub(crate) enum Body<'a> {
     Nonsense(String),
 }
 
-/// What RFC 6749 §5.2 says in an error response.
+/// The members of an error response (RFC 6749 §5.2).
 pub(crate) struct OAuthError {
     pub(crate) code: String,
     pub(crate) description: Option<String>,
@@ -224,7 +224,7 @@ impl<'de> Visitor<'de> for MembersVisitor {
 
 // --- Helpers ---
 
-/// What a login page, a proxy or a firewall responds with.
+/// The description of the response of a login page, a proxy or a firewall.
 pub(crate) const MARKUP: &str = "HTML or XML instead of JSON";
 
 /// The media type without its parameters; empty if there is none.

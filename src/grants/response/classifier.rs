@@ -46,7 +46,7 @@ impl<'a> Refusal<'a> {
         Self { status, headers, code, description }
     }
 
-    /// Returns the code, if it is one of OAuth 2.0's kind. What a gateway writes in its place proves nothing.
+    /// Returns the code, if it is one of OAuth 2.0's kind. Text of a gateway in its place proves nothing.
     pub(crate) fn oauth_code(&self) -> Option<&'a str> {
         self.code.filter(|code| is_oauth_code(code))
     }

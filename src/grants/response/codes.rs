@@ -9,11 +9,11 @@ pub(crate) struct Code {
     pub(crate) name: &'static str,
     pub(crate) class: ErrorKind,
     pub(crate) subject: Subject,
-    /// What to check, as the end of a sentence; `{url}` stands for the name of the setting with the URL.
+    /// The settings to check, as the end of a sentence; `{url}` stands for the name of the setting with the URL.
     pub(crate) advice: &'static str,
 }
 
-/// What a code is about.
+/// The subject of a code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Subject {
     /// The client: another secret may help.

@@ -1,4 +1,4 @@
-//! Every sentence about a response, or about the lack of one. What is judged is judged in `verdict`.
+//! Every sentence about a response, or about the lack of one. The judgement is made in `verdict`.
 
 use std::time::Duration;
 

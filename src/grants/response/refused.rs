@@ -25,7 +25,7 @@ pub(crate) struct Refused {
     pub(crate) refresh_token: Option<SecretString>,
 }
 
-/// What stopped an attempt before anything was sent.
+/// An error that stopped an attempt before anything was sent.
 impl From<Error> for Refused {
     fn from(error: Error) -> Self {
         let verdict = Verdict { is_proof: true, ..Verdict::of(error.kind(), Delivery::Unsent) };

@@ -262,8 +262,8 @@ fn check_scopes(granted: &[String], expected: &Expected) -> Result<(), Error> {
 /// A lifetime that is a point in time would be one of decades. It counts as one if it lies within so many years from now.
 const NEAR: Duration = Duration::from_secs(20 * 365 * 86_400);
 
-/// Reads `expires_in` as number, float or string. What makes no sense says nothing; a negative life is over. Some servers
-/// give the end itself.
+/// Reads `expires_in` as number, float or string. Text that makes no sense counts as absent; a negative life is over. Some
+/// servers give the end itself.
 fn lifetime(raw: &RawValue, now: Duration) -> Option<Duration> {
     let text = as_string(raw);
     let text = text.as_deref().unwrap_or(raw.get()).trim();

@@ -1,6 +1,6 @@
-//! What a response proves, or that there was none: one pure function from what was seen to a verdict, as plain data.
+//! Judges a response, or the lack of one: one pure function from the observations to a verdict, as plain data.
 //!
-//! Its rule: final only upon proof. What may pass by itself is never final.
+//! Its rule: final only upon proof. A failure that may pass by itself is never final.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub(crate) enum Silence {
     Broken { is_unconnected: bool },
 }
 
-/// What the end of an attempt proves.
+/// The verdict on the end of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
     pub(crate) class: ErrorKind,
@@ -41,7 +41,7 @@ pub(crate) struct Verdict {
     pub(crate) hint: Option<Duration>,
 }
 
-/// What became of a request: whether the server may have acted on it.
+/// Whether the server may have acted on a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Delivery {
     /// It never left.
@@ -52,7 +52,7 @@ pub(crate) enum Delivery {
     Unclear,
 }
 
-/// What is said about the refresh token that was sent.
+/// The evidence against the refresh token that was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Evidence {
     /// Nothing.
@@ -174,7 +174,7 @@ fn momentary(code: &str, description: &str) -> Option<ErrorKind> {
     }
 }
 
-/// What a refusal that lasts says about the refresh token.
+/// Returns the evidence against the refresh token in a refusal that lasts.
 fn evidence(refusal: &Refusal<'_>, named: Option<ErrorKind>, class: ErrorKind) -> Evidence {
     let status = refusal.status();
     let is_of_endpoint = status.is_success() || matches!(status.as_u16(), 400 | 401 | 403);
@@ -195,9 +195,9 @@ fn evidence(refusal: &Refusal<'_>, named: Option<ErrorKind>, class: ErrorKind) -
     }
 }
 
-/// Judges a success that holds nothing of use. What is not a token response at all may be a gateway's, and the request is sent
-/// again. `holds_token`: a token came all the same, that cannot be used or must not. `is_config`: it is the settings that do
-/// not fit, such as a scope that was not granted.
+/// Judges a success that holds nothing of use. A response that is not a token response at all may be a gateway's, and the
+/// request is sent again. `holds_token`: a token came all the same, that cannot be used or must not. `is_config`: it is the
+/// settings that do not fit, such as a scope that was not granted.
 pub(crate) fn useless(holds_token: bool, is_config: bool) -> Verdict {
     let class = if is_config { ErrorKind::Config } else { ErrorKind::Protocol };
     let delivery = if holds_token { Delivery::Declined } else { Delivery::Unclear };

@@ -1,9 +1,9 @@
-//! What an endpoint is called in messages, and what else they depend on.
+//! The names of endpoints in messages, and further facts on which messages depend.
 
-/// What the messages about an endpoint depend on.
+/// The facts on which the messages about an endpoint depend.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Wording {
-    /// Who responds, as the subject of a sentence; empty: the endpoint by its name.
+    /// The party that responds, as the subject of a sentence; empty: the endpoint by its name.
     pub(crate) who: String,
     pub(crate) kind: EndpointKind,
     /// Whether the issuer told its URL.
@@ -38,7 +38,7 @@ impl Wording {
     }
 }
 
-/// What a request is made to.
+/// The kind of endpoint that a request is made to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum EndpointKind {
     #[default]

@@ -1,9 +1,9 @@
-//! What is known of one refresh token and its successors: which is the newest, whether it may be spent, what is not
-//! stored yet, and which access token was not taken yet.
+//! The state of one refresh token and its successors: which is the newest, whether it may be spent, which is not stored yet,
+//! and which access token was not taken yet.
 //!
 //! Invariants:
 //! 1. The newest refresh token is in memory in the same poll in which the response that brought it was read.
-//! 2. What an exchange brought changes nothing once [`replace`](Lineage::replace) has put another token in its place.
+//! 2. The result of an exchange changes nothing once [`replace`](Lineage::replace) has put another token in its place.
 //! 3. A token that was refused for good is never sent again.
 //! 4. A turn that shows no sign of life is taken away. If it has sent a request, the refresh token is in doubt already.
 //! 5. Where processes share the refresh token, the newest that they know is taken over before an exchange, and what is held
@@ -47,7 +47,7 @@ struct State {
     sharing: Sharing,
 }
 
-/// What is known of the refresh token that processes share.
+/// The state of the refresh token that processes share.
 #[derive(Default)]
 struct Sharing {
     /// The refresh token with which the lineage here began.
@@ -62,7 +62,7 @@ struct Sharing {
 #[derive(Default)]
 struct Suspicion {
     count: u32,
-    /// What proved the client at the newest one.
+    /// The proof of the client at the newest one.
     proof: Option<SecretString>,
     /// The newest one, and until when the server is left alone.
     paused: Option<(Error, Moment)>,
@@ -190,7 +190,7 @@ impl Lineage {
         })
     }
 
-    /// Takes in what an exchange of `held` brought. Returns false if that is no longer the token in use.
+    /// Takes in the result of an exchange of `held`. Returns false if that is no longer the token in use.
     ///
     /// No refresh token, or the same again, leaves the old one, of which it is certain now that it is good.
     pub(crate) fn take_in(
