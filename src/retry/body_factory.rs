@@ -13,13 +13,13 @@ use tower::BoxError;
 
 /// Opens a request body anew for each further attempt, so that nothing of it has to be recorded.
 ///
-/// In a request's extensions it makes a body of any size replayable at constant memory: a file, or whatever else can be
+/// In a request's extensions it makes a body of any size replayable at constant memory: a file, or anything else that can be
 /// read twice.
 ///
-/// 1. The first attempt sends the request's own body, unrecorded and whatever its length.
+/// 1. The first attempt sends the request's own body, unrecorded and of any length.
 /// 2. For each further attempt the factory is called once: after the wait, so that no file stays open for it, and before
 ///    the inner service is made ready, so that no permit of it is held meanwhile. If no attempt follows, it is not called.
-/// 3. What it opens is sent from its beginning. It must be the same body again. If the request names a `Content-Length`, or
+/// 3. The body that it opens is sent from its beginning. It must be the same again. If the request names a `Content-Length`, or
 ///    the first body said how long it is, a body that announces another length is refused, and one that turns out to be
 ///    longer or shorter ends in an error, never as if it were whole.
 /// 4. The body of the attempt before ends in an error at its next poll, wherever that is.

@@ -1,4 +1,4 @@
-//! What stands before a server that asks for patience: a gate for each place, and what goes by it.
+//! The gates that hold requests to servers that ask for patience.
 
 mod lane;
 mod lanes;

@@ -4,7 +4,7 @@
 //!
 //! 1. It is sent. Its body is kept, so that it can be sent again: see [request bodies](#request-bodies).
 //! 2. If auth says that the token was refused ([`TokenRejected`](crate::extensions::TokenRejected)), the request is sent
-//!    again at once with another token, whatever its method. This happens once and does not count as a retry.
+//!    again at once with another token, even if its method is not idempotent. This happens once and does not count as a retry.
 //! 3. Any other failure that may pass by itself is retried, three times by default: see the [first
 //!    table](#what-is-retried-when).
 //! 4. The wait is what the server asks for, and up to a tenth more: see the [second table](#what-servers-ask-for). If it asks
@@ -48,8 +48,8 @@
 //!    refusals than that, and the pace counts again.
 //! 6. If all refusals are for one first path segment, or else one method, and five requests of others were accepted, only that
 //!    segment or method is held. A refusal elsewhere undoes that.
-//! 7. Retries at the gate cost no budget, unless the gate has no room for them. A second retry has twice the room before it, a
-//!    third one three times.
+//! 7. Retries at the gate cost no budget, unless the gate cannot hold them. At the pace a second retry counts as two requests,
+//!    a third one as three.
 //! 8. A gate that nothing needed for 30 s is open, and what it learned is forgotten.
 //!
 //! The gate is on by default. In simulations of the default policy (`tests/simulation`) requests that were not refused take as long
@@ -87,8 +87,8 @@
 //!   it drops the token, and nothing is replayed.
 //! - `grpc-retry-pushback-ms` is waited to the millisecond, and at once if it is 0. If it is negative, unreadable or there
 //!   twice, the server wants no other attempt. It counts for one attempt; afterwards the policy's own waits begin anew.
-//! - What kind of error it was is told by markers ([`Unsent`]), which the client of this crate sets, or by a
-//!   [`classifier`](RetryPolicyBuilder::classifier).
+//! - Markers tell the kind of an error ([`Unsent`]), which the client of this crate sets, or a
+//!   [`classifier`](RetryPolicyBuilder::classifier) does.
 //! - `google.rpc.RetryInfo` in `grpc-status-details-bin` is a hint, as `Retry-After` is one.
 //! - A request is one of gRPC if its content type begins with `application/grpc`. One message is kept for a replay, however
 //!   its frames are cut.
@@ -125,7 +125,7 @@
 //! - A quota asks for a wait where nothing is left of it, and on a 429 also where the server does not say what is left.
 //!   While something is left, it asks for none. A quota in a response from a cache (`Age`) is that of another time, and
 //!   is passed over.
-//! - Only a 4xx or 5xx is read for waits, whatever the header.
+//! - Waits are read from a 4xx or 5xx only, in every header.
 //! - Every header may give a span or a point in time. A number below 10^9 counts seconds (or milliseconds, if the header
 //!   does), one from 10^9 on is seconds since the Unix epoch, one from 10^12 on milliseconds since then. Dates are those of
 //!   RFC 3339, with or without seconds, and of RFC 9110 §5.6.7. Durations look like `1m30s`.
@@ -133,23 +133,24 @@
 //! - The same headers are read at the token endpoint and at discovery.
 //! - `x-should-retry: false` and `stripe-should-retry: false` forbid another attempt, and so do the headers that
 //!   [`RateLimitProfile::should_retry`] names. They say nothing about a refused token.
-//! - What cannot be read is passed over, a malformed `RateLimit` as a whole. `RateLimit-Policy` asks for no wait.
+//! - A value that cannot be read is ignored, a malformed `RateLimit` as a whole. `RateLimit-Policy` asks for no wait.
 //!
 //! # Request bodies
 //!
 //! - A body of one frame in memory is shared and never copied. Any other is recorded while it is sent: up to 1 MiB if its
 //!   length is known (by the body or by `Content-Length`), up to 64 KiB if not, and up to 32 MiB for all requests of the policy
 //!   together, kept responses included.
-//! - A body above these limits ([`replay_body_limit`](RetryPolicyBuilder::replay_body_limit) and the next two) is sent once. What was recorded is freed as soon as no other attempt can follow.
+//! - A body above these limits ([`replay_body_limit`](RetryPolicyBuilder::replay_body_limit) and the next two) is sent once.
+//!   The recording is freed as soon as no other attempt can follow.
 //! - Of a gRPC call one message is kept and no stream: the server may have acted on the messages before the last.
-//! - With a [`BodyFactory`] nothing is recorded. Each further attempt opens the body again, whatever its length.
+//! - With a [`BodyFactory`] nothing is recorded. Each further attempt opens the body again, of any length.
 //!
 //! # Responses during a wait
 //!
 //! - The response before is read for as long as the wait, at least 10 ms and at most 200 ms, and up to 64 KiB or 1024 frames.
 //!   The rest is dropped before the inner service is made ready.
-//! - What was read is kept until there is a newer outcome. If the response has to be returned after all, it is whole, or ends
-//!   in an error.
+//! - The data that was read is kept until there is a newer outcome. If the response has to be returned after all, it is whole,
+//!   or ends in an error.
 //! - The inner service has until the deadline to become ready. Without a deadline it has what is left of all waits, and 200 ms
 //!   at least.
 //!
@@ -162,8 +163,8 @@
 //!
 //! # Settings
 //!
-//! All defaults stand in one list on [`RetryPolicyBuilder`], those of the budget on [`RetryBudget`]. What is for one request
-//! goes into its extensions:
+//! All defaults stand in one list on [`RetryPolicyBuilder`], those of the budget on [`RetryBudget`]. Settings for one request
+//! go into its extensions:
 //!
 //! | extension | says |
 //! |---|---|
@@ -263,11 +264,11 @@
 //! - A server that closes an HTTP/1.1 connection right after an early response may have that response lost on the way: the
 //!   transport sees its upload fail first. That is an error after which the server may have acted, so only methods that
 //!   may be repeated are sent again. Most servers read on for a while; over h2 it does not happen.
-//! - The request's extensions go with every replay, as clones. What must be seen by one attempt only does not belong
+//! - The request's extensions go with every replay, as clones. A value for one attempt only does not belong
 //!   there. [`Attempt`](crate::extensions::Attempt) tells the attempts apart.
 //! - Under another `RetryService` a resend of the outer one is sent once here, so that retries add up and do not
 //!   multiply.
-//! - A deadline is for the head of the response. What its body takes belongs to the caller, or to a timeout below. An attempt
+//! - A deadline is for the head of the response. The time for its body is up to the caller, or to a timeout below. An attempt
 //!   that is ended in flight may have been taken by the server nevertheless: what that did is unknown, and the error
 //!   ([`TimedOut::Deadline`]) says so by saying no more. Layers below see the request's own deadline in its extensions; one that
 //!   the policy sets they do not.
@@ -278,13 +279,13 @@
 //!
 //! The service below gets a `Request<RequestBody<B>>` where the caller sends a `Request<B>`, and the caller gets a
 //! `Response<ResponseBody<R>>` where the service below responds with a `Response<R>`. A client that is generic over its body
-//! needs nothing: hyper's takes whatever is a body, be it axum's, tonic's or a boxed one.
+//! needs nothing: hyper's takes any body, be it axum's, tonic's or a boxed one.
 //!
 //! | request body | what it needs |
 //! |---|---|
 //! | `Full<Bytes>`, `Empty`, `axum::body::Body`, `tonic::body::Body`, `BoxBody`, `UnsyncBoxBody` | nothing |
 //! | one that is not `Unpin`, such as some streams | `BodyExt::boxed_unsync` |
-//! | one whose data is no `Bytes` | nothing; each frame is copied once |
+//! | one whose data is not `Bytes` | nothing; each frame is copied once |
 //! | one that must be `Sync` below, as `BodyExt::boxed` asks | to be `Sync` itself |
 //!
 //! One that was made for one body type is not a service for the other, and the compiler says so by "the

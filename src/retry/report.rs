@@ -1,4 +1,4 @@
-//! What became of a request, told to the caller.
+//! The report on a request, for its caller.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -32,7 +32,7 @@ pub struct RetryReport {
     details: Arc<ReportDetails>,
 }
 
-/// What a report says.
+/// The contents of a report.
 pub(super) struct ReportDetails {
     pub(super) attempts: u32,
     pub(super) held: Duration,
@@ -114,13 +114,13 @@ pub enum StopReason {
     /// The server asked for more patience than the policy has.
     #[non_exhaustive]
     DelayExceedsCap {
-        /// What the server asked for.
+        /// The wait that the server asked for.
         requested: Duration,
     },
     /// The wait would not end before the [`Deadline`](crate::extensions::Deadline).
     #[non_exhaustive]
     DeadlineTooClose {
-        /// What the wait would have been.
+        /// The wait that would have been needed.
         needed: Duration,
     },
     /// The deadline passed: while an attempt was in flight, which was ended, or before the next one could be sent.
@@ -128,7 +128,7 @@ pub enum StopReason {
     /// The waits of this request would be more in all than the policy allows.
     #[non_exhaustive]
     WaitsExhausted {
-        /// What the wait would have been.
+        /// The wait that would have been needed.
         needed: Duration,
     },
     /// Auth refused to send the attempt: there was no token for it, or it may not have one. Where an earlier response is

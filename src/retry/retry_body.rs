@@ -38,23 +38,23 @@ pub(super) struct ReadAhead<B: Body> {
     frames: VecDeque<Frame<B::Data>>,
     /// How much data is in `frames`.
     bytes: u64,
-    /// What was not read yet; none once the body ended or failed, or was given up.
+    /// The body, as far as it is unread; none once it ended or failed, or was given up.
     rest: Option<Pin<Box<B>>>,
-    /// What it ends in after the frames, where it does not end well.
+    /// The error after the frames, where the body does not end well.
     error: Option<BoxError>,
     /// Whom to tell if the trailers refuse the token.
     refusal: Option<LateRefusal>,
-    /// What the frames take up of the policy's memory.
+    /// The share of the policy's memory that the frames take up.
     held: HeldBytes,
 }
 
-/// What transports give at once as a rule: a frame of h2, or a read of HTTP/1.1.
+/// The size of one read as a rule: a frame of h2, or a read of HTTP/1.1.
 const FRAME: u64 = 16 * 1024;
 
-/// What a frame costs besides its data.
+/// The memory for a frame besides its data.
 const LEAST: u64 = 128;
 
-/// What a body ends in whose rest was given up while a replay was tried, where the replay could not be made.
+/// The error of a body whose rest was given up while a replay was tried, where the replay could not be made.
 const ABANDONED: &str =
     "the rest of this response was given up to make a replay possible, and there was no replay";
 

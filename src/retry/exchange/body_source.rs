@@ -12,7 +12,7 @@ use crate::retry::policy::rules::RetryRules;
 use crate::retry::replay_body::{NotReplayable, RequestBody, Tether, TiedBody};
 use crate::sync::Arc;
 
-/// What the bodies of further attempts are made from. Dropping it leaves the attempt in flight alone.
+/// The source of the bodies of further attempts. Dropping it leaves the attempt in flight alone.
 pub(super) enum BodySource<B> {
     Recorded(RequestBody<B>),
     /// Nothing is recorded. The tether ends the body of the attempt in flight; all are of this length, if one is known.
@@ -83,7 +83,7 @@ impl<B> BodySource<B> {
     }
 
     /// Begins the body of the next attempt, and ends that of the one before: an upload that goes on during the wait would be in
-    /// vain. What a factory opens is opened later.
+    /// vain. A factory opens its body later.
     pub(super) fn claim(&mut self) -> Result<RequestBody<B>, NotReplayable> {
         self.replayable()?;
         match self {

@@ -21,8 +21,8 @@ use crate::sync::Arc;
 /// The response before.
 ///
 /// 1. It is read until its body ends or fails, [`BYTES`] or [`FRAMES`] are exceeded, the policy's memory or the time is up.
-/// 2. From then on nothing of the attempt is alive: what was not read is dropped.
-/// 3. What was read is kept until this is dropped, to be returned if no newer outcome comes.
+/// 2. From then on nothing of the attempt is alive: the unread rest is dropped.
+/// 3. The data that was read is kept until this is dropped, to be returned if no newer outcome comes.
 pub(super) struct Draining<B: Body> {
     head: response::Parts,
     body: ReadAhead<B>,
@@ -44,7 +44,7 @@ const SHORTEST: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_millis(200);
 
 impl<B: Body> Draining<B> {
-    /// Starts to read a response; after `time_left` it would be in vain. What is kept of it counts against `allowance`.
+    /// Starts to read a response; after `time_left` it would be in vain. The data that is kept counts against `allowance`.
     pub(super) fn new(
         response: Response<ResponseBody<B>>,
         time_left: Option<Duration>,

@@ -19,7 +19,7 @@ use crate::retry::policy::idempotency::Repeatability;
 /// 1. The headers are lists here and not a map: a clone of a `HeaderMap` copies its index as well. 2.50 with a map, 2.23 with
 ///    one list. The bytes of the values are shared either way.
 /// 2. The next copy of the thread is made where one was dropped: 2.12 with the list alone reused.
-/// 3. What is moved along with the request is a pointer: 2.08; with the request not taken apart for it, 2.06.
+/// 3. The request carries a pointer: 2.08; with the request not taken apart for it, 2.06.
 /// 4. Names and values are lists of their own: 2.08 again, but less time (see `values`).
 pub(super) struct HeadSnapshot {
     /// None once it is dropped.
@@ -71,7 +71,7 @@ impl HeadSnapshot {
         RequestTarget { uri: self.uri(), credential: self.copy().extensions.get() }
     }
 
-    /// What the gate may tell it apart by.
+    /// Returns the properties by which the gate may tell it apart.
     pub(super) fn kind(&self) -> RequestKind<'_> {
         RequestKind::of(self.uri(), self.method())
     }
@@ -81,7 +81,7 @@ impl HeadSnapshot {
         self.copy().extensions.get()
     }
 
-    /// What a second attempt may do.
+    /// Returns the effect that a second attempt may have.
     pub(super) fn repeat(&self) -> Repeatability {
         Repeatability::as_it_is(self.method(), self.headers())
     }
@@ -96,7 +96,7 @@ impl HeadSnapshot {
         value.to_str().ok()?.parse().ok()
     }
 
-    /// What the caller calls the request.
+    /// Returns the caller's name for the request.
     pub(super) fn request_id(&self) -> Option<&str> {
         let mut headers = self.headers();
         let value = headers.find_map(|(name, value)| (name == "x-request-id").then_some(value))?;

@@ -1,7 +1,7 @@
 //! The log lines of retries: what an operator reads of a request that was not served at once.
 //!
 //! A line can be understood alone: it says which request of which server it is about, by its method, its origin and its
-//! `x-request-id`, and never its path. What a server or a foreign error says is not shown.
+//! `x-request-id`, and never its path. The text of a server or of a foreign error is not shown.
 
 use std::error::Error as StdError;
 use std::io;
@@ -126,7 +126,8 @@ fn some(wait: Duration) -> Option<String> {
     (!wait.is_zero()).then(|| show_duration(wait))
 }
 
-/// What of an error may be shown: the words of this crate, and those of the operating system. Any other may hold anything.
+/// Returns the text of an error that may be shown: the words of this crate, and those of the operating system. Any other may
+/// hold anything.
 fn shown(error: &(dyn StdError + 'static)) -> Option<String> {
     chain(error).find_map(|error| {
         if error.is::<Error>() || error.is::<TimedOut>() {

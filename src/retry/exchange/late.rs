@@ -10,7 +10,7 @@ use crate::extensions::LateRefusal;
 use crate::headers::grpc;
 use crate::retry::retry_body::{ReadAhead, ResponseBody};
 
-/// Polls the body of a response once, which never waits: one that has not begun is returned as it is. What was read
+/// Polls the body of a response once, which never waits: one that has not begun is returned as it is. A frame that was read
 /// goes with it. Where it was the trailers, they are returned; if they refuse the token, auth has been told, and the response
 /// carries its marker. Where data comes first, the body tells auth by itself when it comes to the trailers.
 #[cold]

@@ -1,8 +1,8 @@
 //! One request from its first attempt to its end.
 //!
 //! [`service`] begins an exchange and sends the first attempt. [`future`] takes it from there, through the states of [`attempt`],
-//! and [`outcome`] says what follows from what became of an attempt. What is known and kept of the request all the while is in
-//! [`request`], of its attempts in [`past`].
+//! and [`outcome`] decides the next step after an attempt. The state of the request all the while is in [`request`], that of
+//! its attempts in [`past`].
 
 mod attempt;
 mod body_source;

@@ -1,4 +1,4 @@
-//! What follows from the outcome of an attempt: the next one, or the end of the request.
+//! The next step after an attempt: another one, or the end of the request.
 
 use std::error::Error as StdError;
 use std::ops::ControlFlow;
@@ -32,8 +32,8 @@ use crate::retry::report::{ReplayReason, Replayed, ReportDetails, RetryReport, S
 use crate::retry::retry_body::ResponseBody;
 use crate::runtime;
 
-/// What follows from what became of an attempt, or of the try to make one, for a request that goes through `S`: the next state,
-/// or the end.
+/// The next step after an attempt, or after the try to make one, for a request that goes through `S`: the next state, or the
+/// end.
 pub(super) type Step<S, B> = ControlFlow<
     Result<Response<ResponseBody<<S as HttpService<B>>::ResponseBody>>, BoxError>,
     AttemptState<<S as Service<Request<RequestBody<B>>>>::Future, B>,
@@ -77,8 +77,8 @@ where
         }
     }
 
-    /// The inner service failed: the next attempt is prepared, or the error is returned. What auth or a limit refused to
-    /// send does not replace a response already had.
+    /// The inner service failed: the next attempt is prepared, or the error is returned. A refusal to send, by auth or by a
+    /// limit, does not replace a response already had.
     #[cold]
     pub(super) fn failed(&mut self, error: BoxError) -> Step<S, B> {
         if let Some(stop) = refused(&*error) {

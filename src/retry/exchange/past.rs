@@ -35,9 +35,9 @@ pub(super) struct PastAttempts<RB: Body> {
     pub(super) outcome: Option<Result<Box<Draining<RB>>, BoxError>>,
     /// Its place in the history.
     pub(super) at: usize,
-    /// What the gate stands before, once that was asked for.
+    /// The place that the gate guards, once that was asked for.
     pub(super) place: Option<GatedPlace>,
-    /// What the attempt in flight has from the gate.
+    /// The pass of the attempt in flight through the gate.
     pub(super) pass: Option<Pass>,
 }
 

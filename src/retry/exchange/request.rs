@@ -69,7 +69,7 @@ where
     pub(super) past: Option<Box<PastAttempts<S::ResponseBody>>>,
 }
 
-/// What further attempts are made from.
+/// The material of further attempts.
 pub(super) struct Resend<B> {
     pub(super) head: HeadSnapshot,
     /// Why there is none: the body is sent once, though the request may have to wait for that; or no other attempt can follow,
@@ -122,7 +122,7 @@ where
         self.sender.rules().gate.as_ref().filter(|_| !past)
     }
 
-    /// What the gate stands before, as far as the request is concerned.
+    /// Returns the place that the gate guards, as far as the request is concerned.
     pub(super) fn place(&mut self) -> Option<GatedPlace> {
         if self.past().place.is_none() {
             let rules = self.sender.rules();
@@ -136,7 +136,7 @@ where
         self.past().place.clone()
     }
 
-    /// What it asks the gate for.
+    /// Returns its demand on the gate.
     pub(super) fn ask(&self, retries: u32, least: Duration) -> GateAsk<'_> {
         let Some(resend) = &self.resend else { return GateAsk::ONCE };
         let longest = timeouts::left(self.deadline).unwrap_or_else(|| self.wait_left());

@@ -1,12 +1,12 @@
-//! What a request holds of the service that it came to.
+//! The part of the service that a request keeps.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::retry::policy::builder::RetryPolicy;
 use crate::retry::policy::rules::RetryRules;
 
-/// What a request holds of the service that it came to: the policy, and an inner service for further attempts, which is
-/// polled ready anew for each of them.
+/// The part of the service that a request keeps: the policy, and an inner service for further attempts, which is polled ready
+/// anew for each of them.
 ///
 /// An instance of the service that is used again has one [`Instance`] for all its requests, so that two instances on two
 /// threads count no references in common. One that is used once, as a clone for each request is, does not pay for it.
@@ -15,7 +15,7 @@ pub(super) enum Sender<S> {
     Shared(Arc<Instance<S>>),
 }
 
-/// What the requests of one instance share.
+/// State shared by the requests of one instance.
 pub(super) struct Instance<S> {
     policy: RetryPolicy,
     /// In a lock, since a service need not be `Sync`. It is cloned, and never polled.

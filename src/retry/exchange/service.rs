@@ -37,7 +37,7 @@ use crate::runtime;
 pub struct RetryService<S> {
     inner: S,
     policy: RetryPolicy,
-    /// What the requests of this instance share, from its second use on.
+    /// State shared by the requests of this instance, from its second use on.
     own: Option<Arc<Instance<S>>>,
     used: bool,
 }

@@ -29,13 +29,13 @@ enum PassageWay {
     AtOnce,
     /// When its turn had come.
     InTurn,
-    /// Whatever the pace is: it could not wait, or waited long enough.
+    /// Outside the pace: it could not wait, or waited long enough.
     Beyond,
     /// There is no pace.
     Unpaced,
 }
 
-/// What a request asks for that comes to a gate.
+/// The demand of a request on a gate.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::retry) struct GateAsk<'a> {
     pub(in crate::retry) kind: Option<RequestKind<'a>>,

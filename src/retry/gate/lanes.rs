@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::lane::Lane;
 use crate::retry::limits::account::Account;
 
-/// What a gate stands before: an account, or a part of what it may ask for.
+/// The place that a gate guards: an account, or a part of its requests.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(in crate::retry) struct GatedPlace {
     pub(in crate::retry) account: Arc<Account>,

@@ -7,8 +7,8 @@
 //!    was too much, stays there for a while, and rises ever faster beyond (as CUBIC of RFC 9438 does). Far beyond it, where the
 //!    limit is another than it was, it doubles each second.
 //! 4. When several are refused one after the other, the gate closes for as long as the server asks.
-//! 5. It rises by what was accepted and had to wait, since what did not have to wait proves nothing. What is accepted right after
-//!    a refusal does not raise it.
+//! 5. It rises by requests that were accepted and had to wait, since one that did not have to wait proves nothing. A request
+//!    that is accepted right after a refusal does not raise it.
 
 use std::time::Duration;
 
@@ -22,16 +22,16 @@ pub(super) struct Pace {
     opens_at: Instant,
     per_second: f64,
     rise: Rise,
-    /// What may be let out at once, by the time at which it was counted: less than one is none.
+    /// The requests that may be let out at once, by the time at which they were counted: less than one is none.
     credit: f64,
     counted_at: Instant,
-    /// What was accepted since the closing, and when the last of it.
+    /// The requests accepted since the closing, and when the last of them was.
     accepted: u32,
     accepted_at: Instant,
     /// Which part of what was let out lately was refused, and how many without one accepted between.
     share_refused: f64,
     refused_in_row: u32,
-    /// What was let out first after a pause was refused.
+    /// Whether the first request after a pause was refused.
     in_vain: bool,
     /// How long responses take.
     round_trip: Duration,
@@ -43,11 +43,11 @@ enum Rise {
     Doubling,
     /// So much was nearly too much when it fell, and so many seconds ago.
     Near { level: f64, age: f64 },
-    /// What was too much once is none any more.
+    /// The pace that was too much once is not too much any more.
     Beyond,
 }
 
-/// What a refusal means for the pace.
+/// The effect of a refusal on the pace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// It may be chance.
@@ -68,7 +68,7 @@ const CEILING: f64 = 1e6;
 const FIRST: f64 = 8.0;
 
 /// The least and the most time in which the pace doubles: two round trips. With 100 ms as the least, those 60 requests take
-/// 5.09 s; with 50 ms whatever the round trip is, nginx gets 1.64 requests for each that it serves. The most is for responses
+/// 5.09 s; with 50 ms at any round trip, nginx gets 1.64 requests for each that it serves. The most is for responses
 /// that take 10 s, which would slow down everything for minutes.
 const QUICKEST: Duration = Duration::from_millis(50);
 const SLOWEST: Duration = Duration::from_millis(500);
@@ -101,7 +101,7 @@ const TOO_MANY: f64 = 0.23;
 /// time, not 1.13; with eight, a window of 30 loses one of 150.
 const IN_ROW: u32 = 3;
 
-/// What was due within this time is let out at once: timers are late, and what they lose would never be made up.
+/// Requests due within this time are let out at once: timers are late, and the time that they lose would never be made up.
 const LATENESS: Duration = Duration::from_millis(25);
 
 /// How many turns are counted, so that the time for them is one.

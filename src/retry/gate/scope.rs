@@ -5,7 +5,7 @@
 
 use http::{Method, Uri};
 
-/// What the requests of an account are told apart by.
+/// The properties by which the requests of an account are told apart.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::retry) struct RequestKind<'a> {
     segment: &'a str,

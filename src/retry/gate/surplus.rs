@@ -1,9 +1,9 @@
-//! What becomes of requests that the pace would not have let out: values in, verdict out.
+//! Judges requests that the pace would not have let out: values in, verdict out.
 //!
-//! A limit on our own rate is sharp: what is beyond it is refused. Where it is accepted instead, another client or chance is
-//! what refuses, and it does not help to hold requests back.
+//! A limit on our own rate is sharp: a request beyond it is refused. Where it is accepted instead, the refusals come from
+//! another client or from chance, and it does not help to hold requests back.
 
-/// What is known of the requests beyond the pace.
+/// The record of requests beyond the pace.
 #[derive(Clone, Debug)]
 pub(super) struct Surplus {
     /// Rises by one with each that is refused, and falls by more with each that is accepted.
@@ -21,7 +21,7 @@ const AT_FIRST: u32 = 4;
 /// refused at any pace, not 4.1; all rows hold with 24.
 const HIGHEST: u32 = 12;
 
-/// What one that is accepted takes off: more than three of four must be refused for the score to rise. With 1, the 99th
+/// The score falls by this for one that is accepted: more than three of four must be refused for it to rise. With 1, the 99th
 /// percentile beside a neighbour is 8.4 s, not 4.1; all rows hold with 6.
 const ACCEPTED: u32 = 3;
 

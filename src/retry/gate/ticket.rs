@@ -1,4 +1,4 @@
-//! What a request has from a gate: a pass once it went through, a ticket while it waits.
+//! The holdings of a request from a gate: a pass once it went through, a ticket while it waits.
 
 use std::future::Future as _;
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use super::lanes::{GateShared, GatedPlace};
 use super::scope::Likeness;
 use crate::clock;
 
-/// What a request carries that went through a gate.
+/// The proof that a request went through a gate, by which its outcome is reported.
 pub(in crate::retry) struct Pass {
     pub(super) gate: Arc<GateShared>,
     pub(super) place: GatedPlace,

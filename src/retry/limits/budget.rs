@@ -340,7 +340,7 @@ impl Purse {
 // --- BudgetTerms ---
 
 impl BudgetTerms {
-    /// What a request adds, in thousandths.
+    /// Returns the credit for one request, in thousandths.
     fn per_request(self) -> u64 {
         #[allow(
             clippy::cast_possible_truncation,
@@ -351,7 +351,7 @@ impl BudgetTerms {
         thousandths
     }
 
-    /// What a balance may hold, in thousandths.
+    /// Returns the highest balance, in thousandths.
     fn most(self) -> u64 {
         u64::from(self.burst) * RETRY
     }
@@ -372,7 +372,7 @@ impl Balance {
     }
 }
 
-/// What a retry for this reason costs. A token that is refused or missing is nothing that the server suffers from.
+/// Returns the price of a retry for this reason. The server does not suffer from a token that is refused or missing.
 fn price(reason: ReplayReason) -> u64 {
     match reason {
         ReplayReason::TokenRejected | ReplayReason::TokenUnavailable => 0,

@@ -1,4 +1,4 @@
-//! Whose limits a request counts against, and how many retries there may be. What holds requests back is the
+//! Whose limits a request counts against, and how many retries there may be. Requests are held back by the
 //! [gate](super::gate).
 
 pub(super) mod account;

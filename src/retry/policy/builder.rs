@@ -17,7 +17,7 @@ use crate::retry::replay_body::Allowance;
 
 /// When a request is sent again: the settings, which are themselves the tower `Layer`.
 ///
-/// It makes a [`RetryService`](crate::retry::RetryService). Cheap to clone. What it does is on the page of the
+/// It makes a [`RetryService`](crate::retry::RetryService). Cheap to clone. The rules are on the page of the
 /// [module](crate::retry).
 ///
 /// # Examples
@@ -141,7 +141,7 @@ impl RetryPolicyBuilder {
     /// [`Deadline`](crate::extensions::Deadline) of the request's own counts if it is earlier.
     ///
     /// A wait that would not end in time is not begun, and an attempt that is in flight then is ended. The newest response
-    /// before is returned, or else [`TimedOut::Deadline`](crate::retry::TimedOut). What the body of the response takes is not
+    /// before is returned, or else [`TimedOut::Deadline`](crate::retry::TimedOut). The time for the body of the response is not
     /// limited.
     pub fn total_timeout(mut self, timeout: Duration) -> Self {
         self.rules.total_timeout = Some(timeout);
@@ -187,8 +187,8 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// Sets which statuses say that the server refused the work, so that the request is sent again whatever its method. What
-    /// the profile names counts besides.
+    /// Sets which statuses say that the server refused the work, so that the request is sent again even if its method is not
+    /// idempotent. The statuses of the profile count besides.
     pub fn throttled_statuses(mut self, statuses: impl IntoIterator<Item = StatusCode>) -> Self {
         self.rules.throttled = statuses.into_iter().collect();
         self

@@ -1,18 +1,18 @@
-//! What an error of the inner service says about the request: whether the server may have begun with it.
+//! Classifies errors of the inner service: whether the server may have begun with the request.
 
 use std::error::Error as StdError;
 use std::fmt;
 
 use crate::error::{Futile, Lasting, Unsent, chain};
 
-/// What an error of the inner service says about the request that it ended.
+/// The class of an error of the inner service, by what it proves about the request.
 ///
 /// The transport knows best; see [`RetryPolicyBuilder::classifier`](crate::retry::RetryPolicyBuilder::classifier).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Failure {
     /// The server provably did no work: the request was not sent, or the server said that it did not look at it. It is
-    /// sent again whatever its method.
+    /// sent again even if its method is not idempotent.
     Unsent,
     /// It is not known how far it came. It is sent again if it may be repeated.
     Ambiguous,

@@ -1,4 +1,4 @@
-//! What happened, and what follows from it: values in, verdict out.
+//! Decides what follows from an outcome: values in, verdict out.
 
 use std::time::Duration;
 
@@ -16,12 +16,12 @@ use crate::headers::grpc::{self, GrpcStatus, Pushback};
 use crate::headers::rate_limit::{self, Hint};
 use crate::retry::report::{ReplayReason, Replayed, StopReason};
 
-/// What an outcome says, read once.
+/// An outcome, read once.
 #[derive(Default)]
 pub(in crate::retry) struct OutcomeReading {
     /// Why another attempt may help. None if the outcome is one to return.
     reason: Option<ReplayReason>,
-    /// What the server asks for, and the header in which it does so.
+    /// The wait that the server asks for, and the header in which it does so.
     pub(in crate::retry) requested_delay: Option<Duration>,
     requested_by: Option<HeaderName>,
     /// It is not to be changed: gRPC's pushback (gRFC A6).
@@ -245,7 +245,7 @@ impl RetryRules {
         }
     }
 
-    /// Refuses a retry that this request may not have, whatever the wait.
+    /// Refuses a retry that this request may not have after any wait.
     fn permit(&self, view: &OutcomeView<'_>, whatever_the_method: bool) -> Result<(), StopReason> {
         let told_to = view.options.is_some_and(|options| options.repeatable);
         if !view.repeat.is_allowed() && !told_to && !whatever_the_method {

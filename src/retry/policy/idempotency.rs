@@ -16,7 +16,7 @@ const SAFE: [&str; 4] = ["PROPFIND", "REPORT", "SEARCH", "QUERY"];
 /// A repeated write meets what the first one wrote, so these fail it although it succeeded (RFC 9110 §13.1).
 static CONDITIONS: [HeaderName; 4] = [IF_MATCH, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE];
 
-/// What a second attempt may do, as far as the request says so itself.
+/// The effect that a second attempt may have, as far as the request says so itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::retry) enum Repeatability {
     /// The method changes nothing.
@@ -71,7 +71,7 @@ impl Repeatability {
         repeat
     }
 
-    /// Reads what the method says, which is all that has to be known of nearly every request. What is safe by its method is
+    /// Reads it from the method alone, which suffices for nearly every request. A request that is safe by its method is
     /// safe.
     #[inline]
     pub(in crate::retry) fn of_method(method: &Method) -> Self {

@@ -1,9 +1,9 @@
-//! What a caller says about the replays of one request.
+//! The settings for the replays of one request.
 
 use crate::retry::report::ReportSlot;
 
-/// What a caller wants for one request, put into its extensions. It wins over the policy. How long the request may take in
-/// all is said by a [`Deadline`](crate::extensions::Deadline) beside it.
+/// Settings for one request, put into its extensions. They win over the policy. To limit how long the request may take in all,
+/// put a [`Deadline`](crate::extensions::Deadline) beside them.
 ///
 /// Defaults: as the policy says; no report slot.
 ///
@@ -68,8 +68,8 @@ impl RetryOptions {
         self
     }
 
-    /// Sets whether sending the request twice does no harm, whatever its method, its headers and its key: for a POST that only
-    /// reads, as those of GraphQL and of searches do, or for a conditional write whose 412 you understand.
+    /// Sets whether sending the request twice does no harm, even if its method, headers and key say otherwise: for a POST that
+    /// only reads, as those of GraphQL and of searches do, or for a conditional write whose 412 you understand.
     #[must_use]
     pub fn repeatable(mut self, repeatable: bool) -> Self {
         self.repeatable = repeatable;
@@ -85,7 +85,7 @@ impl RetryOptions {
     }
 
     /// Sets how much of the body is recorded, whether its length is known or not, and whether it is one message of gRPC's
-    /// or a stream of them. What the policy allows for all requests together stays as it is.
+    /// or a stream of them. The limit of the policy for all requests together stays as it is.
     #[must_use]
     pub fn replay_limit(mut self, bytes: u64) -> Self {
         self.replay_limit = Some(bytes);

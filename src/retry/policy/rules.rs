@@ -14,7 +14,7 @@ use crate::retry::gate::RetryGate;
 use crate::retry::limits::budget::RetryBudget;
 use crate::retry::replay_body::{Allowance, BodyLimits};
 
-/// What a [`RetryPolicyBuilder`](crate::retry::RetryPolicyBuilder) sets, with its defaults.
+/// The settings of a [`RetryPolicyBuilder`](crate::retry::RetryPolicyBuilder), with their defaults.
 #[derive(Clone, Debug)]
 pub(in crate::retry) struct RetryRules {
     pub(in crate::retry) max_retries: u32,
@@ -30,7 +30,7 @@ pub(in crate::retry) struct RetryRules {
     pub(in crate::retry) replay_body_limit: u64,
     pub(in crate::retry) replay_stream_limit: u64,
     pub(in crate::retry) replay_total_limit: u64,
-    /// What is left of the total. A policy has its own.
+    /// The rest of the total. A policy has its own.
     pub(in crate::retry) allowance: Arc<Allowance>,
     pub(in crate::retry) profile: RateLimitProfile,
     pub(in crate::retry) throttled: Vec<StatusCode>,

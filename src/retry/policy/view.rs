@@ -1,4 +1,4 @@
-//! What is known of one outcome of a request, to be decided on.
+//! One outcome of a request, with all that the decision on it depends on.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ pub(in crate::retry) struct OutcomeView<'a> {
     pub(in crate::retry) options: Option<&'a RetryOptions>,
 }
 
-/// What came of an attempt.
+/// The outcome of an attempt.
 #[derive(Clone, Copy)]
 pub(in crate::retry) enum Outcome<'a> {
     Response(ReceivedResponse<'a>),
@@ -41,7 +41,7 @@ pub(in crate::retry) enum Outcome<'a> {
     NoToken(Option<Duration>),
 }
 
-/// What a response says.
+/// A response, as far as the decision depends on it.
 #[derive(Clone, Copy)]
 pub(in crate::retry) struct ReceivedResponse<'a> {
     pub(in crate::retry) status: StatusCode,

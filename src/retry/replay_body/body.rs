@@ -23,7 +23,7 @@ use crate::retry::body_factory::BodyFactory;
 use crate::sync::Arc;
 
 /// The body of a request that goes through a [`RetryService`](crate::retry::RetryService): it remembers what it gave, so that it
-/// can be sent again byte for byte. What of it is kept is on the page of the [module](crate::retry#request-bodies).
+/// can be sent again byte for byte. For the limits see the page of the [module](crate::retry#request-bodies).
 pub struct RequestBody<B> {
     kind: BodyKind<B>,
 }
@@ -43,7 +43,7 @@ pub struct RequestBody<B> {
 /// 6. Dropping the original frees what was recorded; the running attempt goes on.
 ///
 /// The default limit is 1 MiB where the length is known, 64 KiB where it is not. The source is never polled again after
-/// it ended or failed. What a frame is a small part of is in memory as long as the frame is.
+/// it ended or failed. A frame that is a small part of a larger buffer keeps that buffer in memory.
 enum BodyKind<B> {
     /// Nothing to send, now or later.
     Empty,
@@ -73,7 +73,7 @@ pub(crate) struct BodyLimits<'a> {
     pub(crate) stream: u64,
     /// Whether it is a gRPC call, of which one message is recorded and no stream. Asked only where that matters.
     pub(crate) is_grpc: &'a dyn Fn() -> bool,
-    /// What the bodies of all requests may take up; none for no such limit.
+    /// The memory for the bodies of all requests; none for no such limit.
     pub(crate) allowance: Option<&'a Arc<Allowance>>,
 }
 
@@ -331,14 +331,14 @@ impl<B> fmt::Debug for RequestBody<B> {
     }
 }
 
-/// What an attempt reads that was taken over.
+/// The error of an attempt that was taken over.
 const TAKEN_OVER: &str = "this attempt's request body was taken over by a newer attempt";
 
 fn is_over<B: Body>(ahead: &UnreadPart<'_, B>) -> bool {
     ahead.frames == 0 && ahead.source.is_none_or(B::is_end_stream)
 }
 
-/// What is still to come: the recorded frames, then what the source says of itself.
+/// Returns the size of the unread part: the recorded frames, then the hint of the source.
 fn hint<B: Body>(ahead: &UnreadPart<'_, B>) -> SizeHint {
     let rest = ahead.source.map_or(SizeHint::with_exact(0), Body::size_hint);
     let mut hint = SizeHint::new();

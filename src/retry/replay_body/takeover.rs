@@ -1,4 +1,4 @@
-//! Who reads: a log of frames, a live source behind it, and the newest attempt, which takes over both.
+//! A recording: a log of frames, a live source behind it, and the newest attempt, which takes over both.
 //!
 //! This file knows nothing of HTTP, so that a model checker can run it as it is (`tests/loom`).
 //!
@@ -59,7 +59,7 @@ pub(crate) struct RecordingLimit {
     pub(crate) bytes: u64,
     /// How much the source announced, if it did. Another attempt is not made of less or more.
     pub(crate) announced: Option<u64>,
-    /// What it is called to go beyond.
+    /// The reason that is given when it is exceeded.
     pub(crate) above: NotReplayable,
     /// Whether only one message is recorded, and what comes after it is beyond.
     pub(crate) one_message: bool,
@@ -72,7 +72,7 @@ pub(crate) struct Recording<S, F> {
     attempt: u64,
 }
 
-/// What one poll gives.
+/// The result of one poll.
 pub(crate) enum RecordingRead<S, F, E> {
     Frame(F),
     Error(E),
@@ -85,7 +85,7 @@ pub(crate) enum RecordingRead<S, F, E> {
     Alone(Unrecorded<S, F>),
 }
 
-/// What is left of a body that is not recorded: frames that were and are still to be given, then the source.
+/// The rest of a body that is not recorded: frames that were and are still to be given, then the source.
 pub(crate) struct Unrecorded<S, F> {
     /// None where nothing was recorded, as for most: every body is moved with each request.
     unread: Option<Box<UnreadFrames<F>>>,
@@ -107,7 +107,7 @@ pub(crate) struct UnreadPart<'a, S> {
     pub(crate) frames: usize,
     /// Their data.
     pub(crate) bytes: u64,
-    /// What comes after them.
+    /// The source after them.
     pub(crate) source: Option<&'a S>,
 }
 
@@ -119,7 +119,7 @@ struct RecordingState<S, F> {
     bytes: u64,
     /// The data in the log from the cursor on.
     unread: u64,
-    /// What the log is counted as in the allowance.
+    /// The weight of the log in the allowance.
     weight: u64,
     limit: RecordingLimit,
     newest: u64,
@@ -128,7 +128,7 @@ struct RecordingState<S, F> {
     lost: Option<NotReplayable>,
 }
 
-/// What leaves the lock, to be dropped outside. See invariant 6.
+/// The values that leave the lock, to be dropped outside. See invariant 6.
 struct LeavingLock<S, F> {
     source: Option<S>,
     log: VecDeque<F>,
@@ -139,7 +139,7 @@ struct LeavingLock<S, F> {
 /// A recorded frame costs about 100 bytes besides its data: with this many, a body of tiny frames stays below 1 MiB too.
 pub(crate) const MOST_FRAMES: usize = 8 * 1024;
 
-/// What a frame is counted as at least in an allowance, for the same reason.
+/// The least weight of a frame in an allowance, for the same reason.
 pub(crate) const LEAST_WEIGHT: u64 = 128;
 
 impl<S, F> Recording<S, F> {

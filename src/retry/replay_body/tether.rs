@@ -6,7 +6,7 @@ use std::task::{Context, Waker};
 
 use crate::sync::{Arc, AtomicBool, Mutex};
 
-/// What ties the body of an attempt to what may make the next one.
+/// Ties the body of an attempt to the source of the next one, so that making that one ends it.
 ///
 /// 1. A body that finds its tether cut ends in an error.
 /// 2. A body that waits when the tether is cut is woken.
