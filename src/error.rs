@@ -12,7 +12,7 @@ use tower::BoxError;
 use crate::clock;
 use crate::text;
 
-/// Why there is no token.
+/// The reason why there is no token.
 ///
 /// Cheap to clone: all callers that waited for the same token get the same error. It is found in the
 /// [`BoxError`] of a service by `downcast_ref::<Error>()`. Callers decide by [`kind`](Self::kind) and
@@ -91,15 +91,15 @@ pub enum ErrorKind {
     Protocol,
 }
 
-/// What keeps a connection from being made, today and tomorrow: a transport of this crate puts it into the chain of its
-/// error, and the token endpoint finds it there.
+/// Marks an error of a connection that would fail in the same way tomorrow: a transport of this crate puts it into the chain of
+/// its error, and the token endpoint finds it there.
 #[derive(Debug)]
 #[cfg_attr(
     not(any(feature = "hyper-client", feature = "reqwest")),
     allow(dead_code, reason = "other transports cannot tell")
 )]
 pub(crate) struct Lasting {
-    /// What to do about it.
+    /// The remedy, for the message.
     pub(crate) advice: &'static str,
     pub(crate) source: BoxError,
 }
@@ -108,13 +108,13 @@ pub(crate) struct Lasting {
 #[derive(Debug)]
 #[cfg_attr(not(feature = "hyper-client"), allow(dead_code, reason = "other transports cannot tell"))]
 pub(crate) struct Futile {
-    /// What it was, and what to do about it.
+    /// The cause and the remedy, for the message.
     pub(crate) advice: &'static str,
     pub(crate) source: BoxError,
 }
 
 /// Marks an error of a request of which the server did no work: it was never sent, or the server said that it did not
-/// look at it. So it may be sent again, whatever its method.
+/// look at it. So it may be sent again, even if its method is not idempotent.
 ///
 /// The retry layer looks for it in the chain of an error, and takes its word. A transport puts it around what it can prove,
 /// and around nothing else: an error after which the server may have begun is not one of these. That of this crate does
@@ -394,7 +394,7 @@ impl Error {
     }
 }
 
-/// What cannot fail has no error to convert; so an [`Origin`](crate::Origin) stands where a string may stand.
+/// An infallible conversion has no error to convert; so an [`Origin`](crate::Origin) stands where a string may stand.
 impl From<Infallible> for Error {
     fn from(never: Infallible) -> Self {
         match never {}

@@ -1,4 +1,4 @@
-//! What the layers tell each other and the caller, in the extensions of a request or a response.
+//! Values by which the layers inform each other and the caller, in the extensions of a request or a response.
 //!
 //! Each is a small value without a secret in it: what an API says is blanked out where it echoes the token, or what came
 //! with it. A type that only one module writes and reads is in that module:
@@ -56,7 +56,7 @@ pub struct TokenRejected {
     token: Option<u64>,
 }
 
-/// What a refusal meant for the token that was sent.
+/// The effect of a refusal on the token that was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RejectionVerdict {
@@ -297,7 +297,7 @@ impl Challenges {
 }
 
 /// By when the head of the response must be there. No wait is begun that would not end before it, and an attempt that
-/// is in flight then is ended: see the rules of [retry](crate::retry). What the body of the response takes is not bounded.
+/// is in flight then is ended: see the rules of [retry](crate::retry). The time for reading the body is not bounded.
 ///
 /// # Examples
 ///
@@ -353,7 +353,7 @@ impl Deadline {
 pub struct CredentialId(Arc<str>);
 
 impl CredentialId {
-    /// Creates the id from a name that is no secret.
+    /// Creates the id from a name that is not a secret.
     #[must_use]
     pub fn new(name: impl Into<Arc<str>>) -> Self {
         Self(name.into())
@@ -393,7 +393,7 @@ impl SlowConnection {
         *self.abandon.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(abandon));
     }
 
-    /// Keeps further requests off the connection. What is on it goes on.
+    /// Keeps further requests off the connection. Requests in flight on it go on.
     pub(crate) fn abandon(&self) {
         if let Some(abandon) = &*self.abandon.lock().unwrap_or_else(PoisonError::into_inner) {
             abandon();

@@ -55,7 +55,7 @@ struct Inner {
     seal: Option<Seal>,
 }
 
-/// What the source said about the end of the token.
+/// The lifetime of a token as its source stated it.
 #[derive(Clone, Copy)]
 enum Life {
     Unknown,
@@ -63,7 +63,7 @@ enum Life {
     EndsAt(SystemTime),
 }
 
-/// What the cache adds when it takes a token in.
+/// The data that a cache adds to a token of its source.
 #[derive(Clone, Copy)]
 struct Seal {
     id: u64,
