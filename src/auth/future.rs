@@ -45,7 +45,7 @@ pin_project! {
     }
 }
 
-/// What is done with the response.
+/// The handling of the response.
 pub(super) enum Watch {
     /// Nothing: markers of a layer below stay.
     Nothing,
@@ -247,7 +247,7 @@ impl Marked {
 }
 
 impl Ticket {
-    /// Puts the token on a request. What comes back is what is to be done with the response.
+    /// Puts the token on a request. Returns how to handle the response.
     #[inline]
     pub(super) fn put_on<B>(self: Arc<Self>, request: &mut Request<B>) -> Watch {
         match self.terms.stamp(request.headers_mut(), self.value.clone()) {

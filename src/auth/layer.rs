@@ -62,7 +62,7 @@ impl AuthLayer {
         Ok(Self::new(Some(source.into()), Origins { listed: vec![read(origin)?], any_https: false }))
     }
 
-    /// Creates a layer whose tokens go to whatever https origin a request names, and to loopback.
+    /// Creates a layer whose tokens go to any https origin that a request names, and to loopback.
     ///
     /// Code that can choose the URI of a request, or redirect it above this layer, gets the token.
     pub fn for_any_https_origin_unchecked(source: impl Into<TokenCache>) -> Self {

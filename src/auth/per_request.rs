@@ -1,4 +1,4 @@
-//! What a caller says about the token of one request.
+//! The choice of the token for one request, made by the caller.
 
 use std::iter;
 use std::time::Duration;
@@ -52,7 +52,7 @@ pub struct AuthOverride {
     others: Vec<Wish>,
 }
 
-/// What is said to one layer.
+/// The choice for one layer.
 #[derive(Clone, Debug)]
 pub(super) struct Wish {
     pub(super) from: From,

@@ -1,4 +1,4 @@
-//! What one layer was told, shared by all its services: which requests get a token, and whose.
+//! The settings of one layer, shared by all its services: which requests get a token, and whose.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -26,7 +26,7 @@ const FEW_HEADERS: usize = 8;
 /// Requests to so many foreign origins are warned of, one warning each.
 const MOST_WARNINGS: usize = 64;
 
-/// What a layer was told.
+/// The settings of a layer.
 #[derive(Clone)]
 pub(super) struct Options {
     pub(super) cache: Option<TokenCache>,
@@ -44,7 +44,7 @@ pub(super) struct Options {
 /// The origins that were warned of, by any service of the layer; for a request without one the reason stands in.
 type Warned = HashSet<Result<Origin, WithheldReason>>;
 
-/// What a service and its clones share.
+/// State shared by a service and its clones.
 pub(super) struct Rules {
     options: Options,
     terms: Arc<Terms>,
@@ -63,7 +63,7 @@ pub(super) struct Origins {
     pub(super) any_https: bool,
 }
 
-/// What a request gets.
+/// The decision about a request.
 pub(super) enum Route {
     /// A token: of this cache or of the layer's own, good for at least this long.
     Token { cache: Option<TokenCache>, validity: Option<Duration> },
@@ -259,7 +259,7 @@ impl Rules {
         }
     }
 
-    /// Prepares a request that is sent without a token. What comes back is what is to be done with the response.
+    /// Prepares a request that is sent without a token. Returns how to handle the response.
     pub(super) fn send_without<B>(
         &self,
         reason: WithheldReason,

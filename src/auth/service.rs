@@ -19,8 +19,8 @@ use crate::error::Error;
 /// Puts access tokens on outgoing requests, and watches the responses: see [`AuthLayer`](super::AuthLayer).
 ///
 /// A request whose token is at hand goes to the instance that was polled ready. Where it has to wait for a token that
-/// instance is given up first, with whatever it reserved, and a clone is polled ready afterwards; so a token request may
-/// go through the same limited client.
+/// instance is given up first, together with everything that it reserved, and a clone is polled ready afterwards; so a token
+/// request may go through the same limited client.
 ///
 /// # Examples
 ///

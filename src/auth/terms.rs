@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 use crate::headers::grpc;
 use crate::token::AccessToken;
 
-/// What a rule of your own says about a response.
+/// The verdict of a rule of your own on a response.
 ///
 /// # Examples
 ///
@@ -44,7 +44,7 @@ pub enum Rejection {
 
 pub(super) type RejectionRule = dyn Fn(StatusCode, &HeaderMap) -> Rejection + Send + Sync;
 
-/// What a layer was told about headers and responses. A ticket takes it along.
+/// The settings of a layer about headers and responses. A ticket takes them along.
 #[derive(Clone)]
 pub(super) struct Terms {
     pub(super) header: HeaderName,

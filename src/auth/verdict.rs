@@ -1,4 +1,4 @@
-//! What a refusal means for the token that was sent: a pure function of values.
+//! Decides whether a refusal is the fault of the token that was sent: a pure function of values.
 //!
 //! | challenge | the token is to blame |
 //! |---|---|
@@ -9,7 +9,7 @@
 
 use crate::headers::challenge::Challenge;
 
-/// What is known about the token that was sent.
+/// The token that was sent, as far as the verdict depends on it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sent<'a> {
     /// The scheme in front of it.
@@ -19,7 +19,7 @@ pub(crate) struct Sent<'a> {
     pub(crate) suspect: bool,
 }
 
-/// What a refusal means.
+/// The verdict on a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Judgement<'a> {
     /// Whether the token is to blame, so that another one can help.
