@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::origin::Origin;
 use crate::retry::RetryPolicy;
 
-/// What can be set about the layers but auth.
+/// The settings of all layers but auth.
 #[derive(Clone, Debug)]
 pub(crate) struct StackSettings {
     pub(crate) policy: RetryPolicy,
@@ -73,7 +73,7 @@ impl Stack<()> {
     /// Starts a stack for the API at a base URL, such as `https://api.example.com/v2`. Takes a source, or a cache that others
     /// share.
     ///
-    /// The tokens go to the origin of the URL, `https://api.example.com` here, whatever the path of a request. Each request
+    /// The tokens go to the origin of the URL, `https://api.example.com` here, for requests to any path. Each request
     /// brings its whole URI. To have the path of the base URL put in front of it, use an
     /// [`ApiClient`](crate::client::ApiClient).
     ///
@@ -101,7 +101,7 @@ impl Stack<()> {
     }
 
     /// Starts a stack around an auth layer with options of its own: more origins, another header, a token per request.
-    /// The stack refuses requests to origins that the layer does not know, whatever the layer's own setting.
+    /// The stack refuses requests to origins that the layer does not know, even if the layer would send them.
     pub fn with_auth(auth: AuthLayer) -> StackBuilder {
         StackBuilder { auth, settings: StackSettings::default() }
     }

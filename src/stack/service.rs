@@ -56,7 +56,7 @@ pub struct Stack<S> {
     total_timeout: Option<Duration>,
 }
 
-/// What the client below a [`Stack`] gets as a body where the caller sends a `B`: one that can be sent again, for
+/// The body type of requests at the client below a [`Stack`], where the caller sends a `B`: a body that can be sent again, for
 /// redirects and for retries.
 pub type StackBody<B> = RequestBody<RequestBody<B>>;
 
