@@ -90,11 +90,11 @@ pub struct Caller {
     scopes: Vec<String>,
 }
 
-/// What a [`FakeApi`] has counted.
+/// The counts of a [`FakeApi`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ApiCounts {
-    /// Requests that came, whatever the response.
+    /// Requests that came, with any response.
     pub requests: u64,
     /// Requests that came and whose token was not looked at yet.
     pub waiting: u64,
@@ -260,7 +260,7 @@ impl FakeApiBuilder {
         self
     }
 
-    /// Sets how many requests per second of one client are served, whatever the others do.
+    /// Sets how many requests per second of one client are served, independently of the other clients.
     #[must_use]
     pub fn limit_for(mut self, client_id: impl Into<String>, per_second: u32) -> Self {
         self.limits_of.insert(client_id.into(), per_second);
@@ -285,7 +285,7 @@ impl FakeApiBuilder {
     ///
     /// # Errors
     ///
-    /// The system's, if there is no port to be had.
+    /// The system's, if it has no free port.
     ///
     /// # Cancel safety
     ///

@@ -1,4 +1,4 @@
-//! What an authorization server makes of assertions: RFC 7523 §3, and that none of them comes twice.
+//! Verifies assertions as an authorization server does: RFC 7523 §3, and that none of them comes twice.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -1,4 +1,4 @@
-//! The authorization server: who it is to a test. What it returns is next door, in `endpoints`.
+//! The authorization server as tests see it. Its responses are in `endpoints`.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -71,11 +71,11 @@ pub struct FakeAuthorizationServerBuilder {
     latency: Duration,
 }
 
-/// What a [`FakeAuthorizationServer`] has counted.
+/// The counts of a [`FakeAuthorizationServer`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AuthorizationServerCounts {
-    /// Requests that came to the token endpoint, whatever the response.
+    /// Requests that came to the token endpoint, with any response.
     pub token_requests: u64,
     /// Requests at the token endpoint without a response so far.
     pub in_progress: u64,
@@ -184,7 +184,7 @@ impl FakeAuthorizationServer {
         self.shared.tokens().active()
     }
 
-    /// Stops the server: closes the port and every connection, and fails every call in the process. What was issued stays
+    /// Stops the server: closes the port and every connection, and fails every call in the process. Issued tokens stay
     /// good.
     ///
     /// # Cancel safety
@@ -214,7 +214,7 @@ impl FakeAuthorizationServer {
         AuthorizationServerCounts { assertions, replayed_assertions, ..self.shared.counters.read() }
     }
 
-    /// Returns how the API next door asks about tokens without a request.
+    /// Returns a handle by which the fake API asks about tokens without a request.
     pub(super) fn introspector(&self) -> Introspector {
         Introspector { shared: Arc::clone(&self.shared) }
     }
@@ -274,7 +274,7 @@ impl FakeAuthorizationServerBuilder {
     ///
     /// # Errors
     ///
-    /// The system's, if there is no port to be had.
+    /// The system's, if it has no free port.
     ///
     /// # Cancel safety
     ///

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use crate::clock;
 
-/// What was done to the bodies of this log. Clones share it: the bodies go into requests and responses, the log stays in
-/// the test.
+/// Counts the polls, frames and bytes of bodies. Clones share the counts: the bodies go into requests and responses, the log
+/// stays in the test.
 ///
 /// # Examples
 ///
@@ -106,8 +106,8 @@ impl BodyLog {
         self.record().bytes
     }
 
-    /// Returns how many of them were polled until they had no more. Who knows by the length or by `is_end_stream()` that
-    /// nothing more comes does not ask, as hyper and the retry layer do not: what they have read is told by
+    /// Returns how many of them were polled until they had no more. A reader that knows by the length or by `is_end_stream()`
+    /// that nothing more comes does not poll again, as hyper and the retry layer do not: for the bytes that they have read see
     /// [`bytes`](Self::bytes).
     #[must_use]
     pub fn ended(&self) -> usize {

@@ -76,7 +76,7 @@ pub struct FakeCxoneBuilder {
     api: String,
 }
 
-/// What a [`FakeCxone`] has counted.
+/// The counts of a [`FakeCxone`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CxoneCounts {

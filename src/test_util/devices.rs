@@ -30,9 +30,9 @@ struct Login {
     is_agreed: bool,
 }
 
-/// What a device gets for its code.
+/// The result of a poll with the code of a device.
 pub(super) enum Poll {
-    /// What the user agreed to. The code is spent.
+    /// The scopes that the user agreed to. The code is spent.
     Agreed(Vec<String>),
     Pending,
     Expired,

@@ -13,7 +13,7 @@ use super::strict::{Faults, Refusal, json_response};
 use super::trouble::{Trouble, Troubles};
 use crate::body::Body;
 
-/// What the clones of an emulator share: how it was set up, and its state.
+/// State shared by the clones of an emulator: its settings, and the state of the server.
 #[derive(Debug)]
 pub(super) struct Emulator<Setup, State> {
     pub(super) setup: Setup,

@@ -1,4 +1,4 @@
-//! What the authorization server returns: RFC 6749 (client credentials, refresh), RFC 8628 (device flow), RFC 7009
+//! The responses of the authorization server: RFC 6749 (client credentials, refresh), RFC 8628 (device flow), RFC 7009
 //! (revocation), RFC 7662 (introspection), RFC 7523 (clients with a key), RFC 8693 (token exchange), RFC 8414 (metadata).
 
 use std::collections::HashMap;
@@ -29,7 +29,7 @@ pub(super) const DEVICE_AUTHORIZATION: &str = "/device_authorization";
 const DEVICE: &str = "/device";
 const METADATA: &str = "/.well-known/oauth-authorization-server";
 
-/// What an authorization server knows.
+/// The state of an authorization server.
 pub(super) struct Shared {
     pub(super) clients: Mutex<HashMap<String, FakeClient>>,
     pub(super) platform: Option<Verifier>,

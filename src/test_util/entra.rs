@@ -31,7 +31,7 @@ use crate::clock;
 ///
 /// It is strict: a method, host, path, header, query parameter or field that is wrong or too much is a 400, and is kept in
 /// [`faults`](Self::faults). Assertions are PS256, name the certificate by `x5t#S256`, hold for ten minutes at most, and come once.
-/// What the servers say in a refusal is *not confirmed* in each word.
+/// The text of refusals is *not confirmed* word by word.
 ///
 /// # Examples
 ///
@@ -72,7 +72,7 @@ pub struct FakeEntraBuilder {
     lifetime: Duration,
 }
 
-/// What a [`FakeEntra`] has counted.
+/// The counts of a [`FakeEntra`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EntraCounts {
@@ -84,7 +84,7 @@ pub struct EntraCounts {
     pub challenged: u64,
     /// Requests of the API that succeeded.
     pub ok: u64,
-    /// Requests of the API whose token was no good.
+    /// Requests of the API whose token was not valid.
     pub unauthorized: u64,
 }
 
@@ -95,9 +95,9 @@ struct State {
     counts: EntraCounts,
     /// Assertions that came.
     seen: HashSet<String>,
-    /// What the API asks for, in the `access_token` of the claims.
+    /// The claim that the API asks for, in the `access_token` of the claims.
     demand: Option<Value>,
-    /// What the servers beside machines say next in place of a token.
+    /// The next statuses of the servers beside machines in place of a token.
     machine: VecDeque<StatusCode>,
 }
 
@@ -106,7 +106,7 @@ const SCOPE: &str = "https://graph.entra.test/.default";
 const RESOURCE: &str = "https://graph.entra.test";
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 const SYSTEM: &str = "system";
-/// What may be between the clocks of two machines.
+/// The difference allowed between the clocks of two machines, in seconds.
 const DRIFT: u64 = 5;
 
 // --- FakeEntra ---

@@ -29,7 +29,7 @@ use crate::clock;
 ///
 /// It is strict: a method, host, path, header, query parameter or field that is wrong or too much is a 400, and is kept in
 /// [`faults`](Self::faults). Requests are limited by token, in windows of a minute, with `inin-ratelimit-*` on each response.
-/// What the vendor's servers say in a 401 and a 403 is *not confirmed* in each word.
+/// The text of a 401 and of a 403 is *not confirmed* word by word.
 ///
 /// # Examples
 ///
@@ -77,7 +77,7 @@ pub struct FakeGenesysBuilder {
     latency: Duration,
 }
 
-/// What a [`FakeGenesys`] has counted.
+/// The counts of a [`FakeGenesys`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GenesysCounts {
@@ -91,7 +91,7 @@ pub struct GenesysCounts {
     pub requests: u64,
     /// Those that succeeded.
     pub ok: u64,
-    /// Those whose token was no good.
+    /// Those whose token was not valid.
     pub unauthorized: u64,
     /// Those that were over the limit.
     pub limited: u64,
@@ -252,7 +252,7 @@ impl FakeGenesysBuilder {
     ///
     /// # Errors
     ///
-    /// The system's, if there is no port to be had.
+    /// The system's, if it has no free port.
     ///
     /// # Cancel safety
     ///

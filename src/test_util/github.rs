@@ -72,7 +72,7 @@ pub struct FakeGithubBuilder {
     lifetime: Duration,
 }
 
-/// What a [`FakeGithub`] has counted.
+/// The counts of a [`FakeGithub`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GithubCounts {
@@ -82,7 +82,7 @@ pub struct GithubCounts {
     pub tokens: u64,
     /// Requests that succeeded, token requests excluded.
     pub ok: u64,
-    /// Requests whose token was no good.
+    /// Requests whose token was not valid.
     pub unauthorized: u64,
     /// Requests that were over a limit.
     pub limited: u64,
@@ -101,7 +101,7 @@ struct State {
 const HOST: &str = "api.github.test";
 const OWNER: &str = "octo";
 const HOUR: Duration = Duration::from_secs(3600);
-/// What may be between the clocks of two machines.
+/// The difference allowed between the clocks of two machines, in seconds.
 const DRIFT: u64 = 5;
 
 // --- FakeGithub ---

@@ -72,7 +72,7 @@ pub struct FakeGoogleBuilder {
     impersonations: Vec<(String, String)>,
 }
 
-/// What a [`FakeGoogle`] has counted.
+/// The counts of a [`FakeGoogle`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GoogleCounts {
@@ -84,7 +84,7 @@ pub struct GoogleCounts {
     pub id_tokens: u64,
     /// Requests of the API and of the service that succeeded.
     pub ok: u64,
-    /// Those whose token was no good.
+    /// Those whose token was not valid.
     pub unauthorized: u64,
 }
 
@@ -109,7 +109,7 @@ const ACCESS_TOKEN_TYPE: &str = "urn:ietf:params:oauth:token-type:access_token";
 const SCOPES: &str = "https://www.googleapis.com/auth/";
 const ACCOUNTS: &str = "/v1/projects/-/serviceAccounts/";
 const MACHINE_PATH: &str = "/computeMetadata/v1/instance/service-accounts/default/";
-/// What may be between the clocks of two machines.
+/// The difference allowed between the clocks of two machines, in seconds.
 const DRIFT: u64 = 5;
 
 // --- FakeGoogle ---

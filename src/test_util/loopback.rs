@@ -32,7 +32,7 @@ impl Loopback {
     ///
     /// # Errors
     ///
-    /// The system's, if there is no port to be had.
+    /// The system's, if it has no free port.
     ///
     /// # Cancel safety
     ///

@@ -17,14 +17,14 @@
 //! | time | [`pass`], [`settle`] and [`timed`], on tokio's paused clock |
 //! | your own service over real connections | [`Loopback`] |
 //!
-//! 1. Within the process nothing is waited for but the clock, so a test with a paused one takes milliseconds, whatever it
-//!    is about: an hour of token lifetimes, a rate limit, an outage.
+//! 1. Within the process only the clock is waited for, so a test with a paused one takes milliseconds, even one about
+//!    an hour of token lifetimes, a rate limit or an outage.
 //! 2. The fakes check for real: clients, grants, scopes, lifetimes, revocations. They can be told to revoke, to be slow, to
 //!    hang, to say 429 or 503, to break connections, and to go away and come back.
-//! 3. They count. What a server counted is better evidence than what a client believes.
+//! 3. They count. The count of a server is better evidence than the belief of a client.
 //! 4. All that has a pace goes by tokio's clock; an assertion's `exp` alone goes by the machine's.
-//! 5. Within the process they respond to every call, whatever host is in the URL. That a token goes to no other is the layer's
-//!    business, and can be seen in a [`Script`].
+//! 5. Within the process they respond to every call, to any host in the URL. The layer keeps a token from other hosts; to
+//!    check that, use a [`Script`].
 //! 6. A cache that has met an outage without a valid token gives the same error for a while, also when the server is back:
 //!    see [the rules](crate::cache), number 6. A test lets that time [`pass`].
 //!

@@ -43,7 +43,7 @@ pub struct Script {
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
-/// What one request of a [`Script`] gets. After the script every request gets an empty 200.
+/// The outcome of one request to a [`Script`]. After the script every request gets an empty 200.
 #[non_exhaustive]
 pub enum ScriptedResponse {
     /// The request body is read to its end, then this is the response.

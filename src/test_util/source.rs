@@ -52,7 +52,7 @@ struct SourceShared {
     outage: Option<Error>,
 }
 
-/// What one fetch comes to.
+/// The outcome of one fetch.
 enum Step {
     Give(Result<AccessToken, Error>),
     Hang,

@@ -21,7 +21,7 @@ pub(super) enum Refusal {
     Response(Box<Response<Body>>),
 }
 
-/// What was wrong with requests so far.
+/// The faults found in requests so far.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
     list: Mutex<Vec<String>>,

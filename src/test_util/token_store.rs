@@ -1,4 +1,4 @@
-//! What every token store must do, as a check that the author of a store can run.
+//! Checks of the rules for token stores, for authors of stores to run.
 
 use std::sync::Arc;
 use std::time::Duration;

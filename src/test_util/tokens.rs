@@ -48,7 +48,7 @@ enum RefreshState {
     Revoked,
 }
 
-/// What an access token is worth.
+/// The state of an access token.
 #[derive(Clone, Debug)]
 pub(super) enum Worth {
     Active(Access),
@@ -58,7 +58,7 @@ pub(super) enum Worth {
     Unknown,
 }
 
-/// What came of a refresh token.
+/// The result of the use of a refresh token.
 pub(super) enum Rotation {
     Rotated { access: String, refresh: String, scopes: Vec<String> },
     TooManyScopes,

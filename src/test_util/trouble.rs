@@ -1,4 +1,4 @@
-//! What goes wrong by order.
+//! Failures that a fake is told to have.
 
 use std::collections::VecDeque;
 use std::future::pending;
