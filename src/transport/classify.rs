@@ -1,4 +1,4 @@
-//! What an error of hyper's client says about the request.
+//! Classifies errors of hyper's client by what they prove about the request.
 //!
 //! | error | why it says so | failure |
 //! |---|---|---|
@@ -22,7 +22,7 @@ use hyper_util::client::legacy;
 use crate::error::{Futile, Lasting, chain};
 use crate::retry::Failure;
 
-/// What hyper says of a head with more headers, or more bytes, than it takes.
+/// The message of hyper for a head with more headers, or more bytes, than it takes.
 const TOO_LARGE: &str = "message head is too large";
 
 /// Tells the errors of hyper and of hyper-util's pooled client apart; what it does not know, as [`Failure::of`] does.

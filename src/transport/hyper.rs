@@ -48,7 +48,7 @@ use crate::{clock, runtime};
 const PING_AFTER: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What gRPC servers take by default without closing the connection.
+/// The ping interval that gRPC servers accept by default without closing the connection.
 const CALM_PING_AFTER: Duration = Duration::from_secs(300);
 
 /// A caller that gives a request up after this may have met a connection that is dead.
@@ -79,7 +79,7 @@ const SUSPICIOUS: Duration = Duration::from_secs(5);
 /// 7. A certificate that is not trusted, and a server that speaks no TLS, or none that fits, are told from failures that
 ///    may pass: the token endpoint is not asked again and the error is one of the configuration.
 /// 8. An error of a request that was provably not sent is marked by [`Unsent`], so that a retry layer above sends it again
-///    whatever its method. [`classify_hyper`](super::classify_hyper) says which those are.
+///    even if its method is not idempotent. [`classify_hyper`](super::classify_hyper) says which those are.
 /// 9. `https` goes through the proxy that `HTTPS_PROXY` or `ALL_PROXY` names, by CONNECT, so that the proxy sees no more
 ///    than the host; or through the one that is [set](HyperClientBuilder::proxy). Never to loopback, nor to what `NO_PROXY` lists.
 ///    A proxy's 403 and 407 are final; any other refusal may pass. No URL of a proxy is shown anywhere.

@@ -1,4 +1,4 @@
-//! What keeps a connection from being made, today and tomorrow: told from the errors of TLS and of proxies.
+//! Finds connection failures that would repeat tomorrow, among the errors of TLS and of proxies.
 
 use std::error::Error;
 use std::io;
@@ -38,7 +38,7 @@ fn in_tls<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     None
 }
 
-/// What can be done about a proxy that refuses and would do so again.
+/// Returns the advice for a proxy that refuses and would do so again.
 fn in_tunnel(error: &(dyn Error + 'static)) -> Option<&'static str> {
     chain(error).find_map(|error| {
         #[cfg(feature = "hyper-client")]

@@ -98,14 +98,14 @@ impl HyperClientBuilder {
         Ok(self)
     }
 
-    /// Sets the proxy for `https`. With `None` there is no proxy, whatever the environment says.
+    /// Sets the proxy for `https`. With `None` there is no proxy, even if the environment names one.
     pub fn proxy(mut self, proxy: impl Into<Option<Proxy>>) -> Self {
         self.settings.proxy = proxy.into().unwrap_or_else(Proxy::none);
         self
     }
 
-    /// Sets who looks up names. It is given a host as it stands in the URL, and never an address. What it returns with
-    /// port 0 takes the port of the URL.
+    /// Sets the function that looks up names. It is given a host as it stands in the URL, and never an address. An address that
+    /// it returns with port 0 takes the port of the URL.
     pub fn resolver<F, Fut>(mut self, resolve: F) -> Self
     where
         F: Fn(String) -> Fut + Send + Sync + 'static,

@@ -1,10 +1,10 @@
-//! What is reached without a proxy, as people write it into `NO_PROXY`.
+//! The hosts that are reached without a proxy, as people write them into `NO_PROXY`.
 
 use std::net::IpAddr;
 
 use http::Uri;
 
-/// The entries of a list. Those that are no entry are left out, and named once.
+/// The entries of a list. Malformed entries are left out, and named once.
 #[derive(Default)]
 pub(super) struct NoProxy {
     entries: Vec<Entry>,

@@ -82,7 +82,7 @@ impl Proxy {
         Self { choice: Choice::Environment }
     }
 
-    /// No proxy, whatever the environment says.
+    /// No proxy, even if the environment names one.
     pub(super) fn none() -> Self {
         Self { choice: Choice::None }
     }

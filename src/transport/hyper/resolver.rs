@@ -1,4 +1,4 @@
-//! Who looks up names.
+//! The lookup of names.
 
 use std::fmt;
 use std::future::Future;

@@ -16,7 +16,7 @@ use super::proxy::Detour;
 /// The head of a proxy's response may be this long.
 const MAX_HEAD: usize = 8 * 1024;
 
-/// Why there is no tunnel.
+/// The reason why there is no tunnel.
 #[derive(Debug)]
 pub(crate) enum TunnelError {
     /// There was no proxy to ask for one.

@@ -1,4 +1,4 @@
-//! What an error of reqwest's says about the request.
+//! Classifies errors of reqwest by what they prove about the request.
 //!
 //! | error | why it says so | failure |
 //! |---|---|---|
@@ -7,7 +7,7 @@
 //! | too many redirects, where its own are on | the next attempt would walk in the same circle | fatal |
 //! | connecting failed, the time for it included | no byte of the request went out | unsent |
 //! | a timeout of the request as a whole | it is not known how far it came | ambiguous |
-//! | whatever comes from hyper below it | | as `classify_hyper` says |
+//! | any other error, from hyper below it | | as `classify_hyper` says |
 
 use std::error::Error as StdError;
 
