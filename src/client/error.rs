@@ -1,4 +1,4 @@
-//! What can go wrong with a request of a client.
+//! The error of a request of a client.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -90,7 +90,7 @@ impl ApiError {
         Self { message: format!("the response of {of} broke off: {}", error.root()), ..error }
     }
 
-    /// The words of `serde_json` repeat the value that was read, which may be a secret. What was expected stays.
+    /// The words of `serde_json` repeat the value that was read, which may be a secret. The expectation stays.
     pub(super) fn decode(of: &str, source: &serde_json::Error) -> Self {
         let (line, column, text) = (source.line(), source.column(), source.to_string());
         let text = text.rsplit_once(" at line ").map_or(&*text, |(text, _)| text);
@@ -194,8 +194,8 @@ impl ApiError {
         }
     }
 
-    /// Returns why there was no token, or what else the auth layer had against the request, if that kept it from being
-    /// sent.
+    /// Returns the error of the auth layer that kept the request from being sent: there was no token, or the layer refused the
+    /// request.
     #[must_use]
     pub fn token_error(&self) -> Option<&Error> {
         self.find()

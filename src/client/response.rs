@@ -98,7 +98,7 @@ where
     RB: HttpBody,
     RB::Error: Into<BoxError>,
 {
-    /// Reads the body to its end, whatever its length.
+    /// Reads the body to its end, without a limit.
     ///
     /// # Cancel safety
     ///
@@ -113,7 +113,7 @@ where
         Ok(collected.to_bytes())
     }
 
-    /// Reads the body as UTF-8. What is not becomes the replacement character.
+    /// Reads the body as UTF-8. Malformed bytes become the replacement character.
     ///
     /// # Cancel safety
     ///
@@ -127,7 +127,7 @@ where
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Reads the body as JSON, whatever its content type.
+    /// Reads the body as JSON, with any content type.
     ///
     /// # Cancel safety
     ///

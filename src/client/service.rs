@@ -1,4 +1,4 @@
-//! What sends the requests of a client without a parameter.
+//! The service below a client, with its type hidden.
 
 use std::fmt;
 use std::pin::Pin;

@@ -1,7 +1,7 @@
 //! `Link` (RFC 8288 §3): where a header says that the next page is.
 //!
 //! 1. Field lines are one list. Commas and semicolons stand in URLs and in quotes too, so this is one pass over the text.
-//! 2. Of a parameter that stands there twice the first counts (§3.3). `rel` is a list of words, whatever their case.
+//! 2. Of a parameter that stands there twice the first counts (§3.3). `rel` is a list of words, in any case.
 //! 3. A link with an `anchor` speaks of another resource than the one that was asked for (§3.2), and is passed over.
 //! 4. Where the grammar breaks, reading goes on behind the next comma.
 

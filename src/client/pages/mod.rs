@@ -20,7 +20,7 @@
 //!    [`Deadline`](crate::extensions::Deadline) among its extensions is for all of them.
 //! 9. The body of the request must be in memory. Query, headers and extensions go along with each page, but for the query
 //!    where the server gave a URL, which has its own.
-//! 10. A page is read to its end, whatever its length, before you get it.
+//! 10. A page is read to its end, without a limit, before you get it.
 //!
 //! # Examples
 //!

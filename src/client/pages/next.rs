@@ -188,9 +188,9 @@ impl Next {
         self
     }
 
-    /// Lets URLs of the server lead to another base URL too. Whether a token goes there is for the layers below to say: see
-    /// [`allow_origin`](crate::client::ApiClientBuilder::allow_origin). What is wrong with the URL is told by the first
-    /// page.
+    /// Lets URLs of the server lead to another base URL too. The layers below decide whether a token goes there: see
+    /// [`allow_origin`](crate::client::ApiClientBuilder::allow_origin). If the URL is malformed, the first page is an error
+    /// that says so.
     pub fn also_under(mut self, base_url: impl AsRef<str>) -> Self {
         self.bases.push(Base::parse(base_url.as_ref()).map(Arc::new).map_err(Arc::new));
         self
@@ -224,7 +224,7 @@ impl fmt::Debug for Shape {
 
 // --- The decision ---
 
-/// What a page says about itself.
+/// The counts that a page states.
 #[derive(Debug)]
 pub(super) struct Said {
     pub(super) items: Option<u64>,

@@ -62,7 +62,7 @@ impl Page {
         self.number
     }
 
-    /// Reads the body as JSON, whatever its content type.
+    /// Reads the body as JSON, with any content type.
     ///
     /// # Errors
     ///

@@ -36,12 +36,12 @@ use super::progress::Progress;
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Position {
-    /// What the next request has that the first one had not; nothing for the first page.
+    /// The difference between the next request and the first one; nothing for the first page.
     pub(super) step: Option<NextPage>,
     pub(super) progress: Progress,
 }
 
-/// What the request for the next page has that the first one had not: another URL, or other values in it.
+/// The difference between the request for the next page and the first one: another URL, or other values in it.
 ///
 /// [`Next::by`](super::Next::by) makes one of a page.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,7 +54,7 @@ pub(super) enum Step {
     Set(Vec<(String, Value)>),
 }
 
-/// What a position is written as.
+/// The written form of a position.
 #[derive(Serialize, Deserialize)]
 struct Written {
     #[serde(skip_serializing_if = "Option::is_none", default)]

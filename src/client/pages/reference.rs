@@ -1,7 +1,7 @@
 //! Where a URL of a response leads (RFC 3986 §5), if that is under the base URL.
 //!
 //! 1. The base of a relative reference is the URL of the request that brought it.
-//! 2. What is reached must be under one of the bases: its origin, and its path or one below. Anything else is an error.
+//! 2. The result must be under one of the bases: its origin, and its path or one below. Anything else is an error.
 //! 3. `http` stands for `https` where all else is that of a base: servers behind a proxy write what they see themselves.
 //! 4. Spaces and letters outside ASCII are encoded, and a fragment is cut off. Control characters and backslashes are errors,
 //!    as are segments of dots that are encoded.

@@ -38,7 +38,7 @@ pub struct Pages<S = ApiService> {
     next: Arc<Next>,
     /// The base of the client, and those that may be reached besides.
     bases: Vec<Arc<Base>>,
-    /// What is asked for next. Nothing after the last page.
+    /// The next page to ask for. Nothing after the last page.
     at: Option<Position>,
     progress: Progress,
     state: State,
@@ -57,7 +57,7 @@ enum State {
     Ready,
     /// It is on its way.
     Fetching(PageFuture),
-    /// A page came, and what it says about the next one is no good.
+    /// A page came whose reference to the next one is not valid.
     Failed(ApiError),
     Ended,
 }
@@ -117,9 +117,9 @@ impl<S> Pages<S> {
         self
     }
 
-    /// Returns where one is: the position of the page that comes next. Nothing after the last page.
+    /// Returns the position of the page that comes next. Nothing after the last page.
     ///
-    /// After an error it is that of the page that failed. Where a page came whose word about the next one is no good, it is
+    /// After an error it is that of the page that failed. Where a page came whose reference to the next one is not valid, it is
     /// still that of this page, which then comes a second time: none is lost.
     #[must_use]
     pub fn position(&self) -> Option<Position> {
