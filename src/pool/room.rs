@@ -1,12 +1,12 @@
 //! How much room a token has: values in, verdict out.
 //!
-//! 1. What a response says counts from its arrival. Of two in one window the smaller rest counts, since they may overtake
+//! 1. A response counts from its arrival. Of two in one window the smaller rest counts, since they may overtake
 //!    each other.
 //! 2. Requests that are in flight may be in that rest already, or not. They count as not: it is too little for a moment, and
 //!    never too much. When the window ends, a waiting request looks again.
 //! 3. A window is over a second after the server says so: many count in whole seconds, rounded down.
-//! 4. A refusal closes the token until the server's time is over, whatever is left. After an hour it is tried all the same.
-//! 5. A token of which nothing is known has as much room as the largest rest that its server ever named.
+//! 4. A refusal closes the token until the server's time is over, even if more is left. After an hour it is tried all the same.
+//! 5. A token without any response yet has as much room as the largest rest that its server ever named.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::clock;
 use crate::headers::rate_limit::Quota;
 
-/// What is known of one token.
+/// The requests and the quota of one token.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Room {
     in_flight: u64,

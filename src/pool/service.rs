@@ -70,7 +70,7 @@ where
     type Error = BoxError;
     type Future = ResponseFuture<RB>;
 
-    /// Forwards. What was reserved is given back where a request waits for room.
+    /// Forwards. A request that waits for a token gives up what `poll_ready` reserved.
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(context).map_err(Into::into)
     }

@@ -90,7 +90,7 @@ pub(super) struct Member {
     pub(super) limits: Arc<Limits>,
 }
 
-/// What is known of the limits of one token. Its cache has it too.
+/// The limits of one token. Its cache has them too.
 pub(super) struct Limits {
     credential: CredentialId,
     profile: RateLimitProfile,
@@ -103,7 +103,7 @@ pub(super) struct Loan {
     pool: Arc<Inner>,
 }
 
-/// What a request gets.
+/// The choice for a request.
 pub(super) enum Choice {
     Token(Loan),
     /// There is no room before this instant, or before a request comes back or a token comes.
@@ -197,8 +197,8 @@ impl TokenPoolBuilder {
         self
     }
 
-    /// Sets what the log calls the pool: its tokens are `billing, token 2 of 4` in its lines and in those of their caches,
-    /// whatever name these had.
+    /// Sets the name of the pool in the log: its tokens are `billing, token 2 of 4` in its lines and in those of their caches,
+    /// in place of the names that the caches had.
     ///
     /// Two pools that share a retry policy and an API need names: by these the policy tells their tokens apart.
     pub fn name(mut self, name: impl Into<String>) -> Self {
@@ -212,8 +212,8 @@ impl TokenPoolBuilder {
         self
     }
 
-    /// Sets how long a request waits where all tokens are used up. Then it is sent all the same, as one whose
-    /// [`Deadline`](crate::extensions::Deadline) is earlier than the next room is.
+    /// Sets how long a request waits where all tokens are used up. Then it is sent all the same, as is a request whose
+    /// [`Deadline`](crate::extensions::Deadline) is before the time at which a token is free again.
     pub fn longest_wait(mut self, wait: Duration) -> Self {
         self.longest_wait = wait;
         self
