@@ -1,7 +1,7 @@
 //! Presets for vendors (feature `providers`): their addresses, habits and variables, filled into the builders of this crate.
 //!
-//! A preset is data and a builder that exists. All that it sets can be set otherwise on the builder that it returns. What was
-//! read in a vendor's own code or documentation is stated as it is; what was only seen in the code of others says *not
+//! A preset is data and a builder that exists. All that it sets can be set otherwise on the builder that it returns. Facts from
+//! a vendor's own code or documentation are stated without a mark; facts from the code of others alone are marked *not
 //! confirmed*.
 //!
 //! - [`cxone`]: NICE CXone

@@ -13,7 +13,7 @@ use crate::http_transport::HttpTransport;
 use crate::origin::Origin;
 use crate::token::AccessToken;
 
-/// What the configuration of a tenant says, as far as it is needed.
+/// The configuration of a tenant, as far as it is needed.
 #[derive(Deserialize)]
 struct TenantConfiguration {
     api_endpoint: String,

@@ -10,7 +10,7 @@ use crate::token::AccessToken;
 /// A source that sends the secret of the access key as seldom as the server allows.
 ///
 /// 1. Without a refresh token it asks by the access key.
-/// 2. A refresh token that is refused, whatever the reason, costs one request: then the access key is asked by.
+/// 2. A refresh token that is refused, for any reason, costs one request: then the access key is asked by.
 /// 3. While the server is away or throttles, the access key is not tried as well.
 /// 4. A server that refuses the grant itself is not asked by a refresh token again.
 pub(super) struct Renewing {

@@ -158,7 +158,7 @@ impl Cxone {
     }
 
     /// Starts a source for the endpoint of the `UserHub`, which takes an access key as JSON and knows no client, such as
-    /// `https://na1.nice-incontact.com`. What its response looks like is *not confirmed*;
+    /// `https://na1.nice-incontact.com`. The members of its response are *not confirmed*;
     /// [`response_member`](GrantBuilder::response_member) names members that differ from those of OAuth.
     ///
     /// # Errors

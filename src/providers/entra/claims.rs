@@ -49,7 +49,7 @@ use crate::token::AccessToken;
 /// ```
 #[derive(Clone, Default)]
 pub struct ClaimsChallenge {
-    /// What the API asked for last, until a token was issued for it.
+    /// The claims that the API asked for last, until a token was issued for them.
     asked: Arc<Mutex<Option<Map<String, Value>>>>,
 }
 

@@ -13,8 +13,8 @@
 //! 5. The identities of Service Fabric, Azure Arc and Machine Learning are not supported; their variables are an error that says
 //!    so.
 //!
-//! What was read in Microsoft's documentation and libraries is stated as it is. *Not confirmed*: the wording of refusals, and what
-//! App Service says in its own.
+//! Facts from Microsoft's documentation and libraries are stated without a mark. *Not confirmed*: the wording of refusals,
+//! those of App Service included.
 //!
 //! # Examples
 //!

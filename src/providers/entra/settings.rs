@@ -42,7 +42,7 @@ pub struct Entra {
     user_assigned: Option<String>,
 }
 
-/// What asks for tokens.
+/// The identity that asks for tokens.
 #[derive(Clone)]
 pub(super) enum Identity {
     /// An app, by a proof of this kind.

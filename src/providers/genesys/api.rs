@@ -1,4 +1,4 @@
-//! What the API says about tokens and permissions.
+//! The token in use and missing permissions, as the API reports them.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -16,7 +16,7 @@ use crate::client::{ApiClient, ApiError, ApiResponse};
 use crate::error::Error;
 use crate::text::clean;
 
-/// What the API says about the token in use: `GET tokens/me`.
+/// The response to `GET tokens/me`: the token in use.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TokenInfo {
@@ -152,7 +152,7 @@ impl TokenInfo {
 ///
 /// # Errors
 ///
-/// [`Refused`] if the status is one of those, whatever the body.
+/// [`Refused`] if the status is one of those, with any body.
 ///
 /// # Examples
 ///
@@ -202,8 +202,8 @@ impl Refused {
         self.status
     }
 
-    /// Returns the code of the API, such as `missing.any.permissions`. What does not look like one, counts as none: more than 64
-    /// characters, or others than letters, `.`, `_` and `-`.
+    /// Returns the code of the API, such as `missing.any.permissions`. Text that does not look like a code counts as none: more
+    /// than 64 characters, or others than letters, `.`, `_` and `-`.
     #[must_use]
     pub fn code(&self) -> Option<&str> {
         self.code.as_deref()
@@ -269,7 +269,7 @@ fn is_code(code: &str) -> bool {
     (1..=64).contains(&code.len()) && code.bytes().all(is_part)
 }
 
-/// Finds the permissions in a message, whatever its words: three names with colons between.
+/// Finds the permissions in a message of any wording: three names with colons between.
 fn permissions_in(message: &str) -> Vec<String> {
     let is_name = |name: &str| {
         !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')

@@ -1,4 +1,4 @@
-//! What the environment says.
+//! The settings in environment variables.
 
 use std::fmt;
 
@@ -25,7 +25,7 @@ const REGION: &[&str] = &[
 const ACCESS_TOKEN: &[&str] = &["GENESYSCLOUD_ACCESS_TOKEN"];
 const POOL_SIZE: &[&str] = &["GENESYSCLOUD_TOKEN_POOL_SIZE"];
 
-/// What was read.
+/// The settings that were read.
 pub(super) struct Environment {
     pub(super) region: Region,
     pub(super) client_id: Option<String>,

@@ -6,9 +6,9 @@ use crate::origin::Origin;
 /// Where a gateway takes the requests for the two hosts.
 #[derive(Clone, Debug)]
 pub(super) struct Gateway {
-    /// What stands in front of `/oauth/token`.
+    /// The URL in front of `/oauth/token`.
     pub(super) login: String,
-    /// What stands in front of `/api/v2`.
+    /// The URL in front of `/api/v2`.
     pub(super) api: String,
 }
 

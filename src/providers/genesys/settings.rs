@@ -23,7 +23,7 @@ use crate::token::AccessToken;
 
 /// A client of Genesys Cloud: a region, an OAuth client, and perhaps a gateway. It fills in the builders of this crate.
 ///
-/// What it sets:
+/// It sets:
 ///
 /// - the token endpoint, `/oauth/token` at `login.` of the region, and HTTP Basic without form-encoding, as the vendor's SDKs
 ///   send it; a [public](Self::public) client (PKCE) sends its id alone
@@ -50,7 +50,7 @@ pub struct Genesys {
     pool_size: usize,
 }
 
-/// What a minute of patience takes, with the last attempts at its end.
+/// Long enough for a minute of further attempts, with the last of them at its end.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// The longest `Retry-After` that the vendor's Go SDK waits for.

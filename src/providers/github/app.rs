@@ -167,7 +167,7 @@ impl GithubApp {
         Ok(builder)
     }
 
-    /// Starts a set of caches, one for each [`Installation`]. What the set evicts is not revoked.
+    /// Starts a set of caches, one for each [`Installation`]. Tokens of evicted caches are not revoked.
     pub fn installations(&self, transport: impl HttpTransport) -> TenantCachesBuilder<Installation> {
         let app = self.clone();
         TenantCaches::builder(move |installation: &Installation| {

@@ -11,9 +11,9 @@
 //! 5. Requests carry `user-agent`, without which the API refuses them, `accept` and `x-github-api-version`, unless they have their
 //!    own.
 //!
-//! What GitHub's documentation says is stated as it is. *Not confirmed*: that GitHub compares `exp` with its own clock alone, and the
-//! names of the variables: they are those of its Terraform provider, but for `GITHUB_API_URL`, which GitHub Actions sets, and
-//! `GITHUB_APP_CLIENT_ID`, which goes by them.
+//! Facts from GitHub's documentation are stated without a mark. *Not confirmed*: that GitHub compares `exp` with its own clock
+//! alone, and the names of the variables: they are those of its Terraform provider, but for `GITHUB_API_URL`, which GitHub
+//! Actions sets, and `GITHUB_APP_CLIENT_ID`, which goes by them.
 //!
 //! # Examples
 //!

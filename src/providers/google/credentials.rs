@@ -1,4 +1,4 @@
-//! What credentials there are, and how a file names them.
+//! The kinds of credentials, and how a file names them.
 
 use secrecy::SecretString;
 use secrecy::zeroize::Zeroizing;
@@ -35,7 +35,7 @@ pub(super) struct External {
     pub(super) client: Option<(String, Secret)>,
 }
 
-/// What a file holds.
+/// The contents of a file.
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) credentials: Credentials,

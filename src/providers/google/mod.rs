@@ -6,15 +6,16 @@
 //! 2. A file may be a `service_account`, an `authorized_user`, an `impersonated_service_account`, or an `external_account` whose
 //!    token is in a file. Any other is an error that names its type.
 //! 3. [`impersonate`](Google::impersonate) takes the tokens of another service account. The base token is fetched for each request
-//!    of one, with the scope `cloud-platform`, and is not kept. The token of the account is for an hour, whatever a file says.
+//!    of one, with the scope `cloud-platform`, and is not kept. The token of the account is for an hour, even if a file says
+//!    otherwise.
 //! 4. [`id_tokens`](Google::id_tokens) are for services that know callers by an ID token, such as Cloud Run. The credentials of a
 //!    user cannot get one; impersonate an account then.
-//! 5. The key of a service account is read from its file for each token request. What else is in a file is read once.
+//! 5. The key of a service account is read from its file for each token request. The rest of a file is read once.
 //!
 //! The addresses in a file decide where its secrets and tokens go. Take no file from others without a look at them.
 //!
-//! What was read in Google's libraries is stated as it is. *Not confirmed*: that an ID token of the metadata server is plain text,
-//! and the shape of `generateIdToken`.
+//! Facts from Google's libraries are stated without a mark. *Not confirmed*: that an ID token of the metadata server is plain
+//! text, and the shape of `generateIdToken`.
 //!
 //! # Examples
 //!

@@ -50,7 +50,7 @@ pub struct Google {
     quota_project: Option<String>,
 }
 
-/// What a token is for.
+/// The use of a token.
 enum Wanted {
     /// APIs of Google, by scopes.
     Access(Vec<String>),
@@ -153,8 +153,8 @@ impl Google {
         Ok(google)
     }
 
-    /// Adds a scope; call it for each of several. The tokens of a user have the scopes that the user agreed to, whatever is set
-    /// here.
+    /// Adds a scope; call it for each of several. The tokens of a user have the scopes that the user agreed to, even if you set
+    /// others here.
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
         self.scopes.push(scope.into());
         self
