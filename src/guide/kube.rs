@@ -4,8 +4,8 @@
 //! 1. Such a client sends requests that name a path alone, and has a layer that puts the server in front of it. That layer
 //!    stands outside ours, so that each request is held against the list of origins.
 //!    ([`default_origin`](crate::AuthLayer::default_origin) is for those who leave it to the connection.)
-//! 2. Its own layers for credentials and retries stay out, or two would see to the same thing. What it builds from a
-//!    configuration has them; what it builds from a service has not.
+//! 2. Its own layers for credentials and retries stay out, or two would see to the same thing. A client that is built from a
+//!    configuration has them; one that is built from a service has not.
 //! 3. Its errors hold ours as their source: `downcast_ref` finds an [`Error`](crate::Error).
 //! 4. A watch is one long response: no token ends it once it has begun. A
 //!    [`total_timeout`](crate::retry::RetryPolicyBuilder::total_timeout) and a [`Deadline`](crate::extensions::Deadline) are

@@ -21,7 +21,7 @@
 //! 7. `Request::set_timeout` is for each attempt. A [`Deadline`](crate::extensions::Deadline) in the request's extensions is
 //!    for all of them and the waits between.
 //!
-//! An interceptor is no place for tokens: it cannot wait for one, and never sees a response.
+//! An interceptor is not the place for tokens: it cannot wait for one, and never sees a response.
 //!
 //! # Examples
 //!
@@ -87,7 +87,7 @@
 //! ```
 //!
 //! tonic tells by an error of its own that it could not connect, after which nothing was sent and every call may be made
-//! again. What is below that is hyper's:
+//! again. Errors below that are hyper's:
 //!
 #![cfg_attr(feature = "hyper-client", doc = "```")]
 #![cfg_attr(not(feature = "hyper-client"), doc = "```text")]
