@@ -68,7 +68,7 @@
 //! | `jwt` | no | [`grants::jwt`](grants): client authentication by a key, and the JWT bearer grant |
 //! | `metrics` | no | counters and gauges by the facade `metrics`, see [the page](guide::metrics) |
 //! | `providers` | no | `providers`: presets for vendors: Genesys Cloud, NICE CXone; with `jwt` also Microsoft Entra, GitHub Apps, Google Cloud |
-//! | `redis` | no | `store::RedisStore`: tokens in Redis, for a fleet; with Sentinels if you have them |
+//! | `redis` | no | `store::RedisStore`: tokens in Redis, for a fleet; also behind Sentinels |
 //! | `redis-cluster` | no | the same in a Redis Cluster |
 //! | `reqwest` | no | [`transport`]`::ReqwestClient`: reqwest's client below the layers, and at the token endpoint |
 //! | `stack` | yes | [`ApiClient`]`::connect` and its builder: all layers in one order |

@@ -25,8 +25,8 @@ use crate::store::token_store::{Acquired, Entry, StoreKey, TokenStore, Write};
 /// 3. Every key has an expiry. Nothing is left behind by tenants that are gone.
 /// 4. Waiters are woken by a message on one channel per [prefix](RedisStoreBuilder::prefix). If the user has no right to it,
 ///    the store is polled.
-/// 5. Replicas are never read. One that becomes the primary may lack the last writes. Fences and versions go by the clock of
-///    the server, and so never repeat.
+/// 5. Replicas are never read. One that becomes the primary may lack the last writes. Fences go by the clock of the server, and so
+///    do not repeat, as long as the clocks of the servers differ by less than a failover takes.
 ///
 /// # Sentinel and Cluster
 ///

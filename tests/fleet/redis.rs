@@ -212,6 +212,19 @@ async fn tls_is_verified() {
     let refused = RedisStore::connect(&url).unwrap().load(&key()).await.unwrap_err();
     assert!(refused.is_transient() && shown(&refused).contains("certificate"), "{}", shown(&refused));
     assert!(RedisStore::builder(server.url()).root_certificates("x").build().unwrap_err().is_config());
+    // Sentinels are asked over TLS, and the primary that they name is called over TLS.
+    let monitored = format!("sentinel monitor billing 127.0.0.1 {port} 1\n");
+    let files = [certificate.to_str().unwrap(), private.to_str().unwrap()];
+    let tls = free_port().to_string();
+    let arguments =
+        ["--sentinel", "--tls-port", &tls, "--tls-cert-file", files[0], "--tls-key-file", files[1]];
+    let more = ["--tls-ca-cert-file", files[0], "--tls-auth-clients", "no", "--tls-replication", "yes"];
+    let _sentinel = RedisServer::start_with(&monitored, &[&arguments[..], &more[..]].concat()).await;
+    let url = format!("rediss+sentinel://127.0.0.1:{tls}/billing");
+    let trusted = RedisStore::builder(&url).root_certificates(authority.cert.pem()).build().unwrap();
+    assert!(trusted.load(&key()).await.unwrap().is_none());
+    let refused = RedisStore::connect(&url).unwrap().load(&key()).await.unwrap_err();
+    assert!(refused.is_transient() && shown(&refused).contains("certificate"), "{}", shown(&refused));
     fs::remove_dir_all(&folder).unwrap();
 }
 
