@@ -1,6 +1,7 @@
 //! The store in Redis against a real server: `bash tests/fleet/run.sh` installs it and runs this.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::disallowed_methods, reason = "servers have clocks of their own")]
 
 #[allow(dead_code, reason = "the program of the fleet uses the rest")]
 mod groups;
