@@ -50,7 +50,7 @@ async fn main() -> Result<(), BoxError> {
     Ok(tokio::fs::remove_dir_all(folder).await?)
 }
 
-/// What each call of the tool begins with. Only the login has a refresh token to give; the others find it in the store.
+/// Each call of the tool begins with this. Only the login has a refresh token to give; the others find it in the store.
 fn tokens(token_url: &str, folder: &str, new: &str) -> Result<TokenCache, BoxError> {
     let grant = RefreshTokenGrant::builder(token_url, "cli", ClientAuth::none()).refresh_token(new);
     // A tool of yours: FileStore::for_program("cli"), and a key from the keychain of the platform.

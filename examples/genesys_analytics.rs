@@ -25,7 +25,7 @@ use tower_oauth2::client::pages::Progress;
 use tower_oauth2::providers::genesys::{self, Genesys};
 use tower_oauth2::test_util::{FakeGenesys, timed};
 
-/// What the environment says of the emulator.
+/// The environment for the emulator.
 const VARIABLES: &str = "GENESYS_CLIENT_ID=reports GENESYS_CLIENT_SECRET=s3cr/t GENESYS_REGION=genesys.test \
                          GENESYSCLOUD_TOKEN_POOL_SIZE=4";
 

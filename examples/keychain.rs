@@ -32,7 +32,7 @@ struct Keychain {
     locks: PathBuf,
 }
 
-/// What a secret holds, as JSON. Times are since the Unix epoch, by the machine's clock.
+/// The content of a secret, as JSON. Times are since the Unix epoch, by the machine's clock.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Slot {
     /// Zero if there is no entry.

@@ -58,7 +58,7 @@ async fn main() -> Result<(), BoxError> {
     servers.show(&url).await
 }
 
-/// What the service does: it asks the API.
+/// The work of the service: it asks the API.
 async fn report(State(state): State<AppState>) -> Result<String, StatusCode> {
     let response = state.api.get("items/1").send().await.map_err(|_error| StatusCode::BAD_GATEWAY)?;
     response.error_for_status().map_err(|_error| StatusCode::BAD_GATEWAY)?;

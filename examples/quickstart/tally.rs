@@ -1,4 +1,4 @@
-//! What became of the requests, and how long they took.
+//! The outcomes of the requests, and how long they took.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,7 +15,7 @@ pub(crate) struct Sample {
     pub(crate) failure: Option<String>,
 }
 
-/// What a request went through.
+/// The events of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Plain,

@@ -7,7 +7,7 @@ use http::Uri;
 use tower::BoxError;
 use tower_oauth2::{Error, Origin};
 
-/// What names the servers. All are needed, or none.
+/// These name the servers. All are needed, or none.
 const VARIABLES: [&str; 4] = ["TOKEN_URL", "CLIENT_ID", "CLIENT_SECRET", "API_URL"];
 
 pub(crate) struct Yours {

@@ -302,7 +302,7 @@ mod tests {
         }
     }
 
-    /// What a client or server of the most helpful kind makes of a URL: the rules of browsers, and decoding over and over.
+    /// Returns the URLs that a lenient client or server may read from this one: the rules of browsers, and repeated decoding.
     fn resolved(url: &str) -> Vec<Url> {
         let mut seen = vec![Url::parse(url).unwrap()];
         for _ in 0..8 {

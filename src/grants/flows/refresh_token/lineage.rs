@@ -548,7 +548,7 @@ mod tests {
         SharedRefreshToken { first: first.into(), newest: newest.into(), is_in_doubt: false, ended }
     }
 
-    /// What is sent next, or why nothing is.
+    /// Returns the token that is sent next, or the reason why none is.
     fn next(lineage: &Lineage) -> Result<String, String> {
         let held = lineage.held().map_err(|error| error.to_string())?;
         Ok(held.secret.expose_secret().to_owned())
