@@ -3,8 +3,8 @@
 //! What happens when a cache is asked for:
 //!
 //! 1. Each key has one cache, which all who ask for it share: a thousand tasks of one tenant cause one token request.
-//! Everything that shapes the token is in the key, since the source is made from the key and nothing else. A key is any type
-//! that can be compared and hashed.
+//!    Everything that shapes the token is in the key, since the source is made from the key and nothing else. A key is any type
+//!    that can be compared and hashed.
 //! 2. A cache that was not asked for in an hour is evicted, and with it its token, which is not revoked. Where there are as
 //!    many as are allowed, the sixteenth part that was unused the longest goes at once.
 //! 3. Never one that is in use: while a handle is held, a request is on its way or a token is being fetched. And
