@@ -34,8 +34,8 @@
 /// A page that is a file beside this one.
 macro_rules! page {
     ($name:ident, $file:literal) => {
-        #[cfg_attr(feature = "full", doc = include_str!($file))]
-        #[cfg_attr(not(feature = "full"), doc = "This page is in the documentation with all features.")]
+        // Their programs are compiled with all features.
+        #[cfg_attr(any(feature = "full", not(doctest)), doc = include_str!($file))]
         pub mod $name {}
     };
 }

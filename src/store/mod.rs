@@ -26,6 +26,28 @@
 //! 9. A process logs one warning when a store begins to fail, for all keys together if the store has a
 //!    [name](TokenStore::name). When the store has worked for 30 s, it logs one line at level info.
 //!
+//! All processes have the same store and the same key (`openssl rand -base64 32`):
+//!
+#![cfg_attr(all(feature = "file-store", feature = "hyper-client", feature = "stack"), doc = "```no_run")]
+#![cfg_attr(not(all(feature = "file-store", feature = "hyper-client", feature = "stack")), doc = "```text")]
+//! use tower_oauth2::store::{FileStore, SealingKey, Shared};
+//! use tower_oauth2::{ApiClient, ClientCredentials, Secret};
+//!
+//! # fn example() -> Result<(), tower_oauth2::Error> {
+//! let secret = Secret::from_env("CLIENT_SECRET");
+//! let source = ClientCredentials::builder("https://login.example.com/token", "billing", secret).build()?;
+//! let store = FileStore::open("/var/lib/billing/tokens")?;
+//! let shared = Shared::builder(source, store, SealingKey::from_env("TOKEN_SEALING_KEY")?).build()?;
+//! let api = ApiClient::connect("https://api.example.com/v2", shared)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Processes with different sealing keys, client ids or scopes share nothing, and no message says so. To check, set
+//! `RUST_LOG=tower_oauth2=debug`: the line `wrote what the processes share` has a `key`, which must be the same everywhere.
+//!
+//! Within one process, and for a source that cannot say which tokens it fetches:
+//!
 //! ```
 //! use std::time::Duration;
 //! use tower_oauth2::store::{MemoryStore, SealingKey, Shared, StoreKey};

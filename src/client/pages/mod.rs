@@ -1,4 +1,4 @@
-//! The pages of a list, one after the other.
+//! The pages of a list, one after the other. Read them by `while let Some(page) = pages.next().await`.
 //!
 //! 1. [`ApiRequest::pages`](super::ApiRequest::pages) makes [`Pages`] of a request. [`Next`] says where a response tells what
 //!    comes next: in the header `Link`, as a URL in the body, as a cursor, by counting pages or items, or by a function of
