@@ -35,6 +35,7 @@ mod library {
     }
 
     pub(crate) mod retry {
+        pub(crate) mod body_factory;
         pub(crate) mod replay_body;
     }
 }

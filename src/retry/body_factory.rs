@@ -2,10 +2,10 @@
 
 use std::fmt;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use http_body::Body;
 use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -60,7 +60,8 @@ pub struct BodyFactory {
 }
 
 /// A body that is being opened.
-pub(super) type OpenFuture = BoxFuture<'static, Result<UnsyncBoxBody<Bytes, BoxError>, BoxError>>;
+pub(super) type OpenFuture =
+    Pin<Box<dyn Future<Output = Result<UnsyncBoxBody<Bytes, BoxError>, BoxError>> + Send>>;
 
 impl BodyFactory {
     /// Creates a factory from a closure that opens the body. It is independent of the type of the request's own body.
