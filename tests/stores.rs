@@ -2,7 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use tower_oauth2::store::{self, MemoryStore};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tower_oauth2::store::{self, Acquired, MemoryStore, StoreKey, TokenStore as _};
 use tower_oauth2::test_util::check_token_store;
 
 #[tokio::test(start_paused = true)]
@@ -15,6 +19,31 @@ async fn the_store_in_memory_keeps_every_rule() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_store_in_memory_keeps_every_rule_among_threads() {
     check_token_store(MemoryStore::new(), "threads", true).await;
+}
+
+/// Asks for a lease without a pause, and returns how often another thread held it as well.
+async fn held_twice(store: MemoryStore, key: StoreKey, holders: Arc<AtomicUsize>) -> usize {
+    let mut twice = 0;
+    for _ in 0..20_000 {
+        if let Acquired::Taken(fence) = store.acquire(&key, Duration::from_secs(600)).await.unwrap() {
+            twice += holders.fetch_add(1, Ordering::SeqCst);
+            (0..500).for_each(|_| std::hint::spin_loop());
+            holders.fetch_sub(1, Ordering::SeqCst);
+            store.release(&key, fence).await.unwrap();
+        }
+    }
+    twice
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn threads_that_ask_without_a_pause_never_hold_one_lease_together() {
+    let (store, holders) = (MemoryStore::new(), Arc::new(AtomicUsize::new(0)));
+    let key = StoreKey::new("busy").unwrap();
+    let ask = || tokio::spawn(held_twice(store.clone(), key.clone(), Arc::clone(&holders)));
+    let tasks: Vec<_> = (0..4).map(|_| ask()).collect();
+    for task in tasks {
+        assert_eq!(task.await.unwrap(), 0);
+    }
 }
 
 #[test]

@@ -57,6 +57,7 @@ impl MemoryStore {
         self.shared.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns the time since the beginning. Only under the lock: no record then has a time that is later.
     fn now(&self) -> Duration {
         let now = clock::now();
         now.saturating_duration_since(*self.shared.began.get_or_init(|| now))
@@ -65,14 +66,15 @@ impl MemoryStore {
 
 impl TokenStore for MemoryStore {
     async fn load(&self, key: &StoreKey) -> Result<Option<Entry>, Error> {
+        let records = self.lock();
         let now = self.now();
-        Ok(self.lock().get(key).and_then(|record| record.load(now)))
+        Ok(records.get(key).and_then(|record| record.load(now)))
     }
 
     async fn swap(&self, key: &StoreKey, write: Write) -> Result<bool, Error> {
-        let now = self.now();
         let is_written = {
             let mut records = self.lock();
+            let now = self.now();
             records.retain(|other, record| other == key || !record.is_over(now));
             records.entry(key.clone()).or_default().swap(write, now)
         };
@@ -83,13 +85,15 @@ impl TokenStore for MemoryStore {
     }
 
     async fn acquire(&self, key: &StoreKey, period: Duration) -> Result<Acquired, Error> {
+        let mut records = self.lock();
         let (now, wall) = (self.now(), Duration::from_nanos(WallClock::default().nanos()));
-        Ok(self.lock().entry(key.clone()).or_default().acquire(period, now, wall))
+        Ok(records.entry(key.clone()).or_default().acquire(period, now, wall))
     }
 
     async fn extend(&self, key: &StoreKey, fence: u64, period: Duration) -> Result<bool, Error> {
+        let mut records = self.lock();
         let now = self.now();
-        Ok(self.lock().get_mut(key).is_some_and(|record| record.extend(fence, period, now)))
+        Ok(records.get_mut(key).is_some_and(|record| record.extend(fence, period, now)))
     }
 
     async fn release(&self, key: &StoreKey, fence: u64) -> Result<(), Error> {
@@ -104,8 +108,11 @@ impl TokenStore for MemoryStore {
         let mut notified = std::pin::pin!(self.shared.changed.notified());
         // Before the look, so that a write between the two wakes it.
         notified.as_mut().enable();
-        let now = self.now();
-        let newest = self.lock().get(key).map_or(0, |record| record.version(now));
+        let newest = {
+            let records = self.lock();
+            let now = self.now();
+            records.get(key).map_or(0, |record| record.version(now))
+        };
         if newest == version {
             notified.await;
         }

@@ -85,10 +85,14 @@ impl Record {
         self.entry.as_ref().filter(|entry| now < entry.ends)
     }
 
-    /// Returns how long the newest lease runs on. One that began in the future has ended: the clock was set back.
+    /// Returns how long the newest lease runs on. One that begins later than now still runs: the clock was set back a little.
+    /// If that is by more than the whole lease, its end would be too far away to wait for it, and it counts as ended.
     fn lease_left(&self, now: Duration) -> Option<Duration> {
         let (began, period) = self.leased?;
-        let left = period.checked_sub(now.checked_sub(began)?)?;
+        if began.saturating_sub(now) > period {
+            return None;
+        }
+        let left = period.saturating_sub(now.saturating_sub(began));
         (!left.is_zero()).then_some(left)
     }
 }
@@ -98,11 +102,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lease_that_begins_in_the_future_has_ended() {
-        let leased = Some((Duration::from_millis(2_000), Duration::from_millis(500)));
+    fn a_lease_that_begins_a_little_later_runs_and_one_that_begins_after_its_whole_time_has_ended() {
+        let period = Duration::from_millis(500);
+        let leased = Some((Duration::from_millis(2_000), period));
         let record = Record { leased, ..Record::default() };
-        assert_eq!(record.lease_left(Duration::from_millis(2_100)), Some(Duration::from_millis(400)));
-        assert_eq!(record.lease_left(Duration::from_millis(2_500)), None);
-        assert_eq!(record.lease_left(Duration::from_millis(1_999)), None);
+        let left = |now| record.lease_left(Duration::from_millis(now));
+        assert_eq!((left(2_100), left(2_500)), (Some(Duration::from_millis(400)), None));
+        assert_eq!((left(1_999), left(1_500)), (Some(period), Some(period)));
+        assert_eq!((left(1_499), left(0)), (None, None));
+        assert!(!record.is_over(Duration::from_millis(1_999)));
+        let mut record = record;
+        let acquired = record.acquire(period, Duration::from_millis(1_999), Duration::ZERO);
+        assert_eq!(acquired, Acquired::Held(period));
     }
 }

@@ -1,25 +1,29 @@
 //! Checks of the rules for token stores, for authors of stores to run.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use crate::clock;
 use crate::store::{Acquired, Entry, StoreKey, TokenStore, Write};
 
 /// How long the leases of the checks run. Long enough for a store over a network on a slow machine.
 const PERIOD: Duration = Duration::from_millis(1500);
 /// After this a lease of [`PERIOD`] has ended.
 const OVER: Duration = Duration::from_millis(2000);
+/// How often each of the tasks asks for the lease that only one may hold.
+const HOLDS: usize = 300;
 /// How long an entry is kept in the checks: they end before.
 const KEPT: Duration = Duration::from_secs(600);
 
 /// Checks that a store keeps the [rules](crate::store). It takes about ten seconds on a real clock, and writes under keys
 /// that begin with `prefix`.
 ///
-/// One check calls the store from twenty tasks. On a runtime with several threads they run at the same time.
+/// Two checks call the store from several tasks. On a runtime with several threads they run at the same time.
 ///
 /// With a store that tells its waiters nothing ([`changed`](TokenStore::changed) as it is), give `wakes` as false.
 ///
@@ -50,6 +54,7 @@ pub async fn check_token_store<S: TokenStore>(store: S, prefix: &str, wakes: boo
     a_late_writer_loses(store, &keys.key("fences")).await;
     keys_do_not_meet(store, &keys.key("one"), &keys.key("two")).await;
     many_at_once_agree(&shared, &keys.key("many")).await;
+    no_two_hold_a_lease_at_once(&shared, &keys.key("exclusive")).await;
     if wakes {
         a_waiter_is_woken(store, &keys.key("woken")).await;
     }
@@ -205,6 +210,35 @@ async fn count_on<S: TokenStore>(store: Arc<S>, key: StoreKey, number: u64) {
         if written {
             return;
         }
+    }
+}
+
+/// Eight tasks ask for a lease again and again, and count its holders.
+async fn no_two_hold_a_lease_at_once<S: TokenStore>(store: &Arc<S>, key: &StoreKey) {
+    let (mut tasks, holders) = (JoinSet::new(), Arc::new(AtomicUsize::new(0)));
+    for _ in 0..8 {
+        tasks.spawn(hold_again_and_again(Arc::clone(store), key.clone(), Arc::clone(&holders)));
+    }
+    while let Some(task) = tasks.join_next().await {
+        task.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
+    }
+}
+
+async fn hold_again_and_again<S: TokenStore>(store: Arc<S>, key: StoreKey, holders: Arc<AtomicUsize>) {
+    for _ in 0..HOLDS {
+        let begun = clock::now();
+        let Acquired::Taken(fence) = acquire(&*store, &key).await else {
+            tokio::task::yield_now().await;
+            continue;
+        };
+        let others = holders.fetch_add(1, Ordering::SeqCst);
+        load(&*store, &key).await;
+        tokio::task::yield_now().await;
+        holders.fetch_sub(1, Ordering::SeqCst);
+        // One that was held for longer may have ended by itself.
+        let has_run = begun.elapsed() < PERIOD;
+        assert!(others == 0 || !has_run, "two tasks held the lease at the same time");
+        release(&*store, &key, fence).await;
     }
 }
 
