@@ -2,13 +2,14 @@
 //! process is a cache of its own over a source of its own; what they share is the store.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::disallowed_methods, reason = "tests look at the paused clock")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tower_oauth2::store::{MemoryStore, SealingKey, Shared, StoreKey, TokenStore};
+use tower_oauth2::store::{Acquired, MemoryStore, SealingKey, Shared, StoreKey, TokenStore};
 use tower_oauth2::test_util::{ScriptedSource, pass, timed};
 use tower_oauth2::{AccessToken, Error, FetchReason, TokenCache, TokenRequest, TokenSource, source_fn};
 
@@ -416,21 +417,130 @@ async fn what_is_wrong_with_one_process_alone_is_told_to_no_other() {
     assert_eq!(results.iter().filter(|result| result.is_err()).count(), 4);
 }
 
-#[tokio::test(start_paused = true)]
-async fn one_whose_time_is_over_learns_what_went_wrong_before() {
-    let (source, store) = (ScriptedSource::new(), MemoryStore::new());
-    source.return_next(Err(Error::transient("the token endpoint cannot be reached")));
-    source.hang_next();
+/// What a process is told whose time is over while another one fetches. Token requests failed like this before it asked, and
+/// while it waited.
+async fn told_when_its_time_is_over(before: Option<Error>, meanwhile: Option<Error>) -> Error {
+    let (source, store) = (ScriptedSource::new().latency(SECOND), FaultyStore::default());
     let one = shared(&source, store.clone());
-    one.token(asks(FetchReason::Initial)).await.unwrap_err();
-    let next = tokio::spawn(async move { one.token(asks(FetchReason::Initial)).await });
-    pass(SECOND).await;
-    let other = TokenCache::builder(shared(&source, store)).fetch_timeout(5 * SECOND).build();
+    let requests = usize::from(before.is_some()) + usize::from(meanwhile.is_some()) + 1;
+    if let Some(error) = before {
+        source.return_next(Err(error));
+        one.token(asks(FetchReason::Initial)).await.unwrap_err();
+    }
+    if let Some(error) = meanwhile.clone() {
+        source.return_next(Err(error));
+    }
+    source.hang_next();
+    let next = tokio::spawn(async move {
+        if meanwhile.is_some() {
+            one.token(asks(FetchReason::Initial)).await.unwrap_err();
+        }
+        one.token(asks(FetchReason::Initial)).await
+    });
+    pass(SECOND / 2).await;
+    // Slower than the other one, which so has the lease each time.
+    let slow = store.seen_by_another_process();
+    slow.set(Fault::Slow(10));
+    let other = TokenCache::builder(shared(&source, slow)).fetch_timeout(5 * SECOND).build();
     let (error, took) = timed(other.get()).await;
-    let error = error.unwrap_err();
-    assert!(error.is_transient() && error.to_string().contains("cannot be reached"), "{error}");
-    assert!(took < 5 * SECOND && source.fetches() == 2, "{took:?}");
+    assert!(took < 5 * SECOND && source.fetches() == requests, "{took:?}");
     next.abort();
+    error.unwrap_err()
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_whose_time_is_over_learns_what_went_wrong_while_it_waited() {
+    let down = || Some(Error::transient("the token endpoint cannot be reached"));
+    let refused = || {
+        let error = Error::config("the server does not know the client").with_code("invalid_client");
+        Some(error.with_status(http::StatusCode::UNAUTHORIZED))
+    };
+    let error = told_when_its_time_is_over(None, down()).await;
+    assert!(error.is_transient() && error.to_string().contains("cannot be reached"), "{error}");
+    // The token request that goes on may succeed.
+    let error = told_when_its_time_is_over(down(), refused()).await;
+    assert!(error.is_transient() && error.to_string().contains("does not know the client"), "{error}");
+    assert_eq!(
+        (error.code(), error.status()),
+        (Some("invalid_client"), Some(http::StatusCode::UNAUTHORIZED))
+    );
+    // What went wrong before may be hours old.
+    for old in [down(), refused()] {
+        let error = told_when_its_time_is_over(old, None).await;
+        assert!(error.is_transient() && error.to_string().contains("had none in time"), "{error}");
+        assert!(error.code().is_none() && error.status().is_none(), "{error:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_from_before_are_not_counted_where_the_first_read_was_of_no_use() {
+    let (source, store) = (ScriptedSource::new(), FaultyStore::default());
+    source.fail_with(Error::protocol("it is a page of HTML"));
+    let one = shared(&source, store.clone());
+    for _ in 0..3 {
+        one.token(asks(FetchReason::Initial)).await.unwrap_err();
+    }
+    source.recover();
+    let held = store.acquire(&key(), 20 * SECOND).await.unwrap();
+    assert!(matches!(held, Acquired::Taken(_)));
+    let late = store.seen_by_another_process();
+    late.set(Fault::Foreign);
+    let other = shared(&source, late.clone());
+    let other = tokio::spawn(async move { other.token(asks(FetchReason::Initial)).await });
+    pass(SECOND / 2).await;
+    late.set(Fault::None);
+    assert_eq!(other.await.unwrap().unwrap().expose(), "token-4");
+}
+
+#[tokio::test(start_paused = true)]
+async fn processes_without_time_do_not_fail_those_that_have_it() {
+    // It plans its attempts within the deadline, as the grants do, and else would go on.
+    let slow = || {
+        source_fn(|request: TokenRequest| async move {
+            let deadline = tokio::time::Instant::from_std(request.deadline().unwrap());
+            tokio::time::sleep_until(deadline - Duration::from_millis(50)).await;
+            Err(Error::transient("the token endpoint did not respond in time"))
+        })
+    };
+    for is_hanging in [true, false] {
+        let (hanging, source, store) = (ScriptedSource::new(), ScriptedSource::new(), FaultyStore::default());
+        for _ in 0..3 {
+            hanging.hang_next();
+        }
+        let hasty: Vec<_> = (1..=3)
+            .map(|number| {
+                let deadline = (tokio::time::Instant::now() + number * 5 * SECOND).into_std();
+                let request = asks(FetchReason::Initial).with_deadline(deadline);
+                let hanging = shared(&hanging, store.clone());
+                let slow = Shared::builder(slow(), store.clone(), sealing()).key(key()).build().unwrap();
+                tokio::spawn(async move {
+                    if is_hanging { hanging.token(request).await } else { slow.token(request).await }
+                })
+            })
+            .collect();
+        pass(SECOND).await;
+        // Slower than the others, which so have the lease before it.
+        let last = store.seen_by_another_process();
+        last.set(Fault::Slow(10));
+        let (token, took) = timed(shared(&source, last).token(asks(FetchReason::Initial))).await;
+        assert_eq!(token.unwrap().expose(), "token-1");
+        assert!(took > 13 * SECOND && took < 16 * SECOND, "{took:?}");
+        for process in hasty {
+            assert!(process.await.unwrap().unwrap_err().is_transient());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_comes_when_the_time_is_over_is_given_back() {
+    let (source, store) = (ScriptedSource::new(), FaultyStore::default());
+    store.set(Fault::Slow(200));
+    let deadline = (tokio::time::Instant::now() + SECOND * 3 / 10).into_std();
+    let request = asks(FetchReason::Initial).with_deadline(deadline);
+    let error = shared(&source, store.clone()).token(request).await.unwrap_err();
+    assert!(error.is_transient() && error.to_string().contains("the time was over"), "{error}");
+    assert_eq!((store.calls(), source.fetches()), (vec!["load", "acquire", "release"], 0));
+    assert!(matches!(store.acquire(&key(), SECOND).await.unwrap(), Acquired::Taken(_)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -47,6 +47,14 @@ pub(super) struct Read {
     pub(super) unusable: Option<Error>,
 }
 
+impl Read {
+    /// Returns after how many failures a process begins to wait that has read this. What cannot be used tells of none, and those
+    /// that are found later may be old.
+    pub(super) fn failures(&self) -> u64 {
+        if self.unusable.is_some() { u64::MAX } else { self.value.failures }
+    }
+}
+
 /// The store did not do what it was asked, for this reason. The warning was logged.
 pub(super) struct Away(pub(super) Error);
 

@@ -57,9 +57,9 @@ impl<T: TokenStore> Holder<T> {
         self.write(Value { is_rejected: true, ..value }).await
     }
 
-    /// Publishes a new token, or why there is none, and what became of the refresh token. Returns false if another process
-    /// has written.
-    pub(super) async fn publish(&self, result: Result<AccessToken, Error>) -> Result<bool, Away> {
+    /// Publishes a new token, or why there is none if that concerns the others, and what became of the refresh token.
+    /// Returns false if another process has written.
+    pub(super) async fn publish(&self, result: Result<AccessToken, Option<Error>>) -> Result<bool, Away> {
         let refresh_token = self.newest();
         let before = self.known().value.clone();
         let value = match result {
@@ -70,9 +70,10 @@ impl<T: TokenStore> Holder<T> {
                 failures: before.failures,
                 failure: None,
             },
-            Err(error) => {
+            Err(Some(error)) => {
                 Value { refresh_token, failures: before.failures + 1, failure: Some(error), ..before }
             }
+            Err(None) => Value { refresh_token, ..before },
         };
         let written = self.write(value.clone()).await;
         if written.is_err() && self.has_news() {

@@ -11,7 +11,8 @@
 //!    extended while the fetch goes on.
 //! 3. A process that does not get the lease waits for the token of the one that has it, until its own deadline. If the
 //!    holder dies, the next process goes on when the lease has run out. If the holder's token request fails, the next process
-//!    tries. After three failures, or one 429, all processes that wait get the error of the last one.
+//!    tries. After three failures, or one 429, all processes that wait get the error of the last one. A failure does not
+//!    count if the process had no more time.
 //! 4. A process that was away for so long that another one has taken the lease cannot write any more. It returns the token
 //!    of the other.
 //! 5. After a rejection the token is marked in the store before another one is fetched. So no other process takes it, and

@@ -19,7 +19,7 @@ use super::token_store::{Acquired, StoreKey, TokenStore};
 use super::value::Value;
 use crate::backoff::Chance;
 use crate::clock;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::runtime::{self, caught};
 use crate::source::{SourceIdentity, TokenRequest, TokenSource};
 use crate::token::AccessToken;
@@ -80,6 +80,10 @@ const MARGIN: Duration = Duration::from_millis(100);
 
 /// A process without a deadline waits so long for another one.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// The error of a process that had the lease when its time was over.
+const TOO_LATE: &str =
+    "the time was over before this process had the lease of the token; the next fetch looks again";
 
 /// How often the store is asked for news where it cannot tell.
 const FIRST_POLL: Duration = Duration::from_millis(100);
@@ -180,7 +184,7 @@ impl<S: TokenSource, T: TokenStore> Inner<S, T> {
             Ok(read) => {
                 let unusable = read.unusable.as_ref().filter(|_| self.needs(&read));
                 let result = unusable.map(|error| Err(refused(error)));
-                let result = self.outcome(&request, &read, first.value.failures).or(result);
+                let result = self.outcome(&request, &read, first.failures()).or(result);
                 (read, result)
             }
             Err(away) => (Read::default(), Some(self.without_store(request.clone(), away).await)),
@@ -201,15 +205,16 @@ impl<S: TokenSource, T: TokenStore> Inner<S, T> {
 
     /// Waits for the lease, or for what its holder fetches. A holder that fails gives its lease to the next process.
     async fn lease(&self, request: &TokenRequest, first: &Read) -> Result<Turn, Away> {
-        let (mut version, failures) = (first.version, first.value.failures);
-        let wait = request.deadline().map_or(LONGEST_WAIT, |deadline| {
-            Instant::from_std(deadline).saturating_duration_since(clock::now())
-        });
-        // The error has to arrive before the caller gives up.
-        let end = clock::after(clock::now(), wait - MARGIN.min(wait / 10));
+        let (mut version, failures) = (first.version, first.failures());
+        let end = last_moment(request).unwrap_or_else(|| clock::after(clock::now(), LONGEST_WAIT));
         let mut round = 0;
         loop {
             let left = match self.calls.acquire(self.lease).await? {
+                // A fetch that begins now would fail for want of time alone.
+                Acquired::Taken(fence) if clock::now() >= end => {
+                    self.calls.release(fence).await;
+                    return Ok(Turn::Done(Err(Error::transient(TOO_LATE))));
+                }
                 Acquired::Taken(fence) => return Ok(Turn::Mine(fence)),
                 Acquired::Held(left) => left,
             };
@@ -222,7 +227,7 @@ impl<S: TokenSource, T: TokenStore> Inner<S, T> {
                 return Ok(Turn::Done(result));
             }
             if clock::now() >= end {
-                return Ok(Turn::Done(Err(overdue(&read.value))));
+                return Ok(Turn::Done(Err(overdue(&read.value, failures))));
             }
             version = read.version;
             round += 1;
@@ -257,6 +262,7 @@ impl<S: TokenSource, T: TokenStore> Inner<S, T> {
             deadline => (request.clone(), deadline.map(Instant::from_std)),
         };
         let end = end.unwrap_or_else(|| clock::after(started.mono, LONGEST_FETCH));
+        let last_moment = last_moment(&request);
         let result = {
             let fetch = std::pin::pin!(caught("the token source", self.source.token(request.clone())));
             match select(fetch, std::pin::pin!(holder.tend(self.lease, end))).await {
@@ -264,11 +270,17 @@ impl<S: TokenSource, T: TokenStore> Inner<S, T> {
                 Either::Right(((), _)) => Err(Error::transient("the token source did not respond in time")),
             }
         };
-        let is_for_all = result.as_ref().err().is_none_or(concerns_all);
-        if !holder.has_news() && (is_away || !is_for_all) {
+        // An error that came for want of time says something about this process alone.
+        let is_out_of_time = last_moment.is_some_and(|moment| clock::now() >= moment);
+        let is_for_all = |error: &Error| concerns_all(error) && (!is_out_of_time || error.status().is_some());
+        let to_publish = match &result {
+            Ok(token) => Ok(token.clone().counted_from(started)),
+            Err(error) => Err(Some(error.clone()).filter(is_for_all)),
+        };
+        if !holder.has_news() && (is_away || matches!(to_publish, Err(None))) {
             return result;
         }
-        match holder.publish(result.clone().map(|token| token.counted_from(started))).await {
+        match holder.publish(to_publish).await {
             Ok(true) => {
                 self.is_unsaved.store(false, Ordering::Release);
                 tracing::debug!(key = self.calls.key.as_str(), "wrote what the processes share");
@@ -320,14 +332,22 @@ fn of_another(error: &Error) -> Error {
     error.clone().reworded(message).hearsay()
 }
 
-/// The error of a process whose time is over while another one still fetches.
-fn overdue(value: &Value) -> Error {
-    match &value.failure {
-        Some(error) => of_another(error),
+/// The error of a process that has waited since that many failures, and whose time is over while another one still fetches.
+fn overdue(value: &Value, failures: u64) -> Error {
+    match value.failure.as_ref().filter(|_| value.failures > failures) {
+        // Whatever failed before, the token request that goes on may succeed.
+        Some(error) => of_another(error).reclassified(ErrorKind::Transient),
         None => Error::transient(
             "another process fetches the token for all of them, and had none in time; the next fetch looks again",
         ),
     }
+}
+
+/// Returns when a request has to be over, so that its error arrives before its caller gives up.
+fn last_moment(request: &TokenRequest) -> Option<Instant> {
+    let deadline = Instant::from_std(request.deadline()?);
+    let left = deadline.saturating_duration_since(clock::now());
+    Some(deadline.checked_sub(MARGIN.min(left / 10)).unwrap_or(deadline))
 }
 
 /// How the wait for a lease ended.
