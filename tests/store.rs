@@ -683,6 +683,39 @@ async fn a_store_that_is_slow_for_some_calls_warns_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_second_outage_is_warned_about_where_calls_are_rare() {
+    let (log, _guard) = logging();
+    let (source, store) = (ScriptedSource::new().lifetime(100 * SECOND), FaultyStore::default());
+    let cache = TokenCache::new(shared(&source, store.clone()));
+    let ask = async |fault| {
+        store.set(fault);
+        cache.get().await.unwrap();
+        cache.get().await.unwrap();
+    };
+    ask(Fault::Error).await;
+    pass(101 * SECOND).await;
+    // It still fails, however long the last failure is ago.
+    ask(Fault::Error).await;
+    assert_eq!(said(&log, OUT_OF_ORDER), 1, "{}", log.text());
+    // It works, and nothing is asked for an hour.
+    pass(SECOND).await;
+    store.set(Fault::None);
+    let late = shared(&source, store.clone());
+    late.token(asks(FetchReason::Initial)).await.unwrap();
+    assert_eq!(said(&log, WORKS_AGAIN), 0, "too early to say: {}", log.text());
+    pass(3600 * SECOND).await;
+    ask(Fault::Error).await;
+    assert_eq!((said(&log, OUT_OF_ORDER), said(&log, WORKS_AGAIN)), (2, 0), "{}", log.text());
+    // One that follows soon is the same.
+    pass(SECOND).await;
+    store.set(Fault::None);
+    late.token(asks(FetchReason::Initial)).await.unwrap();
+    store.set(Fault::Error);
+    late.token(asks(FetchReason::Initial)).await.unwrap();
+    assert_eq!(said(&log, OUT_OF_ORDER), 2, "{}", log.text());
+}
+
+#[tokio::test(start_paused = true)]
 async fn stores_with_other_names_warn_each() {
     let (log, _guard) = logging();
     let source = ScriptedSource::new();

@@ -60,9 +60,11 @@ impl Outage {
     /// Warns if the store was well until now.
     pub(super) fn failed(&self, call: Call, key: &StoreKey, error: &Error) {
         let is_first = {
-            let mut streak = self.streak();
+            let (mut streak, now) = (self.streak(), clock::now());
+            let is_first = streak.is_over(now) || streak.failed_at.is_none();
             streak.failing |= call as u8;
-            streak.failed_at.replace(clock::now()).is_none()
+            streak.failed_at = Some(now);
+            is_first
         };
         let (store, key) = (self.name.as_deref(), key.as_str());
         let cause = std::error::Error::source(error).map(ToString::to_string);
@@ -81,8 +83,7 @@ impl Outage {
         let is_over = {
             let mut streak = self.streak();
             streak.failing &= !(call as u8);
-            let is_over = streak.failing == 0
-                && streak.failed_at.is_some_and(|at| clock::now().saturating_duration_since(at) >= WELL);
+            let is_over = streak.is_over(clock::now());
             if is_over {
                 streak.failed_at = None;
             }
@@ -96,6 +97,14 @@ impl Outage {
     fn streak(&self) -> MutexGuard<'_, Streak> {
         // Every change under this lock is a few assignments.
         self.streak.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Streak {
+    /// Returns whether all that failed works, and for long enough. Where calls are rare no call may have said so.
+    fn is_over(&self, now: Instant) -> bool {
+        let is_long_ago = |at: Instant| now.saturating_duration_since(at) >= WELL;
+        self.failing == 0 && self.failed_at.is_some_and(is_long_ago)
     }
 }
 
