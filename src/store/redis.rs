@@ -37,7 +37,8 @@ use crate::store::token_store::{Acquired, Entry, StoreKey, TokenStore, Write};
 /// With `redis+cluster://user:password@host1,host2:7001` (feature `redis-cluster`) the store has one connection to each node,
 /// finds the other nodes by those of the URL, and follows the slots when they move. An entry and its lease have one hash tag, so
 /// they are on one node. While a node is away and no replica has taken over, its keys have no store, and if the cluster requires
-/// full coverage (its default), neither have the others.
+/// full coverage (its default), neither have the others. If the response to a call is lost with a node, the call is sent again:
+/// a lease that was taken by the lost one is then held until its time is over, and the others wait for that long.
 ///
 /// Both have TLS with `rediss+sentinel` and `rediss+cluster`. The certificates must then be valid for the addresses that the
 /// Sentinels or the nodes name, and those must be reachable from here.

@@ -325,6 +325,19 @@ async fn a_cluster_goes_on_without_the_nodes_that_were_killed() {
 }
 
 #[tokio::test]
+async fn a_write_that_is_sent_twice_is_written_once() {
+    let server = RedisServer::start(&[]).await;
+    let store = RedisStore::connect(server.url()).unwrap();
+    let Acquired::Taken(fence) = store.acquire(&key(), PERIOD).await.unwrap() else { panic!("it is free") };
+    // As by the client of a cluster that has lost the first response.
+    assert!(store.swap(&key(), write(0, 1, fence)).await.unwrap());
+    assert!(store.swap(&key(), write(0, 1, fence)).await.unwrap());
+    assert!(!store.swap(&key(), write(0, 1, fence + 1)).await.unwrap(), "that is another writer");
+    assert!(!store.swap(&key(), write(0, 2, fence)).await.unwrap(), "that is another write");
+    assert_eq!(store.load(&key()).await.unwrap().unwrap().version, 1);
+}
+
+#[tokio::test]
 async fn the_store_behind_sentinels_keeps_every_rule_and_follows_the_primary() {
     let mut group = Sentinels::start("").await;
     let (store, other) = (RedisStore::connect(group.url("")), RedisStore::connect(group.url("")));

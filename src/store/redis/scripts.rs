@@ -40,9 +40,10 @@ return {entry[1], entry[2], math.max(now - entry[3], 0), entry[4]}
 ";
 
 /// Arguments: the version that is replaced, the new one, the fence, how long the entry is kept, the value, and the channel and
-/// the message of the change.
+/// the message of the change. A cluster may be sent it twice, if the first response was lost: it is written by then.
 const SWAP: &str = r"
-local entry = redis.call('HMGET', KEYS[1], 'v', 'n')
+local entry = redis.call('HMGET', KEYS[1], 'v', 'n', 'f')
+if entry[1] == ARGV[2] and entry[3] == ARGV[3] then return 1 end
 if (entry[1] or '0') ~= ARGV[1] then return 0 end
 if tonumber(ARGV[3]) < tonumber(entry[2] or '0') then return 0 end
 local time = redis.call('TIME')
