@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use redis::{Cmd, FromRedisValue, PushInfo, PushKind, RedisError, Value};
 use tokio::sync::{broadcast, watch};
 
-use super::server::{Connection, Server};
+use super::server::{Connection, Server, code};
 use crate::error::Error;
 use crate::runtime;
 
@@ -65,7 +65,7 @@ impl Link {
     /// Says what failed, where, and as far as known what to do. What the server says names keys and users, no values.
     pub(super) fn failed(&self, error: impl Into<Arc<RedisError>>) -> Error {
         let error = error.into();
-        let advice = match error.code().unwrap_or_default() {
+        let advice = match code(&error) {
             "OOM" => "; its memory is full, see maxmemory",
             "READONLY" => "; it is a replica, give the address of the primary",
             "NOAUTH" | "WRONGPASS" => "; check user and password",

@@ -19,6 +19,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 #[cfg(feature = "redis-cluster")]
 const CLUSTER_RETRIES: u32 = 3;
 
+/// Codes of errors that a script may come to.
+const IN_SCRIPTS: [&str; 3] = ["READONLY", "OOM", "NOPERM"];
+
 /// Where Sentinels listen if the URL has no port.
 const SENTINEL_PORT: u16 = 26379;
 
@@ -281,6 +284,21 @@ impl Connection {
 
 // --- Helpers ---
 
+/// Returns the code of an error of the server, empty if it is another error. Before version 7 the server puts an error that a
+/// script came to into a text of its own.
+pub(super) fn code(error: &RedisError) -> &str {
+    let code = error.code().unwrap_or_default();
+    if code != "ERR" {
+        return code;
+    }
+    let text = error.detail().unwrap_or_default();
+    if text.contains("The user executing the script can't") {
+        return "NOPERM";
+    }
+    let mut words = text.split_ascii_whitespace().map(|word| word.trim_start_matches('-'));
+    words.find(|word| IN_SCRIPTS.contains(word)).unwrap_or(code)
+}
+
 fn config() -> AsyncConnectionConfig {
     AsyncConnectionConfig::new()
         .set_connection_timeout(Some(CONNECT_TIMEOUT))
@@ -324,5 +342,33 @@ fn at(like: &ConnectionAddr, (host, port): (String, u16)) -> ConnectionAddr {
             ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
         }
         _ => ConnectionAddr::Tcp(host, port),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_code_of_an_error_in_a_script_is_found_in_the_text_of_an_older_server() {
+        let in_script = "ERR Error running script (call to f_5c1e): @user_script:7: @user_script: 7: ";
+        for (text, expected) in [
+            ("-READONLY You can't write against a read only replica.", "READONLY"),
+            ("-OOM command not allowed when used memory > 'maxmemory'.", "OOM"),
+            ("The user executing the script can't run this command or subcommand", "NOPERM"),
+            ("The user executing the script can't access at least one of the keys", "NOPERM"),
+            ("Wrong number of args calling Redis command From Lua script", "ERR"),
+        ] {
+            let error = server_error(&format!("{in_script}{text}"));
+            assert_eq!(code(&error), expected, "{text}");
+        }
+        assert_eq!(code(&server_error("READONLY You can't write against a read only replica.")), "READONLY");
+        assert_eq!(code(&server_error("OOM command not allowed")), "OOM");
+        assert_eq!(code(&std::io::Error::from(std::io::ErrorKind::BrokenPipe).into()), "");
+    }
+
+    fn server_error(line: &str) -> RedisError {
+        let value = redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap();
+        value.extract_error().unwrap_err()
     }
 }
