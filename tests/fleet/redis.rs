@@ -325,6 +325,47 @@ async fn a_cluster_goes_on_without_the_nodes_that_were_killed() {
 }
 
 #[tokio::test]
+async fn a_node_that_hangs_is_left_for_its_replica() {
+    let cluster = Cluster::start().await;
+    let store = RedisStore::connect(cluster.url()).unwrap();
+    written(&store, &tenants()).await;
+    cluster.nodes[cluster.primaries()[0]].signal("STOP");
+    let begun = Instant::now();
+    loop {
+        // The other nodes respond all the time.
+        let mut found = 0;
+        for key in tenants() {
+            let entry = timeout(Duration::from_millis(250), store.load(&key)).await;
+            found += usize::from(matches!(entry, Ok(Ok(Some(_)))));
+        }
+        if found == tenants().len() {
+            return;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "{found} of the entries are found");
+    }
+}
+
+/// Calls a store from a runtime of its own, which ends with that.
+fn load_in_another_runtime(store: &RedisStore) {
+    let store = store.clone();
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let load = move || runtime().block_on(async { store.load(&key()).await.unwrap() });
+    assert!(std::thread::spawn(load).join().unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_ended_with_its_runtime_is_replaced() {
+    let (server, cluster) = (RedisServer::start(&[]).await, Cluster::start().await);
+    for url in [server.url(), cluster.url()] {
+        let store = RedisStore::connect(url).unwrap();
+        load_in_another_runtime(&store);
+        // The first call finds out.
+        let _ = store.load(&key()).await;
+        assert!(store.load(&key()).await.unwrap().is_none());
+    }
+}
+
+#[tokio::test]
 async fn a_write_that_is_sent_twice_is_written_once() {
     let server = RedisServer::start(&[]).await;
     let store = RedisStore::connect(server.url()).unwrap();

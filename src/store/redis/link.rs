@@ -10,7 +10,7 @@ use super::server::{Connection, Server, code};
 use crate::error::Error;
 use crate::runtime;
 
-/// So many calls are given up in a row, and another connection is opened: the machine at the other end may be gone without a
+/// So many calls are given up, and another connection is opened: the machine at the other end may be gone without a
 /// word, which the system notices only after a quarter of an hour.
 const MOST_GIVEN_UP: u32 = 5;
 
@@ -39,7 +39,8 @@ struct Noticed {
     /// Whether it is at an end when one of its nodes is.
     has_one_node: bool,
     is_broken: AtomicBool,
-    /// How many calls were given up in a row, without a response.
+    /// How many calls were given up without a response: in a row if there is one node, else in all. A response of another node
+    /// says nothing about the one that hangs.
     given_up: AtomicU32,
     is_subscribed: AtomicBool,
 }
@@ -161,10 +162,11 @@ struct Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let Noticed { has_one_node, is_broken, given_up, .. } = self.noticed;
-        if self.has_response {
+        if !self.has_response {
+            let is_enough = given_up.fetch_add(1, Ordering::Relaxed) + 1 >= MOST_GIVEN_UP;
+            is_broken.fetch_or(is_enough, Ordering::Release);
+        } else if *has_one_node {
             given_up.store(0, Ordering::Relaxed);
-        } else if given_up.fetch_add(1, Ordering::Relaxed) + 1 >= MOST_GIVEN_UP {
-            is_broken.fetch_or(*has_one_node, Ordering::Release);
         }
     }
 }

@@ -274,10 +274,11 @@ impl Connection {
     pub(super) fn is_lost_by(&self, error: &RedisError) -> bool {
         match self {
             // A primary that has become a replica is not the server that its name stands for any more.
-            Self::One(_) => error.is_unrecoverable_error() || error.code() == Some("READONLY"),
-            // It finds its nodes again as long as one of them is left.
+            Self::One(_) => error.is_unrecoverable_error() || code(error) == "READONLY",
+            // A node that refuses connections is left to it: it finds its nodes again as long as one of them is left, and
+            // serves the others meanwhile.
             #[cfg(feature = "redis-cluster")]
-            Self::Cluster(_) => error.kind() == redis::ErrorKind::ClusterConnectionNotFound,
+            Self::Cluster(_) => error.is_unrecoverable_error() && !error.is_connection_refusal(),
         }
     }
 }
