@@ -32,7 +32,8 @@ use crate::store::token_store::{Acquired, Entry, StoreKey, TokenStore, Write};
 ///
 /// With `redis+sentinel://user:password@host1,host2:26380/service/0` the store asks the Sentinels for the primary of `service`
 /// whenever it connects. A Sentinel that requires a password is given that of the URL. After a failover the connection breaks,
-/// or the old primary refuses a write, and the next call goes to the new one.
+/// or the old primary refuses a write, and the next call goes to the new one. If a Sentinel names a server that cannot be
+/// reached or is a replica, the next Sentinel is asked.
 ///
 /// With `redis+cluster://user:password@host1,host2:7001` (feature `redis-cluster`) the store has one connection to each node,
 /// finds the other nodes by those of the URL, and follows the slots when they move. An entry and its lease have one hash tag, so
@@ -45,6 +46,7 @@ use crate::store::token_store::{Acquired, Entry, StoreKey, TokenStore, Write};
 ///
 /// The user needs the commands `EVALSHA`, `EVAL`, `HMGET`, `HGET`, `HSET`, `GET`, `SET`, `DEL`, `PTTL`, `PEXPIRE` and `TIME` on keys that
 /// begin with the prefix, and `SUBSCRIBE` and `PUBLISH` on its channel. In a cluster it needs `PING`, `ASKING` and `CLUSTER SLOTS` as well.
+/// Behind Sentinels it should have `ROLE`: without it the first Sentinel that responds is believed.
 ///
 /// # TLS
 ///

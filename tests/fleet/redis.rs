@@ -379,6 +379,31 @@ async fn a_write_that_is_sent_twice_is_written_once() {
 }
 
 #[tokio::test]
+async fn a_sentinel_that_is_behind_the_others_is_not_believed() {
+    let primary = RedisServer::start(&[]).await;
+    let replica = RedisServer::start(&["--replicaof", &format!("127.0.0.1 {}", primary.port)]).await;
+    let mut sentinels = Vec::new();
+    // They do not know each other, and so never agree on another primary.
+    for port in [free_port(), replica.port, primary.port] {
+        let settings = format!("sentinel monitor billing 127.0.0.1 {port} 2\n");
+        sentinels.push(RedisServer::start_with(&settings, &["--sentinel"]).await);
+    }
+    let at = |numbers: &[usize]| {
+        let hosts: Vec<_> =
+            numbers.iter().map(|number| format!("127.0.0.1:{}", sentinels[*number].port)).collect();
+        RedisStore::connect(format!("redis+sentinel://{}/billing", hosts.join(","))).unwrap()
+    };
+    for numbers in [&[0, 1, 2][..], &[1, 2, 0], &[2]] {
+        let acquired = at(numbers).acquire(&key(), PERIOD).await;
+        assert!(acquired.is_ok(), "{numbers:?}: {}", shown(&acquired.unwrap_err()));
+    }
+    let behind = at(&[1]).acquire(&key(), PERIOD).await.unwrap_err();
+    assert!(shown(&behind).contains("named as the primary"), "{}", shown(&behind));
+    let gone = at(&[0]).acquire(&key(), PERIOD).await.unwrap_err();
+    assert!(shown(&gone).contains("refused"), "{}", shown(&gone));
+}
+
+#[tokio::test]
 async fn the_store_behind_sentinels_keeps_every_rule_and_follows_the_primary() {
     let mut group = Sentinels::start("").await;
     let (store, other) = (RedisStore::connect(group.url("")), RedisStore::connect(group.url("")));

@@ -115,10 +115,8 @@ impl Server {
                 self.open(info.clone(), &config).await.map(Connection::One)
             }
             Address::Sentinels { sentinels, service, primary } => {
-                let address = self.primary(sentinels, service).await?;
-                let info = primary.clone().set_addr(at(primary.addr(), address));
                 let config = config().set_push_sender(pushed);
-                self.open(info, &config).await.map(Connection::One)
+                self.by_sentinels(sentinels, service, primary, &config).await.map(Connection::One)
             }
             #[cfg(feature = "redis-cluster")]
             Address::Cluster(nodes) => {
@@ -136,23 +134,56 @@ impl Server {
         }
     }
 
-    /// Asks the Sentinels for the address of the primary, one after the other.
-    async fn primary(
+    /// Opens a connection to the primary. The Sentinels are asked one after the other: one that was cut off may name a server
+    /// that is the primary no more.
+    async fn by_sentinels(
         &self,
         sentinels: &[ConnectionInfo],
         service: &str,
-    ) -> Result<(String, u16), RedisError> {
+        primary: &ConnectionInfo,
+        config: &AsyncConnectionConfig,
+    ) -> Result<MultiplexedConnection, RedisError> {
         let mut last = None;
         for sentinel in sentinels {
-            match self.ask(sentinel, service).await {
-                Ok(Some(address)) => return Ok(address),
-                Ok(None) => last = last.or_else(|| Some(unknown_service())),
+            let opened = match self.ask(sentinel, service).await {
+                Ok(Some(address)) => {
+                    let info = primary.clone().set_addr(at(primary.addr(), address));
+                    self.open_primary(info, config).await
+                }
+                Ok(None) => {
+                    last = last.or_else(|| Some(unknown_service()));
+                    continue;
+                }
+                Err(error) => Err(error),
+            };
+            match opened {
+                Ok(connection) => return Ok(connection),
                 Err(error) => last = Some(error),
             }
         }
         Err(last.unwrap_or_else(unknown_service))
     }
 
+    /// Opens a connection to the server that a Sentinel names, if that is a primary.
+    async fn open_primary(
+        &self,
+        info: ConnectionInfo,
+        config: &AsyncConnectionConfig,
+    ) -> Result<MultiplexedConnection, RedisError> {
+        // A connection of its own: the end of one that is not used says nothing about the one that is.
+        let mut connection = self.open(info.clone(), &self::config()).await?;
+        let role: Result<Vec<redis::Value>, _> = redis::cmd("ROLE").query_async(&mut connection).await;
+        match role {
+            Ok(role) if is_primary(&role) => {}
+            Ok(_) => return Err(not_primary()),
+            // The user may lack the right to it.
+            Err(error) if error.code().is_some() => {}
+            Err(error) => return Err(error),
+        }
+        self.open(info, config).await
+    }
+
+    /// Asks a Sentinel for the address of the primary.
     async fn ask(
         &self,
         sentinel: &ConnectionInfo,
@@ -324,6 +355,18 @@ fn unreadable() -> Error {
 fn unknown_service() -> RedisError {
     (redis::ErrorKind::Server(ServerErrorKind::ResponseError), "no Sentinel knows a primary of this service")
         .into()
+}
+
+/// The error of a Sentinel that is behind the others.
+fn not_primary() -> RedisError {
+    let kind = redis::ErrorKind::Server(ServerErrorKind::ResponseError);
+    (kind, "the server that a Sentinel named as the primary is none").into()
+}
+
+/// Returns whether the response to `ROLE` is that of a primary.
+fn is_primary(role: &[redis::Value]) -> bool {
+    let name = role.first().and_then(|name| String::from_redis_value_ref(name).ok());
+    name.as_deref() == Some("master")
 }
 
 /// Adds the port of a Sentinel to a host without one. The colons of an IPv6 address stand in brackets.
