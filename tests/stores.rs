@@ -46,6 +46,15 @@ async fn threads_that_ask_without_a_pause_never_hold_one_lease_together() {
     }
 }
 
+#[cfg(all(unix, feature = "redis"))]
+#[test]
+fn a_socket_of_this_machine_is_a_redis_store() {
+    for url in ["redis+unix:///run/redis.sock", "valkey+unix:///run/redis.sock?pass=S3CR3T"] {
+        let name = store::from_url(url).unwrap().name().unwrap();
+        assert!(name.contains("/run/redis.sock") && !name.contains("S3CR3T"), "{name}");
+    }
+}
+
 #[test]
 fn a_url_that_names_no_store_is_refused_without_its_password() {
     for url in [

@@ -447,6 +447,7 @@ fn a_url_with_several_hosts_is_read_or_refused_without_its_password() {
         "rediss+sentinel://:S3CR3T@[::1],[::1]:7000/billing/1",
         "valkeys+sentinel://a/billing",
         "redis+unix:///run/redis.sock?pass=S3CR3T",
+        "valkey+unix:///run/valkey.sock",
     ] {
         let store = RedisStore::connect(url).unwrap();
         assert!(!format!("{store:?} {:?}", store.name()).contains("S3CR3T"), "{store:?}");
@@ -461,6 +462,10 @@ fn a_url_with_several_hosts_is_read_or_refused_without_its_password() {
         "redis+cluster://:S3CR3T@/",
         "redis+ring://:S3CR3T@a",
         "redis+cluster:S3CR3T",
+        "redis+sentinel://ann:12/S3CR3T@a/billing",
+        "redis+sentinel://ann:12/S3CR3T@a",
+        "redis+cluster://ann:12/S3CR3T@a",
+        "redis://ann:12/S3CR3T@a",
     ] {
         let error = RedisStore::connect(url).unwrap_err();
         assert!(error.is_config() && !shown(&error).contains("S3CR3T"), "{url}: {}", shown(&error));

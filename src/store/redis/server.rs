@@ -252,6 +252,10 @@ impl<'a> Hosts<'a> {
             return Err(unreadable());
         }
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        // It would be a part of a password with a slash.
+        if path.contains('@') {
+            return Err(unreadable());
+        }
         let (login, hosts) = authority.split_at(authority.rfind('@').map_or(0, |at| at + 1));
         Ok(Self { scheme, login, hosts, path })
     }
