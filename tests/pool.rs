@@ -14,7 +14,7 @@ use futures_util::future::join_all;
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, sleep, timeout};
-use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
+use tower::{BoxError, Layer as _, Service as _, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_oauth2::client::ApiService;
 use tower_oauth2::extensions::Deadline;
 use tower_oauth2::pool::{TokenPool, TokenPoolBuilder};
@@ -565,4 +565,32 @@ async fn the_caches_of_a_pool_with_a_name_have_it_and_their_number() {
     pool.first().warm_up().await.unwrap();
     assert!(log.text().contains("cache=\"billing, token 1 of 4\""), "{}", log.text());
     assert_eq!(pool.status()[3].credential().as_str(), "billing, token 4 of 4");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_learns_from_its_own_requests_alone() {
+    let make = |_| Ok(source_fn(|_| async { AccessToken::bearer("A1") }));
+    let pool = TokenPool::builder(2, make).build().unwrap();
+    let server = service_fn(async |request: Request<Body>| {
+        let mut response = Response::new(Body::empty());
+        if request.uri().path() == "/refuse" {
+            *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+            response.headers_mut().insert("retry-after", 30.into());
+        }
+        Ok::<_, BoxError>(response)
+    });
+    // One layer for both: the cache is the same, and so is the token.
+    let auth = AuthLayer::for_origin(pool.first(), FakeApi::ORIGIN).unwrap();
+    let mut beside = auth.layer(server);
+    let request =
+        |path: &str| Request::get(format!("{}/{path}", FakeApi::ORIGIN)).body(Body::empty()).unwrap();
+    let below = beside.clone().map_request(|request: Request<RequestBody<Body>>| request.map(Body::new));
+    let mut lent = pool.layer(below);
+    lent.ready().await.unwrap().call(request("x")).await.unwrap();
+    for path in ["x", "refuse", "refuse"] {
+        beside.ready().await.unwrap().call(request(path)).await.unwrap();
+    }
+    assert_eq!(pool.status()[0].opens_in(), None);
+    lent.ready().await.unwrap().call(request("refuse")).await.unwrap();
+    assert!(pool.status().iter().any(|member| member.opens_in() == Some(Duration::from_secs(30))));
 }

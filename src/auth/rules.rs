@@ -126,7 +126,9 @@ impl Rules {
     /// Makes a ticket of a snapshot. One of the layer's own cache is kept for the services that come next.
     #[cold]
     pub(super) fn ticket_for(&self, snapshot: Arc<Snapshot>, cache: &TokenCache) -> Arc<Ticket> {
-        let own = self.options.cache.as_ref().is_some_and(|own| own.is_same(cache));
+        // Not by a handle whose responses are observed: those of the layer's own requests are not.
+        let own =
+            cache.observer().is_none() && self.options.cache.as_ref().is_some_and(|own| own.is_same(cache));
         if own
             && let Some(ticket) = self.tickets.load_full()
             && Arc::ptr_eq(&ticket.snapshot, &snapshot)

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::handle::TokenCache;
 use super::schedule::LONGEST_STRETCH;
-use super::shared::{CacheSettings, CacheShared, ResponseObserver};
+use super::shared::{CacheSettings, CacheShared};
 use crate::error::Error;
 use crate::origin::Origin;
 use crate::revoke::{Revoker, TokenRevoker};
@@ -156,12 +156,6 @@ impl TokenCacheBuilder {
         self
     }
 
-    /// Has the auth layer show the head of each response to a request with a token of the cache.
-    pub(crate) fn observe_responses(mut self, observer: ResponseObserver) -> Self {
-        self.settings.observer = Some(observer);
-        self
-    }
-
     /// Sets how tokens are revoked: by [`Revocation`](crate::grants::Revocation), or by a closure
     /// ([`revoker_fn`](crate::revoker_fn)). [`TokenCache::revoke`] does so on request.
     pub fn revoke_with(mut self, revoker: impl TokenRevoker) -> Self {
@@ -183,7 +177,7 @@ impl TokenCacheBuilder {
     /// Builds the cache. Nothing is fetched and no task is started before its first use.
     #[must_use]
     pub fn build(self) -> TokenCache {
-        TokenCache { shared: Arc::new(CacheShared::new(self.source, self.settings)) }
+        TokenCache { shared: Arc::new(CacheShared::new(self.source, self.settings)), observer: None }
     }
 
     /// Puts the clocks and the chance of a test in place.

@@ -43,6 +43,8 @@ use crate::token::AccessToken;
 #[derive(Clone)]
 pub struct TokenCache {
     pub(super) shared: Arc<CacheShared>,
+    /// Of this handle and its clones alone.
+    pub(super) observer: Option<ResponseObserver>,
 }
 
 impl TokenCache {
@@ -274,9 +276,15 @@ impl TokenCache {
         &self.shared.settings.only_for
     }
 
+    /// Returns a handle for which the auth layer shows the head of each response to a request with a token of the cache. Requests
+    /// with a token by another handle are not seen.
+    pub(crate) fn observed_by(&self, observer: ResponseObserver) -> Self {
+        Self { shared: Arc::clone(&self.shared), observer: Some(observer) }
+    }
+
     /// Returns what sees the responses to requests with its tokens.
     pub(crate) fn observer(&self) -> Option<&ResponseObserver> {
-        self.shared.settings.observer.as_ref()
+        self.observer.as_ref()
     }
 
     /// Returns a future of a snapshot that is good for `min_validity` more.
@@ -327,7 +335,7 @@ impl TokenCache {
     pub(crate) fn retire(self) -> Result<Retired, Self> {
         match Arc::try_unwrap(self.shared) {
             Ok(shared) => Ok(Retired { _shared: shared }),
-            Err(shared) => Err(Self { shared }),
+            Err(shared) => Err(Self { shared, observer: self.observer }),
         }
     }
 

@@ -49,10 +49,9 @@ pub(crate) struct CacheSettings {
     pub(crate) chance: Chance,
     pub(crate) revoker: Option<Revoker>,
     pub(crate) revokes_at_shutdown: bool,
-    pub(crate) observer: Option<ResponseObserver>,
 }
 
-/// Sees the head of each response to a request with a token of the cache.
+/// Sees the head of each response to a request with a token by one handle of a cache.
 #[derive(Clone)]
 pub(crate) struct ResponseObserver(Arc<SeeResponse>);
 

@@ -8,7 +8,7 @@
 //! 1. It gets the token with the most room left: what the API said is left, less the requests in flight. Among equals it is
 //!    one token after the other.
 //! 2. The pool learns from the rate-limit headers of each response, and from each 429, attempts that the retry layer sends again
-//!    included. The headers are those of the table on
+//!    included. It learns nothing from requests that use [`first`](TokenPool::first) beside the pool. The headers are those of the table on
 //!    the page of [`retry`](crate::retry) and of the [`RateLimitProfile`](crate::retry::RateLimitProfile). A token that has
 //!    no room for longer than an hour is tried again after an hour.
 //! 3. Each token has a [`CredentialId`](crate::extensions::CredentialId), so the retry layer keeps their limits apart: a pause

@@ -116,7 +116,7 @@ impl<S> Sending<S> {
             };
             let spare = if left == 0 { None } else { body.shared() };
             let mut request = Request::from_parts(head.clone(), body);
-            request.extensions_mut().insert(AuthOverride::cache(loan.member.cache.clone()));
+            request.extensions_mut().insert(AuthOverride::cache(loan.member.lent.clone()));
             request.extensions_mut().insert(loan.member.credential.clone());
             let response = match service.take() {
                 Some(mut ready) => ready.call(request).await,

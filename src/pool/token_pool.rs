@@ -85,12 +85,14 @@ struct Turn {
 
 /// One token.
 pub(super) struct Member {
-    pub(super) cache: TokenCache,
+    cache: TokenCache,
+    /// The same cache for the requests that get a token of the pool. What others say with the token may be of another API.
+    pub(super) lent: TokenCache,
     pub(super) credential: CredentialId,
     pub(super) limits: Arc<Limits>,
 }
 
-/// The limits of one token. Its cache has them too.
+/// The limits of one token. The handle that is lent has them too.
 pub(super) struct Limits {
     credential: CredentialId,
     profile: RateLimitProfile,
@@ -251,11 +253,11 @@ impl TokenPoolBuilder {
                 room: Mutex::default(),
             });
             let observed = Arc::clone(&limits);
-            let cache = cache.around(OneAtATime { turn, credential: credential.clone() });
-            let cache = cache.observe_responses(ResponseObserver::new(move |status, headers| {
+            let cache = cache.around(OneAtATime { turn, credential: credential.clone() }).build();
+            let lent = cache.observed_by(ResponseObserver::new(move |status, headers| {
                 observed.learn(status, headers);
             }));
-            Ok(Arc::new(Member { cache: cache.build(), credential, limits }))
+            Ok(Arc::new(Member { cache, lent, credential, limits }))
         };
         let inner = Inner {
             name: self.name.clone().map(Into::into),
