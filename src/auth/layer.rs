@@ -10,7 +10,7 @@ use super::named_origin::NamedOrigin;
 use super::rules::{Options, Origins, Rules};
 use super::service::AuthService;
 use super::terms::Rejection;
-use crate::cache::TokenCache;
+use crate::cache::{IntoTokenCache, TokenCache};
 use crate::error::Error;
 use crate::origin::Origin;
 
@@ -54,19 +54,22 @@ impl AuthLayer {
     /// # Errors
     ///
     /// As [`Origin::parse`]; plain http is for loopback alone, or for an [`Origin::parse_with_insecure_http`].
-    pub fn for_origin<O>(source: impl Into<TokenCache>, origin: O) -> Result<Self, Error>
+    pub fn for_origin<O>(source: impl IntoTokenCache, origin: O) -> Result<Self, Error>
     where
         O: TryInto<Origin>,
         O::Error: Into<Error>,
     {
-        Ok(Self::new(Some(source.into()), Origins { listed: vec![read(origin)?], any_https: false }))
+        Ok(Self::new(
+            Some(source.into_token_cache()),
+            Origins { listed: vec![read(origin)?], any_https: false },
+        ))
     }
 
     /// Creates a layer whose tokens go to any https origin that a request names, and to loopback.
     ///
     /// Code that can choose the URI of a request, or redirect it above this layer, gets the token.
-    pub fn for_any_https_origin_unchecked(source: impl Into<TokenCache>) -> Self {
-        Self::new(Some(source.into()), Origins { listed: Vec::new(), any_https: true })
+    pub fn for_any_https_origin_unchecked(source: impl IntoTokenCache) -> Self {
+        Self::new(Some(source.into_token_cache()), Origins { listed: Vec::new(), any_https: true })
     }
 
     /// Creates a layer for a provider whose token response names the origin of the API: the token goes to the origin in this
@@ -95,7 +98,7 @@ impl AuthLayer {
     /// # Ok::<(), tower_oauth2::Error>(())
     /// ```
     pub fn for_origin_named_by<I>(
-        source: impl Into<TokenCache>,
+        source: impl IntoTokenCache,
         member: &str,
         domains: I,
     ) -> Result<Self, Error>
@@ -104,7 +107,8 @@ impl AuthLayer {
         I::Item: AsRef<str>,
     {
         let named = NamedOrigin::new(member, domains)?;
-        let mut layer = Self::new(Some(source.into()), Origins { listed: Vec::new(), any_https: false });
+        let mut layer =
+            Self::new(Some(source.into_token_cache()), Origins { listed: Vec::new(), any_https: false });
         layer.options.named = Some(named);
         Ok(layer)
     }

@@ -122,6 +122,7 @@ mod alarm;
 mod brakes;
 mod builder;
 mod chained;
+mod convert;
 mod events;
 mod fetch;
 mod handle;
@@ -143,6 +144,7 @@ pub(crate) use self::shared::ResponseObserver;
 pub(crate) use self::snapshot::Snapshot;
 
 pub use self::builder::TokenCacheBuilder;
+pub use self::convert::IntoTokenCache;
 pub use self::events::{CacheEvent, CacheWatch};
 pub use self::handle::TokenCache;
 pub use self::status::{Health, Status};

@@ -10,6 +10,8 @@ use super::base::Base;
 use super::builder::ApiClientBuilder;
 use super::request::ApiRequest;
 use super::service::ApiService;
+#[cfg(feature = "stack")]
+use crate::cache::IntoTokenCache;
 use crate::cache::TokenCache;
 use crate::error::Error;
 use crate::origin::Origin;
@@ -62,15 +64,15 @@ impl ApiClient {
     /// As [`ApiClientBuilder::build_with`].
     #[cfg(all(feature = "hyper-client", feature = "stack"))]
     #[cfg_attr(docsrs, doc(cfg(all(feature = "hyper-client", feature = "stack"))))]
-    pub fn connect(base_url: impl AsRef<str>, source: impl Into<TokenCache>) -> Result<Self, Error> {
+    pub fn connect(base_url: impl AsRef<str>, source: impl IntoTokenCache) -> Result<Self, Error> {
         Self::builder(base_url, source).build()
     }
 
     /// Starts a client with options: retries, timeouts, limits, or an HTTP client of your own.
     #[cfg(feature = "stack")]
     #[cfg_attr(docsrs, doc(cfg(feature = "stack")))]
-    pub fn builder(base_url: impl AsRef<str>, source: impl Into<TokenCache>) -> ApiClientBuilder {
-        ApiClientBuilder::new(base_url.as_ref().to_owned(), source.into())
+    pub fn builder(base_url: impl AsRef<str>, source: impl IntoTokenCache) -> ApiClientBuilder {
+        ApiClientBuilder::new(base_url.as_ref().to_owned(), source.into_token_cache())
     }
 
     #[cfg(feature = "stack")]

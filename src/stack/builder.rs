@@ -6,7 +6,7 @@ use http::HeaderName;
 
 use super::service::Stack;
 use crate::auth::AuthLayer;
-use crate::cache::TokenCache;
+use crate::cache::IntoTokenCache;
 use crate::error::Error;
 use crate::origin::Origin;
 use crate::retry::RetryPolicy;
@@ -93,7 +93,7 @@ impl Stack<()> {
     /// # Ok::<_, tower_oauth2::Error>(())
     /// ```
     pub fn for_base_url(
-        source: impl Into<TokenCache>,
+        source: impl IntoTokenCache,
         base_url: impl AsRef<str>,
     ) -> Result<StackBuilder, Error> {
         let (origin, _path) = Origin::split_url(base_url.as_ref());

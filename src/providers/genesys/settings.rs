@@ -6,6 +6,8 @@ use super::environment::{Environment, ProxyAddress};
 use super::gateway::Gateway;
 use super::patient::Patient;
 use super::region::Region;
+#[cfg(feature = "stack")]
+use crate::cache::IntoTokenCache;
 use crate::cache::{TokenCache, TokenCacheBuilder};
 #[cfg(feature = "stack")]
 use crate::client::{ApiClient, ApiClientBuilder};
@@ -197,7 +199,7 @@ impl Genesys {
     /// That of the retry policy; there is none.
     #[cfg(feature = "stack")]
     #[cfg_attr(docsrs, doc(cfg(feature = "stack")))]
-    pub fn api(&self, tokens: impl Into<TokenCache>) -> Result<ApiClientBuilder, Error> {
+    pub fn api(&self, tokens: impl IntoTokenCache) -> Result<ApiClientBuilder, Error> {
         Ok(ApiClient::builder(self.base_url(), tokens).retry(Self::retry_policy().build()?))
     }
 

@@ -6,6 +6,8 @@ use http::header::{ACCEPT, USER_AGENT};
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::installation::Installation;
+#[cfg(feature = "stack")]
+use crate::cache::IntoTokenCache;
 use crate::cache::TokenCache;
 #[cfg(feature = "stack")]
 use crate::client::{ApiClient, ApiClientBuilder};
@@ -206,7 +208,7 @@ impl GithubApp {
     /// That of the retry policy; there is none.
     #[cfg(feature = "stack")]
     #[cfg_attr(docsrs, doc(cfg(feature = "stack")))]
-    pub fn api(&self, tokens: impl Into<TokenCache>) -> Result<ApiClientBuilder, Error> {
+    pub fn api(&self, tokens: impl IntoTokenCache) -> Result<ApiClientBuilder, Error> {
         Ok(ApiClient::builder(&self.base_url, tokens).retry(Self::retry_policy().build()?))
     }
 
