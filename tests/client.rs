@@ -30,9 +30,12 @@ fn answer(status: u16, body: &'static str) -> ScriptedResponse {
     ScriptedResponse::Reply(Response::builder().status(status).body(Full::from(body)).unwrap())
 }
 
+fn layer_token() -> StaticToken {
+    StaticToken::new(AccessToken::bearer("A1").unwrap())
+}
+
 fn layer() -> AuthLayer {
-    AuthLayer::for_origin(StaticToken::new(AccessToken::bearer("A1").unwrap()), "https://api.example.com")
-        .unwrap()
+    AuthLayer::for_origin(layer_token(), "https://api.example.com").unwrap()
 }
 
 #[tokio::test]
@@ -191,6 +194,57 @@ async fn an_error_tells_what_the_layers_know() {
     assert!(error.is_request() && error.token_error().unwrap().is_grant());
     assert!(error.to_string().contains("was not sent: nobody agreed"), "{error}");
     assert!(never.seen().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_error_of_a_status_says_what_the_layers_know() {
+    let with = |status: u16, name: &str, value: &str| {
+        let head = Response::builder().status(status).header(name, value);
+        ScriptedResponse::Reply(head.body(Full::default()).unwrap())
+    };
+    let refused = || with(401, "www-authenticate", "Bearer error=\"invalid_token\"");
+    let scope =
+        |params: &str| with(403, "www-authenticate", &format!("Bearer error=\"insufficient_scope\"{params}"));
+    let not_again = ", and the request was not sent again: ";
+    let rows = [
+        (vec![refused(), refused()], format!("401 Unauthorized{not_again}the new token was refused too")),
+        (
+            vec![scope(", scope=\"items:write\"")],
+            "403 Forbidden: it wants a token with the scope items:write; allow it to the client at the authorization \
+             server, and ask for it"
+                .to_owned(),
+        ),
+        (
+            vec![scope("")],
+            "403 Forbidden: it wants a token with more scope; allow it to the client at the authorization server, and \
+             ask for it"
+                .to_owned(),
+        ),
+        (
+            vec![with(503, "x-should-retry", "false")],
+            format!("503 Service Unavailable{not_again}the server says not to retry"),
+        ),
+        (vec![answer(503, ""), answer(404, "")], "404 Not Found".to_owned()),
+    ];
+    for (script, expected) in rows {
+        let server = Script::new(script);
+        let tokens = source_fn(async |_| AccessToken::bearer("A1"));
+        let stack = Stack::for_base_url(tokens, BASE).unwrap().build(server.probe());
+        let error = ApiClient::new(BASE, stack).unwrap().get("x").send().await.unwrap();
+        let error = error.error_for_status().unwrap_err();
+        assert_eq!(error.to_string(), format!("the API at https://api.example.com returned {expected}"));
+        let missing = expected.contains("the scope items:write").then_some("items:write");
+        assert_eq!(error.scope_missing().and_then(|missing| missing.scope()), missing);
+        assert_eq!(error.scope_missing().is_some(), expected.starts_with("403"));
+    }
+
+    let server = Script::new([with(503, "retry-after", "20")]);
+    let stack = Stack::for_base_url(layer_token(), BASE).unwrap().build(server.probe());
+    let request = ApiClient::new(BASE, stack).unwrap().get("x").timeout(Duration::from_secs(5));
+    let error = request.send().await.unwrap().error_for_status().unwrap_err().to_string();
+    let (head, tail) = error.split_once(not_again).unwrap();
+    assert_eq!(head, "the API at https://api.example.com returned 503 Service Unavailable");
+    assert!(tail.starts_with("a wait of 2") && tail.ends_with("would miss the deadline"), "{tail}");
 }
 
 #[test]

@@ -595,6 +595,19 @@ async fn a_token_that_the_api_does_not_take() -> Vec<String> {
     let client = AuthLayer::for_origin(a_token(), API).unwrap().layer(api(refuses));
     let response = client.oneshot(request("https://api.example.com/items")).await.unwrap();
     assert_eq!(response.extensions().get::<ScopeMissing>().unwrap().scope(), Some("items:write"));
+
+    // The errors that a client makes of both.
+    let source = client_of(&server, "billing", "hunter2-hunter2").build().unwrap();
+    let client = ApiClient::builder(api_of.origin(), source);
+    let response = client.build().unwrap().get("items/7").send().await.unwrap();
+    lines.push(response.error_for_status().unwrap_err().to_string().replace(&api_of.origin(), API));
+    let fake = service_fn(move |_: Request<tower_oauth2::Body>| {
+        let response = refuses();
+        async move { Ok::<_, BoxError>(response) }
+    });
+    let client = ApiClient::builder(API, a_token()).build_with(fake).unwrap();
+    let response = client.get("items").send().await.unwrap();
+    lines.push(response.error_for_status().unwrap_err().to_string());
     lines
 }
 

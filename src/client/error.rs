@@ -4,11 +4,12 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 
-use http::StatusCode;
+use http::{Extensions, StatusCode};
 use tower::BoxError;
 
 use crate::error::{Error, chain};
-use crate::retry::{RetryReport, TimedOut};
+use crate::extensions::ScopeMissing;
+use crate::retry::{RetryReport, StopReason, TimedOut};
 
 /// Why a request of an [`ApiClient`](super::ApiClient) failed.
 ///
@@ -45,10 +46,18 @@ pub struct ApiError {
 enum ApiErrorKind {
     Builder,
     Request,
-    Status(StatusCode, Option<RetryReport>),
+    Status(RefusedStatus),
     Body,
     Decode,
     Pages,
+}
+
+/// A response whose status is an error, as far as the layers know it.
+#[derive(Debug)]
+struct RefusedStatus {
+    status: StatusCode,
+    report: Option<RetryReport>,
+    scope: Option<ScopeMissing>,
 }
 
 impl ApiError {
@@ -81,8 +90,11 @@ impl ApiError {
         Self { message, ..error }
     }
 
-    pub(super) fn status_of(origin: &str, status: StatusCode, report: Option<RetryReport>) -> Self {
-        Self::new(ApiErrorKind::Status(status, report), format!("the API at {origin} returned {status}"))
+    pub(super) fn status_of(origin: &str, status: StatusCode, known: &Extensions) -> Self {
+        let (report, scope) = (known.get::<RetryReport>().cloned(), known.get::<ScopeMissing>().cloned());
+        let refused = RefusedStatus { status, report, scope };
+        let message = format!("the API at {origin} returned {status}{}", refused.reason());
+        Self::new(ApiErrorKind::Status(refused), message)
     }
 
     pub(super) fn body(of: &str, source: impl Into<BoxError>) -> Self {
@@ -179,26 +191,47 @@ impl ApiError {
     /// Returns the status that [`error_for_status`](super::ApiResponse::error_for_status) made an error of.
     #[must_use]
     pub fn status(&self) -> Option<StatusCode> {
-        match self.kind {
-            ApiErrorKind::Status(status, _) => Some(status),
-            _ => None,
-        }
+        self.refused().map(|refused| refused.status)
     }
 
     /// Returns what the retry layer said about the response with that status.
     #[must_use]
     pub fn retry_report(&self) -> Option<&RetryReport> {
-        match &self.kind {
-            ApiErrorKind::Status(_, report) => report.as_ref(),
-            _ => None,
-        }
+        self.refused()?.report.as_ref()
+    }
+
+    /// Returns the scope that the API wants, if the response with that status says that the scope of the token is not enough.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_oauth2::client::ApiError;
+    ///
+    /// fn scope_to_ask_for(error: &ApiError) -> Option<&str> {
+    ///     error.scope_missing()?.scope()
+    /// }
+    /// ```
+    #[must_use]
+    pub fn scope_missing(&self) -> Option<&ScopeMissing> {
+        self.refused()?.scope.as_ref()
     }
 
     /// Returns the error of the auth layer that kept the request from being sent: there was no token, or the layer refused the
-    /// request.
+    /// request, since its origin is not on the list, say.
     #[must_use]
     pub fn token_error(&self) -> Option<&Error> {
         self.find()
+    }
+
+    fn refused(&self) -> Option<&RefusedStatus> {
+        match &self.kind {
+            ApiErrorKind::Status(refused) => Some(refused),
+            ApiErrorKind::Builder
+            | ApiErrorKind::Request
+            | ApiErrorKind::Body
+            | ApiErrorKind::Decode
+            | ApiErrorKind::Pages => None,
+        }
     }
 
     fn find<E: StdError + 'static>(&self) -> Option<&E> {
@@ -218,6 +251,22 @@ impl ApiError {
 
     fn any(&self, is: fn(&(dyn StdError + 'static)) -> bool) -> bool {
         self.source.as_deref().is_some_and(|source| chain(source).any(is))
+    }
+}
+
+impl RefusedStatus {
+    /// Returns the end of the message: the scope that is missing, else why the request was not sent again.
+    fn reason(&self) -> String {
+        if let Some(missing) = &self.scope {
+            let with = missing.scope().map_or("more scope".to_owned(), |scope| format!("the scope {scope}"));
+            return format!(
+                ": it wants a token with {with}; allow it to the client at the authorization server, and ask for it"
+            );
+        }
+        match self.report.as_ref().map(RetryReport::stop_reason) {
+            None | Some(StopReason::Final) => String::new(),
+            Some(reason) => format!(", and the request was not sent again: {reason}"),
+        }
     }
 }
 

@@ -12,7 +12,6 @@ use tower::BoxError;
 use super::error::ApiError;
 use crate::body::Body;
 use crate::origin::Origin;
-use crate::retry::RetryReport;
 
 /// The response to a request of an [`ApiClient`](super::ApiClient). Its body is read when you ask for it.
 ///
@@ -68,23 +67,23 @@ impl<RB> ApiResponse<RB> {
         self.inner.headers()
     }
 
-    /// Returns what the layers say about the response, such as a [`RetryReport`].
+    /// Returns what the layers say about the response, such as a [`RetryReport`](crate::retry::RetryReport).
     pub fn extensions(&self) -> &Extensions {
         self.inner.extensions()
     }
 
-    /// Returns an error if the status is 4xx or 5xx.
+    /// Returns an error if the status is 4xx or 5xx. The body is dropped, so read it before if you need it.
     ///
     /// # Errors
     ///
-    /// One that knows the status, if it is one of those.
+    /// One that knows the status, if it is one of those. Its message says which scope is missing, or why the request was not
+    /// sent again.
     pub fn error_for_status(self) -> Result<Self, ApiError> {
         let status = self.status();
         if !status.is_client_error() && !status.is_server_error() {
             return Ok(self);
         }
-        let report = self.extensions().get::<RetryReport>().cloned();
-        Err(ApiError::status_of(&self.origin.to_string(), status, report))
+        Err(ApiError::status_of(&self.origin.to_string(), status, self.extensions()))
     }
 
     /// Unwraps the response, to read its body frame by frame.
