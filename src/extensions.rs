@@ -151,6 +151,11 @@ impl LateRefusal {
     }
 }
 
+/// Put by the retry layer on a 401 that auth did not mark below it. An auth layer above that has sent the token warns of the
+/// order of the two.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PastRetry;
+
 /// Marks a response to a request that was sent without a token on purpose.
 ///
 /// # Examples

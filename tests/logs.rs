@@ -3,12 +3,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::env;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
+use http::{Request, StatusCode};
 use http_body_util::Full;
 use tokio::time::sleep;
 use tower::{ServiceBuilder, ServiceExt as _};
@@ -332,6 +334,46 @@ async fn auth_above_retry_is_warned_of_once() {
     );
     assert!(include_str!("../src/guide/logging.md").contains("auth stands above retry"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn auth_above_retry_is_warned_of_at_the_first_401() {
+    if env::var_os(ALONE).is_none() {
+        // The warning comes once in a process, and another test may have had it.
+        let mut again = Command::new(env::current_exe().unwrap());
+        again.args(["auth_above_retry_is_warned_of_at_the_first_401", "--exact"]).env(ALONE, "1");
+        let output = again.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        return;
+    }
+    let auth = || {
+        let cache = cache(&Arc::new(AtomicBool::new(true)));
+        AuthLayer::for_origin(cache, "https://api.example.com").unwrap()
+    };
+    let refusals = || Script::new([401, 401].map(|status| ScriptedResponse::Reply(reply(status, ""))));
+    let (log, _guard) = logging(tracing::Level::WARN);
+
+    let in_order = ServiceBuilder::new()
+        .layer(RetryPolicy::default())
+        .layer(auth())
+        .service(refusals().probe::<RequestBody<Full<Bytes>>>());
+    assert_eq!(in_order.oneshot(get()).await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(lines(&log), Vec::<String>::new());
+
+    let client = ServiceBuilder::new()
+        .layer(auth())
+        .layer(RetryPolicy::default())
+        .service(refusals().probe::<RequestBody<Full<Bytes>>>());
+    for _ in 0..2 {
+        let response = client.clone().oneshot(get()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    }
+    let lines = lines(&log);
+    let [warning] = lines.as_slice() else { panic!("{lines:#?}") };
+    assert!(warning.starts_with("WARN auth stands above retry: "), "{warning}");
+}
+
+/// Set where a test has started itself again, in a process without others.
+const ALONE: &str = "TOWER_OAUTH2_ALONE";
 
 /// The page on logging shows these messages and fields.
 fn check_page(lines: &[String]) {

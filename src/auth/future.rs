@@ -20,7 +20,8 @@ use super::verdict::{Sent, judge, missing_scope};
 use crate::cache::{Acquire, Snapshot, TokenCache};
 use crate::error::Error;
 use crate::extensions::{
-    Challenges, LateRefusal, RejectionVerdict, ScopeMissing, SentToken, TokenRejected, TokenWithheld,
+    Challenges, LateRefusal, PastRetry, RejectionVerdict, ScopeMissing, SentToken, TokenRejected,
+    TokenWithheld,
 };
 use crate::headers::{challenge, grpc};
 use crate::retry::RetryReport;
@@ -278,6 +279,9 @@ impl Ticket {
         if response.extensions().get::<TokenRejected>().is_some_and(TokenRejected::may_replay) {
             return;
         }
+        if response.extensions_mut().remove::<PastRetry>().is_some() {
+            warn_of_retries_below();
+        }
         let refusal = self.terms.refusal(response);
         let challenges = challenge::of(response.headers());
         let token = self.snapshot.token();
@@ -324,7 +328,7 @@ impl Ticket {
     }
 }
 
-/// Warns once, where it can be seen: the retry layer below has a report to make.
+/// Warns once, where it can be seen: the retry layer below has a report to make, or has marked a 401.
 fn warn_of_retries_below() {
     static WARNED: Once = Once::new();
     WARNED.call_once(|| {

@@ -6,11 +6,12 @@ use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use http::Response;
+use http::{Response, StatusCode};
 use pin_project_lite::pin_project;
 use tower::BoxError;
 
 use super::attempt::{AttemptState, StateProj};
+use super::outcome;
 use super::request::{Exchange, HttpService};
 use super::timeouts;
 use crate::headers::grpc;
@@ -73,12 +74,15 @@ where
                         exchange.ended(ready!(timeouts::poll_over(timer, exchange.deadline, limit, cx)))
                     }
                     // Nearly every response: it is returned without a second look.
-                    Poll::Ready(Ok(response))
+                    Poll::Ready(Ok(mut response))
                         if !grpc::is_late(&response) && exchange.is_plain(&response, None) =>
                     {
                         exchange.accepted();
                         this.state.set(AttemptState::Done);
                         *this.exchange = None;
+                        if response.status() == StatusCode::UNAUTHORIZED {
+                            outcome::mark_unauthorized(&mut response);
+                        }
                         return Poll::Ready(Ok(response.map(ResponseBody::whole)));
                     }
                     Poll::Ready(Ok(response)) => exchange.answered(response),

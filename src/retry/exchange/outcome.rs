@@ -20,7 +20,7 @@ use super::timeouts::{self, TimedOut};
 use crate::backoff::Chance;
 use crate::clock;
 use crate::error::Error;
-use crate::extensions::{Attempt, TokenRejected};
+use crate::extensions::{Attempt, PastRetry, TokenRejected};
 use crate::headers::grpc;
 use crate::retry::gate::HeldRetry;
 use crate::retry::policy::classify::{Failure, has};
@@ -331,6 +331,14 @@ where
 
     fn head(&self) -> Option<&HeadSnapshot> {
         self.resend.as_ref().map(|resend| &resend.head)
+    }
+}
+
+/// Marks a 401 of which auth said nothing below, for one that stands above: it cannot have its token replaced.
+#[cold]
+pub(super) fn mark_unauthorized<RB>(response: &mut Response<RB>) {
+    if response.extensions().get::<TokenRejected>().is_none() {
+        response.extensions_mut().insert(PastRetry);
     }
 }
 
