@@ -59,14 +59,8 @@ impl Origin {
     /// another machine, a user name, a path, a query, a fragment, a wildcard, a port that is none, an empty host, or
     /// a character that no host may have (names outside ASCII are written in Punycode).
     pub fn parse(origin: &str) -> Result<Self, Error> {
-        let origin = Self::read(origin)?;
-        if origin.is_https() || origin.is_loopback() {
-            return Ok(origin);
-        }
-        Err(Error::config(format!(
-            "the origin {origin} is plain http, over which the token can be read on the way; use https, or \
-             Origin::parse_with_insecure_http if that is meant"
-        )))
+        Self::parse_with_insecure_http(origin)?
+            .without_insecure_http("the origin", "Origin::parse_with_insecure_http")
     }
 
     /// Reads an origin as [`parse`](Self::parse) does, with plain http allowed to every host.
@@ -77,7 +71,25 @@ impl Origin {
     ///
     /// As [`parse`](Self::parse), but for plain http.
     pub fn parse_with_insecure_http(origin: &str) -> Result<Self, Error> {
-        Self::read(origin)
+        Self::read(origin).map_err(|flaw| refused("the origin", flaw))
+    }
+
+    /// Takes a base URL apart: its origin, with plain http allowed to every host, and all that follows.
+    pub(crate) fn of_base_url(url: &str) -> Result<(Self, &str), Error> {
+        let (origin, rest) = Self::split_url(url);
+        let origin = Self::read(origin).map_err(|flaw| refused("the base URL", flaw))?;
+        Ok((origin, rest))
+    }
+
+    /// Refuses plain http to another machine. The message calls the origin `what`, and says which call allows it.
+    pub(crate) fn without_insecure_http(self, what: &str, allowed_by: &str) -> Result<Self, Error> {
+        if self.is_https() || self.is_loopback() {
+            return Ok(self);
+        }
+        Err(Error::config(format!(
+            "{what} {self} is plain http, over which the token can be read on the way; use https, or {allowed_by} if \
+             that is meant"
+        )))
     }
 
     /// Returns the scheme: `https` or `http`.
@@ -148,34 +160,34 @@ impl Origin {
         url.split_at(url[host..].find(['/', '?', '#', '\\']).map_or(url.len(), |at| host + at))
     }
 
-    fn read(origin: &str) -> Result<Self, Error> {
+    fn read(origin: &str) -> Result<Self, &'static str> {
         let Some((scheme, rest)) = origin.split_once("://") else {
-            return Err(refused("has no scheme; begin it with https://"));
+            return Err("has no scheme; begin it with https://");
         };
         let scheme = match scheme {
             _ if scheme.eq_ignore_ascii_case("https") => Scheme::HTTPS,
             _ if scheme.eq_ignore_ascii_case("http") => Scheme::HTTP,
-            _ => return Err(refused("has a scheme that is neither https nor http; begin it with https://")),
+            _ => return Err("has a scheme that is neither https nor http; begin it with https://"),
         };
         let (authority, tail) = rest.split_at(rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len()));
         if authority.contains('@') {
-            return Err(refused("has a user name or a password in it; take out all up to the @"));
+            return Err("has a user name or a password in it; take out all up to the @");
         }
         if !matches!(tail, "" | "/") {
-            return Err(refused(
+            return Err(
                 "goes on behind the host; leave out path, query and fragment, as the token goes to all or none of a \
                  server",
-            ));
+            );
         }
         Self::build(scheme, authority)
     }
 
     /// Makes an origin of a scheme and an authority without a user name.
-    fn build(scheme: Scheme, authority: &str) -> Result<Self, Error> {
+    fn build(scheme: Scheme, authority: &str) -> Result<Self, &'static str> {
         let default = match scheme.as_str() {
             "https" => 443,
             "http" => 80,
-            _ => return Err(refused("has a scheme that is neither https nor http; begin it with https://")),
+            _ => return Err("has a scheme that is neither https nor http; begin it with https://"),
         };
         let bracket = authority.rfind(']').map_or(0, |at| at + 1);
         let (host, port) = match authority[bracket..].split_once(':') {
@@ -279,45 +291,45 @@ impl fmt::Debug for Origin {
 }
 
 /// The text that was refused is not repeated: it may hold a password.
-fn refused(why: &str) -> Error {
-    Error::config(format!("the origin {why}"))
+fn refused(what: &str, flaw: &str) -> Error {
+    Error::config(format!("{what} {flaw}"))
 }
 
 /// Returns the host as it is compared.
-fn check_host(host: &str) -> Result<String, Error> {
+fn check_host(host: &str) -> Result<String, &'static str> {
     if host.starts_with('[') {
         return match ipv6(host) {
             Some(address) => Ok(format!("[{address}]")),
-            None => Err(refused("has brackets around something that is no IPv6 address")),
+            None => Err("has brackets around something that is no IPv6 address"),
         };
     }
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     let labels = host.strip_suffix('.').unwrap_or(host);
     if host.is_empty() {
-        Err(refused("has no host; write it behind the ://"))
+        Err("has no host; write it behind the ://")
     } else if host.contains('*') {
-        Err(refused("has a wildcard in its host; name every origin by itself"))
+        Err("has a wildcard in its host; name every origin by itself")
     } else if !host.is_ascii() {
-        Err(refused("has a host outside ASCII; write it in Punycode, beginning with xn--"))
+        Err("has a host outside ASCII; write it in Punycode, beginning with xn--")
     } else if host.bytes().any(|byte| byte.is_ascii_whitespace()) {
-        Err(refused("has a space or a line end in it; if it was read from a file or a variable, trim it"))
+        Err("has a space or a line end in it; if it was read from a file or a variable, trim it")
     } else if !host.bytes().all(allowed) {
-        Err(refused("has a character in its host that no host may have"))
+        Err("has a character in its host that no host may have")
     } else if labels.split('.').any(str::is_empty) {
-        Err(refused("has two dots in a row or one in front of its host"))
+        Err("has two dots in a row or one in front of its host")
     } else {
         Ok(host.to_ascii_lowercase())
     }
 }
 
-fn read_port(port: &str) -> Result<u16, Error> {
+fn read_port(port: &str) -> Result<u16, &'static str> {
     if port.contains(':') {
-        return Err(refused("has several colons in it; write an IPv6 address in brackets"));
+        return Err("has several colons in it; write an IPv6 address in brackets");
     }
     let digits = port.bytes().all(|byte| byte.is_ascii_digit());
     match port.parse() {
         Ok(number) if digits && number != 0 => Ok(number),
-        _ => Err(refused("has a port that is no number from 1 to 65535")),
+        _ => Err("has a port that is no number from 1 to 65535"),
     }
 }
 

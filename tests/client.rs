@@ -347,6 +347,27 @@ async fn a_builder_tells_what_is_wrong_when_it_builds() {
     assert!(error.to_string().contains("files.example.com"), "{error}");
 }
 
+#[test]
+fn what_is_wrong_with_a_base_url_is_said_of_the_base_url() {
+    for (base, said) in [
+        ("api.example.com/v2", "has no scheme; begin it with https://"),
+        ("ftp://api.example.com", "has a scheme that is neither https nor http; begin it with https://"),
+        ("wss://api.example.com/v2", "has a scheme that is neither https nor http; begin it with https://"),
+        (
+            "https://ann:S3CR3T@api.example.com",
+            "has a user name or a password in it; take out all up to the @",
+        ),
+        (
+            "http://api.example.com/v2",
+            "http://api.example.com is plain http, over which the token can be read on the way; use https, or \
+             allow_insecure_http(true) of ApiClient::builder if that is meant",
+        ),
+    ] {
+        let built = ApiClient::builder(base, fixed()).build_with(Script::new([]).probe::<Body>());
+        assert_eq!(built.unwrap_err().to_string(), format!("the base URL {said}"));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_options_of_the_builder_reach_the_wire() {
     let moved = || {

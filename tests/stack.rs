@@ -277,7 +277,8 @@ async fn tokens_go_to_the_origin_of_the_base_url() {
     }
     for wrong in ["http://api.example.com/v2", "api.example.com/v2", "https://user@api.example.com/v2", "/v2"]
     {
-        assert!(Stack::for_base_url(source(), wrong).unwrap_err().is_config(), "{wrong}");
+        let error = Stack::for_base_url(source(), wrong).unwrap_err();
+        assert!(error.is_config() && error.to_string().starts_with("the base URL h"), "{wrong}: {error}");
     }
 }
 

@@ -498,8 +498,11 @@ async fn an_error_that_another_process_got() -> String {
 
 fn a_url_over_which_secrets_do_not_go() -> Vec<String> {
     let source = ClientCredentials::builder("http://login.example.com/token", "billing", "hunter2-hunter2");
+    let base_url = |url: &str| ApiClient::builder(url, a_token()).build().unwrap_err().to_string();
     vec![
         source.build().unwrap_err().to_string(),
+        base_url("http://api.example.com/v2"),
+        base_url("api.example.com/v2"),
         Origin::parse("http://api.example.com").unwrap_err().to_string(),
     ]
 }

@@ -19,9 +19,8 @@ const LONGEST: usize = 65_000;
 impl Base {
     pub(super) fn parse(url: &str) -> Result<Self, Error> {
         let refuse = |what: &str| Error::config(format!("the base URL {what}"));
-        let (origin, path) = Origin::split_url(url);
         // Whether plain http is meant, auth asks where a token is to go over it.
-        let origin = Origin::parse_with_insecure_http(origin)?;
+        let (origin, path) = Origin::of_base_url(url)?;
         if path.contains('?') {
             return Err(refuse("has a query; leave it out, and give it to each request"));
         }

@@ -201,11 +201,11 @@ impl ApiClientBuilder {
     /// ```
     pub fn build_with(self, client: impl HttpTransport) -> Result<ApiClient, Error> {
         let base = Base::parse(&self.base_url)?;
-        let origin = if self.insecure_http {
-            base.origin().clone()
-        } else {
-            Origin::parse(&base.origin().to_string())?
-        };
+        let mut origin = base.origin().clone();
+        if !self.insecure_http {
+            let allowed_by = "allow_insecure_http(true) of ApiClient::builder";
+            origin = origin.without_insecure_http("the base URL", allowed_by)?;
+        }
         let mut auth = self.auth.allow_origin(origin)?;
         for origin in self.origins {
             auth = auth.allow_origin(origin?)?;

@@ -96,7 +96,9 @@ impl Stack<()> {
         source: impl IntoTokenCache,
         base_url: impl AsRef<str>,
     ) -> Result<StackBuilder, Error> {
-        let (origin, _path) = Origin::split_url(base_url.as_ref());
+        let (origin, _path) = Origin::of_base_url(base_url.as_ref())?;
+        let allowed_by = "Stack::with_auth with an Origin::parse_with_insecure_http";
+        let origin = origin.without_insecure_http("the base URL", allowed_by)?;
         Ok(Self::with_auth(AuthLayer::for_origin(source, origin)?))
     }
 
