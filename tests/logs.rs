@@ -389,3 +389,18 @@ fn check_page(lines: &[String]) {
         }
     }
 }
+
+/// A line that a token is dropped reads like a fault.
+#[tokio::test(start_paused = true)]
+async fn a_clean_shutdown_says_nothing_of_a_token_that_is_dropped() {
+    let (log, guard) = logging(tracing::Level::DEBUG);
+    let cache = cache(&Arc::new(AtomicBool::new(true)));
+    cache.warm_up().await.unwrap();
+    cache.invalidate();
+    let line = "a token is to be dropped reason=Forced verdict=Invalidated";
+    assert_eq!(log.text().matches(line).count(), 1, "{}", log.text());
+    cache.warm_up().await.unwrap();
+    cache.shutdown(SECOND).await.unwrap();
+    drop(guard);
+    assert_eq!(log.text().matches("dropped").count(), 1, "{}", log.text());
+}

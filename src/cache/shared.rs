@@ -235,12 +235,16 @@ impl CacheShared {
         let verdict = state.drop_current(token, reason, now);
         let braked = verdict == RejectionVerdict::Braked;
         let news = braked && state.memory.brakes.has_news();
+        let at_shutdown = state.memory.cleared;
         self.current.store(state.current().cloned());
         drop(state);
         if reason == FetchReason::Rejected {
             journal::rejected(self, verdict, news);
         }
-        tracing::debug!(?reason, ?verdict, "a token is to be dropped");
+        // At a shutdown it would read like a fault.
+        if !at_shutdown {
+            tracing::debug!(?reason, ?verdict, "a token is to be dropped");
+        }
         if verdict != RejectionVerdict::Superseded {
             self.changed();
         }
