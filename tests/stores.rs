@@ -151,17 +151,44 @@ mod files {
         let store = FileStore::open(&inner).unwrap();
         fs::set_permissions(&inner, fs::Permissions::from_mode(0o770)).unwrap();
         let error = FileStore::open(&inner).unwrap_err();
-        assert!(error.is_config() && format!("{error:?}").contains("chmod go-w"), "{error:?}");
+        assert!(error.is_config(), "{error:?}");
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "the directory of the token store {} cannot be used: other users can write to it; take that right away \
+                 (chmod go-w)",
+                inner.display()
+            )
+        );
         // Also where it became so later.
-        assert!(store.load(&key()).await.unwrap_err().is_transient());
+        let error = store.load(&key()).await.unwrap_err();
+        assert!(error.is_transient() && error.to_string().contains("failed: other users can"), "{error}");
         fs::set_permissions(&inner, fs::Permissions::from_mode(0o700)).unwrap();
         assert!(store.load(&key()).await.unwrap().is_none());
         let link = folder.path().join("link");
         symlink(&inner, &link).unwrap();
-        assert!(FileStore::open(&link).unwrap_err().is_config());
+        let error = FileStore::open(&link).unwrap_err();
+        let said = error.to_string();
+        assert!(
+            error.is_config()
+                && said.ends_with(
+                    "link cannot be used: it is a symbolic link; open the directory that it leads to"
+                ),
+            "{said}"
+        );
         let file = folder.path().join("file");
         fs::write(&file, "x").unwrap();
-        assert!(FileStore::open(&file).unwrap_err().is_config());
+        let error = FileStore::open(&file).unwrap_err();
+        let said = error.to_string();
+        assert!(
+            error.is_config() && said.ends_with("file cannot be used: it is a file and not a directory"),
+            "{said}"
+        );
+        let error = FileStore::open(file.join("below")).unwrap_err();
+        assert!(
+            error.is_config() && error.to_string().contains("cannot be used: Not a directory"),
+            "{error}"
+        );
         assert!(FileStore::open("").unwrap_err().is_config());
         for name in ["", ".", "..", "a/b", "a\\b"] {
             assert!(FileStore::for_program(name).unwrap_err().is_config(), "{name:?}");

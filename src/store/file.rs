@@ -61,7 +61,7 @@ impl FileStore {
         }
         let refused = |error: io::Error| {
             let folder = folder.display();
-            Error::config(format!("the directory of the token store {folder} cannot be used"))
+            Error::config(format!("the directory of the token store {folder} cannot be used: {error}"))
                 .with_source(error)
         };
         slot::create_folder(&folder).map_err(refused)?;
@@ -96,7 +96,7 @@ impl FileStore {
     {
         let runtime = runtime::current()?;
         let failed = |error: io::Error| {
-            Error::transient(format!("the token store in {} failed", self.folder.display()))
+            Error::transient(format!("the token store in {} failed: {error}", self.folder.display()))
                 .with_source(error)
         };
         for _ in 0..TRIES {

@@ -1,5 +1,6 @@
 //! The files of one key, and what a directory and a file must be.
 
+use std::fmt::Display;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -99,7 +100,7 @@ fn open(path: &Path, options: &OpenOptions) -> io::Result<File> {
     if !named.is_file() || !is_same(&named, &file.metadata()?) {
         return Err(refused(format!("{} is not a plain file", path.display())));
     }
-    check_owner(path, &named)?;
+    check_owner(&path.display(), &named)?;
     Ok(file)
 }
 
@@ -109,36 +110,42 @@ pub(super) fn create_folder(folder: &Path) -> io::Result<()> {
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder)
+    match builder.create(folder) {
+        // A file, or a link that leads nowhere. The check of the directory says so.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        created => created,
+    }
 }
 
 /// Checks that the directory is one, and that no other user can write into it.
 pub(super) fn check_folder(folder: &Path) -> io::Result<()> {
     let found = fs::symlink_metadata(folder)?;
-    if !found.is_dir() {
-        return Err(refused("it is a symbolic link or a file, and must be a directory".to_owned()));
+    if found.is_symlink() {
+        return Err(refused("it is a symbolic link; open the directory that it leads to".to_owned()));
     }
-    check_owner(folder, &found)
+    if !found.is_dir() {
+        return Err(refused("it is a file and not a directory".to_owned()));
+    }
+    check_owner(&"it", &found)
 }
 
 #[cfg(unix)]
-fn check_owner(path: &Path, found: &Metadata) -> io::Result<()> {
+fn check_owner(name: &dyn Display, found: &Metadata) -> io::Result<()> {
     use std::os::unix::fs::MetadataExt as _;
 
     if found.mode() & 0o022 != 0 {
-        let path = path.display();
-        return Err(refused(format!("other users can write to {path}; take that right away (chmod go-w)")));
+        return Err(refused(format!("other users can write to {name}; take that right away (chmod go-w)")));
     }
     let user = rustix::process::geteuid().as_raw();
     if found.uid() != user {
-        let (path, owner) = (path.display(), found.uid());
-        return Err(refused(format!("{path} belongs to user {owner}, and this process is user {user}")));
+        let owner = found.uid();
+        return Err(refused(format!("{name} belongs to user {owner}, and this process is user {user}")));
     }
     Ok(())
 }
 
 #[cfg(not(unix))]
-fn check_owner(_path: &Path, _found: &Metadata) -> io::Result<()> {
+fn check_owner(_name: &dyn Display, _found: &Metadata) -> io::Result<()> {
     Ok(())
 }
 
