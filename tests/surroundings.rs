@@ -145,8 +145,8 @@ fn a_cache_without_a_token_says_what_is_missing() {
     for outcomes in [
         everywhere("refresh", |_| Box::pin(async { told(TokenCache::new(key()).refresh().await) })),
         everywhere("warm_up", |_| Box::pin(async { told(TokenCache::new(key()).warm_up().await) })),
-        everywhere("warm_up_within", |_| {
-            Box::pin(async { told(TokenCache::new(key()).warm_up_within(Duration::from_millis(1)).await) })
+        everywhere("warm_up_spread", |_| {
+            Box::pin(async { told(TokenCache::new(key()).warm_up_spread(Duration::from_millis(1)).await) })
         }),
         everywhere("keep_warm", |_| Box::pin(async { told(TokenCache::new(key()).keep_warm()) })),
         everywhere("get behind another cache", |_| {

@@ -152,7 +152,8 @@ impl TokenCache {
         self.get().await.map(drop)
     }
 
-    /// Waits a random time of at most `spread`, then warms up: a fleet that starts together does not ask together.
+    /// Waits a random time of at most `spread` first, so that processes that start together do not ask together; then
+    /// warms up. It is not a timeout.
     ///
     /// # Cancel safety
     ///
@@ -161,7 +162,7 @@ impl TokenCache {
     /// # Errors
     ///
     /// As [`get`](Self::get).
-    pub async fn warm_up_within(&self, spread: Duration) -> Result<(), Error> {
+    pub async fn warm_up_spread(&self, spread: Duration) -> Result<(), Error> {
         runtime::current()?;
         sleep(spread.mul_f64(self.shared.settings.chance.fraction())).await;
         self.warm_up().await

@@ -649,7 +649,7 @@ async fn warm_up_shows_a_wrong_secret_at_start_up_and_spreads_a_fleet() {
     assert!(wrong.cache.warm_up().await.unwrap_err().is_config());
     let rig = Rig::steady(100, 0);
     let begun = clock::now();
-    rig.cache.warm_up_within(Duration::from_secs(10)).await.unwrap();
+    rig.cache.warm_up_spread(Duration::from_secs(10)).await.unwrap();
     assert!(begun.elapsed() < Duration::from_secs(10) && begun.elapsed() > Duration::ZERO);
     assert_eq!(rig.at_once().unwrap(), "token-1");
 }
