@@ -369,6 +369,27 @@ fn what_is_wrong_with_a_base_url_is_said_of_the_base_url() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_header_that_cannot_be_one_is_named_without_its_value() {
+    let api = ApiClient::new(BASE, Script::new([]).probe::<Body>()).unwrap();
+    for (name, value, said) in [
+        (
+            "X-Tenant",
+            "S3CR3T\n",
+            "the value of the header x-tenant holds a character that no header value may have, such as a line end",
+        ),
+        (
+            "S3CR3T: x",
+            "north",
+            "the name of a header is empty, or holds a character that no header name may have, such as a space",
+        ),
+    ] {
+        let error = api.get("x").header(name, value).send().await.unwrap_err();
+        assert!(error.is_builder() && !format!("{error:?}").contains("S3CR3T"), "{error:?}");
+        assert_eq!(error.to_string(), format!("the request was not sent: {said}"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_options_of_the_builder_reach_the_wire() {
     let moved = || {
         let response = Response::builder().status(307).header("location", "/v2/elsewhere");

@@ -81,6 +81,7 @@ async fn the_page_shows_every_message_as_it_is_printed_and_no_other() {
     printed.extend(a_url_over_which_secrets_do_not_go());
     printed.extend(a_token_that_is_kept_back().await);
     printed.extend(a_path_that_leads_elsewhere().await);
+    printed.extend(headers_that_cannot_be_sent().await);
     printed.extend(pages_that_cannot_go_on().await);
     printed.extend(an_api_that_does_not_respond().await);
     printed.extend(reqwest_at_the_wrong_place().await);
@@ -671,6 +672,16 @@ async fn a_path_that_leads_elsewhere() -> Vec<String> {
         api.get("a b"),
         api.get("users").segment(""),
     ];
+    join_all(requests.map(|request| async { request.send().await.unwrap_err().to_string() })).await
+}
+
+async fn headers_that_cannot_be_sent() -> Vec<String> {
+    let unused = service_fn(async |_: Request<tower_oauth2::Body>| {
+        Err::<Response<Body>, _>(BoxError::from("a header was sent"))
+    });
+    let api = ApiClient::new(API, unused).unwrap();
+    let requests =
+        [api.get("users").header("x-tenant", "north\n"), api.get("users").header("x tenant", "north")];
     join_all(requests.map(|request| async { request.send().await.unwrap_err().to_string() })).await
 }
 

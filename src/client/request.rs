@@ -114,17 +114,25 @@ impl<S> ApiRequest<S> {
         N: TryInto<HeaderName, Error: Into<http::Error>>,
         V: TryInto<HeaderValue, Error: Into<http::Error>>,
     {
-        let pair = name.try_into().map_err(Into::into).and_then(|name| {
-            let value = value.try_into().map_err(Into::into)?;
-            Ok((name, value))
-        });
-        match pair {
-            Ok((name, value)) => {
+        let name = match name.try_into() {
+            Ok(name) => name,
+            Err(error) => {
+                let reason = "the name of a header is empty, or holds a character that no header name may have, such as \
+                              a space";
+                return self.failed(ApiError::builder(reason, error.into()));
+            }
+        };
+        match value.try_into() {
+            Ok(value) => {
                 self.headers.append(name, value);
                 self
             }
-            Err(error) => self
-                .failed(ApiError::builder("a header has a name or a value that no header may have", error)),
+            Err(error) => {
+                let reason = format!(
+                    "the value of the header {name} holds a character that no header value may have, such as a line end"
+                );
+                self.failed(ApiError::builder(&reason, error.into()))
+            }
         }
     }
 
