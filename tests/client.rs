@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use serde_json::{Value, json};
@@ -586,11 +586,22 @@ async fn an_error_of_reading_json_shows_no_value_of_the_response() {
         _id: u64,
     }
     for (body, told) in [
-        (r#"{"id":"S3CR3T, expected \" at line 9"}"#, "(expected u64)"),
+        (
+            r#"{"id":"S3CR3T, expected \" at line 9"}"#,
+            "is not the JSON that was asked for, at line 1, column 37: it is a string where u64 was expected",
+        ),
+        (r#"{"id":{"S3CR3T":1}}"#, ", at line 1, column 6: it is an object where u64 was expected"),
+        (r#"{"id":["S3CR3T"]}"#, ": it is a list where u64 was expected"),
+        (r#"{"id":1.5}"#, ": it is a number where u64 was expected"),
+        (r#"{"id":true}"#, ": it is a boolean where u64 was expected"),
+        (r#"{"id":null}"#, ": it is null where u64 was expected"),
+        (r#"{"id":-7}"#, "(expected u64)"),
+        (r#""S3CR3T""#, ": it is a string where struct Order was expected"),
         (r#"{"S3CR3T":1}"#, "(expected `id`)"),
         (r#"{}"#, "(missing field `id`)"),
         (r#"{"id":7"#, "(EOF while parsing an object)"),
-        ("S3CR3T", "(expected value)"),
+        ("S3CR3T", "is not JSON, at line 1, column 1 (expected value); it has no content-type"),
+        ("", "is not JSON: its body is empty"),
     ] {
         let fake =
             service_fn(
@@ -601,5 +612,35 @@ async fn an_error_of_reading_json_shows_no_value_of_the_response() {
         let error = api.get("orders").send().await.unwrap().json::<Order>().await.unwrap_err();
         let shown = format!("{error} {error:?} {:?}", std::error::Error::source(&error));
         assert!(error.is_decode() && shown.contains(told) && !shown.contains("S3CR3T"), "{body}: {shown}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_of_reading_json_says_the_kind_and_the_content_type() {
+    let refused = |content_type: &'static str, body: &'static str| async move {
+        let ScriptedResponse::Reply(mut response) = answer(200, body) else { panic!() };
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        let api =
+            ApiClient::new(BASE, Script::new([ScriptedResponse::Reply(response)]).probe::<Body>()).unwrap();
+        let error = api.get("x").send().await.unwrap().json::<Vec<u32>>().await.unwrap_err();
+        error.to_string().replace("the response of https://api.example.com ", "")
+    };
+    assert_eq!(
+        refused("application/json", r#"{"items":[1]}"#).await,
+        "is not the JSON that was asked for: it is an object where a list was expected; check the type it is read as"
+    );
+    let page = "is not JSON, at line 1, column 1 (expected value); its content-type is ";
+    let cure = "; check the path of the request, and that no proxy or login page responds instead";
+    for (content_type, shown) in [
+        ("text/html; charset=S3CR3T", "text/html"),
+        ("Text/Plain", "text/plain"),
+        ("application/problem+json", "application/problem+json"),
+    ] {
+        assert_eq!(refused(content_type, "<html>").await, format!("{page}{shown}{cure}"));
+    }
+    // What is no content type is not repeated.
+    for unreadable in ["S3CR3T", "S3/CR/3T", "text/S3 CR3T", "/S3CR3T", ""] {
+        let said = refused(unreadable, "<html>").await;
+        assert!(said.contains("; its content-type is malformed; ") && !said.contains("S3"), "{said}");
     }
 }

@@ -875,3 +875,25 @@ async fn loops_of_two_and_three_end_and_bodies_of_any_bytes_are_errors() {
         assert!(pages.next().await.unwrap().unwrap_err().is_decode());
     }
 }
+
+/// The body is an object, as most are, and nothing names the member.
+#[tokio::test(start_paused = true)]
+async fn items_of_an_object_without_their_name_say_how_to_name_it() {
+    let (api, _) = client(|_, _| page(r#"{"users":["S3CR3T"]}"#));
+    let mut pages = api.get("x").pages(Next::url("next"));
+    let page = pages.next().await.unwrap().unwrap();
+    let error = page.items::<String>().unwrap_err();
+    assert!(error.is_decode());
+    assert_eq!(
+        error.to_string(),
+        "the response of https://api.example.com is not the JSON that was asked for: it is an object where a list was \
+         expected; if the items are in a member, name it by Next::items"
+    );
+    // An item of another type is another mistake.
+    let mut pages = api.get("x").pages(Next::url("next").items("users"));
+    let error = pages.next().await.unwrap().unwrap().items::<u32>().unwrap_err().to_string();
+    assert!(
+        error.contains("it is a string where u32 was expected; check") && !error.contains("S3CR3T"),
+        "{error}"
+    );
+}

@@ -8,7 +8,7 @@ mod log;
 #[path = "support/servers/mod.rs"]
 mod servers;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
@@ -83,6 +83,7 @@ async fn the_page_shows_every_message_as_it_is_printed_and_no_other() {
     printed.extend(a_path_that_leads_elsewhere().await);
     printed.extend(headers_that_cannot_be_sent().await);
     printed.extend(pages_that_cannot_go_on().await);
+    printed.extend(responses_that_are_not_the_json().await);
     printed.extend(an_api_that_does_not_respond().await);
     printed.extend(reqwest_at_the_wrong_place().await);
     printed.extend(a_request_without_its_tenant().await);
@@ -683,6 +684,31 @@ async fn headers_that_cannot_be_sent() -> Vec<String> {
     let requests =
         [api.get("users").header("x-tenant", "north\n"), api.get("users").header("x tenant", "north")];
     join_all(requests.map(|request| async { request.send().await.unwrap_err().to_string() })).await
+}
+
+async fn responses_that_are_not_the_json() -> Vec<String> {
+    let server = service_fn(async |request: Request<tower_oauth2::Body>| {
+        let (body, content_type) = match request.uri().path() {
+            "/page" => ("<html>", Some("text/html; charset=utf-8")),
+            "/empty" => ("", None),
+            "/list" => (r#"{"users":[1]}"#, Some("application/json")),
+            _ => (r#"{"id":"hunter2-h"}"#, Some("application/json")),
+        };
+        let mut response = Response::new(Body::from(body));
+        if let Some(content_type) = content_type {
+            response.headers_mut().insert(header::CONTENT_TYPE, content_type.parse()?);
+        }
+        Ok::<_, BoxError>(response)
+    });
+    let api = ApiClient::new(API, server).unwrap();
+    let mut lines = Vec::new();
+    for path in ["user", "page", "empty"] {
+        let response = api.get(path).send().await.unwrap();
+        lines.push(response.json::<HashMap<String, u64>>().await.unwrap_err().to_string());
+    }
+    let list = api.get("list").pages(Next::url("next")).next().await.unwrap().unwrap();
+    lines.push(list.items::<u64>().unwrap_err().to_string());
+    lines
 }
 
 async fn pages_that_cannot_go_on() -> Vec<String> {

@@ -4,9 +4,10 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 
-use http::{Extensions, StatusCode};
+use http::{Extensions, HeaderMap, StatusCode};
 use tower::BoxError;
 
+use super::decode;
 use crate::error::{Error, chain};
 use crate::extensions::ScopeMissing;
 use crate::retry::{RetryReport, StopReason, TimedOut};
@@ -102,22 +103,14 @@ impl ApiError {
         Self { message: format!("the response of {of} broke off: {}", error.root()), ..error }
     }
 
-    /// The words of `serde_json` repeat the value that was read, which may be a secret. The expectation stays.
-    pub(super) fn decode(of: &str, source: &serde_json::Error) -> Self {
-        let (line, column, text) = (source.line(), source.column(), source.to_string());
-        let text = text.rsplit_once(" at line ").map_or(&*text, |(text, _)| text);
-        let reason = match text.rsplit_once(", expected ") {
-            Some((_, expected)) => format!(" (expected {expected})"),
-            None if source.is_data() && !text.starts_with("missing field") => String::new(),
-            None => format!(" ({text})"),
-        };
-        Self::new(
-            ApiErrorKind::Decode,
-            format!(
-                "the response of {of} is not the JSON that was asked for, at line {line}, column {column}{reason}; check \
-                 the type it is read as"
-            ),
-        )
+    pub(super) fn decode(of: &str, headers: &HeaderMap, source: &serde_json::Error) -> Self {
+        Self::new(ApiErrorKind::Decode, decode::message(of, headers, source, "check the type it is read as"))
+    }
+
+    /// Where an object came, and nothing says which member of it holds the items.
+    pub(super) fn decode_unnamed_items(of: &str, headers: &HeaderMap, source: &serde_json::Error) -> Self {
+        let cure = "if the items are in a member, name it by Next::items";
+        Self::new(ApiErrorKind::Decode, decode::message(of, headers, source, cure))
     }
 
     pub(super) fn pages(message: &str) -> Self {

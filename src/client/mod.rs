@@ -71,6 +71,7 @@ mod api_client;
 mod base;
 #[cfg(feature = "stack")]
 mod builder;
+mod decode;
 mod error;
 mod multipart;
 pub mod pages;

@@ -136,9 +136,10 @@ where
     ///
     /// As [`bytes`](Self::bytes), and if it is not the JSON that `T` wants.
     pub async fn json<T: DeserializeOwned>(self) -> Result<T, ApiError> {
-        let origin = self.origin.clone();
+        let (origin, headers) = (self.origin.clone(), self.headers().clone());
         let bytes = self.bytes().await?;
-        serde_json::from_slice(&bytes).map_err(|error| ApiError::decode(&origin.to_string(), &error))
+        serde_json::from_slice(&bytes)
+            .map_err(|error| ApiError::decode(&origin.to_string(), &headers, &error))
     }
 }
 

@@ -241,6 +241,11 @@ impl Next {
         }
     }
 
+    /// Returns whether a member is named that holds the items.
+    pub(super) fn names_items(&self) -> bool {
+        self.items.is_some()
+    }
+
     /// Reads what a page says about itself. `first` says that it is the first one that was asked for here.
     pub(super) fn read(&self, page: &Page, first: bool) -> Result<Said, ApiError> {
         if page.body().is_empty() {

@@ -68,7 +68,8 @@ impl Page {
     ///
     /// If it is not the JSON that `T` wants.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
-        serde_json::from_slice(self.body()).map_err(|error| ApiError::decode(&self.origin, &error))
+        serde_json::from_slice(self.body())
+            .map_err(|error| ApiError::decode(&self.origin, self.headers(), &error))
     }
 
     /// Reads the items: the array that [`Next::items`] names, or the body itself. None if it is null or not there.
@@ -83,7 +84,13 @@ impl Page {
         let Some(items) = self.next.items_of(self)?.filter(|items| items.get() != "null") else {
             return Ok(Vec::new());
         };
-        serde_json::from_str(items.get()).map_err(|error| ApiError::decode(&self.origin, &error))
+        serde_json::from_str(items.get()).map_err(|error| {
+            if self.next.names_items() || !items.get().starts_with('{') {
+                ApiError::decode(&self.origin, self.headers(), &error)
+            } else {
+                ApiError::decode_unnamed_items(&self.origin, self.headers(), &error)
+            }
+        })
     }
 
     pub(super) fn headers(&self) -> &HeaderMap {
@@ -99,7 +106,7 @@ impl Page {
     }
 
     pub(super) fn member(&self, member: &Member) -> Result<Option<&RawValue>, ApiError> {
-        member.find(self.body()).map_err(|error| ApiError::decode(&self.origin, &error))
+        member.find(self.body()).map_err(|error| ApiError::decode(&self.origin, self.headers(), &error))
     }
 
     // Names are the caller's own words; values are the server's, and not shown.
