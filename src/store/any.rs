@@ -62,7 +62,7 @@ pub fn from_url(url: &str) -> Result<AnyStore, Error> {
     Ok(AnyStore { store })
 }
 
-/// Returns whether a URL with this scheme is one of Redis, whatever else is wrong with it.
+/// Returns whether a URL with this scheme is one of Redis, even if the rest of it is malformed.
 fn is_redis(scheme: &str) -> bool {
     ["redis", "rediss", "valkey", "valkeys"].contains(&scheme.split('+').next().unwrap_or_default())
 }

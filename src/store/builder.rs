@@ -70,7 +70,7 @@ impl<S: TokenSource, T: TokenStore> SharedBuilder<S, T> {
         }
     }
 
-    /// Names the entry. Sources with the same name share one token, whatever they are: give each user, client and scope
+    /// Names the entry. Sources with the same name share one token, even if they differ: give each user, client and scope
     /// another.
     #[must_use]
     pub fn key(mut self, key: StoreKey) -> Self {

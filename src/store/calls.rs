@@ -27,7 +27,7 @@ pub(super) struct Calls<T> {
     pub(super) seen: Mutex<Seen>,
 }
 
-/// What this process knows of the entry, whatever the store says later.
+/// The newest state of the entry that this process has seen. A store may forget it later.
 #[derive(Default)]
 pub(super) struct Seen {
     /// The highest version.
@@ -36,7 +36,7 @@ pub(super) struct Seen {
     refresh_token: Option<SharedRefreshToken>,
 }
 
-/// What was read.
+/// The result of a read.
 #[derive(Default)]
 pub(super) struct Read {
     /// The version that is there, zero if there is none.
@@ -182,5 +182,5 @@ impl<T: TokenStore> Calls<T> {
 /// A store that wakes its waiters at once is not asked more often than this.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 
-/// What messages call the store.
+/// The name of the store in messages.
 const STORE: &str = "the token store";

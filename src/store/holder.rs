@@ -28,11 +28,11 @@ pub(super) struct Holder<T> {
 struct Known {
     /// The version that is in the store.
     version: u64,
-    /// What is in the store.
+    /// The value in the store.
     value: Value,
-    /// What became of the refresh token since then.
+    /// The newest refresh token since then.
     newest: Option<SharedRefreshToken>,
-    /// What the store did not take and must have.
+    /// The value that the store did not take and must have.
     unwritten: Option<Value>,
 }
 

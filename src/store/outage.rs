@@ -20,12 +20,12 @@ static NAMED: Mutex<BTreeMap<String, Weak<Outage>>> = Mutex::new(BTreeMap::new()
 /// Whether a store works, for all its keys together.
 #[derive(Default)]
 pub(super) struct Outage {
-    /// What the log calls the store.
+    /// The name of the store in the log.
     name: Option<String>,
     streak: Mutex<Streak>,
 }
 
-/// What does not work. A store may be full or read-only, and let itself be read all the same.
+/// The calls that fail. A store may be full or read-only, and let itself be read all the same.
 #[derive(Default)]
 struct Streak {
     /// The calls that failed when they were last made: a bit each.
@@ -34,7 +34,7 @@ struct Streak {
     failed_at: Option<Instant>,
 }
 
-/// What can fail. A number is a bit.
+/// The calls that can fail. A number is a bit.
 #[derive(Clone, Copy)]
 pub(super) enum Call {
     Load = 1,
@@ -78,7 +78,8 @@ impl Outage {
         }
     }
 
-    /// Says so if the store is well from now on. What failed must have worked: that other calls do proves nothing.
+    /// Notes that a call worked, and logs it if the store is well from now on. Each failed call must have worked again: the
+    /// others prove nothing.
     pub(super) fn worked(&self, call: Call) {
         let is_over = {
             let mut streak = self.streak();
@@ -109,7 +110,7 @@ impl Streak {
 }
 
 impl Call {
-    /// What a metric calls it.
+    /// Returns the name of the call in metrics.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Load => "load",

@@ -1,4 +1,4 @@
-//! What a store knows of one key, and how a call changes it. Times are since a beginning that all callers share.
+//! The state of one key in a store, and how a call changes it. Times are since a beginning that all callers share.
 
 use std::time::Duration;
 

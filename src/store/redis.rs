@@ -165,7 +165,7 @@ impl RedisStoreBuilder {
 }
 
 impl RedisShared {
-    /// The key of an entry. What stands in braces decides about the node of a cluster.
+    /// Returns the key of an entry. The text in braces decides about the node of a cluster.
     fn entry(&self, key: &StoreKey) -> String {
         format!("{}{{{}}}", self.prefix, key.as_str())
     }

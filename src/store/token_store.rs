@@ -19,8 +19,8 @@ use crate::error::Error;
 ///
 /// # Errors
 ///
-/// Every method returns whatever stops the store, as a [transient](Error::transient) error without secrets. Its users take
-/// any error as "no store at the moment".
+/// Every method returns the error that stops the store, as a [transient](Error::transient) error without secrets. Its users
+/// take any error as "no store at the moment".
 pub trait TokenStore: Send + Sync + 'static {
     /// Returns the entry of `key`, or `None` if there is none.
     fn load(&self, key: &StoreKey) -> impl Future<Output = Result<Option<Entry>, Error>> + Send;
@@ -112,7 +112,7 @@ impl fmt::Debug for StoreKey {
     }
 }
 
-/// What a store has under a key.
+/// The entry of a key in a store.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Entry {
@@ -181,7 +181,7 @@ impl fmt::Debug for Write {
     }
 }
 
-/// What came of [`TokenStore::acquire`].
+/// The result of [`TokenStore::acquire`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Acquired {
     /// The lease is the caller's. This is its fence: above that of every lease of the key before it.

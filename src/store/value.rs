@@ -1,4 +1,4 @@
-//! What is sealed: a token, with how much of its life is left, and the refresh token that processes share.
+//! The data that is sealed: a token, with how much of its life is left, and the refresh token that processes share.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind};
 use crate::source::{FetchReason, SharedRefreshToken, TokenRequest};
 use crate::token::AccessToken;
 
-/// What processes share under one key.
+/// The data that processes share under one key.
 #[derive(Clone, Default)]
 pub(super) struct Value {
     pub(super) token: Option<AccessToken>,

@@ -1,4 +1,4 @@
-//! What stands in a file: one line of numbers, then the value as it is.
+//! The format of a file: one line of numbers, then the value as it is.
 
 use std::time::Duration;
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::store::token_store::StoreKey;
 
-/// No record is longer, whatever another program put into its place.
+/// No record is longer, and no more is read: another program may have put a larger file into its place.
 const LONGEST: u64 = 16 << 20;
 
 /// The files of one key.

@@ -107,7 +107,7 @@ impl Server {
         }
     }
 
-    /// Connects. What the server sends without being asked goes to `pushed`.
+    /// Connects. Messages that the server sends unasked go to `pushed`.
     pub(super) async fn connect(&self, pushed: impl AsyncPushSender) -> Result<Connection, RedisError> {
         match &self.address {
             Address::One(info) => {
