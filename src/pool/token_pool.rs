@@ -86,7 +86,7 @@ struct Turn {
 /// One token.
 pub(super) struct Member {
     cache: TokenCache,
-    /// The same cache for the requests that get a token of the pool. What others say with the token may be of another API.
+    /// The same cache for the requests that get a token of the pool. Responses to other users of the token may be of another API.
     pub(super) lent: TokenCache,
     pub(super) credential: CredentialId,
     pub(super) limits: Arc<Limits>,

@@ -48,7 +48,7 @@ pub(super) struct Read {
 }
 
 impl Read {
-    /// Returns after how many failures a process begins to wait that has read this. What cannot be used tells of none, and those
+    /// Returns after how many failures a process begins to wait that has read this. An unusable value tells of none, and those
     /// that are found later may be old.
     pub(super) fn failures(&self) -> u64 {
         if self.unusable.is_some() { u64::MAX } else { self.value.failures }

@@ -34,7 +34,7 @@ pub(super) struct OpenConnection {
     noticed: Arc<Noticed>,
 }
 
-/// What became of a connection.
+/// The state of a connection.
 struct Noticed {
     /// Whether it is at an end when one of its nodes is.
     has_one_node: bool,
@@ -63,7 +63,7 @@ impl Link {
         }
     }
 
-    /// Says what failed, where, and as far as known what to do. What the server says names keys and users, no values.
+    /// Says what failed, where, and as far as known what to do. The words of the server name keys and users, and no values.
     pub(super) fn failed(&self, error: impl Into<Arc<RedisError>>) -> Error {
         let error = error.into();
         let advice = match code(&error) {
