@@ -638,7 +638,7 @@ async fn an_error_of_reading_json_says_the_kind_and_the_content_type() {
     ] {
         assert_eq!(refused(content_type, "<html>").await, format!("{page}{shown}{cure}"));
     }
-    // What is no content type is not repeated.
+    // A text that is not a content type is not repeated.
     for unreadable in ["S3CR3T", "S3/CR/3T", "text/S3 CR3T", "/S3CR3T", ""] {
         let said = refused(unreadable, "<html>").await;
         assert!(said.contains("; its content-type is malformed; ") && !said.contains("S3"), "{said}");

@@ -1,6 +1,6 @@
-//! What the retry room's log tells, and what it must not.
+//! The log lines of the retry layer, and the values that they must not show.
 //!
-//! A process of its own: whether an event is wanted is settled once per process by whoever comes by it first, and that
+//! A process of its own: the first thread that comes by an event settles for the whole process whether it is wanted, and that
 //! must not be a test without a subscriber.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
@@ -20,7 +20,21 @@ use tower_oauth2::retry::{RequestBody, RetryReport};
 use tower_oauth2::test_util::{Script, ScriptedResponse, reply};
 use tower_oauth2::{Error, RetryPolicy};
 use tracing::Instrument as _;
+use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::fmt::format::FmtSpan;
+
+/// Records the log of this thread at level trace, until the guard is dropped.
+fn recorded(spans: FmtSpan) -> (Log, DefaultGuard) {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
+        .with_span_events(spans)
+        .with_ansi(false)
+        .with_writer(log.clone())
+        .finish();
+    let guard = tracing::subscriber::set_default(subscriber);
+    (log, guard)
+}
 
 fn attempt_span<B>(request: &Request<B>) -> tracing::Span {
     let span = tracing::info_span!("attempt", http.request.resend_count = tracing::field::Empty);
@@ -32,14 +46,7 @@ fn attempt_span<B>(request: &Request<B>) -> tracing::Span {
 
 #[tokio::test(start_paused = true)]
 async fn a_trace_layer_below_makes_one_span_per_attempt_and_counts_the_resends() {
-    let log = Log::default();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
-        .with_span_events(FmtSpan::CLOSE)
-        .with_ansi(false)
-        .with_writer(log.clone())
-        .finish();
-    let guard = tracing::subscriber::set_default(subscriber);
+    let (log, guard) = recorded(FmtSpan::CLOSE);
     let script =
         Script::new([ScriptedResponse::Reply(reply(503, "")), ScriptedResponse::Fail("reset".into())]);
     let client = ServiceBuilder::new()
@@ -70,13 +77,7 @@ async fn a_trace_layer_below_makes_one_span_per_attempt_and_counts_the_resends()
 
 #[tokio::test(start_paused = true)]
 async fn a_wait_for_a_token_is_told_with_its_reason() {
-    let log = Log::default();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
-        .with_ansi(false)
-        .with_writer(log.clone())
-        .finish();
-    let guard = tracing::subscriber::set_default(subscriber);
+    let (log, guard) = recorded(FmtSpan::NONE);
     let busy = Error::throttled("the token endpoint is busy").with_retry_after(Duration::from_secs(7));
     let script = Script::new([ScriptedResponse::Fail(busy.into())]);
     let policy = RetryPolicy::builder().retry_token_failures(true).build().unwrap();
@@ -102,13 +103,7 @@ async fn a_wait_for_a_token_is_told_with_its_reason() {
 
 #[tokio::test(start_paused = true)]
 async fn every_decision_is_told_once_and_without_bodies_or_header_values() {
-    let log = Log::default();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
-        .with_ansi(false)
-        .with_writer(log.clone())
-        .finish();
-    let guard = tracing::subscriber::set_default(subscriber);
+    let (log, guard) = recorded(FmtSpan::NONE);
 
     let mut busy = reply(429, "PLANTED-answer");
     busy.headers_mut().insert("retry-after", "7".parse().unwrap());

@@ -164,7 +164,7 @@ impl<Req, Res> Service<Req> for Probe<Req, Res> {
                 return Poll::Pending;
             }
             Some(Readiness::Never) => {
-                // The script stays on this response: nobody wakes the caller, and a second look sees the same.
+                // The script stays on this response: the caller is not woken, and a second look sees the same.
                 state.script.push_front(Readiness::Never);
                 return Poll::Pending;
             }
