@@ -163,3 +163,19 @@ impl RateLimitProfile {
         self.unhinted_wait
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::RateLimitProfile;
+
+    /// Returns the profile that the vectors call so.
+    pub(crate) fn profile(name: &str) -> RateLimitProfile {
+        match name {
+            "generic" => RateLimitProfile::generic(),
+            "github" => RateLimitProfile::github(),
+            "genesys" => RateLimitProfile::genesys(),
+            "llm" => RateLimitProfile::llm(),
+            other => panic!("the vectors know a profile that the tests do not: {other}"),
+        }
+    }
+}

@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::headers::profile::tests::profile;
 use crate::vectors;
 
 const NOW: Duration = Duration::from_secs(1_700_000_000);
@@ -17,16 +18,6 @@ fn headers<'a>(lines: impl IntoIterator<Item = (&'a str, &'a str)>) -> HeaderMap
         headers.append(name, value);
     }
     headers
-}
-
-fn profile(name: &str) -> RateLimitProfile {
-    match name {
-        "generic" => RateLimitProfile::generic(),
-        "github" => RateLimitProfile::github(),
-        "genesys" => RateLimitProfile::genesys(),
-        "llm" => RateLimitProfile::llm(),
-        other => panic!("the vectors know a profile that this test does not: {other}"),
-    }
 }
 
 /// Milliseconds and the header that asked for them.

@@ -121,8 +121,8 @@ impl Lineage {
         Self { state: Mutex::new(state) }
     }
 
-    /// Waits for the right to exchange, which goes on to the next as it is dropped. If the task that holds it shows no sign of life, as on a runtime that is no longer
-    /// driven, it is taken away.
+    /// Waits for the right to exchange, which goes on to the next as it is dropped. If the task that holds it shows no sign of
+    /// life, as on a runtime that is no longer driven, it is taken away.
     pub(crate) async fn turn(&self, deadline: Deadline) -> Result<OwnedSemaphorePermit, Error> {
         loop {
             let (turns, quiet_for) = {

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::headers::profile::RateLimitProfile;
+use crate::headers::profile::tests::profile;
 use crate::retry::policy::builder::RetryPolicy;
 use crate::vectors::rows;
 
@@ -15,16 +16,6 @@ fn response(status: u64, headers: &[Value]) -> Response<()> {
         response.headers_mut().append(name, HeaderValue::from_str(pair[1].as_str().unwrap()).unwrap());
     }
     response
-}
-
-fn profile(name: &str) -> RateLimitProfile {
-    match name {
-        "generic" => RateLimitProfile::generic(),
-        "github" => RateLimitProfile::github(),
-        "genesys" => RateLimitProfile::genesys(),
-        "llm" => RateLimitProfile::llm(),
-        other => panic!("the vectors know a profile that this test does not: {other}"),
-    }
 }
 
 fn policy(profile: RateLimitProfile) -> RetryPolicy {
