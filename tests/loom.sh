@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Model-checks the single flight of the token cache (src/cache/single_flight.rs) and the takeover of a request body
-# (src/retry/replay_body/takeover.rs) with loom.
+# (src/retry/replay_body/recording.rs) with loom.
 #
 #   bash tests/loom.sh          the flight: every order of events of two threads, and three with at most three
 #                               preemptions; the takeover: two and three threads with at most four
@@ -35,7 +35,7 @@ mutant() {
     mkdir -p "$mutant/tests" "$mutant/src/cache" "$mutant/src/retry/replay_body"
     cp -r tests/loom "$mutant/tests/loom"
     cp src/cache/single_flight.rs "$mutant/src/cache/"
-    cp src/retry/replay_body/{allowance,not_replayable,takeover,tether}.rs "$mutant/src/retry/replay_body/"
+    cp src/retry/replay_body/{allowance,not_replayable,recording,tether}.rs "$mutant/src/retry/replay_body/"
     sed "s/$line/$instead/" "$file" > "$mutant/$file"
     if cmp -s "$file" "$mutant/$file"; then
         echo "loom: '$line' was not found in $file" >&2
@@ -56,9 +56,9 @@ mutant() {
 
 mutant src/cache/single_flight.rs 'if current\.id() != id {' 'if false \&\& current.id() != id {' \
     a_late_rejection_never_drops_a_newer_token
-mutant src/retry/replay_body/takeover.rs 'if state\.newest != self\.attempt {' \
+mutant src/retry/replay_body/recording.rs 'if state\.newest != self\.attempt {' \
     'if false \&\& state.newest != self.attempt {' \
     a_newer_attempt_gets_every_frame_once_and_the_older_one_no_false_end
-mutant src/retry/replay_body/takeover.rs 'waker\.wake();' 'drop(waker);' \
+mutant src/retry/replay_body/recording.rs 'waker\.wake();' 'drop(waker);' \
     an_older_attempt_that_waits_is_woken_even_if_its_source_never_goes_on
 echo "loom: $mode models hold, and fail without the compare-and-set, the generation check and the wake-up"

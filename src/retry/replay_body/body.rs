@@ -10,7 +10,7 @@ use tower::BoxError;
 
 use super::allowance::{Allowance, HeldBytes};
 use super::not_replayable::NotReplayable;
-use super::takeover::{
+use super::recording::{
     FrameSource, RecordedFrame, Recording, RecordingLimit, RecordingRead, UnreadPart, Unrecorded, poll_source,
 };
 #[cfg(feature = "stack")]

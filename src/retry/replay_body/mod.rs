@@ -3,7 +3,7 @@
 mod allowance;
 mod body;
 mod not_replayable;
-mod takeover;
+mod recording;
 mod tether;
 mod tied;
 

@@ -8,7 +8,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use tower::BoxError;
 
-use super::takeover::poll_source;
+use super::recording::poll_source;
 use super::tether::Tether;
 use crate::error::OfTheBody;
 use crate::retry::body_factory::{BodyFactory, OpenFuture};

@@ -1,5 +1,5 @@
-//! The single flight of the token cache and the takeover of a request body, as they stand in `src/cache/single_flight.rs` and
-//! `src/retry/replay_body/takeover.rs`, under the loom model checker.
+//! The single flight of the token cache and the recording of a request body, as they stand in `src/cache/single_flight.rs` and
+//! `src/retry/replay_body/recording.rs`, under the loom model checker.
 //!
 //! A package of its own: the checker's locks come in through `crate::sync`, so the production files need no line for
 //! it, and nothing else of the tree is built with them.
@@ -10,11 +10,11 @@
 #[allow(dead_code, reason = "the models use what they model")]
 mod single_flight;
 
-#[path = "../../../src/retry/replay_body/takeover.rs"]
+#[path = "../../../src/retry/replay_body/recording.rs"]
 #[allow(dead_code, reason = "the models use what they model")]
-mod takeover;
+mod recording;
 
-// What the takeover stands on.
+// What the recording stands on.
 #[path = "../../../src/retry/replay_body/allowance.rs"]
 #[allow(dead_code, reason = "the models use what they model")]
 mod allowance;

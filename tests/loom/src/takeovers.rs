@@ -9,7 +9,7 @@ use loom::thread;
 
 use crate::allowance::{Allowance, HeldBytes};
 use crate::not_replayable::NotReplayable;
-use crate::takeover::{FrameSource, RecordedFrame, Recording, RecordingLimit, RecordingRead};
+use crate::recording::{FrameSource, RecordedFrame, Recording, RecordingLimit, RecordingRead};
 use crate::tether::Tether;
 
 /// What a producer has laid out for the source, and the task that the source has to wake.

@@ -5,7 +5,7 @@ use std::task::Wake;
 use http::{HeaderMap, HeaderValue};
 use http_body_util::{BodyExt as _, Full};
 
-use super::super::takeover::{LEAST_WEIGHT, MOST_FRAMES};
+use super::super::recording::{LEAST_WEIGHT, MOST_FRAMES};
 use super::*;
 
 impl<B> RequestBody<B>
