@@ -35,7 +35,7 @@ mutant() {
     mkdir -p "$mutant/tests" "$mutant/src/cache" "$mutant/src/retry/replay_body"
     cp -r tests/loom "$mutant/tests/loom"
     cp src/cache/single_flight.rs "$mutant/src/cache/"
-    cp src/retry/replay_body/{allowance,not_replayable,recording,tether}.rs "$mutant/src/retry/replay_body/"
+    cp src/retry/replay_body/{allowance,not_replayable,partly_read,recording}.rs "$mutant/src/retry/replay_body/"
     sed "s/$line/$instead/" "$file" > "$mutant/$file"
     if cmp -s "$file" "$mutant/$file"; then
         echo "loom: '$line' was not found in $file" >&2

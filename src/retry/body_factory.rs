@@ -73,16 +73,18 @@ impl BodyFactory {
         B::Error: Into<BoxError>,
         E: Into<BoxError>,
     {
+        let open = Arc::new(open);
         let open = move || -> OpenFuture {
-            let opening = open();
+            let open = Arc::clone(&open);
             Box::pin(async move {
-                let body = opening.await.map_err(Into::into)?;
+                let body = open().await.map_err(Into::into)?;
                 Ok(body.map_err(Into::into).boxed_unsync())
             })
         };
         Self { open: Arc::new(open) }
     }
 
+    /// Opens the body when it is polled.
     pub(super) fn open(&self) -> OpenFuture {
         (self.open)()
     }

@@ -5,14 +5,12 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::Buf;
-use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Either;
 use pin_project_lite::pin_project;
 use tower::BoxError;
 
-use super::replay_body::HeldBytes;
+use super::replay_body::{HeldBytes, PartlyRead};
 use crate::extensions::LateRefusal;
 use crate::headers::grpc;
 
@@ -29,48 +27,30 @@ pin_project! {
     {
         // The second is rare, and boxed so that the first gets no larger.
         #[pin]
-        inner: Either<B, Box<ReadAhead<B>>>,
+        inner: Either<B, Box<KeptBody<B>>>,
     }
 }
 
-/// Frames of a body that were read ahead, and what comes after them.
-pub(super) struct ReadAhead<B: Body> {
-    frames: VecDeque<Frame<B::Data>>,
-    /// How much data is in `frames`.
-    bytes: u64,
-    /// The body, as far as it is unread; none once it ended or failed, or was given up.
-    rest: Option<Pin<Box<B>>>,
-    /// The error after the frames, where the body does not end well.
-    error: Option<BoxError>,
+/// A body that was read in part, and is kept.
+pub(super) struct KeptBody<B: Body> {
+    pub(super) read: PartlyRead<Pin<Box<B>>, B::Data>,
     /// Whom to tell if the trailers refuse the token.
-    refusal: Option<LateRefusal>,
-    /// The share of the policy's memory that the frames take up.
-    held: HeldBytes,
+    pub(super) refusal: Option<LateRefusal>,
 }
-
-/// The size of one read as a rule: a frame of h2, or a read of HTTP/1.1.
-const FRAME: u64 = 16 * 1024;
-
-/// The memory for a frame besides its data.
-const LEAST: u64 = 128;
-
-/// The error of a body whose rest was given up while a replay was tried, where the replay could not be made.
-const ABANDONED: &str =
-    "the rest of this response was given up to make a replay possible, and there was no replay";
 
 impl<B: Body> ResponseBody<B> {
     pub(super) fn whole(body: B) -> Self {
         Self { inner: Either::Left(body) }
     }
 
-    pub(super) fn kept(kept: ReadAhead<B>) -> Self {
+    pub(super) fn kept(kept: KeptBody<B>) -> Self {
         Self { inner: Either::Right(Box::new(kept)) }
     }
 
-    /// Makes a body that is read ahead from here on.
-    pub(super) fn into_kept(self) -> ReadAhead<B> {
+    /// Makes a body that is kept from here on.
+    pub(super) fn into_kept(self) -> KeptBody<B> {
         match self.inner {
-            Either::Left(body) => ReadAhead::new(body),
+            Either::Left(body) => KeptBody::new(body),
             Either::Right(kept) => *kept,
         }
     }
@@ -119,103 +99,22 @@ impl<B: Body> fmt::Debug for ResponseBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kept = match &self.inner {
             Either::Left(_) => None,
-            Either::Right(kept) => Some(kept.bytes),
+            Either::Right(kept) => Some(kept.read.bytes()),
         };
         f.debug_struct("ResponseBody").field("kept_bytes", &kept).finish_non_exhaustive()
     }
 }
 
-// --- ReadAhead ---
+// --- KeptBody ---
 
-impl<B: Body> Unpin for ReadAhead<B> {}
-
-impl<B: Body> ReadAhead<B> {
+impl<B: Body> KeptBody<B> {
     pub(super) fn new(body: B) -> Self {
         let rest = (!body.is_end_stream()).then(|| Box::pin(body));
-        Self {
-            frames: VecDeque::new(),
-            bytes: 0,
-            rest,
-            error: None,
-            refusal: None,
-            held: HeldBytes::default(),
-        }
-    }
-
-    /// Returns the trailers of a body that has nothing else, if they were read.
-    pub(super) fn trailers(&self) -> Option<&HeaderMap> {
-        self.frames.front().and_then(Frame::trailers_ref)
-    }
-
-    /// Tells auth what the trailers, which have not been read yet, say about the token.
-    pub(super) fn watch(&mut self, refusal: LateRefusal) {
-        self.refusal = Some(refusal);
-    }
-
-    /// How many frames are kept.
-    pub(super) fn frames(&self) -> usize {
-        self.frames.len()
-    }
-
-    /// How much data is kept.
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// Counts what is kept from here on against `held`.
-    pub(super) fn count(&mut self, held: HeldBytes) {
-        self.held = held;
-    }
-
-    /// Returns whether there is room for as much as a frame has as a rule.
-    pub(super) fn has_room(&mut self) -> bool {
-        let weight = self.weight();
-        self.held.cover(weight.saturating_add(FRAME))
-    }
-
-    /// Gives up what was not read yet, and the last frame if there was no room for it.
-    pub(super) fn abandon(&mut self) {
-        while !self.held.cover(self.weight()) {
-            let Some(frame) = self.frames.pop_back() else { break };
-            self.bytes = self.bytes.saturating_sub(data_len(&frame));
-            self.rest = None;
-            self.error = Some(ABANDONED.into());
-        }
-        self.held.shrink(self.weight());
-        if self.rest.take().is_some() {
-            self.error = Some(ABANDONED.into());
-        }
-    }
-
-    fn weight(&self) -> u64 {
-        let frames = u64::try_from(self.frames.len()).unwrap_or(u64::MAX);
-        self.bytes.saturating_add(frames.saturating_mul(LEAST))
-    }
-
-    /// Reads one more frame to be kept, and tells whether there was one. The body is dropped as soon as it has ended.
-    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<bool>
-    where
-        B::Error: Into<BoxError>,
-    {
-        let Some(body) = &mut self.rest else { return Poll::Ready(false) };
-        let frame = match ready!(body.as_mut().poll_frame(cx)).transpose() {
-            Ok(Some(frame)) => frame,
-            ended => {
-                self.rest = None;
-                self.error = ended.err().map(Into::into);
-                return Poll::Ready(false);
-            }
-        };
-        if body.is_end_stream() {
-            self.rest = None;
-        }
-        self.bytes = self.bytes.saturating_add(data_len(&frame));
-        self.frames.push_back(frame);
-        Poll::Ready(true)
+        Self { read: PartlyRead::new(VecDeque::new(), rest, HeldBytes::default()), refusal: None }
     }
 }
 
-impl<B> Body for ReadAhead<B>
+impl<B> Body for KeptBody<B>
 where
     B: Body,
     B::Error: Into<BoxError>,
@@ -224,54 +123,31 @@ where
     type Error = BoxError;
 
     fn poll_frame(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
-        let this = self.get_mut();
-        if let Some(frame) = this.frames.pop_front() {
-            this.bytes = this.bytes.saturating_sub(data_len(&frame));
-            return Poll::Ready(Some(Ok(frame)));
-        }
-        if let Some(body) = &mut this.rest {
-            let frame = ready!(body.as_mut().poll_frame(cx));
-            if let Some(Ok(frame)) = &frame
-                && let Some(trailers) = frame.trailers_ref()
-                && let Some(refusal) = this.refusal.take()
-            {
-                if grpc::is_unauthenticated(trailers) {
-                    // The response has been returned: what auth makes of it counts for the next request.
-                    let _ = refusal.tell();
-                } else if grpc::is_acceptance(trailers) {
-                    refusal.accepted();
-                }
+        let frame = ready!(Pin::new(&mut self.read).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame
+            && let Some(trailers) = frame.trailers_ref()
+            && let Some(refusal) = self.refusal.take()
+        {
+            if grpc::is_unauthenticated(trailers) {
+                // The response has been returned: what auth makes of it counts for the next request.
+                let _ = refusal.tell();
+            } else if grpc::is_acceptance(trailers) {
+                refusal.accepted();
             }
-            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
-        Poll::Ready(this.error.take().map(Err))
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        let is_over = self.rest.as_ref().map_or(self.error.is_none(), |body| body.is_end_stream());
-        self.frames.is_empty() && is_over
+        self.read.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        let rest = match &self.rest {
-            Some(body) => body.size_hint(),
-            None if self.error.is_none() => SizeHint::with_exact(0),
-            None => SizeHint::default(),
-        };
-        let mut hint = SizeHint::new();
-        hint.set_lower(self.bytes.saturating_add(rest.lower()));
-        if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(self.bytes)) {
-            hint.set_upper(upper);
-        }
-        hint
+        self.read.size_hint()
     }
-}
-
-fn data_len<D: Buf>(frame: &Frame<D>) -> u64 {
-    frame.data_ref().map_or(0, |data| u64::try_from(data.remaining()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
@@ -297,10 +173,10 @@ mod tests {
         StreamBody::new(stream::iter(data.into_iter().chain([Frame::trailers(trailers())]).map(Ok)))
     }
 
-    async fn read<B: Body<Error: Into<BoxError>>>(body: B, frames: usize) -> ReadAhead<B> {
-        let mut kept = ReadAhead::new(body);
+    async fn read<B: Body<Error: Into<BoxError>>>(body: B, frames: usize) -> KeptBody<B> {
+        let mut kept = KeptBody::new(body);
         for _ in 0..frames {
-            poll_fn(|cx| kept.poll_read(cx)).await;
+            poll_fn(|cx| kept.read.poll_read(cx)).await;
         }
         kept
     }
@@ -335,13 +211,20 @@ mod tests {
     async fn an_abandoned_body_gives_what_is_kept_and_ends_in_an_error() {
         for (read_ahead, bytes) in [(0, 0), (1, 3), (2, 3), (3, 8)] {
             let mut kept = read(body(), read_ahead).await;
-            kept.abandon();
+            kept.read.abandon();
             let mut body = ResponseBody::kept(kept);
             for _ in 0..read_ahead {
                 assert!(body.frame().await.unwrap().unwrap().is_data());
             }
             assert!(!body.is_end_stream() && body.size_hint().exact().is_none(), "{bytes}");
-            assert!(body.frame().await.unwrap().unwrap_err().to_string() == ABANDONED);
+            assert!(
+                body.frame()
+                    .await
+                    .unwrap()
+                    .unwrap_err()
+                    .to_string()
+                    .starts_with("the rest of this response was given up")
+            );
             assert!(body.is_end_stream() && body.frame().await.is_none());
             assert!(body.into_inner().is_none());
         }
@@ -350,12 +233,12 @@ mod tests {
     #[tokio::test]
     async fn a_body_that_was_read_to_its_end_cannot_be_abandoned() {
         let mut kept = read(Full::<Bytes>::from("data"), 1).await;
-        kept.abandon();
+        kept.read.abandon();
         let body = ResponseBody::kept(kept);
         assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(4), false));
         assert_eq!(body.collect().await.unwrap().to_bytes(), "data");
-        let mut kept = ReadAhead::new(Full::<Bytes>::default());
-        kept.abandon();
+        let mut kept = KeptBody::new(Full::<Bytes>::default());
+        kept.read.abandon();
         let mut body = ResponseBody::kept(kept);
         assert!(body.is_end_stream() && body.size_hint().exact() == Some(0));
         assert!(body.frame().await.is_none());
@@ -365,7 +248,7 @@ mod tests {
     async fn a_body_that_failed_ends_in_its_own_error_once() {
         let frames = [Ok(Frame::data(Bytes::from("part"))), Err(std::io::Error::other("connection reset"))];
         let mut kept = read(StreamBody::new(stream::iter(frames)), 3).await;
-        kept.abandon();
+        kept.read.abandon();
         let mut body = ResponseBody::kept(kept);
         assert_eq!((body.size_hint().lower(), body.size_hint().upper()), (4, None));
         assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "part");
@@ -377,10 +260,10 @@ mod tests {
     #[tokio::test]
     async fn the_size_is_that_of_what_is_kept_and_of_what_is_to_come() {
         let mut kept = read(Full::<Bytes>::from("data"), 0).await;
-        assert_eq!((kept.size_hint().exact(), kept.bytes(), kept.frames()), (Some(4), 0, 0));
-        assert!(poll_fn(|cx| kept.poll_read(cx)).await);
-        assert_eq!((kept.size_hint().exact(), kept.bytes(), kept.frames()), (Some(4), 4, 1));
-        assert!(!poll_fn(|cx| kept.poll_read(cx)).await);
+        assert_eq!((kept.size_hint().exact(), kept.read.bytes(), kept.read.frames().len()), (Some(4), 0, 0));
+        assert!(poll_fn(|cx| kept.read.poll_read(cx)).await);
+        assert_eq!((kept.size_hint().exact(), kept.read.bytes(), kept.read.frames().len()), (Some(4), 4, 1));
+        assert!(!poll_fn(|cx| kept.read.poll_read(cx)).await);
         let mut body = ResponseBody::kept(kept);
         body.frame().await.unwrap().unwrap();
         assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(0), true));

@@ -1,6 +1,7 @@
 //! Which redirects are followed.
 
 use http_body::Body;
+use tower::BoxError;
 use tower_http::follow_redirect::policy::{Action, Attempt, Policy};
 
 use crate::origin::Origin;
@@ -23,7 +24,8 @@ impl SameOrigin {
 
 impl<B, E> Policy<RequestBody<B>, E> for SameOrigin
 where
-    B: Body,
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
 {
     fn redirect(&mut self, attempt: &Attempt<'_>) -> Result<Action, E> {
         let from = Origin::of(attempt.previous());

@@ -141,10 +141,13 @@ where
     B: Body + Unpin,
     B::Error: Into<BoxError>,
 {
-    if let Some(factory) = factory.filter(|_| !body.is_end_stream()) {
-        return RequestBody::reopenable(body, factory.clone());
-    }
-    let original = RequestBody::new(body);
+    let original = match factory.filter(|_| !body.is_end_stream()) {
+        Some(factory) => {
+            let length = body.size_hint().exact();
+            RequestBody::reopenable(body, factory.clone(), length)
+        }
+        None => RequestBody::new(body),
+    };
     match original.shared() {
         Some(_) => original,
         // With its original gone nothing of it is kept.

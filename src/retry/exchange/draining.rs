@@ -15,7 +15,7 @@ use tower::BoxError;
 
 use crate::clock;
 use crate::retry::replay_body::{Allowance, HeldBytes};
-use crate::retry::retry_body::{ReadAhead, ResponseBody};
+use crate::retry::retry_body::{KeptBody, ResponseBody};
 use crate::sync::Arc;
 
 /// The response before.
@@ -25,7 +25,7 @@ use crate::sync::Arc;
 /// 3. The data that was read is kept until this is dropped, to be returned if no newer outcome comes.
 pub(super) struct Draining<B: Body> {
     head: response::Parts,
-    body: ReadAhead<B>,
+    body: KeptBody<B>,
     since: Instant,
     until: Instant,
     timer: Option<Pin<Box<Sleep>>>,
@@ -52,7 +52,7 @@ impl<B: Body> Draining<B> {
     ) -> Self {
         let (head, body) = response.into_parts();
         let mut body = body.into_kept();
-        body.count(HeldBytes::nothing_of(allowance));
+        body.read.count(HeldBytes::nothing_of(allowance));
         let since = clock::now();
         let until = clock::after(since, LONGEST.min(time_left.unwrap_or(LONGEST)));
         Self { head, body, since, until, timer: None }
@@ -72,8 +72,9 @@ impl<B: Body> Draining<B> {
     where
         B::Error: Into<BoxError>,
     {
-        while self.body.bytes() <= BYTES && self.body.frames() < FRAMES && self.body.has_room() {
-            match self.body.poll_read(cx) {
+        let read = &mut self.body.read;
+        while read.bytes() <= BYTES && read.frames().len() < FRAMES && read.has_room() {
+            match read.poll_read(cx) {
                 Poll::Ready(true) => {}
                 Poll::Ready(false) => break,
                 Poll::Pending => {
@@ -84,7 +85,7 @@ impl<B: Body> Draining<B> {
                 }
             }
         }
-        self.body.abandon();
+        read.abandon();
         self.timer = None;
         Poll::Ready(())
     }

@@ -5,7 +5,6 @@
 //! its attempts in [`past`].
 
 mod attempt;
-mod body_source;
 mod draining;
 pub(super) mod future;
 mod head;
@@ -14,6 +13,7 @@ mod late;
 pub(super) mod outcome;
 mod past;
 mod request;
+mod resend;
 mod sender;
 pub(super) mod service;
 pub(super) mod timeouts;

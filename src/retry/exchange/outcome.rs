@@ -20,7 +20,7 @@ use super::timeouts::{self, TimedOut};
 use crate::backoff::Chance;
 use crate::clock;
 use crate::error::Error;
-use crate::extensions::{Attempt, PastRetry, TokenRejected};
+use crate::extensions::{PastRetry, TokenRejected};
 use crate::headers::grpc;
 use crate::retry::gate::HeldRetry;
 use crate::retry::policy::classify::{Failure, has};
@@ -220,16 +220,10 @@ where
     fn claim(&mut self) -> Result<Request<RequestBody<B>>, StopReason> {
         let not_replayable = |cause| StopReason::NotReplayable { cause };
         let sent = self.past().sent;
-        let Some(resend) = &mut self.resend else {
+        let Some(resend) = &self.resend else {
             return Err(not_replayable(NotReplayable::Released));
         };
-        let source = resend.source.as_mut().map_err(|why| not_replayable(*why))?;
-        let body = source.claim().map_err(not_replayable)?;
-        let mut head = resend.head.head();
-        if sent > 0 {
-            head.extensions.insert(Attempt::new(sent));
-        }
-        Ok(Request::from_parts(head, body))
+        resend.claim(sent).map_err(not_replayable)
     }
 
     /// Takes what the next attempt costs from the budget. Returns what is left of it.

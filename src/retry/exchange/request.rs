@@ -10,9 +10,8 @@ use tokio::time::Instant;
 use tower::BoxError;
 use tower_service::Service;
 
-use super::body_source::BodySource;
-use super::head::HeadSnapshot;
 use super::past::PastAttempts;
+use super::resend::Resend;
 use super::sender::Sender;
 use super::timeouts;
 use crate::clock;
@@ -67,14 +66,6 @@ where
     /// None if no other attempt can follow, and it is known without the head where the request went.
     pub(super) resend: Option<Resend<B>>,
     pub(super) past: Option<Box<PastAttempts<S::ResponseBody>>>,
-}
-
-/// The material of further attempts.
-pub(super) struct Resend<B> {
-    pub(super) head: HeadSnapshot,
-    /// Why there is none: the body is sent once, though the request may have to wait for that; or no other attempt can follow,
-    /// so that the last one is not recorded.
-    pub(super) source: Result<BodySource<B>, NotReplayable>,
 }
 
 /// For how long what the next attempt needs is waited for at least.
@@ -182,11 +173,7 @@ where
 
     /// Returns why the request cannot be sent again.
     pub(super) fn replayable(&self) -> Result<(), NotReplayable> {
-        match self.resend.as_ref().map(|resend| &resend.source) {
-            Some(Ok(source)) => source.replayable(),
-            Some(Err(why)) => Err(*why),
-            None => Err(NotReplayable::Released),
-        }
+        self.resend.as_ref().map_or(Err(NotReplayable::Released), Resend::replayable)
     }
 
     /// Sends an attempt. The service is ready.
@@ -195,8 +182,8 @@ where
         past.sent += 1;
         let (retries, auth_replays) = (past.retries, past.auth_replays);
         let may_replay = self.sender.rules().may_replay(self.options.as_ref(), retries, auth_replays);
-        if let Some(resend) = self.resend.as_mut().filter(|resend| resend.source.is_ok() && !may_replay) {
-            resend.source = Err(NotReplayable::Released);
+        if let Some(resend) = self.resend.as_mut().filter(|_| !may_replay) {
+            resend.release();
         }
         self.sender.inner().call(request)
     }

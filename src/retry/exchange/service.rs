@@ -13,11 +13,11 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::attempt::{AttemptState, WaitingAttempt};
-use super::body_source::BodySource;
 use super::future::ResponseFuture;
 use super::head::HeadSnapshot;
 use super::journal;
-use super::request::{Exchange, HttpService, Resend};
+use super::request::{Exchange, HttpService};
+use super::resend::Resend;
 use super::sender::{Instance, Sender};
 use super::timeouts;
 use crate::extensions::Attempt;
@@ -122,22 +122,20 @@ where
             return ResponseFuture::new(state, Some(exchange));
         }
         let head = HeadSnapshot::of(&request);
-        let mut source = Err(NotReplayable::Released);
-        let request = request.map(|body| match may_replay {
-            true => {
-                let (first, further) = BodySource::of(body, &head, rules, options.as_ref());
-                source = further;
-                first
-            }
-            false => once(body),
+        let mut resend = None;
+        let request = request.map(|body| {
+            let (first, further) = match may_replay {
+                true => Resend::of(head, body, rules, options.as_ref()),
+                false => (once(body), Resend::once(head)),
+            };
+            resend = Some(further);
+            first
         });
         if at_gate {
-            let resend = Some(Resend { head, source });
             let exchange = Exchange { sender, options, repeat, is_of_first, deadline, resend, past: None };
             return self.call_through_gate(request, exchange);
         }
         let state = AttemptState::calling(self.inner.call(request));
-        let resend = Some(Resend { head, source });
         // Made last and in its place: it is large.
         ResponseFuture::new(
             state,

@@ -3,13 +3,12 @@
 mod allowance;
 mod body;
 mod not_replayable;
+mod partly_read;
 mod recording;
-mod tether;
-mod tied;
+mod source;
 
 pub(crate) use self::allowance::{Allowance, HeldBytes};
 pub(crate) use self::body::BodyLimits;
 pub use self::body::RequestBody;
 pub use self::not_replayable::NotReplayable;
-pub(crate) use self::tether::Tether;
-pub(crate) use self::tied::TiedBody;
+pub(crate) use self::partly_read::PartlyRead;

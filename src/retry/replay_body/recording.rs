@@ -1,11 +1,11 @@
 //! A recording: a log of frames, a live source behind it, and the newest attempt, which takes over both.
 //!
-//! This file knows nothing of HTTP, so that a model checker can run it as it is (`tests/loom`).
+//! A model checker runs this file as it is (`tests/loom`).
 //!
 //! Invariants:
-//! 1. Only the newest attempt reads. An older one gets [`RecordingRead::TakenOver`] at its next poll, and never an end.
+//! 1. Only the newest attempt reads. An older one gets an error at its next poll, and never an end.
 //! 2. While nothing is lost, the log holds every frame that was taken from the source, and `cursor` is the next of them
-//!    for the newest attempt.
+//!    for the newest attempt. Where a source is reopened for each attempt nothing is logged.
 //! 3. An attempt that was told to wait is woken when it is taken over. The newest one polls the source itself before it
 //!    waits, so that the source wakes its task and no other.
 //! 4. The source is let go as soon as it ends or fails, and so never polled again.
@@ -16,42 +16,19 @@
 
 use std::collections::VecDeque;
 use std::mem;
+use std::pin::Pin;
 use std::sync::PoisonError;
 use std::task::{Context, Poll, Waker};
 
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tower::BoxError;
+
 use super::allowance::HeldBytes;
 use super::not_replayable::NotReplayable;
+use super::partly_read::{self, PartlyRead, data_len};
+use crate::headers::grpc;
 use crate::sync::{Arc, Mutex};
-
-/// Where frames come from.
-pub(crate) trait FrameSource {
-    type Frame: RecordedFrame;
-    type Error;
-
-    /// Polls for the next frame. Not called again after an end or an error.
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Self::Frame, Self::Error>>>;
-
-    /// Returns whether no frame follows the last one.
-    fn is_over(&self) -> bool;
-}
-
-/// A frame of which the log keeps a copy.
-pub(crate) trait RecordedFrame: Sized {
-    /// Copies the frame without copying its data; none if it is of a kind that cannot be copied.
-    fn share(&self) -> Option<Self>;
-
-    /// Returns the length of its data.
-    fn bytes(&self) -> u64;
-
-    /// Returns how long the first message is of what begins with these frames, in a protocol whose messages say so. None
-    /// while its beginning is not there.
-    fn first_message<'a>(_frames: impl Iterator<Item = &'a Self>) -> Option<u64>
-    where
-        Self: 'a,
-    {
-        None
-    }
-}
 
 /// How much of a source is recorded.
 #[derive(Debug)]
@@ -61,59 +38,29 @@ pub(crate) struct RecordingLimit {
     pub(crate) announced: Option<u64>,
     /// The reason that is given when it is exceeded.
     pub(crate) above: NotReplayable,
-    /// Whether only one message is recorded, and what comes after it is beyond.
+    /// Whether only one gRPC message is recorded, and what comes after it is beyond.
     pub(crate) one_message: bool,
     pub(crate) held: HeldBytes,
 }
 
 /// One holder of a recording: the original, which is number 0, or one of its attempts.
-pub(crate) struct Recording<S, F> {
-    state: Arc<Mutex<RecordingState<S, F>>>,
+pub(crate) struct Recording<S> {
+    state: Arc<Mutex<RecordingState<S>>>,
     attempt: u64,
 }
 
 /// The result of one poll.
-pub(crate) enum RecordingRead<S, F, E> {
-    Frame(F),
-    Error(E),
-    End,
-    /// There is a newer attempt.
-    TakenOver,
-    /// The source panicked while it was polled, or ended before it had given what it announced.
-    Broken,
-    /// Nothing is recorded any more: what is left, to be read without a lock.
-    Alone(Unrecorded<S, F>),
+pub(crate) enum RecordingRead<S> {
+    Next(Option<Result<Frame<Bytes>, BoxError>>),
+    /// Nothing is recorded any more, for this reason: what is left, to be read without a lock.
+    Rest(Box<PartlyRead<S, Bytes>>, NotReplayable),
 }
 
-/// The rest of a body that is not recorded: frames that were and are still to be given, then the source.
-pub(crate) struct Unrecorded<S, F> {
-    /// None where nothing was recorded, as for most: every body is moved with each request.
-    unread: Option<Box<UnreadFrames<F>>>,
+struct RecordingState<S> {
     source: Option<S>,
-    why: NotReplayable,
-}
-
-/// Recorded frames that are still to be given.
-struct UnreadFrames<F> {
-    frames: VecDeque<F>,
-    bytes: u64,
-    /// Given back with the last of them.
-    _held: HeldBytes,
-}
-
-/// How far a body has come, for its readers.
-pub(crate) struct UnreadPart<'a, S> {
-    /// Frames that are recorded and not yet given.
-    pub(crate) frames: usize,
-    /// Their data.
-    pub(crate) bytes: u64,
-    /// The source after them.
-    pub(crate) source: Option<&'a S>,
-}
-
-struct RecordingState<S, F> {
-    source: Option<S>,
-    log: VecDeque<F>,
+    /// Makes the source of each further attempt.
+    reopen: Option<Arc<dyn Fn() -> S + Send + Sync>>,
+    log: VecDeque<Frame<Bytes>>,
     cursor: usize,
     /// The data in the log.
     bytes: u64,
@@ -129,9 +76,9 @@ struct RecordingState<S, F> {
 }
 
 /// The values that leave the lock, to be dropped outside. See invariant 6.
-struct LeavingLock<S, F> {
+struct LeavingLock<S> {
     source: Option<S>,
-    log: VecDeque<F>,
+    log: VecDeque<Frame<Bytes>>,
     held: HeldBytes,
     waker: Option<Waker>,
 }
@@ -142,12 +89,18 @@ pub(crate) const MOST_FRAMES: usize = 8 * 1024;
 /// The least weight of a frame in an allowance, for the same reason.
 pub(crate) const LEAST_WEIGHT: u64 = 128;
 
-impl<S, F> Recording<S, F> {
+/// The error of an attempt that was taken over.
+const TAKEN_OVER: &str = "this attempt's request body was taken over by a newer attempt";
+
+impl<S> Recording<S> {
     /// Makes the body of another attempt, which starts at the first frame, and ends the one before.
     pub(crate) fn replay(&self) -> Result<Self, NotReplayable> {
-        let (attempt, taken_over) = self.change(|state, _| match state.lost {
+        let (attempt, taken_over) = self.change(|state, leaving| match state.lost {
             Some(why) => Err(why),
             None => {
+                if let Some(reopen) = state.reopen.as_ref().filter(|_| state.newest > 0) {
+                    leaving.source = state.source.replace(reopen());
+                }
                 state.newest += 1;
                 state.cursor = 0;
                 state.unread = state.bytes;
@@ -164,21 +117,22 @@ impl<S, F> Recording<S, F> {
         self.change(|state, _| state.lost.map_or(Ok(()), Err))?
     }
 
-    /// Looks at what is still to come; none for an attempt that was taken over.
-    pub(crate) fn ahead<T>(&self, look: impl FnOnce(UnreadPart<'_, S>) -> T) -> Option<T> {
-        let ahead = self.change(|state, _| {
-            let frames = state.log.len() - state.cursor;
-            let ahead = UnreadPart { frames, bytes: state.unread, source: state.source.as_ref() };
-            (state.newest == self.attempt).then(|| look(ahead))
-        });
-        ahead.ok().flatten()
+    /// Does something with the source, as long as this is the newest attempt and the source is not over.
+    pub(crate) fn with_source<T>(&self, act: impl FnOnce(&mut S) -> T) -> Option<T> {
+        self.newest(|state| state.source.as_mut().map(act)).flatten()
+    }
+
+    /// Does something with the state, if this is the newest attempt.
+    fn newest<T>(&self, act: impl FnOnce(&mut RecordingState<S>) -> T) -> Option<T> {
+        let done = self.change(|state, _| (state.newest == self.attempt).then(|| act(state)));
+        done.ok().flatten()
     }
 
     /// Changes the state under its lock, and drops outside it what leaves. A source that panicked left the state in the
     /// middle of something: it counts as failed.
     fn change<T>(
         &self,
-        change: impl FnOnce(&mut RecordingState<S, F>, &mut LeavingLock<S, F>) -> T,
+        change: impl FnOnce(&mut RecordingState<S>, &mut LeavingLock<S>) -> T,
     ) -> Result<T, NotReplayable> {
         let mut leaving = LeavingLock::default();
         let mut state = self.state.lock().map_err(|_| NotReplayable::SourceFailed)?;
@@ -188,27 +142,15 @@ impl<S, F> Recording<S, F> {
     }
 }
 
-impl<S, F> Recording<S, F>
+impl<S> Recording<S>
 where
-    S: FrameSource<Frame = F>,
-    F: RecordedFrame,
+    S: Body<Data = Bytes, Error = BoxError> + Unpin,
 {
     /// Starts a recording of `source`. `first` is a frame that was taken from it already.
-    pub(crate) fn original(source: Option<S>, first: Option<F>, limit: RecordingLimit) -> Self {
-        let mut state = RecordingState {
-            source,
-            log: VecDeque::new(),
-            cursor: 0,
-            bytes: 0,
-            unread: 0,
-            weight: 0,
-            limit,
-            newest: 0,
-            waiting: None,
-            lost: None,
-        };
+    pub(crate) fn original(source: Option<S>, first: Option<Frame<Bytes>>, limit: RecordingLimit) -> Self {
+        let mut state = RecordingState::new(source, limit);
         if let Some(first) = first {
-            state.unread = first.bytes();
+            state.unread = data_len(&first);
             if let Err(why) = state.record(&first) {
                 state.lost = Some(why);
                 state.log.push_back(first);
@@ -219,14 +161,45 @@ where
         Self { state: Arc::new(Mutex::new(state)), attempt: 0 }
     }
 
-    pub(crate) fn poll_read(&self, cx: &mut Context<'_>) -> Poll<RecordingRead<S, F, S::Error>> {
-        self.change(|state, leaving| {
+    /// Starts with `source`, of which nothing is recorded: `reopen` makes that of each further attempt.
+    pub(crate) fn reopenable(source: S, reopen: Arc<dyn Fn() -> S + Send + Sync>) -> Self {
+        let limit = RecordingLimit {
+            bytes: 0,
+            announced: None,
+            above: NotReplayable::Released,
+            one_message: false,
+            held: HeldBytes::default(),
+        };
+        let state = RecordingState { reopen: Some(reopen), ..RecordingState::new(Some(source), limit) };
+        Self { state: Arc::new(Mutex::new(state)), attempt: 0 }
+    }
+
+    /// Makes an original that is independent of this one; none if the source cannot be reopened.
+    pub(crate) fn another(&self) -> Option<Self> {
+        let reopen = self.change(|state, _| state.reopen.clone()).ok().flatten()?;
+        Some(Self::reopenable(reopen(), reopen))
+    }
+
+    /// Returns the size of what is still to come; none for an attempt that was taken over.
+    pub(crate) fn size_hint(&self) -> Option<SizeHint> {
+        self.newest(|state| partly_read::size_hint(state.unread, state.source.as_ref()))
+    }
+
+    /// Returns whether nothing is still to come; none for an attempt that was taken over.
+    pub(crate) fn is_over(&self) -> Option<bool> {
+        self.newest(|state| {
+            state.log.len() == state.cursor && state.source.as_ref().is_none_or(S::is_end_stream)
+        })
+    }
+
+    pub(crate) fn poll_read(&self, cx: &mut Context<'_>) -> Poll<RecordingRead<S>> {
+        let read = self.change(|state, leaving| {
             if state.newest != self.attempt {
-                return Poll::Ready(RecordingRead::TakenOver);
+                return Poll::Ready(RecordingRead::error(TAKEN_OVER));
             }
             state.poll_read(cx, leaving)
-        })
-        .unwrap_or(Poll::Ready(RecordingRead::Broken))
+        });
+        read.unwrap_or_else(|why| Poll::Ready(RecordingRead::error(why)))
     }
 
     /// How much is in the log, for tests.
@@ -236,7 +209,7 @@ where
     }
 }
 
-impl<S, F> Drop for Recording<S, F> {
+impl<S> Drop for Recording<S> {
     fn drop(&mut self) {
         let mut leaving = LeavingLock::default();
         // Declared later and so dropped first: what leaves is dropped with the lock open.
@@ -250,11 +223,35 @@ impl<S, F> Drop for Recording<S, F> {
     }
 }
 
+// --- RecordingRead ---
+
+impl<S> RecordingRead<S> {
+    fn error(error: impl Into<BoxError>) -> Self {
+        Self::Next(Some(Err(error.into())))
+    }
+}
+
 // --- RecordingState ---
 
-impl<S, F> RecordingState<S, F> {
+impl<S> RecordingState<S> {
+    fn new(source: Option<S>, limit: RecordingLimit) -> Self {
+        Self {
+            source,
+            reopen: None,
+            log: VecDeque::new(),
+            cursor: 0,
+            bytes: 0,
+            unread: 0,
+            weight: 0,
+            limit,
+            newest: 0,
+            waiting: None,
+            lost: None,
+        }
+    }
+
     /// Gives up on replays, and frees what was given already.
-    fn lose(&mut self, why: NotReplayable, leaving: &mut LeavingLock<S, F>) {
+    fn lose(&mut self, why: NotReplayable, leaving: &mut LeavingLock<S>) {
         if self.lost.is_some() {
             return;
         }
@@ -268,36 +265,24 @@ impl<S, F> RecordingState<S, F> {
     }
 }
 
-impl<S, F> RecordingState<S, F>
+impl<S> RecordingState<S>
 where
-    S: FrameSource<Frame = F>,
-    F: RecordedFrame,
+    S: Body<Data = Bytes, Error = BoxError> + Unpin,
 {
     /// Gives the newest attempt its next frame: from the log, else from the source.
-    fn poll_read(
-        &mut self,
-        cx: &mut Context<'_>,
-        leaving: &mut LeavingLock<S, F>,
-    ) -> Poll<RecordingRead<S, F, S::Error>> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, leaving: &mut LeavingLock<S>) -> Poll<RecordingRead<S>> {
         if let Some(why) = self.lost {
-            let unread = UnreadFrames {
-                frames: mem::take(&mut self.log),
-                bytes: mem::take(&mut self.unread),
-                _held: mem::take(&mut self.limit.held),
-            };
-            return Poll::Ready(RecordingRead::Alone(Unrecorded {
-                unread: unread.boxed(),
-                source: self.source.take(),
-                why,
-            }));
+            let (log, held) = (mem::take(&mut self.log), mem::take(&mut self.limit.held));
+            let rest = PartlyRead::new(log, self.source.take(), held);
+            return Poll::Ready(RecordingRead::Rest(Box::new(rest), why));
         }
-        if let Some(copy) = self.log.get(self.cursor).and_then(F::share) {
+        if let Some(copy) = self.log.get(self.cursor).and_then(share) {
             self.cursor += 1;
-            self.unread -= copy.bytes();
-            return Poll::Ready(RecordingRead::Frame(copy));
+            self.unread -= data_len(&copy);
+            return Poll::Ready(RecordingRead::Next(Some(Ok(copy))));
         }
-        let Some(source) = &mut self.source else { return Poll::Ready(RecordingRead::End) };
-        match source.poll_next(cx) {
+        let Some(source) = &mut self.source else { return Poll::Ready(RecordingRead::Next(None)) };
+        match Pin::new(&mut *source).poll_frame(cx) {
             Poll::Pending => {
                 if !self.waiting.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
                     leaving.waker = self.waiting.replace(cx.waker().clone());
@@ -308,27 +293,29 @@ where
                 leaving.source = self.source.take();
                 if self.is_short() {
                     self.lose(NotReplayable::SourceFailed, leaving);
-                    return Poll::Ready(RecordingRead::Broken);
+                    return Poll::Ready(RecordingRead::error(NotReplayable::SourceFailed));
                 }
-                Poll::Ready(RecordingRead::End)
+                Poll::Ready(RecordingRead::Next(None))
             }
             Poll::Ready(Some(Err(error))) => {
                 leaving.source = self.source.take();
                 self.lose(NotReplayable::SourceFailed, leaving);
-                Poll::Ready(RecordingRead::Error(error))
+                Poll::Ready(RecordingRead::error(error))
             }
             Poll::Ready(Some(Ok(frame))) => {
-                if source.is_over() {
+                if source.is_end_stream() {
                     leaving.source = self.source.take();
                 }
-                let recorded = self.record(&frame);
-                self.cursor = self.log.len();
-                if let Err(why) = recorded {
-                    self.lose(why, leaving);
-                } else if self.source.is_none() && self.is_short() {
-                    self.lose(NotReplayable::SourceFailed, leaving);
+                if self.reopen.is_none() {
+                    let recorded = self.record(&frame);
+                    self.cursor = self.log.len();
+                    if let Err(why) = recorded {
+                        self.lose(why, leaving);
+                    } else if self.source.is_none() && self.is_short() {
+                        self.lose(NotReplayable::SourceFailed, leaving);
+                    }
                 }
-                Poll::Ready(RecordingRead::Frame(frame))
+                Poll::Ready(RecordingRead::Next(Some(Ok(frame))))
             }
         }
     }
@@ -339,24 +326,26 @@ where
     }
 
     /// Puts a copy of a frame into the log, if it may be recorded.
-    fn record(&mut self, frame: &F) -> Result<(), NotReplayable> {
-        let copy = frame.share().ok_or(NotReplayable::UnknownFrame)?;
-        if self.limit.one_message
-            && let Some(length) = F::first_message(self.log.iter().chain([&copy]))
-        {
-            self.limit.one_message = false;
-            if length < self.limit.bytes {
-                (self.limit.bytes, self.limit.above) = (length, NotReplayable::SeveralMessages);
+    fn record(&mut self, frame: &Frame<Bytes>) -> Result<(), NotReplayable> {
+        let copy = share(frame).ok_or(NotReplayable::UnknownFrame)?;
+        if self.limit.one_message {
+            let data = self.log.iter().chain([&copy]).filter_map(|frame| Some(&frame.data_ref()?[..]));
+            if let Some(length) = grpc::first_message(data) {
+                self.limit.one_message = false;
+                if length < self.limit.bytes {
+                    (self.limit.bytes, self.limit.above) = (length, NotReplayable::SeveralMessages);
+                }
             }
         }
-        self.bytes = self.bytes.saturating_add(copy.bytes());
+        let length = data_len(&copy);
+        self.bytes = self.bytes.saturating_add(length);
         if self.bytes > self.limit.bytes || self.log.len() >= MOST_FRAMES {
             return Err(self.limit.above);
         }
         if self.limit.announced.is_some_and(|announced| self.bytes > announced) {
             return Err(NotReplayable::SourceFailed);
         }
-        self.weight = self.weight.saturating_add(copy.bytes().max(LEAST_WEIGHT));
+        self.weight = self.weight.saturating_add(length.max(LEAST_WEIGHT));
         if !self.limit.held.cover(self.weight) {
             return Err(NotReplayable::AllowanceExhausted);
         }
@@ -365,85 +354,15 @@ where
     }
 }
 
-// --- Unrecorded ---
-
-impl<S, F> Unrecorded<S, F> {
-    /// A body of which nothing is recorded.
-    pub(crate) fn all_of(source: S, why: NotReplayable) -> Self {
-        Self { unread: None, source: Some(source), why }
-    }
-
-    /// A body of which nothing is recorded any more. `first` is a frame that was taken from its source already.
-    pub(crate) fn beginning_with(first: Option<F>, source: Option<S>, why: NotReplayable) -> Self
-    where
-        F: RecordedFrame,
-    {
-        let bytes = first.as_ref().map_or(0, F::bytes);
-        let unread = UnreadFrames { frames: first.into_iter().collect(), bytes, _held: HeldBytes::default() };
-        Self { unread: unread.boxed(), source, why }
-    }
-
-    pub(crate) fn why(&self) -> NotReplayable {
-        self.why
-    }
-
-    pub(crate) fn ahead(&self) -> UnreadPart<'_, S> {
-        let (frames, bytes) =
-            self.unread.as_ref().map_or((0, 0), |unread| (unread.frames.len(), unread.bytes));
-        UnreadPart { frames, bytes, source: self.source.as_ref() }
-    }
-}
-
-impl<S, F> Unrecorded<S, F>
-where
-    S: FrameSource<Frame = F>,
-    F: RecordedFrame,
-{
-    #[inline]
-    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<F, S::Error>>> {
-        let Some(unread) = &mut self.unread else { return poll_source(&mut self.source, cx) };
-        let frame = unread
-            .frames
-            .pop_front()
-            .expect("frames that are still to be given are kept while there are any");
-        unread.bytes -= frame.bytes();
-        if unread.frames.is_empty() {
-            self.unread = None;
-        }
-        Poll::Ready(Some(Ok(frame)))
-    }
-}
-
-// --- UnreadFrames ---
-
-impl<F> UnreadFrames<F> {
-    fn boxed(self) -> Option<Box<Self>> {
-        (!self.frames.is_empty()).then(|| Box::new(self))
-    }
-}
-
-/// Polls a source, and lets it go as soon as it ended or failed.
-#[inline]
-pub(crate) fn poll_source<S: FrameSource>(
-    source: &mut Option<S>,
-    cx: &mut Context<'_>,
-) -> Poll<Option<Result<S::Frame, S::Error>>> {
-    let Some(live) = source else { return Poll::Ready(None) };
-    let frame = live.poll_next(cx);
-    let over = match &frame {
-        Poll::Pending => false,
-        Poll::Ready(None | Some(Err(_))) => true,
-        Poll::Ready(Some(Ok(_))) => live.is_over(),
-    };
-    if over {
-        *source = None;
-    }
-    frame
+/// Copies a frame without copying its data; none if it is of a kind that cannot be copied.
+fn share(frame: &Frame<Bytes>) -> Option<Frame<Bytes>> {
+    let data = frame.data_ref().cloned().map(Frame::data);
+    data.or_else(|| frame.trailers_ref().cloned().map(Frame::trailers))
 }
 
 // --- LeavingLock ---
 
-impl<S, F> Default for LeavingLock<S, F> {
+impl<S> Default for LeavingLock<S> {
     fn default() -> Self {
         Self { source: None, log: VecDeque::new(), held: HeldBytes::default(), waker: None }
     }

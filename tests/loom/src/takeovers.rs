@@ -1,16 +1,19 @@
 //! Each model is run for every order in which a source, an attempt and the attempt after it can meet.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use bytes::Bytes;
+use http_body::{Body, Frame};
 use loom::future::block_on;
 use loom::sync::Mutex;
 use loom::thread;
+use tower::BoxError;
 
 use crate::allowance::{Allowance, HeldBytes};
 use crate::not_replayable::NotReplayable;
-use crate::recording::{FrameSource, RecordedFrame, Recording, RecordingLimit, RecordingRead};
-use crate::tether::Tether;
+use crate::recording::{Recording, RecordingLimit, RecordingRead};
 
 /// What a producer has laid out for the source, and the task that the source has to wake.
 #[derive(Default)]
@@ -26,25 +29,16 @@ struct Live {
     given: usize,
 }
 
-impl RecordedFrame for u8 {
-    fn share(&self) -> Option<Self> {
-        Some(*self)
-    }
+impl Body for Live {
+    type Data = Bytes;
+    type Error = BoxError;
 
-    fn bytes(&self) -> u64 {
-        1
-    }
-}
-
-impl FrameSource for Live {
-    type Frame = u8;
-    type Error = ();
-
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<u8, ()>>> {
-        let mut belt = self.belt.lock().unwrap();
-        if let Some(frame) = belt.laid.get(self.given) {
-            self.given += 1;
-            return Poll::Ready(Some(Ok(*frame)));
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        let mut belt = this.belt.lock().unwrap();
+        if let Some(frame) = belt.laid.get(this.given) {
+            this.given += 1;
+            return Poll::Ready(Some(Ok(Frame::data(Bytes::copy_from_slice(&[*frame])))));
         }
         if belt.ended {
             return Poll::Ready(None);
@@ -52,13 +46,9 @@ impl FrameSource for Live {
         belt.waiting = Some(cx.waker().clone());
         Poll::Pending
     }
-
-    fn is_over(&self) -> bool {
-        false
-    }
 }
 
-type Body = Recording<Live, u8>;
+type Upload = Recording<Live>;
 
 /// How an attempt ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -67,7 +57,7 @@ enum End {
     TakenOver,
 }
 
-fn belt() -> (Arc<Mutex<Belt>>, Body) {
+fn belt() -> (Arc<Mutex<Belt>>, Upload) {
     let belt = Arc::new(Mutex::new(Belt::default()));
     let live = Live { belt: Arc::clone(&belt), given: 0 };
     let limit = RecordingLimit {
@@ -98,26 +88,27 @@ fn produce(belt: &Mutex<Belt>, frames: &[u8]) {
 
 /// Reads an attempt to its end, as a task that sleeps until it is woken. A wake-up that is lost leaves all threads
 /// asleep, which the checker reports.
-fn read(attempt: &Body) -> (Vec<u8>, End) {
+fn read(attempt: &Upload) -> (Vec<u8>, End) {
     let mut seen = Vec::new();
-    loop {
+    let mut rest = loop {
         match block_on(std::future::poll_fn(|cx| attempt.poll_read(cx))) {
-            RecordingRead::Frame(frame) => seen.push(frame),
-            RecordingRead::End => return (seen, End::Whole),
-            RecordingRead::TakenOver => return (seen, End::TakenOver),
-            RecordingRead::Alone(mut rest) => loop {
-                match block_on(std::future::poll_fn(|cx| rest.poll_next(cx))) {
-                    Some(frame) => seen.push(frame.unwrap()),
-                    None => return (seen, End::Whole),
-                }
-            },
-            RecordingRead::Error(()) | RecordingRead::Broken => panic!("this source does not fail"),
+            RecordingRead::Next(Some(Ok(frame))) => seen.push(frame.into_data().unwrap()[0]),
+            RecordingRead::Next(Some(Err(error))) => {
+                assert!(error.to_string().contains("taken over"), "{error}");
+                return (seen, End::TakenOver);
+            }
+            RecordingRead::Next(None) => return (seen, End::Whole),
+            RecordingRead::Rest(rest, _) => break rest,
         }
+    };
+    while let Some(frame) = block_on(std::future::poll_fn(|cx| Pin::new(&mut rest).poll_frame(cx))) {
+        seen.push(frame.unwrap().into_data().unwrap()[0]);
     }
+    (seen, End::Whole)
 }
 
 /// Reads an attempt that may be taken over: it got the first frames, and an end only if it got all.
-fn read_old(attempt: &Body, all: &[u8]) -> End {
+fn read_old(attempt: &Upload, all: &[u8]) -> End {
     let (seen, end) = read(attempt);
     assert_eq!(seen, all[..seen.len()], "out of order");
     if end == End::Whole {
@@ -180,10 +171,7 @@ fn a_source_that_is_ready_between_two_attempts_is_read_by_the_newer_one() {
         let producing = thread::spawn(move || produce(&belt, &[1]));
         let second = original.replay().unwrap();
         assert_eq!(read(&second), (vec![1], End::Whole));
-        assert!(matches!(
-            first.poll_read(&mut Context::from_waker(Waker::noop())),
-            Poll::Ready(RecordingRead::TakenOver)
-        ));
+        assert_eq!(read(&first), (vec![], End::TakenOver));
         producing.join().unwrap();
     });
 }
@@ -218,18 +206,17 @@ fn an_upload_goes_on_when_the_original_is_dropped_in_the_middle() {
 }
 
 #[test]
-fn a_body_that_waits_is_woken_when_its_tether_is_cut() {
+fn an_upload_that_is_reopened_ends_the_one_before_and_wakes_it() {
     loom::model(|| {
-        let tether = Tether::new();
-        let body = tether.clone();
-        let waiting = thread::spawn(move || {
-            block_on(std::future::poll_fn(|cx| {
-                // As a body does whose source never goes on: a look without a lock, then the wait.
-                if body.is_cut() || !body.wait(cx) { Poll::Ready(()) } else { Poll::Pending }
-            }))
-        });
-        tether.cut();
-        waiting.join().unwrap();
+        let belts: [Arc<Mutex<Belt>>; 2] = Default::default();
+        let live = |belt: &Arc<Mutex<Belt>>| Live { belt: Arc::clone(belt), given: 0 };
+        let (first, second) = (live(&belts[0]), Arc::clone(&belts[1]));
+        let original = Upload::reopenable(first, Arc::new(move || Live { belt: Arc::clone(&second), given: 0 }));
+        let first = original.replay().unwrap();
+        let old = thread::spawn(move || read(&first));
+        produce(&belts[1], &[1]);
+        assert_eq!(read(&original.replay().unwrap()), (vec![1], End::Whole));
+        assert_eq!(old.join().unwrap(), (vec![], End::TakenOver));
     });
 }
 
