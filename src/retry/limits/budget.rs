@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use http::Uri;
@@ -69,19 +69,20 @@ struct BudgetShared {
 /// Nearly every request counts against it.
 struct FirstAccount {
     account: Arc<Account>,
-    purse: Purse,
-    /// Requests that its purse was not told of yet.
+    balance: Mutex<Balance>,
+    /// Requests that were not added to the balance yet. Nothing is taken between two looks at the balance, so adding them up
+    /// late and cutting the sum at the burst comes to the same as adding each and cutting each time.
     requests: Tally,
 }
 
 /// The balances of all other accounts, by their hash, as far as they are not full: one that is full is as good as new.
 struct OtherAccounts {
-    by_hash: HashMap<u64, Purse>,
+    by_hash: HashMap<u64, Mutex<Balance>>,
     /// After how many additions they are looked through for those that are full again. As many as were not full the last
     /// time, so that looking costs a constant for each addition.
     sweep_in: usize,
     /// For accounts beyond what is kept.
-    rest: Purse,
+    rest: Mutex<Balance>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -89,14 +90,6 @@ struct BudgetTerms {
     ratio: f64,
     per_second: u32,
     burst: u32,
-}
-
-/// A balance, and what was not added to it yet.
-struct Purse {
-    /// Requests that were not added to the balance yet. Nothing is taken between two looks at the balance, so adding
-    /// them up late and cutting the sum at the burst comes to the same as adding each and cutting each time.
-    requests: AtomicU64,
-    balance: Mutex<Balance>,
 }
 
 /// In thousandths of a retry, so that sums are exact.
@@ -139,11 +132,9 @@ impl RetryBudget {
     /// Returns how many retries there may be at once, just now, of requests to where `uri` goes.
     #[must_use]
     pub fn balance(&self, uri: &Uri, credential: Option<&CredentialId>) -> f64 {
-        let terms = self.inner.terms;
-        let balance =
-            self.inner.find(RequestTarget { uri, credential }, |purse| purse.look(terms, clock::now()));
+        let balance = self.inner.find(RequestTarget { uri, credential }, 0);
         // A burst is a u32 of retries, so nothing is lost.
-        balance.map_or(terms.most(), |balance| balance.thousandths) as f64 / RETRY as f64
+        balance.unwrap_or(self.inner.terms.most()) as f64 / RETRY as f64
     }
 
     /// Says which setting is wrong.
@@ -174,7 +165,7 @@ impl RetryBudget {
             }
         }
         // A balance that is not kept is full.
-        self.inner.find(target, Purse::deposit);
+        self.inner.find(target, 1);
         false
     }
 
@@ -185,21 +176,24 @@ impl RetryBudget {
 
     /// Takes what a retry for this reason costs. Returns how many are left; none if there were not enough.
     pub(in crate::retry) fn pay(&self, target: RequestTarget<'_>, reason: ReplayReason) -> Option<f64> {
-        let (terms, now) = (self.inner.terms, clock::now());
-        let left = self.inner.with(target, |purse| purse.withdraw(price(reason), terms, now))?;
-        Some(left as f64 / RETRY as f64)
+        let first = self.inner.first(target);
+        let left = match first.account.is_of(target) {
+            true => first.change(self.inner.terms, |balance| balance.withdraw(price(reason))),
+            false => self.inner.pay_as_other(target, price(reason)),
+        };
+        Some(left? as f64 / RETRY as f64)
     }
 
     /// Does the same for a request that counts against the [first account](Self::first_account).
     pub(in crate::retry) fn pay_as_first(&self, reason: ReplayReason) -> Option<f64> {
         let first = self.inner.first.get()?;
-        let left = first.purse().withdraw(price(reason), self.inner.terms, clock::now())?;
-        Some(left as f64 / RETRY as f64)
+        let left = first.change(self.inner.terms, |balance| balance.withdraw(price(reason)));
+        Some(left? as f64 / RETRY as f64)
     }
 
     fn of(terms: BudgetTerms) -> Self {
         let others =
-            OtherAccounts { by_hash: HashMap::new(), sweep_in: FIRST_SWEEP, rest: Purse::full(terms) };
+            OtherAccounts { by_hash: HashMap::new(), sweep_in: FIRST_SWEEP, rest: Balance::full(terms) };
         Self {
             inner: Arc::new(BudgetShared {
                 terms,
@@ -230,39 +224,38 @@ impl BudgetShared {
     fn first(&self, target: RequestTarget<'_>) -> &FirstAccount {
         self.first.get_or_init(|| FirstAccount {
             account: Arc::new(Account::of(target)),
-            purse: Purse::full(self.terms),
+            balance: Balance::full(self.terms),
             requests: Tally::default(),
         })
     }
 
-    /// Does something with the purse of an account, if there is one.
-    fn find<T>(&self, target: RequestTarget<'_>, act: impl FnOnce(&Purse) -> T) -> Option<T> {
+    /// Adds so many requests to the balance of an account, if it is kept, and returns it.
+    fn find(&self, target: RequestTarget<'_>, requests: u64) -> Option<u64> {
         if let Some(first) = self.first.get().filter(|first| first.account.is_of(target)) {
-            return Some(act(first.purse()));
+            return Some(first.change(self.terms, |balance| balance.thousandths));
         }
         if self.count.load(Ordering::Relaxed) == 0 {
             return None;
         }
         let others = self.others.read().unwrap_or_else(PoisonError::into_inner);
-        others.purse(self.hash(target)).map(act)
+        let balance = others.balance(self.hash(target))?;
+        Some(Balance::change(balance, requests, self.terms, |balance| balance.thousandths))
     }
 
-    /// Does something with the purse of an account, which is made if need be.
-    fn with<T>(&self, target: RequestTarget<'_>, act: impl FnOnce(&Purse) -> T) -> T {
-        let first = self.first(target);
-        if first.account.is_of(target) {
-            return act(first.purse());
-        }
+    /// Takes from the balance of an account that is not the first, and keeps it from now on.
+    fn pay_as_other(&self, target: RequestTarget<'_>, price: u64) -> Option<u64> {
         let hash = self.hash(target);
+        let withdraw =
+            |balance: &Mutex<_>| Balance::change(balance, 0, self.terms, |balance| balance.withdraw(price));
         let others = self.others.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(purse) = others.by_hash.get(&hash) {
-            return act(purse);
+        if let Some(balance) = others.by_hash.get(&hash) {
+            return withdraw(balance);
         }
         drop(others);
         let mut others = self.others.write().unwrap_or_else(PoisonError::into_inner);
-        let done = act(others.add(hash, self.terms));
+        let left = withdraw(others.add(hash, self.terms));
         self.count.store(others.by_hash.len(), Ordering::Relaxed);
-        done
+        left
     }
 
     fn hash(&self, target: RequestTarget<'_>) -> u64 {
@@ -275,65 +268,34 @@ impl BudgetShared {
 // --- FirstAccount ---
 
 impl FirstAccount {
-    /// Returns the purse, told of all requests so far.
-    fn purse(&self) -> &Purse {
-        self.purse.requests.fetch_add(self.requests.take(), Ordering::Relaxed);
-        &self.purse
+    /// Does something with the balance, told of all requests so far.
+    fn change<T>(&self, terms: BudgetTerms, act: impl FnOnce(&mut Balance) -> T) -> T {
+        Balance::change(&self.balance, self.requests.take(), terms, act)
     }
 }
 
 // --- OtherAccounts ---
 
 impl OtherAccounts {
-    /// Returns the purse of an account, if it is not full.
-    fn purse(&self, hash: u64) -> Option<&Purse> {
+    /// Returns the balance of an account, if it is not full.
+    fn balance(&self, hash: u64) -> Option<&Mutex<Balance>> {
         let rest = (self.by_hash.len() >= KEPT).then_some(&self.rest);
         self.by_hash.get(&hash).or(rest)
     }
 
-    /// Makes a purse for an account.
-    fn add(&mut self, hash: u64, terms: BudgetTerms) -> &Purse {
+    /// Makes a balance for an account.
+    fn add(&mut self, hash: u64, terms: BudgetTerms) -> &Mutex<Balance> {
         if self.sweep_in == 0 {
-            let now = clock::now();
-            self.by_hash.retain(|_, purse| purse.look(terms, now).thousandths < terms.most());
+            self.by_hash.retain(|_, balance| {
+                Balance::change(balance, 0, terms, |balance| balance.thousandths < terms.most())
+            });
             self.sweep_in = self.by_hash.len().max(FIRST_SWEEP);
         }
         self.sweep_in -= 1;
         if self.by_hash.len() >= KEPT && !self.by_hash.contains_key(&hash) {
             return &self.rest;
         }
-        self.by_hash.entry(hash).or_insert_with(|| Purse::full(terms))
-    }
-}
-
-// --- Purse ---
-
-impl Purse {
-    fn full(terms: BudgetTerms) -> Self {
-        let balance = Balance { thousandths: terms.most(), at: clock::now() };
-        Self { requests: AtomicU64::new(0), balance: Mutex::new(balance) }
-    }
-
-    #[inline]
-    fn deposit(&self) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn look(&self, terms: BudgetTerms, now: Instant) -> Balance {
-        *self.settled(terms, now)
-    }
-
-    fn withdraw(&self, price: u64, terms: BudgetTerms, now: Instant) -> Option<u64> {
-        let mut balance = self.settled(terms, now);
-        balance.thousandths = balance.thousandths.checked_sub(price)?;
-        Some(balance.thousandths)
-    }
-
-    /// Locks the balance, with everything added to it.
-    fn settled(&self, terms: BudgetTerms, now: Instant) -> MutexGuard<'_, Balance> {
-        let mut balance = self.balance.lock().unwrap_or_else(PoisonError::into_inner);
-        balance.add(self.requests.swap(0, Ordering::Relaxed), terms, now);
-        balance
+        self.by_hash.entry(hash).or_insert_with(|| Balance::full(terms))
     }
 }
 
@@ -360,15 +322,33 @@ impl BudgetTerms {
 // --- Balance ---
 
 impl Balance {
-    fn add(&mut self, requests: u64, terms: BudgetTerms, now: Instant) {
-        let elapsed = now.saturating_duration_since(self.at);
+    fn full(terms: BudgetTerms) -> Mutex<Self> {
+        Mutex::new(Self { thousandths: terms.most(), at: clock::now() })
+    }
+
+    /// Adds what so many requests and the time bring, and does something with it.
+    fn change<T>(
+        balance: &Mutex<Self>,
+        requests: u64,
+        terms: BudgetTerms,
+        act: impl FnOnce(&mut Self) -> T,
+    ) -> T {
+        let mut balance = balance.lock().unwrap_or_else(PoisonError::into_inner);
+        let elapsed = clock::now().saturating_duration_since(balance.at);
         let milliseconds = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        self.at += Duration::from_millis(milliseconds);
+        balance.at += Duration::from_millis(milliseconds);
         let by_requests = requests.saturating_mul(terms.per_request());
         // Thousandths per millisecond are whole ones per second.
         let by_time = milliseconds.saturating_mul(terms.per_second.into());
-        self.thousandths =
-            self.thousandths.saturating_add(by_requests).saturating_add(by_time).min(terms.most());
+        let sum = balance.thousandths.saturating_add(by_requests).saturating_add(by_time);
+        balance.thousandths = sum.min(terms.most());
+        act(&mut balance)
+    }
+
+    /// Takes the price. Returns what is left; none if there is not enough.
+    fn withdraw(&mut self, price: u64) -> Option<u64> {
+        self.thousandths = self.thousandths.checked_sub(price)?;
+        Some(self.thousandths)
     }
 }
 
