@@ -410,7 +410,7 @@ async fn an_exhausted_server_that_forbids_is_not_asked_again() {
     call.extensions_mut().insert(RetryOptions::new().report_to(&slot));
     let status = server.client(&tokens()).read(call).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::ResourceExhausted, "busy"));
-    assert_eq!(slot.take().unwrap().stop_reason(), &StopReason::PushedBack);
+    assert_eq!(slot.take().unwrap().stop_reason(), &StopReason::DoNotRetry);
     assert_eq!(server.tokens().len(), 1);
 }
 

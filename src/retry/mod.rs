@@ -313,7 +313,6 @@
 //! ```
 
 mod body_factory;
-mod callback;
 mod exchange;
 mod gate;
 mod limits;

@@ -103,10 +103,8 @@ pub enum StopReason {
     },
     /// Tokens were refused too often of late, so this one was kept.
     Braked,
-    /// A gRPC server said that it wants no other attempt (`grpc-retry-pushback-ms`).
-    PushedBack,
-    /// The server said that the request is not to be sent again (`x-should-retry: false`, `stripe-should-retry: false`, or a
-    /// header of the [`RateLimitProfile`](super::RateLimitProfile)).
+    /// The server said that the request is not to be sent again: `x-should-retry: false`, `stripe-should-retry: false`, a header of
+    /// the [`RateLimitProfile`](super::RateLimitProfile), or gRPC's `grpc-retry-pushback-ms`.
     DoNotRetry,
     /// There were too many retries of late for the requests there were: the
     /// [`RetryBudget`](super::RetryBudget) was spent.
@@ -315,7 +313,6 @@ impl fmt::Display for StopReason {
                 write!(f, "a new token would not help against {error}")
             }
             Self::Braked => f.write_str("tokens were refused too often of late"),
-            Self::PushedBack => f.write_str("the server wants no other attempt"),
             Self::DoNotRetry => f.write_str("the server says not to retry"),
             Self::BudgetExhausted => f.write_str("the budget for retries is spent"),
             Self::DelayExceedsCap { requested } => {

@@ -198,7 +198,7 @@ async fn a_pushback_that_forbids_is_obeyed_and_the_answer_is_whole() {
         let response = server.send().await;
         assert_eq!(
             (server.calls(), report(&response).stop_reason()),
-            (1, &StopReason::PushedBack),
+            (1, &StopReason::DoNotRetry),
             "{forbids}"
         );
         assert_eq!(read(response).await, (String::new(), Some("14".to_owned())));

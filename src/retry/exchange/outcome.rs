@@ -99,7 +99,7 @@ where
             return self.unsent(stop, error);
         }
         if !did_no_work && self.repeat != Repeatability::Safe {
-            self.past().in_doubt = true;
+            self.past().counts.in_doubt = true;
         }
         let report = self.past().end(stop);
         self.report(report, None, Some(&*error));
@@ -117,7 +117,7 @@ where
             TimedOut::Deadline => StopReason::DeadlineExceeded,
         };
         if self.repeat != Repeatability::Safe {
-            self.past().in_doubt = true;
+            self.past().counts.in_doubt = true;
         }
         self.unsent(stop, timed_out.into())
     }
@@ -148,7 +148,7 @@ where
             view.is_grpc = resend.head.is_grpc();
         }
         if let Some(past) = &self.past {
-            past.complete(&mut view);
+            view.earlier = past.counts;
         }
         let rules = self.sender.rules();
         let reading = rules.read(&view);

@@ -12,22 +12,16 @@ use super::timeouts::TimedOut;
 use crate::headers::grpc;
 use crate::retry::gate::{GatedPlace, Pass};
 use crate::retry::policy::idempotency::Repeatability;
-use crate::retry::policy::view::OutcomeView;
+use crate::retry::policy::view::EarlierAttempts;
 use crate::retry::report::{ReplayReason, Replayed, ReportDetails, StopReason};
 use crate::telemetry;
 
 /// The attempts before the one that is prepared or in flight.
 pub(super) struct PastAttempts<RB: Body> {
     pub(super) sent: u32,
-    pub(super) retries: u32,
-    /// Retries since a gRPC server said when to come; the policy's own waits grow with these.
-    backoffs: u32,
-    pub(super) auth_replays: u32,
-    pub(super) waited: Duration,
-    /// How much of `waited` was at the gate.
+    pub(super) counts: EarlierAttempts,
+    /// How much of the waits was at the gate.
     pub(super) held: Duration,
-    /// The server may have acted on an attempt whose response is not returned.
-    pub(super) in_doubt: bool,
     pub(super) history: Vec<Replayed>,
     /// The newest outcome there is. It is kept until a newer one takes its place, so that it can be returned if that does not
     /// come. A response is drained before the inner service is polled ready, so that it holds nothing that this may be waiting
@@ -46,12 +40,8 @@ impl<RB: Body> PastAttempts<RB> {
     pub(super) fn first() -> Self {
         Self {
             sent: 1,
-            retries: 0,
-            backoffs: 0,
-            auth_replays: 0,
-            waited: Duration::ZERO,
+            counts: EarlierAttempts::default(),
             held: Duration::ZERO,
-            in_doubt: false,
             history: Vec::new(),
             outcome: None,
             at: 0,
@@ -68,16 +58,16 @@ impl<RB: Body> PastAttempts<RB> {
     /// Notes an attempt that was decided on.
     pub(super) fn note(&mut self, replayed: Replayed) {
         match replayed.reason {
-            ReplayReason::TokenRejected => self.auth_replays += 1,
+            ReplayReason::TokenRejected => self.counts.auth_replays += 1,
             ReplayReason::Throttled
             | ReplayReason::Unavailable
             | ReplayReason::Unsent
             | ReplayReason::Ambiguous
             | ReplayReason::TokenUnavailable => {
-                self.retries += 1;
+                self.counts.retries += 1;
                 let is_pushed_back =
                     replayed.requested_by.as_ref().is_some_and(|header| header == grpc::PUSHBACK);
-                self.backoffs = if is_pushed_back { 0 } else { self.backoffs + 1 };
+                self.counts.backoffs = if is_pushed_back { 0 } else { self.counts.backoffs + 1 };
             }
         }
         self.add_wait(replayed.delay);
@@ -86,7 +76,7 @@ impl<RB: Body> PastAttempts<RB> {
 
     /// Notes a wait.
     pub(super) fn add_wait(&mut self, wait: Duration) {
-        self.waited = self.waited.saturating_add(wait);
+        self.counts.waited = self.counts.waited.saturating_add(wait);
     }
 
     /// Notes a wait at the gate, before the attempt that was decided on last.
@@ -113,14 +103,15 @@ impl<RB: Body> PastAttempts<RB> {
             (Ok(_), _) | (_, None) => false,
             (Err(error), Some(older)) if last.may_have_acted() => error.is::<TimedOut>() && older.is_ok(),
             (Err(_), Some(_)) => {
-                self.in_doubt || last.reason == ReplayReason::TokenUnavailable && !self.is_without_token()
+                self.counts.in_doubt
+                    || last.reason == ReplayReason::TokenUnavailable && !self.is_without_token()
             }
         };
         if !is_older_kept {
             self.at = before.len();
             self.outcome = Some(outcome);
         }
-        self.in_doubt |= repeat != Repeatability::Safe && last.may_have_acted();
+        self.counts.in_doubt |= repeat != Repeatability::Safe && last.may_have_acted();
     }
 
     /// Reads on in the response before. Ready once nothing is left to be read. `soon`: the wait is over.
@@ -135,15 +126,6 @@ impl<RB: Body> PastAttempts<RB> {
         draining.poll_drained(cx)
     }
 
-    /// Adds what is known to a view.
-    pub(super) fn complete(&self, view: &mut OutcomeView<'_>) {
-        view.in_doubt = self.in_doubt;
-        view.retries = self.retries;
-        view.backoffs = self.backoffs;
-        view.auth_replays = self.auth_replays;
-        view.waited = self.waited;
-    }
-
     /// Makes a report at the end, to be filled in where there is more to say.
     pub(super) fn end(&mut self, stop_reason: StopReason) -> ReportDetails {
         ReportDetails {
@@ -153,7 +135,7 @@ impl<RB: Body> PastAttempts<RB> {
             stop_reason,
             requested_delay: None,
             rejected: None,
-            in_doubt: self.in_doubt,
+            in_doubt: self.counts.in_doubt,
             error: None,
         }
     }

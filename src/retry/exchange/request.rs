@@ -87,12 +87,12 @@ where
 
     /// How often it was retried.
     pub(super) fn retries(&self) -> u32 {
-        self.past.as_ref().map_or(0, |past| past.retries)
+        self.past.as_ref().map_or(0, |past| past.counts.retries)
     }
 
     /// Whether the server may have acted on an attempt so far.
     pub(super) fn is_in_doubt(&self) -> bool {
-        self.past.as_ref().is_some_and(|past| past.in_doubt)
+        self.past.as_ref().is_some_and(|past| past.counts.in_doubt)
     }
 
     /// For how long something may be waited for that the next attempt needs. Where the waits were all that is allowed, what
@@ -103,7 +103,7 @@ where
     }
 
     fn wait_left(&self) -> Duration {
-        let waited = self.past.as_ref().map_or(Duration::ZERO, |past| past.waited);
+        let waited = self.past.as_ref().map_or(Duration::ZERO, |past| past.counts.waited);
         self.sender.rules().max_total_delay.saturating_sub(waited)
     }
 
@@ -121,7 +121,7 @@ where
                 rules.budget.as_ref().filter(|_| self.is_of_first).and_then(RetryBudget::first_account);
             let head = self.resend.as_ref().map(|resend| &resend.head);
             let account = first.cloned().or_else(|| Some(Arc::new(Account::of(head?.target()))))?;
-            let key = rules.gate_key.get().zip(head).map(|(key, head)| key(&head.head()));
+            let key = rules.gate_key.as_ref().zip(head).map(|(key, head)| key(&head.head()));
             self.past().place = Some(GatedPlace::of(account, key));
         }
         self.past().place.clone()
@@ -180,7 +180,7 @@ where
     pub(super) fn send(&mut self, request: Request<RequestBody<B>>) -> S::Future {
         let past = self.past();
         past.sent += 1;
-        let (retries, auth_replays) = (past.retries, past.auth_replays);
+        let (retries, auth_replays) = (past.counts.retries, past.counts.auth_replays);
         let may_replay = self.sender.rules().may_replay(self.options.as_ref(), retries, auth_replays);
         if let Some(resend) = self.resend.as_mut().filter(|_| !may_replay) {
             resend.release();

@@ -113,7 +113,7 @@ where
         let at_gate = gate.is_some() && runtime::current().is_ok();
         let may_replay = rules.may_replay(options.as_ref(), 0, 0);
         // The head is copied only where a replay or a wait can follow, or the gate could not tell where the request went.
-        let is_known = rules.gate.is_none() || is_of_first && rules.gate_key.get().is_none();
+        let is_known = rules.gate.is_none() || is_of_first && rules.gate_key.is_none();
         if !may_replay && !at_gate && is_known {
             let repeat = Repeatability::as_it_is(request.method(), request.headers());
             let state = AttemptState::calling(self.inner.call(request.map(once)));

@@ -10,7 +10,6 @@ use super::classify::Failure;
 use super::rules::RetryRules;
 use crate::error::Error;
 use crate::headers::profile::RateLimitProfile;
-use crate::retry::callback::Callback;
 use crate::retry::gate::RetryGate;
 use crate::retry::limits::budget::RetryBudget;
 use crate::retry::replay_body::Allowance;
@@ -244,7 +243,7 @@ impl RetryPolicyBuilder {
         mut self,
         classifier: impl Fn(&(dyn StdError + 'static)) -> Failure + Send + Sync + 'static,
     ) -> Self {
-        self.rules.classifier = Callback::new(Arc::new(classifier));
+        self.rules.classifier = Some(Arc::new(classifier));
         self
     }
 
@@ -303,7 +302,7 @@ impl RetryPolicyBuilder {
     /// # Ok::<(), tower_oauth2::Error>(())
     /// ```
     pub fn gate_key(mut self, key: impl Fn(&request::Parts) -> String + Send + Sync + 'static) -> Self {
-        self.rules.gate_key = Callback::new(Arc::new(key));
+        self.rules.gate_key = Some(Arc::new(key));
         self
     }
 

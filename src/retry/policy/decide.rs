@@ -27,7 +27,7 @@ pub(in crate::retry) struct OutcomeReading {
     /// It is not to be changed: gRPC's pushback (gRFC A6).
     is_exact: bool,
     /// The server wants no other attempt.
-    forbidden: Option<StopReason>,
+    is_forbidden: bool,
     /// The request came too early, and so would others.
     pub(in crate::retry) is_throttled: bool,
     /// The server says that it did not do the work, so the method does not matter.
@@ -78,13 +78,8 @@ impl RetryRules {
             Some((Pushback::Unsaid, Some(delay))) => (Some(Hint { delay, source: &grpc::DETAILS }), false),
             Some((Pushback::Unsaid | Pushback::Never, _)) | None => (hint, false),
         };
-        let forbidden = if self.profile.forbids_retry(headers) {
-            Some(StopReason::DoNotRetry)
-        } else if grpc.is_some_and(|grpc| grpc.is_retried() && grpc.pushback == Pushback::Never) {
-            Some(StopReason::PushedBack)
-        } else {
-            None
-        };
+        let is_pushed_back = grpc.is_some_and(|grpc| grpc.is_retried() && grpc.pushback == Pushback::Never);
+        let is_forbidden = is_pushed_back || self.profile.forbids_retry(headers);
         // A gRPC client counts what something on the way answers as a call that was not served.
         let is_no_call = view.is_grpc && grpc.is_none() && grpc::is_unavailable(status);
         let is_refused =
@@ -98,7 +93,7 @@ impl RetryRules {
             requested_delay,
             requested_by,
             is_exact,
-            forbidden,
+            is_forbidden,
             is_throttled,
             is_refused,
         }
@@ -196,11 +191,11 @@ impl RetryRules {
         if view.options.is_some_and(|options| options.no_auth_replay) {
             return Err(StopReason::TurnedOff);
         }
-        if view.auth_replays >= self.auth_replays {
+        if view.earlier.auth_replays >= self.auth_replays {
             return Err(StopReason::AuthReplaysExhausted);
         }
         view.body.map_err(|cause| StopReason::NotReplayable { cause })?;
-        Ok(match view.auth_replays {
+        Ok(match view.earlier.auth_replays {
             0 => Duration::ZERO,
             _ => chance.lengthen(self.auth_replay_delay),
         })
@@ -218,8 +213,8 @@ impl RetryRules {
             view.options.and_then(|options| options.strict_methods).unwrap_or(self.strict_methods);
         let is_response = view.outcome.status().is_some();
         self.permit(view, reading.is_refused && !(is_strict && is_response))?;
-        if let Some(stop) = &reading.forbidden {
-            return Err(stop.clone());
+        if reading.is_forbidden {
+            return Err(StopReason::DoNotRetry);
         }
         let Some(requested) = reading.requested_delay else {
             return Ok(self.own_wait(view, reading, chance));
@@ -230,7 +225,7 @@ impl RetryRules {
         Ok(match reading.is_exact {
             true => requested,
             // A hint that was just proved wrong is a minimum, and no more.
-            false if view.retries > 0 => chance.lengthen(requested).max(self.backoff(view, chance)),
+            false if view.earlier.retries > 0 => chance.lengthen(requested).max(self.backoff(view, chance)),
             false => chance.lengthen(requested),
         })
     }
@@ -239,7 +234,7 @@ impl RetryRules {
     fn own_wait(&self, view: &OutcomeView<'_>, reading: &OutcomeReading, chance: &Chance) -> Duration {
         match self.profile.wait_without_hint() {
             Some(wait) if reading.is_throttled => {
-                chance.lengthen(wait.saturating_mul(2_u32.saturating_pow(view.retries)))
+                chance.lengthen(wait.saturating_mul(2_u32.saturating_pow(view.earlier.retries)))
             }
             Some(_) | None => self.backoff(view, chance),
         }
@@ -251,21 +246,21 @@ impl RetryRules {
         if !view.repeat.is_allowed() && !told_to && !whatever_the_method {
             return Err(StopReason::NotIdempotent);
         }
-        if view.retries >= self.retries_of(view.options) {
+        if view.earlier.retries >= self.retries_of(view.options) {
             return Err(StopReason::AttemptsExhausted);
         }
         view.body.map_err(|cause| StopReason::NotReplayable { cause })
     }
 
     fn backoff(&self, view: &OutcomeView<'_>, chance: &Chance) -> Duration {
-        chance.equal_jitter(self.min_delay, self.max_delay, view.backoffs)
+        chance.equal_jitter(self.min_delay, self.max_delay, view.earlier.backoffs)
     }
 
     /// Refuses a wait that cannot be waited out.
     fn fit(&self, view: &OutcomeView<'_>, needed: Duration) -> Result<(), StopReason> {
         match view.time_left {
             Some(left) if needed >= left => Err(StopReason::DeadlineTooClose { needed }),
-            None if view.waited.saturating_add(needed) > self.max_total_delay => {
+            None if view.earlier.waited.saturating_add(needed) > self.max_total_delay => {
                 Err(StopReason::WaitsExhausted { needed })
             }
             Some(_) | None => Ok(()),
@@ -275,7 +270,7 @@ impl RetryRules {
 
 /// Returns whether a conflict is one with the attempt before, which has the same key and may not be done yet.
 fn is_still_at_work(view: &OutcomeView<'_>, status: StatusCode) -> bool {
-    view.in_doubt && view.repeat == Repeatability::Keyed && status == StatusCode::CONFLICT
+    view.earlier.in_doubt && view.repeat == Repeatability::Keyed && status == StatusCode::CONFLICT
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The rules that a policy was built with.
 
 use std::error::Error as StdError;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,13 +10,15 @@ use http::{StatusCode, request};
 use super::classify::{ClassifierFn, Failure};
 use super::options::RetryOptions;
 use crate::headers::profile::RateLimitProfile;
-use crate::retry::callback::Callback;
 use crate::retry::gate::RetryGate;
 use crate::retry::limits::budget::RetryBudget;
 use crate::retry::replay_body::{Allowance, BodyLimits};
 
+/// Tells apart the requests that do not share a limit.
+type GateKeyFn = dyn Fn(&request::Parts) -> String + Send + Sync;
+
 /// The settings of a [`RetryPolicyBuilder`](crate::retry::RetryPolicyBuilder), with their defaults.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(in crate::retry) struct RetryRules {
     pub(in crate::retry) max_retries: u32,
     pub(in crate::retry) auth_replays: u32,
@@ -35,19 +38,19 @@ pub(in crate::retry) struct RetryRules {
     pub(in crate::retry) profile: RateLimitProfile,
     pub(in crate::retry) throttled: Vec<StatusCode>,
     pub(in crate::retry) unavailable: Vec<StatusCode>,
-    pub(in crate::retry) classifier: Callback<ClassifierFn>,
+    pub(in crate::retry) classifier: Option<Arc<ClassifierFn>>,
     pub(in crate::retry) strict_methods: bool,
     pub(in crate::retry) generated_keys: bool,
     pub(in crate::retry) retry_token_failures: bool,
     pub(in crate::retry) budget: Option<RetryBudget>,
     pub(in crate::retry) gate: Option<RetryGate>,
-    pub(in crate::retry) gate_key: Callback<dyn Fn(&request::Parts) -> String + Send + Sync>,
+    pub(in crate::retry) gate_key: Option<Arc<GateKeyFn>>,
 }
 
 impl RetryRules {
     /// Tells an error of the inner service apart: by the caller's function, or by the markers.
     pub(in crate::retry) fn classify(&self, error: &(dyn StdError + 'static)) -> Failure {
-        self.classifier.get().map_or_else(|| Failure::of(error), |classify| classify(error))
+        self.classifier.as_ref().map_or_else(|| Failure::of(error), |classify| classify(error))
     }
 
     /// Returns how much of a request's body is recorded.
@@ -93,13 +96,26 @@ impl Default for RetryRules {
                 StatusCode::SERVICE_UNAVAILABLE,
                 StatusCode::GATEWAY_TIMEOUT,
             ],
-            classifier: Callback::default(),
+            classifier: None,
             strict_methods: false,
             generated_keys: false,
             retry_token_failures: false,
             budget: Some(RetryBudget::default()),
             gate: Some(RetryGate::default()),
-            gate_key: Callback::default(),
+            gate_key: None,
         }
+    }
+}
+
+impl fmt::Debug for RetryRules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RetryRules")
+            .field("max_retries", &self.max_retries)
+            .field("max_total_delay", &self.max_total_delay)
+            .field("total_timeout", &self.total_timeout)
+            .field("attempt_timeout", &self.attempt_timeout)
+            .field("budget", &self.budget)
+            .field("gate", &self.gate)
+            .finish_non_exhaustive()
     }
 }

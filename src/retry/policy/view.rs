@@ -19,17 +19,23 @@ pub(in crate::retry) struct OutcomeView<'a> {
     pub(in crate::retry) repeat: Repeatability,
     /// The request is a gRPC call.
     pub(in crate::retry) is_grpc: bool,
-    /// The server may have acted on an earlier attempt.
-    pub(in crate::retry) in_doubt: bool,
     pub(in crate::retry) body: Result<(), NotReplayable>,
-    pub(in crate::retry) retries: u32,
-    /// How many waits of the policy's own length there were in a row.
-    pub(in crate::retry) backoffs: u32,
-    pub(in crate::retry) auth_replays: u32,
-    pub(in crate::retry) waited: Duration,
+    pub(in crate::retry) earlier: EarlierAttempts,
     /// Without a deadline the policy's total wait counts.
     pub(in crate::retry) time_left: Option<Duration>,
     pub(in crate::retry) options: Option<&'a RetryOptions>,
+}
+
+/// The attempts before, as far as the decision depends on them.
+#[derive(Clone, Copy, Default)]
+pub(in crate::retry) struct EarlierAttempts {
+    pub(in crate::retry) retries: u32,
+    /// Retries since a gRPC server said when to come; the policy's own waits grow with these.
+    pub(in crate::retry) backoffs: u32,
+    pub(in crate::retry) auth_replays: u32,
+    pub(in crate::retry) waited: Duration,
+    /// The server may have acted on one whose response is not returned.
+    pub(in crate::retry) in_doubt: bool,
 }
 
 /// The outcome of an attempt.
@@ -59,12 +65,8 @@ impl<'a> OutcomeView<'a> {
             outcome,
             repeat,
             is_grpc: false,
-            in_doubt: false,
             body: Ok(()),
-            retries: 0,
-            backoffs: 0,
-            auth_replays: 0,
-            waited: Duration::ZERO,
+            earlier: EarlierAttempts::default(),
             time_left: None,
             options: None,
         }

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::headers::profile::RateLimitProfile;
 use crate::retry::policy::builder::RetryPolicy;
+use crate::retry::policy::view::EarlierAttempts;
 use crate::retry::replay_body::NotReplayable;
 
 mod vectors;
@@ -43,15 +44,19 @@ impl<'a> OutcomeView<'a> {
     }
 
     fn retries(self, retries: u32) -> Self {
-        Self { retries, backoffs: retries, ..self }
+        Self { earlier: EarlierAttempts { retries, backoffs: retries, ..self.earlier }, ..self }
+    }
+
+    fn backoffs(self, backoffs: u32) -> Self {
+        Self { earlier: EarlierAttempts { backoffs, ..self.earlier }, ..self }
     }
 
     fn auth_replays(self, auth_replays: u32) -> Self {
-        Self { auth_replays, ..self }
+        Self { earlier: EarlierAttempts { auth_replays, ..self.earlier }, ..self }
     }
 
     fn waited(self, waited: Duration) -> Self {
-        Self { waited, ..self }
+        Self { earlier: EarlierAttempts { waited, ..self.earlier }, ..self }
     }
 
     fn time_left(self, time_left: Option<Duration>) -> Self {
@@ -389,9 +394,7 @@ fn a_pushback_counts_for_one_attempt_and_raises_no_limit() {
     let busy = call(200, &[("grpc-status", "14")]);
     let after = OutcomeView::new(&busy, &Method::POST).retries(2);
     assert!(matches!(decide(&after), Ok(Replayed { delay, .. }) if delay.as_millis() == 1500));
-    assert!(
-        matches!(decide(&OutcomeView { backoffs: 0, ..after }), Ok(Replayed { delay, .. }) if delay.as_millis() == 375)
-    );
+    assert!(matches!(decide(&after.backoffs(0)), Ok(Replayed { delay, .. }) if delay.as_millis() == 375));
 }
 
 /// One response of a server that says anything.
