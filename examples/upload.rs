@@ -24,7 +24,7 @@ use tower_oauth2::retry::{BodyFactory, RetryReport};
 use tower_oauth2::test_util::{FakeApi, FakeAuthorizationServer, FakeClient};
 use tower_oauth2::{ApiClient, Body, ClientCredentials};
 
-/// Larger than what the retry layer records of a body, which is 1 MiB.
+/// Larger than what the retry layer records of a stream, which is 1 MiB.
 const LENGTH: usize = 12 * 1024 * 1024;
 
 #[tokio::main]

@@ -626,7 +626,9 @@ async fn a_request_that_is_not_sent_again() -> Vec<String> {
         ),
     )
     .await;
-    let stack = Stack::for_base_url(a_token(), origin.as_str()).unwrap().build(HyperClient::new());
+    let policy = RetryPolicy::builder().replay_body_limit(1 << 20).build().unwrap();
+    let stack =
+        Stack::for_base_url(a_token(), origin.as_str()).unwrap().retry(policy).build(HyperClient::new());
     let mut lines = Vec::new();
     for (method, length) in [("PUT", 2 << 20), ("POST", 10)] {
         let request = Request::builder()

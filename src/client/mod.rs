@@ -13,8 +13,8 @@
 //!    a question mark in it means nothing. An empty one is an error, since `users//keys` is another resource.
 //! 6. [`send`](ApiRequest::send) returns the first error of the setters. A response of any status is not an error, unless you
 //!    call [`error_for_status`](ApiResponse::error_for_status).
-//! 7. A [`Body`](crate::Body) in memory of up to [`replay_body_limit`](crate::retry::RetryPolicyBuilder::replay_body_limit)
-//!    (1 MiB by default) is sent again as it is. A stream is recorded up to the limits of the [retry layer](crate::retry); with a [`BodyFactory`](crate::retry::BodyFactory) among the
+//! 7. A [`Body`](crate::Body) in memory is sent again as it is. A stream is recorded up to the limits of the [retry
+//!    layer](crate::retry#request-bodies); with a [`BodyFactory`](crate::retry::BodyFactory) among the
 //!    [extensions](ApiRequest::extension) it is opened again.
 //! 8. Lists that come in pages are read by [`ApiRequest::pages`]: see [`pages`].
 //!

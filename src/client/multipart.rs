@@ -13,8 +13,8 @@ use crate::backoff;
 /// A form of `multipart/form-data` (RFC 7578): fields and files, in memory. [`ApiRequest::multipart`](super::ApiRequest::multipart)
 /// sends it.
 ///
-/// Up to [`replay_body_limit`](crate::retry::RetryPolicyBuilder::replay_body_limit) (1 MiB by default) it is sent again like any
-/// body in memory, after a rejected token, a 503 or a redirect. For larger forms and files see [uploads](crate::guide::uploads).
+/// It is sent again like any body in memory, after a rejected token or a 503. To stream large files see
+/// [uploads](crate::guide::uploads).
 ///
 /// # Examples
 ///

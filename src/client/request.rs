@@ -178,7 +178,7 @@ impl<S> ApiRequest<S> {
 
     /// Sets the body to a form with files, and `content-type: multipart/form-data` with its boundary.
     ///
-    /// The form is in memory, so up to `replay_body_limit` (1 MiB by default) it can be sent again. See [`MultipartForm`] for an example.
+    /// The form is in memory, so it can be sent again. See [`MultipartForm`] for an example.
     #[allow(clippy::needless_pass_by_value, reason = "a form is built for one request")]
     pub fn multipart(mut self, form: MultipartForm) -> Self {
         match form.encode() {
@@ -197,9 +197,8 @@ impl<S> ApiRequest<S> {
         self
     }
 
-    /// Sets the body: bytes in memory, or any other body by [`Body::new`]. One in memory can be sent again up to
-    /// `replay_body_limit` (1 MiB by default); of a stream the [retry layer](crate::retry) keeps as much as its limit allows. A
-    /// larger one is sent again if a
+    /// Sets the body: bytes in memory, or any other body by [`Body::new`]. One in memory can be sent again. Of a stream the [retry
+    /// layer](crate::retry#request-bodies) keeps as much as its limit allows; a longer one is sent again if a
     /// [`BodyFactory`](crate::retry::BodyFactory) opens it anew.
     pub fn body(mut self, body: impl Into<Body>) -> Self {
         self.body = body.into();

@@ -10,7 +10,7 @@
 //! 4. A watch is one long response: no token ends it once it has begun. A
 //!    [`total_timeout`](crate::retry::RetryPolicyBuilder::total_timeout) and a [`Deadline`](crate::extensions::Deadline) are
 //!    for its head and do not cut it off.
-//! 5. A body whose length is known is kept for a replay up to 1 MiB, so a manifest that meets a 401 goes out again as it was.
+//! 5. A body in memory is kept for a replay, so a manifest that meets a 401 goes out again as it was.
 //! 6. Such clients often queue their requests for one instance of the service. That costs the requests a channel, and no
 //!    token: the caches are shared below.
 //!

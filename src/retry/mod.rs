@@ -138,8 +138,8 @@
 //! # Request bodies
 //!
 //! - A body of one frame in memory is shared and never copied. Any other is recorded while it is sent: up to 1 MiB if its
-//!   length is known (by the body or by `Content-Length`), up to 64 KiB if not, and up to 32 MiB for all requests of the policy
-//!   together, kept responses included.
+//!   length is known (by the body or by `Content-Length`), up to 64 KiB if not.
+//! - All requests of the policy together keep up to 32 MiB: recorded bodies, bodies in memory above 1 MiB, and kept responses.
 //! - A body above these limits ([`replay_body_limit`](RetryPolicyBuilder::replay_body_limit) and the next two) is sent once.
 //!   The recording is freed as soon as no other attempt can follow.
 //! - Of a gRPC call one message is kept and no stream: the server may have acted on the messages before the last.

@@ -289,3 +289,46 @@ async fn what_ended_a_request_body_is_not_taken_for_what_ended_the_request() {
         assert_eq!((report.attempts(), report.stop_reason()), (1, &StopReason::NotIdempotent));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_body_in_memory_is_sent_again_whatever_its_length_as_far_as_there_is_room() {
+    const LARGE: usize = 20 * 1024 * 1024;
+    let large = || put(Full::from(vec![b'x'; LARGE]));
+    let policy = RetryPolicy::default();
+    let script = answers(429, 1);
+    assert_eq!(send(&policy, &script, large()).await.unwrap().status(), StatusCode::OK);
+    let seen = script.seen();
+    assert!(seen.len() == 2 && seen.iter().all(|seen| seen.body.len() == LARGE));
+
+    // Two of them are more than all requests may keep: the second is sent once, as long as the first is there.
+    let hanging = Script::new([ScriptedResponse::Hang]);
+    let mut first = Box::pin(send(&policy, &hanging, large()));
+    assert!(futures_util::future::poll_immediate(&mut first).await.is_none());
+    let script = answers(429, 1);
+    let response = send(&policy, &script, large()).await.unwrap();
+    let seen = script.seen();
+    assert_eq!((seen.len(), seen[0].body.len()), (1, LARGE));
+    assert_eq!(not_replayable(&response), Some(NotReplayable::AllowanceExhausted));
+    drop(first);
+    let script = answers(429, 1);
+    assert_eq!(send(&policy, &script, large()).await.unwrap().status(), StatusCode::OK);
+
+    // A limit that was set holds, and so it does for what has to be recorded.
+    for (bytes, sends) in [(LARGE, 2), (LARGE - 1, 1)] {
+        let bytes = u64::try_from(bytes).unwrap();
+        let policy = RetryPolicy::builder().replay_body_limit(bytes).build().unwrap();
+        let script = answers(429, 1);
+        let response = send(&policy, &script, large()).await.unwrap();
+        assert_eq!(script.seen().len(), sends);
+        assert_eq!(not_replayable(&response), (sends == 1).then_some(NotReplayable::TooLong));
+    }
+    const HALF: &str = match std::str::from_utf8(&[b'x'; 600 * 1024]) {
+        Ok(frame) => frame,
+        Err(_) => panic!("x is UTF-8"),
+    };
+    let script = answers(429, 1);
+    let response = send(&policy, &script, put(Frames::new(&[HALF, HALF]))).await.unwrap();
+    let seen = script.seen();
+    assert_eq!((seen.len(), seen[0].body.len()), (1, 2 * HALF.len()));
+    assert_eq!(not_replayable(&response), Some(NotReplayable::TooLong));
+}

@@ -1,4 +1,4 @@
-//! What further attempts are made of.
+//! The material of further attempts.
 
 use http::Request;
 use http_body::Body;
@@ -10,7 +10,7 @@ use crate::retry::policy::options::RetryOptions;
 use crate::retry::policy::rules::RetryRules;
 use crate::retry::replay_body::{NotReplayable, RequestBody};
 
-/// What further attempts are made of. Dropping it leaves the attempt in flight alone.
+/// The material of further attempts. Dropping it leaves the attempt in flight alone.
 pub(super) struct Resend<B> {
     pub(super) head: HeadSnapshot,
     /// The original of the body; or why there is none: it is sent once, though the request may have to wait for that, or no other

@@ -53,7 +53,7 @@ pub struct RetryPolicy {
 /// - `max_total_delay`: 120 s; `max_hold`: 2 s
 /// - `total_timeout`: none
 /// - `attempt_timeout`: none
-/// - `replay_body_limit`: 1 MiB; `replay_stream_limit`: 64 KiB; `replay_total_limit`: 32 MiB
+/// - `replay_body_limit`: 1 MiB, and none for a body in memory; `replay_stream_limit`: 64 KiB; `replay_total_limit`: 32 MiB
 /// - `rate_limit_profile`: [`RateLimitProfile::generic`]
 /// - `throttled_statuses`: 429, and what the profile names
 /// - `unavailable_statuses`: 408, 425, 502, 503, 504
@@ -157,10 +157,12 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// Sets up to which length a request body of known length is recorded, so that it can be sent again. A body of one frame in
-    /// memory is not recorded but shared; the limit holds for it too.
+    /// Sets up to which length a request body of known length is kept, so that it can be sent again.
+    ///
+    /// Without this the limit is 1 MiB where the body has to be recorded. A body of one frame in memory is shared, and kept
+    /// whatever its length: above 1 MiB as far as [`replay_total_limit`](Self::replay_total_limit) has room for it.
     pub fn replay_body_limit(mut self, bytes: u64) -> Self {
-        self.rules.replay_body_limit = bytes;
+        self.rules.replay_body_limit = Some(bytes);
         self
     }
 
@@ -174,7 +176,7 @@ impl RetryPolicyBuilder {
     /// Sets how much may be held in memory at one time for all requests of the policy and its clones: what is recorded of their
     /// bodies, and what is kept of a response while another attempt is prepared. A body on top of that is sent once and not
     /// refused, and a response is not kept. A body of known length counts in full from its start, a frame as 128 bytes at
-    /// least, and what is shared not at all.
+    /// least. A body of one frame in memory is shared, and counts only above 1 MiB.
     pub fn replay_total_limit(mut self, bytes: u64) -> Self {
         self.rules.replay_total_limit = bytes;
         self

@@ -30,7 +30,8 @@ pub(in crate::retry) struct RetryRules {
     pub(in crate::retry) max_hold: Duration,
     pub(in crate::retry) total_timeout: Option<Duration>,
     pub(in crate::retry) attempt_timeout: Option<Duration>,
-    pub(in crate::retry) replay_body_limit: u64,
+    /// None: that of [`BodyLimits::EXACT`] where it is recorded, and whatever there is room for where it is in memory.
+    pub(in crate::retry) replay_body_limit: Option<u64>,
     pub(in crate::retry) replay_stream_limit: u64,
     pub(in crate::retry) replay_total_limit: u64,
     /// The rest of the total. A policy has its own.
@@ -60,8 +61,10 @@ impl RetryRules {
         is_grpc: &'a dyn Fn() -> bool,
     ) -> BodyLimits<'a> {
         let own = options.and_then(|options| options.replay_limit);
+        let known = own.or(self.replay_body_limit);
         BodyLimits {
-            exact: own.unwrap_or(self.replay_body_limit),
+            exact: known.unwrap_or(BodyLimits::EXACT),
+            in_memory: known.unwrap_or(u64::MAX),
             stream: own.unwrap_or(self.replay_stream_limit),
             // A limit for one request is for all of its messages.
             is_grpc: if own.is_none() { is_grpc } else { &|| false },
@@ -83,7 +86,7 @@ impl Default for RetryRules {
             max_hold: Duration::from_secs(2),
             total_timeout: None,
             attempt_timeout: None,
-            replay_body_limit: BodyLimits::EXACT,
+            replay_body_limit: None,
             replay_stream_limit: BodyLimits::STREAM,
             replay_total_limit: BodyLimits::TOTAL,
             allowance: Arc::new(Allowance::new(BodyLimits::TOTAL)),

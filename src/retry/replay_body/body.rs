@@ -37,7 +37,7 @@ pub struct RequestBody<B> {
 ///    there for one that gives more or less than the length that it announced.
 /// 6. Dropping the original frees what was recorded; the running attempt goes on.
 ///
-/// The default limit is 1 MiB where the length is known, 64 KiB where it is not. The source is never polled again after
+/// The default limit is 1 MiB where the length is known, 64 KiB where it is not, and none where all of it is in memory. The source is never polled again after
 /// it ended or failed. A frame that is a small part of a larger buffer keeps that buffer in memory.
 enum BodyKind<B> {
     /// All of it in one frame, of which each attempt has a copy. `given`: it was, or there is nothing to give.
@@ -57,6 +57,8 @@ enum BodyKind<B> {
 pub(crate) struct BodyLimits<'a> {
     /// If its length is known.
     pub(crate) exact: u64,
+    /// If all of it is in memory. One longer than `exact` counts against the allowance.
+    pub(crate) in_memory: u64,
     /// If its length is not known.
     pub(crate) stream: u64,
     /// Whether it is a gRPC call, of which one message is recorded and no stream. Asked only where that matters.
@@ -139,7 +141,9 @@ where
             Some(_) => (limits.exact, NotReplayable::TooLong),
             None => (limits.stream, NotReplayable::UnknownLength),
         };
-        if hint.lower() > bytes {
+        // Up to which length it is worth a look whether it is in memory.
+        let most = if exact.is_some() { bytes.max(limits.in_memory) } else { bytes };
+        if hint.lower() > most {
             return Self::once(body, above);
         }
         // Asked for when something is recorded: a body in memory is not.
@@ -152,7 +156,7 @@ where
         };
         let source = BodySource::Own(body);
         let kind = match exact {
-            Some(length) => BodyKind::in_memory_or_recorded(source, length, limits.is_grpc, limit),
+            Some(length) => BodyKind::in_memory_or_recorded(source, length, limits, limit),
             None => BodyKind::recorded(Some(source), None, limit()),
         };
         Self { kind }
@@ -204,16 +208,16 @@ where
     fn in_memory_or_recorded(
         source: BodySource<B>,
         length: u64,
-        is_grpc: &dyn Fn() -> bool,
+        limits: BodyLimits<'_>,
         limit: impl FnOnce() -> RecordingLimit,
     ) -> Self {
         // The bytes are looked at first: hardly any other body has a zero or a one at its beginning.
         let has_several = |data: &Bytes| {
             matches!(data.first(), Some(0 | 1))
                 && grpc::first_message([&data[..]]).is_some_and(|message| message < length)
-                && is_grpc()
+                && (limits.is_grpc)()
         };
-        let mut source = Some(source);
+        let (mut source, mut is_whole) = (Some(source), false);
         // No task reads yet. Whichever will, polls again, and is then the one that the source wakes.
         let first = match poll_rest(&mut source, &mut Context::from_waker(Waker::noop())) {
             Poll::Pending => None,
@@ -222,16 +226,24 @@ where
             Poll::Ready(Some(Err(error))) => return Self::failed(error),
             Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                 Ok(data) if source.is_none() && self::length(data.len()) == length => {
-                    return match has_several(&data) {
-                        true => Self::rest(Some(Frame::data(data)), None, NotReplayable::SeveralMessages),
-                        false => Self::in_memory(data),
-                    };
+                    if has_several(&data) {
+                        return Self::rest(Some(Frame::data(data)), None, NotReplayable::SeveralMessages);
+                    }
+                    if length <= limits.exact.min(limits.in_memory) {
+                        return Self::in_memory(data);
+                    }
+                    is_whole = true;
+                    Some(Frame::data(data))
                 }
                 Ok(data) => Some(Frame::data(data)),
                 Err(frame) => Some(frame),
             },
         };
-        let mut limit = limit();
+        let most = if is_whole { limits.in_memory } else { limits.exact };
+        if length > most {
+            return Self::rest(first, source, NotReplayable::TooLong);
+        }
+        let mut limit = RecordingLimit { bytes: most, ..limit() };
         // All of it is taken at once: bodies that each get half of it would leave none of them replayable.
         match limit.held.cover(length) {
             true => Self::recorded(source, first, limit),
@@ -328,7 +340,13 @@ impl BodyLimits<'_> {
 
 impl Default for BodyLimits<'_> {
     fn default() -> Self {
-        Self { exact: Self::EXACT, stream: Self::STREAM, is_grpc: &|| false, allowance: None }
+        Self {
+            exact: Self::EXACT,
+            in_memory: Self::EXACT,
+            stream: Self::STREAM,
+            is_grpc: &|| false,
+            allowance: None,
+        }
     }
 }
 

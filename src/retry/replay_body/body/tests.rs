@@ -14,7 +14,10 @@ where
     B::Error: Into<BoxError>,
 {
     fn with_limit(body: B, bytes: u64) -> Self {
-        Self::recording(body, BodyLimits { exact: bytes, stream: bytes, is_grpc: &|| false, allowance: None })
+        Self::recording(
+            body,
+            BodyLimits { exact: bytes, in_memory: bytes, stream: bytes, ..BodyLimits::default() },
+        )
     }
 }
 
@@ -483,7 +486,7 @@ fn of_a_grpc_call_one_message_is_recorded_and_no_stream() {
 #[test]
 fn the_bodies_of_all_requests_share_an_allowance_and_none_is_refused() {
     let allowance = Arc::new(Allowance::new(20));
-    let limits = BodyLimits { exact: 100, stream: 100, is_grpc: &|| false, allowance: Some(&allowance) };
+    let limits = BodyLimits { exact: 100, stream: 100, allowance: Some(&allowance), ..BodyLimits::default() };
     // Eight bytes in four frames: they weigh more than they are long, so that the allowance counts frames as well.
     let of_eight = || RequestBody::recording(Script::new([Step::Data("four"), Step::Data("four")]), limits);
     let pending = || RequestBody::recording(Script::new([Step::Pending, Step::Missing(8)]), limits);
@@ -505,7 +508,7 @@ fn the_bodies_of_all_requests_share_an_allowance_and_none_is_refused() {
 #[test]
 fn what_a_recording_held_is_given_back_exactly_when_it_is_freed() {
     let allowance = Arc::new(Allowance::new(10 * LEAST_WEIGHT));
-    let limits = BodyLimits { exact: 100, stream: 100, is_grpc: &|| false, allowance: Some(&allowance) };
+    let limits = BodyLimits { exact: 100, stream: 100, allowance: Some(&allowance), ..BodyLimits::default() };
     let start = || {
         let original = RequestBody::recording(unknown(four_frames()), limits);
         let mut attempt = original.replay().unwrap();
