@@ -94,7 +94,9 @@ where
     let is_grpc = || head.is_grpc();
     let mut limits = rules.limits(options, &is_grpc);
     // The length of a stream may be known all the same: a multipart form has it in its header.
-    if let Some(length) = head.content_length().filter(|_| exact.is_none()) {
+    if exact.is_none()
+        && let Some(length) = head.content_length()
+    {
         if length > limits.exact {
             return RequestBody::once(body, NotReplayable::TooLong);
         }

@@ -156,7 +156,7 @@ where
         };
         let source = BodySource::Own(body);
         let kind = match exact {
-            Some(length) => BodyKind::in_memory_or_recorded(source, length, limits, limit),
+            Some(length) => BodyKind::in_memory_or_recorded(source, length, &limits, limit),
             None => BodyKind::recorded(Some(source), None, limit()),
         };
         Self { kind }
@@ -208,7 +208,7 @@ where
     fn in_memory_or_recorded(
         source: BodySource<B>,
         length: u64,
-        limits: BodyLimits<'_>,
+        limits: &BodyLimits<'_>,
         limit: impl FnOnce() -> RecordingLimit,
     ) -> Self {
         // The bytes are looked at first: hardly any other body has a zero or a one at its beginning.
