@@ -182,7 +182,7 @@ impl Error {
         Self::new(ErrorKind::Protocol, message)
     }
 
-    fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         let message = text::one_line(&message.into());
         let inner = Inner {
             kind,

@@ -14,12 +14,11 @@ use crate::grants::endpoint::client::EndpointClient;
 use crate::grants::endpoint::identifiers::Identifiers;
 use crate::grants::endpoint::location::Endpoint;
 use crate::grants::endpoint::target::{Destination, Registration};
-use crate::grants::endpoint::transport::{self, ErasedService, Patience, Transport};
+use crate::grants::endpoint::transport::{self, Patience, Transport};
 use crate::grants::endpoint::url::PlainHttp;
 use crate::grants::parameters::{Encoding, Parameters};
-use crate::grants::response::body::{Acceptance, Expected};
 use crate::grants::response::classifier::{Classifier, Refusal};
-use crate::grants::response::wording::{EndpointKind, Wording};
+use crate::grants::response::expected::{Acceptance, Expected, Terms};
 use crate::http_transport::HttpTransport;
 use crate::text;
 
@@ -68,7 +67,6 @@ pub struct GrantBuilder<G: Grant> {
     parameters: Parameters,
     patience: Patience,
     insecure_http: bool,
-    terms: Terms,
     settings: G::Settings,
 }
 
@@ -80,34 +78,6 @@ pub trait Grant: Sized {
 
     #[doc(hidden)]
     fn assemble(settings: Self::Settings, client: EndpointClient) -> Result<Self, Error>;
-}
-
-/// The properties of a grant, as opposed to the settings of its user.
-#[derive(Clone, Debug)]
-pub(crate) struct Terms {
-    pub(crate) kind: EndpointKind,
-    pub(crate) encoding: Encoding,
-    /// The parameters that it sends by itself.
-    pub(crate) own: &'static [&'static str],
-    /// Whether an assertion is the grant.
-    pub(crate) is_assertion: bool,
-    /// Whether another token is the grant.
-    pub(crate) is_exchange: bool,
-    /// Whether the endpoint knows nothing of RFC 6749, so that its parameters are its own, even if they are called the same.
-    pub(crate) is_api: bool,
-}
-
-impl Default for Terms {
-    fn default() -> Self {
-        Self {
-            kind: EndpointKind::Token,
-            encoding: Encoding::default(),
-            own: &["grant_type"],
-            is_assertion: false,
-            is_exchange: false,
-            is_api: false,
-        }
-    }
 }
 
 impl<G: Grant> GrantBuilder<G> {
@@ -132,27 +102,16 @@ impl<G: Grant> GrantBuilder<G> {
             second_attempt_after: Some(Duration::from_secs(2)),
             retry_statuses: None,
         };
-        let wording = Wording {
-            kind: terms.kind,
-            is_anonymous: true,
-            grant_asserts: terms.is_assertion,
-            exchanges: terms.is_exchange,
-            ..Wording::default()
-        };
-        let registration = Registration {
-            identifiers: Identifiers::default(),
-            auth: ClientAuth::none(),
-            expected: Expected { acceptance: Acceptance::default(), wording },
-        };
+        let expected = Expected { terms, is_anonymous: true, ..Expected::default() };
+        let identifiers = Identifiers::default();
         Self {
             endpoint: endpoint.into(),
-            registration,
+            registration: Registration { identifiers, auth: ClientAuth::none(), expected },
             audiences: Vec::new(),
             resources: Vec::new(),
             parameters: Parameters::default(),
             patience,
             insecure_http: false,
-            terms,
             settings,
         }
     }
@@ -175,7 +134,7 @@ impl<G: Grant> GrantBuilder<G> {
     pub fn client(mut self, client_id: impl Into<String>, auth: impl Into<ClientAuth>) -> Self {
         self.registration.identifiers.client_id = client_id.into();
         self.registration.auth = auth.into();
-        self.registration.expected.wording.is_anonymous = false;
+        self.registration.expected.is_anonymous = false;
         self
     }
 
@@ -382,41 +341,37 @@ impl<G: Grant> GrantBuilder<G> {
     /// a user name in it; an empty client id or secret; an illegal scope; a resource that is not an absolute URI; a parameter
     /// that has a setter of its own; a refresh token with a character that none may hold, such as a line end.
     pub fn build_with(self, transport: impl HttpTransport) -> Result<G, Error> {
-        let (client, settings) = self.finish(transport::erase(transport))?;
-        G::assemble(settings, client)
-    }
-
-    /// Checks everything, and takes the builder apart: what all grants share, and what this one has of its own.
-    fn finish(self, service: ErasedService) -> Result<(EndpointClient, G::Settings), Error> {
-        let Self { mut registration, resources, parameters, patience, terms, .. } = self;
+        let Self { mut registration, resources, parameters, patience, .. } = self;
         let Registration { identifiers, auth, expected } = &mut registration;
         identifiers.client_id = text::trimmed(&identifiers.client_id).to_owned();
-        expected.wording.is_authorized = parameters.authorize();
-        let (scopes, is_anonymous) = (expected.acceptance.requested.clone(), expected.wording.is_anonymous);
-        let auth = auth.clone();
+        expected.is_authorized = parameters.authorize();
+        let (expected, auth) = (expected.clone(), auth.clone());
         checks::acceptance(&expected.acceptance)?;
+        let service = transport::erase(transport);
+        let transport = Transport { service, patience, chance: Chance::default() };
         let plain_http = if self.insecure_http { PlainHttp::Everybody } else { PlainHttp::Loopback };
-        let destination = Destination::new(self.endpoint, registration, plain_http)?;
+        let destination = Destination::new(self.endpoint, registration, plain_http, &transport)?;
         let identifiers = &destination.registration().identifiers;
-        if identifiers.client_id.is_empty() && !is_anonymous {
+        if identifiers.client_id.is_empty() && !expected.is_anonymous {
             return Err(Error::config(
                 "client_id: it is empty; set the id that the authorization server assigned",
             ));
         }
         auth.check(identifiers)?;
         resources.iter().try_for_each(|resource| checks::resource(resource))?;
-        checks::parameters(&parameters, terms.own, terms.is_api)?;
-        parameters.check(terms.encoding)?;
-        if terms.encoding == Encoding::Query && !is_anonymous && auth.writes_form() {
+        let encoding = expected.terms.encoding;
+        checks::parameters(&parameters, &expected.terms)?;
+        parameters.check(encoding)?;
+        if encoding == Encoding::Query && !expected.is_anonymous && auth.writes_form() {
             return Err(Error::config(
                 "client: it would stand in the URL, which is logged (RFC 6749 §2.3.1); use ClientAuth::basic",
             ));
         }
-        checks::patience(&patience)?;
+        checks::patience(&transport.patience)?;
 
         let mut common = Parameters::default();
-        if !scopes.is_empty() {
-            common.push("scope", scopes.join(" "));
+        if !expected.acceptance.requested.is_empty() {
+            common.push("scope", expected.acceptance.requested.join(" "));
         }
         for audience in self.audiences {
             common.push("audience", audience);
@@ -425,9 +380,7 @@ impl<G: Grant> GrantBuilder<G> {
             common.push("resource", resource);
         }
         common.extend(parameters);
-        let transport = Transport { service, patience, chance: Chance::default() };
-        let client = EndpointClient { destination, encoding: terms.encoding, transport, parameters: common };
-        Ok((client, self.settings))
+        G::assemble(self.settings, EndpointClient { destination, encoding, transport, parameters: common })
     }
 }
 

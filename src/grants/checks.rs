@@ -2,8 +2,8 @@
 
 use crate::error::Error;
 use crate::grants::endpoint::transport::Patience;
-use crate::grants::parameters::Parameters;
-use crate::grants::response::body::Acceptance;
+use crate::grants::parameters::{Encoding, Parameters};
+use crate::grants::response::expected::{Acceptance, EndpointKind, Terms};
 
 /// Checks which responses are to be taken for a token.
 pub(super) fn acceptance(acceptance: &Acceptance) -> Result<(), Error> {
@@ -47,23 +47,26 @@ pub(super) fn resource(resource: &str) -> Result<(), Error> {
 }
 
 /// A parameter is sent once (RFC 6749 §3.2), and what has a setter of its own is not set beside it.
-pub(super) fn parameters(parameters: &Parameters, own: &[&str], is_api: bool) -> Result<(), Error> {
+pub(super) fn parameters(parameters: &Parameters, terms: &Terms) -> Result<(), Error> {
     if let Some(name) = parameters.empty_secret() {
         return Err(Error::config(format!(
             "secret_param: {name:?} is empty; give its value, or leave it out"
         )));
     }
+    let Terms { own, .. } = terms;
     let names: Vec<&str> = parameters.names().collect();
     for (at, name) in names.iter().enumerate() {
         let remedy = match *name {
             "" => "it has no name; name it",
-            "grant_type" if own.contains(name) => "the source sets it; take the source of that grant",
+            name if names[..at].contains(&name) => "it is set twice; set it once",
+            _ if terms.encoding != Encoding::Form => continue,
+            "grant_type" if terms.kind == EndpointKind::Token => {
+                "the source sets it; take the source of that grant"
+            }
             "refresh_token" if own.contains(name) => {
                 "the source sends the newest; give it to the builder, or to replace()"
             }
             "token" | "token_type_hint" if own.contains(name) => "each revocation sends its own",
-            name if is_api && names[..at].contains(&name) => "it is set twice; set it once",
-            _ if is_api => continue,
             name if own.contains(&name) => "the source sets it; use its own setter",
             "client_id" => "give the id to the builder",
             "client_secret" | "client_assertion" | "client_assertion_type" => {
@@ -72,7 +75,6 @@ pub(super) fn parameters(parameters: &Parameters, own: &[&str], is_api: bool) ->
             "scope" => "use scope()",
             "audience" => "use audience()",
             "resource" => "use resource()",
-            name if names[..at].contains(&name) => "it is set twice; set it once",
             _ => continue,
         };
         return Err(Error::config(format!("param: {name:?} is refused: {remedy}")));

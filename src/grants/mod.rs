@@ -92,7 +92,7 @@
 //! |---|---|
 //! | 200 with metadata of this issuer, https endpoints, and a client authentication that is configured | asks on |
 //! | 429; 503 with `Retry-After` | throttled |
-//! | every other 5xx; no response | transient |
+//! | every other 5xx; 408, 409, 421, 423, 425; no response | transient |
 //! | 404 and every other 4xx; a redirect; another issuer; no client authentication that fits; no revocation endpoint | config |
 //! | 200 with something else; an endpoint that cannot be used | protocol |
 //!

@@ -7,16 +7,16 @@ use http::StatusCode;
 use secrecy::SecretString;
 
 use crate::error::Error;
-use crate::grants::builder::{Grant, GrantBuilder, Terms};
+use crate::grants::builder::{Grant, GrantBuilder};
 use crate::grants::client::auth::ClientAuth;
 use crate::grants::client::secret::Secret;
 use crate::grants::endpoint::client::{EndpointClient, EndpointRequest};
 use crate::grants::endpoint::deadline::Deadline;
 use crate::grants::endpoint::location::Endpoint;
 use crate::grants::parameters::Parameters;
-use crate::grants::response::body::{self, EndpointResponse, Expected};
+use crate::grants::response::body::{Body, EndpointResponse};
+use crate::grants::response::expected::{EndpointKind, Expected, Terms};
 use crate::grants::response::refused::Refused;
-use crate::grants::response::wording::EndpointKind;
 use crate::revoke::TokenRevoker;
 use crate::text::Redactor;
 use crate::token::AccessToken;
@@ -153,17 +153,11 @@ fn read(
     if response.status.is_success() {
         return Ok(());
     }
-    if response.status.is_redirection() {
-        return Err(Refused::by_redirect(response, expected, redactor));
-    }
-    let body = body::Body::read(response);
+    let body = Body::read(response);
     body.teach(redactor);
-    let refusal = body.refusal();
     // RFC 7009 §2.2 has a success for a token that is none any more; some servers say that it is none.
-    let is_dead = response.status == StatusCode::BAD_REQUEST
-        && refusal.as_ref().is_some_and(|refusal| refusal.code == "invalid_token");
-    if is_dead {
+    if response.status == StatusCode::BAD_REQUEST && body.error_code().as_deref() == Some("invalid_token") {
         return Ok(());
     }
-    Err(Refused::by_response(response, &body, refusal, expected, redactor, now))
+    Err(Refused::by_response(response, &body, expected, redactor, now))
 }

@@ -147,7 +147,7 @@ async fn no_token_is_shown_whatever_the_endpoint_repeats() {
 fn a_setting_that_is_wrong_is_named() {
     for (url, what) in [
         ("http://login.example.com/revoke", "revocation_url: it is plain http"),
-        ("/revoke", "such as https://login.example.com/oauth/revoke"),
+        ("/revoke", "such as https://login.example.com/oauth"),
         ("https://u:p@login.example.com/", "revocation_url: it holds a user name"),
     ] {
         let error = Revocation::builder(url, "id", "secret").build_with(Scripted::new([])).unwrap_err();

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use crate::error::Error;
 use crate::grants::endpoint::url::{self as address, PlainHttp};
-use crate::grants::response::wording::EndpointKind;
+use crate::grants::response::expected::EndpointKind;
 use crate::origin::Origin;
 use crate::text::{self, Redactor};
 
@@ -42,16 +42,14 @@ pub(crate) fn check_issuer(issuer: &str, plain_http: PlainHttp) -> Result<Origin
     if issuer.contains('?') {
         return Err(refuse("has a query, which RFC 8414 §2 forbids", "remove the ? and what follows"));
     }
-    let (_, origin) = address::read(issuer, plain_http)
-        .map_err(|flaw| refuse(&flaw.what, &flaw.remedy("https://login.example.com")))?;
+    let (_, origin) = address::read(issuer, plain_http).map_err(|flaw| refuse(&flaw.what, flaw.remedy))?;
     Ok(origin)
 }
 
 /// Returns the URLs at which an issuer may have its metadata, with what messages call them: those of RFC 8414 §3.1, of
 /// RFC 8414 §5 for servers that put all well-known places in front of the path, and of OpenID Connect Discovery 1.0 §4.1.
 pub(crate) fn well_known(issuer: &str) -> Vec<(String, &'static str)> {
-    let host = issuer.find("://").map_or(0, |at| at + 3);
-    let (authority, path) = issuer.split_at(issuer[host..].find('/').map_or(issuer.len(), |at| host + at));
+    let (authority, path) = Origin::split_url(issuer);
     let path = path.strip_suffix('/').unwrap_or(path);
     let mut urls = vec![
         (format!("{authority}/.well-known/oauth-authorization-server{path}"), "oauth-authorization-server"),

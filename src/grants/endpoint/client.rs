@@ -1,8 +1,6 @@
 //! The token endpoint: sends a token request over any HTTP service, with a deadline, a cap and retries.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
@@ -22,10 +20,11 @@ use crate::grants::endpoint::doubt::Doubt;
 use crate::grants::endpoint::target::{Destination, Registration, Target};
 use crate::grants::endpoint::transport::{self, Patience, Transport};
 use crate::grants::parameters::{Encoding, Form, Parameters};
-use crate::grants::response::body::{EndpointResponse, Expected};
+use crate::grants::response::body::EndpointResponse;
+use crate::grants::response::expected::Expected;
 use crate::grants::response::refused::Refused;
 use crate::grants::response::token;
-use crate::grants::response::verdict::{Delivery, Silence, Verdict};
+use crate::grants::response::verdict::{Silence, Verdict};
 use crate::runtime;
 use crate::source::{SourceIdentity, TokenRequest};
 use crate::text::Redactor;
@@ -38,9 +37,6 @@ struct FirstAttempt {
     sent: Notify,
     connection: SlowConnection,
 }
-
-/// Reads a response. The redactor learns the secrets in it; the time is that since the Unix epoch.
-pub(crate) type Read<T> = fn(&EndpointResponse, &Expected, &mut Redactor, Duration) -> Result<T, Refused>;
 
 /// A client of an endpoint: where that is, and what every request there says. It was checked, and all grants share it.
 #[derive(Debug)]
@@ -122,21 +118,17 @@ impl EndpointClient {
         mut redactor: Redactor,
     ) -> Result<(T, Moment), Refused> {
         runtime::current()?;
-        let (target, metadata) =
-            self.destination.target(&self.transport, outgoing.deadline, &redactor).await?;
+        let deadline = outgoing.deadline;
+        let target = self.destination.target(deadline, &redactor).await?;
         let refused = match self.send_to(&target, outgoing, &mut redactor).await {
             Ok(outcome) => return Ok(outcome),
             Err(refused) => refused,
         };
-        let deadline = outgoing.deadline;
-        let may_have_moved =
-            may_have_moved(&refused, outgoing.doubt.is_some()) && deadline.leaves_room_after(Duration::ZERO);
-        let Some(metadata) = metadata.filter(|_| may_have_moved) else {
+        if !may_have_moved(&refused, outgoing.doubt.is_some()) || !deadline.leaves_room_after(Duration::ZERO)
+        {
             return Err(refused);
-        };
-        let newer =
-            self.destination.newer_target(&target, &metadata, &self.transport, deadline, &redactor).await;
-        let Some(target) = newer else {
+        }
+        let Some(target) = self.destination.newer_target(&target, deadline, &redactor).await else {
             return Err(refused);
         };
         tracing::debug!(origin = %target.origin, "the metadata of the issuer name another endpoint now; sending the request there");
@@ -181,10 +173,10 @@ impl EndpointClient {
                     Err(refused) => refused,
                 },
             };
-            match (doubt, refused.verdict.delivery) {
-                (Some(_), Delivery::Unclear) if was_in_doubt => return Err(newest(refused, said)),
-                (Some(doubt), Delivery::Unsent | Delivery::Declined) => doubt.set(was_in_doubt),
-                (Some(_), Delivery::Unclear) | (None, _) => {}
+            match doubt {
+                Some(_) if refused.verdict.is_in_doubt && was_in_doubt => return Err(newest(refused, said)),
+                Some(doubt) if !refused.verdict.is_in_doubt => doubt.set(was_in_doubt),
+                Some(_) | None => {}
             }
             if refused.verdict.blames_secret && may_reread {
                 may_reread = false;
@@ -203,13 +195,11 @@ impl EndpointClient {
                 return Err(refused);
             }
             let status = refused.error.status().map(|status| status.as_u16());
-            let is_said = !matches!(refused.cause, Some(Silence::Timeout));
-            let delay =
-                match self.transport.pause(&refused, retries, self.transport.patience.retries, deadline) {
-                    Some(delay) => delay,
-                    None => return Err(newest(refused, said).told_when()),
-                };
-            if is_said {
+            let most = self.transport.patience.retries;
+            let Some(delay) = self.transport.pause(&refused, retries, most, deadline) else {
+                return Err(newest(refused, said).told_when());
+            };
+            if refused.silence != Some(Silence::Timeout) {
                 if let Some(doubt) = doubt {
                     doubt.note(Some(refused.error.clone()));
                 }
@@ -332,9 +322,8 @@ impl EndpointClient {
         };
         // What may be spent is waited for: the response may bring what comes in its place.
         let deadline = if doubt.is_some() { Deadline::default() } else { deadline };
-        let response =
-            self.transport.attempt(request, &expected.wording, deadline, redactor, sending).await?;
-        let (status, who) = (response.status.as_u16(), expected.wording.kind.name());
+        let response = self.transport.attempt(request, expected, deadline, redactor, sending).await?;
+        let (status, who) = (response.status.as_u16(), expected.terms.kind.name());
         tracing::debug!(origin = %target.origin, status, "{who} responded");
         let value = read(&response, expected, redactor, clock::unix_time())?;
         Ok((value, requested))
@@ -359,20 +348,14 @@ impl EndpointClient {
 
         parameters.write_headers(identifiers, &mut headers, redactor).await?;
 
-        let body = form.into_bytes();
-        let mut request = match self.encoding {
-            Encoding::Form | Encoding::Json => {
-                let mut request = Request::new(Body::from(body));
-                *request.method_mut() = Method::POST;
-                *request.uri_mut() = target.uri.clone();
-                request
-            }
-            Encoding::Query => {
-                let mut request = Request::new(Body::empty());
-                *request.uri_mut() = with_query(&target.uri, &body)?;
-                request
-            }
+        let form = form.into_bytes();
+        let (method, uri, body) = match self.encoding {
+            Encoding::Form | Encoding::Json => (Method::POST, target.uri.clone(), Body::from(form)),
+            Encoding::Query => (Method::GET, with_query(&target.uri, &form)?, Body::empty()),
         };
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
         *request.headers_mut() = headers;
         Ok(request)
     }
@@ -386,7 +369,8 @@ pub(crate) struct EndpointRequest<'a, T> {
     /// Given where the server may take the parameters only once.
     pub(crate) doubt: Option<&'a Doubt>,
     pub(crate) deadline: Deadline,
-    pub(crate) read: Read<T>,
+    /// Reads a response. The redactor learns the secrets in it; the time is that since the Unix epoch.
+    pub(crate) read: fn(&EndpointResponse, &Expected, &mut Redactor, Duration) -> Result<T, Refused>,
 }
 
 /// Adds parameters to the query of a URL.
@@ -403,23 +387,15 @@ fn with_query(uri: &Uri, parameters: &[u8]) -> Result<Uri, Error> {
 
 /// Waits for the first response of two attempts. An attempt that ends without one does not end the other.
 async fn first_response<T>(
-    mut first: Pin<&mut impl Future<Output = Result<T, Refused>>>,
-    mut second: Pin<&mut impl Future<Output = Result<T, Refused>>>,
+    first: impl Future<Output = Result<T, Refused>> + Unpin,
+    second: impl Future<Output = Result<T, Refused>> + Unpin,
 ) -> Result<T, Refused> {
-    let (is_first, outcome) = std::future::poll_fn(|cx| {
-        if let Poll::Ready(outcome) = first.as_mut().poll(cx) {
-            return Poll::Ready((true, outcome));
-        }
-        second.as_mut().poll(cx).map(|outcome| (false, outcome))
-    })
-    .await;
-    let silent = match outcome {
-        Err(refused) if refused.cause.is_some() => refused,
-        outcome => return outcome,
+    let (silent, other) = match select(first, second).await.factor_first() {
+        (Err(refused), other) if refused.silence.is_some() => (refused, other),
+        (outcome, _) => return outcome,
     };
-    let other = if is_first { second.await } else { first.await };
-    match other {
-        Err(other) if other.cause == Some(Silence::Timeout) => Err(silent),
+    match other.await {
+        Err(other) if other.silence == Some(Silence::Timeout) => Err(silent),
         other => other,
     }
 }
@@ -427,8 +403,8 @@ async fn first_response<T>(
 /// Returns the newest refusal that says something: that the time was over says nothing of the server.
 fn newest(last: Refused, said: Option<Refused>) -> Refused {
     match said {
-        Some(said) if last.cause == Some(Silence::Timeout) => {
-            let verdict = Verdict { delivery: last.verdict.delivery, ..said.verdict };
+        Some(said) if last.silence == Some(Silence::Timeout) => {
+            let verdict = Verdict { is_in_doubt: last.verdict.is_in_doubt, ..said.verdict };
             Refused { verdict, ..said }
         }
         Some(_) | None => last,
@@ -438,7 +414,7 @@ fn newest(last: Refused, said: Option<Refused>) -> Refused {
 /// Returns whether the endpoint may be elsewhere by now. A refresh token that may be spent is not sent to another place: it is
 /// unknown what the first one did with it.
 fn may_have_moved(refused: &Refused, is_once: bool) -> bool {
-    if refused.verdict.is_classified || (is_once && refused.verdict.delivery == Delivery::Unclear) {
+    if refused.verdict.is_classified || (is_once && refused.verdict.is_in_doubt) {
         return false;
     }
     let error = &refused.error;

@@ -1,6 +1,5 @@
 //! Where an endpoint is: what is given to a builder first.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use crate::grants::discovery::issuer::Issuer;
@@ -27,27 +26,9 @@ pub enum Endpoint {
     Issuer(Issuer),
 }
 
-impl From<&str> for Endpoint {
-    fn from(url: &str) -> Self {
+impl<T: Into<String>> From<T> for Endpoint {
+    fn from(url: T) -> Self {
         Self::Url(url.into())
-    }
-}
-
-impl From<String> for Endpoint {
-    fn from(url: String) -> Self {
-        Self::Url(url)
-    }
-}
-
-impl From<&String> for Endpoint {
-    fn from(url: &String) -> Self {
-        Self::Url(url.clone())
-    }
-}
-
-impl From<Cow<'_, str>> for Endpoint {
-    fn from(url: Cow<'_, str>) -> Self {
-        Self::Url(url.into_owned())
     }
 }
 

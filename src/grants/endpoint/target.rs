@@ -14,7 +14,7 @@ use crate::grants::endpoint::identifiers::Identifiers;
 use crate::grants::endpoint::location::Endpoint;
 use crate::grants::endpoint::transport::Transport;
 use crate::grants::endpoint::url::{self, PlainHttp};
-use crate::grants::response::body::{Acceptance, Expected};
+use crate::grants::response::expected::{Acceptance, Expected};
 use crate::origin::Origin;
 use crate::source::SourceIdentity;
 use crate::text::{self, Redactor};
@@ -26,6 +26,8 @@ pub(crate) struct Target {
     pub(crate) origin: Origin,
     /// With one way to authenticate.
     pub(crate) registration: Registration,
+    /// What names it, if there may be newer metadata by now.
+    pub(crate) metadata: Option<Arc<Metadata>>,
 }
 
 /// Where requests go: to a place that is known, or to the one that the issuer names.
@@ -35,7 +37,7 @@ pub(crate) enum Destination {
 }
 
 /// A client as an authorization server knows it, and what is expected of a response.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Registration {
     /// The token URL is missing until it is known.
     pub(crate) identifiers: Identifiers,
@@ -50,10 +52,11 @@ impl Destination {
         endpoint: Endpoint,
         mut registration: Registration,
         plain_http: PlainHttp,
+        transport: &Transport,
     ) -> Result<Self, Error> {
         match endpoint {
             Endpoint::Url(url) => {
-                let kind = registration.expected.wording.kind;
+                let kind = registration.expected.terms.kind;
                 let address = url::read(&url, plain_http).map_err(|flaw| flaw.in_setting(kind))?;
                 registration.auth = registration.auth.strongest();
                 Ok(Self::Fixed(Arc::new(registration.at(&url, address))))
@@ -64,8 +67,8 @@ impl Destination {
                 if identifiers.issuer.is_empty() {
                     identifiers.issuer.clone_from(&issuer.identifier);
                 }
-                registration.expected.wording.is_discovered = true;
-                let discovery = Discovery::new(issuer, plain_http)?;
+                registration.expected.is_discovered = true;
+                let discovery = Discovery::new(issuer, plain_http, transport.clone())?;
                 Ok(Self::Discovered(Arc::new(discovery), Box::new(registration)))
             }
         }
@@ -79,20 +82,14 @@ impl Destination {
         }
     }
 
-    /// Returns where to send, with the metadata that say so, if there may be newer ones by now. They are fetched if there are
-    /// none that hold.
-    pub(crate) async fn target(
-        &self,
-        transport: &Transport,
-        deadline: Deadline,
-        redactor: &Redactor,
-    ) -> Result<(Arc<Target>, Option<Arc<Metadata>>), Error> {
+    /// Returns where to send. The metadata of the issuer are fetched if there are none.
+    pub(crate) async fn target(&self, deadline: Deadline, redactor: &Redactor) -> Result<Arc<Target>, Error> {
         match self {
-            Self::Fixed(target) => Ok((Arc::clone(target), None)),
+            Self::Fixed(target) => Ok(Arc::clone(target)),
             Self::Discovered(discovery, registration) => {
-                let (metadata, is_new) = discovery.current(transport, deadline, redactor).await?;
-                let target = Arc::new(registration.target(discovery, &metadata)?);
-                Ok((target, Some(metadata).filter(|_| !is_new)))
+                let (metadata, is_new) = discovery.current(deadline, redactor).await?;
+                let target = registration.target(discovery, &metadata)?;
+                Ok(Arc::new(Target { metadata: Some(metadata).filter(|_| !is_new), ..target }))
             }
         }
     }
@@ -101,16 +98,14 @@ impl Destination {
     pub(crate) async fn newer_target(
         &self,
         target: &Target,
-        metadata: &Arc<Metadata>,
-        transport: &Transport,
         deadline: Deadline,
         redactor: &Redactor,
-    ) -> Option<Arc<Target>> {
+    ) -> Option<Target> {
         let Self::Discovered(discovery, registration) = self else { return None };
+        let known = target.metadata.as_ref()?;
         tracing::debug!(origin = %target.origin, "the endpoint may have moved; fetching the metadata of the issuer again");
-        let metadata = discovery.newer(metadata, transport, deadline, redactor).await?;
-        let newer = registration.target(discovery, &metadata).ok()?;
-        (newer.uri != target.uri).then(|| Arc::new(newer))
+        let metadata = discovery.newer(known, deadline, redactor).await?;
+        registration.target(discovery, &metadata).ok().filter(|newer| newer.uri != target.uri)
     }
 
     /// Adds where the requests go, for which client, and how a response is read.
@@ -124,7 +119,13 @@ impl Destination {
             .with("issuer", &identifiers.issuer)
             .with("client", &identifiers.client_id)
             .with("client authentication", auth.name());
-        describe(&expected.acceptance, identity)
+        let Acceptance { required, strict_bearer, renamed, token_types, .. } = &expected.acceptance;
+        let scopes = required.iter().map(|scope| ("required scope".to_owned(), scope));
+        let types = token_types.iter().map(|name| ("token type".to_owned(), name));
+        let members = renamed.iter().map(|(name, theirs)| (format!("member {name}"), theirs));
+        let all = scopes.chain(types).chain(members);
+        let identity = all.fold(identity, |identity, (name, value)| identity.with(name, value));
+        if *strict_bearer { identity.with("strict bearer", "") } else { identity }
     }
 }
 
@@ -144,33 +145,21 @@ impl fmt::Debug for Destination {
     }
 }
 
-/// Adds what decides which token is taken from a response.
-fn describe(acceptance: &Acceptance, identity: SourceIdentity) -> SourceIdentity {
-    let Acceptance { required, strict_bearer, renamed, token_types, .. } = acceptance;
-    let scopes = required.iter().map(|scope| ("required scope".to_owned(), scope));
-    let types = token_types.iter().map(|name| ("token type".to_owned(), name));
-    let members = renamed.iter().map(|(name, theirs)| (format!("member {name}"), theirs));
-    let all = scopes.chain(types).chain(members);
-    let identity = all.fold(identity, |identity, (name, value)| identity.with(name, value));
-    if *strict_bearer { identity.with("strict bearer", "") } else { identity }
-}
-
 // --- Registration ---
 
 impl Registration {
     /// Makes a target of it.
     fn at(mut self, url: &str, (uri, origin): (Uri, Origin)) -> Target {
         url.clone_into(&mut self.identifiers.token_url);
-        let wording = &mut self.expected.wording;
-        wording.who = format!("{} at {origin}", wording.kind.name());
-        wording.client_asserts = self.auth.is_assertion();
-        Target { uri, origin, registration: self }
+        self.expected.who = format!("{} at {origin}", self.expected.terms.kind.name());
+        self.expected.client_asserts = self.auth.is_assertion();
+        Target { uri, origin, registration: self, metadata: None }
     }
 
     /// Makes a target of what the issuer says, or an error that says what is wrong. Nothing was sent then.
     fn target(&self, discovery: &Discovery, metadata: &Metadata) -> Result<Target, Error> {
         let issuer = &discovery.issuer.identifier;
-        let kind = self.expected.wording.kind;
+        let kind = self.expected.terms.kind;
         let auth = self.supported_auth(issuer, metadata)?;
         let mtls = discovery.issuer.mtls_aliases || auth.is_tls();
         let Some(url) = metadata.url(kind, mtls) else {
@@ -191,32 +180,20 @@ impl Registration {
     }
 
     fn supported_auth(&self, issuer: &str, metadata: &Metadata) -> Result<ClientAuth, Error> {
-        let wording = &self.expected.wording;
         // There is no client to authenticate.
-        if wording.is_anonymous {
+        if self.expected.is_anonymous {
             return Ok(self.auth.clone());
         }
-        let names = metadata.methods(wording.kind);
+        let kind = self.expected.terms.kind;
+        let names = metadata.methods(kind);
         self.auth.supported(&names).ok_or_else(|| {
             Error::config(format!(
                 "{} of the issuer {issuer} does not support the client authentication that is configured ({}), but: {}; \
                  use another ClientAuth, or register the client for it; nothing was sent",
-                wording.kind.name(),
+                kind.name(),
                 self.auth.name(),
                 text::clean(&names.join(", ")),
             ))
         })
-    }
-}
-
-/// The token URL is left out: some servers want a key in it.
-impl fmt::Debug for Registration {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Registration")
-            .field("client_id", &self.identifiers.client_id)
-            .field("issuer", &self.identifiers.issuer)
-            .field("auth", &self.auth)
-            .field("expected", &self.expected)
-            .finish_non_exhaustive()
     }
 }

@@ -1,8 +1,6 @@
 //! One request over any HTTP service: with a deadline and a cap, and what is known if no response came.
 
-use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, USER_AGENT};
@@ -14,14 +12,14 @@ use tower::{BoxError, Service, ServiceExt as _};
 
 use crate::backoff::Chance;
 use crate::body::Body;
-use crate::error::{Error, Lasting, Unsent, chain};
+use crate::error::{Error, ErrorKind, Lasting, Unsent, chain};
 use crate::extensions::FollowNothing;
 use crate::grants::endpoint::deadline::Deadline;
 use crate::grants::response::body::{EndpointResponse, readable};
+use crate::grants::response::expected::{EndpointKind, Expected};
 use crate::grants::response::messages;
 use crate::grants::response::refused::Refused;
 use crate::grants::response::verdict::Silence;
-use crate::grants::response::wording::{EndpointKind, Wording};
 use crate::http_transport::HttpTransport;
 use crate::text::{self, Redactor};
 
@@ -73,7 +71,7 @@ impl Patience {
 }
 
 /// The transport to an authorization server, with its timeouts and retries.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Transport {
     pub(crate) service: ErasedService,
     pub(crate) patience: Patience,
@@ -86,27 +84,25 @@ impl Transport {
     pub(crate) async fn attempt(
         &self,
         mut request: Request<Body>,
-        wording: &Wording,
+        expected: &Expected,
         deadline: Deadline,
         redactor: &Redactor,
         sending: impl FnOnce() + Send,
     ) -> Result<EndpointResponse, Refused> {
         request.extensions_mut().insert(FollowNothing);
         let limit = deadline.cap(self.patience.attempt_timeout);
-        let is_sent = AtomicBool::new(false);
+        let mut was_sent = false;
         let noting = || {
-            is_sent.store(true, Ordering::Relaxed);
+            was_sent = true;
             sending();
         };
-        let sent = self.send(request, wording.kind, noting);
-        let outcome = tokio::time::timeout(limit, sent).await;
-        let was_sent = is_sent.into_inner();
+        let outcome = tokio::time::timeout(limit, self.send(request, expected.terms.kind, noting)).await;
         match outcome {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(unreachable(&error, was_sent, wording, redactor)),
+            Ok(Err(error)) => Err(unreachable(&error, was_sent, expected, redactor)),
             Err(_) => {
-                let message = messages::timed_out(wording, limit);
-                Err(Refused::by_silence(was_sent, Silence::Timeout, message))
+                let message = messages::timed_out(expected, limit);
+                Err(Refused::by_silence(Silence::Timeout, ErrorKind::Transient, was_sent, message))
             }
         }
     }
@@ -164,12 +160,6 @@ impl Transport {
     }
 }
 
-impl fmt::Debug for Transport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Transport").field("patience", &self.patience).finish_non_exhaustive()
-    }
-}
-
 /// The headers of every request.
 pub(crate) fn headers() -> HeaderMap {
     let mut headers = HeaderMap::new();
@@ -211,33 +201,25 @@ const NO_PROXY: [&str; 2] =
 const REFUSED_TUNNEL: [&str; 2] = ["the proxy returned", "tunnel error: unsuccessful"];
 
 /// Makes a refusal of an error of the transport: whether anything was sent, and what can be done about it.
-fn unreachable(error: &BoxError, was_sent: bool, wording: &Wording, redactor: &Redactor) -> Refused {
+fn unreachable(error: &BoxError, was_sent: bool, expected: &Expected, redactor: &Redactor) -> Refused {
     let is_unconnected = chain(&**error).any(|error| {
         let refused = |error: &std::io::Error| error.kind() == std::io::ErrorKind::ConnectionRefused;
         error.is::<Unsent>() || error.downcast_ref().is_some_and(refused)
     });
-    let foreign = chain(&**error).find_map(|error| error.downcast_ref::<Error>());
-    let lasting = chain(&**error).find_map(|error| error.downcast_ref::<Lasting>());
-    let cause = match (foreign, lasting) {
-        (Some(foreign), _) => Silence::Foreign(foreign.kind()),
-        (None, Some(_)) => Silence::Lasting,
-        (None, None) => Silence::Broken { is_unconnected },
-    };
-    match foreign {
+    let was_sent = was_sent && !is_unconnected;
+    if let Some(foreign) = Error::find_in(&**error) {
+        let text = foreign.to_string();
         // The transport knows better: it has no root certificates, say.
-        Some(foreign) if foreign.is_config() => {
-            return Refused::by_silence(was_sent, cause, foreign.to_string());
-        }
-        Some(foreign) => {
-            let message =
-                messages::unreachable(wording, &foreign.to_string(), Some("reported by the transport"));
-            return Refused::by_silence(was_sent && !is_unconnected, cause, message);
-        }
-        None => {}
+        let message = match foreign.is_config() {
+            true => text,
+            false => messages::unreachable(expected, &text, Some("reported by the transport")),
+        };
+        return Refused::by_silence(Silence::Broken, foreign.kind(), was_sent, message);
     }
     let says = |list: &[&str; 2]| {
         chain(&**error).any(|error| list.iter().any(|start| error.to_string().starts_with(start)))
     };
+    let lasting = chain(&**error).find_map(|error| error.downcast_ref::<Lasting>());
     let advice = match lasting {
         Some(lasting) => Some(lasting.advice),
         None if says(&NO_PROXY) => {
@@ -246,50 +228,19 @@ fn unreachable(error: &BoxError, was_sent: bool, wording: &Wording, redactor: &R
         None if says(&REFUSED_TUNNEL) => Some("the proxy refuses the connection, which may be temporary"),
         None => None,
     };
-    let what = redactor.clean(&text::origins_only(&innermost(&**error)));
-    let message = messages::unreachable(wording, &what, advice);
-    let mut refused = Refused::by_silence(was_sent, cause, message);
-    refused.error = refused.error.with_source(Cause::of(&**error, redactor));
+    // The text closest to what happened: what stands above it in the chain says only that something did.
+    let said = chain(&**error).map(ToString::to_string).filter(|text| !text.trim().is_empty()).last();
+    let said = said.unwrap_or_else(|| "the transport did not say why".to_owned());
+    let message = messages::unreachable(expected, &redactor.clean(&text::origins_only(&said)), advice);
+    let kind = if lasting.is_some() { ErrorKind::Config } else { ErrorKind::Transient };
+    let mut refused = Refused::by_silence(Silence::Broken, kind, was_sent, message);
+    refused.error = refused.error.with_source(cause(&**error, redactor));
     refused
 }
 
-// --- Cause ---
-
-/// An error of foreign code, cleaned. The original may show a URL with its query, or text that a peer echoed.
-#[derive(Debug)]
-pub(crate) struct Cause {
-    text: String,
-    source: Option<Box<Cause>>,
-}
-
-impl Cause {
-    pub(crate) fn of(error: &(dyn std::error::Error + 'static), redactor: &Redactor) -> Self {
-        Self::within(error, redactor, 16)
-    }
-
-    fn within(error: &(dyn std::error::Error + 'static), redactor: &Redactor, depth: u32) -> Self {
-        let source = error.source().filter(|_| depth > 0);
-        Self {
-            text: redactor.clean(&text::origins_only(&error.to_string())),
-            source: source.map(|source| Box::new(Self::within(source, redactor, depth - 1))),
-        }
-    }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl std::error::Error for Cause {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_deref().map(|source| source as _)
-    }
-}
-
-/// Returns the text closest to what happened: what stands above it in the chain says only that something did.
-fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
-    let said = chain(error).map(ToString::to_string).filter(|text| !text.trim().is_empty()).last();
-    said.unwrap_or_else(|| "the transport did not say why".to_owned())
+/// Returns what an error of foreign code says, and all that are behind it, cleaned. The originals may show a URL with its query,
+/// or text that a peer echoed.
+pub(crate) fn cause(error: &(dyn std::error::Error + 'static), redactor: &Redactor) -> BoxError {
+    let texts = chain(error).take(16).map(|error| redactor.clean(&text::origins_only(&error.to_string())));
+    texts.collect::<Vec<_>>().join(": ").into()
 }

@@ -3,7 +3,7 @@
 use http::Uri;
 
 use crate::error::Error;
-use crate::grants::response::wording::EndpointKind;
+use crate::grants::response::expected::EndpointKind;
 use crate::origin::Origin;
 
 /// To whom plain http is allowed.
@@ -19,8 +19,8 @@ pub(crate) enum PlainHttp {
 pub(crate) struct Flaw {
     /// The end of a sentence about the URL.
     pub(crate) what: String,
-    /// The remedy for a setting, of which `{example}` stands for one.
-    remedy: &'static str,
+    /// The remedy for a setting.
+    pub(crate) remedy: &'static str,
 }
 
 /// Parameters that must not stand in a URL, since URLs are logged (RFC 6749 §2.3.1), or stand in the body already.
@@ -38,7 +38,7 @@ pub(crate) fn read(url: &str, plain_http: PlainHttp) -> Result<(Uri, Origin), Fl
     }
     let uri = url.parse::<Uri>().ok().filter(|uri| uri.scheme().is_some());
     let Some((uri, authority)) = uri.and_then(|uri| Some((uri.clone(), uri.into_parts().authority?))) else {
-        return flaw("is not an absolute URL", "give it whole, such as {example}");
+        return flaw("is not an absolute URL", "give it whole, such as https://login.example.com/oauth");
     };
     if authority.as_str().contains('@') {
         return flaw("holds a user name or a password", "give them as client_id and client_secret");
@@ -76,12 +76,6 @@ pub(crate) fn read(url: &str, plain_http: PlainHttp) -> Result<(Uri, Origin), Fl
 impl Flaw {
     /// Makes the error of a setting.
     pub(crate) fn in_setting(&self, kind: EndpointKind) -> Error {
-        let (setting, example) = kind.setting();
-        Error::config(format!("{setting}: it {}; {}", self.what, self.remedy(example)))
-    }
-
-    /// Says what to do about it in a setting, given an example of one.
-    pub(crate) fn remedy(&self, example: &str) -> String {
-        self.remedy.replace("{example}", example)
+        Error::config(format!("{}: it {}; {}", kind.setting(), self.what, self.remedy))
     }
 }

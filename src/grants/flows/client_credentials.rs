@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::grants::builder::{Grant, GrantBuilder, Terms};
+use crate::grants::builder::{Grant, GrantBuilder};
 use crate::grants::client::auth::ClientAuth;
 use crate::grants::endpoint::client::EndpointClient;
 use crate::grants::endpoint::location::Endpoint;
 use crate::grants::parameters::Parameters;
+use crate::grants::response::expected::Terms;
 use crate::source::{SourceIdentity, TokenRequest, TokenSource};
 use crate::token::AccessToken;
 

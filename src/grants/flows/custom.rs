@@ -5,11 +5,12 @@ use std::sync::Arc;
 use http::header::AUTHORIZATION;
 
 use crate::error::Error;
-use crate::grants::builder::{Grant, GrantBuilder, Terms};
+use crate::grants::builder::{Grant, GrantBuilder};
 use crate::grants::client::secret::Secret;
 use crate::grants::endpoint::client::EndpointClient;
 use crate::grants::endpoint::location::Endpoint;
 use crate::grants::parameters::{Encoding, Parameters};
+use crate::grants::response::expected::Terms;
 use crate::source::{SourceIdentity, TokenRequest, TokenSource};
 use crate::token::AccessToken;
 
@@ -178,7 +179,7 @@ impl GrantBuilder<CustomGrant> {
 }
 
 fn api_terms(encoding: Encoding) -> Terms {
-    Terms { encoding, own: &[], is_api: true, ..Terms::default() }
+    Terms { encoding, ..Terms::default() }
 }
 
 /// A form may hold a name twice, a JSON object may not.

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::grants::builder::{Grant, GrantBuilder, Terms};
+use crate::grants::builder::{Grant, GrantBuilder};
 use crate::grants::endpoint::client::EndpointClient;
 use crate::grants::endpoint::location::Endpoint;
 use crate::grants::jwt::assertion::Assertion;
 use crate::grants::parameters::Parameters;
+use crate::grants::response::expected::Terms;
 use crate::source::{SourceIdentity, TokenRequest, TokenSource};
 use crate::token::AccessToken;
 
@@ -62,7 +63,7 @@ impl JwtBearer {
     /// Starts with what is required: where to ask, and the assertion that is the grant.
     #[must_use]
     pub fn builder(endpoint: impl Into<Endpoint>, assertion: Assertion) -> GrantBuilder<Self> {
-        let terms = Terms { own: &["grant_type", "assertion"], is_assertion: true, ..Terms::default() };
+        let terms = Terms { own: &["assertion"], ..Terms::default() };
         GrantBuilder::anonymous(endpoint, terms, Arc::new(assertion))
     }
 }

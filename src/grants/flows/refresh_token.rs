@@ -15,7 +15,7 @@ use tracing::instrument::WithSubscriber as _;
 
 use crate::clock::{FARTHEST, WallClock};
 use crate::error::{Error, ErrorKind};
-use crate::grants::builder::{Grant, GrantBuilder, Terms};
+use crate::grants::builder::{Grant, GrantBuilder};
 use crate::grants::client::auth::ClientAuth;
 use crate::grants::client::secret::{self, Secret};
 use crate::grants::endpoint::client::EndpointClient;
@@ -24,6 +24,7 @@ use crate::grants::endpoint::location::Endpoint;
 use crate::grants::flows::refresh_token::lineage::{BEAT, Held, Lineage};
 use crate::grants::flows::refresh_token::rotation::{OnRotate, RotatedToken};
 use crate::grants::parameters::Parameters;
+use crate::grants::response::expected::Terms;
 use crate::grants::response::verdict::Evidence;
 use crate::runtime;
 use crate::source::{FetchReason, SourceIdentity, TokenRequest, TokenSource};
@@ -168,7 +169,7 @@ impl RefreshTokenGrant {
         client_id: impl Into<String>,
         auth: impl Into<ClientAuth>,
     ) -> GrantBuilder<Self> {
-        let terms = Terms { own: &["grant_type", "refresh_token"], ..Terms::default() };
+        let terms = Terms { own: &["refresh_token"], ..Terms::default() };
         let settings = Settings {
             refresh_token: None,
             access_token: None,

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::error::Error;
-use crate::grants::builder::{Grant, GrantBuilder, Terms};
+use crate::grants::builder::{Grant, GrantBuilder};
 use crate::grants::client::secret::{self, Secret};
 use crate::grants::endpoint::client::EndpointClient;
 use crate::grants::endpoint::deadline::Deadline;
 use crate::grants::endpoint::location::Endpoint;
 use crate::grants::parameters::Parameters;
+use crate::grants::response::expected::Terms;
 use crate::source::{DynTokenSource, FetchReason, SourceIdentity, TokenRequest, TokenSource};
 use crate::token::AccessToken;
 
@@ -104,14 +105,13 @@ impl TokenExchange {
     #[must_use]
     pub fn builder(endpoint: impl Into<Endpoint>, subject: SecurityToken) -> GrantBuilder<Self> {
         let own = &[
-            "grant_type",
             "subject_token",
             "subject_token_type",
             "actor_token",
             "actor_token_type",
             "requested_token_type",
         ];
-        let terms = Terms { own, is_exchange: true, ..Terms::default() };
+        let terms = Terms { own, ..Terms::default() };
         GrantBuilder::anonymous(endpoint, terms, Exchanged { subject, actor: None, requested: None })
     }
 }

@@ -20,17 +20,17 @@ pub(crate) enum Subject {
     Client,
     /// The client's rights, or a parameter: no other grant would fare better.
     Settings,
-    /// The grant, or something unknown.
+    /// The grant, the moment, or something unknown.
     Grant,
     /// A refresh token, which is of no use any more.
     RefreshToken,
-    /// The moment.
-    Moment,
 }
 
+/// The advice about a client that was refused.
+pub(crate) const CHECK_CLIENT: &str = "check the client id, the client secret, and how they are sent";
+
 const fn client(name: &'static str) -> Code {
-    let advice = "check the client id, the client secret, and how they are sent";
-    Code { name, class: ErrorKind::Config, subject: Subject::Client, advice }
+    Code { subject: Subject::Client, ..settings(name, CHECK_CLIENT) }
 }
 
 const fn settings(name: &'static str, advice: &'static str) -> Code {
@@ -47,7 +47,7 @@ const fn ended(name: &'static str) -> Code {
 }
 
 const fn passes(name: &'static str, class: ErrorKind) -> Code {
-    Code { name, class, subject: Subject::Moment, advice: "" }
+    Code { class, ..grant(name, "") }
 }
 
 const DPOP: &str =

@@ -6,23 +6,23 @@ use http::header::LOCATION;
 use http::{HeaderMap, StatusCode, Uri};
 
 use crate::error::ErrorKind;
-use crate::grants::response::body::{Body, MARKUP, essence};
+use crate::grants::response::body::{Body, EndpointResponse, MARKUP, essence};
 use crate::grants::response::classifier::Refusal;
-use crate::grants::response::codes;
-use crate::grants::response::wording::Wording;
+use crate::grants::response::codes::{self, CHECK_CLIENT};
+use crate::grants::response::expected::Expected;
 use crate::origin::Origin;
 use crate::text::Redactor;
 
 /// One line: what was returned, and what to check. The texts of the refusal are cleaned; `about_assertion` says what may be
-/// wrong with the assertion, if it is one that was refused, and `unreadable` what stood in the body instead of an error.
+/// wrong with the assertion, if it is one that was refused, and `instead` what came in place of an error.
 pub(crate) fn refused(
     refusal: &Refusal<'_>,
-    wording: &Wording,
+    expected: &Expected,
     class: ErrorKind,
     about_assertion: Option<String>,
-    unreadable: &str,
+    instead: &str,
 ) -> String {
-    let mut line = format!("{} returned {}", wording.who(), refusal.status().as_u16());
+    let mut line = format!("{} returned {}", expected.who(), refusal.status().as_u16());
     if let Some(code) = refusal.code() {
         line = format!("{line} {code}");
     }
@@ -33,104 +33,93 @@ pub(crate) fn refused(
         ErrorKind::Throttled => Some("it asks clients to wait".into()),
         ErrorKind::Transient => Some("the failure is on the server's side and may be temporary".into()),
         ErrorKind::Config | ErrorKind::Grant | ErrorKind::Protocol => {
-            about_assertion.or_else(|| advice(refusal, wording, class, unreadable.contains(MARKUP)))
+            about_assertion.or_else(|| advice(refusal, expected, class, instead.contains(MARKUP)))
         }
     };
-    let unreadable = if refusal.code().is_none() { unreadable } else { "" };
+    let instead = if refusal.code().is_none() { instead } else { "" };
     match advice {
-        Some(advice) => format!("{line}{unreadable}: {advice}"),
-        None if refusal.oauth_code().is_none() => format!("{line} without an error of OAuth 2.0{unreadable}"),
+        Some(advice) => format!("{line}{instead}: {advice}"),
+        None if refusal.oauth_code().is_none() => format!("{line} without an error of OAuth 2.0{instead}"),
         None => line,
     }
 }
 
 /// Returns what to check after a refusal that lasts, as the end of a sentence.
-fn advice(refusal: &Refusal<'_>, wording: &Wording, class: ErrorKind, is_markup: bool) -> Option<String> {
+fn advice(refusal: &Refusal<'_>, expected: &Expected, class: ErrorKind, is_markup: bool) -> Option<String> {
     let status = refusal.status();
     let line = match (status.as_u16(), refusal.oauth_code()) {
-        (401 | 403, None) if wording.is_authorized => {
+        (401 | 403, None) if expected.is_authorized => {
             "check the key or the source that authorizes the request, what it may do, and this machine's clock"
         }
-        (_, Some("invalid_client")) | (401 | 403, None) if wording.is_anonymous => {
+        (_, Some("invalid_client")) | (401 | 403, None) if expected.is_anonymous => {
             "the server requires client authentication; set client()"
         }
         // RFC 8693 §2.2.2 has the one code for it, and most servers say the other.
-        (_, Some("invalid_grant" | "invalid_request")) if wording.exchanges => {
+        (_, Some("invalid_grant" | "invalid_request")) if expected.sends("subject_token") => {
             "check the token that is exchanged: its expiry, its audience, and whether the server trusts its issuer; else the \
              parameters"
         }
         (_, Some(code)) => match codes::find(code) {
-            Some(row) if !row.advice.is_empty() => return Some(row.advice.replace("{url}", wording.url())),
+            Some(row) if !row.advice.is_empty() => return Some(row.advice.replace("{url}", expected.url())),
             Some(_) | None if status == StatusCode::UNAUTHORIZED && class == ErrorKind::Config => {
-                "check the client id, the client secret, and how they are sent"
+                CHECK_CLIENT
             }
             Some(_) | None => return None,
         },
         (401 | 403, None) if is_markup => {
             "does a proxy or a firewall stand in between? else check the client id and the client secret"
         }
-        (401 | 403, None) => "check the client id, the client secret, and how they are sent",
+        (401 | 403, None) => CHECK_CLIENT,
         (407, None) => "a proxy in between requires a user and a password",
-        (404 | 405 | 406 | 410 | 415, None) => return Some(format!("is the {} right?", wording.url())),
+        (404 | 405 | 406 | 410 | 415, None) => return Some(format!("is the {} right?", expected.url())),
+        (300..=399, None) => {
+            return Some(format!("set the {} to the address where the endpoint is", expected.url()));
+        }
         (_, None) => return None,
     };
     Some(line.to_owned())
 }
 
-/// Says what stood in the body instead of an error of OAuth 2.0.
-pub(crate) fn unreadable(body: &Body<'_>, headers: &HeaderMap, redactor: &Redactor) -> String {
-    let what = match body {
-        Body::Nonsense(what) => redactor.clean(what),
-        Body::Object(_) | Body::Form(_) => return String::new(),
-    };
-    match essence(headers) {
+/// Says what came instead of an error of OAuth 2.0.
+///
+/// Following a redirect would carry the client's secrets to wherever it points: a 307 repeats the whole request.
+pub(crate) fn instead(response: &EndpointResponse, body: &Body, redactor: &Redactor) -> String {
+    if response.status.is_redirection() {
+        let redirect = redirect(&response.headers, redactor);
+        return format!("{redirect} since it would carry the client secret along");
+    }
+    let Some(flaw) = &body.flaw else { return String::new() };
+    let what = redactor.clean(flaw);
+    match essence(&response.headers) {
         "" => format!(", with {what}"),
         media_type => format!(", with {what} ({})", redactor.clean(media_type)),
     }
 }
 
-/// Following a redirect would carry the client's secrets to wherever it points: a 307 repeats the whole request.
-pub(crate) fn redirected(
-    status: StatusCode,
-    headers: &HeaderMap,
-    wording: &Wording,
-    redactor: &Redactor,
-) -> String {
-    format!(
-        "{} returned {} with a redirect{}, which is not followed since it would carry the client secret along; set the {} to \
-         the address where the endpoint is",
-        wording.who(),
-        status.as_u16(),
-        redirect_target(headers, redactor),
-        wording.url()
-    )
-}
-
 /// Says where a redirect leads, if that is an origin.
-pub(crate) fn redirect_target(headers: &HeaderMap, redactor: &Redactor) -> String {
+pub(crate) fn redirect(headers: &HeaderMap, redactor: &Redactor) -> String {
     let location = headers.get(LOCATION).and_then(|location| location.to_str().ok()?.parse::<Uri>().ok());
-    match location.and_then(|location| Origin::of(&location)) {
-        Some(target) => format!(" to {}", redactor.clean(&target.to_string())),
-        None => String::new(),
-    }
+    let target = location.and_then(|location| Origin::of(&location));
+    let target = target.map(|target| format!(" to {}", redactor.clean(&target.to_string())));
+    format!(" with a redirect{}, which is not followed", target.unwrap_or_default())
 }
 
 /// The time of an attempt was over.
-pub(crate) fn timed_out(wording: &Wording, limit: Duration) -> String {
+pub(crate) fn timed_out(expected: &Expected, limit: Duration) -> String {
     format!(
         "{} did not return a whole response within {limit:?}; check the network route from this machine, or raise attempt_timeout",
-        wording.who()
+        expected.who()
     )
 }
 
 /// No response came. `what` was cleaned.
-pub(crate) fn unreachable(wording: &Wording, what: &str, advice: Option<&str>) -> String {
-    let (who, what) = (wording.who(), lower_case(what));
+pub(crate) fn unreachable(expected: &Expected, what: &str, advice: Option<&str>) -> String {
+    let (who, what) = (expected.who(), lower_case(what));
     match advice {
         Some(advice) => format!("{who} could not be reached: {what}; {advice}"),
         None => format!(
             "{who} could not be reached: {what}; check the {}, and the network route from this machine",
-            wording.url()
+            expected.url()
         ),
     }
 }

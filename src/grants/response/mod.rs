@@ -3,8 +3,8 @@
 pub(crate) mod body;
 pub(crate) mod classifier;
 pub(crate) mod codes;
+pub(crate) mod expected;
 pub(crate) mod messages;
 pub(crate) mod refused;
 pub(crate) mod token;
 pub(crate) mod verdict;
-pub(crate) mod wording;

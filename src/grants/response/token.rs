@@ -13,12 +13,10 @@ use serde_json::value::RawValue;
 use crate::claims::Claims;
 use crate::clock;
 use crate::error::Error;
-use crate::grants::response::body::{
-    Acceptance, Body, EndpointResponse, Expected, Members, as_string, readable,
-};
+use crate::grants::response::body::{Body, EndpointResponse, as_string, readable};
+use crate::grants::response::expected::Expected;
 use crate::grants::response::refused::Refused;
 use crate::grants::response::verdict;
-use crate::grants::response::wording::Wording;
 use crate::headers::time;
 use crate::text::Redactor;
 use crate::token::{AccessToken, is_b64token};
@@ -46,8 +44,7 @@ use crate::token::{AccessToken, is_b64token};
 pub fn read_token_response(response: impl AsRef<[u8]>) -> Result<AccessToken, Error> {
     let body = Ok(readable(response.as_ref().to_vec()));
     let response = EndpointResponse { status: StatusCode::OK, headers: HeaderMap::new(), body };
-    let wording = Wording { who: "the server of the token response".into(), ..Wording::default() };
-    let expected = Expected { acceptance: Acceptance::default(), wording };
+    let expected = Expected { who: "the server of the token response".into(), ..Expected::default() };
     read(&response, &expected, &mut Redactor::default(), clock::unix_time()).map_err(|refused| refused.error)
 }
 
@@ -60,39 +57,30 @@ pub(crate) fn read(
     redactor: &mut Redactor,
     now: Duration,
 ) -> Result<AccessToken, Refused> {
-    let status = response.status;
-    if status.is_redirection() {
-        return Err(Refused::by_redirect(response, expected, redactor));
-    }
     let mut body = Body::read(response);
     body.teach(redactor);
     body.rename(&expected.acceptance.renamed);
     body.teach(redactor);
-    let refusal = body.refusal();
-    if refusal.is_none() && status.is_success() && !body.says_no(&expected.acceptance.refusals) {
+    let is_refusal = body.error_code().is_some() || body.says_no(&expected.acceptance.refusals);
+    if response.status.is_success() && !is_refusal {
         return token(&body, response, expected, redactor, now)
-            .map_err(|error| unusable(&body, error, status));
+            .map_err(|error| unusable(&body, error, response.status));
     }
-    Err(Refused::by_response(response, &body, refusal, expected, redactor, now))
+    Err(Refused::by_response(response, &body, expected, redactor, now))
 }
 
 /// A token came, or may have, and cannot be used. A refresh token beside it is good all the same.
-fn unusable(body: &Body<'_>, error: Error, status: StatusCode) -> Refused {
-    let (holds_token, refresh_token) = match body {
-        Body::Object(members) => {
-            let refresh_token = refresh_token(members);
-            (members.get("access_token").is_some() || refresh_token.is_some(), refresh_token)
-        }
-        Body::Form(_) | Body::Nonsense(_) => (false, None),
-    };
-    let verdict = verdict::useless(holds_token, error.is_config());
+fn unusable(body: &Body, error: Error, status: StatusCode) -> Refused {
+    let refresh_token = refresh_token(body);
+    let holds_token = body.get("access_token").is_some() || refresh_token.is_some();
+    let verdict = verdict::useless(error.kind(), holds_token);
     let error = if verdict.is_proof { error } else { error.hearsay() };
-    Refused { error: error.with_status(status), verdict, cause: None, refresh_token }
+    Refused { error: error.with_status(status), verdict, silence: None, refresh_token }
 }
 
 /// None and an empty one are the same.
-fn refresh_token(members: &Members<'_>) -> Option<SecretString> {
-    members.string("refresh_token").filter(|refresh| !refresh.is_empty()).map(SecretString::from)
+fn refresh_token(body: &Body) -> Option<SecretString> {
+    body.string("refresh_token").filter(|refresh| !refresh.is_empty()).map(SecretString::from)
 }
 
 /// The members that have a meaning of their own. Other strings are kept as extra members of the token.
@@ -109,32 +97,24 @@ const KNOWN: [&str; 9] = [
 ];
 
 fn token(
-    body: &Body<'_>,
+    body: &Body,
     response: &EndpointResponse,
     expected: &Expected,
     redactor: &Redactor,
     now: Duration,
 ) -> Result<AccessToken, Error> {
     let status = response.status.as_u16();
-    let nonsense =
-        |what: &str| Error::protocol(format!("{} returned {status} with {what}", expected.wording.who()));
-    let members = match body {
-        Body::Object(members) => members,
-        Body::Form(_) => return Err(nonsense("a form instead of JSON, although it was asked for JSON")),
-        Body::Nonsense(what) => {
-            let what = redactor.clean(what);
-            return Err(nonsense(&format!(
-                "{what}; is the {} right, or does a proxy or a login page stand in between?",
-                expected.wording.url()
-            )));
-        }
-    };
-    check_type(members, &expected.acceptance.token_types, redactor).map_err(|what| nonsense(&what))?;
-    let Some(raw) = members.get("access_token") else {
+    let nonsense = |what: &str| Error::protocol(format!("{} returned {status} with {what}", expected.who()));
+    if let Some(flaw) = &body.flaw {
         return Err(nonsense(&format!(
-            "an object without access_token; is the {} right?",
-            expected.wording.url()
+            "{}; is the {} right, or does a proxy or a login page stand in between?",
+            redactor.clean(flaw),
+            expected.url()
         )));
+    }
+    check_type(body, &expected.acceptance.token_types, redactor).map_err(|what| nonsense(&what))?;
+    let Some(raw) = body.get("access_token") else {
+        return Err(nonsense(&format!("an object without access_token; is the {} right?", expected.url())));
     };
     let Some(secret) = as_string(raw).map(SecretString::from) else {
         return Err(nonsense("an access_token that is not a string"));
@@ -147,7 +127,7 @@ fn token(
         }
         tracing::debug!("the access token is outside the b64token grammar of RFC 6750 §2.1");
     }
-    let said = granted_scopes(members, secret.expose_secret());
+    let said = granted_scopes(body, secret.expose_secret());
     let granted = said.or_else(|| {
         (!expected.acceptance.requested.is_empty()).then(|| expected.acceptance.requested.clone())
     });
@@ -157,8 +137,8 @@ fn token(
     if let Some(granted) = granted {
         token = token.with_scopes(shown_scopes(granted, expected, redactor));
     }
-    let lifetime = members.get("expires_in").and_then(|raw| lifetime(raw, now));
-    let lifetime = lifetime.or_else(|| Some(instant(members.get("expires_at")?)?.saturating_sub(now)));
+    let lifetime = body.get("expires_in").and_then(|raw| good_for(raw, false, now));
+    let lifetime = lifetime.or_else(|| good_for(body.get("expires_at")?, true, now));
     // An ID token in the place of an access token has its end in itself.
     let lifetime = lifetime.or_else(|| {
         let is_renamed = expected.acceptance.renamed.iter().any(|(ours, _)| ours == "access_token");
@@ -168,14 +148,14 @@ fn token(
     if let Some(lifetime) = lifetime {
         token = token.with_lifetime(lifetime);
     }
-    if let Some(refresh) = refresh_token(members) {
+    if let Some(refresh) = refresh_token(body) {
         // The mark of what was not UTF-8.
         if refresh.expose_secret().contains('\u{fffd}') {
             return Err(nonsense("a refresh_token that is not UTF-8"));
         }
         token = token.refresh_secret_of(refresh);
     }
-    for (name, raw) in members.map.iter().filter(|(name, _)| !KNOWN.contains(&name.as_str())) {
+    for (name, raw) in body.members.iter().filter(|(name, _)| !KNOWN.contains(&name.as_str())) {
         if let Some(value) = as_string(raw) {
             token = token.with_extra(name, value);
         }
@@ -185,8 +165,8 @@ fn token(
 
 /// Accepts bearer tokens alone. RFC 6749 §5.1 requires the member; servers that leave it out mean `Bearer`, and older
 /// API gateways write `BearerToken`.
-fn check_type(members: &Members<'_>, others: &[String], redactor: &Redactor) -> Result<(), String> {
-    let Some(raw) = members.get("token_type") else {
+fn check_type(body: &Body, others: &[String], redactor: &Redactor) -> Result<(), String> {
+    let Some(raw) = body.get("token_type") else {
         return Ok(());
     };
     let Some(name) = as_string(raw) else {
@@ -209,8 +189,8 @@ fn check_type(members: &Members<'_>, others: &[String], redactor: &Redactor) -> 
 }
 
 /// Returns what was granted, from `scope` or from the claims of the token itself. None: as requested (RFC 6749 §5.1).
-fn granted_scopes(members: &Members<'_>, token: &str) -> Option<Vec<String>> {
-    let Some(raw) = members.get("scope") else {
+fn granted_scopes(body: &Body, token: &str) -> Option<Vec<String>> {
+    let Some(raw) = body.get("scope") else {
         return Claims::read(token)?.scopes;
     };
     let mut granted: Vec<String> = match as_string(raw) {
@@ -254,7 +234,7 @@ fn check_scopes(granted: &[String], expected: &Expected) -> Result<(), Error> {
     Err(Error::config(format!(
         "{} granted a token without the required scopes {}: allow them to the client at the authorization server, and \
          ask for them",
-        expected.wording.who(),
+        expected.who(),
         missing.join(" ")
     )))
 }
@@ -262,27 +242,21 @@ fn check_scopes(granted: &[String], expected: &Expected) -> Result<(), Error> {
 /// A lifetime that is a point in time would be one of decades. It counts as one if it lies within so many years from now.
 const NEAR: Duration = Duration::from_secs(20 * 365 * 86_400);
 
-/// Reads `expires_in` as number, float or string. Text that makes no sense counts as absent; a negative life is over. Some
-/// servers give the end itself.
-fn lifetime(raw: &RawValue, now: Duration) -> Option<Duration> {
-    let text = as_string(raw);
-    let text = text.as_deref().unwrap_or(raw.get()).trim();
-    let Some(seconds) = number(text) else { return Some(date_time(text)?.saturating_sub(now)) };
-    let end = in_seconds(seconds);
-    let is_end = end > now.saturating_sub(NEAR) && end < now.saturating_add(NEAR) && seconds > NEAR;
-    Some(if is_end { end.saturating_sub(now) } else { seconds })
-}
-
-/// Reads a point in time, as the time since the Unix epoch: RFC 3339, or seconds or milliseconds as number or string.
-fn instant(raw: &RawValue) -> Option<Duration> {
-    let text = as_string(raw);
-    let text = text.as_deref().unwrap_or(raw.get()).trim();
-    number(text).map(in_seconds).or_else(|| date_time(text))
-}
-
 /// Milliseconds since the epoch are more than seconds will be for the next few thousand years.
-fn in_seconds(number: Duration) -> Duration {
-    if number.as_secs() >= 100_000_000_000 { number / 1000 } else { number }
+const MILLISECONDS: Duration = Duration::from_secs(100_000_000_000);
+
+/// Reads how long a token is good for, as number, float or string. Text that makes no sense counts as absent; a negative life
+/// is over. A point in time may be RFC 3339, also with a space before the time of day (§5.6), or seconds or milliseconds since
+/// the Unix epoch; some servers give one in place of a lifetime, and `is_end` says that it cannot be anything else.
+fn good_for(raw: &RawValue, is_end: bool, now: Duration) -> Option<Duration> {
+    let text = as_string(raw);
+    let text = text.as_deref().unwrap_or(raw.get()).trim();
+    let Some(seconds) = number(text) else {
+        return Some(time::timestamp(&text.replacen(' ', "T", 1))?.saturating_sub(now));
+    };
+    let end = if seconds >= MILLISECONDS { seconds / 1000 } else { seconds };
+    let is_near = end > now.saturating_sub(NEAR) && end < now.saturating_add(NEAR) && seconds > NEAR;
+    Some(if is_end || is_near { end.saturating_sub(now) } else { seconds })
 }
 
 fn number(text: &str) -> Option<Duration> {
@@ -291,11 +265,6 @@ fn number(text: &str) -> Option<Duration> {
     }
     let seconds: f64 = text.parse().ok().filter(|seconds: &f64| seconds.is_finite())?;
     Some(Duration::try_from_secs_f64(seconds.max(0.0).trunc()).unwrap_or(Duration::from_secs(u64::MAX)))
-}
-
-/// Reads a written point in time, as the time since the Unix epoch. A space may stand before the time of day (RFC 3339 §5.6).
-fn date_time(text: &str) -> Option<Duration> {
-    time::timestamp(&text.replacen(' ', "T", 1))
 }
 
 #[cfg(test)]

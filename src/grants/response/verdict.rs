@@ -10,24 +10,22 @@ use crate::error::ErrorKind;
 use crate::grants::response::classifier::Refusal;
 use crate::grants::response::codes::{self, Subject, plain};
 
-/// Why there was no response.
+/// How an attempt ended that brought no response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Silence {
     /// The time of the attempt was over.
     Timeout,
-    /// No connection can be made this way, today and tomorrow.
-    Lasting,
-    /// The transport has an error of this crate's own: that of another source of tokens, or of its own settings.
-    Foreign(ErrorKind),
-    /// Everything else.
-    Broken { is_unconnected: bool },
+    /// The transport failed.
+    Broken,
 }
 
 /// The verdict on the end of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
     pub(crate) class: ErrorKind,
-    pub(crate) delivery: Delivery,
+    /// Whether the server may have acted on the request: the response was lost, could not be read, or came from a server that
+    /// failed underway.
+    pub(crate) is_in_doubt: bool,
     pub(crate) refresh_token: Evidence,
     /// Whether the server has said so itself, in the words of OAuth 2.0.
     pub(crate) is_proof: bool,
@@ -39,17 +37,6 @@ pub(crate) struct Verdict {
     pub(crate) blames_secret: bool,
     /// How long to wait before the next attempt, if the server says so.
     pub(crate) hint: Option<Duration>,
-}
-
-/// Whether the server may have acted on a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Delivery {
-    /// It never left.
-    Unsent,
-    /// The server said that it did not.
-    Declined,
-    /// It may have: the response was lost, could not be read, or came from a server that failed underway.
-    Unclear,
 }
 
 /// The evidence against the refresh token that was sent.
@@ -65,10 +52,10 @@ pub(crate) enum Evidence {
 
 impl Verdict {
     /// A verdict of this class that says nothing besides: what may pass is sent again.
-    pub(crate) fn of(class: ErrorKind, delivery: Delivery) -> Self {
+    pub(crate) fn of(class: ErrorKind, is_in_doubt: bool) -> Self {
         Self {
             class,
-            delivery,
+            is_in_doubt,
             refresh_token: Evidence::None,
             is_proof: false,
             is_classified: false,
@@ -87,11 +74,8 @@ pub(crate) fn refused(refusal: &Refusal<'_>, hint: Option<Duration>, named: Opti
     let is_temporary = matches!(class, ErrorKind::Throttled | ErrorKind::Transient);
     // A server that asks clients to wait says that it did nothing. One that fails may do so after the deed, and a gateway
     // before it does not know what became of it.
-    let delivery = match class {
-        ErrorKind::Throttled => Delivery::Declined,
-        _ if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => Delivery::Unclear,
-        _ => Delivery::Declined,
-    };
+    let is_in_doubt =
+        class != ErrorKind::Throttled && (status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT);
     let is_about_client = match code {
         Some(code) => codes::find(code).is_some_and(|row| row.subject == Subject::Client),
         None => matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN),
@@ -100,7 +84,7 @@ pub(crate) fn refused(refusal: &Refusal<'_>, hint: Option<Duration>, named: Opti
     let is_polled = matches!(code, Some("authorization_pending" | "slow_down"));
     Verdict {
         class,
-        delivery,
+        is_in_doubt,
         refresh_token: if is_temporary { Evidence::None } else { evidence(refusal, named, class) },
         is_proof: named.is_some() || code.is_some(),
         is_classified: named.is_some(),
@@ -188,7 +172,7 @@ fn evidence(refusal: &Refusal<'_>, named: Option<ErrorKind>, class: ErrorKind) -
         }
         (None, Some(code)) if is_of_endpoint => match codes::find(code).map(|row| row.subject) {
             Some(Subject::Client | Subject::Settings) => Evidence::None,
-            Some(Subject::Grant | Subject::RefreshToken | Subject::Moment) | None => Evidence::Suspected,
+            Some(Subject::Grant | Subject::RefreshToken) | None => Evidence::Suspected,
         },
         (None, None) if matches!(status.as_u16(), 400 | 401) => Evidence::Suspected,
         (None, _) => Evidence::None,
@@ -196,30 +180,20 @@ fn evidence(refusal: &Refusal<'_>, named: Option<ErrorKind>, class: ErrorKind) -
 }
 
 /// Judges a success that holds nothing of use. A response that is not a token response at all may be a gateway's, and the
-/// request is sent again. `holds_token`: a token came all the same, that cannot be used or must not. `is_config`: it is the
-/// settings that do not fit, such as a scope that was not granted.
-pub(crate) fn useless(holds_token: bool, is_config: bool) -> Verdict {
-    let class = if is_config { ErrorKind::Config } else { ErrorKind::Protocol };
-    let delivery = if holds_token { Delivery::Declined } else { Delivery::Unclear };
-    Verdict { is_proof: holds_token, is_repeatable: !holds_token, ..Verdict::of(class, delivery) }
+/// request is sent again. `holds_token`: a token came all the same, that cannot be used or must not.
+pub(crate) fn useless(class: ErrorKind, holds_token: bool) -> Verdict {
+    Verdict { is_proof: holds_token, is_repeatable: !holds_token, ..Verdict::of(class, !holds_token) }
 }
 
-/// Judges an attempt without a response.
-pub(crate) fn silent(was_sent: bool, cause: Silence) -> Verdict {
-    let class = match cause {
-        Silence::Timeout | Silence::Broken { .. } => ErrorKind::Transient,
-        Silence::Lasting => ErrorKind::Config,
-        // That another grant was refused, or that another endpoint's response makes no sense, says nothing of this one.
-        Silence::Foreign(ErrorKind::Grant | ErrorKind::Protocol) => ErrorKind::Transient,
-        Silence::Foreign(class) => class,
-    };
-    let is_unsent = match cause {
-        Silence::Timeout => false,
-        Silence::Lasting => true,
-        Silence::Foreign(class) => !matches!(class, ErrorKind::Transient | ErrorKind::Protocol),
-        Silence::Broken { is_unconnected } => is_unconnected,
-    };
-    Verdict::of(class, if is_unsent || !was_sent { Delivery::Unsent } else { Delivery::Unclear })
+/// Judges an attempt without a response. `cause` is the class of what the transport says of it.
+pub(crate) fn silent(cause: ErrorKind, was_sent: bool) -> Verdict {
+    match cause {
+        ErrorKind::Config | ErrorKind::Throttled => Verdict::of(cause, false),
+        ErrorKind::Transient => Verdict::of(cause, was_sent),
+        // That the response of another endpoint makes no sense, or that another grant was refused, says nothing of this one.
+        ErrorKind::Protocol => Verdict::of(ErrorKind::Transient, was_sent),
+        ErrorKind::Grant => Verdict::of(ErrorKind::Transient, false),
+    }
 }
 
 #[cfg(test)]
@@ -305,7 +279,7 @@ mod tests {
             }
         }
         for class in [ErrorKind::Grant, ErrorKind::Config, ErrorKind::Transient, THROTTLED] {
-            let verdict = silent(true, Silence::Foreign(class));
+            let verdict = silent(class, true);
             assert!(!verdict.is_proof && verdict.class != ErrorKind::Grant, "{class}");
         }
     }

@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tower::BoxError;
 
 use crate::error::Error;
-use crate::grants::endpoint::transport::Cause;
+use crate::grants::endpoint::transport::cause;
 use crate::runtime;
 use crate::text::Redactor;
 
@@ -82,7 +82,7 @@ impl OnRotate {
         let storing = async {
             (self.store)(token).await.map_err(|error| {
                 // Databases repeat what they could not store, and show more of it by `Debug`.
-                Error::transient(format!("{WHAT} failed")).with_source(Cause::of(&*error, &redactor))
+                Error::transient(format!("{WHAT} failed")).with_source(cause(&*error, &redactor))
             })
         };
         match tokio::time::timeout(limit, runtime::caught(WHAT, storing)).await {

@@ -9,6 +9,7 @@ use super::*;
 use crate::error::ErrorKind;
 use crate::grants::endpoint::transport;
 use crate::grants::response::classifier::Classifier;
+use crate::grants::response::expected::Acceptance;
 use crate::grants::response::verdict::Evidence;
 use crate::vectors;
 
