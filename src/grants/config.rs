@@ -1,13 +1,11 @@
 //! A client credentials source from a configuration file.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use http::StatusCode;
 use serde::Deserialize;
-use serde::de::{self, Deserializer, IntoDeserializer as _, SeqAccess, Visitor};
 
 use crate::grants::builder::GrantBuilder;
 use crate::grants::client::auth::ClientAuth;
@@ -87,20 +85,19 @@ use crate::grants::jwt::assertion::Assertion;
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 #[derive(Clone, Debug, Deserialize)]
-#[serde(try_from = "Fields")]
+#[serde(try_from = "ConfigFields")]
 pub struct ClientCredentialsConfig {
     builder: GrantBuilder<ClientCredentials>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, expecting = "the settings of client credentials")]
-struct Fields {
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "the settings of client credentials")]
+struct ConfigFields {
     token_url: Option<String>,
     issuer: Option<String>,
     metadata_url: Option<String>,
     client_id: String,
-    #[serde(default = "basic", deserialize_with = "one_or_several")]
-    client_auth: Vec<AuthName>,
+    client_auth: Option<AuthNames>,
     client_secret_env: Option<String>,
     client_secret_file: Option<PathBuf>,
     signing_key_env: Option<String>,
@@ -109,36 +106,25 @@ struct Fields {
     signing_key_id: Option<String>,
     signing_certificate_file: Option<PathBuf>,
     assertion_audience: Option<String>,
-    #[serde(default)]
     scopes: Vec<String>,
-    #[serde(default)]
     required_scopes: Vec<String>,
     audience: Option<String>,
-    #[serde(default)]
     resources: Vec<String>,
-    #[serde(default)]
     parameters: BTreeMap<String, String>,
-    #[serde(default)]
     strict_bearer: bool,
     attempt_timeout_seconds: Option<f64>,
     retries: Option<u32>,
     first_delay_seconds: Option<f64>,
     longest_delay_seconds: Option<f64>,
     retry_statuses: Option<Vec<u16>>,
-    #[serde(default)]
     insecure_http: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum AuthName {
-    Basic,
-    BasicRaw,
-    Post,
-    Tls,
-    None,
-    PrivateKeyJwt,
-    ClientSecretJwt,
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "client_auth: a client authentication, or a list of such")]
+enum AuthNames {
+    One(String),
+    Several(Vec<String>),
 }
 
 impl ClientCredentialsConfig {
@@ -149,49 +135,40 @@ impl ClientCredentialsConfig {
     }
 }
 
-impl TryFrom<Fields> for ClientCredentialsConfig {
+impl TryFrom<ConfigFields> for ClientCredentialsConfig {
     type Error = String;
 
-    fn try_from(fields: Fields) -> Result<Self, String> {
-        let location = fields.location()?;
-        let auth = fields.auth()?;
-        let mut builder = ClientCredentials::builder(location, fields.client_id, auth)
+    fn try_from(fields: ConfigFields) -> Result<Self, String> {
+        let attempt_timeout = duration("attempt_timeout_seconds", fields.attempt_timeout_seconds)?;
+        let min_delay = duration("first_delay_seconds", fields.first_delay_seconds)?;
+        let max_delay = duration("longest_delay_seconds", fields.longest_delay_seconds)?;
+        let builder = ClientCredentials::builder(fields.location()?, &fields.client_id, fields.auth()?)
             .scope(fields.scopes.join(" "))
             .required_scope(fields.required_scopes.join(" "))
             .strict_bearer(fields.strict_bearer)
             .insecure_http(fields.insecure_http);
-        if let Some(audience) = fields.audience {
-            builder = builder.audience(audience);
-        }
-        for resource in fields.resources {
-            builder = builder.resource(resource);
-        }
-        for (name, value) in fields.parameters {
-            builder = builder.param(name, value);
-        }
-        if let Some(seconds) = fields.attempt_timeout_seconds {
-            builder = builder.attempt_timeout(duration("attempt_timeout_seconds", seconds)?);
-        }
-        if let Some(retries) = fields.retries {
-            builder = builder.retries(retries);
-        }
-        if let Some(seconds) = fields.first_delay_seconds {
-            builder = builder.min_delay(duration("first_delay_seconds", seconds)?);
-        }
-        if let Some(seconds) = fields.longest_delay_seconds {
-            builder = builder.max_delay(duration("longest_delay_seconds", seconds)?);
-        }
-        if let Some(statuses) = fields.retry_statuses {
-            builder =
-                builder.retry_statuses(statuses.into_iter().map(status).collect::<Result<Vec<_>, _>>()?);
+        let builder = fields.audience.into_iter().fold(builder, GrantBuilder::audience);
+        let builder = fields.resources.into_iter().fold(builder, GrantBuilder::resource);
+        let builder =
+            fields.parameters.into_iter().fold(builder, |builder, (name, value)| builder.param(name, value));
+        let builder = attempt_timeout.into_iter().fold(builder, GrantBuilder::attempt_timeout);
+        let builder = fields.retries.into_iter().fold(builder, GrantBuilder::retries);
+        let builder = min_delay.into_iter().fold(builder, GrantBuilder::min_delay);
+        let mut builder = max_delay.into_iter().fold(builder, GrantBuilder::max_delay);
+        if let Some(codes) = fields.retry_statuses {
+            let statuses = codes.iter().map(|code| {
+                let no_status = |_| format!("retry_statuses holds {code}, which is not an HTTP status");
+                StatusCode::from_u16(*code).map_err(no_status)
+            });
+            builder = builder.retry_statuses(statuses.collect::<Result<Vec<_>, _>>()?);
         }
         Ok(Self { builder })
     }
 }
 
-// --- Fields ---
+// --- ConfigFields ---
 
-impl Fields {
+impl ConfigFields {
     fn location(&self) -> Result<Endpoint, String> {
         match (&self.token_url, &self.issuer) {
             (Some(_), None) if self.metadata_url.is_some() => {
@@ -199,11 +176,7 @@ impl Fields {
             }
             (Some(url), None) => Ok(url.into()),
             (None, Some(issuer)) => {
-                let issuer = Issuer::new(issuer);
-                Ok(match &self.metadata_url {
-                    Some(url) => issuer.metadata_url(url).into(),
-                    None => issuer.into(),
-                })
+                Ok(self.metadata_url.iter().fold(Issuer::new(issuer), Issuer::metadata_url).into())
             }
             (None, None) => Err("token_url or issuer is missing".into()),
             (Some(_), Some(_)) => Err("token_url and issuer exclude each other; keep one".into()),
@@ -211,83 +184,74 @@ impl Fields {
     }
 
     fn auth(&self) -> Result<ClientAuth, String> {
-        let names = &self.client_auth;
-        let by_key = names.contains(&AuthName::PrivateKeyJwt);
-        let by_secret = names.contains(&AuthName::ClientSecretJwt);
-        if by_key && by_secret {
+        const BY_SECRET: &[&str] = &["basic", "basic_raw", "post", "client_secret_jwt"];
+        const BY_KEY: &[&str] = &["private_key_jwt"];
+        const BY_ASSERTION: &[&str] = &["private_key_jwt", "client_secret_jwt"];
+        let names = match &self.client_auth {
+            None => vec!["basic"],
+            Some(AuthNames::One(name)) => vec![name.as_str()],
+            Some(AuthNames::Several(names)) => names.iter().map(String::as_str).collect(),
+        };
+        if BY_ASSERTION.iter().all(|name| names.contains(name)) {
             return Err(
                 "client_auth: private_key_jwt and client_secret_jwt exclude each other; keep one".into()
             );
         }
-        let needs_secret = names.iter().any(|name| name.needs_secret());
-        let (secret, key) = ("one with a client secret", "private_key_jwt");
-        let either = "private_key_jwt or client_secret_jwt";
-        for (field, is_set, is_used, needed) in [
-            ("client_secret_env", self.client_secret_env.is_some(), needs_secret, secret),
-            ("client_secret_file", self.client_secret_file.is_some(), needs_secret, secret),
-            ("signing_key_env", self.signing_key_env.is_some(), by_key, key),
-            ("signing_key_file", self.signing_key_file.is_some(), by_key, key),
-            ("signing_key_id", self.signing_key_id.is_some(), by_key, key),
-            ("signing_certificate_file", self.signing_certificate_file.is_some(), by_key, key),
-            ("signing_algorithm", self.signing_algorithm.is_some(), by_key || by_secret, either),
-            ("assertion_audience", self.assertion_audience.is_some(), by_key || by_secret, either),
+        let auths = names.iter().map(|name| self.auth_by(name));
+        let joined = auths.reduce(|auth, other| Ok(auth?.or(other?))).unwrap_or_else(|| {
+            Err("client_auth is empty; name a client authentication, or a list of such".into())
+        })?;
+        for (field, is_set, users) in [
+            ("client_secret_env", self.client_secret_env.is_some(), BY_SECRET),
+            ("client_secret_file", self.client_secret_file.is_some(), BY_SECRET),
+            ("signing_key_env", self.signing_key_env.is_some(), BY_KEY),
+            ("signing_key_file", self.signing_key_file.is_some(), BY_KEY),
+            ("signing_key_id", self.signing_key_id.is_some(), BY_KEY),
+            ("signing_certificate_file", self.signing_certificate_file.is_some(), BY_KEY),
+            ("signing_algorithm", self.signing_algorithm.is_some(), BY_ASSERTION),
+            ("assertion_audience", self.assertion_audience.is_some(), BY_ASSERTION),
         ] {
-            if is_set && !is_used {
-                return Err(format!("{field} has no use unless client_auth is {needed}; remove it"));
+            if is_set && !names.iter().any(|name| users.contains(name)) {
+                let users = users.join(" or ");
+                return Err(format!("{field} has no use unless client_auth is {users}; remove it"));
             }
         }
-        let auths = names.iter().map(|name| self.auth_by(*name));
-        let joined = auths.reduce(|auth, other| Ok(auth?.or(other?)));
-        joined.unwrap_or_else(|| Err("client_auth is empty; name a client authentication".into()))
+        Ok(joined)
     }
 
-    fn auth_by(&self, name: AuthName) -> Result<ClientAuth, String> {
+    fn auth_by(&self, name: &str) -> Result<ClientAuth, String> {
+        let secret = || referenced("client_secret", &self.client_secret_env, &self.client_secret_file);
         match name {
-            AuthName::Basic => self.secret().map(ClientAuth::basic),
-            AuthName::BasicRaw => self.secret().map(ClientAuth::basic_raw),
-            AuthName::Post => self.secret().map(ClientAuth::post),
-            AuthName::Tls => Ok(ClientAuth::tls()),
-            AuthName::None => Ok(ClientAuth::none()),
+            "basic" => Ok(ClientAuth::basic(secret()?)),
+            "basic_raw" => Ok(ClientAuth::basic_raw(secret()?)),
+            "post" => Ok(ClientAuth::post(secret()?)),
+            "tls" => Ok(ClientAuth::tls()),
+            "none" => Ok(ClientAuth::none()),
             #[cfg(feature = "jwt")]
-            AuthName::PrivateKeyJwt => self.assertion_by_key().map(ClientAuth::private_key_jwt),
+            "private_key_jwt" => {
+                let key = referenced("signing_key", &self.signing_key_env, &self.signing_key_file)?;
+                let algorithm = self.algorithm()?.ok_or("signing_algorithm is missing, such as ES256")?;
+                let assertion = Assertion::by_key(algorithm, key);
+                let assertion = self.assertion_audience.iter().fold(assertion, Assertion::audience);
+                let assertion = self.signing_key_id.iter().fold(assertion, Assertion::key_id);
+                let certificate = self.signing_certificate_file.iter().map(Secret::from_file);
+                Ok(ClientAuth::private_key_jwt(certificate.fold(assertion, Assertion::certificate)))
+            }
             #[cfg(feature = "jwt")]
-            AuthName::ClientSecretJwt => {
+            "client_secret_jwt" => {
                 let algorithm = self.algorithm()?.unwrap_or(JwtAlgorithm::Hs256);
-                let assertion = self.with_audience(Assertion::by_client_secret(algorithm));
-                Ok(ClientAuth::client_secret_jwt(self.secret()?, assertion))
+                let assertion = Assertion::by_client_secret(algorithm);
+                let assertion = self.assertion_audience.iter().fold(assertion, Assertion::audience);
+                Ok(ClientAuth::client_secret_jwt(secret()?, assertion))
             }
             #[cfg(not(feature = "jwt"))]
-            AuthName::PrivateKeyJwt | AuthName::ClientSecretJwt => {
+            "private_key_jwt" | "client_secret_jwt" => {
                 Err("client_auth: assertions need the feature `jwt` of tower-oauth2; switch it on".into())
             }
-        }
-    }
-
-    fn secret(&self) -> Result<Secret, String> {
-        referenced("client_secret", self.client_secret_env.clone(), self.client_secret_file.clone())?
-            .ok_or_else(|| "client_secret_env or client_secret_file is missing".into())
-    }
-
-    #[cfg(feature = "jwt")]
-    fn assertion_by_key(&self) -> Result<Assertion, String> {
-        let key = referenced("signing_key", self.signing_key_env.clone(), self.signing_key_file.clone())?;
-        let key = key.ok_or("signing_key_env or signing_key_file is missing")?;
-        let algorithm = self.algorithm()?.ok_or("signing_algorithm is missing, such as ES256")?;
-        let mut assertion = Assertion::by_key(algorithm, key);
-        if let Some(key_id) = &self.signing_key_id {
-            assertion = assertion.key_id(key_id);
-        }
-        if let Some(path) = &self.signing_certificate_file {
-            assertion = assertion.certificate(Secret::from_file(path));
-        }
-        Ok(self.with_audience(assertion))
-    }
-
-    #[cfg(feature = "jwt")]
-    fn with_audience(&self, assertion: Assertion) -> Assertion {
-        match &self.assertion_audience {
-            Some(audience) => assertion.audience(audience),
-            None => assertion,
+            _ => Err(format!(
+                "client_auth: {name:?} is not known; it is basic, basic_raw, post, tls, none, private_key_jwt or \
+                 client_secret_jwt"
+            )),
         }
     }
 
@@ -298,68 +262,21 @@ impl Fields {
     }
 }
 
-// --- AuthName ---
-
-/// Reads one name, or a list of them.
-fn one_or_several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<AuthName>, D::Error> {
-    deserializer.deserialize_any(AuthNamesVisitor)
-}
-
-fn basic() -> Vec<AuthName> {
-    vec![AuthName::Basic]
-}
-
-struct AuthNamesVisitor;
-
-impl<'de> Visitor<'de> for AuthNamesVisitor {
-    type Value = Vec<AuthName>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a client authentication, or a list of such")
-    }
-
-    fn visit_str<E: de::Error>(self, name: &str) -> Result<Vec<AuthName>, E> {
-        Ok(vec![AuthName::deserialize(name.into_deserializer())?])
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<AuthName>, A::Error> {
-        let mut names = Vec::new();
-        while let Some(name) = list.next_element()? {
-            names.push(name);
-        }
-        if names.is_empty() { Err(de::Error::invalid_length(0, &self)) } else { Ok(names) }
-    }
-}
-
-impl AuthName {
-    fn needs_secret(self) -> bool {
-        match self {
-            Self::Basic | Self::BasicRaw | Self::Post | Self::ClientSecretJwt => true,
-            Self::Tls | Self::None | Self::PrivateKeyJwt => false,
-        }
-    }
-}
-
 // --- Helpers ---
 
-/// Where a secret is, if it is said; `name` is that of the pair of fields.
-fn referenced(name: &str, variable: Option<String>, path: Option<PathBuf>) -> Result<Option<Secret>, String> {
+/// Where a secret is; `name` is that of the pair of fields.
+fn referenced(name: &str, variable: &Option<String>, path: &Option<PathBuf>) -> Result<Secret, String> {
     match (variable, path) {
-        (Some(variable), None) => Ok(Some(Secret::from_env(variable))),
-        (None, Some(path)) => Ok(Some(Secret::from_file(path))),
-        (None, None) => Ok(None),
+        (Some(variable), None) => Ok(Secret::from_env(variable)),
+        (None, Some(path)) => Ok(Secret::from_file(path)),
+        (None, None) => Err(format!("{name}_env or {name}_file is missing")),
         (Some(_), Some(_)) => Err(format!("{name}_env and {name}_file exclude each other; keep one")),
     }
 }
 
-fn duration(field: &str, seconds: f64) -> Result<Duration, String> {
-    Duration::try_from_secs_f64(seconds)
-        .map_err(|_| format!("{field} is not a duration in seconds: {seconds}"))
-}
-
-fn status(code: u16) -> Result<StatusCode, String> {
-    StatusCode::from_u16(code)
-        .map_err(|_| format!("retry_statuses holds {code}, which is not an HTTP status"))
+fn duration(field: &str, seconds: Option<f64>) -> Result<Option<Duration>, String> {
+    let duration = seconds.map(Duration::try_from_secs_f64).transpose();
+    duration.map_err(|error| format!("{field} is not a duration in seconds: {error}"))
 }
 
 #[cfg(test)]

@@ -136,7 +136,10 @@ fn a_key_is_referred_to_and_never_given() {
             r#", "client_auth": "private_key_jwt", "signing_key_env": "KEY", "signing_algorithm": "none""#,
             "signing_algorithm: ",
         ),
-        (r#", "client_auth": "client_secret_jwt", "signing_key_env": "KEY""#, "signing_key_env has no use"),
+        (
+            r#", "client_auth": "client_secret_jwt", "client_secret_env": "A", "signing_key_env": "KEY""#,
+            "signing_key_env has no use",
+        ),
         (r#", "client_secret_env": "A", "assertion_audience": "a""#, "assertion_audience has no use"),
         (r#", "client_auth": ["private_key_jwt", "client_secret_jwt"]"#, "exclude each other"),
         (r#", "client_auth": "private_key_jwt", "signing_key": "S3CR3T""#, "unknown field"),
