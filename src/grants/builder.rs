@@ -1,11 +1,11 @@
 //! The builder that every grant shares: the endpoint, the client, what it requests, and timeouts and retries.
 
-use std::fmt;
+use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::backoff::Chance;
 use crate::error::{Error, ErrorKind};
 use crate::grants::checks;
 use crate::grants::client::auth::ClientAuth;
@@ -14,7 +14,7 @@ use crate::grants::endpoint::client::EndpointClient;
 use crate::grants::endpoint::identifiers::Identifiers;
 use crate::grants::endpoint::location::Endpoint;
 use crate::grants::endpoint::target::{Destination, Registration};
-use crate::grants::endpoint::transport::{self, Patience, Transport};
+use crate::grants::endpoint::transport::{Patience, Transport};
 use crate::grants::endpoint::url::PlainHttp;
 use crate::grants::parameters::{Encoding, Parameters};
 use crate::grants::response::classifier::{Classifier, Refusal};
@@ -58,7 +58,7 @@ use crate::text;
 /// let builder = patient(ClientCredentials::builder("https://login.example.com/token", "billing", "secret"));
 /// # let _ = builder;
 /// ```
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct GrantBuilder<G: Grant> {
     endpoint: Endpoint,
     registration: Registration,
@@ -71,10 +71,10 @@ pub struct GrantBuilder<G: Grant> {
 }
 
 /// The result of a [`GrantBuilder`]: a source, or the revocation of tokens. There is nothing to implement.
-pub trait Grant: Sized {
+pub trait Grant: Debug + Sized {
     /// The settings that the grant has of its own.
     #[doc(hidden)]
-    type Settings: Clone;
+    type Settings: Clone + Debug;
 
     #[doc(hidden)]
     fn assemble(settings: Self::Settings, client: EndpointClient) -> Result<Self, Error>;
@@ -223,8 +223,7 @@ impl<G: Grant> GrantBuilder<G> {
     /// pointer. `ok: false` always is one.
     #[must_use]
     pub fn refusal_member(mut self, name: impl Into<String>, json: impl Into<String>) -> Self {
-        let value = serde_json::from_str(&json.into()).ok();
-        self.acceptance_mut().refusals.push((name.into(), value));
+        self.acceptance_mut().refusals.push((name.into(), json.into()));
         self
     }
 
@@ -267,7 +266,7 @@ impl<G: Grant> GrantBuilder<G> {
         mut self,
         classify: impl Fn(&Refusal<'_>) -> Option<ErrorKind> + Send + Sync + 'static,
     ) -> Self {
-        self.acceptance_mut().classifier = Some(Classifier::new(classify));
+        self.acceptance_mut().classifier = Some(Classifier(Arc::new(classify)));
         self
     }
 
@@ -347,8 +346,7 @@ impl<G: Grant> GrantBuilder<G> {
         expected.is_authorized = parameters.authorize();
         let (expected, auth) = (expected.clone(), auth.clone());
         checks::acceptance(&expected.acceptance)?;
-        let service = transport::erase(transport);
-        let transport = Transport { service, patience, chance: Chance::default() };
+        let transport = Transport::new(transport, patience);
         let plain_http = if self.insecure_http { PlainHttp::Everybody } else { PlainHttp::Loopback };
         let destination = Destination::new(self.endpoint, registration, plain_http, &transport)?;
         let identifiers = &destination.registration().identifiers;
@@ -381,20 +379,6 @@ impl<G: Grant> GrantBuilder<G> {
         }
         common.extend(parameters);
         G::assemble(self.settings, EndpointClient { destination, encoding, transport, parameters: common })
-    }
-}
-
-impl<G: Grant> fmt::Debug for GrantBuilder<G> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GrantBuilder")
-            .field("endpoint", &self.endpoint)
-            .field("registration", &self.registration)
-            .field("audiences", &self.audiences)
-            .field("resources", &self.resources)
-            .field("parameters", &self.parameters)
-            .field("patience", &self.patience)
-            .field("insecure_http", &self.insecure_http)
-            .finish_non_exhaustive()
     }
 }
 

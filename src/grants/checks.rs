@@ -1,5 +1,7 @@
 //! Checks the settings of a builder before there is a source. Each refusal names the setting and the remedy.
 
+use serde::de::IgnoredAny;
+
 use crate::error::Error;
 use crate::grants::endpoint::transport::Patience;
 use crate::grants::parameters::{Encoding, Parameters};
@@ -7,7 +9,8 @@ use crate::grants::response::expected::{Acceptance, EndpointKind, Terms};
 
 /// Checks which responses are to be taken for a token.
 pub(super) fn acceptance(acceptance: &Acceptance) -> Result<(), Error> {
-    if let Some((name, _)) = acceptance.refusals.iter().find(|(_, value)| value.is_none()) {
+    let is_json = |json: &str| serde_json::from_str::<IgnoredAny>(json).is_ok();
+    if let Some((name, _)) = acceptance.refusals.iter().find(|(_, json)| !is_json(json)) {
         return Err(Error::config(format!("refusal_member: the value of {name:?} is not JSON; quote it")));
     }
     scopes("scope", &acceptance.requested)?;

@@ -37,9 +37,10 @@ struct KnownMetadata {
 }
 
 impl MetadataCache {
-    /// Returns the metadata, however old.
-    pub(crate) fn newest(&self) -> Option<Arc<Metadata>> {
-        self.known().metadata.clone()
+    /// Returns the metadata, however old, and how many attempts to get them have ended.
+    pub(crate) fn newest(&self) -> (Option<Arc<Metadata>>, u64) {
+        let known = self.known();
+        (known.metadata.clone(), known.rounds)
     }
 
     /// Returns whether the caller is to renew the metadata, while the old ones serve on.
@@ -50,11 +51,6 @@ impl MetadataCache {
             known.due = Some(now.saturating_add(PAUSE));
         }
         is_due
-    }
-
-    /// Returns how many attempts have ended.
-    pub(crate) fn rounds(&self) -> u64 {
-        self.known().rounds
     }
 
     /// Returns what an attempt left that has ended since `rounds` were counted.

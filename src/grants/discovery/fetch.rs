@@ -77,15 +77,15 @@ impl Discovery {
         deadline: Deadline,
         redactor: &Redactor,
     ) -> Result<(Arc<Metadata>, bool), Error> {
-        let cache = &self.issuer.cache;
-        let rounds = cache.rounds();
-        let Some(metadata) = cache.newest() else {
-            return self.renew(rounds, deadline, redactor).await.map(|metadata| (metadata, true));
-        };
-        if cache.is_due(WallClock::default().moment()) {
-            self.renew_behind(rounds, redactor.clone());
+        match self.issuer.cache.newest() {
+            (None, rounds) => Ok((self.renew(rounds, deadline, redactor).await?, true)),
+            (Some(metadata), rounds) => {
+                if self.issuer.cache.is_due(WallClock::default().moment()) {
+                    self.renew_behind(rounds, redactor.clone());
+                }
+                Ok((metadata, false))
+            }
         }
-        Ok((metadata, false))
     }
 
     /// Renews metadata while the old ones serve on, so that no fetch waits for that.
@@ -107,11 +107,9 @@ impl Discovery {
         deadline: Deadline,
         redactor: &Redactor,
     ) -> Option<Arc<Metadata>> {
-        let rounds = self.issuer.cache.rounds();
-        let is_newer = |metadata: &Arc<Metadata>| !Arc::ptr_eq(metadata, known);
-        match self.issuer.cache.newest().filter(is_newer) {
-            Some(newest) => Some(newest),
-            None => self.renew(rounds, deadline, redactor).await.ok().filter(is_newer),
+        match self.issuer.cache.newest() {
+            (Some(newest), _) if !Arc::ptr_eq(&newest, known) => Some(newest),
+            (_, rounds) => self.renew(rounds, deadline, redactor).await.ok(),
         }
     }
 
@@ -131,7 +129,7 @@ impl Discovery {
             return outcome;
         }
         // Where there are metadata, the next minute is early enough.
-        let retries = if issuer.cache.newest().is_some() { 0 } else { transport.patience.retries };
+        let retries = if issuer.cache.newest().0.is_some() { 0 } else { transport.patience.retries };
         let asked = WallClock::default().moment();
         let result = self.send(retries, deadline, redactor).await;
         drop(turn);
@@ -155,17 +153,9 @@ impl Discovery {
                 Ok(metadata) => return Ok(metadata),
                 Err(refused) => refused,
             };
-            let Some(delay) = self.transport.pause(&refused, retries, most, deadline) else {
+            if !self.transport.wait(&refused, &mut retries, most, deadline, self.expected.who()).await {
                 return Err(refused.told_when().error);
-            };
-            retries += 1;
-            tracing::debug!(
-                issuer = %self.issuer.identifier,
-                retry = retries,
-                delay_ms = delay.as_millis(),
-                "metadata are asked for again after a wait"
-            );
-            tokio::time::sleep(delay).await;
+            }
         }
     }
 

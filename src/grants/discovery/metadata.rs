@@ -1,6 +1,9 @@
 //! The metadata of an authorization server (RFC 8414, OpenID Connect Discovery 1.0).
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::error::Error;
 use crate::grants::endpoint::url::{self as address, PlainHttp};
@@ -19,13 +22,7 @@ pub(crate) struct Metadata {
     revocation_endpoint: Option<String>,
     revocation_endpoint_auth_methods_supported: Option<Vec<String>>,
     /// Where clients with a certificate go (RFC 8705 §5).
-    mtls_endpoint_aliases: Option<Aliases>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Aliases {
-    token_endpoint: Option<String>,
-    revocation_endpoint: Option<String>,
+    mtls_endpoint_aliases: Option<BTreeMap<String, Value>>,
 }
 
 /// Checks an issuer identifier: an https URL without query and fragment (RFC 8414 §2). Plain http is for loopback, unless it
@@ -94,21 +91,26 @@ impl Metadata {
         if metadata.token_endpoint.is_none() {
             return Err(Error::protocol("names no token endpoint"));
         }
-        for methods in [
+        let methods = [
             &mut metadata.token_endpoint_auth_methods_supported,
             &mut metadata.revocation_endpoint_auth_methods_supported,
-        ] {
-            *methods = methods.take().map(|methods| bounded(methods, redactor));
+        ];
+        for methods in methods.into_iter().flatten() {
+            methods.retain(|method| REGISTERED.contains(&method.as_str()));
+            methods.shrink_to_fit();
         }
         Ok(metadata)
     }
 
     /// Returns the URL of an endpoint, if the server has it; with a client certificate it may be elsewhere.
     pub(crate) fn url(&self, kind: EndpointKind, mtls: bool) -> Option<&str> {
+        let (name, url) = match kind {
+            EndpointKind::Token => ("token_endpoint", &self.token_endpoint),
+            EndpointKind::Revocation => ("revocation_endpoint", &self.revocation_endpoint),
+            EndpointKind::Metadata => return None,
+        };
         let aliases = self.mtls_endpoint_aliases.as_ref().filter(|_| mtls);
-        let alias =
-            aliases.and_then(|aliases| of_kind(kind, &aliases.token_endpoint, &aliases.revocation_endpoint));
-        alias.or(of_kind(kind, &self.token_endpoint, &self.revocation_endpoint))
+        aliases.and_then(|aliases| aliases.get(name)?.as_str()).or(url.as_deref())
     }
 
     /// Returns how clients may authenticate at an endpoint. The default is that of RFC 8414 §2, which has it for revocation
@@ -121,24 +123,8 @@ impl Metadata {
     }
 }
 
-/// Returns the one of two members that is about this endpoint.
-fn of_kind<'a>(
-    kind: EndpointKind,
-    token: &'a Option<String>,
-    revocation: &'a Option<String>,
-) -> Option<&'a str> {
-    match kind {
-        EndpointKind::Token => token.as_deref(),
-        EndpointKind::Revocation => revocation.as_deref(),
-        EndpointKind::Metadata => None,
-    }
-}
-
-/// The methods of a real server are a dozen; they are remembered for an hour, and shown where none of them fits.
-const MOST_METHODS: usize = 64;
-const LONGEST_METHOD: usize = 64;
-
-/// The registered ones that are known here (RFC 8414 §2), which say nothing of a secret, even of one made of the same words.
+/// The methods that are registered and known here (RFC 8414 §2). Others are not kept: they help no client, and could be an echo of
+/// what the server was sent.
 const REGISTERED: [&str; 7] = [
     "private_key_jwt",
     "tls_client_auth",
@@ -148,16 +134,6 @@ const REGISTERED: [&str; 7] = [
     "client_secret_post",
     "none",
 ];
-
-/// Drops text that is not the name of a method: it is too long, or echoes a secret.
-fn bounded(mut methods: Vec<String>, redactor: &Redactor) -> Vec<String> {
-    methods.truncate(MOST_METHODS);
-    methods.retain(|method| {
-        REGISTERED.contains(&method.as_str()) || (method.len() <= LONGEST_METHOD && !redactor.finds(method))
-    });
-    methods.shrink_to_fit();
-    methods
-}
 
 #[cfg(test)]
 mod tests {
@@ -296,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn of_methods_without_end_few_are_remembered() {
+    fn of_methods_without_end_those_are_remembered_that_are_registered() {
         let issuer = "https://example.com";
         let many: Vec<String> = (0..100_000).map(|number| format!("m{number}")).collect();
         let document = serde_json::json!({
@@ -310,7 +286,7 @@ mod tests {
         // A method must not get lost because a secret sounds like it.
         redactor.add("tls_client_auth");
         let read = Metadata::read(document.to_string().as_bytes(), issuer, &redactor).unwrap();
-        assert_eq!(read.methods(EndpointKind::Token), &many[..64]);
+        assert!(read.methods(EndpointKind::Token).is_empty());
         assert_eq!(read.methods(EndpointKind::Revocation), ["tls_client_auth"]);
     }
 

@@ -30,9 +30,9 @@ use crate::source::{SourceIdentity, TokenRequest};
 use crate::text::Redactor;
 use crate::token::AccessToken;
 
-/// The first attempt of two, as the second one sees it.
+/// An attempt that has begun, as one sees it that begins beside it.
 #[derive(Default)]
-struct FirstAttempt {
+struct BegunAttempt {
     /// Told when the transport has taken the request.
     sent: Notify,
     connection: SlowConnection,
@@ -152,7 +152,8 @@ impl EndpointClient {
         if let Some(doubt) = doubt {
             doubt.note(None);
         }
-        let auth = &target.registration.auth;
+        let Target { registration, .. } = target;
+        let auth = &registration.auth;
         let mut secret = None;
         let mut may_reread = auth.may_change();
         let mut retries = 0;
@@ -194,29 +195,17 @@ impl EndpointClient {
             if doubt.is_some() && refused.error.is_protocol() {
                 return Err(refused);
             }
-            let status = refused.error.status().map(|status| status.as_u16());
-            let most = self.transport.patience.retries;
-            let Some(delay) = self.transport.pause(&refused, retries, most, deadline) else {
-                return Err(newest(refused, said).told_when());
-            };
-            if refused.silence != Some(Silence::Timeout) {
-                if let Some(doubt) = doubt {
-                    doubt.note(Some(refused.error.clone()));
-                }
-                said = Some(refused);
+            if let Some(doubt) = doubt.filter(|_| refused.silence != Some(Silence::Timeout)) {
+                doubt.note(Some(refused.error.clone()));
             }
-            retries += 1;
+            let (most, who) = (self.transport.patience.retries, registration.expected.who());
+            if !self.transport.wait(&refused, &mut retries, most, deadline, who).await {
+                return Err(newest(refused, said).told_when());
+            }
+            said = Some(newest(refused, said));
             if auth.is_read_each_time() {
                 secret = None;
             }
-            tracing::debug!(
-                origin = %target.origin,
-                status,
-                retry = retries,
-                delay_ms = delay.as_millis(),
-                "the request is sent again after a wait"
-            );
-            tokio::time::sleep(delay).await;
         }
     }
 
@@ -234,17 +223,16 @@ impl EndpointClient {
         let wait = second_attempt_after.filter(|wait| {
             outgoing.doubt.is_none() && *retries < most && outgoing.deadline.leaves_room_after(*wait)
         });
+        let (begun, beside) = (BegunAttempt::default(), BegunAttempt::default());
         let Some(wait) = wait else {
-            return self.attempt(target, outgoing, secret, None, redactor).await;
+            return self.attempt(target, outgoing, secret, &begun, redactor).await;
         };
-        let beside = FirstAttempt::default();
         let (mut first_knows, mut second_knows) = (redactor.clone(), redactor.clone());
         let outcome = {
-            let mut first =
-                std::pin::pin!(self.attempt(target, outgoing, secret, Some(&beside), &mut first_knows));
+            let mut first = std::pin::pin!(self.attempt(target, outgoing, secret, &begun, &mut first_knows));
             // A wait for a signer, or for a transport that is not ready, is not the server's silence.
             let silence = async {
-                beside.sent.notified().await;
+                begun.sent.notified().await;
                 tokio::time::sleep(wait).await;
             };
             match select(&mut first, std::pin::pin!(silence)).await {
@@ -252,9 +240,9 @@ impl EndpointClient {
                 Either::Right(_) => {
                     *retries += 1;
                     tracing::debug!(origin = %target.origin, "no response for {wait:?}; starting a second attempt");
-                    beside.connection.abandon();
+                    begun.connection.abandon();
                     let second =
-                        std::pin::pin!(self.attempt(target, outgoing, secret, None, &mut second_knows));
+                        std::pin::pin!(self.attempt(target, outgoing, secret, &beside, &mut second_knows));
                     first_response(first, second).await
                 }
             }
@@ -301,24 +289,20 @@ impl EndpointClient {
         target: &Target,
         outgoing: &EndpointRequest<'_, T>,
         secret: &SecretString,
-        beside: Option<&FirstAttempt>,
+        begun: &BegunAttempt,
         redactor: &mut Redactor,
     ) -> Result<(T, Moment), Refused> {
         let EndpointRequest { parameters, doubt, deadline, read } = *outgoing;
         let expected = &target.registration.expected;
         let making = self.request(target, parameters, secret, redactor);
         let mut request = self.bounded(deadline, making).await?;
-        if let Some(beside) = beside {
-            request.extensions_mut().insert(beside.connection.clone());
-        }
+        request.extensions_mut().insert(begun.connection.clone());
         let requested = WallClock::default().moment();
         let sending = || {
             if let Some(doubt) = doubt {
                 doubt.set(true);
             }
-            if let Some(beside) = beside {
-                beside.sent.notify_one();
-            }
+            begun.sent.notify_one();
         };
         // What may be spent is waited for: the response may bring what comes in its place.
         let deadline = if doubt.is_some() { Deadline::default() } else { deadline };

@@ -17,7 +17,7 @@ use crate::grants::endpoint::url::{self, PlainHttp};
 use crate::grants::response::expected::{Acceptance, Expected};
 use crate::origin::Origin;
 use crate::source::SourceIdentity;
-use crate::text::{self, Redactor};
+use crate::text::Redactor;
 
 /// A place to ask, and the client as it shows itself there.
 pub(crate) struct Target {
@@ -192,7 +192,7 @@ impl Registration {
                  use another ClientAuth, or register the client for it; nothing was sent",
                 kind.name(),
                 self.auth.name(),
-                text::clean(&names.join(", ")),
+                if names.is_empty() { "none that is known here".to_owned() } else { names.join(", ") },
             ))
         })
     }

@@ -26,17 +26,6 @@ use crate::text::{self, Redactor};
 /// A response may be this long after decoding. Real ones have a few KiB.
 const MAX_RESPONSE: usize = 1024 * 1024;
 
-/// Any tower HTTP service, erased.
-pub(crate) type ErasedService = BoxCloneSyncService<Request<Body>, Response<Body>, BoxError>;
-
-/// Makes a transport of any tower HTTP service.
-pub(crate) fn erase<S: HttpTransport>(service: S) -> ErasedService {
-    let service = service.map_err(Into::into);
-    BoxCloneSyncService::new(
-        service.map_response(|response: Response<S::ResponseBody>| response.map(Body::new)),
-    )
-}
-
 /// When an attempt is given up, and when another one follows.
 #[derive(Clone, Debug)]
 pub(crate) struct Patience {
@@ -73,12 +62,19 @@ impl Patience {
 /// The transport to an authorization server, with its timeouts and retries.
 #[derive(Clone, Debug)]
 pub(crate) struct Transport {
-    pub(crate) service: ErasedService,
+    service: BoxCloneSyncService<Request<Body>, Response<Body>, BoxError>,
     pub(crate) patience: Patience,
-    pub(crate) chance: Chance,
+    chance: Chance,
 }
 
 impl Transport {
+    /// Makes a transport of any tower HTTP service.
+    pub(crate) fn new<S: HttpTransport>(service: S, patience: Patience) -> Self {
+        let service = service.map_err(Into::into);
+        let service = service.map_response(|response: Response<S::ResponseBody>| response.map(Body::new));
+        Self { service: BoxCloneSyncService::new(service), patience, chance: Chance::default() }
+    }
+
     /// Sends a request and reads the response, within the time of one attempt. `sending` is called when the transport is ready
     /// to take the request; what fails before that was not sent.
     pub(crate) async fn attempt(
@@ -92,12 +88,14 @@ impl Transport {
         request.extensions_mut().insert(FollowNothing);
         let limit = deadline.cap(self.patience.attempt_timeout);
         let mut was_sent = false;
-        let noting = || {
+        let responding = async {
+            let mut service = self.service.clone();
+            let ready = service.ready().await?;
             was_sent = true;
             sending();
+            read_response(ready.call(request).await?, expected.terms.kind).await
         };
-        let outcome = tokio::time::timeout(limit, self.send(request, expected.terms.kind, noting)).await;
-        match outcome {
+        match tokio::time::timeout(limit, responding).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(unreachable(&error, was_sent, expected, redactor)),
             Err(_) => {
@@ -107,56 +105,42 @@ impl Transport {
         }
     }
 
-    /// Returns how long to wait before the next attempt, after so many retries; none if there is to be no other.
-    pub(crate) fn pause(
+    /// Waits before the next attempt, and counts it as a retry. Returns whether there is to be one.
+    pub(crate) async fn wait(
         &self,
         refused: &Refused,
-        retries: u32,
+        retries: &mut u32,
         most: u32,
         deadline: Deadline,
-    ) -> Option<Duration> {
-        let Patience { min_delay, max_delay, .. } = self.patience;
-        if retries >= most || !self.patience.passes(refused) {
-            return None;
-        }
-        let delay = match refused.verdict.hint {
-            Some(hint) if hint > max_delay => return None,
-            // A hint that was just proved wrong is no shorter wait than none.
-            Some(hint) if retries > 0 => {
-                let backoff = self.chance.equal_jitter(min_delay, max_delay, retries);
-                self.chance.lengthen(hint).max(backoff)
-            }
-            Some(hint) => self.chance.lengthen(hint),
-            None => self.chance.equal_jitter(min_delay, max_delay, retries),
-        };
-        Some(delay).filter(|delay| deadline.leaves_room_after(*delay))
+        who: &str,
+    ) -> bool {
+        let is_allowed = |delay: &Duration| *retries < most && deadline.leaves_room_after(*delay);
+        let Some(delay) = self.delay(refused, *retries).filter(is_allowed) else { return false };
+        *retries += 1;
+        tracing::debug!(
+            status = refused.error.status().map(|status| status.as_u16()),
+            retry = *retries,
+            delay_ms = delay.as_millis(),
+            "the request to {who} is sent again after a wait"
+        );
+        tokio::time::sleep(delay).await;
+        true
     }
 
-    async fn send(
-        &self,
-        request: Request<Body>,
-        kind: EndpointKind,
-        sending: impl FnOnce() + Send,
-    ) -> Result<EndpointResponse, BoxError> {
-        let mut service = self.service.clone();
-        let ready = service.ready().await?;
-        sending();
-        let response = ready.call(request).await?;
-        let (parts, body) = response.into_parts();
-        let encoding = parts.headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes).unwrap_or_default();
-        let body = if parts.status.is_success() && kind == EndpointKind::Revocation {
-            // It says all by its status.
-            Err("a body that is not read".into())
-        } else if encoding.is_empty() || encoding.eq_ignore_ascii_case(b"identity") {
-            read_capped(body).await?
-        } else {
-            Err(format!(
-                "a body in the content encoding {}, although it was asked for none (a transport that decodes can be given to \
-                 build_with)",
-                String::from_utf8_lossy(encoding)
-            ))
-        };
-        Ok(EndpointResponse { status: parts.status, headers: parts.headers, body })
+    /// Returns how long to wait before the next attempt, after so many retries; none if another one makes no sense.
+    fn delay(&self, refused: &Refused, retries: u32) -> Option<Duration> {
+        let Patience { min_delay, max_delay, .. } = self.patience;
+        if !self.patience.passes(refused) {
+            return None;
+        }
+        let backoff = self.chance.equal_jitter(min_delay, max_delay, retries);
+        match refused.verdict.hint {
+            Some(hint) if hint > max_delay => None,
+            // A hint that was just proved wrong is no shorter wait than none.
+            Some(hint) if retries > 0 => Some(self.chance.lengthen(hint).max(backoff)),
+            Some(hint) => Some(self.chance.lengthen(hint)),
+            None => Some(backoff),
+        }
     }
 }
 
@@ -170,6 +154,24 @@ pub(crate) fn headers() -> HeaderMap {
 }
 
 // --- Responses ---
+
+async fn read_response(response: Response<Body>, kind: EndpointKind) -> Result<EndpointResponse, BoxError> {
+    let (parts, body) = response.into_parts();
+    let encoding = parts.headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes).unwrap_or_default();
+    let body = if parts.status.is_success() && kind == EndpointKind::Revocation {
+        // It says all by its status.
+        Err("a body that is not read".into())
+    } else if encoding.is_empty() || encoding.eq_ignore_ascii_case(b"identity") {
+        read_capped(body).await?
+    } else {
+        Err(format!(
+            "a body in the content encoding {}, although it was asked for none (a transport that decodes can be given to \
+             build_with)",
+            String::from_utf8_lossy(encoding)
+        ))
+    };
+    Ok(EndpointResponse { status: parts.status, headers: parts.headers, body })
+}
 
 /// Reads a body to its end, or to the cap: then it says that it is longer. Trailers are of no interest.
 pub(crate) async fn read_capped(body: Body) -> Result<Result<Vec<u8>, String>, BoxError> {

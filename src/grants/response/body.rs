@@ -108,14 +108,10 @@ impl Body {
     }
 
     /// Returns whether a member says by its value that the response refuses: `ok: false`, or one that was set.
-    pub(crate) fn says_no(&self, refusals: &[(String, Option<Value>)]) -> bool {
-        let is = |name: &str, value: &Value| {
-            let raw = self.at(name);
-            raw.is_some_and(|raw| serde_json::from_str::<Value>(raw.get()).is_ok_and(|found| found == *value))
-        };
-        let is_set =
-            |(name, value): &(String, Option<Value>)| value.as_ref().is_some_and(|value| is(name, value));
-        is("ok", &Value::Bool(false)) || refusals.iter().any(is_set)
+    pub(crate) fn says_no(&self, refusals: &[(String, String)]) -> bool {
+        let value = |json: &str| serde_json::from_str::<Value>(json).ok();
+        let is = |name: &str, json: &str| self.at(name).is_some_and(|raw| value(raw.get()) == value(json));
+        is("ok", "false") || refusals.iter().any(|(name, json)| is(name, json))
     }
 
     /// Returns the code of the error that the body tells of (RFC 6749 §5.2). One that breaks the grammar of RFC 6749

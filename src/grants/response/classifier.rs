@@ -90,21 +90,7 @@ impl fmt::Debug for Refusal<'_> {
 
 /// A closure that names the class, or leaves it to the rules.
 #[derive(Clone)]
-pub(crate) struct Classifier {
-    classify: Arc<ClassifyFn>,
-}
-
-type ClassifyFn = dyn Fn(&Refusal<'_>) -> Option<ErrorKind> + Send + Sync;
-
-impl Classifier {
-    pub(crate) fn new(classify: impl Fn(&Refusal<'_>) -> Option<ErrorKind> + Send + Sync + 'static) -> Self {
-        Self { classify: Arc::new(classify) }
-    }
-
-    pub(crate) fn classify(&self, refusal: &Refusal<'_>) -> Option<ErrorKind> {
-        (self.classify)(refusal)
-    }
-}
+pub(crate) struct Classifier(pub(crate) Arc<dyn Fn(&Refusal<'_>) -> Option<ErrorKind> + Send + Sync>);
 
 impl fmt::Debug for Classifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -31,9 +31,8 @@ pub(crate) struct Acceptance {
     pub(crate) renamed: Vec<(String, String)>,
     /// The token types that are accepted beside `Bearer`.
     pub(crate) token_types: Vec<String>,
-    /// Members that say by their value that the response refuses; without a value if it is not JSON, which is said when the
-    /// source is built.
-    pub(crate) refusals: Vec<(String, Option<serde_json::Value>)>,
+    /// Members that say by their value, which is JSON text, that the response refuses.
+    pub(crate) refusals: Vec<(String, String)>,
 }
 
 /// The properties of a grant, as opposed to the settings of its user.

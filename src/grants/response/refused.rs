@@ -91,7 +91,7 @@ impl Refused {
         };
         let hint = rate_limit::wait(*status, headers, now);
         let refusal = Refusal::new(*status, headers, code.as_deref(), description.as_deref());
-        let named = expected.acceptance.classifier.as_ref().and_then(|hook| hook.classify(&refusal));
+        let named = expected.acceptance.classifier.as_ref().and_then(|hook| (hook.0)(&refusal));
         let verdict = verdict::refused(&refusal, hint, named);
         let is_refused_assertion = (expected.client_asserts && verdict.blames_secret)
             || (expected.sends("assertion") && refusal.code() == Some("invalid_grant"));

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use http::header::{CONTENT_TYPE, HeaderName, LOCATION};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
@@ -8,7 +10,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::error::ErrorKind;
 use crate::grants::endpoint::transport;
-use crate::grants::response::classifier::Classifier;
+use crate::grants::response::classifier::{Classifier, Refusal};
 use crate::grants::response::expected::Acceptance;
 use crate::grants::response::verdict::Evidence;
 use crate::vectors;
@@ -418,13 +420,13 @@ fn a_redirect_is_refused_with_its_target_and_no_more_of_it() {
 
 #[test]
 fn a_classifier_knows_better_and_says_so() {
-    let classifier = Classifier::new(|refusal| {
+    let classifier = Classifier(Arc::new(|refusal: &Refusal<'_>| {
         (refusal.status() == StatusCode::BAD_REQUEST
             && refusal.code() == Some("invalid_request")
             && refusal.headers().contains_key("x-limit")
             && refusal.description()?.starts_with("rate limit exceeded;"))
         .then_some(ErrorKind::Throttled)
-    });
+    }));
     let expected = accepting(Acceptance { classifier: Some(classifier), ..Acceptance::default() });
     let ask = |answer: &EndpointResponse| read(answer, &expected, &mut Redactor::default(), NOW).unwrap_err();
     let mut limited =
