@@ -14,7 +14,7 @@ use crate::grants::discovery::metadata::{Metadata, check_issuer, well_known};
 use crate::grants::endpoint::deadline::Deadline;
 use crate::grants::endpoint::transport::{self, Transport};
 use crate::grants::endpoint::url::{self, PlainHttp};
-use crate::grants::response::body::{Body, EndpointResponse};
+use crate::grants::response::body::Body;
 use crate::grants::response::expected::{EndpointKind, Expected, Terms};
 use crate::grants::response::messages;
 use crate::grants::response::refused::Refused;
@@ -153,7 +153,7 @@ impl Discovery {
                 Ok(metadata) => return Ok(metadata),
                 Err(refused) => refused,
             };
-            if !self.transport.wait(&refused, &mut retries, most, deadline, self.expected.who()).await {
+            if !self.transport.wait(&refused, &mut retries, most, deadline, &self.expected.who).await {
                 return Err(refused.told_when().error);
             }
         }
@@ -200,27 +200,22 @@ impl Discovery {
         let response = self.transport.attempt(request, &self.expected, deadline, &redactor, || ()).await?;
         let status = response.status.as_u16();
         tracing::debug!(issuer = %self.issuer.identifier, status, "the server of the metadata responded");
-        self.read(&response, &mut redactor)
-    }
-
-    /// Reads a response (RFC 8414 §3.2): 200 with a JSON object, or nothing of use. What lasts is told as the end of a sentence
-    /// about the address.
-    fn read(&self, response: &EndpointResponse, redactor: &mut Redactor) -> Result<Metadata, Refused> {
-        let body = Body::read(response);
+        // RFC 8414 §3.2: 200 with a JSON object, or nothing of use.
+        let body = Body::read(&response);
         if response.status != StatusCode::OK {
-            body.teach(redactor);
-            let refused = Refused::by_response(response, &body, &self.expected, redactor, clock::unix_time());
+            body.teach(&mut redactor);
+            let refused =
+                Refused::by_response(&response, &body, &self.expected, &redactor, clock::unix_time());
             if refused.error.is_temporary() {
                 return Err(refused);
             }
             let is_redirect = response.status.is_redirection();
-            let redirect = is_redirect.then(|| messages::redirect(&response.headers, redactor));
-            let code = response.status.as_u16();
-            return Err(Error::config(format!("returned {code}{}", redirect.unwrap_or_default())).into());
+            let redirect = is_redirect.then(|| messages::redirect(&response.headers, &redactor));
+            return Err(Error::config(format!("returned {status}{}", redirect.unwrap_or_default())).into());
         }
         match (&body.flaw, &response.body) {
             (None, Ok(document)) => {
-                Metadata::read(document, &self.issuer.identifier, redactor).map_err(Refused::from)
+                Metadata::read(document, &self.issuer.identifier, &redactor).map_err(Refused::from)
             }
             (flaw, _) => {
                 let what = redactor.clean(flaw.as_deref().unwrap_or_default());

@@ -198,7 +198,7 @@ impl EndpointClient {
             if let Some(doubt) = doubt.filter(|_| refused.silence != Some(Silence::Timeout)) {
                 doubt.note(Some(refused.error.clone()));
             }
-            let (most, who) = (self.transport.patience.retries, registration.expected.who());
+            let (most, who) = (self.transport.patience.retries, &registration.expected.who);
             if !self.transport.wait(&refused, &mut retries, most, deadline, who).await {
                 return Err(newest(refused, said).told_when());
             }
@@ -307,8 +307,8 @@ impl EndpointClient {
         // What may be spent is waited for: the response may bring what comes in its place.
         let deadline = if doubt.is_some() { Deadline::default() } else { deadline };
         let response = self.transport.attempt(request, expected, deadline, redactor, sending).await?;
-        let (status, who) = (response.status.as_u16(), expected.terms.kind.name());
-        tracing::debug!(origin = %target.origin, status, "{who} responded");
+        let (status, kind) = (response.status.as_u16(), expected.terms.kind.name());
+        tracing::debug!(origin = %target.origin, status, "the {kind} endpoint responded");
         let value = read(&response, expected, redactor, clock::unix_time())?;
         Ok((value, requested))
     }

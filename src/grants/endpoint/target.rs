@@ -151,7 +151,7 @@ impl Registration {
     /// Makes a target of it.
     fn at(mut self, url: &str, (uri, origin): (Uri, Origin)) -> Target {
         url.clone_into(&mut self.identifiers.token_url);
-        self.expected.who = format!("{} at {origin}", self.expected.terms.kind.name());
+        self.expected.who = format!("the {} endpoint at {origin}", self.expected.terms.kind.name());
         self.expected.client_asserts = self.auth.is_assertion();
         Target { uri, origin, registration: self, metadata: None }
     }
@@ -160,40 +160,34 @@ impl Registration {
     fn target(&self, discovery: &Discovery, metadata: &Metadata) -> Result<Target, Error> {
         let issuer = &discovery.issuer.identifier;
         let kind = self.expected.terms.kind;
-        let auth = self.supported_auth(issuer, metadata)?;
+        let names = metadata.methods(kind);
+        // Where there is no client, there is none to authenticate.
+        let is_anonymous = self.expected.is_anonymous;
+        let auth = if is_anonymous { Some(self.auth.clone()) } else { self.auth.supported(&names) };
+        let auth = auth.ok_or_else(|| {
+            Error::config(format!(
+                "the {} endpoint of the issuer {issuer} does not support the client authentication that is configured ({}), \
+                 but: {}; use another ClientAuth, or register the client for it; nothing was sent",
+                kind.name(),
+                self.auth.name(),
+                if names.is_empty() { "none that is known here".to_owned() } else { names.join(", ") },
+            ))
+        })?;
         let mtls = discovery.issuer.mtls_aliases || auth.is_tls();
-        let Some(url) = metadata.url(kind, mtls) else {
-            return Err(Error::config(format!(
-                "the metadata of the issuer {issuer} do not say where {} is; if there is one, give its URL in place of the \
-                 issuer",
+        let url = metadata.url(kind, mtls).ok_or_else(|| {
+            Error::config(format!(
+                "the metadata of the issuer {issuer} do not say where the {} endpoint is; if there is one, give its URL in \
+                 place of the issuer",
                 kind.name()
-            )));
-        };
+            ))
+        })?;
         let address = url::read(url, discovery.plain_http).map_err(|flaw| {
             Error::protocol(format!(
-                "the metadata of the issuer {issuer} cannot be used: the URL of {} in them {}",
+                "the metadata of the issuer {issuer} cannot be used: the URL of the {} endpoint in them {}",
                 kind.name(),
                 flaw.what
             ))
         })?;
         Ok(Self { auth, ..self.clone() }.at(url, address))
-    }
-
-    fn supported_auth(&self, issuer: &str, metadata: &Metadata) -> Result<ClientAuth, Error> {
-        // There is no client to authenticate.
-        if self.expected.is_anonymous {
-            return Ok(self.auth.clone());
-        }
-        let kind = self.expected.terms.kind;
-        let names = metadata.methods(kind);
-        self.auth.supported(&names).ok_or_else(|| {
-            Error::config(format!(
-                "{} of the issuer {issuer} does not support the client authentication that is configured ({}), but: {}; \
-                 use another ClientAuth, or register the client for it; nothing was sent",
-                kind.name(),
-                self.auth.name(),
-                if names.is_empty() { "none that is known here".to_owned() } else { names.join(", ") },
-            ))
-        })
     }
 }

@@ -49,12 +49,11 @@ impl Patience {
     /// Returns whether another attempt makes sense: what the classifier called temporary, a status on the list, or an
     /// attempt that brought no response.
     fn passes(&self, refused: &Refused) -> bool {
-        let is_repeatable = refused.verdict.is_repeatable;
         match (&self.retry_statuses, refused.error.status()) {
             (Some(list), Some(status)) if !refused.verdict.is_classified && !status.is_success() => {
                 list.contains(&status)
             }
-            (Some(_) | None, _) => is_repeatable,
+            (Some(_) | None, _) => refused.verdict.is_repeatable,
         }
     }
 }
@@ -195,12 +194,16 @@ pub(crate) async fn read_capped(body: Body) -> Result<Result<Vec<u8>, String>, B
 
 // --- Failures ---
 
-/// Messages of this crate's transport and of hyper-util's if there is no proxy to ask for a tunnel.
-const NO_PROXY: [&str; 2] =
-    ["the proxy cannot be reached", "tunnel error: failed to create underlying connection"];
-
-/// How this crate's transport and hyper-util's begin about a proxy that refuses a tunnel.
-const REFUSED_TUNNEL: [&str; 2] = ["the proxy returned", "tunnel error: unsuccessful"];
+/// How this crate's transport and hyper-util's begin about a proxy that cannot be asked for a tunnel, or that refuses one; and what
+/// to do about it.
+const OF_PROXIES: [(&str, &str); 4] = [
+    ("the proxy cannot be reached", CHECK_PROXY),
+    ("tunnel error: failed to create underlying connection", CHECK_PROXY),
+    ("the proxy returned", REFUSED_TUNNEL),
+    ("tunnel error: unsuccessful", REFUSED_TUNNEL),
+];
+const CHECK_PROXY: &str = "the proxy cannot be reached; check its host and port, and the network route to it";
+const REFUSED_TUNNEL: &str = "the proxy refuses the connection, which may be temporary";
 
 /// Makes a refusal of an error of the transport: whether anything was sent, and what can be done about it.
 fn unreachable(error: &BoxError, was_sent: bool, expected: &Expected, redactor: &Redactor) -> Refused {
@@ -218,18 +221,12 @@ fn unreachable(error: &BoxError, was_sent: bool, expected: &Expected, redactor: 
         };
         return Refused::by_silence(Silence::Broken, foreign.kind(), was_sent, message);
     }
-    let says = |list: &[&str; 2]| {
-        chain(&**error).any(|error| list.iter().any(|start| error.to_string().starts_with(start)))
-    };
     let lasting = chain(&**error).find_map(|error| error.downcast_ref::<Lasting>());
-    let advice = match lasting {
-        Some(lasting) => Some(lasting.advice),
-        None if says(&NO_PROXY) => {
-            Some("the proxy cannot be reached; check its host and port, and the network route to it")
-        }
-        None if says(&REFUSED_TUNNEL) => Some("the proxy refuses the connection, which may be temporary"),
-        None => None,
-    };
+    let advice = lasting.map(|lasting| lasting.advice).or_else(|| {
+        let texts: Vec<String> = chain(&**error).map(ToString::to_string).collect();
+        let is_said = |start: &str| texts.iter().any(|text| text.starts_with(start));
+        OF_PROXIES.iter().find(|(start, _)| is_said(start)).map(|(_, advice)| *advice)
+    });
     // The text closest to what happened: what stands above it in the chain says only that something did.
     let said = chain(&**error).map(ToString::to_string).filter(|text| !text.trim().is_empty()).last();
     let said = said.unwrap_or_else(|| "the transport did not say why".to_owned());

@@ -76,6 +76,6 @@ pub(crate) fn read(url: &str, plain_http: PlainHttp) -> Result<(Uri, Origin), Fl
 impl Flaw {
     /// Makes the error of a setting.
     pub(crate) fn in_setting(&self, kind: EndpointKind) -> Error {
-        Error::config(format!("{}: it {}; {}", kind.setting(), self.what, self.remedy))
+        Error::config(format!("{}_url: it {}; {}", kind.name(), self.what, self.remedy))
     }
 }

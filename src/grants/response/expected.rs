@@ -8,7 +8,7 @@ use crate::grants::response::classifier::Classifier;
 pub(crate) struct Expected {
     pub(crate) acceptance: Acceptance,
     pub(crate) terms: Terms,
-    /// The party that responds, as the subject of a sentence; empty: the endpoint by its name.
+    /// The party that responds, as the subject of a sentence.
     pub(crate) who: String,
     /// Whether the issuer told its URL.
     pub(crate) is_discovered: bool,
@@ -58,19 +58,12 @@ pub(crate) enum EndpointKind {
 // --- Expected ---
 
 impl Expected {
-    /// Returns who responds, as the subject of a sentence.
-    pub(crate) fn who(&self) -> &str {
-        if self.who.is_empty() { self.terms.kind.name() } else { &self.who }
-    }
-
     /// Returns what the address of the endpoint is called.
-    pub(crate) fn url(&self) -> &'static str {
-        match (self.terms.kind, self.is_discovered) {
-            (EndpointKind::Token, false) => "token URL",
-            (EndpointKind::Token, true) => "token endpoint in the metadata of the issuer",
-            (EndpointKind::Revocation, false) => "revocation URL",
-            (EndpointKind::Revocation, true) => "revocation endpoint in the metadata of the issuer",
-            (EndpointKind::Metadata, _) => "issuer",
+    pub(crate) fn url(&self) -> String {
+        match self.terms.kind {
+            EndpointKind::Metadata => "issuer".to_owned(),
+            kind if self.is_discovered => format!("{} endpoint in the metadata of the issuer", kind.name()),
+            kind => format!("{} URL", kind.name()),
         }
     }
 
@@ -85,18 +78,9 @@ impl Expected {
 impl EndpointKind {
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Token => "the token endpoint",
-            Self::Revocation => "the revocation endpoint",
-            Self::Metadata => "the metadata",
-        }
-    }
-
-    /// Returns the name of the setting with its URL.
-    pub(crate) fn setting(self) -> &'static str {
-        match self {
-            Self::Token => "token_url",
-            Self::Revocation => "revocation_url",
-            Self::Metadata => "metadata_url",
+            Self::Token => "token",
+            Self::Revocation => "revocation",
+            Self::Metadata => "metadata",
         }
     }
 }

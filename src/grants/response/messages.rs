@@ -22,7 +22,7 @@ pub(crate) fn refused(
     about_assertion: Option<String>,
     instead: &str,
 ) -> String {
-    let mut line = format!("{} returned {}", expected.who(), refusal.status().as_u16());
+    let mut line = format!("{} returned {}", expected.who, refusal.status().as_u16());
     if let Some(code) = refusal.code() {
         line = format!("{line} {code}");
     }
@@ -60,7 +60,7 @@ fn advice(refusal: &Refusal<'_>, expected: &Expected, class: ErrorKind, is_marku
              parameters"
         }
         (_, Some(code)) => match codes::find(code) {
-            Some(row) if !row.advice.is_empty() => return Some(row.advice.replace("{url}", expected.url())),
+            Some(row) if !row.advice.is_empty() => return Some(row.advice.replace("{url}", &expected.url())),
             Some(_) | None if status == StatusCode::UNAUTHORIZED && class == ErrorKind::Config => {
                 CHECK_CLIENT
             }
@@ -108,13 +108,13 @@ pub(crate) fn redirect(headers: &HeaderMap, redactor: &Redactor) -> String {
 pub(crate) fn timed_out(expected: &Expected, limit: Duration) -> String {
     format!(
         "{} did not return a whole response within {limit:?}; check the network route from this machine, or raise attempt_timeout",
-        expected.who()
+        expected.who
     )
 }
 
 /// No response came. `what` was cleaned.
 pub(crate) fn unreachable(expected: &Expected, what: &str, advice: Option<&str>) -> String {
-    let (who, what) = (expected.who(), lower_case(what));
+    let (who, what) = (&expected.who, lower_case(what));
     match advice {
         Some(advice) => format!("{who} could not be reached: {what}; {advice}"),
         None => format!(
@@ -143,16 +143,10 @@ const SAME_TIME: Duration = Duration::from_secs(10);
 /// Returns what may be wrong with an assertion that a server refused, as the end of a sentence: told from the server's own
 /// words, and from its clock. `server_time` and `now` are times since the Unix epoch.
 pub(crate) fn about_assertion(description: Option<&str>, server_time: Duration, now: Duration) -> String {
-    let description = description.unwrap_or_default().to_ascii_lowercase();
-    let words: Vec<&str> = description.split(|c: char| !c.is_ascii_alphanumeric()).collect();
-    let says = |list: &[&str]| list.iter().any(|word| words.contains(word));
-
-    if says(&["jti", "replay", "replayed"]) || description.contains("already used") {
-        return "it has seen this assertion before; does something in between repeat requests?".into();
-    }
-    if says(&["kid", "x5t", "thumbprint", "jwk", "jwks"]) || description.contains("key not found") {
-        return "it does not know the key; register the public key there, and set key_id() as it is named there".into();
-    }
+    let description = codes::plain(description.unwrap_or_default());
+    let words = format!(" {description} ");
+    let says = |list: &[&str]| list.iter().any(|said| words.contains(&format!(" {said} ")));
+    let apart = server_time.abs_diff(now);
     let is_about_time = says(&[
         "exp",
         "iat",
@@ -165,42 +159,30 @@ pub(crate) fn about_assertion(description: Option<&str>, server_time: Duration, 
         "timeframe",
         "time",
         "lifetime",
+        "not active",
+        "not yet valid",
     ]);
-    let skew = skew(server_time, now);
-    match skew {
-        Some(skew) if is_about_time || description.is_empty() => {
-            return format!(
-                "its clock is {skew} that of this machine; correct the clock, or set the difference on the assertion"
-            );
-        }
-        None if is_about_time
-            || description.contains("not active")
-            || description.contains("not yet valid") =>
-        {
-            return "check this machine's clock and the lifetime of the assertion; clock_ahead_by() and clock_behind_by() \
-                    correct for a wrong clock"
-                .into();
-        }
-        Some(_) | None => {}
-    }
-    if says(&["aud", "audience"]) {
-        return "it expects another audience; set issuer() as the server writes it, or token_url_as_audience(true)".into();
-    }
-    if says(&["signature", "signed"]) {
-        return "it has another key for this client; register the public key there, or give the private key of the one \
-                it has"
-            .into();
-    }
-    "check the client id, the key that is registered for it, the audience of the assertion, and this machine's clock".into()
-}
-
-/// Says how far the server's clock is off ours, if it is.
-fn skew(server_time: Duration, now: Duration) -> Option<String> {
-    let (apart, side) = match server_time.checked_sub(now) {
-        Some(ahead) => (ahead, "ahead of"),
-        None => (now - server_time, "behind"),
+    let line = if says(&["jti", "replay", "replayed", "already used"]) {
+        "it has seen this assertion before; does something in between repeat requests?"
+    } else if says(&["kid", "x5t", "thumbprint", "jwk", "jwks", "key not found"]) {
+        "it does not know the key; register the public key there, and set key_id() as it is named there"
+    } else if apart > SAME_TIME && (is_about_time || description.is_empty()) {
+        let side = if server_time > now { "ahead of" } else { "behind" };
+        return format!(
+            "its clock is {} s {side} that of this machine; correct the clock, or set the difference on the assertion",
+            apart.as_secs()
+        );
+    } else if is_about_time {
+        "check this machine's clock and the lifetime of the assertion; clock_ahead_by() and clock_behind_by() correct for a \
+         wrong clock"
+    } else if says(&["aud", "audience"]) {
+        "it expects another audience; set issuer() as the server writes it, or token_url_as_audience(true)"
+    } else if says(&["signature", "signed"]) {
+        "it has another key for this client; register the public key there, or give the private key of the one it has"
+    } else {
+        "check the client id, the key that is registered for it, the audience of the assertion, and this machine's clock"
     };
-    (apart > SAME_TIME).then(|| format!("{} s {side}", apart.as_secs()))
+    line.to_owned()
 }
 
 #[cfg(test)]

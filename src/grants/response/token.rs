@@ -104,7 +104,7 @@ fn token(
     now: Duration,
 ) -> Result<AccessToken, Error> {
     let status = response.status.as_u16();
-    let nonsense = |what: &str| Error::protocol(format!("{} returned {status} with {what}", expected.who()));
+    let nonsense = |what: &str| Error::protocol(format!("{} returned {status} with {what}", expected.who));
     if let Some(flaw) = &body.flaw {
         return Err(nonsense(&format!(
             "{}; is the {} right, or does a proxy or a login page stand in between?",
@@ -234,7 +234,7 @@ fn check_scopes(granted: &[String], expected: &Expected) -> Result<(), Error> {
     Err(Error::config(format!(
         "{} granted a token without the required scopes {}: allow them to the client at the authorization server, and \
          ask for them",
-        expected.who(),
+        expected.who,
         missing.join(" ")
     )))
 }
