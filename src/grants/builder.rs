@@ -15,10 +15,9 @@ use crate::grants::endpoint::identifiers::Identifiers;
 use crate::grants::endpoint::location::Endpoint;
 use crate::grants::endpoint::target::{Destination, Registration};
 use crate::grants::endpoint::transport::{Patience, Transport};
-use crate::grants::endpoint::url::PlainHttp;
 use crate::grants::parameters::{Encoding, Parameters};
 use crate::grants::response::classifier::{Classifier, Refusal};
-use crate::grants::response::expected::{Acceptance, Expected, Terms};
+use crate::grants::response::expected::{Expected, Terms};
 use crate::http_transport::HttpTransport;
 use crate::text;
 
@@ -62,8 +61,8 @@ use crate::text;
 pub struct GrantBuilder<G: Grant> {
     endpoint: Endpoint,
     registration: Registration,
-    audiences: Vec<String>,
-    resources: Vec<String>,
+    /// Audiences and resources.
+    targets: Vec<(&'static str, String)>,
     parameters: Parameters,
     patience: Patience,
     insecure_http: bool,
@@ -107,17 +106,12 @@ impl<G: Grant> GrantBuilder<G> {
         Self {
             endpoint: endpoint.into(),
             registration: Registration { identifiers, auth: ClientAuth::none(), expected },
-            audiences: Vec::new(),
-            resources: Vec::new(),
+            targets: Vec::new(),
             parameters: Parameters::default(),
             patience,
             insecure_http: false,
             settings,
         }
-    }
-
-    fn acceptance_mut(&mut self) -> &mut Acceptance {
-        &mut self.registration.expected.acceptance
     }
 
     pub(crate) fn parameters_mut(&mut self) -> &mut Parameters {
@@ -141,7 +135,7 @@ impl<G: Grant> GrantBuilder<G> {
     /// Requests a scope, or several separated by spaces (RFC 6749 §3.3), besides those that were named before.
     #[must_use]
     pub fn scope(mut self, scope: impl AsRef<str>) -> Self {
-        add_scopes(&mut self.acceptance_mut().requested, scope.as_ref());
+        add_scopes(&mut self.registration.expected.acceptance.requested, scope.as_ref());
         self
     }
 
@@ -152,21 +146,21 @@ impl<G: Grant> GrantBuilder<G> {
     /// has none. If neither says anything, they are the scopes that were requested (RFC 6749 §5.1).
     #[must_use]
     pub fn required_scope(mut self, scope: impl AsRef<str>) -> Self {
-        add_scopes(&mut self.acceptance_mut().required, scope.as_ref());
+        add_scopes(&mut self.registration.expected.acceptance.required, scope.as_ref());
         self
     }
 
     /// Names an `audience`, a parameter that several vendors know, as does RFC 8693 §2.1. May be repeated.
     #[must_use]
     pub fn audience(mut self, audience: impl Into<String>) -> Self {
-        self.audiences.push(audience.into());
+        self.targets.push(("audience", audience.into()));
         self
     }
 
     /// Names a resource that the token is for: an absolute URI without a fragment (RFC 8707 §2). May be repeated.
     #[must_use]
     pub fn resource(mut self, resource: impl Into<String>) -> Self {
-        self.resources.push(resource.into());
+        self.targets.push(("resource", resource.into()));
         self
     }
 
@@ -215,7 +209,7 @@ impl<G: Grant> GrantBuilder<G> {
     /// ```
     #[must_use]
     pub fn response_member(mut self, standard: impl Into<String>, theirs: impl Into<String>) -> Self {
-        self.acceptance_mut().renamed.push((standard.into(), theirs.into()));
+        self.registration.expected.acceptance.renamed.push((standard.into(), theirs.into()));
         self
     }
 
@@ -223,21 +217,21 @@ impl<G: Grant> GrantBuilder<G> {
     /// pointer. `ok: false` always is one.
     #[must_use]
     pub fn refusal_member(mut self, name: impl Into<String>, json: impl Into<String>) -> Self {
-        self.acceptance_mut().refusals.push((name.into(), json.into()));
+        self.registration.expected.acceptance.refusals.push((name.into(), json.into()));
         self
     }
 
     /// Accepts tokens of this type beside `Bearer`, in any case: they are sent as bearer tokens all the same.
     #[must_use]
     pub fn token_type(mut self, name: impl Into<String>) -> Self {
-        self.acceptance_mut().token_types.push(name.into());
+        self.registration.expected.acceptance.token_types.push(name.into());
         self
     }
 
     /// Sets whether tokens outside the grammar of RFC 6750 §2.1 are refused. Some servers issue tokens with `!` or `|`.
     #[must_use]
     pub fn strict_bearer(mut self, strict: bool) -> Self {
-        self.acceptance_mut().strict_bearer = strict;
+        self.registration.expected.acceptance.strict_bearer = strict;
         self
     }
 
@@ -266,7 +260,7 @@ impl<G: Grant> GrantBuilder<G> {
         mut self,
         classify: impl Fn(&Refusal<'_>) -> Option<ErrorKind> + Send + Sync + 'static,
     ) -> Self {
-        self.acceptance_mut().classifier = Some(Classifier(Arc::new(classify)));
+        self.registration.expected.acceptance.classifier = Some(Classifier(Arc::new(classify)));
         self
     }
 
@@ -340,15 +334,14 @@ impl<G: Grant> GrantBuilder<G> {
     /// a user name in it; an empty client id or secret; an illegal scope; a resource that is not an absolute URI; a parameter
     /// that has a setter of its own; a refresh token with a character that none may hold, such as a line end.
     pub fn build_with(self, transport: impl HttpTransport) -> Result<G, Error> {
-        let Self { mut registration, resources, parameters, patience, .. } = self;
+        let Self { mut registration, targets, parameters, patience, .. } = self;
         let Registration { identifiers, auth, expected } = &mut registration;
         identifiers.client_id = text::trimmed(&identifiers.client_id).to_owned();
         expected.is_authorized = parameters.authorize();
         let (expected, auth) = (expected.clone(), auth.clone());
         checks::acceptance(&expected.acceptance)?;
         let transport = Transport::new(transport, patience);
-        let plain_http = if self.insecure_http { PlainHttp::Everybody } else { PlainHttp::Loopback };
-        let destination = Destination::new(self.endpoint, registration, plain_http, &transport)?;
+        let destination = Destination::new(self.endpoint, registration, self.insecure_http, &transport)?;
         let identifiers = &destination.registration().identifiers;
         if identifiers.client_id.is_empty() && !expected.is_anonymous {
             return Err(Error::config(
@@ -356,7 +349,8 @@ impl<G: Grant> GrantBuilder<G> {
             ));
         }
         auth.check(identifiers)?;
-        resources.iter().try_for_each(|resource| checks::resource(resource))?;
+        let mut resources = targets.iter().filter(|(name, _)| *name == "resource");
+        resources.try_for_each(|(_, resource)| checks::resource(resource))?;
         let encoding = expected.terms.encoding;
         checks::parameters(&parameters, &expected.terms)?;
         parameters.check(encoding)?;
@@ -371,11 +365,8 @@ impl<G: Grant> GrantBuilder<G> {
         if !expected.acceptance.requested.is_empty() {
             common.push("scope", expected.acceptance.requested.join(" "));
         }
-        for audience in self.audiences {
-            common.push("audience", audience);
-        }
-        for resource in resources {
-            common.push("resource", resource);
+        for (name, value) in targets {
+            common.push(name, value);
         }
         common.extend(parameters);
         G::assemble(self.settings, EndpointClient { destination, encoding, transport, parameters: common })

@@ -13,11 +13,12 @@ use crate::grants::discovery::issuer::Issuer;
 use crate::grants::discovery::metadata::{Metadata, check_issuer, well_known};
 use crate::grants::endpoint::deadline::Deadline;
 use crate::grants::endpoint::transport::{self, Transport};
-use crate::grants::endpoint::url::{self, PlainHttp};
+use crate::grants::endpoint::url;
 use crate::grants::response::body::Body;
 use crate::grants::response::expected::{EndpointKind, Expected, Terms};
 use crate::grants::response::messages;
 use crate::grants::response::refused::Refused;
+use crate::origin::Origin;
 use crate::source::SourceIdentity;
 use crate::text::Redactor;
 
@@ -27,8 +28,8 @@ pub(crate) struct Discovery {
     /// Where its metadata may be, and the name of each place in messages: the URL may hold a secret.
     addresses: Vec<(Uri, &'static str)>,
     expected: Expected,
-    /// To whom the endpoints that it names may be plain http.
-    pub(crate) plain_http: PlainHttp,
+    insecure_http: bool,
+    is_https: bool,
     transport: Transport,
 }
 
@@ -38,13 +39,10 @@ impl Discovery {
     /// # Errors
     ///
     /// A configuration error that names the setting and the remedy.
-    pub(crate) fn new(issuer: Issuer, plain_http: PlainHttp, transport: Transport) -> Result<Self, Error> {
-        let mut origin = check_issuer(&issuer.identifier, plain_http)?;
-        // An https server that names a port of this machine is a mistake or an attack.
-        let endpoints_plain_http = match plain_http {
-            PlainHttp::Loopback if origin.is_https() => PlainHttp::Nobody,
-            plain_http => plain_http,
-        };
+    pub(crate) fn new(issuer: Issuer, insecure_http: bool, transport: Transport) -> Result<Self, Error> {
+        let allows_http = |origin: &Origin| insecure_http || origin.is_loopback();
+        let mut origin = check_issuer(&issuer.identifier, allows_http)?;
+        let is_https = origin.is_https();
         let places = match &issuer.metadata_url {
             Some(url) => vec![(url.clone(), "its metadata_url")],
             None => well_known(&issuer.identifier),
@@ -52,13 +50,20 @@ impl Discovery {
         let terms = Terms { kind: EndpointKind::Metadata, ..Terms::default() };
         let mut addresses = Vec::new();
         for (url, name) in places {
-            let address = url::read(&url, plain_http).map_err(|flaw| flaw.in_setting(terms.kind))?;
+            let address = url::read(&url, allows_http)
+                .map_err(|flaw| Error::config(format!("metadata_url: it {flaw}")))?;
             addresses.push((address.0, name));
             origin = address.1;
         }
         let who = format!("the server of the metadata of the issuer {} at {origin}", issuer.identifier);
         let expected = Expected { who, terms, ..Expected::default() };
-        Ok(Self { issuer, addresses, expected, plain_http: endpoints_plain_http, transport })
+        Ok(Self { issuer, addresses, expected, insecure_http, is_https, transport })
+    }
+
+    /// Returns whether an endpoint that it names may be plain http. An https server that names a port of this machine is a
+    /// mistake or an attack.
+    pub(crate) fn allows_http(&self, origin: &Origin) -> bool {
+        self.insecure_http || (origin.is_loopback() && !self.is_https)
     }
 
     /// Adds where the metadata come from, and which of their endpoints are used.

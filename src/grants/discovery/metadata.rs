@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::error::Error;
-use crate::grants::endpoint::url::{self as address, PlainHttp};
+use crate::grants::endpoint::url as address;
 use crate::grants::response::expected::EndpointKind;
 use crate::origin::Origin;
 use crate::text::{self, Redactor};
@@ -31,16 +31,14 @@ pub(crate) struct Metadata {
 /// # Errors
 ///
 /// A configuration error that says what is wrong.
-pub(crate) fn check_issuer(issuer: &str, plain_http: PlainHttp) -> Result<Origin, Error> {
-    let refuse = |what: &str, remedy: &str| {
-        let shown = text::origins_only(issuer);
-        Error::config(format!("issuer: {shown:?} {what}; {remedy}"))
+pub(crate) fn check_issuer(issuer: &str, allows_http: impl Fn(&Origin) -> bool) -> Result<Origin, Error> {
+    let read = if issuer.contains('?') {
+        Err("has a query, which RFC 8414 §2 forbids; remove the ? and what follows".to_owned())
+    } else {
+        address::read(issuer, allows_http)
     };
-    if issuer.contains('?') {
-        return Err(refuse("has a query, which RFC 8414 §2 forbids", "remove the ? and what follows"));
-    }
-    let (_, origin) = address::read(issuer, plain_http).map_err(|flaw| refuse(&flaw.what, flaw.remedy))?;
-    Ok(origin)
+    let refused = |flaw| Error::config(format!("issuer: {:?} {flaw}", text::origins_only(issuer)));
+    read.map(|(_, origin)| origin).map_err(refused)
 }
 
 /// Returns the URLs at which an issuer may have its metadata, with what messages call them: those of RFC 8414 §3.1, of
@@ -142,7 +140,7 @@ mod tests {
     use crate::vectors;
 
     fn check(issuer: &str) -> Result<Origin, Error> {
-        check_issuer(issuer, PlainHttp::Loopback)
+        check_issuer(issuer, Origin::is_loopback)
     }
 
     /// The URL of RFC 8414, and that of OpenID Connect.
@@ -179,7 +177,7 @@ mod tests {
                     let token_url =
                         |metadata: &Metadata| metadata.url(EndpointKind::Token, mtls).unwrap().to_owned();
                     let checked = read.as_ref().is_ok_and(|metadata| {
-                        kind == "issuer_check" || url::read(&token_url(metadata), PlainHttp::Nobody).is_ok()
+                        kind == "issuer_check" || url::read(&token_url(metadata), |_| false).is_ok()
                     });
                     assert_eq!(checked, expect["accepted"].as_bool().unwrap(), "{id}: {read:?}");
                     if let Some(url) = expect["post_url"].as_str() {

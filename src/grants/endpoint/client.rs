@@ -223,7 +223,7 @@ impl EndpointClient {
         let wait = second_attempt_after.filter(|wait| {
             outgoing.doubt.is_none() && *retries < most && outgoing.deadline.leaves_room_after(*wait)
         });
-        let (begun, beside) = (BegunAttempt::default(), BegunAttempt::default());
+        let begun = BegunAttempt::default();
         let Some(wait) = wait else {
             return self.attempt(target, outgoing, secret, &begun, redactor).await;
         };
@@ -242,7 +242,7 @@ impl EndpointClient {
                     tracing::debug!(origin = %target.origin, "no response for {wait:?}; starting a second attempt");
                     begun.connection.abandon();
                     let second =
-                        std::pin::pin!(self.attempt(target, outgoing, secret, &beside, &mut second_knows));
+                        std::pin::pin!(self.attempt(target, outgoing, secret, &begun, &mut second_knows));
                     first_response(first, second).await
                 }
             }

@@ -13,7 +13,7 @@ use crate::grants::endpoint::deadline::Deadline;
 use crate::grants::endpoint::identifiers::Identifiers;
 use crate::grants::endpoint::location::Endpoint;
 use crate::grants::endpoint::transport::Transport;
-use crate::grants::endpoint::url::{self, PlainHttp};
+use crate::grants::endpoint::url;
 use crate::grants::response::expected::{Acceptance, Expected};
 use crate::origin::Origin;
 use crate::source::SourceIdentity;
@@ -51,13 +51,14 @@ impl Destination {
     pub(crate) fn new(
         endpoint: Endpoint,
         mut registration: Registration,
-        plain_http: PlainHttp,
+        insecure_http: bool,
         transport: &Transport,
     ) -> Result<Self, Error> {
         match endpoint {
             Endpoint::Url(url) => {
-                let kind = registration.expected.terms.kind;
-                let address = url::read(&url, plain_http).map_err(|flaw| flaw.in_setting(kind))?;
+                let kind = registration.expected.terms.kind.name();
+                let address = url::read(&url, |origin| insecure_http || origin.is_loopback())
+                    .map_err(|flaw| Error::config(format!("{kind}_url: it {flaw}")))?;
                 registration.auth = registration.auth.strongest();
                 Ok(Self::Fixed(Arc::new(registration.at(&url, address))))
             }
@@ -68,7 +69,7 @@ impl Destination {
                     identifiers.issuer.clone_from(&issuer.identifier);
                 }
                 registration.expected.is_discovered = true;
-                let discovery = Discovery::new(issuer, plain_http, transport.clone())?;
+                let discovery = Discovery::new(issuer, insecure_http, transport.clone())?;
                 Ok(Self::Discovered(Arc::new(discovery), Box::new(registration)))
             }
         }
@@ -181,11 +182,10 @@ impl Registration {
                 kind.name()
             ))
         })?;
-        let address = url::read(url, discovery.plain_http).map_err(|flaw| {
+        let address = url::read(url, |origin| discovery.allows_http(origin)).map_err(|flaw| {
             Error::protocol(format!(
-                "the metadata of the issuer {issuer} cannot be used: the URL of the {} endpoint in them {}",
-                kind.name(),
-                flaw.what
+                "the metadata of the issuer {issuer} cannot be used: the URL of the {} endpoint in them {flaw}",
+                kind.name()
             ))
         })?;
         Ok(Self { auth, ..self.clone() }.at(url, address))

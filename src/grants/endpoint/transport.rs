@@ -189,7 +189,7 @@ pub(crate) async fn read_capped(body: Body) -> Result<Result<Vec<u8>, String>, B
         }
         whole.extend_from_slice(&data);
     }
-    Ok(Ok(readable(whole)))
+    Ok(Ok(readable(&whole)))
 }
 
 // --- Failures ---
@@ -215,9 +215,10 @@ fn unreachable(error: &BoxError, was_sent: bool, expected: &Expected, redactor: 
     if let Some(foreign) = Error::find_in(&**error) {
         let text = foreign.to_string();
         // The transport knows better: it has no root certificates, say.
-        let message = match foreign.is_config() {
-            true => text,
-            false => messages::unreachable(expected, &text, Some("reported by the transport")),
+        let message = if foreign.is_config() {
+            text
+        } else {
+            messages::unreachable(expected, &text, Some("reported by the transport"))
         };
         return Refused::by_silence(Silence::Broken, foreign.kind(), was_sent, message);
     }

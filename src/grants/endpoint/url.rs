@@ -2,34 +2,20 @@
 
 use http::Uri;
 
-use crate::error::Error;
-use crate::grants::response::expected::EndpointKind;
 use crate::origin::Origin;
-
-/// To whom plain http is allowed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PlainHttp {
-    Everybody,
-    Loopback,
-    Nobody,
-}
-
-/// Why nothing is sent to a URL. The URL itself is not repeated: it may hold a secret.
-#[derive(Debug)]
-pub(crate) struct Flaw {
-    /// The end of a sentence about the URL.
-    pub(crate) what: String,
-    /// The remedy for a setting.
-    pub(crate) remedy: &'static str,
-}
 
 /// Parameters that must not stand in a URL, since URLs are logged (RFC 6749 §2.3.1), or stand in the body already.
 const BODY_PARAMETERS: [&str; 6] =
     ["grant_type", "client_secret", "client_assertion", "assertion", "refresh_token", "password"];
 
 /// Reads the URL of an endpoint as text, since `Uri` drops a fragment without a word.
-pub(crate) fn read(url: &str, plain_http: PlainHttp) -> Result<(Uri, Origin), Flaw> {
-    let flaw = |what: &str, remedy| Err(Flaw { what: what.to_owned(), remedy });
+///
+/// # Errors
+///
+/// The end of a sentence about the URL: why nothing is sent there, and the remedy. The URL itself is not repeated: it may hold a
+/// secret.
+pub(crate) fn read(url: &str, allows_http: impl Fn(&Origin) -> bool) -> Result<(Uri, Origin), String> {
+    let flaw = |what: &str, remedy: &str| Err(format!("{what}; {remedy}"));
     if url.contains('#') {
         return flaw("has a fragment, which RFC 6749 §3.2 forbids", "remove the # and what follows");
     }
@@ -54,28 +40,16 @@ pub(crate) fn read(url: &str, plain_http: PlainHttp) -> Result<(Uri, Origin), Fl
     let mut names = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()).map(|(name, _)| name);
     if let Some(name) = names.find(|name| BODY_PARAMETERS.contains(&&**name)) {
         let what = format!("has {name} in its query, and URLs are logged");
-        return Err(Flaw { what, remedy: "give it to the builder, and remove it here" });
+        return flaw(&what, "give it to the builder, and remove it here");
     }
     let Some(origin) = Origin::of(&uri) else {
         return flaw("has a scheme, host or port that cannot be used", "begin it with https:// and the host");
     };
-    let is_allowed = match plain_http {
-        PlainHttp::Everybody => true,
-        PlainHttp::Loopback => origin.is_loopback(),
-        PlainHttp::Nobody => false,
-    };
-    if origin.is_https() || is_allowed {
+    if origin.is_https() || allows_http(&origin) {
         return Ok((uri, origin));
     }
     flaw(
         "is plain http, which would show the client secret to everyone on the network path",
         "use https (insecure_http(true) allows it all the same)",
     )
-}
-
-impl Flaw {
-    /// Makes the error of a setting.
-    pub(crate) fn in_setting(&self, kind: EndpointKind) -> Error {
-        Error::config(format!("{}_url: it {}; {}", kind.name(), self.what, self.remedy))
-    }
 }

@@ -169,15 +169,9 @@ impl<'de> Visitor<'de> for Body {
 
 /// Takes a body as it came. A byte order mark is taken off. Where something is not UTF-8, a mark takes its place, which no token
 /// may hold.
-pub(crate) fn readable(bytes: Vec<u8>) -> Vec<u8> {
-    let bytes = match bytes.strip_prefix(b"\xef\xbb\xbf") {
-        Some(rest) => rest.to_vec(),
-        None => bytes,
-    };
-    match String::from_utf8(bytes) {
-        Ok(text) => text.into_bytes(),
-        Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned().into_bytes(),
-    }
+pub(crate) fn readable(bytes: &[u8]) -> Vec<u8> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    String::from_utf8_lossy(bytes).into_owned().into_bytes()
 }
 
 /// The media type without its parameters; empty if there is none.

@@ -42,7 +42,7 @@ use crate::token::{AccessToken, is_b64token};
 /// # Ok::<(), tower_oauth2::Error>(())
 /// ```
 pub fn read_token_response(response: impl AsRef<[u8]>) -> Result<AccessToken, Error> {
-    let body = Ok(readable(response.as_ref().to_vec()));
+    let body = Ok(readable(response.as_ref()));
     let response = EndpointResponse { status: StatusCode::OK, headers: HeaderMap::new(), body };
     let expected = Expected { who: "the server of the token response".into(), ..Expected::default() };
     read(&response, &expected, &mut Redactor::default(), clock::unix_time()).map_err(|refused| refused.error)
@@ -113,12 +113,11 @@ fn token(
         )));
     }
     check_type(body, &expected.acceptance.token_types, redactor).map_err(|what| nonsense(&what))?;
-    let Some(raw) = body.get("access_token") else {
-        return Err(nonsense(&format!("an object without access_token; is the {} right?", expected.url())));
-    };
-    let Some(secret) = as_string(raw).map(SecretString::from) else {
-        return Err(nonsense("an access_token that is not a string"));
-    };
+    let secret = body.get("access_token").ok_or_else(|| {
+        nonsense(&format!("an object without access_token; is the {} right?", expected.url()))
+    })?;
+    let secret = as_string(secret).ok_or_else(|| nonsense("an access_token that is not a string"))?;
+    let secret = SecretString::from(secret);
     if !is_b64token(secret.expose_secret()) {
         if expected.acceptance.strict_bearer {
             return Err(nonsense(
@@ -145,9 +144,7 @@ fn token(
         let claims = Claims::read(token.secret().expose_secret()).filter(|_| is_renamed)?;
         Some(claims.expires?.saturating_sub(now))
     });
-    if let Some(lifetime) = lifetime {
-        token = token.with_lifetime(lifetime);
-    }
+    token = lifetime.into_iter().fold(token, AccessToken::with_lifetime);
     if let Some(refresh) = refresh_token(body) {
         // The mark of what was not UTF-8.
         if refresh.expose_secret().contains('\u{fffd}') {
@@ -166,25 +163,18 @@ fn token(
 /// Accepts bearer tokens alone. RFC 6749 §5.1 requires the member; servers that leave it out mean `Bearer`, and older
 /// API gateways write `BearerToken`.
 fn check_type(body: &Body, others: &[String], redactor: &Redactor) -> Result<(), String> {
-    let Some(raw) = body.get("token_type") else {
-        return Ok(());
+    let name = match body.get("token_type") {
+        Some(raw) => as_string(raw).ok_or("a token_type that is not a string")?,
+        None => String::new(),
     };
-    let Some(name) = as_string(raw) else {
-        return Err("a token_type that is not a string".into());
-    };
-    let name = name.trim();
-    let is_known = |known: &str| name.eq_ignore_ascii_case(known);
-    if name.is_empty()
-        || is_known("bearer")
-        || is_known("bearertoken")
-        || others.iter().any(|other| is_known(other))
-    {
+    let mut known = ["", "bearer", "bearertoken"].into_iter().chain(others.iter().map(String::as_str));
+    if known.any(|known| name.trim().eq_ignore_ascii_case(known)) {
         return Ok(());
     }
     Err(format!(
         "a token of the type {}, which cannot be sent as a bearer token; set the client up for bearer tokens at the \
          authorization server, or accept the type by token_type()",
-        redactor.clean(name)
+        redactor.clean(name.trim())
     ))
 }
 

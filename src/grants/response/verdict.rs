@@ -77,7 +77,7 @@ pub(crate) fn refused(refusal: &Refusal<'_>, hint: Option<Duration>, named: Opti
     let is_in_doubt =
         class != ErrorKind::Throttled && (status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT);
     let is_about_client = match code {
-        Some(code) => codes::find(code).is_some_and(|row| row.subject == Subject::Client),
+        Some(code) => codes::subject(code) == Subject::Client,
         None => matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN),
     };
     // The pace of a device grant is for its caller to keep.
@@ -85,7 +85,7 @@ pub(crate) fn refused(refusal: &Refusal<'_>, hint: Option<Duration>, named: Opti
     Verdict {
         class,
         is_in_doubt,
-        refresh_token: if is_temporary { Evidence::None } else { evidence(refusal, named, class) },
+        refresh_token: if is_temporary { Evidence::None } else { evidence(refusal, named) },
         is_proof: named.is_some() || code.is_some(),
         is_classified: named.is_some(),
         is_repeatable: is_temporary && (named.is_some() || !is_polled),
@@ -98,18 +98,16 @@ pub(crate) fn refused(refusal: &Refusal<'_>, hint: Option<Duration>, named: Opti
 ///
 /// The status goes before the code where it says that the failure may pass: a server that fails may say anything.
 fn class(refusal: &Refusal<'_>, hint: Option<Duration>) -> ErrorKind {
-    const THROTTLED: ErrorKind = ErrorKind::Throttled;
     match (refusal.status().as_u16(), refusal.oauth_code()) {
-        (429, _) => THROTTLED,
-        (503, _) if hint.is_some() => THROTTLED,
+        (429, _) => ErrorKind::Throttled,
+        (503, _) if hint.is_some() => ErrorKind::Throttled,
         (408 | 409 | 421 | 423 | 425 | 500..=599, _) => ErrorKind::Transient,
         (_, Some(code)) => match momentary(code, refusal.description().unwrap_or_default()) {
             Some(class) => class,
             None => match codes::find(code) {
                 Some(row) => row.class,
-                None if refusal.status() == StatusCode::UNAUTHORIZED && !codes::ends_refresh_token(code) => {
-                    ErrorKind::Config
-                }
+                None if codes::subject(code) == Subject::RefreshToken => ErrorKind::Grant,
+                None if refusal.status() == StatusCode::UNAUTHORIZED => ErrorKind::Config,
                 None => ErrorKind::Grant,
             },
         },
@@ -159,22 +157,17 @@ fn momentary(code: &str, description: &str) -> Option<ErrorKind> {
 }
 
 /// Returns the evidence against the refresh token in a refusal that lasts.
-fn evidence(refusal: &Refusal<'_>, named: Option<ErrorKind>, class: ErrorKind) -> Evidence {
-    let status = refusal.status();
-    let is_of_endpoint = status.is_success() || matches!(status.as_u16(), 400 | 401 | 403);
+fn evidence(refusal: &Refusal<'_>, named: Option<ErrorKind>) -> Evidence {
+    let status = refusal.status().as_u16();
     match (named, refusal.oauth_code()) {
         (Some(ErrorKind::Grant), _) => Evidence::Ended,
         (Some(_), _) => Evidence::None,
-        (None, Some(code))
-            if is_of_endpoint && codes::ends_refresh_token(code) && class == ErrorKind::Grant =>
-        {
-            Evidence::Ended
-        }
-        (None, Some(code)) if is_of_endpoint => match codes::find(code).map(|row| row.subject) {
-            Some(Subject::Client | Subject::Settings) => Evidence::None,
-            Some(Subject::Grant | Subject::RefreshToken) | None => Evidence::Suspected,
+        (None, Some(code)) if matches!(status, 200..=299 | 400 | 401 | 403) => match codes::subject(code) {
+            Subject::Client | Subject::Settings => Evidence::None,
+            Subject::Grant => Evidence::Suspected,
+            Subject::RefreshToken => Evidence::Ended,
         },
-        (None, None) if matches!(status.as_u16(), 400 | 401) => Evidence::Suspected,
+        (None, None) if matches!(status, 400 | 401) => Evidence::Suspected,
         (None, _) => Evidence::None,
     }
 }
@@ -187,13 +180,12 @@ pub(crate) fn useless(class: ErrorKind, holds_token: bool) -> Verdict {
 
 /// Judges an attempt without a response. `cause` is the class of what the transport says of it.
 pub(crate) fn silent(cause: ErrorKind, was_sent: bool) -> Verdict {
-    match cause {
-        ErrorKind::Config | ErrorKind::Throttled => Verdict::of(cause, false),
-        ErrorKind::Transient => Verdict::of(cause, was_sent),
+    let class = match cause {
         // That the response of another endpoint makes no sense, or that another grant was refused, says nothing of this one.
-        ErrorKind::Protocol => Verdict::of(ErrorKind::Transient, was_sent),
-        ErrorKind::Grant => Verdict::of(ErrorKind::Transient, false),
-    }
+        ErrorKind::Protocol | ErrorKind::Grant => ErrorKind::Transient,
+        ErrorKind::Config | ErrorKind::Throttled | ErrorKind::Transient => cause,
+    };
+    Verdict::of(class, was_sent && matches!(cause, ErrorKind::Transient | ErrorKind::Protocol))
 }
 
 #[cfg(test)]
