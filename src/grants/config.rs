@@ -240,9 +240,9 @@ impl ConfigFields {
             #[cfg(feature = "jwt")]
             "client_secret_jwt" => {
                 let algorithm = self.algorithm()?.unwrap_or(JwtAlgorithm::Hs256);
-                let assertion = Assertion::by_client_secret(algorithm);
+                let assertion = Assertion::by_key(algorithm, secret()?);
                 let assertion = self.assertion_audience.iter().fold(assertion, Assertion::audience);
-                Ok(ClientAuth::client_secret_jwt(secret()?, assertion))
+                Ok(ClientAuth::client_secret_jwt(assertion))
             }
             #[cfg(not(feature = "jwt"))]
             "private_key_jwt" | "client_secret_jwt" => {

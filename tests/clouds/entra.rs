@@ -424,7 +424,7 @@ async fn one_wrong_member_of_an_assertion_is_refused_by_the_emulator() {
         (good().audience(FakeEntra::AUTHORITY), false),
         (good().lifetime(minutes(11)), false),
         (good().clock_ahead_by(minutes(11)), false),
-        (good().without_typ(), false),
+        (good().header("typ", "at+jwt"), false),
     ];
     assert_eq!(rows.len(), 8);
     for (assertion, is_good) in rows {

@@ -277,7 +277,7 @@ async fn one_wrong_field_is_refused_by_the_emulator() {
 
 /// The claims of a JWT that GitHub would refuse.
 #[tokio::test(start_paused = true)]
-async fn a_jwt_that_is_too_long_too_early_or_of_another_algorithm_is_refused() {
+async fn a_jwt_that_is_too_long_or_of_another_algorithm_is_refused() {
     use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm, SelfSigned};
     let assertion = |algorithm| {
         let key = Assertion::by_key(algorithm, Secret::new(FakeGithub::private_key()));
@@ -288,7 +288,6 @@ async fn a_jwt_that_is_too_long_too_early_or_of_another_algorithm_is_refused() {
     for (assertion, status) in [
         (rs256.clone().clock_ahead_by(Duration::from_secs(60)).lifetime(Duration::from_secs(540)), 200),
         (rs256.clone().lifetime(Duration::from_secs(660)), 401),
-        (rs256.clone().clock_behind_by(Duration::from_secs(60)), 401),
         (rs256.clone().issuer("another"), 401),
         (ps256, 401),
     ] {
@@ -298,5 +297,5 @@ async fn a_jwt_that_is_too_long_too_early_or_of_another_algorithm_is_refused() {
         seen.lock().unwrap().push((response.status().as_u16(), status));
     }
     let seen = seen.lock().unwrap();
-    assert!(seen.len() == 5 && seen.iter().all(|(seen, wanted)| seen == wanted), "{seen:?}");
+    assert!(seen.len() == 4 && seen.iter().all(|(seen, wanted)| seen == wanted), "{seen:?}");
 }

@@ -83,22 +83,14 @@ async fn main() -> ExitCode {
         ("cold start, no secret", NONE, ClientAuth::none()),
         ("cold start, private_key_jwt RS256", BY_KEY, ClientAuth::private_key_jwt(keys::RS256.signing_key())),
         ("cold start, private_key_jwt ES256", BY_KEY, ClientAuth::private_key_jwt(keys::ES256.signing_key())),
-        (
-            "cold start, client_secret_jwt",
-            BY_SECRET,
-            ClientAuth::client_secret_jwt(BY_SECRET.secret, by_secret()),
-        ),
+        ("cold start, client_secret_jwt", BY_SECRET, ClientAuth::client_secret_jwt(by_secret())),
     ] {
         tally.case(name, cold_start(client, auth)).await;
     }
     for (name, client, auth) in [
         ("discovery, Basic", BASIC, ClientAuth::post(BASIC.secret).or(ClientAuth::basic(BASIC.secret))),
         ("discovery, private_key_jwt", BY_KEY, ClientAuth::private_key_jwt(keys::ES256.signing_key())),
-        (
-            "discovery, client_secret_jwt",
-            BY_SECRET,
-            ClientAuth::client_secret_jwt(BY_SECRET.secret, by_secret()),
-        ),
+        ("discovery, client_secret_jwt", BY_SECRET, ClientAuth::client_secret_jwt(by_secret())),
     ] {
         tally.case(name, discovered(client, auth)).await;
     }
@@ -199,7 +191,7 @@ async fn refused_assertions() -> Result<Finding, BoxError> {
 }
 
 fn by_secret() -> Assertion {
-    Assertion::by_client_secret(JwtAlgorithm::Hs256)
+    Assertion::by_key(JwtAlgorithm::Hs256, BY_SECRET.secret)
 }
 
 async fn stampede() -> Result<Finding, BoxError> {

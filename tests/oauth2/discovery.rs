@@ -684,8 +684,7 @@ async fn an_assertion_is_for_the_issuer_unless_it_is_for_the_endpoint_that_was_f
     let audience = |assertion: Assertion| async move {
         let server =
             Server::with(&document(r#","token_endpoint_auth_methods_supported":["client_secret_jwt"]"#));
-        let secret = "0123456789abcdef0123456789abcdef";
-        let auth = ClientAuth::client_secret_jwt(secret, assertion);
+        let auth = ClientAuth::client_secret_jwt(assertion);
         server.ask(ClientCredentials::builder(Issuer::new(ISSUER), "billing", auth)).await.unwrap();
         let body = server.seen.lock().unwrap()[1].body.clone();
         let (_, assertion) = body.split_once("client_assertion=").unwrap();
@@ -693,7 +692,7 @@ async fn an_assertion_is_for_the_issuer_unless_it_is_for_the_endpoint_that_was_f
         let claims: serde_json::Value = serde_json::from_slice(&claims).unwrap();
         claims["aud"].as_str().unwrap().to_owned()
     };
-    let assertion = || Assertion::by_client_secret(JwtAlgorithm::Hs256);
+    let assertion = || Assertion::by_key(JwtAlgorithm::Hs256, "0123456789abcdef0123456789abcdef");
     assert_eq!(audience(assertion()).await, ISSUER);
     let for_endpoint = assertion().token_url_as_audience(true);
     assert_eq!(audience(for_endpoint).await, "https://api.example.com/token?tenant=7");

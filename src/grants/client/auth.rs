@@ -59,10 +59,9 @@ enum Method {
     Basic(Secret),
     BasicRaw(Secret),
     Post(Secret),
+    /// An assertion that is signed here.
     #[cfg(feature = "jwt")]
-    PrivateKeyJwt(Arc<Assertion>),
-    #[cfg(feature = "jwt")]
-    ClientSecretJwt(Secret, Arc<Assertion>),
+    Jwt(Arc<Assertion>),
     /// An assertion that another party has signed.
     Assertion(Secret),
     Tls,
@@ -97,25 +96,25 @@ impl ClientAuth {
     #[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
     #[must_use]
     pub fn private_key_jwt(assertion: Assertion) -> Self {
-        Self::by(Method::PrivateKeyJwt(Arc::new(assertion)))
+        Self::by(Method::Jwt(Arc::new(assertion)))
     }
 
-    /// An assertion that the client secret signs (OpenID Connect Core §9), so that the secret itself is not sent. The
-    /// assertion is made by [`Assertion::by_client_secret`].
+    /// An assertion that the client secret signs (OpenID Connect Core §9), so that the secret itself is not sent: the secret is
+    /// the key of an algorithm such as HS256. The algorithm decides which of both methods it is.
     ///
     /// ```
     /// use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm};
     /// use tower_oauth2::{ClientAuth, Secret};
     ///
     /// let secret = Secret::from_env("BILLING_SECRET");
-    /// let auth = ClientAuth::client_secret_jwt(secret, Assertion::by_client_secret(JwtAlgorithm::Hs256));
+    /// let auth = ClientAuth::client_secret_jwt(Assertion::by_key(JwtAlgorithm::Hs256, secret));
     /// # let _ = auth;
     /// ```
     #[cfg(feature = "jwt")]
     #[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
     #[must_use]
-    pub fn client_secret_jwt(secret: impl Into<Secret>, assertion: Assertion) -> Self {
-        Self::by(Method::ClientSecretJwt(secret.into(), Arc::new(assertion)))
+    pub fn client_secret_jwt(assertion: Assertion) -> Self {
+        Self::private_key_jwt(assertion)
     }
 
     /// An assertion that another party signs (RFC 7523 §2.2): the identity of a workload as its platform states it
@@ -212,7 +211,7 @@ impl ClientAuth {
             Method::Basic(_) | Method::BasicRaw(_) | Method::Post(_) | Method::Tls | Method::None => false,
             Method::Assertion(_) => true,
             #[cfg(feature = "jwt")]
-            Method::PrivateKeyJwt(_) | Method::ClientSecretJwt(..) => true,
+            Method::Jwt(_) => true,
         })
     }
 
@@ -273,41 +272,28 @@ impl ClientAuth {
         redactor: &mut Redactor,
     ) -> Result<(), Error> {
         let client_id = &identifiers.client_id;
+        // A private key is not sent, so no server can give it back.
+        if let Some((_, CLIENT_SECRET)) = self.method.secret() {
+            redactor.add_basic(client_id, proof.expose_secret());
+        }
         match &self.method {
             Method::Basic(_) => {
-                redactor.add_basic(client_id, proof.expose_secret());
-                headers.insert(
-                    AUTHORIZATION,
-                    basic_header(&encoded(client_id), &encoded(proof.expose_secret()))?,
-                );
+                let value = basic_header(&encoded(client_id), &encoded(proof.expose_secret()))?;
+                headers.insert(AUTHORIZATION, value);
             }
             Method::BasicRaw(_) => {
-                redactor.add_basic(client_id, proof.expose_secret());
                 headers.insert(AUTHORIZATION, basic_header(client_id, proof.expose_secret())?);
             }
             Method::Post(_) => {
-                redactor.add_basic(client_id, proof.expose_secret());
                 form.push("client_id", client_id);
                 form.push("client_secret", proof.expose_secret());
             }
             #[cfg(feature = "jwt")]
-            Method::PrivateKeyJwt(assertion) => {
-                // A private key is not sent, so no server can give it back.
-                let assertion = assertion.sign(identifiers, proof).await?;
-                redactor.add(assertion.expose_secret());
-                push_assertion(form, client_id, &assertion);
+            Method::Jwt(assertion) => {
+                let signed = assertion.sign(identifiers, proof).await?;
+                push_assertion(form, redactor, client_id, &signed);
             }
-            #[cfg(feature = "jwt")]
-            Method::ClientSecretJwt(_, assertion) => {
-                redactor.add_basic(client_id, proof.expose_secret());
-                let assertion = assertion.sign(identifiers, proof).await?;
-                redactor.add(assertion.expose_secret());
-                push_assertion(form, client_id, &assertion);
-            }
-            Method::Assertion(_) => {
-                redactor.add(proof.expose_secret());
-                push_assertion(form, client_id, proof);
-            }
+            Method::Assertion(_) => push_assertion(form, redactor, client_id, proof),
             Method::Tls | Method::None => form.push("client_id", client_id),
         }
         Ok(())
@@ -347,11 +333,13 @@ impl Method {
     fn row(&self) -> (&'static str, u8, &'static [&'static str]) {
         match self {
             #[cfg(feature = "jwt")]
-            Self::PrivateKeyJwt(_) => ("private_key_jwt", 1, &["private_key_jwt"]),
+            Self::Jwt(assertion) if assertion.is_symmetric() => {
+                ("client_secret_jwt", 2, &["client_secret_jwt"])
+            }
+            #[cfg(feature = "jwt")]
+            Self::Jwt(_) => ("private_key_jwt", 1, &["private_key_jwt"]),
             Self::Assertion(_) => ("assertion", 1, &["private_key_jwt"]),
             Self::Tls => ("tls", 1, &["tls_client_auth", "self_signed_tls_client_auth"]),
-            #[cfg(feature = "jwt")]
-            Self::ClientSecretJwt(..) => ("client_secret_jwt", 2, &["client_secret_jwt"]),
             Self::Basic(_) => ("basic", 3, &["client_secret_basic"]),
             Self::BasicRaw(_) => ("basic_raw", 3, &["client_secret_basic"]),
             Self::Post(_) => ("post", 4, &["client_secret_post"]),
@@ -363,19 +351,20 @@ impl Method {
     fn secret(&self) -> Option<(&Secret, &'static str)> {
         match self {
             Self::Basic(secret) | Self::BasicRaw(secret) | Self::Post(secret) => {
-                Some((secret, "client secret"))
+                Some((secret, CLIENT_SECRET))
             }
             #[cfg(feature = "jwt")]
-            Self::ClientSecretJwt(secret, _) => Some((secret, "client secret")),
-            #[cfg(feature = "jwt")]
-            Self::PrivateKeyJwt(assertion) => assertion.key().map(|key| (key, "signing key")),
+            Self::Jwt(assertion) => {
+                let name = if assertion.is_symmetric() { CLIENT_SECRET } else { "signing key" };
+                assertion.key().map(|key| (key, name))
+            }
             Self::Assertion(assertion) => Some((assertion, "client assertion")),
             Self::Tls | Self::None => None,
         }
     }
 
     fn check(&self, identifiers: &Identifiers) -> Result<(), Error> {
-        if self.secret().is_some_and(|(secret, name)| name == "client secret" && secret.is_empty_value()) {
+        if self.secret().is_some_and(|(secret, name)| name == CLIENT_SECRET && secret.is_empty_value()) {
             return Err(Error::config(
                 "client_secret: it is empty; give the secret, or use ClientAuth::none",
             ));
@@ -385,35 +374,25 @@ impl Method {
                 "client_id: it has a colon, and the server would split it there (RFC 7617 §2); use ClientAuth::basic or \
                  ClientAuth::post",
             )),
+            #[cfg(feature = "jwt")]
+            Self::Jwt(assertion) => assertion.check_for_client(identifiers),
             Self::Basic(_)
             | Self::BasicRaw(_)
             | Self::Post(_)
             | Self::Assertion(_)
             | Self::Tls
             | Self::None => Ok(()),
-            #[cfg(feature = "jwt")]
-            Self::PrivateKeyJwt(assertion) if assertion.wants_client_secret() => Err(Error::config(
-                "assertion: the client secret signs it, which is not private_key_jwt; use ClientAuth::client_secret_jwt, or a \
-                 key",
-            )),
-            #[cfg(feature = "jwt")]
-            Self::ClientSecretJwt(_, assertion) if !assertion.wants_client_secret() => Err(Error::config(
-                "assertion: no client secret signs it; use ClientAuth::private_key_jwt, or Assertion::by_client_secret",
-            )),
-            #[cfg(feature = "jwt")]
-            Self::PrivateKeyJwt(assertion) => assertion.check_for_client(identifiers),
-            #[cfg(feature = "jwt")]
-            Self::ClientSecretJwt(secret, assertion) => {
-                assertion.check_for_client(identifiers)?;
-                secret.value().map_or(Ok(()), |secret| assertion.check_secret(secret))
-            }
         }
     }
 }
 
 // --- Helpers ---
 
-fn push_assertion(form: &mut Form, client_id: &str, assertion: &SecretString) {
+/// What a client secret is called in messages.
+const CLIENT_SECRET: &str = "client secret";
+
+fn push_assertion(form: &mut Form, redactor: &mut Redactor, client_id: &str, assertion: &SecretString) {
+    redactor.add(assertion.expose_secret());
     // RFC 7521 §4.2 leaves the id to the client; Microsoft Entra demands it.
     form.push("client_id", client_id);
     form.push("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer");

@@ -109,7 +109,7 @@ fn a_key_is_referred_to_and_never_given() {
     );
     let shown = format!("{:?}", config.unwrap());
     for part in [
-        "PrivateKeyJwt",
+        "Jwt(Assertion",
         "Ps256",
         "/run/key.pem",
         r#"key_id: Some("16")"#,

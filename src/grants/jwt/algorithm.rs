@@ -54,103 +54,46 @@ pub enum JwtAlgorithm {
     EdDsa,
 }
 
-/// The type of a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum KeyKind {
-    Shared,
-    Rsa,
-    /// For RSASSA-PSS alone (RFC 4055 §1.2).
-    RsaPss,
-    P256,
-    P384,
-    Ed25519,
-}
-
 /// How aws-lc signs by an algorithm.
 pub(super) enum Primitive {
     Hmac(hmac::Algorithm),
-    Rsa(&'static dyn RsaEncoding),
+    Pkcs1(&'static dyn RsaEncoding),
+    Pss(&'static dyn RsaEncoding),
     P256,
     P384,
     Ed25519,
 }
 
-impl JwtAlgorithm {
-    const ALL: [Self; 12] = [
-        Self::Hs256,
-        Self::Hs384,
-        Self::Hs512,
-        Self::Rs256,
-        Self::Rs384,
-        Self::Rs512,
-        Self::Ps256,
-        Self::Ps384,
-        Self::Ps512,
-        Self::Es256,
-        Self::Es384,
-        Self::EdDsa,
-    ];
+/// The algorithms in the order of their names above, each with its registered name and how it signs.
+static ROWS: [(JwtAlgorithm, &str, Primitive); 12] = [
+    (JwtAlgorithm::Hs256, "HS256", Primitive::Hmac(HMAC_SHA256)),
+    (JwtAlgorithm::Hs384, "HS384", Primitive::Hmac(HMAC_SHA384)),
+    (JwtAlgorithm::Hs512, "HS512", Primitive::Hmac(HMAC_SHA512)),
+    (JwtAlgorithm::Rs256, "RS256", Primitive::Pkcs1(&RSA_PKCS1_SHA256)),
+    (JwtAlgorithm::Rs384, "RS384", Primitive::Pkcs1(&RSA_PKCS1_SHA384)),
+    (JwtAlgorithm::Rs512, "RS512", Primitive::Pkcs1(&RSA_PKCS1_SHA512)),
+    (JwtAlgorithm::Ps256, "PS256", Primitive::Pss(&RSA_PSS_SHA256)),
+    (JwtAlgorithm::Ps384, "PS384", Primitive::Pss(&RSA_PSS_SHA384)),
+    (JwtAlgorithm::Ps512, "PS512", Primitive::Pss(&RSA_PSS_SHA512)),
+    (JwtAlgorithm::Es256, "ES256", Primitive::P256),
+    (JwtAlgorithm::Es384, "ES384", Primitive::P384),
+    (JwtAlgorithm::EdDsa, "EdDSA", Primitive::Ed25519),
+];
 
+impl JwtAlgorithm {
     /// Returns the registered name, such as `ES256`.
     #[must_use]
     pub fn name(self) -> &'static str {
-        self.row().0
+        ROWS[self as usize].1
     }
 
     /// Returns whether both sides hold the same secret.
     pub(crate) fn is_symmetric(self) -> bool {
-        self.key_kind() == KeyKind::Shared
+        matches!(self.primitive(), Primitive::Hmac(_))
     }
 
-    pub(super) fn primitive(self) -> Primitive {
-        self.row().1
-    }
-
-    /// The registered name, and how it signs.
-    fn row(self) -> (&'static str, Primitive) {
-        match self {
-            Self::Hs256 => ("HS256", Primitive::Hmac(HMAC_SHA256)),
-            Self::Hs384 => ("HS384", Primitive::Hmac(HMAC_SHA384)),
-            Self::Hs512 => ("HS512", Primitive::Hmac(HMAC_SHA512)),
-            Self::Rs256 => ("RS256", Primitive::Rsa(&RSA_PKCS1_SHA256)),
-            Self::Rs384 => ("RS384", Primitive::Rsa(&RSA_PKCS1_SHA384)),
-            Self::Rs512 => ("RS512", Primitive::Rsa(&RSA_PKCS1_SHA512)),
-            Self::Ps256 => ("PS256", Primitive::Rsa(&RSA_PSS_SHA256)),
-            Self::Ps384 => ("PS384", Primitive::Rsa(&RSA_PSS_SHA384)),
-            Self::Ps512 => ("PS512", Primitive::Rsa(&RSA_PSS_SHA512)),
-            Self::Es256 => ("ES256", Primitive::P256),
-            Self::Es384 => ("ES384", Primitive::P384),
-            Self::EdDsa => ("EdDSA", Primitive::Ed25519),
-        }
-    }
-
-    pub(super) fn key_kind(self) -> KeyKind {
-        match self.primitive() {
-            Primitive::Hmac(_) => KeyKind::Shared,
-            Primitive::Rsa(_) => KeyKind::Rsa,
-            Primitive::P256 => KeyKind::P256,
-            Primitive::P384 => KeyKind::P384,
-            Primitive::Ed25519 => KeyKind::Ed25519,
-        }
-    }
-
-    /// Returns whether a key made for this signs by the algorithm.
-    pub(super) fn takes(self, kind: KeyKind) -> bool {
-        match kind {
-            KeyKind::RsaPss => matches!(self, Self::Ps256 | Self::Ps384 | Self::Ps512),
-            KeyKind::Shared | KeyKind::Rsa | KeyKind::P256 | KeyKind::P384 | KeyKind::Ed25519 => {
-                kind == self.key_kind()
-            }
-        }
-    }
-
-    /// Returns the length of one of the two numbers of an ECDSA signature (RFC 7518 §3.4).
-    pub(super) fn ecdsa_half(self) -> Option<usize> {
-        match self.key_kind() {
-            KeyKind::P256 => Some(32),
-            KeyKind::P384 => Some(48),
-            KeyKind::Shared | KeyKind::Rsa | KeyKind::RsaPss | KeyKind::Ed25519 => None,
-        }
+    pub(super) fn primitive(self) -> &'static Primitive {
+        &ROWS[self as usize].2
     }
 }
 
@@ -165,27 +108,12 @@ impl FromStr for JwtAlgorithm {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self, Error> {
-        let known = Self::ALL.into_iter().find(|algorithm| algorithm.name() == name);
-        known.ok_or_else(|| {
+        let known = ROWS.iter().find(|row| row.1 == name);
+        known.map(|row| row.0).ok_or_else(|| {
             Error::config(format!(
                 "algorithm: {name:?} signs no assertion here; take RS256, PS256, ES256, EdDSA or one of their kin, and \
                  HS256 where the client secret signs"
             ))
-        })
-    }
-}
-
-// --- KeyKind ---
-
-impl fmt::Display for KeyKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Shared => "a shared secret",
-            Self::Rsa => "an RSA key",
-            Self::RsaPss => "an RSA key for PSS alone",
-            Self::P256 => "a key on the curve P-256",
-            Self::P384 => "a key on the curve P-384",
-            Self::Ed25519 => "an Ed25519 key",
         })
     }
 }
@@ -196,8 +124,9 @@ mod tests {
 
     #[test]
     fn every_algorithm_is_read_from_the_name_that_it_shows() {
-        for algorithm in JwtAlgorithm::ALL {
-            assert_eq!(algorithm.to_string().parse::<JwtAlgorithm>().unwrap(), algorithm);
+        for (at, (algorithm, name, _)) in ROWS.iter().enumerate() {
+            assert_eq!((*algorithm as usize, algorithm.to_string().as_str()), (at, *name));
+            assert_eq!(name.parse::<JwtAlgorithm>().unwrap(), *algorithm);
         }
     }
 

@@ -1,22 +1,25 @@
 //! An assertion: what it says, who signs it, and for how long it holds.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::future::BoxFuture;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use secrecy::{ExposeSecret as _, SecretString};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::error::Error;
 use crate::grants::client::secret::{self, Secret};
 use crate::grants::endpoint::identifiers::Identifiers;
-use crate::grants::jwt::algorithm::JwtAlgorithm;
+use crate::grants::jwt::algorithm::{JwtAlgorithm, Primitive};
+use crate::grants::jwt::der;
 use crate::grants::jwt::material::Material;
-use crate::grants::jwt::signer::{DynSigner, JwtSigner};
 use crate::source::SourceIdentity;
 use crate::{backoff, clock};
 
@@ -34,10 +37,10 @@ const LONGEST: Duration = Duration::from_secs(3600);
 /// - audience: the issuer of the authorization server, so that one is required: an [`Issuer`](crate::grants::Issuer) in
 ///   place of the token URL, or the setting of the source
 /// - lifetime: 60 s; at most an hour
-/// - `typ`: `JWT`
+/// - header: `typ` is `JWT`
 /// - `nbf`: none
 /// - clock: right
-/// - further claims and header members: none
+/// - further claims: none
 ///
 /// # Examples
 ///
@@ -56,6 +59,7 @@ const LONGEST: Duration = Duration::from_secs(3600);
 /// ```
 #[derive(Clone, Debug)]
 pub struct Assertion {
+    algorithm: JwtAlgorithm,
     signed_by: SignedBy,
     key_id: Option<String>,
     certificate: Option<Secret>,
@@ -64,21 +68,19 @@ pub struct Assertion {
     audience: Audience,
     lifetime: Duration,
     not_before_skew: Option<Duration>,
-    /// How far this machine's clock is ahead of that of the server, or behind it.
     ahead_by: Duration,
-    behind_by: Duration,
-    typ: Option<String>,
     claims: Vec<Member>,
     header: Vec<Member>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 enum SignedBy {
-    /// By a key of this algorithm, from where it is.
-    Key(JwtAlgorithm, Secret),
-    Signer(Arc<dyn DynSigner>),
-    Secret(JwtAlgorithm),
+    /// From where it is.
+    Key(Secret),
+    Signer(Arc<SignFn>),
 }
+
+type SignFn = dyn Fn(Vec<u8>) -> BoxFuture<'static, Result<Vec<u8>, Error>> + Send + Sync;
 
 #[derive(Clone, Debug)]
 enum Subject {
@@ -95,16 +97,19 @@ enum Audience {
     Named(String),
 }
 
-/// A claim or a header member; without a value if it is not JSON, which is said when the source is built.
+/// A claim or a header member; without a value if JSON cannot express it, which is said when the source is built.
 type Member = (String, Option<Value>);
 
 impl Assertion {
-    /// Creates an assertion that a private key signs: PEM or a JWK, read each time it is used.
+    /// Creates an assertion that a key signs, which is read each time: PEM or a JWK, or the client secret where the algorithm
+    /// is HS256 or one of its kin.
     ///
     /// PEM may be PKCS#8 (`PRIVATE KEY`), PKCS#1 (`RSA PRIVATE KEY`) or SEC 1 (`EC PRIVATE KEY`), without a passphrase, and
     /// may have certificates beside the key. A JWK is one JSON object with the private members, of RSA all of RFC 7518
     /// §6.3.2 but `oth`. The JSON file in which Google issues the key of a service account is understood as it is: with its
     /// key id, and its account as the issuer of assertions that name no other.
+    ///
+    /// A secret must be as long as the hash at least, 32 bytes for HS256 (RFC 7518 §3.2).
     ///
     /// A key that is given as a value is checked when the source is built, any other at its first use.
     ///
@@ -114,30 +119,45 @@ impl Assertion {
     ///
     /// let mounted = Assertion::by_key(JwtAlgorithm::Rs256, Secret::from_file("/run/secrets/key.pem")).key_id("2026-11");
     /// let given = Assertion::by_key(JwtAlgorithm::EdDsa, r#"{"kty":"OKP","crv":"Ed25519","d":"S3CR3T","x":"..."}"#);
+    /// let shared = Assertion::by_key(JwtAlgorithm::Hs256, Secret::from_env("CLIENT_SECRET"));
     /// assert!(!format!("{given:?}").contains("S3CR3T"));
     /// ```
     #[must_use]
     pub fn by_key(algorithm: JwtAlgorithm, key: impl Into<Secret>) -> Self {
-        Self::new(SignedBy::Key(algorithm, key.into()))
+        Self::new(algorithm, SignedBy::Key(key.into()))
     }
 
-    /// Creates an assertion that your own signer signs: an HSM, or a key management service.
-    #[must_use]
-    pub fn by_signer(signer: impl JwtSigner) -> Self {
-        Self::new(SignedBy::Signer(Arc::new(signer)))
-    }
-
-    /// Creates an assertion that the client secret signs, for
-    /// [`ClientAuth::client_secret_jwt`](crate::ClientAuth::client_secret_jwt).
+    /// Creates an assertion that a closure of yours signs, with a key that does not leave where it is: an HSM, or a key
+    /// management service.
     ///
-    /// The secret must be as long as the hash at least, 32 bytes for HS256 (RFC 7518 §3.2).
+    /// The closure is called once for each attempt at the token endpoint. It gets header and claims, as RFC 7515 §5.1 joins
+    /// them, and returns the signature. One of ECDSA may be the two numbers as RFC 7518 §3.4 joins them, or DER, as key
+    /// management services give it. If it fails, no request is sent; a transient error is tried again as a token request is.
+    /// Its future is dropped where the fetch is.
+    ///
+    /// ```
+    /// use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm};
+    /// use tower_oauth2::{ClientAuth, Error};
+    ///
+    /// let assertion = Assertion::by_signer(JwtAlgorithm::Es256, |input| async move {
+    ///     ask_vault(&input).await.map_err(|error| Error::transient("the vault did not sign").with_source(error))
+    /// });
+    /// # async fn ask_vault(_input: &[u8]) -> Result<Vec<u8>, std::io::Error> { Ok(vec![0; 64]) }
+    ///
+    /// let auth = ClientAuth::private_key_jwt(assertion.key_id("billing-7"));
+    /// ```
     #[must_use]
-    pub fn by_client_secret(algorithm: JwtAlgorithm) -> Self {
-        Self::new(SignedBy::Secret(algorithm))
+    pub fn by_signer<F, Fut>(algorithm: JwtAlgorithm, sign: F) -> Self
+    where
+        F: Fn(Vec<u8>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Vec<u8>, Error>> + Send + 'static,
+    {
+        Self::new(algorithm, SignedBy::Signer(Arc::new(move |input| Box::pin(sign(input)))))
     }
 
-    fn new(signed_by: SignedBy) -> Self {
+    fn new(algorithm: JwtAlgorithm, signed_by: SignedBy) -> Self {
         Self {
+            algorithm,
             signed_by,
             key_id: None,
             certificate: None,
@@ -147,14 +167,12 @@ impl Assertion {
             lifetime: Duration::from_secs(60),
             not_before_skew: None,
             ahead_by: Duration::ZERO,
-            behind_by: Duration::ZERO,
-            typ: Some("JWT".into()),
             claims: Vec::new(),
             header: Vec::new(),
         }
     }
 
-    /// Sets the name by which the server knows the key (`kid`). Default: that of the JWK or of the signer, else none.
+    /// Sets the name by which the server knows the key (`kid`). Default: that of the JWK, else none.
     #[must_use]
     pub fn key_id(mut self, key_id: impl Into<String>) -> Self {
         self.key_id = Some(key_id.into());
@@ -222,59 +240,26 @@ impl Assertion {
         self
     }
 
-    /// Says that this machine's clock is ahead of the server's by so much. All times are set back by it.
+    /// Says that this machine's clock is ahead of the server's by so much. All times are set back by it. Where it is behind,
+    /// a longer [`lifetime`](Self::lifetime) makes up for it.
     #[must_use]
     pub fn clock_ahead_by(mut self, offset: Duration) -> Self {
-        (self.ahead_by, self.behind_by) = (offset, Duration::ZERO);
+        self.ahead_by = offset;
         self
     }
 
-    /// Says that this machine's clock is behind the server's by so much. All times are put forward by it.
+    /// Adds a claim: a string, such as the `scope` of Google's service accounts, or anything else that JSON can express.
     #[must_use]
-    pub fn clock_behind_by(mut self, offset: Duration) -> Self {
-        (self.ahead_by, self.behind_by) = (Duration::ZERO, offset);
+    pub fn claim(mut self, name: impl Into<String>, value: impl Serialize) -> Self {
+        self.claims.push((name.into(), serde_json::to_value(value).ok()));
         self
     }
 
-    /// Sets the type in the header (`typ`): `JWT`, or `client-authentication+jwt` as the update of RFC 7523 has it.
+    /// Adds a member of the JOSE header (RFC 7515 §4), such as `x5c`, or `typ` in place of `JWT`: the update of RFC 7523 has
+    /// `client-authentication+jwt`.
     #[must_use]
-    pub fn typ(mut self, typ: impl Into<String>) -> Self {
-        self.typ = Some(typ.into());
-        self
-    }
-
-    /// Leaves `typ` out.
-    #[must_use]
-    pub fn without_typ(mut self) -> Self {
-        self.typ = None;
-        self
-    }
-
-    /// Adds a claim that is a string, such as the `scope` of Google's service accounts.
-    #[must_use]
-    pub fn claim(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.claims.push((name.into(), Some(Value::String(value.into()))));
-        self
-    }
-
-    /// Adds a claim that is anything, as JSON text.
-    #[must_use]
-    pub fn claim_json(mut self, name: impl Into<String>, json: impl Into<String>) -> Self {
-        self.claims.push((name.into(), serde_json::from_str(&json.into()).ok()));
-        self
-    }
-
-    /// Adds a member of the JOSE header (RFC 7515 §4) that is a string.
-    #[must_use]
-    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.header.push((name.into(), Some(Value::String(value.into()))));
-        self
-    }
-
-    /// Adds a member of the JOSE header that is anything, such as `x5c`, as JSON text.
-    #[must_use]
-    pub fn header_json(mut self, name: impl Into<String>, json: impl Into<String>) -> Self {
-        self.header.push((name.into(), serde_json::from_str(&json.into()).ok()));
+    pub fn header(mut self, name: impl Into<String>, value: impl Serialize) -> Self {
+        self.header.push((name.into(), serde_json::to_value(value).ok()));
         self
     }
 
@@ -299,15 +284,15 @@ impl Assertion {
     }
 
     /// Returns whether the client secret signs.
-    pub(crate) fn wants_client_secret(&self) -> bool {
-        matches!(self.signed_by, SignedBy::Secret(_))
+    pub(crate) fn is_symmetric(&self) -> bool {
+        self.algorithm.is_symmetric()
     }
 
     /// Returns where the key is that signs, if it is read here.
     pub(crate) fn key(&self) -> Option<&Secret> {
         match &self.signed_by {
-            SignedBy::Key(_, key) => Some(key),
-            SignedBy::Signer(_) | SignedBy::Secret(_) => None,
+            SignedBy::Key(key) => Some(key),
+            SignedBy::Signer(_) => None,
         }
     }
 
@@ -321,44 +306,60 @@ impl Assertion {
         made.map_err(|error| secret::of_the_moment(error, may_change))
     }
 
-    /// Makes and signs one. `secret` is what was read: the key, or the client secret.
+    /// Makes and signs one by the key that was read.
     pub(crate) async fn sign(
         &self,
         identifiers: &Identifiers,
-        secret: &SecretString,
+        key: &SecretString,
     ) -> Result<SecretString, Error> {
-        let secret = secret.expose_secret();
-        let material = match &self.signed_by {
-            SignedBy::Key(algorithm, _) => Material::read(*algorithm, secret)?,
-            SignedBy::Secret(algorithm) => Material::shared(*algorithm, secret.as_bytes())?,
-            SignedBy::Signer(signer) => {
-                let input = self.unsigned(identifiers, signer.key_id(), None).await?;
-                let signature = signer.sign(input.as_bytes()).await?;
-                return Ok(with_signature(&input, &signature));
+        let (input, signature) = match &self.signed_by {
+            SignedBy::Key(_) => {
+                let key = Material::read(self.algorithm, key.expose_secret())?;
+                let input = self.unsigned(identifiers, key.key_id.as_deref(), key.account.as_deref()).await?;
+                let signature = key.sign(input.as_bytes())?;
+                (input, signature)
+            }
+            SignedBy::Signer(sign) => {
+                let input = self.unsigned(identifiers, None, None).await?;
+                let signature = sign(input.clone().into_bytes()).await?;
+                (input, self.joined(signature)?)
             }
         };
-        let account = material.account.as_deref();
-        if self.issuer.is_none() && identifiers.client_id.is_empty() && account.is_none() {
-            return Err(without_issuer());
-        }
-        let input = self.unsigned(identifiers, material.key_id.clone(), account).await?;
-        let signature = material.sign(input.as_bytes())?;
-        Ok(with_signature(&input, &signature))
+        Ok(format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature)).into())
+    }
+
+    /// Brings the signature of a signer into the form of RFC 7518 §3.4.
+    fn joined(&self, signature: Vec<u8>) -> Result<Vec<u8>, Error> {
+        let half = match self.algorithm.primitive() {
+            Primitive::P256 => 32,
+            Primitive::P384 => 48,
+            Primitive::Hmac(_) | Primitive::Pkcs1(_) | Primitive::Pss(_) | Primitive::Ed25519 => {
+                return Ok(signature);
+            }
+        };
+        let length = signature.len();
+        der::ecdsa_signature(signature, half).ok_or_else(|| {
+            Error::config(format!(
+                "the signer returned {length} bytes, which are no {} signature; it has {} bytes, or is DER",
+                self.algorithm,
+                2 * half
+            ))
+        })
     }
 
     /// Makes header and claims, as RFC 7515 §5.1 joins them.
     async fn unsigned(
         &self,
         identifiers: &Identifiers,
-        key_id: Option<String>,
+        key_id: Option<&str>,
         account: Option<&str>,
     ) -> Result<String, Error> {
         let thumbprint = match &self.certificate {
             Some(certificate) => Some(thumbprint(&certificate.read_as("certificate").await?)?),
             None => None,
         };
-        let header = self.jose_header(self.key_id.clone().or(key_id), thumbprint);
-        let claims = self.claims(identifiers, account, clock::unix_time(), &backoff::identifier()?);
+        let header = self.jose_header(self.key_id.as_deref().or(key_id), thumbprint);
+        let claims = self.claims(identifiers, account, clock::unix_time(), &backoff::identifier()?)?;
         Ok(format!("{}.{}", encoded(&header), encoded(&claims)))
     }
 
@@ -370,104 +371,59 @@ impl Assertion {
                  remove them",
             ));
         }
-        if !self.wants_client_secret() && self.algorithm().is_symmetric() {
-            return Err(refused(&format!(
-                "{} is not signed by a private key; take another algorithm, or ClientAuth::client_secret_jwt",
-                self.algorithm()
-            )));
-        }
-        self.check(identifiers)
-    }
-
-    /// Checks the client secret that signs.
-    pub(crate) fn check_secret(&self, secret: &SecretString) -> Result<(), Error> {
-        let secret = crate::text::trimmed(secret.expose_secret());
-        Material::shared(self.algorithm(), secret.as_bytes()).map(drop)
+        self.check_audience(identifiers)?;
+        self.check_content().map(drop)
     }
 
     /// Checks an assertion that is the grant itself.
     pub(crate) fn check_for_grant(&self, identifiers: &Identifiers) -> Result<(), Error> {
-        self.check_issuer(identifiers)?;
-        self.check(identifiers)
+        self.check_by_itself(identifiers)?;
+        self.check_audience(identifiers)
     }
 
     /// Checks an assertion that is a token by itself, and need not have an audience.
-    pub(crate) fn check_by_itself(&self) -> Result<(), Error> {
-        self.check_issuer(&Identifiers::default())?;
-        self.check_content()
-    }
-
-    /// Checks the issuer of an assertion that authenticates no client.
-    fn check_issuer(&self, identifiers: &Identifiers) -> Result<(), Error> {
-        // A key file names its account; one that is read later says so then.
-        let may_name_issuer = match &self.signed_by {
-            SignedBy::Key(algorithm, key) => key.value().is_none_or(|text| {
-                let material = Material::read(*algorithm, text.expose_secret());
-                material.is_ok_and(|material| material.account.is_some())
-            }),
-            SignedBy::Signer(_) => false,
-            SignedBy::Secret(_) => {
-                return Err(refused("the client secret signs no grant; give a key or a signer"));
-            }
-        };
+    pub(crate) fn check_by_itself(&self, identifiers: &Identifiers) -> Result<(), Error> {
+        let may_name_issuer = self.check_content()?;
         if self.issuer.is_none() && identifiers.client_id.is_empty() && !may_name_issuer {
             return Err(without_issuer());
         }
         Ok(())
     }
 
-    /// Returns how long it holds by the clock of this machine.
-    pub(crate) fn holds_for(&self) -> Duration {
-        self.lifetime.saturating_sub(self.ahead_by)
-    }
-
-    fn check(&self, identifiers: &Identifiers) -> Result<(), Error> {
+    fn check_audience(&self, identifiers: &Identifiers) -> Result<(), Error> {
         if self.audience_among(identifiers).is_empty() {
             return Err(refused(
                 "it has no audience; give an Issuer in place of the URL, set issuer() on the builder, or audience() on the \
                  assertion (in a configuration file assertion_audience)",
             ));
         }
-        self.check_content()
+        Ok(())
     }
 
-    fn check_content(&self) -> Result<(), Error> {
+    /// Checks what it says and who signs it. Returns whether the key may name the issuer, as a key file does.
+    fn check_content(&self) -> Result<bool, Error> {
         if self.lifetime < Duration::from_secs(1) || self.lifetime > LONGEST {
             return Err(refused(
                 "its lifetime must be from 1 s to an hour (RFC 7523 §3); a minute is enough",
             ));
         }
         check_members("claim", &self.claims, &["iss", "sub", "aud", "exp", "iat", "nbf", "jti"])?;
-        check_members("header", &self.header, &["alg", "typ", "kid", "x5t#S256"])?;
-        match &self.signed_by {
-            SignedBy::Key(algorithm, _) if algorithm.is_symmetric() => {
-                return Err(refused(&format!("no private key signs by {algorithm}; take another algorithm")));
-            }
-            SignedBy::Secret(algorithm) if !algorithm.is_symmetric() => {
-                return Err(refused(&format!(
-                    "no client secret signs by {algorithm}; take HS256 or one of its kin, or a key"
-                )));
-            }
-            SignedBy::Key(algorithm, key) => {
-                if let Some(text) = key.value() {
-                    // A signature is the one proof that the key is whole.
-                    Material::read(*algorithm, text.expose_secret())?.sign(b"")?;
-                }
-            }
-            SignedBy::Signer(_) | SignedBy::Secret(_) => {}
+        check_members("header", &self.header, &["alg", "kid", "x5t#S256"])?;
+        if let Some(pem) = self.certificate.as_ref().and_then(Secret::value) {
+            thumbprint(pem)?;
         }
-        match self.certificate.as_ref().and_then(Secret::value) {
-            Some(pem) => thumbprint(pem).map(drop),
-            None => Ok(()),
-        }
+        let Some(key) = self.key() else { return Ok(false) };
+        // One that is read later says so then.
+        let Some(text) = key.value() else { return Ok(true) };
+        let material = Material::read(self.algorithm, text.expose_secret())?;
+        // A signature is the one proof that the key is whole.
+        material.sign(b"")?;
+        Ok(material.account.is_some())
     }
 
-    fn algorithm(&self) -> JwtAlgorithm {
-        match &self.signed_by {
-            SignedBy::Key(algorithm, _) => *algorithm,
-            SignedBy::Signer(signer) => signer.algorithm(),
-            SignedBy::Secret(algorithm) => *algorithm,
-        }
+    /// Returns how long it holds by the clock of this machine.
+    pub(crate) fn holds_for(&self) -> Duration {
+        self.lifetime.saturating_sub(self.ahead_by)
     }
 
     fn audience_among<'a>(&'a self, identifiers: &'a Identifiers) -> &'a str {
@@ -478,10 +434,10 @@ impl Assertion {
         }
     }
 
-    fn jose_header(&self, key_id: Option<String>, thumbprint: Option<String>) -> Map<String, Value> {
+    fn jose_header(&self, key_id: Option<&str>, thumbprint: Option<String>) -> Map<String, Value> {
         let mut header = Map::new();
-        header.insert("alg".into(), self.algorithm().name().into());
-        header.extend(self.typ.as_deref().map(|typ| ("typ".into(), typ.into())));
+        header.insert("alg".into(), self.algorithm.name().into());
+        header.insert("typ".into(), "JWT".into());
         header.extend(key_id.map(|key_id| ("kid".into(), key_id.into())));
         header.extend(thumbprint.map(|thumbprint| ("x5t#S256".into(), thumbprint.into())));
         header.extend(values(&self.header));
@@ -495,10 +451,10 @@ impl Assertion {
         account: Option<&str>,
         now: Duration,
         identifier: &str,
-    ) -> Map<String, Value> {
-        let now = now.saturating_sub(self.ahead_by).saturating_add(self.behind_by);
+    ) -> Result<Map<String, Value>, Error> {
+        let now = now.saturating_sub(self.ahead_by);
         let client = Some(identifiers.client_id.as_str()).filter(|client| !client.is_empty());
-        let issuer = self.issuer.as_deref().or(client).or(account).unwrap_or_default();
+        let issuer = self.issuer.as_deref().or(client).or(account).ok_or_else(without_issuer)?;
         let subject = match &self.subject {
             Subject::Issuer => Some(issuer),
             Subject::Named(subject) => Some(subject.as_str()),
@@ -515,7 +471,18 @@ impl Assertion {
             self.not_before_skew.map(|skew| ("nbf".into(), now.saturating_sub(skew).as_secs().into())),
         );
         claims.insert("jti".into(), identifier.into());
-        claims
+        Ok(claims)
+    }
+}
+
+// --- SignedBy ---
+
+impl fmt::Debug for SignedBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key(key) => key.fmt(f),
+            Self::Signer(_) => f.write_str("a signer"),
+        }
     }
 }
 
@@ -532,7 +499,7 @@ fn check_members(what: &str, members: &[Member], set_elsewhere: &[&str]) -> Resu
                 "has a setter of its own, or is none of yours; remove it"
             }
             _ if members[..at].iter().any(|earlier| earlier.0 == *name) => "is set twice; set it once",
-            None => "is not JSON; quote it, or use the setter for strings",
+            None => "is nothing that JSON can express",
             Some(_) => continue,
         };
         return Err(refused(&format!("the {what} {name:?} {remedy}")));
@@ -556,10 +523,6 @@ fn thumbprint(pem: &SecretString) -> Result<String, Error> {
         )
     })?;
     Ok(URL_SAFE_NO_PAD.encode(digest(&SHA256, &certificate)))
-}
-
-fn with_signature(input: &str, signature: &[u8]) -> SecretString {
-    format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature)).into()
 }
 
 fn encoded(members: &Map<String, Value>) -> String {

@@ -2,7 +2,8 @@
 //!
 //! 1. An assertion is made for each attempt anew, retries included, with an identifier (`jti`) that never comes again.
 //! 2. The key is read each time: a value, a variable, a file or a closure, as [`Secret`](crate::Secret) has
-//!    it. So a rotation needs no restart. A key that never leaves its hardware signs by a [`JwtSigner`].
+//!    it. So a rotation needs no restart. A key that never leaves its hardware signs by a closure
+//!    ([`by_signer`](Assertion::by_signer)).
 //! 3. `exp` is 60 s ahead, `iat` is there, `nbf` only if asked for; all of them whole seconds (RFC 7519 §2).
 //! 4. The audience is one string: the issuer of the authorization server, as it is written: the
 //!    [`Issuer`](crate::grants::Issuer) that stands in place of the token URL, or the `issuer` of the builder. See
@@ -43,9 +44,7 @@ pub(crate) mod assertion;
 mod der;
 mod material;
 mod self_signed;
-mod signer;
 
 pub use self::algorithm::JwtAlgorithm;
 pub use self::assertion::Assertion;
 pub use self::self_signed::SelfSigned;
-pub use self::signer::JwtSigner;

@@ -47,7 +47,7 @@ impl SelfSigned {
     ///
     /// A configuration error if the assertion has no issuer, a lifetime of more than an hour, or a key that cannot be used.
     pub fn new(assertion: Assertion) -> Result<Self, Error> {
-        assertion.check_by_itself()?;
+        assertion.check_by_itself(&Identifiers::default())?;
         Ok(Self { assertion: Arc::new(assertion) })
     }
 }

@@ -173,7 +173,7 @@ pub(crate) fn about_assertion(description: Option<&str>, server_time: Duration, 
             apart.as_secs()
         );
     } else if is_about_time {
-        "check this machine's clock and the lifetime of the assertion; clock_ahead_by() and clock_behind_by() correct for a \
+        "check this machine's clock and the lifetime of the assertion; clock_ahead_by() or a longer lifetime() makes up for a \
          wrong clock"
     } else if says(&["aud", "audience"]) {
         "it expects another audience; set issuer() as the server writes it, or token_url_as_audience(true)"

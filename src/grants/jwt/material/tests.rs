@@ -48,36 +48,46 @@ fn pem(label: &str, der: &[u8]) -> String {
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }
 
+fn next<'a>(tag: u8, rest: &mut &'a [u8]) -> &'a [u8] {
+    let (inside, behind) = der::element(tag, rest).unwrap();
+    *rest = behind;
+    inside
+}
+
+fn entered(der: &[u8]) -> &[u8] {
+    der::element(der::SEQUENCE, der).unwrap().0
+}
+
 /// What stands in the wrapping of PKCS#8.
 fn unwrapped(pkcs8: &[u8]) -> &[u8] {
-    let mut parts = der::Reader::new(pkcs8).sequence().unwrap();
-    parts.next(der::INTEGER).unwrap();
-    parts.sequence().unwrap();
-    parts.next(der::OCTET_STRING).unwrap()
+    let mut parts = entered(pkcs8);
+    next(der::INTEGER, &mut parts);
+    next(der::SEQUENCE, &mut parts);
+    next(der::OCTET_STRING, &mut parts)
 }
 
 fn rsa_jwk(pkcs8: &[u8]) -> Value {
-    let mut numbers = der::Reader::new(unwrapped(pkcs8)).sequence().unwrap();
-    numbers.next(der::INTEGER).unwrap();
+    let mut numbers = entered(unwrapped(pkcs8));
+    next(der::INTEGER, &mut numbers);
     let mut jwk = json!({ "kty": "RSA", "kid": "from-jwk", "alg": "RS256", "use": "sig" });
     for name in ["n", "e", "d", "p", "q", "dp", "dq", "qi"] {
-        jwk[name] = URL_SAFE_NO_PAD.encode(der::without_zeros(numbers.next(der::INTEGER).unwrap())).into();
+        jwk[name] = URL_SAFE_NO_PAD.encode(der::without_zeros(next(der::INTEGER, &mut numbers))).into();
     }
     jwk
 }
 
 fn ec_jwk(crv: &str, pkcs8: &[u8]) -> Value {
-    let mut key = der::Reader::new(unwrapped(pkcs8)).sequence().unwrap();
-    key.next(der::INTEGER).unwrap();
-    let d = key.next(der::OCTET_STRING).unwrap();
-    let point = der::Reader::new(key.next(0xa1).unwrap()).next(BIT_STRING).unwrap();
+    let mut key = entered(unwrapped(pkcs8));
+    next(der::INTEGER, &mut key);
+    let d = next(der::OCTET_STRING, &mut key);
+    let point = next(BIT_STRING, &mut next(0xa1, &mut key));
     let (x, y) = point[2..].split_at(d.len());
     let [d, x, y] = [d, x, y].map(|number| URL_SAFE_NO_PAD.encode(number));
     json!({ "kty": "EC", "crv": crv, "d": d, "x": x, "y": y })
 }
 
 fn ed25519_jwk(pkcs8: &[u8]) -> Value {
-    let seed = der::Reader::new(unwrapped(pkcs8)).next(der::OCTET_STRING).unwrap();
+    let seed = next(der::OCTET_STRING, &mut unwrapped(pkcs8));
     json!({ "kty": "OKP", "crv": "Ed25519", "d": URL_SAFE_NO_PAD.encode(seed), "x": "unused" })
 }
 
@@ -115,12 +125,7 @@ fn every_algorithm_signs_with_a_key_in_every_form() {
     assert_signs(EdDsa, &ed25519_jwk(&pair.pkcs8).to_string(), &pair.public);
 
     for algorithm in [Hs256, Hs384, Hs512] {
-        let signature = Material::shared(algorithm, &[7; 64]).unwrap().sign(b"input").unwrap();
-        let public = DecodingKey::from_secret(&[7; 64]);
-        let verifier =
-            (DEFAULT_PROVIDER.verifier_factory)(&algorithm.name().parse::<Algorithm>().unwrap(), &public)
-                .unwrap();
-        assert!(verifier.verify(b"input", &signature).is_ok(), "{algorithm}");
+        assert_signs(algorithm, &"7".repeat(64), &DecodingKey::from_secret(&[b'7'; 64]));
     }
 }
 
@@ -154,15 +159,16 @@ fn what_is_wrong_with_a_key_is_said_without_a_part_of_it() {
     let cut = key.lines().take(5).collect::<Vec<_>>().join("\n");
     let lines: Vec<&str> = key.lines().filter(|line| !line.starts_with('-')).collect();
 
-    use JwtAlgorithm::{EdDsa, Es256, Ps256, Rs256};
+    use JwtAlgorithm::{EdDsa, Es256, Hs256, Ps256, Rs256};
     let cases = [
         (Es256, "S3CR3T".to_owned(), "neither PEM nor a JWK"),
         (Es256, String::new(), "neither PEM nor a JWK"),
         (Rs256, cut, "damaged"),
         (Rs256, key.replacen(&lines[3][..20], "!S3CR3T!", 1), "damaged"),
         (Rs256, key.replacen(lines[3], "", 1), ""),
-        (Es256, key.clone(), "it is an RSA key, and ES256 wants a key on the curve P-256"),
-        (EdDsa, key.clone(), "wants an Ed25519 key"),
+        (Es256, key.clone(), "it is an RSA key, which does not sign by ES256"),
+        (EdDsa, key.clone(), "does not sign by EdDSA"),
+        (Hs256, key.clone(), "it is PEM, and HS256 wants a secret"),
         (Es256, pem("PRIVATE KEY", &small.pkcs8), "it is a key on the curve P-384"),
         (Rs256, pem("PUBLIC KEY", b"x"), "it is a public key"),
         (Rs256, pem("CERTIFICATE", b"x"), "it is a certificate"),
@@ -170,15 +176,15 @@ fn what_is_wrong_with_a_key_is_said_without_a_part_of_it() {
         (Rs256, "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n".into(), "passphrase"),
         (Rs256, pem("OPENSSH PRIVATE KEY", b"S3CR3T"), "ssh-keygen"),
         (Rs256, pem("DH PARAMETERS", b"x"), "no private key"),
-        (Rs256, pem("PRIVATE KEY", b"S3CR3T"), "no PKCS#8"),
-        (Es256, pem("EC PRIVATE KEY", b"S3CR3T"), "no EC key"),
-        (Rs256, r#"{"kty":"RSA","d":7}"#.into(), "not a JWK"),
+        (Rs256, pem("PRIVATE KEY", b"S3CR3T"), "no key of RSA"),
+        (Es256, pem("EC PRIVATE KEY", b"S3CR3T"), "no key of RSA"),
+        (Rs256, r#"{"kty":"RSA","d":"S3CR3T""#.into(), "not a JWK"),
         (Rs256, r#"{"kty":"oct","k":"S3CR3T"}"#.into(), "of the kind \"oct\""),
         (Es256, r#"{"kty":"EC","crv":"secp256k1","d":"S3CR3T"}"#.into(), "secp256k1"),
         (Ps256, rsa_jwk(&rsa.pkcs8).to_string(), "for the algorithm \"RS256\""),
         (Rs256, without_p.to_string(), "no member \"p\""),
         (Rs256, public.to_string(), "public key"),
-        (Es256, short.to_string(), "32 bytes"),
+        (Es256, short.to_string(), "no key that can sign"),
         (Es256, odd.to_string(), "\"d\" of the JWK is no base64url"),
     ];
     for (algorithm, text, what) in cases {
