@@ -370,7 +370,7 @@ fn an_exchange_on_a_runtime_that_nobody_drives_is_taken_over() {
 async fn a_store_without_end_does_not_keep_a_fetch_waiting() {
     let rotated = r#"{"access_token":"AT1","expires_in":1,"refresh_token":"RT2"}"#;
     let endpoint = Scripted::new([answer(200, rotated), a_token()]);
-    let stuck = rt1().store_timeout(Duration::MAX).on_rotate(|_| std::future::pending());
+    let stuck = rt1().on_rotate(|_| std::future::pending());
     let source = source(&endpoint, stuck);
     assert!(until(&source, 5 * SECOND).await.unwrap_err().is_transient());
     assert!(until(&source, 5 * SECOND).await.unwrap_err().is_transient());

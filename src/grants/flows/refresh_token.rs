@@ -3,7 +3,6 @@
 pub(crate) mod lineage;
 pub(crate) mod rotation;
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,10 +20,11 @@ use crate::grants::client::secret::{self, Secret};
 use crate::grants::endpoint::client::EndpointClient;
 use crate::grants::endpoint::deadline::Deadline;
 use crate::grants::endpoint::location::Endpoint;
-use crate::grants::flows::refresh_token::lineage::{BEAT, Held, Lineage};
+use crate::grants::flows::refresh_token::lineage::{BEAT, Held, Lineage, Standing};
 use crate::grants::flows::refresh_token::rotation::{OnRotate, RotatedToken};
 use crate::grants::parameters::Parameters;
 use crate::grants::response::expected::Terms;
+use crate::grants::response::refused::Refused;
 use crate::grants::response::verdict::Evidence;
 use crate::runtime;
 use crate::source::{FetchReason, SourceIdentity, TokenRequest, TokenSource};
@@ -126,26 +126,20 @@ use crate::token::AccessToken;
 /// # seeded(br#"{"access_token":"AT1","token_type":"bearer","expires_in":3600,"refresh_token":"RT1"}"#)?;
 /// # Ok::<(), Error>(())
 /// ```
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct RefreshTokenGrant {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    client: EndpointClient,
-    lineage: Lineage,
+    client: Arc<EndpointClient>,
+    lineage: Arc<Lineage>,
     on_rotate: Option<OnRotate>,
-    store_timeout: Duration,
 }
 
 /// The settings that the refresh token grant has of its own.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 #[allow(unnameable_types, reason = "it belongs to the sealed trait")]
-pub struct Settings {
+pub struct RefreshSettings {
     refresh_token: Option<SecretString>,
     access_token: Option<AccessToken>,
     on_rotate: Option<OnRotate>,
-    store_timeout: Duration,
 }
 
 impl RefreshTokenGrant {
@@ -161,8 +155,7 @@ impl RefreshTokenGrant {
     /// - an access token to begin with: none
     /// - scopes: none, so that the token is for what the user agreed to (RFC 6749 §6)
     /// - resources, audience and further parameters are sent at every renewal
-    /// - `on_rotate`: nothing is stored
-    /// - `store_timeout`: 5 s
+    /// - `on_rotate`: nothing is stored; storing may take half as long as an attempt, 5 s
     #[must_use]
     pub fn builder(
         endpoint: impl Into<Endpoint>,
@@ -170,19 +163,13 @@ impl RefreshTokenGrant {
         auth: impl Into<ClientAuth>,
     ) -> GrantBuilder<Self> {
         let terms = Terms { own: &["refresh_token"], ..Terms::default() };
-        let settings = Settings {
-            refresh_token: None,
-            access_token: None,
-            on_rotate: None,
-            store_timeout: Duration::from_secs(5),
-        };
-        GrantBuilder::new(endpoint, client_id, auth, terms, settings)
+        GrantBuilder::new(endpoint, client_id, auth, terms, RefreshSettings::default())
     }
 
     /// Returns whether there is a refresh token that was not refused: at a start, whether one was granted.
     #[must_use]
     pub fn has_refresh_token(&self) -> bool {
-        self.inner.lineage.is_alive()
+        self.lineage.is_alive()
     }
 
     /// Goes on with another refresh token, such as after the user has signed in again. All clones do.
@@ -197,7 +184,7 @@ impl RefreshTokenGrant {
     pub fn replace(&self, refresh_token: impl Into<String>) -> Result<(), Error> {
         let refresh_token = SecretString::from(refresh_token.into());
         check(&refresh_token)?;
-        self.inner.lineage.replace(refresh_token);
+        self.lineage.replace(refresh_token);
         Ok(())
     }
 
@@ -206,7 +193,7 @@ impl RefreshTokenGrant {
     /// Until it is, a restart would begin with one that is spent: a matter for a health check.
     #[must_use]
     pub fn store_error(&self) -> Option<Error> {
-        self.inner.lineage.store_error()
+        self.lineage.store_error()
     }
 
     /// Stores the newest refresh token if that failed before: once more, before a process ends.
@@ -220,167 +207,22 @@ impl RefreshTokenGrant {
     /// A transient error that says why it is still not stored; its source is that of the callback.
     pub async fn store(&self) -> Result<(), Error> {
         // An exchange does not wait long for this turn, and may go on beside it.
-        let turn = self.inner.lineage.turn(Deadline::default()).await?;
-        self.inner.store().await;
+        let turn = self.lineage.turn(Deadline::default()).await?;
+        self.store_newest().await;
         drop(turn);
         self.store_error().map_or(Ok(()), Err)
     }
-}
 
-impl TokenSource for RefreshTokenGrant {
-    async fn token(&self, request: TokenRequest) -> Result<AccessToken, Error> {
-        // The exchange is a task of its own.
-        let runtime = runtime::current()?;
-        let deadline = Deadline::of(&request);
-        let mut turn = self.inner.lineage.turn(deadline).await?;
-        loop {
-            // The turn goes along and comes back, so that no two exchanges run at a time, even if no caller waits here.
-            let renewal = Arc::clone(&self.inner).renew(turn, request.clone());
-            let task = runtime.spawn(renewal.in_current_span().with_current_subscriber());
-            let ended = match tokio::time::timeout(deadline.cap(FARTHEST), task).await {
-                Ok(ended) => ended,
-                // The task goes on to its end, and the next fetch gets what it brings.
-                Err(_) => return Err(self.inner.still_waiting()),
-            };
-            let (back, result) = ended.map_err(|_ended| {
-                Error::transient(
-                    "the exchange of the refresh token broke off: its runtime was shut down, or the transport panicked",
-                )
-            })?;
-            result?;
-            turn = back;
-            if let Some(token) = self.inner.lineage.take_ready() {
-                return Ok(token);
-            }
-            // The source was given another refresh token meanwhile.
-        }
-    }
-
-    /// Returns false while there is a rotated refresh token that nothing has stored: without
-    /// [`on_rotate`](GrantBuilder::on_rotate), or where it failed. Likewise while one is exchanged.
-    fn is_disposable(&self) -> bool {
-        self.inner.lineage.is_disposable()
-    }
-
-    fn name(&self) -> Option<String> {
-        self.inner.client.name()
-    }
-
-    fn has_changed(&self) -> bool {
-        self.inner.client.has_changed()
-    }
-
-    /// The refresh token is left out: it changes, and the user is the same.
-    fn identity(&self) -> Option<SourceIdentity> {
-        let client = &self.inner.client;
-        let identity = client.identity("refresh token");
-        Some(
-            identity.unwrap_or_else(|| client.partial_identity("refresh token").partial()).by_refresh_token(),
-        )
-    }
-}
-
-impl fmt::Debug for RefreshTokenGrant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RefreshTokenGrant")
-            .field("client", &self.inner.client)
-            .field("lineage", &self.inner.lineage)
-            .finish_non_exhaustive()
-    }
-}
-
-// --- GrantBuilder ---
-
-impl Grant for RefreshTokenGrant {
-    type Settings = Settings;
-
-    fn assemble(settings: Settings, client: EndpointClient) -> Result<Self, Error> {
-        let Settings { refresh_token, access_token, on_rotate, store_timeout } = settings;
-        if let Some(refresh_token) = &refresh_token {
-            check(refresh_token)?;
-        }
-        let lineage = Lineage::new(refresh_token, access_token);
-        let inner = Inner { client, lineage, on_rotate, store_timeout };
-        Ok(Self { inner: Arc::new(inner) })
-    }
-}
-
-impl GrantBuilder<RefreshTokenGrant> {
-    /// Sets the refresh token to begin with: the one that was stored last. An empty one is none.
-    #[must_use]
-    pub fn refresh_token(mut self, refresh_token: impl Into<String>) -> Self {
-        let refresh_token = Some(refresh_token.into()).filter(|token| !token.is_empty());
-        self.settings_mut().refresh_token = refresh_token.map(SecretString::from);
-        self
-    }
-
-    /// Returns this access token first, as long as it is good, in place of an exchange: the one that came with the
-    /// refresh token. Its lifetime counts from this call.
-    #[must_use]
-    pub fn access_token(mut self, token: AccessToken) -> Self {
-        self.settings_mut().access_token = Some(token.requested(WallClock::default().moment()));
-        self
-    }
-
-    /// Sets what stores a refresh token that replaced another one. It is awaited before the access token that came with
-    /// it is returned, so a process that starts after a crash does not find a spent token.
-    ///
-    /// If it fails, panics or takes longer than [`store_timeout`](Self::store_timeout), the access token is returned
-    /// all the same, and the refresh token in memory is the new one: to hold back a good token would make a full disk an
-    /// outage, and would not bring back the old refresh token, which is spent. There is a warning then,
-    /// [`RefreshTokenGrant::store_error`] says why, and the closure is called again before the next exchange.
-    ///
-    /// # Examples
-    ///
-    /// A closure with a state is called many times, and each call clones what it needs:
-    ///
-    /// ```
-    /// use std::sync::Arc;
-    /// use tower_oauth2::RefreshTokenGrant;
-    /// # struct Vault;
-    /// # impl Vault {
-    /// #     async fn write(&self, _path: &str, _secret: &str) -> Result<(), std::io::Error> { Ok(()) }
-    /// # }
-    ///
-    /// let vault = Arc::new(Vault);
-    /// let builder = RefreshTokenGrant::builder("https://login.example.com/token", "reports", "secret")
-    ///     .refresh_token("RT1")
-    ///     .on_rotate(move |token| {
-    ///         let vault = Arc::clone(&vault);
-    ///         async move { Ok(vault.write("reports", token.expose_refresh_token()).await?) }
-    ///     });
-    /// # let _ = builder;
-    /// ```
-    #[must_use]
-    pub fn on_rotate<F, Fut>(mut self, store: F) -> Self
-    where
-        F: Fn(RotatedToken) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<(), BoxError>> + Send + 'static,
-    {
-        self.settings_mut().on_rotate = Some(OnRotate::new(store));
-        self
-    }
-
-    /// Sets how long storing a refresh token may take, up to a minute. The time counts for the fetch.
-    #[must_use]
-    pub fn store_timeout(mut self, timeout: Duration) -> Self {
-        self.settings_mut().store_timeout = timeout;
-        self
-    }
-}
-
-// --- Inner ---
-
-impl Inner {
     /// Sees to it that an access token is ready, by an exchange if there is none. It ends in any case, and shows
     /// that its runtime is driven.
     async fn renew(
-        self: Arc<Self>,
+        self,
         turn: OwnedSemaphorePermit,
         request: TokenRequest,
     ) -> (OwnedSemaphorePermit, Result<(), Error>) {
+        // It may store before the exchange and after it.
         let patience = &self.client.transport.patience;
-        let most = patience.whole().saturating_add(2 * self.store_limit());
+        let most = patience.whole().saturating_add(patience.attempt_timeout);
         let limit = Deadline::default().within(most);
         if let Some(theirs) = request.lineage().and_then(|lineage| lineage.newest()) {
             self.lineage.take_over_shared(theirs);
@@ -406,7 +248,7 @@ impl Inner {
     }
 
     async fn renew_now(&self, turn: &OwnedSemaphorePermit, request: &TokenRequest) -> Result<(), Error> {
-        self.store().await;
+        self.store_newest().await;
         let may_be_older = match request.reason() {
             FetchReason::Initial | FetchReason::Expiring | FetchReason::Expired => true,
             // One that waits here since before the rejection may have been revoked along with the rejected one.
@@ -455,50 +297,46 @@ impl Inner {
             parameters.extend(self.client.parameters.clone());
             let redactor = self.client.redactor(Some(request));
             let exchange = self.client.exchange(&parameters, Some(&held.doubt), redactor, deadline);
+            // Nothing is awaited between the response and what follows: whatever ends the task finds the new token in its place.
             let refused = match exchange.await {
-                // Nothing is awaited between the response and this: whatever ends the task finds the new token in its place.
                 Ok(token) => {
                     let refresh_token = token.refresh_secret().cloned();
                     let is_in_use = self.lineage.take_in(&held, Some(token), refresh_token);
                     return self.settled(is_in_use, Ok(())).await;
                 }
+                Err(Refused { refresh_token: Some(newer), error, .. }) => {
+                    let is_in_use = self.lineage.take_in(&held, None, Some(newer));
+                    return self.settled(is_in_use, Err(error)).await;
+                }
                 Err(refused) => refused,
             };
-            // Nothing is awaited here either.
-            let (error, is_in_use) = match (refused.refresh_token, refused.verdict.refresh_token) {
-                (Some(newer), _) => (refused.error, self.lineage.take_in(&held, None, Some(newer))),
+            let mut error = refused.error;
+            match refused.verdict.refresh_token {
                 // It was taken until now, and no other came in its place. A server that is in trouble says no too.
-                (None, Evidence::Ended) if held.is_lasting && !held.is_accused => {
+                Evidence::Ended if held.standing == Standing::Lasting => {
                     self.lineage.accuse(&held);
                     if deadline.leaves_room_after(SECOND_OPINION) {
-                        tracing::debug!(error = %refused.error, "the refresh token worked before; sending it once more");
+                        tracing::debug!(%error, "the refresh token worked before; sending it once more");
                         tokio::time::sleep(SECOND_OPINION).await;
                         continue;
                     }
-                    let line = format!("{}; it worked before, so it is sent once more", refused.error);
-                    let error = refused.error.reclassified(ErrorKind::Transient).reworded(line);
-                    (error, self.lineage.holds(&held))
+                    let line = format!("{error}; it worked before, so it is sent once more");
+                    error = error.reclassified(ErrorKind::Transient).reworded(line);
                 }
-                (None, Evidence::Ended) => {
-                    let error = dead(refused.error, &held);
-                    let is_in_use = self.lineage.bury(&held, &error);
-                    (error, is_in_use)
+                Evidence::Ended => {
+                    error = dead(error, &held);
+                    self.lineage.bury(&held, &error);
                 }
-                (None, Evidence::Suspected) => {
+                Evidence::Suspected => {
                     let proof = self.client.proof(deadline).await;
-                    let now = WallClock::default().moment();
-                    let error = self.lineage.suspect(&held, refused.error, proof, now);
-                    (error, self.lineage.holds(&held))
+                    error = self.lineage.suspect(&held, error, proof, WallClock::default().moment());
                 }
-                (None, Evidence::None) => {
-                    if held.doubt.is_raised() {
-                        let error = &refused.error;
-                        tracing::debug!(%error, "the refresh token may be spent; it will be sent once more");
-                    }
-                    (refused.error, self.lineage.holds(&held))
+                Evidence::None if held.doubt.is_raised() => {
+                    tracing::debug!(%error, "the refresh token may be spent; it will be sent once more");
                 }
-            };
-            return self.settled(is_in_use, Err(error)).await;
+                Evidence::None => {}
+            }
+            return self.settled(self.lineage.holds(&held), Err(error)).await;
         }
     }
 
@@ -514,24 +352,20 @@ impl Inner {
         })
     }
 
-    /// How long storing may take, within the longest that is allowed.
-    fn store_limit(&self) -> Duration {
-        self.store_timeout.min(LONGEST_STORE)
-    }
-
     async fn settled(&self, is_in_use: bool, result: Result<(), Error>) -> Result<(), Error> {
         if !is_in_use {
             tracing::debug!("the refresh token was replaced while it was exchanged");
             return Ok(());
         }
-        self.store().await;
+        self.store_newest().await;
         result
     }
 
     /// Stores the newest refresh token, if it is not stored yet. A failure is noted.
-    async fn store(&self) {
+    async fn store_newest(&self) {
         let (Some(held), Some(on_rotate)) = (self.lineage.unstored(), &self.on_rotate) else { return };
-        let result = on_rotate.store(RotatedToken::new(held.secret.clone()), self.store_limit()).await;
+        let limit = self.client.transport.patience.attempt_timeout / 2;
+        let result = on_rotate.store(RotatedToken::new(held.secret.clone()), limit).await;
         if let Err(error) = &result {
             let cause = std::error::Error::source(error).map(ToString::to_string);
             tracing::warn!(
@@ -544,10 +378,130 @@ impl Inner {
     }
 }
 
-// --- Helpers ---
+impl TokenSource for RefreshTokenGrant {
+    async fn token(&self, request: TokenRequest) -> Result<AccessToken, Error> {
+        // The exchange is a task of its own.
+        let runtime = runtime::current()?;
+        let deadline = Deadline::of(&request);
+        let mut turn = self.lineage.turn(deadline).await?;
+        loop {
+            // The turn goes along and comes back, so that no two exchanges run at a time, even if no caller waits here.
+            let renewal = self.clone().renew(turn, request.clone());
+            let task = runtime.spawn(renewal.in_current_span().with_current_subscriber());
+            let ended = match tokio::time::timeout(deadline.cap(FARTHEST), task).await {
+                Ok(ended) => ended,
+                // The task goes on to its end, and the next fetch gets what it brings.
+                Err(_) => return Err(self.still_waiting()),
+            };
+            let (back, result) = ended.map_err(|_ended| {
+                Error::transient(
+                    "the exchange of the refresh token broke off: its runtime was shut down, or the transport panicked",
+                )
+            })?;
+            result?;
+            turn = back;
+            if let Some(token) = self.lineage.take_ready() {
+                return Ok(token);
+            }
+            // The source was given another refresh token meanwhile.
+        }
+    }
 
-/// The longest time for storing a refresh token, even if more is set.
-const LONGEST_STORE: Duration = Duration::from_secs(60);
+    /// Returns false while there is a rotated refresh token that nothing has stored: without
+    /// [`on_rotate`](GrantBuilder::on_rotate), or where it failed. Likewise while one is exchanged.
+    fn is_disposable(&self) -> bool {
+        self.lineage.is_disposable()
+    }
+
+    fn name(&self) -> Option<String> {
+        self.client.name()
+    }
+
+    fn has_changed(&self) -> bool {
+        self.client.has_changed()
+    }
+
+    /// The refresh token is left out: it changes, and the user is the same.
+    fn identity(&self) -> Option<SourceIdentity> {
+        let client = &self.client;
+        let identity = client.identity("refresh token");
+        Some(
+            identity.unwrap_or_else(|| client.partial_identity("refresh token").partial()).by_refresh_token(),
+        )
+    }
+}
+
+// --- GrantBuilder ---
+
+impl Grant for RefreshTokenGrant {
+    type Settings = RefreshSettings;
+
+    fn assemble(settings: RefreshSettings, client: EndpointClient) -> Result<Self, Error> {
+        let RefreshSettings { refresh_token, access_token, on_rotate } = settings;
+        refresh_token.as_ref().map_or(Ok(()), check)?;
+        let lineage = Lineage::new(refresh_token, access_token);
+        Ok(Self { client: Arc::new(client), lineage: Arc::new(lineage), on_rotate })
+    }
+}
+
+impl GrantBuilder<RefreshTokenGrant> {
+    /// Sets the refresh token to begin with: the one that was stored last. An empty one is none.
+    #[must_use]
+    pub fn refresh_token(mut self, refresh_token: impl Into<String>) -> Self {
+        let refresh_token = Some(refresh_token.into()).filter(|token| !token.is_empty());
+        self.settings_mut().refresh_token = refresh_token.map(SecretString::from);
+        self
+    }
+
+    /// Returns this access token first, as long as it is good, in place of an exchange: the one that came with the
+    /// refresh token. Its lifetime counts from this call.
+    #[must_use]
+    pub fn access_token(mut self, token: AccessToken) -> Self {
+        self.settings_mut().access_token = Some(token.requested(WallClock::default().moment()));
+        self
+    }
+
+    /// Sets what stores a refresh token that replaced another one. It is awaited before the access token that came with
+    /// it is returned, so a process that starts after a crash does not find a spent token.
+    ///
+    /// If it fails, panics or takes longer than half of an [attempt](Self::attempt_timeout), the access token is returned
+    /// all the same, and the refresh token in memory is the new one: to hold back a good token would make a full disk an
+    /// outage, and would not bring back the old refresh token, which is spent. There is a warning then,
+    /// [`RefreshTokenGrant::store_error`] says why, and the closure is called again before the next exchange.
+    ///
+    /// # Examples
+    ///
+    /// A closure with a state is called many times, and each call clones what it needs:
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use tower_oauth2::RefreshTokenGrant;
+    /// # struct Vault;
+    /// # impl Vault {
+    /// #     async fn write(&self, _path: &str, _secret: &str) -> Result<(), std::io::Error> { Ok(()) }
+    /// # }
+    ///
+    /// let vault = Arc::new(Vault);
+    /// let builder = RefreshTokenGrant::builder("https://login.example.com/token", "reports", "secret")
+    ///     .refresh_token("RT1")
+    ///     .on_rotate(move |token| {
+    ///         let vault = Arc::clone(&vault);
+    ///         async move { Ok(vault.write("reports", token.expose_refresh_token()).await?) }
+    ///     });
+    /// # let _ = builder;
+    /// ```
+    #[must_use]
+    pub fn on_rotate<F, Fut>(mut self, store: F) -> Self
+    where
+        F: Fn(RotatedToken) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), BoxError>> + Send + 'static,
+    {
+        self.settings_mut().on_rotate = Some(OnRotate::new(store));
+        self
+    }
+}
+
+// --- Helpers ---
 
 /// A refresh token that worked before and is refused is sent once more after this.
 const SECOND_OPINION: Duration = Duration::from_secs(2);
@@ -573,7 +527,7 @@ fn check(refresh_token: &SecretString) -> Result<(), Error> {
 fn dead(refused: Error, held: &Held) -> Error {
     let cause = if held.doubt.is_raised() {
         "; a response that may have contained the next refresh token was lost before, so this one may be spent"
-    } else if held.is_untried {
+    } else if held.standing == Standing::Untried {
         "; or a process that had it before spent it and exited before it stored the next one"
     } else {
         ""

@@ -28,22 +28,16 @@ use crate::token::AccessToken;
 
 /// A refresh token and its successors.
 pub(crate) struct Lineage {
-    state: Mutex<State>,
+    state: Mutex<LineageState>,
 }
 
-struct State {
+struct LineageState {
     /// One exchange at a time.
     turns: Arc<Semaphore>,
     /// When the task that holds the turn showed a sign of life.
     beat: Instant,
     held: Option<Held>,
-    /// Counts the tokens, so that one can be told from the next.
-    generation: u64,
-    /// Why the token is of no use any more.
-    dead: Option<Error>,
-    suspicion: Suspicion,
     ready: Option<AccessToken>,
-    storage: Storage,
     sharing: Sharing,
 }
 
@@ -58,37 +52,35 @@ struct Sharing {
     is_replaced: bool,
 }
 
-/// Refusals in a row that may be about the refresh token, and do not say so.
-#[derive(Default)]
-struct Suspicion {
-    count: u32,
-    /// The proof of the client at the newest one.
-    proof: Option<SecretString>,
-    /// The newest one, and until when the server is left alone.
-    paused: Option<(Error, Moment)>,
-}
-
-/// Whether the newest token is where a restart finds it.
-#[derive(Debug)]
-enum Storage {
-    Done,
-    Due,
-    Failed(Error),
-}
-
-/// The refresh token that is to be sent.
+/// The newest refresh token, and what is known of it.
 #[derive(Clone)]
 pub(crate) struct Held {
     pub(crate) secret: SecretString,
-    /// Its copies share it.
+    /// Its copies share it, and it tells one token from the next.
     pub(crate) doubt: Arc<Doubt>,
-    /// Whether it comes from elsewhere and was not taken yet, so that it is unknown what became of it before.
-    pub(crate) is_untried: bool,
-    /// Whether it was taken here, and no other came in its place: the server takes it more than once.
-    pub(crate) is_lasting: bool,
-    /// Whether it was refused, and is asked once more before that is believed.
-    pub(crate) is_accused: bool,
-    generation: u64,
+    pub(crate) standing: Standing,
+    /// Why the token is of no use any more.
+    dead: Option<Error>,
+    /// Refusals in a row that may be about it, and do not say so.
+    suspicions: u32,
+    /// The newest one, what proved the client then, and until when the server is left alone.
+    paused: Option<(Error, Option<SecretString>, Moment)>,
+    /// Whether it is where a restart finds it.
+    is_stored: bool,
+    store_error: Option<Error>,
+}
+
+/// What the server did with a refresh token.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It comes from elsewhere and was not taken yet, so that it is unknown what became of it before.
+    Untried,
+    /// It came in the place of another one.
+    Rotated,
+    /// It was taken here, and no other came in its place: the server takes it more than once.
+    Lasting,
+    /// It was refused after that, and is asked once more before that is believed.
+    Accused,
 }
 
 /// How often the task that holds the turn shows that its runtime is driven.
@@ -107,15 +99,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(4 * 3600);
 impl Lineage {
     /// Begins with what there is at the start: perhaps a refresh token, perhaps an access token to use first.
     pub(crate) fn new(refresh_token: Option<SecretString>, ready: Option<AccessToken>) -> Self {
-        let state = State {
+        let state = LineageState {
             turns: Arc::new(Semaphore::new(1)),
             beat: clock::now(),
-            held: refresh_token.clone().map(|secret| Held::new(secret, 0)),
-            generation: 0,
-            dead: None,
-            suspicion: Suspicion::default(),
+            held: refresh_token.clone().map(Held::new),
             ready,
-            storage: Storage::Done,
             sharing: Sharing { first: refresh_token, ..Sharing::default() },
         };
         Self { state: Mutex::new(state) }
@@ -131,13 +119,13 @@ impl Lineage {
             };
             // At the start it is free, and then there is nothing to wait for.
             let wait = deadline.cap(STALE.saturating_sub(quiet_for)).max(Duration::from_millis(1));
-            if let Ok(Ok(turn)) = tokio::time::timeout(wait, Arc::clone(&turns).acquire_owned()).await {
+            if let Ok(Ok(turn)) = tokio::time::timeout(wait, turns.acquire_owned()).await {
                 if self.beat(&turn) {
                     return Ok(turn);
                 }
                 continue;
             }
-            if self.take_over(&turns) {
+            if self.take_over() {
                 tracing::warn!("an exchange of the refresh token shows no sign of life; another one begins");
             } else if deadline.cap(BEAT).is_zero() {
                 return Err(Error::transient(
@@ -158,36 +146,34 @@ impl Lineage {
     }
 
     /// Takes a turn away that shows no sign of life.
-    fn take_over(&self, turns: &Arc<Semaphore>) -> bool {
+    fn take_over(&self) -> bool {
         let mut state = self.state();
         let now = clock::now();
         let is_stale = now.saturating_duration_since(state.beat) >= STALE;
-        if !is_stale || !Arc::ptr_eq(&state.turns, turns) {
-            return false;
+        if is_stale {
+            state.turns = Arc::new(Semaphore::new(1));
+            state.beat = now;
         }
-        state.turns = Arc::new(Semaphore::new(1));
-        state.beat = now;
-        true
+        is_stale
     }
 
     /// Returns whether there is a refresh token that was not refused.
     pub(crate) fn is_alive(&self) -> bool {
-        let state = self.state();
-        state.held.is_some() && state.dead.is_none()
+        self.state().held.as_ref().is_some_and(|held| held.dead.is_none())
     }
 
     /// Returns the token to send; why there is none that could be.
     pub(crate) fn held(&self) -> Result<Held, Error> {
-        let state = self.state();
-        if let Some(error) = &state.dead {
-            return Err(error.clone());
-        }
-        state.held.clone().ok_or_else(|| {
+        let held = self.state().held.clone().ok_or_else(|| {
             Error::grant(
                 "there is no refresh token: no user has signed in yet, or the authorization server granted none; ask for one \
                  when the user signs in (many servers want the scope offline_access), or fall back on another grant with `or`",
             )
-        })
+        })?;
+        match held.dead {
+            Some(error) => Err(error),
+            None => Ok(held),
+        }
     }
 
     /// Takes in the result of an exchange of `held`. Returns false if that is no longer the token in use.
@@ -200,52 +186,45 @@ impl Lineage {
         refresh_token: Option<SecretString>,
     ) -> bool {
         let mut guard = self.state();
-        let state = &mut *guard;
-        if !state.holds(held) {
-            return false;
-        }
+        let LineageState { held: current, ready, .. } = &mut *guard;
+        let Some(current) = current.as_mut().filter(|current| current.is(held)) else { return false };
         match refresh_token.filter(|newer| !secret::same(newer, &held.secret)) {
             Some(newer) => {
-                state.put(newer);
-                state.storage = Storage::Due;
+                *current = Held { standing: Standing::Rotated, is_stored: false, ..Held::new(newer) };
             }
             None => {
-                held.doubt.set(false);
-                if let Some(held) = &mut state.held {
-                    held.is_lasting = true;
-                }
+                current.doubt.set(false);
+                current.standing = Standing::Lasting;
+                (current.suspicions, current.paused) = (0, None);
             }
         }
-        state.suspicion = Suspicion::default();
-        if let Some(held) = &mut state.held {
-            held.is_untried = false;
-            held.is_accused = false;
-        }
         // A revocation of the access token finds the refresh token there.
-        if let (Some(token), Some(held)) = (access_token, &state.held) {
-            state.ready = Some(token.refresh_secret_of(held.secret.clone()));
+        if let Some(token) = access_token {
+            *ready = Some(token.refresh_secret_of(current.secret.clone()));
         }
         true
     }
 
-    /// Notes that `held` was refused for good. Returns false if that is no longer the token in use.
-    pub(crate) fn bury(&self, held: &Held, error: &Error) -> bool {
+    /// Notes something about `held`. Returns false if that is no longer the token in use.
+    fn note(&self, held: &Held, change: impl FnOnce(&mut Held)) -> bool {
         let mut state = self.state();
-        let is_in_use = state.holds(held);
-        if is_in_use {
-            state.dead = Some(error.clone());
-        }
-        is_in_use
+        let current = state.held.as_mut().filter(|current| current.is(held));
+        current.map(change).is_some()
+    }
+
+    /// Returns whether `held` is the token in use.
+    pub(crate) fn holds(&self, held: &Held) -> bool {
+        self.note(held, |_held| {})
+    }
+
+    /// Notes that `held` was refused for good.
+    pub(crate) fn bury(&self, held: &Held, error: &Error) {
+        self.note(held, |held| held.dead = Some(error.clone()));
     }
 
     /// Notes that `held` was refused, which is to be said twice before it is believed.
     pub(crate) fn accuse(&self, held: &Held) {
-        let mut state = self.state();
-        if state.holds(held)
-            && let Some(held) = &mut state.held
-        {
-            held.is_accused = true;
-        }
+        self.note(held, |held| held.standing = Standing::Accused);
     }
 
     /// Counts a refusal that may be about `held`, and returns the error for it. After a few in a row the user is asked for, and
@@ -253,74 +232,61 @@ impl Lineage {
     pub(crate) fn suspect(
         &self,
         held: &Held,
-        error: Error,
+        mut error: Error,
         proof: Option<SecretString>,
         now: Moment,
     ) -> Error {
-        let mut state = self.state();
-        if !state.holds(held) {
-            return error;
-        }
-        let suspicion = &mut state.suspicion;
-        suspicion.count = suspicion.count.saturating_add(1);
-        suspicion.proof = proof;
-        let Some(doublings) = suspicion.count.checked_sub(SUSPICIOUS) else { return error };
-        let pause = FIRST_PAUSE.saturating_mul(2u32.saturating_pow(doublings)).min(LONGEST_PAUSE);
-        let line = format!(
-            "{error}; this refresh token was refused {} times in a row, so it may have ended: sign in again, and give the new \
-             refresh token to the source",
-            suspicion.count
-        );
-        let error = error.reworded(line);
-        suspicion.paused = Some((error.clone(), now.saturating_add(pause)));
+        self.note(held, |held| {
+            held.suspicions = held.suspicions.saturating_add(1);
+            let Some(doublings) = held.suspicions.checked_sub(SUSPICIOUS) else { return };
+            let pause = FIRST_PAUSE.saturating_mul(2u32.saturating_pow(doublings)).min(LONGEST_PAUSE);
+            let line = format!(
+                "{error}; this refresh token was refused {} times in a row, so it may have ended: sign in again, and give the \
+                 new refresh token to the source",
+                held.suspicions
+            );
+            error = error.clone().reworded(line);
+            held.paused = Some((error.clone(), proof, now.saturating_add(pause)));
+        });
         error
     }
 
     /// Returns what was refused, and what proved the client then, while the server is left alone.
     pub(crate) fn paused(&self, now: Moment) -> Option<(Error, Option<SecretString>)> {
-        let state = self.state();
-        let Suspicion { paused, proof, .. } = &state.suspicion;
-        let (error, _) = paused.as_ref().filter(|(_, until)| !now.reached(*until))?;
-        Some((error.clone(), proof.clone()))
+        let (error, proof, until) = self.state().held.as_ref()?.paused.clone()?;
+        (!now.reached(until)).then_some((error, proof))
     }
 
     /// Begins anew with a token from elsewhere.
     pub(crate) fn replace(&self, refresh_token: SecretString) {
         let mut state = self.state();
-        state.begin(refresh_token.clone());
+        state.begin(Held::new(refresh_token.clone()));
         state.sharing = Sharing { first: Some(refresh_token), known: None, is_replaced: true };
     }
 
     /// Takes over what the processes know that share the refresh token, unless what is held here is newer.
     pub(crate) fn take_over_shared(&self, theirs: SharedRefreshToken) {
-        let mut guard = self.state();
-        let state = &mut *guard;
-        let is = |one: &Option<SecretString>, other: &SecretString| {
-            one.as_ref().is_some_and(|one| secret::same(one, other))
-        };
-        let ours = state.held.as_ref().map(|held| held.secret.clone());
-        let sharing = &mut state.sharing;
-        if is(&ours, &theirs.newest) && !sharing.is_replaced {
-            if let Some(held) = &state.held {
+        let mut state = self.state();
+        let LineageState { held, sharing, .. } = &mut *state;
+        if let Some(held) = held {
+            if secret::same(&held.secret, &theirs.newest) && !sharing.is_replaced {
                 held.doubt.set(theirs.is_in_doubt);
+                held.dead = theirs.ended.or(held.dead.take());
+                sharing.known = Some(theirs.newest);
+                return;
             }
-            sharing.known = ours;
-            state.dead = theirs.ended.or(state.dead.take());
-            return;
+            // A token that was given at the start may be the first of theirs, or one of those after it, and is spent then. One
+            // that they do not know is worth a try once theirs has ended.
+            let came_after = sharing.known.as_ref().is_some_and(|known| secret::same(known, &theirs.newest));
+            let is_unknown = sharing.known.is_none() && !secret::same(&held.secret, &theirs.first);
+            let is_new_login = sharing.is_replaced || (theirs.ended.is_some() && is_unknown);
+            if held.dead.is_none() && (came_after || is_new_login) {
+                return;
+            }
         }
-        // A token that was given at the start may be the first of theirs, or one of those after it, and is spent then. One that
-        // they do not know is worth a try once theirs has ended.
-        let came_after = is(&sharing.known, &theirs.newest);
-        let is_new_login = sharing.is_replaced
-            || (theirs.ended.is_some() && sharing.known.is_none() && !is(&ours, &theirs.first));
-        if state.dead.is_none() && ours.is_some() && (came_after || is_new_login) {
-            return;
-        }
-        state.begin(theirs.newest.clone());
-        if let Some(held) = &state.held {
-            held.doubt.set(theirs.is_in_doubt);
-        }
-        state.dead = theirs.ended;
+        let newest = Held { dead: theirs.ended, ..Held::new(theirs.newest.clone()) };
+        newest.doubt.set(theirs.is_in_doubt);
+        state.begin(newest);
         state.sharing = Sharing { first: Some(theirs.first), known: Some(theirs.newest), is_replaced: false };
     }
 
@@ -332,14 +298,14 @@ impl Lineage {
             first: state.sharing.first.as_ref().unwrap_or(&held.secret).clone(),
             newest: held.secret.clone(),
             is_in_doubt: held.doubt.is_raised(),
-            ended: state.dead.clone(),
+            ended: held.dead.clone(),
         })
     }
 
     /// Notes that the other processes know of `held`.
     pub(crate) fn is_shared(&self, held: &Held) {
         let mut state = self.state();
-        if state.holds(held) {
+        if state.held.as_ref().is_some_and(|current| current.is(held)) {
             state.sharing.known = Some(held.secret.clone());
             state.sharing.is_replaced = false;
         }
@@ -348,11 +314,8 @@ impl Lineage {
     /// Returns whether an access token that was not taken yet is good for a while. One that is not is dropped.
     pub(crate) fn is_ready(&self, now: Moment) -> bool {
         let mut state = self.state();
-        let is_good = state.ready.as_ref().is_some_and(|token| token.is_worth_handing_out(now));
-        if !is_good {
-            state.ready = None;
-        }
-        is_good
+        state.ready = state.ready.take().filter(|token| token.is_worth_handing_out(now));
+        state.ready.is_some()
     }
 
     /// Takes the access token that was not taken yet.
@@ -363,93 +326,71 @@ impl Lineage {
     /// Returns whether nothing would be lost that is not stored elsewhere. While an exchange runs, that is not known.
     pub(crate) fn is_disposable(&self) -> bool {
         let state = self.state();
-        let is_stored = match state.storage {
-            Storage::Done => true,
-            Storage::Due | Storage::Failed(_) => state.dead.is_some(),
-        };
+        let is_stored = state.held.as_ref().is_none_or(|held| held.is_stored || held.dead.is_some());
         is_stored && state.turns.available_permits() > 0
     }
 
     /// Returns the newest token if it is still to be stored.
     pub(crate) fn unstored(&self) -> Option<Held> {
-        let state = self.state();
-        match state.storage {
-            Storage::Done => None,
-            Storage::Due | Storage::Failed(_) => state.held.clone(),
-        }
+        self.state().held.clone().filter(|held| !held.is_stored)
     }
 
     /// Notes how storing a token ended.
     pub(crate) fn stored(&self, held: &Held, result: Result<(), Error>) {
-        let mut state = self.state();
-        if state.holds(held) {
-            state.storage = match result {
-                Ok(()) => Storage::Done,
-                Err(error) => Storage::Failed(error),
-            };
-        }
+        self.note(held, |held| {
+            held.is_stored = result.is_ok();
+            held.store_error = result.err();
+        });
     }
 
     /// Returns why the newest token is not stored.
     pub(crate) fn store_error(&self) -> Option<Error> {
-        match &self.state().storage {
-            Storage::Failed(error) => Some(error.clone()),
-            Storage::Done | Storage::Due => None,
-        }
+        self.state().held.as_ref()?.store_error.clone()
     }
 
-    /// Returns whether `held` is the token in use.
-    pub(crate) fn holds(&self, held: &Held) -> bool {
-        self.state().holds(held)
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, LineageState> {
         // Every change under this lock is a few assignments, so what a panic leaves behind is whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    fn holds(&self, held: &Held) -> bool {
-        self.generation == held.generation
-    }
-
+impl LineageState {
     /// Goes on with a token from elsewhere.
-    fn begin(&mut self, secret: SecretString) {
-        self.put(secret);
-        self.dead = None;
-        self.suspicion = Suspicion::default();
+    fn begin(&mut self, held: Held) {
+        self.held = Some(held);
         self.ready = None;
-        self.storage = Storage::Done;
-    }
-
-    fn put(&mut self, secret: SecretString) {
-        self.generation += 1;
-        self.held = Some(Held::new(secret, self.generation));
     }
 }
 
 impl Held {
-    fn new(secret: SecretString, generation: u64) -> Self {
+    /// A token from elsewhere.
+    fn new(secret: SecretString) -> Self {
         Self {
             secret,
             doubt: Arc::default(),
-            is_untried: true,
-            is_lasting: false,
-            is_accused: false,
-            generation,
+            standing: Standing::Untried,
+            dead: None,
+            suspicions: 0,
+            paused: None,
+            is_stored: true,
+            store_error: None,
         }
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.doubt, &other.doubt)
     }
 }
 
 impl fmt::Debug for Lineage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.state();
+        let held = state.held.as_ref();
         f.debug_struct("Lineage")
-            .field("refresh_token", &state.held.is_some())
-            .field("in_doubt", &state.held.as_ref().is_some_and(|held| held.doubt.is_raised()))
-            .field("dead", &state.dead)
-            .field("storage", &state.storage)
+            .field("refresh_token", &held.is_some())
+            .field("in_doubt", &held.is_some_and(|held| held.doubt.is_raised()))
+            .field("dead", &held.and_then(|held| held.dead.as_ref()))
+            .field("is_stored", &held.is_none_or(|held| held.is_stored))
             .finish_non_exhaustive()
     }
 }
@@ -510,7 +451,7 @@ mod tests {
         let old = lineage.held().unwrap();
         lineage.replace("RT9".into());
         assert!(!lineage.take_in(&old, Some(access()), Some("RT2".into())));
-        assert!(!lineage.bury(&old, &Error::grant("refused")));
+        lineage.bury(&old, &Error::grant("refused"));
         lineage.stored(&old, Err(Error::transient("full")));
         assert_eq!(newest(&lineage), "RT9");
         assert!(lineage.take_ready().is_none() && lineage.store_error().is_none());
@@ -519,7 +460,7 @@ mod tests {
     #[test]
     fn a_refused_token_is_dead_until_it_is_replaced() {
         let lineage = lineage();
-        assert!(lineage.bury(&lineage.held().unwrap(), &Error::grant("refused")));
+        lineage.bury(&lineage.held().unwrap(), &Error::grant("refused"));
         assert!(!lineage.is_alive());
         assert_eq!(lineage.held().err().unwrap().to_string(), "refused");
         lineage.replace("RT9".into());
@@ -587,7 +528,7 @@ mod tests {
         assert_eq!(next(&lineage), Err("ended".into()));
         // One that was refused here already is not sent again.
         let refused = Lineage::new(Some("another".into()), None);
-        assert!(refused.bury(&refused.held().unwrap(), &Error::grant("refused")));
+        refused.bury(&refused.held().unwrap(), &Error::grant("refused"));
         refused.take_over_shared(shared("RT1", "RT3", true));
         assert_eq!(next(&refused), Err("ended".into()));
     }

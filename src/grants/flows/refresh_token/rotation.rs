@@ -31,7 +31,7 @@ use crate::text::Redactor;
 ///     RefreshTokenGrant::builder("https://login.example.com/token", "reports", "secret").on_rotate(store);
 /// # let _ = builder;
 /// ```
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct RotatedToken {
     refresh_token: SecretString,
 }
@@ -45,12 +45,6 @@ impl RotatedToken {
     #[must_use]
     pub fn expose_refresh_token(&self) -> &str {
         self.refresh_token.expose_secret()
-    }
-}
-
-impl fmt::Debug for RotatedToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RotatedToken").finish_non_exhaustive()
     }
 }
 
