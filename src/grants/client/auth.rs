@@ -1,6 +1,6 @@
 //! Client authentication: how a client proves itself to the token endpoint (RFC 6749 §2.3).
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 #[cfg(feature = "jwt")]
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use http::{HeaderMap, HeaderValue};
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::error::{Error, ErrorKind};
-use crate::grants::client::secret::Secret;
+use crate::error::Error;
+use crate::grants::client::secret::{self, Secret};
 use crate::grants::endpoint::identifiers::Identifiers;
 #[cfg(feature = "jwt")]
 use crate::grants::jwt::assertion::Assertion;
@@ -49,6 +49,7 @@ use crate::text::Redactor;
 /// # let _ = (by_header, by_form);
 /// ```
 #[derive(Clone)]
+#[must_use]
 pub struct ClientAuth {
     method: Method,
     others: Vec<Method>,
@@ -71,20 +72,17 @@ enum Method {
 impl ClientAuth {
     /// HTTP Basic as RFC 6749 §2.3.1 defines it: id and secret are form-encoded first. Also known as
     /// `client_secret_basic`.
-    #[must_use]
     pub fn basic(secret: impl Into<Secret>) -> Self {
         Self::by(Method::Basic(secret.into()))
     }
 
     /// HTTP Basic without the form-encoding, for servers that do not decode. It differs from [`basic`](Self::basic) only
     /// if the id or the secret holds other characters than letters, digits and `*-._`.
-    #[must_use]
     pub fn basic_raw(secret: impl Into<Secret>) -> Self {
         Self::by(Method::BasicRaw(secret.into()))
     }
 
     /// Id and secret as fields of the form. Also known as `client_secret_post`.
-    #[must_use]
     pub fn post(secret: impl Into<Secret>) -> Self {
         Self::by(Method::Post(secret.into()))
     }
@@ -94,7 +92,6 @@ impl ClientAuth {
     /// The assertion is made by [`Assertion::by_key`] or [`Assertion::by_signer`].
     #[cfg(feature = "jwt")]
     #[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
-    #[must_use]
     pub fn private_key_jwt(assertion: Assertion) -> Self {
         Self::by(Method::Jwt(Arc::new(assertion)))
     }
@@ -112,7 +109,6 @@ impl ClientAuth {
     /// ```
     #[cfg(feature = "jwt")]
     #[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
-    #[must_use]
     pub fn client_secret_jwt(assertion: Assertion) -> Self {
         Self::private_key_jwt(assertion)
     }
@@ -128,20 +124,17 @@ impl ClientAuth {
     /// let builder = ClientCredentials::builder(token_url, "CLIENT-ID", ClientAuth::assertion(projected))
     ///     .scope("https://graph.microsoft.com/.default");
     /// ```
-    #[must_use]
     pub fn assertion(assertion: impl Into<Secret>) -> Self {
         Self::by(Method::Assertion(assertion.into()))
     }
 
     /// The id alone, as a field of the form, since the transport shows a client certificate (RFC 8705 §2). Also known as
     /// `tls_client_auth` and `self_signed_tls_client_auth`.
-    #[must_use]
     pub fn tls() -> Self {
         Self::by(Method::Tls)
     }
 
     /// The id alone, as a field of the form: for public clients (RFC 6749 §3.2.1).
-    #[must_use]
     pub fn none() -> Self {
         Self::by(Method::None)
     }
@@ -157,7 +150,6 @@ impl ClientAuth {
     /// let auth = ClientAuth::basic(secret.clone()).or(ClientAuth::post(secret));
     /// let builder = ClientCredentials::builder(Issuer::new("https://login.example.com"), "billing", auth);
     /// ```
-    #[must_use]
     pub fn or(mut self, other: Self) -> Self {
         self.others.push(other.method);
         self.others.extend(other.others);
@@ -207,12 +199,7 @@ impl ClientAuth {
 
     /// Returns whether the client proves itself by an assertion.
     pub(crate) fn is_assertion(&self) -> bool {
-        self.methods().any(|method| match method {
-            Method::Basic(_) | Method::BasicRaw(_) | Method::Post(_) | Method::Tls | Method::None => false,
-            Method::Assertion(_) => true,
-            #[cfg(feature = "jwt")]
-            Method::Jwt(_) => true,
-        })
+        self.methods().any(|method| method.row().2.iter().any(|name| name.ends_with("_jwt")))
     }
 
     /// Returns the names of the constructors, for messages.
@@ -255,14 +242,12 @@ impl ClientAuth {
         match secret.read_for(name, TokenRequest::new(reason)).await {
             Ok((proof, _)) => Ok(proof),
             // That another source fails for good says nothing of this client.
-            Err(error) if secret.source().is_some() && !error.is_temporary() => {
-                Err(error.reclassified(ErrorKind::Transient))
-            }
+            Err(error) if secret.source().is_some() => Err(secret::of_a_vault(error)),
             Err(error) => Err(error),
         }
     }
 
-    /// Puts the authentication on a request, and tells the redactor the secrets in it. Called for each attempt anew. `proof` is what was [read](Self::read).
+    /// Puts the authentication on a request, unless it has a header of its own for that, and tells the redactor the secrets in it. Called for each attempt anew. `proof` is what was [read](Self::read).
     pub(crate) async fn apply(
         &self,
         identifiers: &Identifiers,
@@ -279,10 +264,11 @@ impl ClientAuth {
         match &self.method {
             Method::Basic(_) => {
                 let value = basic_header(&encoded(client_id), &encoded(proof.expose_secret()))?;
-                headers.insert(AUTHORIZATION, value);
+                headers.entry(AUTHORIZATION).or_insert(value);
             }
             Method::BasicRaw(_) => {
-                headers.insert(AUTHORIZATION, basic_header(client_id, proof.expose_secret())?);
+                let value = basic_header(client_id, proof.expose_secret())?;
+                headers.entry(AUTHORIZATION).or_insert(value);
             }
             Method::Post(_) => {
                 form.push("client_id", client_id);
@@ -369,20 +355,17 @@ impl Method {
                 "client_secret: it is empty; give the secret, or use ClientAuth::none",
             ));
         }
-        match self {
-            Self::BasicRaw(_) if identifiers.client_id.contains(':') => Err(Error::config(
+        if matches!(self, Self::BasicRaw(_)) && identifiers.client_id.contains(':') {
+            return Err(Error::config(
                 "client_id: it has a colon, and the server would split it there (RFC 7617 §2); use ClientAuth::basic or \
                  ClientAuth::post",
-            )),
-            #[cfg(feature = "jwt")]
-            Self::Jwt(assertion) => assertion.check_for_client(identifiers),
-            Self::Basic(_)
-            | Self::BasicRaw(_)
-            | Self::Post(_)
-            | Self::Assertion(_)
-            | Self::Tls
-            | Self::None => Ok(()),
+            ));
         }
+        #[cfg(feature = "jwt")]
+        if let Self::Jwt(assertion) = self {
+            return assertion.check_for_client(identifiers);
+        }
+        Ok(())
     }
 }
 
@@ -399,6 +382,9 @@ fn push_assertion(form: &mut Form, redactor: &mut Redactor, client_id: &str, ass
     form.push("client_assertion", assertion.expose_secret());
 }
 
+// The lengths of texts that are secret are known before they are written: a buffer that grows leaves a copy behind that is not
+// wiped.
+
 /// Form-encodes as WHATWG does: that leaves `*-._` as they are, which servers that never decode depend on.
 fn encoded(text: &str) -> Zeroizing<String> {
     let mut out = Zeroizing::new(String::with_capacity(3 * text.len()));
@@ -407,12 +393,9 @@ fn encoded(text: &str) -> Zeroizing<String> {
 }
 
 fn basic_header(user: &str, password: &str) -> Result<HeaderValue, Error> {
-    let mut pair = Zeroizing::new(String::with_capacity(user.len() + password.len() + 1));
-    let mut line = Zeroizing::new(String::with_capacity(6 + (user.len() + password.len() + 3) / 3 * 4 + 4));
-    // Writing into a string cannot fail.
-    let _ = write!(pair, "{user}:{password}");
-    line.push_str("Basic ");
-    STANDARD.encode_string(pair.as_bytes(), &mut line);
+    let pair = Zeroizing::new([user, ":", password].concat());
+    let encoded = Zeroizing::new(STANDARD.encode(&*pair));
+    let line = Zeroizing::new(["Basic ", &encoded].concat());
     let mut value = HeaderValue::from_str(&line)
         .map_err(|_| Error::config("the client credentials do not fit a header"))?;
     value.set_sensitive(true);

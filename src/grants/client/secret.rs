@@ -31,6 +31,7 @@ use crate::token::AccessToken;
 /// assert!(!format!("{given:?}").contains("7Fjfp0"));
 /// ```
 #[derive(Clone)]
+#[must_use]
 pub struct Secret {
     kind: Kind,
 }
@@ -48,7 +49,6 @@ type ReadFn = dyn Fn() -> BoxFuture<'static, Result<SecretString, Error>> + Send
 
 impl Secret {
     /// Creates the secret from its value.
-    #[must_use]
     pub fn new(secret: impl Into<String>) -> Self {
         Self::of(secret.into().into())
     }
@@ -59,7 +59,6 @@ impl Secret {
     }
 
     /// Reads the secret from an environment variable. Unset or empty is a configuration error at the fetch.
-    #[must_use]
     pub fn from_env(variable: impl Into<String>) -> Self {
         Self { kind: Kind::Env(variable.into().into()) }
     }
@@ -69,7 +68,6 @@ impl Secret {
     /// The file must be a regular one (links are followed) of at most 64 KiB in UTF-8. Text that an editor leaves at its ends
     /// is removed. A file that is absent, empty or half written may be just being written: it is read again a few times, and
     /// then the error is a transient one.
-    #[must_use]
     pub fn from_file(path: impl Into<PathBuf>) -> Self {
         Self { kind: Kind::File(SecretFile::new(path)) }
     }
@@ -109,7 +107,6 @@ impl Secret {
     ///     }
     /// });
     /// ```
-    #[must_use]
     pub fn from_fn<F, Fut, S>(read: F) -> Self
     where
         F: Fn() -> Fut + Send + Sync + 'static,
@@ -122,10 +119,7 @@ impl Secret {
 
     /// Returns whether reading again can give another secret.
     pub(crate) fn may_change(&self) -> bool {
-        match self.kind {
-            Kind::Value(_) => false,
-            Kind::Env(_) | Kind::File(_) | Kind::Fn(_) | Kind::Source(_) => true,
-        }
+        self.value().is_none()
     }
 
     /// Returns whether the file that the secret is in was changed since it was read last, or its source has another token.
@@ -139,10 +133,8 @@ impl Secret {
 
     /// Returns the secret if it is a plain value.
     pub(crate) fn value(&self) -> Option<&SecretString> {
-        match &self.kind {
-            Kind::Value(secret) => Some(secret),
-            Kind::Env(_) | Kind::File(_) | Kind::Fn(_) | Kind::Source(_) => None,
-        }
+        let Kind::Value(secret) = &self.kind else { return None };
+        Some(secret)
     }
 
     /// Reads the secret.
@@ -153,10 +145,8 @@ impl Secret {
 
     /// Returns the source whose token it is, if it is one.
     pub(crate) fn source(&self) -> Option<&dyn DynTokenSource> {
-        match &self.kind {
-            Kind::Value(_) | Kind::Env(_) | Kind::File(_) | Kind::Fn(_) => None,
-            Kind::Source(source) => Some(&**source),
-        }
+        let Kind::Source(source) = &self.kind else { return None };
+        Some(&**source)
     }
 
     /// Adds what it stands for, if that is known before it is read.
@@ -243,15 +233,13 @@ impl<S: TokenSource> From<S> for Secret {
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(")?;
         match &self.kind {
-            Kind::Value(_) => f.write_str("value")?,
-            Kind::Env(variable) => write!(f, "env {variable:?}")?,
-            Kind::File(file) => write!(f, "file {:?}", file.path())?,
-            Kind::Fn(_) => f.write_str("fn")?,
-            Kind::Source(_) => f.write_str("source")?,
+            Kind::Value(_) => f.write_str("Secret(value)"),
+            Kind::Env(variable) => write!(f, "Secret(env {variable:?})"),
+            Kind::File(file) => write!(f, "Secret(file {:?})", file.path()),
+            Kind::Fn(_) => f.write_str("Secret(fn)"),
+            Kind::Source(_) => f.write_str("Secret(source)"),
         }
-        f.write_str(")")
     }
 }
 
@@ -260,14 +248,10 @@ pub(crate) fn same(one: &SecretString, other: &SecretString) -> bool {
     one.expose_secret() == other.expose_secret()
 }
 
-/// A vault that refuses now may give the secret later, and it is not the authorization server that refuses.
-fn of_a_vault(error: Error) -> Error {
-    match error.kind() {
-        ErrorKind::Throttled | ErrorKind::Transient => error,
-        ErrorKind::Config | ErrorKind::Grant | ErrorKind::Protocol => {
-            error.reclassified(ErrorKind::Transient)
-        }
-    }
+/// A vault that refuses now may give the secret later, and it is not the authorization server that refuses. Likewise another
+/// source.
+pub(super) fn of_a_vault(error: Error) -> Error {
+    if error.is_temporary() { error } else { error.reclassified(ErrorKind::Transient) }
 }
 
 /// A key or a secret that cannot be used may be just being written, where it is not a value.

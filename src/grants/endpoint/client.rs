@@ -326,11 +326,9 @@ impl EndpointClient {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
         }
         let mut form = Form::new(self.encoding);
-        parameters.write(identifiers, &mut form, redactor).await?;
+        parameters.write(identifiers, &mut form, &mut headers, redactor).await?;
         let applied = auth.apply(identifiers, secret, &mut form, &mut headers, redactor).await;
         applied.map_err(|error| secret::of_the_moment(error, auth.may_change()))?;
-
-        parameters.write_headers(identifiers, &mut headers, redactor).await?;
 
         let form = form.into_bytes();
         let (method, uri, body) = match self.encoding {

@@ -9,7 +9,7 @@ use crate::grants::builder::{Grant, GrantBuilder};
 use crate::grants::client::secret::Secret;
 use crate::grants::endpoint::client::EndpointClient;
 use crate::grants::endpoint::location::Endpoint;
-use crate::grants::parameters::{Encoding, Parameters};
+use crate::grants::parameters::{Encoding, ParameterValue, Parameters};
 use crate::grants::response::expected::Terms;
 use crate::source::{SourceIdentity, TokenRequest, TokenSource};
 use crate::token::AccessToken;
@@ -150,7 +150,7 @@ impl GrantBuilder<CustomGrant> {
     /// Adds a header that is the same in each request.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.parameters_mut().push_header(name.into(), value.into());
+        self.parameters_mut().add_header(name.into(), ParameterValue::Fixed(value.into().into()));
         self
     }
 
@@ -158,7 +158,7 @@ impl GrantBuilder<CustomGrant> {
     /// repeats it.
     #[must_use]
     pub fn secret_header(mut self, name: impl Into<String>, value: impl Into<Secret>) -> Self {
-        self.parameters_mut().push_secret_header(name.into(), value.into());
+        self.parameters_mut().add_header(name.into(), ParameterValue::Read(value.into()));
         self
     }
 
@@ -166,14 +166,14 @@ impl GrantBuilder<CustomGrant> {
     /// an app that gets them for its installations.
     #[must_use]
     pub fn authorized_by(mut self, source: impl TokenSource) -> Self {
-        self.parameters_mut().push_secret_header(AUTHORIZATION.as_str().into(), source.into());
+        self.parameters_mut().add_header(AUTHORIZATION.as_str(), ParameterValue::Read(source.into()));
         self
     }
 
     /// Adds a parameter that is not a string, as JSON text. For [`CustomGrant::json`] alone.
     #[must_use]
     pub fn param_json(mut self, name: impl Into<String>, json: impl Into<String>) -> Self {
-        self.parameters_mut().push_json(name.into(), json.into());
+        self.parameters_mut().add(name.into(), ParameterValue::Json(json.into()));
         self
     }
 }

@@ -7,7 +7,7 @@ use crate::grants::builder::{Grant, GrantBuilder};
 use crate::grants::endpoint::client::EndpointClient;
 use crate::grants::endpoint::location::Endpoint;
 use crate::grants::jwt::assertion::Assertion;
-use crate::grants::parameters::Parameters;
+use crate::grants::parameters::{ParameterValue, Parameters};
 use crate::grants::response::expected::Terms;
 use crate::source::{SourceIdentity, TokenRequest, TokenSource};
 use crate::token::AccessToken;
@@ -93,7 +93,7 @@ impl Grant for JwtBearer {
         assertion.check_for_grant(&client.destination.registration().identifiers)?;
         let mut parameters = Parameters::default();
         parameters.push("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer");
-        parameters.push_assertion("assertion", assertion);
+        parameters.add("assertion", ParameterValue::Assertion(assertion));
         Ok(Self { client: client.beginning_with(parameters) })
     }
 }

@@ -58,6 +58,7 @@ const LONGEST: Duration = Duration::from_secs(3600);
 /// # let _ = assertion;
 /// ```
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct Assertion {
     algorithm: JwtAlgorithm,
     signed_by: SignedBy,
@@ -122,7 +123,6 @@ impl Assertion {
     /// let shared = Assertion::by_key(JwtAlgorithm::Hs256, Secret::from_env("CLIENT_SECRET"));
     /// assert!(!format!("{given:?}").contains("S3CR3T"));
     /// ```
-    #[must_use]
     pub fn by_key(algorithm: JwtAlgorithm, key: impl Into<Secret>) -> Self {
         Self::new(algorithm, SignedBy::Key(key.into()))
     }
@@ -146,7 +146,6 @@ impl Assertion {
     ///
     /// let auth = ClientAuth::private_key_jwt(assertion.key_id("billing-7"));
     /// ```
-    #[must_use]
     pub fn by_signer<F, Fut>(algorithm: JwtAlgorithm, sign: F) -> Self
     where
         F: Fn(Vec<u8>) -> Fut + Send + Sync + 'static,
@@ -173,7 +172,6 @@ impl Assertion {
     }
 
     /// Sets the name by which the server knows the key (`kid`). Default: that of the JWK, else none.
-    #[must_use]
     pub fn key_id(mut self, key_id: impl Into<String>) -> Self {
         self.key_id = Some(key_id.into());
         self
@@ -181,28 +179,24 @@ impl Assertion {
 
     /// Names the key by its certificate: the SHA-256 thumbprint of the first one in this PEM text goes into the header
     /// as `x5t#S256` (RFC 7515 §4.1.8). It is read as the key is, and may be the same file.
-    #[must_use]
     pub fn certificate(mut self, pem: impl Into<Secret>) -> Self {
         self.certificate = Some(pem.into());
         self
     }
 
     /// Sets who makes the statement (`iss`). Default: the client id. For client authentication it is always that.
-    #[must_use]
     pub fn issuer(mut self, issuer: impl Into<String>) -> Self {
         self.issuer = Some(issuer.into());
         self
     }
 
     /// Sets whom the token is for (`sub`). Default: the issuer. For client authentication it is always the client id.
-    #[must_use]
     pub fn subject(mut self, subject: impl Into<String>) -> Self {
         self.subject = Subject::Named(subject.into());
         self
     }
 
     /// Leaves `sub` out, which RFC 7523 §3 demands and Google's service accounts do without.
-    #[must_use]
     pub fn without_subject(mut self) -> Self {
         self.subject = Subject::None;
         self
@@ -212,7 +206,6 @@ impl Assertion {
     ///
     /// Default: the issuer of the authorization server. RFC 7523 §3 lets it be the token endpoint as well, which its
     /// update no longer does; see [`token_url_as_audience`](Self::token_url_as_audience) for servers that want it.
-    #[must_use]
     pub fn audience(mut self, audience: impl Into<String>) -> Self {
         self.audience = Audience::Named(audience.into());
         self
@@ -220,21 +213,18 @@ impl Assertion {
 
     /// Sets whether the audience is the token URL, as older servers and Microsoft Entra want it, or the issuer of the
     /// authorization server.
-    #[must_use]
     pub fn token_url_as_audience(mut self, is_token_url: bool) -> Self {
         self.audience = if is_token_url { Audience::TokenUrl } else { Audience::Issuer };
         self
     }
 
     /// Sets how long the assertion holds (`exp`), in whole seconds.
-    #[must_use]
     pub fn lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = lifetime;
         self
     }
 
     /// Adds `nbf`, so much before now.
-    #[must_use]
     pub fn not_before_skew(mut self, skew: Duration) -> Self {
         self.not_before_skew = Some(skew);
         self
@@ -242,14 +232,12 @@ impl Assertion {
 
     /// Says that this machine's clock is ahead of the server's by so much. All times are set back by it. Where it is behind,
     /// a longer [`lifetime`](Self::lifetime) makes up for it.
-    #[must_use]
     pub fn clock_ahead_by(mut self, offset: Duration) -> Self {
         self.ahead_by = offset;
         self
     }
 
     /// Adds a claim: a string, such as the `scope` of Google's service accounts, or anything else that JSON can express.
-    #[must_use]
     pub fn claim(mut self, name: impl Into<String>, value: impl Serialize) -> Self {
         self.claims.push((name.into(), serde_json::to_value(value).ok()));
         self
@@ -257,7 +245,6 @@ impl Assertion {
 
     /// Adds a member of the JOSE header (RFC 7515 §4), such as `x5c`, or `typ` in place of `JWT`: the update of RFC 7523 has
     /// `client-authentication+jwt`.
-    #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Serialize) -> Self {
         self.header.push((name.into(), serde_json::to_value(value).ok()));
         self
@@ -265,22 +252,9 @@ impl Assertion {
 
     /// Adds what it says. Without an issuer of its own that is not known before the key is read.
     pub(crate) fn describe(&self, name: &str, identity: SourceIdentity) -> Option<SourceIdentity> {
-        let identity = identity.with(format!("{name} iss"), self.issuer.as_deref()?);
-        let identity = match &self.subject {
-            Subject::Issuer => identity,
-            Subject::Named(subject) => identity.with(format!("{name} sub"), subject),
-            Subject::None => identity.with(format!("{name} without sub"), ""),
-        };
-        let identity = match &self.audience {
-            Audience::Issuer => identity,
-            Audience::TokenUrl => identity.with(format!("{name} aud by URL"), ""),
-            Audience::Named(audience) => identity.with(format!("{name} aud"), audience),
-        };
-        let members = self.claims.iter().map(|member| ("claim", member));
-        let members = members.chain(self.header.iter().map(|member| ("header", member)));
-        members.into_iter().try_fold(identity, |identity, (kind, (member, value))| {
-            Some(identity.with(format!("{name} {kind} {member}"), value.as_ref()?.to_string()))
-        })
+        let issuer = self.issuer.as_deref()?;
+        let said = (issuer, &self.subject, &self.audience, &self.claims, &self.header);
+        Some(identity.with(name, format!("{said:?}")))
     }
 
     /// Returns whether the client secret signs.
