@@ -365,7 +365,7 @@ impl RefreshTokenGrant {
     async fn store_newest(&self) {
         let (Some(held), Some(on_rotate)) = (self.lineage.unstored(), &self.on_rotate) else { return };
         let limit = self.client.transport.patience.attempt_timeout / 2;
-        let result = on_rotate.store(RotatedToken::new(held.secret.clone()), limit).await;
+        let result = on_rotate.store(held.secret.clone(), limit).await;
         if let Err(error) = &result {
             let cause = std::error::Error::source(error).map(ToString::to_string);
             tracing::warn!(

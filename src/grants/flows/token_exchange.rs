@@ -14,6 +14,7 @@ use crate::grants::endpoint::location::Endpoint;
 use crate::grants::parameters::Parameters;
 use crate::grants::response::expected::Terms;
 use crate::source::{DynTokenSource, FetchReason, SourceIdentity, TokenRequest, TokenSource};
+use crate::text::Redactor;
 use crate::token::AccessToken;
 
 /// Gets tokens by giving others for them: that of a workload for one of the cloud's, that of a user for one that a
@@ -62,7 +63,7 @@ pub struct TokenExchange {
 pub struct Exchanged {
     subject: SecurityToken,
     actor: Option<SecurityToken>,
-    requested: Option<TokenType>,
+    requested: Parameters,
 }
 
 /// A token that is exchanged, with its type (RFC 8693 §2.1): a fixed one, or a source that is asked at each exchange.
@@ -112,51 +113,42 @@ impl TokenExchange {
             "requested_token_type",
         ];
         let terms = Terms { own, ..Terms::default() };
-        GrantBuilder::anonymous(endpoint, terms, Exchanged { subject, actor: None, requested: None })
+        let grant = Exchanged { subject, actor: None, requested: Parameters::default() };
+        GrantBuilder::anonymous(endpoint, terms, grant)
     }
 }
 
 impl TokenSource for TokenExchange {
     async fn token(&self, request: TokenRequest) -> Result<AccessToken, Error> {
-        let Self { client, grant } = self;
-        let (common, deadline) = (&client.parameters, Deadline::of(&request));
-        let sent = grant.read(&request, None).await?;
-        let parameters = grant.parameters(&sent, common);
-        let first = client.exchange(&parameters, None, client.redactor(Some(&request)), deadline).await;
-        let error = match first {
-            Ok(token) => {
-                grant.accepted(&sent);
-                return Ok(token);
-            }
-            Err(refused) => refused.error,
+        let sent = self.read(&request, None).await?;
+        let mut redactor = self.client.redactor(Some(&request));
+        let error = match self.exchange(&request, &sent, redactor.clone()).await {
+            Ok(token) => return Ok(token),
+            Err(error) => error,
         };
         // RFC 8693 §2.2.2 has a bad subject token be an invalid request; most servers call it an invalid grant.
         if !matches!(error.code(), Some("invalid_grant" | "invalid_request")) {
             return Err(error);
         }
         // Where there is no other token, what the server said counts for more.
-        let Ok(newer) = grant.read(&request, Some(&sent)).await else { return Err(error) };
+        let Ok(newer) = self.read(&request, Some(&sent)).await else { return Err(error) };
         if newer.iter().zip(&sent).all(|(newer, sent)| secret::same(&newer.0, &sent.0)) {
             return Err(error);
         }
-        tracing::debug!(endpoint = %client.destination, "the token to exchange was renewed; sending the request with the new one");
+        tracing::debug!(endpoint = %self.client.destination, "the token to exchange was renewed; sending the request with the new one");
         // The server may repeat what it was sent first.
-        let mut redactor = client.redactor(Some(&request));
         for (secret, token) in &sent {
             redactor.add(secret.expose_secret());
             if let Some(token) = token {
                 token.teach(&mut redactor);
             }
         }
-        let parameters = grant.parameters(&newer, common);
-        let token = client.exchange(&parameters, None, redactor, deadline).await;
-        let token = token.map_err(|refused| refused.error)?;
-        grant.accepted(&newer);
-        Ok(token)
+        self.exchange(&request, &newer, redactor).await
     }
 
     fn is_disposable(&self) -> bool {
-        self.grant.sources().all(DynTokenSource::may_be_dropped)
+        let mut sources = self.grant.tokens().filter_map(|(_, token)| token.token.source());
+        sources.all(DynTokenSource::may_be_dropped)
     }
 
     fn name(&self) -> Option<String> {
@@ -173,26 +165,81 @@ impl TokenSource for TokenExchange {
             let identity = token.token.describe(setting, identity)?;
             Some(identity.with(format!("{setting} type"), token.token_type.as_str()))
         })?;
-        Some(match &self.grant.requested {
-            Some(requested) => identity.with("requested type", requested.as_str()),
-            None => identity,
-        })
+        self.grant.requested.describe(identity)
     }
 }
+
+impl TokenExchange {
+    /// Reads the tokens, or reads them again since the server rejected these.
+    async fn read(
+        &self,
+        fetch: &TokenRequest,
+        rejected: Option<&[ReadToken]>,
+    ) -> Result<Vec<ReadToken>, Error> {
+        // The tokens of the fetch are those of the other side of the exchange, and say nothing of these. That a token is
+        // wanted at once, whatever failed before, holds for both.
+        let reason = match (rejected, fetch.reason()) {
+            (Some(_), _) => FetchReason::Rejected,
+            (None, FetchReason::Forced) => FetchReason::Forced,
+            (None, _) => FetchReason::Initial,
+        };
+        let mut read = Vec::new();
+        for (at, (setting, token)) in self.grant.tokens().enumerate() {
+            let rejected = rejected.and_then(|read| read[at].1.clone());
+            let mut request =
+                TokenRequest::new(reason).with_previous(rejected.clone()).with_rejected(rejected);
+            if let Some(deadline) = fetch.deadline() {
+                request = request.with_deadline(deadline);
+            }
+            read.push(token.token.read_for(&format!("{setting} token"), request).await?);
+        }
+        Ok(read)
+    }
+
+    /// Exchanges the tokens that were read, and tells their sources if the server accepted them.
+    async fn exchange(
+        &self,
+        fetch: &TokenRequest,
+        read: &[ReadToken],
+        redactor: Redactor,
+    ) -> Result<AccessToken, Error> {
+        let mut parameters = Parameters::default();
+        parameters.push("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange");
+        for ((setting, token), (secret, _)) in self.grant.tokens().zip(read) {
+            parameters.push_secret(format!("{setting}_token"), Secret::of(secret.clone()));
+            parameters.push(format!("{setting}_token_type"), token.token_type.as_str());
+        }
+        parameters.extend(self.grant.requested.clone());
+        parameters.extend(self.client.parameters.clone());
+        let exchange = self.client.exchange(&parameters, None, redactor, Deadline::of(fetch));
+        let token = exchange.await.map_err(|refused| refused.error)?;
+        for ((_, given), (_, accepted)) in self.grant.tokens().zip(read) {
+            if let (Some(source), Some(accepted)) = (given.token.source(), accepted) {
+                source.note_accepted(accepted);
+            }
+        }
+        Ok(token)
+    }
+}
+
+/// A token as it was read for one exchange, and the whole one if it came from a source.
+type ReadToken = (SecretString, Option<AccessToken>);
 
 impl Grant for TokenExchange {
     type Settings = Exchanged;
 
     fn assemble(grant: Exchanged, client: EndpointClient) -> Result<Self, Error> {
-        let types = grant.tokens().map(|(setting, token)| (setting, &token.token_type));
-        let requested = grant.requested.iter().map(|requested| ("requested_token_type", requested));
-        if let Some((setting, _)) = types.chain(requested).find(|(_, token_type)| token_type.uri.is_empty()) {
-            return Err(Error::config(format!(
-                "{setting}: its token type is empty, and RFC 8693 §2.1 demands one; TokenType has the registered ones"
-            )));
-        }
-        if let Some((setting, _)) = grant.tokens().find(|(_, token)| token.token.is_empty_value()) {
-            return Err(Error::config(format!("{setting}: its token is empty; give it, or a source of it")));
+        for (setting, SecurityToken { token, token_type }) in grant.tokens() {
+            if token_type.uri.is_empty() {
+                return Err(Error::config(format!(
+                    "{setting}: its token type is empty, and RFC 8693 §2.1 demands one; TokenType has the registered ones"
+                )));
+            }
+            if token.is_empty_value() {
+                return Err(Error::config(format!(
+                    "{setting}: its token is empty; give it, or a source of it"
+                )));
+            }
         }
         Ok(Self { client: Arc::new(client), grant: Arc::new(grant) })
     }
@@ -209,81 +256,20 @@ impl GrantBuilder<TokenExchange> {
     /// Sets the type of the token that is wanted. Default: as the server chooses.
     #[must_use]
     pub fn requested_token_type(mut self, requested: TokenType) -> Self {
-        self.settings_mut().requested = Some(requested);
+        let mut parameters = Parameters::default();
+        parameters.push("requested_token_type", requested.as_str());
+        self.settings_mut().requested = parameters;
         self
     }
 }
 
 // --- Exchanged ---
 
-/// A token as it was read for one exchange, and the whole one if it came from a source.
-type ReadToken = (SecretString, Option<AccessToken>);
-
 impl Exchanged {
     /// The tokens that are exchanged, by the names of their settings.
     fn tokens(&self) -> impl Iterator<Item = (&'static str, &SecurityToken)> {
         let actor = self.actor.iter().map(|actor| ("actor", actor));
         std::iter::once(("subject", &self.subject)).chain(actor)
-    }
-
-    fn sources(&self) -> impl Iterator<Item = &dyn DynTokenSource> {
-        self.tokens().filter_map(|(_, token)| token.token.source())
-    }
-
-    /// Reads the tokens, or reads them again since the server rejected these.
-    async fn read(
-        &self,
-        fetch: &TokenRequest,
-        rejected: Option<&[ReadToken]>,
-    ) -> Result<Vec<ReadToken>, Error> {
-        let mut read = Vec::new();
-        for (at, (setting, token)) in self.tokens().enumerate() {
-            // The tokens of the fetch are those of the other side of the exchange, and say nothing of these. That a token
-            // is wanted at once, whatever failed before, holds for both.
-            let request = match (rejected, fetch.reason()) {
-                (Some(rejected), _) => {
-                    let rejected = rejected.get(at).and_then(|read| read.1.clone());
-                    let request = within(FetchReason::Rejected, fetch);
-                    request.with_previous(rejected.clone()).with_rejected(rejected)
-                }
-                (None, FetchReason::Forced) => within(FetchReason::Forced, fetch),
-                (None, _) => within(FetchReason::Initial, fetch),
-            };
-            read.push(token.token.read_for(&format!("{setting} token"), request).await?);
-        }
-        Ok(read)
-    }
-
-    /// Tells the sources that the server accepted their tokens.
-    fn accepted(&self, read: &[ReadToken]) {
-        for ((_, token), read) in self.tokens().zip(read) {
-            if let (Some(source), Some(token)) = (token.token.source(), &read.1) {
-                source.note_accepted(token);
-            }
-        }
-    }
-
-    fn parameters(&self, read: &[ReadToken], common: &Parameters) -> Parameters {
-        let mut parameters = Parameters::default();
-        parameters.push("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange");
-        for ((setting, token), (secret, _)) in self.tokens().zip(read) {
-            parameters.push_secret(format!("{setting}_token"), Secret::of(secret.clone()));
-            parameters.push(format!("{setting}_token_type"), token.token_type.as_str());
-        }
-        if let Some(requested) = &self.requested {
-            parameters.push("requested_token_type", requested.as_str());
-        }
-        parameters.extend(common.clone());
-        parameters
-    }
-}
-
-/// Makes a request to the source of a token that is exchanged, within the time of the fetch.
-fn within(reason: FetchReason, fetch: &TokenRequest) -> TokenRequest {
-    let request = TokenRequest::new(reason);
-    match fetch.deadline() {
-        Some(deadline) => request.with_deadline(deadline),
-        None => request,
     }
 }
 

@@ -37,10 +37,6 @@ pub struct RotatedToken {
 }
 
 impl RotatedToken {
-    pub(crate) fn new(refresh_token: SecretString) -> Self {
-        Self { refresh_token }
-    }
-
     /// Returns the refresh token itself. It is a secret: access tokens can be fetched with it.
     #[must_use]
     pub fn expose_refresh_token(&self) -> &str {
@@ -69,12 +65,12 @@ impl OnRotate {
 
     /// Stores a token. A closure that fails, panics or takes longer than `limit` is an error, and no more than that: the
     /// token in memory is good all the same.
-    pub(crate) async fn store(&self, token: RotatedToken, limit: Duration) -> Result<(), Error> {
+    pub(crate) async fn store(&self, refresh_token: SecretString, limit: Duration) -> Result<(), Error> {
         const WHAT: &str = "the new refresh token was not stored: on_rotate";
         let mut redactor = Redactor::default();
-        redactor.add(token.expose_refresh_token());
+        redactor.add(refresh_token.expose_secret());
         let storing = async {
-            (self.store)(token).await.map_err(|error| {
+            (self.store)(RotatedToken { refresh_token }).await.map_err(|error| {
                 // Databases repeat what they could not store, and show more of it by `Debug`.
                 Error::transient(format!("{WHAT} failed")).with_source(cause(&*error, &redactor))
             })
