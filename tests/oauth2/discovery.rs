@@ -715,7 +715,7 @@ async fn a_refresh_token_is_not_in_doubt_because_of_a_discovery() {
     let error = fetch(&source).await.unwrap_err();
     assert!(error.is_transient() && source.has_refresh_token(), "{error}");
     let shown = format!("{source:?}");
-    assert!(shown.contains("in_doubt: false"), "{shown}");
+    assert!(shown.contains("raised: false"), "{shown}");
     let error = fetch(&source).await.unwrap_err();
     assert!(error.is_grant() && !error.to_string().contains("was lost"), "{error}");
     assert_eq!(server.lines(), [get(OAUTH), get(OAUTH), POST.into()]);

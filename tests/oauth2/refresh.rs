@@ -578,7 +578,7 @@ async fn what_was_not_done_or_never_sent_spends_nothing() {
     let endpoint = Scripted::never_ready();
     let source = source(&endpoint, rt1());
     assert!(renew(&source).await.unwrap_err().is_transient());
-    assert!(format!("{source:?}").contains("in_doubt: false"), "{source:?}");
+    assert!(format!("{source:?}").contains("raised: false"), "{source:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -311,7 +311,7 @@ async fn only_a_connection_that_was_made_puts_a_refresh_token_in_doubt() {
     };
     let is_in_doubt = async |source: RefreshTokenGrant| {
         assert!(renew(&source).await.unwrap_err().is_transient());
-        format!("{source:?}").contains("in_doubt: true")
+        format!("{source:?}").contains("raised: true")
     };
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     assert!(!is_in_doubt(source(free)).await);
@@ -339,7 +339,7 @@ async fn only_a_connection_that_was_made_puts_a_refresh_token_in_doubt() {
     );
     let source = source.unwrap();
     assert!(renew(&source).await.unwrap_err().is_config());
-    assert!(format!("{source:?}").contains("in_doubt: false"));
+    assert!(format!("{source:?}").contains("raised: false"));
 }
 
 #[tokio::test]

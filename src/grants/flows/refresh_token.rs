@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::OwnedSemaphorePermit;
-use tower::BoxError;
+use tower::{BoxError, service_fn};
 use tracing::Instrument as _;
 use tracing::instrument::WithSubscriber as _;
 
@@ -269,10 +269,10 @@ impl RefreshTokenGrant {
     /// Sends nothing to a server that has refused this refresh token again and again, unless the fetch is forced, or the
     /// client has another secret by now.
     async fn keep_pause(&self, request: &TokenRequest, deadline: Deadline) -> Result<(), Error> {
-        let Some((refused, then)) = self.lineage.paused(WallClock::default().moment()) else { return Ok(()) };
-        if request.reason() == FetchReason::Forced {
+        let paused = self.lineage.paused(WallClock::default().moment());
+        let Some((refused, then)) = paused.filter(|_| request.reason() != FetchReason::Forced) else {
             return Ok(());
-        }
+        };
         match (self.client.proof(deadline).await, then) {
             (Some(now), Some(then)) if !secret::same(&now, &then) => Ok(()),
             _ => Err(refused),
@@ -283,12 +283,9 @@ impl RefreshTokenGrant {
         loop {
             let held = self.lineage.held()?;
             if let (Some(lineage), Some(ours)) = (request.lineage(), self.lineage.to_share()) {
-                let is_noted = lineage.before_exchange(ours).await?;
-                if !self.lineage.holds(&held) {
+                let is_known = lineage.before_exchange(ours).await?;
+                if !self.lineage.shared(&held, is_known) {
                     continue;
-                }
-                if is_noted {
-                    self.lineage.is_shared(&held);
                 }
             }
             let mut parameters = Parameters::default();
@@ -363,9 +360,9 @@ impl RefreshTokenGrant {
 
     /// Stores the newest refresh token, if it is not stored yet. A failure is noted.
     async fn store_newest(&self) {
-        let (Some(held), Some(on_rotate)) = (self.lineage.unstored(), &self.on_rotate) else { return };
+        let (Some(held), Some(on_rotate)) = (self.lineage.unstored(), self.on_rotate.clone()) else { return };
         let limit = self.client.transport.patience.attempt_timeout / 2;
-        let result = on_rotate.store(held.secret.clone(), limit).await;
+        let result = rotation::store(on_rotate, held.secret.clone(), limit).await;
         if let Err(error) = &result {
             let cause = std::error::Error::source(error).map(ToString::to_string);
             tracing::warn!(
@@ -388,10 +385,9 @@ impl TokenSource for RefreshTokenGrant {
             // The turn goes along and comes back, so that no two exchanges run at a time, even if no caller waits here.
             let renewal = self.clone().renew(turn, request.clone());
             let task = runtime.spawn(renewal.in_current_span().with_current_subscriber());
-            let ended = match tokio::time::timeout(deadline.cap(FARTHEST), task).await {
-                Ok(ended) => ended,
+            let Ok(ended) = tokio::time::timeout(deadline.cap(FARTHEST), task).await else {
                 // The task goes on to its end, and the next fetch gets what it brings.
-                Err(_) => return Err(self.still_waiting()),
+                return Err(self.still_waiting());
             };
             let (back, result) = ended.map_err(|_ended| {
                 Error::transient(
@@ -496,7 +492,8 @@ impl GrantBuilder<RefreshTokenGrant> {
         F: Fn(RotatedToken) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), BoxError>> + Send + 'static,
     {
-        self.settings_mut().on_rotate = Some(OnRotate::new(store));
+        let store = Arc::new(store);
+        self.settings_mut().on_rotate = Some(OnRotate::new(service_fn(move |token| store(token))));
         self
     }
 }

@@ -97,9 +97,7 @@ pub struct SecurityToken {
 /// # let _ = of_a_vendor;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct TokenType {
-    uri: Cow<'static, str>,
-}
+pub struct TokenType(Cow<'static, str>);
 
 impl TokenExchange {
     /// Starts with what is required: the token endpoint, and the token in whose name the new one is.
@@ -230,7 +228,7 @@ impl Grant for TokenExchange {
 
     fn assemble(grant: Exchanged, client: EndpointClient) -> Result<Self, Error> {
         for (setting, SecurityToken { token, token_type }) in grant.tokens() {
-            if token_type.uri.is_empty() {
+            if token_type.0.is_empty() {
                 return Err(Error::config(format!(
                     "{setting}: its token type is empty, and RFC 8693 §2.1 demands one; TokenType has the registered ones"
                 )));
@@ -287,31 +285,27 @@ impl SecurityToken {
 
 impl TokenType {
     /// An access token of OAuth 2.0.
-    pub const ACCESS_TOKEN: Self = Self::registered("urn:ietf:params:oauth:token-type:access_token");
+    pub const ACCESS_TOKEN: Self = Self(Cow::Borrowed("urn:ietf:params:oauth:token-type:access_token"));
     /// A refresh token of OAuth 2.0.
-    pub const REFRESH_TOKEN: Self = Self::registered("urn:ietf:params:oauth:token-type:refresh_token");
+    pub const REFRESH_TOKEN: Self = Self(Cow::Borrowed("urn:ietf:params:oauth:token-type:refresh_token"));
     /// An ID token of OpenID Connect.
-    pub const ID_TOKEN: Self = Self::registered("urn:ietf:params:oauth:token-type:id_token");
+    pub const ID_TOKEN: Self = Self(Cow::Borrowed("urn:ietf:params:oauth:token-type:id_token"));
     /// Any JWT, such as the token that Kubernetes projects into a pod.
-    pub const JWT: Self = Self::registered("urn:ietf:params:oauth:token-type:jwt");
+    pub const JWT: Self = Self(Cow::Borrowed("urn:ietf:params:oauth:token-type:jwt"));
     /// An assertion of SAML 1.1, in base64url.
-    pub const SAML1: Self = Self::registered("urn:ietf:params:oauth:token-type:saml1");
+    pub const SAML1: Self = Self(Cow::Borrowed("urn:ietf:params:oauth:token-type:saml1"));
     /// An assertion of SAML 2.0, in base64url.
-    pub const SAML2: Self = Self::registered("urn:ietf:params:oauth:token-type:saml2");
+    pub const SAML2: Self = Self(Cow::Borrowed("urn:ietf:params:oauth:token-type:saml2"));
 
     /// Creates a type of a vendor's own.
     #[must_use]
     pub fn new(uri: impl Into<String>) -> Self {
-        Self { uri: Cow::Owned(uri.into()) }
-    }
-
-    const fn registered(uri: &'static str) -> Self {
-        Self { uri: Cow::Borrowed(uri) }
+        Self(Cow::Owned(uri.into()))
     }
 
     /// Returns the URI.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.uri
+        &self.0
     }
 }

@@ -1,18 +1,18 @@
 //! An assertion: what it says, who signs it, and for how long it holds.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use futures_util::future::BoxFuture;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use tower::util::BoxCloneSyncService;
+use tower::{ServiceExt as _, service_fn};
 
 use crate::error::Error;
 use crate::grants::client::secret::{self, Secret};
@@ -74,14 +74,13 @@ pub struct Assertion {
     header: Vec<Member>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 enum SignedBy {
     /// From where it is.
     Key(Secret),
-    Signer(Arc<SignFn>),
+    /// The user's closure.
+    Signer(BoxCloneSyncService<Vec<u8>, Vec<u8>, Error>),
 }
-
-type SignFn = dyn Fn(Vec<u8>) -> BoxFuture<'static, Result<Vec<u8>, Error>> + Send + Sync;
 
 #[derive(Clone, Debug)]
 enum Subject {
@@ -151,7 +150,9 @@ impl Assertion {
         F: Fn(Vec<u8>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Vec<u8>, Error>> + Send + 'static,
     {
-        Self::new(algorithm, SignedBy::Signer(Arc::new(move |input| Box::pin(sign(input)))))
+        let sign = Arc::new(sign);
+        let signer = BoxCloneSyncService::new(service_fn(move |input| sign(input)));
+        Self::new(algorithm, SignedBy::Signer(signer))
     }
 
     fn new(algorithm: JwtAlgorithm, signed_by: SignedBy) -> Self {
@@ -293,9 +294,9 @@ impl Assertion {
                 let signature = key.sign(input.as_bytes())?;
                 (input, signature)
             }
-            SignedBy::Signer(sign) => {
+            SignedBy::Signer(signer) => {
                 let input = self.unsigned(identifiers, None, None).await?;
-                let signature = sign(input.clone().into_bytes()).await?;
+                let signature = signer.clone().oneshot(input.clone().into_bytes()).await?;
                 (input, self.joined(signature)?)
             }
         };
@@ -311,14 +312,11 @@ impl Assertion {
                 return Ok(signature);
             }
         };
-        let length = signature.len();
-        der::ecdsa_signature(signature, half).ok_or_else(|| {
-            Error::config(format!(
-                "the signer returned {length} bytes, which are no {} signature; it has {} bytes, or is DER",
-                self.algorithm,
-                2 * half
-            ))
-        })
+        let joined = der::ecdsa_signature(signature, half);
+        let what = || {
+            format!("the signer returned no {} signature, as {} bytes or as DER", self.algorithm, 2 * half)
+        };
+        joined.ok_or_else(|| Error::config(what()))
     }
 
     /// Makes header and claims, as RFC 7515 §5.1 joins them.
@@ -446,17 +444,6 @@ impl Assertion {
         );
         claims.insert("jti".into(), identifier.into());
         Ok(claims)
-    }
-}
-
-// --- SignedBy ---
-
-impl fmt::Debug for SignedBy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Key(key) => key.fmt(f),
-            Self::Signer(_) => f.write_str("a signer"),
-        }
     }
 }
 

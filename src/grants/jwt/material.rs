@@ -8,7 +8,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeyPairComponents, PublicKeyComponents};
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm,
-    Ed25519KeyPair, RsaEncoding, RsaKeyPair,
+    Ed25519KeyPair, RsaKeyPair,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -92,9 +92,8 @@ impl Material {
             (Key::Shared(key), Primitive::Hmac(_)) => Ok(hmac::sign(key, input).as_ref().to_vec()),
             (Key::Rsa(pair), Primitive::Pkcs1(padding) | Primitive::Pss(padding))
             | (Key::RsaPss(pair), Primitive::Pss(padding)) => {
-                let padding: &'static dyn RsaEncoding = *padding;
                 let mut signature = vec![0; pair.public_modulus_len()];
-                pair.sign(padding, &random, input, &mut signature).map(|()| signature)
+                pair.sign(*padding, &random, input, &mut signature).map(|()| signature)
             }
             (Key::P256(pair), Primitive::P256) | (Key::P384(pair), Primitive::P384) => {
                 pair.sign(&random, input).map(|signature| signature.as_ref().to_vec())

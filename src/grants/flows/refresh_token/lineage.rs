@@ -10,7 +10,6 @@
 //!    here goes before it only if it came in its place, or if it is from a new login.
 //! 6. An access token stays here until a fetch takes it, so a caller that goes away meanwhile loses nothing.
 
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,10 +26,12 @@ use crate::source::SharedRefreshToken;
 use crate::token::AccessToken;
 
 /// A refresh token and its successors.
+#[derive(Debug)]
 pub(crate) struct Lineage {
     state: Mutex<LineageState>,
 }
 
+#[derive(Debug)]
 struct LineageState {
     /// One exchange at a time.
     turns: Arc<Semaphore>,
@@ -42,7 +43,7 @@ struct LineageState {
 }
 
 /// The state of the refresh token that processes share.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Sharing {
     /// The refresh token with which the lineage here began.
     first: Option<SecretString>,
@@ -53,7 +54,7 @@ struct Sharing {
 }
 
 /// The newest refresh token, and what is known of it.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Held {
     pub(crate) secret: SecretString,
     /// Its copies share it, and it tells one token from the next.
@@ -71,7 +72,7 @@ pub(crate) struct Held {
 }
 
 /// What the server did with a refresh token.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
     /// It comes from elsewhere and was not taken yet, so that it is unknown what became of it before.
     Untried,
@@ -113,13 +114,8 @@ impl Lineage {
     /// life, as on a runtime that is no longer driven, it is taken away.
     pub(crate) async fn turn(&self, deadline: Deadline) -> Result<OwnedSemaphorePermit, Error> {
         loop {
-            let (turns, quiet_for) = {
-                let state = self.state();
-                (Arc::clone(&state.turns), clock::now().saturating_duration_since(state.beat))
-            };
-            // At the start it is free, and then there is nothing to wait for.
-            let wait = deadline.cap(STALE.saturating_sub(quiet_for)).max(Duration::from_millis(1));
-            if let Ok(Ok(turn)) = tokio::time::timeout(wait, turns.acquire_owned()).await {
+            let turns = Arc::clone(&self.state().turns);
+            if let Ok(Ok(turn)) = tokio::time::timeout(deadline.cap(BEAT), turns.acquire_owned()).await {
                 if self.beat(&turn) {
                     return Ok(turn);
                 }
@@ -260,8 +256,8 @@ impl Lineage {
     /// Begins anew with a token from elsewhere.
     pub(crate) fn replace(&self, refresh_token: SecretString) {
         let mut state = self.state();
-        state.begin(Held::new(refresh_token.clone()));
-        state.sharing = Sharing { first: Some(refresh_token), known: None, is_replaced: true };
+        let sharing = Sharing { first: Some(refresh_token.clone()), known: None, is_replaced: true };
+        state.begin(Held::new(refresh_token), sharing);
     }
 
     /// Takes over what the processes know that share the refresh token, unless what is held here is newer.
@@ -286,8 +282,8 @@ impl Lineage {
         }
         let newest = Held { dead: theirs.ended, ..Held::new(theirs.newest.clone()) };
         newest.doubt.set(theirs.is_in_doubt);
-        state.begin(newest);
-        state.sharing = Sharing { first: Some(theirs.first), known: Some(theirs.newest), is_replaced: false };
+        let sharing = Sharing { first: Some(theirs.first), known: Some(theirs.newest), is_replaced: false };
+        state.begin(newest, sharing);
     }
 
     /// Returns what the other processes have to know of the token in use.
@@ -302,13 +298,15 @@ impl Lineage {
         })
     }
 
-    /// Notes that the other processes know of `held`.
-    pub(crate) fn is_shared(&self, held: &Held) {
+    /// Notes whether the other processes know of `held`. Returns false if that is no longer the token in use.
+    pub(crate) fn shared(&self, held: &Held, is_known: bool) -> bool {
         let mut state = self.state();
-        if state.held.as_ref().is_some_and(|current| current.is(held)) {
+        let is_in_use = state.held.as_ref().is_some_and(|current| current.is(held));
+        if is_in_use && is_known {
             state.sharing.known = Some(held.secret.clone());
             state.sharing.is_replaced = false;
         }
+        is_in_use
     }
 
     /// Returns whether an access token that was not taken yet is good for a while. One that is not is dropped.
@@ -356,8 +354,8 @@ impl Lineage {
 
 impl LineageState {
     /// Goes on with a token from elsewhere.
-    fn begin(&mut self, held: Held) {
-        self.held = Some(held);
+    fn begin(&mut self, held: Held, sharing: Sharing) {
+        (self.held, self.sharing) = (Some(held), sharing);
         self.ready = None;
     }
 }
@@ -379,19 +377,6 @@ impl Held {
 
     fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.doubt, &other.doubt)
-    }
-}
-
-impl fmt::Debug for Lineage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.state();
-        let held = state.held.as_ref();
-        f.debug_struct("Lineage")
-            .field("refresh_token", &held.is_some())
-            .field("in_doubt", &held.is_some_and(|held| held.doubt.is_raised()))
-            .field("dead", &held.and_then(|held| held.dead.as_ref()))
-            .field("is_stored", &held.is_none_or(|held| held.is_stored))
-            .finish_non_exhaustive()
     }
 }
 
@@ -537,7 +522,7 @@ mod tests {
     fn what_came_in_the_place_of_the_shared_token_goes_before_it() {
         for ended in [false, true] {
             let lineage = lineage();
-            lineage.is_shared(&lineage.held().unwrap());
+            lineage.shared(&lineage.held().unwrap(), true);
             for newer in ["RT2", "RT3"] {
                 assert!(lineage.take_in(&lineage.held().unwrap(), None, Some(newer.into())));
             }
@@ -557,7 +542,7 @@ mod tests {
         lineage.take_over_shared(shared("RT1", "RT3", false));
         assert_eq!(next(&lineage), Ok("new".into()));
         assert_eq!(lineage.to_share().unwrap().first.expose_secret(), "new");
-        lineage.is_shared(&lineage.held().unwrap());
+        lineage.shared(&lineage.held().unwrap(), true);
         lineage.take_over_shared(shared("new", "newer", false));
         assert_eq!(next(&lineage), Ok("newer".into()));
     }

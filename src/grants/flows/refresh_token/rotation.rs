@@ -1,12 +1,10 @@
 //! The hook that stores a rotated refresh token before the access token that came with it is used.
 
-use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use secrecy::{ExposeSecret as _, SecretString};
-use tower::BoxError;
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, ServiceExt as _};
 
 use crate::error::Error;
 use crate::grants::endpoint::transport::cause;
@@ -47,43 +45,26 @@ impl RotatedToken {
 // --- OnRotate ---
 
 /// A closure that stores refresh tokens.
-#[derive(Clone)]
-pub(crate) struct OnRotate {
-    store: Arc<StoreFn>,
-}
+pub(crate) type OnRotate = BoxCloneSyncService<RotatedToken, (), BoxError>;
 
-type StoreFn = dyn Fn(RotatedToken) -> BoxFuture<'static, Result<(), BoxError>> + Send + Sync;
-
-impl OnRotate {
-    pub(crate) fn new<F, Fut>(store: F) -> Self
-    where
-        F: Fn(RotatedToken) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<(), BoxError>> + Send + 'static,
-    {
-        Self { store: Arc::new(move |token| Box::pin(store(token))) }
-    }
-
-    /// Stores a token. A closure that fails, panics or takes longer than `limit` is an error, and no more than that: the
-    /// token in memory is good all the same.
-    pub(crate) async fn store(&self, refresh_token: SecretString, limit: Duration) -> Result<(), Error> {
-        const WHAT: &str = "the new refresh token was not stored: on_rotate";
-        let mut redactor = Redactor::default();
-        redactor.add(refresh_token.expose_secret());
-        let storing = async {
-            (self.store)(RotatedToken { refresh_token }).await.map_err(|error| {
-                // Databases repeat what they could not store, and show more of it by `Debug`.
-                Error::transient(format!("{WHAT} failed")).with_source(cause(&*error, &redactor))
-            })
-        };
-        match tokio::time::timeout(limit, runtime::caught(WHAT, storing)).await {
-            Ok(result) => result,
-            Err(_elapsed) => Err(Error::transient(format!("{WHAT} took longer than {limit:?}"))),
-        }
-    }
-}
-
-impl fmt::Debug for OnRotate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OnRotate").finish_non_exhaustive()
+/// Stores a token. A closure that fails, panics or takes longer than `limit` is an error, and no more than that: the
+/// token in memory is good all the same.
+pub(crate) async fn store(
+    on_rotate: OnRotate,
+    refresh_token: SecretString,
+    limit: Duration,
+) -> Result<(), Error> {
+    const WHAT: &str = "the new refresh token was not stored: on_rotate";
+    let mut redactor = Redactor::default();
+    redactor.add(refresh_token.expose_secret());
+    let storing = async {
+        on_rotate.oneshot(RotatedToken { refresh_token }).await.map_err(|error| {
+            // Databases repeat what they could not store, and show more of it by `Debug`.
+            Error::transient(format!("{WHAT} failed")).with_source(cause(&*error, &redactor))
+        })
+    };
+    match tokio::time::timeout(limit, runtime::caught(WHAT, storing)).await {
+        Ok(result) => result,
+        Err(_elapsed) => Err(Error::transient(format!("{WHAT} took longer than {limit:?}"))),
     }
 }

@@ -207,7 +207,7 @@ async fn a_signer_gets_header_and_claims_and_its_error_is_passed_on() {
 async fn a_signature_of_a_signer_that_is_none_is_refused() {
     let assertion = Assertion::by_signer(JwtAlgorithm::Es256, |_input| async { Ok(vec![0; 63]) });
     let error = assertion.sign(&identifiers(), &SecretString::default()).await.unwrap_err();
-    assert!(error.is_config() && error.to_string().contains("63 bytes, which are no ES256"), "{error}");
+    assert!(error.is_config() && error.to_string().contains("no ES256 signature, as 64 bytes"), "{error}");
 }
 
 #[test]
