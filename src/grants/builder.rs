@@ -80,19 +80,8 @@ pub trait Grant: Debug + Sized {
 }
 
 impl<G: Grant> GrantBuilder<G> {
-    /// Starts with a client.
-    pub(crate) fn new(
-        endpoint: impl Into<Endpoint>,
-        client_id: impl Into<String>,
-        auth: impl Into<ClientAuth>,
-        terms: Terms,
-        settings: G::Settings,
-    ) -> Self {
-        Self::anonymous(endpoint, terms, settings).client(client_id, auth)
-    }
-
-    /// Starts without a client, for a grant that can do without.
-    pub(crate) fn anonymous(endpoint: impl Into<Endpoint>, terms: Terms, settings: G::Settings) -> Self {
+    /// Starts without a client.
+    pub(crate) fn new(endpoint: impl Into<Endpoint>, terms: Terms, settings: G::Settings) -> Self {
         let patience = Patience {
             attempt_timeout: Duration::from_secs(10),
             retries: 3,

@@ -75,7 +75,7 @@ impl Revocation {
     ) -> GrantBuilder<Self> {
         let terms =
             Terms { kind: EndpointKind::Revocation, own: &["token", "token_type_hint"], ..Terms::default() };
-        GrantBuilder::new(endpoint, client_id, auth, terms, ())
+        GrantBuilder::new(endpoint, terms, ()).client(client_id, auth)
     }
 
     /// Revokes one of the secrets of a token.
@@ -94,14 +94,12 @@ impl Revocation {
         token.teach(&mut redactor);
         let outgoing =
             EndpointRequest { parameters: &parameters, doubt: None, deadline: Deadline::default(), read };
-        match client.send(&outgoing, redactor).await {
-            Ok(_) => Ok(()),
-            Err(Refused { error, .. }) if error.is_temporary() => {
-                let line = format!("{error}; the token counts as still valid");
-                Err(error.reworded(line))
-            }
-            Err(refused) => Err(refused.error),
+        let Err(Refused { error, .. }) = client.send(&outgoing, redactor).await else { return Ok(()) };
+        if error.is_temporary() {
+            let line = format!("{error}; the token counts as still valid");
+            return Err(error.reworded(line));
         }
+        Err(error)
     }
 }
 
@@ -134,11 +132,10 @@ impl Grant for Revocation {
     type Settings = ();
 
     fn assemble((): (), client: EndpointClient) -> Result<Self, Error> {
-        let mut names = client.parameters.names();
-        if let Some(name) = names.find(|name| matches!(*name, "scope" | "audience" | "resource")) {
+        let is_set = |name: &&str| client.parameters.names().any(|set| set == *name);
+        if let Some(name) = ["scope", "audience", "resource"].into_iter().find(is_set) {
             return Err(Error::config(format!("{name}: a revocation has none; remove it")));
         }
-        drop(names);
         Ok(Self { client: Arc::new(client) })
     }
 }

@@ -24,7 +24,7 @@ use crate::grants::response::body::EndpointResponse;
 use crate::grants::response::expected::Expected;
 use crate::grants::response::refused::Refused;
 use crate::grants::response::token;
-use crate::grants::response::verdict::{Silence, Verdict};
+use crate::grants::response::verdict::Silence;
 use crate::runtime;
 use crate::source::{SourceIdentity, TokenRequest};
 use crate::text::Redactor;
@@ -227,7 +227,7 @@ impl EndpointClient {
         let Some(wait) = wait else {
             return self.attempt(target, outgoing, secret, &begun, redactor).await;
         };
-        let (mut first_knows, mut second_knows) = (redactor.clone(), redactor.clone());
+        let mut first_knows = redactor.clone();
         let outcome = {
             let mut first = std::pin::pin!(self.attempt(target, outgoing, secret, &begun, &mut first_knows));
             // A wait for a signer, or for a transport that is not ready, is not the server's silence.
@@ -241,14 +241,12 @@ impl EndpointClient {
                     *retries += 1;
                     tracing::debug!(origin = %target.origin, "no response for {wait:?}; starting a second attempt");
                     begun.connection.abandon();
-                    let second =
-                        std::pin::pin!(self.attempt(target, outgoing, secret, &begun, &mut second_knows));
+                    let second = std::pin::pin!(self.attempt(target, outgoing, secret, &begun, redactor));
                     first_response(first, second).await
                 }
             }
         };
         redactor.extend(&first_knows);
-        redactor.extend(&second_knows);
         outcome
     }
 
@@ -384,12 +382,12 @@ async fn first_response<T>(
 
 /// Returns the newest refusal that says something: that the time was over says nothing of the server.
 fn newest(last: Refused, said: Option<Refused>) -> Refused {
-    match said {
-        Some(said) if last.silence == Some(Silence::Timeout) => {
-            let verdict = Verdict { is_in_doubt: last.verdict.is_in_doubt, ..said.verdict };
-            Refused { verdict, ..said }
+    match said.filter(|_| last.silence == Some(Silence::Timeout)) {
+        Some(mut said) => {
+            said.verdict.is_in_doubt = last.verdict.is_in_doubt;
+            said
         }
-        Some(_) | None => last,
+        None => last,
     }
 }
 

@@ -121,11 +121,12 @@ impl Destination {
             .with("client", &identifiers.client_id)
             .with("client authentication", auth.name());
         let Acceptance { required, strict_bearer, renamed, token_types, .. } = &expected.acceptance;
-        let scopes = required.iter().map(|scope| ("required scope".to_owned(), scope));
-        let types = token_types.iter().map(|name| ("token type".to_owned(), name));
-        let members = renamed.iter().map(|(name, theirs)| (format!("member {name}"), theirs));
-        let all = scopes.chain(types).chain(members);
-        let identity = all.fold(identity, |identity, (name, value)| identity.with(name, value));
+        let identity =
+            required.iter().fold(identity, |identity, scope| identity.with("required scope", scope));
+        let identity = token_types.iter().fold(identity, |identity, name| identity.with("token type", name));
+        let identity = renamed
+            .iter()
+            .fold(identity, |identity, (name, theirs)| identity.with(format!("member {name}"), theirs));
         if *strict_bearer { identity.with("strict bearer", "") } else { identity }
     }
 }

@@ -222,16 +222,16 @@ fn unreachable(error: &BoxError, was_sent: bool, expected: &Expected, redactor: 
         };
         return Refused::by_silence(Silence::Broken, foreign.kind(), was_sent, message);
     }
+    let texts: Vec<String> = chain(&**error).map(ToString::to_string).collect();
     let lasting = chain(&**error).find_map(|error| error.downcast_ref::<Lasting>());
     let advice = lasting.map(|lasting| lasting.advice).or_else(|| {
-        let texts: Vec<String> = chain(&**error).map(ToString::to_string).collect();
         let is_said = |start: &str| texts.iter().any(|text| text.starts_with(start));
         OF_PROXIES.iter().find(|(start, _)| is_said(start)).map(|(_, advice)| *advice)
     });
     // The text closest to what happened: what stands above it in the chain says only that something did.
-    let said = chain(&**error).map(ToString::to_string).filter(|text| !text.trim().is_empty()).last();
-    let said = said.unwrap_or_else(|| "the transport did not say why".to_owned());
-    let message = messages::unreachable(expected, &redactor.clean(&text::origins_only(&said)), advice);
+    let said = texts.iter().rfind(|text| !text.trim().is_empty());
+    let said = said.map_or("the transport did not say why", String::as_str);
+    let message = messages::unreachable(expected, &redactor.clean(&text::origins_only(said)), advice);
     let kind = if lasting.is_some() { ErrorKind::Config } else { ErrorKind::Transient };
     let mut refused = Refused::by_silence(Silence::Broken, kind, was_sent, message);
     refused.error = refused.error.with_source(cause(&**error, redactor));

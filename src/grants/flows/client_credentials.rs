@@ -55,7 +55,7 @@ impl ClientCredentials {
         client_id: impl Into<String>,
         auth: impl Into<ClientAuth>,
     ) -> GrantBuilder<Self> {
-        GrantBuilder::new(endpoint, client_id, auth, Terms::default(), ())
+        GrantBuilder::new(endpoint, Terms::default(), ()).client(client_id, auth)
     }
 }
 

@@ -80,14 +80,14 @@ impl CustomGrant {
     /// Starts with what is required: where to ask, and the grant type. The request is a form.
     #[must_use]
     pub fn builder(endpoint: impl Into<Endpoint>, grant_type: impl Into<String>) -> GrantBuilder<Self> {
-        GrantBuilder::anonymous(endpoint, Terms::default(), Some(grant_type.into()))
+        GrantBuilder::new(endpoint, Terms::default(), Some(grant_type.into()))
     }
 
     /// Starts with where to ask. The request is one JSON object of strings, without a grant type of its own; a parameter
     /// that stands twice, such as a second resource, is refused.
     #[must_use]
     pub fn json(endpoint: impl Into<Endpoint>) -> GrantBuilder<Self> {
-        GrantBuilder::anonymous(endpoint, api_terms(Encoding::Json), None)
+        GrantBuilder::new(endpoint, api_terms(Encoding::Json), None)
     }
 
     /// Starts with where to ask. The request is a GET with the parameters in its query, as the metadata servers of clouds
@@ -104,7 +104,7 @@ impl CustomGrant {
     /// ```
     #[must_use]
     pub fn get(endpoint: impl Into<Endpoint>) -> GrantBuilder<Self> {
-        GrantBuilder::anonymous(endpoint, api_terms(Encoding::Query), None)
+        GrantBuilder::new(endpoint, api_terms(Encoding::Query), None)
     }
 }
 

@@ -64,7 +64,7 @@ impl JwtBearer {
     #[must_use]
     pub fn builder(endpoint: impl Into<Endpoint>, assertion: Assertion) -> GrantBuilder<Self> {
         let terms = Terms { own: &["assertion"], ..Terms::default() };
-        GrantBuilder::anonymous(endpoint, terms, Arc::new(assertion))
+        GrantBuilder::new(endpoint, terms, Arc::new(assertion))
     }
 }
 

@@ -163,7 +163,7 @@ impl RefreshTokenGrant {
         auth: impl Into<ClientAuth>,
     ) -> GrantBuilder<Self> {
         let terms = Terms { own: &["refresh_token"], ..Terms::default() };
-        GrantBuilder::new(endpoint, client_id, auth, terms, RefreshSettings::default())
+        GrantBuilder::new(endpoint, terms, RefreshSettings::default()).client(client_id, auth)
     }
 
     /// Returns whether there is a refresh token that was not refused: at a start, whether one was granted.

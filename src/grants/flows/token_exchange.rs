@@ -112,7 +112,7 @@ impl TokenExchange {
         ];
         let terms = Terms { own, ..Terms::default() };
         let grant = Exchanged { subject, actor: None, requested: Parameters::default() };
-        GrantBuilder::anonymous(endpoint, terms, grant)
+        GrantBuilder::new(endpoint, terms, grant)
     }
 }
 

@@ -60,7 +60,7 @@ fn advice(refusal: &Refusal<'_>, expected: &Expected, class: ErrorKind, is_marku
              parameters"
         }
         (_, Some(code)) => match codes::find(code) {
-            Some(row) if !row.advice.is_empty() => return Some(row.advice.replace("{url}", &expected.url())),
+            Some(row) if !row.advice.is_empty() => row.advice,
             Some(_) | None if status == StatusCode::UNAUTHORIZED && class == ErrorKind::Config => {
                 CHECK_CLIENT
             }
@@ -71,13 +71,11 @@ fn advice(refusal: &Refusal<'_>, expected: &Expected, class: ErrorKind, is_marku
         }
         (401 | 403, None) => CHECK_CLIENT,
         (407, None) => "a proxy in between requires a user and a password",
-        (404 | 405 | 406 | 410 | 415, None) => return Some(format!("is the {} right?", expected.url())),
-        (300..=399, None) => {
-            return Some(format!("set the {} to the address where the endpoint is", expected.url()));
-        }
+        (404 | 405 | 406 | 410 | 415, None) => "is the {url} right?",
+        (300..=399, None) => "set the {url} to the address where the endpoint is",
         (_, None) => return None,
     };
-    Some(line.to_owned())
+    Some(line.replace("{url}", &expected.url()))
 }
 
 /// Says what came instead of an error of OAuth 2.0.
