@@ -164,10 +164,10 @@ pub(crate) struct PastRetry;
 /// use http::{Request, Response};
 /// use tower::{BoxError, Layer as _, ServiceExt as _, service_fn};
 /// use tower_oauth2::extensions::{TokenWithheld, WithheldReason};
-/// use tower_oauth2::{AccessToken, AuthLayer, StaticToken};
+/// use tower_oauth2::{AccessToken, AuthLayer};
 ///
 /// let http_client = service_fn(async |_: Request<()>| Ok::<_, BoxError>(Response::new(())));
-/// let token = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
+/// let token = AccessToken::bearer("mF_9.B5f-4.1JqM")?;
 /// let client = AuthLayer::for_origin(token, "https://api.example.com")?.layer(http_client);
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
 /// let response = client.oneshot(Request::get("https://other.example.com/").body(())?).await?;

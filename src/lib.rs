@@ -151,7 +151,5 @@ pub use self::grants::{ClientAuth, ClientCredentials, ClientCredentialsConfig, R
 pub use self::origin::Origin;
 pub use self::retry::RetryPolicy;
 pub use self::revoke::{TokenRevoker, revoker_fn};
-pub use self::source::{
-    FetchReason, FileToken, SourceIdentity, StaticToken, TokenRequest, TokenSource, source_fn,
-};
+pub use self::source::{FetchReason, FileToken, SourceIdentity, TokenRequest, TokenSource, source_fn};
 pub use self::token::AccessToken;

@@ -90,12 +90,12 @@ struct RevokerFn<F> {
 /// use http::Request;
 /// use http::header::AUTHORIZATION;
 /// use tower::ServiceExt as _;
-/// use tower_oauth2::{AccessToken, Body, Error, StaticToken, TokenCache, revoker_fn};
+/// use tower_oauth2::{AccessToken, Body, Error, TokenCache, revoker_fn};
 ///
 /// # let http_client = tower::service_fn(|_request: Request<Body>| async {
 /// #     Ok::<_, tower::BoxError>(http::Response::new(Body::empty()))
 /// # });
-/// # let source = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
+/// # let source = AccessToken::bearer("mF_9.B5f-4.1JqM")?;
 /// let revoker = revoker_fn(move |token: AccessToken| {
 ///     let client = http_client.clone();
 ///     async move {

@@ -61,11 +61,11 @@ use crate::token::AccessToken;
 /// its source, so where the configuration chooses a source, each branch makes its cache:
 ///
 /// ```
-/// use tower_oauth2::{AccessToken, StaticToken, TokenCache, Error, source_fn};
+/// use tower_oauth2::{AccessToken, TokenCache, Error, source_fn};
 ///
 /// fn configured(api_key: Option<&str>) -> Result<TokenCache, Error> {
 ///     Ok(match api_key {
-///         Some(key) => TokenCache::new(StaticToken::new(AccessToken::bearer(key)?)),
+///         Some(key) => TokenCache::new(AccessToken::bearer(key)?),
 ///         None => TokenCache::new(source_fn(|_request| async { AccessToken::bearer("from-a-closure") })),
 ///     })
 /// }
@@ -75,7 +75,7 @@ use crate::token::AccessToken;
     message = "`{Self}` is not a source of tokens",
     label = "this is not a `TokenSource`",
     note = "finish a builder by `.build()?` or `.build_with(http_client)?`",
-    note = "a fixed token is a `StaticToken`, and a closure becomes a source by `source_fn`",
+    note = "a fixed token is an `AccessToken::bearer(token)?`, and a closure becomes a source by `source_fn`",
     note = "sources and caches are given by value: clone a `TokenCache` to share it"
 )]
 #[doc(alias = "TokenProvider")]
@@ -143,10 +143,10 @@ pub trait TokenSource: Send + Sync + 'static {
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
-    /// use tower_oauth2::{AccessToken, Error, StaticToken, TokenCache, TokenSource as _, source_fn};
+    /// use tower_oauth2::{AccessToken, Error, TokenCache, TokenSource as _, source_fn};
     ///
     /// let expired = source_fn(|_| async { Err(Error::grant("the refresh token was revoked")) });
-    /// let fallback = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
+    /// let fallback = AccessToken::bearer("mF_9.B5f-4.1JqM")?;
     /// let cache = TokenCache::new(expired.or(fallback));
     /// assert_eq!(cache.get().await?.expose(), "mF_9.B5f-4.1JqM");
     /// # Ok::<_, tower_oauth2::Error>(()) })?;
@@ -168,9 +168,9 @@ pub trait TokenSource: Send + Sync + 'static {
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
-/// use tower_oauth2::{AccessToken, FetchReason, StaticToken, TokenRequest, TokenSource as _};
+/// use tower_oauth2::{AccessToken, FetchReason, TokenRequest, TokenSource as _};
 ///
-/// let source = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
+/// let source = AccessToken::bearer("mF_9.B5f-4.1JqM")?;
 /// let rejected = AccessToken::bearer("revoked")?;
 /// let request = TokenRequest::new(FetchReason::Rejected).with_rejected(Some(rejected));
 /// assert_eq!(source.token(request).await?.expose(), "mF_9.B5f-4.1JqM");
@@ -426,43 +426,17 @@ impl<F> fmt::Debug for SourceFn<F> {
     }
 }
 
-// --- StaticToken ---
+// --- AccessToken ---
 
-/// A token that was given once and cannot be renewed: for tests, and for APIs with keys.
-///
-/// Where an API rejects it, the cache asks again, gets the same token, and its brakes keep that from becoming a loop.
-///
-/// # Examples
-///
-/// ```
-/// use tower_oauth2::{AccessToken, AuthLayer, StaticToken};
-///
-/// let token = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
-/// let layer = AuthLayer::for_origin(token, "https://api.example.com")?;
-/// # let _ = layer;
-/// # Ok::<_, tower_oauth2::Error>(())
-/// ```
-#[doc(alias = "api_key")]
-#[derive(Clone, Debug)]
-pub struct StaticToken {
-    token: AccessToken,
-}
-
-impl StaticToken {
-    /// Creates the source from its token.
-    #[must_use]
-    pub fn new(token: AccessToken) -> Self {
-        Self { token }
-    }
-}
-
-impl TokenSource for StaticToken {
+/// The token itself each time: for tests, and for APIs with keys. It cannot be renewed. Where an API rejects it, the cache asks
+/// again, gets the same token, and its brakes keep that from becoming a loop.
+impl TokenSource for AccessToken {
     async fn token(&self, _request: TokenRequest) -> Result<AccessToken, Error> {
-        Ok(self.token.clone())
+        Ok(self.clone())
     }
 
     fn identity(&self) -> Option<SourceIdentity> {
-        Some(SourceIdentity::new("static").with(self.token.scheme(), self.token.expose()))
+        Some(SourceIdentity::new("static").with(self.scheme(), self.expose()))
     }
 }
 
@@ -532,8 +506,8 @@ mod tests {
         source_fn(move |_| std::future::ready(Err(error.clone())))
     }
 
-    fn fixed(secret: &str) -> StaticToken {
-        StaticToken::new(AccessToken::bearer(secret).unwrap())
+    fn fixed(secret: &str) -> AccessToken {
+        AccessToken::bearer(secret).unwrap()
     }
 
     #[tokio::test]

@@ -20,6 +20,9 @@ use crate::text::{Redactor, is_tchar};
 /// A source makes one and the cache returns clones, which share everything. Two tokens are told apart by an
 /// identity that the cache gives them, never by their secrets.
 ///
+/// It is a [`TokenSource`](crate::TokenSource) too, for an API key, for a token that you have already, and for tests:
+/// `ApiClient::connect("https://api.example.com", AccessToken::bearer(key)?)`.
+///
 /// A `HeaderValue` cannot be wiped from memory: the secret itself is zeroed when the last clone is dropped, the
 /// finished header that is sent is not.
 ///
@@ -37,6 +40,7 @@ use crate::text::{Redactor, is_tchar};
 /// # Ok::<(), tower_oauth2::Error>(())
 /// ```
 #[derive(Clone)]
+#[doc(alias = "api_key")]
 pub struct AccessToken {
     inner: Arc<Inner>,
 }

@@ -21,7 +21,7 @@ use tower_oauth2::retry::{RetryOptions, StopReason};
 use tower_oauth2::stack::{Stack, StackBody};
 use tower_oauth2::test_util::{FakeApi, FakeAuthorizationServer, FakeClient, Script, ScriptedResponse};
 use tower_oauth2::{
-    AccessToken, ApiClient, AuthLayer, Body, ClientCredentials, Error, RetryPolicy, StaticToken, source_fn,
+    AccessToken, ApiClient, AuthLayer, Body, ClientCredentials, Error, RetryPolicy, source_fn,
 };
 
 const BASE: &str = "https://api.example.com/v2";
@@ -30,8 +30,8 @@ fn answer(status: u16, body: &'static str) -> ScriptedResponse {
     ScriptedResponse::Reply(Response::builder().status(status).body(Full::from(body)).unwrap())
 }
 
-fn layer_token() -> StaticToken {
-    StaticToken::new(AccessToken::bearer("A1").unwrap())
+fn layer_token() -> AccessToken {
+    AccessToken::bearer("A1").unwrap()
 }
 
 fn layer() -> AuthLayer {
@@ -290,8 +290,8 @@ async fn path_of(api: &ApiClient, path: &str) -> Result<String, ApiError> {
     api.get(path).send().await?.error_for_status()?.text().await
 }
 
-fn fixed() -> StaticToken {
-    StaticToken::new(AccessToken::bearer("A1").unwrap())
+fn fixed() -> AccessToken {
+    AccessToken::bearer("A1").unwrap()
 }
 
 #[tokio::test(start_paused = true)]
@@ -607,7 +607,7 @@ async fn an_error_of_reading_json_shows_no_value_of_the_response() {
             service_fn(
                 move |_: Request<Body>| async move { Ok::<_, BoxError>(Response::new(Body::from(body))) },
             );
-        let tokens = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM").unwrap());
+        let tokens = AccessToken::bearer("mF_9.B5f-4.1JqM").unwrap();
         let api = ApiClient::builder("https://api.example.com/v2", tokens).build_with(fake).unwrap();
         let error = api.get("orders").send().await.unwrap().json::<Order>().await.unwrap_err();
         let shown = format!("{error} {error:?} {:?}", std::error::Error::source(&error));

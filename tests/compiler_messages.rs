@@ -12,8 +12,7 @@ use std::process::Command;
 
 const BUILDER: &str =
     r#"tower_oauth2::ClientCredentials::builder("https://login.example.com/token", "billing", "secret")"#;
-const SOURCE: &str =
-    r#"tower_oauth2::StaticToken::new(tower_oauth2::AccessToken::bearer("mF_9.B5f-4.1JqM").unwrap())"#;
+const SOURCE: &str = r#"tower_oauth2::AccessToken::bearer("mF_9.B5f-4.1JqM").unwrap()"#;
 
 #[test]
 fn an_unfinished_builder_is_told_to_be_finished() {
@@ -40,7 +39,7 @@ fn an_unfinished_builder_is_told_to_be_finished() {
 fn the_text_of_a_token_is_told_how_to_become_a_source() {
     let call = r#"tower_oauth2::AuthLayer::for_origin("mF_9.B5f-4.1JqM", "https://api.example.com")"#;
     let message = compile(&library(), call).unwrap_err();
-    assert!(message.contains("`StaticToken::new(AccessToken::bearer(token)?)`"), "{message}");
+    assert!(message.contains("`AccessToken::bearer(token)?`"), "{message}");
 }
 
 /// The newest library of this directory that has what this test was compiled with.

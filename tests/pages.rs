@@ -20,7 +20,7 @@ use tower::{BoxError, service_fn};
 use tower_oauth2::client::pages::{Next, NextPage, Pages, Position};
 use tower_oauth2::client::{ApiClient, ApiError};
 use tower_oauth2::test_util::{FakeApi, FakeAuthorizationServer, FakeClient, Trouble, pass, timed};
-use tower_oauth2::{AccessToken, Body, ClientCredentials, StaticToken};
+use tower_oauth2::{AccessToken, Body, ClientCredentials};
 
 const BASE: &str = "https://api.example.com/v2";
 
@@ -46,7 +46,7 @@ where
             Ok::<_, BoxError>(response)
         }
     });
-    let tokens = StaticToken::new(AccessToken::bearer("A1").unwrap());
+    let tokens = AccessToken::bearer("A1").unwrap();
     (ApiClient::builder(BASE, tokens).build_with(server).unwrap(), seen)
 }
 
@@ -370,7 +370,7 @@ async fn another_base_can_be_allowed_and_the_layers_say_whether_it_gets_the_toke
         };
         async move { Ok::<_, BoxError>(page(body)) }
     });
-    let builder = || ApiClient::builder(BASE, StaticToken::new(AccessToken::bearer("A1").unwrap()));
+    let builder = || ApiClient::builder(BASE, AccessToken::bearer("A1").unwrap());
     let next = Next::url("next").items("data").also_under("https://files.example.com/part/");
     let api = builder().allow_origin("https://files.example.com").build_with(server.clone()).unwrap();
     assert_eq!(items(api.get("x").pages(next.clone())).await.unwrap(), [1, 2]);
@@ -613,7 +613,7 @@ async fn a_dropped_next_loses_no_page_and_sends_nothing_twice() {
             Ok::<_, BoxError>(page(numbers(at)))
         }
     });
-    let tokens = StaticToken::new(AccessToken::bearer("A1").unwrap());
+    let tokens = AccessToken::bearer("A1").unwrap();
     let api = ApiClient::builder(BASE, tokens).build_with(slow).unwrap();
     let mut pages = api.get("x").pages(Next::page_number("page"));
     let (mut items, mut dropped) = (Vec::new(), 0);

@@ -16,7 +16,7 @@ use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm, SelfSigned};
 use tower_oauth2::grants::{CustomGrant, Issuer, JwtBearer, SecurityToken, TokenExchange, TokenType};
 use tower_oauth2::{
     AccessToken, ClientAuth, ClientCredentials, Error, ErrorKind, FetchReason, FileToken, RefreshTokenGrant,
-    Secret, StaticToken, TokenRequest, TokenSource,
+    Secret, TokenRequest, TokenSource,
 };
 
 use self::strict::{Turn, check_value, get, pem, post, provider, rsa_pair};
@@ -274,7 +274,7 @@ async fn google_impersonation() {
     let (http, done) =
         provider([turn.answers(200, &json!({ "accessToken": "AT1", "expireTime": "2099-01-01T00:00:00Z" }))]);
     let source = CustomGrant::json(url)
-        .authorized_by(StaticToken::new(AccessToken::bearer("BASE").unwrap()))
+        .authorized_by(AccessToken::bearer("BASE").unwrap())
         .param_json("delegates", "null")
         .param_json("scope", r#"["S"]"#)
         .param("lifetime", "3600s")
@@ -428,7 +428,7 @@ async fn kubernetes_token_request() {
     let status = json!({ "status": { "token": "AT1", "expirationTimestamp": "2099-01-01T00:00:00Z" } });
     let (http, done) = provider([turn.answers(201, &status)]);
     let source = CustomGrant::json(url)
-        .authorized_by(StaticToken::new(AccessToken::bearer("POD").unwrap()))
+        .authorized_by(AccessToken::bearer("POD").unwrap())
         .param_json("spec", r#"{"audiences":["vault"],"expirationSeconds":3600}"#)
         .response_member("access_token", "/status/token")
         .response_member("expires_at", "/status/expirationTimestamp")

@@ -28,8 +28,8 @@ use tower_oauth2::retry::{Failure, RetryReport};
 use tower_oauth2::test_util::Loopback;
 use tower_oauth2::transport::{ReqwestClient, classify_reqwest};
 use tower_oauth2::{
-    AccessToken, AuthLayer, ClientAuth, ClientCredentials, Error, FetchReason, RetryPolicy, StaticToken,
-    TokenRequest, TokenSource, source_fn,
+    AccessToken, AuthLayer, ClientAuth, ClientCredentials, Error, FetchReason, RetryPolicy, TokenRequest,
+    TokenSource, source_fn,
 };
 
 // --- A server ---
@@ -91,8 +91,8 @@ fn h2() -> ReqwestClient {
     ReqwestClient::build(reqwest::ClientBuilder::http2_prior_knowledge).unwrap()
 }
 
-fn token() -> StaticToken {
-    StaticToken::new(AccessToken::bearer("A1").unwrap())
+fn token() -> AccessToken {
+    AccessToken::bearer("A1").unwrap()
 }
 
 /// A source of `T1`, `T2` and so on.

@@ -22,7 +22,7 @@ use tower_oauth2::grants::{Revocation, SecurityToken, TokenExchange, TokenType};
 use tower_oauth2::tenants::TenantCaches;
 use tower_oauth2::{
     AccessToken, AuthLayer, ClientCredentials, Error, FetchReason, FileToken, RefreshTokenGrant, RetryPolicy,
-    StaticToken, TokenCache, TokenRequest, TokenSource as _, revoker_fn, source_fn,
+    TokenCache, TokenRequest, TokenSource as _, revoker_fn, source_fn,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -94,8 +94,8 @@ fn said<T>(result: Result<T, BoxError>) -> String {
     }
 }
 
-fn key() -> StaticToken {
-    StaticToken::new(AccessToken::bearer("key").unwrap())
+fn key() -> AccessToken {
+    AccessToken::bearer("key").unwrap()
 }
 
 /// A cache with a token, made by a runtime that is gone.

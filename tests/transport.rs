@@ -30,8 +30,7 @@ use tokio_rustls::TlsAcceptor;
 use tower::{BoxError, Layer as _, ServiceExt as _};
 use tower_oauth2::transport::{HyperClient, HyperClientBuilder, Proxy};
 use tower_oauth2::{
-    AccessToken, ClientCredentials, Error, FetchReason, RetryPolicy, StaticToken, TokenRequest,
-    TokenSource as _,
+    AccessToken, ClientCredentials, Error, FetchReason, RetryPolicy, TokenRequest, TokenSource as _,
 };
 
 type Body = Full<Bytes>;
@@ -214,7 +213,7 @@ fn all_at(builder: HyperClientBuilder, address: SocketAddr) -> HyperClientBuilde
 
 fn whole(error: &(dyn std::error::Error + 'static)) -> String {
     std::iter::successors(Some(error), |error| error.source())
-        .map(|error| format!("{error}; {error:?}; "))
+        .map(|error| format!("error; {error:?}; "))
         .collect()
 }
 
@@ -309,7 +308,7 @@ async fn a_proxy_that_is_in_trouble_passes_and_changes_no_identity() {
                 .min_delay(Duration::from_millis(1))
                 .build_with(client.clone().build())
                 .unwrap();
-        let other = StaticToken::new(AccessToken::bearer("somebody-else").unwrap());
+        let other = AccessToken::bearer("somebody-else").unwrap();
         let error = source.or(other).token(TokenRequest::new(FetchReason::Initial)).await.unwrap_err();
         assert!(
             error.is_transient() && error.to_string().contains("the proxy refuses the connection, which may"),

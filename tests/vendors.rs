@@ -21,7 +21,7 @@ use tower_oauth2::client::pages::Next;
 use tower_oauth2::providers::cxone::{self, Cxone};
 use tower_oauth2::providers::genesys::{self, Genesys, Region};
 use tower_oauth2::test_util::{FakeCxone, FakeGenesys, Trouble, pass, timed};
-use tower_oauth2::{AccessToken, ApiClient, Body, Error, StaticToken, TokenCache};
+use tower_oauth2::{AccessToken, ApiClient, Body, Error, TokenCache};
 
 /// Characters that form-encoding would change.
 const SECRET: &str = "s3cr/t+%&=:x y";
@@ -168,7 +168,7 @@ async fn what_an_api_repeats_of_a_request_is_in_no_error() {
             response.headers_mut().insert("inin-correlation-id", "c-1".parse().unwrap());
             async { Ok::<_, BoxError>(response) }
         });
-        let tokens = StaticToken::new(AccessToken::bearer(TOKEN).unwrap());
+        let tokens = AccessToken::bearer(TOKEN).unwrap();
         let api = ApiClient::builder("https://api.example.com", tokens).build_with(server).unwrap();
         let response = api.get("users").query(&[("password", "hunter2")]).send().await.unwrap();
         let refused = genesys::error_for_status(response).await.unwrap_err();
@@ -780,7 +780,7 @@ async fn an_error_body_without_an_end_is_not_kept_in_memory() {
         *response.status_mut() = StatusCode::FORBIDDEN;
         async { Ok::<_, BoxError>(response) }
     });
-    let tokens = StaticToken::new(AccessToken::bearer("A1").unwrap());
+    let tokens = AccessToken::bearer("A1").unwrap();
     let api = ApiClient::builder("https://api.example.com", tokens).build_with(server).unwrap();
     let response = api.get("users/me").send().await.unwrap();
     let refused = genesys::error_for_status(response).await.unwrap_err();
@@ -797,7 +797,7 @@ async fn permissions_of_any_length_do_not_fill_the_log() {
         *response.status_mut() = StatusCode::FORBIDDEN;
         async { Ok::<_, BoxError>(response) }
     });
-    let tokens = StaticToken::new(AccessToken::bearer("A1").unwrap());
+    let tokens = AccessToken::bearer("A1").unwrap();
     let api = ApiClient::builder("https://api.example.com", tokens).build_with(server).unwrap();
     let response = api.get("users/me").send().await.unwrap();
     let refused = genesys::error_for_status(response).await.unwrap_err();

@@ -47,7 +47,7 @@ use tower_oauth2::transport::ReqwestClient;
 use tower_oauth2::transport::{HyperClient, HyperClientBuilder, Proxy};
 use tower_oauth2::{
     AccessToken, AuthLayer, ClientAuth, ClientCredentials, Error, FetchReason, Origin, RefreshTokenGrant,
-    RetryPolicy, Secret, StaticToken, TokenCache, TokenRequest, TokenRevoker as _, TokenSource, source_fn,
+    RetryPolicy, Secret, TokenCache, TokenRequest, TokenRevoker as _, TokenSource, source_fn,
 };
 
 use log::Log;
@@ -160,8 +160,8 @@ fn told(error: &BoxError) -> String {
     error.downcast_ref::<Error>().unwrap().to_string()
 }
 
-fn a_token() -> StaticToken {
-    StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM").unwrap())
+fn a_token() -> AccessToken {
+    AccessToken::bearer("mF_9.B5f-4.1JqM").unwrap()
 }
 
 fn request(uri: &str) -> Request<Body> {
@@ -200,7 +200,7 @@ async fn a_client_that_is_refused() -> Vec<String> {
     let router = Router::new().route("/token", post(async move || (StatusCode::UNAUTHORIZED, body)));
     let (origin, _listener) = serve(router).await;
     let authorized = CustomGrant::json(format!("{origin}/token"))
-        .authorized_by(StaticToken::new(AccessToken::bearer("of-an-app").unwrap()))
+        .authorized_by(AccessToken::bearer("of-an-app").unwrap())
         .response_member("error", "message");
     vec![
         failure(&origin, authorized.retries(0).build().unwrap()).await,

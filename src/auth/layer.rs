@@ -29,10 +29,10 @@ use crate::origin::Origin;
 ///
 /// ```
 /// use tower::ServiceBuilder;
-/// use tower_oauth2::{AccessToken, AuthLayer, StaticToken};
+/// use tower_oauth2::{AccessToken, AuthLayer};
 /// # let http_client = tower::service_fn(|_: http::Request<String>| async { Ok::<_, tower::BoxError>(http::Response::new(())) });
 ///
-/// let source = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
+/// let source = AccessToken::bearer("mF_9.B5f-4.1JqM")?;
 /// let client = ServiceBuilder::new()
 ///     .layer(AuthLayer::for_origin(source, "https://api.example.com")?.refuse_other_origins(true))
 ///     .service(http_client);
@@ -89,10 +89,10 @@ impl AuthLayer {
     /// # Examples
     ///
     /// ```
-    /// use tower_oauth2::{AccessToken, AuthLayer, StaticToken, TokenCache};
+    /// use tower_oauth2::{AccessToken, AuthLayer, TokenCache};
     ///
     /// let token = AccessToken::bearer("00Dxx!AQ")?.with_extra("instance_url", "https://acme.my.salesforce.com");
-    /// let cache = TokenCache::new(StaticToken::new(token));
+    /// let cache = TokenCache::new(token);
     /// let layer = AuthLayer::for_origin_named_by(&cache, "instance_url", ["my.salesforce.com"])?;
     /// # let _ = layer;
     /// # Ok::<(), tower_oauth2::Error>(())

@@ -64,13 +64,13 @@
 //! use http::header::{AUTHORIZATION, HeaderName};
 //! use tower::ServiceBuilder;
 //! use tower_oauth2::auth::AuthOverride;
-//! use tower_oauth2::{AccessToken, AuthLayer, RetryPolicy, StaticToken, TokenCache};
+//! use tower_oauth2::{AccessToken, AuthLayer, RetryPolicy, TokenCache};
 //! # let http_client = tower::service_fn(|_: http::Request<tower_oauth2::retry::RequestBody<http_body_util::Full<bytes::Bytes>>>| async {
 //! #     Ok::<_, tower::BoxError>(http::Response::new(http_body_util::Full::<bytes::Bytes>::default()))
 //! # });
-//! # let (key, tokens, tenant) = ("key", StaticToken::new(AccessToken::bearer("ours")?), TokenCache::new(StaticToken::new(AccessToken::bearer("theirs")?)));
+//! # let (key, tokens, tenant) = ("key", AccessToken::bearer("ours")?, TokenCache::new(AccessToken::bearer("theirs")?));
 //!
-//! let key = StaticToken::new(AccessToken::bearer(key)?);
+//! let key = AccessToken::bearer(key)?;
 //! let client = ServiceBuilder::new()
 //!     .layer(RetryPolicy::default())
 //!     .layer(AuthLayer::for_origin(key, "https://api.example.com")?.header(HeaderName::from_static("x-api-key")))

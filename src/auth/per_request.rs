@@ -19,9 +19,9 @@ use crate::error::Error;
 ///
 /// ```
 /// use tower_oauth2::auth::AuthOverride;
-/// use tower_oauth2::{AccessToken, StaticToken, TokenCache};
+/// use tower_oauth2::{AccessToken, TokenCache};
 ///
-/// let tenant = TokenCache::new(StaticToken::new(AccessToken::bearer("of-this-tenant")?));
+/// let tenant = TokenCache::new(AccessToken::bearer("of-this-tenant")?);
 /// let request = http::Request::get("https://api.example.com/items")
 ///     .extension(AuthOverride::cache(tenant))
 ///     .body(http_body_util::Full::<bytes::Bytes>::default())?;
@@ -37,10 +37,10 @@ use crate::error::Error;
 /// ```
 /// use http::header::AUTHORIZATION;
 /// use tower_oauth2::auth::AuthOverride;
-/// # use tower_oauth2::{AccessToken, StaticToken, TokenCache};
+/// # use tower_oauth2::{AccessToken, TokenCache};
 ///
-/// # let tenant = TokenCache::new(StaticToken::new(AccessToken::bearer("of-this-tenant")?));
-/// # let key = TokenCache::new(StaticToken::new(AccessToken::bearer("key-of-this-tenant")?));
+/// # let tenant = TokenCache::new(AccessToken::bearer("of-this-tenant")?);
+/// # let key = TokenCache::new(AccessToken::bearer("key-of-this-tenant")?);
 /// let token = AuthOverride::cache(tenant).for_header(AUTHORIZATION);
 /// let both = token.and(AuthOverride::cache(key).for_header("x-api-key".parse()?));
 /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -31,7 +31,7 @@ use crate::error::Error;
 /// use tower_oauth2::auth::AuthService;
 /// # use http::{Request, Response};
 /// # use tower::BoxError;
-/// # use tower_oauth2::{AccessToken, AuthLayer, Body, StaticToken};
+/// # use tower_oauth2::{AccessToken, AuthLayer, Body};
 /// # type Client = tower::util::BoxCloneSyncService<Request<Body>, Response<Body>, BoxError>;
 /// # let http_client = Client::new(tower::service_fn(async |request: Request<Body>| {
 /// #     assert_eq!(request.headers()["authorization"], "Bearer mF_9.B5f-4.1JqM");
@@ -43,7 +43,7 @@ use crate::error::Error;
 ///     api: AuthService<Client>,
 /// }
 ///
-/// let token = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
+/// let token = AccessToken::bearer("mF_9.B5f-4.1JqM")?;
 /// let layer = AuthLayer::for_origin(token, "https://api.example.com")?;
 /// let orders = Orders { api: layer.layer(http_client) };
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {

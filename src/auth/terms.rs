@@ -17,9 +17,9 @@ use crate::token::AccessToken;
 /// ```
 /// use http::{HeaderMap, StatusCode};
 /// use tower_oauth2::auth::Rejection;
-/// use tower_oauth2::{AccessToken, AuthLayer, StaticToken};
+/// use tower_oauth2::{AccessToken, AuthLayer};
 ///
-/// let token = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
+/// let token = AccessToken::bearer("mF_9.B5f-4.1JqM")?;
 /// let layer = AuthLayer::for_origin(token, "https://api.example.com")?.rejection(
 ///     |status: StatusCode, headers: &HeaderMap| match status {
 ///         StatusCode::FORBIDDEN if headers.contains_key("x-session-ended") => Rejection::Token,

@@ -27,9 +27,9 @@ use crate::source::{AroundFetch, DynTokenSource, TokenSource, WrappedSource};
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_oauth2::{AccessToken, StaticToken, TokenCache};
+/// use tower_oauth2::{AccessToken, TokenCache};
 ///
-/// let source = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
+/// let source = AccessToken::bearer("mF_9.B5f-4.1JqM")?;
 /// let cache = TokenCache::builder(source)
 ///     .refresh_before(Duration::from_secs(120))
 ///     .fetch_timeout(Duration::from_secs(10))
@@ -129,9 +129,9 @@ impl TokenCacheBuilder {
     /// # Examples
     ///
     /// ```
-    /// use tower_oauth2::{AccessToken, StaticToken, TokenCache};
+    /// use tower_oauth2::{AccessToken, TokenCache};
     ///
-    /// let source = StaticToken::new(AccessToken::bearer("of-tenant-7")?);
+    /// let source = AccessToken::bearer("of-tenant-7")?;
     /// let tenant = TokenCache::builder(source).only_for(["https://tenant-7.example.com"])?.build();
     /// # let _ = tenant;
     /// # Ok::<(), tower_oauth2::Error>(())

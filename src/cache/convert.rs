@@ -10,22 +10,22 @@ use crate::source::TokenSource;
 ///
 /// ```
 /// use tower_oauth2::cache::IntoTokenCache;
-/// use tower_oauth2::{AccessToken, AuthLayer, Error, StaticToken, TokenCache};
+/// use tower_oauth2::{AccessToken, AuthLayer, Error, TokenCache};
 ///
 /// fn layer(tokens: impl IntoTokenCache) -> Result<AuthLayer, Error> {
 ///     AuthLayer::for_origin(tokens, "https://api.example.com")
 /// }
 ///
-/// let cache = TokenCache::new(StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?));
+/// let cache = TokenCache::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
 /// layer(&cache)?;
-/// layer(StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?))?;
+/// layer(AccessToken::bearer("mF_9.B5f-4.1JqM")?)?;
 /// # Ok::<_, Error>(())
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is neither a source of tokens nor a `TokenCache`",
     label = "this is not a `TokenSource`, and not a `TokenCache`",
     note = "finish a builder by `.build()?` or `.build_with(http_client)?`",
-    note = "a ready token is a source by `StaticToken::new(AccessToken::bearer(token)?)`, and a closure by `source_fn`",
+    note = "a token that you have is a source as `AccessToken::bearer(token)?`, and a closure by `source_fn`",
     note = "give a source by value, and a `TokenCache` that others share by value or by reference"
 )]
 pub trait IntoTokenCache {

@@ -31,10 +31,10 @@ use crate::token::AccessToken;
 /// # Examples
 ///
 /// ```
-/// use tower_oauth2::{AccessToken, StaticToken, TokenCache};
+/// use tower_oauth2::{AccessToken, TokenCache};
 ///
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
-/// let cache = TokenCache::new(StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?));
+/// let cache = TokenCache::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
 /// let token = cache.get().await?;
 /// assert_eq!(token.header_value(), "Bearer mF_9.B5f-4.1JqM");
 /// # Ok::<_, tower_oauth2::Error>(()) })?;

@@ -12,9 +12,9 @@ use crate::error::Error;
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
-/// use tower_oauth2::{AccessToken, StaticToken, TokenCache};
+/// use tower_oauth2::{AccessToken, TokenCache};
 ///
-/// let cache = TokenCache::new(StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?));
+/// let cache = TokenCache::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
 /// cache.warm_up().await?;
 /// let status = cache.status();
 /// assert!(status.is_ready() && status.last_error().is_none());
@@ -49,8 +49,8 @@ pub struct Status {
 ///         _ => StatusCode::SERVICE_UNAVAILABLE,
 ///     }
 /// }
-/// # use tower_oauth2::{AccessToken, StaticToken};
-/// # let tokens = TokenCache::new(StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?));
+/// # use tower_oauth2::AccessToken;
+/// # let tokens = TokenCache::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
 /// # assert_eq!(readiness(&tokens), StatusCode::OK);
 /// # Ok::<_, tower_oauth2::Error>(())
 /// ```

@@ -18,7 +18,7 @@ use super::{CacheEvent, Health, TokenCache, TokenCacheBuilder};
 use crate::clock::{self, WallClock, nanos, unix_time};
 use crate::error::Error;
 use crate::extensions::RejectionVerdict;
-use crate::source::{FetchReason, StaticToken, TokenRequest, TokenSource, source_fn};
+use crate::source::{FetchReason, TokenRequest, TokenSource, source_fn};
 use crate::token::AccessToken;
 
 type Answer = Pin<Box<dyn Future<Output = Result<AccessToken, Error>> + Send>>;
@@ -385,7 +385,7 @@ async fn tokens_of_two_caches_never_meet() {
 
 #[tokio::test(start_paused = true)]
 async fn a_source_that_returns_the_rejected_token_again_does_not_loop() {
-    let cache = TokenCache::new(StaticToken::new(AccessToken::bearer("always-the-same").unwrap()));
+    let cache = TokenCache::new(AccessToken::bearer("always-the-same").unwrap());
     let mut verdicts = Vec::new();
     for _ in 0..1_000 {
         let token = cache.get().await.unwrap();
@@ -720,7 +720,7 @@ async fn events_can_be_watched_and_the_watch_ends_with_the_cache() {
 async fn nothing_that_is_shown_of_a_cache_holds_its_token() {
     let rig = Rig::steady(100, 10);
     rig.token().await;
-    let builder = TokenCache::builder(StaticToken::new(AccessToken::bearer("token-1").unwrap()));
+    let builder = TokenCache::builder(AccessToken::bearer("token-1").unwrap());
     for shown in [format!("{:#?}", rig.cache), format!("{:?}", rig.cache.status()), format!("{builder:?}")] {
         assert!(!shown.contains("token-1"), "{shown}");
     }
@@ -740,7 +740,7 @@ fn what_is_shared_between_threads_can_be() {
 #[test]
 fn a_source_or_another_makes_a_cache_by_itself() {
     let first = source_fn(|_| std::future::ready(Err(Error::grant("no refresh token"))));
-    let cache = TokenCache::from(first.or(StaticToken::new(AccessToken::bearer("fallback").unwrap())));
+    let cache = TokenCache::from(first.or(AccessToken::bearer("fallback").unwrap()));
     assert_eq!(shown(&runtime().block_on(cache.get()).unwrap()), "fallback");
 }
 

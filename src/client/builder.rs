@@ -104,9 +104,9 @@ impl ApiClientBuilder {
     /// ```
     /// use http::StatusCode;
     /// use tower_oauth2::auth::Rejection;
-    /// use tower_oauth2::{AccessToken, ApiClient, StaticToken};
+    /// use tower_oauth2::{AccessToken, ApiClient};
     ///
-    /// let token = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
+    /// let token = AccessToken::bearer("mF_9.B5f-4.1JqM")?;
     /// let api = ApiClient::builder("https://api.example.com/v2", token).rejection(|status, headers| match status {
     ///     StatusCode::FORBIDDEN if headers.contains_key("x-session-ended") => Rejection::Token,
     ///     _ => Rejection::Standard,
@@ -187,13 +187,13 @@ impl ApiClientBuilder {
     /// ```
     /// use http::{Request, Response};
     /// use tower::{BoxError, service_fn};
-    /// use tower_oauth2::{AccessToken, ApiClient, Body, StaticToken};
+    /// use tower_oauth2::{AccessToken, ApiClient, Body};
     ///
     /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
     /// let fake = service_fn(async |request: Request<Body>| {
     ///     Ok::<_, BoxError>(Response::new(Body::from(request.uri().path().to_owned())))
     /// });
-    /// let tokens = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
+    /// let tokens = AccessToken::bearer("mF_9.B5f-4.1JqM")?;
     /// let api: ApiClient = ApiClient::builder("https://api.example.com/v2", tokens).build_with(fake)?;
     /// assert_eq!(api.get("reports").send().await?.text().await?, "/v2/reports");
     /// # Ok::<_, BoxError>(()) })?;

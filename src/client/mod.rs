@@ -23,7 +23,7 @@
 //! ```
 //! # #[cfg(feature = "stack")] {
 //! use serde_json::{Value, json};
-//! use tower_oauth2::{AccessToken, ApiClient, StaticToken};
+//! use tower_oauth2::{AccessToken, ApiClient};
 //! # use http::{Request, Response};
 //! # use tower::{BoxError, service_fn};
 //! # use tower_oauth2::Body;
@@ -33,7 +33,7 @@
 //! #     let path = request.uri().path_and_query().unwrap().as_str().to_owned();
 //! #     Ok::<_, BoxError>(Response::new(Body::from(json!({ "path": path }).to_string())))
 //! # });
-//! let source = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
+//! let source = AccessToken::bearer("mF_9.B5f-4.1JqM")?;
 //! let api = ApiClient::builder("https://api.example.com/v2", source).build_with(http_client)?;
 //!
 //! let request = api.get("users").segment("ann/bob").query(&[("limit", 5)]);

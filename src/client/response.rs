@@ -20,13 +20,13 @@ use crate::origin::Origin;
 /// ```
 /// # use http::{Request, Response};
 /// # use tower::{BoxError, service_fn};
-/// # use tower_oauth2::{AccessToken, ApiClient, Body, StaticToken};
+/// # use tower_oauth2::{AccessToken, ApiClient, Body};
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
 /// # let fake = service_fn(async |request: Request<Body>| {
 /// #     let path = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
 /// #     Ok::<_, BoxError>(Response::new(Body::from(format!("{{\"path\":\"{path}\"}}"))))
 /// # });
-/// # let tokens = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
+/// # let tokens = AccessToken::bearer("mF_9.B5f-4.1JqM")?;
 /// # let api = ApiClient::builder("https://api.example.com/v2", tokens).build_with(fake)?;
 /// use std::collections::HashMap;
 ///

@@ -59,13 +59,13 @@ impl ApiService {
     /// ```
     /// use tower::ServiceBuilder;
     /// use tower_oauth2::client::ApiService;
-    /// use tower_oauth2::{AccessToken, ApiClient, AuthLayer, RetryPolicy, StaticToken, TokenCache};
+    /// use tower_oauth2::{AccessToken, ApiClient, AuthLayer, RetryPolicy, TokenCache};
     /// # use tower_oauth2::Body;
     /// # let http_client = tower::service_fn(async |_: http::Request<tower_oauth2::retry::RequestBody<Body>>| {
     /// #     Ok::<_, tower::BoxError>(http::Response::new(Body::empty()))
     /// # });
     ///
-    /// let tokens = TokenCache::new(StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?));
+    /// let tokens = TokenCache::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
     /// let layers = ServiceBuilder::new()
     ///     .layer(RetryPolicy::default())
     ///     .layer(AuthLayer::for_origin(tokens.clone(), "https://api.example.com")?)

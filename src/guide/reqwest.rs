@@ -76,7 +76,7 @@
 //! use reqwest_middleware::ClientBuilder;
 //! use tower::ServiceBuilder;
 //! use tower_oauth2::transport::{ReqwestClient, classify_reqwest};
-//! use tower_oauth2::{AccessToken, AuthLayer, RetryPolicy, StaticToken};
+//! use tower_oauth2::{AccessToken, AuthLayer, RetryPolicy};
 //! # use bytes::Bytes;
 //! # use http_body_util::Full;
 //! # use tower::ServiceExt as _;
@@ -85,7 +85,7 @@
 //! let with_middleware = ClientBuilder::new(reqwest::Client::new()).build();
 //! let client = ServiceBuilder::new()
 //!     .layer(RetryPolicy::builder().classifier(classify_reqwest).build()?)
-//!     .layer(AuthLayer::for_origin(StaticToken::new(AccessToken::bearer("A1")?), "https://api.example.com")?)
+//!     .layer(AuthLayer::for_origin(AccessToken::bearer("A1")?, "https://api.example.com")?)
 //!     .service(ReqwestClient::new(with_middleware));
 //! # let request = http::Request::get("https://api.example.com/").body(Full::<Bytes>::default())?;
 //! # client.oneshot(request).await?;
@@ -103,7 +103,7 @@
 //! use tower::util::BoxCloneSyncService;
 //! use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 //! use tower_oauth2::transport::{ReqwestClient, classify_reqwest};
-//! use tower_oauth2::{AccessToken, AuthLayer, RetryPolicy, StaticToken};
+//! use tower_oauth2::{AccessToken, AuthLayer, RetryPolicy};
 //!
 //! type Layered = BoxCloneSyncService<http::Request<reqwest::Body>, http::Response<reqwest::Body>, BoxError>;
 //!
@@ -121,7 +121,7 @@
 //! let layered = ServiceBuilder::new()
 //!     .map_response(|response: http::Response<_>| response.map(reqwest::Body::wrap))
 //!     .layer(RetryPolicy::builder().classifier(classify_reqwest).build()?)
-//!     .layer(AuthLayer::for_origin(StaticToken::new(AccessToken::bearer("A1")?), "https://api.example.com")?)
+//!     .layer(AuthLayer::for_origin(AccessToken::bearer("A1")?, "https://api.example.com")?)
 //!     .service(ReqwestClient::build(|builder| builder)?);
 //! let authorized = Authorized(BoxCloneSyncService::new(layered));
 //! let client = ClientBuilder::new(reqwest::Client::new()).with(authorized).build();

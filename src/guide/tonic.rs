@@ -34,12 +34,12 @@
 //! use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 //! use tower::ServiceBuilder;
 //! use tower_oauth2::{AuthLayer, RetryPolicy};
-//! # use tower_oauth2::{AccessToken, StaticToken};
+//! # use tower_oauth2::AccessToken;
 //!
 //! const API: &str = "https://api.example.com";
 //!
 //! # async fn example() -> Result<(), tower::BoxError> {
-//! # let source = StaticToken::new(AccessToken::bearer("token")?);
+//! # let source = AccessToken::bearer("token")?;
 //! let tls = ClientTlsConfig::new().with_enabled_roots();
 //! let channel = ServiceBuilder::new()
 //!     .layer(RetryPolicy::default())

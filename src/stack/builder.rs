@@ -52,9 +52,9 @@ impl Default for StackSettings {
 /// ```
 /// use std::time::Duration;
 /// use tower_oauth2::stack::Stack;
-/// use tower_oauth2::{AccessToken, RetryPolicy, StaticToken};
+/// use tower_oauth2::{AccessToken, RetryPolicy};
 ///
-/// let token = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
+/// let token = AccessToken::bearer("mF_9.B5f-4.1JqM")?;
 /// let stack = Stack::for_base_url(token, "https://api.example.com")?
 ///     .retry(RetryPolicy::builder().max_retries(2).build()?)
 ///     .attempt_timeout(Duration::from_secs(10))
@@ -85,9 +85,9 @@ impl Stack<()> {
     ///
     /// ```
     /// use tower_oauth2::stack::Stack;
-    /// use tower_oauth2::{AccessToken, StaticToken};
+    /// use tower_oauth2::AccessToken;
     ///
-    /// let token = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
+    /// let token = AccessToken::bearer("mF_9.B5f-4.1JqM")?;
     /// let stack = Stack::for_base_url(token, "https://api.example.com/v2")?;
     /// # let _ = stack;
     /// # Ok::<_, tower_oauth2::Error>(())

@@ -3,7 +3,7 @@
 //! ```
 //! use std::time::Duration;
 //! use tower_oauth2::stack::Stack;
-//! use tower_oauth2::{AccessToken, StaticToken};
+//! use tower_oauth2::AccessToken;
 //! # let http_client = tower::service_fn(|_: http::Request<tower_oauth2::stack::StackBody<http_body_util::Full<bytes::Bytes>>>| async {
 //! #     Ok::<_, tower::BoxError>(http::Response::new(http_body_util::Full::<bytes::Bytes>::default()))
 //! # });
@@ -12,7 +12,7 @@
 //! # use bytes::Bytes;
 //! # use http_body_util::Full;
 //! # use tower::ServiceExt as _;
-//! let source = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
+//! let source = AccessToken::bearer("mF_9.B5f-4.1JqM")?;
 //! let client = Stack::for_base_url(source, "https://api.example.com")?
 //!     .concurrency_limit(64)
 //!     .attempt_timeout(Duration::from_secs(10))
@@ -48,12 +48,12 @@
 //! use tower::limit::ConcurrencyLimitLayer;
 //! use tower::timeout::TimeoutLayer;
 //! use tower_http::request_id::{MakeRequestUuid, SetRequestIdLayer};
-//! use tower_oauth2::{AccessToken, AuthLayer, RetryPolicy, StaticToken};
+//! use tower_oauth2::{AccessToken, AuthLayer, RetryPolicy};
 //! # let http_client = tower::service_fn(|_: http::Request<tower_oauth2::retry::RequestBody<http_body_util::Full<bytes::Bytes>>>| async {
 //! #     Ok::<_, tower::BoxError>(http::Response::new(http_body_util::Full::<bytes::Bytes>::default()))
 //! # });
 //!
-//! let source = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
+//! let source = AccessToken::bearer("mF_9.B5f-4.1JqM")?;
 //! let client = ServiceBuilder::new()
 //!     .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
 //!     .layer(RetryPolicy::default())

@@ -39,10 +39,10 @@ use crate::runtime;
 /// use http::{Request, Response};
 /// use tower::{BoxError, ServiceExt as _, service_fn};
 /// use tower_oauth2::stack::{Stack, StackBody};
-/// use tower_oauth2::{AccessToken, Body, StaticToken};
+/// use tower_oauth2::{AccessToken, Body};
 ///
 /// let http_client = service_fn(async |_: Request<StackBody<Body>>| Ok::<_, BoxError>(Response::new(Body::from("ok"))));
-/// let token = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
+/// let token = AccessToken::bearer("mF_9.B5f-4.1JqM")?;
 /// let api = Stack::for_base_url(token, "https://api.example.com")?.build(http_client);
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
 /// let response = api.oneshot(Request::get("https://api.example.com/orders").body(Body::empty())?).await?;

@@ -27,10 +27,10 @@ type Recipe<K> = Box<dyn Fn(&K) -> Result<TokenCacheBuilder, Error> + Send + Syn
 /// ```
 /// use std::time::Duration;
 /// use tower_oauth2::tenants::TenantCaches;
-/// use tower_oauth2::{AccessToken, Error, StaticToken};
+/// use tower_oauth2::{AccessToken, Error};
 ///
 /// let caches = TenantCaches::builder(|tenant: &String| {
-///     Ok::<_, Error>(StaticToken::new(AccessToken::bearer(format!("token-of-{tenant}"))?))
+///     Ok::<_, Error>(AccessToken::bearer(format!("token-of-{tenant}"))?)
 /// })
 /// .capacity(500)
 /// .idle_after(Duration::from_secs(600))

@@ -34,10 +34,10 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// ```
 /// use http::Request;
 /// use tower_oauth2::tenants::TenantCaches;
-/// use tower_oauth2::{AccessToken, Error, StaticToken};
+/// use tower_oauth2::{AccessToken, Error};
 ///
 /// let caches = TenantCaches::new(|tenant: &String| {
-///     Ok::<_, Error>(StaticToken::new(AccessToken::bearer(format!("token-of-{tenant}"))?))
+///     Ok::<_, Error>(AccessToken::bearer(format!("token-of-{tenant}"))?)
 /// });
 /// let mut request = Request::get("https://api.example.com/orders").body(())?;
 /// caches.authorize(request.extensions_mut(), "north")?;
@@ -168,10 +168,10 @@ impl<K: Hash + Eq> TenantCaches<K> {
     ///
     /// ```
     /// use tower_oauth2::tenants::TenantCaches;
-    /// use tower_oauth2::{AccessToken, StaticToken};
+    /// use tower_oauth2::AccessToken;
     ///
     /// let caches = TenantCaches::new(|tenant: &String| {
-    ///     Ok(StaticToken::new(AccessToken::bearer(format!("token-of-{tenant}"))?))
+    ///     Ok(AccessToken::bearer(format!("token-of-{tenant}"))?)
     /// });
     /// let mut request = http::Request::get("https://api.example.com/items").body(())?;
     /// caches.authorize(request.extensions_mut(), "north")?;

@@ -72,7 +72,7 @@
 //! ```
 //! use std::time::Duration;
 //! use tower_oauth2::tenants::TenantCaches;
-//! use tower_oauth2::{AccessToken, StaticToken, TokenCache, Error};
+//! use tower_oauth2::{AccessToken, TokenCache, Error};
 //!
 //! /// What shapes the token.
 //! #[derive(Clone, PartialEq, Eq, Hash)]
@@ -82,7 +82,7 @@
 //! }
 //!
 //! let caches = TenantCaches::builder(|key: &Key| {
-//!     let source = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
+//!     let source = AccessToken::bearer("mF_9.B5f-4.1JqM")?;
 //!     Ok::<_, Error>(TokenCache::builder(source).refresh_before(Duration::from_secs(60)))
 //! })
 //! .capacity(500)

@@ -8,7 +8,7 @@ use tower::{Service as _, ServiceExt as _};
 use tower_oauth2::auth::AuthOverride;
 use tower_oauth2::extensions::{TokenRejected, TokenWithheld};
 use tower_oauth2::test_util::{Script, ScriptedResponse, reply};
-use tower_oauth2::{AccessToken, AuthLayer, StaticToken};
+use tower_oauth2::{AccessToken, AuthLayer};
 
 use super::fixture::{API, Issuer, challenged, get, item, item_with, once, over, send, token, values, with};
 
@@ -120,7 +120,7 @@ async fn another_header_carries_the_token_bare_or_with_its_scheme() {
 
 #[tokio::test(start_paused = true)]
 async fn another_scheme_stands_in_front_of_its_token() {
-    let source = || StaticToken::new(AccessToken::with_scheme("Token", "abc").unwrap());
+    let source = || AccessToken::with_scheme("Token", "abc").unwrap();
     let (_, seen) = once(&AuthLayer::for_origin(source(), API).unwrap(), item()).await;
     assert_eq!(token(&seen), "Token abc");
     let (_, seen) = once(&AuthLayer::for_origin(source(), API).unwrap().header(API_KEY), item()).await;

@@ -7,7 +7,7 @@ use http::header::HOST;
 use tower_oauth2::auth::AuthOverride;
 use tower_oauth2::extensions::{TokenWithheld, WithheldReason};
 use tower_oauth2::test_util::{Script, ScriptedSource};
-use tower_oauth2::{AccessToken, AuthLayer, Error, StaticToken, TokenCache};
+use tower_oauth2::{AccessToken, AuthLayer, Error, TokenCache};
 
 use super::fixture::{API, get, once, over, refused, send, token};
 
@@ -15,7 +15,7 @@ const ACME: &str = "https://acme.my.example.com";
 
 fn cache(named: &str) -> TokenCache {
     let token = AccessToken::bearer("s3cr3t-of-acme").unwrap().with_extra("instance_url", named);
-    TokenCache::new(StaticToken::new(token))
+    TokenCache::new(token)
 }
 
 fn layer(named: &str) -> AuthLayer {
@@ -129,7 +129,7 @@ async fn a_response_that_names_anything_else_is_an_error_and_the_token_is_not_se
 
 #[tokio::test(start_paused = true)]
 async fn a_response_without_the_member_is_an_error() {
-    let cache = TokenCache::new(StaticToken::new(AccessToken::bearer("s3cr3t-of-acme").unwrap()));
+    let cache = TokenCache::new(AccessToken::bearer("s3cr3t-of-acme").unwrap());
     let layer = AuthLayer::for_origin_named_by(&cache, "instance_url", ["my.example.com"]).unwrap();
     let text = refused(&layer, get(ACME)).await.to_string();
     assert!(text.contains("no member instance_url") && text.contains("for_origin_named_by"), "{text}");

@@ -5,7 +5,7 @@ use http::{HeaderValue, Method, Request};
 use tower_oauth2::auth::AuthOverride;
 use tower_oauth2::extensions::{TokenWithheld, WithheldReason};
 use tower_oauth2::test_util::Script;
-use tower_oauth2::{AccessToken, AuthLayer, Origin, StaticToken, TokenCache};
+use tower_oauth2::{AccessToken, AuthLayer, Origin, TokenCache};
 use tracing::Level;
 
 use super::fixture::{API, Body, Issuer, Log, get, item, once, over, refused, send, token};
@@ -308,7 +308,7 @@ async fn a_tunnel_gets_no_token_however_it_is_spelt() {
 
 #[tokio::test(start_paused = true)]
 async fn an_origin_that_echoes_the_token_of_an_override_is_not_shown() {
-    let tenant = TokenCache::new(StaticToken::new(AccessToken::bearer("s3cr3t-of-the-tenant").unwrap()));
+    let tenant = TokenCache::new(AccessToken::bearer("s3cr3t-of-the-tenant").unwrap());
     tenant.warm_up().await.unwrap();
     let echo = || {
         let mut request = get("https://s3cr3t-of-the-tenant.evil.example.com/");

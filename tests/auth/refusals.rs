@@ -9,7 +9,7 @@ use tower_oauth2::extensions::{
     Challenges, RejectionVerdict as Verdict, ScopeMissing, TokenRejected, TokenWithheld, WithheldReason,
 };
 use tower_oauth2::test_util::{Probe, Script, ScriptedResponse, reply};
-use tower_oauth2::{AccessToken, AuthLayer, RetryPolicy, StaticToken, TokenCache};
+use tower_oauth2::{AccessToken, AuthLayer, RetryPolicy, TokenCache};
 
 use super::fixture::{API, Body, Issuer, answer, challenged, get, item, item_with, over, send, tokens, with};
 
@@ -364,7 +364,7 @@ async fn a_lie_of_an_inner_service_causes_no_replay() {
 
 /// Returns the marker of a 401 with this description, to a request with this token.
 async fn marker_of(secret: &str, challenge: &str) -> TokenRejected {
-    let source = StaticToken::new(AccessToken::bearer(secret).unwrap());
+    let source = AccessToken::bearer(secret).unwrap();
     let layer = AuthLayer::for_origin(TokenCache::new(source), API).unwrap();
     let script = Script::new([challenged(challenge)]);
     let response = send(&over(&layer, &script), item()).await.unwrap();
@@ -420,7 +420,7 @@ async fn the_scope_of_a_marker_is_cleaned_too() {
 // --- The challenges themselves ---
 
 async fn challenges(secret: &str, status: u16, headers: &[(&'static str, &str)]) -> Option<Challenges> {
-    let source = StaticToken::new(AccessToken::bearer(secret).unwrap());
+    let source = AccessToken::bearer(secret).unwrap();
     let layer = AuthLayer::for_origin(source, API).unwrap();
     let script = Script::new([answer(status, headers)]);
     let response = send(&over(&layer, &script), item()).await.unwrap();

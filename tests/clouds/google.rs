@@ -7,7 +7,7 @@ use http::{HeaderMap, Method};
 use serde_json::Value;
 use tower_oauth2::providers::google::Google;
 use tower_oauth2::test_util::{FakeGoogle, FakeGoogleBuilder, Trouble, pass, timed};
-use tower_oauth2::{ApiClient, StaticToken, TokenCache};
+use tower_oauth2::{ApiClient, TokenCache};
 
 use super::{RawRequest, Scratch, Variables, caller_of, variables};
 
@@ -358,7 +358,7 @@ async fn one_wrong_claim_is_refused_by_the_emulator() {
     let grant = |method: &str| {
         let url =
             format!("https://iamcredentials.google.test/v1/projects/-/serviceAccounts/{OTHER}:{method}");
-        CustomGrant::json(url).authorized_by(StaticToken::new(token.clone()))
+        CustomGrant::json(url).authorized_by(token.clone())
     };
     let access = || grant("generateAccessToken").response_member("access_token", "accessToken");
     let identity = || grant("generateIdToken").response_member("access_token", "token");

@@ -13,8 +13,8 @@ use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::{BoxError, ServiceBuilder};
 use tower_oauth2::grants::{CustomGrant, GrantBuilder, Revocation, SecurityToken, TokenExchange, TokenType};
 use tower_oauth2::{
-    AccessToken, Error, FetchReason, RefreshTokenGrant, Secret, StaticToken, TokenCache, TokenRequest,
-    TokenRevoker as _, TokenSource,
+    AccessToken, Error, FetchReason, RefreshTokenGrant, Secret, TokenCache, TokenRequest, TokenRevoker as _,
+    TokenSource,
 };
 
 use crate::rotating::{builder, renew};
@@ -97,7 +97,7 @@ async fn an_error_of_another_source_below_says_nothing_of_this_refresh_token() {
     ] {
         let is_grant = foreign.is_grant();
         let endpoint = Scripted::new([Step::Fail(foreign.clone().into()), Step::Fail(foreign.into())]);
-        let fallback = StaticToken::new(AccessToken::bearer("somebody-else").unwrap());
+        let fallback = AccessToken::bearer("somebody-else").unwrap();
         let source = source(&endpoint, rt1().retries(u32::from(is_grant)));
         let error = renew(&source.clone().or(fallback)).await.unwrap_err();
         assert!(!error.is_grant() && error.code().is_none(), "{error}");
@@ -139,7 +139,7 @@ async fn a_refresh_token_that_worked_here_is_asked_once_more_before_it_is_buried
     let endpoint = Scripted::new([a_token(), refused(), refused()]);
     let source = self::source(&endpoint, rt1());
     forced(&source).await.unwrap();
-    let fallback = StaticToken::new(AccessToken::bearer("somebody-else").unwrap());
+    let fallback = AccessToken::bearer("somebody-else").unwrap();
     let deadline = (Instant::now() + SECOND).into_std();
     let hurried = TokenRequest::new(FetchReason::Forced).with_deadline(deadline);
     let error = source.clone().or(fallback).token(hurried).await.unwrap_err();
@@ -291,7 +291,7 @@ async fn nobody_goes_on_in_another_name_because_of_what_may_pass() {
     ];
     for (at, step) in steps.iter().enumerate() {
         let endpoint = Scripted::new([step()]);
-        let fallback = || StaticToken::new(AccessToken::bearer("somebody-else").unwrap());
+        let fallback = || AccessToken::bearer("somebody-else").unwrap();
         let refresh = source(&endpoint, rt1().retries(0));
         assert!(renew(&refresh.or(fallback())).await.is_err(), "a refresh token, {at}");
         let endpoint = Scripted::new([step()]);
@@ -300,7 +300,7 @@ async fn nobody_goes_on_in_another_name_because_of_what_may_pass() {
     }
     for said in [r#"{"error":"invalid_grant"}"#, r#"{"error":"invalid_client"}"#] {
         let endpoint = Scripted::new([answer(400, said)]);
-        let fallback = StaticToken::new(AccessToken::bearer("somebody-else").unwrap());
+        let fallback = AccessToken::bearer("somebody-else").unwrap();
         let refresh = source(&endpoint, rt1());
         assert_eq!(renew(&refresh.or(fallback)).await.unwrap().header_value(), "Bearer somebody-else");
     }

@@ -9,8 +9,7 @@ use tokio::time::{Instant, sleep};
 use tower::{BoxError, Layer as _, ServiceExt as _};
 use tower_oauth2::grants::{GrantBuilder, RotatedToken, read_token_response};
 use tower_oauth2::{
-    AccessToken, AuthLayer, ClientAuth, Error, FetchReason, RefreshTokenGrant, StaticToken, TokenRequest,
-    TokenSource,
+    AccessToken, AuthLayer, ClientAuth, Error, FetchReason, RefreshTokenGrant, TokenRequest, TokenSource,
 };
 
 use crate::log::Log;
@@ -193,7 +192,7 @@ async fn without_a_refresh_token_the_error_says_so_and_another_grant_takes_over(
         assert!(!source.has_refresh_token());
         let error = renew(&source).await.unwrap_err();
         assert!(error.is_grant() && error.to_string().contains("offline_access"), "{error}");
-        let grant = StaticToken::new(AccessToken::bearer("by-the-grant").unwrap());
+        let grant = AccessToken::bearer("by-the-grant").unwrap();
         let token = source.or(grant).token(TokenRequest::new(FetchReason::Initial)).await.unwrap();
         assert_eq!(token.header_value(), "Bearer by-the-grant");
         assert!(endpoint.seen().is_empty());
@@ -472,7 +471,7 @@ async fn whoever_goes_on_in_another_name_because_of_a_refusal_is_warned() {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).finish();
     let _guard = tracing::subscriber::set_default(subscriber);
-    let grant = StaticToken::new(AccessToken::bearer("by-the-grant").unwrap());
+    let grant = AccessToken::bearer("by-the-grant").unwrap();
     let warned = || log.lines().iter().filter(|line| line.contains("the source was refused")).count();
 
     // Nobody has signed in yet: that is what the other one is for.

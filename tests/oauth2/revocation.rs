@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tower_oauth2::cache::TokenCacheBuilder;
 use tower_oauth2::grants::{GrantBuilder, Revocation};
-use tower_oauth2::{AccessToken, ClientAuth, Error, StaticToken, TokenCache, TokenRevoker as _, revoker_fn};
+use tower_oauth2::{AccessToken, ClientAuth, Error, TokenCache, TokenRevoker as _, revoker_fn};
 
 use crate::log::Log;
 use crate::rotating::Rotating;
@@ -237,10 +237,10 @@ async fn a_newer_token_survives_the_revocation_of_the_old_one() {
 
 #[tokio::test(start_paused = true)]
 async fn who_does_not_know_how_to_revoke_says_so() {
-    let cache = TokenCache::new(StaticToken::new(token()));
+    let cache = TokenCache::new(token());
     let error = cache.revoke().await.unwrap_err();
     assert!(error.is_config() && error.to_string().contains("revoke_with"), "{error}");
-    let cache = TokenCache::builder(StaticToken::new(token())).revoke_at_shutdown(true).build();
+    let cache = TokenCache::builder(token()).revoke_at_shutdown(true).build();
     cache.get().await.unwrap();
     assert!(cache.shutdown(SECOND).await.unwrap_err().is_config());
 }
@@ -292,7 +292,7 @@ async fn the_deadline_of_a_shutdown_wins_and_its_failure_is_told() {
         assert!(cache.peek().is_none() && cache.get().await.is_err());
         (start.elapsed(), error)
     };
-    let builder = || TokenCache::builder(StaticToken::new(token())).revoke_at_shutdown(true);
+    let builder = || TokenCache::builder(token()).revoke_at_shutdown(true);
 
     let (took, error) = ended(builder().revoke_with(revoker_fn(|_| std::future::pending())).build()).await;
     assert_eq!(took, 3 * SECOND);

@@ -16,7 +16,7 @@ use tower_http::trace::{DefaultMakeSpan, DefaultOnFailure, DefaultOnRequest, Def
 use tower_oauth2::extensions::{Challenges, ScopeMissing, TokenWithheld};
 use tower_oauth2::retry::{ReportSlot, RetryOptions, RetryReport, StopReason};
 use tower_oauth2::transport::HyperClient;
-use tower_oauth2::{AccessToken, AuthLayer, ClientCredentials, RetryPolicy, StaticToken, TokenCache};
+use tower_oauth2::{AccessToken, AuthLayer, ClientCredentials, RetryPolicy, TokenCache};
 
 use crate::server::{Says, Server};
 use crate::trail::Trail;
@@ -114,7 +114,7 @@ async fn what_an_api_echoes_is_in_no_marker_and_no_report() {
             for says in refusals(&echo) {
                 api.say(says);
                 // A cache for each, so that no brake is on.
-                let cache = TokenCache::new(StaticToken::new(token.clone()));
+                let cache = TokenCache::new(token.clone());
                 let slot = ReportSlot::new();
                 let response = stack(&cache, &api.origin).oneshot(get(&api.origin, &slot)).await.unwrap();
                 assert!(response.status().is_client_error());
@@ -220,7 +220,7 @@ async fn a_redirect_to_a_host_that_is_the_token_shows_nothing() {
             Ok::<_, BoxError>(response)
         }
     });
-    let cache = TokenCache::new(StaticToken::new(token));
+    let cache = TokenCache::new(token);
     cache.get().await.unwrap();
     let layer = AuthLayer::for_origin(cache, "https://api.example.com").unwrap();
     let request = || Request::get("https://api.example.com/").body(Body::default()).unwrap();

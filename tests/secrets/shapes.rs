@@ -11,7 +11,7 @@ use tower_oauth2::retry::RetryOptions;
 use tower_oauth2::transport::HyperClient;
 use tower_oauth2::{
     AccessToken, AuthLayer, ClientAuth, ClientCredentials, ClientCredentialsConfig, Error, FetchReason,
-    FileToken, RetryPolicy, Secret, StaticToken, TokenCache, TokenRequest, TokenSource, source_fn,
+    FileToken, RetryPolicy, Secret, TokenCache, TokenRequest, TokenSource, source_fn,
 };
 
 use crate::trail::Trail;
@@ -80,7 +80,6 @@ async fn debug_of_no_public_type_shows_a_secret() {
         async move { if secret.is_empty() { Err(Error::config("empty")) } else { Ok(held) } }
     });
     trail.debug("source_fn", &closure);
-    trail.debug("StaticToken", &StaticToken::new(token()));
 
     let builder = TokenCache::builder(closure);
     trail.debug("TokenCacheBuilder", &builder);
@@ -114,7 +113,7 @@ async fn debug_of_no_grant_shows_a_secret() {
     let trail = Trail::begin();
     let url = "https://login.example.com/token";
     let subject = SecurityToken::new(OPAQUE, TokenType::JWT);
-    let actor = SecurityToken::new(StaticToken::new(token()), TokenType::ACCESS_TOKEN);
+    let actor = SecurityToken::new(token(), TokenType::ACCESS_TOKEN);
     trail.debug("SecurityToken", &subject);
     trail.debug("SecurityToken", &actor);
     let exchange = TokenExchange::builder(url, subject).actor(actor).client(CLIENT_ID, CLIENT_SECRET);
@@ -162,13 +161,11 @@ async fn the_request_below_auth_shows_no_token() {
         async { Ok::<_, tower::BoxError>(http::Response::new(())) }
     });
     for layer in [
-        AuthLayer::for_origin(StaticToken::new(token()), "https://api.example.com").unwrap(),
-        AuthLayer::for_origin(StaticToken::new(token()), "https://api.example.com")
+        AuthLayer::for_origin(token(), "https://api.example.com").unwrap(),
+        AuthLayer::for_origin(token(), "https://api.example.com")
             .unwrap()
             .header(http::HeaderName::from_static("x-auth-token")),
-        AuthLayer::for_origin(StaticToken::new(token()), "https://api.example.com")
-            .unwrap()
-            .replace_authorization(true),
+        AuthLayer::for_origin(token(), "https://api.example.com").unwrap().replace_authorization(true),
     ] {
         let mut client = layer.layer(echo.clone());
         // An instance makes a copy of the header for itself when it is used again.

@@ -9,8 +9,8 @@ use tower_oauth2::grants::{
 };
 use tower_oauth2::store::{MemoryStore, SealingKey, Shared};
 use tower_oauth2::{
-    ClientAuth, ClientCredentials, Error, RefreshTokenGrant, Secret, SourceIdentity, StaticToken, TokenCache,
-    TokenSource, source_fn,
+    ClientAuth, ClientCredentials, Error, RefreshTokenGrant, Secret, SourceIdentity, TokenCache, TokenSource,
+    source_fn,
 };
 
 use crate::{ScriptedSource, sealing};
@@ -148,7 +148,7 @@ fn different() -> Vec<(&'static str, String)> {
         ("by itself", key(SelfSigned::new(assertion()).unwrap())),
         ("one or another", key(built(client()).or(built(exchange())))),
         ("another or one", key(built(exchange()).or(built(client())))),
-        ("static", key(StaticToken::new(tower_oauth2::AccessToken::bearer("a").unwrap()))),
+        ("static", key(tower_oauth2::AccessToken::bearer("a").unwrap())),
         ("of a user's own", key(Described("a"))),
     ]
 }

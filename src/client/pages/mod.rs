@@ -30,7 +30,7 @@
 //! use tower_oauth2::client::pages::Next;
 //! # use http::{Request, Response};
 //! # use tower::{BoxError, service_fn};
-//! # use tower_oauth2::{AccessToken, ApiClient, Body, StaticToken};
+//! # use tower_oauth2::{AccessToken, ApiClient, Body};
 //!
 //! # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
 //! # let http_client = service_fn(async |request: Request<Body>| {
@@ -41,7 +41,7 @@
 //! #     };
 //! #     Ok::<_, BoxError>(Response::new(Body::from(page)))
 //! # });
-//! # let source = StaticToken::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
+//! # let source = AccessToken::bearer("mF_9.B5f-4.1JqM")?;
 //! # let api = ApiClient::builder("https://api.example.com/v2", source).build_with(http_client)?;
 //! let mut names = Vec::new();
 //! let mut pages = api.get("users").query(&[("limit", 2)]).pages(Next::url("next").items("users"));

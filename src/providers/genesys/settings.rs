@@ -278,7 +278,6 @@ mod connect {
     use crate::error::Error;
     use crate::http_transport::HttpTransport;
     use crate::retry::RequestBody;
-    use crate::source::StaticToken;
     use crate::stack::{Stack, StackBody};
     #[cfg(feature = "hyper-client")]
     use crate::transport::{HyperClient, Proxy};
@@ -312,7 +311,7 @@ mod connect {
         #[cfg_attr(docsrs, doc(cfg(feature = "stack")))]
         pub fn connect_with(&self, http: impl HttpTransport) -> Result<ApiClient, Error> {
             if let Some(token) = &self.access_token {
-                return self.api(StaticToken::new(token.clone()))?.build_with(http);
+                return self.api(token.clone())?.build_with(http);
             }
             // Also for one token: it knows of the limit before the API refuses.
             let pool = self.pool(self.pool_size, http.clone()).build()?;
