@@ -15,7 +15,7 @@ use http::{Request, Response, header};
 use tokio::process::Command;
 use tokio::time::timeout;
 use tower::{BoxError, service_fn};
-use tower_oauth2::{AccessToken, ApiClient, Body, Error, TokenCache, TokenRequest, TokenSource};
+use tower_oauth2::{AccessToken, ApiClient, Body, Error, ErrorKind, TokenCache, TokenRequest, TokenSource};
 
 /// The program and its arguments. No shell sees them.
 struct CommandSource {
@@ -25,7 +25,7 @@ struct CommandSource {
 impl TokenSource for CommandSource {
     async fn token(&self, _request: TokenRequest) -> Result<AccessToken, Error> {
         let [program, arguments @ ..] = &self.command[..] else {
-            return Err(Error::config("there is no program to run"));
+            return Err(Error::new(ErrorKind::Config, "there is no program to run"));
         };
         let run = Command::new(program)
             .args(arguments)
@@ -36,15 +36,17 @@ impl TokenSource for CommandSource {
             .output();
         let output = timeout(Duration::from_secs(10), run)
             .await
-            .map_err(|_| Error::transient("the program took longer than 10 s"))?
-            .map_err(|error| Error::config("the program cannot be started").with_source(error))?;
+            .map_err(|_| Error::new(ErrorKind::Transient, "the program took longer than 10 s"))?
+            .map_err(|error| {
+                Error::new(ErrorKind::Config, "the program cannot be started").with_source(error)
+            })?;
         // The exit code is not a secret. What the program printed may be one.
         if !output.status.success() {
             let message = "the program failed; run it by hand, you may have to sign in";
-            return Err(Error::grant(message).with_source(output.status.to_string()));
+            return Err(Error::new(ErrorKind::Grant, message).with_source(output.status.to_string()));
         }
         let printed = String::from_utf8(output.stdout)
-            .map_err(|_| Error::protocol("the program printed something else than text"))?;
+            .map_err(|_| Error::new(ErrorKind::Protocol, "the program printed something else than text"))?;
         AccessToken::bearer(printed.trim())
     }
 }

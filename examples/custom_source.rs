@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tower::{BoxError, ServiceExt as _, service_fn};
 use tower_oauth2::test_util::Loopback;
 use tower_oauth2::transport::HyperClient;
-use tower_oauth2::{AccessToken, ApiClient, Body, Error, FetchReason, TokenRequest, TokenSource};
+use tower_oauth2::{AccessToken, ApiClient, Body, Error, ErrorKind, FetchReason, TokenRequest, TokenSource};
 
 struct Vault {
     url: String,
@@ -39,17 +39,22 @@ impl TokenSource for Vault {
         };
         let url = format!("{}/leases/{}", self.url, id.unwrap_or("new"));
         let request = Request::post(url).body(Body::empty());
-        let request =
-            request.map_err(|error| Error::config("the URL of the vault is wrong").with_source(error))?;
-        let lost = |error: BoxError| Error::transient("the vault did not respond").with_source(error);
+        let request = request.map_err(|error| {
+            Error::new(ErrorKind::Config, "the URL of the vault is wrong").with_source(error)
+        })?;
+        let lost = |error: BoxError| {
+            Error::new(ErrorKind::Transient, "the vault did not respond").with_source(error)
+        };
         let response = self.http.clone().oneshot(request).await.map_err(lost)?;
         if !response.status().is_success() {
-            return Err(Error::transient("the vault leased no token").with_status(response.status()));
+            return Err(
+                Error::new(ErrorKind::Transient, "the vault leased no token").with_status(response.status())
+            );
         }
         let body = response.into_body().collect().await.map_err(lost)?.to_bytes();
         // The error of the reader stays here: it could quote the token.
         let lease: Lease = serde_json::from_slice(&body)
-            .map_err(|_| Error::protocol("the vault leased something else than a token"))?;
+            .map_err(|_| Error::new(ErrorKind::Protocol, "the vault leased something else than a token"))?;
         let token = AccessToken::bearer(lease.token)?.with_lifetime(Duration::from_secs(lease.seconds));
         Ok(token.with_extra("lease_id", lease.id))
     }

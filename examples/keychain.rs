@@ -20,7 +20,7 @@ use tokio::task::spawn_blocking;
 use tower::BoxError;
 use tower_oauth2::store::{Acquired, Entry, SealingKey, Shared, StoreKey, TokenStore, Write};
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient, check_token_store};
-use tower_oauth2::{ClientCredentials, Error, TokenCache};
+use tower_oauth2::{ClientCredentials, Error, ErrorKind, TokenCache};
 
 /// A keychain has no compare-and-swap. So each call locks a file, reads the secret of its key, and writes it back if it has
 /// changed. Leases hold for all processes with the same service and directory. On Windows a secret has at most 2,560 bytes, so
@@ -74,7 +74,9 @@ impl Keychain {
             Ok(outcome)
         });
         // Only the text of the error: its Debug output can show the secret.
-        let failed = |error: BoxError| Error::transient("the keychain failed").with_source(error.to_string());
+        let failed = |error: BoxError| {
+            Error::new(ErrorKind::Transient, "the keychain failed").with_source(error.to_string())
+        };
         turn.await.map_err(BoxError::from).flatten().map_err(failed)
     }
 }

@@ -11,7 +11,7 @@ use std::{env, io, process};
 
 use tower::BoxError;
 use tower_oauth2::test_util::{FakeApi, FakeAuthorizationServer, FakeClient};
-use tower_oauth2::{ApiClient, ClientAuth, Error, RefreshTokenGrant};
+use tower_oauth2::{ApiClient, ClientAuth, Error, ErrorKind, RefreshTokenGrant};
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
@@ -50,7 +50,11 @@ async fn source(token_url: &str, file: &Path) -> Result<RefreshTokenGrant, BoxEr
         })
         .build()?;
     if !source.has_refresh_token() {
-        return Err(Error::grant("there is no refresh token; sign in, with the scope offline_access").into());
+        return Err(Error::new(
+            ErrorKind::Grant,
+            "there is no refresh token; sign in, with the scope offline_access",
+        )
+        .into());
     }
     Ok(source)
 }

@@ -12,7 +12,7 @@ use std::{env, process};
 
 use http::{HeaderName, Request, Response};
 use tower::{BoxError, service_fn};
-use tower_oauth2::{AccessToken, ApiClient, Body, Error, TokenRequest, TokenSource};
+use tower_oauth2::{AccessToken, ApiClient, Body, Error, ErrorKind, TokenRequest, TokenSource};
 
 const KEY_HEADER: HeaderName = HeaderName::from_static("x-api-key");
 
@@ -26,11 +26,16 @@ struct KeyFile {
 
 impl TokenSource for KeyFile {
     async fn token(&self, request: TokenRequest) -> Result<AccessToken, Error> {
-        let unreadable = |error| Error::config("the file with the API key cannot be read").with_source(error);
+        let unreadable = |error| {
+            Error::new(ErrorKind::Config, "the file with the API key cannot be read").with_source(error)
+        };
         let stored = tokio::fs::read_to_string(&self.path).await.map_err(unreadable)?;
         let is_stored = |token: &AccessToken| token.expose() == stored;
         if request.rejected().is_some_and(is_stored) {
-            return Err(Error::grant("the API refuses the key in the file; put a new one there"));
+            return Err(Error::new(
+                ErrorKind::Grant,
+                "the API refuses the key in the file; put a new one there",
+            ));
         }
         // If the file has another key than the last time, another process has rotated it already.
         let key = match request.previous().is_some_and(is_stored) {
@@ -45,7 +50,8 @@ impl KeyFile {
     /// Has the API make the next key, and stores it before it is used.
     async fn rotate(&self, key: &str) -> Result<String, Error> {
         let next = next_key(key);
-        let failed = |error| Error::transient("the new API key was not stored").with_source(error);
+        let failed =
+            |error| Error::new(ErrorKind::Transient, "the new API key was not stored").with_source(error);
         // In one step, so that another process never reads half a key.
         let draft = self.path.with_extension(process::id().to_string());
         tokio::fs::write(&draft, &next).await.map_err(failed)?;

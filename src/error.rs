@@ -15,23 +15,22 @@ use crate::text;
 /// The reason why there is no token.
 ///
 /// Cheap to clone: all callers that waited for the same token get the same error. It is found in the
-/// [`BoxError`] of a service by `downcast_ref::<Error>()`. Callers decide by [`kind`](Self::kind) and
-/// the predicates, never by text. Neither `Display` nor `Debug` ever shows a token, a secret or a raw response.
+/// [`BoxError`] of a service by `downcast_ref::<Error>()`. Callers decide by [`kind`](Self::kind), never by text. Neither `Display` nor `Debug` ever shows a token, a secret or a raw response.
 ///
 /// # Examples
 ///
 /// Your own source says whose side failed:
 ///
 /// ```
-/// use tower_oauth2::Error;
+/// use tower_oauth2::{Error, ErrorKind};
 ///
 /// fn read(file: &str) -> Result<String, Error> {
 ///     std::fs::read_to_string(file)
-///         .map_err(|error| Error::config(format!("cannot read the token file {file}")).with_source(error))
+///         .map_err(|error| Error::new(ErrorKind::Config, format!("cannot read the token file {file}")).with_source(error))
 /// }
 ///
 /// let error = read("/does/not/exist").unwrap_err();
-/// assert!(error.is_config() && !error.is_temporary());
+/// assert!(error.kind() == ErrorKind::Config && !error.is_temporary());
 /// ```
 #[derive(Clone)]
 pub struct Error {
@@ -72,7 +71,7 @@ struct Inner {
 ///     }
 /// }
 ///
-/// assert_eq!(alert(&Error::throttled("slow down")), "wait");
+/// assert_eq!(alert(&Error::new(ErrorKind::Throttled, "slow down")), "wait");
 /// assert_eq!(ErrorKind::Transient.to_string(), "transient");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,38 +150,10 @@ pub(crate) struct OfTheBody {
 // --- Error ---
 
 impl Error {
-    /// Creates an error that an operator must fix, such as a setting that is wrong, or a client that the server does not
-    /// know. `message` says what is wrong and what to do about it.
+    /// Creates an error of a [kind](ErrorKind), which decides when a cache asks its source again. `message` says what failed, and
+    /// what to do about it. No secret may be in it.
     #[must_use]
-    pub fn config(message: impl Into<String>) -> Self {
-        Self::new(ErrorKind::Config, message)
-    }
-
-    /// Creates an error for a grant that was refused for good: expired, revoked, or that of another client.
-    #[must_use]
-    pub fn grant(message: impl Into<String>) -> Self {
-        Self::new(ErrorKind::Grant, message)
-    }
-
-    /// Creates an error for a server that throttles the client; see [`with_retry_after`](Self::with_retry_after).
-    #[must_use]
-    pub fn throttled(message: impl Into<String>) -> Self {
-        Self::new(ErrorKind::Throttled, message)
-    }
-
-    /// Creates an error that may pass by itself.
-    #[must_use]
-    pub fn transient(message: impl Into<String>) -> Self {
-        Self::new(ErrorKind::Transient, message)
-    }
-
-    /// Creates an error for a response that cannot be understood.
-    #[must_use]
-    pub fn protocol(message: impl Into<String>) -> Self {
-        Self::new(ErrorKind::Protocol, message)
-    }
-
-    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         let message = text::one_line(&message.into());
         let inner = Inner {
             kind,
@@ -218,16 +189,16 @@ impl Error {
     /// Adds the server's own description. Control characters are removed, and it is cut to 256 characters.
     ///
     /// It is shown, as the message and the code are: a source that passes on what a server says takes the secrets out
-    /// of it first, since a server may echo them. Those of this crate do.
+    /// of it first, since a server may echo them.
     #[must_use]
-    pub fn with_description(mut self, description: impl AsRef<str>) -> Self {
+    pub(crate) fn with_description(mut self, description: impl AsRef<str>) -> Self {
         self.edit().description = Some(text::clean(description.as_ref()));
         self
     }
 
     /// Adds the address of a page about the error (RFC 6749 §5.2, `error_uri`).
     #[must_use]
-    pub fn with_uri(mut self, uri: impl AsRef<str>) -> Self {
+    pub(crate) fn with_uri(mut self, uri: impl AsRef<str>) -> Self {
         self.edit().uri = Some(text::clean(uri.as_ref()));
         self
     }
@@ -271,10 +242,10 @@ impl Error {
     ///
     /// ```
     /// use tower::BoxError;
-    /// use tower_oauth2::Error;
+    /// use tower_oauth2::{Error, ErrorKind};
     ///
-    /// let error: BoxError = Error::config("the client id is empty").into();
-    /// assert!(Error::find_in(&*error).is_some_and(Error::is_config));
+    /// let error: BoxError = Error::new(ErrorKind::Config, "the client id is empty").into();
+    /// assert!(Error::find_in(&*error).is_some_and(|error| error.kind() == ErrorKind::Config));
     ///
     /// let error: BoxError = "something else".into();
     /// assert!(Error::find_in(&*error).is_none());
@@ -324,41 +295,51 @@ impl Error {
         self.inner.retry_at.or(self.inner.throttled_until)
     }
 
-    /// Returns whether an operator must change something: the configuration here, or the client at the authorization
-    /// server, which may have refused it.
-    #[must_use]
-    pub fn is_config(&self) -> bool {
-        matches!(self.inner.kind, ErrorKind::Config)
-    }
-
-    /// Returns whether the grant was refused. A refused client is a configuration error.
-    #[must_use]
-    pub fn is_grant(&self) -> bool {
-        matches!(self.inner.kind, ErrorKind::Grant)
-    }
-
-    /// Returns whether the server throttles the client.
-    #[must_use]
-    pub fn is_throttled(&self) -> bool {
-        matches!(self.inner.kind, ErrorKind::Throttled)
-    }
-
-    /// Returns whether the failure may pass by itself: network, timeout, server error.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        matches!(self.inner.kind, ErrorKind::Transient)
-    }
-
-    /// Returns whether the response could not be understood.
-    #[must_use]
-    pub fn is_protocol(&self) -> bool {
-        matches!(self.inner.kind, ErrorKind::Protocol)
-    }
-
     /// Returns whether waiting can help: throttled or transient.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         self.is_throttled() || self.is_transient()
+    }
+
+    /// An error of a setting, or of the client at the authorization server.
+    pub(crate) fn config(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Config, message)
+    }
+
+    pub(crate) fn grant(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Grant, message)
+    }
+
+    pub(crate) fn throttled(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Throttled, message)
+    }
+
+    pub(crate) fn transient(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Transient, message)
+    }
+
+    pub(crate) fn protocol(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Protocol, message)
+    }
+
+    pub(crate) fn is_config(&self) -> bool {
+        self.kind() == ErrorKind::Config
+    }
+
+    pub(crate) fn is_grant(&self) -> bool {
+        self.kind() == ErrorKind::Grant
+    }
+
+    pub(crate) fn is_throttled(&self) -> bool {
+        self.kind() == ErrorKind::Throttled
+    }
+
+    pub(crate) fn is_transient(&self) -> bool {
+        self.kind() == ErrorKind::Transient
+    }
+
+    pub(crate) fn is_protocol(&self) -> bool {
+        self.kind() == ErrorKind::Protocol
     }
 
     /// Says that it comes from the way to the server, or from a response that is not OAuth 2.0: an operator may have to look

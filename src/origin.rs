@@ -22,14 +22,14 @@ use crate::error::Error;
 /// # Examples
 ///
 /// ```
-/// use tower_oauth2::Origin;
+/// use tower_oauth2::{ErrorKind, Origin};
 ///
 /// let origin = Origin::parse("https://API.example.com:443")?;
 /// assert_eq!(origin.to_string(), "https://api.example.com");
 /// assert_eq!(origin, "https://api.example.com".parse()?);
 ///
 /// let error = Origin::parse("http://api.example.com").unwrap_err();
-/// assert!(error.is_config());
+/// assert_eq!(error.kind(), ErrorKind::Config);
 /// # Ok::<(), tower_oauth2::Error>(())
 /// ```
 #[derive(Clone)]

@@ -90,7 +90,7 @@ struct RevokerFn<F> {
 /// use http::Request;
 /// use http::header::AUTHORIZATION;
 /// use tower::ServiceExt as _;
-/// use tower_oauth2::{AccessToken, Body, Error, TokenCache, revoker_fn};
+/// use tower_oauth2::{AccessToken, Body, Error, ErrorKind, TokenCache, revoker_fn};
 ///
 /// # let http_client = tower::service_fn(|_request: Request<Body>| async {
 /// #     Ok::<_, tower::BoxError>(http::Response::new(Body::empty()))
@@ -102,13 +102,13 @@ struct RevokerFn<F> {
 ///         let request = Request::delete("https://api.mypurecloud.com/api/v2/tokens/me")
 ///             .header(AUTHORIZATION, token.header_value())
 ///             .body(Body::empty())
-///             .map_err(|error| Error::config("the request cannot be built").with_source(error))?;
+///             .map_err(|error| Error::new(ErrorKind::Config, "the request cannot be built").with_source(error))?;
 ///         let response = client.oneshot(request).await.map_err(|error| {
-///             Error::transient("the API did not respond; the token counts as still valid").with_source(error)
+///             Error::new(ErrorKind::Transient, "the API did not respond; the token counts as still valid").with_source(error)
 ///         })?;
 ///         match response.status() {
 ///             status if status.is_success() => Ok(()),
-///             status => Err(Error::transient("the API did not revoke the token").with_status(status)),
+///             status => Err(Error::new(ErrorKind::Transient, "the API did not revoke the token").with_status(status)),
 ///         }
 ///     }
 /// });

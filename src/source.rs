@@ -40,14 +40,14 @@ use crate::token::AccessToken;
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_oauth2::{AccessToken, Error, TokenRequest, TokenSource};
+/// use tower_oauth2::{AccessToken, Error, ErrorKind, TokenRequest, TokenSource};
 ///
 /// struct Vault;
 ///
 /// impl TokenSource for Vault {
 ///     async fn token(&self, _request: TokenRequest) -> Result<AccessToken, Error> {
 ///         let lease = read_lease().await.map_err(|error| {
-///             Error::transient("the vault did not respond").with_source(error)
+///             Error::new(ErrorKind::Transient, "the vault did not respond").with_source(error)
 ///         })?;
 ///         Ok(AccessToken::bearer(lease)?.with_lifetime(Duration::from_secs(900)))
 ///     }
@@ -143,9 +143,9 @@ pub trait TokenSource: Send + Sync + 'static {
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
-    /// use tower_oauth2::{AccessToken, Error, TokenCache, TokenSource as _, source_fn};
+    /// use tower_oauth2::{AccessToken, Error, ErrorKind, TokenCache, TokenSource as _, source_fn};
     ///
-    /// let expired = source_fn(|_| async { Err(Error::grant("the refresh token was revoked")) });
+    /// let expired = source_fn(|_| async { Err(Error::new(ErrorKind::Grant, "the refresh token was revoked")) });
     /// let fallback = AccessToken::bearer("mF_9.B5f-4.1JqM")?;
     /// let cache = TokenCache::new(expired.or(fallback));
     /// assert_eq!(cache.get().await?.expose(), "mF_9.B5f-4.1JqM");
@@ -375,7 +375,7 @@ struct SourceFn<F> {
 ///
 /// ```
 /// use std::sync::Arc;
-/// use tower_oauth2::{AccessToken, TokenCache, Error, source_fn};
+/// use tower_oauth2::{AccessToken, TokenCache, Error, ErrorKind, source_fn};
 ///
 /// struct Vault;
 ///
@@ -390,7 +390,7 @@ struct SourceFn<F> {
 ///     let vault = Arc::clone(&vault);
 ///     async move {
 ///         let lease = vault.lease("billing").await.map_err(|error| {
-///             Error::transient("the vault did not respond").with_source(error)
+///             Error::new(ErrorKind::Transient, "the vault did not respond").with_source(error)
 ///         })?;
 ///         AccessToken::bearer(lease)
 ///     }

@@ -23,7 +23,8 @@ use tower::{BoxError, Layer as _, ServiceExt as _, service_fn};
 use tower_oauth2::grants::{SecurityToken, TokenExchange, TokenType};
 use tower_oauth2::tenants::TenantCaches;
 use tower_oauth2::{
-    AccessToken, AuthLayer, Error, RetryPolicy, TokenCache, TokenRequest, TokenSource as _, source_fn,
+    AccessToken, AuthLayer, Error, ErrorKind, RetryPolicy, TokenCache, TokenRequest, TokenSource as _,
+    source_fn,
 };
 
 const API: &str = "https://api.example.com";
@@ -201,7 +202,8 @@ async fn revocations_within_seconds_of_one_another_do_not_brake_tokens_that_are_
     for apart in [2, 5, 20] {
         let (good, challenge) = (StatusCode::OK, Some("Bearer error=\"invalid_token\""));
         let tokens = Tokens::new("token");
-        let nobody = source_fn(async |_: TokenRequest| Err::<AccessToken, _>(Error::config("unset")));
+        let nobody =
+            source_fn(async |_: TokenRequest| Err::<AccessToken, _>(Error::new(ErrorKind::Config, "unset")));
         let shared = TokenCache::new(Arc::new(nobody.or(Arc::new(tokens.cache().as_source()))));
         let set = TenantCaches::new(move |_: &String| Ok(shared.as_source()));
         let over = client(set.get("tenant").unwrap(), &tokens, good, challenge);
@@ -226,12 +228,12 @@ async fn a_refresh_reaches_the_source_of_a_subject_that_failed() {
     let is_mended = Arc::clone(&mended);
     let subject = TokenCache::new(source_fn(move |_: TokenRequest| {
         std::future::ready(match is_mended.load(Ordering::SeqCst) {
-            0 => Err(Error::config("wrong secret")),
+            0 => Err(Error::new(ErrorKind::Config, "wrong secret")),
             _ => AccessToken::bearer(maker.make()),
         })
     }));
     let cache = TokenCache::new(exchange(&subjects, &tokens, &subject));
-    assert!(cache.get().await.unwrap_err().is_config());
+    assert_eq!(cache.get().await.unwrap_err().kind(), ErrorKind::Config);
     mended.store(1, Ordering::SeqCst);
     assert!(cache.get().await.is_err());
     assert_eq!(cache.refresh().await.unwrap().header_value(), "Bearer token-1");
@@ -345,8 +347,9 @@ async fn a_server_that_may_not_have_looked_proves_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn an_error_of_the_source_passes_through_a_storm() {
-    let cache = TokenCache::new(source_fn(async |_| Err::<AccessToken, _>(Error::grant("gone"))));
+    let cache =
+        TokenCache::new(source_fn(async |_| Err::<AccessToken, _>(Error::new(ErrorKind::Grant, "gone"))));
     let client = client(cache, &Tokens::new("token"), StatusCode::OK, None);
     let error = client.oneshot(get()).await.unwrap_err();
-    assert!(error.downcast_ref::<Error>().unwrap().is_grant());
+    assert_eq!(error.downcast_ref::<Error>().unwrap().kind(), ErrorKind::Grant);
 }

@@ -28,7 +28,7 @@ use tower_oauth2::auth::{AuthLayer, AuthService};
 use tower_oauth2::extensions::{RejectionVerdict, ScopeMissing};
 use tower_oauth2::retry::{RequestBody, ResponseBody, RetryReport, RetryService, StopReason};
 use tower_oauth2::test_util::{Probe, Script, ScriptedResponse, Seen, reply};
-use tower_oauth2::{AccessToken, Error, RetryPolicy, TokenCache, TokenSource, source_fn};
+use tower_oauth2::{AccessToken, Error, ErrorKind, RetryPolicy, TokenCache, TokenSource, source_fn};
 
 const SECOND: Duration = Duration::from_secs(1);
 const INVALID: &str = "Bearer error=\"invalid_token\"";
@@ -391,7 +391,9 @@ where
 
 #[tokio::test(start_paused = true)]
 async fn if_the_refresh_fails_the_401_comes_back_with_the_reason() {
-    let world = without_a_second(|| async { Err(Error::transient("the authorization server is away")) });
+    let world = without_a_second(|| async {
+        Err(Error::new(ErrorKind::Transient, "the authorization server is away"))
+    });
     world.send().await.unwrap();
     let response = world.send().await.unwrap();
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
@@ -402,7 +404,7 @@ async fn if_the_refresh_fails_the_401_comes_back_with_the_reason() {
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "refused");
     // A new request has no 401 to show: it fails with what is wrong.
     let error = world.send().await.unwrap_err();
-    assert!(error.downcast_ref::<Error>().unwrap().is_transient());
+    assert_eq!(error.downcast_ref::<Error>().unwrap().kind(), ErrorKind::Transient);
     assert_eq!((world.issued(), world.seen(1)), (2, 2));
 }
 

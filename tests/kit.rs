@@ -16,7 +16,8 @@ use tower_oauth2::test_util::{
     ScriptedSource, Trouble, pass, reply, settle, timed,
 };
 use tower_oauth2::{
-    AccessToken, Body, ClientCredentials, Error, FetchReason, TokenCache, TokenRequest, TokenSource as _,
+    AccessToken, Body, ClientCredentials, Error, ErrorKind, FetchReason, TokenCache, TokenRequest,
+    TokenSource as _,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -69,11 +70,11 @@ async fn a_source_gives_what_was_ordered_and_then_makes_tokens_up() {
     let source = ScriptedSource::new().name("north").lifetime(SECOND * 60).latency(SECOND);
     let fetch = async || source.token(TokenRequest::new(FetchReason::Forced)).await;
     source.return_next(AccessToken::bearer("ordered"));
-    source.return_next(Err(Error::transient("the vault is sealed")));
+    source.return_next(Err(Error::new(ErrorKind::Transient, "the vault is sealed")));
     source.hang_next();
     let (ordered, took) = timed(fetch()).await;
     assert_eq!((ordered.unwrap().header_value(), took), (&"Bearer ordered".parse().unwrap(), SECOND));
-    assert!(fetch().await.unwrap_err().is_transient());
+    assert_eq!(fetch().await.unwrap_err().kind(), ErrorKind::Transient);
     assert!(tokio::time::timeout(SECOND * 3600, fetch()).await.is_err());
     let made_up = fetch().await.unwrap();
     assert_eq!(made_up.header_value(), "Bearer north-4");
@@ -81,10 +82,13 @@ async fn a_source_gives_what_was_ordered_and_then_makes_tokens_up() {
     assert_eq!((source.fetches(), source.requests()[0].reason()), (4, FetchReason::Forced));
 
     // In an outage what was ordered comes first.
-    source.fail_with(Error::config("the client is unknown"));
+    source.fail_with(Error::new(ErrorKind::Config, "the client is unknown"));
     source.return_next(AccessToken::bearer("ordered"));
     assert!(fetch().await.is_ok());
-    assert!(fetch().await.unwrap_err().is_config() && fetch().await.unwrap_err().is_config());
+    assert!(
+        fetch().await.unwrap_err().kind() == ErrorKind::Config
+            && fetch().await.unwrap_err().kind() == ErrorKind::Config
+    );
     source.recover();
     assert_eq!(fetch().await.unwrap().header_value(), "Bearer north-8");
 }
@@ -166,7 +170,11 @@ async fn a_server_that_is_gone_refuses_and_cuts_off_who_waits() {
     assert_eq!(server.counts().in_progress, 1);
     server.stop().await;
     let cut = waiting.await.unwrap().unwrap_err();
-    assert!(cut.is_transient() && chain(&cut).contains("connection reset"), "{}", chain(&cut));
+    assert!(
+        cut.kind() == ErrorKind::Transient && chain(&cut).contains("connection reset"),
+        "{}",
+        chain(&cut)
+    );
     assert_eq!(server.counts().in_progress, 0);
     let refused =
         server.clone().oneshot(Request::post(server.token_url()).body(Full::<Bytes>::default()).unwrap());

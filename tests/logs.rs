@@ -18,7 +18,9 @@ use tower_oauth2::cache::CacheEvent;
 use tower_oauth2::pool::TokenPool;
 use tower_oauth2::retry::{RequestBody, Unsent};
 use tower_oauth2::test_util::{Script, ScriptedResponse, reply};
-use tower_oauth2::{AccessToken, AuthLayer, ClientCredentials, Error, RetryPolicy, TokenCache, source_fn};
+use tower_oauth2::{
+    AccessToken, AuthLayer, ClientCredentials, Error, ErrorKind, RetryPolicy, TokenCache, source_fn,
+};
 
 use crate::log::Log;
 
@@ -46,7 +48,7 @@ fn cache(is_up: &Arc<AtomicBool>) -> TokenCache {
         let is_up = is_up.load(Ordering::Relaxed);
         async move {
             if !is_up {
-                return Err(Error::transient("login.example.com responded with 503"));
+                return Err(Error::new(ErrorKind::Transient, "login.example.com responded with 503"));
             }
             let token = AccessToken::bearer("S3CR3T")?.with_lifetime(100 * SECOND);
             Ok(token.with_scopes(["orders:read", "orders:write"]))

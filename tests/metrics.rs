@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use tower::{BoxError, Layer as _, Service, ServiceExt as _, service_fn};
 use tower_oauth2::pool::TokenPool;
 use tower_oauth2::test_util::settle;
-use tower_oauth2::{AccessToken, Body, Error, RetryPolicy, TokenCache, source_fn};
+use tower_oauth2::{AccessToken, Body, Error, ErrorKind, RetryPolicy, TokenCache, source_fn};
 
 /// Runs with a recorder of its own, on a paused clock, and returns what an exporter shows afterwards.
 fn recorded<F: Future<Output = ()>>(run: impl FnOnce() -> F) -> String {
@@ -34,7 +34,7 @@ fn cache(is_up: &Arc<AtomicBool>) -> TokenCache {
         async move {
             sleep(Duration::from_secs(1)).await;
             if !is_up {
-                return Err(Error::transient("login.example.com responded with 503"));
+                return Err(Error::new(ErrorKind::Transient, "login.example.com responded with 503"));
             }
             Ok(AccessToken::bearer("S3CR3T")?.with_lifetime(Duration::from_secs(100)))
         }

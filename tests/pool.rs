@@ -21,7 +21,7 @@ use tower_oauth2::pool::{TokenPool, TokenPoolBuilder};
 use tower_oauth2::retry::{RateLimitProfile, RequestBody, RetryPolicy};
 use tower_oauth2::stack::Stack;
 use tower_oauth2::test_util::{FakeApi, FakeAuthorizationServer, FakeClient, Trouble, pass, settle, timed};
-use tower_oauth2::{AccessToken, ApiClient, AuthLayer, Body, ClientCredentials, Error, source_fn};
+use tower_oauth2::{AccessToken, ApiClient, AuthLayer, Body, ClientCredentials, Error, ErrorKind, source_fn};
 
 use self::log::Log;
 
@@ -246,7 +246,7 @@ async fn a_token_that_cannot_be_fetched_keeps_no_request_waiting() {
             async move {
                 if number == 1 {
                     counted.fetch_add(1, SeqCst);
-                    return Err::<AccessToken, _>(Error::config("no such client"));
+                    return Err::<AccessToken, _>(Error::new(ErrorKind::Config, "no such client"));
                 }
                 tower_oauth2::TokenSource::token(&*good, request).await
             }
@@ -357,11 +357,11 @@ fn a_pool_that_could_not_work_is_not_built() {
         |size| TokenPool::builder(size, |_| Ok::<_, Error>(source_fn(async |_| AccessToken::bearer("A1"))));
     assert!(pool(1).build().is_ok() && pool(50).build().is_ok() && pool(2).grow_to(50).build().is_ok());
     for wrong in [pool(0), pool(51), pool(2).grow_to(1), pool(2).grow_to(51)] {
-        assert!(wrong.build().unwrap_err().is_config());
+        assert_eq!(wrong.build().unwrap_err().kind(), ErrorKind::Config);
     }
     let refused = TokenPool::builder(2, |number| match number {
         0 => Ok(source_fn(async |_| AccessToken::bearer("A1"))),
-        _ => Err(Error::config("no second one")),
+        _ => Err(Error::new(ErrorKind::Config, "no second one")),
     });
     assert!(refused.build().is_err());
 }

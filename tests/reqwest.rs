@@ -28,8 +28,8 @@ use tower_oauth2::retry::{Failure, RetryReport};
 use tower_oauth2::test_util::Loopback;
 use tower_oauth2::transport::{ReqwestClient, classify_reqwest};
 use tower_oauth2::{
-    AccessToken, AuthLayer, ClientAuth, ClientCredentials, Error, FetchReason, RetryPolicy, TokenRequest,
-    TokenSource, source_fn,
+    AccessToken, AuthLayer, ClientAuth, ClientCredentials, Error, ErrorKind, FetchReason, RetryPolicy,
+    TokenRequest, TokenSource, source_fn,
 };
 
 // --- A server ---
@@ -411,7 +411,10 @@ async fn a_host_that_reqwest_would_write_in_another_way_is_not_gone_to() {
     let port = listener.origin().rsplit_once(':').unwrap().1.to_owned();
     for host in ["127.1", "0x7f.0.0.1"] {
         let error = failed(client(), &format!("http://{host}:{port}/")).await;
-        assert!(error.downcast_ref::<Error>().is_some_and(Error::is_config), "{host}: {error:?}");
+        assert!(
+            error.downcast_ref::<Error>().is_some_and(|error| error.kind() == ErrorKind::Config),
+            "{host}: {error:?}"
+        );
         assert!(error.to_string().contains("127.0.0.1"), "{error}");
     }
     let request =
@@ -533,7 +536,10 @@ async fn a_307_of_the_token_endpoint_sends_the_secret_nowhere() {
         });
         let source = ClientCredentials::builder(&url, "billing", ClientAuth::post("hunter2"));
         let error = fetch(&source.build_with(client.unwrap()).unwrap()).await.unwrap_err();
-        assert_eq!((error.is_config(), error.status()), (true, Some(StatusCode::TEMPORARY_REDIRECT)));
+        assert_eq!(
+            (error.kind() == ErrorKind::Config, error.status()),
+            (true, Some(StatusCode::TEMPORARY_REDIRECT))
+        );
         assert!(stranger.seen().is_empty(), "something arrived at the other origin");
     }
 }
@@ -547,13 +553,16 @@ async fn a_client_that_is_there_already_is_refused_at_the_token_endpoint() {
     let source = || ClientCredentials::builder(&url, "billing", "hunter2");
     let taken = source().build_with(ReqwestClient::new(ready_made())).unwrap();
     let error = fetch(&taken).await.unwrap_err();
-    assert!(error.is_config() && error.to_string().contains("ReqwestClient::build"), "{error}");
+    assert!(
+        error.kind() == ErrorKind::Config && error.to_string().contains("ReqwestClient::build"),
+        "{error}"
+    );
     // Nor by way of a layer or of reqwest-middleware.
     let by_middleware = reqwest_middleware::ClientBuilder::new(ready_made()).build();
     let taken = ServiceBuilder::new()
         .map_request(|request: Request<_>| request)
         .service(ReqwestClient::new(by_middleware));
-    assert!(fetch(&source().build_with(taken).unwrap()).await.unwrap_err().is_config());
+    assert_eq!(fetch(&source().build_with(taken).unwrap()).await.unwrap_err().kind(), ErrorKind::Config);
     assert!(login.seen().is_empty(), "something was sent");
 }
 
@@ -580,7 +589,7 @@ async fn an_endpoint_that_cannot_be_reached_is_named_without_its_query() {
     let error = fetch(&source.build_with(ReqwestClient::build(|builder| builder).unwrap()).unwrap())
         .await
         .unwrap_err();
-    assert!(error.is_transient());
+    assert_eq!(error.kind(), ErrorKind::Transient);
     let shown = format!("{error} {error:?}");
     assert!(!shown.contains("of-the-query") && !shown.contains("hunter2"), "{shown}");
 }
@@ -591,13 +600,13 @@ async fn https_without_tls_is_an_error_of_the_configuration_that_says_so() {
     let error = fetch(&source.build_with(ReqwestClient::build(|builder| builder).unwrap()).unwrap())
         .await
         .unwrap_err();
-    assert!(error.is_config() && error.to_string().contains("built without TLS"), "{error}");
+    assert!(error.kind() == ErrorKind::Config && error.to_string().contains("built without TLS"), "{error}");
 }
 
 #[test]
 fn options_that_reqwest_refuses_are_an_error_of_the_configuration() {
     let error = ReqwestClient::build(|builder| builder.user_agent("line\nbreak")).unwrap_err();
-    assert!(error.is_config(), "{error:?}");
+    assert_eq!(error.kind(), ErrorKind::Config, "{error:?}");
 }
 
 // --- reqwest-middleware ---

@@ -18,7 +18,7 @@ use tower_http::trace::TraceLayer;
 use tower_oauth2::extensions::Attempt;
 use tower_oauth2::retry::{RequestBody, RetryReport};
 use tower_oauth2::test_util::{Script, ScriptedResponse, reply};
-use tower_oauth2::{Error, RetryPolicy};
+use tower_oauth2::{Error, ErrorKind, RetryPolicy};
 use tracing::Instrument as _;
 use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::fmt::format::FmtSpan;
@@ -78,7 +78,8 @@ async fn a_trace_layer_below_makes_one_span_per_attempt_and_counts_the_resends()
 #[tokio::test(start_paused = true)]
 async fn a_wait_for_a_token_is_told_with_its_reason() {
     let (log, guard) = recorded(FmtSpan::NONE);
-    let busy = Error::throttled("the token endpoint is busy").with_retry_after(Duration::from_secs(7));
+    let busy = Error::new(ErrorKind::Throttled, "the token endpoint is busy")
+        .with_retry_after(Duration::from_secs(7));
     let script = Script::new([ScriptedResponse::Fail(busy.into())]);
     let policy = RetryPolicy::builder().retry_token_failures(true).build().unwrap();
     let client = policy.layer(script.probe::<RequestBody<Full<Bytes>>>());

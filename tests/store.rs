@@ -11,7 +11,9 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tower_oauth2::store::{Acquired, MemoryStore, SealingKey, Shared, StoreKey, TokenStore};
 use tower_oauth2::test_util::{ScriptedSource, pass, timed};
-use tower_oauth2::{AccessToken, Error, FetchReason, TokenCache, TokenRequest, TokenSource, source_fn};
+use tower_oauth2::{
+    AccessToken, Error, ErrorKind, FetchReason, TokenCache, TokenRequest, TokenSource, source_fn,
+};
 
 use crate::stores::{Fault, FaultyStore};
 use crate::support::Log;
@@ -171,7 +173,7 @@ async fn a_rejected_token_is_used_by_no_other_process_while_its_successor_is_fet
     // It starts now, and knows of no rejection.
     let other = TokenCache::builder(shared(&source, store)).fetch_timeout(5 * SECOND).build();
     let error = other.get().await.unwrap_err();
-    assert!(error.is_transient() && error.to_string().contains("another process"), "{error}");
+    assert!(error.kind() == ErrorKind::Transient && error.to_string().contains("another process"), "{error}");
     assert_eq!(source.fetches(), 2);
     rejecting.abort();
 }
@@ -323,7 +325,7 @@ async fn a_caller_that_gives_up_leaves_a_token_for_the_next() {
 #[tokio::test(start_paused = true)]
 async fn a_source_that_fails_ends_the_lease_at_once() {
     let (source, store) = (ScriptedSource::new(), MemoryStore::new());
-    source.return_next(Err(Error::transient("the server is down")));
+    source.return_next(Err(Error::new(ErrorKind::Transient, "the server is down")));
     let one = shared(&source, store.clone());
     assert_eq!(one.token(asks(FetchReason::Initial)).await.unwrap_err().to_string(), "the server is down");
     pass(SECOND).await;
@@ -361,10 +363,13 @@ async fn asked_at_once(
 
 #[tokio::test(start_paused = true)]
 async fn fifty_learn_the_error_of_the_endpoint_by_three_token_requests() {
-    let refused = Error::config("the server does not know the client").with_code("invalid_client");
+    let refused =
+        Error::new(ErrorKind::Config, "the server does not know the client").with_code("invalid_client");
     let refused = refused.with_status(http::StatusCode::UNAUTHORIZED);
-    let down = Error::transient("the token endpoint cannot be reached");
-    for (error, most) in [(refused, 3), (down, 3), (Error::protocol("it is a page of HTML"), 3)] {
+    let down = Error::new(ErrorKind::Transient, "the token endpoint cannot be reached");
+    for (error, most) in
+        [(refused, 3), (down, 3), (Error::new(ErrorKind::Protocol, "it is a page of HTML"), 3)]
+    {
         let (results, requests) = asked_at_once(50, &[Err(error.clone())]).await;
         assert_eq!(requests, most, "{error}");
         for result in &results {
@@ -384,13 +389,13 @@ async fn fifty_learn_the_error_of_the_endpoint_by_three_token_requests() {
 
 #[tokio::test(start_paused = true)]
 async fn fifty_heed_a_server_that_asked_one_of_them_for_patience() {
-    let throttled = Error::throttled("slow down").with_retry_after(60 * SECOND);
+    let throttled = Error::new(ErrorKind::Throttled, "slow down").with_retry_after(60 * SECOND);
     let (results, requests) = asked_at_once(50, &[Err(throttled)]).await;
     assert_eq!(requests, 1);
     let mut times = Vec::new();
     for result in results {
         let told = result.unwrap_err();
-        assert!(told.is_throttled() && told.to_string().contains("slow down"), "{told}");
+        assert!(told.kind() == ErrorKind::Throttled && told.to_string().contains("slow down"), "{told}");
         times.push(told.retry_at().unwrap());
     }
     // All of them wait as long as the one that was asked to.
@@ -400,7 +405,7 @@ async fn fifty_heed_a_server_that_asked_one_of_them_for_patience() {
 
 #[tokio::test(start_paused = true)]
 async fn one_process_that_fails_does_not_fail_the_others() {
-    let cut_off = || Err(Error::transient("the network of this process is cut off"));
+    let cut_off = || Err(Error::new(ErrorKind::Transient, "the network of this process is cut off"));
     let token = AccessToken::bearer("good");
     let (results, requests) = asked_at_once(50, &[cut_off(), cut_off(), token]).await;
     assert_eq!(requests, 3);
@@ -410,7 +415,7 @@ async fn one_process_that_fails_does_not_fail_the_others() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_wrong_with_one_process_alone_is_told_to_no_other() {
-    let unset = || Err(Error::config("this process has no client secret"));
+    let unset = || Err(Error::new(ErrorKind::Config, "this process has no client secret"));
     let ends = [unset(), unset(), unset(), unset(), AccessToken::bearer("good")];
     let (results, requests) = asked_at_once(10, &ends).await;
     assert_eq!(requests, 5);
@@ -450,16 +455,23 @@ async fn told_when_its_time_is_over(before: Option<Error>, meanwhile: Option<Err
 
 #[tokio::test(start_paused = true)]
 async fn one_whose_time_is_over_learns_what_went_wrong_while_it_waited() {
-    let down = || Some(Error::transient("the token endpoint cannot be reached"));
+    let down = || Some(Error::new(ErrorKind::Transient, "the token endpoint cannot be reached"));
     let refused = || {
-        let error = Error::config("the server does not know the client").with_code("invalid_client");
+        let error =
+            Error::new(ErrorKind::Config, "the server does not know the client").with_code("invalid_client");
         Some(error.with_status(http::StatusCode::UNAUTHORIZED))
     };
     let error = told_when_its_time_is_over(None, down()).await;
-    assert!(error.is_transient() && error.to_string().contains("cannot be reached"), "{error}");
+    assert!(
+        error.kind() == ErrorKind::Transient && error.to_string().contains("cannot be reached"),
+        "{error}"
+    );
     // The token request that goes on may succeed.
     let error = told_when_its_time_is_over(down(), refused()).await;
-    assert!(error.is_transient() && error.to_string().contains("does not know the client"), "{error}");
+    assert!(
+        error.kind() == ErrorKind::Transient && error.to_string().contains("does not know the client"),
+        "{error}"
+    );
     assert_eq!(
         (error.code(), error.status()),
         (Some("invalid_client"), Some(http::StatusCode::UNAUTHORIZED))
@@ -467,7 +479,10 @@ async fn one_whose_time_is_over_learns_what_went_wrong_while_it_waited() {
     // What went wrong before may be hours old.
     for old in [down(), refused()] {
         let error = told_when_its_time_is_over(old, None).await;
-        assert!(error.is_transient() && error.to_string().contains("had none in time"), "{error}");
+        assert!(
+            error.kind() == ErrorKind::Transient && error.to_string().contains("had none in time"),
+            "{error}"
+        );
         assert!(error.code().is_none() && error.status().is_none(), "{error:?}");
     }
 }
@@ -475,7 +490,7 @@ async fn one_whose_time_is_over_learns_what_went_wrong_while_it_waited() {
 #[tokio::test(start_paused = true)]
 async fn failures_from_before_are_not_counted_where_the_first_read_was_of_no_use() {
     let (source, store) = (ScriptedSource::new(), FaultyStore::default());
-    source.fail_with(Error::protocol("it is a page of HTML"));
+    source.fail_with(Error::new(ErrorKind::Protocol, "it is a page of HTML"));
     let one = shared(&source, store.clone());
     for _ in 0..3 {
         one.token(asks(FetchReason::Initial)).await.unwrap_err();
@@ -499,7 +514,7 @@ async fn processes_without_time_do_not_fail_those_that_have_it() {
         source_fn(|request: TokenRequest| async move {
             let deadline = tokio::time::Instant::from_std(request.deadline().unwrap());
             tokio::time::sleep_until(deadline - Duration::from_millis(50)).await;
-            Err(Error::transient("the token endpoint did not respond in time"))
+            Err(Error::new(ErrorKind::Transient, "the token endpoint did not respond in time"))
         })
     };
     for is_hanging in [true, false] {
@@ -526,7 +541,7 @@ async fn processes_without_time_do_not_fail_those_that_have_it() {
         assert_eq!(token.unwrap().expose(), "token-1");
         assert!(took > 13 * SECOND && took < 16 * SECOND, "{took:?}");
         for process in hasty {
-            assert!(process.await.unwrap().unwrap_err().is_transient());
+            assert_eq!(process.await.unwrap().unwrap_err().kind(), ErrorKind::Transient);
         }
     }
 }
@@ -538,7 +553,10 @@ async fn a_lease_that_comes_when_the_time_is_over_is_given_back() {
     let deadline = (tokio::time::Instant::now() + SECOND * 3 / 10).into_std();
     let request = asks(FetchReason::Initial).with_deadline(deadline);
     let error = shared(&source, store.clone()).token(request).await.unwrap_err();
-    assert!(error.is_transient() && error.to_string().contains("the time was over"), "{error}");
+    assert!(
+        error.kind() == ErrorKind::Transient && error.to_string().contains("the time was over"),
+        "{error}"
+    );
     assert_eq!((store.calls(), source.fetches()), (vec!["load", "acquire", "release"], 0));
     assert!(matches!(store.acquire(&key(), SECOND).await.unwrap(), Acquired::Taken(_)));
 }
@@ -548,7 +566,7 @@ async fn a_failure_leaves_the_token_that_is_shared() {
     let (source, store) = (ScriptedSource::new().lifetime(100 * SECOND), MemoryStore::new());
     let one = shared(&source, store.clone());
     let first = one.token(asks(FetchReason::Initial)).await.unwrap();
-    source.return_next(Err(Error::transient("the server is down")));
+    source.return_next(Err(Error::new(ErrorKind::Transient, "the server is down")));
     pass(40 * SECOND).await;
     let expiring = asks(FetchReason::Expiring).with_previous(Some(first));
     one.token(expiring).await.unwrap_err();
@@ -760,8 +778,8 @@ async fn the_store_sees_no_secret() {
 fn a_source_that_cannot_be_described_needs_a_name() {
     let store = MemoryStore::new();
     let error = Shared::builder(ScriptedSource::new(), store.clone(), sealing()).build().unwrap_err();
-    assert!(error.is_config() && error.to_string().starts_with("key: "), "{error}");
+    assert!(error.kind() == ErrorKind::Config && error.to_string().starts_with("key: "), "{error}");
     let short = Shared::builder(Arc::new(ScriptedSource::new()), store, sealing()).key(key());
     let error = short.store_timeout(3 * SECOND).build().unwrap_err();
-    assert!(error.is_config() && error.to_string().starts_with("lease: "), "{error}");
+    assert!(error.kind() == ErrorKind::Config && error.to_string().starts_with("lease: "), "{error}");
 }

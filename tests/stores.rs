@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tower_oauth2::ErrorKind;
 use tower_oauth2::store::{self, Acquired, MemoryStore, StoreKey, TokenStore as _};
 use tower_oauth2::test_util::check_token_store;
 
@@ -69,7 +70,10 @@ fn a_url_that_names_no_store_is_refused_without_its_password() {
         "redis:S3CR3T",
     ] {
         let error = store::from_url(url).unwrap_err();
-        assert!(error.is_config() && !format!("{error:?}").contains("S3CR3T"), "{url}: {error:?}");
+        assert!(
+            error.kind() == ErrorKind::Config && !format!("{error:?}").contains("S3CR3T"),
+            "{url}: {error:?}"
+        );
     }
 }
 
@@ -80,6 +84,7 @@ mod files {
     use std::path::{Path, PathBuf};
     use std::time::Duration;
 
+    use tower_oauth2::ErrorKind;
     use tower_oauth2::store::{self, Acquired, FileStore, StoreKey, TokenStore as _, Write};
     use tower_oauth2::test_util::check_token_store;
 
@@ -151,7 +156,7 @@ mod files {
         let store = FileStore::open(&inner).unwrap();
         fs::set_permissions(&inner, fs::Permissions::from_mode(0o770)).unwrap();
         let error = FileStore::open(&inner).unwrap_err();
-        assert!(error.is_config(), "{error:?}");
+        assert_eq!(error.kind(), ErrorKind::Config, "{error:?}");
         assert_eq!(
             error.to_string(),
             format!(
@@ -162,7 +167,10 @@ mod files {
         );
         // Also where it became so later.
         let error = store.load(&key()).await.unwrap_err();
-        assert!(error.is_transient() && error.to_string().contains("failed: other users can"), "{error}");
+        assert!(
+            error.kind() == ErrorKind::Transient && error.to_string().contains("failed: other users can"),
+            "{error}"
+        );
         fs::set_permissions(&inner, fs::Permissions::from_mode(0o700)).unwrap();
         assert!(store.load(&key()).await.unwrap().is_none());
         let link = folder.path().join("link");
@@ -170,7 +178,7 @@ mod files {
         let error = FileStore::open(&link).unwrap_err();
         let said = error.to_string();
         assert!(
-            error.is_config()
+            error.kind() == ErrorKind::Config
                 && said.ends_with(
                     "link cannot be used: it is a symbolic link; open the directory that it leads to"
                 ),
@@ -181,17 +189,19 @@ mod files {
         let error = FileStore::open(&file).unwrap_err();
         let said = error.to_string();
         assert!(
-            error.is_config() && said.ends_with("file cannot be used: it is a file and not a directory"),
+            error.kind() == ErrorKind::Config
+                && said.ends_with("file cannot be used: it is a file and not a directory"),
             "{said}"
         );
         let error = FileStore::open(file.join("below")).unwrap_err();
         assert!(
-            error.is_config() && error.to_string().contains("cannot be used: Not a directory"),
+            error.kind() == ErrorKind::Config
+                && error.to_string().contains("cannot be used: Not a directory"),
             "{error}"
         );
-        assert!(FileStore::open("").unwrap_err().is_config());
+        assert_eq!(FileStore::open("").unwrap_err().kind(), ErrorKind::Config);
         for name in ["", ".", "..", "a/b", "a\\b"] {
-            assert!(FileStore::for_program(name).unwrap_err().is_config(), "{name:?}");
+            assert_eq!(FileStore::for_program(name).unwrap_err().kind(), ErrorKind::Config, "{name:?}");
         }
     }
 

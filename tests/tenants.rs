@@ -22,7 +22,7 @@ use tower_oauth2::retry::RetryReport;
 use tower_oauth2::tenants::{TenantCaches, TenantCachesBuilder};
 use tower_oauth2::test_util::{Probe, reply};
 use tower_oauth2::{
-    AuthLayer, ClientAuth, ClientCredentials, Error, RefreshTokenGrant, RetryPolicy, TokenCache,
+    AuthLayer, ClientAuth, ClientCredentials, Error, ErrorKind, RefreshTokenGrant, RetryPolicy, TokenCache,
 };
 
 type Body = Full<Bytes>;
@@ -252,7 +252,7 @@ async fn the_name_of_a_credential_is_the_keys_own_and_does_not_show_it() {
     assert_eq!(name(&caches, "north"), north);
     caches.shutdown(SECOND).await.unwrap();
     let mut request = bare("/items");
-    assert!(caches.authorize(request.extensions_mut(), "north").unwrap_err().is_config());
+    assert_eq!(caches.authorize(request.extensions_mut(), "north").unwrap_err().kind(), ErrorKind::Config);
     assert!(request.extensions().is_empty());
 }
 
@@ -302,7 +302,7 @@ async fn a_request_that_does_not_say_whose_it_is_goes_nowhere() {
         all_succeed(&client, &caches, "a", 1).await;
         let missing = client.clone().oneshot(bare("/a/items")).await.unwrap_err();
         let told = token_error(&missing);
-        assert!(told.is_config() && told.to_string().contains("no AuthOverride"), "{told}");
+        assert!(told.kind() == ErrorKind::Config && told.to_string().contains("no AuthOverride"), "{told}");
         let mut own = bare("/a/items");
         own.extensions_mut().insert(AuthOverride::layer());
         let own = client.clone().oneshot(own).await.unwrap_err();
@@ -396,7 +396,7 @@ async fn a_tenant_whose_server_says_nothing_or_whose_source_panics_stands_alone(
         let (silent, broken) = (silent.unwrap_err(), broken.unwrap_err());
         // The attempts are planned within the deadline of 30 s, so that their error is what the caller gets.
         let took = start.elapsed();
-        assert!(token_error(&silent).is_transient(), "{silent}");
+        assert_eq!(token_error(&silent).kind(), ErrorKind::Transient, "{silent}");
         assert!(took >= 20 * SECOND && took <= 30 * SECOND, "{took:?}");
         assert!(token_error(&broken).to_string().contains("panicked"), "{broken}");
         // Both can still be had when they have recovered.
@@ -474,7 +474,7 @@ async fn a_request_on_its_way_keeps_the_cache_that_may_get_its_next_token() {
             sleep(10 * SECOND).await;
             // The token ends while the request waits for its turn.
             world.revoke("a");
-            assert!(caches.get("b").unwrap_err().is_throttled());
+            assert_eq!(caches.get("b").unwrap_err().kind(), ErrorKind::Throttled);
         };
         let (answer, ()) = tokio::join!(waiting, other);
         let answer = answer.unwrap();
@@ -498,7 +498,7 @@ async fn a_shutdown_revokes_what_is_left_and_ends_the_service() {
         caches.shutdown(10 * SECOND).await.unwrap();
         let expected = ["a.1", "b.1", "c.1"].map(str::to_owned);
         assert_eq!(world.state().revoked, HashSet::from(expected));
-        assert!(caches.get("a").unwrap_err().is_config());
+        assert_eq!(caches.get("a").unwrap_err().kind(), ErrorKind::Config);
         let error = client.clone().oneshot(late).await.unwrap_err();
         assert!(token_error(&error).to_string().contains("was shut down"), "{error}");
         let seen = world.state().seen.len();

@@ -49,7 +49,7 @@ use tower_oauth2::retry::{
     Failure, ReplayReason, ReportSlot, RequestBody, RetryOptions, RetryReport, RetryService, StopReason,
 };
 use tower_oauth2::transport::classify_hyper;
-use tower_oauth2::{AccessToken, Error, RetryPolicy, TokenCache, source_fn};
+use tower_oauth2::{AccessToken, Error, ErrorKind, RetryPolicy, TokenCache, source_fn};
 
 use items::{ItemsClient, ItemsServer, Refusal};
 
@@ -256,8 +256,9 @@ async fn another_refusal_keeps_the_token() {
 #[tokio::test]
 async fn without_a_token_the_status_says_whose_side_it_is() {
     let server = Server::start([]).await;
-    let cache =
-        TokenCache::new(source_fn(|_| ready(Err::<AccessToken, _>(Error::grant("the client was refused")))));
+    let cache = TokenCache::new(source_fn(|_| {
+        ready(Err::<AccessToken, _>(Error::new(ErrorKind::Grant, "the client was refused")))
+    }));
     let status = server.client(&cache).read(HELLO).await.unwrap_err();
     assert_eq!(status.code(), Code::Unknown);
     assert!(status.source().unwrap().is::<Error>());

@@ -30,7 +30,8 @@ use tokio_rustls::TlsAcceptor;
 use tower::{BoxError, Layer as _, ServiceExt as _};
 use tower_oauth2::transport::{HyperClient, HyperClientBuilder, Proxy};
 use tower_oauth2::{
-    AccessToken, ClientCredentials, Error, FetchReason, RetryPolicy, TokenRequest, TokenSource as _,
+    AccessToken, ClientCredentials, Error, ErrorKind, FetchReason, RetryPolicy, TokenRequest,
+    TokenSource as _,
 };
 
 type Body = Full<Bytes>;
@@ -280,7 +281,7 @@ async fn a_proxy_that_refuses_is_an_error_of_the_configuration_that_names_it() {
         let client =
             HyperClient::builder().only_root_certificates(Authority::new().pem()).unwrap().proxy(through);
         let error = token_error(client.clone(), &format!("https://{HOST}/token")).await;
-        assert!(error.is_config() && error.to_string().contains(said), "{error}");
+        assert!(error.kind() == ErrorKind::Config && error.to_string().contains(said), "{error}");
         let shown = format!("{} {client:?}", whole(&error));
         let encoded = BASE64_STANDARD.encode("billing:S3CR3T-PW");
         assert!(!shown.contains("S3CR3T-PW") && !shown.contains(&encoded), "{shown}");
@@ -311,7 +312,8 @@ async fn a_proxy_that_is_in_trouble_passes_and_changes_no_identity() {
         let other = AccessToken::bearer("somebody-else").unwrap();
         let error = source.or(other).token(TokenRequest::new(FetchReason::Initial)).await.unwrap_err();
         assert!(
-            error.is_transient() && error.to_string().contains("the proxy refuses the connection, which may"),
+            error.kind() == ErrorKind::Transient
+                && error.to_string().contains("the proxy refuses the connection, which may"),
             "{error}"
         );
         assert_eq!(gate.heads().len(), 3, "{status}");
@@ -333,7 +335,8 @@ async fn a_proxy_that_is_not_there_may_come_back() {
     let error = token_error(client, &format!("https://{HOST}/token")).await;
     let said = error.to_string();
     assert!(
-        error.is_transient() && said.contains("the proxy cannot be reached; check its host and port"),
+        error.kind() == ErrorKind::Transient
+            && said.contains("the proxy cannot be reached; check its host and port"),
         "{said}"
     );
     assert!(!whole(&error).contains(&free.port().to_string()), "{}", whole(&error));
@@ -350,7 +353,7 @@ fn what_is_no_proxy_is_refused_and_not_shown() {
         ("http", "two words"),
     ] {
         let error = Proxy::new(scheme, host, 3128).unwrap_err();
-        assert!(error.is_config() && !format!("{error:?}").contains("S3CR3T"), "{error:?}");
+        assert!(error.kind() == ErrorKind::Config && !format!("{error:?}").contains("S3CR3T"), "{error:?}");
     }
     let shown = format!("{:?}", Proxy::new("http", "[::1]", 1).unwrap().credentials("u", "S3CR3T"));
     assert_eq!(shown, "Proxy(..)");
@@ -431,7 +434,7 @@ fn a_client_certificate_that_is_none_is_refused_at_once_and_its_key_not_shown() 
         [("", &*key), (&*pem, ""), (&pem, &pem), (&pem, &broken), (&pem, &other.key.serialize_pem())]
     {
         let error = HyperClient::builder().identity(chain, key).unwrap_err();
-        assert!(error.is_config(), "{error}");
+        assert_eq!(error.kind(), ErrorKind::Config, "{error}");
         let secret = own.key.serialize_pem().lines().nth(1).unwrap().to_owned();
         assert!(!whole(&error).contains(&secret));
     }
@@ -454,9 +457,13 @@ async fn more_roots_are_trusted_besides_those_of_the_platform_or_alone() {
     get(both.clone(), &uri(second)).await.unwrap();
     let alone = both.only_root_certificates(one.pem()).unwrap();
     get(alone.clone(), &uri(first)).await.unwrap();
-    assert!(token_error(alone, &uri(second)).await.is_config());
+    assert_eq!(token_error(alone, &uri(second)).await.kind(), ErrorKind::Config);
     for pem in ["", "no PEM", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
-        assert!(HyperClient::builder().add_root_certificates(pem).unwrap_err().is_config(), "{pem}");
+        assert_eq!(
+            HyperClient::builder().add_root_certificates(pem).unwrap_err().kind(),
+            ErrorKind::Config,
+            "{pem}"
+        );
     }
 }
 
@@ -477,7 +484,7 @@ async fn names_are_looked_up_by_the_resolver_that_was_set() {
     let broken = HyperClient::builder().only_root_certificates(authority.pem()).unwrap().proxy(None);
     let broken = broken.resolver(|_| async { Err(std::io::Error::other("no such name")) });
     let error = token_error(broken, &format!("https://{HOST}/token")).await;
-    assert!(error.is_transient() && error.to_string().contains("no such name"), "{error}");
+    assert!(error.kind() == ErrorKind::Transient && error.to_string().contains("no such name"), "{error}");
 }
 
 #[tokio::test]

@@ -46,8 +46,9 @@ use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient, Loopback, Tro
 use tower_oauth2::transport::ReqwestClient;
 use tower_oauth2::transport::{HyperClient, HyperClientBuilder, Proxy};
 use tower_oauth2::{
-    AccessToken, AuthLayer, ClientAuth, ClientCredentials, Error, FetchReason, Origin, RefreshTokenGrant,
-    RetryPolicy, Secret, TokenCache, TokenRequest, TokenRevoker as _, TokenSource, source_fn,
+    AccessToken, AuthLayer, ClientAuth, ClientCredentials, Error, ErrorKind, FetchReason, Origin,
+    RefreshTokenGrant, RetryPolicy, Secret, TokenCache, TokenRequest, TokenRevoker as _, TokenSource,
+    source_fn,
 };
 
 use log::Log;
@@ -423,23 +424,23 @@ struct Broken;
 
 impl TokenStore for Broken {
     async fn load(&self, _key: &StoreKey) -> Result<Option<Entry>, Error> {
-        Err(Error::transient("connection refused"))
+        Err(Error::new(ErrorKind::Transient, "connection refused"))
     }
 
     async fn swap(&self, _key: &StoreKey, _write: Write) -> Result<bool, Error> {
-        Err(Error::transient("connection refused"))
+        Err(Error::new(ErrorKind::Transient, "connection refused"))
     }
 
     async fn acquire(&self, _key: &StoreKey, _period: Duration) -> Result<Acquired, Error> {
-        Err(Error::transient("connection refused"))
+        Err(Error::new(ErrorKind::Transient, "connection refused"))
     }
 
     async fn extend(&self, _key: &StoreKey, _fence: u64, _period: Duration) -> Result<bool, Error> {
-        Err(Error::transient("connection refused"))
+        Err(Error::new(ErrorKind::Transient, "connection refused"))
     }
 
     async fn release(&self, _key: &StoreKey, _fence: u64) -> Result<(), Error> {
-        Err(Error::transient("connection refused"))
+        Err(Error::new(ErrorKind::Transient, "connection refused"))
     }
 }
 

@@ -19,7 +19,7 @@ use crate::error::Error;
 ///
 /// # Errors
 ///
-/// Every method returns the error that stops the store, as a [transient](Error::transient) error without secrets. Its users
+/// Every method returns the error that stops the store, as a [transient](crate::ErrorKind::Transient) error without secrets. Its users
 /// take any error as "no store at the moment".
 pub trait TokenStore: Send + Sync + 'static {
     /// Returns the entry of `key`, or `None` if there is none.

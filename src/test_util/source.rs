@@ -20,7 +20,7 @@ use crate::token::AccessToken;
 ///
 /// ```
 /// use tower_oauth2::test_util::ScriptedSource;
-/// use tower_oauth2::{FetchReason, TokenCache, Error};
+/// use tower_oauth2::{FetchReason, TokenCache, Error, ErrorKind};
 ///
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
 /// let source = ScriptedSource::new();
@@ -29,8 +29,8 @@ use crate::token::AccessToken;
 /// assert_eq!(first.header_value(), "Bearer token-1");
 ///
 /// cache.reject(&first);
-/// source.return_next(Err(Error::grant("the client was removed")));
-/// assert!(cache.get().await.unwrap_err().is_grant());
+/// source.return_next(Err(Error::new(ErrorKind::Grant, "the client was removed")));
+/// assert_eq!(cache.get().await.unwrap_err().kind(), ErrorKind::Grant);
 /// assert_eq!(source.requests()[1].reason(), FetchReason::Rejected);
 /// # Ok::<_, Error>(())
 /// # })?;

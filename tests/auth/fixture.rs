@@ -10,7 +10,7 @@ use tower::{BoxError, Layer as _, ServiceExt as _};
 use tower_oauth2::auth::{AuthLayer, AuthService};
 use tower_oauth2::test_util::ScriptedSource;
 use tower_oauth2::test_util::{Probe, Script, ScriptedResponse, Seen, reply};
-use tower_oauth2::{AccessToken, Error, TokenCache, TokenRequest, TokenSource};
+use tower_oauth2::{AccessToken, Error, ErrorKind, TokenCache, TokenRequest, TokenSource};
 use tracing::Level;
 use tracing::subscriber::DefaultGuard;
 
@@ -52,7 +52,7 @@ impl Issuer {
         for number in 1..number {
             self.source.return_next(AccessToken::bearer(format!("{}-{number}", self.name)));
         }
-        self.source.fail_with(Error::grant("the client was removed"));
+        self.source.fail_with(Error::new(ErrorKind::Grant, "the client was removed"));
         self
     }
 

@@ -7,7 +7,7 @@ use tower_http::follow_redirect::policy::{PolicyExt as _, Standard, clone_body_f
 use tower_oauth2::auth::AuthOverride;
 use tower_oauth2::extensions::{TokenRejected, TokenWithheld};
 use tower_oauth2::test_util::{Script, ScriptedResponse};
-use tower_oauth2::{AuthLayer, Error, RetryPolicy};
+use tower_oauth2::{AuthLayer, Error, ErrorKind, RetryPolicy};
 
 use super::fixture::{
     API, Body, Issuer, Outcome, answer, challenged, get, item, over, send, token, tokens, with,
@@ -71,7 +71,7 @@ async fn a_redirect_to_a_foreign_origin_carries_no_token() {
     let script = Script::new([moved(307, "https://elsewhere.example.net/x")]);
     let refusing = Issuer::new("token").layer().refuse_other_origins(true);
     let error = follow(&refusing, &script, item()).await.unwrap_err();
-    assert!(error.downcast_ref::<Error>().unwrap().is_config());
+    assert_eq!(error.downcast_ref::<Error>().unwrap().kind(), ErrorKind::Config);
     assert_eq!(script.seen().len(), 1);
 }
 

@@ -11,7 +11,7 @@ use tower_http::request_id::{MakeRequestUuid, SetRequestIdLayer};
 use tower_http::trace::{DefaultMakeSpan, DefaultOnRequest, DefaultOnResponse, TraceLayer};
 use tower_oauth2::retry::{ResponseBody, StopReason};
 use tower_oauth2::test_util::{Script, ScriptedResponse, reply};
-use tower_oauth2::{Error, RetryPolicy};
+use tower_oauth2::{Error, ErrorKind, RetryPolicy};
 use tracing::Level;
 
 use super::fixture::{Body, Issuer, Log, challenged, item, tokens};
@@ -177,7 +177,7 @@ async fn what_is_ours_can_be_found_behind_a_buffer() {
     let client =
         ServiceBuilder::new().buffer(4).layer(issuer.layer()).service(Script::default().probe::<Body>());
     let error = client.oneshot(item()).await.unwrap_err();
-    assert!(error.downcast_ref::<Error>().unwrap().is_grant());
+    assert_eq!(error.downcast_ref::<Error>().unwrap().kind(), ErrorKind::Grant);
 }
 
 #[tokio::test(start_paused = true)]

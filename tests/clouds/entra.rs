@@ -7,7 +7,7 @@ use serde_json::json;
 use tower_oauth2::client::ApiRequest;
 use tower_oauth2::providers::entra::{ClaimsChallenge, Entra};
 use tower_oauth2::test_util::{FakeEntra, FakeEntraBuilder, Trouble, pass, timed};
-use tower_oauth2::{ApiClient, TokenCache};
+use tower_oauth2::{ApiClient, ErrorKind, TokenCache};
 
 use super::{RawRequest, Scratch, Variables, caller_of, variables};
 
@@ -217,10 +217,10 @@ async fn a_refused_app_is_told_what_entra_says() {
     let fake = fake().build();
     let wrong = Entra::with_secret(FakeEntra::TENANT, "reports", "wrong").authority(FakeEntra::AUTHORITY);
     let error = wrong.scope(SCOPE).tokens(fake.clone()).unwrap().build().get().await.unwrap_err();
-    assert!(error.is_config() && error.to_string().contains("AADSTS7000215"), "{error}");
+    assert!(error.kind() == ErrorKind::Config && error.to_string().contains("AADSTS7000215"), "{error}");
     let unknown = Entra::managed_identity().user_assigned("none").scope(SCOPE);
     let error = unknown.tokens(fake.clone()).unwrap().build().get().await.unwrap_err();
-    assert!(error.is_config() && error.to_string().contains("Identity not found"), "{error}");
+    assert!(error.kind() == ErrorKind::Config && error.to_string().contains("Identity not found"), "{error}");
     assert_eq!(fake.counts().token_requests, 2);
 
     for (entra, words) in [
@@ -233,7 +233,7 @@ async fn a_refused_app_is_told_what_entra_says() {
         ),
     ] {
         let error = entra.tokens(fake.clone()).unwrap_err();
-        assert!(error.is_config() && error.to_string().contains(words), "{error}");
+        assert!(error.kind() == ErrorKind::Config && error.to_string().contains(words), "{error}");
     }
     let error = Entra::managed_identity().scope(SCOPE).client_credentials().unwrap_err();
     assert!(error.to_string().contains("not an app"), "{error}");
@@ -309,7 +309,10 @@ fn what_is_wrong_with_the_environment_is_one_sentence_that_names_the_variable() 
     for (set, words) in rows {
         let error = Entra::from_variables(variables(set)).unwrap_err();
         let shown = format!("{error} {error:?}");
-        assert!(error.is_config() && shown.contains(words) && !shown.contains("S3CR3T"), "{shown}");
+        assert!(
+            error.kind() == ErrorKind::Config && shown.contains(words) && !shown.contains("S3CR3T"),
+            "{shown}"
+        );
     }
 }
 

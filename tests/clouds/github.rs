@@ -9,7 +9,7 @@ use tower::ServiceExt as _;
 use tower_oauth2::client::pages::Next;
 use tower_oauth2::providers::github::{GithubApp, Installation};
 use tower_oauth2::test_util::{FakeGithub, FakeGithubBuilder, pass, timed};
-use tower_oauth2::{Body, FetchReason, Secret, TokenCache, TokenRequest, TokenSource as _};
+use tower_oauth2::{Body, ErrorKind, FetchReason, Secret, TokenCache, TokenRequest, TokenSource as _};
 
 use super::{RawRequest, Scratch, variables};
 
@@ -83,7 +83,7 @@ async fn a_token_is_narrowed_to_repositories_and_permissions() {
     ] {
         let source = app().installation_token(wrong).unwrap().build_with(fake.clone()).unwrap();
         let error = TokenCache::new(source).get().await.unwrap_err();
-        assert!(error.is_config(), "{error}");
+        assert_eq!(error.kind(), ErrorKind::Config, "{error}");
     }
     assert_eq!(fake.faults(), [""; 0]);
 }
@@ -142,7 +142,7 @@ async fn limits_are_waited_for_as_the_api_asks() {
     token.unwrap();
     assert!((8..12).contains(&took.as_secs()), "{took:?}");
     fake.limit_next(1, forbidden, Some(Duration::from_secs(60)));
-    assert!(api.tokens().refresh().await.unwrap_err().is_throttled());
+    assert_eq!(api.tokens().refresh().await.unwrap_err().kind(), ErrorKind::Throttled);
 }
 
 #[tokio::test(start_paused = true)]
@@ -177,9 +177,12 @@ async fn an_app_that_github_does_not_know_is_told_what_to_check() {
     let fake = FakeGithub::builder("another").installation(7, ["site"]).build();
     let error = app().connect_with(7, fake.clone()).unwrap().tokens().get().await.unwrap_err();
     let text = error.to_string();
-    assert!(error.is_config() && text.contains("'Issuer' claim") && text.contains("clock"), "{text}");
+    assert!(
+        error.kind() == ErrorKind::Config && text.contains("'Issuer' claim") && text.contains("clock"),
+        "{text}"
+    );
     assert_eq!(fake.counts().token_requests, 1);
-    assert!(GithubApp::new(CLIENT, "no key").connect_with(7, fake).unwrap_err().is_config());
+    assert_eq!(GithubApp::new(CLIENT, "no key").connect_with(7, fake).unwrap_err().kind(), ErrorKind::Config);
 }
 
 // --- The environment ---
@@ -218,7 +221,7 @@ fn what_is_wrong_with_the_environment_is_one_sentence_that_names_the_variable() 
         let set: Vec<_> =
             good.iter().filter(|(name, _)| *name != changed.0).copied().chain([changed]).collect();
         let error = GithubApp::from_variables(variables(&set)).unwrap_err();
-        assert!(error.is_config() && error.to_string().contains(words), "{error}");
+        assert!(error.kind() == ErrorKind::Config && error.to_string().contains(words), "{error}");
     }
     let error = GithubApp::from_variables(variables(&good)).unwrap().installation().unwrap_err();
     assert!(error.to_string().contains("set GITHUB_APP_INSTALLATION_ID"), "{error}");

@@ -7,7 +7,7 @@ use http::{HeaderMap, Method};
 use serde_json::Value;
 use tower_oauth2::providers::google::Google;
 use tower_oauth2::test_util::{FakeGoogle, FakeGoogleBuilder, Trouble, pass, timed};
-use tower_oauth2::{ApiClient, TokenCache};
+use tower_oauth2::{ApiClient, ErrorKind, TokenCache};
 
 use super::{RawRequest, Scratch, Variables, caller_of, variables};
 
@@ -130,7 +130,7 @@ async fn an_id_token_is_for_one_audience_and_ends_when_it_says() {
     }
     let user = Google::from_json(FakeGoogle::user_file()).unwrap();
     let error = user.id_tokens(FakeGoogle::APP, fake.clone()).unwrap_err();
-    assert!(error.is_config() && error.to_string().contains("impersonate"), "{error}");
+    assert!(error.kind() == ErrorKind::Config && error.to_string().contains("impersonate"), "{error}");
     // One for another service is not taken.
     let tokens = key().id_tokens("https://elsewhere.google.test", fake.clone()).unwrap().build();
     let api = ApiClient::builder(FakeGoogle::APP, tokens).build_with(fake.clone()).unwrap();
@@ -168,7 +168,7 @@ async fn throttling_revocation_and_a_missing_scope() {
     assert_ne!(tokens.get().await.unwrap().expose(), first.expose());
     // An account that may not be impersonated.
     let error = key().impersonate("root@test").tokens(fake.clone()).unwrap().build().get().await.unwrap_err();
-    assert!(error.is_config() && error.to_string().contains("what it may do"), "{error}");
+    assert!(error.kind() == ErrorKind::Config && error.to_string().contains("what it may do"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -231,10 +231,13 @@ fn what_is_wrong_with_the_environment_is_one_sentence_that_names_the_file() {
             Google::from_variables(variables(&[("GOOGLE_APPLICATION_CREDENTIALS", path)])).unwrap_err();
         let text = error.to_string();
         let begins = format!("GOOGLE_APPLICATION_CREDENTIALS: {path} cannot be used: ");
-        assert!(error.is_config() && text.starts_with(&begins) && text.contains(words), "{text}");
+        assert!(
+            error.kind() == ErrorKind::Config && text.starts_with(&begins) && text.contains(words),
+            "{text}"
+        );
     }
     let user = Google::from_json(FakeGoogle::user_file()).unwrap();
-    assert!(user.quota_project("a\nb").connect(STORAGE).unwrap_err().is_config());
+    assert_eq!(user.quota_project("a\nb").connect(STORAGE).unwrap_err().kind(), ErrorKind::Config);
 }
 
 // --- The emulator ---

@@ -17,7 +17,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tower::BoxError;
 use tower_oauth2::grants::{GrantBuilder, Revocation, read_token_response};
-use tower_oauth2::{RefreshTokenGrant, TokenCache};
+use tower_oauth2::{ErrorKind, RefreshTokenGrant, TokenCache};
 
 use crate::api::{Api, Check};
 use crate::server::Server;
@@ -165,7 +165,10 @@ pub(crate) async fn revoked_for_good() -> Result<Finding, BoxError> {
             after == StatusCode::UNAUTHORIZED && gone == StatusCode::UNAUTHORIZED,
             "tokens that are revoked",
         )
-        .demand(refused.is_err_and(|error| error.is_grant()), "a refresh token that is revoked"))
+        .demand(
+            refused.is_err_and(|error| error.kind() == ErrorKind::Grant),
+            "a refresh token that is revoked",
+        ))
 }
 
 /// Signs in, and begins with the refresh token of that.

@@ -9,6 +9,7 @@ use http::{HeaderMap, Response};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyExt as _, StreamBody};
 use tower::BoxError;
+use tower_oauth2::ErrorKind;
 
 use crate::scripted::{Body, Scripted, Step, TOKEN, a_token, answer, answer_with, billing, fetch, response};
 
@@ -47,7 +48,10 @@ async fn a_gibibyte_is_read_up_to_the_cap() {
     let taken = Arc::new(AtomicUsize::new(0));
     let endpoint = Scripted::new([Step::Answer(Response::new(gibibyte(&taken)))]);
     let error = endpoint.ask(billing().retries(0)).await.unwrap_err();
-    assert!(error.is_protocol() && error.to_string().contains("more than 1024 KiB"), "{error}");
+    assert!(
+        error.kind() == ErrorKind::Protocol && error.to_string().contains("more than 1024 KiB"),
+        "{error}"
+    );
     let taken = taken.load(Ordering::Relaxed);
     assert!(taken > 1024 * 1024 && taken <= 1024 * 1024 + 64 * 1024, "{taken}");
 }
@@ -76,7 +80,7 @@ async fn a_body_that_says_it_is_too_long_is_not_read_at_all() {
     let announced = Announced(gibibyte(&taken));
     assert!(announced.size_hint().exact().is_some());
     let endpoint = Scripted::new([Step::Answer(Response::new(announced.boxed_unsync()))]);
-    assert!(endpoint.ask(billing().retries(0)).await.unwrap_err().is_protocol());
+    assert_eq!(endpoint.ask(billing().retries(0)).await.unwrap_err().kind(), ErrorKind::Protocol);
     assert_eq!(taken.load(Ordering::Relaxed), 0);
 }
 
@@ -96,14 +100,17 @@ async fn a_body_of_exactly_the_cap_is_read() {
         answer(200, &format!("{TOKEN}{padding} ")),
     ]);
     assert!(endpoint.ask(billing()).await.is_ok());
-    assert!(endpoint.ask(billing().retries(0)).await.unwrap_err().is_protocol());
+    assert_eq!(endpoint.ask(billing().retries(0)).await.unwrap_err().kind(), ErrorKind::Protocol);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_compressed_answer_is_refused_by_name() {
     let endpoint = Scripted::new([answer_with(200, &[("content-encoding", "gzip")], "\u{1f}\u{8b}")]);
     let error = endpoint.ask(billing().retries(0)).await.unwrap_err();
-    assert!(error.is_protocol() && error.to_string().contains("content encoding gzip"), "{error}");
+    assert!(
+        error.kind() == ErrorKind::Protocol && error.to_string().contains("content encoding gzip"),
+        "{error}"
+    );
     assert!(error.to_string().contains("build_with"), "{error}");
     let endpoint = Scripted::new([
         answer_with(200, &[("content-encoding", "Identity")], TOKEN),
@@ -137,7 +144,7 @@ async fn a_transport_that_decodes_is_held_to_the_cap_after_decoding() {
     let source = billing().retries(0).build_with(decoding.service(endpoint)).unwrap();
     assert_eq!(fetch(&source).await.unwrap().header_value(), "Bearer AT1");
     let error = fetch(&source).await.unwrap_err();
-    assert!(error.is_protocol() && error.to_string().contains("1024 KiB"), "{error}");
+    assert!(error.kind() == ErrorKind::Protocol && error.to_string().contains("1024 KiB"), "{error}");
     assert!(taken.load(Ordering::Relaxed) <= 1024 * 1024 + 64 * 1024);
 }
 
@@ -149,7 +156,10 @@ async fn an_answer_that_breaks_off_is_asked_for_again() {
 
     let endpoint = Scripted::new([broken()]);
     let error = endpoint.ask(billing().retries(0)).await.unwrap_err();
-    assert!(error.is_transient() && error.to_string().contains("https://login.example.com"), "{error}");
+    assert!(
+        error.kind() == ErrorKind::Transient && error.to_string().contains("https://login.example.com"),
+        "{error}"
+    );
     assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "connection reset");
 }
 
@@ -175,10 +185,13 @@ async fn what_the_builder_asks_of_a_token_is_checked() {
     let odd = r#"{"access_token":"a|b","scope":"read"}"#;
     let endpoint = Scripted::new((0..4).map(|_| answer(200, odd)));
     assert!(endpoint.ask(billing()).await.is_ok());
-    assert!(endpoint.ask(billing().strict_bearer(true)).await.unwrap_err().is_protocol());
+    assert_eq!(endpoint.ask(billing().strict_bearer(true)).await.unwrap_err().kind(), ErrorKind::Protocol);
     assert!(endpoint.ask(billing().scope("read").required_scope("read")).await.is_ok());
     let error = endpoint.ask(billing().required_scope("read write")).await.unwrap_err();
-    assert!(error.is_config() && error.to_string().contains("required scopes write:"), "{error}");
+    assert!(
+        error.kind() == ErrorKind::Config && error.to_string().contains("required scopes write:"),
+        "{error}"
+    );
 }
 
 /// What was asked for is found in a mebibyte of scopes. With the square of their number this would not end.
@@ -218,6 +231,6 @@ async fn one_secret_as_long_as_an_answer_may_be_is_found() {
     let body = format!(r#"{{"error":"odd","error_description":"{said}{piece}","token":"{secret}"}}"#);
     assert!(body.len() < 1024 * 1024);
     let error = Scripted::new([answer(400, &body)]).ask(billing()).await.unwrap_err();
-    assert!(error.is_grant());
+    assert_eq!(error.kind(), ErrorKind::Grant);
     assert_eq!(error.description(), Some(&*format!("{said}[redacted]")));
 }

@@ -18,7 +18,10 @@ fn millis(millis: u64) -> Duration {
 async fn a_failing_server_is_asked_three_times_more_with_growing_delays() {
     let endpoint = Scripted::new((0..4).map(|_| answer(503, "")));
     let error = endpoint.ask(billing()).await.unwrap_err();
-    assert!(error.is_transient() && error.status() == Some(StatusCode::SERVICE_UNAVAILABLE), "{error}");
+    assert!(
+        error.kind() == ErrorKind::Transient && error.status() == Some(StatusCode::SERVICE_UNAVAILABLE),
+        "{error}"
+    );
     assert!(endpoint.is_finished());
     let gaps = endpoint.gaps();
     for (gap, whole) in gaps.iter().zip([millis(500), SECOND, 2 * SECOND]) {
@@ -58,7 +61,7 @@ async fn what_a_transport_says_is_one_short_line_of_the_error() {
     ] {
         let endpoint = Scripted::new([Step::Fail(said.into())]);
         let error = endpoint.ask(billing().retries(0)).await.unwrap_err();
-        assert!(error.is_transient());
+        assert_eq!(error.kind(), ErrorKind::Transient);
         assert_eq!(error.to_string(), format!("{starts}{shown}{ends}"));
     }
     let endpoint = Scripted::new([Step::Fail("x".repeat(100_000).into())]);
@@ -106,7 +109,7 @@ async fn a_wait_beyond_the_longest_delay_is_handed_out_and_not_waited_for() {
         let endpoint = Scripted::new([answer_with(status, &[("retry-after", "30")], "")]);
         let start = Instant::now();
         let error = endpoint.ask(billing()).await.unwrap_err();
-        assert!(error.is_throttled());
+        assert_eq!(error.kind(), ErrorKind::Throttled);
         let Some(until) = error.retry_at() else { panic!("{error:?}") };
         assert_eq!(until - start.into_std(), 30 * SECOND);
         assert_eq!(start.elapsed(), Duration::ZERO);
@@ -121,7 +124,7 @@ async fn the_hint_of_the_last_attempt_is_handed_out() {
         let endpoint = Scripted::new([answer_with(status, &[("retry-after", "2")], "")]);
         let start = Instant::now();
         let error = endpoint.ask(billing().retries(0)).await.unwrap_err();
-        assert!(error.is_throttled());
+        assert_eq!(error.kind(), ErrorKind::Throttled);
         let Some(until) = error.retry_at() else { panic!("{error:?}") };
         assert_eq!(until - start.into_std(), 2 * SECOND);
     }
@@ -144,16 +147,19 @@ async fn what_the_transport_knows_better_is_found_below_other_layers() {
         }
     }
 
-    let layered = Layered(Error::config("there are no root certificates"));
+    let layered = Layered(Error::new(ErrorKind::Config, "there are no root certificates"));
     let endpoint = Scripted::new([Step::Fail(layered.into())]);
     let error = endpoint.ask(billing()).await.unwrap_err();
-    assert!(error.is_config() && error.to_string() == "there are no root certificates", "{error}");
+    assert!(
+        error.kind() == ErrorKind::Config && error.to_string() == "there are no root certificates",
+        "{error}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn count_delays_and_statuses_are_settable() {
     let endpoint = Scripted::new([answer(503, "")]);
-    assert!(endpoint.ask(billing().retries(0)).await.unwrap_err().is_transient());
+    assert_eq!(endpoint.ask(billing().retries(0)).await.unwrap_err().kind(), ErrorKind::Transient);
 
     let endpoint = Scripted::new((0..6).map(|_| answer(503, "")));
     let patience = billing().retries(5).min_delay(SECOND).max_delay(2 * SECOND);
@@ -183,7 +189,7 @@ async fn a_classifier_decides_whether_an_answer_is_retried() {
 
     let endpoint = Scripted::new([answer(503, "")]);
     let final_at_once = billing().classifier(|_| Some(ErrorKind::Grant));
-    assert!(endpoint.ask(final_at_once).await.unwrap_err().is_grant());
+    assert_eq!(endpoint.ask(final_at_once).await.unwrap_err().kind(), ErrorKind::Grant);
 }
 
 #[tokio::test(start_paused = true)]
@@ -208,7 +214,7 @@ async fn an_attempt_that_hangs_anywhere_is_given_up() {
             .min_delay(Duration::ZERO)
             .second_attempt_after(None);
         let error = endpoint.ask(patience).await.unwrap_err();
-        assert!(error.is_transient() && error.to_string().contains("within 5s"), "{error}");
+        assert!(error.kind() == ErrorKind::Transient && error.to_string().contains("within 5s"), "{error}");
         assert_eq!(start.elapsed().as_secs(), 10);
     }
 }
@@ -229,7 +235,7 @@ fn an_answer_of_empty_frames_without_end_is_given_up() {
         let _ = done.send(runtime.block_on(endpoint.ask(patience)));
     });
     let outcome = wait.recv_timeout(10 * SECOND).expect("the attempt has no end");
-    assert!(outcome.unwrap_err().is_transient());
+    assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Transient);
 }
 
 #[tokio::test(start_paused = true)]

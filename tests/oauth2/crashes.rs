@@ -8,7 +8,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
-use tower_oauth2::{RefreshTokenGrant, TokenCache};
+use tower_oauth2::{ErrorKind, RefreshTokenGrant, TokenCache};
 
 use crate::rotating::{Rotating, builder, renew};
 use crate::scripted::{Scripted, Step, response};
@@ -100,7 +100,7 @@ fn a_runtime_that_ends_at_any_point_loses_no_refresh_token_that_arrived() {
                 // The answer went down with the runtime. The token is tried once, and the error says why it was lost.
                 let error = second.unwrap_err();
                 assert!(
-                    error.is_grant() && error.to_string().contains("was lost before"),
+                    error.kind() == ErrorKind::Grant && error.to_string().contains("was lost before"),
                     "{steps}: {error}"
                 );
                 assert_eq!(server.sent(), ["RT0", "RT0"]);
@@ -212,7 +212,7 @@ async fn an_answer_that_comes_after_the_end_of_its_flight_is_for_the_next() {
     let endpoint = Scripted::new([Step::AnswerAfter(3 * SECOND, response(200, &[], rotated))]);
     let source = builder(Some("RT1")).build_with(endpoint.clone()).unwrap();
     let cache = TokenCache::builder(source).fetch_timeout(SECOND).build();
-    assert!(cache.get().await.unwrap_err().is_transient());
+    assert_eq!(cache.get().await.unwrap_err().kind(), ErrorKind::Transient);
     sleep(5 * SECOND).await;
     assert_eq!(cache.get().await.unwrap().header_value(), "Bearer AT1");
     assert_eq!(endpoint.seen().len(), 1);

@@ -12,8 +12,8 @@ use http_body_util::Full;
 use tower::{BoxError, service_fn};
 use tower_oauth2::grants::{SecurityToken, TokenExchange, TokenType};
 use tower_oauth2::{
-    AccessToken, ClientCredentials, Error, FetchReason, FileToken, Secret, TokenCache, TokenRequest,
-    TokenSource, source_fn,
+    AccessToken, ClientCredentials, Error, ErrorKind, FetchReason, FileToken, Secret, TokenCache,
+    TokenRequest, TokenSource, source_fn,
 };
 
 use crate::scripted::URL;
@@ -61,7 +61,7 @@ async fn a_secret_file_that_was_changed_ends_the_wait_within_a_second() {
     let source = source.build_with(server("the-right-secret")).unwrap();
     assert!(!source.has_changed(), "it was not read yet");
     let cache = TokenCache::new(source);
-    assert!(cache.get().await.unwrap_err().is_config());
+    assert_eq!(cache.get().await.unwrap_err().kind(), ErrorKind::Config);
     std::fs::write(&file.0, "the-right-secret").unwrap();
     let begun = std::time::Instant::now();
     while cache.get().await.is_err() {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tower_oauth2::ErrorKind;
 
 use crate::scripted::{Scripted, Step, a_token, answer_with, billing};
 
@@ -34,7 +35,7 @@ async fn a_limit_that_ends_later_than_is_waited_for_is_asked_once() {
     let (endpoint, start) = (Scripted::new([limited(&[("x-rate-limit-reset", "30")])]), Instant::now());
     let error = endpoint.ask(billing()).await.unwrap_err();
     assert!(endpoint.is_finished() && start.elapsed() == Duration::ZERO);
-    assert!(error.is_throttled());
+    assert_eq!(error.kind(), ErrorKind::Throttled);
     let Some(until) = error.retry_at() else { panic!("{error}") };
     assert_eq!(until.duration_since(start.into()), 30 * SECOND);
 }

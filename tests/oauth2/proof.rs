@@ -13,8 +13,8 @@ use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::{BoxError, ServiceBuilder};
 use tower_oauth2::grants::{CustomGrant, GrantBuilder, Revocation, SecurityToken, TokenExchange, TokenType};
 use tower_oauth2::{
-    AccessToken, Error, FetchReason, RefreshTokenGrant, Secret, TokenCache, TokenRequest, TokenRevoker as _,
-    TokenSource,
+    AccessToken, Error, ErrorKind, FetchReason, RefreshTokenGrant, Secret, TokenCache, TokenRequest,
+    TokenRevoker as _, TokenSource,
 };
 
 use crate::rotating::{builder, renew};
@@ -89,18 +89,18 @@ async fn what_a_gateway_answers_after_a_lost_response_does_not_bury_a_refresh_to
 #[tokio::test(start_paused = true)]
 async fn an_error_of_another_source_below_says_nothing_of_this_refresh_token() {
     for foreign in [
-        Error::grant("another grant was refused").with_code("invalid_grant"),
-        Error::config("another client was refused").with_code("invalid_client"),
-        Error::transient("another server is down"),
-        Error::throttled("another server is busy"),
-        Error::protocol("another server speaks in riddles"),
+        Error::new(ErrorKind::Grant, "another grant was refused").with_code("invalid_grant"),
+        Error::new(ErrorKind::Config, "another client was refused").with_code("invalid_client"),
+        Error::new(ErrorKind::Transient, "another server is down"),
+        Error::new(ErrorKind::Throttled, "another server is busy"),
+        Error::new(ErrorKind::Protocol, "another server speaks in riddles"),
     ] {
-        let is_grant = foreign.is_grant();
+        let is_grant = foreign.kind() == ErrorKind::Grant;
         let endpoint = Scripted::new([Step::Fail(foreign.clone().into()), Step::Fail(foreign.into())]);
         let fallback = AccessToken::bearer("somebody-else").unwrap();
         let source = source(&endpoint, rt1().retries(u32::from(is_grant)));
         let error = renew(&source.clone().or(fallback)).await.unwrap_err();
-        assert!(!error.is_grant() && error.code().is_none(), "{error}");
+        assert!(error.kind() != ErrorKind::Grant && error.code().is_none(), "{error}");
         assert!(source.has_refresh_token(), "{error}");
     }
 }
@@ -132,7 +132,7 @@ async fn a_refresh_token_that_worked_here_is_asked_once_more_before_it_is_buried
     let endpoint = Scripted::new([a_token(), refused(), refused()]);
     let source = self::source(&endpoint, rt1());
     forced(&source).await.unwrap();
-    assert!(forced(&source).await.unwrap_err().is_grant());
+    assert_eq!(forced(&source).await.unwrap_err().kind(), ErrorKind::Grant);
     assert!(!source.has_refresh_token() && endpoint.is_finished());
 
     // Where there is no time left in this fetch, the next one asks.
@@ -143,8 +143,8 @@ async fn a_refresh_token_that_worked_here_is_asked_once_more_before_it_is_buried
     let deadline = (Instant::now() + SECOND).into_std();
     let hurried = TokenRequest::new(FetchReason::Forced).with_deadline(deadline);
     let error = source.clone().or(fallback).token(hurried).await.unwrap_err();
-    assert!(error.is_transient() && source.has_refresh_token(), "{error}");
-    assert!(forced(&source).await.unwrap_err().is_grant() && !source.has_refresh_token());
+    assert!(error.kind() == ErrorKind::Transient && source.has_refresh_token(), "{error}");
+    assert!(forced(&source).await.unwrap_err().kind() == ErrorKind::Grant && !source.has_refresh_token());
 
     // One that was never taken here, or was rotated, is buried at once.
     let rotated = r#"{"access_token":"AT1","refresh_token":"RT2"}"#;
@@ -171,7 +171,7 @@ async fn a_code_that_names_the_refresh_token_buries_it() {
         let endpoint = Scripted::new([answer(status, &format!(r#"{{"ok":false,"error":"{code}"}}"#))]);
         let source = source(&endpoint, rt1());
         let error = renew(&source).await.unwrap_err();
-        assert!(error.is_grant() && error.to_string().contains("sign in"), "{error}");
+        assert!(error.kind() == ErrorKind::Grant && error.to_string().contains("sign in"), "{error}");
         assert!(!source.has_refresh_token(), "{code}");
         assert!(renew(&source).await.is_err(), "asked once");
     }
@@ -241,7 +241,7 @@ async fn a_refused_client_is_no_dead_refresh_token() {
     let source = endpoint.source(rt1());
     for _ in 0..10 {
         let error = renew(&source).await.unwrap_err();
-        assert!(error.is_config() && !error.to_string().contains("sign in"), "{error}");
+        assert!(error.kind() == ErrorKind::Config && !error.to_string().contains("sign in"), "{error}");
     }
     assert_eq!(endpoint.asked(), 10);
 }
@@ -286,7 +286,7 @@ async fn nobody_goes_on_in_another_name_because_of_what_may_pass() {
         || answer(503, r#"{"error":"invalid_grant"}"#),
         || answer(429, ""),
         || Step::Fail("connection reset".into()),
-        || Step::Fail(Error::config("there are no root certificates").into()),
+        || Step::Fail(Error::new(ErrorKind::Config, "there are no root certificates").into()),
         || Step::Hang,
     ];
     for (at, step) in steps.iter().enumerate() {
@@ -336,10 +336,10 @@ async fn what_never_returns_is_an_error_that_may_pass_and_names_it() {
     let endpoint = Scripted::new([]);
     let client = tower_oauth2::ClientCredentials::builder(URL, "billing", secret());
     let error = endpoint.ask(client.retries(0)).await.unwrap_err();
-    assert!(error.is_transient() && error.to_string().contains("within 10s"), "{error}");
+    assert!(error.kind() == ErrorKind::Transient && error.to_string().contains("within 10s"), "{error}");
     let revocation = Revocation::builder(URL, "billing", secret()).retries(0).build_with(endpoint).unwrap();
     let error = revocation.revoke(AccessToken::bearer("AT1").unwrap()).await.unwrap_err();
-    assert!(error.is_transient(), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
 }
 
 #[test]
@@ -372,8 +372,8 @@ async fn a_store_without_end_does_not_keep_a_fetch_waiting() {
     let endpoint = Scripted::new([answer(200, rotated), a_token()]);
     let stuck = rt1().on_rotate(|_| std::future::pending());
     let source = source(&endpoint, stuck);
-    assert!(until(&source, 5 * SECOND).await.unwrap_err().is_transient());
-    assert!(until(&source, 5 * SECOND).await.unwrap_err().is_transient());
+    assert_eq!(until(&source, 5 * SECOND).await.unwrap_err().kind(), ErrorKind::Transient);
+    assert_eq!(until(&source, 5 * SECOND).await.unwrap_err().kind(), ErrorKind::Transient);
     sleep(MINUTE).await;
     assert!(until(&source, 3 * MINUTE).await.is_ok());
 
@@ -427,7 +427,7 @@ async fn a_hint_that_does_not_fit_the_deadline_ends_the_fetch_now() {
     let start = Instant::now();
     let error = until(&billing().build_with(endpoint).unwrap(), 4 * SECOND).await.unwrap_err();
     assert_eq!(start.elapsed(), Duration::ZERO);
-    assert!(error.is_throttled());
+    assert_eq!(error.kind(), ErrorKind::Throttled);
     let Some(at) = error.retry_at() else { panic!("{error:?}") };
     assert_eq!(at - start.into_std(), 5 * SECOND);
 }
@@ -466,7 +466,7 @@ async fn a_hung_attempt_is_not_waited_for_to_its_end() {
     assert!(endpoint.ask(billing().second_attempt_after(4 * SECOND)).await.is_ok());
     assert_eq!(start.elapsed().as_secs(), 4);
     let endpoint = Scripted::new((0..4).map(|_| Step::Hang));
-    assert!(endpoint.ask(billing()).await.unwrap_err().is_transient());
+    assert_eq!(endpoint.ask(billing()).await.unwrap_err().kind(), ErrorKind::Transient);
     assert!(endpoint.is_finished());
     let endpoint = Scripted::new([Step::Hang]);
     assert!(endpoint.ask(billing().retries(0)).await.is_err());
@@ -507,11 +507,11 @@ async fn a_success_that_is_no_token_response_is_asked_for_again() {
         assert!(endpoint.ask(billing()).await.is_ok());
     }
     let endpoint = Scripted::new((0..4).map(|_| html(200)));
-    assert!(endpoint.ask(billing()).await.unwrap_err().is_protocol());
+    assert_eq!(endpoint.ask(billing()).await.unwrap_err().kind(), ErrorKind::Protocol);
     // A token that cannot be used is none that another attempt would bring.
     let endpoint = Scripted::new([answer(200, r#"{"access_token":"AT1","token_type":"mac"}"#)]);
-    assert!(endpoint.ask(billing()).await.unwrap_err().is_protocol());
+    assert_eq!(endpoint.ask(billing()).await.unwrap_err().kind(), ErrorKind::Protocol);
     // Nobody knows whether the refresh token is spent.
     let endpoint = Scripted::new([html(200)]);
-    assert!(renew(&source(&endpoint, rt1())).await.unwrap_err().is_protocol());
+    assert_eq!(renew(&source(&endpoint, rt1())).await.unwrap_err().kind(), ErrorKind::Protocol);
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::Response;
 use tower_oauth2::grants::{CustomGrant, Revocation, SecurityToken, TokenExchange, TokenType};
-use tower_oauth2::{AccessToken, ClientAuth, ClientCredentials, Error, Secret, TokenRevoker as _};
+use tower_oauth2::{AccessToken, ClientAuth, ClientCredentials, Error, ErrorKind, Secret, TokenRevoker as _};
 
 use crate::rotating::{builder, renew};
 use crate::scripted::{Scripted, Step, TOKEN, URL, a_token, answer, answer_with, billing, body, response};
@@ -22,15 +22,24 @@ async fn an_empty_secret_is_refused_by_name_wherever_it_comes_from() {
     for empty in ["", "\n", "\r\n", "\t", "\0", "\u{feff}", "\u{a0}", "\u{2003}\u{200b}"] {
         let given =
             ClientCredentials::builder(URL, "billing", empty).build_with(Scripted::new([])).unwrap_err();
-        assert!(given.is_config() && given.to_string().starts_with("client_secret: it is empty"), "{given}");
+        assert!(
+            given.kind() == ErrorKind::Config && given.to_string().starts_with("client_secret: it is empty"),
+            "{given}"
+        );
 
         let asked = Secret::from_fn(move || async move { Ok(empty) });
         let closure = ClientCredentials::builder(URL, "billing", asked).retries(0);
         let error = Scripted::new([]).ask(closure).await.unwrap_err();
-        assert!(error.is_transient() && error.to_string().contains("the client secret is empty"), "{error}");
+        assert!(
+            error.kind() == ErrorKind::Transient && error.to_string().contains("the client secret is empty"),
+            "{error}"
+        );
 
         let parameter = billing().secret_param("pin", empty).build_with(Scripted::new([])).unwrap_err();
-        assert!(parameter.is_config() && parameter.to_string().contains("\"pin\" is empty"), "{parameter}");
+        assert!(
+            parameter.kind() == ErrorKind::Config && parameter.to_string().contains("\"pin\" is empty"),
+            "{parameter}"
+        );
         let asked = billing().secret_param("pin", Secret::from_fn(move || async move { Ok(empty) }));
         let error = Scripted::new([]).ask(asked.retries(0)).await.unwrap_err();
         assert!(error.to_string().contains("the secret parameter pin is empty"), "{error}");
@@ -38,10 +47,13 @@ async fn an_empty_secret_is_refused_by_name_wherever_it_comes_from() {
         let token = || SecurityToken::new(empty, TokenType::JWT);
         let good = || SecurityToken::new("subject-token", TokenType::JWT);
         let subject = TokenExchange::builder(URL, token()).build_with(Scripted::new([])).unwrap_err();
-        assert!(subject.is_config() && subject.to_string().starts_with("subject: "), "{subject}");
+        assert!(
+            subject.kind() == ErrorKind::Config && subject.to_string().starts_with("subject: "),
+            "{subject}"
+        );
         let actor =
             TokenExchange::builder(URL, good()).actor(token()).build_with(Scripted::new([])).unwrap_err();
-        assert!(actor.is_config() && actor.to_string().starts_with("actor: "), "{actor}");
+        assert!(actor.kind() == ErrorKind::Config && actor.to_string().starts_with("actor: "), "{actor}");
     }
 }
 
@@ -87,7 +99,7 @@ fn a_url_that_holds_what_belongs_into_the_body_is_refused() {
         let client =
             ClientCredentials::builder(url, "billing", "secret").build_with(Scripted::new([])).unwrap_err();
         for error in [revocation, custom, client] {
-            assert!(error.is_config() && error.to_string().contains(said), "{url}: {error}");
+            assert!(error.kind() == ErrorKind::Config && error.to_string().contains(said), "{url}: {error}");
             assert!(!error.to_string().contains("S3CR3T"), "{error}");
         }
     }
@@ -113,7 +125,7 @@ async fn a_byte_order_mark_and_a_byte_that_is_not_utf8_do_no_harm_outside_the_to
         b"{\"access_token\":\"AT1\",\"refresh_token\":\"RT\xfc\"}",
     ] {
         let error = Scripted::new([bytes(200, strict)]).ask(billing()).await.unwrap_err();
-        assert!(error.is_protocol(), "{error}");
+        assert_eq!(error.kind(), ErrorKind::Protocol, "{error}");
     }
 }
 
@@ -121,7 +133,7 @@ async fn a_byte_order_mark_and_a_byte_that_is_not_utf8_do_no_harm_outside_the_to
 async fn a_rotated_refresh_token_without_an_access_token_is_kept() {
     let endpoint = Scripted::new([answer(200, r#"{"refresh_token":"RT2"}"#), a_token()]);
     let source = builder(Some("RT1")).build_with(endpoint.clone()).unwrap();
-    assert!(renew(&source).await.unwrap_err().is_protocol());
+    assert_eq!(renew(&source).await.unwrap_err().kind(), ErrorKind::Protocol);
     renew(&source).await.unwrap();
     assert!(endpoint.seen()[1].body.contains("refresh_token=RT2"));
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tower_oauth2::cache::TokenCacheBuilder;
 use tower_oauth2::grants::{GrantBuilder, Revocation};
-use tower_oauth2::{AccessToken, ClientAuth, Error, TokenCache, TokenRevoker as _, revoker_fn};
+use tower_oauth2::{AccessToken, ClientAuth, Error, ErrorKind, TokenCache, TokenRevoker as _, revoker_fn};
 
 use crate::log::Log;
 use crate::rotating::Rotating;
@@ -74,7 +74,7 @@ async fn a_server_that_cannot_leaves_the_token_valid_and_is_asked_again_in_its_o
     let endpoint = Scripted::new([answer_with(503, &[("retry-after", "120")], "")]);
     let start = Instant::now();
     let error = revoke(&endpoint, token()).await.unwrap_err();
-    assert!(error.is_throttled());
+    assert_eq!(error.kind(), ErrorKind::Throttled);
     let Some(until) = error.retry_at() else { panic!("{error:?}") };
     assert_eq!(until - start.into_std(), 120 * SECOND);
     assert!(error.to_string().contains("counts as still valid"), "{error}");
@@ -90,7 +90,10 @@ async fn a_server_that_cannot_leaves_the_token_valid_and_is_asked_again_in_its_o
     }
     let endpoint = Scripted::new((0..4).map(|_| Step::Fail("connection reset".into())));
     let error = revoke(&endpoint, token()).await.unwrap_err();
-    assert!(error.is_transient() && error.to_string().contains("check the revocation URL"), "{error}");
+    assert!(
+        error.kind() == ErrorKind::Transient && error.to_string().contains("check the revocation URL"),
+        "{error}"
+    );
     assert!(error.to_string().ends_with("counts as still valid"), "{error}");
 }
 
@@ -122,7 +125,7 @@ async fn the_access_token_is_revoked_even_if_the_refresh_token_was_not() {
     assert!(endpoint.is_finished());
     // But a server that wants to be left alone is.
     let endpoint = Scripted::new([answer_with(429, &[("retry-after", "60")], "")]);
-    assert!(revoke(&endpoint, both()).await.unwrap_err().is_throttled());
+    assert_eq!(revoke(&endpoint, both()).await.unwrap_err().kind(), ErrorKind::Throttled);
 }
 
 #[tokio::test(start_paused = true)]
@@ -151,7 +154,7 @@ fn a_setting_that_is_wrong_is_named() {
         ("https://u:p@login.example.com/", "revocation_url: it holds a user name"),
     ] {
         let error = Revocation::builder(url, "id", "secret").build_with(Scripted::new([])).unwrap_err();
-        assert!(error.is_config() && error.to_string().contains(what), "{error}");
+        assert!(error.kind() == ErrorKind::Config && error.to_string().contains(what), "{error}");
     }
     let insecure = Revocation::builder("http://login.example.com/revoke", "id", "secret").insecure_http(true);
     assert!(insecure.clone().build_with(Scripted::new([])).is_ok());
@@ -211,7 +214,7 @@ async fn a_token_that_could_not_be_revoked_stays_in_use() {
     let source = billing().build_with(endpoint.clone()).unwrap();
     let cache = TokenCache::builder(source).revoke_with(revocation).build();
     cache.get().await.unwrap();
-    assert!(cache.revoke().await.unwrap_err().is_throttled());
+    assert_eq!(cache.revoke().await.unwrap_err().kind(), ErrorKind::Throttled);
     assert!(cache.peek().is_some());
     cache.revoke().await.unwrap();
     assert!(cache.peek().is_none() && endpoint.is_finished());
@@ -239,10 +242,10 @@ async fn a_newer_token_survives_the_revocation_of_the_old_one() {
 async fn who_does_not_know_how_to_revoke_says_so() {
     let cache = TokenCache::new(token());
     let error = cache.revoke().await.unwrap_err();
-    assert!(error.is_config() && error.to_string().contains("revoke_with"), "{error}");
+    assert!(error.kind() == ErrorKind::Config && error.to_string().contains("revoke_with"), "{error}");
     let cache = TokenCache::builder(token()).revoke_at_shutdown(true).build();
     cache.get().await.unwrap();
-    assert!(cache.shutdown(SECOND).await.unwrap_err().is_config());
+    assert_eq!(cache.shutdown(SECOND).await.unwrap_err().kind(), ErrorKind::Config);
 }
 
 #[tokio::test(start_paused = true)]
@@ -296,12 +299,18 @@ async fn the_deadline_of_a_shutdown_wins_and_its_failure_is_told() {
 
     let (took, error) = ended(builder().revoke_with(revoker_fn(|_| std::future::pending())).build()).await;
     assert_eq!(took, 3 * SECOND);
-    assert!(error.is_transient() && error.to_string().contains("was not revoked in the time"), "{error}");
+    assert!(
+        error.kind() == ErrorKind::Transient && error.to_string().contains("was not revoked in the time"),
+        "{error}"
+    );
 
     let panics = revoker_fn(|_| async { panic!("the revoker panics") });
     let (took, error) = ended(builder().revoke_with(panics).build()).await;
     assert_eq!(took, Duration::ZERO);
-    assert!(error.is_transient() && error.to_string().contains("the revoker panicked"), "{error}");
+    assert!(
+        error.kind() == ErrorKind::Transient && error.to_string().contains("the revoker panicked"),
+        "{error}"
+    );
 
     // The server asks for a wait that fits, and for one that does not.
     let endpoint = Scripted::new([answer_with(503, &[("retry-after", "2")], ""), done()]);
@@ -313,7 +322,7 @@ async fn the_deadline_of_a_shutdown_wins_and_its_failure_is_told() {
     let (took, error) =
         ended(builder().revoke_with(self::builder().build_with(endpoint).unwrap()).build()).await;
     assert_eq!(took, 3 * SECOND);
-    assert!(error.is_transient(), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
 
     // A deadline beyond all times is none.
     let cache = builder().revoke_with(revoker_fn(|_| std::future::ready(Ok(())))).build();

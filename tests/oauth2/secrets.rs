@@ -57,18 +57,18 @@ async fn a_secret_that_stayed_the_same_is_not_tried_again() {
     let (secret, reads) = rotating(&["old"]);
     let endpoint = Scripted::new([answer(401, REFUSED)]);
     let error = endpoint.ask(by_post(secret)).await.unwrap_err();
-    assert!(error.is_config() && error.code() == Some("invalid_client"), "{error}");
+    assert!(error.kind() == ErrorKind::Config && error.code() == Some("invalid_client"), "{error}");
     assert_eq!(reads.load(Ordering::Relaxed), 2);
 
     let endpoint = Scripted::new([answer(401, REFUSED)]);
-    assert!(endpoint.ask(by_post(Secret::new("value"))).await.unwrap_err().is_config());
+    assert_eq!(endpoint.ask(by_post(Secret::new("value"))).await.unwrap_err().kind(), ErrorKind::Config);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_secret_is_read_again_once_and_no_more() {
     let (secret, reads) = rotating(&["one", "two", "three"]);
     let endpoint = Scripted::new([answer(401, REFUSED), answer(401, REFUSED)]);
-    assert!(endpoint.ask(by_post(secret)).await.unwrap_err().is_config());
+    assert_eq!(endpoint.ask(by_post(secret)).await.unwrap_err().kind(), ErrorKind::Config);
     assert_eq!(reads.load(Ordering::Relaxed), 2);
 }
 
@@ -77,7 +77,9 @@ async fn a_secret_that_cannot_be_read_again_does_not_hide_the_refusal() {
     let reads = AtomicUsize::new(0);
     let sealed_later = Secret::from_fn(move || {
         let is_first = reads.fetch_add(1, Ordering::Relaxed) == 0;
-        async move { if is_first { Ok("one") } else { Err(Error::transient("the vault is sealed")) } }
+        async move {
+            if is_first { Ok("one") } else { Err(Error::new(ErrorKind::Transient, "the vault is sealed")) }
+        }
     });
     let endpoint = Scripted::new([answer(401, REFUSED)]);
     assert_eq!(endpoint.ask(by_post(sealed_later)).await.unwrap_err().code(), Some("invalid_client"));
@@ -110,9 +112,13 @@ async fn without_a_secret_nothing_is_sent() {
     let endpoint = Scripted::new([]);
     let unset = Secret::from_env("TOWER_OAUTH2_TEST_UNSET");
     let error = endpoint.ask(by_post(unset)).await.unwrap_err();
-    assert!(error.is_config() && error.to_string().contains("TOWER_OAUTH2_TEST_UNSET"), "{error}");
+    assert!(
+        error.kind() == ErrorKind::Config && error.to_string().contains("TOWER_OAUTH2_TEST_UNSET"),
+        "{error}"
+    );
 
-    let sealed = Secret::from_fn(|| async { Err::<&str, _>(Error::transient("the vault is sealed")) });
+    let sealed =
+        Secret::from_fn(|| async { Err::<&str, _>(Error::new(ErrorKind::Transient, "the vault is sealed")) });
     assert_eq!(endpoint.ask(by_post(sealed)).await.unwrap_err().to_string(), "the vault is sealed");
     assert!(endpoint.seen().is_empty());
 }

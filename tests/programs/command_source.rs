@@ -44,7 +44,10 @@ const LONGEST: u64 = 64 * 1024;
 impl TokenSource for CommandSource {
     async fn token(&self, _request: TokenRequest) -> Result<AccessToken, Error> {
         let printed = tokio::time::timeout(TIMEOUT, self.run()).await.map_err(|_| {
-            Error::transient("the program that prints the token did not end in time, and was killed")
+            Error::new(
+                ErrorKind::Transient,
+                "the program that prints the token did not end in time, and was killed",
+            )
         })??;
         let printed = printed.expose_secret().trim();
         if printed.starts_with('{') { of_json(printed) } else { AccessToken::bearer(printed) }
@@ -72,26 +75,34 @@ impl CommandSource {
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| {
-                Error::config("the program that prints the token cannot be started; check its path")
-                    .with_source(error)
+                Error::new(
+                    ErrorKind::Config,
+                    "the program that prints the token cannot be started; check its path",
+                )
+                .with_source(error)
             })?;
-        let lost =
-            |error| Error::transient("what the program printed for a token was lost").with_source(error);
+        let lost = |error| {
+            Error::new(ErrorKind::Transient, "what the program printed for a token was lost")
+                .with_source(error)
+        };
         let mut printed = Vec::new();
         if let Some(output) = program.stdout.take() {
             output.take(LONGEST + 1).read_to_end(&mut printed).await.map_err(lost)?;
         }
         if printed.len() as u64 > LONGEST {
-            return Err(Error::protocol("the program that prints the token prints too much"));
+            return Err(Error::new(ErrorKind::Protocol, "the program that prints the token prints too much"));
         }
         let printed = String::from_utf8(printed).map(SecretString::from).map_err(|_| {
-            Error::protocol("the program that prints the token prints something else than text")
+            Error::new(
+                ErrorKind::Protocol,
+                "the program that prints the token prints something else than text",
+            )
         })?;
         let ended = program.wait().await.map_err(lost)?;
         if !ended.success() {
             // Its exit code is not a secret. What it said may be one.
             let hint = "the program printed no token; run it by hand to see why, you may have to sign in";
-            return Err(Error::grant(hint).with_source(ended.to_string()));
+            return Err(Error::new(ErrorKind::Grant, hint).with_source(ended.to_string()));
         }
         Ok(printed)
     }
@@ -100,9 +111,10 @@ impl CommandSource {
 fn of_json(printed: &str) -> Result<AccessToken, Error> {
     // The reader's own error would quote what it read.
     let printed: Value = serde_json::from_str(printed)
-        .map_err(|_| Error::protocol("the program printed JSON that cannot be read"))?;
+        .map_err(|_| Error::new(ErrorKind::Protocol, "the program printed JSON that cannot be read"))?;
     let token = ["access_token", "accessToken", "token"].iter().find_map(|name| printed[name].as_str());
-    let token = token.ok_or_else(|| Error::protocol("the program printed JSON without a token"))?;
+    let token =
+        token.ok_or_else(|| Error::new(ErrorKind::Protocol, "the program printed JSON without a token"))?;
     let token = AccessToken::bearer(token)?;
     Ok(match (printed["expires_in"].as_u64(), printed["expires_on"].as_u64()) {
         (Some(seconds), _) => token.with_lifetime(Duration::from_secs(seconds)),

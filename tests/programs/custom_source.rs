@@ -11,8 +11,8 @@ use http_body_util::BodyExt as _;
 use serde_json::Value;
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::{
-    AccessToken, AuthLayer, Body, Error, FetchReason, RetryPolicy, TokenCache, TokenRequest, TokenRevoker,
-    TokenSource,
+    AccessToken, AuthLayer, Body, Error, ErrorKind, FetchReason, RetryPolicy, TokenCache, TokenRequest,
+    TokenRevoker, TokenSource,
 };
 
 use vault::{ORIGIN, VaultServer};
@@ -35,7 +35,10 @@ impl TokenSource for Vault {
             return token_of(&renewed);
         }
         let leased = self.ask(Method::POST, "leases").await?;
-        token_of(&leased.ok_or_else(|| Error::grant("the vault leases nothing; ask for its role"))?)
+        token_of(
+            &leased
+                .ok_or_else(|| Error::new(ErrorKind::Grant, "the vault leases nothing; ask for its role"))?,
+        )
     }
 }
 
@@ -51,7 +54,7 @@ impl Vault {
     /// Asks the vault. Returns nothing if there is no such lease, or none that it renews.
     async fn ask(&self, method: Method, path: &str) -> Result<Option<Value>, Error> {
         let unreachable = |error: BoxError| {
-            Error::transient("the vault did not respond; is it unsealed?").with_source(error)
+            Error::new(ErrorKind::Transient, "the vault did not respond; is it unsealed?").with_source(error)
         };
         let request = Request::builder().method(method).uri(format!("{ORIGIN}/{path}"));
         let request = request.body(Body::empty()).map_err(|error| unreachable(error.into()))?;
@@ -64,12 +67,12 @@ impl Vault {
             status if status.is_success() => Ok(Some(serde_json::from_slice(&body).unwrap_or_default())),
             // Never what the vault wrote: a token could be in it.
             status if status.is_server_error() => {
-                Err(Error::transient("the vault fails; is it unsealed?").with_status(status))
+                Err(Error::new(ErrorKind::Transient, "the vault fails; is it unsealed?").with_status(status))
             }
             // Asking again would not help.
             status => {
                 let line = "the vault refuses; check its policy and what this service shows to it";
-                Err(Error::config(line).with_status(status))
+                Err(Error::new(ErrorKind::Config, line).with_status(status))
             }
         }
     }
@@ -83,7 +86,7 @@ fn token_of(lease: &Value) -> Result<AccessToken, Error> {
     let (Some(id), Some(token), Some(seconds)) =
         (lease["id"].as_str(), lease["token"].as_str(), lease["seconds"].as_u64())
     else {
-        return Err(Error::protocol("the vault leased something else than a token"));
+        return Err(Error::new(ErrorKind::Protocol, "the vault leased something else than a token"));
     };
     Ok(AccessToken::bearer(token)?.with_lifetime(Duration::from_secs(seconds)).with_extra(LEASE, id))
 }

@@ -18,7 +18,7 @@ use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::grants::{GrantBuilder, read_token_response};
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient};
 use tower_oauth2::{
-    AccessToken, AuthLayer, Body, ClientAuth, Error, RefreshTokenGrant, RetryPolicy, TokenCache,
+    AccessToken, AuthLayer, Body, ClientAuth, Error, ErrorKind, RefreshTokenGrant, RetryPolicy, TokenCache,
 };
 
 use crate::servers::Api;
@@ -132,7 +132,7 @@ async fn agree(server: &FakeAuthorizationServer, url: &str, user_code: &str) -> 
 
 /// An HTTP client as the `oauth2` crate wants one: its error is an error by its type.
 async fn exchange(server: FakeAuthorizationServer, request: HttpRequest) -> Result<HttpResponse, Error> {
-    let lost = |error: BoxError| Error::transient("the exchange failed").with_source(error);
+    let lost = |error: BoxError| Error::new(ErrorKind::Transient, "the exchange failed").with_source(error);
     let request = request.map(|body| Full::new(Bytes::from(body)));
     let (head, body) = server.oneshot(request).await.map_err(lost)?.into_parts();
     let body = body.collect().await.map_err(lost)?.to_bytes();

@@ -14,7 +14,7 @@ use http::{HeaderName, Request};
 use http_body_util::BodyExt as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
-use tower_oauth2::{AccessToken, AuthLayer, Body, Error, RetryPolicy, TokenRequest, TokenSource};
+use tower_oauth2::{AccessToken, AuthLayer, Body, Error, ErrorKind, RetryPolicy, TokenRequest, TokenSource};
 
 use api::{KeyedApi, ORIGIN};
 
@@ -37,7 +37,7 @@ impl TokenSource for KeyFile {
         if is_known(request.rejected()) {
             // Only a person can help. The cache asks again in a while, and looks into the file then.
             let refused = "the API refuses the key in the file; put a new one there";
-            return Err(Error::grant(refused));
+            return Err(Error::new(ErrorKind::Grant, refused));
         }
         // On schedule, unless another process has rotated it already.
         let key = if is_known(request.previous()) { self.rotate(&key).await? } else { key };
@@ -48,8 +48,11 @@ impl TokenSource for KeyFile {
 impl KeyFile {
     async fn read(&self) -> Result<SecretString, Error> {
         let text = tokio::fs::read_to_string(&self.path).await.map_err(|error| {
-            Error::config("the file with the API key cannot be read; check its path and rights")
-                .with_source(error)
+            Error::new(
+                ErrorKind::Config,
+                "the file with the API key cannot be read; check its path and rights",
+            )
+            .with_source(error)
         })?;
         Ok(text.trim().into())
     }
@@ -57,7 +60,8 @@ impl KeyFile {
     /// Has the API make the next key. It goes into the file before it is used. The key before is good for a while longer.
     async fn rotate(&self, key: &SecretString) -> Result<SecretString, Error> {
         let failed = |error: BoxError| {
-            Error::transient("the API made no new key; the old one stays in use").with_source(error)
+            Error::new(ErrorKind::Transient, "the API made no new key; the old one stays in use")
+                .with_source(error)
         };
         let request = Request::post(format!("{ORIGIN}/keys")).header(KEY_HEADER, key.expose_secret());
         let request = request.body(Body::empty()).map_err(|error| failed(error.into()))?;

@@ -16,7 +16,7 @@ use tower::load_shed::error::Overloaded;
 use tower::{BoxError, Layer as _, Service as _, ServiceExt as _};
 use tower_oauth2::retry::{NotReplayable, ReportSlot, RetryOptions, StopReason, Unsent};
 use tower_oauth2::test_util::{Script, ScriptedResponse, reply};
-use tower_oauth2::{Error, RetryPolicy};
+use tower_oauth2::{Error, ErrorKind, RetryPolicy};
 
 use super::{answers, not_replayable, post, send, text};
 
@@ -272,7 +272,7 @@ async fn what_ended_a_request_body_is_not_taken_for_what_ended_the_request() {
     // A body that is the answer to another request fails as that one did.
     let causes: [fn() -> BoxError; 3] = [
         || Unsent::new("of another request").into(),
-        || Error::config("of another client").into(),
+        || Error::new(ErrorKind::Config, "of another client").into(),
         || Overloaded::new().into(),
     ];
     for cause in causes {

@@ -20,7 +20,7 @@ use tower_oauth2::retry::{
     NotReplayable, ReplayReason, RequestBody, ResponseBody, RetryOptions, RetryReport, StopReason,
 };
 use tower_oauth2::test_util::{Probe, Script, ScriptedResponse, reply};
-use tower_oauth2::{AccessToken, Error, RetryPolicy, TokenCache, source_fn};
+use tower_oauth2::{AccessToken, Error, ErrorKind, RetryPolicy, TokenCache, source_fn};
 
 use super::vectors::rows;
 use super::{not_replayable, post, report, send, too_much};
@@ -578,7 +578,7 @@ async fn without_a_new_token_the_refusal_is_handed_back_with_its_trailers() {
     let cache = TokenCache::new(source_fn(move |_| {
         let token = match issued.fetch_add(1, Ordering::SeqCst) {
             0 => AccessToken::bearer("token-1"),
-            _ => Err(Error::grant("the client was refused")),
+            _ => Err(Error::new(ErrorKind::Grant, "the client was refused")),
         };
         std::future::ready(token)
     }));

@@ -15,7 +15,7 @@ use tower_oauth2::retry::{
     StopReason, Unsent,
 };
 use tower_oauth2::test_util::{Script, ScriptedResponse, reply};
-use tower_oauth2::{AccessToken, Error, RetryPolicy, TokenCache, source_fn};
+use tower_oauth2::{AccessToken, Error, ErrorKind, RetryPolicy, TokenCache, source_fn};
 
 use super::{Outcome, post, report, send, text};
 
@@ -26,11 +26,13 @@ fn waiting() -> RetryPolicyBuilder {
 }
 
 fn away() -> ScriptedResponse {
-    ScriptedResponse::Fail(Error::transient("the token endpoint is away").into())
+    ScriptedResponse::Fail(Error::new(ErrorKind::Transient, "the token endpoint is away").into())
 }
 
 fn busy_for(wait: Duration) -> ScriptedResponse {
-    ScriptedResponse::Fail(Error::throttled("the token endpoint is busy").with_retry_after(wait).into())
+    ScriptedResponse::Fail(
+        Error::new(ErrorKind::Throttled, "the token endpoint is busy").with_retry_after(wait).into(),
+    )
 }
 
 /// Sends a POST, which may not be repeated. Returns what came of it, its report, and how long it took.
@@ -57,7 +59,7 @@ async fn it_waits_until_the_cache_asks_again_and_then_carries_the_token() {
         let counted = Arc::clone(&fetches);
         let source = source_fn(move |_| {
             std::future::ready(match counted.fetch_add(1, Ordering::SeqCst) {
-                0 => Err(Error::throttled("busy").with_retry_after(7 * SECOND)),
+                0 => Err(Error::new(ErrorKind::Throttled, "busy").with_retry_after(7 * SECOND)),
                 _ => AccessToken::bearer("token-2"),
             })
         });
@@ -71,7 +73,7 @@ async fn it_waits_until_the_cache_asks_again_and_then_carries_the_token() {
         let outcome = client.oneshot(request).await;
         let told = slot.take().unwrap();
         if !wait {
-            assert!(outcome.unwrap_err().downcast_ref::<Error>().unwrap().is_throttled());
+            assert_eq!(outcome.unwrap_err().downcast_ref::<Error>().unwrap().kind(), ErrorKind::Throttled);
             assert_eq!((told.attempts(), told.stop_reason()), (0, &StopReason::TokenUnavailable));
             assert!(told.history().is_empty() && script.seen().is_empty());
             assert_eq!(start.elapsed(), Duration::ZERO);
@@ -105,7 +107,11 @@ async fn without_a_time_the_policys_own_waits_count() {
 
 #[tokio::test(start_paused = true)]
 async fn what_does_not_pass_is_not_waited_for() {
-    for error in [Error::config("no client id"), Error::grant("revoked"), Error::protocol("not JSON")] {
+    for error in [
+        Error::new(ErrorKind::Config, "no client id"),
+        Error::new(ErrorKind::Grant, "revoked"),
+        Error::new(ErrorKind::Protocol, "not JSON"),
+    ] {
         let (outcome, told, took) =
             run(waiting(), RetryOptions::new(), None, [ScriptedResponse::Fail(error.clone().into())]).await;
         assert_eq!(outcome.unwrap_err().to_string(), error.to_string());
@@ -116,7 +122,8 @@ async fn what_does_not_pass_is_not_waited_for() {
 
 #[tokio::test(start_paused = true)]
 async fn the_newest_failure_is_returned_once_the_retries_are_used_up() {
-    let failures = ["one", "two", "three"].map(|text| ScriptedResponse::Fail(Error::transient(text).into()));
+    let failures = ["one", "two", "three"]
+        .map(|text| ScriptedResponse::Fail(Error::new(ErrorKind::Transient, text).into()));
     let (outcome, told, _) = run(waiting().max_retries(2), RetryOptions::new(), None, failures).await;
     assert_eq!(outcome.unwrap_err().to_string(), "three");
     assert_eq!((told.attempts(), told.stop_reason()), (0, &StopReason::AttemptsExhausted));
@@ -128,7 +135,7 @@ async fn no_wait_is_begun_that_is_too_long_or_not_wanted() {
     let long = || [busy_for(10 * SECOND)];
     let stopped = async |policy, options, deadline| {
         let (outcome, told, took) = run(policy, options, deadline, long()).await;
-        assert!(outcome.unwrap_err().downcast_ref::<Error>().unwrap().is_throttled());
+        assert_eq!(outcome.unwrap_err().downcast_ref::<Error>().unwrap().kind(), ErrorKind::Throttled);
         assert_eq!((told.attempts(), told.history().len(), took), (0, 0, Duration::ZERO));
         told.stop_reason().clone()
     };

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tower_oauth2::extensions::Deadline;
 use tower_oauth2::retry::{Failure, ReplayReason, ReportSlot, RetryOptions, RetryReport, StopReason, Unsent};
 use tower_oauth2::test_util::{Script, ScriptedResponse, reply};
-use tower_oauth2::{Error, RetryPolicy};
+use tower_oauth2::{Error, ErrorKind, RetryPolicy};
 
 use super::{answers, get, hinted, post, report, send, text, too_much};
 
@@ -289,7 +289,8 @@ async fn an_error_replaces_the_answer_before_and_the_answer_after_replaces_the_e
 #[tokio::test(start_paused = true)]
 async fn an_error_is_the_newest_outcome_where_the_replay_after_it_cannot_be_sent() {
     let slot = ReportSlot::new();
-    let refused = ScriptedResponse::Fail(Error::transient("the token endpoint is away").into());
+    let refused =
+        ScriptedResponse::Fail(Error::new(ErrorKind::Transient, "the token endpoint is away").into());
     let script = Script::new([hinted(503, "1"), ScriptedResponse::Fail("connection reset".into()), refused]);
     let mut request = get();
     request.extensions_mut().insert(RetryOptions::new().report_to(&slot));

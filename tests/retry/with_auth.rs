@@ -14,7 +14,7 @@ use tower_oauth2::auth::{AuthLayer, AuthService};
 use tower_oauth2::extensions::TokenRejected;
 use tower_oauth2::retry::{RequestBody, RetryService, StopReason};
 use tower_oauth2::test_util::{Probe, ScriptedResponse, reply};
-use tower_oauth2::{AccessToken, Error, RetryPolicy, TokenCache, TokenSource, source_fn};
+use tower_oauth2::{AccessToken, Error, ErrorKind, RetryPolicy, TokenCache, TokenSource, source_fn};
 
 use super::{get, post, report, text};
 
@@ -217,7 +217,7 @@ async fn if_there_is_no_new_token_the_401_is_handed_back_with_the_reason() {
     let source = source_fn(move |_| {
         std::future::ready(match issued.fetch_add(1, Ordering::SeqCst) {
             0 => AccessToken::bearer("token-1"),
-            _ => Err(Error::grant("the client was removed")),
+            _ => Err(Error::new(ErrorKind::Grant, "the client was removed")),
         })
     });
     let client = world.client_over(source);
@@ -227,7 +227,7 @@ async fn if_there_is_no_new_token_the_401_is_handed_back_with_the_reason() {
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
     let told = report(&response);
     assert_eq!((told.attempts(), told.stop_reason()), (1, &StopReason::TokenUnavailable));
-    assert!(told.error().unwrap().downcast_ref::<Error>().unwrap().is_grant());
+    assert_eq!(told.error().unwrap().downcast_ref::<Error>().unwrap().kind(), ErrorKind::Grant);
     assert_eq!(text(response).await, "refused");
     assert_eq!(world.seen().len(), 2);
 }

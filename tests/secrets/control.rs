@@ -1,6 +1,6 @@
 //! The control: what is planted by hand must be found, or the other tests prove nothing.
 
-use tower_oauth2::Error;
+use tower_oauth2::{Error, ErrorKind};
 
 use crate::trail::{Trail, first_leak, listen_for_panics, panics};
 use crate::words;
@@ -34,7 +34,7 @@ fn every_needle_and_every_echo_is_found_in_a_log_an_error_and_a_panic() {
             drop(span);
 
             let trail = Trail::begin();
-            trail.error("planted", &Error::transient("outer").with_source(text.clone()));
+            trail.error("planted", &Error::new(ErrorKind::Transient, "outer").with_source(text.clone()));
             assert_eq!(trail.leak().expect("a leak").0, "planted", "{text} in an error");
             count += 1;
         }

@@ -10,8 +10,8 @@ use tower_oauth2::grants::{CustomGrant, SecurityToken, TokenExchange, TokenType}
 use tower_oauth2::retry::RetryOptions;
 use tower_oauth2::transport::HyperClient;
 use tower_oauth2::{
-    AccessToken, AuthLayer, ClientAuth, ClientCredentials, ClientCredentialsConfig, Error, FetchReason,
-    FileToken, RetryPolicy, Secret, TokenCache, TokenRequest, TokenSource, source_fn,
+    AccessToken, AuthLayer, ClientAuth, ClientCredentials, ClientCredentialsConfig, Error, ErrorKind,
+    FetchReason, FileToken, RetryPolicy, Secret, TokenCache, TokenRequest, TokenSource, source_fn,
 };
 
 use crate::trail::Trail;
@@ -77,7 +77,7 @@ async fn debug_of_no_public_type_shows_a_secret() {
     let (secret, held) = (CLIENT_SECRET, token());
     let closure = source_fn(move |_| {
         let held = held.clone();
-        async move { if secret.is_empty() { Err(Error::config("empty")) } else { Ok(held) } }
+        async move { if secret.is_empty() { Err(Error::new(ErrorKind::Config, "empty")) } else { Ok(held) } }
     });
     trail.debug("source_fn", &closure);
 

@@ -9,8 +9,8 @@ use tower_oauth2::grants::{
 };
 use tower_oauth2::store::{MemoryStore, SealingKey, Shared};
 use tower_oauth2::{
-    ClientAuth, ClientCredentials, Error, RefreshTokenGrant, Secret, SourceIdentity, TokenCache, TokenSource,
-    source_fn,
+    ClientAuth, ClientCredentials, Error, ErrorKind, RefreshTokenGrant, Secret, SourceIdentity, TokenCache,
+    TokenSource, source_fn,
 };
 
 use crate::{ScriptedSource, sealing};
@@ -225,7 +225,10 @@ fn what_is_not_known_before_a_fetch_needs_a_name() {
     assert_eq!(unknown.len(), 10);
     for (name, key) in unknown {
         let error = key.expect_err(name);
-        assert!(error.is_config() && error.to_string().starts_with("key: "), "{name}: {error}");
+        assert!(
+            error.kind() == ErrorKind::Config && error.to_string().starts_with("key: "),
+            "{name}: {error}"
+        );
     }
 }
 

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use tower_oauth2::store::{MemoryStore, Shared, TokenStore};
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient, Trouble, pass, timed};
 use tower_oauth2::{
-    AccessToken, Error, FetchReason, RefreshTokenGrant, TokenCache, TokenSource as _, source_fn,
+    AccessToken, Error, ErrorKind, FetchReason, RefreshTokenGrant, TokenCache, TokenSource as _, source_fn,
 };
 
 use crate::mortal::{Life, MortalServer, MortalStore};
@@ -38,7 +38,7 @@ async fn first<T: TokenStore>(process: &Shared<RefreshTokenGrant, T>) -> Result<
 }
 
 fn refused_by(error: &Error) -> bool {
-    error.is_grant() && error.to_string().contains("sign in")
+    error.kind() == ErrorKind::Grant && error.to_string().contains("sign in")
 }
 
 #[tokio::test(start_paused = true)]
@@ -62,7 +62,10 @@ async fn ten_processes_live_on_one_refresh_token() {
 async fn a_process_needs_no_refresh_token_of_its_own() {
     let (server, store) = (server(), MemoryStore::new());
     let error = first(&process(&grant(&server, ""), store.clone())).await.unwrap_err();
-    assert!(error.is_grant() && error.to_string().contains("no user has signed in"), "{error}");
+    assert!(
+        error.kind() == ErrorKind::Grant && error.to_string().contains("no user has signed in"),
+        "{error}"
+    );
     let login = server.sign_in("reports", "items:read");
     first(&process(&grant(&server, &login), store.clone())).await.unwrap();
     for _ in 0..3 {
@@ -168,7 +171,8 @@ async fn without_the_store_no_refresh_token_is_sent_unless_it_is_allowed() {
         let new = process(&grant(&server, &login), store.clone());
         let error = first(&new).await.unwrap_err();
         assert!(
-            error.is_transient() && error.to_string().starts_with("the token store is out of order"),
+            error.kind() == ErrorKind::Transient
+                && error.to_string().starts_with("the token store is out of order"),
             "{error}"
         );
         assert_eq!((server.counts().token_requests, said(&log, OUT_OF_ORDER)), (1, 1), "{fault:?}");
@@ -261,7 +265,7 @@ async fn an_exchange_goes_on_under_its_lease_after_the_deadline_of_its_cache() {
     let login = server.sign_in("reports", "items:read");
     let cache = TokenCache::builder(process(&grant(&server, &login), store.clone()));
     let cache = cache.fetch_timeout(3 * SECOND).build();
-    assert!(cache.get().await.unwrap_err().is_transient());
+    assert_eq!(cache.get().await.unwrap_err().kind(), ErrorKind::Transient);
     // Its refresh token must not be sent by another one meanwhile.
     first(&process(&grant(&server, &login), store)).await.unwrap();
     assert_eq!((server.counts().token_requests, server.counts().reuses), (1, 0));
@@ -274,7 +278,7 @@ async fn a_response_that_is_lost_leaves_the_doubt_to_all() {
     // It broke off before the server had done anything, which no client can know.
     server.fail_next(2, Trouble::Disconnect);
     let error = first(&process(&grant(&server, &login), store.clone())).await.unwrap_err();
-    assert!(error.is_transient(), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
     first(&process(&grant(&server, &login), store)).await.unwrap();
     assert_eq!(server.counts().reuses, 0);
 }
@@ -375,10 +379,10 @@ fn a_refresh_token_needs_the_name_of_its_user() {
     let source = grant(&server, "RT1");
     let build = |source| Shared::builder(source, MemoryStore::new(), sealing()).build();
     let error = build(source.clone()).unwrap_err();
-    assert!(error.is_config() && error.to_string().starts_with("principal: "), "{error}");
+    assert!(error.kind() == ErrorKind::Config && error.to_string().starts_with("principal: "), "{error}");
     let cached = TokenCache::new(source.clone()).as_source();
     let error = Shared::builder(cached, MemoryStore::new(), sealing()).principal("ada").build().unwrap_err();
-    assert!(error.is_config() && error.to_string().contains("behind a cache"), "{error}");
+    assert!(error.kind() == ErrorKind::Config && error.to_string().contains("behind a cache"), "{error}");
     let of = |principal| {
         Shared::builder(source.clone(), MemoryStore::new(), sealing()).principal(principal).build()
     };
@@ -390,7 +394,7 @@ async fn a_login_with_a_fallback_without_a_description_shares_its_refresh_token_
     let (server, store) = (server(), MemoryStore::new());
     let login = server.sign_in("reports", "items:read");
     for _ in 0..3 {
-        let fallback = source_fn(|_request| async { Err(Error::config("there is none")) });
+        let fallback = source_fn(|_request| async { Err(Error::new(ErrorKind::Config, "there is none")) });
         let source = grant(&server, &login).or(fallback);
         let process = Shared::builder(source, store.clone(), sealing()).key(key()).build().unwrap();
         process.token(asks(FetchReason::Initial)).await.unwrap();

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tower_oauth2::Error;
 use tower_oauth2::store::{Acquired, Entry, MemoryStore, StoreKey, TokenStore, Write};
+use tower_oauth2::{Error, ErrorKind};
 
 /// What is wrong with a store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -93,7 +93,7 @@ impl FaultyStore {
             state.fault
         };
         match fault {
-            Fault::Error => Err(Error::transient("connection refused")),
+            Fault::Error => Err(Error::new(ErrorKind::Transient, "connection refused")),
             Fault::Panic => panic!("the store panics"),
             Fault::Hang => pending().await,
             Fault::HangOn(slow) if slow == name => pending().await,
@@ -106,8 +106,8 @@ impl FaultyStore {
                 tokio::time::sleep(Duration::from_millis(if is_third { 300 } else { 200 })).await;
                 Ok(())
             }
-            Fault::ReadOnly if name != "load" => Err(Error::transient("READONLY")),
-            Fault::Full if name == "swap" => Err(Error::transient("out of memory")),
+            Fault::ReadOnly if name != "load" => Err(Error::new(ErrorKind::Transient, "READONLY")),
+            Fault::Full if name == "swap" => Err(Error::new(ErrorKind::Transient, "out of memory")),
             _ => Ok(()),
         }
     }

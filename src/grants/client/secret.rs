@@ -78,10 +78,10 @@ impl Secret {
     /// # Examples
     ///
     /// ```
-    /// use tower_oauth2::{Secret, Error};
+    /// use tower_oauth2::{Secret, Error, ErrorKind};
     ///
     /// let secret = Secret::from_fn(|| async {
-    ///     ask_vault().await.map_err(|error| Error::transient("the vault did not respond").with_source(error))
+    ///     ask_vault().await.map_err(|error| Error::new(ErrorKind::Transient, "the vault did not respond").with_source(error))
     /// });
     /// # async fn ask_vault() -> Result<String, std::io::Error> { Ok("s".into()) }
     /// ```
@@ -91,7 +91,7 @@ impl Secret {
     ///
     /// ```
     /// use std::sync::Arc;
-    /// use tower_oauth2::{Secret, Error};
+    /// use tower_oauth2::{Secret, Error, ErrorKind};
     /// # struct Vault;
     /// # impl Vault {
     /// #     async fn read(&self, _path: &str) -> Result<String, std::io::Error> { Ok("s".into()) }
@@ -102,7 +102,7 @@ impl Secret {
     ///     let vault = Arc::clone(&vault);
     ///     async move {
     ///         vault.read("billing").await.map_err(|error| {
-    ///             Error::transient("the vault did not respond").with_source(error)
+    ///             Error::new(ErrorKind::Transient, "the vault did not respond").with_source(error)
     ///         })
     ///     }
     /// });

@@ -136,10 +136,11 @@ impl Assertion {
     ///
     /// ```
     /// use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm};
-    /// use tower_oauth2::{ClientAuth, Error};
+    /// use tower_oauth2::{ClientAuth, Error, ErrorKind};
     ///
     /// let assertion = Assertion::by_signer(JwtAlgorithm::Es256, |input| async move {
-    ///     ask_vault(&input).await.map_err(|error| Error::transient("the vault did not sign").with_source(error))
+    ///     let signed = ask_vault(&input).await;
+    ///     signed.map_err(|error| Error::new(ErrorKind::Transient, "the vault did not sign").with_source(error))
     /// });
     /// # async fn ask_vault(_input: &[u8]) -> Result<Vec<u8>, std::io::Error> { Ok(vec![0; 64]) }
     ///

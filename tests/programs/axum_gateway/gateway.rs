@@ -17,7 +17,7 @@ use tower_oauth2::extensions::CredentialId;
 use tower_oauth2::retry::RetryService;
 use tower_oauth2::tenants::TenantCaches;
 use tower_oauth2::transport::HyperClient;
-use tower_oauth2::{AuthLayer, Error, RetryPolicy, TokenCache};
+use tower_oauth2::{AuthLayer, Error, ErrorKind, RetryPolicy, TokenCache};
 
 /// How long token requests may go on at the end, and tokens be revoked.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -143,7 +143,7 @@ fn strip(headers: &mut HeaderMap) {
 /// What a caller is told of an error. All else is for the log.
 fn status_of(error: &BoxError) -> StatusCode {
     match error.downcast_ref::<Error>() {
-        Some(error) if error.is_throttled() => StatusCode::SERVICE_UNAVAILABLE,
+        Some(error) if error.kind() == ErrorKind::Throttled => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::BAD_GATEWAY,
     }
 }
