@@ -76,7 +76,9 @@ async fn main() -> Result<(), BoxError> {
     });
 
     let source = KeyFile { path: path.clone() };
-    let api = ApiClient::builder("https://api.example.com", source).header(KEY_HEADER).build_with(fake)?;
+    let api = ApiClient::builder("https://api.example.com", source)
+        .auth(|layer| layer.header(KEY_HEADER))
+        .build_with(fake)?;
     for second in 0..5 {
         println!("{second} s: {}", api.get("reports").send().await?.error_for_status()?.text().await?);
         tokio::time::sleep(Duration::from_secs(1)).await;

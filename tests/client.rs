@@ -15,10 +15,10 @@ use http_body_util::{BodyExt as _, Full, StreamBody};
 use serde_json::{Value, json};
 use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_oauth2::auth::Rejection;
-use tower_oauth2::client::{ApiClientBuilder, ApiError, ApiRequest, MultipartForm};
+use tower_oauth2::client::{ApiError, ApiRequest, MultipartForm};
 use tower_oauth2::extensions::Deadline;
 use tower_oauth2::retry::{RetryOptions, StopReason};
-use tower_oauth2::stack::{Stack, StackBody};
+use tower_oauth2::stack::{Stack, StackBody, StackBuilder};
 use tower_oauth2::test_util::{FakeApi, FakeAuthorizationServer, FakeClient, Script, ScriptedResponse};
 use tower_oauth2::{
     AccessToken, ApiClient, AuthLayer, Body, ClientCredentials, Error, ErrorKind, RetryPolicy, source_fn,
@@ -398,7 +398,7 @@ async fn the_options_of_the_builder_reach_the_wire() {
     };
     let server = Script::new([moved(), answer(200, "")]);
     let api = ApiClient::builder(BASE, fixed())
-        .header("x-api-key".parse().unwrap())
+        .auth(|layer| layer.header("x-api-key".parse().unwrap()))
         .request_id("x-request-id".parse().unwrap())
         .allow_origin("https://files.example.com")
         .build_with(server.probe::<Body>())
@@ -427,7 +427,7 @@ async fn the_options_of_the_builder_reach_the_wire() {
 #[tokio::test(start_paused = true)]
 async fn each_timeout_is_told_as_one() {
     let second = Duration::from_secs(1);
-    let over = |builder: fn(ApiClientBuilder) -> ApiClientBuilder| {
+    let over = |builder: fn(StackBuilder<ApiClient>) -> StackBuilder<ApiClient>| {
         let server = Script::new([
             ScriptedResponse::Hang,
             ScriptedResponse::Hang,
@@ -512,14 +512,17 @@ async fn a_multipart_form_is_sent_again_with_the_same_boundary() {
 
 #[tokio::test(start_paused = true)]
 async fn what_counts_as_a_rejection_is_an_option_of_the_client() {
-    type Options = fn(ApiClientBuilder) -> ApiClientBuilder;
+    type Options = fn(StackBuilder<ApiClient>) -> StackBuilder<ApiClient>;
     let by_rule: Options = |builder| {
-        builder.rejection(|status, headers| match status {
-            StatusCode::FORBIDDEN if headers.contains_key("x-session-ended") => Rejection::Token,
-            _ => Rejection::Standard,
+        builder.auth(|layer| {
+            layer.rejection(|status, headers| match status {
+                StatusCode::FORBIDDEN if headers.contains_key("x-session-ended") => Rejection::Token,
+                _ => Rejection::Standard,
+            })
         })
     };
-    let by_status: Options = |builder| builder.rejection_statuses([StatusCode::from_u16(419).unwrap()]);
+    let by_status: Options =
+        |builder| builder.auth(|layer| layer.rejection_statuses([StatusCode::from_u16(419).unwrap()]));
     let plain: Options = |builder| builder;
     let ended = || {
         let response = Response::builder().status(403).header("x-session-ended", "1");

@@ -6,11 +6,9 @@ use std::sync::Arc;
 use http::Method;
 
 use super::base::Base;
-#[cfg(feature = "stack")]
-use super::builder::ApiClientBuilder;
 use super::request::ApiRequest;
 use super::service::ApiService;
-#[cfg(feature = "stack")]
+#[cfg(all(feature = "hyper-client", feature = "stack"))]
 use crate::cache::IntoTokenCache;
 use crate::cache::TokenCache;
 use crate::error::Error;
@@ -61,18 +59,11 @@ impl ApiClient {
     ///
     /// # Errors
     ///
-    /// As [`ApiClientBuilder::build_with`].
+    /// As [`StackBuilder::build_with`](crate::stack::StackBuilder::build_with).
     #[cfg(all(feature = "hyper-client", feature = "stack"))]
     #[cfg_attr(docsrs, doc(cfg(all(feature = "hyper-client", feature = "stack"))))]
     pub fn connect(base_url: impl AsRef<str>, source: impl IntoTokenCache) -> Result<Self, Error> {
         Self::builder(base_url, source).build()
-    }
-
-    /// Starts a client with options: retries, timeouts, limits, or an HTTP client of your own.
-    #[cfg(feature = "stack")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "stack")))]
-    pub fn builder(base_url: impl AsRef<str>, source: impl IntoTokenCache) -> ApiClientBuilder {
-        ApiClientBuilder::new(base_url.as_ref().to_owned(), source.into_token_cache())
     }
 
     #[cfg(feature = "stack")]

@@ -80,9 +80,6 @@ mod response;
 mod service;
 
 pub use self::api_client::ApiClient;
-#[cfg(feature = "stack")]
-#[cfg_attr(docsrs, doc(cfg(feature = "stack")))]
-pub use self::builder::ApiClientBuilder;
 pub use self::error::ApiError;
 pub use self::multipart::MultipartForm;
 pub use self::request::ApiRequest;

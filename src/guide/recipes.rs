@@ -159,7 +159,7 @@
 //!
 //! The grant is for apps and stores of one organization, and each shop has its own token. The scopes in the response have commas
 //! between. The API takes the token in the header `X-Shopify-Access-Token` (*not confirmed*):
-//! [`AuthLayer::header`](crate::AuthLayer::header) or [`ApiClientBuilder::header`](crate::client::ApiClientBuilder::header).
+//! [`AuthLayer::header`](crate::AuthLayer::header) or [`auth`](crate::stack::StackBuilder::auth) of a client.
 //!
 #![doc = "```"]
 #![doc = include_str!("recipes/shopify.rs")]
@@ -192,7 +192,7 @@
 //!
 //! The endpoint is JSON, and the token is inside `auth`; the `lease_duration` at the top is 0. A `secret_id` may be good for a
 //! few logins only. The API takes the token in the header `X-Vault-Token`:
-//! [`AuthLayer::header`](crate::AuthLayer::header) or [`ApiClientBuilder::header`](crate::client::ApiClientBuilder::header).
+//! [`AuthLayer::header`](crate::AuthLayer::header) or [`auth`](crate::stack::StackBuilder::auth) of a client.
 //!
 #![doc = "```"]
 #![doc = include_str!("recipes/vault.rs")]

@@ -35,7 +35,19 @@ impl Default for StackSettings {
     }
 }
 
-/// Builds a [`Stack`]. The [order of the layers](super) is not among the options.
+/// The result of a [`StackBuilder`].
+#[allow(unnameable_types, reason = "it is sealed: a builder starts at Stack or at ApiClient")]
+pub trait StackTarget {
+    /// The part of it that is no layer.
+    type Start;
+}
+
+impl StackTarget for Stack<()> {
+    type Start = ();
+}
+
+/// Builds a [`Stack`], or as `StackBuilder<ApiClient>` an [`ApiClient`](crate::client::ApiClient) over one. The
+/// [order of the layers](super) is not among the options.
 ///
 /// Defaults:
 ///
@@ -46,6 +58,7 @@ impl Default for StackSettings {
 /// - `total_timeout`: none; the waits of the retries are bounded by their policy
 /// - `redirects`: 10, within the origin of the request
 /// - `request_id`: none
+/// - of a client: the defaults of [`AuthLayer`]; tokens go to the origin of the base URL
 ///
 /// # Examples
 ///
@@ -62,11 +75,29 @@ impl Default for StackSettings {
 /// # let _ = stack;
 /// # Ok::<_, tower_oauth2::Error>(())
 /// ```
+///
+/// A client with the same options:
+///
+/// ```no_run
+/// # #[cfg(feature = "hyper-client")] {
+/// use std::time::Duration;
+/// use tower_oauth2::{ApiClient, ClientCredentials};
+///
+/// let source =
+///     ClientCredentials::builder("https://login.example.com/token", "billing", "secret").build()?;
+/// let api = ApiClient::builder("https://api.example.com/v2", source)
+///     .concurrency_limit(64)
+///     .total_timeout(Duration::from_secs(60))
+///     .build()?;
+/// # }
+/// # Ok::<(), tower_oauth2::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it is built"]
-pub struct StackBuilder {
-    auth: AuthLayer,
-    settings: StackSettings,
+pub struct StackBuilder<T: StackTarget = Stack<()>> {
+    pub(crate) auth: AuthLayer,
+    pub(crate) settings: StackSettings,
+    pub(crate) start: T::Start,
 }
 
 impl Stack<()> {
@@ -105,11 +136,11 @@ impl Stack<()> {
     /// Starts a stack around an auth layer with options of its own: more origins, another header, a token per request.
     /// The stack refuses requests to origins that the layer does not know, even if the layer would send them.
     pub fn with_auth(auth: AuthLayer) -> StackBuilder {
-        StackBuilder { auth, settings: StackSettings::default() }
+        StackBuilder { auth, settings: StackSettings::default(), start: () }
     }
 }
 
-impl StackBuilder {
+impl<T: StackTarget> StackBuilder<T> {
     /// Sets when a request is sent again.
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.settings.policy = policy;
@@ -132,14 +163,15 @@ impl StackBuilder {
         self
     }
 
-    /// Sets by when a request must have its response, hops, waits and replays included, by a
-    /// [`Deadline`](crate::extensions::Deadline). A request that brings its own keeps the earlier of both.
+    /// Sets by when a request must have its response, redirects, waits and retries included, by a
+    /// [`Deadline`](crate::extensions::Deadline). A request that brings its own, as by
+    /// [`ApiRequest::timeout`](crate::client::ApiRequest::timeout), keeps the earlier of both.
     pub fn total_timeout(mut self, timeout: Duration) -> Self {
         self.settings.total_timeout = Some(timeout);
         self
     }
 
-    /// Sets how many redirects of one request are followed. The next one is returned. With 0 every redirect is returned, and
+    /// Sets how many redirects of one request are followed, within its origin. The next one is returned. With 0 every redirect is returned, and
     /// a request costs a copy of its head less.
     pub fn redirects(mut self, most: u32) -> Self {
         self.settings.redirects = most;
@@ -152,7 +184,9 @@ impl StackBuilder {
         self.settings.request_id = Some(header);
         self
     }
+}
 
+impl StackBuilder {
     /// Builds the stack around any tower HTTP client. Its own redirects and retries must be off.
     pub fn build<S>(self, client: S) -> Stack<S> {
         Stack::with_settings(self.auth, self.settings, client)

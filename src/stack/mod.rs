@@ -94,5 +94,5 @@ mod redirects;
 mod service;
 
 pub use self::builder::StackBuilder;
-pub(crate) use self::builder::StackSettings;
+pub(crate) use self::builder::{StackSettings, StackTarget};
 pub use self::service::{ResponseFuture, Stack, StackBody};

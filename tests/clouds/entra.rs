@@ -162,10 +162,12 @@ async fn an_api_that_wants_other_claims_each_time_is_not_asked_for_ever() {
     let rule = claims.rule();
     let changing = fake.clone();
     // Each 401 is followed by another demand.
-    let builder = ApiClient::builder(GRAPH, source).rejection(move |status, headers| {
-        let count = changing.counts().challenged;
-        changing.demand_claims(&format!(r#"{{"nbf":{{"value":"{count}"}}}}"#));
-        rule(status, headers)
+    let builder = ApiClient::builder(GRAPH, source).auth(|layer| {
+        layer.rejection(move |status, headers| {
+            let count = changing.counts().challenged;
+            changing.demand_claims(&format!(r#"{{"nbf":{{"value":"{count}"}}}}"#));
+            rule(status, headers)
+        })
     });
     fake.demand_claims(NBF);
     let api = builder.build_with(fake.clone()).unwrap();

@@ -189,7 +189,7 @@ impl Next {
     }
 
     /// Lets URLs of the server lead to another base URL too. The layers below decide whether a token goes there: see
-    /// [`allow_origin`](crate::client::ApiClientBuilder::allow_origin). If the URL is malformed, the first page is an error
+    /// [`allow_origin`](crate::stack::StackBuilder::allow_origin). If the URL is malformed, the first page is an error
     /// that says so.
     pub fn also_under(mut self, base_url: impl AsRef<str>) -> Self {
         self.bases.push(Base::parse(base_url.as_ref()).map(Arc::new).map_err(Arc::new));

@@ -42,7 +42,7 @@ use crate::token::AccessToken;
 /// let source = claims.source(entra.client_credentials()?, http_client.clone())?;
 /// let graph = ApiClient::builder("https://graph.microsoft.com/v1.0", source)
 ///     .concurrency_limit(16)
-///     .rejection(claims.rule())
+///     .auth(|layer| layer.rejection(claims.rule()))
 ///     .build_with(http_client)?;
 /// # let _ = graph;
 /// # Ok::<(), tower_oauth2::Error>(())

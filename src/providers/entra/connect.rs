@@ -38,6 +38,6 @@ impl Entra {
         };
         let claims = ClaimsChallenge::new();
         let source = claims.source(entra.client_credentials()?, http.clone())?;
-        ApiClient::builder(base_url, source).rejection(claims.rule()).build_with(http)
+        ApiClient::builder(base_url, source).auth(|layer| layer.rejection(claims.rule())).build_with(http)
     }
 }

@@ -10,7 +10,7 @@ use super::region::Region;
 use crate::cache::IntoTokenCache;
 use crate::cache::{TokenCache, TokenCacheBuilder};
 #[cfg(feature = "stack")]
-use crate::client::{ApiClient, ApiClientBuilder};
+use crate::client::ApiClient;
 use crate::error::{Error, ErrorKind};
 use crate::grants::{
     ClientAuth, ClientCredentials, CustomGrant, GrantBuilder, RefreshTokenGrant, Refusal, Secret,
@@ -21,6 +21,8 @@ use crate::providers::revoke;
 use crate::retry::{RateLimitProfile, RetryPolicy, RetryPolicyBuilder};
 use crate::revoke::TokenRevoker;
 use crate::source::TokenSource;
+#[cfg(feature = "stack")]
+use crate::stack::StackBuilder;
 use crate::token::AccessToken;
 
 /// A client of Genesys Cloud: a region, an OAuth client, and perhaps a gateway. It fills in the builders of this crate.
@@ -199,7 +201,7 @@ impl Genesys {
     /// That of the retry policy; there is none.
     #[cfg(feature = "stack")]
     #[cfg_attr(docsrs, doc(cfg(feature = "stack")))]
-    pub fn api(&self, tokens: impl IntoTokenCache) -> Result<ApiClientBuilder, Error> {
+    pub fn api(&self, tokens: impl IntoTokenCache) -> Result<StackBuilder<ApiClient>, Error> {
         Ok(ApiClient::builder(self.base_url(), tokens).retry(Self::retry_policy().build()?))
     }
 

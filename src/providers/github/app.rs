@@ -10,7 +10,7 @@ use super::installation::Installation;
 use crate::cache::IntoTokenCache;
 use crate::cache::TokenCache;
 #[cfg(feature = "stack")]
-use crate::client::{ApiClient, ApiClientBuilder};
+use crate::client::ApiClient;
 use crate::error::{Error, ErrorKind};
 use crate::grants::jwt::{Assertion, JwtAlgorithm, SelfSigned};
 use crate::grants::{CustomGrant, GrantBuilder, Refusal, Secret};
@@ -19,6 +19,8 @@ use crate::providers::environment::Environment;
 use crate::providers::{headers, revoke};
 use crate::retry::{RateLimitProfile, RetryPolicy, RetryPolicyBuilder};
 use crate::revoke::TokenRevoker;
+#[cfg(feature = "stack")]
+use crate::stack::StackBuilder;
 use crate::tenants::{TenantCaches, TenantCachesBuilder};
 use crate::text::origins_only;
 
@@ -208,7 +210,7 @@ impl GithubApp {
     /// That of the retry policy; there is none.
     #[cfg(feature = "stack")]
     #[cfg_attr(docsrs, doc(cfg(feature = "stack")))]
-    pub fn api(&self, tokens: impl IntoTokenCache) -> Result<ApiClientBuilder, Error> {
+    pub fn api(&self, tokens: impl IntoTokenCache) -> Result<StackBuilder<ApiClient>, Error> {
         Ok(ApiClient::builder(&self.base_url, tokens).retry(Self::retry_policy().build()?))
     }
 
