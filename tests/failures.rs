@@ -144,7 +144,7 @@ async fn a_certificate_that_nobody_vouches_for_does_not_get_better() {
             let _ = acceptor.accept(stream).await;
         }
     });
-    let client = HyperClient::builder().only_root_certificates(other).unwrap().build();
+    let client = HyperClient::new().only_root_certificates(other).unwrap();
     let outcome = post(client, &format!("https://{address}/")).await;
     assert_eq!((outcome.attempts(), outcome.stop()), (1, &StopReason::Failed));
     assert!(outcome.status.is_err());
@@ -294,7 +294,7 @@ async fn h2_server(mut script: Vec<H2>) -> (String, HyperClient) {
             tokio::spawn(async move { serve_h2(acceptor.accept(stream).await.ok()?, script).await });
         }
     });
-    (format!("https://{address}/"), HyperClient::builder().only_root_certificates(pem).unwrap().build())
+    (format!("https://{address}/"), HyperClient::new().only_root_certificates(pem).unwrap())
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 use tower::{BoxError, Layer as _, ServiceExt as _};
-use tower_oauth2::transport::{HyperClient, HyperClientBuilder, Proxy};
+use tower_oauth2::transport::{HyperClient, Proxy};
 use tower_oauth2::{
     AccessToken, ClientCredentials, Error, ErrorKind, FetchReason, RetryPolicy, TokenRequest,
     TokenSource as _,
@@ -191,15 +191,14 @@ where
 
 // --- Requests ---
 
-async fn get(client: HyperClientBuilder, uri: &str) -> Result<Response<Bytes>, BoxError> {
-    let client = client.build();
+async fn get(client: HyperClient, uri: &str) -> Result<Response<Bytes>, BoxError> {
     let (head, body) = client.oneshot(Request::get(uri).body(Body::default()).unwrap()).await?.into_parts();
     Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
 }
 
-async fn token_error(client: HyperClientBuilder, url: &str) -> Error {
+async fn token_error(client: HyperClient, url: &str) -> Error {
     let source = ClientCredentials::builder(url, "billing", "hunter2-hunter2").retries(0);
-    let source = source.build_with(client.build()).unwrap();
+    let source = source.build_with(client).unwrap();
     source.token(TokenRequest::new(FetchReason::Initial)).await.unwrap_err()
 }
 
@@ -208,8 +207,8 @@ fn proxy(address: SocketAddr) -> Proxy {
 }
 
 /// Looks every name up at one address.
-fn all_at(builder: HyperClientBuilder, address: SocketAddr) -> HyperClientBuilder {
-    builder.resolver(move |_| async move { Ok(vec![address]) })
+fn all_at(client: HyperClient, address: SocketAddr) -> HyperClient {
+    client.resolver(move |_| async move { Ok(vec![address]) })
 }
 
 fn whole(error: &(dyn std::error::Error + 'static)) -> String {
@@ -225,7 +224,7 @@ async fn https_goes_through_the_proxy_which_learns_the_host_alone() {
     let (authority, api) = (Authority::new(), Api::default());
     let gate = Gate::to(api.start(authority.config(HOST, None)).await);
     let through = proxy(gate.start().await).credentials("billing", "pass:word");
-    let client = HyperClient::builder().only_root_certificates(authority.pem()).unwrap().proxy(through);
+    let client = HyperClient::new().only_root_certificates(authority.pem()).unwrap().proxy(through);
     for uri in [format!("https://{HOST}/secret-path"), format!("https://{HOST}:8443/x")] {
         assert_eq!(get(client.clone(), &uri).await.unwrap().into_body(), TOKEN);
     }
@@ -247,7 +246,7 @@ async fn the_proxy_may_be_asked_over_tls_and_gets_no_client_certificate() {
         over_tls(authority.config("proxy.example.test", None), move |stream| serving.clone().serve(stream))
             .await;
     let own = clients.certify("client");
-    let client = HyperClient::builder()
+    let client = HyperClient::new()
         .only_root_certificates(authority.pem())
         .unwrap()
         .identity(own.certificate.pem(), own.key.serialize_pem())
@@ -264,7 +263,7 @@ async fn loopback_and_what_is_excepted_never_go_through_a_proxy() {
     let named = api.start(authority.config(HOST, None)).await;
     let gate = Gate::refusing("403 Forbidden");
     let through = proxy(gate.start().await).except("example.test");
-    let client = HyperClient::builder().only_root_certificates(authority.pem()).unwrap().proxy(through);
+    let client = HyperClient::new().only_root_certificates(authority.pem()).unwrap().proxy(through);
     get(client.clone(), &format!("https://localhost:{}/", local.port())).await.unwrap();
     get(all_at(client, named), &format!("https://{HOST}/")).await.unwrap();
     assert_eq!((api.asked(), gate.heads().len()), (2, 0));
@@ -279,7 +278,7 @@ async fn a_proxy_that_refuses_is_an_error_of_the_configuration_that_names_it() {
         let gate = Gate::refusing(status);
         let through = proxy(gate.start().await).credentials("billing", "S3CR3T-PW");
         let client =
-            HyperClient::builder().only_root_certificates(Authority::new().pem()).unwrap().proxy(through);
+            HyperClient::new().only_root_certificates(Authority::new().pem()).unwrap().proxy(through);
         let error = token_error(client.clone(), &format!("https://{HOST}/token")).await;
         assert!(error.kind() == ErrorKind::Config && error.to_string().contains(said), "{error}");
         let shown = format!("{} {client:?}", whole(&error));
@@ -299,7 +298,7 @@ async fn a_proxy_that_is_in_trouble_passes_and_changes_no_identity() {
         "404 No Host",
     ] {
         let gate = Gate::refusing(status);
-        let client = HyperClient::builder()
+        let client = HyperClient::new()
             .only_root_certificates(Authority::new().pem())
             .unwrap()
             .proxy(proxy(gate.start().await));
@@ -307,7 +306,7 @@ async fn a_proxy_that_is_in_trouble_passes_and_changes_no_identity() {
             ClientCredentials::builder(format!("https://{HOST}/token"), "billing", "hunter2-hunter2")
                 .retries(2)
                 .min_delay(Duration::from_millis(1))
-                .build_with(client.clone().build())
+                .build_with(client.clone())
                 .unwrap();
         let other = AccessToken::bearer("somebody-else").unwrap();
         let error = source.or(other).token(TokenRequest::new(FetchReason::Initial)).await.unwrap_err();
@@ -322,7 +321,7 @@ async fn a_proxy_that_is_in_trouble_passes_and_changes_no_identity() {
         let policy =
             RetryPolicy::builder().min_delay(Duration::from_millis(1)).max_retries(2).build().unwrap();
         let request = Request::post(format!("https://{HOST}/items")).body(Body::default()).unwrap();
-        policy.layer(client.build()).oneshot(request).await.unwrap_err();
+        policy.layer(client).oneshot(request).await.unwrap_err();
         assert_eq!(gate.heads().len(), 6, "{status}");
     }
 }
@@ -331,7 +330,7 @@ async fn a_proxy_that_is_in_trouble_passes_and_changes_no_identity() {
 async fn a_proxy_that_is_not_there_may_come_back() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let client =
-        HyperClient::builder().only_root_certificates(Authority::new().pem()).unwrap().proxy(proxy(free));
+        HyperClient::new().only_root_certificates(Authority::new().pem()).unwrap().proxy(proxy(free));
     let error = token_error(client, &format!("https://{HOST}/token")).await;
     let said = error.to_string();
     assert!(
@@ -380,7 +379,7 @@ fn again(test: &str, variables: &[(&str, String)]) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_environment_names_the_proxy() {
     if std::env::var_os(AGAIN).is_some() {
-        let client = HyperClient::builder().only_root_certificates(Authority::new().pem()).unwrap();
+        let client = HyperClient::new().only_root_certificates(Authority::new().pem()).unwrap();
         let error = token_error(client, &format!("https://{HOST}/token")).await;
         println!("said: {}", whole(&error));
         return;
@@ -413,7 +412,7 @@ async fn a_server_that_demands_a_certificate_gets_it() {
     let at = api.start(authority.config("localhost", Some(&clients))).await;
     let uri = format!("https://localhost:{}/", at.port());
     let own = clients.certify("client");
-    let trusting = || HyperClient::builder().only_root_certificates(authority.pem()).unwrap();
+    let trusting = || HyperClient::new().only_root_certificates(authority.pem()).unwrap();
     let client = trusting().identity(own.certificate.pem(), own.key.serialize_pem()).unwrap();
     assert_eq!(get(client, &uri).await.unwrap().status(), 200);
 
@@ -433,12 +432,12 @@ fn a_client_certificate_that_is_none_is_refused_at_once_and_its_key_not_shown() 
     for (chain, key) in
         [("", &*key), (&*pem, ""), (&pem, &pem), (&pem, &broken), (&pem, &other.key.serialize_pem())]
     {
-        let error = HyperClient::builder().identity(chain, key).unwrap_err();
+        let error = HyperClient::new().identity(chain, key).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config, "{error}");
         let secret = own.key.serialize_pem().lines().nth(1).unwrap().to_owned();
         assert!(!whole(&error).contains(&secret));
     }
-    let builder = HyperClient::builder().identity(pem, key).unwrap();
+    let builder = HyperClient::new().identity(pem, key).unwrap();
     assert!(format!("{builder:?}").contains("identity: true"), "{builder:?}");
 }
 
@@ -448,7 +447,7 @@ async fn more_roots_are_trusted_besides_those_of_the_platform_or_alone() {
     let first = api.start(one.config("localhost", None)).await;
     let second = api.start(two.config("localhost", None)).await;
     let uri = |at: SocketAddr| format!("https://localhost:{}/", at.port());
-    let both = HyperClient::builder()
+    let both = HyperClient::new()
         .add_root_certificates(one.pem())
         .unwrap()
         .add_root_certificates(two.pem())
@@ -460,7 +459,7 @@ async fn more_roots_are_trusted_besides_those_of_the_platform_or_alone() {
     assert_eq!(token_error(alone, &uri(second)).await.kind(), ErrorKind::Config);
     for pem in ["", "no PEM", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
         assert_eq!(
-            HyperClient::builder().add_root_certificates(pem).unwrap_err().kind(),
+            HyperClient::new().add_root_certificates(pem).unwrap_err().kind(),
             ErrorKind::Config,
             "{pem}"
         );
@@ -473,7 +472,7 @@ async fn names_are_looked_up_by_the_resolver_that_was_set() {
     let at = api.start(authority.config(HOST, None)).await;
     let asked = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&asked);
-    let client = HyperClient::builder().only_root_certificates(authority.pem()).unwrap().proxy(None);
+    let client = HyperClient::new().only_root_certificates(authority.pem()).unwrap().proxy(None);
     let client = client.resolver(move |name| {
         log.lock().unwrap().push(name);
         async move { Ok(vec![at]) }
@@ -481,7 +480,7 @@ async fn names_are_looked_up_by_the_resolver_that_was_set() {
     get(client, &format!("https://{HOST}:{}/", at.port())).await.unwrap();
     assert_eq!(*asked.lock().unwrap(), [HOST]);
 
-    let broken = HyperClient::builder().only_root_certificates(authority.pem()).unwrap().proxy(None);
+    let broken = HyperClient::new().only_root_certificates(authority.pem()).unwrap().proxy(None);
     let broken = broken.resolver(|_| async { Err(std::io::Error::other("no such name")) });
     let error = token_error(broken, &format!("https://{HOST}/token")).await;
     assert!(error.kind() == ErrorKind::Transient && error.to_string().contains("no such name"), "{error}");
@@ -491,7 +490,7 @@ async fn names_are_looked_up_by_the_resolver_that_was_set() {
 async fn connecting_takes_no_longer_than_it_may() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let uri = format!("https://localhost:{}/token", silent.local_addr().unwrap().port());
-    let client = HyperClient::builder().only_root_certificates(Authority::new().pem()).unwrap();
+    let client = HyperClient::new().only_root_certificates(Authority::new().pem()).unwrap();
     let error = token_error(client.connect_timeout(Duration::from_millis(50)), &uri).await;
     assert!(error.to_string().contains("connecting took longer than 50ms"), "{error}");
 }
@@ -546,8 +545,7 @@ async fn a_second_attempt_goes_over_a_connection_of_its_own_and_the_first_is_giv
         config.alpn_protocols = vec![protocol.into()];
         let serving = server.clone();
         let at = over_tls(config, move |stream| serving.clone().serve(stream)).await;
-        let client =
-            all_at(HyperClient::builder().only_root_certificates(authority.pem()).unwrap(), at).build();
+        let client = all_at(HyperClient::new().only_root_certificates(authority.pem()).unwrap(), at);
         let source = |second_attempt: bool| {
             let url = format!("https://{HOST}/token");
             let builder = ClientCredentials::builder(url, "billing", "hunter2-hunter2").retries(1);

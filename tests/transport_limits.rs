@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 use tower::{Layer as _, ServiceExt as _};
 use tower_oauth2::RetryPolicy;
 use tower_oauth2::retry::{Failure, RequestBody};
-use tower_oauth2::transport::{HyperClient, HyperClientBuilder, classify_hyper};
+use tower_oauth2::transport::{HyperClient, classify_hyper};
 
 type Body = Full<Bytes>;
 
@@ -77,7 +77,7 @@ async fn a_response_with_many_headers_is_taken() {
 #[tokio::test]
 async fn a_response_that_this_side_refuses_is_asked_for_once() {
     let (address, asked) = server(60, 8).await;
-    let client = HyperClientBuilder::default().max_headers(50).build();
+    let client = HyperClient::new().max_headers(50);
     let error = RetryPolicy::default().layer(client).oneshot(get(address, "/")).await.err().unwrap();
     assert_eq!((classify_hyper(&*error), asked.load(Ordering::SeqCst)), (Failure::Fatal, 1), "{error:?}");
 
@@ -122,7 +122,7 @@ async fn easily_flooded(mut tls: impl AsyncRead + AsyncWrite + Unpin, pings: Arc
 }
 
 /// Starts such a server. Returns a client for it, its address and the count.
-async fn start_easily_flooded() -> (HyperClientBuilder, String, Arc<AtomicUsize>) {
+async fn start_easily_flooded() -> (HyperClient, String, Arc<AtomicUsize>) {
     let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let certificate = key.cert.pem();
     let private = rustls::pki_types::PrivateKeyDer::Pkcs8(key.signing_key.serialize_der().into());
@@ -150,7 +150,7 @@ async fn start_easily_flooded() -> (HyperClientBuilder, String, Arc<AtomicUsize>
             });
         }
     });
-    let builder = HyperClientBuilder::default().only_root_certificates(certificate).unwrap().proxy(None);
+    let builder = HyperClient::new().only_root_certificates(certificate).unwrap().proxy(None);
     (builder, format!("https://localhost:{}/", address.port()), pings)
 }
 
@@ -158,7 +158,7 @@ async fn start_easily_flooded() -> (HyperClientBuilder, String, Arc<AtomicUsize>
 async fn a_server_that_takes_signs_of_life_for_a_flood_is_asked_for_fewer() {
     let (builder, uri, pings) = start_easily_flooded().await;
     let request = || Request::get(&*uri).body(Body::default()).unwrap();
-    let client = builder.clone().keep_alive(50 * MS).build();
+    let client = builder.clone().keep_alive(50 * MS);
     let ended = tokio::time::timeout(100 * 50 * MS, client.clone().oneshot(request())).await;
     assert!(ended.unwrap().is_err());
     assert_eq!(pings.swap(0, Ordering::SeqCst), 3);
@@ -166,7 +166,7 @@ async fn a_server_that_takes_signs_of_life_for_a_flood_is_asked_for_fewer() {
     let waits = tokio::time::timeout(400 * MS, client.clone().oneshot(request())).await;
     assert!(waits.is_err() && pings.load(Ordering::SeqCst) == 0, "{pings:?}");
     // And so is that of a client that is told so.
-    let silent = builder.keep_alive(None).build();
+    let silent = builder.keep_alive(None);
     let waits = tokio::time::timeout(400 * MS, silent.oneshot(request())).await;
     assert!(waits.is_err() && pings.load(Ordering::SeqCst) == 0, "{pings:?}");
 }
@@ -174,7 +174,7 @@ async fn a_server_that_takes_signs_of_life_for_a_flood_is_asked_for_fewer() {
 #[tokio::test]
 async fn a_grpc_call_that_is_quiet_is_not_ended_by_signs_of_life() {
     let (builder, uri, pings) = start_easily_flooded().await;
-    let client = builder.keep_alive(50 * MS).build();
+    let client = builder.keep_alive(50 * MS);
     let call = Request::post(&*uri).header("content-type", "application/grpc+proto");
     let waits = tokio::time::timeout(400 * MS, client.clone().oneshot(call.body(Body::default()).unwrap()));
     assert!(waits.await.is_err() && pings.load(Ordering::SeqCst) == 0, "{pings:?}");

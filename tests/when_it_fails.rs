@@ -44,7 +44,7 @@ use tower_oauth2::store::{Acquired, Entry, MemoryStore, SealingKey, Shared, Stor
 use tower_oauth2::tenants::TenantCaches;
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient, Loopback, Trouble};
 use tower_oauth2::transport::ReqwestClient;
-use tower_oauth2::transport::{HyperClient, HyperClientBuilder, Proxy};
+use tower_oauth2::transport::{HyperClient, Proxy};
 use tower_oauth2::{
     AccessToken, AuthLayer, ClientAuth, ClientCredentials, Error, ErrorKind, FetchReason, Origin,
     RefreshTokenGrant, RetryPolicy, Secret, TokenCache, TokenRequest, TokenRevoker as _, TokenSource,
@@ -150,11 +150,11 @@ async fn nobody() -> SocketAddr {
 }
 
 /// Asks the token endpoint at [`LOGIN`], whose name leads to `address`.
-async fn unreachable(client: HyperClientBuilder, address: SocketAddr) -> String {
+async fn unreachable(client: HyperClient, address: SocketAddr) -> String {
     let client = client.resolver(move |_| async move { Ok(vec![address]) });
     let source =
         ClientCredentials::builder(format!("{LOGIN}/token"), "billing", "hunter2-hunter2").retries(0);
-    failure("nothing", source.build_with(client.build()).unwrap()).await
+    failure("nothing", source.build_with(client).unwrap()).await
 }
 
 fn told(error: &BoxError) -> String {
@@ -329,7 +329,7 @@ async fn a_server_that_cannot_be_reached() -> Vec<String> {
     let mut other = rcgen::CertificateParams::new([]).unwrap();
     other.distinguished_name.push(rcgen::DnType::CommonName, "another authority");
     let other = other.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
-    let trusting = |pem: String| HyperClient::builder().only_root_certificates(pem).unwrap().proxy(None);
+    let trusting = |pem: String| HyperClient::new().only_root_certificates(pem).unwrap().proxy(None);
 
     let key = rustls::pki_types::PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -356,12 +356,12 @@ async fn a_server_that_cannot_be_reached() -> Vec<String> {
     for answer in ["HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "HTTP/1.1 403 Forbidden\r\n\r\n"] {
         let address = answers_at_once(answer).await;
         let proxy = Proxy::new("http", "127.0.0.1", address.port()).unwrap();
-        let client = HyperClient::builder().only_root_certificates(own.cert.pem()).unwrap().proxy(proxy);
+        let client = HyperClient::new().only_root_certificates(own.cert.pem()).unwrap().proxy(proxy);
         lines.push(unreachable(client, address).await);
     }
     let nobody = nobody().await;
     let proxy = Proxy::new("http", "127.0.0.1", nobody.port()).unwrap();
-    let client = HyperClient::builder().only_root_certificates(own.cert.pem()).unwrap().proxy(proxy);
+    let client = HyperClient::new().only_root_certificates(own.cert.pem()).unwrap().proxy(proxy);
     lines.push(unreachable(client, nobody).await);
     lines
 }

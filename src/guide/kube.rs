@@ -17,7 +17,7 @@
 //! # Examples
 //!
 //! A cluster behind a gateway that wants OAuth tokens, with `kube-client` (`kube::Client` is the same one). `Config` brings
-//! the cluster's address; its certificates go to [`HyperClient::builder`](super) where the platform's do not do.
+//! the cluster's address; its certificates go to [`HyperClient`](super) where the platform's do not do.
 //!
 //! ```text
 //! use kube_client::client::{Body, ConfigExt as _};

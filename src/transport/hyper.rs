@@ -1,11 +1,11 @@
 //! The default transport: hyper's client, with TLS by rustls and the platform's root certificates.
 
-mod builder;
 mod certificates;
 mod connect;
 mod no_proxy;
 mod proxy;
 mod resolver;
+mod settings;
 pub(super) mod tunnel;
 
 use std::error::Error as StdError;
@@ -29,10 +29,9 @@ use tokio::time::Instant;
 use tower::BoxError;
 use tower_service::Service;
 
-pub use self::builder::HyperClientBuilder;
-use self::builder::Settings;
 use self::connect::{Plain, Tls};
 pub use self::proxy::Proxy;
+use self::settings::Settings;
 use crate::body::Body;
 use crate::error::{Error, Futile, Lasting, Unsent, chain};
 use crate::extensions::SlowConnection;
@@ -60,7 +59,16 @@ const SUSPICIOUS: Duration = Duration::from_secs(5);
 /// client serves an API and, given to a source by `build_with`, its token endpoint: connections, proxy and certificates are
 /// given once.
 ///
-/// Its defaults are those of [`HyperClientBuilder`].
+/// Defaults:
+///
+/// - root certificates: the platform's; read when they are first needed
+/// - client certificate: none
+/// - proxy: the one that the environment names
+/// - resolver: the system's
+/// - `connect_timeout`: 10 s, from looking up the name to the end of the TLS handshake
+/// - `idle_timeout`: 90 s
+/// - `max_headers`: 256 per response, over HTTP/1.1; `max_header_bytes`: 256 KiB per response, over h2
+/// - `keep_alive`: after 10 s of silence, while a request waits; after five minutes for gRPC
 ///
 /// # Rules
 ///
@@ -81,7 +89,7 @@ const SUSPICIOUS: Duration = Duration::from_secs(5);
 /// 8. An error of a request that was provably not sent is marked by [`Unsent`], so that a retry layer above sends it again
 ///    even if its method is not idempotent. [`classify_hyper`](super::classify_hyper) says which those are.
 /// 9. `https` goes through the proxy that `HTTPS_PROXY` or `ALL_PROXY` names, by CONNECT, so that the proxy sees no more
-///    than the host; or through the one that is [set](HyperClientBuilder::proxy). Never to loopback, nor to what `NO_PROXY` lists.
+///    than the host; or through the one that is [set](Self::proxy). Never to loopback, nor to what `NO_PROXY` lists.
 ///    A proxy's 403 and 407 are final; any other refusal may pass. No URL of a proxy is shown anywhere.
 /// 10. Cryptography is ring's, named explicitly: the process-wide default of rustls is neither read nor set.
 ///
@@ -96,7 +104,20 @@ const SUSPICIOUS: Duration = Duration::from_secs(5);
 ///     .build_with(client.clone())?;
 /// # Ok::<(), tower_oauth2::Error>(())
 /// ```
+///
+/// Behind a proxy that wants a password, to a server of a private authority that wants a certificate:
+///
+/// ```no_run
+/// use tower_oauth2::transport::{HyperClient, Proxy};
+///
+/// let client = HyperClient::new()
+///     .proxy(Proxy::new("http", "proxy.example.net", 3128)?.credentials("billing", "secret"))
+///     .add_root_certificates(std::fs::read("private-ca.pem")?)?
+///     .identity(std::fs::read("client.pem")?, std::fs::read("client-key.pem")?)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
+#[must_use = "a client sends nothing by itself"]
 pub struct HyperClient {
     shared: Arc<ClientShared>,
 }
@@ -132,7 +153,6 @@ impl ClientShared {
 
 impl HyperClient {
     /// Creates a client with the defaults. Nothing is read before the first request.
-    #[must_use]
     pub fn new() -> Self {
         Self::with(Settings::default())
     }
@@ -142,9 +162,8 @@ impl HyperClient {
         Self { shared: Arc::new(ClientShared { settings, pools, calm, flooded: Arc::default() }) }
     }
 
-    /// Starts a client with a proxy, certificates, a resolver or timeouts of its own.
-    pub fn builder() -> HyperClientBuilder {
-        HyperClientBuilder::default()
+    fn settings(&self) -> Settings {
+        self.shared.settings.clone()
     }
 }
 
@@ -156,7 +175,7 @@ impl Default for HyperClient {
 
 impl fmt::Debug for HyperClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HyperClient").finish_non_exhaustive()
+        f.debug_struct("HyperClient").field("settings", &self.shared.settings).finish_non_exhaustive()
     }
 }
 

@@ -1,7 +1,7 @@
 //! HTTP clients that are there already, and the `build()` of what needs one.
 //!
 //! 1. `HyperClient` (feature `hyper-client`, on by default): HTTP/1.1 and h2, TLS by rustls. It serves for an API and for its
-//!    token endpoint. Its builder knows proxies, client certificates and private authorities.
+//!    token endpoint. It knows proxies, client certificates and private authorities.
 //! 2. `ReqwestClient` (feature `reqwest`): a `reqwest::Client`, for an API and for its token endpoint.
 //!    [Its page](crate::guide) says what else to know.
 //! 3. A [gRPC channel](crate::guide::tonic), and [clients that take a tower service](crate::guide::kube), have pages of their
@@ -27,7 +27,7 @@ pub use crate::http_transport::HttpTransport;
 pub use self::classify::classify_hyper;
 #[cfg(feature = "hyper-client")]
 #[cfg_attr(docsrs, doc(cfg(feature = "hyper-client")))]
-pub use self::hyper::{HyperClient, HyperClientBuilder, HyperResponseFuture, Proxy};
+pub use self::hyper::{HyperClient, HyperResponseFuture, Proxy};
 #[cfg(any(feature = "hyper-client", feature = "reqwest"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "hyper-client", feature = "reqwest"))))]
 pub use self::incoming::IncomingBody;

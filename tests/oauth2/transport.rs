@@ -140,7 +140,7 @@ async fn https_is_spoken_over_h2_or_http_1_as_the_server_likes() {
             response(200, &[], TOKEN)
         })
         .await;
-        let client = HyperClient::builder().only_root_certificates(&pem).unwrap().build();
+        let client = HyperClient::new().only_root_certificates(&pem).unwrap();
         let source = asking(format!("https://{address}/token?x=1")).build_with(client).unwrap();
         fetch(&source).await.unwrap();
         fetch(&source).await.unwrap();
@@ -158,7 +158,7 @@ async fn a_server_that_nobody_vouches_for_gets_no_secret() {
     })
     .await;
     let (_, other_root) = https_server(&[], |_| response(200, &[], TOKEN)).await;
-    let client = HyperClient::builder().only_root_certificates(other_root).unwrap().build();
+    let client = HyperClient::new().only_root_certificates(other_root).unwrap();
     let source = asking(format!("https://{address}/token")).build_with(client).unwrap();
     let error = fetch(&source).await.unwrap_err();
     let text = error.to_string();
@@ -172,8 +172,7 @@ async fn tls_that_meets_plain_http_is_told_at_once_and_not_tried_again() {
     let HttpServer { address, connections } = http_server(|_| response(200, &[], TOKEN)).await;
     let (_, pem) = https_server(&[], |_| response(200, &[], TOKEN)).await;
     let source = asking(format!("https://{address}/token?key=K3y")).retries(3);
-    let source =
-        source.build_with(HyperClient::builder().only_root_certificates(pem).unwrap().build()).unwrap();
+    let source = source.build_with(HyperClient::new().only_root_certificates(pem).unwrap()).unwrap();
     let error = fetch(&source).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config, "{error}");
     let text = error.to_string();
@@ -191,7 +190,7 @@ fn roots_that_are_none_are_refused() {
         ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "no root certificate"),
         ("-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n", "broken"),
     ] {
-        let error = HyperClient::builder().only_root_certificates(pem).unwrap_err();
+        let error = HyperClient::new().only_root_certificates(pem).unwrap_err();
         assert!(error.kind() == ErrorKind::Config && error.to_string().contains(reason), "{error}");
     }
 }
@@ -338,10 +337,9 @@ async fn only_a_connection_that_was_made_puts_a_refresh_token_in_doubt() {
     let HttpServer { address, .. } = http_server(|_| response(200, &[], TOKEN)).await;
     let url = format!("https://{address}/token");
     let source = RefreshTokenGrant::builder(url, "reports", "secret").refresh_token("RT1").build_with(
-        HyperClient::builder()
+        HyperClient::new()
             .only_root_certificates(https_server(&[], |_| response(200, &[], TOKEN)).await.1)
-            .unwrap()
-            .build(),
+            .unwrap(),
     );
     let source = source.unwrap();
     assert_eq!(renew(&source).await.unwrap_err().kind(), ErrorKind::Config);
@@ -370,7 +368,7 @@ async fn the_client_serves_an_api_as_well_and_keeps_its_connections() {
 async fn what_is_neither_http_nor_https_is_not_sent_over_plain_text() {
     let HttpServer { address, connections } = http_server(|_| response(200, &[], "")).await;
     let (_, pem) = https_server(&[], |_| response(200, &[], "")).await;
-    let client = HyperClient::builder().only_root_certificates(pem).unwrap().build();
+    let client = HyperClient::new().only_root_certificates(pem).unwrap();
     for scheme in ["HTTPS", "wss", "ftp"] {
         let uri = Uri::builder().scheme(scheme).authority(address.to_string()).path_and_query("/");
         let request = Request::get(uri.build().unwrap()).body(body("")).unwrap();
@@ -385,7 +383,7 @@ async fn a_server_that_says_nothing_in_the_handshake_is_given_up() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let uri = format!("https://{}/", silent.local_addr().unwrap());
     let (_, pem) = https_server(&[], |_| response(200, &[], "")).await;
-    let client = HyperClient::builder().only_root_certificates(pem).unwrap().build();
+    let client = HyperClient::new().only_root_certificates(pem).unwrap();
     let waiting = tokio::spawn(client.oneshot(Request::get(uri).body(body("")).unwrap()));
     let _connection = silent.accept().await.unwrap();
     tokio::time::pause();
@@ -419,7 +417,7 @@ async fn relay(to: SocketAddr) -> (SocketAddr, Arc<Notify>) {
 async fn an_h2_connection_that_went_dead_is_noticed_and_replaced() {
     let (server, pem) = https_server(&["h2"], |_| response(200, &[], "")).await;
     let (address, dead) = relay(server).await;
-    let client = HyperClient::builder().only_root_certificates(pem).unwrap().build();
+    let client = HyperClient::new().only_root_certificates(pem).unwrap();
     let ask = || {
         let request = Request::get(format!("https://{address}/")).body(body("")).unwrap();
         tokio::time::timeout(Duration::from_secs(3_600), client.clone().oneshot(request))
@@ -442,7 +440,7 @@ fn a_runtime_that_is_parked_does_not_keep_others_from_connecting() {
     let client_runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for alpn in [&["h2"][..], &[]] {
         let (address, pem) = server.block_on(https_server(alpn, |_| response(200, &[], "")));
-        let client = HyperClient::builder().only_root_certificates(pem).unwrap().build();
+        let client = HyperClient::new().only_root_certificates(pem).unwrap();
         let ask = || {
             let request = Request::get(format!("https://{address}/")).body(body("")).unwrap();
             tokio::time::timeout(Duration::from_secs(6), client.clone().oneshot(request))

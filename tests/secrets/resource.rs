@@ -306,13 +306,11 @@ async fn the_frames_of_h2_show_nothing() {
     {
         let source = ClientCredentials::builder(format!("https://{token_server}/token"), CLIENT_ID, auth)
             .secret_param("pin", PIN)
-            .build_with(HyperClient::builder().only_root_certificates(&token_pem).unwrap().build())
+            .build_with(HyperClient::new().only_root_certificates(&token_pem).unwrap())
             .unwrap();
         let client = AuthLayer::for_origin(source, format!("https://{api}").as_str()).unwrap();
-        let client = tower::Layer::layer(
-            &client,
-            HyperClient::builder().only_root_certificates(&api_pem).unwrap().build(),
-        );
+        let client =
+            tower::Layer::layer(&client, HyperClient::new().only_root_certificates(&api_pem).unwrap());
         let request = Request::get(format!("https://{api}/")).body(Body::default()).unwrap();
         let response = client.oneshot(request).await.unwrap();
         assert_eq!((response.status().as_u16(), response.version()), (403, http::Version::HTTP_2));

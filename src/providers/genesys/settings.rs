@@ -294,7 +294,7 @@ mod connect {
         #[cfg(feature = "hyper-client")]
         #[cfg_attr(docsrs, doc(cfg(all(feature = "hyper-client", feature = "stack"))))]
         pub fn connect(&self) -> Result<ApiClient, Error> {
-            let mut http = HyperClient::builder();
+            let mut http = HyperClient::new();
             if let Some(proxy) = &self.proxy {
                 let address = Proxy::new(&proxy.scheme, &proxy.host, proxy.port)?;
                 http = http.proxy(match &proxy.credentials {
@@ -302,7 +302,7 @@ mod connect {
                     None => address,
                 });
             }
-            self.connect_with(http.build())
+            self.connect_with(http)
         }
 
         /// Connects over an HTTP client of your own, which serves the token endpoint too, and knows its own proxy.

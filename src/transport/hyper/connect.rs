@@ -14,9 +14,9 @@ use tokio::net::TcpStream;
 use tower::BoxError;
 use tower_service::Service;
 
-use super::builder::Settings;
 use super::proxy::Proxies;
 use super::resolver::Resolver;
+use super::settings::Settings;
 use super::tunnel::{self, TunnelError};
 use crate::error::Lasting;
 use crate::transport::lasting::advice;

@@ -1,4 +1,4 @@
-//! The options of a client.
+//! The settings of a client.
 
 use std::fmt;
 use std::future::Future;
@@ -12,39 +12,6 @@ use super::resolver::Resolver;
 use super::{HyperClient, PING_AFTER};
 use crate::error::Error;
 
-/// Builds a [`HyperClient`].
-///
-/// Defaults:
-///
-/// - root certificates: the platform's; read when they are first needed
-/// - client certificate: none
-/// - proxy: [`Proxy::from_environment`]
-/// - resolver: the system's
-/// - `connect_timeout`: 10 s, from looking up the name to the end of the TLS handshake
-/// - `idle_timeout`: 90 s
-/// - `max_headers`: 256 per response, over HTTP/1.1; `max_header_bytes`: 256 KiB per response, over h2
-/// - `keep_alive`: after 10 s of silence, while a request waits; after five minutes for gRPC
-///
-/// # Examples
-///
-/// Behind a proxy that wants a password, to a server of a private authority that wants a certificate:
-///
-/// ```no_run
-/// use tower_oauth2::transport::{HyperClient, Proxy};
-///
-/// let client = HyperClient::builder()
-///     .proxy(Proxy::new("http", "proxy.example.net", 3128)?.credentials("billing", "secret"))
-///     .add_root_certificates(std::fs::read("private-ca.pem")?)?
-///     .identity(std::fs::read("client.pem")?, std::fs::read("client-key.pem")?)?
-///     .build();
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Clone, Debug, Default)]
-#[must_use = "a builder does nothing until it is built"]
-pub struct HyperClientBuilder {
-    settings: Settings,
-}
-
 #[derive(Clone)]
 pub(super) struct Settings {
     pub(super) certificates: Certificates,
@@ -57,7 +24,8 @@ pub(super) struct Settings {
     pub(super) keep_alive: Option<Duration>,
 }
 
-impl HyperClientBuilder {
+/// Each of these returns a client with connections of its own, so set it up before you clone it.
+impl HyperClient {
     /// Trusts these root certificates besides those of the platform, in PEM.
     ///
     /// # Errors
@@ -65,9 +33,10 @@ impl HyperClientBuilder {
     /// A configuration error if `pem` holds no certificate, or one that cannot be read.
     #[doc(alias = "ca")]
     #[doc(alias = "certificate")]
-    pub fn add_root_certificates(mut self, pem: impl AsRef<[u8]>) -> Result<Self, Error> {
-        self.settings.certificates.add_roots(pem.as_ref())?;
-        Ok(self)
+    pub fn add_root_certificates(self, pem: impl AsRef<[u8]>) -> Result<Self, Error> {
+        let mut settings = self.settings();
+        settings.certificates.add_roots(pem.as_ref())?;
+        Ok(Self::with(settings))
     }
 
     /// Trusts these root certificates alone, in PEM.
@@ -75,9 +44,10 @@ impl HyperClientBuilder {
     /// # Errors
     ///
     /// As [`add_root_certificates`](Self::add_root_certificates).
-    pub fn only_root_certificates(mut self, pem: impl AsRef<[u8]>) -> Result<Self, Error> {
-        self.settings.certificates.replace_roots(pem.as_ref())?;
-        Ok(self)
+    pub fn only_root_certificates(self, pem: impl AsRef<[u8]>) -> Result<Self, Error> {
+        let mut settings = self.settings();
+        settings.certificates.replace_roots(pem.as_ref())?;
+        Ok(Self::with(settings))
     }
 
     /// Sets the certificate that proves who this client is (mutual TLS, RFC 8705): its chain and its private key, in PEM.
@@ -93,52 +63,47 @@ impl HyperClientBuilder {
     /// of the key is shown.
     #[doc(alias = "mtls")]
     #[doc(alias = "client_certificate")]
-    pub fn identity(mut self, chain: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> Result<Self, Error> {
-        self.settings.certificates.set_identity(chain.as_ref(), key.as_ref())?;
-        Ok(self)
+    pub fn identity(self, chain: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> Result<Self, Error> {
+        let mut settings = self.settings();
+        settings.certificates.set_identity(chain.as_ref(), key.as_ref())?;
+        Ok(Self::with(settings))
     }
 
     /// Sets the proxy for `https`. With `None` there is no proxy, even if the environment names one.
-    pub fn proxy(mut self, proxy: impl Into<Option<Proxy>>) -> Self {
-        self.settings.proxy = proxy.into().unwrap_or_else(Proxy::none);
-        self
+    pub fn proxy(self, proxy: impl Into<Option<Proxy>>) -> Self {
+        Self::with(Settings { proxy: proxy.into().unwrap_or_else(Proxy::none), ..self.settings() })
     }
 
     /// Sets the function that looks up names. It is given a host as it stands in the URL, and never an address. An address that
     /// it returns with port 0 takes the port of the URL.
-    pub fn resolver<F, Fut>(mut self, resolve: F) -> Self
+    pub fn resolver<F, Fut>(self, resolve: F) -> Self
     where
         F: Fn(String) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static,
     {
-        self.settings.resolver = Resolver::new(resolve);
-        self
+        Self::with(Settings { resolver: Resolver::new(resolve), ..self.settings() })
     }
 
     /// Sets how long connecting may take, from looking up the name to the end of the TLS handshake, proxy included.
-    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.connect_timeout = timeout;
-        self
+    pub fn connect_timeout(self, timeout: Duration) -> Self {
+        Self::with(Settings { connect_timeout: timeout, ..self.settings() })
     }
 
     /// Sets how long an unused connection is kept.
-    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.idle_timeout = timeout;
-        self
+    pub fn idle_timeout(self, timeout: Duration) -> Self {
+        Self::with(Settings { idle_timeout: timeout, ..self.settings() })
     }
 
     /// Sets how many headers a response may have over HTTP/1.1. One with more is refused on this side, and not asked for
     /// again ([`Failure::Fatal`](crate::retry::Failure::Fatal)).
-    pub fn max_headers(mut self, headers: usize) -> Self {
-        self.settings.max_headers = headers;
-        self
+    pub fn max_headers(self, headers: usize) -> Self {
+        Self::with(Settings { max_headers: headers, ..self.settings() })
     }
 
     /// Sets how large the headers of a response may be over h2, as RFC 9113 §6.5.2 counts them. Larger ones are refused on
     /// this side, and not asked for again. Much larger ones end the connection, and with it the other requests on it.
-    pub fn max_header_bytes(mut self, bytes: u32) -> Self {
-        self.settings.max_header_bytes = bytes;
-        self
+    pub fn max_header_bytes(self, bytes: u32) -> Self {
+        Self::with(Settings { max_header_bytes: bytes, ..self.settings() })
     }
 
     /// Sets after how much silence an h2 connection on which a request waits is asked for a sign of life (PING). One on which
@@ -149,15 +114,8 @@ impl HyperClientBuilder {
     /// are asked every five minutes at most, and after the first such response all connections are.
     ///
     /// With `None` no connection is asked. A request on a dead connection then waits until its own timeout.
-    pub fn keep_alive(mut self, after: impl Into<Option<Duration>>) -> Self {
-        self.settings.keep_alive = after.into();
-        self
-    }
-
-    /// Builds the client.
-    #[must_use]
-    pub fn build(self) -> HyperClient {
-        HyperClient::with(self.settings)
+    pub fn keep_alive(self, after: impl Into<Option<Duration>>) -> Self {
+        Self::with(Settings { keep_alive: after.into(), ..self.settings() })
     }
 }
 
