@@ -133,7 +133,7 @@ pub use self::file::FileStore;
 pub use self::memory::MemoryStore;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
-pub use self::redis::{RedisStore, RedisStoreBuilder};
+pub use self::redis::RedisStore;
 pub use self::sealing::SealingKey;
 pub use self::shared::Shared;
 pub use self::token_store::{Acquired, Entry, StoreKey, TokenStore, Write};

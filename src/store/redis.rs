@@ -23,7 +23,7 @@ use crate::store::token_store::{Acquired, Entry, StoreKey, TokenStore, Write};
 /// 1. One connection serves all keys and all clones. The first call opens it, and the next call after it broke opens another.
 /// 2. Each call is one round trip: a script, called by its hash.
 /// 3. Every key has an expiry. Nothing is left behind by tenants that are gone.
-/// 4. Waiters are woken by a message on one channel per [prefix](RedisStoreBuilder::prefix). If the user has no right to it,
+/// 4. Waiters are woken by a message on one channel per [prefix](Self::prefix). If the user has no right to it,
 ///    the store is polled.
 /// 5. Replicas are never read. One that becomes the primary may lack the last writes. Fences go by the clock of the server, and so
 ///    do not repeat, as long as the clocks of the servers differ by less than a failover takes.
@@ -51,7 +51,7 @@ use crate::store::token_store::{Acquired, Entry, StoreKey, TokenStore, Write};
 /// # TLS
 ///
 /// A URL with `rediss://` is verified against the certificates of the platform, or against those you
-/// [give](RedisStoreBuilder::root_certificates). The cryptography is that of the process; if none is
+/// [give](Self::root_certificates). The cryptography is that of the process; if none is
 /// installed, the first call installs ring's.
 ///
 /// # Examples
@@ -74,34 +74,55 @@ struct RedisShared {
     scripts: Scripts,
 }
 
-/// Builds a [`RedisStore`].
-///
-/// # Defaults
-///
-/// - prefix: `tower-oauth2:`
-/// - root certificates: those of the platform
-#[derive(Clone)]
-pub struct RedisStoreBuilder {
-    url: String,
-    prefix: String,
-    root_certificates: Option<Vec<u8>>,
-}
-
 impl RedisStore {
-    /// Creates a store from a URL such as `redis://user:password@host:6379/0`, with the defaults of the
-    /// [builder](Self::builder). It connects at its first call.
+    /// Creates a store from a URL: `redis://user:password@host:6379/0`, `rediss://` (TLS), `valkey://`, `valkeys://`, or one of
+    /// several hosts as above. It connects at its first call.
     ///
     /// # Errors
     ///
     /// A configuration error if the URL is none of Redis. It is not repeated in the message, since it holds the password.
-    pub fn connect(url: impl Into<String>) -> Result<Self, Error> {
-        Self::builder(url).build()
+    pub fn connect(url: impl AsRef<str>) -> Result<Self, Error> {
+        let server = Server::parse(url.as_ref())?;
+        if server.is_tls() && rustls::crypto::CryptoProvider::get_default().is_none() {
+            // Another thread may have been faster, with a provider that serves as well.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
+        Ok(Self::new(server, "tower-oauth2:".to_owned()))
     }
 
-    /// Starts with the URL: `redis://`, `rediss://` (TLS), `valkey://`, `valkeys://`, or one of several hosts as above.
-    #[must_use]
-    pub fn builder(url: impl Into<String>) -> RedisStoreBuilder {
-        RedisStoreBuilder { url: url.into(), prefix: "tower-oauth2:".to_owned(), root_certificates: None }
+    /// Sets what all keys and the channel begin with, `tower-oauth2:` by default. Programs with different prefixes share nothing.
+    /// Set it before you clone the store: it gets a connection of its own.
+    ///
+    /// # Errors
+    ///
+    /// A configuration error if the prefix holds a brace or a character that is not visible ASCII.
+    pub fn prefix(self, prefix: impl Into<String>) -> Result<Self, Error> {
+        let prefix = prefix.into();
+        if !prefix.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'{' | b'}')) {
+            return Err(Error::config("the prefix of the token store must be visible ASCII without braces"));
+        }
+        Ok(Self::new(Server::clone(&self.shared.link.server), prefix))
+    }
+
+    /// Trusts these certificates (PEM) alone, and not those of the platform. Set them before you clone the store: it gets a
+    /// connection of its own.
+    ///
+    /// # Errors
+    ///
+    /// A configuration error if the store is one without TLS.
+    pub fn root_certificates(self, pem: impl Into<Vec<u8>>) -> Result<Self, Error> {
+        let server = Server::clone(&self.shared.link.server);
+        if !server.is_tls() {
+            return Err(Error::config(
+                "root certificates are for a token store with TLS; its URL begins with rediss://",
+            ));
+        }
+        Ok(Self::new(server.with_root_certificates(pem.into()), self.shared.prefix.clone()))
+    }
+
+    fn new(server: Server, prefix: String) -> Self {
+        let shared = RedisShared { link: Link::new(server), prefix, scripts: Scripts::new() };
+        Self { shared: Arc::new(shared) }
     }
 
     /// Calls a script.
@@ -120,47 +141,6 @@ impl RedisStore {
             result = open.query(&command("EVAL", script.text)).await;
         }
         result.map_err(|error| link.failed(error))
-    }
-}
-
-impl RedisStoreBuilder {
-    /// Sets what all keys and the channel begin with. Programs with different prefixes share nothing.
-    #[must_use]
-    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
-        self.prefix = prefix.into();
-        self
-    }
-
-    /// Trusts these certificates (PEM) alone, and not those of the platform.
-    #[must_use]
-    pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
-        self.root_certificates = Some(pem.into());
-        self
-    }
-
-    /// Builds the store. It connects at its first call.
-    ///
-    /// # Errors
-    ///
-    /// A configuration error if the URL is none of Redis, the prefix holds a brace or a character that is not visible ASCII,
-    /// or certificates were given for a URL without TLS.
-    pub fn build(self) -> Result<RedisStore, Error> {
-        let has_certificates = self.root_certificates.is_some();
-        let server = Server::parse(&self.url, self.root_certificates)?;
-        if has_certificates && !server.is_tls() {
-            return Err(Error::config(
-                "root certificates are for a token store with TLS; its URL begins with rediss://",
-            ));
-        }
-        if !self.prefix.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'{' | b'}')) {
-            return Err(Error::config("the prefix of the token store must be visible ASCII without braces"));
-        }
-        if server.is_tls() && rustls::crypto::CryptoProvider::get_default().is_none() {
-            // Another thread may have been faster, with a provider that serves as well.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-        }
-        let shared = RedisShared { link: Link::new(server), prefix: self.prefix, scripts: Scripts::new() };
-        Ok(RedisStore { shared: Arc::new(shared) })
     }
 }
 
@@ -256,12 +236,5 @@ impl fmt::Debug for RedisStore {
             .field("server", &self.shared.link.server.to_string())
             .field("prefix", &self.shared.prefix)
             .finish_non_exhaustive()
-    }
-}
-
-/// The URL is left out: it holds the password.
-impl fmt::Debug for RedisStoreBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisStoreBuilder").field("prefix", &self.prefix).finish_non_exhaustive()
     }
 }

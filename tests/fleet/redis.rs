@@ -54,7 +54,7 @@ async fn the_store_in_redis_keeps_every_rule() {
 #[tokio::test]
 async fn every_key_has_an_expiry_and_entry_and_lease_share_a_hash_tag() {
     let server = RedisServer::start(&[]).await;
-    let store = RedisStore::builder(server.url()).prefix("reports:").build().unwrap();
+    let store = RedisStore::connect(server.url()).unwrap().prefix("reports:").unwrap();
     let Acquired::Taken(fence) = store.acquire(&key(), PERIOD).await.unwrap() else { panic!("it is free") };
     assert_eq!(server.cli(&["TTL", "reports:{billing}"]).trim(), "3610");
     assert_eq!(server.cli(&["TTL", "reports:{billing}:lease"]).trim(), "10");
@@ -132,7 +132,7 @@ async fn an_error_says_what_to_do_and_never_the_password() {
     let none = at("").load(&key()).await.unwrap_err();
     assert!(shown(&none).contains("password"), "{}", shown(&none));
     assert!(at(":R1GHT@").load(&key()).await.unwrap().is_none());
-    let debug = format!("{:?} {:?}", at(":S3CR3T@"), RedisStore::builder("redis://:S3CR3T@127.0.0.1"));
+    let debug = format!("{:?} {:?}", at(":S3CR3T@"), RedisStore::connect("redis://:S3CR3T@127.0.0.1"));
     assert!(!debug.contains("S3CR3T"), "{debug}");
     for url in
         ["http://:S3CR3T@127.0.0.1", "S3CR3T", "redis://:S3CR3T@127.0.0.1/x", "rediss://:S3CR3T@h/#insecure"]
@@ -186,7 +186,7 @@ async fn the_rights_that_the_page_lists_suffice_and_without_the_channel_it_is_po
     check_token_store(polled.clone(), "polled", false).await;
     assert!(polled.changed(&key(), 0).await.is_err());
     let foreign =
-        RedisStore::builder(format!("redis://whole:R1GHT@127.0.0.1:{}", server.port)).prefix("x:").build();
+        RedisStore::connect(format!("redis://whole:R1GHT@127.0.0.1:{}", server.port)).unwrap().prefix("x:");
     let refused = foreign.unwrap().acquire(&key(), PERIOD).await.unwrap_err();
     assert!(refused.to_string().contains("right"), "{}", shown(&refused));
 }
@@ -212,7 +212,7 @@ async fn tls_is_verified() {
     ])
     .await;
     let url = format!("rediss://127.0.0.1:{port}");
-    let trusted = RedisStore::builder(&url).root_certificates(authority.cert.pem()).build().unwrap();
+    let trusted = RedisStore::connect(&url).unwrap().root_certificates(authority.cert.pem()).unwrap();
     assert!(trusted.load(&key()).await.unwrap().is_none());
     let refused = RedisStore::connect(&url).unwrap().load(&key()).await.unwrap_err();
     assert!(
@@ -221,7 +221,7 @@ async fn tls_is_verified() {
         shown(&refused)
     );
     assert_eq!(
-        RedisStore::builder(server.url()).root_certificates("x").build().unwrap_err().kind(),
+        RedisStore::connect(server.url()).unwrap().root_certificates("x").unwrap_err().kind(),
         ErrorKind::Config
     );
     // Sentinels are asked over TLS, and the primary that they name is called over TLS.
@@ -233,7 +233,7 @@ async fn tls_is_verified() {
     let more = ["--tls-ca-cert-file", files[0], "--tls-auth-clients", "no", "--tls-replication", "yes"];
     let _sentinel = RedisServer::start_with(&monitored, &[&arguments[..], &more[..]].concat()).await;
     let url = format!("rediss+sentinel://127.0.0.1:{tls}/billing");
-    let trusted = RedisStore::builder(&url).root_certificates(authority.cert.pem()).build().unwrap();
+    let trusted = RedisStore::connect(&url).unwrap().root_certificates(authority.cert.pem()).unwrap();
     assert!(trusted.load(&key()).await.unwrap().is_none());
     let refused = RedisStore::connect(&url).unwrap().load(&key()).await.unwrap_err();
     assert!(

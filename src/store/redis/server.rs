@@ -26,6 +26,7 @@ const IN_SCRIPTS: [&str; 3] = ["READONLY", "OOM", "NOPERM"];
 const SENTINEL_PORT: u16 = 26379;
 
 /// A server, or several that stand for one.
+#[derive(Clone)]
 pub(super) struct Server {
     /// The URL without user and password, for people.
     name: String,
@@ -33,6 +34,7 @@ pub(super) struct Server {
     root_certificates: Option<Vec<u8>>,
 }
 
+#[derive(Clone)]
 enum Address {
     One(ConnectionInfo),
     Sentinels {
@@ -62,7 +64,7 @@ impl Server {
     /// # Errors
     ///
     /// A configuration error that does not repeat the URL, since it may hold a password.
-    pub(super) fn parse(url: &str, root_certificates: Option<Vec<u8>>) -> Result<Self, Error> {
+    pub(super) fn parse(url: &str) -> Result<Self, Error> {
         let (scheme, rest) = url.split_once("://").ok_or_else(unreadable)?;
         let (name, address) = match scheme.split_once('+') {
             Some((base, "sentinel")) => {
@@ -85,7 +87,13 @@ impl Server {
                 (format!("{scheme}://{}", info.addr()), Address::One(info))
             }
         };
-        Ok(Self { name, address, root_certificates })
+        Ok(Self { name, address, root_certificates: None })
+    }
+
+    /// Trusts these certificates alone.
+    pub(super) fn with_root_certificates(mut self, pem: Vec<u8>) -> Self {
+        self.root_certificates = Some(pem);
+        self
     }
 
     /// Returns whether connections use TLS.
