@@ -69,12 +69,12 @@
 //! let next = Next::page_number("/paging/pageNumber").items("conversations").total("totalHits");
 //! let mut pages = api.post("analytics/conversations/details/query").json(&query).pages(next);
 //! if let Some(saved) = saved {
-//!     pages = pages.resume(saved.parse()?);
+//!     pages = pages.resume(saved)?;
 //! }
 //! while let Some(page) = pages.next().await {
 //!     keep(page?.items()?)?;
 //!     match pages.position() {
-//!         Some(position) => std::fs::write("position", position.to_string())?,
+//!         Some(position) => std::fs::write("position", position)?,
 //!         None => std::fs::remove_file("position")?,
 //!     }
 //! }
@@ -94,6 +94,6 @@ mod stream;
 
 pub use self::next::Next;
 pub use self::page::Page;
-pub use self::position::{NextPage, Position};
+pub use self::position::NextPage;
 pub use self::progress::Progress;
 pub use self::stream::Pages;

@@ -1,7 +1,6 @@
 //! Where in the pages one is.
 
 use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -9,35 +8,13 @@ use serde_json::Value;
 use super::super::error::ApiError;
 use super::progress::Progress;
 
-/// Where in the pages one is: what the next request asks for, and how many pages came before it. A text that can be saved.
-///
-/// [`Pages::position`](super::Pages::position) returns it, and [`Pages::resume`](super::Pages::resume) takes it up, in
-/// another process or on another day. It is what the server said, a cursor or a URL, so keep it as you keep the data.
-///
-/// **A position can change the next request.** Its text can set any query parameter and any place in the JSON body, or name any
-/// URL under the base URL of the client, and that request is sent with your token. It cannot lead to another host, and it cannot
-/// change the method or the headers. Read positions back from your own storage only. If one goes through the hands of a user,
-/// as the cursor of your own API does, sign it or keep it on the server.
-///
-/// # Examples
-///
-/// ```
-/// use tower_oauth2::client::pages::Position;
-/// # fn example(pages: &tower_oauth2::client::pages::Pages) -> Result<(), tower_oauth2::client::ApiError> {
-///
-/// if let Some(position) = pages.position() {
-///     let saved: String = position.to_string();
-///     let read: Position = saved.parse()?;
-///     assert_eq!(read, position);
-/// }
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub struct Position {
+/// Where in the pages one is: what the next request asks for, and how many pages came before it. A text when it is saved.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub(super) struct Position {
     /// The difference between the next request and the first one; nothing for the first page.
+    #[serde(rename = "next", skip_serializing_if = "Option::is_none", default)]
     pub(super) step: Option<NextPage>,
+    #[serde(flatten)]
     pub(super) progress: Progress,
 }
 
@@ -54,63 +31,25 @@ pub(super) enum Step {
     Set(Vec<(String, Value)>),
 }
 
-/// The written form of a position.
-#[derive(Serialize, Deserialize)]
-struct Written {
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    next: Option<NextPage>,
-    #[serde(flatten)]
-    progress: Progress,
-}
-
 // --- Position ---
 
-impl fmt::Display for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let written = Written { next: self.step.clone(), progress: self.progress };
-        f.write_str(&serde_json::to_string(&written).map_err(|_| fmt::Error)?)
-    }
-}
-
-impl FromStr for Position {
-    type Err = ApiError;
-
-    /// Reads a position that was saved.
-    ///
-    /// # Errors
-    ///
-    /// If it is not the text of one. Whether its URL may be followed is looked at when it is.
-    fn from_str(text: &str) -> Result<Self, ApiError> {
-        let written: Written = serde_json::from_str(text).map_err(|error| {
+impl Position {
+    /// Reads a position that was saved. Whether its URL may be followed is looked at when it is.
+    pub(super) fn read(text: &str) -> Result<Self, ApiError> {
+        serde_json::from_str(text).map_err(|error| {
             // Its own words repeat what was read, and a cursor may be a secret.
             ApiError::pages(&format!(
-                "the saved position cannot be read, at line {}, column {}; give it as Position::to_string has written it",
+                "the saved position cannot be read, at line {}, column {}; give it as Pages::position has returned it",
                 error.line(),
                 error.column()
             ))
-        })?;
-        Ok(Self { step: written.next, progress: written.progress })
+        })
     }
-}
 
-impl TryFrom<String> for Position {
-    type Error = ApiError;
-
-    fn try_from(text: String) -> Result<Self, ApiError> {
-        text.parse()
-    }
-}
-
-impl From<Position> for String {
-    fn from(position: Position) -> Self {
-        position.to_string()
-    }
-}
-
-/// Does not show what the server said.
-impl fmt::Debug for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Position").field("progress", &self.progress).finish_non_exhaustive()
+    /// Returns the text to save.
+    pub(super) fn written(&self) -> String {
+        // All of it is text and numbers, which JSON has a form for.
+        serde_json::to_string(self).unwrap_or_default()
     }
 }
 
@@ -165,12 +104,10 @@ mod tests {
             Some(NextPage::with("cursor", "a\"b ü").and("/paging/number", 4)),
         ];
         for step in steps {
-            let position = Position { step, progress };
-            assert_eq!(position.to_string().parse::<Position>().unwrap(), position);
-            let within: Position = serde_json::from_value(serde_json::to_value(&position).unwrap()).unwrap();
-            assert_eq!(within, position);
+            let read = Position::read(&Position { step: step.clone(), progress }.written()).unwrap();
+            assert!(read.step == step && read.progress == progress, "{}", read.written());
         }
-        let written = Position { step: Some(NextPage::with("page", "4")), progress }.to_string();
+        let written = Position { step: Some(NextPage::with("page", "4")), progress }.written();
         let read: Value = serde_json::from_str(&written).unwrap();
         assert_eq!(
             read,
@@ -181,11 +118,10 @@ mod tests {
     #[test]
     fn a_text_that_is_none_is_refused_and_not_shown() {
         for text in ["", "7", "{}", "{\"pages\": -1}", "{\"pages\": 1, \"next\": {\"url\": 7}}", "hunter2"] {
-            let error = text.parse::<Position>().unwrap_err();
+            let error = Position::read(text).err().unwrap();
             assert!(error.is_pages() && !error.to_string().contains("hunter2"), "{text}: {error}");
         }
-        let shown =
-            format!("{:?}", Position { step: Some(NextPage::with("c", "hunter2")), ..Position::default() });
+        let shown = format!("{:?}", NextPage::with("c", "hunter2"));
         assert!(!shown.contains("hunter2"), "{shown}");
     }
 }

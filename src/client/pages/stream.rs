@@ -97,14 +97,22 @@ impl<S> Pages<S> {
         }
     }
 
-    /// Goes on at a position that was saved: the request is the same as then, and the next page is the one that was next
-    /// then. To be called before the first page is asked for.
+    /// Goes on at a [position](Self::position) that was saved: the request is the same as then, and the next page is the one
+    /// that was next then. To be called before the first page is asked for.
     ///
-    /// The position is looked at like what a server says: a URL in it that leads elsewhere is an error of the next page.
-    pub fn resume(mut self, position: Position) -> Self {
+    /// **A position can change the next request.** Its text can set any query parameter and any place in the JSON body, or name any
+    /// URL under the base URL of the client, and that request is sent with your token. It cannot lead to another host, and it cannot
+    /// change the method or the headers. Read positions back from your own storage only. If one goes through the hands of a user,
+    /// as the cursor of your own API does, sign it or keep it on the server.
+    ///
+    /// # Errors
+    ///
+    /// If it is not the text of a position. A URL in it that leads elsewhere is an error of the next page.
+    pub fn resume(mut self, position: impl AsRef<str>) -> Result<Self, ApiError> {
+        let position = Position::read(position.as_ref())?;
         self.progress = position.progress;
         self.at = Some(position);
-        self
+        Ok(self)
     }
 
     /// Sets how many pages may come. If there is another one after them, it is not asked for, and you get an error that
@@ -117,13 +125,16 @@ impl<S> Pages<S> {
         self
     }
 
-    /// Returns the position of the page that comes next. Nothing after the last page.
+    /// Returns the position of the page that comes next, as a text to save, with which [`resume`](Self::resume) goes on in
+    /// another process or on another day. Nothing after the last page.
+    ///
+    /// It holds what the server said, a cursor or a URL, so keep it as you keep the data.
     ///
     /// After an error it is that of the page that failed. Where a page came whose reference to the next one is not valid, it is
     /// still that of this page, which then comes a second time: none is lost.
     #[must_use]
-    pub fn position(&self) -> Option<Position> {
-        self.at.clone()
+    pub fn position(&self) -> Option<String> {
+        self.at.as_ref().map(Position::written)
     }
 
     /// Returns how far one is.
