@@ -662,7 +662,7 @@ async fn pages_go_on_at_a_saved_position() {
         let page = pages.next().await.unwrap().unwrap();
         assert_eq!((page.number(), page.items::<u64>().unwrap()), (3, vec![5, 6]));
         assert!(pages.next().await.is_none());
-        assert_eq!((pages.progress().pages(), pages.progress().share()), (3, Some(1.0)));
+        assert_eq!((pages.progress().pages(), pages.progress().items()), (3, Some(6)));
         assert_eq!(asked(&seen).len(), 1);
     }
 }

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use http::HeaderName;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tower::BoxError;
@@ -45,7 +44,7 @@ use crate::error::Error;
 pub struct Next {
     shape: Shape,
     items: Option<Member>,
-    total: Option<Told>,
+    total: Option<Member>,
     page_count: Option<Member>,
     more: Option<Member>,
     bases: Vec<Result<Arc<Base>, Arc<Error>>>,
@@ -76,12 +75,6 @@ enum Shape {
 }
 
 type NextFn = dyn Fn(&Page) -> Result<Option<NextPage>, BoxError> + Send + Sync;
-
-#[derive(Clone, Debug)]
-enum Told {
-    Member(Member),
-    Header(HeaderName),
-}
 
 /// A query parameter, or a place in a JSON body.
 type Parameter = String;
@@ -158,13 +151,7 @@ impl Next {
 
     /// Names the member that says how many items there are.
     pub fn total(mut self, member: impl Into<String>) -> Self {
-        self.total = Some(Told::Member(Member::new(member)));
-        self
-    }
-
-    /// Names the header that says how many items there are, such as `x-total-count`.
-    pub fn total_header(mut self, name: HeaderName) -> Self {
-        self.total = Some(Told::Header(name));
+        self.total = Some(Member::new(member));
         self
     }
 
@@ -276,13 +263,8 @@ impl Next {
 
     fn total_of(&self, page: &Page) -> Result<Option<u64>, ApiError> {
         match &self.total {
-            None => Ok(None),
-            Some(Told::Header(name)) => {
-                let value = page.headers().get(name).and_then(|value| value.to_str().ok());
-                Ok(value.and_then(|value| value.trim().parse().ok()))
-            }
-            Some(Told::Member(_)) if page.body().is_empty() => Ok(None),
-            Some(Told::Member(name)) => Ok(page.member(name)?.and_then(member::number)),
+            Some(name) if !page.body().is_empty() => Ok(page.member(name)?.and_then(member::number)),
+            Some(_) | None => Ok(None),
         }
     }
 

@@ -43,18 +43,6 @@ impl Progress {
         self.page_count
     }
 
-    /// Returns the share that came, from 0 to 1, of the items or else of the pages, if the server said how many there are.
-    #[must_use]
-    #[allow(clippy::cast_precision_loss, reason = "a share for people")]
-    pub fn share(&self) -> Option<f64> {
-        let (came, all) = match (self.items, self.total, self.page_count) {
-            (Some(items), Some(total), _) => (items, total),
-            (_, _, Some(count)) => (self.pages, count),
-            (None, Some(_) | None, None) | (Some(_), None, None) => return None,
-        };
-        Some(if all == 0 { 1.0 } else { (came as f64 / all as f64).min(1.0) })
-    }
-
     pub(super) fn add(&mut self, items: Option<u64>) {
         // One page that cannot be counted, and the sum would be wrong.
         self.items = match (self.items, items) {
@@ -87,17 +75,14 @@ mod tests {
     #[test]
     fn what_came_is_added_up_and_shown() {
         let mut progress = Progress::default();
-        assert_eq!((progress.to_string().as_str(), progress.share()), ("page 0", None));
+        assert_eq!(progress.to_string(), "page 0");
         progress.add(Some(25));
         progress.add(Some(5));
         assert_eq!(progress.to_string(), "page 2, 30 items");
         (progress.total, progress.page_count) = (Some(40), Some(2));
-        assert_eq!(
-            (progress.to_string().as_str(), progress.share()),
-            ("page 2 of 2, 30 of 40 items", Some(0.75))
-        );
+        assert_eq!(progress.to_string(), "page 2 of 2, 30 of 40 items");
         progress.add(None);
-        assert_eq!((progress.items(), progress.share()), (None, Some(1.0)));
+        assert_eq!(progress.items(), None);
         progress.add(Some(1));
         assert_eq!(progress.items(), None);
     }
