@@ -18,6 +18,7 @@
 //! | [`RetryReport`](crate::retry::RetryReport) | response | retry, when something was replayed or refused | caller |
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -94,8 +95,7 @@ impl TokenRejected {
     }
 
     /// Returns whether a replay would carry another token.
-    #[must_use]
-    pub fn may_replay(&self) -> bool {
+    pub(crate) fn may_replay(&self) -> bool {
         matches!(self.verdict, RejectionVerdict::Invalidated | RejectionVerdict::Superseded)
     }
 
@@ -288,16 +288,20 @@ impl Challenges {
         Self(challenges.into())
     }
 
-    /// Returns the challenges in their order.
-    pub fn iter(&self) -> impl Iterator<Item = &Challenge> {
-        self.0.iter()
-    }
-
     /// Returns a parameter of the first challenge of a scheme that has it. Both names are in lower case.
     #[must_use]
     pub fn param(&self, scheme: &str, name: &str) -> Option<&str> {
         let of_scheme = self.iter().filter(|challenge| challenge.scheme() == scheme);
         of_scheme.into_iter().find_map(|challenge| challenge.param(name))
+    }
+}
+
+/// The challenges in their order.
+impl Deref for Challenges {
+    type Target = [Challenge];
+
+    fn deref(&self) -> &[Challenge] {
+        &self.0
     }
 }
 
@@ -331,9 +335,7 @@ impl Deadline {
         Self(clock::after(clock::now(), within).into())
     }
 
-    /// Returns the instant.
-    #[must_use]
-    pub fn instant(self) -> Instant {
+    pub(crate) fn instant(self) -> Instant {
         self.0
     }
 }
@@ -364,10 +366,14 @@ impl CredentialId {
         Self(name.into())
     }
 
-    /// Returns the name.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl fmt::Display for CredentialId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

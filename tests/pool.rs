@@ -334,7 +334,7 @@ async fn who_waits_for_room_comes_in_the_order_of_arrival_and_a_deadline_is_kept
     assert!(took < MINUTE, "{took:?}");
     assert_eq!(*order.lock().unwrap(), (0..5).map(|number| (number, 200)).collect::<Vec<_>>());
     let member = &pool.status()[0];
-    assert_eq!((member.in_flight(), member.credential().as_str()), (0, "token 1 of 1"));
+    assert_eq!((member.in_flight(), member.credential().to_string().as_str()), (0, "token 1 of 1"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -564,7 +564,7 @@ async fn the_caches_of_a_pool_with_a_name_have_it_and_their_number() {
     let pool = TokenPool::builder(4, make).name("billing").build().unwrap();
     pool.first().warm_up().await.unwrap();
     assert!(log.text().contains("cache=\"billing, token 1 of 4\""), "{}", log.text());
-    assert_eq!(pool.status()[3].credential().as_str(), "billing, token 4 of 4");
+    assert_eq!(pool.status()[3].credential().to_string(), "billing, token 4 of 4");
 }
 
 #[tokio::test(start_paused = true)]

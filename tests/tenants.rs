@@ -246,7 +246,7 @@ async fn the_name_of_a_credential_is_the_keys_own_and_does_not_show_it() {
     let caches = World::default().caches().build().unwrap();
     let north = name(&caches, "north");
     assert!(north == name(&caches, "north") && north != name(&caches, "south"));
-    assert!(!north.as_str().contains("north"), "{north:?}");
+    assert!(!north.to_string().contains("north"), "{north:?}");
     // It outlives the cache, so that a limit is not forgotten with it.
     caches.remove("north");
     assert_eq!(name(&caches, "north"), north);

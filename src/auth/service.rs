@@ -65,22 +65,6 @@ impl<S> AuthService<S> {
         Self { inner, rules, own: None, used: false }
     }
 
-    /// Returns the inner service.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// Returns the inner service.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// Returns the inner service.
-    #[must_use]
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
-
     /// Returns the layer's ticket if it is fresh. The hot path: an instance that is used once reads what all share, one
     /// that is used again touches only what is its own.
     #[inline]

@@ -1,13 +1,11 @@
 //! The events of a cache, for programs that act on them.
 
-use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::shared::CacheShared;
-use super::status::Status;
 use crate::error::Error;
 use crate::extensions::RejectionVerdict;
 
@@ -81,20 +79,19 @@ pub enum CacheEvent {
 /// ```
 #[derive(Debug)]
 pub struct CacheWatch {
-    shared: Weak<CacheShared>,
     events: broadcast::Receiver<CacheEvent>,
 }
 
 impl CacheWatch {
-    pub(super) fn new(shared: &Arc<CacheShared>) -> Self {
+    pub(super) fn new(shared: &CacheShared) -> Self {
         let events = shared.events.get_or_init(|| broadcast::Sender::new(BACKLOG)).subscribe();
-        Self { shared: Arc::downgrade(shared), events }
+        Self { events }
     }
 
     /// Waits for the next event; `None` once the cache is gone.
     ///
     /// A program that is slower than the cache by more than 16 events misses the oldest of them. The
-    /// [status](Self::status) always says how the cache is now.
+    /// [status](crate::TokenCache::status) of the cache always says how it is now.
     ///
     /// # Cancel safety
     ///
@@ -107,11 +104,5 @@ impl CacheWatch {
                 Err(RecvError::Closed) => return None,
             }
         }
-    }
-
-    /// Returns how the cache is; `None` once it is gone.
-    #[must_use]
-    pub fn status(&self) -> Option<Status> {
-        Weak::upgrade(&self.shared).map(|shared| Status::of(&shared))
     }
 }

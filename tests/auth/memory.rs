@@ -211,11 +211,3 @@ async fn debug_shows_no_secret() {
     assert!(format!("{layer:?}").contains(API));
     assert!(super::fixture::tokens(&script)[0].contains("S3CRET"));
 }
-
-#[test]
-fn the_inner_service_can_be_reached() {
-    let script = Script::default();
-    let mut service = over(&Issuer::new("token").layer(), &script);
-    assert_eq!((service.get_ref().calls(), service.get_mut().calls()), (0, 0));
-    assert_eq!(service.into_inner().calls(), 0);
-}

@@ -6,7 +6,7 @@ use tower::{Service as _, ServiceExt as _};
 use tower_oauth2::AuthLayer;
 use tower_oauth2::ErrorKind;
 use tower_oauth2::auth::AuthOverride;
-use tower_oauth2::extensions::TokenRejected;
+use tower_oauth2::extensions::{RejectionVerdict, TokenRejected};
 use tower_oauth2::test_util::Script;
 
 use super::fixture::{
@@ -122,7 +122,8 @@ async fn a_refusal_costs_the_tenant_its_token_and_nobody_else() {
     let script = Script::new([challenged("Bearer error=invalid_token")]);
     let mut held = over(&layer, &script);
     let response = held.ready().await.unwrap().call(with(AuthOverride::cache(tenant.clone()))).await.unwrap();
-    assert!(response.extensions().get::<TokenRejected>().unwrap().may_replay());
+    let rejected = response.extensions().get::<TokenRejected>().unwrap();
+    assert_eq!(rejected.verdict(), RejectionVerdict::Invalidated);
     assert!(tenant.peek().is_none() && default.peek().is_some());
     held.ready().await.unwrap().call(item()).await.unwrap();
     held.ready().await.unwrap().call(with(AuthOverride::cache(tenant))).await.unwrap();

@@ -194,7 +194,7 @@ async fn what_waits_until_its_deadline_is_not_sent_to_be_killed() {
     let seen = script.seen();
     for seen in &seen {
         let deadline = seen.head.extensions.get::<Deadline>();
-        assert!(deadline.is_none_or(|deadline| seen.at < deadline.instant()), "{:?}", seen.after(start));
+        assert!(deadline.is_none_or(|deadline| Deadline::at(seen.at) < *deadline), "{:?}", seen.after(start));
     }
     let sent = held.iter().filter(|outcome| outcome.is_ok()).count();
     assert_eq!(seen.len(), sent + 2);

@@ -72,7 +72,7 @@ fn look<B>(trail: &Trail, response: &Response<B>, slot: &ReportSlot) {
     }
     trail.debug("ScopeMissing", &extensions.get::<ScopeMissing>());
     trail.debug("TokenWithheld", &extensions.get::<TokenWithheld>());
-    for challenge in extensions.get::<Challenges>().into_iter().flat_map(Challenges::iter) {
+    for challenge in extensions.get::<Challenges>().into_iter().flat_map(|challenges| challenges.iter()) {
         trail.debug("Challenge", challenge);
         let params: Vec<_> = challenge.params().collect();
         trail.note("Challenges", format!("{} {:?} {params:?}", challenge.scheme(), challenge.token68()));

@@ -232,7 +232,7 @@ impl Genesys {
     /// let api = ApiClient::new(genesys.base_url(), ApiService::new(pool.first().clone(), service))?;
     /// assert_eq!(api.get("users/me").send().await?.status(), 200);
     /// for member in pool.status() {
-    ///     println!("{}: {:?} requests left", member.credential().as_str(), member.left());
+    ///     println!("{}: {:?} requests left", member.credential(), member.left());
     /// }
     /// # assert_eq!(pool.status().len(), 4);
     /// # Ok::<_, tower::BoxError>(()) })?;

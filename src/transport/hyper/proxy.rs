@@ -77,8 +77,7 @@ impl Proxy {
 
     /// The proxy that the environment names: `HTTPS_PROXY`, else `ALL_PROXY`, but not for what `NO_PROXY` lists; the names
     /// in lower case serve too. The variables are read at the first request to an `https` URL.
-    #[must_use]
-    pub fn from_environment() -> Self {
+    pub(super) fn from_environment() -> Self {
         Self { choice: Choice::Environment }
     }
 

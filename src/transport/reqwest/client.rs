@@ -82,11 +82,6 @@ impl<S> ReqwestClient<S> {
         Self { inner: client, follows_nothing: false }
     }
 
-    /// Returns the client below.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
     /// Unwraps the client below.
     pub fn into_inner(self) -> S {
         self.inner
