@@ -86,7 +86,12 @@ impl TokenStore for Keychain {
         let read = |slot: &mut Slot, now: Duration| {
             let value = BASE64_STANDARD.decode(&slot.value).unwrap_or_default();
             let age = now.saturating_sub(slot.written);
-            (slot.version != 0).then(|| Entry::new(slot.version, slot.writer, age, value.into()))
+            (slot.version != 0).then(|| Entry {
+                version: slot.version,
+                fence: slot.writer,
+                age,
+                value: value.into(),
+            })
         };
         self.turn(key, read).await
     }

@@ -119,7 +119,7 @@ mod files {
         let Acquired::Taken(fence) = store.acquire(&key(), PERIOD).await.unwrap() else {
             panic!("it is free")
         };
-        let write = Write::new(0, 1, fence, PERIOD, "sealed".into());
+        let write = Write { replaces: 0, version: 1, fence, keep_for: PERIOD, value: "sealed".into() };
         assert!(store.swap(&key(), write.clone()).await.unwrap());
         write
     }
@@ -211,7 +211,8 @@ mod files {
         let store = FileStore::open(folder.path()).unwrap();
         let target = folder.path().join("target");
         for ending in ["token", "lock", "new"] {
-            let write = Write::new(0, 1, u64::MAX, PERIOD, "sealed".into());
+            let write =
+                Write { replaces: 0, version: 1, fence: u64::MAX, keep_for: PERIOD, value: "sealed".into() };
             fs::write(&target, "untouched").unwrap();
             let link = folder.path().join(format!("billing.{ending}"));
             let _ = fs::remove_file(&link);
@@ -230,7 +231,7 @@ mod files {
         let store = FileStore::open(folder.path()).unwrap();
         let write = written(&store).await;
         fs::write(folder.path().join("billing.new"), "half").unwrap();
-        let next = Write::new(1, 2, write.fence, PERIOD, "next".into());
+        let next = Write { replaces: 1, version: 2, value: "next".into(), ..write };
         assert!(store.swap(&key(), next).await.unwrap());
         assert_eq!(store.load(&key()).await.unwrap().unwrap().value, "next");
         // A file that was cut off, or is of another program, is none.

@@ -35,14 +35,14 @@ use crate::store::token_store::{Acquired, Entry, StoreKey, TokenStore, Write};
 /// # let _ = store;
 /// # Ok::<_, tower_oauth2::Error>(())
 /// ```
-pub fn from_url(url: &str) -> Result<AnyStore, Error> {
+pub fn from_url(url: &str) -> Result<impl TokenStore + Clone + fmt::Debug + use<>, Error> {
     let (scheme, rest) = url.split_once(':').unwrap_or_default();
     let store = match scheme {
-        "memory" if rest.is_empty() => Store::Memory(MemoryStore::new()),
+        "memory" if rest.is_empty() => AnyStore::Memory(MemoryStore::new()),
         #[cfg(feature = "file-store")]
-        "file" => Store::File(FileStore::open(path(rest)?)?),
+        "file" => AnyStore::File(FileStore::open(path(rest)?)?),
         #[cfg(feature = "redis")]
-        _ if is_redis(scheme) => Store::Redis(RedisStore::connect(url)?),
+        _ if is_redis(scheme) => AnyStore::Redis(RedisStore::connect(url)?),
         #[cfg(not(feature = "file-store"))]
         "file" => {
             return Err(Error::config(
@@ -59,7 +59,7 @@ pub fn from_url(url: &str) -> Result<AnyStore, Error> {
             ));
         }
     };
-    Ok(AnyStore { store })
+    Ok(store)
 }
 
 /// Returns whether a URL with this scheme is one of Redis, even if the rest of it is malformed.
@@ -79,14 +79,9 @@ fn path(rest: &str) -> Result<std::path::PathBuf, Error> {
     ))
 }
 
-/// One of the stores of this crate, as [`from_url`] creates it.
+/// One of the stores of this crate.
 #[derive(Clone)]
-pub struct AnyStore {
-    store: Store,
-}
-
-#[derive(Clone)]
-enum Store {
+enum AnyStore {
     Memory(MemoryStore),
     #[cfg(feature = "file-store")]
     File(FileStore),
@@ -97,12 +92,12 @@ enum Store {
 /// Calls the store that it is.
 macro_rules! call {
     ($any:ident, $store:ident => $call:expr) => {
-        match &$any.store {
-            Store::Memory($store) => $call,
+        match $any {
+            AnyStore::Memory($store) => $call,
             #[cfg(feature = "file-store")]
-            Store::File($store) => $call,
+            AnyStore::File($store) => $call,
             #[cfg(feature = "redis")]
-            Store::Redis($store) => $call,
+            AnyStore::Redis($store) => $call,
         }
     };
 }

@@ -93,7 +93,7 @@ impl<T: TokenStore> Calls<T> {
         let version = next_number(replaces.max(self.seen().version), Duration::from_nanos(now.wall));
         let place = Place { key: &self.key, version, fence };
         let write = match self.sealing.seal(&place, &value.encode(now)) {
-            Ok(sealed) => Write::new(replaces, version, fence, value.keep_for(now), sealed),
+            Ok(sealed) => Write { replaces, version, fence, keep_for: value.keep_for(now), value: sealed },
             Err(error) => {
                 self.outage.failed(Call::Swap, &self.key, &error);
                 return Err(Away(error));

@@ -26,7 +26,8 @@ use crate::error::Error;
 ///
 /// let (store, key) = (MemoryStore::new(), StoreKey::new("billing")?);
 /// let Acquired::Taken(fence) = store.acquire(&key, Duration::from_secs(10)).await? else { panic!("it is free") };
-/// let write = Write::new(0, 1, fence, Duration::from_secs(3600), "sealed".into());
+/// let keep_for = Duration::from_secs(3600);
+/// let write = Write { replaces: 0, version: 1, fence, keep_for, value: "sealed".into() };
 /// assert!(store.swap(&key, write).await?);
 /// assert_eq!(store.load(&key).await?.map(|entry| entry.version), Some(1));
 /// # Ok::<_, tower_oauth2::Error>(()) })?;

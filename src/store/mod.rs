@@ -125,7 +125,7 @@ mod shared;
 mod token_store;
 mod value;
 
-pub use self::any::{AnyStore, from_url};
+pub use self::any::from_url;
 pub use self::builder::SharedBuilder;
 #[cfg(feature = "file-store")]
 #[cfg_attr(docsrs, doc(cfg(feature = "file-store")))]

@@ -30,7 +30,7 @@ impl Record {
     pub(super) fn load(&self, now: Duration) -> Option<Entry> {
         self.current(now).map(|entry| {
             let age = now.saturating_sub(entry.written);
-            Entry::new(entry.version, entry.fence, age, entry.value.clone())
+            Entry { version: entry.version, fence: entry.fence, age, value: entry.value.clone() }
         })
     }
 

@@ -169,8 +169,11 @@ impl TokenStore for RedisStore {
         let no_arguments: [&str; 0] = [];
         let found: Option<(u64, u64, u64, Vec<u8>)> =
             self.call(&self.shared.scripts.load, key, &no_arguments[..]).await?;
-        Ok(found.map(|(version, fence, age, value)| {
-            Entry::new(version, fence, Duration::from_millis(age), Bytes::from(value))
+        Ok(found.map(|(version, fence, age, value)| Entry {
+            version,
+            fence,
+            age: Duration::from_millis(age),
+            value: Bytes::from(value),
         }))
     }
 

@@ -114,7 +114,6 @@ impl fmt::Debug for StoreKey {
 
 /// The entry of a key in a store.
 #[derive(Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Entry {
     /// Which write this is. No two writes of a key have the same.
     pub version: u64,
@@ -124,14 +123,6 @@ pub struct Entry {
     pub age: Duration,
     /// The value as it was written.
     pub value: Bytes,
-}
-
-impl Entry {
-    /// Creates an entry, as a store returns it.
-    #[must_use]
-    pub fn new(version: u64, fence: u64, age: Duration, value: Bytes) -> Self {
-        Self { version, fence, age, value }
-    }
 }
 
 /// The value is left out: it may be a token in plain text.
@@ -147,7 +138,6 @@ impl fmt::Debug for Entry {
 
 /// An entry that is to be written, see [`TokenStore::swap`].
 #[derive(Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Write {
     /// The version that the writer has seen, zero if there was no entry.
     pub replaces: u64,
@@ -159,14 +149,6 @@ pub struct Write {
     pub keep_for: Duration,
     /// The value, which is not to be read.
     pub value: Bytes,
-}
-
-impl Write {
-    /// Creates a write.
-    #[must_use]
-    pub fn new(replaces: u64, version: u64, fence: u64, keep_for: Duration, value: Bytes) -> Self {
-        Self { replaces, version, fence, keep_for, value }
-    }
 }
 
 /// The value is left out: it may be a token in plain text.

@@ -113,7 +113,7 @@ async fn a_write_needs_the_version_that_it_replaces<S: TokenStore>(store: &S, ke
 
 async fn an_entry_outlives_the_lease_of_its_writer<S: TokenStore>(store: &S, key: &StoreKey) {
     let fence = take(store, key).await;
-    let write = Write::new(0, 1, fence, KEPT, "kept".into());
+    let write = Write { replaces: 0, version: 1, fence, keep_for: KEPT, value: "kept".into() };
     assert!(store.swap(key, write).await.expect("swap"), "the write goes through");
     sleep(OVER).await;
     assert_eq!(value(store, key).await, "kept", "an entry outlives the lease of its writer");
@@ -280,7 +280,7 @@ async fn swap<S: TokenStore>(
     fence: u64,
     value: &Bytes,
 ) -> bool {
-    let write = Write::new(replaces, version, fence, KEPT, value.clone());
+    let write = Write { replaces, version, fence, keep_for: KEPT, value: value.clone() };
     store.swap(key, write).await.expect("swap")
 }
 

@@ -31,7 +31,7 @@ fn key() -> StoreKey {
 }
 
 fn write(replaces: u64, version: u64, fence: u64) -> Write {
-    Write::new(replaces, version, fence, PERIOD, "sealed".into())
+    Write { replaces, version, fence, keep_for: PERIOD, value: "sealed".into() }
 }
 
 /// What an operator reads: the error and all its causes.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
-use tower_oauth2::store::{self, AnyStore, SealingKey, Shared, TokenStore};
+use tower_oauth2::store::{self, SealingKey, Shared, TokenStore};
 use tower_oauth2::{
     AccessToken, ApiClient, ClientAuth, ClientCredentials, Error, RefreshTokenGrant, SourceIdentity,
     TokenRequest, TokenSource,
@@ -158,7 +158,7 @@ async fn requests<S: TokenSource, T: TokenStore>(orders: &Orders, source: Shared
 }
 
 /// Sends one request for each of many tenants, fifty at a time, and looks whose token it had.
-async fn each_tenant(orders: &Orders, store: AnyStore) {
+async fn each_tenant(orders: &Orders, store: impl TokenStore + Clone) {
     let at_once = Arc::new(Semaphore::new(50));
     let mut tenants = JoinSet::new();
     for number in 0..orders.tenants {

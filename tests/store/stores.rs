@@ -126,12 +126,17 @@ impl FaultyStore {
             Fault::RolledBack => {
                 // As after a restore of a backup: all of the first entry.
                 let (write, _) = &state.written[0];
-                return Entry::new(write.version, write.fence, Duration::ZERO, write.value.clone());
+                return Entry {
+                    version: write.version,
+                    fence: write.fence,
+                    age: Duration::ZERO,
+                    value: write.value.clone(),
+                };
             }
             Fault::Swapped => state.written[0].0.value.clone(),
             _ => return entry,
         };
-        Entry::new(entry.version, entry.fence, entry.age, value)
+        Entry { value, ..entry }
     }
 }
 
