@@ -39,17 +39,13 @@ impl TokenSource for Vault {
         };
         let url = format!("{}/leases/{}", self.url, id.unwrap_or("new"));
         let request = Request::post(url).body(Body::empty());
-        let request = request.map_err(|error| {
-            Error::new(ErrorKind::Config, "the URL of the vault is wrong").with_source(error)
-        })?;
-        let lost = |error: BoxError| {
-            Error::new(ErrorKind::Transient, "the vault did not respond").with_source(error)
-        };
+        let wrong = |error| Error::new(ErrorKind::Config, "the vault's URL is wrong").with_source(error);
+        let lost = |error: BoxError| Error::new(ErrorKind::Transient, "no response").with_source(error);
+        let request = request.map_err(wrong)?;
         let response = self.http.clone().oneshot(request).await.map_err(lost)?;
         if !response.status().is_success() {
-            return Err(
-                Error::new(ErrorKind::Transient, "the vault leased no token").with_status(response.status())
-            );
+            let none = Error::new(ErrorKind::Transient, "the vault leased no token");
+            return Err(none.with_status(response.status()));
         }
         let body = response.into_body().collect().await.map_err(lost)?.to_bytes();
         // The error of the reader stays here: it could quote the token.

@@ -26,16 +26,11 @@ struct KeyFile {
 
 impl TokenSource for KeyFile {
     async fn token(&self, request: TokenRequest) -> Result<AccessToken, Error> {
-        let unreadable = |error| {
-            Error::new(ErrorKind::Config, "the file with the API key cannot be read").with_source(error)
-        };
+        let unreadable = |error| Error::new(ErrorKind::Config, "no key can be read").with_source(error);
         let stored = tokio::fs::read_to_string(&self.path).await.map_err(unreadable)?;
         let is_stored = |token: &AccessToken| token.expose() == stored;
         if request.rejected().is_some_and(is_stored) {
-            return Err(Error::new(
-                ErrorKind::Grant,
-                "the API refuses the key in the file; put a new one there",
-            ));
+            return Err(Error::new(ErrorKind::Grant, "the API refuses the key in the file"));
         }
         // If the file has another key than the last time, another process has rotated it already.
         let key = match request.previous().is_some_and(is_stored) {
@@ -50,8 +45,7 @@ impl KeyFile {
     /// Has the API make the next key, and stores it before it is used.
     async fn rotate(&self, key: &str) -> Result<String, Error> {
         let next = next_key(key);
-        let failed =
-            |error| Error::new(ErrorKind::Transient, "the new API key was not stored").with_source(error);
+        let failed = |error| Error::new(ErrorKind::Transient, "the key was not stored").with_source(error);
         // In one step, so that another process never reads half a key.
         let draft = self.path.with_extension(process::id().to_string());
         tokio::fs::write(&draft, &next).await.map_err(failed)?;
@@ -75,10 +69,8 @@ async fn main() -> Result<(), BoxError> {
         Ok::<_, BoxError>(Response::new(Body::from(shown)))
     });
 
-    let source = KeyFile { path: path.clone() };
-    let api = ApiClient::builder("https://api.example.com", source)
-        .auth(|layer| layer.header(KEY_HEADER))
-        .build_with(fake)?;
+    let builder = ApiClient::builder("https://api.example.com", KeyFile { path: path.clone() });
+    let api = builder.auth(|layer| layer.header(KEY_HEADER)).build_with(fake)?;
     for second in 0..5 {
         println!("{second} s: {}", api.get("reports").send().await?.error_for_status()?.text().await?);
         tokio::time::sleep(Duration::from_secs(1)).await;
