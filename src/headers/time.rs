@@ -4,9 +4,9 @@
 //! |---|---|
 //! | a number below 10^9, with decimals if need be | a span in the unit of the header |
 //! | a number from 10^9 on | seconds since the Unix epoch |
-//! | a number from 10^12 on | milliseconds since then |
+//! | a number from 10^12, 10^15 or 10^18 on | milliseconds, microseconds or nanoseconds since then |
 //! | `1m30s`, `1.5s`, `12ms` | a span, in a header that counts seconds |
-//! | `2023-11-14T22:14:20Z`, also without seconds | RFC 3339 |
+//! | `2023-11-14T22:14:20Z`, also with a space for the `T`, without seconds, or with `+0000` or ` UTC` for the zone | RFC 3339 |
 //! | `Tue, 14 Nov 2023 22:14:20 GMT`, and the two older forms | an HTTP-date (RFC 9110 §5.6.7) |
 //!
 //! A point in time is measured against the server's own clock where it says what that is, so that a wrong clock on this side
@@ -41,6 +41,10 @@ const EPOCH_SECONDS: u64 = 1_000_000_000;
 /// From here on it is one in milliseconds: as seconds it would be the year 33658.
 const EPOCH_MILLIS: u64 = 1_000_000_000_000;
 
+/// From here on it is one in microseconds, and from the next on one in nanoseconds, for the same reason.
+const EPOCH_MICROS: u64 = 1_000_000_000_000_000;
+const EPOCH_NANOS: u64 = 1_000_000_000_000_000_000;
+
 impl ServerClock {
     /// Reads the clock of a response that came at `now`. A response from a cache is older by its `Age` (RFC 9111 §5.1).
     pub(crate) fn of(headers: &HeaderMap, now: Duration) -> Self {
@@ -71,13 +75,22 @@ impl ServerClock {
         match (number.as_secs(), unit) {
             (..EPOCH_SECONDS, Unit::Seconds) => number,
             (..EPOCH_SECONDS, Unit::Milliseconds) => number / 1000,
-            (EPOCH_SECONDS..EPOCH_MILLIS, _) => number.saturating_sub(self.time),
-            (EPOCH_MILLIS.., _) => (number / 1000).saturating_sub(self.time),
+            (EPOCH_SECONDS.., _) => since_the_epoch(number).saturating_sub(self.time),
         }
     }
 
     fn until(self, at: Duration) -> Option<Duration> {
         Some(at.saturating_sub(self.time))
+    }
+}
+
+/// Takes a number as the time since the Unix epoch, in the unit that makes sense of it.
+pub(crate) fn since_the_epoch(number: Duration) -> Duration {
+    match number.as_secs() {
+        ..EPOCH_MILLIS => number,
+        EPOCH_MILLIS..EPOCH_MICROS => number / 1_000,
+        EPOCH_MICROS..EPOCH_NANOS => number / 1_000_000,
+        EPOCH_NANOS.. => number / 1_000_000_000,
     }
 }
 
@@ -99,7 +112,7 @@ pub(super) fn seconds(text: &str) -> Option<Duration> {
 }
 
 /// Reads a duration with units, such as `1m30s` or `1.5s`.
-fn duration(text: &str) -> Option<Duration> {
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     let mut sum = Duration::ZERO;
     let mut rest = text;
     while !rest.is_empty() {
@@ -123,21 +136,26 @@ fn duration(text: &str) -> Option<Duration> {
 
 /// Reads a time in the form of RFC 3339, as the time since the Unix epoch. One before that is none.
 pub(crate) fn timestamp(text: &str) -> Option<Duration> {
-    let (date, time) = text.split_once(['T', 't'])?;
-    let (time, offset) = match time.strip_suffix(['Z', 'z']) {
+    // The readable form has a space there (RFC 3339 §5.6).
+    let (date, time) = text.trim_ascii().split_once(['T', 't', ' '])?;
+    let (time, offset) = match time.strip_suffix(['Z', 'z']).or_else(|| time.strip_suffix(" UTC")) {
         Some(time) => (time, 0),
         None => {
-            let (time, offset) = time.split_at_checked(time.len().checked_sub(6)?)?;
-            let sign = match offset.as_bytes()[0] {
-                b'+' => 1,
-                b'-' => -1,
-                _ => return None,
+            let (time, offset) = time.split_at_checked(time.rfind(['+', '-'])?)?;
+            let sign = if offset.starts_with('-') { -1 } else { 1 };
+            let offset = &offset[1..];
+            // Some leave the colon out, as ISO 8601 allows.
+            let [hours, minutes] = match offset.split_at_checked(2) {
+                Some((hours, minutes)) if !minutes.starts_with(':') => {
+                    let ([hours], [minutes]) = (numbers(hours, ':', [2])?, numbers(minutes, ':', [2])?);
+                    [hours, minutes]
+                }
+                Some(_) | None => numbers(offset, ':', [2, 2])?,
             };
-            let [hours, minutes] = numbers(&offset[1..], ':', [2, 2])?;
             if hours > 23 || minutes > 59 {
                 return None;
             }
-            (time, sign * (hours * 3600 + minutes * 60))
+            (time.trim_ascii_end(), sign * (hours * 3600 + minutes * 60))
         }
     };
     let [year, month, day] = numbers(date, '-', [4, 2, 2])?;
@@ -191,7 +209,7 @@ fn numbers<const N: usize>(text: &str, separator: char, digits: [usize; N]) -> O
 /// Reads an HTTP-date (RFC 9110 §5.6.7) in any of its three forms, as the time since the Unix epoch.
 ///
 /// Case and zone are taken by the letter, a wrong weekday makes it no date, and so does a year before 1970.
-pub(super) fn http_date(text: &str, now: Duration) -> Option<Duration> {
+pub(crate) fn http_date(text: &str, now: Duration) -> Option<Duration> {
     let text = text.trim_ascii();
     let date = match with_four_digit_year(text, now) {
         Some(text) => httpdate::parse_http_date(&text),

@@ -169,7 +169,15 @@ async fn the_end_of_a_token_may_be_given_as_a_point_in_time() {
         format!(r#""expires_at":"{seconds}""#),
         format!(r#""expires_at":{millis}"#),
         format!(r#""expires_at":"{millis}""#),
+        format!(r#""expires_at":{}"#, end.as_micros()),
+        format!(r#""expires_at":"{}""#, end.as_nanos()),
+        format!(r#""expires_at":"{written}""#),
+        format!(r#""expires_at":"{} UTC""#, iso.replace('T', " ")),
+        format!(r#""expires_at":"{} +0000""#, iso.replace('T', " ")),
+        format!(r#""expires_at":"{iso}+0000""#),
         r#""expires_in":600,"expires_at":1"#.to_owned(),
+        r#""expires_in":"600s""#.to_owned(),
+        r#""expires_in":"10m""#.to_owned(),
     ] {
         let text = format!(r#"{{"access_token":"AT1",{member}}}"#);
         let token = Scripted::new([answer(200, &text)]).ask(billing()).await.unwrap();
@@ -185,6 +193,46 @@ async fn the_end_of_a_token_may_be_given_as_a_point_in_time() {
     let long = r#"{"access_token":"AT1","expires_in":315360000}"#;
     let token = Scripted::new([answer(200, long)]).ask(billing()).await.unwrap();
     assert_eq!(token.lifetime().unwrap().as_secs(), 315_360_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_token_is_measured_by_the_clock_of_its_server() {
+    // That clock, or the one here, is hours off; the response comes from a cache that is a minute old.
+    for ahead in [-7200_i64, 7200] {
+        let there = u64::try_from(i64::try_from(now().as_secs()).unwrap() + ahead).unwrap();
+        let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(there));
+        let text = format!(r#"{{"access_token":"AT1","expires_at":{}}}"#, there + 660);
+        let headers = [("content-type", "application/json"), ("date", &*date), ("age", "60")];
+        let token = Scripted::new([answer_with(200, &headers, &text)]).ask(billing()).await.unwrap();
+        assert_eq!(token.lifetime(), Some(Duration::from_secs(600)), "{ahead}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_access_token_is_none_and_the_request_is_sent_again() {
+    for empty in [r#"{"access_token":""}"#, r#"{"access_token":null}"#, "{}"] {
+        Scripted::new([answer(200, empty), a_token()]).ask(billing()).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pointer_to_a_member_leads_through_lists() {
+    let text = r#"{"authorizationData":[{"token":"other"},{"token":"AT1","a/b":[60]}]}"#;
+    let of = |at: &str| {
+        let builder = billing()
+            .response_member("access_token", format!("/authorizationData/{at}/token"))
+            .response_member("expires_in", "/authorizationData/1/a~1b/0");
+        let endpoint = Scripted::new([answer(200, text)]);
+        async move { endpoint.ask(builder.retries(0)).await }
+    };
+    let token = of("1").await.unwrap();
+    assert_eq!(
+        (token.header_value(), token.lifetime()),
+        (&"Bearer AT1".parse().unwrap(), Some(Duration::from_secs(60)))
+    );
+    for nowhere in ["2", "01", "-", "+1", "", "18446744073709551616"] {
+        of(nowhere).await.unwrap_err();
+    }
 }
 
 // --- Revocation ---

@@ -129,7 +129,7 @@ impl Body {
         self.get(name).and_then(as_string)
     }
 
-    /// Returns the member of this name, or the one that a JSON pointer (RFC 6901) through objects leads to.
+    /// Returns the member of this name, or the one that a JSON pointer (RFC 6901) leads to.
     fn at(&self, path: &str) -> Option<Box<RawValue>> {
         let Some(pointer) = path.strip_prefix('/') else {
             return self.get(path).map(ToOwned::to_owned);
@@ -137,7 +137,10 @@ impl Body {
         let mut names = pointer.split('/').map(|name| name.replace("~1", "/").replace("~0", "~"));
         let mut raw = self.get(&names.next()?)?.to_owned();
         for name in names {
-            raw = serde_json::from_str::<Self>(raw.get()).ok()?.get(&name)?.to_owned();
+            raw = match serde_json::from_str::<Self>(raw.get()) {
+                Ok(object) => object.get(&name)?.to_owned(),
+                Err(_) => item(raw.get(), &name)?.to_owned(),
+            };
         }
         Some(raw)
     }
@@ -178,6 +181,14 @@ pub(crate) fn readable(bytes: &[u8]) -> Vec<u8> {
 pub(crate) fn essence(headers: &HeaderMap) -> &str {
     let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     value.split(';').next().unwrap_or_default().trim()
+}
+
+/// Returns the item of a list at an index, which is written without a sign or a zero in front (RFC 6901 §4).
+fn item<'a>(list: &'a str, index: &str) -> Option<&'a RawValue> {
+    let is_index = index == "0" || !index.starts_with(['0', '+']);
+    let at: usize = index.parse().ok().filter(|_| is_index)?;
+    let items: Vec<&'a RawValue> = serde_json::from_str(list).ok()?;
+    items.get(at).copied().filter(|raw| raw.get() != "null")
 }
 
 pub(crate) fn as_string(raw: &RawValue) -> Option<String> {

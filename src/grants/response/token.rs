@@ -17,7 +17,7 @@ use crate::grants::response::body::{Body, EndpointResponse, as_string, readable}
 use crate::grants::response::expected::Expected;
 use crate::grants::response::refused::Refused;
 use crate::grants::response::verdict;
-use crate::headers::time;
+use crate::headers::time::{self, ServerClock};
 use crate::text::Redactor;
 use crate::token::{AccessToken, is_b64token};
 
@@ -72,10 +72,15 @@ pub(crate) fn read(
 /// A token came, or may have, and cannot be used. A refresh token beside it is good all the same.
 fn unusable(body: &Body, error: Error, status: StatusCode) -> Refused {
     let refresh_token = refresh_token(body);
-    let holds_token = body.get("access_token").is_some() || refresh_token.is_some();
+    let holds_token = access_token(body).is_some() || refresh_token.is_some();
     let verdict = verdict::useless(error.kind(), holds_token);
     let error = if verdict.is_proof { error } else { error.hearsay() };
     Refused { error: error.with_status(status), verdict, silence: None, refresh_token }
+}
+
+/// None and an empty one are the same.
+fn access_token(body: &Body) -> Option<&RawValue> {
+    body.get("access_token").filter(|raw| raw.get() != "\"\"")
 }
 
 /// None and an empty one are the same.
@@ -113,7 +118,7 @@ fn token(
         )));
     }
     check_type(body, &expected.acceptance.token_types, redactor).map_err(|what| nonsense(&what))?;
-    let secret = body.get("access_token").ok_or_else(|| {
+    let secret = access_token(body).ok_or_else(|| {
         nonsense(&format!("an object without access_token; is the {} right?", expected.url()))
     })?;
     let secret = as_string(secret).ok_or_else(|| nonsense("an access_token that is not a string"))?;
@@ -136,6 +141,8 @@ fn token(
     if let Some(granted) = granted {
         token = token.with_scopes(shown_scopes(granted, expected, redactor));
     }
+    // A wrong clock on this side does no harm where the server says what time it is there.
+    let now = ServerClock::of(&response.headers, now).time();
     let lifetime = body.get("expires_in").and_then(|raw| good_for(raw, false, now));
     let lifetime = lifetime.or_else(|| good_for(body.get("expires_at")?, true, now));
     // An ID token in the place of an access token has its end in itself.
@@ -232,19 +239,17 @@ fn check_scopes(granted: &[String], expected: &Expected) -> Result<(), Error> {
 /// A lifetime that is a point in time would be one of decades. It counts as one if it lies within so many years from now.
 const NEAR: Duration = Duration::from_secs(20 * 365 * 86_400);
 
-/// Milliseconds since the epoch are more than seconds will be for the next few thousand years.
-const MILLISECONDS: Duration = Duration::from_secs(100_000_000_000);
-
-/// Reads how long a token is good for, as number, float or string. Text that makes no sense counts as absent; a negative life
-/// is over. A point in time may be RFC 3339, also with a space before the time of day (§5.6), or seconds or milliseconds since
-/// the Unix epoch; some servers give one in place of a lifetime, and `is_end` says that it cannot be anything else.
+/// Reads how long a token is good for, as number, float or string, also with units (`3600s`). Text that makes no sense counts as
+/// absent; a negative life is over. A point in time may be that of RFC 3339 or of RFC 9110 §5.6.7, or seconds or less since the
+/// Unix epoch; some servers give one in place of a lifetime, and `is_end` says that it cannot be anything else.
 fn good_for(raw: &RawValue, is_end: bool, now: Duration) -> Option<Duration> {
     let text = as_string(raw);
     let text = text.as_deref().unwrap_or(raw.get()).trim();
     let Some(seconds) = number(text) else {
-        return Some(time::timestamp(&text.replacen(' ', "T", 1))?.saturating_sub(now));
+        let end = || Some(time::timestamp(text).or_else(|| time::http_date(text, now))?.saturating_sub(now));
+        return time::duration(text).filter(|_| !is_end).or_else(end);
     };
-    let end = if seconds >= MILLISECONDS { seconds / 1000 } else { seconds };
+    let end = time::since_the_epoch(seconds);
     let is_near = end > now.saturating_sub(NEAR) && end < now.saturating_add(NEAR) && seconds > NEAR;
     Some(if is_end || is_near { end.saturating_sub(now) } else { seconds })
 }
