@@ -127,6 +127,71 @@ fn get(url: &str) -> String {
 
 const POST: &str = "POST https://api.example.com/token?tenant=7";
 
+// --- What proves that there are no metadata ---
+
+#[tokio::test(start_paused = true)]
+async fn a_status_that_may_pass_or_a_page_of_a_gateway_is_no_end_of_a_discovery() {
+    let pages: [fn() -> Answer; 9] = [
+        || at_once(408, ""),
+        || at_once(409, ""),
+        || at_once(421, ""),
+        || at_once(423, ""),
+        || at_once(425, ""),
+        || with_headers(403, &[("retry-after", "1")], "<html>Slow down</html>"),
+        || with_headers(200, &[("content-type", "text/html")], "<html>Maintenance</html>"),
+        || at_once(200, r#"{"message":"no healthy upstream"}"#),
+        || at_once(200, ""),
+    ];
+    for (at, page) in pages.into_iter().enumerate() {
+        let mut first = true;
+        let server = Server::new(move |url| match url {
+            OAUTH if std::mem::take(&mut first) => page(),
+            OAUTH => at_once(200, &document("")),
+            OIDC => at_once(404, ""),
+            _ => at_once(200, TOKEN),
+        });
+        assert!(server.ask(billing()).await.is_ok(), "page {at}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_issuer_that_is_hidden_by_a_gateway_makes_nobody_go_on_in_another_name() {
+    for status in [401, 403, 404, 405, 410, 302] {
+        let server = Server::new(move |_| at_once(status, "<html>Not here</html>"));
+        let other = AccessToken::bearer("somebody-else").unwrap();
+        let error = fetch(&server.source(billing()).or(other)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{status}: {error}");
+    }
+    // A document says it itself.
+    let server = Server::with(r#"{"issuer":"https://other.example.com","token_endpoint":"https://a/"}"#);
+    let other = AccessToken::bearer("somebody-else").unwrap();
+    fetch(&server.source(billing()).or(other)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_that_hangs_hides_no_document_at_the_next_one() {
+    let server = Server::new(|url| match url {
+        OAUTH => pending().boxed(),
+        OIDC => at_once(200, &document("")),
+        _ => at_once(200, TOKEN),
+    });
+    server.ask(billing()).await.unwrap();
+    assert_eq!(server.lines(), [get(OAUTH), get(OIDC), POST.into()]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_server_of_metadata_said_counts_for_more_than_that_the_time_is_over() {
+    let mut first = true;
+    let server = Server::new(move |_| match std::mem::take(&mut first) {
+        true => with_headers(503, &[("retry-after", "1")], ""),
+        false => pending().boxed(),
+    });
+    let deadline = (Instant::now() + 8 * SECOND).into_std();
+    let request = TokenRequest::new(FetchReason::Initial).with_deadline(deadline);
+    let error = server.source(billing()).token(request).await.unwrap_err();
+    assert_eq!(error.status().map(|status| status.as_u16()), Some(503), "{error}");
+}
+
 // --- What is asked ---
 
 #[tokio::test(start_paused = true)]

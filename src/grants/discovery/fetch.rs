@@ -8,7 +8,7 @@ use tracing::Instrument as _;
 use tracing::instrument::WithSubscriber as _;
 
 use crate::clock::{self, WallClock};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::grants::discovery::issuer::Issuer;
 use crate::grants::discovery::metadata::{Metadata, check_issuer, well_known};
 use crate::grants::endpoint::deadline::Deadline;
@@ -18,6 +18,7 @@ use crate::grants::response::body::Body;
 use crate::grants::response::expected::{EndpointKind, Expected, Terms};
 use crate::grants::response::messages;
 use crate::grants::response::refused::Refused;
+use crate::grants::response::verdict::{self, Silence};
 use crate::origin::Origin;
 use crate::source::SourceIdentity;
 use crate::text::Redactor;
@@ -152,47 +153,73 @@ impl Discovery {
 
     /// Asks at all addresses in turn, until one has metadata or no more retries are left.
     async fn send(&self, most: u32, deadline: Deadline, redactor: &Redactor) -> Result<Metadata, Error> {
-        let mut retries = 0;
+        let (mut retries, mut begin) = (0, 0);
+        // The newest that was said, in case that the time is over without another response.
+        let mut said: Option<Refused> = None;
         loop {
-            let refused = match self.round(deadline, redactor).await {
+            let refused = match self.round(&mut begin, deadline, redactor).await {
                 Ok(metadata) => return Ok(metadata),
                 Err(refused) => refused,
             };
+            let is_said = refused.silence != Some(Silence::Timeout);
             if !self.transport.wait(&refused, &mut retries, most, deadline, &self.expected.who).await {
-                return Err(refused.told_when().error);
+                let newest = said.filter(|_| !is_said).unwrap_or(refused);
+                return Err(newest.told_when().error);
+            }
+            if is_said {
+                said = Some(refused);
             }
         }
     }
 
-    async fn round(&self, deadline: Deadline, redactor: &Redactor) -> Result<Metadata, Refused> {
+    async fn round(
+        &self,
+        begin: &mut usize,
+        deadline: Deadline,
+        redactor: &Redactor,
+    ) -> Result<Metadata, Refused> {
         let mut failing = None;
         let mut absent = Vec::new();
-        let mut is_nonsense = false;
-        for (uri, name) in &self.addresses {
+        let count = self.addresses.len();
+        for (at, (uri, name)) in self.addresses.iter().enumerate().cycle().skip(*begin % count).take(count) {
             match self.get(uri, deadline, redactor.clone()).await {
                 Ok(metadata) => return Ok(metadata),
-                // The server cannot be reached, or asks clients to wait.
+                // It may do better at another address, or later.
+                Err(refused) if refused.silence.is_none() && refused.error.is_transient() => {
+                    failing = Some(refused);
+                }
+                // The server cannot be reached, or asks clients to wait. Where one place hangs, the next round begins behind it.
                 Err(refused) if refused.silence.is_some() || refused.error.is_throttled() => {
+                    if refused.silence == Some(Silence::Timeout) {
+                        *begin = at + 1;
+                    }
                     return Err(refused);
                 }
-                // It may do better at another address, or later.
-                Err(refused) if refused.error.is_transient() => failing = Some(refused),
                 // There are no metadata of this issuer: perhaps at another address.
-                Err(refused) => {
-                    is_nonsense = refused.error.is_protocol();
-                    absent.push(format!("{name} {}", refused.error));
-                }
+                Err(refused) => absent.push((*name, refused)),
             }
         }
-        Err(failing.unwrap_or_else(|| {
-            let line = format!(
-                "the issuer {} has no metadata that can be used: {}; check the issuer, or give the URL of the endpoint in its \
-                 place",
-                self.issuer.identifier,
-                absent.join(", ")
-            );
-            if is_nonsense { Error::protocol(line).into() } else { Error::config(line).into() }
-        }))
+        Err(failing.unwrap_or_else(|| self.nowhere(&absent)))
+    }
+
+    /// Says in one line what stood at each address. Only a document can prove that there are none.
+    fn nowhere(&self, absent: &[(&str, Refused)]) -> Refused {
+        let what: Vec<String> =
+            absent.iter().map(|(name, refused)| format!("{name} {}", refused.error)).collect();
+        let line = format!(
+            "the issuer {} has no metadata that can be used: {}; check the issuer, or give the URL of the endpoint in its \
+             place",
+            self.issuer.identifier,
+            what.join(", ")
+        );
+        let error = match absent.last() {
+            Some((_, refused)) if refused.error.is_protocol() => Error::protocol(line),
+            Some(_) | None => Error::config(line),
+        };
+        let is_proven = absent.iter().any(|(_, refused)| refused.error.is_final());
+        let mut nowhere = Refused::from(if is_proven { error } else { error.hearsay() });
+        nowhere.verdict.is_repeatable = absent.iter().any(|(_, refused)| refused.verdict.is_repeatable);
+        nowhere
     }
 
     async fn get(&self, uri: &Uri, deadline: Deadline, mut redactor: Redactor) -> Result<Metadata, Refused> {
@@ -216,15 +243,17 @@ impl Discovery {
             }
             let is_redirect = response.status.is_redirection();
             let redirect = is_redirect.then(|| messages::redirect(&response.headers, &redactor));
-            return Err(Error::config(format!("returned {status}{}", redirect.unwrap_or_default())).into());
+            let what = format!("returned {status}{}", redirect.unwrap_or_default());
+            return Err(Error::config(what).hearsay().into());
         }
+        // It may be a gateway's, as at the token endpoint.
+        let useless = |what: String| Refused::by(verdict::useless(ErrorKind::Protocol, false), what);
         match (&body.flaw, &response.body) {
-            (None, Ok(document)) => {
-                Metadata::read(document, &self.issuer.identifier, &redactor).map_err(Refused::from)
-            }
+            (None, Ok(document)) => Metadata::read(document, &self.issuer.identifier, &redactor)
+                .map_err(|error| if error.is_protocol() { useless(error.to_string()) } else { error.into() }),
             (flaw, _) => {
                 let what = redactor.clean(flaw.as_deref().unwrap_or_default());
-                Err(Error::protocol(format!("returned 200 with {what}")).into())
+                Err(useless(format!("returned 200 with {what}")))
             }
         }
     }
