@@ -106,6 +106,66 @@ async fn an_error_of_another_source_below_says_nothing_of_this_refresh_token() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refusal_that_says_in_another_member_that_it_passes_buries_no_refresh_token() {
+    for body in [
+        r#"{"error":"invalid_grant","message":"token request is already being processed"}"#,
+        r#"{"error":"invalid_grant","error_message":"Too many requests"}"#,
+        r#"{"error":"invalid_grant","error_description":"Duplicate request"}"#,
+        r#"{"error":"refresh_token_request_in_progress"}"#,
+    ] {
+        let endpoint = Scripted::new([answer(400, body), a_token()]);
+        renew(&source(&endpoint, rt1())).await.unwrap();
+    }
+    // That refreshing failed does not say that it always will.
+    for code in
+        ["failed_to_refresh_token", "refresh_token_error", "RefreshTokenFailed", "cannot_refresh_token"]
+    {
+        let body = format!(r#"{{"error":"{code}"}}"#);
+        let endpoint = Scripted::new([answer(400, &body), a_token()]);
+        let source = source(&endpoint, rt1());
+        renew(&source).await.unwrap_err();
+        assert!(source.has_refresh_token(), "{code}");
+        renew(&source).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_refresh_token_told_with_another_status_is_not_asked_for_ever() {
+    for status in [404, 410, 422] {
+        let said = || answer(status, r#"{"error":"refresh_token_not_found"}"#);
+        let endpoint = Scripted::new([said(), said(), said()]);
+        let source = source(&endpoint, rt1());
+        for _ in 0..4 {
+            let error = renew(&source).await.unwrap_err();
+            assert!(endpoint.seen().len() <= 1, "{error}");
+        }
+        assert!(renew(&source).await.unwrap_err().to_string().contains("sign in again"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_of_whatever_stands_between_that_says_when_to_come_back_is_waited_for() {
+    for status in [400, 401, 403, 404, 420, 430] {
+        let busy = answer_with(status, &[("retry-after", "2"), ("content-type", "text/html")], HTML);
+        let endpoint = Scripted::new([busy, a_token()]);
+        renew(&source(&endpoint, rt1())).await.unwrap();
+        assert!(endpoint.gaps()[0] >= 2 * SECOND, "{status}");
+    }
+    // What the endpoint itself says stays what it is.
+    let headers = [("retry-after", "2"), ("content-type", "application/json")];
+    let endpoint = Scripted::new([answer_with(401, &headers, r#"{"error":"invalid_client"}"#)]);
+    assert_eq!(renew(&source(&endpoint, rt1())).await.unwrap_err().kind(), ErrorKind::Config);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_fails_twice_in_doubt_is_not_asked_before_the_time_that_it_named() {
+    let fails = || answer_with(500, &[("retry-after", "40")], "");
+    let endpoint = Scripted::new([Step::Hang, fails()]);
+    let error = renew(&source(&endpoint, rt1())).await.unwrap_err();
+    assert!(error.retry_at().is_some(), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refresh_that_is_already_being_processed_is_asked_for_again() {
     for words in
         ["token request is already being processed", "Too many concurrent refreshes; try again later"]

@@ -175,7 +175,9 @@ impl EndpointClient {
                 },
             };
             match doubt {
-                Some(_) if refused.verdict.is_in_doubt && was_in_doubt => return Err(newest(refused, said)),
+                Some(_) if refused.verdict.is_in_doubt && was_in_doubt => {
+                    return Err(newest(refused, said).told_when());
+                }
                 Some(doubt) if !refused.verdict.is_in_doubt => doubt.set(was_in_doubt),
                 Some(_) | None => {}
             }

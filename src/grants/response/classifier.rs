@@ -34,6 +34,7 @@ pub struct Refusal<'a> {
     headers: &'a HeaderMap,
     code: Option<&'a str>,
     description: Option<&'a str>,
+    remark: Option<&'a str>,
 }
 
 impl<'a> Refusal<'a> {
@@ -43,7 +44,18 @@ impl<'a> Refusal<'a> {
         code: Option<&'a str>,
         description: Option<&'a str>,
     ) -> Self {
-        Self { status, headers, code, description }
+        Self { status, headers, code, description, remark: None }
+    }
+
+    /// Adds what the server says besides, which counts where the words are looked at and is not shown.
+    pub(crate) fn with_remark(self, remark: Option<&'a str>) -> Self {
+        Self { remark, ..self }
+    }
+
+    /// Returns all words of the server.
+    pub(crate) fn words(&self) -> String {
+        let words = [self.code, self.description, self.remark];
+        words.into_iter().flatten().collect::<Vec<_>>().join(" ")
     }
 
     /// Returns the code, if it is one of OAuth 2.0's kind. Text of a gateway in its place proves nothing.

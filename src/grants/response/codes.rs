@@ -100,12 +100,19 @@ pub(crate) fn find(name: &str) -> Option<&'static Code> {
     CODES.iter().find(|code| code.name == name)
 }
 
-/// Returns the subject of a code. Servers have many words of their own for a refresh token that is of no use any more.
+/// Returns the subject of a code. Servers have many words of their own for a refresh token that is of no use any more. That
+/// refreshing failed says nothing of why.
 pub(crate) fn subject(name: &str) -> Subject {
-    match find(name) {
-        Some(code) => code.subject,
-        None if plain(name).replace(' ', "").contains("refreshtoken") => Subject::RefreshToken,
-        None => Subject::Grant,
+    const FAILED: [&str; 8] =
+        ["fail", "error", "unable", "cannot", "could not", "timeout", "timed out", "unavailable"];
+    if let Some(code) = find(name) {
+        return code.subject;
+    }
+    let words = plain(name);
+    let is_named = words.contains("refresh token") || words.contains("refreshtoken");
+    match is_named && !FAILED.iter().any(|failed| words.contains(failed)) {
+        true => Subject::RefreshToken,
+        false => Subject::Grant,
     }
 }
 

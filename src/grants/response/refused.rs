@@ -89,8 +89,10 @@ impl Refused {
             }
             None => (None, None, None),
         };
+        let remark = code.as_ref().and_then(|_| text("message").or_else(|| text("error_message")));
         let hint = rate_limit::wait(*status, headers, now);
-        let refusal = Refusal::new(*status, headers, code.as_deref(), description.as_deref());
+        let refusal = Refusal::new(*status, headers, code.as_deref(), description.as_deref())
+            .with_remark(remark.as_deref());
         let named = expected.acceptance.classifier.as_ref().and_then(|hook| (hook.0)(&refusal));
         let verdict = verdict::refused(&refusal, hint, named);
         let is_refused_assertion = (expected.client_asserts && verdict.blames_secret)

@@ -101,8 +101,10 @@ fn class(refusal: &Refusal<'_>, hint: Option<Duration>) -> ErrorKind {
     match (refusal.status().as_u16(), refusal.oauth_code()) {
         (429, _) => ErrorKind::Throttled,
         (503, _) if hint.is_some() => ErrorKind::Throttled,
+        // Whatever it is that stands on the way and refuses: it says itself that this passes.
+        (400..=499, None) if hint.is_some() => ErrorKind::Throttled,
         (408 | 409 | 421 | 423 | 425 | 500..=599, _) => ErrorKind::Transient,
-        (_, Some(code)) => match momentary(code, refusal.description().unwrap_or_default()) {
+        (_, Some(code)) => match momentary(&refusal.words()) {
             Some(class) => class,
             None => match codes::find(code) {
                 Some(row) => row.class,
@@ -117,14 +119,29 @@ fn class(refusal: &Refusal<'_>, hint: Option<Duration>) -> ErrorKind {
 }
 
 /// The class of an error whose own words are about the moment: what is refused now may be granted in a while.
-fn momentary(code: &str, description: &str) -> Option<ErrorKind> {
+fn momentary(said: &str) -> Option<ErrorKind> {
     const LASTS: [&str; 6] = ["expired", "revoked", "already used", "already been used", "reuse", "consumed"];
-    const PACE: [&str; 6] =
-        ["too many", "rate limit", "ratelimit", "throttl", "quota exceeded", "quota has been exceeded"];
-    const PASSES: [&str; 21] = [
+    const PACE: [&str; 8] = [
+        "too many",
+        "too frequent",
+        "slow down",
+        "rate limit",
+        "ratelimit",
+        "throttl",
+        "quota exceeded",
+        "quota has been exceeded",
+    ];
+    const PASSES: [&str; 28] = [
         "being processed",
+        "already being used",
+        "being refreshed",
         "in progress",
         "in flight",
+        "pending",
+        "duplicate request",
+        "maintenance",
+        "please wait",
+        "unexpected error",
         "concurrent",
         "simultaneous",
         "at a time",
@@ -144,7 +161,7 @@ fn momentary(code: &str, description: &str) -> Option<ErrorKind> {
         "internal error",
         "internal server error",
     ];
-    let words = plain(&format!("{code} {description}"));
+    let words = plain(said);
     let says = |list: &[&str]| list.iter().any(|phrase| words.contains(phrase));
     if says(&LASTS) {
         return None;
@@ -162,10 +179,12 @@ fn evidence(refusal: &Refusal<'_>, named: Option<ErrorKind>) -> Evidence {
     match (named, refusal.oauth_code()) {
         (Some(ErrorKind::Grant), _) => Evidence::Ended,
         (Some(_), _) => Evidence::None,
-        (None, Some(code)) if matches!(status, 200..=299 | 400 | 401 | 403) => match codes::subject(code) {
-            Subject::Client | Subject::Settings => Evidence::None,
-            Subject::Grant => Evidence::Suspected,
-            Subject::RefreshToken => Evidence::Ended,
+        (None, Some(code)) => match (codes::subject(code), status) {
+            (Subject::Client | Subject::Settings, _) => Evidence::None,
+            (Subject::RefreshToken, 200..=299 | 400 | 401 | 403) => Evidence::Ended,
+            // With another status it is no proof, but it is not to be asked for ever either.
+            (Subject::RefreshToken, _) | (Subject::Grant, 200..=299 | 400 | 401 | 403) => Evidence::Suspected,
+            (Subject::Grant, _) => Evidence::None,
         },
         (None, None) if matches!(status, 400 | 401) => Evidence::Suspected,
         (None, _) => Evidence::None,
@@ -218,7 +237,13 @@ mod tests {
             (400, Some("invalid_grant"), Some("too many requests"), Evidence::None, THROTTLED),
             (500, Some("invalid_grant"), None, Evidence::None, ErrorKind::Transient),
             (408, Some("invalid_grant"), None, Evidence::None, ErrorKind::Transient),
-            (404, Some("invalid_grant"), None, Evidence::None, ErrorKind::Grant),
+            (404, Some("invalid_grant"), None, Evidence::Suspected, ErrorKind::Grant),
+            (422, Some("refresh_token_expired"), None, Evidence::Suspected, ErrorKind::Grant),
+            (400, Some("refresh_token_expired"), None, Evidence::Ended, ErrorKind::Grant),
+            (400, Some("failed_to_refresh_token"), None, Evidence::Suspected, ErrorKind::Grant),
+            (400, Some("RefreshTokenError"), None, Evidence::Suspected, ErrorKind::Grant),
+            (400, Some("invalid_grant"), Some("duplicate request"), Evidence::None, ErrorKind::Transient),
+            (400, Some("invalid_grant"), Some("Please slow down"), Evidence::None, THROTTLED),
             (408, Some("Request Timeout"), None, Evidence::None, ErrorKind::Transient),
             (404, Some("Not Found"), None, Evidence::None, ErrorKind::Config),
             (403, Some("Forbidden"), None, Evidence::None, ErrorKind::Config),
