@@ -1,7 +1,7 @@
 // A token request goes through five files. The grant makes parameters (flows/client_credentials.rs). The client of the
 // endpoint makes attempts, with waits between them (endpoint/client.rs). One attempt has its time (endpoint/transport.rs). Its
 // response is read (response/token.rs). What refuses becomes an error, and says what it proves (response/refused.rs).
-// Before it, builder.rs and checks.rs check the settings once. On its way it asks endpoint/target.rs where to go, parameters.rs
+// Before it, builder.rs and checks.rs check the settings once. On its way it asks endpoint/location.rs where to go, parameters.rs
 // and client/auth.rs what to write into the request, and response/verdict.rs, which is pure, what a response proves.
 
 //! Token sources of OAuth 2.0 (RFC 6749): grants, client authentication, and what a response means.

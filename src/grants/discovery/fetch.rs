@@ -12,10 +12,11 @@ use crate::error::{Error, ErrorKind};
 use crate::grants::discovery::issuer::Issuer;
 use crate::grants::discovery::metadata::{Metadata, check_issuer, well_known};
 use crate::grants::endpoint::deadline::Deadline;
+use crate::grants::endpoint::target::{Registration, Target};
 use crate::grants::endpoint::transport::{self, Transport};
 use crate::grants::endpoint::url;
 use crate::grants::response::body::Body;
-use crate::grants::response::expected::{EndpointKind, Expected, Terms};
+use crate::grants::response::expected::Expected;
 use crate::grants::response::messages;
 use crate::grants::response::refused::Refused;
 use crate::grants::response::verdict::{self, Silence};
@@ -26,6 +27,7 @@ use crate::text::Redactor;
 /// An [`Issuer`] that was checked.
 pub(crate) struct Discovery {
     pub(crate) issuer: Issuer,
+    pub(crate) registration: Registration,
     /// Where its metadata may be, and the name of each place in messages: the URL may hold a secret.
     addresses: Vec<(Uri, &'static str)>,
     expected: Expected,
@@ -35,12 +37,22 @@ pub(crate) struct Discovery {
 }
 
 impl Discovery {
-    /// Checks what can be checked before anything is asked.
+    /// Checks what can be checked before anything is asked. The issuer stands in for the URL, which is not known yet.
     ///
     /// # Errors
     ///
     /// A configuration error that names the setting and the remedy.
-    pub(crate) fn new(issuer: Issuer, insecure_http: bool, transport: Transport) -> Result<Self, Error> {
+    pub(crate) fn new(
+        issuer: Issuer,
+        mut registration: Registration,
+        insecure_http: bool,
+        transport: Transport,
+    ) -> Result<Self, Error> {
+        let identifiers = &mut registration.identifiers;
+        identifiers.token_url.clone_from(&issuer.identifier);
+        if identifiers.issuer.is_empty() {
+            identifiers.issuer.clone_from(&issuer.identifier);
+        }
         let allows_http = |origin: &Origin| insecure_http || origin.is_loopback();
         let mut origin = check_issuer(&issuer.identifier, allows_http)?;
         let is_https = origin.is_https();
@@ -48,7 +60,6 @@ impl Discovery {
             Some(url) => vec![(url.clone(), "its metadata_url")],
             None => well_known(&issuer.identifier),
         };
-        let terms = Terms { kind: EndpointKind::Metadata, ..Terms::default() };
         let mut addresses = Vec::new();
         for (url, name) in places {
             let address = url::read(&url, allows_http)
@@ -57,14 +68,8 @@ impl Discovery {
             origin = address.1;
         }
         let who = format!("the server of the metadata of the issuer {} at {origin}", issuer.identifier);
-        let expected = Expected { who, terms, ..Expected::default() };
-        Ok(Self { issuer, addresses, expected, insecure_http, is_https, transport })
-    }
-
-    /// Returns whether an endpoint that it names may be plain http. An https server that names a port of this machine is a
-    /// mistake or an attack.
-    pub(crate) fn allows_http(&self, origin: &Origin) -> bool {
-        self.insecure_http || (origin.is_loopback() && !self.is_https)
+        let expected = Expected { who, url: "issuer".to_owned(), ..Expected::default() };
+        Ok(Self { issuer, registration, addresses, expected, insecure_http, is_https, transport })
     }
 
     /// Adds where the metadata come from, and which of their endpoints are used.
@@ -75,23 +80,74 @@ impl Discovery {
         if self.issuer.mtls_aliases { identity.with("mtls", "") } else { identity }
     }
 
-    /// Returns metadata that hold, and whether they were asked for just now.
+    /// Returns where to send, as the metadata say. They are fetched if there are none.
     ///
     /// The redactor knows what else the server may repeat.
-    pub(crate) async fn current(
+    pub(crate) async fn target(
         self: &Arc<Self>,
         deadline: Deadline,
         redactor: &Redactor,
-    ) -> Result<(Arc<Metadata>, bool), Error> {
+    ) -> Result<Target, Error> {
         match self.issuer.cache.newest() {
-            (None, rounds) => Ok((self.renew(rounds, deadline, redactor).await?, true)),
+            (None, rounds) => self.named_by(&*self.renew(rounds, deadline, redactor).await?),
             (Some(metadata), rounds) => {
                 if self.issuer.cache.is_due(WallClock::default().moment()) {
                     self.renew_behind(rounds, redactor.clone());
                 }
-                Ok((metadata, false))
+                let target = self.named_by(&metadata)?;
+                Ok(Target { metadata: Some(metadata), ..target })
             }
         }
+    }
+
+    /// Returns another place than this one, if newer metadata name one. They are fetched if no other task has done so since.
+    pub(crate) async fn newer_target(
+        &self,
+        target: &Target,
+        deadline: Deadline,
+        redactor: &Redactor,
+    ) -> Option<Target> {
+        let known = target.metadata.as_ref()?;
+        tracing::debug!(origin = %target.origin, "the endpoint may have moved; fetching the metadata of the issuer again");
+        let metadata = match self.issuer.cache.newest() {
+            (Some(newest), _) if !Arc::ptr_eq(&newest, known) => newest,
+            (_, rounds) => self.renew(rounds, deadline, redactor).await.ok()?,
+        };
+        self.named_by(&metadata).ok().filter(|newer| newer.uri != target.uri)
+    }
+
+    /// Makes a target of what the issuer says, or an error that says what is wrong. Nothing was sent then.
+    fn named_by(&self, metadata: &Metadata) -> Result<Target, Error> {
+        let Registration { expected, auth, .. } = &self.registration;
+        let (issuer, kind) = (&self.issuer.identifier, expected.terms.kind);
+        let names = metadata.methods(kind);
+        // Where there is no client, there is none to authenticate.
+        let supported = if expected.is_anonymous { Some(auth.clone()) } else { auth.supported(&names) };
+        let supported = supported.ok_or_else(|| {
+            Error::config(format!(
+                "the {} endpoint of the issuer {issuer} does not support the client authentication that is configured ({}), \
+                 but: {}; use another ClientAuth, or register the client for it; nothing was sent",
+                kind.name(),
+                auth.name(),
+                if names.is_empty() { "none that is known here".to_owned() } else { names.join(", ") },
+            ))
+        })?;
+        let url = metadata.url(kind, self.issuer.mtls_aliases || supported.is_tls()).ok_or_else(|| {
+            Error::config(format!(
+                "the metadata of the issuer {issuer} do not say where the {} endpoint is; if there is one, give its URL in \
+                 place of the issuer",
+                kind.name()
+            ))
+        })?;
+        // An https server that names a port of this machine is a mistake or an attack.
+        let allows_http = |origin: &Origin| self.insecure_http || (origin.is_loopback() && !self.is_https);
+        let registration = Registration { auth: supported, ..self.registration.clone() };
+        registration.at(url, allows_http).map_err(|flaw| {
+            Error::protocol(format!(
+                "the metadata of the issuer {issuer} cannot be used: the URL of the {} endpoint in them {flaw}",
+                kind.name()
+            ))
+        })
     }
 
     /// Renews metadata while the old ones serve on, so that no fetch waits for that.
@@ -104,19 +160,6 @@ impl Discovery {
             let _ = this.renew(rounds, Deadline::default(), &redactor).await;
         };
         runtime.spawn(renewal.in_current_span().with_current_subscriber());
-    }
-
-    /// Returns other metadata than these, if there are any by now. They are fetched if no other task has done so since.
-    pub(crate) async fn newer(
-        &self,
-        known: &Arc<Metadata>,
-        deadline: Deadline,
-        redactor: &Redactor,
-    ) -> Option<Arc<Metadata>> {
-        match self.issuer.cache.newest() {
-            (Some(newest), _) if !Arc::ptr_eq(&newest, known) => Some(newest),
-            (_, rounds) => self.renew(rounds, deadline, redactor).await.ok(),
-        }
     }
 
     /// Fetches, or takes what another task has fetched since `rounds` were counted. Where that fails, the old metadata serve

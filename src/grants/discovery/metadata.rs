@@ -105,7 +105,6 @@ impl Metadata {
         let (name, url) = match kind {
             EndpointKind::Token => ("token_endpoint", &self.token_endpoint),
             EndpointKind::Revocation => ("revocation_endpoint", &self.revocation_endpoint),
-            EndpointKind::Metadata => return None,
         };
         let aliases = self.mtls_endpoint_aliases.as_ref().filter(|_| mtls);
         aliases.and_then(|aliases| aliases.get(name)?.as_str()).or(url.as_deref())

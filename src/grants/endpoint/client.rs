@@ -17,7 +17,8 @@ use crate::grants::client::auth::ClientAuth;
 use crate::grants::client::secret;
 use crate::grants::endpoint::deadline::Deadline;
 use crate::grants::endpoint::doubt::Doubt;
-use crate::grants::endpoint::target::{Destination, Registration, Target};
+use crate::grants::endpoint::location::Destination;
+use crate::grants::endpoint::target::{Registration, Target};
 use crate::grants::endpoint::transport::{self, Patience, Transport};
 use crate::grants::parameters::{Encoding, Form, Parameters};
 use crate::grants::response::body::EndpointResponse;
@@ -124,11 +125,12 @@ impl EndpointClient {
             Ok(outcome) => return Ok(outcome),
             Err(refused) => refused,
         };
+        let Destination::Discovered(discovery) = &self.destination else { return Err(refused) };
         if !may_have_moved(&refused, outgoing.doubt.is_some()) || !deadline.leaves_room_after(Duration::ZERO)
         {
             return Err(refused);
         }
-        let Some(target) = self.destination.newer_target(&target, deadline, &redactor).await else {
+        let Some(target) = discovery.newer_target(&target, deadline, &redactor).await else {
             return Err(refused);
         };
         tracing::debug!(origin = %target.origin, "the metadata of the issuer name another endpoint now; sending the request there");

@@ -1,8 +1,16 @@
-//! Where an endpoint is: what is given to a builder first.
+//! Where an endpoint is: what is given to a builder first, and where requests go then.
 
 use std::fmt;
+use std::sync::Arc;
 
+use crate::error::Error;
+use crate::grants::discovery::fetch::Discovery;
 use crate::grants::discovery::issuer::Issuer;
+use crate::grants::endpoint::deadline::Deadline;
+use crate::grants::endpoint::target::{Registration, Target};
+use crate::grants::endpoint::transport::Transport;
+use crate::source::SourceIdentity;
+use crate::text::Redactor;
 
 /// Where an endpoint is: its URL, as any string, or an [`Issuer`] that is asked for it.
 ///
@@ -25,6 +33,14 @@ pub enum Endpoint {
     /// The authorization server that says where it is.
     Issuer(Issuer),
 }
+
+/// Where requests go: to a place that is known, or to the one that the issuer names.
+pub(crate) enum Destination {
+    Fixed(Arc<Target>),
+    Discovered(Arc<Discovery>),
+}
+
+// --- Endpoint ---
 
 impl<T: Into<String>> From<T> for Endpoint {
     fn from(url: T) -> Self {
@@ -51,5 +67,74 @@ impl fmt::Debug for Endpoint {
             Self::Url(_) => f.write_str("a URL"),
             Self::Issuer(issuer) => issuer.fmt(f),
         }
+    }
+}
+
+// --- Destination ---
+
+impl Destination {
+    /// Checks where an endpoint is.
+    pub(crate) fn new(
+        endpoint: Endpoint,
+        mut registration: Registration,
+        insecure_http: bool,
+        transport: &Transport,
+    ) -> Result<Self, Error> {
+        let kind = registration.expected.terms.kind.name();
+        match endpoint {
+            Endpoint::Url(url) => {
+                registration.auth = registration.auth.strongest();
+                registration.expected.url = format!("{kind} URL");
+                let target = registration.at(&url, |origin| insecure_http || origin.is_loopback());
+                let target = target.map_err(|flaw| Error::config(format!("{kind}_url: it {flaw}")))?;
+                Ok(Self::Fixed(Arc::new(target)))
+            }
+            Endpoint::Issuer(issuer) => {
+                registration.expected.url = format!("{kind} endpoint in the metadata of the issuer");
+                let discovery = Discovery::new(issuer, registration, insecure_http, transport.clone())?;
+                Ok(Self::Discovered(Arc::new(discovery)))
+            }
+        }
+    }
+
+    /// Returns the client; all ways in which it authenticates where that is not decided yet.
+    pub(crate) fn registration(&self) -> &Registration {
+        match self {
+            Self::Fixed(target) => &target.registration,
+            Self::Discovered(discovery) => &discovery.registration,
+        }
+    }
+
+    /// Returns where to send. The metadata of the issuer are fetched if there are none.
+    pub(crate) async fn target(&self, deadline: Deadline, redactor: &Redactor) -> Result<Arc<Target>, Error> {
+        match self {
+            Self::Fixed(target) => Ok(Arc::clone(target)),
+            Self::Discovered(discovery) => discovery.target(deadline, redactor).await.map(Arc::new),
+        }
+    }
+
+    /// Adds where the requests go, for which client, and how a response is read.
+    pub(crate) fn describe(&self, identity: SourceIdentity) -> SourceIdentity {
+        let identity = match self {
+            Self::Fixed(target) => identity.with("url", target.uri.to_string()),
+            Self::Discovered(discovery) => discovery.describe(identity),
+        };
+        self.registration().describe(identity)
+    }
+}
+
+/// For messages and events: the origin of the endpoint, or the issuer.
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(target) => target.origin.fmt(f),
+            Self::Discovered(discovery) => f.write_str(&discovery.issuer.identifier),
+        }
+    }
+}
+
+impl fmt::Debug for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Destination").field(&format_args!("{self}")).field(self.registration()).finish()
     }
 }

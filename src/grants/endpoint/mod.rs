@@ -1,6 +1,6 @@
 //! Endpoints: where they are, and how requests are sent there until there is a response that stands.
 //!
-//! A token request goes from [`client`] (attempts and retries) by way of [`target`] (where to) to [`transport`] (one
+//! A token request goes from [`client`] (attempts and retries) by way of [`location`] (where to) to [`transport`] (one
 //! attempt); its response is read in [`response::token`](crate::grants::response::token), and judged in
 //! [`response::verdict`](crate::grants::response::verdict).
 

@@ -30,28 +30,15 @@ use crate::grants::response::codes::is_oauth_code;
 /// ```
 #[derive(Clone, Copy)]
 pub struct Refusal<'a> {
-    status: StatusCode,
-    headers: &'a HeaderMap,
-    code: Option<&'a str>,
-    description: Option<&'a str>,
-    remark: Option<&'a str>,
+    pub(crate) status: StatusCode,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) code: Option<&'a str>,
+    pub(crate) description: Option<&'a str>,
+    /// What the server says besides. It counts where the words are looked at, and is not shown.
+    pub(crate) remark: Option<&'a str>,
 }
 
 impl<'a> Refusal<'a> {
-    pub(crate) fn new(
-        status: StatusCode,
-        headers: &'a HeaderMap,
-        code: Option<&'a str>,
-        description: Option<&'a str>,
-    ) -> Self {
-        Self { status, headers, code, description, remark: None }
-    }
-
-    /// Adds what the server says besides, which counts where the words are looked at and is not shown.
-    pub(crate) fn with_remark(self, remark: Option<&'a str>) -> Self {
-        Self { remark, ..self }
-    }
-
     /// Returns all words of the server.
     pub(crate) fn words(&self) -> String {
         let words = [self.code, self.description, self.remark];

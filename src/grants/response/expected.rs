@@ -10,8 +10,8 @@ pub(crate) struct Expected {
     pub(crate) terms: Terms,
     /// The party that responds, as the subject of a sentence.
     pub(crate) who: String,
-    /// Whether the issuer told its URL.
-    pub(crate) is_discovered: bool,
+    /// The name of its address in messages.
+    pub(crate) url: String,
     /// Whether no client is set.
     pub(crate) is_anonymous: bool,
     /// Whether a header authorizes the request in place of a client.
@@ -52,21 +52,11 @@ pub(crate) enum EndpointKind {
     #[default]
     Token,
     Revocation,
-    Metadata,
 }
 
 // --- Expected ---
 
 impl Expected {
-    /// Returns what the address of the endpoint is called.
-    pub(crate) fn url(&self) -> String {
-        match self.terms.kind {
-            EndpointKind::Metadata => "issuer".to_owned(),
-            kind if self.is_discovered => format!("{} endpoint in the metadata of the issuer", kind.name()),
-            kind => format!("{} URL", kind.name()),
-        }
-    }
-
     /// Returns whether the grant sends this parameter by itself.
     pub(crate) fn sends(&self, parameter: &str) -> bool {
         self.terms.own.contains(&parameter)
@@ -80,7 +70,6 @@ impl EndpointKind {
         match self {
             Self::Token => "token",
             Self::Revocation => "revocation",
-            Self::Metadata => "metadata",
         }
     }
 }

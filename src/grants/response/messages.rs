@@ -75,7 +75,7 @@ fn advice(refusal: &Refusal<'_>, expected: &Expected, class: ErrorKind, is_marku
         (300..=399, None) => "set the {url} to the address where the endpoint is",
         (_, None) => return None,
     };
-    Some(line.replace("{url}", &expected.url()))
+    Some(line.replace("{url}", &expected.url))
 }
 
 /// Says what came instead of an error of OAuth 2.0.
@@ -117,7 +117,7 @@ pub(crate) fn unreachable(expected: &Expected, what: &str, advice: Option<&str>)
         Some(advice) => format!("{who} could not be reached: {what}; {advice}"),
         None => format!(
             "{who} could not be reached: {what}; check the {}, and the network route from this machine",
-            expected.url()
+            expected.url
         ),
     }
 }

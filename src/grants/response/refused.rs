@@ -75,7 +75,7 @@ impl Refused {
         redactor: &Redactor,
         now: Duration,
     ) -> Self {
-        let EndpointResponse { status, headers, .. } = response;
+        let (status, headers) = (response.status, &response.headers);
         let clean = |text: String| Some(redactor.clean(&text)).filter(|text| !text.is_empty());
         let text = |name: &str| body.string(name).and_then(clean);
         let (code, description, uri) = match body.error_code() {
@@ -90,9 +90,14 @@ impl Refused {
             None => (None, None, None),
         };
         let remark = code.as_ref().and_then(|_| text("message").or_else(|| text("error_message")));
-        let hint = rate_limit::wait(*status, headers, now);
-        let refusal = Refusal::new(*status, headers, code.as_deref(), description.as_deref())
-            .with_remark(remark.as_deref());
+        let hint = rate_limit::wait(status, headers, now);
+        let refusal = Refusal {
+            status,
+            headers,
+            code: code.as_deref(),
+            description: description.as_deref(),
+            remark: remark.as_deref(),
+        };
         let named = expected.acceptance.classifier.as_ref().and_then(|hook| (hook.0)(&refusal));
         let verdict = verdict::refused(&refusal, hint, named);
         let is_refused_assertion = (expected.client_asserts && verdict.blames_secret)
@@ -104,7 +109,7 @@ impl Refused {
         let instead = messages::instead(response, body, redactor);
         let message = messages::refused(&refusal, expected, verdict.class, about_assertion, &instead);
         let mut refused = Self::by(verdict, message);
-        let error = refused.error.with_status(*status);
+        let error = refused.error.with_status(status);
         let error = code.iter().fold(error, Error::with_code);
         let error = description.iter().fold(error, Error::with_description);
         refused.error = uri.iter().fold(error, Error::with_uri);

@@ -44,7 +44,8 @@ use crate::token::{AccessToken, is_b64token};
 pub fn read_token_response(response: impl AsRef<[u8]>) -> Result<AccessToken, Error> {
     let body = Ok(readable(response.as_ref()));
     let response = EndpointResponse { status: StatusCode::OK, headers: HeaderMap::new(), body };
-    let expected = Expected { who: "the server of the token response".into(), ..Expected::default() };
+    let who = "the server of the token response".to_owned();
+    let expected = Expected { who, url: "token URL".to_owned(), ..Expected::default() };
     read(&response, &expected, &mut Redactor::default(), clock::unix_time()).map_err(|refused| refused.error)
 }
 
@@ -114,12 +115,12 @@ fn token(
         return Err(nonsense(&format!(
             "{}; is the {} right, or does a proxy or a login page stand in between?",
             redactor.clean(flaw),
-            expected.url()
+            expected.url
         )));
     }
     check_type(body, &expected.acceptance.token_types, redactor).map_err(|what| nonsense(&what))?;
     let secret = access_token(body).ok_or_else(|| {
-        nonsense(&format!("an object without access_token; is the {} right?", expected.url()))
+        nonsense(&format!("an object without access_token; is the {} right?", expected.url))
     })?;
     let secret = as_string(secret).ok_or_else(|| nonsense("an access_token that is not a string"))?;
     let secret = SecretString::from(secret);

@@ -217,7 +217,7 @@ mod tests {
 
     fn said(status: u16, code: Option<&str>, description: Option<&str>) -> Verdict {
         let status = StatusCode::from_u16(status).unwrap();
-        refused(&Refusal::new(status, &HeaderMap::new(), code, description), None, None)
+        refused(&Refusal { status, headers: &HeaderMap::new(), code, description, remark: None }, None, None)
     }
 
     #[test]

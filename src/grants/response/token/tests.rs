@@ -31,11 +31,11 @@ fn json_answer(status: u16, body: &str) -> EndpointResponse {
 }
 
 fn accepting(acceptance: Acceptance) -> Expected {
-    Expected { acceptance, ..Expected::default() }
+    Expected { acceptance, url: "token URL".to_owned(), ..Expected::default() }
 }
 
 fn read_plainly(answer: &EndpointResponse) -> Result<AccessToken, Refused> {
-    read(answer, &Expected::default(), &mut Redactor::default(), NOW)
+    read(answer, &accepting(Acceptance::default()), &mut Redactor::default(), NOW)
 }
 
 fn error_of(answer: &EndpointResponse) -> Error {
@@ -226,7 +226,7 @@ proptest! {
         redactor.add(&secret);
         let body = json!({"error": "invalid_client", "error_description": format!("{before}{secret}{after}")});
         let error =
-            read(&json_answer(401, &body.to_string()), &Expected::default(), &mut redactor, NOW).unwrap_err().error;
+            read(&json_answer(401, &body.to_string()), &accepting(Acceptance::default()), &mut redactor, NOW).unwrap_err().error;
         prop_assert!(!error.to_string().contains(&secret) && !error.description().unwrap().contains(&secret));
     }
 }
@@ -447,7 +447,8 @@ fn secrets_of_the_request_and_of_the_answer_are_blanked_out() {
     let form =
         "error=odd&error_description=S3CR3T+TOK3N-A+R3FR3SH&access_token=TOK3N-A&refresh_token=R3FR3SH";
     for answer in [json_answer(200, body), answer(400, Some("application/x-www-form-urlencoded"), form)] {
-        let error = read(&answer, &Expected::default(), &mut redactor.clone(), NOW).unwrap_err().error;
+        let error =
+            read(&answer, &accepting(Acceptance::default()), &mut redactor.clone(), NOW).unwrap_err().error;
         let told = (error.code(), error.description(), error.uri());
         let shown = format!("{error} {error:?} {error:#?} {told:?}");
         for secret in ["S3CR3T", "TOK3N-A", "R3FR3SH"] {
