@@ -89,7 +89,9 @@ impl fmt::Debug for Refusal<'_> {
 
 /// A closure that names the class, or leaves it to the rules.
 #[derive(Clone)]
-pub(crate) struct Classifier(pub(crate) Arc<dyn Fn(&Refusal<'_>) -> Option<ErrorKind> + Send + Sync>);
+pub(crate) struct Classifier(pub(crate) Arc<ClassifyFn>);
+
+type ClassifyFn = dyn Fn(&Refusal<'_>) -> Option<ErrorKind> + Send + Sync;
 
 impl fmt::Debug for Classifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
