@@ -4,8 +4,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use futures_util::future::{BoxFuture, FutureExt as _, TryFutureExt as _};
+use futures_util::future::TryFutureExt as _;
 use secrecy::{ExposeSecret as _, SecretString};
+use tower::util::BoxCloneSyncService;
+use tower::{ServiceExt as _, service_fn};
 
 use crate::error::{Error, ErrorKind};
 use crate::file::SecretFile;
@@ -41,11 +43,10 @@ enum Kind {
     Value(SecretString),
     Env(Arc<str>),
     File(SecretFile),
-    Fn(Arc<ReadFn>),
+    /// The user's closure.
+    Fn(BoxCloneSyncService<(), SecretString, Error>),
     Source(Arc<dyn DynTokenSource>),
 }
-
-type ReadFn = dyn Fn() -> BoxFuture<'static, Result<SecretString, Error>> + Send + Sync;
 
 impl Secret {
     /// Creates the secret from its value.
@@ -113,8 +114,8 @@ impl Secret {
         Fut: Future<Output = Result<S, Error>> + Send + 'static,
         S: Into<String>,
     {
-        let read = move || read().map_ok(|secret| SecretString::from(secret.into())).boxed();
-        Self { kind: Kind::Fn(Arc::new(read)) }
+        let read = Arc::new(move || read().map_ok(|secret| SecretString::from(secret.into())));
+        Self { kind: Kind::Fn(BoxCloneSyncService::new(service_fn(move |()| read()))) }
     }
 
     /// Returns whether reading again can give another secret.
@@ -181,7 +182,7 @@ impl Secret {
             Kind::Value(secret) => secret.clone(),
             Kind::Env(variable) => read_env(what, variable)?,
             Kind::File(file) => file.read(what).await?,
-            Kind::Fn(read) => read().await.map_err(of_a_vault)?,
+            Kind::Fn(read) => read.clone().oneshot(()).await.map_err(of_a_vault)?,
             Kind::Source(source) => {
                 let token = source.fetch(request).await?;
                 return Ok((token.secret().clone(), Some(token)));

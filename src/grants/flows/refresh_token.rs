@@ -506,17 +506,12 @@ const SECOND_OPINION: Duration = Duration::from_secs(2);
 /// The grammar of RFC 6749 Appendix A.17. The token itself is not repeated.
 fn check(refresh_token: &SecretString) -> Result<(), Error> {
     let text = refresh_token.expose_secret();
-    if text.is_empty() {
-        return Err(Error::config(
-            "refresh_token: it is empty; give the one that the authorization server granted",
-        ));
-    }
-    if text.bytes().all(|byte| matches!(byte, 0x20..=0x7e)) {
+    if !text.is_empty() && text.bytes().all(|byte| matches!(byte, 0x20..=0x7e)) {
         return Ok(());
     }
     Err(Error::config(
-        "refresh_token: it holds a character that no refresh token may hold, such as a line end; if it was read from a \
-         file, trim it",
+        "refresh_token: it is empty, or holds a character that no refresh token may hold, such as a line end; give it as the \
+         authorization server granted it, and if it was read from a file, trim it",
     ))
 }
 

@@ -61,8 +61,8 @@ pub struct TokenExchange {
 #[derive(Clone, Debug)]
 #[allow(unnameable_types, reason = "it belongs to the sealed trait")]
 pub struct Exchanged {
-    subject: SecurityToken,
-    actor: Option<SecurityToken>,
+    /// The subject and perhaps the actor, by the names of their settings.
+    tokens: Vec<(&'static str, SecurityToken)>,
     requested: Parameters,
 }
 
@@ -111,7 +111,7 @@ impl TokenExchange {
             "requested_token_type",
         ];
         let terms = Terms { own, ..Terms::default() };
-        let grant = Exchanged { subject, actor: None, requested: Parameters::default() };
+        let grant = Exchanged { tokens: vec![("subject", subject)], requested: Parameters::default() };
         GrantBuilder::new(endpoint, terms, grant)
     }
 }
@@ -145,7 +145,7 @@ impl TokenSource for TokenExchange {
     }
 
     fn is_disposable(&self) -> bool {
-        let mut sources = self.grant.tokens().filter_map(|(_, token)| token.token.source());
+        let mut sources = self.grant.tokens.iter().filter_map(|(_, token)| token.token.source());
         sources.all(DynTokenSource::may_be_dropped)
     }
 
@@ -154,12 +154,12 @@ impl TokenSource for TokenExchange {
     }
 
     fn has_changed(&self) -> bool {
-        self.client.has_changed() || self.grant.tokens().any(|(_, token)| token.token.has_changed())
+        self.client.has_changed() || self.grant.tokens.iter().any(|(_, token)| token.token.has_changed())
     }
 
     fn identity(&self) -> Option<SourceIdentity> {
         let identity = self.client.identity("token exchange")?;
-        let identity = self.grant.tokens().try_fold(identity, |identity, (setting, token)| {
+        let identity = self.grant.tokens.iter().try_fold(identity, |identity, (setting, token)| {
             let identity = token.token.describe(setting, identity)?;
             Some(identity.with(format!("{setting} type"), token.token_type.as_str()))
         })?;
@@ -182,7 +182,7 @@ impl TokenExchange {
             (None, _) => FetchReason::Initial,
         };
         let mut read = Vec::new();
-        for (at, (setting, token)) in self.grant.tokens().enumerate() {
+        for (at, (setting, token)) in self.grant.tokens.iter().enumerate() {
             let rejected = rejected.and_then(|read| read[at].1.clone());
             let mut request =
                 TokenRequest::new(reason).with_previous(rejected.clone()).with_rejected(rejected);
@@ -203,7 +203,7 @@ impl TokenExchange {
     ) -> Result<AccessToken, Error> {
         let mut parameters = Parameters::default();
         parameters.push("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange");
-        for ((setting, token), (secret, _)) in self.grant.tokens().zip(read) {
+        for ((setting, token), (secret, _)) in self.grant.tokens.iter().zip(read) {
             parameters.push_secret(format!("{setting}_token"), Secret::of(secret.clone()));
             parameters.push(format!("{setting}_token_type"), token.token_type.as_str());
         }
@@ -211,7 +211,7 @@ impl TokenExchange {
         parameters.extend(self.client.parameters.clone());
         let exchange = self.client.exchange(&parameters, None, redactor, Deadline::of(fetch));
         let token = exchange.await.map_err(|refused| refused.error)?;
-        for ((_, given), (_, accepted)) in self.grant.tokens().zip(read) {
+        for ((_, given), (_, accepted)) in self.grant.tokens.iter().zip(read) {
             if let (Some(source), Some(accepted)) = (given.token.source(), accepted) {
                 source.note_accepted(accepted);
             }
@@ -227,7 +227,7 @@ impl Grant for TokenExchange {
     type Settings = Exchanged;
 
     fn assemble(grant: Exchanged, client: EndpointClient) -> Result<Self, Error> {
-        for (setting, SecurityToken { token, token_type }) in grant.tokens() {
+        for (setting, SecurityToken { token, token_type }) in &grant.tokens {
             if token_type.0.is_empty() {
                 return Err(Error::config(format!(
                     "{setting}: its token type is empty, and RFC 8693 §2.1 demands one; TokenType has the registered ones"
@@ -247,7 +247,9 @@ impl GrantBuilder<TokenExchange> {
     /// Sets the token of the party that acts in the name of the subject (RFC 8693 §1.1).
     #[must_use]
     pub fn actor(mut self, actor: SecurityToken) -> Self {
-        self.settings_mut().actor = Some(actor);
+        let tokens = &mut self.settings_mut().tokens;
+        tokens.truncate(1);
+        tokens.push(("actor", actor));
         self
     }
 
@@ -255,19 +257,9 @@ impl GrantBuilder<TokenExchange> {
     #[must_use]
     pub fn requested_token_type(mut self, requested: TokenType) -> Self {
         let mut parameters = Parameters::default();
-        parameters.push("requested_token_type", requested.as_str());
+        parameters.push("requested_token_type", requested.0.into_owned());
         self.settings_mut().requested = parameters;
         self
-    }
-}
-
-// --- Exchanged ---
-
-impl Exchanged {
-    /// The tokens that are exchanged, by the names of their settings.
-    fn tokens(&self) -> impl Iterator<Item = (&'static str, &SecurityToken)> {
-        let actor = self.actor.iter().map(|actor| ("actor", actor));
-        std::iter::once(("subject", &self.subject)).chain(actor)
     }
 }
 
