@@ -258,27 +258,25 @@ impl RefreshTokenGrant {
             return Ok(());
         }
         let deadline = Deadline::of(request);
-        self.keep_pause(request, deadline).await?;
+        // Nothing is sent to a server that has refused this refresh token again and again, unless the fetch is forced, or the
+        // client has another secret by now.
+        let paused = self.lineage.paused(WallClock::default().moment());
+        if let Some((refused, then)) = paused.filter(|_| request.reason() != FetchReason::Forced) {
+            match (self.client.proof(deadline).await, then) {
+                (Some(now), Some(then)) if !secret::same(&now, &then) => {}
+                _ => return Err(refused),
+            }
+        }
         // Another task has begun meanwhile, and takes what there is.
         if !self.lineage.beat(turn) {
             return Err(Error::transient("the exchange of the refresh token was left to another task"));
         }
-        self.exchange(request, deadline).await
+        let result = self.exchange(request, deadline).await;
+        self.store_newest().await;
+        result
     }
 
-    /// Sends nothing to a server that has refused this refresh token again and again, unless the fetch is forced, or the
-    /// client has another secret by now.
-    async fn keep_pause(&self, request: &TokenRequest, deadline: Deadline) -> Result<(), Error> {
-        let paused = self.lineage.paused(WallClock::default().moment());
-        let Some((refused, then)) = paused.filter(|_| request.reason() != FetchReason::Forced) else {
-            return Ok(());
-        };
-        match (self.client.proof(deadline).await, then) {
-            (Some(now), Some(then)) if !secret::same(&now, &then) => Ok(()),
-            _ => Err(refused),
-        }
-    }
-
+    /// Exchanges the refresh token in use. If it is replaced meanwhile, what became of it is no error.
     async fn exchange(&self, request: &TokenRequest, deadline: Deadline) -> Result<(), Error> {
         loop {
             let held = self.lineage.held()?;
@@ -298,12 +296,11 @@ impl RefreshTokenGrant {
             let refused = match exchange.await {
                 Ok(token) => {
                     let refresh_token = token.refresh_secret().cloned();
-                    let is_in_use = self.lineage.take_in(&held, Some(token), refresh_token);
-                    return self.settled(is_in_use, Ok(())).await;
+                    self.lineage.take_in(&held, Some(token), refresh_token);
+                    return Ok(());
                 }
                 Err(Refused { refresh_token: Some(newer), error, .. }) => {
-                    let is_in_use = self.lineage.take_in(&held, None, Some(newer));
-                    return self.settled(is_in_use, Err(error)).await;
+                    return if self.lineage.take_in(&held, None, Some(newer)) { Err(error) } else { Ok(()) };
                 }
                 Err(refused) => refused,
             };
@@ -333,7 +330,7 @@ impl RefreshTokenGrant {
                 }
                 Evidence::None => {}
             }
-            return self.settled(self.lineage.holds(&held), Err(error)).await;
+            return if self.lineage.holds(&held) { Err(error) } else { Ok(()) };
         }
     }
 
@@ -347,15 +344,6 @@ impl RefreshTokenGrant {
                 self.client.destination
             ))
         })
-    }
-
-    async fn settled(&self, is_in_use: bool, result: Result<(), Error>) -> Result<(), Error> {
-        if !is_in_use {
-            tracing::debug!("the refresh token was replaced while it was exchanged");
-            return Ok(());
-        }
-        self.store_newest().await;
-        result
     }
 
     /// Stores the newest refresh token, if it is not stored yet. A failure is noted.
