@@ -105,8 +105,7 @@ async fn call_our_servers() -> Result<ExitCode, BoxError> {
         rounds: vec![round(2000, 3), round(3000, 12), round(6600, 3), round(7200, 12)],
     };
     let revoked = [plan.rounds[0].at, plan.rounds[2].at];
-    let traffic =
-        Traffic::new(connect(&cache, Origin::parse(&api.origin())?)?, cache, Target::Items(api.origin()));
+    let traffic = Traffic::new(connect(&cache, api.origin().parse()?)?, cache, Target::Items(api.origin()));
     let revocations = async {
         let mut met = Vec::new();
         for at in revoked {

@@ -19,16 +19,26 @@ use crate::error::Error;
 /// Two origins are equal if all three are; the default port may be spelled out or not, and case does not matter. A dot
 /// at the end of the host does.
 ///
+/// Text becomes one by `parse`: `https://api.example.com` or `https://api.example.com:8443`, with a slash behind it or without.
+/// Where an origin is asked for, such text will do. Plain http is for loopback alone: 127.0.0.0/8, `[::1]` and exactly
+/// `localhost`.
+///
+/// # Errors
+///
+/// `parse` returns a configuration error that says what to change: no scheme, a scheme other than https and http, plain http to
+/// another machine, a user name, a path, a query, a fragment, a wildcard, a port that is none, an empty host, or a character
+/// that no host may have (names outside ASCII are written in Punycode).
+///
 /// # Examples
 ///
 /// ```
 /// use tower_oauth2::{ErrorKind, Origin};
 ///
-/// let origin = Origin::parse("https://API.example.com:443")?;
+/// let origin: Origin = "https://API.example.com:443".parse()?;
 /// assert_eq!(origin.to_string(), "https://api.example.com");
 /// assert_eq!(origin, "https://api.example.com".parse()?);
 ///
-/// let error = Origin::parse("http://api.example.com").unwrap_err();
+/// let error = "http://api.example.com".parse::<Origin>().unwrap_err();
 /// assert_eq!(error.kind(), ErrorKind::Config);
 /// # Ok::<(), tower_oauth2::Error>(())
 /// ```
@@ -49,27 +59,18 @@ struct OriginParts {
 }
 
 impl Origin {
-    /// Reads an origin such as `https://api.example.com` or `https://api.example.com:8443`. One slash may follow.
-    ///
-    /// Plain http is for loopback alone: 127.0.0.0/8, `[::1]` and exactly `localhost`.
-    ///
-    /// # Errors
-    ///
-    /// A configuration error that says what to change: no scheme, a scheme other than https and http, plain http to
-    /// another machine, a user name, a path, a query, a fragment, a wildcard, a port that is none, an empty host, or
-    /// a character that no host may have (names outside ASCII are written in Punycode).
-    pub fn parse(origin: &str) -> Result<Self, Error> {
+    pub(crate) fn parse(origin: &str) -> Result<Self, Error> {
         Self::parse_with_insecure_http(origin)?
             .without_insecure_http("the origin", "Origin::parse_with_insecure_http")
     }
 
-    /// Reads an origin as [`parse`](Self::parse) does, with plain http allowed to every host.
+    /// Reads an origin as `parse` does, with plain http allowed to every host.
     ///
     /// Anyone on the network path can read the token then (RFC 6750 §5.3 demands TLS). For closed networks only.
     ///
     /// # Errors
     ///
-    /// As [`parse`](Self::parse), but for plain http.
+    /// As `parse`, but for plain http.
     pub fn parse_with_insecure_http(origin: &str) -> Result<Self, Error> {
         Self::read(origin).map_err(|flaw| refused("the origin", flaw))
     }
@@ -105,8 +106,7 @@ impl Origin {
     }
 
     /// Returns the port, spelled out or not.
-    #[must_use]
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.inner.port
     }
 

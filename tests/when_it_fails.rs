@@ -506,7 +506,7 @@ fn a_url_over_which_secrets_do_not_go() -> Vec<String> {
         source.build().unwrap_err().to_string(),
         base_url("http://api.example.com/v2"),
         base_url("api.example.com/v2"),
-        Origin::parse("http://api.example.com").unwrap_err().to_string(),
+        "http://api.example.com".parse::<Origin>().unwrap_err().to_string(),
     ]
 }
 

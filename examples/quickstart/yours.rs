@@ -69,7 +69,7 @@ fn check_api_url(url: &str) -> Result<(Uri, Origin), BoxError> {
         return Err(refuse("names no host; give the whole URL").into());
     };
     let origin =
-        Origin::parse(&format!("{scheme}://{authority}")).map_err(|error| format!("API_URL: {error}"))?;
+        format!("{scheme}://{authority}").parse::<Origin>().map_err(|error| format!("API_URL: {error}"))?;
     Ok((api_url, origin))
 }
 

@@ -53,7 +53,7 @@ impl AuthLayer {
     ///
     /// # Errors
     ///
-    /// As [`Origin::parse`]; plain http is for loopback alone, or for an [`Origin::parse_with_insecure_http`].
+    /// Those of [`Origin`]; plain http is for loopback alone, or for an [`Origin::parse_with_insecure_http`].
     pub fn for_origin<O>(source: impl IntoTokenCache, origin: O) -> Result<Self, Error>
     where
         O: TryInto<Origin>,

@@ -124,7 +124,7 @@ impl TokenCacheBuilder {
     ///
     /// # Errors
     ///
-    /// As [`Origin::parse`], and if there is no origin.
+    /// Those of [`Origin`], and if there is no origin.
     ///
     /// # Examples
     ///

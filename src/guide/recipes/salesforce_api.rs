@@ -3,7 +3,7 @@ use tower_oauth2::{ApiClient, Error, ErrorKind, Origin, TokenCache};
 
 pub async fn salesforce_api(tokens: TokenCache, http: impl HttpTransport) -> Result<ApiClient, Error> {
     let token = tokens.get().await?;
-    let instance = Origin::parse(token.expose_extra("instance_url").unwrap_or_default())?;
+    let instance: Origin = token.expose_extra("instance_url").unwrap_or_default().parse()?;
     if !instance.is_https() || !instance.host().ends_with(".salesforce.com") {
         return Err(Error::new(ErrorKind::Config, format!("{instance} is not a host of Salesforce")));
     }
