@@ -387,6 +387,6 @@ fn cache() -> (TokenCache, tokio::runtime::Runtime) {
     let cache = TokenCache::new(source_fn(|_| async {
         Ok(AccessToken::bearer(SECRET)?.with_lifetime(Duration::from_secs(3600)))
     }));
-    runtime.block_on(cache.warm_up()).expect("a token");
+    runtime.block_on(cache.get()).expect("a token");
     (cache, runtime)
 }

@@ -40,7 +40,7 @@ async fn main() -> Result<(), BoxError> {
     let source = ClientCredentials::builder(provider.token_url(), "gateway", "hunter2").build()?;
     let tokens = TokenCache::new(source);
     // The token is there before the first request, and a wrong secret ends the program here.
-    tokens.warm_up().await?;
+    tokens.get().await?;
     let client = ServiceBuilder::new()
         .layer(RetryPolicy::default())
         .layer(AuthLayer::for_origin(tokens, upstream.origin())?)

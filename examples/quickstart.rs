@@ -93,7 +93,7 @@ async fn call_our_servers() -> Result<ExitCode, BoxError> {
         .build()?;
     let cache = TokenCache::new(source);
     let begun = Instant::now();
-    cache.warm_up().await?;
+    cache.get().await?;
 
     // Two short rounds, to be caught by a revocation; two rushes that are more than the API takes.
     let started = Instant::now();
@@ -181,7 +181,7 @@ async fn call_your_servers(yours: Yours) -> Result<ExitCode, BoxError> {
     let cache = TokenCache::new(source);
     let client = connect(&cache, api_origin.clone())?;
     println!("your servers, as the environment names them; asking for a token");
-    cache.warm_up().await?;
+    cache.get().await?;
     println!("there is a token; sending 4 requests per second to {api_origin} for {RUN:?}");
 
     let started = Instant::now();

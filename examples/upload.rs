@@ -42,7 +42,7 @@ async fn main() -> Result<(), BoxError> {
     let path = env::temp_dir().join(format!("upload-{}", process::id()));
     fs::write(&path, vec![7; LENGTH])?;
     // The API will refuse the token in the cache while the file goes up.
-    api.tokens().warm_up().await?;
+    api.tokens().get().await?;
     provider.revoke_all();
 
     // Opens the file for each attempt after the first one.

@@ -114,7 +114,7 @@ struct RevokerFn<F> {
 /// });
 /// let cache = TokenCache::builder(source).revoke_with(revoker).build();
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
-/// # cache.warm_up().await?;
+/// # cache.get().await?;
 /// cache.revoke().await?;
 /// # Ok::<_, Error>(()) })?;
 /// # Ok::<_, Box<dyn std::error::Error>>(())

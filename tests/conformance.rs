@@ -288,7 +288,7 @@ async fn upload(under: Under) -> Result<(), BoxError> {
     let policy = RetryPolicy::builder().replay_body_limit(u64::try_from(Chunks::LENGTH)?).build()?;
     let client = http(under, policy, &AuthLayer::for_origin(cache.clone(), api.origin())?)?;
     // The token in the cache is revoked, and nobody here knows.
-    cache.warm_up().await?;
+    cache.get().await?;
     server.revoke_all();
 
     let whole: Vec<u8> = (0..Chunks::COUNT).flat_map(Chunks::chunk).collect();
@@ -528,7 +528,7 @@ mod grpc {
         let (server, cache) = authorization_server(Under::Tonic).await?;
         let service = Service::start(&server, 0).await?;
         let mut client = service.client(cache.clone())?;
-        cache.warm_up().await?;
+        cache.get().await?;
         server.revoke_all();
 
         let refused = Arc::clone(&service.refused);

@@ -25,6 +25,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::auth::{AuthLayer, AuthService};
+use tower_oauth2::cache::Health;
 use tower_oauth2::extensions::{RejectionVerdict, ScopeMissing};
 use tower_oauth2::retry::{RequestBody, ResponseBody, RetryReport, RetryService, StopReason};
 use tower_oauth2::test_util::{Probe, Script, ScriptedResponse, Seen, reply};
@@ -322,7 +323,7 @@ async fn an_api_that_refuses_every_token_costs_three() {
     assert_eq!(report(&response).stop_reason(), &StopReason::Braked);
     assert_eq!(report(&response).token_rejected().unwrap().verdict(), RejectionVerdict::Braked);
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "refused");
-    assert!(world.cache.status().is_braked());
+    assert_eq!(world.cache.status().health(), Health::Degraded);
 }
 
 #[tokio::test(start_paused = true)]

@@ -183,9 +183,9 @@ async fn a_cache_is_called_by_its_client_and_the_server() {
     let unnamed = TokenCache::new(source.clone());
     let behind = TokenCache::new(unnamed.as_source());
     for cache in [&unnamed, &behind] {
-        cache.warm_up().await.unwrap();
+        cache.get().await.unwrap();
     }
-    TokenCache::builder(source).name("reports").build().warm_up().await.unwrap();
+    TokenCache::builder(source).name("reports").build().get().await.unwrap();
     let lines = lines(&log);
     let names = lines.iter().map(|line| line.split(" cache=").nth(2).unwrap().split(" id=").next().unwrap());
     let default = "\"billing at https://login.example.com\"";
@@ -203,15 +203,15 @@ async fn a_source_that_is_wrapped_keeps_its_name_in_the_log() {
     let source =
         ClientCredentials::builder("https://login.mypurecloud.de/oauth/token", "billing", "hunter2-hunter2");
     let source = Arc::new(source.build_with(server).unwrap());
-    TokenCache::new(Arc::clone(&source)).warm_up().await.unwrap();
+    TokenCache::new(Arc::clone(&source)).get().await.unwrap();
     let shared = Arc::clone(&source);
     let pool = TokenPool::builder(1, move |_| Ok(Arc::clone(&shared))).build().unwrap();
-    pool.first().warm_up().await.unwrap();
+    pool.first().get().await.unwrap();
     #[cfg(feature = "providers")]
     {
         let region = "mypurecloud.de".parse().unwrap();
         let preset = tower_oauth2::providers::genesys::Genesys::new(region, "billing", "hunter2-hunter2");
-        preset.cache(source, server).build().warm_up().await.unwrap();
+        preset.cache(source, server).build().get().await.unwrap();
     }
     let lines = lines(&log);
     let named =
@@ -233,7 +233,7 @@ fn refusal(status: u16, header: (&'static str, &str)) -> ScriptedResponse {
 /// Sends requests one after the other with a token, and returns the lines about retries and refusals.
 async fn retry_lines(policy: &RetryPolicy, answers: Vec<ScriptedResponse>, requests: usize) -> Vec<String> {
     let cache = cache(&Arc::new(AtomicBool::new(true)));
-    cache.warm_up().await.unwrap();
+    cache.get().await.unwrap();
     let (log, guard) = logging(tracing::Level::DEBUG);
     let script = Script::new(answers);
     let client = ServiceBuilder::new()
@@ -397,11 +397,11 @@ fn check_page(lines: &[String]) {
 async fn a_clean_shutdown_says_nothing_of_a_token_that_is_dropped() {
     let (log, guard) = logging(tracing::Level::DEBUG);
     let cache = cache(&Arc::new(AtomicBool::new(true)));
-    cache.warm_up().await.unwrap();
+    cache.get().await.unwrap();
     cache.invalidate();
     let line = "a token is to be dropped reason=Forced verdict=Invalidated";
     assert_eq!(log.text().matches(line).count(), 1, "{}", log.text());
-    cache.warm_up().await.unwrap();
+    cache.get().await.unwrap();
     cache.shutdown(SECOND).await.unwrap();
     drop(guard);
     assert_eq!(log.text().matches("dropped").count(), 1, "{}", log.text());

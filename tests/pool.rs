@@ -562,7 +562,7 @@ async fn the_caches_of_a_pool_with_a_name_have_it_and_their_number() {
     let _guard = tracing::subscriber::set_default(subscriber);
     let make = |_| Ok(source_fn(|_| async { AccessToken::bearer("A1") }));
     let pool = TokenPool::builder(4, make).name("billing").build().unwrap();
-    pool.first().warm_up().await.unwrap();
+    pool.first().get().await.unwrap();
     assert!(log.text().contains("cache=\"billing, token 1 of 4\""), "{}", log.text());
     assert_eq!(pool.status()[3].credential().to_string(), "billing, token 4 of 4");
 }

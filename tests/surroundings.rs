@@ -103,7 +103,7 @@ fn warm() -> TokenCache {
     let cache = TokenCache::builder(key()).revoke_with(revoker_fn(|_| async { Ok(()) })).build();
     let warming = cache.clone();
     let runtime = || Builder::new_current_thread().enable_all().build().unwrap();
-    std::thread::spawn(move || runtime().block_on(warming.warm_up()).unwrap()).join().unwrap();
+    std::thread::spawn(move || runtime().block_on(warming.get()).unwrap()).join().unwrap();
     cache
 }
 
@@ -144,9 +144,8 @@ fn a_cache_without_a_token_says_what_is_missing() {
     assert!(get[0].contains("outside a tokio runtime") && get[1].contains("enable_time"), "{get:?}");
     for outcomes in [
         everywhere("refresh", |_| Box::pin(async { told(TokenCache::new(key()).refresh().await) })),
-        everywhere("warm_up", |_| Box::pin(async { told(TokenCache::new(key()).warm_up().await) })),
-        everywhere("warm_up_spread", |_| {
-            Box::pin(async { told(TokenCache::new(key()).warm_up_spread(Duration::from_millis(1)).await) })
+        everywhere("warm_up", |_| {
+            Box::pin(async { told(TokenCache::new(key()).warm_up(Duration::from_millis(1)).await) })
         }),
         everywhere("keep_warm", |_| Box::pin(async { told(TokenCache::new(key()).keep_warm()) })),
         everywhere("get behind another cache", |_| {

@@ -51,16 +51,16 @@ async fn each_grant_of_genesys_is_as_its_emulator_wants_it() {
 
     let token = fake.sign_in("reports");
     let refresh = TokenCache::new(genesys.refresh_token(token).build_with(fake.clone()).unwrap());
-    refresh.warm_up().await.unwrap();
+    refresh.get().await.unwrap();
     // And with the one that came in its place.
     refresh.refresh().await.unwrap();
 
     let app = Genesys::public(fake.region().parse().unwrap(), "app");
     let pkce = app.refresh_token(fake.sign_in("app")).build_with(fake.clone()).unwrap();
-    TokenCache::new(pkce).warm_up().await.unwrap();
+    TokenCache::new(pkce).get().await.unwrap();
 
     let saml = genesys.saml2_bearer("north", "PHNhbWw+").build_with(fake.clone()).unwrap();
-    TokenCache::new(saml).warm_up().await.unwrap();
+    TokenCache::new(saml).get().await.unwrap();
 
     assert_eq!((fake.counts().tokens, fake.counts().token_requests), (5, 5));
     assert_eq!(fake.faults(), [""; 0]);
@@ -203,7 +203,7 @@ async fn a_token_is_revoked_by_itself() {
     let tokens = TokenCache::builder(genesys.client_credentials().build_with(fake.clone()).unwrap())
         .revoke_with(genesys.revoker(fake.clone()))
         .build();
-    tokens.warm_up().await.unwrap();
+    tokens.get().await.unwrap();
     fake.revoke_all();
     tokens.revoke().await.unwrap();
 }
@@ -603,7 +603,7 @@ async fn an_outage_is_not_met_with_the_access_key_as_well() {
     });
     let preset = cxone().token_url("https://login.cxone.test/auth/token");
     let tokens = preset.tokens(transport).unwrap();
-    tokens.warm_up().await.unwrap();
+    tokens.get().await.unwrap();
     is_away.store(1, SeqCst);
     assert_eq!(tokens.refresh().await.unwrap_err().kind(), ErrorKind::Throttled);
     // 60 s is more than a source waits for.
@@ -618,7 +618,7 @@ async fn an_outage_is_not_met_with_the_access_key_as_well() {
 async fn a_server_that_refuses_the_refresh_grant_is_asked_by_the_access_key() {
     let fake = fake_cxone().refresh_tokens(true).refresh_grant(false).build();
     let tokens = cxone().tokens(fake.clone()).unwrap();
-    tokens.warm_up().await.unwrap();
+    tokens.get().await.unwrap();
     for tokens_issued in 2..=4 {
         tokens.refresh().await.unwrap();
         assert_eq!((fake.counts().tokens, fake.counts().refreshed), (tokens_issued, 0));
@@ -631,7 +631,7 @@ async fn a_server_that_refuses_the_refresh_grant_is_asked_by_the_access_key() {
 async fn a_lifetime_that_is_not_said_is_that_of_the_token() {
     let fake = fake_cxone().lifetime(Duration::from_secs(600)).expires_in(false).build();
     let tokens = cxone().tokens(fake.clone()).unwrap();
-    tokens.warm_up().await.unwrap();
+    tokens.get().await.unwrap();
     pass(Duration::from_secs(300)).await;
     tokens.get().await.unwrap();
     assert_eq!(fake.counts().tokens, 1);

@@ -48,7 +48,8 @@ pub struct TokenCache {
 }
 
 impl TokenCache {
-    /// Returns a usable token, and waits for one only where there is none.
+    /// Returns a usable token, and waits for one only where there is none. Called before the first request, it shows a wrong
+    /// secret at start-up.
     ///
     /// # Cancel safety
     ///
@@ -139,7 +140,9 @@ impl TokenCache {
         self.token(Want { new: true, ..Want::default() }).await
     }
 
-    /// Fetches the first token, so that the first request finds one and a wrong secret shows at start-up.
+    /// Fetches the first token, so that the first request finds one and a wrong secret shows at start-up: [`get`](Self::get)
+    /// after a random time of at most `spread`, so that processes that start together do not ask together. It is not a
+    /// timeout.
     ///
     /// # Cancel safety
     ///
@@ -148,24 +151,10 @@ impl TokenCache {
     /// # Errors
     ///
     /// As [`get`](Self::get).
-    pub async fn warm_up(&self) -> Result<(), Error> {
-        self.get().await.map(drop)
-    }
-
-    /// Waits a random time of at most `spread` first, so that processes that start together do not ask together; then
-    /// warms up. It is not a timeout.
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`get`](Self::get).
-    ///
-    /// # Errors
-    ///
-    /// As [`get`](Self::get).
-    pub async fn warm_up_spread(&self, spread: Duration) -> Result<(), Error> {
+    pub async fn warm_up(&self, spread: Duration) -> Result<(), Error> {
         runtime::current()?;
         sleep(spread.mul_f64(self.shared.settings.chance.fraction())).await;
-        self.warm_up().await
+        self.get().await.map(drop)
     }
 
     /// Keeps a valid token in the cache from now on, without requests: renews it before it expires, and fetches another at

@@ -72,7 +72,7 @@
 //!     Ok(AccessToken::bearer("from-somewhere")?.with_lifetime(Duration::from_secs(900)))
 //! });
 //! let cache = TokenCache::builder(source).refresh_before(Duration::from_secs(120)).build();
-//! cache.warm_up_spread(Duration::from_millis(10)).await?;
+//! cache.warm_up(Duration::from_millis(10)).await?;
 //! cache.keep_warm()?;
 //! assert!(cache.status().is_ready());
 //! cache.shutdown(Duration::from_secs(5)).await?;

@@ -15,7 +15,7 @@ use crate::error::Error;
 /// use tower_oauth2::{AccessToken, TokenCache};
 ///
 /// let cache = TokenCache::new(AccessToken::bearer("mF_9.B5f-4.1JqM")?);
-/// cache.warm_up().await?;
+/// cache.get().await?;
 /// let status = cache.status();
 /// assert!(status.is_ready() && status.last_error().is_none());
 /// assert_eq!((status.fetched(), status.failures_in_a_row()), (1, 0));
@@ -27,7 +27,6 @@ pub struct Status {
     health: Health,
     expires: Option<SystemTime>,
     fetching: bool,
-    braked: bool,
     fetched: u64,
     failures: u32,
     last_error: Option<Error>,
@@ -62,7 +61,7 @@ pub enum Health {
     /// There is a valid token.
     Ready,
     /// There is a valid token, but the last attempt to renew it failed, or APIs reject tokens so often that a
-    /// [brake](Status::is_braked) is closed.
+    /// [brake](super#rejections) is closed: tokens are kept for now.
     Degraded,
     /// There is no valid token, and the last attempt to get one failed: requests fail.
     Failing,
@@ -88,7 +87,6 @@ impl Status {
             health,
             expires: current.and_then(|current| current.token().expires_at()),
             fetching: state.is_in_flight(),
-            braked,
             fetched: memory.count,
             failures: memory.failure.as_ref().map_or(0, |failure| failure.streak),
             last_error: memory.failure.as_ref().map(|failure| failure.error.clone()),
@@ -101,8 +99,8 @@ impl Status {
         self.health
     }
 
-    /// Returns whether a request would find a valid token now. Before the first request there is none, unless the cache
-    /// was [warmed up](crate::TokenCache::warm_up).
+    /// Returns whether a request would find a valid token now. Before the first request there is none, unless one was
+    /// [fetched](crate::TokenCache::get) ahead.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         matches!(self.health, Health::Ready | Health::Degraded)
@@ -118,12 +116,6 @@ impl Status {
     #[must_use]
     pub fn is_fetching(&self) -> bool {
         self.fetching
-    }
-
-    /// Returns whether a brake is closed: tokens were rejected too often, and are kept for now.
-    #[must_use]
-    pub fn is_braked(&self) -> bool {
-        self.braked
     }
 
     /// Returns how many tokens were fetched so far.

@@ -38,7 +38,7 @@ use crate::origin::Origin;
 /// let source = ClientCredentials::builder("https://login.example.com/token", "billing", secret).build()?;
 /// let state = AppState { api: ApiClient::connect("https://api.example.com/v2", source)? };
 ///
-/// state.api.tokens().warm_up().await?;
+/// state.api.tokens().get().await?;
 /// let reports = state.api.get("reports").send().await?.error_for_status()?.text().await?;
 /// # Ok(()) }
 /// # }

@@ -67,7 +67,7 @@ impl Issuer {
     /// Creates a cache that has its first token already.
     pub(crate) async fn warm(&self) -> TokenCache {
         let cache = self.cache();
-        cache.warm_up().await.unwrap();
+        cache.get().await.unwrap();
         cache
     }
 

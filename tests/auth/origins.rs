@@ -315,7 +315,7 @@ async fn a_tunnel_gets_no_token_however_it_is_spelt() {
 #[tokio::test(start_paused = true)]
 async fn an_origin_that_echoes_the_token_of_an_override_is_not_shown() {
     let tenant = TokenCache::new(AccessToken::bearer("s3cr3t-of-the-tenant").unwrap());
-    tenant.warm_up().await.unwrap();
+    tenant.get().await.unwrap();
     let echo = || {
         let mut request = get("https://s3cr3t-of-the-tenant.evil.example.com/");
         request.extensions_mut().insert(AuthOverride::cache(tenant.clone()));

@@ -89,7 +89,7 @@ async fn a_wait_for_a_token_holds_no_permit() {
 #[tokio::test(start_paused = true)]
 async fn a_request_whose_token_is_at_hand_goes_to_the_instance_that_was_polled_ready() {
     let mut world = World::of(Issuer::new("token"), Script::default());
-    world.cache.warm_up().await.unwrap();
+    world.cache.get().await.unwrap();
     world.client.ready().await.unwrap();
     // The permit goes from the reservation straight into the call: nobody can come between.
     let response = world.client.call(item());

@@ -134,7 +134,7 @@ async fn a_claims_challenge_is_responded_to_and_the_request_sent_again() {
 async fn many_requests_at_once_fetch_one_token_for_a_challenge() {
     let fake = fake().build();
     let api = by_certificate().connect_with(GRAPH, fake.clone()).unwrap();
-    api.tokens().warm_up().await.unwrap();
+    api.tokens().get().await.unwrap();
     fake.demand_claims(NBF);
     let sent = futures_util::future::join_all((0..20).map(|_| users(&api).send())).await;
     assert!(sent.into_iter().all(|response| response.unwrap().status() == 200));

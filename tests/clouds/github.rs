@@ -120,7 +120,7 @@ async fn each_installation_has_a_token_and_limits_of_its_own() {
 async fn limits_are_waited_for_as_the_api_asks() {
     let fake = fake().build();
     let api = app().connect_with(7, fake.clone()).unwrap();
-    api.tokens().warm_up().await.unwrap();
+    api.tokens().get().await.unwrap();
     let (forbidden, busy) = (StatusCode::FORBIDDEN, StatusCode::TOO_MANY_REQUESTS);
     for (status, retry_after, least, most) in
         [(forbidden, Some(45), 45, 60), (busy, Some(30), 30, 45), (busy, None, 60, 90)]

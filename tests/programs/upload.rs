@@ -44,7 +44,7 @@ async fn a_file_that_is_refused_on_its_way_up_arrives_whole_and_once() -> Result
     drop(content);
 
     // The token in the cache is revoked, and the cache does not know.
-    cache.warm_up().await?;
+    cache.get().await?;
     server.revoke_all();
 
     let read = Arc::new(AtomicUsize::new(0));
