@@ -55,7 +55,7 @@ fn tokens(token_url: &str, folder: &str, new: &str) -> Result<TokenCache, BoxErr
     let grant = RefreshTokenGrant::builder(token_url, "cli", ClientAuth::none()).refresh_token(new);
     // A tool of yours: FileStore::for_program("cli"), and a key from the keychain of the platform.
     let shared = Shared::builder(grant.build()?, FileStore::open(folder)?, SealingKey::new([7; 32]));
-    Ok(shared.principal("the user of this machine").build()?.into())
+    Ok(TokenCache::new(shared.principal("the user of this machine").build()?))
 }
 
 /// The device flow (RFC 8628): the user types a code into a browser, while the tool asks whether that has happened.

@@ -56,12 +56,6 @@ impl TokenCache {
     }
 }
 
-impl<S: TokenSource> From<S> for TokenCache {
-    fn from(source: S) -> Self {
-        Self::new(source)
-    }
-}
-
 impl<S: TokenSource> From<S> for TokenCacheBuilder {
     fn from(source: S) -> Self {
         Self::new(Box::new(source))

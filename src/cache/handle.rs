@@ -335,12 +335,6 @@ impl TokenCache {
     }
 }
 
-impl From<&Self> for TokenCache {
-    fn from(cache: &Self) -> Self {
-        cache.clone()
-    }
-}
-
 impl fmt::Debug for TokenCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenCache").field("status", &self.status()).finish_non_exhaustive()

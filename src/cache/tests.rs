@@ -736,7 +736,7 @@ fn what_is_shared_between_threads_can_be() {
 #[test]
 fn a_source_or_another_makes_a_cache_by_itself() {
     let first = source_fn(|_| std::future::ready(Err(Error::grant("no refresh token"))));
-    let cache = TokenCache::from(first.or(AccessToken::bearer("fallback").unwrap()));
+    let cache = TokenCache::new(first.or(AccessToken::bearer("fallback").unwrap()));
     assert_eq!(shown(&runtime().block_on(cache.get()).unwrap()), "fallback");
 }
 

@@ -72,5 +72,4 @@ mod room;
 mod service;
 mod token_pool;
 
-pub use self::service::{PoolService, ResponseFuture};
 pub use self::token_pool::{PoolMember, TokenPool, TokenPoolBuilder};

@@ -1,6 +1,5 @@
 //! The service of a pool, which gives each request a token.
 
-use std::fmt;
 use std::future::Future;
 use std::mem;
 use std::pin::Pin;
@@ -22,24 +21,22 @@ use crate::extensions::Deadline;
 use crate::retry::{RequestBody, RetryReport, StopReason};
 
 /// Gives each request a token of a [`TokenPool`]. The rules are on the page of the [module](super).
+///
+/// # Cancel safety
+///
+/// Dropping the future of a response drops the request, and gives its room back.
 #[derive(Clone, Debug)]
+#[allow(
+    unnameable_types,
+    reason = "it is the service of the layer, and goes behind ApiService where it must be named"
+)]
 pub struct PoolService<S> {
     inner: S,
     pool: TokenPool,
 }
 
-/// The future of [`PoolService`].
-///
-/// # Cancel safety
-///
-/// Dropping it drops the request, and gives its room back.
-#[must_use = "futures do nothing unless polled"]
-pub struct ResponseFuture<RB> {
-    inner: Boxed<Response<RB>>,
-}
-
 /// Boxed, since it is an `async` block: a request may wait in line and go to one token after the other.
-type Boxed<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
+type PoolFuture<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 
 /// How often a request that all tokens have refused is sent again when one has room.
 const WAITS: usize = 2;
@@ -68,7 +65,7 @@ where
 {
     type Response = Response<RB>;
     type Error = BoxError;
-    type Future = ResponseFuture<RB>;
+    type Future = PoolFuture<Response<RB>>;
 
     /// Forwards. A request that waits for a token gives up what `poll_ready` reserved.
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
@@ -79,7 +76,7 @@ where
         let spare = self.inner.clone();
         let ready = mem::replace(&mut self.inner, spare.clone());
         let sending = Sending { pool: Arc::clone(&self.pool.inner), spare };
-        ResponseFuture { inner: Box::pin(sending.send(ready, request)) }
+        Box::pin(sending.send(ready, request))
     }
 }
 
@@ -193,21 +190,5 @@ impl Inner {
             }
         };
         tokio::time::timeout_at(latest, turn).await.unwrap_or_else(|_| self.lend_any())
-    }
-}
-
-// --- ResponseFuture ---
-
-impl<RB> Future for ResponseFuture<RB> {
-    type Output = Result<Response<RB>, BoxError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.inner.as_mut().poll(context)
-    }
-}
-
-impl<RB> fmt::Debug for ResponseFuture<RB> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }
 }

@@ -244,6 +244,7 @@ fn pool(settings: &Settings, ping: Option<Duration>) -> legacy::Builder {
 // --- HyperResponseFuture ---
 
 /// The future of [`HyperClient`].
+#[allow(unnameable_types, reason = "a client is named, and not its future")]
 pub struct HyperResponseFuture {
     state: ResponseState,
 }

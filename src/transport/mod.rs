@@ -27,10 +27,10 @@ pub use crate::http_transport::HttpTransport;
 pub use self::classify::classify_hyper;
 #[cfg(feature = "hyper-client")]
 #[cfg_attr(docsrs, doc(cfg(feature = "hyper-client")))]
-pub use self::hyper::{HyperClient, HyperResponseFuture, Proxy};
+pub use self::hyper::{HyperClient, Proxy};
 #[cfg(any(feature = "hyper-client", feature = "reqwest"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "hyper-client", feature = "reqwest"))))]
 pub use self::incoming::IncomingBody;
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
-pub use self::reqwest::{ReqwestClient, ReqwestResponseFuture, classify_reqwest};
+pub use self::reqwest::{ReqwestClient, classify_reqwest};

@@ -5,4 +5,4 @@ mod classify;
 mod client;
 
 pub use self::classify::classify_reqwest;
-pub use self::client::{ReqwestClient, ReqwestResponseFuture};
+pub use self::client::ReqwestClient;

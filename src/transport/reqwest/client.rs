@@ -182,6 +182,7 @@ pin_project! {
     ///
     /// Dropping it drops the request.
     #[must_use = "futures do nothing unless polled"]
+    #[allow(unnameable_types, reason = "a client is named, and not its future")]
     pub struct ReqwestResponseFuture<F> {
         #[pin]
         state: State<F>,
