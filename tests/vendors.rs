@@ -811,6 +811,42 @@ async fn permissions_of_any_length_do_not_fill_the_log() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_patience_with_a_throttled_endpoint_ends_before_the_deadline_of_the_fetch() {
+    let fake = fake().build();
+    let genesys = preset(&fake);
+    let source = genesys.client_credentials().build_with(fake.clone()).unwrap();
+    let cache = genesys.cache(source, fake.clone()).fetch_timeout(Duration::from_secs(12)).build();
+    fake.throttle_tokens(1000);
+    let (error, took) = timed(cache.get()).await;
+    assert!(error.unwrap_err().kind() == ErrorKind::Throttled && took < Duration::from_secs(12), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_the_api_is_may_be_known_later() {
+    let jwt = "e30.eyJ0ZW5hbnRJZCI6InQxIn0.c2ln";
+    let token = AccessToken::bearer(jwt).unwrap();
+    for (status, retry_after) in
+        [(408, None), (421, None), (425, None), (429, None), (503, Some("7")), (403, Some("7"))]
+    {
+        let server = service_fn(move |_: Request<Body>| async move {
+            let mut response = Response::builder().status(status);
+            if let Some(wait) = retry_after {
+                response = response.header("retry-after", wait);
+            }
+            Ok::<_, BoxError>(response.body(Body::empty())?)
+        });
+        let error = Cxone::new("a", "b").discover(&token, server).await.unwrap_err();
+        assert!(error.is_temporary(), "{status}: {error}");
+        assert_eq!(error.retry_at().is_some(), retry_after.is_some(), "{status}: {error}");
+    }
+    let marked = service_fn(|_: Request<Body>| async {
+        let document = "\u{feff}{\"api_endpoint\": \"https://api.niceincontact.com\"}";
+        Ok::<_, BoxError>(Response::new(Body::from(document)))
+    });
+    Cxone::new("a", "b").discover(&token, marked).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn where_the_api_is_is_not_asked_over_plain_http() {
     let asked = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&asked);

@@ -26,4 +26,5 @@ pub mod github;
 pub mod google;
 #[cfg(feature = "jwt")]
 mod headers;
+mod passing;
 mod revoke;

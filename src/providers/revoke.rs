@@ -6,7 +6,9 @@ use tower::ServiceExt as _;
 
 use crate::body::Body;
 use crate::error::Error;
+use crate::extensions::FollowNothing;
 use crate::http_transport::HttpTransport;
+use crate::providers::passing;
 use crate::revoke::{TokenRevoker, revoker_fn};
 use crate::token::AccessToken;
 
@@ -17,6 +19,7 @@ pub(super) fn by_delete(url: String, transport: impl HttpTransport) -> impl Toke
         async move {
             let request = Request::delete(url)
                 .header(AUTHORIZATION, token.header_value())
+                .extension(FollowNothing)
                 .body(Body::empty())
                 .map_err(|error| Error::config("the revocation cannot be built").with_source(error))?;
             let response = transport.oneshot(request).await.map_err(|error| {
@@ -26,7 +29,11 @@ pub(super) fn by_delete(url: String, transport: impl HttpTransport) -> impl Toke
             match response.status() {
                 // A token that is refused has ended.
                 status if status.is_success() || status == StatusCode::UNAUTHORIZED => Ok(()),
-                status => Err(Error::transient("the API did not revoke the token").with_status(status)),
+                status => {
+                    const WHAT: &str = "the API did not revoke the token; it counts as still valid";
+                    let passing = passing::error(WHAT, status, response.headers());
+                    Err(passing.unwrap_or_else(|| Error::transient(WHAT).with_status(status)))
+                }
             }
         }
     })

@@ -3,13 +3,15 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
-use tower::ServiceExt as _;
+use tower::{BoxError, ServiceExt as _};
 use tower_oauth2::client::pages::Next;
 use tower_oauth2::providers::github::{GithubApp, Installation};
 use tower_oauth2::test_util::{FakeGithub, FakeGithubBuilder, pass, timed};
-use tower_oauth2::{Body, ErrorKind, FetchReason, Secret, TokenCache, TokenRequest, TokenSource as _};
+use tower_oauth2::{
+    AccessToken, Body, ErrorKind, FetchReason, Secret, TokenCache, TokenRequest, TokenSource as _,
+};
 
 use super::{RawRequest, Scratch, variables};
 
@@ -143,6 +145,28 @@ async fn limits_are_waited_for_as_the_api_asks() {
     assert!((8..12).contains(&took.as_secs()), "{took:?}");
     fake.limit_next(1, forbidden, Some(Duration::from_secs(60)));
     assert_eq!(api.tokens().refresh().await.unwrap_err().kind(), ErrorKind::Throttled);
+    // A secondary limit that is told by its message alone.
+    fake.limit_next(1, forbidden, None);
+    api.tokens().refresh().await.unwrap();
+    fake.limit_next(4, forbidden, None);
+    assert_eq!(api.tokens().refresh().await.unwrap_err().kind(), ErrorKind::Throttled);
+    // Nor is a token revoked then.
+    fake.limit_next(1, forbidden, Some(Duration::from_secs(60)));
+    let error = api.tokens().revoke().await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Throttled && error.retry_at().is_some(), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_of_a_gateway_says_nothing_of_an_app() {
+    for status in [403, 404, 422] {
+        let gateway = tower::service_fn(move |_: Request<Body>| async move {
+            Ok::<_, BoxError>(Response::builder().status(status).body(Body::from("<html>Not here</html>"))?)
+        });
+        let source = app().installation_token(7).unwrap().build_with(gateway).unwrap();
+        let other = AccessToken::bearer("somebody-else").unwrap();
+        let request = TokenRequest::new(FetchReason::Initial);
+        assert!(source.or(other).token(request).await.is_err(), "{status}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,13 +1,16 @@
 //! Google Cloud.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, Request, Response};
 use serde_json::Value;
+use tower::BoxError;
 use tower_oauth2::providers::google::Google;
 use tower_oauth2::test_util::{FakeGoogle, FakeGoogleBuilder, Trouble, pass, timed};
-use tower_oauth2::{ApiClient, ErrorKind, TokenCache};
+use tower_oauth2::{ApiClient, Body, ErrorKind, TokenCache};
 
 use super::{RawRequest, Scratch, Variables, caller_of, variables};
 
@@ -104,6 +107,29 @@ async fn each_builder_can_be_set_otherwise() {
     assert_eq!((fake.counts().tokens, fake.faults()), (6, Vec::new()));
     let error = user.service_account().unwrap_err();
     assert!(error.to_string().contains("authorized_user, not service_account"), "{error}");
+}
+
+#[test]
+fn a_key_file_with_a_byte_order_mark_is_understood() {
+    let text = format!("\u{feff}{}\r\n", FakeGoogle::key_file());
+    let file = Scratch::holding("google-bom", &text);
+    assert_eq!(Google::from_file(&file.path).unwrap().kind(), "service_account");
+    let google = Google::from_json(text).unwrap();
+    google.service_account().unwrap().build_with(FakeGoogle::builder().build()).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_page_of_a_gateway_is_no_id_token_of_the_metadata_server() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let server = tower::service_fn(move |_: Request<Body>| {
+        let page = count.fetch_add(1, Ordering::SeqCst) == 0;
+        async move {
+            Ok::<_, BoxError>(Response::new(Body::from(if page { "<html>Wait</html>" } else { "a.b.c" })))
+        }
+    });
+    let tokens = Google::metadata().id_tokens("https://app.test", server).unwrap().build();
+    assert_eq!(tokens.get().await.unwrap().header_value(), "Bearer a.b.c");
 }
 
 #[tokio::test(start_paused = true)]

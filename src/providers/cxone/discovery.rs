@@ -11,6 +11,7 @@ use crate::body::Body;
 use crate::error::Error;
 use crate::http_transport::HttpTransport;
 use crate::origin::Origin;
+use crate::providers::passing;
 use crate::token::AccessToken;
 
 /// The configuration of a tenant, as far as it is needed.
@@ -64,16 +65,15 @@ pub(super) async fn find_api(
     let status = response.status();
     if status != StatusCode::OK {
         let message = format!("the configuration of the CXone tenant cannot be fetched: {status}");
-        let error = match status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
-            true => Error::transient(message),
-            false => Error::config(message),
-        };
-        return Err(error.with_status(status));
+        let passing = passing::error(&message, status, response.headers());
+        return Err(passing.unwrap_or_else(|| Error::config(message).with_status(status)));
     }
     let body = Limited::new(response.into_body(), MOST_BYTES).collect().await.map_err(|error| {
         Error::transient("the configuration of the CXone tenant broke off, or is too long").with_source(error)
     })?;
-    let found: TenantConfiguration = serde_json::from_slice(&body.to_bytes()).map_err(|_| {
+    let bytes = body.to_bytes();
+    let document = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    let found: TenantConfiguration = serde_json::from_slice(document).map_err(|_| {
         Error::protocol("the configuration of the CXone tenant is not JSON with an api_endpoint")
     })?;
     checked(found.api_endpoint, domains)

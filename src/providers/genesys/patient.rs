@@ -21,12 +21,14 @@ const PAUSE: Duration = Duration::from_secs(5);
 impl AroundFetch for Patient {
     async fn fetch(&self, source: &dyn DynTokenSource, request: TokenRequest) -> Result<AccessToken, Error> {
         let give_up = clock::after(clock::now(), PATIENCE);
+        // Past the deadline of the fetch nobody would hear what the endpoint said.
+        let give_up = request.deadline().map_or(give_up, |end| give_up.min(Instant::from_std(end)));
         loop {
             match source.fetch(request.clone()).await {
                 Err(error) if error.is_throttled() => {
                     let asked = error.retry_at().map(Instant::from_std);
                     let next = clock::after(clock::now(), PAUSE).max(asked.unwrap_or_else(clock::now));
-                    if next > give_up {
+                    if next >= give_up {
                         return Err(error);
                     }
                     tracing::debug!("the token endpoint of Genesys Cloud is throttled; it is asked again");

@@ -277,8 +277,11 @@ fn api_of(url: &str) -> String {
 /// A limit of the API holds for token requests too, and a 422 says that more is wanted than the installation has.
 fn class_of(refusal: &Refusal<'_>) -> Option<ErrorKind> {
     let headers = refusal.headers();
+    // Its message is read as the code. A secondary limit may be told by that alone.
+    let message = refusal.code()?.to_ascii_lowercase();
     let is_limit = headers.contains_key(http::header::RETRY_AFTER)
-        || headers.get("x-ratelimit-remaining").is_some_and(|left| left == "0");
+        || headers.get("x-ratelimit-remaining").is_some_and(|left| left == "0")
+        || ["rate limit", "abuse detection"].iter().any(|limit| message.contains(limit));
     match refusal.status() {
         StatusCode::FORBIDDEN if is_limit => Some(ErrorKind::Throttled),
         StatusCode::UNAUTHORIZED

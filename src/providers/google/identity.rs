@@ -7,6 +7,7 @@ use tower::{BoxError, ServiceExt as _, service_fn};
 
 use crate::body::Body;
 use crate::http_transport::HttpTransport;
+use crate::token::is_b64token;
 
 /// A longer response is an error.
 const MOST_BYTES: usize = 64 * 1024;
@@ -22,6 +23,10 @@ pub(super) fn text_as_object(transport: impl HttpTransport) -> impl HttpTranspor
             }
             let text = Limited::new(body, MOST_BYTES).collect().await?.to_bytes();
             let token = std::str::from_utf8(&text)?.trim();
+            // The page of a gateway is no token.
+            if !is_b64token(token) {
+                return Ok(Response::from_parts(head, Body::from(text)));
+            }
             head.headers.remove(CONTENT_LENGTH);
             head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             let object = serde_json::json!({ "id_token": token }).to_string();

@@ -146,7 +146,8 @@ impl Google {
     }
 
     fn read(text: &str, key: Secret) -> Result<Self, Error> {
-        let found = Found::read(text, key)?;
+        // Editors leave a byte order mark at its begin.
+        let found = Found::read(crate::text::trimmed(text), key)?;
         let mut google = Self::of(found.credentials);
         google.universe = found.universe.unwrap_or(google.universe);
         google.quota_project = found.quota_project;
