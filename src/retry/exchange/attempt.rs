@@ -12,7 +12,7 @@ use tokio::time::{Instant, Sleep};
 use tower::BoxError;
 
 use super::request::{Exchange, HttpService};
-use super::timeouts::TimedOut;
+use super::timeouts::{self, TimedOut};
 use crate::clock;
 use crate::retry::gate::Ticket;
 use crate::retry::replay_body::RequestBody;
@@ -22,36 +22,32 @@ pin_project! {
     #[project = StateProj]
     /// Where the attempt is.
     pub(super) enum AttemptState<F, B> {
-        // The deadline had passed before anything was sent.
-        Late,
-        // An attempt is in flight.
+        // It is in flight.
         Calling { #[pin] future: F, timer: Option<Pin<Box<Sleep>>> },
-        // Boxed, since most requests come to none of these, and their size would slow down all.
-        Waiting { waiting: Box<WaitingAttempt<B>> },
-        Readying { readying: Box<ReadyingAttempt<B>> },
+        // Boxed, since most requests do not come to it, and its size would slow down all.
+        Preparing { attempt: Box<NextAttempt<B>> },
         // What was recorded is freed, also where the future is dropped late.
         Done,
     }
 }
 
-/// The wait, for itself and at the gate. The attempt before is dropped, and with it what an inner limit lent it; its response is
-/// drained.
-pub(super) struct WaitingAttempt<B> {
+/// An attempt that is prepared. Each step holds only what it needs:
+///
+/// 1. The request waits, for itself and at the gate. The attempt before is dropped, and with it what an inner limit lent it; its
+///    response is drained.
+/// 2. The body is opened, if a factory makes it: after the wait, so that no file stays open for it, and before the service is
+///    ready, so that no permit of it is held meanwhile.
+/// 3. The inner service is made ready. Both steps have the time that is left.
+pub(super) struct NextAttempt<B> {
     request: Request<RequestBody<B>>,
     sleep: Option<Pin<Box<Sleep>>>,
-    /// It asks once its own wait is over.
+    /// It asks the gate once its own wait is over.
     asks: bool,
     ticket: Option<Box<Ticket>>,
-}
-
-/// The body is opened, if a factory makes it, and then the inner service is made ready, each within the time that is left. The
-/// body is opened after the wait, so that no file stays open for it, and before the service is ready, so that no permit of it is
-/// held meanwhile.
-pub(super) struct ReadyingAttempt<B> {
-    request: Request<RequestBody<B>>,
+    has_waited: bool,
     is_open: bool,
-    /// Since when one of the two is waited for, and until when.
-    wait: Option<(Instant, Pin<Box<Sleep>>)>,
+    /// Since when the second or third step takes time, and until when it may.
+    limit: Option<(Instant, Pin<Box<Sleep>>)>,
 }
 
 impl<F, B> AttemptState<F, B> {
@@ -62,18 +58,16 @@ impl<F, B> AttemptState<F, B> {
 
     pub(super) fn name(&self) -> &'static str {
         match self {
-            Self::Late => "late",
             Self::Calling { .. } => "calling",
-            Self::Waiting { .. } => "waiting",
-            Self::Readying { .. } => "readying",
+            Self::Preparing { .. } => "preparing",
             Self::Done => "done",
         }
     }
 }
 
-// --- Waiting ---
+// --- NextAttempt ---
 
-impl<B> WaitingAttempt<B> {
+impl<B> NextAttempt<B> {
     /// Waits for so long, and then at the gate, or at the gate alone where a ticket is taken already.
     pub(super) fn new(
         request: Request<RequestBody<B>>,
@@ -81,11 +75,36 @@ impl<B> WaitingAttempt<B> {
         ticket: Option<Box<Ticket>>,
     ) -> Box<Self> {
         let sleep = (!wait.is_zero()).then(|| Box::pin(tokio::time::sleep(wait)));
-        Box::new(Self { request, sleep, asks: ticket.is_none(), ticket })
+        let asks = ticket.is_none();
+        Box::new(Self { request, sleep, asks, ticket, has_waited: false, is_open: false, limit: None })
+    }
+
+    /// Prepares the attempt. Returns its request once it can be sent, or why it cannot.
+    pub(super) fn poll<S: HttpService<B>>(
+        &mut self,
+        exchange: &mut Exchange<S, B>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Request<RequestBody<B>>, (StopReason, BoxError)>> {
+        let deadline = exchange.deadline;
+        if !self.has_waited {
+            // It may have passed already, before anything was sent.
+            if !timeouts::is_over(deadline) {
+                ready!(self.poll_wait(exchange, cx));
+            }
+            self.has_waited = !timeouts::is_over(deadline);
+        }
+        let ready = if self.has_waited { ready!(self.poll_ready(exchange, cx)) } else { Ok(()) };
+        Poll::Ready(match ready {
+            Ok(()) if timeouts::is_over(deadline) => {
+                Err((StopReason::DeadlineExceeded, TimedOut::Deadline.into()))
+            }
+            Ok(()) => Ok(mem::take(&mut self.request)),
+            Err(failed) => Err(failed),
+        })
     }
 
     /// Waits, and drains the response before meanwhile.
-    pub(super) fn poll<S: HttpService<B>>(
+    fn poll_wait<S: HttpService<B>>(
         &mut self,
         exchange: &mut Exchange<S, B>,
         cx: &mut Context<'_>,
@@ -110,18 +129,8 @@ impl<B> WaitingAttempt<B> {
         }
     }
 
-    /// Goes on after the wait.
-    pub(super) fn next<F>(&mut self) -> AttemptState<F, B> {
-        let request = mem::take(&mut self.request);
-        let readying = Box::new(ReadyingAttempt { request, is_open: false, wait: None });
-        AttemptState::Readying { readying }
-    }
-}
-
-// --- Readying ---
-
-impl<B> ReadyingAttempt<B> {
-    pub(super) fn poll<S: HttpService<B>>(
+    /// Opens the body, and makes the inner service ready.
+    fn poll_ready<S: HttpService<B>>(
         &mut self,
         exchange: &mut Exchange<S, B>,
         cx: &mut Context<'_>,
@@ -155,14 +164,9 @@ impl<B> ReadyingAttempt<B> {
         Poll::Ready(Err((StopReason::NotReady, error)))
     }
 
-    /// Returns the request, to be sent.
-    pub(super) fn take(&mut self) -> Request<RequestBody<B>> {
-        mem::take(&mut self.request)
-    }
-
     /// Is ready when there is no time left.
     fn poll_limit<S: HttpService<B>>(&mut self, exchange: &Exchange<S, B>, cx: &mut Context<'_>) -> Poll<()> {
-        let (_, limit) = self.wait.get_or_insert_with(|| {
+        let (_, limit) = self.limit.get_or_insert_with(|| {
             let since = clock::now();
             (since, Box::pin(tokio::time::sleep_until(since + exchange.time_left())))
         });
@@ -171,7 +175,7 @@ impl<B> ReadyingAttempt<B> {
 
     /// Counts the wait as one like any other.
     fn end_wait<S: HttpService<B>>(&mut self, exchange: &mut Exchange<S, B>) {
-        if let Some((since, _)) = self.wait.take() {
+        if let Some((since, _)) = self.limit.take() {
             exchange.past().add_wait(clock::now() - since);
         }
     }

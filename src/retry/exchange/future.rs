@@ -67,7 +67,6 @@ where
         };
         let result = loop {
             let step = match this.state.as_mut().project() {
-                StateProj::Late => exchange.never_sent(),
                 StateProj::Calling { future, timer } => match future.poll(cx) {
                     Poll::Pending => {
                         let limit = exchange.sender.rules().attempt_timeout;
@@ -88,16 +87,8 @@ where
                     Poll::Ready(Ok(response)) => exchange.answered(response),
                     Poll::Ready(Err(error)) => exchange.failed(error.into()),
                 },
-                StateProj::Waiting { waiting } => {
-                    ready!(waiting.poll(exchange, cx));
-                    match timeouts::is_over(exchange.deadline) {
-                        true => exchange.too_late(),
-                        false => ControlFlow::Continue(waiting.next()),
-                    }
-                }
-                StateProj::Readying { readying } => match ready!(readying.poll(exchange, cx)) {
-                    Ok(()) if timeouts::is_over(exchange.deadline) => exchange.too_late(),
-                    Ok(()) => ControlFlow::Continue(AttemptState::calling(exchange.send(readying.take()))),
+                StateProj::Preparing { attempt } => match ready!(attempt.poll(exchange, cx)) {
+                    Ok(request) => ControlFlow::Continue(AttemptState::calling(exchange.send(request))),
                     Err((stop, error)) => exchange.unsent(stop, error),
                 },
                 StateProj::Done => panic!("a response future was polled after it was done"),

@@ -10,7 +10,7 @@ use tower::BoxError;
 use tower::load_shed::error::Overloaded;
 use tower_service::Service;
 
-use super::attempt::{AttemptState, WaitingAttempt};
+use super::attempt::{AttemptState, NextAttempt};
 use super::draining::Draining;
 use super::head::HeadSnapshot;
 use super::journal;
@@ -65,10 +65,10 @@ where
         let held = self.tell_gate(reading.is_throttled, requested_delay);
         let token = response.extensions().get().and_then(TokenRejected::token_id);
         match decision.and_then(|replayed| self.again(replayed, None, token, held)) {
-            Ok(waiting) => {
+            Ok(next) => {
                 let allowance = &self.sender.rules().allowance;
                 let draining = Draining::new(response, timeouts::left(self.deadline), allowance);
-                self.wait(waiting, Ok(Box::new(draining)))
+                self.wait(next, Ok(Box::new(draining)))
             }
             Err(stop) => {
                 let report = ReportDetails { requested_delay, ..self.past().end(stop) };
@@ -84,13 +84,13 @@ where
         if let Some(stop) = refused(&*error) {
             self.past().sent -= 1;
             return match self.again_without_token(&*error).unwrap_or(Err(stop)) {
-                Ok(waiting) => self.wait(waiting, Err(error)),
+                Ok(next) => self.wait(next, Err(error)),
                 Err(stop) => self.unsent(stop, error),
             };
         }
         let failure = self.sender.rules().classify(&*error);
         let stop = match self.again_after(failure, &*error) {
-            Ok(waiting) => return self.wait(waiting, Err(error)),
+            Ok(next) => return self.wait(next, Err(error)),
             Err(stop) => stop,
         };
         let did_no_work = failure != Failure::Ambiguous;
@@ -111,7 +111,7 @@ where
     pub(super) fn ended(&mut self, timed_out: TimedOut) -> Step<S, B> {
         let stop = match timed_out {
             TimedOut::Attempt { .. } => match self.again_after(Failure::Ambiguous, &timed_out) {
-                Ok(waiting) => return self.wait(waiting, Err(timed_out.into())),
+                Ok(next) => return self.wait(next, Err(timed_out.into())),
                 Err(stop) => stop,
             },
             TimedOut::Deadline => StopReason::DeadlineExceeded,
@@ -120,19 +120,6 @@ where
             self.past().counts.in_doubt = true;
         }
         self.unsent(stop, timed_out.into())
-    }
-
-    /// The deadline had passed before anything was sent.
-    #[cold]
-    pub(super) fn never_sent(&mut self) -> Step<S, B> {
-        self.past().sent = 0;
-        self.too_late()
-    }
-
-    /// The deadline passed before the next attempt could be sent.
-    #[cold]
-    pub(super) fn too_late(&mut self) -> Step<S, B> {
-        self.unsent(StopReason::DeadlineExceeded, TimedOut::Deadline.into())
     }
 
     /// Decides on an outcome, with what is known of the request.
@@ -160,7 +147,7 @@ where
         &mut self,
         failure: Failure,
         error: &(dyn StdError + 'static),
-    ) -> Result<Box<WaitingAttempt<B>>, StopReason> {
+    ) -> Result<Box<NextAttempt<B>>, StopReason> {
         let (decision, _) = self.judge(Outcome::Failure(failure));
         self.again(decision?, Some(error), None, HeldRetry::No)
     }
@@ -170,7 +157,7 @@ where
     fn again_without_token(
         &mut self,
         error: &(dyn StdError + 'static),
-    ) -> Option<Result<Box<WaitingAttempt<B>>, StopReason>> {
+    ) -> Option<Result<Box<NextAttempt<B>>, StopReason>> {
         let failure = Error::find_in(error).filter(|failure| failure.is_temporary())?;
         if !self.sender.rules().retry_token_failures {
             return None;
@@ -189,7 +176,7 @@ where
         error: Option<&(dyn StdError + 'static)>,
         token: Option<u64>,
         held: HeldRetry,
-    ) -> Result<Box<WaitingAttempt<B>>, StopReason> {
+    ) -> Result<Box<NextAttempt<B>>, StopReason> {
         runtime::current().map_err(|_| StopReason::NoTimer)?;
         let (delay, reason) = (replayed.delay, replayed.reason);
         // Its own wait goes on while it stands at the gate, which lengthens what was asked for, for all of them at once.
@@ -211,9 +198,9 @@ where
         let request = self.claim()?;
         let attempt = self.past().sent;
         journal::sent_again(self.head(), &replayed, error, token, budget, queued, attempt);
-        let waiting = WaitingAttempt::new(request, replayed.delay, ticket);
+        let next = NextAttempt::new(request, replayed.delay, ticket);
         self.past().note(replayed);
-        Ok(waiting)
+        Ok(next)
     }
 
     /// Makes the request of the next attempt, and ends the attempt before.
@@ -241,12 +228,12 @@ where
     /// Keeps the outcome that the next attempt is to replace, and waits.
     fn wait(
         &mut self,
-        waiting: Box<WaitingAttempt<B>>,
+        attempt: Box<NextAttempt<B>>,
         outcome: Result<Box<Draining<S::ResponseBody>>, BoxError>,
     ) -> Step<S, B> {
         let repeat = self.repeat;
         self.past().keep(outcome, repeat);
-        ControlFlow::Continue(AttemptState::Waiting { waiting })
+        ControlFlow::Continue(AttemptState::Preparing { attempt })
     }
 
     /// Tells the gate what a response says about the pace. Returns how the retry of what was refused stands with it.

@@ -12,7 +12,7 @@ use tower::BoxError;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::attempt::{AttemptState, WaitingAttempt};
+use super::attempt::{AttemptState, NextAttempt};
 use super::future::ResponseFuture;
 use super::head::HeadSnapshot;
 use super::journal;
@@ -21,6 +21,7 @@ use super::resend::Resend;
 use super::sender::{Instance, Sender};
 use super::timeouts;
 use crate::extensions::Attempt;
+use crate::retry::gate::Ticket;
 use crate::retry::limits::account::RequestTarget;
 use crate::retry::policy::builder::RetryPolicy;
 use crate::retry::policy::idempotency::Repeatability;
@@ -101,10 +102,9 @@ where
         }
         let deadline = timeouts::deadline(rules, request.extensions());
         if timeouts::is_over(deadline) {
-            self.release();
             let exchange =
                 Exchange { sender, options, repeat, is_of_first: false, deadline, resend: None, past: None };
-            return ResponseFuture::new(AttemptState::Late, Some(exchange));
+            return self.not_sent(request.map(once), exchange, None);
         }
         let is_of_first =
             rules.budget.as_ref().is_some_and(|budget| budget.deposit(RequestTarget::of(&request)));
@@ -173,17 +173,26 @@ impl<S: Clone> RetryService<S> {
         let Some(ticket) = exchange.ask_gate(0, Duration::ZERO) else {
             return ResponseFuture::new(AttemptState::calling(self.inner.call(request)), Some(exchange));
         };
-        // What waits holds nothing that others wait for.
-        self.release();
         journal::held_back(exchange.resend.as_ref().map(|resend| &resend.head));
-        exchange.past().sent = 0;
-        let waiting = WaitingAttempt::new(request, Duration::ZERO, Some(ticket));
-        ResponseFuture::new(AttemptState::Waiting { waiting }, Some(exchange))
+        self.not_sent(request, exchange, Some(ticket))
     }
 
-    /// Gives up the instance that was polled ready, and what it reserved with it.
-    fn release(&mut self) {
+    /// Has a request wait that was not sent. Until it is, it holds nothing that others wait for.
+    #[cold]
+    fn not_sent<B>(
+        &mut self,
+        request: Request<RequestBody<B>>,
+        mut exchange: Exchange<S, B>,
+        ticket: Option<Box<Ticket>>,
+    ) -> ResponseFuture<S, B>
+    where
+        S: HttpService<B>,
+    {
+        // The instance that was polled ready is given up, and what it reserved with it.
         self.inner = self.inner.clone();
+        exchange.past().sent = 0;
+        let attempt = NextAttempt::new(request, Duration::ZERO, ticket);
+        ResponseFuture::new(AttemptState::Preparing { attempt }, Some(exchange))
     }
 }
 
