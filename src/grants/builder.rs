@@ -4,8 +4,6 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
-
 use crate::error::{Error, ErrorKind};
 use crate::grants::checks;
 use crate::grants::client::auth::ClientAuth;
@@ -88,7 +86,6 @@ impl<G: Grant> GrantBuilder<G> {
             min_delay: Duration::from_millis(500),
             max_delay: Duration::from_secs(10),
             second_attempt_after: Some(Duration::from_secs(2)),
-            retry_statuses: None,
         };
         let expected = Expected { terms, is_anonymous: true, ..Expected::default() };
         let identifiers = Identifiers::default();
@@ -289,13 +286,6 @@ impl<G: Grant> GrantBuilder<G> {
     #[must_use]
     pub fn max_delay(mut self, delay: Duration) -> Self {
         self.patience.max_delay = delay;
-        self
-    }
-
-    /// Sets the statuses that are retried, in place of those that may pass by themselves.
-    #[must_use]
-    pub fn retry_statuses(mut self, statuses: impl IntoIterator<Item = StatusCode>) -> Self {
-        self.patience.retry_statuses = Some(statuses.into_iter().collect());
         self
     }
 

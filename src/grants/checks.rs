@@ -96,12 +96,5 @@ pub(super) fn patience(patience: &Patience) -> Result<(), Error> {
             "min_delay: it is longer than max_delay; raise the one or lower the other",
         ));
     }
-    let statuses = patience.retry_statuses.as_deref().unwrap_or_default();
-    match statuses.iter().find(|status| !(status.is_client_error() || status.is_server_error())) {
-        None => Ok(()),
-        Some(status) => Err(Error::config(format!(
-            "retry_statuses: {} is not an error; only statuses from 400 to 599 can be retried",
-            status.as_u16()
-        ))),
-    }
+    Ok(())
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::StatusCode;
 use serde::Deserialize;
 
 use crate::grants::builder::GrantBuilder;
@@ -41,7 +40,6 @@ use crate::grants::jwt::assertion::Assertion;
 /// | `strict_bearer` | a switch |
 /// | `attempt_timeout_seconds`, `first_delay_seconds`, `longest_delay_seconds` | numbers, perhaps with a fraction |
 /// | `retries` | a number |
-/// | `retry_statuses` | a list of numbers |
 /// | `insecure_http` | a switch |
 ///
 /// A setting that is left out has the default of the [builder](crate::grants::GrantBuilder#defaults). Values are checked when
@@ -116,7 +114,6 @@ struct ConfigFields {
     retries: Option<u32>,
     first_delay_seconds: Option<f64>,
     longest_delay_seconds: Option<f64>,
-    retry_statuses: Option<Vec<u16>>,
     insecure_http: bool,
 }
 
@@ -154,14 +151,7 @@ impl TryFrom<ConfigFields> for ClientCredentialsConfig {
         let builder = attempt_timeout.into_iter().fold(builder, GrantBuilder::attempt_timeout);
         let builder = fields.retries.into_iter().fold(builder, GrantBuilder::retries);
         let builder = min_delay.into_iter().fold(builder, GrantBuilder::min_delay);
-        let mut builder = max_delay.into_iter().fold(builder, GrantBuilder::max_delay);
-        if let Some(codes) = fields.retry_statuses {
-            let statuses = codes.iter().map(|code| {
-                let no_status = |_| format!("retry_statuses holds {code}, which is not an HTTP status");
-                StatusCode::from_u16(*code).map_err(no_status)
-            });
-            builder = builder.retry_statuses(statuses.collect::<Result<Vec<_>, _>>()?);
-        }
+        let builder = max_delay.into_iter().fold(builder, GrantBuilder::max_delay);
         Ok(Self { builder })
     }
 }

@@ -116,7 +116,6 @@
 #![cfg_attr(feature = "hyper-client", doc = "```no_run")]
 #![cfg_attr(not(feature = "hyper-client"), doc = "```text")]
 //! use std::time::Duration;
-//! use http::StatusCode;
 //! use tower_oauth2::{ClientAuth, ClientCredentials, Secret};
 //!
 //! let auth = ClientAuth::post(Secret::from_file("/run/secrets/billing"));
@@ -131,7 +130,6 @@
 //!     .retries(2)
 //!     .min_delay(Duration::from_millis(200))
 //!     .max_delay(Duration::from_secs(3))
-//!     .retry_statuses([StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE])
 //!     .build()?;
 //! # Ok::<(), tower_oauth2::Error>(())
 //! ```

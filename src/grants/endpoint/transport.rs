@@ -1,10 +1,9 @@
 //! One request over any HTTP service: with a deadline and a cap, and what is known if no response came.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use tower::util::BoxCloneSyncService;
@@ -35,8 +34,6 @@ pub(crate) struct Patience {
     pub(crate) max_delay: Duration,
     /// After so long without a response a second attempt begins beside the first, where nothing is spent by it.
     pub(crate) second_attempt_after: Option<Duration>,
-    /// None: every failure that may pass.
-    pub(crate) retry_statuses: Option<Arc<[StatusCode]>>,
 }
 
 impl Patience {
@@ -44,17 +41,6 @@ impl Patience {
     pub(crate) fn whole(&self) -> Duration {
         let attempt = self.attempt_timeout.saturating_mul(3).saturating_add(self.max_delay);
         attempt.saturating_mul(self.retries.saturating_add(1))
-    }
-
-    /// Returns whether another attempt makes sense: what the classifier called temporary, a status on the list, or an
-    /// attempt that brought no response.
-    fn passes(&self, refused: &Refused) -> bool {
-        match (&self.retry_statuses, refused.error.status()) {
-            (Some(list), Some(status)) if !refused.verdict.is_classified && !status.is_success() => {
-                list.contains(&status)
-            }
-            (Some(_) | None, _) => refused.verdict.is_repeatable,
-        }
     }
 }
 
@@ -129,7 +115,7 @@ impl Transport {
     /// Returns how long to wait before the next attempt, after so many retries; none if another one makes no sense.
     fn delay(&self, refused: &Refused, retries: u32) -> Option<Duration> {
         let Patience { min_delay, max_delay, .. } = self.patience;
-        if !self.patience.passes(refused) {
+        if !refused.verdict.is_repeatable {
             return None;
         }
         let backoff = self.chance.equal_jitter(min_delay, max_delay, retries);
