@@ -371,7 +371,7 @@ impl Method {
 
 // --- Helpers ---
 
-/// What a client secret is called in messages.
+/// The name of a client secret in messages.
 const CLIENT_SECRET: &str = "client secret";
 
 fn push_assertion(form: &mut Form, redactor: &mut Redactor, client_id: &str, assertion: &SecretString) {

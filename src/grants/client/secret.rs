@@ -193,8 +193,7 @@ impl Secret {
             let error = format!("the {what} is empty: {}", self.remedy());
             return Err(if self.may_change() { Error::transient(error) } else { Error::config(error) });
         }
-        let is_trimmed = trimmed.len() == secret.expose_secret().len();
-        Ok((if is_trimmed { secret } else { trimmed.into() }, None))
+        Ok((trimmed.into(), None))
     }
 
     /// Says what to do about an empty one.
@@ -261,16 +260,14 @@ pub(crate) fn of_the_moment(error: Error, may_change: bool) -> Error {
 }
 
 fn read_env(what: &str, variable: &str) -> Result<SecretString, Error> {
-    match std::env::var(variable) {
-        Ok(secret) => Ok(secret.into()),
-        Err(std::env::VarError::NotPresent) => {
-            Err(Error::config(format!("there is no {what}: set the environment variable {variable}")))
-        }
-        // The error's own text would show the value.
-        Err(std::env::VarError::NotUnicode(_)) => {
-            Err(Error::config(format!("the {what} in the environment variable {variable} is not UTF-8")))
-        }
-    }
+    let secret = std::env::var_os(variable).ok_or_else(|| {
+        Error::config(format!("there is no {what}: set the environment variable {variable}"))
+    })?;
+    // The value is not shown.
+    let secret = secret.into_string().map_err(|_value| {
+        Error::config(format!("the {what} in the environment variable {variable} is not UTF-8"))
+    })?;
+    Ok(secret.into())
 }
 
 #[cfg(test)]

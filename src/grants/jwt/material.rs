@@ -48,14 +48,11 @@ enum Key {
 impl Material {
     /// Reads a private key, or a secret that both sides know. Errors say what is wrong and show no part of it.
     pub(super) fn read(algorithm: JwtAlgorithm, text: &str) -> Result<Self, Error> {
-        if let Primitive::Hmac(hash) = algorithm.primitive() {
-            return shared_key(algorithm, *hash, text).map(|key| Self::of(algorithm, key));
-        }
-        let text = text.trim_start_matches('\u{feff}').trim_start();
-        let material = if text.starts_with('{') {
-            Self::read_json(algorithm, text)
-        } else {
-            read_pem(text).map(|key| Self::of(algorithm, key))
+        let start = text.trim_start_matches('\u{feff}').trim_start();
+        let material = match algorithm.primitive() {
+            Primitive::Hmac(hash) => read_secret(*hash, text).map(|key| Self::of(algorithm, key)),
+            _ if start.starts_with('{') => Self::read_json(algorithm, start),
+            _ => read_pem(start).map(|key| Self::of(algorithm, key)),
         };
         material.map_err(|what| unusable(&what))
     }
@@ -117,21 +114,17 @@ fn unusable(what: &str) -> Error {
     Error::config(format!("the signing key cannot be used: {what}"))
 }
 
-/// Makes a key of a secret that both sides know (RFC 7518 §3.2).
-fn shared_key(algorithm: JwtAlgorithm, hash: hmac::Algorithm, secret: &str) -> Result<Key, Error> {
+/// Reads a secret that both sides know (RFC 7518 §3.2).
+fn read_secret(hash: hmac::Algorithm, secret: &str) -> Result<Key, String> {
     let secret = text::trimmed(secret).as_bytes();
     if secret.starts_with(b"-----BEGIN ") {
-        return Err(unusable(&format!(
-            "it is PEM, and {algorithm} wants a secret; choose the algorithm that fits the key"
-        )));
+        return Err("it is PEM, and the algorithm wants a secret; choose the one that fits the key".into());
     }
-    let least = hash.digest_algorithm().output_len();
-    if secret.len() < least {
-        return Err(Error::config(format!(
-            "the client secret has {} bytes, and {algorithm} wants {least} at least (RFC 7518 §3.2); have the server make a \
-             longer one",
-            secret.len()
-        )));
+    let (length, least) = (secret.len(), hash.digest_algorithm().output_len());
+    if length < least {
+        return Err(format!(
+            "the secret has {length} bytes, and the algorithm wants {least} at least; have the server make a longer one"
+        ));
     }
     Ok(Key::Shared(Box::new(hmac::Key::new(hash, secret))))
 }

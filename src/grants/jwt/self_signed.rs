@@ -1,7 +1,5 @@
 //! A token that a key makes: no server is asked for it.
 
-use std::sync::Arc;
-
 use crate::error::Error;
 use crate::grants::endpoint::identifiers::Identifiers;
 use crate::grants::jwt::assertion::Assertion;
@@ -37,7 +35,7 @@ use crate::token::AccessToken;
 /// ```
 #[derive(Clone, Debug)]
 pub struct SelfSigned {
-    assertion: Arc<Assertion>,
+    assertion: Assertion,
 }
 
 impl SelfSigned {
@@ -48,7 +46,7 @@ impl SelfSigned {
     /// A configuration error if the assertion has no issuer, a lifetime of more than an hour, or a key that cannot be used.
     pub fn new(assertion: Assertion) -> Result<Self, Error> {
         assertion.check_by_itself(&Identifiers::default())?;
-        Ok(Self { assertion: Arc::new(assertion) })
+        Ok(Self { assertion })
     }
 }
 

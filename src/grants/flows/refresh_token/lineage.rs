@@ -39,15 +39,9 @@ struct LineageState {
     beat: Instant,
     held: Option<Held>,
     ready: Option<AccessToken>,
-    sharing: Sharing,
-}
-
-/// The state of the refresh token that processes share.
-#[derive(Debug, Default)]
-struct Sharing {
     /// The refresh token with which the lineage here began.
     first: Option<SecretString>,
-    /// The newest token here that the others know as well.
+    /// The newest token here that the other processes know as well, if they share it.
     known: Option<SecretString>,
     /// Whether a new login is to go before what they know.
     is_replaced: bool,
@@ -71,7 +65,7 @@ pub(crate) struct Held {
     store_error: Option<Error>,
 }
 
-/// What the server did with a refresh token.
+/// The standing of a refresh token with the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
     /// It comes from elsewhere and was not taken yet, so that it is unknown what became of it before.
@@ -105,7 +99,9 @@ impl Lineage {
             beat: clock::now(),
             held: refresh_token.clone().map(Held::new),
             ready,
-            sharing: Sharing { first: refresh_token, ..Sharing::default() },
+            first: refresh_token,
+            known: None,
+            is_replaced: false,
         };
         Self { state: Mutex::new(state) }
     }
@@ -160,15 +156,13 @@ impl Lineage {
 
     /// Returns the token to send; why there is none that could be.
     pub(crate) fn held(&self) -> Result<Held, Error> {
-        let held = self.state().held.clone().ok_or_else(|| {
-            Error::grant(
+        match self.state().held.clone() {
+            Some(Held { dead: Some(error), .. }) => Err(error),
+            Some(held) => Ok(held),
+            None => Err(Error::grant(
                 "there is no refresh token: no user has signed in yet, or the authorization server granted none; ask for one \
                  when the user signs in (many servers want the scope offline_access), or fall back on another grant with `or`",
-            )
-        })?;
-        match held.dead {
-            Some(error) => Err(error),
-            None => Ok(held),
+            )),
         }
     }
 
@@ -256,34 +250,32 @@ impl Lineage {
     /// Begins anew with a token from elsewhere.
     pub(crate) fn replace(&self, refresh_token: SecretString) {
         let mut state = self.state();
-        let sharing = Sharing { first: Some(refresh_token.clone()), known: None, is_replaced: true };
-        state.begin(Held::new(refresh_token), sharing);
+        state.begin(Held::new(refresh_token.clone()), refresh_token, None);
     }
 
     /// Takes over what the processes know that share the refresh token, unless what is held here is newer.
     pub(crate) fn take_over_shared(&self, theirs: SharedRefreshToken) {
         let mut state = self.state();
-        let LineageState { held, sharing, .. } = &mut *state;
+        let LineageState { held, known, is_replaced, .. } = &mut *state;
         if let Some(held) = held {
-            if secret::same(&held.secret, &theirs.newest) && !sharing.is_replaced {
+            if secret::same(&held.secret, &theirs.newest) && !*is_replaced {
                 held.doubt.set(theirs.is_in_doubt);
                 held.dead = theirs.ended.or(held.dead.take());
-                sharing.known = Some(theirs.newest);
+                *known = Some(theirs.newest);
                 return;
             }
             // A token that was given at the start may be the first of theirs, or one of those after it, and is spent then. One
             // that they do not know is worth a try once theirs has ended.
-            let came_after = sharing.known.as_ref().is_some_and(|known| secret::same(known, &theirs.newest));
-            let is_unknown = sharing.known.is_none() && !secret::same(&held.secret, &theirs.first);
-            let is_new_login = sharing.is_replaced || (theirs.ended.is_some() && is_unknown);
+            let came_after = known.as_ref().is_some_and(|known| secret::same(known, &theirs.newest));
+            let is_unknown = known.is_none() && !secret::same(&held.secret, &theirs.first);
+            let is_new_login = *is_replaced || (theirs.ended.is_some() && is_unknown);
             if held.dead.is_none() && (came_after || is_new_login) {
                 return;
             }
         }
         let newest = Held { dead: theirs.ended, ..Held::new(theirs.newest.clone()) };
         newest.doubt.set(theirs.is_in_doubt);
-        let sharing = Sharing { first: Some(theirs.first), known: Some(theirs.newest), is_replaced: false };
-        state.begin(newest, sharing);
+        state.begin(newest, theirs.first, Some(theirs.newest));
     }
 
     /// Returns what the other processes have to know of the token in use.
@@ -291,7 +283,7 @@ impl Lineage {
         let state = self.state();
         let held = state.held.as_ref()?;
         Some(SharedRefreshToken {
-            first: state.sharing.first.as_ref().unwrap_or(&held.secret).clone(),
+            first: state.first.as_ref().unwrap_or(&held.secret).clone(),
             newest: held.secret.clone(),
             is_in_doubt: held.doubt.is_raised(),
             ended: held.dead.clone(),
@@ -303,8 +295,8 @@ impl Lineage {
         let mut state = self.state();
         let is_in_use = state.held.as_ref().is_some_and(|current| current.is(held));
         if is_in_use && is_known {
-            state.sharing.known = Some(held.secret.clone());
-            state.sharing.is_replaced = false;
+            state.known = Some(held.secret.clone());
+            state.is_replaced = false;
         }
         is_in_use
     }
@@ -353,10 +345,13 @@ impl Lineage {
 }
 
 impl LineageState {
-    /// Goes on with a token from elsewhere.
-    fn begin(&mut self, held: Held, sharing: Sharing) {
-        (self.held, self.sharing) = (Some(held), sharing);
+    /// Goes on with a token from elsewhere. Without one that the other processes know, it is a new login.
+    fn begin(&mut self, held: Held, first: SecretString, known: Option<SecretString>) {
+        self.held = Some(held);
         self.ready = None;
+        self.first = Some(first);
+        self.is_replaced = known.is_none();
+        self.known = known;
     }
 }
 

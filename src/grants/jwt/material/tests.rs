@@ -168,7 +168,7 @@ fn what_is_wrong_with_a_key_is_said_without_a_part_of_it() {
         (Rs256, key.replacen(lines[3], "", 1), ""),
         (Es256, key.clone(), "it is an RSA key, which does not sign by ES256"),
         (EdDsa, key.clone(), "does not sign by EdDSA"),
-        (Hs256, key.clone(), "it is PEM, and HS256 wants a secret"),
+        (Hs256, key.clone(), "it is PEM, and the algorithm wants a secret"),
         (Es256, pem("PRIVATE KEY", &small.pkcs8), "it is a key on the curve P-384"),
         (Rs256, pem("PUBLIC KEY", b"x"), "it is a public key"),
         (Rs256, pem("CERTIFICATE", b"x"), "it is a certificate"),
