@@ -56,6 +56,7 @@ use crate::text;
 /// # let _ = builder;
 /// ```
 #[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until it is built"]
 pub struct GrantBuilder<G: Grant> {
     endpoint: Endpoint,
     registration: Registration,
@@ -110,7 +111,6 @@ impl<G: Grant> GrantBuilder<G> {
 
     /// Sets the client, and how it authenticates. Default: the client that the builder began with, or none for a grant that can
     /// do without.
-    #[must_use]
     pub fn client(mut self, client_id: impl Into<String>, auth: impl Into<ClientAuth>) -> Self {
         self.registration.identifiers.client_id = client_id.into();
         self.registration.auth = auth.into();
@@ -119,7 +119,6 @@ impl<G: Grant> GrantBuilder<G> {
     }
 
     /// Requests a scope, or several separated by spaces (RFC 6749 §3.3), besides those that were named before.
-    #[must_use]
     pub fn scope(mut self, scope: impl AsRef<str>) -> Self {
         add_scopes(&mut self.registration.expected.acceptance.requested, scope.as_ref());
         self
@@ -130,28 +129,24 @@ impl<G: Grant> GrantBuilder<G> {
     ///
     /// The scopes that were granted are read from the `scope` of the response, or from the claims of the token if the response
     /// has none. If neither says anything, they are the scopes that were requested (RFC 6749 §5.1).
-    #[must_use]
     pub fn required_scope(mut self, scope: impl AsRef<str>) -> Self {
         add_scopes(&mut self.registration.expected.acceptance.required, scope.as_ref());
         self
     }
 
     /// Names an `audience`, a parameter that several vendors know, as does RFC 8693 §2.1. May be repeated.
-    #[must_use]
     pub fn audience(mut self, audience: impl Into<String>) -> Self {
         self.targets.push(("audience", audience.into()));
         self
     }
 
     /// Names a resource that the token is for: an absolute URI without a fragment (RFC 8707 §2). May be repeated.
-    #[must_use]
     pub fn resource(mut self, resource: impl Into<String>) -> Self {
         self.targets.push(("resource", resource.into()));
         self
     }
 
     /// Adds a parameter of the provider's own (RFC 6749 §8.2). One with an empty value is left out.
-    #[must_use]
     pub fn param(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.parameters.push(name.into(), value.into());
         self
@@ -162,7 +157,6 @@ impl<G: Grant> GrantBuilder<G> {
     ///
     /// It may be a value, or a variable, a file or a closure that is read at each attempt. So it may change from one
     /// attempt to the next, as a one-time password does.
-    #[must_use]
     pub fn secret_param(mut self, name: impl Into<String>, value: impl Into<Secret>) -> Self {
         self.parameters.push_secret(name.into(), value);
         self
@@ -173,7 +167,6 @@ impl<G: Grant> GrantBuilder<G> {
     /// in place of a URL. Nothing is fetched from it for this.
     #[cfg(feature = "jwt")]
     #[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
-    #[must_use]
     pub fn issuer(mut self, issuer: impl Into<String>) -> Self {
         self.registration.identifiers.issuer = issuer.into();
         self
@@ -193,7 +186,6 @@ impl<G: Grant> GrantBuilder<G> {
     ///     .response_member("access_token", "/auth/client_token")
     ///     .response_member("expires_in", "/auth/lease_duration");
     /// ```
-    #[must_use]
     pub fn response_member(mut self, standard: impl Into<String>, theirs: impl Into<String>) -> Self {
         self.registration.expected.acceptance.renamed.push((standard.into(), theirs.into()));
         self
@@ -201,21 +193,18 @@ impl<G: Grant> GrantBuilder<G> {
 
     /// Takes a response with any status for a refusal if this member has this value, given as JSON text; the name may be a JSON
     /// pointer. `ok: false` always is one.
-    #[must_use]
     pub fn refusal_member(mut self, name: impl Into<String>, json: impl Into<String>) -> Self {
         self.registration.expected.acceptance.refusals.push((name.into(), json.into()));
         self
     }
 
     /// Accepts tokens of this type beside `Bearer`, in any case: they are sent as bearer tokens all the same.
-    #[must_use]
     pub fn token_type(mut self, name: impl Into<String>) -> Self {
         self.registration.expected.acceptance.token_types.push(name.into());
         self
     }
 
     /// Sets whether tokens outside the grammar of RFC 6750 §2.1 are refused. Some servers issue tokens with `!` or `|`.
-    #[must_use]
     pub fn strict_bearer(mut self, strict: bool) -> Self {
         self.registration.expected.acceptance.strict_bearer = strict;
         self
@@ -241,7 +230,6 @@ impl<G: Grant> GrantBuilder<G> {
     ///     },
     /// );
     /// ```
-    #[must_use]
     pub fn classifier(
         mut self,
         classify: impl Fn(&Refusal<'_>) -> Option<ErrorKind> + Send + Sync + 'static,
@@ -251,14 +239,12 @@ impl<G: Grant> GrantBuilder<G> {
     }
 
     /// Sets how long an attempt may take, from connecting to the last byte of the response.
-    #[must_use]
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
         self.patience.attempt_timeout = timeout;
         self
     }
 
     /// Sets how often a failed attempt is repeated within one fetch.
-    #[must_use]
     pub fn retries(mut self, count: u32) -> Self {
         self.patience.retries = count;
         self
@@ -269,21 +255,18 @@ impl<G: Grant> GrantBuilder<G> {
     /// at a time. The time runs from when the transport takes the request: a signer or a full transport does not count.
     ///
     /// With `None`, each attempt ends before another begins.
-    #[must_use]
     pub fn second_attempt_after(mut self, wait: impl Into<Option<Duration>>) -> Self {
         self.patience.second_attempt_after = wait.into();
         self
     }
 
     /// Sets the delay before the first retry; it doubles from one to the next.
-    #[must_use]
     pub fn min_delay(mut self, delay: Duration) -> Self {
         self.patience.min_delay = delay;
         self
     }
 
     /// Sets the longest delay before a retry. If a server asks for a longer one, this fetch ends.
-    #[must_use]
     pub fn max_delay(mut self, delay: Duration) -> Self {
         self.patience.max_delay = delay;
         self
@@ -291,7 +274,6 @@ impl<G: Grant> GrantBuilder<G> {
 
     /// Sets whether the client's secrets may go over plain http to hosts other than loopback. Anyone on the network path can
     /// read them there.
-    #[must_use]
     pub fn insecure_http(mut self, allowed: bool) -> Self {
         self.insecure_http = allowed;
         self

@@ -126,7 +126,6 @@ enum AuthNames {
 
 impl ClientCredentialsConfig {
     /// Returns a builder with these settings, for what a file cannot hold, and to be built.
-    #[must_use]
     pub fn into_builder(self) -> GrantBuilder<ClientCredentials> {
         self.builder
     }

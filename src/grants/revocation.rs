@@ -67,7 +67,6 @@ impl Revocation {
     /// Starts with what is required: the revocation endpoint, the client, and how it authenticates.
     ///
     /// Scopes, audiences and resources are refused when it is built.
-    #[must_use]
     pub fn builder(
         endpoint: impl Into<Endpoint>,
         client_id: impl Into<String>,

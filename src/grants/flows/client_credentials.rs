@@ -49,7 +49,6 @@ pub struct ClientCredentials {
 
 impl ClientCredentials {
     /// Starts with what is required: the token endpoint, the client, and how it authenticates.
-    #[must_use]
     pub fn builder(
         endpoint: impl Into<Endpoint>,
         client_id: impl Into<String>,

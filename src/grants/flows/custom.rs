@@ -78,14 +78,12 @@ pub struct CustomGrant {
 
 impl CustomGrant {
     /// Starts with what is required: where to ask, and the grant type. The request is a form.
-    #[must_use]
     pub fn builder(endpoint: impl Into<Endpoint>, grant_type: impl Into<String>) -> GrantBuilder<Self> {
         GrantBuilder::new(endpoint, Terms::default(), Some(grant_type.into()))
     }
 
     /// Starts with where to ask. The request is one JSON object of strings, without a grant type of its own; a parameter
     /// that stands twice, such as a second resource, is refused.
-    #[must_use]
     pub fn json(endpoint: impl Into<Endpoint>) -> GrantBuilder<Self> {
         GrantBuilder::new(endpoint, api_terms(Encoding::Json), None)
     }
@@ -102,7 +100,6 @@ impl CustomGrant {
     ///     .param("resource", "https://vault.azure.net")
     ///     .header("metadata", "true");
     /// ```
-    #[must_use]
     pub fn get(endpoint: impl Into<Endpoint>) -> GrantBuilder<Self> {
         GrantBuilder::new(endpoint, api_terms(Encoding::Query), None)
     }
@@ -148,7 +145,6 @@ impl Grant for CustomGrant {
 
 impl GrantBuilder<CustomGrant> {
     /// Adds a header that is the same in each request.
-    #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.parameters_mut().add_header(name.into(), ParameterValue::Fixed(value.into().into()));
         self
@@ -156,7 +152,6 @@ impl GrantBuilder<CustomGrant> {
 
     /// Adds a header whose value is a secret: read at each attempt, marked sensitive, and blanked out wherever the server
     /// repeats it.
-    #[must_use]
     pub fn secret_header(mut self, name: impl Into<String>, value: impl Into<Secret>) -> Self {
         self.parameters_mut().add_header(name.into(), ParameterValue::Read(value.into()));
         self
@@ -164,14 +159,12 @@ impl GrantBuilder<CustomGrant> {
 
     /// Authorizes each request by the token of a source, as an API is asked: a service account that gets tokens for another,
     /// an app that gets them for its installations.
-    #[must_use]
     pub fn authorized_by(mut self, source: impl TokenSource) -> Self {
         self.parameters_mut().add_header(AUTHORIZATION.as_str(), ParameterValue::Read(source.into()));
         self
     }
 
     /// Adds a parameter that is not a string, as JSON text. For [`CustomGrant::json`] alone.
-    #[must_use]
     pub fn param_json(mut self, name: impl Into<String>, json: impl Into<String>) -> Self {
         self.parameters_mut().add(name.into(), ParameterValue::Json(json.into()));
         self

@@ -61,7 +61,6 @@ pub struct JwtBearer {
 
 impl JwtBearer {
     /// Starts with what is required: where to ask, and the assertion that is the grant.
-    #[must_use]
     pub fn builder(endpoint: impl Into<Endpoint>, assertion: Assertion) -> GrantBuilder<Self> {
         let terms = Terms { own: &["assertion"], ..Terms::default() };
         GrantBuilder::new(endpoint, terms, Arc::new(assertion))

@@ -156,7 +156,6 @@ impl RefreshTokenGrant {
     /// - scopes: none, so that the token is for what the user agreed to (RFC 6749 §6)
     /// - resources, audience and further parameters are sent at every renewal
     /// - `on_rotate`: nothing is stored; storing may take half as long as an attempt, 5 s
-    #[must_use]
     pub fn builder(
         endpoint: impl Into<Endpoint>,
         client_id: impl Into<String>,
@@ -430,7 +429,6 @@ impl Grant for RefreshTokenGrant {
 
 impl GrantBuilder<RefreshTokenGrant> {
     /// Sets the refresh token to begin with: the one that was stored last. An empty one is none.
-    #[must_use]
     pub fn refresh_token(mut self, refresh_token: impl Into<String>) -> Self {
         let refresh_token = Some(refresh_token.into()).filter(|token| !token.is_empty());
         self.settings_mut().refresh_token = refresh_token.map(SecretString::from);
@@ -439,7 +437,6 @@ impl GrantBuilder<RefreshTokenGrant> {
 
     /// Returns this access token first, as long as it is good, in place of an exchange: the one that came with the
     /// refresh token. Its lifetime counts from this call.
-    #[must_use]
     pub fn access_token(mut self, token: AccessToken) -> Self {
         self.settings_mut().access_token = Some(token.requested(WallClock::default().moment()));
         self
@@ -474,7 +471,6 @@ impl GrantBuilder<RefreshTokenGrant> {
     ///     });
     /// # let _ = builder;
     /// ```
-    #[must_use]
     pub fn on_rotate<F, Fut>(mut self, store: F) -> Self
     where
         F: Fn(RotatedToken) -> Fut + Send + Sync + 'static,

@@ -101,7 +101,6 @@ pub struct TokenType(Cow<'static, str>);
 
 impl TokenExchange {
     /// Starts with what is required: the token endpoint, and the token in whose name the new one is.
-    #[must_use]
     pub fn builder(endpoint: impl Into<Endpoint>, subject: SecurityToken) -> GrantBuilder<Self> {
         let own = &[
             "subject_token",
@@ -245,7 +244,6 @@ impl Grant for TokenExchange {
 
 impl GrantBuilder<TokenExchange> {
     /// Sets the token of the party that acts in the name of the subject (RFC 8693 §1.1).
-    #[must_use]
     pub fn actor(mut self, actor: SecurityToken) -> Self {
         let tokens = &mut self.settings_mut().tokens;
         tokens.truncate(1);
@@ -254,7 +252,6 @@ impl GrantBuilder<TokenExchange> {
     }
 
     /// Sets the type of the token that is wanted. Default: as the server chooses.
-    #[must_use]
     pub fn requested_token_type(mut self, requested: TokenType) -> Self {
         let mut parameters = Parameters::default();
         parameters.push("requested_token_type", requested.0.into_owned());

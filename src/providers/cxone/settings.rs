@@ -152,7 +152,6 @@ impl Cxone {
     }
 
     /// Starts a source for the client credentials grant.
-    #[must_use]
     pub fn client_credentials(&self) -> GrantBuilder<ClientCredentials> {
         ClientCredentials::builder(self.endpoint(), self.client_id.clone(), self.auth.clone())
     }

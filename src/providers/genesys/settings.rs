@@ -148,14 +148,12 @@ impl Genesys {
     }
 
     /// Starts a source for the client credentials grant: a service in its own name.
-    #[must_use]
     pub fn client_credentials(&self) -> GrantBuilder<ClientCredentials> {
         ClientCredentials::builder(self.token_url(), self.client_id.clone(), self.auth.clone())
             .classifier(is_throttled)
     }
 
     /// Starts a source for a refresh token, of a login by code or by PKCE.
-    #[must_use]
     pub fn refresh_token(&self, refresh_token: impl Into<String>) -> GrantBuilder<RefreshTokenGrant> {
         RefreshTokenGrant::builder(self.token_url(), self.client_id.clone(), self.auth.clone())
             .refresh_token(refresh_token)
@@ -164,7 +162,6 @@ impl Genesys {
 
     /// Starts a source for the SAML 2.0 bearer grant: an assertion of your identity provider, for an organization by its
     /// short name.
-    #[must_use]
     pub fn saml2_bearer(
         &self,
         organization: impl Into<String>,
