@@ -69,16 +69,21 @@ impl MetadataCache {
         Arc::clone(known.metadata.insert(Arc::new(metadata)))
     }
 
-    /// Notes a failure. Returns the metadata that serve on, and whether this is the first failure since they came.
-    pub(crate) fn failed(&self, error: Error, now: Moment) -> Option<(Arc<Metadata>, bool)> {
+    /// Notes a failure. Returns the metadata that serve on, if there are any, with a warning if it is the first since they came.
+    pub(crate) fn failed(&self, error: Error, now: Moment, issuer: &str) -> Result<Arc<Metadata>, Error> {
         let mut known = self.known();
         known.rounds += 1;
-        let is_first = known.failure.replace(error).is_none();
+        let is_first = known.failure.replace(error.clone()).is_none();
         let pause_ends = now.saturating_add(PAUSE);
         if known.due.is_some_and(|due| pause_ends.reached(due)) {
             known.due = Some(pause_ends);
         }
-        known.metadata.clone().map(|metadata| (metadata, is_first))
+        let metadata = known.metadata.clone().ok_or_else(|| error.clone())?;
+        drop(known);
+        if is_first {
+            tracing::warn!(%issuer, %error, "metadata could not be renewed; those from before serve on");
+        }
+        Ok(metadata)
     }
 
     fn known(&self) -> MutexGuard<'_, KnownMetadata> {

@@ -173,25 +173,18 @@ impl Discovery {
         let Self { issuer, transport, .. } = self;
         // The holder of the turn may be on a runtime that is no longer driven.
         let limit = deadline.cap(transport.patience.attempt_timeout);
-        let turn = tokio::time::timeout(limit, issuer.cache.turn.acquire()).await;
+        let _turn = tokio::time::timeout(limit, issuer.cache.turn.acquire()).await;
         if let Some(outcome) = issuer.cache.outcome_since(rounds) {
             return outcome;
         }
         // Where there are metadata, the next minute is early enough.
         let retries = if issuer.cache.newest().0.is_some() { 0 } else { transport.patience.retries };
         let asked = WallClock::default().moment();
-        let result = self.send(retries, deadline, redactor).await;
-        drop(turn);
-        let error = match result {
-            Ok(metadata) => return Ok(issuer.cache.found(metadata, asked.saturating_add(issuer.lifetime))),
-            Err(error) => error,
-        };
-        let kept = issuer.cache.failed(error.clone(), WallClock::default().moment());
-        let Some((metadata, is_first)) = kept else { return Err(error) };
-        if is_first {
-            tracing::warn!(issuer = %issuer.identifier, %error, "metadata could not be renewed; those from before serve on");
+        // The outcome is noted before the turn ends: the next one looks for it first.
+        match self.send(retries, deadline, redactor).await {
+            Ok(metadata) => Ok(issuer.cache.found(metadata, asked.saturating_add(issuer.lifetime))),
+            Err(error) => issuer.cache.failed(error, WallClock::default().moment(), &issuer.identifier),
         }
-        Ok(metadata)
     }
 
     /// Asks at all addresses in turn, until one has metadata or no more retries are left.
@@ -255,10 +248,8 @@ impl Discovery {
             self.issuer.identifier,
             what.join(", ")
         );
-        let error = match absent.last() {
-            Some((_, refused)) if refused.error.is_protocol() => Error::protocol(line),
-            Some(_) | None => Error::config(line),
-        };
+        let kind = absent.last().map_or(ErrorKind::Config, |(_, refused)| refused.error.kind());
+        let error = Error::new(kind, line);
         let is_proven = absent.iter().any(|(_, refused)| refused.error.is_final());
         let mut nowhere = Refused::from(if is_proven { error } else { error.hearsay() });
         nowhere.verdict.is_repeatable = absent.iter().any(|(_, refused)| refused.verdict.is_repeatable);

@@ -4,9 +4,9 @@ use http::StatusCode;
 
 use crate::error::ErrorKind;
 
-/// A code that is known.
+/// What is known of a code.
+#[derive(Clone, Copy)]
 pub(crate) struct Code {
-    pub(crate) name: &'static str,
     pub(crate) class: ErrorKind,
     pub(crate) subject: Subject,
     /// The settings to check, as the end of a sentence; `{url}` stands for the name of the setting with the URL.
@@ -29,75 +29,52 @@ pub(crate) enum Subject {
 /// The advice about a client that was refused.
 pub(crate) const CHECK_CLIENT: &str = "check the client id, the client secret, and how they are sent";
 
-const fn client(name: &'static str) -> Code {
-    Code { subject: Subject::Client, ..settings(name, CHECK_CLIENT) }
+const CLIENT: Code = Code { subject: Subject::Client, ..settings(CHECK_CLIENT) };
+const ENDED: Code = Code {
+    subject: Subject::RefreshToken,
+    ..grant("the grant has expired, was revoked, or belongs to another client")
+};
+const TRANSIENT: Code = Code { class: ErrorKind::Transient, ..grant("") };
+const THROTTLED: Code = Code { class: ErrorKind::Throttled, ..grant("") };
+/// Some servers say it of everything.
+const REQUEST: Code =
+    Code { subject: Subject::Grant, ..settings("check the parameters, and how the client authenticates") };
+const DPOP: Code =
+    settings("the server wants DPoP proofs, which are not supported; set the client up for bearer tokens");
+
+const fn settings(advice: &'static str) -> Code {
+    Code { class: ErrorKind::Config, subject: Subject::Settings, advice }
 }
 
-const fn settings(name: &'static str, advice: &'static str) -> Code {
-    Code { name, class: ErrorKind::Config, subject: Subject::Settings, advice }
+const fn grant(advice: &'static str) -> Code {
+    Code { class: ErrorKind::Grant, subject: Subject::Grant, advice }
 }
-
-const fn grant(name: &'static str, advice: &'static str) -> Code {
-    Code { name, class: ErrorKind::Grant, subject: Subject::Grant, advice }
-}
-
-const fn ended(name: &'static str) -> Code {
-    let advice = "the grant has expired, was revoked, or belongs to another client";
-    Code { subject: Subject::RefreshToken, ..grant(name, advice) }
-}
-
-const fn passes(name: &'static str, class: ErrorKind) -> Code {
-    Code { class, ..grant(name, "") }
-}
-
-const DPOP: &str =
-    "the server wants DPoP proofs, which are not supported; set the client up for bearer tokens";
-const SIGN_IN: &str = "the user has to sign in again";
-const THROTTLED: ErrorKind = ErrorKind::Throttled;
 
 /// RFC 6749 §5.2 and §4.1.2.1, RFC 7009 §2.2.1, RFC 8628 §3.5, RFC 8707 §2, RFC 9449 §5 and §8, OpenID Connect Core
 /// §3.1.2.6; then what GitHub and Slack have of their own. Compared exactly.
-const CODES: &[Code] = &[
-    // Some servers say it of everything.
-    Code {
-        subject: Subject::Grant,
-        ..settings("invalid_request", "check the parameters, and how the client authenticates")
-    },
-    client("invalid_client"),
-    ended("invalid_grant"),
-    settings("unauthorized_client", "allow the client this grant at the authorization server"),
-    settings("unsupported_grant_type", "the server does not offer this grant; is the {url} right?"),
-    settings("invalid_scope", "check the scopes that are asked for"),
-    settings("invalid_target", "check the resource and the audience"),
-    settings("invalid_dpop_proof", DPOP),
-    settings("use_dpop_nonce", DPOP),
-    grant("unsupported_token_type", "the server does not revoke tokens of this type"),
-    grant("access_denied", ""),
-    grant("expired_token", ""),
-    grant("interaction_required", SIGN_IN),
-    grant("login_required", SIGN_IN),
-    grant("consent_required", SIGN_IN),
-    passes("server_error", ErrorKind::Transient),
-    passes("temporarily_unavailable", ErrorKind::Transient),
-    passes("authorization_pending", ErrorKind::Transient),
-    passes("slow_down", THROTTLED),
-    client("incorrect_client_credentials"),
-    client("invalid_client_id"),
-    client("bad_client_secret"),
-    ended("bad_refresh_token"),
-    ended("invalid_refresh_token"),
-    ended("token_expired"),
-    ended("token_revoked"),
-    passes("ratelimited", THROTTLED),
-    passes("fatal_error", ErrorKind::Transient),
-    passes("internal_error", ErrorKind::Transient),
-    passes("request_timeout", ErrorKind::Transient),
-    passes("team_added_to_org", ErrorKind::Transient),
+const CODES: &[(&[&str], Code)] = &[
+    (&["invalid_request"], REQUEST),
+    (&["invalid_client"], CLIENT),
+    (&["invalid_grant"], ENDED),
+    (&["unauthorized_client"], settings("allow the client this grant at the authorization server")),
+    (&["unsupported_grant_type"], settings("the server does not offer this grant; is the {url} right?")),
+    (&["invalid_scope"], settings("check the scopes that are asked for")),
+    (&["invalid_target"], settings("check the resource and the audience")),
+    (&["invalid_dpop_proof", "use_dpop_nonce"], DPOP),
+    (&["unsupported_token_type"], grant("the server does not revoke tokens of this type")),
+    (&["access_denied", "expired_token"], grant("")),
+    (&["interaction_required", "login_required", "consent_required"], grant("the user has to sign in again")),
+    (&["server_error", "temporarily_unavailable", "authorization_pending"], TRANSIENT),
+    (&["slow_down"], THROTTLED),
+    (&["incorrect_client_credentials", "invalid_client_id", "bad_client_secret"], CLIENT),
+    (&["bad_refresh_token", "invalid_refresh_token", "token_expired", "token_revoked"], ENDED),
+    (&["ratelimited"], THROTTLED),
+    (&["fatal_error", "internal_error", "request_timeout", "team_added_to_org"], TRANSIENT),
 ];
 
-/// Returns the row of a code.
-pub(crate) fn find(name: &str) -> Option<&'static Code> {
-    CODES.iter().find(|code| code.name == name)
+/// Returns what is known of a code.
+pub(crate) fn find(name: &str) -> Option<Code> {
+    CODES.iter().find(|(names, _)| names.contains(&name)).map(|(_, code)| *code)
 }
 
 /// Returns the subject of a code. Servers have many words of their own for a refresh token that is of no use any more. That
@@ -140,10 +117,11 @@ mod tests {
 
     #[test]
     fn every_code_stands_once() {
-        for (at, code) in CODES.iter().enumerate() {
-            assert!(CODES[..at].iter().all(|other| other.name != code.name), "{}", code.name);
+        let names: Vec<&str> = CODES.iter().flat_map(|(names, _)| *names).copied().collect();
+        for (at, name) in names.iter().enumerate() {
+            assert!(!names[..at].contains(name), "{name}");
         }
-        assert_eq!(CODES.len(), 31);
+        assert_eq!(names.len(), 31);
     }
 
     #[test]

@@ -138,49 +138,50 @@ fn lower_case(text: &str) -> String {
 /// A difference between two clocks up to this is the network's, or the granularity of a header's.
 const SAME_TIME: Duration = Duration::from_secs(10);
 
+const CHECK_CLOCK: &str = "check this machine's clock and the lifetime of the assertion; clock_ahead_by() or a longer \
+                           lifetime() makes up for a wrong clock";
+
+/// What to check about an assertion, by whole words of the server. The first row decides of which one is found.
+const ABOUT_ASSERTIONS: &[(&[&str], &str)] = &[
+    (
+        &["jti", "replay", "replayed", "already used"],
+        "it has seen this assertion before; does something in between repeat requests?",
+    ),
+    (
+        &["kid", "x5t", "thumbprint", "jwk", "jwks", "key not found"],
+        "it does not know the key; register the public key there, and set key_id() as it is named there",
+    ),
+    (&["exp", "iat", "nbf", "clock", "expired", "expiration", "expiry", "future"], CHECK_CLOCK),
+    (&["timeframe", "time", "lifetime", "not active", "not yet valid"], CHECK_CLOCK),
+    (
+        &["aud", "audience"],
+        "it expects another audience; set issuer() as the server writes it, or token_url_as_audience(true)",
+    ),
+    (
+        &["signature", "signed"],
+        "it has another key for this client; register the public key there, or give the private key of the one it has",
+    ),
+];
+
 /// Returns what may be wrong with an assertion that a server refused, as the end of a sentence: told from the server's own
 /// words, and from its clock. `server_time` and `now` are times since the Unix epoch.
 pub(crate) fn about_assertion(description: Option<&str>, server_time: Duration, now: Duration) -> String {
-    let description = codes::plain(description.unwrap_or_default());
-    let words = format!(" {description} ");
-    let says = |list: &[&str]| list.iter().any(|said| words.contains(&format!(" {said} ")));
+    let words = format!(" {} ", codes::plain(description.unwrap_or_default()));
+    let is_said = |phrase: &&str| words.contains(&format!(" {phrase} "));
+    let row = ABOUT_ASSERTIONS.iter().find(|(phrases, _)| phrases.iter().any(is_said));
+    let advice = row.map_or(
+        "check the client id, the key that is registered for it, the audience of the assertion, and this machine's clock",
+        |(_, advice)| advice,
+    );
     let apart = server_time.abs_diff(now);
-    let is_about_time = says(&[
-        "exp",
-        "iat",
-        "nbf",
-        "clock",
-        "expired",
-        "expiration",
-        "expiry",
-        "future",
-        "timeframe",
-        "time",
-        "lifetime",
-        "not active",
-        "not yet valid",
-    ]);
-    let line = if says(&["jti", "replay", "replayed", "already used"]) {
-        "it has seen this assertion before; does something in between repeat requests?"
-    } else if says(&["kid", "x5t", "thumbprint", "jwk", "jwks", "key not found"]) {
-        "it does not know the key; register the public key there, and set key_id() as it is named there"
-    } else if apart > SAME_TIME && (is_about_time || description.is_empty()) {
+    if apart > SAME_TIME && (advice == CHECK_CLOCK || words.trim().is_empty()) {
         let side = if server_time > now { "ahead of" } else { "behind" };
         return format!(
             "its clock is {} s {side} that of this machine; correct the clock, or set the difference on the assertion",
             apart.as_secs()
         );
-    } else if is_about_time {
-        "check this machine's clock and the lifetime of the assertion; clock_ahead_by() or a longer lifetime() makes up for a \
-         wrong clock"
-    } else if says(&["aud", "audience"]) {
-        "it expects another audience; set issuer() as the server writes it, or token_url_as_audience(true)"
-    } else if says(&["signature", "signed"]) {
-        "it has another key for this client; register the public key there, or give the private key of the one it has"
-    } else {
-        "check the client id, the key that is registered for it, the audience of the assertion, and this machine's clock"
-    };
-    line.to_owned()
+    }
+    advice.to_owned()
 }
 
 #[cfg(test)]

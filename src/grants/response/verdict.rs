@@ -118,59 +118,33 @@ fn class(refusal: &Refusal<'_>, hint: Option<Duration>) -> ErrorKind {
     }
 }
 
-/// The class of an error whose own words are about the moment: what is refused now may be granted in a while.
+/// The words of errors that are about the moment, with their class: what is refused now may be granted in a while. The first row
+/// decides whose words are found; words about the end go first, and have no class.
+const MOMENTARY: &[(Option<ErrorKind>, &[&str])] = &[
+    (None, &["expired", "revoked", "already used", "already been used", "reuse", "consumed"]),
+    (
+        Some(ErrorKind::Throttled),
+        &["too many", "too frequent", "slow down", "rate limit", "ratelimit", "throttl"],
+    ),
+    (Some(ErrorKind::Throttled), &["quota exceeded", "quota has been exceeded"]),
+    (Some(ErrorKind::Transient), &["being processed", "already being used", "being refreshed"]),
+    (Some(ErrorKind::Transient), &["in progress", "in flight", "pending", "duplicate request"]),
+    (Some(ErrorKind::Transient), &["concurrent", "simultaneous", "at a time", "at the same time"]),
+    (Some(ErrorKind::Transient), &["try again later", "try again in", "try again shortly", "try later"]),
+    (Some(ErrorKind::Transient), &["retry later", "retry after", "retry in", "please wait"]),
+    (
+        Some(ErrorKind::Transient),
+        &["temporar", "service unavailable", "currently unavailable", "maintenance"],
+    ),
+    (Some(ErrorKind::Transient), &["busy", "overload", "internal error", "internal server error"]),
+    (Some(ErrorKind::Transient), &["unexpected error"]),
+];
+
 fn momentary(said: &str) -> Option<ErrorKind> {
-    const LASTS: [&str; 6] = ["expired", "revoked", "already used", "already been used", "reuse", "consumed"];
-    const PACE: [&str; 8] = [
-        "too many",
-        "too frequent",
-        "slow down",
-        "rate limit",
-        "ratelimit",
-        "throttl",
-        "quota exceeded",
-        "quota has been exceeded",
-    ];
-    const PASSES: [&str; 28] = [
-        "being processed",
-        "already being used",
-        "being refreshed",
-        "in progress",
-        "in flight",
-        "pending",
-        "duplicate request",
-        "maintenance",
-        "please wait",
-        "unexpected error",
-        "concurrent",
-        "simultaneous",
-        "at a time",
-        "at the same time",
-        "try again later",
-        "try again in",
-        "try again shortly",
-        "try later",
-        "retry later",
-        "retry after",
-        "retry in",
-        "temporar",
-        "service unavailable",
-        "currently unavailable",
-        "busy",
-        "overload",
-        "internal error",
-        "internal server error",
-    ];
     let words = plain(said);
-    let says = |list: &[&str]| list.iter().any(|phrase| words.contains(phrase));
-    if says(&LASTS) {
-        return None;
-    }
-    match (says(&PACE), says(&PASSES)) {
-        (true, _) => Some(ErrorKind::Throttled),
-        (false, true) => Some(ErrorKind::Transient),
-        (false, false) => None,
-    }
+    let mut rows = MOMENTARY.iter();
+    let found = rows.find(|(_, phrases)| phrases.iter().any(|phrase| words.contains(phrase)));
+    found.and_then(|(class, _)| *class)
 }
 
 /// Returns the evidence against the refresh token in a refusal that lasts.
