@@ -104,26 +104,18 @@ impl Revocation {
 
 impl TokenRevoker for Revocation {
     async fn revoke(&self, token: AccessToken) -> Result<(), Error> {
-        let refresh_token = match token.refresh_secret() {
-            Some(refresh_token) => self.revoke_one(refresh_token, "refresh_token", &token).await,
-            None => Ok(()),
-        };
+        let access_token = || self.revoke_one(token.secret(), "access_token", &token);
+        let Some(refresh_token) = token.refresh_secret() else { return access_token().await };
+        let refresh_token = self.revoke_one(refresh_token, "refresh_token", &token).await;
         // The server asked to be left alone.
         if refresh_token.as_ref().is_err_and(Error::is_throttled) {
             return refresh_token;
         }
-        let access_token = match self.revoke_one(token.secret(), "access_token", &token).await {
+        match access_token().await {
             // The end of the refresh token is that of the grant, and more than that the server does not offer.
-            Err(error)
-                if token.refresh_secret().is_some()
-                    && refresh_token.is_ok()
-                    && error.code() == Some("unsupported_token_type") =>
-            {
-                Ok(())
-            }
-            access_token => access_token,
-        };
-        refresh_token.and(access_token)
+            Err(error) if refresh_token.is_ok() && error.code() == Some("unsupported_token_type") => Ok(()),
+            access_token => refresh_token.and(access_token),
+        }
     }
 }
 

@@ -70,7 +70,7 @@ impl MetadataCache {
     }
 
     /// Notes a failure. Returns the metadata that serve on, if there are any, with a warning if it is the first since they came.
-    pub(crate) fn failed(&self, error: Error, now: Moment, issuer: &str) -> Result<Arc<Metadata>, Error> {
+    pub(crate) fn failed(&self, error: &Error, now: Moment, issuer: &str) -> Result<Arc<Metadata>, Error> {
         let mut known = self.known();
         known.rounds += 1;
         let is_first = known.failure.replace(error.clone()).is_none();

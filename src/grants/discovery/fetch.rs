@@ -183,7 +183,7 @@ impl Discovery {
         // The outcome is noted before the turn ends: the next one looks for it first.
         match self.send(retries, deadline, redactor).await {
             Ok(metadata) => Ok(issuer.cache.found(metadata, asked.saturating_add(issuer.lifetime))),
-            Err(error) => issuer.cache.failed(error, WallClock::default().moment(), &issuer.identifier),
+            Err(error) => issuer.cache.failed(&error, WallClock::default().moment(), &issuer.identifier),
         }
     }
 
@@ -275,20 +275,16 @@ impl Discovery {
             if refused.error.is_temporary() {
                 return Err(refused);
             }
-            let is_redirect = response.status.is_redirection();
-            let redirect = is_redirect.then(|| messages::redirect(&response.headers, &redactor));
-            let what = format!("returned {status}{}", redirect.unwrap_or_default());
-            return Err(Error::config(what).hearsay().into());
+            let redirect = messages::redirect(&response, &redactor).unwrap_or_default();
+            return Err(Error::config(format!("returned {status}{redirect}")).hearsay().into());
         }
         // It may be a gateway's, as at the token endpoint.
         let useless = |what: String| Refused::by(verdict::useless(ErrorKind::Protocol, false), what);
-        match (&body.flaw, &response.body) {
-            (None, Ok(document)) => Metadata::read(document, &self.issuer.identifier, &redactor)
-                .map_err(|error| if error.is_protocol() { useless(error.to_string()) } else { error.into() }),
-            (flaw, _) => {
-                let what = redactor.clean(flaw.as_deref().unwrap_or_default());
-                Err(useless(format!("returned 200 with {what}")))
-            }
+        if let Some(flaw) = &body.flaw {
+            return Err(useless(format!("returned 200 with {}", redactor.clean(flaw))));
         }
+        let document = response.body.as_deref().unwrap_or_default();
+        Metadata::read(document, &self.issuer.identifier, &redactor)
+            .map_err(|error| if error.is_protocol() { useless(error.to_string()) } else { error.into() })
     }
 }

@@ -19,7 +19,7 @@ pub(crate) struct Target {
     pub(crate) origin: Origin,
     /// With one way to authenticate.
     pub(crate) registration: Registration,
-    /// What names it, if there may be newer metadata by now.
+    /// The metadata that name it, if there may be newer ones by now.
     pub(crate) metadata: Option<Arc<Metadata>>,
 }
 

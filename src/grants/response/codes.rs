@@ -4,7 +4,7 @@ use http::StatusCode;
 
 use crate::error::ErrorKind;
 
-/// What is known of a code.
+/// The meaning of a code.
 #[derive(Clone, Copy)]
 pub(crate) struct Code {
     pub(crate) class: ErrorKind,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::header::LOCATION;
-use http::{HeaderMap, StatusCode, Uri};
+use http::{StatusCode, Uri};
 
 use crate::error::ErrorKind;
 use crate::grants::response::body::{Body, EndpointResponse, MARKUP, essence};
@@ -82,8 +82,7 @@ fn advice(refusal: &Refusal<'_>, expected: &Expected, class: ErrorKind, is_marku
 ///
 /// Following a redirect would carry the client's secrets to wherever it points: a 307 repeats the whole request.
 pub(crate) fn instead(response: &EndpointResponse, body: &Body, redactor: &Redactor) -> String {
-    if response.status.is_redirection() {
-        let redirect = redirect(&response.headers, redactor);
+    if let Some(redirect) = redirect(response, redactor) {
         return format!("{redirect} since it would carry the client secret along");
     }
     let Some(flaw) = &body.flaw else { return String::new() };
@@ -94,12 +93,15 @@ pub(crate) fn instead(response: &EndpointResponse, body: &Body, redactor: &Redac
     }
 }
 
-/// Says where a redirect leads, if that is an origin.
-pub(crate) fn redirect(headers: &HeaderMap, redactor: &Redactor) -> String {
-    let location = headers.get(LOCATION).and_then(|location| location.to_str().ok()?.parse::<Uri>().ok());
-    let target = location.and_then(|location| Origin::of(&location));
+/// Says of a redirect where it leads, if that is an origin.
+pub(crate) fn redirect(response: &EndpointResponse, redactor: &Redactor) -> Option<String> {
+    if !response.status.is_redirection() {
+        return None;
+    }
+    let location = response.headers.get(LOCATION).and_then(|location| location.to_str().ok()?.parse().ok());
+    let target = location.and_then(|location: Uri| Origin::of(&location));
     let target = target.map(|target| format!(" to {}", redactor.clean(&target.to_string())));
-    format!(" with a redirect{}, which is not followed", target.unwrap_or_default())
+    Some(format!(" with a redirect{}, which is not followed", target.unwrap_or_default()))
 }
 
 /// The time of an attempt was over.
@@ -141,7 +143,7 @@ const SAME_TIME: Duration = Duration::from_secs(10);
 const CHECK_CLOCK: &str = "check this machine's clock and the lifetime of the assertion; clock_ahead_by() or a longer \
                            lifetime() makes up for a wrong clock";
 
-/// What to check about an assertion, by whole words of the server. The first row decides of which one is found.
+/// The advice about an assertion, by whole words of the server. The first row decides of which one is found.
 const ABOUT_ASSERTIONS: &[(&[&str], &str)] = &[
     (
         &["jti", "replay", "replayed", "already used"],

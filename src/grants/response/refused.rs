@@ -77,19 +77,15 @@ impl Refused {
     ) -> Self {
         let (status, headers) = (response.status, &response.headers);
         let clean = |text: String| Some(redactor.clean(&text)).filter(|text| !text.is_empty());
-        let text = |name: &str| body.string(name).and_then(clean);
-        let (code, description, uri) = match body.error_code() {
-            // What redirects is in front of the endpoint.
-            Some(_) if status.is_redirection() => (None, None, None),
-            Some(code) => {
-                // A registered code says nothing of a secret, whatever words that is made of, and it decides.
-                let code = if codes::find(&code).is_some() { Some(code) } else { clean(code) };
-                // Genesys Cloud says `description`.
-                (code, text("error_description").or_else(|| text("description")), text("error_uri"))
-            }
-            None => (None, None, None),
-        };
-        let remark = code.as_ref().and_then(|_| text("message").or_else(|| text("error_message")));
+        // What redirects is in front of the endpoint.
+        let code = body.error_code().filter(|_| !status.is_redirection());
+        let text = |name: &str| code.as_ref().and_then(|_| clean(body.string(name)?));
+        // Genesys Cloud says `description`.
+        let description = text("error_description").or_else(|| text("description"));
+        let remark = text("message").or_else(|| text("error_message"));
+        let uri = text("error_uri");
+        // A registered code says nothing of a secret, whatever words that is made of, and it decides.
+        let code = code.and_then(|code| if codes::find(&code).is_some() { Some(code) } else { clean(code) });
         let hint = rate_limit::wait(status, headers, now);
         let refusal = Refusal {
             status,
