@@ -34,11 +34,11 @@ use crate::text;
 /// ```
 #[derive(Clone)]
 pub struct Error {
-    inner: Arc<Inner>,
+    inner: Arc<ErrorParts>,
 }
 
 #[derive(Clone)]
-struct Inner {
+struct ErrorParts {
     kind: ErrorKind,
     message: String,
     code: Option<String>,
@@ -155,7 +155,7 @@ impl Error {
     #[must_use]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         let message = text::one_line(&message.into());
-        let inner = Inner {
+        let inner = ErrorParts {
             kind,
             message,
             code: None,
@@ -370,7 +370,7 @@ impl Error {
         self
     }
 
-    fn edit(&mut self) -> &mut Inner {
+    fn edit(&mut self) -> &mut ErrorParts {
         Arc::make_mut(&mut self.inner)
     }
 }

@@ -42,26 +42,26 @@ use crate::text::{Redactor, is_tchar};
 #[derive(Clone)]
 #[doc(alias = "api_key")]
 pub struct AccessToken {
-    inner: Arc<Inner>,
+    inner: Arc<TokenParts>,
 }
 
 #[derive(Clone)]
-struct Inner {
+struct TokenParts {
     scheme: Arc<str>,
     secret: SecretString,
     with_scheme: HeaderValue,
     bare: HeaderValue,
-    life: Life,
+    life: TokenLife,
     requested: Option<Moment>,
     scopes: Option<Arc<[String]>>,
     refresh_token: Option<SecretString>,
     extra: BTreeMap<String, SecretString>,
-    seal: Option<Seal>,
+    seal: Option<TokenSeal>,
 }
 
 /// The lifetime of a token as its source stated it.
 #[derive(Clone, Copy)]
-enum Life {
+enum TokenLife {
     Unknown,
     Lasts(Duration),
     EndsAt(SystemTime),
@@ -69,7 +69,7 @@ enum Life {
 
 /// The data that a cache adds to a token of its source.
 #[derive(Clone, Copy)]
-struct Seal {
+struct TokenSeal {
     id: u64,
     obtained: Moment,
     expiry: Option<Moment>,
@@ -116,12 +116,12 @@ impl AccessToken {
             value.set_sensitive(true);
             Ok::<_, Error>(value)
         };
-        let inner = Inner {
+        let inner = TokenParts {
             scheme: scheme.into(),
             with_scheme: header(line)?,
             bare: header(bare)?,
             secret,
-            life: Life::Unknown,
+            life: TokenLife::Unknown,
             requested: None,
             scopes: None,
             refresh_token: None,
@@ -136,14 +136,14 @@ impl AccessToken {
     /// Default: unknown. Then the `exp` of a JWT counts, or the token is used until it is rejected.
     #[must_use]
     pub fn with_lifetime(mut self, lifetime: Duration) -> Self {
-        self.edit().life = Life::Lasts(lifetime);
+        self.edit().life = TokenLife::Lasts(lifetime);
         self
     }
 
     /// Sets when the token ends, for sources that learn an instant and not a lifetime.
     #[must_use]
     pub fn with_expires_at(mut self, instant: SystemTime) -> Self {
-        self.edit().life = Life::EndsAt(instant);
+        self.edit().life = TokenLife::EndsAt(instant);
         self
     }
 
@@ -208,8 +208,8 @@ impl AccessToken {
     #[must_use]
     pub fn lifetime(&self) -> Option<Duration> {
         match self.inner.life {
-            Life::Lasts(lifetime) => Some(lifetime),
-            Life::Unknown | Life::EndsAt(_) => None,
+            TokenLife::Lasts(lifetime) => Some(lifetime),
+            TokenLife::Unknown | TokenLife::EndsAt(_) => None,
         }
     }
 
@@ -219,8 +219,8 @@ impl AccessToken {
     pub fn expires_at(&self) -> Option<SystemTime> {
         match (&self.inner.seal, self.inner.life) {
             (Some(seal), _) => UNIX_EPOCH.checked_add(Duration::from_nanos(seal.expiry?.wall)),
-            (None, Life::EndsAt(instant)) => Some(instant),
-            (None, Life::Unknown | Life::Lasts(_)) => None,
+            (None, TokenLife::EndsAt(instant)) => Some(instant),
+            (None, TokenLife::Unknown | TokenLife::Lasts(_)) => None,
         }
     }
 
@@ -286,7 +286,7 @@ impl AccessToken {
         }
         let (from, expiry) = self.span(started, now);
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        self.edit().seal = Some(Seal { id, obtained: from, expiry });
+        self.edit().seal = Some(TokenSeal { id, obtained: from, expiry });
         self
     }
 
@@ -310,8 +310,8 @@ impl AccessToken {
     /// Returns when the token ends whose lifetime counts from `from`, if that is known.
     fn end(&self, from: Moment, now: Moment) -> Option<Moment> {
         match self.inner.life {
-            Life::Lasts(lifetime) => Some(from.saturating_add(lifetime)),
-            Life::EndsAt(instant) => Some(
+            TokenLife::Lasts(lifetime) => Some(from.saturating_add(lifetime)),
+            TokenLife::EndsAt(instant) => Some(
                 now.saturating_add(
                     instant
                         .duration_since(UNIX_EPOCH)
@@ -319,7 +319,7 @@ impl AccessToken {
                         .saturating_sub(Duration::from_nanos(now.wall)),
                 ),
             ),
-            Life::Unknown => Claims::read(self.inner.secret.expose_secret())
+            TokenLife::Unknown => Claims::read(self.inner.secret.expose_secret())
                 .and_then(|claims| claims.lifetime(Duration::from_nanos(now.wall)))
                 .map(|lifetime| from.saturating_add(lifetime)),
         }
@@ -359,7 +359,7 @@ impl AccessToken {
         }
     }
 
-    fn edit(&mut self) -> &mut Inner {
+    fn edit(&mut self) -> &mut TokenParts {
         Arc::make_mut(&mut self.inner)
     }
 }

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, StatusCode};
 use tower_layer::Layer;
 
 use super::named_origin::NamedOrigin;
-use super::rules::{Options, Origins, Rules};
+use super::rules::{AuthOptions, Origins, Rules};
 use super::service::AuthService;
 use super::terms::Rejection;
 use crate::cache::{IntoTokenCache, TokenCache};
@@ -44,7 +44,7 @@ use crate::origin::Origin;
 #[doc(alias = "Authorization")]
 #[doc(alias = "401")]
 pub struct AuthLayer {
-    options: Options,
+    options: AuthOptions,
 }
 
 impl AuthLayer {
@@ -139,7 +139,7 @@ impl AuthLayer {
     }
 
     fn new(cache: Option<TokenCache>, origins: Origins) -> Self {
-        Self { options: Options::new(cache, origins) }
+        Self { options: AuthOptions::new(cache, origins) }
     }
 
     /// Adds another origin that may have the token: a second region, a gateway. Beside

@@ -55,7 +55,7 @@ pub struct AuthOverride {
 /// The choice for one layer.
 #[derive(Clone, Debug)]
 pub(super) struct Wish {
-    pub(super) from: From,
+    pub(super) from: OverrideToken,
     pub(super) min_validity: Option<Duration>,
     /// The layer that is meant: the one that sends this header.
     header: Option<HeaderName>,
@@ -64,7 +64,7 @@ pub(super) struct Wish {
 }
 
 #[derive(Clone, Debug)]
-pub(super) enum From {
+pub(super) enum OverrideToken {
     /// No token at all.
     Nobody,
     /// The layer's own cache.
@@ -77,23 +77,23 @@ impl AuthOverride {
     /// Sends the request without a token.
     #[must_use]
     pub fn anonymous() -> Self {
-        Self::new(From::Nobody)
+        Self::new(OverrideToken::Nobody)
     }
 
     /// Sends the request with a token of this cache: another user's, another tenant's, another scope's.
     #[must_use]
     pub fn cache(cache: TokenCache) -> Self {
-        Self::new(From::Cache(cache))
+        Self::new(OverrideToken::Cache(cache))
     }
 
     /// Sends the request with the layer's own token, said out loud where the layer
     /// [requires](crate::auth::AuthLayer::require_override) an override, or with a minimum.
     #[must_use]
     pub fn layer() -> Self {
-        Self::new(From::Layer)
+        Self::new(OverrideToken::Layer)
     }
 
-    fn new(from: From) -> Self {
+    fn new(from: OverrideToken) -> Self {
         let wish = Wish { from, min_validity: None, header: None, taken: false };
         Self { wish, others: Vec::new() }
     }
@@ -139,7 +139,7 @@ impl Wish {
     ///
     /// A cache that is for one layer alone, and that another layer has taken already.
     pub(super) fn take(&mut self, header: &HeaderName) -> Result<(), Error> {
-        let is_for_one = self.header.is_none() && matches!(self.from, From::Cache(_));
+        let is_for_one = self.header.is_none() && matches!(self.from, OverrideToken::Cache(_));
         if is_for_one && std::mem::replace(&mut self.taken, true) {
             return Err(Error::config(format!(
                 "the cache in the request's AuthOverride was used by another AuthLayer already, and does not say whether the \

@@ -11,7 +11,7 @@ use http::{HeaderMap, Method, Request, Uri};
 
 use super::future::Watch;
 use super::named_origin::NamedOrigin;
-use super::per_request::{AuthOverride, From as Whose, Wish};
+use super::per_request::{AuthOverride, OverrideToken, Wish};
 use super::terms::Terms;
 use super::ticket::Ticket;
 use crate::cache::{Snapshot, TokenCache};
@@ -28,7 +28,7 @@ const MOST_WARNINGS: usize = 64;
 
 /// The settings of a layer.
 #[derive(Clone)]
-pub(super) struct Options {
+pub(super) struct AuthOptions {
     pub(super) cache: Option<TokenCache>,
     pub(super) origins: Origins,
     /// And the origin that the token response names.
@@ -46,7 +46,7 @@ type Warned = HashSet<Result<Origin, WithheldReason>>;
 
 /// State shared by a service and its clones.
 pub(super) struct Rules {
-    options: Options,
+    options: AuthOptions,
     terms: Arc<Terms>,
     /// The origins that may have the layer's own token, beside its own list; empty for all.
     only_for: Vec<Origin>,
@@ -75,7 +75,7 @@ pub(super) enum Route {
     Refuse(Error),
 }
 
-impl Options {
+impl AuthOptions {
     pub(super) fn new(cache: Option<TokenCache>, origins: Origins) -> Self {
         let (terms, warned) = (Terms::default(), Arc::default());
         Self {
@@ -92,13 +92,13 @@ impl Options {
 }
 
 impl Rules {
-    pub(super) fn new(options: Options) -> Self {
+    pub(super) fn new(options: AuthOptions) -> Self {
         let terms = Arc::new(options.terms.clone());
         let only_for = options.cache.as_ref().map_or_else(Vec::new, |cache| cache.only_for().to_vec());
         Self { options, terms, only_for, tickets: ArcSwapOption::empty() }
     }
 
-    pub(super) fn options(&self) -> &Options {
+    pub(super) fn options(&self) -> &AuthOptions {
         &self.options
     }
 
@@ -161,9 +161,9 @@ impl Rules {
         let (whose, validity) = self.wish(request).map(|wish| (wish.from.clone(), wish.min_validity)).unzip();
         let is_overridden = whose.is_some();
         let cache = match whose {
-            Some(Whose::Nobody) => return Route::Pass,
-            Some(Whose::Cache(cache)) => Some(cache),
-            Some(Whose::Layer) | None => None,
+            Some(OverrideToken::Nobody) => return Route::Pass,
+            Some(OverrideToken::Cache(cache)) => Some(cache),
+            Some(OverrideToken::Layer) | None => None,
         };
         let only_for = cache.as_ref().or(self.cache()).map_or(&[][..], TokenCache::only_for);
         let withheld = self.withheld(request).or_else(|| self.withheld_by(only_for, request.uri()));
@@ -318,9 +318,9 @@ impl Rules {
     }
 }
 
-impl fmt::Debug for Options {
+impl fmt::Debug for AuthOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options")
+        f.debug_struct("AuthOptions")
             .field("cache", &self.cache)
             .field("origins", &self.origins)
             .field("default_origin", &self.relative)

@@ -13,7 +13,7 @@ use tracing::Span;
 
 use super::brakes::Brakes;
 use super::schedule::Plan;
-use super::single_flight::Value as _;
+use super::single_flight::FlightValue as _;
 use super::snapshot::Snapshot;
 use crate::backoff::Chance;
 use crate::clock::Moment;

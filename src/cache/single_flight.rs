@@ -18,7 +18,7 @@ use std::task::{Context, Poll, Waker};
 use crate::sync::{Arc, Mutex, MutexGuard};
 
 /// A value that is shared: the snapshot of a token.
-pub(crate) trait Value: Clone {
+pub(crate) trait FlightValue: Clone {
     /// Returns the identity by which it is compared.
     fn id(&self) -> u64;
 
@@ -58,7 +58,7 @@ impl<T, E, M> SingleFlight<T, E, M> {
 
 // --- FlightState ---
 
-impl<T: Value, E: Clone, M> FlightState<T, E, M> {
+impl<T: FlightValue, E: Clone, M> FlightState<T, E, M> {
     /// Returns the current value.
     pub(crate) fn current(&self) -> Option<&T> {
         self.current.as_ref()
@@ -129,12 +129,12 @@ impl<T: Value, E: Clone, M> FlightState<T, E, M> {
 
 /// The task that fetches.
 #[derive(Debug)]
-pub(crate) struct Leader<T: Value, E: Clone, M> {
+pub(crate) struct Leader<T: FlightValue, E: Clone, M> {
     flight: Arc<SingleFlight<T, E, M>>,
     fetch: Arc<Mutex<Fetch<T, E>>>,
 }
 
-impl<T: Value, E: Clone, M> Leader<T, E, M> {
+impl<T: FlightValue, E: Clone, M> Leader<T, E, M> {
     /// Returns whether this fetch was [overtaken](FlightState::overtake) since it began, and forgets it: the caller goes again.
     pub(crate) fn was_overtaken(&self) -> bool {
         std::mem::take(&mut lock(&self.fetch).overtaken)
@@ -166,7 +166,7 @@ impl<T: Value, E: Clone, M> Leader<T, E, M> {
     }
 }
 
-impl<T: Value, E: Clone, M> Drop for Leader<T, E, M> {
+impl<T: FlightValue, E: Clone, M> Drop for Leader<T, E, M> {
     fn drop(&mut self) {
         let mut state = self.flight.lock();
         let lost = if state.is_mine(&self.fetch) { state.abandon() } else { None };

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::schedule::Plan;
-use super::single_flight::Value;
+use super::single_flight::FlightValue;
 use crate::clock::{Moment, WallClock};
 use crate::token::AccessToken;
 
@@ -126,7 +126,7 @@ impl Snapshot {
     }
 }
 
-impl Value for Arc<Snapshot> {
+impl FlightValue for Arc<Snapshot> {
     fn id(&self) -> u64 {
         self.token.id()
     }

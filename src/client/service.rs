@@ -33,18 +33,18 @@ use crate::http_transport::HttpTransport;
 #[derive(Clone)]
 pub struct ApiService {
     tokens: TokenCache,
-    service: Arc<dyn ErasedService>,
+    service: Arc<dyn ErasedLayers>,
 }
 
-type ResponseFuture = Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>;
+type ErasedFuture = Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>;
 
 /// An HTTP service whose types are hidden.
-trait ErasedService: Send + Sync {
-    fn send(&self, request: Request<Body>) -> ResponseFuture;
+trait ErasedLayers: Send + Sync {
+    fn send(&self, request: Request<Body>) -> ErasedFuture;
 }
 
-impl<S: HttpTransport> ErasedService for S {
-    fn send(&self, request: Request<Body>) -> ResponseFuture {
+impl<S: HttpTransport> ErasedLayers for S {
+    fn send(&self, request: Request<Body>) -> ErasedFuture {
         let sent = self.clone().oneshot(request);
         Box::pin(async move { Ok(sent.await.map_err(Into::into)?.map(Body::new)) })
     }
@@ -85,14 +85,14 @@ impl ApiService {
 impl Service<Request<Body>> for ApiService {
     type Response = Response<Body>;
     type Error = BoxError;
-    type Future = ResponseFuture;
+    type Future = ErasedFuture;
 
     /// Always ready: a request waits for the layers in its own future.
     fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> ResponseFuture {
+    fn call(&mut self, request: Request<Body>) -> ErasedFuture {
         self.service.send(request)
     }
 }

@@ -14,7 +14,7 @@ use tower::{BoxError, ServiceExt as _};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::token_pool::{Choice, Inner, Loan, TokenPool};
+use super::token_pool::{PoolShared, TokenChoice, TokenLoan, TokenPool};
 use crate::auth::AuthOverride;
 use crate::clock;
 use crate::extensions::Deadline;
@@ -81,7 +81,7 @@ where
 }
 
 struct Sending<S> {
-    pool: Arc<Inner>,
+    pool: Arc<PoolShared>,
     spare: S,
 }
 
@@ -151,21 +151,21 @@ fn may_be_sent_again<RB>(response: &Response<RB>) -> bool {
 
 // --- Waiting ---
 
-impl Inner {
+impl PoolShared {
     /// Returns a token if there is room, and if no other request waits for it.
-    fn at_once(self: &Arc<Self>) -> Option<Loan> {
+    fn at_once(self: &Arc<Self>) -> Option<TokenLoan> {
         if self.is_waited_for() {
             return None;
         }
         match self.choose() {
-            Choice::Token(loan) => Some(loan),
-            Choice::Wait { .. } => None,
+            TokenChoice::Token(loan) => Some(loan),
+            TokenChoice::Wait { .. } => None,
         }
     }
 
     /// Waits in line for a token with room, no longer than to `latest`.
-    async fn in_line(self: &Arc<Self>, latest: Instant) -> Loan {
-        struct InLine<'a>(&'a Inner);
+    async fn in_line(self: &Arc<Self>, latest: Instant) -> TokenLoan {
+        struct InLine<'a>(&'a PoolShared);
 
         impl Drop for InLine<'_> {
             fn drop(&mut self) {
@@ -184,8 +184,10 @@ impl Inner {
             let _turn = self.line.acquire().await;
             loop {
                 match self.choose() {
-                    Choice::Token(loan) => return loan,
-                    Choice::Wait { until, starting } => Choice::wait(until, starting, &self.freed).await,
+                    TokenChoice::Token(loan) => return loan,
+                    TokenChoice::Wait { until, starting } => {
+                        TokenChoice::wait(until, starting, &self.freed).await
+                    }
                 }
             }
         };

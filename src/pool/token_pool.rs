@@ -32,7 +32,7 @@ use crate::telemetry;
 #[derive(Clone)]
 #[doc(alias = "token_pool_size")]
 pub struct TokenPool {
-    pub(super) inner: Arc<Inner>,
+    pub(super) inner: Arc<PoolShared>,
 }
 
 /// Builds a [`TokenPool`].
@@ -62,14 +62,14 @@ pub struct PoolMember {
     opens_in: Option<Duration>,
 }
 
-pub(super) struct Inner {
+pub(super) struct PoolShared {
     name: Option<Arc<str>>,
-    members: Vec<Arc<Member>>,
+    members: Vec<Arc<PooledToken>>,
     /// So many are in use from the beginning; the others when these are used up.
     least: usize,
     pub(super) longest_wait: Duration,
     /// The one whose first token is being fetched, and where the next look begins.
-    turn: Mutex<Turn>,
+    turn: Mutex<FetchTurn>,
     /// The line of the requests for which there is no room.
     pub(super) line: Semaphore,
     pub(super) waiting: AtomicUsize,
@@ -78,36 +78,36 @@ pub(super) struct Inner {
 }
 
 #[derive(Default)]
-struct Turn {
+struct FetchTurn {
     next: usize,
     starting: Option<usize>,
 }
 
 /// One token.
-pub(super) struct Member {
+pub(super) struct PooledToken {
     cache: TokenCache,
     /// The same cache for the requests that get a token of the pool. Responses to other users of the token may be of another API.
     pub(super) lent: TokenCache,
     pub(super) credential: CredentialId,
-    pub(super) limits: Arc<Limits>,
+    pub(super) limits: Arc<TokenLimits>,
 }
 
 /// The limits of one token. The handle that is lent has them too.
-pub(super) struct Limits {
+pub(super) struct TokenLimits {
     credential: CredentialId,
     profile: RateLimitProfile,
     room: Mutex<Room>,
 }
 
 /// The use of a token by one request, until the head of its response.
-pub(super) struct Loan {
-    pub(super) member: Arc<Member>,
-    pool: Arc<Inner>,
+pub(super) struct TokenLoan {
+    pub(super) member: Arc<PooledToken>,
+    pool: Arc<PoolShared>,
 }
 
 /// The choice for a request.
-pub(super) enum Choice {
-    Token(Loan),
+pub(super) enum TokenChoice {
+    Token(TokenLoan),
     /// There is no room before this instant, or before a request comes back or a token comes.
     Wait {
         until: Option<Instant>,
@@ -153,7 +153,7 @@ impl TokenPool {
     #[must_use]
     pub fn status(&self) -> Vec<PoolMember> {
         let now = clock::now();
-        let status = |member: &Arc<Member>| {
+        let status = |member: &Arc<PooledToken>| {
             let room = *member.room();
             PoolMember {
                 credential: member.credential.clone(),
@@ -247,7 +247,7 @@ impl TokenPoolBuilder {
                     CredentialId::new(name)
                 }
             };
-            let limits = Arc::new(Limits {
+            let limits = Arc::new(TokenLimits {
                 credential: credential.clone(),
                 profile: self.profile.clone(),
                 room: Mutex::default(),
@@ -257,9 +257,9 @@ impl TokenPoolBuilder {
             let lent = cache.observed_by(ResponseObserver::new(move |status, headers| {
                 observed.learn(status, headers);
             }));
-            Ok(Arc::new(Member { cache, lent, credential, limits }))
+            Ok(Arc::new(PooledToken { cache, lent, credential, limits }))
         };
-        let inner = Inner {
+        let inner = PoolShared {
             name: self.name.clone().map(Into::into),
             members: (0..self.most).map(member).collect::<Result<_, Error>>()?,
             least: self.least,
@@ -316,11 +316,11 @@ impl PoolMember {
     }
 }
 
-// --- Inner ---
+// --- PoolShared ---
 
-impl Inner {
+impl PoolShared {
     /// Chooses the token for a request.
-    pub(super) fn choose(self: &Arc<Self>) -> Choice {
+    pub(super) fn choose(self: &Arc<Self>) -> TokenChoice {
         let now = clock::now();
         let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let most = self.members.iter().filter_map(|member| member.room().most()).max();
@@ -355,19 +355,19 @@ impl Inner {
             telemetry::pool_tokens(self.name.as_ref(), warm + usize::from(turn.starting.is_some()));
         }
         if let Some(index) = taken {
-            return Choice::Token(self.lend(index));
+            return TokenChoice::Token(self.lend(index));
         }
         let starting = turn.starting;
         if warm == 0 {
-            return Choice::Token(self.lend(starting.unwrap_or(0)));
+            return TokenChoice::Token(self.lend(starting.unwrap_or(0)));
         }
         let usable = self.members.iter().filter(|member| member.cache.peek().is_some());
         let until = usable.filter_map(|member| member.room().changes_at(now)).min();
-        Choice::Wait { until, starting: starting.map(|index| self.members[index].cache.clone()) }
+        TokenChoice::Wait { until, starting: starting.map(|index| self.members[index].cache.clone()) }
     }
 
     /// Has one more token fetched, unless one is being fetched already.
-    fn start_one(&self, turn: &mut Turn, mut cold: Vec<usize>) {
+    fn start_one(&self, turn: &mut FetchTurn, mut cold: Vec<usize>) {
         // In their order, so that a pool grows by its next one.
         cold.sort_unstable();
         if let Some(starting) = turn.starting {
@@ -387,7 +387,7 @@ impl Inner {
     }
 
     /// Lends the token that opens first, room or not.
-    pub(super) fn lend_any(self: &Arc<Self>) -> Loan {
+    pub(super) fn lend_any(self: &Arc<Self>) -> TokenLoan {
         let now = clock::now();
         let usable = |index: &usize| self.members[*index].cache.peek().is_some();
         let order = |index: &usize| {
@@ -398,11 +398,11 @@ impl Inner {
         self.lend(first.unwrap_or(0))
     }
 
-    fn lend(self: &Arc<Self>, index: usize) -> Loan {
+    fn lend(self: &Arc<Self>, index: usize) -> TokenLoan {
         let member = Arc::clone(&self.members[index]);
         tracing::trace!(credential = member.credential.as_str(), "a request gets a token of the pool");
         member.room().begin();
-        Loan { member, pool: Arc::clone(self) }
+        TokenLoan { member, pool: Arc::clone(self) }
     }
 
     /// Returns when the first token has room, if it is known that none has any now.
@@ -422,17 +422,17 @@ impl Inner {
     }
 }
 
-// --- Member ---
+// --- PooledToken ---
 
-impl Member {
+impl PooledToken {
     fn room(&self) -> MutexGuard<'_, Room> {
         self.limits.room()
     }
 }
 
-// --- Limits ---
+// --- TokenLimits ---
 
-impl Limits {
+impl TokenLimits {
     fn room(&self) -> MutexGuard<'_, Room> {
         self.room.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -455,16 +455,16 @@ impl Limits {
     }
 }
 
-// --- Loan ---
+// --- TokenLoan ---
 
-impl Drop for Loan {
+impl Drop for TokenLoan {
     fn drop(&mut self) {
         self.member.room().end();
         self.pool.freed.notify_one();
     }
 }
 
-impl Choice {
+impl TokenChoice {
     /// Waits until it makes sense to choose again.
     pub(super) async fn wait(until: Option<Instant>, starting: Option<TokenCache>, freed: &Notify) {
         let opens = async {

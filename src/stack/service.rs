@@ -157,7 +157,7 @@ where
 
 // --- ResponseFuture ---
 
-type Sent<S, B> = <Layers<S> as Service<Request<RequestBody<B>>>>::Future;
+type SentFuture<S, B> = <Layers<S> as Service<Request<RequestBody<B>>>>::Future;
 
 pin_project! {
     /// The future of a [`Stack`] over the client `S`, for request bodies `B` and response bodies `RB`.
@@ -177,7 +177,7 @@ pin_project! {
         B::Error: Into<BoxError>,
     {
         #[pin]
-        inner: future::Either<Sent<S, B>, Ready<Result<Response<ResponseBody<RB>>, BoxError>>>,
+        inner: future::Either<SentFuture<S, B>, Ready<Result<Response<ResponseBody<RB>>, BoxError>>>,
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::calls::{Calls, Seen};
 use super::outage::Outage;
 use super::sealing::SealingKey;
-use super::shared::{Inner, Shared};
+use super::shared::{Shared, SharedParts};
 use super::token_store::{StoreKey, TokenStore};
 use crate::backoff::Chance;
 use crate::clock::WallClock;
@@ -156,7 +156,7 @@ impl<S: TokenSource, T: TokenStore> SharedBuilder<S, T> {
             wall: WallClock::default(),
             seen: Seen::default().into(),
         };
-        let inner = Inner {
+        let inner = SharedParts {
             source: self.source,
             calls: Arc::new(calls),
             lease: self.lease,

@@ -9,7 +9,7 @@ use tokio::time::{sleep, sleep_until, timeout};
 use super::outage::{Call, Outage};
 use super::sealing::{Place, SealingKey};
 use super::token_store::{Acquired, Entry, StoreKey, TokenStore, Write, next_number};
-use super::value::Value;
+use super::value::StoredValue;
 use crate::clock::{self, WallClock};
 use crate::error::Error;
 use crate::runtime::caught;
@@ -42,7 +42,7 @@ pub(super) struct Read {
     /// The version that is there, zero if there is none.
     pub(super) version: u64,
     /// Empty if there is none, or none that can be used, but for the refresh token if this process remembers one.
-    pub(super) value: Value,
+    pub(super) value: StoredValue,
     /// Why what is there cannot be used.
     pub(super) unusable: Option<Error>,
 }
@@ -71,7 +71,7 @@ impl<T: TokenStore> Calls<T> {
                 "the store has an older entry than it had before; was it restored from a backup?",
             ))
         } else {
-            self.open(&entry).and_then(|text| Value::decode(&text, entry.age, began))
+            self.open(&entry).and_then(|text| StoredValue::decode(&text, entry.age, began))
         };
         let version = entry.version;
         match opened {
@@ -88,7 +88,12 @@ impl<T: TokenStore> Calls<T> {
     }
 
     /// Writes the entry in place of that version. Returns the version of the new one; none if another process was first.
-    pub(super) async fn swap(&self, replaces: u64, fence: u64, value: &Value) -> Result<Option<u64>, Away> {
+    pub(super) async fn swap(
+        &self,
+        replaces: u64,
+        fence: u64,
+        value: &StoredValue,
+    ) -> Result<Option<u64>, Away> {
         let now = self.wall.moment();
         let version = next_number(replaces.max(self.seen().version), Duration::from_nanos(now.wall));
         let place = Place { key: &self.key, version, fence };
@@ -140,11 +145,11 @@ impl<T: TokenStore> Calls<T> {
     }
 
     /// Returns what this process knows of the refresh token if the store knows nothing.
-    pub(super) fn remembered(&self) -> Value {
-        Value { refresh_token: self.seen().refresh_token.clone(), ..Value::default() }
+    pub(super) fn remembered(&self) -> StoredValue {
+        StoredValue { refresh_token: self.seen().refresh_token.clone(), ..StoredValue::default() }
     }
 
-    fn remember(&self, version: u64, value: &Value) {
+    fn remember(&self, version: u64, value: &StoredValue) {
         let mut seen = self.seen();
         if version >= seen.version {
             *seen = Seen { version, refresh_token: value.refresh_token.clone() };

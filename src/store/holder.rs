@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::calls::{Away, Calls, Read};
 use super::token_store::TokenStore;
-use super::value::Value;
+use super::value::StoredValue;
 use crate::backoff::Chance;
 use crate::clock;
 use crate::error::Error;
@@ -29,11 +29,11 @@ struct Known {
     /// The version that is in the store.
     version: u64,
     /// The value in the store.
-    value: Value,
+    value: StoredValue,
     /// The newest refresh token since then.
     newest: Option<SharedRefreshToken>,
     /// The value that the store did not take and must have.
-    unwritten: Option<Value>,
+    unwritten: Option<StoredValue>,
 }
 
 /// The pauses of a write that is tried again, and for how long it is.
@@ -54,7 +54,7 @@ impl<T: TokenStore> Holder<T> {
         if !value.needs_mark(rejected) {
             return Ok(true);
         }
-        self.write(Value { is_rejected: true, ..value }).await
+        self.write(StoredValue { is_rejected: true, ..value }).await
     }
 
     /// Publishes a new token, or why there is none if that concerns the others, and what became of the refresh token.
@@ -63,7 +63,7 @@ impl<T: TokenStore> Holder<T> {
         let refresh_token = self.newest();
         let before = self.known().value.clone();
         let value = match result {
-            Ok(token) => Value {
+            Ok(token) => StoredValue {
                 token: Some(token),
                 is_rejected: false,
                 refresh_token,
@@ -71,9 +71,9 @@ impl<T: TokenStore> Holder<T> {
                 failure: None,
             },
             Err(Some(error)) => {
-                Value { refresh_token, failures: before.failures + 1, failure: Some(error), ..before }
+                StoredValue { refresh_token, failures: before.failures + 1, failure: Some(error), ..before }
             }
-            Err(None) => Value { refresh_token, ..before },
+            Err(None) => StoredValue { refresh_token, ..before },
         };
         let written = self.write(value.clone()).await;
         if written.is_err() && self.has_news() {
@@ -140,7 +140,7 @@ impl<T: TokenStore> Holder<T> {
     }
 
     /// Returns false if another process has written since.
-    async fn write(&self, value: Value) -> Result<bool, Away> {
+    async fn write(&self, value: StoredValue) -> Result<bool, Away> {
         let Some(fence) = self.fence else { return Ok(false) };
         let replaces = self.known().version;
         let Some(version) = self.calls.swap(replaces, fence, &value).await? else { return Ok(false) };
@@ -167,7 +167,7 @@ impl<T: TokenStore> LineageStore for Holder<T> {
                 return Ok(false);
             }
             let token = SharedRefreshToken { is_in_doubt: true, ..token };
-            let value = Value { refresh_token: Some(token), ..self.known().value.clone() };
+            let value = StoredValue { refresh_token: Some(token), ..self.known().value.clone() };
             match self.write(value).await {
                 Ok(true) => Ok(true),
                 Ok(false) => Err(Error::transient(

@@ -16,7 +16,7 @@ use super::calls::{Away, Calls, Read};
 use super::holder::{Holder, refused};
 use super::sealing::SealingKey;
 use super::token_store::{Acquired, StoreKey, TokenStore};
-use super::value::Value;
+use super::value::StoredValue;
 use crate::backoff::Chance;
 use crate::clock;
 use crate::error::{Error, ErrorKind};
@@ -55,10 +55,10 @@ use crate::token::AccessToken;
 /// # Ok::<_, tower_oauth2::Error>(())
 /// ```
 pub struct Shared<S, T> {
-    pub(super) inner: Arc<Inner<S, T>>,
+    pub(super) inner: Arc<SharedParts<S, T>>,
 }
 
-pub(super) struct Inner<S, T> {
+pub(super) struct SharedParts<S, T> {
     pub(super) source: S,
     pub(super) calls: Arc<Calls<T>>,
     pub(super) lease: Duration,
@@ -107,7 +107,7 @@ impl<S: TokenSource, T: TokenStore> Shared<S, T> {
 impl<S: TokenSource, T: TokenStore> TokenSource for Shared<S, T> {
     async fn token(&self, request: TokenRequest) -> Result<AccessToken, Error> {
         let runtime = runtime::current()?;
-        let Inner { calls, .. } = &*self.inner;
+        let SharedParts { calls, .. } = &*self.inner;
         let read = match calls.load().await {
             Ok(read) => read,
             Err(away) => return self.inner.without_store(request, away).await,
@@ -163,9 +163,9 @@ impl<S, T> fmt::Debug for Shared<S, T> {
     }
 }
 
-// --- Inner ---
+// --- SharedParts ---
 
-impl<S: TokenSource, T: TokenStore> Inner<S, T> {
+impl<S: TokenSource, T: TokenStore> SharedParts<S, T> {
     /// Gets a token that the store has not, for all processes, and returns it to the caller if it still waits.
     async fn fetch(
         self: Arc<Self>,
@@ -175,8 +175,8 @@ impl<S: TokenSource, T: TokenStore> Inner<S, T> {
     ) {
         let _busy = Busy::new(&self);
         let fence = match self.lease(&request, &first).await {
-            Ok(Turn::Mine(fence)) => fence,
-            Ok(Turn::Done(result)) => return drop(returned.send(result)),
+            Ok(LeaseTurn::Mine(fence)) => fence,
+            Ok(LeaseTurn::Done(result)) => return drop(returned.send(result)),
             Err(away) => return drop(returned.send(self.without_store(request, away).await)),
         };
         // The process that had the lease before may have written between the last look and this.
@@ -204,7 +204,7 @@ impl<S: TokenSource, T: TokenStore> Inner<S, T> {
     }
 
     /// Waits for the lease, or for what its holder fetches. A holder that fails gives its lease to the next process.
-    async fn lease(&self, request: &TokenRequest, first: &Read) -> Result<Turn, Away> {
+    async fn lease(&self, request: &TokenRequest, first: &Read) -> Result<LeaseTurn, Away> {
         let (mut version, failures) = (first.version, first.failures());
         let end = last_moment(request).unwrap_or_else(|| clock::after(clock::now(), LONGEST_WAIT));
         let mut round = 0;
@@ -213,9 +213,9 @@ impl<S: TokenSource, T: TokenStore> Inner<S, T> {
                 // A fetch that begins now would fail for want of time alone.
                 Acquired::Taken(fence) if clock::now() >= end => {
                     self.calls.release(fence).await;
-                    return Ok(Turn::Done(Err(Error::transient(TOO_LATE))));
+                    return Ok(LeaseTurn::Done(Err(Error::transient(TOO_LATE))));
                 }
-                Acquired::Taken(fence) => return Ok(Turn::Mine(fence)),
+                Acquired::Taken(fence) => return Ok(LeaseTurn::Mine(fence)),
                 Acquired::Held(left) => left,
             };
             let poll = self.chance.equal_jitter(FIRST_POLL, LONGEST_POLL, round);
@@ -224,10 +224,10 @@ impl<S: TokenSource, T: TokenStore> Inner<S, T> {
             let read = self.calls.load().await?;
             if let Some(result) = self.outcome(request, &read, failures) {
                 tracing::debug!(key = self.calls.key.as_str(), "another process fetched the token");
-                return Ok(Turn::Done(result));
+                return Ok(LeaseTurn::Done(result));
             }
             if clock::now() >= end {
-                return Ok(Turn::Done(Err(overdue(&read.value, failures))));
+                return Ok(LeaseTurn::Done(Err(overdue(&read.value, failures))));
             }
             version = read.version;
             round += 1;
@@ -333,7 +333,7 @@ fn of_another(error: &Error) -> Error {
 }
 
 /// The error of a process that has waited since that many failures, and whose time is over while another one still fetches.
-fn overdue(value: &Value, failures: u64) -> Error {
+fn overdue(value: &StoredValue, failures: u64) -> Error {
     match value.failure.as_ref().filter(|_| value.failures > failures) {
         // Whatever failed before, the token request that goes on may succeed.
         Some(error) => of_another(error).reclassified(ErrorKind::Transient),
@@ -351,7 +351,7 @@ fn last_moment(request: &TokenRequest) -> Option<Instant> {
 }
 
 /// How the wait for a lease ended.
-enum Turn {
+enum LeaseTurn {
     /// The lease is this process's, and has this fence.
     Mine(u64),
     /// There is nothing to fetch any more.
@@ -366,7 +366,7 @@ struct Busy<'a> {
 }
 
 impl<'a> Busy<'a> {
-    fn new<S, T>(inner: &'a Inner<S, T>) -> Self {
+    fn new<S, T>(inner: &'a SharedParts<S, T>) -> Self {
         inner.busy.fetch_add(1, Ordering::AcqRel);
         Self { count: &inner.busy }
     }

@@ -16,7 +16,7 @@ use crate::token::AccessToken;
 
 /// The data that processes share under one key.
 #[derive(Clone, Default)]
-pub(super) struct Value {
+pub(super) struct StoredValue {
     pub(super) token: Option<AccessToken>,
     /// Whether an API rejected the token.
     pub(super) is_rejected: bool,
@@ -40,7 +40,7 @@ const ENOUGH_FAILURES: u64 = 3;
 /// An entry is kept this much longer than its token lives.
 const KEPT_LONGER: Duration = Duration::from_secs(60);
 
-impl Value {
+impl StoredValue {
     /// Returns the token if it serves the request: it has some life left, it is not the rejected one, and not the one that
     /// the caller has already and wants another for.
     pub(super) fn serves(&self, request: &TokenRequest, now: Moment) -> Option<&AccessToken> {
@@ -302,7 +302,7 @@ mod tests {
         };
         let token = AccessToken::bearer("AT").unwrap();
         let failure = Error::throttled("slow down").with_retry_after(Duration::from_secs(60));
-        let value = Value {
+        let value = StoredValue {
             token: Some(token),
             is_rejected: true,
             refresh_token: Some(refresh_token),
@@ -311,7 +311,7 @@ mod tests {
         };
         let text = value.encode(now);
         assert!(text.len() <= 1024, "{}", text.len());
-        let read = Value::decode(&text, Duration::ZERO, now).unwrap();
+        let read = StoredValue::decode(&text, Duration::ZERO, now).unwrap();
         assert_eq!(read.token.unwrap().expose(), "AT");
         assert!(read.is_rejected);
         let (failures, failure) = (read.failures, read.failure.unwrap());
@@ -348,7 +348,7 @@ mod tests {
 
     #[test]
     fn three_token_requests_that_fail_are_enough_and_one_that_is_throttled() {
-        let after = |failures, failure| Value { failures, failure, ..Value::default() };
+        let after = |failures, failure| StoredValue { failures, failure, ..StoredValue::default() };
         let transient = || Some(Error::transient("x"));
         for (value, since, is_enough) in [
             (after(0, None), 0, false),
@@ -373,7 +373,7 @@ mod tests {
         let ended = r#"{"message":"ended","code":"invalid_grant","status":400}"#;
         let refresh_token = format!(r#"{{"first":"1","newest":"2","is_in_doubt":false,"ended":{ended}}}"#);
         let text = format!(r#"{{"token":null,"is_rejected":false,"refresh_token":{refresh_token}}}"#);
-        let read = Value::decode(text.as_bytes(), Duration::ZERO, now).unwrap();
+        let read = StoredValue::decode(text.as_bytes(), Duration::ZERO, now).unwrap();
         assert!(read.refresh_token.unwrap().ended.unwrap().is_final());
         assert!(read.failures == 0 && read.failure.is_none());
     }
@@ -382,7 +382,7 @@ mod tests {
     fn a_text_that_is_another_is_an_error_that_shows_nothing_of_it() {
         let now = WallClock::default().moment();
         for text in ["", "{}", "[]", "{\"token\":\"S3CR3T\"}", "S3CR3T"] {
-            let error = Value::decode(text.as_bytes(), Duration::ZERO, now).err().unwrap();
+            let error = StoredValue::decode(text.as_bytes(), Duration::ZERO, now).err().unwrap();
             assert!(error.is_protocol() && !format!("{error:?}").contains("S3CR3T"), "{error:?}");
         }
     }
@@ -392,7 +392,8 @@ mod tests {
         let now = WallClock::default().moment();
         let token = AccessToken::bearer("A".repeat(9000)).unwrap().with_extra("id", "\u{1}".repeat(9000));
         let token = token.with_scopes(vec!["\"".repeat(2000); 3]);
-        let value = Value { token: Some(token.with_refresh_token("R".repeat(9000))), ..Value::default() };
+        let value =
+            StoredValue { token: Some(token.with_refresh_token("R".repeat(9000))), ..StoredValue::default() };
         let stored = StoredToken::of(value.token.as_ref().unwrap(), now);
         let room = 1024 + 6 * Stored { token: Some(stored), ..Stored::default() }.len();
         let text = value.encode(now);
@@ -404,7 +405,7 @@ mod tests {
         let now = WallClock::default().moment();
         let token = |secret| AccessToken::bearer(secret).unwrap();
         let (stored, other) = (token("stored"), token("other"));
-        let value = Value { token: Some(stored.clone()), ..Value::default() };
+        let value = StoredValue { token: Some(stored.clone()), ..StoredValue::default() };
         let cases = [
             (FetchReason::Initial, None, None, true),
             (FetchReason::Initial, Some(&stored), None, true),
@@ -425,10 +426,10 @@ mod tests {
             let request = TokenRequest::new(reason).with_previous(previous.cloned());
             let request = request.with_rejected(rejected.cloned());
             assert_eq!(value.serves(&request, now).is_some(), serves, "{request:?}");
-            let marked = Value { is_rejected: true, ..value.clone() };
+            let marked = StoredValue { is_rejected: true, ..value.clone() };
             assert!(marked.serves(&request, now).is_none() && !marked.needs_mark(rejected));
             assert_eq!(value.needs_mark(rejected), rejected.is_some_and(|token| token.expose() == "stored"));
-            assert!(Value::default().serves(&request, now).is_none());
+            assert!(StoredValue::default().serves(&request, now).is_none());
         }
     }
 
@@ -436,13 +437,13 @@ mod tests {
     fn a_login_is_kept_longer_than_a_token() {
         let now = WallClock::default().moment();
         let token = AccessToken::bearer("AT").unwrap();
-        let endless = Value { token: Some(token.clone()), ..Value::default() };
+        let endless = StoredValue { token: Some(token.clone()), ..StoredValue::default() };
         let short = token.with_lifetime(Duration::from_secs(100)).requested(now);
-        let short = Value { token: Some(short), ..Value::default() };
+        let short = StoredValue { token: Some(short), ..StoredValue::default() };
         assert_eq!((endless.keep_for(now), short.keep_for(now)), (ENDLESS_KEPT, Duration::from_secs(160)));
         let refresh_token =
             SharedRefreshToken { first: "1".into(), newest: "1".into(), is_in_doubt: false, ended: None };
-        let login = Value { refresh_token: Some(refresh_token), ..short };
+        let login = StoredValue { refresh_token: Some(refresh_token), ..short };
         assert_eq!(login.keep_for(now), REFRESH_TOKEN_KEPT);
     }
 }

@@ -58,17 +58,17 @@ struct CachesShared<K> {
     sweep: AtomicU64,
     /// Until when a search for a cache to evict would be in vain.
     crowded: AtomicU64,
-    members: RwLock<Members<K>>,
+    members: RwLock<TenantMembers<K>>,
     /// Makes the names of the credentials: the same for the same key, and not to be read back.
     names: RandomState,
 }
 
-struct Members<K> {
-    caches: HashMap<K, Member>,
+struct TenantMembers<K> {
+    caches: HashMap<K, TenantCache>,
     closed: bool,
 }
 
-struct Member {
+struct TenantCache {
     cache: TokenCache,
     /// In nanoseconds since the beginning.
     used: AtomicU64,
@@ -104,7 +104,7 @@ impl<K> TenantCaches<K> {
             began: clock::now(),
             sweep: AtomicU64::new(idle_after),
             crowded: AtomicU64::new(0),
-            members: RwLock::new(Members { caches: HashMap::new(), closed: false }),
+            members: RwLock::new(TenantMembers { caches: HashMap::new(), closed: false }),
             names: RandomState::new(),
         };
         Self { inner: Arc::new(inner) }
@@ -274,11 +274,11 @@ impl<K> CachesShared<K> {
         clock::nanos(clock::now().saturating_duration_since(self.began))
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, Members<K>> {
+    fn read(&self) -> RwLockReadGuard<'_, TenantMembers<K>> {
         self.members.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Members<K>> {
+    fn write(&self) -> RwLockWriteGuard<'_, TenantMembers<K>> {
         self.members.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -323,7 +323,7 @@ impl<K: Hash + Eq> CachesShared<K> {
         if full {
             self.crowded.store(now.saturating_add(clock::nanos(LOOK_AGAIN)), Ordering::Relaxed);
         } else {
-            members.caches.insert(key, Member { cache: made.clone(), used: AtomicU64::new(now) });
+            members.caches.insert(key, TenantCache { cache: made.clone(), used: AtomicU64::new(now) });
         }
         drop(members);
         // Sources are foreign code too, and so is the end of one.
@@ -351,12 +351,12 @@ impl<K: Hash + Eq> CachesShared<K> {
     }
 }
 
-// --- Members ---
+// --- TenantMembers ---
 
-impl<K: Hash + Eq> Members<K> {
+impl<K: Hash + Eq> TenantMembers<K> {
     /// Takes those out that were not used since.
     fn take_idle(&mut self, since: u64, gone: &mut Vec<Retired>) {
-        let idle = |member: &Member| member.used() < since && member.cache.is_idle();
+        let idle = |member: &TenantCache| member.used() < since && member.cache.is_idle();
         let taken = self.caches.extract_if(|_, member| idle(member)).collect();
         self.retire(taken, gone);
     }
@@ -364,7 +364,7 @@ impl<K: Hash + Eq> Members<K> {
     /// Takes so many out, of those that can go the ones that were unused the longest.
     fn take_oldest(&mut self, count: usize, gone: &mut Vec<Retired>) {
         let can_go = self.caches.values().filter(|member| member.cache.is_idle());
-        let mut used: Vec<u64> = can_go.map(Member::used).collect();
+        let mut used: Vec<u64> = can_go.map(TenantCache::used).collect();
         let Some(last) = count.min(used.len()).checked_sub(1) else { return };
         let (_, &mut limit, _) = used.select_nth_unstable(last);
         let mut left = count;
@@ -378,17 +378,17 @@ impl<K: Hash + Eq> Members<K> {
     }
 
     /// Ends those that were taken out. One that is kept warm may have begun to renew its token meanwhile; it comes back.
-    fn retire(&mut self, taken: Vec<(K, Member)>, gone: &mut Vec<Retired>) {
-        for (key, Member { cache, used }) in taken {
+    fn retire(&mut self, taken: Vec<(K, TenantCache)>, gone: &mut Vec<Retired>) {
+        for (key, TenantCache { cache, used }) in taken {
             match cache.retire() {
                 Ok(retired) => gone.push(retired),
-                Err(cache) => drop(self.caches.insert(key, Member { cache, used })),
+                Err(cache) => drop(self.caches.insert(key, TenantCache { cache, used })),
             }
         }
     }
 }
 
-impl Member {
+impl TenantCache {
     fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }

@@ -13,10 +13,10 @@ use super::hyper::HyperBody;
 
 /// The body of a response of `HyperClient` or `ReqwestClient`. Its errors are those of hyper or reqwest.
 pub struct IncomingBody {
-    inner: Inner,
+    inner: IncomingKind,
 }
 
-enum Inner {
+enum IncomingKind {
     #[cfg(feature = "hyper-client")]
     Hyper(HyperBody),
     #[cfg(feature = "reqwest")]
@@ -26,12 +26,12 @@ enum Inner {
 impl IncomingBody {
     #[cfg(feature = "hyper-client")]
     pub(super) fn of_hyper(body: HyperBody) -> Self {
-        Self { inner: Inner::Hyper(body) }
+        Self { inner: IncomingKind::Hyper(body) }
     }
 
     #[cfg(feature = "reqwest")]
     pub(super) fn of_reqwest(body: reqwest::Body) -> Self {
-        Self { inner: Inner::Reqwest(body) }
+        Self { inner: IncomingKind::Reqwest(body) }
     }
 }
 
@@ -45,27 +45,27 @@ impl Body for IncomingBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match &mut self.inner {
             #[cfg(feature = "hyper-client")]
-            Inner::Hyper(body) => Pin::new(body).poll_frame(cx),
+            IncomingKind::Hyper(body) => Pin::new(body).poll_frame(cx),
             #[cfg(feature = "reqwest")]
-            Inner::Reqwest(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            IncomingKind::Reqwest(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.inner {
             #[cfg(feature = "hyper-client")]
-            Inner::Hyper(body) => body.is_end_stream(),
+            IncomingKind::Hyper(body) => body.is_end_stream(),
             #[cfg(feature = "reqwest")]
-            Inner::Reqwest(body) => body.is_end_stream(),
+            IncomingKind::Reqwest(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.inner {
             #[cfg(feature = "hyper-client")]
-            Inner::Hyper(body) => body.size_hint(),
+            IncomingKind::Hyper(body) => body.size_hint(),
             #[cfg(feature = "reqwest")]
-            Inner::Reqwest(body) => body.size_hint(),
+            IncomingKind::Reqwest(body) => body.size_hint(),
         }
     }
 }

@@ -28,7 +28,7 @@ impl Member {
         let mut value: &RawValue = serde_json::from_slice(json)?;
         for step in steps(&self.0) {
             let mut reader = serde_json::Deserializer::from_str(value.get());
-            match Step(&step).deserialize(&mut reader)? {
+            match PointerStep(&step).deserialize(&mut reader)? {
                 Some(found) => value = found,
                 None => return Ok(None),
             }
@@ -115,12 +115,12 @@ fn index(step: &str) -> Option<usize> {
     step.parse().ok().filter(|_| is_number)
 }
 
-// --- Step ---
+// --- PointerStep ---
 
 /// Reads one member or one item of a value, and passes over the others.
-struct Step<'s>(&'s str);
+struct PointerStep<'s>(&'s str);
 
-impl<'de> DeserializeSeed<'de> for Step<'_> {
+impl<'de> DeserializeSeed<'de> for PointerStep<'_> {
     type Value = Option<&'de RawValue>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
@@ -128,7 +128,7 @@ impl<'de> DeserializeSeed<'de> for Step<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Step<'_> {
+impl<'de> Visitor<'de> for PointerStep<'_> {
     type Value = Option<&'de RawValue>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

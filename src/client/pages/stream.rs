@@ -41,7 +41,7 @@ pub struct Pages<S = ApiService> {
     /// The next page to ask for. Nothing after the last page.
     at: Option<Position>,
     progress: Progress,
-    state: State,
+    state: PagesState,
     /// The requests that were sent, by their fingerprints.
     sent: HashSet<Fingerprint>,
     /// The last one, until its page has come and is good.
@@ -52,7 +52,7 @@ pub struct Pages<S = ApiService> {
     hashers: [RandomState; 2],
 }
 
-enum State {
+enum PagesState {
     /// The next page can be asked for.
     Ready,
     /// It is on its way.
@@ -69,18 +69,18 @@ type Fingerprint = [u64; 2];
 
 impl<S> Pages<S> {
     pub(crate) fn new(mut first: ApiRequest<S>, next: Next) -> Self {
-        let (mut bases, mut state) = (vec![Arc::clone(first.base())], State::Ready);
+        let (mut bases, mut state) = (vec![Arc::clone(first.base())], PagesState::Ready);
         for base in next.bases() {
             match base {
                 Ok(base) => bases.push(Arc::clone(base)),
                 Err(error) => {
                     let reason = "the base URL of Next::also_under is none";
-                    state = State::Failed(ApiError::builder(reason, Arc::clone(error)));
+                    state = PagesState::Failed(ApiError::builder(reason, Arc::clone(error)));
                 }
             }
         }
         if let Some(error) = first.take_error() {
-            state = State::Failed(error);
+            state = PagesState::Failed(error);
         }
         Self {
             first,
@@ -145,12 +145,12 @@ impl<S> Pages<S> {
 
     /// Takes an error back: the next page is the one that has failed. Without effect where none has.
     pub fn try_again(&mut self) {
-        if matches!(self.state, State::Ended) && self.at.is_some() {
+        if matches!(self.state, PagesState::Ended) && self.at.is_some() {
             self.progress = self.at.as_ref().map_or(self.progress, |at| at.progress);
             if let Some(sent) = self.last_sent.take() {
                 self.sent.remove(&sent);
             }
-            self.state = State::Ready;
+            self.state = PagesState::Ready;
         }
     }
 
@@ -217,9 +217,9 @@ impl<S> Pages<S> {
         let after = self.next.after(page, &said, self.current(), &self.progress);
         match after.and_then(|next| self.whole(next)) {
             Ok(Some(next)) => self.at = Some(Position { step: Some(next), progress: self.progress }),
-            Ok(None) => (self.at, self.state) = (None, State::Ended),
+            Ok(None) => (self.at, self.state) = (None, PagesState::Ended),
             Err(error) => {
-                self.state = State::Failed(error);
+                self.state = PagesState::Failed(error);
                 return Ok(());
             }
         }
@@ -360,24 +360,26 @@ where
         let this = self.get_mut();
         loop {
             let outcome = match &mut this.state {
-                State::Ended => return Poll::Ready(None),
-                State::Ready => match this.send() {
+                PagesState::Ended => return Poll::Ready(None),
+                PagesState::Ready => match this.send() {
                     Ok(page) => {
-                        this.state = State::Fetching(page);
+                        this.state = PagesState::Fetching(page);
                         continue;
                     }
                     Err(error) => Err(error),
                 },
-                State::Fetching(page) => ready!(page.as_mut().poll(context)),
-                State::Failed(_) => match mem::replace(&mut this.state, State::Ended) {
-                    State::Failed(error) => Err(error),
-                    State::Ready | State::Fetching(_) | State::Ended => return Poll::Ready(None),
+                PagesState::Fetching(page) => ready!(page.as_mut().poll(context)),
+                PagesState::Failed(_) => match mem::replace(&mut this.state, PagesState::Ended) {
+                    PagesState::Failed(error) => Err(error),
+                    PagesState::Ready | PagesState::Fetching(_) | PagesState::Ended => {
+                        return Poll::Ready(None);
+                    }
                 },
             };
-            this.state = State::Ready;
+            this.state = PagesState::Ready;
             let outcome = outcome.and_then(|page| this.take(&page).map(|()| page));
             if outcome.is_err() {
-                this.state = State::Ended;
+                this.state = PagesState::Ended;
             }
             return Poll::Ready(Some(outcome));
         }

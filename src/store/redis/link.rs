@@ -22,11 +22,11 @@ pub(super) struct Link {
     pub(super) server: Arc<Server>,
     /// Keys that have changed; an empty one means that any may have.
     pub(super) changes: broadcast::Sender<String>,
-    newest: Mutex<Option<Attempt>>,
+    newest: Mutex<Option<ConnectAttempt>>,
 }
 
 /// A connection that is being opened, that is open, or that could not be opened.
-type Attempt = watch::Receiver<Option<Result<Arc<OpenConnection>, Arc<RedisError>>>>;
+type ConnectAttempt = watch::Receiver<Option<Result<Arc<OpenConnection>, Arc<RedisError>>>>;
 
 /// A connection that was opened.
 pub(super) struct OpenConnection {
@@ -79,7 +79,7 @@ impl Link {
     }
 
     /// Returns the newest attempt if it can still be of use, else a new one.
-    fn attempt(&self) -> Result<Attempt, Error> {
+    fn attempt(&self) -> Result<ConnectAttempt, Error> {
         // Every change under this lock is one assignment.
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(attempt) = newest.as_ref().filter(|attempt| is_usable(attempt)) {
@@ -97,7 +97,7 @@ impl Link {
     }
 }
 
-fn is_usable(attempt: &Attempt) -> bool {
+fn is_usable(attempt: &ConnectAttempt) -> bool {
     match &*attempt.borrow() {
         Some(Ok(open)) => !open.noticed.is_broken.load(Ordering::Acquire),
         Some(Err(_)) => false,

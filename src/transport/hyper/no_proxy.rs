@@ -7,10 +7,10 @@ use http::Uri;
 /// The entries of a list. Malformed entries are left out, and named once.
 #[derive(Default)]
 pub(super) struct NoProxy {
-    entries: Vec<Entry>,
+    entries: Vec<NoProxyEntry>,
 }
 
-struct Entry {
+struct NoProxyEntry {
     hosts: Hosts,
     port: Option<u16>,
 }
@@ -31,7 +31,7 @@ impl NoProxy {
     pub(super) fn read(list: &str) -> Self {
         let mut entries = Vec::new();
         for text in list.split(|c: char| c == ',' || c.is_whitespace()).filter(|text| !text.is_empty()) {
-            match Entry::read(text) {
+            match NoProxyEntry::read(text) {
                 Some(entry) => entries.push(entry),
                 None => tracing::warn!(
                     "NO_PROXY has an entry that excepts nothing: {:?}; write a name, an address, a network or *",
@@ -55,7 +55,7 @@ impl NoProxy {
     }
 }
 
-impl Entry {
+impl NoProxyEntry {
     fn read(text: &str) -> Option<Self> {
         if text == "*" {
             return Some(Self { hosts: Hosts::All, port: None });
@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn what_excepts_nothing_is_left_out() {
         for text in ["a*b", "http://a", "a:b", "[::1", "10.0.0.0/33", "a/8", ":443"] {
-            assert!(Entry::read(text).is_none(), "{text}");
+            assert!(NoProxyEntry::read(text).is_none(), "{text}");
         }
     }
 }

@@ -29,11 +29,11 @@ use crate::origin::Origin;
 /// ```
 #[derive(Clone)]
 pub struct Proxy {
-    choice: Choice,
+    choice: ProxyChoice,
 }
 
 #[derive(Clone)]
-enum Choice {
+enum ProxyChoice {
     None,
     Environment,
     This { address: Uri, credentials: Option<HeaderValue>, except: String },
@@ -72,24 +72,24 @@ impl Proxy {
         let address = address
             .build()
             .map_err(|_| refuse("its host is none; give the bare name, an IPv6 address in brackets"))?;
-        Ok(Self { choice: Choice::This { address, credentials: None, except: String::new() } })
+        Ok(Self { choice: ProxyChoice::This { address, credentials: None, except: String::new() } })
     }
 
     /// The proxy that the environment names: `HTTPS_PROXY`, else `ALL_PROXY`, but not for what `NO_PROXY` lists; the names
     /// in lower case serve too. The variables are read at the first request to an `https` URL.
     pub(super) fn from_environment() -> Self {
-        Self { choice: Choice::Environment }
+        Self { choice: ProxyChoice::Environment }
     }
 
     /// No proxy, even if the environment names one.
     pub(super) fn none() -> Self {
-        Self { choice: Choice::None }
+        Self { choice: ProxyChoice::None }
     }
 
     /// Sets user and password (RFC 7617). Without effect on the other two kinds of proxy.
     #[must_use]
     pub fn credentials(mut self, user: &str, password: impl Into<String>) -> Self {
-        if let Choice::This { credentials, .. } = &mut self.choice {
+        if let ProxyChoice::This { credentials, .. } = &mut self.choice {
             let password = Zeroizing::new(password.into());
             let text = Zeroizing::new(format!("{user}:{}", *password));
             let text = Zeroizing::new(BASE64_STANDARD.encode(&*text));
@@ -105,7 +105,7 @@ impl Proxy {
     /// networks, each perhaps with a port, or `*`, with commas between. Without effect on the other two kinds of proxy.
     #[must_use]
     pub fn except(mut self, list: impl Into<String>) -> Self {
-        if let Choice::This { except, .. } = &mut self.choice {
+        if let ProxyChoice::This { except, .. } = &mut self.choice {
             *except = list.into();
         }
         self
@@ -114,13 +114,13 @@ impl Proxy {
     /// Reads the environment, if that is asked.
     pub(super) fn find(&self) -> Proxies {
         match &self.choice {
-            Choice::None => Proxies { matcher: None, credentials: None, except: NoProxy::default() },
-            Choice::Environment => {
+            ProxyChoice::None => Proxies { matcher: None, credentials: None, except: NoProxy::default() },
+            ProxyChoice::Environment => {
                 let list = ["NO_PROXY", "no_proxy"].iter().find_map(|name| std::env::var(name).ok());
                 let except = NoProxy::read(&list.unwrap_or_default());
                 Proxies { matcher: Some(Matcher::from_env()), credentials: None, except }
             }
-            Choice::This { address, credentials, except } => {
+            ProxyChoice::This { address, credentials, except } => {
                 let matcher = Matcher::builder().https(address.to_string()).build();
                 let except = NoProxy::read(except);
                 Proxies { matcher: Some(matcher), credentials: credentials.clone(), except }
@@ -132,9 +132,9 @@ impl Proxy {
 impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match &self.choice {
-            Choice::None => "Proxy(none)",
-            Choice::Environment => "Proxy(environment)",
-            Choice::This { .. } => "Proxy(..)",
+            ProxyChoice::None => "Proxy(none)",
+            ProxyChoice::Environment => "Proxy(environment)",
+            ProxyChoice::This { .. } => "Proxy(..)",
         })
     }
 }

@@ -15,24 +15,24 @@ where
     B: Body + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    Native::wrap(RequestBody { inner: Mutex::new(body) })
+    Native::wrap(SyncBody { inner: Mutex::new(body) })
 }
 
 /// A request body that reqwest takes: it wants `Sync`, and bodies such as axum's and tonic's are not.
 ///
 /// The lock is never waited for: the one that polls has the only reference.
-struct RequestBody<B> {
+struct SyncBody<B> {
     inner: Mutex<B>,
 }
 
-impl<B> RequestBody<B> {
+impl<B> SyncBody<B> {
     // A body that panicked is not whole either way.
     fn inner(&mut self) -> &mut B {
         self.inner.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<B> Body for RequestBody<B>
+impl<B> Body for SyncBody<B>
 where
     B: Body + Unpin,
 {

@@ -106,20 +106,20 @@ where
     fn call(&mut self, request: Request<B>) -> ReqwestResponseFuture<S::Future> {
         if let Err(error) = runtime::current() {
             return ReqwestResponseFuture {
-                state: State::Refused { error: Some(Unsent::new(error).into()) },
+                state: ReqwestState::Refused { error: Some(Unsent::new(error).into()) },
             };
         }
         let is_token_request = request.extensions().get::<FollowNothing>().is_some();
         if is_token_request && !self.follows_nothing {
-            return ReqwestResponseFuture { state: State::Refused { error: Some(may_follow()) } };
+            return ReqwestResponseFuture { state: ReqwestState::Refused { error: Some(may_follow()) } };
         }
         let uri = request.uri().clone();
         let state = match reqwest::Request::try_from(request.map(into_native)) {
-            Err(error) => State::Refused { error: Some(error.into()) },
+            Err(error) => ReqwestState::Refused { error: Some(error.into()) },
             Ok(native) if !is_same_place(&uri, native.url()) => {
-                State::Refused { error: Some(renamed(&native)) }
+                ReqwestState::Refused { error: Some(renamed(&native)) }
             }
-            Ok(native) => State::Sent { response: self.inner.call(native), is_token_request },
+            Ok(native) => ReqwestState::Sent { response: self.inner.call(native), is_token_request },
         };
         ReqwestResponseFuture { state }
     }
@@ -185,13 +185,13 @@ pin_project! {
     #[allow(unnameable_types, reason = "a client is named, and not its future")]
     pub struct ReqwestResponseFuture<F> {
         #[pin]
-        state: State<F>,
+        state: ReqwestState<F>,
     }
 }
 
 pin_project! {
-    #[project = StateProjection]
-    enum State<F> {
+    #[project = ReqwestStateProjection]
+    enum ReqwestState<F> {
         Sent { #[pin] response: F, is_token_request: bool },
         Refused { error: Option<BoxError> },
     }
@@ -206,14 +206,14 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
-            StateProjection::Sent { response, is_token_request } => {
+            ReqwestStateProjection::Sent { response, is_token_request } => {
                 let response = ready!(response.poll(cx)).map_err(|error| match is_token_request {
                     true => marked(error.into()),
                     false => error.into(),
                 })?;
                 Poll::Ready(Ok(Response::from(response).map(IncomingBody::of_reqwest)))
             }
-            StateProjection::Refused { error } => {
+            ReqwestStateProjection::Refused { error } => {
                 Poll::Ready(Err(error.take().expect("a future is not polled after its end")))
             }
         }

@@ -9,7 +9,7 @@ use loom::future::block_on;
 use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use loom::thread;
 
-use crate::single_flight::{Leader, Outcome, SingleFlight, Value, Waiter};
+use crate::single_flight::{FlightValue, Leader, Outcome, SingleFlight, Waiter};
 
 /// A token: an identity and the flag that requests look at.
 #[derive(Clone)]
@@ -28,7 +28,7 @@ impl Token {
     }
 }
 
-impl Value for Token {
+impl FlightValue for Token {
     fn id(&self) -> u64 {
         self.id
     }
