@@ -57,14 +57,14 @@ impl NoProxy {
 
 impl NoProxyEntry {
     fn read(text: &str) -> Option<Self> {
-        if text == "*" {
-            return Some(Self { hosts: Hosts::All, port: None });
-        }
         // Several colons are those of an address, unless it stands in brackets.
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => {
                 let (host, rest) = rest.split_once(']')?;
-                (host, rest.strip_prefix(':'))
+                match rest.is_empty() {
+                    true => (host, None),
+                    false => (host, Some(rest.strip_prefix(':')?)),
+                }
             }
             None => match text.rsplit_once(':') {
                 Some((host, port)) if !host.contains(':') => (host, Some(port)),
@@ -78,6 +78,9 @@ impl NoProxyEntry {
 
 impl Hosts {
     fn read(host: &str) -> Option<Self> {
+        if host == "*" {
+            return Some(Self::All);
+        }
         let (address, bits) =
             host.split_once('/').map_or((host, None), |(address, bits)| (address, Some(bits)));
         if let Ok(address) = address.parse::<IpAddr>() {
@@ -145,6 +148,9 @@ mod tests {
             (" a.test ,\tlogin.example.com ", "login.example.com", true),
             ("a.test login.example.com", "login.example.com", true),
             ("", "login.example.com", false),
+            ("*:443", "10.0.0.1", true),
+            ("*:443", "login.example.com", true),
+            ("*:8443", "login.example.com", false),
         ] {
             let uri: Uri = format!("https://{host}/").parse().unwrap();
             assert_eq!(NoProxy::read(list).excepts(&uri), is_excepted, "{list:?} {host}");
@@ -153,7 +159,19 @@ mod tests {
 
     #[test]
     fn what_excepts_nothing_is_left_out() {
-        for text in ["a*b", "http://a", "a:b", "[::1", "10.0.0.0/33", "a/8", ":443"] {
+        for text in [
+            "a*b",
+            "http://a",
+            "a:b",
+            "[::1",
+            "[fe80::]/10",
+            "[::1]443",
+            "[::1]:",
+            "*:",
+            "10.0.0.0/33",
+            "a/8",
+            ":443",
+        ] {
             assert!(NoProxyEntry::read(text).is_none(), "{text}");
         }
     }
