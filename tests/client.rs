@@ -1,5 +1,6 @@
 //! The handle with a base URL, over the layers and a server in memory.
 
+#![cfg(feature = "stack")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(clippy::disallowed_methods, reason = "tests look at the paused clock")]
 
