@@ -73,7 +73,9 @@ pub(crate) fn is_grpc_content(headers: &HeaderMap) -> bool {
 /// Returns whether a content type says so.
 #[inline]
 pub(crate) fn is_grpc_type(kind: &HeaderValue) -> bool {
-    kind.as_bytes().starts_with(b"application/grpc")
+    const GRPC: &[u8] = b"application/grpc";
+    // Media types have no case (RFC 9110 §8.3.1).
+    kind.as_bytes().get(..GRPC.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(GRPC))
 }
 
 /// Returns how long the message is that a body begins with, its prefix included: a byte of flags, and the length in four.
@@ -193,6 +195,8 @@ mod tests {
         };
         assert!(answer(Version::HTTP_2, "application/grpc"));
         assert!(answer(Version::HTTP_2, "application/grpc+proto"));
+        assert!(answer(Version::HTTP_2, "Application/gRPC"));
+        assert!(!answer(Version::HTTP_2, "application/gr"));
         assert!(!answer(Version::HTTP_2, "application/json"));
         assert!(!answer(Version::HTTP_11, "application/grpc"));
         assert!(!is_grpc(&Response::builder().version(Version::HTTP_2).body(()).unwrap()));

@@ -152,7 +152,9 @@ impl RateLimitProfile {
 
     /// Returns whether a response says that the request is not to be sent again.
     pub(crate) fn forbids_retry(&self, headers: &HeaderMap) -> bool {
-        VERDICTS.iter().chain(&self.verdicts).flat_map(|name| values(headers, name)).any(|said| {
+        let lines = VERDICTS.iter().chain(&self.verdicts).flat_map(|name| values(headers, name));
+        // A proxy may have merged several.
+        lines.flat_map(|line| line.split(',')).any(|said| {
             let said = said.trim_ascii();
             ["false", "no", "0", "?0"].iter().any(|no| said.eq_ignore_ascii_case(no))
         })

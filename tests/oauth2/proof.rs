@@ -158,6 +158,19 @@ async fn a_refusal_of_whatever_stands_between_that_says_when_to_come_back_is_wai
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_that_says_not_to_retry_is_heard_at_the_token_endpoint() {
+    for header in [("x-should-retry", "false"), ("stripe-should-retry", "False, false")] {
+        for status in [429, 503] {
+            let headers = [("retry-after", "1"), header];
+            let endpoint = Scripted::new([answer_with(status, &headers, ""), a_token()]);
+            let error = endpoint.ask(billing()).await.unwrap_err();
+            assert!(error.is_throttled() && error.retry_at().is_some(), "{error}");
+            assert_eq!(endpoint.seen().len(), 1);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_that_fails_twice_in_doubt_is_not_asked_before_the_time_that_it_named() {
     let fails = || answer_with(500, &[("retry-after", "40")], "");
     let endpoint = Scripted::new([Step::Hang, fails()]);

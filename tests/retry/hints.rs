@@ -165,6 +165,7 @@ async fn a_server_that_says_not_to_retry_is_heard() {
         (&RetryPolicy::default(), ("x-should-retry", " no")),
         (&own, ("x-should-retry", "false")),
         (&own, ("x-again", "0")),
+        (&own, ("x-should-retry", "true, false")),
     ] {
         for status in [408, 429, 503] {
             let script = Script::new([said(status, &[header, ("retry-after", "1")])]);

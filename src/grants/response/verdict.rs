@@ -9,6 +9,7 @@ use http::StatusCode;
 use crate::error::ErrorKind;
 use crate::grants::response::classifier::Refusal;
 use crate::grants::response::codes::{self, Subject, plain};
+use crate::headers::profile::RateLimitProfile;
 
 /// How an attempt ended that brought no response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,13 +83,14 @@ pub(crate) fn refused(refusal: &Refusal<'_>, hint: Option<Duration>, named: Opti
     };
     // The pace of a device grant is for its caller to keep.
     let is_polled = matches!(code, Some("authorization_pending" | "slow_down"));
+    let is_forbidden = RateLimitProfile::generic().forbids_retry(refusal.headers());
     Verdict {
         class,
         is_in_doubt,
         refresh_token: if is_temporary { Evidence::None } else { evidence(refusal, named) },
         is_proof: named.is_some() || code.is_some(),
         is_classified: named.is_some(),
-        is_repeatable: is_temporary && (named.is_some() || !is_polled),
+        is_repeatable: is_temporary && (named.is_some() || !is_polled) && !is_forbidden,
         blames_secret: is_about_client && !is_temporary,
         hint,
     }
