@@ -98,8 +98,8 @@
 //! After some outcomes the server may have done the work. Then only these requests are sent again:
 //!
 //! 1. Safe methods: `GET`, `HEAD`, `OPTIONS`, `TRACE`, `QUERY`, `PROPFIND`, `REPORT`, `SEARCH`.
-//! 2. Idempotent methods (RFC 9110 §9.2.2), without a condition such as `If-Match` or `If-None-Match`. A repeated conditional
-//!    write gets a 412 because the first one succeeded.
+//! 2. Idempotent methods (RFC 9110 §9.2.2), without a condition such as `If-Match`, `If-None-Match` or a vendor's
+//!    own (`x-goog-if-generation-match`). A repeated conditional write gets a 412 because the first one succeeded.
 //! 3. Any request with an `Idempotency-Key` that is not empty.
 //! 4. Any request with [`RetryOptions::repeatable`], such as a POST that only reads.
 //!

@@ -81,6 +81,27 @@ async fn an_error_does_not_say_not_sent_for_a_request_that_the_server_received()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_write_with_a_condition_of_whatever_kind_is_not_repeated_after_an_ambiguous_failure() {
+    for condition in [
+        ("if", "(<urn:uuid:181d4fae-7d8c-11d0-a765-00a0c91e6bf2>)"),
+        ("if-schedule-tag-match", "\"12ab34cd\""),
+        ("x-goog-if-generation-match", "0"),
+        ("x-ms-if-tags", "\"a\"='b'"),
+    ] {
+        for method in ["PUT", "DELETE"] {
+            let (outcome, told, sent) = run([cut(), status(412)], request(method, &[condition])).await;
+            assert_eq!((sent, class(&outcome.unwrap_err())), (1, Failure::Ambiguous), "{condition:?}");
+            assert!(told.may_have_acted());
+        }
+        // Where it provably did not arrive it is sent again, and so is a read.
+        let (outcome, _, sent) = run([refused(), status(201)], request("PUT", &[condition])).await;
+        assert_eq!((outcome.unwrap().status().as_u16(), sent), (201, 2));
+        let (outcome, _, sent) = run([cut(), status(200)], request("GET", &[condition])).await;
+        assert_eq!((outcome.unwrap().status().as_u16(), sent), (200, 2));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_that_never_arrived_is_told_as_that() {
     for answers in [
         vec![refused(), refused(), refused(), refused()],

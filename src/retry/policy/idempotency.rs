@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 
-use http::header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE};
 use http::{HeaderName, HeaderValue, Method, Request};
 
 use crate::backoff;
@@ -12,9 +11,6 @@ static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Safe methods that `http` has no constants for: of `WebDAV` (RFC 4918, RFC 3253, RFC 5323), and QUERY.
 const SAFE: [&str; 4] = ["PROPFIND", "REPORT", "SEARCH", "QUERY"];
-
-/// A repeated write meets what the first one wrote, so these fail it although it succeeded (RFC 9110 §13.1).
-static CONDITIONS: [HeaderName; 4] = [IF_MATCH, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE];
 
 /// The effect that a second attempt may have, as far as the request says so itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +60,7 @@ impl Repeatability {
             if *name == IDEMPOTENCY_KEY && says_something(value) {
                 return Self::Keyed;
             }
-            if CONDITIONS.contains(name) {
+            if is_condition(name.as_str()) {
                 repeat = Self::Unsafe;
             }
         }
@@ -91,6 +87,14 @@ impl Repeatability {
             Self::Unsafe => false,
         }
     }
+}
+
+/// Returns whether a header is a condition on what is there: a repeated write meets what the first one wrote, so that it fails
+/// although it succeeded. Those of RFC 9110 §13.1, of `WebDAV` (`If`, RFC 4918 §10.4), of `CalDAV` (`If-Schedule-Tag-Match`), and
+/// those of object stores, such as `x-goog-if-generation-match`. A condition on the source of a copy is none.
+fn is_condition(name: &str) -> bool {
+    let is_vendors = name.starts_with("x-") && name.contains("-if-") && !name.contains("-source-");
+    name == "if" || name.starts_with("if-") || is_vendors
 }
 
 /// An empty key, also one in quotes, tells no two requests apart.
@@ -154,6 +158,30 @@ mod tests {
         assert_eq!(run(Method::POST, false, false), (false, None));
         let keys: HashSet<_> = (0..1000).map(|_| run(Method::POST, false, true).1.unwrap()).collect();
         assert_eq!(keys.len(), 1000);
+    }
+
+    #[test]
+    fn a_condition_is_one_in_whatever_header_it_stands() {
+        for name in [
+            "if-match",
+            "if-none-match",
+            "if-modified-since",
+            "if-unmodified-since",
+            "if",
+            "if-schedule-tag-match",
+            "x-goog-if-generation-match",
+            "x-ms-if-sequence-number-eq",
+            "x-amz-if-match-size",
+        ] {
+            let request = Request::put("/").header(name, "0").body(()).unwrap();
+            let found = Repeatability::as_it_is(request.method(), request.headers());
+            assert_eq!(found, Repeatability::Unsafe, "{name}");
+        }
+        for name in ["x-amz-copy-source-if-match", "x-ms-source-if-match", "x-iface", "iffy"] {
+            let request = Request::put("/").header(name, "0").body(()).unwrap();
+            let found = Repeatability::as_it_is(request.method(), request.headers());
+            assert_eq!(found, Repeatability::Idempotent, "{name}");
+        }
     }
 
     #[test]
