@@ -18,9 +18,10 @@ use super::terms::Rejection;
 use super::ticket::Ticket;
 use super::verdict::{Sent, judge, missing_scope};
 use crate::cache::{Acquire, Snapshot, TokenCache};
+use crate::clock;
 use crate::error::Error;
 use crate::extensions::{
-    Challenges, LateRefusal, PastRetry, RejectionVerdict, ScopeMissing, SentToken, TokenRejected,
+    Challenges, Deadline, LateRefusal, PastRetry, RejectionVerdict, ScopeMissing, SentToken, TokenRejected,
     TokenWithheld,
 };
 use crate::headers::{challenge, grpc};
@@ -181,6 +182,12 @@ where
             let Some(mut request) = self.request.take() else {
                 return Poll::Ready(Err(Error::config("a request was sent twice by one future").into()));
             };
+            // It would be ended as soon as it is sent.
+            if request.extensions().get().is_some_and(|at: &Deadline| at.instant() <= clock::now().into_std())
+            {
+                let error = "the deadline of the request passed while it waited for a token; it was not sent";
+                return Poll::Ready(Err(Error::transient(error).into()));
+            }
             let watch = self.rules.put_on(ticket, &mut request)?;
             return Poll::Ready(Ok((self.service.call(request), watch)));
         }

@@ -11,7 +11,7 @@ use http_body_util::Full;
 use tokio::time::Instant;
 use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::auth::{AuthLayer, AuthService};
-use tower_oauth2::extensions::TokenRejected;
+use tower_oauth2::extensions::{Deadline, TokenRejected};
 use tower_oauth2::retry::{RequestBody, RetryService, StopReason};
 use tower_oauth2::test_util::{Probe, ScriptedResponse, reply};
 use tower_oauth2::{AccessToken, Error, ErrorKind, RetryPolicy, TokenCache, TokenSource, source_fn};
@@ -280,4 +280,39 @@ async fn under_a_limit_no_permit_is_held_while_a_token_is_fetched_for_the_replay
     world.revoke();
     assert_eq!(client.oneshot(post()).await.unwrap().status(), StatusCode::OK);
     assert_eq!((world.issued(), probe.calls()), (2, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_token_comes_at_its_deadline_is_not_sent() {
+    let second = Duration::from_secs(1);
+    for retries in [true, false] {
+        let source = source_fn(move |_| async move {
+            tokio::time::sleep(second).await;
+            AccessToken::bearer("late")
+        });
+        let auth = AuthLayer::for_any_https_origin_unchecked(source);
+        let sent = Arc::<AtomicUsize>::default();
+        let mut request = get();
+        request.extensions_mut().insert(Deadline::within(second));
+        let outcome = match retries {
+            true => {
+                let count = Arc::clone(&sent);
+                let api = Probe::new(move |_: Request<RequestBody<Full<Bytes>>>| {
+                    count.fetch_add(1, Ordering::SeqCst);
+                    std::future::ready(Ok::<_, BoxError>(reply(200, "welcome")))
+                });
+                RetryPolicy::default().layer(auth.layer(api)).oneshot(request).await.map(drop)
+            }
+            false => {
+                let count = Arc::clone(&sent);
+                let api = Probe::new(move |_: Request<Full<Bytes>>| {
+                    count.fetch_add(1, Ordering::SeqCst);
+                    std::future::ready(Ok::<_, BoxError>(reply(200, "welcome")))
+                });
+                auth.layer(api).oneshot(request).await.map(drop)
+            }
+        };
+        let error = outcome.unwrap_err();
+        assert_eq!(sent.load(Ordering::SeqCst), 0, "{error}");
+    }
 }
