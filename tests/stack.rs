@@ -252,6 +252,21 @@ async fn an_upload_that_cannot_be_opened_again_fails_and_is_not_sent_short() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_upload_whose_length_stands_in_a_header_is_not_sent_short_after_a_redirect() {
+    let frames = [Ok::<_, BoxError>(Frame::data(Bytes::from("one more")))];
+    let shorter = || async {
+        let frames = [Ok::<_, BoxError>(Frame::data(Bytes::from("one")))];
+        Ok::<_, BoxError>(StreamBody::new(stream::iter(frames)))
+    };
+    let script = Script::new([moved(308, "/b")]);
+    let request = Request::put(format!("{API}/items")).header("content-length", "8");
+    let mut request = request.body(StreamBody::new(stream::iter(frames)).boxed_unsync()).unwrap();
+    request.extensions_mut().insert(BodyFactory::new(shorter));
+    builder().build(script.probe()).oneshot(request).await.unwrap_err();
+    assert_eq!(script.seen().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn redirects_have_a_limit_and_can_be_off() {
     let circle = || Script::new((0..20).map(|_| moved(302, "/again")));
     for (options, hops) in [(builder(), 11), (builder().redirects(2), 3), (builder().redirects(0), 1)] {

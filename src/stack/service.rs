@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future;
+use http::header::CONTENT_LENGTH;
 use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -113,7 +114,9 @@ where
             return ResponseFuture { inner: future::Either::Right(ready(Err(error.into()))) };
         }
         let (head, body) = request.into_parts();
-        let body = for_hops(body, head.extensions.get());
+        let announced =
+            head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let body = for_hops(body, announced, head.extensions.get());
         let mut request = Request::from_parts(head, body);
         if let Some(timeout) = self.total_timeout {
             let ours = Deadline::within(timeout);
@@ -136,14 +139,15 @@ impl<S: fmt::Debug> fmt::Debug for Stack<S> {
 
 /// Makes a body that a redirect can share if it is in memory, or repeat if there is a factory for it, and that passes by
 /// otherwise: what retry records once need not be recorded twice.
-fn for_hops<B>(body: B, factory: Option<&BodyFactory>) -> RequestBody<B>
+fn for_hops<B>(body: B, announced: Option<u64>, factory: Option<&BodyFactory>) -> RequestBody<B>
 where
     B: Body + Unpin,
     B::Error: Into<BoxError>,
 {
     let original = match factory.filter(|_| !body.is_end_stream()) {
         Some(factory) => {
-            let length = body.size_hint().exact();
+            // A transport goes by the header.
+            let length = announced.or(body.size_hint().exact());
             RequestBody::reopenable(body, factory.clone(), length)
         }
         None => RequestBody::new(body),
