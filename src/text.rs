@@ -20,7 +20,7 @@ pub(crate) fn origins_only(text: &str) -> String {
     let mut rest = text;
     while let Some(at) = rest.find("://") {
         let (before, url) = rest.split_at(at + 3);
-        shown.push_str(before);
+        push_without_user(&mut shown, before);
         // User and password go first: any characters may stand in them.
         let run = url.split(|c: char| c.is_whitespace() || c.is_control()).next().unwrap_or_default();
         let (user, url) = match run.rfind('@') {
@@ -32,12 +32,45 @@ pub(crate) fn origins_only(text: &str) -> String {
         let host = url.split(['/', '?', '#', '\\']).next().unwrap_or_default();
         // An `@` behind the host is one of a path or a query, and then it is not known where the host is.
         if user.is_none_or(|user| !user.contains(['/', '?', '#', '\\'])) {
-            shown.push_str(host);
+            shown.push_str(without_wrong_port(host));
         }
         rest = after;
     }
-    shown.push_str(rest);
+    push_without_user(&mut shown, rest);
     shown
+}
+
+/// Cuts down what is meant as one URL to its origin, whatever is wrong with it: what stands before an `@` may be a password, which
+/// any characters may stand in.
+pub(crate) fn origin_only(url: &str) -> String {
+    let Some(at) = url.rfind('@') else { return origins_only(url) };
+    let (user, host) = (&url[..at], &url[at + 1..]);
+    let (scheme, user) = match user.find("://") {
+        Some(end) => user.split_at(end + 3),
+        None => ("", user),
+    };
+    match user.contains(['/', '?', '#', '\\']) && !scheme.is_empty() {
+        true => scheme.to_owned(),
+        false => origins_only(&format!("{scheme}{host}")),
+    }
+}
+
+/// Adds a text, without what stands before an `@` in its words and may be a user and a password.
+fn push_without_user(shown: &mut String, text: &str) {
+    for word in text.split_inclusive(char::is_whitespace) {
+        let host = word.rsplit_once('@').filter(|(user, _)| user.contains(':')).map(|(_, host)| host);
+        shown.push_str(host.unwrap_or(word));
+    }
+}
+
+/// A port that is no number is the begin of a password, of which the rest was not found.
+fn without_wrong_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if !port.bytes().all(|byte| byte.is_ascii_digit() || byte == b']') => {
+            if host.starts_with('[') { host } else { name }
+        }
+        Some(_) | None => host,
+    }
 }
 
 /// Returns a message of our own on one line. It may be longer than foreign text, but not without bound.
@@ -104,8 +137,34 @@ mod tests {
             ("https://a/?mail=b@c", "https://"),
             ("https://a://b?c", "https://a:"),
             ("://", "://"),
+            ("the proxy user:S3CR3T@proxy:3128 says no", "the proxy proxy:3128 says no"),
+            (
+                "https://[2001:db8::1]:8443/t and https://[2001:db8::a]/t",
+                "https://[2001:db8::1]:8443 and https://[2001:db8::a]",
+            ),
+            ("https://user:S3CR3T more", "https://user more"),
+            ("robot@project.example is unknown", "robot@project.example is unknown"),
         ] {
             assert_eq!(origins_only(said), shown, "{said}");
+        }
+    }
+
+    #[test]
+    fn of_what_is_meant_as_a_url_no_password_is_shown_whatever_is_wrong_with_it() {
+        for (given, shown) in [
+            ("https://user:S3CR3T x@host/p", "https://host"),
+            ("https://user:S3CR3T\nx@host", "https://host"),
+            ("https://user:S3CR3T\u{a0}x@host", "https://host"),
+            ("https:/user:S3CR3T@host", "host"),
+            ("https:\\\\user:S3CR3T@host", "host"),
+            ("//user:S3CR3T@host", "host"),
+            ("user:S3CR3T@host", "host"),
+            ("S3CR3T@host", "host"),
+            ("https://user:S3/CR3T@host", "https://"),
+            ("https://login.example.com/tenant?key=K", "https://login.example.com"),
+            ("login.example.com", "login.example.com"),
+        ] {
+            assert_eq!(origin_only(given), shown, "{given:?}");
         }
     }
 

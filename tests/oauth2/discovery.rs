@@ -859,6 +859,19 @@ async fn debug_shows_the_issuer_and_no_password() {
         ClientCredentials::builder(Issuer::new("https://u:S3CR3T@login.example.com"), "billing", SECRET);
     let shown = format!("{builder:?}");
     assert!(shown.contains("https://login.example.com") && !shown.contains("S3CR3T"), "{shown}");
+    for broken in [
+        "https://u:S3CR3T x@host",
+        "https://u:S3CR3T\n@host",
+        "https:/u:S3CR3T@host",
+        "u:S3CR3T@host",
+        "//u:S3CR3T@host",
+    ] {
+        let issuer = Issuer::new(broken).metadata_url(broken);
+        let shown = format!("{issuer:?}");
+        let builder = ClientCredentials::builder(issuer, "billing", SECRET);
+        let error = builder.build_with(Server::with("").transport()).unwrap_err();
+        assert!(!shown.contains("S3CR3T") && !format!("{error} {error:?}").contains("S3CR3T"), "{error}");
+    }
     let source = Server::with("").source(billing());
     let shown = format!("{source:?}");
     assert!(shown.contains(ISSUER) && shown.contains("billing") && !shown.contains(SECRET), "{shown}");

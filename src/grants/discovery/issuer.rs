@@ -107,8 +107,8 @@ impl fmt::Debug for Issuer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // It was not checked yet that it holds no password, and some servers want a key in a URL.
         f.debug_struct("Issuer")
-            .field("identifier", &text::origins_only(&self.identifier))
-            .field("metadata_url", &self.metadata_url.as_deref().map(text::origins_only))
+            .field("identifier", &text::origin_only(&self.identifier))
+            .field("metadata_url", &self.metadata_url.as_deref().map(text::origin_only))
             .field("lifetime", &self.lifetime)
             .field("mtls_aliases", &self.mtls_aliases)
             .finish()

@@ -37,7 +37,7 @@ pub(crate) fn check_issuer(issuer: &str, allows_http: impl Fn(&Origin) -> bool) 
     } else {
         address::read(issuer, allows_http)
     };
-    let refused = |flaw| Error::config(format!("issuer: {:?} {flaw}", text::origins_only(issuer)));
+    let refused = |flaw| Error::config(format!("issuer: {:?} {flaw}", text::origin_only(issuer)));
     read.map(|(_, origin)| origin).map_err(refused)
 }
 
@@ -79,7 +79,7 @@ impl Metadata {
             Some(issuer) => {
                 // It is what the setting must be, if the server is the right one.
                 let is_name = !issuer.contains(['@', '?', '#']);
-                let shown = if is_name { issuer.clone() } else { text::origins_only(issuer) };
+                let shown = if is_name { issuer.clone() } else { text::origin_only(issuer) };
                 let shown = redactor.clean(&shown);
                 let what = format!("is of another issuer ({shown:?}; compared letter by letter)");
                 return Err(Error::config(what));

@@ -14,7 +14,7 @@ use crate::grants::{
 };
 use crate::http_transport::HttpTransport;
 use crate::providers::environment::Environment;
-use crate::text::origins_only;
+use crate::text::origin_only;
 use crate::token::AccessToken;
 
 /// A client of NICE CXone: an OAuth client, and perhaps an access key. It fills in the builders of this crate.
@@ -244,12 +244,12 @@ impl Cxone {
 impl fmt::Debug for Cxone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cxone")
-            .field("issuer", &origins_only(&self.issuer))
-            .field("token_url", &self.token_url.as_deref().map(origins_only))
+            .field("issuer", &origin_only(&self.issuer))
+            .field("token_url", &self.token_url.as_deref().map(origin_only))
             .field("client_id", &self.client_id)
             .field("auth", &self.auth)
             .field("domains", &self.domains)
-            .field("base_uri", &self.base_uri.as_deref().map(origins_only))
+            .field("base_uri", &self.base_uri.as_deref().map(origin_only))
             .finish_non_exhaustive()
     }
 }

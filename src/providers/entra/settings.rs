@@ -13,7 +13,7 @@ use crate::grants::jwt::{Assertion, JwtAlgorithm};
 use crate::grants::{ClientAuth, ClientCredentials, CustomGrant, GrantBuilder, Refusal, Secret};
 use crate::http_transport::HttpTransport;
 use crate::source::FileToken;
-use crate::text::origins_only;
+use crate::text::origin_only;
 
 /// An identity of Microsoft Entra ID, and the scope that its tokens are for. It fills in the builders of this crate.
 ///
@@ -258,12 +258,12 @@ impl fmt::Debug for Identity {
                 .field("tenant", tenant)
                 .field("client_id", client_id)
                 .field("auth", auth)
-                .field("authority", &origins_only(authority))
+                .field("authority", &origin_only(authority))
                 .finish(),
-            Self::Machine { host } => f.debug_struct("Machine").field("host", &origins_only(host)).finish(),
+            Self::Machine { host } => f.debug_struct("Machine").field("host", &origin_only(host)).finish(),
             Self::AppService { endpoint, header } => f
                 .debug_struct("AppService")
-                .field("endpoint", &origins_only(endpoint))
+                .field("endpoint", &origin_only(endpoint))
                 .field("header", header)
                 .finish(),
         }

@@ -22,7 +22,7 @@ use crate::revoke::TokenRevoker;
 #[cfg(feature = "stack")]
 use crate::stack::StackBuilder;
 use crate::tenants::{TenantCaches, TenantCachesBuilder};
-use crate::text::origins_only;
+use crate::text::origin_only;
 
 /// A GitHub App: its client id and its private key. It fills in the builders of this crate.
 ///
@@ -248,7 +248,7 @@ impl std::fmt::Debug for GithubApp {
         f.debug_struct("GithubApp")
             .field("client_id", &self.client_id)
             .field("private_key", &self.private_key)
-            .field("base_url", &origins_only(&self.base_url))
+            .field("base_url", &origin_only(&self.base_url))
             .field("installation", &self.installation)
             .finish()
     }

@@ -35,7 +35,7 @@ impl NoProxy {
                 Some(entry) => entries.push(entry),
                 None => tracing::warn!(
                     "NO_PROXY has an entry that excepts nothing: {:?}; write a name, an address, a network or *",
-                    crate::text::clean(&crate::text::origins_only(text))
+                    crate::text::clean(&crate::text::origin_only(text))
                 ),
             }
         }
