@@ -5,8 +5,16 @@ use http::Uri;
 use crate::origin::Origin;
 
 /// Parameters that must not stand in a URL, since URLs are logged (RFC 6749 §2.3.1), or stand in the body already.
-const BODY_PARAMETERS: [&str; 6] =
-    ["grant_type", "client_secret", "client_assertion", "assertion", "refresh_token", "password"];
+const BODY_PARAMETERS: [&str; 8] = [
+    "grant_type",
+    "client_secret",
+    "client_assertion",
+    "assertion",
+    "refresh_token",
+    "password",
+    "subject_token",
+    "actor_token",
+];
 
 /// Reads the URL of an endpoint as text, since `Uri` drops a fragment without a word.
 ///
@@ -21,6 +29,10 @@ pub(crate) fn read(url: &str, allows_http: impl Fn(&Origin) -> bool) -> Result<(
     }
     if !url.is_ascii() {
         return flaw("has a character outside ASCII", "percent-encode it, and write a host in its xn-- form");
+    }
+    if url.contains('\\') {
+        // Some clients take it for a slash, and others do not.
+        return flaw("has a backslash", "write a slash, or percent-encode it");
     }
     let uri = url.parse::<Uri>().ok().filter(|uri| uri.scheme().is_some());
     let Some((uri, authority)) = uri.and_then(|uri| Some((uri.clone(), uri.into_parts().authority?))) else {
@@ -38,7 +50,8 @@ pub(crate) fn read(url: &str, allows_http: impl Fn(&Origin) -> bool) -> Result<(
         return flaw("has a segment of dots in its path, also as %2e", "write the path without");
     }
     let mut names = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()).map(|(name, _)| name);
-    if let Some(name) = names.find(|name| BODY_PARAMETERS.contains(&&**name)) {
+    let is_of_body = |name: &str| BODY_PARAMETERS.iter().any(|ours| ours.eq_ignore_ascii_case(name));
+    if let Some(name) = names.find(|name| is_of_body(name)) {
         let what = format!("has {name} in its query, and URLs are logged");
         return flaw(&what, "give it to the builder, and remove it here");
     }
