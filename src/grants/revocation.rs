@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
 use secrecy::SecretString;
 
 use crate::error::Error;
@@ -15,6 +14,7 @@ use crate::grants::endpoint::deadline::Deadline;
 use crate::grants::endpoint::location::Endpoint;
 use crate::grants::parameters::Parameters;
 use crate::grants::response::body::{Body, EndpointResponse};
+use crate::grants::response::codes::{self, Subject};
 use crate::grants::response::expected::{EndpointKind, Expected, Terms};
 use crate::grants::response::refused::Refused;
 use crate::revoke::TokenRevoker;
@@ -28,7 +28,7 @@ use crate::token::AccessToken;
 ///
 /// 1. The refresh token goes first, if there is one: with it, most servers end the access tokens of the same grant.
 /// 2. Every 2xx is a success, with any body: the server knows the token no longer, or never did. So is a 400
-///    `invalid_token`.
+///    `invalid_token`, and every other code that says that the token has ended.
 /// 3. After 503, 429, every other 5xx and no response the token counts as still valid. The request is repeated as the
 ///    builder says and `Retry-After` asks. If the wait is too long, the error says until when.
 /// 4. Everything else is final. `unsupported_token_type` for the access token is a success if the refresh token was revoked:
@@ -144,8 +144,16 @@ fn read(
     let body = Body::read(response);
     body.teach(redactor);
     // RFC 7009 §2.2 has a success for a token that is none any more; some servers say that it is none.
-    if response.status == StatusCode::BAD_REQUEST && body.error_code().as_deref() == Some("invalid_token") {
+    let may_say_so = matches!(response.status.as_u16(), 400 | 404 | 410 | 422);
+    if may_say_so && body.error_code().is_some_and(|code| is_dead(&code)) {
         return Ok(());
     }
     Err(Refused::by_response(response, &body, expected, redactor, now))
+}
+
+/// Returns whether a code says that a token is none any more.
+fn is_dead(code: &str) -> bool {
+    matches!(code, "invalid_token" | "expired_token")
+        || codes::subject(code) == Subject::RefreshToken
+        || codes::plain(code).contains("already revoked")
 }

@@ -253,6 +253,29 @@ async fn revoke(steps: Vec<Step>) -> Result<(), Error> {
 
 #[tokio::test(start_paused = true)]
 async fn to_revoke_what_is_dead_already_is_done() {
+    for (status, code) in [
+        (404, "invalid_token"),
+        (410, "invalid_token"),
+        (422, "invalid_token"),
+        (400, "invalid_grant"),
+        (400, "expired_token"),
+        (400, "token_expired"),
+        (400, "token_revoked"),
+        (400, "token_already_revoked"),
+        (400, "refresh_token_not_found"),
+    ] {
+        let said = || answer(status, &format!(r#"{{"error":"{code}"}}"#));
+        revoke(vec![said(), said()]).await.unwrap();
+    }
+    for (status, code) in [
+        (400, "failed_to_revoke"),
+        (400, "refresh_token_error"),
+        (401, "invalid_grant"),
+        (403, "token_revoked"),
+    ] {
+        let said = || answer(status, &format!(r#"{{"error":"{code}"}}"#));
+        revoke(vec![said(), said()]).await.unwrap_err();
+    }
     let dead = || answer(400, r#"{"error":"invalid_token"}"#);
     let kind = || answer(400, r#"{"error":"unsupported_token_type"}"#);
     assert!(revoke(vec![dead(), dead()]).await.is_ok());
