@@ -14,7 +14,7 @@ use tower::{BoxError, ServiceBuilder};
 use tower_oauth2::grants::{CustomGrant, GrantBuilder, Revocation, SecurityToken, TokenExchange, TokenType};
 use tower_oauth2::{
     AccessToken, Error, ErrorKind, FetchReason, RefreshTokenGrant, Secret, TokenCache, TokenRequest,
-    TokenRevoker as _, TokenSource,
+    TokenRevoker as _, TokenSource, source_fn,
 };
 
 use crate::rotating::{builder, renew};
@@ -155,6 +155,35 @@ async fn a_refusal_of_whatever_stands_between_that_says_when_to_come_back_is_wai
     let headers = [("retry-after", "2"), ("content-type", "application/json")];
     let endpoint = Scripted::new([answer_with(401, &headers, r#"{"error":"invalid_client"}"#)]);
     assert_eq!(renew(&source(&endpoint, rt1())).await.unwrap_err().kind(), ErrorKind::Config);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_to_exchange_that_never_comes_ends_the_fetch() {
+    let never = || Secret::from_fn(|| std::future::pending::<Result<String, Error>>());
+    let given = || SecurityToken::new("subject-token", TokenType::JWT);
+    for is_actor in [false, true] {
+        let waited = SecurityToken::new(never(), TokenType::JWT);
+        let builder = match is_actor {
+            true => TokenExchange::builder(URL, given()).actor(waited),
+            false => TokenExchange::builder(URL, waited),
+        };
+        let source = builder.build_with(Scripted::new([])).unwrap();
+        for (limit, most) in [(MINUTE, 11 * SECOND), (5 * SECOND, 5 * SECOND)] {
+            let start = Instant::now();
+            let error = until(&source, limit).await.unwrap_err();
+            assert!(
+                error.kind() == ErrorKind::Transient && error.to_string().contains("nothing was sent"),
+                "{error}"
+            );
+            assert!(start.elapsed() <= most, "{:?}", start.elapsed());
+        }
+    }
+    // One that comes from a source that never ends.
+    let source = source_fn(|_| std::future::pending::<Result<AccessToken, Error>>());
+    let subject = SecurityToken::new(source, TokenType::ACCESS_TOKEN);
+    let source = TokenExchange::builder(URL, subject).build_with(Scripted::new([])).unwrap();
+    until(&source, 5 * SECOND).await.unwrap_err();
+    forced(&source).await.unwrap_err();
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,6 +13,7 @@ use crate::grants::endpoint::deadline::Deadline;
 use crate::grants::endpoint::location::Endpoint;
 use crate::grants::parameters::Parameters;
 use crate::grants::response::expected::Terms;
+use crate::runtime;
 use crate::source::{DynTokenSource, FetchReason, SourceIdentity, TokenRequest, TokenSource};
 use crate::text::Redactor;
 use crate::token::AccessToken;
@@ -167,8 +168,27 @@ impl TokenSource for TokenExchange {
 }
 
 impl TokenExchange {
-    /// Reads the tokens, or reads them again since the server rejected these.
+    /// Reads the tokens to exchange. A closure may take as long as an attempt, a source as long as a fetch.
     async fn read(
+        &self,
+        request: &TokenRequest,
+        rejected: Option<&[ReadToken]>,
+    ) -> Result<Vec<ReadToken>, Error> {
+        runtime::current()?;
+        let patience = &self.client.transport.patience;
+        let asks_source = self.grant.tokens.iter().any(|(_, token)| token.token.source().is_some());
+        let limit = if asks_source { patience.whole() } else { patience.attempt_timeout };
+        let limit = Deadline::of(request).cap(limit);
+        match tokio::time::timeout(limit, self.read_all(request, rejected)).await {
+            Ok(read) => read,
+            Err(_) => Err(Error::transient(format!(
+                "the token to exchange was not ready within {limit:?}: a secret closure or a source did not return; nothing was sent"
+            ))),
+        }
+    }
+
+    /// Reads the tokens, or reads them again since the server rejected these.
+    async fn read_all(
         &self,
         fetch: &TokenRequest,
         rejected: Option<&[ReadToken]>,
