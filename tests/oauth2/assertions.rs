@@ -418,6 +418,31 @@ async fn a_pem_text_whose_line_ends_were_lost_says_so() {
 }
 
 #[tokio::test]
+async fn a_pem_text_that_was_changed_on_its_way_says_how_also_for_a_certificate() {
+    let pem = rsa_pem();
+    let trimmed = pem.trim_end();
+    for (text, said) in [
+        (format!("{}\n", trimmed.replacen('\n', "\\n", 3)), "its line ends became the two characters \\n"),
+        (trimmed.replacen('\n', " ", 1), "its line ends became spaces"),
+        (trimmed.replace('\n', ""), "its line ends became spaces"),
+        (format!("\"{trimmed}\""), "it stands in quotes"),
+        (format!("'{trimmed}'\n"), "it stands in quotes"),
+    ] {
+        let by_key = Assertion::by_key(JwtAlgorithm::Rs256, text.clone());
+        let certificate = text.replace("PRIVATE KEY", "CERTIFICATE");
+        let with_certificate = Assertion::by_key(JwtAlgorithm::Rs256, pem.clone()).certificate(certificate);
+        for assertion in [by_key, with_certificate] {
+            let auth = ClientAuth::private_key_jwt(assertion);
+            let error = by(auth).build_with(Scripted::new([])).unwrap_err();
+            assert!(error.kind() == ErrorKind::Config && error.to_string().contains(said), "{error}");
+        }
+    }
+    let certificate = format!("\u{feff}{}", pem.replace("PRIVATE KEY", "CERTIFICATE"));
+    let assertion = Assertion::by_key(JwtAlgorithm::Rs256, pem).certificate(certificate);
+    by(ClientAuth::private_key_jwt(assertion)).build_with(Scripted::new([])).unwrap();
+}
+
+#[tokio::test]
 async fn the_key_file_of_google_is_understood_as_it_is_handed_out() {
     let file = json!({
         "type": "service_account",

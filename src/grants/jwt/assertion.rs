@@ -19,9 +19,9 @@ use crate::grants::client::secret::{self, Secret};
 use crate::grants::endpoint::identifiers::Identifiers;
 use crate::grants::jwt::algorithm::{JwtAlgorithm, Primitive};
 use crate::grants::jwt::der;
-use crate::grants::jwt::material::Material;
+use crate::grants::jwt::material::{self, Material};
 use crate::source::SourceIdentity;
-use crate::{backoff, clock};
+use crate::{backoff, clock, text};
 
 /// An assertion that lives longer is worth stealing; servers that allow it at all stop here.
 const LONGEST: Duration = Duration::from_secs(3600);
@@ -479,10 +479,11 @@ fn without_issuer() -> Error {
 
 /// Returns the SHA-256 thumbprint of the first certificate in a PEM text.
 fn thumbprint(pem: &SecretString) -> Result<String, Error> {
-    let certificate = CertificateDer::from_pem_slice(pem.expose_secret().as_bytes()).map_err(|_| {
-        Error::config(
-            "the certificate of the signing key cannot be used: it is not PEM text with a certificate",
-        )
+    let text = text::trimmed(pem.expose_secret());
+    let certificate = CertificateDer::from_pem_slice(text.as_bytes()).map_err(|_| {
+        let what = material::flaw_of_pem(text);
+        let what = what.unwrap_or_else(|| "it is not PEM text with a certificate".into());
+        Error::config(format!("the certificate of the signing key cannot be used: {what}"))
     })?;
     Ok(URL_SAFE_NO_PAD.encode(digest(&SHA256, &certificate)))
 }

@@ -163,11 +163,8 @@ impl Key {
 
 /// Reads the first private key of a PEM text, which may hold its certificates as well.
 fn read_pem(text: &str) -> Result<Key, String> {
-    if text.contains("-----BEGIN ") && !text.trim().contains(['\n', '\r']) {
-        let became = if text.contains("\\n") { "the two characters \\n" } else { "spaces" };
-        return Err(format!(
-            "its line ends became {became}, as in a variable that was quoted on the way; give the text with its lines, or a file"
-        ));
+    if let Some(flaw) = flaw_of_pem(text) {
+        return Err(flaw);
     }
     let labels: Vec<&str> = text
         .lines()
@@ -199,6 +196,28 @@ fn read_pem(text: &str) -> Result<Key, String> {
     Key::read(key.secret_der()).ok_or_else(|| {
         "its PEM text holds no key of RSA (at least 2048 bits), on P-256 or P-384, or of Ed25519; is it complete?"
             .into()
+    })
+}
+
+/// Says what happened to a PEM text on its way, if something did: it stands in quotes, or a line of its frame is none any more.
+pub(super) fn flaw_of_pem(text: &str) -> Option<String> {
+    let text = text.trim();
+    if !text.contains("-----BEGIN ") {
+        return None;
+    }
+    let is_whole = |line: &str| {
+        let label = line.trim().strip_prefix("-----BEGIN ").and_then(|line| line.strip_suffix("-----"));
+        label.is_some_and(|label| !label.contains('-'))
+    };
+    if text.lines().any(is_whole) {
+        return None;
+    }
+    let became = if text.contains("\\n") { "the two characters \\n" } else { "spaces" };
+    Some(match text.starts_with(['"', '\'']) && text.contains('\n') {
+        true => "it stands in quotes; give the text without them".into(),
+        false => format!(
+            "its line ends became {became}, as in a variable that was quoted on the way; give the text with its lines, or a file"
+        ),
     })
 }
 
