@@ -8,8 +8,10 @@
 //! 3. Field lines are one list, so parameters may go on in the next line (RFC 9110 §5.3).
 //! 4. Where the grammar breaks, all that was read stays. Reading goes on behind the next comma; what stands between it
 //!    and it is not certain to which the next challenge belongs, and is dropped. An open quote swallows its line.
-//! 5. A comma that is missing before a parameter is forgiven: it is sent that way, and there is no other reading.
-//! 6. A URL may stand without quotes, up to the next space or comma.
+//! 5. A comma that is missing before a parameter, or is a semicolon, is forgiven: it is sent that way, and there is no other
+//!    reading.
+//! 6. A URL may stand without quotes, up to the next space or comma. Any other value of visible characters may, if the
+//!    element or the next parameter comes behind it.
 //! 7. At most 32 challenges are kept, and 32 parameters of each; a list of ten thousand is an attack and not a refusal.
 
 use std::fmt;
@@ -156,11 +158,12 @@ struct Broken;
 impl Reader {
     fn line(&mut self, line: &mut Cursor<'_>) {
         loop {
-            line.skip(|byte| is_space(byte) || byte == b',');
+            line.skip(|byte| is_space(byte) || b",;".contains(&byte));
             if line.rest.is_empty() || self.challenges.len() > MOST {
                 break;
             }
-            let read = self.element(line).is_ok() && (line.at_element_end() || line.at_param());
+            let read = self.element(line).is_ok()
+                && (line.at_element_end() || line.at_param() || line.rest.first() == Some(&b';'));
             if !read {
                 self.open = false;
                 line.skip_element();
@@ -205,7 +208,7 @@ impl Reader {
         line.skip(is_space);
         let value = match line.rest.first() {
             Some(b'"') => line.quoted()?,
-            _ => text(line.url().map_or_else(|| line.token(), Ok)?),
+            _ => text(line.unquoted().map_or_else(|| line.token(), Ok)?),
         };
         if let Some(challenge) = self.challenges.last_mut().filter(|_| self.open)
             && challenge.params.len() < MOST
@@ -247,15 +250,22 @@ impl<'a> Cursor<'a> {
         if token.is_empty() { Err(Broken) } else { Ok(token) }
     }
 
-    /// Reads a URL without quotes, as some servers write their realm; else it moves nothing.
-    fn url(&mut self) -> Option<&'a [u8]> {
+    /// Reads a value that should stand in quotes, as some servers write their realm, scopes, or Base64; else it moves nothing.
+    fn unquoted(&mut self) -> Option<&'a [u8]> {
         let mut ahead = Cursor { rest: self.rest };
-        let url = ahead.take(|byte| byte.is_ascii_graphic() && !b",\"\\".contains(&byte));
-        if !url.starts_with(b"https://") && !url.starts_with(b"http://") {
+        let value = ahead.take(|byte| byte.is_ascii_graphic() && !b",\"\\".contains(&byte));
+        let is_scheme = |scheme: &str| {
+            value.get(..scheme.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(scheme.as_bytes()))
+        };
+        let rest = ahead.rest;
+        let is_url = is_scheme("https://") || is_scheme("http://");
+        let is_whole =
+            !value.is_empty() && !value.contains(&b';') && (ahead.at_element_end() || ahead.at_param());
+        if !is_url && !is_whole {
             return None;
         }
-        self.rest = ahead.rest;
-        Some(url)
+        self.rest = rest;
+        Some(value)
     }
 
     /// Reads a token68 (RFC 9110 §11.2) if one fills the element; else it moves nothing.
@@ -387,6 +397,31 @@ mod tests {
             }
             "no_panic" => true,
             other => panic!("the vectors know a match that this test does not: {other}"),
+        }
+    }
+
+    #[test]
+    fn what_should_stand_in_quotes_or_behind_a_comma_is_read_as_it_is_meant() {
+        for (line, params) in [
+            (
+                "Bearer realm=host:443/p, error=\"invalid_token\"",
+                vec!["realm=host:443/p", "error=invalid_token"],
+            ),
+            ("Bearer realm=urn:a:b error=invalid_token", vec!["realm=urn:a:b", "error=invalid_token"]),
+            ("Bearer claims=eyJhIjox==, error=x", vec!["claims=eyJhIjox==", "error=x"]),
+            ("Bearer scope=repository:a/b:pull,push=1", vec!["scope=repository:a/b:pull", "push=1"]),
+            ("Bearer realm=HTTPS://host/;a, error=x", vec!["realm=HTTPS://host/;a", "error=x"]),
+            ("Bearer realm=\"a\"; error=\"invalid_token\"", vec!["realm=a", "error=invalid_token"]),
+            ("Bearer realm=a;error=invalid_token", vec!["realm=a", "error=invalid_token"]),
+        ] {
+            let challenges = read(line);
+            let read: Vec<_> =
+                challenges[0].params().map(|(name, value)| format!("{name}={value}")).collect();
+            assert_eq!(
+                (challenges.len(), read),
+                (1, params.into_iter().map(str::to_owned).collect()),
+                "{line}"
+            );
         }
     }
 
