@@ -457,3 +457,34 @@ async fn what_waiting_requests_keep_counts_against_the_same_memory_as_their_bodi
         drop(request);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_heads_of_kept_responses_count_against_the_memory_for_their_bodies() {
+    const IN_ALL: usize = 256 * 1024;
+    const PART: usize = 30 * 1024;
+    let alive = Arc::<AtomicUsize>::default();
+    let count = Arc::clone(&alive);
+    let server = Probe::new(move |request: Request<RequestBody<Full<Bytes>>>| {
+        let first = request.extensions().get::<Attempt>().is_none();
+        let page = first.then(|| {
+            count.fetch_add(PART, Ordering::SeqCst);
+            let data = Tracked { data: vec![b'x'; PART], alive: Arc::clone(&count) };
+            Ok::<_, BoxError>(Frame::data(Bytes::from_owner(data)))
+        });
+        let response = Response::builder().status(if first { 429 } else { 200 }).header("retry-after", "5");
+        let response = response.header("x-large", "v".repeat(PART));
+        let response = response.body(StreamBody::new(futures_util::stream::iter(page))).unwrap();
+        async { Ok::<_, BoxError>(response) }
+    });
+    let policy = RetryPolicy::builder().replay_total_limit(IN_ALL as u64).gate(None).budget(None);
+    let client = policy.build().unwrap().layer(server);
+    let requests: Vec<_> = (0..7).map(|_| tokio::spawn(client.clone().oneshot(get()))).collect();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let kept = alive.load(Ordering::SeqCst);
+    // Each body that is kept has a head of its size.
+    assert!(kept > 0 && 2 * kept <= IN_ALL, "{kept}");
+    for request in requests {
+        assert_eq!(request.await.unwrap().unwrap().status().as_u16(), 200);
+    }
+    assert_eq!(alive.load(Ordering::SeqCst), 0);
+}

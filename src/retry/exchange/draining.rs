@@ -52,7 +52,7 @@ impl<B: Body> Draining<B> {
     ) -> Self {
         let (head, body) = response.into_parts();
         let mut body = body.into_kept();
-        body.read.count(HeldBytes::nothing_of(allowance));
+        body.read.count(HeldBytes::nothing_of(allowance), &head.headers);
         let since = clock::now();
         let until = clock::after(since, LONGEST.min(time_left.unwrap_or(LONGEST)));
         Self { head, body, since, until, timer: None }

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Buf;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tower::BoxError;
 
@@ -21,6 +22,8 @@ pub(crate) struct PartlyRead<S, D> {
     error: Option<BoxError>,
     /// The memory for the frames. It is given back with the last of them.
     held: HeldBytes,
+    /// How much there is besides the data: of a head that is kept with it, and of trailers.
+    besides: u64,
 }
 
 /// The size of one read as a rule: a frame of h2, or a read of HTTP/1.1.
@@ -38,7 +41,7 @@ impl<S, D> Unpin for PartlyRead<S, D> {}
 impl<S, D: Buf> PartlyRead<S, D> {
     pub(crate) fn new(frames: VecDeque<Frame<D>>, rest: Option<S>, held: HeldBytes) -> Self {
         let bytes = frames.iter().map(data_len).fold(0, u64::saturating_add);
-        Self { frames, bytes, rest, error: None, held }
+        Self { frames, bytes, rest, error: None, held, besides: 0 }
     }
 
     /// A body that fails when it is read.
@@ -56,9 +59,10 @@ impl<S, D: Buf> PartlyRead<S, D> {
         self.bytes
     }
 
-    /// Counts what is read from here on against `held`.
-    pub(crate) fn count(&mut self, held: HeldBytes) {
+    /// Counts what is read from here on against `held`, and the head that is kept with it.
+    pub(crate) fn count(&mut self, held: HeldBytes, head: &HeaderMap) {
         self.held = held;
+        self.besides = self.besides.saturating_add(headers_len(head));
     }
 
     /// Returns whether there is memory for as much as is read at once as a rule.
@@ -82,7 +86,7 @@ impl<S, D: Buf> PartlyRead<S, D> {
 
     fn weight(&self) -> u64 {
         let frames = u64::try_from(self.frames.len()).unwrap_or(u64::MAX);
-        self.bytes.saturating_add(frames.saturating_mul(LEAST))
+        self.bytes.saturating_add(frames.saturating_mul(LEAST)).saturating_add(self.besides)
     }
 }
 
@@ -96,6 +100,7 @@ where
         Poll::Ready(match ready!(poll_rest(&mut self.rest, cx)) {
             Some(Ok(frame)) => {
                 self.bytes = self.bytes.saturating_add(data_len(&frame));
+                self.besides = self.besides.saturating_add(frame.trailers_ref().map_or(0, headers_len));
                 self.frames.push_back(frame);
                 true
             }
@@ -177,6 +182,11 @@ pub(crate) fn size_hint<S: Body>(bytes: u64, rest: Option<&S>) -> SizeHint {
     }
     hint.set_lower(rest.lower().saturating_add(bytes));
     hint
+}
+
+fn headers_len(headers: &HeaderMap) -> u64 {
+    let length = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>();
+    u64::try_from(length).unwrap_or(u64::MAX)
 }
 
 pub(crate) fn data_len<D: Buf>(frame: &Frame<D>) -> u64 {
