@@ -203,7 +203,11 @@ impl Memory {
                 Some(until) => {
                     let wait = Instant::from_std(until).saturating_duration_since(now);
                     let wait = wait.clamp(THROTTLE_BOUNDS.0, THROTTLE_BOUNDS.1);
-                    (wait, wait)
+                    match streak {
+                        0 => (wait, wait),
+                        // A time that was just proved wrong is no shorter wait than none.
+                        _ => (wait.max(backoff), wait.max(urgent(streak, chance))),
+                    }
                 }
                 None => (backoff.max(THROTTLE_BOUNDS.0), urgent(streak, chance).max(THROTTLE_BOUNDS.0)),
             },

@@ -136,6 +136,22 @@ fn an_operator_is_waited_for_longer_after_a_minute() {
 }
 
 #[test]
+fn a_source_that_asks_for_no_wait_again_and_again_is_left_alone_for_longer() {
+    let (mut memory, now) = (Memory::default(), start());
+    let mut last = Duration::ZERO;
+    for _ in 0..8 {
+        failed(&mut memory, Error::throttled("x").with_retry_after(Duration::ZERO), now);
+        let (with, without) = waits(&memory, now);
+        assert!(with >= seconds(1) && without >= seconds(1), "{with:?} {without:?}");
+        last = without;
+    }
+    assert!(last > seconds(1), "{last:?}");
+    // A longer one is believed as before.
+    failed(&mut memory, Error::throttled("x").with_retry_after(seconds(200)), now);
+    assert!(waits(&memory, now).1 > seconds(199));
+}
+
+#[test]
 fn the_wait_follows_the_class_of_the_error() {
     let now = start();
     let wait = |error| {
