@@ -147,7 +147,7 @@ impl Gate {
         }
         self.heads.lock().unwrap().push(String::from_utf8(head).unwrap());
         stream.write_all(format!("HTTP/1.1 {}\r\n\r\n", self.status).as_bytes()).await.unwrap();
-        if self.status.starts_with("200") {
+        if self.status.contains("200") {
             let mut there = TcpStream::connect(self.to).await.unwrap();
             let _ = tokio::io::copy_bidirectional(&mut stream, &mut there).await;
         }
@@ -285,6 +285,18 @@ async fn a_proxy_that_refuses_is_an_error_of_the_configuration_that_names_it() {
         let encoded = BASE64_STANDARD.encode("billing:S3CR3T-PW");
         assert!(!shown.contains("S3CR3T-PW") && !shown.contains(&encoded), "{shown}");
     }
+}
+
+#[tokio::test]
+async fn an_interim_response_of_a_proxy_is_not_its_last_word() {
+    let (authority, api) = (Authority::new(), Api::default());
+    let to = api.start(authority.config(HOST, None)).await;
+    let interim = "100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: <x>\r\n\r\nHTTP/1.1 200 OK";
+    let gate = Gate { status: interim, ..Gate::to(to) };
+    let through = proxy(gate.start().await).credentials("billing", "pass:word\r\n");
+    let client = HyperClient::builder().only_root_certificates(authority.pem()).unwrap().proxy(through);
+    assert_eq!(get(client, &format!("https://{HOST}/")).await.unwrap().status(), 200);
+    assert!(gate.heads()[0].contains("Basic YmlsbGluZzpwYXNzOndvcmQ=\r\n"), "{}", gate.heads()[0]);
 }
 
 #[tokio::test]

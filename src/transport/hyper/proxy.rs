@@ -11,6 +11,7 @@ use secrecy::zeroize::Zeroizing;
 use super::no_proxy::NoProxy;
 use crate::error::Error;
 use crate::origin::Origin;
+use crate::text::trimmed;
 
 /// By which proxy `https` goes, by CONNECT (RFC 9110 §9.3.6): it learns the host and the port, and no more.
 ///
@@ -91,7 +92,8 @@ impl Proxy {
     pub fn credentials(mut self, user: &str, password: impl Into<String>) -> Self {
         if let ProxyChoice::This { credentials, .. } = &mut self.choice {
             let password = Zeroizing::new(password.into());
-            let text = Zeroizing::new(format!("{user}:{}", *password));
+            // Line ends are of the file or the variable that it was read from.
+            let text = Zeroizing::new(format!("{user}:{}", trimmed(&password)));
             let text = Zeroizing::new(BASE64_STANDARD.encode(&*text));
             *credentials = HeaderValue::try_from(format!("Basic {}", *text)).ok().map(|mut value| {
                 value.set_sensitive(true);

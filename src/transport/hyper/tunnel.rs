@@ -84,7 +84,15 @@ async fn write<T: Write + Unpin>(proxy: &mut T, mut bytes: &[u8]) -> io::Result<
 async fn status<T: Read + Unpin>(proxy: &mut T) -> io::Result<StatusCode> {
     let mut head = Vec::with_capacity(512);
     let mut piece = [0; 512];
-    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+    loop {
+        if let Some(end) = head.windows(4).position(|end| end == b"\r\n\r\n") {
+            match status_of(&head)? {
+                // Another response follows (RFC 9110 §15.2).
+                interim if interim.is_informational() => drop(head.drain(..end + 4)),
+                status => return Ok(status),
+            }
+            continue;
+        }
         let mut piece = ReadBuf::new(&mut piece);
         poll_fn(|cx| Pin::new(&mut *proxy).poll_read(cx, piece.unfilled())).await?;
         if piece.filled().is_empty() {
@@ -95,6 +103,9 @@ async fn status<T: Read + Unpin>(proxy: &mut T) -> io::Result<StatusCode> {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the head of the response is too long"));
         }
     }
+}
+
+fn status_of(head: &[u8]) -> io::Result<StatusCode> {
     let is_http = head.starts_with(b"HTTP/1.");
     let status =
         head.split(|byte| *byte == b' ').nth(1).and_then(|word| StatusCode::from_bytes(word.get(..3)?).ok());
