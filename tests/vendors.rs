@@ -821,6 +821,20 @@ async fn the_patience_with_a_throttled_endpoint_ends_before_the_deadline_of_the_
     assert!(error.unwrap_err().kind() == ErrorKind::Throttled && took < Duration::from_secs(12), "{took:?}");
 }
 
+#[test]
+fn what_nobody_sees_at_the_ends_of_a_variable_is_not_read() {
+    for around in ["\r\n", "\u{feff}", " \u{feff} ", "\u{a0}"] {
+        let wrapped = |text: &str| format!("{around}{text}{around}");
+        let (region, id, secret) = (wrapped("eu-central-1"), wrapped("id"), wrapped("secret"));
+        let set = [
+            ("GENESYSCLOUD_REGION", &*region),
+            ("GENESYSCLOUD_OAUTHCLIENT_ID", &*id),
+            ("GENESYSCLOUD_OAUTHCLIENT_SECRET", &*secret),
+        ];
+        Genesys::from_variables(variables(&set)).unwrap();
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn where_the_api_is_may_be_known_later() {
     let jwt = "e30.eyJ0ZW5hbnRJZCI6InQxIn0.c2ln";

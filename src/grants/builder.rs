@@ -298,6 +298,7 @@ impl<G: Grant> GrantBuilder<G> {
         let Self { mut registration, targets, parameters, patience, .. } = self;
         let Registration { identifiers, auth, expected } = &mut registration;
         identifiers.client_id = text::trimmed(&identifiers.client_id).to_owned();
+        identifiers.issuer = text::trimmed(&identifiers.issuer).to_owned();
         expected.is_authorized = parameters.authorize();
         let (expected, auth) = (expected.clone(), auth.clone());
         checks::acceptance(&expected.acceptance)?;

@@ -1,6 +1,7 @@
 //! Variables, as presets read them.
 
 use crate::error::Error;
+use crate::text::trimmed;
 
 /// Where variables are looked up. One that is empty counts as not set.
 pub(super) struct Environment<F> {
@@ -14,7 +15,7 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
 
     /// Returns the value of the first of these that is set.
     pub(super) fn find(&self, names: &[&str]) -> Option<String> {
-        let set = |name: &&str| (self.lookup)(name).map(|value| value.trim().to_owned());
+        let set = |name: &&str| (self.lookup)(name).map(|value| trimmed(value.trim()).trim().to_owned());
         names.iter().filter_map(set).find(|value| !value.is_empty())
     }
 

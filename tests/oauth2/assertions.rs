@@ -418,6 +418,31 @@ async fn a_pem_text_whose_line_ends_were_lost_says_so() {
 }
 
 #[tokio::test]
+async fn what_nobody_sees_at_the_ends_of_the_names_in_an_assertion_is_not_signed() {
+    for around in ["\n", "\r\n", "\t", "\u{feff}", "\u{a0}"] {
+        let wrapped = |text: &str| format!("{around}{text}{around}");
+        let assertion = Assertion::by_key(JwtAlgorithm::Rs256, rsa_pem())
+            .issuer(wrapped("CONSUMER-KEY"))
+            .subject(wrapped("robot@example.com"))
+            .audience(wrapped("https://login.example.com"))
+            .key_id(wrapped("k1"));
+        let endpoint = Scripted::new([a_token()]);
+        let source = JwtBearer::builder(URL, assertion).build_with(endpoint.clone()).unwrap();
+        source.token(TokenRequest::new(FetchReason::Initial)).await.unwrap();
+        let seen = endpoint.seen();
+        let jwt = seen[0].body.split("assertion=").nth(1).unwrap();
+        let parts: Vec<Value> = jwt
+            .split('.')
+            .take(2)
+            .map(|part| serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap())
+            .collect();
+        assert_eq!((&parts[0]["kid"], &parts[1]["iss"]), (&json!("k1"), &json!("CONSUMER-KEY")));
+        assert_eq!(parts[1]["sub"], "robot@example.com");
+        assert_eq!(parts[1]["aud"], "https://login.example.com");
+    }
+}
+
+#[tokio::test]
 async fn a_pem_text_that_was_changed_on_its_way_says_how_also_for_a_certificate() {
     let pem = rsa_pem();
     let trimmed = pem.trim_end();

@@ -175,7 +175,7 @@ impl Assertion {
 
     /// Sets the name by which the server knows the key (`kid`). Default: that of the JWK, else none.
     pub fn key_id(mut self, key_id: impl Into<String>) -> Self {
-        self.key_id = Some(key_id.into());
+        self.key_id = Some(trimmed(key_id));
         self
     }
 
@@ -188,13 +188,13 @@ impl Assertion {
 
     /// Sets who makes the statement (`iss`). Default: the client id. For client authentication it is always that.
     pub fn issuer(mut self, issuer: impl Into<String>) -> Self {
-        self.issuer = Some(issuer.into());
+        self.issuer = Some(trimmed(issuer));
         self
     }
 
     /// Sets whom the token is for (`sub`). Default: the issuer. For client authentication it is always the client id.
     pub fn subject(mut self, subject: impl Into<String>) -> Self {
-        self.subject = Subject::Named(subject.into());
+        self.subject = Subject::Named(trimmed(subject));
         self
     }
 
@@ -209,7 +209,7 @@ impl Assertion {
     /// Default: the issuer of the authorization server. RFC 7523 §3 lets it be the token endpoint as well, which its
     /// update no longer does; see [`token_url_as_audience`](Self::token_url_as_audience) for servers that want it.
     pub fn audience(mut self, audience: impl Into<String>) -> Self {
-        self.audience = Audience::Named(audience.into());
+        self.audience = Audience::Named(trimmed(audience));
         self
     }
 
@@ -475,6 +475,11 @@ fn refused(what: &str) -> Error {
 
 fn without_issuer() -> Error {
     refused("it has no issuer; set issuer(), or the client")
+}
+
+/// Takes invisible characters off the ends of a name, such as line ends of the file or the variable that it was read from.
+fn trimmed(name: impl Into<String>) -> String {
+    text::trimmed(&name.into()).to_owned()
 }
 
 /// Returns the SHA-256 thumbprint of the first certificate in a PEM text.

@@ -6,6 +6,7 @@ use super::gateway::Gateway;
 use super::region::Region;
 use crate::error::Error;
 use crate::origin::Origin;
+use crate::text::trimmed;
 
 /// A variable, and the name under which it was found.
 type Found = Option<(&'static str, String)>;
@@ -58,8 +59,8 @@ impl fmt::Debug for ProxyAddress {
 impl Environment {
     /// Reads all variables. One that is empty counts as not set.
     pub(super) fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
-        let set =
-            |name: &str| lookup(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
+        let visible = |value: String| trimmed(value.trim()).trim().to_owned();
+        let set = |name: &str| lookup(name).map(visible).filter(|value| !value.is_empty());
         let find = |names: &[&'static str]| -> Found {
             names.iter().find_map(|name| set(name).map(|value| (*name, value)))
         };
