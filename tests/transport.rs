@@ -294,7 +294,7 @@ async fn an_interim_response_of_a_proxy_is_not_its_last_word() {
     let interim = "100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: <x>\r\n\r\nHTTP/1.1 200 OK";
     let gate = Gate { status: interim, ..Gate::to(to) };
     let through = proxy(gate.start().await).credentials("billing", "pass:word\r\n");
-    let client = HyperClient::builder().only_root_certificates(authority.pem()).unwrap().proxy(through);
+    let client = HyperClient::new().only_root_certificates(authority.pem()).unwrap().proxy(through);
     assert_eq!(get(client, &format!("https://{HOST}/")).await.unwrap().status(), 200);
     assert!(gate.heads()[0].contains("Basic YmlsbGluZzpwYXNzOndvcmQ=\r\n"), "{}", gate.heads()[0]);
 }

@@ -831,7 +831,7 @@ fn what_nobody_sees_at_the_ends_of_a_variable_is_not_read() {
             ("GENESYSCLOUD_OAUTHCLIENT_ID", &*id),
             ("GENESYSCLOUD_OAUTHCLIENT_SECRET", &*secret),
         ];
-        Genesys::from_variables(variables(&set)).unwrap();
+        let _ = Genesys::from_variables(variables(&set)).unwrap();
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the status of an API says about the moment.
+//! Whether the refusal of an API may pass by itself, by its status and headers.
 
 use http::{HeaderMap, StatusCode};
 
