@@ -154,12 +154,15 @@ where
     }
 }
 
+/// The result of reading a frame.
+type FrameResult<S> = Result<Frame<<S as Body>::Data>, <S as Body>::Error>;
+
 /// Polls the rest of a body, and lets it go as soon as it ended or failed: it is not polled again.
 #[inline]
 pub(crate) fn poll_rest<S: Body + Unpin>(
     rest: &mut Option<S>,
     cx: &mut Context<'_>,
-) -> Poll<Option<Result<Frame<S::Data>, S::Error>>> {
+) -> Poll<Option<FrameResult<S>>> {
     let Some(body) = rest else { return Poll::Ready(None) };
     let frame = Pin::new(&mut *body).poll_frame(cx);
     let is_over = match &frame {
