@@ -159,7 +159,7 @@ async fn a_refusal_of_whatever_stands_between_that_says_when_to_come_back_is_wai
 
 #[tokio::test(start_paused = true)]
 async fn a_token_to_exchange_that_never_comes_ends_the_fetch() {
-    let never = || Secret::from_fn(|| std::future::pending::<Result<String, Error>>());
+    let never = || Secret::from_fn(std::future::pending::<Result<String, Error>>);
     let given = || SecurityToken::new("subject-token", TokenType::JWT);
     for is_actor in [false, true] {
         let waited = SecurityToken::new(never(), TokenType::JWT);
