@@ -6,7 +6,6 @@ use tower::ServiceExt as _;
 
 use crate::body::Body;
 use crate::error::Error;
-use crate::extensions::FollowNothing;
 use crate::http_transport::HttpTransport;
 use crate::providers::passing;
 use crate::revoke::{TokenRevoker, revoker_fn};
@@ -19,7 +18,6 @@ pub(super) fn by_delete(url: String, transport: impl HttpTransport) -> impl Toke
         async move {
             let request = Request::delete(url)
                 .header(AUTHORIZATION, token.header_value())
-                .extension(FollowNothing)
                 .body(Body::empty())
                 .map_err(|error| Error::config("the revocation cannot be built").with_source(error))?;
             let response = transport.oneshot(request).await.map_err(|error| {
