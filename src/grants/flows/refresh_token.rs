@@ -47,7 +47,7 @@ use crate::token::AccessToken;
 /// 5. It is declared dead only by proof: an OAuth error of the endpoint itself, `invalid_grant` or a code that names the
 ///    refresh token, whose words are not about the moment. One that worked here and was never rotated is sent once more
 ///    after 2 s. A dead one is not sent again: every fetch fails at once, until [`replace`](Self::replace) brings another.
-/// 6. Refusals that may be about it and do not say so (`invalid_request`, a bare 401, an unknown code) are counted. After
+/// 6. Refusals that may be about it and prove nothing (`invalid_request`, a bare 401, an unknown code, another status) are counted. After
 ///    three in a row the error says to sign in again, and the pauses grow from a minute to four hours.
 ///    [`refresh`](crate::TokenCache::refresh) asks at once.
 /// 7. Processes that share the refresh token (`store::Shared`) exchange it one at a time as well: each goes on with the newest
@@ -66,7 +66,7 @@ use crate::token::AccessToken;
 /// | an access token that cannot be used (a required scope is missing, it is not a bearer token) | likewise | no |
 /// | `invalid_grant`, or a code that names the refresh token, with 200, 400, 401 or 403 | is dead | once, if it worked before |
 /// | the same, whose words are about the moment | as it was | as with every grant |
-/// | any other 4xx; a redirect; an `error` with 200 | as it was | as with every grant: 429 |
+/// | any other 4xx; a redirect; an `error` with 200 | as it was | as with every grant: 429, or one that gives a wait |
 /// | 503 with `Retry-After` | as it was: the server did nothing | as with every grant |
 /// | no connection | as it was: nothing was sent | as with every grant |
 /// | every other 5xx; the status may be a gateway's | may be spent | once |
