@@ -50,6 +50,9 @@ pub(super) struct NextAttempt<B> {
     limit: Option<(Instant, Pin<Box<Sleep>>)>,
 }
 
+/// The result of a step, or why the attempt is not sent.
+type Prepared<T> = Result<T, (StopReason, BoxError)>;
+
 impl<F, B> AttemptState<F, B> {
     #[inline]
     pub(super) fn calling(future: F) -> Self {
@@ -84,7 +87,7 @@ impl<B> NextAttempt<B> {
         &mut self,
         exchange: &mut Exchange<S, B>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Request<RequestBody<B>>, (StopReason, BoxError)>> {
+    ) -> Poll<Prepared<Request<RequestBody<B>>>> {
         let deadline = exchange.deadline;
         if !self.has_waited {
             // It may have passed already, before anything was sent.
@@ -134,7 +137,7 @@ impl<B> NextAttempt<B> {
         &mut self,
         exchange: &mut Exchange<S, B>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(), (StopReason, BoxError)>> {
+    ) -> Poll<Prepared<()>> {
         if !self.is_open {
             let Poll::Ready(opened) = self.request.body_mut().poll_open(cx) else {
                 ready!(self.poll_limit(exchange, cx));
