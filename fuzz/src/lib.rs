@@ -31,6 +31,11 @@ mod library {
         pub(crate) mod endpoint {
             pub(crate) mod url;
         }
+        /// How a request is encoded says nothing about the reading of its response.
+        pub(crate) mod parameters {
+            #[derive(Clone, Copy, Debug, Default)]
+            pub(crate) struct Encoding;
+        }
         pub(crate) mod response;
     }
 

@@ -5,8 +5,9 @@ use url::Url;
 
 use crate::input;
 use crate::grants::discovery::metadata::{Metadata, check_issuer, well_known};
-use crate::grants::endpoint::url::{self as address, PlainHttp};
-use crate::grants::response::wording::EndpointKind;
+use crate::grants::endpoint::url as address;
+use crate::grants::response::expected::EndpointKind;
+use crate::origin::Origin;
 use crate::text::Redactor;
 
 /// Input: an issuer, then a document.
@@ -15,9 +16,9 @@ use crate::text::Redactor;
 /// browser would send what is meant for its endpoint to the same server.
 pub fn metadata(data: &[u8]) {
     let (text, document) = input::text_line(data);
-    let Ok(server) = check_issuer(&text, PlainHttp::Loopback) else { return };
+    let Ok(server) = check_issuer(&text, Origin::is_loopback) else { return };
     for (well_known, _) in well_known(&text) {
-        let (_, asked) = address::read(&well_known, PlainHttp::Loopback).expect("so is what is made of it");
+        let (_, asked) = address::read(&well_known, Origin::is_loopback).expect("so is what is made of it");
         assert_eq!(asked, server);
         if let Ok(url) = Url::parse(&well_known) {
             assert_eq!(url.origin(), Url::parse(&text).expect("a part of it is one too").origin());
@@ -42,7 +43,7 @@ pub fn metadata(data: &[u8]) {
     for (kind, mtls, place) in places {
         let url = metadata.url(kind, mtls).expect("there is one in the document");
         assert_eq!(place, url);
-        let Ok((_, origin)) = address::read(url, PlainHttp::Nobody) else { continue };
+        let Ok((_, origin)) = address::read(url, |_| false) else { continue };
         assert!(origin.is_https() && !url.contains('#'));
         if let Ok(url) = Url::parse(url) {
             assert!(url.username().is_empty() && url.password().is_none());

@@ -14,7 +14,7 @@ pub fn origin(data: &[u8]) {
     let (text, rest) = input::text_line(data);
     let (target, _) = input::text_line(rest);
     let origin = Origin::parse_with_insecure_http(&text).ok();
-    let plain = Origin::parse(&text).ok();
+    let plain = text.parse::<Origin>().ok();
     if let Some(origin) = &origin {
         let printed = origin.to_string();
         assert_eq!(Origin::parse_with_insecure_http(&printed).as_ref().ok(), Some(origin));

@@ -29,6 +29,7 @@ pub fn replay_body(data: &[u8]) {
     let allowance = Arc::new(Allowance::new(if manner & 8 == 0 { ALLOWED } else { 300 }));
     let limits = BodyLimits {
         exact: u64::from(limit),
+        in_memory: u64::from(limit),
         stream: u64::from(limit),
         is_grpc: &|| false,
         allowance: (manner & 16 == 0).then_some(&allowance),
@@ -43,7 +44,7 @@ pub fn replay_body(data: &[u8]) {
     // A body that takes up all of it can be recorded only if all of it is there.
     let all = if manner & 8 == 0 { ALLOWED } else { 300 };
     let full = Source { told: Told::Length(all), ..Source::new(1, [8, 8].into_iter()) };
-    let limits = BodyLimits { exact: all, stream: all, is_grpc: &|| false, allowance: Some(&allowance) };
+    let limits = BodyLimits { exact: all, in_memory: all, stream: all, is_grpc: &|| false, allowance: Some(&allowance) };
     assert_eq!(RequestBody::recording(full, limits).replayable(), Ok(()), "something was not given back");
 }
 

@@ -6,7 +6,8 @@ use secrecy::ExposeSecret as _;
 use super::redactor::leaks;
 use crate::clock::FARTHEST;
 use crate::input;
-use crate::grants::response::body::{Acceptance, EndpointResponse, Expected};
+use crate::grants::response::body::EndpointResponse;
+use crate::grants::response::expected::{Acceptance, Expected};
 use crate::grants::response::token;
 use crate::text::Redactor;
 
