@@ -20,10 +20,9 @@
 //! the cluster's address; its certificates go to [`HyperClient`](super) where the platform's do not do.
 //!
 //! ```text
-//! use kube_client::client::{Body, ConfigExt as _};
+//! use kube_client::client::ConfigExt as _;
 //! use kube_client::{Client, Config};
 //! use tower::{BoxError, ServiceBuilder};
-//! use tower_oauth2::retry::RequestBody;
 //! use tower_oauth2::transport::HyperClient;
 //! use tower_oauth2::{AuthLayer, RetryPolicy, TokenSource};
 //!

@@ -1,10 +1,9 @@
 //! The page `guide::kube`, compiled, and a cluster in memory that holds it to its word.
 
 // --- The code of the page, letter by letter ---
-use kube_client::client::{Body, ConfigExt as _};
+use kube_client::client::ConfigExt as _;
 use kube_client::{Client, Config};
 use tower::{BoxError, ServiceBuilder};
-use tower_oauth2::retry::RequestBody;
 use tower_oauth2::transport::HyperClient;
 use tower_oauth2::{AuthLayer, RetryPolicy, TokenSource};
 
