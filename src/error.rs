@@ -191,14 +191,14 @@ impl Error {
     /// It is shown, as the message and the code are: a source that passes on what a server says takes the secrets out
     /// of it first, since a server may echo them.
     #[must_use]
-    pub(crate) fn with_description(mut self, description: impl AsRef<str>) -> Self {
+    pub fn with_description(mut self, description: impl AsRef<str>) -> Self {
         self.edit().description = Some(text::clean(description.as_ref()));
         self
     }
 
     /// Adds the address of a page about the error (RFC 6749 §5.2, `error_uri`).
     #[must_use]
-    pub(crate) fn with_uri(mut self, uri: impl AsRef<str>) -> Self {
+    pub fn with_uri(mut self, uri: impl AsRef<str>) -> Self {
         self.edit().uri = Some(text::clean(uri.as_ref()));
         self
     }
@@ -492,7 +492,7 @@ impl StdError for Futile {
 }
 
 /// A chain of errors is looked at so far. One that is longer goes in a circle.
-const DEPTH: usize = 16;
+pub(crate) const DEPTH: usize = 16;
 
 /// Walks the chain of an error of the transport, down to where a request body has failed: what stands below that says
 /// nothing about the connection.

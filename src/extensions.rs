@@ -95,7 +95,8 @@ impl TokenRejected {
     }
 
     /// Returns whether a replay would carry another token.
-    pub(crate) fn may_replay(&self) -> bool {
+    #[must_use]
+    pub fn may_replay(&self) -> bool {
         matches!(self.verdict, RejectionVerdict::Invalidated | RejectionVerdict::Superseded)
     }
 
@@ -335,7 +336,9 @@ impl Deadline {
         Self(clock::after(clock::now(), within).into())
     }
 
-    pub(crate) fn instant(self) -> Instant {
+    /// Returns when it is.
+    #[must_use]
+    pub fn instant(self) -> Instant {
         self.0
     }
 }
@@ -366,7 +369,9 @@ impl CredentialId {
         Self(name.into())
     }
 
-    pub(crate) fn as_str(&self) -> &str {
+    /// Returns the name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
         &self.0
     }
 }

@@ -138,6 +138,13 @@ impl AuthLayer {
         Self::new(Some(cache), Origins::default())
     }
 
+    /// Has the tokens of another cache sent.
+    #[cfg(feature = "stack")]
+    pub(crate) fn with_cache(mut self, cache: TokenCache) -> Self {
+        self.options.cache = Some(cache);
+        self
+    }
+
     fn new(cache: Option<TokenCache>, origins: Origins) -> Self {
         Self { options: AuthOptions::new(cache, origins) }
     }

@@ -1,5 +1,7 @@
 //! The options of a client.
 
+use std::fmt;
+
 use http::Request;
 use tower::ServiceExt as _;
 
@@ -13,15 +15,26 @@ use crate::error::Error;
 use crate::http_transport::HttpTransport;
 use crate::origin::Origin;
 use crate::stack::{Stack, StackBody, StackBuilder, StackSettings, StackTarget};
+use crate::text;
 
 /// The start of a client: its base URL and its tokens.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[allow(unnameable_types, reason = "it belongs to the sealed trait")]
 pub struct ClientStart {
     base_url: String,
     tokens: TokenCache,
     insecure_http: bool,
     origins: Vec<Result<Origin, Error>>,
+}
+
+impl fmt::Debug for ClientStart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // It was not checked yet that the URL holds no password.
+        f.debug_struct("ClientStart")
+            .field("base_url", &text::origin_only(&self.base_url))
+            .field("tokens", &self.tokens)
+            .finish_non_exhaustive()
+    }
 }
 
 impl StackTarget for ApiClient {
@@ -42,7 +55,8 @@ impl ApiClient {
 }
 
 impl StackBuilder<ApiClient> {
-    /// Sets options of the [auth layer](AuthLayer): another header, what counts as a rejected token.
+    /// Sets options of the [auth layer](AuthLayer): another header, what counts as a rejected token. Origins and tokens stay
+    /// those of the client.
     ///
     /// # Examples
     ///
@@ -102,7 +116,7 @@ impl StackBuilder<ApiClient> {
     /// # Errors
     ///
     /// A configuration error if the base URL is not of https, or of http to loopback, or has a user name, a query, a
-    /// fragment, or a segment of dots; or if an allowed origin cannot be read.
+    /// fragment, or a segment of dots; if an allowed origin cannot be read; or if a timeout is zero.
     ///
     /// # Examples
     ///
@@ -125,13 +139,15 @@ impl StackBuilder<ApiClient> {
     /// ```
     pub fn build_with(self, client: impl HttpTransport) -> Result<ApiClient, Error> {
         let Self { auth, settings, start } = self;
+        settings.check()?;
         let base = Base::parse(&start.base_url)?;
         let mut origin = base.origin().clone();
         if !start.insecure_http {
             let allowed_by = "allow_insecure_http(true) of ApiClient::builder";
             origin = origin.without_insecure_http("the base URL", allowed_by)?;
         }
-        let mut auth = auth.allow_origin(origin)?;
+        // Whatever became of the layer: these are the tokens that the client speaks of.
+        let mut auth = auth.with_cache(start.tokens.clone()).allow_origin(origin)?;
         for origin in start.origins {
             auth = auth.allow_origin(origin?)?;
         }

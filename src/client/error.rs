@@ -8,7 +8,7 @@ use http::{Extensions, HeaderMap, StatusCode};
 use tower::BoxError;
 
 use super::decode;
-use crate::error::{Error, chain};
+use crate::error::{DEPTH, Error, Lasting, OfTheBody, chain};
 use crate::extensions::ScopeMissing;
 use crate::retry::{RetryReport, StopReason, TimedOut};
 
@@ -80,11 +80,12 @@ impl ApiError {
             )
         } else if let Some(TimedOut::Attempt { limit }) = error.find() {
             format!("the API at {to} did not respond within {limit:?}, the attempt_timeout of the client")
+        } else if let Some(why) = error.of_the_body() {
+            format!("the body of the request to {to} could not be sent: {why}; check what it is read from")
         } else if error.is_connect() {
-            format!(
-                "the API at {to} cannot be reached: {}; check its address, and the way there",
-                error.root()
-            )
+            let advice =
+                error.find().map_or("check its address, and the way there", |Lasting { advice, .. }| advice);
+            format!("the API at {to} cannot be reached: {}; {advice}", error.root())
         } else {
             format!("the request to {to} failed: {}", error.root())
         };
@@ -162,7 +163,7 @@ impl ApiError {
         matches!(self.kind, ApiErrorKind::Status(..))
     }
 
-    /// Returns whether the response broke off.
+    /// Returns whether the response broke off. A body of a *request* that fails is [`is_request`](Self::is_request).
     #[must_use]
     pub fn is_body(&self) -> bool {
         matches!(self.kind, ApiErrorKind::Body)
@@ -187,7 +188,8 @@ impl ApiError {
         self.refused().map(|refused| refused.status)
     }
 
-    /// Returns what the retry layer said about the response with that status.
+    /// Returns what the retry layer said about the response with that status. For the report on a request without a response
+    /// give it a [`ReportSlot`](crate::retry::ReportSlot) by [`RetryOptions::report_to`](crate::retry::RetryOptions::report_to).
     #[must_use]
     pub fn retry_report(&self) -> Option<&RetryReport> {
         self.refused()?.report.as_ref()
@@ -229,6 +231,13 @@ impl ApiError {
 
     fn find<E: StdError + 'static>(&self) -> Option<&E> {
         self.source.as_deref().and_then(|source| chain(source).find_map(|error| error.downcast_ref()))
+    }
+
+    /// Returns why the body of the request failed, if it did.
+    fn of_the_body(&self) -> Option<String> {
+        let source: &(dyn StdError + 'static) = self.source.as_deref()?;
+        let mut chain = std::iter::successors(Some(source), |error| (*error).source()).take(DEPTH);
+        Some(chain.find(|error| error.is::<OfTheBody>())?.to_string())
     }
 
     /// Returns what the innermost cause says.

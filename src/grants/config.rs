@@ -135,6 +135,9 @@ impl TryFrom<ConfigFields> for ClientCredentialsConfig {
     type Error = String;
 
     fn try_from(fields: ConfigFields) -> Result<Self, String> {
+        if fields.client_id.is_empty() {
+            return Err("client_id is missing".into());
+        }
         let attempt_timeout = duration("attempt_timeout_seconds", fields.attempt_timeout_seconds)?;
         let min_delay = duration("first_delay_seconds", fields.first_delay_seconds)?;
         let max_delay = duration("longest_delay_seconds", fields.longest_delay_seconds)?;
@@ -220,6 +223,11 @@ impl ConfigFields {
             "private_key_jwt" => {
                 let key = referenced("signing_key", &self.signing_key_env, &self.signing_key_file)?;
                 let algorithm = self.algorithm()?.ok_or("signing_algorithm is missing, such as ES256")?;
+                if algorithm.is_symmetric() {
+                    return Err(
+                        "signing_algorithm: private_key_jwt needs one of a key pair, such as ES256".into()
+                    );
+                }
                 let assertion = Assertion::by_key(algorithm, key);
                 let assertion = self.assertion_audience.iter().fold(assertion, Assertion::audience);
                 let assertion = self.signing_key_id.iter().fold(assertion, Assertion::key_id);
@@ -229,6 +237,9 @@ impl ConfigFields {
             #[cfg(feature = "jwt")]
             "client_secret_jwt" => {
                 let algorithm = self.algorithm()?.unwrap_or(JwtAlgorithm::Hs256);
+                if !algorithm.is_symmetric() {
+                    return Err("signing_algorithm: client_secret_jwt needs HS256, HS384 or HS512".into());
+                }
                 let assertion = Assertion::by_key(algorithm, secret()?);
                 let assertion = self.assertion_audience.iter().fold(assertion, Assertion::audience);
                 Ok(ClientAuth::client_secret_jwt(assertion))

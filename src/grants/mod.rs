@@ -46,7 +46,7 @@
 //! | response | [class](crate::ErrorKind) | repeated |
 //! |---|---|---|
 //! | a 2xx with a bearer token and no `error` | a token | |
-//! | 429; 503 with `Retry-After`; any other 4xx without an OAuth error that gives a wait | throttled | yes |
+//! | 429; 503 with `Retry-After`; any other 4xx but 401 that gives a wait and has no OAuth error | throttled | yes |
 //! | every other 5xx, with any body; 408, 409, 421, 423, 425; no response | transient | yes |
 //! | an `error` whose own words are about the moment: too many requests, a refresh in progress, try again later | throttled or transient | yes |
 //! | `temporarily_unavailable`, `server_error` | transient | yes |
@@ -91,7 +91,7 @@
 //! | response of the issuer | [class](crate::ErrorKind) |
 //! |---|---|
 //! | 200 with metadata of this issuer, https endpoints, and a client authentication that is configured | asks on |
-//! | 429; 503 with `Retry-After`; any other 4xx without an OAuth error that gives a wait | throttled |
+//! | 429; 503 with `Retry-After`; any other 4xx but 401 that gives a wait and has no OAuth error | throttled |
 //! | every other 5xx; 408, 409, 421, 423, 425; no response | transient |
 //! | 404 and every other 4xx; a redirect; another issuer; no client authentication that fits; no revocation endpoint | config |
 //! | 200 with something else; an endpoint that cannot be used | protocol |

@@ -14,7 +14,7 @@ use crate::grants::endpoint::deadline::Deadline;
 use crate::grants::endpoint::location::Endpoint;
 use crate::grants::parameters::Parameters;
 use crate::grants::response::body::{Body, EndpointResponse};
-use crate::grants::response::codes::{self, Subject};
+use crate::grants::response::codes;
 use crate::grants::response::expected::{EndpointKind, Expected, Terms};
 use crate::grants::response::refused::Refused;
 use crate::revoke::TokenRevoker;
@@ -153,7 +153,6 @@ fn read(
 
 /// Returns whether a code says that a token is none any more.
 fn is_dead(code: &str) -> bool {
-    matches!(code, "invalid_token" | "expired_token")
-        || codes::subject(code) == Subject::RefreshToken
-        || codes::plain(code).contains("already revoked")
+    matches!(code, "invalid_token" | "expired_token" | "token_expired" | "token_revoked")
+        || ["already revoked", "token not found"].iter().any(|words| codes::plain(code).contains(words))
 }

@@ -35,6 +35,19 @@ impl Default for StackSettings {
     }
 }
 
+impl StackSettings {
+    /// Says which setting is wrong.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.attempt_timeout.is_zero() {
+            return Err(Error::config("attempt_timeout must not be zero"));
+        }
+        if self.total_timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Err(Error::config("total_timeout must not be zero; leave it out to have none"));
+        }
+        Ok(())
+    }
+}
+
 /// The result of a [`StackBuilder`].
 #[allow(unnameable_types, reason = "it is sealed: a builder starts at Stack or at ApiClient")]
 pub trait StackTarget {

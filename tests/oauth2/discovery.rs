@@ -155,6 +155,16 @@ async fn a_status_that_may_pass_or_a_page_of_a_gateway_is_no_end_of_a_discovery(
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_place_that_is_not_there_is_passed_by_whatever_wait_it_asks_for() {
+    let server = Server::new(|url| match url {
+        OAUTH => with_headers(404, &[("retry-after", "120")], ""),
+        OIDC => at_once(200, &document("")),
+        _ => at_once(200, TOKEN),
+    });
+    server.ask(billing()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_issuer_that_is_hidden_by_a_gateway_makes_nobody_go_on_in_another_name() {
     for status in [401, 403, 404, 405, 410, 302] {
         let server = Server::new(move |_| at_once(status, "<html>Not here</html>"));

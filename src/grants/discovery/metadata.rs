@@ -74,6 +74,10 @@ impl Metadata {
         let Ok(mut metadata) = serde_json::from_slice::<Self>(document) else {
             return Err(Error::protocol("is not a JSON object of the form that RFC 8414 describes"));
         };
+        if let Some(aliases) = &mut metadata.mtls_endpoint_aliases {
+            let is_used = |name: &str| matches!(name, "token_endpoint" | "revocation_endpoint");
+            aliases.retain(|name, value| is_used(name) && value.is_string());
+        }
         match &metadata.issuer {
             Some(issuer) if issuer == expected => {}
             Some(issuer) => {

@@ -221,7 +221,7 @@ impl RefreshTokenGrant {
     ) -> (OwnedSemaphorePermit, Result<(), Error>) {
         // It may store before the exchange and after it.
         let patience = &self.client.transport.patience;
-        let most = patience.whole().saturating_add(patience.attempt_timeout);
+        let most = patience.whole().saturating_add(2 * self.store_timeout());
         let limit = Deadline::default().within(most);
         if let Some(theirs) = request.lineage().and_then(|lineage| lineage.newest()) {
             self.lineage.take_over_shared(theirs);
@@ -345,10 +345,15 @@ impl RefreshTokenGrant {
         })
     }
 
+    /// How long storing may take: half of an attempt, and no less than a database may need.
+    fn store_timeout(&self) -> Duration {
+        (self.client.transport.patience.attempt_timeout / 2).max(Duration::from_secs(5))
+    }
+
     /// Stores the newest refresh token, if it is not stored yet. A failure is noted.
     async fn store_newest(&self) {
         let (Some(held), Some(on_rotate)) = (self.lineage.unstored(), self.on_rotate.clone()) else { return };
-        let limit = self.client.transport.patience.attempt_timeout / 2;
+        let limit = self.store_timeout();
         let result = rotation::store(on_rotate, held.secret.clone(), limit).await;
         if let Err(error) = &result {
             let cause = std::error::Error::source(error).map(ToString::to_string);

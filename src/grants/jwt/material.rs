@@ -16,6 +16,7 @@ use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject as _;
 use secrecy::zeroize::Zeroizing;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use crate::error::Error;
@@ -117,8 +118,12 @@ fn unusable(what: &str) -> Error {
 /// Reads a secret that both sides know (RFC 7518 §3.2).
 fn read_secret(hash: hmac::Algorithm, secret: &str) -> Result<Key, String> {
     let secret = text::trimmed(secret).as_bytes();
-    if secret.starts_with(b"-----BEGIN ") {
-        return Err("it is PEM, and the algorithm wants a secret; choose the one that fits the key".into());
+    let is_object = secret.starts_with(b"{") && serde_json::from_slice::<IgnoredAny>(secret).is_ok();
+    if secret.starts_with(b"-----BEGIN ") || is_object {
+        let what = if is_object { "a JSON object" } else { "PEM" };
+        return Err(format!(
+            "it is {what}, and the algorithm wants a secret; choose the one that fits the key"
+        ));
     }
     let (length, least) = (secret.len(), hash.digest_algorithm().output_len());
     if length < least {

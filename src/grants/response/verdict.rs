@@ -103,8 +103,8 @@ fn class(refusal: &Refusal<'_>, hint: Option<Duration>) -> ErrorKind {
     match (refusal.status().as_u16(), refusal.oauth_code()) {
         (429, _) => ErrorKind::Throttled,
         (503, _) if hint.is_some() => ErrorKind::Throttled,
-        // Whatever it is that stands on the way and refuses: it says itself that this passes.
-        (400..=499, None) if hint.is_some() => ErrorKind::Throttled,
+        // It says itself that this passes, whatever it is that stands on the way. A 401 is about the client, or its secret.
+        (400 | 402..=499, None) if hint.is_some() => ErrorKind::Throttled,
         (408 | 409 | 421 | 423 | 425 | 500..=599, _) => ErrorKind::Transient,
         (_, Some(code)) => match momentary(&refusal.words()) {
             Some(class) => class,

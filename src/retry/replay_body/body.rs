@@ -48,8 +48,8 @@ enum BodyKind<B> {
     Recorded { share: Recording<BodySource<B>>, announced: Option<u64>, begun: bool },
     /// Passed through: none once it ended or failed.
     Once { source: Option<BodySource<B>>, why: NotReplayable },
-    /// Passed through from where it was recorded to.
-    Rest { rest: Box<PartlyRead<BodySource<B>, Bytes>>, why: NotReplayable },
+    /// Passed through from where it was recorded to. `announced`: as above, until it is begun.
+    Rest { rest: Box<PartlyRead<BodySource<B>, Bytes>>, why: NotReplayable, announced: Option<u64> },
 }
 
 /// How much of a body is recorded.
@@ -196,13 +196,22 @@ where
     }
 
     /// A body of which at most one frame was read.
-    fn rest(first: Option<Frame<Bytes>>, source: Option<BodySource<B>>, why: NotReplayable) -> Self {
+    fn rest(
+        first: Option<Frame<Bytes>>,
+        source: Option<BodySource<B>>,
+        length: u64,
+        why: NotReplayable,
+    ) -> Self {
         let rest = PartlyRead::new(first.into_iter().collect(), source, HeldBytes::default());
-        Self::Rest { rest: Box::new(rest), why }
+        Self::Rest { rest: Box::new(rest), why, announced: Some(length) }
     }
 
     fn failed(error: BoxError) -> Self {
-        Self::Rest { rest: Box::new(PartlyRead::failed(error)), why: NotReplayable::SourceFailed }
+        Self::Rest {
+            rest: Box::new(PartlyRead::failed(error)),
+            why: NotReplayable::SourceFailed,
+            announced: None,
+        }
     }
 
     fn in_memory_or_recorded(
@@ -227,7 +236,12 @@ where
             Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                 Ok(data) if source.is_none() && self::length(data.len()) == length => {
                     if has_several(&data) {
-                        return Self::rest(Some(Frame::data(data)), None, NotReplayable::SeveralMessages);
+                        return Self::rest(
+                            Some(Frame::data(data)),
+                            None,
+                            length,
+                            NotReplayable::SeveralMessages,
+                        );
                     }
                     if length <= limits.exact.min(limits.in_memory) {
                         return Self::in_memory(data);
@@ -241,13 +255,13 @@ where
         };
         let most = if is_whole { limits.in_memory } else { limits.exact };
         if length > most {
-            return Self::rest(first, source, NotReplayable::TooLong);
+            return Self::rest(first, source, length, NotReplayable::TooLong);
         }
         let mut limit = RecordingLimit { bytes: most, ..limit() };
         // All of it is taken at once: bodies that each get half of it would leave none of them replayable.
         match limit.held.cover(length) {
             true => Self::recorded(source, first, limit),
-            false => Self::rest(first, source, NotReplayable::AllowanceExhausted),
+            false => Self::rest(first, source, length, NotReplayable::AllowanceExhausted),
         }
     }
 }
@@ -269,7 +283,7 @@ where
             *begun = true;
             match ready!(share.poll_read(cx)) {
                 RecordingRead::Next(frame) => return Poll::Ready(frame),
-                RecordingRead::Rest(rest, why) => this.kind = BodyKind::Rest { rest, why },
+                RecordingRead::Rest(rest, why) => this.kind = BodyKind::Rest { rest, why, announced: None },
             }
         }
         match &mut this.kind {
@@ -279,7 +293,10 @@ where
                 Poll::Ready(Some(Ok(Frame::data(data.clone()))))
             }
             BodyKind::Once { source, .. } => poll_rest(source, cx),
-            BodyKind::Rest { rest, .. } => Pin::new(rest).poll_frame(cx),
+            BodyKind::Rest { rest, announced, .. } => {
+                *announced = None;
+                Pin::new(rest).poll_frame(cx)
+            }
         }
     }
 
@@ -305,6 +322,7 @@ where
             BodyKind::Recorded { announced: Some(length), begun: false, .. } => SizeHint::with_exact(*length),
             BodyKind::Recorded { share, .. } => share.size_hint().unwrap_or_default(),
             BodyKind::Once { source, .. } => source.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint),
+            BodyKind::Rest { announced: Some(length), .. } => SizeHint::with_exact(*length),
             BodyKind::Rest { rest, .. } => rest.size_hint(),
         }
     }

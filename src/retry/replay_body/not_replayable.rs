@@ -13,7 +13,7 @@ pub enum NotReplayable {
     UnknownLength,
     /// It is a gRPC call of more than one message: the server may have acted on those that came before the last.
     SeveralMessages,
-    /// The bodies of other requests take up all that the policy may record.
+    /// There is no room for it in what all requests of the policy may keep.
     AllowanceExhausted,
     /// Its source failed, or gave more or less than the length that it had announced.
     SourceFailed,
@@ -31,7 +31,9 @@ impl fmt::Display for NotReplayable {
                 "the request body has no known length and is longer than what is recorded of such"
             }
             Self::SeveralMessages => "the request body is a stream of messages",
-            Self::AllowanceExhausted => "the bodies of other requests take up all that may be recorded",
+            Self::AllowanceExhausted => {
+                "there is no room for the request body in what all requests may keep together (replay_total_limit)"
+            }
             Self::SourceFailed => "the request body failed while it was read",
             Self::UnknownFrame => "the request body has a frame that cannot be recorded",
             Self::Released => "nothing of the request body is kept",

@@ -572,6 +572,35 @@ fn a_body_longer_than_it_said_goes_on_without_being_recorded() {
 }
 
 #[test]
+fn a_body_above_the_limit_is_framed_by_the_length_that_it_announced() {
+    /// It says of itself what it said at first, as a body does whose length is in a header.
+    struct Steady(Script);
+    impl Body for Steady {
+        type Data = Bytes;
+        type Error = &'static str;
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
+            Pin::new(&mut self.0).poll_frame(cx)
+        }
+        fn size_hint(&self) -> SizeHint {
+            SizeHint::with_exact(8)
+        }
+    }
+    let steps = || Steady(Script::new([Step::Data("four"), Step::Data("four")]));
+    let limits = BodyLimits { exact: 4, in_memory: u64::MAX, ..BodyLimits::default() };
+    let mut once = RequestBody::recording(steps(), limits);
+    assert_eq!((once.size_hint().exact(), once.replayable()), (Some(8), Err(NotReplayable::TooLong)));
+    assert_eq!(read(&mut once), [data("four"), data("four"), Seen::End]);
+    let allowance = Arc::new(Allowance::new(4));
+    let limits = BodyLimits { allowance: Some(&allowance), ..BodyLimits::default() };
+    let once = RequestBody::recording(steps(), limits);
+    assert_eq!(once.size_hint().exact(), Some(8));
+    assert_eq!(once.replayable(), Err(NotReplayable::AllowanceExhausted));
+}
+
+#[test]
 fn tiny_frames_are_recorded_up_to_a_number() {
     let steps = |count| Script::new(std::iter::repeat_n(Step::Data("x"), count));
     for (count, expected) in [(MOST_FRAMES, Ok(())), (MOST_FRAMES + 1, Err(NotReplayable::TooLong))] {
