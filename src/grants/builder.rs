@@ -4,6 +4,8 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
+use secrecy::SecretString;
+
 use crate::error::{Error, ErrorKind};
 use crate::grants::checks;
 use crate::grants::client::auth::ClientAuth;
@@ -62,6 +64,8 @@ pub struct GrantBuilder<G: Grant> {
     registration: Registration,
     /// Audiences and resources.
     targets: Vec<(&'static str, String)>,
+    /// The parameters that the grant sends by itself, as far as they are the same each time.
+    own: Parameters,
     parameters: Parameters,
     patience: Patience,
     insecure_http: bool,
@@ -94,11 +98,22 @@ impl<G: Grant> GrantBuilder<G> {
             endpoint: endpoint.into(),
             registration: Registration { identifiers, auth: ClientAuth::none(), expected },
             targets: Vec::new(),
+            own: Parameters::default(),
             parameters: Parameters::default(),
             patience,
             insecure_http: false,
             settings,
         }
+    }
+
+    /// Sends this grant type.
+    pub(crate) fn granting(mut self, grant_type: impl Into<SecretString>) -> Self {
+        self.own.push("grant_type", grant_type);
+        self
+    }
+
+    pub(crate) fn own_mut(&mut self) -> &mut Parameters {
+        &mut self.own
     }
 
     pub(crate) fn parameters_mut(&mut self) -> &mut Parameters {
@@ -295,7 +310,7 @@ impl<G: Grant> GrantBuilder<G> {
     /// a user name in it; an empty client id or secret; an illegal scope; a resource that is not an absolute URI; a parameter
     /// that has a setter of its own; a refresh token with a character that none may hold, such as a line end.
     pub fn build_with(self, transport: impl HttpTransport) -> Result<G, Error> {
-        let Self { mut registration, targets, parameters, patience, .. } = self;
+        let Self { mut registration, targets, own, parameters, patience, .. } = self;
         let Registration { identifiers, auth, expected } = &mut registration;
         identifiers.client_id = text::trimmed(&identifiers.client_id).to_owned();
         identifiers.issuer = text::trimmed(&identifiers.issuer).to_owned();
@@ -314,6 +329,7 @@ impl<G: Grant> GrantBuilder<G> {
         let mut resources = targets.iter().filter(|(name, _)| *name == "resource");
         resources.try_for_each(|(_, resource)| checks::resource(resource))?;
         let encoding = expected.terms.encoding;
+        own.check_own(identifiers)?;
         checks::parameters(&parameters, &expected.terms)?;
         parameters.check(encoding)?;
         if encoding == Encoding::Query && !expected.is_anonymous && auth.writes_form() {
@@ -323,7 +339,7 @@ impl<G: Grant> GrantBuilder<G> {
         }
         checks::patience(&transport.patience)?;
 
-        let mut common = Parameters::default();
+        let mut common = own;
         if !expected.acceptance.requested.is_empty() {
             common.push("scope", expected.acceptance.requested.join(" "));
         }
@@ -331,6 +347,9 @@ impl<G: Grant> GrantBuilder<G> {
             common.push(name, value);
         }
         common.extend(parameters);
+        if encoding == Encoding::Json {
+            checks::once(&common)?;
+        }
         G::assemble(self.settings, EndpointClient { destination, encoding, transport, parameters: common })
     }
 }

@@ -51,11 +51,6 @@ pub(super) fn resource(resource: &str) -> Result<(), Error> {
 
 /// A parameter is sent once (RFC 6749 §3.2), and what has a setter of its own is not set beside it.
 pub(super) fn parameters(parameters: &Parameters, terms: &Terms) -> Result<(), Error> {
-    if let Some(name) = parameters.empty_secret() {
-        return Err(Error::config(format!(
-            "secret_param: {name:?} is empty; give its value, or leave it out"
-        )));
-    }
     let Terms { own, .. } = terms;
     let names: Vec<&str> = parameters.names().collect();
     for (at, name) in names.iter().enumerate() {
@@ -83,6 +78,17 @@ pub(super) fn parameters(parameters: &Parameters, terms: &Terms) -> Result<(), E
         return Err(Error::config(format!("param: {name:?} is refused: {remedy}")));
     }
     Ok(())
+}
+
+/// A form may hold a name twice, a JSON object may not.
+pub(super) fn once(parameters: &Parameters) -> Result<(), Error> {
+    let names: Vec<&str> = parameters.names().collect();
+    match names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
+        None => Ok(()),
+        Some((_, name)) => {
+            Err(Error::config(format!("{name}: it is set twice, which a JSON object cannot express")))
+        }
+    }
 }
 
 pub(super) fn patience(patience: &Patience) -> Result<(), Error> {

@@ -68,6 +68,12 @@ impl Parameters {
         self.list.push(Parameter { name: name.into(), value, is_header: true });
     }
 
+    /// Adds a parameter in place of those of its name.
+    pub(crate) fn set(&mut self, name: &'static str, value: impl Into<SecretString>) {
+        self.list.retain(|parameter| parameter.name != name);
+        self.push(name, value);
+    }
+
     /// Adds those of `more`.
     pub(crate) fn extend(&mut self, more: Self) {
         self.list.extend(more.list);
@@ -84,13 +90,23 @@ impl Parameters {
         self.list.iter().any(|parameter| parameter.is_header && is_named(parameter))
     }
 
-    /// Returns the name of a secret field that is given as an empty value.
-    pub(crate) fn empty_secret(&self) -> Option<&str> {
-        let is_empty = |parameter: &&Parameter| match &parameter.value {
-            ParameterValue::Read(value) => value.is_empty_value() && !parameter.is_header,
-            _ => false,
-        };
-        self.list.iter().find(is_empty).map(|parameter| &*parameter.name)
+    /// Checks those that a grant sends by itself: each has a value.
+    pub(crate) fn check_own(
+        &self,
+        #[cfg_attr(not(feature = "jwt"), allow(unused_variables, reason = "only assertions name them"))]
+        identifiers: &Identifiers,
+    ) -> Result<(), Error> {
+        for Parameter { name, value, .. } in &self.list {
+            match value {
+                ParameterValue::Fixed(value) if value.expose_secret().is_empty() => {
+                    return Err(Error::config(format!("{name}: it is empty; give its value")));
+                }
+                #[cfg(feature = "jwt")]
+                ParameterValue::Assertion(assertion) => assertion.check_for_grant(identifiers)?,
+                ParameterValue::Fixed(_) | ParameterValue::Json(_) | ParameterValue::Read(_) => {}
+            }
+        }
+        Ok(())
     }
 
     /// Checks what an encoding can say.
@@ -177,6 +193,9 @@ impl Parameter {
     fn flaw(&self, encoding: Encoding) -> Option<&'static str> {
         match &self.value {
             _ if self.is_header => self.flaw_of_header(),
+            ParameterValue::Read(secret) if secret.is_empty_value() => {
+                Some("it is empty; give its value, or leave it out")
+            }
             ParameterValue::Json(_) if encoding != Encoding::Json => {
                 Some("param_json is for a body of JSON; use CustomGrant::json, or param")
             }

@@ -12,7 +12,6 @@ use crate::grants::client::secret::Secret;
 use crate::grants::endpoint::client::{EndpointClient, EndpointRequest};
 use crate::grants::endpoint::deadline::Deadline;
 use crate::grants::endpoint::location::Endpoint;
-use crate::grants::parameters::Parameters;
 use crate::grants::response::body::{Body, EndpointResponse};
 use crate::grants::response::codes;
 use crate::grants::response::expected::{EndpointKind, Expected, Terms};
@@ -85,10 +84,9 @@ impl Revocation {
         token: &AccessToken,
     ) -> Result<(), Error> {
         let client = &self.client;
-        let mut parameters = Parameters::default();
+        let mut parameters = client.parameters.clone();
         parameters.push_secret("token", Secret::of(secret.clone()));
         parameters.push("token_type_hint", hint);
-        parameters.extend(client.parameters.clone());
         let mut redactor = client.redactor(None);
         token.teach(&mut redactor);
         let outgoing =

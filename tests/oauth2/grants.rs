@@ -361,7 +361,7 @@ async fn an_error_of_a_json_endpoint_is_read_by_its_own_name_too() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_sent_as_json_is_refused() {
+async fn what_cannot_be_sent_is_refused() {
     let twice =
         CustomGrant::json(URL).resource("urn:a").resource("urn:b").build_with(Scripted::new([])).unwrap_err();
     assert!(
@@ -370,6 +370,13 @@ async fn what_cannot_be_sent_as_json_is_refused() {
     );
     let empty = CustomGrant::builder(URL, "").build_with(Scripted::new([])).unwrap_err();
     assert!(empty.to_string().starts_with("grant_type: "), "{empty}");
+    let untyped = TokenExchange::builder(URL, subject()).requested_token_type(TokenType::new(""));
+    let empty = untyped.build_with(Scripted::new([])).unwrap_err();
+    assert!(
+        empty.kind() == ErrorKind::Config
+            && empty.to_string().starts_with("requested_token_type: it is empty"),
+        "{empty}"
+    );
     let own = CustomGrant::json(URL).param("grant_type", "x").build_with(Scripted::new([]));
     assert!(own.is_ok());
 }

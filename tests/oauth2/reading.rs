@@ -37,7 +37,8 @@ async fn an_empty_secret_is_refused_by_name_wherever_it_comes_from() {
 
         let parameter = billing().secret_param("pin", empty).build_with(Scripted::new([])).unwrap_err();
         assert!(
-            parameter.kind() == ErrorKind::Config && parameter.to_string().contains("\"pin\" is empty"),
+            parameter.kind() == ErrorKind::Config
+                && parameter.to_string().starts_with("param: \"pin\" is refused: it is empty"),
             "{parameter}"
         );
         let asked = billing().secret_param("pin", Secret::from_fn(move || async move { Ok(empty) }));

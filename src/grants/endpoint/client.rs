@@ -1,6 +1,5 @@
 //! The token endpoint: sends a token request over any HTTP service, with a deadline, a cap and retries.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
@@ -51,13 +50,6 @@ pub struct EndpointClient {
 }
 
 impl EndpointClient {
-    /// Returns it with these parameters before the others, for all clones of a source.
-    pub(crate) fn beginning_with(mut self, mut first: Parameters) -> Arc<Self> {
-        first.extend(self.parameters);
-        self.parameters = first;
-        Arc::new(self)
-    }
-
     /// See [`TokenSource::has_changed`](crate::TokenSource::has_changed).
     pub(crate) fn has_changed(&self) -> bool {
         self.auth().has_changed()

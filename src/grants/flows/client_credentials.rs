@@ -2,15 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::error::Error;
-use crate::grants::builder::{Grant, GrantBuilder};
+use crate::grants::builder::GrantBuilder;
 use crate::grants::client::auth::ClientAuth;
-use crate::grants::endpoint::client::EndpointClient;
 use crate::grants::endpoint::location::Endpoint;
-use crate::grants::parameters::Parameters;
 use crate::grants::response::expected::Terms;
-use crate::source::{SourceIdentity, TokenRequest, TokenSource};
-use crate::token::AccessToken;
 
 /// Gets tokens by the client credentials grant (RFC 6749 §4.4): a service in its own name, without a user.
 ///
@@ -54,34 +49,10 @@ impl ClientCredentials {
         client_id: impl Into<String>,
         auth: impl Into<ClientAuth>,
     ) -> GrantBuilder<Self> {
-        GrantBuilder::new(endpoint, Terms::default(), ()).client(client_id, auth)
+        GrantBuilder::new(endpoint, Terms::default(), ())
+            .granting("client_credentials")
+            .client(client_id, auth)
     }
 }
 
-impl TokenSource for ClientCredentials {
-    async fn token(&self, request: TokenRequest) -> Result<AccessToken, Error> {
-        self.client.token(&request).await
-    }
-
-    fn name(&self) -> Option<String> {
-        self.client.name()
-    }
-
-    fn has_changed(&self) -> bool {
-        self.client.has_changed()
-    }
-
-    fn identity(&self) -> Option<SourceIdentity> {
-        self.client.identity("client credentials")
-    }
-}
-
-impl Grant for ClientCredentials {
-    type Settings = ();
-
-    fn assemble((): (), client: EndpointClient) -> Result<Self, Error> {
-        let mut parameters = Parameters::default();
-        parameters.push("grant_type", "client_credentials");
-        Ok(Self { client: client.beginning_with(parameters) })
-    }
-}
+plain_grant!(ClientCredentials, "client credentials");

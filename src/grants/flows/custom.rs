@@ -4,15 +4,11 @@ use std::sync::Arc;
 
 use http::header::AUTHORIZATION;
 
-use crate::error::Error;
-use crate::grants::builder::{Grant, GrantBuilder};
+use crate::grants::builder::GrantBuilder;
 use crate::grants::client::secret::Secret;
-use crate::grants::endpoint::client::EndpointClient;
 use crate::grants::endpoint::location::Endpoint;
-use crate::grants::parameters::{Encoding, ParameterValue, Parameters};
+use crate::grants::parameters::{Encoding, ParameterValue};
 use crate::grants::response::expected::Terms;
-use crate::source::{SourceIdentity, TokenRequest, TokenSource};
-use crate::token::AccessToken;
 
 /// Gets tokens by a grant of the provider's own (RFC 6749 §4.5), or from an endpoint that does not know OAuth 2.0 but
 /// returns a token.
@@ -79,13 +75,13 @@ pub struct CustomGrant {
 impl CustomGrant {
     /// Starts with what is required: where to ask, and the grant type. The request is a form.
     pub fn builder(endpoint: impl Into<Endpoint>, grant_type: impl Into<String>) -> GrantBuilder<Self> {
-        GrantBuilder::new(endpoint, Terms::default(), Some(grant_type.into()))
+        GrantBuilder::new(endpoint, Terms::default(), ()).granting(grant_type.into())
     }
 
     /// Starts with where to ask. The request is one JSON object of strings, without a grant type of its own; a parameter
     /// that stands twice, such as a second resource, is refused.
     pub fn json(endpoint: impl Into<Endpoint>) -> GrantBuilder<Self> {
-        GrantBuilder::new(endpoint, api_terms(Encoding::Json), None)
+        GrantBuilder::new(endpoint, api_terms(Encoding::Json), ())
     }
 
     /// Starts with where to ask. The request is a GET with the parameters in its query, as the metadata servers of clouds
@@ -101,47 +97,11 @@ impl CustomGrant {
     ///     .header("metadata", "true");
     /// ```
     pub fn get(endpoint: impl Into<Endpoint>) -> GrantBuilder<Self> {
-        GrantBuilder::new(endpoint, api_terms(Encoding::Query), None)
+        GrantBuilder::new(endpoint, api_terms(Encoding::Query), ())
     }
 }
 
-impl TokenSource for CustomGrant {
-    async fn token(&self, request: TokenRequest) -> Result<AccessToken, Error> {
-        self.client.token(&request).await
-    }
-
-    fn name(&self) -> Option<String> {
-        self.client.name()
-    }
-
-    fn has_changed(&self) -> bool {
-        self.client.has_changed()
-    }
-
-    fn identity(&self) -> Option<SourceIdentity> {
-        self.client.identity("custom")
-    }
-}
-
-impl Grant for CustomGrant {
-    /// The grant type, if the endpoint knows any.
-    type Settings = Option<String>;
-
-    fn assemble(grant_type: Option<String>, client: EndpointClient) -> Result<Self, Error> {
-        let mut parameters = Parameters::default();
-        match grant_type {
-            Some(grant_type) if grant_type.is_empty() => {
-                return Err(Error::config(
-                    "grant_type: it is empty; give the provider's, or use CustomGrant::json",
-                ));
-            }
-            Some(grant_type) => parameters.push("grant_type", grant_type),
-            None if client.encoding == Encoding::Json => check_once(&client.parameters)?,
-            None => {}
-        }
-        Ok(Self { client: client.beginning_with(parameters) })
-    }
-}
+plain_grant!(CustomGrant, "custom");
 
 impl GrantBuilder<CustomGrant> {
     /// Adds a header that is the same in each request.
@@ -173,15 +133,4 @@ impl GrantBuilder<CustomGrant> {
 
 fn api_terms(encoding: Encoding) -> Terms {
     Terms { encoding, ..Terms::default() }
-}
-
-/// A form may hold a name twice, a JSON object may not.
-fn check_once(parameters: &Parameters) -> Result<(), Error> {
-    let names: Vec<&str> = parameters.names().collect();
-    match names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
-        None => Ok(()),
-        Some((_, name)) => {
-            Err(Error::config(format!("{name}: it is set twice, which a JSON object cannot express")))
-        }
-    }
 }

@@ -2,15 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::error::Error;
-use crate::grants::builder::{Grant, GrantBuilder};
-use crate::grants::endpoint::client::EndpointClient;
+use crate::grants::builder::GrantBuilder;
 use crate::grants::endpoint::location::Endpoint;
 use crate::grants::jwt::assertion::Assertion;
-use crate::grants::parameters::{ParameterValue, Parameters};
+use crate::grants::parameters::ParameterValue;
 use crate::grants::response::expected::Terms;
-use crate::source::{SourceIdentity, TokenRequest, TokenSource};
-use crate::token::AccessToken;
 
 /// Gets tokens by an assertion that it signs itself: for service accounts, and in the name of users who agreed to it.
 ///
@@ -63,36 +59,11 @@ impl JwtBearer {
     /// Starts with what is required: where to ask, and the assertion that is the grant.
     pub fn builder(endpoint: impl Into<Endpoint>, assertion: Assertion) -> GrantBuilder<Self> {
         let terms = Terms { own: &["assertion"], ..Terms::default() };
-        GrantBuilder::new(endpoint, terms, Arc::new(assertion))
+        let builder = GrantBuilder::new(endpoint, terms, ());
+        let mut builder = builder.granting("urn:ietf:params:oauth:grant-type:jwt-bearer");
+        builder.own_mut().add("assertion", ParameterValue::Assertion(Arc::new(assertion)));
+        builder
     }
 }
 
-impl TokenSource for JwtBearer {
-    async fn token(&self, request: TokenRequest) -> Result<AccessToken, Error> {
-        self.client.token(&request).await
-    }
-
-    fn name(&self) -> Option<String> {
-        self.client.name()
-    }
-
-    fn has_changed(&self) -> bool {
-        self.client.has_changed()
-    }
-
-    fn identity(&self) -> Option<SourceIdentity> {
-        self.client.identity("jwt bearer")
-    }
-}
-
-impl Grant for JwtBearer {
-    type Settings = Arc<Assertion>;
-
-    fn assemble(assertion: Arc<Assertion>, client: EndpointClient) -> Result<Self, Error> {
-        assertion.check_for_grant(&client.destination.registration().identifiers)?;
-        let mut parameters = Parameters::default();
-        parameters.push("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer");
-        parameters.add("assertion", ParameterValue::Assertion(assertion));
-        Ok(Self { client: client.beginning_with(parameters) })
-    }
-}
+plain_grant!(JwtBearer, "jwt bearer");

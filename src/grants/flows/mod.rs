@@ -1,5 +1,42 @@
 //! The grants, one file each: what a source sends besides what all of them send.
 
+/// Implements a grant whose requests say the same each time: the client of its endpoint knows all of it.
+macro_rules! plain_grant {
+    ($grant:ident, $kind:literal) => {
+        use $crate::error::Error;
+        use $crate::grants::builder::Grant;
+        use $crate::grants::endpoint::client::EndpointClient;
+        use $crate::source::{SourceIdentity, TokenRequest, TokenSource};
+        use $crate::token::AccessToken;
+
+        impl TokenSource for $grant {
+            async fn token(&self, request: TokenRequest) -> Result<AccessToken, Error> {
+                self.client.token(&request).await
+            }
+
+            fn name(&self) -> Option<String> {
+                self.client.name()
+            }
+
+            fn has_changed(&self) -> bool {
+                self.client.has_changed()
+            }
+
+            fn identity(&self) -> Option<SourceIdentity> {
+                self.client.identity($kind)
+            }
+        }
+
+        impl Grant for $grant {
+            type Settings = ();
+
+            fn assemble((): (), client: EndpointClient) -> Result<Self, Error> {
+                Ok(Self { client: Arc::new(client) })
+            }
+        }
+    };
+}
+
 mod client_credentials;
 mod custom;
 #[cfg(feature = "jwt")]

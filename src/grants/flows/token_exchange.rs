@@ -55,16 +55,8 @@ use crate::token::AccessToken;
 #[derive(Clone, Debug)]
 pub struct TokenExchange {
     client: Arc<EndpointClient>,
-    grant: Arc<Exchanged>,
-}
-
-/// The tokens of an exchange, and the type that is requested.
-#[derive(Clone, Debug)]
-#[allow(unnameable_types, reason = "it belongs to the sealed trait")]
-pub struct Exchanged {
     /// The subject and perhaps the actor, by the names of their settings.
-    tokens: Vec<(&'static str, SecurityToken)>,
-    requested: Parameters,
+    tokens: Arc<[(&'static str, SecurityToken)]>,
 }
 
 /// A token that is exchanged, with its type (RFC 8693 §2.1): a fixed one, or a source that is asked at each exchange.
@@ -111,8 +103,7 @@ impl TokenExchange {
             "requested_token_type",
         ];
         let terms = Terms { own, ..Terms::default() };
-        let grant = Exchanged { tokens: vec![("subject", subject)], requested: Parameters::default() };
-        GrantBuilder::new(endpoint, terms, grant)
+        GrantBuilder::new(endpoint, terms, vec![("subject", subject)])
     }
 }
 
@@ -145,7 +136,7 @@ impl TokenSource for TokenExchange {
     }
 
     fn is_disposable(&self) -> bool {
-        let mut sources = self.grant.tokens.iter().filter_map(|(_, token)| token.token.source());
+        let mut sources = self.tokens.iter().filter_map(|(_, token)| token.token.source());
         sources.all(DynTokenSource::may_be_dropped)
     }
 
@@ -154,16 +145,15 @@ impl TokenSource for TokenExchange {
     }
 
     fn has_changed(&self) -> bool {
-        self.client.has_changed() || self.grant.tokens.iter().any(|(_, token)| token.token.has_changed())
+        self.client.has_changed() || self.tokens.iter().any(|(_, token)| token.token.has_changed())
     }
 
     fn identity(&self) -> Option<SourceIdentity> {
         let identity = self.client.identity("token exchange")?;
-        let identity = self.grant.tokens.iter().try_fold(identity, |identity, (setting, token)| {
+        self.tokens.iter().try_fold(identity, |identity, (setting, token)| {
             let identity = token.token.describe(setting, identity)?;
             Some(identity.with(format!("{setting} type"), token.token_type.as_str()))
-        })?;
-        self.grant.requested.describe(identity)
+        })
     }
 }
 
@@ -176,7 +166,7 @@ impl TokenExchange {
     ) -> Result<Vec<ReadToken>, Error> {
         runtime::current()?;
         let patience = &self.client.transport.patience;
-        let asks_source = self.grant.tokens.iter().any(|(_, token)| token.token.source().is_some());
+        let asks_source = self.tokens.iter().any(|(_, token)| token.token.source().is_some());
         let limit = if asks_source { patience.whole() } else { patience.attempt_timeout };
         let limit = Deadline::of(request).cap(limit);
         match tokio::time::timeout(limit, self.read_all(request, rejected)).await {
@@ -201,7 +191,7 @@ impl TokenExchange {
             (None, _) => FetchReason::Initial,
         };
         let mut read = Vec::new();
-        for (at, (setting, token)) in self.grant.tokens.iter().enumerate() {
+        for (at, (setting, token)) in self.tokens.iter().enumerate() {
             let rejected = rejected.and_then(|read| read[at].1.clone());
             let mut request =
                 TokenRequest::new(reason).with_previous(rejected.clone()).with_rejected(rejected);
@@ -222,15 +212,14 @@ impl TokenExchange {
     ) -> Result<AccessToken, Error> {
         let mut parameters = Parameters::default();
         parameters.push("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange");
-        for ((setting, token), (secret, _)) in self.grant.tokens.iter().zip(read) {
+        for ((setting, token), (secret, _)) in self.tokens.iter().zip(read) {
             parameters.push_secret(format!("{setting}_token"), Secret::of(secret.clone()));
             parameters.push(format!("{setting}_token_type"), token.token_type.as_str());
         }
-        parameters.extend(self.grant.requested.clone());
         parameters.extend(self.client.parameters.clone());
         let exchange = self.client.exchange(&parameters, None, redactor, Deadline::of(fetch));
         let token = exchange.await.map_err(|refused| refused.error)?;
-        for ((_, given), (_, accepted)) in self.grant.tokens.iter().zip(read) {
+        for ((_, given), (_, accepted)) in self.tokens.iter().zip(read) {
             if let (Some(source), Some(accepted)) = (given.token.source(), accepted) {
                 source.note_accepted(accepted);
             }
@@ -243,10 +232,10 @@ impl TokenExchange {
 type ReadToken = (SecretString, Option<AccessToken>);
 
 impl Grant for TokenExchange {
-    type Settings = Exchanged;
+    type Settings = Vec<(&'static str, SecurityToken)>;
 
-    fn assemble(grant: Exchanged, client: EndpointClient) -> Result<Self, Error> {
-        for (setting, SecurityToken { token, token_type }) in &grant.tokens {
+    fn assemble(tokens: Self::Settings, client: EndpointClient) -> Result<Self, Error> {
+        for (setting, SecurityToken { token, token_type }) in &tokens {
             if token_type.0.is_empty() {
                 return Err(Error::config(format!(
                     "{setting}: its token type is empty, and RFC 8693 §2.1 demands one; TokenType has the registered ones"
@@ -258,14 +247,14 @@ impl Grant for TokenExchange {
                 )));
             }
         }
-        Ok(Self { client: Arc::new(client), grant: Arc::new(grant) })
+        Ok(Self { client: Arc::new(client), tokens: tokens.into() })
     }
 }
 
 impl GrantBuilder<TokenExchange> {
     /// Sets the token of the party that acts in the name of the subject (RFC 8693 §1.1).
     pub fn actor(mut self, actor: SecurityToken) -> Self {
-        let tokens = &mut self.settings_mut().tokens;
+        let tokens = self.settings_mut();
         tokens.truncate(1);
         tokens.push(("actor", actor));
         self
@@ -273,9 +262,7 @@ impl GrantBuilder<TokenExchange> {
 
     /// Sets the type of the token that is wanted. Default: as the server chooses.
     pub fn requested_token_type(mut self, requested: TokenType) -> Self {
-        let mut parameters = Parameters::default();
-        parameters.push("requested_token_type", requested.0.into_owned());
-        self.settings_mut().requested = parameters;
+        self.own_mut().set("requested_token_type", requested.0.into_owned());
         self
     }
 }
