@@ -220,29 +220,27 @@ impl ConfigFields {
             "tls" => Ok(ClientAuth::tls()),
             "none" => Ok(ClientAuth::none()),
             #[cfg(feature = "jwt")]
-            "private_key_jwt" => {
-                let key = referenced("signing_key", &self.signing_key_env, &self.signing_key_file)?;
-                let algorithm = self.algorithm()?.ok_or("signing_algorithm is missing, such as ES256")?;
-                if algorithm.is_symmetric() {
-                    return Err(
-                        "signing_algorithm: private_key_jwt needs one of a key pair, such as ES256".into()
-                    );
+            "private_key_jwt" | "client_secret_jwt" => {
+                let is_shared = name == "client_secret_jwt";
+                let key = match is_shared {
+                    true => secret()?,
+                    false => referenced("signing_key", &self.signing_key_env, &self.signing_key_file)?,
+                };
+                let usual = is_shared.then_some(JwtAlgorithm::Hs256);
+                let algorithm =
+                    self.algorithm()?.or(usual).ok_or("signing_algorithm is missing, such as ES256")?;
+                if algorithm.is_symmetric() != is_shared {
+                    return Err(format!(
+                        "signing_algorithm: {} does not fit {name}; that needs {}",
+                        algorithm.name(),
+                        if is_shared { "HS256, HS384 or HS512" } else { "one of a key pair, such as ES256" }
+                    ));
                 }
                 let assertion = Assertion::by_key(algorithm, key);
                 let assertion = self.assertion_audience.iter().fold(assertion, Assertion::audience);
                 let assertion = self.signing_key_id.iter().fold(assertion, Assertion::key_id);
                 let certificate = self.signing_certificate_file.iter().map(Secret::from_file);
                 Ok(ClientAuth::private_key_jwt(certificate.fold(assertion, Assertion::certificate)))
-            }
-            #[cfg(feature = "jwt")]
-            "client_secret_jwt" => {
-                let algorithm = self.algorithm()?.unwrap_or(JwtAlgorithm::Hs256);
-                if !algorithm.is_symmetric() {
-                    return Err("signing_algorithm: client_secret_jwt needs HS256, HS384 or HS512".into());
-                }
-                let assertion = Assertion::by_key(algorithm, secret()?);
-                let assertion = self.assertion_audience.iter().fold(assertion, Assertion::audience);
-                Ok(ClientAuth::client_secret_jwt(assertion))
             }
             #[cfg(not(feature = "jwt"))]
             "private_key_jwt" | "client_secret_jwt" => {
