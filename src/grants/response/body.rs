@@ -134,15 +134,10 @@ impl Body {
         let Some(pointer) = path.strip_prefix('/') else {
             return self.get(path).map(ToOwned::to_owned);
         };
-        let mut names = pointer.split('/').map(|name| name.replace("~1", "/").replace("~0", "~"));
-        let mut raw = self.get(&names.next()?)?.to_owned();
-        for name in names {
-            raw = match serde_json::from_str::<Self>(raw.get()) {
-                Ok(object) => object.get(&name)?.to_owned(),
-                Err(_) => item(raw.get(), &name)?.to_owned(),
-            };
-        }
-        Some(raw)
+        let (first, rest) = pointer.split_at(pointer.find('/').unwrap_or(pointer.len()));
+        let first = self.get(&first.replace("~1", "/").replace("~0", "~"))?;
+        let member: Value = serde_json::from_str(first.get()).ok()?;
+        to_raw_value(member.pointer(rest).filter(|value| !value.is_null())?).ok()
     }
 }
 
@@ -181,14 +176,6 @@ pub(crate) fn readable(bytes: &[u8]) -> Vec<u8> {
 pub(crate) fn essence(headers: &HeaderMap) -> &str {
     let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     value.split(';').next().unwrap_or_default().trim()
-}
-
-/// Returns the item of a list at an index, which is written without a sign or a zero in front (RFC 6901 §4).
-fn item<'a>(list: &'a str, index: &str) -> Option<&'a RawValue> {
-    let is_index = index == "0" || !index.starts_with(['0', '+']);
-    let at: usize = index.parse().ok().filter(|_| is_index)?;
-    let items: Vec<&'a RawValue> = serde_json::from_str(list).ok()?;
-    items.get(at).copied().filter(|raw| raw.get() != "null")
 }
 
 pub(crate) fn as_string(raw: &RawValue) -> Option<String> {
