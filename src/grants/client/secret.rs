@@ -178,11 +178,18 @@ impl Secret {
         what: &str,
         request: TokenRequest,
     ) -> Result<(SecretString, Option<AccessToken>), Error> {
-        let secret = match &self.kind {
-            Kind::Value(secret) => secret.clone(),
-            Kind::Env(variable) => read_env(what, variable)?,
-            Kind::File(file) => file.read(what).await?,
-            Kind::Fn(read) => read.clone().oneshot(()).await.map_err(of_a_vault)?,
+        let (secret, remedy) = match &self.kind {
+            Kind::Value(secret) => (secret.clone(), "give it".into()),
+            Kind::Env(variable) => {
+                (read_env(what, variable)?, format!("set the environment variable {variable}"))
+            }
+            Kind::File(file) => {
+                (file.read(what).await?, format!("it is read from {}", file.path().display()))
+            }
+            Kind::Fn(read) => {
+                let secret = read.clone().oneshot(()).await.map_err(of_a_vault)?;
+                (secret, "its closure returned an empty one".into())
+            }
             Kind::Source(source) => {
                 let token = source.fetch(request).await?;
                 return Ok((token.secret().clone(), Some(token)));
@@ -190,20 +197,10 @@ impl Secret {
         };
         let trimmed = text::trimmed(secret.expose_secret());
         if trimmed.is_empty() {
-            let error = format!("the {what} is empty: {}", self.remedy());
+            let error = format!("the {what} is empty: {remedy}");
             return Err(if self.may_change() { Error::transient(error) } else { Error::config(error) });
         }
         Ok((trimmed.into(), None))
-    }
-
-    /// Says what to do about an empty one.
-    fn remedy(&self) -> String {
-        match &self.kind {
-            Kind::Value(_) => "give it".into(),
-            Kind::Env(variable) => format!("set the environment variable {variable}"),
-            Kind::File(file) => format!("it is read from {}", file.path().display()),
-            Kind::Fn(_) | Kind::Source(_) => "its closure returned an empty one".into(),
-        }
     }
 
     /// Returns whether it is a plain value without anything in it.
