@@ -114,14 +114,9 @@ pub(crate) fn timed_out(expected: &Expected, limit: Duration) -> String {
 
 /// No response came. `what` was cleaned.
 pub(crate) fn unreachable(expected: &Expected, what: &str, advice: Option<&str>) -> String {
-    let (who, what) = (&expected.who, lower_case(what));
-    match advice {
-        Some(advice) => format!("{who} could not be reached: {what}; {advice}"),
-        None => format!(
-            "{who} could not be reached: {what}; check the {}, and the network route from this machine",
-            expected.url
-        ),
-    }
+    let usual = format!("check the {}, and the network route from this machine", expected.url);
+    let (what, advice) = (lower_case(what), advice.unwrap_or(&usual));
+    format!("{} could not be reached: {what}; {advice}", expected.who)
 }
 
 /// Begins a foreign sentence as the rest of one of ours. An abbreviation stays as it is.

@@ -256,9 +256,6 @@ fn good_for(raw: &RawValue, is_end: bool, now: Duration) -> Option<Duration> {
 }
 
 fn number(text: &str) -> Option<Duration> {
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
     let seconds: f64 = text.parse().ok().filter(|seconds: &f64| seconds.is_finite())?;
     Some(Duration::try_from_secs_f64(seconds.max(0.0).trunc()).unwrap_or(Duration::from_secs(u64::MAX)))
 }
