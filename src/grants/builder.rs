@@ -65,11 +65,11 @@ pub struct GrantBuilder<G: Grant> {
     /// Audiences and resources.
     targets: Vec<(&'static str, String)>,
     /// The parameters that the grant sends by itself, as far as they are the same each time.
-    own: Parameters,
-    parameters: Parameters,
+    pub(crate) own: Parameters,
+    pub(crate) parameters: Parameters,
     patience: Patience,
     insecure_http: bool,
-    settings: G::Settings,
+    pub(crate) settings: G::Settings,
 }
 
 /// The result of a [`GrantBuilder`]: a source, or the revocation of tokens. There is nothing to implement.
@@ -110,18 +110,6 @@ impl<G: Grant> GrantBuilder<G> {
     pub(crate) fn granting(mut self, grant_type: impl Into<SecretString>) -> Self {
         self.own.push("grant_type", grant_type);
         self
-    }
-
-    pub(crate) fn own_mut(&mut self) -> &mut Parameters {
-        &mut self.own
-    }
-
-    pub(crate) fn parameters_mut(&mut self) -> &mut Parameters {
-        &mut self.parameters
-    }
-
-    pub(crate) fn settings_mut(&mut self) -> &mut G::Settings {
-        &mut self.settings
     }
 
     /// Sets the client, and how it authenticates. Default: the client that the builder began with, or none for a grant that can
@@ -315,11 +303,11 @@ impl<G: Grant> GrantBuilder<G> {
         identifiers.client_id = text::trimmed(&identifiers.client_id).to_owned();
         identifiers.issuer = text::trimmed(&identifiers.issuer).to_owned();
         expected.is_authorized = parameters.authorize();
-        let (expected, auth) = (expected.clone(), auth.clone());
         checks::acceptance(&expected.acceptance)?;
+        let auth = auth.clone();
         let transport = Transport::new(transport, patience);
         let destination = Destination::new(self.endpoint, registration, self.insecure_http, &transport)?;
-        let identifiers = &destination.registration().identifiers;
+        let Registration { identifiers, expected, .. } = destination.registration();
         if identifiers.client_id.is_empty() && !expected.is_anonymous {
             return Err(Error::config(
                 "client_id: it is empty; set the id that the authorization server assigned",

@@ -332,7 +332,7 @@ mod tests {
     use super::*;
 
     fn identifiers() -> Identifiers {
-        Identifiers { client_id: "id".into(), issuer: String::new(), token_url: String::new() }
+        Identifiers { client_id: "id".into(), issuer: String::new(), token_url: SecretString::default() }
     }
 
     #[tokio::test]

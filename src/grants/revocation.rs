@@ -12,6 +12,7 @@ use crate::grants::client::secret::Secret;
 use crate::grants::endpoint::client::{EndpointClient, EndpointRequest};
 use crate::grants::endpoint::deadline::Deadline;
 use crate::grants::endpoint::location::Endpoint;
+use crate::grants::parameters::Parameters;
 use crate::grants::response::body::{Body, EndpointResponse};
 use crate::grants::response::codes;
 use crate::grants::response::expected::{EndpointKind, Expected, Terms};
@@ -84,10 +85,11 @@ impl Revocation {
         token: &AccessToken,
     ) -> Result<(), Error> {
         let client = &self.client;
-        let mut parameters = client.parameters.clone();
+        let mut parameters = Parameters::default();
         parameters.push_secret("token", Secret::of(secret.clone()));
         parameters.push("token_type_hint", hint);
-        let mut redactor = client.redactor(None);
+        parameters.extend(client.parameters.clone());
+        let mut redactor = Redactor::default();
         token.teach(&mut redactor);
         let outgoing =
             EndpointRequest { parameters: &parameters, doubt: None, deadline: Deadline::default(), read };

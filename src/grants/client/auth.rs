@@ -227,17 +227,9 @@ impl ClientAuth {
         matches!(self.method, Method::Assertion(_))
     }
 
-    /// Reads what the proof is made of: the secret, the key, or the assertion. Empty if nothing is read here.
-    pub(crate) async fn read(&self) -> Result<SecretString, Error> {
-        self.read_for(FetchReason::Initial).await
-    }
-
-    /// Reads it once more, since the server refused what was read before.
-    pub(crate) async fn reread(&self) -> Result<SecretString, Error> {
-        self.read_for(FetchReason::Forced).await
-    }
-
-    async fn read_for(&self, reason: FetchReason) -> Result<SecretString, Error> {
+    /// Reads what the proof is made of: the secret, the key, or the assertion. Empty if nothing is read here. A source is told
+    /// by `reason` whether the server refused what was read before.
+    pub(crate) async fn read(&self, reason: FetchReason) -> Result<SecretString, Error> {
         let Some((secret, name)) = self.method.secret() else { return Ok(SecretString::default()) };
         match secret.read_for(name, TokenRequest::new(reason)).await {
             Ok((proof, _)) => Ok(proof),
@@ -263,13 +255,9 @@ impl ClientAuth {
         }
         match &self.method {
             Method::Basic(_) => {
-                let value = basic_header(&encoded(client_id), &encoded(proof.expose_secret()))?;
-                headers.entry(AUTHORIZATION).or_insert(value);
+                add_basic(headers, &encoded(client_id), &encoded(proof.expose_secret()))?;
             }
-            Method::BasicRaw(_) => {
-                let value = basic_header(client_id, proof.expose_secret())?;
-                headers.entry(AUTHORIZATION).or_insert(value);
-            }
+            Method::BasicRaw(_) => add_basic(headers, client_id, proof.expose_secret())?,
             Method::Post(_) => {
                 form.push("client_id", client_id);
                 form.push("client_secret", proof.expose_secret());
@@ -292,15 +280,9 @@ impl From<Secret> for ClientAuth {
     }
 }
 
-impl From<String> for ClientAuth {
-    fn from(secret: String) -> Self {
-        Self::basic(secret)
-    }
-}
-
-impl From<&str> for ClientAuth {
-    fn from(secret: &str) -> Self {
-        Self::basic(secret)
+impl<T: Into<String>> From<T> for ClientAuth {
+    fn from(secret: T) -> Self {
+        Self::basic(secret.into())
     }
 }
 
@@ -319,7 +301,7 @@ impl Method {
     fn row(&self) -> (&'static str, u8, &'static [&'static str]) {
         match self {
             #[cfg(feature = "jwt")]
-            Self::Jwt(assertion) if assertion.is_symmetric() => {
+            Self::Jwt(assertion) if assertion.algorithm.is_symmetric() => {
                 ("client_secret_jwt", 2, &["client_secret_jwt"])
             }
             #[cfg(feature = "jwt")]
@@ -341,7 +323,7 @@ impl Method {
             }
             #[cfg(feature = "jwt")]
             Self::Jwt(assertion) => {
-                let name = if assertion.is_symmetric() { CLIENT_SECRET } else { "signing key" };
+                let name = if assertion.algorithm.is_symmetric() { CLIENT_SECRET } else { "signing key" };
                 assertion.key().map(|key| (key, name))
             }
             Self::Assertion(assertion) => Some((assertion, "client assertion")),
@@ -392,14 +374,15 @@ fn encoded(text: &str) -> Zeroizing<String> {
     out
 }
 
-fn basic_header(user: &str, password: &str) -> Result<HeaderValue, Error> {
+fn add_basic(headers: &mut HeaderMap, user: &str, password: &str) -> Result<(), Error> {
     let pair = Zeroizing::new([user, ":", password].concat());
     let encoded = Zeroizing::new(STANDARD.encode(&*pair));
     let line = Zeroizing::new(["Basic ", &encoded].concat());
     let mut value = HeaderValue::from_str(&line)
         .map_err(|_| Error::config("the client credentials do not fit a header"))?;
     value.set_sensitive(true);
-    Ok(value)
+    headers.entry(AUTHORIZATION).or_insert(value);
+    Ok(())
 }
 
 #[cfg(test)]
@@ -411,7 +394,7 @@ mod tests {
         let (mut form, mut headers, mut redactor) =
             (Form::new(Encoding::Form), HeaderMap::new(), Redactor::default());
         let identifiers =
-            Identifiers { client_id: id.into(), issuer: String::new(), token_url: String::new() };
+            Identifiers { client_id: id.into(), issuer: String::new(), token_url: SecretString::default() };
         let proof = SecretString::from(secret);
         auth.apply(&identifiers, &proof, &mut form, &mut headers, &mut redactor).await.unwrap();
         (headers.remove(AUTHORIZATION), form.into_bytes())

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use http::{Request, StatusCode, Uri};
-use tokio::runtime::Handle;
 use tracing::Instrument as _;
 use tracing::instrument::WithSubscriber as _;
 
@@ -13,7 +12,7 @@ use crate::grants::discovery::issuer::Issuer;
 use crate::grants::discovery::metadata::{Metadata, check_issuer, well_known};
 use crate::grants::endpoint::deadline::Deadline;
 use crate::grants::endpoint::target::{Registration, Target};
-use crate::grants::endpoint::transport::{self, Transport};
+use crate::grants::endpoint::transport::{self, Retries, Transport};
 use crate::grants::endpoint::url;
 use crate::grants::response::body::Body;
 use crate::grants::response::expected::Expected;
@@ -21,6 +20,7 @@ use crate::grants::response::messages;
 use crate::grants::response::refused::Refused;
 use crate::grants::response::verdict::{self, Silence};
 use crate::origin::Origin;
+use crate::runtime;
 use crate::source::SourceIdentity;
 use crate::text::Redactor;
 
@@ -49,7 +49,7 @@ impl Discovery {
         transport: Transport,
     ) -> Result<Self, Error> {
         let identifiers = &mut registration.identifiers;
-        identifiers.token_url.clone_from(&issuer.identifier);
+        identifiers.token_url = issuer.identifier.as_str().into();
         if identifiers.issuer.is_empty() {
             identifiers.issuer.clone_from(&issuer.identifier);
         }
@@ -74,10 +74,8 @@ impl Discovery {
 
     /// Adds where the metadata come from, and which of their endpoints are used.
     pub(crate) fn describe(&self, identity: SourceIdentity) -> SourceIdentity {
-        let identity = identity.with("metadata of", &self.issuer.identifier);
-        let addresses = self.addresses.iter().map(|(uri, _)| uri.to_string());
-        let identity = addresses.fold(identity, |identity, uri| identity.with("metadata", uri));
-        if self.issuer.mtls_aliases { identity.with("mtls", "") } else { identity }
+        let named_by = (&self.addresses, self.issuer.mtls_aliases);
+        identity.with("metadata of", &self.issuer.identifier).with("metadata", format!("{named_by:?}"))
     }
 
     /// Returns where to send, as the metadata say. They are fetched if there are none.
@@ -92,7 +90,11 @@ impl Discovery {
             (None, rounds) => self.named_by(&*self.renew(rounds, deadline, redactor).await?),
             (Some(metadata), rounds) => {
                 if self.issuer.cache.is_due(WallClock::default().moment()) {
-                    self.renew_behind(rounds, redactor.clone());
+                    // No fetch waits for new metadata while the old ones serve on. The outcome is noted where it is found.
+                    let (this, redactor) = (Arc::clone(self), redactor.clone());
+                    let renewal =
+                        async move { this.renew(rounds, Deadline::default(), &redactor).await.map(drop) };
+                    runtime::current()?.spawn(renewal.in_current_span().with_current_subscriber());
                 }
                 let target = self.named_by(&metadata)?;
                 Ok(Target { metadata: Some(metadata), ..target })
@@ -150,18 +152,6 @@ impl Discovery {
         })
     }
 
-    /// Renews metadata while the old ones serve on, so that no fetch waits for that.
-    fn renew_behind(self: &Arc<Self>, rounds: u64, redactor: Redactor) {
-        // Without a runtime nothing is fetched anyway.
-        let Ok(runtime) = Handle::try_current() else { return };
-        let this = Arc::clone(self);
-        let renewal = async move {
-            // The outcome is noted where it is found.
-            let _ = this.renew(rounds, Deadline::default(), &redactor).await;
-        };
-        runtime.spawn(renewal.in_current_span().with_current_subscriber());
-    }
-
     /// Fetches, or takes what another task has fetched since `rounds` were counted. Where that fails, the old metadata serve
     /// on.
     async fn renew(
@@ -189,22 +179,14 @@ impl Discovery {
 
     /// Asks at all addresses in turn, until one has metadata or no more retries are left.
     async fn send(&self, most: u32, deadline: Deadline, redactor: &Redactor) -> Result<Metadata, Error> {
-        let (mut retries, mut begin) = (0, 0);
-        // The newest that was said, in case that the time is over without another response.
-        let mut said: Option<Refused> = None;
+        let (mut retries, mut begin) = (Retries::new(most), 0);
         loop {
             let refused = match self.round(&mut begin, deadline, redactor).await {
                 Ok(metadata) => return Ok(metadata),
                 Err(refused) => refused,
             };
-            let is_said = refused.silence != Some(Silence::Timeout);
-            if !self.transport.wait(&refused, &mut retries, most, deadline, &self.expected.who).await {
-                let newest = said.filter(|_| !is_said).unwrap_or(refused);
-                return Err(newest.told_when().error);
-            }
-            if is_said {
-                said = Some(refused);
-            }
+            let waited = self.transport.wait(refused, &mut retries, deadline, &self.expected.who);
+            waited.await.map_err(|refused| refused.error)?;
         }
     }
 

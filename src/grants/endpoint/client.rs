@@ -1,10 +1,11 @@
 //! The token endpoint: sends a token request over any HTTP service, with a deadline, a cap and retries.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use http::{HeaderValue, Method, Request, Uri};
 use secrecy::SecretString;
 use tokio::sync::Notify;
 
@@ -18,7 +19,7 @@ use crate::grants::endpoint::deadline::Deadline;
 use crate::grants::endpoint::doubt::Doubt;
 use crate::grants::endpoint::location::Destination;
 use crate::grants::endpoint::target::{Registration, Target};
-use crate::grants::endpoint::transport::{self, Patience, Transport};
+use crate::grants::endpoint::transport::{self, Retries, Transport};
 use crate::grants::parameters::{Encoding, Form, Parameters};
 use crate::grants::response::body::EndpointResponse;
 use crate::grants::response::expected::Expected;
@@ -26,7 +27,7 @@ use crate::grants::response::refused::Refused;
 use crate::grants::response::token;
 use crate::grants::response::verdict::Silence;
 use crate::runtime;
-use crate::source::{SourceIdentity, TokenRequest};
+use crate::source::{FetchReason, SourceIdentity, TokenRequest};
 use crate::text::Redactor;
 use crate::token::AccessToken;
 
@@ -70,13 +71,17 @@ impl EndpointClient {
     /// Returns the client, where it asks, and how a response is read: a part of the identity of each grant.
     pub(crate) fn partial_identity(&self, grant: &str) -> SourceIdentity {
         let identity = SourceIdentity::new(grant).with("encoding", format!("{:?}", self.encoding));
-        self.destination.describe(identity)
+        let identity = match &self.destination {
+            Destination::Fixed(target) => identity.with("url", target.uri.to_string()),
+            Destination::Discovered(discovery) => discovery.describe(identity),
+        };
+        self.destination.registration().describe(identity)
     }
 
     /// Fetches a token with the parameters of every request: one fetch, retries included.
     pub(crate) async fn token(&self, request: &TokenRequest) -> Result<AccessToken, Error> {
         let token =
-            self.exchange(&self.parameters, None, self.redactor(Some(request)), Deadline::of(request)).await;
+            self.exchange(&self.parameters, None, Self::redactor(request), Deadline::of(request)).await;
         token.map_err(|refused| refused.error)
     }
 
@@ -112,7 +117,10 @@ impl EndpointClient {
     ) -> Result<(T, Moment), Refused> {
         runtime::current()?;
         let deadline = outgoing.deadline;
-        let target = self.destination.target(deadline, &redactor).await?;
+        let target = match &self.destination {
+            Destination::Fixed(target) => Arc::clone(target),
+            Destination::Discovered(discovery) => Arc::new(discovery.target(deadline, &redactor).await?),
+        };
         let refused = match self.send_to(&target, outgoing, &mut redactor).await {
             Ok(outcome) => return Ok(outcome),
             Err(refused) => refused,
@@ -150,13 +158,11 @@ impl EndpointClient {
         let auth = &registration.auth;
         let mut secret = None;
         let mut may_reread = auth.may_change();
-        let mut retries = 0;
-        // The newest refusal by the server, in case that the time is over without another response.
-        let mut said: Option<Refused> = None;
+        let mut retries = Retries::new(self.transport.patience.retries);
         loop {
             let was_in_doubt = doubt.is_some_and(Doubt::is_raised);
             let refused = match &secret {
-                None => match self.bounded(deadline, auth.read()).await {
+                None => match self.bounded(deadline, auth.read(FetchReason::Initial)).await {
                     Ok(read) => {
                         secret = Some(read);
                         continue;
@@ -170,7 +176,7 @@ impl EndpointClient {
             };
             match doubt {
                 Some(_) if refused.verdict.is_in_doubt && was_in_doubt => {
-                    return Err(newest(refused, said).told_when());
+                    return Err(retries.newest(refused).told_when());
                 }
                 Some(doubt) if !refused.verdict.is_in_doubt => doubt.set(was_in_doubt),
                 Some(_) | None => {}
@@ -178,7 +184,7 @@ impl EndpointClient {
             if refused.verdict.blames_secret && may_reread {
                 may_reread = false;
                 // Where it cannot be read now, what the server said counts for more.
-                let newer = self.bounded(deadline, auth.reread()).await.ok();
+                let newer = self.bounded(deadline, auth.read(FetchReason::Forced)).await.ok();
                 let newer =
                     newer.filter(|newer| secret.as_ref().is_none_or(|secret| !secret::same(secret, newer)));
                 if newer.is_some() {
@@ -194,11 +200,8 @@ impl EndpointClient {
             if let Some(doubt) = doubt.filter(|_| refused.silence != Some(Silence::Timeout)) {
                 doubt.note(Some(refused.error.clone()));
             }
-            let (most, who) = (self.transport.patience.retries, &registration.expected.who);
-            if !self.transport.wait(&refused, &mut retries, most, deadline, who).await {
-                return Err(newest(refused, said).told_when());
-            }
-            said = Some(newest(refused, said));
+            let who = &registration.expected.who;
+            self.transport.wait(refused, &mut retries, deadline, who).await?;
             if auth.is_read_each_time() {
                 secret = None;
             }
@@ -212,12 +215,11 @@ impl EndpointClient {
         target: &Target,
         outgoing: &EndpointRequest<'_, T>,
         secret: &SecretString,
-        retries: &mut u32,
+        retries: &mut Retries,
         redactor: &mut Redactor,
     ) -> Result<(T, Moment), Refused> {
-        let Patience { second_attempt_after, retries: most, .. } = self.transport.patience;
-        let wait = second_attempt_after.filter(|wait| {
-            outgoing.doubt.is_none() && *retries < most && outgoing.deadline.leaves_room_after(*wait)
+        let wait = self.transport.patience.second_attempt_after.filter(|wait| {
+            outgoing.doubt.is_none() && retries.left > 0 && outgoing.deadline.leaves_room_after(*wait)
         });
         let begun = BegunAttempt::default();
         let Some(wait) = wait else {
@@ -234,7 +236,7 @@ impl EndpointClient {
             match select(&mut first, std::pin::pin!(silence)).await {
                 Either::Left((outcome, _)) => outcome,
                 Either::Right(_) => {
-                    *retries += 1;
+                    retries.count();
                     tracing::debug!(origin = %target.origin, "no response for {wait:?}; starting a second attempt");
                     begun.connection.abandon();
                     let second = std::pin::pin!(self.attempt(target, outgoing, secret, &begun, redactor));
@@ -248,7 +250,7 @@ impl EndpointClient {
 
     /// Reads what proves the client, for no longer than an attempt may take. None if it cannot be read, or is not known yet.
     pub(crate) async fn proof(&self, deadline: Deadline) -> Option<SecretString> {
-        self.bounded(deadline, self.auth().read()).await.ok()
+        self.bounded(deadline, self.auth().read(FetchReason::Initial)).await.ok()
     }
 
     /// Waits for what this side must bring along, for no longer than an attempt may take.
@@ -269,10 +271,9 @@ impl EndpointClient {
 
     /// Makes a redactor that knows what can be known before the first attempt. It stays for all of them: a response may
     /// echo what an earlier one brought.
-    pub(crate) fn redactor(&self, request: Option<&TokenRequest>) -> Redactor {
+    pub(crate) fn redactor(request: &TokenRequest) -> Redactor {
         let mut redactor = Redactor::default();
-        let known = request.into_iter().flat_map(|request| [request.previous(), request.rejected()]);
-        for token in known.flatten() {
+        for token in [request.previous(), request.rejected()].into_iter().flatten() {
             token.teach(&mut redactor);
         }
         redactor
@@ -351,14 +352,14 @@ pub(crate) struct EndpointRequest<'a, T> {
 
 /// Adds parameters to the query of a URL.
 fn with_query(uri: &Uri, parameters: &[u8]) -> Result<Uri, Error> {
-    let unusable = || Error::config("param: the parameters do not fit a URL");
-    let parameters = std::str::from_utf8(parameters).map_err(|_| unusable())?;
-    let queries = [uri.query().unwrap_or_default(), parameters];
-    let query = queries.into_iter().filter(|query| !query.is_empty()).collect::<Vec<_>>().join("&");
-    let path = if query.is_empty() { uri.path().to_owned() } else { format!("{}?{query}", uri.path()) };
-    let mut parts = uri.clone().into_parts();
-    parts.path_and_query = Some(path.parse().map_err(|_| unusable())?);
-    Uri::from_parts(parts).map_err(|_| unusable())
+    let separator = match uri.query() {
+        _ if parameters.is_empty() => "",
+        None => "?",
+        Some("") => "",
+        Some(_) => "&",
+    };
+    let url = format!("{uri}{separator}{}", String::from_utf8_lossy(parameters));
+    url.parse().map_err(|_| Error::config("param: the parameters do not fit a URL"))
 }
 
 /// Waits for the first response of two attempts. An attempt that ends without one does not end the other.
@@ -376,31 +377,15 @@ async fn first_response<T>(
     }
 }
 
-/// Returns the newest refusal that says something: that the time was over says nothing of the server.
-fn newest(last: Refused, said: Option<Refused>) -> Refused {
-    match said.filter(|_| last.silence == Some(Silence::Timeout)) {
-        Some(mut said) => {
-            said.verdict.is_in_doubt = last.verdict.is_in_doubt;
-            said
-        }
-        None => last,
-    }
-}
-
 /// Returns whether the endpoint may be elsewhere by now. A refresh token that may be spent is not sent to another place: it is
 /// unknown what the first one did with it.
 fn may_have_moved(refused: &Refused, is_once: bool) -> bool {
-    if refused.verdict.is_classified || (is_once && refused.verdict.is_in_doubt) {
+    if is_once && refused.verdict.is_in_doubt {
         return false;
     }
-    let error = &refused.error;
-    match error.status() {
-        Some(StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::GONE) => {
-            !refused.verdict.is_proof
-        }
-        Some(status) => status.is_redirection(),
-        None => error.is_transient(),
-    }
+    let Some(status) = refused.error.status() else { return refused.error.is_transient() };
+    let is_gone = matches!(status.as_u16(), 404 | 405 | 410);
+    (is_gone || status.is_redirection()) && !refused.verdict.is_proof
 }
 
 #[cfg(test)]
@@ -408,7 +393,7 @@ mod tests {
     use std::collections::VecDeque;
     use std::sync::{Arc, Mutex};
 
-    use http::Response;
+    use http::{Response, StatusCode};
     use tower::{BoxError, service_fn};
 
     use super::*;

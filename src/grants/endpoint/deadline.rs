@@ -43,8 +43,7 @@ impl Deadline {
 
     /// Returns whether an attempt after this wait makes sense.
     pub(crate) fn leaves_room_after(self, wait: Duration) -> bool {
-        let Some(end) = self.end else { return true };
-        let left = end.saturating_duration_since(clock::now());
-        wait.checked_add(SHORTEST_ATTEMPT).is_some_and(|needed| needed <= left)
+        let needed = wait.saturating_add(SHORTEST_ATTEMPT);
+        self.cap(needed) == needed
     }
 }

@@ -6,11 +6,8 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::grants::discovery::fetch::Discovery;
 use crate::grants::discovery::issuer::Issuer;
-use crate::grants::endpoint::deadline::Deadline;
 use crate::grants::endpoint::target::{Registration, Target};
 use crate::grants::endpoint::transport::Transport;
-use crate::source::SourceIdentity;
-use crate::text::Redactor;
 
 /// Where an endpoint is: its URL, as any string, or an [`Issuer`] that is asked for it.
 ///
@@ -103,23 +100,6 @@ impl Destination {
             Self::Fixed(target) => &target.registration,
             Self::Discovered(discovery) => &discovery.registration,
         }
-    }
-
-    /// Returns where to send. The metadata of the issuer are fetched if there are none.
-    pub(crate) async fn target(&self, deadline: Deadline, redactor: &Redactor) -> Result<Arc<Target>, Error> {
-        match self {
-            Self::Fixed(target) => Ok(Arc::clone(target)),
-            Self::Discovered(discovery) => discovery.target(deadline, redactor).await.map(Arc::new),
-        }
-    }
-
-    /// Adds where the requests go, for which client, and how a response is read.
-    pub(crate) fn describe(&self, identity: SourceIdentity) -> SourceIdentity {
-        let identity = match self {
-            Self::Fixed(target) => identity.with("url", target.uri.to_string()),
-            Self::Discovered(discovery) => discovery.describe(identity),
-        };
-        self.registration().describe(identity)
     }
 }
 

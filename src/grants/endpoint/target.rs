@@ -41,7 +41,7 @@ impl Registration {
     /// The end of a sentence about the URL, which cannot be used.
     pub(crate) fn at(mut self, url: &str, allows_http: impl Fn(&Origin) -> bool) -> Result<Target, String> {
         let (uri, origin) = url::read(url, allows_http)?;
-        url.clone_into(&mut self.identifiers.token_url);
+        self.identifiers.token_url = url.into();
         self.expected.who = format!("the {} endpoint at {origin}", self.expected.terms.kind.name());
         self.expected.client_asserts = self.auth.is_assertion();
         Ok(Target { uri, origin, registration: self, metadata: None })
@@ -49,17 +49,12 @@ impl Registration {
 
     /// Adds the client, and what decides which token is taken from a response.
     pub(crate) fn describe(&self, identity: SourceIdentity) -> SourceIdentity {
-        let identity = identity
+        let Acceptance { required, strict_bearer, renamed, token_types, .. } = &self.expected.acceptance;
+        let accepted = (required, strict_bearer, renamed, token_types);
+        identity
             .with("issuer", &self.identifiers.issuer)
             .with("client", &self.identifiers.client_id)
-            .with("client authentication", self.auth.name());
-        let Acceptance { required, strict_bearer, renamed, token_types, .. } = &self.expected.acceptance;
-        let identity =
-            required.iter().fold(identity, |identity, scope| identity.with("required scope", scope));
-        let identity = token_types.iter().fold(identity, |identity, name| identity.with("token type", name));
-        let identity = renamed
-            .iter()
-            .fold(identity, |identity, (name, theirs)| identity.with(format!("member {name}"), theirs));
-        if *strict_bearer { identity.with("strict bearer", "") } else { identity }
+            .with("client authentication", self.auth.name())
+            .with("accepted", format!("{accepted:?}"))
     }
 }

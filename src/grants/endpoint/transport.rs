@@ -90,26 +90,29 @@ impl Transport {
         }
     }
 
-    /// Waits before the next attempt, and counts it as a retry. Returns whether there is to be one.
+    /// Waits before the next attempt, and counts it as a retry. If there is to be none, returns the end of the fetch.
     pub(crate) async fn wait(
         &self,
-        refused: &Refused,
-        retries: &mut u32,
-        most: u32,
+        refused: Refused,
+        retries: &mut Retries,
         deadline: Deadline,
         who: &str,
-    ) -> bool {
-        let is_allowed = |delay: &Duration| *retries < most && deadline.leaves_room_after(*delay);
-        let Some(delay) = self.delay(refused, *retries).filter(is_allowed) else { return false };
-        *retries += 1;
+    ) -> Result<(), Refused> {
+        let status = refused.error.status().map(|status| status.as_u16());
+        let delay = self.delay(&refused, retries.made);
+        let newest = retries.newest(refused);
+        let is_allowed = |delay: &Duration| retries.left > 0 && deadline.leaves_room_after(*delay);
+        let Some(delay) = delay.filter(is_allowed) else { return Err(newest.told_when()) };
+        retries.count();
+        retries.said = Some(newest);
         tracing::debug!(
-            status = refused.error.status().map(|status| status.as_u16()),
-            retry = *retries,
+            status,
+            retry = retries.made,
             delay_ms = delay.as_millis(),
             "the request to {who} is sent again after a wait"
         );
         tokio::time::sleep(delay).await;
-        true
+        Ok(())
     }
 
     /// Returns how long to wait before the next attempt, after so many retries; none if another one makes no sense.
@@ -128,6 +131,40 @@ impl Transport {
         }
     }
 }
+
+// --- Retries ---
+
+/// The retries of one fetch.
+pub(crate) struct Retries {
+    made: u32,
+    pub(crate) left: u32,
+    /// The newest refusal by the server, in case that the time is over without another response.
+    said: Option<Refused>,
+}
+
+impl Retries {
+    pub(crate) fn new(most: u32) -> Self {
+        Self { made: 0, left: most, said: None }
+    }
+
+    pub(crate) fn count(&mut self) {
+        self.made += 1;
+        self.left -= 1;
+    }
+
+    /// Returns the newest refusal that says something: that the time was over says nothing of the server.
+    pub(crate) fn newest(&mut self, last: Refused) -> Refused {
+        match self.said.take().filter(|_| last.silence == Some(Silence::Timeout)) {
+            Some(mut said) => {
+                said.verdict.is_in_doubt = last.verdict.is_in_doubt;
+                said
+            }
+            None => last,
+        }
+    }
+}
+
+// --- Requests ---
 
 /// The headers of every request.
 pub(crate) fn headers() -> HeaderMap {

@@ -81,7 +81,7 @@ impl CustomGrant {
     /// Starts with where to ask. The request is one JSON object of strings, without a grant type of its own; a parameter
     /// that stands twice, such as a second resource, is refused.
     pub fn json(endpoint: impl Into<Endpoint>) -> GrantBuilder<Self> {
-        GrantBuilder::new(endpoint, api_terms(Encoding::Json), ())
+        GrantBuilder::new(endpoint, Terms { encoding: Encoding::Json, ..Terms::default() }, ())
     }
 
     /// Starts with where to ask. The request is a GET with the parameters in its query, as the metadata servers of clouds
@@ -97,7 +97,7 @@ impl CustomGrant {
     ///     .header("metadata", "true");
     /// ```
     pub fn get(endpoint: impl Into<Endpoint>) -> GrantBuilder<Self> {
-        GrantBuilder::new(endpoint, api_terms(Encoding::Query), ())
+        GrantBuilder::new(endpoint, Terms { encoding: Encoding::Query, ..Terms::default() }, ())
     }
 }
 
@@ -106,31 +106,27 @@ plain_grant!(CustomGrant, "custom");
 impl GrantBuilder<CustomGrant> {
     /// Adds a header that is the same in each request.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.parameters_mut().add_header(name.into(), ParameterValue::Fixed(value.into().into()));
+        self.parameters.add_header(name.into(), ParameterValue::Fixed(value.into().into()));
         self
     }
 
     /// Adds a header whose value is a secret: read at each attempt, marked sensitive, and blanked out wherever the server
     /// repeats it.
     pub fn secret_header(mut self, name: impl Into<String>, value: impl Into<Secret>) -> Self {
-        self.parameters_mut().add_header(name.into(), ParameterValue::Read(value.into()));
+        self.parameters.add_header(name.into(), ParameterValue::Read(value.into()));
         self
     }
 
     /// Authorizes each request by the token of a source, as an API is asked: a service account that gets tokens for another,
     /// an app that gets them for its installations.
     pub fn authorized_by(mut self, source: impl TokenSource) -> Self {
-        self.parameters_mut().add_header(AUTHORIZATION.as_str(), ParameterValue::Read(source.into()));
+        self.parameters.add_header(AUTHORIZATION.as_str(), ParameterValue::Read(source.into()));
         self
     }
 
     /// Adds a parameter that is not a string, as JSON text. For [`CustomGrant::json`] alone.
     pub fn param_json(mut self, name: impl Into<String>, json: impl Into<String>) -> Self {
-        self.parameters_mut().add(name.into(), ParameterValue::Json(json.into()));
+        self.parameters.add(name.into(), ParameterValue::Json(json.into()));
         self
     }
-}
-
-fn api_terms(encoding: Encoding) -> Terms {
-    Terms { encoding, ..Terms::default() }
 }

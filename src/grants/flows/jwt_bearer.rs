@@ -61,7 +61,7 @@ impl JwtBearer {
         let terms = Terms { own: &["assertion"], ..Terms::default() };
         let builder = GrantBuilder::new(endpoint, terms, ());
         let mut builder = builder.granting("urn:ietf:params:oauth:grant-type:jwt-bearer");
-        builder.own_mut().add("assertion", ParameterValue::Assertion(Arc::new(assertion)));
+        builder.own.add("assertion", ParameterValue::Assertion(Arc::new(assertion)));
         builder
     }
 }

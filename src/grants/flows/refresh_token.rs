@@ -289,7 +289,7 @@ impl RefreshTokenGrant {
             parameters.push("grant_type", "refresh_token");
             parameters.push_secret("refresh_token", Secret::of(held.secret.clone()));
             parameters.extend(self.client.parameters.clone());
-            let redactor = self.client.redactor(Some(request));
+            let redactor = EndpointClient::redactor(request);
             let exchange = self.client.exchange(&parameters, Some(&held.doubt), redactor, deadline);
             // Nothing is awaited between the response and what follows: whatever ends the task finds the new token in its place.
             let refused = match exchange.await {
@@ -436,14 +436,14 @@ impl GrantBuilder<RefreshTokenGrant> {
     /// Sets the refresh token to begin with: the one that was stored last. An empty one is none.
     pub fn refresh_token(mut self, refresh_token: impl Into<String>) -> Self {
         let refresh_token = Some(refresh_token.into()).filter(|token| !token.is_empty());
-        self.settings_mut().refresh_token = refresh_token.map(SecretString::from);
+        self.settings.refresh_token = refresh_token.map(SecretString::from);
         self
     }
 
     /// Returns this access token first, as long as it is good, in place of an exchange: the one that came with the
     /// refresh token. Its lifetime counts from this call.
     pub fn access_token(mut self, token: AccessToken) -> Self {
-        self.settings_mut().access_token = Some(token.requested(WallClock::default().moment()));
+        self.settings.access_token = Some(token.requested(WallClock::default().moment()));
         self
     }
 
@@ -482,7 +482,7 @@ impl GrantBuilder<RefreshTokenGrant> {
         Fut: Future<Output = Result<(), BoxError>> + Send + 'static,
     {
         let store = Arc::new(store);
-        self.settings_mut().on_rotate = Some(OnRotate::new(service_fn(move |token| store(token))));
+        self.settings.on_rotate = Some(OnRotate::new(service_fn(move |token| store(token))));
         self
     }
 }

@@ -110,7 +110,7 @@ impl TokenExchange {
 impl TokenSource for TokenExchange {
     async fn token(&self, request: TokenRequest) -> Result<AccessToken, Error> {
         let sent = self.read(&request, None).await?;
-        let mut redactor = self.client.redactor(Some(&request));
+        let mut redactor = EndpointClient::redactor(&request);
         let error = match self.exchange(&request, &sent, redactor.clone()).await {
             Ok(token) => return Ok(token),
             Err(error) => error,
@@ -158,31 +158,14 @@ impl TokenSource for TokenExchange {
 }
 
 impl TokenExchange {
-    /// Reads the tokens to exchange. A closure may take as long as an attempt, a source as long as a fetch.
+    /// Reads the tokens to exchange, or reads them again since the server rejected these. A closure may take as long as an
+    /// attempt, a source as long as a fetch.
     async fn read(
-        &self,
-        request: &TokenRequest,
-        rejected: Option<&[ReadToken]>,
-    ) -> Result<Vec<ReadToken>, Error> {
-        runtime::current()?;
-        let patience = &self.client.transport.patience;
-        let asks_source = self.tokens.iter().any(|(_, token)| token.token.source().is_some());
-        let limit = if asks_source { patience.whole() } else { patience.attempt_timeout };
-        let limit = Deadline::of(request).cap(limit);
-        match tokio::time::timeout(limit, self.read_all(request, rejected)).await {
-            Ok(read) => read,
-            Err(_) => Err(Error::transient(format!(
-                "the token to exchange was not ready within {limit:?}: a secret closure or a source did not return; nothing was sent"
-            ))),
-        }
-    }
-
-    /// Reads the tokens, or reads them again since the server rejected these.
-    async fn read_all(
         &self,
         fetch: &TokenRequest,
         rejected: Option<&[ReadToken]>,
     ) -> Result<Vec<ReadToken>, Error> {
+        runtime::current()?;
         // The tokens of the fetch are those of the other side of the exchange, and say nothing of these. That a token is
         // wanted at once, whatever failed before, holds for both.
         let reason = match (rejected, fetch.reason()) {
@@ -190,17 +173,27 @@ impl TokenExchange {
             (None, FetchReason::Forced) => FetchReason::Forced,
             (None, _) => FetchReason::Initial,
         };
-        let mut read = Vec::new();
-        for (at, (setting, token)) in self.tokens.iter().enumerate() {
-            let rejected = rejected.and_then(|read| read[at].1.clone());
-            let mut request =
-                TokenRequest::new(reason).with_previous(rejected.clone()).with_rejected(rejected);
-            if let Some(deadline) = fetch.deadline() {
-                request = request.with_deadline(deadline);
+        let reading = async {
+            let mut read = Vec::new();
+            for (at, (setting, token)) in self.tokens.iter().enumerate() {
+                let rejected = rejected.and_then(|read| read[at].1.clone());
+                let request =
+                    TokenRequest::new(reason).with_previous(rejected.clone()).with_rejected(rejected);
+                let request = fetch.deadline().into_iter().fold(request, TokenRequest::with_deadline);
+                read.push(token.token.read_for(&format!("{setting} token"), request).await?);
             }
-            read.push(token.token.read_for(&format!("{setting} token"), request).await?);
+            Ok(read)
+        };
+        let patience = &self.client.transport.patience;
+        let asks_source = self.tokens.iter().any(|(_, token)| token.token.source().is_some());
+        let limit = if asks_source { patience.whole() } else { patience.attempt_timeout };
+        let limit = Deadline::of(fetch).cap(limit);
+        match tokio::time::timeout(limit, reading).await {
+            Ok(read) => read,
+            Err(_) => Err(Error::transient(format!(
+                "the token to exchange was not ready within {limit:?}: a secret closure or a source did not return; nothing was sent"
+            ))),
         }
-        Ok(read)
     }
 
     /// Exchanges the tokens that were read, and tells their sources if the server accepted them.
@@ -236,16 +229,14 @@ impl Grant for TokenExchange {
 
     fn assemble(tokens: Self::Settings, client: EndpointClient) -> Result<Self, Error> {
         for (setting, SecurityToken { token, token_type }) in &tokens {
-            if token_type.0.is_empty() {
-                return Err(Error::config(format!(
-                    "{setting}: its token type is empty, and RFC 8693 §2.1 demands one; TokenType has the registered ones"
-                )));
-            }
-            if token.is_empty_value() {
-                return Err(Error::config(format!(
-                    "{setting}: its token is empty; give it, or a source of it"
-                )));
-            }
+            let flaw = if token_type.0.is_empty() {
+                "its token type is empty, and RFC 8693 §2.1 demands one; TokenType has the registered ones"
+            } else if token.is_empty_value() {
+                "its token is empty; give it, or a source of it"
+            } else {
+                continue;
+            };
+            return Err(Error::config(format!("{setting}: {flaw}")));
         }
         Ok(Self { client: Arc::new(client), tokens: tokens.into() })
     }
@@ -254,7 +245,7 @@ impl Grant for TokenExchange {
 impl GrantBuilder<TokenExchange> {
     /// Sets the token of the party that acts in the name of the subject (RFC 8693 §1.1).
     pub fn actor(mut self, actor: SecurityToken) -> Self {
-        let tokens = self.settings_mut();
+        let tokens = &mut self.settings;
         tokens.truncate(1);
         tokens.push(("actor", actor));
         self
@@ -262,7 +253,7 @@ impl GrantBuilder<TokenExchange> {
 
     /// Sets the type of the token that is wanted. Default: as the server chooses.
     pub fn requested_token_type(mut self, requested: TokenType) -> Self {
-        self.own_mut().set("requested_token_type", requested.0.into_owned());
+        self.own.set("requested_token_type", requested.0.into_owned());
         self
     }
 }

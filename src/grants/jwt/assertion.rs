@@ -60,7 +60,7 @@ const LONGEST: Duration = Duration::from_secs(3600);
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Assertion {
-    algorithm: JwtAlgorithm,
+    pub(crate) algorithm: JwtAlgorithm,
     signed_by: SignedBy,
     key_id: Option<String>,
     certificate: Option<Secret>,
@@ -259,11 +259,6 @@ impl Assertion {
         Some(identity.with(name, format!("{said:?}")))
     }
 
-    /// Returns whether the client secret signs.
-    pub(crate) fn is_symmetric(&self) -> bool {
-        self.algorithm.is_symmetric()
-    }
-
     /// Returns where the key is that signs, if it is read here.
     pub(crate) fn key(&self) -> Option<&Secret> {
         match &self.signed_by {
@@ -402,7 +397,7 @@ impl Assertion {
     fn audience_among<'a>(&'a self, identifiers: &'a Identifiers) -> &'a str {
         match &self.audience {
             Audience::Issuer => &identifiers.issuer,
-            Audience::TokenUrl => &identifiers.token_url,
+            Audience::TokenUrl => identifiers.token_url.expose_secret(),
             Audience::Named(audience) => audience,
         }
     }

@@ -36,11 +36,10 @@ impl From<Error> for Refused {
 
 impl Refused {
     /// Says a verdict in these words.
-    pub(crate) fn by(verdict: Verdict, message: impl Into<String>) -> Self {
+    pub(crate) fn by(verdict: Verdict, message: String) -> Self {
         let error = match verdict.hint.filter(|_| verdict.class == ErrorKind::Throttled) {
             Some(wait) => {
                 let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-                let message = message.into();
                 Error::throttled(format!("{message}, for {seconds} s")).with_retry_after(wait)
             }
             None => Error::new(verdict.class, message),
@@ -50,12 +49,7 @@ impl Refused {
     }
 
     /// Says in these words that there was no response; `cause` is the class of what the transport says of it.
-    pub(crate) fn by_silence(
-        silence: Silence,
-        cause: ErrorKind,
-        was_sent: bool,
-        message: impl Into<String>,
-    ) -> Self {
+    pub(crate) fn by_silence(silence: Silence, cause: ErrorKind, was_sent: bool, message: String) -> Self {
         Self { silence: Some(silence), ..Self::by(verdict::silent(cause, was_sent), message) }
     }
 

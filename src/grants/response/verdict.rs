@@ -28,10 +28,8 @@ pub(crate) struct Verdict {
     /// failed underway.
     pub(crate) is_in_doubt: bool,
     pub(crate) refresh_token: Evidence,
-    /// Whether the server has said so itself, in the words of OAuth 2.0.
+    /// Whether the server has said so itself, in the words of OAuth 2.0, or the user's own classifier.
     pub(crate) is_proof: bool,
-    /// Whether the user's own classifier named the class.
-    pub(crate) is_classified: bool,
     /// Whether another attempt in the same fetch makes sense.
     pub(crate) is_repeatable: bool,
     /// Whether another client secret may help.
@@ -59,7 +57,6 @@ impl Verdict {
             is_in_doubt,
             refresh_token: Evidence::None,
             is_proof: false,
-            is_classified: false,
             is_repeatable: matches!(class, ErrorKind::Throttled | ErrorKind::Transient),
             blames_secret: false,
             hint: None,
@@ -89,7 +86,6 @@ pub(crate) fn refused(refusal: &Refusal<'_>, hint: Option<Duration>, named: Opti
         is_in_doubt,
         refresh_token: if is_temporary { Evidence::None } else { evidence(refusal, named) },
         is_proof: named.is_some() || code.is_some(),
-        is_classified: named.is_some(),
         is_repeatable: is_temporary && (named.is_some() || !is_polled) && !is_forbidden,
         blames_secret: is_about_client && !is_temporary,
         hint,

@@ -31,7 +31,7 @@ fn configured(input: &Value) -> Result<(Assertion, Identifiers), Error> {
     let identifiers = Identifiers {
         client_id: text("client_id").unwrap(),
         issuer: text("issuer").unwrap(),
-        token_url: text("token_endpoint").unwrap(),
+        token_url: text("token_endpoint").unwrap().into(),
     };
     let algorithm: JwtAlgorithm = input["alg"].as_str().unwrap().parse()?;
     let mut assertion = match text("client_secret") {

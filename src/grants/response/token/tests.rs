@@ -424,17 +424,17 @@ fn a_classifier_knows_better_and_says_so() {
         (refusal.status() == StatusCode::BAD_REQUEST
             && refusal.code() == Some("invalid_request")
             && refusal.headers().contains_key("x-limit")
-            && refusal.description()?.starts_with("rate limit exceeded;"))
+            && refusal.description()?.starts_with("the limit is reached;"))
         .then_some(ErrorKind::Throttled)
     }));
     let expected = accepting(Acceptance { classifier: Some(classifier), ..Acceptance::default() });
     let ask = |answer: &EndpointResponse| read(answer, &expected, &mut Redactor::default(), NOW).unwrap_err();
     let mut limited =
-        json_answer(400, r#"{"error":"invalid_request","description":"rate limit exceeded; wait"}"#);
-    assert!(!ask(&limited).verdict.is_classified);
+        json_answer(400, r#"{"error":"invalid_request","description":"the limit is reached; wait"}"#);
+    assert!(!ask(&limited).error.is_throttled());
     limited.headers.insert("x-limit", HeaderValue::from_static("0"));
     let refused = ask(&limited);
-    assert!(refused.verdict.is_classified && refused.error.is_throttled());
+    assert!(refused.verdict.is_proof && refused.error.is_throttled());
     assert!(refused.error.to_string().ends_with(": it asks clients to wait"), "{}", refused.error);
 }
 
