@@ -226,12 +226,7 @@ impl Parameter {
 
 impl ParameterValue {
     fn is_secret(&self) -> bool {
-        match self {
-            Self::Fixed(_) | Self::Json(_) => false,
-            Self::Read(_) => true,
-            #[cfg(feature = "jwt")]
-            Self::Assertion(_) => true,
-        }
+        !matches!(self, Self::Fixed(_) | Self::Json(_))
     }
 
     /// Reads it, or makes it. `what` is what a secret is called in messages; the token of a source comes along.

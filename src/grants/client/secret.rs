@@ -1,5 +1,6 @@
 //! A secret: a value, or where it is read at each fetch, so that a rotation needs no restart.
 
+use std::env::VarError;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -257,14 +258,12 @@ pub(crate) fn of_the_moment(error: Error, may_change: bool) -> Error {
 }
 
 fn read_env(what: &str, variable: &str) -> Result<SecretString, Error> {
-    let secret = std::env::var_os(variable).ok_or_else(|| {
-        Error::config(format!("there is no {what}: set the environment variable {variable}"))
-    })?;
-    // The value is not shown.
-    let secret = secret.into_string().map_err(|_value| {
-        Error::config(format!("the {what} in the environment variable {variable} is not UTF-8"))
-    })?;
-    Ok(secret.into())
+    let secret = std::env::var(variable).map_err(|error| match error {
+        VarError::NotPresent => format!("there is no {what}: set the environment variable {variable}"),
+        // The value is not shown.
+        VarError::NotUnicode(_) => format!("the {what} in the environment variable {variable} is not UTF-8"),
+    });
+    secret.map(SecretString::from).map_err(Error::config)
 }
 
 #[cfg(test)]

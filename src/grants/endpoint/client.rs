@@ -219,7 +219,9 @@ impl EndpointClient {
         redactor: &mut Redactor,
     ) -> Result<(T, Moment), Refused> {
         let wait = self.transport.patience.second_attempt_after.filter(|wait| {
-            outgoing.doubt.is_none() && retries.left > 0 && outgoing.deadline.leaves_room_after(*wait)
+            outgoing.doubt.is_none()
+                && retries.made < retries.most
+                && outgoing.deadline.leaves_room_after(*wait)
         });
         let begun = BegunAttempt::default();
         let Some(wait) = wait else {
@@ -236,7 +238,7 @@ impl EndpointClient {
             match select(&mut first, std::pin::pin!(silence)).await {
                 Either::Left((outcome, _)) => outcome,
                 Either::Right(_) => {
-                    retries.count();
+                    retries.made += 1;
                     tracing::debug!(origin = %target.origin, "no response for {wait:?}; starting a second attempt");
                     begun.connection.abandon();
                     let second = std::pin::pin!(self.attempt(target, outgoing, secret, &begun, redactor));

@@ -101,9 +101,9 @@ impl Transport {
         let status = refused.error.status().map(|status| status.as_u16());
         let delay = self.delay(&refused, retries.made);
         let newest = retries.newest(refused);
-        let is_allowed = |delay: &Duration| retries.left > 0 && deadline.leaves_room_after(*delay);
+        let is_allowed = |delay: &Duration| retries.made < retries.most && deadline.leaves_room_after(*delay);
         let Some(delay) = delay.filter(is_allowed) else { return Err(newest.told_when()) };
-        retries.count();
+        retries.made += 1;
         retries.said = Some(newest);
         tracing::debug!(
             status,
@@ -136,20 +136,15 @@ impl Transport {
 
 /// The retries of one fetch.
 pub(crate) struct Retries {
-    made: u32,
-    pub(crate) left: u32,
+    pub(crate) made: u32,
+    pub(crate) most: u32,
     /// The newest refusal by the server, in case that the time is over without another response.
     said: Option<Refused>,
 }
 
 impl Retries {
     pub(crate) fn new(most: u32) -> Self {
-        Self { made: 0, left: most, said: None }
-    }
-
-    pub(crate) fn count(&mut self) {
-        self.made += 1;
-        self.left -= 1;
+        Self { made: 0, most, said: None }
     }
 
     /// Returns the newest refusal that says something: that the time was over says nothing of the server.

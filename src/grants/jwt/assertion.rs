@@ -286,12 +286,12 @@ impl Assertion {
         let (input, signature) = match &self.signed_by {
             SignedBy::Key(_) => {
                 let key = Material::read(self.algorithm, key.expose_secret())?;
-                let input = self.unsigned(identifiers, key.key_id.as_deref(), key.account.as_deref()).await?;
+                let input = self.unsigned(identifiers, Some(&key)).await?;
                 let signature = key.sign(input.as_bytes())?;
                 (input, signature)
             }
             SignedBy::Signer(signer) => {
-                let input = self.unsigned(identifiers, None, None).await?;
+                let input = self.unsigned(identifiers, None).await?;
                 let signature = signer.clone().oneshot(input.clone().into_bytes()).await?;
                 (input, self.joined(signature)?)
             }
@@ -316,17 +316,14 @@ impl Assertion {
     }
 
     /// Makes header and claims, as RFC 7515 §5.1 joins them.
-    async fn unsigned(
-        &self,
-        identifiers: &Identifiers,
-        key_id: Option<&str>,
-        account: Option<&str>,
-    ) -> Result<String, Error> {
+    async fn unsigned(&self, identifiers: &Identifiers, key: Option<&Material>) -> Result<String, Error> {
         let thumbprint = match &self.certificate {
             Some(certificate) => Some(thumbprint(&certificate.read_as("certificate").await?)?),
             None => None,
         };
-        let header = self.jose_header(self.key_id.as_deref().or(key_id), thumbprint);
+        let key_id = self.key_id.as_deref().or(key.and_then(|key| key.key_id.as_deref()));
+        let account = key.and_then(|key| key.account.as_deref());
+        let header = self.jose_header(key_id, thumbprint);
         let claims = self.claims(identifiers, account, clock::unix_time(), &backoff::identifier()?)?;
         Ok(format!("{}.{}", encoded(&header), encoded(&claims)))
     }

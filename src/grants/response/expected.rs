@@ -54,15 +54,6 @@ pub(crate) enum EndpointKind {
     Revocation,
 }
 
-// --- Expected ---
-
-impl Expected {
-    /// Returns whether the grant sends this parameter by itself.
-    pub(crate) fn sends(&self, parameter: &str) -> bool {
-        self.terms.own.contains(&parameter)
-    }
-}
-
 // --- EndpointKind ---
 
 impl EndpointKind {

@@ -55,7 +55,7 @@ fn advice(refusal: &Refusal<'_>, expected: &Expected, class: ErrorKind, is_marku
             "the server requires client authentication; set client()"
         }
         // RFC 8693 §2.2.2 has the one code for it, and most servers say the other.
-        (_, Some("invalid_grant" | "invalid_request")) if expected.sends("subject_token") => {
+        (_, Some("invalid_grant" | "invalid_request")) if expected.terms.own.contains(&"subject_token") => {
             "check the token that is exchanged: its expiry, its audience, and whether the server trusts its issuer; else the \
              parameters"
         }

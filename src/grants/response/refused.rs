@@ -91,7 +91,7 @@ impl Refused {
         let named = expected.acceptance.classifier.as_ref().and_then(|hook| (hook.0)(&refusal));
         let verdict = verdict::refused(&refusal, hint, named);
         let is_refused_assertion = (expected.client_asserts && verdict.blames_secret)
-            || (expected.sends("assertion") && refusal.code() == Some("invalid_grant"));
+            || (expected.terms.own.contains(&"assertion") && refusal.code() == Some("invalid_grant"));
         let about_assertion = is_refused_assertion.then(|| {
             let server_time = ServerClock::of(headers, now).time();
             messages::about_assertion(refusal.description(), server_time, now)
