@@ -83,12 +83,10 @@ pub(super) fn parameters(parameters: &Parameters, terms: &Terms) -> Result<(), E
 /// A form may hold a name twice, a JSON object may not.
 pub(super) fn once(parameters: &Parameters) -> Result<(), Error> {
     let names: Vec<&str> = parameters.names().collect();
-    match names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
-        None => Ok(()),
-        Some((_, name)) => {
-            Err(Error::config(format!("{name}: it is set twice, which a JSON object cannot express")))
-        }
-    }
+    let twice = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name));
+    twice.map_or(Ok(()), |(_, name)| {
+        Err(Error::config(format!("{name}: it is set twice, which a JSON object cannot express")))
+    })
 }
 
 pub(super) fn patience(patience: &Patience) -> Result<(), Error> {

@@ -78,13 +78,6 @@ impl EndpointClient {
         self.destination.registration().describe(identity)
     }
 
-    /// Fetches a token with the parameters of every request: one fetch, retries included.
-    pub(crate) async fn token(&self, request: &TokenRequest) -> Result<AccessToken, Error> {
-        let token =
-            self.exchange(&self.parameters, None, Self::redactor(request), Deadline::of(request)).await;
-        token.map_err(|refused| refused.error)
-    }
-
     /// Exchanges these parameters for a token: one fetch, retries included.
     ///
     /// With a doubt, the server may take them only once: while it is in doubt whether it did, they are sent once more and no
@@ -125,14 +118,13 @@ impl EndpointClient {
             Ok(outcome) => return Ok(outcome),
             Err(refused) => refused,
         };
-        let Destination::Discovered(discovery) = &self.destination else { return Err(refused) };
-        if !may_have_moved(&refused, outgoing.doubt.is_some()) || !deadline.leaves_room_after(Duration::ZERO)
-        {
-            return Err(refused);
-        }
-        let Some(target) = discovery.newer_target(&target, deadline, &redactor).await else {
-            return Err(refused);
+        let newer = match &self.destination {
+            Destination::Discovered(discovery) if may_have_moved(&refused, outgoing) => {
+                discovery.newer_target(&target, deadline, &redactor).await
+            }
+            Destination::Fixed(_) | Destination::Discovered(_) => None,
         };
+        let Some(target) = newer else { return Err(refused) };
         tracing::debug!(origin = %target.origin, "the metadata of the issuer name another endpoint now; sending the request there");
         self.send_to(&target, outgoing, &mut redactor).await
     }
@@ -319,9 +311,8 @@ impl EndpointClient {
     ) -> Result<Request<Body>, Error> {
         let Registration { identifiers, auth, .. } = &target.registration;
         let mut headers = transport::headers();
-        if let Some(media_type) = self.encoding.media_type() {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
-        }
+        let media_type = self.encoding.media_type().map(HeaderValue::from_static);
+        headers.extend(media_type.map(|media_type| (CONTENT_TYPE, media_type)));
         let mut form = Form::new(self.encoding);
         parameters.write(identifiers, &mut form, &mut headers, redactor).await?;
         let applied = auth.apply(identifiers, secret, &mut form, &mut headers, redactor).await;
@@ -379,10 +370,11 @@ async fn first_response<T>(
     }
 }
 
-/// Returns whether the endpoint may be elsewhere by now. A refresh token that may be spent is not sent to another place: it is
-/// unknown what the first one did with it.
-fn may_have_moved(refused: &Refused, is_once: bool) -> bool {
-    if is_once && refused.verdict.is_in_doubt {
+/// Returns whether the endpoint may be elsewhere by now, and there is time to look. A refresh token that may be spent is not sent
+/// to another place: it is unknown what the first one did with it.
+fn may_have_moved<T>(refused: &Refused, outgoing: &EndpointRequest<'_, T>) -> bool {
+    let may_be_spent = outgoing.doubt.is_some() && refused.verdict.is_in_doubt;
+    if may_be_spent || !outgoing.deadline.leaves_room_after(Duration::ZERO) {
         return false;
     }
     let Some(status) = refused.error.status() else { return refused.error.is_transient() };

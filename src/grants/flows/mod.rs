@@ -6,12 +6,15 @@ macro_rules! plain_grant {
         use $crate::error::Error;
         use $crate::grants::builder::Grant;
         use $crate::grants::endpoint::client::EndpointClient;
+        use $crate::grants::endpoint::deadline::Deadline;
         use $crate::source::{SourceIdentity, TokenRequest, TokenSource};
         use $crate::token::AccessToken;
 
         impl TokenSource for $grant {
             async fn token(&self, request: TokenRequest) -> Result<AccessToken, Error> {
-                self.client.token(&request).await
+                let (client, redactor) = (&self.client, EndpointClient::redactor(&request));
+                let exchange = client.exchange(&client.parameters, None, redactor, Deadline::of(&request));
+                exchange.await.map_err(|refused| refused.error)
             }
 
             fn name(&self) -> Option<String> {

@@ -34,7 +34,7 @@ pub struct Refusal<'a> {
     pub(crate) headers: &'a HeaderMap,
     pub(crate) code: Option<&'a str>,
     pub(crate) description: Option<&'a str>,
-    /// Further words of the server. They count where the words are looked at, and are not shown.
+    /// Other words of the server. They count where words are looked at, and are not shown.
     pub(crate) remark: Option<&'a str>,
 }
 

@@ -63,8 +63,6 @@ pub(crate) async fn store(
             Error::transient(format!("{WHAT} failed")).with_source(cause(&*error, &redactor))
         })
     };
-    match tokio::time::timeout(limit, runtime::caught(WHAT, storing)).await {
-        Ok(result) => result,
-        Err(_elapsed) => Err(Error::transient(format!("{WHAT} took longer than {limit:?}"))),
-    }
+    let stored = tokio::time::timeout(limit, runtime::caught(WHAT, storing)).await;
+    stored.unwrap_or_else(|_elapsed| Err(Error::transient(format!("{WHAT} took longer than {limit:?}"))))
 }
