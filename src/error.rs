@@ -15,7 +15,7 @@ use crate::text;
 /// The reason why there is no token.
 ///
 /// Cheap to clone: all callers that waited for the same token get the same error. It is found in the
-/// [`BoxError`] of a service by `downcast_ref::<Error>()`. Callers decide by [`kind`](Self::kind), never by text. Neither `Display` nor `Debug` ever shows a token, a secret or a raw response.
+/// [`BoxError`] of a service by `downcast_ref::<Error>()`, and in any other error by [`find_in`](Self::find_in). Callers decide by [`kind`](Self::kind), never by text. Neither `Display` nor `Debug` ever shows a token, a secret or a raw response.
 ///
 /// # Examples
 ///

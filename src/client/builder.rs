@@ -60,7 +60,8 @@ impl StackBuilder<ApiClient> {
     ///
     /// # Examples
     ///
-    /// An API with keys in a header of its own, that says 403 when a key has ended:
+    /// An API with keys in a header of its own, that says by a 403 with a header when a key has ended. A 403 that only means "not
+    /// allowed" must not be [`Rejection::Token`](crate::auth::Rejection): it would cost the token of all requests.
     ///
     /// ```
     /// use http::{HeaderName, StatusCode};
@@ -69,8 +70,8 @@ impl StackBuilder<ApiClient> {
     ///
     /// let key = AccessToken::bearer("mF_9.B5f-4.1JqM")?;
     /// let api = ApiClient::builder("https://api.example.com/v2", key).auth(|layer| {
-    ///     layer.header(HeaderName::from_static("x-api-key")).rejection(|status, _headers| match status {
-    ///         StatusCode::FORBIDDEN => Rejection::Token,
+    ///     layer.header(HeaderName::from_static("x-api-key")).rejection(|status, headers| match status {
+    ///         StatusCode::FORBIDDEN if headers.contains_key("x-key-ended") => Rejection::Token,
     ///         _ => Rejection::Standard,
     ///     })
     /// });

@@ -117,7 +117,8 @@ impl RateLimitProfile {
     }
 
     /// Counts a response of this status as a 429 if its headers ask for a wait. It must be a 4xx or 5xx; other responses
-    /// are never read for waits.
+    /// are never read for waits. To count it in any case, see
+    /// [`throttled_statuses`](crate::retry::RetryPolicyBuilder::throttled_statuses).
     pub fn refusal(mut self, status: StatusCode) -> Self {
         self.refusals.push(status);
         self

@@ -74,8 +74,13 @@
 //! while let Some(page) = pages.next().await {
 //!     keep(page?.items()?)?;
 //!     match pages.position() {
-//!         Some(position) => std::fs::write("position", position)?,
-//!         None => std::fs::remove_file("position")?,
+//!         // In one step, so that a crash leaves the old one or the new one.
+//!         Some(position) => {
+//!             std::fs::write("position.new", position)?;
+//!             std::fs::rename("position.new", "position")?;
+//!         }
+//!         // There is none after a list of a single page.
+//!         None => drop(std::fs::remove_file("position")),
 //!     }
 //! }
 //! # Ok(())

@@ -130,7 +130,8 @@ impl Assertion {
     /// management service.
     ///
     /// The closure is called once for each attempt at the token endpoint. It gets header and claims, as RFC 7515 §5.1 joins
-    /// them, and returns the signature. One of ECDSA may be the two numbers as RFC 7518 §3.4 joins them, or DER, as key
+    /// them: the text to be signed, and not its hash. For a service that signs hashes, hash it as the algorithm says (SHA-256 for
+    /// ES256). It returns the signature. One of ECDSA may be the two numbers as RFC 7518 §3.4 joins them, or DER, as key
     /// management services give it. If it fails, no request is sent; a transient error is tried again as a token request is.
     /// Its future is dropped where the fetch is.
     ///

@@ -189,7 +189,7 @@ impl RetryPolicyBuilder {
     }
 
     /// Sets which statuses say that the server refused the work, so that the request is sent again even if its method is not
-    /// idempotent. The statuses of the profile count besides.
+    /// idempotent, in place of 429: name it beside the others. The statuses of the profile count besides.
     pub fn throttled_statuses(mut self, statuses: impl IntoIterator<Item = StatusCode>) -> Self {
         self.rules.throttled = statuses.into_iter().collect();
         self
@@ -257,8 +257,8 @@ impl RetryPolicyBuilder {
     }
 
     /// Sets whether every request is given an `Idempotency-Key` that [may not be repeated](crate::retry#what-may-be-repeated)
-    /// without one, such as a POST or a conditional PUT: a random UUID, the same for all attempts. It may be repeated then as a
-    /// GET may. For servers that honor the key; one that does not does the work twice.
+    /// without one, such as a POST or a conditional PUT: a random UUID in double quotes, since the header is a string of RFC 9651, the same for
+    /// all attempts. It may be repeated then as a GET may. For servers that honor the key; one that does not does the work twice.
     pub fn generated_idempotency_keys(mut self, generate: bool) -> Self {
         self.rules.generated_keys = generate;
         self
