@@ -266,6 +266,19 @@ impl Krate {
         // Its methods and traits may stand in any module.
         for (at, items) in &self.modules {
             for item in items {
+                if let Item::Macro(of_traits) = item
+                    && of_traits.mac.path.is_ident("plain_grant")
+                    && of_traits
+                        .mac
+                        .tokens
+                        .clone()
+                        .into_iter()
+                        .next()
+                        .is_some_and(|own| own.to_string() == name)
+                {
+                    // Grants that differ by their parameters alone have their traits from a macro.
+                    api.lines.extend(["Grant", "TokenSource"].map(|of| format!("{public}: impl {of}")));
+                }
                 let Item::Impl(item) = item else { continue };
                 let syn::Type::Path(own) = &*item.self_ty else { continue };
                 let path: Vec<String> =
