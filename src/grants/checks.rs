@@ -51,7 +51,6 @@ pub(super) fn resource(resource: &str) -> Result<(), Error> {
 
 /// A parameter is sent once (RFC 6749 §3.2), and what has a setter of its own is not set beside it.
 pub(super) fn parameters(parameters: &Parameters, terms: &Terms) -> Result<(), Error> {
-    let Terms { own, .. } = terms;
     let names: Vec<&str> = parameters.names().collect();
     for (at, name) in names.iter().enumerate() {
         let remedy = match *name {
@@ -61,11 +60,11 @@ pub(super) fn parameters(parameters: &Parameters, terms: &Terms) -> Result<(), E
             "grant_type" if terms.kind == EndpointKind::Token => {
                 "the source sets it; take the source of that grant"
             }
-            "refresh_token" if own.contains(name) => {
+            "refresh_token" if terms.own.contains(name) => {
                 "the source sends the newest; give it to the builder, or to replace()"
             }
-            "token" | "token_type_hint" if own.contains(name) => "each revocation sends its own",
-            name if own.contains(&name) => "the source sets it; use its own setter",
+            "token" | "token_type_hint" if terms.own.contains(name) => "each revocation sends its own",
+            name if terms.own.contains(&name) => "the source sets it; use its own setter",
             "client_id" => "give the id to the builder",
             "client_secret" | "client_assertion" | "client_assertion_type" => {
                 "a request authenticates in one way (RFC 6749 §2.3); give a ClientAuth to the builder"

@@ -135,9 +135,6 @@ impl TryFrom<ConfigFields> for ClientCredentialsConfig {
     type Error = String;
 
     fn try_from(fields: ConfigFields) -> Result<Self, String> {
-        if fields.client_id.is_empty() {
-            return Err("client_id is missing".into());
-        }
         let attempt_timeout = duration("attempt_timeout_seconds", fields.attempt_timeout_seconds)?;
         let min_delay = duration("first_delay_seconds", fields.first_delay_seconds)?;
         let max_delay = duration("longest_delay_seconds", fields.longest_delay_seconds)?;
@@ -230,11 +227,9 @@ impl ConfigFields {
                 let algorithm =
                     self.algorithm()?.or(usual).ok_or("signing_algorithm is missing, such as ES256")?;
                 if algorithm.is_symmetric() != is_shared {
-                    return Err(format!(
-                        "signing_algorithm: {} does not fit {name}; that needs {}",
-                        algorithm.name(),
-                        if is_shared { "HS256, HS384 or HS512" } else { "one of a key pair, such as ES256" }
-                    ));
+                    let fit =
+                        if is_shared { "HS256, HS384 or HS512" } else { "one of a key pair, such as ES256" };
+                    return Err(format!("signing_algorithm: {name} needs {fit}"));
                 }
                 let assertion = Assertion::by_key(algorithm, key);
                 let assertion = self.assertion_audience.iter().fold(assertion, Assertion::audience);

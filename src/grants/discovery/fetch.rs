@@ -196,14 +196,21 @@ impl Discovery {
         deadline: Deadline,
         redactor: &Redactor,
     ) -> Result<Metadata, Refused> {
-        let mut failing = None;
-        let mut absent = Vec::new();
+        let (mut failing, mut absent) = (None, Vec::new());
+        let is_absent = |refused: &Refused| {
+            let status = refused.error.status().map(|status| status.as_u16());
+            refused.error.is_throttled() && matches!(status, Some(404 | 410))
+        };
         let count = self.addresses.len();
         for (at, (uri, name)) in self.addresses.iter().enumerate().cycle().skip(*begin % count).take(count) {
             match self.get(uri, deadline, redactor.clone()).await {
                 Ok(metadata) => return Ok(metadata),
                 // It may do better at another address, or later.
-                Err(refused) if may_be_elsewhere(&refused) => failing = Some(refused),
+                Err(refused)
+                    if refused.silence.is_none() && (refused.error.is_transient() || is_absent(&refused)) =>
+                {
+                    failing = Some(refused);
+                }
                 // The server cannot be reached, or asks clients to wait. Where one place hangs, the next round begins behind it.
                 Err(refused) if refused.silence.is_some() || refused.error.is_throttled() => {
                     if refused.silence == Some(Silence::Timeout) {
@@ -267,10 +274,4 @@ impl Discovery {
         Metadata::read(document, &self.issuer.identifier, &redactor)
             .map_err(|error| if error.is_protocol() { useless(error.to_string()) } else { error.into() })
     }
-}
-
-/// Returns whether there may be metadata at another address, though this one may have them later.
-fn may_be_elsewhere(refused: &Refused) -> bool {
-    let is_absent = matches!(refused.error.status(), Some(StatusCode::NOT_FOUND | StatusCode::GONE));
-    refused.silence.is_none() && (refused.error.is_transient() || refused.error.is_throttled() && is_absent)
 }

@@ -75,8 +75,9 @@ impl Metadata {
             return Err(Error::protocol("is not a JSON object of the form that RFC 8414 describes"));
         };
         if let Some(aliases) = &mut metadata.mtls_endpoint_aliases {
-            let is_used = |name: &str| matches!(name, "token_endpoint" | "revocation_endpoint");
-            aliases.retain(|name, value| is_used(name) && value.is_string());
+            aliases.retain(|name, url| {
+                ["token_endpoint", "revocation_endpoint"].contains(&&**name) && url.is_string()
+            });
         }
         match &metadata.issuer {
             Some(issuer) if issuer == expected => {}

@@ -309,11 +309,12 @@ impl Assertion {
                 return Ok(signature);
             }
         };
-        let joined = der::ecdsa_signature(signature, half);
-        let what = || {
-            format!("the signer returned no {} signature, as {} bytes or as DER", self.algorithm, 2 * half)
-        };
-        joined.ok_or_else(|| Error::config(what()))
+        der::ecdsa_signature(signature, half).ok_or_else(|| {
+            let (algorithm, length) = (self.algorithm, 2 * half);
+            Error::config(format!(
+                "the signer returned no {algorithm} signature, as {length} bytes or as DER"
+            ))
+        })
     }
 
     /// Makes header and claims, as RFC 7515 §5.1 joins them.

@@ -34,17 +34,9 @@ pub struct Refusal<'a> {
     pub(crate) headers: &'a HeaderMap,
     pub(crate) code: Option<&'a str>,
     pub(crate) description: Option<&'a str>,
-    /// Other words of the server. They count where words are looked at, and are not shown.
-    pub(crate) remark: Option<&'a str>,
 }
 
 impl<'a> Refusal<'a> {
-    /// Returns all words of the server.
-    pub(crate) fn words(&self) -> String {
-        let words = [self.code, self.description, self.remark];
-        words.into_iter().flatten().collect::<Vec<_>>().join(" ")
-    }
-
     /// Returns the code, if it is one of OAuth 2.0's kind. Text of a gateway in its place proves nothing.
     pub(crate) fn oauth_code(&self) -> Option<&'a str> {
         self.code.filter(|code| is_oauth_code(code))

@@ -81,15 +81,9 @@ impl Refused {
         // A registered code says nothing of a secret, whatever words that is made of, and it decides.
         let code = code.and_then(|code| if codes::find(&code).is_some() { Some(code) } else { clean(code) });
         let hint = rate_limit::wait(status, headers, now);
-        let refusal = Refusal {
-            status,
-            headers,
-            code: code.as_deref(),
-            description: description.as_deref(),
-            remark: remark.as_deref(),
-        };
+        let refusal = Refusal { status, headers, code: code.as_deref(), description: description.as_deref() };
         let named = expected.acceptance.classifier.as_ref().and_then(|hook| (hook.0)(&refusal));
-        let verdict = verdict::refused(&refusal, hint, named);
+        let verdict = verdict::refused(&refusal, remark.as_deref(), hint, named);
         let is_refused_assertion = (expected.client_asserts && verdict.blames_secret)
             || (expected.terms.own.contains(&"assertion") && refusal.code() == Some("invalid_grant"));
         let about_assertion = is_refused_assertion.then(|| {

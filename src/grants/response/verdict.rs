@@ -64,11 +64,16 @@ impl Verdict {
     }
 }
 
-/// Judges a response that refuses. `hint` is how long the server asks to wait, and `named` the class that the user's own
-/// classifier names.
-pub(crate) fn refused(refusal: &Refusal<'_>, hint: Option<Duration>, named: Option<ErrorKind>) -> Verdict {
+/// Judges a response that refuses. `remark` is what it says besides the members of RFC 6749, `hint` how long the server asks to
+/// wait, and `named` the class that the user's own classifier names.
+pub(crate) fn refused(
+    refusal: &Refusal<'_>,
+    remark: Option<&str>,
+    hint: Option<Duration>,
+    named: Option<ErrorKind>,
+) -> Verdict {
     let (status, code) = (refusal.status(), refusal.oauth_code());
-    let class = named.unwrap_or_else(|| class(refusal, hint));
+    let class = named.unwrap_or_else(|| class(refusal, remark, hint));
     let is_temporary = matches!(class, ErrorKind::Throttled | ErrorKind::Transient);
     // A server that asks clients to wait says that it did nothing. One that fails may do so after the deed, and a gateway
     // before it does not know what became of it.
@@ -95,14 +100,14 @@ pub(crate) fn refused(refusal: &Refusal<'_>, hint: Option<Duration>, named: Opti
 /// The class of a refusal, where no classifier knows better.
 ///
 /// The status goes before the code where it says that the failure may pass: a server that fails may say anything.
-fn class(refusal: &Refusal<'_>, hint: Option<Duration>) -> ErrorKind {
+fn class(refusal: &Refusal<'_>, remark: Option<&str>, hint: Option<Duration>) -> ErrorKind {
     match (refusal.status().as_u16(), refusal.oauth_code()) {
         (429, _) => ErrorKind::Throttled,
         (503, _) if hint.is_some() => ErrorKind::Throttled,
         // It says itself that this passes, whatever it is that stands on the way. A 401 is about the client, or its secret.
         (400 | 402..=499, None) if hint.is_some() => ErrorKind::Throttled,
         (408 | 409 | 421 | 423 | 425 | 500..=599, _) => ErrorKind::Transient,
-        (_, Some(code)) => match momentary(&refusal.words()) {
+        (_, Some(code)) => match momentary([Some(code), refusal.description(), remark]) {
             Some(class) => class,
             None => match codes::find(code) {
                 Some(row) => row.class,
@@ -138,8 +143,8 @@ const MOMENTARY: &[(Option<ErrorKind>, &[&str])] = &[
     (Some(ErrorKind::Transient), &["unexpected error"]),
 ];
 
-fn momentary(said: &str) -> Option<ErrorKind> {
-    let words = plain(said);
+fn momentary(said: [Option<&str>; 3]) -> Option<ErrorKind> {
+    let words = plain(&said.map(Option::unwrap_or_default).join(" "));
     let mut rows = MOMENTARY.iter();
     let found = rows.find(|(_, phrases)| phrases.iter().any(|phrase| words.contains(phrase)));
     found.and_then(|(class, _)| *class)
@@ -189,7 +194,7 @@ mod tests {
 
     fn said(status: u16, code: Option<&str>, description: Option<&str>) -> Verdict {
         let status = StatusCode::from_u16(status).unwrap();
-        refused(&Refusal { status, headers: &HeaderMap::new(), code, description, remark: None }, None, None)
+        refused(&Refusal { status, headers: &HeaderMap::new(), code, description }, None, None, None)
     }
 
     #[test]
