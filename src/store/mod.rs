@@ -46,6 +46,7 @@
 //!
 //! Processes with different sealing keys, client ids or scopes share nothing, and no message says so. To check, set
 //! `RUST_LOG=tower_oauth2=debug`: the line `wrote what the processes share` has a `key`, which must be the same everywhere.
+//! To fail at the start if the store cannot be reached, load the key from a clone of it: `store.load(shared.key()).await?`.
 //!
 //! Within one process, and for a source that cannot say which tokens it fetches:
 //!

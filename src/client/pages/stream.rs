@@ -98,7 +98,8 @@ impl<S> Pages<S> {
     }
 
     /// Goes on at a [position](Self::position) that was saved: the request is the same as then, and the next page is the one
-    /// that was next then. To be called before the first page is asked for.
+    /// that was next then. To be called before the first page is asked for. A position does not say which list it is of: save the
+    /// parameters of the request beside it.
     ///
     /// **A position can change the next request.** Its text can set any query parameter and any place in the JSON body, or name any
     /// URL under the base URL of the client, and that request is sent with your token. It cannot lead to another host, and it cannot

@@ -89,7 +89,8 @@ impl ClientAuth {
 
     /// An assertion that a private key signs (RFC 7523 §2.2, OpenID Connect Core §9).
     ///
-    /// The assertion is made by [`Assertion::by_key`] or [`Assertion::by_signer`].
+    /// The assertion is made by [`Assertion::by_key`] or [`Assertion::by_signer`]. With an algorithm of a shared secret, such as
+    /// HS256, this is [`client_secret_jwt`](Self::client_secret_jwt).
     #[cfg(feature = "jwt")]
     #[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
     pub fn private_key_jwt(assertion: Assertion) -> Self {
