@@ -30,7 +30,7 @@ pub fn grpc(data: &[u8]) {
     assert!(!grpc::is_grpc(&response));
     *response.version_mut() = Version::HTTP_2;
     let kind = response.headers().get("content-type").map(|kind| kind.as_bytes()).unwrap_or_default();
-    assert_eq!(grpc::is_grpc(&response), kind.starts_with(b"application/grpc"));
+    assert_eq!(grpc::is_grpc(&response), kind.to_ascii_lowercase().starts_with(b"application/grpc"));
 }
 
 fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {

@@ -40,8 +40,8 @@ pub struct RequestBody<B> {
 /// The default limit is 1 MiB where the length is known, 64 KiB where it is not, and none where all of it is in memory. The source is never polled again after
 /// it ended or failed. A frame that is a small part of a larger buffer keeps that buffer in memory.
 enum BodyKind<B> {
-    /// All of it in one frame, of which each attempt has a copy. `given`: it was, or there is nothing to give.
-    InMemory { data: Bytes, given: bool },
+    /// All of it in one frame, of which each attempt has a copy; none if it is empty.
+    InMemory { data: Option<Bytes>, given: bool },
     /// Shared between the original and its attempts. A transport finds out before the first poll how it is to frame an attempt:
     /// by the length that was announced, even where it does not count down while it is read; or as a body of unknown length,
     /// even where a recording knows better, since every attempt has the same headers.
@@ -80,7 +80,7 @@ impl<B> RequestBody<B> {
     /// Why the body cannot be sent again. The attempt before goes on then.
     pub(crate) fn replay(&self) -> Result<Self, NotReplayable> {
         let kind = match &self.kind {
-            BodyKind::InMemory { data, .. } => BodyKind::in_memory(data.clone()),
+            BodyKind::InMemory { data, .. } => BodyKind::InMemory { data: data.clone(), given: false },
             BodyKind::Recorded { share, announced, .. } => {
                 BodyKind::Recorded { share: share.replay()?, announced: *announced, begun: false }
             }
@@ -166,7 +166,7 @@ where
     /// sent at once.
     pub(crate) fn shared(&self) -> Option<Self> {
         let kind = match &self.kind {
-            BodyKind::InMemory { data, .. } => BodyKind::in_memory(data.clone()),
+            BodyKind::InMemory { data, .. } => BodyKind::InMemory { data: data.clone(), given: false },
             BodyKind::Recorded { share, announced, .. } => {
                 BodyKind::Recorded { share: share.another()?, announced: *announced, begun: false }
             }
@@ -177,13 +177,6 @@ where
 }
 
 // --- BodyKind ---
-
-impl<B> BodyKind<B> {
-    fn in_memory(data: Bytes) -> Self {
-        let given = data.is_empty();
-        Self::InMemory { data, given }
-    }
-}
 
 impl<B> BodyKind<B>
 where
@@ -230,7 +223,7 @@ where
         // No task reads yet. Whichever will, polls again, and is then the one that the source wakes.
         let first = match poll_rest(&mut source, &mut Context::from_waker(Waker::noop())) {
             Poll::Pending => None,
-            Poll::Ready(None) if length == 0 => return Self::in_memory(Bytes::new()),
+            Poll::Ready(None) if length == 0 => return Self::InMemory { data: None, given: false },
             Poll::Ready(None) => return Self::failed(NotReplayable::SourceFailed.into()),
             Poll::Ready(Some(Err(error))) => return Self::failed(error),
             Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
@@ -244,7 +237,7 @@ where
                         );
                     }
                     if length <= limits.exact.min(limits.in_memory) {
-                        return Self::in_memory(data);
+                        return Self::InMemory { data: Some(data), given: false };
                     }
                     is_whole = true;
                     Some(Frame::data(data))
@@ -290,7 +283,7 @@ where
             BodyKind::InMemory { given: true, .. } | BodyKind::Recorded { .. } => Poll::Ready(None),
             BodyKind::InMemory { data, given } => {
                 *given = true;
-                Poll::Ready(Some(Ok(Frame::data(data.clone()))))
+                Poll::Ready(data.clone().map(|data| Ok(Frame::data(data))))
             }
             BodyKind::Once { source, .. } => poll_rest(source, cx),
             BodyKind::Rest { rest, announced, .. } => {
@@ -302,7 +295,7 @@ where
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            BodyKind::InMemory { given, .. } => *given,
+            BodyKind::InMemory { data, given } => *given || data.is_none(),
             BodyKind::Recorded { announced: None, begun: false, .. } => false,
             BodyKind::Recorded { share, .. } => share.is_over().unwrap_or(false),
             BodyKind::Once { source, .. } => source.as_ref().is_none_or(Body::is_end_stream),
@@ -313,7 +306,9 @@ where
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             BodyKind::InMemory { given: true, .. } => SizeHint::with_exact(0),
-            BodyKind::InMemory { data, .. } => SizeHint::with_exact(length(data.len())),
+            BodyKind::InMemory { data, .. } => {
+                SizeHint::with_exact(data.as_ref().map_or(0, |data| length(data.len())))
+            }
             BodyKind::Recorded { announced: None, begun: false, share } => {
                 let mut open = SizeHint::new();
                 open.set_lower(share.size_hint().unwrap_or_default().lower());
@@ -331,7 +326,7 @@ where
 impl<B> Default for RequestBody<B> {
     /// Creates an empty body.
     fn default() -> Self {
-        Self { kind: BodyKind::in_memory(Bytes::new()) }
+        Self { kind: BodyKind::InMemory { data: None, given: false } }
     }
 }
 
