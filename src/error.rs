@@ -492,15 +492,25 @@ impl StdError for Futile {
 }
 
 /// A chain of errors is looked at so far. One that is longer goes in a circle.
-pub(crate) const DEPTH: usize = 16;
+const DEPTH: usize = 16;
 
 /// Walks the chain of an error of the transport, down to where a request body has failed: what stands below that says
 /// nothing about the connection.
 pub(crate) fn chain<'a>(
     error: &'a (dyn StdError + 'static),
 ) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    let chain = std::iter::successors(Some(error), |error| (*error).source()).take(DEPTH);
-    chain.take_while(|error| !error.is::<OfTheBody>())
+    whole_chain(error).take_while(|error| !error.is::<OfTheBody>())
+}
+
+/// Returns the error of a request body in the chain of an error of the transport.
+pub(crate) fn of_the_body<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
+    whole_chain(error).find(|error| error.is::<OfTheBody>())
+}
+
+fn whole_chain<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |error| (*error).source()).take(DEPTH)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use http::{Extensions, HeaderMap, StatusCode};
 use tower::BoxError;
 
 use super::decode;
-use crate::error::{DEPTH, Error, Lasting, OfTheBody, chain};
+use crate::error::{Error, Lasting, chain, of_the_body};
 use crate::extensions::ScopeMissing;
 use crate::retry::{RetryReport, StopReason, TimedOut};
 
@@ -80,7 +80,7 @@ impl ApiError {
             )
         } else if let Some(TimedOut::Attempt { limit }) = error.find() {
             format!("the API at {to} did not respond within {limit:?}, the attempt_timeout of the client")
-        } else if let Some(why) = error.of_the_body() {
+        } else if let Some(why) = error.source().and_then(of_the_body) {
             format!("the body of the request to {to} could not be sent: {why}; check what it is read from")
         } else if error.is_connect() {
             let advice =
@@ -231,13 +231,6 @@ impl ApiError {
 
     fn find<E: StdError + 'static>(&self) -> Option<&E> {
         self.source.as_deref().and_then(|source| chain(source).find_map(|error| error.downcast_ref()))
-    }
-
-    /// Returns why the body of the request failed, if it did.
-    fn of_the_body(&self) -> Option<String> {
-        let source: &(dyn StdError + 'static) = self.source.as_deref()?;
-        let mut chain = std::iter::successors(Some(source), |error| (*error).source()).take(DEPTH);
-        Some(chain.find(|error| error.is::<OfTheBody>())?.to_string())
     }
 
     /// Returns what the innermost cause says.

@@ -259,6 +259,6 @@ fn unreachable(error: &BoxError, was_sent: bool, expected: &Expected, redactor: 
 /// Returns what an error of foreign code says, and all that are behind it, cleaned. The originals may show a URL with its query,
 /// or text that a peer echoed.
 pub(crate) fn cause(error: &(dyn std::error::Error + 'static), redactor: &Redactor) -> BoxError {
-    let texts = chain(error).take(16).map(|error| redactor.clean(&text::origins_only(&error.to_string())));
+    let texts = chain(error).map(|error| redactor.clean(&text::origins_only(&error.to_string())));
     texts.collect::<Vec<_>>().join(": ").into()
 }
