@@ -422,6 +422,11 @@ impl fmt::Display for ErrorKind {
     }
 }
 
+/// Returns whether a status is about the moment, whatever else is said: the same request may be granted in a while.
+pub(crate) fn is_passing(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 409 | 421 | 423 | 425 | 500..=599)
+}
+
 // --- Unsent ---
 
 impl Unsent {

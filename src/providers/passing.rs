@@ -3,7 +3,7 @@
 use http::{HeaderMap, StatusCode};
 
 use crate::clock;
-use crate::error::Error;
+use crate::error::{Error, is_passing};
 use crate::headers::rate_limit;
 
 /// Makes an error of a response that may be another one in a while, with the time if the server names one. None if it lasts, as
@@ -11,11 +11,9 @@ use crate::headers::rate_limit;
 pub(super) fn error(message: &str, status: StatusCode, headers: &HeaderMap) -> Option<Error> {
     let error = match rate_limit::wait(status, headers, clock::unix_time()) {
         Some(wait) => Error::throttled(message).with_retry_after(wait),
-        None => match status.as_u16() {
-            429 => Error::throttled(message),
-            408 | 409 | 421 | 423 | 425 | 500..=599 => Error::transient(message),
-            _ => return None,
-        },
+        None if status == StatusCode::TOO_MANY_REQUESTS => Error::throttled(message),
+        None if is_passing(status) => Error::transient(message),
+        None => return None,
     };
     Some(error.with_status(status))
 }

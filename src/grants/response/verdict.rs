@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, is_passing};
 use crate::grants::response::classifier::Refusal;
 use crate::grants::response::codes::{self, Subject, plain};
 use crate::headers::profile::RateLimitProfile;
@@ -106,7 +106,7 @@ fn class(refusal: &Refusal<'_>, remark: Option<&str>, hint: Option<Duration>) ->
         (503, _) if hint.is_some() => ErrorKind::Throttled,
         // It says itself that this passes, whatever it is that stands on the way. A 401 is about the client, or its secret.
         (400 | 402..=499, None) if hint.is_some() => ErrorKind::Throttled,
-        (408 | 409 | 421 | 423 | 425 | 500..=599, _) => ErrorKind::Transient,
+        _ if is_passing(refusal.status()) => ErrorKind::Transient,
         (_, Some(code)) => match momentary([Some(code), refusal.description(), remark]) {
             Some(class) => class,
             None => match codes::find(code) {
