@@ -10,3 +10,10 @@ pub(crate) mod rate_limit;
 pub(crate) mod retry_after;
 mod structured;
 pub(crate) mod time;
+
+use http::HeaderValue;
+
+/// Reads the value of `Content-Length`.
+pub(crate) fn content_length(value: &HeaderValue) -> Option<u64> {
+    value.to_str().ok()?.parse().ok()
+}

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::future;
 use http::header::CONTENT_LENGTH;
-use http::{Request, Response};
+use http::{Request, Response, request};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower::BoxError;
@@ -24,6 +24,7 @@ use super::builder::StackSettings;
 use super::redirects::SameOrigin;
 use crate::auth::{AuthLayer, AuthService};
 use crate::extensions::Deadline;
+use crate::headers;
 use crate::retry::{BodyFactory, RequestBody, ResponseBody, RetryService};
 use crate::runtime;
 
@@ -114,9 +115,7 @@ where
             return ResponseFuture { inner: future::Either::Right(ready(Err(error.into()))) };
         }
         let (head, body) = request.into_parts();
-        let announced =
-            head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        let body = for_hops(body, announced, head.extensions.get());
+        let body = for_hops(body, &head);
         let mut request = Request::from_parts(head, body);
         if let Some(timeout) = self.total_timeout {
             let ours = Deadline::within(timeout);
@@ -139,14 +138,15 @@ impl<S: fmt::Debug> fmt::Debug for Stack<S> {
 
 /// Makes a body that a redirect can share if it is in memory, or repeat if there is a factory for it, and that passes by
 /// otherwise: what retry records once need not be recorded twice.
-fn for_hops<B>(body: B, announced: Option<u64>, factory: Option<&BodyFactory>) -> RequestBody<B>
+fn for_hops<B>(body: B, head: &request::Parts) -> RequestBody<B>
 where
     B: Body + Unpin,
     B::Error: Into<BoxError>,
 {
-    let original = match factory.filter(|_| !body.is_end_stream()) {
+    let original = match head.extensions.get::<BodyFactory>().filter(|_| !body.is_end_stream()) {
         Some(factory) => {
             // A transport goes by the header.
+            let announced = head.headers.get(CONTENT_LENGTH).and_then(headers::content_length);
             let length = announced.or(body.size_hint().exact());
             RequestBody::reopenable(body, factory.clone(), length)
         }

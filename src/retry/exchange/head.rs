@@ -5,7 +5,7 @@ use std::cell::Cell;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{Extensions, HeaderName, HeaderValue, Method, Request, Uri, Version, request};
 
-use crate::headers::grpc;
+use crate::headers::{self, grpc};
 use crate::retry::body_factory::BodyFactory;
 use crate::retry::gate::RequestKind;
 use crate::retry::limits::account::RequestTarget;
@@ -92,8 +92,8 @@ impl HeadSnapshot {
 
     /// How long the body is, if the caller says so.
     pub(super) fn content_length(&self) -> Option<u64> {
-        let value = self.headers().find_map(|(name, value)| (*name == CONTENT_LENGTH).then_some(value))?;
-        value.to_str().ok()?.parse().ok()
+        let (_, value) = self.headers().find(|(name, _)| **name == CONTENT_LENGTH)?;
+        headers::content_length(value)
     }
 
     /// Returns the caller's name for the request.
