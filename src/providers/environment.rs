@@ -15,7 +15,7 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
 
     /// Returns the value of the first of these that is set.
     pub(super) fn find(&self, names: &[&str]) -> Option<String> {
-        let set = |name: &&str| (self.lookup)(name).map(|value| trimmed(value.trim()).trim().to_owned());
+        let set = |name: &&str| (self.lookup)(name).map(|value| visible(&value));
         names.iter().filter_map(set).find(|value| !value.is_empty())
     }
 
@@ -25,7 +25,13 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
     }
 }
 
-fn missing(what: &str, names: &[&str]) -> Error {
+/// Takes off what cannot be seen, plain spaces too, at the ends of a value: a shell leaves it there.
+pub(super) fn visible(value: &str) -> String {
+    trimmed(value.trim()).trim().to_owned()
+}
+
+/// None of these is set.
+pub(super) fn missing(what: &str, names: &[&str]) -> Error {
     Error::config(match names {
         [first, others @ ..] if !others.is_empty() => {
             format!("{what} is not in the environment; set {first}, or one of {}", others.join(", "))

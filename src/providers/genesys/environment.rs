@@ -6,7 +6,7 @@ use super::gateway::Gateway;
 use super::region::Region;
 use crate::error::Error;
 use crate::origin::Origin;
-use crate::text::trimmed;
+use crate::providers::environment::{missing, visible};
 
 /// A variable, and the name under which it was found.
 type Found = Option<(&'static str, String)>;
@@ -59,8 +59,7 @@ impl fmt::Debug for ProxyAddress {
 impl Environment {
     /// Reads all variables. One that is empty counts as not set.
     pub(super) fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
-        let visible = |value: String| trimmed(value.trim()).trim().to_owned();
-        let set = |name: &str| lookup(name).map(visible).filter(|value| !value.is_empty());
+        let set = |name: &str| lookup(name).map(|value| visible(&value)).filter(|value| !value.is_empty());
         let find = |names: &[&'static str]| -> Found {
             names.iter().find_map(|name| set(name).map(|value| (*name, value)))
         };
@@ -141,14 +140,6 @@ fn required_port(set: &impl Fn(&str) -> Option<String>, name: &str, because: &st
 
 fn number(name: &str, value: &str) -> Result<u16, Error> {
     value.parse().map_err(|_| Error::config(format!("{name} is not a number from 0 to 65535")))
-}
-
-fn missing(what: &str, names: &[&str]) -> Error {
-    Error::config(format!(
-        "{what} is not in the environment; set {}, or one of {}",
-        names[0],
-        names[1..].join(", ")
-    ))
 }
 
 fn in_variable(name: &str, error: &Error) -> Error {
