@@ -32,13 +32,14 @@ pub struct RequestBody<B> {
 /// 4. Making a replay ends the attempt before it, wherever that is: should a transport still be sending it, it is woken,
 ///    and its next poll is an error, never an end that looks complete. So there is a replay also of an upload that is
 ///    still going on, of one that its source keeps waiting, and of one that was never begun.
-/// 5. A body that announces more than the limit is not recorded at all. One that turns out to be longer is let go when
-///    it does. Either way it is sent once, as it is, and [`replay`](RequestBody::replay) says why there is no other time. Nor is
-///    there for one that gives more or less than the length that it announced.
+/// 5. A body that announces more than the limit is not recorded; its first frame is read ahead, since all of it may be in memory.
+///    One that turns out to be longer is let go when it does. Either way it is sent once, as it is, and
+///    [`replay`](RequestBody::replay) says why there is no other time. Nor is there for one that gives more or less than the
+///    length that it announced.
 /// 6. Dropping the original frees what was recorded; the running attempt goes on.
 ///
-/// The default limit is 1 MiB where the length is known, 64 KiB where it is not, and none where all of it is in memory. The source is never polled again after
-/// it ended or failed. A frame that is a small part of a larger buffer keeps that buffer in memory.
+/// The default limit is 1 MiB where the length is known, 64 KiB where it is not, and none where all of it is in memory. The source
+/// is never polled again after it ended or failed. A frame that is a small part of a larger buffer keeps that buffer in memory.
 enum BodyKind<B> {
     /// All of it in one frame, of which each attempt has a copy; none if it is empty.
     InMemory { data: Option<Bytes>, given: bool },

@@ -86,6 +86,25 @@ impl Body for Script {
     }
 }
 
+/// It says of its length the same at any time, true or not, as a body does whose length is in a header.
+struct Steady(Script, u64);
+
+impl Body for Steady {
+    type Data = Bytes;
+    type Error = &'static str;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
+        Pin::new(&mut self.0).poll_frame(cx)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.1)
+    }
+}
+
 fn trailers(value: &'static str) -> HeaderMap {
     HeaderMap::from_iter([(http::header::TRAILER, HeaderValue::from_static(value))])
 }
@@ -547,22 +566,8 @@ fn what_a_recording_held_is_given_back_exactly_when_it_is_freed() {
 #[test]
 fn a_body_longer_than_it_said_goes_on_without_being_recorded() {
     // Seen is one frame at a time; what is beyond the limit comes as a surprise.
-    struct Liar(Script);
-    impl Body for Liar {
-        type Data = Bytes;
-        type Error = &'static str;
-        fn poll_frame(
-            mut self: Pin<&mut Self>,
-            cx: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
-            Pin::new(&mut self.0).poll_frame(cx)
-        }
-        fn size_hint(&self) -> SizeHint {
-            SizeHint::with_exact(4)
-        }
-    }
     let steps = [Step::Data("four"), Step::Data("more"), Step::Pending, Step::Data("end")];
-    let original = RequestBody::with_limit(Liar(Script::new(steps)), 6);
+    let original = RequestBody::with_limit(Steady(Script::new(steps), 4), 6);
     let mut attempt = original.replay().unwrap();
     assert_eq!((poll(&mut attempt), poll(&mut attempt)), (data("four"), data("more")));
     assert_eq!(share(&original).recorded(), 0, "what was recorded is still there");
@@ -573,22 +578,7 @@ fn a_body_longer_than_it_said_goes_on_without_being_recorded() {
 
 #[test]
 fn a_body_above_the_limit_is_framed_by_the_length_that_it_announced() {
-    /// It says of itself what it said at first, as a body does whose length is in a header.
-    struct Steady(Script);
-    impl Body for Steady {
-        type Data = Bytes;
-        type Error = &'static str;
-        fn poll_frame(
-            mut self: Pin<&mut Self>,
-            cx: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
-            Pin::new(&mut self.0).poll_frame(cx)
-        }
-        fn size_hint(&self) -> SizeHint {
-            SizeHint::with_exact(8)
-        }
-    }
-    let steps = || Steady(Script::new([Step::Data("four"), Step::Data("four")]));
+    let steps = || Steady(Script::new([Step::Data("four"), Step::Data("four")]), 8);
     let limits = BodyLimits { exact: 4, in_memory: u64::MAX, ..BodyLimits::default() };
     let mut once = RequestBody::recording(steps(), limits);
     assert_eq!((once.size_hint().exact(), once.replayable()), (Some(8), Err(NotReplayable::TooLong)));
