@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, Request, Response, Version};
+use http::{HeaderName, Method, Request, Response, Version};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tower::{Layer as _, ServiceExt as _};
 use tower_oauth2::RetryPolicy;
-use tower_oauth2::retry::{Failure, RequestBody};
+use tower_oauth2::retry::{Failure, ReportSlot, RequestBody, RetryOptions};
 use tower_oauth2::transport::{HyperClient, classify_hyper};
 
 type Body = Full<Bytes>;
@@ -78,8 +78,13 @@ async fn a_response_with_many_headers_is_taken() {
 async fn a_response_that_this_side_refuses_is_asked_for_once() {
     let (address, asked) = server(60, 8).await;
     let client = HyperClient::new().max_headers(50);
-    let error = RetryPolicy::default().layer(client).oneshot(get(address, "/")).await.err().unwrap();
+    let (slot, mut post) = (ReportSlot::new(), get(address, "/"));
+    *post.method_mut() = Method::POST;
+    post.extensions_mut().insert(RetryOptions::new().report_to(&slot));
+    let error = RetryPolicy::default().layer(client).oneshot(post).await.err().unwrap();
     assert_eq!((classify_hyper(&*error), asked.load(Ordering::SeqCst)), (Failure::Fatal, 1), "{error:?}");
+    // The server has done it.
+    assert!(slot.take().unwrap().may_have_acted());
 
     // Over h2 it is the stream that is refused, and others on the connection go on.
     let (address, asked) = server(20, 1024).await;
@@ -187,9 +192,12 @@ async fn a_grpc_call_that_is_quiet_is_not_ended_by_signs_of_life() {
 #[tokio::test]
 async fn a_request_of_h2_to_a_server_of_http_1_says_what_to_do() {
     let (address, asked) = server(0, 0).await;
-    let mut request = get(address, "/");
+    let (slot, mut request) = (ReportSlot::new(), get(address, "/"));
+    *request.method_mut() = Method::POST;
     *request.version_mut() = Version::HTTP_2;
-    let error = HyperClient::new().oneshot(request).await.err().unwrap();
+    request.extensions_mut().insert(RetryOptions::new().report_to(&slot));
+    let error = RetryPolicy::default().layer(HyperClient::new()).oneshot(request).await.err().unwrap();
     assert!(error.to_string().contains("leave the version"), "{error}");
+    assert!(!slot.take().unwrap().may_have_acted());
     assert_eq!((classify_hyper(&*error), asked.load(Ordering::SeqCst)), (Failure::Fatal, 0));
 }

@@ -353,7 +353,9 @@ impl Future for SentRequest {
         Poll::Ready(Err(match failure {
             Failure::Unsent => Unsent::new(error).into(),
             Failure::Fatal if !chain(&error).any(<dyn StdError>::is::<Lasting>) => {
-                Futile { advice: advice(&error, self.wants_h2), source: error.into() }.into()
+                let (advice, is_sent) = (advice(&error, self.wants_h2), error.source().is_some());
+                let source = if is_sent { error.into() } else { Unsent::new(error).into() };
+                Futile { advice, source }.into()
             }
             Failure::Fatal | Failure::Ambiguous => error.into(),
         }))

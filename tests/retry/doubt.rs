@@ -219,6 +219,30 @@ async fn a_method_that_changes_nothing_is_repeated_whatever_its_name() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_error_that_would_come_again_may_have_come_after_the_work() {
+    let policy = RetryPolicy::builder().classifier(|_| Failure::Fatal).build().unwrap();
+    for (method, error, acted) in
+        [("POST", cut(), true), ("PUT", cut(), true), ("GET", cut(), false), ("POST", refused(), false)]
+    {
+        let (script, slot) = (Script::new([error]), ReportSlot::new());
+        let mut request = request(method, &[]);
+        request.extensions_mut().insert(RetryOptions::new().report_to(&slot));
+        assert!(send(&policy, &script, request).await.is_err());
+        let told = slot.take().unwrap();
+        assert_eq!((told.stop_reason(), told.may_have_acted()), (&StopReason::Failed, acted), "{method}");
+    }
+    // So it is the newest outcome, also where an earlier attempt was in doubt.
+    let fatal = |error: &(dyn std::error::Error + 'static)| match error.is::<io::Error>() {
+        true => Failure::Ambiguous,
+        false => Failure::Fatal,
+    };
+    let policy = RetryPolicy::builder().classifier(fatal).build().unwrap();
+    let script = Script::new([cut(), ScriptedResponse::Fail("too large".into())]);
+    let error = send(&policy, &script, keyed()).await.unwrap_err();
+    assert_eq!(error.to_string(), "too large");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_post_that_only_reads_is_repeated_if_the_caller_says_so() {
     for first in [cut, || status(503), || status(504)] {
         let mut request = request("POST", &[]);

@@ -93,7 +93,7 @@ where
             Ok(next) => return self.wait(next, Err(error)),
             Err(stop) => stop,
         };
-        let did_no_work = failure != Failure::Ambiguous;
+        let did_no_work = failure.did_no_work(&*error);
         // An error that says so would speak for the earlier attempts as well.
         if did_no_work && self.is_in_doubt() {
             return self.unsent(stop, error);
