@@ -67,7 +67,8 @@
 //! | a status that the [`RateLimitProfile`] names, such as GitHub's 403, if it asks for a wait | any method | `Throttled` |
 //! | gRPC `RESOURCE_EXHAUSTED` (8) | any method | `Throttled` |
 //! | gRPC `UNAVAILABLE` (14); 502, 503, 504 without a gRPC status to a gRPC request | any method | [`Unavailable`](ReplayReason::Unavailable) |
-//! | 408, 425, 502, 503, 504 | requests that may be [repeated](#what-may-be-repeated) | `Unavailable` |
+//! | 425 | any method: the server did not dare to do it | `Unavailable` |
+//! | 408, 502, 503, 504, 520 to 524, 529 | requests that may be [repeated](#what-may-be-repeated) | `Unavailable` |
 //! | 500, if [`unavailable_statuses`](RetryPolicyBuilder::unavailable_statuses) names it | the same | `Unavailable` |
 //! | 409 to a request with an `Idempotency-Key`, if the server may have acted on an earlier attempt | that request: the earlier attempt may still be at work | `Unavailable` |
 //! | an error after which the server provably did no work ([`Failure::Unsent`]) | any method | [`Unsent`](ReplayReason::Unsent) |

@@ -219,6 +219,20 @@ async fn a_method_that_changes_nothing_is_repeated_whatever_its_name() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_425_says_that_nothing_was_done_whatever_the_method() {
+    for method in ["POST", "PATCH"] {
+        let (outcome, told, sent) = run([status(425), status(425)], request(method, &[])).await;
+        assert_eq!((outcome.unwrap().status(), sent), (StatusCode::OK, 3));
+        assert!(!told.may_have_acted());
+        let mut strictly = request(method, &[]);
+        strictly.extensions_mut().insert(RetryOptions::new().strict_methods(true));
+        let (outcome, told, sent) = run([status(425)], strictly).await;
+        assert_eq!((outcome.unwrap().status().as_u16(), sent), (425, 1));
+        assert_eq!(told.stop_reason(), &StopReason::NotIdempotent);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_error_that_would_come_again_may_have_come_after_the_work() {
     let policy = RetryPolicy::builder().classifier(|_| Failure::Fatal).build().unwrap();
     for (method, error, acted) in

@@ -56,7 +56,7 @@ pub struct RetryPolicy {
 /// - `replay_body_limit`: 1 MiB, and none for a body in memory; `replay_stream_limit`: 64 KiB; `replay_total_limit`: 32 MiB
 /// - `rate_limit_profile`: [`RateLimitProfile::generic`]
 /// - `throttled_statuses`: 429, and what the profile names
-/// - `unavailable_statuses`: 408, 425, 502, 503, 504
+/// - `unavailable_statuses`: 408, 425, 502 to 504, 520 to 524, 529
 /// - `classifier`: [`Failure::of`]
 /// - `strict_methods`, `generated_idempotency_keys`, `retry_token_failures`: off
 /// - `budget`: a [`RetryBudget`] of its own

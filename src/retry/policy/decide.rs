@@ -82,8 +82,11 @@ impl RetryRules {
         let is_forbidden = is_pushed_back || self.profile.forbids_retry(headers);
         // A gRPC client counts what something on the way answers as a call that was not served.
         let is_no_call = view.is_grpc && grpc.is_none() && grpc::is_unavailable(status);
-        let is_refused =
-            reason == Some(ReplayReason::Throttled) || grpc.is_some_and(GrpcStatus::is_retried) || is_no_call;
+        // A server that finds a request too early did not dare to do it (RFC 8470 §5.2).
+        let is_refused = reason == Some(ReplayReason::Throttled)
+            || status == StatusCode::TOO_EARLY
+            || grpc.is_some_and(GrpcStatus::is_retried)
+            || is_no_call;
         // gRPC's own words are about one call.
         let is_throttled = reason == Some(ReplayReason::Throttled) && grpc.is_none();
         let requested_delay = hint.map(|hint| hint.delay);

@@ -92,13 +92,11 @@ impl Default for RetryRules {
             allowance: Arc::new(Allowance::new(BodyLimits::TOTAL)),
             profile: RateLimitProfile::generic(),
             throttled: vec![StatusCode::TOO_MANY_REQUESTS],
-            unavailable: vec![
-                StatusCode::REQUEST_TIMEOUT,
-                StatusCode::TOO_EARLY,
-                StatusCode::BAD_GATEWAY,
-                StatusCode::SERVICE_UNAVAILABLE,
-                StatusCode::GATEWAY_TIMEOUT,
-            ],
+            // From 520 on they are those of Cloudflare about the server behind it, and "overloaded".
+            unavailable: [408, 425, 502, 503, 504, 520, 521, 522, 523, 524, 529]
+                .into_iter()
+                .filter_map(|code| StatusCode::from_u16(code).ok())
+                .collect(),
             classifier: None,
             strict_methods: false,
             generated_keys: false,

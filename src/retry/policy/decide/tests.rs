@@ -118,7 +118,12 @@ fn what_is_retried_when() {
                     let yes = replay(375, Throttled, None);
                     (yes.clone(), yes.clone(), unless_repeatable(yes))
                 }
-                408 | 425 | 502 | 503 | 504 => {
+                // Too early, so the server did not dare to do it.
+                425 => {
+                    let yes = replay(375, Unavailable, None);
+                    (yes.clone(), yes.clone(), unless_repeatable(yes))
+                }
+                408 | 502..=504 | 520..=524 | 529 => {
                     let yes = replay(375, Unavailable, None);
                     (unless_repeatable(yes.clone()), yes.clone(), unless_repeatable(yes))
                 }
