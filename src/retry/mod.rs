@@ -70,7 +70,7 @@
 //! | 425 | any method: the server did not dare to do it | `Unavailable` |
 //! | 408, 502, 503, 504, 520 to 524, 529 | requests that may be [repeated](#what-may-be-repeated) | `Unavailable` |
 //! | 500, if [`unavailable_statuses`](RetryPolicyBuilder::unavailable_statuses) names it | the same | `Unavailable` |
-//! | 409 to a request with an `Idempotency-Key`, if the server may have acted on an earlier attempt | that request: the earlier attempt may still be at work | `Unavailable` |
+//! | 409 to a request with an idempotency key, if the server may have acted on an earlier attempt | that request: the earlier attempt may still be at work | `Unavailable` |
 //! | an error after which the server provably did no work ([`Failure::Unsent`]) | any method | [`Unsent`](ReplayReason::Unsent) |
 //! | any other error, or an attempt that took too long ([`Failure::Ambiguous`]) | requests that may be repeated | [`Ambiguous`](ReplayReason::Ambiguous) |
 //! | an error that another attempt would not change ([`Failure::Fatal`]) | never | |
@@ -99,13 +99,15 @@
 //! After some outcomes the server may have done the work. Then only these requests are sent again:
 //!
 //! 1. Safe methods: `GET`, `HEAD`, `OPTIONS`, `TRACE`, `QUERY`, `PROPFIND`, `REPORT`, `SEARCH`.
-//! 2. Idempotent methods (RFC 9110 §9.2.2), without a condition such as `If-Match`, `If-None-Match` or a vendor's
-//!    own (`x-goog-if-generation-match`). A repeated conditional write gets a 412 because the first one succeeded.
-//! 3. Any request with an `Idempotency-Key` that is not empty.
+//! 2. Idempotent methods: `PUT`, `DELETE`, and those of WebDAV (`PROPPATCH`, `MKCOL`, `MKCALENDAR`, `COPY`, `MOVE`, `UNLOCK`,
+//!    `ACL`). Not with a condition such as `If-Match`, `If-None-Match`, `Overwrite: F` or a vendor's own
+//!    (`x-goog-if-generation-match`): a repeated conditional write gets a 412 because the first one succeeded.
+//! 3. Any request with an idempotency key that is not empty: `Idempotency-Key`, `X-Idempotency-Key`, `Idempotence-Key`,
+//!    `X-Idempotence-Key`, `Idempotency-Token`, `X-Idempotency-Token`, `PayPal-Request-Id` or `Repeatability-Request-ID`.
 //! 4. Any request with [`RetryOptions::repeatable`], such as a POST that only reads.
 //!
 //! [`RetryReport::may_have_acted`] says whether the server may have acted on an attempt of which you do not have the response.
-//! A later 404, 409 or 412 may then be the trace of your own earlier attempt. An error that says "not sent"
+//! A later 404, 405, 409 or 412 may then be the trace of your own earlier attempt. An error that says "not sent"
 //! ([`Failure::Unsent`]) is returned only if that holds for all attempts: an attempt that did no work does not replace the
 //! outcome of one that may have.
 //!

@@ -83,7 +83,7 @@ pub enum StopReason {
     Final,
     /// The caller's [`RetryOptions`](super::RetryOptions) forbid it.
     TurnedOff,
-    /// The method may not be repeated, and there is no `Idempotency-Key` (RFC 9110 §9.2.2).
+    /// The method may not be repeated, and there is no idempotency key (RFC 9110 §9.2.2).
     NotIdempotent,
     /// The request body cannot be sent again.
     #[non_exhaustive]

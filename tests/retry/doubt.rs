@@ -211,10 +211,55 @@ async fn a_method_that_changes_nothing_is_repeated_whatever_its_name() {
         assert_eq!((outcome.unwrap().status(), sent), (StatusCode::OK, 3), "{method}");
         assert!(!told.may_have_acted());
     }
-    for method in ["POST", "PATCH", "LOCK", "query", Method::CONNECT.as_str()] {
-        let (outcome, told, sent) = run([cut()], request(method, &[])).await;
+    // These do twice what they do once. A copy that must not overwrite would meet its own first result.
+    for method in ["PROPPATCH", "MKCOL", "MKCALENDAR", "COPY", "MOVE", "UNLOCK", "ACL", "PUT", "DELETE"] {
+        let (outcome, told, sent) = run([cut(), status(503)], request(method, &[])).await;
+        assert_eq!((outcome.unwrap().status(), sent), (StatusCode::OK, 3), "{method}");
+        assert!(told.may_have_acted());
+    }
+    for (method, headers) in [
+        ("POST", &[][..]),
+        ("PATCH", &[]),
+        ("LOCK", &[]),
+        ("query", &[]),
+        ("copy", &[]),
+        ("COPY", &[("overwrite", "F")]),
+        ("MOVE", &[("overwrite", " f")]),
+        (Method::CONNECT.as_str(), &[]),
+    ] {
+        let (outcome, told, sent) = run([cut()], request(method, headers)).await;
         assert!(outcome.is_err() && sent == 1, "{method}");
         assert_eq!(told.stop_reason(), &StopReason::NotIdempotent);
+    }
+    let (outcome, _, sent) = run([cut()], request("COPY", &[("overwrite", "T")])).await;
+    assert!(outcome.is_ok() && sent == 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_counts_under_the_names_that_vendors_give_it() {
+    for name in [
+        "x-idempotency-key",
+        "idempotence-key",
+        "x-idempotence-key",
+        "idempotency-token",
+        "x-idempotency-token",
+        "paypal-request-id",
+        "repeatability-request-id",
+    ] {
+        let (outcome, told, sent) = run([cut(), status(409)], request("POST", &[(name, "k-1")])).await;
+        assert_eq!((outcome.unwrap().status(), sent), (StatusCode::OK, 3), "{name}");
+        assert!(told.may_have_acted());
+        let (outcome, _, sent) = run([cut()], request("POST", &[(name, "\"\"")])).await;
+        assert!(outcome.is_err() && sent == 1, "{name}");
+        // It needs no other key beside it.
+        let policy = RetryPolicy::builder().generated_idempotency_keys(true).build().unwrap();
+        let script = Script::new([]);
+        send(&policy, &script, request("POST", &[(name, "k-1")])).await.unwrap();
+        assert!(!script.seen()[0].head.headers.contains_key("idempotency-key"), "{name}");
+    }
+    for name in ["x-request-id", "x-correlation-id", "x-amz-request-id"] {
+        let (outcome, _, sent) = run([cut()], request("POST", &[(name, "k-1")])).await;
+        assert!(outcome.is_err() && sent == 1, "{name}");
     }
 }
 

@@ -9,8 +9,23 @@ use crate::backoff;
 /// With this header a server does the work once, however often it is asked (draft-ietf-httpapi-idempotency-key-header).
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
+/// The same under all its names: other spellings, `PayPal`'s, and that of OASIS Repeatable Requests, which Azure takes.
+const KEYS: [&str; 8] = [
+    "idempotency-key",
+    "x-idempotency-key",
+    "idempotence-key",
+    "x-idempotence-key",
+    "idempotency-token",
+    "x-idempotency-token",
+    "paypal-request-id",
+    "repeatability-request-id",
+];
+
 /// Safe methods that `http` has no constants for: of `WebDAV` (RFC 4918, RFC 3253, RFC 5323), and QUERY.
 const SAFE: [&str; 4] = ["PROPFIND", "REPORT", "SEARCH", "QUERY"];
+
+/// Idempotent methods for which there are none: of `WebDAV` (RFC 4918 §9, RFC 3744 §8.1), and of `CalDAV` (RFC 4791 §5.3.1).
+const IDEMPOTENT: [&str; 7] = ["PROPPATCH", "MKCOL", "MKCALENDAR", "COPY", "MOVE", "UNLOCK", "ACL"];
 
 /// The effect that a second attempt may have, as far as the request says so itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +34,7 @@ pub(in crate::retry) enum Repeatability {
     Safe,
     /// The second attempt changes what the first one changed, and nothing more.
     Idempotent,
-    /// The server knows by an `Idempotency-Key` that it has seen the request.
+    /// The server knows by an idempotency key that it has seen the request.
     Keyed,
     /// The work may be done twice, or its success be reported as a failure.
     Unsafe,
@@ -57,10 +72,10 @@ impl Repeatability {
             return Self::Safe;
         }
         for (name, value) in headers {
-            if *name == IDEMPOTENCY_KEY && says_something(value) {
+            if KEYS.contains(&name.as_str()) && says_something(value) {
                 return Self::Keyed;
             }
-            if is_condition(name.as_str()) {
+            if is_condition(name.as_str(), value) {
                 repeat = Self::Unsafe;
             }
         }
@@ -73,7 +88,7 @@ impl Repeatability {
     pub(in crate::retry) fn of_method(method: &Method) -> Self {
         if method.is_safe() || SAFE.contains(&method.as_str()) {
             Self::Safe
-        } else if method.is_idempotent() {
+        } else if method.is_idempotent() || IDEMPOTENT.contains(&method.as_str()) {
             Self::Idempotent
         } else {
             Self::Unsafe
@@ -90,11 +105,13 @@ impl Repeatability {
 }
 
 /// Returns whether a header is a condition on what is there: a repeated write meets what the first one wrote, so that it fails
-/// although it succeeded. Those of RFC 9110 §13.1, of `WebDAV` (`If`, RFC 4918 §10.4), of `CalDAV` (`If-Schedule-Tag-Match`), and
-/// those of object stores, such as `x-goog-if-generation-match`. A condition on the source of a copy is none.
-fn is_condition(name: &str) -> bool {
+/// although it succeeded. Those of RFC 9110 §13.1, of `WebDAV` (`If` and `Overwrite: F`, RFC 4918 §10), of `CalDAV`
+/// (`If-Schedule-Tag-Match`), and those of object stores, such as `x-goog-if-generation-match`. A condition on the source of a
+/// copy is none.
+fn is_condition(name: &str, value: &HeaderValue) -> bool {
     let is_vendors = name.starts_with("x-") && name.contains("-if-") && !name.contains("-source-");
-    name == "if" || name.starts_with("if-") || is_vendors
+    let keeps = || value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"F");
+    name == "if" || name.starts_with("if-") || is_vendors || name == "overwrite" && keeps()
 }
 
 /// An empty key, also one in quotes, tells no two requests apart.
