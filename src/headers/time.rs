@@ -7,11 +7,12 @@
 //! | a number from 10^12, 10^15 or 10^18 on | milliseconds, microseconds or nanoseconds since then |
 //! | `1m30s`, `1.5s`, `12ms` | a span, in a header that counts seconds |
 //! | `2023-11-14T22:14:20Z`, also with a space for the `T`, without seconds, or with `+0000` or ` UTC` for the zone | RFC 3339 |
-//! | `Tue, 14 Nov 2023 22:14:20 GMT`, and the two older forms | an HTTP-date (RFC 9110 §5.6.7) |
+//! | `Tue, 14 Nov 2023 22:14:20 GMT`, and the two older forms, also with `+0000` or `UTC` for the zone | an HTTP-date (RFC 9110 §5.6.7) |
 //!
 //! A point in time is measured against the server's own clock where it says what that is, so that a wrong clock on this side
 //! does no harm. A point in the past asks for no wait.
 
+use std::borrow::Cow;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::HeaderMap;
@@ -138,26 +139,7 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
 pub(crate) fn timestamp(text: &str) -> Option<Duration> {
     // The readable form has a space there (RFC 3339 §5.6).
     let (date, time) = text.trim_ascii().split_once(['T', 't', ' '])?;
-    let (time, offset) = match time.strip_suffix(['Z', 'z']).or_else(|| time.strip_suffix(" UTC")) {
-        Some(time) => (time, 0),
-        None => {
-            let (time, offset) = time.split_at_checked(time.rfind(['+', '-'])?)?;
-            let sign = if offset.starts_with('-') { -1 } else { 1 };
-            let offset = &offset[1..];
-            // Some leave the colon out, as ISO 8601 allows.
-            let [hours, minutes] = match offset.split_at_checked(2) {
-                Some((hours, minutes)) if !minutes.starts_with(':') => {
-                    let ([hours], [minutes]) = (numbers(hours, ':', [2])?, numbers(minutes, ':', [2])?);
-                    [hours, minutes]
-                }
-                Some(_) | None => numbers(offset, ':', [2, 2])?,
-            };
-            if hours > 23 || minutes > 59 {
-                return None;
-            }
-            (time.trim_ascii_end(), sign * (hours * 3600 + minutes * 60))
-        }
-    };
+    let (time, offset) = time.strip_suffix(['Z', 'z']).map(|time| (time, 0)).or_else(|| zoned(time))?;
     let [year, month, day] = numbers(date, '-', [4, 2, 2])?;
     // Some leave the seconds out, which RFC 3339 does not allow.
     let ([hour, minute, second], fraction) = match time.split_at_checked(8) {
@@ -192,6 +174,26 @@ pub(crate) fn timestamp(text: &str) -> Option<Duration> {
     Some(Duration::from_secs(u64::try_from(seconds).ok()?).saturating_add(fraction))
 }
 
+/// Splits a time from its zone, which is ` UTC` or an offset, and returns how many seconds that is ahead of UTC.
+fn zoned(time: &str) -> Option<(&str, i64)> {
+    if let Some(time) = time.strip_suffix(" UTC") {
+        return Some((time, 0));
+    }
+    let (time, offset) = time.split_at_checked(time.rfind(['+', '-'])?)?;
+    let sign = if offset.starts_with('-') { -1 } else { 1 };
+    let offset = &offset[1..];
+    // Some leave the colon out, as ISO 8601 allows.
+    let [hours, minutes] = match offset.split_at_checked(2) {
+        Some((hours, minutes)) if !minutes.starts_with(':') => {
+            let ([hours], [minutes]) = (numbers(hours, ':', [2])?, numbers(minutes, ':', [2])?);
+            [hours, minutes]
+        }
+        Some(_) | None => numbers(offset, ':', [2, 2])?,
+    };
+    let is_offset = hours <= 23 && minutes <= 59;
+    is_offset.then_some((time.trim_ascii_end(), sign * (hours * 3600 + minutes * 60)))
+}
+
 /// Reads numbers of so many digits each.
 fn numbers<const N: usize>(text: &str, separator: char, digits: [usize; N]) -> Option<[i64; N]> {
     let mut parts = text.split(separator);
@@ -208,16 +210,22 @@ fn numbers<const N: usize>(text: &str, separator: char, digits: [usize; N]) -> O
 
 /// Reads an HTTP-date (RFC 9110 §5.6.7) in any of its three forms, as the time since the Unix epoch.
 ///
-/// Case and zone are taken by the letter, a wrong weekday makes it no date, and so does a year before 1970.
+/// Case is taken by the letter, a wrong weekday makes it no date, and so does a year before 1970. A zone may stand in the place of
+/// `GMT`, as in RFC 5322 §3.3.
 pub(crate) fn http_date(text: &str, now: Duration) -> Option<Duration> {
     let text = text.trim_ascii();
-    let date = match with_four_digit_year(text, now) {
+    let (text, ahead) = match zoned(text) {
+        Some((time, ahead)) => (Cow::from(format!("{time} GMT")), ahead),
+        None => (Cow::from(text), 0),
+    };
+    let date = match with_four_digit_year(&text, now) {
         Some(text) => httpdate::parse_http_date(&text),
         // A long weekday that is not followed by what follows one. The parser overlooks the separators there.
         None if text.find(',').is_some_and(|at| at != 3) => return None,
-        None => httpdate::parse_http_date(text),
+        None => httpdate::parse_http_date(&text),
     };
-    date.ok().and_then(since_epoch)
+    let local = date.ok().and_then(since_epoch)?;
+    local.as_secs().checked_add_signed(-ahead).map(Duration::from_secs)
 }
 
 fn since_epoch(time: SystemTime) -> Option<Duration> {
