@@ -94,17 +94,26 @@ async fn nobody() -> SocketAddr {
 
 /// A certificate of its own, and what serves it for h2.
 fn tls() -> (TlsAcceptor, String) {
-    let own = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
-    let key = rustls::pki_types::PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
+    tls_in_years(1975, 4096)
+}
+
+/// One that is good in these years alone.
+fn tls_in_years(from: i32, to: i32) -> (TlsAcceptor, String) {
+    let signing_key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+    params.not_before = rcgen::date_time_ymd(from, 1, 1);
+    params.not_after = rcgen::date_time_ymd(to, 1, 1);
+    let cert = params.self_signed(&signing_key).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(vec![own.cert.der().clone()], key)
+        .with_single_cert(vec![cert.der().clone()], key)
         .unwrap();
     config.alpn_protocols = vec![b"h2".to_vec()];
-    (TlsAcceptor::from(Arc::new(config)), own.cert.pem())
+    (TlsAcceptor::from(Arc::new(config)), cert.pem())
 }
 
 // --- No connection ---
@@ -148,6 +157,25 @@ async fn a_certificate_that_nobody_vouches_for_does_not_get_better() {
     let outcome = post(client, &format!("https://{address}/")).await;
     assert_eq!((outcome.attempts(), outcome.stop()), (1, &StopReason::Failed));
     assert!(outcome.status.is_err());
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_time_may_get_better() {
+    // The clock of a machine that just started is wrong for a while, and a certificate is renewed.
+    for (from, to) in [(2200, 2300), (1990, 2000)] {
+        let ((listener, address), (wrong, root), (right, other)) =
+            (listener().await, tls_in_years(from, to), tls());
+        tokio::spawn(async move {
+            for acceptor in [&wrong, &right] {
+                let Ok(stream) = acceptor.accept(listener.accept().await.unwrap().0).await else { continue };
+                serve_h2(stream, Arc::default()).await;
+            }
+        });
+        let client = HyperClient::new().only_root_certificates(root + &other).unwrap();
+        let outcome = post(client, &format!("https://{address}/")).await;
+        assert_eq!(outcome.reasons(), [ReplayReason::Unsent]);
+        assert_eq!(outcome.status.unwrap(), StatusCode::OK);
+    }
 }
 
 // --- HTTP/1.1 ---

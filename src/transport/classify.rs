@@ -3,7 +3,7 @@
 //! | error | why it says so | failure |
 //! |---|---|---|
 //! | connecting failed, TLS included | no connection, so no byte of the request went out | unsent |
-//! | the same, and rustls says that it will fail again | a certificate does not get better by waiting | fatal |
+//! | the same, and rustls says that it will fail again | a certificate that is not trusted does not get better by waiting; one that is expired or not yet valid may | fatal |
 //! | a connection was made and broke before it took the request | hyper gave the request back, or never had a connection for it | unsent |
 //! | h2: `REFUSED_STREAM` from the server | no work was done (RFC 9113 §8.7) | unsent |
 //! | h2: `GOAWAY` from the server | it ends those streams only that it says it did not and will not look at (RFC 9113 §6.8) | unsent |

@@ -85,7 +85,8 @@ const SUSPICIOUS: Duration = Duration::from_secs(5);
 ///    gets a new one; also where the old one belongs to a tokio runtime that is not driven any more.
 /// 6. A URI whose scheme is neither `http` nor `https`, by the letter, is an error: nothing else goes over plain text.
 /// 7. A certificate that is not trusted, and a server that speaks no TLS, or none that fits, are told from failures that
-///    may pass: the token endpoint is not asked again and the error is one of the configuration.
+///    may pass: the token endpoint is not asked again and the error is one of the configuration. A certificate that is
+///    expired or not yet valid may pass: the clock of this machine may be wrong for a while.
 /// 8. An error of a request that was provably not sent is marked by [`Unsent`], so that a retry layer above sends it again
 ///    even if its method is not idempotent. [`classify_hyper`](super::classify_hyper) says which those are.
 /// 9. `https` goes through the proxy that `HTTPS_PROXY` or `ALL_PROXY` names, by CONNECT, so that the proxy sees no more

@@ -3,12 +3,18 @@
 use std::error::Error;
 use std::io;
 
+use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+
 use crate::error::chain;
 
 /// Says what to do about a handshake that would fail again, as far as rustls or a proxy says so beyond doubt. An alert may be
 /// a server that is just being set up, and a broken connection may be anything.
 pub(super) fn advice(error: &(dyn Error + 'static)) -> Option<&'static str> {
     match in_tls(error) {
+        // A clock is set, a certificate renewed, and of several servers only one may be late with it.
+        Some(rustls::Error::InvalidCertificate(
+            Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. },
+        )) => None,
         Some(rustls::Error::InvalidCertificate(_)) => Some(
             "check that the URL names the right host, and that the authority that signed its certificate is trusted here",
         ),
