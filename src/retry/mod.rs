@@ -29,8 +29,8 @@
 //!
 //! # The gate
 //!
-//! The gate learns from 429 responses with a wait, and other statuses that count as a 429, but not from gRPC statuses. Until
-//! the first of them it does nothing.
+//! The gate learns from 429 responses with a wait, their own or the [profile's](RateLimitProfile::unhinted_wait), and other statuses
+//! that count as a 429, but not from gRPC statuses. Until the first of them it does nothing.
 //!
 //! 1. A request that was not refused itself waits for the server's own pause and 2 s
 //!    ([`max_hold`](RetryPolicyBuilder::max_hold)), and is then sent. It waits longer only while requests are

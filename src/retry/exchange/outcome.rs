@@ -242,9 +242,10 @@ where
             self.accepted();
             return HeldRetry::No;
         }
-        // What is asked for in earnest; more than that no request waits for.
-        let longest = self.sender.rules().max_retry_after;
-        let Some(wait) = requested_delay.filter(|wait| *wait <= longest) else { return HeldRetry::No };
+        // What is asked for in earnest, or known of the server; more than that no request waits for.
+        let rules = self.sender.rules();
+        let wait = requested_delay.or(rules.profile.wait_without_hint());
+        let Some(wait) = wait.filter(|wait| *wait <= rules.max_retry_after) else { return HeldRetry::No };
         let pass = self.take_pass();
         let Some(place) = self.place() else { return HeldRetry::No };
         let Some(gate) = &self.sender.rules().gate else { return HeldRetry::No };
