@@ -16,7 +16,7 @@
 
 use std::time::Duration;
 
-use http::header::{AGE, HeaderName};
+use http::header::{AGE, HeaderName, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 
 use super::profile::{Field, Left, RateLimitProfile};
@@ -61,6 +61,13 @@ pub(crate) struct Hint<'a> {
     pub(crate) source: &'a HeaderName,
 }
 
+impl Hint<'_> {
+    /// Returns whether the server says that this failure passes, and not when some quota is renewed.
+    pub(crate) fn is_of_this_failure(self) -> bool {
+        *self.source == RETRY_AFTER || IN_MILLISECONDS.contains(self.source)
+    }
+}
+
 /// Reads what a response asks for without the headers of a vendor, by the rules above.
 pub(crate) fn wait(status: StatusCode, headers: &HeaderMap, now: Duration) -> Option<Duration> {
     Some(hint(&RateLimitProfile::generic(), status, headers, now)?.delay)
@@ -85,7 +92,7 @@ pub(crate) fn hint<'a>(
     IN_MILLISECONDS
         .iter()
         .find_map(|name| said(answer.milliseconds(name), name))
-        .or_else(|| said(retry_after::delay(headers, answer.clock), &http::header::RETRY_AFTER))
+        .or_else(|| said(retry_after::delay(headers, answer.clock), &RETRY_AFTER))
         .or_else(|| said(answer.rate_limit(), &RATE_LIMIT))
         .or_else(|| COMMON.iter().find_map(|field| answer.field(field)))
         .or_else(|| {

@@ -64,7 +64,8 @@ pub enum ReplayReason {
     /// The server had too much to do and refused the request: 429, or what the
     /// [`RateLimitProfile`](super::RateLimitProfile) counts as one.
     Throttled,
-    /// The server could not serve the request just now, and the method may be repeated: 408, 425, 5xx.
+    /// The server could not serve the request just now, and the method may be repeated: 408, 425, 5xx, and what else
+    /// says when to come back.
     Unavailable,
     /// The inner service failed, and the server did no work: see [`Failure::Unsent`].
     Unsent,
@@ -231,10 +232,13 @@ impl fmt::Debug for RetryReport {
 // --- Replayed ---
 
 impl Replayed {
-    /// Whether the server may have acted on the attempt. After a 425 it did not dare to (RFC 8470 §5.2).
+    /// Whether the server may have acted on the attempt. With a 4xx it says that it did not, but for a 408, which a gateway may
+    /// send for the server behind it.
     pub(super) fn may_have_acted(&self) -> bool {
         match self.reason {
-            ReplayReason::Unavailable => self.status != Some(StatusCode::TOO_EARLY),
+            ReplayReason::Unavailable => self
+                .status
+                .is_none_or(|status| !status.is_client_error() || status == StatusCode::REQUEST_TIMEOUT),
             ReplayReason::Ambiguous => true,
             ReplayReason::TokenRejected
             | ReplayReason::Throttled

@@ -77,7 +77,7 @@ async fn clones_of_a_policy_share_theirs_and_other_policies_do_not() {
 async fn what_will_not_be_retried_costs_nothing() {
     let budget = without_floor();
     let policy = RetryPolicy::builder().budget(budget.clone()).build().unwrap();
-    let script = Script::new([hinted(429, "61"), hinted(404, "1"), hinted(503, "200")]);
+    let script = Script::new([hinted(429, "61"), hinted(401, "1"), hinted(503, "200")]);
     for _ in 0..3 {
         send(&policy, &script, get()).await.unwrap();
     }

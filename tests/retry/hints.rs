@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use http::{HeaderName, StatusCode};
+use bytes::Bytes;
+use http::{HeaderName, Request, StatusCode};
+use http_body_util::Full;
 use tokio::time::Instant;
 use tower_oauth2::RetryPolicy;
 use tower_oauth2::extensions::Deadline;
@@ -187,6 +189,41 @@ async fn a_server_that_says_not_to_retry_is_heard() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_failure_that_says_when_to_come_back_is_no_final_one() {
+    for status in [403, 404, 409, 413, 423, 500, 507] {
+        for header in ["retry-after", "retry-after-ms", "x-ms-retry-after-ms"] {
+            let wait = if header == "retry-after" { "3" } else { "3000" };
+            let (script, start) = (Script::new([said(status, &[(header, wait)])]), Instant::now());
+            let response = send(&RetryPolicy::default(), &script, get()).await.unwrap();
+            assert_eq!((response.status(), script.seen().len()), (StatusCode::OK, 2), "{status} {header}");
+            assert!(start.elapsed() >= Duration::from_secs(3));
+            let replayed = &report(&response).history()[0];
+            assert_eq!(replayed.reason(), ReplayReason::Unavailable);
+        }
+        // A server that fails may have done the work, and one that refuses has not; neither says that it may be done again.
+        let script = Script::new([said(status, &[("retry-after", "3")])]);
+        let response = send(&RetryPolicy::default(), &script, post()).await.unwrap();
+        assert_eq!((response.status().as_u16(), script.seen().len()), (status, 1));
+        assert_eq!(report(&response).stop_reason(), &StopReason::NotIdempotent);
+        let script = Script::new([said(status, &[("retry-after", "3")])]);
+        let put = Request::put("https://api.example.com/items/7").body(Full::<Bytes>::from("item")).unwrap();
+        let response = send(&RetryPolicy::default(), &script, put).await.unwrap();
+        assert_eq!(report(&response).may_have_acted(), status >= 500, "{status}");
+    }
+    // A quota that is used up is no word about this failure, and some are about credentials.
+    for (status, header) in [
+        (404, ("x-ratelimit-reset", "3")),
+        (500, ("ratelimit", "\"a\";r=0;t=3")),
+        (401, ("retry-after", "3")),
+        (407, ("retry-after", "3")),
+    ] {
+        let script = Script::new([said(status, &[("x-ratelimit-remaining", "0"), header])]);
+        let response = send(&RetryPolicy::default(), &script, get()).await.unwrap();
+        assert_eq!((response.status().as_u16(), script.seen().len()), (status, 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_reset_above_the_cap_is_handed_out_at_once() {
     for (name, value, secs) in [
         ("x-ratelimit-reset", "3600", 3600),
@@ -281,10 +318,10 @@ async fn a_403_of_github_is_a_rate_limit_if_it_gives_a_hint_and_only_with_its_pr
     let secondary = [("x-ratelimit-remaining", "4999"), ("x-ratelimit-reset", "3000"), ("retry-after", "30")];
     for limit in [&primary[..], &secondary] {
         assert_waited("github", waited(&github, said(403, limit)).await, Duration::from_secs(30));
+        // Without it a POST is not known to be refused for that.
         let script = Script::new([said(403, limit)]);
-        let response = send(&RetryPolicy::default(), &script, get()).await.unwrap();
+        let response = send(&RetryPolicy::default(), &script, post()).await.unwrap();
         assert_eq!((response.status(), script.seen().len()), (StatusCode::FORBIDDEN, 1));
-        assert!(response.extensions().get::<RetryReport>().is_none());
     }
     for refusal in [&secondary[..2], &primary[1..], &[]] {
         let script = Script::new([said(403, refusal)]);

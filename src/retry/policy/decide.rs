@@ -48,9 +48,8 @@ impl RetryRules {
         let status = response.status();
         let rejected = response.extensions().get::<TokenRejected>();
         let grpc = view::grpc_status(response, trailers);
-        let hinted =
-            || rate_limit::hint(&self.profile, status, response.headers(), clock::unix_time()).is_some();
-        self.reason(status, rejected, grpc, hinted).is_none()
+        let hint = || rate_limit::hint(&self.profile, status, response.headers(), clock::unix_time());
+        self.reason(status, rejected, grpc, hint).is_none()
     }
 
     /// Reads what an outcome says.
@@ -68,8 +67,7 @@ impl RetryRules {
     fn read_response(&self, view: &OutcomeView<'_>, received: &ReceivedResponse<'_>) -> OutcomeReading {
         let ReceivedResponse { status, rejected, headers, grpc, now } = *received;
         let hint = rate_limit::hint(&self.profile, status, headers, now);
-        let hinted = hint.is_some();
-        let reason = match self.reason(status, rejected, grpc, || hinted) {
+        let reason = match self.reason(status, rejected, grpc, || hint) {
             None if is_still_at_work(view, status) => Some(ReplayReason::Unavailable),
             reason => reason,
         };
@@ -132,14 +130,14 @@ impl RetryRules {
         Ok(replayed)
     }
 
-    /// Why a response asks for a replay at all; none if it is final. `hinted` is asked where the profile makes a refusal
-    /// of the status if the server says when to come back.
-    fn reason(
+    /// Why a response asks for a replay at all; none if it is final. `hint` is asked where that depends on whether the server says
+    /// when to come back.
+    fn reason<'a>(
         &self,
         status: StatusCode,
         rejected: Option<&TokenRejected>,
         grpc: Option<GrpcStatus>,
-        hinted: impl Fn() -> bool,
+        hint: impl Fn() -> Option<Hint<'a>>,
     ) -> Option<ReplayReason> {
         if rejected.is_some() {
             return Some(ReplayReason::TokenRejected);
@@ -151,9 +149,12 @@ impl RetryRules {
         }
         if !status.is_client_error() && !status.is_server_error() {
             None
-        } else if self.throttled.contains(&status) || self.profile.refuses_with(status) && hinted() {
+        } else if self.throttled.contains(&status) || self.profile.refuses_with(status) && hint().is_some() {
             Some(ReplayReason::Throttled)
-        } else if self.unavailable.contains(&status) {
+        } else if self.unavailable.contains(&status)
+            // Those two are about credentials.
+            || !matches!(status.as_u16(), 401 | 407) && hint().is_some_and(Hint::is_of_this_failure)
+        {
             Some(ReplayReason::Unavailable)
         } else {
             None

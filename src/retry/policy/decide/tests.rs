@@ -264,7 +264,7 @@ fn a_refusal_by_profile_is_decided_as_a_429() {
     let view = OutcomeView::new(&limited, &Method::POST);
     assert_eq!(github.decide(&view, DRAW), replay(10_500, ReplayReason::Throttled, Some(10_000)));
     assert_eq!(strict.decide(&view, DRAW), Err(StopReason::NotIdempotent));
-    assert_eq!(decide(&view), Err(StopReason::Final));
+    assert_eq!(decide(&view), Err(StopReason::NotIdempotent));
     let forbidden = answer(403, &[]);
     assert_eq!(github.decide(&OutcomeView::new(&forbidden, &Method::GET), DRAW), Err(StopReason::Final));
     // The wait without a hint grows without overflow, and stays within what all waits may be.
