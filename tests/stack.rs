@@ -163,6 +163,46 @@ async fn a_redirect_repeats_the_body_or_becomes_a_get_without_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_about_the_upload_does_not_go_with_the_get_that_it_became() {
+    let about_it = [
+        ("if-match", "\"v1\""),
+        ("if-none-match", "*"),
+        ("if-unmodified-since", "Tue, 14 Nov 2023 22:13:20 GMT"),
+        ("expect", "100-continue"),
+        ("content-type", "text/plain"),
+        ("content-language", "en"),
+        ("content-digest", "sha-256=:AAAA:"),
+        ("digest", "sha-256=AAAA"),
+    ];
+    for (status, method, kept) in [
+        (303, Method::PUT, 0),
+        (303, Method::POST, 0),
+        (302, Method::POST, 0),
+        (307, Method::PUT, 8),
+        (302, Method::PUT, 8),
+    ] {
+        let script = Script::new([moved(status, "/done"), moved(307, "/done/2")]);
+        let mut request = request(method, "/items/7", "one more");
+        request.headers_mut().insert("accept", "text/plain".parse().unwrap());
+        for (name, value) in about_it {
+            request.headers_mut().insert(name, value.parse().unwrap());
+        }
+        assert_eq!(send(&over(builder(), &script), request).await.unwrap().status(), 200);
+        for hop in &script.seen()[1..] {
+            let headers = &hop.head.headers;
+            let found = about_it.iter().filter(|(name, _)| headers.contains_key(*name)).count();
+            assert_eq!((found, headers["accept"].to_str().unwrap()), (kept, "text/plain"), "{status}");
+        }
+    }
+    // A conditional read stays one.
+    let script = Script::new([moved(302, "/elsewhere")]);
+    let mut get = get();
+    get.headers_mut().insert("if-none-match", "\"v1\"".parse().unwrap());
+    send(&over(builder(), &script), get).await.unwrap();
+    assert_eq!(script.seen()[1].head.headers["if-none-match"], "\"v1\"");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_upload_that_became_a_get_stays_one_without_a_body_when_it_is_retried() {
     let script = Script::new([moved(303, "/done"), answer(503, "retry-after", "1")]);
     let client = over(builder(), &script);

@@ -1,5 +1,6 @@
 //! Which redirects are followed.
 
+use http::{HeaderName, Request};
 use http_body::Body;
 use tower::BoxError;
 use tower_http::follow_redirect::policy::{Action, Attempt, Policy};
@@ -14,11 +15,13 @@ use crate::retry::RequestBody;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SameOrigin {
     left: u32,
+    /// The next request only reads, and the one before did not.
+    became_get: bool,
 }
 
 impl SameOrigin {
     pub(super) fn up_to(most: u32) -> Self {
-        Self { left: most }
+        Self { left: most, became_get: false }
     }
 }
 
@@ -33,9 +36,26 @@ where
         match (same, self.left.checked_sub(1)) {
             (true, Some(left)) => {
                 self.left = left;
+                self.became_get = attempt.method() != attempt.previous_method();
                 Ok(Action::Follow)
             }
             (false, _) | (true, None) => Ok(Action::Stop),
+        }
+    }
+
+    /// Takes from a request that became a GET what was about its content (RFC 9110 §15.4), and its conditions: what they were about
+    /// has been changed by the request before.
+    fn on_request(&mut self, request: &mut Request<RequestBody<B>>) {
+        if !self.became_get {
+            return;
+        }
+        let is_of_content = |name: &HeaderName| {
+            let name = name.as_str();
+            name.starts_with("content-") || name.starts_with("if-") || matches!(name, "digest" | "expect")
+        };
+        let gone: Vec<_> = request.headers().keys().filter(|name| is_of_content(name)).cloned().collect();
+        for name in gone {
+            request.headers_mut().remove(name);
         }
     }
 
