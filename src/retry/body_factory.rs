@@ -20,8 +20,8 @@ use tower::BoxError;
 /// 2. For each further attempt the factory is called once: after the wait, so that no file stays open for it, and before
 ///    the inner service is made ready, so that no permit of it is held meanwhile. If no attempt follows, it is not called.
 /// 3. The body that it opens is sent from its beginning. It must be the same again. If the request names a `Content-Length`, or
-///    the first body said how long it is, a body that announces another length is refused, and one that turns out to be
-///    longer or shorter ends in an error, never as if it were whole.
+///    the first body said how long it is or was sent to its end, a body that announces another length is refused, and one that
+///    turns out to be longer or shorter ends in an error, never as if it were whole.
 /// 4. The body of the attempt before ends in an error at its next poll, wherever that is.
 /// 5. If it fails, or takes longer than the request has, the response before is returned with
 ///    [`StopReason::BodyNotReopened`](super::StopReason::BodyNotReopened), and

@@ -262,3 +262,22 @@ async fn a_reopened_body_of_another_length_than_the_first_is_never_sent_as_if_wh
         assert_eq!((response.status(), script.seen()[1].body.len()), (StatusCode::OK, 100));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_first_body_of_unknown_length_counts_as_long_as_it_was() {
+    for (bytes, known, sends) in
+        [(60, true, 1), (140, true, 1), (60, false, 1), (140, false, 1), (100, true, 3), (100, false, 3)]
+    {
+        let factory = BodyFactory::new(move || ready(Ok::<_, BoxError>(of_length(bytes, known))));
+        let request = Request::put("https://api.example.com/files/1").extension(factory);
+        let script = Script::new([hinted(503, "1"), hinted(503, "1")]);
+        let outcome =
+            send(&RetryPolicy::default(), &script, request.body(of_length(100, false)).unwrap()).await;
+        assert_eq!(script.seen().len(), sends, "{bytes} {known}");
+        match outcome {
+            Ok(response) if sends == 3 => assert_eq!(response.status(), StatusCode::OK),
+            Ok(response) => assert_eq!(report(&response).stop_reason(), &StopReason::BodyNotReopened),
+            Err(error) => assert!(!known && error.to_string().contains("than the first one"), "{error}"),
+        }
+    }
+}

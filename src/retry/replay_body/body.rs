@@ -127,7 +127,7 @@ where
     /// be of this length if one is known.
     pub(crate) fn reopenable(body: B, factory: BodyFactory, length: Option<u64>) -> Self {
         let announced = body.size_hint().exact();
-        let reopen = Arc::new(move || BodySource::reopened(&factory, length));
+        let reopen = Arc::new(move |whole| BodySource::reopened(&factory, length.or(whole)));
         let share = Recording::reopenable(BodySource::Own(body), reopen);
         Self { kind: BodyKind::Recorded { share, announced, begun: false } }
     }

@@ -58,8 +58,12 @@ pub(crate) enum RecordingRead<S> {
 
 struct RecordingState<S> {
     source: Option<S>,
-    /// Makes the source of each further attempt.
-    reopen: Option<Arc<dyn Fn() -> S + Send + Sync>>,
+    /// Makes the source of each further attempt, which must be as long as one that ended.
+    reopen: Option<Arc<dyn Fn(Option<u64>) -> S + Send + Sync>>,
+    /// How much the newest source gave, where it is reopened.
+    given: u64,
+    /// How much one gave that ended.
+    whole: Option<u64>,
     log: VecDeque<Frame<Bytes>>,
     cursor: usize,
     /// The data in the log.
@@ -99,7 +103,8 @@ impl<S> Recording<S> {
             Some(why) => Err(why),
             None => {
                 if let Some(reopen) = state.reopen.as_ref().filter(|_| state.newest > 0) {
-                    leaving.source = state.source.replace(reopen());
+                    leaving.source = state.source.replace(reopen(state.whole));
+                    state.given = 0;
                 }
                 state.newest += 1;
                 state.cursor = 0;
@@ -162,7 +167,7 @@ where
     }
 
     /// Starts with `source`, of which nothing is recorded: `reopen` makes that of each further attempt.
-    pub(crate) fn reopenable(source: S, reopen: Arc<dyn Fn() -> S + Send + Sync>) -> Self {
+    pub(crate) fn reopenable(source: S, reopen: Arc<dyn Fn(Option<u64>) -> S + Send + Sync>) -> Self {
         let limit = RecordingLimit {
             bytes: 0,
             announced: None,
@@ -177,7 +182,7 @@ where
     /// Makes an original that is independent of this one; none if the source cannot be reopened.
     pub(crate) fn another(&self) -> Option<Self> {
         let reopen = self.change(|state, _| state.reopen.clone()).ok().flatten()?;
-        Some(Self::reopenable(reopen(), reopen))
+        Some(Self::reopenable(reopen(None), reopen))
     }
 
     /// Returns the size of what is still to come; none for an attempt that was taken over.
@@ -238,6 +243,8 @@ impl<S> RecordingState<S> {
         Self {
             source,
             reopen: None,
+            given: 0,
+            whole: None,
             log: VecDeque::new(),
             cursor: 0,
             bytes: 0,
@@ -291,6 +298,7 @@ where
             }
             Poll::Ready(None) => {
                 leaving.source = self.source.take();
+                self.whole.get_or_insert(self.given);
                 if self.is_short() {
                     self.lose(NotReplayable::SourceFailed, leaving);
                     return Poll::Ready(RecordingRead::error(NotReplayable::SourceFailed));
@@ -303,8 +311,10 @@ where
                 Poll::Ready(RecordingRead::error(error))
             }
             Poll::Ready(Some(Ok(frame))) => {
+                self.given = self.given.saturating_add(data_len(&frame));
                 if source.is_end_stream() {
                     leaving.source = self.source.take();
+                    self.whole.get_or_insert(self.given);
                 }
                 if self.reopen.is_none() {
                     let recorded = self.record(&frame);

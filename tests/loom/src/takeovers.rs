@@ -211,7 +211,7 @@ fn an_upload_that_is_reopened_ends_the_one_before_and_wakes_it() {
         let belts: [Arc<Mutex<Belt>>; 2] = Default::default();
         let live = |belt: &Arc<Mutex<Belt>>| Live { belt: Arc::clone(belt), given: 0 };
         let (first, second) = (live(&belts[0]), Arc::clone(&belts[1]));
-        let original = Upload::reopenable(first, Arc::new(move || Live { belt: Arc::clone(&second), given: 0 }));
+        let original = Upload::reopenable(first, Arc::new(move |_| Live { belt: Arc::clone(&second), given: 0 }));
         let first = original.replay().unwrap();
         let old = thread::spawn(move || read(&first));
         produce(&belts[1], &[1]);
