@@ -138,6 +138,8 @@ pub(crate) struct Futile {
 #[derive(Debug)]
 pub struct Unsent {
     source: BoxError,
+    /// How long a proxy on the way asks to be left alone.
+    wait: Option<Duration>,
 }
 
 /// Marks an error of a request body, which says nothing about the connection that it ended: what stands below may have come
@@ -432,7 +434,17 @@ pub(crate) fn is_passing(status: StatusCode) -> bool {
 impl Unsent {
     /// Marks `source`.
     pub fn new(source: impl Into<BoxError>) -> Self {
-        Self { source: source.into() }
+        Self { source: source.into(), wait: None }
+    }
+
+    #[cfg(feature = "hyper-client")]
+    pub(crate) fn with_wait(self, wait: Option<Duration>) -> Self {
+        Self { wait, ..self }
+    }
+
+    /// Returns the wait that stands in the chain of an error.
+    pub(crate) fn wait_in(error: &(dyn StdError + 'static)) -> Option<Duration> {
+        chain(error).find_map(|error| error.downcast_ref::<Self>()?.wait)
     }
 }
 

@@ -28,6 +28,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 use tower::{BoxError, Layer as _, ServiceExt as _};
+use tower_oauth2::retry::{ReportSlot, RetryOptions, StopReason};
 use tower_oauth2::transport::{HyperClient, Proxy};
 use tower_oauth2::{
     AccessToken, ClientCredentials, Error, ErrorKind, FetchReason, RetryPolicy, TokenRequest,
@@ -335,6 +336,46 @@ async fn a_proxy_that_is_in_trouble_passes_and_changes_no_identity() {
         let request = Request::post(format!("https://{HOST}/items")).body(Body::default()).unwrap();
         policy.layer(client).oneshot(request).await.unwrap_err();
         assert_eq!(gate.heads().len(), 6, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_that_says_when_to_come_back_is_heard() {
+    let asked = 150 * Duration::from_millis(1);
+    for (status, sent) in [
+        ("429 Too Many Requests\r\nServer: proxy\r\nretry-after-ms: 150", 2),
+        ("503 Service Unavailable\r\nRetry-After: 0.15", 2),
+        ("503 Service Unavailable\r\nRetry-After: 3600", 1),
+    ] {
+        let gate = Gate::refusing(status);
+        let client = HyperClient::new()
+            .only_root_certificates(Authority::new().pem())
+            .unwrap()
+            .proxy(proxy(gate.start().await));
+        let policy =
+            RetryPolicy::builder().min_delay(Duration::from_millis(1)).max_retries(1).build().unwrap();
+        let slot = ReportSlot::new();
+        let request = Request::post(format!("https://{HOST}/items"))
+            .extension(RetryOptions::new().report_to(&slot))
+            .body(Body::default())
+            .unwrap();
+        let error = policy.layer(client.clone()).oneshot(request).await.unwrap_err();
+        let report = slot.take().unwrap();
+        assert_eq!((gate.heads().len(), report.history().len()), (sent, sent - 1), "{error:?}");
+        match report.history().first() {
+            Some(replayed) => assert_eq!(replayed.requested_delay(), Some(asked)),
+            None => assert!(matches!(report.stop_reason(), StopReason::DelayExceedsCap { .. })),
+        }
+
+        let source =
+            ClientCredentials::builder(format!("https://{HOST}/token"), "billing", "hunter2-hunter2")
+                .retries(1)
+                .min_delay(Duration::from_millis(1))
+                .build_with(client)
+                .unwrap();
+        let token = source.token(TokenRequest::new(FetchReason::Initial));
+        let ended = tokio::time::timeout(asked * 2 / 3, token).await;
+        assert_eq!((gate.heads().len(), ended.is_ok()), (sent + 1, sent == 1), "{status}");
     }
 }
 

@@ -100,7 +100,7 @@
 //! After some outcomes the server may have done the work. Then only these requests are sent again:
 //!
 //! 1. Safe methods: `GET`, `HEAD`, `OPTIONS`, `TRACE`, `QUERY`, `PROPFIND`, `REPORT`, `SEARCH`.
-//! 2. Idempotent methods: `PUT`, `DELETE`, and those of WebDAV (`PROPPATCH`, `MKCOL`, `MKCALENDAR`, `COPY`, `MOVE`, `UNLOCK`,
+//! 2. Idempotent methods: `PUT`, `DELETE`, and those of `WebDAV` (`PROPPATCH`, `MKCOL`, `MKCALENDAR`, `COPY`, `MOVE`, `UNLOCK`,
 //!    `ACL`). Not with a condition such as `If-Match`, `If-None-Match`, `Overwrite: F` or a vendor's own
 //!    (`x-goog-if-generation-match`): a repeated conditional write gets a 412 because the first one succeeded.
 //! 3. Any request with an idempotency key that is not empty: `Idempotency-Key`, `X-Idempotency-Key`, `Idempotence-Key`,
@@ -134,7 +134,7 @@
 //!   does), one from 10^9 on is seconds since the Unix epoch, one from 10^12 on milliseconds since then. Dates are those of
 //!   RFC 3339, with or without seconds, and of RFC 9110 §5.6.7, also with `UTC` or `+0000` for the zone. Durations look like `1m30s`.
 //! - Points in time are measured against the server's `Date` plus `Age`, if it sends them.
-//! - The same headers are read at the token endpoint and at discovery.
+//! - The same headers are read at the token endpoint and at discovery, and of a proxy that refuses `HyperClient` a connection.
 //! - `x-should-retry: false` and `stripe-should-retry: false` forbid another attempt, and so do the headers that
 //!   [`RateLimitProfile::should_retry`] names. They say nothing about a refused token.
 //! - A value that cannot be read is ignored, a malformed `RateLimit` as a whole. `RateLimit-Policy` asks for no wait.

@@ -32,6 +32,7 @@ use tower_service::Service;
 use self::connect::{Plain, Tls};
 pub use self::proxy::Proxy;
 use self::settings::Settings;
+use self::tunnel::TunnelError;
 use crate::body::Body;
 use crate::error::{Error, Futile, Lasting, Unsent, chain};
 use crate::extensions::SlowConnection;
@@ -91,7 +92,7 @@ const SUSPICIOUS: Duration = Duration::from_secs(5);
 ///    even if its method is not idempotent. [`classify_hyper`](super::classify_hyper) says which those are.
 /// 9. `https` goes through the proxy that `HTTPS_PROXY` or `ALL_PROXY` names, by CONNECT, so that the proxy sees no more
 ///    than the host; or through the one that is [set](Self::proxy). Never to loopback, nor to what `NO_PROXY` lists.
-///    A proxy's 403 and 407 are final; any other refusal may pass. No URL of a proxy is shown anywhere.
+///    A proxy's 403 and 407 are final; any other refusal may pass, and its `Retry-After` is waited for. No URL of a proxy is shown anywhere.
 /// 10. Cryptography is ring's, named explicitly: the process-wide default of rustls is neither read nor set.
 ///
 /// # Examples
@@ -352,7 +353,10 @@ impl Future for SentRequest {
             calm_down(&self.flooded);
         }
         Poll::Ready(Err(match failure {
-            Failure::Unsent => Unsent::new(error).into(),
+            Failure::Unsent => {
+                let wait = TunnelError::wait_in(&error);
+                Unsent::new(error).with_wait(wait).into()
+            }
             Failure::Fatal if !chain(&error).any(<dyn StdError>::is::<Lasting>) => {
                 let (advice, is_sent) = (advice(&error, self.wants_h2), error.source().is_some());
                 let source = if is_sent { error.into() } else { Unsent::new(error).into() };

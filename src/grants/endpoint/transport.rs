@@ -253,6 +253,7 @@ fn unreachable(error: &BoxError, was_sent: bool, expected: &Expected, redactor: 
     let kind = if lasting.is_some() { ErrorKind::Config } else { ErrorKind::Transient };
     let mut refused = Refused::by_silence(Silence::Broken, kind, was_sent, message);
     refused.error = refused.error.with_source(cause(&**error, redactor));
+    refused.verdict.hint = Unsent::wait_in(&**error);
     refused
 }
 

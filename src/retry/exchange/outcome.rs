@@ -19,7 +19,7 @@ use super::request::{Exchange, HttpService};
 use super::timeouts::{self, TimedOut};
 use crate::backoff::Chance;
 use crate::clock;
-use crate::error::Error;
+use crate::error::{Error, Unsent};
 use crate::extensions::{PastRetry, TokenRejected};
 use crate::headers::grpc;
 use crate::retry::gate::HeldRetry;
@@ -148,7 +148,7 @@ where
         failure: Failure,
         error: &(dyn StdError + 'static),
     ) -> Result<Box<NextAttempt<B>>, StopReason> {
-        let (decision, _) = self.judge(Outcome::Failure(failure));
+        let (decision, _) = self.judge(Outcome::Failure(failure, Unsent::wait_in(error)));
         self.again(decision?, Some(error), None, HeldRetry::No)
     }
 

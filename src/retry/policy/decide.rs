@@ -56,9 +56,9 @@ impl RetryRules {
     pub(in crate::retry) fn read(&self, view: &OutcomeView<'_>) -> OutcomeReading {
         let (reason, is_refused, requested_delay) = match &view.outcome {
             Outcome::Response(received) => return self.read_response(view, received),
-            Outcome::Failure(Failure::Unsent) => (Some(ReplayReason::Unsent), true, None),
-            Outcome::Failure(Failure::Ambiguous) => (Some(ReplayReason::Ambiguous), false, None),
-            Outcome::Failure(Failure::Fatal) => (None, false, None),
+            Outcome::Failure(Failure::Unsent, wait) => (Some(ReplayReason::Unsent), true, *wait),
+            Outcome::Failure(Failure::Ambiguous, _) => (Some(ReplayReason::Ambiguous), false, None),
+            Outcome::Failure(Failure::Fatal, _) => (None, false, None),
             Outcome::NoToken(wait) => (Some(ReplayReason::TokenUnavailable), true, *wait),
         };
         OutcomeReading { reason, requested_delay, is_refused, ..OutcomeReading::default() }
@@ -120,7 +120,7 @@ impl RetryRules {
             Outcome::Response(ReceivedResponse { rejected: Some(rejected), .. }) => {
                 replayed.delay = self.auth_replay(view, rejected, chance)?;
             }
-            Outcome::Response(_) | Outcome::Failure(_) | Outcome::NoToken(_) => {
+            Outcome::Response(_) | Outcome::Failure(..) | Outcome::NoToken(_) => {
                 replayed.delay = self.retry(view, reading, chance)?;
                 replayed.requested_delay = reading.requested_delay;
                 replayed.requested_by = reading.requested_by.clone();

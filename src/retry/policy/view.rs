@@ -42,7 +42,8 @@ pub(in crate::retry) struct EarlierAttempts {
 #[derive(Clone, Copy)]
 pub(in crate::retry) enum Outcome<'a> {
     Response(ReceivedResponse<'a>),
-    Failure(Failure),
+    /// With the wait that a proxy on the way asks for.
+    Failure(Failure, Option<Duration>),
     /// There was no token, and this long there will be none, as far as is known. Nothing was sent.
     NoToken(Option<Duration>),
 }
@@ -80,7 +81,7 @@ impl<'a> Outcome<'a> {
     pub(super) fn status(&self) -> Option<StatusCode> {
         match self {
             Self::Response(received) => Some(received.status),
-            Self::Failure(_) | Self::NoToken(_) => None,
+            Self::Failure(..) | Self::NoToken(_) => None,
         }
     }
 

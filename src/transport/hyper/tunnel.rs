@@ -5,13 +5,17 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::time::Duration;
 
-use http::{StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use hyper::rt::{Read, ReadBuf, Write};
 use secrecy::zeroize::Zeroizing;
 use tower::BoxError;
 
 use super::proxy::Detour;
+use crate::clock;
+use crate::error::chain;
+use crate::headers::rate_limit;
 
 /// The head of a proxy's response may be this long.
 const MAX_HEAD: usize = 8 * 1024;
@@ -21,8 +25,8 @@ const MAX_HEAD: usize = 8 * 1024;
 pub(crate) enum TunnelError {
     /// There was no proxy to ask for one.
     NoProxy(BoxError),
-    /// The proxy refuses it.
-    Refused(StatusCode),
+    /// The proxy refuses it, and perhaps says for how long.
+    Refused(StatusCode, Option<Duration>),
     /// The proxy does not speak HTTP, or breaks off.
     Broken(io::Error),
 }
@@ -32,7 +36,7 @@ impl TunnelError {
     /// may be overloaded, or not reach the server.
     pub(crate) fn advice(&self) -> Option<&'static str> {
         match self {
-            Self::Refused(StatusCode::PROXY_AUTHENTICATION_REQUIRED) => {
+            Self::Refused(StatusCode::PROXY_AUTHENTICATION_REQUIRED, _) => {
                 Some("the proxy on the way wants a user and a password, or others than these; check them")
             }
             Self::Refused(
@@ -40,11 +44,20 @@ impl TunnelError {
                 | StatusCode::METHOD_NOT_ALLOWED
                 | StatusCode::NOT_IMPLEMENTED
                 | StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS,
+                _,
             ) => Some(
                 "the proxy on the way refuses the connection; check that it may go there, or add the host to NO_PROXY",
             ),
-            Self::Refused(_) | Self::NoProxy(_) | Self::Broken(_) => None,
+            Self::Refused(..) | Self::NoProxy(_) | Self::Broken(_) => None,
         }
+    }
+
+    /// Returns the wait that the proxy asks for, if this stands in the chain of an error.
+    pub(super) fn wait_in(error: &(dyn Error + 'static)) -> Option<Duration> {
+        chain(error).find_map(|error| match error.downcast_ref()? {
+            Self::Refused(_, wait) => *wait,
+            Self::NoProxy(_) | Self::Broken(_) => None,
+        })
     }
 }
 
@@ -65,8 +78,11 @@ pub(super) async fn open<T: Read + Write + Unpin>(
     }
     head.extend_from_slice(b"\r\n");
     write(&mut proxy, &head).await.map_err(TunnelError::Broken)?;
-    let status = status(&mut proxy).await.map_err(TunnelError::Broken)?;
-    if status.is_success() { Ok(proxy) } else { Err(TunnelError::Refused(status)) }
+    let (status, headers) = response(&mut proxy).await.map_err(TunnelError::Broken)?;
+    if status.is_success() {
+        return Ok(proxy);
+    }
+    Err(TunnelError::Refused(status, rate_limit::wait(status, &headers, clock::unix_time())))
 }
 
 async fn write<T: Write + Unpin>(proxy: &mut T, mut bytes: &[u8]) -> io::Result<()> {
@@ -81,7 +97,7 @@ async fn write<T: Write + Unpin>(proxy: &mut T, mut bytes: &[u8]) -> io::Result<
 }
 
 /// Reads the head of the response. Nothing comes behind it before this side has begun with TLS.
-async fn status<T: Read + Unpin>(proxy: &mut T) -> io::Result<StatusCode> {
+async fn response<T: Read + Unpin>(proxy: &mut T) -> io::Result<(StatusCode, HeaderMap)> {
     let mut head = Vec::with_capacity(512);
     let mut piece = [0; 512];
     loop {
@@ -89,7 +105,7 @@ async fn status<T: Read + Unpin>(proxy: &mut T) -> io::Result<StatusCode> {
             match status_of(&head)? {
                 // Another response follows (RFC 9110 §15.2).
                 interim if interim.is_informational() => drop(head.drain(..end + 4)),
-                status => return Ok(status),
+                status => return Ok((status, headers_of(&head[..end]))),
             }
             continue;
         }
@@ -114,11 +130,20 @@ fn status_of(head: &[u8]) -> io::Result<StatusCode> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the proxy does not speak HTTP/1.1"))
 }
 
+/// Reads the lines behind the first one, as far as they are headers.
+fn headers_of(head: &[u8]) -> HeaderMap {
+    let header = |line: &[u8]| {
+        let (name, value) = line.split_at_checked(line.iter().position(|byte| *byte == b':')?)?;
+        Some((HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value[1..].trim_ascii()).ok()?))
+    };
+    head.split(|byte| *byte == b'\n').filter_map(header).collect()
+}
+
 impl fmt::Display for TunnelError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoProxy(_) => f.write_str("the proxy cannot be reached"),
-            Self::Refused(status) => write!(f, "the proxy returned {status} to CONNECT"),
+            Self::Refused(status, _) => write!(f, "the proxy returned {status} to CONNECT"),
             Self::Broken(_) => f.write_str("the proxy broke off"),
         }
     }
@@ -128,7 +153,7 @@ impl Error for TunnelError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::NoProxy(error) => Some(&**error),
-            Self::Refused(_) => None,
+            Self::Refused(..) => None,
             Self::Broken(error) => Some(error),
         }
     }

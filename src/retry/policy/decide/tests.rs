@@ -32,7 +32,7 @@ impl<'a> OutcomeView<'a> {
     }
 
     fn failed(failure: Failure, method: &Method) -> Self {
-        Self::of(Outcome::Failure(failure), Repeatability::of_method(method))
+        Self::of(Outcome::Failure(failure, None), Repeatability::of_method(method))
     }
 
     fn idempotency_key(self) -> Self {
