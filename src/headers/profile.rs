@@ -56,7 +56,7 @@ pub(super) enum Left {
     Counted { used: HeaderName, allowed: HeaderName },
 }
 
-/// Headers whose "no" to another attempt counts with every profile.
+/// Headers whose word about another attempt counts with every profile.
 static VERDICTS: [HeaderName; 2] =
     [HeaderName::from_static("x-should-retry"), HeaderName::from_static("stripe-should-retry")];
 
@@ -124,8 +124,8 @@ impl RateLimitProfile {
         self
     }
 
-    /// Adds a header by which the server says whether another attempt makes sense, as `x-should-retry: false` does. Only a
-    /// "no" is used: `false`, `no` or `0`. A "yes" does not make a request repeatable.
+    /// Adds a header by which the server says whether another attempt makes sense, as `x-should-retry: false` does. A "no" is
+    /// `false`, `no` or `0`, a "yes" is `true`, `yes` or `1`. A "yes" does not make a request repeatable.
     pub fn should_retry(mut self, header: HeaderName) -> Self {
         self.verdicts.push(header);
         self
@@ -151,14 +151,19 @@ impl RateLimitProfile {
         self.refusals.contains(&status)
     }
 
-    /// Returns whether a response says that the request is not to be sent again.
-    pub(crate) fn forbids_retry(&self, headers: &HeaderMap) -> bool {
+    /// Returns whether a response says that another attempt makes sense, or that none does; a "no" counts before a "yes".
+    pub(crate) fn verdict(&self, headers: &HeaderMap) -> Option<bool> {
         let lines = VERDICTS.iter().chain(&self.verdicts).flat_map(|name| values(headers, name));
         // A proxy may have merged several.
-        lines.flat_map(|line| line.split(',')).any(|said| {
-            let said = said.trim_ascii();
-            ["false", "no", "0", "?0"].iter().any(|no| said.eq_ignore_ascii_case(no))
-        })
+        let verdicts = lines.flat_map(|line| line.split(',')).filter_map(|said| {
+            let is_one_of =
+                |words: [&str; 4]| words.iter().any(|word| said.trim_ascii().eq_ignore_ascii_case(word));
+            match is_one_of(["false", "no", "0", "?0"]) {
+                true => Some(false),
+                false => is_one_of(["true", "yes", "1", "?1"]).then_some(true),
+            }
+        });
+        verdicts.min()
     }
 
     /// Returns the wait after a 429 without a hint, where the profile knows one.

@@ -69,7 +69,7 @@
 //! | gRPC `UNAVAILABLE` (14); 502, 503, 504 without a gRPC status to a gRPC request | any method | [`Unavailable`](ReplayReason::Unavailable) |
 //! | 425 | any method: the server did not dare to do it | `Unavailable` |
 //! | 408, 502, 503, 504, 520 to 524, 529 | requests that may be [repeated](#what-may-be-repeated) | `Unavailable` |
-//! | any other 4xx or 5xx with `Retry-After` or its forms in milliseconds, but 401 and 407 | the same | `Unavailable` |
+//! | any other 4xx or 5xx with `Retry-After`, its forms in milliseconds, or `x-should-retry: true`, but 401 and 407 | the same | `Unavailable` |
 //! | 500, if [`unavailable_statuses`](RetryPolicyBuilder::unavailable_statuses) names it | the same | `Unavailable` |
 //! | 409 to a request with an idempotency key, if the server may have acted on an earlier attempt | that request: the earlier attempt may still be at work | `Unavailable` |
 //! | an error after which the server provably did no work ([`Failure::Unsent`]) | any method | [`Unsent`](ReplayReason::Unsent) |
@@ -136,7 +136,8 @@
 //! - Points in time are measured against the server's `Date` plus `Age`, if it sends them.
 //! - The same headers are read at the token endpoint and at discovery, and of a proxy that refuses `HyperClient` a connection.
 //! - `x-should-retry: false` and `stripe-should-retry: false` forbid another attempt, and so do the headers that
-//!   [`RateLimitProfile::should_retry`] names. They say nothing about a refused token.
+//!   [`RateLimitProfile::should_retry`] names. `true` asks for one of a request that may be repeated. They say nothing about a
+//!   refused token.
 //! - A value that cannot be read is ignored, a malformed `RateLimit` as a whole. `RateLimit-Policy` asks for no wait.
 //!
 //! # Request bodies

@@ -182,6 +182,23 @@ async fn a_server_that_says_not_to_retry_is_heard() {
         let response = send(&RetryPolicy::default(), &script, get()).await.unwrap();
         assert_eq!((response.status(), script.seen().len()), (StatusCode::OK, 2), "{header:?}");
     }
+    for (policy, header, again) in [
+        (&RetryPolicy::default(), ("stripe-should-retry", "true"), true),
+        (&RetryPolicy::default(), ("x-should-retry", "True"), true),
+        (&own, ("x-again", "yes"), true),
+        (&RetryPolicy::default(), ("x-should-retry", "true, false"), false),
+        (&RetryPolicy::default(), ("x-should-retry", "perhaps"), false),
+    ] {
+        for status in [400, 409, 500] {
+            let script = Script::new([said(status, &[header])]);
+            let mut keyed = post();
+            keyed.headers_mut().insert("idempotency-key", "k-1".parse().unwrap());
+            let response = send(policy, &script, keyed).await.unwrap();
+            assert_eq!(response.status().is_success(), again, "{status} {header:?}");
+        }
+        let script = Script::new([said(401, &[header])]);
+        assert_eq!(send(policy, &script, get()).await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    }
     // A "yes" is no promise that the work was not done.
     let script = Script::new([said(503, &[("x-should-retry", "true")])]);
     let response = send(&RetryPolicy::default(), &script, post()).await.unwrap();

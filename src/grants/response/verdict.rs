@@ -85,7 +85,7 @@ pub(crate) fn refused(
     };
     // The pace of a device grant is for its caller to keep.
     let is_polled = matches!(code, Some("authorization_pending" | "slow_down"));
-    let is_forbidden = RateLimitProfile::generic().forbids_retry(refusal.headers());
+    let is_forbidden = RateLimitProfile::generic().verdict(refusal.headers()) == Some(false);
     Verdict {
         class,
         is_in_doubt,

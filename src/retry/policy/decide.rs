@@ -48,8 +48,9 @@ impl RetryRules {
         let status = response.status();
         let rejected = response.extensions().get::<TokenRejected>();
         let grpc = view::grpc_status(response, trailers);
-        let hint = || rate_limit::hint(&self.profile, status, response.headers(), clock::unix_time());
-        self.reason(status, rejected, grpc, hint).is_none()
+        let headers = response.headers();
+        let hint = || rate_limit::hint(&self.profile, status, headers, clock::unix_time());
+        self.reason(status, rejected, grpc, headers, hint).is_none()
     }
 
     /// Reads what an outcome says.
@@ -67,7 +68,7 @@ impl RetryRules {
     fn read_response(&self, view: &OutcomeView<'_>, received: &ReceivedResponse<'_>) -> OutcomeReading {
         let ReceivedResponse { status, rejected, headers, grpc, now } = *received;
         let hint = rate_limit::hint(&self.profile, status, headers, now);
-        let reason = match self.reason(status, rejected, grpc, || hint) {
+        let reason = match self.reason(status, rejected, grpc, headers, || hint) {
             None if is_still_at_work(view, status) => Some(ReplayReason::Unavailable),
             reason => reason,
         };
@@ -77,7 +78,7 @@ impl RetryRules {
             Some((Pushback::Unsaid | Pushback::Never, _)) | None => (hint, false),
         };
         let is_pushed_back = grpc.is_some_and(|grpc| grpc.is_retried() && grpc.pushback == Pushback::Never);
-        let is_forbidden = is_pushed_back || self.profile.forbids_retry(headers);
+        let is_forbidden = is_pushed_back || self.profile.verdict(headers) == Some(false);
         // A gRPC client counts what something on the way answers as a call that was not served.
         let is_no_call = view.is_grpc && grpc.is_none() && grpc::is_unavailable(status);
         // A server that finds a request too early did not dare to do it (RFC 8470 §5.2).
@@ -137,6 +138,7 @@ impl RetryRules {
         status: StatusCode,
         rejected: Option<&TokenRejected>,
         grpc: Option<GrpcStatus>,
+        headers: &HeaderMap,
         hint: impl Fn() -> Option<Hint<'a>>,
     ) -> Option<ReplayReason> {
         if rejected.is_some() {
@@ -153,7 +155,8 @@ impl RetryRules {
             Some(ReplayReason::Throttled)
         } else if self.unavailable.contains(&status)
             // Those two are about credentials.
-            || !matches!(status.as_u16(), 401 | 407) && hint().is_some_and(Hint::is_of_this_failure)
+            || !matches!(status.as_u16(), 401 | 407)
+                && (hint().is_some_and(Hint::is_of_this_failure) || self.profile.verdict(headers) == Some(true))
         {
             Some(ReplayReason::Unavailable)
         } else {
