@@ -15,7 +15,9 @@ use http_body_util::{BodyExt as _, Full, StreamBody};
 use tokio::time::Instant;
 use tower::{BoxError, ServiceExt as _};
 use tower_oauth2::extensions::{Attempt, Deadline};
-use tower_oauth2::retry::{BodyFactory, ResponseBody, RetryReport, StopReason, TimedOut};
+use tower_oauth2::retry::{
+    BodyFactory, Failure, ReportSlot, ResponseBody, RetryOptions, RetryReport, StopReason, TimedOut, Unsent,
+};
 use tower_oauth2::stack::{Stack, StackBody, StackBuilder};
 use tower_oauth2::test_util::{Probe, Script, ScriptedResponse, Seen, reply};
 use tower_oauth2::{AccessToken, AuthLayer, Error, ErrorKind, source_fn};
@@ -200,6 +202,33 @@ async fn what_was_about_the_upload_does_not_go_with_the_get_that_it_became() {
     get.headers_mut().insert("if-none-match", "\"v1\"".parse().unwrap());
     send(&over(builder(), &script), get).await.unwrap();
     assert_eq!(script.seen()[1].head.headers["if-none-match"], "\"v1\"");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_behind_a_redirect_does_not_say_that_what_was_done_before_was_not_sent() {
+    let lost = || ScriptedResponse::Fail(Unsent::new("connection refused").into());
+    let no_token = || ScriptedResponse::Fail(Error::new(ErrorKind::Transient, "no token").into());
+    for (status, method, end, done) in [
+        (303, Method::POST, lost as fn() -> _, true),
+        (303, Method::PUT, lost, true),
+        (302, Method::POST, lost, true),
+        (303, Method::POST, no_token, true),
+        // Whatever these were to do was not done where they were sent first.
+        (307, Method::POST, lost, false),
+        (302, Method::GET, lost, false),
+    ] {
+        for options in [RetryOptions::new(), RetryOptions::never()] {
+            let slot = ReportSlot::new();
+            let script =
+                Script::new([moved(status, "/done"), moved(307, "/done/2"), end(), end(), end(), end()]);
+            let mut request = request(method.clone(), "/items", "one more");
+            request.extensions_mut().insert(options.report_to(&slot));
+            let error = send(&over(builder(), &script), request).await.unwrap_err();
+            let (report, unsent) = (slot.take().unwrap(), Failure::of(&*error) == Failure::Unsent);
+            assert_eq!((unsent, report.may_have_acted()), (!done, done), "{status}");
+            assert_eq!(error.to_string().starts_with("the request was done"), done, "{error}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

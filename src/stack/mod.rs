@@ -81,7 +81,8 @@
 //! 5. An attempt that takes longer than the attempt timeout ends in
 //!    [`TimedOut::Attempt`](crate::retry::TimedOut). It may have arrived, so it is repeated only where the method may be.
 //! 6. A [`RetryReport`](crate::retry::RetryReport) on the response is that of the last hop; those of the hops before went with
-//!    the redirects. A [`ReportSlot`](crate::retry::ReportSlot) holds the latest as well.
+//!    the redirects. A [`ReportSlot`](crate::retry::ReportSlot) holds the latest as well. If a redirect made a GET of a POST, the
+//!    server has done the work: an error of the GET and its report say so.
 //!
 //! # Body types
 //!

@@ -6,7 +6,7 @@ use tower::BoxError;
 use tower_http::follow_redirect::policy::{Action, Attempt, Policy};
 
 use crate::origin::Origin;
-use crate::retry::RequestBody;
+use crate::retry::{RequestBody, RetryOptions};
 
 /// Follows redirects within the origin of the request, so many times. A tower-http policy for `FollowRedirect`.
 ///
@@ -57,6 +57,8 @@ where
         for name in gone {
             request.headers_mut().remove(name);
         }
+        let options = request.extensions().get::<RetryOptions>().cloned().unwrap_or_default();
+        request.extensions_mut().insert(options.after_work());
     }
 
     fn clone_body(&self, body: &RequestBody<B>) -> Option<RequestBody<B>> {

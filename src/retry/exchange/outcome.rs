@@ -19,7 +19,7 @@ use super::request::{Exchange, HttpService};
 use super::timeouts::{self, TimedOut};
 use crate::backoff::Chance;
 use crate::clock;
-use crate::error::{Error, Unsent};
+use crate::error::{Error, Unsent, chain};
 use crate::extensions::{PastRetry, TokenRejected};
 use crate::headers::grpc;
 use crate::retry::gate::HeldRetry;
@@ -262,7 +262,7 @@ where
         match outcome {
             None => {
                 self.report(report, None, Some(&*error));
-                ControlFlow::Break(Err(error))
+                ControlFlow::Break(Err(self.behind_redirect(error)))
             }
             // An end that we made is news; that an attempt was not sent is none, unless there was no token before either.
             Some(Err(earlier)) => {
@@ -275,7 +275,7 @@ where
                     }
                 };
                 self.report(ReportDetails { error: Some(why.into()), ..report }, None, Some(&*error));
-                ControlFlow::Break(Err(error))
+                ControlFlow::Break(Err(self.behind_redirect(error)))
             }
             // What was to be replaced is returned after all.
             Some(Ok(draining)) => {
@@ -284,6 +284,16 @@ where
                 ControlFlow::Break(Ok(self.hand_out(draining.into_response(), report)))
             }
         }
+    }
+
+    /// Where the server did the work of the request before a redirect, the error of the one behind it must not say that nothing
+    /// was sent.
+    fn behind_redirect(&self, error: BoxError) -> BoxError {
+        if !self.is_after_work() || error.is::<TimedOut>() {
+            return error;
+        }
+        let root = chain(&*error).last().map_or(String::new(), ToString::to_string);
+        format!("the request was done, and what it was redirected to could not be asked: {root}").into()
     }
 
     /// Finishes a response that was replayed for, or refused to be.

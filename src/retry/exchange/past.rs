@@ -36,11 +36,11 @@ pub(super) struct PastAttempts<RB: Body> {
 }
 
 impl<RB: Body> PastAttempts<RB> {
-    /// The first attempt has been sent.
-    pub(super) fn first() -> Self {
+    /// The first attempt has been sent. `in_doubt`: the server acted before that.
+    pub(super) fn first(in_doubt: bool) -> Self {
         Self {
             sent: 1,
-            counts: EarlierAttempts::default(),
+            counts: EarlierAttempts { in_doubt, ..EarlierAttempts::default() },
             held: Duration::ZERO,
             history: Vec::new(),
             outcome: None,

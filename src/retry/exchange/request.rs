@@ -82,7 +82,13 @@ where
     }
 
     pub(super) fn past(&mut self) -> &mut PastAttempts<S::ResponseBody> {
-        self.past.get_or_insert_with(|| Box::new(PastAttempts::first()))
+        let in_doubt = self.is_after_work();
+        self.past.get_or_insert_with(|| Box::new(PastAttempts::first(in_doubt)))
+    }
+
+    /// Whether the server did the work of the request that it redirected here.
+    pub(super) fn is_after_work(&self) -> bool {
+        self.options.as_ref().is_some_and(|options| options.after_work)
     }
 
     /// How often it was retried.
@@ -92,7 +98,7 @@ where
 
     /// Whether the server may have acted on an attempt so far.
     pub(super) fn is_in_doubt(&self) -> bool {
-        self.past.as_ref().is_some_and(|past| past.counts.in_doubt)
+        self.past.as_ref().map_or(self.is_after_work(), |past| past.counts.in_doubt)
     }
 
     /// For how long something may be waited for that the next attempt needs. Where the waits were all that is allowed, what

@@ -28,6 +28,7 @@ pub struct RetryOptions {
     pub(in crate::retry) strict_methods: Option<bool>,
     pub(in crate::retry) replay_limit: Option<u64>,
     pub(in crate::retry) slot: Option<ReportSlot>,
+    pub(in crate::retry) after_work: bool,
 }
 
 impl RetryOptions {
@@ -96,6 +97,13 @@ impl RetryOptions {
     #[must_use]
     pub fn report_to(mut self, slot: &ReportSlot) -> Self {
         self.slot = Some(slot.clone());
+        self
+    }
+
+    /// Says that the server did the work of a request that it redirected here, to read what came of it.
+    #[cfg(feature = "stack")]
+    pub(crate) fn after_work(mut self) -> Self {
+        self.after_work = true;
         self
     }
 }
