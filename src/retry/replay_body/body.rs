@@ -209,7 +209,7 @@ where
     }
 
     fn in_memory_or_recorded(
-        source: BodySource<B>,
+        mut source: BodySource<B>,
         length: u64,
         limits: &BodyLimits<'_>,
         limit: impl FnOnce() -> RecordingLimit,
@@ -220,33 +220,31 @@ where
                 && grpc::first_message([&data[..]]).is_some_and(|message| message < length)
                 && (limits.is_grpc)()
         };
-        let (mut source, mut is_whole) = (Some(source), false);
         // No task reads yet. Whichever will, polls again, and is then the one that the source wakes.
-        let first = match poll_rest(&mut source, &mut Context::from_waker(Waker::noop())) {
+        let frame = match Pin::new(&mut source).poll_frame(&mut Context::from_waker(Waker::noop())) {
             Poll::Pending => None,
             Poll::Ready(None) if length == 0 => return Self::InMemory { data: None, given: false },
             Poll::Ready(None) => return Self::failed(NotReplayable::SourceFailed.into()),
             Poll::Ready(Some(Err(error))) => return Self::failed(error),
-            Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                Ok(data) if source.is_none() && self::length(data.len()) == length => {
-                    if has_several(&data) {
-                        return Self::rest(
-                            Some(Frame::data(data)),
-                            None,
-                            length,
-                            NotReplayable::SeveralMessages,
-                        );
-                    }
-                    if length <= limits.exact.min(limits.in_memory) {
-                        return Self::InMemory { data: Some(data), given: false };
-                    }
-                    is_whole = true;
-                    Some(Frame::data(data))
-                }
-                Ok(data) => Some(Frame::data(data)),
-                Err(frame) => Some(frame),
-            },
+            Poll::Ready(Some(Ok(frame))) => Some(frame),
         };
+        let is_over = frame.is_some() && source.is_end_stream();
+        let (first, is_whole) = match frame.map(Frame::into_data) {
+            None => (None, false),
+            Some(Err(frame)) => (Some(frame), false),
+            Some(Ok(data)) => {
+                let is_whole = is_over && self::length(data.len()) == length;
+                if is_whole && has_several(&data) {
+                    let several = NotReplayable::SeveralMessages;
+                    return Self::rest(Some(Frame::data(data)), None, length, several);
+                }
+                if is_whole && length <= limits.exact.min(limits.in_memory) {
+                    return Self::InMemory { data: Some(data), given: false };
+                }
+                (Some(Frame::data(data)), is_whole)
+            }
+        };
+        let source = (!is_over).then_some(source);
         let most = if is_whole { limits.in_memory } else { limits.exact };
         if length > most {
             return Self::rest(first, source, length, NotReplayable::TooLong);
