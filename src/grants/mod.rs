@@ -26,8 +26,9 @@
 //!    `Accept-Encoding: identity`. Each attempt authenticates anew, by a sensitive header or by form fields, never in the
 //!    URL (RFC 6749 §2.3.1). The form is wiped when the transport has dropped it.
 //! 4. An attempt has 10 s from connecting to the last byte of the response. A response may have 1 MiB and 256 members.
-//!    It is asked for without a content encoding, and an error names one that comes all the same. A transport that decodes
-//!    (tower-http's `DecompressionLayer`, reqwest with its feature `gzip`) is held to the 1 MiB after decoding.
+//!    It is asked for without a content encoding, and an error names one that comes all the same. Plain JSON is read whatever
+//!    `Content-Encoding` says. A transport that decodes (tower-http's `DecompressionLayer`, reqwest with its feature `gzip`) is
+//!    held to the 1 MiB after decoding. A head that asks for a wait is enough, even if the body breaks off.
 //! 5. Redirects are not followed: they would carry the secret along.
 //! 6. Failures that may pass are retried, up to 3 times. `Retry-After` is honoured; else the delay doubles, half of it random.
 //! 7. Attempts and delays are planned within the [deadline](crate::TokenRequest::deadline) of the caller. If a delay does not

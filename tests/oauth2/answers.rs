@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
@@ -122,6 +123,18 @@ async fn a_compressed_answer_is_refused_by_name() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_plain_body_is_read_whatever_its_content_encoding_says() {
+    for encoding in ["utf-8", "UTF8", "none", "", "gzip"] {
+        let endpoint = Scripted::new([answer_with(200, &[("content-encoding", encoding)], TOKEN)]);
+        let token = endpoint.ask(billing()).await.unwrap_or_else(|error| panic!("{encoding}: {error}"));
+        assert_eq!(token.header_value(), "Bearer AT1");
+        let refused = r#" {"error":"invalid_client"}"#;
+        let endpoint = Scripted::new([answer_with(401, &[("content-encoding", encoding)], refused)]);
+        assert_eq!(endpoint.ask(billing()).await.unwrap_err().code(), Some("invalid_client"), "{encoding}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_transport_that_decodes_is_held_to_the_cap_after_decoding() {
     let taken = Arc::<AtomicUsize>::default();
     let endpoint = Scripted::new([
@@ -161,6 +174,29 @@ async fn an_answer_that_breaks_off_is_asked_for_again() {
         "{error}"
     );
     assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "connection reset");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wait_that_a_head_asks_for_is_heard_though_the_body_breaks_off_or_never_ends() {
+    let breaks = || StreamBody::new(stream::iter([data("{"), Err("connection reset".into())])).boxed_unsync();
+    let hangs = || StreamBody::new(stream::pending::<Result<Frame<Bytes>, BoxError>>()).boxed_unsync();
+    let bodies: [&dyn Fn() -> Body; 2] = [&breaks, &hangs];
+    for body in bodies {
+        for status in [429, 403, 503] {
+            let busy = || Step::Answer(response(status, &[("retry-after", "7")], "").map(|_| body()));
+            let endpoint = Scripted::new([busy(), a_token()]);
+            endpoint.ask(billing().second_attempt_after(None)).await.unwrap();
+            assert!(endpoint.gaps()[0] >= Duration::from_secs(7), "{status}");
+            // The server did nothing, so the refresh token is not spent.
+            let endpoint = Scripted::new([busy(), busy(), a_token()]);
+            let source = crate::rotating::builder(Some("RT1")).build_with(endpoint.clone()).unwrap();
+            crate::rotating::renew(&source).await.unwrap();
+            let endpoint = Scripted::new([busy()]);
+            let error = endpoint.ask(billing().retries(0)).await.unwrap_err();
+            assert_eq!((error.kind(), error.status().unwrap().as_u16()), (ErrorKind::Throttled, status));
+            assert!(error.retry_at().is_some());
+        }
+    }
 }
 
 /// Each secret of an answer is looked for in what is shown of it. With the square of their number this would not end.

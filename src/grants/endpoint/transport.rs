@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use tower::util::BoxCloneSyncService;
@@ -11,6 +11,7 @@ use tower::{BoxError, Service, ServiceExt as _};
 
 use crate::backoff::Chance;
 use crate::body::Body;
+use crate::clock;
 use crate::error::{Error, ErrorKind, Lasting, Unsent, chain};
 use crate::extensions::FollowNothing;
 use crate::grants::endpoint::deadline::Deadline;
@@ -19,6 +20,7 @@ use crate::grants::response::expected::{EndpointKind, Expected};
 use crate::grants::response::messages;
 use crate::grants::response::refused::Refused;
 use crate::grants::response::verdict::Silence;
+use crate::headers::rate_limit;
 use crate::http_transport::HttpTransport;
 use crate::text::{self, Redactor};
 
@@ -72,18 +74,23 @@ impl Transport {
     ) -> Result<EndpointResponse, Refused> {
         request.extensions_mut().insert(FollowNothing);
         let limit = deadline.cap(self.patience.attempt_timeout);
-        let mut was_sent = false;
+        let (mut was_sent, mut patience) = (false, None);
         let responding = async {
             let mut service = self.service.clone();
             let ready = service.ready().await?;
             was_sent = true;
             sending();
-            read_response(ready.call(request).await?, expected.terms.kind).await
+            let response = ready.call(request).await?;
+            patience = asks_for_patience(&response);
+            read_response(response, expected.terms.kind).await
         };
-        match tokio::time::timeout(limit, responding).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(unreachable(&error, was_sent, expected, redactor)),
-            Err(_) => {
+        let outcome = tokio::time::timeout(limit, responding).await;
+        match (outcome, patience) {
+            (Ok(Ok(response)), _) => Ok(response),
+            // The head says all.
+            (_, Some(response)) => Ok(response),
+            (Ok(Err(error)), None) => Err(unreachable(&error, was_sent, expected, redactor)),
+            (Err(_), None) => {
                 let message = messages::timed_out(expected, limit);
                 Err(Refused::by_silence(Silence::Timeout, ErrorKind::Transient, was_sent, message))
             }
@@ -172,20 +179,40 @@ pub(crate) fn headers() -> HeaderMap {
 
 // --- Responses ---
 
+/// Returns a response without its body, if its head asks to come back later: whatever becomes of the body.
+fn asks_for_patience(response: &Response<Body>) -> Option<EndpointResponse> {
+    let (status, headers) = (response.status(), response.headers());
+    let asks = match status {
+        StatusCode::TOO_MANY_REQUESTS => true,
+        // It is about the client, or its secret.
+        StatusCode::UNAUTHORIZED => false,
+        _ => rate_limit::wait(status, headers, clock::unix_time()).is_some(),
+    };
+    let body = || Err("a body that breaks off".to_owned());
+    asks.then(|| EndpointResponse { status, headers: headers.clone(), body: body() })
+}
+
 async fn read_response(response: Response<Body>, kind: EndpointKind) -> Result<EndpointResponse, BoxError> {
     let (parts, body) = response.into_parts();
     let encoding = parts.headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes).unwrap_or_default();
     let body = if parts.status.is_success() && kind == EndpointKind::Revocation {
         // It says all by its status.
         Err("a body that is not read".into())
-    } else if encoding.is_empty() || encoding.eq_ignore_ascii_case(b"identity") {
-        read_capped(body).await?
     } else {
-        Err(format!(
-            "a body in the content encoding {}, although it was asked for none (a transport that decodes can be given to \
-             build_with)",
-            String::from_utf8_lossy(encoding)
-        ))
+        // Some proxies decode and leave the header, and some servers name the charset there.
+        let is_plain = |body: &Vec<u8>| {
+            encoding.is_empty()
+                || encoding.eq_ignore_ascii_case(b"identity")
+                || body.trim_ascii_start().starts_with(b"{")
+        };
+        match read_capped(body).await? {
+            Ok(body) if !is_plain(&body) => Err(format!(
+                "a body in the content encoding {}, although it was asked for none (a transport that decodes can be given to \
+                 build_with)",
+                String::from_utf8_lossy(encoding)
+            )),
+            body => body,
+        }
     };
     Ok(EndpointResponse { status: parts.status, headers: parts.headers, body })
 }
