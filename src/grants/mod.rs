@@ -47,9 +47,9 @@
 //! | response | [class](crate::ErrorKind) | repeated |
 //! |---|---|---|
 //! | a 2xx with a bearer token and no `error` | a token | |
-//! | 429; 503 with `Retry-After`; any other 4xx but 401 that gives a wait and has no OAuth error | throttled | yes |
+//! | 429; 503 with `Retry-After`; any other 4xx but 401 that gives a wait and has no OAuth error that is known | throttled | yes |
 //! | every other 5xx, with any body; 408, 409, 421, 423, 425; no response | transient | yes |
-//! | an `error` whose own words are about the moment: too many requests, a refresh in progress, try again later | throttled or transient | yes |
+//! | a 4xx, or an `error`, whose own words are about the moment: too many requests, a refresh in progress, try again later | throttled or transient | yes |
 //! | `temporarily_unavailable`, `server_error` | transient | yes |
 //! | `slow_down`, `authorization_pending` | throttled, transient | no |
 //! | `invalid_client`, `unauthorized_client`, `invalid_request`, `invalid_scope`, `invalid_target`, `unsupported_grant_type`, DPoP demanded | config | no |
@@ -60,7 +60,8 @@
 //! | a 2xx without a token response: HTML, JSON of a gateway, cut off, too long | protocol | yes |
 //! | a 2xx with a token that is of no use, such as another token type | protocol | no |
 //!
-//! Codes are compared exactly. The name of a status, such as `Not Found`, is not a code: gateways write it there. A
+//! Codes are compared exactly. The words are those of the code, of `error_description`, `description`, `message`,
+//! `error_message`, and of the `message` in an `error` that is an object. The name of a status, such as `Not Found`, is not a code: gateways write it there. A
 //! [`classifier`](GrantBuilder::classifier) may know better for a provider. Where an `error` stands beside a token, it is
 //! an error. `expires_in` may be a number or a string; what makes no sense leaves the lifetime unknown. A missing
 //! `token_type` means bearer. Other string members are kept as [`expose_extra`](crate::AccessToken::expose_extra).

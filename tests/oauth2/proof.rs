@@ -158,6 +158,57 @@ async fn a_refusal_of_whatever_stands_between_that_says_when_to_come_back_is_wai
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refusal_by_an_unknown_code_that_says_when_to_come_back_is_waited_for() {
+    for status in [400, 403, 420] {
+        let busy = answer_with(status, &[("retry-after", "2")], r#"{"error":"client_limit"}"#);
+        let endpoint = Scripted::new([busy, a_token()]);
+        renew(&source(&endpoint, rt1())).await.unwrap();
+        assert!(endpoint.gaps()[0] >= 2 * SECOND, "{status}");
+    }
+    // What is known, or names the refresh token, stays what it is.
+    for code in ["invalid_grant", "invalid_scope", "refresh_token_reused"] {
+        let body = format!(r#"{{"error":"{code}"}}"#);
+        let endpoint = Scripted::new([answer_with(400, &[("retry-after", "2")], &body)]);
+        let error = renew(&source(&endpoint, rt1())).await.unwrap_err();
+        assert!(!error.is_temporary(), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_is_no_oauth_error_says_its_reason_and_whether_it_passes() {
+    for body in [
+        r#"{"message":"Too Many Requests"}"#,
+        r#"{"error":{"code":400,"message":"Quota exceeded for the project","status":"FAILED"}}"#,
+        r#"{"error_description":"another refresh is in progress"}"#,
+        r#"{"error":"Bad Request","message":"Please try again later"}"#,
+        r#"{"statusCode":400,"message":"the service is temporarily overloaded"}"#,
+    ] {
+        let endpoint = Scripted::new([answer(400, body), a_token()]);
+        let renewed = renew(&source(&endpoint, rt1())).await;
+        assert!(renewed.is_ok(), "{body}: {renewed:?}");
+    }
+    for (status, body, said) in [
+        (
+            403,
+            r#"{"error":{"code":403,"message":"Permission denied on resource x"}}"#,
+            "Permission denied on",
+        ),
+        (400, r#"{"errors":[],"message":"the field tenant is missing"}"#, "the field tenant is missing"),
+    ] {
+        let endpoint = Scripted::new([answer(status, body)]);
+        let error = endpoint.ask(billing()).await.unwrap_err();
+        assert!(!error.is_temporary() && error.to_string().contains(said), "{error}");
+        let secret = body.replace("resource x", "hunter2-hunter2").replace("tenant", "hunter2-hunter2");
+        let endpoint = Scripted::new([answer(status, &secret)]);
+        let error = endpoint.ask(billing()).await.unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+    }
+    // What redirects stands in front of the endpoint.
+    let endpoint = Scripted::new([answer(302, r#"{"message":"Please try again later"}"#)]);
+    assert_eq!(endpoint.ask(billing()).await.unwrap_err().kind(), ErrorKind::Config);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_token_to_exchange_that_never_comes_ends_the_fetch() {
     let never = || Secret::from_fn(std::future::pending::<Result<String, Error>>);
     let given = || SecurityToken::new("subject-token", TokenType::JWT);

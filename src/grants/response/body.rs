@@ -130,7 +130,7 @@ impl Body {
     }
 
     /// Returns the member of this name, or the one that a JSON pointer (RFC 6901) leads to.
-    fn at(&self, path: &str) -> Option<Box<RawValue>> {
+    pub(crate) fn at(&self, path: &str) -> Option<Box<RawValue>> {
         let Some(pointer) = path.strip_prefix('/') else {
             return self.get(path).map(ToOwned::to_owned);
         };

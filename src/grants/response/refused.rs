@@ -5,7 +5,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use crate::error::{Error, ErrorKind};
-use crate::grants::response::body::{Body, EndpointResponse};
+use crate::grants::response::body::{Body, EndpointResponse, as_string};
 use crate::grants::response::classifier::Refusal;
 use crate::grants::response::codes;
 use crate::grants::response::expected::Expected;
@@ -72,11 +72,14 @@ impl Refused {
         let (status, headers) = (response.status, &response.headers);
         let clean = |text: String| Some(redactor.clean(&text)).filter(|text| !text.is_empty());
         // What redirects is in front of the endpoint.
-        let code = body.error_code().filter(|_| !status.is_redirection());
-        let text = |name: &str| code.as_ref().and_then(|_| clean(body.string(name)?));
-        // Genesys Cloud says `description`.
-        let description = text("error_description").or_else(|| text("description"));
-        let remark = text("message").or_else(|| text("error_message"));
+        let speaks = !status.is_redirection();
+        let code = body.error_code().filter(|_| speaks);
+        let text = |name: &str| as_string(&body.at(name).filter(|_| speaks)?).and_then(clean);
+        let first = |names: &[&str]| names.iter().find_map(|name| text(name));
+        let remark = first(&["message", "error_message", "/error/message"]);
+        // Genesys Cloud says `description`. What knows nothing of OAuth 2.0 has its reason elsewhere.
+        let description = first(&["error_description", "description"]);
+        let description = description.or_else(|| remark.clone().filter(|_| code.is_none()));
         let uri = text("error_uri");
         // A registered code says nothing of a secret, whatever words that is made of, and it decides.
         let code = code.and_then(|code| if codes::find(&code).is_some() { Some(code) } else { clean(code) });

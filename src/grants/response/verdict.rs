@@ -101,23 +101,25 @@ pub(crate) fn refused(
 ///
 /// The status goes before the code where it says that the failure may pass: a server that fails may say anything.
 fn class(refusal: &Refusal<'_>, remark: Option<&str>, hint: Option<Duration>) -> ErrorKind {
-    match (refusal.status().as_u16(), refusal.oauth_code()) {
+    let (status, code) = (refusal.status().as_u16(), refusal.oauth_code());
+    let row = code.and_then(codes::find);
+    let names_refresh_token = code.is_some_and(|code| codes::subject(code) == Subject::RefreshToken);
+    match (status, code) {
         (429, _) => ErrorKind::Throttled,
         (503, _) if hint.is_some() => ErrorKind::Throttled,
         // It says itself that this passes, whatever it is that stands on the way. A 401 is about the client, or its secret.
-        (400 | 402..=499, None) if hint.is_some() => ErrorKind::Throttled,
+        (400 | 402..=499, _) if hint.is_some() && row.is_none() && !names_refresh_token => {
+            ErrorKind::Throttled
+        }
         _ if is_passing(refusal.status()) => ErrorKind::Transient,
-        (_, Some(code)) => match momentary([Some(code), refusal.description(), remark]) {
-            Some(class) => class,
-            None => match codes::find(code) {
-                Some(row) => row.class,
-                None if codes::subject(code) == Subject::RefreshToken => ErrorKind::Grant,
-                None if refusal.status() == StatusCode::UNAUTHORIZED => ErrorKind::Config,
-                None => ErrorKind::Grant,
-            },
-        },
-        (300..=399 | 401 | 403 | 404 | 405 | 406 | 407 | 410 | 415, None) => ErrorKind::Config,
-        (_, None) => ErrorKind::Protocol,
+        (_, code) => momentary([code, refusal.description(), remark]).unwrap_or(match (row, code, status) {
+            (Some(row), ..) => row.class,
+            (None, Some(_), _) if names_refresh_token => ErrorKind::Grant,
+            (None, Some(_), 401) => ErrorKind::Config,
+            (None, Some(_), _) => ErrorKind::Grant,
+            (None, None, 300..=399 | 401 | 403 | 404 | 405 | 406 | 407 | 410 | 415) => ErrorKind::Config,
+            (None, None, _) => ErrorKind::Protocol,
+        }),
     }
 }
 
