@@ -190,6 +190,24 @@ async fn a_place_that_hangs_hides_no_document_at_the_next_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_place_whose_connection_breaks_or_that_is_limited_hides_no_document_at_the_next_one() {
+    let places: [fn() -> Answer; 3] = [
+        || failing("connection reset"),
+        || at_once(429, "<html>Blocked</html>"),
+        || with_headers(403, &[("retry-after", "1")], ""),
+    ];
+    for place in places {
+        let server = Server::new(move |url| match url {
+            OAUTH => place(),
+            OIDC => at_once(200, &document("")),
+            _ => at_once(200, TOKEN),
+        });
+        server.ask(billing()).await.unwrap();
+        assert_eq!(server.lines(), [get(OAUTH), get(OIDC), POST.into()]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_server_of_metadata_said_counts_for_more_than_that_the_time_is_over() {
     let mut first = true;
     let server = Server::new(move |_| match std::mem::take(&mut first) {
@@ -390,10 +408,15 @@ async fn a_server_that_fails_is_asked_again_and_one_that_hangs_is_given_up() {
             failing("connection reset")
         }
         OAUTH => at_once(200, &document("")),
+        OIDC => at_once(404, ""),
         _ => at_once(200, TOKEN),
     });
     server.ask(billing()).await.unwrap();
-    assert_eq!(server.lines(), [get(OAUTH), get(OAUTH), get(OAUTH), get(OAUTH), POST.into()]);
+    let next = || [get(OIDC), get(OAUTH)];
+    assert_eq!(
+        server.lines(),
+        [vec![get(OAUTH)], [next(), next(), next()].concat(), vec![POST.into()]].concat()
+    );
 
     let server = Server::new(|_| pending().boxed());
     let start = Instant::now();
@@ -422,6 +445,7 @@ async fn a_server_that_asks_for_patience_gets_it() {
         Server::new(move |url| match url {
             OAUTH if std::mem::take(&mut is_first) => with_headers(status, &[("retry-after", seconds)], ""),
             OAUTH => at_once(200, &document("")),
+            OIDC => at_once(404, ""),
             _ => at_once(200, TOKEN),
         })
     };
@@ -430,7 +454,7 @@ async fn a_server_that_asks_for_patience_gets_it() {
         let start = Instant::now();
         server.ask(billing()).await.unwrap();
         assert!(start.elapsed() >= 2 * SECOND);
-        assert_eq!(server.lines(), [get(OAUTH), get(OAUTH), POST.into()]);
+        assert_eq!(server.lines(), [get(OAUTH), get(OIDC), get(OAUTH), POST.into()]);
 
         let error = patient("120", status).ask(billing()).await.unwrap_err();
         assert!(

@@ -18,7 +18,7 @@ use crate::grants::response::body::Body;
 use crate::grants::response::expected::Expected;
 use crate::grants::response::messages;
 use crate::grants::response::refused::Refused;
-use crate::grants::response::verdict::{self, Silence};
+use crate::grants::response::verdict;
 use crate::origin::Origin;
 use crate::runtime;
 use crate::source::SourceIdentity;
@@ -211,11 +211,10 @@ impl Discovery {
                 {
                     failing = Some(refused);
                 }
-                // The server cannot be reached, or asks clients to wait. Where one place hangs, the next round begins behind it.
+                // The server cannot be reached, or asks clients to wait. It may be so at one place alone: the next round begins
+                // behind it.
                 Err(refused) if refused.silence.is_some() || refused.error.is_throttled() => {
-                    if refused.silence == Some(Silence::Timeout) {
-                        *begin = at + 1;
-                    }
+                    *begin = at + 1;
                     return Err(refused);
                 }
                 // There are no metadata of this issuer: perhaps at another address.
