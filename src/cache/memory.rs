@@ -194,8 +194,10 @@ impl Memory {
         // An operator learns of it when requests fail, as a rule.
         let since = self.failure.as_ref().filter(|_| !has_token).map_or(now, |failure| failure.since);
         let backoff = chance.full_jitter(FIRST_BACKOFF, LONGEST_BACKOFF, streak);
+        // The page of a gateway is no refusal: when the gateway finds its way again, no operator has to mend anything.
+        let is_refusal = error.is_final() || error.code().is_some();
         let (with_token, without_token) = match error.kind() {
-            ErrorKind::Config | ErrorKind::Grant => {
+            ErrorKind::Config | ErrorKind::Grant if is_refusal => {
                 let at_work = now.saturating_duration_since(since) < OPERATOR_AT_WORK;
                 (PERMANENT, if at_work { PERMANENT_URGENT } else { PERMANENT })
             }
@@ -211,7 +213,7 @@ impl Memory {
                 }
                 None => (backoff.max(THROTTLE_BOUNDS.0), urgent(streak, chance).max(THROTTLE_BOUNDS.0)),
             },
-            ErrorKind::Transient | ErrorKind::Protocol => {
+            ErrorKind::Config | ErrorKind::Grant | ErrorKind::Transient | ErrorKind::Protocol => {
                 (backoff.max(SHORTEST_BACKOFF), urgent(streak, chance))
             }
         };

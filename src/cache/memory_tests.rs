@@ -136,6 +136,23 @@ fn an_operator_is_waited_for_longer_after_a_minute() {
 }
 
 #[test]
+fn what_stands_before_the_server_is_waited_for_as_an_outage_is() {
+    let (mut memory, now) = (Memory::default(), start());
+    let mut wait = |error: Error, after| {
+        let now = now.saturating_add(seconds(after));
+        failed(&mut memory, error, now);
+        waits(&memory, now).1
+    };
+    for after in [0, 60, 3600] {
+        let page = Error::config("the token endpoint returned 404 with HTML").hearsay();
+        assert!(wait(page, after) <= seconds(5), "{after}");
+    }
+    // Another process was refused by the server itself.
+    let refused = Error::config("another process was refused").with_code("invalid_client").hearsay();
+    assert_eq!(wait(refused, 3601), seconds(30));
+}
+
+#[test]
 fn a_source_that_asks_for_no_wait_again_and_again_is_left_alone_for_longer() {
     let (mut memory, now) = (Memory::default(), start());
     let mut last = Duration::ZERO;
