@@ -233,7 +233,8 @@ impl ConfigFields {
                 }
                 let assertion = Assertion::by_key(algorithm, key);
                 let assertion = self.assertion_audience.iter().fold(assertion, Assertion::audience);
-                let assertion = self.signing_key_id.iter().fold(assertion, Assertion::key_id);
+                let key_id = self.signing_key_id.iter().map(String::as_str);
+                let assertion = key_id.fold(assertion, Assertion::key_id);
                 let certificate = self.signing_certificate_file.iter().map(Secret::from_file);
                 Ok(ClientAuth::private_key_jwt(certificate.fold(assertion, Assertion::certificate)))
             }

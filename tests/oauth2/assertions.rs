@@ -18,7 +18,7 @@ use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tower::{BoxError, service_fn};
-use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm};
+use tower_oauth2::grants::jwt::{Assertion, JwtAlgorithm, SelfSigned};
 use tower_oauth2::grants::{GrantBuilder, JwtBearer};
 use tower_oauth2::{
     AccessToken, ClientAuth, ClientCredentials, Error, ErrorKind, FetchReason, Secret, TokenRequest,
@@ -440,6 +440,20 @@ async fn what_nobody_sees_at_the_ends_of_the_names_in_an_assertion_is_not_signed
         assert_eq!(parts[1]["sub"], "robot@example.com");
         assert_eq!(parts[1]["aud"], "https://login.example.com");
     }
+}
+
+#[test]
+fn a_pem_text_that_is_indented_is_read_and_a_set_of_jwks_is_told_as_that() {
+    let indented = |text: &str| text.lines().map(|line| format!("    {line}\n")).collect::<String>();
+    let key = rsa_pem();
+    let certificate = rcgen::generate_simple_self_signed(["app".to_owned()]).unwrap().cert.pem();
+    for text in [indented(&key), indented(&key).trim().to_owned(), indented(&key).replace('\n', "\r\n")] {
+        let assertion = Assertion::by_key(JwtAlgorithm::Rs256, text).certificate(indented(&certificate));
+        SelfSigned::new(assertion.issuer("app")).unwrap();
+    }
+    let set = Assertion::by_key(JwtAlgorithm::Es256, r#"{"keys":[{"kty":"EC","d":"S3CR3T"}]}"#);
+    let error = SelfSigned::new(set.issuer("app")).unwrap_err().to_string();
+    assert!(error.contains("a set of JWKs") && !error.contains("S3CR3T"), "{error}");
 }
 
 #[tokio::test]

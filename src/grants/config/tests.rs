@@ -111,7 +111,7 @@ fn a_key_is_referred_to_and_never_given() {
         "Jwt(Assertion",
         "Ps256",
         "/run/key.pem",
-        r#"key_id: Some("16")"#,
+        "key_id: Some(Secret(value))",
         "/run/certificate.pem",
         r#"Named("https://login.example.com/token")"#,
     ] {

@@ -62,7 +62,7 @@ const LONGEST: Duration = Duration::from_secs(3600);
 pub struct Assertion {
     pub(crate) algorithm: JwtAlgorithm,
     signed_by: SignedBy,
-    key_id: Option<String>,
+    key_id: Option<Secret>,
     certificate: Option<Secret>,
     issuer: Option<String>,
     subject: Subject,
@@ -175,8 +175,11 @@ impl Assertion {
     }
 
     /// Sets the name by which the server knows the key (`kid`). Default: that of the JWK, else none.
-    pub fn key_id(mut self, key_id: impl Into<String>) -> Self {
-        self.key_id = Some(trimmed(key_id));
+    ///
+    /// It is no secret, but it may be read as one is, from a file or a closure: for a key that is replaced where it is, by an HSM
+    /// or a key management service. It is read for each assertion, just before the signature.
+    pub fn key_id(mut self, key_id: impl Into<Secret>) -> Self {
+        self.key_id = Some(key_id.into());
         self
     }
 
@@ -323,7 +326,12 @@ impl Assertion {
             Some(certificate) => Some(thumbprint(&certificate.read_as("certificate").await?)?),
             None => None,
         };
-        let key_id = self.key_id.as_deref().or(key.and_then(|key| key.key_id.as_deref()));
+        let named = match &self.key_id {
+            Some(key_id) => Some(key_id.read_as("key id").await?),
+            None => None,
+        };
+        let named = named.as_ref().map(|named| named.expose_secret());
+        let key_id = named.or(key.and_then(|key| key.key_id.as_deref()));
         let account = key.and_then(|key| key.account.as_deref());
         let header = self.jose_header(key_id, thumbprint);
         let claims = self.claims(identifiers, account, clock::unix_time(), &backoff::identifier()?)?;
@@ -378,6 +386,9 @@ impl Assertion {
         check_members("header", &self.header, &["alg", "kid", "x5t#S256"])?;
         if let Some(pem) = self.certificate.as_ref().and_then(Secret::value) {
             thumbprint(pem)?;
+        }
+        if self.key_id.as_ref().is_some_and(Secret::is_empty_value) {
+            return Err(refused("its key_id() is empty; give the name of the key, or leave it out"));
         }
         let Some(key) = self.key() else { return Ok(false) };
         // One that is read later says so then.
@@ -479,7 +490,8 @@ fn trimmed(name: impl Into<String>) -> String {
 /// Returns the SHA-256 thumbprint of the first certificate in a PEM text.
 fn thumbprint(pem: &SecretString) -> Result<String, Error> {
     let text = text::trimmed(pem.expose_secret());
-    let certificate = CertificateDer::from_pem_slice(text.as_bytes()).map_err(|_| {
+    let lines = material::unindented(text);
+    let certificate = CertificateDer::from_pem_slice(lines.as_bytes()).map_err(|_| {
         let what = material::flaw_of_pem(text);
         let what = what.unwrap_or_else(|| "it is not PEM text with a certificate".into());
         Error::config(format!("the certificate of the signing key cannot be used: {what}"))

@@ -171,6 +171,7 @@ fn read_pem(text: &str) -> Result<Key, String> {
     if let Some(flaw) = flaw_of_pem(text) {
         return Err(flaw);
     }
+    let text = &*unindented(text);
     let labels: Vec<&str> = text
         .lines()
         .filter_map(|line| line.trim().strip_prefix("-----BEGIN ")?.strip_suffix("-----"))
@@ -202,6 +203,17 @@ fn read_pem(text: &str) -> Result<Key, String> {
         "its PEM text holds no key of RSA (at least 2048 bits), on P-256 or P-384, or of Ed25519; is it complete?"
             .into()
     })
+}
+
+/// Takes off what a file of YAML or of code puts before the lines of a PEM text. In one piece of memory, so that it leaves nothing
+/// behind.
+pub(super) fn unindented(text: &str) -> Zeroizing<String> {
+    let mut lines = Zeroizing::new(String::with_capacity(text.len() + 1));
+    for line in text.lines() {
+        lines.push_str(line.trim());
+        lines.push('\n');
+    }
+    lines
 }
 
 /// Says what happened to a PEM text on its way, if something did: it stands in quotes, or a line of its frame is none any more.
@@ -258,6 +270,9 @@ impl KeyObject<'_> {
             ("OKP", "Ed25519") => {
                 let pair = Ed25519KeyPair::from_seed_unchecked(&self.number("d")?);
                 pair.map(Key::Ed25519).map_err(inconsistent)
+            }
+            ("", _) if self.0.contains_key("keys") => {
+                Err("it is a set of JWKs; give the one that signs, by itself".into())
             }
             (kty, crv) => Err(format!(
                 "the JWK is of the kind {kty:?} {crv:?}; take RSA, EC on P-256 or P-384, or OKP Ed25519"

@@ -20,6 +20,10 @@ fn es256() -> Assertion {
     unsigned(JwtAlgorithm::Es256).key_id("16")
 }
 
+fn key_id(assertion: &Assertion) -> Option<&str> {
+    Some(assertion.key_id.as_ref()?.value()?.expose_secret())
+}
+
 fn part(jwt: &SecretString, at: usize) -> Value {
     let text = jwt.expose_secret().split('.').nth(at).unwrap();
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).unwrap()).unwrap()
@@ -93,7 +97,7 @@ async fn every_vector_of_client_assertions_passes() {
         };
         let now = Duration::from_secs(input["now_unix"].as_u64().unwrap());
         let claims = assertion.claims(&identifiers, None, now, &backoff::identifier().unwrap()).unwrap();
-        let header = assertion.jose_header(assertion.key_id.as_deref(), None);
+        let header = assertion.jose_header(key_id(&assertion), None);
         let expect = &vector["expect"];
         if let Some(expected) = expect.get("header") {
             assert_eq!(Value::Object(header), *expected, "{id}");
@@ -204,6 +208,28 @@ async fn a_signer_gets_header_and_claims_and_its_error_is_passed_on() {
 }
 
 #[tokio::test]
+async fn the_name_of_a_key_that_is_replaced_where_it_is_is_read_for_each_signature() {
+    let version = Arc::new(Mutex::new(0));
+    let newest = Arc::clone(&version);
+    let key_id = Secret::from_fn(move || {
+        let mut version = newest.lock().unwrap();
+        *version += 1;
+        let name = format!("v{version}\n");
+        async { Ok(name) }
+    });
+    let assertion = unsigned(JwtAlgorithm::Es256).key_id(key_id);
+    assertion.check_for_client(&identifiers()).unwrap();
+    for name in ["v1", "v2"] {
+        let jwt = assertion.sign(&identifiers(), &SecretString::default()).await.unwrap();
+        assert_eq!(part(&jwt, 0)["kid"], name);
+    }
+    for empty in ["", "\u{feff}\n"] {
+        let error = unsigned(JwtAlgorithm::Es256).key_id(empty).check_for_client(&identifiers()).unwrap_err();
+        assert!(error.is_config() && error.to_string().contains("key_id() is empty"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_signature_of_a_signer_that_is_none_is_refused() {
     let assertion = Assertion::by_signer(JwtAlgorithm::Es256, |_input| async { Ok(vec![0; 63]) });
     let error = assertion.sign(&identifiers(), &SecretString::default()).await.unwrap_err();
@@ -214,5 +240,5 @@ async fn a_signature_of_a_signer_that_is_none_is_refused() {
 fn debug_shows_no_key() {
     let key = Assertion::by_key(JwtAlgorithm::Es256, "S3CR3T").certificate("S3CR3T").key_id("16");
     let shown = format!("{:?} {:#?} {:?}", key.clone(), key, es256());
-    assert!(shown.contains("Es256") && shown.contains("16") && !shown.contains("S3CR3T"), "{shown}");
+    assert!(shown.contains("Es256") && shown.contains("key_id") && !shown.contains("S3CR3T"), "{shown}");
 }
