@@ -27,14 +27,19 @@ pub(crate) fn origins_only(text: &str) -> String {
             Some(at) => (Some(&run[..at]), &url[at + 1..]),
             None => (None, url),
         };
-        let is_end = |c: char| c.is_whitespace() || c.is_control() || "\"'<>(){}`".contains(c);
-        let (url, after) = url.split_at(url.find(is_end).unwrap_or(url.len()));
-        let host = url.split(['/', '?', '#', '\\']).next().unwrap_or_default();
+        let (mut host, mut after) = host_of(url);
+        // What is no port is the begin of a password. Its rest is behind a space, if there is an `@`.
+        if user.is_none()
+            && without_wrong_port(host) != host
+            && let Some(at) = after.split("://").next().and_then(|behind| behind.find('@'))
+        {
+            (host, after) = host_of(&after[at + 1..]);
+        }
+        rest = after;
         // An `@` behind the host is one of a path or a query, and then it is not known where the host is.
         if user.is_none_or(|user| !user.contains(['/', '?', '#', '\\'])) {
             shown.push_str(without_wrong_port(host));
         }
-        rest = after;
     }
     push_without_user(&mut shown, rest);
     shown
@@ -53,6 +58,13 @@ pub(crate) fn origin_only(url: &str) -> String {
         true => scheme.to_owned(),
         false => origins_only(&format!("{scheme}{host}")),
     }
+}
+
+/// Takes the host and the port off a URL without its scheme and its user. Returns them, and what is behind the whole URL.
+fn host_of(url: &str) -> (&str, &str) {
+    let is_end = |c: char| c.is_whitespace() || c.is_control() || "\"'<>(){}`".contains(c);
+    let (url, after) = url.split_at(url.find(is_end).unwrap_or(url.len()));
+    (url.split(['/', '?', '#', '\\']).next().unwrap_or_default(), after)
 }
 
 /// Adds a text, without what stands before an `@` in its words and may be a user and a password.
@@ -143,6 +155,12 @@ mod tests {
                 "https://[2001:db8::1]:8443 and https://[2001:db8::a]",
             ),
             ("https://user:S3CR3T more", "https://user more"),
+            ("for https://user:S3 CR\n3T@host: no, see https://b/?k", "for https://host: no, see https://b"),
+            ("https://user:S3/C R3T@host:8443/p?k: no", "https://host:8443 no"),
+            (
+                "http://proxy:3128 says: ask admin@example.com",
+                "http://proxy:3128 says: ask admin@example.com",
+            ),
             ("robot@project.example is unknown", "robot@project.example is unknown"),
         ] {
             assert_eq!(origins_only(said), shown, "{said}");
