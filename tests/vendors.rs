@@ -823,7 +823,8 @@ async fn the_patience_with_a_throttled_endpoint_ends_before_the_deadline_of_the_
 
 #[test]
 fn what_nobody_sees_at_the_ends_of_a_variable_is_not_read() {
-    for around in ["\r\n", "\u{feff}", " \u{feff} ", "\u{a0}"] {
+    // A file of variables for a container keeps the quotes.
+    for around in ["\r\n", "\u{feff}", " \u{feff} ", "\u{a0}", "\"", "'"] {
         let wrapped = |text: &str| format!("{around}{text}{around}");
         let (region, id, secret) = (wrapped("eu-central-1"), wrapped("id"), wrapped("secret"));
         let set = [

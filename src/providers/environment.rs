@@ -25,9 +25,12 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
     }
 }
 
-/// Takes off what cannot be seen, plain spaces too, at the ends of a value: a shell leaves it there.
+/// Takes off what cannot be seen, plain spaces too, at the ends of a value: a shell leaves it there. And the quotes around it, which
+/// no value of a preset begins and ends with: a file of variables for a container keeps them.
 pub(super) fn visible(value: &str) -> String {
-    trimmed(value.trim()).trim().to_owned()
+    let value = trimmed(value.trim()).trim();
+    let inside = |quote| value.strip_prefix(quote)?.strip_suffix(quote);
+    inside('"').or_else(|| inside('\'')).unwrap_or(value).trim().to_owned()
 }
 
 /// None of these is set.

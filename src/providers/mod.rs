@@ -2,7 +2,7 @@
 //!
 //! A preset is data and a builder that exists. All that it sets can be set otherwise on the builder that it returns. Facts from
 //! a vendor's own code or documentation are stated without a mark; facts from the code of others alone are marked *not
-//! confirmed*.
+//! confirmed*. Variables are read without spaces, invisible characters and one pair of quotes around their values.
 //!
 //! - [`cxone`]: NICE CXone
 //! - [`genesys`]: Genesys Cloud
