@@ -39,8 +39,9 @@ pub(super) struct Seen {
 /// The result of a read.
 #[derive(Default)]
 pub(super) struct Read {
-    /// The version that is there, zero if there is none.
+    /// The version that is there, and the fence of its writer; zero if there is none.
     pub(super) version: u64,
+    pub(super) fence: u64,
     /// Empty if there is none, or none that can be used, but for the refresh token if this process remembers one.
     pub(super) value: StoredValue,
     /// Why what is there cannot be used.
@@ -64,7 +65,7 @@ impl<T: TokenStore> Calls<T> {
         let newest = self.seen().version;
         let began = self.wall.moment();
         let Some(entry) = self.call(Call::Load, self.store.load(&self.key)).await? else {
-            return Ok(Read { version: 0, value: self.remembered(), unusable: None });
+            return Ok(Read { value: self.remembered(), ..Read::default() });
         };
         let opened = if entry.version < newest {
             Err(Error::protocol(
@@ -73,16 +74,16 @@ impl<T: TokenStore> Calls<T> {
         } else {
             self.open(&entry).and_then(|text| StoredValue::decode(&text, entry.age, began))
         };
-        let version = entry.version;
+        let Entry { version, fence, .. } = entry;
         match opened {
             Ok(value) => {
                 self.outage.worked(Call::Open);
                 self.remember(version, &value);
-                Ok(Read { version, value, unusable: None })
+                Ok(Read { version, fence, value, unusable: None })
             }
             Err(error) => {
                 self.outage.failed(Call::Open, &self.key, &error);
-                Ok(Read { version, value: self.remembered(), unusable: Some(error) })
+                Ok(Read { version, fence, value: self.remembered(), unusable: Some(error) })
             }
         }
     }

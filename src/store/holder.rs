@@ -143,7 +143,20 @@ impl<T: TokenStore> Holder<T> {
     async fn write(&self, value: StoredValue) -> Result<bool, Away> {
         let Some(fence) = self.fence else { return Ok(false) };
         let replaces = self.known().version;
-        let Some(version) = self.calls.swap(replaces, fence, &value).await? else { return Ok(false) };
+        let version = match self.calls.swap(replaces, fence, &value).await? {
+            Some(version) => version,
+            // An earlier write under this lease may have arrived although its reply did not.
+            None => {
+                let there = self.calls.load().await?;
+                if there.fence != fence {
+                    return Ok(false);
+                }
+                let Some(version) = self.calls.swap(there.version, fence, &value).await? else {
+                    return Ok(false);
+                };
+                version
+            }
+        };
         let mut known = self.known();
         (known.version, known.value) = (version, value);
         Ok(true)

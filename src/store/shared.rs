@@ -305,7 +305,7 @@ impl<S: TokenSource, T: TokenStore> SharedParts<S, T> {
         if !self.is_optional {
             return Err(refused(&away.0));
         }
-        let read = Read { version: 0, value: self.calls.remembered(), unusable: None };
+        let read = Read { value: self.calls.remembered(), ..Read::default() };
         let holder = Arc::new(Holder::new(Arc::clone(&self.calls), None, read, true));
         let result = self.source.token(request.with_lineage(Arc::clone(&holder) as _)).await;
         if holder.has_news() {

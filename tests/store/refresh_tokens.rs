@@ -229,6 +229,27 @@ async fn a_new_refresh_token_that_could_not_be_written_is_written_later() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_write_whose_reply_was_lost_is_not_taken_for_that_of_another_process() {
+    for is_optional in [false, true] {
+        let (server, store) = (server(), FaultyStore::default());
+        let login = server.sign_in("reports", "items:read");
+        let one = Shared::builder(grant(&server, &login), store.clone(), sealing()).principal("ada");
+        let one = one.refresh_without_store(is_optional).build().unwrap();
+        // The intent: with the switch, the exchange goes on without knowing that it arrived.
+        store.set(Fault::ReplyLost);
+        assert_eq!(first(&one).await.is_ok(), is_optional);
+        let token = first(&one).await.unwrap();
+        // The mark of a rejected token, before the intent.
+        store.set(Fault::ReplyLost);
+        let request = asks(FetchReason::Rejected).with_rejected(Some(token));
+        one.token(request).await.unwrap();
+        pass(LIFE).await;
+        first(&process(&grant(&server, ""), store)).await.unwrap();
+        assert_eq!((server.counts().token_requests, server.counts().reuses), (3, 0), "{is_optional}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_store_that_lost_everything_gets_the_newest_that_a_process_knows() {
     let (server, old) = (server(), FaultyStore::default());
     let login = server.sign_in("reports", "items:read");

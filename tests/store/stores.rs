@@ -27,6 +27,8 @@ pub(crate) enum Fault {
     ReadOnly,
     /// A lease is small, and a value is not.
     Full,
+    /// The next write arrives, and its reply is lost.
+    ReplyLost,
     /// A lease cannot be extended.
     NoExtension,
     /// What was written before comes back changed.
@@ -155,6 +157,10 @@ impl TokenStore for FaultyStore {
         let written = self.inner().swap(key, write.clone()).await?;
         if written {
             self.state.lock().unwrap().written.push((write, key.clone()));
+        }
+        if self.state.lock().unwrap().fault == Fault::ReplyLost {
+            self.set(Fault::None);
+            return Err(Error::new(ErrorKind::Transient, "connection reset"));
         }
         Ok(written)
     }
