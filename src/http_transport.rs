@@ -1,6 +1,6 @@
 //! The trait of HTTP clients, stated once.
 
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body::Body as HttpBody;
 use tower::BoxError;
 use tower_service::Service;
@@ -64,4 +64,15 @@ where
     B: HttpBody<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
     type ResponseBody = B;
+}
+
+/// Puts headers on a request that it does not have.
+#[cfg_attr(
+    not(any(feature = "stack", all(feature = "providers", feature = "jwt"))),
+    allow(dead_code, reason = "clients and some presets have headers of their own")
+)]
+pub(crate) fn add_missing(defaults: &HeaderMap, headers: &mut HeaderMap) {
+    for (name, value) in defaults {
+        headers.entry(name).or_insert_with(|| value.clone());
+    }
 }

@@ -392,6 +392,38 @@ async fn a_header_that_cannot_be_one_is_named_without_its_value() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_default_header_is_on_each_request_that_does_not_have_it() {
+    let server = Script::new([answer(503, ""), answer(200, ""), answer(200, "")]);
+    let api = ApiClient::builder(BASE, fixed())
+        .default_header("user-agent", "billing/1.3")
+        .default_header("User-Agent", "billing/1.4")
+        .default_header("accept", "text/csv")
+        .default_header(AUTHORIZATION, "Bearer of-nobody");
+    let api = api.build_with(server.probe::<Body>()).unwrap();
+    api.get("x").send().await.unwrap();
+    api.get("x").header("accept", "text/html").header("accept", "text/plain").send().await.unwrap();
+    let seen = server.seen();
+    let accepted = |at: usize| seen[at].head.headers.get_all("accept").iter().collect::<Vec<_>>();
+    assert_eq!(accepted(0), ["text/csv"]);
+    assert_eq!(accepted(1), ["text/csv"]);
+    assert_eq!(accepted(2), ["text/html", "text/plain"]);
+    for seen in &seen {
+        let headers = &seen.head.headers;
+        assert_eq!(headers.get_all("user-agent").iter().collect::<Vec<_>>(), ["billing/1.4"]);
+        assert_eq!(headers.get_all(AUTHORIZATION).iter().collect::<Vec<_>>(), ["Bearer A1"]);
+    }
+    for (name, value, said) in [
+        ("x-tenant", "S3CR3T\n", "default_header: x-tenant has a value that no header may have"),
+        ("S3CR3T: x", "north", "default_header: it has a name that no header may have"),
+    ] {
+        let api = ApiClient::builder(BASE, fixed()).default_header(name, value).default_header("a", "b");
+        assert!(!format!("{api:?}").contains("S3CR3T"));
+        let error = api.build_with(server.probe::<Body>()).unwrap_err();
+        assert!(error.to_string() == said && !format!("{error:?}").contains("S3CR3T"), "{error:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_options_of_the_builder_reach_the_wire() {
     let moved = || {
         let response = Response::builder().status(307).header("location", "/v2/elsewhere");

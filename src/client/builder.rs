@@ -1,8 +1,9 @@
 //! The options of a client.
 
 use std::fmt;
+use std::sync::Arc;
 
-use http::Request;
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use tower::ServiceExt as _;
 
 use super::api_client::ApiClient;
@@ -12,7 +13,7 @@ use crate::auth::AuthLayer;
 use crate::body::Body;
 use crate::cache::{IntoTokenCache, TokenCache};
 use crate::error::Error;
-use crate::http_transport::HttpTransport;
+use crate::http_transport::{HttpTransport, add_missing};
 use crate::origin::Origin;
 use crate::stack::{Stack, StackBody, StackBuilder, StackSettings, StackTarget};
 use crate::text;
@@ -25,6 +26,7 @@ pub struct ClientStart {
     tokens: TokenCache,
     insecure_http: bool,
     origins: Vec<Result<Origin, Error>>,
+    headers: Result<HeaderMap, Error>,
 }
 
 impl fmt::Debug for ClientStart {
@@ -49,7 +51,8 @@ impl ApiClient {
         // Without an origin until the base URL is read.
         let auth = AuthLayer::without_origins(tokens.clone());
         let base_url = base_url.as_ref().to_owned();
-        let start = ClientStart { base_url, tokens, insecure_http: false, origins: Vec::new() };
+        let (origins, headers) = (Vec::new(), Ok(HeaderMap::new()));
+        let start = ClientStart { base_url, tokens, insecure_http: false, origins, headers };
         StackBuilder { auth, settings: StackSettings::default(), start }
     }
 }
@@ -80,6 +83,41 @@ impl StackBuilder<ApiClient> {
     /// ```
     pub fn auth(mut self, change: impl FnOnce(AuthLayer) -> AuthLayer) -> Self {
         self.auth = change(self.auth);
+        self
+    }
+
+    /// Sets a header of each request that does not have it: `user-agent`, the version of an API. Set again, it replaces the value.
+    ///
+    /// ```
+    /// use tower_oauth2::{AccessToken, ApiClient};
+    ///
+    /// let token = AccessToken::bearer("mF_9.B5f-4.1JqM")?;
+    /// let api = ApiClient::builder("https://api.example.com/v2", token)
+    ///     .default_header("user-agent", "billing/1.4")
+    ///     .default_header("accept", "application/vnd.example.v3+json");
+    /// # let _ = api;
+    /// # Ok::<_, tower_oauth2::Error>(())
+    /// ```
+    #[doc(alias = "default_headers")]
+    #[doc(alias = "user_agent")]
+    pub fn default_header<N, V>(mut self, name: N, value: V) -> Self
+    where
+        N: TryInto<HeaderName, Error: Into<http::Error>>,
+        V: TryInto<HeaderValue, Error: Into<http::Error>>,
+    {
+        let unfit = |what: &str, error: http::Error| {
+            Error::config(format!("default_header: {what} that no header may have")).with_source(error)
+        };
+        let name = name.try_into().map_err(|error| unfit("it has a name", error.into()));
+        let header = name.and_then(|name| match value.try_into() {
+            Ok(value) => Ok((name, value)),
+            Err(error) => Err(unfit(&format!("{name} has a value"), error.into())),
+        });
+        match (&mut self.start.headers, header) {
+            (Ok(headers), Ok((name, value))) => drop(headers.insert(name, value)),
+            (headers @ Ok(_), Err(error)) => *headers = Err(error),
+            (Err(_), _) => {}
+        }
         self
     }
 
@@ -152,7 +190,11 @@ impl StackBuilder<ApiClient> {
         for origin in start.origins {
             auth = auth.allow_origin(origin?)?;
         }
-        let client = client.map_request(|request: Request<StackBody<Body>>| request.map(Body::new));
+        let headers = Arc::new(start.headers?);
+        let client = client.map_request(move |mut request: Request<StackBody<Body>>| {
+            add_missing(&headers, request.headers_mut());
+            request.map(Body::new)
+        });
         let stack = Stack::with_settings(auth, settings, client);
         Ok(ApiClient::over(base, ApiService::new(start.tokens, stack)))
     }

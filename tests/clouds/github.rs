@@ -95,7 +95,7 @@ async fn each_installation_has_a_token_and_limits_of_its_own() {
     let fake = fake().limit(2).build();
     let installations = app().installations(fake.clone()).build().unwrap();
     let api = app().api(app().jwt().unwrap()).unwrap();
-    let api = api.build_with(GithubApp::with_headers(fake.clone())).unwrap();
+    let api = api.build_with(fake.clone()).unwrap();
     let get = async |installation: Option<Installation>, path: &str| {
         let mut request = api.get(path);
         if let Some(installation) = installation {
@@ -319,7 +319,7 @@ async fn a_jwt_that_is_too_long_or_of_another_algorithm_is_refused() {
         (ps256, 401),
     ] {
         let api = app().api(SelfSigned::new(assertion).unwrap()).unwrap();
-        let api = api.build_with(GithubApp::with_headers(fake().build())).unwrap();
+        let api = api.build_with(fake().build()).unwrap();
         let response = api.get("app").send().await.unwrap();
         seen.lock().unwrap().push((response.status().as_u16(), status));
     }

@@ -16,7 +16,8 @@ use crate::grants::jwt::{Assertion, JwtAlgorithm, SelfSigned};
 use crate::grants::{CustomGrant, GrantBuilder, Refusal, Secret};
 use crate::http_transport::HttpTransport;
 use crate::providers::environment::Environment;
-use crate::providers::{headers, revoke};
+use crate::providers::headers::with_headers;
+use crate::providers::revoke;
 use crate::retry::{RateLimitProfile, RetryPolicy, RetryPolicyBuilder};
 use crate::revoke::TokenRevoker;
 #[cfg(feature = "stack")]
@@ -193,17 +194,11 @@ impl GithubApp {
     #[must_use]
     pub fn revoker(&self, transport: impl HttpTransport) -> impl TokenRevoker {
         let url = format!("{}/installation/token", self.base_url.trim_end_matches('/'));
-        revoke::by_delete(url, Self::with_headers(transport))
+        revoke::by_delete(url, with_headers(transport, headers()))
     }
 
-    /// Puts the headers that the API wants on requests that do not have them: `user-agent`, `accept`, `x-github-api-version`.
-    pub fn with_headers(http: impl HttpTransport) -> impl HttpTransport {
-        let headers = HEADERS.map(|(name, value)| (name, HeaderValue::from_static(value)));
-        headers::with_headers(http, headers)
-    }
-
-    /// Starts a client of the API: `api.get("installation/repositories")`. Build it over a client
-    /// [with the API's headers](Self::with_headers).
+    /// Starts a client of the API: `api.get("installation/repositories")`. Its requests have the headers that the API wants:
+    /// `user-agent`, `accept`, `x-github-api-version`.
     ///
     /// # Errors
     ///
@@ -211,7 +206,8 @@ impl GithubApp {
     #[cfg(feature = "stack")]
     #[cfg_attr(docsrs, doc(cfg(feature = "stack")))]
     pub fn api(&self, tokens: impl IntoTokenCache) -> Result<StackBuilder<ApiClient>, Error> {
-        Ok(ApiClient::builder(&self.base_url, tokens).retry(Self::retry_policy().build()?))
+        let api = ApiClient::builder(&self.base_url, tokens).retry(Self::retry_policy().build()?);
+        Ok(headers().into_iter().fold(api, |api, (name, value)| api.default_header(name, value)))
     }
 
     /// Connects to the API in the name of an installation. Nothing is sent before the first request.
@@ -239,7 +235,7 @@ impl GithubApp {
     ) -> Result<ApiClient, Error> {
         let source = self.installation_token(installation)?.build_with(http.clone())?;
         let tokens = TokenCache::builder(source).revoke_with(self.revoker(http.clone())).build();
-        self.api(tokens)?.build_with(Self::with_headers(http))
+        self.api(tokens)?.build_with(http)
     }
 }
 
@@ -254,11 +250,15 @@ impl std::fmt::Debug for GithubApp {
     }
 }
 
-const HEADERS: [(HeaderName, &str); 3] = [
-    (USER_AGENT, concat!("tower-oauth2/", env!("CARGO_PKG_VERSION"))),
-    (ACCEPT, "application/vnd.github+json"),
-    (HeaderName::from_static("x-github-api-version"), "2022-11-28"),
-];
+/// What the API wants on each request. It refuses those without a `user-agent`.
+fn headers() -> [(HeaderName, HeaderValue); 3] {
+    [
+        (USER_AGENT, concat!("tower-oauth2/", env!("CARGO_PKG_VERSION"))),
+        (ACCEPT, "application/vnd.github+json"),
+        (HeaderName::from_static("x-github-api-version"), "2022-11-28"),
+    ]
+    .map(|(name, value)| (name, HeaderValue::from_static(value)))
+}
 
 /// The text of the key, perhaps with its line ends escaped, or the path of its file.
 fn private_key(value: &str) -> Secret {

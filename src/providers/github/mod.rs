@@ -40,7 +40,7 @@
 //! # async fn example() -> Result<(), tower::BoxError> {
 //! let (app, http) = (GithubApp::from_env()?, HyperClient::new());
 //! let installations = app.installations(http.clone()).capacity(500).build()?;
-//! let api = app.api(app.jwt()?)?.build_with(GithubApp::with_headers(http))?;
+//! let api = app.api(app.jwt()?)?.build_with(http)?;
 //!
 //! let reader = Installation::new(4711).permission("issues", "read");
 //! let mut request = api.get("repos/octo/site/issues");
