@@ -441,8 +441,12 @@ async fn the_environment_names_the_proxy() {
     let gate = Gate::refusing("407 Proxy Authentication Required");
     let at = gate.start().await;
     let url = format!("http://billing:S3CR3T-PW@{at}");
-    for name in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"] {
-        let variables = [(name, url.clone())];
+    for (name, value) in [
+        ("HTTPS_PROXY", url.clone()),
+        ("https_proxy", format!(" {url}\r\n")),
+        ("ALL_PROXY", format!("\u{feff}{url}\n")),
+    ] {
+        let variables = [("HTTPS_PROXY", String::new()), (name, value)];
         let said = tokio::task::spawn_blocking(move || again(test, &variables)).await.unwrap();
         assert!(said.contains("wants a user and a password") && !said.contains("S3CR3T-PW"), "{said}");
     }

@@ -250,7 +250,7 @@ impl std::fmt::Debug for GithubApp {
     }
 }
 
-/// What the API wants on each request. It refuses those without a `user-agent`.
+/// The headers that the API wants on each request. It refuses those without a `user-agent`.
 fn headers() -> [(HeaderName, HeaderValue); 3] {
     [
         (USER_AGENT, concat!("tower-oauth2/", env!("CARGO_PKG_VERSION"))),

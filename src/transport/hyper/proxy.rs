@@ -120,7 +120,7 @@ impl Proxy {
             ProxyChoice::Environment => {
                 let list = ["NO_PROXY", "no_proxy"].iter().find_map(|name| std::env::var(name).ok());
                 let except = NoProxy::read(&list.unwrap_or_default());
-                Proxies { matcher: Some(Matcher::from_env()), credentials: None, except }
+                Proxies { matcher: matcher_of_environment(), credentials: None, except }
             }
             ProxyChoice::This { address, credentials, except } => {
                 let matcher = Matcher::builder().https(address.to_string()).build();
@@ -139,6 +139,20 @@ impl fmt::Debug for Proxy {
             ProxyChoice::This { .. } => "Proxy(..)",
         })
     }
+}
+
+/// Reads the first variable that is set. A line end in it is of the file that it comes from.
+fn matcher_of_environment() -> Option<Matcher> {
+    let set = |name| Some((name, trimmed(std::env::var(name).ok()?.trim()).trim().to_owned()));
+    let names = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+    let (name, address) = names.into_iter().filter_map(set).find(|(_, address)| !address.is_empty())?;
+    let matcher = Matcher::builder().https(address).build();
+    if matcher.intercept(&Uri::from_static("https://example.com/")).is_none() {
+        tracing::warn!(
+            "{name} names no proxy that can be used, so requests go without one; write http://host:port"
+        );
+    }
+    Some(matcher)
 }
 
 impl Proxies {
