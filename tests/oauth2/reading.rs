@@ -181,6 +181,8 @@ async fn the_end_of_a_token_may_be_given_as_a_point_in_time() {
         format!(r#""expires_at":"{} +0000""#, iso.replace('T', " ")),
         format!(r#""expires_at":"{iso}+0000""#),
         r#""expires_in":600,"expires_at":1"#.to_owned(),
+        r#""expires_at":600"#.to_owned(),
+        r#""expires_at":"600""#.to_owned(),
         r#""expires_in":"600s""#.to_owned(),
         r#""expires_in":"10m""#.to_owned(),
     ] {

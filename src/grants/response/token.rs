@@ -242,7 +242,7 @@ const NEAR: Duration = Duration::from_secs(20 * 365 * 86_400);
 
 /// Reads how long a token is good for, as number, float or string, also with units (`3600s`). Text that makes no sense counts as
 /// absent; a negative life is over. A point in time may be that of RFC 3339 or of RFC 9110 §5.6.7, or seconds or less since the
-/// Unix epoch; some servers give one in place of a lifetime, and `is_end` says that it cannot be anything else.
+/// Unix epoch; some servers give one in place of a lifetime, or a lifetime in its place. `is_end` says that it should be a point in time.
 fn good_for(raw: &RawValue, is_end: bool, now: Duration) -> Option<Duration> {
     let text = as_string(raw);
     let text = text.as_deref().unwrap_or(raw.get()).trim();
@@ -251,8 +251,10 @@ fn good_for(raw: &RawValue, is_end: bool, now: Duration) -> Option<Duration> {
         return time::duration(text).filter(|_| !is_end).or_else(end);
     };
     let end = time::since_the_epoch(seconds);
-    let is_near = end > now.saturating_sub(NEAR) && end < now.saturating_add(NEAR) && seconds > NEAR;
-    Some(if is_end || is_near { end.saturating_sub(now) } else { seconds })
+    let is_near = end > now.saturating_sub(NEAR) && end < now.saturating_add(NEAR);
+    // As a point in time it would be one of before 1990.
+    let is_life = seconds <= NEAR;
+    Some(if !is_life && (is_end || is_near) { end.saturating_sub(now) } else { seconds })
 }
 
 fn number(text: &str) -> Option<Duration> {
