@@ -16,10 +16,13 @@
 
 use std::fmt;
 
-use http::HeaderMap;
 use http::header::WWW_AUTHENTICATE;
+use http::{HeaderMap, HeaderName};
 
 use crate::text::{Redactor, is_tchar};
+
+/// The name under which API gateways of AWS pass on the header of the API behind them.
+static REMAPPED: HeaderName = HeaderName::from_static("x-amzn-remapped-www-authenticate");
 
 /// The most challenges that are kept, and the most parameters of one.
 const MOST: usize = 32;
@@ -52,7 +55,8 @@ pub struct Challenge {
 }
 
 impl Challenge {
-    /// Reads the challenges of a response, all that can be read of them; at most 32.
+    /// Reads the challenges of a response, all that can be read of them; at most 32. Those of `x-amzn-remapped-www-authenticate`
+    /// count too: API gateways of AWS rename the header.
     #[must_use]
     pub fn read(headers: &HeaderMap) -> Vec<Self> {
         of(headers)
@@ -132,7 +136,8 @@ impl fmt::Debug for Challenge {
 
 /// Reads the challenges of a response.
 pub(crate) fn of(headers: &HeaderMap) -> Vec<Challenge> {
-    parse(headers.get_all(WWW_AUTHENTICATE).iter().map(|line| line.as_bytes()))
+    let lines = headers.get_all(WWW_AUTHENTICATE).iter().chain(headers.get_all(&REMAPPED));
+    parse(lines.map(|line| line.as_bytes()))
 }
 
 /// Reads the challenges of field lines by the rules above.

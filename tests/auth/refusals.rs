@@ -96,6 +96,14 @@ async fn a_challenge_is_found_wherever_it_stands() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_challenge_that_a_gateway_renamed_is_one() {
+    let renamed = |challenge| answer(401, &[("x-amzn-Remapped-WWW-Authenticate", challenge)]);
+    assert_eq!(verdict_of(Before::Nothing, true, renamed(INVALID)).await, Some(Verdict::Invalidated));
+    let scope = verdict_of(Before::Accepted, false, renamed("Bearer error=insufficient_scope")).await;
+    assert_eq!(scope, Some(Verdict::NotRefreshable));
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_a_code_the_token_is_blamed_on_evidence_alone() {
     for challenge in ["", r#"Bearer realm="x""#, "Vendor x=y", "Basic realm=x, Bearer"] {
         let refusal = || match challenge {
