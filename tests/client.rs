@@ -146,7 +146,8 @@ async fn what_would_leave_the_base_sends_nothing() {
 async fn an_answer_is_read_as_what_is_asked_for() {
     let server = Script::new([
         answer(200, r#"{"id":7}"#),
-        answer(200, "plain"),
+        answer(200, "\u{feff}{\"id\":8}"),
+        answer(200, "\u{feff}plain"),
         answer(200, "bytes"),
         answer(200, r#"{"id":"of-somebody"}"#),
         answer(404, "no such thing"),
@@ -156,6 +157,7 @@ async fn an_answer_is_read_as_what_is_asked_for() {
     let request = api.get("x");
     let read = async move { request.send().await?.error_for_status()?.json::<Value>().await };
     assert_eq!(tokio::spawn(read).await.unwrap().unwrap()["id"], 7);
+    assert_eq!(api.get("x").send().await.unwrap().json::<Value>().await.unwrap()["id"], 8);
     assert_eq!(api.get("x").send().await.unwrap().text().await.unwrap(), "plain");
     assert_eq!(api.get("x").send().await.unwrap().bytes().await.unwrap(), "bytes");
     let error = api.get("x").send().await.unwrap().json::<u32>().await.unwrap_err();

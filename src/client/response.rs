@@ -112,7 +112,7 @@ where
         Ok(collected.to_bytes())
     }
 
-    /// Reads the body as UTF-8. Malformed bytes become the replacement character.
+    /// Reads the body as UTF-8, without a byte order mark. Malformed bytes become the replacement character.
     ///
     /// # Cancel safety
     ///
@@ -122,7 +122,7 @@ where
     ///
     /// As [`bytes`](Self::bytes).
     pub async fn text(self) -> Result<String, ApiError> {
-        let bytes = self.bytes().await?;
+        let bytes = without_mark(self.bytes().await?);
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
@@ -137,10 +137,15 @@ where
     /// As [`bytes`](Self::bytes), and if it is not the JSON that `T` wants.
     pub async fn json<T: DeserializeOwned>(self) -> Result<T, ApiError> {
         let (origin, headers) = (self.origin.clone(), self.headers().clone());
-        let bytes = self.bytes().await?;
+        let bytes = without_mark(self.bytes().await?);
         serde_json::from_slice(&bytes)
             .map_err(|error| ApiError::decode(&origin.to_string(), &headers, &error))
     }
+}
+
+/// Takes off the byte order mark with which some begin a text, and which `serde_json` takes for an error.
+pub(super) fn without_mark(mut text: Bytes) -> Bytes {
+    if text.starts_with(b"\xEF\xBB\xBF") { text.split_off(3) } else { text }
 }
 
 impl<RB> fmt::Debug for ApiResponse<RB> {

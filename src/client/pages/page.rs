@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use tower::BoxError;
 
 use super::super::error::ApiError;
-use super::super::response::ApiResponse;
+use super::super::response::{ApiResponse, without_mark};
 use super::member::Member;
 use super::next::Next;
 
@@ -22,9 +22,6 @@ pub struct Page {
     number: u64,
     next: Arc<Next>,
 }
-
-/// Some begin a text with it, and `serde_json` takes it for an error.
-const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 impl Page {
     pub(super) async fn read<RB>(
@@ -41,10 +38,7 @@ impl Page {
         *head.headers_mut() = response.headers().clone();
         *head.extensions_mut() = response.extensions().clone();
         let origin = response.origin().to_string();
-        let mut body = response.bytes().await?;
-        if body.starts_with(BYTE_ORDER_MARK) {
-            body = body.slice(BYTE_ORDER_MARK.len()..);
-        }
+        let body = without_mark(response.bytes().await?);
         Ok(Self { response: head.map(|()| body), origin, number, next })
     }
 
