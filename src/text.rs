@@ -110,6 +110,15 @@ pub(crate) fn trimmed(text: &str) -> &str {
     text.trim_matches(|c: char| c != ' ' && (c.is_whitespace() || printable(c) != c))
 }
 
+/// Takes plain spaces off as well, for what holds none at its ends.
+#[cfg_attr(
+    not(any(feature = "hyper-client", feature = "providers", feature = "store")),
+    allow(dead_code, reason = "it is for variables")
+)]
+pub(crate) fn visible(text: &str) -> &str {
+    trimmed(text.trim()).trim()
+}
+
 /// A control character, or one that changes the direction of what follows, becomes a space.
 fn printable(c: char) -> char {
     match c {

@@ -57,6 +57,23 @@ fn a_socket_of_this_machine_is_a_redis_store() {
 }
 
 #[test]
+fn a_line_end_behind_a_url_is_no_part_of_it() {
+    store::from_url(" memory:\n").unwrap();
+    #[cfg(feature = "redis")]
+    for url in ["redis://h", "redis+sentinel://a,b/service"] {
+        let name = |url: &str| store::from_url(url).unwrap().name().unwrap();
+        assert_eq!(name(&format!("\u{feff}{url}\r\n")), name(url));
+    }
+    #[cfg(all(unix, feature = "file-store"))]
+    {
+        let folder = std::env::temp_dir().join(format!("tower-oauth2-files-{}-line-end", std::process::id()));
+        drop(store::from_url(&format!("file:{}\n", folder.display())).unwrap());
+        assert!(folder.is_dir());
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}
+
+#[test]
 fn a_url_that_names_no_store_is_refused_without_its_password() {
     for url in [
         "",

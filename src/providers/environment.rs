@@ -1,7 +1,7 @@
 //! Variables, as presets read them.
 
 use crate::error::Error;
-use crate::text::trimmed;
+use crate::text;
 
 /// Where variables are looked up. One that is empty counts as not set.
 pub(super) struct Environment<F> {
@@ -28,7 +28,7 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
 /// Takes off what cannot be seen, plain spaces too, at the ends of a value: a shell leaves it there. And the quotes around it, which
 /// no value of a preset begins and ends with: a file of variables for a container keeps them.
 pub(super) fn visible(value: &str) -> String {
-    let value = trimmed(value.trim()).trim();
+    let value = text::visible(value);
     let inside = |quote| value.strip_prefix(quote)?.strip_suffix(quote);
     inside('"').or_else(|| inside('\'')).unwrap_or(value).trim().to_owned()
 }

@@ -10,6 +10,7 @@ use crate::store::memory::MemoryStore;
 #[cfg(feature = "redis")]
 use crate::store::redis::RedisStore;
 use crate::store::token_store::{Acquired, Entry, StoreKey, TokenStore, Write};
+use crate::text;
 
 /// Creates the store that a URL names, so that a setting can choose it.
 ///
@@ -19,6 +20,8 @@ use crate::store::token_store::{Acquired, Entry, StoreKey, TokenStore, Write};
 /// | `file:/var/lib/billing/tokens` | `FileStore` in that directory | `file-store` |
 /// | `redis://…`, `rediss://…` (TLS), `redis+sentinel://…`, and the same with `valkey` | `RedisStore` | `redis` |
 /// | `redis+cluster://…` | `RedisStore` | `redis-cluster` |
+///
+/// Spaces and line ends around it are left out: they are of the file or the variable that it was read from.
 ///
 /// # Errors
 ///
@@ -36,6 +39,7 @@ use crate::store::token_store::{Acquired, Entry, StoreKey, TokenStore, Write};
 /// # Ok::<_, tower_oauth2::Error>(())
 /// ```
 pub fn from_url(url: &str) -> Result<impl TokenStore + Clone + fmt::Debug + use<>, Error> {
+    let url = text::visible(url);
     let (scheme, rest) = url.split_once(':').unwrap_or_default();
     let store = match scheme {
         "memory" if rest.is_empty() => AnyStore::Memory(MemoryStore::new()),

@@ -11,6 +11,7 @@ use redis::{
 };
 
 use crate::error::Error;
+use crate::text;
 
 /// How long a connection attempt and a response may take. A process that waits for a token has a shorter timeout of its own.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -65,6 +66,7 @@ impl Server {
     ///
     /// A configuration error that does not repeat the URL, since it may hold a password.
     pub(super) fn parse(url: &str) -> Result<Self, Error> {
+        let url = text::visible(url);
         let (scheme, rest) = url.split_once("://").ok_or_else(unreadable)?;
         let (name, address) = match scheme.split_once('+') {
             Some((base, "sentinel")) => {

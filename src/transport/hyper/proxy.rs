@@ -11,7 +11,7 @@ use secrecy::zeroize::Zeroizing;
 use super::no_proxy::NoProxy;
 use crate::error::Error;
 use crate::origin::Origin;
-use crate::text::trimmed;
+use crate::text::{trimmed, visible};
 
 /// By which proxy `https` goes, by CONNECT (RFC 9110 §9.3.6): it learns the host and the port, and no more.
 ///
@@ -143,7 +143,7 @@ impl fmt::Debug for Proxy {
 
 /// Reads the first variable that is set. A line end in it is of the file that it comes from.
 fn matcher_of_environment() -> Option<Matcher> {
-    let set = |name| Some((name, trimmed(std::env::var(name).ok()?.trim()).trim().to_owned()));
+    let set = |name| Some((name, visible(&std::env::var(name).ok()?).to_owned()));
     let names = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
     let (name, address) = names.into_iter().filter_map(set).find(|(_, address)| !address.is_empty())?;
     let matcher = Matcher::builder().https(address).build();
