@@ -13,6 +13,7 @@ use http::Uri;
 use http::uri::Scheme;
 
 use crate::error::Error;
+use crate::text;
 
 /// Scheme, host and port of a server: the place to which a token may go. Cheap to clone.
 ///
@@ -77,7 +78,7 @@ impl Origin {
 
     /// Takes a base URL apart: its origin, with plain http allowed to every host, and all that follows.
     pub(crate) fn of_base_url(url: &str) -> Result<(Self, &str), Error> {
-        let (origin, rest) = Self::split_url(url);
+        let (origin, rest) = Self::split_url(text::visible(url));
         let origin = Self::read(origin).map_err(|flaw| refused("the base URL", flaw))?;
         Ok((origin, rest))
     }

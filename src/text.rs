@@ -111,10 +111,6 @@ pub(crate) fn trimmed(text: &str) -> &str {
 }
 
 /// Takes plain spaces off as well, for what holds none at its ends.
-#[cfg_attr(
-    not(any(feature = "hyper-client", feature = "providers", feature = "store")),
-    allow(dead_code, reason = "it is for variables")
-)]
 pub(crate) fn visible(text: &str) -> &str {
     trimmed(text.trim()).trim()
 }

@@ -3,8 +3,10 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::Response;
-use tower_oauth2::grants::{CustomGrant, Revocation, SecurityToken, TokenExchange, TokenType};
-use tower_oauth2::{AccessToken, ClientAuth, ClientCredentials, Error, ErrorKind, Secret, TokenRevoker as _};
+use tower_oauth2::grants::{CustomGrant, Issuer, Revocation, SecurityToken, TokenExchange, TokenType};
+use tower_oauth2::{
+    AccessToken, ApiClient, ClientAuth, ClientCredentials, Error, ErrorKind, Secret, TokenRevoker as _,
+};
 
 use crate::rotating::{builder, renew};
 use crate::scripted::{Scripted, Step, TOKEN, URL, a_token, answer, answer_with, billing, body, response};
@@ -79,6 +81,23 @@ async fn what_nobody_sees_at_the_ends_of_ids_and_secrets_is_not_sent() {
                 "{around:?}"
             );
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_end_around_a_url_is_no_part_of_it() {
+    for around in ["\n", "\r\n", " ", "\u{feff}", "\u{a0}"] {
+        let wrapped = |text: &str| format!("{around}{text}{around}");
+        let endpoint = Scripted::new([a_token()]);
+        endpoint.ask(ClientCredentials::builder(wrapped(URL), "billing", "secret")).await.unwrap();
+        assert_eq!(endpoint.seen()[0].uri, URL, "{around:?}");
+        let document = format!(r#"{{"issuer":"https://login.example.com","token_endpoint":"{URL}"}}"#);
+        let endpoint = Scripted::new([answer(200, &document), a_token()]);
+        let issuer = Issuer::new(wrapped("https://login.example.com"));
+        let issuer = issuer.metadata_url(wrapped("https://login.example.com/metadata"));
+        endpoint.ask(ClientCredentials::builder(issuer, "billing", "secret")).await.unwrap();
+        let api = ApiClient::new(wrapped("https://api.example.com/v2/"), ());
+        assert_eq!(api.unwrap().origin().to_string(), "https://api.example.com");
     }
 }
 

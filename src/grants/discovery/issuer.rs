@@ -69,7 +69,7 @@ impl Issuer {
     #[must_use]
     pub fn new(identifier: impl Into<String>) -> Self {
         Self {
-            identifier: identifier.into(),
+            identifier: text::visible(&identifier.into()).to_owned(),
             metadata_url: None,
             lifetime: Duration::from_secs(3600),
             mtls_aliases: false,
@@ -81,7 +81,7 @@ impl Issuer {
     /// well-known ones.
     #[must_use]
     pub fn metadata_url(mut self, url: impl Into<String>) -> Self {
-        self.metadata_url = Some(url.into());
+        self.metadata_url = Some(text::visible(&url.into()).to_owned());
         self.cache = Arc::default();
         self
     }

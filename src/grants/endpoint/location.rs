@@ -8,6 +8,7 @@ use crate::grants::discovery::fetch::Discovery;
 use crate::grants::discovery::issuer::Issuer;
 use crate::grants::endpoint::target::{Registration, Target};
 use crate::grants::endpoint::transport::Transport;
+use crate::text;
 
 /// Where an endpoint is: its URL, as any string, or an [`Issuer`] that is asked for it.
 ///
@@ -41,7 +42,7 @@ pub(crate) enum Destination {
 
 impl<T: Into<String>> From<T> for Endpoint {
     fn from(url: T) -> Self {
-        Self::Url(url.into())
+        Self::Url(text::visible(&url.into()).to_owned())
     }
 }
 
