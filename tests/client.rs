@@ -6,6 +6,7 @@
 
 use std::convert::Infallible;
 use std::error::Error as _;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -489,6 +490,48 @@ async fn each_timeout_is_told_as_one() {
         assert!(request.send().await.unwrap_err().is_timeout());
         assert_eq!(start.elapsed().as_secs(), limit);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_passes_before_there_is_a_token_is_told_of_the_token() {
+    let down = || Err(Error::new(ErrorKind::Transient, "the token endpoint is down"));
+    for failures in [0, 1] {
+        let asked = AtomicU32::new(0);
+        let source = source_fn(move |_| {
+            let fails = asked.fetch_add(1, Ordering::Relaxed) < failures;
+            async move { if fails { down() } else { std::future::pending().await } }
+        });
+        let server = Script::new([]);
+        let api = ApiClient::builder(BASE, source).build_with(server.probe::<Body>()).unwrap();
+        if failures > 0 {
+            api.get("x").send().await.unwrap_err();
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+        for within in [Duration::from_millis(20), Duration::from_secs(3)] {
+            let start = tokio::time::Instant::now();
+            let error = api.get("x").timeout(within).send().await.unwrap_err();
+            assert!(start.elapsed() <= within, "{:?}", start.elapsed());
+            let token_error = error.token_error().unwrap_or_else(|| panic!("{error}"));
+            assert_eq!(token_error.kind(), ErrorKind::Transient, "{error}");
+            assert!(error.is_timeout() && error.is_request() && !error.is_connect(), "{error:?}");
+            assert!(error.to_string().contains("no token came before the deadline"), "{error}");
+            assert_eq!(error.to_string().contains("the token endpoint is down"), failures > 0, "{error}");
+        }
+        assert!(server.seen().is_empty());
+    }
+    // After a 401 that is what the caller gets.
+    let asked = AtomicU32::new(0);
+    let source = source_fn(move |_| {
+        let is_first = asked.fetch_add(1, Ordering::Relaxed) == 0;
+        async move { if is_first { AccessToken::bearer("A1") } else { std::future::pending().await } }
+    });
+    let refusal = Response::builder().status(401).header("www-authenticate", "Bearer error=invalid_token");
+    let server = Script::new([ScriptedResponse::Reply(refusal.body(Full::default()).unwrap())]);
+    let api = ApiClient::builder(BASE, source).build_with(server.probe::<Body>()).unwrap();
+    let response = api.get("x").timeout(Duration::from_secs(3)).send().await.unwrap();
+    let error = response.error_for_status().unwrap_err();
+    assert_eq!(error.status(), Some(StatusCode::UNAUTHORIZED), "{error}");
+    assert!(error.to_string().contains("there was no token for it"), "{error}");
 }
 
 #[cfg(feature = "hyper-client")]

@@ -543,8 +543,11 @@ async fn an_api_that_does_not_respond() -> Vec<String> {
     assert!(refused.is_connect());
     let attempt = client(&silent).get("items").send().await.unwrap_err();
     let total = client(&silent).get("items").timeout(Duration::from_millis(10)).send().await.unwrap_err();
-    assert!(attempt.is_timeout() && total.is_timeout());
-    let lines = [refused, attempt, total].map(|error| error.to_string().replace(&silent, API));
+    let hangs = source_fn(|_| std::future::pending::<Result<AccessToken, Error>>());
+    let hanging = ApiClient::builder(&silent, hangs).build().unwrap();
+    let token = hanging.get("items").timeout(Duration::from_millis(10)).send().await.unwrap_err();
+    assert!(attempt.is_timeout() && total.is_timeout() && token.is_timeout());
+    let lines = [refused, attempt, total, token].map(|error| error.to_string().replace(&silent, API));
     lines.map(|line| line.replace(&closed, API)).to_vec()
 }
 

@@ -3,6 +3,7 @@
 use std::cell::LazyCell;
 use std::fmt;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Once};
 use std::task::{Context, Poll, ready};
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep, sleep_until};
 use tower::BoxError;
 use tower_service::Service;
 
@@ -26,7 +28,11 @@ use crate::extensions::{
 };
 use crate::headers::{challenge, grpc};
 use crate::retry::RetryReport;
+use crate::runtime::with_timer;
 use crate::text::Redactor;
+
+/// So much of the time of a request is left over, so that its error arrives before it is given up.
+const MARGIN: Duration = Duration::from_millis(100);
 
 pin_project! {
     /// The future of [`AuthService`](super::AuthService).
@@ -68,6 +74,10 @@ pub(super) struct Waiting<S, B> {
     cache: TokenCache,
     validity: Option<Duration>,
     rules: Arc<Rules>,
+    /// The deadline of the request, and the end of its wait for a token: a little earlier, so that its caller learns what was
+    /// waited for.
+    deadline: Option<Instant>,
+    over: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S, B> ResponseFuture<S, B>
@@ -91,8 +101,15 @@ where
         validity: Option<Duration>,
         rules: Arc<Rules>,
     ) -> Self {
+        let deadline = request.extensions().get().map(|at: &Deadline| Instant::from_std(at.instant()));
+        let over = deadline.and_then(|deadline| {
+            let left = deadline.saturating_duration_since(clock::now());
+            let end = deadline.checked_sub(MARGIN.min(left / 10)).unwrap_or(deadline);
+            with_timer(|| Box::pin(sleep_until(end))).ok()
+        });
         let (request, acquire) = (Some(request), Some(acquire));
-        let waiting = Waiting { service, request, acquire, snapshot: None, cache, validity, rules };
+        let waiting =
+            Waiting { service, request, acquire, snapshot: None, cache, validity, rules, deadline, over };
         Self { sent: None, watch: Watch::Nothing, waiting: Some(Box::new(waiting)) }
     }
 }
@@ -154,8 +171,14 @@ where
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(S::Future, Watch), BoxError>> {
         loop {
             if let Some(acquire) = &mut self.acquire {
-                let snapshot = ready!(Pin::new(acquire).poll(context))?;
-                self.snapshot = Some(snapshot);
+                match (Pin::new(acquire).poll(context), &mut self.over) {
+                    (Poll::Ready(snapshot), _) => self.snapshot = Some(snapshot?),
+                    (Poll::Pending, None) => return Poll::Pending,
+                    (Poll::Pending, Some(over)) => {
+                        ready!(over.as_mut().poll(context));
+                        return Poll::Ready(Err(too_late(&self.cache).into()));
+                    }
+                }
                 self.acquire = None;
             }
             ready!(self.service.poll_ready(context)).map_err(Into::into)?;
@@ -183,8 +206,7 @@ where
                 return Poll::Ready(Err(Error::config("a request was sent twice by one future").into()));
             };
             // It would be ended as soon as it is sent.
-            if request.extensions().get().is_some_and(|at: &Deadline| at.instant() <= clock::now().into_std())
-            {
+            if self.deadline.is_some_and(|deadline| deadline <= clock::now()) {
                 let error = "the deadline of the request passed while it waited for a token; it was not sent";
                 return Poll::Ready(Err(Error::transient(error).into()));
             }
@@ -192,6 +214,15 @@ where
             return Poll::Ready(Ok((self.service.call(request), watch)));
         }
     }
+}
+
+/// The error of a request for which there is no token in time.
+fn too_late(cache: &TokenCache) -> Error {
+    let mut line = "no token came before the deadline of the request; the token request goes on".to_owned();
+    if let Some(error) = cache.status().last_error() {
+        line = format!("{line}, after one that failed: {error}");
+    }
+    Error::transient(line).with_source(io::Error::from(io::ErrorKind::TimedOut))
 }
 
 // --- Watch ---

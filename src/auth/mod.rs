@@ -12,7 +12,8 @@
 //!    [where those go](AuthLayer::default_origin). Plain http is for loopback.
 //!    A layer [whose tokens name their origin](AuthLayer::for_origin_named_by) compares with that once it has the token.
 //! 4. The token comes from the cache, at once as a rule. Where it has to be waited for, the inner service that was polled
-//!    ready is given up first, together with everything that it reserved. No token, no request.
+//!    ready is given up first, together with everything that it reserved. The wait ends just before the
+//!    [`Deadline`](crate::extensions::Deadline) of the request, with an error that says so. No token, no request.
 //! 5. The header is marked sensitive, so HTTP/2 does not index it and `Debug` does not show it.
 //!
 //! What happens to its response:
