@@ -11,17 +11,21 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use http::{Request, Response, StatusCode};
+use http::header::AUTHORIZATION;
+use http::{HeaderName, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, sleep, timeout};
 use tower::{BoxError, Layer as _, Service as _, ServiceBuilder, ServiceExt as _, service_fn};
+use tower_oauth2::auth::AuthOverride;
 use tower_oauth2::client::ApiService;
 use tower_oauth2::extensions::Deadline;
 use tower_oauth2::pool::{TokenPool, TokenPoolBuilder};
 use tower_oauth2::retry::{RateLimitProfile, RequestBody, RetryPolicy};
 use tower_oauth2::stack::Stack;
 use tower_oauth2::test_util::{FakeApi, FakeAuthorizationServer, FakeClient, Trouble, pass, settle, timed};
-use tower_oauth2::{AccessToken, ApiClient, AuthLayer, Body, ClientCredentials, Error, ErrorKind, source_fn};
+use tower_oauth2::{
+    AccessToken, ApiClient, AuthLayer, Body, ClientCredentials, Error, ErrorKind, TokenCache, source_fn,
+};
 
 use self::log::Log;
 
@@ -593,4 +597,47 @@ async fn a_pool_learns_from_its_own_requests_alone() {
     assert_eq!(pool.status()[0].opens_in(), None);
     lent.ready().await.unwrap().call(request("refuse")).await.unwrap();
     assert!(pool.status().iter().any(|member| member.opens_in() == Some(Duration::from_secs(30))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_request_says_of_its_token_is_kept() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&seen);
+    let server = service_fn(move |request: Request<Body>| {
+        let sent = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+        log.lock().unwrap().push((sent("authorization"), sent("x-api-key")));
+        async { Ok::<_, BoxError>(Response::new(Body::empty())) }
+    });
+    let fetched = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&fetched);
+    let pool = TokenPool::builder(1, move |_| {
+        let count = Arc::clone(&count);
+        Ok(source_fn(move |_| {
+            let number = count.fetch_add(1, SeqCst);
+            let token = AccessToken::bearer(format!("P{number}"));
+            async move { token.map(|token| token.with_lifetime(MINUTE)) }
+        }))
+    });
+    let pool = pool.build().unwrap();
+    let key = AuthLayer::for_origin(AccessToken::bearer("K0").unwrap(), FakeApi::ORIGIN).unwrap();
+    let key = key.header(HeaderName::from_static("x-api-key"));
+    let auth = AuthLayer::per_request([FakeApi::ORIGIN]).unwrap();
+    let below = server.map_request(|request: Request<RequestBody<Body>>| request.map(Body::new));
+    let api = pool.layer(auth.layer(key.layer(below)));
+    let other = |secret: &str| AuthOverride::cache(TokenCache::new(AccessToken::bearer(secret).unwrap()));
+    let of_key = |wish: AuthOverride| wish.for_header(HeaderName::from_static("x-api-key"));
+    let send = async |wish: AuthOverride| {
+        let mut request = Request::get(FakeApi::ORIGIN).body(Body::empty()).unwrap();
+        request.extensions_mut().insert(wish);
+        api.clone().oneshot(request).await.unwrap();
+        seen.lock().unwrap().pop().unwrap()
+    };
+    let some = |value: &str| Some(value.to_owned());
+    assert_eq!(send(of_key(other("K7"))).await, (some("Bearer P0"), some("K7")));
+    assert_eq!(send(AuthOverride::anonymous().and(of_key(AuthOverride::layer()))).await, (None, some("K0")));
+    let both = other("T7").for_header(AUTHORIZATION).and(of_key(other("K7")));
+    assert_eq!(send(both).await, (some("Bearer T7"), some("K7")));
+    pass(MINUTE / 2).await;
+    let long = AuthOverride::layer().min_validity(Duration::from_secs(40));
+    assert_eq!(send(long.and(of_key(AuthOverride::layer()))).await.0, some("Bearer P1"));
 }

@@ -122,6 +122,23 @@ impl AuthOverride {
         self
     }
 
+    /// Returns whether a pool may choose among its tokens: no choice was made but for other layers, by their headers.
+    pub(crate) fn leaves_choice(&self) -> bool {
+        let mut all = iter::once(&self.wish).chain(&self.others);
+        let common = all.find(|wish| wish.header.is_none());
+        common.is_none_or(|wish| matches!(wish.from, OverrideToken::Layer))
+    }
+
+    /// Makes the choice that was left, and keeps what else is said.
+    pub(crate) fn choosing(mut self, cache: TokenCache) -> Self {
+        let mut all = iter::once(&mut self.wish).chain(&mut self.others);
+        match all.find(|wish| wish.header.is_none()) {
+            Some(common) => common.from = OverrideToken::Cache(cache),
+            None => return self.and(Self::cache(cache)),
+        }
+        self
+    }
+
     /// Returns what is said to the layer that sends this header, if anything is.
     pub(super) fn wish(&mut self, header: &HeaderName) -> Option<&mut Wish> {
         let all = || iter::once(&self.wish).chain(&self.others);

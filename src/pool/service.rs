@@ -86,7 +86,7 @@ struct Sending<S> {
 }
 
 impl<S> Sending<S> {
-    async fn send<B, RB>(self, ready: S, request: Request<B>) -> Result<Response<RB>, BoxError>
+    async fn send<B, RB>(self, mut ready: S, request: Request<B>) -> Result<Response<RB>, BoxError>
     where
         S: Service<Request<RequestBody<B>>, Response = Response<RB>> + Clone,
         S::Error: Into<BoxError>,
@@ -100,6 +100,10 @@ impl<S> Sending<S> {
         let deadline =
             head.extensions.get::<Deadline>().map(|deadline| Instant::from_std(deadline.instant()));
         let latest = deadline.map_or(latest, |deadline| deadline.min(latest));
+        let own = head.extensions.get::<AuthOverride>().cloned().unwrap_or_else(AuthOverride::layer);
+        if !own.leaves_choice() {
+            return ready.call(Request::from_parts(head, body)).await.map_err(Into::into);
+        }
         let mut service = Some(ready);
         let mut left = self.pool.size() + WAITS;
         loop {
@@ -113,7 +117,7 @@ impl<S> Sending<S> {
             };
             let spare = if left == 0 { None } else { body.shared() };
             let mut request = Request::from_parts(head.clone(), body);
-            request.extensions_mut().insert(AuthOverride::cache(loan.member.lent.clone()));
+            request.extensions_mut().insert(own.clone().choosing(loan.member.lent.clone()));
             request.extensions_mut().insert(loan.member.credential.clone());
             let response = match service.take() {
                 Some(mut ready) => ready.call(request).await,
