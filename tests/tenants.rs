@@ -10,11 +10,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::header::{AUTHORIZATION, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use tokio::time::{Instant, advance, sleep};
 use tower::util::BoxCloneSyncService;
-use tower::{BoxError, ServiceBuilder, ServiceExt as _};
+use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_oauth2::auth::AuthOverride;
 use tower_oauth2::extensions::CredentialId;
 use tower_oauth2::grants::Revocation;
@@ -22,7 +22,8 @@ use tower_oauth2::retry::RetryReport;
 use tower_oauth2::tenants::{TenantCaches, TenantCachesBuilder};
 use tower_oauth2::test_util::{Probe, reply};
 use tower_oauth2::{
-    AuthLayer, ClientAuth, ClientCredentials, Error, ErrorKind, RefreshTokenGrant, RetryPolicy, TokenCache,
+    AccessToken, AuthLayer, ClientAuth, ClientCredentials, Error, ErrorKind, RefreshTokenGrant, RetryPolicy,
+    TokenCache,
 };
 
 type Body = Full<Bytes>;
@@ -503,5 +504,25 @@ async fn a_shutdown_revokes_what_is_left_and_ends_the_service() {
         assert!(token_error(&error).to_string().contains("was shut down"), "{error}");
         let seen = world.state().seen.len();
         assert_eq!((seen, world.asked("b")), (15, 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_request_says_to_other_layers_is_kept_when_a_tenant_is_put_on_it() {
+    let key = HeaderName::from_static("x-api-key");
+    let below = service_fn(async |request: Request<()>| {
+        let sent = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+        Ok::<_, BoxError>(Response::new((sent("authorization"), sent("x-api-key"))))
+    });
+    let keys = AuthLayer::for_origin(AccessToken::bearer("K0").unwrap(), API).unwrap().header(key.clone());
+    let api = AuthLayer::per_request([API]).unwrap().layer(keys.layer(below));
+    let caches = TenantCaches::new(|tenant: &String| AccessToken::bearer(tenant.clone()));
+    let mut request = Request::get(API).body(()).unwrap();
+    let of_key = AuthOverride::cache(TokenCache::new(AccessToken::bearer("K7").unwrap())).for_header(key);
+    request.extensions_mut().insert(of_key);
+    for tenant in ["north", "south"] {
+        caches.authorize(request.extensions_mut(), tenant).unwrap();
+        let sent = api.clone().oneshot(request.clone()).await.unwrap().into_body();
+        assert_eq!(sent, (Some(format!("Bearer {tenant}")), Some("K7".to_owned())));
     }
 }

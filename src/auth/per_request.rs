@@ -129,11 +129,11 @@ impl AuthOverride {
         common.is_none_or(|wish| matches!(wish.from, OverrideToken::Layer))
     }
 
-    /// Makes the choice that was left, and keeps what else is said.
+    /// Makes the choice, and keeps what else is said.
     pub(crate) fn choosing(mut self, cache: TokenCache) -> Self {
         let mut all = iter::once(&mut self.wish).chain(&mut self.others);
         match all.find(|wish| wish.header.is_none()) {
-            Some(common) => common.from = OverrideToken::Cache(cache),
+            Some(common) => (common.from, common.taken) = (OverrideToken::Cache(cache), false),
             None => return self.and(Self::cache(cache)),
         }
         self

@@ -158,7 +158,8 @@ impl<K: Hash + Eq> TenantCaches<K> {
     /// [`CredentialId`], so that the [retry layer](crate::retry) does not hold one tenant's requests back for the limits of
     /// another. The id is derived from the key, and does not show it.
     ///
-    /// The layer below is an [`AuthLayer::per_request`](crate::AuthLayer::per_request).
+    /// The layer below is an [`AuthLayer::per_request`](crate::AuthLayer::per_request). The request's own [`AuthOverride`] stays as far
+    /// as it is for other layers, or a minimum of validity.
     ///
     /// # Errors
     ///
@@ -183,7 +184,8 @@ impl<K: Hash + Eq> TenantCaches<K> {
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
         let cache = self.get(key)?;
-        request.insert(AuthOverride::cache(cache));
+        let own = request.remove().unwrap_or_else(AuthOverride::layer);
+        request.insert(own.choosing(cache));
         request.insert(CredentialId::new(format!("{:016x}", self.inner.names.hash_one(key))));
         Ok(())
     }
