@@ -202,6 +202,18 @@ async fn an_error_tells_what_the_layers_know() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_a_url_in_the_error_of_another_crate_the_origin_is_shown() {
+    let said =
+        "error sending request for url (https://u:S3CR3T@api.example.com/v2/x?api_key=S3CR3T):\nclosed";
+    let broken = service_fn(async move |_: Request<Body>| Err::<Response<Body>, BoxError>(said.into()));
+    let error = ApiClient::new(BASE, broken).unwrap().get("x").send().await.unwrap_err().to_string();
+    assert!(
+        error.ends_with("failed: error sending request for url (https://api.example.com): closed"),
+        "{error}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_error_of_a_status_says_what_the_layers_know() {
     let with = |status: u16, name: &str, value: &str| {
         let head = Response::builder().status(status).header(name, value);

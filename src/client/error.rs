@@ -11,6 +11,7 @@ use super::decode;
 use crate::error::{Error, Lasting, chain, of_the_body};
 use crate::extensions::ScopeMissing;
 use crate::retry::{RetryReport, StopReason, TimedOut};
+use crate::text;
 
 /// Why a request of an [`ApiClient`](super::ApiClient) failed.
 ///
@@ -240,7 +241,8 @@ impl ApiError {
             // It shows the whole URL.
             #[cfg(feature = "reqwest")]
             Some(error) if error.is::<reqwest::Error>() => "see the cause".to_owned(),
-            root => root.map_or(String::new(), ToString::to_string),
+            // Others may, too, and in several lines.
+            root => root.map_or(String::new(), |root| text::one_line(&text::origins_only(&root.to_string()))),
         }
     }
 
