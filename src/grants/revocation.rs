@@ -14,7 +14,7 @@ use crate::grants::endpoint::deadline::Deadline;
 use crate::grants::endpoint::location::Endpoint;
 use crate::grants::parameters::Parameters;
 use crate::grants::response::body::{Body, EndpointResponse};
-use crate::grants::response::codes;
+use crate::grants::response::codes::{self, Subject};
 use crate::grants::response::expected::{EndpointKind, Expected, Terms};
 use crate::grants::response::refused::Refused;
 use crate::revoke::TokenRevoker;
@@ -28,7 +28,7 @@ use crate::token::AccessToken;
 ///
 /// 1. The refresh token goes first, if there is one: with it, most servers end the access tokens of the same grant.
 /// 2. Every 2xx is a success, with any body: the server knows the token no longer, or never did. So is a 400
-///    `invalid_token`, and every other code that says that the token has ended.
+///    `invalid_token`, and every other code or description that says that the token has ended.
 /// 3. After 503, 429, every other 5xx and no response the token counts as still valid. The request is repeated as the
 ///    builder says and `Retry-After` asks. If the wait is too long, the error says until when.
 /// 4. Everything else is final. `unsupported_token_type` for the access token is a success if the refresh token was revoked:
@@ -145,14 +145,26 @@ fn read(
     body.teach(redactor);
     // RFC 7009 §2.2 has a success for a token that is none any more; some servers say that it is none.
     let may_say_so = matches!(response.status.as_u16(), 400 | 404 | 410 | 422);
-    if may_say_so && body.error_code().is_some_and(|code| is_dead(&code)) {
+    let said = || body.string("error_description").unwrap_or_default();
+    if may_say_so && body.error_code().is_some_and(|code| is_dead(&code, &said())) {
         return Ok(());
     }
     Err(Refused::by_response(response, &body, expected, redactor, now))
 }
 
-/// Returns whether a code says that a token is none any more.
-fn is_dead(code: &str) -> bool {
+/// The words of an error about a token that is none any more.
+const DEAD: [&str; 6] = [
+    "already revoked",
+    "already been revoked",
+    "token not found",
+    "token has been revoked",
+    "token is revoked",
+    "token was revoked",
+];
+
+/// Returns whether a code, or its description, says that a token is none any more.
+fn is_dead(code: &str, description: &str) -> bool {
+    let words = codes::plain(&format!("{code} {description}"));
     matches!(code, "invalid_token" | "expired_token" | "token_expired" | "token_revoked")
-        || ["already revoked", "token not found"].iter().any(|words| codes::plain(code).contains(words))
+        || (codes::subject(code) != Subject::Client && DEAD.iter().any(|dead| words.contains(dead)))
 }

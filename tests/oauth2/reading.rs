@@ -301,6 +301,20 @@ async fn to_revoke_what_is_dead_already_is_done() {
         let said = || answer(status, &format!(r#"{{"error":"{code}"}}"#));
         revoke(vec![said(), said()]).await.unwrap_err();
     }
+    for (code, words, is_done) in [
+        ("invalid_request", "The token has already been revoked.", true),
+        ("invalid_grant", "Token is revoked", true),
+        ("invalid_request", "Token not found", true),
+        ("invalid_request", "the parameter token is missing", false),
+        (
+            "invalid_client",
+            "the token of this client was not found: its registration token has been revoked",
+            false,
+        ),
+    ] {
+        let said = || answer(400, &format!(r#"{{"error":"{code}","error_description":"{words}"}}"#));
+        assert_eq!(revoke(vec![said(), said()]).await.is_ok(), is_done, "{words}");
+    }
     let dead = || answer(400, r#"{"error":"invalid_token"}"#);
     let kind = || answer(400, r#"{"error":"unsupported_token_type"}"#);
     assert!(revoke(vec![dead(), dead()]).await.is_ok());
