@@ -592,6 +592,34 @@ async fn metadata_hold_for_an_hour_and_the_old_serve_on_where_new_ones_cannot_be
     assert_eq!(server.lines(), [POST.replace("api.", "new.")]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn metadata_are_renewed_at_the_place_where_they_were_found() {
+    let places: [fn() -> Answer; 3] =
+        [|| failing("connection reset"), || pending().boxed(), || at_once(404, "")];
+    for place in places {
+        let server = Server::new(move |url| match url {
+            OAUTH => place(),
+            OIDC => at_once(200, &document("")),
+            _ => at_once(200, TOKEN),
+        });
+        let source = server.source(billing());
+        fetch(&source).await.unwrap();
+        server.then(move |url| match url {
+            OAUTH => place(),
+            OIDC => at_once(200, &document("").replace("api.example.com", "new.example.com")),
+            _ => at_once(200, TOKEN),
+        });
+        sleep(HOUR).await;
+        server.lines();
+        fetch(&source).await.unwrap();
+        settle().await;
+        fetch(&source).await.unwrap();
+        let lines = server.lines();
+        assert_eq!(*lines.last().unwrap(), POST.replace("api.", "new."), "{lines:?}");
+        assert!(!lines.contains(&get(OAUTH)), "{lines:?}");
+    }
+}
+
 /// Lets what goes on in the background come to its end.
 async fn settle() {
     for _ in 0..20 {
@@ -838,7 +866,7 @@ async fn a_refresh_token_is_not_in_doubt_because_of_a_discovery() {
     assert!(shown.contains("raised: false"), "{shown}");
     let error = fetch(&source).await.unwrap_err();
     assert!(error.kind() == ErrorKind::Grant && !error.to_string().contains("was lost"), "{error}");
-    assert_eq!(server.lines(), [get(OAUTH), get(OAUTH), POST.into()]);
+    assert_eq!(server.lines(), [get(OAUTH), get(OIDC), get(OAUTH), POST.into()]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,6 +5,7 @@
 //! 2. A task that waited while another one fetched gets what that one got, be it an error.
 //! 3. No lock is held while anything is awaited; the turn is, and every wait for it is bounded.
 
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ const PAUSE: Duration = Duration::from_secs(60);
 pub(crate) struct MetadataCache {
     /// The right to fetch.
     pub(crate) turn: Semaphore,
+    /// The place that is asked first: where they were found last, or the one behind a place that failed.
+    pub(crate) place: AtomicUsize,
     known: Mutex<KnownMetadata>,
 }
 
@@ -93,6 +96,6 @@ impl MetadataCache {
 
 impl Default for MetadataCache {
     fn default() -> Self {
-        Self { turn: Semaphore::new(1), known: Mutex::default() }
+        Self { turn: Semaphore::new(1), place: AtomicUsize::new(0), known: Mutex::default() }
     }
 }

@@ -1,6 +1,7 @@
 //! Asks an issuer for its metadata, and remembers what it said.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use http::{Request, StatusCode, Uri};
 use tracing::Instrument as _;
@@ -179,9 +180,9 @@ impl Discovery {
 
     /// Asks at all addresses in turn, until one has metadata or no more retries are left.
     async fn send(&self, most: u32, deadline: Deadline, redactor: &Redactor) -> Result<Metadata, Error> {
-        let (mut retries, mut begin) = (Retries::new(most), 0);
+        let mut retries = Retries::new(most);
         loop {
-            let refused = match self.round(&mut begin, deadline, redactor).await {
+            let refused = match self.round(deadline, redactor).await {
                 Ok(metadata) => return Ok(metadata),
                 Err(refused) => refused,
             };
@@ -190,21 +191,20 @@ impl Discovery {
         }
     }
 
-    async fn round(
-        &self,
-        begin: &mut usize,
-        deadline: Deadline,
-        redactor: &Redactor,
-    ) -> Result<Metadata, Refused> {
+    async fn round(&self, deadline: Deadline, redactor: &Redactor) -> Result<Metadata, Refused> {
         let (mut failing, mut absent) = (None, Vec::new());
         let is_absent = |refused: &Refused| {
             let status = refused.error.status().map(|status| status.as_u16());
             refused.error.is_throttled() && matches!(status, Some(404 | 410))
         };
-        let count = self.addresses.len();
-        for (at, (uri, name)) in self.addresses.iter().enumerate().cycle().skip(*begin % count).take(count) {
+        let (place, count) = (&self.issuer.cache.place, self.addresses.len());
+        let first = place.load(Relaxed) % count;
+        for (at, (uri, name)) in self.addresses.iter().enumerate().cycle().skip(first).take(count) {
             match self.get(uri, deadline, redactor.clone()).await {
-                Ok(metadata) => return Ok(metadata),
+                Ok(metadata) => {
+                    place.store(at, Relaxed);
+                    return Ok(metadata);
+                }
                 // It may do better at another address, or later.
                 Err(refused)
                     if refused.silence.is_none() && (refused.error.is_transient() || is_absent(&refused)) =>
@@ -214,7 +214,7 @@ impl Discovery {
                 // The server cannot be reached, or asks clients to wait. It may be so at one place alone: the next round begins
                 // behind it.
                 Err(refused) if refused.silence.is_some() || refused.error.is_throttled() => {
-                    *begin = at + 1;
+                    place.store(at + 1, Relaxed);
                     return Err(refused);
                 }
                 // There are no metadata of this issuer: perhaps at another address.

@@ -17,7 +17,7 @@ use crate::text;
 /// 2. The document is looked for where RFC 8414 §3.1 has it, then as `openid-configuration` before the path of the issuer
 ///    (RFC 8414 §5) and behind it (OpenID Connect); or where [`metadata_url`](Self::metadata_url) says, and nowhere else.
 ///    Redirects are not followed. A failure that may pass is retried as at the token endpoint, and so is a 200 without a
-///    document. The retry begins at the next of these places.
+///    document. The retry begins at the next of these places, and a renewal where the document was found.
 /// 3. It counts if its `issuer` is this one, letter by letter, and nothing of it otherwise (RFC 8414 §3.3). So give the
 ///    issuer as the server writes it, with the slash at its end if there is one.
 /// 4. Its endpoints must be https; plain http is for an issuer on loopback, or goes with `insecure_http(true)`. They may be on
