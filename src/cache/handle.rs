@@ -193,11 +193,15 @@ impl TokenCache {
     /// valid. A configuration error if there is no revoker.
     pub async fn revoke(&self) -> Result<(), Error> {
         let revoker = self.shared.revoker()?;
+        let mut result = Ok(());
         for token in self.shared.revocable() {
-            caught("the revoker", revoker.revoke(token.clone())).await?;
-            self.shared.forget(&token);
+            // A failure of one is no reason to leave the other alive.
+            match caught("the revoker", revoker.revoke(token.clone())).await {
+                Ok(()) => self.shared.forget(&token),
+                failed @ Err(_) => result = result.and(failed),
+            }
         }
-        Ok(())
+        result
     }
 
     /// Ends the cache: starts no further token request, waits for the one in flight and for the writes of its result,
@@ -232,16 +236,18 @@ impl TokenCache {
         let now = self.shared.moment();
         let mut tokens = self.shared.revocable();
         tokens.retain(|token| token.expiry().is_none_or(|expiry| !now.reached(expiry)));
+        let mut result = Ok(());
         for token in tokens.into_iter().filter(|_| self.shared.settings.revokes_at_shutdown) {
             runtime::current()?;
             let revoking = self.shared.revoker()?.revoke(token.without_refresh_token());
-            within(deadline, caught("the revoker", revoking)).await.unwrap_or_else(|| {
+            let revoked = within(deadline, caught("the revoker", revoking)).await.unwrap_or_else(|| {
                 Err(Error::transient(
                     "the token was not revoked in the time that the shutdown had; it counts as valid until it expires",
                 ))
-            })?;
+            });
+            result = result.and(revoked);
         }
-        Ok(())
+        result
     }
 
     /// Returns how the cache is, for a health check. No secret is in it.

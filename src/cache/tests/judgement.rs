@@ -565,12 +565,15 @@ async fn a_refresh_token_that_must_not_be_used_early_is_not_used_early() {
 #[tokio::test(start_paused = true)]
 async fn a_token_that_waits_while_the_one_before_is_back_in_use_is_revoked_too() {
     use secrecy::ExposeSecret as _;
-    for at_shutdown in [false, true] {
+    for (at_shutdown, fails) in [(false, false), (true, false), (false, true), (true, true)] {
         let revoked = Arc::new(Mutex::new(Vec::new()));
         let told = Arc::clone(&revoked);
         let revoker = crate::revoke::revoker_fn(move |token: AccessToken| {
-            told.lock().unwrap().push(token.secret().expose_secret().to_owned());
-            std::future::ready(Ok(()))
+            let mut told = told.lock().unwrap();
+            told.push(token.secret().expose_secret().to_owned());
+            // That of one is no reason to leave the other alive.
+            let fails = fails && told.len() == 1;
+            std::future::ready(if fails { Err(Error::transient("down")) } else { Ok(()) })
         });
         let rig = Rig::with(
             |call, _| answer(call, 600, 0),
@@ -583,10 +586,11 @@ async fn a_token_that_waits_while_the_one_before_is_back_in_use_is_revoked_too()
         settle().await;
         rig.cache.reject(&rig.cache.get().await.unwrap());
         assert_eq!(rig.token().await, "token-1");
-        match at_shutdown {
-            false => rig.cache.revoke().await.unwrap(),
-            true => rig.cache.shutdown(seconds(1)).await.unwrap(),
-        }
+        let result = match at_shutdown {
+            false => rig.cache.revoke().await,
+            true => rig.cache.shutdown(seconds(1)).await,
+        };
+        assert_eq!(result.is_err(), fails);
         assert_eq!(*revoked.lock().unwrap(), ["token-1", "token-2"]);
     }
 }
