@@ -76,6 +76,7 @@ where
     }
 }
 
+#[inline]
 fn original<B>(
     head: &HeadSnapshot,
     body: B,

@@ -41,8 +41,8 @@ pub struct RequestBody<B> {
 /// The default limit is 1 MiB where the length is known, 64 KiB where it is not, and none where all of it is in memory. The source
 /// is never polled again after it ended or failed. A frame that is a small part of a larger buffer keeps that buffer in memory.
 enum BodyKind<B> {
-    /// All of it in one frame, of which each attempt has a copy; none if it is empty.
-    InMemory { data: Option<Bytes>, given: bool },
+    /// All of it in one frame, of which each attempt has a copy; none if it is empty. One that was read is `Once`.
+    InMemory(Option<Bytes>),
     /// Shared between the original and its attempts. A transport finds out before the first poll how it is to frame an attempt:
     /// by the length that was announced, even where it does not count down while it is read; or as a body of unknown length,
     /// even where a recording knows better, since every attempt has the same headers.
@@ -81,7 +81,7 @@ impl<B> RequestBody<B> {
     /// Why the body cannot be sent again. The attempt before goes on then.
     pub(crate) fn replay(&self) -> Result<Self, NotReplayable> {
         let kind = match &self.kind {
-            BodyKind::InMemory { data, .. } => BodyKind::InMemory { data: data.clone(), given: false },
+            BodyKind::InMemory(data) => BodyKind::InMemory(data.clone()),
             BodyKind::Recorded { share, announced, .. } => {
                 BodyKind::Recorded { share: share.replay()?, announced: *announced, begun: false }
             }
@@ -97,7 +97,7 @@ impl<B> RequestBody<B> {
     /// Why it would not.
     pub(crate) fn replayable(&self) -> Result<(), NotReplayable> {
         match &self.kind {
-            BodyKind::InMemory { .. } => Ok(()),
+            BodyKind::InMemory(_) => Ok(()),
             BodyKind::Recorded { share, .. } => share.replayable(),
             BodyKind::Once { why, .. } | BodyKind::Rest { why, .. } => Err(*why),
         }
@@ -107,7 +107,7 @@ impl<B> RequestBody<B> {
     pub(crate) fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         let opened = match &mut self.kind {
             BodyKind::Recorded { share, .. } => share.with_source(|source| source.poll_open(cx)),
-            BodyKind::InMemory { .. } | BodyKind::Once { .. } | BodyKind::Rest { .. } => None,
+            BodyKind::InMemory(_) | BodyKind::Once { .. } | BodyKind::Rest { .. } => None,
         };
         opened.unwrap_or(Poll::Ready(Ok(())))
     }
@@ -132,6 +132,9 @@ where
         Self { kind: BodyKind::Recorded { share, announced, begun: false } }
     }
 
+    /// Inlined as far as a body in memory goes: with that, and with the copy given away and not kept, 1 KiB of JSON adds 1.18 times
+    /// the instructions that tower's cloning policy adds, otherwise 1.26 (`cargo bench --bench retry`).
+    #[inline]
     pub(crate) fn recording(body: B, limits: BodyLimits<'_>) -> Self {
         if body.is_end_stream() {
             return Self::default();
@@ -167,7 +170,7 @@ where
     /// sent at once.
     pub(crate) fn shared(&self) -> Option<Self> {
         let kind = match &self.kind {
-            BodyKind::InMemory { data, .. } => BodyKind::InMemory { data: data.clone(), given: false },
+            BodyKind::InMemory(data) => BodyKind::InMemory(data.clone()),
             BodyKind::Recorded { share, announced, .. } => {
                 BodyKind::Recorded { share: share.another()?, announced: *announced, begun: false }
             }
@@ -208,6 +211,7 @@ where
         }
     }
 
+    #[inline]
     fn in_memory_or_recorded(
         mut source: BodySource<B>,
         length: u64,
@@ -223,7 +227,7 @@ where
         // No task reads yet. Whichever will, polls again, and is then the one that the source wakes.
         let frame = match Pin::new(&mut source).poll_frame(&mut Context::from_waker(Waker::noop())) {
             Poll::Pending => None,
-            Poll::Ready(None) if length == 0 => return Self::InMemory { data: None, given: false },
+            Poll::Ready(None) if length == 0 => return Self::InMemory(None),
             Poll::Ready(None) => return Self::failed(NotReplayable::SourceFailed.into()),
             Poll::Ready(Some(Err(error))) => return Self::failed(error),
             Poll::Ready(Some(Ok(frame))) => Some(frame),
@@ -239,7 +243,7 @@ where
                     return Self::rest(Some(Frame::data(data)), None, length, several);
                 }
                 if is_whole && length <= limits.exact.min(limits.in_memory) {
-                    return Self::InMemory { data: Some(data), given: false };
+                    return Self::InMemory(Some(data));
                 }
                 (Some(Frame::data(data)), is_whole)
             }
@@ -279,10 +283,11 @@ where
             }
         }
         match &mut this.kind {
-            BodyKind::InMemory { given: true, .. } | BodyKind::Recorded { .. } => Poll::Ready(None),
-            BodyKind::InMemory { data, given } => {
-                *given = true;
-                Poll::Ready(data.clone().map(|data| Ok(Frame::data(data))))
+            BodyKind::Recorded { .. } => Poll::Ready(None),
+            BodyKind::InMemory(data) => {
+                let data = data.take();
+                this.kind = BodyKind::Once { source: None, why: NotReplayable::Released };
+                Poll::Ready(data.map(|data| Ok(Frame::data(data))))
             }
             BodyKind::Once { source, .. } => poll_rest(source, cx),
             BodyKind::Rest { rest, announced, .. } => {
@@ -294,7 +299,7 @@ where
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            BodyKind::InMemory { data, given } => *given || data.is_none(),
+            BodyKind::InMemory(data) => data.is_none(),
             BodyKind::Recorded { announced: None, begun: false, .. } => false,
             BodyKind::Recorded { share, .. } => share.is_over().unwrap_or(false),
             BodyKind::Once { source, .. } => source.as_ref().is_none_or(Body::is_end_stream),
@@ -304,8 +309,7 @@ where
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            BodyKind::InMemory { given: true, .. } => SizeHint::with_exact(0),
-            BodyKind::InMemory { data, .. } => {
+            BodyKind::InMemory(data) => {
                 SizeHint::with_exact(data.as_ref().map_or(0, |data| length(data.len())))
             }
             BodyKind::Recorded { announced: None, begun: false, share } => {
@@ -325,7 +329,7 @@ where
 impl<B> Default for RequestBody<B> {
     /// Creates an empty body.
     fn default() -> Self {
-        Self { kind: BodyKind::InMemory { data: None, given: false } }
+        Self { kind: BodyKind::InMemory(None) }
     }
 }
 

@@ -327,7 +327,12 @@ fn one_frame_in_memory_is_shared_not_copied() {
         assert!(attempt.is_end_stream() && attempt.size_hint().exact() == Some(0));
         assert_eq!(poll(&mut attempt), Seen::End);
     }
-    assert!(matches!(original.kind, BodyKind::InMemory { .. }));
+    assert!(matches!(original.kind, BodyKind::InMemory(_)));
+    // The original itself may be read, and is no empty body afterwards.
+    let (mut read_itself, kept) = (original.replay().unwrap(), original.shared().unwrap());
+    assert_eq!(read(&mut read_itself).len(), 2);
+    assert_eq!(read_itself.replay().err(), Some(NotReplayable::Released));
+    assert!(read_itself.shared().is_none() && kept.replay().is_ok());
 }
 
 #[test]
@@ -346,7 +351,7 @@ fn an_empty_body_is_empty_in_every_attempt() {
         B: Body + Unpin,
         B::Error: Into<BoxError>,
     {
-        assert!(matches!(&original.kind, BodyKind::InMemory { data: None, .. }));
+        assert!(matches!(&original.kind, BodyKind::InMemory(None)));
         for _ in 0..2 {
             let mut attempt = original.replay().unwrap();
             assert!(attempt.is_end_stream() && attempt.size_hint().exact() == Some(0));
