@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
 
-use super::policy::classify::Failure;
 use super::replay_body::NotReplayable;
 use crate::extensions::TokenRejected;
 
@@ -67,7 +66,7 @@ pub enum ReplayReason {
     /// The server could not serve the request just now, and the method may be repeated: 408, 425, 5xx, and what else
     /// says when to come back.
     Unavailable,
-    /// The inner service failed, and the server did no work: see [`Failure::Unsent`].
+    /// The inner service failed, and the server did no work: see [`Failure::Unsent`](super::Failure::Unsent).
     Unsent,
     /// The inner service failed, it is not known how far the request came, and the method may be repeated.
     Ambiguous,
@@ -253,19 +252,6 @@ impl Replayed {
         self.status
     }
 
-    /// Returns what kind of error there was; none where there was a response.
-    #[must_use]
-    pub fn failure(&self) -> Option<Failure> {
-        match self.reason {
-            ReplayReason::Unsent => Some(Failure::Unsent),
-            ReplayReason::Ambiguous => Some(Failure::Ambiguous),
-            ReplayReason::TokenRejected
-            | ReplayReason::Throttled
-            | ReplayReason::Unavailable
-            | ReplayReason::TokenUnavailable => None,
-        }
-    }
-
     /// Returns why the request was sent again.
     #[must_use]
     pub fn reason(&self) -> ReplayReason {
@@ -295,7 +281,7 @@ impl fmt::Display for ReplayReason {
             Self::Throttled => "the server asked for patience",
             Self::Unavailable => "the server could not serve the request",
             Self::Unsent => "the request was not sent",
-            Self::Ambiguous => "there was no response",
+            Self::Ambiguous => "there was no response, and the request may have been sent",
             Self::TokenUnavailable => "there was no token for it",
         })
     }

@@ -46,7 +46,6 @@ pub(super) fn sent_again(
         request_id = request_id(head),
         attempt,
         status = replayed.status.as_ref().map(StatusCode::as_u16),
-        failure = replayed.failure().map(tracing::field::display),
         error = error.and_then(shown),
         token,
         reason = %replayed.reason,
