@@ -33,7 +33,8 @@ pub(crate) fn origins_only(text: &str) -> String {
             && without_wrong_port(host) != host
             && let Some(at) = after.split("://").next().and_then(|behind| behind.find('@'))
         {
-            (host, after) = host_of(&after[at + 1..]);
+            let word = after[at..].split(char::is_whitespace).next().unwrap_or_default();
+            (host, after) = host_of(&after[at + word.rfind('@').unwrap_or_default() + 1..]);
         }
         rest = after;
         // An `@` behind the host is one of a path or a query, and then it is not known where the host is.
@@ -162,6 +163,8 @@ mod tests {
             ("https://user:S3CR3T more", "https://user more"),
             ("for https://user:S3 CR\n3T@host: no, see https://b/?k", "for https://host: no, see https://b"),
             ("https://user:S3/C R3T@host:8443/p?k: no", "https://host:8443 no"),
+            ("https://user:S3 C@R3T@host: no", "https://host: no"),
+            ("https://user:S3 C@R/3T@host/p: no", "https://host no"),
             (
                 "http://proxy:3128 says: ask admin@example.com",
                 "http://proxy:3128 says: ask admin@example.com",
