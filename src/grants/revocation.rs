@@ -162,9 +162,13 @@ const DEAD: [&str; 6] = [
     "token was revoked",
 ];
 
+/// With these words another token is meant, or none.
+const ALIVE: [&str; 4] = ["token not found in", "csrf token", " no token", " no refresh token"];
+
 /// Returns whether a code, or its description, says that a token is none any more.
 fn is_dead(code: &str, description: &str) -> bool {
     let words = codes::plain(&format!("{code} {description}"));
+    let says = |phrases: &[&str]| phrases.iter().any(|phrase| words.contains(phrase));
     matches!(code, "invalid_token" | "expired_token" | "token_expired" | "token_revoked")
-        || (codes::subject(code) != Subject::Client && DEAD.iter().any(|dead| words.contains(dead)))
+        || (codes::subject(code) != Subject::Client && says(&DEAD) && !says(&ALIVE))
 }

@@ -306,6 +306,9 @@ async fn to_revoke_what_is_dead_already_is_done() {
         ("invalid_grant", "Token is revoked", true),
         ("invalid_request", "Token not found", true),
         ("invalid_request", "the parameter token is missing", false),
+        ("invalid_request", "Token not found in the request", false),
+        ("invalid_request", "CSRF token not found", false),
+        ("access_denied", "No token was revoked", false),
         (
             "invalid_client",
             "the token of this client was not found: its registration token has been revoked",
