@@ -16,7 +16,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use serde_json::{Value, json};
 use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
-use tower_oauth2::auth::Rejection;
+use tower_oauth2::auth::{AuthOverride, Rejection};
 use tower_oauth2::client::{ApiError, ApiRequest, MultipartForm};
 use tower_oauth2::extensions::Deadline;
 use tower_oauth2::retry::{RetryOptions, StopReason};
@@ -426,6 +426,16 @@ async fn a_default_header_is_on_each_request_that_does_not_have_it() {
         let headers = &seen.head.headers;
         assert_eq!(headers.get_all("user-agent").iter().collect::<Vec<_>>(), ["billing/1.4"]);
         assert_eq!(headers.get_all(AUTHORIZATION).iter().collect::<Vec<_>>(), ["Bearer A1"]);
+    }
+    // It may be a key, which was meant for the API.
+    let server = Script::new([answer(200, ""), answer(200, "")]);
+    let api = ApiClient::builder(BASE, fixed()).default_header("x-key", "S3CR3T");
+    let api = api.allow_origin("https://files.example.com").build_with(server.probe::<Body>()).unwrap();
+    for (uri, has_key) in [("https://files.example.com/f", true), ("https://elsewhere.example/f", false)] {
+        let request = Request::get(uri).extension(AuthOverride::anonymous()).body(Body::empty()).unwrap();
+        api.get_ref().clone().oneshot(request).await.unwrap();
+        let seen = server.seen();
+        assert_eq!(seen.last().unwrap().head.headers.contains_key("x-key"), has_key, "{uri}");
     }
     for (name, value, said) in [
         ("x-tenant", "S3CR3T\n", "default_header: x-tenant has a value that no header may have"),

@@ -1,7 +1,7 @@
 //! The options of a client.
 
-use std::fmt;
 use std::sync::Arc;
+use std::{fmt, iter};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use tower::ServiceExt as _;
@@ -87,6 +87,9 @@ impl StackBuilder<ApiClient> {
     }
 
     /// Sets a header of each request that does not have it: `user-agent`, the version of an API. Set again, it replaces the value.
+    ///
+    /// It may be a key of the API. A request without a token to an origin that is neither that of the base URL nor
+    /// [allowed](Self::allow_origin) is sent without it.
     ///
     /// ```
     /// use tower_oauth2::{AccessToken, ApiClient};
@@ -186,13 +189,19 @@ impl StackBuilder<ApiClient> {
             origin = origin.without_insecure_http("the base URL", allowed_by)?;
         }
         // Whatever became of the layer: these are the tokens that the client speaks of.
-        let mut auth = auth.with_cache(start.tokens.clone()).allow_origin(origin)?;
-        for origin in start.origins {
-            auth = auth.allow_origin(origin?)?;
+        let mut auth = auth.with_cache(start.tokens.clone());
+        let origins = iter::once(Ok(origin)).chain(start.origins).collect::<Result<Vec<_>, _>>()?;
+        for origin in &origins {
+            auth = auth.allow_origin(origin.clone())?;
         }
-        let headers = Arc::new(start.headers?);
+        let defaults = Arc::new((origins, start.headers?));
         let client = client.map_request(move |mut request: Request<StackBody<Body>>| {
-            add_missing(&headers, request.headers_mut());
+            let (origins, headers) = &*defaults;
+            // A header may be a key, which is for no other origin.
+            let uri = request.uri();
+            if uri.authority().is_none() || origins.iter().any(|origin| origin.matches(uri)) {
+                add_missing(headers, request.headers_mut());
+            }
             request.map(Body::new)
         });
         let stack = Stack::with_settings(auth, settings, client);
