@@ -194,8 +194,11 @@ impl Memory {
         // An operator learns of it when requests fail, as a rule.
         let since = self.failure.as_ref().filter(|_| !has_token).map_or(now, |failure| failure.since);
         let backoff = chance.full_jitter(FIRST_BACKOFF, LONGEST_BACKOFF, streak);
-        // The page of a gateway is no refusal: when the gateway finds its way again, no operator has to mend anything.
-        let is_refusal = error.is_final() || error.code().is_some();
+        // The page of a gateway is no refusal: when the gateway finds its way again, no operator has to mend anything. A 401 is
+        // about the client or its secret, and may count against it.
+        let is_refusal = error.is_final()
+            || error.code().is_some()
+            || error.status() == Some(http::StatusCode::UNAUTHORIZED);
         let (with_token, without_token) = match error.kind() {
             ErrorKind::Config | ErrorKind::Grant if is_refusal => {
                 let at_work = now.saturating_duration_since(since) < OPERATOR_AT_WORK;

@@ -147,6 +147,9 @@ fn what_stands_before_the_server_is_waited_for_as_an_outage_is() {
         let page = Error::config("the token endpoint returned 404 with HTML").hearsay();
         assert!(wait(page, after) <= seconds(5), "{after}");
     }
+    // A 401 is about the client or its secret, in whatever words.
+    let unauthorized = Error::config("it returned 401").with_status(http::StatusCode::UNAUTHORIZED).hearsay();
+    assert_eq!(wait(unauthorized, 3601), seconds(30));
     // Another process was refused by the server itself.
     let refused = Error::config("another process was refused").with_code("invalid_client").hearsay();
     assert_eq!(wait(refused, 3601), seconds(30));

@@ -20,7 +20,7 @@
 //!
 //! | the error | with a token in use | without one |
 //! |---|---|---|
-//! | transient, protocol; configuration, if it is not the server itself that says so, as the page of a gateway | by chance up to 1 s, doubling to 60 s | up to 1 s, 2 s, then 5 s |
+//! | transient, protocol; configuration, if it is not the server itself that says so, as the page of a gateway with another status than 401 | by chance up to 1 s, doubling to 60 s | up to 1 s, 2 s, then 5 s |
 //! | throttled, with a time | that time, 1 s to 5 minutes; from the second on not less than if transient | the same |
 //! | throttled | as transient, at least 1 s | as transient, at least 1 s |
 //! | configuration, grant | 30 s | 10 s in the first minute of errors, then 30 s |
