@@ -458,6 +458,10 @@ async fn the_environment_names_the_proxy() {
         tokio::task::spawn_blocking(move || again(test, &variables)).await.unwrap();
     }
     assert_eq!(gate.heads().len(), 3);
+    // What names no proxy does not hide the one that is named.
+    let variables = [("HTTPS_PROXY", "ftp://S3CR3T-PW@proxy".to_owned()), ("ALL_PROXY", url.clone())];
+    let said = tokio::task::spawn_blocking(move || again(test, &variables)).await.unwrap();
+    assert!(gate.heads().len() == 4 && !said.contains("S3CR3T-PW"), "{said}");
     let socks = [("ALL_PROXY", format!("socks5://billing:S3CR3T-PW@{at}"))];
     let said = tokio::task::spawn_blocking(move || again(test, &socks)).await.unwrap();
     assert!(said.contains("speaks neither http nor https") && !said.contains("S3CR3T-PW"), "{said}");

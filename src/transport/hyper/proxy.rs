@@ -141,18 +141,21 @@ impl fmt::Debug for Proxy {
     }
 }
 
-/// Reads the first variable that is set. A line end in it is of the file that it comes from.
+/// Reads the first variable that names a proxy. A line end in it is of the file that it comes from.
 fn matcher_of_environment() -> Option<Matcher> {
-    let set = |name| Some((name, visible(&std::env::var(name).ok()?).to_owned()));
     let names = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
-    let (name, address) = names.into_iter().filter_map(set).find(|(_, address)| !address.is_empty())?;
-    let matcher = Matcher::builder().https(address).build();
-    if matcher.intercept(&Uri::from_static("https://example.com/")).is_none() {
-        tracing::warn!(
-            "{name} names no proxy that can be used, so requests go without one; write http://host:port"
-        );
-    }
-    Some(matcher)
+    names.into_iter().find_map(|name| {
+        let value = std::env::var(name).ok()?;
+        let address = Some(visible(&value)).filter(|address| !address.is_empty())?;
+        let matcher = Matcher::builder().https(address).build();
+        let is_usable = matcher.intercept(&Uri::from_static("https://example.com/")).is_some();
+        if !is_usable {
+            tracing::warn!(
+                "{name} names no proxy that can be used, so it is left out; write http://host:port"
+            );
+        }
+        is_usable.then_some(matcher)
+    })
 }
 
 impl Proxies {
