@@ -49,7 +49,7 @@
 //! | a 2xx with a bearer token and no `error` | a token | |
 //! | 429; 503 with `Retry-After`; any other 4xx but 401 that gives a wait and has no OAuth error that is known | throttled | yes |
 //! | every other 5xx, with any body; 408, 409, 421, 423, 425; no response | transient | yes |
-//! | a 4xx, or an `error`, whose own words are about the moment: too many requests, a refresh in progress, try again later | throttled or transient | yes |
+//! | a 4xx but 401, or an `error`, whose own words are about the moment: too many requests, a refresh in progress, try again later | throttled or transient | yes |
 //! | `temporarily_unavailable`, `server_error` | transient | yes |
 //! | `slow_down`, `authorization_pending` | throttled, transient | no |
 //! | `invalid_client`, `unauthorized_client`, `invalid_request`, `invalid_scope`, `invalid_target`, `unsupported_grant_type`, DPoP demanded | config | no |

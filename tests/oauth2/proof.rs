@@ -203,6 +203,10 @@ async fn a_refusal_that_is_no_oauth_error_says_its_reason_and_whether_it_passes(
         let error = endpoint.ask(billing()).await.unwrap_err();
         assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
     }
+    // A 401 is about the client or its secret: to ask again may lock the account for longer.
+    let locked = r#"{"message":"Too many failed attempts: the client is temporarily locked"}"#;
+    let error = Scripted::new([answer(401, locked)]).ask(billing()).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Config && error.to_string().contains("temporarily locked"), "{error}");
     // What redirects stands in front of the endpoint.
     let endpoint = Scripted::new([answer(302, r#"{"message":"Please try again later"}"#)]);
     assert_eq!(endpoint.ask(billing()).await.unwrap_err().kind(), ErrorKind::Config);

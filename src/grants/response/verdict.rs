@@ -107,7 +107,9 @@ fn class(refusal: &Refusal<'_>, remark: Option<&str>, hint: Option<Duration>) ->
     match (status, code) {
         (429, _) => ErrorKind::Throttled,
         (503, _) if hint.is_some() => ErrorKind::Throttled,
-        // It says itself that this passes, whatever it is that stands on the way. A 401 is about the client, or its secret.
+        // It is about the client, or its secret, in whatever words.
+        (401, None) => ErrorKind::Config,
+        // It says itself that this passes, whatever it is that stands on the way.
         (400 | 402..=499, _) if hint.is_some() && row.is_none() && !names_refresh_token => {
             ErrorKind::Throttled
         }
@@ -117,7 +119,7 @@ fn class(refusal: &Refusal<'_>, remark: Option<&str>, hint: Option<Duration>) ->
             (None, Some(_), _) if names_refresh_token => ErrorKind::Grant,
             (None, Some(_), 401) => ErrorKind::Config,
             (None, Some(_), _) => ErrorKind::Grant,
-            (None, None, 300..=399 | 401 | 403 | 404 | 405 | 406 | 407 | 410 | 415) => ErrorKind::Config,
+            (None, None, 300..=399 | 403..=407 | 410 | 415) => ErrorKind::Config,
             (None, None, _) => ErrorKind::Protocol,
         }),
     }
