@@ -159,7 +159,7 @@ impl<K: Hash + Eq> TenantCaches<K> {
     /// another. The id is derived from the key, and does not show it.
     ///
     /// The layer below is an [`AuthLayer::per_request`](crate::AuthLayer::per_request). The request's own [`AuthOverride`] stays as far
-    /// as it is for other layers, or a minimum of validity.
+    /// as it is for other layers, or a minimum of validity. One that names the header of the layer below goes before the tenant's.
     ///
     /// # Errors
     ///

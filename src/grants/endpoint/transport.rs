@@ -182,12 +182,10 @@ pub(crate) fn headers() -> HeaderMap {
 /// Returns a response without its body, if its head asks to come back later: whatever becomes of the body.
 fn asks_for_patience(response: &Response<Body>) -> Option<EndpointResponse> {
     let (status, headers) = (response.status(), response.headers());
-    let asks = match status {
-        StatusCode::TOO_MANY_REQUESTS => true,
-        // It is about the client, or its secret.
-        StatusCode::UNAUTHORIZED => false,
-        _ => rate_limit::wait(status, headers, clock::unix_time()).is_some(),
-    };
+    // A 401 is about the client, or its secret.
+    let asks = status == StatusCode::TOO_MANY_REQUESTS
+        || status != StatusCode::UNAUTHORIZED
+            && rate_limit::wait(status, headers, clock::unix_time()).is_some();
     let body = || Err("a body that breaks off".to_owned());
     asks.then(|| EndpointResponse { status, headers: headers.clone(), body: body() })
 }

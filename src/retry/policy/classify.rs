@@ -53,11 +53,7 @@ impl Failure {
     /// Returns whether the server provably did no work. That another attempt would end alike is no proof: a response that this side
     /// does not take came after the work.
     pub(in crate::retry) fn did_no_work(self, error: &(dyn StdError + 'static)) -> bool {
-        match self {
-            Self::Unsent => true,
-            Self::Ambiguous => false,
-            Self::Fatal => has::<Unsent>(error) || has::<Lasting>(error),
-        }
+        self == Self::Unsent || self == Self::Fatal && (has::<Unsent>(error) || has::<Lasting>(error))
     }
 }
 
