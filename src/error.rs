@@ -424,6 +424,13 @@ impl fmt::Display for ErrorKind {
     }
 }
 
+/// Says what to do about a certificate of another time, by the words of rustls. It may pass, so nothing marks it as lasting.
+pub(crate) fn about_time(said: &str) -> Option<&'static str> {
+    let what = said.strip_prefix("invalid peer certificate: certificate ")?;
+    let is_of_time = what.starts_with("expired") || what.starts_with("not valid yet");
+    is_of_time.then_some("check this machine's clock, and whether the server's certificate was renewed")
+}
+
 /// Returns whether a status is about the moment, whatever else is said: the same request may be granted in a while.
 pub(crate) fn is_passing(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 409 | 421 | 423 | 425 | 500..=599)

@@ -19,11 +19,14 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tower::{BoxError, Layer as _, Service, ServiceExt as _};
-use tower_oauth2::RetryPolicy;
 use tower_oauth2::retry::{
     Failure, ReplayReason, ReportSlot, RequestBody, RetryOptions, RetryReport, StopReason, Unsent,
 };
 use tower_oauth2::transport::{HyperClient, classify_hyper};
+use tower_oauth2::{
+    AccessToken, ApiClient, ClientCredentials, ErrorKind, FetchReason, RetryPolicy, TokenRequest,
+    TokenSource as _,
+};
 
 type Sent = RequestBody<Full<Bytes>>;
 
@@ -175,6 +178,33 @@ async fn a_certificate_of_another_time_may_get_better() {
         let outcome = post(client, &format!("https://{address}/")).await;
         assert_eq!(outcome.reasons(), [ReplayReason::Unsent]);
         assert_eq!(outcome.status.unwrap(), StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_time_is_named_as_the_cause_and_not_the_url() {
+    for (from, to, said) in [(2200, 2300, "certificate not valid yet"), (1990, 2000, "certificate expired")] {
+        let ((listener, address), (wrong, root)) = (listener().await, tls_in_years(from, to));
+        tokio::spawn(async move {
+            for _ in 0..2 {
+                drop(wrong.accept(listener.accept().await.unwrap().0).await);
+            }
+        });
+        let client = HyperClient::new().only_root_certificates(root).unwrap();
+        let api = ApiClient::builder(format!("https://{address}"), AccessToken::bearer("A1").unwrap());
+        let api = api
+            .retry(RetryPolicy::builder().max_retries(0).build().unwrap())
+            .build_with(client.clone())
+            .unwrap();
+        let text = api.get("x").send().await.unwrap_err().to_string();
+        assert!(text.contains(said) && text.contains("check this machine's clock"), "{text}");
+        let url = format!("https://{address}/token");
+        let source = ClientCredentials::builder(url, "billing", "hunter2-hunter2").retries(0);
+        let source = source.build_with(client).unwrap();
+        let error = source.token(TokenRequest::new(FetchReason::Initial)).await.unwrap_err();
+        let text = error.to_string();
+        assert!(error.kind() == ErrorKind::Transient && text.contains(said), "{text}");
+        assert!(text.contains("check this machine's clock") && !text.contains("token URL"), "{text}");
     }
 }
 

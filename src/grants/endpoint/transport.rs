@@ -12,7 +12,7 @@ use tower::{BoxError, Service, ServiceExt as _};
 use crate::backoff::Chance;
 use crate::body::Body;
 use crate::clock;
-use crate::error::{Error, ErrorKind, Lasting, Unsent, chain};
+use crate::error::{Error, ErrorKind, Lasting, Unsent, about_time, chain};
 use crate::extensions::FollowNothing;
 use crate::grants::endpoint::deadline::Deadline;
 use crate::grants::response::body::{EndpointResponse, readable};
@@ -271,6 +271,7 @@ fn unreachable(error: &BoxError, was_sent: bool, expected: &Expected, redactor: 
         let is_said = |start: &str| texts.iter().any(|text| text.starts_with(start));
         OF_PROXIES.iter().find(|(start, _)| is_said(start)).map(|(_, advice)| *advice)
     });
+    let advice = advice.or_else(|| texts.iter().find_map(|text| about_time(text)));
     // The text closest to what happened: what stands above it in the chain says only that something did.
     let said = texts.iter().rfind(|text| !text.trim().is_empty());
     let said = said.map_or("the transport did not say why", String::as_str);
