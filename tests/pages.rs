@@ -19,6 +19,8 @@ use tokio::time::timeout;
 use tower::{BoxError, service_fn};
 use tower_oauth2::client::pages::{Next, NextPage, Pages};
 use tower_oauth2::client::{ApiClient, ApiError};
+use tower_oauth2::extensions::Deadline;
+use tower_oauth2::retry::RetryOptions;
 use tower_oauth2::test_util::{FakeApi, FakeAuthorizationServer, FakeClient, Trouble, pass, timed};
 use tower_oauth2::{AccessToken, Body, ClientCredentials};
 
@@ -897,4 +899,137 @@ async fn items_of_an_object_without_their_name_say_how_to_name_it() {
         error.contains("it is a string where u32 was expected; check") && !error.contains("S3CR3T"),
         "{error}"
     );
+}
+
+// --- What proves that a list is over ---
+
+#[tokio::test]
+async fn an_offset_goes_on_where_the_total_is_less_than_what_came_or_more_says_so() {
+    let at = |url: &str| param(url, "skip").map_or(0, |skip| skip.parse::<usize>().unwrap() / 2);
+    // Some do not count, and send a zero; some count the page; some count up to a limit.
+    for (total, requests) in [(json!(6), 3), (json!(0), 4), (json!(1), 4), (json!(-1), 4), (json!(7), 4)] {
+        let next = Next::offset("skip").items("data").total("total");
+        let walked = walk(next, move |url| page(json!({ "data": numbers(at(url)), "total": total })));
+        assert_eq!(walked.await.len(), requests);
+    }
+    let next = Next::offset("skip").items("data").total("total").more("more");
+    let walked =
+        walk(next, move |url| page(json!({ "data": numbers(at(url)), "total": 2, "more": at(url) < 2 })));
+    assert_eq!(walked.await.len(), 3);
+    // There is more, and no offset at which to ask for it.
+    let (api, seen) = client(|_, _| page(json!({ "data": [], "more": true })));
+    let mut pages = api.get("x").pages(Next::offset("skip").items("data").more("more"));
+    assert!(pages.next().await.unwrap().is_ok());
+    assert!(pages.next().await.unwrap().unwrap_err().is_pages());
+    assert_eq!(asked(&seen).len(), 1);
+}
+
+#[tokio::test]
+async fn an_empty_list_that_leaves_its_items_out_may_have_other_arrays() {
+    // A search of FHIR that finds nothing has links, and no entries.
+    let bundle =
+        json!({ "total": 0, "link": [{ "relation": "self", "url": "https://api.example.com/v2/Patient" }] });
+    for next in [Next::offset("_offset"), Next::page_number("page"), Next::url("next")] {
+        let bundle = bundle.clone();
+        let (api, _) = client(move |_, _| page(&bundle));
+        let pages = api.get("Patient").pages(next.items("entry").total("total"));
+        assert_eq!(items(pages).await.unwrap(), [0; 0]);
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_that_is_not_followed_is_no_page() {
+    let (api, _) = client(|_, _| {
+        let mut response = page("");
+        *response.status_mut() = StatusCode::FOUND;
+        response.headers_mut().insert("location", "https://login.example.com/".parse().unwrap());
+        response
+    });
+    for next in [Next::link(), Next::url("next").items("data"), Next::page_number("page").items("data")] {
+        let mut pages = api.get("x").pages(next);
+        let error = pages.next().await.unwrap().unwrap_err();
+        assert!(error.is_status() && error.status() == Some(StatusCode::FOUND), "{error}");
+        assert!(error.to_string().contains("302"), "{error}");
+        assert!(pages.position().is_some());
+    }
+    // The caller has asked whether it has changed.
+    let (api, _) = client(|_, _| {
+        let mut response = page("");
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response
+    });
+    let mut pages = api.get("x").header("if-none-match", "\"a\"").pages(Next::link());
+    assert_eq!(pages.next().await.unwrap().unwrap().response().status(), StatusCode::NOT_MODIFIED);
+}
+
+#[tokio::test]
+async fn a_total_that_the_first_page_alone_states_is_still_shown() {
+    let (api, _) = client(|url, _| match param(url, "at") {
+        None => page(json!({ "value": [1, 2], "count": 4, "pages": 2, "next": "?at=2" })),
+        Some(_) => page(json!({ "value": [3, 4] })),
+    });
+    let next = Next::url("next").items("value").total("count").page_count("pages");
+    let mut pages = api.get("x").pages(next);
+    while let Some(page) = pages.next().await {
+        page.unwrap();
+    }
+    assert_eq!(pages.progress().to_string(), "page 2 of 2, 4 of 4 items");
+}
+
+// --- Bodies that do not come ---
+
+/// Serves a page whose body breaks off, or stalls, as often as it is told; then `[1]`.
+fn breaking(times: usize, stalls: bool) -> (ApiClient, Seen) {
+    let left = Arc::new(Mutex::new(times));
+    client(move |_, _| {
+        let mut left = left.lock().unwrap();
+        if *left == 0 {
+            return page("[1]");
+        }
+        *left -= 1;
+        let begun = stream::iter([Ok::<_, BoxError>(Frame::data(Bytes::from("[1")))]);
+        Response::new(match stalls {
+            true => Body::new(StreamBody::new(begun.chain(stream::pending()))),
+            false => Body::new(StreamBody::new(begun.chain(stream::iter([Err("connection reset".into())])))),
+        })
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_that_breaks_off_is_asked_for_again_if_it_may_be() {
+    let (api, seen) = breaking(2, false);
+    assert_eq!(items(api.get("x").pages(Next::link())).await.unwrap(), [1]);
+    assert_eq!(asked(&seen).len(), 3);
+    // One that breaks off each time is an error, after which it can be had again.
+    let (api, seen) = breaking(3, false);
+    let mut pages = api.get("x").pages(Next::link());
+    assert!(pages.next().await.unwrap().unwrap_err().is_body());
+    assert_eq!(asked(&seen).len(), 3);
+    pages.try_again();
+    assert_eq!(items(pages).await.unwrap(), [1]);
+    // A POST may do something, unless the caller says that it does not.
+    for (options, requests) in [
+        (RetryOptions::default(), 1),
+        (RetryOptions::default().repeatable(true), 3),
+        (RetryOptions::never(), 1),
+    ] {
+        let (api, seen) = breaking(9, false);
+        let mut pages = api.post("x").extension(options).pages(Next::link());
+        assert!(pages.next().await.unwrap().unwrap_err().is_body());
+        assert_eq!(asked(&seen).len(), requests);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_timeout_of_a_page_covers_its_body() {
+    let (api, seen) = breaking(2, true);
+    let mut pages = api.get("x").timeout(Duration::from_secs(5)).pages(Next::link());
+    let (error, took) = timed(timeout(Duration::from_secs(60), pages.next())).await;
+    let error = error.unwrap().unwrap().unwrap_err();
+    assert!(error.is_timeout() && error.is_body(), "{error}");
+    assert_eq!((took, asked(&seen).len()), (Duration::from_secs(5), 1));
+    let mut pages = api.get("x").extension(Deadline::within(Duration::from_secs(7))).pages(Next::link());
+    let (error, took) = timed(timeout(Duration::from_secs(60), pages.next())).await;
+    assert!(error.unwrap().unwrap().unwrap_err().is_timeout());
+    assert_eq!(took, Duration::from_secs(7));
 }

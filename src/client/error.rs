@@ -103,7 +103,15 @@ impl ApiError {
 
     pub(super) fn body(of: &str, source: impl Into<BoxError>) -> Self {
         let error = Self::new(ApiErrorKind::Body, String::new()).with_source(source);
-        Self { message: format!("the response of {of} broke off: {}", error.root()), ..error }
+        let message = match error.find() {
+            Some(TimedOut::Deadline) => format!(
+                "the response of {of} was not there to its end before the deadline, which the timeout of the request sets"
+            ),
+            Some(TimedOut::Attempt { .. }) | None => {
+                format!("the response of {of} broke off: {}", error.root())
+            }
+        };
+        Self { message, ..error }
     }
 
     pub(super) fn decode(of: &str, headers: &HeaderMap, source: &serde_json::Error) -> Self {

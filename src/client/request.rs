@@ -21,6 +21,7 @@ use super::response::ApiResponse;
 use super::service::ApiService;
 use crate::body::Body;
 use crate::extensions::Deadline;
+use crate::retry::RetryOptions;
 
 /// A request of an [`ApiClient`](super::ApiClient). Set its parts, then [`send`](Self::send) it.
 ///
@@ -233,7 +234,7 @@ impl<S> ApiRequest<S> {
     /// # Errors
     ///
     /// An error of the builder if the request is wrong; nothing is sent then. Else the error of the service below.
-    pub async fn send<RB>(self) -> Result<ApiResponse<RB>, ApiError>
+    pub async fn send<RB>(mut self) -> Result<ApiResponse<RB>, ApiError>
     where
         S: Service<Request<Body>, Response = Response<RB>>,
         S::Error: Into<BoxError>,
@@ -241,6 +242,7 @@ impl<S> ApiRequest<S> {
         if let Some(error) = self.error {
             return Err(error);
         }
+        self.begin();
         let uri = self.uri()?;
         let mut request = Request::new(self.body);
         *request.method_mut() = self.method;
@@ -253,11 +255,6 @@ impl<S> ApiRequest<S> {
             request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         *request.extensions_mut() = self.extensions;
-        if let Some(timeout) = self.timeout {
-            let ours = Deadline::within(timeout);
-            let other = request.extensions().get::<Deadline>().copied();
-            request.extensions_mut().insert(other.map_or(ours, |other| other.min(ours)));
-        }
         let origin = self.base.origin().clone();
         match self.service.oneshot(request).await {
             Ok(response) => Ok(ApiResponse::new(response, origin)),
@@ -285,6 +282,21 @@ impl<S> ApiRequest<S> {
 
     pub(super) fn uri(&self) -> Result<Uri, ApiError> {
         self.base.join(&self.path, &self.query).map_err(ApiError::path)
+    }
+
+    /// Lets the timeout begin, and returns the deadline.
+    pub(super) fn begin(&mut self) -> Option<Deadline> {
+        let other = self.extensions.get::<Deadline>().copied();
+        let Some(timeout) = self.timeout.take() else { return other };
+        let ours = Deadline::within(timeout);
+        let deadline = other.map_or(ours, |other| other.min(ours));
+        self.extensions.insert(deadline);
+        Some(deadline)
+    }
+
+    /// Returns whether the request may be sent again after its response broke off.
+    pub(super) fn may_repeat(&self) -> bool {
+        self.extensions.get::<RetryOptions>().cloned().unwrap_or_default().may_repeat(&self.method)
     }
 
     /// Returns the body if it is in memory.

@@ -11,12 +11,13 @@
 //! 4. A page that was asked for already is not asked for again: a server that names the same next page twice ends in an error
 //!    and not in a loop. So does one that takes no notice of a page number and sends the same page twice. Against a list that
 //!    never ends, because there is always another cursor, set [`max_pages`](Pages::max_pages).
-//! 5. A status of 4xx or 5xx is an error. After an error the pages end; [`try_again`](Pages::try_again) asks for the failed one
-//!    once more.
+//! 5. A status of 4xx or 5xx is an error, and so is a redirect that was not followed. After an error the pages end;
+//!    [`try_again`](Pages::try_again) asks for the failed one once more. A page whose body breaks off is asked for up to twice
+//!    more by itself, if its method may be repeated or its [`RetryOptions`](crate::retry::RetryOptions::repeatable) say so.
 //! 6. [`position`](Pages::position) is a text to save, with which [`resume`](Pages::resume) goes on later. Saved after a page
 //!    was dealt with, it is that of the page behind it.
 //! 7. Dropping a [`next`](Pages::next) loses no page. The request stays under way.
-//! 8. A [`timeout`](super::ApiRequest::timeout) of the request is for each page. A
+//! 8. A [`timeout`](super::ApiRequest::timeout) of the request is for each page, to the end of its body. A
 //!    [`Deadline`](crate::extensions::Deadline) among its extensions is for all of them.
 //! 9. The body of the request must be in memory. Query, headers and extensions go along with each page, but for the query
 //!    where the server gave a URL, which has its own.

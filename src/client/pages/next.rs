@@ -107,9 +107,8 @@ impl Next {
     }
 
     /// The next page leaves out as many items as came before it, in this parameter. Counting begins where the first request
-    /// says, or at 0 ([`first`](Self::first); SCIM begins at 1). The last page is the one with which the
-    /// [`total`](Self::total) has come, or the one that [`more`](Self::more) says; without these, pages are asked for until one
-    /// is empty.
+    /// says, or at 0 ([`first`](Self::first); SCIM begins at 1). The last page is the one that [`more`](Self::more) says;
+    /// without it, the one with which exactly the [`total`](Self::total) has come, or an empty one.
     pub fn offset(parameter: impl Into<String>) -> Self {
         Self::new(Shape::Offset { parameter: parameter.into(), first: 0 })
     }
@@ -246,7 +245,8 @@ impl Next {
                 Some(items) => Some(member::count(items).ok_or_else(|| page.unlike(name, "an array"))?),
                 None => {
                     // Some leave out an array without items. Of a wrong name there would be one page.
-                    let other = name.find_other_array(page.body()).filter(|_| first);
+                    let is_checked = first && self.total_of(page)? != Some(0);
+                    let other = is_checked.then(|| name.find_other_array(page.body())).flatten();
                     match other {
                         Some(other) => return Err(page.named_otherwise(name, &other)),
                         None => Some(0),
@@ -309,9 +309,13 @@ impl Next {
                 let items = told.items.ok_or_else(|| page.endless("items"))?;
                 let current = current.unwrap_or(*first);
                 let came = current.saturating_sub(*first).saturating_add(items);
-                let is_all = told.total.is_some_and(|total| came >= total);
-                // A page without items would come again for ever.
-                Ok(following(parameter, current, items).filter(|_| items > 0 && !is_all))
+                let is_last = match more {
+                    Some(_) if items == 0 => return Err(page.stuck()),
+                    Some(_) => false,
+                    // A total that is less than what came says nothing, as above.
+                    None => items == 0 || told.total == Some(came),
+                };
+                Ok(following(parameter, current, items).filter(|_| !is_last))
             }
             Shape::By(next) => next(page).map_err(|error| {
                 ApiError::pages("the function that says what comes next has failed").caused_by(error)

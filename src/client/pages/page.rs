@@ -125,6 +125,12 @@ impl Page {
         self.error(&format!("nothing says which page is the last one; set {setters} of Next"))
     }
 
+    pub(super) fn stuck(&self) -> ApiError {
+        self.error(
+            "the page says that there is more, but it has no items, so the next offset would be the same",
+        )
+    }
+
     fn error(&self, what: &str) -> ApiError {
         ApiError::pages(&format!("the pages of {} cannot go on: {what}", self.origin))
     }

@@ -30,13 +30,13 @@ impl Progress {
         self.items
     }
 
-    /// Returns how many items there are, as far as the last page said so: see [`Next::total`](super::Next::total).
+    /// Returns how many items there are, as far as a page said so, the newest one: see [`Next::total`](super::Next::total).
     #[must_use]
     pub fn total(&self) -> Option<u64> {
         self.total
     }
 
-    /// Returns how many pages there are, as far as the last page said so: see
+    /// Returns how many pages there are, as far as a page said so, the newest one: see
     /// [`Next::page_count`](super::Next::page_count).
     #[must_use]
     pub fn page_count(&self) -> Option<u64> {

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures_util::Stream;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use serde_json::Value;
+use tokio::time::timeout_at;
 use tower::BoxError;
 use tower_service::Service;
 
@@ -27,6 +28,8 @@ use super::position::{NextPage, Position, Step};
 use super::progress::Progress;
 use super::reference::{Place, resolve};
 use crate::body::Body;
+use crate::retry::TimedOut;
+use crate::runtime;
 
 /// The pages of a list: a stream that asks for the next one when it is polled. Rules and examples are on the page of the
 /// [module](super).
@@ -63,6 +66,9 @@ enum PagesState {
 }
 
 type PageFuture = Pin<Box<dyn Future<Output = Result<Page, ApiError>> + Send>>;
+
+/// So often a page whose body breaks off is asked for again.
+const REPEATS: u32 = 2;
 
 /// 128 bits: two that differ are never taken for one.
 type Fingerprint = [u64; 2];
@@ -214,7 +220,9 @@ impl<S> Pages<S> {
             )));
         }
         self.progress.add(said.items);
-        (self.progress.total, self.progress.page_count) = (said.total, said.page_count);
+        // Some say it on the first page alone.
+        self.progress.total = said.total.or(self.progress.total);
+        self.progress.page_count = said.page_count.or(self.progress.page_count);
         let after = self.next.after(page, &said, self.current(), &self.progress);
         match after.and_then(|next| self.whole(next)) {
             Ok(Some(next)) => self.at = Some(Position { step: Some(next), progress: self.progress }),
@@ -289,10 +297,45 @@ impl<S: Clone> Pages<S> {
         }
         self.last_sent = Some(sent);
         let (number, next) = (self.progress.pages.saturating_add(1), Arc::clone(&self.next));
+        let mut request = request;
         Ok(Box::pin(async move {
-            let response = request.send().await?.error_for_status()?;
-            Page::read(response, number, next).await
+            request.begin();
+            let mut left = if request.may_repeat() { REPEATS } else { 0 };
+            while left > 0 {
+                let again = request.repeated()?;
+                match fetch(request, number, Arc::clone(&next)).await {
+                    Err(error) if error.is_body() && !error.is_timeout() => request = again,
+                    outcome => return outcome,
+                }
+                left -= 1;
+            }
+            fetch(request, number, next).await
         }))
+    }
+}
+
+/// Sends a request, and reads the page to its end before the deadline.
+async fn fetch<S, RB>(mut request: ApiRequest<S>, number: u64, next: Arc<Next>) -> Result<Page, ApiError>
+where
+    S: Service<Request<Body>, Response = Response<RB>>,
+    S::Error: Into<BoxError>,
+    RB: HttpBody,
+    RB::Error: Into<BoxError>,
+{
+    let deadline = request.begin();
+    let response = request.send().await?.error_for_status()?;
+    let status = response.status();
+    let origin = response.origin().to_string();
+    // Taken for an empty page it would end the list. Of 304 the caller knows, who has asked for it.
+    if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
+        return Err(ApiError::status_of(&origin, status, response.extensions()));
+    }
+    let page = Page::read(response, number, next);
+    match deadline.filter(|_| runtime::current().is_ok()) {
+        Some(deadline) => timeout_at(deadline.instant().into(), page)
+            .await
+            .unwrap_or_else(|_elapsed| Err(ApiError::body(&origin, TimedOut::Deadline))),
+        None => page.await,
     }
 }
 

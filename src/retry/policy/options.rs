@@ -1,5 +1,7 @@
 //! The settings for the replays of one request.
 
+use http::Method;
+
 use crate::retry::report::ReportSlot;
 
 /// Settings for one request, put into its extensions. They win over the policy. To limit how long the request may take in all,
@@ -98,6 +100,11 @@ impl RetryOptions {
     pub fn report_to(mut self, slot: &ReportSlot) -> Self {
         self.slot = Some(slot.clone());
         self
+    }
+
+    /// Returns whether a request of this method may be sent again after its response broke off.
+    pub(crate) fn may_repeat(&self, method: &Method) -> bool {
+        !self.never && self.max_retries != Some(0) && (self.repeatable || method.is_idempotent())
     }
 
     /// Says that the server did the work of a request that it redirected here, to read what came of it.
