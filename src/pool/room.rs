@@ -1,7 +1,7 @@
 //! How much room a token has: values in, verdict out.
 //!
 //! 1. A response counts from its arrival. Of two in one window the smaller rest counts, since they may overtake
-//!    each other.
+//!    each other. Where the end moves on with each response, the window slides, and a rest that has risen counts after 2 s.
 //! 2. Requests that are in flight may be in that rest already, or not. They count as not: it is too little for a moment, and
 //!    never too much. When the window ends, a waiting request looks again.
 //! 3. A window is over a second after the server says so: many count in whole seconds, rounded down.
@@ -90,19 +90,20 @@ impl Room {
     /// Notes what a response said about the quota.
     pub(super) fn told(&mut self, quota: Quota, now: Instant) {
         let ends = clock::after(now, quota.renewed_in.min(LONGEST).saturating_add(ROUNDING));
-        let (left, began) = match self.window {
+        let (left, began, ends) = match self.window {
             Some(before) if before.ends > now && clock::after(ends, SAME_WINDOW) < before.ends => {
                 // It came late, and is of a window that is over. Or else it was the word before that was wrong: that of
                 // another clock, or of another unit.
                 if ends <= clock::after(before.began, LATEST) {
                     return;
                 }
-                (quota.left, now)
+                (quota.left, now, ends)
             }
+            // Its end stays where it was first heard of: one that moves on a little each time is that of a window that slides.
             Some(before) if before.ends > now && ends <= clock::after(before.ends, SAME_WINDOW) => {
-                (quota.left.min(before.left), before.began)
+                (quota.left.min(before.left), before.began, before.ends)
             }
-            Some(_) | None => (quota.left, now),
+            Some(_) | None => (quota.left, now, ends),
         };
         self.window = Some(Window { left, began, ends });
         self.most = self.most.max(Some(quota.left));
@@ -141,6 +142,18 @@ mod tests {
         assert_eq!(room.left(next, Some(300)), 297);
         room.told(quota(299, 60), next);
         assert_eq!(room.left(next, None), 296);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rest_that_rises_under_a_window_that_slides_is_believed() {
+        let (start, mut room) = (clock::now(), Room::default());
+        // A bucket that refills evenly, whose reset is always a minute ahead: it was low once, and fills again.
+        for second in 0..30 {
+            let now = clock::after(start, SECOND * u32::try_from(second).unwrap());
+            room.told(quota(1 + second, 60), now);
+            assert!(room.left(now, None) + 3 > second, "{second}: {}", room.left(now, None));
+        }
+        assert!(room.left(clock::after(start, 29 * SECOND), None) >= 27);
     }
 
     #[tokio::test(start_paused = true)]
