@@ -556,6 +556,21 @@ async fn connecting_takes_no_longer_than_it_may() {
     assert!(error.to_string().contains("connecting took longer than 50ms"), "{error}");
 }
 
+#[cfg(feature = "stack")]
+#[tokio::test]
+async fn connecting_that_takes_too_long_is_a_timeout_of_the_client() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("https://localhost:{}", silent.local_addr().unwrap().port());
+    let client = HyperClient::new().only_root_certificates(Authority::new().pem()).unwrap();
+    let client = client.connect_timeout(Duration::from_millis(50));
+    let tokens = tower_oauth2::AccessToken::bearer("A1").unwrap();
+    let retry = tower_oauth2::RetryPolicy::builder().max_retries(0).build().unwrap();
+    let api = tower_oauth2::ApiClient::builder(base, tokens).retry(retry).build_with(client).unwrap();
+    let error = api.get("x").send().await.unwrap_err();
+    assert!(error.is_connect() && error.is_timeout(), "{error}");
+    assert!(error.to_string().contains("connecting took longer than 50ms"), "{error}");
+}
+
 // --- A second attempt ---
 
 /// Responds with a token but to the second request, which hangs. Notes on which connection each request came.

@@ -294,7 +294,10 @@ fn is_connect(error: &(dyn StdError + 'static)) -> bool {
     if error.downcast_ref().is_some_and(reqwest::Error::is_connect) {
         return true;
     }
-    let refused = [io::ErrorKind::ConnectionRefused, io::ErrorKind::HostUnreachable];
+    use io::ErrorKind::{
+        AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkDown, NetworkUnreachable,
+    };
+    let refused = [AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkDown, NetworkUnreachable];
     error.downcast_ref().is_some_and(|error: &io::Error| refused.contains(&error.kind()))
 }
 

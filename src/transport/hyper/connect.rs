@@ -1,5 +1,6 @@
 //! How a connection is made: a name looked up, a proxy asked, TLS begun, and all that within a time.
 
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -118,7 +119,10 @@ where
         Box::pin(async move {
             match tokio::time::timeout(timeout, connecting).await {
                 Ok(connected) => connected.map_err(|error| told_apart(error.into())),
-                Err(_) => Err(format!("connecting took longer than {timeout:?}").into()),
+                Err(_) => {
+                    let reason = format!("connecting took longer than {timeout:?}");
+                    Err(io::Error::new(io::ErrorKind::TimedOut, reason).into())
+                }
             }
         })
     }
