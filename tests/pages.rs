@@ -963,6 +963,46 @@ async fn a_redirect_that_is_not_followed_is_no_page() {
 }
 
 #[tokio::test]
+async fn a_page_that_the_server_named_and_sent_empty_is_not_the_last_one() {
+    let shapes = [
+        Next::url("next"),
+        Next::cursor("at", "next"),
+        Next::url("next").items("data").total("total").more("more"),
+    ];
+    for next in shapes {
+        for (status, is_page) in [(200, false), (204, true)] {
+            let (api, _) = client(move |_, _| {
+                let mut response = page("");
+                *response.status_mut() = StatusCode::from_u16(status).unwrap();
+                response
+            });
+            let mut pages = api.get("x").pages(next.clone());
+            let first = pages.next().await.unwrap();
+            assert_eq!(first.is_ok(), is_page, "{next:?} {status} {first:?}");
+            assert!(first.is_ok() || first.is_err_and(|error| error.is_decode()));
+            assert_eq!(pages.position().is_none(), is_page);
+        }
+    }
+    // Of a page that a header tells about the body says nothing.
+    let (api, _) = client(|_, _| page(""));
+    assert!(api.get("x").pages(Next::link()).next().await.unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn a_link_that_is_not_utf_8_keeps_its_bytes() {
+    let (api, seen) = client(|url, _| {
+        let mut response = page("[1]");
+        if !url.contains("at=2") {
+            let link = http::HeaderValue::from_bytes(b"<?q=M\xfcller&at=2>; rel=next").unwrap();
+            response.headers_mut().insert(LINK, link);
+        }
+        response
+    });
+    assert_eq!(items(api.get("x").pages(Next::link())).await.unwrap(), [1, 1]);
+    assert_eq!(asked(&seen)[1], "/x?q=M%FCller&at=2");
+}
+
+#[tokio::test]
 async fn a_total_that_the_first_page_alone_states_is_still_shown() {
     let (api, _) = client(|url, _| match param(url, "at") {
         None => page(json!({ "value": [1, 2], "count": 4, "pages": 2, "next": "?at=2" })),

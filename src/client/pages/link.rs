@@ -5,13 +5,24 @@
 //! 3. A link with an `anchor` speaks of another resource than the one that was asked for (§3.2), and is passed over.
 //! 4. Where the grammar breaks, reading goes on behind the next comma.
 
+use std::borrow::Cow;
+
 use http::HeaderMap;
 use http::header::LINK;
 
 /// Returns the target of the first link with this relation.
 pub(super) fn target(headers: &HeaderMap, rel: &str) -> Option<String> {
-    let lines = headers.get_all(LINK).iter().map(|line| String::from_utf8_lossy(line.as_bytes()));
+    let lines = headers.get_all(LINK).iter().map(|line| text(line.as_bytes()));
     lines.into_iter().find_map(|line| Reader { rest: &line }.find(rel))
+}
+
+/// Encodes the bytes of a line that is not UTF-8: what they mean is for the server to say, which wrote them.
+fn text(line: &[u8]) -> Cow<'_, str> {
+    let encoded = |&byte: &u8| match byte.is_ascii() {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02X}"),
+    };
+    str::from_utf8(line).map_or_else(|_| line.iter().map(encoded).collect(), Cow::Borrowed)
 }
 
 struct Reader<'a> {

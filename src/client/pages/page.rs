@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Response, StatusCode};
 use http_body::Body as HttpBody;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -93,6 +93,14 @@ impl Page {
 
     pub(super) fn body(&self) -> &Bytes {
         self.response.body()
+    }
+
+    /// Returns whether the status says that there is no body.
+    pub(super) fn has_no_content(&self) -> bool {
+        matches!(
+            self.response.status(),
+            StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED
+        )
     }
 
     pub(super) fn is_array(&self) -> bool {

@@ -57,10 +57,11 @@ impl Progress {
 impl fmt::Display for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "page {}", self.pages)?;
-        if let Some(count) = self.page_count {
+        // A number that is less than what came is wrong.
+        if let Some(count) = self.page_count.filter(|count| *count >= self.pages) {
             write!(f, " of {count}")?;
         }
-        match (self.items, self.total) {
+        match (self.items, self.total.filter(|total| self.items.is_some_and(|items| *total >= items))) {
             (Some(items), Some(total)) => write!(f, ", {items} of {total} items"),
             (Some(items), None) => write!(f, ", {items} items"),
             (None, _) => Ok(()),
@@ -81,6 +82,9 @@ mod tests {
         assert_eq!(progress.to_string(), "page 2, 30 items");
         (progress.total, progress.page_count) = (Some(40), Some(2));
         assert_eq!(progress.to_string(), "page 2 of 2, 30 of 40 items");
+        // Some count up to a limit, and some send a zero.
+        (progress.total, progress.page_count) = (Some(0), Some(1));
+        assert_eq!(progress.to_string(), "page 2, 30 items");
         progress.add(None);
         assert_eq!(progress.items(), None);
         progress.add(Some(1));
