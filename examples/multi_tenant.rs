@@ -31,17 +31,19 @@ async fn main() -> Result<(), BoxError> {
     let server = FakeApi::builder(&provider).service(reports).start().await?;
 
     // Makes the cache of a tenant when its first request comes. Look up the secret where you keep it.
-    let token_url = provider.token_url();
+    // One HTTP client: `build()` would make one for each tenant, with connections of its own.
+    let http = HyperClient::new();
+    let (token_url, token_http) = (provider.token_url(), http.clone());
     let caches = TenantCaches::builder(move |tenant: &String| {
         let secret = format!("the secret of {tenant}");
-        ClientCredentials::builder(&token_url, tenant.as_str(), secret).build()
+        ClientCredentials::builder(&token_url, tenant.as_str(), secret).build_with(token_http.clone())
     })
     .idle_after(Duration::from_secs(600))
     .build()?;
 
     // One client for all. It has no token of its own, so a request without a tenant is refused.
     let auth = AuthLayer::per_request([server.origin()])?;
-    let api = ApiClient::new(server.origin(), Stack::with_auth(auth).build(HyperClient::new()))?;
+    let api = ApiClient::new(server.origin(), Stack::with_auth(auth).build(http))?;
 
     for tenant in TENANTS.iter().chain(&TENANTS) {
         let mut request = api.get("reports");
