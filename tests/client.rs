@@ -748,3 +748,30 @@ async fn an_error_of_reading_json_says_the_kind_and_the_content_type() {
         assert!(said.contains("; its content-type is malformed; ") && !said.contains("S3"), "{said}");
     }
 }
+
+#[cfg(feature = "stack")]
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_gives_no_sign_of_life_is_a_timeout() {
+    use hyper::client::conn::http2;
+    use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+    use tokio::io::AsyncWriteExt as _;
+
+    // A server of h2 that sends its settings, and then nothing.
+    let (ours, mut theirs) = tokio::io::duplex(65_536);
+    theirs.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder.timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(10));
+    let (sender, connection) =
+        builder.keep_alive_timeout(Duration::from_secs(5)).handshake(TokioIo::new(ours)).await.unwrap();
+    tokio::spawn(connection);
+    let server = service_fn(move |request: Request<Body>| {
+        let mut sender = sender.clone();
+        async move { Ok::<_, BoxError>(sender.send_request(request).await?.map(Body::new)) }
+    });
+    let retry = tower_oauth2::RetryPolicy::builder().max_retries(0).build().unwrap();
+    let tokens = AccessToken::bearer("A1").unwrap();
+    let api = ApiClient::builder("https://api.example.com", tokens).retry(retry).build_with(server).unwrap();
+    let error = api.get("x").send().await.unwrap_err();
+    assert!(error.is_timeout() && error.is_request(), "{error}");
+    drop(theirs);
+}

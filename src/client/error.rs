@@ -281,6 +281,11 @@ fn is_timeout(error: &(dyn StdError + 'static)) -> bool {
     if error.downcast_ref().is_some_and(reqwest::Error::is_timeout) {
         return true;
     }
+    // HTTP/2 asks for a sign of life, and ends the connection if none comes.
+    #[cfg(any(feature = "hyper-client", feature = "reqwest"))]
+    if error.downcast_ref().is_some_and(hyper::Error::is_timeout) {
+        return true;
+    }
     error.is::<TimedOut>()
         || error.downcast_ref().is_some_and(|error: &io::Error| error.kind() == io::ErrorKind::TimedOut)
 }
