@@ -6,7 +6,7 @@
 #![allow(clippy::print_stdout, reason = "figures that were measured")]
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -640,4 +640,31 @@ async fn what_a_request_says_of_its_token_is_kept() {
     pass(MINUTE / 2).await;
     let long = AuthOverride::layer().min_validity(Duration::from_secs(40));
     assert_eq!(send(long.and(of_key(AuthOverride::layer()))).await.0, some("Bearer P1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_was_waited_out_closes_its_token_no_second_time() {
+    // Refused for ten seconds, and then nothing: the deadline gives the old refusal back.
+    let again = Arc::new(AtomicBool::new(false));
+    let server = service_fn(move |_: Request<Body>| {
+        let again = again.swap(true, SeqCst);
+        async move {
+            if again {
+                sleep(5 * MINUTE).await;
+            }
+            Ok::<_, BoxError>(
+                Response::builder().status(429).header("retry-after", "10").body(Body::empty())?,
+            )
+        }
+    });
+    let server = server.map_request(|request: Request<_>| request.map(Body::new));
+    let source = |_| Ok::<_, Error>(source_fn(async |_| AccessToken::bearer("A1")));
+    let pool = TokenPool::builder(1, source).build().unwrap();
+    let layers = Stack::with_auth(AuthLayer::per_request([FakeApi::ORIGIN]).unwrap());
+    let service = pool.layer(layers.build(server));
+    let api: ApiClient =
+        ApiClient::new(FakeApi::ORIGIN, ApiService::new(pool.first().clone(), service)).unwrap();
+    let (response, took) = timed(api.get("x").timeout(Duration::from_secs(15)).send()).await;
+    assert_eq!((response.unwrap().status(), took), (StatusCode::TOO_MANY_REQUESTS, Duration::from_secs(15)));
+    assert_eq!(pool.status()[0].opens_in(), None);
 }

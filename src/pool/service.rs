@@ -124,7 +124,8 @@ impl<S> Sending<S> {
                 None => self.spare.clone().oneshot(request).await,
             };
             let response = response.map_err(Into::into)?;
-            let is_refused = loan.member.limits.learn(response.status(), response.headers());
+            // The pool has learned from it when it came. That may be a while ago: a retry may have got no response since.
+            let is_refused = loan.member.limits.is_refusal(response.status(), response.headers());
             let Some(spare) = spare.filter(|_| is_refused && may_be_sent_again(&response)) else {
                 return Ok(response);
             };

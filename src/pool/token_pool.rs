@@ -437,21 +437,26 @@ impl TokenLimits {
         self.room.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Learns from a response. Returns whether it refuses the request for a limit.
-    pub(super) fn learn(&self, status: StatusCode, headers: &HeaderMap) -> bool {
-        let (now, wall) = (clock::now(), clock::unix_time());
-        let hint = rate_limit::hint(&self.profile, status, headers, wall).map(|hint| hint.delay);
-        let is_refusal =
-            status == StatusCode::TOO_MANY_REQUESTS || (self.profile.refuses_with(status) && hint.is_some());
-        let mut room = self.room();
-        if is_refusal {
-            let wait = hint.or(self.profile.wait_without_hint()).unwrap_or(UNHINTED);
-            room.refused(wait, now);
+    /// Returns whether a response refuses the request for a limit.
+    pub(super) fn is_refusal(&self, status: StatusCode, headers: &HeaderMap) -> bool {
+        status == StatusCode::TOO_MANY_REQUESTS
+            || self.profile.refuses_with(status) && self.hint(status, headers).is_some()
+    }
+
+    /// Learns from a response that has just come.
+    fn learn(&self, status: StatusCode, headers: &HeaderMap) {
+        let now = clock::now();
+        if self.is_refusal(status, headers) {
+            let wait = self.hint(status, headers).or(self.profile.wait_without_hint()).unwrap_or(UNHINTED);
+            self.room().refused(wait, now);
             tracing::debug!(credential = self.credential.as_str(), ?wait, "a token of the pool has no room");
-        } else if let Some(quota) = rate_limit::quota(&self.profile, headers, wall) {
-            room.told(quota, now);
+        } else if let Some(quota) = rate_limit::quota(&self.profile, headers, clock::unix_time()) {
+            self.room().told(quota, now);
         }
-        is_refusal
+    }
+
+    fn hint(&self, status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
+        rate_limit::hint(&self.profile, status, headers, clock::unix_time()).map(|hint| hint.delay)
     }
 }
 
