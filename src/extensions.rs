@@ -307,7 +307,8 @@ impl Deref for Challenges {
 }
 
 /// By when the head of the response must be there. No wait is begun that would not end before it, and an attempt that
-/// is in flight then is ended: see the rules of [retry](crate::retry). The time for reading the body is not bounded.
+/// is in flight then is ended: see the rules of [retry](crate::retry). The time for reading the body is not bounded, except that of
+/// a [page](crate::client::pages).
 ///
 /// # Examples
 ///

@@ -192,7 +192,7 @@ impl<S> ApiRequest<S> {
     }
 
     /// Sets how long the request may take from [`send`](Self::send) to the head of its response, waits and retries
-    /// included. Of this, the client's own `total_timeout` and a [`Deadline`] among the extensions, the earliest counts.
+    /// included; of [pages](super::pages), to the end of the body. Of this, the client's own `total_timeout` and a [`Deadline`] among the extensions, the earliest counts.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
