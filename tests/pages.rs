@@ -916,6 +916,16 @@ async fn an_offset_goes_on_where_the_total_is_less_than_what_came_or_more_says_s
     let walked =
         walk(next, move |url| page(json!({ "data": numbers(at(url)), "total": 2, "more": at(url) < 2 })));
     assert_eq!(walked.await.len(), 3);
+    // So it is with numbers, whose count may be one up to a limit too. If nothing comes any more, both are not believed.
+    for always in [true, false] {
+        let next = Next::page_number("page").items("data").page_count("pages").more("more");
+        let walked = walk(next, move |url| {
+            let at = param(url, "page").map_or(0, |page| page.parse::<usize>().unwrap() - 1);
+            let more = at < 2 || always;
+            page(json!({ "data": numbers(at), "pages": 1, "more": more }))
+        });
+        assert_eq!(walked.await.len(), if always { 4 } else { 3 });
+    }
     // There is more, and no offset at which to ask for it.
     let (api, seen) = client(|_, _| page(json!({ "data": [], "more": true })));
     let mut pages = api.get("x").pages(Next::offset("skip").items("data").more("more"));

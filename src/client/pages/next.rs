@@ -298,6 +298,8 @@ impl Next {
             Shape::Number { parameter, first } => {
                 let current = current.unwrap_or(*first);
                 let is_last = match (told.page_count, more, told.items) {
+                    // Some count up to a limit. One that says that there is more knows better, as long as something comes.
+                    (Some(_), Some(true), items) if items != Some(0) => false,
                     (Some(count), _, _) => current.saturating_sub(*first).saturating_add(1) >= count,
                     // Where it is false, nothing comes.
                     (None, Some(_), _) => false,
