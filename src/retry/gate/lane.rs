@@ -119,8 +119,8 @@ pub(super) struct Waiter {
 }
 
 /// As how many a request counts: one that was refused again gets as much more room before it. Where all count as one, ten
-/// processes on one limit lose up to 5 of 200 requests, otherwise 2 at most. With one, three and six a limit without burst
-/// takes 1.53 of the ideal time, otherwise 1.46.
+/// processes on one limit lose up to 3 of 200 requests, otherwise 1 at most. With one, three and six a limit without burst
+/// takes 1.56 of the ideal time, otherwise 1.46.
 fn turns(retries: u32) -> f64 {
     f64::from(retries.clamp(1, 100))
 }

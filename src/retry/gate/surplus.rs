@@ -17,15 +17,15 @@ pub(super) struct Surplus {
 /// it is how soon one who was accepted out of turn ends the pace.
 const AT_FIRST: u32 = 4;
 
-/// The highest score, at which the pace counts again after it was given up. With 6, the 99th percentile is 6.5 s where half is
+/// The highest score, at which the pace counts again after it was given up. With 6, the 99th percentile is 6.6 s where half is
 /// refused at any pace, not 4.1; all rows hold with 24.
 const HIGHEST: u32 = 12;
 
 /// The score falls by this for one that is accepted: more than three of four must be refused for it to rise. With 1, the 99th
-/// percentile beside a neighbour is 8.4 s, not 4.1; all rows hold with 6.
+/// percentile beside a neighbour is 6.7 s, not 4.1; all rows hold with 6.
 const ACCEPTED: u32 = 3;
 
-/// How many may wait for each that was refused at once. Of 50 requests a window of 30 refuses 20. With 1, 199 of 1000 requests
+/// How many may wait for each that was refused at once. Of 50 requests a window of 30 refuses 20. With 1, 215 of 1000 requests
 /// fail at a limit of 50/s; all rows hold with 6.
 const PLACES: usize = 3;
 
