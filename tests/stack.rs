@@ -428,6 +428,25 @@ async fn an_attempt_that_takes_too_long_is_no_wait_for_a_token() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_a_last_attempt_that_takes_too_long_the_answer_before_is_handed_out() {
+    let hang = || ScriptedResponse::Hang;
+    let used_up = StopReason::AttemptsExhausted;
+    for (request, answers, stop, acted) in [
+        (get(), vec![hang(), answer(503, "x-at", "2"), hang(), hang()], used_up, false),
+        // A POST that got no response may have been done.
+        (post(), vec![answer(429, "x-at", "1"), hang()], StopReason::NotIdempotent, true),
+    ] {
+        let script = Script::new(answers);
+        let client = over(builder().attempt_timeout(Duration::from_secs(2)), &script);
+        let response = send(&client, request).await.unwrap();
+        let report = response.extensions().get::<RetryReport>().unwrap();
+        assert_eq!((report.stop_reason(), report.may_have_acted()), (&stop, acted));
+        assert!(matches!(report.error().unwrap().downcast_ref(), Some(TimedOut::Attempt { .. })));
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "the server's own words");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_total_time_out_hands_out_the_answer_that_is_there() {
     let busy = || Script::new([answer(429, "retry-after", "30")]);
     let script = busy();

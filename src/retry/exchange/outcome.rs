@@ -101,6 +101,10 @@ where
         if !did_no_work && self.repeat != Repeatability::Safe {
             self.past().counts.in_doubt = true;
         }
+        // The time of an attempt may also end below, as in a stack.
+        if error.is::<TimedOut>() {
+            return self.unsent(stop, error);
+        }
         let report = self.past().end(stop);
         self.report(report, None, Some(&*error));
         ControlFlow::Break(Err(error))
