@@ -63,8 +63,10 @@ pub(crate) struct Hint<'a> {
 
 impl Hint<'_> {
     /// Returns whether the server says that this failure passes, and not when some quota is renewed.
-    pub(crate) fn is_of_this_failure(self) -> bool {
-        *self.source == RETRY_AFTER || IN_MILLISECONDS.contains(self.source)
+    pub(crate) fn is_of_this_failure(self, profile: &RateLimitProfile) -> bool {
+        *self.source == RETRY_AFTER
+            || IN_MILLISECONDS.contains(self.source)
+            || profile.fields().iter().any(|field| field.left == Left::Unsaid && field.reset == *self.source)
     }
 }
 

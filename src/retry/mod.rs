@@ -69,7 +69,7 @@
 //! | gRPC `UNAVAILABLE` (14); 502, 503, 504 without a gRPC status to a gRPC request | any method | [`Unavailable`](ReplayReason::Unavailable) |
 //! | 425 | any method: the server did not dare to do it | `Unavailable` |
 //! | 408, 502, 503, 504, 520 to 524, 529 | requests that may be [repeated](#what-may-be-repeated) | `Unavailable` |
-//! | any other 4xx or 5xx with `Retry-After`, its forms in milliseconds, or `x-should-retry: true`, but 401 and 407 | the same | `Unavailable` |
+//! | any other 4xx or 5xx with `Retry-After`, its forms in milliseconds, a header of [`RateLimitProfile::delay`], or `x-should-retry: true`, but 401 and 407 | the same | `Unavailable` |
 //! | 500, if [`unavailable_statuses`](RetryPolicyBuilder::unavailable_statuses) names it | the same | `Unavailable` |
 //! | 409 to a request with an idempotency key, if the server may have acted on an earlier attempt | that request: the earlier attempt may still be at work | `Unavailable` |
 //! | an error after which the server provably did no work ([`Failure::Unsent`]) | any method | [`Unsent`](ReplayReason::Unsent) |

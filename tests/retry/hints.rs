@@ -227,6 +227,13 @@ async fn a_failure_that_says_when_to_come_back_is_no_final_one() {
         let response = send(&RetryPolicy::default(), &script, put).await.unwrap();
         assert_eq!(report(&response).may_have_acted(), status >= 500, "{status}");
     }
+    // So says a header that the caller has named.
+    let own = with(RateLimitProfile::generic().delay(HeaderName::from_static("x-come-back")));
+    for (policy, sent) in [(&own, 2), (&RetryPolicy::default(), 1)] {
+        let script = Script::new([said(500, &[("x-come-back", "3")])]);
+        send(policy, &script, get()).await.unwrap();
+        assert_eq!(script.seen().len(), sent);
+    }
     // A quota that is used up is no word about this failure, and some are about credentials.
     for (status, header) in [
         (404, ("x-ratelimit-reset", "3")),

@@ -156,7 +156,8 @@ impl RetryRules {
         } else if self.unavailable.contains(&status)
             // Those two are about credentials.
             || !matches!(status.as_u16(), 401 | 407)
-                && (hint().is_some_and(Hint::is_of_this_failure) || self.profile.verdict(headers) == Some(true))
+                && (hint().is_some_and(|hint| hint.is_of_this_failure(&self.profile))
+                    || self.profile.verdict(headers) == Some(true))
         {
             Some(ReplayReason::Unavailable)
         } else {
