@@ -334,6 +334,8 @@ pub use self::gate::{GateStatus, RetryGate};
 pub use self::limits::budget::RetryBudget;
 pub use self::policy::builder::{RetryPolicy, RetryPolicyBuilder};
 pub use self::policy::classify::Failure;
+#[cfg(feature = "stack")]
+pub(crate) use self::policy::idempotency::is_condition;
 pub use self::policy::options::RetryOptions;
 pub use self::replay_body::{NotReplayable, RequestBody};
 pub use self::report::{ReplayReason, Replayed, ReportSlot, RetryReport, StopReason};

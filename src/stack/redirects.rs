@@ -1,12 +1,12 @@
 //! Which redirects are followed.
 
-use http::{HeaderName, Request};
+use http::{HeaderName, HeaderValue, Request};
 use http_body::Body;
 use tower::BoxError;
 use tower_http::follow_redirect::policy::{Action, Attempt, Policy};
 
 use crate::origin::Origin;
-use crate::retry::{RequestBody, RetryOptions};
+use crate::retry::{RequestBody, RetryOptions, is_condition};
 
 /// Follows redirects within the origin of the request, so many times. A tower-http policy for `FollowRedirect`.
 ///
@@ -49,11 +49,14 @@ where
         if !self.became_get {
             return;
         }
-        let is_of_content = |name: &HeaderName| {
-            let name = name.as_str();
-            name.starts_with("content-") || name.starts_with("if-") || matches!(name, "digest" | "expect")
+        let is_of_content = |name: &str| {
+            let others = ["digest", "repr-digest", "last-modified", "trailer", "expect"];
+            name.starts_with("content-") || others.contains(&name)
         };
-        let gone: Vec<_> = request.headers().keys().filter(|name| is_of_content(name)).cloned().collect();
+        let is_gone = |(name, value): &(&HeaderName, &HeaderValue)| {
+            is_of_content(name.as_str()) || is_condition(name.as_str(), value)
+        };
+        let gone: Vec<_> = request.headers().iter().filter(is_gone).map(|(name, _)| name.clone()).collect();
         for name in gone {
             request.headers_mut().remove(name);
         }

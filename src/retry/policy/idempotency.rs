@@ -108,7 +108,7 @@ impl Repeatability {
 /// although it succeeded. Those of RFC 9110 §13.1, of `WebDAV` (`If` and `Overwrite: F`, RFC 4918 §10), of `CalDAV`
 /// (`If-Schedule-Tag-Match`), and those of object stores, such as `x-goog-if-generation-match`. A condition on the source of a
 /// copy is none.
-fn is_condition(name: &str, value: &HeaderValue) -> bool {
+pub(crate) fn is_condition(name: &str, value: &HeaderValue) -> bool {
     let is_vendors = name.starts_with("x-") && name.contains("-if-") && !name.contains("-source-");
     let keeps = || value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"F");
     name == "if" || name.starts_with("if-") || is_vendors || name == "overwrite" && keeps()
