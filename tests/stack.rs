@@ -223,6 +223,9 @@ async fn an_error_behind_a_redirect_does_not_say_that_what_was_done_before_was_n
         // Whatever these were to do was not done where they were sent first.
         (307, Method::POST, lost, false),
         (302, Method::GET, lost, false),
+        (303, Method::OPTIONS, lost, false),
+        (303, "QUERY".parse().unwrap(), lost, false),
+        (303, "REPORT".parse().unwrap(), lost, false),
     ] {
         for options in [RetryOptions::new(), RetryOptions::never()] {
             let slot = ReportSlot::new();

@@ -6,7 +6,7 @@ use tower::BoxError;
 use tower_http::follow_redirect::policy::{Action, Attempt, Policy};
 
 use crate::origin::Origin;
-use crate::retry::{RequestBody, RetryOptions, is_condition};
+use crate::retry::{RequestBody, RetryOptions, is_condition, is_safe};
 
 /// Follows redirects within the origin of the request, so many times. A tower-http policy for `FollowRedirect`.
 ///
@@ -15,13 +15,15 @@ use crate::retry::{RequestBody, RetryOptions, is_condition};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SameOrigin {
     left: u32,
-    /// The next request only reads, and the one before did not.
+    /// The next request is a GET, and the one before was none.
     became_get: bool,
+    /// The one before did something.
+    did_work: bool,
 }
 
 impl SameOrigin {
     pub(super) fn up_to(most: u32) -> Self {
-        Self { left: most, became_get: false }
+        Self { left: most, became_get: false, did_work: false }
     }
 }
 
@@ -37,6 +39,7 @@ where
             (true, Some(left)) => {
                 self.left = left;
                 self.became_get = attempt.method() != attempt.previous_method();
+                self.did_work = self.became_get && !is_safe(attempt.previous_method());
                 Ok(Action::Follow)
             }
             (false, _) | (true, None) => Ok(Action::Stop),
@@ -60,8 +63,10 @@ where
         for name in gone {
             request.headers_mut().remove(name);
         }
-        let options = request.extensions().get::<RetryOptions>().cloned().unwrap_or_default();
-        request.extensions_mut().insert(options.after_work());
+        if self.did_work {
+            let options = request.extensions().get::<RetryOptions>().cloned().unwrap_or_default();
+            request.extensions_mut().insert(options.after_work());
+        }
     }
 
     fn clone_body(&self, body: &RequestBody<B>) -> Option<RequestBody<B>> {

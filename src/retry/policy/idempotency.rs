@@ -86,7 +86,7 @@ impl Repeatability {
     /// safe.
     #[inline]
     pub(in crate::retry) fn of_method(method: &Method) -> Self {
-        if method.is_safe() || SAFE.contains(&method.as_str()) {
+        if is_safe(method) {
             Self::Safe
         } else if method.is_idempotent() || IDEMPOTENT.contains(&method.as_str()) {
             Self::Idempotent
@@ -102,6 +102,12 @@ impl Repeatability {
             Self::Unsafe => false,
         }
     }
+}
+
+/// Returns whether a method changes nothing.
+#[inline]
+pub(crate) fn is_safe(method: &Method) -> bool {
+    method.is_safe() || SAFE.contains(&method.as_str())
 }
 
 /// Returns whether a header is a condition on what is there: a repeated write meets what the first one wrote, so that it fails
