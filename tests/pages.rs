@@ -1071,6 +1071,25 @@ async fn a_page_that_breaks_off_is_asked_for_again_if_it_may_be() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_page_may_be_asked_for_again_as_any_request_may_be_repeated() {
+    let key = ("idempotency-key", "\"k-1\"");
+    for (method, header, requests) in [
+        ("QUERY", ("accept", "*/*"), 3),
+        ("REPORT", ("depth", "1"), 3),
+        ("PUT", ("accept", "*/*"), 3),
+        ("PUT", ("if-match", "\"v1\""), 1),
+        ("POST", key, 3),
+        ("PATCH", key, 3),
+        ("PATCH", ("accept", "*/*"), 1),
+    ] {
+        let (api, seen) = breaking(9, false);
+        let request = api.request(method.parse().unwrap(), "x").header(header.0, header.1);
+        assert!(request.pages(Next::link()).next().await.unwrap().unwrap_err().is_body());
+        assert_eq!(asked(&seen).len(), requests, "{method} {header:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_timeout_of_a_page_covers_its_body() {
     let (api, seen) = breaking(2, true);
     let mut pages = api.get("x").timeout(Duration::from_secs(5)).pages(Next::link());

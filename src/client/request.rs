@@ -296,7 +296,8 @@ impl<S> ApiRequest<S> {
 
     /// Returns whether the request may be sent again after its response broke off.
     pub(super) fn may_repeat(&self) -> bool {
-        self.extensions.get::<RetryOptions>().cloned().unwrap_or_default().may_repeat(&self.method)
+        let options = self.extensions.get::<RetryOptions>().cloned().unwrap_or_default();
+        options.may_repeat(&self.method, &self.headers)
     }
 
     /// Returns the body if it is in memory.

@@ -1,7 +1,8 @@
 //! The settings for the replays of one request.
 
-use http::Method;
+use http::{HeaderMap, Method};
 
+use super::idempotency::Repeatability;
 use crate::retry::report::ReportSlot;
 
 /// Settings for one request, put into its extensions. They win over the policy. To limit how long the request may take in all,
@@ -102,9 +103,10 @@ impl RetryOptions {
         self
     }
 
-    /// Returns whether a request of this method may be sent again after its response broke off.
-    pub(crate) fn may_repeat(&self, method: &Method) -> bool {
-        !self.never && self.max_retries != Some(0) && (self.repeatable || method.is_idempotent())
+    /// Returns whether a request may be sent again after its response broke off.
+    pub(crate) fn may_repeat(&self, method: &Method, headers: &HeaderMap) -> bool {
+        let is_repeatable = || self.repeatable || Repeatability::as_it_is(method, headers).is_allowed();
+        !self.never && self.max_retries != Some(0) && is_repeatable()
     }
 
     /// Says that the server did the work of a request that it redirected here, to read what came of it.
