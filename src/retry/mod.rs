@@ -103,8 +103,8 @@
 //! 2. Idempotent methods: `PUT`, `DELETE`, and those of `WebDAV` (`PROPPATCH`, `MKCOL`, `MKCALENDAR`, `COPY`, `MOVE`, `UNLOCK`,
 //!    `ACL`). Not with a condition such as `If-Match`, `If-None-Match`, `Overwrite: F` or a vendor's own
 //!    (`x-goog-if-generation-match`): a repeated conditional write gets a 412 because the first one succeeded.
-//! 3. Any request with an idempotency key that is not empty: `Idempotency-Key`, `X-Idempotency-Key`, `Idempotence-Key`,
-//!    `X-Idempotence-Key`, `Idempotency-Token`, `X-Idempotency-Token`, `PayPal-Request-Id` or `Repeatability-Request-ID`.
+//! 3. Any request with an idempotency key that is not empty: a header whose name ends in `Idempotency-Key`, `Idempotence-Key`,
+//!    `Idempotency-Token` or `Idempotence-UUID`, `PayPal-Request-Id` or `Repeatability-Request-ID`.
 //! 4. Any request with [`RetryOptions::repeatable`], such as a POST that only reads.
 //!
 //! [`RetryReport::may_have_acted`] says whether the server may have acted on an attempt of which you do not have the response.

@@ -243,6 +243,10 @@ async fn a_key_counts_under_the_names_that_vendors_give_it() {
         "x-idempotence-key",
         "idempotency-token",
         "x-idempotency-token",
+        "cko-idempotency-key",
+        "klarna-idempotency-key",
+        "x-docusign-idempotency-key",
+        "x-idempotence-uuid",
         "paypal-request-id",
         "repeatability-request-id",
     ] {
@@ -257,7 +261,7 @@ async fn a_key_counts_under_the_names_that_vendors_give_it() {
         send(&policy, &script, request("POST", &[(name, "k-1")])).await.unwrap();
         assert!(!script.seen()[0].head.headers.contains_key("idempotency-key"), "{name}");
     }
-    for name in ["x-request-id", "x-correlation-id", "x-amz-request-id"] {
+    for name in ["x-request-id", "x-correlation-id", "x-amz-request-id", "idempotency-key-status"] {
         let (outcome, _, sent) = run([cut()], request("POST", &[(name, "k-1")])).await;
         assert!(outcome.is_err() && sent == 1, "{name}");
     }

@@ -9,17 +9,11 @@ use crate::backoff;
 /// With this header a server does the work once, however often it is asked (draft-ietf-httpapi-idempotency-key-header).
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// The same under all its names: other spellings, `PayPal`'s, and that of OASIS Repeatable Requests, which Azure takes.
-const KEYS: [&str; 8] = [
-    "idempotency-key",
-    "x-idempotency-key",
-    "idempotence-key",
-    "x-idempotence-key",
-    "idempotency-token",
-    "x-idempotency-token",
-    "paypal-request-id",
-    "repeatability-request-id",
-];
+/// How the names of such headers end: vendors put their own name in front, as in `x-idempotency-key` and `cko-idempotency-key`.
+const KEYS: [&str; 4] = ["idempotency-key", "idempotence-key", "idempotency-token", "idempotence-uuid"];
+
+/// Other names: `PayPal`'s, and that of OASIS Repeatable Requests, which Azure takes.
+const OTHER_KEYS: [&str; 2] = ["paypal-request-id", "repeatability-request-id"];
 
 /// Safe methods that `http` has no constants for: of `WebDAV` (RFC 4918, RFC 3253, RFC 5323), and QUERY.
 const SAFE: [&str; 4] = ["PROPFIND", "REPORT", "SEARCH", "QUERY"];
@@ -72,7 +66,7 @@ impl Repeatability {
             return Self::Safe;
         }
         for (name, value) in headers {
-            if KEYS.contains(&name.as_str()) && says_something(value) {
+            if is_key(name.as_str()) && says_something(value) {
                 return Self::Keyed;
             }
             if is_condition(name.as_str(), value) {
@@ -108,6 +102,10 @@ impl Repeatability {
 #[inline]
 pub(crate) fn is_safe(method: &Method) -> bool {
     method.is_safe() || SAFE.contains(&method.as_str())
+}
+
+fn is_key(name: &str) -> bool {
+    KEYS.iter().any(|end| name.ends_with(end)) || OTHER_KEYS.contains(&name)
 }
 
 /// Returns whether a header is a condition on what is there: a repeated write meets what the first one wrote, so that it fails
