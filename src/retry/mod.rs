@@ -126,7 +126,8 @@
 //! | `x-rate-limit-reset`, with `x-rate-limit-remaining` | the same |
 //! | those of the [`RateLimitProfile`] | the longest wait among them |
 //!
-//! - A quota asks for a wait where nothing is left of it, and on a 429 also where the server does not say what is left.
+//! - A quota asks for a wait where nothing is left of it, and on a 429 also where the server does not say what is left. So it
+//!   does on the other [`throttled_statuses`](RetryPolicyBuilder::throttled_statuses).
 //!   While something is left, it asks for none. A quota in a response from a cache (`Age`) is that of another time, and
 //!   is passed over.
 //! - Waits are read from a 4xx or 5xx only, in every header.

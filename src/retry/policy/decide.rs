@@ -49,8 +49,15 @@ impl RetryRules {
         let rejected = response.extensions().get::<TokenRejected>();
         let grpc = view::grpc_status(response, trailers);
         let headers = response.headers();
-        let hint = || rate_limit::hint(&self.profile, status, headers, clock::unix_time());
+        let hint = || self.hint(status, headers, clock::unix_time());
         self.reason(status, rejected, grpc, headers, hint).is_none()
+    }
+
+    /// Reads what the headers ask for. A status that the caller counts as a 429 says by itself that a limit was met.
+    fn hint(&self, status: StatusCode, headers: &HeaderMap, now: Duration) -> Option<Hint<'_>> {
+        let is_limit = self.throttled.contains(&status);
+        let status = if is_limit { StatusCode::TOO_MANY_REQUESTS } else { status };
+        rate_limit::hint(&self.profile, status, headers, now)
     }
 
     /// Reads what an outcome says.
@@ -67,7 +74,7 @@ impl RetryRules {
 
     fn read_response(&self, view: &OutcomeView<'_>, received: &ReceivedResponse<'_>) -> OutcomeReading {
         let ReceivedResponse { status, rejected, headers, grpc, now } = *received;
-        let hint = rate_limit::hint(&self.profile, status, headers, now);
+        let hint = self.hint(status, headers, now);
         let reason = match self.reason(status, rejected, grpc, headers, || hint) {
             None if is_still_at_work(view, status) => Some(ReplayReason::Unavailable),
             reason => reason,

@@ -344,6 +344,13 @@ fn the_statuses_are_the_callers_to_choose() {
     for status in [429, 408, 425, 500, 502, 503, 504] {
         assert_eq!(decide(status, Method::GET), Err(StopReason::Final), "{status}");
     }
+    // A quota of which nothing is said is used up, as on a 429.
+    let quota = answer(423, &[("x-ratelimit-reset", "10")]);
+    let decision = policy.decide(&OutcomeView::new(&quota, &Method::POST), DRAW).unwrap();
+    assert_eq!((decision.reason, decision.requested_delay), (throttled, Some(Duration::from_secs(10))));
+    let quota = answer(404, &[("x-ratelimit-reset", "10")]);
+    let decision = policy.decide(&OutcomeView::new(&quota, &Method::GET), DRAW);
+    assert_eq!(decision, replay(375, unavailable, None));
 }
 
 // --- gRPC ---
