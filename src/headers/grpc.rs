@@ -42,6 +42,16 @@ impl GrpcStatus {
     pub(crate) fn is_retried(self) -> bool {
         matches!(self.code, RESOURCE_EXHAUSTED | UNAVAILABLE)
     }
+
+    /// Returns the status by which HTTP says the same, if another attempt may end better: a gateway puts the same headers beside
+    /// both.
+    pub(crate) fn as_http(self) -> Option<StatusCode> {
+        match self.code {
+            RESOURCE_EXHAUSTED => Some(StatusCode::TOO_MANY_REQUESTS),
+            UNAVAILABLE => Some(StatusCode::SERVICE_UNAVAILABLE),
+            _ => None,
+        }
+    }
 }
 
 /// The `grpc-retry-pushback-ms` of a response: whether and when the server allows another attempt.

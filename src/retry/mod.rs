@@ -130,7 +130,8 @@
 //!   does on the other [`throttled_statuses`](RetryPolicyBuilder::throttled_statuses).
 //!   While something is left, it asks for none. A quota in a response from a cache (`Age`) is that of another time, and
 //!   is passed over.
-//! - Waits are read from a 4xx or 5xx only, in every header.
+//! - Waits are read from a 4xx or 5xx only, in every header. A gRPC status of 8 counts as a 429 and one of 14 as a 503; then the
+//!   headers or trailers are read in which it stands.
 //! - Every header may give a span or a point in time. A number below 10^9 counts seconds (or milliseconds, if the header
 //!   does), one from 10^9 on is seconds since the Unix epoch, one from 10^12 on milliseconds since then. Dates are those of
 //!   RFC 3339, with or without seconds, and of RFC 9110 §5.6.7, also with `UTC` or `+0000` for the zone. Durations look like `1m30s`.

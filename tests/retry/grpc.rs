@@ -366,6 +366,33 @@ async fn a_retry_info_is_waited_for() {
     assert_eq!(too_much(&server.send().await), Some(requested));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_gateway_says_when_to_come_back_as_it_does_without_grpc() {
+    for (code, name, value) in [
+        ("8", "retry-after", "7"),
+        ("14", "retry-after", "7"),
+        ("14", "retry-after-ms", "7000"),
+        ("8", "x-ratelimit-reset", "7"),
+        ("8", "ratelimit", "\"a\";r=0;t=7"),
+    ] {
+        let said = [("grpc-status", code), (name, value)];
+        for server in [Server::default().answer(&said, []), Server::default().trailers(&said)] {
+            let response = server.send().await;
+            assert_eq!(report(&response).history()[0].requested_delay(), Some(7000 * MS), "{code} {name}");
+            let wait = server.waits()[0];
+            assert!(wait >= 7000 * MS && wait <= 7701 * MS, "{wait:?}");
+        }
+    }
+    // gRPC's own words count before those, and some forbid it.
+    let info = retry_info(3);
+    let said = [("grpc-status", "8"), ("grpc-status-details-bin", &info), ("retry-after", "7")];
+    let response = Server::default().trailers(&said).send().await;
+    assert_eq!(report(&response).history()[0].requested_delay(), Some(3000 * MS));
+    let said = [("grpc-status", "14"), ("x-should-retry", "false")];
+    let server = Server::default().trailers(&said);
+    assert_eq!(report(&server.send().await).stop_reason(), &StopReason::DoNotRetry);
+}
+
 /// A status whose details say that the call may be made again after so many seconds.
 fn retry_info(seconds: u8) -> String {
     use base64::Engine as _;

@@ -74,7 +74,7 @@ impl RetryRules {
 
     fn read_response(&self, view: &OutcomeView<'_>, received: &ReceivedResponse<'_>) -> OutcomeReading {
         let ReceivedResponse { status, rejected, headers, grpc, now } = *received;
-        let hint = self.hint(status, headers, now);
+        let hint = self.hint(grpc.and_then(GrpcStatus::as_http).unwrap_or(status), headers, now);
         let reason = match self.reason(status, rejected, grpc, headers, || hint) {
             None if is_still_at_work(view, status) => Some(ReplayReason::Unavailable),
             reason => reason,

@@ -86,11 +86,12 @@ impl<'a> Outcome<'a> {
     }
 
     /// Reads a response, with the trailers of one without data.
-    pub(in crate::retry) fn of<B>(response: &'a Response<B>, trailers: Option<&HeaderMap>) -> Self {
+    pub(in crate::retry) fn of<B>(response: &'a Response<B>, trailers: Option<&'a HeaderMap>) -> Self {
         Self::Response(ReceivedResponse {
             status: response.status(),
             rejected: response.extensions().get(),
-            headers: response.headers(),
+            // What comes with the status.
+            headers: trailers.unwrap_or(response.headers()),
             grpc: grpc_status(response, trailers),
             now: clock::unix_time(),
         })
