@@ -24,6 +24,7 @@ pub(crate) use self::retry_info::DETAILS;
 pub(crate) static PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
 /// The numbers of the status codes that mean something here.
+const OK: u32 = 0;
 pub(crate) const RESOURCE_EXHAUSTED: u32 = 8;
 pub(crate) const UNAVAILABLE: u32 = 14;
 const UNAUTHENTICATED: u32 = 16;
@@ -41,6 +42,12 @@ impl GrpcStatus {
     /// Returns whether it is one after which another attempt may end better.
     pub(crate) fn is_retried(self) -> bool {
         matches!(self.code, RESOURCE_EXHAUSTED | UNAVAILABLE)
+    }
+
+    /// Returns whether it is a failure that says when to come back, and not one of the token.
+    pub(crate) fn says_when(self) -> bool {
+        let is_wait = self.retry_info.is_some() || matches!(self.pushback, Pushback::After(_));
+        is_wait && !matches!(self.code, OK | UNAUTHENTICATED)
     }
 
     /// Returns the status by which HTTP says the same, if another attempt may end better: a gateway puts the same headers beside

@@ -67,6 +67,7 @@
 //! | a status that the [`RateLimitProfile`] names, such as GitHub's 403, if it asks for a wait | any method | `Throttled` |
 //! | gRPC `RESOURCE_EXHAUSTED` (8) | any method | `Throttled` |
 //! | gRPC `UNAVAILABLE` (14); 502, 503, 504 without a gRPC status to a gRPC request | any method | [`Unavailable`](ReplayReason::Unavailable) |
+//! | any other gRPC failure with `google.rpc.RetryInfo` or a pushback that names a wait, but UNAUTHENTICATED | calls that may be [repeated](#what-may-be-repeated) | `Unavailable` |
 //! | 425 | any method: the server did not dare to do it | `Unavailable` |
 //! | 408, 502, 503, 504, 520 to 524, 529 | requests that may be [repeated](#what-may-be-repeated) | `Unavailable` |
 //! | any other 4xx or 5xx with `Retry-After`, its forms in milliseconds, a header of [`RateLimitProfile::delay`], or `x-should-retry: true`, but 401 and 407 | the same | `Unavailable` |

@@ -393,6 +393,33 @@ async fn a_gateway_says_when_to_come_back_as_it_does_without_grpc() {
     assert_eq!(report(&server.send().await).stop_reason(), &StopReason::DoNotRetry);
 }
 
+#[tokio::test(start_paused = true)]
+async fn any_failure_that_says_when_to_come_back_is_no_final_one() {
+    let info = retry_info(7);
+    let (details, pushback) = (("grpc-status-details-bin", &*info), ("grpc-retry-pushback-ms", "7000"));
+    let forbids = ("grpc-retry-pushback-ms", "-1");
+    for (code, said, calls) in [
+        ("10", vec![details], 2),
+        ("4", vec![pushback], 2),
+        ("10", vec![details, forbids], 1),
+        ("10", vec![], 1),
+        ("0", vec![details], 1),
+        ("16", vec![details], 1),
+    ] {
+        let trailers = [&[("grpc-status", code)], &said[..]].concat();
+        let server = Server::default().trailers(&trailers);
+        let mut request = call();
+        request.extensions_mut().insert(RetryOptions::new().repeatable(true));
+        RetryPolicy::default().layer(server.probe()).oneshot(request).await.unwrap();
+        assert_eq!(server.calls(), calls, "{code} {said:?}");
+        assert!(calls == 1 || server.waits()[0] >= 7000 * MS, "{code} {said:?}");
+        // The server may have acted, so a call of which nothing is known is not made again.
+        let server = Server::default().trailers(&trailers);
+        server.send().await;
+        assert_eq!(server.calls(), 1, "{code} {said:?}");
+    }
+}
+
 /// A status whose details say that the call may be made again after so many seconds.
 fn retry_info(seconds: u8) -> String {
     use base64::Engine as _;

@@ -84,7 +84,7 @@ impl RetryRules {
             Some((Pushback::Unsaid, Some(delay))) => (Some(Hint { delay, source: &grpc::DETAILS }), false),
             Some((Pushback::Unsaid | Pushback::Never, _)) | None => (hint, false),
         };
-        let is_pushed_back = grpc.is_some_and(|grpc| grpc.is_retried() && grpc.pushback == Pushback::Never);
+        let is_pushed_back = grpc.is_some_and(|grpc| grpc.pushback == Pushback::Never);
         let is_forbidden = is_pushed_back || self.profile.verdict(headers) == Some(false);
         // A gRPC client counts what something on the way answers as a call that was not served.
         let is_no_call = view.is_grpc && grpc.is_none() && grpc::is_unavailable(status);
@@ -151,9 +151,9 @@ impl RetryRules {
         if rejected.is_some() {
             return Some(ReplayReason::TokenRejected);
         }
-        match grpc.map(|grpc| grpc.code) {
-            Some(grpc::RESOURCE_EXHAUSTED) => return Some(ReplayReason::Throttled),
-            Some(grpc::UNAVAILABLE) => return Some(ReplayReason::Unavailable),
+        match grpc {
+            Some(GrpcStatus { code: grpc::RESOURCE_EXHAUSTED, .. }) => return Some(ReplayReason::Throttled),
+            Some(said) if said.is_retried() || said.says_when() => return Some(ReplayReason::Unavailable),
             Some(_) | None => {}
         }
         if !status.is_client_error() && !status.is_server_error() {
