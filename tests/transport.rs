@@ -345,6 +345,7 @@ async fn a_proxy_that_says_when_to_come_back_is_heard() {
     for (status, sent) in [
         ("429 Too Many Requests\r\nServer: proxy\r\nretry-after-ms: 150", 2),
         ("503 Service Unavailable\r\nRetry-After: 0.15", 2),
+        ("403 Forbidden\r\nRetry-After: 0.15", 2),
         ("503 Service Unavailable\r\nRetry-After: 3600", 1),
     ] {
         let gate = Gate::refusing(status);

@@ -92,7 +92,8 @@ const SUSPICIOUS: Duration = Duration::from_secs(5);
 ///    even if its method is not idempotent. [`classify_hyper`](super::classify_hyper) says which those are.
 /// 9. `https` goes through the proxy that `HTTPS_PROXY` or `ALL_PROXY` names, by CONNECT, so that the proxy sees no more
 ///    than the host; or through the one that is [set](Self::proxy). Never to loopback, nor to what `NO_PROXY` lists.
-///    A proxy's 403 and 407 are final; any other refusal may pass, and its `Retry-After` is waited for. No URL of a proxy is shown anywhere.
+///    A proxy's 407 is final, and so is a 403 without `Retry-After`; any other refusal may pass, and its `Retry-After` is waited for.
+///    No URL of a proxy is shown anywhere.
 /// 10. Cryptography is ring's, named explicitly: the process-wide default of rustls is neither read nor set.
 ///
 /// # Examples

@@ -33,7 +33,7 @@ pub(crate) enum TunnelError {
 
 impl TunnelError {
     /// Returns whether the proxy would refuse again, and what can be done about it. Every other refusal may pass: the proxy
-    /// may be overloaded, or not reach the server.
+    /// may be overloaded, or not reach the server, or it says when to come back.
     pub(crate) fn advice(&self) -> Option<&'static str> {
         match self {
             Self::Refused(StatusCode::PROXY_AUTHENTICATION_REQUIRED, _) => {
@@ -44,7 +44,7 @@ impl TunnelError {
                 | StatusCode::METHOD_NOT_ALLOWED
                 | StatusCode::NOT_IMPLEMENTED
                 | StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS,
-                _,
+                None,
             ) => Some(
                 "the proxy on the way refuses the connection; check that it may go there, or add the host to NO_PROXY",
             ),
