@@ -425,6 +425,14 @@ async fn the_limit_holds_for_all_clones() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn settings_without_an_end_are_settings_like_any_other() {
+    let endless = builder().concurrency_limit(usize::MAX).redirects(u32::MAX);
+    let endless = endless.attempt_timeout(Duration::MAX).total_timeout(Duration::MAX);
+    let script = Script::new([moved(307, "/b"), answer(503, "retry-after", "1")]);
+    assert_eq!(send(&over(endless, &script), post()).await.unwrap().status(), 503);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_attempt_that_takes_too_long_is_no_wait_for_a_token() {
     let slow = source_fn(|_| async {
         tokio::time::sleep(Duration::from_secs(20)).await;

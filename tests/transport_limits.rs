@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, Method, Request, Response, Version};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -174,6 +174,34 @@ async fn a_server_that_takes_signs_of_life_for_a_flood_is_asked_for_fewer() {
     let silent = builder.keep_alive(None);
     let waits = tokio::time::timeout(400 * MS, silent.oneshot(request())).await;
     assert!(waits.is_err() && pings.load(Ordering::SeqCst) == 0, "{pings:?}");
+}
+
+#[tokio::test]
+async fn settings_without_an_end_are_settings_like_any_other() {
+    let (address, asked) = server(200, 8).await;
+    let endless = |client: HyperClient| {
+        let client =
+            client.connect_timeout(Duration::MAX).idle_timeout(Duration::MAX).keep_alive(Duration::MAX);
+        client.max_headers(usize::MAX).max_header_bytes(u32::MAX)
+    };
+    let client = endless(HyperClient::new());
+    // What panics in the background ends no request.
+    let panicked = Arc::<AtomicUsize>::default();
+    let (count, before) = (Arc::clone(&panicked), std::panic::take_hook());
+    std::panic::set_hook(Box::new(move |panic| {
+        count.fetch_add(1, Ordering::SeqCst);
+        before(panic);
+    }));
+    for _ in 0..2 {
+        let response = client.clone().oneshot(get(address, "/")).await.unwrap();
+        response.into_body().collect().await.unwrap();
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
+    // Over h2 too.
+    let (builder, uri, _) = start_easily_flooded().await;
+    let request = Request::get(&*uri).body(Body::default()).unwrap();
+    assert!(tokio::time::timeout(400 * MS, endless(builder).oneshot(request)).await.is_err());
+    assert_eq!(panicked.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test]

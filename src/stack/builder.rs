@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::HeaderName;
+use tokio::sync::Semaphore;
 
 use super::service::Stack;
 use crate::auth::AuthLayer;
@@ -163,7 +164,8 @@ impl<T: StackTarget> StackBuilder<T> {
     /// Sets how many requests of all clones may be on their way at once, each until the head of its response; at least
     /// one. Requests that wait for a retry or a token are not on their way.
     pub fn concurrency_limit(mut self, requests: usize) -> Self {
-        self.settings.concurrency = Some(requests.max(1));
+        // The semaphore panics beyond that.
+        self.settings.concurrency = Some(requests.clamp(1, Semaphore::MAX_PERMITS));
         self
     }
 

@@ -10,6 +10,7 @@ use super::certificates::Certificates;
 use super::proxy::Proxy;
 use super::resolver::Resolver;
 use super::{HyperClient, PING_AFTER};
+use crate::clock::FARTHEST;
 use crate::error::Error;
 
 #[derive(Clone)]
@@ -23,6 +24,9 @@ pub(super) struct Settings {
     pub(super) max_header_bytes: u32,
     pub(super) keep_alive: Option<Duration>,
 }
+
+/// A map of headers panics beyond that. hyper takes memory for as many as are allowed, for each response.
+const MOST_HEADERS: usize = 24_576;
 
 /// Each of these returns a client with connections of its own, so set it up before you clone it.
 impl HyperClient {
@@ -91,13 +95,13 @@ impl HyperClient {
 
     /// Sets how long an unused connection is kept.
     pub fn idle_timeout(self, timeout: Duration) -> Self {
-        Self::with(Settings { idle_timeout: timeout, ..self.settings() })
+        Self::with(Settings { idle_timeout: timeout.min(FARTHEST), ..self.settings() })
     }
 
     /// Sets how many headers a response may have over HTTP/1.1. One with more is refused on this side, and not asked for
-    /// again ([`Failure::Fatal`](crate::retry::Failure::Fatal)).
+    /// again ([`Failure::Fatal`](crate::retry::Failure::Fatal)). More than 24576 are never taken.
     pub fn max_headers(self, headers: usize) -> Self {
-        Self::with(Settings { max_headers: headers, ..self.settings() })
+        Self::with(Settings { max_headers: headers.min(MOST_HEADERS), ..self.settings() })
     }
 
     /// Sets how large the headers of a response may be over h2, as RFC 9113 §6.5.2 counts them. Larger ones are refused on
@@ -115,7 +119,8 @@ impl HyperClient {
     ///
     /// With `None` no connection is asked. A request on a dead connection then waits until its own timeout.
     pub fn keep_alive(self, after: impl Into<Option<Duration>>) -> Self {
-        Self::with(Settings { keep_alive: after.into(), ..self.settings() })
+        let keep_alive = after.into().map(|after| after.min(FARTHEST));
+        Self::with(Settings { keep_alive, ..self.settings() })
     }
 }
 
