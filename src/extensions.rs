@@ -22,6 +22,8 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use http::Extensions;
+
 use crate::clock;
 use crate::headers::challenge::Challenge;
 
@@ -335,6 +337,14 @@ impl Deadline {
     #[must_use]
     pub fn within(within: Duration) -> Self {
         Self(clock::after(clock::now(), within).into())
+    }
+
+    /// Sets the deadline of a request `within` from now, unless it has an earlier one. Returns the one that it has then.
+    pub(crate) fn narrow(extensions: &mut Extensions, within: Duration) -> Self {
+        let ours = Self::within(within);
+        let deadline = extensions.get::<Self>().map_or(ours, |theirs| ours.min(*theirs));
+        extensions.insert(deadline);
+        deadline
     }
 
     /// Returns when it is.

@@ -17,13 +17,14 @@ use http_body_util::{BodyExt as _, Full, StreamBody};
 use serde_json::{Value, json};
 use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_oauth2::auth::{AuthOverride, Rejection};
-use tower_oauth2::client::{ApiError, ApiRequest, MultipartForm};
+use tower_oauth2::client::{ApiError, ApiRequest, ApiService, MultipartForm};
 use tower_oauth2::extensions::Deadline;
 use tower_oauth2::retry::{RetryOptions, StopReason};
 use tower_oauth2::stack::{Stack, StackBody, StackBuilder};
 use tower_oauth2::test_util::{FakeApi, FakeAuthorizationServer, FakeClient, Script, ScriptedResponse};
 use tower_oauth2::{
-    AccessToken, ApiClient, AuthLayer, Body, ClientCredentials, Error, ErrorKind, RetryPolicy, source_fn,
+    AccessToken, ApiClient, AuthLayer, Body, ClientCredentials, Error, ErrorKind, RetryPolicy, TokenCache,
+    source_fn,
 };
 
 const BASE: &str = "https://api.example.com/v2";
@@ -505,12 +506,42 @@ async fn each_timeout_is_told_as_one() {
         assert!(error.to_string().contains(which), "{name}: {error}");
         assert_eq!(start.elapsed().as_secs(), limit, "{name}");
     }
+    // The response before is returned where there is one.
+    let server = Script::new([answer(503, "busy"), ScriptedResponse::Hang]);
+    let api = ApiClient::builder(BASE, fixed()).build_with(server.probe::<Body>()).unwrap();
+    let response = api.get("x").timeout(5 * second).send().await.unwrap();
+    assert_eq!((response.status(), server.seen().len()), (StatusCode::SERVICE_UNAVAILABLE, 2));
     // Of a timeout and a deadline the earlier counts.
     for (timeout, deadline, limit) in [(second, 5 * second, 1), (5 * second, second, 1)] {
         let start = tokio::time::Instant::now();
         let request = over(|builder| builder).get("x").timeout(timeout).extension(Deadline::within(deadline));
         assert!(request.send().await.unwrap_err().is_timeout());
         assert_eq!(start.elapsed().as_secs(), limit);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_covers_the_wait_at_the_limit() {
+    let second = Duration::from_secs(1);
+    let hang = || Script::new([ScriptedResponse::Hang, ScriptedResponse::Hang]).probe();
+    let bare = ServiceBuilder::new().concurrency_limit(1).layer(layer()).service(hang());
+    let builder = || ApiClient::builder(BASE, fixed()).concurrency_limit(1);
+    let own = builder().build_with(hang()).unwrap();
+    let total = builder().total_timeout(3 * second).build_with(hang()).unwrap();
+    let bare = ApiClient::new(BASE, ApiService::new(TokenCache::new(fixed()), bare)).unwrap();
+    for (api, timeout, limit) in [(own, Some(second), 1), (total, None, 3), (bare, Some(second), 1)] {
+        // It has the one place, and gets no response.
+        let first = tokio::spawn(api.post("x").send());
+        tokio::task::yield_now().await;
+        let request = api.get("x");
+        let request = if let Some(timeout) = timeout { request.timeout(timeout) } else { request };
+        let start = tokio::time::Instant::now();
+        let error = request.send().await.unwrap_err();
+        assert!(error.is_timeout() && error.is_request() && !error.is_connect(), "{error:?}");
+        assert_eq!(start.elapsed().as_secs(), limit);
+        let is_told = error.to_string().contains("was not sent: it waited for its turn until the deadline");
+        assert!(timeout.is_none() || is_told, "{error}");
+        first.abort();
     }
 }
 

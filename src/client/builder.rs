@@ -180,8 +180,10 @@ impl StackBuilder<ApiClient> {
     /// # Ok::<_, BoxError>(())
     /// ```
     pub fn build_with(self, client: impl HttpTransport) -> Result<ApiClient, Error> {
-        let Self { auth, settings, start } = self;
+        let Self { auth, mut settings, start } = self;
         settings.check()?;
+        // It begins with the request, and not once the limit lets it through.
+        let total_timeout = settings.total_timeout.take();
         let base = Base::parse(&start.base_url)?;
         let mut origin = base.origin().clone();
         if !start.insecure_http {
@@ -205,6 +207,6 @@ impl StackBuilder<ApiClient> {
             request.map(Body::new)
         });
         let stack = Stack::with_settings(auth, settings, client);
-        Ok(ApiClient::over(base, ApiService::new(start.tokens, stack)))
+        Ok(ApiClient::over(base, ApiService::new(start.tokens, stack).total_timeout(total_timeout)))
     }
 }

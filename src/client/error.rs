@@ -8,7 +8,7 @@ use http::{Extensions, HeaderMap, StatusCode};
 use tower::BoxError;
 
 use super::decode;
-use crate::error::{Error, Lasting, about_time, chain, of_the_body};
+use crate::error::{Error, Lasting, Unsent, about_time, chain, of_the_body};
 use crate::extensions::ScopeMissing;
 use crate::retry::{RetryReport, StopReason, TimedOut};
 use crate::text;
@@ -75,6 +75,10 @@ impl ApiError {
         let error = Self::new(ApiErrorKind::Request, String::new()).with_source(source);
         let message = if let Some(error) = error.token_error() {
             format!("the request to {to} was not sent: {error}")
+        } else if let (Some(TimedOut::Deadline), Some(Unsent { .. })) = (error.find(), error.find()) {
+            format!(
+                "the request to {to} was not sent: it waited for its turn until the deadline, which the timeout of the request or the total_timeout of the client sets; raise the concurrency_limit of the client, or that deadline"
+            )
         } else if let Some(TimedOut::Deadline) = error.find() {
             format!(
                 "the API at {to} did not respond before the deadline, which the timeout of the request or the total_timeout of the client sets"

@@ -10,7 +10,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
 use http_body::Body as _;
 use serde::Serialize;
-use tower::{BoxError, ServiceExt as _};
+use tower::BoxError;
 use tower_service::Service;
 
 use super::base::{Base, encode_segment, split};
@@ -18,7 +18,7 @@ use super::error::ApiError;
 use super::multipart::MultipartForm;
 use super::pages::{Next, Pages};
 use super::response::ApiResponse;
-use super::service::ApiService;
+use super::service::{ApiService, send_in_time};
 use crate::body::Body;
 use crate::extensions::Deadline;
 use crate::retry::RetryOptions;
@@ -256,9 +256,9 @@ impl<S> ApiRequest<S> {
         }
         *request.extensions_mut() = self.extensions;
         let origin = self.base.origin().clone();
-        match self.service.oneshot(request).await {
+        match send_in_time(self.service, request).await {
             Ok(response) => Ok(ApiResponse::new(response, origin)),
-            Err(error) => Err(ApiError::send(&origin.to_string(), error.into())),
+            Err(error) => Err(ApiError::send(&origin.to_string(), error)),
         }
     }
 
@@ -286,12 +286,10 @@ impl<S> ApiRequest<S> {
 
     /// Lets the timeout begin, and returns the deadline.
     pub(super) fn begin(&mut self) -> Option<Deadline> {
-        let other = self.extensions.get::<Deadline>().copied();
-        let Some(timeout) = self.timeout.take() else { return other };
-        let ours = Deadline::within(timeout);
-        let deadline = other.map_or(ours, |other| other.min(ours));
-        self.extensions.insert(deadline);
-        Some(deadline)
+        match self.timeout.take() {
+            Some(timeout) => Some(Deadline::narrow(&mut self.extensions, timeout)),
+            None => self.extensions.get().copied(),
+        }
     }
 
     /// Returns whether the request may be sent again after its response broke off.

@@ -4,14 +4,20 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::{Request, Response};
+use tokio::time::timeout_at;
 use tower::{BoxError, ServiceExt as _};
 use tower_service::Service;
 
 use crate::body::Body;
 use crate::cache::TokenCache;
+use crate::error::Unsent;
+use crate::extensions::Deadline;
 use crate::http_transport::HttpTransport;
+use crate::retry::TimedOut;
+use crate::runtime;
 
 /// The layers and the HTTP client below an [`ApiClient`](super::ApiClient), with their types hidden. A tower service itself.
 ///
@@ -34,6 +40,7 @@ use crate::http_transport::HttpTransport;
 pub struct ApiService {
     tokens: TokenCache,
     service: Arc<dyn ErasedLayers>,
+    total_timeout: Option<Duration>,
 }
 
 type ErasedFuture = Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>;
@@ -45,8 +52,28 @@ trait ErasedLayers: Send + Sync {
 
 impl<S: HttpTransport> ErasedLayers for S {
     fn send(&self, request: Request<Body>) -> ErasedFuture {
-        let sent = self.clone().oneshot(request);
-        Box::pin(async move { Ok(sent.await.map_err(Into::into)?.map(Body::new)) })
+        let sent = send_in_time(self.clone(), request);
+        Box::pin(async move { Ok(sent.await?.map(Body::new)) })
+    }
+}
+
+/// Sends a request, and waits for its response until its deadline. The layers look at that too, and are asked first, since they know
+/// what to return then. But they do so only once they have the request, which may have to wait for that at a limit.
+pub(super) async fn send_in_time<S>(mut service: S, request: Request<Body>) -> Result<S::Response, BoxError>
+where
+    S: Service<Request<Body>, Error: Into<BoxError>>,
+{
+    let deadline = request.extensions().get().map(|deadline: &Deadline| deadline.instant().into());
+    let Some(deadline) = deadline.filter(|_| runtime::current().is_ok()) else {
+        return service.oneshot(request).await.map_err(Into::into);
+    };
+    match timeout_at(deadline, service.ready()).await {
+        Ok(ready) => drop(ready.map_err(Into::into)?),
+        Err(_elapsed) => return Err(Unsent::new(TimedOut::Deadline).into()),
+    }
+    match timeout_at(deadline, service.call(request)).await {
+        Ok(outcome) => outcome.map_err(Into::into),
+        Err(_elapsed) => Err(TimedOut::Deadline.into()),
     }
 }
 
@@ -74,7 +101,13 @@ impl ApiService {
     /// # Ok::<(), tower_oauth2::Error>(())
     /// ```
     pub fn new(tokens: TokenCache, service: impl HttpTransport) -> Self {
-        Self { tokens, service: Arc::new(service) }
+        Self { tokens, service: Arc::new(service), total_timeout: None }
+    }
+
+    /// Sets how long each request may take. The layers are told by a [`Deadline`].
+    #[cfg(feature = "stack")]
+    pub(super) fn total_timeout(self, total_timeout: Option<Duration>) -> Self {
+        Self { total_timeout, ..self }
     }
 
     pub(super) fn tokens(&self) -> &TokenCache {
@@ -92,7 +125,10 @@ impl Service<Request<Body>> for ApiService {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> ErasedFuture {
+    fn call(&mut self, mut request: Request<Body>) -> ErasedFuture {
+        if let Some(timeout) = self.total_timeout {
+            Deadline::narrow(request.extensions_mut(), timeout);
+        }
         self.service.send(request)
     }
 }

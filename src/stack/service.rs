@@ -118,9 +118,7 @@ where
         let body = for_hops(body, &head);
         let mut request = Request::from_parts(head, body);
         if let Some(timeout) = self.total_timeout {
-            let ours = Deadline::within(timeout);
-            let theirs = request.extensions().get::<Deadline>().copied();
-            request.extensions_mut().insert(theirs.map_or(ours, |theirs| theirs.min(ours)));
+            Deadline::narrow(request.extensions_mut(), timeout);
         }
         ResponseFuture { inner: future::Either::Left(self.layers.call(request)) }
     }
