@@ -20,7 +20,7 @@ use tower_oauth2::retry::{
 };
 use tower_oauth2::stack::{Stack, StackBody, StackBuilder};
 use tower_oauth2::test_util::{Probe, Script, ScriptedResponse, Seen, reply};
-use tower_oauth2::{AccessToken, AuthLayer, Error, ErrorKind, source_fn};
+use tower_oauth2::{AccessToken, AuthLayer, Error, ErrorKind, RetryPolicy, source_fn};
 
 type Body = Full<Bytes>;
 type Client<B = Body> = Stack<Probe<Request<StackBody<B>>, Response<Full<Bytes>>>>;
@@ -475,6 +475,15 @@ async fn the_total_time_out_hands_out_the_answer_that_is_there() {
     let report = response.extensions().get::<RetryReport>().unwrap();
     assert!(matches!(report.stop_reason(), StopReason::DeadlineTooClose { .. }), "{report:?}");
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "the server's own words");
+
+    // That of the policy is for all hops too.
+    let policy = RetryPolicy::builder().total_timeout(Duration::from_secs(50)).build().unwrap();
+    let script =
+        Script::new([answer(503, "retry-after", "30"), moved(307, "/b"), answer(503, "retry-after", "30")]);
+    let start = Instant::now();
+    let response = send(&over(builder().retry(policy), &script), get()).await.unwrap();
+    assert_eq!((response.status().as_u16(), script.seen().len()), (503, 3));
+    assert!(start.elapsed() < Duration::from_secs(32), "{:?}", start.elapsed());
 
     // The earlier deadline counts.
     for (ours, theirs, sent) in [(10, 60, 1), (60, 10, 1), (60, 90, 2)] {

@@ -180,10 +180,10 @@ impl StackBuilder<ApiClient> {
     /// # Ok::<_, BoxError>(())
     /// ```
     pub fn build_with(self, client: impl HttpTransport) -> Result<ApiClient, Error> {
-        let Self { auth, mut settings, start } = self;
+        let Self { auth, settings, start } = self;
         settings.check()?;
         // It begins with the request, and not once the limit lets it through.
-        let total_timeout = settings.total_timeout.take();
+        let total_timeout = settings.total_timeout();
         let base = Base::parse(&start.base_url)?;
         let mut origin = base.origin().clone();
         if !start.insecure_http {

@@ -37,6 +37,11 @@ impl Default for StackSettings {
 }
 
 impl StackSettings {
+    /// Returns how long a request may take. That of the policy is for all hops together too.
+    pub(crate) fn total_timeout(&self) -> Option<Duration> {
+        [self.total_timeout, self.policy.total_timeout()].into_iter().flatten().min()
+    }
+
     /// Says which setting is wrong.
     pub(crate) fn check(&self) -> Result<(), Error> {
         if self.attempt_timeout.is_zero() {

@@ -70,6 +70,7 @@ type Limited<S> = Either<ConcurrencyLimit<S>, S>;
 
 impl<S> Stack<S> {
     pub(crate) fn with_settings(auth: AuthLayer, settings: StackSettings, client: S) -> Self {
+        let total_timeout = settings.total_timeout();
         let authorized = auth
             .refuse_other_origins(true)
             .layer(attempt_timeout::Limited::new(client, settings.attempt_timeout));
@@ -89,7 +90,7 @@ impl<S> Stack<S> {
             }
             None => Either::Right(redirected),
         };
-        Self { layers, total_timeout: settings.total_timeout }
+        Self { layers, total_timeout }
     }
 }
 

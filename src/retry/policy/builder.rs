@@ -79,6 +79,11 @@ impl RetryPolicy {
     pub(in crate::retry) fn rules(&self) -> &RetryRules {
         &self.rules
     }
+
+    #[cfg(feature = "stack")]
+    pub(crate) fn total_timeout(&self) -> Option<Duration> {
+        self.rules.total_timeout
+    }
 }
 
 // --- RetryPolicyBuilder ---
