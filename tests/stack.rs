@@ -212,6 +212,23 @@ async fn what_was_about_the_upload_does_not_go_with_the_get_that_it_became() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_idempotency_key_is_one_for_all_hops_and_does_not_go_with_a_get() {
+    let policy = RetryPolicy::builder().generated_idempotency_keys(true).build().unwrap();
+    let lost = ScriptedResponse::Fail("connection reset".into());
+    let script = Script::new([lost, moved(307, "/b"), answer(503, "retry-after", "1"), moved(303, "/done")]);
+    assert_eq!(send(&over(builder().retry(policy), &script), post()).await.unwrap().status(), 200);
+    let keys = all(&script.seen(), "idempotency-key");
+    assert!(keys[0].len() == 38 && keys[..4].iter().all(|key| *key == keys[0]), "{keys:?}");
+    assert_eq!((keys.len(), &*keys[4]), (5, ""));
+    // One of the caller's own is about the POST as well.
+    let script = Script::new([moved(303, "/done")]);
+    let mut keyed = post();
+    keyed.headers_mut().insert("x-idempotency-key", "order-7".parse().unwrap());
+    send(&over(builder(), &script), keyed).await.unwrap();
+    assert_eq!(all(&script.seen(), "x-idempotency-key"), ["order-7", ""]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_error_behind_a_redirect_does_not_say_that_what_was_done_before_was_not_sent() {
     let lost = || ScriptedResponse::Fail(Unsent::new("connection refused").into());
     let no_token = || ScriptedResponse::Fail(Error::new(ErrorKind::Transient, "no token").into());

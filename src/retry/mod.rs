@@ -338,7 +338,7 @@ pub use self::limits::budget::RetryBudget;
 pub use self::policy::builder::{RetryPolicy, RetryPolicyBuilder};
 pub use self::policy::classify::Failure;
 #[cfg(feature = "stack")]
-pub(crate) use self::policy::idempotency::{is_condition, is_safe};
+pub(crate) use self::policy::idempotency::{add_key, is_condition, is_key, is_safe};
 pub use self::policy::options::RetryOptions;
 pub use self::replay_body::{NotReplayable, RequestBody};
 pub use self::report::{ReplayReason, Replayed, ReportSlot, RetryReport, StopReason};

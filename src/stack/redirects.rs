@@ -6,7 +6,7 @@ use tower::BoxError;
 use tower_http::follow_redirect::policy::{Action, Attempt, Policy};
 
 use crate::origin::Origin;
-use crate::retry::{RequestBody, RetryOptions, is_condition, is_safe};
+use crate::retry::{RequestBody, RetryOptions, is_condition, is_key, is_safe};
 
 /// Follows redirects within the origin of the request, so many times. A tower-http policy for `FollowRedirect`.
 ///
@@ -46,8 +46,8 @@ where
         }
     }
 
-    /// Takes from a request that became a GET what was about its content (RFC 9110 §15.4), and its conditions: what they were about
-    /// has been changed by the request before.
+    /// Takes from a request that became a GET what was about its content (RFC 9110 §15.4), its conditions, since what they were about
+    /// has been changed by the request before, and the key of that: a server that knows the key may return the redirect again.
     fn on_request(&mut self, request: &mut Request<RequestBody<B>>) {
         if !self.became_get {
             return;
@@ -57,7 +57,8 @@ where
             name.starts_with("content-") || others.contains(&name)
         };
         let is_gone = |(name, value): &(&HeaderName, &HeaderValue)| {
-            is_of_content(name.as_str()) || is_condition(name.as_str(), value)
+            let text = name.as_str();
+            is_of_content(text) || is_key(text) || is_condition(text, value)
         };
         let gone: Vec<_> = request.headers().iter().filter(is_gone).map(|(name, _)| name.clone()).collect();
         for name in gone {

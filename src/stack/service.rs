@@ -25,7 +25,7 @@ use super::redirects::SameOrigin;
 use crate::auth::{AuthLayer, AuthService};
 use crate::extensions::Deadline;
 use crate::headers;
-use crate::retry::{BodyFactory, RequestBody, ResponseBody, RetryService};
+use crate::retry::{BodyFactory, RequestBody, ResponseBody, RetryService, add_key};
 use crate::runtime;
 
 /// An HTTP client with everything around it: redirects, retries, limits, tokens, timeouts.
@@ -56,6 +56,8 @@ use crate::runtime;
 pub struct Stack<S> {
     layers: Layers<S>,
     total_timeout: Option<Duration>,
+    /// Requests are given their idempotency keys here, so that it is one for all hops.
+    generates_keys: bool,
 }
 
 /// The body type of requests at the client below a [`Stack`], where the caller sends a `B`: a body that can be sent again, for
@@ -70,7 +72,7 @@ type Limited<S> = Either<ConcurrencyLimit<S>, S>;
 
 impl<S> Stack<S> {
     pub(crate) fn with_settings(auth: AuthLayer, settings: StackSettings, client: S) -> Self {
-        let total_timeout = settings.total_timeout();
+        let (total_timeout, generates_keys) = (settings.total_timeout(), settings.policy.generates_keys());
         let authorized = auth
             .refuse_other_origins(true)
             .layer(attempt_timeout::Limited::new(client, settings.attempt_timeout));
@@ -90,7 +92,7 @@ impl<S> Stack<S> {
             }
             None => Either::Right(redirected),
         };
-        Self { layers, total_timeout }
+        Self { layers, total_timeout, generates_keys }
     }
 }
 
@@ -120,6 +122,9 @@ where
         let mut request = Request::from_parts(head, body);
         if let Some(timeout) = self.total_timeout {
             Deadline::narrow(request.extensions_mut(), timeout);
+        }
+        if self.generates_keys {
+            add_key(&mut request);
         }
         ResponseFuture { inner: future::Either::Left(self.layers.call(request)) }
     }

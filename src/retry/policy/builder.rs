@@ -81,6 +81,11 @@ impl RetryPolicy {
     }
 
     #[cfg(feature = "stack")]
+    pub(crate) fn generates_keys(&self) -> bool {
+        self.rules.generated_keys
+    }
+
+    #[cfg(feature = "stack")]
     pub(crate) fn total_timeout(&self) -> Option<Duration> {
         self.rules.total_timeout
     }

@@ -104,7 +104,14 @@ pub(crate) fn is_safe(method: &Method) -> bool {
     method.is_safe() || SAFE.contains(&method.as_str())
 }
 
-fn is_key(name: &str) -> bool {
+/// Gives a request a key, if it needs one.
+#[cfg(feature = "stack")]
+pub(crate) fn add_key<B>(request: &mut Request<B>) {
+    Repeatability::with_key(request);
+}
+
+/// Returns whether a header is an idempotency key.
+pub(crate) fn is_key(name: &str) -> bool {
     KEYS.iter().any(|end| name.ends_with(end)) || OTHER_KEYS.contains(&name)
 }
 
