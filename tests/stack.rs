@@ -450,6 +450,22 @@ async fn settings_without_an_end_are_settings_like_any_other() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_redirect_that_waits_for_the_limit_keeps_to_the_deadline() {
+    let script = Script::new([moved(307, "/b"), ScriptedResponse::Hang]);
+    let client = over(builder().concurrency_limit(1), &script);
+    let mut hurried = get();
+    hurried.extensions_mut().insert(Deadline::within(Duration::from_secs(5)));
+    let start = Instant::now();
+    let (first, _) = tokio::join!(
+        async { (send(&client, hurried).await, start.elapsed()) },
+        // It stands at the limit already, and has it for half a minute.
+        send(&client, post()),
+    );
+    assert_eq!(first.0.unwrap_err().downcast_ref(), Some(&TimedOut::Deadline));
+    assert_eq!((first.1.as_secs(), script.seen().len()), (5, 2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_attempt_that_takes_too_long_is_no_wait_for_a_token() {
     let slow = source_fn(|_| async {
         tokio::time::sleep(Duration::from_secs(20)).await;
@@ -492,6 +508,13 @@ async fn the_total_time_out_hands_out_the_answer_that_is_there() {
     let report = response.extensions().get::<RetryReport>().unwrap();
     assert!(matches!(report.stop_reason(), StopReason::DeadlineTooClose { .. }), "{report:?}");
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "the server's own words");
+
+    // Also where an attempt was in flight.
+    let script = Script::new([answer(503, "retry-after", "1"), ScriptedResponse::Hang]);
+    let client = over(builder().total_timeout(Duration::from_secs(10)), &script);
+    let start = Instant::now();
+    assert_eq!(send(&client, get()).await.unwrap().status(), 503);
+    assert_eq!(start.elapsed().as_secs(), 10);
 
     // That of the policy is for all hops too.
     let policy = RetryPolicy::builder().total_timeout(Duration::from_secs(50)).build().unwrap();

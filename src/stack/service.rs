@@ -1,9 +1,9 @@
 //! The stack as a service.
 
 use std::fmt;
-use std::future::{Future, Ready, ready};
+use std::future::{Future, Ready};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::future;
@@ -11,6 +11,7 @@ use http::header::CONTENT_LENGTH;
 use http::{Request, Response, request};
 use http_body::Body;
 use pin_project_lite::pin_project;
+use tokio::time::{Sleep, sleep_until};
 use tower::BoxError;
 use tower::limit::ConcurrencyLimit;
 use tower::util::Either;
@@ -25,7 +26,7 @@ use super::redirects::SameOrigin;
 use crate::auth::{AuthLayer, AuthService};
 use crate::extensions::Deadline;
 use crate::headers;
-use crate::retry::{BodyFactory, RequestBody, ResponseBody, RetryService, add_key};
+use crate::retry::{BodyFactory, RequestBody, ResponseBody, RetryService, TimedOut, add_key};
 use crate::runtime;
 
 /// An HTTP client with everything around it: redirects, retries, limits, tokens, timeouts.
@@ -115,7 +116,8 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         // The time-out of an attempt would panic where there is no timer.
         if let Err(error) = runtime::current() {
-            return ResponseFuture { inner: future::Either::Right(ready(Err(error.into()))) };
+            let inner = future::Either::Right(std::future::ready(Err(error.into())));
+            return ResponseFuture { inner, deadline: None, timer: None };
         }
         let (head, body) = request.into_parts();
         let body = for_hops(body, &head);
@@ -126,7 +128,8 @@ where
         if self.generates_keys {
             add_key(&mut request);
         }
-        ResponseFuture { inner: future::Either::Left(self.layers.call(request)) }
+        let deadline = request.extensions().get().copied();
+        ResponseFuture { inner: future::Either::Left(self.layers.call(request)), deadline, timer: None }
     }
 }
 
@@ -186,6 +189,8 @@ pin_project! {
     {
         #[pin]
         inner: future::Either<SentFuture<S, B>, Ready<Result<Response<ResponseBody<RB>>, BoxError>>>,
+        deadline: Option<Deadline>,
+        timer: Option<Pin<Box<Sleep>>>,
     }
 }
 
@@ -200,7 +205,15 @@ where
     type Output = Result<Response<ResponseBody<RB>>, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.project().inner.poll(cx)
+        let this = self.project();
+        if let Poll::Ready(outcome) = this.inner.poll(cx) {
+            return Poll::Ready(outcome);
+        }
+        // The retries keep to it and know what to return then. But a request that was redirected may still wait for the limit.
+        let Some(deadline) = this.deadline else { return Poll::Pending };
+        let until = deadline.instant().into();
+        ready!(this.timer.get_or_insert_with(|| Box::pin(sleep_until(until))).as_mut().poll(cx));
+        Poll::Ready(Err(TimedOut::Deadline.into()))
     }
 }
 
