@@ -232,17 +232,15 @@ impl fmt::Debug for RetryReport {
 
 impl Replayed {
     /// Whether the server may have acted on the attempt. With a 4xx it says that it did not, but for a 408, which a gateway may
-    /// send for the server behind it.
-    pub(super) fn may_have_acted(&self) -> bool {
+    /// send for the server behind it. `is_strict`: a 429 is not believed.
+    pub(super) fn may_have_acted(&self, is_strict: bool) -> bool {
         match self.reason {
             ReplayReason::Unavailable => self
                 .status
                 .is_none_or(|status| !status.is_client_error() || status == StatusCode::REQUEST_TIMEOUT),
             ReplayReason::Ambiguous => true,
-            ReplayReason::TokenRejected
-            | ReplayReason::Throttled
-            | ReplayReason::Unsent
-            | ReplayReason::TokenUnavailable => false,
+            ReplayReason::Throttled => is_strict,
+            ReplayReason::TokenRejected | ReplayReason::Unsent | ReplayReason::TokenUnavailable => false,
         }
     }
 

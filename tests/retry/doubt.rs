@@ -282,6 +282,26 @@ async fn a_425_says_that_nothing_was_done_whatever_the_method() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refusal_that_is_not_believed_leaves_a_doubt() {
+    for (first, strict, doubtful) in [(429, true, true), (409, true, false), (429, false, false)] {
+        for (method, acts) in [("DELETE", doubtful), ("GET", false)] {
+            let strictly = || {
+                let mut request = request(method, &[]);
+                request.extensions_mut().insert(RetryOptions::new().strict_methods(strict));
+                request
+            };
+            let (outcome, told, sent) = run([hinted(first, "1"), status(404)], strictly()).await;
+            assert_eq!((outcome.unwrap().status().as_u16(), sent), (404, 2));
+            assert_eq!(told.may_have_acted(), acts, "{first} {method}");
+            // An attempt that did no work does not take its place.
+            let (outcome, _, _) =
+                run([hinted(first, "1"), refused(), refused(), refused()], strictly()).await;
+            assert_eq!(outcome.is_ok(), acts, "{first} {method}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_error_that_would_come_again_may_have_come_after_the_work() {
     let policy = RetryPolicy::builder().classifier(|_| Failure::Fatal).build().unwrap();
     for (method, error, acted) in

@@ -235,8 +235,9 @@ where
         attempt: Box<NextAttempt<B>>,
         outcome: Result<Box<Draining<S::ResponseBody>>, BoxError>,
     ) -> Step<S, B> {
+        let is_strict = self.sender.rules().is_strict(self.options.as_ref());
         let repeat = self.repeat;
-        self.past().keep(outcome, repeat);
+        self.past().keep(outcome, repeat, is_strict);
         ControlFlow::Continue(AttemptState::Preparing { attempt })
     }
 

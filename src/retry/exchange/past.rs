@@ -97,11 +97,17 @@ impl<RB: Body> PastAttempts<RB> {
 
     /// Keeps the outcome of the attempt that was noted last. A timeout of ours does not take the place of a response, nor does
     /// an attempt that did no work that of one which may have, nor one that had no token that of one which was sent.
-    pub(super) fn keep(&mut self, outcome: Result<Box<Draining<RB>>, BoxError>, repeat: Repeatability) {
+    pub(super) fn keep(
+        &mut self,
+        outcome: Result<Box<Draining<RB>>, BoxError>,
+        repeat: Repeatability,
+        is_strict: bool,
+    ) {
         let Some((last, before)) = self.history.split_last() else { return };
+        let may_have_acted = last.may_have_acted(is_strict);
         let is_older_kept = match (&outcome, &self.outcome) {
             (Ok(_), _) | (_, None) => false,
-            (Err(error), Some(older)) if last.may_have_acted() => error.is::<TimedOut>() && older.is_ok(),
+            (Err(error), Some(older)) if may_have_acted => error.is::<TimedOut>() && older.is_ok(),
             (Err(_), Some(_)) => {
                 self.counts.in_doubt
                     || last.reason == ReplayReason::TokenUnavailable && !self.is_without_token()
@@ -111,7 +117,7 @@ impl<RB: Body> PastAttempts<RB> {
             self.at = before.len();
             self.outcome = Some(outcome);
         }
-        self.counts.in_doubt |= repeat != Repeatability::Safe && last.may_have_acted();
+        self.counts.in_doubt |= repeat != Repeatability::Safe && may_have_acted;
     }
 
     /// Reads on in the response before. Ready once nothing is left to be read. `soon`: the wait is over.

@@ -260,7 +260,7 @@ impl RetryPolicyBuilder {
     }
 
     /// Sets whether a 429 is retried only where the method may be repeated, as is done for the 5xx: for servers that send a 429
-    /// after they did part of the work.
+    /// after they did part of the work. So [`may_have_acted`](crate::retry::RetryReport::may_have_acted) is true after one.
     pub fn strict_methods(mut self, strict: bool) -> Self {
         self.rules.strict_methods = strict;
         self

@@ -184,6 +184,11 @@ impl RetryRules {
         !never && (by_auth || retries < self.retries_of(options))
     }
 
+    /// Returns whether a 429 does not prove that nothing was done.
+    pub(in crate::retry) fn is_strict(&self, options: Option<&RetryOptions>) -> bool {
+        options.and_then(|options| options.strict_methods).unwrap_or(self.strict_methods)
+    }
+
     fn retries_of(&self, options: Option<&RetryOptions>) -> u32 {
         options.and_then(|options| options.max_retries).unwrap_or(self.max_retries)
     }
@@ -224,10 +229,8 @@ impl RetryRules {
         chance: &Chance,
     ) -> Result<Duration, StopReason> {
         // An error says by itself that nothing was sent; a server that says so may be believed or not.
-        let is_strict =
-            view.options.and_then(|options| options.strict_methods).unwrap_or(self.strict_methods);
         let is_response = view.outcome.status().is_some();
-        self.permit(view, reading.is_refused && !(is_strict && is_response))?;
+        self.permit(view, reading.is_refused && !(self.is_strict(view.options) && is_response))?;
         if reading.is_forbidden {
             return Err(StopReason::DoNotRetry);
         }
