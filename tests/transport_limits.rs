@@ -171,9 +171,10 @@ async fn a_server_that_takes_signs_of_life_for_a_flood_is_asked_for_fewer() {
     let waits = tokio::time::timeout(400 * MS, client.clone().oneshot(request())).await;
     assert!(waits.is_err() && pings.load(Ordering::SeqCst) == 0, "{pings:?}");
     // And so is that of a client that is told so.
-    let silent = builder.keep_alive(None);
-    let waits = tokio::time::timeout(400 * MS, silent.oneshot(request())).await;
-    assert!(waits.is_err() && pings.load(Ordering::SeqCst) == 0, "{pings:?}");
+    for silent in [builder.clone().keep_alive(None), builder.keep_alive(Duration::ZERO)] {
+        let waits = tokio::time::timeout(400 * MS, silent.oneshot(request())).await;
+        assert!(waits.is_err() && pings.load(Ordering::SeqCst) == 0, "{pings:?}");
+    }
 }
 
 #[tokio::test]

@@ -117,9 +117,10 @@ impl HyperClient {
     /// if it happens more than twice in five minutes. So gRPC calls, by their content type, have connections of their own that
     /// are asked every five minutes at most, and after the first such response all connections are.
     ///
-    /// With `None` no connection is asked. A request on a dead connection then waits until its own timeout.
+    /// With `None`, or zero, no connection is asked. A request on a dead connection then waits until its own timeout.
     pub fn keep_alive(self, after: impl Into<Option<Duration>>) -> Self {
-        let keep_alive = after.into().map(|after| after.min(FARTHEST));
+        // hyper would ask again as soon as it has a sign of life.
+        let keep_alive = after.into().filter(|after| !after.is_zero()).map(|after| after.min(FARTHEST));
         Self::with(Settings { keep_alive, ..self.settings() })
     }
 }
