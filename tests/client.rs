@@ -93,6 +93,40 @@ async fn each_method_has_its_name_and_a_content_type_of_ones_own_stays() {
 }
 
 #[tokio::test]
+async fn the_content_type_is_that_of_the_last_body_and_stands_once() {
+    let server = Script::new([]);
+    let api = ApiClient::new(BASE, server.probe::<Body>()).unwrap();
+    let form = || MultipartForm::new().text("a", "1");
+    let patch = "application/merge-patch+json";
+    let cases = [
+        (api.patch("x").json(&1).header(CONTENT_TYPE, patch), Some(patch)),
+        (api.patch("x").header(CONTENT_TYPE, patch).json(&1), Some(patch)),
+        (api.post("x").json(&1).header(CONTENT_TYPE, patch).form([("a", 1)]), Some(patch)),
+        (api.post("x").form([("a", 1)]).json(&1), Some("application/json")),
+        (api.post("x").json(&1).form([("a", 1)]), Some("application/x-www-form-urlencoded")),
+        (api.post("x").multipart(form()).json(&1), Some("application/json")),
+        (api.post("x").json(&1).body("text"), None),
+    ];
+    for (case, (request, content_type)) in cases.into_iter().enumerate() {
+        request.send().await.unwrap();
+        let seen = server.seen();
+        let types: Vec<_> = seen[0].head.headers.get_all(CONTENT_TYPE).iter().collect();
+        assert_eq!(types, Vec::from_iter(content_type), "{case}");
+    }
+    for request in [
+        api.post("x").json(&1).multipart(form()),
+        api.post("x").header(CONTENT_TYPE, "multipart/form-data").multipart(form()),
+        api.post("x").multipart(form()).header(CONTENT_TYPE, "multipart/form-data"),
+    ] {
+        request.send().await.unwrap();
+        let seen = server.seen();
+        let types: Vec<_> = seen[0].head.headers.get_all(CONTENT_TYPE).iter().collect();
+        assert_eq!(types.len(), 1, "{types:?}");
+        assert!(types[0].to_str().unwrap().starts_with("multipart/form-data; boundary="), "{types:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_post_without_a_body_says_that_it_has_none() {
     let server = Script::new([]);
     let api = ApiClient::new(BASE, server.probe::<Body>()).unwrap();

@@ -62,6 +62,8 @@ pub struct ApiRequest<S = ApiService> {
     headers: HeaderMap,
     extensions: Extensions,
     body: Body,
+    /// That of the body.
+    content_type: Option<HeaderValue>,
     timeout: Option<Duration>,
     /// The first error of a setter.
     error: Option<ApiError>,
@@ -74,7 +76,19 @@ impl<S> ApiRequest<S> {
             Err(reason) => (String::new(), String::new(), Some(ApiError::path(reason))),
         };
         let (headers, extensions, body) = (HeaderMap::new(), Extensions::new(), Body::empty());
-        Self { service, base, method, path, query, headers, extensions, body, timeout: None, error }
+        Self {
+            service,
+            base,
+            method,
+            path,
+            query,
+            headers,
+            extensions,
+            body,
+            content_type: None,
+            timeout: None,
+            error,
+        }
     }
 
     /// Adds a segment to the path. It is percent-encoded, slashes included.
@@ -149,19 +163,17 @@ impl<S> ApiRequest<S> {
         &mut self.extensions
     }
 
-    /// Sets the body, and `content-type: application/json` unless there is one.
-    pub fn json<T: Serialize + ?Sized>(mut self, value: &T) -> Self {
+    /// Sets the body, and `content-type: application/json` unless a [`header`](Self::header) says otherwise, before or after.
+    pub fn json<T: Serialize + ?Sized>(self, value: &T) -> Self {
         match serde_json::to_vec(value) {
-            Ok(body) => {
-                self.headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
-                self.body(body)
-            }
+            Ok(body) => self.body_of(HeaderValue::from_static("application/json"), body),
             Err(error) => self.failed(ApiError::builder("its body cannot be written as JSON", error)),
         }
     }
 
-    /// Sets the body to pairs, form-encoded, and `content-type: application/x-www-form-urlencoded` unless there is one.
-    pub fn form<I, K, V>(mut self, pairs: I) -> Self
+    /// Sets the body to pairs, form-encoded, and `content-type: application/x-www-form-urlencoded` unless a
+    /// [`header`](Self::header) says otherwise.
+    pub fn form<I, K, V>(self, pairs: I) -> Self
     where
         I: IntoIterator<Item: Borrow<(K, V)>>,
         K: AsRef<str>,
@@ -172,21 +184,17 @@ impl<S> ApiRequest<S> {
             let (name, value) = pair.borrow();
             form.append_pair(name.as_ref(), &value.to_string());
         }
-        let content_type = HeaderValue::from_static("application/x-www-form-urlencoded");
-        self.headers.entry(CONTENT_TYPE).or_insert(content_type);
-        self.body(form.finish())
+        self.body_of(HeaderValue::from_static("application/x-www-form-urlencoded"), form.finish())
     }
 
-    /// Sets the body to a form with files, and `content-type: multipart/form-data` with its boundary.
+    /// Sets the body to a form with files, and `content-type: multipart/form-data` with its boundary, whatever a
+    /// [`header`](Self::header) says.
     ///
     /// The form is in memory, so it can be sent again. See [`MultipartForm`] for an example.
     #[allow(clippy::needless_pass_by_value, reason = "a form is built for one request")]
-    pub fn multipart(mut self, form: MultipartForm) -> Self {
+    pub fn multipart(self, form: MultipartForm) -> Self {
         match form.encode() {
-            Ok((content_type, body)) => {
-                self.headers.insert(CONTENT_TYPE, content_type);
-                self.body(body)
-            }
+            Ok((content_type, body)) => self.body_of(content_type, body),
             Err(error) => self.failed(error),
         }
     }
@@ -202,8 +210,12 @@ impl<S> ApiRequest<S> {
     /// layer](crate::retry#request-bodies) keeps as much as its limit allows; a longer one is sent again if a
     /// [`BodyFactory`](crate::retry::BodyFactory) opens it anew.
     pub fn body(mut self, body: impl Into<Body>) -> Self {
-        self.body = body.into();
+        (self.body, self.content_type) = (body.into(), None);
         self
+    }
+
+    fn body_of(self, content_type: HeaderValue, body: impl Into<Body>) -> Self {
+        Self { content_type: Some(content_type), ..self.body(body) }
     }
 
     /// Reads a list page by page, beginning with this request. See [`pages`](super::pages).
@@ -248,6 +260,14 @@ impl<S> ApiRequest<S> {
         *request.method_mut() = self.method;
         *request.uri_mut() = uri;
         *request.headers_mut() = self.headers;
+        if let Some(content_type) = self.content_type {
+            // No form of several parts can be read without its boundary.
+            if content_type.as_bytes().starts_with(b"multipart/") {
+                request.headers_mut().insert(CONTENT_TYPE, content_type);
+            } else {
+                request.headers_mut().entry(CONTENT_TYPE).or_insert(content_type);
+            }
+        }
         // Where a body is expected, servers want to hear that there is none (RFC 9110 §8.6), some by a 411.
         let silent =
             [CONTENT_LENGTH, TRANSFER_ENCODING].iter().all(|name| !request.headers().contains_key(name));
@@ -342,6 +362,7 @@ impl<S: Clone> ApiRequest<S> {
             headers: self.headers.clone(),
             extensions: self.extensions.clone(),
             body: Body::from(body.clone()),
+            content_type: self.content_type.clone(),
             timeout: self.timeout,
             error: None,
         })
