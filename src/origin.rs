@@ -335,7 +335,7 @@ fn read_port(port: &str) -> Result<u16, &'static str> {
 }
 
 /// Reads an IPv6 address in brackets.
-fn ipv6(host: &str) -> Option<Ipv6Addr> {
+pub(crate) fn ipv6(host: &str) -> Option<Ipv6Addr> {
     host.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
 }
 

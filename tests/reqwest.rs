@@ -422,6 +422,17 @@ async fn a_host_that_reqwest_would_write_in_another_way_is_not_gone_to() {
     assert_eq!(client().oneshot(request).await.unwrap().status(), StatusCode::OK);
 }
 
+#[tokio::test]
+async fn an_address_that_reqwest_writes_in_another_way_is_gone_to() {
+    let server = Server::new(|_| ok());
+    let listener = server.start().await;
+    let port = listener.origin().rsplit_once(':').unwrap().1.to_owned();
+    for host in ["[::ffff:127.0.0.1]", "[::FFFF:7f00:1]", "[0:0:0:0:0:ffff:7f00:1]"] {
+        let request = Request::get(format!("http://{host}:{port}/")).body(Empty::<Bytes>::new()).unwrap();
+        assert_eq!(client().oneshot(request).await.unwrap().status(), StatusCode::OK, "{host}");
+    }
+}
+
 proptest! {
     /// Whatever is let through goes to the host that the URI names.
     #[test]

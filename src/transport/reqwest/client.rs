@@ -17,6 +17,7 @@ use super::body::into_native;
 use super::classify::{advice, classify_reqwest};
 use crate::error::{Error, Lasting, Unsent};
 use crate::extensions::FollowNothing;
+use crate::origin::ipv6;
 use crate::retry::Failure;
 use crate::runtime;
 use crate::transport::incoming::IncomingBody;
@@ -138,8 +139,12 @@ fn is_same_place(uri: &Uri, url: &Url) -> bool {
         return false;
     };
     let port = uri.port_u16();
+    // An IPv4 address in one of IPv6 is written in two ways.
+    let is_host = |known: &str| {
+        known.eq_ignore_ascii_case(host) || ipv6(known).is_some_and(|known| ipv6(host) == Some(known))
+    };
     scheme == url.scheme()
-        && url.host_str().is_some_and(|known| known.eq_ignore_ascii_case(host))
+        && url.host_str().is_some_and(is_host)
         // That of the scheme is left out there.
         && (port == url.port() || port == url.port_or_known_default())
 }
