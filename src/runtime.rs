@@ -58,11 +58,16 @@ pub(crate) async fn caught<T>(
     name: &str,
     future: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
+    let panicked = || Error::transient(format!("{name} panicked; see its message on stderr"));
+    unless_panicked(future).await.unwrap_or_else(|| Err(panicked()))
+}
+
+/// Returns what a future returns, and nothing if it panics.
+pub(crate) async fn unless_panicked<F: Future>(future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     poll_fn(|context| {
-        catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))).unwrap_or_else(|_panic| {
-            Poll::Ready(Err(Error::transient(format!("{name} panicked; see its message on stderr"))))
-        })
+        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)));
+        polled.map_or(Poll::Ready(None), |polled| polled.map(Some))
     })
     .await
 }

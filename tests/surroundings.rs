@@ -414,3 +414,19 @@ fn a_layer_that_has_to_wait_needs_a_runtime_and_says_so() {
     everywhere("retry with a deadline", |_| Box::pin(retried(503, Some(SECOND * 5))));
     everywhere("retry with a deadline that has passed", |_| Box::pin(retried(200, Some(Duration::ZERO))));
 }
+
+#[cfg(all(feature = "hyper-client", feature = "stack"))]
+#[test]
+fn a_runtime_without_io_is_an_error_that_says_what_to_do() {
+    let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async {
+        let api = tower_oauth2::ApiClient::connect("http://127.0.0.1:9", key()).unwrap();
+        let error = api.get("x").send().await.unwrap_err();
+        assert!(error.is_connect() && error.to_string().contains("enable_io()"), "{error}");
+        let source =
+            ClientCredentials::builder("http://127.0.0.1:9/token", "billing", "secret").build().unwrap();
+        let error = TokenCache::new(source).get().await.unwrap_err();
+        assert_eq!(error.kind(), tower_oauth2::ErrorKind::Config, "{error}");
+        assert!(error.to_string().contains("enable_io()"), "{error}");
+    });
+}

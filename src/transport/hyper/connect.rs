@@ -20,6 +20,7 @@ use super::resolver::Resolver;
 use super::settings::Settings;
 use super::tunnel::{self, TunnelError};
 use crate::error::Lasting;
+use crate::runtime::unless_panicked;
 use crate::transport::lasting::advice;
 
 /// The connector for plain http.
@@ -115,10 +116,11 @@ where
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let (connecting, timeout) = (self.inner.call(uri), self.timeout);
+        let (connecting, timeout) = (unless_panicked(self.inner.call(uri)), self.timeout);
         Box::pin(async move {
             match tokio::time::timeout(timeout, connecting).await {
-                Ok(connected) => connected.map_err(|error| told_apart(error.into())),
+                Ok(Some(connected)) => connected.map_err(|error| told_apart(error.into())),
+                Ok(None) => Err(panicked()),
                 Err(_) => {
                     let reason = format!("connecting took longer than {timeout:?}");
                     Err(io::Error::new(io::ErrorKind::TimedOut, reason).into())
@@ -126,6 +128,12 @@ where
             }
         })
     }
+}
+
+/// tokio tells by a panic alone that a runtime has no I/O. A resolver may panic as well.
+fn panicked() -> BoxError {
+    let advice = "build the tokio runtime with enable_io() or enable_all(); see the message on stderr";
+    Lasting { advice, source: "connecting panicked".into() }.into()
 }
 
 /// Marks what would fail again.
