@@ -424,11 +424,26 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// Says what to do about a certificate of another time, by the words of rustls. It may pass, so nothing marks it as lasting.
-pub(crate) fn about_time(said: &str) -> Option<&'static str> {
-    let what = said.strip_prefix("invalid peer certificate: certificate ")?;
-    let is_of_time = what.starts_with("expired") || what.starts_with("not valid yet");
-    is_of_time.then_some("check this machine's clock, and whether the server's certificate was renewed")
+/// How this crate's transport, hyper-util and rustls begin about what is in the way, and what to do about it. It may pass, so
+/// nothing marks it as lasting.
+const IN_THE_WAY: [(&str, &str); 6] = [
+    ("the proxy cannot be reached", CHECK_PROXY),
+    ("tunnel error: failed to create underlying connection", CHECK_PROXY),
+    ("the proxy returned", REFUSED_TUNNEL),
+    ("tunnel error: unsuccessful", REFUSED_TUNNEL),
+    ("invalid peer certificate: certificate expired", CHECK_CLOCK),
+    ("invalid peer certificate: certificate not valid yet", CHECK_CLOCK),
+];
+const CHECK_PROXY: &str = "the proxy cannot be reached; check its host and port, and the network route to it";
+const REFUSED_TUNNEL: &str = "the proxy refuses the connection, which may be temporary";
+const CHECK_CLOCK: &str = "check this machine's clock, and whether the server's certificate was renewed";
+
+/// Says what to do about what is in the way to a server, by the words of an error or of one below it.
+pub(crate) fn in_the_way(error: &(dyn StdError + 'static)) -> Option<&'static str> {
+    chain(error).find_map(|error| {
+        let said = error.to_string();
+        IN_THE_WAY.iter().find(|(start, _)| said.starts_with(start)).map(|(_, advice)| *advice)
+    })
 }
 
 /// Returns whether a status is about the moment, whatever else is said: the same request may be granted in a while.

@@ -541,13 +541,20 @@ async fn an_api_that_does_not_respond() -> Vec<String> {
     };
     let refused = client(&closed).get("items").send().await.unwrap_err();
     assert!(refused.is_connect());
+    let there = nobody().await;
+    let proxy = Proxy::new("http", &there.ip().to_string(), there.port()).unwrap();
+    let proxied = ApiClient::builder(API, a_token()).retry(once.clone());
+    let proxied = proxied.build_with(HyperClient::new().proxy(proxy)).unwrap();
+    let by_proxy = proxied.get("items").send().await.unwrap_err();
+    assert!(by_proxy.is_connect());
     let attempt = client(&silent).get("items").send().await.unwrap_err();
     let total = client(&silent).get("items").timeout(Duration::from_millis(10)).send().await.unwrap_err();
     let hangs = source_fn(|_| std::future::pending::<Result<AccessToken, Error>>());
     let hanging = ApiClient::builder(&silent, hangs).build().unwrap();
     let token = hanging.get("items").timeout(Duration::from_millis(10)).send().await.unwrap_err();
     assert!(attempt.is_timeout() && total.is_timeout() && token.is_timeout());
-    let lines = [refused, attempt, total, token].map(|error| error.to_string().replace(&silent, API));
+    let lines =
+        [refused, by_proxy, attempt, total, token].map(|error| error.to_string().replace(&silent, API));
     lines.map(|line| line.replace(&closed, API)).to_vec()
 }
 

@@ -8,7 +8,7 @@ use http::{Extensions, HeaderMap, StatusCode};
 use tower::BoxError;
 
 use super::decode;
-use crate::error::{Error, Lasting, Unsent, about_time, chain, of_the_body};
+use crate::error::{Error, Lasting, Unsent, chain, in_the_way, of_the_body};
 use crate::extensions::ScopeMissing;
 use crate::retry::{RetryReport, StopReason, TimedOut};
 use crate::text;
@@ -88,9 +88,9 @@ impl ApiError {
         } else if let Some(why) = error.source().and_then(of_the_body) {
             format!("the body of the request to {to} could not be sent: {why}; check what it is read from")
         } else if error.is_connect() {
-            let (lasting, root) = (error.find().map(|Lasting { advice, .. }| *advice), error.root());
-            let advice = lasting.or_else(|| about_time(&root));
-            let advice = advice.unwrap_or("check its address, and the way there");
+            let lasting = error.find().map(|Lasting { advice, .. }| *advice);
+            let advice = lasting.or_else(|| error.source().and_then(in_the_way));
+            let (root, advice) = (error.root(), advice.unwrap_or("check its address, and the way there"));
             format!("the API at {to} cannot be reached: {root}; {advice}")
         } else {
             format!("the request to {to} failed: {}", error.root())

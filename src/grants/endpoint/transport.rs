@@ -12,7 +12,7 @@ use tower::{BoxError, Service, ServiceExt as _};
 use crate::backoff::Chance;
 use crate::body::Body;
 use crate::clock;
-use crate::error::{Error, ErrorKind, Lasting, Unsent, about_time, chain};
+use crate::error::{Error, ErrorKind, Lasting, Unsent, chain, in_the_way};
 use crate::extensions::FollowNothing;
 use crate::grants::endpoint::deadline::Deadline;
 use crate::grants::response::body::{EndpointResponse, readable};
@@ -237,17 +237,6 @@ pub(crate) async fn read_capped(body: Body) -> Result<Result<Vec<u8>, String>, B
 
 // --- Failures ---
 
-/// How this crate's transport and hyper-util's begin about a proxy that cannot be asked for a tunnel, or that refuses one; and what
-/// to do about it.
-const OF_PROXIES: [(&str, &str); 4] = [
-    ("the proxy cannot be reached", CHECK_PROXY),
-    ("tunnel error: failed to create underlying connection", CHECK_PROXY),
-    ("the proxy returned", REFUSED_TUNNEL),
-    ("tunnel error: unsuccessful", REFUSED_TUNNEL),
-];
-const CHECK_PROXY: &str = "the proxy cannot be reached; check its host and port, and the network route to it";
-const REFUSED_TUNNEL: &str = "the proxy refuses the connection, which may be temporary";
-
 /// Makes a refusal of an error of the transport: whether anything was sent, and what can be done about it.
 fn unreachable(error: &BoxError, was_sent: bool, expected: &Expected, redactor: &Redactor) -> Refused {
     let is_unconnected = chain(&**error).any(|error| {
@@ -267,11 +256,7 @@ fn unreachable(error: &BoxError, was_sent: bool, expected: &Expected, redactor: 
     }
     let texts: Vec<String> = chain(&**error).map(ToString::to_string).collect();
     let lasting = chain(&**error).find_map(|error| error.downcast_ref::<Lasting>());
-    let advice = lasting.map(|lasting| lasting.advice).or_else(|| {
-        let is_said = |start: &str| texts.iter().any(|text| text.starts_with(start));
-        OF_PROXIES.iter().find(|(start, _)| is_said(start)).map(|(_, advice)| *advice)
-    });
-    let advice = advice.or_else(|| texts.iter().find_map(|text| about_time(text)));
+    let advice = lasting.map(|lasting| lasting.advice).or_else(|| in_the_way(&**error));
     // The text closest to what happened: what stands above it in the chain says only that something did.
     let said = texts.iter().rfind(|text| !text.trim().is_empty());
     let said = said.map_or("the transport did not say why", String::as_str);
