@@ -28,6 +28,12 @@ use crate::token::AccessToken;
 /// }
 /// # let _ = Portal;
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot revoke tokens",
+    label = "this is not a `TokenRevoker`",
+    note = "finish a builder by `.build()?` or `.build_with(http_client)?`",
+    note = "a closure becomes one by `revoker_fn`"
+)]
 pub trait TokenRevoker: Send + Sync + 'static {
     /// Revokes the token, and the refresh token that it carries ([`expose_refresh_token`](AccessToken::expose_refresh_token)).
     ///

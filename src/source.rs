@@ -76,7 +76,7 @@ use crate::token::AccessToken;
     label = "this is not a `TokenSource`",
     note = "finish a builder by `.build()?` or `.build_with(http_client)?`",
     note = "a fixed token is an `AccessToken::bearer(token)?`, and a closure becomes a source by `source_fn`",
-    note = "sources and caches are given by value: clone a `TokenCache` to share it"
+    note = "a source is given by value, and a `TokenCache` needs no other around it: clone it to share it"
 )]
 #[doc(alias = "TokenProvider")]
 #[doc(alias = "TokenCredential")]

@@ -42,6 +42,31 @@ fn the_text_of_a_token_is_told_how_to_become_a_source() {
     assert!(message.contains("`AccessToken::bearer(token)?`"), "{message}");
 }
 
+#[test]
+fn a_cache_is_told_that_it_needs_no_other_around_it() {
+    for cache in ["tower_oauth2::TokenCache::new(SOURCE)", "&tower_oauth2::TokenCache::new(SOURCE)"] {
+        let call = format!("tower_oauth2::TokenCache::new({})", cache.replace("SOURCE", SOURCE));
+        let message = compile(&library(), &call).unwrap_err();
+        assert!(message.contains("a `TokenCache` needs no other around it"), "{message}");
+    }
+}
+
+#[test]
+fn what_cannot_revoke_is_told_what_can() {
+    let calls = [
+        ("|_| async { Ok(()) }", "a closure becomes one by `revoker_fn`"),
+        (
+            r#"tower_oauth2::grants::Revocation::builder("https://login.example.com/revoke", "billing", "secret")"#,
+            "finish a builder by `.build()?`",
+        ),
+    ];
+    for (revoker, cure) in calls {
+        let call = format!("tower_oauth2::TokenCache::builder({SOURCE}).revoke_with({revoker})");
+        let message = compile(&library(), &call).unwrap_err();
+        assert!(message.contains("not a `TokenRevoker`") && message.contains(cure), "{message}");
+    }
+}
+
 /// The newest library of this directory that has what this test was compiled with.
 fn library() -> PathBuf {
     let test = env::current_exe().unwrap();

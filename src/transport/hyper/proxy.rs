@@ -87,7 +87,7 @@ impl Proxy {
         Self { choice: ProxyChoice::None }
     }
 
-    /// Sets user and password (RFC 7617). Without effect on the other two kinds of proxy.
+    /// Sets user and password (RFC 7617).
     #[must_use]
     pub fn credentials(mut self, user: &str, password: impl Into<String>) -> Self {
         if let ProxyChoice::This { credentials, .. } = &mut self.choice {
@@ -104,7 +104,7 @@ impl Proxy {
     }
 
     /// Sets what is reached without this proxy, in the form of `NO_PROXY`: names with all that is below them, addresses,
-    /// networks, each perhaps with a port, or `*`, with commas between. Without effect on the other two kinds of proxy.
+    /// networks, each perhaps with a port, or `*`, with commas between.
     #[must_use]
     pub fn except(mut self, list: impl Into<String>) -> Self {
         if let ProxyChoice::This { except, .. } = &mut self.choice {
