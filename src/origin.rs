@@ -195,8 +195,9 @@ impl Origin {
             Some((between, port)) => (&authority[..bracket + between.len()], Some(port)),
             None => (authority, None),
         };
-        let host = check_host(host)?;
+        // First, since of an IPv6 address without brackets it says more.
         let port = port.map_or(Ok(default), read_port)?;
+        let host = check_host(host)?;
         let long = format!("{host}:{port}");
         let short = if port == default { host.clone() } else { long.clone() };
         Ok(Self { inner: Arc::new(OriginParts { scheme, host, port, short, long }) })
@@ -477,6 +478,7 @@ mod tests {
             ("https://api.example.com\n", "trim it"),
             ("https://api example.com", "trim it"),
             ("https://api.example.com%2e", "character"),
+            ("https://::1", "brackets"),
             ("https://api..example.com", "dots"),
             ("https://.example.com", "dots"),
             ("https://.", "dots"),

@@ -72,7 +72,7 @@ impl Base {
             (_, port) => format!("{}:{port}", origin.host()),
         };
         let uri = Uri::builder().scheme(origin.scheme()).authority(authority).path_and_query(target).build();
-        uri.map_err(|_| "holds a character that no URL may have; encode it, or use segment()")
+        uri.map_err(|_| "holds a character that no URL may have; encode it, as segment() and query() do")
     }
 }
 
@@ -151,7 +151,7 @@ fn check_characters(text: &str) -> Result<(), &'static str> {
     }
     if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(
-            "holds a space, a control character or a letter outside ASCII; encode it, or use segment()",
+            "holds a space, a control character or a letter outside ASCII; encode it, as segment() and query() do",
         );
     }
     Ok(())
