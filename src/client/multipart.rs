@@ -103,6 +103,12 @@ impl Part {
     fn head(&self) -> Result<String, ApiError> {
         let disposition = format!("content-disposition: form-data; name=\"{}\"", escaped(&self.name));
         let Some((file_name, content_type)) = &self.file else { return Ok(disposition) };
+        if content_type.trim().is_empty() {
+            return Err(ApiError::builder(
+                "a file of its form has no content type; give application/octet-stream if none is known",
+                "no content type",
+            ));
+        }
         // What a header cannot hold could begin another one.
         HeaderValue::try_from(content_type.as_str()).map_err(|error| {
             ApiError::builder("a file of its form has a content type that no header may have", error)
@@ -151,6 +157,15 @@ mod tests {
         );
         let form = MultipartForm::new().file("a", "b", "text/plain\r\nx-evil: 1", "");
         assert!(form.encode_with("B").unwrap_err().is_builder());
+    }
+
+    #[test]
+    fn a_file_without_a_content_type_is_refused_with_what_to_give() {
+        for content_type in ["", " "] {
+            let form = MultipartForm::new().file("a", "b", content_type, "");
+            let error = form.encode_with("B").unwrap_err();
+            assert!(error.is_builder() && error.to_string().contains("application/octet-stream"), "{error}");
+        }
     }
 
     #[test]
