@@ -798,6 +798,12 @@ async fn an_error_of_reading_json_says_the_kind_and_the_content_type() {
         refused("application/json", r#"{"items":[1]}"#).await,
         "is not the JSON that was asked for: it is an object where a list was expected; check the type it is read as"
     );
+    let missing =
+        ScriptedResponse::Reply(Response::builder().status(404).body(Full::from("<html>")).unwrap());
+    let api = ApiClient::new(BASE, Script::new([missing]).probe::<Body>()).unwrap();
+    let error = api.get("x").send().await.unwrap().json::<Value>().await.unwrap_err();
+    let named = "the response of https://api.example.com with the status 404 Not Found is not JSON";
+    assert!(error.to_string().starts_with(named), "{error}");
     let page = "is not JSON, at line 1, column 1 (expected value); its content-type is ";
     let cure = "; check the path of the request, and that no proxy or login page responds instead";
     for (content_type, shown) in [

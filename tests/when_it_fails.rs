@@ -702,7 +702,7 @@ async fn headers_that_cannot_be_sent() -> Vec<String> {
 async fn responses_that_are_not_the_json() -> Vec<String> {
     let server = service_fn(async |request: Request<tower_oauth2::Body>| {
         let (body, content_type) = match request.uri().path() {
-            "/page" => ("<html>", Some("text/html; charset=utf-8")),
+            "/page" | "/missing" => ("<html>", Some("text/html; charset=utf-8")),
             "/empty" => ("", None),
             "/list" => (r#"{"users":[1]}"#, Some("application/json")),
             _ => (r#"{"id":"hunter2-h"}"#, Some("application/json")),
@@ -711,11 +711,14 @@ async fn responses_that_are_not_the_json() -> Vec<String> {
         if let Some(content_type) = content_type {
             response.headers_mut().insert(header::CONTENT_TYPE, content_type.parse()?);
         }
+        if request.uri().path() == "/missing" {
+            *response.status_mut() = StatusCode::NOT_FOUND;
+        }
         Ok::<_, BoxError>(response)
     });
     let api = ApiClient::new(API, server).unwrap();
     let mut lines = Vec::new();
-    for path in ["user", "page", "empty"] {
+    for path in ["user", "page", "empty", "missing"] {
         let response = api.get(path).send().await.unwrap();
         lines.push(response.json::<HashMap<String, u64>>().await.unwrap_err().to_string());
     }

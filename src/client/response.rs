@@ -57,6 +57,14 @@ impl<RB> ApiResponse<RB> {
         self.origin.to_string()
     }
 
+    /// Names the response for messages. A status that was not asked for explains most bodies that are not what was expected.
+    fn named(&self) -> String {
+        match self.status() {
+            StatusCode::OK => self.origin.to_string(),
+            status => format!("{} with the status {status}", self.origin),
+        }
+    }
+
     /// Returns the status.
     pub fn status(&self) -> StatusCode {
         self.inner.status()
@@ -136,10 +144,9 @@ where
     ///
     /// As [`bytes`](Self::bytes), and if it is not the JSON that `T` wants.
     pub async fn json<T: DeserializeOwned>(self) -> Result<T, ApiError> {
-        let (origin, headers) = (self.origin.clone(), self.headers().clone());
+        let (headers, of) = (self.headers().clone(), self.named());
         let bytes = without_mark(self.bytes().await?);
-        serde_json::from_slice(&bytes)
-            .map_err(|error| ApiError::decode(&origin.to_string(), &headers, &error))
+        serde_json::from_slice(&bytes).map_err(|error| ApiError::decode(&of, &headers, &error))
     }
 }
 
