@@ -602,6 +602,8 @@ fn what_would_put_a_secret_into_a_url_or_cannot_be_said_is_refused() {
         (CustomGrant::json(url).param_json("a", "{"), "it is not JSON"),
         (CustomGrant::json(url).header("a b", "c"), "not a valid header name"),
         (CustomGrant::json(url).header("a", "c\n"), "none that a header may have"),
+        (CustomGrant::json(url).secret_header("a", "c\nd"), "none that a header may have"),
+        (CustomGrant::json(url).secret_header("a", "\n"), "it is empty"),
         (CustomGrant::json(url).header("Content-Type", "c"), "the source sets it"),
         (CustomGrant::json(url).header("Authorization", "c"), "use secret_header"),
         (CustomGrant::json(url).refusal_member("ok", "no"), "is not JSON"),

@@ -18,7 +18,7 @@ use crate::grants::endpoint::identifiers::Identifiers;
 #[cfg(feature = "jwt")]
 use crate::grants::jwt::assertion::Assertion;
 use crate::source::{FetchReason, SourceIdentity, TokenRequest};
-use crate::text::Redactor;
+use crate::text::{self, Redactor};
 use crate::token::AccessToken;
 
 /// Name and value pairs in the order in which they are sent: fields of the form, and headers.
@@ -157,7 +157,8 @@ impl Parameters {
                     };
                     let (Ok(name), Ok(mut line)) = (HeaderName::try_from(&**name), line) else {
                         return Err(Error::transient(format!(
-                            "the secret header {name} does not fit a header"
+                            "the secret header {name} holds a character that no header may have, such as a line end; check \
+                             where it is read from"
                         )));
                     };
                     line.set_sensitive(value.is_secret());
@@ -211,11 +212,19 @@ impl Parameter {
 
     fn flaw_of_header(&self) -> Option<&'static str> {
         let own = [CONTENT_TYPE, CONTENT_LENGTH, TRANSFER_ENCODING, HOST, ACCEPT_ENCODING];
-        let fits = |value: &SecretString| HeaderValue::from_str(value.expose_secret()).is_ok();
+        let fits = |value: &str| HeaderValue::from_str(value).is_ok();
         match (HeaderName::try_from(&*self.name), &self.value) {
             (Err(_), _) => Some("it is not a valid header name"),
             (Ok(name), _) if own.contains(&name) => Some("the source sets it"),
-            (Ok(_), ParameterValue::Fixed(value)) if !fits(value) => {
+            (Ok(_), ParameterValue::Fixed(value)) if !fits(value.expose_secret()) => {
+                Some("its value is none that a header may have")
+            }
+            (Ok(_), ParameterValue::Read(secret)) if secret.is_empty_value() => {
+                Some("it is empty; give its value, or leave it out")
+            }
+            (Ok(_), ParameterValue::Read(secret))
+                if secret.value().is_some_and(|value| !fits(text::trimmed(value.expose_secret()))) =>
+            {
                 Some("its value is none that a header may have")
             }
             (Ok(AUTHORIZATION), value) if !value.is_secret() => Some("it is a secret; use secret_header"),
