@@ -49,6 +49,13 @@ pub(crate) fn origins_only(text: &str) -> String {
 /// Cuts down what is meant as one URL to its origin, whatever is wrong with it: what stands before an `@` may be a password, which
 /// any characters may stand in.
 pub(crate) fn origin_only(url: &str) -> String {
+    let mut shown = without_user(url);
+    // What is behind its end is the rest of a path or of a query.
+    shown.truncate(shown.find(ends_url).unwrap_or(shown.len()));
+    shown
+}
+
+fn without_user(url: &str) -> String {
     let Some(at) = url.rfind('@') else { return origins_only(url) };
     let (user, host) = (&url[..at], &url[at + 1..]);
     let (scheme, user) = match user.find("://") {
@@ -61,10 +68,13 @@ pub(crate) fn origin_only(url: &str) -> String {
     }
 }
 
+fn ends_url(c: char) -> bool {
+    c.is_whitespace() || c.is_control() || "\"'<>(){}`".contains(c)
+}
+
 /// Takes the host and the port off a URL without its scheme and its user. Returns them, and what is behind the whole URL.
 fn host_of(url: &str) -> (&str, &str) {
-    let is_end = |c: char| c.is_whitespace() || c.is_control() || "\"'<>(){}`".contains(c);
-    let (url, after) = url.split_at(url.find(is_end).unwrap_or(url.len()));
+    let (url, after) = url.split_at(url.find(ends_url).unwrap_or(url.len()));
     (url.split(['/', '?', '#', '\\']).next().unwrap_or_default(), after)
 }
 
@@ -188,6 +198,9 @@ mod tests {
             ("S3CR3T@host", "host"),
             ("https://user:S3/CR3T@host", "https://"),
             ("https://login.example.com/tenant?key=K", "https://login.example.com"),
+            ("https://login.example.com/tenant?key=K S3CR3T", "https://login.example.com"),
+            ("https://login.example.com/tenant\nS3CR3T", "https://login.example.com"),
+            ("https://user@login.example.com/tenant S3CR3T", "https://login.example.com"),
             ("login.example.com", "login.example.com"),
         ] {
             assert_eq!(origin_only(given), shown, "{given:?}");
