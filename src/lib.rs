@@ -45,6 +45,7 @@
 //!
 //! - [`cache`]: when a token is fetched, and what happens when that fails
 //! - [`auth`]: which requests get a token, and what a response says about it
+//! - [`origin`]: what an origin is, and which text becomes one
 //! - [`tenants`]: a cache for each user or tenant
 //! - `store`: one token for several processes, and tokens that outlive a process
 //! - [`pool`]: several tokens of one client, for APIs that limit each token

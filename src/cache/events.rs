@@ -17,6 +17,23 @@ const BACKLOG: usize = 16;
 /// An outage is [`Degraded`](Self::Degraded), then [`Failing`](Self::Failing) if it lasts longer than the token, then
 /// [`Fetched`](Self::Fetched) or [`Renewed`](Self::Renewed), and [`Recovered`](Self::Recovered). A token that expires by the
 /// clock alone is not an event.
+///
+/// # Examples
+///
+/// ```
+/// use tower_oauth2::TokenCache;
+/// use tower_oauth2::cache::CacheEvent;
+///
+/// async fn alert(tokens: &TokenCache) {
+///     let mut events = tokens.watch();
+///     while let Some(event) = events.next().await {
+///         if let CacheEvent::Failing { error, .. } = event {
+///             eprintln!("requests fail from now on: {error}");
+///         }
+///     }
+/// }
+/// # let _ = alert;
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum CacheEvent {

@@ -42,6 +42,23 @@ pub struct TokenPool {
 /// - `name`: none
 /// - `profile`: [`RateLimitProfile::generic`]
 /// - `longest_wait`: two minutes
+/// - `grow_to`: the size
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_oauth2::AccessToken;
+/// use tower_oauth2::pool::TokenPool;
+///
+/// // Such as a grant with the same client each time.
+/// let pool = TokenPool::builder(4, |_number| AccessToken::bearer("mF_9.B5f-4.1JqM"))
+///     .name("reports")
+///     .longest_wait(Duration::from_secs(30))
+///     .build()?;
+/// assert_eq!(pool.status().len(), 4);
+/// # Ok::<_, tower_oauth2::Error>(())
+/// ```
 #[must_use = "a builder does nothing until it is built"]
 pub struct TokenPoolBuilder {
     make: Box<dyn Fn(usize) -> Result<TokenCacheBuilder, Error> + Send + Sync>,

@@ -145,6 +145,21 @@ pub enum StopReason {
 /// A place for the [`RetryReport`] of a request, which the caller can read also where there is no response to carry it.
 ///
 /// Clones share the place. A request that is sent with it forgets the report before. See [`RetryOptions::report_to`](super::RetryOptions::report_to).
+///
+/// # Examples
+///
+/// ```
+/// use tower_oauth2::ApiClient;
+/// use tower_oauth2::retry::{ReportSlot, RetryOptions};
+///
+/// /// Returns whether the order may have been placed although there is no response.
+/// async fn may_be_placed(api: &ApiClient) -> bool {
+///     let slot = ReportSlot::new();
+///     let sent = api.post("orders").extension(RetryOptions::new().report_to(&slot)).send().await;
+///     sent.is_err() && slot.take().is_some_and(|report| report.may_have_acted())
+/// }
+/// # let _ = may_be_placed;
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct ReportSlot {
     report: Arc<Mutex<Option<RetryReport>>>,

@@ -16,6 +16,20 @@ use super::member::Member;
 use super::next::Next;
 
 /// One page: a response that was read to its end.
+///
+/// # Examples
+///
+/// ```
+/// use serde_json::Value;
+/// use tower_oauth2::client::ApiError;
+/// use tower_oauth2::client::pages::Page;
+///
+/// fn names(page: &Page) -> Result<Vec<String>, ApiError> {
+///     let users: Vec<Value> = page.items()?;
+///     Ok(users.iter().map(|user| user["name"].to_string()).collect())
+/// }
+/// # let _ = names;
+/// ```
 pub struct Page {
     response: Response<Bytes>,
     origin: String,

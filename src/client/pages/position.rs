@@ -21,6 +21,17 @@ pub(super) struct Position {
 /// The difference between the request for the next page and the first one: another URL, or other values in it.
 ///
 /// [`Next::by`](super::Next::by) makes one of a page.
+///
+/// # Examples
+///
+/// ```
+/// use tower_oauth2::client::pages::NextPage;
+///
+/// let by_query = NextPage::with("after", "user-7").and("limit", 100);
+/// let by_body = NextPage::with("/paging/pageNumber", 2);
+/// let by_url = NextPage::at("/v2/users?after=user-7");
+/// # let _ = (by_query, by_body, by_url);
+/// ```
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NextPage(pub(super) Step);
 

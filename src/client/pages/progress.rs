@@ -6,6 +6,17 @@ use serde::{Deserialize, Serialize};
 
 /// How far [`Pages`](super::Pages) are: what came, and what the server says there is. It shows as
 /// `page 3 of 12, 75 of 300 items`.
+///
+/// # Examples
+///
+/// ```
+/// use tower_oauth2::client::pages::Progress;
+///
+/// fn left(progress: &Progress) -> Option<u64> {
+///     progress.total()?.checked_sub(progress.items()?)
+/// }
+/// # let _ = left;
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     pub(super) pages: u64,

@@ -35,6 +35,21 @@ use crate::runtime;
 /// [module](super).
 ///
 /// It is also a [`Stream`], for the adapters of `futures`. After an error and after the last page it ends.
+///
+/// # Examples
+///
+/// ```
+/// use tower_oauth2::client::ApiError;
+/// use tower_oauth2::client::pages::Pages;
+///
+/// async fn count(mut pages: Pages) -> Result<Option<u64>, ApiError> {
+///     while let Some(page) = pages.next().await {
+///         page?;
+///     }
+///     Ok(pages.progress().items())
+/// }
+/// # let _ = count;
+/// ```
 #[must_use = "pages are asked for when the next one is wanted"]
 pub struct Pages<S = ApiService> {
     first: ApiRequest<S>,

@@ -61,6 +61,17 @@ pub struct RetryPolicy {
 /// - `strict_methods`, `generated_idempotency_keys`, `retry_token_failures`: off
 /// - `budget`: a [`RetryBudget`] of its own
 /// - `gate`: a [`RetryGate`] of its own; `gate_key`: none
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_oauth2::RetryPolicy;
+///
+/// let policy = RetryPolicy::builder().max_retries(2).max_retry_after(Duration::from_secs(20)).build()?;
+/// # let _ = policy;
+/// # Ok::<_, tower_oauth2::Error>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct RetryPolicyBuilder {
