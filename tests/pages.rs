@@ -1070,6 +1070,30 @@ async fn a_page_that_breaks_off_is_asked_for_again_if_it_may_be() {
     }
 }
 
+#[tokio::test]
+async fn a_request_that_is_wrong_is_not_sent_by_trying_again() {
+    struct Unwritable;
+    impl serde::Serialize for Unwritable {
+        fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+            Err(serde::ser::Error::custom("it cannot be written"))
+        }
+    }
+    let (api, seen) = breaking(0, false);
+    let next = || Next::link().also_under("ftp://files.example.com");
+    for mut pages in [
+        api.get("../admin").pages(Next::link()),
+        api.post("search").json(&Unwritable).pages(Next::link()),
+        api.get("x").header("a b", "c").pages(Next::link()),
+        api.get("x").pages(next()),
+        api.get("x").pages(next()).resume(r#"{"pages":1}"#).unwrap(),
+    ] {
+        assert!(pages.next().await.unwrap().unwrap_err().is_builder());
+        pages.try_again();
+        assert!(pages.next().await.is_none());
+    }
+    assert!(asked(&seen).is_empty());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_page_may_be_asked_for_again_as_any_request_may_be_repeated() {
     let key = ("idempotency-key", "\"k-1\"");

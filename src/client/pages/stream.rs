@@ -60,6 +60,8 @@ pub struct Pages<S = ApiService> {
     at: Option<Position>,
     progress: Progress,
     state: PagesState,
+    /// Whether the request can be made at all.
+    is_sendable: bool,
     /// The requests that were sent, by their fingerprints.
     sent: HashSet<Fingerprint>,
     /// The last one, until its page has come and is good.
@@ -109,6 +111,7 @@ impl<S> Pages<S> {
             bases,
             at: Some(Position::default()),
             progress: Progress::default(),
+            is_sendable: matches!(state, PagesState::Ready),
             state,
             sent: HashSet::new(),
             last_sent: None,
@@ -165,9 +168,10 @@ impl<S> Pages<S> {
         &self.progress
     }
 
-    /// Takes an error back: the next page is the one that has failed. Without effect where none has.
+    /// Takes an error back: the next page is the one that has failed. Without effect where none has, and where the request itself
+    /// is wrong ([`is_builder`](ApiError::is_builder)).
     pub fn try_again(&mut self) {
-        if matches!(self.state, PagesState::Ended) && self.at.is_some() {
+        if matches!(self.state, PagesState::Ended) && self.at.is_some() && self.is_sendable {
             self.progress = self.at.as_ref().map_or(self.progress, |at| at.progress);
             if let Some(sent) = self.last_sent.take() {
                 self.sent.remove(&sent);
