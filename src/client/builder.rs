@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::{fmt, iter};
 
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use tower::ServiceExt as _;
 
@@ -17,6 +18,10 @@ use crate::http_transport::{HttpTransport, add_missing};
 use crate::origin::Origin;
 use crate::stack::{Stack, StackBody, StackBuilder, StackSettings, StackTarget};
 use crate::text;
+
+/// Headers about the target or the body of one request. The auth layer, which is above, would not see that a `Host` names another
+/// server than the URL.
+const OF_ONE_REQUEST: [HeaderName; 3] = [HOST, CONTENT_LENGTH, TRANSFER_ENCODING];
 
 /// The start of a client: its base URL and its tokens.
 #[derive(Clone)]
@@ -89,7 +94,8 @@ impl StackBuilder<ApiClient> {
     /// Sets a header of each request that does not have it: `user-agent`, the version of an API. Set again, it replaces the value.
     ///
     /// It may be a key of the API. A request without a token to an origin that is neither that of the base URL nor
-    /// [allowed](Self::allow_origin) is sent without it.
+    /// [allowed](Self::allow_origin) is sent without it. `host`, `content-length` and `transfer-encoding` are refused when the client is
+    /// built.
     ///
     /// ```
     /// use tower_oauth2::{AccessToken, ApiClient};
@@ -113,6 +119,9 @@ impl StackBuilder<ApiClient> {
         };
         let name = name.try_into().map_err(|error| unfit("it has a name", error.into()));
         let header = name.and_then(|name| match value.try_into() {
+            Ok(_) if OF_ONE_REQUEST.contains(&name) => Err(Error::config(format!(
+                "default_header: {name} is different for each request, and set by the HTTP client; leave it out"
+            ))),
             Ok(value) => Ok((name, value)),
             Err(error) => Err(unfit(&format!("{name} has a value"), error.into())),
         });
