@@ -326,6 +326,9 @@ impl Deref for Challenges {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(Instant);
 
+/// Two timers of one instant do not always fire together.
+const LATER: Duration = Duration::from_millis(10);
+
 impl Deadline {
     /// Sets the deadline at `instant`.
     #[must_use]
@@ -345,6 +348,11 @@ impl Deadline {
         let deadline = extensions.get::<Self>().map_or(ours, |theirs| ours.min(*theirs));
         extensions.insert(deadline);
         deadline
+    }
+
+    /// Returns when a layer above the retries ends the request. They end it at the deadline, and know what to return then.
+    pub(crate) fn of_outer_layers(self) -> tokio::time::Instant {
+        clock::after(self.0.into(), LATER)
     }
 
     /// Returns when it is.

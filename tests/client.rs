@@ -590,6 +590,27 @@ async fn a_timeout_covers_the_wait_at_the_limit() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_timeout_holds_over_a_service_without_a_retry_layer() {
+    let second = Duration::from_secs(1);
+    let hang = || Script::new([ScriptedResponse::Hang]).probe::<Body>();
+    let raw = || ApiClient::new(BASE, hang()).unwrap();
+    for by_deadline in [false, true] {
+        let start = tokio::time::Instant::now();
+        let request = match by_deadline {
+            false => raw().get("x").timeout(second),
+            true => raw().get("x").extension(Deadline::within(second)),
+        };
+        let sent = tokio::time::timeout(Duration::from_secs(60), request.send()).await;
+        let error = sent.expect("it ends by itself").unwrap_err();
+        assert!(error.is_timeout() && error.is_request(), "{error:?}");
+        assert_eq!(start.elapsed().as_secs(), 1);
+    }
+    let api = ApiClient::new(BASE, layer().layer(hang())).unwrap();
+    let sent = tokio::time::timeout(Duration::from_secs(60), api.get("x").timeout(second).send()).await;
+    assert!(sent.expect("it ends by itself").unwrap_err().is_timeout());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_deadline_that_passes_before_there_is_a_token_is_told_of_the_token() {
     let down = || Err(Error::new(ErrorKind::Transient, "the token endpoint is down"));
     for failures in [0, 1] {

@@ -57,13 +57,13 @@ impl<S: HttpTransport> ErasedLayers for S {
     }
 }
 
-/// Sends a request, and waits for its response until its deadline. The layers look at that too, and are asked first, since they know
-/// what to return then. But they do so only once they have the request, which may have to wait for that at a limit.
+/// Sends a request, and waits for its response until its deadline. The retries look at that too, but only once they have the request,
+/// which may have to wait for that at a limit; and there may be none.
 pub(super) async fn send_in_time<S>(mut service: S, request: Request<Body>) -> Result<S::Response, BoxError>
 where
     S: Service<Request<Body>, Error: Into<BoxError>>,
 {
-    let deadline = request.extensions().get().map(|deadline: &Deadline| deadline.instant().into());
+    let deadline = request.extensions().get().map(|deadline: &Deadline| deadline.of_outer_layers());
     let Some(deadline) = deadline.filter(|_| runtime::current().is_ok()) else {
         return service.oneshot(request).await.map_err(Into::into);
     };

@@ -209,9 +209,9 @@ where
         if let Poll::Ready(outcome) = this.inner.poll(cx) {
             return Poll::Ready(outcome);
         }
-        // The retries keep to it and know what to return then. But a request that was redirected may still wait for the limit.
+        // The retries keep to it. But a request that was redirected may still wait for the limit.
         let Some(deadline) = this.deadline else { return Poll::Pending };
-        let until = deadline.instant().into();
+        let until = deadline.of_outer_layers();
         ready!(this.timer.get_or_insert_with(|| Box::pin(sleep_until(until))).as_mut().poll(cx));
         Poll::Ready(Err(TimedOut::Deadline.into()))
     }
