@@ -74,7 +74,7 @@
 //! 2. It is sent as [retry](crate::retry) and [auth](crate::auth) say. A URI outside the origins that were named is an
 //!    error before anything is sent.
 //! 3. A redirect is followed if it stays within the request's own origin, ten times at most. 307 and 308 repeat method
-//!    and body, if that is empty, in memory at once, or opened again by a [`BodyFactory`](crate::retry::BodyFactory); 303, and 301 and 302 after a POST, become a GET without one
+//!    and body, if that is empty, in memory at once and of up to 1 MiB, or opened again by a [`BodyFactory`](crate::retry::BodyFactory); 303, and 301 and 302 after a POST, become a GET without one
 //!    (RFC 9110 §15.4), and without `If-Match`, `Expect`, its idempotency key and the headers about the body.
 //! 4. Any other redirect is returned as it is: the caller reads `Location` and decides. Neither a token nor a cookie
 //!    goes to another origin unseen.
