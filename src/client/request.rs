@@ -276,7 +276,7 @@ impl<S> ApiRequest<S> {
         }
         *request.extensions_mut() = self.extensions;
         let origin = self.base.origin().clone();
-        match send_in_time(self.service, request).await {
+        match send_in_time(&mut self.service, request).await {
             Ok(response) => Ok(ApiResponse::new(response, origin)),
             Err(error) => Err(ApiError::send(&origin.to_string(), error)),
         }

@@ -52,20 +52,22 @@ trait ErasedLayers: Send + Sync {
 
 impl<S: HttpTransport> ErasedLayers for S {
     fn send(&self, request: Request<Body>) -> ErasedFuture {
-        let sent = send_in_time(self.clone(), request);
-        Box::pin(async move { Ok(sent.await?.map(Body::new)) })
+        let mut service = self.clone();
+        Box::pin(async move { Ok(send_in_time(&mut service, request).await?.map(Body::new)) })
     }
 }
 
 /// Sends a request, and waits for its response until its deadline. The retries look at that too, but only once they have the request,
 /// which may have to wait for that at a limit; and there may be none.
-pub(super) async fn send_in_time<S>(mut service: S, request: Request<Body>) -> Result<S::Response, BoxError>
+/// It borrows the service, since a future that has its own of both would be twice as large.
+pub(super) async fn send_in_time<S>(service: &mut S, request: Request<Body>) -> Result<S::Response, BoxError>
 where
     S: Service<Request<Body>, Error: Into<BoxError>>,
 {
     let deadline = request.extensions().get().map(|deadline: &Deadline| deadline.of_outer_layers());
     let Some(deadline) = deadline.filter(|_| runtime::current().is_ok()) else {
-        return service.oneshot(request).await.map_err(Into::into);
+        service.ready().await.map_err(Into::into)?;
+        return service.call(request).await.map_err(Into::into);
     };
     match timeout_at(deadline, service.ready()).await {
         Ok(ready) => drop(ready.map_err(Into::into)?),
