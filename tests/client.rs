@@ -19,7 +19,7 @@ use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_oauth2::auth::{AuthOverride, Rejection};
 use tower_oauth2::client::{ApiError, ApiRequest, ApiService, MultipartForm};
 use tower_oauth2::extensions::Deadline;
-use tower_oauth2::retry::{RetryOptions, StopReason};
+use tower_oauth2::retry::{ReportSlot, RetryOptions, StopReason};
 use tower_oauth2::stack::{Stack, StackBody, StackBuilder};
 use tower_oauth2::test_util::{FakeApi, FakeAuthorizationServer, FakeClient, Script, ScriptedResponse};
 use tower_oauth2::{
@@ -585,6 +585,25 @@ async fn a_timeout_covers_the_wait_at_the_limit() {
         assert_eq!(start.elapsed().as_secs(), limit);
         let is_told = error.to_string().contains("was not sent: it waited for its turn until the deadline");
         assert!(timeout.is_none() || is_told, "{error}");
+        first.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_report_is_never_that_of_the_request_before() {
+    let slot = ReportSlot::new();
+    let options = || RetryOptions::new().max_retries(0).report_to(&slot);
+    let hang = || ScriptedResponse::Hang;
+    let server = Script::new([answer(503, ""), hang(), answer(503, ""), hang()]);
+    let api = ApiClient::builder(BASE, fixed()).concurrency_limit(1).build_with(server.probe()).unwrap();
+    for wrong in [true, false] {
+        api.get("x").extension(options()).send().await.unwrap();
+        let first = tokio::spawn(api.post("x").send());
+        tokio::task::yield_now().await;
+        // Neither comes to the retries: it cannot be made, or waits for its turn.
+        let request = if wrong { api.get("a b") } else { api.get("x").timeout(Duration::from_secs(1)) };
+        request.extension(options()).send().await.unwrap_err();
+        assert!(slot.take().is_none(), "{wrong}");
         first.abort();
     }
 }

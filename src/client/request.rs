@@ -251,6 +251,10 @@ impl<S> ApiRequest<S> {
         S: Service<Request<Body>, Response = Response<RB>>,
         S::Error: Into<BoxError>,
     {
+        // The retries do so too, but a request need not come to them.
+        if let Some(options) = self.extensions.get::<RetryOptions>() {
+            options.forget_report();
+        }
         if let Some(error) = self.error {
             return Err(error);
         }

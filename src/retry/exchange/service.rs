@@ -97,8 +97,8 @@ where
             false => Repeatability::of_method(request.method()),
         };
         let options = request.extensions().get::<RetryOptions>().cloned();
-        if let Some(slot) = options.as_ref().and_then(|options| options.slot.as_ref()) {
-            slot.clear();
+        if let Some(options) = &options {
+            options.forget_report();
         }
         let deadline = timeouts::deadline(rules, request.extensions());
         if timeouts::is_over(deadline) {

@@ -103,6 +103,13 @@ impl RetryOptions {
         self
     }
 
+    /// Forgets the report of the request before, which is not that of this one.
+    pub(crate) fn forget_report(&self) {
+        if let Some(slot) = &self.slot {
+            slot.clear();
+        }
+    }
+
     /// Returns whether a request may be sent again after its response broke off.
     pub(crate) fn may_repeat(&self, method: &Method, headers: &HeaderMap) -> bool {
         let is_repeatable = || self.repeatable || Repeatability::as_it_is(method, headers).is_allowed();
