@@ -28,8 +28,8 @@ use tower_oauth2::retry::{Failure, RetryReport};
 use tower_oauth2::test_util::Loopback;
 use tower_oauth2::transport::{ReqwestClient, classify_reqwest};
 use tower_oauth2::{
-    AccessToken, AuthLayer, ClientAuth, ClientCredentials, Error, ErrorKind, FetchReason, RetryPolicy,
-    TokenRequest, TokenSource, source_fn,
+    AccessToken, ApiClient, AuthLayer, ClientAuth, ClientCredentials, Error, ErrorKind, FetchReason,
+    RetryPolicy, TokenRequest, TokenSource, source_fn,
 };
 
 // --- A server ---
@@ -431,6 +431,20 @@ async fn an_address_that_reqwest_writes_in_another_way_is_gone_to() {
         let request = Request::get(format!("http://{host}:{port}/")).body(Empty::<Bytes>::new()).unwrap();
         assert_eq!(client().oneshot(request).await.unwrap().status(), StatusCode::OK, "{host}");
     }
+}
+
+#[tokio::test]
+async fn an_error_of_a_client_shows_no_query() {
+    let api = ApiClient::new("http://127.0.0.1:9", client()).unwrap();
+    let error = api.get("items").query([("key", "S3CR3T")]).send().await.unwrap_err();
+    assert!(error.is_connect(), "{error}");
+    let shown = format!("{error} {error:?} {error:#?}");
+    let causes = format!("{:?} {0:#}", anyhow::Error::from(error));
+    assert!(
+        shown.contains("Connection refused") && causes.contains("error sending request"),
+        "{shown} {causes}"
+    );
+    assert!(!shown.contains("S3CR3T") && !causes.contains("S3CR3T"), "{shown} {causes}");
 }
 
 proptest! {

@@ -16,7 +16,7 @@ use crate::text;
 /// Why a request of an [`ApiClient`](super::ApiClient) failed.
 ///
 /// `Display` says what failed, on whose side, and why, in the words of the innermost cause. It shows of the URL its origin
-/// alone. The error of the service below is the source.
+/// alone, and so does `Debug`, which has the words of all causes. The error of the service below is the source.
 ///
 /// The kinds are those of reqwest's error: [`is_builder`](Self::is_builder), [`is_request`](Self::is_request),
 /// [`is_status`](Self::is_status), [`is_body`](Self::is_body) and [`is_decode`](Self::is_decode), and ours,
@@ -36,7 +36,6 @@ use crate::text;
 ///     }
 /// }
 /// ```
-#[derive(Debug)]
 #[doc(alias = "HttpError")]
 pub struct ApiError {
     kind: ApiErrorKind,
@@ -141,7 +140,7 @@ impl ApiError {
     }
 
     fn with_source(mut self, source: impl Into<BoxError>) -> Self {
-        self.source = Some(source.into());
+        self.source = Some(without_url(source.into()));
         self
     }
 
@@ -280,6 +279,13 @@ impl RefusedStatus {
     }
 }
 
+/// Takes the URL out of an error of reqwest, which shows it with its query.
+fn without_url(error: BoxError) -> BoxError {
+    #[cfg(feature = "reqwest")]
+    let error = error.downcast::<reqwest::Error>().map_or_else(|other| other, |own| own.without_url().into());
+    error
+}
+
 fn is_timeout(error: &(dyn StdError + 'static)) -> bool {
     #[cfg(feature = "reqwest")]
     if error.downcast_ref().is_some_and(reqwest::Error::is_timeout) {
@@ -308,6 +314,19 @@ fn is_connect(error: &(dyn StdError + 'static)) -> bool {
     };
     let refused = [AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkDown, NetworkUnreachable];
     error.downcast_ref().is_some_and(|error: &io::Error| refused.contains(&error.kind()))
+}
+
+impl fmt::Debug for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // That of another crate's error may have the whole URL, and a key in its query.
+        let causes = self.source.as_deref().into_iter().flat_map(|source| chain(source));
+        let causes: Vec<_> = causes.map(|cause| text::origins_only(&cause.to_string())).collect();
+        f.debug_struct("ApiError")
+            .field("kind", &self.kind)
+            .field("message", &self.message)
+            .field("causes", &causes)
+            .finish()
+    }
 }
 
 impl fmt::Display for ApiError {

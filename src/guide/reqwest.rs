@@ -4,7 +4,7 @@
 //!    lengths included, and nothing of them is held back. The head goes out as it is, with the default headers of that client
 //!    and `accept: */*` where there are none.
 //! 2. Errors are reqwest's own: `downcast_ref::<reqwest::Error>()` finds them in what a layer returns. They name the URL of
-//!    the request, as they always do.
+//!    the request, as they always do. In the sources of an [`ApiError`](crate::client::ApiError) they do not.
 //! 3. [`classify_reqwest`](crate::transport::classify_reqwest) says which of them mean that nothing was sent. Give it to the retry policy: without it a POST to a server
 //!    that cannot be reached is not sent again.
 //! 4. A client by [`ReqwestClient::build`](crate::transport::ReqwestClient::build) serves the token endpoint too. It is built by
