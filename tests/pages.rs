@@ -308,10 +308,12 @@ async fn a_function_may_say_what_comes_next() {
     assert_eq!(walked.await[1..], ["/users?limit=2&q=a+b&after=2&v=2", "/users?limit=2&q=a+b&after=4&v=2"]);
 
     let (api, _) = client(|_, _| page("[]"));
-    let mut pages = api.get("x").pages(Next::by(|_| Err("no idea".into())));
+    let mut pages =
+        api.get("x").pages(Next::by(|_| Err("no idea at https://api.example.com/x?key=S3CR3T".into())));
     assert!(pages.next().await.unwrap().is_ok());
     let error = pages.next().await.unwrap().unwrap_err();
     assert!(error.is_pages() && pages.next().await.is_none());
+    assert!(error.to_string().ends_with("has failed: no idea at https://api.example.com"), "{error}");
 }
 
 #[tokio::test]

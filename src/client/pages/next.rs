@@ -15,6 +15,7 @@ use super::page::Page;
 use super::position::{NextPage, Step};
 use super::progress::Progress;
 use crate::error::Error;
+use crate::text;
 
 /// Where the responses of an API say what comes next.
 ///
@@ -324,7 +325,9 @@ impl Next {
                 Ok(following(parameter, current, items).filter(|_| !is_last))
             }
             Shape::By(next) => next(page).map_err(|error| {
-                ApiError::pages("the function that says what comes next has failed").caused_by(error)
+                let why = text::one_line(&text::origins_only(&error.to_string()));
+                let message = format!("the function that says what comes next has failed: {why}");
+                ApiError::pages(&message).caused_by(error)
             }),
         }
         .inspect(|next| {
