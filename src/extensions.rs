@@ -309,8 +309,8 @@ impl Deref for Challenges {
 }
 
 /// By when the head of the response must be there. No wait is begun that would not end before it, and an attempt that
-/// is in flight then is ended: see the rules of [retry](crate::retry). The time for reading the body is not bounded, except that of
-/// a [page](crate::client::pages).
+/// is in flight then is ended: see the rules of [retry](crate::retry). An [`ApiClient`](crate::client::ApiClient) ends the reading of
+/// the body then, too.
 ///
 /// # Examples
 ///
@@ -325,6 +325,10 @@ impl Deref for Challenges {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(Instant);
+
+/// Put by an [`ApiClient`](crate::client::ApiClient) on a response: by when its body must have been read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BodyDeadline(pub(crate) Deadline);
 
 /// Two timers of one instant do not always fire together.
 const LATER: Duration = Duration::from_millis(10);

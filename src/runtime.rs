@@ -7,7 +7,10 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::Either;
 use tokio::runtime::{Handle, Id};
+use tokio::time::Instant;
 
 use crate::error::Error;
 
@@ -50,6 +53,17 @@ pub(crate) fn current() -> Result<Handle, Error> {
 /// A configuration error where there is none.
 pub(crate) fn with_timer<T>(make: impl FnOnce() -> T) -> Result<T, Error> {
     catch_unwind(AssertUnwindSafe(make)).map_err(|_panic| no_timer())
+}
+
+/// Waits for a future until `deadline`, if there is one, and if the runtime has a timer. None: it passed.
+pub(crate) fn until<F: Future>(
+    deadline: Option<Instant>,
+    future: F,
+) -> impl Future<Output = Option<F::Output>> {
+    match deadline.filter(|_| current().is_ok()) {
+        Some(deadline) => Either::Left(tokio::time::timeout_at(deadline, future).map(Result::ok)),
+        None => Either::Right(future.map(Some)),
+    }
 }
 
 /// Turns a panic of foreign code into an error: lost in it, a fetch would be followed by another at once, which would fare no

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Frame;
@@ -590,6 +591,37 @@ async fn a_timeout_covers_the_wait_at_the_limit() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_timeout_covers_the_body() {
+    let second = Duration::from_secs(1);
+    let stalls = || {
+        service_fn(async |_: Request<Body>| {
+            let begun = stream::iter([Ok::<_, BoxError>(Frame::data(Bytes::from_static(b"{")))]);
+            Ok::<_, BoxError>(Response::new(Body::new(StreamBody::new(begun.chain(stream::pending())))))
+        })
+    };
+    let own = ApiClient::builder(BASE, fixed()).build_with(stalls()).unwrap();
+    let total = ApiClient::builder(BASE, fixed()).total_timeout(3 * second).build_with(stalls()).unwrap();
+    let raw = ApiClient::new(BASE, stalls()).unwrap();
+    let late = Deadline::within(9 * second);
+    for (request, limit) in [
+        (own.get("x").extension(Deadline::within(second)), 1),
+        (own.get("x").timeout(second), 1),
+        (own.get("x").timeout(second).extension(late), 1),
+        (total.get("x"), 3),
+        (total.get("x").timeout(second), 1),
+        (total.get("x").timeout(9 * second), 3),
+    ] {
+        let start = tokio::time::Instant::now();
+        let response = request.send().await.unwrap();
+        let error = response.json::<Value>().await.unwrap_err();
+        assert!(error.is_timeout() && error.is_body(), "{error:?}");
+        assert_eq!(start.elapsed().as_secs(), limit);
+    }
+    let response = raw.get("x").timeout(second).send().await.unwrap();
+    assert!(response.text().await.unwrap_err().is_timeout());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_report_is_never_that_of_the_request_before() {
     let slot = ReportSlot::new();
     let options = || RetryOptions::new().max_retries(0).report_to(&slot);
@@ -689,7 +721,7 @@ async fn forms_and_streams_are_bodies_too() {
     let api = ApiClient::builder(BASE, fixed()).build_with(server.probe::<Body>()).unwrap();
     api.post("x").form(&[("name", "ann & bob"), ("page", "2")]).send().await.unwrap();
     let frames = ["one ", "two"].map(|part| Ok::<_, Infallible>(Frame::data(Bytes::from(part))));
-    let streamed = Body::new(StreamBody::new(futures_util::stream::iter(frames)));
+    let streamed = Body::new(StreamBody::new(stream::iter(frames)));
     let mut response = api.put("x").body(streamed).send().await.unwrap().into_inner();
     assert!(response.body_mut().frame().await.is_none());
     let seen = server.seen();

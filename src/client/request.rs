@@ -20,7 +20,7 @@ use super::pages::{Next, Pages};
 use super::response::ApiResponse;
 use super::service::{ApiService, send_in_time};
 use crate::body::Body;
-use crate::extensions::Deadline;
+use crate::extensions::{BodyDeadline, Deadline};
 use crate::retry::RetryOptions;
 
 /// A request of an [`ApiClient`](super::ApiClient). Set its parts, then [`send`](Self::send) it.
@@ -199,8 +199,9 @@ impl<S> ApiRequest<S> {
         }
     }
 
-    /// Sets how long the request may take from [`send`](Self::send) to the head of its response, waits and retries
-    /// included; of [pages](super::pages), to the end of the body. Of this, the client's own `total_timeout` and a [`Deadline`] among the extensions, the earliest counts.
+    /// Sets how long the request may take from [`send`](Self::send) on, waits, retries and the reading of the body included. Of this,
+    /// the client's own `total_timeout` and a [`Deadline`] among the extensions, the earliest counts. A body that you read frame by frame
+    /// ([`into_inner`](ApiResponse::into_inner)) has no limit.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
@@ -258,7 +259,7 @@ impl<S> ApiRequest<S> {
         if let Some(error) = self.error {
             return Err(error);
         }
-        self.begin();
+        let deadline = self.begin();
         let uri = self.uri()?;
         let mut request = Request::new(self.body);
         *request.method_mut() = self.method;
@@ -281,7 +282,11 @@ impl<S> ApiRequest<S> {
         *request.extensions_mut() = self.extensions;
         let origin = self.base.origin().clone();
         match send_in_time(&mut self.service, request).await {
-            Ok(response) => Ok(ApiResponse::new(response, origin)),
+            Ok(mut response) => {
+                // The client's own may be earlier.
+                let earliest = response.extensions_mut().remove().map(|BodyDeadline(earliest)| earliest);
+                Ok(ApiResponse::new(response, origin, earliest.or(deadline)))
+            }
             Err(error) => Err(ApiError::send(&origin.to_string(), error)),
         }
     }

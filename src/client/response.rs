@@ -5,13 +5,18 @@ use std::fmt;
 use bytes::Bytes;
 use http::{Extensions, HeaderMap, Response, StatusCode};
 use http_body::Body as HttpBody;
-use http_body_util::BodyExt as _;
+#[cfg(feature = "providers")]
+use http_body_util::Limited;
+use http_body_util::{BodyExt as _, Collected};
 use serde::de::DeserializeOwned;
 use tower::BoxError;
 
 use super::error::ApiError;
 use crate::body::Body;
+use crate::extensions::Deadline;
 use crate::origin::Origin;
+use crate::retry::TimedOut;
+use crate::runtime;
 
 /// The response to a request of an [`ApiClient`](super::ApiClient). Its body is read when you ask for it.
 ///
@@ -40,11 +45,13 @@ use crate::origin::Origin;
 pub struct ApiResponse<RB = Body> {
     inner: Response<RB>,
     origin: Origin,
+    /// By when the body must have been read.
+    deadline: Option<Deadline>,
 }
 
 impl<RB> ApiResponse<RB> {
-    pub(super) fn new(inner: Response<RB>, origin: Origin) -> Self {
-        Self { inner, origin }
+    pub(super) fn new(inner: Response<RB>, origin: Origin, deadline: Option<Deadline>) -> Self {
+        Self { inner, origin, deadline }
     }
 
     pub(super) fn origin(&self) -> &Origin {
@@ -113,11 +120,20 @@ where
     ///
     /// # Errors
     ///
-    /// If the body breaks off.
+    /// If the body breaks off, or is not there to its end when the request's [`timeout`](super::ApiRequest::timeout) is over.
     pub async fn bytes(self) -> Result<Bytes, ApiError> {
-        let collected = self.inner.into_body().collect().await;
-        let collected = collected.map_err(|error| ApiError::body(&self.origin.to_string(), error))?;
-        Ok(collected.to_bytes())
+        let Self { inner, origin, deadline } = self;
+        until(deadline, inner.into_body().collect())
+            .await
+            .map(Collected::to_bytes)
+            .map_err(|error| ApiError::body(&origin.to_string(), error))
+    }
+
+    /// Reads the body to its end, if it is not longer than that.
+    #[cfg(feature = "providers")]
+    pub(crate) async fn limited_bytes(self, most: usize) -> Result<Bytes, BoxError> {
+        let body = Limited::new(self.inner.into_body(), most);
+        until(self.deadline, body.collect()).await.map(Collected::to_bytes)
     }
 
     /// Reads the body as UTF-8, without a byte order mark. Malformed bytes become the replacement character.
@@ -148,6 +164,15 @@ where
         let bytes = without_mark(self.bytes().await?);
         serde_json::from_slice(&bytes).map_err(|error| ApiError::decode(&of, &headers, &error))
     }
+}
+
+/// Reads until the deadline, if there is one.
+async fn until<T, E: Into<BoxError>>(
+    deadline: Option<Deadline>,
+    reading: impl Future<Output = Result<T, E>>,
+) -> Result<T, BoxError> {
+    let read = runtime::until(deadline.map(|deadline| deadline.instant().into()), reading).await;
+    read.map_or_else(|| Err(TimedOut::Deadline.into()), |read| read.map_err(Into::into))
 }
 
 /// Takes off the byte order mark with which some begin a text, and which `serde_json` takes for an error.

@@ -7,17 +7,16 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{Request, Response};
-use tokio::time::timeout_at;
 use tower::{BoxError, ServiceExt as _};
 use tower_service::Service;
 
 use crate::body::Body;
 use crate::cache::TokenCache;
 use crate::error::Unsent;
-use crate::extensions::Deadline;
+use crate::extensions::{BodyDeadline, Deadline};
 use crate::http_transport::HttpTransport;
 use crate::retry::TimedOut;
-use crate::runtime;
+use crate::runtime::until;
 
 /// The layers and the HTTP client below an [`ApiClient`](super::ApiClient), with their types hidden. A tower service itself.
 ///
@@ -53,7 +52,14 @@ trait ErasedLayers: Send + Sync {
 impl<S: HttpTransport> ErasedLayers for S {
     fn send(&self, request: Request<Body>) -> ErasedFuture {
         let mut service = self.clone();
-        Box::pin(async move { Ok(send_in_time(&mut service, request).await?.map(Body::new)) })
+        Box::pin(async move {
+            let deadline = request.extensions().get::<Deadline>().copied();
+            let mut response = send_in_time(&mut service, request).await?.map(Body::new);
+            if let Some(deadline) = deadline {
+                response.extensions_mut().insert(BodyDeadline(deadline));
+            }
+            Ok(response)
+        })
     }
 }
 
@@ -65,18 +71,12 @@ where
     S: Service<Request<Body>, Error: Into<BoxError>>,
 {
     let deadline = request.extensions().get().map(|deadline: &Deadline| deadline.of_outer_layers());
-    let Some(deadline) = deadline.filter(|_| runtime::current().is_ok()) else {
-        service.ready().await.map_err(Into::into)?;
-        return service.call(request).await.map_err(Into::into);
-    };
-    match timeout_at(deadline, service.ready()).await {
-        Ok(ready) => drop(ready.map_err(Into::into)?),
-        Err(_elapsed) => return Err(Unsent::new(TimedOut::Deadline).into()),
+    match until(deadline, service.ready()).await {
+        Some(ready) => drop(ready.map_err(Into::into)?),
+        None => return Err(Unsent::new(TimedOut::Deadline).into()),
     }
-    match timeout_at(deadline, service.call(request)).await {
-        Ok(outcome) => outcome.map_err(Into::into),
-        Err(_elapsed) => Err(TimedOut::Deadline.into()),
-    }
+    let sent = until(deadline, service.call(request)).await;
+    sent.map_or_else(|| Err(TimedOut::Deadline.into()), |outcome| outcome.map_err(Into::into))
 }
 
 impl ApiService {

@@ -13,7 +13,6 @@ use futures_util::Stream;
 use http::{Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use serde_json::Value;
-use tokio::time::timeout_at;
 use tower::BoxError;
 use tower_service::Service;
 
@@ -28,8 +27,6 @@ use super::position::{NextPage, Position, Step};
 use super::progress::Progress;
 use super::reference::{Place, resolve};
 use crate::body::Body;
-use crate::retry::TimedOut;
-use crate::runtime;
 
 /// The pages of a list: a stream that asks for the next one when it is polled. Rules and examples are on the page of the
 /// [module](super).
@@ -333,15 +330,14 @@ impl<S: Clone> Pages<S> {
     }
 }
 
-/// Sends a request, and reads the page to its end before the deadline.
-async fn fetch<S, RB>(mut request: ApiRequest<S>, number: u64, next: Arc<Next>) -> Result<Page, ApiError>
+/// Sends a request, and reads the page to its end.
+async fn fetch<S, RB>(request: ApiRequest<S>, number: u64, next: Arc<Next>) -> Result<Page, ApiError>
 where
     S: Service<Request<Body>, Response = Response<RB>>,
     S::Error: Into<BoxError>,
     RB: HttpBody,
     RB::Error: Into<BoxError>,
 {
-    let deadline = request.begin();
     let response = request.send().await?.error_for_status()?;
     let status = response.status();
     let origin = response.origin().to_string();
@@ -349,13 +345,7 @@ where
     if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
         return Err(ApiError::status_of(&origin, status, response.extensions()));
     }
-    let page = Page::read(response, number, next);
-    match deadline.filter(|_| runtime::current().is_ok()) {
-        Some(deadline) => timeout_at(deadline.instant().into(), page)
-            .await
-            .unwrap_or_else(|_elapsed| Err(ApiError::body(&origin, TimedOut::Deadline))),
-        None => page.await,
-    }
+    Page::read(response, number, next).await
 }
 
 /// Gives a request another value of a query parameter, or at a place of its JSON body.

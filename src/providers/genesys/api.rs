@@ -5,7 +5,6 @@ use std::fmt;
 
 use http::{Request, Response, StatusCode};
 use http_body::Body as HttpBody;
-use http_body_util::{BodyExt as _, Collected, Limited};
 use serde::Deserialize;
 use tower::BoxError;
 use tower_service::Service;
@@ -180,8 +179,7 @@ where
     }
     let correlation_id = response.headers().get("inin-correlation-id").and_then(|id| id.to_str().ok());
     let (correlation_id, origin) = (correlation_id.map(clean), response.origin_of());
-    let body = Limited::new(response.into_inner().into_body(), MOST_BYTES).collect().await;
-    let body = body.map(Collected::to_bytes).unwrap_or_default();
+    let body = response.limited_bytes(MOST_BYTES).await.unwrap_or_default();
     let body: ErrorBody = serde_json::from_slice(&body).unwrap_or_default();
     let is_denied = status == StatusCode::FORBIDDEN;
     let permissions = body.message.as_deref().filter(|_| is_denied).map(permissions_in).unwrap_or_default();
