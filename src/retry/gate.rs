@@ -59,7 +59,7 @@ pub struct RetryGate {
 #[derive(Clone, Debug, PartialEq)]
 pub struct GateStatus {
     place: GatedPlace,
-    learned: Option<Box<str>>,
+    learned: Option<String>,
     opens_in: Option<Duration>,
     pace: f64,
     waiting: usize,
@@ -80,7 +80,7 @@ impl RetryGate {
     pub fn status(&self) -> Vec<GateStatus> {
         let status = |(place, lane): (&GatedPlace, &Lane)| GateStatus {
             place: place.clone(),
-            learned: lane.scope.as_ref().and_then(LimitScope::only).map(Into::into),
+            learned: lane.scope.as_ref().and_then(LimitScope::only),
             opens_in: lane
                 .pace
                 .opens_at()
@@ -170,7 +170,8 @@ impl GateStatus {
     }
 
     /// Returns which part of these requests it holds back: what [`gate_key`](super::RetryPolicyBuilder::gate_key) made of them, or
-    /// the one first path segment or method that it learned the limit to be about. None for all of them.
+    /// the paths or the method that it learned the limit to be about, such as `v1/search`, `POST` or `POST v1/search`. None for all
+    /// of them.
     #[must_use]
     pub fn part(&self) -> Option<&str> {
         self.place.key.as_deref().or(self.learned.as_deref())

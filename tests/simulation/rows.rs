@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use http::Method;
 use tower_oauth2::RetryPolicy;
 
-use crate::world::{Client, Course, Server, Verdict, at_rate, bucket, from_tasks, get, simulate};
+use crate::world::{Client, Course, Server, Verdict, at_rate, bucket, from_tasks, get, post, simulate};
 
 /// A number that a row is about, and its limit.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +32,9 @@ pub(crate) const ROWS: &[(&str, Row)] = &[
     ("a neighbour sends 95/s to a limit of 100/s, ours 10/s", neighbour_beside),
     ("half refused at any pace, 10/s", half_refused),
     ("/search 1/s asked at 3/s, /items 50/s free", one_endpoint),
+    ("/v1/search 1/s asked at 3/s, /v1/items 50/s free", one_endpoint_of_v1),
     ("POST limited to 1/s asked at 3/s, GET 50/s free", one_method),
+    ("POST /items 1/s asked at 3/s, GET and /orders 25/s free", one_method_of_one_endpoint),
     ("outage of 120 s at 20/s, then healthy", outage),
     ("a limit of 20/s for 6 s, 400 tasks, then none", limit_lifted),
     ("10 s for each response, one 429", slow_responses),
@@ -185,15 +187,24 @@ fn beside_without(seed: u64, _: Duration, limit: fn(u64) -> Limit) -> Vec<Figure
 }
 
 fn one_endpoint(seed: u64, length: Duration) -> Vec<Figure> {
+    search_and_items(seed, length, "")
+}
+
+/// Every path begins alike, as with most APIs.
+fn one_endpoint_of_v1(seed: u64, length: Duration) -> Vec<Figure> {
+    search_and_items(seed, length, "/v1")
+}
+
+fn search_and_items(seed: u64, length: Duration, base: &'static str) -> Vec<Figure> {
     simulate(seed, async {
         let mut limit = bucket(1.0, 1.0, 1);
         let server = Server::new(seed, (10, 30), move |now, head| {
-            if head.uri.path().starts_with("/search") { limit(now) } else { Verdict::Served }
+            if head.uri.path().contains("/search/") { limit(now) } else { Verdict::Served }
         });
         let client = server.client(&default());
         let (items, _) = tokio::join!(
-            at_rate(client.clone(), 50.0, length, |n| get(&format!("/items/{n}"))),
-            at_rate(client, 3.0, length, |n| get(&format!("/search/{n}"))),
+            at_rate(client.clone(), 50.0, length, |n| get(&format!("{base}/items/{n}"))),
+            at_rate(client, 3.0, length, |n| get(&format!("{base}/search/{n}"))),
         );
         free_beside_limited(&items)
     })
@@ -206,22 +217,35 @@ fn one_method(seed: u64, length: Duration) -> Vec<Figure> {
             if head.method == Method::POST { limit(now) } else { Verdict::Served }
         });
         let client = server.client(&default());
-        let post = |_| {
-            let mut request = get("/items");
-            *request.method_mut() = Method::POST;
-            request
-        };
         let (gets, _) = tokio::join!(
             at_rate(client.clone(), 50.0, length, |_| get("/items")),
-            at_rate(client, 3.0, length, post),
+            at_rate(client, 3.0, length, |_| post("/items")),
         );
         free_beside_limited(&gets)
+    })
+}
+
+fn one_method_of_one_endpoint(seed: u64, length: Duration) -> Vec<Figure> {
+    simulate(seed, async {
+        let mut limit = bucket(1.0, 1.0, 1);
+        let server = Server::new(seed, (10, 30), move |now, head| {
+            let limited = head.method == Method::POST && head.uri.path() == "/items";
+            if limited { limit(now) } else { Verdict::Served }
+        });
+        let client = server.client(&default());
+        let (gets, orders, _) = tokio::join!(
+            at_rate(client.clone(), 25.0, length, |_| get("/items")),
+            at_rate(client.clone(), 25.0, length, |_| post("/orders")),
+            at_rate(client, 3.0, length, |_| post("/items")),
+        );
+        free_beside_limited(&[gets, orders].concat())
     })
 }
 
 fn free_beside_limited(free: &[Course]) -> Vec<Figure> {
     vec![
         most("p50 of the free", percentile(free, 50), 50.0 * MS),
+        most("p99 of the free", percentile(free, 99), 1.0),
         most("max of the free", percentile(free, 100), 3.1),
         most("failed of the free", failed(free), 0.0),
     ]
@@ -447,11 +471,8 @@ fn restart(seed: u64, _: Duration) -> Vec<Figure> {
             false => Verdict::Served,
         });
         let courses = at_rate(server.client(&default()), 20.0, Duration::from_secs(8), |n| {
-            let mut request = get(&format!("/items/{n}"));
-            if n % 2 == 0 {
-                *request.method_mut() = Method::POST;
-            }
-            request
+            let path = format!("/items/{n}");
+            if n % 2 == 0 { post(&path) } else { get(&path) }
         });
         let courses = courses.await;
         vec![most("failed", failed(&courses), 0.0), most("served twice", server.served_twice() as f64, 0.0)]

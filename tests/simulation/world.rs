@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, request};
+use http::{Method, Request, Response, StatusCode, request};
 use http_body_util::Full;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -155,6 +155,12 @@ async fn send(client: Client, request: Request<Body>, start: Instant) -> Course 
 
 pub(crate) fn get(path: &str) -> Request<Body> {
     Request::get(format!("https://api.example.com{path}")).body(Body::default()).unwrap()
+}
+
+pub(crate) fn post(path: &str) -> Request<Body> {
+    let mut request = get(path);
+    *request.method_mut() = Method::POST;
+    request
 }
 
 /// Sends so many requests per second for a time, each at its own time whatever became of those before.

@@ -311,7 +311,7 @@ impl RetryPolicyBuilder {
     }
 
     /// Sets what a rate limit is for, where a server has several: requests for which `key` says the same share a limit. Without
-    /// it the gate learns if a limit is about one first path segment or one method.
+    /// it the gate learns if a limit is about paths that begin alike, or about one method.
     ///
     /// It is asked once about a request: when the request comes while some gate is not open, or when it was refused.
     ///
