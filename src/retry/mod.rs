@@ -49,7 +49,8 @@
 //! 6. If the paths of all refusals begin alike, such as with `/v1/search`, and five requests for other paths were accepted, only
 //!    paths that begin like this are held. The same applies to one method. A refusal elsewhere undoes that.
 //! 7. Retries at the gate cost no budget, unless the gate cannot hold them. At the pace a second retry counts as two requests,
-//!    a third one as three.
+//!    a third one as three. From the third on, the wait of the request itself is four times as long, up to `max_delay`, if at
+//!    least half of its time is left after that.
 //! 8. A gate that nothing needed for 30 s is open, and what it learned is forgotten.
 //!
 //! The gate is on by default. In simulations of the default policy (`tests/simulation`) requests that were not refused take as long

@@ -108,6 +108,22 @@ async fn one_429_holds_back_the_other_requests_of_its_origin_and_credential_and_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_third_wait_at_the_gate_is_longer_if_there_is_time() {
+    let took = async |policy: RetryPolicy, deadline: Duration| {
+        let script = Script::new([hinted(429, "1"), hinted(429, "1"), hinted(429, "1")]);
+        let mut request = get();
+        request.extensions_mut().insert(Deadline::within(deadline));
+        let start = Instant::now();
+        assert_eq!(send(&policy, &script, request).await.unwrap().status(), StatusCode::OK);
+        start.elapsed()
+    };
+    assert!(took(gated().0, SECOND * 60).await >= SECOND * 6);
+    assert!(took(gated().0, SECOND * 9).await < SECOND * 5);
+    let without = RetryPolicy::builder().gate(None).build().unwrap();
+    assert!(took(without, SECOND * 60).await < SECOND * 5);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_limit_of_one_endpoint_need_not_stop_the_others() {
     let gate = RetryGate::new();
     let policy = RetryPolicy::builder()
