@@ -45,7 +45,7 @@
 //! 4. One refusal among many holds no other request.
 //! 5. A request that cannot wait, or waited long enough, is sent beyond the pace. If one of four of those is accepted, the
 //!    limit is not about your own rate (another client uses it up, or chance decides), and nothing is held. A dozen more
-//!    refusals than that, and the pace counts again.
+//!    refusals than that, and the pace counts again. At one request per second the gate tries this once in 4 s.
 //! 6. If the paths of all refusals begin alike, such as with `/v1/search`, and five requests for other paths were accepted, only
 //!    paths that begin like this are held. The same applies to one method. A refusal elsewhere undoes that.
 //! 7. Retries at the gate cost no budget, unless the gate cannot hold them. At the pace a second retry counts as two requests,

@@ -28,6 +28,7 @@ pub(crate) const ROWS: &[(&str, Row)] = &[
     ("1 % refused at random, Retry-After: 1, 20/s", noise_at_20),
     ("2 % refused at random, Retry-After: 0, 200/s", noise_at_200),
     ("1 % refused at random, 16 tasks without a pause", noise_in_tasks),
+    ("one of four refused at random, 1000 requests, 20 at once", quarter_in_tasks),
     ("a neighbour leaves us 5/s of 100/s, ours 10/s", neighbour_first),
     ("a neighbour sends 95/s to a limit of 100/s, ours 10/s", neighbour_beside),
     ("half refused at any pace, 10/s", half_refused),
@@ -64,6 +65,10 @@ fn least(name: &'static str, value: f64, limit: f64) -> Figure {
 
 fn default() -> RetryPolicy {
     RetryPolicy::default()
+}
+
+fn without_gate() -> RetryPolicy {
+    RetryPolicy::builder().gate(None).build().unwrap()
 }
 
 // --- What is made of the courses ---
@@ -122,20 +127,38 @@ fn noise(seed: u64, length: Duration, share: f64, hint: u32, per_second: f64) ->
 
 fn noise_in_tasks(seed: u64, length: Duration) -> Vec<Figure> {
     let requests = 100 * usize::try_from(length.as_secs()).unwrap();
-    let run = |policy: RetryPolicy| {
-        simulate(seed, async {
-            let mut rng = fastrand::Rng::with_seed(!seed);
-            let server = Server::new(seed, (10, 30), move |_, _| match rng.f64() < 0.01 {
-                true => Verdict::Refused(1),
-                false => Verdict::Served,
-            });
-            let courses = from_tasks(server.client(&policy), requests, 16).await;
-            (end(&courses), failed(&courses))
-        })
-    };
-    let (with, failed) = run(default());
-    let (without, _) = run(RetryPolicy::builder().gate(None).build().unwrap());
+    let (with, failed) = noise_from_tasks(seed, &default(), 0.01, requests, 16);
+    let (without, _) = noise_from_tasks(seed, &without_gate(), 0.01, requests, 16);
     vec![most("time per that without gate", with / without, 1.25), most("failed", failed, 0.0)]
+}
+
+/// As when one of four servers refuses: to slow down is of no use.
+fn quarter_in_tasks(seed: u64, _: Duration) -> Vec<Figure> {
+    let (with, failed) = noise_from_tasks(seed, &default(), 0.25, 1_000, 20);
+    let (without, failed_without) = noise_from_tasks(seed, &without_gate(), 0.25, 1_000, 20);
+    vec![
+        most("time per that without gate", with / without, 8.0).wanted(1.5),
+        most("failed per that without gate", failed / failed_without, 1.1),
+    ]
+}
+
+/// Returns how long it takes, and how many requests failed.
+fn noise_from_tasks(
+    seed: u64,
+    policy: &RetryPolicy,
+    share: f64,
+    requests: usize,
+    tasks: usize,
+) -> (f64, f64) {
+    simulate(seed, async {
+        let mut rng = fastrand::Rng::with_seed(!seed);
+        let server = Server::new(seed, (10, 30), move |_, _| match rng.f64() < share {
+            true => Verdict::Refused(1),
+            false => Verdict::Served,
+        });
+        let courses = from_tasks(server.client(policy), requests, tasks).await;
+        (end(&courses), failed(&courses))
+    })
 }
 
 /// The neighbour takes its share first: what is left is a limit of ours.
@@ -178,7 +201,7 @@ fn beside_without(seed: u64, _: Duration, limit: fn(u64) -> Limit) -> Vec<Figure
         })
     };
     let with = run(default());
-    let without = run(RetryPolicy::builder().gate(None).build().unwrap());
+    let without = run(without_gate());
     let share = |courses: &[Course]| failed(courses) / courses.len() as f64;
     vec![
         most("share that failed", share(&with), share(&without) + 0.02),

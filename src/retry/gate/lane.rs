@@ -98,7 +98,14 @@ pub(super) struct Lane {
     pub(super) held: usize,
     /// When a request last had to wait, or was refused.
     pub(super) needed: Instant,
+    /// From when on a request may show whether the slowest pace is of use.
+    witness_from: Instant,
 }
+
+/// How often a request that waited long enough goes beyond the slowest pace although it is taken to be in vain. Where refusals do
+/// not depend on the pace, nothing else may come to show it: with one of four refused, 20 tasks take up to 54.8 times as long as
+/// without the gate, otherwise 6.5 times. With 8 s it is 13.3 times; with 2 s, ten processes of five tasks lose 2 of 200.
+const WITNESS: Duration = Duration::from_secs(4);
 
 /// Since when it may go, and the number of its ticket. A request that was refused may go after its own wait, so that it is
 /// another's turn to try.
@@ -143,6 +150,7 @@ impl Lane {
             tickets: 0,
             held: 0,
             needed: now,
+            witness_from: now,
         }
     }
 
@@ -300,7 +308,14 @@ impl Lane {
         // What was refused before is the last to go against the server's word.
         let again = closed && !waiter.fresh;
         waiter.patience = clock::after(if again { opens_at } else { now }, waiter.hold);
-        !(again || in_vain && waiter.patient)
+        if again || !(in_vain && waiter.patient) {
+            return !again;
+        }
+        let is_witness = waiter.fresh && self.pace.is_slowest() && now >= self.witness_from;
+        if is_witness {
+            self.witness_from = clock::after(now, WITNESS);
+        }
+        is_witness
     }
 
     fn judge(

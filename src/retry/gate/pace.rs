@@ -131,6 +131,11 @@ impl Pace {
         self.accepted > 0 || self.age.is_finite() && !self.in_vain
     }
 
+    /// Whether it cannot fall any more.
+    pub(super) fn is_slowest(&self) -> bool {
+        self.per_second <= FLOOR
+    }
+
     /// Keeps it closed for longer.
     pub(super) fn extend(&mut self, opens_at: Instant) {
         if opens_at > self.opens_at {
