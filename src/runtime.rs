@@ -3,8 +3,8 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
-use std::task::Poll;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -79,11 +79,16 @@ pub(crate) async fn caught<T>(
 /// Returns what a future returns, and nothing if it panics.
 pub(crate) async fn unless_panicked<F: Future>(future: F) -> Option<F::Output> {
     let mut future = pin!(future);
-    poll_fn(|context| {
-        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)));
-        polled.map_or(Poll::Ready(None), |polled| polled.map(Some))
-    })
-    .await
+    poll_fn(|cx| poll_unless_panicked(future.as_mut(), cx)).await
+}
+
+/// Polls a future, and returns nothing if it panics. It must not be polled again then.
+pub(crate) fn poll_unless_panicked<F: Future>(
+    future: Pin<&mut F>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<F::Output>> {
+    let polled = catch_unwind(AssertUnwindSafe(|| future.poll(cx)));
+    polled.map_or(Poll::Ready(None), |polled| polled.map(Some))
 }
 
 /// Calls foreign code that is asked in passing. Where it panics the request that asked goes on.

@@ -420,9 +420,16 @@ fn a_layer_that_has_to_wait_needs_a_runtime_and_says_so() {
 fn a_runtime_without_io_is_an_error_that_says_what_to_do() {
     let runtime = Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
-        let api = tower_oauth2::ApiClient::connect("http://127.0.0.1:9", key()).unwrap();
-        let error = api.get("x").send().await.unwrap_err();
-        assert!(error.is_connect() && error.to_string().contains("enable_io()"), "{error}");
+        let builder = || tower_oauth2::ApiClient::builder("http://127.0.0.1:9", key());
+        let clients = [
+            builder().build(),
+            #[cfg(feature = "reqwest")]
+            builder().build_with(tower_oauth2::transport::ReqwestClient::build(|client| client).unwrap()),
+        ];
+        for api in clients {
+            let error = api.unwrap().get("x").send().await.unwrap_err();
+            assert!(error.is_connect() && error.to_string().contains("enable_io()"), "{error}");
+        }
         let source =
             ClientCredentials::builder("http://127.0.0.1:9/token", "billing", "secret").build().unwrap();
         let error = TokenCache::new(source).get().await.unwrap_err();

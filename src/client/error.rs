@@ -301,6 +301,9 @@ fn is_timeout(error: &(dyn StdError + 'static)) -> bool {
 }
 
 fn is_connect(error: &(dyn StdError + 'static)) -> bool {
+    if error.is::<Lasting>() {
+        return true;
+    }
     #[cfg(feature = "hyper-client")]
     if error.downcast_ref().is_some_and(hyper_util::client::legacy::Error::is_connect) {
         return true;

@@ -4,8 +4,9 @@ use std::error::Error;
 use std::io;
 
 use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+use tower::BoxError;
 
-use crate::error::chain;
+use crate::error::{Lasting, chain};
 
 /// Says what to do about a handshake that would fail again, as far as rustls or a proxy says so beyond doubt. An alert may be
 /// a server that is just being set up, and a broken connection may be anything.
@@ -26,6 +27,12 @@ pub(super) fn advice(error: &(dyn Error + 'static)) -> Option<&'static str> {
         }
         _ => in_tunnel(error),
     }
+}
+
+/// Makes the error of a client that panicked. tokio tells by a panic alone that a runtime has no I/O, and a resolver may panic as well.
+pub(super) fn panicked() -> BoxError {
+    let advice = "build the tokio runtime with enable_io() or enable_all(); see the message on stderr";
+    Lasting { advice, source: "connecting panicked".into() }.into()
 }
 
 /// Finds the error of TLS in a chain, and in the I/O errors there, which do not name what they carry as their source.

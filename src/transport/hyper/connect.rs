@@ -21,7 +21,7 @@ use super::settings::Settings;
 use super::tunnel::{self, TunnelError};
 use crate::error::Lasting;
 use crate::runtime::unless_panicked;
-use crate::transport::lasting::advice;
+use crate::transport::lasting::{advice, panicked};
 
 /// The connector for plain http.
 pub(super) type Plain = Bounded<HttpConnector<Resolver>>;
@@ -128,12 +128,6 @@ where
             }
         })
     }
-}
-
-/// tokio tells by a panic alone that a runtime has no I/O. A resolver may panic as well.
-fn panicked() -> BoxError {
-    let advice = "build the tokio runtime with enable_io() or enable_all(); see the message on stderr";
-    Lasting { advice, source: "connecting panicked".into() }.into()
 }
 
 /// Marks what would fail again.

@@ -19,8 +19,9 @@ use crate::error::{Error, Lasting, Unsent};
 use crate::extensions::FollowNothing;
 use crate::origin::ipv6;
 use crate::retry::Failure;
-use crate::runtime;
+use crate::runtime::{self, poll_unless_panicked};
 use crate::transport::incoming::IncomingBody;
+use crate::transport::lasting::panicked;
 
 /// A `reqwest::Client`, or what behaves like one, as a tower HTTP service. Clones share its connections.
 ///
@@ -212,7 +213,8 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
             ReqwestStateProjection::Sent { response, is_token_request } => {
-                let response = ready!(response.poll(cx)).map_err(|error| match is_token_request {
+                let response = ready!(poll_unless_panicked(response, cx)).ok_or_else(panicked)?;
+                let response = response.map_err(|error| match is_token_request {
                     true => marked(error.into()),
                     false => error.into(),
                 })?;
