@@ -552,9 +552,13 @@ async fn an_api_that_does_not_respond() -> Vec<String> {
     let hangs = source_fn(|_| std::future::pending::<Result<AccessToken, Error>>());
     let hanging = ApiClient::builder(&silent, hangs).build().unwrap();
     let token = hanging.get("items").timeout(Duration::from_millis(10)).send().await.unwrap_err();
-    assert!(attempt.is_timeout() && total.is_timeout() && token.is_timeout());
+    let busy = ApiClient::builder(&silent, a_token()).concurrency_limit(1).build().unwrap();
+    let ask = |milliseconds| busy.get("items").timeout(Duration::from_millis(milliseconds)).send();
+    let (_, turn) = tokio::join!(ask(200), ask(10));
+    let turn = turn.unwrap_err();
+    assert!(attempt.is_timeout() && total.is_timeout() && token.is_timeout() && turn.is_timeout());
     let lines =
-        [refused, by_proxy, attempt, total, token].map(|error| error.to_string().replace(&silent, API));
+        [refused, by_proxy, attempt, total, token, turn].map(|error| error.to_string().replace(&silent, API));
     lines.map(|line| line.replace(&closed, API)).to_vec()
 }
 
