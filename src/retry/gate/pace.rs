@@ -46,8 +46,8 @@ pub(super) enum Refusal {
 
 // Beside each constant stands which row of tests/simulation (20 seeds) is beyond its limit on either side of it.
 
-/// Slowest and fastest pace, per second. With half of it, ten processes of five tasks take 1.71 of the ideal time, not 1.38; with
-/// twice as much, they lose 8 of 200. The fastest is for numbers only.
+/// Slowest and fastest pace, per second. With half of it, ten processes of five tasks take 1.53 of the ideal time, not 1.32; with
+/// twice as much, they lose 6 of 200. The fastest is for numbers only.
 const FLOOR: f64 = 1.0;
 const CEILING: f64 = 1e6;
 
