@@ -254,7 +254,7 @@ impl ApiError {
             #[cfg(feature = "reqwest")]
             Some(error) if error.is::<reqwest::Error>() => "see the cause".to_owned(),
             // Others may, too, and in several lines.
-            root => root.map_or(String::new(), |root| text::one_line(&text::origins_only(&root.to_string()))),
+            root => root.map_or(String::new(), words_of),
         }
     }
 
@@ -284,6 +284,11 @@ fn without_url(error: BoxError) -> BoxError {
     #[cfg(feature = "reqwest")]
     let error = error.downcast::<reqwest::Error>().map_or_else(|other| other, |own| own.without_url().into());
     error
+}
+
+/// Returns what an error of others says, in one line, and of each URL the origin.
+pub(super) fn words_of(error: &(dyn StdError + 'static)) -> String {
+    text::one_line(&text::origins_only(&error.to_string()))
 }
 
 fn is_timeout(error: &(dyn StdError + 'static)) -> bool {

@@ -9,14 +9,14 @@ use http_body::Body as HttpBody;
 use http_body_util::Limited;
 use http_body_util::{BodyExt as _, Collected};
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 use tower::BoxError;
 
 use super::error::ApiError;
+use super::service::in_time;
 use crate::body::Body;
 use crate::extensions::Deadline;
 use crate::origin::Origin;
-use crate::retry::TimedOut;
-use crate::runtime;
 
 /// The response to a request of an [`ApiClient`](super::ApiClient). Its body is read when you ask for it.
 ///
@@ -56,6 +56,11 @@ impl<RB> ApiResponse<RB> {
 
     pub(super) fn origin(&self) -> &Origin {
         &self.origin
+    }
+
+    /// Returns by when the body must have been read.
+    fn end(&self) -> Option<Instant> {
+        self.deadline.map(|deadline| deadline.instant().into())
     }
 
     /// Returns the origin for messages.
@@ -122,18 +127,17 @@ where
     ///
     /// If the body breaks off, or is not there to its end when the request's [`timeout`](super::ApiRequest::timeout) is over.
     pub async fn bytes(self) -> Result<Bytes, ApiError> {
-        let Self { inner, origin, deadline } = self;
-        until(deadline, inner.into_body().collect())
-            .await
-            .map(Collected::to_bytes)
-            .map_err(|error| ApiError::body(&origin.to_string(), error))
+        let (end, of) = (self.end(), self.origin.to_string());
+        let body = in_time(end, self.inner.into_body().collect()).await;
+        body.map(Collected::to_bytes).map_err(|error| ApiError::body(&of, error))
     }
 
     /// Reads the body to its end, if it is not longer than that.
     #[cfg(feature = "providers")]
     pub(crate) async fn limited_bytes(self, most: usize) -> Result<Bytes, BoxError> {
+        let end = self.end();
         let body = Limited::new(self.inner.into_body(), most);
-        until(self.deadline, body.collect()).await.map(Collected::to_bytes)
+        in_time(end, body.collect()).await.map(Collected::to_bytes)
     }
 
     /// Reads the body as UTF-8, without a byte order mark. Malformed bytes become the replacement character.
@@ -164,15 +168,6 @@ where
         let bytes = without_mark(self.bytes().await?);
         serde_json::from_slice(&bytes).map_err(|error| ApiError::decode(&of, &headers, &error))
     }
-}
-
-/// Reads until the deadline, if there is one.
-async fn until<T, E: Into<BoxError>>(
-    deadline: Option<Deadline>,
-    reading: impl Future<Output = Result<T, E>>,
-) -> Result<T, BoxError> {
-    let read = runtime::until(deadline.map(|deadline| deadline.instant().into()), reading).await;
-    read.map_or_else(|| Err(TimedOut::Deadline.into()), |read| read.map_err(Into::into))
 }
 
 /// Takes off the byte order mark with which some begin a text, and which `serde_json` takes for an error.

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use http::{Request, Response};
+use tokio::time::Instant;
 use tower::{BoxError, ServiceExt as _};
 use tower_service::Service;
 
@@ -75,8 +77,18 @@ where
         Some(ready) => drop(ready.map_err(Into::into)?),
         None => return Err(Unsent::new(TimedOut::Deadline).into()),
     }
-    let sent = until(deadline, service.call(request)).await;
-    sent.map_or_else(|| Err(TimedOut::Deadline.into()), |outcome| outcome.map_err(Into::into))
+    in_time(deadline, service.call(request)).await
+}
+
+/// Waits for a result until `end`, and makes an error of it if that passes first.
+pub(super) fn in_time<T, E: Into<BoxError>>(
+    end: Option<Instant>,
+    future: impl Future<Output = Result<T, E>>,
+) -> impl Future<Output = Result<T, BoxError>> {
+    until(end, future).map(|outcome| match outcome {
+        Some(outcome) => outcome.map_err(Into::into),
+        None => Err(TimedOut::Deadline.into()),
+    })
 }
 
 impl ApiService {

@@ -8,14 +8,13 @@ use serde_json::value::RawValue;
 use tower::BoxError;
 
 use super::super::base::Base;
-use super::super::error::ApiError;
+use super::super::error::{ApiError, words_of};
 use super::link;
 use super::member::{self, Member};
 use super::page::Page;
 use super::position::{NextPage, Step};
 use super::progress::Progress;
 use crate::error::Error;
-use crate::text;
 
 /// Where the responses of an API say what comes next.
 ///
@@ -325,7 +324,7 @@ impl Next {
                 Ok(following(parameter, current, items).filter(|_| !is_last))
             }
             Shape::By(next) => next(page).map_err(|error| {
-                let why = text::one_line(&text::origins_only(&error.to_string()));
+                let why = words_of(&*error);
                 let message = format!("the function that says what comes next has failed: {why}");
                 ApiError::pages(&message).caused_by(error)
             }),

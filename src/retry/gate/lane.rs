@@ -308,8 +308,11 @@ impl Lane {
         // What was refused before is the last to go against the server's word.
         let again = closed && !waiter.fresh;
         waiter.patience = clock::after(if again { opens_at } else { now }, waiter.hold);
-        if again || !(in_vain && waiter.patient) {
-            return !again;
+        if again {
+            return false;
+        }
+        if !(in_vain && waiter.patient) {
+            return true;
         }
         let is_witness = waiter.fresh && self.pace.is_slowest() && now >= self.witness_from;
         if is_witness {
