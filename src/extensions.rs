@@ -57,6 +57,8 @@ pub struct TokenRejected {
     description: Option<String>,
     /// The number of the token, for the log.
     token: Option<u64>,
+    /// When the token was asked for.
+    obtained: Option<Instant>,
 }
 
 /// The effect of a refusal on the token that was sent.
@@ -76,18 +78,24 @@ pub enum RejectionVerdict {
 impl TokenRejected {
     /// Creates the marker. `error` and `description` must be cleaned already.
     pub(crate) fn new(verdict: RejectionVerdict, error: Option<String>, description: Option<String>) -> Self {
-        Self { verdict, error, description, token: None }
+        Self { verdict, error, description, token: None, obtained: None }
     }
 
-    /// Adds which token was refused, by the number that the log has of it.
-    pub(crate) fn of_token(mut self, id: u64) -> Self {
+    /// Adds which token was refused, by the number that the log has of it, and when it was asked for.
+    pub(crate) fn of_token(mut self, id: u64, obtained: Instant) -> Self {
         self.token = Some(id);
+        self.obtained = Some(obtained);
         self
     }
 
     /// Returns the number of the token.
     pub(crate) fn token_id(&self) -> Option<u64> {
         self.token
+    }
+
+    /// Returns whether the token was asked for before that instant.
+    pub(crate) fn is_older_than(&self, instant: Instant) -> bool {
+        self.obtained.is_some_and(|obtained| obtained < instant)
     }
 
     /// Returns what the refusal meant for the token.

@@ -360,9 +360,9 @@ impl Ticket {
             false => RejectionVerdict::NotRefreshable,
         };
         let (error, description) = (judgement.error.map(clean), judgement.description.map(clean));
-        let id = token.id();
+        let (id, obtained) = (token.id(), self.snapshot.obtained());
         tracing::debug!(id, status = response.status().as_u16(), ?verdict, error, "an API refused a token");
-        Marked::put(TokenRejected::new(verdict, error, description).of_token(id), response);
+        Marked::put(TokenRejected::new(verdict, error, description).of_token(id, obtained), response);
     }
 }
 
@@ -386,9 +386,10 @@ impl SentToken for Ticket {
 
     fn refused(&self) -> TokenRejected {
         let token = self.snapshot.token();
-        let (id, verdict) = (token.id(), self.cache.reject(token));
+        let (id, obtained) = (token.id(), self.snapshot.obtained());
+        let verdict = self.cache.reject(token);
         tracing::debug!(id, ?verdict, "an API refused a token in its trailers");
-        TokenRejected::new(verdict, None, None).of_token(id)
+        TokenRejected::new(verdict, None, None).of_token(id, obtained)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::schedule::Plan;
 use super::single_flight::FlightValue;
@@ -96,9 +96,18 @@ impl Snapshot {
     /// rejection. The one rule for what a later rejection is worth, to the brakes and to the verdict on a bare 401.
     pub(crate) fn is_proven(&self, now: Moment) -> bool {
         match self.trust.load(Ordering::Relaxed) {
-            0 => now.since(self.token.obtained().unwrap_or(self.plan.born)) >= PROVING_TIME,
+            0 => now.since(self.asked_for()) >= PROVING_TIME,
             trust => trust & ACCEPTED != 0,
         }
+    }
+
+    /// Returns when the token was asked for.
+    pub(crate) fn obtained(&self) -> Instant {
+        self.asked_for().mono.into_std()
+    }
+
+    fn asked_for(&self) -> Moment {
+        self.token.obtained().unwrap_or(self.plan.born)
     }
 
     /// Returns the token.

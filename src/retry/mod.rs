@@ -5,6 +5,7 @@
 //! 1. It is sent. Its body is kept, so that it can be sent again: see [request bodies](#request-bodies).
 //! 2. If auth says that the token was refused ([`TokenRejected`](crate::extensions::TokenRejected)), the request is sent
 //!    again at once with another token, even if its method is not idempotent. This happens once and does not count as a retry.
+//!    If that token was older than the refusal it may have been revoked together with the first, and a new one is sent.
 //! 3. Any other failure that may pass by itself is retried, three times by default: see the [first
 //!    table](#what-is-retried-when).
 //! 4. The wait is what the server asks for, and up to a tenth more: see the [second table](#what-servers-ask-for). If it asks

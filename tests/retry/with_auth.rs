@@ -12,8 +12,9 @@ use tokio::time::Instant;
 use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::auth::{AuthLayer, AuthService};
 use tower_oauth2::extensions::{Deadline, TokenRejected};
-use tower_oauth2::retry::{RequestBody, RetryService, StopReason};
-use tower_oauth2::test_util::{Probe, ScriptedResponse, reply};
+use tower_oauth2::retry::{RequestBody, ResponseBody, RetryService, StopReason};
+use tower_oauth2::store::{MemoryStore, SealingKey, Shared, StoreKey};
+use tower_oauth2::test_util::{Probe, ScriptedResponse, pass, reply};
 use tower_oauth2::{AccessToken, Error, ErrorKind, RetryPolicy, TokenCache, TokenSource, source_fn};
 
 use super::{get, post, report, text};
@@ -48,9 +49,14 @@ impl World {
 
     fn api(&self) -> Api {
         let world = self.clone();
-        Probe::new(move |request| {
+        Probe::new(move |request: Request<RequestBody<Full<Bytes>>>| {
             let world = world.clone();
-            async move { world.answer(&request) }
+            async move {
+                if request.uri().path() == "/slow" {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                world.answer(&request)
+            }
         })
     }
 
@@ -109,6 +115,65 @@ async fn a_revoked_token_costs_one_token_request_and_no_failure() {
     assert_eq!((response.status(), world.issued()), (StatusCode::OK, 2));
     // The new token, once, and no trace of the old one.
     assert_eq!(world.seen(), ["Bearer token-1", "Bearer token-1", "Bearer token-2"]);
+}
+
+/// Sends a request whose token is renewed while it is in flight. Before it is answered the API refuses all tokens below that
+/// number.
+async fn revoked_in_flight(world: &World, valid_from: usize) -> Response<ResponseBody<Full<Bytes>>> {
+    let client = world.client();
+    client.clone().oneshot(get()).await.unwrap();
+    pass(Duration::from_secs(90)).await;
+    let mut slow = get();
+    *slow.uri_mut() = "https://api.example.com/slow".parse().unwrap();
+    let slow = tokio::spawn(client.oneshot(slow));
+    pass(Duration::from_millis(500)).await;
+    assert_eq!(world.issued(), 2, "the request began the renewal");
+    world.valid_from.store(valid_from, Ordering::SeqCst);
+    slow.await.unwrap().unwrap()
+}
+
+const ONE_MORE: [&str; 4] = ["Bearer token-1", "Bearer token-1", "Bearer token-2", "Bearer token-3"];
+
+#[tokio::test(start_paused = true)]
+async fn a_token_from_before_the_refusal_proves_nothing_about_a_new_one() {
+    let world = World { lifetime: Some(Duration::from_secs(100)), ..World::default() };
+    let response = revoked_in_flight(&world, 3).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(world.seen(), ONE_MORE);
+    assert!(report(&response).history().iter().all(|replayed| replayed.delay().is_zero()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_token_from_before_the_refusal_there_is_one_more_replay() {
+    let world = World { lifetime: Some(Duration::from_secs(100)), ..World::default() };
+    let response = revoked_in_flight(&world, usize::MAX).await;
+    assert_eq!(report(&response).stop_reason(), &StopReason::AuthReplaysExhausted);
+    assert_eq!(
+        (response.status(), world.seen()),
+        (StatusCode::UNAUTHORIZED, ONE_MORE.map(str::to_owned).into())
+    );
+}
+
+/// Two processes share tokens; one renews, all are revoked, and the other has the one before still.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_another_process_fetched_before_the_refusal_proves_nothing_either() {
+    let world = World { lifetime: Some(Duration::from_secs(100)), ..World::default() };
+    let store = MemoryStore::new();
+    let shared = || {
+        let shared = Shared::builder(world.source(), store.clone(), SealingKey::new([7; 32]));
+        shared.key(StoreKey::new("billing").unwrap()).build().unwrap()
+    };
+    let client = world.client_over(shared());
+    let other = TokenCache::builder(shared()).refresh_before(Duration::from_secs(70)).build();
+    client.clone().oneshot(get()).await.unwrap();
+    other.get().await.unwrap();
+    pass(Duration::from_secs(50)).await;
+    other.get().await.unwrap();
+    pass(Duration::from_secs(1)).await;
+    assert_eq!((world.issued(), other.get().await.unwrap().expose()), (2, "token-2"));
+    world.revoke();
+    let response = client.oneshot(get()).await.unwrap();
+    assert_eq!((response.status(), world.seen()), (StatusCode::OK, ONE_MORE.map(str::to_owned).into()));
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,6 +9,7 @@ use tower::BoxError;
 
 use super::draining::Draining;
 use super::timeouts::TimedOut;
+use crate::clock;
 use crate::headers::grpc;
 use crate::retry::gate::{GatedPlace, Pass};
 use crate::retry::policy::idempotency::Repeatability;
@@ -58,7 +59,10 @@ impl<RB: Body> PastAttempts<RB> {
     /// Notes an attempt that was decided on.
     pub(super) fn note(&mut self, replayed: Replayed) {
         match replayed.reason {
-            ReplayReason::TokenRejected => self.counts.auth_replays += 1,
+            ReplayReason::TokenRejected => {
+                self.counts.auth_replays += 1;
+                self.counts.refused_at = Some(clock::now().into_std());
+            }
             ReplayReason::Throttled
             | ReplayReason::Unavailable
             | ReplayReason::Unsent

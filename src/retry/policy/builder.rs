@@ -112,7 +112,7 @@ impl RetryPolicyBuilder {
     }
 
     /// Sets how often a request may be replayed because its token was refused: 1 to 3. More than one is for servers
-    /// that come to know a new token late.
+    /// that come to know a new token late. A replay with a token from before the refusal does not count, once.
     pub fn auth_replays(mut self, replays: u32) -> Self {
         self.rules.auth_replays = replays;
         self

@@ -180,7 +180,8 @@ impl RetryRules {
         auth_replays: u32,
     ) -> bool {
         let (never, no_auth_replay) = options.map_or((false, false), |o| (o.never, o.no_auth_replay));
-        let by_auth = !no_auth_replay && auth_replays < self.auth_replays;
+        // The one more of `auth_replay` comes after others.
+        let by_auth = !no_auth_replay && auth_replays < self.auth_replays + u32::from(auth_replays > 0);
         !never && (by_auth || retries < self.retries_of(options))
     }
 
@@ -211,12 +212,17 @@ impl RetryRules {
         if view.options.is_some_and(|options| options.no_auth_replay) {
             return Err(StopReason::TurnedOff);
         }
-        if view.earlier.auth_replays >= self.auth_replays {
+        // A token from before the refusal may have been revoked together with the one that was refused. What that proves
+        // about a new one is nothing, so there is one more replay.
+        let earlier = view.earlier;
+        let is_old = earlier.refused_at.is_some_and(|refused_at| rejected.is_older_than(refused_at));
+        if earlier.auth_replays >= self.auth_replays + u32::from(is_old) {
             return Err(StopReason::AuthReplaysExhausted);
         }
         view.body.map_err(|cause| StopReason::NotReplayable { cause })?;
-        Ok(match view.earlier.auth_replays {
+        Ok(match earlier.auth_replays {
             0 => Duration::ZERO,
+            _ if is_old => Duration::ZERO,
             _ => chance.lengthen(self.auth_replay_delay),
         })
     }

@@ -1,6 +1,6 @@
 //! One outcome of a request, with all that the decision on it depends on.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Response, StatusCode};
 
@@ -33,6 +33,8 @@ pub(in crate::retry) struct EarlierAttempts {
     /// Retries since a gRPC server said when to come; the policy's own waits grow with these.
     pub(in crate::retry) backoffs: u32,
     pub(in crate::retry) auth_replays: u32,
+    /// When a token was refused last.
+    pub(in crate::retry) refused_at: Option<Instant>,
     pub(in crate::retry) waited: Duration,
     /// The server may have acted on one whose response is not returned.
     pub(in crate::retry) in_doubt: bool,

@@ -183,6 +183,30 @@ fn further_replays_with_a_new_token_wait() {
 }
 
 #[test]
+fn a_refused_token_from_before_the_last_refusal_does_not_count_once() {
+    let now = crate::clock::now().into_std();
+    let of = |obtained| {
+        let mut response = answer(401, &[]);
+        let refused = TokenRejected::new(RejectionVerdict::Invalidated, None, None).of_token(7, obtained);
+        response.extensions_mut().insert(refused);
+        response
+    };
+    let (old, new) = (of(now - Duration::from_secs(1)), of(now));
+    let after = |response, auth_replays, refused_at| {
+        let view = OutcomeView::new(response, &Method::POST);
+        let earlier = EarlierAttempts { auth_replays, refused_at, ..EarlierAttempts::default() };
+        decide(&OutcomeView { earlier, ..view })
+    };
+    let (again, stop) = (replay(0, ReplayReason::TokenRejected, None), Err(StopReason::AuthReplaysExhausted));
+    assert_eq!(after(&old, 0, None), again);
+    assert_eq!(after(&old, 1, Some(now)), again);
+    assert_eq!(after(&old, 2, Some(now)), stop);
+    assert_eq!(after(&new, 1, Some(now)), stop);
+    // There was no refusal before: it is not known what it is older than.
+    assert_eq!(after(&old, 1, None), stop);
+}
+
+#[test]
 fn the_caller_may_forbid_it() {
     fn decide(response: &Response<()>, options: &RetryOptions) -> Decision {
         self::decide(&OutcomeView::new(response, &Method::GET).options(Some(options)))
