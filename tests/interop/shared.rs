@@ -108,7 +108,9 @@ pub(crate) async fn killed_at_random_over_redis(span: Duration) -> Result<Findin
 }
 
 async fn killed_at_random(span: Duration, store: String) -> Result<Finding, BoxError> {
-    let server = Server::start(Duration::from_secs(1), CLIENTS).await?;
+    // The server ends a token at a full second by its clock, up to a second before it said that it would. One that was to
+    // live for a second might have ended on its way here.
+    let server = Server::start(Duration::from_secs(2), CLIENTS).await?;
     let api = Api::start(&server, Check::EveryTime).await?;
     let mut refresh_token = sign_in(&server).await?;
     let (said, mut heard) = mpsc::unbounded_channel();
@@ -188,7 +190,7 @@ async fn killed_at_random(span: Duration, store: String) -> Result<Finding, BoxE
         failures.len()
     ))
     .demand(ok > PROCESSES, "requests that were served")
-    .demand(rotations >= seconds / 2, "a rotation in two seconds")
+    .demand(rotations >= seconds / 3, "a rotation in three seconds")
     .demand(killed >= seconds, "a kill in a second")
     .demand(span.as_secs() < 30 || inside > 0, "a kill in an exchange")
     .demand(ended <= inside, "no login that ended without a kill in an exchange")
