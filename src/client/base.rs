@@ -127,16 +127,22 @@ pub(super) fn encode_segment(segment: &str) -> Result<String, &'static str> {
 /// Refuses what a server, a proxy or a client on the way may take for another path than the one that stands there.
 pub(super) fn check_path(path: &str) -> Result<(), &'static str> {
     check_characters(path)?;
-    let decoded = decode_all(path.as_bytes());
-    let Ok(decoded) = std::str::from_utf8(&decoded) else {
-        return Err("holds encoded bytes that are no UTF-8");
-    };
-    if decoded.contains(|c: char| c.is_ascii_control()) {
+    let no_text = "holds encoded bytes that are no UTF-8";
+    let decoded = decode_once(path.as_bytes());
+    if std::str::from_utf8(&decoded).map_err(|_| no_text)?.contains(|c: char| c.is_ascii_control()) {
         return Err("holds an encoded control character");
     }
+    // Some decode what others have decoded already. What that makes of a percent sign in a name, as in "50%fat", need be no text,
+    // but no dots either: some end a name at a control character, and some leave out what they cannot read.
+    let decoded = decode_all(path.as_bytes());
+    if decoded.windows(2).any(is_overlong) {
+        return Err(no_text);
+    }
+    let decoded = String::from_utf8_lossy(&decoded);
+    let ends_piece = |c: char| matches!(c, '/' | '\\' | char::REPLACEMENT_CHARACTER) || c.is_ascii_control();
     // Some cut parameters off before they look at the dots, or spaces, or what looks like a query once it is decoded.
     let climbs = |piece: &str| matches!(piece.split([';', '?', '#']).next().map(str::trim), Some("." | ".."));
-    if decoded.split(['/', '\\']).any(climbs) {
+    if decoded.split(ends_piece).any(climbs) {
         return Err("holds a segment of dots, which would lead out from under the base URL");
     }
     Ok(())
@@ -155,6 +161,22 @@ fn check_characters(text: &str) -> Result<(), &'static str> {
         );
     }
     Ok(())
+}
+
+/// Returns whether a character begins here that takes more bytes than it needs. Some read dots and slashes written like that.
+fn is_overlong(bytes: &[u8]) -> bool {
+    matches!(bytes, [0xC0 | 0xC1, _] | [0xE0, 0x80..=0x9F] | [0xF0, 0x80..=0x8F])
+}
+
+/// Decodes what is percent-encoded, as a server does.
+fn decode_once(mut text: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(text.len());
+    while let Some((&byte, rest)) = text.split_first() {
+        let encoded = text.first_chunk().and_then(decoded_byte);
+        decoded.push(encoded.unwrap_or(byte));
+        text = if encoded.is_some() { &text[3..] } else { rest };
+    }
+    decoded
 }
 
 /// Decodes what is percent-encoded, and what comes of that, to the end: some decode what others have decoded already. In one
@@ -290,13 +312,18 @@ mod tests {
             ("ann/bob", "ann%2Fbob"),
             ("a?b=c&d#e", "a%3Fb%3Dc%26d%23e"),
             ("100%", "100%25"),
+            ("50%fat", "50%25fat"),
+            ("5%10", "5%2510"),
             ("über", "%C3%BCber"),
             ("...", "..."),
             ("a..b", "a..b"),
         ] {
             assert_eq!(encode_segment(segment).unwrap(), encoded);
         }
-        for segment in ["", ".", "..", "../x", "a/..", "..\\x", "%2e%2e", "..;x", "\0", "a\nb"] {
+        for segment in [
+            "", ".", "..", "../x", "a/..", "..\\x", "%2e%2e", "..;x", "\0", "a\nb", "..%00", "%0a..",
+            "%c0%ae",
+        ] {
             assert!(encode_segment(segment).is_err(), "{segment:?} was taken");
         }
     }
@@ -334,14 +361,9 @@ mod tests {
         assert!(join(base, &"a".repeat(60_000)).is_ok());
     }
 
-    /// Decodes what is percent-encoded, once, as a server does. Returns nothing if nothing is.
+    /// Decodes what is percent-encoded once. Returns nothing if nothing is.
     fn decode(text: &[u8]) -> Option<Vec<u8>> {
-        let (mut decoded, mut at) = (Vec::new(), 0);
-        while let Some(&byte) = text.get(at) {
-            let next = text[at..].first_chunk().and_then(decoded_byte);
-            decoded.push(next.unwrap_or(byte));
-            at += if next.is_some() { 3 } else { 1 };
-        }
+        let decoded = decode_once(text);
         (decoded.len() < text.len()).then_some(decoded)
     }
 
