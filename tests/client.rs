@@ -442,6 +442,17 @@ async fn a_header_that_cannot_be_one_is_named_without_its_value() {
     }
 }
 
+#[tokio::test]
+async fn a_slash_alone_is_the_base_url_with_a_slash_behind_it() {
+    let server = Script::new([]);
+    let api = ApiClient::new(BASE, server.probe::<Body>()).unwrap();
+    for request in [api.get(""), api.get("/"), api.get("").segment("50%fat"), api.get("/").segment("a")] {
+        request.send().await.unwrap();
+    }
+    let asked: Vec<_> = server.seen().iter().map(|seen| seen.head.uri.path().to_owned()).collect();
+    assert_eq!(asked, ["/v2", "/v2/", "/v2/50%25fat", "/v2/a"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_default_header_is_on_each_request_that_does_not_have_it() {
     let server = Script::new([answer(503, ""), answer(200, ""), answer(200, "")]);

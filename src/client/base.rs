@@ -38,9 +38,9 @@ impl Base {
         Self { origin: self.origin.clone(), path: String::new() }
     }
 
-    /// Returns what a path under the base is from the root on, without the slash at its beginning.
+    /// Returns what a path under the base, as [`split`] returns it, is from the root on, without the slash at its beginning.
     pub(super) fn path_from_root(&self, path: &str) -> String {
-        let whole = if path.is_empty() { self.path.clone() } else { format!("{}/{path}", self.path) };
+        let whole = format!("{}{path}", self.path);
         whole.strip_prefix('/').map_or(String::new(), str::to_owned)
     }
 
@@ -51,12 +51,11 @@ impl Base {
             || path.strip_prefix(base).is_some_and(|below| below.is_empty() || below.starts_with('/'))
     }
 
-    /// Joins a path that was checked, and a query, under the base.
+    /// Joins a path that was checked, as [`split`] returns it, and a query under the base.
     pub(super) fn join(&self, path: &str, query: &str) -> Result<Uri, &'static str> {
-        let mut target = self.path.clone();
-        if !path.is_empty() || target.is_empty() {
+        let mut target = format!("{}{path}", self.path);
+        if target.is_empty() {
             target.push('/');
-            target.push_str(path);
         }
         if !query.is_empty() {
             target.push('?');
@@ -88,8 +87,8 @@ impl fmt::Display for Base {
     }
 }
 
-/// Takes a path apart that a caller gave: the part under the base, and the query.
-pub(super) fn split(path: &str) -> Result<(&str, &str), &'static str> {
+/// Takes a path apart that a caller gave: the part under the base, which is empty or begins with a slash, and the query.
+pub(super) fn split(path: &str) -> Result<(String, &str), &'static str> {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     if path.starts_with("//") {
         return Err("names another server; a path has one slash at its beginning, or none");
@@ -97,10 +96,10 @@ pub(super) fn split(path: &str) -> Result<(&str, &str), &'static str> {
     if path.split_once(":/").is_some_and(|(scheme, _)| is_scheme(scheme)) {
         return Err("is a whole URL; give the part behind the base URL");
     }
-    let path = path.strip_prefix('/').unwrap_or(path);
-    check_path(path)?;
+    let below = path.strip_prefix('/').unwrap_or(path);
+    check_path(below)?;
     check_characters(query)?;
-    Ok((path, query))
+    Ok((if path.is_empty() { String::new() } else { format!("/{below}") }, query))
 }
 
 /// Encodes one segment of a path (RFC 3986 §3.3): all but what may stand anywhere.
@@ -215,7 +214,7 @@ mod tests {
     fn join(base: &str, path: &str) -> Result<String, &'static str> {
         let base = Base::parse(base).unwrap();
         let (path, query) = split(path)?;
-        Ok(base.join(path, query)?.to_string())
+        Ok(base.join(&path, query)?.to_string())
     }
 
     #[test]
@@ -230,6 +229,8 @@ mod tests {
                 ("reports/", "https://api.example.com/v2/reports/"),
                 ("a//b", "https://api.example.com/v2/a//b"),
                 ("", "https://api.example.com/v2"),
+                ("/", "https://api.example.com/v2/"),
+                ("/?page=2", "https://api.example.com/v2/?page=2"),
                 ("?page=2", "https://api.example.com/v2?page=2"),
                 ("items:batchGet", "https://api.example.com/v2/items:batchGet"),
                 ("a%2Fb%20c/...", "https://api.example.com/v2/a%2Fb%20c/..."),
@@ -390,7 +391,7 @@ mod tests {
             if let Ok(segment) = encode_segment(&path) {
                 prop_assert!(!segment.contains(['/', '?', '#']));
                 let base = Base::parse("https://api.example.com/v2").unwrap();
-                let joined = base.join(&segment, "").unwrap().to_string();
+                let joined = base.join(&format!("/{segment}"), "").unwrap().to_string();
                 prop_assert_eq!(decode(segment.as_bytes()).unwrap_or(segment.into_bytes()), path.into_bytes());
                 for url in resolved(&joined) {
                     prop_assert!(url.path().starts_with("/v2/"), "{url}");

@@ -5,7 +5,8 @@
 //!    [`ApiClient::new`] takes a service of your own instead, layers and all.
 //! 2. The client adds to a request what you set, a `content-type` for JSON and forms, and
 //!    `content-length: 0` where a body is usual and there is none.
-//! 3. A path is put behind the base URL, with one slash between them. It may bring a query.
+//! 3. A path is put behind the base URL, with one slash between them. It may bring a query. An empty path is the base URL itself,
+//!    and `/` is the base URL with a slash at its end.
 //! 4. A path that might leave the base URL is an error, and nothing is sent: another server (`//other`, `https://other`), a backslash, a
 //!    segment of dots (`..`, `a/./b`), and either of them encoded, once or more (`%2e%2e`, `..%2f..`, `..%252f`). So are a
 //!    fragment, control characters, spaces, and what is not ASCII and not encoded.

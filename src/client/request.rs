@@ -57,6 +57,7 @@ pub struct ApiRequest<S = ApiService> {
     service: S,
     base: Arc<Base>,
     method: Method,
+    /// Under the base: empty, or with a slash at its beginning.
     path: String,
     query: String,
     headers: HeaderMap,
@@ -72,7 +73,7 @@ pub struct ApiRequest<S = ApiService> {
 impl<S> ApiRequest<S> {
     pub(super) fn new(service: S, base: Arc<Base>, method: Method, path: &str) -> Self {
         let (path, query, error) = match split(path) {
-            Ok((path, query)) => (path.to_owned(), query.to_owned(), None),
+            Ok((path, query)) => (path, query.to_owned(), None),
             Err(reason) => (String::new(), String::new(), Some(ApiError::path(reason))),
         };
         let (headers, extensions, body) = (HeaderMap::new(), Extensions::new(), Body::empty());
@@ -95,7 +96,7 @@ impl<S> ApiRequest<S> {
     pub fn segment(mut self, segment: impl AsRef<str>) -> Self {
         match encode_segment(segment.as_ref()) {
             Ok(segment) => {
-                if !self.path.is_empty() && !self.path.ends_with('/') {
+                if !self.path.ends_with('/') {
                     self.path.push('/');
                 }
                 self.path.push_str(&segment);
@@ -336,9 +337,9 @@ impl<S> ApiRequest<S> {
         self.error.take()
     }
 
-    /// Sends the request to a path that was checked, under another base.
-    pub(super) fn go_to(&mut self, base: Arc<Base>, path: String, query: String) {
-        (self.base, self.path, self.query) = (base, path, query);
+    /// Sends the request to a path that was checked, without a slash at its beginning, under another base.
+    pub(super) fn go_to(&mut self, base: Arc<Base>, path: &str, query: String) {
+        (self.base, self.path, self.query) = (base, format!("/{path}"), query);
     }
 
     /// Gives a parameter of the query another value, at the end. The other ones stay as they are written.

@@ -261,7 +261,8 @@ impl<S> Pages<S> {
             return Ok(None);
         }
         let place = self.follow(&url, &self.place()?)?;
-        let url = self.bases[place.base].root().join(&place.path, &place.query).map_err(ApiError::path)?;
+        let path = format!("/{}", place.path);
+        let url = self.bases[place.base].root().join(&path, &place.query).map_err(ApiError::path)?;
         Ok(Some(NextPage::at(url.to_string())))
     }
 }
@@ -274,7 +275,7 @@ impl<S: Clone> Pages<S> {
             None => {}
             Some(Step::Url(_)) => {
                 let place = self.place()?;
-                request.go_to(Arc::new(self.bases[place.base].root()), place.path, place.query);
+                request.go_to(Arc::new(self.bases[place.base].root()), &place.path, place.query);
             }
             Some(Step::Set(values)) => {
                 for (name, value) in values {
