@@ -443,6 +443,19 @@ async fn a_header_that_cannot_be_one_is_named_without_its_value() {
 }
 
 #[tokio::test]
+async fn a_credential_in_a_header_is_marked_as_one() {
+    let server = Script::new([]);
+    let api = ApiClient::builder(BASE, fixed()).default_header("cookie", "S3CR3T");
+    let api = api.build_with(server.probe::<Body>()).unwrap();
+    let request = api.get("x").header("authorization", "Basic S3CR3T").header("x-tenant", "north");
+    request.header("proxy-authorization", "Basic S3CR3T").send().await.unwrap();
+    let headers = &server.seen()[0].head.headers;
+    assert_eq!(headers["authorization"], "Basic S3CR3T");
+    let shown = format!("{headers:?}");
+    assert!(!shown.contains("S3CR3T") && shown.contains("north"), "{shown}");
+}
+
+#[tokio::test]
 async fn a_slash_alone_is_the_base_url_with_a_slash_behind_it() {
     let server = Script::new([]);
     let api = ApiClient::new(BASE, server.probe::<Body>()).unwrap();

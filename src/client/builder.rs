@@ -14,6 +14,7 @@ use crate::auth::AuthLayer;
 use crate::body::Body;
 use crate::cache::{IntoTokenCache, TokenCache};
 use crate::error::Error;
+use crate::headers;
 use crate::http_transport::{HttpTransport, add_missing};
 use crate::origin::Origin;
 use crate::stack::{Stack, StackBody, StackBuilder, StackSettings, StackTarget};
@@ -95,7 +96,7 @@ impl StackBuilder<ApiClient> {
     ///
     /// It may be a key of the API. A request without a token to an origin that is neither that of the base URL nor
     /// [allowed](Self::allow_origin) is sent without it. `host`, `content-length` and `transfer-encoding` are refused when the client is
-    /// built.
+    /// built. Values are marked as sensitive as [`ApiRequest::header`](super::ApiRequest::header) says.
     ///
     /// ```
     /// use tower_oauth2::{AccessToken, ApiClient};
@@ -122,7 +123,10 @@ impl StackBuilder<ApiClient> {
             Ok(_) if OF_ONE_REQUEST.contains(&name) => Err(Error::config(format!(
                 "default_header: {name} is different for each request, and set by the HTTP client; leave it out"
             ))),
-            Ok(value) => Ok((name, value)),
+            Ok(mut value) => {
+                headers::mark_credential(&name, &mut value);
+                Ok((name, value))
+            }
             Err(error) => Err(unfit(&format!("{name} has a value"), error.into())),
         });
         match (&mut self.start.headers, header) {

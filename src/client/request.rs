@@ -21,6 +21,7 @@ use super::response::ApiResponse;
 use super::service::{ApiService, send_in_time};
 use crate::body::Body;
 use crate::extensions::{BodyDeadline, Deadline};
+use crate::headers;
 use crate::retry::RetryOptions;
 
 /// A request of an [`ApiClient`](super::ApiClient). Set its parts, then [`send`](Self::send) it.
@@ -125,6 +126,10 @@ impl<S> ApiRequest<S> {
     }
 
     /// Adds a header. Others of the same name stay.
+    ///
+    /// The values of `authorization`, `proxy-authorization` and `cookie` are marked as sensitive, so that `Debug` of the headers does
+    /// not show them. Mark other secrets by [`HeaderValue::set_sensitive`]. A `content-length` that is not the length of the body
+    /// is an error.
     pub fn header<N, V>(mut self, name: N, value: V) -> Self
     where
         N: TryInto<HeaderName, Error: Into<http::Error>>,
@@ -139,7 +144,8 @@ impl<S> ApiRequest<S> {
             }
         };
         match value.try_into() {
-            Ok(value) => {
+            Ok(mut value) => {
+                headers::mark_credential(&name, &mut value);
                 self.headers.append(name, value);
                 self
             }
