@@ -698,8 +698,11 @@ async fn headers_that_cannot_be_sent() -> Vec<String> {
         Err::<Response<Body>, _>(BoxError::from("a header was sent"))
     });
     let api = ApiClient::new(API, unused).unwrap();
-    let requests =
-        [api.get("users").header("x-tenant", "north\n"), api.get("users").header("x tenant", "north")];
+    let requests = [
+        api.get("users").header("x-tenant", "north\n"),
+        api.get("users").header("x tenant", "north"),
+        api.post("users").header("content-length", "7").body("north"),
+    ];
     join_all(requests.map(|request| async { request.send().await.unwrap_err().to_string() })).await
 }
 

@@ -280,6 +280,7 @@ impl<S> ApiRequest<S> {
                 request.headers_mut().entry(CONTENT_TYPE).or_insert(content_type);
             }
         }
+        check_length(&request)?;
         // Where a body is expected, servers want to hear that there is none (RFC 9110 §8.6), some by a 411.
         let silent =
             [CONTENT_LENGTH, TRANSFER_ENCODING].iter().all(|name| !request.headers().contains_key(name));
@@ -383,6 +384,18 @@ impl<S: Clone> ApiRequest<S> {
             error: None,
         })
     }
+}
+
+/// Refuses a length that is not that of the body. Of a longer body the HTTP client would send a part, and after a shorter one the
+/// server takes the next request on the connection for the rest.
+fn check_length(request: &Request<Body>) -> Result<(), ApiError> {
+    let Some(length) = request.body().size_hint().exact() else { return Ok(()) };
+    let mut said = request.headers().get_all(CONTENT_LENGTH).iter();
+    if said.all(|said| headers::content_length(said) == Some(length)) {
+        return Ok(());
+    }
+    let reason = "its content-length header is not the length of its body; leave the header out, and the HTTP client sets it";
+    Err(ApiError::builder(reason, format!("the body has {length} bytes")))
 }
 
 /// Returns whether requests of this method have a body as a rule.
