@@ -947,6 +947,22 @@ async fn an_error_of_reading_json_says_the_kind_and_the_content_type() {
     ] {
         assert_eq!(refused(content_type, "<html>").await, format!("{page}{shown}{cure}"));
     }
+    for (encoding, named) in
+        [("GZIP", Some("gzip")), ("gzip, br", Some("br")), ("identity", None), ("S3CR3T", None)]
+    {
+        let ScriptedResponse::Reply(mut response) = answer(200, "\u{1f}\u{8}") else { panic!() };
+        response.headers_mut().insert("content-encoding", HeaderValue::from_static(encoding));
+        let api =
+            ApiClient::new(BASE, Script::new([ScriptedResponse::Reply(response)]).probe::<Body>()).unwrap();
+        let error = api.get("x").send().await.unwrap().json::<Value>().await.unwrap_err().to_string();
+        let said = named.map(|name| {
+            format!(
+                "; its content-encoding is {name}; have the HTTP client decompress it, by tower-http's DecompressionLayer or a \
+                 feature of reqwest"
+            )
+        });
+        assert!(error.ends_with(said.as_deref().unwrap_or(cure)), "{error}");
+    }
     // A text that is not a content type is not repeated.
     for unreadable in ["S3CR3T", "S3/CR/3T", "text/S3 CR3T", "/S3CR3T", ""] {
         let said = refused(unreadable, "<html>").await;

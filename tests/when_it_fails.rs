@@ -711,12 +711,16 @@ async fn responses_that_are_not_the_json() -> Vec<String> {
         let (body, content_type) = match request.uri().path() {
             "/page" | "/missing" => ("<html>", Some("text/html; charset=utf-8")),
             "/empty" => ("", None),
+            "/gzip" => ("\u{1f}\u{8b}", Some("application/json")),
             "/list" => (r#"{"users":[1]}"#, Some("application/json")),
             _ => (r#"{"id":"hunter2-h"}"#, Some("application/json")),
         };
         let mut response = Response::new(Body::from(body));
         if let Some(content_type) = content_type {
             response.headers_mut().insert(header::CONTENT_TYPE, content_type.parse()?);
+        }
+        if request.uri().path() == "/gzip" {
+            response.headers_mut().insert(header::CONTENT_ENCODING, "gzip".parse()?);
         }
         if request.uri().path() == "/missing" {
             *response.status_mut() = StatusCode::NOT_FOUND;
@@ -725,7 +729,7 @@ async fn responses_that_are_not_the_json() -> Vec<String> {
     });
     let api = ApiClient::new(API, server).unwrap();
     let mut lines = Vec::new();
-    for path in ["user", "page", "empty", "missing"] {
+    for path in ["user", "page", "empty", "missing", "gzip"] {
         let response = api.get(path).send().await.unwrap();
         lines.push(response.json::<HashMap<String, u64>>().await.unwrap_err().to_string());
     }

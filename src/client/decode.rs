@@ -1,7 +1,7 @@
 //! The message of an error for a body that is not the JSON that was asked for: kinds and places, never a value.
 
 use http::HeaderMap;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 
 /// Says why the response of `of` cannot be read. `cure` helps if it is JSON of another shape.
 ///
@@ -17,11 +17,14 @@ pub(super) fn message(of: &str, headers: &HeaderMap, error: &serde_json::Error, 
         let reason = mismatch(text);
         return format!("the response of {of} is not the JSON that was asked for{place}{reason}; {cure}");
     }
-    let reason = if error.is_eof() && place.is_empty() {
-        ": its body is empty".to_owned()
-    } else {
-        format!("{place} ({text})")
-    };
+    let is_empty = error.is_eof() && place.is_empty();
+    let reason = if is_empty { ": its body is empty".to_owned() } else { format!("{place} ({text})") };
+    if let Some(encoding) = compression(headers).filter(|_| !is_empty) {
+        return format!(
+            "the response of {of} is not JSON{reason}; its content-encoding is {encoding}; have the HTTP client decompress it, \
+             by tower-http's DecompressionLayer or a feature of reqwest"
+        );
+    }
     let content_type = content_type(headers);
     format!(
         "the response of {of} is not JSON{reason}; {content_type}; check the path of the request, and that no proxy or \
@@ -57,6 +60,14 @@ fn kind(text: &str) -> Option<&'static str> {
         ("null", "null"),
     ];
     kinds.into_iter().find_map(|(name, kind)| found.starts_with(name).then_some(kind))
+}
+
+/// Returns the compression that the response still has, if it is a usual one. Another text is not repeated.
+fn compression(headers: &HeaderMap) -> Option<&'static str> {
+    let value = headers.get(CONTENT_ENCODING)?.to_str().ok()?;
+    let outermost = value.rsplit(',').next()?.trim();
+    let known = ["gzip", "x-gzip", "br", "zstd", "deflate", "compress"];
+    known.into_iter().find(|name| outermost.eq_ignore_ascii_case(name))
 }
 
 /// Says which content type the response has, without parameters. One that is malformed is not repeated.

@@ -140,7 +140,8 @@ where
         in_time(end, body.collect()).await.map(Collected::to_bytes)
     }
 
-    /// Reads the body as UTF-8, without a byte order mark. Malformed bytes become the replacement character.
+    /// Reads the body as UTF-8, without a byte order mark. Malformed bytes become the replacement character. A body that is
+    /// compressed stays so, unless the [HTTP client decompresses it](crate::guide::network).
     ///
     /// # Cancel safety
     ///
