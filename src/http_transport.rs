@@ -36,6 +36,7 @@ use crate::body::Body;
     message = "`{Self}` is not an HTTP client for tower-oauth2",
     label = "not a `Service<Request<tower_oauth2::Body>>` that is `Clone + Send + Sync + 'static`",
     note = "a raw client needs an adapter: `transport::HyperClient` for hyper, `transport::ReqwestClient` for reqwest",
+    note = "in place of a `BoxService` take tower's `BoxCloneSyncService`",
     note = "a client that takes one body type goes below `.map_request(|request: Request<tower_oauth2::Body>| …)`"
 )]
 pub trait HttpTransport:

@@ -52,6 +52,19 @@ fn a_cache_is_told_that_it_needs_no_other_around_it() {
 }
 
 #[test]
+fn what_is_no_http_client_is_told_how_to_become_one() {
+    let call =
+        format!(r#"tower_oauth2::ApiClient::builder("https://api.example.com", {SOURCE}).build_with(())"#);
+    let message = compile(&library(), &call).unwrap_err();
+    for part in [
+        "`transport::HyperClient` for hyper, `transport::ReqwestClient` for reqwest",
+        "in place of a `BoxService` take tower's `BoxCloneSyncService`",
+    ] {
+        assert!(message.contains(part), "{part}\n{message}");
+    }
+}
+
+#[test]
 fn what_cannot_revoke_is_told_what_can() {
     let calls = [
         ("|_| async { Ok(()) }", "a closure becomes one by `revoker_fn`"),
