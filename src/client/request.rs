@@ -179,7 +179,7 @@ impl<S> ApiRequest<S> {
     }
 
     /// Sets the body to pairs, form-encoded, and `content-type: application/x-www-form-urlencoded` unless a
-    /// [`header`](Self::header) says otherwise.
+    /// [`header`](Self::header) says otherwise. A struct is not taken, as by [`query`](Self::query).
     pub fn form<I, K, V>(self, pairs: I) -> Self
     where
         I: IntoIterator<Item: Borrow<(K, V)>>,

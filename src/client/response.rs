@@ -106,7 +106,30 @@ impl<RB> ApiResponse<RB> {
         Err(ApiError::status_of(&self.origin.to_string(), status, self.extensions()))
     }
 
-    /// Unwraps the response, to read its body frame by frame.
+    /// Unwraps the response, to read its body frame by frame. [Downloads](crate::guide::downloads) has more examples.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use http::{Request, Response};
+    /// # use tower::{BoxError, service_fn};
+    /// # use tower_oauth2::{AccessToken, ApiClient, Body};
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+    /// # let fake = service_fn(async |_: Request<Body>| Ok::<_, BoxError>(Response::new(Body::from("12 bytes now"))));
+    /// # let tokens = AccessToken::bearer("mF_9.B5f-4.1JqM")?;
+    /// # let api = ApiClient::builder("https://api.example.com/v2", tokens).build_with(fake)?;
+    /// use http_body_util::BodyExt as _;
+    ///
+    /// let response = api.get("report").send().await?.error_for_status()?;
+    /// let (head, mut body) = response.into_inner().into_parts();
+    /// let mut length = 0;
+    /// while let Some(frame) = body.frame().await {
+    ///     length += frame?.data_ref().map_or(0, |data| data.len());
+    /// }
+    /// assert_eq!((head.status.as_u16(), length), (200, 12));
+    /// # Ok::<_, BoxError>(()) })?;
+    /// # Ok::<_, BoxError>(())
+    /// ```
     pub fn into_inner(self) -> Response<RB> {
         self.inner
     }

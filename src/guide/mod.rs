@@ -12,6 +12,7 @@
 //! | say whether a service is ready | [`health`] |
 //! | change what is retried, for all requests or for one | [`retries`] |
 //! | send a file or a multipart form | [`uploads`] |
+//! | save a large response to a file, or read it line by line | [`downloads`] |
 //! | go through a proxy, or trust a private authority | [`network`] |
 //! | use the tokens of many tenants | [`tenants`] |
 //! | get tokens from Salesforce, Auth0, Okta, Keycloak, Vault or a dozen other providers | [`recipes`] |
@@ -40,6 +41,7 @@ macro_rules! page {
     };
 }
 
+page!(downloads, "downloads.md");
 page!(errors, "errors.md");
 page!(failures, "failures.md");
 page!(health, "health.md");
