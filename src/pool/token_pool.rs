@@ -70,6 +70,23 @@ pub struct TokenPoolBuilder {
 }
 
 /// How one token of a pool is.
+///
+/// # Examples
+///
+/// ```
+/// use tower_oauth2::AccessToken;
+/// use tower_oauth2::pool::{PoolMember, TokenPool};
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+/// let pool = TokenPool::builder(2, |_number| AccessToken::bearer("mF_9.B5f-4.1JqM")).build()?;
+/// pool.first().get().await?;
+/// for member in pool.status() {
+///     println!("{}: {} in flight, {:?} left", member.credential().as_str(), member.in_flight(), member.left());
+/// }
+/// assert_eq!(pool.status().iter().map(PoolMember::has_token).collect::<Vec<_>>(), [true, false]);
+/// # Ok::<_, tower_oauth2::Error>(()) })?;
+/// # Ok::<_, tower::BoxError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct PoolMember {
     credential: CredentialId,

@@ -56,6 +56,35 @@ pub struct RetryGate {
 }
 
 /// How one gate is that is not open: closed, or letting out at a pace.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// # use http::{Request, Response};
+/// # use tower::{BoxError, Layer as _, ServiceExt as _, service_fn};
+/// use tower_oauth2::RetryPolicy;
+/// use tower_oauth2::retry::RetryGate;
+/// # use tower_oauth2::Body;
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?.block_on(async {
+/// # let api = service_fn(async |_| {
+/// #     Ok::<_, BoxError>(Response::builder().status(429).header("retry-after", "30").body(Body::empty())?)
+/// # });
+/// let gate = RetryGate::new();
+/// let policy = RetryPolicy::builder().gate(gate.clone()).max_retries(0).build()?;
+/// # let request = Request::get("https://api.example.com/orders").body(Body::empty())?;
+/// let response = policy.layer(api).oneshot(request).await?;
+/// assert_eq!(response.headers()["retry-after"], "30");
+///
+/// for closed in gate.status() {
+///     let origin = closed.origin().map(ToString::to_string).unwrap_or_default();
+///     println!("{origin}: {} requests wait for {:?}", closed.waiting(), closed.opens_in());
+/// }
+/// assert!(gate.status()[0].opens_in() >= Some(Duration::from_secs(30)));
+/// # Ok::<_, BoxError>(()) })?;
+/// # Ok::<_, BoxError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct GateStatus {
     place: GatedPlace,

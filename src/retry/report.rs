@@ -76,6 +76,31 @@ pub enum ReplayReason {
 }
 
 /// Why a response was returned and the request not sent again.
+///
+/// # Examples
+///
+/// ```
+/// # use http::{Request, Response};
+/// # use tower::{BoxError, Layer as _, ServiceExt as _, service_fn};
+/// use tower_oauth2::RetryPolicy;
+/// use tower_oauth2::retry::{RetryReport, StopReason};
+/// # use tower_oauth2::Body;
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+/// # let api = service_fn(async |_| Ok::<_, BoxError>(Response::builder().status(503).body(Body::empty())?));
+/// # let request = Request::post("https://api.example.com/orders").body(Body::empty())?;
+/// let response = RetryPolicy::default().layer(api).oneshot(request).await?;
+/// let reason = response.extensions().get().map(RetryReport::stop_reason);
+/// match reason {
+///     Some(StopReason::NotIdempotent) => println!("give the request an idempotency key"),
+///     Some(StopReason::DelayExceedsCap { requested, .. }) => println!("come back in {requested:?}"),
+///     Some(other) => println!("{other}"),
+///     None => println!("no retry layer sent it"),
+/// }
+/// assert_eq!(reason, Some(&StopReason::NotIdempotent));
+/// # Ok::<_, BoxError>(()) })?;
+/// # Ok::<_, BoxError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StopReason {

@@ -113,6 +113,30 @@ impl fmt::Debug for StoreKey {
 }
 
 /// The entry of a key in a store.
+///
+/// # Examples
+///
+/// A method of a store that you write yourself, over a table with these columns:
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+/// use tower_oauth2::store::Entry;
+///
+/// struct Row {
+///     version: u64,
+///     fence: u64,
+///     written_at: SystemTime,
+///     value: Vec<u8>,
+/// }
+///
+/// fn entry(row: Row, now: SystemTime) -> Entry {
+///     let age = now.duration_since(row.written_at).unwrap_or_default();
+///     Entry { version: row.version, fence: row.fence, age, value: row.value.into() }
+/// }
+/// # let (at, now) = (SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + Duration::from_secs(5));
+/// # let read = entry(Row { version: 2, fence: 1, written_at: at, value: b"sealed".to_vec() }, now);
+/// # assert_eq!((read.age, &read.value[..]), (Duration::from_secs(5), &b"sealed"[..]));
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Which write this is. No two writes of a key have the same.
@@ -137,6 +161,29 @@ impl fmt::Debug for Entry {
 }
 
 /// An entry that is to be written, see [`TokenStore::swap`].
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_oauth2::store::{MemoryStore, StoreKey, TokenStore as _, Write};
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+/// let (store, key) = (MemoryStore::new(), StoreKey::new("billing")?);
+/// let write = Write {
+///     replaces: 0,
+///     version: 1,
+///     fence: 0,
+///     keep_for: Duration::from_secs(3600),
+///     value: "sealed".into(),
+/// };
+/// assert!(store.swap(&key, write.clone()).await?);
+/// // The entry has the version 1 by now, and not 0.
+/// assert!(!store.swap(&key, write).await?);
+/// assert_eq!(store.load(&key).await?.map(|entry| entry.version), Some(1));
+/// # Ok::<_, tower_oauth2::Error>(()) })?;
+/// # Ok::<_, tower::BoxError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Write {
     /// The version that the writer has seen, zero if there was no entry.
@@ -164,6 +211,23 @@ impl fmt::Debug for Write {
 }
 
 /// The result of [`TokenStore::acquire`].
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_oauth2::store::{Acquired, MemoryStore, StoreKey, TokenStore as _};
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+/// let (store, key) = (MemoryStore::new(), StoreKey::new("billing")?);
+/// let period = Duration::from_secs(10);
+/// let Acquired::Taken(fence) = store.acquire(&key, period).await? else { panic!("another process has it") };
+/// assert!(matches!(store.acquire(&key, period).await?, Acquired::Held(left) if left <= period));
+/// store.release(&key, fence).await?;
+/// assert!(matches!(store.acquire(&key, period).await?, Acquired::Taken(next) if next > fence));
+/// # Ok::<_, tower_oauth2::Error>(()) })?;
+/// # Ok::<_, tower::BoxError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Acquired {
     /// The lease is the caller's. This is its fence: above that of every lease of the key before it.

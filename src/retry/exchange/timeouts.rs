@@ -17,6 +17,31 @@ use crate::{clock, runtime};
 /// There was no response in time.
 ///
 /// It is found in the error of the service by `downcast_ref`. If there was a response before, that is returned instead.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// # use http::{Request, Response};
+/// # use tower::{BoxError, Layer as _, ServiceExt as _, service_fn};
+/// use tower_oauth2::RetryPolicy;
+/// use tower_oauth2::retry::TimedOut;
+/// # use tower_oauth2::Body;
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?.block_on(async {
+/// # let slow_api = service_fn(|_| std::future::pending::<Result<Response<Body>, BoxError>>());
+/// # let request = Request::get("https://api.example.com/orders").body(Body::empty())?;
+/// let policy = RetryPolicy::builder().attempt_timeout(Duration::from_secs(2)).max_retries(0).build()?;
+/// let error = policy.layer(slow_api).oneshot(request).await.unwrap_err();
+/// let said = match error.downcast_ref() {
+///     Some(TimedOut::Deadline) => "the request took too long".to_owned(),
+///     Some(TimedOut::Attempt { limit, .. }) => format!("an attempt took more than {limit:?}"),
+///     _ => error.to_string(),
+/// };
+/// assert_eq!(said, "an attempt took more than 2s");
+/// # Ok::<_, BoxError>(()) })?;
+/// # Ok::<_, BoxError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TimedOut {
