@@ -603,6 +603,16 @@ async fn each_timeout_is_told_as_one() {
         assert!(error.to_string().contains(which), "{name}: {error}");
         assert_eq!(start.elapsed().as_secs(), limit, "{name}");
     }
+    // Those of others too: tower's layer, as where layers are composed by hand, and a client with one of tokio's.
+    let below =
+        ServiceBuilder::new().timeout(second).service(Script::new([ScriptedResponse::Hang]).probe::<Body>());
+    let api = ApiClient::new(BASE, below).unwrap();
+    assert!(api.post("x").send().await.unwrap_err().is_timeout());
+    let below = service_fn(async |_: Request<Body>| {
+        let never = std::future::pending::<Result<Response<Body>, BoxError>>();
+        tokio::time::timeout(Duration::from_secs(1), never).await?
+    });
+    assert!(ApiClient::new(BASE, below).unwrap().post("x").send().await.unwrap_err().is_timeout());
     // The response before is returned where there is one.
     let server = Script::new([answer(503, "busy"), ScriptedResponse::Hang]);
     let api = ApiClient::builder(BASE, fixed()).build_with(server.probe::<Body>()).unwrap();

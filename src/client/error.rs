@@ -158,7 +158,7 @@ impl ApiError {
     }
 
     /// Returns whether a timeout ended the request or the body: that of an attempt, the total one, a
-    /// [`Deadline`](crate::extensions::Deadline), or one of the connection.
+    /// [`Deadline`](crate::extensions::Deadline), one of the connection, or a `TimeoutLayer` of tower among layers of your own.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         self.any(is_timeout)
@@ -302,6 +302,8 @@ fn is_timeout(error: &(dyn StdError + 'static)) -> bool {
         return true;
     }
     error.is::<TimedOut>()
+        || error.is::<tower::timeout::error::Elapsed>()
+        || error.is::<tokio::time::error::Elapsed>()
         || error.downcast_ref().is_some_and(|error: &io::Error| error.kind() == io::ErrorKind::TimedOut)
 }
 
