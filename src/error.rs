@@ -192,6 +192,22 @@ impl Error {
     ///
     /// It is shown, as the message and the code are: a source that passes on what a server says takes the secrets out
     /// of it first, since a server may echo them.
+    ///
+    /// # Examples
+    ///
+    /// An error of a source of your own:
+    ///
+    /// ```
+    /// use tower_oauth2::{Error, ErrorKind};
+    ///
+    /// let error = Error::new(ErrorKind::Grant, "the vault refused the role")
+    ///     .with_code("role_locked")
+    ///     .with_description("locked until an administrator opens it")
+    ///     .with_uri("https://vault.example.com/errors/role_locked");
+    /// assert_eq!(error.code(), Some("role_locked"));
+    /// assert_eq!(error.description(), Some("locked until an administrator opens it"));
+    /// assert_eq!(error.uri(), Some("https://vault.example.com/errors/role_locked"));
+    /// ```
     #[must_use]
     pub fn with_description(mut self, description: impl AsRef<str>) -> Self {
         self.edit().description = Some(text::clean(description.as_ref()));

@@ -105,6 +105,20 @@ impl TokenRejected {
     }
 
     /// Returns whether a replay would carry another token.
+    ///
+    /// # Examples
+    ///
+    /// Under an [`AuthLayer`](crate::AuthLayer) without the retry layer, a program sends a refused request again by itself:
+    ///
+    /// ```
+    /// use http::Response;
+    /// use tower_oauth2::extensions::TokenRejected;
+    ///
+    /// fn is_worth_another_try<B>(response: &Response<B>) -> bool {
+    ///     response.extensions().get().is_some_and(TokenRejected::may_replay)
+    /// }
+    /// # assert!(!is_worth_another_try(&Response::new(())));
+    /// ```
     #[must_use]
     pub fn may_replay(&self) -> bool {
         matches!(self.verdict, RejectionVerdict::Invalidated | RejectionVerdict::Superseded)
@@ -368,6 +382,26 @@ impl Deadline {
     }
 
     /// Returns when it is.
+    ///
+    /// # Examples
+    ///
+    /// A layer of your own asks how much time is left:
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// use http::Extensions;
+    /// use tower_oauth2::extensions::Deadline;
+    ///
+    /// fn time_left(extensions: &Extensions) -> Option<Duration> {
+    ///     let deadline: &Deadline = extensions.get()?;
+    ///     Some(deadline.instant().saturating_duration_since(Instant::now()))
+    /// }
+    ///
+    /// let mut extensions = Extensions::new();
+    /// assert_eq!(time_left(&extensions), None);
+    /// extensions.insert(Deadline::within(Duration::from_secs(2)));
+    /// assert!(time_left(&extensions) <= Some(Duration::from_secs(2)));
+    /// ```
     #[must_use]
     pub fn instant(self) -> Instant {
         self.0

@@ -112,6 +112,20 @@ impl RateLimitProfile {
     }
 
     /// Adds a quota of which the server says how much was used and how much is allowed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use http::HeaderName;
+    /// use tower_oauth2::RetryPolicy;
+    /// use tower_oauth2::retry::RateLimitProfile;
+    ///
+    /// let [reset, used, allowed] = ["x-quota-reset", "x-quota-used", "x-quota-allowed"].map(HeaderName::from_static);
+    /// let profile = RateLimitProfile::generic().counted_quota(reset, used, allowed);
+    /// let policy = RetryPolicy::builder().rate_limit_profile(profile).build()?;
+    /// # let _ = policy;
+    /// # Ok::<(), tower_oauth2::Error>(())
+    /// ```
     pub fn counted_quota(self, reset: HeaderName, used: HeaderName, allowed: HeaderName) -> Self {
         self.field(reset, Left::Counted { used, allowed })
     }

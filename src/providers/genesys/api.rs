@@ -222,6 +222,18 @@ impl Refused {
     }
 
     /// Returns the correlation id of the response.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_oauth2::providers::genesys::Refused;
+    ///
+    /// /// The line of a ticket for the vendor's support.
+    /// fn ticket(refused: &Refused) -> String {
+    ///     format!("request {} failed", refused.correlation_id().unwrap_or("without an id"))
+    /// }
+    /// # let _ = ticket;
+    /// ```
     #[must_use]
     pub fn correlation_id(&self) -> Option<&str> {
         self.correlation_id.as_deref()
