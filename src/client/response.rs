@@ -94,6 +94,9 @@ impl<RB> ApiResponse<RB> {
 
     /// Returns an error if the status is 4xx or 5xx. The body is dropped, so read it before if you need it.
     ///
+    /// A redirect to another origin is returned and not followed, and is not an error here. See [downloads](crate::guide::downloads) for
+    /// an API that redirects to a host of files.
+    ///
     /// # Errors
     ///
     /// One that knows the status, if it is one of those. Its message says which scope is missing, or why the request was not
