@@ -128,6 +128,7 @@ impl<S: Clone> ApiClient<S> {
     }
 
     /// Starts a request of any method. [`send`](ApiRequest::send) returns what is wrong with the path.
+    #[doc(alias = "head")]
     pub fn request(&self, method: Method, path: impl AsRef<str>) -> ApiRequest<S> {
         ApiRequest::new(self.service.clone(), Arc::clone(&self.base), method, path.as_ref())
     }

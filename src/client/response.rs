@@ -133,6 +133,8 @@ impl<RB> ApiResponse<RB> {
     /// # Ok::<_, BoxError>(()) })?;
     /// # Ok::<_, BoxError>(())
     /// ```
+    #[doc(alias = "bytes_stream")]
+    #[doc(alias = "chunk")]
     pub fn into_inner(self) -> Response<RB> {
         self.inner
     }
