@@ -470,6 +470,27 @@ async fn a_length_in_a_header_is_that_of_the_body_or_nothing_is_sent() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_ends_before_its_length_is_an_error_and_is_not_sent_again() {
+    let server = Script::new([]);
+    let api = ApiClient::builder(BASE, fixed()).build_with(server.probe::<Body>()).unwrap();
+    let put = |length: u64| {
+        let frames = ["01", "23"].map(|data| Ok::<_, Infallible>(Frame::data(Bytes::from(data))));
+        let body = Body::new(StreamBody::new(stream::iter(frames)));
+        api.put("x").header(CONTENT_LENGTH, length).body(body).send()
+    };
+    let start = tokio::time::Instant::now();
+    let error = put(9).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the body of the request to https://api.example.com could not be sent: it ended 5 bytes before the length in its \
+         content-length header; check what it is read from"
+    );
+    assert!(error.is_request() && start.elapsed().is_zero() && server.seen().is_empty());
+    put(4).await.unwrap();
+    assert_eq!(server.seen()[0].body, "0123");
+}
+
 #[tokio::test]
 async fn a_credential_in_a_header_is_marked_as_one() {
     let server = Script::new([]);

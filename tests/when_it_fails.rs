@@ -22,7 +22,8 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use http::{Request, Response};
-use http_body_util::Full;
+use http_body::Frame;
+use http_body_util::{Full, StreamBody};
 use servers::{Api, PrivateKey};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -83,6 +84,7 @@ async fn the_page_shows_every_message_as_it_is_printed_and_no_other() {
     printed.extend(a_token_that_is_kept_back().await);
     printed.extend(a_path_that_leads_elsewhere().await);
     printed.extend(headers_that_cannot_be_sent().await);
+    printed.insert(a_body_that_is_short().await);
     printed.extend(pages_that_cannot_go_on().await);
     printed.extend(responses_that_are_not_the_json().await);
     printed.extend(an_api_that_does_not_respond().await);
@@ -704,6 +706,16 @@ async fn headers_that_cannot_be_sent() -> Vec<String> {
         api.post("users").header("content-length", "7").body("north"),
     ];
     join_all(requests.map(|request| async { request.send().await.unwrap_err().to_string() })).await
+}
+
+async fn a_body_that_is_short() -> String {
+    let (origin, _server) =
+        serve(Router::new().route("/items", axum::routing::put(async |_: Bytes| ""))).await;
+    let api = ApiClient::builder(&origin, a_token()).build().unwrap();
+    let frame = Ok::<_, BoxError>(Frame::data(Bytes::from_static(b"item")));
+    let short = tower_oauth2::Body::new(StreamBody::new(futures_util::stream::iter([frame])));
+    let error = api.put("items").header("content-length", 9).body(short).send().await.unwrap_err();
+    error.to_string().replace(&origin, API)
 }
 
 async fn responses_that_are_not_the_json() -> Vec<String> {

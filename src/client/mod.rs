@@ -68,6 +68,7 @@
     allow(rustdoc::broken_intra_doc_links, reason = "the page speaks of the default features")
 )]
 
+mod announced;
 mod api_client;
 mod base;
 #[cfg(feature = "stack")]

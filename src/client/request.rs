@@ -2,6 +2,7 @@
 
 use std::borrow::Borrow;
 use std::fmt;
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use serde::Serialize;
 use tower::BoxError;
 use tower_service::Service;
 
+use super::announced::Announced;
 use super::base::{Base, encode_segment, split};
 use super::error::ApiError;
 use super::multipart::MultipartForm;
@@ -129,7 +131,7 @@ impl<S> ApiRequest<S> {
     ///
     /// The values of `authorization`, `proxy-authorization` and `cookie` are marked as sensitive, so that `Debug` of the headers does
     /// not show them. Mark other secrets by [`HeaderValue::set_sensitive`]. A `content-length` that is not the length of the body
-    /// is an error.
+    /// is an error, and so is a stream that ends before it.
     pub fn header<N, V>(mut self, name: N, value: V) -> Self
     where
         N: TryInto<HeaderName, Error: Into<http::Error>>,
@@ -280,7 +282,7 @@ impl<S> ApiRequest<S> {
                 request.headers_mut().entry(CONTENT_TYPE).or_insert(content_type);
             }
         }
-        check_length(&request)?;
+        check_length(&mut request)?;
         // Where a body is expected, servers want to hear that there is none (RFC 9110 §8.6), some by a 411.
         let silent =
             [CONTENT_LENGTH, TRANSFER_ENCODING].iter().all(|name| !request.headers().contains_key(name));
@@ -387,11 +389,17 @@ impl<S: Clone> ApiRequest<S> {
 }
 
 /// Refuses a length that is not that of the body. Of a longer body the HTTP client would send a part, and after a shorter one the
-/// server takes the next request on the connection for the rest.
-fn check_length(request: &Request<Body>) -> Result<(), ApiError> {
-    let Some(length) = request.body().size_hint().exact() else { return Ok(()) };
-    let mut said = request.headers().get_all(CONTENT_LENGTH).iter();
-    if said.all(|said| headers::content_length(said) == Some(length)) {
+/// server takes the next request on the connection for the rest. A stream is held to its length while it is sent.
+fn check_length(request: &mut Request<Body>) -> Result<(), ApiError> {
+    let mut said = request.headers().get_all(CONTENT_LENGTH).iter().map(headers::content_length);
+    let Some(length) = request.body().size_hint().exact() else {
+        if let Some(announced) = said.next().flatten() {
+            let stream = mem::take(request.body_mut());
+            *request.body_mut() = Body::new(Announced::new(stream, announced));
+        }
+        return Ok(());
+    };
+    if said.all(|said| said == Some(length)) {
         return Ok(());
     }
     let reason = "its content-length header is not the length of its body; leave the header out, and the HTTP client sets it";
