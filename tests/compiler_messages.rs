@@ -43,6 +43,18 @@ fn the_text_of_a_token_is_told_how_to_become_a_source() {
 }
 
 #[test]
+fn arguments_in_the_wrong_order_are_told_the_right_one() {
+    let library = library();
+    for call in [
+        format!(r#"tower_oauth2::ApiClient::connect({SOURCE}, "https://api.example.com")"#),
+        format!(r#"tower_oauth2::AuthLayer::for_origin("https://api.example.com", {SOURCE})"#),
+    ] {
+        let message = compile(&library, &call).unwrap_err();
+        assert!(message.contains("an `ApiClient` takes its base URL first"), "{message}");
+    }
+}
+
+#[test]
 fn a_cache_is_told_that_it_needs_no_other_around_it() {
     for cache in ["tower_oauth2::TokenCache::new(SOURCE)", "&tower_oauth2::TokenCache::new(SOURCE)"] {
         let call = format!("tower_oauth2::TokenCache::new({})", cache.replace("SOURCE", SOURCE));

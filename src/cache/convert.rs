@@ -26,6 +26,7 @@ use crate::source::TokenSource;
     label = "this is not a `TokenSource`, and not a `TokenCache`",
     note = "finish a builder by `.build()?` or `.build_with(http_client)?`",
     note = "a token that you have is a source as `AccessToken::bearer(token)?`, and a closure by `source_fn`",
+    note = "an `ApiClient` takes its base URL first and its tokens second; an `AuthLayer` and a `Stack` take their tokens first",
     note = "give a source by value, and a `TokenCache` that others share by value or by reference"
 )]
 pub trait IntoTokenCache {
