@@ -10,19 +10,23 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::join_all;
 use http::header::AUTHORIZATION;
 use http::{HeaderName, Request, Response, StatusCode};
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, Full};
 use tokio::time::{Instant, sleep, timeout};
 use tower::{BoxError, Layer as _, Service as _, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_oauth2::auth::AuthOverride;
 use tower_oauth2::client::ApiService;
 use tower_oauth2::extensions::Deadline;
 use tower_oauth2::pool::{TokenPool, TokenPoolBuilder};
-use tower_oauth2::retry::{RateLimitProfile, RequestBody, RetryPolicy};
+use tower_oauth2::retry::{Failure, RateLimitProfile, RequestBody, RetryPolicy, Unsent};
 use tower_oauth2::stack::Stack;
-use tower_oauth2::test_util::{FakeApi, FakeAuthorizationServer, FakeClient, Trouble, pass, settle, timed};
+use tower_oauth2::test_util::{
+    FakeApi, FakeAuthorizationServer, FakeClient, Script, ScriptedResponse, Trouble, pass, reply, settle,
+    timed,
+};
 use tower_oauth2::{
     AccessToken, ApiClient, AuthLayer, Body, ClientCredentials, Error, ErrorKind, TokenCache, source_fn,
 };
@@ -289,6 +293,42 @@ async fn a_refused_request_goes_to_another_token_at_once_where_the_policy_says_s
     // If all refuse, the last refusal is returned.
     world.server.fail_next(8, Trouble::TooManyRequests { retry_after: Duration::from_secs(50) });
     assert_eq!(api.get("x").send().await.unwrap().status(), 429);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_doubt_goes_with_a_request_to_the_next_token() {
+    let lost = || ScriptedResponse::Fail(Unsent::new("connection refused").into());
+    let busy = || {
+        let mut response = reply(429, "");
+        response.headers_mut().insert("retry-after", "50".parse().unwrap());
+        ScriptedResponse::Reply(response)
+    };
+    let status = |status| ScriptedResponse::Reply(reply(status, ""));
+    for (answers, class, conflict) in [
+        (vec![ScriptedResponse::Fail("connection reset".into()), busy()], Failure::Ambiguous, 200),
+        (vec![busy()], Failure::Unsent, 409),
+    ] {
+        let source = |_| Ok::<_, Error>(source_fn(async |_| AccessToken::bearer("A1")));
+        let send = async |behind: [ScriptedResponse; 4]| {
+            let pool = TokenPool::builder(2, source).build().unwrap();
+            let at_once = RetryPolicy::builder().max_retry_after(Duration::from_secs(1)).build().unwrap();
+            let layers = Stack::with_auth(AuthLayer::per_request([FakeApi::ORIGIN]).unwrap()).retry(at_once);
+            let again = |answer: &ScriptedResponse| match answer {
+                ScriptedResponse::Reply(_) => busy(),
+                _ => ScriptedResponse::Fail("connection reset".into()),
+            };
+            let script = Script::new(answers.iter().map(again).chain(behind));
+            let request =
+                Request::post(format!("{}/x", FakeApi::ORIGIN)).header("idempotency-key", "\"k-1\"");
+            let request = request.body(Full::<Bytes>::from("a body")).unwrap();
+            pool.layer(layers.build(script.probe())).oneshot(request).await
+        };
+        let error = send([lost(), lost(), lost(), lost()]).await.unwrap_err();
+        assert_eq!(Failure::of(&*error), class, "{error}");
+        // A conflict is one with our own attempt, if there may have been one.
+        let response = send([status(409), status(200), status(200), status(200)]).await.unwrap();
+        assert_eq!(response.status(), conflict);
+    }
 }
 
 #[tokio::test(start_paused = true)]

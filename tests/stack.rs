@@ -259,6 +259,61 @@ async fn an_error_behind_a_redirect_does_not_say_that_what_was_done_before_was_n
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_doubt_from_before_a_redirect_is_one_behind_it() {
+    let cut = || ScriptedResponse::Fail("connection reset".into());
+    let lost = || ScriptedResponse::Fail(Unsent::new("connection refused").into());
+    let run = async |method: &str, before: ScriptedResponse, behind: Vec<ScriptedResponse>, hops: usize| {
+        let slot = ReportSlot::new();
+        let moves = (0..hops).map(|_| moved(307, "/b"));
+        let script = Script::new([before].into_iter().chain(moves).chain(behind));
+        let mut request = request(method.parse().unwrap(), "/items", "one more");
+        request.headers_mut().insert("idempotency-key", "\"k-1\"".parse().unwrap());
+        if hops == 1 {
+            request.extensions_mut().insert(RetryOptions::new().report_to(&slot));
+        }
+        let outcome = send(&over(builder(), &script), request).await;
+        (outcome, slot.take(), script.seen().len())
+    };
+    for hops in [1, 2] {
+        let behind = || vec![lost(), lost(), lost(), lost()];
+        let (outcome, told, _) = run("POST", cut(), behind(), hops).await;
+        let error = outcome.unwrap_err();
+        assert_eq!(Failure::of(&*error), Failure::Ambiguous, "{error}");
+        assert_eq!(
+            error.to_string(),
+            "the request may have been done, and could not be sent again: connection refused"
+        );
+        assert!(told.is_none_or(|told| told.may_have_acted()));
+        // Without a doubt before, there is none.
+        let (outcome, told, _) = run("POST", answer(429, "retry-after", "1"), behind(), hops).await;
+        assert_eq!(Failure::of(&*outcome.unwrap_err()), Failure::Unsent);
+        assert!(told.is_none_or(|told| !told.may_have_acted()));
+        // A conflict is one with our own attempt, and what else comes may be its trace.
+        let conflicts = vec![answer(409, "x-a", "b"), answer(409, "x-a", "b")];
+        let (outcome, _, sent) = run("POST", cut(), conflicts, hops).await;
+        assert_eq!((outcome.unwrap().status().as_u16(), sent), (200, 4 + hops));
+        let (outcome, told, sent) = run("DELETE", cut(), vec![answer(404, "x-a", "b")], hops).await;
+        let response = outcome.unwrap();
+        assert_eq!((response.status().as_u16(), sent), (404, 2 + hops));
+        assert!(response.extensions().get::<RetryReport>().unwrap().may_have_acted());
+        assert!(told.is_none_or(|told| told.may_have_acted()));
+    }
+    // A read leaves no doubt behind, and no report of nothing.
+    let (outcome, _, _) = run("GET", cut(), vec![], 1).await;
+    assert!(outcome.unwrap().extensions().get::<RetryReport>().is_none());
+    // Nor does the request that had the slot before.
+    let slot = ReportSlot::new();
+    for answers in [vec![cut()], vec![moved(307, "/b"), lost(), lost(), lost(), lost()]] {
+        let mut request = request(Method::PUT, "/items", "one more");
+        request.extensions_mut().insert(RetryOptions::new().report_to(&slot));
+        let outcome = send(&over(builder(), &Script::new(answers)), request).await;
+        assert!(
+            outcome.is_ok_and(|response| response.status() == 200) || !slot.take().unwrap().may_have_acted()
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_upload_that_became_a_get_stays_one_without_a_body_when_it_is_retried() {
     let script = Script::new([moved(303, "/done"), answer(503, "retry-after", "1")]);
     let client = over(builder(), &script);

@@ -18,7 +18,7 @@ use super::token_pool::{PoolShared, TokenChoice, TokenLoan, TokenPool};
 use crate::auth::AuthOverride;
 use crate::clock;
 use crate::extensions::Deadline;
-use crate::retry::{RequestBody, RetryReport, StopReason};
+use crate::retry::{Before, RequestBody, RetryOptions, RetryReport, StopReason};
 
 /// Gives each request a token of a [`TokenPool`]. The rules are on the page of the [module](super).
 ///
@@ -93,7 +93,7 @@ impl<S> Sending<S> {
         B: Body + Unpin,
         B::Error: Into<BoxError>,
     {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         // Only what is in memory is shared; what else can be sent again is for the retry layer below.
         let mut body = RequestBody::new(body);
         let latest = clock::after(clock::now(), self.pool.longest_wait);
@@ -131,6 +131,11 @@ impl<S> Sending<S> {
             };
             if clock::now() >= latest {
                 return Ok(response);
+            }
+            let report = response.extensions().get::<RetryReport>();
+            if report.is_some_and(RetryReport::may_have_acted) {
+                let options = head.extensions.get::<RetryOptions>().cloned().unwrap_or_default();
+                head.extensions.insert(options.after(Before::Doubt));
             }
             let from = loan.member.credential.as_str();
             tracing::debug!(from, "the request goes to the next token of the pool that has room");

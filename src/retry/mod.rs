@@ -341,6 +341,7 @@ pub use self::policy::builder::{RetryPolicy, RetryPolicyBuilder};
 pub use self::policy::classify::Failure;
 #[cfg(feature = "stack")]
 pub(crate) use self::policy::idempotency::{add_key, is_condition, is_key, is_safe};
+pub(crate) use self::policy::options::Before;
 pub use self::policy::options::RetryOptions;
 pub use self::replay_body::{NotReplayable, RequestBody};
 pub use self::report::{ReplayReason, Replayed, ReportSlot, RetryReport, StopReason};

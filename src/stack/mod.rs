@@ -82,7 +82,8 @@
 //!    [`TimedOut::Attempt`](crate::retry::TimedOut). It may have arrived, so it is repeated only where the method may be.
 //! 6. A [`RetryReport`](crate::retry::RetryReport) on the response is that of the last hop; those of the hops before went with
 //!    the redirects. A [`ReportSlot`](crate::retry::ReportSlot) holds the latest as well. If a redirect made a GET of a POST, the
-//!    server has done the work: an error of the GET and its report say so.
+//!    server has done the work: an error of the GET and its report say so. If an attempt before a 307 or 308 may have been done,
+//!    the outcome behind it counts as that of a later attempt.
 //!
 //! # Body types
 //!

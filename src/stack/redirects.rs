@@ -6,7 +6,7 @@ use tower::BoxError;
 use tower_http::follow_redirect::policy::{Action, Attempt, Policy};
 
 use crate::origin::Origin;
-use crate::retry::{RequestBody, RetryOptions, is_condition, is_key, is_safe};
+use crate::retry::{Before, RequestBody, RetryOptions, is_condition, is_key, is_safe};
 
 /// Follows redirects within the origin of the request, so many times. A tower-http policy for `FollowRedirect`.
 ///
@@ -15,6 +15,13 @@ use crate::retry::{RequestBody, RetryOptions, is_condition, is_key, is_safe};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SameOrigin {
     left: u32,
+    /// None before the first.
+    hop: Option<Hop>,
+}
+
+/// A redirect that is followed.
+#[derive(Clone, Copy, Debug)]
+struct Hop {
     /// The next request is a GET, and the one before was none.
     became_get: bool,
     /// The one before did something.
@@ -23,7 +30,7 @@ pub(super) struct SameOrigin {
 
 impl SameOrigin {
     pub(super) fn up_to(most: u32) -> Self {
-        Self { left: most, became_get: false, did_work: false }
+        Self { left: most, hop: None }
     }
 }
 
@@ -38,8 +45,9 @@ where
         match (same, self.left.checked_sub(1)) {
             (true, Some(left)) => {
                 self.left = left;
-                self.became_get = attempt.method() != attempt.previous_method();
-                self.did_work = self.became_get && !is_safe(attempt.previous_method());
+                let became_get = attempt.method() != attempt.previous_method();
+                let did_work = became_get && !is_safe(attempt.previous_method());
+                self.hop = Some(Hop { became_get, did_work });
                 Ok(Action::Follow)
             }
             (false, _) | (true, None) => Ok(Action::Stop),
@@ -48,8 +56,21 @@ where
 
     /// Takes from a request that became a GET what was about its content (RFC 9110 §15.4), its conditions, since what they were about
     /// has been changed by the request before, and the key of that: a server that knows the key may return the redirect again.
+    ///
+    /// Whether the server did something before, or may have, goes along with each.
     fn on_request(&mut self, request: &mut Request<RequestBody<B>>) {
-        if !self.became_get {
+        let Some(hop) = self.hop else {
+            if !is_safe(request.method()) {
+                set(request, RetryOptions::reported);
+            }
+            return;
+        };
+        if hop.did_work {
+            set(request, |options| options.after(Before::Work));
+        } else if request.extensions().get().is_some_and(RetryOptions::left_doubt) {
+            set(request, |options| options.after(Before::Doubt));
+        }
+        if !hop.became_get {
             return;
         }
         let is_of_content = |name: &str| {
@@ -64,13 +85,15 @@ where
         for name in gone {
             request.headers_mut().remove(name);
         }
-        if self.did_work {
-            let options = request.extensions().get::<RetryOptions>().cloned().unwrap_or_default();
-            request.extensions_mut().insert(options.after_work());
-        }
     }
 
     fn clone_body(&self, body: &RequestBody<B>) -> Option<RequestBody<B>> {
         body.shared()
     }
+}
+
+/// Changes the options of a request.
+fn set<B>(request: &mut Request<B>, change: impl FnOnce(RetryOptions) -> RetryOptions) {
+    let options = request.extensions().get::<RetryOptions>().cloned().unwrap_or_default();
+    request.extensions_mut().insert(change(options));
 }

@@ -26,6 +26,7 @@ use crate::retry::gate::HeldRetry;
 use crate::retry::policy::classify::{Failure, has};
 use crate::retry::policy::decide::OutcomeReading;
 use crate::retry::policy::idempotency::Repeatability;
+use crate::retry::policy::options::Before;
 use crate::retry::policy::view::{Outcome, OutcomeView};
 use crate::retry::replay_body::{NotReplayable, RequestBody};
 use crate::retry::report::{ReplayReason, Replayed, ReportDetails, RetryReport, StopReason};
@@ -147,6 +148,7 @@ where
         if let Some(past) = &self.past {
             view.earlier = past.counts;
         }
+        view.earlier.in_doubt = self.is_in_doubt();
         let rules = self.sender.rules();
         let reading = rules.read(&view);
         (rules.decide(&view, &reading, &Chance::default()), reading)
@@ -284,7 +286,7 @@ where
         match outcome {
             None => {
                 self.report(report, None, Some(&*error));
-                ControlFlow::Break(Err(self.behind_redirect(error)))
+                ControlFlow::Break(Err(self.after_all(error)))
             }
             // An end that we made is news; that an attempt was not sent is none, unless there was no token before either.
             Some(Err(earlier)) => {
@@ -297,7 +299,7 @@ where
                     }
                 };
                 self.report(ReportDetails { error: Some(why.into()), ..report }, None, Some(&*error));
-                ControlFlow::Break(Err(self.behind_redirect(error)))
+                ControlFlow::Break(Err(self.after_all(error)))
             }
             // What was to be replaced is returned after all.
             Some(Ok(draining)) => {
@@ -308,14 +310,16 @@ where
         }
     }
 
-    /// Where the server did the work of the request before a redirect, the error of the one behind it must not say that nothing
-    /// was sent.
-    fn behind_redirect(&self, error: BoxError) -> BoxError {
-        if !self.is_after_work() || error.is::<TimedOut>() {
-            return error;
-        }
+    /// Where the server did the work before, or may have done it, the error must not say that nothing was sent.
+    fn after_all(&self, error: BoxError) -> BoxError {
+        let done = match self.before() {
+            _ if error.is::<TimedOut>() => return error,
+            Before::Nothing => return error,
+            Before::Doubt => "the request may have been done, and could not be sent again",
+            Before::Work => "the request was done, and what it was redirected to could not be asked",
+        };
         let root = chain(&*error).last().map_or(String::new(), ToString::to_string);
-        format!("the request was done, and what it was redirected to could not be asked: {root}").into()
+        format!("{done}: {root}").into()
     }
 
     /// Finishes a response that was replayed for, or refused to be.

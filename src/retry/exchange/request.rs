@@ -19,7 +19,7 @@ use crate::retry::gate::{GateAsk, GatedPlace, Pass, RetryGate, Ticket};
 use crate::retry::limits::account::Account;
 use crate::retry::limits::budget::RetryBudget;
 use crate::retry::policy::idempotency::Repeatability;
-use crate::retry::policy::options::RetryOptions;
+use crate::retry::policy::options::{Before, RetryOptions};
 use crate::retry::replay_body::{NotReplayable, RequestBody};
 
 /// A service that a [`RetryService`](crate::retry::RetryService) can send replays through: an alias, implemented for all that
@@ -78,17 +78,18 @@ where
     /// Whether no attempt came to nothing yet, and none was held.
     #[inline]
     pub(super) fn is_first(&self) -> bool {
-        self.past.as_ref().is_none_or(|past| past.is_first())
+        self.past.as_ref().is_none_or(|past| past.is_first()) && self.before() != Before::Doubt
     }
 
     pub(super) fn past(&mut self) -> &mut PastAttempts<S::ResponseBody> {
-        let in_doubt = self.is_after_work();
+        let in_doubt = self.before() != Before::Nothing;
         self.past.get_or_insert_with(|| Box::new(PastAttempts::first(in_doubt)))
     }
 
-    /// Whether the server did the work of the request that it redirected here.
-    pub(super) fn is_after_work(&self) -> bool {
-        self.options.as_ref().is_some_and(|options| options.after_work)
+    /// The deed of the server before the request was sent here.
+    #[inline]
+    pub(super) fn before(&self) -> Before {
+        self.options.as_ref().map_or(Before::Nothing, |options| options.before)
     }
 
     /// How often it was retried.
@@ -98,7 +99,7 @@ where
 
     /// Whether the server may have acted on an attempt so far.
     pub(super) fn is_in_doubt(&self) -> bool {
-        self.past.as_ref().map_or(self.is_after_work(), |past| past.counts.in_doubt)
+        self.past.as_ref().map_or(self.before() != Before::Nothing, |past| past.counts.in_doubt)
     }
 
     /// For how long something may be waited for that the next attempt needs. Where the waits were all that is allowed, what

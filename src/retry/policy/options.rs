@@ -31,7 +31,19 @@ pub struct RetryOptions {
     pub(in crate::retry) strict_methods: Option<bool>,
     pub(in crate::retry) replay_limit: Option<u64>,
     pub(in crate::retry) slot: Option<ReportSlot>,
-    pub(in crate::retry) after_work: bool,
+    pub(in crate::retry) before: Before,
+}
+
+/// The deed of the server before this request: for one that it redirected here, or for one of a pool that goes to another token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Before {
+    #[default]
+    Nothing,
+    /// It may have done what is asked for.
+    Doubt,
+    /// It did the work, and this is to read what came of it.
+    #[cfg_attr(not(feature = "stack"), allow(dead_code, reason = "redirects are followed there"))]
+    Work,
 }
 
 impl RetryOptions {
@@ -116,10 +128,22 @@ impl RetryOptions {
         !self.never && self.max_retries != Some(0) && is_repeatable()
     }
 
-    /// Says that the server did the work of a request that it redirected here, to read what came of it.
-    #[cfg(feature = "stack")]
-    pub(crate) fn after_work(mut self) -> Self {
-        self.after_work = true;
+    /// Says what the server did before.
+    pub(crate) fn after(mut self, before: Before) -> Self {
+        self.before = before;
         self
+    }
+
+    /// Has the report put somewhere, so that [`left_doubt`](Self::left_doubt) knows.
+    #[cfg(feature = "stack")]
+    pub(crate) fn reported(mut self) -> Self {
+        self.slot.get_or_insert_default();
+        self
+    }
+
+    /// Returns whether the server may have acted on the request that was sent with these.
+    #[cfg(feature = "stack")]
+    pub(crate) fn left_doubt(&self) -> bool {
+        self.slot.as_ref().is_some_and(ReportSlot::left_doubt)
     }
 }
