@@ -5,8 +5,8 @@
 //! | a number below 10^9, with decimals if need be | a span in the unit of the header |
 //! | a number from 10^9 on | seconds since the Unix epoch |
 //! | a number from 10^12, 10^15 or 10^18 on | milliseconds, microseconds or nanoseconds since then |
-//! | `1m30s`, `1.5s`, `12ms` | a span, in a header that counts seconds |
-//! | `2023-11-14T22:14:20Z`, also with a space for the `T`, without seconds, or with `+0000` or ` UTC` for the zone | RFC 3339 |
+//! | `1m30s`, `1d2h`, `1.5s`, `12ms`, `00:01:30` | a span, in a header that counts seconds |
+//! | `2023-11-14T22:14:20Z`, also with a space for the `T`, without seconds, or with `+0000`, ` UTC` or ` +0000 UTC` for the zone | RFC 3339 |
 //! | `Tue, 14 Nov 2023 22:14:20 GMT`, and the two older forms, also with `+0000` or `UTC` for the zone | an HTTP-date (RFC 9110 §5.6.7) |
 //!
 //! A point in time is measured against the server's own clock where it says what that is, so that a wrong clock on this side
@@ -65,7 +65,7 @@ impl ServerClock {
             return Some(self.counted(number, unit));
         }
         let span = match unit {
-            Unit::Seconds => duration(text),
+            Unit::Seconds => duration(text).or_else(|| clock_span(text)),
             Unit::Milliseconds => None,
         };
         span.or_else(|| self.until(timestamp(text).or_else(|| http_date(text, self.now))?))
@@ -122,6 +122,7 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
         rest = &rest[unit..];
         let end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
         sum = sum.saturating_add(match &rest[..end] {
+            "d" => number.saturating_mul(86_400),
             "h" => number.saturating_mul(3600),
             "m" => number.saturating_mul(60),
             "s" => number,
@@ -133,6 +134,12 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
         rest = &rest[end..];
     }
     (!text.is_empty()).then_some(sum)
+}
+
+/// Reads a span in the form of `00:01:30`.
+fn clock_span(text: &str) -> Option<Duration> {
+    let [hours, minutes, seconds] = numbers(text.trim_ascii(), ':', [2, 2, 2])?;
+    u64::try_from(hours * 3600 + minutes * 60 + seconds).ok().map(Duration::from_secs)
 }
 
 /// Reads a time in the form of RFC 3339, as the time since the Unix epoch. One before that is none.
@@ -174,11 +181,16 @@ pub(crate) fn timestamp(text: &str) -> Option<Duration> {
     Some(Duration::from_secs(u64::try_from(seconds).ok()?).saturating_add(fraction))
 }
 
-/// Splits a time from its zone, which is ` UTC` or an offset, and returns how many seconds that is ahead of UTC.
+/// Splits a time from its zone, which is an offset, ` UTC` or both, and returns how many seconds that is ahead of UTC.
 fn zoned(time: &str) -> Option<(&str, i64)> {
-    if let Some(time) = time.strip_suffix(" UTC") {
-        return Some((time, 0));
+    match time.strip_suffix(" UTC") {
+        Some(time) => offset(time).or(Some((time, 0))),
+        None => offset(time),
     }
+}
+
+/// Splits a time from its offset.
+fn offset(time: &str) -> Option<(&str, i64)> {
     let (time, offset) = time.split_at_checked(time.rfind(['+', '-'])?)?;
     let sign = if offset.starts_with('-') { -1 } else { 1 };
     let offset = &offset[1..];

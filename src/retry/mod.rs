@@ -137,7 +137,8 @@
 //!   headers or trailers are read in which it stands.
 //! - Every header may give a span or a point in time. A number below 10^9 counts seconds (or milliseconds, if the header
 //!   does), one from 10^9 on is seconds since the Unix epoch, one from 10^12 on milliseconds since then. Dates are those of
-//!   RFC 3339, with or without seconds, and of RFC 9110 §5.6.7, also with `UTC` or `+0000` for the zone. Durations look like `1m30s`.
+//!   RFC 3339, with or without seconds, and of RFC 9110 §5.6.7, also with `UTC` or `+0000` for the zone. Durations look like `1m30s`,
+//!   `1d2h` or `00:01:30`.
 //! - Points in time are measured against the server's `Date` plus `Age`, if it sends them.
 //! - The same headers are read at the token endpoint and at discovery, and of a proxy that refuses `HyperClient` a connection.
 //! - `x-should-retry: false` and `stripe-should-retry: false` forbid another attempt, and so do the headers that

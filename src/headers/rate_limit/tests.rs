@@ -477,3 +477,20 @@ fn what_is_left_of_a_quota_is_read_of_any_response() {
         assert_eq!(told(pairs), expected, "{pairs:?}");
     }
 }
+
+#[test]
+fn points_in_time_and_spans_are_read_as_programs_print_them() {
+    for (text, seconds) in [
+        ("2023-11-14 22:14:20 +0000 UTC", 60),
+        ("2023-11-15 00:14:20.25 +0200 UTC", 61),
+        ("00:01:30", 90),
+        ("1d2h", 93_600),
+    ] {
+        for name in ["retry-after", "x-ratelimit-reset"] {
+            assert_eq!(wait(name, text).map(|millis| millis.div_ceil(1000)), Some(seconds), "{name}: {text}");
+        }
+    }
+    for text in ["2023-11-14T22:14:20 UTC UTC", "01:30", "0:01:30", "-00:01:30", "00:01:30Z", "d"] {
+        assert_eq!(wait("x-ratelimit-reset", text), None, "{text:?}");
+    }
+}
