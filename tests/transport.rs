@@ -28,7 +28,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 use tower::{BoxError, Layer as _, ServiceExt as _};
-use tower_oauth2::retry::{ReportSlot, RetryOptions, StopReason};
+use tower_oauth2::retry::{Failure, ReportSlot, RetryOptions, StopReason};
 use tower_oauth2::transport::{HyperClient, Proxy};
 use tower_oauth2::{
     AccessToken, ClientCredentials, Error, ErrorKind, FetchReason, RetryPolicy, TokenRequest,
@@ -483,6 +483,50 @@ async fn a_server_that_demands_a_certificate_gets_it() {
     let client = trusting().identity(stranger.certificate.pem(), stranger.key.serialize_pem()).unwrap();
     get(client, &uri).await.unwrap_err();
     assert_eq!(api.asked(), 1);
+}
+
+#[tokio::test]
+async fn a_request_that_was_written_before_its_certificate_was_refused_was_not_looked_at() {
+    let (authority, clients) = (Authority::new(), Authority::new());
+    // With TLS 1.3 the handshake is over for the client when it has sent its certificate, or none.
+    for alpn in ["http/1.1", "h2"] {
+        let mut config = authority.config("localhost", Some(&clients));
+        config.alpn_protocols = vec![alpn.into()];
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri = format!("https://localhost:{}/", listener.local_addr().unwrap().port());
+        let asked = Arc::<AtomicUsize>::default();
+        let count = Arc::clone(&asked);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::SeqCst);
+                let (_, mut stream) = acceptor.accept(stream).into_fallible().await.err().unwrap();
+                // So that the alert arrives, and no reset in its place.
+                tokio::spawn(async move { tokio::io::copy(&mut stream, &mut tokio::io::sink()).await });
+            }
+        });
+        let trusting = || HyperClient::new().only_root_certificates(authority.pem()).unwrap();
+        let stranger = Authority::new().certify("client");
+        let strange = trusting().identity(stranger.certificate.pem(), stranger.key.serialize_pem()).unwrap();
+        // One that is refused may be known later. One that is missing will be missing.
+        for (client, failure, attempts) in [(strange, Failure::Unsent, 4), (trusting(), Failure::Fatal, 1)] {
+            let (slot, mut post) =
+                (ReportSlot::new(), Request::post(&uri).body(Body::from("an order")).unwrap());
+            post.extensions_mut().insert(RetryOptions::new().report_to(&slot));
+            let policy = RetryPolicy::builder().min_delay(Duration::from_millis(1)).build().unwrap();
+            let error = policy.layer(client.clone()).oneshot(post).await.err().unwrap();
+            assert_eq!(
+                (Failure::of(&*error), asked.swap(0, Ordering::SeqCst)),
+                (failure, attempts),
+                "{error:?}"
+            );
+            assert!(!slot.take().unwrap().may_have_acted());
+            let (error, lasts) = (token_error(client, &uri).await, failure == Failure::Fatal);
+            assert_eq!(error.kind() == ErrorKind::Config, lasts, "{error}");
+            assert_eq!(error.to_string().contains("wants a client certificate"), lasts, "{error}");
+            asked.store(0, Ordering::SeqCst);
+        }
+    }
 }
 
 #[test]

@@ -3,7 +3,8 @@
 //! | error | why it says so | failure |
 //! |---|---|---|
 //! | connecting failed, TLS included | no connection, so no byte of the request went out | unsent |
-//! | the same, and rustls says that it will fail again | a certificate that is not trusted does not get better by waiting; one that is expired or not yet valid may | fatal |
+//! | the server refused the client certificate | with TLS 1.3 it may say so when the request was written, but it has read nothing of it | unsent |
+//! | either of the two, and rustls says that it will fail again | a certificate that is not trusted does not get better by waiting; one that is expired or not yet valid may. Nor does one that is missing | fatal |
 //! | a connection was made and broke before it took the request | hyper gave the request back, or never had a connection for it | unsent |
 //! | h2: `REFUSED_STREAM` from the server | no work was done (RFC 9113 §8.7) | unsent |
 //! | h2: `GOAWAY` from the server | it ends those streams only that it says it did not and will not look at (RFC 9113 §6.8) | unsent |
@@ -21,6 +22,7 @@ use hyper_util::client::legacy;
 
 use crate::error::{Futile, Lasting, chain};
 use crate::retry::Failure;
+use crate::transport::lasting;
 
 /// The message of hyper for a head with more headers, or more bytes, than it takes.
 const TOO_LARGE: &str = "message head is too large";
@@ -67,6 +69,9 @@ pub fn classify_hyper(error: &(dyn StdError + 'static)) -> Failure {
             if error.is_user() {
                 // What stands below is an error of the request body, and says nothing of this connection.
                 return Failure::Ambiguous;
+            }
+            if lasting::refusal(error).is_some() {
+                return if lasting::advice(error).is_some() { Failure::Fatal } else { Failure::Unsent };
             }
         } else if let Some(error) = error.downcast_ref::<h2::Error>() {
             let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);

@@ -41,6 +41,7 @@ use crate::headers::grpc;
 use crate::retry::Failure;
 use crate::transport::classify::classify_hyper;
 use crate::transport::incoming::IncomingBody;
+use crate::transport::lasting;
 use crate::{clock, runtime};
 
 /// After so much silence an h2 connection on which a request waits is asked for a sign of life. The two together leave the
@@ -87,7 +88,8 @@ const SUSPICIOUS: Duration = Duration::from_secs(5);
 /// 6. A URI whose scheme is neither `http` nor `https`, by the letter, is an error: nothing else goes over plain text.
 /// 7. A certificate that is not trusted, and a server that speaks no TLS, or none that fits, are told from failures that
 ///    may pass: the token endpoint is not asked again and the error is one of the configuration. A certificate that is
-///    expired or not yet valid may pass: the clock of this machine may be wrong for a while.
+///    expired or not yet valid may pass: the clock of this machine may be wrong for a while. A server that wants a client
+///    certificate, where there is none, counts as the former.
 /// 8. An error of a request that was provably not sent is marked by [`Unsent`], so that a retry layer above sends it again
 ///    even if its method is not idempotent. [`classify_hyper`](super::classify_hyper) says which those are.
 /// 9. `https` goes through the proxy that `HTTPS_PROXY` or `ALL_PROXY` names, by CONNECT, so that the proxy sees no more
@@ -358,12 +360,16 @@ impl Future for SentRequest {
                 let wait = TunnelError::wait_in(&error);
                 Unsent::new(error).with_wait(wait).into()
             }
-            Failure::Fatal if !chain(&error).any(<dyn StdError>::is::<Lasting>) => {
-                let (advice, is_sent) = (advice(&error, self.wants_h2), error.source().is_some());
-                let source = if is_sent { error.into() } else { Unsent::new(error).into() };
-                Futile { advice, source }.into()
-            }
-            Failure::Fatal | Failure::Ambiguous => error.into(),
+            Failure::Fatal if chain(&error).any(<dyn StdError>::is::<Lasting>) => error.into(),
+            Failure::Fatal => match lasting::advice(&error) {
+                Some(advice) => Unsent::new(Lasting { advice, source: error.into() }).into(),
+                None => {
+                    let (advice, is_sent) = (advice(&error, self.wants_h2), error.source().is_some());
+                    let source = if is_sent { error.into() } else { Unsent::new(error).into() };
+                    Futile { advice, source }.into()
+                }
+            },
+            Failure::Ambiguous => error.into(),
         }))
     }
 }

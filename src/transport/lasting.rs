@@ -3,10 +3,24 @@
 use std::error::Error;
 use std::io;
 
+use rustls::AlertDescription;
 use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
 use tower::BoxError;
 
 use crate::error::{Lasting, chain};
+
+/// The alerts about a certificate.
+const REFUSALS: [AlertDescription; 9] = [
+    AlertDescription::CertificateRequired,
+    AlertDescription::BadCertificate,
+    AlertDescription::UnsupportedCertificate,
+    AlertDescription::CertificateRevoked,
+    AlertDescription::CertificateExpired,
+    AlertDescription::CertificateUnknown,
+    AlertDescription::UnknownCA,
+    AlertDescription::AccessDenied,
+    AlertDescription::DecryptError,
+];
 
 /// Says what to do about a handshake that would fail again, as far as rustls or a proxy says so beyond doubt. An alert may be
 /// a server that is just being set up, and a broken connection may be anything.
@@ -25,8 +39,23 @@ pub(super) fn advice(error: &(dyn Error + 'static)) -> Option<&'static str> {
         Some(rustls::Error::PeerIncompatible(_)) => {
             Some("the server knows no version or cipher of TLS that this client does; check what it offers")
         }
+        _ if refusal(error) == Some(AlertDescription::CertificateRequired) => Some(
+            "the server wants a client certificate, and this client has none of an authority that the server takes; give it one",
+        ),
         _ => in_tunnel(error),
     }
+}
+
+/// Returns the alert by which the server ended the handshake because of the certificate of this side. With TLS 1.3 this side may
+/// have written the request by then (RFC 8446 §4.4.2.4), and the server has not looked at it.
+///
+/// By its text, which is all that is left of it where h2 has it.
+pub(super) fn refusal(error: &(dyn Error + 'static)) -> Option<AlertDescription> {
+    let said = |error: &io::Error| {
+        let text = error.to_string();
+        REFUSALS.into_iter().find(|alert| text == rustls::Error::AlertReceived(*alert).to_string())
+    };
+    chain(error).find_map(|error| said(error.downcast_ref()?))
 }
 
 /// Makes the error of a client that panicked. tokio tells by a panic alone that a runtime has no I/O, and a resolver may panic as well.
