@@ -296,6 +296,29 @@ async fn a_refused_request_goes_to_another_token_at_once_where_the_policy_says_s
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refusal_that_the_profile_counts_as_a_429_goes_to_another_token_too() {
+    for (headers, expected) in [
+        (&[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "50")][..], 200),
+        // Without a hint it is a refusal of the request, and not one for a limit.
+        (&[], 403),
+    ] {
+        let mut refused = reply(403, "");
+        for (name, value) in headers {
+            refused.headers_mut().insert(*name, value.parse().unwrap());
+        }
+        let source = |_| Ok::<_, Error>(source_fn(async |_| AccessToken::bearer("A1")));
+        let pool = TokenPool::builder(2, source).profile(RateLimitProfile::github()).build().unwrap();
+        let at_once = RetryPolicy::builder().max_retry_after(Duration::from_secs(1));
+        let at_once = at_once.rate_limit_profile(RateLimitProfile::github()).build().unwrap();
+        let layers = Stack::with_auth(AuthLayer::per_request([FakeApi::ORIGIN]).unwrap()).retry(at_once);
+        let script = Script::new([ScriptedResponse::Reply(refused)]);
+        let request = Request::post(format!("{}/x", FakeApi::ORIGIN)).body(Full::<Bytes>::from("a body"));
+        let response = pool.layer(layers.build(script.probe())).oneshot(request.unwrap()).await.unwrap();
+        assert_eq!(response.status(), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_doubt_goes_with_a_request_to_the_next_token() {
     let lost = || ScriptedResponse::Fail(Unsent::new("connection refused").into());
     let busy = || {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use http_body::Body;
 use tokio::time::Instant;
 use tower::{BoxError, ServiceExt as _};
@@ -126,13 +126,13 @@ impl<S> Sending<S> {
             let response = response.map_err(Into::into)?;
             // The pool has learned from it when it came. That may be a while ago: a retry may have got no response since.
             let is_refused = loan.member.limits.is_refusal(response.status(), response.headers());
-            let Some(spare) = spare.filter(|_| is_refused && may_be_sent_again(&response)) else {
+            let report = response.extensions().get::<RetryReport>();
+            let Some(spare) = spare.filter(|_| is_refused && report.is_none_or(may_be_sent_again)) else {
                 return Ok(response);
             };
             if clock::now() >= latest {
                 return Ok(response);
             }
-            let report = response.extensions().get::<RetryReport>();
             if report.is_some_and(RetryReport::may_have_acted) {
                 let options = head.extensions.get::<RetryOptions>().cloned().unwrap_or_default();
                 head.extensions.insert(options.after(Before::Doubt));
@@ -144,19 +144,15 @@ impl<S> Sending<S> {
     }
 }
 
-/// Returns whether a response that refuses a request leaves it open whether the request may be sent again.
-fn may_be_sent_again<RB>(response: &Response<RB>) -> bool {
-    let report = response.extensions().get::<RetryReport>();
-    response.status() == StatusCode::TOO_MANY_REQUESTS
-        && report.is_none_or(|report| {
-            matches!(
-                report.stop_reason(),
-                StopReason::AttemptsExhausted
-                    | StopReason::DelayExceedsCap { .. }
-                    | StopReason::DeadlineTooClose { .. }
-                    | StopReason::WaitsExhausted { .. }
-            )
-        })
+/// Returns whether a request that was refused for a limit may be sent again: nothing but the wait kept it from that.
+fn may_be_sent_again(report: &RetryReport) -> bool {
+    matches!(
+        report.stop_reason(),
+        StopReason::AttemptsExhausted
+            | StopReason::DelayExceedsCap { .. }
+            | StopReason::DeadlineTooClose { .. }
+            | StopReason::WaitsExhausted { .. }
+    )
 }
 
 // --- Waiting ---
