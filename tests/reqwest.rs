@@ -320,6 +320,7 @@ async fn what_cannot_be_built_and_what_cannot_be_spoken_is_fatal() {
 enum Nack {
     Refuse,
     Cancel,
+    WantHttp1,
     GoAway,
 }
 
@@ -344,6 +345,7 @@ async fn nacking(nack: Nack) -> (String, Arc<AtomicUsize>) {
                     let Ok((_, mut respond)) = accepted else { return };
                     match (count.fetch_add(1, Ordering::SeqCst), nack) {
                         (0, Nack::Refuse) => respond.send_reset(h2::Reason::REFUSED_STREAM),
+                        (_, Nack::WantHttp1) => respond.send_reset(h2::Reason::HTTP_1_1_REQUIRED),
                         (0, Nack::Cancel) => respond.send_reset(h2::Reason::CANCEL),
                         _ => drop(respond.send_response(Response::new(()), true).unwrap()),
                     }
@@ -379,9 +381,13 @@ async fn go_away(mut stream: TcpStream) {
 
 #[tokio::test]
 async fn a_stream_that_h2_refuses_is_unsent_and_one_that_it_resets_is_not() {
-    for (nack, failure) in
-        [(Nack::Refuse, Failure::Unsent), (Nack::GoAway, Failure::Unsent), (Nack::Cancel, Failure::Ambiguous)]
-    {
+    for (nack, failure) in [
+        (Nack::Refuse, Failure::Unsent),
+        (Nack::GoAway, Failure::Unsent),
+        (Nack::Cancel, Failure::Ambiguous),
+        // It would be reset again.
+        (Nack::WantHttp1, Failure::Fatal),
+    ] {
         let (origin, streams) = nacking(nack).await;
         let error = failed(h2(), &origin).await;
         assert!(error.is::<reqwest::Error>());

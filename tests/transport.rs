@@ -529,6 +529,30 @@ async fn a_request_that_was_written_before_its_certificate_was_refused_was_not_l
     }
 }
 
+#[tokio::test]
+async fn a_request_that_is_wanted_over_http_1_is_not_repeated_over_h2() {
+    let (authority, asked) = (Authority::new(), Arc::<AtomicUsize>::default());
+    let mut config = authority.config("localhost", None);
+    config.alpn_protocols = vec!["h2".into()];
+    let count = Arc::clone(&asked);
+    let at = over_tls(config, move |stream| {
+        let count = Arc::clone(&count);
+        async move {
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                count.fetch_add(1, Ordering::SeqCst);
+                respond.send_reset(h2::Reason::HTTP_1_1_REQUIRED);
+            }
+        }
+    })
+    .await;
+    let client = HyperClient::new().only_root_certificates(authority.pem()).unwrap();
+    let request = Request::get(format!("https://localhost:{}/", at.port())).body(Body::default()).unwrap();
+    let error = RetryPolicy::default().layer(client).oneshot(request).await.err().unwrap();
+    assert_eq!((Failure::of(&*error), asked.load(Ordering::SeqCst)), (Failure::Fatal, 1), "{error:?}");
+    assert!(error.to_string().contains("over HTTP/1.1 alone"), "{error}");
+}
+
 #[test]
 fn a_client_certificate_that_is_none_is_refused_at_once_and_its_key_not_shown() {
     let authority = Authority::new();

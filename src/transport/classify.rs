@@ -8,6 +8,7 @@
 //! | a connection was made and broke before it took the request | hyper gave the request back, or never had a connection for it | unsent |
 //! | h2: `REFUSED_STREAM` from the server | no work was done (RFC 9113 §8.7) | unsent |
 //! | h2: `GOAWAY` from the server | it ends those streams only that it says it did not and will not look at (RFC 9113 §6.8) | unsent |
+//! | h2: `HTTP_1_1_REQUIRED` from the server | over h2 it would say so again (RFC 9113 §7) | fatal |
 //! | the client itself refuses: a method, a version or a URI that it cannot send | it would again | fatal |
 //! | this side refuses the response: too many headers, or a stream that it resets for what stands in them | it would again | fatal |
 //! | a reset, an end, a broken response, a timeout after the request was taken | it is not known how far it came | ambiguous |
@@ -75,7 +76,9 @@ pub fn classify_hyper(error: &(dyn StdError + 'static)) -> Failure {
             }
         } else if let Some(error) = error.downcast_ref::<h2::Error>() {
             let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
-            return if error.is_remote() && (refused || error.is_go_away()) {
+            return if is_for_http1(error) {
+                Failure::Fatal
+            } else if error.is_remote() && (refused || error.is_go_away()) {
                 Failure::Unsent
             } else if error.is_library() && error.is_reset() {
                 Failure::Fatal
@@ -85,4 +88,9 @@ pub fn classify_hyper(error: &(dyn StdError + 'static)) -> Failure {
         }
     }
     Failure::of(error)
+}
+
+/// Returns whether the server wants the request over HTTP/1.1.
+pub(super) fn is_for_http1(error: &h2::Error) -> bool {
+    error.is_remote() && error.reason() == Some(h2::Reason::HTTP_1_1_REQUIRED)
 }

@@ -39,7 +39,7 @@ use crate::extensions::SlowConnection;
 use crate::grants::{Grant, GrantBuilder};
 use crate::headers::grpc;
 use crate::retry::Failure;
-use crate::transport::classify::classify_hyper;
+use crate::transport::classify::{classify_hyper, is_for_http1};
 use crate::transport::incoming::IncomingBody;
 use crate::transport::lasting;
 use crate::{clock, runtime};
@@ -412,6 +412,9 @@ fn advice(error: &legacy::Error, wants_h2: bool) -> &'static str {
         }
         None => {
             "the request was not sent: its method, its version or its URI is one that this client cannot send"
+        }
+        Some(_) if chain(error).filter_map(<dyn StdError>::downcast_ref).any(is_for_http1) => {
+            "the server takes this request over HTTP/1.1 alone, but agreed to h2; use a client without h2, such as one of reqwest"
         }
         Some(_) => {
             "this side refused the response; raise max_headers or max_header_bytes of the client if it may be that large"
