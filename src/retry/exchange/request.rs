@@ -78,7 +78,7 @@ where
     /// Whether no attempt came to nothing yet, and none was held.
     #[inline]
     pub(super) fn is_first(&self) -> bool {
-        self.past.as_ref().is_none_or(|past| past.is_first()) && self.before() != Before::Doubt
+        self.past.as_ref().is_none_or(|past| past.is_first())
     }
 
     pub(super) fn past(&mut self) -> &mut PastAttempts<S::ResponseBody> {
