@@ -147,7 +147,8 @@ impl Gate {
             }
         }
         self.heads.lock().unwrap().push(String::from_utf8(head).unwrap());
-        stream.write_all(format!("HTTP/1.1 {}\r\n\r\n", self.status).as_bytes()).await.unwrap();
+        let end = if self.status.ends_with('\n') { "" } else { "\r\n\r\n" };
+        stream.write_all(format!("HTTP/1.1 {}{end}", self.status).as_bytes()).await.unwrap();
         if self.status.contains("200") {
             let mut there = TcpStream::connect(self.to).await.unwrap();
             let _ = tokio::io::copy_bidirectional(&mut stream, &mut there).await;
@@ -298,6 +299,27 @@ async fn an_interim_response_of_a_proxy_is_not_its_last_word() {
     let client = HyperClient::new().only_root_certificates(authority.pem()).unwrap().proxy(through);
     assert_eq!(get(client, &format!("https://{HOST}/")).await.unwrap().status(), 200);
     assert!(gate.heads()[0].contains("Basic YmlsbGluZzpwYXNzOndvcmQ=\r\n"), "{}", gate.heads()[0]);
+}
+
+#[tokio::test]
+async fn a_proxy_may_end_its_lines_by_a_line_feed_alone() {
+    let (authority, api) = (Authority::new(), Api::default());
+    let to = api.start(authority.config(HOST, None)).await;
+    for (status, expected) in [
+        ("200 OK\n\n", Some(200)),
+        ("200 OK\nVia: x\n\r\n", Some(200)),
+        ("103 Early Hints\n\nHTTP/1.1 200 OK\r\n\r\n", Some(200)),
+        ("503 Service Unavailable\nRetry-After: 3600\n\n", None),
+    ] {
+        let gate = Gate { status, ..Gate::to(to) };
+        let trusting = HyperClient::new().only_root_certificates(authority.pem()).unwrap();
+        let client = trusting.proxy(proxy(gate.start().await)).connect_timeout(Duration::from_secs(2));
+        let outcome = get(client, &format!("https://{HOST}/")).await;
+        assert_eq!(outcome.as_ref().ok().map(|response| response.status().as_u16()), expected, "{status:?}");
+        if let Err(error) = outcome {
+            assert!(whole(&*error).contains("Some(3600s)"), "{}", whole(&*error));
+        }
+    }
 }
 
 #[tokio::test]

@@ -101,10 +101,10 @@ async fn response<T: Read + Unpin>(proxy: &mut T) -> io::Result<(StatusCode, Hea
     let mut head = Vec::with_capacity(512);
     let mut piece = [0; 512];
     loop {
-        if let Some(end) = head.windows(4).position(|end| end == b"\r\n\r\n") {
+        if let Some(end) = end_of(&head) {
             match status_of(&head)? {
                 // Another response follows (RFC 9110 §15.2).
-                interim if interim.is_informational() => drop(head.drain(..end + 4)),
+                interim if interim.is_informational() => drop(head.drain(..end)),
                 status => return Ok((status, headers_of(&head[..end]))),
             }
             continue;
@@ -119,6 +119,16 @@ async fn response<T: Read + Unpin>(proxy: &mut T) -> io::Result<(StatusCode, Hea
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the head of the response is too long"));
         }
     }
+}
+
+/// Returns where a head ends: behind an empty line. Some servers end lines by a line feed alone (RFC 9112 §2.2).
+fn end_of(head: &[u8]) -> Option<usize> {
+    let mut line_ends = (0..head.len()).filter(|at| head[*at] == b'\n');
+    line_ends.find_map(|at| match head[at + 1..] {
+        [b'\n', ..] => Some(at + 2),
+        [b'\r', b'\n', ..] => Some(at + 3),
+        _ => None,
+    })
 }
 
 fn status_of(head: &[u8]) -> io::Result<StatusCode> {
