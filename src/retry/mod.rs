@@ -281,8 +281,8 @@
 //!   multiply.
 //! - A deadline is for the head of the response. The time for its body is up to the caller, or to a timeout below. An attempt
 //!   that is ended in flight may have been taken by the server nevertheless: what that did is unknown, and the error
-//!   ([`TimedOut::Deadline`]) says so by saying no more. Layers below see the request's own deadline in its extensions; one that
-//!   the policy sets they do not.
+//!   ([`TimedOut::Deadline`]) says so by saying no more. Layers below see the deadline in the extensions of the request, also
+//!   that of a `total_timeout`: auth ends a wait for a token at it, with an error that nothing was sent.
 //! - Request bodies must be `Unpin`; any other becomes so by `BodyExt::boxed_unsync`.
 //! - Waits need tokio's timer.
 //!

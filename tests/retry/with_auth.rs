@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::auth::{AuthLayer, AuthService};
 use tower_oauth2::extensions::{Deadline, TokenRejected};
-use tower_oauth2::retry::{RequestBody, ResponseBody, RetryService, StopReason};
+use tower_oauth2::retry::{ReportSlot, RequestBody, ResponseBody, RetryOptions, RetryService, StopReason};
 use tower_oauth2::store::{MemoryStore, SealingKey, Shared, StoreKey};
 use tower_oauth2::test_util::{Probe, ScriptedResponse, pass, reply};
 use tower_oauth2::{AccessToken, Error, ErrorKind, RetryPolicy, TokenCache, TokenSource, source_fn};
@@ -380,4 +380,21 @@ async fn a_request_whose_token_comes_at_its_deadline_is_not_sent() {
         let error = outcome.unwrap_err();
         assert_eq!(sent.load(Ordering::SeqCst), 0, "{error}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_total_timeout_that_ends_while_there_is_no_token_says_that_nothing_was_sent() {
+    let world = World::default();
+    let never = source_fn(async |_| std::future::pending::<Result<AccessToken, Error>>().await);
+    let auth = AuthLayer::for_origin(never, "https://api.example.com").unwrap();
+    let policy = RetryPolicy::builder().total_timeout(Duration::from_secs(5)).build().unwrap();
+    let client = ServiceBuilder::new().layer(policy).layer(auth).service(world.api());
+    let (slot, mut order, start) = (ReportSlot::new(), post(), Instant::now());
+    order.extensions_mut().insert(RetryOptions::new().report_to(&slot));
+    let error = client.oneshot(order).await.unwrap_err();
+    assert!(start.elapsed() <= Duration::from_secs(5), "{:?}", start.elapsed());
+    let told = slot.take().unwrap();
+    assert_eq!((told.may_have_acted(), told.attempts()), (false, 0));
+    assert!(Error::find_in(&*error).is_some(), "{error}");
+    assert!(world.seen().is_empty());
 }

@@ -100,7 +100,7 @@ where
         if let Some(options) = &options {
             options.forget_report();
         }
-        let deadline = timeouts::deadline(rules, request.extensions());
+        let deadline = timeouts::deadline(rules, request.extensions_mut());
         if timeouts::is_over(deadline) {
             let exchange =
                 Exchange { sender, options, repeat, is_of_first: false, deadline, resend: None, past: None };

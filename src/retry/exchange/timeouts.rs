@@ -56,15 +56,15 @@ pub enum TimedOut {
     },
 }
 
-/// Returns when a request that begins now must be done: by the policy, or earlier if it says so itself.
+/// Returns when a request that begins now must be done: by the policy, or earlier if it says so itself. The layers below see it, so
+/// that one that waits for a token ends with an error of its own.
 #[inline]
-pub(in crate::retry) fn deadline(rules: &RetryRules, extensions: &Extensions) -> Option<Instant> {
-    let own = extensions.get::<Deadline>().map(|deadline| Instant::from_std(deadline.instant()));
-    let general = rules.total_timeout.map(|timeout| clock::after(clock::now(), timeout));
-    match (own, general) {
-        (Some(own), Some(general)) => Some(own.min(general)),
-        (one, other) => one.or(other),
-    }
+pub(in crate::retry) fn deadline(rules: &RetryRules, extensions: &mut Extensions) -> Option<Instant> {
+    let deadline = match rules.total_timeout {
+        Some(timeout) => Some(Deadline::narrow(extensions, timeout)),
+        None => extensions.get().copied(),
+    };
+    deadline.map(|deadline| Instant::from_std(deadline.instant()))
 }
 
 /// Returns the time left until a deadline.
