@@ -42,7 +42,8 @@ pub(super) struct Read {
     /// The version that is there, and the fence of its writer; zero if there is none.
     pub(super) version: u64,
     pub(super) fence: u64,
-    /// Empty if there is none, or none that can be used, but for the refresh token if this process remembers one.
+    /// Empty if there is none, or none that can be used, but for the refresh token if this process remembers one and what is
+    /// there is not newer.
     pub(super) value: StoredValue,
     /// Why what is there cannot be used.
     pub(super) unusable: Option<Error>,
@@ -83,7 +84,9 @@ impl<T: TokenStore> Calls<T> {
             }
             Err(error) => {
                 self.outage.failed(Call::Open, &self.key, &error);
-                Ok(Read { version, fence, value: self.remembered(), unusable: Some(error) })
+                // In a newer one another process may have put the successor of the refresh token that is remembered here.
+                let value = if version > newest { StoredValue::default() } else { self.remembered() };
+                Ok(Read { version, fence, value, unusable: Some(error) })
             }
         }
     }

@@ -76,7 +76,8 @@
 //! 2. Before it sends the request it notes in the store that it will. The new refresh token is in the store before the access
 //!    token is returned. If the store does not take it then, the process goes on to write for a minute, and keeps the lease.
 //! 3. If the store does not work, the refresh token is not sent, and the fetch fails. A token in use stays in use. The builder
-//!    can allow it (`refresh_without_store`).
+//!    can allow it (`refresh_without_store`). The same holds if another process wrote a value that this one cannot open: it may
+//!    have exchanged the refresh token.
 //! 4. A process may be killed at any time but one: after the server has taken the request, and before the new refresh token
 //!    is in the store. Then the next process waits until the lease has run out, and sends the old one once more. Some
 //!    servers allow for that. Otherwise the login has ended, and all processes get one error that says so.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tower_oauth2::store::{MemoryStore, Shared, TokenStore};
+use tower_oauth2::store::{MemoryStore, SealingKey, Shared, TokenStore};
 use tower_oauth2::test_util::{FakeAuthorizationServer, FakeClient, Trouble, pass, timed};
 use tower_oauth2::{
     AccessToken, Error, ErrorKind, FetchReason, RefreshTokenGrant, TokenCache, TokenSource as _, source_fn,
@@ -180,6 +180,30 @@ async fn without_the_store_no_refresh_token_is_sent_unless_it_is_allowed() {
         first(&new).await.unwrap();
         assert_eq!(server.counts().reuses, 0, "{fault:?}");
     }
+}
+
+/// One of two processes was not given the new sealing key.
+#[tokio::test(start_paused = true)]
+async fn a_refresh_token_is_not_sent_if_another_process_may_have_exchanged_it() {
+    let (server, store) = (server(), MemoryStore::new());
+    let login = server.sign_in("reports", "items:read");
+    let by = |login: &str, sealing| {
+        let source = grant(&server, login);
+        Shared::builder(source, store.clone(), sealing).principal("ada").build().unwrap()
+    };
+    let (old, new) = (by(&login, sealing()), by("", SealingKey::new([8; 32]).also(&sealing())));
+    first(&old).await.unwrap();
+    pass(LIFE).await;
+    first(&new).await.unwrap();
+    pass(LIFE).await;
+    let error = first(&old).await.unwrap_err();
+    assert!(
+        error.kind() == ErrorKind::Transient
+            && error.to_string().starts_with("the token store is out of order"),
+        "{error}"
+    );
+    first(&new).await.unwrap();
+    assert_eq!((server.counts().token_requests, server.counts().reuses), (3, 0));
 }
 
 #[tokio::test(start_paused = true)]
