@@ -90,7 +90,8 @@ impl Launch {
             return;
         }
         let began = clock::now();
-        let result = until(over, caught("the token source", self.fetch(&shared))).await;
+        let mut doubtful = None;
+        let result = until(over, caught("the token source", self.fetch(&shared, &mut doubtful))).await;
         let timeout = shared.settings.fetch_timeout;
         let result = result.unwrap_or_else(|| {
             Err(Error::transient(format!(
@@ -98,31 +99,33 @@ impl Launch {
                  reached"
             )))
         });
+        // Whether it is as bad as the one that was rejected meanwhile, an API will say.
+        let doubtful = doubtful.filter(|token| !has_outlasted(token, shared.moment()));
+        let result = result.or_else(|error| doubtful.ok_or(error));
         land(&shared, self.leader, result, began);
     }
 
-    /// Asks the source until there is a token that nothing has overtaken.
-    async fn fetch(&self, shared: &CacheShared) -> Result<AccessToken, Error> {
+    /// Asks the source until there is a token that nothing has overtaken. One that was overtaken is `doubtful`.
+    async fn fetch(
+        &self,
+        shared: &CacheShared,
+        doubtful: &mut Option<AccessToken>,
+    ) -> Result<AccessToken, Error> {
         if let Some(early) = &self.early {
             return Ok(early.clone());
         }
         let mut request = self.request.clone();
         let mut outlasted = false;
-        let mut doubtful = None;
         loop {
             let started = shared.moment();
-            let token = match shared.source.fetch(request.clone()).await {
-                Ok(token) => token.sealed(started, shared.moment()),
-                // Whether it is as bad as the one that was rejected meanwhile, an API will say.
-                Err(error) => return doubtful.ok_or(error),
-            };
+            let token = shared.source.fetch(request.clone()).await?.sealed(started, shared.moment());
             if self.leader.was_overtaken() {
                 tracing::debug!("a token was rejected while this one was fetched; fetching again");
                 request = TokenRequest::new(FetchReason::Rejected)
                     .with_previous(Some(token.clone()))
                     .with_rejected(shared.flight.lock().memory.rejected.clone())
                     .with_deadline(self.deadline.into_std());
-                doubtful = Some(token);
+                *doubtful = Some(token);
                 continue;
             }
             // The process may have slept meanwhile. Once: a source may be slower than its tokens live.

@@ -537,3 +537,26 @@ fn runtimes_that_end_at_any_step_leave_a_cache_that_works() {
         }
     }
 }
+
+// --- Later than its time ---
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_came_is_used_where_the_fetch_after_its_doubts_never_ends_or_panics() {
+    for panics in [false, true] {
+        let rig = Rig::new(move |call, _| match call {
+            1 | 2 => answer(call, 3600, 1_000),
+            _ => Box::pin(async move {
+                assert!(!panics, "a source that panics");
+                std::future::pending().await
+            }),
+        });
+        let first = rig.cache.get().await.unwrap();
+        let cache = rig.cache.clone();
+        let refreshing = tokio::spawn(async move { cache.refresh().await });
+        settle().await;
+        rig.cache.reject(&first);
+        assert_eq!(rig.token().await, "token-2");
+        assert_eq!(shown(&refreshing.await.unwrap().unwrap()), "token-2");
+        assert_eq!(rig.calls(), 3);
+    }
+}
