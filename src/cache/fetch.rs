@@ -155,7 +155,8 @@ fn has_outlasted(token: &AccessToken, now: Moment) -> bool {
     now.reached(expiry) && obtained.until(expiry) >= SHORTEST_LIFE
 }
 
-/// Ends a fetch: publishes its token or notes its error.
+/// Ends a fetch: publishes its token or notes its error. The end of one that was given up is not an event, nor is an end after
+/// the shutdown: the result says nothing about the token in use.
 fn land(
     shared: &Arc<CacheShared>,
     leader: Leader<Arc<Snapshot>, Error, Memory>,
@@ -164,11 +165,13 @@ fn land(
 ) {
     let now = shared.moment();
     let result = result.map(|token| shared.snapshot(token, now));
+    let kind = result.as_ref().err().map(Error::kind);
+    let mut noted = None;
     let mut failure = None;
     let mut span = None;
     let mut armed = false;
     let (mut valid_for, mut retry_in, mut had_token) = (None, None, false);
-    leader.finish(result.clone(), |result, state| {
+    leader.finish(result, |result, state| {
         state.memory.deadline = None;
         span = state.memory.span.take();
         if state.memory.cleared {
@@ -190,13 +193,15 @@ fn land(
             }
         }
         armed = shared.rearm(state, now);
+        noted = Some(result.clone());
     });
     drop(span);
     let landing =
         Landing { had_token, took: now.mono.saturating_duration_since(began), before: failure.as_ref() };
-    match &result {
-        Ok(snapshot) => journal::fetched(shared, snapshot.token(), &landing),
-        Err(error) => journal::failed(shared, error, valid_for, retry_in, &landing),
+    match noted {
+        Some(Ok(snapshot)) => journal::fetched(shared, snapshot.token(), &landing),
+        Some(Err(error)) => journal::failed(shared, &error, valid_for, retry_in, &landing),
+        None => journal::unheard(shared, kind, &landing),
     }
     if armed {
         shared.set_alarm(&Handle::current());

@@ -6,7 +6,7 @@ use super::events::CacheEvent;
 use super::memory::Failure;
 use super::shared::CacheShared;
 use crate::clock;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::extensions::RejectionVerdict;
 use crate::telemetry;
 use crate::text::show_duration;
@@ -59,6 +59,12 @@ pub(super) fn failed(
         }
         (Some(_) | None, _) => {}
     }
+}
+
+/// Counts a token request that was given up before it ended.
+pub(super) fn unheard(shared: &CacheShared, failure: Option<ErrorKind>, landing: &Landing<'_>) {
+    telemetry::token_request(shared.settings.name.as_ref(), failure, landing.took);
+    tracing::debug!(?failure, "a token request that was given up has ended");
 }
 
 /// Tells of a token that an API rejected. `is_news` says that a brake has just closed.

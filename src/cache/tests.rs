@@ -14,7 +14,7 @@ use tokio::time::{advance, sleep};
 
 use super::single_flight::{SingleFlight, Waiter};
 use super::snapshot::Snapshot;
-use super::{CacheEvent, Health, TokenCache, TokenCacheBuilder};
+use super::{CacheEvent, CacheWatch, Health, TokenCache, TokenCacheBuilder};
 use crate::clock::{self, WallClock, nanos, unix_time};
 use crate::error::Error;
 use crate::extensions::RejectionVerdict;

@@ -560,3 +560,71 @@ async fn a_token_that_came_is_used_where_the_fetch_after_its_doubts_never_ends_o
         assert_eq!(rig.calls(), 3);
     }
 }
+
+/// The events so far of a cache that is gone.
+async fn events(rig: Rig, mut watch: CacheWatch) -> Vec<String> {
+    drop(rig);
+    let mut names = Vec::new();
+    while let Some(event) = watch.next().await {
+        let shown = format!("{event:?}");
+        names.push(shown.split([' ', '{']).next().unwrap().to_owned());
+    }
+    names
+}
+
+#[test]
+fn the_result_of_a_fetch_that_was_given_up_is_no_news() {
+    for fails in [false, true] {
+        let over = Arc::new(tokio::sync::Notify::new());
+        let late = Arc::clone(&over);
+        let rig = Rig::new(move |call, _| {
+            let over = Arc::clone(&over);
+            match call {
+                1 => Box::pin(async move {
+                    over.notified().await;
+                    if fails { Err(Error::transient("late")) } else { AccessToken::bearer("late") }
+                }),
+                _ => answer(call, 100, 0),
+            }
+        });
+        let watch = rig.cache.watch();
+        let parked = runtime();
+        parked.block_on(async {
+            assert_eq!(rig.at_once(), None);
+            settle().await;
+        });
+        let second = paused();
+        assert_eq!(second.block_on(rig.token()), "token-2");
+        late.notify_one();
+        parked.block_on(settle());
+        assert_eq!(second.block_on(rig.token()), "token-2");
+        assert_eq!(second.block_on(events(rig, watch)), ["Fetched"], "{fails}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_result_of_a_fetch_that_ends_after_the_shutdown_is_no_news() {
+    for fails in [false, true] {
+        let rig = Rig::new(move |call, _| {
+            Box::pin(async move {
+                let token = answer(call, 3600, 10_000).await;
+                if fails { Err(Error::transient("late")) } else { token }
+            })
+        });
+        let watch = rig.cache.watch();
+        assert_eq!(rig.at_once(), None);
+        settle().await;
+        rig.cache.shutdown(seconds(5)).await.unwrap_err();
+        rig.pass(6.0).await;
+        assert_eq!(events(rig, watch).await, ["Closed"], "{fails}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_says_when_the_source_is_asked_again() {
+    let rig = Rig::new(|_, _| failure(&Error::transient("down")));
+    let mut watch = rig.cache.watch();
+    let error = rig.cache.get().await.unwrap_err();
+    let Some(CacheEvent::Failing { error: told }) = watch.next().await else { panic!("it fails") };
+    assert_eq!((told.retry_at(), told.retry_at().is_some()), (error.retry_at(), true));
+}
