@@ -56,6 +56,8 @@ impl Launch {
             .with_rejected(memory.rejected.clone())
             .with_deadline(by.map_or(deadline, |by| by.min(deadline)).into_std());
         let early = memory.early.as_ref().map(|(token, _)| token).filter(|token| in_use != Some(token.id()));
+        let early =
+            early.filter(|token| token.expiry().is_none_or(|expiry| !shared.moment().reached(expiry)));
         let early = early.filter(|_| matches!(reason, FetchReason::Expiring | FetchReason::Expired)).cloned();
         Some(Self { leader, request, deadline, early })
     }
@@ -102,7 +104,7 @@ impl Launch {
         // Whether it is as bad as the one that was rejected meanwhile, an API will say.
         let doubtful = doubtful.filter(|token| !has_outlasted(token, shared.moment()));
         let result = result.or_else(|error| doubtful.ok_or(error));
-        land(&shared, self.leader, result, began);
+        land(&shared, self.leader, result, began, self.early.is_some());
     }
 
     /// Asks the source until there is a token that nothing has overtaken. One that was overtaken is `doubtful`.
@@ -162,6 +164,7 @@ fn land(
     leader: Leader<Arc<Snapshot>, Error, Memory>,
     result: Result<AccessToken, Error>,
     began: Instant,
+    is_early: bool,
 ) {
     let now = shared.moment();
     let result = result.map(|token| shared.snapshot(token, now));
@@ -180,7 +183,8 @@ fn land(
         had_token = state.current().is_some_and(|current| !current.plan().has_ended(now));
         match result {
             Ok(snapshot) => {
-                failure = state.memory.succeeded();
+                // Nobody was asked for one that is tried again.
+                failure = if is_early { None } else { state.memory.succeeded() };
                 state.publish(snapshot, now);
             }
             Err(error) => {
@@ -199,6 +203,7 @@ fn land(
     let landing =
         Landing { had_token, took: now.mono.saturating_duration_since(began), before: failure.as_ref() };
     match noted {
+        Some(Ok(_)) if is_early => tracing::debug!("a token that was refused at first is tried again"),
         Some(Ok(snapshot)) => journal::fetched(shared, snapshot.token(), &landing),
         Some(Err(error)) => journal::failed(shared, &error, valid_for, retry_in, &landing),
         None => journal::unheard(shared, kind, &landing),

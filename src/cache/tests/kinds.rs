@@ -628,3 +628,33 @@ async fn an_event_says_when_the_source_is_asked_again() {
     let Some(CacheEvent::Failing { error: told }) = watch.next().await else { panic!("it fails") };
     assert_eq!((told.retry_at(), told.retry_at().is_some()), (error.retry_at(), true));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_ended_before_it_was_tried_again_is_not_tried() {
+    let rig = fallen_back(100, 2).await;
+    // No request comes for as long as it lives.
+    rig.pass(150.0).await;
+    assert_eq!((rig.token().await.as_str(), rig.calls()), ("token-3", 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_tried_again_is_no_token_request() {
+    let rig =
+        Rig::new(|call, _| if call < 3 { answer(call, 600, 0) } else { failure(&Error::transient("down")) });
+    let first = rig.cache.get().await.unwrap();
+    rig.cache.accept(&first);
+    rig.pass(481.0).await;
+    rig.token().await;
+    settle().await;
+    rig.cache.reject(&rig.cache.get().await.unwrap());
+    assert_eq!(rig.token().await, "token-1");
+    let watch = rig.cache.watch();
+    rig.cache.refresh().await.unwrap_err();
+    rig.pass(2.1).await;
+    rig.token().await;
+    settle().await;
+    assert_eq!((rig.token().await.as_str(), rig.calls()), ("token-2", 3));
+    // The server is as far away as before.
+    assert_eq!((rig.cache.status().health(), rig.cache.status().failures_in_a_row()), (Health::Degraded, 1));
+    assert_eq!(events(rig, watch).await, ["Degraded"]);
+}
