@@ -80,11 +80,14 @@ impl Acquire {
             Some(Outcome::Finished(Err(error))) if self.want.new => Some(Err(error)),
             Some(Outcome::Finished(Err(error))) => Some(self.shared.valid().ok_or(error)),
             None if self.want.by.is_some_and(|by| clock::now() >= by) => {
-                Some(Err(self.shared.last_error().unwrap_or_else(|| {
-                    Error::transient(
-                        "the cache behind this one had no token in time; its token request goes on",
-                    )
-                })))
+                let valid = if self.want.new { None } else { self.shared.valid() };
+                Some(valid.ok_or_else(|| {
+                    self.shared.last_error().unwrap_or_else(|| {
+                        Error::transient(
+                            "the cache behind this one had no token in time; its token request goes on",
+                        )
+                    })
+                }))
             }
             Some(Outcome::Finished(Ok(_)) | Outcome::Lost) | None => last.then(|| Err(abandoned_error())),
         }

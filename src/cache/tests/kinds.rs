@@ -658,3 +658,18 @@ async fn a_token_that_is_tried_again_is_no_token_request() {
     assert_eq!((rig.cache.status().health(), rig.cache.status().failures_in_a_row()), (Health::Degraded, 1));
     assert_eq!(events(rig, watch).await, ["Degraded"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_valid_behind_another_cache_is_used_when_its_renewal_takes_too_long() {
+    let behind = Rig::with(
+        |call, _| if call == 1 { answer(call, 100, 0) } else { Box::pin(std::future::pending()) },
+        |builder| builder.min_validity(seconds(60)),
+    );
+    behind.token().await;
+    behind.pass(50.0).await;
+    let cache = TokenCache::builder(behind.cache.as_source()).fetch_timeout(seconds(5)).build();
+    assert_eq!(shown(&cache.get().await.unwrap()), "token-1");
+    assert_eq!(behind.calls(), 2);
+    // Not if another one was asked for.
+    assert!(cache.refresh().await.unwrap_err().to_string().contains("in time"));
+}
