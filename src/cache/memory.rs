@@ -361,7 +361,7 @@ impl CacheState {
             self.current().filter(|current| token.is_none_or(|token| token.id() == current.id()))
         else {
             // Nor is it one to come back to.
-            self.memory.before.take_if(|before| token.is_some_and(|token| token.id() == before.token().id()));
+            self.memory.before.take_if(|before| token.is_none_or(|token| token.id() == before.token().id()));
             return RejectionVerdict::Superseded;
         };
         let current = Arc::clone(current);

@@ -673,3 +673,25 @@ async fn a_token_that_is_valid_behind_another_cache_is_used_when_its_renewal_tak
     // Not if another one was asked for.
     assert!(cache.refresh().await.unwrap_err().to_string().contains("in time"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn no_token_from_before_comes_back_after_an_invalidation() {
+    let rig = Rig::new(|call, _| match call {
+        1 | 2 => answer(call, 600, 0),
+        _ => Box::pin(async {
+            sleep(seconds(1)).await;
+            Err(Error::transient("down"))
+        }),
+    });
+    let first = rig.cache.get().await.unwrap();
+    rig.cache.accept(&first);
+    rig.pass(481.0).await;
+    rig.token().await;
+    settle().await;
+    // Too late to be a matter of clocks, and no proof yet.
+    rig.pass(15.0).await;
+    rig.cache.reject(&rig.cache.get().await.unwrap());
+    assert_eq!(rig.at_once(), None);
+    rig.cache.invalidate();
+    assert!(rig.cache.get().await.is_err());
+}
