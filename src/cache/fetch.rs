@@ -191,9 +191,9 @@ fn land(
                 state.restore(now);
                 let current = state.current().filter(|current| !current.plan().has_ended(now));
                 valid_for = current.map(|current| Some(now.until(current.plan().ends?)));
-                failure = state.memory.failed(error, valid_for.is_some(), now.mono, &shared.settings.chance);
+                failure = state.memory.failed(error, valid_for.is_some(), now, &shared.settings.chance);
                 let until = state.memory.failure.as_ref().map(|failure| failure.until(valid_for.is_some()));
-                retry_in = until.map(|until| until.saturating_duration_since(now.mono));
+                retry_in = until.map(|until| now.until(until));
             }
         }
         armed = shared.rearm(state, now);

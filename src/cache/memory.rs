@@ -107,16 +107,17 @@ pub(crate) struct Failure {
     pub(crate) is_down: bool,
     /// When the first of them failed that left no token in use.
     since: Instant,
-    /// Until when the source is left alone while a token is in use, and while none is.
-    with_token: Instant,
-    without_token: Instant,
+    /// Until when the source is left alone while a token is in use, and while none is. By either clock: a machine that slept
+    /// has waited.
+    with_token: Moment,
+    without_token: Moment,
     /// When a source may be asked next whether something has changed.
     look: Instant,
 }
 
 impl Failure {
     /// Returns until when the source is left alone.
-    pub(crate) fn until(&self, has_token: bool) -> Instant {
+    pub(crate) fn until(&self, has_token: bool) -> Moment {
         if has_token { self.with_token } else { self.without_token }
     }
 }
@@ -134,14 +135,14 @@ impl Memory {
         now: Moment,
     ) -> Decision {
         let usable = token.filter(|plan| !plan.has_ended(now));
-        let failure = self.failure.as_ref().filter(|failure| now.mono < failure.until(usable.is_some()));
+        let failure = self.failure.as_ref().filter(|failure| !now.reached(failure.until(usable.is_some())));
         let Some(plan) = usable else {
             let reason = if token.is_some() { Some(FetchReason::Expired) } else { self.lost };
             return match failure {
                 Some(failure) if !in_flight => Decision {
                     give: Give::Error(failure.error.clone()),
                     launch: None,
-                    ask_again: Some(at(failure.until(false), now)),
+                    ask_again: Some(failure.until(false)),
                 },
                 Some(_) | None => Decision {
                     give: Give::Wait,
@@ -163,7 +164,7 @@ impl Memory {
         // alone nothing before that ends.
         let ask_again = match failure {
             _ if in_flight || launch.is_some() => plan.must_wait.filter(|instant| !now.reached(*instant)),
-            Some(failure) if reached(plan.due) => Some(at(failure.until(true), now)),
+            Some(failure) if reached(plan.due) => Some(failure.until(true)),
             Some(_) | None => plan.due,
         };
         let ask_again = match (ask_again, plan.ends) {
@@ -187,9 +188,10 @@ impl Memory {
         &mut self,
         error: &mut Error,
         has_token: bool,
-        now: Instant,
+        moment: Moment,
         chance: &Chance,
     ) -> Option<Failure> {
+        let now = moment.mono;
         let streak = self.failure.as_ref().map_or(0, |failure| failure.streak);
         // An operator learns of it when requests fail, as a rule.
         let since = self.failure.as_ref().filter(|_| !has_token).map_or(now, |failure| failure.since);
@@ -226,8 +228,9 @@ impl Memory {
             let wait = wait.clamp(SHORTEST_BACKOFF, THROTTLE_BOUNDS.1);
             (with_token.max(wait), wait)
         });
-        let (with_token, without_token) = (now + with_token, now + without_token);
-        *error = error.clone().with_retry_at(without_token.into_std());
+        let (with_token, without_token) =
+            (moment.saturating_add(with_token), moment.saturating_add(without_token));
+        *error = error.clone().with_retry_at(without_token.mono.into_std());
         let (error, streak) = (error.clone(), streak.saturating_add(1));
         let failure = Failure {
             error,
@@ -250,7 +253,7 @@ impl Memory {
     }
 
     /// Opens the way to the source at once: what stopped it has changed.
-    pub(crate) fn forgive(&mut self, now: Instant) {
+    pub(crate) fn forgive(&mut self, now: Moment) {
         if let Some(failure) = &mut self.failure {
             (failure.with_token, failure.without_token) = (now, now);
         }
@@ -396,10 +399,6 @@ impl CacheState {
         self.memory.early = None;
         RejectionVerdict::Invalidated
     }
-}
-
-fn at(instant: Instant, now: Moment) -> Moment {
-    now.saturating_add(instant.saturating_duration_since(now.mono))
 }
 
 #[cfg(test)]

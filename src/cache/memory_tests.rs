@@ -19,13 +19,13 @@ fn plan(start: Moment, life: u64) -> Plan {
 }
 
 fn failed(memory: &mut Memory, mut error: Error, now: Moment) {
-    memory.failed(&mut error, false, now.mono, &Chance::seeded(1));
+    memory.failed(&mut error, false, now, &Chance::seeded(1));
 }
 
 /// How long the source is left alone, with a token in use and without one.
 fn waits(memory: &Memory, now: Moment) -> (Duration, Duration) {
     let failure = memory.failure.as_ref().unwrap();
-    let wait = |has_token| failure.until(has_token).saturating_duration_since(now.mono);
+    let wait = |has_token| now.until(failure.until(has_token));
     (wait(true), wait(false))
 }
 
@@ -121,7 +121,7 @@ fn without_a_token_the_last_error_is_given_until_one_probe_is_due() {
     assert_eq!(error.retry_at(), Some((now.mono + seconds(10)).into_std()));
     let probe = now.saturating_add(seconds(10));
     assert_eq!(short(&memory.decide(None, false, None, probe)), ("wait", Some(FetchReason::Initial)));
-    memory.forgive(now.mono);
+    memory.forgive(now);
     assert_eq!(short(&memory.decide(None, false, None, now)).0, "wait");
 }
 
@@ -200,7 +200,7 @@ fn transient_failures_double_their_wait_up_to_a_minute_and_without_a_token_to_fi
     let (mut memory, now, chance) = (Memory::default(), start(), Chance::seeded(3));
     let mut longest = Duration::ZERO;
     for streak in 0..40_u32 {
-        let before = memory.failed(&mut Error::transient("down"), false, now.mono, &chance);
+        let before = memory.failed(&mut Error::transient("down"), false, now, &chance);
         assert_eq!(before.map_or(0, |before| before.streak), streak);
         let (with, without) = waits(&memory, now);
         let bound = seconds(1 << streak.min(6)).min(seconds(60)).max(Duration::from_millis(100));
@@ -255,14 +255,14 @@ proptest! {
                 }
                 Event::Land(false) => {
                     in_flight = false;
-                    let before = memory.failed(&mut Error::transient("x"), false, now.mono, &chance);
+                    let before = memory.failed(&mut Error::transient("x"), false, now, &chance);
                     prop_assert_eq!(before.map_or(0, |before| before.streak), failures);
                     failures += 1;
                 }
                 Event::Ask(need) => {
                     let usable = token.as_ref().is_some_and(|plan| !plan.has_ended(now));
                     let cooling =
-                        memory.failure.as_ref().is_some_and(|failure| now.mono < failure.until(usable));
+                        memory.failure.as_ref().is_some_and(|failure| !now.reached(failure.until(usable)));
                     let decision = memory.decide(token.as_ref(), in_flight, need.map(seconds), now);
                     prop_assert!(decision.launch.is_none() || !in_flight && !cooling);
                     prop_assert!(decision.ask_again.is_none_or(|at| !now.reached(at)));
@@ -286,7 +286,7 @@ proptest! {
         let plan = plan(born, life);
         let now = born.saturating_add(Duration::from_millis(at));
         if failing {
-            memory.failed(&mut Error::transient("x"), false, now.mono, &Chance::seeded(life));
+            memory.failed(&mut Error::transient("x"), false, now, &Chance::seeded(life));
         }
         let decision = memory.decide(Some(&plan), in_flight, None, now);
         if let Give::Token = decision.give {

@@ -25,9 +25,10 @@
 //! | throttled | as transient, at least 1 s | as transient, at least 1 s |
 //! | configuration, grant | 30 s | 10 s in the first minute of errors, then 30 s |
 //!
-//! When the token in use ends, the last column counts. [`refresh`](TokenCache::refresh) ends any wait, also through caches
-//! that stand [behind one another](TokenCache::as_source). The sources of this crate say when a file with a secret has
-//! [changed](crate::TokenSource::has_changed); without a token in use that ends a wait within a second.
+//! A machine that sleeps has waited when it wakes up. When the token in use ends, the last column counts.
+//! [`refresh`](TokenCache::refresh) ends any wait, also through caches that stand [behind one another](TokenCache::as_source).
+//! The sources of this crate say when a file with a secret has [changed](crate::TokenSource::has_changed); without a token in use
+//! that ends a wait within a second.
 //!
 //! If the cache is in front of another, requests without a token get an error for as long as the one behind says.
 //!

@@ -179,7 +179,7 @@ impl CacheShared {
             span.follows_from(Span::current());
         }
         if look && self.source.may_differ() {
-            self.flight.lock().memory.forgive(now.mono);
+            self.flight.lock().memory.forgive(now);
             return self.ask(want);
         }
         ask

@@ -695,3 +695,17 @@ async fn no_token_from_before_comes_back_after_an_invalidation() {
     rig.cache.invalidate();
     assert!(rig.cache.get().await.is_err());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_after_a_failure_goes_on_while_the_machine_sleeps() {
+    let rig = Rig::new(|call, _| match call {
+        1 => failure(&Error::throttled("slow down").with_retry_after(seconds(300))),
+        _ => answer(call, 100, 0),
+    });
+    assert!(rig.cache.get().await.unwrap_err().is_throttled());
+    rig.pass(10.0).await;
+    assert!(rig.cache.get().await.is_err());
+    // The monotonic clock stands still meanwhile.
+    rig.wall.fetch_add(nanos(seconds(8 * 3600)), Ordering::SeqCst);
+    assert_eq!(rig.token().await, "token-2");
+}
