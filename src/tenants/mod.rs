@@ -12,10 +12,10 @@
 //!    ([`is_disposable`](crate::TokenSource::is_disposable)), such as a refresh token that is stored nowhere.
 //! 4. Where all that are allowed are in use, a new key is refused.
 //! 5. All caches together make so many token requests a second. Requests above that wait their turn; one that would wait
-//!    for more than ten seconds fails with the time at which to come back. So a caller that can invent keys cannot make a
-//!    storm of them at the authorization server. Such a caller can delay others, though: check a name from outside before you
-//!    use it as a key. Revocations are not counted: a [`shutdown`](TenantCaches::shutdown) sends all of them at the same time,
-//!    or as many as the transport lets through.
+//!    for more than ten seconds, or for more than half of the time that its fetch has, fails with the time at which to come back.
+//!    So a caller that can invent keys cannot make a storm of them at the authorization server. Such a caller can delay others,
+//!    though: check a name from outside before you use it as a key. Revocations are not counted: a
+//!    [`shutdown`](TenantCaches::shutdown) sends all of them at the same time, or as many as the transport lets through.
 //!
 //! # Examples
 //!

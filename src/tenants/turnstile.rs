@@ -32,11 +32,11 @@ impl Turnstile {
         Self { interval, slack: interval.saturating_mul(burst - 1), next: Mutex::new(None) }
     }
 
-    /// Books a turn that comes before the source is given up, and says when it is.
+    /// Books a turn that leaves the source half of its time at least, and says when it is.
     fn book(&self, deadline: Option<Instant>) -> Result<Instant, Error> {
         let now = clock::now();
         let left = deadline.map(|deadline| deadline.saturating_duration_since(now));
-        let longest = left.map_or(LONGEST_WAIT, |left| left.min(LONGEST_WAIT));
+        let longest = left.map_or(LONGEST_WAIT, |left| (left / 2).min(LONGEST_WAIT));
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let even = next.unwrap_or(now).max(now);
         let wait = even.saturating_duration_since(now).saturating_sub(self.slack);
@@ -102,9 +102,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_turn_that_would_come_after_the_deadline_is_not_booked() {
+    async fn a_turn_that_would_leave_the_source_less_than_half_of_the_time_is_not_booked() {
         let turnstile = Turnstile::new(1, 1);
-        let deadline = Some(clock::after(clock::now(), Duration::from_secs(3)));
+        let deadline = Some(clock::after(clock::now(), Duration::from_secs(6)));
         for _ in 0..4 {
             turnstile.book(deadline).unwrap();
         }
