@@ -77,7 +77,10 @@ pub(super) struct Waiting<S, B> {
     /// The deadline of the request, and the end of its wait for a token: a little earlier, so that its caller learns what was
     /// waited for.
     deadline: Option<Instant>,
+    end: Option<Instant>,
+    /// When the token in use has to do, if it is valid: with half of the time left. Then the end.
     over: Option<Pin<Box<Sleep>>>,
+    makes_do: bool,
 }
 
 impl<S, B> ResponseFuture<S, B>
@@ -102,14 +105,23 @@ where
         rules: Arc<Rules>,
     ) -> Self {
         let deadline = request.extensions().get().map(|at: &Deadline| Instant::from_std(at.instant()));
-        let over = deadline.and_then(|deadline| {
-            let left = deadline.saturating_duration_since(clock::now());
-            let end = deadline.checked_sub(MARGIN.min(left / 10)).unwrap_or(deadline);
-            with_timer(|| Box::pin(sleep_until(end))).ok()
-        });
-        let (request, acquire) = (Some(request), Some(acquire));
-        let waiting =
-            Waiting { service, request, acquire, snapshot: None, cache, validity, rules, deadline, over };
+        let left = deadline.map_or(Duration::ZERO, |at| at.saturating_duration_since(clock::now()));
+        let before = |margin| deadline.map(|at| at.checked_sub(margin).unwrap_or(at));
+        let end = before(MARGIN.min(left / 10));
+        let over = before(left / 2).and_then(|half| with_timer(|| Box::pin(sleep_until(half))).ok());
+        let waiting = Waiting {
+            service,
+            request: Some(request),
+            acquire: Some(acquire),
+            snapshot: None,
+            cache,
+            validity,
+            rules,
+            deadline,
+            end,
+            over,
+            makes_do: false,
+        };
         Self { sent: None, watch: Watch::Nothing, waiting: Some(Box::new(waiting)) }
     }
 }
@@ -176,7 +188,15 @@ where
                     (Poll::Pending, None) => return Poll::Pending,
                     (Poll::Pending, Some(over)) => {
                         ready!(over.as_mut().poll(context));
-                        return Poll::Ready(Err(too_late(&self.cache).into()));
+                        // A token that is only too close to its end may serve; a fetch that hangs serves nobody.
+                        self.makes_do = true;
+                        if self.cache.valid().is_none() {
+                            match self.end.take() {
+                                Some(end) => over.as_mut().reset(end),
+                                None => return Poll::Ready(Err(too_late(&self.cache).into())),
+                            }
+                            continue;
+                        }
                     }
                 }
                 self.acquire = None;
@@ -190,14 +210,17 @@ where
                     let mut acquire = self.cache.acquire(self.validity);
                     match poll_once(&mut acquire) {
                         Poll::Ready(snapshot) => snapshot?,
-                        Poll::Pending => {
-                            // Before another wait what was reserved is given up again. The wish for a long life was
-                            // looked at; a readiness that takes longer every time must not become a loop.
-                            self.service = self.service.clone();
-                            self.validity = None;
-                            self.acquire = Some(acquire);
-                            continue;
-                        }
+                        Poll::Pending => match self.cache.valid().filter(|_| self.makes_do) {
+                            Some(valid) => valid,
+                            None => {
+                                // Before another wait what was reserved is given up again. The wish for a long life was
+                                // looked at; a readiness that takes longer every time must not become a loop.
+                                self.service = self.service.clone();
+                                self.validity = None;
+                                self.acquire = Some(acquire);
+                                continue;
+                            }
+                        },
                     }
                 }
             };

@@ -13,7 +13,9 @@
 //!    A layer [whose tokens name their origin](AuthLayer::for_origin_named_by) compares with that once it has the token.
 //! 4. The token comes from the cache, at once as a rule. Where it has to be waited for, the inner service that was polled
 //!    ready is given up first, together with everything that it reserved. The wait ends just before the
-//!    [`Deadline`](crate::extensions::Deadline) of the request, with an error that says so. No token, no request.
+//!    [`Deadline`](crate::extensions::Deadline) of the request, with an error that says so. No token, no request. If the token
+//!    in use is valid and only close to its end, the request waits for another one for half of its time, and then goes out with
+//!    the one in use.
 //! 5. The header is marked sensitive, so HTTP/2 does not index it and `Debug` does not show it.
 //!
 //! What happens to its response:

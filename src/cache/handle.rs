@@ -267,6 +267,11 @@ impl TokenCache {
         self.shared.fresh()
     }
 
+    /// Returns the token in use if it is valid, even if it is due for renewal.
+    pub(crate) fn valid(&self) -> Option<Arc<Snapshot>> {
+        self.shared.valid()
+    }
+
     /// Returns the origins that may have the tokens; none if all may.
     pub(crate) fn only_for(&self) -> &[Origin] {
         &self.shared.settings.only_for

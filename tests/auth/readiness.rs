@@ -12,12 +12,14 @@ use std::time::Duration;
 use axum::body::Body as AxumBody;
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use http::{Request, Response};
+use tokio::time::Instant;
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer as _, Service as _, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::auth::{AuthOverride, AuthService};
+use tower_oauth2::extensions::Deadline;
 use tower_oauth2::retry::RequestBody;
 use tower_oauth2::test_util::{Probe, Readiness, Script, ScriptedResponse, reply};
-use tower_oauth2::{AuthLayer, ClientCredentials, RetryPolicy, TokenCache};
+use tower_oauth2::{AccessToken, AuthLayer, ClientCredentials, RetryPolicy, TokenCache, source_fn};
 
 use super::fixture::{API, Api, Body, Client, Issuer, challenged, get, item, send, tokens, with};
 
@@ -342,6 +344,54 @@ async fn a_token_that_lives_too_short_after_the_wait_is_not_sent() {
     let long = with(AuthOverride::layer().min_validity(SECOND * 80));
     let sent = after_a_wait(SECOND * 100, long, |_| tokio::time::sleep(SECOND * 40)).await;
     assert_eq!(sent, (vec!["Bearer token-2".to_owned()], 2));
+}
+
+// --- Deadlines ---
+
+/// A cache whose first token has ten seconds left, half of which requests would wait for the next one. It never comes.
+async fn ending() -> TokenCache {
+    let calls = AtomicUsize::new(0);
+    let source = source_fn(move |_| {
+        let is_first = calls.fetch_add(1, Ordering::SeqCst) == 0;
+        async move {
+            if !is_first {
+                std::future::pending::<()>().await;
+            }
+            Ok(AccessToken::bearer("token")?.with_lifetime(SECOND * 100))
+        }
+    });
+    let cache = TokenCache::builder(source).min_validity(SECOND * 20).build();
+    cache.get().await.unwrap();
+    tokio::time::sleep(SECOND * 90).await;
+    cache
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_close_to_its_end_serves_a_request_that_cannot_wait_for_the_next() {
+    for needs in [false, true] {
+        let (script, cache) = (Script::default(), ending().await);
+        let client = AuthLayer::for_origin(cache, API).unwrap().layer(script.probe_with_permits(1));
+        let mut request = if needs { with(AuthOverride::layer().min_validity(SECOND * 30)) } else { item() };
+        request.extensions_mut().insert(Deadline::within(SECOND * 2));
+        let begun = Instant::now();
+        client.oneshot(request).await.unwrap();
+        assert_eq!(
+            (tokens(&script), begun.elapsed().as_millis() / 10),
+            (vec!["Bearer token".to_owned()], 100)
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_token_ends_while_it_waits_waits_until_its_deadline() {
+    let (script, cache) = (Script::default(), ending().await);
+    let client = AuthLayer::for_origin(cache, API).unwrap().layer(script.probe_with_permits(1));
+    let mut request = item();
+    request.extensions_mut().insert(Deadline::within(SECOND * 25));
+    let begun = Instant::now();
+    let error = client.oneshot(request).await.unwrap_err();
+    assert!(error.to_string().starts_with("no token came before the deadline"), "{error}");
+    assert_eq!((script.seen().len(), begun.elapsed().as_millis() / 100), (0, 249));
 }
 
 // --- Under retry ---
