@@ -35,7 +35,8 @@
 //! 8. `insufficient_scope` with 401 or 403 marks the response [`ScopeMissing`](crate::extensions::ScopeMissing): another
 //!    token of the same kind would not help.
 //!    All challenges of such a response, and of one that is rejected, are in [`Challenges`](crate::extensions::Challenges), for what is built on them.
-//! 9. Any other response shows that the API took the token, but a 403, a 407 and a 5xx. A gRPC call shows it at its end.
+//! 9. Any other response shows that the API took the token, but those that may be sent before it is looked at: a redirect, a
+//!    403, 407, 408, 421, 425, 429, 431 and a 5xx. A gRPC call shows it at its end.
 //! 10. Text of a server stands in a marker only after control characters and the token itself were taken out of it.
 //!
 //! # Examples

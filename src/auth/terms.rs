@@ -136,17 +136,16 @@ impl Terms {
             || is_grpc_unauthenticated(response)
     }
 
-    /// Returns whether an API that responds so has taken the token: with any status but a refusal, a proxy's 407, and an
-    /// error of a server that may not have looked.
+    /// Returns whether an API that responds so has taken the token: with any status but a refusal, and those of a server that
+    /// may not have looked at it. One that limits rates does not, and one that redirects may lead to a page for signing in.
     #[cold]
     pub(super) fn is_acceptance<R>(&self, response: &Response<R>) -> bool {
         let status = response.status();
         if grpc::is_grpc(response) && status.is_success() {
             return grpc::is_acceptance(response.headers());
         }
-        let says_nothing = status == StatusCode::UNAUTHORIZED
-            || status == StatusCode::FORBIDDEN
-            || status == StatusCode::PROXY_AUTHENTICATION_REQUIRED
+        let says_nothing = matches!(status.as_u16(), 401 | 403 | 407 | 408 | 421 | 425 | 429 | 431)
+            || (status.is_redirection() && status != StatusCode::NOT_MODIFIED)
             || status.is_server_error();
         !says_nothing && !self.statuses.contains(&status)
     }

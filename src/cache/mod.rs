@@ -35,7 +35,8 @@
 //! # Rejections
 //!
 //! A token is *proven* once an API took it, or once it lived for 30 seconds without a rejection. Any response takes it but a
-//! 401, a 403, a 407, a 5xx, and a gRPC status that says no more than these.
+//! 401, one that may be sent before the token is looked at (a redirect, a 403, 407, 408, 421, 425, 429, 431, and a 5xx), and a gRPC
+//! status that says no more than these.
 //!
 //! 1. If a token that no API took yet is rejected within ten seconds of its renewal, the token before it comes back, if that
 //!    is valid and proven: the clock of the API may be behind, and the new token not valid yet. The new one is tried again after 2, 4, 8 and 16 seconds, or when

@@ -134,9 +134,9 @@ pub(crate) fn is_unauthenticated(headers: &HeaderMap) -> bool {
 
 /// Returns whether headers or trailers show that the token was taken: a status that only a server gives which looked at the
 /// call. Those of a cancelled (1) or overdue call (4), of an unknown or internal error (2, 13, 15), of a missing permission (7),
-/// of an unavailable server (14) and UNAUTHENTICATED (16) may come before.
+/// of a rate limit (8), of an unavailable server (14) and UNAUTHENTICATED (16) may come before.
 pub(crate) fn is_acceptance(headers: &HeaderMap) -> bool {
-    read(headers).is_some_and(|status| !matches!(status.code, 1 | 2 | 4 | 7 | 13 | 14 | 15 | 16))
+    read(headers).is_some_and(|status| !matches!(status.code, 1 | 2 | 4 | 7 | 8 | 13 | 14 | 15 | 16))
 }
 
 /// Reads a number that is written as both headers demand: without a sign, a space, or a zero in front.
