@@ -5,6 +5,7 @@ use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -193,15 +194,11 @@ impl TokenCache {
     /// valid. A configuration error if there is no revoker.
     pub async fn revoke(&self) -> Result<(), Error> {
         let revoker = self.shared.revoker()?;
-        let mut result = Ok(());
-        for token in self.shared.revocable() {
-            // A failure of one is no reason to leave the other alive.
-            match caught("the revoker", revoker.revoke(token.clone())).await {
-                Ok(()) => self.shared.forget(&token),
-                failed @ Err(_) => result = result.and(failed),
-            }
-        }
-        result
+        // At the same time: that one fails or hangs is no reason to leave the other alive.
+        let revoking = self.shared.revocable().into_iter().map(|token| async move {
+            caught("the revoker", revoker.revoke(token.clone())).await.map(|()| self.shared.forget(&token))
+        });
+        join_all(revoking).await.into_iter().collect()
     }
 
     /// Ends the cache: starts no further token request, waits for the one in flight and for the writes of its result,
@@ -233,21 +230,23 @@ impl TokenCache {
                 Error::transient("a token request was still going on when the time for the shutdown was over")
             })?;
         }
+        if !self.shared.settings.revokes_at_shutdown {
+            return Ok(());
+        }
         let now = self.shared.moment();
         let mut tokens = self.shared.revocable();
         tokens.retain(|token| token.expiry().is_none_or(|expiry| !now.reached(expiry)));
-        let mut result = Ok(());
-        for token in tokens.into_iter().filter(|_| self.shared.settings.revokes_at_shutdown) {
+        // As in `revoke`.
+        let revoking = tokens.into_iter().map(|token| async move {
             runtime::current()?;
             let revoking = self.shared.revoker()?.revoke(token.without_refresh_token());
-            let revoked = within(deadline, caught("the revoker", revoking)).await.unwrap_or_else(|| {
+            within(deadline, caught("the revoker", revoking)).await.unwrap_or_else(|| {
                 Err(Error::transient(
                     "the token was not revoked in the time that the shutdown had; it counts as valid until it expires",
                 ))
-            });
-            result = result.and(revoked);
-        }
-        result
+            })
+        });
+        join_all(revoking).await.into_iter().collect()
     }
 
     /// Returns how the cache is, for a health check. No secret is in it.

@@ -596,6 +596,40 @@ async fn a_token_that_waits_while_the_one_before_is_back_in_use_is_revoked_too()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_revocation_that_hangs_does_not_keep_the_other_token_alive() {
+    for at_shutdown in [false, true] {
+        let revoked = Arc::new(Mutex::new(Vec::new()));
+        let told = Arc::clone(&revoked);
+        let revoker = crate::revoke::revoker_fn(move |token: AccessToken| {
+            let told = Arc::clone(&told);
+            async move {
+                if shown(&token) == "token-1" {
+                    std::future::pending::<()>().await;
+                }
+                told.lock().unwrap().push(shown(&token));
+                Ok(())
+            }
+        });
+        let rig = Rig::with(
+            |call, _| answer(call, 600, 0),
+            |builder| builder.revoke_with(revoker).revoke_at_shutdown(true),
+        );
+        let first = rig.cache.get().await.unwrap();
+        rig.cache.accept(&first);
+        rig.pass(481.0).await;
+        rig.token().await;
+        settle().await;
+        rig.cache.reject(&rig.cache.get().await.unwrap());
+        assert_eq!(rig.token().await, "token-1");
+        match at_shutdown {
+            false => drop(tokio::time::timeout(seconds(5), rig.cache.revoke()).await.unwrap_err()),
+            true => drop(rig.cache.shutdown(seconds(5)).await.unwrap_err()),
+        }
+        assert_eq!(*revoked.lock().unwrap(), ["token-2"], "{at_shutdown}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_new_token_that_was_taken_and_then_revoked_does_not_give_way_to_the_one_before() {
     let rig = Rig::steady(600, 0);
     let first = rig.cache.get().await.unwrap();
