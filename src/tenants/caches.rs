@@ -219,19 +219,18 @@ impl<K: Hash + Eq> TenantCaches<K> {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves all caches closed, with the tokens that they had.
+    /// Dropping the future leaves all caches closed, with the tokens that they had. Another call goes on with them.
     ///
     /// # Errors
     ///
     /// A transient error that says how many caches did not end in order, and why one of them did not: a token request was
     /// still going on after `within`, or a token was not revoked. All are ended in any case.
     pub async fn shutdown(&self, within: Duration) -> Result<(), Error> {
-        let members = {
+        let caches: Vec<TokenCache> = {
             let mut members = self.inner.write();
             members.closed = true;
-            std::mem::take(&mut members.caches)
+            members.caches.values().map(|member| member.cache.clone()).collect()
         };
-        let caches: Vec<TokenCache> = members.into_values().map(|member| member.cache).collect();
         // All at once, however long the first of them takes.
         caches.iter().for_each(TokenCache::close);
         let mut endings: FuturesUnordered<_> = caches.iter().map(|cache| cache.shutdown(within)).collect();
@@ -242,6 +241,9 @@ impl<K: Hash + Eq> TenantCaches<K> {
                 last = Some(error);
             }
         }
+        // Only now: with a future that is dropped before, what is left to do would be lost.
+        let ended = std::mem::take(&mut self.inner.write().caches);
+        drop(ended);
         match last {
             None => Ok(()),
             Some(error) => Err(Error::transient(format!(

@@ -364,6 +364,32 @@ async fn a_shutdown_that_is_dropped_has_closed_all() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_shutdown_that_was_given_up_is_finished_by_another() {
+    let (issuer, revoked) = (Issuer::default(), Arc::new(AtomicUsize::new(0)));
+    let counter = Arc::clone(&revoked);
+    let caches = TenantCaches::new(move |name: &String| {
+        let (tenant, counter) = (Tenant { name: name.clone(), issuer: issuer.clone() }, Arc::clone(&counter));
+        let revoker = revoker_fn(move |_| {
+            let counter = Arc::clone(&counter);
+            async move {
+                sleep(Duration::from_secs(5)).await;
+                counter.fetch_add(1, Ordering::SeqCst);
+                Ok(())
+            }
+        });
+        Ok(TokenCache::builder(tenant).revoke_with(revoker).revoke_at_shutdown(true))
+    });
+    for tenant in ["a", "b", "c"] {
+        token(&caches, tenant).await;
+    }
+    let given_up = caches.shutdown(Duration::from_secs(60));
+    assert!(tokio::time::timeout(Duration::from_secs(1), given_up).await.is_err());
+    assert!(caches.get("d").unwrap_err().is_config());
+    caches.shutdown(Duration::from_secs(60)).await.unwrap();
+    assert_eq!((revoked.load(Ordering::SeqCst), caches.len()), (3, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_shutdown_of_many_looks_at_each_when_it_has_something_to_say() {
     const MANY: usize = 2_000;
     let (turns, polls) = (Arc::new(Semaphore::new(8)), Arc::new(AtomicUsize::new(0)));
