@@ -34,7 +34,8 @@ impl TokenSource for CachedSource {
     /// Passes a rejection on, and renews only what the asker has already: of many that stand before one cache, the
     /// first to want a new token has it fetched, and the others get that one.
     async fn token(&self, request: TokenRequest) -> Result<AccessToken, Error> {
-        if let Some(rejected) = request.rejected() {
+        // The asker names it in each fetch until one succeeds, and it was rejected once.
+        if let Some(rejected) = request.rejected().filter(|rejected| self.cache.shared.keeps(rejected)) {
             self.cache.reject(rejected);
         }
         let held = self.cache.peek();

@@ -251,6 +251,13 @@ impl CacheShared {
         verdict
     }
 
+    /// Returns whether the token is in use, or may come back.
+    pub(super) fn keeps(&self, token: &AccessToken) -> bool {
+        let state = self.flight.lock();
+        let kept = [state.current(), state.memory.before.as_ref()];
+        kept.into_iter().flatten().any(|kept| kept.token().id() == token.id())
+    }
+
     /// Notes that an API took a token. Tells the source, which may be a cache in its turn.
     #[cold]
     pub(crate) fn accepted(&self, snapshot: &Snapshot) {

@@ -709,3 +709,25 @@ async fn a_wait_after_a_failure_goes_on_while_the_machine_sleeps() {
     rig.wall.fetch_add(nanos(seconds(8 * 3600)), Ordering::SeqCst);
     assert_eq!(rig.token().await, "token-2");
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_rejection_is_told_once_behind_another_cache_however_often_the_fetch_fails() {
+    let behind =
+        Rig::new(|call, _| if call == 1 { answer(call, 600, 0) } else { failure(&Error::transient("down")) });
+    let cache = TokenCache::new(behind.cache.as_source());
+    let first = cache.get().await.unwrap();
+    let mut watch = behind.cache.watch();
+    assert_eq!(cache.reject(&first), RejectionVerdict::Invalidated);
+    for _ in 0..60 {
+        cache.get().await.unwrap_err();
+        behind.pass(1.0).await;
+    }
+    assert!(behind.calls() > 5);
+    let verdicts = std::iter::from_fn(|| {
+        match std::pin::pin!(watch.next()).poll(&mut Context::from_waker(Waker::noop())) {
+            std::task::Poll::Ready(event) => event,
+            std::task::Poll::Pending => None,
+        }
+    });
+    assert_eq!(verdicts.filter(|event| matches!(event, CacheEvent::Rejected { .. })).count(), 1);
+}
