@@ -6,6 +6,9 @@ use bytes::Bytes;
 
 use super::token_store::{Acquired, Entry, Write, next_number};
 
+/// By so much a clock is set back now and then.
+const CLOCK_STEP: Duration = Duration::from_secs(5);
+
 /// All that is known of one key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Record {
@@ -29,7 +32,12 @@ pub(super) struct Written {
 impl Record {
     pub(super) fn load(&self, now: Duration) -> Option<Entry> {
         self.current(now).map(|entry| {
-            let age = now.saturating_sub(entry.written);
+            let age = match now.checked_sub(entry.written) {
+                Some(age) => age,
+                None if entry.written - now <= CLOCK_STEP => Duration::ZERO,
+                // The clock was set back since: nothing says how old it is.
+                None => Duration::MAX,
+            };
             Entry { version: entry.version, fence: entry.fence, age, value: entry.value.clone() }
         })
     }
@@ -100,6 +108,21 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_entry_that_was_written_later_than_now_is_new_or_of_any_age() {
+        let written = Duration::from_secs(3600);
+        let (ends, value) = (Duration::from_secs(7200), Bytes::new());
+        let entry = Some(Written { version: 1, fence: 1, written, ends, value });
+        let record = Record { entry, ..Record::default() };
+        let age = |now| record.load(Duration::from_secs(now)).unwrap().age;
+        assert_eq!(
+            (age(3610), age(3600), age(3599)),
+            (Duration::from_secs(10), Duration::ZERO, Duration::ZERO)
+        );
+        // The clock was set back by an hour: a token of the hour before must not live for another.
+        assert_eq!((age(3590), age(0)), (Duration::MAX, Duration::MAX));
+    }
 
     #[test]
     fn a_lease_that_begins_a_little_later_runs_and_one_that_begins_after_its_whole_time_has_ended() {
