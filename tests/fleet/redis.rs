@@ -65,6 +65,20 @@ async fn every_key_has_an_expiry_and_entry_and_lease_share_a_hash_tag() {
 }
 
 #[tokio::test]
+async fn an_entry_from_after_the_clock_was_set_back_is_of_any_age() {
+    let server = RedisServer::start(&[]).await;
+    let store = RedisStore::connect(server.url()).unwrap();
+    let Acquired::Taken(fence) = store.acquire(&key(), PERIOD).await.unwrap() else { panic!("it is free") };
+    assert!(store.swap(&key(), write(0, 1, fence)).await.unwrap());
+    let written: u64 = server.cli(&["HGET", "tower-oauth2:{billing}", "at"]).trim().parse().unwrap();
+    for (ahead, is_any) in [(3_000, false), (3_600_000, true)] {
+        server.cli(&["HSET", "tower-oauth2:{billing}", "at", &(written + ahead).to_string()]);
+        let age = store.load(&key()).await.unwrap().unwrap().age;
+        assert!(if is_any { age > Duration::from_secs(1 << 40) } else { age < PERIOD }, "{ahead}: {age:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_comes_back_empty_repeats_no_number() {
     let mut server = RedisServer::start(&[]).await;
     let store = RedisStore::connect(server.url()).unwrap();

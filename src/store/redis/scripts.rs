@@ -31,12 +31,15 @@ impl Scripts {
     }
 }
 
+/// An entry from more than 5 s ahead is of any age: the clock of the server was set back since it was written.
 const LOAD: &str = r"
 local entry = redis.call('HMGET', KEYS[1], 'v', 'f', 'at', 'd')
 if not entry[1] then return false end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-return {entry[1], entry[2], math.max(now - entry[3], 0), entry[4]}
+local age = now - entry[3]
+if age < -5000 then age = 9007199254740991 end
+return {entry[1], entry[2], math.max(age, 0), entry[4]}
 ";
 
 /// Arguments: the version that is replaced, the new one, the fence, how long the entry is kept, the value, and the channel and
