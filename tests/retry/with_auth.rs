@@ -13,7 +13,6 @@ use tower::{BoxError, Layer as _, ServiceBuilder, ServiceExt as _};
 use tower_oauth2::auth::{AuthLayer, AuthService};
 use tower_oauth2::extensions::{Deadline, TokenRejected};
 use tower_oauth2::retry::{ReportSlot, RequestBody, ResponseBody, RetryOptions, RetryService, StopReason};
-use tower_oauth2::store::{MemoryStore, SealingKey, Shared, StoreKey};
 use tower_oauth2::test_util::{Probe, ScriptedResponse, pass, reply};
 use tower_oauth2::{AccessToken, Error, ErrorKind, RetryPolicy, TokenCache, TokenSource, source_fn};
 
@@ -155,8 +154,11 @@ async fn after_a_token_from_before_the_refusal_there_is_one_more_replay() {
 }
 
 /// Two processes share tokens; one renews, all are revoked, and the other has the one before still.
+#[cfg(feature = "store")]
 #[tokio::test(start_paused = true)]
 async fn a_token_that_another_process_fetched_before_the_refusal_proves_nothing_either() {
+    use tower_oauth2::store::{MemoryStore, SealingKey, Shared, StoreKey};
+
     let world = World { lifetime: Some(Duration::from_secs(100)), ..World::default() };
     let store = MemoryStore::new();
     let shared = || {
