@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
-use http::{HeaderName, Method, Request, Response};
+use http::{HeaderName, HeaderValue, Method, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use tokio::time::Instant;
@@ -311,6 +311,51 @@ async fn a_doubt_from_before_a_redirect_is_one_behind_it() {
             outcome.is_ok_and(|response| response.status() == 200) || !slot.take().unwrap().may_have_acted()
         );
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_behind_a_redirect_does_not_make_a_doubt_of_what_was_done() {
+    let lost = || ScriptedResponse::Fail(Unsent::new("connection refused").into());
+    let busy = answer(503, "retry-after", "1");
+    let script =
+        Script::new([moved(303, "/done"), busy, moved(307, "/done/2"), lost(), lost(), lost(), lost()]);
+    let error = send(&over(builder(), &script), post()).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the request was done, and what it was redirected to could not be asked: connection refused"
+    );
+}
+
+/// Two requests have clones of the same options.
+#[tokio::test(start_paused = true)]
+async fn a_doubt_of_another_request_with_the_same_slot_is_not_one() {
+    let cut = Arc::new(AtomicUsize::new(0));
+    let client = builder().build(Probe::new(move |request: Request<StackBody<Body>>| {
+        let cut = Arc::clone(&cut);
+        async move {
+            match request.uri().path() {
+                "/slow" => {
+                    tokio::time::sleep(Duration::from_secs(20)).await;
+                    let mut moved = reply(307, "");
+                    moved.headers_mut().insert("location", HeaderValue::from_static("/gone"));
+                    Ok(moved)
+                }
+                "/gone" => Err(Unsent::new("connection refused").into()),
+                _ if cut.fetch_add(1, Ordering::SeqCst) == 0 => Err(BoxError::from("connection reset")),
+                _ => Ok(reply(200, "")),
+            }
+        }
+    }));
+    let options = RetryOptions::new().report_to(&ReportSlot::new());
+    let put = |path| {
+        let mut request = request(Method::PUT, path, "one more");
+        request.extensions_mut().insert(options.clone());
+        client.clone().oneshot(request)
+    };
+    let (slow, quick) = tokio::join!(put("/slow"), put("/quick"));
+    assert!(quick.unwrap().extensions().get::<RetryReport>().unwrap().may_have_acted());
+    let error = slow.unwrap_err();
+    assert_eq!(Failure::of(&*error), Failure::Unsent, "{error}");
 }
 
 #[tokio::test(start_paused = true)]

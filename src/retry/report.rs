@@ -375,13 +375,6 @@ impl ReportSlot {
         self.report.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Returns whether the report says that the server may have acted.
-    #[cfg(feature = "stack")]
-    pub(super) fn left_doubt(&self) -> bool {
-        let report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
-        report.as_ref().is_some_and(RetryReport::may_have_acted)
-    }
-
     /// Forgets what another request left here.
     pub(super) fn clear(&self) {
         drop(self.take());

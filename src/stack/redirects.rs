@@ -61,7 +61,7 @@ where
     fn on_request(&mut self, request: &mut Request<RequestBody<B>>) {
         let Some(hop) = self.hop else {
             if !is_safe(request.method()) {
-                set(request, RetryOptions::reported);
+                set(request, RetryOptions::watched);
             }
             return;
         };

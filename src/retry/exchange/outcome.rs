@@ -342,8 +342,8 @@ where
         let error = error.or(details.error.as_deref().map(|error| error as _));
         journal::ended(self.head(), status, error, &details);
         let report = RetryReport::new(details);
-        if let Some(slot) = self.options.as_ref().and_then(|options| options.slot.as_ref()) {
-            slot.put(report.clone());
+        if let Some(options) = &self.options {
+            options.put_report(&report);
         }
         report
     }

@@ -1,9 +1,12 @@
 //! The settings for the replays of one request.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use http::{HeaderMap, Method};
 
 use super::idempotency::Repeatability;
-use crate::retry::report::ReportSlot;
+use crate::retry::report::{ReportSlot, RetryReport};
 
 /// Settings for one request, put into its extensions. They win over the policy. To limit how long the request may take in all,
 /// put a [`Deadline`](crate::extensions::Deadline) beside them.
@@ -32,10 +35,12 @@ pub struct RetryOptions {
     pub(in crate::retry) replay_limit: Option<u64>,
     pub(in crate::retry) slot: Option<ReportSlot>,
     pub(in crate::retry) before: Before,
+    /// Whether a report said that the server may have acted. Of one request alone, while clones may share the slot.
+    doubt: Option<Arc<AtomicBool>>,
 }
 
 /// The deed of the server before this request: for one that it redirected here, or for one of a pool that goes to another token.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Before {
     #[default]
     Nothing,
@@ -128,22 +133,32 @@ impl RetryOptions {
         !self.never && self.max_retries != Some(0) && is_repeatable()
     }
 
-    /// Says what the server did before.
+    /// Puts the report to those who look for it.
+    pub(in crate::retry) fn put_report(&self, report: &RetryReport) {
+        if let Some(doubt) = &self.doubt {
+            doubt.fetch_or(report.may_have_acted(), Ordering::Relaxed);
+        }
+        if let Some(slot) = &self.slot {
+            slot.put(report.clone());
+        }
+    }
+
+    /// Says what the server did before. The more certain deed counts.
     pub(crate) fn after(mut self, before: Before) -> Self {
-        self.before = before;
+        self.before = self.before.max(before);
         self
     }
 
-    /// Has the report put somewhere, so that [`left_doubt`](Self::left_doubt) knows.
+    /// Begins to note a doubt, for [`left_doubt`](Self::left_doubt).
     #[cfg(feature = "stack")]
-    pub(crate) fn reported(mut self) -> Self {
-        self.slot.get_or_insert_default();
+    pub(crate) fn watched(mut self) -> Self {
+        self.doubt = Some(Arc::default());
         self
     }
 
     /// Returns whether the server may have acted on the request that was sent with these.
     #[cfg(feature = "stack")]
     pub(crate) fn left_doubt(&self) -> bool {
-        self.slot.as_ref().is_some_and(ReportSlot::left_doubt)
+        self.doubt.as_ref().is_some_and(|doubt| doubt.load(Ordering::Relaxed))
     }
 }
