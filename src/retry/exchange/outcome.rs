@@ -53,8 +53,9 @@ where
     /// Whether a response is final, and the first.
     #[inline]
     pub(super) fn is_plain<T>(&self, response: &Response<T>, trailers: Option<&HeaderMap>) -> bool {
-        let is_doubtful = || self.before() == Before::Doubt && !response.status().is_success();
-        self.is_first() && self.sender.rules().is_final(response, trailers, is_doubtful)
+        // What else comes after a doubt may be its trace.
+        let is_clear = response.status().is_success() || self.before() != Before::Doubt;
+        is_clear && self.is_first() && self.sender.rules().is_final(response, trailers)
     }
 
     /// A response came that needs a closer look: the next attempt is prepared, or the response is returned with a report.

@@ -35,19 +35,12 @@ pub(in crate::retry) struct OutcomeReading {
 }
 
 impl RetryRules {
-    /// Returns whether a response is one to return at once: what nearly every one is. `is_doubtful`: one that may come of what was
-    /// done before.
+    /// Returns whether a response is one to return at once: what nearly every one is.
     #[inline]
-    pub(in crate::retry) fn is_final<B>(
-        &self,
-        response: &Response<B>,
-        trailers: Option<&HeaderMap>,
-        is_doubtful: impl FnOnce() -> bool,
-    ) -> bool {
+    pub(in crate::retry) fn is_final<B>(&self, response: &Response<B>, trailers: Option<&HeaderMap>) -> bool {
         // A gRPC response says with a 200 what others say with a status.
         let is_plain = response.status().is_success() && response.version() != Version::HTTP_2;
-        is_plain && response.extensions().is_empty()
-            || !is_doubtful() && self.is_final_read(response, trailers)
+        is_plain && response.extensions().is_empty() || self.is_final_read(response, trailers)
     }
 
     #[cold]
