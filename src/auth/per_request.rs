@@ -100,7 +100,8 @@ impl AuthOverride {
 
     /// Sets how long the token must at least be valid, for a request that takes long. With less left the request waits
     /// for another token, if tokens live that long. Of a need beyond three quarters of their life only as much is waited
-    /// for.
+    /// for. A request with a [`Deadline`](crate::extensions::Deadline) waits for half of its time, and then goes out with the
+    /// token in use.
     #[must_use]
     pub fn min_validity(mut self, validity: Duration) -> Self {
         self.wish.min_validity = Some(validity);

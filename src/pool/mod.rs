@@ -15,9 +15,10 @@
 //!    of one token does not hold the requests of another.
 //! 4. Where no token has room, the request waits for the first that has, in the order of arrival. It waits for no longer than
 //!    [`longest_wait`](TokenPoolBuilder::longest_wait) and its [`Deadline`](crate::extensions::Deadline); then it is sent.
-//! 5. A request whose retries end in a 429, or in what the profile counts as one, goes on with the next token that has room, if its body is in memory. With a small
-//!    [`max_retry_after`](crate::retry::RetryPolicyBuilder::max_retry_after) it does so at once, instead of waiting for the
-//!    token that was refused. The last 429 is returned after `longest_wait`, or when all tokens have refused the request.
+//! 5. A request whose retries end in a 429, or in what the profile counts as one, goes on with the next token that has room, if
+//!    its body is in memory. With a small [`max_retry_after`](crate::retry::RetryPolicyBuilder::max_retry_after) it does so at
+//!    once, instead of waiting for the token that was refused. The last 429 is returned after `longest_wait`, or when all
+//!    tokens have refused the request.
 //!    A request whose [`AuthOverride`](crate::auth::AuthOverride) names a cache, or none, gets that, and nothing of the pool. A minimum
 //!    of validity is kept, and so is an override for another layer.
 //!
