@@ -371,9 +371,10 @@ impl Deadline {
     /// Sets the deadline of a request `within` from now, unless it has an earlier one. Returns the one that it has then.
     pub(crate) fn narrow(extensions: &mut Extensions, within: Duration) -> Self {
         let ours = Self::within(within);
-        let deadline = extensions.get::<Self>().map_or(ours, |theirs| ours.min(*theirs));
-        extensions.insert(deadline);
-        deadline
+        // In place: each layer with a timeout of its own does so, for every request.
+        let deadline = extensions.get_or_insert(ours);
+        *deadline = ours.min(*deadline);
+        *deadline
     }
 
     /// Returns when a layer above the retries ends the request. They end it at the deadline, and know what to return then.
