@@ -134,8 +134,7 @@ impl<S> Sending<S> {
                 return Ok(response);
             }
             if report.is_some_and(RetryReport::may_have_acted) {
-                let options = head.extensions.get::<RetryOptions>().cloned().unwrap_or_default();
-                head.extensions.insert(options.after(Before::Doubt));
+                head.extensions.get_or_insert_default::<RetryOptions>().come_after(Before::Doubt);
             }
             let from = loan.member.credential.as_str();
             tracing::debug!(from, "the request goes to the next token of the pool that has room");

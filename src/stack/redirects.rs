@@ -61,14 +61,17 @@ where
     fn on_request(&mut self, request: &mut Request<RequestBody<B>>) {
         let Some(hop) = self.hop else {
             if !is_safe(request.method()) {
-                set(request, RetryOptions::watched);
+                request.extensions_mut().get_or_insert_default::<RetryOptions>().watch();
             }
             return;
         };
-        if hop.did_work {
-            set(request, |options| options.after(Before::Work));
-        } else if request.extensions().get().is_some_and(RetryOptions::left_doubt) {
-            set(request, |options| options.after(Before::Doubt));
+        // A request that was safe from the start did nothing, and may have none.
+        if let Some(options) = request.extensions_mut().get_mut::<RetryOptions>() {
+            if hop.did_work {
+                options.come_after(Before::Work);
+            } else if options.left_doubt() {
+                options.come_after(Before::Doubt);
+            }
         }
         if !hop.became_get {
             return;
@@ -90,10 +93,4 @@ where
     fn clone_body(&self, body: &RequestBody<B>) -> Option<RequestBody<B>> {
         body.shared()
     }
-}
-
-/// Changes the options of a request.
-fn set<B>(request: &mut Request<B>, change: impl FnOnce(RetryOptions) -> RetryOptions) {
-    let options = request.extensions().get::<RetryOptions>().cloned().unwrap_or_default();
-    request.extensions_mut().insert(change(options));
 }

@@ -144,16 +144,14 @@ impl RetryOptions {
     }
 
     /// Says what the server did before. The more certain deed counts.
-    pub(crate) fn after(mut self, before: Before) -> Self {
+    pub(crate) fn come_after(&mut self, before: Before) {
         self.before = self.before.max(before);
-        self
     }
 
     /// Begins to note a doubt, for [`left_doubt`](Self::left_doubt).
     #[cfg(feature = "stack")]
-    pub(crate) fn watched(mut self) -> Self {
+    pub(crate) fn watch(&mut self) {
         self.doubt = Some(Arc::default());
-        self
     }
 
     /// Returns whether the server may have acted on the request that was sent with these.
