@@ -259,6 +259,19 @@ async fn an_error_behind_a_redirect_does_not_say_that_what_was_done_before_was_n
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_error_behind_a_redirect_tells_a_token_that_is_missing_from_an_api_that_is_away() {
+    let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+    let no_token =
+        Error::new(ErrorKind::Transient, "the token endpoint cannot be reached").with_source(refused);
+    let script = Script::new([moved(303, "/done"), ScriptedResponse::Fail(no_token.into())]);
+    let error = send(&over(builder(), &script), post()).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the request was done, and what it was redirected to could not be asked: the token endpoint cannot be reached"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_doubt_from_before_a_redirect_is_one_behind_it() {
     let cut = || ScriptedResponse::Fail("connection reset".into());
     let lost = || ScriptedResponse::Fail(Unsent::new("connection refused").into());

@@ -320,8 +320,12 @@ where
             Before::Doubt => "the request may have been done, and could not be sent again",
             Before::Work => "the request was done, and what it was redirected to could not be asked",
         };
-        let root = chain(&*error).last().map_or(String::new(), ToString::to_string);
-        format!("{done}: {root}").into()
+        // What is below an error of ours, such as a connection that was refused, would read as if it were the API's.
+        let why = match Error::find_in(&*error) {
+            Some(own) => own.to_string(),
+            None => chain(&*error).last().map_or(String::new(), ToString::to_string),
+        };
+        format!("{done}: {why}").into()
     }
 
     /// Finishes a response that was replayed for, or refused to be.
