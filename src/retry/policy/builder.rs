@@ -161,8 +161,8 @@ impl RetryPolicyBuilder {
     /// [`Deadline`](crate::extensions::Deadline) of the request's own counts if it is earlier.
     ///
     /// A wait that would not end in time is not begun, and an attempt that is in flight then is ended. The newest response
-    /// before is returned, or else [`TimedOut::Deadline`](crate::retry::TimedOut). The time for the body of the response is not
-    /// limited.
+    /// before is returned, or else [`TimedOut::Deadline`](crate::retry::TimedOut). If a request waits for its token then, the
+    /// error is an [`Error`](crate::Error) that says so. The time for the body of the response is not limited.
     pub fn total_timeout(mut self, timeout: Duration) -> Self {
         self.rules.total_timeout = Some(timeout);
         self
