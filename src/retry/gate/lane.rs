@@ -107,6 +107,10 @@ pub(super) struct Lane {
 /// without the gate, otherwise 6.5 times. With 8 s it is 13.3 times; with 2 s, ten processes of five tasks lose 2 of 200.
 const WITNESS: Duration = Duration::from_secs(4);
 
+/// After how long at least a request that waited long enough, and would be refused, looks again. With `max_hold` at zero, or all of
+/// it used up, it would look all the time.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 /// Since when it may go, and the number of its ticket. A request that was refused may go after its own wait, so that it is
 /// another's turn to try.
 pub(super) type Rank = (Instant, u64);
@@ -307,7 +311,7 @@ impl Lane {
         }
         // What was refused before is the last to go against the server's word.
         let again = closed && !waiter.fresh;
-        waiter.patience = clock::after(if again { opens_at } else { now }, waiter.hold);
+        waiter.patience = clock::after(if again { opens_at } else { now }, waiter.hold.max(LOOK_AGAIN));
         if again {
             return false;
         }

@@ -114,3 +114,33 @@ async fn the_turn_of_a_request_that_still_waits_for_itself_is_not_lost() {
     std::future::poll_fn(|cx| resting.poll(cx)).await.accepted();
     assert_eq!(clock::now() - start, SECOND * 10);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_request_without_time_to_be_held_does_not_look_all_the_time() {
+    let gate = RetryGate::new();
+    gate.refused(&place(), ask(1), None, SECOND);
+    tokio::time::advance(SECOND * 2).await;
+    for _ in 0..20 {
+        go(&gate).accepted();
+        tokio::time::advance(SECOND / 5).await;
+    }
+    for _ in 0..2 {
+        tokio::time::advance(SECOND).await;
+        gate.refused(&place(), ask(1), Some(&go(&gate)), SECOND);
+    }
+    tokio::time::advance(SECOND).await;
+    let third = go(&gate);
+    let Err(mut waiting) = gate.admit(&place(), GateAsk { hold: Duration::ZERO, ..ask(0) }) else {
+        panic!("its turn is later")
+    };
+    // The gate closes anew: to go against that would be in vain.
+    gate.refused(&place(), ask(1), Some(&third), SECOND * 9);
+    let (start, looks) = (clock::now(), std::cell::Cell::new(0));
+    std::future::poll_fn(|cx| {
+        looks.set(looks.get() + 1);
+        assert!(looks.get() < 200, "after {:?}", clock::now() - start);
+        waiting.poll(cx)
+    })
+    .await;
+    assert!(clock::now() - start >= SECOND * 9);
+}
