@@ -72,6 +72,7 @@ where
             } else if options.left_doubt() {
                 options.come_after(Before::Doubt);
             }
+            options.report_as_unsent();
         }
         if !hop.became_get {
             return;

@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+#[cfg(feature = "stack")]
+use std::time::Duration;
 
 use http::{HeaderMap, Method};
 
 use super::idempotency::Repeatability;
+#[cfg(feature = "stack")]
+use crate::retry::report::{ReportDetails, StopReason};
 use crate::retry::report::{ReportSlot, RetryReport};
 
 /// Settings for one request, put into its extensions. They win over the policy. To limit how long the request may take in all,
@@ -152,6 +156,23 @@ impl RetryOptions {
     #[cfg(feature = "stack")]
     pub(crate) fn watch(&mut self) {
         self.doubt = Some(Arc::default());
+    }
+
+    /// Puts down how the request stands until it is sent. If it never is, since the service is not ready before the deadline, the
+    /// report there would be that of the request before.
+    #[cfg(feature = "stack")]
+    pub(crate) fn report_as_unsent(&self) {
+        let Some(slot) = &self.slot else { return };
+        slot.put(RetryReport::new(ReportDetails {
+            attempts: 0,
+            held: Duration::ZERO,
+            history: Vec::new(),
+            stop_reason: StopReason::NotReady,
+            requested_delay: None,
+            rejected: None,
+            in_doubt: self.before != Before::Nothing,
+            error: None,
+        }));
     }
 
     /// Returns whether the server may have acted on the request that was sent with these.
