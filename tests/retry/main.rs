@@ -14,6 +14,8 @@ mod gate;
 mod grpc;
 mod hints;
 mod hostile;
+#[cfg(feature = "stack")]
+mod model;
 mod no_token;
 mod readiness;
 #[path = "../../src/vectors.rs"]
