@@ -79,6 +79,19 @@ impl Rig {
         shown(&self.cache.get().await.unwrap())
     }
 
+    /// Has the second token, which is fetched after so many seconds, refused as soon as it comes: the first is in use again.
+    async fn fall_back(&self, after: f64) {
+        let first = self.cache.get().await.unwrap();
+        self.cache.accept(&first);
+        self.pass(after).await;
+        self.token().await;
+        settle().await;
+        let second = self.cache.get().await.unwrap();
+        assert_eq!(shown(&second), "token-2");
+        self.cache.reject(&second);
+        assert_eq!(self.token().await, "token-1");
+    }
+
     /// What a request gets that cannot wait.
     fn at_once(&self) -> Option<String> {
         match std::pin::pin!(self.cache.get()).poll(&mut Context::from_waker(Waker::noop())) {

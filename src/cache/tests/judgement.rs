@@ -579,13 +579,7 @@ async fn a_token_that_waits_while_the_one_before_is_back_in_use_is_revoked_too()
             |call, _| answer(call, 600, 0),
             |builder| builder.revoke_with(revoker).revoke_at_shutdown(true),
         );
-        let first = rig.cache.get().await.unwrap();
-        rig.cache.accept(&first);
-        rig.pass(481.0).await;
-        rig.token().await;
-        settle().await;
-        rig.cache.reject(&rig.cache.get().await.unwrap());
-        assert_eq!(rig.token().await, "token-1");
+        rig.fall_back(481.0).await;
         let result = match at_shutdown {
             false => rig.cache.revoke().await,
             true => rig.cache.shutdown(seconds(1)).await,
@@ -614,13 +608,7 @@ async fn a_revocation_that_hangs_does_not_keep_the_other_token_alive() {
             |call, _| answer(call, 600, 0),
             |builder| builder.revoke_with(revoker).revoke_at_shutdown(true),
         );
-        let first = rig.cache.get().await.unwrap();
-        rig.cache.accept(&first);
-        rig.pass(481.0).await;
-        rig.token().await;
-        settle().await;
-        rig.cache.reject(&rig.cache.get().await.unwrap());
-        assert_eq!(rig.token().await, "token-1");
+        rig.fall_back(481.0).await;
         match at_shutdown {
             false => drop(tokio::time::timeout(seconds(5), rig.cache.revoke()).await.unwrap_err()),
             true => drop(rig.cache.shutdown(seconds(5)).await.unwrap_err()),

@@ -279,15 +279,7 @@ async fn fallen_back(life: u64, refresh_before: u64) -> Rig {
         move |call, _| answer(call, life, 0),
         |builder| builder.refresh_before(seconds(refresh_before)).min_validity(seconds(1)),
     );
-    let first = rig.cache.get().await.unwrap();
-    rig.cache.accept(&first);
-    rig.pass((life - refresh_before) as f64 + 0.1).await;
-    rig.token().await;
-    settle().await;
-    let second = rig.cache.get().await.unwrap();
-    assert_eq!(shown(&second), "token-2");
-    rig.cache.reject(&second);
-    assert_eq!(rig.token().await, "token-1");
+    rig.fall_back((life - refresh_before) as f64 + 0.1).await;
     rig
 }
 
@@ -641,13 +633,7 @@ async fn a_token_that_ended_before_it_was_tried_again_is_not_tried() {
 async fn a_token_that_is_tried_again_is_no_token_request() {
     let rig =
         Rig::new(|call, _| if call < 3 { answer(call, 600, 0) } else { failure(&Error::transient("down")) });
-    let first = rig.cache.get().await.unwrap();
-    rig.cache.accept(&first);
-    rig.pass(481.0).await;
-    rig.token().await;
-    settle().await;
-    rig.cache.reject(&rig.cache.get().await.unwrap());
-    assert_eq!(rig.token().await, "token-1");
+    rig.fall_back(481.0).await;
     let watch = rig.cache.watch();
     rig.cache.refresh().await.unwrap_err();
     rig.pass(2.1).await;
